@@ -1,0 +1,1 @@
+"""From views to features: encoder, decoder, fusion, and the whole model."""

@@ -1,0 +1,64 @@
+"""The decoder: from the visible patches' tokens to the pixels of all patches (MAE, arXiv 2111.06377)."""
+
+from dataclasses import dataclass
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from uniemox.errors import ConfigError
+from uniemox.model.encoder import start_as_mae
+from uniemox.model.position import sincos_position
+from uniemox.views.mask import Mask
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecoderConfig:
+    """Size of the decoder; its width is also that of α, β and Υ."""
+
+    width: int = 512
+    """C3, channels; a multiple of 4 and of heads. 512 is also the width of CLIP ViT-B's features."""
+    depth: int = 8
+    """Blocks."""
+    heads: int = 16
+    """Attention heads of a block."""
+
+    def __post_init__(self) -> None:
+        if self.width < 4 or self.width % 4 or self.depth < 1 or self.heads < 1 or self.width % self.heads:
+            raise ConfigError(
+                f"decoder.width must be a positive multiple of 4 and of decoder.heads, and decoder.depth at least 1; "
+                f"got width={self.width}, heads={self.heads}, depth={self.depth}"
+            )
+
+
+class Decoder(nn.Module):
+    """Fills the hidden places with one learned token, adds positions, and predicts every patch's pixels."""
+
+    pos_embed: Tensor
+
+    def __init__(self, config: DecoderConfig, *, grid: tuple[int, int], patch_size: int) -> None:
+        super().__init__()
+        self.mask_token = nn.Parameter(torch.empty(1, 1, config.width).normal_(std=0.02))
+        self.register_buffer("pos_embed", sincos_position(config.width, grid), persistent=False)
+        self.blocks = nn.Sequential(*(Block(config.width, config.heads, qkv_bias=True) for _ in range(config.depth)))
+        self.norm = nn.LayerNorm(config.width, eps=1e-6)
+        self.pred = nn.Linear(config.width, patch_size**2 * 3)
+        start_as_mae(self)
+
+    def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
+        """tokens: (N, 1 + K, C3), embedded, the CLS token first.  Returns the predicted patches (N, L, P)."""
+        cls, visible = tokens[:, :1], tokens[:, 1:]
+        x = fill_hidden(visible, self.mask_token.to(tokens.dtype), mask)  # (N, L, C3)
+        x = torch.cat([cls, x], dim=1) + self.pos_embed.to(tokens.dtype)  # (N, 1 + L, C3)
+        x = self.norm(self.blocks(x))
+        return self.pred(x[:, 1:])  # (N, L, P)
+
+
+def fill_hidden(visible: Tensor, mask_token: Tensor, mask: Mask) -> Tensor:
+    """Visible tokens at their places, the mask token everywhere else.
+
+    visible: (N, K, C); mask_token: (1, 1, C).  Returns (N, L, C).
+    """
+    count, length = mask.hidden.shape
+    index = mask.visible[..., None].expand_as(visible)
+    return mask_token.expand(count, length, -1).scatter(1, index, visible)

@@ -1,0 +1,136 @@
+"""Γ1 to Γ4: four ways to fuse the scene feature α and the person feature β into Υ (arXiv 2409.18877, equations 2 to 6).
+
+All compute in the precision of their input; the whole model hands them float32.
+"""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from uniemox.errors import ConfigError, ShapeError
+
+FusionName = Literal["static", "dynamic", "attention", "gated"]
+OFFSET = 1e-5  # start of the learned offsets b and ε
+
+
+def build_fusion(name: FusionName, channels: int, heads: int = 3) -> "Fusion":
+    """One of the four fusions: a module that takes scene (N, C) and person (N, C) and gives the fused feature (N, C).
+
+    name: "static" (Γ4), "dynamic" (Γ1), "attention" (Γ2) or "gated" (Γ3).  channels: C.
+    heads: κ, sets of fusion weights, 3 in the paper; the static fusion has none.
+    Raises ConfigError for another name or numbers below 1; the module raises ShapeError for other shapes.
+
+    >>> build_fusion("attention", channels=8)(torch.zeros(2, 8), torch.zeros(2, 8)).shape
+    torch.Size([2, 8])
+    """
+    if name not in get_args(FusionName):
+        raise ConfigError(f"there is no fusion {name!r}; choose one of {', '.join(get_args(FusionName))}")
+    if channels < 1 or heads < 1:
+        raise ConfigError(f"fusion needs at least one channel and one head, got channels={channels}, heads={heads}")
+    match name:
+        case "static":
+            return StaticFusion(channels)
+        case "dynamic":
+            return DynamicFusion(channels, heads)
+        case "attention":
+            return AttentionFusion(channels, heads)
+        case "gated":
+            return GatedFusion(channels, heads)
+
+
+class StaticFusion(nn.Module):
+    """Γ4: Υ = λ ⊙ α + β (equation 2). λ is given, not learned: a buffer, ones by default."""
+
+    weight: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ones(channels))  # (C,) λ
+
+    def forward(self, scene: Tensor, person: Tensor) -> Tensor:
+        """scene, person: (N, C).  Returns (N, C)."""
+        _check(scene, person, self.weight.shape[0])
+        return self.weight * scene + person
+
+
+class DynamicFusion(nn.Module):
+    """Γ1: Υ = LayerNorm(Σ_i (α_i ⊙ α + β_i ⊙ β)) + b (equations 3 and 4).
+
+    The sum is linear in α and β, so κ sets of weights say no more than one set; they only change how it trains.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.scene_weight = nn.Parameter(torch.empty(heads, channels).normal_(1 / heads, 0.02))  # (κ, C)
+        self.person_weight = nn.Parameter(torch.empty(heads, channels).normal_(1 / heads, 0.02))  # (κ, C)
+        self.norm = nn.LayerNorm(channels)
+        self.bias = nn.Parameter(torch.full((channels,), OFFSET))  # b
+
+    def forward(self, scene: Tensor, person: Tensor) -> Tensor:
+        """scene, person: (N, C).  Returns (N, C)."""
+        _check(scene, person, self.bias.shape[0])
+        mixed = self.scene_weight.sum(0) * scene + self.person_weight.sum(0) * person  # (N, C)
+        return self.norm(mixed) + self.bias
+
+
+class AttentionFusion(nn.Module):
+    """Γ2: Υ = Swish(Σ_i (softmax(α η_i) ⊙ α + softmax(β ξ_i) ⊙ β)) + ε (equation 5).
+
+    Each softmax runs over the channels of one sample.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.scene_proj = _projections(channels, heads)  # (κ, C, C) η
+        self.person_proj = _projections(channels, heads)  # (κ, C, C) ξ
+        self.bias = nn.Parameter(torch.full((channels,), OFFSET))  # ε
+
+    def forward(self, scene: Tensor, person: Tensor) -> Tensor:
+        """scene, person: (N, C).  Returns (N, C)."""
+        _check(scene, person, self.bias.shape[0])
+        mixed = _attend(scene, self.scene_proj) + _attend(person, self.person_proj)  # (N, κ, C)
+        return nn.functional.silu(mixed.sum(dim=1)) + self.bias
+
+
+class GatedFusion(nn.Module):
+    """Γ3: attention as in Γ2, joined by a small network and filtered by a gate (equations 6a to 6e)."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.scene_proj = _projections(channels, heads)  # (κ, C, C) φ
+        self.person_proj = _projections(channels, heads)  # (κ, C, C) ψ
+        self.hidden = nn.Linear(heads * channels, channels)  # W1, b1
+        self.project = nn.Linear(channels, channels)  # W2, b2
+        self.gate = nn.Linear(channels, channels)  # W3, b3
+        self.bias = nn.Parameter(torch.full((channels,), OFFSET))  # ε
+
+    def forward(self, scene: Tensor, person: Tensor) -> Tensor:
+        """scene, person: (N, C).  Returns (N, C)."""
+        _check(scene, person, self.bias.shape[0])
+        joined = _attend(scene, self.scene_proj) + _attend(person, self.person_proj)  # (N, κ, C) eq 6a
+        joined = joined.flatten(1)  # (N, κ*C) eq 6b
+        mixed = self.project(self.hidden(joined).relu())  # (N, C) eq 6c
+        gated = mixed * self.gate(mixed).sigmoid()  # eq 6d
+        return (mixed * gated.sigmoid()).relu() + self.bias  # eq 6e
+
+
+Fusion = StaticFusion | DynamicFusion | AttentionFusion | GatedFusion
+
+
+def _projections(channels: int, heads: int) -> nn.Parameter:
+    """(κ, C, C) matrices that keep the scale of what they multiply."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(heads, channels, channels), std=channels**-0.5))
+
+
+def _attend(x: Tensor, proj: Tensor) -> Tensor:
+    """softmax(x proj_i) ⊙ x for every i. x: (N, C), proj: (κ, C, C).  Returns (N, κ, C)."""
+    return torch.einsum("nc,kcd->nkd", x, proj).softmax(dim=-1) * x[:, None]
+
+
+def _check(scene: Tensor, person: Tensor, channels: int) -> None:
+    if scene.ndim != 2 or scene.shape != person.shape or scene.shape[1] != channels:
+        raise ShapeError(
+            f"scene {tuple(scene.shape)} and person {tuple(person.shape)} must both be (N, {channels}), "
+            "the width this fusion was built for"
+        )

@@ -1,0 +1,219 @@
+"""The whole model: scene and person through one encoder, reconstructed, fused, and held against the teacher.
+
+Symbols of arXiv 2409.18877: α `scene`, β `person`, Υ `fused`, Ω `image_features`, Λ `text_features`.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from uniemox.errors import ConfigError, ShapeError
+from uniemox.losses.alignment import contrastive_feature_alignment, semantic_visual_alignment
+from uniemox.losses.reconstruction import reconstruction_loss
+from uniemox.losses.total import LossWeights, total_loss
+from uniemox.model.decoder import Decoder, DecoderConfig
+from uniemox.model.encoder import check_plain, encode_visible
+from uniemox.model.fusion import FusionName, build_fusion
+from uniemox.views.mask import Mask, MaskConfig, random_mask
+from uniemox.views.patches import patchify
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """What the model computes. Every ablation of tables IV to VI of the paper is one of these settings."""
+
+    fusion: FusionName | None = "attention"
+    """How α and β become Υ; None: Υ = α, the scene alone."""
+    fusion_heads: int = 3
+    """κ, sets of fusion weights."""
+    norm_pix: bool = False
+    """Reconstruct each patch's standardised pixels (MAE's option) instead of its pixels."""
+    temperature: float = 14.2857
+    """τ of equation 8, positive. It cancels in equation 9; CLIP's start value, 1 / 0.07."""
+    teacher_width: int | None = None
+    """Channels of the teacher's features. None: those of the decoder; another width adds a learned projection of Υ."""
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    losses: LossWeights = field(default_factory=LossWeights)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(f"model.temperature must be positive and finite, got {self.temperature}")
+        if self.teacher_width is not None and self.teacher_width < 1:
+            raise ConfigError(f"model.teacher_width must be at least 1, got {self.teacher_width}")
+
+    @property
+    def needs_image_features(self) -> bool:
+        """Whether a loss needs the teacher's Ω."""
+        return self.needs_text_features or self.losses.semantic_visual_alignment > 0
+
+    @property
+    def needs_text_features(self) -> bool:
+        """Whether a loss needs the teacher's Λ."""
+        return self.losses.contrastive_feature_alignment > 0
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether the person view is used: reconstructed, or fused into a Υ that a loss reads."""
+        return self.losses.person_reconstruction > 0 or (self.fusion is not None and self.needs_image_features)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelOutput:
+    """Everything one pass computed; None where a setting turned it off."""
+
+    losses: dict[str, Tensor]  # scalars, by the names of LossWeights' fields
+    total: Tensor  # scalar, the weighted sum
+    scene: Tensor | None  # (N, C3) α
+    person: Tensor | None  # (N, C3) β
+    fused: Tensor | None  # (N, C3) Υ
+    scene_pred: Tensor | None  # (N, L, P) predicted patches
+    person_pred: Tensor | None  # (N, L, P)
+    scene_mask: Mask
+    person_mask: Mask | None
+
+
+class UniEmoX(nn.Module):
+    """The pre-training model (arXiv 2409.18877, figure 5).
+
+    encoder: a plain timm ViT, see `build_encoder`; its position table is frozen. The person view goes through it
+    together with the scene, as one batch of 2N. Only what a loss above weight 0 needs exists and is computed.
+    Raises EncoderError if the encoder is no plain ViT, ConfigError if settings contradict each other.
+    """
+
+    def __init__(self, encoder: VisionTransformer, config: ModelConfig) -> None:
+        super().__init__()
+        check_plain(encoder, type(encoder).__name__)
+        self.config = config
+        self.encoder = encoder
+        self.encoder.pos_embed.requires_grad_(False)
+        self.patch_size: int = encoder.patch_embed.patch_size[0]
+        self.image_size: tuple[int, int] = encoder.patch_embed.img_size
+        width, weights = config.decoder.width, config.losses
+        self.embed = nn.Linear(encoder.embed_dim, width)  # C2 -> C3: its CLS token is α or β
+        nn.init.xavier_uniform_(self.embed.weight)
+        nn.init.zeros_(self.embed.bias)
+        reconstructs = weights.scene_reconstruction > 0 or weights.person_reconstruction > 0
+        self.decoder = (
+            Decoder(config.decoder, grid=encoder.patch_embed.grid_size, patch_size=self.patch_size)
+            if reconstructs
+            else None
+        )
+        self.fusion = (
+            build_fusion(config.fusion, width, config.fusion_heads)
+            if config.fusion is not None and config.needs_image_features
+            else None
+        )
+        teacher_width = config.teacher_width or width
+        self.project = (
+            nn.Linear(width, teacher_width) if config.needs_image_features and teacher_width != width else nn.Identity()
+        )
+
+    def forward(
+        self,
+        scene: Tensor,
+        person: Tensor | None = None,
+        *,
+        image_features: Tensor | None = None,
+        text_features: Tensor | None = None,
+        scene_noise: Tensor | None = None,
+        person_noise: Tensor | None = None,
+    ) -> ModelOutput:
+        """One pass over a batch, with every loss that is on.
+
+        scene, person: (N, 3, H, W), ImageNet-normalised, of the encoder's input size; person may be None where
+        `config.needs_person` is false, and is ignored there.
+        image_features: (N, C) the teacher's Ω.  text_features: (M, C) its Λ, M >= N.
+        scene_noise, person_noise: (N, L) random numbers that draw the masks; None draws them from torch's generator.
+        Raises ShapeError if a view or feature is missing or has another shape.
+        """
+        views = self._views(scene, person)
+        count, has_person = len(scene), len(views) == 2
+        patches = patchify(torch.cat(views), self.patch_size)  # (2N, L, P), or (N, L, P) without person
+        mask = self._draw_mask(patches, [scene_noise, person_noise][: len(views)])
+        tokens = encode_visible(self.encoder, patches, mask.visible)  # (2N, 1 + K, C2)
+        if self.decoder is None:
+            tokens = tokens[:, :1]  # (2N, 1, C2)
+        tokens = self.embed(tokens)  # (2N, 1 + K, C3)
+        cls = tokens[:, 0].to(torch.promote_types(tokens.dtype, torch.float32))  # (2N, C3)
+        alpha, beta = cls[:count], cls[count:] if has_person else None
+
+        preds, losses = self._reconstruct(tokens, patches, mask, count)
+        fused = None
+        if self.config.needs_image_features:
+            with torch.autocast(scene.device.type, enabled=False):
+                fused = alpha if self.fusion is None else self.fusion(alpha, beta)  # (N, C3)
+                losses |= self._align(fused, image_features, text_features)
+        return ModelOutput(
+            losses=losses,
+            total=total_loss(losses, self.config.losses),
+            scene=alpha,
+            person=beta,
+            fused=fused,
+            scene_pred=preds.get("scene"),
+            person_pred=preds.get("person"),
+            scene_mask=Mask(mask.visible[:count], mask.hidden[:count]),
+            person_mask=Mask(mask.visible[count:], mask.hidden[count:]) if has_person else None,
+        )
+
+    def _views(self, scene: Tensor, person: Tensor | None) -> list[Tensor]:
+        """The views that are used, checked."""
+        if not self.config.needs_person:
+            person = None
+        elif person is None:
+            raise ShapeError("the person view is missing; give it, or turn person_reconstruction and fusion off")
+        views = [scene] if person is None else [scene, person]
+        for view in views:
+            if view.shape != (len(scene), 3, *self.image_size):
+                raise ShapeError(
+                    f"expected views of shape {(len(scene), 3, *self.image_size)}, the encoder's input size, "
+                    f"got {tuple(view.shape)}"
+                )
+        return views
+
+    def _draw_mask(self, patches: Tensor, noises: list[Tensor | None]) -> Mask:
+        """A mask for every view of the batch, from the given noise or a fresh draw."""
+        shape = (len(patches) // len(noises), patches.shape[1])
+        drawn = [torch.rand(shape, device=patches.device) if noise is None else noise for noise in noises]
+        for noise in drawn:
+            if noise.shape != shape:
+                raise ShapeError(f"mask noise must be (N, L) = {shape}, got {tuple(noise.shape)}")
+        return random_mask(torch.cat(drawn), self.config.mask.ratio)
+
+    def _reconstruct(
+        self, tokens: Tensor, patches: Tensor, mask: Mask, count: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Predicted patches and L1 of each stream that is reconstructed; the others don't enter the decoder."""
+        weights = self.config.losses
+        streams = {"scene": (weights.scene_reconstruction, slice(None, count))}
+        streams |= {"person": (weights.person_reconstruction, slice(count, None))}
+        on = {name: rows for name, (weight, rows) in streams.items() if weight > 0}
+        if self.decoder is None:
+            return {}, {}
+        rows = slice(None) if len(on) == 2 else next(iter(on.values()))
+        pred = self.decoder(tokens[rows], Mask(mask.visible[rows], mask.hidden[rows]))  # (2N, L, P) or (N, L, P)
+        preds = dict(zip(on, pred.split(count), strict=True))
+        losses = {
+            f"{name}_reconstruction": reconstruction_loss(
+                preds[name], patches[rows], mask.hidden[rows], self.config.norm_pix
+            )
+            for name, rows in on.items()
+        }
+        return preds, losses
+
+    def _align(self, fused: Tensor, image: Tensor | None, text: Tensor | None) -> dict[str, Tensor]:
+        """L2 and L3 where they are on."""
+        config = self.config
+        if image is None or (text is None and config.needs_text_features):
+            raise ShapeError("the teacher's features are missing; give them, or turn L2 and L3 off")
+        projected, image = self.project(fused), image.to(fused.dtype)  # (N, C)
+        losses = {}
+        if text is not None and config.needs_text_features:
+            losses["contrastive_feature_alignment"] = contrastive_feature_alignment(
+                projected, image, text.to(fused.dtype), config.temperature
+            )
+        if config.losses.semantic_visual_alignment > 0:
+            losses["semantic_visual_alignment"] = semantic_visual_alignment(projected, image)
+        return losses
