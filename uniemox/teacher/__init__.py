@@ -1,0 +1,20 @@
+"""Frozen teachers: what Ω (pictures) and Λ (texts) come from."""
+
+from uniemox.teacher.clip import ClipTeacher
+from uniemox.teacher.image_towers import OnnxImageTower, TimmImageTower
+from uniemox.teacher.protocol import ImageTower, PairedTeacher, Teacher, TextTower
+from uniemox.teacher.stored import StoredTeacher, save_features
+from uniemox.teacher.text_cache import TextCachedTeacher
+
+__all__ = [
+    "ClipTeacher",
+    "ImageTower",
+    "OnnxImageTower",
+    "PairedTeacher",
+    "StoredTeacher",
+    "Teacher",
+    "TextCachedTeacher",
+    "TextTower",
+    "TimmImageTower",
+    "save_features",
+]

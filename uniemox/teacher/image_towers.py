@@ -1,0 +1,107 @@
+"""Picture sides of a teacher other than CLIP's: any timm network, any ONNX file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import timm
+import timm.data
+import torch
+from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
+from torch import Tensor, nn
+
+from uniemox.errors import TeacherError
+from uniemox.teacher.protocol import fit_pixels
+
+ONNX_ERRORS = (
+    *(onnx_errors.Fail, onnx_errors.InvalidArgument, onnx_errors.InvalidGraph, onnx_errors.InvalidProtobuf),
+    *(onnx_errors.NoSuchFile, onnx_errors.NotImplemented, onnx_errors.RuntimeException),
+)
+
+
+class TimmImageTower:
+    """Pooled features of a frozen timm network, with its own input size and normalisation.
+
+    model: built with num_classes=0; `TimmImageTower.load` is the usual way.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model.eval().requires_grad_(False)
+        config = timm.data.resolve_model_data_config(model)
+        self.size: tuple[int, int] = config["input_size"][1:]
+        self.mean, self.std = config["mean"], config["std"]
+        self.width: int = self.image_features(torch.zeros(1, 3, *self.size)).shape[1]
+
+    @classmethod
+    def load(cls, name: str, weights: str | Path | None = None) -> "TimmImageTower":
+        """A network of timm with weights.
+
+        name: timm's name.  weights: a local file of this network's weights, without classifier; None: the published
+        ones, fetched from the hub or its cache.
+        Raises TeacherError if there is no such network or the weights don't fit.
+        """
+        if not timm.is_model(name):
+            raise TeacherError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")
+        if weights is not None and not Path(weights).is_file():
+            raise TeacherError(f"there is no file {weights} with weights for {name}")
+        source = {"pretrained": True} if weights is None else {"checkpoint_path": str(weights)}
+        try:
+            return cls(timm.create_model(name, num_classes=0, **source))
+        except (RuntimeError, OSError) as error:
+            raise TeacherError(f"the weights of timm's {name} could not be loaded: {error}") from error
+
+    @torch.no_grad()
+    def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
+        """pixels: (N, 3, H, W) in [0, 1].  Returns (N, C) float32, not normalised. Keys are not needed."""
+        device = next(self.model.parameters()).device
+        return self.model(fit_pixels(pixels.to(device), self.size, self.mean, self.std)).float()
+
+
+class OnnxImageTower:
+    """Features of a frozen ONNX network: input (N, 3, H, W), first output (N, C).
+
+    mean, std: of its input pixels on the scale of 0 to 1; ImageNet's by default.
+    Raises TeacherError if the file is no such network.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        mean: Sequence[float] = timm.data.IMAGENET_DEFAULT_MEAN,
+        std: Sequence[float] = timm.data.IMAGENET_DEFAULT_STD,
+    ) -> None:
+        self.mean, self.std = mean, std
+        if not Path(path).is_file():
+            raise TeacherError(f"there is no file {path}")
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
+        except ONNX_ERRORS as error:
+            raise TeacherError(f"{path} is no ONNX network that onnxruntime can run: {error}") from error
+        inputs = self.session.get_inputs()
+        batch, channels, height, width = inputs[0].shape if len(inputs[0].shape) == 4 else (None,) * 4
+        if len(inputs) != 1 or channels != 3 or not isinstance(height, int) or not isinstance(width, int):
+            raise TeacherError(
+                f"{path}: expected one input of shape (N, 3, H, W) with H and W fixed, got "
+                f"{', '.join(f'{i.name} {i.shape}' for i in inputs)}"
+            )
+        self.path, self.size, self.batch = path, (height, width), batch if isinstance(batch, int) else None
+        features = self.image_features(torch.zeros(1, 3, height, width))
+        if features.ndim != 2:
+            raise TeacherError(
+                f"{path}: expected features of shape (N, C), its first output is {tuple(features.shape)}"
+            )
+        self.width: int = features.shape[1]
+
+    def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
+        """pixels: (N, 3, H, W) in [0, 1].  Returns (N, C) float32 on their device. Keys are not needed."""
+        fitted = fit_pixels(pixels, self.size, self.mean, self.std).cpu().numpy()  # (N, 3, H, W)
+        chunks = [fitted] if self.batch is None else np.split(fitted, range(self.batch, len(fitted), self.batch))
+        outputs = [self._run(chunk) for chunk in chunks]
+        return torch.from_numpy(np.concatenate(outputs)).float().to(pixels.device)
+
+    def _run(self, chunk: np.ndarray) -> np.ndarray:
+        """One run; a short chunk of a network with a fixed batch is filled up and cut again."""
+        lack = 0 if self.batch is None else self.batch - len(chunk)
+        filled = np.concatenate([chunk, np.zeros((lack, *chunk.shape[1:]), chunk.dtype)]) if lack else chunk
+        return self.session.run(None, {self.session.get_inputs()[0].name: filled})[0][: len(chunk)]
