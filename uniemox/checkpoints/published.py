@@ -1,0 +1,198 @@
+"""Published weights as encoders: loaded whole, or not at all."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from uniemox.checkpoints.beit import draft_beit
+from uniemox.checkpoints.draft import Draft
+from uniemox.checkpoints.reading import WeightFile, read_weight_file
+from uniemox.checkpoints.recognition import MethodName, check_method, encoder_tensors, recognise
+from uniemox.checkpoints.swin import draft_swin
+from uniemox.checkpoints.vit import draft_start, draft_vit, load_timm, plain_names
+from uniemox.errors import CheckpointError, EncoderError, UniemoxError
+from uniemox.model.encoder import check_plain
+
+BEIT_LIKE = ("beit", "simmim", "cae")
+SWIN_LIKE = ("simmim_swin", "mixmae")
+TIMM = "timm:"
+NO_START = ("beit", "simmim", "simmim_swin", "mixmae")  # relative positions, or no CLS token
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+INCEPTION = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # BEiT's
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadReport:
+    """What became of a weight file. Names are the encoder's, those under `dropped` the file's."""
+
+    path: str
+    method: str
+    image_size: int  # side in px that the encoder takes
+    heads: int | tuple[int, ...]
+    mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None  # of the input pixels; None: the file doesn't tell
+    loaded: tuple[str, ...]
+    resized: tuple[str, ...]  # of the loaded ones, tables made for another image size
+    new: tuple[str, ...]  # not in the file: the method's own fine-tuning starts them anew
+    dropped: tuple[str, ...]  # in the file, not of the encoder or not used by its fine-tuning
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.path}: {self.method}, {self.image_size} px, heads {self.heads}",
+            f"  loaded {len(self.loaded)}",
+        ]
+        for what, names in (("resized", self.resized), ("new", self.new), ("dropped", self.dropped)):
+            shown = ", ".join(names[:6]) + (f", and {len(names) - 6} more" if len(names) > 6 else "")
+            lines.append(f"  {what} {len(names)}{': ' + shown if names else ''}")
+        return "\n".join(lines)
+
+
+def load_published(
+    path: str | Path, method: str = "auto", heads: int | None = None, image_size: int | None = None
+) -> nn.Module:
+    """A published encoder in eval mode, giving the features that the method's own fine-tuning feeds its head.
+
+    path: a weight file (MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT, CAE, ours, timm's), or
+    timm:NAME for a network of timm with its own weights.  method: "auto" recognises it; a name insists.
+    heads: attention heads, where neither the file nor the published sizes tell.  image_size: side of the input in px;
+    None: that of the pre-training; position tables are resized as the method's own fine-tuning does it.
+    The module maps (N, 3, H, W) to (N, D); `.report` says what was loaded, resized, newly made and dropped.
+    Raises CheckpointError if the file is no whole encoder of the method, with the missing names, and ShapeError if the
+    image size does not fit.
+    """
+    if str(path).startswith(TIMM):
+        return load_timm(str(path).removeprefix(TIMM), image_size).eval()
+    file = read_weight_file(path)
+    with _explained(file):
+        method, tensors, dropped = _select(file, method, heads, image_size)
+        if method in SWIN_LIKE:
+            size = _pretrained_size(file)
+            draft = draft_swin(tensors, method=method, pretrained_size=size, image_size=image_size)
+        elif method in BEIT_LIKE:
+            draft = draft_beit(tensors, method=method, heads=heads or _own_heads(file), image_size=image_size)
+        else:
+            reads_token = "head.weight" in dropped
+            draft = draft_vit(
+                tensors, method=method, heads=heads or _own_heads(file), image_size=image_size, has_head=reads_token
+            )
+        return _finish(file, method, draft, dropped)
+
+
+def load_start(
+    path: str | Path, method: str = "auto", heads: int | None = None, image_size: int | None = None
+) -> VisionTransformer:
+    """A published plain ViT as the start of pre-training: with CLS token and final norm. Arguments as `load_published`.
+
+    Raises EncoderError for Swin and relative-position networks, by name; CheckpointError and ShapeError as there.
+    """
+    if str(path).startswith(TIMM):
+        encoder = load_timm(str(path).removeprefix(TIMM), image_size)
+        check_plain(encoder, str(path))
+        return encoder
+    file = read_weight_file(path)
+    with _explained(file):
+        method, tensors, dropped = _select(file, method, heads, image_size)
+        if method in NO_START:
+            raise EncoderError(
+                f"{method} has relative positions or no CLS token: it can be fine-tuned, but pre-training starts from "
+                "plain ViTs (mae, dbot, moco_v3, dino, siameseim, tinymim, cae, timm)"
+            )
+        tensors = plain_names(tensors) if method == "cae" else tensors
+        draft = draft_start(tensors, method=method, heads=heads or _own_heads(file), image_size=image_size)
+        return _finish(file, method, draft, dropped)
+
+
+def _select(
+    file: WeightFile, method: str, heads: int | None, image_size: int | None
+) -> tuple[MethodName, dict[str, Tensor], list[str]]:
+    """The method, the encoder's tensors and the names of the rest."""
+    for name, value in (("heads", heads), ("image_size", image_size)):
+        if value is not None and value < 1:
+            raise CheckpointError(f"{name} must be at least 1, got {value}")
+    known = recognise(file) if method == "auto" else check_method(method)
+    tensors, dropped = encoder_tensors(file, known)
+    foreign = [name for name in dropped if not name.startswith("head")]
+    if known in ("timm", "uniemox") and foreign:
+        raise CheckpointError(f"{', '.join(foreign[:6])} are not of a plain ViT; give networks of timm as timm:NAME")
+    return known, tensors, dropped
+
+
+@contextmanager
+def _explained(file: WeightFile) -> Iterator[None]:
+    """Errors of the inner functions with the file's name, and timm's as ours."""
+    try:
+        yield
+    except KeyError as error:
+        raise CheckpointError(f"{file.path}: the encoder is not whole; missing: {error.args[0]}") from error
+    except AssertionError as error:  # timm's constructors check with assert
+        raise CheckpointError(f"{file.path}: there is no network of these dimensions: {error}") from error
+    except UniemoxError as error:
+        if str(file.path) in str(error):
+            raise
+        raise type(error)(f"{file.path}: {error}") from error
+
+
+def _own_heads(file: WeightFile) -> int | None:
+    """The heads that a file of ours tells."""
+    return None if file.metadata is None else file.metadata.get("heads")
+
+
+def _pretrained_size(file: WeightFile) -> int | None:
+    """Side in px of the pictures that a Swin was pre-trained on: in our header, in SimMIM's config, or in its masks."""
+    if file.metadata is not None:
+        return file.metadata.get("image_size")
+    config = file.content.get("config")
+    if isinstance(config, dict) and isinstance(config.get("DATA"), dict):
+        return config["DATA"].get("IMG_SIZE")
+    state = file.content.get("model", file.content)
+    masks = [mask for name, mask in state.items() if name.endswith("layers.0.blocks.1.attn_mask")]
+    patches = [weight for name, weight in state.items() if name.endswith("patch_embed.proj.weight")]
+    if not masks or not patches:
+        return None
+    windows, area, _ = masks[0].shape
+    return math.isqrt(windows) * math.isqrt(area) * patches[0].shape[-1]
+
+
+def _heads_in(encoder: Any) -> int | tuple[int, ...]:
+    if hasattr(encoder, "blocks"):
+        return encoder.blocks[0].attn.num_heads
+    return tuple(stage.blocks[0].attn.num_heads for stage in encoder.layers)
+
+
+def _finish(file: WeightFile, method: MethodName, draft: Draft, dropped: list[str]) -> Any:
+    """Load the draft and attach the report. Raises CheckpointError unless every parameter is loaded or declared new."""
+    encoder: Any = draft.encoder  # timm's networks are not typed
+    wanted = encoder.state_dict()
+    missing = [name for name in wanted if name not in draft.state and name not in draft.new]
+    if missing:
+        raise CheckpointError(f"{file.path}: the encoder of {method} is not whole; missing: {', '.join(missing)}")
+    loaded = {name: value for name, value in draft.state.items() if name in wanted}
+    for name, value in loaded.items():
+        if value.shape != wanted[name].shape:
+            raise CheckpointError(
+                f"{file.path}: {name} has shape {tuple(value.shape)}, expected {tuple(wanted[name].shape)} for {method}"
+            )
+    unused = [name for name in draft.state if name not in wanted]
+    foreign = [name for name in unused if not name.startswith(("norm.", "fc_norm."))]  # those are left out on purpose
+    if foreign:
+        raise CheckpointError(
+            f"{file.path}: {', '.join(foreign[:6])} belong to another architecture than {method}; name the method"
+        )
+    encoder.load_state_dict(loaded, strict=False)
+    encoder.report = LoadReport(
+        path=str(file.path),
+        method=method,
+        image_size=encoder.patch_embed.img_size[0],
+        heads=_heads_in(encoder),
+        mean_std={"beit": INCEPTION, "timm": None}.get(method, IMAGENET),
+        loaded=tuple(loaded),
+        resized=tuple(draft.resized),
+        new=tuple(draft.new),
+        dropped=(*dropped, *unused),
+    )
+    return encoder.eval()

@@ -1,0 +1,122 @@
+"""Weight files, read without running any code from them."""
+
+import argparse
+import collections
+import json
+import pickle
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from uniemox.errors import CheckpointError
+
+METADATA_KEY = "uniemox"  # in the header of the safetensors files that we write
+ALLOWED: list[Any] = [
+    argparse.Namespace,
+    (collections.OrderedDict, "yacs.config.CfgNode"),
+]  # what the official containers hold
+# What torch.load raises for files that are cut off, mangled or something else; a file decides which of them.
+UNREADABLE = (
+    *(RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, AssertionError),
+    *(OSError, MemoryError, OverflowError, struct.error),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightFile:
+    """What a weight file holds."""
+
+    path: Path
+    content: dict[str, Any]  # tensors by name, or a container of such dictionaries
+    metadata: dict[str, Any] | None  # what we wrote into a safetensors file of our own
+    is_safetensors: bool
+
+
+def read_weight_file(path: str | Path) -> WeightFile:
+    """Read a .safetensors file, or what torch.save wrote, into memory.
+
+    Pickles are read with weights_only and an allow-list. Raises CheckpointError, with the file and the remedy, if there
+    is no such file, it is cut off, it is no checkpoint, or it wants anything to run that the official containers don't.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}; give the path of a weight file")
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    if _is_safetensors(path, start):
+        return _read_safetensors(path)
+    return WeightFile(path=path, content=_read_pickle(path, start), metadata=None, is_safetensors=False)
+
+
+def _is_safetensors(path: Path, start: bytes) -> bool:
+    return path.suffix == ".safetensors" or start[8:9] == b"{"  # eight bytes of header length, then JSON
+
+
+def _read_safetensors(path: Path) -> WeightFile:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+        content = load_file(path)
+        metadata = json.loads(header[METADATA_KEY]) if METADATA_KEY in header else None
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file ({error}); fetch it again and compare its size"
+        ) from error
+    if metadata is not None and not isinstance(metadata, dict):
+        raise CheckpointError(f"{path}: the entry {METADATA_KEY!r} of its header must be a JSON object; write it again")
+    return WeightFile(path=path, content=dict(content), metadata=metadata, is_safetensors=True)
+
+
+def _read_pickle(path: Path, start: bytes) -> dict[str, Any]:
+    try:
+        with torch.serialization.safe_globals(ALLOWED):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_refusal(path, start, str(error))) from error
+    except UNREADABLE as error:
+        raise CheckpointError(
+            f"{path} is cut off or no checkpoint{_looks_like(start)}; fetch it again and compare its size"
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dictionary of weights")
+    return content
+
+
+def _refusal(path: Path, start: bytes, reason: str) -> str:
+    """Tell a pickle that wants to run something from a file that is no pickle."""
+    if "GLOBAL" in reason or "Unsupported class" in reason or "instruction" in reason:
+        wanted = (reason.partition("GLOBAL ")[2].split() or ["something"])[0]
+        return (
+            f"{path} was refused: reading it would run code ({wanted}), which a weight file need not. If you trust its "
+            "source, load it there, keep only the tensors, and save them as safetensors"
+        )
+    return f"{path} is cut off or no checkpoint{_looks_like(start)}; fetch it again and compare its size"
+
+
+def _looks_like(start: bytes) -> str:
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return " (it is a web page, perhaps of a download that needs a login)"
+    if start.startswith(b"version https://git-lfs"):
+        return " (it is a Git LFS pointer: run 'git lfs pull' where it came from)"
+    return ""
+
+
+def tensors_only(state: object, path: Path) -> dict[str, Tensor]:
+    """The state dictionary, checked: names to finite tensors. Raises CheckpointError."""
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(f"{path} holds no weights where they were expected")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: the entry {name!r} is a {type(value).__name__}, expected a tensor")
+        if value.is_floating_point() and not value.isfinite().all():
+            raise CheckpointError(f"{path}: {name} holds numbers that are not finite; fetch the file again")
+    return state

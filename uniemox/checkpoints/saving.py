@@ -1,0 +1,100 @@
+"""Encoders as safetensors files, under timm's names, with what loading them needs in the header."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from timm.models.beit import Beit
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import VisionTransformer
+
+from uniemox.checkpoints.published import LoadReport, load_published
+from uniemox.checkpoints.reading import METADATA_KEY
+from uniemox.checkpoints.recognition import MethodName
+from uniemox.checkpoints.swin import MixMAEEncoder
+from uniemox.errors import CheckpointError
+
+
+def save_encoder(encoder: Any, path: str | Path, *, method: MethodName = "uniemox") -> None:
+    """Write an encoder; the file is there whole or not at all.
+
+    encoder: of `load_published`, `load_start` or `build_encoder`.  method: whose rules load it again.
+    Raises CheckpointError if the file can't be written.
+    """
+    path = Path(path)
+    heads = encoder.blocks[0].attn.num_heads if hasattr(encoder, "blocks") else None
+    header = {"method": method, "heads": heads, "image_size": encoder.patch_embed.img_size[0]}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file(tensors, partial, {"format": "pt", METADATA_KEY: json.dumps(header)})
+        os.replace(partial, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(f"{path} can't be written: {error}; free some space or choose another path") from error
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    method: str = "auto",
+    heads: int | None = None,
+    image_size: int | None = None,
+) -> tuple[LoadReport, str]:
+    """Load a published encoder and write it as safetensors. Arguments as `load_published`.
+
+    Returns the load's report and the Python line that loads the new file: timm's where timm has the architecture.
+    """
+    if Path(target).suffix != ".safetensors":
+        raise CheckpointError(f"{target} must end in .safetensors, the format that is written")
+    encoder = load_published(source, method=method, heads=heads, image_size=image_size)
+    report = getattr(encoder, "report", None)
+    if report is None:
+        raise CheckpointError(f"{source} is timm's own already: timm.create_model loads it")
+    save_encoder(encoder, target, method=report.method)
+    return report, loading_line(encoder, target)
+
+
+def loading_line(encoder: Any, path: str | Path) -> str:
+    """Python that loads a written file with timm alone, or with uniemox where timm lacks the architecture."""
+    if isinstance(encoder, MixMAEEncoder):
+        return f"uniemox.checkpoints.load_published({str(path)!r})"
+    name, options = _timm_model(encoder)
+    shown = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    return f"timm.create_model({name!r}, {shown}, checkpoint_path={str(path)!r})"
+
+
+def _timm_model(encoder: Any) -> tuple[str, dict[str, object]]:
+    """A name of timm, and the options that make exactly this network of it."""
+    options: dict[str, object] = {"num_classes": 0, "img_size": encoder.patch_embed.img_size[0]}
+    if isinstance(encoder, SwinTransformer):
+        options |= {
+            "patch_size": encoder.patch_embed.patch_size[0],
+            "embed_dim": encoder.embed_dim,
+            "depths": tuple(len(stage.blocks) for stage in encoder.layers),
+            "num_heads": tuple(stage.blocks[0].attn.num_heads for stage in encoder.layers),
+            "window_size": tuple(stage.blocks[0].window_size[0] for stage in encoder.layers),
+        }
+        return "swin_base_patch4_window7_224", options
+    block = encoder.blocks[0]
+    ratio = block.mlp.fc1.out_features / encoder.embed_dim
+    options |= {} if ratio == 4 else {"mlp_ratio": ratio}
+    options |= {
+        "patch_size": encoder.patch_embed.patch_size[0],
+        "embed_dim": encoder.embed_dim,
+        "depth": len(encoder.blocks),
+        "num_heads": block.attn.num_heads,
+        "global_pool": encoder.global_pool,
+    }
+    if isinstance(encoder, Beit):
+        options |= {"use_abs_pos_emb": encoder.pos_embed is not None, "init_values": 0.1}
+        return "beit_base_patch16_224", options
+    if not isinstance(encoder, VisionTransformer):
+        raise CheckpointError(f"there is no line for a {type(encoder).__name__}")
+    if hasattr(block.ls1, "gamma"):
+        options |= {"init_values": 1e-5}
+    return "vit_base_patch16_224", options

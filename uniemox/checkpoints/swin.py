@@ -1,0 +1,126 @@
+"""Hierarchical encoders: SimMIM's Swin and MixMAE."""
+
+import math
+import re
+
+import torch
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor, nn
+
+from uniemox.checkpoints.draft import Draft
+from uniemox.checkpoints.recognition import MethodName
+from uniemox.checkpoints.resizing import resize_bias_bicubic, resize_bias_geometric, resize_position
+from uniemox.checkpoints.vit import side_of
+from uniemox.errors import CheckpointError, ShapeError
+
+TABLE = "relative_position_bias_table"
+MIXMAE_WINDOWS_384 = (16, 16, 24, 12)  # its fine-tuning's choice; at other sizes windows grow with the picture
+WHOLE_STAGE = 32  # px of the picture that one place of the last of four stages covers
+
+
+class MixMAEEncoder(SwinTransformer):
+    """A Swin without shifted windows and with an absolute position table (Sense-X/MixMIM, models_mixmim_ft.py)."""
+
+    def __init__(self, **shape: object) -> None:
+        super().__init__(**shape)
+        rows, columns = self.patch_embed.grid_size
+        self.absolute_pos_embed = nn.Parameter(torch.zeros(1, rows * columns, self.embed_dim), requires_grad=False)
+        for stage in self.layers:
+            for block in stage.blocks:
+                block.shift_size, block.attn_mask = (0, 0), None
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """x: (N, 3, H, W).  Returns (N, H / 32, W / 32, C)."""
+        x = self.patch_embed(x)  # (N, H / 4, W / 4, C / 8)
+        x = x + self.absolute_pos_embed.view(1, *x.shape[1:])
+        return self.norm(self.layers(x))
+
+
+def draft_swin(
+    tensors: dict[str, Tensor], *, method: MethodName, pretrained_size: int | None, image_size: int | None
+) -> Draft:
+    """The encoder as the method's fine-tuning builds it: mean of the normed places, the file's own norm.
+
+    pretrained_size: of SimMIM's pictures in px; MixMAE's position table tells it.
+    Raises CheckpointError if dimensions can't be told, ShapeError if windows don't fit the image size.
+    """
+    if method == "mixmae":
+        pretrained_size = side_of(tensors["absolute_pos_embed"], extra=0) * _patch_size(tensors)
+    if pretrained_size is None:
+        raise CheckpointError("the file doesn't tell for which picture size its windows were made; pass image_size=")
+    image_size = image_size or pretrained_size
+    shape = _shape(tensors, image_size)
+    shape["window_size"] = _windows(tensors, method, pretrained_size, image_size)
+    encoder = (MixMAEEncoder if method == "mixmae" else SwinTransformer)(**shape)
+    state, resized = _place(_timm_names(tensors), encoder, method)
+    return Draft(encoder=encoder, state=state, new=[], resized=resized)
+
+
+def _shape(tensors: dict[str, Tensor], image_size: int) -> dict[str, object]:
+    """timm's constructor arguments, read off the tensors."""
+    blocks = [re.match(r"layers\.(\d+)\.blocks\.(\d+)\.attn\." + TABLE, name) for name in tensors]
+    places = [(int(found[1]), int(found[2])) for found in blocks if found]
+    if not places:
+        raise CheckpointError("its blocks hold no tables of relative positions")
+    stages = 1 + max(stage for stage, _ in places)
+    width, fc1 = tensors["patch_embed.proj.weight"].shape[0], tensors["layers.0.blocks.0.mlp.fc1.weight"]
+    if image_size % (_patch_size(tensors) * 2 ** (stages - 1)):
+        raise ShapeError(
+            f"a picture of {image_size} px does not fit {stages} stages; choose a multiple of {WHOLE_STAGE} px"
+        )
+    return {
+        "img_size": image_size,
+        "patch_size": _patch_size(tensors),
+        "embed_dim": width,
+        "depths": tuple(1 + max(block for stage, block in places if stage == i) for i in range(stages)),
+        "num_heads": tuple(tensors[f"layers.{i}.blocks.0.attn.{TABLE}"].shape[1] for i in range(stages)),
+        "mlp_ratio": fc1.shape[0] / width,
+        "drop_path_rate": 0.0,
+        "num_classes": 0,
+    }
+
+
+def _windows(tensors: dict[str, Tensor], method: MethodName, pretrained_size: int, image_size: int) -> tuple[int, ...]:
+    """Side of the attention windows per stage at this image size. Raises ShapeError where none fits."""
+    stages = [name for name in tensors if re.match(r"layers\.\d+\.blocks\.0\.attn\." + TABLE, name)]
+    spans = [side_of(tensors[name][None], extra=0) for name in sorted(stages)]  # 2 * window - 1
+    windows = [(span + 1) // 2 for span in spans]
+    if method == "mixmae" and image_size == 384 and pretrained_size == 224:
+        return MIXMAE_WINDOWS_384
+    if any(window * image_size % pretrained_size for window in windows):
+        step = pretrained_size // math.gcd(pretrained_size, *windows)
+        raise ShapeError(
+            f"windows made for {pretrained_size} px ({', '.join(map(str, windows))}) don't fit {image_size} px; "
+            f"choose a multiple of {math.lcm(step, WHOLE_STAGE)} px"
+        )
+    return tuple(window * image_size // pretrained_size for window in windows)
+
+
+def _timm_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The official files downsample at the end of a stage, timm at the start of the next."""
+    if not any(name.startswith("layers.0.downsample.") for name in tensors):
+        return tensors
+    return {
+        re.sub(r"^layers\.(\d+)\.downsample", lambda found: f"layers.{int(found[1]) + 1}.downsample", name): value
+        for name, value in tensors.items()
+    }
+
+
+def _place(
+    state: dict[str, Tensor], encoder: SwinTransformer, method: MethodName
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Every table at the encoder's size, and the names of those that were resized."""
+    resized = {}
+    for name, parameter in encoder.named_parameters():
+        if name not in state or state[name].shape == parameter.shape:
+            continue
+        if name == "absolute_pos_embed":
+            resized[name] = resize_position(state[name], encoder.patch_embed.grid_size, extra=0)
+        elif name.endswith(TABLE):
+            resize = resize_bias_bicubic if method == "mixmae" else resize_bias_geometric
+            resized[name] = resize(state[name], len(parameter))
+    return state | resized, list(resized)
+
+
+def _patch_size(tensors: dict[str, Tensor]) -> int:
+    return tensors["patch_embed.proj.weight"].shape[2]
