@@ -1,0 +1,147 @@
+"""One step of pre-training: teacher, model, losses, gradients, update."""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from uniemox.errors import ConfigError, NonFiniteLossError, TeacherError
+from uniemox.model.uniemox import ModelConfig, ModelOutput
+from uniemox.teacher.protocol import Teacher
+from uniemox.training.distributed import gather_rows, sum_over_processes, world_size
+
+Precision = Literal["float32", "bfloat16"]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainBatch:
+    """N samples, ready for the model. What a setting turned off may be None."""
+
+    scene: Tensor  # (N, 3, H, W) uint8, RGB
+    person: Tensor | None = None  # (N, 3, H, W) uint8, RGB
+    texts: Sequence[str] = ()  # N descriptions
+    keys: Sequence[str] = ()  # N names of the pictures, for teachers that look features up
+    image_features: Tensor | None = None  # (N, C) Ω; None: the teacher is asked
+    text_features: Tensor | None = None  # (N, C) Λ; None: the teacher is asked
+    scene_noise: Tensor | None = None  # (N, L) draws of the masks; None: torch's generator
+    person_noise: Tensor | None = None  # (N, L)
+
+
+def pretrain_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[PretrainBatch],
+    *,
+    teacher: Teacher | None = None,
+    precision: Precision = "float32",
+    max_grad_norm: float | None = None,
+) -> dict[str, float]:
+    """Forward and backward over the batches of all processes, then one update of the weights.
+
+    model: a UniEmoX, or DistributedDataParallel around it.  batches: one, or several whose gradients accumulate; their
+    sizes may differ, every picture counts the same. L2 compares with the texts of one batch at a time.
+    teacher: asked for the features that losses need and the batch does not bring.
+    max_grad_norm: L2 norm to which the gradient is clipped; None does not clip.
+    Returns every loss by name, "total" and "grad_norm": means over all pictures of all processes.
+    Raises NonFiniteLossError, with the loss's name, before any weight changes, on all processes alike.
+    """
+    if not batches:
+        raise ConfigError("a step needs at least one batch")
+    optimizer.zero_grad(set_to_none=True)
+    device = next(model.parameters()).device
+    counts = torch.tensor([len(batch.scene) for batch in batches], dtype=torch.float32, device=device)
+    pictures = float(sum_over_processes(counts.sum()))  # of the whole step
+    seen: dict[str, Tensor] = {}
+    for i, batch in enumerate(batches):
+        share = len(batch.scene) / pictures
+        with _gradients(model, synchronise=i == len(batches) - 1):
+            output = forward(model, batch, teacher=teacher, precision=precision)
+            (output.total * share * world_size()).backward()  # DDP takes the mean over processes
+        for name, value in (output.losses | {"total": output.total}).items():
+            seen[name] = seen.get(name, 0) + value.detach().float() * share
+    norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if max_grad_norm is None else max_grad_norm)
+    results = dict(zip(seen, sum_over_processes(torch.stack(list(seen.values()))).tolist(), strict=True))
+    results["grad_norm"] = float(norm)
+    for name, value in results.items():
+        if not math.isfinite(value):
+            optimizer.zero_grad(set_to_none=True)
+            raise NonFiniteLossError(
+                f"{name} is {value}; no weight was changed. Lower the learning rate, clip the gradient "
+                "(max_grad_norm), or look at the pictures of this batch"
+            )
+    optimizer.step()
+    return results
+
+
+def forward(
+    model: nn.Module, batch: PretrainBatch, *, teacher: Teacher | None = None, precision: Precision = "float32"
+) -> ModelOutput:
+    """The model's output for a batch, every loss included. Arguments and errors as `pretrain_step`."""
+    config = config_of(model)
+    device = next(model.parameters()).device
+    scene, person = batch.scene, batch.person if config.needs_person else None
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        image, text = teacher_features(batch, teacher, config, device)
+        return model(
+            normalise(scene, device),
+            None if person is None else normalise(person, device),
+            image_features=image,
+            text_features=None if text is None else gather_rows(text),
+            scene_noise=None if batch.scene_noise is None else batch.scene_noise.to(device),
+            person_noise=None if person is None or batch.person_noise is None else batch.person_noise.to(device),
+        )
+
+
+def teacher_features(
+    batch: PretrainBatch, teacher: Teacher | None, config: ModelConfig, device: torch.device
+) -> tuple[Tensor | None, Tensor | None]:
+    """Ω and Λ of a batch, (N, C) each, from the batch or else the teacher; None where no loss needs them."""
+    image, text = None, None
+    if config.needs_image_features:
+        image = batch.image_features
+        if image is None:
+            pixels = batch.scene.to(device, non_blocking=True).float() / 255
+            image = _required(teacher).image_features(pixels, batch.keys)
+    if config.needs_text_features:
+        text = batch.text_features
+        if text is None:
+            text = _required(teacher).text_features(batch.texts)
+    return (
+        None if image is None else image.to(device, torch.float32),
+        None if text is None else text.to(device, torch.float32),
+    )
+
+
+def normalise(images: Tensor, device: torch.device) -> Tensor:
+    """Pictures as the encoder takes them: on the device, ImageNet-normalised.
+
+    images: (N, 3, H, W) uint8.  Returns float32.
+    """
+    mean = torch.tensor(IMAGENET_MEAN, device=device).view(3, 1, 1) * 255
+    std = torch.tensor(IMAGENET_STD, device=device).view(3, 1, 1) * 255
+    return (images.to(device, non_blocking=True) - mean) / std
+
+
+def config_of(model: Any) -> ModelConfig:
+    """The configuration of a UniEmoX, wrapped or not."""
+    return model.module.config if isinstance(model, DistributedDataParallel) else model.config
+
+
+def _required(teacher: Teacher | None) -> Teacher:
+    if teacher is None:
+        raise TeacherError("L2 or L3 is on, but there is neither a teacher nor features in the batch")
+    return teacher
+
+
+def _gradients(model: nn.Module, *, synchronise: bool) -> AbstractContextManager[None]:
+    """Let DistributedDataParallel exchange gradients only after the last batch of a step."""
+    if isinstance(model, DistributedDataParallel) and not synchronise:
+        return model.no_sync()
+    return nullcontext()

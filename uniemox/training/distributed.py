@@ -1,0 +1,34 @@
+"""One process or many (torchrun), by the same calls: without a process group each is the identity."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def sum_over_processes(x: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, without gradient; the argument is left alone."""
+    x = x.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(x)
+    return x
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """The rows of all processes, in their order, without gradient; processes may have different numbers of rows.
+
+    x: (N, C).  Returns (sum of all N, C).
+    """
+    if world_size() == 1:
+        return x
+    counts = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(world_size())]
+    dist.all_gather(counts, torch.tensor([len(x)], device=x.device))
+    longest = max(int(count) for count in counts)
+    padded = torch.cat([x.detach(), x.new_zeros(longest - len(x), *x.shape[1:])])  # (longest, C)
+    rows = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(rows, padded.contiguous())
+    return torch.cat([part[: int(count)] for part, count in zip(rows, counts, strict=True)])

@@ -1,0 +1,18 @@
+"""AdamW, as MAE and the paper use it."""
+
+import timm.optim
+import torch
+from torch import nn
+
+
+def build_optimizer(
+    model: nn.Module, *, rate: float, weight_decay: float = 0.05, betas: tuple[float, float] = (0.9, 0.95)
+) -> torch.optim.AdamW:
+    """Fused AdamW over the parameters that train; biases, norms and tokens are not decayed (timm's rule).
+
+    rate: the learning rate itself, not a base rate.
+    """
+    groups = timm.optim.param_groups_weight_decay(
+        model, weight_decay, no_weight_decay_list=("encoder.cls_token", "decoder.mask_token")
+    )
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
