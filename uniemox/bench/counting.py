@@ -1,0 +1,53 @@
+"""Multiply-adds of a network, and the matrix-multiplication peak of a machine."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+PEAK_SIZES = (1024, 2048, 4096)  # sides of the square matrices; the best one counts
+PEAK_SIZES_GPU = (4096, 8192)
+
+
+def multiply_adds(call: Callable[[], object]) -> int:
+    """Multiply-adds of all matrix products, attention and convolutions in a call; norms and the like not counted.
+
+    Only shapes run through the call, nothing is computed.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() // 2
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, *, repeats: int = 8) -> float:
+    """FLOP/s of the fastest large square matrix product here, multiplication and addition counted separately."""
+    best = 0.0
+    for size in PEAK_SIZES if device.type == "cpu" else PEAK_SIZES_GPU:
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        seconds = min(timed(partial(torch.matmul, a, b), device) for _ in range(repeats))
+        best = max(best, 2 * size**3 / seconds)
+    return best
+
+
+def timed(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds that a call takes, the device's work included."""
+    synchronise(device)
+    start = time.perf_counter()
+    call()
+    synchronise(device)
+    return time.perf_counter() - start
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for a GPU; the CPU needs no waiting."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """All parameters, frozen ones included, buffers not."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,166 @@
+"""`uniemox models`: how large, how costly and how fast every row of table III is, the paper's figures beside ours."""
+
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import timm
+import torch
+from torch import nn
+
+from uniemox.bench import containers
+from uniemox.bench.counting import multiply_adds, parameter_count, timed
+from uniemox.checkpoints.swin import MixMAEEncoder
+from uniemox.errors import ConfigError
+from uniemox.model.encoder import build_encoder
+from uniemox.model.uniemox import ModelConfig, UniEmoX
+from uniemox.reproduce.paper import paper_tables
+
+CLASSES = 8  # Mikels' emotions: the paper's counts include that head
+IMAGE_SIZE = 224
+REPEATS = 3
+Build = Callable[[], nn.Module]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """Of one network and one picture of 224 px."""
+
+    parameters_m: float  # millions, frozen ones included
+    multiply_adds_g: float  # billions, of matrix products and convolutions in a forward pass
+    latency_ms: float  # of a forward pass, float32, batch of one: the median of three after one to warm up
+    peak_memory_mb: float | None  # of that pass, weights included; None where the system can't tell
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRow:
+    """A row of table III. The rows that the paper cites from other papers have no code and no costs."""
+
+    method: str
+    backbone: str
+    encoder: Cost | None  # as fine-tuned, with a head of 8 classes
+    container: Cost | None  # everything that its pre-training holds and runs; None for supervised training
+    paper_parameters_m: float | None
+    paper_multiply_adds_g: float | None
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def vit(name: str) -> Build:
+    """A classifier of timm."""
+    return lambda: timm.create_model(name, num_classes=CLASSES)
+
+
+def beit() -> nn.Module:
+    """BEiT as it is fine-tuned: a table of relative positions per block."""
+    return timm.create_model("beit_base_patch16_224", num_classes=CLASSES)
+
+
+def cae() -> nn.Module:
+    """CAE as it is fine-tuned: absolute positions, and tables of relative ones that start at zero."""
+    return timm.create_model("beit_base_patch16_224", num_classes=CLASSES, use_abs_pos_emb=True)
+
+
+def mixmae() -> nn.Module:
+    """MixMAE's large network, which the paper's row "ViT-B" counts."""
+    return MixMAEEncoder(
+        embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48), window_size=(14, 14, 14, 7), num_classes=CLASSES
+    )
+
+
+class UniEmoXPass(nn.Module):
+    """Our pre-training model on one picture that is scene and person at once, features given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = UniEmoX(build_encoder("vit_large_patch16_224"), ModelConfig())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images: (N, 3, 224, 224).  Returns the total loss."""
+        features = torch.ones(len(images), self.model.config.decoder.width)
+        return self.model(images, images, image_features=features, text_features=features).total
+
+
+VIT_B, VIT_L = "vit_base_patch16_224", "vit_large_patch16_224"
+ROWS: dict[str, tuple[str, Build, Build | None]] = {  # by the paper's names: backbone, classifier, container
+    "ViT from scratch": ("ViT-L", vit(VIT_L), None),
+    "VGG-16": ("VGG-16", vit("vgg16"), None),
+    "ResNet-50": ("ResNet-50", vit("resnet50"), None),
+    "DenseNet-121": ("DenseNet-121", vit("densenet121"), None),
+    "ViT": ("ViT-L", vit(VIT_L), None),
+    "MoCoV3": ("ViT-B", vit(VIT_B), containers.MoCoV3),
+    "DINO": ("ViT-B", vit(VIT_B), containers.Dino),
+    "BEiT": ("ViT-B", beit, containers.BeitContainer),
+    "MAE": ("ViT-L", vit(VIT_L), containers.Mae),
+    "SimMIM": ("ViT-B", beit, containers.SimMim),
+    "TinyMIM": ("ViT-B", vit(VIT_B), containers.TinyMim),
+    "SiameseIM": ("ViT-B", vit(VIT_B), containers.SiameseIm),
+    "MixMAE": ("MixMIM-L", mixmae, containers.MixMae),
+    "dBOT": ("ViT-L", vit(VIT_L), containers.Dbot),
+    "CAE": ("ViT-B", cae, containers.Cae),
+    "UniEmoX": ("ViT-L", vit(VIT_L), UniEmoXPass),
+}
+
+
+def measure_models(methods: tuple[str, ...] = ()) -> Iterator[ModelRow]:
+    """Measure the rows of table III one after another, in the paper's order.
+
+    methods: some of the paper's names; none for all. Nothing is fetched: weights are random.
+    Raises ConfigError for a name that the table does not have.
+    """
+    table = {row["method"]: row for row in paper_tables()["table3"]}
+    unknown = [name for name in methods if name not in table]
+    if unknown:
+        raise ConfigError(f"table III has no row {unknown[0]!r}; it has {', '.join(table)}")
+    context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
+    if sys.platform != "win32":
+        context.set_forkserver_preload([__name__])  # so that a fresh process takes no time
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as fresh:
+        for name in methods or table:
+            yield ModelRow(
+                method=name,
+                backbone=ROWS[name][0] if name in ROWS else "-",
+                encoder=fresh.submit(measure, name, "encoder").result(),
+                container=fresh.submit(measure, name, "container").result(),
+                paper_parameters_m=table[name].get("params_m"),
+                paper_multiply_adds_g=table[name].get("flops_g"),
+            )
+
+
+def measure(name: str, part: Literal["encoder", "container"]) -> Cost | None:
+    """Build one network of ROWS and measure it on the CPU; None where the row has no such part.
+
+    The memory is that of this process, so let a fresh one call it.
+    """
+    _, *builds = ROWS.get(name, ("-", None, None))
+    build = builds[("encoder", "container").index(part)]
+    if build is None:
+        return None
+    before = _resident_mb("VmRSS")
+    network, images = build().eval(), torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    with torch.inference_mode():
+        seconds = [timed(lambda: network(images), images.device) for _ in range(1 + REPEATS)][1:]
+    peak = _resident_mb("VmHWM")
+    return Cost(
+        parameters_m=parameter_count(network) / 1e6,
+        multiply_adds_g=multiply_adds(lambda: network(images)) / 1e9,
+        latency_ms=median(seconds) * 1e3,
+        peak_memory_mb=None if before is None or peak is None else peak - before,
+    )
+
+
+def _resident_mb(field: str) -> float | None:
+    """A line of Linux's process status in MB, or None elsewhere."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    line = next((line for line in status.splitlines() if line.startswith(field)), None)
+    return None if line is None else int(line.split()[1]) * 1024 / 1e6
