@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from uniemox import __version__
-from uniemox.errors import MissingPackageError, UniemoxError
+from uniemox.errors import ConfigError, MissingPackageError, UniemoxError
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 out, err = Console(), Console(stderr=True)
@@ -119,9 +119,9 @@ def step(
     Parameters
     ----------
     model
-        A plain ViT of timm.
+        A plain ViT of timm instead.
     batch_size
-        Pictures in a step.
+        Pictures in a step instead.
     steps
         Timed steps, after one to warm up.
     device
@@ -136,12 +136,12 @@ def step(
 
     on_gpu = torch.cuda.is_available() if device is None else device == "cuda"
     if on_gpu and not torch.cuda.is_available():
-        raise UniemoxError("there is no CUDA device here; use --device cpu")
+        raise ConfigError("there is no CUDA device here; use --device cpu")
     with _progress() as progress:
         task = progress.add_task("steps", total=steps)
         result = bench_step(
-            model=model or ("vit_large_patch16_224" if on_gpu else "vit_small_patch16_224"),
-            batch_size=batch_size or (256 if on_gpu else 32),
+            model=("vit_large_patch16_224" if on_gpu else "vit_small_patch16_224") if model is None else model,
+            batch_size=(256 if on_gpu else 32) if batch_size is None else batch_size,
             steps=steps,
             device=torch.device("cuda" if on_gpu else "cpu"),
             with_clip=on_gpu,

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -118,7 +119,9 @@ def measure_models(methods: tuple[str, ...] = ()) -> Iterator[ModelRow]:
     table = {row["method"]: row for row in paper_tables()["table3"]}
     unknown = [name for name in methods if name not in table]
     if unknown:
-        raise ConfigError(f"table III has no row {unknown[0]!r}; it has {', '.join(table)}")
+        nearest = get_close_matches(unknown[0], table, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(table)}"
+        raise ConfigError(f"table III has no row {unknown[0]!r}; {hint}")
     context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
     if sys.platform != "win32":
         context.set_forkserver_preload([__name__])  # so that a fresh process takes no time
@@ -126,7 +129,7 @@ def measure_models(methods: tuple[str, ...] = ()) -> Iterator[ModelRow]:
         for name in methods or table:
             yield ModelRow(
                 method=name,
-                backbone=ROWS[name][0] if name in ROWS else "-",
+                backbone=ROWS[name][0] if name in ROWS else "cited",
                 encoder=fresh.submit(measure, name, "encoder").result(),
                 container=fresh.submit(measure, name, "container").result(),
                 paper_parameters_m=table[name].get("params_m"),
@@ -139,7 +142,7 @@ def measure(name: str, part: Literal["encoder", "container"]) -> Cost | None:
 
     The memory is that of this process, so let a fresh one call it.
     """
-    _, *builds = ROWS.get(name, ("-", None, None))
+    _, *builds = ROWS.get(name, ("cited", None, None))
     build = builds[("encoder", "container").index(part)]
     if build is None:
         return None

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def save_encoder(encoder: Any, path: str | Path, *, method: MethodName = "uniemo
         safetensors.torch.save_file(tensors, partial, {"format": "pt", METADATA_KEY: json.dumps(header)})
         os.replace(partial, path)
     except (OSError, safetensors.SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise CheckpointError(f"{path} can't be written: {error}; free some space or choose another path") from error
 
 

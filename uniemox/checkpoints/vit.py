@@ -76,7 +76,9 @@ def heads_of(width: int, method: MethodName) -> int:
     if method in ("moco_v3", "cae") and width == 384:
         return MOCO_SMALL_HEADS
     if width not in HEADS:
-        raise CheckpointError(f"the tensors can't tell the number of heads of a ViT {width} wide; pass heads=")
+        raise CheckpointError(
+            f"the tensors can't tell the number of heads of a ViT {width} wide; pass heads= (--heads)"
+        )
     return HEADS[width]
 
 

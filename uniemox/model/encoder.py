@@ -9,7 +9,7 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from uniemox.errors import EncoderError
+from uniemox.errors import EncoderError, ShapeError
 from uniemox.model.position import sincos_position
 from uniemox.views.patches import patch_grid
 
@@ -23,12 +23,16 @@ def build_encoder(name: str, image_size: int = 224, **timm_options: object) -> V
     """
     if not timm.is_model(name):
         raise EncoderError(f"timm has no model {name!r}; timm.list_models('vit_*') lists what it has")
+    if image_size < 1:
+        raise ShapeError(f"the image size must be at least one patch, e.g. 224 px, got {image_size}")
+    with torch.device("meta"):
+        kind = type(timm.create_model(name, num_classes=0))
+    if kind is not VisionTransformer:
+        raise EncoderError(_refusal(name, f"it is a {kind.__name__}"))
     options = {"num_classes": 0, "global_pool": "token", "img_size": image_size, **timm_options}
     try:
         vit = timm.create_model(name, **options)
-    except TypeError as error:  # the models that take no img_size are none of ours
-        raise EncoderError(_refusal(name, f"timm says: {error}")) from error
-    except AssertionError as error:
+    except AssertionError as error:  # timm's constructors check with assert
         raise EncoderError(_refusal(name, f"timm says: {error}")) from error
     check_plain(vit, name)
     patch_grid((image_size, image_size), vit.patch_embed.patch_size[0])

@@ -61,7 +61,6 @@ class TextCachedTeacher:
 
     def _find(self, key: str) -> np.ndarray | None:
         row = self.database.execute("SELECT value FROM features WHERE key = ?", (key,)).fetchone()
-        if row is None:
+        if row is None or len(row[0]) != 4 * self.width:
             return None
-        value = np.frombuffer(row[0], dtype=np.float32)
-        return value.copy() if len(value) == self.width else None
+        return np.frombuffer(row[0], dtype=np.float32).copy()

@@ -1,0 +1,81 @@
+"""What is counted is right: parameters to the last one, multiply-adds to the last digit that can be compared."""
+
+import pytest
+import torch
+from torch import nn
+
+from uniemox.bench import containers
+from uniemox.bench.counting import matmul_peak, multiply_adds, parameter_count
+from uniemox.bench.models import ROWS, measure, measure_models
+from uniemox.bench.step import step_multiply_adds
+from uniemox.errors import ConfigError
+from uniemox.reproduce.paper import paper_tables
+
+# Parameters and G multiply-adds worked out by hand from each method's code; see docs/models.md.
+SIZES = {
+    "MoCoV3": (containers.MoCoV3, 215_678_464, 70.340),
+    "DINO": (containers.Dino, 108_937_216, 60.869),
+    "BEiT": (containers.BeitContainer, 91_965_776, 18.035),
+    "MAE": (containers.Mae, 329_541_888, 20.756),
+    "SimMIM": (containers.SimMim, 86_256_720, 17.679),
+    "TinyMIM": (containers.TinyMim, 85_798_656, 16.517),
+    "SiameseIM": (containers.SiameseIm, 231_250_944, 37.616),
+    "MixMAE": (containers.MixMae, 223_468_244, 38.500),
+    "dBOT": (containers.Dbot, 329_673_216, 82.335),
+    "CAE": (containers.Cae, 234_791_936, 24.215),
+}
+
+
+@pytest.mark.parametrize("method", SIZES)
+def test_containers_have_the_published_sizes(method: str) -> None:
+    build, parameters, giga = SIZES[method]
+    with torch.device("meta"):
+        container = build().eval()
+        images = torch.zeros(1, 3, 224, 224)
+    assert parameter_count(container) == parameters
+    assert multiply_adds(lambda: container(images)) / 1e9 == pytest.approx(giga, abs=1e-3)
+    paper = next(row for row in paper_tables()["table3"] if row["method"] == method)
+    assert parameters / 1e6 == pytest.approx(paper["params_m"], abs=0.006)
+    pictures = 2 if method == "MoCoV3" else 1  # the paper's figure is that of two
+    assert giga * pictures == pytest.approx(paper["flops_g"], rel=0.004)  # the paper counts norms too
+
+
+def test_counting_is_of_multiply_adds() -> None:
+    layer, x = nn.Linear(10, 20), torch.zeros(3, 10)
+    assert multiply_adds(lambda: layer(x)) == 3 * 10 * 20
+    conv, image = nn.Conv2d(2, 4, 3, padding=1), torch.zeros(1, 2, 8, 8)
+    assert multiply_adds(lambda: conv(image)) == 8 * 8 * 4 * 2 * 9
+
+
+def test_a_step_is_counted_as_the_reference_counts_it() -> None:
+    """78.1 GFLOP an image in the plain form, which embeds the hidden patches too."""
+    giga = 2 * step_multiply_adds("vit_small_patch16_224") / 1e9
+    assert giga == pytest.approx(77.55, abs=0.01)
+    hidden = 2 * 147 * 768 * 384 * 2 / 1e9  # embedding the hidden patches of both streams, once forward
+    assert giga + 3 * hidden == pytest.approx(78.1, abs=0.05)
+    with_clip = step_multiply_adds("vit_small_patch16_224", with_clip=True)
+    assert 2 * with_clip / 1e9 - giga == pytest.approx(2 * 17.56, rel=0.01)
+
+
+def test_the_peak_is_that_of_a_matrix_product() -> None:
+    peak = matmul_peak(torch.device("cpu"), torch.float32, repeats=1)
+    assert 1e9 < peak < 1e14
+
+
+def test_every_trainable_row_of_table_three_is_there() -> None:
+    table = [row["method"] for row in paper_tables()["table3"]]
+    assert len(table) == 22
+    assert set(ROWS) < set(table)
+    assert len(ROWS) == 16
+    assert measure("SOLVER", "encoder") is None
+
+
+@pytest.mark.parametrize(("method", "expected"), [("ResNet-50", 23.52), ("VGG-16", 134.29), ("DenseNet-121", 6.96)])
+def test_supervised_rows_have_the_papers_sizes(method: str, expected: float) -> None:
+    with torch.device("meta"):
+        assert parameter_count(ROWS[method][1]()) / 1e6 == pytest.approx(expected, abs=0.006)
+
+
+def test_an_unknown_row_is_refused() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'DINO'"):
+        next(measure_models(("DIN0",)))

@@ -1,0 +1,379 @@
+"""Published files give the features of the methods' own code, at any input size, whole or not at all."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from timm.models.beit import Beit
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import VisionTransformer
+
+from tests.conftest import load_npz
+from uniemox.checkpoints import load_published, load_start
+from uniemox.checkpoints.reading import read_weight_file
+from uniemox.checkpoints.resizing import (
+    resize_bias_bicubic,
+    resize_bias_geometric,
+    resize_position,
+    resize_position_dino,
+)
+from uniemox.checkpoints.saving import convert, save_encoder
+from uniemox.errors import CheckpointError, EncoderError, ShapeError
+from uniemox.model.encoder import build_encoder
+from uniemox.model.position import sincos_position
+from uniemox.model.uniemox import ModelConfig, UniEmoX
+
+HEADS = {"mae": 3, "dino": 3, "moco_v3": 4, "dbot": 3, "cae": 3, "siameseim": 3, "tinymim": 3}
+RELATIVE = ("beit", "simmim", "simmim_swin", "mixmae")
+METHODS = [*HEADS, *RELATIVE]
+
+
+def file_of(golden: Path, method: str) -> Path:
+    return golden / method / "checkpoint.pth"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_features_equal_the_methods_own_code(method: str, golden: Path) -> None:
+    """golden/checkpoints/<method> (official code, float32, 1e-5), recognised and named."""
+    stored = load_npz(golden / method / "expected.npz")
+    for name in ("auto", method):
+        encoder = load_published(file_of(golden, method), method=name, heads=HEADS.get(method))
+        assert encoder.report.method == method
+        assert not encoder.training
+        with torch.no_grad():
+            features = encoder(stored["x"])
+        torch.testing.assert_close(features, stored["features"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("method", "field"), [("dino", "features_student"), ("moco_v3", "features_momentum")])
+def test_the_other_copy_in_the_file_is_not_taken(method: str, field: str, golden: Path) -> None:
+    stored = load_npz(golden / method / "expected.npz")
+    encoder = load_published(file_of(golden, method), heads=HEADS[method])
+    if field not in stored:
+        pytest.skip(f"{field} is not stored")
+    assert (encoder(stored["x"]) - stored[field]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["mae", "dino", "moco_v3", "dbot", "cae", "tinymim"])
+def test_a_start_gives_the_methods_own_tokens(name: str, golden: Path) -> None:
+    """Normed tokens of the pre-training encoder (float32, 1e-5); CAE's BEiT blocks become plain ones."""
+    stored = load_npz(golden / name / "expected.npz")
+    start = load_start(file_of(golden, name), heads=HEADS[name]).eval()
+    assert type(start) is VisionTransformer
+    with torch.no_grad():
+        torch.testing.assert_close(start.forward_features(stored["x"]), stored["tokens"], rtol=1e-5, atol=1e-5)
+    UniEmoX(start, ModelConfig())  # it can be pre-trained
+
+
+def test_siameseim_starts_with_a_new_norm(golden: Path) -> None:
+    start = load_start(file_of(golden, "siameseim"), heads=3)
+    assert start.report.new == ("norm.weight", "norm.bias")
+    UniEmoX(start, ModelConfig())
+
+
+@pytest.mark.parametrize("method", RELATIVE)
+def test_relative_positions_are_no_start(method: str, golden: Path) -> None:
+    with pytest.raises(EncoderError, match=rf"checkpoint\.pth: {method} has relative positions"):
+        load_start(file_of(golden, method))
+
+
+def test_cut_down_releases_are_recognised(golden: Path) -> None:
+    """DINO's backbone alone, dBOT's teacher, MAE's model alone; float32, 1e-5."""
+    for path, folder, field, method in [
+        ("dino/checkpoint_backbone_only.pth", "dino", "features", "dino"),
+        ("dbot/checkpoint_teacher.pth", "dbot", "features_teacher", "mae"),
+        ("mae_pretrain/checkpoint.pth", "mae", "features", "mae"),
+    ]:
+        stored = load_npz(golden / folder / "expected.npz")
+        encoder = load_published(golden / path, heads=3)
+        assert encoder.report.method == method
+        torch.testing.assert_close(encoder(stored["x"]), stored[field], rtol=1e-5, atol=1e-5)
+
+
+def test_moco_after_its_conversion_to_deit_is_recognised(golden: Path, tmp_path: Path) -> None:
+    stored = load_npz(golden / "moco_v3" / "expected.npz")
+    state = read_weight_file(file_of(golden, "moco_v3")).content["state_dict"]
+    prefix = "module.base_encoder."
+    kept = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix) and ".head" not in k}
+    torch.save({"model": kept}, tmp_path / "deit.pth")
+    encoder = load_published(tmp_path / "deit.pth", heads=4)
+    assert encoder.report.method == "moco_v3"
+    torch.testing.assert_close(encoder(stored["x"]), stored["features"], rtol=1e-5, atol=1e-5)
+
+
+def test_fine_tuned_files_keep_their_own_norm(golden: Path, tmp_path: Path) -> None:
+    """A file after MAE's fine-tuning holds fc_norm and head, no norm; its features are normed by its fc_norm."""
+    state = dict(read_weight_file(file_of(golden, "mae")).content["model"])
+    fc_norm = {"fc_norm.weight": torch.rand(48) + 0.5, "fc_norm.bias": torch.randn(48)}
+    tuned = {k: v for k, v in state.items() if not k.startswith(("norm.", "decoder", "mask"))} | fc_norm
+    torch.save({"model": tuned | {"head.weight": torch.zeros(8, 48), "head.bias": torch.zeros(8)}}, tmp_path / "ft.pth")
+    encoder = load_published(tmp_path / "ft.pth", heads=3)
+    plain = load_published(file_of(golden, "mae"), heads=3)
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(encoder(x), plain(x) * fc_norm["fc_norm.weight"] + fc_norm["fc_norm.bias"])
+    assert encoder.report.new == ()
+    assert set(encoder.report.dropped) == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_report_accounts_for_every_tensor(method: str, golden: Path) -> None:
+    path = file_of(golden, method)
+    report = load_published(path, heads=HEADS.get(method)).report
+    assert report.resized == ()
+    expected_new = {"mae", "dbot", "siameseim", "tinymim", "beit", "simmim"}
+    assert bool([n for n in report.new if n.startswith("fc_norm")]) == (method in expected_new)
+    assert report.mean_std[0] == ((0.5, 0.5, 0.5) if method == "beit" else (0.485, 0.456, 0.406))
+    assert method in str(report)
+    heads = {"beit": 3, "simmim": 3, "simmim_swin": (1, 2, 2, 4), "mixmae": (1, 2, 2, 4)}.get(method, HEADS.get(method))
+    assert report.heads == heads
+    assert any("head" in n or "decoder" in n or "mask_token" in n for n in report.dropped) or method == "tinymim"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_missing_tensor_is_an_error_that_names_it(method: str, golden: Path, tmp_path: Path) -> None:
+    content = read_weight_file(file_of(golden, method)).content
+    key = {"moco_v3": "state_dict", "dino": "teacher"}.get(method, "model")
+    block = "layers.1.blocks.0" if method in ("simmim_swin", "mixmae") else "blocks.1"
+    for part in (f"{block}.mlp.fc2.weight", f"{block}.attn.proj.bias", "patch_embed.proj.bias"):
+        name = next(name for name in content[key] if name.endswith(part) and not name.startswith(("mm_", "module.mom")))
+        torch.save({**content, key: {k: v for k, v in content[key].items() if k != name}}, tmp_path / "less.pth")
+        with pytest.raises(CheckpointError, match=rf"less\.pth.*missing.*{part}"):
+            load_published(tmp_path / "less.pth", heads=HEADS.get(method))
+
+
+@pytest.mark.parametrize("method", ["mae", "beit", "cae", "mixmae"])
+def test_a_tensor_of_another_shape_is_refused(method: str, golden: Path, tmp_path: Path) -> None:
+    content = read_weight_file(file_of(golden, method)).content
+    name = next(name for name in content["model"] if name.endswith("0.norm1.weight") and "neck" not in name)
+    torch.save({"model": content["model"] | {name: torch.zeros(7)}}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"norm1\.weight has shape \(7,\)"):
+        load_published(tmp_path / "odd.pth", heads=HEADS.get(method))
+
+
+def test_weights_that_are_not_finite_are_refused(golden: Path, tmp_path: Path) -> None:
+    content = read_weight_file(file_of(golden, "mae")).content
+    torch.save({"model": content["model"] | {"cls_token": torch.full((1, 1, 48), float("nan"))}}, tmp_path / "nan.pth")
+    with pytest.raises(CheckpointError, match=r"nan\.pth: cls_token holds numbers that are not finite"):
+        load_published(tmp_path / "nan.pth", heads=3)
+
+
+def test_heads_are_asked_for_where_nothing_tells(golden: Path) -> None:
+    with pytest.raises(CheckpointError, match="pass heads="):
+        load_published(file_of(golden, "mae"))
+    with pytest.raises(CheckpointError, match=r"heads=5 contradicts.*3"):
+        load_published(file_of(golden, "beit"), heads=5)
+    with pytest.raises(CheckpointError, match="network of these dimensions"):
+        load_published(file_of(golden, "mae"), heads=5)
+    with pytest.raises(CheckpointError, match="heads must be at least 1"):
+        load_published(file_of(golden, "mae"), heads=0)
+
+
+@pytest.mark.parametrize(("width", "expected"), [(192, 3), (384, 12), (768, 12)])
+def test_published_widths_tell_their_heads(width: int, expected: int, tmp_path: Path) -> None:
+    """MoCo v3's ViT-S has 12 heads where timm's has 6, with the same shapes."""
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=width, depth=1, num_heads=3, num_classes=0)
+    state = {f"module.base_encoder.{name}": value for name, value in vit.state_dict().items()}
+    torch.save({"state_dict": state, "arch": "vit_small"}, tmp_path / "moco.pth")
+    assert load_published(tmp_path / "moco.pth").report.heads == expected
+
+
+class TestResizing:
+    """Tables at another size, rule by rule."""
+
+    def test_mae_is_plain_bicubic(self) -> None:
+        table = torch.randn(1, 17, 6)
+        resized = resize_position(table, (6, 6))
+        grid = table[:, 1:].reshape(1, 4, 4, 6).permute(0, 3, 1, 2)
+        expected = torch.nn.functional.interpolate(grid, size=(6, 6), mode="bicubic", align_corners=False)
+        torch.testing.assert_close(resized[:, 1:], expected.flatten(2).transpose(1, 2))
+        assert torch.equal(resized[:, :1], table[:, :1])
+
+    def test_dino_takes_a_scale_a_tenth_of_a_patch_too_large(self) -> None:
+        table = torch.randn(1, 17, 6)
+        by_scale, by_size = resize_position_dino(table, (6, 6)), resize_position(table, (6, 6))
+        assert by_scale.shape == by_size.shape
+        assert 1e-3 < (by_scale - by_size).abs().max() < 0.5
+
+    @pytest.mark.parametrize(("source", "target"), [(4, 5), (6, 7), (7, 12), (14, 24), (14, 12), (7, 6)])
+    def test_the_geometric_grid_is_a_spline_through_the_source(self, source: int, target: int) -> None:
+        """A table that is a cubic of the distances comes back as that cubic inside the source grid."""
+        size, wanted = 2 * source - 1, 2 * target - 1
+        q = growth(source - 1, target - 1)
+        nodes = np.cumsum(q ** np.arange(source - 1))
+        x = torch.from_numpy(np.concatenate([-nodes[::-1], [0], nodes]))
+        reach = float(nodes[-1])
+
+        def cubic(row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+            row, column = (v.clamp(-reach, reach) / reach for v in (row, column))
+            return (row**3 - 0.5 * row)[:, None] * 2 + (column**2 + column**3)[None]
+
+        table = torch.stack([cubic(x, x), -cubic(x, x)], dim=-1).reshape(size * size, 2)
+        kept = torch.randn(3, 2)
+        resized = resize_bias_geometric(torch.cat([table.float(), kept]), wanted * wanted + 3, extra=3)
+        steps = torch.arange(-(target - 1), target, dtype=torch.float64)
+        torch.testing.assert_close(resized[:-3, 0].double(), cubic(steps, steps).flatten(), rtol=1e-4, atol=2e-5)
+        assert torch.equal(resized[-3:], kept)
+
+    def test_growth_is_the_official_bisections(self) -> None:
+        """Values of the official loop, for the published sizes."""
+        for source, target, expected in [(5, 6, 1.0912812996), (13, 23, 1.0903074455), (5, 11, 1.4026286125)]:
+            assert growth(source, target) == pytest.approx(expected, abs=1e-9)
+        assert growth(13, 11) == pytest.approx(1.0100009346, abs=1e-9)  # shrinking saturates
+
+    def test_swin_table_of_a_larger_window_is_the_official_one(self, golden: Path) -> None:
+        """golden/checkpoints/simmim_swin, rel_pos_table_w5 (official code, 1e-5)."""
+        expected = load_npz(golden / "simmim_swin" / "expected.npz")["rel_pos_table_w5"].float()
+        encoder = load_published(file_of(golden, "simmim_swin"), image_size=160)
+        table = encoder.layers[0].blocks[0].attn.relative_position_bias_table
+        torch.testing.assert_close(table.detach(), expected, rtol=1e-5, atol=1e-5)
+        assert len(encoder.report.resized) == 8
+
+    def test_mixmae_is_plain_bicubic_where_beit_is_geometric(self) -> None:
+        table = torch.randn(15 * 15, 2)
+        assert resize_bias_bicubic(table, 19 * 19).shape == (361, 2)
+        assert (resize_bias_bicubic(table, 19 * 19) - resize_bias_geometric(table, 19 * 19)).abs().max() > 1e-2
+
+    def test_cae_starts_its_table_anew(self, golden: Path) -> None:
+        encoder = load_published(file_of(golden, "cae"), heads=3, image_size=80)
+        torch.testing.assert_close(encoder.pos_embed, sincos_position(48, (5, 5), rows_first=True))
+        tables = [p for n, p in encoder.named_parameters() if n.endswith("relative_position_bias_table")]
+        assert len(tables) == 3
+        assert all((table == 0).all() for table in tables)
+
+
+def growth(source: int, target: int) -> float:
+    from uniemox.checkpoints.resizing import _growth
+
+    return _growth(source, target)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_any_fitting_size_runs_and_others_are_refused(method: str, golden: Path) -> None:
+    path = file_of(golden, method)
+    for size in (96, 160, 192):
+        encoder = load_published(path, heads=HEADS.get(method), image_size=size)
+        assert encoder.report.image_size == size
+        assert encoder(torch.randn(2, 3, size, size)).shape == (2, 64 if method in ("simmim_swin", "mixmae") else 48)
+        assert encoder.report.resized or method == "cae"
+    with pytest.raises(ShapeError, match=r"checkpoint\.pth.*100"):
+        load_published(path, heads=HEADS.get(method), image_size=100)
+    with pytest.raises(CheckpointError, match="image_size must be at least 1"):
+        load_published(path, heads=HEADS.get(method), image_size=-16)
+
+
+def test_mixmae_at_384_takes_its_official_windows(tmp_path: Path) -> None:
+    from uniemox.checkpoints.swin import MixMAEEncoder
+
+    shape = {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 4), "num_classes": 0}
+    encoder = MixMAEEncoder(**shape, img_size=224, window_size=(14, 14, 14, 7))
+    torch.save({"model": encoder.state_dict()}, tmp_path / "mixmae.pth")
+    larger = load_published(tmp_path / "mixmae.pth", image_size=384)
+    assert [stage.blocks[0].window_size[0] for stage in larger.layers] == [16, 16, 24, 12]
+
+
+@pytest.mark.parametrize("size", [None, 160])
+@pytest.mark.parametrize("method", METHODS)
+def test_converted_files_load_in_timm_and_here(method: str, size: int | None, golden: Path, tmp_path: Path) -> None:
+    path, target = file_of(golden, method), tmp_path / "out.safetensors"
+    report, line = convert(path, target, heads=HEADS.get(method), image_size=size)
+    original = load_published(path, heads=HEADS.get(method), image_size=size)
+    x = torch.randn(2, 3, report.image_size, report.image_size)
+    again = load_published(target)
+    assert again.report.method == method
+    import uniemox.checkpoints  # the line may name it
+
+    loaded = eval(line, {"timm": timm, "uniemox": uniemox}).eval()
+    assert isinstance(loaded, VisionTransformer | Beit | SwinTransformer)
+    for encoder in (again, loaded):
+        torch.testing.assert_close(encoder(x), original(x), rtol=0, atol=0)
+    bigger = load_published(target, image_size=192)  # resized by the method's rule, also from the converted file
+    if size is None:
+        expected = load_published(path, heads=HEADS.get(method), image_size=192)
+        y = torch.randn(1, 3, 192, 192)
+        torch.testing.assert_close(bigger(y), expected(y), rtol=0, atol=0)
+
+
+def test_convert_writes_safetensors_only(golden: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"must end in \.safetensors"):
+        convert(file_of(golden, "mae"), tmp_path / "out.pth", heads=3)
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="can't be written"):
+        convert(file_of(golden, "mae"), tmp_path / "file" / "out.safetensors", heads=3)
+
+
+def test_our_own_encoder_comes_back_and_opens_in_timm(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder("vit_tiny_patch16_224", 64, embed_dim=48, depth=3, num_heads=3).eval()
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+    assert set(load_file(tmp_path / "encoder.safetensors")) == set(encoder.state_dict())
+    assert not list(tmp_path.glob("*.partial"))
+    x = torch.randn(2, 3, 64, 64)
+    start = load_start(tmp_path / "encoder.safetensors").eval()
+    torch.testing.assert_close(start.forward_features(x), encoder.forward_features(x), rtol=0, atol=0)
+    published = load_published(tmp_path / "encoder.safetensors")
+    assert published.report.method == "uniemox"
+    mean = torch.nn.functional.layer_norm(
+        encoder.blocks(encoder._pos_embed(encoder.patch_embed(x)))[:, 1:].mean(1), (48,)
+    )
+    torch.testing.assert_close(published(x), mean, rtol=1e-4, atol=1e-5)
+    options = {"img_size": 64, "embed_dim": 48, "depth": 3, "num_heads": 3, "num_classes": 0}
+    timms = timm.create_model(
+        "vit_tiny_patch16_224", checkpoint_path=str(tmp_path / "encoder.safetensors"), **options
+    ).eval()
+    torch.testing.assert_close(timms(x), encoder(x), rtol=0, atol=0)
+
+
+def test_flat_timm_files(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=5).eval()
+    save_file(vit.state_dict(), tmp_path / "timm.safetensors")
+    torch.save(vit.state_dict(), tmp_path / "timm.pth")
+    x = torch.randn(2, 3, 32, 32)
+    expected = vit.forward_head(vit.forward_features(x), pre_logits=True)
+    for name in ("timm.safetensors", "timm.pth"):
+        encoder = load_published(tmp_path / name)
+        assert encoder.report.method == "timm"
+        assert encoder.report.mean_std is None
+        torch.testing.assert_close(encoder(x), expected, rtol=1e-5, atol=1e-6)
+    registers = timm.create_model("vit_small_patch14_reg4_dinov2", img_size=28, depth=1, num_classes=0)
+    save_file(registers.state_dict(), tmp_path / "registers.safetensors")
+    with pytest.raises(CheckpointError, match=r"reg_token.*timm:NAME"):
+        load_published(tmp_path / "registers.safetensors")
+
+
+def test_networks_of_timm_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without network the published weights can't be fetched: an error, not random weights."""
+    with pytest.raises(CheckpointError, match="no model 'resnet_nope'"):
+        load_published("timm:resnet_nope")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="timm:resnet18 could not be built with its weights"):
+        load_published("timm:resnet18")
+    with pytest.raises(CheckpointError, match="timm:vit_tiny_patch16_224"):
+        load_start("timm:vit_tiny_patch16_224")
+
+
+def test_foreign_files_are_refused(golden: Path, tmp_path: Path) -> None:
+    torch.save({"model": {"fc.weight": torch.zeros(2, 2)}}, tmp_path / "mlp.pth")
+    torch.save({"epoch": 3}, tmp_path / "epoch.pth")
+    torch.save(torch.zeros(3), tmp_path / "tensor.pth")
+    torch.save({"model": argparse.Namespace(a=1), "w": 1}, tmp_path / "namespace.pth")
+    torch.save({}, tmp_path / "empty.pth")
+    for path, message in [
+        (tmp_path / "mlp.pth", "of no method that uniemox knows; its first names are fc.weight"),
+        (tmp_path / "epoch.pth", "'epoch' is a int"),
+        (tmp_path / "tensor.pth", "holds a Tensor"),
+        (tmp_path / "namespace.pth", "is a Namespace"),
+        (tmp_path / "empty.pth", "holds no weights"),
+        (golden / "clip" / "checkpoint.pth", "is a CLIP model"),
+    ]:
+        with pytest.raises(CheckpointError, match=message) as error:
+            load_published(path)
+        assert path.name in str(error.value)
+    with pytest.raises(CheckpointError, match="no method 'made'; choose one of auto, moco_v3"):
+        load_published(file_of(golden, "mae"), method="made")
+    with pytest.raises(CheckpointError, match=r"holds no encoder of moco_v3|not whole"):
+        load_published(file_of(golden, "cae"), method="moco_v3", heads=3)

@@ -1,0 +1,160 @@
+"""Files are read without running code from them; what is cut off or something else is refused with file and remedy."""
+
+import argparse
+import datetime
+import os
+import pickle
+import random
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from uniemox.checkpoints import load_published
+from uniemox.checkpoints.reading import read_weight_file
+from uniemox.errors import CheckpointError, UniemoxError
+
+STATE = {"cls_token": torch.zeros(1, 1, 8), "pos_embed": torch.zeros(1, 5, 8)}
+
+
+class Payload:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("inside", ["top", "model", "namespace"])
+def test_code_in_a_file_never_runs(inside: str, is_zip: bool, tmp_path: Path) -> None:
+    mark, path = tmp_path / "it ran", tmp_path / "bad.pth"
+    content = {
+        "top": Payload(mark),
+        "model": {"model": STATE | {"x": Payload(mark)}},
+        "namespace": {"model": STATE, "args": argparse.Namespace(hook=Payload(mark))},
+    }[inside]
+    torch.save(content, path, _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(CheckpointError, match=r"bad\.pth was refused: reading it would run code \(posix\.mkdir\)"):
+        load_published(path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [datetime.datetime(2026, 1, 1), Path("x"), random.Random(0), torch.nn.Linear(2, 2), range],
+    ids=lambda value: type(value).__name__,
+)
+def test_objects_of_other_classes_are_refused(value: object, tmp_path: Path) -> None:
+    torch.save({"model": STATE, "extra": value}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"odd\.pth was refused"):
+        read_weight_file(tmp_path / "odd.pth")
+
+
+def test_what_official_containers_hold_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """argparse.Namespace as MAE and others save it, yacs nodes as SimMIM does, without yacs installed."""
+
+    class CfgNode(dict):
+        """As pickled by yacs: a dictionary with attributes of its own."""
+
+    CfgNode.__module__, CfgNode.__qualname__ = "yacs.config", "CfgNode"
+    module = types.ModuleType("yacs.config")
+    module.CfgNode = CfgNode
+    node = CfgNode(DATA=CfgNode(IMG_SIZE=192))
+    node.__dict__["__immutable__"] = True
+    with monkeypatch.context() as patch:
+        patch.setitem(__import__("sys").modules, "yacs", types.ModuleType("yacs"))
+        patch.setitem(__import__("sys").modules, "yacs.config", module)
+        torch.save({"model": STATE, "config": node, "args": argparse.Namespace(lr=0.1)}, tmp_path / "good.pth")
+    content = read_weight_file(tmp_path / "good.pth").content
+    assert content["config"]["DATA"]["IMG_SIZE"] == 192
+    assert content["args"].lr == 0.1
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.999])
+def test_files_that_are_cut_off_are_refused(share: float, is_zip: bool, tmp_path: Path) -> None:
+    path = tmp_path / "cut.pth"
+    torch.save({"model": {"w": torch.randn(200, 200)}}, path, _use_new_zipfile_serialization=is_zip)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(CheckpointError, match=r"cut\.pth is cut off or no checkpoint.*fetch it again"):
+        read_weight_file(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_safetensors_that_are_cut_off_are_refused(share: float, tmp_path: Path) -> None:
+    path = tmp_path / "cut.safetensors"
+    save_file({"w": torch.randn(200, 200)}, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(CheckpointError, match=r"cut\.safetensors is not a whole safetensors file"):
+        read_weight_file(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html><html>Sign in", "it is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+        (b"PK\x03\x04 no archive", "no checkpoint"),
+        (b"\x80\x02}q\x00.", "no weights|no checkpoint"),
+        (pickle.dumps([1, 2, 3]), "no checkpoint|holds a list"),
+        (os.urandom(5000), "no checkpoint"),
+        (b"\x10\x00\x00\x00\x00\x00\x00\x00{\"a\": nonsense}", "safetensors"),
+        (b"\xff\xff\xff\xff\xff\xff\xff\x7f{", "safetensors"),
+    ],
+)  # fmt: skip
+def test_files_that_are_something_else_are_refused(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "thing.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message) as error:
+        load_published(tmp_path / "thing.pth")
+    assert "thing.pth" in str(error.value)
+
+
+def test_paths_that_are_no_files_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nothing.pth"):
+        with pytest.raises(CheckpointError, match="there is no file"):
+            read_weight_file(path)
+
+
+@pytest.mark.parametrize("header", ["[]", "not json", '{"method": "made up"}', "{}"])
+def test_a_header_of_ours_that_says_nonsense_is_refused(header: str, tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "ours.safetensors", {"uniemox": header})
+    with pytest.raises(CheckpointError):
+        load_published(tmp_path / "ours.safetensors")
+
+
+@pytest.fixture(scope="module")
+def small_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes]]:
+    """A tiny MAE file in three containers."""
+    import timm
+
+    folder = tmp_path_factory.mktemp("fuzz")
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=12, depth=1, num_heads=3, num_classes=0)
+    content = {"model": vit.state_dict(), "args": argparse.Namespace(model="mae"), "epoch": 3}
+    torch.save(content, folder / "a.pth")
+    torch.save(content, folder / "b.pth", _use_new_zipfile_serialization=False)
+    save_file(vit.state_dict(), folder / "c.safetensors")
+    return folder, [path.read_bytes() for path in sorted(folder.iterdir())]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_mangled_files_give_an_encoder_or_our_error(data: st.DataObject, small_files: tuple[Path, list[bytes]]) -> None:
+    folder, files = small_files
+    content = bytearray(data.draw(st.sampled_from(files)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, min(len(content) - 1, 4000)))  # where names, shapes and code lie
+        content[place] = data.draw(st.integers(0, 255))
+    (folder / "mangled").write_bytes(bytes(content))
+    try:
+        load_published(folder / "mangled", heads=3)
+    except UniemoxError as error:
+        assert "mangled" in str(error)

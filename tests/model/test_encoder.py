@@ -1,0 +1,101 @@
+"""Which networks can be the encoder, and that running it over visible patches is what the network itself does."""
+
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+from uniemox.errors import EncoderError, ShapeError
+from uniemox.model.encoder import build_encoder, check_plain, encode_visible
+from uniemox.model.position import sincos_position
+from uniemox.views.patches import patchify
+
+PLAIN = [  # name, image size: Ti to H, patches of 8, 14, 16 and 32 px
+    ("vit_tiny_patch16_224", 224),
+    ("vit_small_patch16_224", 96),
+    ("vit_small_patch8_224", 48),
+    ("vit_small_patch14_dinov2", 70),
+    ("vit_base_patch16_224", 160),
+    ("vit_base_patch32_224", 128),
+    ("vit_base_patch14_dinov2", 98),
+    ("vit_base_patch16_clip_224", 64),
+    ("vit_large_patch16_224", 64),
+    ("vit_large_patch14_224", 56),
+    ("vit_huge_patch14_224", 42),
+]
+
+
+@pytest.mark.parametrize(("name", "size"), PLAIN)
+def test_all_patches_visible_gives_what_timm_gives(name: str, size: int) -> None:
+    """Float32, 2e-5: the patch embedding is a matrix product here and a convolution there."""
+    torch.manual_seed(0)
+    vit = build_encoder(name, size, depth=2).eval()
+    images = torch.randn(2, 3, size, size)
+    length = vit.patch_embed.num_patches
+    order = torch.stack([torch.randperm(length) for _ in range(2)])  # any order: positions travel along
+    with torch.no_grad():
+        tokens = encode_visible(vit, patchify(images, vit.patch_embed.patch_size[0]), order)
+        expected = vit.forward_features(images)
+    torch.testing.assert_close(tokens[:, 0], expected[:, 0], rtol=1e-4, atol=2e-5)
+    back = torch.take_along_dim(expected[:, 1:], order[..., None], 1)
+    torch.testing.assert_close(tokens[:, 1:], back, rtol=1e-4, atol=2e-5)
+
+
+def test_hidden_patches_have_no_influence() -> None:
+    torch.manual_seed(0)
+    vit = build_encoder("vit_tiny_patch16_224", 64, depth=2).eval()
+    patches, visible = torch.randn(1, 16, 768), torch.tensor([[3, 7, 11, 2]])
+    changed = patches.clone()
+    changed[:, [0, 1, 15]] = 9.0
+    assert torch.equal(encode_visible(vit, patches, visible), encode_visible(vit, changed, visible))
+    changed[:, 7] = 9.0
+    assert not torch.equal(encode_visible(vit, patches, visible), encode_visible(vit, changed, visible))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("swin_tiny_patch4_window7_224", "SwinTransformer"),
+        ("beit_base_patch16_224", "Beit"),
+        ("eva02_tiny_patch14_224", "Eva"),
+        ("deit_tiny_distilled_patch16_224", "VisionTransformerDistilled"),
+        ("vit_relpos_small_patch16_224", "VisionTransformerRelPos"),
+        ("resnet18", "ResNet"),
+        ("vit_small_patch14_reg4_dinov2", "register tokens"),
+        ("vit_base_patch16_siglip_224", "CLS token"),
+        ("vit_tiny_r_s16_p8_224", "patch embedding"),
+        ("vit_little_patch16_reg4_gap_256", "CLS token|register"),
+        ("vit_nope_patch16", "no model"),
+    ],
+)
+def test_the_rest_is_refused_by_name(name: str, reason: str) -> None:
+    with pytest.raises(EncoderError, match=name) as error:
+        build_encoder(name, 224)
+    assert any(part in str(error.value) for part in reason.split("|"))
+
+
+def test_a_pooled_vit_without_final_norm_is_refused() -> None:
+    vit = timm.create_model("vit_tiny_patch16_224", global_pool="avg", num_classes=0)
+    with pytest.raises(EncoderError, match="final norm"):
+        check_plain(vit, "vit_tiny_patch16_224")
+
+
+@pytest.mark.parametrize("size", [65, 100, 8, 0, -16])
+def test_an_image_size_that_the_patch_does_not_divide_is_refused(size: int) -> None:
+    with pytest.raises(ShapeError, match=r"patches of 16 px|at least one patch"):
+        build_encoder("vit_tiny_patch16_224", size)
+
+
+def test_position_tables_are_maes_and_mocos(golden: object) -> None:
+    """Against the tables in the official files: MAE exactly, MoCo v3 and CAE 1e-7."""
+    from uniemox.checkpoints.reading import read_weight_file
+
+    def table(method: str, key: str, container: str) -> Tensor:
+        return read_weight_file(golden / method / "checkpoint.pth").content[container][key]
+
+    assert torch.equal(table("mae", "pos_embed", "model"), sincos_position(48, (4, 4)))
+    by_row = sincos_position(48, (4, 4), rows_first=True)
+    torch.testing.assert_close(
+        table("moco_v3", "module.base_encoder.pos_embed", "state_dict"), by_row, rtol=0, atol=1e-7
+    )
+    torch.testing.assert_close(table("cae", "encoder.pos_embed", "model"), by_row, rtol=0, atol=1e-7)

@@ -1,0 +1,93 @@
+"""Γ1 to Γ4 against stored values (float64, rtol 1e-9), finite differences and their own properties."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck
+from torch.func import functional_call
+
+from uniemox.errors import ConfigError, ShapeError
+from uniemox.model.fusion import build_fusion
+
+NAMES = ("static", "dynamic", "attention", "gated")
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equals_stored_values(name: str, equations: dict[str, Tensor]) -> None:
+    scene, person = equations["scene"], equations["person"]
+    heads = equations["attention.scene_proj"].shape[0]
+    fusion = build_fusion(name, channels=scene.shape[1], heads=heads).double()
+    weights = {key.removeprefix(f"{name}."): value for key, value in equations.items() if key.startswith(f"{name}.")}
+    expected = weights.pop("out")
+    fusion.load_state_dict(weights)  # strict: the stable names, all of them
+    torch.testing.assert_close(fusion(scene, person), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_match_finite_differences(name: str) -> None:
+    torch.manual_seed(1)
+    fusion = build_fusion(name, channels=4, heads=2).double()
+    names = [name for name, _ in fusion.named_parameters()]
+    values = [parameter.detach().clone().requires_grad_() for parameter in fusion.parameters()]
+    views = [draw(3, 4, seed=i).requires_grad_() for i in range(2)]
+
+    def call(scene: Tensor, person: Tensor, *parameters: Tensor) -> Tensor:
+        return functional_call(fusion, dict(zip(names, parameters, strict=True)), (scene, person))
+
+    assert gradcheck(call, (*views, *values))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_picture_is_fused_on_its_own(name: str) -> None:
+    """Γ2's softmax runs over the channels of one sample, not over the batch."""
+    torch.manual_seed(0)
+    fusion, scene, person = build_fusion(name, channels=8).double(), draw(5, 8), draw(5, 8, seed=1)
+    whole = fusion(scene, person)
+    alone = torch.cat([fusion(scene[i : i + 1], person[i : i + 1]) for i in range(5)])
+    torch.testing.assert_close(whole, alone, rtol=1e-12, atol=1e-12)
+    assert fusion(scene[:0], person[:0]).shape == (0, 8)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_streams_matter(name: str) -> None:
+    torch.manual_seed(0)
+    fusion, scene, person = build_fusion(name, channels=8).double(), draw(2, 8), draw(2, 8, seed=1)
+    fused = fusion(scene, person)
+    assert not torch.allclose(fused, fusion(draw(2, 8, seed=2), person))
+    assert not torch.allclose(fused, fusion(scene, draw(2, 8, seed=2)))
+
+
+def test_starting_values_are_the_design() -> None:
+    torch.manual_seed(0)
+    static, dynamic = build_fusion("static", 512), build_fusion("dynamic", 512)
+    attention, gated = build_fusion("attention", 512), build_fusion("gated", 512)
+    assert not list(static.parameters())
+    assert torch.equal(static.weight, torch.ones(512))
+    for weight in (dynamic.scene_weight, dynamic.person_weight):
+        assert weight.shape == (3, 512)
+        assert weight.mean().item() == pytest.approx(1 / 3, abs=0.003)
+        assert weight.std().item() == pytest.approx(0.02, abs=0.002)
+    for fusion in (attention, gated):
+        for proj in (fusion.scene_proj, fusion.person_proj):
+            assert proj.shape == (3, 512, 512)
+            assert proj.std().item() == pytest.approx(512**-0.5, rel=0.02)
+    for fusion in (dynamic, attention, gated):
+        assert torch.equal(fusion.bias, torch.full((512,), 1e-5))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shapes", [((2, 8), (2, 7)), ((2, 8), (3, 8)), ((2, 7), (2, 7)), ((8,), (8,))])
+def test_widths_that_do_not_fit_are_refused(name: str, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    with pytest.raises(ShapeError, match=r"must both be \(N, 8\)"):
+        build_fusion(name, channels=8)(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
+
+
+def test_other_names_and_sizes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="static, dynamic, attention, gated"):
+        build_fusion("sum", channels=8)
+    with pytest.raises(ConfigError, match="heads=0"):
+        build_fusion("gated", channels=8, heads=0)

@@ -1,0 +1,182 @@
+"""The whole model: MAE's own numbers, what ablations leave out, and that its parts work together on real pictures."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.conftest import load_npz, mae_model
+from uniemox.errors import ConfigError, EncoderError, ShapeError
+from uniemox.losses.total import LossWeights
+from uniemox.model.decoder import DecoderConfig
+from uniemox.model.uniemox import ModelConfig, UniEmoX
+
+L1_SCENE, L1_PERSON, L2, L3 = (
+    "scene_reconstruction",
+    "person_reconstruction",
+    "contrastive_feature_alignment",
+    "semantic_visual_alignment",
+)
+Build = Callable[..., UniEmoX]
+
+
+def only(*names: str) -> LossWeights:
+    return LossWeights(**{name: float(name in names) for name in (L1_SCENE, L1_PERSON, L2, L3)})
+
+
+def inputs(count: int = 4, width: int = 16) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    draw = {"scene": (count, 3, 64, 64), "person": (count, 3, 64, 64)}
+    draw |= {"image_features": (count, width), "text_features": (count, width)}
+    draw |= {"scene_noise": (count, 16), "person_noise": (count, 16)}
+    return {name: torch.rand(shape, generator=generator) for name, shape in draw.items()}
+
+
+def calls_of(module: nn.Module) -> list[int]:
+    """Batch sizes that a module has been called with, from now on."""
+    seen: list[int] = []
+    module.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    return seen
+
+
+@pytest.mark.parametrize("norm_pix", [False, True])
+@pytest.mark.parametrize("percent", [25, 50, 75, 85])
+def test_equals_mae(percent: int, norm_pix: bool, golden: Path) -> None:
+    """Prediction, loss and gradients of golden/checkpoints/mae_pretrain (facebookresearch/mae, float32, 1e-5)."""
+    stored = load_npz(golden / "mae_pretrain" / "expected.npz")
+    model = mae_model(golden, percent, norm_pix=norm_pix)
+    output = model(stored["x"], scene_noise=stored[f"noise_{percent}"])
+    output.total.backward()
+
+    assert torch.equal(output.scene_mask.hidden, stored[f"mask_{percent}"].float())
+    tag = f"{percent}_npl{int(norm_pix)}"
+    for value, name in [
+        (output.scene_pred, f"pred_{percent}"),
+        (output.losses[L1_SCENE], f"loss_{tag}"),
+        (model.encoder.patch_embed.proj.weight.grad, f"grad_patch_embed_{tag}"),
+        (model.decoder.mask_token.grad, f"grad_mask_token_{tag}"),
+    ]:
+        torch.testing.assert_close(value, stored[name].to(value.dtype), rtol=1e-5, atol=1e-5)
+
+
+def test_returns_everything(build_model: Build) -> None:
+    output = build_model()(**inputs())
+    assert set(output.losses) == {L1_SCENE, L1_PERSON, L2, L3}
+    assert output.total.item() == pytest.approx(sum(value.item() for value in output.losses.values()), rel=1e-6)
+    for feature in (output.scene, output.person, output.fused):
+        assert feature.shape == (4, 16)
+    for pred in (output.scene_pred, output.person_pred):
+        assert pred.shape == (4, 16, 768)
+    assert output.scene_mask.hidden.sum().item() == output.person_mask.hidden.sum().item() == 4 * 12
+
+
+def test_streams_do_not_leak_into_each_other(build_model: Build) -> None:
+    """One batched pass of 2N gives what two passes of N give."""
+    model, given = build_model().eval(), inputs()
+    whole = model(**given)
+    swapped = model(**given | {"scene": given["person"], "person": given["scene"]} | {
+        "scene_noise": given["person_noise"], "person_noise": given["scene_noise"]})  # fmt: skip
+    torch.testing.assert_close(whole.scene_pred, swapped.person_pred, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(whole.scene, swapped.person, rtol=1e-4, atol=1e-5)
+    single = model(**{name: value[1:2] for name, value in given.items()})
+    torch.testing.assert_close(whole.scene_pred[1:2], single.scene_pred, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(whole.fused[1:2], single.fused, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "views", "decoded", "fused"),
+    [
+        ({}, 2, 2, True),
+        ({"losses": only(L2, L3)}, 2, 0, True),  # without L1
+        ({"losses": only(L1_SCENE, L1_PERSON)}, 2, 2, False),  # without L2 and L3: no Υ, no teacher
+        ({"losses": only(L1_SCENE)}, 1, 1, False),
+        ({"losses": only(L1_PERSON)}, 2, 1, False),
+        ({"losses": only(L1_SCENE, L2, L3)}, 2, 1, True),  # w = 0, as the released code
+        ({"fusion": None, "losses": only(L1_SCENE, L2, L3)}, 1, 1, False),  # without fusion: no person view
+        ({"fusion": None}, 2, 2, False),  # unless its reconstruction is asked for
+        ({"fusion": None, "losses": only(L3)}, 1, 0, False),
+    ],
+)
+def test_what_is_off_is_not_there_and_not_computed(
+    settings: dict[str, object], views: int, decoded: int, fused: bool, build_model: Build
+) -> None:
+    model = build_model(**settings)
+    encoder_calls = calls_of(model.encoder.blocks)
+    decoder_calls = [] if model.decoder is None else calls_of(model.decoder)
+    output = model(**inputs())
+    output.total.backward()
+    assert encoder_calls == [4 * views]
+    assert decoder_calls == ([4 * decoded] if decoded else [])
+    assert (model.fusion is not None) == fused
+    assert (output.person is not None) == (views == 2)
+    without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []  # what is there is trained: nothing idles, and DDP finds no unused parameter
+    weights = model.config.losses
+    assert set(output.losses) == {name for name in LossWeights.__slots__ if getattr(weights, name)}
+
+
+def test_missing_inputs_are_needed_only_where_they_count(build_model: Build) -> None:
+    given = inputs()
+    features = {name: given.pop(name) for name in ("image_features", "text_features")}
+    build_model(losses=only(L1_SCENE, L1_PERSON))(**given)
+    build_model(losses=only(L3), fusion=None)(given["scene"], image_features=features["image_features"])
+    with pytest.raises(ShapeError, match="teacher's features are missing"):
+        build_model()(**given)
+    with pytest.raises(ShapeError, match="person view is missing"):
+        build_model()(given["scene"], **features)
+
+
+def test_a_teacher_of_another_width_gets_a_projection(build_model: Build) -> None:
+    model = build_model(teacher_width=24)
+    output = model(**inputs(width=24))
+    assert output.fused.shape == (4, 16)
+    assert model.project.weight.shape == (24, 16)
+    assert isinstance(build_model().project, nn.Identity)
+    with pytest.raises(ShapeError, match=r"\(4, 24\).*\(4, 16\)"):
+        model(**inputs(width=16))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scene": torch.zeros(4, 3, 32, 32)}, "encoder's input size"),
+        ({"person": torch.zeros(3, 3, 64, 64)}, "encoder's input size"),
+        ({"scene_noise": torch.zeros(4, 9)}, "mask noise"),
+        ({"image_features": torch.zeros(3, 16)}, "must both be"),
+        ({"text_features": torch.zeros(4, 9)}, "width"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(change: dict[str, Tensor], message: str, build_model: Build) -> None:
+    with pytest.raises(ShapeError, match=message):
+        build_model()(**inputs() | change)
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    for settings in ({"width": 30, "heads": 4}, {"width": 0}, {"depth": 0}, {"heads": 3}, {"heads": 0}):
+        with pytest.raises(ConfigError, match=r"decoder\.width"):
+            DecoderConfig(**settings)
+    with pytest.raises(ConfigError, match="temperature"):
+        ModelConfig(temperature=0.0)
+    with pytest.raises(ConfigError, match="teacher_width"):
+        ModelConfig(teacher_width=0)
+    with pytest.raises(EncoderError, match="Linear"):
+        UniEmoX(nn.Linear(2, 2), ModelConfig())
+
+
+def test_positions_are_fixed(build_model: Build) -> None:
+    model = build_model()
+    model(**inputs()).total.backward()
+    assert model.encoder.pos_embed.grad is None
+    assert "decoder.pos_embed" not in model.state_dict()
+
+
+def test_bf16_fuses_and_compares_in_float32(build_model: Build) -> None:
+    model, given = build_model(), inputs()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(**given)
+    assert output.scene_pred.dtype == torch.bfloat16
+    assert output.fused.dtype == output.losses[L2].dtype == output.losses[L3].dtype == torch.float32
+    exact = model(**given)
+    assert output.total.item() == pytest.approx(exact.total.item(), rel=0.02)

@@ -1,0 +1,240 @@
+"""One step: what it returns, what it refuses, and that two processes or batches give what one gives."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tests.losses.test_losses import draw
+from uniemox.errors import ConfigError, NonFiniteLossError, TeacherError
+from uniemox.losses.total import LossWeights
+from uniemox.model.decoder import DecoderConfig
+from uniemox.model.encoder import build_encoder
+from uniemox.model.uniemox import ModelConfig, UniEmoX
+from uniemox.pretrain.step import PretrainBatch, forward, normalise, pretrain_step
+from uniemox.training.distributed import gather_rows, sum_over_processes
+from uniemox.training.hardware import keep_freed_memory, ready_to_train
+from uniemox.training.optimizer import build_optimizer
+
+Build = Callable[..., UniEmoX]
+
+
+class CountingTeacher:
+    """Random features, the same for the same input, and a record of calls."""
+
+    width, fingerprint = 16, "counting"
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def image_features(self, pixels: Tensor, keys: list[str]) -> Tensor:
+        assert pixels.min() >= 0
+        assert pixels.max() <= 1
+        self.calls.append("image")
+        return pixels.flatten(1)[:, :16] + 0.1
+
+    def text_features(self, texts: list[str]) -> Tensor:
+        self.calls.append("text")
+        return torch.tensor([[float(len(text) + i % 3) for i in range(16)] for text in texts])
+
+
+def make_batch(count: int = 6, seed: int = 0) -> PretrainBatch:
+    generator = torch.Generator().manual_seed(seed)
+    scene, person = torch.randint(0, 256, (2, count, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    return PretrainBatch(
+        scene=scene,
+        person=person,
+        texts=[f"text {i}" for i in range(count)],
+        keys=[f"{i}.jpg" for i in range(count)],
+        image_features=torch.randn(count, 16, generator=generator),
+        text_features=torch.randn(count, 16, generator=generator),
+        scene_noise=torch.rand(count, 16, generator=generator),
+        person_noise=torch.rand(count, 16, generator=generator),
+    )
+
+
+def part(batch: PretrainBatch, rows: slice) -> PretrainBatch:
+    return PretrainBatch(**{name: getattr(batch, name)[rows] for name in PretrainBatch.__slots__})
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name.removeprefix("module."): p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def frozen_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.0)
+
+
+def test_steps_lower_the_loss_and_report_every_part(build_model: Build) -> None:
+    model, batch = build_model(), make_batch()
+    optimizer = build_optimizer(model, rate=1e-3)
+    results = [pretrain_step(model, optimizer, [batch]) for _ in range(20)]
+    assert set(results[0]) == {*LossWeights.__slots__, "total", "grad_norm"}
+    assert results[-1]["total"] < results[0]["total"]
+    first = results[0]
+    assert first["total"] == pytest.approx(sum(first[name] for name in LossWeights.__slots__), rel=1e-5)
+
+
+def test_the_teacher_is_asked_for_what_a_loss_needs_and_the_batch_lacks(build_model: Build) -> None:
+    off = {"contrastive_feature_alignment": 0.0, "semantic_visual_alignment": 0.0}
+    bare = replace(make_batch(), image_features=None, text_features=None)
+    for weights, given, expected in [
+        (LossWeights(), bare, ["image", "text"]),
+        (LossWeights(contrastive_feature_alignment=0.0), bare, ["image"]),  # L3 alone needs no texts
+        (LossWeights(semantic_visual_alignment=0.0), bare, ["image", "text"]),
+        (LossWeights(**off), bare, []),  # no teacher runs
+        (LossWeights(), make_batch(), []),  # features given
+    ]:
+        teacher, model = CountingTeacher(), build_model(losses=weights)
+        pretrain_step(model, frozen_optimizer(model), [given], teacher=teacher)
+        assert teacher.calls == expected
+    model = build_model()
+    with pytest.raises(TeacherError, match="neither a teacher nor features"):
+        pretrain_step(model, frozen_optimizer(model), [bare])
+
+
+def test_pictures_are_normalised_as_imagenet() -> None:
+    images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 2, 2)
+    normal = normalise(images, torch.device("cpu"))
+    torch.testing.assert_close(normal[0, :, 0, 0], torch.tensor([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225]))
+    torch.testing.assert_close(normal[1, :, 0, 0], torch.tensor([0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225]))
+
+
+@pytest.mark.parametrize("name", LossWeights.__slots__)
+def test_a_loss_that_is_not_finite_stops_before_any_weight_changes(name: str, build_model: Build) -> None:
+    model, batch = build_model(), make_batch()
+    optimizer = build_optimizer(model, rate=1.0)
+    broken = {
+        "scene_reconstruction": {"scene_noise": batch.scene_noise},
+        "person_reconstruction": {"person_noise": batch.person_noise},
+        "contrastive_feature_alignment": {"text_features": torch.full((6, 16), float("nan"))},
+        "semantic_visual_alignment": {"image_features": torch.full((6, 16), float("inf"))},
+    }[name]
+    if name.endswith("reconstruction"):  # only its own stream's prediction overflows
+        rows = slice(0, 6) if name.startswith("scene") else slice(6, 12)
+        model.decoder.register_forward_hook(lambda _, __, out: out.index_fill(0, torch.arange(12)[rows], float("inf")))
+    elif name.startswith("semantic"):
+        model = build_model(losses=LossWeights(contrastive_feature_alignment=0))
+        optimizer = build_optimizer(model, rate=1.0)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(NonFiniteLossError, match=f"^{name} is (nan|inf); no weight was changed"):
+        pretrain_step(model, optimizer, [make_batch(seed=1), replace(batch, **broken)])
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert not optimizer.state
+    assert not gradients(model)
+
+
+def test_a_gradient_that_is_not_finite_stops_too(build_model: Build) -> None:
+    model = build_model()
+    model.embed.weight.register_hook(lambda grad: grad * float("inf"))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(NonFiniteLossError, match=r"^grad_norm is"):
+        pretrain_step(model, build_optimizer(model, rate=1.0), [make_batch()])
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_step_without_batches_is_refused(build_model: Build) -> None:
+    model = build_model()
+    with pytest.raises(ConfigError, match="at least one batch"):
+        pretrain_step(model, frozen_optimizer(model), [])
+
+
+def test_clipping_bounds_the_gradient(build_model: Build) -> None:
+    model = build_model()
+    result = pretrain_step(model, frozen_optimizer(model), [make_batch()], max_grad_norm=0.1)
+    clipped = torch.stack([grad.norm() for grad in gradients(model).values()]).norm()
+    assert result["grad_norm"] > 0.1
+    assert clipped.item() == pytest.approx(0.1, rel=1e-3)
+
+
+def test_accumulated_batches_of_any_size_give_the_joined_batchs_gradient(build_model: Build) -> None:
+    """All but L2, whose rows compare with the texts of one batch at a time (documented). Float32, 1e-5."""
+    model, batch = build_model(losses=LossWeights(contrastive_feature_alignment=0)), make_batch()
+    whole = pretrain_step(model, frozen_optimizer(model), [batch])
+    expected = gradients(model)
+    parts = [part(batch, slice(0, 1)), part(batch, slice(1, 4)), part(batch, slice(4, 6))]
+    together = pretrain_step(model, frozen_optimizer(model), parts)
+    assert together == pytest.approx(whole, rel=1e-5)
+    for name, grad in gradients(model).items():
+        torch.testing.assert_close(grad, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def worker(rank: int, folder: Path, sizes: tuple[int, int]) -> None:
+    """One of two processes: its rows of the batch, through DDP."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    rows = slice(0, sizes[0]) if rank == 0 else slice(sizes[0], sum(sizes))
+    assert gather_rows(torch.full((sizes[rank], 2), float(rank))).sum().item() == 2 * sizes[1]
+    assert sum_over_processes(torch.tensor(float(rank))).item() == 1
+    batch = make_batch(sum(sizes))
+    model = DistributedDataParallel(small_model())
+    results = pretrain_step(model, frozen_optimizer(model), [part(batch, rows)])
+    two = pretrain_step(model, frozen_optimizer(model), [part(batch, rows), part(batch, rows)])  # no_sync between
+    if rank == 0:
+        torch.save((results, two, gradients(model)), folder / "results")
+    broken = replace(part(batch, rows), image_features=torch.full((sizes[rank], 16), float("nan") if rank else 1.0))
+    try:
+        pretrain_step(model, frozen_optimizer(model), [broken])
+    except NonFiniteLossError:
+        (folder / f"stopped {rank}").touch()
+    dist.destroy_process_group()
+
+
+def small_model() -> UniEmoX:
+    torch.manual_seed(0)
+    encoder = build_encoder("vit_tiny_patch16_224", 64, embed_dim=48, depth=3, num_heads=3)
+    return UniEmoX(encoder, ModelConfig(decoder=DecoderConfig(width=16, depth=2, heads=4)))
+
+
+@pytest.mark.parametrize("sizes", [(3, 3), (4, 2)])
+def test_two_processes_give_one_processs_losses_and_gradients(sizes: tuple[int, int], tmp_path: Path) -> None:
+    """All four losses, also with a short batch on one process. Float32, 1e-5."""
+    model = small_model()
+    expected = pretrain_step(model, frozen_optimizer(model), [make_batch(sum(sizes))])
+    mp.spawn(worker, (tmp_path, sizes), nprocs=2)
+    results, twice, grads = torch.load(tmp_path / "results")
+    assert results == pytest.approx(expected, rel=1e-5)
+    assert twice == pytest.approx(expected, rel=1e-5)
+    for rank in range(2):  # a loss that is not finite on one stops both
+        assert (tmp_path / f"stopped {rank}").exists()
+    assert grads.keys() == gradients(model).keys()
+    for name, grad in gradients(model).items():
+        torch.testing.assert_close(grads[name], grad, rtol=1e-4, atol=1e-6)
+
+
+def test_one_process_gathers_and_sums_nothing() -> None:
+    x = draw(3, 2)
+    assert gather_rows(x) is x
+    assert torch.equal(sum_over_processes(x), x)
+
+
+def test_attention_is_plain_on_the_cpu_and_gives_the_same(build_model: Build) -> None:
+    model, batch = build_model(), make_batch()
+    fused = forward(model, batch)
+    ready_to_train(model, torch.device("cpu"))
+    assert not any(block.attn.fused_attn for block in [*model.encoder.blocks, *model.decoder.blocks])
+    torch.testing.assert_close(forward(model, batch).total, fused.total, rtol=1e-5, atol=1e-6)
+
+
+def test_freed_memory_is_kept_where_the_c_library_can() -> None:
+    import platform
+
+    assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+
+
+def test_decay_spares_biases_norms_and_tokens(build_model: Build) -> None:
+    model = build_model()
+    groups = {group["weight_decay"]: group["params"] for group in build_optimizer(model, rate=1.0).param_groups}
+    spared = {id(parameter) for parameter in groups[0.0]}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        is_spared = parameter.ndim == 1 or name in ("encoder.cls_token", "decoder.mask_token")
+        assert (id(parameter) in spared) == is_spared, name

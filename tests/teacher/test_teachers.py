@@ -1,0 +1,267 @@
+"""Teachers: CLIP against stored features, other towers, stored features, and texts asked for once."""
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tests.conftest import clip_folder, load_npz
+from uniemox.errors import TeacherError
+from uniemox.teacher import (
+    ClipTeacher,
+    OnnxImageTower,
+    PairedTeacher,
+    StoredTeacher,
+    TextCachedTeacher,
+    TimmImageTower,
+    save_features,
+)
+
+
+class CountingTeacher:
+    """Features that follow from the text, and a record of what was asked."""
+
+    def __init__(self, width: int = 4, fingerprint: str = "one") -> None:
+        self.width, self.fingerprint, self.asked = width, fingerprint, []
+
+    def image_features(self, pixels: Tensor, keys: list[str]) -> Tensor:
+        return pixels.flatten(1)[:, : self.width]
+
+    def text_features(self, texts: list[str]) -> Tensor:
+        self.asked += texts
+        return torch.tensor([[len(text) + i / 7 + len(self.fingerprint) for i in range(self.width)] for text in texts])
+
+
+def unnormalised(images: Tensor, teacher: ClipTeacher) -> Tensor:
+    """Pixels in the teacher's input scale that its normalisation turns into these images."""
+    visual = teacher.model.visual
+    mean, std = (images.new_tensor(value).view(3, 1, 1) for value in (visual.image_mean, visual.image_std))
+    return images * std + mean
+
+
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_clip_equals_stored_features(quick_gelu: bool, golden: Path, tmp_path: Path) -> None:
+    """golden/checkpoints/clip (open_clip 3.3.0, float32): texts 1e-6; pictures 1e-5 and 1e-4 relative, because the
+    stored pictures are normalised already and are brought back to pixels first."""
+    teacher = ClipTeacher.load(f"local-dir:{clip_folder(golden, tmp_path, quick_gelu=quick_gelu)}")
+    path, tag = golden / "clip" / "expected.npz", "_quickgelu" if quick_gelu else ""
+    stored = load_npz(path)
+    with np.load(path) as file:
+        texts = [str(text) for text in file["texts"]]
+    image = teacher.image_features(unnormalised(stored["images"], teacher))
+    torch.testing.assert_close(image, stored[f"image_features{tag}"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(teacher.text_features(texts), stored[f"text_features{tag}"], rtol=1e-6, atol=1e-6)
+    assert torch.equal(teacher.tokenizer(texts), stored["tokens"])
+    assert teacher.width == 16
+
+
+def test_clip_is_frozen_cuts_long_texts_and_takes_any_size(tiny_clip: ClipTeacher) -> None:
+    assert not any(parameter.requires_grad for parameter in tiny_clip.model.parameters())
+    assert not tiny_clip.model.training
+    long = "word " * 500
+    assert torch.equal(tiny_clip.text_features([long]), tiny_clip.text_features([long + "more"]))
+    pixels = torch.rand(2, 3, 90, 120, requires_grad=True)
+    features = tiny_clip.image_features(pixels)
+    assert features.shape == (2, 16)
+    assert not features.requires_grad
+
+
+def test_clip_fingerprint_follows_weights_and_structure(golden: Path, tmp_path: Path, tiny_clip: ClipTeacher) -> None:
+    for name in ("same", "quick"):
+        (tmp_path / name).mkdir()
+    same = ClipTeacher.load(f"local-dir:{clip_folder(golden, tmp_path / 'same')}")
+    quick = ClipTeacher.load(f"local-dir:{clip_folder(golden, tmp_path / 'quick', quick_gelu=True)}")
+    assert same.fingerprint == tiny_clip.fingerprint != quick.fingerprint
+    with torch.no_grad():
+        same.model.visual.proj.mul_(2)  # of the image side: text features stay
+    again = ClipTeacher(same.model, same.tokenizer)
+    assert again.fingerprint == tiny_clip.fingerprint
+    with torch.no_grad():
+        same.model.text_projection.mul_(2)
+    assert ClipTeacher(same.model, same.tokenizer).fingerprint != tiny_clip.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("ViT-B-999", "openai", "no model 'ViT-B-999'"),
+        ("ViT-B-16", "nowhere/clip.pt", "nowhere/clip.pt"),
+        ("local-dir:/nowhere", "", "/nowhere"),
+    ],
+)
+def test_a_clip_that_is_not_there_is_refused(name: str, weights: str, message: str) -> None:
+    with pytest.raises(TeacherError, match=message):
+        ClipTeacher.load(name, weights)
+
+
+def test_a_clip_without_weights_is_refused(golden: Path, tmp_path: Path) -> None:
+    folder = clip_folder(golden, tmp_path)
+    (folder / "open_clip_pytorch_model.bin").unlink()
+    with pytest.raises(TeacherError, match="weights"):
+        ClipTeacher.load(f"local-dir:{folder}")
+
+
+def test_timm_tower_with_real_weights_tells_pictures_apart(shared: Path) -> None:
+    from tests.conftest import pictures_of
+
+    weights = shared / "models" / "mobilenetv2_100.imagenet_features.safetensors"
+    tower = TimmImageTower.load("mobilenetv2_100", weights)
+    paths = sorted((shared / "data" / "flickr8k" / "images").iterdir())[:6]
+    pixels = pictures_of(paths, 224) / 255
+    features = tower.image_features(pixels)
+    assert features.shape == (6, tower.width) == (6, 1280)
+    near = tower.image_features(pictures_of(paths, 224, box=(0.02, 0.02, 0.98, 0.98)) / 255)
+    similar = torch.nn.functional.normalize(near) @ torch.nn.functional.normalize(features).T
+    assert (similar.argmax(1) == torch.arange(6)).all()
+    teacher = PairedTeacher(tower)
+    assert torch.equal(teacher.image_features(pixels, []), features)
+    with pytest.raises(TeacherError, match="no text side"):
+        teacher.text_features(["a"])
+
+
+def test_timm_tower_refuses_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match="no model 'resnet_nope'"):
+        TimmImageTower.load("resnet_nope")
+    with pytest.raises(TeacherError, match="there is no file"):
+        TimmImageTower.load("resnet18", tmp_path / "no.safetensors")
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(TeacherError, match="resnet18"):
+        TimmImageTower.load("resnet18", tmp_path / "other.safetensors")
+
+
+def onnx_mean(path: Path, batch: int | str, height: int | str = 8) -> Path:
+    """A network that gives the mean of each colour channel."""
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 3, height, 8])
+    feature = helper.make_tensor_value_info("feature", TensorProto.FLOAT, [batch, 3])
+    node = helper.make_node("ReduceMean", ["image", "axes"], ["feature"], keepdims=0)
+    axes = helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])
+    graph = helper.make_graph([node], "mean", [image], [feature], [axes])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+@pytest.mark.parametrize("batch", ["n", 1, 2])
+def test_onnx_tower_with_any_batch(batch: int | str, tmp_path: Path) -> None:
+    tower = OnnxImageTower(onnx_mean(tmp_path / "mean.onnx", batch), mean=(0, 0, 0), std=(1, 1, 0.5))
+    pixels = torch.rand(5, 3, 8, 8)
+    expected = pixels.mean((2, 3)) * torch.tensor([1, 1, 2.0])
+    torch.testing.assert_close(tower.image_features(pixels), expected)
+    assert tower.width == 3
+
+
+def test_onnx_tower_refuses_what_is_no_network(tmp_path: Path, shared: Path) -> None:
+    (tmp_path / "text.onnx").write_text("no network")
+    with pytest.raises(TeacherError, match="no ONNX network"):
+        OnnxImageTower(tmp_path / "text.onnx")
+    with pytest.raises(TeacherError, match="there is no file"):
+        OnnxImageTower(tmp_path / "no.onnx")
+    with pytest.raises(TeacherError, match="H and W fixed"):
+        OnnxImageTower(onnx_mean(tmp_path / "open.onnx", "n", "height"))
+    with pytest.raises(TeacherError, match=r"features of shape \(N, C\)"):
+        OnnxImageTower(shared / "models" / "yolox_nano.onnx")
+
+
+def test_towers_of_two_widths_are_no_teacher() -> None:
+    with pytest.raises(TeacherError, match=r"4 channels.*6"):
+        PairedTeacher(CountingTeacher(4), CountingTeacher(6))
+
+
+def stored_file(path: Path) -> Path:
+    save_features(
+        path,
+        image_keys=["a.jpg", "b.jpg"],
+        image_features=torch.tensor([[1.0, 2], [3, 4]]),
+        texts=["A photo.", "Ein Bild.", ""],
+        text_features=torch.arange(6.0).reshape(3, 2),
+    )
+    return path
+
+
+def test_stored_features_come_back_by_key(tmp_path: Path) -> None:
+    teacher = StoredTeacher(stored_file(tmp_path / "features.npz"))
+    images = teacher.image_features(torch.zeros(3, 3, 4, 4), ["b.jpg", "a.jpg", "b.jpg"])
+    assert images.tolist() == [[3, 4], [1, 2], [3, 4]]
+    assert teacher.text_features(["", "A photo."]).tolist() == [[4, 5], [0, 1]]
+    with pytest.raises(TeacherError, match=r"features\.npz.*picture 'c\.jpg'"):
+        teacher.image_features(torch.zeros(1, 3, 4, 4), ["c.jpg"])
+    with pytest.raises(TeacherError, match="text 'other'"):
+        teacher.text_features(["other"])
+
+
+def test_stored_features_that_contradict_themselves_are_refused(tmp_path: Path) -> None:
+    good = {
+        "image_keys": ["a"],
+        "image_features": torch.zeros(1, 2),
+        "texts": ["t"],
+        "text_features": torch.zeros(1, 2),
+    }
+    for change, message in [
+        ({"image_keys": ["a", "b"]}, "2 picture names"),
+        ({"text_features": torch.zeros(1, 3)}, "2 wide"),
+        ({"text_features": torch.full((1, 2), float("nan"))}, "finite"),
+    ]:
+        with pytest.raises(TeacherError, match=message):
+            save_features(tmp_path / "bad.npz", **good | change)
+    for name, content in [("text.npz", b"no archive"), ("empty.npz", b"")]:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(TeacherError, match=name):
+            StoredTeacher(tmp_path / name)
+    np.savez(tmp_path / "pickled.npz", image_keys=np.array([object()]))
+    with pytest.raises(TeacherError, match=r"pickled\.npz"):
+        StoredTeacher(tmp_path / "pickled.npz")
+    with pytest.raises(TeacherError, match=r"no\.npz"):
+        StoredTeacher(tmp_path / "no.npz")
+    whole = stored_file(tmp_path / "whole.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(TeacherError, match=r"cut\.npz"):
+        StoredTeacher(tmp_path / "cut.npz")
+
+
+def test_texts_are_asked_for_once_ever(tmp_path: Path) -> None:
+    path, texts = tmp_path / "cache" / "texts.sqlite", ["a", "bb", "a", "ccc", "bb"]
+    first = CountingTeacher()
+    expected = CountingTeacher().text_features(texts)
+    cached = TextCachedTeacher(first, path)
+    assert torch.equal(cached.text_features(texts), expected)
+    assert sorted(first.asked) == ["a", "bb", "ccc"]
+    assert torch.equal(cached.text_features(["ccc"]), expected[3:4])
+    assert len(first.asked) == 3
+    second = CountingTeacher()  # another process, later
+    assert torch.equal(TextCachedTeacher(second, path).text_features([*texts, "d"])[:5], expected)
+    assert second.asked == ["d"]
+    pixels = torch.rand(2, 3, 4, 4)
+    assert torch.equal(cached.image_features(pixels, []), pixels.flatten(1)[:, :4])
+
+
+def test_another_teacher_never_finds_this_ones_texts(tmp_path: Path) -> None:
+    path = tmp_path / "texts.sqlite"
+    TextCachedTeacher(CountingTeacher(), path).text_features(["a"])
+    other = CountingTeacher(fingerprint="another")
+    assert torch.equal(
+        TextCachedTeacher(other, path).text_features(["a"]), CountingTeacher(4, "another").text_features(["a"])
+    )
+    assert other.asked == ["a"]
+
+
+def test_a_cache_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.sqlite").write_text("no database, but long enough to be read as one " * 50)
+    with pytest.raises(TeacherError, match=r"text\.sqlite"):
+        TextCachedTeacher(CountingTeacher(), tmp_path / "text.sqlite")
+    cached = TextCachedTeacher(CountingTeacher(), tmp_path / "good.sqlite")
+    cached.text_features(["a"])
+    with sqlite3.connect(tmp_path / "good.sqlite") as database:
+        database.execute("UPDATE features SET value = x'00'")  # a value of another width is computed anew
+    assert torch.equal(cached.text_features(["a"]), CountingTeacher().text_features(["a"]))
+
+
+def test_clip_through_the_cache(tiny_clip: ClipTeacher, tmp_path: Path) -> None:
+    """Float32, 1e-5: a text's feature depends slightly on the batch it was computed in."""
+    cached = TextCachedTeacher(tiny_clip, tmp_path / "texts.sqlite")
+    texts = ["A photo.", "A bright photo of a beach.", "A photo."]
+    torch.testing.assert_close(cached.text_features(texts), tiny_clip.text_features(texts), rtol=1e-5, atol=1e-5)

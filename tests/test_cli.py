@@ -1,0 +1,105 @@
+"""The command line as users meet it: in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+
+def uniemox(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from uniemox.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.parametrize("command", [(), ("convert",), ("models",), ("bench",), ("bench", "step")])
+def test_help_shows_and_imports_nothing_heavy(command: tuple[str, ...]) -> None:
+    code = (
+        "import sys; from uniemox.cli import app; app(sys.argv[1:], exit_on_error=False, result_action='return_none');"
+        "heavy = {'torch', 'timm', 'numpy', 'onnxruntime'} & set(sys.modules); print(heavy or 'light')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "Usage: uniemox" in done.stdout
+    assert done.stdout.rstrip().endswith("light")
+    if command in (("convert",), ("models",), ("bench", "step")):
+        assert "Example: uniemox" in done.stdout
+
+
+def test_convert_writes_the_file_and_says_how_to_load_it(golden: Path, tmp_path: Path) -> None:
+    target = tmp_path / "beit.safetensors"
+    done = uniemox("convert", golden / "beit" / "checkpoint.pth", target)
+    assert done.returncode == 0
+    assert "timm.create_model('beit_base_patch16_224'" in done.stdout
+    assert "dropped 6: mask_token" in done.stdout
+    assert "blocks.0.attn.relative_position_bias_table" in load_file(target)
+
+
+def test_json_is_all_there_is_on_standard_output(golden: Path, tmp_path: Path) -> None:
+    target = tmp_path / "mae.safetensors"
+    done = uniemox("convert", golden / "mae" / "checkpoint.pth", target, "--heads", 3, "--image-size", 96, "--json")
+    report = json.loads(done.stdout)
+    assert report["method"] == "mae"
+    assert report["resized"] == ["pos_embed"]
+    assert report["image_size"] == 96
+    assert report["written"] == str(target)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("convert", "none.pth", "out.safetensors"), 1, "CheckpointError: there is no file none.pth"),
+        (("convert", "none.pth"), 2, "requires an argument"),
+        (("convert", "a", "b", "--metod", "mae"), 2, "Did you mean --method?"),
+        (("models", "MEA"), 1, "did you mean 'MAE'?"),
+        (("bench", "step", "--batch-size", "0"), 1, "ConfigError: batch size and steps must be at least 1, got 0"),
+        (("bench", "step", "--model", "resnet18"), 1, "EncoderError: 'resnet18' cannot be the encoder"),
+        (("bench", "step", "--device", "tpu"), 2, "cpu"),
+        (("benhc",), 2, "bench"),
+    ],
+)
+def test_mistakes_get_one_clear_message(arguments: tuple[str, ...], code: int, message: str) -> None:
+    done = uniemox(*arguments)
+    assert done.returncode == code
+    assert message in " ".join(done.stderr.split())
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_bench_step_measures_a_whole_step() -> None:
+    done = uniemox("bench", "step", "--model", "vit_tiny_patch16_224", "--batch-size", 2, "--steps", 2, "--json")
+    result = json.loads(done.stdout)
+    assert result["images_per_s"] >= result["median_images_per_s"] > 0
+    assert result["batch_size"] / result["step_s"] == pytest.approx(result["images_per_s"])
+    flops = result["gflop_per_image"] * 1e9 * result["images_per_s"]
+    assert result["mfu"] == pytest.approx(flops / (result["peak_tflops"] * 1e12))
+    assert result["gflop_per_image"] == pytest.approx(67.71, abs=0.01)
+    if not torch.cuda.is_available():
+        assert result["teacher"] == "given"
+
+
+def test_models_prints_a_row_with_the_papers_figures() -> None:
+    done = uniemox("models", "TinyMIM", "SOLVER", "--json")
+    tiny, solver = (json.loads(line) for line in done.stdout.splitlines())
+    assert tiny["container"]["parameters_m"] == pytest.approx(85.798656)
+    assert tiny["paper_parameters_m"] == 85.8
+    assert tiny["encoder"]["latency_ms"] > 0
+    if sys.platform == "linux":
+        assert tiny["encoder"]["peak_memory_mb"] > 85.8 * 4
+    assert solver["encoder"] is None
+    assert solver["backbone"] == "cited"
+
+
+def test_a_missing_extra_is_named_with_its_install_line() -> None:
+    code = (
+        "import sys, importlib.util as util\nfind = util.find_spec\n"
+        "util.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)\n"
+        "from uniemox.cli import main; sys.argv = ['uniemox', 'models']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "needs torch; run: pip install 'uniemox[train]'" in done.stderr

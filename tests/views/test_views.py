@@ -1,0 +1,74 @@
+"""Patches and masks: inverse of each other, of the asked share, and refused where impossible."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uniemox.errors import ConfigError, ShapeError
+from uniemox.views.mask import MaskConfig, random_mask
+from uniemox.views.patches import patchify, unpatchify
+
+
+@given(st.integers(0, 3), st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 2, 14, 16]))
+def test_unpatchify_is_the_inverse(count: int, rows: int, columns: int, patch: int) -> None:
+    images = torch.randn(count, 3, rows * patch, columns * patch)
+    patches = patchify(images, patch)
+    assert patches.shape == (count, rows * columns, patch**2 * 3)
+    assert torch.equal(unpatchify(patches, patch, (rows, columns)), images)
+
+
+def test_pixels_of_a_patch_run_by_row_column_channel() -> None:
+    images = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).reshape(2, 3, 4, 4)
+    patch = patchify(images, 2)[1, 3].reshape(2, 2, 3)  # the lower right patch of the second picture
+    for row in range(2):
+        for column in range(2):
+            assert torch.equal(patch[row, column], images[1, :, 2 + row, 2 + column])
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 30, 32), (2, 3, 32, 33)])
+def test_sizes_that_the_patch_does_not_divide_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match=r"patches of 16 px.*32 px"):
+        patchify(torch.zeros(shape), 16)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 4, 32, 32)])
+def test_what_is_no_batch_of_rgb_pictures_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match=r"\(N, 3, H, W\)"):
+        patchify(torch.zeros(shape), 16)
+
+
+def test_patches_of_another_grid_are_refused() -> None:
+    with pytest.raises(ShapeError, match="2 x 2 grid"):
+        unpatchify(torch.zeros(1, 5, 12), 2, (2, 2))
+
+
+@given(st.integers(2, 200), st.floats(0.01, 0.99), st.integers(0, 5))
+def test_mask_hides_the_asked_share(length: int, ratio: float, count: int) -> None:
+    keep = int(length * (1 - ratio))
+    noise = torch.rand(count, length)
+    if not 0 < keep < length:
+        with pytest.raises(ConfigError, match="at least 1"):
+            random_mask(noise, ratio)
+        return
+    mask = random_mask(noise, ratio)
+    assert mask.visible.shape == (count, keep)
+    assert torch.equal(mask.hidden.sum(1), torch.full((count,), float(length - keep)))
+    assert (mask.hidden.gather(1, mask.visible) == 0).all()
+
+
+def test_the_noise_alone_decides_and_each_picture_has_its_own() -> None:
+    noise = torch.rand(64, 196)
+    first, second = random_mask(noise, 0.75), random_mask(noise, 0.75)
+    assert torch.equal(first.visible, second.visible)
+    assert torch.equal(random_mask(noise[3:4], 0.75).hidden, first.hidden[3:4])
+    assert len(torch.unique(first.hidden, dim=0)) == 64
+    assert torch.equal(random_mask(torch.zeros(1, 8), 0.5).visible, torch.arange(4)[None])  # ties: stable
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1, 1.5, float("nan")])
+def test_ratios_outside_are_refused(ratio: float) -> None:
+    with pytest.raises(ConfigError, match="strictly between 0 and 1"):
+        MaskConfig(ratio=ratio)
+    with pytest.raises(ConfigError, match="strictly between 0 and 1"):
+        random_mask(torch.rand(1, 16), ratio)
