@@ -1,0 +1,65 @@
+"""The README's Python runs as it stands there; its commands exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def test_python_blocks_run_in_order(tmp_path: Path) -> None:
+    """In a folder that holds a file such as MAE's release: encoder alone, under the key "model"."""
+    vit = timm.create_model("vit_base_patch16_224", depth=1, num_classes=0)
+    torch.save({"model": vit.state_dict()}, tmp_path / "mae_pretrain_vit_base.pth")
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(blocks)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "scene_reconstruction" in done.stdout
+    assert "torch.Size([4, 512]) torch.Size([4, 196, 768])" in done.stdout
+    assert "mae_pretrain_vit_base.pth: mae, 224 px, heads 12" in done.stdout
+
+
+def test_commands_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z]+)", README)) <= targets
+    for command in set(re.findall(r"uniemox (convert|models|bench step)", README)):
+        done = subprocess.run(
+            [sys.executable, "-c", "from uniemox.cli import main; main()", *command.split(), "--help"],
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, command
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+)
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        if not link.startswith("http"):
+            assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_no_page_or_module_names_a_machines_path() -> None:
+    own = {"tests/test_readme.py"}
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    for name in tracked:
+        path = ROOT / name
+        if path.suffix in (".py", ".md", ".toml", ".txt", "") and name not in own and path.is_file():
+            assert not re.search(r"/(home|root|work|Users)/", path.read_text("utf-8")), name
