@@ -35,7 +35,7 @@ def test_python_blocks_run_in_order(tmp_path: Path) -> None:
 
 def test_commands_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"make ([a-z]+)", README)) <= targets
+    assert set(re.findall(r"(?:`|\$ )make ([a-z]+)", README)) <= targets
     for command in set(re.findall(r"uniemox (convert|models|bench step)", README)):
         done = subprocess.run(
             [sys.executable, "-c", "from uniemox.cli import main; main()", *command.split(), "--help"],
