@@ -31,7 +31,7 @@ def keep_freed_memory() -> bool:
     """Let the C library keep the memory that tensors free, for this whole process; whether it could.
 
     By default glibc hands every large block back and the kernel clears it anew at the next step, page by page, which
-    costs a fifth to a third of a training step on the CPU (docs/performance.md). Elsewhere than on glibc nothing happens.
+    costs a fifth to a third of a training step on the CPU (docs/performance.md). On other systems nothing happens.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
