@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from torch import Tensor
 
@@ -18,6 +19,10 @@ from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import ModelConfig, UniEmoX
 from uniemox.teacher.clip import ClipTeacher
 from uniemox.views.mask import MaskConfig
+
+# Machines that run the tests are slow and shared: no test fails for taking long.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 REFERENCE = Path(__file__).parent / "reference"

@@ -13,6 +13,10 @@ class ShapeError(UniemoxError):
     """A tensor does not have the shape that the function needs."""
 
 
+class AnnotationError(UniemoxError):
+    """What a data set says of a picture has the wrong type or value; the message names the field."""
+
+
 class EncoderError(UniemoxError):
     """A network cannot be the encoder of the pre-training."""
 

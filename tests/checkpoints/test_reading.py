@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -145,7 +145,7 @@ def small_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[by
     return folder, [path.read_bytes() for path in sorted(folder.iterdir())]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(data=st.data())
 def test_mangled_files_give_an_encoder_or_our_error(data: st.DataObject, small_files: tuple[Path, list[bytes]]) -> None:
     folder, files = small_files

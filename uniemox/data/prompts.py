@@ -1,0 +1,86 @@
+"""One English text from the attributes of an EmoSet annotation (arXiv 2409.18877, section III-D and figure 4)."""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+
+from uniemox.errors import AnnotationError
+
+LEVELS = (0.2, 0.4, 0.6, 0.8)  # where the next word begins
+BRIGHTNESS = ("very dark", "dark", "moderately bright", "bright", "very bright")
+COLORFULNESS = ("nearly colorless", "muted", "moderately colorful", "colorful", "vivid")
+MOST_OBJECTS = 8
+NOTHING_KNOWN = "A photo."
+
+
+def describe(annotation: Mapping[str, object], with_emotion: bool) -> str:
+    """The text of an annotation; parts that are missing, None or empty are left out.
+
+    annotation: any of brightness and colorfulness (0 to 1), scene, facial_expression, human_action and emotion (words),
+    object (a list of words, of which eight are named). Other fields are ignored.
+    with_emotion: end with the emotion, the label itself (table VII of the paper compares).
+    Raises AnnotationError, with the field, for a value of another type or out of range.
+
+    >>> describe({"brightness": 0.7, "scene": "amusement_park", "object": ["Ferris wheel"]}, with_emotion=False)
+    'A bright photo of an amusement park. It shows ferris wheel.'
+    """
+    objects = _words(annotation, "object")[:MOST_OBJECTS]
+    sentences = [
+        _photo(annotation),
+        f"It shows {_listed(objects)}." if objects else "",
+        *(
+            f"{opening} {word}."
+            for opening, field in (
+                ("The facial expression is", "facial_expression"),
+                ("The action is", "human_action"),
+                ("The overall emotion is", "emotion"),
+            )
+            if (with_emotion or field != "emotion") and (word := _word(annotation, field))
+        ),
+    ]
+    return " ".join(sentence for sentence in sentences if sentence) or NOTHING_KNOWN
+
+
+def _photo(annotation: Mapping[str, object]) -> str:
+    """The opening sentence: brightness, colorfulness, scene."""
+    qualities = [
+        _level(annotation, field, words)
+        for field, words in (("brightness", BRIGHTNESS), ("colorfulness", COLORFULNESS))
+        if annotation.get(field) is not None
+    ]
+    scene = _word(annotation, "scene")
+    if not qualities and not scene:
+        return ""
+    place = f" of {'an' if scene[0] in 'aeiou' else 'a'} {scene}" if scene else ""
+    return f"A {', '.join(qualities)} photo{place}." if qualities else f"A photo{place}."
+
+
+def _level(annotation: Mapping[str, object], field: str, words: Sequence[str]) -> str:
+    value = annotation[field]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise AnnotationError(f"{field} must be a number from 0 to 1, got {value!r}")
+    return words[bisect_right(LEVELS, value)]
+
+
+def _word(annotation: Mapping[str, object], field: str) -> str:
+    """A field's word in lower case, with _ and / as blanks; empty where it is missing."""
+    value = annotation.get(field)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise AnnotationError(f"{field} must be a word, got {value!r}")
+    return " ".join(value.lower().replace("_", " ").replace("/", " ").split())
+
+
+def _words(annotation: Mapping[str, object], field: str) -> list[str]:
+    """The words of a list; none where it is missing."""
+    values = annotation.get(field)
+    if values is None:
+        return []
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise AnnotationError(f"{field} must be a list of words, got {values!r}")
+    return [word for value in values if (word := _word({field: value}, field))]
+
+
+def _listed(words: Sequence[str]) -> str:
+    """Words with commas, and an "and" before the last."""
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
