@@ -1,7 +1,7 @@
 """Pre-train a small UniEmoX on scenes that this program draws, and look at what it learned. `make demo` runs it.
 
 Each scene is a place with one person in it, who is glad or sad. The teacher's features are made from those words, as a
-CLIP would find them in the picture and its text: nothing is downloaded. Takes about a minute on two CPU cores.
+CLIP would find them in the picture and its text: nothing is downloaded. Takes half a minute on two CPU cores.
 """
 
 import random
@@ -20,11 +20,12 @@ from uniemox.losses.total import LossWeights
 from uniemox.model.decoder import DecoderConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import ModelConfig, ModelOutput, UniEmoX
-from uniemox.pretrain.step import IMAGENET_MEAN, IMAGENET_STD, PretrainBatch, forward, pretrain_step
+from uniemox.pretrain.step import PretrainBatch, forward, pretrain_step
 from uniemox.teacher import StoredTeacher, save_features
 from uniemox.training.hardware import ready_to_train
 from uniemox.training.optimizer import build_optimizer
 from uniemox.views.patches import unpatchify
+from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 OUT = Path("runs/demo")
 SIZE, STEPS, BATCH, WIDTH = 96, 240, 32, 64

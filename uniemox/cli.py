@@ -162,7 +162,7 @@ def step(
 def _progress() -> Progress:
     """A progress bar on standard error, with the time left."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=err, transient=True)
+    return Progress(*columns, console=err, transient=True, redirect_stdout=False, redirect_stderr=False)
 
 
 def _need(*packages: str, extra: str) -> None:

@@ -18,10 +18,11 @@ from uniemox.losses.total import LossWeights
 from uniemox.model.decoder import DecoderConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import ModelConfig, UniEmoX
-from uniemox.pretrain.step import PretrainBatch, forward, normalise, pretrain_step
+from uniemox.pretrain.step import PretrainBatch, forward, pretrain_step
 from uniemox.training.distributed import gather_rows, sum_over_processes
 from uniemox.training.hardware import keep_freed_memory, ready_to_train
 from uniemox.training.optimizer import build_optimizer
+from uniemox.views.pixels import normalise
 
 Build = Callable[..., UniEmoX]
 

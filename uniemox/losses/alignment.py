@@ -16,15 +16,17 @@ def contrastive_feature_alignment(fused: Tensor, image: Tensor, text: Tensor, te
 
     fused: (N, C) Υ.  image: (N, C) the teacher's Ω.  text: (M, C) the teacher's Λ, of the N pictures (M = N) or, with
     several GPUs, of all their pictures (M > N): a row compares one picture with all M texts, so more texts make longer
-    rows and another loss, while gradient accumulation, which sees fewer texts at a time, makes shorter ones.
+    rows and another loss, while gradient accumulation, which sees fewer texts at a time, makes shorter ones. One text
+    alone leaves nothing to align: every row is 1 or -1, without gradient.
     temperature: τ, positive. It multiplies A and C and cancels in the normalisation of their rows, so neither the value
     nor any gradient depends on it; it is an argument because equation 8 has it.
-    A mean over the N rows of this device, in [0, 2]. Raises ShapeError if the widths differ.
+    A mean over the N rows of this device, in [0, 2]. Raises ShapeError if the widths differ or M < N.
     """
     _check(fused, image)
-    if text.ndim != 2 or text.shape[1] != fused.shape[1]:
+    if text.ndim != 2 or text.shape[1] != fused.shape[1] or len(text) < len(fused):
         raise ShapeError(
-            f"text features {tuple(text.shape)} must have the width of the fused ones {tuple(fused.shape)}"
+            f"text features {tuple(text.shape)} must have the width of the fused ones {tuple(fused.shape)}, "
+            "and at least as many rows"
         )
     fused, image, text = F.normalize(fused, dim=-1), F.normalize(image, dim=-1), F.normalize(text, dim=-1)  # eq 7
     A = temperature * fused @ text.T  # (N, M), eq 8

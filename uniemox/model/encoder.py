@@ -35,6 +35,8 @@ def build_encoder(name: str, image_size: int = 224, **timm_options: object) -> V
     except AssertionError as error:  # timm's constructors check with assert
         raise EncoderError(_refusal(name, f"timm says: {error}")) from error
     check_plain(vit, name)
+    if vit.embed_dim % 4:
+        raise EncoderError(f"{name!r}: the sin-cos position table needs a width that 4 divides, got {vit.embed_dim}")
     patch_grid((image_size, image_size), vit.patch_embed.patch_size[0])
     with torch.no_grad():
         vit.pos_embed.copy_(sincos_position(vit.embed_dim, vit.patch_embed.grid_size))
@@ -97,6 +99,12 @@ def _why_not_plain(vit: Any) -> str | None:
         return f"its blocks are {type(blocks[0]).__name__}"
     if isinstance(vit.norm, nn.Identity):
         return "it has no final norm"
+    if not isinstance(vit.head, nn.Identity):
+        return "it has a classifier, which pre-training would leave untrained: build it with num_classes=0"
+    if vit.pos_drop.p > 0 or not isinstance(vit.patch_drop, nn.Identity):
+        return "it drops positions or patches on its own"
+    if vit.patch_embed.proj.in_channels != 3:
+        return "its pictures are not RGB"
     return None
 
 

@@ -24,10 +24,7 @@ def build_fusion(name: FusionName, channels: int, heads: int = 3) -> "Fusion":
     >>> build_fusion("attention", channels=8)(torch.zeros(2, 8), torch.zeros(2, 8)).shape
     torch.Size([2, 8])
     """
-    if name not in get_args(FusionName):
-        raise ConfigError(f"there is no fusion {name!r}; choose one of {', '.join(get_args(FusionName))}")
-    if channels < 1 or heads < 1:
-        raise ConfigError(f"fusion needs at least one channel and one head, got channels={channels}, heads={heads}")
+    check_fusion(name, channels, heads)
     match name:
         case "static":
             return StaticFusion(channels)
@@ -37,6 +34,14 @@ def build_fusion(name: FusionName, channels: int, heads: int = 3) -> "Fusion":
             return AttentionFusion(channels, heads)
         case "gated":
             return GatedFusion(channels, heads)
+
+
+def check_fusion(name: str, channels: int, heads: int) -> None:
+    """Raise ConfigError unless there is such a fusion."""
+    if name not in get_args(FusionName):
+        raise ConfigError(f"there is no fusion {name!r}; choose one of {', '.join(get_args(FusionName))}")
+    if channels < 1 or heads < 1:
+        raise ConfigError(f"fusion needs at least one channel and one head, got channels={channels}, heads={heads}")
 
 
 class StaticFusion(nn.Module):

@@ -15,7 +15,7 @@ from uniemox.losses.reconstruction import reconstruction_loss
 from uniemox.losses.total import LossWeights, total_loss
 from uniemox.model.decoder import Decoder, DecoderConfig
 from uniemox.model.encoder import check_plain, encode_visible
-from uniemox.model.fusion import FusionName, build_fusion
+from uniemox.model.fusion import FusionName, build_fusion, check_fusion
 from uniemox.views.mask import Mask, MaskConfig, random_mask
 from uniemox.views.patches import patchify
 
@@ -39,6 +39,8 @@ class ModelConfig:
     losses: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
+        if self.fusion is not None:
+            check_fusion(self.fusion, self.decoder.width, self.fusion_heads)
         if not 0 < self.temperature < float("inf"):
             raise ConfigError(f"model.temperature must be positive and finite, got {self.temperature}")
         if self.teacher_width is not None and self.teacher_width < 1:

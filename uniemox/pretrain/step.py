@@ -14,10 +14,9 @@ from uniemox.errors import ConfigError, NonFiniteLossError, TeacherError
 from uniemox.model.uniemox import ModelConfig, ModelOutput
 from uniemox.teacher.protocol import Teacher
 from uniemox.training.distributed import gather_rows, sum_over_processes, world_size
+from uniemox.views.pixels import normalise
 
 Precision = Literal["float32", "bfloat16"]
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,18 +45,19 @@ def pretrain_step(
     """Forward and backward over the batches of all processes, then one update of the weights.
 
     model: a UniEmoX, or DistributedDataParallel around it.  batches: one, or several whose gradients accumulate; their
-    sizes may differ, every picture counts the same. L2 compares with the texts of one batch at a time.
+    sizes may differ, every picture counts the same; every process gives equally many. L2 compares with the texts of
+    one batch at a time.
     teacher: asked for the features that losses need and the batch does not bring.
     max_grad_norm: L2 norm to which the gradient is clipped; None does not clip.
     Returns every loss by name, "total" and "grad_norm": means over all pictures of all processes.
-    Raises NonFiniteLossError, with the loss's name, before any weight changes, on all processes alike.
+    Raises NonFiniteLossError, with the loss's name, before any weight changes, and ConfigError for batches that are
+    empty or of different number: on all processes alike.
     """
-    if not batches:
-        raise ConfigError("a step needs at least one batch")
-    optimizer.zero_grad(set_to_none=True)
     device = next(model.parameters()).device
-    counts = torch.tensor([len(batch.scene) for batch in batches], dtype=torch.float32, device=device)
-    pictures = float(sum_over_processes(counts.sum()))  # of the whole step
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise ConfigError(f"max_grad_norm must be above 0, got {max_grad_norm}; None does not clip")
+    pictures = _count_pictures(batches, device)
+    optimizer.zero_grad(set_to_none=True)
     seen: dict[str, Tensor] = {}
     for i, batch in enumerate(batches):
         share = len(batch.scene) / pictures
@@ -66,7 +66,8 @@ def pretrain_step(
             (output.total * share * world_size()).backward()  # DDP takes the mean over processes
         for name, value in (output.losses | {"total": output.total}).items():
             seen[name] = seen.get(name, 0) + value.detach().float() * share
-    norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if max_grad_norm is None else max_grad_norm)
+    trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
     results = dict(zip(seen, sum_over_processes(torch.stack(list(seen.values()))).tolist(), strict=True))
     results["grad_norm"] = float(norm)
     for name, value in results.items():
@@ -76,6 +77,8 @@ def pretrain_step(
                 f"{name} is {value}; no weight was changed. Lower the learning rate, clip the gradient "
                 "(max_grad_norm), or look at the pictures of this batch"
             )
+    if max_grad_norm is not None:
+        nn.utils.clip_grads_with_norm_(trained, max_grad_norm, norm)
     optimizer.step()
     return results
 
@@ -111,27 +114,37 @@ def teacher_features(
             image = _required(teacher).image_features(pixels, batch.keys)
     if config.needs_text_features:
         text = batch.text_features
+        if text is None and len(batch.texts) != len(batch.scene):
+            raise ConfigError(
+                f"L2 needs a text for every picture: {len(batch.scene)} pictures, {len(batch.texts)} texts"
+            )
         if text is None:
-            text = _required(teacher).text_features(batch.texts)
+            with torch.autocast(device.type, enabled=False):  # texts are kept: one precision for every run
+                text = _required(teacher).text_features(batch.texts)
     return (
         None if image is None else image.to(device, torch.float32),
         None if text is None else text.to(device, torch.float32),
     )
 
 
-def normalise(images: Tensor, device: torch.device) -> Tensor:
-    """Pictures as the encoder takes them: on the device, ImageNet-normalised.
-
-    images: (N, 3, H, W) uint8.  Returns float32.
-    """
-    mean = torch.tensor(IMAGENET_MEAN, device=device).view(3, 1, 1) * 255
-    std = torch.tensor(IMAGENET_STD, device=device).view(3, 1, 1) * 255
-    return (images.to(device, non_blocking=True) - mean) / std
-
-
 def config_of(model: Any) -> ModelConfig:
-    """The configuration of a UniEmoX, wrapped or not."""
-    return model.module.config if isinstance(model, DistributedDataParallel) else model.config
+    """The configuration of a UniEmoX, whether or not DDP and torch.compile are wrapped around it."""
+    while not hasattr(model, "config"):
+        model = model.module if isinstance(model, DistributedDataParallel) else model._orig_mod
+    return model.config
+
+
+def _count_pictures(batches: Sequence[PretrainBatch], device: torch.device) -> float:
+    """Pictures of the step on all processes. Raises ConfigError on all of them if batches can't be joined."""
+    sizes = [len(batch.scene) for batch in batches]
+    rows = torch.tensor([[sum(sizes), len(sizes), min(sizes, default=0)]], dtype=torch.float32, device=device)
+    everywhere = gather_rows(rows)  # (processes, 3)
+    if everywhere[:, 2].min() < 1 or everywhere[:, 1].min() != everywhere[:, 1].max():
+        raise ConfigError(
+            "a step needs at least one batch, the same number on every process, and a picture in each; "
+            f"got {everywhere[:, 1].int().tolist()} batches, the smallest of {everywhere[:, 2].int().tolist()} pictures"
+        )
+    return float(everywhere[:, 0].sum())
 
 
 def _required(teacher: Teacher | None) -> Teacher:
@@ -142,6 +155,7 @@ def _required(teacher: Teacher | None) -> Teacher:
 
 def _gradients(model: nn.Module, *, synchronise: bool) -> AbstractContextManager[None]:
     """Let DistributedDataParallel exchange gradients only after the last batch of a step."""
-    if isinstance(model, DistributedDataParallel) and not synchronise:
-        return model.no_sync()
+    inner = getattr(model, "_orig_mod", model)  # inside torch.compile
+    if isinstance(inner, DistributedDataParallel) and not synchronise:
+        return inner.no_sync()
     return nullcontext()

@@ -1,5 +1,6 @@
 """CLIP as the teacher, through open_clip (the paper's: ViT-B/16, 512 channels)."""
 
+import pickle
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -10,6 +11,12 @@ from torch import Tensor
 
 from uniemox.errors import TeacherError
 from uniemox.teacher.protocol import fit_pixels, hash_module
+
+# What open_clip raises for a weight file that is missing, mangled or something else; the file decides which of them.
+UNLOADABLE = (
+    *(RuntimeError, OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, StopIteration),
+    pickle.UnpicklingError,
+)
 
 
 class ClipTeacher:
@@ -24,12 +31,13 @@ class ClipTeacher:
         self.tokenizer = tokenizer
 
     @classmethod
-    def load(cls, name: str = "ViT-B-16", weights: str = "openai") -> "ClipTeacher":
+    def load(cls, name: str = "ViT-B-16", weights: str = "openai", device: str | torch.device = "cpu") -> "ClipTeacher":
         """A model of open_clip with weights.
 
         name: open_clip's name of the architecture, or local-dir:FOLDER with open_clip_config.json and weights in it.
         weights: open_clip's name of published weights, fetched from the hub or its cache, or a local file. The weights
         of OpenAI need the architectures ending in -quickgelu when they come from a file.
+        device: where the teacher runs; give the student's.
         Raises TeacherError if there is no such model or its weights can't be had.
         """
         is_folder = name.startswith("local-dir:")
@@ -38,12 +46,12 @@ class ClipTeacher:
         try:
             model = open_clip.create_model(name, pretrained=None if is_folder else weights, require_pretrained=True)
             tokenizer = open_clip.get_tokenizer(name)
-        except (RuntimeError, OSError, ValueError, KeyError) as error:
+        except UNLOADABLE as error:
             raise TeacherError(
                 f"the CLIP model {name} could not be loaded with weights {weights}: {error}. Give a local file, or a "
                 f"name that open_clip.list_pretrained_tags_by_model({name!r}) lists, with network"
             ) from error
-        return cls(model, tokenizer)
+        return cls(model.to(device), tokenizer)
 
     @cached_property
     def width(self) -> int:
@@ -52,10 +60,11 @@ class ClipTeacher:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with the text tower's weights, structure and tokenizer."""
-        return (
-            f"{hash_module(self.model, without='visual.')} {type(self.tokenizer).__name__} {self.model.context_length}"
+        """Changes with the text tower's weights and structure, and with what the tokenizer makes of a text."""
+        tokens = self.tokenizer(
+            ["A photo of a café: 3 people, naïve & glad!"], context_length=self.model.context_length
         )
+        return f"{hash_module(self.model, without='visual.')} {tokens.tolist()}"
 
     @property
     def _device(self) -> torch.device:

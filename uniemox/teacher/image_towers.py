@@ -7,12 +7,15 @@ import numpy as np
 import onnxruntime
 import timm
 import timm.data
+import timm.models
 import torch
 from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 from torch import Tensor, nn
 
 from uniemox.errors import TeacherError
+from uniemox.teacher.clip import UNLOADABLE
 from uniemox.teacher.protocol import fit_pixels
+from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 ONNX_ERRORS = (
     *(onnx_errors.Fail, onnx_errors.InvalidArgument, onnx_errors.InvalidGraph, onnx_errors.InvalidProtobuf),
@@ -31,24 +34,30 @@ class TimmImageTower:
         config = timm.data.resolve_model_data_config(model)
         self.size: tuple[int, int] = config["input_size"][1:]
         self.mean, self.std = config["mean"], config["std"]
-        self.width: int = self.image_features(torch.zeros(1, 3, *self.size)).shape[1]
+        device = next(model.parameters()).device
+        self.width: int = self.image_features(torch.zeros(1, 3, *self.size, device=device)).shape[1]
 
     @classmethod
-    def load(cls, name: str, weights: str | Path | None = None) -> "TimmImageTower":
+    def load(cls, name: str, weights: str | Path | None = None, device: str | torch.device = "cpu") -> "TimmImageTower":
         """A network of timm with weights.
 
-        name: timm's name.  weights: a local file of this network's weights, without classifier; None: the published
-        ones, fetched from the hub or its cache.
+        name: timm's name.  weights: a local file of this network's weights, with a classifier or without; None: the
+        published ones, fetched from the hub or its cache.  device: where the tower runs; give the student's.
         Raises TeacherError if there is no such network or the weights don't fit.
         """
         if not timm.is_model(name):
             raise TeacherError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")
         if weights is not None and not Path(weights).is_file():
             raise TeacherError(f"there is no file {weights} with weights for {name}")
-        source = {"pretrained": True} if weights is None else {"checkpoint_path": str(weights)}
         try:
-            return cls(timm.create_model(name, num_classes=0, **source))
-        except (RuntimeError, OSError) as error:
+            model = timm.create_model(name, pretrained=weights is None, num_classes=0)
+            if weights is not None:
+                heads = model.pretrained_cfg.get("classifier") or ()
+                names = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+                state = timm.models.load_state_dict(str(weights), weights_only=True)
+                model.load_state_dict({key: value for key, value in state.items() if not key.startswith(names)})
+            return cls(model.to(device))
+        except UNLOADABLE as error:
             raise TeacherError(f"the weights of timm's {name} could not be loaded: {error}") from error
 
     @torch.no_grad()
@@ -68,8 +77,8 @@ class OnnxImageTower:
     def __init__(
         self,
         path: str | Path,
-        mean: Sequence[float] = timm.data.IMAGENET_DEFAULT_MEAN,
-        std: Sequence[float] = timm.data.IMAGENET_DEFAULT_STD,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         self.mean, self.std = mean, std
         if not Path(path).is_file():
@@ -86,7 +95,10 @@ class OnnxImageTower:
                 f"{', '.join(f'{i.name} {i.shape}' for i in inputs)}"
             )
         self.path, self.size, self.batch = path, (height, width), batch if isinstance(batch, int) else None
-        features = self.image_features(torch.zeros(1, 3, height, width))
+        try:
+            features = self.image_features(torch.zeros(1, 3, height, width))
+        except ONNX_ERRORS as error:
+            raise TeacherError(f"{path} does not take float32 pictures of {height} x {width} px: {error}") from error
         if features.ndim != 2:
             raise TeacherError(
                 f"{path}: expected features of shape (N, C), its first output is {tuple(features.shape)}"

@@ -90,12 +90,13 @@ class PairedTeacher:
 def fit_pixels(pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Pixels at a tower's size and in its normalisation.
 
-    pixels: (N, 3, H, W) in [0, 1].  Returns (N, 3, *size).
+    pixels: (N, 3, H, W) floats in [0, 1].  Returns (N, 3, *size) float32. Raises TeacherError for integers.
     """
-    pixels = pixels.float()
+    if not pixels.is_floating_point():
+        raise TeacherError(f"expected pixels in [0, 1], got {pixels.dtype}; divide by 255")
     if tuple(pixels.shape[-2:]) != size:
         pixels = F.interpolate(pixels, size=size, mode="bicubic", antialias=True).clamp(0, 1)  # (N, 3, *size)
-    return (pixels - pixels.new_tensor(mean).view(3, 1, 1)) / pixels.new_tensor(std).view(3, 1, 1)
+    return ((pixels - pixels.new_tensor(mean).view(3, 1, 1)) / pixels.new_tensor(std).view(3, 1, 1)).float()
 
 
 def hash_module(module: nn.Module, *, without: str = "") -> str:

@@ -1,7 +1,9 @@
 """Features from a file: a teacher that was run once, anywhere."""
 
 import hashlib
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,11 @@ from torch import Tensor
 
 from uniemox.errors import TeacherError
 
+# What numpy raises for archives that are missing, mangled or something else.
+UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 FIELDS = ("image_keys", "image_features", "texts", "text_features")
 
 
@@ -26,12 +33,12 @@ class StoredTeacher:
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 image_keys, images, texts, text_features = (file[field] for field in FIELDS)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise TeacherError(
                 f"{path} is no file of stored features ({error}); write one with uniemox.teacher.save_features"
             ) from error
         check_features(image_keys, images, texts, text_features, where=str(path))
-        self.images, self.texts = torch.from_numpy(images).float(), torch.from_numpy(text_features).float()
+        self.images, self.texts = (torch.from_numpy(part.astype(np.float32)) for part in (images, text_features))
         self.image_rows = {str(key): row for row, key in enumerate(image_keys)}
         self.text_rows = {str(text): row for row, text in enumerate(texts)}
         self.width: int = images.shape[1]
@@ -75,10 +82,12 @@ def check_features(
 ) -> None:
     """Raise TeacherError unless each key has a row and both sides one width of finite numbers."""
     for what, names, features in (("picture", image_keys, images), ("text", texts, text_features)):
-        if features.ndim != 2 or len(names) != len(features):
-            raise TeacherError(f"{where}: {len(names)} {what} names, but {what} features of shape {features.shape}")
-        if features.dtype.kind != "f" or not np.isfinite(features).all():
-            raise TeacherError(f"{where}: the {what} features must be finite floating-point numbers")
+        if names.ndim != 1 or features.ndim != 2 or len(names) != len(features):
+            raise TeacherError(f"{where}: {what} names {names.shape} don't fit {what} features {features.shape}")
+        if len(set(names.tolist())) != len(names):
+            raise TeacherError(f"{where}: a {what} stands there twice")
+        if features.dtype not in (np.float16, np.float32, np.float64) or not np.isfinite(features).all():
+            raise TeacherError(f"{where}: the {what} features must be finite numbers of 16, 32 or 64 bits")
     if images.shape[1] != text_features.shape[1]:
         raise TeacherError(
             f"{where}: picture features are {images.shape[1]} wide, text features {text_features.shape[1]}"

@@ -12,7 +12,6 @@ def build_optimizer(
 
     rate: the learning rate itself, not a base rate.
     """
-    groups = timm.optim.param_groups_weight_decay(
-        model, weight_decay, no_weight_decay_list=("encoder.cls_token", "decoder.mask_token")
-    )
+    tokens = [name for name, _ in model.named_parameters() if name.endswith(("cls_token", "mask_token"))]
+    groups = timm.optim.param_groups_weight_decay(model, weight_decay, no_weight_decay_list=tokens)
     return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
