@@ -1,6 +1,7 @@
 """The command line as users meet it: in a process of its own."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,15 @@ def test_json_is_all_there_is_on_standard_output(golden: Path, tmp_path: Path) -
     assert report["resized"] == ["pos_embed"]
     assert report["image_size"] == 96
     assert report["written"] == str(target)
+
+
+def test_progress_on_a_terminal_leaves_standard_output_alone() -> None:
+    terminal, end = os.openpty()
+    command = [sys.executable, "-c", "from uniemox.cli import main; main()", "models", "SOLVER", "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=end, text=True, check=True, timeout=300)
+    assert json.loads(done.stdout)["method"] == "SOLVER"
+    os.close(end)
+    os.close(terminal)
 
 
 @pytest.mark.parametrize(

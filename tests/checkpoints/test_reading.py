@@ -124,7 +124,11 @@ def test_paths_that_are_no_files_are_refused(tmp_path: Path) -> None:
             read_weight_file(path)
 
 
-@pytest.mark.parametrize("header", ["[]", "not json", '{"method": "made up"}', "{}"])
+@pytest.mark.parametrize(
+    "header",
+    ["[]", "not json", '{"method": "made up"}', "{}", "[" * 100_000, '{"method": "mae", "heads": "3"}',
+     '{"method": "mae", "heads": -3}', '{"method": "mae", "heads": 1.5}', '{"method": "mae", "heads": 3, "new": 5}'],
+)  # fmt: skip
 def test_a_header_of_ours_that_says_nonsense_is_refused(header: str, tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "ours.safetensors", {"uniemox": header})
     with pytest.raises(CheckpointError):
@@ -158,3 +162,39 @@ def test_mangled_files_give_an_encoder_or_our_error(data: st.DataObject, small_f
         load_published(folder / "mangled", heads=3)
     except UniemoxError as error:
         assert "mangled" in str(error)
+
+
+ODD = st.sampled_from(
+    [
+        *(
+            torch.zeros(shape)
+            for shape in [(), (0,), (3,), (1, 0, 48), (1, 2), (48, 3, 0, 0), (0, 3, 16, 16), (48, 768)]
+        ),
+        *(torch.zeros(52, 0), torch.zeros(4, 3), torch.zeros(2, 2).to_sparse(), torch.zeros(2, 2, device="meta")),
+        *(torch.zeros(1, 17, 48, dtype=torch.complex64), torch.zeros(2, 2, dtype=torch.int64)),
+        *(torch.quantize_per_tensor(torch.zeros(2), 0.1, 0, torch.qint8), 3, "text", None),
+    ]
+)
+METHODS = ("mae", "dino", "moco_v3", "beit", "simmim", "simmim_swin", "cae", "siameseim", "tinymim", "mixmae", "dbot")
+CONFIGS = ({"DATA": {"IMG_SIZE": "128"}}, {"DATA": {"IMG_SIZE": -1}}, {"DATA": 3}, None)
+
+
+@settings(max_examples=250)
+@given(data=st.data())
+def test_odd_tensors_give_an_encoder_or_our_error(data: st.DataObject, golden: Path, small_files: tuple) -> None:
+    """Any tensor of an official file replaced by one of another rank, size or kind, or renamed."""
+    path, method = small_files[0] / "odd.pth", data.draw(st.sampled_from(METHODS))
+    content = dict(read_weight_file(golden / method / "checkpoint.pth").content)
+    key = {"moco_v3": "state_dict", "dino": "teacher"}.get(method, "model")
+    state = dict(content[key])
+    for _ in range(data.draw(st.integers(1, 3))):
+        name = data.draw(st.sampled_from(sorted(map(str, state))))
+        new = data.draw(st.sampled_from([name, name.replace(".1.", ".90000."), name.replace("0", "7"), "other"]))
+        state[new] = data.draw(ODD | st.just(state.get(name)))
+    config = data.draw(st.sampled_from([content.get("config"), *CONFIGS]))
+    torch.save({**content, key: state, "config": config}, path)
+    heads, size = data.draw(st.sampled_from([None, 3])), data.draw(st.sampled_from([None, 64, 96]))
+    try:
+        load_published(path, heads=heads, image_size=size)
+    except UniemoxError as error:
+        assert "odd.pth" in str(error)

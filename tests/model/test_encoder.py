@@ -80,6 +80,22 @@ def test_a_pooled_vit_without_final_norm_is_refused() -> None:
         check_plain(vit, "vit_tiny_patch16_224")
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"pos_drop_rate": 0.5}, "drops positions"),
+        ({"patch_drop_rate": 0.5}, "drops positions or patches"),
+        ({"in_chans": 1}, "not RGB"),
+        ({"num_classes": 8}, "classifier"),
+        ({"embed_dim": 30}, "width that 4 divides"),
+        ({"embed_dim": 50}, "divisible"),
+    ],
+)
+def test_options_that_the_pre_training_would_not_honour_are_refused(options: dict[str, object], reason: str) -> None:
+    with pytest.raises(EncoderError, match=reason):
+        build_encoder("vit_tiny_patch16_224", 64, depth=1, **options)
+
+
 @pytest.mark.parametrize("size", [65, 100, 8, 0, -16])
 def test_an_image_size_that_the_patch_does_not_divide_is_refused(size: int) -> None:
     with pytest.raises(ShapeError, match=r"patches of 16 px|at least one patch"):

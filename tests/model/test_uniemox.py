@@ -161,6 +161,9 @@ def test_settings_out_of_range_are_refused() -> None:
         ModelConfig(temperature=0.0)
     with pytest.raises(ConfigError, match="teacher_width"):
         ModelConfig(teacher_width=0)
+    for settings in ({"fusion": "sum"}, {"fusion_heads": 0}):
+        with pytest.raises(ConfigError, match="fusion"):
+            ModelConfig(**settings)
     with pytest.raises(EncoderError, match="Linear"):
         UniEmoX(nn.Linear(2, 2), ModelConfig())
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.losses.test_losses import draw
-from uniemox.errors import ConfigError, NonFiniteLossError, TeacherError
+from uniemox.errors import ConfigError, NonFiniteLossError, ShapeError, TeacherError
 from uniemox.losses.total import LossWeights
 from uniemox.model.decoder import DecoderConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import ModelConfig, UniEmoX
-from uniemox.pretrain.step import PretrainBatch, forward, pretrain_step
+from uniemox.pretrain.step import PretrainBatch, config_of, forward, pretrain_step
 from uniemox.training.distributed import gather_rows, sum_over_processes
 from uniemox.training.hardware import keep_freed_memory, ready_to_train
 from uniemox.training.optimizer import build_optimizer
@@ -141,10 +141,40 @@ def test_a_gradient_that_is_not_finite_stops_too(build_model: Build) -> None:
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_a_step_without_batches_is_refused(build_model: Build) -> None:
+def test_batches_that_cannot_train_are_refused(build_model: Build) -> None:
+    model, batch = build_model(), make_batch()
+    for batches in ([], [batch, part(batch, slice(0, 0))]):
+        with pytest.raises(ConfigError, match="at least one batch"):
+            pretrain_step(model, frozen_optimizer(model), batches)
+    for texts in ((), ("one",)):
+        with pytest.raises(ConfigError, match="L2 needs a text for every picture: 6 pictures"):
+            pretrain_step(
+                model,
+                frozen_optimizer(model),
+                [replace(batch, text_features=None, texts=texts)],
+                teacher=CountingTeacher(),
+            )
+    with pytest.raises(ShapeError, match="as many rows"):
+        pretrain_step(model, frozen_optimizer(model), [replace(batch, text_features=batch.text_features[:5])])
+    with pytest.raises(ShapeError, match="uint8"):
+        pretrain_step(model, frozen_optimizer(model), [replace(batch, scene=batch.scene / 255)])
+    for norm in (0.0, -1.0, float("nan")):
+        with pytest.raises(ConfigError, match="max_grad_norm must be above 0"):
+            pretrain_step(model, frozen_optimizer(model), [batch], max_grad_norm=norm)
+
+
+def test_texts_are_asked_for_in_full_precision(build_model: Build) -> None:
+    """So that what is kept on disk does not depend on the first run's precision."""
+
+    class Linear(CountingTeacher):
+        def text_features(self, texts: list[str]) -> Tensor:
+            features = torch.ones(len(texts), 4) @ torch.ones(4, 16)
+            assert features.dtype == torch.float32
+            return features
+
     model = build_model()
-    with pytest.raises(ConfigError, match="at least one batch"):
-        pretrain_step(model, frozen_optimizer(model), [])
+    batch = replace(make_batch(), text_features=None)
+    pretrain_step(model, frozen_optimizer(model), [batch], teacher=Linear(), precision="bfloat16")
 
 
 def test_clipping_bounds_the_gradient(build_model: Build) -> None:
@@ -185,6 +215,13 @@ def worker(rank: int, folder: Path, sizes: tuple[int, int]) -> None:
         pretrain_step(model, frozen_optimizer(model), [broken])
     except NonFiniteLossError:
         (folder / f"stopped {rank}").touch()
+    try:  # another number of batches on one process is refused on both, where it would hang
+        pretrain_step(model, frozen_optimizer(model), [part(batch, rows)] * (1 + rank))
+    except ConfigError:
+        (folder / f"refused {rank}").touch()
+    groups = build_optimizer(model, rate=1.0).param_groups
+    assert sum(len(group["params"]) for group in groups if group["weight_decay"] == 0) == len(spared(small_model()))
+    assert config_of(torch.compile(model)) is model.module.config
     dist.destroy_process_group()
 
 
@@ -205,6 +242,7 @@ def test_two_processes_give_one_processs_losses_and_gradients(sizes: tuple[int, 
     assert twice == pytest.approx(expected, rel=1e-5)
     for rank in range(2):  # a loss that is not finite on one stops both
         assert (tmp_path / f"stopped {rank}").exists()
+        assert (tmp_path / f"refused {rank}").exists()
     assert grads.keys() == gradients(model).keys()
     for name, grad in gradients(model).items():
         torch.testing.assert_close(grads[name], grad, rtol=1e-4, atol=1e-6)
@@ -233,9 +271,10 @@ def test_freed_memory_is_kept_where_the_c_library_can() -> None:
 def test_decay_spares_biases_norms_and_tokens(build_model: Build) -> None:
     model = build_model()
     groups = {group["weight_decay"]: group["params"] for group in build_optimizer(model, rate=1.0).param_groups}
-    spared = {id(parameter) for parameter in groups[0.0]}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        is_spared = parameter.ndim == 1 or name in ("encoder.cls_token", "decoder.mask_token")
-        assert (id(parameter) in spared) == is_spared, name
+    assert {id(parameter) for parameter in groups[0.0]} == {id(parameter) for parameter in spared(model)}
+
+
+def spared(model: UniEmoX) -> list[nn.Parameter]:
+    """Parameters that decay spares."""
+    tokens = ("encoder.cls_token", "decoder.mask_token")
+    return [p for name, p in model.named_parameters() if p.requires_grad and (p.ndim == 1 or name in tokens)]

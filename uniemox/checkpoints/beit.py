@@ -30,7 +30,7 @@ def draft_beit(tensors: dict[str, Tensor], *, method: MethodName, heads: int | N
         state, new, resized = _place_cae(state, encoder)
     else:
         new = [] if "fc_norm.weight" in tensors else ["fc_norm.weight", "fc_norm.bias"]
-        rows = {name: len(encoder.get_parameter(name)) for name in tables if name in dict(encoder.named_parameters())}
+        rows = {name: len(encoder.get_parameter(name)) for name in tables}
         resized = [name for name in rows if rows[name] != len(tables[name])]
         state |= {name: resize_bias_geometric(tables[name], rows[name], extra=EXTRA_ROWS) for name in resized}
         if "pos_embed" in state and state["pos_embed"].shape != encoder.pos_embed.shape:

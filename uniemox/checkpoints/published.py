@@ -13,17 +13,20 @@ from torch import Tensor, nn
 from uniemox.checkpoints.beit import draft_beit
 from uniemox.checkpoints.draft import Draft
 from uniemox.checkpoints.reading import WeightFile, read_weight_file
-from uniemox.checkpoints.recognition import MethodName, check_method, encoder_tensors, recognise
+from uniemox.checkpoints.recognition import MethodName, check_method, encoder_tensors, recognise, state_of
 from uniemox.checkpoints.swin import draft_swin
 from uniemox.checkpoints.vit import draft_start, draft_vit, load_timm, plain_names
 from uniemox.errors import CheckpointError, EncoderError, UniemoxError
 from uniemox.model.encoder import check_plain
+from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 BEIT_LIKE = ("beit", "simmim", "cae")
 SWIN_LIKE = ("simmim_swin", "mixmae")
 TIMM = "timm:"
+# What tensors of impossible ranks and sizes make of the arithmetic on them, and of timm's constructors.
+MALFORMED = (AssertionError, TypeError, ValueError, IndexError, ZeroDivisionError, RuntimeError, AttributeError)
 NO_START = ("beit", "simmim", "simmim_swin", "mixmae")  # relative positions, or no CLS token
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 INCEPTION = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # BEiT's
 
 
@@ -34,7 +37,7 @@ class LoadReport:
     path: str
     method: str
     image_size: int  # side in px that the encoder takes
-    heads: int | tuple[int, ...]
+    heads: int | tuple[int, ...] | None  # attention heads, per stage where they differ; None: not asked of timm
     mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None  # of the input pixels; None: the file doesn't tell
     loaded: tuple[str, ...]
     resized: tuple[str, ...]  # of the loaded ones, tables made for another image size
@@ -66,7 +69,7 @@ def load_published(
     image size does not fit.
     """
     if str(path).startswith(TIMM):
-        return load_timm(str(path).removeprefix(TIMM), image_size).eval()
+        return _report_timm(load_timm(str(path).removeprefix(TIMM), image_size), str(path)).eval()
     file = read_weight_file(path)
     with _explained(file):
         method, tensors, dropped = _select(file, method, heads, image_size)
@@ -74,11 +77,11 @@ def load_published(
             size = _pretrained_size(file)
             draft = draft_swin(tensors, method=method, pretrained_size=size, image_size=image_size)
         elif method in BEIT_LIKE:
-            draft = draft_beit(tensors, method=method, heads=heads or _own_heads(file), image_size=image_size)
+            draft = draft_beit(tensors, method=method, heads=heads or _own(file, "heads"), image_size=image_size)
         else:
             reads_token = "head.weight" in dropped
             draft = draft_vit(
-                tensors, method=method, heads=heads or _own_heads(file), image_size=image_size, has_head=reads_token
+                tensors, method=method, heads=heads or _own(file, "heads"), image_size=image_size, has_head=reads_token
             )
         return _finish(file, method, draft, dropped)
 
@@ -93,7 +96,7 @@ def load_start(
     if str(path).startswith(TIMM):
         encoder = load_timm(str(path).removeprefix(TIMM), image_size)
         check_plain(encoder, str(path))
-        return encoder
+        return _report_timm(encoder, str(path))
     file = read_weight_file(path)
     with _explained(file):
         method, tensors, dropped = _select(file, method, heads, image_size)
@@ -103,7 +106,7 @@ def load_start(
                 "plain ViTs (mae, dbot, moco_v3, dino, siameseim, tinymim, cae, timm)"
             )
         tensors = plain_names(tensors) if method == "cae" else tensors
-        draft = draft_start(tensors, method=method, heads=heads or _own_heads(file), image_size=image_size)
+        draft = draft_start(tensors, method=method, heads=heads or _own(file, "heads"), image_size=image_size)
         return _finish(file, method, draft, dropped)
 
 
@@ -122,6 +125,23 @@ def _select(
     return known, tensors, dropped
 
 
+def _report_timm(encoder: Any, path: str) -> Any:
+    """A network that timm loaded, with a report like the others'."""
+    config = encoder.pretrained_cfg
+    encoder.report = LoadReport(
+        path=path,
+        method="timm",
+        image_size=config["input_size"][1],
+        heads=_heads_in(encoder) if isinstance(encoder, VisionTransformer) else None,
+        mean_std=(config["mean"], config["std"]),
+        loaded=tuple(encoder.state_dict()),
+        resized=(),
+        new=(),
+        dropped=(),
+    )
+    return encoder
+
+
 @contextmanager
 def _explained(file: WeightFile) -> Iterator[None]:
     """Errors of the inner functions with the file's name, and timm's as ours."""
@@ -129,33 +149,47 @@ def _explained(file: WeightFile) -> Iterator[None]:
         yield
     except KeyError as error:
         raise CheckpointError(f"{file.path}: the encoder is not whole; missing: {error.args[0]}") from error
-    except AssertionError as error:  # timm's constructors check with assert
-        raise CheckpointError(f"{file.path}: there is no network of these dimensions: {error}") from error
+    except MALFORMED as error:
+        raise CheckpointError(
+            f"{file.path}: there is no network of these dimensions: {error or type(error).__name__}"
+        ) from error
     except UniemoxError as error:
         if str(file.path) in str(error):
             raise
         raise type(error)(f"{file.path}: {error}") from error
 
 
-def _own_heads(file: WeightFile) -> int | None:
-    """The heads that a file of ours tells."""
-    return None if file.metadata is None else file.metadata.get("heads")
+def _own(file: WeightFile, field: str) -> int | None:
+    """A number in the header of a file of ours. Raises CheckpointError if it is none."""
+    value = None if file.metadata is None else file.metadata.get(field)
+    return None if value is None else _positive(value, f"{field} in its header")
+
+
+def _positive(value: object, what: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 10_000:
+        raise CheckpointError(f"{what} must be a positive whole number, got {value!r}")
+    return value
 
 
 def _pretrained_size(file: WeightFile) -> int | None:
     """Side in px of the pictures that a Swin was pre-trained on: in our header, in SimMIM's config, or in its masks."""
     if file.metadata is not None:
-        return file.metadata.get("image_size")
+        return _own(file, "image_size")
     config = file.content.get("config")
-    if isinstance(config, dict) and isinstance(config.get("DATA"), dict):
-        return config["DATA"].get("IMG_SIZE")
-    state = file.content.get("model", file.content)
+    if isinstance(config, dict) and isinstance(config.get("DATA"), dict) and "IMG_SIZE" in config["DATA"]:
+        return _positive(config["DATA"]["IMG_SIZE"], "config.DATA.IMG_SIZE")
+    state = state_of(file)
     masks = [mask for name, mask in state.items() if name.endswith("layers.0.blocks.1.attn_mask")]
     patches = [weight for name, weight in state.items() if name.endswith("patch_embed.proj.weight")]
     if not masks or not patches:
         return None
     windows, area, _ = masks[0].shape
     return math.isqrt(windows) * math.isqrt(area) * patches[0].shape[-1]
+
+
+def _new_when_written(file: WeightFile) -> list[str]:
+    """What a converted file holds although no training made it."""
+    return [] if file.metadata is None else [str(name) for name in file.metadata.get("new") or []]
 
 
 def _heads_in(encoder: Any) -> int | tuple[int, ...]:
@@ -192,7 +226,7 @@ def _finish(file: WeightFile, method: MethodName, draft: Draft, dropped: list[st
         mean_std={"beit": INCEPTION, "timm": None}.get(method, IMAGENET),
         loaded=tuple(loaded),
         resized=tuple(draft.resized),
-        new=tuple(draft.new),
+        new=(*draft.new, *(name for name in _new_when_written(file) if name in loaded)),
         dropped=(*dropped, *unused),
     )
     return encoder.eval()

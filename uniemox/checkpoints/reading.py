@@ -67,7 +67,7 @@ def _read_safetensors(path: Path) -> WeightFile:
             header = file.metadata() or {}
         content = load_file(path)
         metadata = json.loads(header[METADATA_KEY]) if METADATA_KEY in header else None
-    except (safetensors.SafetensorError, ValueError, OSError) as error:
+    except (safetensors.SafetensorError, ValueError, OSError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is not a whole safetensors file ({error}); fetch it again and compare its size"
         ) from error
@@ -117,6 +117,8 @@ def tensors_only(state: object, path: Path) -> dict[str, Tensor]:
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(f"{path}: the entry {name!r} is a {type(value).__name__}, expected a tensor")
+        if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.device.type != "cpu":
+            raise CheckpointError(f"{path}: {name} is no ordinary tensor (sparse, quantised, complex or without data)")
         if value.is_floating_point() and not value.isfinite().all():
             raise CheckpointError(f"{path}: {name} holds numbers that are not finite; fetch the file again")
     return state

@@ -1,8 +1,10 @@
 """Which method wrote a file, and where in it the encoder lies."""
 
+import math
 import re
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from uniemox.checkpoints.reading import WeightFile, tensors_only
@@ -34,7 +36,7 @@ def recognise(file: WeightFile) -> MethodName:
     content = file.content
     if isinstance(content.get("teacher"), dict) and isinstance(content.get("student"), dict):
         return "dino"
-    state = _state(file)
+    state = state_of(file)
     if "visual.conv1.weight" in state or "visual.proj" in state:
         raise CheckpointError(f"{file.path} is a CLIP model: it can be the teacher, not the encoder")
     if any(name.startswith("module.base_encoder.") for name in state):
@@ -61,19 +63,29 @@ def recognise(file: WeightFile) -> MethodName:
 
 
 def _recognise_plain(file: WeightFile, state: dict[str, Tensor]) -> MethodName:
-    """A plain ViT without a decoder: several methods release just that, under the same names."""
-    table = state["pos_embed"]
-    is_flat = state is file.content
-    if "fc_norm.weight" in state or "head.weight" in state or file.is_safetensors:
-        return "timm" if is_flat else "mae"  # fine-tuned, or timm's own
-    if is_flat:
-        return "dino"  # its "backbone only" release
-    side = int((table.shape[1] - 1) ** 0.5)
-    if table.shape[1] == side**2 + 1 and table.shape[2] % 4 == 0:
-        row_first = sincos_position(table.shape[2], (side, side), rows_first=True)
-        if (table.float() - row_first).abs().max() < 1e-5:
-            return "moco_v3"  # after its convert_to_deit.py
-    return "tinymim" if "optimizer" in file.content else "mae"
+    """A plain ViT without a decoder: several methods release just that, under the same names.
+
+    Their fixed position tables tell some of them apart: MoCo v3's and SiameseIM's begin with the row, MAE's, dBOT's and
+    TinyMIM's with the column, DINO's and timm's are learned.
+    """
+    is_pooled, has_head = "fc_norm.weight" in state, "head.weight" in state
+    if _is_sincos(state["pos_embed"], rows_first=True):
+        return "moco_v3" if "norm.weight" in state else "siameseim"
+    if state is not file.content:
+        is_trained_longer = is_pooled or has_head or "optimizer" not in file.content
+        return "mae" if is_trained_longer else "tinymim"
+    if file.is_safetensors or has_head:
+        return "timm"
+    return "mae" if is_pooled or _is_sincos(state["pos_embed"], rows_first=False) else "dino"  # its "backbone only"
+
+
+def _is_sincos(table: Tensor, *, rows_first: bool) -> bool:
+    """Whether a position table is the fixed one, up to the rounding of its type."""
+    side = math.isqrt(max(table.shape[1] - 1, 0)) if table.ndim == 3 else 0
+    if not side or table.shape[1] != side**2 + 1 or table.shape[2] % 4 or not table.is_floating_point():
+        return False
+    expected = sincos_position(table.shape[2], (side, side), rows_first=rows_first)
+    return bool((table.float() - expected).abs().max() < max(1e-5, torch.finfo(table.dtype).eps))
 
 
 def check_method(name: str) -> MethodName:
@@ -90,7 +102,7 @@ def encoder_tensors(file: WeightFile, method: MethodName) -> tuple[dict[str, Ten
     Raises CheckpointError if the file holds no encoder of that method.
     """
     is_own = file.metadata is not None
-    state = tensors_only(file.content, file.path) if is_own else _state(file, "teacher" if method == "dino" else None)
+    state = tensors_only(file.content, file.path) if is_own else state_of(file, "teacher" if method == "dino" else None)
     prefixes = () if is_own else PREFIXES.get(method, ())
     found = {}
     for name, value in state.items():
@@ -103,6 +115,7 @@ def encoder_tensors(file: WeightFile, method: MethodName) -> tuple[dict[str, Ten
         raise CheckpointError(
             f"{file.path} holds no encoder of {method}: {prefixes[0] if prefixes else ''}patch_embed.proj.weight is "
             "missing; let the method be recognised (method='auto') or fetch the pre-training file"
+            + (" (a stem of several convolutions is not supported)" if "patch_embed.proj.0.weight" in tensors else "")
         )
     used = {name for name, _ in found.values()}
     return tensors, [name for name in state if name not in used or REBUILT.search(name)]
@@ -113,8 +126,8 @@ def _has_no(prefixes: tuple[str, ...], state: dict[str, Tensor]) -> bool:
     return not any(name.startswith(prefixes) for name in state)
 
 
-def _state(file: WeightFile, preferred: str | None = None) -> dict[str, Tensor]:
-    """The state dictionary inside the container."""
+def state_of(file: WeightFile, preferred: str | None = None) -> dict[str, Tensor]:
+    """The state dictionary inside the container. Raises CheckpointError if there is none."""
     for key in (preferred, *CONTAINERS):
         if key and isinstance(file.content.get(key), dict):
             return tensors_only(file.content[key], file.path)

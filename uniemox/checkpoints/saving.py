@@ -11,7 +11,7 @@ from timm.models.beit import Beit
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 
-from uniemox.checkpoints.published import LoadReport, load_published
+from uniemox.checkpoints.published import TIMM, LoadReport, load_published, load_start
 from uniemox.checkpoints.reading import METADATA_KEY
 from uniemox.checkpoints.recognition import MethodName
 from uniemox.checkpoints.swin import MixMAEEncoder
@@ -26,7 +26,8 @@ def save_encoder(encoder: Any, path: str | Path, *, method: MethodName = "uniemo
     """
     path = Path(path)
     heads = encoder.blocks[0].attn.num_heads if hasattr(encoder, "blocks") else None
-    header = {"method": method, "heads": heads, "image_size": encoder.patch_embed.img_size[0]}
+    new = encoder.report.new if hasattr(encoder, "report") else ()
+    header = {"method": method, "heads": heads, "image_size": encoder.patch_embed.img_size[0], "new": new}
     tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
     partial = path.with_name(f"{path.name}.partial")
     try:
@@ -49,16 +50,19 @@ def convert(
 ) -> tuple[LoadReport, str]:
     """Load a published encoder and write it as safetensors. Arguments as `load_published`.
 
+    Plain ViTs are written as they were pre-trained, with CLS token and final norm, so that nothing is lost; what their
+    fine-tuning starts anew is made again when the file is loaded.
     Returns the load's report and the Python line that loads the new file: timm's where timm has the architecture.
     """
     if Path(target).suffix != ".safetensors":
         raise CheckpointError(f"{target} must end in .safetensors, the format that is written")
-    encoder = load_published(source, method=method, heads=heads, image_size=image_size)
-    report = getattr(encoder, "report", None)
-    if report is None:
+    if str(source).startswith(TIMM):
         raise CheckpointError(f"{source} is timm's own already: timm.create_model loads it")
-    save_encoder(encoder, target, method=report.method)
-    return report, loading_line(encoder, target)
+    encoder: Any = load_published(source, method=method, heads=heads, image_size=image_size)
+    if isinstance(encoder, VisionTransformer) and "fc_norm.weight" in encoder.report.new:
+        encoder = load_start(source, method=method, heads=heads, image_size=image_size)
+    save_encoder(encoder, target, method=encoder.report.method)
+    return encoder.report, loading_line(encoder, target)
 
 
 def loading_line(encoder: Any, path: str | Path) -> str:
@@ -74,7 +78,8 @@ def _timm_model(encoder: Any) -> tuple[str, dict[str, object]]:
     """A name of timm, and the options that make exactly this network of it."""
     options: dict[str, object] = {"num_classes": 0, "img_size": encoder.patch_embed.img_size[0]}
     if isinstance(encoder, SwinTransformer):
-        options |= {
+        first = encoder.layers[0].blocks[0]
+        options |= _mlp_ratio(first, encoder.embed_dim) | {
             "patch_size": encoder.patch_embed.patch_size[0],
             "embed_dim": encoder.embed_dim,
             "depths": tuple(len(stage.blocks) for stage in encoder.layers),
@@ -83,8 +88,7 @@ def _timm_model(encoder: Any) -> tuple[str, dict[str, object]]:
         }
         return "swin_base_patch4_window7_224", options
     block = encoder.blocks[0]
-    ratio = block.mlp.fc1.out_features / encoder.embed_dim
-    options |= {} if ratio == 4 else {"mlp_ratio": ratio}
+    options |= _mlp_ratio(block, encoder.embed_dim)
     options |= {
         "patch_size": encoder.patch_embed.patch_size[0],
         "embed_dim": encoder.embed_dim,
@@ -99,4 +103,12 @@ def _timm_model(encoder: Any) -> tuple[str, dict[str, object]]:
         raise CheckpointError(f"there is no line for a {type(encoder).__name__}")
     if hasattr(block.ls1, "gamma"):
         options |= {"init_values": 1e-5}
+    if block.attn.qkv.bias is None:
+        options |= {"qkv_bias": False}
     return "vit_base_patch16_224", options
+
+
+def _mlp_ratio(block: Any, width: int) -> dict[str, object]:
+    """The option for a hidden layer of another width than four times the block's."""
+    ratio = block.mlp.fc1.out_features / width
+    return {} if ratio == 4 else {"mlp_ratio": ratio}

@@ -41,11 +41,12 @@ def draft_swin(
 ) -> Draft:
     """The encoder as the method's fine-tuning builds it: mean of the normed places, the file's own norm.
 
-    pretrained_size: of SimMIM's pictures in px; MixMAE's position table tells it.
+    pretrained_size: of SimMIM's pictures in px, None: that of image_size; MixMAE's position table tells it.
     Raises CheckpointError if dimensions can't be told, ShapeError if windows don't fit the image size.
     """
     if method == "mixmae":
         pretrained_size = side_of(tensors["absolute_pos_embed"], extra=0) * _patch_size(tensors)
+    pretrained_size = pretrained_size or image_size
     if pretrained_size is None:
         raise CheckpointError("the file doesn't tell for which picture size its windows were made; pass image_size=")
     image_size = image_size or pretrained_size

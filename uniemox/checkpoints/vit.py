@@ -38,11 +38,11 @@ def draft_vit(
 
 
 def draft_start(tensors: dict[str, Tensor], *, method: MethodName, heads: int | None, image_size: int | None) -> Draft:
-    """The same network as a start of pre-training: with its final norm, new where the method has none."""
+    """The same network as a start of pre-training: with its final norm, which only SiameseIM starts anew."""
     shape = vit_shape(tensors, method=method, heads=heads, image_size=image_size)
     encoder = VisionTransformer(**shape, num_classes=0, global_pool="token")
     state, resized = place(tensors, encoder, method)
-    new = [] if "norm.weight" in tensors else ["norm.weight", "norm.bias"]
+    new = ["norm.weight", "norm.bias"] if method == "siameseim" and "norm.weight" not in tensors else []
     return Draft(encoder=encoder, state=state, new=new, resized=resized)
 
 
@@ -51,8 +51,6 @@ def vit_shape(
 ) -> dict[str, object]:
     """timm's constructor arguments, read off the tensors. Raises CheckpointError where they don't tell."""
     patch = tensors["patch_embed.proj.weight"]
-    if patch.ndim != 4:
-        raise CheckpointError("its patch embedding is not one convolution (MoCo v3's convolutional stem, say)")
     width, patch_size = patch.shape[0], patch.shape[2]
     return {
         "img_size": image_size or side_of(tensors["pos_embed"], extra=1) * patch_size,
@@ -67,8 +65,12 @@ def vit_shape(
 
 
 def depth_of(names: Iterable[str]) -> int:
-    """How many blocks the names speak of."""
-    return 1 + max((int(found[1]) for name in names if (found := re.match(r"blocks\.(\d+)\.", name))), default=-1)
+    """How many blocks the names speak of. Raises CheckpointError if one between them is missing."""
+    numbers = {int(found[1]) for name in names if (found := re.match(r"blocks\.(\d{1,4})\.", name))}
+    gap = next((number for number in range(len(numbers)) if number not in numbers), None)
+    if gap is not None or not numbers:
+        raise CheckpointError(f"the encoder is not whole; missing: blocks.{gap or 0}")
+    return len(numbers)
 
 
 def heads_of(width: int, method: MethodName) -> int:
@@ -104,17 +106,21 @@ def place(
 
 
 def plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """CAE's tensors under the names of a plain ViT: one bias for q, k (zero) and v, layer scale.
+    """CAE's tensors under the names of a plain ViT: one bias for q, k (zero) and v, layer scale, its norm.
 
-    A table of relative positions, which CAE's fine-tuning adds, is left out.
+    The zero tables of relative positions that CAE's fine-tuning begins with are left out. Raises CheckpointError if
+    they have been trained.
     """
+    if any(name.endswith("relative_position_bias_table") and value.any() for name, value in tensors.items()):
+        raise CheckpointError("it was fine-tuned with relative positions, which a plain ViT has not")
     plain = {}
     for name, value in tensors.items():
         if name.endswith("attn.q_bias"):
             v_bias = tensors[name.replace("q_bias", "v_bias")]
             plain[name.replace("q_bias", "qkv.bias")] = torch.cat([value, torch.zeros_like(value), v_bias])
         elif not name.endswith(("attn.v_bias", "relative_position_bias_table")):
-            plain[name.replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma")] = value
+            short = name.replace("fc_norm.", "norm.")  # as its fine-tuning calls the same norm
+            plain[short.replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma")] = value
     return plain
 
 
