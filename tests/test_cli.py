@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -93,7 +94,7 @@ def test_bench_step_measures_a_whole_step() -> None:
 
 
 def test_models_prints_a_row_with_the_papers_figures() -> None:
-    done = uniemox("models", "TinyMIM", "SOLVER", "--json")
+    done = uniemox("models", "tinymim", "SOLVER", "TinyMIM", "--json")
     tiny, solver = (json.loads(line) for line in done.stdout.splitlines())
     assert tiny["container"]["parameters_m"] == pytest.approx(85.798656)
     assert tiny["paper_parameters_m"] == 85.8
@@ -102,6 +103,20 @@ def test_models_prints_a_row_with_the_papers_figures() -> None:
         assert tiny["encoder"]["peak_memory_mb"] > 85.8 * 4
     assert solver["encoder"] is None
     assert solver["backbone"] == "cited"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals differ there")
+def test_ctrl_c_stops_with_one_line() -> None:
+    command = [sys.executable, "-c", "from uniemox.cli import main; main()", "models", "--json"]
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert '"ViT from scratch"' in running.stdout.readline()
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all processes
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert stderr.strip().endswith("stopped")
+    assert "Traceback" not in stderr
 
 
 def test_a_missing_extra_is_named_with_its_install_line() -> None:

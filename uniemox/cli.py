@@ -19,6 +19,7 @@ app = App(
     name="uniemox",
     help="Emotions of whole scenes, and of the people in them (after UniEmoX, arXiv 2409.18877).",
     version=__version__,
+    suppress_keyboard_interrupt=False,
     help_epilogue="Tab completion: `uniemox --install-completion`.",
 )
 app.register_install_completion_command()
@@ -50,7 +51,8 @@ def convert(
     target
         The file to write, ending in .safetensors.
     method
-        Whose file it is: recognised, unless named.
+        Whose file it is, if it should not be recognised: moco_v3, dino, beit, mae, simmim, simmim_swin, tinymim,
+        siameseim, mixmae, dbot, cae, uniemox or timm.
     heads
         Attention heads, where neither the file nor the published sizes tell.
     image_size
@@ -75,7 +77,10 @@ def convert(
 def models(*methods: str, as_json: JsonFlag = False) -> None:
     """Measure every network of the paper's table III on this machine's CPU; the paper's figures stand beside ours.
 
-    Takes about two minutes for all. Example: uniemox models MAE UniEmoX
+    The six methods that the paper cites from elsewhere have no code here and nothing to measure. All others take about
+    two minutes.
+
+    Example: uniemox models MAE UniEmoX
 
     Parameters
     ----------
@@ -86,7 +91,7 @@ def models(*methods: str, as_json: JsonFlag = False) -> None:
     """
     _need("torch", "timm", extra="train")
     from uniemox.bench.models import measure_models
-    from uniemox.bench.tables import models_table
+    from uniemox.bench.tables import models_tables
 
     rows = []
     with _progress() as progress:
@@ -97,7 +102,8 @@ def models(*methods: str, as_json: JsonFlag = False) -> None:
             if as_json:
                 print(json.dumps(row.as_dict()), flush=True)
     if not as_json:
-        out.print(models_table(rows))
+        for table in models_tables(rows):
+            out.print(table)
 
 
 @bench.command

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import timm
+import timm.data
 import torch
 from safetensors.torch import load_file, save_file
 from timm.models.beit import Beit
@@ -348,6 +349,35 @@ def test_convert_writes_safetensors_only(golden: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="can't be written"):
         convert(file_of(golden, "mae"), tmp_path / "file" / "out.safetensors", heads=3)
+
+
+def test_a_header_is_not_overruled(golden: Path, tmp_path: Path) -> None:
+    convert(file_of(golden, "mae"), tmp_path / "mae.safetensors", heads=3)
+    load_published(tmp_path / "mae.safetensors", method="mae", heads=3)
+    for asked in ({"method": "dino"}, {"heads": 4}):
+        with pytest.raises(CheckpointError, match=f"{next(iter(asked))}=.* contradicts the file's header"):
+            load_published(tmp_path / "mae.safetensors", **asked)
+
+
+def test_converted_files_tell_timm_their_pixels(golden: Path, tmp_path: Path) -> None:
+    for method, mean in (("mae", 0.485), ("simmim", 0.485), ("beit", 0.5)):
+        _, line = convert(file_of(golden, method), tmp_path / "out.safetensors", heads=3)
+        data = timm.data.resolve_model_data_config(eval(line, {"timm": timm}))
+        assert data["mean"][0] == mean
+        assert data["input_size"] == (3, 64, 64)
+    other = tmp_path / "other"
+    other.touch()
+    assert (tmp_path / "out.safetensors").stat().st_mode == other.stat().st_mode
+
+
+def test_the_state_of_the_whole_model_gives_its_encoder(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = UniEmoX(build_encoder("vit_tiny_patch16_224", 64, embed_dim=48, depth=2, num_heads=3), ModelConfig()).eval()
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
+    start = load_start(tmp_path / "model.pth", heads=3)
+    assert start.report.method == "uniemox"
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(start.forward_features(x), model.encoder.forward_features(x), rtol=0, atol=0)
 
 
 def test_our_own_encoder_comes_back_and_opens_in_timm(tmp_path: Path) -> None:

@@ -119,8 +119,8 @@ def test_files_that_are_something_else_are_refused(content: bytes, message: str,
 
 
 def test_paths_that_are_no_files_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "nothing.pth"):
-        with pytest.raises(CheckpointError, match="there is no file"):
+    for path, message in ((tmp_path, "Is a directory"), (tmp_path / "nothing.pth", "there is no file")):
+        with pytest.raises(CheckpointError, match=message):
             read_weight_file(path)
 
 

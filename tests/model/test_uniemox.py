@@ -122,8 +122,11 @@ def test_missing_inputs_are_needed_only_where_they_count(build_model: Build) -> 
     features = {name: given.pop(name) for name in ("image_features", "text_features")}
     build_model(losses=only(L1_SCENE, L1_PERSON))(**given)
     build_model(losses=only(L3), fusion=None)(given["scene"], image_features=features["image_features"])
-    with pytest.raises(ShapeError, match="teacher's features are missing"):
-        build_model()(**given)
+    for name, feature in features.items():
+        with pytest.raises(
+            ShapeError, match=f"teacher's {'text' if 'image' in name else 'image'}_features are missing"
+        ):
+            build_model()(**given, **{name: feature})
     with pytest.raises(ShapeError, match="person view is missing"):
         build_model()(given["scene"], **features)
 
@@ -134,7 +137,7 @@ def test_a_teacher_of_another_width_gets_a_projection(build_model: Build) -> Non
     assert output.fused.shape == (4, 16)
     assert model.project.weight.shape == (24, 16)
     assert isinstance(build_model().project, nn.Identity)
-    with pytest.raises(ShapeError, match=r"\(4, 24\).*\(4, 16\)"):
+    with pytest.raises(ShapeError, match=r"\(4, 16\) must be \(N, 24\).*teacher_width"):
         model(**inputs(width=16))
 
 
@@ -144,6 +147,7 @@ def test_a_teacher_of_another_width_gets_a_projection(build_model: Build) -> Non
         ({"scene": torch.zeros(4, 3, 32, 32)}, "encoder's input size"),
         ({"person": torch.zeros(3, 3, 64, 64)}, "encoder's input size"),
         ({"scene_noise": torch.zeros(4, 9)}, "mask noise"),
+        ({"scene": torch.zeros(4, 3, 64, 64, dtype=torch.uint8)}, "normalised views of floats"),
         ({"image_features": torch.zeros(3, 16)}, "must both be"),
         ({"text_features": torch.zeros(4, 9)}, "width"),
     ],

@@ -1,14 +1,16 @@
 """`uniemox models`: how large, how costly and how fast every row of table III is, the paper's figures beside ours."""
 
 import multiprocessing
+import signal
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 import torch
@@ -17,7 +19,7 @@ from torch import nn
 from uniemox.bench import containers
 from uniemox.bench.counting import multiply_adds, parameter_count, timed
 from uniemox.checkpoints.swin import MixMAEEncoder
-from uniemox.errors import ConfigError
+from uniemox.errors import ConfigError, UniemoxError
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import ModelConfig, UniEmoX
 from uniemox.reproduce.paper import paper_tables
@@ -26,6 +28,7 @@ CLASSES = 8  # Mikels' emotions: the paper's counts include that head
 IMAGE_SIZE = 224
 REPEATS = 3
 Build = Callable[[], nn.Module]
+Part = Literal["encoder", "container"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,31 +116,71 @@ ROWS: dict[str, tuple[str, Build, Build | None]] = {  # by the paper's names: ba
 def measure_models(methods: tuple[str, ...] = ()) -> Iterator[ModelRow]:
     """Measure the rows of table III one after another, in the paper's order.
 
-    methods: some of the paper's names; none for all. Nothing is fetched: weights are random.
+    methods: some of the paper's names, in any case; none for all. Nothing is fetched: weights are random.
     Raises ConfigError for a name that the table does not have.
     """
     table = {row["method"]: row for row in paper_tables()["table3"]}
-    unknown = [name for name in methods if name not in table]
-    if unknown:
-        nearest = get_close_matches(unknown[0], table, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(table)}"
-        raise ConfigError(f"table III has no row {unknown[0]!r}; {hint}")
-    context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
+    names = {name.lower(): name for name in table}
+    for name in methods:
+        if name.lower() not in names:
+            nearest = get_close_matches(name.lower(), names, n=1)
+            hint = f"did you mean {names[nearest[0]]!r}?" if nearest else f"it has {', '.join(table)}"
+            raise ConfigError(f"table III has no row {name!r}; {hint}")
+    chosen = dict.fromkeys(names[name.lower()] for name in methods) or table
+    for name in chosen:
+        yield ModelRow(
+            method=name,
+            backbone=ROWS[name][0] if name in ROWS else "cited",
+            encoder=_measure_apart(name, "encoder"),
+            container=_measure_apart(name, "container"),
+            paper_parameters_m=table[name].get("params_m"),
+            paper_multiply_adds_g=table[name].get("flops_g"),
+        )
+
+
+def _measure_apart(name: str, part: Part) -> Cost | None:
+    """`measure` in a fresh process, which ends with this one."""
+    if name not in ROWS:
+        return None
+    context: Any = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
     if sys.platform != "win32":
         context.set_forkserver_preload([__name__])  # so that a fresh process takes no time
-    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as fresh:
-        for name in methods or table:
-            yield ModelRow(
-                method=name,
-                backbone=ROWS[name][0] if name in ROWS else "cited",
-                encoder=fresh.submit(measure, name, "encoder").result(),
-                container=fresh.submit(measure, name, "container").result(),
-                paper_parameters_m=table[name].get("params_m"),
-                paper_multiply_adds_g=table[name].get("flops_g"),
-            )
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_cost, args=(sender, name, part), daemon=True)
+    try:
+        with _interrupts_wait():
+            process.start()
+        sender.close()
+        return receiver.recv()
+    except EOFError as error:
+        raise UniemoxError(f"measuring {name} ended early, for want of memory perhaps; close other programs") from error
+    finally:
+        if process.pid is not None:
+            process.kill()
+            process.join()
 
 
-def measure(name: str, part: Literal["encoder", "container"]) -> Cost | None:
+def _send_cost(sender: Connection, name: str, part: Part) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which ends this one
+    cost = measure(name, part)
+    with suppress(BrokenPipeError):  # nobody waits any more
+        sender.send(cost)
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Hold Ctrl-C back for a moment: half-started processes complain."""
+    if sys.platform == "win32":
+        yield
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def measure(name: str, part: Part) -> Cost | None:
     """Build one network of ROWS and measure it on the CPU; None where the row has no such part.
 
     The memory is that of this process, so let a fresh one call it.

@@ -6,20 +6,31 @@ from rich.table import Table
 
 from uniemox.bench.models import Cost, ModelRow
 
+HEADINGS = ("M param", "G mult-add", "ms", "MB", "paper M", "paper G")
 
-def models_table(rows: Sequence[ModelRow]) -> Table:
-    """The rows of `uniemox models`."""
-    table = Table(title="Table III: encoder as fine-tuned (8 classes) | what its pre-training holds and runs | paper")
-    for heading in ("method", "backbone"):
-        table.add_column(heading)
-    for _ in range(2):
-        for heading in ("M param", "G mult-add", "ms", "MB"):
-            table.add_column(heading, justify="right")
-    for heading in ("paper M", "paper G"):
-        table.add_column(heading, justify="right")
+
+def models_tables(rows: Sequence[ModelRow]) -> tuple[Table, Table]:
+    """The rows of `uniemox models`: encoders as fine-tuned, and what pre-training holds and runs.
+
+    The paper's figures stand where they belong: with the encoder for supervised methods, else with the pre-training.
+    """
+    encoders = _table("Encoders as fine-tuned, with a head of 8 classes")
+    containers = _table("Pre-training: all that it holds and runs")
     for row in rows:
         paper = (_figure(row.paper_parameters_m, 2), _figure(row.paper_multiply_adds_g, 2))
-        table.add_row(row.method, row.backbone, *_cells(row.encoder), *_cells(row.container), *paper)
+        is_supervised = row.container is None
+        encoders.add_row(row.method, row.backbone, *_cells(row.encoder), *(paper if is_supervised else ("", "")))
+        if row.container is not None:
+            containers.add_row(row.method, row.backbone, *_cells(row.container), *paper)
+    return encoders, containers
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, padding=(0, 0), pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    table.add_column("backbone", no_wrap=True)
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 

@@ -1,5 +1,6 @@
 """Weight files: published ones read safely into encoders, and our own written."""
 
 from uniemox.checkpoints.published import LoadReport, load_published, load_start
+from uniemox.checkpoints.saving import convert, save_encoder
 
-__all__ = ["LoadReport", "load_published", "load_start"]
+__all__ = ["LoadReport", "convert", "load_published", "load_start", "save_encoder"]

@@ -45,8 +45,10 @@ class LoadReport:
     dropped: tuple[str, ...]  # in the file, not of the encoder or not used by its fine-tuning
 
     def __str__(self) -> str:
+        pixels = "unknown" if self.mean_std is None else " and ".join(map(str, self.mean_std))
         lines = [
             f"{self.path}: {self.method}, {self.image_size} px, heads {self.heads}",
+            f"  mean and deviation of its pixels {pixels}",
             f"  loaded {len(self.loaded)}",
         ]
         for what, names in (("resized", self.resized), ("new", self.new), ("dropped", self.dropped)):
@@ -118,9 +120,15 @@ def _select(
         if value is not None and value < 1:
             raise CheckpointError(f"{name} must be at least 1, got {value}")
     known = recognise(file) if method == "auto" else check_method(method)
+    if file.metadata is not None:
+        told = {"method": recognise(file), "heads": _own(file, "heads")}
+        asked = {"method": known, "heads": heads}
+        for name, own in told.items():
+            if own is not None and asked[name] not in (None, own):
+                raise CheckpointError(f"{name}={asked[name]} contradicts the file's header: {own}")
     tensors, dropped = encoder_tensors(file, known)
     foreign = [name for name in dropped if not name.startswith("head")]
-    if known in ("timm", "uniemox") and foreign:
+    if known == "timm" and foreign:
         raise CheckpointError(f"{', '.join(foreign[:6])} are not of a plain ViT; give networks of timm as timm:NAME")
     return known, tensors, dropped
 

@@ -45,13 +45,13 @@ def read_weight_file(path: str | Path) -> WeightFile:
     is no such file, it is cut off, it is no checkpoint, or it wants anything to run that the official containers don't.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}; give the path of a weight file")
     try:
         with path.open("rb") as file:
             start = file.read(64)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no file {path}; give the path of a weight file") from error
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; give the path of a weight file") from error
     if _is_safetensors(path, start):
         return _read_safetensors(path)
     return WeightFile(path=path, content=_read_pickle(path, start), metadata=None, is_safetensors=False)

@@ -22,6 +22,7 @@ PREFIXES: dict[MethodName, tuple[str, ...]] = {
     "simmim": ("encoder.",),
     "simmim_swin": ("encoder.",),
     "cae": ("encoder.",),
+    "uniemox": ("encoder.",),
 }
 ENCODER_NAMES = re.compile(
     r"(cls_token|pos_embed|absolute_pos_embed)$|(patch_embed|blocks|layers|norm|fc_norm|rel_pos_bias)\."
@@ -42,6 +43,8 @@ def recognise(file: WeightFile) -> MethodName:
     if any(name.startswith("module.base_encoder.") for name in state):
         return "moco_v3"
     if "encoder.cls_token" in state or "encoder.patch_embed.proj.weight" in state:
+        if "embed.weight" in state and "encoder.norm.weight" in state:
+            return "uniemox"  # the whole model's
         swin = any(name.startswith("encoder.layers.") for name in state)
         return "simmim_swin" if swin else "cae" if "encoder.pos_embed" in state else "simmim"
     if "absolute_pos_embed" in state:

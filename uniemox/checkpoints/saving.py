@@ -29,15 +29,18 @@ def save_encoder(encoder: Any, path: str | Path, *, method: MethodName = "uniemo
     new = encoder.report.new if hasattr(encoder, "report") else ()
     header = {"method": method, "heads": heads, "image_size": encoder.patch_embed.img_size[0], "new": new}
     tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        permissions = partial.stat().st_mode  # what the umask leaves; safetensors takes away more
         safetensors.torch.save_file(tensors, partial, {"format": "pt", METADATA_KEY: json.dumps(header)})
+        partial.chmod(permissions)
         os.replace(partial, path)
     except (OSError, safetensors.SafetensorError) as error:
         with suppress(OSError):
             partial.unlink()
-        raise CheckpointError(f"{path} can't be written: {error}; free some space or choose another path") from error
+        raise CheckpointError(f"{path} can't be written: {error}") from error
 
 
 def convert(
@@ -66,10 +69,18 @@ def convert(
 
 
 def loading_line(encoder: Any, path: str | Path) -> str:
-    """Python that loads a written file with timm alone, or with uniemox where timm lacks the architecture."""
+    """Python that loads a written file with timm alone, or with uniemox where timm lacks the architecture.
+
+    encoder: with its report. timm's `resolve_model_data_config` then tells its pixels.
+    """
     if isinstance(encoder, MixMAEEncoder):
         return f"uniemox.checkpoints.load_published({str(path)!r})"
     name, options = _timm_model(encoder)
+    size = encoder.patch_embed.img_size[0]
+    pixels: dict[str, object] = {"input_size": (3, size, size)}
+    if encoder.report.mean_std is not None:
+        pixels |= dict(zip(("mean", "std"), encoder.report.mean_std, strict=True))
+    options["pretrained_cfg_overlay"] = pixels
     shown = ", ".join(f"{key}={value!r}" for key, value in options.items())
     return f"timm.create_model({name!r}, {shown}, checkpoint_path={str(path)!r})"
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import timm
+import timm.data
 import torch
 import torch.nn.functional as F
 from timm.layers import PatchEmbed
@@ -14,22 +15,24 @@ from uniemox.model.position import sincos_position
 from uniemox.views.patches import patch_grid
 
 
-def build_encoder(name: str, image_size: int = 224, **timm_options: object) -> VisionTransformer:
+def build_encoder(name: str, image_size: int | None = None, **timm_options: object) -> VisionTransformer:
     """A plain ViT of timm with random weights, CLS token and fixed sin-cos position table.
 
-    name: any plain ViT of timm, e.g. "vit_small_patch16_224".  image_size: side in px, a multiple of the patch.
+    name: any plain ViT of timm, e.g. "vit_small_patch16_224".  image_size: side in px, a multiple of the patch;
+    None: the size that timm built the network for.
     timm_options: passed to timm, e.g. embed_dim, depth, num_heads.
     Raises EncoderError if timm has no such model or it is no plain ViT, ShapeError if the patch doesn't fit the image.
     """
     if not timm.is_model(name):
         raise EncoderError(f"timm has no model {name!r}; timm.list_models('vit_*') lists what it has")
-    if image_size < 1:
+    if image_size is not None and image_size < 1:
         raise ShapeError(f"the image size must be at least one patch, e.g. 224 px, got {image_size}")
     with torch.device("meta"):
-        kind = type(timm.create_model(name, num_classes=0))
-    if kind is not VisionTransformer:
-        raise EncoderError(_refusal(name, f"it is a {kind.__name__}"))
-    options = {"num_classes": 0, "global_pool": "token", "img_size": image_size, **timm_options}
+        kind = timm.create_model(name, num_classes=0)
+    if type(kind) is not VisionTransformer or not kind.has_class_token:
+        raise EncoderError(_refusal(name, _why_not_plain(kind) or "it has no CLS token"))
+    size = timm.data.resolve_model_data_config(kind)["input_size"][1] if image_size is None else image_size
+    options = {"num_classes": 0, "global_pool": "token", "img_size": size, **timm_options}
     try:
         vit = timm.create_model(name, **options)
     except AssertionError as error:  # timm's constructors check with assert
@@ -37,7 +40,7 @@ def build_encoder(name: str, image_size: int = 224, **timm_options: object) -> V
     check_plain(vit, name)
     if vit.embed_dim % 4:
         raise EncoderError(f"{name!r}: the sin-cos position table needs a width that 4 divides, got {vit.embed_dim}")
-    patch_grid((image_size, image_size), vit.patch_embed.patch_size[0])
+    patch_grid((size, size), vit.patch_embed.patch_size[0])
     with torch.no_grad():
         vit.pos_embed.copy_(sincos_position(vit.embed_dim, vit.patch_embed.grid_size))
     start_as_mae(vit)
@@ -87,7 +90,7 @@ def _patch_weight(vit: VisionTransformer) -> Tensor:
 
 def _why_not_plain(vit: Any) -> str | None:
     if type(vit) is not VisionTransformer:
-        return f"it is a {type(vit).__name__}"
+        return f"it is of class {type(vit).__name__}"
     if type(vit.patch_embed) is not PatchEmbed or vit.dynamic_img_size:
         return "its patch embedding is not one convolution over a fixed grid"
     if vit.num_prefix_tokens != 1 or not vit.has_class_token:
@@ -98,7 +101,7 @@ def _why_not_plain(vit: Any) -> str | None:
     if any(type(block) is not Block for block in blocks):
         return f"its blocks are {type(blocks[0]).__name__}"
     if isinstance(vit.norm, nn.Identity):
-        return "it has no final norm"
+        return "it has no final norm (load_start and global_pool='token' give networks with one)"
     if not isinstance(vit.head, nn.Identity):
         return "it has a classifier, which pre-training would leave untrained: build it with num_classes=0"
     if vit.pos_drop.p > 0 or not isinstance(vit.patch_drop, nn.Identity):

@@ -173,6 +173,8 @@ class UniEmoX(nn.Module):
                     f"expected views of shape {(len(scene), 3, *self.image_size)}, the encoder's input size, "
                     f"got {tuple(view.shape)}"
                 )
+            if not view.is_floating_point():
+                raise ShapeError(f"expected normalised views of floats, got {view.dtype}; see uniemox.views.pixels")
         return views
 
     def _draw_mask(self, patches: Tensor, noises: list[Tensor | None]) -> Mask:
@@ -208,9 +210,16 @@ class UniEmoX(nn.Module):
     def _align(self, fused: Tensor, image: Tensor | None, text: Tensor | None) -> dict[str, Tensor]:
         """L2 and L3 where they are on."""
         config = self.config
-        if image is None or (text is None and config.needs_text_features):
-            raise ShapeError("the teacher's features are missing; give them, or turn L2 and L3 off")
+        if image is None:
+            raise ShapeError("the teacher's image_features are missing; give them, or turn L2 and L3 off")
+        if text is None and config.needs_text_features:
+            raise ShapeError("the teacher's text_features are missing; give them, or turn L2 off")
         projected, image = self.project(fused), image.to(fused.dtype)  # (N, C)
+        if image.ndim != 2 or image.shape[1] != projected.shape[1]:
+            raise ShapeError(
+                f"the teacher's image features {tuple(image.shape)} must be (N, {projected.shape[1]}); a teacher of "
+                "another width needs ModelConfig(teacher_width=...)"
+            )
         losses = {}
         if text is not None and config.needs_text_features:
             losses["contrastive_feature_alignment"] = contrastive_feature_alignment(

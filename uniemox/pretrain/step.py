@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,8 @@ def pretrain_step(
     empty or of different number: on all processes alike.
     """
     device = next(model.parameters()).device
+    if precision not in get_args(Precision):
+        raise ConfigError(f"there is no precision {precision!r}; choose one of {', '.join(get_args(Precision))}")
     if max_grad_norm is not None and not max_grad_norm > 0:
         raise ConfigError(f"max_grad_norm must be above 0, got {max_grad_norm}; None does not clip")
     pictures = _count_pictures(batches, device)
@@ -112,6 +114,10 @@ def teacher_features(
         if image is None:
             pixels = batch.scene.to(device, non_blocking=True).float() / 255
             image = _required(teacher).image_features(pixels, batch.keys)
+            if len(image) != len(pixels):
+                raise TeacherError(
+                    f"{len(pixels)} pictures gave {len(image)} features; a stored teacher needs their keys"
+                )
     if config.needs_text_features:
         text = batch.text_features
         if text is None and len(batch.texts) != len(batch.scene):

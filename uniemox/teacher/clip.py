@@ -15,7 +15,7 @@ from uniemox.teacher.protocol import fit_pixels, hash_module
 # What open_clip raises for a weight file that is missing, mangled or something else; the file decides which of them.
 UNLOADABLE = (
     *(RuntimeError, OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, StopIteration),
-    pickle.UnpicklingError,
+    *(AssertionError, pickle.UnpicklingError),
 )
 
 

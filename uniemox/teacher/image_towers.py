@@ -26,7 +26,7 @@ ONNX_ERRORS = (
 class TimmImageTower:
     """Pooled features of a frozen timm network, with its own input size and normalisation.
 
-    model: built with num_classes=0; `TimmImageTower.load` is the usual way.
+    model: built with num_classes=0; `TimmImageTower.load` is the usual way. Raises TeacherError for other networks.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -35,7 +35,13 @@ class TimmImageTower:
         self.size: tuple[int, int] = config["input_size"][1:]
         self.mean, self.std = config["mean"], config["std"]
         device = next(model.parameters()).device
-        self.width: int = self.image_features(torch.zeros(1, 3, *self.size, device=device)).shape[1]
+        features = self.image_features(torch.zeros(1, 3, *self.size, device=device))
+        if features.ndim != 2 or model.num_classes:
+            raise TeacherError(
+                f"expected pooled features without a classifier, got {tuple(features.shape)} and {model.num_classes} "
+                "classes; build the network with num_classes=0 and pooling"
+            )
+        self.width: int = features.shape[1]
 
     @classmethod
     def load(cls, name: str, weights: str | Path | None = None, device: str | torch.device = "cpu") -> "TimmImageTower":

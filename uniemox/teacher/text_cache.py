@@ -19,7 +19,7 @@ class TextCachedTeacher:
 
     path: an SQLite file, made if it is not there; several processes may share it. A feature's key is a hash of the
     teacher's fingerprint and the text, so another teacher never finds this one's features.
-    Raises TeacherError if the file is none of ours.
+    Raises TeacherError if the file is no database or can't be written.
     """
 
     def __init__(self, teacher: Teacher, path: str | Path) -> None:
