@@ -1,5 +1,6 @@
 """Print docs/fidelity.md's table: the largest difference to every stored number. Run: python -m tests.fidelity"""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -113,7 +114,9 @@ def clip() -> Iterator[Row]:
             teacher = ClipTeacher.load(f"local-dir:{clip_folder(GOLDEN, Path(folder), quick_gelu=quick_gelu)}")
         tag = "_quickgelu" if quick_gelu else ""
         yield "clip", f"text features{tag}", apart(teacher.text_features(texts), stored[f"text_features{tag}"]), SINGLE
-        image = teacher.model.encode_image(stored["images"])  # the stored pictures are normalised already
+        visual = teacher.model.visual  # the stored pictures are normalised already: back to pixels, in float64
+        mean, std = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (visual.image_mean, visual.image_std))
+        image = teacher.image_features(stored["images"].double() * std + mean)
         yield "clip", f"image features{tag}", apart(image, stored[f"image_features{tag}"]), SINGLE
 
 
@@ -128,6 +131,8 @@ def soft_targets() -> Iterator[Row]:
 
 def main() -> None:
     """Print the table."""
+    if not GOLDEN.is_dir():
+        sys.exit(f"the golden files are not in {GOLDEN}")
     print("| golden set | compared | largest difference | precision, tolerance |\n| --- | --- | --- | --- |")
     for part in (equations, mae, methods, clip, soft_targets):
         for name, what, difference, precision in part():

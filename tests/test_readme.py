@@ -18,7 +18,7 @@ def test_python_blocks_run_in_order(tmp_path: Path) -> None:
     vit = timm.create_model("vit_base_patch16_224", depth=1, num_classes=0)
     torch.save({"model": vit.state_dict()}, tmp_path / "mae_pretrain_vit_base.pth")
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(blocks)],
         cwd=tmp_path,
@@ -29,6 +29,7 @@ def test_python_blocks_run_in_order(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "scene_reconstruction" in done.stdout
+    assert "'grad_norm'" in done.stdout
     assert "torch.Size([4, 512]) torch.Size([4, 196, 768])" in done.stdout
     assert "mae_pretrain_vit_base.pth: mae, 224 px, heads 12" in done.stdout
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -170,14 +171,17 @@ def _send_cost(sender: Connection, name: str, part: Part) -> None:
 @contextmanager
 def _interrupts_wait() -> Iterator[None]:
     """Hold Ctrl-C back for a moment: half-started processes complain."""
-    if sys.platform == "win32":
+    if threading.current_thread() is not threading.main_thread():  # others don't get it
         yield
         return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    came: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def measure(name: str, part: Part) -> Cost | None:
