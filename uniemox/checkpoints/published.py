@@ -71,7 +71,7 @@ def load_published(
     image size does not fit.
     """
     if str(path).startswith(TIMM):
-        return _report_timm(load_timm(str(path).removeprefix(TIMM), image_size), str(path)).eval()
+        return _report_timm(load_timm(str(path).removeprefix(TIMM), image_size), str(path), image_size).eval()
     file = read_weight_file(path)
     with _explained(file):
         method, tensors, dropped = _select(file, method, heads, image_size)
@@ -98,7 +98,7 @@ def load_start(
     if str(path).startswith(TIMM):
         encoder = load_timm(str(path).removeprefix(TIMM), image_size)
         check_plain(encoder, str(path))
-        return _report_timm(encoder, str(path))
+        return _report_timm(encoder, str(path), image_size)
     file = read_weight_file(path)
     with _explained(file):
         method, tensors, dropped = _select(file, method, heads, image_size)
@@ -133,13 +133,13 @@ def _select(
     return known, tensors, dropped
 
 
-def _report_timm(encoder: Any, path: str) -> Any:
+def _report_timm(encoder: Any, path: str, image_size: int | None) -> Any:
     """A network that timm loaded, with a report like the others'."""
     config = encoder.pretrained_cfg
     encoder.report = LoadReport(
         path=path,
         method="timm",
-        image_size=config["input_size"][1],
+        image_size=image_size or config["input_size"][1],
         heads=_heads_in(encoder) if isinstance(encoder, VisionTransformer) else None,
         mean_std=(config["mean"], config["std"]),
         loaded=tuple(encoder.state_dict()),
