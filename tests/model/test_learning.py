@@ -1,5 +1,6 @@
 """The parts work together on 16 photographs with captions; the teacher is CLIP's architecture, its weights random."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,50 +12,67 @@ from uniemox.losses.total import LossWeights
 from uniemox.model.decoder import DecoderConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import ModelConfig, UniEmoX
-from uniemox.teacher.clip import ClipTeacher
+from uniemox.pretrain import PretrainBatch, pretrain_step
+from uniemox.pretrain.step import forward
+from uniemox.teacher import ClipTeacher, TextCachedTeacher
+from uniemox.training.optimizer import build_optimizer
 
 L1_SCENE, L1_PERSON, L2, L3 = LossWeights.__slots__
-GIVEN = ("scene", "person", "image_features", "text_features")
+STEPS = 50
+GIVEN = ("scene", "person", "texts", "keys", "scene_noise", "person_noise")
 Trained = tuple[UniEmoX, dict[str, Tensor], dict[str, Tensor]]
 
 
 @pytest.fixture(scope="module")
-def data(shared: Path, tiny_clip: ClipTeacher) -> dict[str, Tensor]:
+def captions(shared: Path) -> dict[str, str]:
+    """One caption for each of 32 pictures, by file name."""
     lines = (shared / "data" / "flickr8k" / "captions.txt").read_text().splitlines()[1:]
-    captions = dict(line.split(",", 1) for line in lines)  # the last of each picture's five
-    names = sorted(captions)[:32]
-    paths = [shared / "data" / "flickr8k" / "images" / name for name in names]
-    scenes = pictures_of(paths, 64) / 255
-    texts = tiny_clip.text_features([captions[name] for name in names])
-    return {
-        "scene": scenes[:16],
-        "person": pictures_of(paths[:16], 64, box=(0.25, 0.1, 0.75, 0.9)) / 255,
-        "other_person": pictures_of(paths[:16], 64, box=(0.0, 0.5, 0.4, 1.0)) / 255,
-        "image_features": tiny_clip.image_features(scenes[:16]),
-        "text_features": texts[:16],
-        "other_texts": texts[16:],
-    }
+    last = dict(line.split(",", 1) for line in lines)
+    return {name: last[name] for name in sorted(last)[:32]}
 
 
 @pytest.fixture(scope="module")
-def trained(data: dict[str, Tensor]) -> Trained:
-    """The model, and its losses before and after 50 steps, with the same masks."""
+def batch(shared: Path, captions: dict[str, str]) -> PretrainBatch:
+    """The first 16 pictures; the same masks whenever it is used."""
+    names = list(captions)[:16]
+    paths = [shared / "data" / "flickr8k" / "images" / name for name in names]
+    generator = torch.Generator().manual_seed(5)
+    return PretrainBatch(
+        scene=pictures_of(paths, 64),
+        person=pictures_of(paths, 64, box=(0.25, 0.1, 0.75, 0.9)),
+        texts=[captions[name] for name in names],
+        keys=names,
+        scene_noise=torch.rand(16, 16, generator=generator),
+        person_noise=torch.rand(16, 16, generator=generator),
+    )
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny_clip: ClipTeacher, tmp_path_factory: pytest.TempPathFactory) -> TextCachedTeacher:
+    return TextCachedTeacher(tiny_clip, tmp_path_factory.mktemp("cache") / "texts.sqlite")
+
+
+def train(batch: PretrainBatch, teacher: TextCachedTeacher, weights: LossWeights, depth: int) -> Trained:
+    """A model, and its losses before and after 50 steps; while it trains, masks are drawn anew each time."""
     torch.manual_seed(0)
-    encoder = build_encoder("vit_tiny_patch16_224", 64, embed_dim=96, depth=4, num_heads=3)
-    model = UniEmoX(encoder, ModelConfig(decoder=DecoderConfig(width=16, depth=2, heads=4)))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    before = losses(model, data)
-    for _ in range(50):
-        optimizer.zero_grad()
-        model(**{name: data[name] for name in GIVEN}).total.backward()
-        optimizer.step()
-    return model, before, losses(model, data)
+    encoder = build_encoder("vit_tiny_patch16_224", 64, embed_dim=96, depth=depth, num_heads=3)
+    model = UniEmoX(encoder, ModelConfig(decoder=DecoderConfig(width=16, depth=2, heads=4), losses=weights))
+    optimizer = build_optimizer(model, rate=2e-3)
+    before = losses(model, batch, teacher)
+    drawn = replace(batch, scene_noise=None, person_noise=None)
+    for _ in range(STEPS):
+        pretrain_step(model, optimizer, [drawn], teacher=teacher)
+    return model, before, losses(model, batch, teacher)
 
 
 @torch.no_grad()
-def losses(model: UniEmoX, data: dict[str, Tensor], **change: Tensor) -> dict[str, Tensor]:
-    noise = {f"{name}_noise": torch.rand(16, 16, generator=torch.Generator().manual_seed(5)) for name in GIVEN[:2]}
-    return model(**{name: data[name] for name in GIVEN} | noise | change).losses
+def losses(model: UniEmoX, batch: PretrainBatch, teacher: TextCachedTeacher) -> dict[str, Tensor]:
+    return forward(model, batch, teacher=teacher).losses
+
+
+@pytest.fixture(scope="module")
+def trained(batch: PretrainBatch, teacher: TextCachedTeacher) -> Trained:
+    return train(batch, teacher, LossWeights(), depth=4)
 
 
 def test_every_loss_falls(trained: Trained) -> None:
@@ -63,40 +81,49 @@ def test_every_loss_falls(trained: Trained) -> None:
         assert after[name] < 0.9 * before[name], (name, before[name], after[name])
 
 
-def test_another_person_box_changes_the_persons_loss_alone(trained: Trained, data: dict[str, Tensor]) -> None:
+def test_another_person_box_changes_the_persons_loss_alone(
+    trained: Trained, batch: PretrainBatch, teacher: TextCachedTeacher, shared: Path
+) -> None:
     model, _, after = trained
-    changed = losses(model, data, person=data["other_person"])
+    paths = [shared / "data" / "flickr8k" / "images" / name for name in batch.keys]
+    other = replace(batch, person=pictures_of(paths, 64, box=(0.0, 0.5, 0.4, 1.0)))
+    changed = losses(model, other, teacher)
     assert abs(changed[L1_PERSON] - after[L1_PERSON]) > 0.01 * after[L1_PERSON]
     torch.testing.assert_close(changed[L1_SCENE], after[L1_SCENE], rtol=1e-5, atol=1e-6)
 
 
-def test_the_wrong_texts_worsen_the_contrastive_loss(trained: Trained, data: dict[str, Tensor]) -> None:
-    """Texts of other pictures do. The same texts in another order change nothing: equation 9 sums over all of them."""
-    model, _, after = trained
-    assert losses(model, data, text_features=data["other_texts"])[L2] > 1.02 * after[L2]
-    shuffled = losses(model, data, text_features=data["text_features"].roll(1, 0))
-    torch.testing.assert_close(shuffled[L2], after[L2], rtol=1e-5, atol=1e-6)
+def test_the_wrong_texts_worsen_the_contrastive_loss(
+    batch: PretrainBatch, teacher: TextCachedTeacher, captions: dict[str, str]
+) -> None:
+    """Texts of other pictures do. The same texts in another order change nothing: equation 9 sums over all of them.
+
+    L2 alone, and fewer texts than the teacher has channels: texts in all directions leave no room for others to differ.
+    """
+    few = PretrainBatch(**{name: getattr(batch, name)[:8] for name in GIVEN})
+    only_l2 = LossWeights(**{name: float(name == L2) for name in LossWeights.__slots__})
+    model, before, after = train(few, teacher, only_l2, depth=2)
+    assert after[L2] < 0.5 * before[L2]
+    others = [list(captions.values())[start : start + 8] for start in (16, 18, 20, 22, 24)]
+    worse = torch.stack([losses(model, replace(few, texts=texts), teacher)[L2] for texts in others])
+    assert worse.min() > 1.1 * after[L2]
+    assert worse.mean() > 1.5 * after[L2]
+    shuffled = replace(few, texts=[*few.texts[1:], few.texts[0]])
+    torch.testing.assert_close(losses(model, shuffled, teacher)[L2], after[L2], rtol=1e-5, atol=1e-6)
 
 
-def test_the_wrong_pictures_worsen_both_alignments(trained: Trained, data: dict[str, Tensor]) -> None:
+def test_the_wrong_pictures_worsen_both_alignments(
+    trained: Trained, batch: PretrainBatch, teacher: TextCachedTeacher
+) -> None:
     model, _, after = trained
-    changed = losses(model, data, image_features=data["image_features"].roll(1, 0))
+    features = teacher.image_features(batch.scene / 255, batch.keys)
+    changed = losses(model, replace(batch, image_features=features.roll(1, 0)), teacher)
     assert changed[L2] > 1.02 * after[L2]
     assert changed[L3] > 1.02 * after[L3]
 
 
 @pytest.mark.parametrize("on", [(L1_SCENE, L1_PERSON), (L2, L3), (L3,)])
-def test_an_ablation_learns_what_is_left(on: tuple[str, ...], data: dict[str, Tensor]) -> None:
-    torch.manual_seed(0)
-    encoder = build_encoder("vit_tiny_patch16_224", 64, embed_dim=96, depth=2, num_heads=3)
+def test_an_ablation_learns_what_is_left(on: tuple[str, ...], batch: PretrainBatch, teacher: TextCachedTeacher) -> None:
     weights = LossWeights(**{name: float(name in on) for name in LossWeights.__slots__})
-    model = UniEmoX(encoder, ModelConfig(decoder=DecoderConfig(width=16, depth=1, heads=4), losses=weights))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    before = losses(model, data)
+    _, before, after = train(batch, teacher, weights, depth=2)
     assert set(before) == set(on)
-    for _ in range(50):
-        optimizer.zero_grad()
-        model(**{name: data[name] for name in GIVEN}).total.backward()
-        optimizer.step()
-    after = losses(model, data)
     assert all(after[name] < 0.95 * before[name] for name in on)
