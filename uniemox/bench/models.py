@@ -140,8 +140,8 @@ def measure_models(methods: tuple[str, ...] = ()) -> Iterator[ModelRow]:
 
 
 def _measure_apart(name: str, part: Part) -> Cost | None:
-    """`measure` in a fresh process, which ends with this one."""
-    if name not in ROWS:
+    """`measure` in a fresh process, which ends with this one; None where the row has no such part."""
+    if _build_of(name, part) is None:
         return None
     context: Any = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
     if sys.platform != "win32":
@@ -163,7 +163,9 @@ def _measure_apart(name: str, part: Part) -> Cost | None:
 
 def _send_cost(sender: Connection, name: str, part: Part) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which ends this one
-    cost = measure(name, part)
+    build = _build_of(name, part)  # by name: a closure can't be sent to another process
+    assert build is not None
+    cost = measure(build)
     with suppress(BrokenPipeError):  # nobody waits any more
         sender.send(cost)
 
@@ -184,15 +186,13 @@ def _interrupts_wait() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def measure(name: str, part: Part) -> Cost | None:
-    """Build one network of ROWS and measure it on the CPU; None where the row has no such part.
+def _build_of(name: str, part: Part) -> Build | None:
+    _, encoder, container = ROWS.get(name, ("cited", None, None))
+    return encoder if part == "encoder" else container
 
-    The memory is that of this process, so let a fresh one call it.
-    """
-    _, *builds = ROWS.get(name, ("cited", None, None))
-    build = builds[("encoder", "container").index(part)]
-    if build is None:
-        return None
+
+def measure(build: Build) -> Cost:
+    """Build a network and measure it on the CPU. The memory is that of this process, so let a fresh one call it."""
     before = _resident_mb("VmRSS")
     network, images = build().eval(), torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)
     with torch.inference_mode():

@@ -68,7 +68,7 @@ class ModelOutput:
 
     losses: dict[str, Tensor]  # scalars, by the names of LossWeights' fields
     total: Tensor  # scalar, the weighted sum
-    scene: Tensor | None  # (N, C3) α
+    scene: Tensor  # (N, C3) α
     person: Tensor | None  # (N, C3) β
     fused: Tensor | None  # (N, C3) Υ
     scene_pred: Tensor | None  # (N, L, P) predicted patches
@@ -81,8 +81,8 @@ class UniEmoX(nn.Module):
     """The pre-training model (arXiv 2409.18877, figure 5).
 
     encoder: a plain timm ViT, see `build_encoder`; its position table is frozen. The person view goes through it
-    together with the scene, as one batch of 2N. Only what a loss above weight 0 needs exists and is computed.
-    Raises EncoderError if the encoder is no plain ViT, ConfigError if settings contradict each other.
+    together with the scene, as one batch of 2N. The scene always runs; of the rest only what a loss above weight 0
+    needs exists and is computed.  Raises EncoderError if the encoder is no plain ViT.
     """
 
     def __init__(self, encoder: VisionTransformer, config: ModelConfig) -> None:
