@@ -17,6 +17,30 @@ class AnnotationError(UniemoxError):
     """What a data set says of a picture has the wrong type or value; the message names the field."""
 
 
+class DataError(UniemoxError):
+    """A data set is not laid out as its reader expects, or too much of it is broken; the message names the file."""
+
+
+class ImageError(UniemoxError):
+    """A file is no picture, is cut off, or is refused (too large, too many pixels)."""
+
+
+class BoxError(UniemoxError):
+    """A box is empty, not finite, or leaves its picture."""
+
+
+class LabelError(UniemoxError):
+    """A label is not one of its set, or two label sets cannot be mapped to each other."""
+
+
+class DetectorError(UniemoxError):
+    """A person detector cannot be read or is of a layout that is not known."""
+
+
+class HubError(UniemoxError):
+    """A file of the hub cannot be downloaded, or is not the one that was asked for."""
+
+
 class EncoderError(UniemoxError):
     """A network cannot be the encoder of the pre-training."""
 

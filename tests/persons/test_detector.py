@@ -1,0 +1,174 @@
+"""Detectors with real weights on real photographs, settings, and files that are no detectors."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.detectors import Scores, labelled, matched, score
+from tests.persons.graphs import write_constant, write_decoded, write_zoo
+from uniemox import hub
+from uniemox.errors import ConfigError, DetectorError
+from uniemox.persons.box import Box, Detection, overlap
+from uniemox.persons.detector import DetectorConfig, load_detector
+
+Sample = tuple[Image.Image, list[Box]]
+MODELS = ("yolox_nano.onnx", "fastestdet.onnx")
+
+
+@pytest.fixture(scope="module")
+def photographs(shared: Path) -> list[Sample]:
+    """32 photographs of COCO with the boxes of their people."""
+    folder = shared / "data" / "coco_persons"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/data/coco_persons, photographs with boxes")
+    return labelled(folder, 32)
+
+
+@pytest.fixture(scope="module")
+def models(shared: Path) -> Path:
+    folder = shared / "models"
+    if not all((folder / name).is_file() for name in MODELS):
+        pytest.skip(f"needs {' and '.join(MODELS)} in ../shared/models")
+    return folder
+
+
+def scores_of(path: Path, samples: list[Sample], config: DetectorConfig) -> Scores:
+    return score(samples, load_detector(path, config).detect([image for image, _ in samples]))
+
+
+@pytest.mark.parametrize(
+    ("name", "confidence", "recall", "large_recall", "precision"),
+    [
+        ("yolox_nano.onnx", 0.35, 0.52, 0.71, 0.79),
+        ("yolox_nano.onnx", None, 0.55, 0.73, 0.75),
+        ("fastestdet.onnx", 0.35, 0.54, 0.77, 0.32),
+        ("fastestdet.onnx", None, 0.40, 0.63, 0.64),
+    ],
+)
+def test_people_in_photographs(
+    models: Path, photographs: list[Sample], name: str, confidence, recall: float, large_recall: float, precision: float
+) -> None:
+    """Floors a person or two below what is measured on these 32, at an overlap of 0.5."""
+    s = scores_of(models / name, photographs, DetectorConfig(confidence=confidence))
+    assert s.recall >= recall, s
+    assert s.large_recall >= large_recall, s
+    assert s.precision >= precision, s
+
+
+def test_reference_figures_of_yolox_nano(models: Path, shared: Path) -> None:
+    """All 128 photographs at 0.35, as the models' README has it: recall 0.57, 0.80 of large people, precision 0.77."""
+    s = scores_of(
+        models / "yolox_nano.onnx", labelled(shared / "data" / "coco_persons"), DetectorConfig(confidence=0.35)
+    )
+    assert s.people == 350
+    assert (round(s.recall, 2), round(s.large_recall, 2), round(s.precision, 2)) == (0.57, 0.80, 0.77)
+
+
+def test_yolox_decoded_in_the_graph_finds_the_same(models: Path, photographs: list[Sample], tmp_path: Path) -> None:
+    """YOLOX-nano with the decoding added to its graph, as --decode_in_inference does: told apart, the same boxes."""
+    path = write_decoded(models / "yolox_nano.onnx", tmp_path / "decoded.onnx")
+    images = [image for image, _ in photographs[:8]]
+    raw, decoded = load_detector(models / "yolox_nano.onnx"), load_detector(path)
+    assert (raw.layout.name, decoded.layout.name) == ("YOLOX", "YOLOX, decoded in the graph")
+    for ours, graphs in zip(raw.detect(images), decoded.detect(images), strict=True):
+        assert len(ours) == len(graphs)
+        np.testing.assert_allclose([one.box for one in ours], [one.box for one in graphs], atol=0.01)
+
+
+def test_people_of_one_photograph(models: Path, photographs: list[Sample]) -> None:
+    """Both detectors and the label agree on the largest person among the pictures, to an overlap of 0.7."""
+    image, people = max(photographs, key=lambda s: max((b.area for b in s[1]), default=0) / (s[0].width * s[0].height))
+    largest = max(people, key=lambda box: box.area)
+    for name in MODELS:
+        (found,) = load_detector(models / name).detect([image])
+        assert overlap(np.array([one.box for one in found]), np.array([largest])).max() > 0.7
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (9000, 3), (2, 2), (50, 50)])
+def test_odd_pictures_have_no_people(models: Path, name: str, size: tuple[int, int]) -> None:
+    assert load_detector(models / name).detect([Image.new("RGB", size, "white")]) == [()]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_confidence_zero_and_any_mode(models: Path, photographs: list[Sample], name: str) -> None:
+    """Everything counts: still at most `most`, inside, sorted; a grey picture is taken as it is."""
+    grey = photographs[0][0].convert("L")
+    (found,) = load_detector(models / name, DetectorConfig(confidence=0, nms_overlap=1, most=50)).detect([grey])
+    assert len(found) == 50
+    assert [one.confidence for one in found] == sorted((one.confidence for one in found), reverse=True)
+    for box, _ in found:
+        assert 0 <= box.x1 < box.x2 <= grey.width
+        assert 0 <= box.y1 < box.y2 <= grey.height
+
+
+def test_turning_the_colours_costs_people(models: Path, photographs: list[Sample]) -> None:
+    """The channels are in the network's order: with blue and red exchanged it finds fewer people."""
+    plain = scores_of(models / "yolox_nano.onnx", photographs, DetectorConfig(confidence=0.35))
+    turned = [(Image.merge("RGB", image.split()[::-1]), people) for image, people in photographs]
+    assert scores_of(models / "yolox_nano.onnx", turned, DetectorConfig(confidence=0.35)).found < plain.found
+
+
+def test_fingerprint_follows_file_and_settings(tmp_path: Path) -> None:
+    path = write_zoo(tmp_path / "a.onnx", (0.1, 0.2, 0.5, 0.6), 0.85)
+    first = load_detector(path)
+    assert (first.name, len(first.fingerprint), int(first.fingerprint, 16) >= 0) == ("a.onnx", 16, True)
+    copy = tmp_path / "b.onnx"
+    shutil.copy(path, copy)
+    assert load_detector(str(copy)).fingerprint == first.fingerprint
+    same = DetectorConfig(confidence=0.8, nms_overlap=0.4, most=100)
+    assert load_detector(path, same).fingerprint == first.fingerprint
+    others = [DetectorConfig(confidence=0.7), DetectorConfig(nms_overlap=0.5), DetectorConfig(most=9)]
+    seen = {load_detector(path, config).fingerprint for config in others}
+    seen.add(load_detector(write_zoo(copy, (0.1, 0.2, 0.5, 0.7), 0.85)).fingerprint)
+    assert len(seen | {first.fingerprint}) == 5
+    (tmp_path / "a.onnx.data").write_bytes(b"weights that a large graph keeps beside itself")
+    assert load_detector(path).fingerprint not in seen | {first.fingerprint}
+
+
+def test_names_of_the_hub_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_zoo(tmp_path / "a.onnx", (0.1, 0.2, 0.5, 0.6), 0.85)
+    monkeypatch.setattr(hub, "fetch", {"hub:somebody/detector/a.onnx": path}.__getitem__)
+    assert load_detector("hub:somebody/detector/a.onnx").name == "a.onnx"
+
+
+@pytest.mark.parametrize(
+    "settings", [{"confidence": 1.5}, {"confidence": -0.1}, {"nms_overlap": float("nan")}, {"most": 0}]
+)
+def test_settings_out_of_range(settings: dict) -> None:
+    (name,) = settings
+    with pytest.raises(ConfigError, match=f"^{name} is "):
+        DetectorConfig(**settings)
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.engine", "yolov3", ".", "a.weights"])
+def test_other_files_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DetectorError, match=r"expected an \.onnx file, a Darknet \.cfg"):
+        load_detector(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.cfg", "a.cfg+b.weights"])
+def test_missing_files(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DetectorError, match="no such file"):
+        load_detector(f"{tmp_path / name}")
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph", b"\x08\x08", "cut"])
+def test_broken_files(tmp_path: Path, content: bytes | str) -> None:
+    path = tmp_path / "broken.onnx"
+    write_constant(path, [np.zeros((1, 3549, 85))], (416, 416))
+    path.write_bytes(path.read_bytes()[:-2000] if isinstance(content, str) else content)
+    with pytest.raises(DetectorError, match=r"broken\.onnx: onnxruntime can't read it"):
+        load_detector(path)
+
+
+def test_matching_is_greedy_and_one_to_one() -> None:
+    """What the table counts with: the more confident box takes the person, the second finds nobody."""
+    people = [Box(0, 0, 10, 10), Box(20, 0, 30, 10)]
+    twice = [Detection(Box(0, 0, 10, 9), 0.9), Detection(Box(0, 0, 10, 10), 0.8)]
+    assert matched(people, twice) == {0}
+    assert matched(people, [*twice, Detection(Box(20, 0, 30, 6), 0.1)]) == {0, 1}
+    assert matched(people, [Detection(Box(20, 0, 30, 4), 0.1)]) == matched([], twice) == matched(people, []) == set()

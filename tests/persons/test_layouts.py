@@ -1,0 +1,225 @@
+"""Layouts whose real weights were not at hand, on ONNX files that give a tensor in which the box was put by hand.
+
+What a tensor means comes from the authors' own code, so a misreading of that code would not show here.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from tests.persons.graphs import write_constant, write_zoo
+from uniemox.errors import DetectorError
+from uniemox.persons.box import Detection
+from uniemox.persons.detector import DetectorConfig, load_detector
+
+PICTURE = Image.new("RGB", (200, 100), "red")
+CLASSES = pytest.mark.parametrize("classes", [80, 1])
+
+
+def logit(p: float) -> float:
+    return float(np.log(p / (1 - p)))
+
+
+def people(path: Path, name: str, picture: Image.Image = PICTURE) -> tuple[Detection, ...]:
+    """Who the file finds in the picture, once it was recognised as the layout of that name."""
+    detector = load_detector(path)
+    assert detector.layout.name == name
+    (found,) = detector.detect([picture])
+    return found
+
+
+def assert_one(found: Sequence[Detection], box: Sequence[float], confidence: float, atol: float = 0.01) -> None:
+    (one,) = found
+    np.testing.assert_allclose(one.box, box, atol=atol)
+    assert one.confidence == pytest.approx(confidence, abs=1e-4)
+
+
+def grid(size: int, strides: Sequence[int]) -> NDArray[np.float64]:
+    """Column, row, stride of every cell, level after level, row by row. (n, 3)"""
+    return np.array([(x, y, s) for s in strides for y in range(-(-size // s)) for x in range(-(-size // s))], float)
+
+
+def yolox_table(classes: int, *, decoded: bool) -> NDArray[np.float64]:
+    """160 px: 20, 10 and 5 cells a side. One person, 0.9 * 0.8 sure, at stride 16 in column 3, row 1."""
+    cells = grid(160, (8, 16, 32))
+    table = np.zeros((1, len(cells), 5 + classes))
+    table[0, :, :2] = (cells[:, :2] + 0.5) * cells[:, 2:] if decoded else 0.5
+    table[0, :, 2:4] = cells[:, 2:] if decoded else 0
+    row = 400 + 1 * 10 + 3
+    centre, extent = np.array([3.25, 1.5]), np.array([4, 2])
+    table[0, row, :2] = centre * 16 if decoded else (0.25, 0.5)
+    table[0, row, 2:4] = extent * 16 if decoded else np.log(extent)
+    table[0, row, 4:6] = (0.9, 0.8)
+    return table
+
+
+@CLASSES
+@pytest.mark.parametrize("decoded", [False, True])
+def test_yolox(tmp_path: Path, classes: int, decoded: bool) -> None:
+    """Input px 52 ± 32, 24 ± 16; the picture of 200 px lies in the corner, 0.8 as large. The box leaves it above."""
+    path = write_constant(tmp_path / "a.onnx", [yolox_table(classes, decoded=decoded)], (160, 160))
+    name = "YOLOX, decoded in the graph" if decoded else "YOLOX"
+    assert_one(people(path, name), (20 / 0.8, 8 / 0.8, 84 / 0.8, 40 / 0.8), 0.72)
+
+
+def nanodet_table(size: int, strides: Sequence[int], row: int, classes: int, bins: int) -> NDArray[np.float64]:
+    """One person, 0.6 sure, its sides 0.5, 1, 2 and 3 strides from the cell's point."""
+    table = np.zeros((1, len(grid(size, strides)), classes + 4 * bins))
+    logits = np.full((4, bins), -50.0)
+    logits[0, :2] = 0  # half 0, half 1
+    for side, distance in ((1, 1), (2, 2), (3, 3)):
+        logits[side, distance] = 0
+    table[0, row, 0] = 0.6
+    table[0, row, classes:] = logits.ravel()
+    return table
+
+
+@CLASSES
+@pytest.mark.parametrize("bins", [8, 11, 17])
+def test_nanodet_plus(tmp_path: Path, classes: int, bins: int) -> None:
+    """416 px, where 64 leaves a rest: 7 cells a side. Stride 32, column 4, row 2: its point is 128, 64; a squash."""
+    row = 52 * 52 + 26 * 26 + 2 * 13 + 4
+    table = nanodet_table(416, (8, 16, 32, 64), row, classes, bins)
+    assert table.shape[1] == 3598  # as the published nanodet-plus-m_416.onnx
+    path = write_constant(tmp_path / "a.onnx", [table], (416, 416))
+    x, y = 200 / 416, 100 / 416
+    assert_one(people(path, "NanoDet-Plus"), (112 * x, 32 * y, 192 * x, 160 * y), 0.6)
+
+
+@CLASSES
+def test_nanodet(tmp_path: Path, classes: int) -> None:
+    """320 px, in the middle: 200 x 100 becomes 320 x 160 under 80 px of black. Stride 32, column 4, row 5."""
+    table = nanodet_table(320, (8, 16, 32), 1600 + 400 + 5 * 10 + 4, classes, 8)
+    path = write_constant(tmp_path / "a.onnx", [table], (320, 320))
+    x, y = 4.5 * 32, 5.5 * 32
+    expected = ((x - 16) / 1.6, (y - 32 - 80) / 1.6, (x + 64) / 1.6, (y + 96 - 80) / 1.6)
+    assert_one(people(path, "NanoDet"), (*expected[:3], 100), 0.6)
+
+
+@CLASSES
+def test_fastestdet(tmp_path: Path, classes: int) -> None:
+    """160 px, squashed. Column 3, row 2: centre 3.5, 1.5 of 10 cells, half as wide and a fifth as high as the whole."""
+    maps = np.zeros((1, 5 + classes, 10, 10))
+    maps[0, :6, 2, 3] = (0.9, np.arctanh(0.5), np.arctanh(-0.5), logit(0.5), logit(0.2), 0.8)
+    path = write_constant(tmp_path / "a.onnx", [maps], (160, 160))
+    assert_one(people(path, "FastestDet"), (20, 5, 120, 25), 0.9**0.6 * 0.8**0.4)
+
+
+@CLASSES
+def test_yolov3_maps_in_any_order(tmp_path: Path, classes: int) -> None:
+    """160 px, squashed. Stride 16, column 3, row 2, third anchor (59 x 119): centre 3.25, 2.5 cells, half as wide."""
+    maps = {stride: np.full((1, 3, 5 + classes, 160 // stride, 160 // stride), -9.0) for stride in (8, 16, 32)}
+    values = (logit(0.25), logit(0.5), np.log(0.5), 0, logit(0.95), logit(0.9))
+    maps[16][0, 2, :6, 2, 3] = values
+    outputs = [maps[stride].reshape(1, -1, 160 // stride, 160 // stride) for stride in (32, 16, 8)]
+    x, y = 200 / 160, 100 / 160
+    box = ((52 - 14.75) * x, 0, (52 + 14.75) * x, (40 + 59.5) * y)
+    for order in ((0, 1, 2), (2, 1, 0), (1, 0, 2)):
+        path = write_constant(tmp_path / "a.onnx", [outputs[i] for i in order], (160, 160))
+        assert_one(people(path, "YOLOv3, three raw maps"), box, 0.855)
+
+
+@CLASSES
+def test_yolov3_table(tmp_path: Path, classes: int) -> None:
+    """416 px, 10647 rows, letterboxed in the middle: 200 x 100 becomes 416 x 208 under 104 px of grey."""
+    table = np.zeros((1, 10647, 5 + classes))
+    table[0, :, :2] = 208
+    table[0, 4000, :6] = (208, 208, 104, 52, 0.95, 0.9)
+    path = write_constant(tmp_path / "a.onnx", [table], (416, 416))
+    assert_one(people(path, "YOLOv3, one table (YOLOv5 has the same)"), (75, 37.5, 125, 62.5), 0.855)
+
+
+def test_yolov3_of_the_zoo(tmp_path: Path) -> None:
+    """The graph knows the picture's height and width, in that order, and gives boxes in its px, y first."""
+    path = write_zoo(tmp_path / "a.onnx", (0.1, 0.2, 0.5, 0.6), 0.85)
+    name = "YOLOv3 of the ONNX model zoo"
+    assert_one(people(path, name), (40, 10, 120, 50), 0.85)
+    tall = Image.new("RGB", (50, 1000))
+    assert_one(people(path, name, tall), (10, 100, 30, 500), 0.85, atol=0.1)
+    found = load_detector(path).detect([tall, PICTURE, tall])
+    assert [one.box.y2 for (one,) in found] == pytest.approx([500, 50, 500], abs=0.1)
+
+
+def test_yolov3_keeps_the_papers_settings(tmp_path: Path) -> None:
+    for confidence, found in ((0.79, 0), (0.81, 1)):
+        path = write_zoo(tmp_path / "a.onnx", (0.1, 0.2, 0.5, 0.6), confidence)
+        assert len(load_detector(path).detect([PICTURE])[0]) == found
+    assert load_detector(path).layout.nms_overlap == 0.4
+
+
+def test_overlapping_people(tmp_path: Path) -> None:
+    """Three boxes: the second overlaps the first by 0.6, the third touches neither."""
+    table = np.zeros((1, 10647, 85))
+    table[0, :, :2] = 208
+    for row, (cx, confidence) in enumerate(((100, 0.9), (125, 0.95), (300, 0.85))):
+        table[0, row, :6] = (cx, 208, 100, 50, confidence, 1)
+    path = write_constant(tmp_path / "a.onnx", [table], (416, 416))
+    assert [one.confidence for one in load_detector(path).detect([PICTURE])[0]] == pytest.approx([0.95, 0.85])
+    every = load_detector(path, DetectorConfig(nms_overlap=0.61)).detect([PICTURE])[0]
+    assert [one.confidence for one in every] == pytest.approx([0.95, 0.9, 0.85])
+    assert load_detector(path, DetectorConfig(nms_overlap=0.61, most=2)).detect([PICTURE])[0] == every[:2]
+
+
+@pytest.mark.parametrize("batch", ["n", 1, 3])
+@pytest.mark.parametrize("kind", ["FLOAT", "FLOAT16"])
+def test_batches_free_single_and_fixed(tmp_path: Path, batch: int | str, kind: str) -> None:
+    path = write_constant(tmp_path / "a.onnx", [yolox_table(80, decoded=False)], (160, 160), batch=batch, kind=kind)
+    detector = load_detector(path)
+    pictures = [Image.new("RGB", (100 * (1 + i), 100)) for i in range(40)]  # more than a batch at once
+    together = detector.detect(pictures)
+    assert together == [detector.detect([picture])[0] for picture in pictures]
+    assert len(together) == 40
+    assert detector.detect([]) == []
+
+
+def test_free_size_is_the_papers(tmp_path: Path) -> None:
+    table = np.zeros((1, 10647, 85))
+    table[0, :, :2] = 208
+    detector = load_detector(write_constant(tmp_path / "a.onnx", [table], ("h", "w"), batch="n"))
+    assert detector.layout.name.startswith("YOLOv3, one table")
+
+
+def changed(table: NDArray[np.float64], columns: slice, value: float) -> NDArray[np.float64]:
+    table = table.copy()
+    table[..., columns] = value
+    return table
+
+
+YOLOX = yolox_table(80, decoded=False)
+DECODED = yolox_table(80, decoded=True)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "why"),
+    [
+        ([YOLOX[..., :25]], "20 classes"),
+        ([YOLOX[:, :-1]], "a cell is missing"),
+        ([YOLOX, YOLOX], "two outputs"),
+        ([changed(YOLOX, slice(5, 6), 3.0)], "classes are no probabilities"),
+        ([changed(YOLOX, slice(4, 5), np.nan)], "not a number"),
+        ([changed(DECODED, slice(4, 5), 1.0)], "YOLOv6"),
+        ([changed(DECODED, slice(2, 4), -1.0)], "negative sizes"),
+        ([changed(np.zeros((1, 3 * 525, 85)), slice(0, 2), 0.5)], "YOLOv3 in parts of the input"),
+        ([np.zeros((1, 1000))], "a classifier"),
+        ([np.zeros((1, 85, 10, 9))], "not FastestDet's map"),
+        ([np.zeros((1, 255, 20, 20)), np.zeros((1, 255, 10, 10)), np.zeros((1, 255, 6, 6))], "not YOLOv3's maps"),
+        ([np.zeros((1, 75, 20, 20)), np.zeros((1, 75, 10, 10)), np.zeros((1, 75, 5, 5))], "VOC's classes"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_other_graphs_are_refused(tmp_path: Path, outputs: list[NDArray[np.float64]], why: str) -> None:
+    del why
+    path = write_constant(tmp_path / "odd.onnx", outputs, (160, 160))
+    with pytest.raises(DetectorError, match=r"odd\.onnx: not a layout that is known: inputs images \[1, 3, 160, 160\]"):
+        load_detector(path)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (100_000, 160), (160, 1)])
+def test_odd_sizes_are_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = write_constant(tmp_path / "odd.onnx", [YOLOX], size)
+    with pytest.raises(DetectorError, match=r"odd\.onnx: takes pictures of"):
+        load_detector(path)

@@ -1,0 +1,43 @@
+"""Files from the Hugging Face hub, by name, with their hash checked."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from uniemox.errors import HubError, MissingPackageError
+
+PREFIX = "hub:"
+_NAME = re.compile(r"hub:([\w.-]+/[\w.-]+)/([^@#]+)(?:@([\w./-]+))?(?:#sha256=([0-9a-f]{64}))?")
+
+
+def fetch(name: str) -> Path:
+    """The file of a name `hub:owner/repository/path/in/it`, downloaded once and kept in the hub's own cache.
+
+    `@revision` after it asks for a tag, branch or commit, and `#sha256=...` for one content alone. Without the latter
+    the hash is compared under which the hub keeps large files; a file for which there is none is refused.
+    Raises HubError if the file can't be had or its hash is another, MissingPackageError without huggingface_hub.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise HubError(
+            f"{name!r}: expected hub:owner/repository/file, then @revision and #sha256=<64 digits> if wanted"
+        )
+    try:
+        import huggingface_hub as hub  # noqa: PLC0415 - an extra
+        from huggingface_hub import errors  # noqa: PLC0415
+    except ImportError:
+        raise MissingPackageError(f"{name} needs huggingface_hub; run: pip install 'uniemox[hub]'") from None
+    repository, file, revision, wanted = match.groups()
+    try:
+        path = Path(hub.hf_hub_download(repository, file, revision=revision))
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError, OSError) as error:
+        raise HubError(f"{name} can't be downloaded: {str(error).strip().splitlines()[0]}") from error
+    if wanted is None:
+        wanted = path.resolve().name  # the cache names large files by the hub's sha256
+        if not re.fullmatch("[0-9a-f]{64}", wanted):
+            raise HubError(f"{name}: the hub gives no sha256 of this file; add #sha256=<its hash> to the name")
+    with path.open("rb") as content:
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if found != wanted:
+        raise HubError(f"{name}: its sha256 is {found}, not {wanted}; remove {path} and try again, or don't trust it")
+    return path

@@ -1,0 +1,176 @@
+"""Safe decoding of pictures, without torch.
+
+Whatever comes in, a small upright RGB picture comes out, or an ImageError that says what is wrong with the file.
+"""
+
+import io
+import struct
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from uniemox.errors import ImageError
+
+MOST_BYTES = 100 * 2**20
+MOST_PIXELS = 100_000_000
+LONGEST_SIDE_PX = 50_000
+MOST_ASPECT = 100  # a strip of 1 : 100 is no scene
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "AVIF",
+    "PPM",
+)  # an MPO is opened as the JPEG that it begins with
+ENDINGS = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
+    **{".png": "PNG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"},
+    **{".avif": "AVIF", ".mpo": "MPO", ".ppm": "PPM", ".pgm": "PPM"},
+}
+"""File endings of pictures, lower-case, to their format."""
+
+_ORIENTATION = 0x0112  # the tag of EXIF
+
+
+def is_picture_name(path: Path) -> bool:
+    """Whether a file's ending is one of a picture."""
+    return path.suffix.lower() in ENDINGS
+
+
+def open_picture(data: bytes, name: str) -> Image.Image:
+    """The picture in a file's bytes, its header read and checked, nothing decoded yet.
+
+    name: what error messages call it. Raises ImageError if it is no picture, of an unknown format, or absurdly large.
+    """
+    if len(data) > MOST_BYTES:
+        raise ImageError(f"{name}: {len(data) / 2**20:.0f} MiB, more than the {MOST_BYTES >> 20} MiB that are read")
+    if not data:
+        raise ImageError(f"{name}: the file is empty")
+    Image.init()
+    known = [fmt for fmt in FORMATS if fmt in Image.OPEN]  # Pillow raises KeyError for one that it was built without
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's bomb warning: our own limit is below
+            image = Image.open(io.BytesIO(data), formats=known)
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: not a picture of a known format ({', '.join(known)})") from None
+    except _DECODING_ERRORS as error:
+        raise ImageError(f"{name}: the header can't be read ({error})") from error
+    width, height = image.size
+    if min(width, height) < 1:
+        raise ImageError(f"{name}: {width} x {height} px is no picture")
+    if width * height > MOST_PIXELS or max(width, height) > LONGEST_SIDE_PX:
+        raise ImageError(
+            f"{name}: {width} x {height} px is more than the {MOST_PIXELS // 10**6} megapixels that are decoded; "
+            "scale it down, or remove it"
+        )
+    if max(width, height) > MOST_ASPECT * min(width, height):
+        raise ImageError(f"{name}: {width} x {height} px is a strip, not a scene; crop or remove it")
+    return image
+
+
+def decode(
+    data: bytes, name: str = "picture", *, shrink: Callable[[int, int], float] | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """The upright RGB picture in a file's bytes, and its full (width, height) when upright, in px.
+
+    shrink: called once with the full upright width and height, says how many times smaller the caller can bear it; a
+    JPEG is then decoded at 1/2, 1/4 or 1/8. None decodes in full.
+    Transparent pixels become white; animations give their first frame; 16-bit and float greys are scaled to their own
+    range. Raises ImageError for what can't be decoded whole.
+    """
+    image = open_picture(data, name)
+    orientation = _orientation(image)
+    turned = orientation >= 5
+    full = image.size[::-1] if turned else image.size
+    factor = 1.0 if shrink is None else shrink(*full)
+    if factor >= 2 and image.format == "JPEG":
+        image.draft(None, (max(1, int(image.width / factor)), max(1, int(image.height / factor))))
+    try:
+        image.load()
+        rgb = _to_rgb(image)
+    except _DECODING_ERRORS as error:
+        raise ImageError(f"{name}: cut off or corrupt ({error})") from error
+    if orientation in _TURNS:
+        rgb = rgb.transpose(_TURNS[orientation])
+    return rgb, full
+
+
+def read_picture(path: Path) -> Image.Image:
+    """The upright RGB picture in a file. Raises ImageError, with the path, if that can't be done."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: can't be read ({error.strerror or error})") from error
+    return decode(data, str(path))[0]
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height in px once its EXIF orientation is applied."""
+    return image.size[::-1] if _orientation(image) >= 5 else image.size
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8 from EXIF; 1 where it is missing or broken."""
+    if "exif" not in image.info and image.format not in ("TIFF", "PNG", "MPO"):
+        return 1
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except (*_DECODING_ERRORS, KeyError):
+        return 1
+    return int(value) if value in _TURNS else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode in ("I", "F", "I;16", "I;16B", "I;16L", "I;16N"):
+        return _grey_from_wide(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")  # Pillow has turned Adobe's inverted CMYK round already
+
+
+def _grey_from_wide(image: Image.Image) -> Image.Image:
+    """Greys of 16 or 32 bits or floats as RGB: 16 bits by their highest byte, others by their own range."""
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("values that are not finite")
+    if image.mode.startswith("I;16") or (image.mode == "I" and values.min() >= 0 and values.max() < 2**16):
+        values = values / 257
+    elif values.max() > values.min():
+        values = (values - values.min()) / (values.max() - values.min()) * 255
+    grey = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    return grey.convert("RGB")
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow's decoders raise for broken files.
+_DECODING_ERRORS = (
+    *(OSError, ValueError, SyntaxError, EOFError, struct.error, OverflowError, IndexError, TypeError),
+    *(
+        ZeroDivisionError,
+        MemoryError,
+        Image.DecompressionBombError,
+        AttributeError,
+        NotImplementedError,
+        AssertionError,
+        RuntimeError,
+    ),
+)

@@ -1,0 +1,195 @@
+"""The label sets of the field, what kind of emotion each one names, and the maps between them.
+
+Two kinds are never mixed: what a picture evokes in its viewer, and what a person in it feels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from uniemox.errors import LabelError
+
+Kind = Literal["evoked", "felt"]
+KINDS: tuple[Kind, ...] = ("evoked", "felt")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """Emotion classes in a fixed order, lower-case."""
+
+    name: str
+    labels: tuple[str, ...]
+    kind: Kind
+    aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Other spellings that data sets use, lower-case, to labels."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def index(self, word: str) -> int:
+        """The place of a label, whatever its case, quotes and alias.
+
+        Raises LabelError, with all labels, if it is not one of the set.
+
+        >>> MIKELS.index("'Content'")
+        3
+        """
+        label = clean(word)
+        label = self.aliases.get(label, label)
+        if label not in self.labels:
+            raise LabelError(f"{word!r} is none of the {len(self)} labels of {self.name}: {', '.join(self.labels)}")
+        return self.labels.index(label)
+
+
+_MIKELS_ALIASES = {
+    "amused": "amusement",
+    "angry": "anger",
+    "content": "contentment",
+    "excited": "excitement",
+    "sad": "sadness",
+}
+_EKMAN_ALIASES = {"angry": "anger", "happiness": "joy", "happy": "joy", "sad": "sadness"}
+_CAER_ALIASES = {"anger": "angry", "happiness": "happy", "joy": "happy", "sadness": "sad"}
+
+MIKELS = LabelSet(
+    "mikels",
+    ("amusement", "anger", "awe", "contentment", "disgust", "excitement", "fear", "sadness"),
+    "evoked",
+    _MIKELS_ALIASES,
+)
+"""Mikels' eight (Behavior Research Methods 37, 2005): IAPSa, Abstract, ArtPhoto, FI, EmoSet, Emo8."""
+
+EKMAN = LabelSet("ekman", ("anger", "disgust", "fear", "joy", "sadness", "surprise"), "evoked", _EKMAN_ALIASES)
+"""Ekman's six as Emotion6 names them (CVPR 2015)."""
+
+UBE = LabelSet("ube", ("anger", "fear", "joy", "love", "sadness", "surprise"), "evoked", _EKMAN_ALIASES)
+"""UnBiasedEmo (Panda et al., ECCV 2018)."""
+
+CAER = LabelSet("caer", ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"), "felt", _CAER_ALIASES)
+"""CAER-S (Lee et al., ICCV 2019): what the person in the picture feels."""
+
+HECO = LabelSet("heco", ("surprise", "excitement", "happiness", "peace", "disgust", "anger", "fear", "sadness"), "felt")
+"""HECO (Yang et al., ECCV 2022): what the person in the picture feels; its own order."""
+
+POLARITY = LabelSet(
+    "polarity",
+    ("negative", "positive"),
+    "evoked",
+    {"neg": "negative", "pos": "positive", "0": "negative", "1": "positive"},
+)
+"""Sentiment, as Twitter I and II are labelled."""
+
+LABEL_SETS = (MIKELS, EKMAN, UBE, CAER, HECO, POLARITY)
+
+_NEGATIVE = ("anger", "angry", "disgust", "fear", "sad", "sadness", "negative")
+_POSITIVE = (
+    *("amusement", "awe", "contentment", "excitement", "joy", "love", "happy", "happiness", "peace"),
+    "positive",
+)
+_BRIDGES: Mapping[tuple[str, str], Mapping[str, str]] = {
+    ("mikels", "ekman"): {"amusement": "joy", "contentment": "joy", "excitement": "joy"},
+    ("mikels", "ube"): {"amusement": "joy", "contentment": "joy", "excitement": "joy"},
+    ("ekman", "mikels"): {},
+    ("ube", "mikels"): {},
+    ("ekman", "ube"): {},
+    ("ube", "ekman"): {},
+    ("heco", "caer"): {"anger": "angry", "sadness": "sad", "happiness": "happy", "excitement": "happy"},
+    ("caer", "heco"): {"angry": "anger", "sad": "sadness", "happy": "happiness"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMap:
+    """Which label of one set becomes which of another, and what that loses."""
+
+    source: LabelSet
+    target: LabelSet
+    pairs: Mapping[str, str | None]  # every label of source; None: there is no counterpart
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Labels of source without a counterpart: pictures that carry them leave the data."""
+        return tuple(label for label, other in self.pairs.items() if other is None)
+
+    @property
+    def merged(self) -> Mapping[str, tuple[str, ...]]:
+        """Labels of target that several of source become one in."""
+        groups = {label: tuple(k for k, v in self.pairs.items() if v == label) for label in self.target.labels}
+        return {label: group for label, group in groups.items() if len(group) > 1}
+
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """Labels of target that nothing becomes."""
+        return tuple(label for label in self.target.labels if label not in self.pairs.values())
+
+    def __call__(self, index: int) -> int | None:
+        """The class of target for a class of source; None where it has none."""
+        label = self.pairs[self.source.labels[index]]
+        return None if label is None else self.target.labels.index(label)
+
+    def __str__(self) -> str:
+        losses = [f"{' + '.join(group)} become {label}" for label, group in self.merged.items()]
+        losses += [f"dropped: {', '.join(self.dropped)}"] if self.dropped else []
+        losses += [f"never reached: {', '.join(self.unreached)}"] if self.unreached else []
+        return f"{self.source.name} -> {self.target.name}: {'; '.join(losses) or 'nothing is lost'}"
+
+
+def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
+    """The map from one set to another.
+
+    Polarity takes the kind of the set that is mapped to it. Nothing is guessed: joy has no counterpart among Mikels'
+    eight, because it may be amusement, contentment or excitement; surprise has no sign.
+    Raises LabelError where no map is known, or where one set is evoked and the other felt.
+
+    >>> print(label_map(MIKELS, EKMAN))
+    mikels -> ekman: amusement + contentment + excitement become joy; dropped: awe; never reached: surprise
+    """
+    if target.name == POLARITY.name:
+        target = LabelSet(target.name, target.labels, source.kind, target.aliases)
+    if source.kind != target.kind:
+        raise LabelError(
+            f"{source.name} says what is {source.kind}, {target.name} what is {target.kind}: one does not follow from "
+            "the other, so there is no map"
+        )
+    if set(source.labels) == set(target.labels):
+        return LabelMap(source, target, {label: label for label in source.labels})
+    if target.name == POLARITY.name:
+        signs = {"negative": _NEGATIVE, "positive": _POSITIVE}
+        found = {label: next((s for s, group in signs.items() if label in group), None) for label in source.labels}
+        return LabelMap(source, target, found)
+    bridge = _BRIDGES.get((source.name, target.name))
+    if bridge is None:
+        raise LabelError(f"no map from {source.name} to {target.name} is known")
+    pairs = {label: bridge.get(label, label if label in target.labels else None) for label in source.labels}
+    return LabelMap(source, target, pairs)
+
+
+def find_label_set(name: str) -> LabelSet:
+    """The label set of that name. Raises LabelError, with all names, if there is none."""
+    for label_set in LABEL_SETS:
+        if label_set.name == name.lower():
+            return label_set
+    raise LabelError(f"there is no label set {name!r}; there are {', '.join(s.name for s in LABEL_SETS)}")
+
+
+def recognise(words: Sequence[str], kind: Kind | None = None) -> LabelSet:
+    """The published set that these class names belong to, else a set of their own, sorted, named "custom".
+
+    words: class names of any case; they may be some of the set's only, but more than half.
+    kind: what the labels say, where that is known; None takes the published set's, and "evoked" for others.
+    """
+    names = sorted({clean(word) for word in words})
+    for label_set in LABEL_SETS:
+        known = {label_set.aliases.get(name, name) for name in names}
+        if len(known) * 2 > len(label_set) and known <= set(label_set.labels) and len(known) == len(names):
+            return (
+                label_set
+                if kind in (None, label_set.kind)
+                else LabelSet(label_set.name, label_set.labels, kind or label_set.kind, label_set.aliases)
+            )
+    return LabelSet("custom", tuple(names), kind or "evoked")
+
+
+def clean(word: str) -> str:
+    """A class name without case, quotes and outer blanks."""
+    return word.strip().strip("'\"").strip().lower()

@@ -1,0 +1,127 @@
+"""YOLOv3 from Darknet's own files, a .cfg and a .weights, run by OpenCV: the person detector of the paper."""
+
+import importlib
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from uniemox.errors import ConfigError, DetectorError, MissingPackageError
+from uniemox.persons.box import Detection
+from uniemox.persons.decoding import Array, corners
+from uniemox.persons.detector import DetectorConfig, fingerprint_of
+from uniemox.persons.fitting import Preparation, Size, fit_pictures
+from uniemox.persons.layouts import CLASS_COUNTS, YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP
+from uniemox.persons.selection import select
+
+SIZE: Size = (416, 416)  # as UniEmoX has it, whatever the .cfg says
+PREPARATION = Preparation(fit="squash", order="RGB", std=(255.0, 255.0, 255.0))
+LEAST_CONFIDENCE = 0.2  # OpenCV writes 0 below it
+REVISION = 1  # raise it when code changes boxes
+
+
+class DarknetDetector:
+    """People by a Darknet network with [yolo] layers; see `load_detector`. Not for several threads at once."""
+
+    def __init__(self, cfg: Path, weights: Path, config: DetectorConfig) -> None:
+        self._cv2 = _opencv(cfg)
+        self.name = cfg.name
+        self._net = _read(self._cv2, cfg, weights)
+        self._outputs = self._net.getUnconnectedOutLayersNames()
+        self._cfg = cfg
+        self._check(self._forward(np.full((1, 3, *SIZE), 0.5, dtype=np.float32)))
+        self._confidence = YOLOV3_CONFIDENCE if config.confidence is None else config.confidence
+        if self._confidence < LEAST_CONFIDENCE:
+            raise ConfigError(
+                f"confidence is {self._confidence}, but OpenCV gives no Darknet box less than {LEAST_CONFIDENCE} sure"
+            )
+        self._nms_overlap = YOLOV3_NMS_OVERLAP if config.nms_overlap is None else config.nms_overlap
+        self._most = config.most
+        settings = f"darknet {REVISION} {SIZE} {self._confidence} {self._nms_overlap} {self._most}"
+        self.fingerprint = fingerprint_of([cfg, weights], settings)
+
+    def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
+        """People in upright RGB pictures of any size; boxes in px of each, clipped to it, most confident first."""
+        return [self._detect(image) for image in images]
+
+    def _detect(self, image: Image.Image) -> tuple[Detection, ...]:
+        pixels, _ = fit_pictures([image], SIZE, PREPARATION)
+        boxes, confidences = decode_rows(np.concatenate(self._forward(pixels)))
+        whole = np.array([image.width, image.height] * 2)
+        return select(
+            boxes * whole,
+            confidences,
+            image.size,
+            confidence=self._confidence,
+            nms_overlap=self._nms_overlap,
+            most=self._most,
+        )
+
+    def _forward(self, pixels: Array) -> list[Array]:
+        """What the [yolo] layers give for one picture (1, 3, H, W)."""
+        try:
+            self._net.setInput(pixels)
+            return list(self._net.forward(self._outputs))
+        except self._cv2.error as error:
+            raise DetectorError(f"{self._cfg}: does not run on a picture of 416 x 416 px ({error})") from error
+
+    def _check(self, outputs: Sequence[Array]) -> None:
+        columns = {output.shape[-1] for output in outputs}
+        if any(output.ndim != 2 for output in outputs) or columns - {5 + classes for classes in CLASS_COUNTS}:
+            raise DetectorError(
+                f"{self._cfg}: its outputs are {[output.shape for output in outputs]}; expected [yolo] layers "
+                "with COCO's 80 classes or persons alone: (boxes, 85) or (boxes, 6) each"
+            )
+
+
+def decode_rows(rows: Array) -> tuple[Array, Array]:
+    """Rows of OpenCV's [yolo] layers (M, 5 + classes) as boxes (M, 4), in parts of the picture, and confidences (M,).
+
+    A row holds cx, cy, w, h, objectness, and classes that OpenCV has multiplied by objectness already
+    (opencv/opencv, modules/dnn/src/layers/region_layer.cpp).
+    """
+    return corners(rows[:, :2], rows[:, 2:4]), rows[:, 5]
+
+
+def _opencv(cfg: Path) -> ModuleType:
+    try:
+        cv2 = importlib.import_module("cv2")  # an extra
+    except ImportError as error:
+        raise MissingPackageError(f"{cfg}: Darknet's own files need OpenCV: pip install 'uniemox[darknet]'") from error
+    if not hasattr(cv2.dnn, "readNetFromDarknet"):
+        raise DetectorError(
+            f"{cfg}: OpenCV {cv2.__version__} can't read Darknet's files any more; pip install 'uniemox[darknet]' "
+            "brings version 4, or use YOLOv3 as .onnx"
+        )
+    return cv2
+
+
+def _read(cv2: Any, cfg: Path, weights: Path) -> Any:
+    """The network. OpenCV itself reads a .weights that is too short or too long without a word, so they are counted."""
+    try:
+        net = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+        layers = [net.getLayer(name) for name in net.getLayerNames()]
+    except cv2.error as error:
+        raise DetectorError(f"{cfg} with {weights}: OpenCV can't read them ({error})") from error
+    numbers = sum(blob.size for layer in layers if layer.type != "Region" for blob in layer.blobs)
+    expected = _header_bytes(weights) + 4 * numbers  # Region's numbers are the anchors of the .cfg
+    if weights.stat().st_size != expected:
+        raise DetectorError(
+            f"{weights}: {weights.stat().st_size} bytes, but {cfg} needs {expected}; "
+            "the file is cut off or belongs to another .cfg"
+        )
+    return net
+
+
+def _header_bytes(weights: Path) -> int:
+    """Three ints of the version, and the number of pictures seen, 64 bits since version 0.2 (Darknet's parser.c)."""
+    with weights.open("rb") as file:
+        header = file.read(8)
+    if len(header) < 8:
+        raise DetectorError(f"{weights}: {len(header)} bytes are no Darknet weights; download it again")
+    major, minor = struct.unpack("<2i", header)
+    return 20 if major * 10 + minor >= 2 and major < 1000 and minor < 1000 else 16

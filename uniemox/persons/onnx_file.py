@@ -1,0 +1,146 @@
+"""Person detectors in ONNX files, run by onnxruntime on the CPU."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+from PIL import Image
+
+from uniemox.errors import DetectorError
+from uniemox.persons.box import Detection
+from uniemox.persons.decoding import Array
+from uniemox.persons.detector import DetectorConfig, fingerprint_of
+from uniemox.persons.fitting import UNMOVED, Size, fit_pictures
+from uniemox.persons.layouts import LAYOUTS, recognise
+from uniemox.persons.selection import select
+
+FREE_SIZE_PX = 416  # of inputs that take any size: YOLOv3's, as published
+LARGEST_SIZE_PX = 4096
+MOST_AT_ONCE = 32  # pictures of a batch, so that a long list needs no more memory than a short one
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int32)": np.int32}
+# Its own classes have no base in common but Exception.
+_RUNTIME_ERRORS = (
+    *(runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph, runtime.InvalidProtobuf, runtime.NoModel),
+    *(runtime.NoSuchFile, runtime.NotImplemented, runtime.RuntimeException, RuntimeError, ValueError),
+    *(TypeError, OSError),  # outputs that are no tensors; files that can't be opened
+)
+
+
+class OnnxDetector:
+    """People by an ONNX file of a known layout; see `load_detector`."""
+
+    def __init__(self, path: Path, config: DetectorConfig) -> None:
+        self.name = path.name
+        self._session = _start(path)
+        self._size = _input_size(path, self._session)
+        self._batch = self._probe_batch(path)  # None: any
+        outputs = self._run_grey(path, self._batch or 1)
+        layout = recognise(self._size, outputs, takes_size=len(self._session.get_inputs()) == 2)
+        if layout is None:
+            raise DetectorError(f"{path}: {_describe(self._session, outputs)}. {_known()}")
+        self.layout = layout
+        if layout.takes_size:
+            self._batch = 1  # the zoo's graph scales all boxes by the first picture's size
+        self._confidence = layout.confidence if config.confidence is None else config.confidence
+        self._nms_overlap = layout.nms_overlap if config.nms_overlap is None else config.nms_overlap
+        self._most = config.most
+        settings = f"{layout.name} {layout.revision} {self._size} {self._confidence} {self._nms_overlap} {self._most}"
+        self.fingerprint = fingerprint_of([path, *_weights_beside(path)], settings)
+
+    def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
+        """People in upright RGB pictures of any size; boxes in px of each, clipped to it, most confident first."""
+        step = self._batch or MOST_AT_ONCE
+        return [found for i in range(0, len(images), step) for found in self._detect_batch(images[i : i + step])]
+
+    def _detect_batch(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
+        pixels, placements = fit_pictures(images, self._size, self.layout.preparation)
+        missing = (self._batch or len(images)) - len(images)
+        pixels = np.concatenate([pixels, pixels[:1].repeat(missing, axis=0)])  # the graph's own batch, filled up
+        outputs = self._run(pixels, (images[0].height, images[0].width))
+        boxes, confidences = self.layout.decode(outputs, self._size)
+        found = []
+        for i, image in enumerate(images):
+            placement = UNMOVED if self.layout.takes_size else placements[i]
+            people = select(
+                placement.back(boxes[i]),
+                confidences[i],
+                image.size,
+                confidence=self._confidence,
+                nms_overlap=self._nms_overlap,
+                most=self._most,
+            )
+            found.append(people)
+        return found
+
+    def _run(self, pixels: Array, picture: Size) -> list[Array]:
+        """Outputs for a batch (N, 3, H, W), as float32.  picture: height and width before it was fitted."""
+        values: list[Any] = [pixels, np.array([picture])]
+        inputs = self._session.get_inputs()
+        feed = {one.name: value.astype(_TYPES[one.type]) for one, value in zip(inputs, values, strict=False)}
+        return [np.asarray(output, dtype=np.float32) for output in self._session.run(None, feed)]
+
+    def _run_grey(self, path: Path, batch: int) -> list[Array]:
+        grey = np.full((batch, 3, *self._size), 0.5, dtype=np.float32)
+        try:
+            return self._run(grey, self._size)
+        except _RUNTIME_ERRORS as error:
+            raise DetectorError(f"{path}: does not run on a picture ({error}). {_known()}") from error
+
+    def _probe_batch(self, path: Path) -> int | None:
+        """Pictures a run: the graph's own number, or None for any; 1 if it only claims to take any."""
+        declared = self._session.get_inputs()[0].shape[0]
+        if isinstance(declared, int):
+            return declared
+        try:
+            return None if all(len(output) == 2 for output in self._run_grey(path, 2)) else 1
+        except DetectorError:
+            return 1
+
+
+def _start(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors reach the user as exceptions, not as lines of a log
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except _RUNTIME_ERRORS as error:
+        raise DetectorError(f"{path}: onnxruntime can't read it ({error}); export or download it again") from error
+
+
+def _input_size(path: Path, session: onnxruntime.InferenceSession) -> Size:
+    """Height and width of the pictures it takes; FREE_SIZE_PX where it takes any."""
+    inputs = session.get_inputs()
+    shapes = [one.shape for one in inputs]
+    pictures_first = len(shapes) in (1, 2) and len(shapes[0]) == 4 and (shapes[0][1] == 3 or _is_free(shapes[0][1]))
+    if not pictures_first or any(one.type not in _TYPES for one in inputs) or (shapes[1:] and len(shapes[1]) != 2):
+        raise DetectorError(f"{path}: {_describe(session, None)}. {_known()}")
+    height, width = (FREE_SIZE_PX if _is_free(side) else side for side in shapes[0][2:])
+    if not (32 <= height <= LARGEST_SIZE_PX and 32 <= width <= LARGEST_SIZE_PX):
+        raise DetectorError(f"{path}: takes pictures of {width} x {height} px; expected 32 to {LARGEST_SIZE_PX}")
+    return height, width
+
+
+def _is_free(side: int | str | None) -> bool:
+    return not isinstance(side, int)
+
+
+def _weights_beside(path: Path) -> list[Path]:
+    """Files that large graphs keep their weights in: model.onnx.data, model.onnx_data and the like."""
+    return sorted(other for other in path.parent.glob(f"{path.name}?*data*") if other.is_file())
+
+
+def _describe(session: onnxruntime.InferenceSession, outputs: Sequence[Array] | None) -> str:
+    inputs = ", ".join(f"{one.name} {one.shape} {one.type}" for one in session.get_inputs())
+    if outputs is None:
+        found = ", ".join(f"{one.name} {one.shape}" for one in session.get_outputs())
+    else:
+        pairs = zip(session.get_outputs(), outputs, strict=True)
+        found = ", ".join(f"{one.name} {list(values.shape)}" for one, values in pairs)
+    return f"not a layout that is known: inputs {inputs}; outputs {found}"
+
+
+def _known() -> str:
+    rows = "; ".join(f"{layout.name}: {layout.outputs}" for layout in LAYOUTS)
+    return f"Expected pictures [N, 3, H, W], COCO's 80 classes or persons alone, classes as probabilities: {rows}"
