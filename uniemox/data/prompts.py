@@ -68,7 +68,16 @@ def _word(annotation: Mapping[str, object], field: str) -> str:
         return ""
     if not isinstance(value, str):
         raise AnnotationError(f"{field} must be a word, got {value!r}")
-    return " ".join(value.lower().replace("_", " ").replace("/", " ").split())
+    return plain(value)
+
+
+def plain(word: str) -> str:
+    """A word of EmoSet as texts spell it: lower-case, with _ and / as blanks.
+
+    >>> plain("Kitchen_&_dining_room/table")
+    'kitchen & dining room table'
+    """
+    return " ".join(word.lower().replace("_", " ").replace("/", " ").split())
 
 
 def _words(annotation: Mapping[str, object], field: str) -> list[str]:

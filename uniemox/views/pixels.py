@@ -18,4 +18,4 @@ def normalise(images: Tensor, device: torch.device) -> Tensor:
         raise ShapeError(f"expected pictures as uint8, 0 to 255, got {str(images.dtype).removeprefix('torch.')}")
     mean = torch.tensor(IMAGENET_MEAN, device=device).view(3, 1, 1) * 255
     std = torch.tensor(IMAGENET_STD, device=device).view(3, 1, 1) * 255
-    return (images.to(device, non_blocking=True) - mean) / std
+    return images.to(device, non_blocking=True).float().sub_(mean).div_(std)

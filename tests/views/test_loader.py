@@ -1,0 +1,99 @@
+"""Batches: the same whatever the number of workers and processes, repeatable from anywhere, broken pictures named."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.pictures import class_folders, draw_picture, jpeg_of
+from uniemox.data.order import BatchOrder
+from uniemox.data.source import open_data
+from uniemox.errors import ConfigError, DataError
+from uniemox.views.loader import Broken, BrokenCount, ViewBatch, ViewDataset, build_loader
+from uniemox.views.transforms import TrainViews, ViewConfig
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> ViewDataset:
+    data = open_data(f"folder:{class_folders(tmp_path / 'data', each=6)}")
+    return ViewDataset(data.samples, TrainViews(ViewConfig(size=32), seed=0))
+
+
+def test_workers_change_nothing(dataset: ViewDataset) -> None:
+    def run(workers: int, **options: int) -> list[ViewBatch]:
+        order = BatchOrder(len(dataset), batch_size=4, seed=1, epoch=2, **options)
+        return list(build_loader(dataset, order, workers))
+
+    alone, several = run(0), run(2)
+    assert len(alone) == 3
+    for a, b in zip(alone, several, strict=True):
+        assert torch.equal(a.scene, b.scene)
+        assert torch.equal(a.person, b.person)
+        assert a.samples == b.samples
+    later = run(2, start=2)
+    assert torch.equal(later[0].scene, alone[2].scene)
+    parts = [run(0, rank=rank, processes=2) for rank in (0, 1)]
+    for whole, first, second in zip(alone, *parts, strict=True):
+        assert torch.equal(whole.scene, torch.cat([first.scene, second.scene]))
+
+
+@given(st.integers(1, 60), st.integers(1, 12), st.integers(0, 5), st.sampled_from([1, 2, 3]))
+def test_an_epoch_sees_every_sample_once(samples: int, batch: int, epoch: int, processes: int) -> None:
+    size = batch * processes
+    if samples < size:
+        with pytest.raises(ConfigError, match="do not fill a batch"):
+            BatchOrder(samples, batch_size=size, seed=0, epoch=epoch)
+        return
+    parts = [
+        list(BatchOrder(samples, batch_size=size, seed=0, epoch=epoch, rank=rank, processes=processes))
+        for rank in range(processes)
+    ]
+    seen = [index for part in parts for rows in part for _, index in rows]
+    assert len(seen) == len(set(seen)) == samples // size * size
+    assert all(e == epoch for part in parts for rows in part for e, _ in rows)
+    assert all(len(rows) == batch for part in parts for rows in part)
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    orders = [list(BatchOrder(50, batch_size=50, seed=s, epoch=e)) for s, e in ((0, 0), (0, 1), (1, 0), (0, 0))]
+    indices = [[index for _, index in order[0]] for order in orders]
+    assert indices[0] == indices[3]
+    assert indices[0] != indices[1]
+    assert indices[0] != indices[2]
+
+
+def test_batches_that_processes_cannot_share_are_refused() -> None:
+    with pytest.raises(ConfigError, match="3 processes can't share a batch of 8"):
+        BatchOrder(50, batch_size=8, seed=0, epoch=0, processes=3)
+
+
+def test_broken_pictures_are_left_out_and_named(dataset: ViewDataset) -> None:
+    broken = Path(str(dataset.samples[3].picture))
+    broken.write_bytes(jpeg_of(draw_picture(0))[:3000])
+    Path(str(dataset.samples[5].picture)).unlink()
+    batches = list(build_loader(dataset, BatchOrder(12, batch_size=6, seed=0, epoch=0), 0))
+    assert sum(len(batch.scene) for batch in batches) == 10
+    found = dict(entry for batch in batches for entry in batch.broken)
+    assert found.keys() == {dataset.samples[3].key, dataset.samples[5].key}
+    assert f"{broken}: cut off or corrupt" in found[dataset.samples[3].key]
+
+
+def test_a_batch_of_broken_pictures_is_empty(dataset: ViewDataset) -> None:
+    for sample in dataset.samples:
+        Path(str(sample.picture)).write_bytes(b"")
+    (batch,) = build_loader(dataset, BatchOrder(12, batch_size=12, seed=0, epoch=0), 0)
+    assert len(batch.scene) == 0
+    assert len(batch.broken) == 12
+
+
+def test_too_many_broken_pictures_stop() -> None:
+    count = BrokenCount(most=2)
+    count.add([Broken("a", "a: cut off"), Broken("b", "b: empty")])
+    count.add([Broken("a", "a: cut off")])  # the next epoch meets it again
+    assert count.found == {"a": "a: cut off", "b": "b: empty"}
+    with pytest.raises(DataError, match=r"3 pictures can't be read, more than the 2 .*c: gone.*--exclude"):
+        count.add([Broken("c", "c: gone")])
+    with pytest.raises(DataError, match="a: cut off"):
+        BrokenCount(most=0).add([Broken("a", "a: cut off")])

@@ -1,0 +1,208 @@
+"""Views: boxes follow, any draw can be repeated, evaluation is timm's, nobody is never silently all."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from timm.data import create_transform
+
+from tests.pictures import draw_picture, jpeg_of, sample_of
+from uniemox.data.sample import Sample
+from uniemox.errors import BoxError, ConfigError, ImageError
+from uniemox.images import read_picture
+from uniemox.persons.box import Box, Detection
+from uniemox.persons.crop import choose_person
+from uniemox.views.transforms import EvalViews, Geometry, TrainViews, ViewConfig, random_crop
+
+PERSON = Box(40, 60, 90, 200)
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Sample:
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(jpeg_of(draw_picture(1), quality=95))
+    return sample_of(path, persons=(Detection(PERSON, 0.9),))
+
+
+def same_to_two_levels(ours: np.ndarray, pillows: np.ndarray) -> bool:
+    """Pillow rounds between its two passes, so that a few pixels at sharp edges differ by more."""
+    difference = np.abs(ours.astype(int) - pillows.astype(int))
+    return bool((difference <= 2).mean() > 0.999 and difference.max() < 12)
+
+
+def test_a_draw_depends_on_seed_epoch_and_key_alone(sample: Sample) -> None:
+    make = TrainViews(ViewConfig(size=64), seed=3)
+    first, again = make(sample, 5), make(sample, 5)
+    assert torch.equal(first.scene, again.scene)
+    assert torch.equal(first.person, again.person)
+    for other in (make(sample, 6), TrainViews(ViewConfig(size=64), 4)(sample, 5), make(replace(sample, key="b"), 5)):
+        assert not torch.equal(first.scene, other.scene)
+
+
+def test_person_is_the_box_with_the_flip_of_the_scene(sample: Sample) -> None:
+    make = TrainViews(ViewConfig(size=64), seed=0)
+    image = read_picture(Path(str(sample.picture)))
+    plain = np.asarray(image.crop(PERSON).resize((64, 64), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    flips = set()
+    for epoch in range(12):
+        views = make(sample, epoch)
+        body = views.person.flip(-1) if views.geometry.flip else views.person
+        flips.add(views.geometry.flip)
+        assert same_to_two_levels(body.numpy(), plain)
+        assert views.person_source == "largest"
+    assert flips == {True, False}
+
+
+def test_scene_is_the_crop_that_geometry_says(sample: Sample) -> None:
+    image = read_picture(Path(str(sample.picture)))
+    for epoch in range(8):
+        views = TrainViews(ViewConfig(size=64), seed=0)(sample, epoch)
+        expected = image.crop(views.geometry.crop).resize((64, 64), Image.Resampling.BICUBIC)
+        if views.geometry.flip:
+            expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        assert same_to_two_levels(views.scene.numpy(), np.asarray(expected).transpose(2, 0, 1))
+
+
+@given(
+    st.tuples(*[st.floats(0, 300)] * 4),
+    st.tuples(*[st.floats(1, 300)] * 4),
+    st.booleans(),
+)
+def test_boxes_follow_crop_and_flip(place: tuple[float, ...], extent: tuple[float, ...], flip: bool) -> None:
+    crop = Box(place[0], place[1], place[0] + extent[0], place[1] + extent[1])
+    box = Box(place[2], place[3], place[2] + extent[2], place[3] + extent[3])
+    view = Geometry(crop, flip, 100).to_view(box)
+    assert view.x2 - view.x1 == pytest.approx(100 * extent[2] / extent[0])
+    assert view.y2 - view.y1 == pytest.approx(100 * extent[3] / extent[1])
+    whole = Geometry(crop, flip, 100).to_view(crop)
+    assert whole == pytest.approx((0, 0, 100, 100), abs=1e-9)
+    mirrored = Geometry(crop, not flip, 100).to_view(box)
+    assert (100 - view.x2, view.y1) == pytest.approx((mirrored.x1, mirrored.y1), abs=1e-6)
+
+
+def test_a_box_lies_where_its_pixels_are(tmp_path: Path) -> None:
+    image = Image.new("RGB", (400, 300), "black")
+    box = Box(180, 120, 240, 200)
+    image.paste("white", tuple(map(int, box)))
+    path = tmp_path / "box.png"
+    image.save(path)
+    for epoch in range(20):
+        views = TrainViews(ViewConfig(size=96), seed=1)(sample_of(path, target_box=box), epoch)
+        place = views.geometry.to_view(box)
+        rows, columns = np.nonzero(views.scene[0].numpy() > 127)
+        if len(rows):
+            assert columns.min() == pytest.approx(max(place.x1, 0), abs=1)
+            assert columns.max() + 1 == pytest.approx(min(place.x2, 96), abs=1)
+            assert rows.min() == pytest.approx(max(place.y1, 0), abs=1)
+        assert views.person.float().mean() > 250  # the target is all white
+        assert views.person_source == "target"
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_decoding_small_changes_little(tmp_path: Path, factor: int) -> None:
+    """A crop of a JPEG decoded at 1/factor is that of the full picture to a few levels of 255."""
+    size = (96 * factor + 40, 80 * factor)
+    path = tmp_path / "large.jpg"
+    path.write_bytes(jpeg_of(draw_picture(2, size), quality=95))
+    lossless = tmp_path / "large.png"
+    read_picture(path).save(lossless)
+    whole = (Detection(Box(0, 0, *size), 1.0),)
+    small = TrainViews(ViewConfig(size=32, min_area=0.9), 0)(replace(sample_of(path, persons=whole), key="x"), 0)
+    full = TrainViews(ViewConfig(size=32, min_area=0.9), 0)(replace(sample_of(lossless, persons=whole), key="x"), 0)
+    assert small.geometry == full.geometry
+    assert (small.scene.float() - full.scene.float()).abs().mean() < 4
+    assert (small.person.float() - full.person.float()).abs().mean() < 4
+
+
+def test_evaluation_is_timms(sample: Sample) -> None:
+    views = EvalViews(ViewConfig(size=96, crop_fraction=0.9))(sample)
+    image = read_picture(Path(str(sample.picture)))
+    transform = create_transform(
+        96, is_training=False, interpolation="bicubic", crop_pct=0.9, mean=(0,) * 3, std=(1,) * 3
+    )
+    assert torch.equal(views.scene, (transform(image) * 255).round().to(torch.uint8))
+    expected = np.asarray(image.resize((96, 96), Image.Resampling.BICUBIC, box=PERSON)).transpose(2, 0, 1)
+    assert np.array_equal(views.person.numpy(), expected)
+
+
+@pytest.mark.parametrize("make", [TrainViews(ViewConfig(size=32), 0), EvalViews(ViewConfig(size=32))])
+def test_no_person_is_said(sample: Sample, make: TrainViews | EvalViews) -> None:
+    assert make(replace(sample, persons=()), 0).person_source == "whole_image_nobody_found"
+    assert make(replace(sample, persons=None), 0).person_source == "whole_image_nobody_looked"
+    assert make(replace(sample, persons=None, target_box=PERSON), 0).person_source == "target"
+
+
+@pytest.mark.parametrize("make", [TrainViews, lambda config, _: EvalViews(config)])
+def test_everything_but_persons_is_black(sample: Sample, make: type) -> None:
+    boxes = (Detection(Box(0, 0, 80, 240), 0.9), Detection(Box(280, 0, 320, 60), 0.5))
+    views = make(ViewConfig(size=64, person="persons_only"), 0)(replace(sample, persons=boxes), 0)
+    body = views.person.flip(-1) if views.geometry.flip else views.person
+    assert views.person_source == "persons_only"
+    assert (body[:, :, 18:54] == 0).all()
+    assert (body[:, 18:, 58:] == 0).all()
+    assert body[:, :, :15].float().mean() > 20
+
+
+def test_who_is_taken() -> None:
+    size = (100, 100)
+    near, far, sure = Box(0, 0, 50, 50), Box(60, 60, 70, 70), Box(10, 10, 50, 50)
+    people = [Detection(near, 0.3), Detection(far, 0.99), Detection(sure, 0.9)]
+    assert choose_person(people, None, size).box == sure  # 1600 x 0.9 beats 2500 x 0.3
+    assert choose_person(people[:2], None, size).box == near
+    assert choose_person([Detection(near, 0.5), Detection(Box(50, 50, 100, 100), 0.5)], None, size).box == near
+    assert choose_person(people, None, size, "union").box == Box(0, 0, 70, 70)
+    assert choose_person(people, far, size).box == far
+    assert choose_person([Detection(Box(-10, -10, 500, 60), 1.0)], None, size).box == Box(0, 0, 100, 60)
+    with pytest.raises(BoxError, match="covers no px"):
+        choose_person(None, Box(200, 200, 300, 300), size)
+
+
+def test_crop_of_a_person_of_one_px(sample: Sample) -> None:
+    tiny = replace(sample, target_box=Box(10.2, 10.7, 11.3, 12.0))
+    views = TrainViews(ViewConfig(size=16), 0)(tiny, 0)
+    assert views.person.shape == (3, 16, 16)
+
+
+def test_what_is_wrong_with_a_picture_names_it(tmp_path: Path) -> None:
+    gone = sample_of(tmp_path / "gone.jpg")
+    with pytest.raises(ImageError, match=r"gone\.jpg: can't be read \(No such file"):
+        TrainViews(ViewConfig(), 0)(gone, 0)
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(jpeg_of(draw_picture(1))[:3000])
+    with pytest.raises(ImageError, match=r"cut\.jpg: cut off"):
+        TrainViews(ViewConfig(), 0)(sample_of(path), 0)
+    path.write_bytes(jpeg_of(draw_picture(1)))
+    for make in (TrainViews(ViewConfig(), 0), EvalViews(ViewConfig())):
+        with pytest.raises(BoxError, match=r"cut\.jpg: Box.*covers no px"):
+            make(sample_of(path, target_box=Box(5000, 0, 6000, 10)), 0)
+
+
+@given(st.integers(1, 2000), st.integers(1, 2000), st.floats(0.01, 1), st.randoms(use_true_random=False))
+def test_random_crops_lie_inside(width: int, height: int, min_area: float, draw: object) -> None:
+    crop = random_crop(width, height, min_area, draw)  # type: ignore[arg-type]
+    assert 0 <= crop.x1 < crop.x2 <= width
+    assert 0 <= crop.y1 < crop.y2 <= height
+
+
+def test_random_crops_cover_what_they_should() -> None:
+    draw = random.Random(0)
+    crops = [random_crop(400, 400, 0.2, draw) for _ in range(4000)]
+    areas = np.array([crop.area / 160_000 for crop in crops])
+    aspects = np.array([(crop.x2 - crop.x1) / (crop.y2 - crop.y1) for crop in crops])
+    assert areas.min() == pytest.approx(0.2, abs=0.02)
+    assert areas.max() > 0.9
+    assert aspects.min() > 0.74
+    assert aspects.max() < 1.35
+    assert np.log(aspects).mean() == pytest.approx(0, abs=0.03)
+
+
+@pytest.mark.parametrize("wrong", [{"size": 4}, {"min_area": 0}, {"min_area": 1.2}, {"crop_fraction": 0}])
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=f"view.{next(iter(wrong))}"):
+        ViewConfig(**wrong)

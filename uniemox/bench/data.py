@@ -1,0 +1,122 @@
+"""How fast samples are loaded: one decode, two views, in one process; from files and from shards."""
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uniemox.data.sample import DataSet, Sample
+from uniemox.data.shards import ShardConfig, read_shards, write_shards
+from uniemox.errors import DataError, ImageError
+from uniemox.images import open_picture, upright_size
+from uniemox.persons.box import Box, Detection
+from uniemox.training.hardware import keep_freed_memory
+from uniemox.views.loader import Broken, ViewDataset, collate
+from uniemox.views.pixels import normalise
+from uniemox.views.transforms import TrainViews, ViewConfig
+
+SHORT_SIDE_PX = 256  # of the shards
+BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class DataBench:
+    """What was measured."""
+
+    samples_per_s: float
+    """From the files: best of the passes."""
+    shards_samples_per_s: float
+    """From shards of pictures with a short side of 256 px."""
+    samples: int
+    """In a pass."""
+    passes: int
+    memory_growth_mb: float | None
+    """Of the process between the 2,000th sample and the last, where so many were asked for; else None."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields."""
+        return asdict(self)
+
+
+def bench_data(
+    data: DataSet, *, passes: int = 3, soak: int = 0, on_progress: Callable[[int], None] = lambda _: None
+) -> DataBench:
+    """Load a data set several times over, one sample after the other, with one thread.
+
+    Each sample is read, decoded once, cut into two views and, in batches, normalised. A picture whose people nobody
+    looked for has its middle, half as wide and seven eighths as high, as its person, which is what the plain form that
+    this is compared with does.
+    soak: so many samples more, over and over, while the memory of the process is watched; 0: none.
+    on_progress: called with the number of samples loaded.
+    """
+    keep_freed_memory()  # as in training
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        samples = [_with_person(sample) for sample in data.samples]
+        done = 0
+
+        def count(loaded: int) -> None:
+            nonlocal done
+            done += loaded
+            on_progress(done)
+
+        with tempfile.TemporaryDirectory() as folder:
+            config = ShardConfig(short_side_px=SHORT_SIDE_PX)
+            write_shards(replace(data, samples=samples), Path(folder), config)
+            shards = read_shards(folder).samples
+            speeds = [max(_pass(several, epoch, count) for epoch in range(passes)) for several in (samples, shards)]
+            growth = _soak(samples, soak, count) if soak else None
+        return DataBench(speeds[0], speeds[1], len(samples), passes, growth)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _with_person(sample: Sample) -> Sample:
+    if sample.persons is not None or sample.target_box is not None:
+        return sample
+    try:
+        width, height = upright_size(open_picture(sample.picture.read(), str(sample.picture)))
+    except (ImageError, OSError) as error:
+        raise DataError(f"speed is measured on pictures that can be read: {error}") from error
+    middle = Box(width // 4, height // 8, 3 * width // 4, height)
+    return replace(sample, persons=(Detection(middle, 1.0),))
+
+
+def _pass(samples: Sequence[Sample], epoch: int, count: Callable[[int], None]) -> float:
+    """Samples per second of one pass."""
+    dataset = ViewDataset(samples, TrainViews(ViewConfig(), seed=0))
+    start = time.perf_counter()
+    for i in range(0, len(samples), BATCH):
+        items = [dataset[epoch, j] for j in range(i, min(i + BATCH, len(samples)))]
+        batch = collate(items)
+        for views in (batch.scene, batch.person):
+            normalise(views, torch.device("cpu"))
+        broken = [item for item in items if isinstance(item, Broken)]
+        if broken:
+            raise DataError(f"speed is measured on pictures that can be read: {broken[0].reason}")
+        count(len(items))
+    return len(samples) / (time.perf_counter() - start)
+
+
+def _soak(samples: Sequence[Sample], soak: int, count: Callable[[int], None]) -> float:
+    """MB by which the process's largest memory grows after the first 2,000 samples."""
+    loaded, epoch, first = 0, 0, None
+    while loaded < soak:
+        part = samples[: soak - loaded]
+        _pass(part, epoch, count)
+        loaded, epoch = loaded + len(part), epoch + 1
+        if first is None and loaded >= min(2000, soak):
+            first = _largest_memory_mb()
+    return _largest_memory_mb() - (first or 0.0)
+
+
+def _largest_memory_mb() -> float:
+    in_bytes = 1 if sys.platform == "darwin" else 2**10  # Linux counts in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * in_bytes / 2**20

@@ -1,0 +1,239 @@
+"""Commands about data sets."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from uniemox.cli.console import Files, JsonFlag, need, out, progress_bar, say
+from uniemox.cli.data_files import describe, persons, shard
+from uniemox.cli.tables import audit_tables, data_tables
+from uniemox.errors import ConfigError
+
+data = App(
+    name="data",
+    help=(
+        "Look at data sets, check them, split them, find the people in them, describe them, pack them.\n\n"
+        "A data set is KIND:PATH, such as fi:photos/fi or csv:table.csv?labels=mikels; the kinds are in docs/data.md."
+    ),
+)
+
+for command in (persons, describe, shard):
+    data.command(command)
+
+
+@data.command
+def show(
+    source: str,
+    /,
+    *,
+    persons: Files = None,
+    texts: Files = None,
+    splits: Files = None,
+    exclude: Files = None,
+    limit: int | None = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a data set holds: classes, splits, and what is known of its pictures.
+
+    Examples:
+    uniemox data show fi:photos/fi
+    uniemox data show emotion6:photos/emotion6?label=vote --json
+
+    Parameters
+    ----------
+    source
+        KIND:PATH.
+    persons, texts
+        Files of `data persons` and `data describe`; those beside the data are found by themselves.
+    splits
+        A file of `data split`.
+    exclude
+        A file of `data check --json`, whose list "exclude" is left out.
+    limit
+        Show so many samples only.
+    as_json
+        A JSON object a sample: path, label or distribution, split, text, boxes, target_box, group.
+    """
+    from uniemox.data.source import open_data
+
+    found = open_data(source, persons=persons, texts=texts, splits=splits, exclude=exclude)
+    if as_json:
+        for note in found.notes:
+            say(note)
+        for sample in found.samples[:limit]:
+            print(json.dumps(_as_dict(found, sample), ensure_ascii=False))
+        return
+    for table in data_tables(found, 5 if limit is None else limit):
+        out.print(table)
+
+
+@data.command
+def check(
+    source: str,
+    /,
+    *,
+    against: str | None = None,
+    html: Files = None,
+    exclude: Files = None,
+    splits: Files = None,
+    workers: int | None = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Look for what is wrong: broken files, duplicates, contradicting labels, placeholders, leaks, drift.
+
+    Near duplicates are found through new encoding, scaling, mirroring, and cropping by a little.
+
+    Examples:
+    uniemox data check fi:photos/fi --html fi.html
+    uniemox data check fi:photos/fi --json > check.json; uniemox data show fi:photos/fi --exclude check.json
+
+    Parameters
+    ----------
+    source
+        KIND:PATH.
+    against
+        A second data set, with which this one must share no picture.
+    html
+        Write a page with the pictures to this file.
+    exclude
+        Leave out what an earlier check listed.
+    splits
+        A file of `data split`.
+    workers
+        Processes; one a core if not given.
+    as_json
+        Print everything as JSON; its list "exclude" is what --exclude takes.
+    """
+    need("sklearn", "scipy", extra="data")
+    from uniemox.data.audit import audit
+    from uniemox.data.audit_page import write_page
+    from uniemox.data.source import open_data
+
+    ours = open_data(source, exclude=exclude, splits=splits)
+    theirs = None if against is None else open_data(against)
+    with progress_bar() as progress:
+        task = progress.add_task("looking at pictures", total=len(ours) + (len(theirs) if theirs else 0))
+        found = audit(ours, theirs, workers=workers, on_progress=lambda done: progress.update(task, completed=done))
+    if html is not None:
+        write_page(found, html)
+        say(f"wrote {html}")
+    if as_json:
+        print(json.dumps(found.as_dict(), ensure_ascii=False))
+        return
+    for line in audit_tables(found):
+        out.print(line)
+
+
+@data.command
+def split(
+    source: str,
+    /,
+    file: Path,
+    *,
+    ratio: str = "80/10/10",
+    seed: int = 0,
+    paper: Annotated[bool, Parameter(negative="")] = False,
+    schemes: int = 1,
+    plot: Files = None,
+    fraction: float | None = None,
+    exclude: Files = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Divide a data set into train, val and test: every class in the same ratio, no group torn apart.
+
+    Examples:
+    uniemox data split emotion6:photos/emotion6 emotion6.json --ratio 70/10/20
+    uniemox data split emo8:photos/emo8 emo8.json --schemes 100 --plot emo8.png
+    uniemox data split caer-s:photos/caer caer.json --paper
+
+    Parameters
+    ----------
+    source
+        KIND:PATH.
+    file
+        The file to write; commands take it as --splits.
+    ratio
+        Shares of train, val and test.
+    seed
+        Of the draw: the same seed gives the same splits wherever the data lie.
+    paper
+        Divide as the paper did, instead of --ratio: its official splits, ratios, strata and schemes.
+    schemes
+        Draw so many schemes and keep the one whose splits agree best in their colours (the paper's figure 6).
+    plot
+        Write a picture of that choice to this file.
+    fraction
+        Keep this part of every class of train only (figure 7); a smaller fraction is part of a larger one.
+    exclude
+        Leave out what `data check --json` listed.
+    as_json
+        Print hash and sizes as JSON.
+    """
+    need("sklearn", "matplotlib", extra="data")
+    from uniemox.data import splits
+    from uniemox.data.source import open_data, parse_source
+
+    found = open_data(source, exclude=exclude)
+    choice = None
+    if paper:
+        how = f"as the paper, seed {seed}"
+        scheme = splits.paper_split(parse_source(source)[0], found, seed, lambda: _histograms(found))
+    elif schemes > 1:
+        how = f"{ratio}, the best of {schemes} schemes from seed {seed}"
+        seeds = range(seed, seed + schemes)
+        choice = splits.choose_scheme(found.samples, splits.parse_ratio(ratio), _histograms(found), seeds)
+        scheme = choice.scheme
+    else:
+        how = f"{ratio}, seed {seed}"
+        scheme = splits.split_samples(found.samples, splits.parse_ratio(ratio), seed)
+    if plot is not None:
+        if choice is None:
+            raise ConfigError("--plot shows how a scheme was chosen: give --schemes 100 as well")
+        from uniemox.data.split_plot import plot_choice
+
+        plot_choice(choice, found, plot)
+        say(f"wrote {plot}")
+    if fraction is not None:
+        how += f", {fraction:g} of train"
+        scheme = splits.keep_fraction(scheme, found.samples, fraction, seed)
+    digest = splits.write_splits(file, scheme, source=source, how=how)
+    sizes = {name: list(scheme.values()).count(name) for name in sorted(set(scheme.values()))}
+    if as_json:
+        print(json.dumps({"file": str(file), "sha256": digest, "how": how, "sizes": sizes}))
+        return
+    print(f"wrote {file}: {', '.join(f'{name} {size}' for name, size in sizes.items())} ({how}), sha256 {digest}")
+
+
+def _histograms(found: Any) -> Any:
+    """Colour histograms of all samples, (N, D); broken pictures have the mean of the others."""
+    import numpy as np
+
+    from uniemox.data.scan import scan
+
+    with progress_bar() as progress:
+        task = progress.add_task("looking at colours", total=len(found))
+        looks = scan(found.samples, on_progress=lambda done: progress.update(task, completed=done))
+    known = np.mean([look.histogram for look in looks if look.histogram is not None], axis=0)
+    return np.stack([known if look.histogram is None else look.histogram for look in looks])
+
+
+def _as_dict(found: Any, sample: Any) -> dict[str, Any]:
+    """A sample as JSON; what is not known is null."""
+    return {
+        "path": str(sample.picture),
+        "key": sample.key,
+        "label": found.label_of(sample),
+        "distribution": None if sample.distribution is None else dict(sample.distribution),
+        "valence": sample.valence,
+        "arousal": sample.arousal,
+        "kind": found.labels.kind,
+        "split": sample.split,
+        "text": sample.text,
+        "boxes": None if sample.persons is None else [list(person.box) for person in sample.persons],
+        "confidences": None if sample.persons is None else [person.confidence for person in sample.persons],
+        "target_box": None if sample.target_box is None else list(sample.target_box),
+        "domain": sample.domain,
+        "group": sample.group,
+    }

@@ -1,0 +1,195 @@
+"""Commands that find something out about a data set and write it to files: people, texts, shards."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say
+from uniemox.errors import ConfigError
+
+
+def persons(
+    source: str,
+    /,
+    *,
+    detector: str,
+    out: Files = None,
+    confidence: float | None = None,
+    overlap: float | None = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Find the people in every picture, once, and keep their boxes beside the data. A stopped run goes on.
+
+    Examples:
+    uniemox data persons fi:photos/fi --detector yolox_nano.onnx
+    uniemox data persons emoset:photos/emoset --detector yolov3.cfg --out boxes.jsonl
+
+    Parameters
+    ----------
+    source
+        KIND:PATH.
+    detector
+        An ONNX file of YOLOX, NanoDet, FastestDet or YOLOv3; Darknet's yolov3.cfg with yolov3.weights beside it; or
+        hub:owner/repository/file.onnx.
+    out
+        The file to write; persons.jsonl beside the data if not given, where all commands find it.
+    confidence
+        Least confidence, 0 to 1; the detector's own if not given (0.8 for YOLOv3, as in the paper).
+    overlap
+        Intersection over union above which the weaker of two boxes goes; the detector's own if not given.
+    as_json
+        Print what was found as JSON.
+    """
+    from uniemox.data.people import find_people
+    from uniemox.data.sidecar import PERSONS
+    from uniemox.data.source import folder_of, open_data
+    from uniemox.persons.detector import DetectorConfig, load_detector
+
+    config = DetectorConfig(confidence=confidence, nms_overlap=overlap)
+    target = out or folder_of(source) / PERSONS
+    finder = load_detector(detector, config)
+    found = open_data(source, persons=Path(os.devnull) if target.exists() else None)
+    with progress_bar() as progress:
+        task = progress.add_task("looking for people", total=len(found))
+        report = find_people(found, finder, target, lambda done: progress.update(task, completed=done))
+    _list_broken(report.broken)
+    if as_json:
+        print(json.dumps({"file": str(target), **asdict(report)}))
+        return
+    print(
+        f"{report.pictures} pictures ({report.new} in this run), {report.people} people in {report.with_people} of "
+        f"them; wrote {target}"
+    )
+
+
+def describe(
+    source: str,
+    /,
+    *,
+    out: Files = None,
+    without_emotion: Annotated[bool, Parameter(negative="")] = False,
+    teacher: str | None = None,
+    teacher_weights: str = "openai",
+    vocabulary: Files = None,
+    classifier: str | None = None,
+    classifier_weights: Files = None,
+) -> None:
+    """Write a text for every picture, of EmoSet's annotations or of what can be found out about it.
+
+    Without annotations brightness and colorfulness are measured, people come from `data persons`, other objects from a
+    classifier, and scene, action and expression from a CLIP, where one is given.
+
+    Examples:
+    uniemox data describe emoset:photos/emoset
+    uniemox data describe fi:photos/fi --teacher ViT-B-16 --vocabulary photos/emoset/info.json
+
+    Parameters
+    ----------
+    source
+        KIND:PATH.
+    out
+        The file to write; texts.jsonl beside the data if not given, where all commands find it.
+    without_emotion
+        Leave the label out of the texts (table VII of the paper).
+    teacher
+        A CLIP by open_clip's name, or local-dir:FOLDER; it needs --vocabulary.
+    teacher_weights
+        Its weights, by open_clip's name or as a file.
+    vocabulary
+        EmoSet's info.json, whose words the teacher chooses from.
+    classifier
+        A timm network with ImageNet's classes, for objects.
+    classifier_weights
+        Its weights as a file; those of the hub if not given.
+    """
+    from uniemox.data.sidecar import TEXTS
+    from uniemox.data.source import folder_of, open_data
+
+    if (teacher is None) != (vocabulary is None):
+        raise ConfigError("--teacher chooses from EmoSet's words: give --teacher and --vocabulary, or neither")
+    need("torch", "timm", "open_clip", extra="train")
+    from uniemox.teacher.attributes import Describer, ObjectClassifier, ZeroShot, write_texts
+    from uniemox.teacher.clip import ClipTeacher
+
+    target = out or folder_of(source) / TEXTS
+    found = open_data(source, texts=Path(os.devnull) if target.exists() else None)
+    describer = Describer(
+        with_emotion=not without_emotion,
+        zero_shot=None
+        if teacher is None or vocabulary is None
+        else ZeroShot(ClipTeacher.load(teacher, teacher_weights), vocabulary),
+        classifier=None if classifier is None else ObjectClassifier(classifier, classifier_weights),
+    )
+    header = {"with_emotion": not without_emotion, "teacher": teacher, "classifier": classifier}
+    with progress_bar() as progress:
+        task = progress.add_task("describing", total=len(found))
+        broken = write_texts(found, target, describer, header, lambda done: progress.update(task, completed=done))
+    _list_broken(broken)
+    print(f"wrote {target}")
+
+
+def shard(
+    source: str,
+    /,
+    folder: Path,
+    *,
+    short_side: int | None = None,
+    samples: int = 1000,
+    seed: int = 0,
+    workers: int | None = None,
+    persons: Files = None,
+    texts: Files = None,
+    splits: Files = None,
+    exclude: Files = None,
+) -> None:
+    """Pack a data set into tar shards with an index, which train several times faster and read from any store.
+
+    A stopped run goes on with the next shard. The `webdataset` package reads them as well.
+
+    Examples:
+    uniemox data shard emoset:photos/emoset packed/emoset --short-side 256
+    uniemox data show shards:packed/emoset
+
+    Parameters
+    ----------
+    source
+        KIND:PATH.
+    folder
+        Where the shards are written.
+    short_side
+        Scale pictures down to this short side, px; the files as they are if not given.
+    samples
+        Pictures in a shard.
+    seed
+        Of the order in the shards.
+    workers
+        Processes; one a core if not given.
+    persons, texts, splits, exclude
+        As for `data show`.
+    """
+    from uniemox.data.shards import ShardConfig, write_shards
+    from uniemox.data.source import open_data
+
+    need("fsspec", extra="data")
+    config = ShardConfig(samples=samples, short_side_px=short_side, seed=seed, workers=workers or os.cpu_count() or 1)
+    found = open_data(source, persons=persons, texts=texts, splits=splits, exclude=exclude)
+    with progress_bar() as progress:
+        task = progress.add_task("packing", total=len(found))
+        broken = write_shards(found, folder, config, lambda done: progress.update(task, completed=done))
+    _list_broken(broken)
+    print(f"wrote {folder}: {len(found) - len(broken)} samples; open them as shards:{folder}")
+
+
+def _list_broken(broken: Sequence[str]) -> None:
+    """Name pictures that were left out, on standard error."""
+    for line in broken[:5]:
+        say(line)
+    if len(broken) > 5:
+        say(f"and {len(broken) - 5} more; uniemox data check lists all of them")
+    if broken:
+        say(f"{len(broken)} pictures can't be read and were left out")

@@ -1,0 +1,66 @@
+"""Tables on the terminal."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from uniemox.data.audit import Audit
+    from uniemox.data.sample import DataSet
+
+
+def data_tables(data: "DataSet", examples: int) -> Iterator[Table | str]:
+    """Classes by split, what is known of how many samples, notes, and a few samples."""
+    splits = sorted({sample.split or "" for sample in data.samples})
+    counts = Counter((sample.label, sample.split or "") for sample in data.samples)
+    yield f"{data.name}: {len(data)} samples, {data.labels.name} ({data.labels.kind})"
+    table = Table()
+    for heading in ("label", *(split or "all" for split in splits)):
+        table.add_column(heading, justify="left" if heading == "label" else "right")
+    for i, label in enumerate(data.labels.labels):
+        table.add_row(label, *(str(counts[i, split]) for split in splits))
+    if any(label is None for label, _ in counts):
+        table.add_row("(no label)", *(str(counts[None, split]) for split in splits))
+    yield table
+    known = {
+        "distribution": sum(sample.distribution is not None for sample in data.samples),
+        "valence, arousal": sum(sample.valence is not None for sample in data.samples),
+        "text": sum(sample.text is not None for sample in data.samples),
+        "people looked for": sum(sample.persons is not None for sample in data.samples),
+        "target person": sum(sample.target_box is not None for sample in data.samples),
+        "domain": sum(sample.domain is not None for sample in data.samples),
+    }
+    yield "known of samples: " + (
+        ", ".join(f"{name} {count}" for name, count in known.items() if count) or "labels only"
+    )
+    yield from (f"note: {note}" for note in data.notes)
+    for sample in data.samples[:examples]:
+        label = data.label_of(sample) or "(no label)"
+        yield f"  {sample.picture}  {label}" + (f"  {sample.text}" if sample.text else "")
+
+
+def audit_tables(found: "Audit") -> Iterator[Table | str]:
+    """How much of each fault was found, with examples, and drift."""
+    from uniemox.data.audit import GROUPS
+
+    yield f"{found.name}: {found.count} samples"
+    table = Table()
+    for heading in ("", "groups", "pictures", "for example"):
+        table.add_column(heading, justify="right" if heading in ("groups", "pictures") else "left")
+    for name in GROUPS:
+        _add_row(table, found, name)
+    yield table
+    for drift in found.drift:
+        names = " and ".join(drift.splits)
+        judged = "more than by chance" if drift.distance > drift.by_chance else "as by chance"
+        yield f"colours of {names} differ by {drift.distance:.3f} (chance {drift.by_chance:.3f}): {judged}"
+    yield f"{len(found.exclude)} samples had better be left out: --json lists them (for --exclude), --html shows them"
+
+
+def _add_row(table: Table, found: "Audit", name: str) -> None:
+    groups = getattr(found, name)
+    first = groups[0].members[0] if groups else None
+    example = "" if first is None else f"{first.sample.key} {groups[0].reason}"
+    table.add_row(name.replace("_", " "), str(len(groups)), str(sum(len(g.members) for g in groups)), example)

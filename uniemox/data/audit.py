@@ -1,0 +1,249 @@
+"""What is wrong with a data set: broken files, duplicates, contradictions, placeholders, leaks, imbalance, drift."""
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uniemox.data.near import near_pairs
+from uniemox.data.sample import DataSet, Sample
+from uniemox.data.scan import Look, scan
+
+PLACEHOLDER_TIMES, PLACEHOLDER_LABELS = 5, 3  # one picture at least so often under at least so many labels
+HELD_OUT = {"test": 0, "val": 1}  # of several copies the one that scores are measured on stays
+SHUFFLES = 200  # of the splits, to see how far colours drift by chance
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A picture in a group."""
+
+    sample: Sample
+    label: str | None
+    split: str | None
+    look: Look
+    is_other: bool = False
+    """It belongs to the data set that is compared with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Pictures that share a fault."""
+
+    members: tuple[Member, ...]
+    reason: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Paths, labels and splits, in the same order, and the reason if there is one."""
+        columns: dict[str, Any] = {
+            "paths": [str(member.sample.picture) for member in self.members],
+            "labels": [member.label for member in self.members],
+            "splits": [member.split for member in self.members],
+        }
+        return columns | ({"reason": self.reason} if self.reason else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far the mean colour histograms of two splits are apart."""
+
+    splits: tuple[str, str]
+    distance: float
+    """Total variation, 0 to 1, mean over the three channels."""
+    by_chance: float
+    """What 95 of 100 random splits of these sizes stay below."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """All that was found. Every list is complete: a placeholder is also a duplicate and a conflict of labels."""
+
+    name: str
+    count: int
+    corrupt: list[Group] = field(default_factory=list)
+    """Files that can't be read or decoded whole, one a group."""
+    wrong_endings: list[Group] = field(default_factory=list)
+    """Files whose ending tells another format."""
+    odd_modes: list[Group] = field(default_factory=list)
+    """Anything but 8-bit colour or grey, animations."""
+    exact_duplicates: list[Group] = field(default_factory=list)
+    """The same bytes."""
+    near_duplicates: list[Group] = field(default_factory=list)
+    """The same picture, but not everywhere the same bytes."""
+    placeholders: list[Group] = field(default_factory=list)
+    """One picture at least 5 times under at least 3 labels: the "not available" of a photo service."""
+    label_conflicts: list[Group] = field(default_factory=list)
+    """One picture under several labels."""
+    leaks: list[Group] = field(default_factory=list)
+    """One picture in several splits, or in both data sets."""
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Label to split to number of samples."""
+    drift: list[Drift] = field(default_factory=list)
+    exclude: list[dict[str, str]] = field(default_factory=list)
+    """Key and reason of what had better be left out; readers take it as --exclude."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        groups = {name: [group.as_dict() for group in getattr(self, name)] for name in GROUPS}
+        drift = [{"splits": d.splits, "distance": d.distance, "by_chance": d.by_chance} for d in self.drift]
+        rest = {"classes": self.classes, "drift": drift, "exclude": self.exclude}
+        return {"data": self.name, "n": self.count, **groups, **rest}
+
+
+GROUPS = (
+    *("corrupt", "wrong_endings", "odd_modes", "exact_duplicates", "near_duplicates"),
+    *("placeholders", "label_conflicts", "leaks"),
+)
+"""The lists of groups, in the order in which they are told."""
+
+
+def audit(
+    data: DataSet,
+    against: DataSet | None = None,
+    *,
+    workers: int | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Audit:
+    """Look at every picture of a data set, and of another one with which it must share none.
+
+    workers: processes; None: one a core.  on_progress: called with the number of pictures done.
+    """
+    looks = scan([*data.samples, *(against.samples if against else ())], workers, on_progress)
+    members = [
+        Member(sample, owner.label_of(sample), sample.split, look, is_other)
+        for (owner, sample, is_other), look in zip(_both(data, against), looks, strict=True)
+    ]
+    ours = [member for member in members if not member.is_other]
+    exact, same = _duplicates([member for member in members if member.look.sha256])
+    found = Audit(data.name, len(data))
+    for member in ours:
+        look = member.look
+        for reason, groups in (
+            (look.problem, found.corrupt),
+            (f"is {look.wrong_ending}" if look.wrong_ending else "", found.wrong_endings),
+            (look.odd_mode, found.odd_modes),
+        ):
+            if reason:
+                groups.append(Group((member,), reason))
+    found.exact_duplicates.extend(group for group in exact if _within(group) > 1)
+    for group in same:
+        labels = {member.label for member in group.members if not member.is_other} - {None}
+        digests = {member.look.sha256 for member in group.members if not member.is_other}
+        if len(digests) > 1:
+            found.near_duplicates.append(group)
+        if _within(group) >= PLACEHOLDER_TIMES and len(labels) >= PLACEHOLDER_LABELS:
+            found.placeholders.append(group)
+        if len(labels) > 1:
+            found.label_conflicts.append(group)
+        if len({(member.is_other, None if member.is_other else member.split) for member in group.members}) > 1:
+            found.leaks.append(group)
+    found.classes.update(_classes(data))
+    found.drift.extend(_drift(ours))
+    found.exclude.extend(_exclude(found, same))
+    return found
+
+
+def _both(data: DataSet, against: DataSet | None) -> Iterable[tuple[DataSet, Sample, bool]]:
+    yield from ((data, sample, False) for sample in data.samples)
+    if against is not None:
+        yield from ((against, sample, True) for sample in against.samples)
+
+
+def _within(group: Group) -> int:
+    """Different pictures of the audited data set in a group: several people of one picture are one."""
+    return len({str(member.sample.picture) for member in group.members if not member.is_other})
+
+
+def _duplicates(members: Sequence[Member]) -> tuple[list[Group], list[Group]]:
+    """Groups of the same bytes, and groups of the same picture, exact copies among them."""
+    by_hash: dict[str, list[int]] = defaultdict(list)
+    for i, member in enumerate(members):
+        by_hash[member.look.sha256].append(i)
+    exact = [rows for rows in by_hash.values() if len({str(members[i].sample.picture) for i in rows}) > 1]
+    firsts = [(rows[0], members[rows[0]].look.thumb) for rows in by_hash.values()]
+    ones = [i for i, thumb in firsts if thumb is not None]
+    thumbs = [thumb for _, thumb in firsts if thumb is not None]
+    parents = list(range(len(members)))
+
+    def root(i: int) -> int:
+        while parents[i] != i:
+            parents[i] = i = parents[parents[i]]
+        return i
+
+    for rows in by_hash.values():
+        for i in rows:
+            parents[root(i)] = root(rows[0])
+    if ones:
+        for a, b in near_pairs(np.stack(thumbs)):
+            parents[root(ones[b])] = root(ones[a])
+    joined: dict[int, list[int]] = defaultdict(list)
+    for i in range(len(members)):
+        joined[root(i)].append(i)
+    same = [rows for rows in joined.values() if len({str(members[i].sample.picture) for i in rows}) > 1]
+    return [_group(members, rows) for rows in exact], [_group(members, rows) for rows in same]
+
+
+def _group(members: Sequence[Member], rows: Iterable[int]) -> Group:
+    return Group(tuple(sorted((members[i] for i in rows), key=lambda member: (member.is_other, member.sample.key))))
+
+
+def _classes(data: DataSet) -> dict[str, dict[str, int]]:
+    counts = Counter((data.label_of(sample), sample.split or "all") for sample in data.samples)
+    splits = sorted({split for _, split in counts})
+    return {label: {split: counts[label, split] for split in splits} for label in data.labels.labels}
+
+
+def _drift(members: Sequence[Member]) -> Iterable[Drift]:
+    """For every two splits; the random splits are drawn with one seed."""
+    rows = [(m.look.histogram, m.split) for m in members if m.look.histogram is not None and m.split]
+    if not rows:
+        return
+    histograms, splits = np.stack([histogram for histogram, _ in rows]), np.array([split for _, split in rows])
+    draw = np.random.default_rng(0)
+    for first, second in itertools.combinations(sorted(set(splits)), 2):
+        both = histograms[(splits == first) | (splits == second)]
+        is_first = splits[(splits == first) | (splits == second)] == first
+        chance = [_distance(both, draw.permutation(is_first)) for _ in range(SHUFFLES)]
+        yield Drift((str(first), str(second)), _distance(both, is_first), float(np.quantile(chance, 0.95)))
+
+
+def _distance(histograms: NDArray[np.float32], is_first: NDArray[np.bool_]) -> float:
+    means = histograms[is_first].mean(axis=0) - histograms[~is_first].mean(axis=0)
+    return float(np.abs(means).sum() / 2 / 3)  # three channels
+
+
+def _exclude(found: Audit, same: Sequence[Group]) -> Iterable[dict[str, str]]:
+    """Broken files; every picture of a placeholder or of several labels; all copies but one of the rest.
+
+    Of the copies the one stays on which scores are measured; none does if the other data set has it.
+    """
+    listed: set[str] = set()
+
+    def entry(member: Member, reason: str) -> Iterable[dict[str, str]]:
+        if member.sample.key not in listed:
+            listed.add(member.sample.key)
+            yield {"key": member.sample.key, "path": str(member.sample.picture), "reason": reason}
+
+    for group in found.corrupt:
+        yield from entry(group.members[0], group.reason)
+    placeholders, conflicts = map(id, found.placeholders), set(map(id, found.label_conflicts))
+    placeholder_ids = set(placeholders)
+    for group in same:
+        ours = [member for member in group.members if not member.is_other]
+        ours.sort(key=lambda member: (HELD_OUT.get(member.split or "", 2), member.sample.key))
+        if id(group) in placeholder_ids:
+            reason = "placeholder"
+        elif id(group) in conflicts:
+            reason = f"under several labels: {', '.join(sorted({str(member.label) for member in ours}))}"
+        elif len(ours) < len(group.members):
+            reason = "also in the other data set"
+        else:
+            kept = ours[0]
+            reason = f"copy of {kept.sample.key}"
+            ours = [member for member in ours if str(member.sample.picture) != str(kept.sample.picture)]
+        for member in ours:
+            yield from entry(member, reason)

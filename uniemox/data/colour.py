@@ -1,0 +1,33 @@
+"""What the colours of a picture say: histogram, brightness, colorfulness."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS = 16  # of each channel
+MOST_COLORFUL = 109.0  # "extremely colorful" on the scale of Hasler and Süsstrunk
+
+
+def colour_histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Share of pixels by red, green and blue: (H, W, 3) -> (48,), each channel with sum 1."""
+    counts = [np.bincount(pixels[..., i].reshape(-1) // (256 // BINS), minlength=BINS) for i in range(3)]
+    return (np.concatenate(counts) / (pixels.size // 3)).astype(np.float32)
+
+
+def brightness(pixels: NDArray[np.uint8]) -> float:
+    """Mean luma of a picture (ITU-R BT.601), 0 black to 1 white: (H, W, 3) -> a number.
+
+    EmoSet gives brightness in steps of 0.1 and does not publish how it was measured; this is the usual definition.
+    """
+    return float((pixels @ np.array([0.299, 0.587, 0.114])).mean() / 255)
+
+
+def colorfulness(pixels: NDArray[np.uint8]) -> float:
+    """Hasler and Süsstrunk's M (Human Vision and Electronic Imaging VIII, 2003) over 109: (H, W, 3) -> 0 to 1.
+
+    With rg = R - G and yb = (R + G) / 2 - B it is M = √(σ²rg + σ²yb) + 0.3 √(μ²rg + μ²yb); 109 is where they put
+    "extremely colorful". EmoSet gives colorfulness in steps of 0.1 and does not publish how it was measured.
+    """
+    red, green, blue = np.moveaxis(pixels.astype(np.float64), -1, 0)
+    opponents = np.stack([red - green, (red + green) / 2 - blue])  # (2, H, W)
+    spread, mean = opponents.std(axis=(1, 2)), opponents.mean(axis=(1, 2))
+    return min(1.0, float(np.hypot(*spread) + 0.3 * np.hypot(*mean)) / MOST_COLORFUL)

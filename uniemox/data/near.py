@@ -1,0 +1,79 @@
+"""Near duplicates: the same picture, encoded again, scaled, mirrored, or cropped by a little.
+
+A picture is described by the lowest frequencies of its grey values (cosine transform, as perceptual hashes do it),
+each weighted by its frequency, because in photographs the amplitude falls with it. Mirroring only changes the sign of
+every other horizontal frequency, so that both ways round are compared by matrix products, exactly and without an index.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+FREQUENCIES = 8  # in each direction
+ALIKE = 0.85  # cosine of two descriptions, from which pictures may be the same; docs/data.md has the measurements
+MOST_LEFT = 5.0  # levels of 255 by which they may differ after the best small crop, root mean square
+FLAT = 50.0  # length of a description below which a picture has no structure; photographs have above 400
+MOST_CROP = 0.05  # of a side
+ROWS, PAIRS = 1024, 2048  # handled at a time
+MIRROR = np.tile((-1.0) ** np.arange(FREQUENCIES), FREQUENCIES).astype(np.float32)
+
+
+def near_pairs(thumbs: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
+    """All pairs (i, j), i < j, of pictures that are the same but for encoding, size, mirroring and a little cropping.
+
+    thumbs: (N, 32, 32, 3) small pictures. Takes time with the square of N: a second for 20,000.
+    """
+    described, lengths = describe_structure(thumbs)
+    mirrored, is_flat = described * MIRROR, lengths < FLAT
+    for start in range(0, len(thumbs), ROWS):
+        rows = slice(start, start + ROWS)
+        alike = np.maximum(described[rows] @ described.T, mirrored[rows] @ described.T) > ALIKE  # (ROWS, N)
+        alike |= is_flat[rows, None] & is_flat
+        first, second = np.nonzero(alike)
+        first += start
+        later = first < second
+        first, second = first[later], second[later]
+        for i in range(0, len(first), PAIRS):
+            a, b = first[i : i + PAIRS], second[i : i + PAIRS]
+            same = difference(thumbs[a], thumbs[b]) < MOST_LEFT
+            yield from zip(a[same].tolist(), b[same].tolist(), strict=True)
+
+
+def describe_structure(thumbs: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Descriptions of unit length, (N, 64), and their lengths before, (N,), which grow with the contrast."""
+    from scipy.fft import dctn  # noqa: PLC0415 - needs the extra data
+
+    grey = thumbs.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)  # (N, 32, 32)
+    waves = dctn(grey, axes=(1, 2), norm="ortho")[:, :FREQUENCIES, :FREQUENCIES]
+    waves = waves * np.hypot(*np.mgrid[:FREQUENCIES, :FREQUENCIES]).astype(np.float32)  # the mean's weight is 0
+    waves = waves.reshape(len(thumbs), -1)  # (N, 64)
+    lengths = np.linalg.norm(waves, axis=1)
+    return waves / np.maximum(lengths, 1e-6)[:, None], lengths
+
+
+def difference(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """By how much pairs of pictures differ once the one is cropped a little and, if that is better, mirrored.
+
+    first, second: (M, 32, 32, 3).  Returns (M,) levels of 255, root mean square over 8 x 8 places and three colours.
+    """
+    a, b = first.astype(np.float32), second.astype(np.float32)
+    return np.minimum(_left_after_crop(a, b), _left_after_crop(a, b[:, :, ::-1]))
+
+
+def _left_after_crop(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a small shift and stretch in both directions can't explain, by one step of least squares.
+
+    Both change a picture by its gradient, times a constant or times the distance from the middle: Lucas and Kanade's
+    linearisation (IJCAI 1981), which holds because two per cent are less than a px here.
+    """
+    side = first.shape[1]
+    down, right = np.gradient(first, axis=(1, 2))  # (M, S, S, 3)
+    x = ((np.arange(side, dtype=np.float32) - (side - 1) / 2) / side)[:, None]  # (S, 1), -½ to ½
+    basis = np.stack([right, right * x, down, down * x[:, None]], axis=-1).reshape(len(first), -1, 4)
+    change = (second - first).reshape(len(first), -1, 1)  # (M, S·S·3, 1)
+    transposed = basis.swapaxes(1, 2)  # (M, 4, S·S·3)
+    steps = np.linalg.solve(transposed @ basis + 1e-3 * np.eye(4, dtype=np.float32), transposed @ change)  # (M, 4, 1)
+    most = MOST_CROP * side * np.array([0.5, 1, 0.5, 1], dtype=np.float32)[:, None]  # px of shift and of stretch
+    left = (change - basis @ steps.clip(-most, most)).reshape(-1, 8, side // 8, 8, side // 8, 3)
+    return np.sqrt((left.mean(axis=(2, 4)) ** 2).mean(axis=(1, 2, 3)))  # (M,)

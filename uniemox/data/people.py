@@ -1,0 +1,85 @@
+"""The people in a data set's pictures, found once and kept beside it."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from uniemox.data.sample import DataSet, Sample
+from uniemox.data.sidecar import Sidecar, read_sidecar
+from uniemox.errors import ImageError
+from uniemox.images import decode
+from uniemox.persons.detector import Detector
+
+DECODED_PX = 832  # short side from which a JPEG is decoded smaller: twice the input of the largest detector here
+BATCH = 16  # pictures decoded ahead, and given to a detector that takes several
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleReport:
+    """What a sidecar holds."""
+
+    pictures: int
+    new: int
+    """Looked at in this run."""
+    with_people: int
+    people: int
+    broken: tuple[str, ...]
+    """A line for each picture that can't be read."""
+
+
+def find_people(
+    data: DataSet, detector: Detector, out: Path, on_progress: Callable[[int], None] = lambda _: None
+) -> PeopleReport:
+    """Find the people in every picture and append them to a sidecar; pictures that it has are not looked at again.
+
+    on_progress: called with the number of pictures done.
+    """
+    pictures = {sample.key.partition("#")[0]: sample for sample in data.samples}
+    header = {"detector": detector.name, "fingerprint": detector.fingerprint}
+    with Sidecar(out, header) as sidecar, ThreadPoolExecutor() as pool:
+        waiting = [(key, sample) for key, sample in pictures.items() if key not in sidecar.done]
+        on_progress(len(pictures) - len(waiting))
+        for i in range(0, len(waiting), BATCH):
+            batch = waiting[i : i + BATCH]
+            decoded = list(pool.map(_decoded, (sample for _, sample in batch)))
+            images = [image for image in decoded if not isinstance(image, str)]
+            boxes = iter(detector.detect([image for image, _ in images]) if images else ())
+            for (key, _), picture in zip(batch, decoded, strict=True):
+                if isinstance(picture, str):
+                    sidecar.append(key, {"boxes": None, "problem": picture})
+                    continue
+                image, full = picture
+                scale = full[0] / image.width, full[1] / image.height
+                rows = [
+                    [x1 * scale[0], y1 * scale[1], x2 * scale[0], y2 * scale[1], confidence]
+                    for (x1, y1, x2, y2), confidence in next(boxes)
+                ]
+                sidecar.append(key, {"boxes": [[round(value, 3) for value in row] for row in rows]})
+            on_progress(len(pictures) - len(waiting) + i + len(batch))
+    _, lines = read_sidecar(out)
+    counts = [len(line["boxes"]) for line in lines.values() if line["boxes"] is not None]
+    return PeopleReport(
+        pictures=len(lines),
+        new=len(waiting),
+        with_people=sum(map(bool, counts)),
+        people=sum(counts),
+        broken=tuple(line["problem"] for line in lines.values() if line["boxes"] is None),
+    )
+
+
+def _decoded(sample: Sample) -> tuple[Image.Image, tuple[int, int]] | str:
+    """A picture and its full size, or why there is none."""
+    name = str(sample.picture)
+    try:
+        return decode(sample.picture.read(), name, shrink=_shrink)
+    except OSError as error:
+        return f"{name}: can't be read ({error.strerror or error})"
+    except ImageError as error:
+        return str(error)
+
+
+def _shrink(width: int, height: int) -> float:
+    return min(width, height) / DECODED_PX

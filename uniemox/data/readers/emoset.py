@@ -1,0 +1,121 @@
+"""EmoSet (Yang et al., ICCV 2023): records, labels and attributes in JSON files."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from uniemox.data.prompts import describe, plain
+from uniemox.data.readers.folders import checked_folder, inside
+from uniemox.data.readers.tables import read_text
+from uniemox.data.sample import DataSet, PictureFile, Sample
+from uniemox.errors import AnnotationError, DataError, LabelError
+from uniemox.labels import MIKELS, LabelSet
+
+SPLITS = ("train", "val", "test")
+WORDS = ("scene", "facial_expression", "human_action")  # fields whose words are all in info.json; objects' are not
+
+
+def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> DataSet:
+    """`info.json`, and `train.json`, `val.json`, `test.json` as far as they are there.
+
+    A record is [emotion, image id, image, annotation], or [emotion, image, annotation] in the older release. Labels
+    are in the order of `info.json`; the text tells the attributes and the emotion (table VII of the paper leaves the
+    emotion out: `describe(sample.annotation, with_emotion=False)`).
+    missing: "skip" leaves out records whose picture or annotation is not there, for a part of the data set.
+    Raises DataError or AnnotationError, with file and field, for what is missing, of a wrong type, or an unknown word.
+    """
+    vocabulary = read_vocabulary(checked_folder(root) / "info.json")
+    labels = LabelSet(MIKELS.name, tuple(vocabulary["emotion"]), MIKELS.kind, MIKELS.aliases)
+    words = {field: {plain(word) for word in vocabulary.get(field, ())} for field in WORDS}
+    lists = [root / f"{split}.json" for split in SPLITS if (root / f"{split}.json").is_file()]
+    if not lists:
+        raise DataError(f"{root}: none of train.json, val.json, test.json is there")
+    samples, absent = [], 0
+    for path in lists:
+        records = _read_json(path)
+        if not isinstance(records, list):
+            raise DataError(f"{path}: expected a list of records, got {type(records).__name__}")
+        for i, record in enumerate(records):
+            where = f"{path}: record {i}"
+            word, image, annotation_name = _fields(record, where)
+            picture = inside(root, image, f"{where}, image")
+            annotation_path = inside(root, annotation_name, f"{where}, annotation")
+            if not picture.is_file() or not annotation_path.is_file():
+                if missing == "skip":
+                    absent += 1
+                    continue
+                gone = annotation_path if picture.is_file() else picture
+                raise DataError(f"{where}: {gone} is not there; ?missing=skip leaves such records out")
+            try:
+                label = labels.index(word)
+            except LabelError as error:
+                raise DataError(f"{where}, emotion: {error}") from error
+            annotation = _read_annotation(annotation_path, words, labels.labels[label])
+            samples.append(
+                Sample(
+                    key=image,
+                    picture=PictureFile(picture),
+                    label=label,
+                    split=path.stem,
+                    annotation=annotation,
+                    text=describe(annotation, with_emotion=True),
+                )
+            )
+    if not samples:
+        raise DataError(f"{root}: {absent} records, and no picture of any of them is there")
+    notes = (f"{absent} records were left out: picture or annotation is not there",) if absent else ()
+    return DataSet(str(root), labels, samples, notes)
+
+
+def read_vocabulary(path: Path) -> dict[str, list[str]]:
+    """Words of each attribute, in the order of their indices. Brightness and colorfulness are numbers, not words."""
+    info = _read_json(path)
+    if not isinstance(info, dict) or not isinstance(info.get("emotion"), dict):
+        raise DataError(f"{path}, emotion: expected {{label2idx: ..., idx2label: ...}}")
+    vocabulary = {}
+    for field in ("emotion", *WORDS):
+        numbers = info.get(field, {}).get("label2idx", {}) if isinstance(info.get(field, {}), dict) else None
+        if not isinstance(numbers, dict) or sorted(numbers.values(), key=str) != sorted(range(len(numbers)), key=str):
+            raise DataError(f"{path}, {field}.label2idx: expected words with the numbers 0 to n - 1")
+        vocabulary[field] = sorted(numbers, key=numbers.__getitem__)
+    if sorted(vocabulary["emotion"]) != sorted(MIKELS.labels):
+        raise DataError(f"{path}, emotion: expected {', '.join(MIKELS.labels)}, got {', '.join(vocabulary['emotion'])}")
+    return vocabulary
+
+
+def _fields(record: Any, where: str) -> tuple[str, str, str]:
+    """Emotion, image and annotation of a record of either release."""
+    if (
+        not isinstance(record, list)
+        or len(record) not in (3, 4)
+        or not all(isinstance(value, str) for i, value in enumerate(record) if not (len(record) == 4 and i == 1))
+    ):
+        raise DataError(f"{where}: expected [emotion, (image id,) image, annotation], got {str(record)[:100]}")
+    return record[0], record[-2], record[-1]
+
+
+def _read_annotation(path: Path, words: Mapping[str, set[str]], emotion: str) -> dict[str, Any]:
+    """An annotation, its words checked. Raises AnnotationError with file and field."""
+    annotation = _read_json(path)
+    if not isinstance(annotation, dict):
+        raise AnnotationError(f"{path}: expected an object, got {type(annotation).__name__}")
+    if str(annotation.setdefault("emotion", emotion)).lower() != emotion:
+        raise AnnotationError(f"{path}, emotion: {annotation['emotion']!r}, but the record says {emotion!r}")
+    try:
+        describe(annotation, with_emotion=True)
+    except AnnotationError as error:
+        raise AnnotationError(f"{path}: {error}") from error
+    for field, known in words.items():
+        values = annotation.get(field) or ()
+        for value in [values] if isinstance(values, str) else values:
+            if known and value and plain(value) not in known:
+                raise AnnotationError(f"{path}, {field}: {value!r} is not in the vocabulary of info.json")
+    return annotation
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error})") from error

@@ -1,0 +1,142 @@
+"""Trees of class folders, with or without a level of splits above and of search words below."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from uniemox.data.sample import DataSet, PictureFile, Sample
+from uniemox.errors import DataError, LabelError
+from uniemox.images import is_picture_name
+from uniemox.labels import CAER, MIKELS, UBE, Kind, LabelSet, recognise
+
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""Names of split folders, lower-case, to the split."""
+
+
+def read_folder(root: Path, *, kind: Kind | None = None) -> DataSet:
+    """Any tree `[<split>/]<class>/**/<picture>`; its classes are looked up among the published label sets.
+
+    kind: what the labels say, for classes of one's own; None takes that of the set found, else "evoked".
+    """
+    return read_class_folders(root, lambda names: recognise(names, kind))
+
+
+def read_fi(root: Path) -> DataSet:
+    """FI (You et al., AAAI 2016): `[<split>/]<class>/<picture>`, Mikels' eight."""
+    return read_class_folders(root, lambda _: MIKELS)
+
+
+def read_emo8(root: Path) -> DataSet:
+    """Emo8 (arXiv 2409.18877): `[<split>/]<class>/[<style>/]<picture>`, Mikels' eight; the style is the domain."""
+    return read_class_folders(root, lambda _: MIKELS)
+
+
+def read_ube(root: Path) -> DataSet:
+    """UnBiasedEmo (Panda et al., ECCV 2018): `<class>/<search word>/<picture>`; the search word is the domain."""
+    return read_class_folders(root, lambda _: UBE)
+
+
+def read_caer_s(root: Path) -> DataSet:
+    """CAER-S (Lee et al., ICCV 2019): `<split>/<class>/<picture>`."""
+    return read_class_folders(root, lambda _: CAER)
+
+
+def read_class_folders(root: Path, labels_of: Callable[[list[str]], LabelSet]) -> DataSet:
+    """Every picture below class folders. Names of classes may be in any case, quoted, or an alias of the label set.
+
+    labels_of: the label set for the names of the class folders.
+    Raises DataError if there are no class folders, or one is none of the labels.
+    """
+    found = [place for split in _split_folders(root) for place in _class_folders(root, split)]
+    if not found:
+        raise DataError(f"{root}: no class folders with pictures; expected <class>/<picture> or <split>/<class>/...")
+    labels = labels_of(sorted({folder.name for _, folder in found}))
+    samples: list[Sample] = []
+    ignored: Counter[str] = Counter()
+    for split, folder in found:
+        try:
+            label = labels.index(folder.name)
+        except LabelError as error:
+            raise DataError(f"{folder}: {error}; rename or remove the folder") from error
+        for path in walk_files(folder):
+            if not is_picture_name(path):
+                ignored[path.suffix.lower() or path.name] += 1
+                continue
+            between = path.relative_to(folder).parts[:-1]
+            samples.append(
+                Sample(
+                    key=path.relative_to(root).as_posix(),
+                    picture=PictureFile(path),
+                    label=label,
+                    split=split,
+                    domain="/".join(between) or None,
+                )
+            )
+    if not samples:
+        raise DataError(f"{root}: its class folders hold no pictures")
+    return DataSet(str(root), labels, samples, tuple(ignored_lines(ignored)))
+
+
+def walk_files(folder: Path) -> Iterator[Path]:
+    """All files below a folder in sorted order, without hidden ones and without following links to folders."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder}: can't be listed ({error.strerror})") from error
+    for entry in entries:
+        if entry.name.startswith((".", "__MACOSX")):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk_files(Path(entry.path))
+        elif entry.is_file():
+            yield Path(entry.path)
+
+
+def pictures_below(root: Path) -> dict[str, Path]:
+    """Every picture below a folder, by its key (its path from there, with /)."""
+    return {path.relative_to(root).as_posix(): path for path in walk_files(root) if is_picture_name(path)}
+
+
+def checked_folder(root: Path) -> Path:
+    """The folder itself. Raises DataError if it is not there."""
+    if not root.is_dir():
+        raise DataError(f"{root}: {'not a folder' if root.exists() else 'there is no such folder'}")
+    return root
+
+
+def inside(root: Path, name: str, where: str) -> Path:
+    """The path of a file that an annotation names. Raises DataError if it would leave the data set's folder.
+
+    where: file and field that name it, for the message.
+    """
+    relative = PurePosixPath(name.replace("\\", "/"))
+    if not name or relative.is_absolute() or ".." in relative.parts or "\0" in name or ":" in relative.parts[0]:
+        raise DataError(f"{where}: {name!r} must be a path inside {root}")
+    return root / relative
+
+
+def ignored_lines(ignored: Counter[str]) -> Iterator[str]:
+    """A line of warning for each kind of file that is no picture."""
+    for ending, count in sorted(ignored.items()):
+        yield f"{count} files that are no pictures were left out ({ending})"
+
+
+def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
+    """Split folders below root; root itself, without a split, if there are none."""
+    checked_folder(root)
+    splits = [(SPLITS[path.name.lower()], path) for path in _folders(root) if path.name.lower() in SPLITS]
+    return list(splits) or [(None, root)]
+
+
+def _class_folders(root: Path, split: tuple[str | None, Path]) -> list[tuple[str | None, Path]]:
+    name, folder = split
+    return [(name, path) for path in _folders(folder) if any(walk_files(path))]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))

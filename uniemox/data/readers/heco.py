@@ -1,0 +1,46 @@
+"""HECO (Yang et al., ECCV 2022): class folders, and where there is one a table of the people meant."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from uniemox.data.readers.csv_table import BOX, read_box, with_groups
+from uniemox.data.readers.folders import read_class_folders
+from uniemox.data.readers.tables import read_rows
+from uniemox.data.sample import DataSet, Sample
+from uniemox.errors import DataError, LabelError
+from uniemox.labels import HECO
+
+
+def read_heco(root: Path, *, boxes: str = "boxes.csv") -> DataSet:
+    """`[<split>/]<class>/<picture>`, and `boxes.csv` with the columns path, x1, y1, x2, y2 in px, optionally label.
+
+    A picture with several rows becomes several samples of one group; a row's label goes before its folder's. Pictures
+    without a row have no target person.
+    boxes: name of the table inside the folder.
+    Raises DataError, with file, line and column.
+    """
+    data = read_class_folders(root, lambda _: HECO)
+    table = root / boxes
+    if not table.is_file():
+        if boxes != "boxes.csv":
+            raise DataError(f"{table}: there is no such file")
+        return data
+    by_key = {sample.key: sample for sample in data.samples}
+    people: dict[str, list[Sample]] = {}
+    for line, row in read_rows(table):
+        where = f"{table}:{line}"
+        absent = {"path", *BOX} - row.keys()
+        if absent:
+            raise DataError(f"{table}:1: there is no column {sorted(absent)[0]}")
+        key = row["path"].replace("\\", "/")
+        if key not in by_key:
+            raise DataError(f"{where}, path: {key!r} is no picture below {root}")
+        sample = replace(by_key[key], target_box=read_box(row, where))
+        if row.get("label"):
+            try:
+                sample = replace(sample, label=HECO.index(row["label"]))
+            except LabelError as error:
+                raise DataError(f"{where}, label: {error}") from error
+        people.setdefault(key, []).append(sample)
+    samples = [person for sample in data.samples for person in people.get(sample.key, [sample])]
+    return DataSet(data.name, data.labels, with_groups(samples), data.notes)

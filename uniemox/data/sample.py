@@ -1,0 +1,80 @@
+"""A picture of a data set and all that is known of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from uniemox.labels import LabelSet
+from uniemox.persons.box import Box, Detection
+
+
+class Picture(Protocol):
+    """Where the bytes of a picture are."""
+
+    def read(self) -> bytes:
+        """The bytes of the file. Raises OSError if it can't be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFile:
+    """A picture in a file of its own."""
+
+    path: Path
+
+    def read(self) -> bytes:
+        """The bytes of the file."""
+        return self.path.read_bytes()
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One picture. What is not known is None."""
+
+    key: str
+    """Its name inside the data set, with /: splits, lists and random draws hang on it, wherever the data lie."""
+    picture: Picture
+    label: int | None = None
+    """Class in the data set's labels."""
+    distribution: Mapping[str, float] | None = None
+    """Share of votes by word, with sum 1; it may hold words beyond the labels (Emotion6's neutral)."""
+    valence: float | None = None
+    """1 (negative) to 9 (positive)."""
+    arousal: float | None = None
+    """1 (calm) to 9 (excited)."""
+    split: str | None = None
+    """train, val or test, where the data set or a split file says."""
+    annotation: Mapping[str, Any] | None = None
+    """EmoSet's attributes (see data/prompts.py)."""
+    text: str | None = None
+    """What the teacher reads."""
+    persons: tuple[Detection, ...] | None = None
+    """The people in it; () if a detector found none, None if nobody looked."""
+    target_box: Box | None = None
+    """The person whose emotion the label is, where the data set names one."""
+    domain: str | None = None
+    """Search word, style or source."""
+    group: str | None = None
+    """Samples of one group never go to different splits (several people of one picture)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """Samples and what their labels mean."""
+
+    name: str
+    """What was opened: "fi:photos"."""
+    labels: LabelSet
+    samples: Sequence[Sample]
+    notes: tuple[str, ...] = ()
+    """What was left out or added, and why, a line each."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def label_of(self, sample: Sample) -> str | None:
+        """The word of a sample's label."""
+        return None if sample.label is None else self.labels.labels[sample.label]

@@ -1,0 +1,88 @@
+"""What is found out about a data set once and kept beside it, as JSON lines: people, texts.
+
+The first line says how it was found; each further line is about one picture. Lines are only appended, so a job that
+was stopped goes on where it was.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from uniemox.data.readers.tables import read_text
+from uniemox.errors import DataError
+
+PERSONS, TEXTS = "persons.jsonl", "texts.jsonl"  # names beside the data
+
+
+class Sidecar:
+    """A file of one line a picture, open for appending.
+
+    header: how the lines are made; what a file already holds must have been made the same way.
+    Raises DataError if it was not, or the file can't be written.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        self.path = path
+        self.done: set[str] = set()
+        if path.exists():
+            before, lines, good_bytes = _parse(path)
+            if before != dict(header):
+                raise DataError(
+                    f"{path} was made in another way ({_short(before)}) than is asked for now ({_short(header)}); "
+                    "remove it, or write to another file with --out"
+                )
+            self.done = {line["key"] for line in lines}
+            if good_bytes < path.stat().st_size:
+                os.truncate(path, good_bytes)  # the line at which the last run was stopped
+        try:
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"{path} can't be written ({error.strerror}); choose another file with --out") from error
+        if not path.stat().st_size:
+            self._write(header)
+
+    def append(self, key: str, values: Mapping[str, Any]) -> None:
+        """Keep what is known of one picture."""
+        self._write({"key": key, **values})
+        self.done.add(key)
+
+    def _write(self, values: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(values, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+
+def read_sidecar(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Header and lines by key. A last line that was cut off is left out; DataError for anything else that is wrong."""
+    header, lines, _ = _parse(path)
+    return header, {line["key"]: line for line in lines}
+
+
+def _parse(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
+    """Header, lines, and the number of bytes they take."""
+    text = read_text(path)
+    whole, _, _ = text.rpartition("\n")
+    values = []
+    for number, line in enumerate(whole.split("\n") if whole else [], start=1):
+        try:
+            value = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise DataError(f"{path}:{number}: not JSON ({error}); remove the line") from error
+        if not isinstance(value, dict) or (number > 1 and not isinstance(value.get("key"), str)):
+            raise DataError(f"{path}:{number}: expected an object with the field key; remove the line")
+        values.append(value)
+    if not values:
+        return {}, [], 0
+    return values[0], values[1:], len(whole.encode()) + 1
+
+
+def _short(header: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in header.items()) or "no header"

@@ -1,0 +1,180 @@
+"""Opening a data set by KIND:PATH, with everything that is kept beside it."""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+from uniemox.data.readers.csv_table import read_csv
+from uniemox.data.readers.emoset import read_emoset
+from uniemox.data.readers.emotion6 import read_emotion6
+from uniemox.data.readers.folders import read_caer_s, read_emo8, read_fi, read_folder, read_ube
+from uniemox.data.readers.heco import read_heco
+from uniemox.data.readers.machajdik import read_abstract, read_artphoto
+from uniemox.data.readers.tables import read_text
+from uniemox.data.sample import DataSet, Sample
+from uniemox.data.shards import read_shards
+from uniemox.data.sidecar import PERSONS, TEXTS, read_sidecar
+from uniemox.data.splits import read_splits
+from uniemox.data.synthetic import synthetic
+from uniemox.errors import ConfigError, DataError
+from uniemox.persons.box import Box, Detection
+
+READERS: Mapping[str, Callable[..., DataSet]] = {
+    "emoset": read_emoset,
+    "emotion6": read_emotion6,
+    "abstract": read_abstract,
+    "artphoto": read_artphoto,
+    "ube": read_ube,
+    "fi": read_fi,
+    "emo8": read_emo8,
+    "caer-s": read_caer_s,
+    "heco": read_heco,
+    "folder": read_folder,
+    "csv": read_csv,
+    "shards": read_shards,
+    "synthetic": synthetic,
+}
+
+
+def open_data(
+    source: str,
+    *,
+    persons: Path | None = None,
+    texts: Path | None = None,
+    splits: Path | None = None,
+    exclude: Path | None = None,
+) -> DataSet:
+    """The samples of a data set.
+
+    source: KIND:PATH with one of READERS, and options of its reader as in `emotion6:photos?label=vote`; `synthetic:N`.
+    persons, texts: what `uniemox data persons` and `describe` wrote; None takes the files of their usual names beside
+    the data, if they are there, and an empty file none.
+    splits: what `uniemox data split` wrote; its splits replace those of the data set, and other samples are left out.
+    exclude: what `uniemox data check --json` wrote; the pictures in its list "exclude" are left out.
+    Raises ConfigError for an unknown kind or option, DataError for what is wrong on disk.
+    """
+    kind, path, given = parse_source(source)
+    reader = READERS[kind]
+    argument: Any = path if kind == "shards" else _count(path) if kind == "synthetic" else Path(path)
+    _check_options(kind, reader, given)
+    options = {name: _count(value) if name == "seed" else value for name, value in given.items()}
+    data = reader(argument, **options)
+    beside = None if kind in ("shards", "synthetic") else folder_of(source)
+    data = replace(data, name=source)
+    for file, name, add in ((persons, PERSONS, _add_persons), (texts, TEXTS, _add_texts)):
+        if file is not None:
+            data = add(data, file)
+        elif beside is not None and (beside / name).is_file():
+            data = add(data, beside / name)
+    if splits is not None:
+        data = read_splits(splits, data)
+    return data if exclude is None else _leave_out(data, exclude)
+
+
+def parse_source(source: str) -> tuple[str, str, dict[str, str]]:
+    """Kind, path and options of KIND:PATH?option=value&option=value.
+
+    >>> parse_source("emotion6:photos/emotion6?label=vote")
+    ('emotion6', 'photos/emotion6', {'label': 'vote'})
+    """
+    kind, colon, rest = source.partition(":")
+    if not colon or not rest or kind not in READERS:
+        raise ConfigError(f"{source!r} is no data set; write KIND:PATH, with one of {', '.join(READERS)} as KIND")
+    path, mark, query = rest.rpartition("?")
+    pairs = [pair.partition("=") for pair in query.split("&")]
+    if not mark or not all(equals and name for name, equals, _ in pairs):
+        return kind, rest, {}
+    return kind, path, {name: value for name, _, value in pairs}
+
+
+def folder_of(source: str) -> Path:
+    """Where what is found out about a data set is kept. Raises ConfigError for shards and synthetic scenes."""
+    kind, path, _ = parse_source(source)
+    if kind in ("shards", "synthetic"):
+        raise ConfigError(f"{source}: nothing can be kept beside {kind} data; write to a file with --out")
+    return Path(path).parent if kind == "csv" else Path(path)
+
+
+def keys_of(data: DataSet) -> dict[str, Sample]:
+    """Samples by key. Raises DataError if two have the same."""
+    by_key = {sample.key: sample for sample in data.samples}
+    if len(by_key) < len(data):
+        raise DataError(f"{data.name}: two samples have one name; give each picture one row")
+    return by_key
+
+
+def _count(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"expected a whole number, as in synthetic:1000, got {text!r}") from None
+
+
+def _check_options(kind: str, reader: Callable[..., DataSet], options: Mapping[str, str]) -> None:
+    """Raise ConfigError for an option that the reader does not have, or a value that it does not take."""
+    signature = inspect.signature(reader)
+    known = {name: p.annotation for name, p in list(signature.parameters.items())[1:]}
+    for name, value in options.items():
+        if name not in known:
+            raise ConfigError(f"{kind} has no option {name!r}; it has {', '.join(known) or 'none'}")
+        choices = [choice for choice in get_args(known[name]) if isinstance(choice, str)]
+        choices = choices or [c for literal in get_args(known[name]) for c in get_args(literal)]
+        if choices and value not in choices:
+            raise ConfigError(f"{kind}?{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _add_persons(data: DataSet, file: Path) -> DataSet:
+    """People from a sidecar; samples that it does not know keep theirs."""
+    header, lines = read_sidecar(file)
+    samples, found = [], 0
+    for sample in data.samples:
+        line = lines.get(sample.key.partition("#")[0])
+        if line is not None and line.get("boxes") is not None:
+            sample = replace(sample, persons=_detections(line["boxes"], file, sample.key))  # noqa: PLW2901
+            found += 1
+        samples.append(sample)
+    note = f"people of {found} pictures from {file} ({header.get('detector', 'unknown detector')})"
+    return replace(data, samples=samples, notes=(*data.notes, note))
+
+
+def _detections(rows: Any, file: Path, key: str) -> tuple[Detection, ...]:
+    try:
+        people = [Detection(Box(*map(float, row[:4])), float(row[4])) for row in rows]
+        if not all(person.box.area > 0 and 0 <= person.confidence <= 1 for person in people):
+            raise ValueError("an empty box, or a confidence that is not between 0 and 1")
+    except (TypeError, ValueError, IndexError) as error:
+        raise DataError(f"{file}, boxes of {key}: expected rows of x1, y1, x2, y2, confidence ({error})") from error
+    return tuple(people)
+
+
+def _add_texts(data: DataSet, file: Path) -> DataSet:
+    _, lines = read_sidecar(file)
+    samples, found = [], 0
+    for sample in data.samples:
+        line = lines.get(sample.key.partition("#")[0])
+        if line is not None:
+            if not isinstance(line.get("text"), str):
+                raise DataError(f"{file}, text of {sample.key}: expected a text, got {line.get('text')!r}")
+            sample = replace(  # noqa: PLW2901
+                sample, text=line["text"], annotation=sample.annotation or line.get("annotation")
+            )
+            found += 1
+        samples.append(sample)
+    return replace(data, samples=samples, notes=(*data.notes, f"texts of {found} pictures from {file}"))
+
+
+def _leave_out(data: DataSet, file: Path) -> DataSet:
+    try:
+        listed = {entry["key"] for entry in json.loads(read_text(file))["exclude"]}
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError(
+            f'{file}: expected {{"exclude": [{{"key": ...}}, ...]}}, as uniemox data check --json writes it'
+        ) from error
+    samples = [sample for sample in data.samples if sample.key not in listed]
+    if not samples:
+        raise DataError(f"{file} leaves nothing of {data.name}")
+    note = f"{len(data) - len(samples)} of the {len(listed)} pictures listed in {file} were left out"
+    return replace(data, samples=samples, notes=(*data.notes, note))

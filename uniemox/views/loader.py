@@ -1,0 +1,97 @@
+"""Batches of views out of samples, in any number of worker processes; broken pictures are named and left out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from uniemox.data.order import BatchOrder
+from uniemox.data.sample import Sample
+from uniemox.errors import BoxError, DataError, ImageError
+from uniemox.views.transforms import Views
+
+
+class Broken(NamedTuple):
+    """A sample that could not be read."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ViewBatch:
+    """N samples that could be read, and those that could not."""
+
+    scene: Tensor  # (N, 3, S, S) uint8
+    person: Tensor  # (N, 3, S, S) uint8
+    samples: tuple[Sample, ...]  # N
+    person_sources: tuple[str, ...]  # N
+    broken: tuple[Broken, ...] = ()
+
+
+class ViewDataset(Dataset[tuple[Sample, Views] | Broken]):
+    """Samples as views; an item is asked for by (epoch, index)."""
+
+    def __init__(self, samples: Sequence[Sample], make_views: Callable[[Sample, int], Views]) -> None:
+        self.samples, self.make_views = samples, make_views
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Sample, Views] | Broken:
+        epoch, index = place
+        sample = self.samples[index]
+        try:
+            return sample, self.make_views(sample, epoch)
+        except (ImageError, BoxError) as error:
+            return Broken(sample.key, str(error))
+
+
+@dataclass(slots=True)
+class BrokenCount:
+    """Counts broken pictures and stops when they are too many.
+
+    most: so many are left out; 0 stops at the first.
+    """
+
+    most: int
+    found: dict[str, str] = field(default_factory=dict)
+
+    def add(self, broken: Sequence[Broken]) -> None:
+        """Count. Raises DataError, with the last few names and reasons, if there are too many."""
+        self.found.update(broken)
+        if len(self.found) > self.most:
+            last = "; ".join(list(self.found.values())[-3:])
+            raise DataError(
+                f"{len(self.found)} pictures can't be read, more than the {self.most} that may be left out: {last}. "
+                "uniemox data check lists all of them, and --exclude leaves them out"
+            )
+
+
+def collate(items: Sequence[tuple[Sample, Views] | Broken]) -> ViewBatch:
+    """One batch of all items; broken ones are only listed."""
+    good = [item for item in items if not isinstance(item, Broken)]
+    views = [view for _, view in good]
+    return ViewBatch(
+        scene=torch.stack([view.scene for view in views]) if views else torch.empty(0, 3, 0, 0, dtype=torch.uint8),
+        person=torch.stack([view.person for view in views]) if views else torch.empty(0, 3, 0, 0, dtype=torch.uint8),
+        samples=tuple(sample for sample, _ in good),
+        person_sources=tuple(view.person_source for view in views),
+        broken=tuple(item for item in items if isinstance(item, Broken)),
+    )
+
+
+def build_loader(dataset: ViewDataset, order: BatchOrder, workers: int) -> DataLoader[ViewBatch]:
+    """Batches in the given order. workers: processes that decode; 0 decodes in this one. No number changes a batch."""
+    return DataLoader(
+        dataset,  # type: ignore[arg-type] # torch's types know no collation
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=4 if workers else None,
+        persistent_workers=False,
+    )
