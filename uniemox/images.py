@@ -58,6 +58,11 @@ def open_picture(data: bytes, name: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's bomb warning: our own limit is below
             image = Image.open(io.BytesIO(data), formats=known)
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{name}: more than the {MOST_PIXELS // 10**6} megapixels that are decoded ({error}); "
+            "scale it down, or remove it"
+        ) from error
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not a picture of a known format ({', '.join(known)})") from None
     except _DECODING_ERRORS as error:
@@ -86,14 +91,16 @@ def decode(
     range. Raises ImageError for what can't be decoded whole.
     """
     image = open_picture(data, name)
+    if image.format == "PNG":
+        _load(image, name)  # its EXIF may follow its pixels, and Pillow says only once that they are corrupt
     orientation = _orientation(image)
     turned = orientation >= 5
     full = image.size[::-1] if turned else image.size
     factor = 1.0 if shrink is None else shrink(*full)
     if factor >= 2 and image.format == "JPEG":
         image.draft(None, (max(1, int(image.width / factor)), max(1, int(image.height / factor))))
+    _load(image, name)
     try:
-        image.load()
         rgb = _to_rgb(image)
     except _DECODING_ERRORS as error:
         raise ImageError(f"{name}: cut off or corrupt ({error})") from error
@@ -116,9 +123,16 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return image.size[::-1] if _orientation(image) >= 5 else image.size
 
 
+def _load(image: Image.Image, name: str) -> None:
+    try:
+        image.load()
+    except _DECODING_ERRORS as error:
+        raise ImageError(f"{name}: cut off or corrupt ({error})") from error
+
+
 def _orientation(image: Image.Image) -> int:
-    """1 to 8 from EXIF; 1 where it is missing or broken."""
-    if "exif" not in image.info and image.format not in ("TIFF", "PNG", "MPO"):
+    """1 to 8 from EXIF; 1 where it is missing or broken, and for TIFF, which Pillow turns upright itself."""
+    if image.format == "TIFF" or ("exif" not in image.info and image.format not in ("PNG", "MPO")):
         return 1
     try:
         value = image.getexif().get(_ORIENTATION, 1)

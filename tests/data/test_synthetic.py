@@ -140,7 +140,8 @@ def test_a_sample_says_all_that_is_known() -> None:
     assert (data.name, data.labels, len(data)) == ("synthetic:640", MIKELS, 640)
     assert len({sample.key for sample in data.samples}) == 640
     sample = data.samples[123]
-    assert (sample.key, sample.domain, sample.text) == ("000123.png", "synthetic", None)
+    assert (sample.key, sample.domain) == ("000123.png", "synthetic")
+    assert sample.text == describe(sample.annotation, with_emotion=True)
     assert [(person.box, person.confidence) for person in sample.persons or ()] == [(sample.target_box, 1.0)]
     assert all(data.label_of(s) == _note(s)["emotion"] for s in data.samples)
     assert "The facial expression is " in describe(_note(sample), with_emotion=True)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.pictures import class_folders, draw_picture, jpeg_of
+from tests.drawn import class_folders, draw_picture, jpeg_of
 from uniemox.data.order import BatchOrder
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from timm.data import create_transform
 
-from tests.pictures import draw_picture, jpeg_of, sample_of
+from tests.drawn import draw_picture, jpeg_of, sample_of
 from uniemox.data.sample import Sample
 from uniemox.errors import BoxError, ConfigError, ImageError
 from uniemox.images import read_picture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from uniemox.data.audit import GROUPS, Audit, Group
+from uniemox.data.audit import GROUPS, Audit, Group, Member
 from uniemox.errors import DataError, ImageError
 from uniemox.images import decode
 
@@ -75,7 +75,7 @@ def _section(name: str, groups: list[Group]) -> Iterator[str]:
     yield f'<h2 id="{name}">{title}: {len(groups)} group{"s" if len(groups) > 1 else ""}</h2><p class="note">{note}</p>'
     for group in groups[:MOST_GROUPS]:
         yield '<div class="group">'
-        for member in group.members[:MOST_PICTURES]:
+        for member in _one_of_each_label_first(group)[:MOST_PICTURES]:
             words = " · ".join(filter(None, (member.label, member.split, "other data set" if member.is_other else "")))
             yield (
                 f"<figure>{_picture(member.sample.picture.read, group.reason)}<figcaption>{html.escape(words)}<br>"
@@ -86,6 +86,11 @@ def _section(name: str, groups: list[Group]) -> Iterator[str]:
         yield "</div>"
     if len(groups) > MOST_GROUPS:
         yield f"<p>and {len(groups) - MOST_GROUPS} more groups; <code>--json</code> lists all of them</p>"
+
+
+def _one_of_each_label_first(group: Group) -> list[Member]:
+    firsts = {id(member) for member in {member.label: member for member in reversed(group.members)}.values()}
+    return sorted(group.members, key=lambda member: id(member) not in firsts)
 
 
 def _picture(read: "object", reason: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from uniemox.data.readers.tables import read_text
+from uniemox.data.readers.tables import read_bytes
 from uniemox.errors import DataError
 
 PERSONS, TEXTS = "persons.jsonl", "texts.jsonl"  # names beside the data
@@ -29,7 +29,8 @@ class Sidecar:
         self.done: set[str] = set()
         if path.exists():
             before, lines, good_bytes = _parse(path)
-            if before != dict(header):
+            stopped_at_once = good_bytes == 0 and _line(header).startswith(read_bytes(path))
+            if before != dict(header) and not stopped_at_once:
                 raise DataError(
                     f"{path} was made in another way ({_short(before)}) than is asked for now ({_short(header)}); "
                     "remove it, or write to another file with --out"
@@ -38,7 +39,7 @@ class Sidecar:
             if good_bytes < path.stat().st_size:
                 os.truncate(path, good_bytes)  # the line at which the last run was stopped
         try:
-            self._file = path.open("a", encoding="utf-8")
+            self._file = path.open("ab")
         except OSError as error:
             raise DataError(f"{path} can't be written ({error.strerror}); choose another file with --out") from error
         if not path.stat().st_size:
@@ -50,7 +51,7 @@ class Sidecar:
         self.done.add(key)
 
     def _write(self, values: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(values, ensure_ascii=False) + "\n")
+        self._file.write(_line(values))
         self._file.flush()
 
     def __enter__(self) -> Self:
@@ -68,20 +69,24 @@ def read_sidecar(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]
 
 def _parse(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
     """Header, lines, and the number of bytes they take."""
-    text = read_text(path)
-    whole, _, _ = text.rpartition("\n")
+    whole, end, _ = read_bytes(path).rpartition(b"\n")  # in bytes: a last line may end inside a character
     values = []
-    for number, line in enumerate(whole.split("\n") if whole else [], start=1):
+    for number, line in enumerate(whole.split(b"\n") if end else [], start=1):
         try:
-            value = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+            value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except (ValueError, RecursionError) as error:  # ValueError: also no UTF-8, or a number of 4,300 digits
             raise DataError(f"{path}:{number}: not JSON ({error}); remove the line") from error
         if not isinstance(value, dict) or (number > 1 and not isinstance(value.get("key"), str)):
             raise DataError(f"{path}:{number}: expected an object with the field key; remove the line")
         values.append(value)
     if not values:
         return {}, [], 0
-    return values[0], values[1:], len(whole.encode()) + 1
+    return values[0], values[1:], len(whole) + 1
+
+
+def _line(values: Mapping[str, Any]) -> bytes:
+    """A line of JSON; names of files that are no UTF-8 are escaped."""
+    return json.dumps(values, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _short(header: Mapping[str, Any]) -> str:

@@ -173,7 +173,8 @@ def _classifier(name: str, weights: Path | None) -> tuple[nn.Module, int]:
     if weights is None:
         return timm.create_model(name, pretrained=True).eval(), 0
     state = timm.models.load_state_dict(weights)
-    outputs = [value.shape[0] for value in state.values() if value.ndim == 1][-1]
+    bias = state.get(f"{timm.get_pretrained_cfg_value(name, 'classifier')}.bias")
+    outputs = 0 if bias is None else len(bias)
     if outputs not in (1000, 1001):
         raise TeacherError(f"{weights}: a classifier of {outputs} classes; expected ImageNet's 1000, or 1001")
     from_tensorflow = outputs == 1001

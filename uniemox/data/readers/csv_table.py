@@ -1,5 +1,6 @@
 """Tables of pictures: the way in for IAPSa, Twitter I and II, and everything of one's own."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -47,7 +48,7 @@ def read_csv(
     samples, absent = [], 0
     for where, row in rows:
         path = inside(table.parent, row["path"], f"{where}, path")
-        if not path.is_file():
+        if not os.path.isfile(path):  # Path.is_file raises OSError for a name that is too long
             if missing == "fail":
                 raise DataError(f"{where}, path: {path} is not there; ?missing=skip leaves such rows out")
             absent += 1
@@ -91,6 +92,8 @@ def _sample(row: Mapping[str, str], path: Path, where: str, labels: LabelSet, cl
     try:
         if classes:
             by_class = {name: labels.labels[labels.index(name)] for name in classes}
+            if len(set(by_class.values())) < len(classes):
+                raise DataError(f"{where}, header: two of the columns {', '.join(classes)} are one class")
             votes = shares(row, by_class, where)
             distribution = {word: votes.get(word, 0.0) for word in labels.labels}
             top = top_vote(distribution)

@@ -1,6 +1,7 @@
 """EmoSet (Yang et al., ICCV 2023): records, labels and attributes in JSON files."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -41,11 +42,11 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
             word, image, annotation_name = _fields(record, where)
             picture = inside(root, image, f"{where}, image")
             annotation_path = inside(root, annotation_name, f"{where}, annotation")
-            if not picture.is_file() or not annotation_path.is_file():
+            if not os.path.isfile(picture) or not os.path.isfile(annotation_path):
                 if missing == "skip":
                     absent += 1
                     continue
-                gone = annotation_path if picture.is_file() else picture
+                gone = annotation_path if os.path.isfile(picture) else picture
                 raise DataError(f"{where}: {gone} is not there; ?missing=skip leaves such records out")
             try:
                 label = labels.index(word)
@@ -117,5 +118,5 @@ def _read_annotation(path: Path, words: Mapping[str, set[str]], emotion: str) ->
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: a number of more than 4,300 digits
         raise DataError(f"{path}: not JSON ({error})") from error

@@ -104,8 +104,8 @@ def pictures_below(root: Path) -> dict[str, Path]:
 
 def checked_folder(root: Path) -> Path:
     """The folder itself. Raises DataError if it is not there."""
-    if not root.is_dir():
-        raise DataError(f"{root}: {'not a folder' if root.exists() else 'there is no such folder'}")
+    if not os.path.isdir(root):  # Path.is_dir raises OSError for a name that is too long
+        raise DataError(f"{root}: {'not a folder' if os.path.lexists(root) else 'there is no such folder'}")
     return root
 
 
@@ -115,7 +115,8 @@ def inside(root: Path, name: str, where: str) -> Path:
     where: file and field that name it, for the message.
     """
     relative = PurePosixPath(name.replace("\\", "/"))
-    if not name or relative.is_absolute() or ".." in relative.parts or "\0" in name or ":" in relative.parts[0]:
+    parts = relative.parts  # () for "" and "."
+    if not parts or relative.is_absolute() or ".." in parts or "\0" in name or ":" in parts[0]:
         raise DataError(f"{where}: {name!r} must be a path inside {root}")
     return root / relative
 
@@ -139,4 +140,7 @@ def _class_folders(root: Path, split: tuple[str | None, Path]) -> list[tuple[str
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
+    try:
+        return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
+    except OSError as error:
+        raise DataError(f"{folder}: can't be listed ({error.strerror})") from error

@@ -28,8 +28,8 @@ def read_abstract(root: Path) -> DataSet:
             emotions = {column: MIKELS.labels[MIKELS.index(column)] for column in columns}
         except LabelError as error:
             raise DataError(f"{tables[0]}:1: {error}") from error
-        if len(set(emotions.values())) != len(MIKELS):
-            raise DataError(f"{tables[0]}:1: expected a column for each of {', '.join(MIKELS.labels)}")
+        if sorted(emotions.values()) != sorted(MIKELS.labels):
+            raise DataError(f"{tables[0]}:1: expected one column for each of {', '.join(MIKELS.labels)}")
         distribution = shares(row, emotions, where)
         name = row[name_column]
         if name.lower() not in pictures:

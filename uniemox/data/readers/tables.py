@@ -12,8 +12,8 @@ MOST_BYTES = 2**30
 csv.field_size_limit(2**20)
 
 
-def read_text(path: Path) -> str:
-    """A text file as UTF-8, else as Latin-1. Raises DataError if it is missing, too large, or binary."""
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a text file. Raises DataError if it is missing, too large, or binary."""
     try:
         if path.stat().st_size > MOST_BYTES:
             raise DataError(f"{path}: larger than the {MOST_BYTES >> 20} MiB that are read")
@@ -22,6 +22,12 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: can't be read ({error.strerror or error})") from error
     if b"\0" in data:
         raise DataError(f"{path}: not a text file; save it as UTF-8")
+    return data
+
+
+def read_text(path: Path) -> str:
+    """A text file as UTF-8, else as Latin-1. Raises DataError if it is missing, too large, or binary."""
+    data = read_bytes(path)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -33,13 +39,12 @@ def read_rows(path: Path, quote: str = '"') -> Iterator[tuple[int, dict[str, str
 
     Header and values come without outer blanks. Raises DataError, with file and line, for rows of another length.
     """
-    text = read_text(path)
-    lines = io.StringIO(text.replace("\r\n", "\n").replace("\r", "\n"))
-    header_line = text.lstrip("\r\n").splitlines()[0] if text.strip() else ""
+    text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")
+    header_line = next((line for line in text.split("\n") if line.strip()), "")
     delimiter = max(",;\t", key=header_line.count)
-    rows = csv.reader(lines, delimiter=delimiter, quotechar=quote, skipinitialspace=True)
+    rows = csv.reader(io.StringIO(text), delimiter=delimiter, quotechar=quote, skipinitialspace=True, strict=True)
     try:
-        header = [name.strip() for name in next(row for row in rows if row)]
+        header = [name.strip() for name in next(row for row in rows if any(value.strip() for value in row))]
     except StopIteration:
         raise DataError(f"{path}: the table is empty; expected a header and rows") from None
     except csv.Error as error:

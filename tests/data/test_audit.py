@@ -1,0 +1,250 @@
+"""The audit: planted faults are found, all of them and nothing else, and its list makes a data set clean."""
+
+import io
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.drawn import class_folders, draw_picture, jpeg_of
+from uniemox.data.audit import GROUPS, Audit, audit
+from uniemox.data.audit_page import write_page
+from uniemox.data.near import near_pairs
+from uniemox.data.sample import PictureFile, Sample
+from uniemox.data.scan import look_at, scan
+from uniemox.data.source import open_data
+from uniemox.images import decode
+
+
+class Stored:
+    """A picture in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def read(self) -> bytes:
+        return self.data
+
+
+def plant(image: Image.Image, how: str, draw: random.Random) -> bytes:
+    """A near duplicate: encoded again, scaled, mirrored or cropped, or all of it."""
+    width, height = image.size
+    if how in ("scaled", "all"):
+        scale = draw.uniform(0.5, 2)
+        image = image.resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
+    if how in ("mirrored", "all"):
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if how in ("cropped", "all"):
+        width, height = image.size
+        left, top, right, bottom = (draw.choice((0, 0.01, 0.02)) for _ in range(4))
+        image = image.crop(
+            (round(left * width), round(top * height), round(width * (1 - right)), round(height * (1 - bottom)))
+        )
+    return jpeg_of(image, draw.randint(50, 95))
+
+
+def thumbs_of(files: list[bytes]) -> np.ndarray:
+    looks = [look_at(Sample(key=str(i), picture=Stored(data))) for i, data in enumerate(files)]
+    return np.stack([look.thumb for look in looks])
+
+
+@pytest.mark.parametrize("how", ["encoded", "scaled", "mirrored", "cropped", "all"])
+def test_planted_near_duplicates_of_photographs_are_found(shared: Path, how: str) -> None:
+    """At least 95 of 100, and no pair of different pictures among 600: false ones none at all."""
+    draw = random.Random(how)
+    photographs = sorted((shared / "data" / "flickr8k" / "images").glob("*.jpg"))[:300]
+    originals = [path.read_bytes() for path in photographs]
+    copies = [plant(decode(data)[0], how, draw) for data in originals]
+    pairs = set(near_pairs(thumbs_of(originals + copies)))
+    expected = {(i, i + len(originals)) for i in range(len(originals))}
+    assert len(pairs & expected) >= 0.95 * len(expected)
+    assert not pairs - expected
+
+
+def test_no_false_pair_among_three_thousand_photographs(shared: Path) -> None:
+    """Of five data sets; looked at by eye, they hold no near duplicate."""
+    folders = ("fi/val", "flickr8k/images", "coco_persons/images", "emotion6/images", "abstract/images")
+    paths = [path for folder in folders for path in sorted((shared / "data" / folder).rglob("*.jpg"))]
+    paths += sorted((shared / "data" / "fi" / "train").rglob("*.jpg"))[:1500]
+    looks = {look.sha256: look for look in scan([Sample(key=p.name, picture=PictureFile(p)) for p in paths])}
+    assert len(looks) > 3000
+    assert not list(near_pairs(np.stack([look.thumb for look in looks.values()])))
+
+
+def test_pictures_without_structure() -> None:
+    """Two of one colour are the same, of two colours are not; nothing flat is like something drawn."""
+    colours = ["#808080", "#828180", "#a01010", "#808080"]
+    flat = [jpeg_of(Image.new("RGB", (100 + i, 80), colour)) for i, colour in enumerate(colours)]
+    ramp = Image.linear_gradient("L").convert("RGB")
+    pairs = set(near_pairs(thumbs_of([*flat, jpeg_of(ramp), jpeg_of(Image.eval(ramp, lambda v: v // 2))])))
+    assert pairs == {(0, 1), (0, 3), (1, 3)}
+
+
+def test_pairs_do_not_depend_on_how_many_are_compared_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [jpeg_of(draw_picture(i % 20), 60 + i // 20) for i in range(60)]
+    thumbs = thumbs_of(files)
+    at_once = list(near_pairs(thumbs))
+    monkeypatch.setattr("uniemox.data.near.ROWS", 7)
+    monkeypatch.setattr("uniemox.data.near.PAIRS", 3)
+    assert sorted(near_pairs(thumbs)) == sorted(at_once)
+    assert len(at_once) == 20 * 3
+
+
+@pytest.fixture
+def dirty(tmp_path: Path) -> Path:
+    """A folder with one of every fault; `train` and `test`, classes awe, fear, anger and disgust."""
+    root = tmp_path / "dirty"
+    for i, split in enumerate(("train", "test")):
+        class_folders(root / split, ("anger", "awe", "disgust", "fear", "sadness"), each=0)
+        for j, label in enumerate(("anger", "awe", "disgust", "fear", "sadness")):
+            for k in range(3):
+                (root / split / label / f"{k}.jpg").write_bytes(jpeg_of(draw_picture(1000 + 100 * i + 10 * j + k)))
+    train, test = root / "train", root / "test"
+    (train / "awe" / "cut.jpg").write_bytes(jpeg_of(draw_picture(1))[:3000])
+    (train / "awe" / "page.jpg").write_text("<html>not found</html>")
+    draw_picture(2).save(train / "awe" / "wrong.jpg", "PNG")
+    draw_picture(3).convert("P").save(train / "fear" / "palette.png")
+    frames = [draw_picture(seed) for seed in (4, 5)]
+    frames[0].save(train / "fear" / "moving.gif", save_all=True, append_images=frames[1:])
+    (train / "awe" / "copy.jpg").write_bytes((train / "awe" / "0.jpg").read_bytes())
+    (train / "fear" / "both.jpg").write_bytes((train / "awe" / "1.jpg").read_bytes())
+    (test / "fear" / "leak.jpg").write_bytes(plant(draw_picture(1000 + 30), "all", random.Random(0)))  # train/fear/0
+    for label in ("anger", "awe", "disgust"):
+        for k in range(2):
+            (train / label / f"gone{k}.jpg").write_bytes(jpeg_of(draw_picture(9), 70 + k))
+    return root
+
+
+def names(found: Audit, kind: str) -> list[set[str]]:
+    return [{member.sample.key for member in group.members} for group in getattr(found, kind)]
+
+
+def test_every_fault_is_found_and_nothing_else(dirty: Path) -> None:
+    found = audit(open_data(f"folder:{dirty}"), workers=1)
+    gone = {f"train/{label}/gone{k}.jpg" for label in ("anger", "awe", "disgust") for k in range(2)}
+    leak = {"train/fear/0.jpg", "test/fear/leak.jpg"}
+    conflict = {"train/awe/1.jpg", "train/fear/both.jpg"}
+    copies = {"train/awe/0.jpg", "train/awe/copy.jpg"}
+    assert names(found, "corrupt") == [{"train/awe/cut.jpg"}, {"train/awe/page.jpg"}]
+    assert "cut off" in found.corrupt[0].reason
+    assert "not a picture" in found.corrupt[1].reason
+    assert names(found, "wrong_endings") == [{"train/awe/wrong.jpg"}]
+    assert names(found, "odd_modes") == [{"train/fear/moving.gif"}, {"train/fear/palette.png"}]
+    exact = [{f"train/{label}/gone{k}.jpg" for label in ("anger", "awe", "disgust")} for k in range(2)]
+    assert sorted(map(sorted, names(found, "exact_duplicates"))) == sorted(map(sorted, [copies, conflict, *exact]))
+    assert sorted(map(sorted, names(found, "near_duplicates"))) == sorted(map(sorted, [leak, gone]))
+    assert names(found, "placeholders") == [gone]
+    assert sorted(map(sorted, names(found, "label_conflicts"))) == sorted(map(sorted, [conflict, gone]))
+    assert names(found, "leaks") == [leak]
+    assert found.classes["awe"] == {"test": 3, "train": 9}
+    excluded = {entry["key"]: entry["reason"] for entry in found.exclude}
+    kept_out = {"train/awe/cut.jpg", "train/awe/page.jpg", "train/awe/copy.jpg", "train/fear/0.jpg"}
+    assert excluded.keys() == gone | conflict | kept_out
+    assert excluded["train/fear/0.jpg"] == "copy of test/fear/leak.jpg"  # what is scored stays
+    assert excluded["train/awe/gone0.jpg"] == "placeholder"
+    assert excluded["train/awe/1.jpg"] == "under several labels: awe, fear"
+
+
+def test_what_it_lists_makes_the_data_clean(dirty: Path, tmp_path: Path) -> None:
+    source = f"folder:{dirty}"
+    report = tmp_path / "check.json"
+    report.write_text(json.dumps(audit(open_data(source), workers=1).as_dict()))
+    again = audit(open_data(source, exclude=report), workers=1)
+    assert {kind: len(getattr(again, kind)) for kind in GROUPS if getattr(again, kind)} == {
+        "wrong_endings": 1,
+        "odd_modes": 2,
+    }
+    assert not again.exclude
+
+
+def test_processes_change_nothing(dirty: Path) -> None:
+    data = open_data(f"folder:{dirty}")
+    data = replace(data, samples=[*data.samples] * 4)
+    done: list[int] = []
+    several, alone = scan(data.samples, 2, done.append), scan(data.samples, 1)
+    assert [look.sha256 for look in several] == [look.sha256 for look in alone]
+    assert done[-1] == len(data)
+    for a, b in zip(several, alone, strict=True):
+        assert (a.problem, a.size, a.brightness) == (b.problem, b.size, b.brightness)
+        assert a.thumb is b.thumb is None or np.array_equal(a.thumb, b.thumb)
+
+
+def test_another_data_set_is_compared_with(tmp_path: Path) -> None:
+    ours = class_folders(tmp_path / "ours")
+    theirs = class_folders(tmp_path / "theirs", ("joy", "anger"), each=1)
+    for folder in theirs.iterdir():
+        for path in folder.iterdir():
+            path.unlink()
+    (theirs / "joy" / "x.jpg").write_bytes(plant(draw_picture(2), "cropped", random.Random(1)))  # ours/awe/2.jpg
+    (theirs / "joy" / "y.jpg").write_bytes(jpeg_of(draw_picture(5000)))
+    (theirs / "anger" / "z.jpg").write_bytes(jpeg_of(draw_picture(5001)))
+    found = audit(open_data(f"folder:{ours}"), open_data(f"folder:{theirs}"), workers=1)
+    assert [group.as_dict() for group in found.leaks] == [
+        {"paths": [f"{ours}/awe/2.jpg", f"{theirs}/joy/x.jpg"], "labels": ["awe", "joy"], "splits": [None, None]}
+    ]
+    assert [(entry["key"], entry["reason"]) for entry in found.exclude] == [("awe/2.jpg", "also in the other data set")]
+    assert not found.label_conflicts  # labels of different sets do not contradict each other
+    assert not found.near_duplicates
+
+
+def test_people_of_one_picture_are_no_duplicates(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "heco", ("Anger", "Peace"), each=2)
+    (root / "boxes.csv").write_text("path,x1,y1,x2,y2\nAnger/0.jpg,0,0,50,50\nAnger/0.jpg,60,0,90,50\n")
+    found = audit(open_data(f"heco:{root}"), workers=1)
+    assert all(not getattr(found, kind) for kind in GROUPS)
+
+
+def test_drift_of_colours_is_told_from_chance(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    for split, low in (("train", 0), ("val", 0), ("test", 120)):
+        for label in ("awe", "fear"):
+            (tmp_path / split / label).mkdir(parents=True)
+            for i in range(30):
+                image = Image.eval(draw_picture(rng.randrange(10**6), (64, 64)), lambda v, low=low: v // 2 + low)
+                (tmp_path / split / label / f"{i}.jpg").write_bytes(jpeg_of(image))
+    drift = {found.splits: found for found in audit(open_data(f"folder:{tmp_path}")).drift}
+    assert drift["train", "val"].distance < drift["train", "val"].by_chance
+    assert drift["test", "train"].distance > 3 * drift["test", "train"].by_chance
+
+
+def test_all_placeholders_of_fi_are_found(shared: Path) -> None:
+    found = audit(open_data(f"fi:{shared}/data/fi"))
+    (group,) = found.placeholders
+    assert len(group.members) == 170
+    assert len({member.label for member in group.members}) == 8
+    assert not found.near_duplicates
+    assert not found.corrupt
+
+
+def test_the_page_shows_the_pictures(dirty: Path, tmp_path: Path) -> None:
+    found = audit(open_data(f"folder:{dirty}"), workers=1)
+    page = tmp_path / "out" / "page.html"
+    write_page(found, page)
+    text = page.read_text()
+    shown = sum(min(len(group.members), 12) for kind in GROUPS for group in getattr(found, kind))
+    assert text.count("<figure>") == shown
+    assert text.count("<img") == shown - 2  # two can't be decoded
+    assert "&lt;" not in text
+    assert "cut off or corrupt" in text
+
+
+def test_names_cannot_write_html(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "x")
+    (root / "awe" / "<script>alert(1)<").mkdir()
+    (root / "awe" / "<script>alert(1)<" / "a.jpg").write_bytes(b"no picture")
+    page = tmp_path / "page.html"
+    write_page(audit(open_data(f"folder:{root}"), workers=1), page)
+    assert "<script>" not in page.read_text()
+    assert "&lt;script&gt;alert(1)&lt;/a.jpg" in page.read_text()
+
+
+def test_thumbs_do_not_depend_on_the_size_of_the_file() -> None:
+    image = draw_picture(7, (1600, 1200))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    small, full = thumbs_of([jpeg_of(image, 95), buffer.getvalue()]).astype(int)
+    assert np.abs(small - full).mean() < 3

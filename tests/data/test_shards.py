@@ -1,0 +1,211 @@
+"""Shards: what goes in comes out, from any store, by any process; cut-off ones are named; a stopped run goes on."""
+
+import json
+import os
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import fsspec
+import pytest
+import torch
+import webdataset
+
+from tests.drawn import class_folders, draw_picture, jpeg_of
+from uniemox.data.order import BatchOrder
+from uniemox.data.sample import DataSet, Sample
+from uniemox.data.shards import ShardConfig, read_shards, write_shards
+from uniemox.data.source import open_data
+from uniemox.errors import ConfigError, DataError
+from uniemox.images import decode
+from uniemox.persons.box import Box, Detection
+from uniemox.views.loader import ViewDataset, build_loader
+from uniemox.views.transforms import TrainViews, ViewConfig
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataSet:
+    """Ten pictures, two splits, one of them with everything that can be known."""
+    root = tmp_path / "data"
+    class_folders(root / "train", each=3)
+    class_folders(root / "val", each=2)
+    found = open_data(f"folder:{root}")
+    known = replace(
+        found.samples[0],
+        text="A photo of a café.",
+        annotation={"scene": "cafe", "object": ["Cup"]},
+        persons=(Detection(Box(10, 20, 110.5, 220), 0.75),),
+        target_box=Box(10, 20, 110.5, 220),
+        distribution={"awe": 0.25, "fear": 0.75},
+        valence=2.5,
+        arousal=7.0,
+        domain="tea",
+        group="g",
+    )
+    return replace(found, samples=[known, *found.samples[1:]])
+
+
+def by_key(data: DataSet) -> dict[str, Sample]:
+    return {sample.key: sample for sample in data.samples}
+
+
+def test_what_goes_in_comes_out(data: DataSet, tmp_path: Path) -> None:
+    done: list[int] = []
+    assert write_shards(data, tmp_path / "out", ShardConfig(samples=4, workers=2), done.append) == []
+    assert done[-1] == 10
+    found = open_data(f"shards:{tmp_path}/out")
+    assert (found.labels.name, found.labels.labels, found.labels.kind) == (
+        data.labels.name,
+        data.labels.labels,
+        "evoked",
+    )
+    before, after = by_key(data), by_key(found)
+    assert before.keys() == after.keys()
+    for key, sample in before.items():
+        assert after[key].picture.read() == sample.picture.read()  # the very file
+        assert replace(after[key], picture=sample.picture) == sample
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    tars = ["train-00000", "train-00001", "val-00000"]
+    assert names == sorted(["shards.json", *(f"{tar}.{ending}" for tar in tars for ending in ("tar", "jsonl"))])
+
+
+def test_scaled_pictures_keep_their_boxes(data: DataSet, tmp_path: Path) -> None:
+    write_shards(data, tmp_path / "out", ShardConfig(short_side_px=60, workers=1))
+    sample = by_key(read_shards(str(tmp_path / "out")))[data.samples[0].key]
+    image, size = decode(sample.picture.read())
+    assert size == image.size == (80, 60)  # of 320 x 240
+    assert sample.target_box == Box(2.5, 5, 27.625, 55)
+    assert sample.persons == (Detection(Box(2.5, 5, 27.625, 55), 0.75),)
+    small = by_key(read_shards(str(tmp_path / "out")))
+    write_shards(data, tmp_path / "large", ShardConfig(short_side_px=1000, workers=1))
+    for key, sample in by_key(read_shards(str(tmp_path / "large"))).items():
+        assert sample.picture.read() == by_key(data)[key].picture.read()  # never enlarged
+        assert len(small[key].picture.read()) < len(sample.picture.read())
+
+
+def test_the_same_data_give_the_same_bytes(data: DataSet, tmp_path: Path) -> None:
+    for folder, workers in (("a", 1), ("b", 2)):
+        write_shards(data, tmp_path / folder, ShardConfig(samples=4, short_side_px=64, workers=workers))
+    for path in (tmp_path / "a").glob("*.tar"):
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_webdataset_reads_them(data: DataSet, tmp_path: Path) -> None:
+    write_shards(data, tmp_path / "out", ShardConfig(samples=4, workers=1))
+    urls = [str(path) for path in sorted((tmp_path / "out").glob("*.tar"))]
+    read = webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8").to_tuple("jpg", "json")
+    seen = {meta["key"]: (picture.shape, meta.get("label")) for picture, meta in read}
+    assert seen == {sample.key: ((240, 320, 3), data.label_of(sample)) for sample in data.samples}
+
+
+def test_any_store_of_fsspec(data: DataSet, tmp_path: Path) -> None:
+    write_shards(data, tmp_path / "out", ShardConfig(samples=4, workers=1))
+    memory = fsspec.filesystem("memory")
+    for path in (tmp_path / "out").iterdir():
+        memory.pipe(f"/somewhere/{path.name}", path.read_bytes())
+    found = open_data("shards:memory://somewhere")
+    for key, sample in by_key(found).items():
+        assert sample.picture.read() == by_key(data)[key].picture.read()
+    memory.rm("/somewhere", recursive=True)
+
+
+def test_epochs_can_be_left_and_entered_anywhere(data: DataSet, tmp_path: Path) -> None:
+    write_shards(data, tmp_path / "out", ShardConfig(samples=4, workers=1))
+    samples = read_shards(str(tmp_path / "out")).samples
+
+    def batches(start: int, workers: int) -> list[torch.Tensor]:
+        dataset = ViewDataset(samples, TrainViews(ViewConfig(size=32), seed=0))
+        order = BatchOrder(len(samples), batch_size=2, seed=0, epoch=3, start=start)
+        return [batch.scene for batch in build_loader(dataset, order, workers)]
+
+    whole = batches(0, 0)
+    assert all(torch.equal(a, b) for a, b in zip(whole[3:], batches(3, 2), strict=True))
+
+
+@pytest.mark.parametrize("bytes_left", [0, 511, 20_000])
+def test_a_shard_that_is_cut_off_is_named(data: DataSet, tmp_path: Path, bytes_left: int) -> None:
+    write_shards(data, tmp_path / "out", ShardConfig(samples=4, workers=1))
+    found = read_shards(str(tmp_path / "out"))
+    os.truncate(tmp_path / "out" / "train-00001.tar", bytes_left)
+    with pytest.raises(DataError, match=r"train-00001\.tar is cut off or changed: \d+ bytes expected, \d+ found; copy"):
+        read_shards(str(tmp_path / "out"))
+    last = [sample for sample in found.samples if "train-00001" in str(sample.picture)][-1]
+    with pytest.raises(OSError, match=r"train-00001\.tar is cut off"):
+        last.picture.read()
+    (tmp_path / "out" / "train-00001.tar").unlink()
+    with pytest.raises(DataError, match=r"train-00001\.tar is missing"):
+        read_shards(str(tmp_path / "out"))
+
+
+def test_an_index_that_is_wrong_is_named(data: DataSet, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_shards(data, out, ShardConfig(samples=10, workers=1))
+    lines = (out / "val-00000.jsonl").read_text().splitlines()
+    for text, message in (
+        ("\n".join(lines[:1]), r"val-00000.jsonl is cut off: 4 lines expected, 1 found"),
+        ("\n".join(["{", *lines[1:]]), r"val-00000.jsonl:1: not JSON"),
+        ("\n".join(["{}", *lines[1:]]), r"val-00000.jsonl:1: 'key' is missing"),
+        (
+            "\n".join([lines[0].replace('"awe"', '"aw"').replace('"fear"', '"fe"'), *lines[1:]]),
+            r"jsonl:1: .*missing or",
+        ),
+    ):
+        (out / "val-00000.jsonl").write_text(text)
+        with pytest.raises(DataError, match=message):
+            read_shards(str(out))
+    for text, message in (
+        ("[]", "an object"),
+        ("{", "not JSON"),
+        ("{}", "expected format"),
+        ('{"format": 1}', "format"),
+    ):
+        (out / "shards.json").write_text(text)
+        with pytest.raises(DataError, match=message):
+            read_shards(str(out))
+    with pytest.raises(DataError, match=r"shards.json can't be read .*are these shards"):
+        read_shards(str(tmp_path))
+
+
+def test_a_stopped_run_goes_on(data: DataSet, tmp_path: Path) -> None:
+    out, config = tmp_path / "out", ShardConfig(samples=4, workers=1)
+
+    def stop(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(data, out, config, stop)
+    assert not (out / "shards.json").exists()
+    with pytest.raises(DataError, match="holds shards of other data or settings"):
+        write_shards(data, out, replace(config, samples=5))
+    (first,) = list(out.glob("*.report.json"))[:1]
+    before = (out / f"{json.loads(first.read_text())['name']}.tar").stat().st_mtime_ns
+    write_shards(data, out, config)
+    assert (out / f"{first.name.split('.')[0]}.tar").stat().st_mtime_ns == before  # not written again
+    write_shards(data, tmp_path / "at_once", config)
+    for path in (tmp_path / "at_once").iterdir():
+        assert path.read_bytes() == (out / path.name).read_bytes()
+    assert write_shards(data, out, config) == []  # all there
+
+
+def test_broken_pictures_are_left_out_and_named(data: DataSet, tmp_path: Path) -> None:
+    Path(str(data.samples[2].picture)).write_bytes(jpeg_of(draw_picture(1))[:4000])
+    Path(str(data.samples[7].picture)).unlink()
+    broken = write_shards(data, tmp_path / "out", ShardConfig(samples=4, workers=1))
+    assert [line.split(":")[0] for line in broken] == sorted([data.samples[2].key, data.samples[7].key])
+    assert len(read_shards(str(tmp_path / "out"))) == 8
+
+
+def test_other_formats_keep_their_ending(tmp_path: Path) -> None:
+    (tmp_path / "data" / "awe").mkdir(parents=True)
+    draw_picture(1).save(tmp_path / "data" / "awe" / "a.png")
+    draw_picture(2).save(tmp_path / "data" / "awe" / "b.jpg", "WEBP")  # a wrong ending
+    write_shards(open_data(f"folder:{tmp_path}/data"), tmp_path / "out", ShardConfig(workers=1))
+    with tarfile.open(tmp_path / "out" / "all-00000.tar") as tar:
+        endings = sorted(name.split(".")[1] for name in tar.getnames())
+    assert endings == ["json", "json", "png", "webp"]
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    for wrong in ({"samples": 0}, {"workers": 0}, {"short_side_px": 4}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            ShardConfig(**wrong)

@@ -1,0 +1,184 @@
+"""Splits: even in every class, no group torn apart, the same for everybody, kept in files that can't change unseen."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uniemox.data.sample import DataSet, PictureFile, Sample
+from uniemox.data.splits import (
+    PAPER_RECIPES,
+    choose_scheme,
+    frechet_distance,
+    keep_fraction,
+    paper_split,
+    parse_ratio,
+    read_splits,
+    split_samples,
+    take_fraction,
+    write_splits,
+)
+from uniemox.errors import ConfigError, DataError
+from uniemox.labels import CAER, MIKELS, UBE
+
+RATIOS = {"train": 0.7, "val": 0.1, "test": 0.2}
+
+
+def samples_of(count: int, classes: int = 3, **known: object) -> list[Sample]:
+    return [
+        Sample(key=f"{i:05d}.jpg", picture=PictureFile(Path(f"{i}.jpg")), label=i % classes, **known)  # type: ignore
+        for i in range(count)
+    ]
+
+
+@given(st.integers(1, 400), st.integers(1, 8), st.integers(0, 5))
+def test_every_class_has_the_ratio_to_within_a_few_samples(count: int, classes: int, seed: int) -> None:
+    samples = samples_of(count, classes)
+    scheme = split_samples(samples, RATIOS, seed)
+    assert scheme.keys() == {sample.key for sample in samples}
+    total = Counter(scheme.values())
+    for split, share in RATIOS.items():
+        assert abs(total[split] - share * count) < 2
+        for label in range(classes):
+            members = [sample.key for sample in samples if sample.label == label]
+            found = sum(scheme[key] == split for key in members)
+            assert abs(found - share * len(members)) < 3
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=200), st.integers(0, 3))
+def test_groups_stay_together(groups: list[int], seed: int) -> None:
+    samples = [
+        Sample(key=str(i), picture=PictureFile(Path("x")), label=i % 2, group=f"g{group}")
+        for i, group in enumerate(groups)
+    ]
+    scheme = split_samples(samples, RATIOS, seed)
+    for name in set(groups):
+        assert len({scheme[sample.key] for sample in samples if sample.group == f"g{name}"}) == 1
+
+
+def test_the_draw_depends_on_keys_and_seed_alone() -> None:
+    samples = samples_of(300)
+    scheme = split_samples(samples, RATIOS, 0)
+    assert split_samples(samples[::-1], RATIOS, 0) == scheme
+    assert split_samples(samples, RATIOS, 1) != scheme
+
+
+@pytest.mark.parametrize("ratios", [{}, {"train": 0.5, "test": 0.4}, {"train": 1.5, "test": -0.5}])
+def test_shares_that_do_not_add_up_are_refused(ratios: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="add up to 1"):
+        split_samples(samples_of(10), ratios, 0)
+
+
+def test_ratio_in_words() -> None:
+    assert parse_ratio("80/20") == {"train": 0.8, "test": 0.2}
+    assert parse_ratio("2/1/1") == {"train": 0.5, "val": 0.25, "test": 0.25}
+    for wrong in ("", "80", "80/x/10", "80/0/20", "1/2/3/4", "0/0", "nan/1", "-1/2"):
+        with pytest.raises(ConfigError, match=r"80/10/10|above 0"):
+            parse_ratio(wrong)
+
+
+@given(st.integers(1, 300), st.floats(0.01, 1), st.floats(0.01, 1))
+def test_smaller_fractions_are_parts_of_larger_ones(count: int, first: float, second: float) -> None:
+    samples = samples_of(count, 4)
+    small, large = ({s.key for s in take_fraction(samples, f, seed=0)} for f in sorted((first, second)))
+    assert small <= large
+    for label in range(min(4, count)):
+        members = [sample for sample in samples if sample.label == label]
+        kept = [sample for sample in members if sample.key in large]
+        assert len(kept) == max(1, round(max(first, second) * len(members)))
+
+
+def test_a_fraction_leaves_val_and_test_whole() -> None:
+    samples = samples_of(300)
+    scheme = split_samples(samples, RATIOS, 0)
+    kept = Counter(keep_fraction(scheme, samples, 0.1, seed=0).values())
+    assert kept == {"train": 21, "val": 30, "test": 60}
+    for wrong in (0, -1, 1.1):
+        with pytest.raises(ConfigError, match="fraction"):
+            take_fraction(samples, wrong, 0)
+
+
+def test_files_know_when_they_were_changed(tmp_path: Path) -> None:
+    samples = samples_of(40)
+    data = DataSet("x", MIKELS, samples)
+    scheme = split_samples(samples[:30], RATIOS, 0)
+    digest = write_splits(tmp_path / "a.json", scheme, source="x", how="by hand")
+    assert write_splits(tmp_path / "b.json", dict(reversed(scheme.items())), source="y", how="else") == digest
+    found = read_splits(tmp_path / "a.json", data)
+    assert {sample.key: sample.split for sample in found.samples} == scheme
+    assert found.notes == (f"splits from {tmp_path}/a.json (sha256 {digest[:12]})", "10 pictures are not in it")
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["splits"]["test"].append(content["splits"]["train"].pop())
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"a\.json: its hash does not fit"):
+        read_splits(tmp_path / "a.json", data)
+    with pytest.raises(DataError, match=r"b\.json: 30 of its pictures are not in z, such as 00000.jpg"):
+        read_splits(tmp_path / "b.json", DataSet("z", MIKELS, samples[30:]))
+    for wrong in ("", "[]", "{}", '{"splits": 3, "sha256": ""}', '{"splits": {"train": 3}, "sha256": ""}'):
+        (tmp_path / "c.json").write_text(wrong)
+        with pytest.raises(DataError, match="not a file of splits"):
+            read_splits(tmp_path / "c.json", data)
+
+
+def test_the_papers_recipes_are_the_papers(shared: Path) -> None:
+    """What tables.json says in words, as numbers."""
+    said = json.loads((shared / "paper" / "tables.json").read_text())["splits"]
+    for name, words in said.items():
+        recipe = PAPER_RECIPES[name.lower()]
+        numbers = [] if recipe is None else [round(100 * share) for share in recipe.ratios.values()]
+        assert "/".join(map(str, numbers)) in words
+        assert (recipe is None) == (words == "official")
+        assert recipe is None or recipe.by_domain == ("sub-folder" in words)
+        assert recipe is None or (recipe.schemes > 1) == ("PCA" in words)
+
+
+def test_the_papers_split_of_ube_is_even_in_every_sub_folder() -> None:
+    samples = [
+        Sample(key=f"{i}.jpg", picture=PictureFile(Path("x")), label=i % 2, domain=f"d{i % 10}") for i in range(1000)
+    ]
+    scheme = paper_split("ube", DataSet("ube", UBE, samples), seed=0)
+    for i in range(10):
+        counts = Counter(scheme[sample.key] for sample in samples if sample.domain == f"d{i}")
+        assert counts == {"train": 70, "val": 10, "test": 20}
+
+
+def test_the_papers_split_of_caer_divides_the_official_test() -> None:
+    samples = [
+        Sample(key=f"{i}.jpg", picture=PictureFile(Path("x")), label=i % 7, split="train" if i < 700 else "test")
+        for i in range(1400)
+    ]
+    scheme = paper_split("caer-s", DataSet("caer", CAER, samples), seed=0)
+    assert all(scheme[sample.key] == "train" for sample in samples[:700])
+    assert Counter(scheme.values()) == {"train": 700, "test": 462, "val": 238}
+    with pytest.raises(ConfigError, match="official split 'test', which is not there"):
+        paper_split("caer-s", DataSet("caer", CAER, samples[:700]), seed=0)
+    with pytest.raises(ConfigError, match="official splits of emoset, but they are not there"):
+        paper_split("emoset", DataSet("emoset", MIKELS, samples_of(9)), seed=0)
+    with pytest.raises(ConfigError, match="the paper does not split folder"):
+        paper_split("folder", DataSet("x", MIKELS, samples), seed=0)
+    with pytest.raises(ConfigError, match="needs colour histograms"):
+        paper_split("emo8", DataSet("x", MIKELS, samples_of(9)), seed=0)
+
+
+def test_the_scheme_whose_colours_agree_best_is_chosen() -> None:
+    samples = samples_of(200)
+    histograms = np.random.default_rng(0).random((200, 48))
+    choice = choose_scheme(samples, RATIOS, histograms, seeds=range(30))
+    assert choice.distances[choice.seed] == min(choice.distances.values())
+    assert choice.scheme == split_samples(samples, RATIOS, choice.seed)
+    assert len(choice.distances) == 30
+    scheme = paper_split("emo8", DataSet("emo8", MIKELS, samples), 0, lambda: histograms)
+    assert Counter(scheme.values()) == {"train": 160, "val": 20, "test": 20}
+
+
+def test_frechet_distance_of_known_normals() -> None:
+    """Between N(0, 1) and N(m, s²) in each of two dimensions it is 2 (m² + (1 - s)²)."""
+    draw = np.random.default_rng(0)
+    a = draw.normal(size=(200_000, 2))
+    assert frechet_distance(a, 3 * draw.normal(size=(200_000, 2)) + 2) == pytest.approx(2 * (4 + 4), rel=0.01)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(a, a[:1]) == np.inf

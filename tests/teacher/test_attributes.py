@@ -1,0 +1,172 @@
+"""Texts for pictures without annotations: what is measured, what a classifier and a teacher say, what is left out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tests.drawn import class_folders, jpeg_of
+from uniemox.data.colour import brightness, colorfulness, colour_histogram
+from uniemox.data.source import open_data
+from uniemox.errors import TeacherError
+from uniemox.teacher.attributes import QUESTIONS, Describer, ObjectClassifier, ZeroShot, write_texts
+
+WORDS = {
+    "emotion": ["amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness"],
+    "scene": ["beach", "ice_rink"],
+    "facial_expression": ["happy", "sad"],
+    "human_action": ["riding scooter", "archery"],
+}
+
+
+class ColourTeacher:
+    """A teacher to which red pictures look like some words, blue ones like others, and grey ones like nothing."""
+
+    width, fingerprint = 3, "colours"
+    red = ("beach", "happy", "riding scooter")
+
+    def image_features(self, pixels: Tensor, keys: tuple[str, ...]) -> Tensor:
+        mean = pixels.mean(dim=(2, 3))
+        return mean - mean.mean(dim=1, keepdim=True) + torch.tensor([0, 1e-3, 0])
+
+    def text_features(self, texts: list[str]) -> Tensor:
+        return torch.tensor([[1.0, 0, 0] if any(w in text for w in self.red) else [0, 0, 1.0] for text in texts])
+
+
+@pytest.fixture
+def info(tmp_path: Path) -> Path:
+    path = tmp_path / "info.json"
+    path.write_text(json.dumps({f: {"label2idx": {w: i for i, w in enumerate(words)}} for f, words in WORDS.items()}))
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = class_folders(tmp_path / "data", ("awe", "fear"), each=0)
+    for label, name, colour in (("awe", "red", "#e01010"), ("awe", "blue", "#1010e0"), ("fear", "grey", "#606060")):
+        (root / label / f"{name}.jpg").write_bytes(jpeg_of(Image.new("RGB", (60, 40), colour), 95))
+    return root
+
+
+def texts_of(file: Path) -> dict[str, str]:
+    return {line["key"]: line["text"] for line in map(json.loads, file.read_text().splitlines()[1:])}
+
+
+def test_what_can_be_measured_is_told(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "texts.jsonl"
+    assert write_texts(open_data(f"folder:{root}"), out, Describer(with_emotion=False), {}) == []
+    assert texts_of(out) == {
+        "awe/blue.jpg": "A dark, colorful photo.",
+        "awe/red.jpg": "A dark, colorful photo.",
+        "fear/grey.jpg": "A moderately bright, nearly colorless photo.",
+    }
+
+
+def test_a_teacher_chooses_words_where_it_is_sure(root: Path, info: Path, tmp_path: Path) -> None:
+    lines = [
+        {"detector": "x"},
+        {"key": "awe/red.jpg", "boxes": [[0, 0, 9, 9, 1]]},
+        {"key": "awe/blue.jpg", "boxes": []},
+    ]
+    (root / "persons.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "texts.jsonl"
+    write_texts(open_data(f"folder:{root}"), out, Describer(zero_shot=ZeroShot(ColourTeacher(), info)), {})
+    assert texts_of(out) == {
+        "awe/red.jpg": (
+            "A dark, colorful photo of a beach. It shows person. The facial expression is happy. "
+            "The action is riding scooter. The overall emotion is awe."
+        ),
+        "awe/blue.jpg": "A dark, colorful photo of an ice rink. The overall emotion is awe.",  # nobody was found
+        "fear/grey.jpg": (
+            "A moderately bright, nearly colorless photo of a beach. The facial expression is happy. "
+            "The action is riding scooter. "
+            "The overall emotion is fear."
+        ),  # half sure of each of two words
+    }
+    beside = open_data(f"folder:{root}", texts=out)
+    assert beside.samples[0].annotation["scene"] == "ice_rink"
+    assert beside.samples[0].text == texts_of(out)["awe/blue.jpg"]
+
+
+def test_an_unsure_teacher_says_nothing(info: Path) -> None:
+    many = ColourTeacher()
+    many.red = ()
+    zero_shot = ZeroShot(many, info)
+    zero_shot.words["scene"], zero_shot.features["scene"] = ["x"] * 9, torch.ones(9, 3)
+    assert zero_shot(torch.rand(1, 3, 8, 8), ["scene"]) == {}
+    assert set(zero_shot(torch.rand(1, 3, 8, 8), list(QUESTIONS))) == {"human_action", "facial_expression"}
+
+
+@pytest.mark.parametrize(("outputs", "name"), [(1000, "resnet10t"), (1001, "mobilenetv2_050")])
+def test_a_classifiers_objects(outputs: int, name: str, tmp_path: Path) -> None:
+    """A network whose bias is sure of ImageNet's class 207; with 1001 outputs the first is the background."""
+    options = {"pad_type": "same"} if outputs == 1001 else {}
+    model = timm.create_model(name, num_classes=outputs, **options)
+    with torch.no_grad():
+        model.get_classifier().weight.zero_()
+        model.get_classifier().bias.copy_(torch.eye(outputs)[207 + outputs - 1000] * 10)
+    save_file(model.state_dict(), tmp_path / "x.safetensors")
+    assert ObjectClassifier(name, tmp_path / "x.safetensors")(torch.rand(1, 3, 40, 60)) == ["golden retriever"]
+
+
+def test_real_objects(shared: Path) -> None:
+    """MobileNetV2 finds something in most photographs, dogs in those whose captions name dogs."""
+    classifier = ObjectClassifier("mobilenetv2_100", shared / "models" / "mobilenetv2_100.imagenet_1001.safetensors")
+    rows = [line.split(",", 1) for line in (shared / "data/flickr8k/captions.txt").read_text().splitlines()[1:]]
+    captions: dict[str, str] = {}
+    for name, caption in rows:
+        captions[name] = captions.get(name, "") + caption
+    dogs = [name for name, words in captions.items() if words.count("dog") >= 5][:12]
+    hits = 0
+    for name in dogs:
+        values = np.array(Image.open(shared / "data" / "flickr8k" / "images" / name).convert("RGB"))
+        found = classifier(torch.from_numpy(values).permute(2, 0, 1)[None].float() / 255)
+        hits += bool(found)
+    assert hits >= 6
+
+
+def test_wrong_networks_and_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match="timm has no model 'nothing'"):
+        ObjectClassifier("nothing")
+    with pytest.raises(TeacherError, match="could not be loaded with weights"):
+        ObjectClassifier("resnet10t", tmp_path / "gone.safetensors")
+    save_file({"fc.bias": torch.zeros(7)}, tmp_path / "small.safetensors")
+    with pytest.raises(TeacherError, match="a classifier of 7 classes; expected ImageNet's 1000"):
+        ObjectClassifier("resnet10t", tmp_path / "small.safetensors")
+    save_file({"fc.bias": torch.zeros(1000)}, tmp_path / "part.safetensors")
+    with pytest.raises(TeacherError, match="could not be loaded"):
+        ObjectClassifier("resnet10t", tmp_path / "part.safetensors")
+
+
+def test_texts_go_on_where_they_were(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "texts.jsonl"
+    write_texts(open_data(f"folder:{root}"), out, Describer(), {"with_emotion": True})
+    before = out.read_text()
+    out.write_text("\n".join(before.splitlines()[:2]) + "\n" + before.splitlines()[2][:20])
+    write_texts(open_data(f"folder:{root}"), out, Describer(), {"with_emotion": True})
+    assert out.read_text() == before
+
+
+def test_brightness_and_colorfulness_of_known_pictures() -> None:
+    def plain(colour: tuple[int, int, int]) -> np.ndarray:
+        return np.full((4, 6, 3), colour, np.uint8)
+
+    assert brightness(plain((255, 255, 255))) == pytest.approx(1)
+    assert brightness(plain((255, 0, 0))) == pytest.approx(0.299)
+    assert colorfulness(plain((90, 90, 90))) == 0
+    # rg = 100, yb = 50, no spread: M = 0.3 √(100² + 50²)
+    assert colorfulness(plain((100, 0, 0))) == pytest.approx(0.3 * np.hypot(100, 50) / 109)
+    half = np.concatenate([plain((255, 0, 0)), plain((0, 0, 255))])
+    # rg: ±, mean 127.5, σ 127.5; yb: 127.5 and -255, mean -63.75, σ 191.25
+    expected = np.hypot(127.5, 191.25) + 0.3 * np.hypot(127.5, 63.75)
+    assert colorfulness(half) == pytest.approx(min(1, expected / 109))
+    histogram = colour_histogram(half)
+    assert histogram[[0, 15]].tolist() == [0.5, 0.5]  # red
+    assert histogram[16] == 1  # green
+    assert histogram.sum() == pytest.approx(3)

@@ -1,0 +1,138 @@
+"""The commands about data, in processes of their own, on pictures that the tests draw."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.drawn import class_folders, draw_picture, jpeg_of
+from tests.persons.graphs import write_constant
+from tests.test_cli import uniemox
+
+ROWS = "path,label,text,split\na.jpg,awe,A lake.,train\nb.jpg,fear,,test\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return class_folders(tmp_path / "data", each=10)
+
+
+def lines_of(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_show_as_json_is_one_object_a_sample(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jpg").write_bytes(jpeg_of(draw_picture(ord(name))))
+    (tmp_path / "table.csv").write_text(ROWS)
+    (tmp_path / "persons.jsonl").write_text('{"detector": "x"}\n{"key": "b.jpg", "boxes": [[1, 2, 30, 40, 0.5]]}\n')
+    done = uniemox("data", "show", f"csv:{tmp_path}/table.csv?labels=mikels", "--json")
+    first, second = lines_of(done.stdout)
+    assert first == {
+        **{"path": f"{tmp_path}/a.jpg", "key": "a.jpg", "label": "awe", "kind": "evoked", "split": "train"},
+        **{"text": "A lake.", "distribution": None, "valence": None, "arousal": None, "boxes": None},
+        **{"confidences": None, "target_box": None, "domain": None, "group": None},
+    }
+    assert (second["boxes"], second["confidences"], second["split"]) == ([[1, 2, 30, 40]], [0.5], "test")
+    assert f"people of 1 pictures from {tmp_path}/persons.jsonl (x)" in done.stderr
+
+
+def test_show_for_people(root: Path) -> None:
+    done = uniemox("data", "show", f"folder:{root}", "--limit", 1)
+    assert f"folder:{root}: 20 samples, custom (evoked)" in done.stdout.replace("\n", "")
+    assert f"{root}/awe/0.jpg  awe" in done.stdout.replace("\n", "")
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("show", "nothing:x"), "ConfigError: 'nothing:x' is no data set; write KIND:PATH, with one of emoset"),
+        (("show", "fi:nowhere"), "DataError: nowhere: there is no such folder"),
+        (("show", "synthetic:many"), "ConfigError: expected a whole number, as in synthetic:1000, got 'many'"),
+        (("show", "emotion6:x?label=sum"), "ConfigError: emotion6?label must be one of folder, vote, got 'sum'"),
+        (("show", "fi:x?label=vote"), "ConfigError: fi has no option 'label'; it has none"),
+        (("split", "synthetic:64", "s.json", "--ratio", "80/20/x"), "ConfigError: expected shares of train, val"),
+        (("split", "synthetic:64", "s.json", "--paper"), "ConfigError: the paper does not split synthetic"),
+        (("split", "synthetic:64", "s.json", "--plot", "p.png"), "ConfigError: --plot shows how a scheme was chosen"),
+        (("persons", "synthetic:4", "--detector", "x.onnx"), "ConfigError: synthetic:4: nothing can be kept beside"),
+        (("describe", "synthetic:4", "--teacher", "ViT-B-16"), "ConfigError: --teacher chooses from EmoSet's words"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = uniemox("data", *arguments)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert f"error: {message}" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_check_split_exclude(root: Path, tmp_path: Path) -> None:
+    (root / "awe" / "copy.jpg").write_bytes((root / "awe" / "0.jpg").read_bytes())
+    (root / "awe" / "cut.jpg").write_bytes((root / "awe" / "1.jpg").read_bytes()[:3000])
+    page, report, file = tmp_path / "page.html", tmp_path / "check.json", tmp_path / "split.json"
+    done = uniemox("data", "check", f"folder:{root}", "--html", page, "--json")
+    found = json.loads(done.stdout)
+    assert [group["paths"] for group in found["corrupt"]] == [[f"{root}/awe/cut.jpg"]]
+    assert found["exact_duplicates"] == [
+        {"paths": [f"{root}/awe/0.jpg", f"{root}/awe/copy.jpg"], "labels": ["awe", "awe"], "splits": [None, None]}
+    ]
+    assert page.read_text().startswith("<!doctype html>")
+    report.write_text(done.stdout)
+    said = uniemox("data", "check", f"folder:{root}").stdout.replace("\n", " ")
+    assert "2 samples had better be left out" in said
+    arguments = ("data", "split", f"folder:{root}", file, "--ratio", "50/50", "--exclude", report, "--json")
+    assert json.loads(uniemox(*arguments).stdout)["sizes"] == {"train": 10, "test": 10}
+    shown = lines_of(uniemox("data", "show", f"folder:{root}", "--splits", file, "--json").stdout)
+    assert sorted(str(line["split"]) for line in shown) == ["test"] * 10 + ["train"] * 10
+    again = json.loads(uniemox("data", "check", f"folder:{root}", "--splits", file, "--json").stdout)
+    assert (again["n"], again["exclude"]) == (20, [])
+
+
+def test_the_choice_among_schemes_and_its_picture(tmp_path: Path) -> None:
+    plot = tmp_path / "choice.png"
+    arguments = ("synthetic:96", tmp_path / "s.json", "--schemes", 5, "--plot", plot, "--fraction", 0.5, "--json")
+    done = json.loads(uniemox("data", "split", *arguments).stdout)
+    assert done["how"] == "80/10/10, the best of 5 schemes from seed 0, 0.5 of train"
+    assert sum(done["sizes"].values()) < 96 - 30
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_persons_describe_shard(root: Path, tmp_path: Path) -> None:
+    detector = write_constant(tmp_path / "nobody.onnx", [np.zeros((1, 85, 22, 22))], (352, 352))  # as FastestDet
+    done = uniemox("data", "persons", f"folder:{root}", "--detector", detector, "--json")
+    report = json.loads(done.stdout)
+    assert (report["pictures"], report["new"], report["people"]) == (20, 20, 0)
+    assert "20 pictures (0 in this run), 0 people" in uniemox(
+        "data", "persons", f"folder:{root}", "--detector", detector
+    ).stdout.replace("\n", " ")
+    assert uniemox("data", "describe", f"folder:{root}", "--without-emotion").returncode == 0
+    out = tmp_path / "packed"
+    done = uniemox("data", "shard", f"folder:{root}", out, "--short-side", 64, "--samples", 8, "--workers", 2)
+    assert "20 samples" in done.stdout
+    shown = lines_of(uniemox("data", "show", f"shards:{out}", "--json").stdout)
+    assert len(shown) == 20
+    assert all(line["boxes"] == [] and str(line["text"]).endswith(" photo.") for line in shown)
+
+
+def test_bench_data_says_what_was_asked(root: Path) -> None:
+    result = json.loads(uniemox("bench", "data", "--data", f"folder:{root}", "--soak", 40, "--json").stdout)
+    assert (result["samples"], result["passes"]) == (20, 3)
+    assert result["samples_per_s"] > 1
+    assert result["shards_samples_per_s"] > 1
+    assert result["memory_growth_mb"] >= 0
+
+
+def test_head_may_stop_reading(root: Path) -> None:
+    code = "from uniemox.cli import main; main()"
+    command = [sys.executable, "-c", code, "data", "show", "synthetic:3000", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        running.stdout.close()
+        assert running.stderr is not None
+        assert running.stderr.read() == ""
+    assert running.returncode == 141
