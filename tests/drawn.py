@@ -31,6 +31,33 @@ def jpeg_of(image: Image.Image, quality: int = 90) -> bytes:
     return buffer.getvalue()
 
 
+class Stored:
+    """A picture in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def read(self) -> bytes:
+        return self.data
+
+
+def plant(image: Image.Image, how: str, draw: random.Random) -> bytes:
+    """A near duplicate: encoded again, scaled, mirrored or cropped, or all of it."""
+    width, height = image.size
+    if how in ("scaled", "all"):
+        scale = draw.uniform(0.5, 2)
+        image = image.resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
+    if how in ("mirrored", "all"):
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if how in ("cropped", "all"):
+        width, height = image.size
+        left, top, right, bottom = (draw.choice((0, 0.01, 0.02)) for _ in range(4))
+        image = image.crop(
+            (round(left * width), round(top * height), round(width * (1 - right)), round(height * (1 - bottom)))
+        )
+    return jpeg_of(image, draw.randint(50, 95))
+
+
 def class_folders(root: Path, classes: tuple[str, ...] = ("awe", "fear"), each: int = 4) -> Path:
     """`<class>/<n>.jpg`, every picture another one."""
     for i, name in enumerate(classes):

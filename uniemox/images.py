@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from uniemox.errors import ImageError
@@ -155,7 +156,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _grey_from_wide(image: Image.Image) -> Image.Image:
     """Greys of 16 or 32 bits or floats as RGB: 16 bits by their highest byte, others by their own range."""
-    values = np.asarray(image, dtype=np.float64)
+    values: NDArray[np.floating] = np.asarray(image, dtype=np.float32)
     if not np.isfinite(values).all():
         raise ValueError("values that are not finite")
     if image.mode.startswith("I;16") or (image.mode == "I" and values.min() >= 0 and values.max() < 2**16):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.drawn import class_folders, draw_picture, jpeg_of
+from tests.drawn import Stored, class_folders, draw_picture, jpeg_of, plant
 from uniemox.data.audit import GROUPS, Audit, audit
 from uniemox.data.audit_page import write_page
 from uniemox.data.near import near_pairs
@@ -18,33 +18,6 @@ from uniemox.data.sample import PictureFile, Sample
 from uniemox.data.scan import look_at, scan
 from uniemox.data.source import open_data
 from uniemox.images import decode
-
-
-class Stored:
-    """A picture in memory."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def read(self) -> bytes:
-        return self.data
-
-
-def plant(image: Image.Image, how: str, draw: random.Random) -> bytes:
-    """A near duplicate: encoded again, scaled, mirrored or cropped, or all of it."""
-    width, height = image.size
-    if how in ("scaled", "all"):
-        scale = draw.uniform(0.5, 2)
-        image = image.resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
-    if how in ("mirrored", "all"):
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if how in ("cropped", "all"):
-        width, height = image.size
-        left, top, right, bottom = (draw.choice((0, 0.01, 0.02)) for _ in range(4))
-        image = image.crop(
-            (round(left * width), round(top * height), round(width * (1 - right)), round(height * (1 - bottom)))
-        )
-    return jpeg_of(image, draw.randint(50, 95))
 
 
 def thumbs_of(files: list[bytes]) -> np.ndarray:

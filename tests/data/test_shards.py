@@ -113,8 +113,10 @@ def test_epochs_can_be_left_and_entered_anywhere(data: DataSet, tmp_path: Path) 
     write_shards(data, tmp_path / "out", ShardConfig(samples=4, workers=1))
     samples = read_shards(str(tmp_path / "out")).samples
 
+    by_address = open_data(f"shards:file://{tmp_path}/out").samples  # not by path: through fsspec in every process
+
     def batches(start: int, workers: int) -> list[torch.Tensor]:
-        dataset = ViewDataset(samples, TrainViews(ViewConfig(size=32), seed=0))
+        dataset = ViewDataset(by_address if workers else samples, TrainViews(ViewConfig(size=32), seed=0))
         order = BatchOrder(len(samples), batch_size=2, seed=0, epoch=3, start=start)
         return [batch.scene for batch in build_loader(dataset, order, workers)]
 
@@ -144,7 +146,7 @@ def test_an_index_that_is_wrong_is_named(data: DataSet, tmp_path: Path) -> None:
     for text, message in (
         ("\n".join(lines[:1]), r"val-00000.jsonl is cut off: 4 lines expected, 1 found"),
         ("\n".join(["{", *lines[1:]]), r"val-00000.jsonl:1: not JSON"),
-        ("\n".join(["{}", *lines[1:]]), r"val-00000.jsonl:1: 'key' is missing"),
+        ("\n".join(["{}", *lines[1:]]), r"val-00000.jsonl:1: 'offset' is missing"),
         (
             "\n".join([lines[0].replace('"awe"', '"aw"').replace('"fear"', '"fe"'), *lines[1:]]),
             r"jsonl:1: .*missing or",

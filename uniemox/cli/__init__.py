@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 
 from cyclopts import App
 
@@ -28,6 +29,7 @@ for command in (data, convert, models, bench):
 
 def main() -> None:
     """Run the command line; errors that bad input causes become one line on standard error and exit code 1."""
+    warnings.filterwarnings("ignore", module="PIL")  # of odd metadata; what can't be read is an error of ours
     try:
         app()
     except UniemoxError as error:

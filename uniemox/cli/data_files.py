@@ -53,7 +53,7 @@ def persons(
     config = DetectorConfig(confidence=confidence, nms_overlap=overlap)
     target = out or folder_of(source) / PERSONS
     finder = load_detector(detector, config)
-    found = open_data(source, persons=Path(os.devnull) if target.exists() else None)
+    found = open_data(source)
     with progress_bar() as progress:
         task = progress.add_task("looking for people", total=len(found))
         report = find_people(found, finder, target, lambda done: progress.update(task, completed=done))
@@ -117,7 +117,7 @@ def describe(
     from uniemox.teacher.clip import ClipTeacher
 
     target = out or folder_of(source) / TEXTS
-    found = open_data(source, texts=Path(os.devnull) if target.exists() else None)
+    found = open_data(source, texts=Path(os.devnull))  # not what an earlier run said
     describer = Describer(
         with_emotion=not without_emotion,
         zero_shot=None

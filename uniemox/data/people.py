@@ -37,7 +37,7 @@ def find_people(
 
     on_progress: called with the number of pictures done.
     """
-    pictures = {sample.key.partition("#")[0]: sample for sample in data.samples}
+    pictures = {sample.picture_key: sample for sample in data.samples}
     header = {"detector": detector.name, "fingerprint": detector.fingerprint}
     with Sidecar(out, header) as sidecar, ThreadPoolExecutor() as pool:
         waiting = [(key, sample) for key, sample in pictures.items() if key not in sidecar.done]

@@ -1,5 +1,6 @@
 """A picture of a data set and all that is known of it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,11 @@ class Sample:
     """Search word, style or source."""
     group: str | None = None
     """Samples of one group never go to different splits (several people of one picture)."""
+
+    @property
+    def picture_key(self) -> str:
+        """The key of the picture, which several people have in common: `a.jpg` for `a.jpg#2`."""
+        return re.sub(r"#\d+$", "", self.key)
 
 
 @dataclass(frozen=True, slots=True)

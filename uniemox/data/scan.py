@@ -95,7 +95,7 @@ def look_at(sample: Sample) -> Look:
     odd = header.mode if header.mode not in PLAIN_MODES else f"{frames} frames" if frames > 1 else ""
     return Look(
         digest,
-        wrong_ending=_wrong_ending(sample.key, header),
+        wrong_ending=_wrong_ending(sample.picture_key, header),
         odd_mode=odd,
         size=size,
         thumb=np.asarray(thumb),
@@ -107,6 +107,6 @@ def look_at(sample: Sample) -> Look:
 
 def _wrong_ending(key: str, header: Image.Image) -> str:
     """The format of a file whose ending tells another; an MPO is a JPEG with more pictures behind the first."""
-    told = ENDINGS.get(PurePath(key.partition("#")[0]).suffix.lower())
+    told = ENDINGS.get(PurePath(key).suffix.lower())
     found = "JPEG" if header.format == "MPO" else header.format
     return "" if told in (None, found) else str(header.format)

@@ -141,8 +141,8 @@ def read_shards(address: str) -> DataSet:
         raise DataError(f"{address}/{INDEX}: expected format {FORMAT}, got {content.get('format')!r}")
     try:
         labels = LabelSet(content["labels"]["name"], tuple(content["labels"]["labels"]), content["labels"]["kind"])
-        shards = [(shard["name"], shard["bytes"], shard["samples"]) for shard in content["shards"]]
-    except (KeyError, TypeError) as error:
+        shards = [(str(shard["name"]), int(shard["bytes"]), int(shard["samples"])) for shard in content["shards"]]
+    except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{address}/{INDEX}: {error} is missing or of another type") from error
     sizes = {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in system.ls(root, detail=True)}
     samples: list[Sample] = []
@@ -153,14 +153,14 @@ def read_shards(address: str) -> DataSet:
                 f"{tar} is {'missing' if f'{name}.tar' not in sizes else 'cut off or changed'}: {size} bytes expected, "
                 f"{sizes.get(f'{name}.tar', 0)} found; copy it again, or write it again with uniemox data shard"
             )
-        lines = _read(system, f"{root}/{name}.jsonl", address).decode().splitlines()
-        if len(lines) != count:
+        lines = _read(system, f"{root}/{name}.jsonl", address).removesuffix(b"\n").split(b"\n")
+        if len(lines) != max(count, 1):  # an empty file is one empty line
             raise DataError(f"{address}/{name}.jsonl is cut off: {count} lines expected, {len(lines)} found")
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(lines[:count], start=1):
             where = f"{address}/{name}.jsonl:{number}"
             try:
                 samples.append(_sample_of(_json(line, where), tar, labels))
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
                 raise DataError(f"{where}: {error} is missing or wrong; write the shards again") from error
     return DataSet(address, labels, samples)
 
@@ -198,14 +198,14 @@ def _write_shard(
             values = _values_of(sample, labels, scale) | {"sha256": hashlib.sha256(picture).hexdigest()}
             offset = file.tell() + BLOCK
             _add(tar, f"{number:09d}.{ending}", picture)
-            _add(tar, f"{number:09d}.json", json.dumps(values, ensure_ascii=False).encode())
-            lines.append(json.dumps({**values, "offset": offset, "size": len(picture)}, ensure_ascii=False))
+            _add(tar, f"{number:09d}.json", _line(values))
+            lines.append(_line({**values, "offset": offset, "size": len(picture)}))
     with temporary.open("rb") as written:
         digest = hashlib.file_digest(written, "sha256").hexdigest()
     size = temporary.stat().st_size
     report = {"name": name, "samples": len(lines), "bytes": size, "sha256": digest, "broken": broken}
     temporary.replace(tar_file)
-    _write_whole(out / f"{name}.jsonl", "".join(line + "\n" for line in lines).encode())
+    _write_whole(out / f"{name}.jsonl", b"".join(line + b"\n" for line in lines))
     _write_whole(report_file, json.dumps(report).encode())
     return report
 
@@ -257,21 +257,32 @@ _PLAIN_FIELDS = ("valence", "arousal", "split", "text", "domain", "group")
 
 def _sample_of(values: dict[str, Any], tar: str, labels: LabelSet) -> Sample:
     boxes, target = values.get("boxes"), values.get("target_box")
+    texts = [values[name] for name in ("key", "text", "domain", "group", "split") if values.get(name) is not None]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a text")
+    offset, size = int(values["offset"]), int(values["size"])
+    if not 0 <= offset < 2**62 or not 0 <= size < 2**31:
+        raise ValueError("the place of the picture")
     return Sample(
         key=values["key"],
-        picture=ShardedPicture(tar, values["offset"], values["size"]),
+        picture=ShardedPicture(tar, offset, size),
         label=None if values.get("label") is None else labels.labels.index(values["label"]),
         distribution=values.get("distribution"),
         annotation=values.get("annotation"),
-        persons=None if boxes is None else tuple(Detection(Box(*row[:4]), row[4]) for row in boxes),
-        target_box=None if target is None else Box(*target),
+        persons=None if boxes is None else tuple(Detection(Box(*map(float, row[:4])), float(row[4])) for row in boxes),
+        target_box=None if target is None else Box(*map(float, target)),
         **{name: values.get(name) for name in _PLAIN_FIELDS},
     )
 
 
 def _digest(plans: Sequence[tuple[str, list[Sample]]]) -> str:
     names = "\n".join(f"{name}\t{sample}" for name, samples in plans for sample in samples)
-    return hashlib.sha256(names.encode()).hexdigest()
+    return hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _line(values: dict[str, Any]) -> bytes:
+    """JSON in one line; names of files that are no UTF-8 are escaped."""
+    return json.dumps(values, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def _write_whole(path: Path, data: bytes) -> None:
@@ -290,7 +301,7 @@ def _read(system: Any, path: str, address: str) -> bytes:
 def _json(text: bytes | str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error}); write the shards again") from error
     if not isinstance(value, dict):
         raise DataError(f"{where}: expected an object, got {type(value).__name__}")

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -131,7 +132,7 @@ def _add_persons(data: DataSet, file: Path) -> DataSet:
     header, lines = read_sidecar(file)
     samples, found = [], 0
     for sample in data.samples:
-        line = lines.get(sample.key.partition("#")[0])
+        line = lines.get(sample.picture_key)
         if line is not None and line.get("boxes") is not None:
             sample = replace(sample, persons=_detections(line["boxes"], file, sample.key))  # noqa: PLW2901
             found += 1
@@ -143,9 +144,9 @@ def _add_persons(data: DataSet, file: Path) -> DataSet:
 def _detections(rows: Any, file: Path, key: str) -> tuple[Detection, ...]:
     try:
         people = [Detection(Box(*map(float, row[:4])), float(row[4])) for row in rows]
-        if not all(person.box.area > 0 and 0 <= person.confidence <= 1 for person in people):
+        if not all(0 < person.box.area < math.inf and 0 <= person.confidence <= 1 for person in people):
             raise ValueError("an empty box, or a confidence that is not between 0 and 1")
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
         raise DataError(f"{file}, boxes of {key}: expected rows of x1, y1, x2, y2, confidence ({error})") from error
     return tuple(people)
 
@@ -154,7 +155,7 @@ def _add_texts(data: DataSet, file: Path) -> DataSet:
     _, lines = read_sidecar(file)
     samples, found = [], 0
     for sample in data.samples:
-        line = lines.get(sample.key.partition("#")[0])
+        line = lines.get(sample.picture_key)
         if line is not None:
             if not isinstance(line.get("text"), str):
                 raise DataError(f"{file}, text of {sample.key}: expected a text, got {line.get('text')!r}")
@@ -169,7 +170,7 @@ def _add_texts(data: DataSet, file: Path) -> DataSet:
 def _leave_out(data: DataSet, file: Path) -> DataSet:
     try:
         listed = {entry["key"] for entry in json.loads(read_text(file))["exclude"]}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise DataError(
             f'{file}: expected {{"exclude": [{{"key": ...}}, ...]}}, as uniemox data check --json writes it'
         ) from error

@@ -212,7 +212,7 @@ def write_splits(path: Path, scheme: Scheme, *, source: str, how: str) -> str:
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8", "backslashreplace")
         temporary.replace(path)
     except OSError as error:
         raise DataError(f"{path} can't be written ({error.strerror})") from error
@@ -228,9 +228,12 @@ def read_splits(path: Path, data: DataSet) -> DataSet:
         content = json.loads(read_text(path))
         splits, digest = content["splits"], content["sha256"]
         scheme = {key: split for split, keys in splits.items() for key in keys}
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        current = _digest(splits)
+        if not all(isinstance(key, str) for key in scheme):
+            raise TypeError("a name that is no text")
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a file of splits; uniemox data split writes them") from error
-    if _digest(splits) != digest:
+    if current != digest:
         raise DataError(f"{path}: its hash does not fit its content; it was changed by hand, write it anew")
     absent = scheme.keys() - {sample.key for sample in data.samples}
     if absent:
@@ -243,4 +246,4 @@ def read_splits(path: Path, data: DataSet) -> DataSet:
 
 def _digest(splits: Mapping[str, Sequence[str]]) -> str:
     lines = sorted(f"{split}\t{key}" for split, keys in splits.items() for key in keys)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()

@@ -125,7 +125,7 @@ def write_texts(
     broken = []
     with Sidecar(out, header) as sidecar:
         for done, sample in enumerate(data.samples, start=1):
-            key = sample.key.partition("#")[0]
+            key = sample.picture_key
             if key not in sidecar.done:
                 try:
                     annotation = dict(sample.annotation or _attributes(sample, describer))

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from uniemox.data.readers.folders import SPLITS, inside
@@ -106,7 +106,7 @@ def _sample(row: Mapping[str, str], path: Path, where: str, labels: LabelSet, cl
     if split is not None and split.lower() not in SPLITS:
         raise DataError(f"{where}, split: {split!r} is none of train, val, test")
     return Sample(
-        key=row["path"].replace("\\", "/"),
+        key=PurePosixPath(row["path"].replace("\\", "/")).as_posix(),  # ./a.jpg and a.jpg are one picture
         picture=PictureFile(path),
         label=label,
         distribution=distribution,

@@ -79,7 +79,7 @@ def read_class_folders(root: Path, labels_of: Callable[[list[str]], LabelSet]) -
             )
     if not samples:
         raise DataError(f"{root}: its class folders hold no pictures")
-    return DataSet(str(root), labels, samples, tuple(ignored_lines(ignored)))
+    return DataSet(str(root), labels, samples, (*_beside_lines(root), *ignored_lines(ignored)))
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
@@ -132,6 +132,19 @@ def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
     checked_folder(root)
     splits = [(SPLITS[path.name.lower()], path) for path in _folders(root) if path.name.lower() in SPLITS]
     return list(splits) or [(None, root)]
+
+
+def _beside_lines(root: Path) -> Iterator[str]:
+    """A line of warning for pictures outside class folders, and one for folders beside those of the splits."""
+    splits = _split_folders(root)
+    loose = [p for _, folder in splits for p in folder.iterdir() if p.is_file() and is_picture_name(p)]
+    beside = sorted({p.name for p in _folders(root)} - {p.name for _, p in splits}) if splits[0][0] else []
+    if splits[0][0]:
+        loose += [p for p in root.iterdir() if p.is_file() and is_picture_name(p)]
+    if loose:
+        yield f"{len(loose)} pictures outside the class folders were left out: {min(p.name for p in loose)}"
+    if beside:
+        yield f"folders beside those of the splits were left out: {', '.join(beside)}"
 
 
 def _class_folders(root: Path, split: tuple[str | None, Path]) -> list[tuple[str | None, Path]]:

@@ -1,0 +1,275 @@
+"""Tables of one's own: every column, every way in which tables are written, and what is said of wrong ones."""
+
+import csv
+import io
+import math
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.data.tree import put, write
+from uniemox.data.readers.csv_table import read_csv
+from uniemox.data.readers.tables import read_rows, read_text, top_vote
+from uniemox.data.source import open_data
+from uniemox.errors import DataError, LabelError, UniemoxError
+from uniemox.labels import EKMAN, MIKELS
+from uniemox.persons.box import Box
+
+
+def table_of(folder: Path, text: str | bytes, *pictures: str) -> Path:
+    """A table beside these pictures."""
+    put(folder, *pictures)
+    return write(folder / "data.csv", text)
+
+
+def test_every_column(tmp_path: Path) -> None:
+    text = (
+        "path,label,split,text,domain,group,valence,arousal,x1,y1,x2,y2\n"
+        'a.jpg,Awe,Training,"A photo, of ""a"" dog.",cartoon,g1,2.5,9,-4,1,10,20.5\n'
+        "sub/b.jpg,sad,,,,,,,,,,\n"
+    )
+    data = read_csv(table_of(tmp_path, text, "a.jpg", "sub/b.jpg"), labels="mikels")
+    first, second = data.samples
+    assert data.labels is MIKELS
+    assert (first.key, data.label_of(first), first.split) == ("a.jpg", "awe", "train")
+    assert first.text == 'A photo, of "a" dog.'
+    assert (first.domain, first.group, first.valence, first.arousal) == ("cartoon", "g1", 2.5, 9.0)
+    assert first.target_box == Box(0, 1, 10, 20.5)
+    assert first.picture.path == tmp_path / "a.jpg"
+    assert (second.key, data.label_of(second)) == ("sub/b.jpg", "sadness")
+    rest = (second.split, second.text, second.domain, second.group, second.valence, second.arousal, second.target_box)
+    assert rest == (None,) * 7
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label\na.jpg,awe\nb.jpg,fear\n",
+        "path;label\na.jpg;awe\nb.jpg;fear",
+        "path\tlabel\r\na.jpg\tawe\r\nb.jpg\tfear\r\n",
+        "path,label\ra.jpg,awe\rb.jpg,fear\r",
+        '"path","label"\n"a.jpg","awe"\n"b.jpg","fear"\n',
+        "\ufeffpath,label\na.jpg,awe\nb.jpg,fear\n",
+        " \n\npath , label\n\n a.jpg , awe \n , \nb.jpg,  fear\n\n",
+        'label,path\n"awe", a.jpg\n"fear", "b.jpg"\n',
+    ],
+)
+def test_tables_as_they_are_found(tmp_path: Path, text: str) -> None:
+    path = table_of(tmp_path, text.encode(), "a.jpg", "b.jpg")
+    data = read_csv(path, labels="mikels")
+    assert [(s.key, data.label_of(s)) for s in data.samples] == [("a.jpg", "awe"), ("b.jpg", "fear")]
+
+
+def test_latin_1_and_names_with_accents(tmp_path: Path) -> None:
+    path = table_of(tmp_path, "path,label,text\né.jpg,awe,Ein Café\n".encode("latin-1"), "é.jpg")
+    sample = read_csv(path).samples[0]
+    assert (sample.key, sample.text) == ("é.jpg", "Ein Café")
+    assert read_csv(write(path, path.read_bytes().decode("latin-1"))).samples[0].text == "Ein Café"
+
+
+def test_a_text_may_have_several_lines(tmp_path: Path) -> None:
+    table = 'path,label,text\na.jpg,awe,"one\ntwo"\nb.jpg,fear,x\nc.jpg,anger\n'
+    path = table_of(tmp_path, table, "a.jpg", "b.jpg", "c.jpg")
+    with pytest.raises(DataError, match=r"data\.csv:5: 2 values under 3 columns"):
+        read_csv(path)
+    write(path, table.replace("anger", "anger,"))
+    assert [sample.text for sample in read_csv(path).samples] == ["one\ntwo", "x", None]
+
+
+def test_a_column_for_each_class(tmp_path: Path) -> None:
+    table = "path,Joy,Anger,Fear,Sadness,valence\na.jpg,3,1,0,0,7\nb.jpg,2,2,0,0,5\nc.jpg,0,0.25,0,0.75,1\n"
+    data = read_csv(table_of(tmp_path, table, "a.jpg", "b.jpg", "c.jpg"))
+    assert data.labels is EKMAN
+    assert [data.label_of(sample) for sample in data.samples] == ["joy", None, "sadness"]
+    assert data.samples[0].distribution == {**dict.fromkeys(EKMAN.labels, 0.0), "joy": 0.75, "anger": 0.25}
+    assert data.samples[2].distribution == {**dict.fromkeys(EKMAN.labels, 0.0), "sadness": 0.75, "anger": 0.25}
+    assert [sample.valence for sample in data.samples] == [7, 5, 1]
+
+
+def test_classes_of_ones_own_and_their_kind(tmp_path: Path) -> None:
+    path = table_of(tmp_path, "path,label\na.jpg,eerie\nb.jpg,Cosy\nc.jpg,\n", "a.jpg", "b.jpg", "c.jpg")
+    data = read_csv(path)
+    assert (data.labels.name, data.labels.labels, data.labels.kind) == ("custom", ("cosy", "eerie"), "evoked")
+    assert [sample.label for sample in data.samples] == [1, 0, None]
+    assert read_csv(path, kind="felt").labels.kind == "felt"
+    with pytest.raises(DataError, match=r"data\.csv:2, label: 'eerie' is none of the 8 labels of mikels"):
+        read_csv(path, labels="mikels")
+    with pytest.raises(LabelError, match="there is no label set 'plutchik'"):
+        read_csv(path, labels="plutchik")
+
+
+def test_twitters_signs_are_polarity(tmp_path: Path) -> None:
+    data = read_csv(table_of(tmp_path, "path,label\na.jpg,1\nb.jpg,0\n", "a.jpg", "b.jpg"))
+    assert [data.label_of(sample) for sample in data.samples] == ["positive", "negative"]
+
+
+def test_several_people_of_one_picture_are_one_group(tmp_path: Path) -> None:
+    rows = ["a.jpg,awe,1,2,3,4,", "b.jpg,awe,1,2,3,4,x", "a.jpg,fear,5,6,7,8,", "b.jpg,awe,5,6,7,8,x", "c.jpg,awe,,,,,"]
+    table = "path,label,x1,y1,x2,y2,group\n" + "\n".join(rows)
+    data = read_csv(table_of(tmp_path, table, "a.jpg", "b.jpg", "c.jpg"))
+    assert [(s.key, s.group) for s in data.samples] == [
+        ("a.jpg", "a.jpg"),
+        ("b.jpg", "x"),
+        ("a.jpg#2", "a.jpg"),
+        ("b.jpg#2", "x"),
+        ("c.jpg", None),
+    ]
+    assert data.samples[2].target_box == Box(5, 6, 7, 8)
+    assert data.samples[2].picture == data.samples[0].picture
+
+
+def test_one_picture_under_two_spellings_of_its_path_is_one_group(tmp_path: Path) -> None:
+    data = read_csv(table_of(tmp_path, "path,label\nb/a.jpg,awe\n./b//a.jpg,awe\nb\\a.jpg,fear\n", "b/a.jpg"))
+    assert [(s.key, s.group) for s in data.samples] == [
+        ("b/a.jpg", "b/a.jpg"),
+        ("b/a.jpg#2", "b/a.jpg"),
+        ("b/a.jpg#3", "b/a.jpg"),
+    ]
+
+
+def test_rows_without_a_picture(tmp_path: Path) -> None:
+    path = table_of(tmp_path, f"path,label\na.jpg,awe\ngone.jpg,fear\n{'x' * 300}.jpg,fear\n", "a.jpg")
+    with pytest.raises(DataError, match=r"data\.csv:3, path: .*gone\.jpg is not there; \?missing=skip"):
+        read_csv(path)
+    data = read_csv(path, missing="skip")
+    assert [sample.key for sample in data.samples] == ["a.jpg"]
+    assert data.notes == ("2 rows were left out: their picture is not there",)
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(DataError, match="none of its 3 pictures is there"):
+        read_csv(path, missing="skip")
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("", "data.csv: the table is empty; expected a header and rows"),
+        (" \n\n", "data.csv: the table is empty"),
+        ("path,label\n", "data.csv: no rows under the header"),
+        ("file,label\na.jpg,awe\n", "data.csv:1: there is no column path; found file, label"),
+        ("path,text\na.jpg,x\n", "data.csv:1: expected a column label or one column for each class"),
+        ("path,label,fear\na.jpg,awe,1\n", "not both; beside the known columns"),
+        ("path,label,label\na.jpg,awe,awe\n", "data.csv:1: column 'label' appears twice"),
+        ("path,label,x1,y1\na.jpg,awe,1,2\n", "data.csv:1: a box needs all of the columns x1, y1, x2, y2"),
+        ("path,label\na.jpg\n", "data.csv:2: 1 values under 2 columns"),
+        ("path,label\na.jpg,awe,1\n", "data.csv:2: 3 values under 2 columns"),
+        ("path,label\n../a.jpg,awe\n", "data.csv:2, path: '../a.jpg' must be a path inside"),
+        ("path,label\n/a.jpg,awe\n", "data.csv:2, path: '/a.jpg' must be a path inside"),
+        ("path,label\n,awe\n", "data.csv:2, path: '' must be a path inside"),
+        ("path,label\n.,awe\n", "data.csv:2, path: '.' must be a path inside"),
+        ("path,label,split\na.jpg,awe,best\n", "data.csv:2, split: 'best' is none of train, val, test"),
+        ("path,label,valence\na.jpg,awe,10\n", "data.csv:2: valence must lie between 1 and 9, got '10'"),
+        ("path,label,arousal\na.jpg,awe,high\n", "data.csv:2: arousal must be a number, got 'high'"),
+        ("path,label,x1,y1,x2,y2\na.jpg,awe,1,2,,4\n", "data.csv:2: a box needs all of x1, y1, x2, y2"),
+        ("path,label,x1,y1,x2,y2\na.jpg,awe,9,2,3,4\n", "data.csv:2, x1 to y2: Box(x1=9.0"),
+        ("path,label,x1,y1,x2,y2\na.jpg,awe,1,2,inf,4\n", "data.csv:2: x2 must lie between -inf and inf, got 'inf'"),
+        ("path,joy,fear\na.jpg,1,-1\n", "data.csv:2: fear must lie between 0 and inf, got '-1'"),
+        ("path,joy,fear\na.jpg,1,\n", "data.csv:2: fear must be a number, got ''"),
+        ("path,joy,fear\na.jpg,0,0\n", "data.csv:2: no votes at all for joy, fear"),
+        ("path,Joy,joy\na.jpg,1,2\n", "data.csv:2, header: two of the columns Joy, joy are one class"),
+        ('path,label,text\na.jpg,awe,"cut off\na.jpg,fear,x\n', "data.csv:3: not a table (unexpected end of data)"),
+        ('path,label\n"a.jpg"x,awe\n', "data.csv:2: not a table"),
+        ("path,label\na.jpg,awe\0\n", "data.csv: not a text file; save it as UTF-8"),
+        ("path,label\na.jpg," + "x" * (2**20 + 1), "data.csv:2: not a table (field larger than field limit"),
+        ("path," + "x" * (2**20 + 1), "data.csv:1: not a table (field larger than field limit"),
+    ],
+)
+def test_wrong_tables_are_named_with_line_and_column(tmp_path: Path, table: str, said: str) -> None:
+    with pytest.raises(DataError, match=re.escape(said)):
+        read_csv(table_of(tmp_path, table, "a.jpg"))
+
+
+def test_two_columns_of_one_class_are_refused_under_a_published_set_too(tmp_path: Path) -> None:
+    path = table_of(tmp_path, "path,Sad,sadness\na.jpg,1,2\n", "a.jpg")
+    with pytest.raises(DataError, match="two of the columns Sad, sadness are one class"):
+        read_csv(path, labels="mikels")
+
+
+def test_a_table_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.csv: can't be read \(No such file"):
+        read_csv(tmp_path / "gone.csv")
+    with pytest.raises(DataError, match="can't be read"):
+        read_csv(tmp_path)
+    with pytest.raises(DataError, match="can't be read"):
+        read_csv(tmp_path / ("x" * 300))
+
+
+def test_by_its_name_and_options(tmp_path: Path) -> None:
+    path = table_of(tmp_path, "path,label\na.jpg,awe\ngone.jpg,fear\n", "a.jpg")
+    data = open_data(f"csv:{path}?missing=skip&labels=mikels")
+    assert (data.labels, [sample.key for sample in data.samples]) == (MIKELS, ["a.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("votes", "word"),
+    [
+        ({"a": 1.0}, "a"),
+        ({"a": 0.5, "b": 0.5}, None),
+        ({"a": 0.3333333, "b": 0.3333334, "c": 0.3333333}, None),  # a rounded tie
+        ({"a": 0.4, "b": 0.6}, "b"),
+        ({"a": 0.35, "b": 0.3, "c": 0.35}, None),
+    ],
+)
+def test_top_votes_and_ties(votes: dict[str, float], word: str | None) -> None:
+    assert top_vote(votes) == word
+
+
+FIELDS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r", exclude_categories=["Cs"]), max_size=20)
+
+
+@given(st.lists(st.tuples(FIELDS, FIELDS, FIELDS), min_size=1, max_size=8), st.sampled_from([",", ";", "\t"]))
+def test_what_pythons_writer_wrote_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, ...]], delimiter: str
+) -> None:
+    buffer = io.StringIO()
+    csv.writer(buffer, delimiter=delimiter).writerows([("first", "second", "third"), *rows])
+    path = tmp_path_factory.mktemp("csv") / "t.csv"
+    path.write_bytes(buffer.getvalue().encode())
+    expected = [tuple(field.strip() for field in row) for row in rows]
+    found = [tuple(row.values()) for _, row in read_rows(path)]
+    assert found == [row for row in expected if any(row)]
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_text_or_our_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("text") / "t.txt"
+    path.write_bytes(data)
+    try:
+        text = read_text(path)
+    except DataError as error:
+        assert b"\0" in data
+        assert str(error).startswith(f"{path}: ")
+    else:
+        assert text.encode("utf-8") == data.removeprefix(b"\xef\xbb\xbf") or text.encode("latin-1") == data
+
+
+GOOD = b'path,label,split,text,x1,y1,x2,y2,valence\na.jpg,awe,train,"a, b",1,2,3,4,5\nb.jpg,fear,,,,,,,\n'
+
+
+@given(st.data())
+def test_changed_tables_are_read_or_named(tmp_path_factory: pytest.TempPathFactory, draws: st.DataObject) -> None:
+    data = bytearray(GOOD)
+    for _ in range(draws.draw(st.integers(1, 4))):
+        at = draws.draw(st.integers(0, len(data)))
+        if draws.draw(st.booleans()):
+            del data[at : at + draws.draw(st.integers(1, 12))]
+        else:
+            pieces = [b'"', b",", b"\n", b"\r", b";", b"\t", b"nan", b"1e999", b"\xff", b"../", b"\xef\xbb\xbf", b"'"]
+            data[at:at] = draws.draw(st.one_of(st.sampled_from(pieces), st.binary(max_size=4)))
+    folder = tmp_path_factory.mktemp("table")
+    path = table_of(folder, bytes(data), "a.jpg", "b.jpg")
+    try:
+        found = read_csv(path, missing="skip")
+    except UniemoxError as error:
+        assert isinstance(error, DataError)
+        assert str(error).startswith(str(path))
+    else:
+        for sample in found.samples:
+            assert sample.picture.path.is_relative_to(folder)
+            assert sample.split in (None, "train", "val", "test")
+            assert sample.label is None or 0 <= sample.label < len(found.labels)
+            assert sample.target_box is None or sample.target_box.area > 0
+            if sample.distribution is not None:
+                assert math.isclose(sum(sample.distribution.values()), 1)

@@ -1,0 +1,373 @@
+"""Opening a data set by KIND:PATH with what lies beside it, and the sidecars themselves."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.data.tree import abstract, emoset, emotion6, put, write
+from uniemox.data.sidecar import PERSONS, TEXTS, Sidecar, read_sidecar
+from uniemox.data.source import READERS, folder_of, keys_of, open_data, parse_source
+from uniemox.errors import AnnotationError, ConfigError, DataError, UniemoxError
+from uniemox.persons.box import Box, Detection
+
+HEADER = {"detector": "drawn by hand", "threshold": 0.3}
+
+
+def sidecar(path: Path, lines: dict[str, dict[str, Any]], header: dict[str, Any] = HEADER) -> Path:
+    """A sidecar of these lines."""
+    with Sidecar(path, header) as file:
+        for key, values in lines.items():
+            file.append(key, values)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two pictures in two classes."""
+    return put(tmp_path / "data", "awe/1.jpg", "fear/2.jpg")
+
+
+# KIND:PATH
+
+
+@pytest.mark.parametrize(
+    ("source", "parts"),
+    [
+        ("fi:photos", ("fi", "photos", {})),
+        ("emotion6:a/b?label=vote", ("emotion6", "a/b", {"label": "vote"})),
+        ("csv:t.csv?labels=mikels&missing=skip", ("csv", "t.csv", {"labels": "mikels", "missing": "skip"})),
+        ("folder:C:/what?", ("folder", "C:/what?", {})),
+        ("folder:is this it?/really", ("folder", "is this it?/really", {})),
+        ("shards:s3://bucket/a", ("shards", "s3://bucket/a", {})),
+    ],
+)
+def test_sources_have_three_parts(source: str, parts: tuple[str, str, dict[str, str]]) -> None:
+    assert parse_source(source) == parts
+
+
+@pytest.mark.parametrize("source", ["", "photos", "fi:", "imagenet:photos", "FI:photos", ":photos"])
+def test_unknown_kinds_are_refused_with_all_kinds(source: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"{source!r} is no data set; write KIND:PATH, with one of emoset")):
+        open_data(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("fi:x?label=vote", "fi has no option 'label'; it has none"),
+        ("emotion6:x?vote=label", "emotion6 has no option 'vote'; it has label"),
+        ("emotion6:x?label=mean", "emotion6?label must be one of folder, vote, got 'mean'"),
+        ("csv:x?missing=drop", "csv?missing must be one of fail, skip, got 'drop'"),
+        ("csv:x?kind=guessed", "csv?kind must be one of evoked, felt, got 'guessed'"),
+        ("folder:x?kind=", "folder?kind must be one of evoked, felt, got ''"),
+        ("synthetic:many", "expected a whole number, as in synthetic:1000, got 'many'"),
+        ("synthetic:9?seed=x", "expected a whole number"),
+    ],
+)
+def test_wrong_options_are_refused(source: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        open_data(source)
+
+
+def test_every_kind_has_a_reader_that_names_what_is_missing(tmp_path: Path) -> None:
+    for kind in READERS:
+        if kind != "synthetic":
+            with pytest.raises(DataError, match="gone"):
+                open_data(f"{kind}:{tmp_path / 'gone'}")
+
+
+def test_options_reach_their_reader(tmp_path: Path, root: Path) -> None:
+    emotion6(tmp_path / "e6", {"joy/1.jpg": (0, 0, 1, 0, 0, 0, 0), "joy/2.jpg": (0, 0, 0, 0, 0, 0, 1)})
+    data = open_data(f"emotion6:{tmp_path / 'e6'}?label=vote")
+    assert [data.label_of(sample) for sample in data.samples] == ["fear"]
+    assert data.name == f"emotion6:{tmp_path / 'e6'}?label=vote"
+    assert open_data(f"folder:{root}?kind=felt").labels.kind == "felt"
+    assert open_data("synthetic:5?seed=3").samples != open_data("synthetic:5?seed=4").samples
+
+
+def test_where_sidecars_lie() -> None:
+    assert folder_of("fi:a/b") == Path("a/b")
+    assert folder_of("csv:a/b/t.csv?missing=skip") == Path("a/b")
+    for source in ("synthetic:9", "shards:x"):
+        with pytest.raises(ConfigError, match=f"{source}: nothing can be kept beside"):
+            folder_of(source)
+
+
+def test_keys_are_unique_or_refused(tmp_path: Path, root: Path) -> None:
+    assert list(keys_of(open_data(f"fi:{root}"))) == ["awe/1.jpg", "fear/2.jpg"]
+    put(tmp_path / "t", "a.jpg")
+    write(tmp_path / "t/data.csv", "path,label\na.jpg,awe\na.jpg,fear\n")
+    assert list(keys_of(open_data(f"csv:{tmp_path / 't/data.csv'}"))) == ["a.jpg", "a.jpg#2"]
+
+
+# People and texts
+
+
+def test_people_beside_the_data_given_and_none(root: Path, tmp_path: Path) -> None:
+    source = f"fi:{root}"
+    assert [sample.persons for sample in open_data(source).samples] == [None, None]
+    sidecar(root / PERSONS, {"awe/1.jpg": {"boxes": [[1, 2, 11.5, 12, 0.75]]}, "gone.jpg": {"boxes": []}})
+    data = open_data(source)
+    assert data.samples[0].persons == (Detection(Box(1, 2, 11.5, 12), 0.75),)
+    assert data.samples[1].persons is None  # nobody looked
+    assert data.notes == (f"people of 1 pictures from {root / PERSONS} (drawn by hand)",)
+    other = sidecar(tmp_path / "o.jsonl", {"fear/2.jpg": {"boxes": []}, "awe/1.jpg": {"boxes": None}})
+    assert [sample.persons for sample in open_data(source, persons=other).samples] == [None, ()]
+    empty = write(tmp_path / "empty.jsonl", "")
+    data = open_data(source, persons=empty)
+    assert [sample.persons for sample in data.samples] == [None, None]
+    assert data.notes == (f"people of 0 pictures from {empty} (unknown detector)",)
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [[1, 2, 3, 4]],
+        [[1, 2, 3, "x", 0.5]],
+        [[3, 2, 1, 4, 0.5]],
+        [[1, 2, 3, 4, 1.5]],
+        [[1, 2, 3, 4, -0.5]],
+        [[1, 2, float("nan"), 4, 0.5]],
+        [None],
+        5,
+        {"a": 1},
+    ],
+)
+def test_wrong_boxes_are_named(root: Path, boxes: object) -> None:
+    sidecar(root / PERSONS, {"awe/1.jpg": {"boxes": boxes}})
+    said = rf"{re.escape(str(root / PERSONS))}, boxes of awe/1\.jpg: expected rows of x1, y1, x2, y2, confidence"
+    with pytest.raises(DataError, match=said):
+        open_data(f"fi:{root}")
+
+
+def test_texts_beside_the_data_and_given(root: Path, tmp_path: Path) -> None:
+    sidecar(root / TEXTS, {"fear/2.jpg": {"text": "A photo of a café.", "annotation": {"scene": "cafe"}}})
+    data = open_data(f"fi:{root}")
+    assert [(s.text, s.annotation) for s in data.samples] == [(None, None), ("A photo of a café.", {"scene": "cafe"})]
+    assert data.notes == (f"texts of 1 pictures from {root / TEXTS}",)
+    wrong = sidecar(tmp_path / "w.jsonl", {"awe/1.jpg": {"text": 3}})
+    with pytest.raises(DataError, match=r"w\.jsonl, text of awe/1\.jpg: expected a text, got 3"):
+        open_data(f"fi:{root}", texts=wrong)
+
+
+def test_annotations_of_emoset_stay_under_given_texts(tmp_path: Path) -> None:
+    root = emoset(tmp_path, {"awe/1": {"scene": "beach"}})
+    sidecar(root / TEXTS, {"image/awe/1.jpg": {"text": "Another.", "annotation": {"scene": "cafe"}}})
+    sample = open_data(f"emoset:{root}").samples[0]
+    assert (sample.text, sample.annotation) == ("Another.", {"scene": "beach", "emotion": "awe"})
+
+
+def test_people_of_one_picture_share_its_line(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    table = write(tmp_path / "t.csv", "path,label\na.jpg,awe\na.jpg,fear\n")
+    sidecar(tmp_path / PERSONS, {"a.jpg": {"boxes": [[0, 0, 5, 5, 1]]}})
+    data = open_data(f"csv:{table}")
+    assert [sample.persons for sample in data.samples] == [(Detection(Box(0, 0, 5, 5), 1.0),)] * 2
+
+
+# Exclusion
+
+
+def test_listed_pictures_are_left_out(root: Path, tmp_path: Path) -> None:
+    listed = write(tmp_path / "check.json", {"exclude": [{"key": "awe/1.jpg", "why": "x"}, {"key": "gone.jpg"}]})
+    data = open_data(f"fi:{root}", exclude=listed)
+    assert [sample.key for sample in data.samples] == ["fear/2.jpg"]
+    assert data.notes == (f"1 of the 2 pictures listed in {listed} were left out",)
+    write(listed, {"exclude": [{"key": "awe/1.jpg"}, {"key": "fear/2.jpg"}]})
+    with pytest.raises(DataError, match=r"check\.json leaves nothing of fi:"):
+        open_data(f"fi:{root}", exclude=listed)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"exclude": 3}', '{"exclude": ["a"]}', '{"exclude": [{"key": []}]}']
+)
+def test_wrong_lists_are_named(root: Path, tmp_path: Path, content: str) -> None:
+    with pytest.raises(DataError, match=re.escape(f'{tmp_path / "c.json"}: expected {{"exclude": [{{"key"')):
+        open_data(f"fi:{root}", exclude=write(tmp_path / "c.json", content))
+
+
+# Sidecars
+
+
+def test_a_sidecar_goes_on_where_it_was(tmp_path: Path) -> None:
+    path = sidecar(tmp_path / "p.jsonl", {"é\u2028.jpg": {"boxes": []}, 'b"\n.jpg': {"boxes": [[1, 2]]}})
+    with Sidecar(path, HEADER) as file:
+        assert file.done == {"é\u2028.jpg", 'b"\n.jpg'}
+        file.append("c.jpg", {"boxes": None})
+    header, lines = read_sidecar(path)
+    assert header == HEADER
+    assert lines == {
+        "é\u2028.jpg": {"key": "é\u2028.jpg", "boxes": []},
+        'b"\n.jpg': {"key": 'b"\n.jpg', "boxes": [[1, 2]]},
+        "c.jpg": {"key": "c.jpg", "boxes": None},
+    }
+
+
+def test_a_run_stopped_at_any_byte_goes_on(tmp_path: Path) -> None:
+    """Also inside a character of two bytes, and inside the first line."""
+    whole = sidecar(tmp_path / "w.jsonl", {"é.jpg": {"n": 1}, "ü.jpg": {"n": 2}, "ñ.jpg": {"n": 3}}).read_bytes()
+    ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
+    path = tmp_path / "p.jsonl"
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        done = {"é.jpg", "ü.jpg", "ñ.jpg"} if cut == ends[3] else {"é.jpg", "ü.jpg"} if cut >= ends[2] else (
+            {"é.jpg"} if cut >= ends[1] else set()
+        )  # fmt: skip
+        assert set(read_sidecar(path)[1]) == done
+        with Sidecar(path, HEADER) as file:
+            assert file.done == done
+            for key, n in (("é.jpg", 1), ("ü.jpg", 2), ("ñ.jpg", 3)):
+                if key not in file.done:
+                    file.append(key, {"n": n})
+        assert path.read_bytes() == whole
+
+
+def test_a_sidecar_of_another_way_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = sidecar(tmp_path / "p.jsonl", {"a.jpg": {"boxes": []}})
+    before = path.read_bytes()
+    with pytest.raises(DataError, match=r"p\.jsonl was made in another way \(detector drawn by hand, threshold 0\.3\)"):
+        Sidecar(path, {**HEADER, "threshold": 0.4})
+    assert path.read_bytes() == before
+    mine = write(tmp_path / "mine.txt", "a text of mine without a line end")
+    with pytest.raises(DataError, match=r"mine\.txt was made in another way \(no header\)"):
+        Sidecar(mine, HEADER)
+    assert mine.read_text() == "a text of mine without a line end"
+
+
+def test_names_that_are_no_utf_8_come_back(tmp_path: Path) -> None:
+    """As os.scandir gives them for files named in another encoding."""
+    path = sidecar(tmp_path / "p.jsonl", {"caf\udce9.jpg": {"boxes": []}})
+    assert list(read_sidecar(path)[1]) == ["caf\udce9.jpg"]
+    with Sidecar(path, HEADER) as file:
+        assert file.done == {"caf\udce9.jpg"}
+
+
+def test_a_sidecar_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"p\.jsonl can't be written \(No such file"):
+        Sidecar(tmp_path / "gone" / "p.jsonl", HEADER)
+    with pytest.raises(DataError, match="can't be read"):
+        Sidecar(tmp_path, HEADER)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"{", "not JSON"),
+        (b"", "not JSON"),
+        (b"[1]", "expected an object with the field key"),
+        (b'{"boxes": []}', "expected an object with the field key"),
+        (b'{"key": 3}', "expected an object with the field key"),
+        (b'{"key": "\xff"}', "not JSON"),
+        (b'{"key": ' + b"9" * 5000 + b"}", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+    ],
+)
+def test_a_wrong_line_is_named_with_its_number(tmp_path: Path, line: bytes, said: str) -> None:
+    path = sidecar(tmp_path / "p.jsonl", {"a.jpg": {"boxes": []}})
+    path.write_bytes(path.read_bytes() + line + b'\n{"key": "b.jpg"}\n')
+    with pytest.raises(DataError, match=re.escape(f"{path}:3: {said}")):
+        read_sidecar(path)
+
+
+def test_a_sidecar_with_a_byte_order_mark_and_other_line_ends(tmp_path: Path) -> None:
+    path = sidecar(tmp_path / "p.jsonl", {"a.jpg": {"boxes": []}})
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_sidecar(path) == (HEADER, {"a.jpg": {"key": "a.jpg", "boxes": []}})
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.text(), VALUES, max_size=4))
+def test_whatever_is_kept_comes_back(tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]) -> None:
+    path = tmp_path_factory.mktemp("side") / "s.jsonl"
+    sidecar(path, {key: {"value": value} for key, value in values.items()}, {"made": list(values)})
+    header, lines = read_sidecar(path)
+    assert header == {"made": list(values)}
+    assert lines == {key: {"key": key, "value": value} for key, value in values.items()}
+
+
+LINES = b'{"detector": "x"}\n{"key": "awe/1.jpg", "boxes": [[1, 2, 3, 4, 0.5]], "text": "A photo."}\n'
+FILES = {
+    "persons": LINES,
+    "train.json": json.dumps([["awe", "1", "image/awe/1.jpg", "annotation/awe/1.json"]]).encode(),
+    "annotation/awe/1.json": json.dumps({"scene": "beach", "object": ["Dog"], "brightness": 0.5}).encode(),
+}
+
+
+@given(st.sampled_from(sorted(FILES)), st.data())
+def test_changed_annotations_are_read_or_named(
+    tmp_path_factory: pytest.TempPathFactory, name: str, draws: st.DataObject
+) -> None:
+    """Pieces cut out and put in: nothing but an error of ours, with the file's name."""
+    root = emoset(tmp_path_factory.mktemp("emoset"), {"awe/1": {}})
+    data = bytearray(FILES[name])
+    for _ in range(draws.draw(st.integers(1, 3))):
+        at = draws.draw(st.integers(0, len(data)))
+        pieces = [
+            b"[",
+            b"]",
+            b"{",
+            b"}",
+            b'"',
+            b",",
+            b":",
+            b"null",
+            b"NaN",
+            b"-1",
+            b"\\ud800",
+            b"\xff",
+            b"\n",
+            b"\0",
+            b"1e999",
+        ]
+        put_in = draws.draw(st.one_of(st.sampled_from(pieces), st.binary(max_size=3)))
+        data[at : at + draws.draw(st.integers(0, 10))] = put_in
+    path = root / name
+    path.write_bytes(bytes(data))
+    try:
+        if name == "persons":
+            lines = read_sidecar(path)[1]
+            assert all(line["key"] == key for key, line in lines.items())
+        else:
+            found = open_data(f"emoset:{root}")
+            assert [sample.label for sample in found.samples] == [3]
+    except UniemoxError as error:
+        assert isinstance(error, DataError | AnnotationError)
+        assert str(root) in str(error)
+
+
+def test_one_data_set_of_every_layout_by_its_name(tmp_path: Path) -> None:
+    put(tmp_path / "folders", "awe/x/1.jpg", "fear/2.jpg")
+    put(tmp_path / "ube", "joy/x/1.jpg")
+    put(tmp_path / "caer", "train/happy/1.jpg")
+    put(tmp_path / "heco", "peace/1.jpg")
+    put(tmp_path / "artphoto", "sad_1.jpg")
+    emoset(tmp_path / "emoset", {"awe/1": {}})
+    emotion6(tmp_path / "emotion6", {"joy/1.jpg": (0, 0, 1, 0, 0, 0, 0)})
+    abstract(tmp_path / "abstract", {"a.jpg": (1, 0, 0, 0, 2, 0, 0, 0)})
+    expected = {
+        "fi:folders": [("awe/x/1.jpg", "awe"), ("fear/2.jpg", "fear")],
+        "emo8:folders": [("awe/x/1.jpg", "awe"), ("fear/2.jpg", "fear")],
+        "folder:folders": [("awe/x/1.jpg", "awe"), ("fear/2.jpg", "fear")],
+        "ube:ube": [("joy/x/1.jpg", "joy")],
+        "caer-s:caer": [("train/happy/1.jpg", "happy")],
+        "heco:heco": [("peace/1.jpg", "peace")],
+        "artphoto:artphoto": [("sad_1.jpg", "sadness")],
+        "emoset:emoset": [("image/awe/1.jpg", "awe")],
+        "emotion6:emotion6": [("images/joy/1.jpg", "joy")],
+        "abstract:abstract": [("images/a.jpg", "disgust")],
+    }
+    for source, samples in expected.items():
+        kind, _, folder = source.partition(":")
+        data = open_data(f"{kind}:{tmp_path / folder}")
+        assert [(sample.key, data.label_of(sample)) for sample in data.samples] == samples, source

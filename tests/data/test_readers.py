@@ -1,0 +1,643 @@
+"""Every reader on small data sets and on the real ones: what it finds, and what it says of what is wrong."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.data.tree import EMOTIONS, JPEG, abstract, emoset, emotion6, info, put, write
+from uniemox.data.prompts import BRIGHTNESS, COLORFULNESS, describe
+from uniemox.data.readers.emoset import read_emoset
+from uniemox.data.readers.emotion6 import read_emotion6
+from uniemox.data.readers.folders import (
+    inside,
+    read_caer_s,
+    read_emo8,
+    read_fi,
+    read_folder,
+    read_ube,
+    walk_files,
+)
+from uniemox.data.readers.heco import read_heco
+from uniemox.data.readers.machajdik import read_abstract, read_artphoto
+from uniemox.data.sample import DataSet
+from uniemox.errors import AnnotationError, DataError
+from uniemox.labels import CAER, EKMAN, HECO, MIKELS, UBE
+from uniemox.persons.box import Box
+
+
+def words(data: DataSet) -> dict[str, str | None]:
+    """Labels by key."""
+    return {sample.key: data.label_of(sample) for sample in data.samples}
+
+
+def says(*parts: object) -> str:
+    """A pattern of a message that holds these parts in this order."""
+    return ".*".join(re.escape(str(part)) for part in parts)
+
+
+# EmoSet
+
+FULL = {
+    "image_id": "a1",
+    "emotion": "awe",
+    "brightness": 0.7,
+    "colorfulness": 0.1,
+    "scene": "amusement_park",
+    "object": ["Dog", "Ferris wheel"],
+}
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_emoset_reads_both_releases(tmp_path: Path, ids: bool) -> None:
+    root = emoset(tmp_path, {"awe/a1": FULL, "sadness/s1": {"emotion": "sadness"}}, ids=ids)
+    data = read_emoset(root)
+    assert data.labels.labels == EMOTIONS  # the order of info.json, not ours
+    assert [(s.key, s.label, s.split) for s in data.samples] == [
+        ("image/awe/a1.jpg", 3, "train"),
+        ("image/sadness/s1.jpg", 0, "train"),
+    ]
+    assert data.samples[0].annotation == FULL
+    assert data.samples[0].text == (
+        "A bright, nearly colorless photo of an amusement park. It shows dog and ferris wheel. "
+        "The overall emotion is awe."
+    )
+    assert data.samples[1].text == "The overall emotion is sadness."
+    assert data.samples[0].picture.read() == JPEG
+    assert data.notes == ()
+
+
+def test_emoset_has_the_splits_that_are_there(tmp_path: Path) -> None:
+    emoset(tmp_path, {"awe/1": {}}, split="val")
+    data = read_emoset(emoset(tmp_path, {"fear/2": {}, "anger/3": {}}, split="test"))
+    assert [(s.key, s.split) for s in data.samples] == [
+        ("image/awe/1.jpg", "val"),
+        ("image/fear/2.jpg", "test"),
+        ("image/anger/3.jpg", "test"),
+    ]
+    assert data.samples[0].annotation == {"emotion": "awe"}
+
+
+def test_emoset_leaves_out_what_is_missing_if_it_may(tmp_path: Path) -> None:
+    root = emoset(tmp_path, {"awe/1": {}, "fear/2": {}, "anger/3": {}})
+    (root / "image/awe/1.jpg").unlink()
+    (root / "annotation/fear/2.json").unlink()
+    with pytest.raises(DataError, match=says(root / "train.json", "record 0", "image/awe/1.jpg is not there")):
+        read_emoset(root)
+    data = read_emoset(root, missing="skip")
+    assert words(data) == {"image/anger/3.jpg": "anger"}
+    assert data.notes == ("2 records were left out: picture or annotation is not there",)
+    put(root, "image/awe/1.jpg")
+    with pytest.raises(DataError, match=says("record 1", "annotation/fear/2.json is not there", "?missing=skip")):
+        read_emoset(root)
+    for name in ("awe/1", "anger/3"):
+        (root / f"image/{name}.jpg").unlink()
+    with pytest.raises(DataError, match="3 records, and no picture of any of them is there"):
+        read_emoset(root, missing="skip")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("brightness", "0.5", "brightness must be a number from 0 to 1, got '0.5'"),
+        ("brightness", 1.5, "brightness must be a number from 0 to 1"),
+        ("colorfulness", [0.5], "colorfulness must be a number"),
+        ("colorfulness", float("nan"), "colorfulness must be a number"),
+        ("colorfulness", 10**400, "colorfulness must be a number"),
+        ("scene", 3, "scene must be a word, got 3"),
+        ("scene", "Mars", "scene: 'Mars' is not in the vocabulary of info.json"),
+        ("object", "Dog", "object must be a list of words"),
+        ("object", {"Dog": 1}, "object must be a list of words"),
+        ("object", ["Dog", 7], "object must be a word, got 7"),
+        ("facial_expression", ["joy"], "facial_expression must be a word"),
+        ("human_action", True, "human_action must be a word"),
+        ("emotion", "fear", "emotion: 'fear', but the record says 'awe'"),
+        ("emotion", 3, "emotion: 3, but the record says 'awe'"),
+    ],
+)
+def test_emosets_wrong_annotations_are_named_with_file_and_field(
+    tmp_path: Path, field: str, value: object, said: str
+) -> None:
+    root = emoset(tmp_path, {"awe/1": {"emotion": "awe", field: value}})
+    with pytest.raises(AnnotationError, match=says(root / "annotation/awe/1.json", said)):
+        read_emoset(root)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        {"scene": None, "object": None, "brightness": None},
+        {"object": []},
+        {"object": ["dog", None, ""], "scene": "AMUSEMENT_PARK"},
+        {"human_action": "waving"},  # info.json here has no words for actions
+        {"brightness": 1, "colorfulness": 0},
+        {"object": ["Unicorn"]},  # the published vocabulary lacks many objects
+    ],
+)
+def test_emosets_attributes_are_optional(tmp_path: Path, annotation: dict[str, Any]) -> None:
+    assert read_emoset(emoset(tmp_path, {"awe/1": annotation})).samples[0].annotation == {
+        **annotation,
+        "emotion": "awe",
+    }
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ("awe", "expected [emotion, (image id,) image, annotation], got awe"),
+        (["awe", "image/1.jpg"], "expected [emotion"),
+        (["awe", 1, "image/1.jpg"], "expected [emotion"),
+        (["awe", "1", None, "annotation/1.json"], "expected [emotion"),
+        (["awe", "1", "../1.jpg", "annotation/1.json"], "image: '../1.jpg' must be a path inside"),
+        (["awe", "1", "image/../../1.jpg", "a.json"], "image: 'image/../../1.jpg' must be a path inside"),
+        (["awe", "1", "/etc/passwd", "a.json"], "image: '/etc/passwd' must be a path inside"),
+        (["awe", "1", "C:\\1.jpg", "a.json"], "image: 'C:\\\\1.jpg' must be a path inside"),
+        (["awe", "1", "image\\..\\..\\1.jpg", "a.json"], "must be a path inside"),
+        (["awe", "1", "", "a.json"], "image: '' must be a path inside"),
+        (["awe", "1", ".", "a.json"], "image: '.' must be a path inside"),
+        (["awe", "1", "a\0b", "a.json"], "must be a path inside"),
+        (["awe", "1", "a" * 300, "a.json"], "is not there"),
+        (["awe", "1", "image/awe/1.jpg", "../a.json"], "annotation: '../a.json' must be a path inside"),
+        (["bored", "1", "image/awe/1.jpg", "annotation/awe/1.json"], "emotion: 'bored' is none of the 8 labels"),
+    ],
+)
+def test_emosets_wrong_records_are_named_with_their_number(tmp_path: Path, record: object, said: str) -> None:
+    root = emoset(tmp_path, {"awe/1": {}})
+    good = ["awe", "1", "image/awe/1.jpg", "annotation/awe/1.json"]
+    write(root / "train.json", [good, record])
+    with pytest.raises(DataError, match=says(root / "train.json", "record 1", said)):
+        read_emoset(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("train.json", "[[1,", "not JSON"),
+        ("train.json", "[" * 100_000, "not JSON"),
+        ("train.json", "[" + "1" * 5000 + "]", "not JSON"),
+        ("train.json", {"awe": []}, "expected a list of records, got dict"),
+        ("train.json", b"\xff\xfe[\0]\0", "not a text file"),
+        ("train.json", "[]", "0 records"),
+        ("annotation/awe/1.json", "{", "not JSON"),
+        ("annotation/awe/1.json", '{"object":' + "[" * 50_000, "not JSON"),
+        ("annotation/awe/1.json", '{"brightness": ' + "9" * 4400 + "}", "not JSON"),
+        ("annotation/awe/1.json", [], "expected an object, got list"),
+        ("annotation/awe/1.json", b"\0", "not a text file"),
+        ("info.json", "", "not JSON"),
+        ("info.json", [1], "emotion: expected {label2idx: ..., idx2label: ...}"),
+        ("info.json", {"emotion": EMOTIONS}, "emotion: expected {label2idx"),
+        ("info.json", {"emotion": {"label2idx": {"awe": 1, "fear": 2}}}, "emotion.label2idx: expected words with the"),
+        ("info.json", {"emotion": {"label2idx": {"awe": "0"}}}, "emotion.label2idx: expected words with the numbers"),
+        ("info.json", info(emotion=EMOTIONS[:7]), "emotion: expected amusement, anger, awe"),
+        ("info.json", info(emotion=(*EMOTIONS[:7], "joy")), "emotion: expected amusement, anger, awe"),
+        ("info.json", {**info(), "scene": None}, "scene.label2idx: expected words"),
+        ("info.json", {**info(), "scene": {"label2idx": ["beach"]}}, "scene.label2idx: expected words"),
+        ("info.json", {**info(), "scene": {"label2idx": {"beach": [0]}}}, "scene.label2idx: expected words"),
+    ],
+)
+def test_emosets_wrong_files_are_named(tmp_path: Path, name: str, content: object, said: str) -> None:
+    root = emoset(tmp_path, {"awe/1": {}})
+    write(root / name, content)
+    where = root if said == "0 records" else root / name
+    with pytest.raises((DataError, AnnotationError), match=says(where, said)):
+        read_emoset(root)
+
+
+def test_emoset_without_its_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=says(tmp_path / "gone", "there is no such folder")):
+        read_emoset(tmp_path / "gone")
+    with pytest.raises(DataError, match=says(tmp_path / "info.json", "can't be read", "No such file")):
+        read_emoset(tmp_path)
+    write(tmp_path / "info.json", info())
+    with pytest.raises(DataError, match=r"none of train\.json, val\.json, test\.json is there"):
+        read_emoset(tmp_path)
+
+
+WORD = st.from_regex(r"[b-df-hj-np-tv-z]{1,6}(_[b-z]{1,6})?", fullmatch=True)  # no first vowel, no "and"
+LEVEL = st.none() | st.floats(0, 1)
+
+
+@given(LEVEL, LEVEL, st.none() | WORD, st.lists(WORD, max_size=8), st.none() | WORD, st.sampled_from(EMOTIONS))
+def test_everything_an_annotation_says_can_be_read_from_its_text(
+    bright: float | None,
+    colorful: float | None,
+    scene: str | None,
+    objects: list[str],
+    action: str | None,
+    emotion: str,
+) -> None:
+    annotation = {"brightness": bright, "colorfulness": colorful, "scene": scene, "object": objects,
+                  "human_action": action, "emotion": emotion}  # fmt: skip
+    text = describe(annotation, with_emotion=True)
+    found = re.fullmatch(
+        r"(A (?P<levels>[a-z, ]*?)\s?photo( of a (?P<scene>.+?))?\. ?)?(It shows (?P<objects>.+?)\. ?)?"
+        r"(The action is (?P<action>.+?)\. ?)?The overall emotion is (?P<emotion>.+)\.",
+        text,
+    )
+    assert found is not None, text
+    levels = (found["levels"] or "").split(", ")
+    expected = [names[min(4, sum(value >= step for step in (0.2, 0.4, 0.6, 0.8)))]
+                for value, names in ((bright, BRIGHTNESS), (colorful, COLORFULNESS)) if value is not None]  # fmt: skip
+    assert levels == (expected or [""])
+    assert found["scene"] == (scene and scene.replace("_", " "))
+    assert re.split(", | and ", found["objects"] or "") == ([o.replace("_", " ") for o in objects] or [""])
+    assert (found["action"], found["emotion"]) == (action and action.replace("_", " "), emotion)
+
+
+def test_emosets_real_vocabulary_is_read_in_its_order(shared: Path, tmp_path: Path) -> None:
+    root = emoset(tmp_path, {"awe/1": {"scene": "Airfield", "object": ["Person"]}})
+    write(root / "info.json", (shared / "data/emoset/info.json").read_bytes())
+    data = read_emoset(root)
+    assert sorted(data.labels.labels) == list(MIKELS.labels)
+    assert data.labels.labels != MIKELS.labels
+    assert data.label_of(data.samples[0]) == "awe"
+
+
+# Emotion6
+
+ROWS = {
+    "anger/1.jpg": (0.5, 0.5, 0, 0, 0, 0, 0),  # a tie
+    "anger/2.jpg": (0.2, 0, 0, 0, 0.6, 0.2, 0),  # sadness
+    "joy/1.jpg": (0, 0, 0, 0.3, 0, 0, 0.7),  # neutral
+    "joy/2.jpg": (0, 0, 0, 0.999999, 0, 0, 0),
+    "fear/9.jpg": (0, 0, 1, 0, 0, 0, 0),  # not there
+}
+
+
+def test_emotion6_by_folder(tmp_path: Path) -> None:
+    root = put(emotion6(tmp_path, ROWS, absent=["fear/9.jpg"]), "images/surprise/7.jpg")
+    data = read_emotion6(root)
+    assert data.labels is EKMAN
+    assert words(data) == {
+        "images/anger/1.jpg": "anger",
+        "images/anger/2.jpg": "anger",
+        "images/joy/1.jpg": "joy",
+        "images/joy/2.jpg": "joy",
+        "images/surprise/7.jpg": "surprise",
+    }
+    by_key = {sample.key: sample for sample in data.samples}
+    shares = by_key["images/anger/2.jpg"].distribution
+    assert shares == {
+        **dict.fromkeys(("disgust", "fear", "joy", "neutral"), 0.0),
+        **{"anger": pytest.approx(0.2), "sadness": pytest.approx(0.6), "surprise": pytest.approx(0.2)},
+    }
+    assert by_key["images/joy/2.jpg"].distribution["joy"] == 1
+    assert (by_key["images/joy/1.jpg"].valence, by_key["images/joy/1.jpg"].arousal) == (2.5, 3.75)
+    assert (by_key["images/surprise/7.jpg"].valence, by_key["images/surprise/7.jpg"].distribution) == (None, None)
+    assert data.notes == (
+        "1 rows of ground_truth.txt are of pictures that are not there",
+        "1 pictures have no row in ground_truth.txt: they have a label, but no votes",
+    )
+
+
+def test_emotion6_by_vote(tmp_path: Path) -> None:
+    root = put(emotion6(tmp_path, ROWS, absent=["fear/9.jpg"]), "images/surprise/7.jpg")
+    data = read_emotion6(root, label="vote")
+    assert words(data) == {"images/anger/2.jpg": "sadness", "images/joy/2.jpg": "joy"}
+    assert data.notes[-1] == "3 pictures were left out: their vote is a tie, neutral, or missing"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[prob. joy]", "[joy]", "ground_truth.txt:1: there is no column [prob. joy]"),
+        ("2.5", "x", "ground_truth.txt:2: [valence] must be a number, got 'x'"),
+        ("3.75", "9.5", "ground_truth.txt:2: [arousal] must lie between 1 and 9, got '9.5'"),
+        ("3.75", "nan", "ground_truth.txt:2: [arousal] must lie between 1 and 9, got 'nan'"),
+        ("0.2", "0.9", "ground_truth.txt:3: the seven shares add up to 1.7, not to 1"),
+        ("0.2", "-0.2", "ground_truth.txt:3: [prob. anger] must lie between 0 and inf, got '-0.2'"),
+        ("0.2\t0", "0.2\t0\t0", "ground_truth.txt:3: 11 values under 10 columns"),
+        ("[arousal]", "[valence]", "ground_truth.txt:1: column '[valence]' appears twice"),
+        ("0.2", "inf", "ground_truth.txt:3: [prob. anger]"),
+    ],
+)
+def test_emotion6s_wrong_rows_are_named_with_their_line(tmp_path: Path, old: str, new: str, said: str) -> None:
+    table = emotion6(tmp_path, ROWS) / "ground_truth.txt"
+    table.write_text(table.read_text().replace(old, new, 1))
+    with pytest.raises(DataError, match=says(said)):
+        read_emotion6(tmp_path)
+
+
+def test_emotion6_without_its_files(tmp_path: Path) -> None:
+    write(tmp_path / "ground_truth.txt", "")
+    with pytest.raises(DataError, match=r"ground_truth\.txt: the table is empty"):
+        read_emotion6(tmp_path)
+    emotion6(tmp_path, {})
+    with pytest.raises(DataError, match="images: no pictures in its folders"):
+        read_emotion6(tmp_path)
+    put(tmp_path, "images/boredom/1.jpg")
+    with pytest.raises(DataError, match=r"images/boredom/1\.jpg: 'boredom' is none of the 6 labels of ekman"):
+        read_emotion6(tmp_path)
+
+
+# Abstract and ArtPhoto
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_abstract(tmp_path: Path, end: str) -> None:
+    rows = {
+        "a1.jpg": (0, 0, 0, 6, 1, 0, 0, 1),
+        "a2.jpg": (2, 2, 0, 0, 0, 0, 0, 0),
+        "a3.jpg": (0, 0, 0, 0, 0, 0, 1, 9),
+        "gone.jpg": (1, 0, 0, 0, 0, 0, 0, 0),
+    }
+    root = put(abstract(tmp_path, rows, end=end), "images/extra.jpg")
+    (root / "images/gone.jpg").unlink()
+    (root / "images/a3.jpg").rename(root / "images/A3.JPG")
+    data = read_abstract(root)
+    assert data.labels is MIKELS
+    assert words(data) == {"images/a1.jpg": "contentment", "images/a2.jpg": None, "images/A3.JPG": "sadness"}
+    assert data.samples[0].distribution == {
+        **dict.fromkeys(MIKELS.labels, 0.0),
+        **{"contentment": 0.75, "disgust": 0.125, "sadness": 0.125},
+    }
+    assert data.notes == (
+        "1 rows of ABSTRACT_groundTruth.csv are of pictures that are not there: gone.jpg",
+        "1 pictures have no row in ABSTRACT_groundTruth.csv and were left out",
+        "1 pictures have a tie of votes: a distribution, but no label",
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("'Sad'", "'Bored'", "csv:1: 'Bored' is none of the 8 labels of mikels"),
+        ("'Sad'", "'Anger'", "csv:1: column 'Anger' appears twice"),
+        ("'Sad'", "'Angry'", "csv:1: expected one column for each of amusement, anger"),
+        ("'Fear','Sad'", "'Fear'", "csv:2: 9 values under 8 columns"),
+        (",6,", ",six,", "csv:2: Content must be a number, got 'six'"),
+        (",6,", ",-1,", "csv:2: Content must lie between 0 and inf"),
+        (",0,0,0,6,1,0,0,1", ",0,0,0,0,0,0,0,0", "csv:2: no votes at all for"),
+        ("'a1.jpg'", "'a1.jpg", "csv:"),
+        ("a1.jpg", "a1.gif", "none of its 1 pictures is below"),
+    ],
+)
+def test_abstracts_wrong_tables_are_named_with_line_and_column(tmp_path: Path, old: str, new: str, said: str) -> None:
+    root = abstract(tmp_path, {"a1.jpg": (0, 0, 0, 6, 1, 0, 0, 1)})
+    table = root / "ABSTRACT_groundTruth.csv"
+    table.write_bytes(table.read_bytes().replace(old.encode(), new.encode(), 1))
+    with pytest.raises(DataError, match=says(said)):
+        read_abstract(root)
+
+
+def test_abstract_wants_one_column_a_class(tmp_path: Path) -> None:
+    root = abstract(tmp_path, {"a1.jpg": (0, 0, 0, 6, 1, 0, 0, 1)})
+    table = root / "ABSTRACT_groundTruth.csv"
+    table.write_bytes(table.read_bytes().replace(b",'Sad'", b",'Sad','Sadness'") + b",5")
+    with pytest.raises(DataError, match=r"csv:1: expected one column for each of amusement, anger"):
+        read_abstract(root)
+
+
+def test_abstract_wants_one_table(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"expected one CSV file, ABSTRACT_groundTruth\.csv, found 0"):
+        read_abstract(tmp_path)
+    for name in ("a.csv", "sub/b.CSV"):
+        write(tmp_path / name, "x")
+    with pytest.raises(DataError, match="found 2"):
+        read_abstract(tmp_path)
+
+
+def test_artphoto_in_folders_and_by_name(tmp_path: Path) -> None:
+    folders = put(tmp_path / "a", "Content/1.jpg", "Sad/2.jpg", "AMUSEMENT/3.jpg")
+    assert words(read_artphoto(folders)) == {
+        "AMUSEMENT/3.jpg": "amusement",
+        "Content/1.jpg": "contentment",
+        "Sad/2.jpg": "sadness",
+    }
+    names = put(tmp_path / "b", "content_0001.jpg", "sad_0002.jpg", "Excitement_3.JPG")
+    write(names / "readme.txt", "not a picture")
+    assert words(read_artphoto(names)) == {
+        "Excitement_3.JPG": "excitement",
+        "content_0001.jpg": "contentment",
+        "sad_0002.jpg": "sadness",
+    }
+    put(names, "IMG_1.jpg")
+    with pytest.raises(DataError, match=r"IMG_1\.jpg: its name must begin with an emotion and _: 'IMG' is none of"):
+        read_artphoto(names)
+
+
+# Class folders
+
+
+def test_fi_with_splits_and_without(tmp_path: Path) -> None:
+    put(tmp_path / "a", "train/awe/2.jpg", "train/awe/1.png", "val/fear/3.jpg", "TEST/Content/4.webp")
+    data = read_fi(tmp_path / "a")
+    assert data.labels is MIKELS
+    assert [(s.key, data.label_of(s), s.split) for s in data.samples] == [
+        ("TEST/Content/4.webp", "contentment", "test"),
+        ("train/awe/1.png", "awe", "train"),
+        ("train/awe/2.jpg", "awe", "train"),
+        ("val/fear/3.jpg", "fear", "val"),
+    ]
+    plain = read_fi(put(tmp_path / "b", "awe/1.jpg", "'sad'/2.jpg"))
+    assert [(s.key, plain.label_of(s), s.split) for s in plain.samples] == [
+        ("'sad'/2.jpg", "sadness", None),
+        ("awe/1.jpg", "awe", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folder", "split"),
+    [("Train", "train"), ("training", "train"), ("valid", "val"), ("validation", "val"), ("dev", "val"),
+     ("testing", "test")],
+)  # fmt: skip
+def test_names_of_split_folders(tmp_path: Path, folder: str, split: str) -> None:
+    assert read_fi(put(tmp_path, f"{folder}/awe/1.jpg")).samples[0].split == split
+
+
+def test_what_is_no_picture_is_counted_and_what_is_hidden_is_not_seen(tmp_path: Path) -> None:
+    put(tmp_path, "awe/1.jpg", ".git/awe/2.jpg", "awe/.3.jpg", "__MACOSX/awe/4.jpg", "awe/.hidden/5.jpg")
+    for name in ("awe/notes.txt", "awe/more.TXT", "awe/Thumbs.db", "awe/LICENSE"):
+        write(tmp_path / name, "x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "awe/link.jpg").symlink_to(tmp_path / "awe/1.jpg")
+    (tmp_path / "awe/dead.jpg").symlink_to(tmp_path / "gone")
+    (tmp_path / "awe/round").symlink_to(tmp_path)
+    data = read_fi(tmp_path)
+    assert [sample.key for sample in data.samples] == ["awe/1.jpg", "awe/link.jpg"]
+    assert data.notes == (
+        "1 files that are no pictures were left out (.db)",
+        "2 files that are no pictures were left out (.txt)",
+        "1 files that are no pictures were left out (LICENSE)",
+    )
+
+
+def test_what_lies_outside_the_class_folders_is_told(tmp_path: Path) -> None:
+    split = read_fi(put(tmp_path / "a", "train/awe/1.jpg", "extra/fear/2.jpg", "b.jpg", "train/c.jpg", "more/3.jpg"))
+    assert words(split) == {"train/awe/1.jpg": "awe"}
+    assert split.notes == (
+        "2 pictures outside the class folders were left out: b.jpg",
+        "folders beside those of the splits were left out: extra, more",
+    )
+    plain = read_fi(put(tmp_path / "b", "awe/1.jpg", "fear/2.jpg", ".hidden/3.jpg", "z.jpg"))
+    assert plain.notes == ("1 pictures outside the class folders were left out: z.jpg",)
+
+
+def test_an_unknown_class_folder_is_named(tmp_path: Path) -> None:
+    put(tmp_path, "awe/1.jpg", "boredom/2.jpg")
+    with pytest.raises(DataError, match=says(tmp_path / "boredom", "'boredom' is none of the 8 labels of mikels")):
+        read_fi(tmp_path)
+
+
+@pytest.mark.parametrize("reader", [read_fi, read_emo8, read_ube, read_caer_s, read_folder, read_heco, read_artphoto])
+def test_folders_that_are_not_there_or_hold_nothing(tmp_path: Path, reader: Any) -> None:
+    with pytest.raises(DataError, match=says(tmp_path / "gone", "there is no such folder")):
+        reader(tmp_path / "gone")
+    with pytest.raises(DataError, match="there is no such folder"):
+        reader(tmp_path / ("a" * 300))
+    file = write(tmp_path / "file", "x")
+    with pytest.raises(DataError, match=says(file, "not a folder")):
+        reader(file)
+    root = tmp_path / "root"
+    (root / "awe").mkdir(parents=True)
+    with pytest.raises(DataError, match=says(root, "no class folders with pictures; expected <class>/<picture>")):
+        reader(root)
+    root.joinpath("fear").mkdir()
+    write(root / "fear/readme.md", "x")
+    with pytest.raises(DataError, match=says(root, "its class folders hold no pictures")):
+        reader(root)
+
+
+def test_ube_and_emo8_keep_the_folder_between(tmp_path: Path) -> None:
+    ube = read_ube(put(tmp_path / "u", "love/dog hug/1.jpg", "love/family/2.jpg", "sad/rain/3.jpg", "joy/4.jpg"))
+    assert ube.labels is UBE
+    assert [(s.key, ube.label_of(s), s.domain) for s in ube.samples] == [
+        ("joy/4.jpg", "joy", None),
+        ("love/dog hug/1.jpg", "love", "dog hug"),
+        ("love/family/2.jpg", "love", "family"),
+        ("sad/rain/3.jpg", "sadness", "rain"),
+    ]
+    emo8 = read_emo8(put(tmp_path / "e", "train/awe/cartoon/1.jpg", "train/awe/oil/old/2.jpg"))
+    assert [(s.split, s.domain) for s in emo8.samples] == [("train", "cartoon"), ("train", "oil/old")]
+
+
+def test_caer_s_says_what_is_felt(tmp_path: Path) -> None:
+    data = read_caer_s(put(tmp_path, "train/Anger/1.png", "test/Happy/2.png", "test/Neutral/3.png"))
+    assert data.labels is CAER
+    assert words(data) == {"test/Happy/2.png": "happy", "test/Neutral/3.png": "neutral", "train/Anger/1.png": "angry"}
+
+
+def test_folder_recognises_its_classes(tmp_path: Path) -> None:
+    known = read_folder(
+        put(tmp_path / "a", *(f"{word}/1.jpg" for word in ("Happy", "angry", "FEAR", "sad", "disgust")))
+    )
+    assert (known.labels.name, known.labels.kind) == ("ekman", "evoked")
+    own = read_folder(put(tmp_path / "b", "train/Cosy/1.jpg", "val/eerie/2.jpg"))
+    assert (own.labels.name, own.labels.labels, own.labels.kind) == ("custom", ("cosy", "eerie"), "evoked")
+    assert [(s.label, s.split) for s in own.samples] == [(0, "train"), (1, "val")]
+    assert read_folder(tmp_path / "b", kind="felt").labels.kind == "felt"
+
+
+def test_walking_is_sorted_and_whole(tmp_path: Path) -> None:
+    put(tmp_path, "b/2.jpg", "a/1.jpg", "c.jpg", "a/0/9.jpg")
+    found = [path.relative_to(tmp_path).as_posix() for path in walk_files(tmp_path)]
+    assert found == ["a/0/9.jpg", "a/1.jpg", "b/2.jpg", "c.jpg"]
+    with pytest.raises(DataError, match=says(tmp_path / "gone", "can't be listed (No such file")):
+        list(walk_files(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize("name", ["a/b.jpg", "./a.jpg", "a/./b.jpg", "..a/b..jpg", "a\\b.jpg", " a.jpg"])
+def test_paths_inside(tmp_path: Path, name: str) -> None:
+    assert inside(tmp_path, name, "x").resolve().is_relative_to(tmp_path.resolve())
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "./", "..", "a/../../b", "/a", "\\a", "\\\\host\\a", "C:/a", "http://a/b", "\0"]
+)
+def test_paths_outside(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=says("table.csv:3, path: ", "must be a path inside", tmp_path)):
+        inside(tmp_path, name, "table.csv:3, path")
+
+
+# HECO
+
+
+def test_heco_with_people(tmp_path: Path) -> None:
+    put(tmp_path, "Peace/1.jpg", "Peace/2.jpg", "Anger/3.jpg")
+    bare = read_heco(tmp_path)
+    assert bare.labels is HECO
+    assert words(bare) == {"Anger/3.jpg": "anger", "Peace/1.jpg": "peace", "Peace/2.jpg": "peace"}
+    assert {(s.target_box, s.group) for s in bare.samples} == {(None, None)}
+    write(
+        tmp_path / "boxes.csv",
+        "path,x1,y1,x2,y2,label\nPeace/1.jpg,1,2,11,12,\nPeace\\1.jpg,-3,0,5,6.5,Fear\nAnger/3.jpg,,,,,\n",
+    )
+    data = read_heco(tmp_path)
+    assert [(s.key, data.label_of(s), s.target_box, s.group) for s in data.samples] == [
+        ("Anger/3.jpg", "anger", None, None),
+        ("Peace/1.jpg", "peace", Box(1, 2, 11, 12), "Peace/1.jpg"),
+        ("Peace/1.jpg#2", "fear", Box(0, 0, 5, 6.5), "Peace/1.jpg"),
+        ("Peace/2.jpg", "peace", None, None),
+    ]
+    assert data.samples[2].picture == data.samples[1].picture
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("path,x1,y1,x2\nPeace/1.jpg,1,2,3\n", "boxes.csv:1: there is no column y2"),
+        ("path,x1,y1,x2,y2\nPeace/9.jpg,1,2,3,4\n", "boxes.csv:2, path: 'Peace/9.jpg' is no picture below"),
+        ("path,x1,y1,x2,y2\n../Peace/1.jpg,1,2,3,4\n", "boxes.csv:2, path: '../Peace/1.jpg' is no picture below"),
+        ("path,x1,y1,x2,y2\n\nPeace/1.jpg,1,2,x,4\n", "boxes.csv:3: x2 must be a number, got 'x'"),
+        ("path,x1,y1,x2,y2\nPeace/1.jpg,1,2,nan,4\n", "boxes.csv:2: x2 must lie between -inf and inf, got 'nan'"),
+        ("path,x1,y1,x2,y2\nPeace/1.jpg,1,2,1,4\n", "boxes.csv:2, x1 to y2: Box(x1=1.0"),
+        ("path,x1,y1,x2,y2\nPeace/1.jpg,1,2,,4\n", "boxes.csv:2: a box needs all of x1, y1, x2, y2"),
+        ("path,x1,y1,x2,y2,label\nPeace/1.jpg,1,2,3,4,joy\n", "boxes.csv:2, label: 'joy' is none of the 8 labels"),
+    ],
+)
+def test_hecos_wrong_tables_are_named_with_line_and_column(tmp_path: Path, table: str, said: str) -> None:
+    put(tmp_path, "Peace/1.jpg")
+    write(tmp_path / "boxes.csv", table)
+    with pytest.raises(DataError, match=says(tmp_path) + says("/", said)):
+        read_heco(tmp_path)
+
+
+def test_hecos_table_may_have_another_name(tmp_path: Path) -> None:
+    put(tmp_path, "Peace/1.jpg")
+    write(tmp_path / "people.csv", "path,x1,y1,x2,y2\nPeace/1.jpg,1,2,3,4\n")
+    assert read_heco(tmp_path, boxes="people.csv").samples[0].target_box == Box(1, 2, 3, 4)
+    with pytest.raises(DataError, match=says(tmp_path / "gone.csv", "there is no such file")):
+        read_heco(tmp_path, boxes="gone.csv")
+
+
+# The real data
+
+
+def test_real_emotion6(shared: Path) -> None:
+    data = read_emotion6(shared / "data/emotion6")
+    assert len(data) == 180
+    assert [sum(s.label == i for s in data.samples) for i in range(6)] == [30] * 6
+    assert all(sum(s.distribution.values()) == pytest.approx(1) for s in data.samples)
+    assert all(len(s.distribution) == 7 for s in data.samples)
+    assert data.notes == ("1800 rows of ground_truth.txt are of pictures that are not there",)
+    voted = read_emotion6(shared / "data/emotion6", label="vote")
+    assert len(voted) == 135
+    assert voted.notes[1] == "45 pictures were left out: their vote is a tie, neutral, or missing"
+    searched = {s.key: s.label for s in data.samples}
+    assert sum(searched[s.key] == s.label for s in voted.samples) == 89  # the folder is the search word
+
+
+def test_real_abstract(shared: Path) -> None:
+    data = read_abstract(shared / "data/abstract")
+    assert len(data) == 279
+    assert sum(s.label is None for s in data.samples) == 51
+    assert data.notes == (
+        "1 rows of ABSTRACT_groundTruth.csv are of pictures that are not there: abstract_0225.jpg",
+        "51 pictures have a tie of votes: a distribution, but no label",
+    )
+    first = data.samples[0]  # 'abstract_0001.jpg',5,0,0,7,1,1,1,1
+    assert (first.key, data.label_of(first)) == ("images/abstract_0001.jpg", "contentment")
+    assert list(first.distribution.values()) == [5 / 16, 0, 0, 7 / 16, 1 / 16, 1 / 16, 1 / 16, 1 / 16]
+
+
+def test_real_fi(shared: Path) -> None:
+    data = read_fi(shared / "data/fi")
+    splits = {split: [s for s in data.samples if s.split == split] for split in ("train", "val")}
+    assert {split: len(samples) for split, samples in splits.items()} == {"train": 3026, "val": 480}
+    assert [sum(s.label == i for s in splits["val"]) for i in range(8)] == [60] * 8
+    assert data.notes == ()
+    assert len(read_folder(shared / "data/fi")) == 3506
+    assert read_folder(shared / "data/fi").labels is MIKELS

@@ -1,0 +1,437 @@
+"""Decoding: every format and mode gives what was drawn; everything broken is an ImageError with its name."""
+
+import io
+import re
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from tests.pictures import animate, draw, every_file, png_chunks, png_header, png_of, save, with_orientation
+from uniemox import images
+from uniemox.errors import ImageError, UniemoxError
+from uniemox.images import decode, is_picture_name, open_picture, read_picture, upright_size
+
+FILES = every_file()
+LOSSY = 16  # mean difference in grey levels that lossy formats may have
+
+
+def difference(image: Image.Image, other: Image.Image) -> float:
+    """Mean absolute difference of two pictures in grey levels, 0 to 255; infinite if their sizes differ."""
+    if image.size != other.size:
+        return float("inf")
+    values = np.asarray(image.convert("RGB"), np.float64) - np.asarray(other.convert("RGB"), np.float64)
+    return float(np.abs(values).mean())
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "BMP", "PPM", "TIFF"])
+def test_lossless_formats_come_back_exactly(fmt: str) -> None:
+    picture, full = decode(save(draw(), fmt))
+    assert (picture.mode, picture.size, full) == ("RGB", (60, 44), (60, 44))
+    assert difference(picture, draw()) == 0
+
+
+@pytest.mark.parametrize(
+    ("fmt", "options"),
+    [
+        ("WEBP", {"lossless": True}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"compression": "tiff_deflate"}),
+        ("TIFF", {"compression": "packbits"}),
+    ],
+)
+def test_lossless_compressions_come_back_exactly(fmt: str, options: dict[str, object]) -> None:
+    assert difference(decode(save(draw(), fmt, **options))[0], draw()) == 0
+
+
+@pytest.mark.parametrize(
+    ("fmt", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("JPEG", {"quality": 95, "subsampling": 0}),
+        ("WEBP", {}),
+        ("AVIF", {}),
+        ("GIF", {}),
+        ("TIFF", {"compression": "jpeg"}),
+    ],
+)
+def test_lossy_formats_come_back_nearly(fmt: str, options: dict[str, object]) -> None:
+    picture, full = decode(save(draw(), fmt, **options))
+    assert (picture.mode, full) == ("RGB", (60, 44))
+    assert difference(picture, draw()) < LOSSY
+    assert difference(picture, draw().transpose(Image.Transpose.FLIP_LEFT_RIGHT)) > 2 * LOSSY
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_is_an_rgb_picture_of_its_size(name: str) -> None:
+    picture, full = decode(FILES[name], name)
+    size = (44, 60) if "rotated" in name else (60, 44)
+    assert (picture.mode, picture.size, full) == ("RGB", size, size)
+    assert np.ptp(np.asarray(picture)) > 100
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "TIFF"])
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_greys_have_three_equal_channels(fmt: str, mode: str) -> None:
+    grey = draw().convert(mode)
+    values = np.asarray(decode(save(grey, fmt))[0])
+    assert np.array_equal(values, np.asarray(grey.convert("RGB")))
+    assert np.array_equal(values[..., 0], values[..., 2])
+
+
+def squares(mode: str, colours: list[object]) -> Image.Image:
+    """Four squares of 16 px side by side."""
+    image = Image.new(mode, (64, 16))
+    for i, colour in enumerate(colours):
+        image.paste(colour, (16 * i, 0, 16 * i + 16, 16))
+    return image
+
+
+def centres(image: Image.Image) -> list[tuple[int, ...]]:
+    return [image.getpixel((16 * i + 8, 8)) for i in range(4)]
+
+
+CLEAR = {
+    "RGBA": [(255, 0, 0, 255), (255, 0, 0, 0), (0, 0, 255, 128), (0, 0, 0, 51)],
+    "LA": [(100, 255), (100, 0), (0, 128), (0, 51)],
+}
+
+
+@pytest.mark.parametrize(("fmt", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {})])
+def test_transparent_colours_lie_on_white(fmt: str, options: dict[str, object]) -> None:
+    picture, _ = decode(save(squares("RGBA", CLEAR["RGBA"]), fmt, **options))
+    assert centres(picture) == [(255, 0, 0), (255, 255, 255), (127, 127, 255), (204, 204, 204)]
+
+
+def test_transparent_greys_lie_on_white() -> None:
+    picture, _ = decode(save(squares("LA", CLEAR["LA"]), "PNG"))
+    assert centres(picture) == [(100,) * 3, (255,) * 3, (127,) * 3, (204,) * 3]
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "GIF"])
+def test_a_transparent_entry_of_a_palette_is_white(fmt: str) -> None:
+    palette = squares("P", [0, 1, 2, 3])
+    palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
+    expected = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (9, 9, 9)]
+    assert centres(decode(save(palette, fmt))[0]) == expected
+    assert centres(decode(save(palette, fmt, transparency=1))[0]) == [expected[0], (255, 255, 255), *expected[2:]]
+
+
+def test_a_palette_with_alphas_is_mixed_with_white() -> None:
+    palette = squares("P", [0, 1, 2, 3])
+    palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0])
+    picture, _ = decode(save(palette, "PNG", transparency=bytes([255, 0, 128, 51])))
+    assert centres(picture) == [(255, 0, 0), (255, 255, 255), (127, 127, 255), (204, 204, 204)]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1"])
+def test_one_transparent_colour_is_white(mode: str) -> None:
+    colours = {"RGB": [(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)], "L": [10, 20, 30, 40], "1": [1, 0, 1, 0]}
+    image = squares(mode, colours[mode])
+    clear = colours[mode][1]
+    picture, _ = decode(save(image, "PNG", transparency=clear))
+    opaque = centres(image.convert("RGB"))
+    expected = [(255, 255, 255) if colour == clear else rgb for colour, rgb in zip(colours[mode], opaque, strict=True)]
+    assert centres(picture) == expected
+
+
+def test_cmyk_jpegs_have_their_colours_with_and_without_adobes_marker() -> None:
+    """Pillow writes CMYK inverted and says so in the marker APP14, as Photoshop does."""
+    image = squares("CMYK", [(0, 255, 255, 0), (255, 0, 255, 0), (0, 0, 0, 255), (0, 0, 0, 0)])
+    data = save(image, "JPEG", quality=95, subsampling=0)
+    expected = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 0), (255, 255, 255)])
+    at = data.index(b"\xff\xee")
+    assert data[at + 4 : at + 9] == b"Adobe"
+    (size,) = struct.unpack(">H", data[at + 2 : at + 4])
+    for version in (data, data[:at] + data[at + 2 + size :]):
+        assert np.abs(np.array(centres(decode(version)[0])) - expected).max() <= 3
+
+
+def test_sixteen_bits_keep_their_highest_byte() -> None:
+    values = np.repeat(np.array([[0, 0x1234, 0xC0C0, 0xFFFF]], np.uint16), 16, axis=1).repeat(16, axis=0)
+    image = Image.fromarray(values)
+    assert image.mode == "I;16"
+    for fmt in ("PNG", "TIFF"):
+        assert centres(decode(save(image, fmt))[0]) == [(0,) * 3, (18,) * 3, (192,) * 3, (255,) * 3]
+    big_endian = b"P5 64 16 65535\n" + values.astype(">u2").tobytes()
+    assert centres(decode(big_endian)[0]) == [(0,) * 3, (18,) * 3, (192,) * 3, (255,) * 3]
+
+
+def test_floats_and_wide_integers_are_scaled_to_their_own_range() -> None:
+    floats = Image.fromarray(np.array([[-1.0, 0.0, 1.0, 3.0]], np.float32).repeat(16, axis=1).repeat(16, axis=0))
+    assert centres(decode(save(floats, "TIFF"))[0]) == [(0,) * 3, (64,) * 3, (128,) * 3, (255,) * 3]
+    integers = Image.fromarray(np.array([[-100, 0, 10**6, 10**6]], np.int32).repeat(16, axis=1).repeat(16, axis=0))
+    assert centres(decode(save(integers, "TIFF"))[0]) == [(0,) * 3, (0,) * 3, (255,) * 3, (255,) * 3]
+    flat = Image.new("F", (20, 20), 7.0)
+    assert decode(save(flat, "TIFF"))[0].getextrema() == ((7, 7),) * 3
+    broken = Image.fromarray(np.array([[0.0, np.nan], [1.0, 2.0]], np.float32))
+    with pytest.raises(ImageError, match=r"x\.tif: .*not finite"):
+        decode(save(broken, "TIFF"), "x.tif")
+
+
+@pytest.mark.parametrize(
+    ("fmt", "options"),
+    [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {}), ("AVIF", {}), ("MPO", {})],
+)
+def test_animations_give_their_first_frame(fmt: str, options: dict[str, object]) -> None:
+    frames = [draw(), ImageOps.invert(draw()), ImageOps.mirror(draw())]
+    data = animate(fmt, frames, **options)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.n_frames == 3
+    assert difference(decode(data)[0], frames[0]) < LOSSY
+    assert difference(decode(data)[0], frames[1]) > 2 * LOSSY
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+def test_exif_orientation_as_pillow_applies_it(fmt: str, orientation: int) -> None:
+    data = with_orientation(draw(), fmt, orientation)
+    with Image.open(io.BytesIO(data)) as image:
+        expected = ImageOps.exif_transpose(image).convert("RGB")
+    picture, full = decode(data)
+    assert full == picture.size == ((44, 60) if orientation >= 5 else (60, 44))
+    assert difference(picture, expected) == 0
+    assert upright_size(open_picture(data, "x")) == full
+
+
+def test_orientation_of_a_compressed_tiff_and_of_a_png_that_says_it_after_its_pixels() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    turned = draw().transpose(Image.Transpose.ROTATE_90)
+    assert difference(decode(save(draw(), "TIFF", exif=exif, compression="tiff_lzw"))[0], turned) == 0
+    chunks = png_chunks(with_orientation(draw(), "PNG", 8))
+    late = [*(c for c in chunks[:-1] if c[0] != b"eXIf"), *(c for c in chunks if c[0] == b"eXIf"), chunks[-1]]
+    assert [name for name, _ in late][-2:] == [b"eXIf", b"IEND"]
+    assert difference(decode(png_of(late))[0], turned) == 0
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_is_ignored(orientation: int) -> None:
+    assert decode(with_orientation(draw(), "JPEG", orientation))[1] == (60, 44)
+
+
+@pytest.mark.parametrize("exif", [b"", b"Exif\0\0", b"Exif\0\0II*\0", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12", b"x"])
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF:UserWarning")
+def test_broken_exif_does_not_break_the_picture(fmt: str, exif: bytes) -> None:
+    lossless = {"lossless": True} if fmt == "WEBP" else {}
+    data = save(draw(), fmt, exif=exif, **lossless)
+    assert exif[6:] in data
+    assert difference(decode(data)[0], decode(save(draw(), fmt, **lossless))[0]) == 0
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize(("factor", "divisor"), [(1, 1), (1.9, 1), (2, 2), (3.9, 2), (4, 4), (8, 8), (100, 8)])
+def test_drafts_know_the_full_size_and_lie_upright(factor: float, divisor: int, orientation: int) -> None:
+    image = draw(400, 240)
+    data = with_orientation(image, "JPEG", orientation)
+    asked = []
+
+    def shrink(width: int, height: int) -> float:
+        asked.append((width, height))
+        return factor
+
+    picture, full = decode(data, shrink=shrink)
+    upright = (240, 400) if orientation == 6 else (400, 240)
+    assert asked == [upright]
+    assert full == upright
+    assert picture.size == (upright[0] // divisor, upright[1] // divisor)
+    whole, _ = decode(data)
+    assert difference(picture, whole.resize(picture.size, Image.Resampling.BOX)) < LOSSY
+
+
+def test_only_jpegs_are_decoded_smaller() -> None:
+    assert decode(save(draw(400, 240), "PNG"), shrink=lambda *_: 8)[0].size == (400, 240)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "photos/a.jpg: the file is empty"),
+        (b"\0", "photos/a.jpg: not a picture of a known format"),
+        (b"This image is no longer available\n" * 20, "photos/a.jpg: not a picture of a known format"),
+        (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "photos/a.jpg: not a picture of a known format"),
+        (b"\xff\xd8\xff", "photos/a.jpg: "),
+        (b"\x89PNG\r\n\x1a\n", "photos/a.jpg: "),
+        (b"GIF89a", "photos/a.jpg: "),
+        (b"%PDF-1.7\n", "photos/a.jpg: not a picture of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "photos/a.jpg: not a picture of a known format"),
+    ],
+)
+def test_what_is_no_picture_is_refused_with_its_name(data: bytes, message: str) -> None:
+    with pytest.raises(ImageError, match=re.escape(message)):
+        decode(data, "photos/a.jpg")
+
+
+def test_formats_that_are_not_asked_for_are_refused() -> None:
+    for fmt in ("ICO", "TGA", "PCX", "SGI", "JPEG2000"):
+        with pytest.raises(ImageError, match=r"a: not a picture of a known format \(JPEG, PNG, WEBP, GIF, BMP, TIFF"):
+            decode(save(draw(), fmt), "a")
+
+
+def test_a_fresh_process_refuses_and_decodes_alike(tmp_path: Path) -> None:
+    """Pillow loads its formats only when they are asked for: what comes first must not matter."""
+    (tmp_path / "a.avif").write_bytes(FILES["avif"])
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from uniemox.errors import ImageError; from uniemox.images import decode\n"
+        "try: decode(b'text')\n"
+        "except ImageError as error: print(str(error)[:25])\n"
+        "print(decode(Path(sys.argv[1]).read_bytes())[1])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.avif")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.stdout.splitlines() == ["picture: not a picture of", "(60, 44)"], run.stderr
+
+
+# Files that may be cut after these many bytes: what is behind are checksums, an end mark, or further frames.
+WHOLE_BEFORE_THE_END = {"png": 25, "gif": 2, "tiff": 12, "frames": 10**6}
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of cut-off EXIF
+def test_cut_off_files_are_refused_and_never_half_a_picture(name: str) -> None:
+    data = FILES[name]
+    whole = np.asarray(decode(data)[0])
+    spare = max((n for part, n in WHOLE_BEFORE_THE_END.items() if part in name), default=0)
+    refused = 0
+    for cut in (*range(1, len(data), max(1, len(data) // 40)), len(data) - 1, len(data) - 9):
+        try:
+            got, _ = decode(data[:cut], "cut.file")
+        except ImageError as error:
+            assert str(error).startswith("cut.file: ")
+            refused += 1
+        else:
+            assert np.array_equal(np.asarray(got), whole), f"half a picture from {cut} of {len(data)} bytes"
+            assert len(data) - cut <= spare
+    assert refused >= (10 if spare else 40)
+
+
+def test_a_png_with_corrupt_pixels_is_refused() -> None:
+    """The chunk's checksum is right, the compressed pixels are not; looking for EXIF behind them must not hide it."""
+    chunks = png_chunks(save(draw(), "PNG"))
+    (place,) = [i for i, (name, _) in enumerate(chunks) if name == b"IDAT"]
+    pixels = chunks[place][1]
+    refused = 0
+    for at in range(10, len(pixels) - 40, len(pixels) // 20):
+        broken = pixels[:at] + b"\xff" * 30 + pixels[at + 30 :]
+        with pytest.raises(ImageError, match=r"b\.png: cut off or corrupt"):
+            decode(png_of([*chunks[:place], (b"IDAT", broken), *chunks[place + 1 :]]), "b.png")
+        refused += 1
+    assert refused >= 15
+
+
+@pytest.mark.parametrize("size", [(50_000, 50_000), (20_000, 20_000), (10_001, 10_000), (50_001, 600)])
+def test_decompression_bombs_are_refused_from_their_header(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=r"bomb\.png: .*more than the 100 megapixels that are decoded.*scale it down"):
+        decode(png_header(*size), "bomb.png")
+
+
+def test_a_real_bomb_is_refused_without_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """12,000 x 12,000 px in a file of 0.4 MB; Pillow's own limit lies above it."""
+    row = bytes(1 + 3 * 12_000)
+    packer = zlib.compressobj(9)
+    pixels = b"".join(packer.compress(row) for _ in range(12_000)) + packer.flush()
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 12_000, 12_000, 8, 2, 0, 0, 0)), (b"IDAT", pixels), (b"IEND", b"")]
+    data = png_of(chunks)
+    assert len(data) < 600_000
+    loaded = []
+    monkeypatch.setattr(Image.Image, "load", loaded.append)
+    with pytest.raises(ImageError, match="12000 x 12000 px is more than the 100 megapixels"):
+        decode(data, "bomb.png")
+    assert loaded == []
+
+
+@pytest.mark.parametrize("size", [(1001, 10), (3, 400)])
+def test_strips_are_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=rf"s\.png: {size[0]} x {size[1]} px is a strip, not a scene"):
+        decode(save(Image.new("RGB", size), "PNG"), "s.png")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (100, 1), (1, 100), (1000, 10)])
+def test_small_and_long_pictures_are_decoded(size: tuple[int, int]) -> None:
+    assert decode(save(Image.new("RGB", size, (1, 2, 3)), "PNG"))[0].getpixel((0, 0)) == (1, 2, 3)
+
+
+def test_files_of_more_than_100_mib_are_refused() -> None:
+    assert images.MOST_BYTES == 100 * 2**20
+    data = save(draw(), "BMP")
+    with pytest.raises(ImageError, match=r"large\.bmp: 100 MiB, more than the 100 MiB that are read"):
+        decode(data + bytes(images.MOST_BYTES + 1 - len(data)), "large.bmp")
+
+
+def test_a_wrong_ending_does_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(save(draw(), "PNG"))
+    assert difference(read_picture(path), draw()) == 0
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"gone\.jpg: can't be read \(No such file"):
+        read_picture(tmp_path / "gone.jpg")
+    with pytest.raises(ImageError, match=r"can't be read \(Is a directory"):
+        read_picture(tmp_path)
+    (tmp_path / "text.jpg").write_text("no picture")
+    with pytest.raises(ImageError, match=re.escape(f"{tmp_path / 'text.jpg'}: not a picture")):
+        read_picture(tmp_path / "text.jpg")
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "a.JPEG", "a.b.Png", "a.tif", "a.webp", "a.avif", "a.mpo", "a.pgm", "a.jfif"]
+)
+def test_names_of_pictures(name: str) -> None:
+    assert is_picture_name(Path(name))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "jpg", ".jpg", "a.jpg.bak", "a.json", "a", "a.heic"])
+def test_names_of_others(name: str) -> None:
+    assert not is_picture_name(Path(name))
+
+
+def check(data: bytes) -> None:
+    """Nothing but an ImageError with the name, or an upright RGB picture of the size that is told."""
+    try:
+        picture, full = decode(data, "fuzz.bin", shrink=lambda width, height: min(width, height) / 16)
+    except UniemoxError as error:
+        assert isinstance(error, ImageError)
+        assert str(error).startswith("fuzz.bin: ")
+    else:
+        assert picture.mode == "RGB"
+        assert 1 <= picture.width <= full[0]
+        assert 1 <= picture.height <= full[1]
+
+
+HEADS = [data[:16] for data in FILES.values()]
+
+
+@given(st.sampled_from([b"", *HEADS]), st.binary(max_size=400))
+def test_any_bytes_give_a_picture_or_our_error(head: bytes, data: bytes) -> None:
+    check(head + data)
+
+
+@settings(max_examples=300)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # Pillow's, of what was broken
+@given(st.sampled_from(sorted(FILES)), st.sampled_from(sorted(FILES)), st.data())
+def test_changed_files_give_a_picture_or_our_error(name: str, other: str, draws: st.DataObject) -> None:
+    """Bytes overwritten, a piece cut out, or a piece of another file put in."""
+    data = bytearray(FILES[name])
+    places = st.one_of(st.integers(0, min(len(data) - 1, 200)), st.integers(0, len(data) - 1))
+    what = draws.draw(st.sampled_from(["flip", "cut", "splice"]))
+    at = draws.draw(places)
+    if what == "flip":
+        for place, value in draws.draw(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=8)):
+            data[place] = value
+    elif what == "cut":
+        del data[at : at + draws.draw(st.integers(1, 200))]
+    else:
+        start = draws.draw(st.integers(0, len(FILES[other]) - 1))
+        data[at:at] = FILES[other][start : start + draws.draw(st.integers(1, 400))]
+    check(bytes(data))

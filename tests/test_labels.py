@@ -1,0 +1,243 @@
+"""Label sets, their orders and aliases, the maps between them, and how a folder's names are recognised."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uniemox.errors import LabelError
+from uniemox.labels import (
+    CAER,
+    EKMAN,
+    HECO,
+    LABEL_SETS,
+    MIKELS,
+    POLARITY,
+    UBE,
+    Kind,
+    LabelSet,
+    clean,
+    find_label_set,
+    label_map,
+    recognise,
+)
+
+
+@pytest.mark.parametrize(
+    ("label_set", "kind", "labels"),
+    [
+        (MIKELS, "evoked", "amusement anger awe contentment disgust excitement fear sadness"),
+        (EKMAN, "evoked", "anger disgust fear joy sadness surprise"),
+        (UBE, "evoked", "anger fear joy love sadness surprise"),
+        (CAER, "felt", "angry disgust fear happy neutral sad surprise"),
+        (HECO, "felt", "surprise excitement happiness peace disgust anger fear sadness"),
+        (POLARITY, "evoked", "negative positive"),
+    ],
+)
+def test_order_and_kind_of_every_set(label_set: LabelSet, kind: Kind, labels: str) -> None:
+    assert label_set.labels == tuple(labels.split())
+    assert label_set.kind == kind
+    assert len(label_set) == len(labels.split())
+    assert [label_set.index(label) for label in label_set.labels] == list(range(len(label_set)))
+    assert find_label_set(label_set.name.upper()) is label_set
+
+
+@pytest.mark.parametrize(
+    ("label_set", "word", "label"),
+    [
+        (MIKELS, "Content", "contentment"),
+        (MIKELS, "'Sad'", "sadness"),
+        (MIKELS, " AMUSED ", "amusement"),
+        (MIKELS, "angry", "anger"),
+        (MIKELS, "excited", "excitement"),
+        (EKMAN, "happiness", "joy"),
+        (EKMAN, "Happy", "joy"),
+        (UBE, '"sad"', "sadness"),
+        (CAER, "Anger", "angry"),
+        (CAER, "joy", "happy"),
+        (CAER, "Sadness", "sad"),
+        (POLARITY, "0", "negative"),
+        (POLARITY, "1", "positive"),
+        (POLARITY, "Pos", "positive"),
+        (POLARITY, "NEG", "negative"),
+    ],
+)
+def test_aliases(label_set: LabelSet, word: str, label: str) -> None:
+    assert label_set.labels[label_set.index(word)] == label
+
+
+def test_every_alias_leads_to_a_label_and_hides_none() -> None:
+    for label_set in LABEL_SETS:
+        assert set(label_set.aliases.values()) <= set(label_set.labels)
+        assert not set(label_set.aliases) & set(label_set.labels)
+
+
+def test_an_unknown_word_is_refused_with_all_labels() -> None:
+    with pytest.raises(LabelError, match=r"'bored' is none of the 6 labels of ube: anger, fear, joy, love, sadness"):
+        UBE.index("bored")
+    with pytest.raises(LabelError, match="there is no label set 'plutchik'; there are mikels, ekman, ube, caer, heco"):
+        find_label_set("plutchik")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "said"),
+    [
+        (
+            MIKELS,
+            EKMAN,
+            "amusement + contentment + excitement become joy; dropped: awe; never reached: surprise",
+        ),
+        (
+            MIKELS,
+            UBE,
+            "amusement + contentment + excitement become joy; dropped: awe, disgust; never reached: love, surprise",
+        ),
+        (
+            MIKELS,
+            POLARITY,
+            "anger + disgust + fear + sadness become negative; amusement + awe + contentment + excitement become "
+            "positive",
+        ),
+        (
+            EKMAN,
+            MIKELS,
+            "dropped: joy, surprise; never reached: amusement, awe, contentment, excitement",
+        ),
+        (EKMAN, UBE, "dropped: disgust; never reached: love"),
+        (EKMAN, POLARITY, "anger + disgust + fear + sadness become negative; dropped: surprise"),
+        (
+            UBE,
+            MIKELS,
+            "dropped: joy, love, surprise; never reached: amusement, awe, contentment, disgust, excitement",
+        ),
+        (UBE, EKMAN, "dropped: love; never reached: disgust"),
+        (UBE, POLARITY, "anger + fear + sadness become negative; joy + love become positive; dropped: surprise"),
+        (
+            HECO,
+            CAER,
+            "excitement + happiness become happy; dropped: peace; never reached: neutral",
+        ),
+        (CAER, HECO, "dropped: neutral; never reached: excitement, peace"),
+        (CAER, POLARITY, "angry + disgust + fear + sad become negative; dropped: neutral, surprise"),
+        (
+            HECO,
+            POLARITY,
+            "disgust + anger + fear + sadness become negative; excitement + happiness + peace become positive; "
+            "dropped: surprise",
+        ),
+    ],
+)
+def test_every_map_says_what_it_loses(source: LabelSet, target: LabelSet, said: str) -> None:
+    assert str(label_map(source, target)) == f"{source.name} -> {target.name}: {said}"
+
+
+def test_maps_that_are_not_listed_above_are_refused_or_lose_nothing() -> None:
+    known = {
+        *itertools.permutations(("mikels", "ekman", "ube"), 2),
+        *itertools.permutations(("heco", "caer"), 2),
+        *((label_set.name, "polarity") for label_set in LABEL_SETS),
+    }
+    for source, target in itertools.product(LABEL_SETS, repeat=2):
+        if source is target:
+            assert str(label_map(source, target)).endswith(": nothing is lost")
+            assert [label_map(source, target)(i) for i in range(len(source))] == list(range(len(source)))
+        elif (source.name, target.name) in known:
+            assert label_map(source, target).source is source
+        else:
+            with pytest.raises(LabelError):
+                label_map(source, target)
+
+
+def test_maps_by_index() -> None:
+    to_ekman = label_map(MIKELS, EKMAN)
+    assert [to_ekman(i) for i in range(8)] == [3, 0, None, 3, 1, 3, 2, 4]
+    to_caer = label_map(HECO, CAER)
+    assert [to_caer(i) for i in range(8)] == [6, 3, 3, None, 1, 0, 2, 5]
+    to_sign = label_map(CAER, POLARITY)
+    assert [to_sign(i) for i in range(7)] == [0, 0, 0, 1, None, 0, None]
+    assert to_sign.target.kind == "felt"
+    assert label_map(MIKELS, POLARITY).target.kind == "evoked"
+
+
+def test_another_order_of_the_same_labels_is_mapped_by_word() -> None:
+    shuffled = LabelSet("mikels", MIKELS.labels[::-1], "evoked", MIKELS.aliases)
+    assert [label_map(shuffled, MIKELS)(i) for i in range(8)] == list(range(8))[::-1]
+    assert label_map(shuffled, MIKELS).dropped == ()
+
+
+@pytest.mark.parametrize(("source", "target"), [(MIKELS, CAER), (CAER, EKMAN), (HECO, MIKELS), (UBE, HECO)])
+def test_what_is_evoked_and_what_is_felt_are_never_mapped(source: LabelSet, target: LabelSet) -> None:
+    said = f"{source.name} says what is {source.kind}, {target.name} what is {target.kind}"
+    with pytest.raises(LabelError, match=said):
+        label_map(source, target)
+
+
+def test_sets_without_a_known_map_are_refused() -> None:
+    with pytest.raises(LabelError, match="no map from custom to mikels is known"):
+        label_map(recognise(["cosy", "eerie"]), MIKELS)
+    with pytest.raises(LabelError, match="no map from polarity to mikels is known"):
+        label_map(POLARITY, MIKELS)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (MIKELS.labels, MIKELS),
+        (("Amusement", "Anger", "Awe", "'Content'", "Disgust", "Excitement", "Fear", "Sad"), MIKELS),
+        (("amusement", "awe", "fear", "disgust", "sadness"), MIKELS),  # five of eight
+        (EKMAN.labels, EKMAN),
+        (("love", "joy", "fear", "anger"), UBE),
+        (CAER.labels, CAER),
+        (HECO.labels, HECO),
+        (("Neg", "Pos"), POLARITY),
+        (("0", "1"), POLARITY),
+    ],
+)
+def test_recognises_published_sets(words: tuple[str, ...], expected: LabelSet) -> None:
+    assert recognise(words) is expected
+
+
+@pytest.mark.parametrize(
+    ("words", "labels"),
+    [
+        ((), ()),
+        (("awe", "fear"), ("awe", "fear")),  # two of eight
+        (("amusement", "awe", "fear", "sadness"), ("amusement", "awe", "fear", "sadness")),  # half is not more than it
+        (("Happy", "joy", "fear", "anger", "disgust"), ("anger", "disgust", "fear", "happy", "joy")),  # one label twice
+        (("b", "'A'", "a "), ("a", "b")),
+    ],
+)
+def test_other_names_are_a_set_of_their_own(words: tuple[str, ...], labels: tuple[str, ...]) -> None:
+    found = recognise(words)
+    assert (found.name, found.labels, found.kind) == ("custom", labels, "evoked")
+
+
+def test_the_kind_may_be_told() -> None:
+    assert recognise(("x", "y"), "felt").kind == "felt"
+    felt = recognise(MIKELS.labels, "felt")
+    assert (felt.name, felt.labels, felt.kind) == ("mikels", MIKELS.labels, "felt")
+    assert felt.index("content") == 3
+    assert recognise(CAER.labels, "felt") is CAER
+
+
+@given(st.lists(st.text(), max_size=12))
+def test_every_name_that_was_recognised_has_a_place(words: list[str]) -> None:
+    found = recognise(words)
+    places = [found.index(word) for word in words]
+    assert all(found.labels[place] == clean(word) or clean(word) in found.aliases
+               for place, word in zip(places, words, strict=True))  # fmt: skip
+    assert len(set(found.labels)) == len(found.labels)
+
+
+def test_a_map_loses_no_label_silently() -> None:
+    """Every label of the source is dropped or arrives, and every label of the target is reached or named."""
+    for source, target in itertools.product(LABEL_SETS, repeat=2):
+        try:
+            found = label_map(source, target)
+        except LabelError:
+            continue
+        arrived = [found(i) for i in range(len(source)) if found(i) is not None]
+        assert len(arrived) + len(found.dropped) == len(source)
+        assert {target.labels[i] for i in arrived} | set(found.unreached) == set(target.labels)
+        assert sum(len(group) - 1 for group in found.merged.values()) == len(arrived) - len(set(arrived))
