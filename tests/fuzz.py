@@ -31,8 +31,10 @@ from uniemox.data.readers.emotion6 import read_emotion6
 from uniemox.data.readers.folders import read_fi, read_folder
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract
-from uniemox.data.sample import DataSet
-from uniemox.data.shards import ShardConfig, read_shards, write_shards
+from uniemox.data.sample import DataSet, PictureFile, Sample
+from uniemox.data.scan import look_at
+from uniemox.data.shard_writing import ShardConfig, write_shards
+from uniemox.data.shards import read_shards
 from uniemox.data.sidecar import Sidecar, read_sidecar
 from uniemox.data.source import open_data
 from uniemox.data.splits import read_splits, write_splits
@@ -152,6 +154,11 @@ def picture_targets(root: Path, seed: int) -> tuple[list[Target], list[bytes]]:
         for path, data in zip(paths, files, strict=True):
             path.write_bytes(data)
         if paths:
+            targets.append(
+                Target(
+                    f"{name}, looked at", paths, lambda path: look_at(Sample(key=path.name, picture=PictureFile(path)))
+                )
+            )
             targets.append(Target(name, paths, lambda path: decode(path.read_bytes(), str(path))))
             targets.append(
                 Target(

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.conftest import SHARED
+from tests.data.test_audit import pairs_of
 from tests.drawn import Stored, plant
-from uniemox.data.near import near_pairs
 from uniemox.data.sample import PictureFile, Sample
 from uniemox.data.scan import look_at, scan
 from uniemox.images import read_picture
@@ -27,13 +27,13 @@ def main() -> None:
     distinct = list(first.values())
     thumbs = np.stack([thumb for _, thumb in distinct])
     print(f"{len(distinct)} different pictures, {len(distinct) * (len(distinct) - 1) // 2:,} pairs")
-    print(f"false pairs among the originals: {len(list(near_pairs(thumbs)))}\n")
+    print(f"false pairs among the originals: {len(pairs_of(thumbs))}\n")
     print("| planted | found | false pairs |\n| --- | --- | --- |")
     for way in WAYS:
         draw = random.Random(way)
         copies = [plant(read_picture(path), way, draw) for path, _ in distinct]
         planted = np.stack([look_at(Sample(key="", picture=Stored(data))).thumb for data in copies])
-        pairs = set(near_pairs(np.concatenate([thumbs, planted])))
+        pairs = pairs_of(np.concatenate([thumbs, planted]))
         expected = {(i, i + len(distinct)) for i in range(len(distinct))}
         print(f"| {way} | {len(pairs & expected) / len(expected):.2%} | {len(pairs - expected)} |", flush=True)
 

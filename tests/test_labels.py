@@ -191,7 +191,6 @@ def test_sets_without_a_known_map_are_refused() -> None:
         (CAER.labels, CAER),
         (HECO.labels, HECO),
         (("Neg", "Pos"), POLARITY),
-        (("0", "1"), POLARITY),
     ],
 )
 def test_recognises_published_sets(words: tuple[str, ...], expected: LabelSet) -> None:

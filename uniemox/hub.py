@@ -7,6 +7,7 @@ from pathlib import Path
 from uniemox.errors import HubError, MissingPackageError
 
 PREFIX = "hub:"
+_SHA256 = re.compile("[0-9a-f]{64}")
 _NAME = re.compile(r"hub:([\w.-]+/[\w.-]+)/([^@#]+)(?:@([\w./-]+))?(?:#sha256=([0-9a-f]{64}))?")
 
 
@@ -30,12 +31,15 @@ def fetch(name: str) -> Path:
     repository, file, revision, wanted = match.groups()
     try:
         path = Path(hub.hf_hub_download(repository, file, revision=revision))
+        known = path.resolve().name  # the cache names large files by the hub's sha256
+        if wanted is None and not _SHA256.fullmatch(known):  # or has no links, as on some systems
+            known = hub.get_hf_file_metadata(hub.hf_hub_url(repository, file, revision=revision)).etag or ""
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError, OSError) as error:
-        raise HubError(f"{name} can't be downloaded: {str(error).strip().splitlines()[0]}") from error
-    if wanted is None:
-        wanted = path.resolve().name  # the cache names large files by the hub's sha256
-        if not re.fullmatch("[0-9a-f]{64}", wanted):
-            raise HubError(f"{name}: the hub gives no sha256 of this file; add #sha256=<its hash> to the name")
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise HubError(f"{name} can't be downloaded: {reason}") from error
+    wanted = wanted or known
+    if not _SHA256.fullmatch(wanted):
+        raise HubError(f"{name}: the hub gives no sha256 of this file; add #sha256=<its hash> to the name")
     with path.open("rb") as content:
         found = hashlib.file_digest(content, "sha256").hexdigest()
     if found != wanted:

@@ -5,7 +5,6 @@ Whatever comes in, a small upright RGB picture comes out, or an ImageError that 
 
 import io
 import struct
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,9 +55,7 @@ def open_picture(data: bytes, name: str) -> Image.Image:
     Image.init()
     known = [fmt for fmt in FORMATS if fmt in Image.OPEN]  # Pillow raises KeyError for one that it was built without
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's bomb warning: our own limit is below
-            image = Image.open(io.BytesIO(data), formats=known)
+        image = Image.open(io.BytesIO(data), formats=known)
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"{name}: more than the {MOST_PIXELS // 10**6} megapixels that are decoded ({error}); "
@@ -124,6 +121,14 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return image.size[::-1] if _orientation(image) >= 5 else image.size
 
 
+def count_frames(image: Image.Image, name: str) -> int:
+    """Pictures in a file. Raises ImageError if those after the first can't be read."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except _DECODING_ERRORS as error:
+        raise ImageError(f"{name}: its further frames are cut off or corrupt ({error})") from error
+
+
 def _load(image: Image.Image, name: str) -> None:
     try:
         image.load()
@@ -137,7 +142,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except (*_DECODING_ERRORS, KeyError):
+    except _DECODING_ERRORS:
         return 1
     return int(value) if value in _TURNS else 1
 
@@ -181,6 +186,8 @@ _DECODING_ERRORS = (
     *(OSError, ValueError, SyntaxError, EOFError, struct.error, OverflowError, IndexError, TypeError),
     *(
         ZeroDivisionError,
+        KeyError,
+        KeyError,
         MemoryError,
         Image.DecompressionBombError,
         AttributeError,

@@ -4,7 +4,7 @@ Two kinds are never mixed: what a picture evokes in its viewer, and what a perso
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from uniemox.errors import LabelError
@@ -175,18 +175,14 @@ def find_label_set(name: str) -> LabelSet:
 def recognise(words: Sequence[str], kind: Kind | None = None) -> LabelSet:
     """The published set that these class names belong to, else a set of their own, sorted, named "custom".
 
-    words: class names of any case; they may be some of the set's only, but more than half.
+    words: class names of any case; they may be some of the set's only, but more than half. Numbers say nothing.
     kind: what the labels say, where that is known; None takes the published set's, and "evoked" for others.
     """
     names = sorted({clean(word) for word in words})
     for label_set in LABEL_SETS:
-        known = {label_set.aliases.get(name, name) for name in names}
+        known = {label_set.aliases.get(name, name) for name in names if not name.isdigit()}
         if len(known) * 2 > len(label_set) and known <= set(label_set.labels) and len(known) == len(names):
-            return (
-                label_set
-                if kind in (None, label_set.kind)
-                else LabelSet(label_set.name, label_set.labels, kind or label_set.kind, label_set.aliases)
-            )
+            return label_set if kind in (None, label_set.kind) else replace(label_set, kind=kind)
     return LabelSet("custom", tuple(names), kind or "evoked")
 
 

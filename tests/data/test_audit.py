@@ -13,11 +13,17 @@ from PIL import Image
 from tests.drawn import Stored, class_folders, draw_picture, jpeg_of, plant
 from uniemox.data.audit import GROUPS, Audit, audit
 from uniemox.data.audit_page import write_page
-from uniemox.data.near import near_pairs
+from uniemox.data.near import near_groups
 from uniemox.data.sample import PictureFile, Sample
 from uniemox.data.scan import look_at, scan
 from uniemox.data.source import open_data
 from uniemox.images import decode
+
+
+def pairs_of(thumbs: np.ndarray) -> set[tuple[int, int]]:
+    """All pairs of pictures that are in one group."""
+    groups = near_groups(thumbs)
+    return {(i, j) for i in range(len(groups)) for j in np.flatnonzero(groups == groups[i]).tolist() if i < j}
 
 
 def thumbs_of(files: list[bytes]) -> np.ndarray:
@@ -32,7 +38,7 @@ def test_planted_near_duplicates_of_photographs_are_found(shared: Path, how: str
     photographs = sorted((shared / "data" / "flickr8k" / "images").glob("*.jpg"))[:300]
     originals = [path.read_bytes() for path in photographs]
     copies = [plant(decode(data)[0], how, draw) for data in originals]
-    pairs = set(near_pairs(thumbs_of(originals + copies)))
+    pairs = pairs_of(thumbs_of(originals + copies))
     expected = {(i, i + len(originals)) for i in range(len(originals))}
     assert len(pairs & expected) >= 0.95 * len(expected)
     assert not pairs - expected
@@ -45,7 +51,7 @@ def test_no_false_pair_among_three_thousand_photographs(shared: Path) -> None:
     paths += sorted((shared / "data" / "fi" / "train").rglob("*.jpg"))[:1500]
     looks = {look.sha256: look for look in scan([Sample(key=p.name, picture=PictureFile(p)) for p in paths])}
     assert len(looks) > 3000
-    assert not list(near_pairs(np.stack([look.thumb for look in looks.values()])))
+    assert not pairs_of(np.stack([look.thumb for look in looks.values()]))
 
 
 def test_pictures_without_structure() -> None:
@@ -53,17 +59,17 @@ def test_pictures_without_structure() -> None:
     colours = ["#808080", "#828180", "#a01010", "#808080"]
     flat = [jpeg_of(Image.new("RGB", (100 + i, 80), colour)) for i, colour in enumerate(colours)]
     ramp = Image.linear_gradient("L").convert("RGB")
-    pairs = set(near_pairs(thumbs_of([*flat, jpeg_of(ramp), jpeg_of(Image.eval(ramp, lambda v: v // 2))])))
+    pairs = pairs_of(thumbs_of([*flat, jpeg_of(ramp), jpeg_of(Image.eval(ramp, lambda v: v // 2))]))
     assert pairs == {(0, 1), (0, 3), (1, 3)}
 
 
 def test_pairs_do_not_depend_on_how_many_are_compared_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     files = [jpeg_of(draw_picture(i % 20), 60 + i // 20) for i in range(60)]
     thumbs = thumbs_of(files)
-    at_once = list(near_pairs(thumbs))
+    at_once = pairs_of(thumbs)
     monkeypatch.setattr("uniemox.data.near.ROWS", 7)
     monkeypatch.setattr("uniemox.data.near.PAIRS", 3)
-    assert sorted(near_pairs(thumbs)) == sorted(at_once)
+    assert pairs_of(thumbs) == at_once
     assert len(at_once) == 20 * 3
 
 
@@ -158,6 +164,7 @@ def test_another_data_set_is_compared_with(tmp_path: Path) -> None:
     found = audit(open_data(f"folder:{ours}"), open_data(f"folder:{theirs}"), workers=1)
     assert [group.as_dict() for group in found.leaks] == [
         {"paths": [f"{ours}/awe/2.jpg", f"{theirs}/joy/x.jpg"], "labels": ["awe", "joy"], "splits": [None, None]}
+        | {"in": ["data", "other"]}
     ]
     assert [(entry["key"], entry["reason"]) for entry in found.exclude] == [("awe/2.jpg", "also in the other data set")]
     assert not found.label_conflicts  # labels of different sets do not contradict each other
@@ -221,3 +228,56 @@ def test_thumbs_do_not_depend_on_the_size_of_the_file() -> None:
     image.save(buffer, "PNG")
     small, full = thumbs_of([jpeg_of(image, 95), buffer.getvalue()]).astype(int)
     assert np.abs(small - full).mean() < 3
+
+
+def test_one_file_listed_twice_leaks_and_contradicts(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.jpg").write_bytes(jpeg_of(draw_picture(ord(name))))
+    (tmp_path / "t.csv").write_text(
+        "path,label,split\na.jpg,awe,train\na.jpg,awe,test\nb.jpg,awe,test\nb.jpg,fear,test\n"
+    )
+    (tmp_path / "other.csv").write_text("path,label\nc.jpg,awe\nb.jpg,awe\n")
+    found = audit(open_data(f"csv:{tmp_path}/t.csv"), workers=1)
+    assert names(found, "leaks") == [{"a.jpg", "a.jpg#2"}]
+    assert names(found, "label_conflicts") == [{"b.jpg", "b.jpg#2"}]
+    assert not found.exact_duplicates
+    assert [(entry["key"], entry["reason"]) for entry in found.exclude] == [
+        ("a.jpg", "copy of a.jpg#2"),
+        ("b.jpg", "under several labels: awe, fear"),
+        ("b.jpg#2", "under several labels: awe, fear"),
+    ]
+    both = audit(open_data(f"csv:{tmp_path}/t.csv"), open_data(f"csv:{tmp_path}/other.csv"), workers=1)
+    assert {"b.jpg", "b.jpg#2"} in [keys - {"a.jpg", "a.jpg#2"} for keys in names(both, "leaks")]
+
+
+def test_people_of_one_picture_do_not_contradict_each_other(tmp_path: Path) -> None:
+    for name in ("a", "copy"):
+        (tmp_path / f"{name}.jpg").write_bytes(jpeg_of(draw_picture(1)))
+    rows = [f"{name}.jpg,{label}" for name in ("a", "copy") for label in ("anger,0,0,50,50", "fear,60,0,90,50")]
+    (tmp_path / "t.csv").write_text("path,label,x1,y1,x2,y2\n" + "\n".join([*rows, "a.jpg,fear,0,400,50,500"]))
+    found = audit(open_data(f"csv:{tmp_path}/t.csv"), workers=1)
+    assert not found.label_conflicts
+    assert names(found, "exact_duplicates") == [{"a.jpg", "a.jpg#2", "a.jpg#3", "copy.jpg", "copy.jpg#2"}]
+    assert names(found, "wrong_boxes") == [{"a.jpg#3"}]
+    assert {entry["key"] for entry in found.exclude} == {"a.jpg#3", "copy.jpg", "copy.jpg#2"}
+
+
+def test_frames_that_are_broken_are_found(tmp_path: Path) -> None:
+    """A TIFF whose second page is cut off: the first can be decoded, the file is not whole."""
+    (tmp_path / "awe").mkdir()
+    (tmp_path / "fear").mkdir()
+    (tmp_path / "fear" / "x.jpg").write_bytes(jpeg_of(draw_picture(3)))
+    draw_picture(1).save(tmp_path / "awe" / "x.tif", save_all=True, append_images=[draw_picture(2)])
+    data = bytearray((tmp_path / "awe" / "x.tif").read_bytes())
+    failed = 0
+    for place in range(0, len(data), 997):
+        (tmp_path / "awe" / "x.tif").write_bytes(data[: len(data) - place])
+        found = audit(open_data(f"folder:{tmp_path}"), workers=1)
+        failed += len(found.corrupt)
+    assert failed > 10
+
+
+def test_thousands_of_copies_are_joined_at_once() -> None:
+    thumbs = thumbs_of([jpeg_of(draw_picture(1), 60 + i % 30) for i in range(30)] + [jpeg_of(draw_picture(2))])
+    many = np.concatenate([np.repeat(thumbs[:30], 60, axis=0), thumbs[30:]])
+    assert len(set(near_groups(many).tolist())) == 2

@@ -102,7 +102,9 @@ def test_classes_of_ones_own_and_their_kind(tmp_path: Path) -> None:
 
 
 def test_twitters_signs_are_polarity(tmp_path: Path) -> None:
-    data = read_csv(table_of(tmp_path, "path,label\na.jpg,1\nb.jpg,0\n", "a.jpg", "b.jpg"))
+    table = table_of(tmp_path, "path,label\na.jpg,1\nb.jpg,0\n", "a.jpg", "b.jpg")
+    assert read_csv(table).labels.labels == ("0", "1")  # numbers alone say nothing
+    data = read_csv(table, labels="polarity")
     assert [data.label_of(sample) for sample in data.samples] == ["positive", "negative"]
 
 
@@ -148,8 +150,8 @@ def test_rows_without_a_picture(tmp_path: Path) -> None:
         ("", "data.csv: the table is empty; expected a header and rows"),
         (" \n\n", "data.csv: the table is empty"),
         ("path,label\n", "data.csv: no rows under the header"),
-        ("file,label\na.jpg,awe\n", "data.csv:1: there is no column path; found file, label"),
-        ("path,text\na.jpg,x\n", "data.csv:1: expected a column label or one column for each class"),
+        ("picture,label\na.jpg,awe\n", "data.csv:1: there is no column path (or image, file, filename"),
+        ("path,domain\na.jpg,x\n", "data.csv:1: expected a column label or one column for each class"),
         ("path,label,fear\na.jpg,awe,1\n", "not both; beside the known columns"),
         ("path,label,label\na.jpg,awe,awe\n", "data.csv:1: column 'label' appears twice"),
         ("path,label,x1,y1\na.jpg,awe,1,2\n", "data.csv:1: a box needs all of the columns x1, y1, x2, y2"),
@@ -163,8 +165,8 @@ def test_rows_without_a_picture(tmp_path: Path) -> None:
         ("path,label,valence\na.jpg,awe,10\n", "data.csv:2: valence must lie between 1 and 9, got '10'"),
         ("path,label,arousal\na.jpg,awe,high\n", "data.csv:2: arousal must be a number, got 'high'"),
         ("path,label,x1,y1,x2,y2\na.jpg,awe,1,2,,4\n", "data.csv:2: a box needs all of x1, y1, x2, y2"),
-        ("path,label,x1,y1,x2,y2\na.jpg,awe,9,2,3,4\n", "data.csv:2, x1 to y2: Box(x1=9.0"),
-        ("path,label,x1,y1,x2,y2\na.jpg,awe,1,2,inf,4\n", "data.csv:2: x2 must lie between -inf and inf, got 'inf'"),
+        ("path,label,x1,y1,x2,y2\na.jpg,awe,9,2,3,4\n", "data.csv:2: the box must have x1 < x2 and y1 < y2"),
+        ("path,label,x1,y1,x2,y2\na.jpg,awe,1,2,inf,4\n", "data.csv:2: x2 must be a number, got 'inf'"),
         ("path,joy,fear\na.jpg,1,-1\n", "data.csv:2: fear must lie between 0 and inf, got '-1'"),
         ("path,joy,fear\na.jpg,1,\n", "data.csv:2: fear must be a number, got ''"),
         ("path,joy,fear\na.jpg,0,0\n", "data.csv:2: no votes at all for joy, fear"),
@@ -273,3 +275,23 @@ def test_changed_tables_are_read_or_named(tmp_path_factory: pytest.TempPathFacto
             assert sample.target_box is None or sample.target_box.area > 0
             if sample.distribution is not None:
                 assert math.isclose(sum(sample.distribution.values()), 1)
+
+
+def test_captions_as_flickr8k_has_them(tmp_path: Path) -> None:
+    """Names without a folder, commas inside the texts, several texts of one picture, no labels."""
+    rows = "image,caption\na.jpg,A dog , a cat .\na.jpg,Two animals\nb.jpg,Nobody\n"
+    table = table_of(tmp_path, rows, "pictures/a.jpg", "pictures/b.jpg")
+    data = read_csv(table, root="pictures")
+    assert [(sample.key, sample.text, sample.label) for sample in data.samples] == [
+        ("a.jpg", "A dog, a cat .", None),
+        ("a.jpg#2", "Two animals", None),
+        ("b.jpg", "Nobody", None),
+    ]
+
+
+def test_columns_in_any_case_and_more_than_the_classes(tmp_path: Path) -> None:
+    data = read_csv(table_of(tmp_path, "Path,Label,Split\na.jpg,awe,Dev\n", "a.jpg"))
+    assert (data.samples[0].split, data.label_of(data.samples[0])) == ("val", "awe")
+    votes = "path,anger,disgust,fear,joy,sadness,surprise,foo\na.jpg,1,0,0,0,0,0,9\n"
+    with pytest.raises(DataError, match=r"csv:1: foo are no classes of ekman; remove these columns"):
+        read_csv(table_of(tmp_path / "more", votes, "a.jpg"))

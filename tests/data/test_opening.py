@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.data.tree import abstract, emoset, emotion6, put, write
 from uniemox.data.sidecar import PERSONS, TEXTS, Sidecar, read_sidecar
-from uniemox.data.source import READERS, folder_of, keys_of, open_data, parse_source
+from uniemox.data.source import READERS, folder_of, open_data, parse_source
 from uniemox.errors import AnnotationError, ConfigError, DataError, UniemoxError
 from uniemox.persons.box import Box, Detection
 
@@ -98,14 +98,14 @@ def test_where_sidecars_lie() -> None:
             folder_of(source)
 
 
-def test_keys_are_unique_or_refused(tmp_path: Path, root: Path) -> None:
-    assert list(keys_of(open_data(f"fi:{root}"))) == ["awe/1.jpg", "fear/2.jpg"]
+def test_several_samples_of_one_picture_have_names_of_their_own(tmp_path: Path) -> None:
     put(tmp_path / "t", "a.jpg")
     write(tmp_path / "t/data.csv", "path,label\na.jpg,awe\na.jpg,fear\n")
-    assert list(keys_of(open_data(f"csv:{tmp_path / 't/data.csv'}"))) == ["a.jpg", "a.jpg#2"]
-
-
-# People and texts
+    samples = open_data(f"csv:{tmp_path / 't/data.csv'}").samples
+    assert [(sample.key, sample.picture_key, sample.group) for sample in samples] == [
+        ("a.jpg", "a.jpg", "a.jpg"),
+        ("a.jpg#2", "a.jpg", "a.jpg"),
+    ]
 
 
 def test_people_beside_the_data_given_and_none(root: Path, tmp_path: Path) -> None:
@@ -148,11 +148,25 @@ def test_wrong_boxes_are_named(root: Path, boxes: object) -> None:
 def test_texts_beside_the_data_and_given(root: Path, tmp_path: Path) -> None:
     sidecar(root / TEXTS, {"fear/2.jpg": {"text": "A photo of a café.", "annotation": {"scene": "cafe"}}})
     data = open_data(f"fi:{root}")
-    assert [(s.text, s.annotation) for s in data.samples] == [(None, None), ("A photo of a café.", {"scene": "cafe"})]
+    assert [(s.text, s.annotation) for s in data.samples] == [
+        (None, None),
+        ("A photo of a café.", {"scene": "cafe", "emotion": "fear"}),
+    ]
     assert data.notes == (f"texts of 1 pictures from {root / TEXTS}",)
     wrong = sidecar(tmp_path / "w.jsonl", {"awe/1.jpg": {"text": 3}})
-    with pytest.raises(DataError, match=r"w\.jsonl, text of awe/1\.jpg: expected a text, got 3"):
+    with pytest.raises(DataError, match=r"w\.jsonl, text of awe/1\.jpg: expected a text"):
         open_data(f"fi:{root}", texts=wrong)
+
+
+def test_a_text_names_the_emotion_of_its_own_sample(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    table = write(tmp_path / "t.csv", "path,label\na.jpg,awe\na.jpg,fear\n")
+    made = {"text": "A photo of a cafe. The overall emotion is awe.", "annotation": {"scene": "cafe", "emotion": "awe"}}
+    sidecar(tmp_path / TEXTS, {"a.jpg": made})
+    texts = [sample.text for sample in open_data(f"csv:{table}").samples]
+    assert texts == [made["text"], "A photo of a cafe. The overall emotion is fear."]
+    sidecar(tmp_path / TEXTS, {"a.jpg": made | {"text": "By hand."}})
+    assert [sample.text for sample in open_data(f"csv:{table}").samples] == ["By hand."] * 2
 
 
 def test_annotations_of_emoset_stay_under_given_texts(tmp_path: Path) -> None:

@@ -2,9 +2,13 @@
 
 import json
 import os
+import re
 import tarfile
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import fsspec
 import pytest
@@ -14,7 +18,8 @@ import webdataset
 from tests.drawn import class_folders, draw_picture, jpeg_of
 from uniemox.data.order import BatchOrder
 from uniemox.data.sample import DataSet, Sample
-from uniemox.data.shards import ShardConfig, read_shards, write_shards
+from uniemox.data.shard_writing import ShardConfig, write_shards
+from uniemox.data.shards import read_shards
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
 from uniemox.images import decode
@@ -177,8 +182,9 @@ def test_a_stopped_run_goes_on(data: DataSet, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_shards(data, out, config, stop)
     assert not (out / "shards.json").exists()
-    with pytest.raises(DataError, match="holds shards of other data or settings"):
-        write_shards(data, out, replace(config, samples=5))
+    for other in (replace(config, samples=5), replace(config, short_side_px=64)):
+        with pytest.raises(DataError, match="holds shards of other data or settings"):
+            write_shards(data, out, other)
     (first,) = list(out.glob("*.report.json"))[:1]
     before = (out / f"{json.loads(first.read_text())['name']}.tar").stat().st_mtime_ns
     write_shards(data, out, config)
@@ -187,6 +193,8 @@ def test_a_stopped_run_goes_on(data: DataSet, tmp_path: Path) -> None:
     for path in (tmp_path / "at_once").iterdir():
         assert path.read_bytes() == (out / path.name).read_bytes()
     assert write_shards(data, out, config) == []  # all there
+    with pytest.raises(DataError, match="holds shards of other data or settings"):
+        write_shards(data, out, replace(config, short_side_px=64))
 
 
 def test_broken_pictures_are_left_out_and_named(data: DataSet, tmp_path: Path) -> None:
@@ -211,3 +219,64 @@ def test_settings_out_of_range_are_refused() -> None:
     for wrong in ({"samples": 0}, {"workers": 0}, {"short_side_px": 4}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             ShardConfig(**wrong)
+
+
+def test_changed_pictures_are_found(data: DataSet, tmp_path: Path) -> None:
+    write_shards(data, tmp_path / "out", ShardConfig(samples=10, workers=1))
+    sample = read_shards(str(tmp_path / "out")).samples[0]
+    tar = Path(sample.picture.address)  # type: ignore[attr-defined]
+    content = bytearray(tar.read_bytes())
+    content[700] ^= 1
+    tar.write_bytes(content)
+    with pytest.raises(OSError, match="was changed: the hash of the picture at 512 is another"):
+        sample.picture.read()
+
+
+def test_boxes_of_other_sizes_are_refused(data: DataSet, tmp_path: Path) -> None:
+    write_shards(data, tmp_path / "out", ShardConfig(short_side_px=64, workers=1))
+    boxes = tmp_path / "persons.jsonl"
+    boxes.write_text('{"detector": "x"}\n')
+    with pytest.raises(DataError, match=r"jsonl: its boxes are in px of other pictures \(short side None, here 64"):
+        open_data(f"shards:{tmp_path}/out", persons=boxes)
+    boxes.write_text('{"detector": "x", "short_side_px": 64}\n')
+    open_data(f"shards:{tmp_path}/out", persons=boxes)
+
+
+def test_addresses_that_cannot_be_opened() -> None:
+    with pytest.raises(DataError, match="foo://x: Protocol not known: foo"):
+        open_data("shards:foo://x")
+
+
+class Ranges(SimpleHTTPRequestHandler):
+    """A web server that gives parts of files, as stores do."""
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if asked is None or not path.is_file():
+            super().do_GET()
+            return
+        first, last = map(int, asked.groups())
+        part = path.read_bytes()[first : last + 1]
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(part)))
+        self.send_header("Content-Range", f"bytes {first}-{last}/{path.stat().st_size}")
+        self.end_headers()
+        self.wfile.write(part)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_over_http_by_several_processes(data: DataSet, tmp_path: Path) -> None:
+    write_shards(data, tmp_path / "out", ShardConfig(samples=4, workers=1))
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(tmp_path))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        samples = open_data(f"shards:http://127.0.0.1:{server.server_address[1]}/out").samples
+        dataset = ViewDataset(samples, TrainViews(ViewConfig(size=32), seed=0))
+        order = BatchOrder(10, batch_size=5, seed=0, epoch=0)
+        there = [batch.scene for batch in build_loader(dataset, order, 2)]
+        server.shutdown()
+    here = ViewDataset(read_shards(str(tmp_path / "out")).samples, TrainViews(ViewConfig(size=32), seed=0))
+    assert all(torch.equal(a, b.scene) for a, b in zip(there, build_loader(here, order, 0), strict=True))
+    assert len(there) == 2

@@ -140,7 +140,7 @@ def test_the_papers_split_of_ube_is_even_in_every_sub_folder() -> None:
     samples = [
         Sample(key=f"{i}.jpg", picture=PictureFile(Path("x")), label=i % 2, domain=f"d{i % 10}") for i in range(1000)
     ]
-    scheme = paper_split("ube", DataSet("ube", UBE, samples), seed=0)
+    scheme, _ = paper_split("ube", DataSet("ube", UBE, samples), seed=0)
     for i in range(10):
         counts = Counter(scheme[sample.key] for sample in samples if sample.domain == f"d{i}")
         assert counts == {"train": 70, "val": 10, "test": 20}
@@ -151,7 +151,7 @@ def test_the_papers_split_of_caer_divides_the_official_test() -> None:
         Sample(key=f"{i}.jpg", picture=PictureFile(Path("x")), label=i % 7, split="train" if i < 700 else "test")
         for i in range(1400)
     ]
-    scheme = paper_split("caer-s", DataSet("caer", CAER, samples), seed=0)
+    scheme, _ = paper_split("caer-s", DataSet("caer", CAER, samples), seed=0)
     assert all(scheme[sample.key] == "train" for sample in samples[:700])
     assert Counter(scheme.values()) == {"train": 700, "test": 462, "val": 238}
     with pytest.raises(ConfigError, match="official split 'test', which is not there"):
@@ -171,7 +171,9 @@ def test_the_scheme_whose_colours_agree_best_is_chosen() -> None:
     assert choice.distances[choice.seed] == min(choice.distances.values())
     assert choice.scheme == split_samples(samples, RATIOS, choice.seed)
     assert len(choice.distances) == 30
-    scheme = paper_split("emo8", DataSet("emo8", MIKELS, samples), 0, lambda: histograms)
+    scheme, chosen = paper_split("emo8", DataSet("emo8", MIKELS, samples), 0, lambda: histograms)
+    assert chosen is not None
+    assert len(chosen.distances) == 100
     assert Counter(scheme.values()) == {"train": 160, "val": 20, "test": 20}
 
 
@@ -182,3 +184,16 @@ def test_frechet_distance_of_known_normals() -> None:
     assert frechet_distance(a, 3 * draw.normal(size=(200_000, 2)) + 2) == pytest.approx(2 * (4 + 4), rel=0.01)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
     assert frechet_distance(a, a[:1]) == np.inf
+
+
+def test_schemes_of_too_few_samples_are_refused() -> None:
+    for count in (1, 9):
+        with pytest.raises(ConfigError, match=f"{count} samples"):
+            choose_scheme(samples_of(count), RATIOS, np.random.default_rng(0).random((count, 48)), seeds=range(3))
+    with pytest.raises(ConfigError, match="compared by train and test; there are only a, b"):
+        choose_scheme(samples_of(50), {"a": 0.5, "b": 0.5}, np.zeros((50, 48)), seeds=range(3))
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no file"):
+        write_splits(tmp_path, {"a": "train"}, source="x", how="y")

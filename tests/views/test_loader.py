@@ -11,7 +11,7 @@ from tests.drawn import class_folders, draw_picture, jpeg_of
 from uniemox.data.order import BatchOrder
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
-from uniemox.views.loader import Broken, BrokenCount, ViewBatch, ViewDataset, build_loader
+from uniemox.views.loader import Broken, BrokenCount, PackedSamples, ViewBatch, ViewDataset, build_loader
 from uniemox.views.transforms import TrainViews, ViewConfig
 
 
@@ -62,6 +62,23 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert indices[0] == indices[3]
     assert indices[0] != indices[1]
     assert indices[0] != indices[2]
+
+
+def test_packed_samples_are_the_samples(dataset: ViewDataset) -> None:
+    samples = list(dataset.samples)
+    packed = PackedSamples(samples)
+    assert list(packed) == samples
+    assert packed[-1] == samples[-1]
+    assert packed[2:5] == samples[2:5]
+    with pytest.raises(IndexError):
+        packed[len(samples)]
+    assert list(PackedSamples([])) == []
+
+
+def test_ranks_and_starts_that_do_not_exist_are_refused() -> None:
+    for wrong in ({"rank": 2}, {"rank": -1}, {"start": 7}, {"start": -1}):
+        with pytest.raises(ConfigError, match="there is no rank"):
+            BatchOrder(50, batch_size=8, seed=0, epoch=0, processes=2, **wrong)
 
 
 def test_batches_that_processes_cannot_share_are_refused() -> None:

@@ -169,6 +169,19 @@ def test_crop_of_a_person_of_one_px(sample: Sample) -> None:
     assert views.person.shape == (3, 16, 16)
 
 
+def test_people_at_the_border_do_not_break_a_picture() -> None:
+    """A detection of which less than a px is inside does not count; a target becomes at least a px."""
+    sliver = Detection(Box(99.6, 0, 130, 50), 0.9)
+    assert choose_person([sliver], None, (100, 100)).source == "whole_image_nobody_found"
+    assert choose_person([sliver, Detection(Box(0, 0, 9, 9), 0.1)], None, (100, 100)).box == Box(0, 0, 9, 9)
+    assert choose_person([], sliver.box, (100, 100)).box == Box(99, 0, 100, 50)
+
+
+def test_names_that_are_no_text_can_be_drawn_for(sample: Sample) -> None:
+    odd = replace(sample, key="bad\udcff.jpg")
+    assert TrainViews(ViewConfig(size=16), 0)(odd, 0).scene.shape == (3, 16, 16)
+
+
 def test_what_is_wrong_with_a_picture_names_it(tmp_path: Path) -> None:
     gone = sample_of(tmp_path / "gone.jpg")
     with pytest.raises(ImageError, match=r"gone\.jpg: can't be read \(No such file"):

@@ -1,5 +1,7 @@
 """The command line: parse, call, print. Nothing heavy is imported before a command needs it."""
 
+import errno
+import io
 import os
 import sys
 import warnings
@@ -8,7 +10,7 @@ from cyclopts import App
 
 from uniemox import __version__
 from uniemox.cli.bench import bench
-from uniemox.cli.console import err
+from uniemox.cli.console import err, say
 from uniemox.cli.data import data
 from uniemox.cli.weights import convert, models
 from uniemox.errors import UniemoxError
@@ -29,12 +31,14 @@ for command in (data, convert, models, bench):
 
 def main() -> None:
     """Run the command line; errors that bad input causes become one line on standard error and exit code 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files that the terminal can't show
     warnings.filterwarnings("ignore", module="PIL")  # of odd metadata; what can't be read is an error of ours
     try:
         app()
     except UniemoxError as error:
         err.print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
-        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        say(str(error))
         sys.exit(EXIT_ERROR)
     except KeyboardInterrupt:
         err.print("stopped")
@@ -42,3 +46,8 @@ def main() -> None:
     except BrokenPipeError:  # whoever read standard output has had enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BROKEN_PIPE)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+            raise
+        say(f"error: writing failed: {error.strerror}; what was finished is kept")
+        sys.exit(EXIT_ERROR)

@@ -2,14 +2,21 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from uniemox.cli.console import Files, JsonFlag, need, out, progress_bar, say
+from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, show_all
 from uniemox.cli.data_files import describe, persons, shard
 from uniemox.cli.tables import audit_tables, data_tables
 from uniemox.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from uniemox.data.sample import DataSet, Sample
+    from uniemox.data.splits import Choice
 
 data = App(
     name="data",
@@ -45,8 +52,10 @@ def show(
     ----------
     source
         KIND:PATH.
-    persons, texts
-        Files of `data persons` and `data describe`; those beside the data are found by themselves.
+    persons
+        A file of `data persons`; one beside the data is found by itself.
+    texts
+        A file of `data describe`; one beside the data is found by itself.
     splits
         A file of `data split`.
     exclude
@@ -58,15 +67,16 @@ def show(
     """
     from uniemox.data.source import open_data
 
+    if limit is not None and limit < 0:
+        raise ConfigError(f"--limit must be at least 0, got {limit}")
     found = open_data(source, persons=persons, texts=texts, splits=splits, exclude=exclude)
     if as_json:
         for note in found.notes:
             say(note)
         for sample in found.samples[:limit]:
-            print(json.dumps(_as_dict(found, sample), ensure_ascii=False))
+            print(json.dumps(_as_dict(found, sample)))
         return
-    for table in data_tables(found, 5 if limit is None else limit):
-        out.print(table)
+    show_all(data_tables(found, 5 if limit is None else limit))
 
 
 @data.command
@@ -107,6 +117,8 @@ def check(
         Print everything as JSON; its list "exclude" is what --exclude takes.
     """
     need("sklearn", "scipy", extra="data")
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers must be at least 1, got {workers}")
     from uniemox.data.audit import audit
     from uniemox.data.audit_page import write_page
     from uniemox.data.source import open_data
@@ -120,10 +132,9 @@ def check(
         write_page(found, html)
         say(f"wrote {html}")
     if as_json:
-        print(json.dumps(found.as_dict(), ensure_ascii=False))
+        print(json.dumps(found.as_dict()))
         return
-    for line in audit_tables(found):
-        out.print(line)
+    show_all(audit_tables(found))
 
 
 @data.command
@@ -132,7 +143,7 @@ def split(
     /,
     file: Path,
     *,
-    ratio: str = "80/10/10",
+    ratio: str | None = None,
     seed: int = 0,
     paper: Annotated[bool, Parameter(negative="")] = False,
     schemes: int = 1,
@@ -155,7 +166,7 @@ def split(
     file
         The file to write; commands take it as --splits.
     ratio
-        Shares of train, val and test.
+        Shares of train, val and test (or of train and test), as any numbers; 80/10/10 if not given.
     seed
         Of the draw: the same seed gives the same splits wherever the data lie.
     paper
@@ -176,18 +187,7 @@ def split(
     from uniemox.data.source import open_data, parse_source
 
     found = open_data(source, exclude=exclude)
-    choice = None
-    if paper:
-        how = f"as the paper, seed {seed}"
-        scheme = splits.paper_split(parse_source(source)[0], found, seed, lambda: _histograms(found))
-    elif schemes > 1:
-        how = f"{ratio}, the best of {schemes} schemes from seed {seed}"
-        seeds = range(seed, seed + schemes)
-        choice = splits.choose_scheme(found.samples, splits.parse_ratio(ratio), _histograms(found), seeds)
-        scheme = choice.scheme
-    else:
-        how = f"{ratio}, seed {seed}"
-        scheme = splits.split_samples(found.samples, splits.parse_ratio(ratio), seed)
+    how, scheme, choice = _draw(found, parse_source(source)[0], ratio=ratio, seed=seed, paper=paper, schemes=schemes)
     if plot is not None:
         if choice is None:
             raise ConfigError("--plot shows how a scheme was chosen: give --schemes 100 as well")
@@ -206,7 +206,30 @@ def split(
     print(f"wrote {file}: {', '.join(f'{name} {size}' for name, size in sizes.items())} ({how}), sha256 {digest}")
 
 
-def _histograms(found: Any) -> Any:
+def _draw(
+    found: "DataSet", kind: str, *, ratio: str | None, seed: int, paper: bool, schemes: int
+) -> "tuple[str, dict[str, str], Choice | None]":
+    """How a scheme was drawn, the scheme, and the choice if there was one."""
+    from uniemox.data import splits
+
+    if schemes < 1:
+        raise ConfigError(f"--schemes must be at least 1, got {schemes}")
+    if paper and (ratio is not None or schemes > 1):
+        raise ConfigError("--paper has ratio and schemes of its own; leave --ratio and --schemes out")
+    if paper:
+        return f"as the paper, seed {seed}", *splits.paper_split(kind, found, seed, lambda: _histograms(found))
+    ratio = ratio or "80/10/10"
+    shares = splits.parse_ratio(ratio)
+    if schemes > 1:
+        choice = splits.choose_scheme(found.samples, shares, _histograms(found), range(seed, seed + schemes))
+        return f"{ratio}, the best of {schemes} schemes from seed {seed}", choice.scheme, choice
+    scheme = splits.split_samples(found.samples, shares, seed)
+    for name in shares.keys() - set(scheme.values()):
+        say(f"no sample went to {name}: there are too few, or the groups are too large")
+    return f"{ratio}, seed {seed}", scheme, None
+
+
+def _histograms(found: "DataSet") -> "NDArray[np.floating]":
     """Colour histograms of all samples, (N, D); broken pictures have the mean of the others."""
     import numpy as np
 
@@ -215,11 +238,14 @@ def _histograms(found: Any) -> Any:
     with progress_bar() as progress:
         task = progress.add_task("looking at colours", total=len(found))
         looks = scan(found.samples, on_progress=lambda done: progress.update(task, completed=done))
-    known = np.mean([look.histogram for look in looks if look.histogram is not None], axis=0)
+    readable = [look.histogram for look in looks if look.histogram is not None]
+    if not readable:
+        raise ConfigError(f"{found.name}: none of its pictures can be read, so there are no colours to compare")
+    known = np.mean(readable, axis=0)
     return np.stack([known if look.histogram is None else look.histogram for look in looks])
 
 
-def _as_dict(found: Any, sample: Any) -> dict[str, Any]:
+def _as_dict(found: "DataSet", sample: "Sample") -> dict[str, Any]:
     """A sample as JSON; what is not known is null."""
     return {
         "path": str(sample.picture),

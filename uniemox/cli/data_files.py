@@ -1,7 +1,6 @@
 """Commands that find something out about a data set and write it to files: people, texts, shards."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -117,7 +116,7 @@ def describe(
     from uniemox.teacher.clip import ClipTeacher
 
     target = out or folder_of(source) / TEXTS
-    found = open_data(source, texts=Path(os.devnull))  # not what an earlier run said
+    found = open_data(source, with_texts=False)
     describer = Describer(
         with_emotion=not without_emotion,
         zero_shot=None
@@ -125,7 +124,13 @@ def describe(
         else ZeroShot(ClipTeacher.load(teacher, teacher_weights), vocabulary),
         classifier=None if classifier is None else ObjectClassifier(classifier, classifier_weights),
     )
-    header = {"with_emotion": not without_emotion, "teacher": teacher, "classifier": classifier}
+    header = {
+        "with_emotion": not without_emotion,
+        "teacher": None if teacher is None else f"{teacher} {teacher_weights}",
+        "vocabulary": _fingerprint(vocabulary),
+        "classifier": None if classifier is None else f"{classifier} {_fingerprint(classifier_weights)}",
+        "people": any(sample.persons is not None for sample in found.samples),
+    }
     with progress_bar() as progress:
         task = progress.add_task("describing", total=len(found))
         broken = write_texts(found, target, describer, header, lambda done: progress.update(task, completed=done))
@@ -169,20 +174,35 @@ def shard(
         Of the order in the shards.
     workers
         Processes; one a core if not given.
-    persons, texts, splits, exclude
-        As for `data show`.
+    persons
+        A file of `data persons`; one beside the data is found by itself.
+    texts
+        A file of `data describe`; one beside the data is found by itself.
+    splits
+        A file of `data split`.
+    exclude
+        A file of `data check --json`, whose list "exclude" is left out.
     """
-    from uniemox.data.shards import ShardConfig, write_shards
+    from uniemox.data.shard_writing import ShardConfig, write_shards
     from uniemox.data.source import open_data
 
     need("fsspec", extra="data")
-    config = ShardConfig(samples=samples, short_side_px=short_side, seed=seed, workers=workers or os.cpu_count() or 1)
+    config = ShardConfig(
+        samples=samples, short_side_px=short_side, seed=seed, **({} if workers is None else {"workers": workers})
+    )
     found = open_data(source, persons=persons, texts=texts, splits=splits, exclude=exclude)
     with progress_bar() as progress:
         task = progress.add_task("packing", total=len(found))
         broken = write_shards(found, folder, config, lambda done: progress.update(task, completed=done))
     _list_broken(broken)
     print(f"wrote {folder}: {len(found) - len(broken)} samples; open them as shards:{folder}")
+
+
+def _fingerprint(file: Path | None) -> str | None:
+    """16 hexadecimal digits of a file's content."""
+    from uniemox.persons.detector import fingerprint_of
+
+    return None if file is None else fingerprint_of([file], "")
 
 
 def _list_broken(broken: Sequence[str]) -> None:

@@ -2,25 +2,30 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from uniemox.data.audit import Audit
     from uniemox.data.sample import DataSet
 
+TEXT_LENGTH = 300  # of a sample, shown
+
 
 def data_tables(data: "DataSet", examples: int) -> Iterator[Table | str]:
     """Classes by split, what is known of how many samples, notes, and a few samples."""
-    splits = sorted({sample.split or "" for sample in data.samples})
+    order = {"train": 0, "val": 1, "test": 2}
+    splits = sorted({sample.split or "" for sample in data.samples}, key=lambda split: (order.get(split, 3), split))
     counts = Counter((sample.label, sample.split or "") for sample in data.samples)
     yield f"{data.name}: {len(data)} samples, {data.labels.name} ({data.labels.kind})"
     table = Table()
     for heading in ("label", *(split or "all" for split in splits)):
         table.add_column(heading, justify="left" if heading == "label" else "right")
     for i, label in enumerate(data.labels.labels):
-        table.add_row(label, *(str(counts[i, split]) for split in splits))
+        table.add_row(Text(label), *(str(counts[i, split]) for split in splits))
     if any(label is None for label, _ in counts):
         table.add_row("(no label)", *(str(counts[None, split]) for split in splits))
     yield table
@@ -38,7 +43,7 @@ def data_tables(data: "DataSet", examples: int) -> Iterator[Table | str]:
     yield from (f"note: {note}" for note in data.notes)
     for sample in data.samples[:examples]:
         label = data.label_of(sample) or "(no label)"
-        yield f"  {sample.picture}  {label}" + (f"  {sample.text}" if sample.text else "")
+        yield f"  {sample.picture}  {label}" + (f"  {shorten(sample.text, TEXT_LENGTH)}" if sample.text else "")
 
 
 def audit_tables(found: "Audit") -> Iterator[Table | str]:
@@ -52,6 +57,10 @@ def audit_tables(found: "Audit") -> Iterator[Table | str]:
     for name in GROUPS:
         _add_row(table, found, name)
     yield table
+    sizes = sorted((sum(row.values()), label) for label, row in found.classes.items())
+    if sizes:
+        (least, rarest), (most, commonest) = sizes[0], sizes[-1]
+        yield f"classes: from {least} ({rarest}) to {most} ({commonest}) samples"
     for drift in found.drift:
         names = " and ".join(drift.splits)
         judged = "more than by chance" if drift.distance > drift.by_chance else "as by chance"
@@ -62,5 +71,5 @@ def audit_tables(found: "Audit") -> Iterator[Table | str]:
 def _add_row(table: Table, found: "Audit", name: str) -> None:
     groups = getattr(found, name)
     first = groups[0].members[0] if groups else None
-    example = "" if first is None else f"{first.sample.key} {groups[0].reason}"
+    example = Text("" if first is None else f"{first.sample.key} {groups[0].reason}")
     table.add_row(name.replace("_", " "), str(len(groups)), str(sum(len(g.members) for g in groups)), example)

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.data.near import near_pairs
+from uniemox.data.near import near_groups
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.scan import Look, scan
+from uniemox.errors import BoxError
+from uniemox.persons.box import Box, touched_box
 
 PLACEHOLDER_TIMES, PLACEHOLDER_LABELS = 5, 3  # one picture at least so often under at least so many labels
 HELD_OUT = {"test": 0, "val": 1}  # of several copies the one that scores are measured on stays
@@ -38,12 +40,14 @@ class Group:
     reason: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Paths, labels and splits, in the same order, and the reason if there is one."""
+        """Paths, labels and splits, in the same order; the data set if there are two, the reason if there is one."""
         columns: dict[str, Any] = {
             "paths": [str(member.sample.picture) for member in self.members],
             "labels": [member.label for member in self.members],
             "splits": [member.split for member in self.members],
         }
+        if any(member.is_other for member in self.members):
+            columns["in"] = ["other" if member.is_other else "data" for member in self.members]
         return columns | ({"reason": self.reason} if self.reason else {})
 
 
@@ -70,6 +74,8 @@ class Audit:
     """Files whose ending tells another format."""
     odd_modes: list[Group] = field(default_factory=list)
     """Anything but 8-bit colour or grey, animations."""
+    wrong_boxes: list[Group] = field(default_factory=list)
+    """Target boxes that do not touch their picture."""
     exact_duplicates: list[Group] = field(default_factory=list)
     """The same bytes."""
     near_duplicates: list[Group] = field(default_factory=list)
@@ -95,7 +101,7 @@ class Audit:
 
 
 GROUPS = (
-    *("corrupt", "wrong_endings", "odd_modes", "exact_duplicates", "near_duplicates"),
+    *("corrupt", "wrong_endings", "odd_modes", "wrong_boxes", "exact_duplicates", "near_duplicates"),
     *("placeholders", "label_conflicts", "leaks"),
 )
 """The lists of groups, in the order in which they are told."""
@@ -126,18 +132,18 @@ def audit(
             (look.problem, found.corrupt),
             (f"is {look.wrong_ending}" if look.wrong_ending else "", found.wrong_endings),
             (look.odd_mode, found.odd_modes),
+            (_wrong_box(member), found.wrong_boxes),
         ):
             if reason:
                 groups.append(Group((member,), reason))
     found.exact_duplicates.extend(group for group in exact if _within(group) > 1)
     for group in same:
-        labels = {member.label for member in group.members if not member.is_other} - {None}
-        digests = {member.look.sha256 for member in group.members if not member.is_other}
-        if len(digests) > 1:
+        members_of_ours = [member for member in group.members if not member.is_other]
+        if len({member.look.sha256 for member in members_of_ours}) > 1:
             found.near_duplicates.append(group)
-        if _within(group) >= PLACEHOLDER_TIMES and len(labels) >= PLACEHOLDER_LABELS:
+        if _is_placeholder(group):
             found.placeholders.append(group)
-        if len(labels) > 1:
+        if _contradicts(group):
             found.label_conflicts.append(group)
         if len({(member.is_other, None if member.is_other else member.split) for member in group.members}) > 1:
             found.leaks.append(group)
@@ -153,42 +159,59 @@ def _both(data: DataSet, against: DataSet | None) -> Iterable[tuple[DataSet, Sam
         yield from ((against, sample, True) for sample in against.samples)
 
 
+def _wrong_box(member: Member) -> str:
+    if member.sample.target_box is None or member.look.problem:
+        return ""
+    try:
+        touched_box(member.sample.target_box, *member.look.size)
+    except BoxError as error:
+        return str(error)
+    return ""
+
+
+def _place(member: Member) -> tuple[str, str | None]:
+    """Several people of one picture in one split have the same."""
+    return str(member.sample.picture), member.split
+
+
 def _within(group: Group) -> int:
-    """Different pictures of the audited data set in a group: several people of one picture are one."""
+    """Different files of the audited data set in a group."""
     return len({str(member.sample.picture) for member in group.members if not member.is_other})
+
+
+def _is_placeholder(group: Group) -> bool:
+    labels = {member.label for member in group.members if not member.is_other} - {None}
+    return _within(group) >= PLACEHOLDER_TIMES and len(labels) >= PLACEHOLDER_LABELS
+
+
+def _contradicts(group: Group) -> bool:
+    """Whether one picture, or one person in it, has several labels in the audited data set."""
+    labels: dict[Box | None, set[str]] = defaultdict(set)
+    for member in group.members:
+        if not member.is_other and member.label is not None:
+            labels[member.sample.target_box].add(member.label)
+    return any(len(words) > 1 for words in labels.values())
 
 
 def _duplicates(members: Sequence[Member]) -> tuple[list[Group], list[Group]]:
     """Groups of the same bytes, and groups of the same picture, exact copies among them."""
-    by_hash: dict[str, list[int]] = defaultdict(list)
-    for i, member in enumerate(members):
-        by_hash[member.look.sha256].append(i)
-    exact = [rows for rows in by_hash.values() if len({str(members[i].sample.picture) for i in rows}) > 1]
-    firsts = [(rows[0], members[rows[0]].look.thumb) for rows in by_hash.values()]
-    ones = [i for i, thumb in firsts if thumb is not None]
-    thumbs = [thumb for _, thumb in firsts if thumb is not None]
-    parents = list(range(len(members)))
-
-    def root(i: int) -> int:
-        while parents[i] != i:
-            parents[i] = i = parents[parents[i]]
-        return i
-
-    for rows in by_hash.values():
-        for i in rows:
-            parents[root(i)] = root(rows[0])
-    if ones:
-        for a, b in near_pairs(np.stack(thumbs)):
-            parents[root(ones[b])] = root(ones[a])
-    joined: dict[int, list[int]] = defaultdict(list)
-    for i in range(len(members)):
-        joined[root(i)].append(i)
-    same = [rows for rows in joined.values() if len({str(members[i].sample.picture) for i in rows}) > 1]
-    return [_group(members, rows) for rows in exact], [_group(members, rows) for rows in same]
+    by_hash: dict[str, list[Member]] = defaultdict(list)
+    for member in members:
+        by_hash[member.look.sha256].append(member)
+    thumbs = {digest: rows[0].look.thumb for digest, rows in by_hash.items()}
+    seen = {digest: thumb for digest, thumb in thumbs.items() if thumb is not None}
+    numbers = near_groups(np.stack(list(seen.values()))).tolist() if seen else []
+    group_of: dict[str, int | str] = dict(zip(seen, numbers, strict=True))
+    joined: dict[int | str, list[Member]] = defaultdict(list)
+    for digest, rows in by_hash.items():
+        joined[group_of.get(digest, digest)] += rows  # what can't be decoded may still be copied
+    return _groups(by_hash.values()), _groups(joined.values())
 
 
-def _group(members: Sequence[Member], rows: Iterable[int]) -> Group:
-    return Group(tuple(sorted((members[i] for i in rows), key=lambda member: (member.is_other, member.sample.key))))
+def _groups(rows_of_each: Iterable[Sequence[Member]]) -> list[Group]:
+    """Those of several members, sorted."""
+    several = (rows for rows in rows_of_each if len(rows) > 1)
+    return [Group(tuple(sorted(rows, key=lambda one: (one.is_other, one.sample.key)))) for rows in several]
 
 
 def _classes(data: DataSet) -> dict[str, dict[str, int]]:
@@ -217,7 +240,7 @@ def _distance(histograms: NDArray[np.float32], is_first: NDArray[np.bool_]) -> f
 
 
 def _exclude(found: Audit, same: Sequence[Group]) -> Iterable[dict[str, str]]:
-    """Broken files; every picture of a placeholder or of several labels; all copies but one of the rest.
+    """Broken files, wrong boxes; every picture of a placeholder or of several labels; all copies but one of the rest.
 
     Of the copies the one stays on which scores are measured; none does if the other data set has it.
     """
@@ -228,22 +251,20 @@ def _exclude(found: Audit, same: Sequence[Group]) -> Iterable[dict[str, str]]:
             listed.add(member.sample.key)
             yield {"key": member.sample.key, "path": str(member.sample.picture), "reason": reason}
 
-    for group in found.corrupt:
+    for group in (*found.corrupt, *found.wrong_boxes):
         yield from entry(group.members[0], group.reason)
-    placeholders, conflicts = map(id, found.placeholders), set(map(id, found.label_conflicts))
-    placeholder_ids = set(placeholders)
     for group in same:
         ours = [member for member in group.members if not member.is_other]
         ours.sort(key=lambda member: (HELD_OUT.get(member.split or "", 2), member.sample.key))
-        if id(group) in placeholder_ids:
+        if _is_placeholder(group):
             reason = "placeholder"
-        elif id(group) in conflicts:
+        elif _contradicts(group):
             reason = f"under several labels: {', '.join(sorted({str(member.label) for member in ours}))}"
         elif len(ours) < len(group.members):
             reason = "also in the other data set"
         else:
             kept = ours[0]
             reason = f"copy of {kept.sample.key}"
-            ours = [member for member in ours if str(member.sample.picture) != str(kept.sample.picture)]
+            ours = [member for member in ours if _place(member) != _place(kept)]
         for member in ours:
             yield from entry(member, reason)

@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from uniemox.data.audit import GROUPS, Audit, Group, Member
+from uniemox.data.sample import Sample, decode_sample
 from uniemox.errors import DataError, ImageError
-from uniemox.images import decode
 
 MOST_GROUPS, MOST_PICTURES = 40, 12  # shown of each kind, and of each group; the JSON has all
 SIDE_PX = 112
@@ -18,6 +18,7 @@ TITLES = {
     "corrupt": ("Can't be read", "Broken or cut-off files."),
     "wrong_endings": ("Wrong endings", "The file is of another format than its name says."),
     "odd_modes": ("Odd modes", "Palettes, transparency, CMYK, 16 bit, animations: read, but worth a look."),
+    "wrong_boxes": ("Wrong boxes", "The box of the person meant does not touch the picture."),
     "exact_duplicates": ("Exact duplicates", "The same bytes."),
     "near_duplicates": ("Near duplicates", "The same picture, encoded, scaled, mirrored or cropped a little."),
     "placeholders": ("Placeholders", "One picture at least 5 times under at least 3 labels."),
@@ -47,11 +48,7 @@ def write_page(found: Audit, path: Path) -> None:
         f"<style>{STYLE}</style><h1>Audit of {html.escape(found.name)}</h1>",
         f"<p>{found.count} samples; {len(found.exclude)} of them had better be left out.</p>",
         '<div class="counts">',
-        *(
-            f'<a href="#{name}" class="{"some" if getattr(found, name) else "none"}"><b>{_pictures(found, name)}</b>'
-            f"{TITLES[name][0]}</a>"
-            for name in GROUPS
-        ),
+        *(f"<a {_link(found, name)}><b>{_pictures(found, name)}</b>{TITLES[name][0]}</a>" for name in GROUPS),
         "</div>",
         *_balance(found),
         *_drift(found),
@@ -59,9 +56,13 @@ def write_page(found: Audit, path: Path) -> None:
     ]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(parts), "utf-8")
+        path.write_text("\n".join(parts), "utf-8", "backslashreplace")
     except OSError as error:
         raise DataError(f"{path} can't be written ({error.strerror})") from error
+
+
+def _link(found: Audit, name: str) -> str:
+    return f'href="#{name}" class="some"' if getattr(found, name) else ""
 
 
 def _pictures(found: Audit, name: str) -> int:
@@ -78,7 +79,7 @@ def _section(name: str, groups: list[Group]) -> Iterator[str]:
         for member in _one_of_each_label_first(group)[:MOST_PICTURES]:
             words = " · ".join(filter(None, (member.label, member.split, "other data set" if member.is_other else "")))
             yield (
-                f"<figure>{_picture(member.sample.picture.read, group.reason)}<figcaption>{html.escape(words)}<br>"
+                f"<figure>{_picture(member.sample, group.reason)}<figcaption>{html.escape(words)}<br>"
                 f"{html.escape(member.sample.key)}<br>{html.escape(group.reason)}</figcaption></figure>"
             )
         if len(group.members) > MOST_PICTURES:
@@ -93,10 +94,10 @@ def _one_of_each_label_first(group: Group) -> list[Member]:
     return sorted(group.members, key=lambda member: id(member) not in firsts)
 
 
-def _picture(read: "object", reason: str) -> str:
+def _picture(sample: Sample, reason: str) -> str:
     try:
-        image, _ = decode(read(), shrink=lambda width, height: min(width, height) / SIDE_PX)  # type: ignore[operator]
-    except (ImageError, OSError):
+        image, _ = decode_sample(sample, lambda width, height: min(width, height) / SIDE_PX)
+    except ImageError:
         return f'<div class="gone" title="{html.escape(reason)}"></div>'
     image.thumbnail((2 * SIDE_PX, 2 * SIDE_PX), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()

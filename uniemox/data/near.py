@@ -5,8 +5,6 @@ each weighted by its frequency, because in photographs the amplitude falls with 
 every other horizontal frequency, so that both ways round are compared by matrix products, exactly and without an index.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,25 +17,35 @@ ROWS, PAIRS = 1024, 2048  # handled at a time
 MIRROR = np.tile((-1.0) ** np.arange(FREQUENCIES), FREQUENCIES).astype(np.float32)
 
 
-def near_pairs(thumbs: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
-    """All pairs (i, j), i < j, of pictures that are the same but for encoding, size, mirroring and a little cropping.
+def near_groups(thumbs: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Which pictures are the same but for encoding, size, mirroring and a little cropping.
 
-    thumbs: (N, 32, 32, 3) small pictures. Takes time with the square of N: a second for 20,000.
+    thumbs: (N, 32, 32, 3) small pictures.  Returns (N,) numbers: the same picture, directly or through others, has the
+    same number. Takes time with the square of N: a second or two for 20,000.
     """
     described, lengths = describe_structure(thumbs)
     mirrored, is_flat = described * MIRROR, lengths < FLAT
+    mean = thumbs.mean(axis=(1, 2), dtype=np.float32)  # (N, 3)
+    group = np.arange(len(thumbs))
     for start in range(0, len(thumbs), ROWS):
         rows = slice(start, start + ROWS)
         alike = np.maximum(described[rows] @ described.T, mirrored[rows] @ described.T) > ALIKE  # (ROWS, N)
-        alike |= is_flat[rows, None] & is_flat
+        alike[is_flat[rows]] = False  # a description of nothing but noise
+        for i in np.flatnonzero(is_flat[rows]):
+            alike[i] = is_flat & (np.abs(mean - mean[start + i]).max(axis=1) < MOST_LEFT)
         first, second = np.nonzero(alike)
         first += start
         later = first < second
         first, second = first[later], second[later]
-        for i in range(0, len(first), PAIRS):
-            a, b = first[i : i + PAIRS], second[i : i + PAIRS]
+        while len(first):
+            a, b = first[:PAIRS], second[:PAIRS]
             same = difference(thumbs[a], thumbs[b]) < MOST_LEFT
-            yield from zip(a[same].tolist(), b[same].tolist(), strict=True)
+            for i, j in zip(a[same], b[same], strict=True):
+                if group[i] != group[j]:
+                    group[group == group[j]] = group[i]
+            apart = group[first[PAIRS:]] != group[second[PAIRS:]]  # the many copies of one picture are joined at once
+            first, second = first[PAIRS:][apart], second[PAIRS:][apart]
+    return group
 
 
 def describe_structure(thumbs: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -29,8 +29,12 @@ class BatchOrder:
     ) -> None:
         if batch_size < 1 or batch_size % processes:
             raise ConfigError(f"{processes} processes can't share a batch of {batch_size} evenly")
+        if not 0 <= rank < processes or not 0 <= start <= samples // batch_size:
+            raise ConfigError(f"there is no rank {rank} of {processes}, or no batch {start} of {samples // batch_size}")
         if samples < batch_size:
             raise ConfigError(f"{samples} samples do not fill a batch of {batch_size}; choose a smaller batch_size")
+        if not 0 <= rank < processes or not 0 <= start <= samples // batch_size:
+            raise ConfigError(f"there is no rank {rank} of {processes}, or no batch {start} of {samples // batch_size}")
         self.samples, self.batch_size, self.seed, self.epoch, self.start = samples, batch_size, seed, epoch, start
         self.part = slice(rank * batch_size // processes, (rank + 1) * batch_size // processes)
 

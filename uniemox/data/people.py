@@ -7,10 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from uniemox.data.sample import DataSet, Sample
+from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.sidecar import Sidecar, read_sidecar
 from uniemox.errors import ImageError
-from uniemox.images import decode
 from uniemox.persons.detector import Detector
 
 DECODED_PX = 832  # short side from which a JPEG is decoded smaller: twice the input of the largest detector here
@@ -27,7 +26,7 @@ class PeopleReport:
     with_people: int
     people: int
     broken: tuple[str, ...]
-    """A line for each picture that can't be read."""
+    """A line for each picture that this run could not read; the next one tries it again."""
 
 
 def find_people(
@@ -38,7 +37,10 @@ def find_people(
     on_progress: called with the number of pictures done.
     """
     pictures = {sample.picture_key: sample for sample in data.samples}
-    header = {"detector": detector.name, "fingerprint": detector.fingerprint}
+    header: dict[str, str | int] = {"detector": detector.name, "fingerprint": detector.fingerprint}
+    if data.short_side_px is not None:
+        header["short_side_px"] = data.short_side_px  # of packed pictures, in whose px the boxes are
+    broken: list[str] = []
     with Sidecar(out, header) as sidecar, ThreadPoolExecutor() as pool:
         waiting = [(key, sample) for key, sample in pictures.items() if key not in sidecar.done]
         on_progress(len(pictures) - len(waiting))
@@ -49,8 +51,8 @@ def find_people(
             boxes = iter(detector.detect([image for image, _ in images]) if images else ())
             for (key, _), picture in zip(batch, decoded, strict=True):
                 if isinstance(picture, str):
-                    sidecar.append(key, {"boxes": None, "problem": picture})
-                    continue
+                    broken.append(picture)
+                    continue  # not kept: it may be there the next time
                 image, full = picture
                 scale = full[0] / image.width, full[1] / image.height
                 rows = [
@@ -60,23 +62,20 @@ def find_people(
                 sidecar.append(key, {"boxes": [[round(value, 3) for value in row] for row in rows]})
             on_progress(len(pictures) - len(waiting) + i + len(batch))
     _, lines = read_sidecar(out)
-    counts = [len(line["boxes"]) for line in lines.values() if line["boxes"] is not None]
+    counts = [len(line["boxes"]) for line in lines.values()]
     return PeopleReport(
         pictures=len(lines),
         new=len(waiting),
         with_people=sum(map(bool, counts)),
         people=sum(counts),
-        broken=tuple(line["problem"] for line in lines.values() if line["boxes"] is None),
+        broken=tuple(broken),
     )
 
 
 def _decoded(sample: Sample) -> tuple[Image.Image, tuple[int, int]] | str:
     """A picture and its full size, or why there is none."""
-    name = str(sample.picture)
     try:
-        return decode(sample.picture.read(), name, shrink=_shrink)
-    except OSError as error:
-        return f"{name}: can't be read ({error.strerror or error})"
+        return decode_sample(sample, _shrink)
     except ImageError as error:
         return str(error)
 

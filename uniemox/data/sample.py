@@ -1,11 +1,16 @@
 """A picture of a data set and all that is known of it."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from PIL import Image
+
+from uniemox.errors import ImageError
+from uniemox.images import decode
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
 
@@ -67,6 +72,35 @@ class Sample:
         return re.sub(r"#\d+$", "", self.key)
 
 
+def decode_sample(
+    sample: Sample, shrink: Callable[[int, int], float] | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """The upright RGB picture of a sample and its full size; arguments as `images.decode`.
+
+    Raises ImageError, with the picture's name, if it can't be read.
+    """
+    name = str(sample.picture)
+    try:
+        data = sample.picture.read()
+    except OSError as error:
+        raise ImageError(f"{name}: can't be read ({error.strerror or error})") from error
+    return decode(data, name, shrink=shrink)
+
+
+def tell_apart(samples: Sequence[Sample]) -> list[Sample]:
+    """Several samples of one picture get keys of their own (`a.jpg`, `a.jpg#2`) and one group, the picture."""
+    times = Counter(sample.key for sample in samples)
+    seen: Counter[str] = Counter()
+    result = []
+    for sample in samples:
+        if times[sample.key] > 1:
+            seen[sample.key] += 1
+            number = "" if seen[sample.key] == 1 else f"#{seen[sample.key]}"
+            sample = replace(sample, key=sample.key + number, group=sample.group or sample.key)  # noqa: PLW2901
+        result.append(sample)
+    return result
+
+
 @dataclass(frozen=True, slots=True)
 class DataSet:
     """Samples and what their labels mean."""
@@ -77,6 +111,8 @@ class DataSet:
     samples: Sequence[Sample]
     notes: tuple[str, ...] = ()
     """What was left out or added, and why, a line each."""
+    short_side_px: int | None = None
+    """To which pictures were scaled when they were packed; boxes are in px of what is there. None: as they came."""
 
     def __len__(self) -> int:
         return len(self.samples)

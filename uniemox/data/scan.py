@@ -14,7 +14,7 @@ from PIL import Image
 from uniemox.data.colour import brightness, colorfulness, colour_histogram
 from uniemox.data.sample import Sample
 from uniemox.errors import ImageError
-from uniemox.images import ENDINGS, decode, open_picture
+from uniemox.images import ENDINGS, count_frames, decode, open_picture
 
 THUMB = 32  # side of the small picture by which near duplicates are found, px
 DECODED_PX = 64  # short side at which a JPEG is decoded for all this
@@ -46,6 +46,11 @@ class Look:
     """0 to 1."""
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def scan(
     samples: Sequence[Sample], workers: int | None = None, on_progress: Callable[[int], None] = lambda _: None
 ) -> list[Look]:
@@ -53,7 +58,7 @@ def scan(
 
     workers: processes; None: one a core.  on_progress: called with the number of pictures done.
     """
-    workers = workers or os.cpu_count() or 1
+    workers = workers or usable_cores()
     looks: list[Look] = []
     chunks = [samples[i : i + CHUNK] for i in range(0, len(samples), CHUNK)]
     for chunk in _map(_look_at_all, chunks, workers):
@@ -87,11 +92,11 @@ def look_at(sample: Sample) -> Look:
     try:
         header = open_picture(data, name)
         image, size = decode(data, name, shrink=lambda width, height: min(width, height) / DECODED_PX)
+        frames = count_frames(header, name)
     except ImageError as error:
         return Look(digest, str(error).removeprefix(f"{name}: "))
     pixels = np.asarray(image)
     thumb = image.resize((THUMB, THUMB), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    frames = getattr(header, "n_frames", 1)
     odd = header.mode if header.mode not in PLAIN_MODES else f"{frames} frames" if frames > 1 else ""
     return Look(
         digest,

@@ -29,7 +29,7 @@ class Sidecar:
         self.done: set[str] = set()
         if path.exists():
             before, lines, good_bytes = _parse(path)
-            stopped_at_once = good_bytes == 0 and _line(header).startswith(read_bytes(path))
+            stopped_at_once = good_bytes == 0 and json_line(header).startswith(read_bytes(path))
             if before != dict(header) and not stopped_at_once:
                 raise DataError(
                     f"{path} was made in another way ({_short(before)}) than is asked for now ({_short(header)}); "
@@ -51,7 +51,7 @@ class Sidecar:
         self.done.add(key)
 
     def _write(self, values: Mapping[str, Any]) -> None:
-        self._file.write(_line(values))
+        self._file.write(json_line(values))
         self._file.flush()
 
     def __enter__(self) -> Self:
@@ -81,11 +81,13 @@ def _parse(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
         values.append(value)
     if not values:
         return {}, [], 0
+    if "key" in values[0]:
+        raise DataError(f"{path}:1: the header is missing, which says how the lines were made; make the file anew")
     return values[0], values[1:], len(whole) + 1
 
 
-def _line(values: Mapping[str, Any]) -> bytes:
-    """A line of JSON; names of files that are no UTF-8 are escaped."""
+def json_line(values: Mapping[str, Any]) -> bytes:
+    """A line of JSON with its end; names of files that are no UTF-8 are escaped."""
     return json.dumps(values, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 

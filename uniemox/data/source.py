@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from uniemox.data.prompts import describe
 from uniemox.data.readers.csv_table import read_csv
 from uniemox.data.readers.emoset import read_emoset
 from uniemox.data.readers.emotion6 import read_emotion6
@@ -15,12 +16,12 @@ from uniemox.data.readers.folders import read_caer_s, read_emo8, read_fi, read_f
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract, read_artphoto
 from uniemox.data.readers.tables import read_text
-from uniemox.data.sample import DataSet, Sample
+from uniemox.data.sample import DataSet
 from uniemox.data.shards import read_shards
 from uniemox.data.sidecar import PERSONS, TEXTS, read_sidecar
 from uniemox.data.splits import read_splits
 from uniemox.data.synthetic import synthetic
-from uniemox.errors import ConfigError, DataError
+from uniemox.errors import AnnotationError, ConfigError, DataError
 from uniemox.persons.box import Box, Detection
 
 READERS: Mapping[str, Callable[..., DataSet]] = {
@@ -47,14 +48,16 @@ def open_data(
     texts: Path | None = None,
     splits: Path | None = None,
     exclude: Path | None = None,
+    with_texts: bool = True,
 ) -> DataSet:
     """The samples of a data set.
 
     source: KIND:PATH with one of READERS, and options of its reader as in `emotion6:photos?label=vote`; `synthetic:N`.
     persons, texts: what `uniemox data persons` and `describe` wrote; None takes the files of their usual names beside
-    the data, if they are there, and an empty file none.
+    the data, if they are there.
     splits: what `uniemox data split` wrote; its splits replace those of the data set, and other samples are left out.
     exclude: what `uniemox data check --json` wrote; the pictures in its list "exclude" are left out.
+    with_texts: False leaves a file of texts beside the data alone.
     Raises ConfigError for an unknown kind or option, DataError for what is wrong on disk.
     """
     kind, path, given = parse_source(source)
@@ -65,10 +68,12 @@ def open_data(
     data = reader(argument, **options)
     beside = None if kind in ("shards", "synthetic") else folder_of(source)
     data = replace(data, name=source)
+    if len({sample.key for sample in data.samples}) < len(data):
+        raise DataError(f"{source}: two of its samples have one name; give each its own row or file")
     for file, name, add in ((persons, PERSONS, _add_persons), (texts, TEXTS, _add_texts)):
         if file is not None:
             data = add(data, file)
-        elif beside is not None and (beside / name).is_file():
+        elif beside is not None and (beside / name).is_file() and (name != TEXTS or with_texts):
             data = add(data, beside / name)
     if splits is not None:
         data = read_splits(splits, data)
@@ -99,14 +104,6 @@ def folder_of(source: str) -> Path:
     return Path(path).parent if kind == "csv" else Path(path)
 
 
-def keys_of(data: DataSet) -> dict[str, Sample]:
-    """Samples by key. Raises DataError if two have the same."""
-    by_key = {sample.key: sample for sample in data.samples}
-    if len(by_key) < len(data):
-        raise DataError(f"{data.name}: two samples have one name; give each picture one row")
-    return by_key
-
-
 def _count(text: str) -> int:
     try:
         return int(text)
@@ -130,6 +127,11 @@ def _check_options(kind: str, reader: Callable[..., DataSet], options: Mapping[s
 def _add_persons(data: DataSet, file: Path) -> DataSet:
     """People from a sidecar; samples that it does not know keep theirs."""
     header, lines = read_sidecar(file)
+    if header.get("short_side_px") != data.short_side_px:
+        raise DataError(
+            f"{file}: its boxes are in px of other pictures (short side {header.get('short_side_px')}, here "
+            f"{data.short_side_px}); find the people in these, or give the file to data shard"
+        )
     samples, found = [], 0
     for sample in data.samples:
         line = lines.get(sample.picture_key)
@@ -152,19 +154,37 @@ def _detections(rows: Any, file: Path, key: str) -> tuple[Detection, ...]:
 
 
 def _add_texts(data: DataSet, file: Path) -> DataSet:
+    """Texts from a sidecar."""
     _, lines = read_sidecar(file)
     samples, found = [], 0
     for sample in data.samples:
         line = lines.get(sample.picture_key)
         if line is not None:
-            if not isinstance(line.get("text"), str):
-                raise DataError(f"{file}, text of {sample.key}: expected a text, got {line.get('text')!r}")
-            sample = replace(  # noqa: PLW2901
-                sample, text=line["text"], annotation=sample.annotation or line.get("annotation")
-            )
+            text, annotation = line.get("text"), line.get("annotation")
+            if not isinstance(text, str) or not isinstance(annotation, dict | None):
+                raise DataError(f"{file}, text of {sample.key}: expected a text, and an object as annotation")
+            label = data.label_of(sample)
+            text = _for_label(text, annotation, label, f"{file}, {sample.key}")
+            known = annotation if annotation is None else {**annotation, "emotion": label}
+            sample = replace(sample, text=text, annotation=sample.annotation or known)  # noqa: PLW2901
             found += 1
         samples.append(sample)
     return replace(data, samples=samples, notes=(*data.notes, f"texts of {found} pictures from {file}"))
+
+
+def _for_label(text: str, annotation: Mapping[str, Any] | None, label: str | None, where: str) -> str:
+    """A text that names the emotion with the sample's own label instead: a picture has one text, but may have several.
+
+    Texts that are not those of the annotation, because somebody wrote them, stay as they are.
+    """
+    if annotation is None or annotation.get("emotion") == label:
+        return text
+    try:
+        if text != describe(annotation, with_emotion=True):
+            return text
+        return describe({**annotation, "emotion": label}, with_emotion=True)
+    except AnnotationError as error:
+        raise AnnotationError(f"{where}: {error}") from error
 
 
 def _leave_out(data: DataSet, file: Path) -> DataSet:

@@ -32,7 +32,9 @@ def plot_choice(choice: Choice, data: DataSet, path: Path) -> None:
     ordered = sorted(choice.distances.values())
     axes[-1].plot(ordered, marker=".")
     axes[-1].set(
-        title=f"{len(ordered)} schemes; seed {choice.seed} chosen", xlabel="rank", ylabel="largest Fréchet distance"
+        title=f"{len(ordered)} schemes; seed {choice.seed} chosen",
+        xlabel="rank",
+        ylabel="Fréchet distance of train and val",
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,7 @@ def split_samples(
     seed: int,
     stratum: Callable[[Sample], Hashable] = lambda sample: sample.label,
 ) -> Scheme:
-    """A split for every sample: each stratum in the given ratios to within a sample, groups never divided.
+    """A split for every sample: each stratum in the given ratios to within a few samples, groups never divided.
 
     ratios: split to share, with sum 1.  stratum: what must be spread evenly, the label by default.
     The draw depends on the keys and the seed alone, not on the order of the samples.
@@ -131,8 +131,8 @@ def take_fraction(samples: Sequence[Sample], fraction: float, seed: int) -> list
 
 def paper_split(
     kind: str, data: DataSet, seed: int, histograms: Callable[[], NDArray[np.floating]] | None = None
-) -> Scheme:
-    """The paper's split of a data set, drawn anew: its own draws were not published.
+) -> tuple[Scheme, "Choice | None"]:
+    """The paper's split of a data set, drawn anew: its own draws were not published; and the choice among schemes.
 
     histograms: (N, D) colour histograms of the samples, asked for only where the recipe compares schemes (Emo8).
     Raises ConfigError for a data set that the paper does not use, or that lacks the official splits it needs.
@@ -144,7 +144,7 @@ def paper_split(
     if recipe is None:
         if len(official) < len(data):
             raise ConfigError(f"{data.name}: the paper keeps the official splits of {kind}, but they are not there")
-        return official
+        return official, None
     samples = [s for s in data.samples if recipe.of_split is None or s.split == recipe.of_split]
     if not samples:
         raise ConfigError(f"{data.name}: the paper divides the official split {recipe.of_split!r}, which is not there")
@@ -152,9 +152,10 @@ def paper_split(
     if recipe.schemes > 1:
         if histograms is None:
             raise ConfigError(f"the paper's recipe of {kind} needs colour histograms")
-        return choose_scheme(data.samples, recipe.ratios, histograms(), seeds=range(seed, seed + recipe.schemes)).scheme
+        choice = choose_scheme(data.samples, recipe.ratios, histograms(), seeds=range(seed, seed + recipe.schemes))
+        return choice.scheme, choice
     drawn = split_samples(samples, recipe.ratios, seed, stratum)
-    return drawn if recipe.of_split is None else official | drawn
+    return (drawn if recipe.of_split is None else official | drawn), None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ class Choice:
     scheme: Scheme
     seed: int
     distances: Mapping[int, float]
-    """Seed to distance; the smallest was chosen."""
+    """Seed to distance between train and val; the smallest was chosen."""
     projected: NDArray[np.floating]
     """(N, 2) first principal components of the samples' histograms."""
 
@@ -175,20 +176,28 @@ def choose_scheme(
     """Draw a scheme for each seed and keep the one whose splits lie closest together (section III-B, figure 6).
 
     histograms: (N, D), one row a sample. They are projected to two principal components; the distance of a scheme is
-    the largest Fréchet distance between the normal distributions of two of its splits there. The paper looks at the
-    plots; this puts a number on them.
+    the Fréchet distance between the normal distributions of train and val there (of train and test, if there is no
+    val). The paper looks at plots of the same; this puts a number on them.
+    Raises ConfigError if a split has less than two samples.
     """
+    compared = ("train", "val" if "val" in ratios else "test")
+    if not set(compared) <= set(ratios):
+        raise ConfigError(
+            f"schemes are compared by {compared[0]} and {compared[1]}; there are only {', '.join(ratios)}"
+        )
     from sklearn.decomposition import PCA  # noqa: PLC0415 - a second to import
 
+    if len(samples) < 2:
+        raise ConfigError(f"{len(samples)} samples have no colours to compare; schemes need two in every split")
     projected = PCA(n_components=2, random_state=0).fit_transform(histograms)  # (N, 2)
     schemes = {seed: split_samples(samples, ratios, seed) for seed in seeds}
     distances = {}
     for seed, scheme in schemes.items():
         splits = np.array([scheme[sample.key] for sample in samples])
-        parts = [projected[splits == split] for split in ratios]
-        pairs = [(a, b) for i, a in enumerate(parts) for b in parts[:i]]
-        distances[seed] = max((frechet_distance(a, b) for a, b in pairs), default=0.0)
+        distances[seed] = frechet_distance(*(projected[splits == split] for split in compared))
     best = min(distances, key=distances.__getitem__)
+    if math.isinf(distances[best]):
+        raise ConfigError(f"{len(samples)} samples are too few to compare schemes: two are needed in {compared[1]}")
     return Choice(schemes[best], best, distances, projected)
 
 
@@ -209,6 +218,8 @@ def write_splits(path: Path, scheme: Scheme, *, source: str, how: str) -> str:
         splits[split].append(key)
     digest = _digest(splits)
     content = {"format": FORMAT, "data": source, "how": how, "sha256": digest, "splits": splits}
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is no file; give the name of one to write the splits to")
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ WIDTH, HEIGHT = 384, 288  # px
 PERSON_PX = (56, 80)  # least and greatest height of a person
 Frame = tuple[float, float, float, float, float]  # x and y of 0 0 in px; px a unit across (< 0 mirrors), up and down
 SHARPNESS = 2  # drawn this many times larger and reduced, which smooths the edges
+MOST_SCENES = 1_000_000  # a list of so many takes half a minute
 BLOCK = 64  # samples in a row that hold every pair of state and surroundings once
 SLOTS = 5  # columns of a picture; the person has one to itself, so that no object hides behind it
 OUTLINE = 1.8  # dark line around a person, in hundredths of its height without the line
@@ -152,13 +153,16 @@ class SyntheticPicture:
 def synthetic(count: int, seed: int = 0) -> DataSet:
     """The first scenes of a seed, labelled with Mikels' eight; samples 8k to 8k + 7 hold each emotion once.
 
-    Of ten such eights, eight are for training, one for val and one for test. Raises ConfigError for count < 1.
+    Of ten such eights, eight are for training, one for val and one for test.
+    Raises ConfigError for a count out of range.
 
     >>> print(synthetic(64).samples[5].picture)
     synthetic:0/5
     """
-    if count < 1:
-        raise ConfigError(f"the number of synthetic scenes must be at least 1, got {count}; try synthetic:640")
+    if not 1 <= count <= MOST_SCENES:
+        raise ConfigError(
+            f"the number of synthetic scenes must be 1 to {MOST_SCENES:,}, got {count}; try synthetic:640"
+        )
     return DataSet(f"synthetic:{count}", MIKELS, [_sample(seed, index) for index in range(count)])
 
 

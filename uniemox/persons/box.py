@@ -47,6 +47,20 @@ def clip_box(box: Box, width: int, height: int) -> Box:
     return inside
 
 
+def touched_box(box: Box, width: int, height: int) -> Box:
+    """As `clip_box`, but a box that is thinner than a px becomes a px wide.
+
+    Raises BoxError only if it is not finite or lies outside.
+
+    >>> touched_box(Box(99.5, 10, 300, 10.2), width=100, height=80)
+    Box(x1=99, y1=10, x2=100, y2=11)
+    """
+    if not (box.x2 > 0 and box.x1 < width and box.y2 > 0 and box.y1 < height):
+        return clip_box(box, width, height)  # says what is wrong
+    x1, y1 = min(max(box.x1, 0), width - 1), min(max(box.y1, 0), height - 1)
+    return clip_box(Box(x1, y1, max(box.x2, x1 + 1), max(box.y2, y1 + 1)), width, height)
+
+
 def union_box(boxes: Sequence[Box]) -> Box:
     """The smallest box around all of them; at least one is needed."""
     x1, y1, x2, y2 = zip(*boxes, strict=True)

@@ -1,9 +1,10 @@
 """Which part of a picture is the person view (arXiv 2409.18877, section III-A; the policies are this project's)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from uniemox.persons.box import Box, Detection, clip_box, union_box
+from uniemox.errors import BoxError
+from uniemox.persons.box import Box, Detection, clip_box, touched_box, union_box
 
 Policy = Literal["largest", "union", "persons_only"]
 """largest: the target where the data set names one, else the person with the largest area × confidence.  union: the box
@@ -28,22 +29,29 @@ def choose_person(
     """The person view of a picture.
 
     persons: what a detector found; None if nobody looked.  target: the person meant by the data set.  size: width and
-    height of the picture, px. Without a person it is the whole picture, and `source` says why.
-    Raises BoxError for a box that does not touch the picture.
+    height of the picture, px. Without a person it is the whole picture, and `source` says why. People of whom less than
+    a px is in the picture don't count.
+    Raises BoxError for a target that does not touch the picture.
     """
     whole = Box(0, 0, *size)
     if target is not None and policy == "largest":
-        return PersonCrop(clip_box(target, *size), "target")
-    boxes = [] if target is None else [clip_box(target, *size)]
-    boxes += [clip_box(person.box, *size) for person in persons or ()]
+        return PersonCrop(touched_box(target, *size), "target")
+    seen = list(_seen(persons or (), size))
+    boxes = [] if target is None else [touched_box(target, *size)]
+    boxes += [person.box for person in seen]
     if not boxes:
         return PersonCrop(whole, "whole_image_nobody_looked" if persons is None else "whole_image_nobody_found")
     if policy == "union":
         return PersonCrop(union_box(boxes), "union")
     if policy == "persons_only":
         return PersonCrop(whole, "persons_only", tuple(boxes))
-    confidences = [person.confidence for person in persons or ()]
-    _, best = max(
-        (box.area * confidence, -i) for i, (box, confidence) in enumerate(zip(boxes, confidences, strict=True))
-    )
-    return PersonCrop(boxes[-best], "largest")
+    return PersonCrop(max(seen, key=lambda person: person.box.area * person.confidence).box, "largest")
+
+
+def _seen(persons: Sequence[Detection], size: tuple[int, int]) -> Iterator[Detection]:
+    """People clipped to the picture, without those of whom less than a px is in it."""
+    for person in persons:
+        try:
+            yield Detection(clip_box(person.box, *size), person.confidence)
+        except BoxError:
+            continue

@@ -22,10 +22,9 @@ from torch import Tensor, nn
 from uniemox.data.colour import brightness, colorfulness
 from uniemox.data.prompts import describe, plain
 from uniemox.data.readers.emoset import read_vocabulary
-from uniemox.data.sample import DataSet, Sample
+from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.sidecar import Sidecar
 from uniemox.errors import ImageError, TeacherError
-from uniemox.images import decode
 from uniemox.teacher.clip import UNLOADABLE
 from uniemox.teacher.protocol import Teacher, fit_pixels
 
@@ -125,28 +124,21 @@ def write_texts(
     broken = []
     with Sidecar(out, header) as sidecar:
         for done, sample in enumerate(data.samples, start=1):
-            key = sample.picture_key
-            if key not in sidecar.done:
+            if sample.picture_key not in sidecar.done:
                 try:
                     annotation = dict(sample.annotation or _attributes(sample, describer))
+                    annotation["emotion"] = data.label_of(sample)
+                    text = describe(annotation, with_emotion=describer.with_emotion)
+                    sidecar.append(sample.picture_key, {"text": text, "annotation": annotation})
                 except ImageError as error:
                     broken.append(str(error))
-                    continue
-                if sample.label is not None:
-                    annotation.setdefault("emotion", data.label_of(sample))
-                text = describe(annotation, with_emotion=describer.with_emotion)
-                sidecar.append(key, {"text": text, "annotation": annotation})
             on_progress(done)
     return broken
 
 
 def _attributes(sample: Sample, describer: Describer) -> dict[str, Any]:
     """What can be found out about a picture. Raises ImageError if it can't be read."""
-    name = str(sample.picture)
-    try:
-        image, _ = decode(sample.picture.read(), name, shrink=lambda width, height: min(width, height) / SIDE_PX)
-    except OSError as error:
-        raise ImageError(f"{name}: can't be read ({error.strerror or error})") from error
+    image, _ = decode_sample(sample, lambda width, height: min(width, height) / SIDE_PX)
     values = np.asarray(image)
     found: dict[str, Any] = {
         "brightness": round(brightness(values), 1),
@@ -172,7 +164,7 @@ def _classifier(name: str, weights: Path | None) -> tuple[nn.Module, int]:
     """A network with its classifier, and the first of its outputs that is an object."""
     if weights is None:
         return timm.create_model(name, pretrained=True).eval(), 0
-    state = timm.models.load_state_dict(weights)
+    state = timm.models.load_state_dict(str(weights), weights_only=True)
     bias = state.get(f"{timm.get_pretrained_cfg_value(name, 'classifier')}.bias")
     outputs = 0 if bias is None else len(bias)
     if outputs not in (1000, 1001):

@@ -1,14 +1,16 @@
 """Batches of views out of samples, in any number of worker processes; broken pictures are named and left out."""
 
-from collections.abc import Callable, Sequence
+import gc
+import pickle
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from uniemox.data.order import BatchOrder
 from uniemox.data.sample import Sample
 from uniemox.errors import BoxError, DataError, ImageError
 from uniemox.views.transforms import Views
@@ -32,11 +34,37 @@ class ViewBatch:
     broken: tuple[Broken, ...] = ()
 
 
+class PackedSamples(Sequence[Sample]):
+    """Samples in one block of memory, unpacked when they are asked for.
+
+    Processes that load share it, where a list of objects would be copied page by page as its references are counted.
+    """
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        packed = [pickle.dumps(sample, pickle.HIGHEST_PROTOCOL) for sample in samples]
+        self.ends = np.cumsum([len(one) for one in packed], dtype=np.int64)
+        self.data = np.frombuffer(b"".join(packed), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        start = self.ends[index - 1] if index else 0
+        return pickle.loads(self.data[start : self.ends[index]].data)  # noqa: S301 - what __init__ has written
+
+
 class ViewDataset(Dataset[tuple[Sample, Views] | Broken]):
     """Samples as views; an item is asked for by (epoch, index)."""
 
     def __init__(self, samples: Sequence[Sample], make_views: Callable[[Sample, int], Views]) -> None:
-        self.samples, self.make_views = samples, make_views
+        self.samples, self.make_views = PackedSamples(samples), make_views
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -84,8 +112,11 @@ def collate(items: Sequence[tuple[Sample, Views] | Broken]) -> ViewBatch:
     )
 
 
-def build_loader(dataset: ViewDataset, order: BatchOrder, workers: int) -> DataLoader[ViewBatch]:
-    """Batches in the given order. workers: processes that decode; 0 decodes in this one. No number changes a batch."""
+def build_loader(dataset: ViewDataset, order: Iterable[list[tuple[int, int]]], workers: int) -> DataLoader[ViewBatch]:
+    """Batches in the given order, such as BatchOrder's.
+
+    workers: processes that decode; 0 decodes in this one. No number changes a batch.
+    """
     return DataLoader(
         dataset,  # type: ignore[arg-type] # torch's types know no collation
         batch_sampler=order,
@@ -94,4 +125,9 @@ def build_loader(dataset: ViewDataset, order: BatchOrder, workers: int) -> DataL
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
         persistent_workers=False,
+        worker_init_fn=_start_worker,
     )
+
+
+def _start_worker(_: int) -> None:
+    gc.freeze()  # what was there before the fork is not looked through, so that its memory stays shared

@@ -6,7 +6,10 @@ values, which agrees with Pillow's to a level or two and takes a third of the ti
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +17,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from uniemox.data.sample import Sample
-from uniemox.errors import BoxError, ConfigError, ImageError
-from uniemox.images import decode
+from uniemox.data.sample import Sample, decode_sample
+from uniemox.errors import BoxError, ConfigError
 from uniemox.persons.box import Box
 from uniemox.persons.crop import PersonCrop, Policy, Source, choose_person
 
@@ -83,18 +85,18 @@ class TrainViews:
 
     def __call__(self, sample: Sample, epoch: int) -> Views:
         """Views of a sample in an epoch. Raises ImageError or BoxError, with the picture's name."""
-        draw = random.Random(f"{self.seed}/{epoch}/{sample.key}")
+        draw = random.Random(f"{self.seed}/{epoch}/{sample.key}".encode("utf-8", "surrogatepass"))
         size = self.config.size
         place: list[tuple[Geometry, PersonCrop]] = []  # known once the header is read
 
         def shrink(width: int, height: int) -> float:
             crop = random_crop(width, height, self.config.min_area, draw)
             geometry = Geometry(crop, draw.random() < 0.5, size)
-            person = choose_person(sample.persons, sample.target_box, (width, height), self.config.person)
+            person = _placed(sample, (width, height), self.config.person)
             place.append((geometry, person))
             return min(_short_side(crop), _short_side(person.box)) / size
 
-        image, full = _decode(sample, shrink)
+        image, full = decode_sample(sample, shrink)
         geometry, person = place[0]
         pixels = _to_tensor(image)  # (1, 3, H, W)
         scene = _cut(pixels, geometry.crop, full, size)
@@ -112,19 +114,14 @@ class EvalViews:
 
     def __call__(self, sample: Sample, epoch: int = 0) -> Views:
         """Views of a sample; every epoch is alike. Raises ImageError or BoxError, with the picture's name."""
-        from timm.data import create_transform  # noqa: PLC0415 - half a second
-
         size = self.config.size
-        image, full = _decode(sample, None)
+        image, full = decode_sample(sample)
         person = _placed(sample, full, self.config.person)
-        transform = create_transform(
-            size, is_training=False, use_prefetcher=True, interpolation="bicubic", crop_pct=self.config.crop_fraction
-        )  # to uint8 (3, S, S)
-        scene = torch.from_numpy(np.asarray(transform(image)))
+        scene = torch.from_numpy(np.asarray(_timms_transform(size, self.config.crop_fraction)(image)))
         black = _black_out(_to_tensor(image), person, full)[0].permute(1, 2, 0).numpy() if person.keep else None
         source = image if black is None else Image.fromarray(black)
         body = source.resize((size, size), Image.Resampling.BICUBIC, box=person.box)
-        short = min(full) * self.config.crop_fraction
+        short = min(full) * size / math.floor(size / self.config.crop_fraction)
         left, top = (full[0] - short) / 2, (full[1] - short) / 2
         geometry = Geometry(Box(left, top, left + short, top + short), False, size)
         return Views(scene, _to_tensor(body)[0], person.source, geometry)
@@ -148,18 +145,18 @@ def random_crop(width: int, height: int, min_area: float, draw: random.Random) -
     return Box(x, y, x + w, y + h)
 
 
-def _decode(sample: Sample, shrink: "object") -> tuple[Image.Image, tuple[int, int]]:
-    """The picture of a sample and its full size. Raises ImageError and BoxError with the sample's name."""
-    name = str(sample.picture)
-    try:
-        return decode(sample.picture.read(), name, shrink=shrink)  # type: ignore[arg-type]
-    except OSError as error:
-        raise ImageError(f"{name}: can't be read ({error.strerror or error})") from error
-    except BoxError as error:
-        raise BoxError(f"{name}: {error}") from error
+@lru_cache(maxsize=8)
+def _timms_transform(size: int, crop_fraction: float) -> Callable[[Image.Image], Any]:
+    """From a picture to (3, size, size) uint8."""
+    from timm.data import create_transform  # noqa: PLC0415 - half a second
+
+    return create_transform(
+        size, is_training=False, use_prefetcher=True, interpolation="bicubic", crop_pct=crop_fraction
+    )
 
 
 def _placed(sample: Sample, size: tuple[int, int], policy: Policy) -> PersonCrop:
+    """The person view of a sample. Raises BoxError with the picture's name."""
     try:
         return choose_person(sample.persons, sample.target_box, size, policy)
     except BoxError as error:

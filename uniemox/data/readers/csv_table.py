@@ -1,7 +1,6 @@
 """Tables of pictures: the way in for IAPSa, Twitter I and II, and everything of one's own."""
 
 import os
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -9,45 +8,46 @@ from typing import Literal
 
 from uniemox.data.readers.folders import SPLITS, inside
 from uniemox.data.readers.tables import number, read_rows, shares, top_vote
-from uniemox.data.sample import DataSet, PictureFile, Sample
-from uniemox.errors import BoxError, DataError, LabelError
-from uniemox.labels import Kind, LabelSet, find_label_set, recognise
-from uniemox.persons.box import Box, clip_box
+from uniemox.data.sample import DataSet, PictureFile, Sample, tell_apart
+from uniemox.errors import DataError, LabelError
+from uniemox.labels import LABEL_SETS, Kind, LabelSet, clean, find_label_set, recognise
+from uniemox.persons.box import Box
 
 BOX = ("x1", "y1", "x2", "y2")
+ALIASES = {"image": "path", "file": "path", "filename": "path", "caption": "text"}
 KNOWN = ("path", "label", "split", "text", "domain", "group", "valence", "arousal", *BOX)
 
 
 def read_csv(
-    table: Path, *, labels: str | None = None, kind: Kind | None = None, missing: Literal["fail", "skip"] = "fail"
+    table: Path,
+    *,
+    labels: str | None = None,
+    kind: Kind | None = None,
+    root: str = ".",
+    missing: Literal["fail", "skip"] = "fail",
 ) -> DataSet:
-    """A table with the column path (from the table's folder) and label, or one column of votes for each class.
+    """A table with the column path (or image, file, filename) and label, or one column of votes for each class.
 
-    Further columns, all optional: split, text, domain, group, valence and arousal (1 to 9), and the target person's box
-    x1, y1, x2, y2 in px. Every other column is a class, and its values are votes or shares.
-    labels: the name of a published label set; None looks the classes up.  kind: for classes of one's own.
-    missing: "skip" leaves out rows whose picture is not there.
+    Further columns, all optional: split, text (or caption), domain, group, valence and arousal (1 to 9), and the target
+    person's box x1, y1, x2, y2 in px. Every other column is a class, and its values are votes or shares. A table of
+    texts needs no labels. Pictures with a tie have a distribution and no label.
+    labels: the name of a published label set; None looks the classes up.
+    kind: what the labels say, where it is not what their set says.
+    root: the folder of the pictures, from the table's.  missing: "skip" leaves out rows whose picture is not there.
     Raises DataError with file, line and column.
     """
-    rows = [(f"{table}:{line}", row) for line, row in read_rows(table)]
+    rows = [(f"{table}:{line}", _renamed(row)) for line, row in read_rows(table, prose=("text", "caption"))]
     if not rows:
         raise DataError(f"{table}: no rows under the header")
-    columns = list(rows[0][1])
-    classes = [name for name in columns if name not in KNOWN]
-    if "path" not in columns:
-        raise DataError(f"{table}:1: there is no column path; found {', '.join(columns)}")
-    if 0 < len(set(BOX) & set(columns)) < len(BOX):
-        raise DataError(f"{table}:1: a box needs all of the columns {', '.join(BOX)}")
-    if ("label" in columns) == bool(classes):
-        raise DataError(
-            f"{table}:1: expected a column label or one column for each class, and not both; beside the known columns "
-            f"({', '.join(KNOWN)}) there are: {', '.join(classes) or 'none'}"
-        )
-    words = classes or sorted({row["label"] for _, row in rows if row["label"]})
+    classes = _classes(table, list(rows[0][1]), labels)
+    words = classes or sorted({row["label"] for _, row in rows if row.get("label")})
     label_set = find_label_set(labels) if labels else recognise(words, kind)
+    if kind is not None:
+        label_set = replace(label_set, kind=kind)
+    folder = table.parent / root
     samples, absent = [], 0
     for where, row in rows:
-        path = inside(table.parent, row["path"], f"{where}, path")
+        path = inside(folder, row["path"], f"{where}, path")
         if not os.path.isfile(path):  # Path.is_file raises OSError for a name that is too long
             if missing == "fail":
                 raise DataError(f"{where}, path: {path} is not there; ?missing=skip leaves such rows out")
@@ -56,22 +56,37 @@ def read_csv(
         samples.append(_sample(row, path, where, label_set, classes))
     if not samples:
         raise DataError(f"{table}: none of its {absent} pictures is there")
-    notes = (f"{absent} rows were left out: their picture is not there",) if absent else ()
-    return DataSet(str(table), label_set, with_groups(samples), notes)
+    ties = sum(sample.label is None and sample.distribution is not None for sample in samples)
+    notes = (
+        f"{absent} rows were left out: their picture is not there" if absent else "",
+        f"{ties} pictures have a tie of votes: a distribution, but no label" if ties else "",
+    )
+    return DataSet(str(table), label_set, tell_apart(samples), tuple(note for note in notes if note))
 
 
-def with_groups(samples: list[Sample]) -> list[Sample]:
-    """Several people of one picture get keys of their own (`a.jpg#2`) and one group, the picture."""
-    times = Counter(sample.key for sample in samples)
-    seen: Counter[str] = Counter()
-    result = []
-    for sample in samples:
-        if times[sample.key] > 1:
-            seen[sample.key] += 1
-            number_of = "" if seen[sample.key] == 1 else f"#{seen[sample.key]}"
-            sample = replace(sample, key=sample.key + number_of, group=sample.group or sample.key)  # noqa: PLW2901
-        result.append(sample)
-    return result
+def _renamed(row: Mapping[str, str]) -> dict[str, str]:
+    """A row with known columns by their names here, whatever their case."""
+    lower = ((name, ALIASES.get(name.lower(), name.lower())) for name in row)
+    return {known if known in KNOWN else name: row[name] for name, known in lower}
+
+
+def _classes(table: Path, columns: list[str], labels: str | None) -> list[str]:
+    """The columns that are classes. Raises DataError for a header that makes no sense."""
+    classes = [name for name in columns if name not in KNOWN]
+    if "path" not in columns:
+        raise DataError(f"{table}:1: there is no column path (or {', '.join(ALIASES)}); found {', '.join(columns)}")
+    if 0 < len(set(BOX) & set(columns)) < len(BOX):
+        raise DataError(f"{table}:1: a box needs all of the columns {', '.join(BOX)}")
+    if ("label" in columns and classes) or not ("label" in columns or classes or "text" in columns):
+        raise DataError(
+            f"{table}:1: expected a column label or one column for each class, and not both; beside the known columns "
+            f"({', '.join(KNOWN)}) there are: {', '.join(classes) or 'none'}"
+        )
+    for label_set in LABEL_SETS:
+        more = [name for name in classes if clean(name) not in label_set.labels]
+        if labels is None and more and len(classes) - len(more) == len(label_set):
+            raise DataError(f"{table}:1: {', '.join(more)} are no classes of {label_set.name}; remove these columns")
+    return classes
 
 
 def read_box(row: Mapping[str, str], where: str) -> Box | None:
@@ -81,10 +96,9 @@ def read_box(row: Mapping[str, str], where: str) -> Box | None:
             raise DataError(f"{where}: a box needs all of {', '.join(BOX)}")
         return None
     box = Box(*(number(row, field, where) for field in BOX))
-    try:
-        return clip_box(box, 10**6, 10**6)
-    except BoxError as error:
-        raise DataError(f"{where}, x1 to y2: {error}") from error
+    if not (box.x1 < box.x2 and box.y1 < box.y2 and box.x2 > 0 and box.y2 > 0):
+        raise DataError(f"{where}: the box must have x1 < x2 and y1 < y2, and not lie left of or above the picture")
+    return Box(max(box.x1, 0), max(box.y1, 0), box.x2, box.y2)
 
 
 def _sample(row: Mapping[str, str], path: Path, where: str, labels: LabelSet, classes: list[str]) -> Sample:
@@ -98,7 +112,7 @@ def _sample(row: Mapping[str, str], path: Path, where: str, labels: LabelSet, cl
             distribution = {word: votes.get(word, 0.0) for word in labels.labels}
             top = top_vote(distribution)
             label = None if top is None else labels.index(top)
-        elif row["label"]:
+        elif row.get("label"):
             label = labels.index(row["label"])
     except LabelError as error:
         raise DataError(f"{where}, {'header' if classes else 'label'}: {error}") from error

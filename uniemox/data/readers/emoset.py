@@ -9,7 +9,7 @@ from typing import Any, Literal
 from uniemox.data.prompts import describe, plain
 from uniemox.data.readers.folders import checked_folder, inside
 from uniemox.data.readers.tables import read_text
-from uniemox.data.sample import DataSet, PictureFile, Sample
+from uniemox.data.sample import DataSet, PictureFile, Sample, tell_apart
 from uniemox.errors import AnnotationError, DataError, LabelError
 from uniemox.labels import MIKELS, LabelSet
 
@@ -66,7 +66,7 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
     if not samples:
         raise DataError(f"{root}: {absent} records, and no picture of any of them is there")
     notes = (f"{absent} records were left out: picture or annotation is not there",) if absent else ()
-    return DataSet(str(root), labels, samples, notes)
+    return DataSet(str(root), labels, tell_apart(samples), notes)
 
 
 def read_vocabulary(path: Path) -> dict[str, list[str]]:

@@ -74,5 +74,7 @@ def _read_votes(table: Path) -> Votes:
         if abs(total - 1) > 0.01:
             raise DataError(f"{where}: the seven shares add up to {total:g}, not to 1")
         affect = (number(row, field, where, low=1, high=9) for field in ("[valence]", "[arousal]"))
+        if row["[image_filename]"] in votes:
+            raise DataError(f"{where}: a second row of {row['[image_filename]']}")
         votes[row["[image_filename]"]] = (distribution, *affect)  # type: ignore[assignment]
     return votes

@@ -21,9 +21,19 @@ SPLITS = {
 def read_folder(root: Path, *, kind: Kind | None = None) -> DataSet:
     """Any tree `[<split>/]<class>/**/<picture>`; its classes are looked up among the published label sets.
 
+    Pictures without at least two folders of classes have no labels, and everything below the folder is read.
     kind: what the labels say, for classes of one's own; None takes that of the set found, else "evoked".
     """
-    return read_class_folders(root, lambda names: recognise(names, kind))
+    places = [folder for split in _split_folders(root) for _, folder in _class_folders(root, split)]
+    with_pictures = {folder.name for folder in places if any(map(is_picture_name, walk_files(folder)))}
+    if len(with_pictures) > 1:
+        return read_class_folders(root, lambda names: recognise(names, kind))
+    samples = [Sample(key=key, picture=PictureFile(path)) for key, path in pictures_below(root).items()]
+    if not samples:
+        raise DataError(
+            f"{root}: no pictures; expected <class>/<picture>, <split>/<class>/<picture>, or pictures alone"
+        )
+    return DataSet(str(root), recognise((), kind), samples, ("no folders of classes: the pictures have no labels",))
 
 
 def read_fi(root: Path) -> DataSet:
@@ -93,7 +103,9 @@ def walk_files(folder: Path) -> Iterator[Path]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from walk_files(Path(entry.path))
-        elif entry.is_file():
+        elif entry.is_file() or (
+            entry.is_symlink() and not entry.is_dir()
+        ):  # a link to nothing is a picture that can't be read
             yield Path(entry.path)
 
 

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from uniemox.data.readers.csv_table import BOX, read_box, with_groups
+from uniemox.data.readers.csv_table import BOX, read_box
 from uniemox.data.readers.folders import read_class_folders
 from uniemox.data.readers.tables import read_rows
-from uniemox.data.sample import DataSet, Sample
+from uniemox.data.sample import DataSet, Sample, tell_apart
 from uniemox.errors import DataError, LabelError
 from uniemox.labels import HECO
 
@@ -43,4 +43,4 @@ def read_heco(root: Path, *, boxes: str = "boxes.csv") -> DataSet:
                 raise DataError(f"{where}, label: {error}") from error
         people.setdefault(key, []).append(sample)
     samples = [person for sample in data.samples for person in people.get(sample.key, [sample])]
-    return DataSet(data.name, data.labels, with_groups(samples), data.notes)
+    return DataSet(data.name, data.labels, tell_apart(samples), data.notes)

@@ -17,10 +17,15 @@ def read_abstract(root: Path) -> DataSet:
     without a picture and pictures without a row are counted in the notes.
     """
     tables = [path for path in walk_files(checked_folder(root)) if path.suffix.lower() == ".csv"]
+    tables = [path for path in tables if path.name.lower() == "abstract_groundtruth.csv"] or tables
     if len(tables) != 1:
         raise DataError(f"{root}: expected one CSV file, ABSTRACT_groundTruth.csv, found {len(tables)}")
-    pictures = {path.name.lower(): (key, path) for key, path in pictures_below(root).items()}
-    samples, absent = [], []
+    pictures: dict[str, tuple[str, Path]] = {}
+    for key, path in pictures_below(root).items():
+        if path.name.lower() in pictures:
+            raise DataError(f"{path}: a second picture of that name; the table does not say which is meant")
+        pictures[path.name.lower()] = (key, path)
+    samples, absent, named = [], [], set()
     for line, row in read_rows(tables[0], quote="'"):
         name_column, *columns = row
         where = f"{tables[0]}:{line}"
@@ -32,6 +37,9 @@ def read_abstract(root: Path) -> DataSet:
             raise DataError(f"{tables[0]}:1: expected one column for each of {', '.join(MIKELS.labels)}")
         distribution = shares(row, emotions, where)
         name = row[name_column]
+        if name.lower() in named:
+            raise DataError(f"{where}: a second row of {name}")
+        named.add(name.lower())
         if name.lower() not in pictures:
             absent.append(name)
             continue

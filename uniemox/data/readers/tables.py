@@ -34,10 +34,12 @@ def read_text(path: Path) -> str:
         return data.decode("latin-1")
 
 
-def read_rows(path: Path, quote: str = '"') -> Iterator[tuple[int, dict[str, str]]]:
+def read_rows(path: Path, quote: str = '"', prose: tuple[str, ...] = ()) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a table with a header, each with its line number, by column; commas, semicolons or tabs.
 
-    Header and values come without outer blanks. Raises DataError, with file and line, for rows of another length.
+    Header and values come without outer blanks.
+    prose: names of columns that may hold the delimiter without quotes if they are the last.
+    Raises DataError, with file and line, for rows of another length.
     """
     text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")
     header_line = next((line for line in text.split("\n") if line.strip()), "")
@@ -56,6 +58,8 @@ def read_rows(path: Path, quote: str = '"') -> Iterator[tuple[int, dict[str, str
         for row in rows:
             if not any(value.strip() for value in row):
                 continue
+            if len(row) > len(header) and header[-1].lower() in prose:
+                row[len(header) - 1 :] = [f"{delimiter} ".join(value.strip() for value in row[len(header) - 1 :])]
             if len(row) != len(header):
                 raise DataError(f"{path}:{rows.line_num}: {len(row)} values under {len(header)} columns")
             yield rows.line_num, {name: value.strip() for name, value in zip(header, row, strict=True)}
@@ -68,8 +72,10 @@ def number(row: Mapping[str, str], field: str, where: str, *, low: float = -math
     try:
         value = float(row[field])
     except ValueError:
-        raise DataError(f"{where}: {field} must be a number, got {row[field]!r}") from None
-    if not low <= value <= high or not math.isfinite(value):
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"{where}: {field} must be a number, got {row[field]!r}")
+    if not low <= value <= high:
         raise DataError(f"{where}: {field} must lie between {low:g} and {high:g}, got {row[field]!r}")
     return value
 

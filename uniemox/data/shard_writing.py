@@ -1,0 +1,193 @@
+"""Writing shards, see shards.py: in several processes, resumable, the same bytes for the same data."""
+
+import hashlib
+import io
+import json
+import random
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from uniemox.data.sample import DataSet, Sample
+from uniemox.data.scan import usable_cores
+from uniemox.data.shards import FORMAT, INDEX, PLAIN_FIELDS, parse_json
+from uniemox.data.sidecar import json_line
+from uniemox.errors import ConfigError, DataError, ImageError
+from uniemox.images import decode, open_picture
+from uniemox.labels import LabelSet
+
+BLOCK = 512  # bytes of a tar header
+JPEG_QUALITY = 92
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardConfig:
+    """How shards are cut."""
+
+    samples: int = 1000
+    """Pictures in a shard."""
+    short_side_px: int | None = None
+    """Pictures are scaled down to this short side and stored as JPEG; None stores the files as they are."""
+    seed: int = 0
+    """Of the order, which is random, so that reading in order meets all classes."""
+    workers: int | None = None
+    """Processes that write; None: one a core."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or (self.workers is not None and self.workers < 1):
+            raise ConfigError(f"samples and workers must be at least 1, got {self.samples} and {self.workers}")
+        if self.short_side_px is not None and self.short_side_px < 16:
+            raise ConfigError(f"short_side_px must be at least 16, got {self.short_side_px}")
+
+
+def write_shards(
+    data: DataSet, out: Path, config: ShardConfig, on_progress: Callable[[int], None] = lambda _: None
+) -> list[str]:
+    """Write a data set as shards and return a line for every picture that was left out because it is broken.
+
+    Stopped and called again with the same data and settings it goes on with the next shard.
+    on_progress: called with the number of samples done.
+    Raises DataError if the folder holds other shards or can't be written.
+    """
+    plans = list(_plan(data, config))
+    labels = {"name": data.labels.name, "labels": list(data.labels.labels), "kind": data.labels.kind}
+    digest = _digest(plans, data.labels)
+    header = {"format": FORMAT, "short_side_px": config.short_side_px, "labels": labels, "plan": digest}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        started = out / "shards.part.json"
+        for file in (out / INDEX, started):
+            before = parse_json(file.read_bytes(), str(file)) if file.exists() else header
+            if {name: before.get(name) for name in header} != header:
+                raise DataError(f"{out} holds shards of other data or settings; choose another folder")
+        if (out / INDEX).exists():
+            return list(parse_json((out / INDEX).read_bytes(), str(out / INDEX)).get("broken", []))
+        started.write_text(json.dumps(header))
+        shards, broken, done = [], [], 0
+        with ProcessPoolExecutor(min(config.workers or usable_cores(), len(plans))) as pool:
+            jobs = [pool.submit(_write_shard, out, name, samples, data.labels, config) for name, samples in plans]
+            try:
+                for job in as_completed(jobs):
+                    shard = job.result()
+                    shards.append({key: shard[key] for key in ("name", "samples", "bytes", "sha256")})
+                    broken += shard["broken"]
+                    done += shard["samples"] + len(shard["broken"])
+                    on_progress(done)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        shards.sort(key=lambda shard: shard["name"])
+        content = {**header, "data": data.name, "broken": sorted(broken), "shards": shards}
+        _write_whole(out / INDEX, json.dumps(content, indent=1).encode())
+        for file in (started, *out.glob("*.report.json")):
+            file.unlink()
+    except OSError as error:
+        raise DataError(f"{out}: can't be written ({error.strerror or error})") from error
+    return sorted(broken)
+
+
+def _plan(data: DataSet, config: ShardConfig) -> Iterator[tuple[str, list[Sample]]]:
+    """Name and samples of every shard: splits apart, in random order."""
+    splits: dict[str, list[Sample]] = {}
+    for sample in data.samples:
+        splits.setdefault(sample.split or "all", []).append(sample)
+    for split, samples in sorted(splits.items()):
+        random.Random(f"{config.seed} {split}").shuffle(samples)
+        for i in range(0, len(samples), config.samples):
+            yield f"{split}-{i // config.samples:05d}", samples[i : i + config.samples]
+
+
+def _write_shard(
+    out: Path, name: str, samples: Sequence[Sample], labels: LabelSet, config: ShardConfig
+) -> dict[str, Any]:
+    """One tar, its index and a report; nothing if all three are there."""
+    report_file = out / f"{name}.report.json"
+    tar_file = out / f"{name}.tar"
+    if report_file.exists() and tar_file.exists():
+        report = json.loads(report_file.read_text("utf-8"))
+        if tar_file.stat().st_size == report["bytes"]:
+            return report
+    lines, broken = [], []
+    temporary = out / f"{name}.tar.tmp"
+    with temporary.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, sample in enumerate(samples):
+            try:
+                picture, ending, scale = _picture_bytes(sample, config.short_side_px)
+            except (ImageError, OSError) as error:
+                broken.append(f"{sample.key}: {error}")
+                continue
+            values = _values_of(sample, labels, scale) | {"sha256": hashlib.sha256(picture).hexdigest()}
+            offset = file.tell() + BLOCK
+            _add(tar, f"{number:09d}.{ending}", picture)
+            _add(tar, f"{number:09d}.json", json_line(values))
+            lines.append(json_line({**values, "offset": offset, "size": len(picture)}))
+    with temporary.open("rb") as written:
+        digest = hashlib.file_digest(written, "sha256").hexdigest()
+    size = temporary.stat().st_size
+    report = {"name": name, "samples": len(lines), "bytes": size, "sha256": digest, "broken": broken}
+    temporary.replace(tar_file)
+    _write_whole(out / f"{name}.jsonl", b"".join(lines))
+    _write_whole(report_file, json.dumps(report).encode())
+    return report
+
+
+def _picture_bytes(sample: Sample, short_side_px: int | None) -> tuple[bytes, str, float]:
+    """A picture's bytes, its ending, and by how much it was scaled. Raises ImageError if it can't be decoded."""
+    data = sample.picture.read()
+    header = open_picture(data, sample.key)
+    image, full = decode(data, sample.key, shrink=_half_of(short_side_px))
+    if short_side_px is None or min(full) <= short_side_px:
+        return data, (header.format or "jpg").lower().replace("jpeg", "jpg"), 1.0
+    scale = short_side_px / min(full)
+    size = (max(1, round(full[0] * scale)), max(1, round(full[1] * scale)))
+    buffer = io.BytesIO()
+    image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return buffer.getvalue(), "jpg", scale
+
+
+def _half_of(short_side_px: int | None) -> Callable[[int, int], float] | None:
+    """Decode at no less than twice the size wanted, so that the resampling is what decides on the sharpness."""
+    return None if short_side_px is None else lambda width, height: min(width, height) / (2 * short_side_px)
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)  # no time, owner or mode of this machine: the same data give the same bytes
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def _values_of(sample: Sample, labels: LabelSet, scale: float) -> dict[str, Any]:
+    """What is known of a sample, as JSON; boxes in px of the stored picture."""
+    boxes = None
+    if sample.persons is not None:
+        boxes = [[*(value * scale for value in person.box), person.confidence] for person in sample.persons]
+    values = {
+        "key": sample.key,
+        "label": None if sample.label is None else labels.labels[sample.label],
+        "distribution": None if sample.distribution is None else dict(sample.distribution),
+        "boxes": boxes,
+        "target_box": None if sample.target_box is None else [value * scale for value in sample.target_box],
+        "annotation": None if sample.annotation is None else dict(sample.annotation),
+    }
+    values |= {name: getattr(sample, name) for name in PLAIN_FIELDS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _digest(plans: Sequence[tuple[str, list[Sample]]], labels: LabelSet) -> str:
+    """Changes with the order and with all that is known of the samples, but not with where they lie."""
+    digest = hashlib.sha256()
+    for name, samples in plans:
+        for sample in samples:
+            digest.update(name.encode() + json_line(_values_of(sample, labels, 1.0)))
+    return digest.hexdigest()
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
