@@ -1,7 +1,5 @@
 """How fast samples are loaded: one decode, two views, in one process; from files and from shards."""
 
-import multiprocessing
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +16,7 @@ from uniemox.errors import DataError, ImageError
 from uniemox.images import open_picture, upright_size
 from uniemox.persons.box import Box, Detection
 from uniemox.training.hardware import keep_freed_memory
-from uniemox.views.loader import Broken, ViewDataset, build_loader, collate
+from uniemox.views.loader import Broken, ViewDataset, collate
 from uniemox.views.pixels import normalise
 from uniemox.views.transforms import TrainViews, ViewConfig
 
@@ -38,7 +36,7 @@ class DataBench:
     """In a pass."""
     passes: int
     memory_growth_mb: float | None
-    """Of all processes that load between the 2,000th sample and the last; None where nobody asked, or can tell."""
+    """Of the process between the 2,000th sample and the last; None where nobody asked, or can tell."""
 
     def as_dict(self) -> dict[str, Any]:
         """All fields."""
@@ -53,7 +51,7 @@ def bench_data(
     Each sample is read, decoded once, cut into two views and, in batches, normalised. A picture whose people nobody
     looked for has its middle, half as wide and seven eighths as high, as its person, which is what the plain form that
     this is compared with does.
-    soak: so many samples more, by two more processes, while the memory of all is watched; 0: none.
+    soak: so many samples more while the memory of the process is watched; 0: none.
     on_progress: called with the number of samples loaded.
     """
     keep_freed_memory()  # as in training
@@ -107,36 +105,27 @@ def _pass(samples: Sequence[Sample], epoch: int, count: Callable[[int], None]) -
 
 
 def _soak(samples: Sequence[Sample], soak: int, count: Callable[[int], None]) -> float | None:
-    """MB by which the memory of this process and two that load grows between the 2,000th sample and the last.
+    """MB by which the memory of this process grows between the 2,000th sample and the last.
 
     Every sample is another object over the same pictures. None where the system does not tell.
     """
-    repeated = [replace(samples[i % len(samples)], key=f"{i}") for i in range(soak)]
-    dataset = ViewDataset(repeated, TrainViews(ViewConfig(), seed=0))
-    del repeated
-    batches = [[(0, j) for j in range(i, min(i + BATCH, soak))] for i in range(0, soak, BATCH)]
-    loaded, before, after = 0, None, None
-    for batch in build_loader(dataset, batches, workers=2):
-        loaded += len(batch.samples)
+    dataset = ViewDataset(
+        [replace(samples[i % len(samples)], key=f"{i}") for i in range(soak)], TrainViews(ViewConfig(), seed=0)
+    )
+    before = None
+    for i in range(0, soak, BATCH):
+        batch = collate([dataset[0, j] for j in range(i, min(i + BATCH, soak))])
         count(len(batch.samples))
-        if before is None and loaded >= min(2000, soak // 2):
+        if before is None and i + BATCH >= min(2000, soak // 2):
             before = _memory_mb()
-        if loaded > soak - 2 * BATCH:
-            after = _memory_mb() or after  # while the other processes still run
+    after = _memory_mb()
     return None if before is None or after is None else after - before
 
 
 def _memory_mb() -> float | None:
-    """Memory of this process and its children, what they share counted once; None where the system does not tell.
-
-    Batches on their way between the processes are not in it: there are now more of them, now fewer.
-    """
-    numbers = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
-    total = 0
-    for number in numbers:
-        try:
-            lines = Path(f"/proc/{number}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            return None
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
-    return total / 2**10
+    """Memory of this process that is in use now; None where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 2**10

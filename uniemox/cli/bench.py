@@ -81,7 +81,7 @@ def bench_data_command(*, data: str, soak: int = 0, as_json: JsonFlag = False) -
     data
         KIND:PATH; its pictures must all be readable.
     soak
-        Load so many samples more in two more processes, and say by how much the memory of all grew after the 2,000th.
+        Load so many samples more, and say by how much the memory of the process grew after the 2,000th.
     as_json
         Print one JSON object.
     """

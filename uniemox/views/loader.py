@@ -9,7 +9,7 @@ from typing import NamedTuple, overload
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from uniemox.data.sample import Sample
 from uniemox.errors import BoxError, DataError, ImageError
@@ -104,12 +104,17 @@ def collate(items: Sequence[tuple[Sample, Views] | Broken]) -> ViewBatch:
     good = [item for item in items if not isinstance(item, Broken)]
     views = [view for _, view in good]
     return ViewBatch(
-        scene=torch.stack([view.scene for view in views]) if views else torch.empty(0, 3, 0, 0, dtype=torch.uint8),
-        person=torch.stack([view.person for view in views]) if views else torch.empty(0, 3, 0, 0, dtype=torch.uint8),
+        scene=_stack([view.scene for view in views]),
+        person=_stack([view.person for view in views]),
         samples=tuple(sample for sample, _ in good),
         person_sources=tuple(view.person_source for view in views),
         broken=tuple(item for item in items if isinstance(item, Broken)),
     )
+
+
+def _stack(views: list[Tensor]) -> Tensor:
+    """(N, 3, S, S); in a process that loads, straight into the memory that it shares."""
+    return default_collate(views) if views else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
 
 
 def build_loader(dataset: ViewDataset, order: Iterable[list[tuple[int, int]]], workers: int) -> DataLoader[ViewBatch]:
