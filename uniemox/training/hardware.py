@@ -5,28 +5,23 @@ import platform
 from typing import Any
 
 import torch
-from timm.layers.attention import Attention
 from torch import nn
-
-from uniemox.training.attention import LeanAttention
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 LARGEST_INT = 2**31 - 1
 
 
 def ready_to_train(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model on its device, with the attention that trains fastest there: `LeanAttention` on the CPU, else fused.
+    """The model on its device, with the attention that trains fastest there: plain on the CPU, fused elsewhere.
 
-    The fused kernel's backward is slow on the CPU. Only timm's modules are changed, in place; their weights and names
-    stay. On Linux freed memory is kept as well, see `keep_freed_memory`.
+    The fused kernel's backward is slow on the CPU. Only timm's modules have the switch, others are left alone.
+    On Linux freed memory is kept as well, see `keep_freed_memory`.
     """
     on_cpu = device.type == "cpu"
     module: Any
     for module in model.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = not on_cpu
-        if on_cpu and type(module) is Attention:
-            module.__class__ = LeanAttention  # the same weights and settings, another forward
     if on_cpu:
         keep_freed_memory()
     return model.to(device)
