@@ -17,7 +17,9 @@ def uniemox(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
-@pytest.mark.parametrize("command", [(), ("convert",), ("models",), ("bench",), ("bench", "step")])
+@pytest.mark.parametrize(
+    "command", [(), ("convert",), ("models",), ("bench",), ("bench", "step"), ("data",), ("data", "check")]
+)
 def test_help_shows_and_imports_nothing_heavy(command: tuple[str, ...]) -> None:
     code = (
         "import sys; from uniemox.cli import app; app(sys.argv[1:], exit_on_error=False, result_action='return_none');"

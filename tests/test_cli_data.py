@@ -109,10 +109,13 @@ def test_persons_describe_shard(root: Path, tmp_path: Path) -> None:
     assert "20 pictures (0 in this run), 0 people" in uniemox(
         "data", "persons", f"folder:{root}", "--detector", detector
     ).stdout.replace("\n", " ")
-    assert uniemox("data", "describe", f"folder:{root}", "--without-emotion").returncode == 0
+    told = json.loads(uniemox("data", "describe", f"folder:{root}", "--without-emotion", "--json").stdout)
+    assert told == {"file": f"{root}/texts.jsonl", "samples": 20, "broken": []}
     out = tmp_path / "packed"
     done = uniemox("data", "shard", f"folder:{root}", out, "--short-side", 64, "--samples", 8, "--workers", 2)
     assert "20 samples" in done.stdout
+    again = uniemox("data", "shard", f"folder:{root}", out, "--short-side", 64, "--samples", 8, "--json")
+    assert json.loads(again.stdout) == {"folder": str(out), "samples": 20, "broken": []}
     shown = lines_of(uniemox("data", "show", f"shards:{out}", "--json").stdout)
     assert len(shown) == 20
     assert all(line["boxes"] == [] and str(line["text"]).endswith(" photo.") for line in shown)

@@ -45,7 +45,9 @@ def show(
     """Show what a data set holds: classes, splits, and what is known of its pictures.
 
     Examples:
+
     uniemox data show fi:photos/fi
+
     uniemox data show emotion6:photos/emotion6?label=vote --json
 
     Parameters
@@ -96,7 +98,9 @@ def check(
     Near duplicates are found through new encoding, scaling, mirroring, and cropping by a little.
 
     Examples:
+
     uniemox data check fi:photos/fi --html fi.html
+
     uniemox data check fi:photos/fi --json > check.json; uniemox data show fi:photos/fi --exclude check.json
 
     Parameters
@@ -140,8 +144,8 @@ def check(
 @data.command
 def split(
     source: str,
-    /,
     file: Path,
+    /,
     *,
     ratio: str | None = None,
     seed: int = 0,
@@ -155,8 +159,11 @@ def split(
     """Divide a data set into train, val and test: every class in the same ratio, no group torn apart.
 
     Examples:
+
     uniemox data split emotion6:photos/emotion6 emotion6.json --ratio 70/10/20
+
     uniemox data split emo8:photos/emo8 emo8.json --schemes 100 --plot emo8.png
+
     uniemox data split caer-s:photos/caer caer.json --paper
 
     Parameters

@@ -25,7 +25,9 @@ def persons(
     """Find the people in every picture, once, and keep their boxes beside the data. A stopped run goes on.
 
     Examples:
+
     uniemox data persons fi:photos/fi --detector yolox_nano.onnx
+
     uniemox data persons emoset:photos/emoset --detector yolov3.cfg --out boxes.jsonl
 
     Parameters
@@ -77,6 +79,7 @@ def describe(
     vocabulary: Files = None,
     classifier: str | None = None,
     classifier_weights: Files = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Write a text for every picture, of EmoSet's annotations or of what can be found out about it.
 
@@ -84,7 +87,9 @@ def describe(
     classifier, and scene, action and expression from a CLIP, where one is given.
 
     Examples:
+
     uniemox data describe emoset:photos/emoset
+
     uniemox data describe fi:photos/fi --teacher ViT-B-16 --vocabulary photos/emoset/info.json
 
     Parameters
@@ -105,6 +110,8 @@ def describe(
         A timm network with ImageNet's classes, for objects.
     classifier_weights
         Its weights as a file; those of the hub if not given.
+    as_json
+        Print what was written as JSON.
     """
     from uniemox.data.sidecar import TEXTS
     from uniemox.data.source import folder_of, open_data
@@ -135,13 +142,16 @@ def describe(
         task = progress.add_task("describing", total=len(found))
         broken = write_texts(found, target, describer, header, lambda done: progress.update(task, completed=done))
     _list_broken(broken)
+    if as_json:
+        print(json.dumps({"file": str(target), "samples": len(found) - len(broken), "broken": broken}))
+        return
     print(f"wrote {target}")
 
 
 def shard(
     source: str,
-    /,
     folder: Path,
+    /,
     *,
     short_side: int | None = None,
     samples: int = 1000,
@@ -151,13 +161,16 @@ def shard(
     texts: Files = None,
     splits: Files = None,
     exclude: Files = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Pack a data set into tar shards with an index, which train several times faster and read from any store.
 
     A stopped run goes on with the next shard. The `webdataset` package reads them as well.
 
     Examples:
+
     uniemox data shard emoset:photos/emoset packed/emoset --short-side 256
+
     uniemox data show shards:packed/emoset
 
     Parameters
@@ -182,6 +195,8 @@ def shard(
         A file of `data split`.
     exclude
         A file of `data check --json`, whose list "exclude" is left out.
+    as_json
+        Print what was written as JSON.
     """
     from uniemox.data.shard_writing import ShardConfig, write_shards
     from uniemox.data.source import open_data
@@ -195,6 +210,9 @@ def shard(
         task = progress.add_task("packing", total=len(found))
         broken = write_shards(found, folder, config, lambda done: progress.update(task, completed=done))
     _list_broken(broken)
+    if as_json:
+        print(json.dumps({"folder": str(folder), "samples": len(found) - len(broken), "broken": broken}))
+        return
     print(f"wrote {folder}: {len(found) - len(broken)} samples; open them as shards:{folder}")
 
 
