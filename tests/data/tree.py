@@ -1,11 +1,13 @@
 """Small data sets on disk, for the tests of the readers and the fuzz run."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.pictures import draw, save
+from uniemox.data.sample import DataSet
 
 JPEG = save(draw(24, 18), "JPEG")
 EMOTIONS = ("sadness", "disgust", "amusement", "awe", "excitement", "anger", "fear", "contentment")  # info.json's order
@@ -68,3 +70,13 @@ def abstract(root: Path, rows: Mapping[str, Iterable[int]], *, end: str = "\r") 
     put(root / "images", *rows)
     write(root / "ABSTRACT_groundTruth.csv", end.join([header, *lines]).encode())
     return root
+
+
+def words(data: DataSet) -> dict[str, str | None]:
+    """Labels by key."""
+    return {sample.key: data.label_of(sample) for sample in data.samples}
+
+
+def says(*parts: object) -> str:
+    """A pattern of a message that holds these parts in this order."""
+    return ".*".join(re.escape(str(part)) for part in parts)

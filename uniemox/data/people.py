@@ -62,7 +62,7 @@ def find_people(
                 sidecar.append(key, {"boxes": [[round(value, 3) for value in row] for row in rows]})
             on_progress(len(pictures) - len(waiting) + i + len(batch))
     _, lines = read_sidecar(out)
-    counts = [len(line["boxes"]) for line in lines.values()]
+    counts = [len(line.get("boxes") or ()) for line in lines.values()]
     return PeopleReport(
         pictures=len(lines),
         new=len(waiting),

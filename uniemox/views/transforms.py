@@ -1,7 +1,7 @@
 """From a sample to its scene view and its person view: one decode, the same flip.
 
 Training views are random resized crops (as MAE's, arXiv 2111.06377), resampled bicubically with antialiasing on 8-bit
-values, which agrees with Pillow's to a level or two and takes a third of the time. Views for evaluation are timm's.
+values, which agrees with Pillow's to a level or two and takes a fraction of the time. Views for evaluation are timm's.
 """
 
 import math
