@@ -57,5 +57,16 @@ class NonFiniteLossError(UniemoxError):
     """A loss or the gradient norm is infinite or not a number; no weight has been changed."""
 
 
+class StoppedError(UniemoxError):
+    """A run was asked to stop, by SIGTERM or Ctrl-C; what it did is saved.
+
+    exit_code: what the process ends with, 128 and the signal's number, as shells have it.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class MissingPackageError(UniemoxError):
     """An optional package is needed; the message holds the line that installs it."""

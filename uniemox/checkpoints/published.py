@@ -63,7 +63,8 @@ def load_published(
     """A published encoder in eval mode, giving the features that the method's own fine-tuning feeds its head.
 
     path: a weight file (MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT, CAE, ours, timm's), or
-    timm:NAME for a network of timm with its own weights.  method: "auto" recognises it; a name insists.
+    timm:NAME for a network of timm with its own weights, timm:NAME@FILE with those of a
+    local file.  method: "auto" recognises it; a name insists.
     heads: attention heads, where neither the file nor the published sizes tell.  image_size: side of the input in px;
     None: that of the pre-training; position tables are resized as the method's own fine-tuning does it.
     The module maps (N, 3, H, W) to (N, D); `.report` says what was loaded, resized, newly made and dropped.
@@ -71,7 +72,7 @@ def load_published(
     image size does not fit.
     """
     if str(path).startswith(TIMM):
-        return _report_timm(load_timm(str(path).removeprefix(TIMM), image_size), str(path), image_size).eval()
+        return report_timm(load_timm(str(path).removeprefix(TIMM), image_size), str(path), image_size).eval()
     file = read_weight_file(path)
     with _explained(file):
         method, tensors, dropped = _select(file, method, heads, image_size)
@@ -98,7 +99,7 @@ def load_start(
     if str(path).startswith(TIMM):
         encoder = load_timm(str(path).removeprefix(TIMM), image_size)
         check_plain(encoder, str(path))
-        return _report_timm(encoder, str(path), image_size)
+        return report_timm(encoder, str(path), image_size)
     file = read_weight_file(path)
     with _explained(file):
         method, tensors, dropped = _select(file, method, heads, image_size)
@@ -133,7 +134,7 @@ def _select(
     return known, tensors, dropped
 
 
-def _report_timm(encoder: Any, path: str, image_size: int | None) -> Any:
+def report_timm(encoder: Any, path: str, image_size: int | None) -> Any:
     """A network that timm loaded, with a report like the others'."""
     config = encoder.pretrained_cfg
     encoder.report = LoadReport(

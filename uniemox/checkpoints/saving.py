@@ -1,12 +1,9 @@
 """Encoders as safetensors files, under timm's names, with what loading them needs in the header."""
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from timm.models.beit import Beit
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
@@ -15,6 +12,7 @@ from uniemox.checkpoints.published import TIMM, LoadReport, load_published, load
 from uniemox.checkpoints.reading import METADATA_KEY
 from uniemox.checkpoints.recognition import MethodName
 from uniemox.checkpoints.swin import MixMAEEncoder
+from uniemox.checkpoints.writing import write_tensors
 from uniemox.errors import CheckpointError
 
 
@@ -28,19 +26,7 @@ def save_encoder(encoder: Any, path: str | Path, *, method: MethodName = "uniemo
     heads = encoder.blocks[0].attn.num_heads if hasattr(encoder, "blocks") else None
     new = encoder.report.new if hasattr(encoder, "report") else ()
     header = {"method": method, "heads": heads, "image_size": encoder.patch_embed.img_size[0], "new": new}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-        permissions = partial.stat().st_mode  # what the umask leaves; safetensors takes away more
-        safetensors.torch.save_file(tensors, partial, {"format": "pt", METADATA_KEY: json.dumps(header)})
-        partial.chmod(permissions)
-        os.replace(partial, path)
-    except (OSError, safetensors.SafetensorError) as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise CheckpointError(f"{path} can't be written: {error}") from error
+    write_tensors(path, encoder.state_dict(), {METADATA_KEY: json.dumps(header)})
 
 
 def convert(
@@ -75,7 +61,7 @@ def loading_line(encoder: Any, path: str | Path) -> str:
     """
     if isinstance(encoder, MixMAEEncoder):
         return f"uniemox.checkpoints.load_published({str(path)!r})"
-    name, options = _timm_model(encoder)
+    name, options = timm_model(encoder)
     size = encoder.patch_embed.img_size[0]
     pixels: dict[str, object] = {"input_size": (3, size, size)}
     if encoder.report.mean_std is not None:
@@ -85,7 +71,7 @@ def loading_line(encoder: Any, path: str | Path) -> str:
     return f"timm.create_model({name!r}, {shown}, checkpoint_path={str(path)!r})"
 
 
-def _timm_model(encoder: Any) -> tuple[str, dict[str, object]]:
+def timm_model(encoder: Any) -> tuple[str, dict[str, object]]:
     """A name of timm, and the options that make exactly this network of it."""
     options: dict[str, object] = {"num_classes": 0, "img_size": encoder.patch_embed.img_size[0]}
     if isinstance(encoder, SwinTransformer):

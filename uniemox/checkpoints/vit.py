@@ -3,9 +3,11 @@
 import math
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import timm
 import torch
+from safetensors import SafetensorError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -13,6 +15,7 @@ from uniemox.checkpoints.draft import Draft
 from uniemox.checkpoints.recognition import MethodName
 from uniemox.checkpoints.resizing import resize_position, resize_position_dino
 from uniemox.errors import CheckpointError
+from uniemox.teacher.image_towers import load_without_head
 from uniemox.views.patches import patch_grid
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # of the published sizes, Ti to H, by width
@@ -124,15 +127,26 @@ def plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return plain
 
 
-def load_timm(name: str, image_size: int | None) -> nn.Module:
-    """A network of timm with its published weights, fetched from the hub or its cache, without classifier.
+def load_timm(source: str, image_size: int | None, *, pretrained: bool = True) -> nn.Module:
+    """A network of timm without classifier.
 
+    source: timm's name, with its published weights fetched from the hub or its cache; or NAME@FILE with those of a
+    local file, whose classifier is left out.  image_size: side of the input in px, where the network is built for one.
+    pretrained: False leaves the weights random.
     Raises CheckpointError if timm has no such model or weights, or they can't be fetched.
     """
+    name, _, file = source.partition("@")
     if not timm.is_model(name):
         raise CheckpointError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")
-    size = {} if image_size is None else {"img_size": image_size}
+    if file and not Path(file).is_file():
+        raise CheckpointError(f"there is no file {file} with weights for {name}")
+    with torch.device("meta"):
+        embedding = getattr(timm.create_model(name, num_classes=0), "patch_embed", None)
+    size = {"img_size": image_size} if image_size is not None and hasattr(embedding, "img_size") else {}
     try:
-        return timm.create_model(name, pretrained=True, num_classes=0, **size)
-    except (RuntimeError, OSError, TypeError) as error:
-        raise CheckpointError(f"timm:{name} could not be built with its weights: {error}") from error
+        network = timm.create_model(name, pretrained=pretrained and not file, num_classes=0, **size)
+        if file and pretrained:
+            load_without_head(network, file)
+    except (RuntimeError, OSError, TypeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"timm:{source} could not be built with its weights: {error}") from error
+    return network

@@ -12,8 +12,9 @@ from uniemox import __version__
 from uniemox.cli.bench import bench
 from uniemox.cli.console import err, say
 from uniemox.cli.data import data
+from uniemox.cli.evaluate import evaluate
 from uniemox.cli.weights import convert, models
-from uniemox.errors import UniemoxError
+from uniemox.errors import StoppedError, UniemoxError
 
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 130, 141
 
@@ -25,8 +26,14 @@ app = App(
     help_epilogue="Tab completion: `uniemox --install-completion`.",
 )
 app.register_install_completion_command()
-for command in (data, convert, models, bench):
+for command in (data, evaluate, convert, models, bench):
     app.command(command)
+LAZY = {  # their modules bring torch
+    "pretrain": "Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).",
+    "finetune": "Fine-tune an encoder to tell emotions (arXiv 2409.18877, section III-E).",
+}
+for name, text in LAZY.items():
+    app.command(f"uniemox.cli.{name}:{name}", name=name, help=text)
 
 
 def main() -> None:
@@ -36,6 +43,9 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="PIL")  # of odd metadata; what can't be read is an error of ours
     try:
         app()
+    except StoppedError as error:
+        say(str(error))
+        sys.exit(error.exit_code)
     except UniemoxError as error:
         err.print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
         say(str(error))

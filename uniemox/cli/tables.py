@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from textwrap import shorten
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -11,6 +11,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from uniemox.data.audit import Audit
     from uniemox.data.sample import DataSet
+    from uniemox.evaluate.groups import GroupScores
+    from uniemox.evaluate.run import Evaluation
 
 TEXT_LENGTH = 300  # of a sample, shown
 
@@ -73,3 +75,52 @@ def _add_row(table: Table, found: "Audit", name: str) -> None:
     first = groups[0].members[0] if groups else None
     example = Text("" if first is None else f"{first.sample.key} {groups[0].reason}")
     table.add_row(name.replace("_", " "), str(len(groups)), str(sum(len(g.members) for g in groups)), example)
+
+
+def score_tables(found: "Evaluation") -> Iterator[Table | str]:
+    """Every score with its interval, the confusion matrix, and groups."""
+    values = found.scores.as_dict()
+    table = Table("score", "value", "95 % interval")
+    for name, value, interval in _flat(values):
+        table.add_row(name, value, interval)
+    yield table
+    if "confusion" in values:
+        yield _confusion(values)
+    if found.by is not None:
+        yield _groups(found.by)
+    yield f"{values['n']} samples"
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Name, value and interval of every number."""
+    for name, value in values.items():
+        if name.endswith("interval") or name in ("n", "confusion", "labels"):
+            continue
+        if isinstance(value, dict):
+            intervals = values.get(f"{name.removesuffix('_recall')}_interval", {})
+            inner = value if name != "per_class_recall" else {f"recall of {k}": v for k, v in value.items()}
+            bounds = {f"recall of {k}_interval": v for k, v in intervals.items()} if intervals else {}
+            yield from _flat(inner | bounds, "" if name == "per_class_recall" else f"{name} ")
+        else:
+            low_high = values.get(f"{name}_interval")
+            shown = "-" if value is None else f"{value:.4f}"
+            yield f"{prefix}{name}".replace("_", " "), shown, "{:.4f} to {:.4f}".format(*low_high) if low_high else ""
+
+
+def _confusion(values: dict[str, Any]) -> Table:
+    table = Table("true \\ predicted", title="confusion")
+    for label in values["labels"]:
+        table.add_column(label[:4], justify="right")
+    for label, row in zip(values["labels"], values["confusion"], strict=True):
+        table.add_row(label, *(str(count) for count in row))
+    return table
+
+
+def _groups(by: "GroupScores") -> Table:
+    worst = "" if by.worst is None else f"; worst: {by.worst}, {by.gap:.3f} from the best"
+    table = Table("group", "n", by.measure, "95 % interval", title=f"by group{worst}")
+    for name, scores in by.groups.items():
+        line = scores.headline
+        bounds = "{:.4f} to {:.4f}".format(*line.interval) if line.interval else ""
+        table.add_row(Text(name), str(scores.n), "-" if line.value is None else f"{line.value:.4f}", bounds)
+    return table

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from uniemox.errors import ImageError
+from uniemox.errors import DataError, ImageError
 from uniemox.images import decode
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
@@ -120,3 +120,11 @@ class DataSet:
     def label_of(self, sample: Sample) -> str | None:
         """The word of a sample's label."""
         return None if sample.label is None else self.labels.labels[sample.label]
+
+    def only(self, *splits: str) -> "DataSet":
+        """The samples of these splits. Raises DataError, with the splits that are there, if there is none."""
+        samples = [sample for sample in self.samples if sample.split in splits]
+        if not samples:
+            there = sorted({sample.split or "none" for sample in self.samples})
+            raise DataError(f"{self.name} has no samples of split {' or '.join(splits)}; it has {', '.join(there)}")
+        return replace(self, samples=samples)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from timm.models import checkpoint_seq
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -43,6 +44,7 @@ class Decoder(nn.Module):
         self.blocks = nn.Sequential(*(Block(config.width, config.heads, qkv_bias=True) for _ in range(config.depth)))
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
         self.pred = nn.Linear(config.width, patch_size**2 * 3)
+        self.grad_checkpointing = False
         start_as_mae(self)
 
     def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
@@ -50,7 +52,8 @@ class Decoder(nn.Module):
         cls, visible = tokens[:, :1], tokens[:, 1:]
         x = fill_hidden(visible, self.mask_token.to(tokens.dtype), mask)  # (N, L, C3)
         x = torch.cat([cls, x], dim=1) + self.pos_embed.to(tokens.dtype)  # (N, 1 + L, C3)
-        x = self.norm(self.blocks(x))
+        x = checkpoint_seq(self.blocks, x) if self.grad_checkpointing else self.blocks(x)
+        x = self.norm(x)
         return self.pred(x[:, 1:])  # (N, L, P)
 
 

@@ -7,6 +7,7 @@ import timm.data
 import torch
 import torch.nn.functional as F
 from timm.layers import PatchEmbed
+from timm.models import checkpoint_seq
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -75,7 +76,8 @@ def encode_visible(vit: VisionTransformer, patches: Tensor, visible: Tensor) -> 
     x = x + vit.pos_embed[0, 1:][visible].to(x.dtype)
     cls = (vit.cls_token + vit.pos_embed[:, :1]).to(x.dtype).expand(len(x), -1, -1)  # (N, 1, C2)
     x = vit.norm_pre(torch.cat([cls, x], dim=1))  # (N, 1 + K, C2)
-    return vit.norm(vit.blocks(x))
+    x = checkpoint_seq(vit.blocks, x) if vit.grad_checkpointing else vit.blocks(x)
+    return vit.norm(x)
 
 
 def take_rows(x: Tensor, rows: Tensor) -> Tensor:

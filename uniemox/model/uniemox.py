@@ -113,6 +113,12 @@ class UniEmoX(nn.Module):
             nn.Linear(width, teacher_width) if config.needs_image_features and teacher_width != width else nn.Identity()
         )
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Whether blocks compute their activations a second time in the backward pass instead of keeping them."""
+        self.encoder.set_grad_checkpointing(enable)
+        if self.decoder is not None:
+            self.decoder.grad_checkpointing = enable
+
     def forward(
         self,
         scene: Tensor,

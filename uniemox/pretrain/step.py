@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,8 @@ from uniemox.errors import ConfigError, NonFiniteLossError, TeacherError
 from uniemox.model.uniemox import ModelConfig, ModelOutput
 from uniemox.teacher.protocol import Teacher
 from uniemox.training.distributed import gather_rows, sum_over_processes, world_size
+from uniemox.training.hardware import Precision
 from uniemox.views.pixels import normalise
-
-Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

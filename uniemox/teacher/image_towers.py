@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -58,10 +59,7 @@ class TimmImageTower:
         try:
             model = timm.create_model(name, pretrained=weights is None, num_classes=0)
             if weights is not None:
-                heads = model.pretrained_cfg.get("classifier") or ()
-                names = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
-                state = timm.models.load_state_dict(str(weights), weights_only=True)
-                model.load_state_dict({key: value for key, value in state.items() if not key.startswith(names)})
+                load_without_head(model, weights)
             return cls(model.to(device))
         except UNLOADABLE as error:
             raise TeacherError(f"the weights of timm's {name} could not be loaded: {error}") from error
@@ -123,3 +121,14 @@ class OnnxImageTower:
         lack = 0 if self.batch is None else self.batch - len(chunk)
         filled = np.concatenate([chunk, np.zeros((lack, *chunk.shape[1:]), chunk.dtype)]) if lack else chunk
         return self.session.run(None, {self.session.get_inputs()[0].name: filled})[0][: len(chunk)]
+
+
+def load_without_head(network: Any, file: str | Path) -> None:
+    """Load a file of timm's weights, with a classifier or without, into a network that has none.
+
+    Raises one of UNLOADABLE if they are another network's.
+    """
+    heads: Any = network.pretrained_cfg.get("classifier") or ()
+    names = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    state = timm.models.load_state_dict(str(file), weights_only=True)
+    network.load_state_dict({key: value for key, value in state.items() if not key.startswith(names)})

@@ -1,13 +1,46 @@
 """One process or many (torchrun), by the same calls: without a process group each is the identity."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the other processes that torchrun started, for as long as it lasts; alone if there are none."""
+    if not dist.is_torchelastic_launched() or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def local_rank() -> int:
+    """The number of this process on its machine, which is also its GPU's; torchrun says it."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def rank() -> int:
+    """The number of this process among all, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
 def world_size() -> int:
     """Number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def wait_for_all() -> None:
+    """Go on when every process is here."""
+    if world_size() > 1:
+        dist.barrier()
 
 
 def sum_over_processes(x: Tensor) -> Tensor:

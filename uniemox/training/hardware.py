@@ -2,13 +2,65 @@
 
 import ctypes
 import platform
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from uniemox.data.scan import usable_cores
+from uniemox.errors import ConfigError
+from uniemox.training.distributed import local_rank, world_size
+
+Precision = Literal["float32", "bfloat16"]
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 LARGEST_INT = 2**31 - 1
+MOST_WORKERS = 8  # of one process, where nobody says
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HardwareConfig:
+    """What a run uses of the machine. None of it changes what is computed, but for rounding."""
+
+    device: Literal["cpu", "cuda"] | None = None
+    """Where the model trains; None: a GPU if there is one."""
+    precision: Precision = "bfloat16"
+    """Of matrix products and activations; weights, losses and fusion stay in float32."""
+    compile: bool = False
+    """torch.compile: a minute at the start, and faster on a GPU."""
+    checkpointing: bool = False
+    """Compute activations a second time in the backward pass instead of keeping them: less memory, a third slower."""
+    workers: int | None = None
+    """Processes that load pictures, of each process that trains; None: one on the CPU, up to 8 beside a GPU."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 0:
+            raise ConfigError(f"hardware.workers must be at least 0, got {self.workers}")
+
+    def find_device(self) -> torch.device:
+        """The device of this process. Raises ConfigError if it is not there."""
+        has_gpu = torch.cuda.is_available()
+        if self.device == "cuda" and not has_gpu:
+            raise ConfigError("hardware.device is cuda, but there is no CUDA device here; use cpu")
+        if self.device == "cpu" or not has_gpu:
+            return torch.device("cpu")
+        return torch.device("cuda", local_rank())
+
+    def count_workers(self, device: torch.device) -> int:
+        """Processes that load."""
+        if self.workers is not None:
+            return self.workers
+        return 1 if device.type == "cpu" else min(usable_cores(), MOST_WORKERS)
+
+
+def wrap(model: nn.Module, device: torch.device, *, compiled: bool) -> Any:
+    """The model as it is called in training: in DistributedDataParallel if there are several processes, compiled."""
+    runner: Any = model
+    if world_size() > 1:
+        runner = DistributedDataParallel(runner, device_ids=[device.index] if device.type == "cuda" else None)
+    return torch.compile(runner) if compiled else runner
 
 
 def ready_to_train(model: nn.Module, device: torch.device) -> nn.Module:

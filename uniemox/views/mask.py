@@ -1,8 +1,11 @@
 """Which patches the encoder sees (MAE, arXiv 2111.06377, section 3)."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,3 +54,19 @@ def random_mask(noise: Tensor, ratio: float) -> Mask:
     visible = noise.argsort(dim=1, stable=True)[:, :keep]  # (N, K)
     hidden = torch.ones(noise.shape, device=noise.device).scatter(1, visible, 0)  # (N, L)
     return Mask(visible, hidden)
+
+
+def mask_noise(keys: Sequence[str], length: int, *, seed: int, epoch: int, stream: str) -> Tensor:
+    """Noise for `random_mask`, a function of seed, epoch, sample and stream alone: no order of work can change it.
+
+    keys: N names of samples.  length: L.  Returns (N, L) float32 in [0, 1).
+    """
+    rows = [
+        np.random.Generator(np.random.PCG64(_number(f"{seed}/{epoch}/{stream}/{key}"))).random(length, np.float32)
+        for key in keys
+    ]
+    return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, length)
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16], "big")

@@ -1,0 +1,251 @@
+"""All scores at once: against the single metrics, scikit-learn in a plain bootstrap, and at the edges."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from uniemox.errors import ConfigError, DataError, LabelError, ShapeError
+from uniemox.evaluate import distributions, metrics
+from uniemox.evaluate.calibration import expected_calibration_error, softmax
+from uniemox.evaluate.intervals import bootstrap_interval
+from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
+from uniemox.labels import EKMAN, MIKELS, LabelSet
+
+
+def classified(n: int = 240, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of Mikels' eight that are right about half of the time; sadness has no sample."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(7, size=n)
+    return rng.normal(size=(n, 8)) + 2 * np.eye(8)[labels], labels
+
+
+def voted(n: int = 120, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, 6)), rng.multinomial(15, np.full(6, 1 / 6), size=n) / 15
+
+
+def affect(n: int = 120, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    target = rng.uniform(1, 9, size=(n, 2))
+    return 0.5 * target + rng.normal(size=(n, 2)) + [2, 4], target
+
+
+def assert_json(scores: Scores) -> None:
+    content = scores.as_dict()
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
+
+
+def test_no_sample_is_refused() -> None:
+    with pytest.raises(DataError, match="no sample to score"):
+        score_classes(np.zeros((0, 8)), np.array([], dtype=int), MIKELS)
+    with pytest.raises(DataError, match="no sample to score"):
+        score_distributions(np.zeros((0, 8)), np.zeros((0, 8)))
+    with pytest.raises(DataError, match="no sample to score"):
+        score_affect(np.zeros((0, 2)), np.zeros((0, 2)))
+
+
+def test_bad_values_are_refused() -> None:
+    logits, labels = classified(4)
+    with pytest.raises(ShapeError, match="scores of 8 classes do not fit ekman, which has 6"):
+        score_classes(logits, labels, EKMAN)
+    with pytest.raises(LabelError):
+        score_classes(logits, labels + 5, MIKELS)
+    with pytest.raises(ConfigError, match="temperature must be above 0"):
+        score_classes(logits, labels, MIKELS, temperature=-1)
+    with pytest.raises(ShapeError, match="3 groups do not fit 4 samples"):
+        score_classes(logits, labels, MIKELS, groups=["a", "b", "c"])
+    with pytest.raises(DataError, match="not finite"):
+        score_distributions(np.full((4, 8), np.nan), softmax(logits))
+    with pytest.raises(DataError, match="with sum 1"):
+        score_distributions(softmax(logits), logits)  # the wrong way round
+    with pytest.raises(ShapeError, match="must both be"):
+        score_distributions(logits[:, :6], softmax(logits))
+    with pytest.raises(ShapeError, match=r"must both be \(N, 2\), valence and arousal"):
+        score_affect(np.zeros((4, 3)), np.zeros((4, 3)))
+    with pytest.raises(DataError, match="not finite"):
+        score_affect(np.zeros((1, 2)), np.array([[1, np.nan]]))
+
+
+def test_classes_are_the_single_metrics_together() -> None:
+    logits, labels = classified()
+    found = score_classes(logits, labels, MIKELS, temperature=1.7)
+    probabilities, predicted = softmax(logits), logits.argmax(axis=1)
+    assert found.n == 240
+    assert found.labels == MIKELS.labels
+    assert found.accuracy == (predicted == labels).mean()
+    assert found.top2_accuracy == metrics.top_k_accuracy(logits, labels, 2)
+    assert found.polarity_accuracy == metrics.polarity_accuracy(probabilities, labels, MIKELS)
+    assert found.macro_f1 == pytest.approx(sklearn_metrics.f1_score(labels, predicted, average="macro"))
+    assert found.ece == expected_calibration_error(probabilities, labels)
+    assert found.ece_calibrated == expected_calibration_error(softmax(logits, 1.7), labels)
+    assert found.temperature == 1.7
+    np.testing.assert_array_equal(found.confusion, metrics.confusion_matrix(labels, predicted, 8))
+    assert found.per_class_recall["awe"] == pytest.approx((predicted[labels == 2] == 2).mean())
+    assert found.accuracy_interval[0] < found.accuracy < found.accuracy_interval[1]
+    assert_json(found)
+
+
+def test_the_interval_of_accuracy_is_the_bootstrap_of_its_mean() -> None:
+    """The draws differ, because they depend on all that is scored; the quantiles must not."""
+    logits, labels = classified(480)
+    found = score_classes(logits, labels, MIKELS).accuracy_interval
+    alone = bootstrap_interval(logits.argmax(axis=1) == labels, resamples=20_000)
+    np.testing.assert_allclose(found, alone, atol=3 / 480)
+
+
+def test_intervals_agree_with_a_plain_bootstrap() -> None:
+    logits, labels = classified()
+    predicted, rng = logits.argmax(axis=1), np.random.default_rng(1)
+    f1, recall = [], []
+    for _ in range(1000):
+        drawn = rng.integers(len(labels), size=len(labels))
+        t, p = labels[drawn], predicted[drawn]
+        f1.append(metrics.macro_f1(metrics.confusion_matrix(t, p, 8)))
+        recall.append((p[t == 2] == 2).mean())
+    found = score_classes(logits, labels, MIKELS)
+    np.testing.assert_allclose(found.macro_f1_interval, np.quantile(f1, [0.025, 0.975]), atol=0.015)
+    np.testing.assert_allclose(found.per_class_interval["awe"], np.quantile(recall, [0.025, 0.975]), atol=0.03)
+
+
+def test_what_is_undefined_is_none() -> None:
+    logits, labels = classified()
+    found = score_classes(logits, labels, MIKELS)
+    assert found.per_class_recall["sadness"] is None
+    assert found.per_class_interval["sadness"] is None
+    assert (found.temperature, found.ece_calibrated) == (None, None)
+    custom = LabelSet("custom", tuple("abcdefgh"), "evoked")
+    assert score_classes(logits, labels, custom).polarity_accuracy is None
+
+
+def test_one_sample() -> None:
+    found = score_classes(np.array([[0.0, 1.0]]), np.array([1]), LabelSet("two", ("a", "b"), "felt"), temperature=2)
+    assert (found.accuracy, found.accuracy_interval) == (1, (1, 1))
+    assert found.per_class_recall == {"a": None, "b": 1}
+    assert found.per_class_interval == {"a": None, "b": (1, 1)}
+    assert (found.macro_f1, found.macro_f1_interval, found.top2_accuracy) == (1, (1, 1), 1)
+    assert found.ece == pytest.approx(1 - 1 / (1 + np.exp(-1)))
+    assert found.ece_calibrated == pytest.approx(1 - 1 / (1 + np.exp(-0.5)))
+    assert found.confusion == ((0, 0), (0, 1))
+    assert_json(found)
+    assert_json(score_distributions(np.array([[0.0, 1.0]]), np.array([[0.5, 0.5]])))
+    assert_json(score_affect(np.array([[2.0, 3.0]]), np.array([[2.0, 4.0]])))
+
+
+def test_all_right_and_all_wrong() -> None:
+    labels = np.arange(24) % 8
+    right, wrong = (score_classes(10 * np.eye(8)[given], labels, MIKELS) for given in (labels, (labels + 1) % 8))
+    assert (right.accuracy, right.accuracy_interval, right.macro_f1_interval) == (1, (1, 1), (1, 1))
+    assert (wrong.accuracy, wrong.accuracy_interval, wrong.macro_f1_interval) == (0, (0, 0), (0, 0))
+
+
+def test_grouped_people_of_a_picture_widen_the_interval() -> None:
+    logits, labels = classified()
+    four = (np.tile(logits, (4, 1)), np.tile(labels, 4))
+    once, grouped = score_classes(logits, labels, MIKELS), score_classes(*four, MIKELS, groups=list(range(240)) * 4)
+    assert grouped.accuracy == pytest.approx(once.accuracy)
+    assert grouped.accuracy_interval == pytest.approx(once.accuracy_interval)
+    low, high = score_classes(*four, MIKELS).accuracy_interval
+    assert high - low < 0.6 * (once.accuracy_interval[1] - once.accuracy_interval[0])
+
+
+def test_the_order_of_samples_changes_nothing() -> None:
+    order = np.random.default_rng(3).permutation(120)
+    logits, labels = classified(120)
+    before, after = (score_classes(logits[o], labels[o], MIKELS).as_dict() for o in (slice(None), order))
+    assert after.pop("ece") == pytest.approx(before.pop("ece"))
+    assert after == before
+    for score, values in ((score_distributions, voted()), (score_affect, affect())):
+        before, after = (score(values[0][o], values[1][o]).as_dict() for o in (slice(None), order))
+        assert flat(after) == pytest.approx(flat(before))
+
+
+def flat(content: object) -> list[float]:
+    """All numbers of a JSON object, None as -1."""
+    if isinstance(content, dict | list):
+        return [
+            number for part in (content.values() if isinstance(content, dict) else content) for number in flat(part)
+        ]
+    return [-1 if content is None else content]
+
+
+def test_distributions_are_the_means_of_the_single_measures() -> None:
+    logits, target = voted()
+    found, pred = score_distributions(logits, target, temperature=2), softmax(logits, 2)
+    for name, measure in (
+        ("kl", distributions.kl_divergence),
+        ("cosine", distributions.cosine_similarity),
+        ("clark", distributions.clark),
+        ("canberra", distributions.canberra),
+        ("chebyshev", distributions.chebyshev),
+        ("intersection", distributions.intersection),
+    ):
+        scores = measure(target, pred)
+        assert getattr(found, name) == pytest.approx(scores.mean())
+        width = scores.std() / len(scores) ** 0.5
+        expected = bootstrap_interval(scores, resamples=20_000)
+        np.testing.assert_allclose(getattr(found, f"{name}_interval"), expected, atol=0.25 * width)
+    assert found.accuracy == pytest.approx((target.argmax(axis=1) == logits.argmax(axis=1)).mean())
+    assert (found.temperature, found.n) == (2, 120)
+    plain = distributions.kl_divergence(target, softmax(logits))
+    assert score_distributions(logits, target).kl == pytest.approx(plain.mean())
+    assert_json(found)
+
+
+def test_a_network_that_gives_the_votes_themselves() -> None:
+    _, target = voted()
+    shares = (target + 0.01) / (target + 0.01).sum(axis=1, keepdims=True)
+    found = score_distributions(np.log(shares), shares)
+    assert (found.kl, found.clark, found.canberra, found.chebyshev) == pytest.approx((0, 0, 0, 0), abs=1e-9)
+    assert (found.cosine, found.intersection, found.accuracy) == pytest.approx((1, 1, 1))
+
+
+def test_affect_is_the_single_measures_together() -> None:
+    predicted, target = affect()
+    found = score_affect(predicted, target)
+    for i, axis in enumerate((found.valence, found.arousal)):
+        t, p = target[:, i], predicted[:, i]
+        assert axis.mae == pytest.approx(distributions.mean_absolute_error(t, p))
+        assert axis.pearson == pytest.approx(distributions.pearson(t, p))
+        assert axis.ccc == pytest.approx(distributions.concordance(t, p))
+        for value, (low, high) in (
+            (axis.mae, axis.mae_interval),
+            (axis.pearson, axis.pearson_interval),
+            (axis.ccc, axis.ccc_interval),
+        ):
+            assert low < value < high
+    assert found.ccc == pytest.approx((found.valence.ccc + found.arousal.ccc) / 2)
+    assert found.ccc_interval[0] < found.ccc < found.ccc_interval[1]
+    assert found.n == 120
+    assert_json(found)
+
+
+def test_intervals_of_correlations_agree_with_a_plain_bootstrap() -> None:
+    predicted, target = affect()
+    rng = np.random.default_rng(1)
+    draws = [rng.integers(120, size=120) for _ in range(2000)]
+    found = score_affect(predicted, target)
+    for name, measure in (("pearson", distributions.pearson), ("ccc", distributions.concordance)):
+        resampled = [measure(target[d, 0], predicted[d, 0]) for d in draws]
+        interval = getattr(found.valence, f"{name}_interval")
+        np.testing.assert_allclose(interval, np.quantile(resampled, [0.025, 0.975]), atol=0.012)
+
+
+def test_a_constant_prediction_correlates_with_nothing() -> None:
+    _, target = affect()
+    found = score_affect(np.full_like(target, 5.3), target)
+    assert (found.valence.pearson, found.valence.pearson_interval) == (None, None)
+    assert (found.ccc, found.ccc_interval) == (0, (0, 0))
+    same = score_affect(np.full_like(target, 5.3), np.full_like(target, 5.3))
+    assert (same.ccc, same.ccc_interval, same.arousal.ccc, same.arousal.mae) == (None, None, None, 0)
+    assert_json(same)
+
+
+def test_every_kind_has_a_headline() -> None:
+    classes = score_classes(*classified(), MIKELS)
+    votes, axes = score_distributions(*voted()), score_affect(*affect())
+    for scores, name, is_error in ((classes, "accuracy", False), (votes, "kl", True), (axes, "ccc", False)):
+        line = scores.headline
+        assert (line.measure, line.is_error) == (name, is_error)
+        assert (line.value, line.interval) == (getattr(scores, name), getattr(scores, f"{name}_interval"))

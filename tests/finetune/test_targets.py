@@ -1,0 +1,97 @@
+"""Targets: labels, votes and affect of samples, and what has none."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
+
+from uniemox.data.sample import PictureFile, Sample
+from uniemox.errors import DataError
+from uniemox.finetune.targets import Task, class_weights, has_target, target_of
+from uniemox.labels import EKMAN, MIKELS, POLARITY
+
+
+def sample(**known: object) -> Sample:
+    return Sample(key="a.jpg", picture=PictureFile(Path("a.jpg")), **known)
+
+
+def test_labels_are_one_hot() -> None:
+    assert torch.equal(target_of([sample(label=2), sample(label=0)], "label", EKMAN), torch.eye(6)[[2, 0]])
+
+
+def test_votes_for_other_words_are_dropped_and_the_rest_sums_to_one() -> None:
+    votes = {"anger": 0.1, "joy": 0.3, "neutral": 0.6}
+    (row,) = target_of([sample(distribution=votes)], "distribution", EKMAN).tolist()
+    assert row == pytest.approx([0.25, 0, 0, 0.75, 0, 0])
+
+
+def test_other_spellings_of_a_label_are_added() -> None:
+    votes = {"Happy": 0.5, "joy": 0.25, "SAD": 0.25}
+    (row,) = target_of([sample(distribution=votes)], "distribution", EKMAN).tolist()
+    assert row == pytest.approx([0, 0, 0, 0.75, 0.25, 0])
+
+
+@given(st.dictionaries(st.sampled_from([*EKMAN.labels, "neutral"]), st.floats(0, 1)))
+def test_shares_keep_their_proportions(votes: dict[str, float]) -> None:
+    known = np.array([votes.get(word, 0.0) for word in EKMAN.labels])
+    one = sample(distribution=votes)
+    assert has_target(one, "distribution", EKMAN) == (known.sum() > 0)
+    if known.sum() > 0:
+        row = target_of([one], "distribution", EKMAN)[0].double().numpy()
+        np.testing.assert_allclose(row, known / known.sum(), atol=1e-6)
+
+
+def test_affect_is_scaled_to_one() -> None:
+    ends = [sample(valence=1, arousal=9), sample(valence=5, arousal=6)]
+    assert target_of(ends, "affect", EKMAN).tolist() == [[-1, 1], [0, 0.25]]
+
+
+@pytest.mark.parametrize(("task", "width"), [("label", 6), ("distribution", 6), ("affect", 2)])
+def test_no_samples_give_no_rows(task: Task, width: int) -> None:
+    assert target_of([], task, EKMAN).shape == (0, width)
+
+
+@pytest.mark.parametrize(
+    ("task", "known"),
+    [
+        ("label", {"distribution": {"joy": 1.0}, "valence": 5.0, "arousal": 5.0}),
+        ("distribution", {"label": 3, "valence": 5.0, "arousal": 5.0}),
+        ("distribution", {"distribution": {"neutral": 1.0}}),
+        ("distribution", {"distribution": {"joy": 0.0}}),
+        ("affect", {"label": 3, "valence": 5.0}),
+        ("affect", {"label": 3, "arousal": 5.0}),
+    ],
+)
+def test_samples_without_target_are_named(task: Task, known: dict[str, object]) -> None:
+    whole = sample(label=1, distribution={"joy": 1.0}, valence=2.0, arousal=3.0)
+    assert has_target(whole, task, EKMAN)
+    assert not has_target(sample(**known), task, EKMAN)
+    with pytest.raises(DataError, match=rf"a\.jpg has no .*task='{task}'"):
+        target_of([whole, sample(**known)], task, EKMAN)
+
+
+def test_a_label_beyond_the_set_is_no_target() -> None:
+    """Mapped to a smaller set, a sample must bring the smaller set's label."""
+    assert not has_target(sample(label=2), "label", POLARITY)
+    with pytest.raises(DataError, match=r"a\.jpg"):
+        target_of([sample(label=2)], "label", POLARITY)
+
+
+@given(st.lists(st.integers(0, 7), min_size=1))
+def test_class_weights_are_scikit_learns(labels: list[int]) -> None:
+    weights = class_weights([*(sample(label=label) for label in labels), sample()], MIKELS)
+    present = np.unique(labels)
+    expected = np.zeros(8)
+    expected[present] = compute_class_weight("balanced", classes=present, y=labels)
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-6)
+    assert weights[labels].mean().item() == pytest.approx(1, rel=1e-5)
+
+
+def test_class_weights_need_a_label() -> None:
+    for samples in ([], [sample(), sample()]):
+        with pytest.raises(DataError, match=f"none of {len(samples)} samples"):
+            class_weights(samples, MIKELS)

@@ -1,0 +1,286 @@
+"""The classifier: what feeds the head, what has its own state, and that ONNX computes the same for any batch."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import timm
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import softmax
+from timm.layers import DropPath
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from uniemox.errors import ConfigError, EncoderError, ShapeError
+from uniemox.model.classifier import Classifier, NeighbourHead, Streams, set_drop_path, token_encoder
+from uniemox.model.encoder import build_encoder, encode_visible
+from uniemox.model.fusion import build_fusion
+from uniemox.views.patches import patchify
+
+
+def vit(**options: object) -> VisionTransformer:
+    return build_encoder("vit_tiny_patch16_224", 32, **{"embed_dim": 16, "depth": 2, "num_heads": 2, **options})
+
+
+def classifier(streams: Streams, outputs: int = 4) -> Classifier:
+    """A small classifier whose head says something."""
+    torch.manual_seed(0)
+    parts = {"embed": nn.Linear(16, 8), "fusion": build_fusion("attention", 8)} if streams == "both" else {}
+    model = Classifier(vit(), feature_width=16, outputs=outputs, streams=streams, **parts).eval()
+    nn.init.normal_(model.head.weight)
+    return model
+
+
+def views(count: int, seed: int = 1) -> tuple[Tensor, Tensor]:
+    return tuple(torch.randn(2, count, 3, 32, 32, generator=torch.Generator().manual_seed(seed)))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_one_stream_is_the_head_of_the_encoder(count: int) -> None:
+    scene, person = views(count)
+    for streams, view in (("scene", scene), ("person", person)):
+        model = classifier(streams)
+        logits = model(scene, person)
+        assert logits.shape == (count, 4)
+        assert torch.equal(logits, model(**{streams: view}))  # the other view is ignored
+        torch.testing.assert_close(logits, model.head(model.encoder(view)))
+        assert set(model.state_dict()) == {f"encoder.{name}" for name in model.encoder.state_dict()} | {
+            "head.weight",
+            "head.bias",
+        }
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+@torch.no_grad()
+def test_both_streams_are_fused_as_in_pre_training(count: int) -> None:
+    model = classifier("both")
+    scene, person = views(count)
+    alpha, beta = (model.embed(model.encoder(view)) for view in (scene, person))
+    expected = model.norm(model.fusion(alpha, beta))
+    torch.testing.assert_close(model.features(scene, person), expected)
+    torch.testing.assert_close(model(scene, person), model.head(expected))
+    names = {name.split(".")[0] for name in model.state_dict()}
+    assert names == {"encoder", "embed", "fusion", "norm", "head"}
+
+
+def test_both_streams_are_one_pass_and_everything_is_trained() -> None:
+    model, sizes = classifier("both").train(), []
+    model.encoder.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    model(*views(3)).square().sum().backward()
+    assert sizes == [6]
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+def test_bf16_fuses_in_float32() -> None:
+    model, (scene, person) = classifier("both"), views(2)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model.features(scene, person).dtype == torch.float32
+        assert model(scene, person).dtype == torch.bfloat16
+
+
+def test_the_head_starts_as_maes() -> None:
+    torch.manual_seed(0)
+    head = Classifier(nn.Flatten(), feature_width=4000, outputs=5, streams="scene").head
+    assert head.weight.std().item() == pytest.approx(2e-5, rel=0.05)
+    assert not head.bias.any()
+
+
+def test_views_that_do_not_fit_are_refused() -> None:
+    scene, person = views(2)
+    for streams, given_views, message in [
+        ("scene", (None, person), "scene view is missing.*streams='scene'"),
+        ("person", (scene, None), "person view is missing"),
+        ("both", (scene, None), "person view is missing"),
+        ("both", (scene, person[:1]), "must be alike"),
+        ("scene", (scene.to(torch.uint8),), r"normalised floats.*uint8"),
+        ("scene", (scene[0],), r"\(N, 3, H, W\)"),
+    ]:
+        with pytest.raises(ShapeError, match=message):
+            classifier(streams)(*given_views)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"streams": "all"}, "scene, person, both"),
+        ({"outputs": 0}, "at least 1"),
+        ({"feature_width": 0}, "at least 1"),
+        ({"streams": "both"}, "only there"),
+        ({"streams": "both", "embed": nn.Linear(16, 8)}, "only there"),
+        ({"streams": "both", "fusion": build_fusion("static", 8)}, "only there"),
+        ({"embed": nn.Linear(16, 8), "fusion": build_fusion("static", 8)}, "only there"),
+        ({"streams": "both", "embed": nn.Linear(12, 8), "fusion": build_fusion("static", 8)}, "12 channels"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Classifier(nn.Identity(), **{"feature_width": 16, "outputs": 2, "streams": "scene", **settings})
+
+
+@torch.no_grad()
+def test_the_token_encoder_is_what_pre_training_embeds() -> None:
+    encoder = vit()
+    scene, _ = views(3)
+    tokens = encode_visible(encoder, patchify(scene, 16), torch.arange(4).expand(3, 4))
+    encoder.reset_classifier(0, "avg")
+    assert token_encoder(encoder) is encoder
+    torch.testing.assert_close(encoder(scene), tokens[:, 0], rtol=1e-5, atol=1e-6)
+    with pytest.raises(EncoderError, match="class Linear"):
+        token_encoder(nn.Linear(2, 2))
+
+
+def rates(network: nn.Module) -> list[float]:
+    """Of every block that could be skipped, in order; where it has two drop paths they must agree."""
+    found = []
+    for module in network.modules():
+        own = [getattr(module, name) for name in ("drop_path1", "drop_path2", "drop_path") if hasattr(module, name)]
+        values = {layer.drop_prob if isinstance(layer, DropPath) else 0.0 for layer in own}
+        assert len(values) <= 1
+        found += values
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vit_tiny_patch16_224", {"embed_dim": 16, "depth": 5, "num_heads": 2}),
+        ("beit_base_patch16_224", {"embed_dim": 16, "depth": 5, "num_heads": 2}),
+        ("swin_tiny_patch4_window7_224", {"embed_dim": 8, "depths": (2, 2, 1, 1), "num_heads": (1, 1, 1, 1)}),
+    ],
+)
+def test_drop_path_is_timms(name: str, options: dict[str, object]) -> None:
+    with torch.device("meta"):
+        ours = timm.create_model(name, num_classes=0, **options)
+        timms = timm.create_model(name, num_classes=0, drop_path_rate=0.3, **options)
+    names = list(ours.state_dict())
+    set_drop_path(ours, 0.3)
+    assert rates(ours) == pytest.approx(rates(timms))
+    assert rates(ours)[0] == 0
+    assert rates(ours)[-1] == pytest.approx(0.3)
+    assert list(ours.state_dict()) == names
+    set_drop_path(ours, 0)
+    assert not any(rates(ours))
+
+
+def test_drop_path_of_a_convolutional_network() -> None:
+    with torch.device("meta"):
+        network = timm.create_model("mobilenetv2_100", num_classes=0)
+    set_drop_path(network, 0.2)
+    assert rates(network) == pytest.approx(np.linspace(0, 0.2, 17).tolist())
+
+
+def test_drop_path_drops_samples_in_training_only() -> None:
+    torch.manual_seed(0)
+    encoder, (scene, _) = vit(), views(1)
+    scene = scene.expand(64, -1, -1, -1)
+    set_drop_path(encoder, 0.5)
+    assert len(encoder.train()(scene).round(decimals=4).unique(dim=0)) == 4  # each of attention and MLP on or off
+    assert len(encoder.eval()(scene).round(decimals=4).unique(dim=0)) == 1
+
+
+def test_networks_without_blocks_take_no_drop_path() -> None:
+    set_drop_path(nn.Linear(2, 2), 0)
+    with pytest.raises(ConfigError, match="Linear has no blocks"):
+        set_drop_path(nn.Linear(2, 2), 0.1)
+    for rate in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ConfigError, match="at least 0 and below 1"):
+            set_drop_path(vit(), rate)
+
+
+@given(
+    count=st.integers(1, 4),
+    known=st.integers(1, 9),
+    classes=st.integers(1, 4),
+    neighbours=st.integers(1, 12),
+    temperature=st.floats(0.02, 5),
+    seed=st.integers(0, 99),
+)
+def test_neighbours_vote_as_written_out(
+    count: int, known: int, classes: int, neighbours: int, temperature: float, seed: int
+) -> None:
+    draw = np.random.default_rng(seed)
+    bank, queries = draw.normal(size=(known, 5)), draw.normal(size=(count, 5))
+    targets = draw.dirichlet(np.ones(classes), size=known)
+    head = NeighbourHead(torch.from_numpy(bank), torch.from_numpy(targets), neighbours, temperature)
+    logits = head(torch.from_numpy(queries))
+    assert logits.shape == (count, classes)
+    for query, row in zip(queries, logits.exp().numpy() - 1e-6, strict=True):
+        cosines = bank @ query / np.linalg.norm(bank, axis=1) / np.linalg.norm(query)
+        nearest = np.argsort(-cosines)[:neighbours]
+        expected = softmax(cosines[nearest] / temperature) @ targets[nearest]
+        np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_known_picture_gets_its_own_label() -> None:
+    bank, labels = torch.randn(30, 6, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
+    head = NeighbourHead(bank, nn.functional.one_hot(labels, 3), neighbours=1)
+    assert torch.equal(head(7 * bank).argmax(dim=1), labels)
+    assert list(head.parameters()) == []
+    assert set(head.state_dict()) == {"bank", "targets"}
+
+
+def test_a_head_tells_what_it_is_rebuilt_from() -> None:
+    model = classifier("scene")
+    assert model.head_parts() == {}
+    model.head = NeighbourHead(torch.randn(12, 16), torch.eye(4).repeat(3, 1), temperature=0.1)
+    assert model.head_parts() == {"bank": 12, "neighbours": 12, "vote_temperature": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("bank", "targets", "settings", "error"),
+    [
+        (torch.zeros(0, 4), torch.zeros(0, 2), {}, ShapeError),
+        (torch.zeros(3, 4), torch.zeros(2, 2), {}, ShapeError),
+        (torch.zeros(3, 4), torch.zeros(3), {}, ShapeError),
+        (torch.zeros(3, 4), torch.zeros(3, 2), {"neighbours": 0}, ConfigError),
+        (torch.zeros(3, 4), torch.zeros(3, 2), {"temperature": 0.0}, ConfigError),
+    ],
+)
+def test_banks_that_do_not_fit_are_refused(
+    bank: Tensor, targets: Tensor, settings: dict[str, float], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        NeighbourHead(bank, targets, **settings)
+
+
+def with_neighbours() -> Classifier:
+    pooled = nn.Sequential(nn.AvgPool2d(8), nn.Flatten())
+    model = Classifier(pooled, feature_width=48, outputs=4, streams="person")
+    bank = model.features(person=views(12, seed=5)[1])
+    model.head = NeighbourHead(bank, torch.eye(4).repeat(3, 1), neighbours=5)
+    return model.eval()
+
+
+@pytest.mark.filterwarnings("ignore:.*axis name:UserWarning")  # both views share the batch
+@pytest.mark.parametrize(
+    ("build", "names"),
+    [
+        (lambda: classifier("scene"), ("scene",)),
+        (lambda: classifier("both"), ("scene", "person")),
+        (with_neighbours, ("person",)),
+    ],
+    ids=["scene", "both", "neighbours"],
+)
+def test_onnx_gives_the_same_logits(build: Callable[[], Classifier], names: tuple[str, ...], tmp_path: Path) -> None:
+    model, path = build(), str(tmp_path / "model.onnx")
+    batch = {0: torch.export.Dim("batch")}
+    torch.onnx.export(
+        model,
+        kwargs=dict(zip(names, views(2)[-len(names) :], strict=True)),
+        f=path,
+        input_names=names,
+        output_names=["logits"],
+        dynamic_shapes=dict.fromkeys(names, batch),
+        dynamo=True,
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(path)
+    for count in (1, 3):
+        given_views = dict(zip(names, views(count, seed=count), strict=False))
+        (logits,) = session.run(None, {name: view.numpy() for name, view in given_views.items()})
+        with torch.no_grad():
+            np.testing.assert_allclose(logits, model(**given_views).numpy(), rtol=1e-4, atol=1e-4)

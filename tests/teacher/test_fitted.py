@@ -1,0 +1,373 @@
+"""A teacher fitted on pairs: what it learns, what it keeps, what it refuses; and teachers by name."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tests.conftest import clip_folder
+from tests.data.tree import says
+from tests.drawn import jpeg_of
+from uniemox.cli.teacher import teacher as teacher_command
+from uniemox.data.sample import DataSet, PictureFile, Sample
+from uniemox.data.synthetic import synthetic
+from uniemox.errors import ConfigError, DataError, TeacherError
+from uniemox.labels import MIKELS
+from uniemox.teacher.fitted import MOST_WORDS, SMALL, SMALL_CHANNELS, Architecture, FittedTeacher, words_of
+from uniemox.teacher.fitting import FitConfig, contrast, fit_teacher, recalls, schedule
+from uniemox.teacher.image_towers import TimmImageTower
+from uniemox.teacher.opening import open_teacher
+from uniemox.teacher.protocol import PairedTeacher
+from uniemox.teacher.stored import StoredTeacher, save_features
+
+QUICK = FitConfig(width=8, image_size=32, views=1, epochs=2, batch_size=8, workers=0)
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (240, 240, 240)}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small networks are slower on many threads, most of all where tests share the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def architecture(*words: str) -> Architecture:
+    return Architecture(
+        network=SMALL,
+        image_size=(32, 48),
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        channels=SMALL_CHANNELS[-1],
+        width=8,
+        words=words,
+    )
+
+
+def colours(folder: Path, each: int = 10) -> DataSet:
+    """Pictures of one colour, of which the text says which."""
+    samples = []
+    for name, colour in COLOURS.items():
+        for i in range(each):
+            path = folder / f"{name}{i}.jpg"
+            shade = tuple(min(255, value + 2 * i) for value in colour)
+            path.write_bytes(jpeg_of(Image.new("RGB", (48, 48), shade)))
+            samples.append(Sample(key=path.name, picture=PictureFile(path), text=f"A picture. It is {name}."))
+    return DataSet("colours", MIKELS, samples)
+
+
+def plain_contrast(image: Tensor, text: Tensor, truth: Tensor, scale: float) -> float:
+    """The same, one logit after the other."""
+    a, b = image.double().numpy(), text.double().numpy()
+    logits = scale * np.array([[x @ y / np.linalg.norm(x) / np.linalg.norm(y) for y in b] for x in a])
+    total = 0.0
+    for table, is_true in ((logits, truth.numpy()), (logits.T, truth.numpy().T)):
+        for row, true in zip(table, is_true, strict=True):
+            logs = row - math.log(sum(math.exp(value) for value in row))
+            total -= logs[true].mean() / len(table) / 2
+    return total
+
+
+def test_contrast_equals_its_plain_form() -> None:
+    """Float64, 1e-9; with one truth a row it is CLIP's loss."""
+    torch.manual_seed(0)
+    image, text = torch.randn(2, 5, 4, dtype=torch.float64)
+    truth = torch.eye(5, dtype=torch.bool)
+    logits = 3 * torch.nn.functional.normalize(image) @ torch.nn.functional.normalize(text).T
+    clip = torch.nn.functional.cross_entropy
+    expected = (clip(logits, torch.arange(5)) + clip(logits.T, torch.arange(5))) / 2
+    torch.testing.assert_close(contrast(image, text, truth, torch.tensor(3.0)), expected, rtol=1e-9, atol=0)
+    truth[0, 3] = truth[3, 0] = truth[2, 1] = True
+    found = float(contrast(image, text, truth, torch.tensor(3.0)))
+    assert found == pytest.approx(plain_contrast(image, text, truth, 3.0), rel=1e-9)
+
+
+def test_recalls_by_hand() -> None:
+    similarity = torch.tensor([[0.9, 0.1, 0.5], [0.2, 0.3, 0.4], [0.0, 0.1, 0.2], [0.0, 0.1, 0.2]])
+    truth = torch.tensor([[1, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 1]]).bool()
+    assert recalls(similarity, truth) == {
+        "recall_at_1": 0.5,
+        "chance_at_1": pytest.approx((1 + 1 + 2 + 2) / 3 / 4),
+        "recall_at_5": 1.0,
+        "chance_at_5": 1.0,
+    }
+
+
+@given(st.integers(1, 9), st.integers(6, 12), st.integers(0, 99))
+def test_chance_is_the_mean_over_all_orders(true: int, candidates: int, seed: int) -> None:
+    true = min(true, candidates)
+    truth = torch.arange(candidates)[None] < true
+    expected = 1 - math.prod((candidates - true - i) / (candidates - i) for i in range(5))
+    similarity = torch.rand(1, candidates, generator=torch.Generator().manual_seed(seed))
+    found = recalls(similarity, truth)
+    assert found["chance_at_5"] == pytest.approx(max(expected, 0))
+    assert found["chance_at_1"] == pytest.approx(true / candidates)
+    assert found["recall_at_5"] == float(bool((similarity.argsort(descending=True)[0, :5] < true).any()))
+
+
+def test_the_rate_rises_and_falls() -> None:
+    rates = [schedule(step, 40) for step in range(40)]
+    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert 0 < rates[-1] < 0.01
+    assert schedule(0, 1) == 1
+
+
+def test_words_of_a_text() -> None:
+    assert words_of("") == []
+    assert words_of("It's a Naïve_café, 3 PEOPLE!") == [
+        *("it", "'", "s", "a", "naïve", "café", ",", "3", "people", "!"),
+    ]
+    assert len(words_of("word " * 500)) == MOST_WORDS
+
+
+def test_text_features_of_any_texts() -> None:
+    teacher = FittedTeacher(architecture("a", "beach", "of", "photo"), {}).eval()
+    one, unknown, empty, order = teacher.text_features(["A photo.", "A nice PHOTO?", "", "photo a"])
+    assert torch.equal(one, unknown)  # what it does not know is left out
+    torch.testing.assert_close(one, order)
+    assert torch.isfinite(empty).all()
+    assert not torch.equal(one, empty)
+    assert teacher.text_features([]).shape == (0, 8)
+    alone = teacher.text_features(["a beach"])
+    torch.testing.assert_close(teacher.text_features(["a beach", "a photo of a beach"])[:1], alone)
+    long = "a photo " * 100
+    assert torch.equal(teacher.text_features([long]), teacher.text_features([long + "beach"]))
+
+
+def test_image_features_resize_and_normalise() -> None:
+    teacher = FittedTeacher(architecture("a"), {}).eval()
+    pixels = torch.rand(2, 3, 32, 48)
+    expected = teacher.project(teacher.network((pixels - 0.5) / 0.25))
+    torch.testing.assert_close(teacher.image_features(pixels), expected)
+    assert teacher.image_features(torch.rand(3, 3, 90, 70), ["a", "b", "c"]).shape == (3, 8)
+    with pytest.raises(TeacherError, match="divide by 255"):
+        teacher.image_features(torch.zeros(1, 3, 32, 48, dtype=torch.uint8))
+
+
+def test_it_learns_what_texts_say_and_comes_back_from_disk(tmp_path: Path) -> None:
+    data = colours(tmp_path)
+    config = replace(QUICK, epochs=12, rate=5e-3)
+    told: dict[str, tuple[int, int]] = {}
+    teacher = fit_teacher(data, config, tmp_path / "out", lambda what, done, total: told.update({what: (done, total)}))
+    assert told == {"looking at held-out pictures": (4, 4), "looking at pictures": (36, 36), "fitting": (48, 48)}
+    figures = teacher.about["figures"]
+    assert (teacher.about["pictures"], teacher.about["texts"], figures["pictures"]) == (36, 4, 4)
+    assert figures["picture_to_text"]["recall_at_1"] == 1
+    assert figures["picture_to_text"]["chance_at_1"] == pytest.approx(1 / figures["texts"])
+    pixels = torch.tensor(list(COLOURS.values())).view(4, 3, 1, 1).expand(-1, -1, 40, 40) / 255
+    image = torch.nn.functional.normalize(teacher.image_features(pixels))
+    text = torch.nn.functional.normalize(teacher.text_features([f"It is {name}." for name in COLOURS]))
+    assert (image @ text.T).argmax(1).tolist() == [0, 1, 2, 3]
+
+    loaded = FittedTeacher.load(tmp_path / "out")
+    assert torch.equal(loaded.image_features(pixels), teacher.image_features(pixels))
+    assert torch.equal(loaded.text_features(["It is red."]), teacher.text_features(["It is red."]))
+    assert (loaded.fingerprint, loaded.width) == (teacher.fingerprint, 8)
+    assert loaded.about == json.loads(json.dumps(teacher.about))
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_the_same_seed_gives_the_same_teacher(tmp_path: Path) -> None:
+    data = colours(tmp_path, each=6)
+    torch.manual_seed(1)
+    first = fit_teacher(data, QUICK, tmp_path / "out")
+    torch.manual_seed(2)
+    again = fit_teacher(data, replace(QUICK, workers=2), tmp_path / "out")  # over the first, which is a teacher
+    other = fit_teacher(data, replace(QUICK, seed=1), tmp_path / "other")
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+    for name, value in first.state_dict().items():
+        torch.testing.assert_close(value, again.state_dict()[name], rtol=1e-4, atol=1e-5)
+
+
+def test_fingerprints_follow_words_and_weights_of_the_text_tower() -> None:
+    teachers = []
+    for words in (("a", "b"), ("a", "c")):
+        torch.manual_seed(0)
+        teachers.append(FittedTeacher(architecture(*words), {}))
+    assert teachers[0].fingerprint != teachers[1].fingerprint
+    before = teachers[0].fingerprint
+    with torch.no_grad():
+        teachers[0].project.weight.mul_(2)  # of the picture side: text features stay
+    again = FittedTeacher(architecture("a", "b"), {})
+    again.load_state_dict(teachers[0].state_dict())
+    assert again.fingerprint == before
+    with torch.no_grad():
+        teachers[0].text.layers[1].weight.mul_(2)
+    again = FittedTeacher(architecture("a", "b"), {})
+    again.load_state_dict(teachers[0].state_dict())
+    assert again.fingerprint != before
+
+
+def test_a_frozen_tower_stays_as_it_is(tmp_path: Path) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", num_classes=0).eval()
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    source = f"timm:test_resnet@{tmp_path}/weights.safetensors"
+    config = replace(QUICK, image_size=None, image_tower=source, epochs=20, batch_size=16)
+    teacher = fit_teacher(colours(tmp_path), config, tmp_path / "out")
+    (tmp_path / "weights.safetensors").unlink()  # the folder is all that is needed
+    loaded = FittedTeacher.load(tmp_path / "out")
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, loaded.network.state_dict()[name])
+    tower = TimmImageTower(network)
+    pixels = torch.rand(2, 3, 50, 50)
+    expected = loaded.project(tower.image_features(pixels))
+    torch.testing.assert_close(loaded.image_features(pixels), expected)
+    torch.testing.assert_close(teacher.image_features(pixels), expected)
+    assert teacher.about["figures"]["picture_to_text"]["recall_at_1"] >= 0.75
+
+
+def test_every_text_of_a_picture_counts_and_broken_pictures_are_left_out(tmp_path: Path) -> None:
+    data = colours(tmp_path, each=6)
+    (tmp_path / "red0.jpg").write_bytes(b"no picture")
+    twice = [replace(sample, key=f"{sample.key}#2", text="Another text.") for sample in data.samples]
+    silent = [replace(sample, key=f"silent{i}", text=" ") for i, sample in enumerate(data.samples)]
+    teacher = fit_teacher(replace(data, samples=[*data.samples, *twice, *silent]), QUICK, tmp_path / "out")
+    about = teacher.about
+    assert (about["broken"], about["texts"]) == (1, 5)
+    assert about["pictures"] + about["figures"]["pictures"] == 23
+    assert {"another", "white", "."} <= set(teacher.architecture.words)
+    with pytest.raises(DataError, match="more than the 0 that may be left out"):
+        fit_teacher(data, replace(QUICK, most_broken=0), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_can_not_be_fitted_is_refused(tmp_path: Path) -> None:
+    silent = replace(synthetic(64), samples=[replace(sample, text=None) for sample in synthetic(64).samples])
+    with pytest.raises(DataError, match=says("synthetic:64: 0 of its pictures", "uniemox data describe synthetic:64")):
+        fit_teacher(silent, QUICK, tmp_path / "out")
+    with pytest.raises(ConfigError, match="do not fill a batch of 100"):
+        fit_teacher(synthetic(64), replace(QUICK, batch_size=100), tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("years of work")
+    for taken in (tmp_path / "full", tmp_path / "full" / "thesis.tex"):
+        with pytest.raises(TeacherError, match="something else than a teacher"):
+            fit_teacher(synthetic(64), QUICK, taken)
+    with pytest.raises(TeacherError, match="expected a picture tower"):
+        fit_teacher(synthetic(64), replace(QUICK, image_size=None, image_tower="onnx:x"), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 0}, "width must be at least 1, got 0"),
+        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"rate": 0}, "rate must be above 0"),
+        ({"rate": math.nan}, "rate must be above 0"),
+        ({"image_size": 8}, "image_size must be at least 32"),
+        ({"image_size": 64, "image_tower": "timm:resnet18"}, "not be given with image_tower"),
+        ({"most_broken": -1}, "most_broken must be at least 0"),
+    ],
+)
+def test_settings_out_of_range(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FitConfig(**change)
+
+
+def test_folders_that_hold_no_teacher_are_refused(tmp_path: Path) -> None:
+    FittedTeacher(architecture("a"), {"data": "x"}).save(tmp_path / "good")
+    description = json.loads((tmp_path / "good" / "teacher.json").read_text())
+    assert FittedTeacher.load(tmp_path / "good").architecture == architecture("a")
+    with pytest.raises(TeacherError, match=says(tmp_path / "no" / "teacher.json", "uniemox teacher fit")):
+        FittedTeacher.load(tmp_path / "no")
+    changed = {**description, "architecture": {**description["architecture"], "words": ["a", "b"]}}
+    unknown = {**description, "architecture": {**description["architecture"], "network": "resnet_nope"}}
+    for content, message in [
+        ("{", "describes no fitted teacher"),
+        ("[]", "describes no fitted teacher"),
+        (json.dumps({**description, "format": 2}), "of format 2, this version reads 1"),
+        (json.dumps({**description, "architecture": {}}), "describes no fitted teacher"),
+        (json.dumps(changed), "holds no weights of this teacher"),
+        (json.dumps(unknown), "no model 'resnet_nope'"),
+    ]:
+        (tmp_path / "good" / "teacher.json").write_text(content)
+        with pytest.raises(TeacherError, match=message):
+            FittedTeacher.load(tmp_path / "good")
+    (tmp_path / "good" / "teacher.json").write_text(json.dumps(description))
+    weights = (tmp_path / "good" / "teacher.safetensors").read_bytes()
+    for content in (b"", weights[: len(weights) // 2]):
+        (tmp_path / "good" / "teacher.safetensors").write_bytes(content)
+        with pytest.raises(TeacherError, match="holds no weights of this teacher"):
+            FittedTeacher.load(tmp_path / "good")
+
+
+def test_teachers_by_name(golden: Path, tmp_path: Path) -> None:
+    FittedTeacher(architecture("a"), {}).save(tmp_path / "fitted")
+    assert open_teacher(f"fitted:{tmp_path}/fitted").width == 8
+    save_features(
+        tmp_path / "f.npz",
+        image_keys=["a"],
+        image_features=torch.ones(1, 3),
+        texts=["A photo."],
+        text_features=torch.ones(1, 3),
+    )
+    stored = open_teacher(f"stored:{tmp_path}/f.npz", torch.device("cpu"))
+    assert isinstance(stored, StoredTeacher)
+    assert stored.text_features(["A photo."]).tolist() == [[1, 1, 1]]
+    clip = open_teacher(f"clip:local-dir:{clip_folder(golden, tmp_path)}")
+    assert clip.text_features(["A photo."]).shape == (1, 16)
+
+
+def test_picture_towers_by_name(tmp_path: Path) -> None:
+    import timm
+
+    from tests.teacher.test_teachers import onnx_mean
+
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "w.safetensors")
+    for source in (f"timm:test_resnet@{tmp_path}/w.safetensors", f"onnx:{onnx_mean(tmp_path / 'mean.onnx', 'n')}"):
+        teacher = open_teacher(source)
+        assert isinstance(teacher, PairedTeacher)
+        assert teacher.image_features(torch.rand(2, 3, 8, 8), ["", ""]).shape == (2, teacher.width)
+        with pytest.raises(TeacherError, match="no text side"):
+            teacher.text_features(["a"])
+
+
+@pytest.mark.parametrize("source", ["", "clip", "clip:", "nothing:x", "runs/teacher"])
+def test_unknown_kinds_are_refused(source: str) -> None:
+    with pytest.raises(TeacherError, match=says(f"{source!r} is no teacher", "fitted:FOLDER")):
+        open_teacher(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("clip:ViT-B-999@openai", "no model 'ViT-B-999'"), ("timm:resnet18@/nowhere", "no file /nowhere")],
+)
+def test_names_and_files_reach_the_teachers(source: str, message: str) -> None:
+    with pytest.raises(TeacherError, match=message):
+        open_teacher(source)
+
+
+def run(*arguments: object) -> None:
+    teacher_command([str(argument) for argument in arguments], exit_on_error=False, result_action="return_none")
+
+
+def test_the_command_uses_the_training_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ("--epochs", 1, "--image-size", 32, "--batch-size", 8, "--width", 12)
+    run("fit", "--data", "synthetic:160", "--out", tmp_path / "t", *small, "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert told["folder"] == str(tmp_path / "t")
+    assert told["pictures"] + told["figures"]["pictures"] == sum(s.split == "train" for s in synthetic(160).samples)
+    assert told["config"]["seed"] == 0
+    assert {key: value for key, value in told.items() if key != "folder"} == FittedTeacher.load(tmp_path / "t").about
+    run("fit", "--data", "synthetic:400", "--out", tmp_path / "t", *small, "--split", "val")
+    said = capsys.readouterr().out
+    assert said.startswith(f"wrote {tmp_path}/t: of 4 held-out pictures ")
+    assert "(by chance 25.0%)" in said
+    with pytest.raises(ConfigError, match=says("no samples of the split 'all'", "test, train, val")):
+        run("fit", "--data", "synthetic:160", "--out", tmp_path / "t", "--split", "all")

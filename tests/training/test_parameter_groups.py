@@ -1,0 +1,123 @@
+"""Every parameter that trains is in one group, with timm's scale for its layer and no decay where it hurts."""
+
+import pytest
+import timm
+import torch
+from timm.optim import param_groups_layer_decay
+from torch import nn
+
+from uniemox.errors import ConfigError
+from uniemox.model.classifier import Classifier
+from uniemox.model.fusion import build_fusion
+from uniemox.training.parameter_groups import parameter_groups
+
+VIT = {"embed_dim": 16, "depth": 3, "num_heads": 2}
+NETWORKS = {
+    "vit_tiny_patch16_224": VIT,
+    "beit_base_patch16_224": VIT,
+    "swin_tiny_patch4_window7_224": {"embed_dim": 8, "depths": (1, 2, 1, 1), "num_heads": (1, 1, 1, 1)},
+    "mobilenetv2_100": {},
+}
+
+
+def classifier(name: str = "vit_tiny_patch16_224", *, both: bool = False, **options: object) -> Classifier:
+    with torch.device("meta"):
+        encoder = timm.create_model(name, num_classes=0, **NETWORKS[name], **options)
+    width = encoder.num_features if name != "mobilenetv2_100" else 1280
+    parts = {"embed": nn.Linear(width, 8), "fusion": build_fusion("gated", 8)} if both else {}
+    return Classifier(encoder, feature_width=width, outputs=3, streams="both" if both else "scene", **parts)
+
+
+def settings_of(model: nn.Module, groups: list[dict]) -> dict[str, tuple[float, float]]:
+    """(lr_scale, weight_decay) of every parameter, by name; each must be there once."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = [(names[id(p)], (g["lr_scale"], g["weight_decay"])) for g in groups for p in g["params"]]
+    assert len(found) == len(dict(found))
+    return dict(found)
+
+
+@pytest.mark.parametrize("layer_decay", [None, 0.5, 1.0])
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_parameter_that_trains_is_in_one_group(name: str, both: bool, layer_decay: float | None) -> None:
+    model = classifier(name, both=both)
+    frozen = next(model.encoder.parameters())
+    frozen.requires_grad_(False)
+    found = settings_of(model, parameter_groups(model, 0.05, layer_decay))
+    assert set(found) == {key for key, parameter in model.named_parameters() if parameter.requires_grad}
+    tables = ("cls_token", "pos_embed", "relative_position_bias_table")
+    for key, (scale, decay) in found.items():
+        flat = model.get_parameter(key).ndim == 1 or key.endswith(tables)
+        assert decay == (0 if flat else 0.05), key
+        assert 0 < scale <= 1
+        if layer_decay != 0.5 or not key.startswith("encoder."):
+            assert scale == 1, key
+    assert not frozen.requires_grad
+
+
+@pytest.mark.parametrize(("options", "norm"), [({}, "norm"), ({"global_pool": "avg"}, "fc_norm")])
+def test_scales_of_a_vit_are_maes(options: dict[str, object], norm: str) -> None:
+    """Embeddings are layer 0, block i layer i + 1, everything else 1 (facebookresearch/mae, util/lr_decay.py).
+
+    The final norm of timm's token ViTs belongs to the last block.
+    """
+    model = classifier(both=True, **options)
+    found = settings_of(model, parameter_groups(model, 0.05, 0.5))
+    for key, (scale, _) in found.items():
+        part, *rest = key.removeprefix("encoder.").split(".")
+        if not key.startswith("encoder.") or part == "fc_norm":
+            expected = 1.0
+        elif part == "blocks":
+            expected = 0.5 ** (3 - int(rest[0]))
+        else:
+            expected = {"norm": 0.5}.get(part, 0.5**4)
+        assert scale == expected, key
+    assert f"encoder.{norm}.weight" in found
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_scales_are_those_of_timms_whole_network(name: str) -> None:
+    """timm's groups of the same network with a classifier of its own."""
+    with torch.device("meta"):
+        whole = timm.create_model(name, num_classes=3, **NETWORKS[name])
+    groups = param_groups_layer_decay(whole, 0.05, whole.no_weight_decay() if name[0] != "m" else (), layer_decay=0.7)
+    expected = settings_of(whole, groups)
+    model = classifier(name)
+    found = settings_of(model, parameter_groups(model, 0.05, 0.7))
+    heads = {key for key in expected if key.split(".")[0] in ("head", "classifier")}
+    assert {expected[key][0] for key in heads} == {1.0}
+    encoders = {key.removeprefix("encoder."): value for key, value in found.items() if key.startswith("encoder.")}
+    assert encoders == {key: value for key, value in expected.items() if key not in heads}
+
+
+@pytest.mark.parametrize("layer_decay", [None, 0.5])
+def test_the_heads_rate_leaves_the_encoder_alone(layer_decay: float | None) -> None:
+    model = classifier(both=True, global_pool="avg")
+    before = settings_of(model, parameter_groups(model, 0.05, layer_decay))
+    after = settings_of(model, parameter_groups(model, 0.05, layer_decay, head_rate=10))
+    for key, (scale, decay) in before.items():
+        assert after[key] == (scale if key.startswith("encoder.") else 10, decay)
+
+
+def test_register_tokens_are_not_decayed() -> None:
+    model = classifier(reg_tokens=2)
+    for layer_decay in (None, 0.5):
+        found = settings_of(model, parameter_groups(model, 0.05, layer_decay))
+        assert found["encoder.reg_token"][1] == 0
+
+
+def test_an_optimiser_takes_them() -> None:
+    model = classifier("mobilenetv2_100")
+    for layer_decay in (None, 0.75):
+        optimizer = torch.optim.AdamW(parameter_groups(model, 0.05, layer_decay), lr=1e-3)
+        assert {"lr_scale", "weight_decay"} <= set(optimizer.param_groups[0])
+
+
+def test_what_can_not_be_is_refused() -> None:
+    for value in (0.0, -0.5, 1.1, float("nan")):
+        with pytest.raises(ConfigError, match="above 0 and at most 1"):
+            parameter_groups(classifier(), 0.05, value)
+    plain = Classifier(nn.Flatten(), feature_width=4, outputs=2, streams="scene")
+    assert set(settings_of(plain, parameter_groups(plain, 0.05, None))) == {"head.weight", "head.bias"}
+    with pytest.raises(ConfigError, match="Flatten"):
+        parameter_groups(plain, 0.05, 0.5)

@@ -1,0 +1,144 @@
+"""A fine-tuned classifier as one safetensors file that needs no other: weights, and in its header what they mean."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import timm
+import torch
+from torch import nn
+
+from uniemox.checkpoints.published import TIMM
+from uniemox.checkpoints.saving import timm_model
+from uniemox.checkpoints.swin import MixMAEEncoder
+from uniemox.checkpoints.writing import write_tensors
+from uniemox.errors import CheckpointError
+from uniemox.labels import KINDS, LabelSet
+from uniemox.model.classifier import Classifier, NeighbourHead, Streams
+from uniemox.model.fusion import build_fusion
+
+KEY = "uniemox_classifier"
+OPTIONS = {
+    *("num_classes", "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "global_pool"),
+    *("init_values", "qkv_bias", "mlp_ratio", "use_abs_pos_emb", "window_size"),
+}
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, safetensors.SafetensorError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassifierInfo:
+    """What a classifier's numbers mean, and what it sees; JSON has the same fields."""
+
+    labels: tuple[str, ...]
+    """Of its outputs, in order; valence and arousal for task affect."""
+    label_set: str
+    """Name of the label set."""
+    kind: str
+    """evoked or felt."""
+    task: str = "label"
+    """label, distribution or affect."""
+    temperature: float | None = None
+    """By which logits are divided before the softmax, fitted on pictures it was not trained on."""
+    streams: Streams = "scene"
+    person: str = "largest"
+    """Which part of the picture the person view is, see persons/crop.py."""
+    size: int = 224
+    """Side of its input, px."""
+    crop_fraction: float = 0.9
+    """Share of the short side that the middle crop keeps."""
+    mean: tuple[float, ...] = ()
+    """Of pixels in [0, 1], by channel."""
+    std: tuple[float, ...] = ()
+    trained_on: str = ""
+    """The data set's name."""
+    encoder: Mapping[str, Any] = field(default_factory=dict)
+    """timm's name of the network and the options that make it."""
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    """Shapes of what follows the encoder: feature_width, outputs; fused_width, fusion and heads with both streams;
+    bank, neighbours and vote_temperature of a neighbour head."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or self.size < 1 or not self.labels:
+            raise CheckpointError(f"there is no classifier of kind {self.kind!r}, {self.size} px, {self.labels} labels")
+
+    def find_labels(self) -> LabelSet:
+        """Its labels as a set."""
+        return LabelSet(self.label_set, self.labels, self.kind)  # type: ignore[arg-type] # checked
+
+
+def describe_encoder(encoder: Any) -> dict[str, Any]:
+    """How to build the encoder again without its weights.  encoder: of `load_published` or `load_timm`, with report."""
+    if encoder.report.path.startswith(TIMM):
+        name = encoder.report.path.removeprefix(TIMM).partition("@")[0]
+        size = getattr(getattr(encoder, "patch_embed", None), "img_size", None)
+        return {"name": name, "options": {"num_classes": 0} | ({"img_size": size[0]} if size else {})}
+    if isinstance(encoder, MixMAEEncoder):
+        raise CheckpointError("a classifier over MixMAE's encoder can't be written yet")
+    name, options = timm_model(encoder)
+    return {"name": name, "options": options}
+
+
+def save_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) -> None:
+    """Write weights and info; the file is there whole or not at all. Raises CheckpointError."""
+    write_tensors(path, classifier.state_dict(), {KEY: json.dumps(as_dict(info))})
+
+
+def as_dict(info: ClassifierInfo) -> dict[str, Any]:
+    """Plain values."""
+    return {name: getattr(info, name) for name in ClassifierInfo.__slots__}
+
+
+def load_classifier(path: Path) -> tuple[Classifier, ClassifierInfo]:
+    """The classifier, in eval mode, and what it means. Raises CheckpointError if the file is none of ours."""
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:
+            header = (file.metadata() or {}).get(KEY)
+    except UNREADABLE as error:
+        raise CheckpointError(f"{path} can't be read: {error}") from error
+    if header is None:
+        raise CheckpointError(
+            f"{path} is no classifier of uniemox; uniemox finetune writes one as RUN/model.safetensors"
+        )
+    try:
+        values = json.loads(header)
+        for name in ("labels", "mean", "std"):
+            values[name] = tuple(values[name])
+        info = ClassifierInfo(**values)
+        classifier = _build(info)
+        classifier.load_state_dict(safetensors.torch.load_file(path))
+    except (*UNREADABLE, AssertionError) as error:
+        raise CheckpointError(f"{path} can't be loaded: {error}") from error
+    return classifier.eval(), info
+
+
+def _build(info: ClassifierInfo) -> Classifier:
+    """The network with other weights."""
+    parts, name = info.parts, info.encoder["name"]
+    options = {key: tuple(v) if isinstance(v, list) else v for key, v in info.encoder["options"].items()}
+    foreign = options.keys() - OPTIONS
+    if not timm.is_model(name) or foreign:  # some names and options would make timm fetch or open other files
+        raise CheckpointError(
+            f"its encoder {name!r} with {', '.join(sorted(foreign)) or 'its options'} is none of timm's"
+        )
+    encoder = timm.create_model(name, **options)
+    fusion = embed = None
+    if "fusion" in parts:
+        embed = nn.Linear(parts["feature_width"], parts["fused_width"])
+        fusion = build_fusion(parts["fusion"], parts["fused_width"], parts["heads"])
+    classifier = Classifier(
+        encoder,
+        feature_width=parts["feature_width"],
+        outputs=parts["outputs"],
+        streams=info.streams,
+        embed=embed,
+        fusion=fusion,
+    )
+    if "bank" in parts:
+        bank = torch.ones(parts["bank"], parts.get("fused_width", parts["feature_width"]))
+        votes = torch.ones(parts["bank"], parts["outputs"])
+        classifier.head = NeighbourHead(bank, votes, parts["neighbours"], parts["vote_temperature"])
+    return classifier

@@ -1,0 +1,88 @@
+"""The command that scores."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, show_all
+from uniemox.cli.tables import score_tables
+
+
+def evaluate(
+    *,
+    model: Path,
+    data: str,
+    split: str | None = None,
+    by: str | None = None,
+    predictions: Files = None,
+    allow_seen: Annotated[bool, Parameter(negative="")] = False,
+    persons: Files = None,
+    splits: Files = None,
+    exclude: Files = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Score a fine-tuned classifier, with 95 % intervals.
+
+    Pictures that it was trained on are refused. A data set with other labels is scored through a label map; what is
+    evoked is never mapped to what is felt.
+
+    Examples:
+
+    uniemox evaluate --model runs/fi --data fi:photos/fi
+
+    uniemox evaluate --model runs/fi --data emotion6:photos/emotion6 --by domain --json
+
+    Parameters
+    ----------
+    model
+        A fine-tuning run, or its model.safetensors.
+    data
+        KIND:PATH, see docs/data.md.
+    split
+        Score this split only; if not given, test if the data have one, else val, else all.
+    by
+        A column by whose values the scores are given too: domain, split, label, group, or a field of the annotations.
+    predictions
+        Write what was predicted for every picture to this file, a JSON object a line.
+    allow_seen
+        Score pictures that the model was trained on as well.
+    persons
+        A file of `data persons`; one beside the data is found by itself.
+    splits
+        A file of `data split`, such as RUN/splits.json.
+    exclude
+        A file of `data check --json`, whose list "exclude" is left out.
+    as_json
+        Print one JSON object.
+    """
+    need("torch", "timm", "scipy", extra="train")
+    from uniemox.data.source import open_data
+    from uniemox.evaluate.run import evaluate as run
+    from uniemox.evaluate.run import write_predictions
+
+    found = open_data(data, persons=persons, splits=splits, exclude=exclude)
+    there = {sample.split for sample in found.samples}
+    chosen = split or next((name for name in ("test", "val") if name in there), None)
+    if chosen is not None:
+        found = found.only(chosen)
+        say(f"scoring split {chosen}: {len(found)} samples")
+    with progress_bar() as progress:
+        tasks = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done)
+
+        result = run(model, found, by=by, allow_seen=allow_seen, on_progress=show)
+    if predictions is not None:
+        write_predictions(result, predictions)
+        say(f"wrote {predictions}")
+    for note in result.notes:
+        say(note)
+    if as_json:
+        print(json.dumps(result.as_dict()))
+        return
+    show_all(score_tables(result))

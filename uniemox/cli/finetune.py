@@ -1,0 +1,75 @@
+"""The command that fine-tunes; imported when it is called, because its options are made of the preset that is named."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from uniemox.cli.console import Files, need, say
+from uniemox.cli.settings import config_of, options_of, preset_of
+from uniemox.cli.watching import ConsoleWatcher
+
+need("torch", "timm", "open_clip", "tensorboard", "onnxscript", extra="train")
+need("sklearn", extra="data")
+
+from uniemox.data.source import open_data
+from uniemox.finetune.config import FinetuneConfig
+from uniemox.finetune.presets import PRESETS
+from uniemox.finetune.run import finetune as run
+from uniemox.training.distributed import rank
+
+Options = options_of(preset_of(PRESETS, "best"), without=("init",))
+
+
+def finetune(
+    *,
+    init: str,
+    data: str,
+    out: Path,
+    preset: str = "best",
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    persons: Files = None,
+    splits: Files = None,
+    exclude: Files = None,
+    settings: Annotated[Options, Parameter(name="*")] = Options(),  # type: ignore[valid-type] # noqa: B008
+) -> None:
+    """Fine-tune an encoder to tell emotions (arXiv 2409.18877, section III-E).
+
+    The defaults below are those of the preset: see those of another with --preset demo --help. It trains on the split
+    train; data without splits are divided 80/10/10. Killed at any moment, it goes on with --resume to the same result.
+
+    Examples:
+
+    uniemox finetune --init runs/pre --data fi:photos/fi --out runs/fi
+
+    uniemox finetune --init timm:vit_small_patch16_224 --data folder:photos --out runs/mine --method probe
+
+    uniemox finetune --init scratch:runs/pre --preset paper --data fi:photos/fi --out runs/scratch
+
+    Parameters
+    ----------
+    init
+        Where the encoder comes from: a run, a published checkpoint, timm:NAME or timm:NAME@FILE; with scratch: before
+        it the same network with random weights.
+    data
+        KIND:PATH, see docs/data.md.
+    out
+        Folder of the run: config.json, metrics.jsonl, checkpoints, at the end model.safetensors and model.onnx.
+    preset
+        paper, best or demo.
+    resume
+        Go on with the run in --out, if there is one.
+    persons
+        A file of `data persons`; one beside the data is found by itself.
+    splits
+        A file of `data split`.
+    exclude
+        A file of `data check --json`, whose list "exclude" is left out.
+    """
+    found = open_data(data, persons=persons, splits=splits, exclude=exclude, with_texts=False)
+    config = replace(config_of(FinetuneConfig, settings), init=init)
+    with ConsoleWatcher() as watcher:
+        run(config, found, out, resume=resume, watcher=watcher)
+    if rank() == 0:
+        say(f"wrote {out}/model.safetensors and model.onnx; next: uniemox evaluate --model {out} --data {data}")

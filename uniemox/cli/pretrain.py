@@ -1,0 +1,77 @@
+"""The command that pre-trains; imported when it is called, because its options are made of the preset that is named."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from uniemox.cli.console import Files, need, say
+from uniemox.cli.settings import config_of, options_of, preset_of
+from uniemox.cli.watching import ConsoleWatcher
+
+need("torch", "timm", "open_clip", "tensorboard", extra="train")
+
+from uniemox.data.source import open_data
+from uniemox.pretrain.config import PretrainConfig
+from uniemox.pretrain.presets import PRESETS
+from uniemox.pretrain.run import pretrain as run
+from uniemox.training.distributed import rank
+
+Options = options_of(preset_of(PRESETS, "paper"))
+
+
+def pretrain(
+    *,
+    data: str,
+    out: Path,
+    preset: str = "paper",
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    persons: Files = None,
+    texts: Files = None,
+    splits: Files = None,
+    exclude: Files = None,
+    split: str | None = None,
+    settings: Annotated[Options, Parameter(name="*")] = Options(),  # type: ignore[valid-type] # noqa: B008
+) -> None:
+    """Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).
+
+    The defaults below are those of the preset: see those of another with --preset demo --help. Under torchrun the same
+    command uses many processes. Killed at any moment, it goes on with --resume to the same result.
+
+    Examples:
+
+    uniemox pretrain --preset demo --data synthetic:2048 --out runs/pre --teacher.source fitted:runs/teacher
+
+    uniemox pretrain --preset paper --data emoset:EmoSet --out runs/paper --encoder.start dbot.pth
+
+    torchrun --nproc-per-node 8 -m uniemox pretrain --preset paper --data shards:EmoSet --out runs/paper
+
+    Parameters
+    ----------
+    data
+        KIND:PATH, see docs/data.md.
+    out
+        Folder of the run: config.json, metrics.jsonl, checkpoints, pictures, at the end encoder.safetensors.
+    preset
+        paper, best or demo.
+    resume
+        Go on with the run in --out, if there is one.
+    persons
+        A file of `data persons`; one beside the data is found by itself.
+    texts
+        A file of `data describe`; one beside the data is found by itself.
+    splits
+        A file of `data split`.
+    exclude
+        A file of `data check --json`, whose list "exclude" is left out.
+    split
+        Only the samples of this split, such as train; all if not given.
+    """
+    found = open_data(data, persons=persons, texts=texts, splits=splits, exclude=exclude)
+    if split is not None:
+        found = found.only(split)
+    config = config_of(PretrainConfig, settings)
+    with ConsoleWatcher() as watcher:
+        path = run(config, found, out, resume=resume, watcher=watcher)
+    if rank() == 0:
+        say(f"wrote {path}; next: uniemox finetune --init {out} --data KIND:PATH --out RUN")

@@ -1,0 +1,122 @@
+"""Commands about teachers."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cyclopts import App
+from rich.progress import TaskID
+
+from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say
+from uniemox.errors import ConfigError
+
+if TYPE_CHECKING:
+    from uniemox.data.sample import DataSet
+
+teacher = App(name="teacher", help="Fit a teacher of your own, where no CLIP can be had.")
+
+
+@teacher.command
+def fit(
+    *,
+    data: str,
+    out: Path,
+    image_tower: str | None = None,
+    width: int | None = None,
+    image_size: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    texts: Files = None,
+    splits: Files = None,
+    exclude: Files = None,
+    split: str | None = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fit a small teacher on pictures and their texts, by contrast as CLIP (arXiv 2103.00020).
+
+    Every tenth picture is held out, to measure how well pictures and texts find each other.
+
+    Examples:
+
+    uniemox teacher fit --data synthetic:2048 --out runs/teacher
+
+    uniemox teacher fit --data csv:captions.csv --out runs/teacher --image-tower timm:resnet18@resnet18.safetensors
+
+    Parameters
+    ----------
+    data
+        KIND:PATH; samples without a text are left out.
+    out
+        Folder of the teacher, teacher.json and teacher.safetensors; commands take it as fitted:OUT.
+    image_tower
+        A frozen picture tower, timm:NAME or timm:NAME@FILE (arXiv 2111.07991); a small one is fitted if not given.
+    width
+        Channels of its features; 64 if not given.
+    image_size
+        Side of the small picture tower's input, px; 160 if not given.
+    epochs
+        Passes over the pictures; 10 if not given.
+    batch_size
+        Pictures that are compared with each other; 32 if not given.
+    seed
+        Of the weights, the held-out pictures, the crops and the order.
+    texts
+        A file of `data describe`; one beside the data is found by itself.
+    splits
+        A file of `data split`.
+    exclude
+        A file of `data check --json`, whose list "exclude" is left out.
+    split
+        Use this split only; train if not given, or everything where the data have no splits.
+    as_json
+        Print where it was written and the figures as JSON.
+    """
+    need("torch", "timm", "open_clip", "safetensors", extra="train")
+    from uniemox.data.source import open_data
+    from uniemox.teacher.fitting import FitConfig, fit_teacher
+    from uniemox.training.hardware import keep_freed_memory
+
+    chosen = {"width": width, "image_size": image_size, "epochs": epochs, "batch_size": batch_size}
+    given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    config = FitConfig(image_tower=image_tower, seed=seed, **given)
+    found = _of_split(open_data(data, texts=texts, splits=splits, exclude=exclude), split)
+    keep_freed_memory()
+    with progress_bar() as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done)
+
+        about = fit_teacher(found, config, out, show).about
+    if about["broken"]:
+        say(f"{about['broken']} pictures can't be read and were left out")
+    print(json.dumps({"folder": str(out), **about}) if as_json else f"wrote {out}: {_in_words(about['figures'])}")
+
+
+def _of_split(found: "DataSet", split: str | None) -> "DataSet":
+    """The samples of a split; None: those of train, or all where there are no splits."""
+    from dataclasses import replace
+
+    if split is None and not any(sample.split for sample in found.samples):
+        return found
+    wanted = "train" if split is None else split
+    samples = [sample for sample in found.samples if sample.split == wanted]
+    if not samples:
+        has = ", ".join(sorted({sample.split for sample in found.samples if sample.split})) or "no splits"
+        raise ConfigError(f"{found.name} has no samples of the split {wanted!r}, it has {has}; choose with --split")
+    return replace(found, samples=samples)
+
+
+def _in_words(figures: Mapping[str, Any]) -> str:
+    """What was measured on the pictures held out."""
+    of_pictures, of_texts = figures["picture_to_text"], figures["text_to_picture"]
+    return (
+        f"of {figures['pictures']} held-out pictures {of_pictures['recall_at_1']:.1%} find their text (by chance "
+        f"{of_pictures['chance_at_1']:.1%}), {of_pictures['recall_at_5']:.1%} within five; of {figures['texts']} "
+        f"texts {of_texts['recall_at_1']:.1%} find their picture (by chance {of_texts['chance_at_1']:.1%}), "
+        f"{of_texts['recall_at_5']:.1%} within five"
+    )

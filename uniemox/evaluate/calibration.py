@@ -1,0 +1,115 @@
+"""Whether probabilities are as true as they say, and the number that makes them so (Guo et al., arXiv 1706.04599)."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uniemox.errors import ConfigError, DataError, ShapeError
+from uniemox.evaluate.metrics import Array, Labels, check_distributions, check_finite, check_labels
+
+BINS = 15
+TEMPERATURES = (0.01, 100.0)  # lowest and highest; cosines as logits need 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """What is said and what is true, by bins of the top probability; nan in bins without samples."""
+
+    confidence: Array
+    """(bins,) mean top probability."""
+    accuracy: Array
+    """(bins,) fraction of samples whose top class is their label."""
+    count: NDArray[np.int64]
+    """(bins,) samples."""
+
+
+def softmax(logits: Array, temperature: float = 1.0) -> Array:
+    """Probabilities in float64.
+
+    logits: (N, E).  temperature: divides them; above 1 makes the probabilities flatter. Returns (N, E), rows of sum 1.
+    Raises ShapeError for another shape, ConfigError for a temperature that is not above 0.
+
+    >>> softmax(np.array([[0.0, np.log(3)]])).round(3).tolist()
+    [[0.25, 0.75]]
+    """
+    return np.exp(_log_softmax(logits, temperature))
+
+
+def reliability(probabilities: Array, labels: Labels, bins: int = BINS) -> Reliability:
+    """Confidence and accuracy in bins of equal width, for a reliability diagram.
+
+    probabilities: (N, E), 0 to 1.  labels: (N,).  Bin i of n holds the top probabilities above i/n, up to (i+1)/n.
+    Raises DataError for probabilities outside of 0 to 1, ConfigError for less than one bin, else as `check_labels`.
+    """
+    if bins < 1:
+        raise ConfigError(f"bins must be at least 1, got {bins}")
+    check_labels(probabilities, labels)
+    if probabilities.min() < 0 or probabilities.max() > 1 + 1e-6:
+        raise DataError(
+            f"probabilities go from {probabilities.min():.3g} to {probabilities.max():.3g}, not from 0 to 1; "
+            "are they logits? take their softmax first"
+        )
+    top = probabilities.max(axis=1).astype(np.float64)  # (N,)
+    is_right = probabilities.argmax(axis=1) == labels  # (N,)
+    place = np.digitize(top, np.linspace(0, 1, bins + 1)[1:-1], right=True)  # (N,)
+    count = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        confidence = np.bincount(place, top, minlength=bins) / count
+        accuracy = np.bincount(place, is_right, minlength=bins) / count
+    return Reliability(confidence, accuracy, count)
+
+
+def expected_calibration_error(probabilities: Array, labels: Labels, bins: int = BINS) -> float:
+    """The mean over samples of the gap between confidence and accuracy of their bin (arXiv 1706.04599, equation 3).
+
+    probabilities: (N, E), 0 to 1.  labels: (N,).  A fraction, 0 to 1; it is biased upwards where bins hold few samples.
+    Raises as `reliability`.
+
+    >>> expected_calibration_error(np.array([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]))
+    0.0
+    """
+    table = reliability(probabilities, labels, bins)
+    gap = np.nan_to_num(np.abs(table.accuracy - table.confidence))
+    return float((gap * table.count).sum() / table.count.sum())
+
+
+def fit_temperature(logits: Array, target: NDArray[Any]) -> float:
+    """The temperature that minimises the mean negative log-likelihood (arXiv 1706.04599, section 4.2).
+
+    logits: (N, E), of a split that is not the one to be scored.  target: (N,) labels, or (N, E) distributions. It lies
+    within 0.01 and 100: a split where every sample is right has no optimum, and gets 0.01. Where the temperature
+    changes nothing, 1. Raises as `check_labels`, or as `check_distributions` for distributions.
+    """
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415 - prediction takes softmax from here without scipy
+
+    if target.ndim == 1:
+        check_labels(logits, target)
+        shares = np.eye(logits.shape[1])[target]  # (N, E)
+    else:
+        check_finite(logits)
+        check_distributions(target)
+        shares = np.asarray(target, dtype=np.float64)
+        if shares.shape != logits.shape:
+            raise ShapeError(f"logits {logits.shape} and target {shares.shape} must both be (N, E)")
+
+    def loss(log_temperature: float) -> float:
+        return float(-(shares * _log_softmax(logits, math.exp(log_temperature))).sum(axis=1).mean())
+
+    # The loss is convex in 1 / T, so that it has one minimum in log T as well.
+    bounds = tuple(math.log(temperature) for temperature in TEMPERATURES)
+    found = float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
+    ends = [0.0, *bounds, found]  # of equals the first
+    return math.exp(min(ends, key=loss))
+
+
+def _log_softmax(logits: Array, temperature: float) -> Array:
+    if not temperature > 0:
+        raise ConfigError(f"a temperature must be above 0, got {temperature}")
+    if logits.ndim != 2 or not logits.shape[1]:
+        raise ShapeError(f"logits {logits.shape} must be (N, E)")
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    scaled = scaled - scaled.max(axis=1, keepdims=True)
+    return scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))

@@ -1,0 +1,73 @@
+"""What a classifier answers for every picture of a data set."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from uniemox.data.sample import Sample
+from uniemox.errors import DataError
+from uniemox.model.classifier import Classifier
+from uniemox.training.hardware import Precision
+from uniemox.views.loader import Broken, ViewBatch, ViewDataset, build_loader
+from uniemox.views.pixels import PixelStats, normalise
+from uniemox.views.transforms import EvalViews, ViewConfig
+
+BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Of the M samples that could be read."""
+
+    values: NDArray[np.float32]  # (M, E) logits, or (M, C) features
+    samples: tuple[Sample, ...]  # M
+    broken: tuple[Broken, ...]
+
+
+def outputs_of(
+    classifier: Classifier,
+    samples: Sequence[Sample],
+    view: ViewConfig,
+    *,
+    stats: PixelStats,
+    features: bool = False,
+    precision: Precision = "float32",
+    workers: int = 1,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Outputs:
+    """Logits, or features, of all samples in the views of evaluation; the classifier is left in the mode it was in.
+
+    stats: what the encoder's pixels are normalised with.  on_progress: called with the number of samples done.
+    Raises DataError if none of the pictures can be read.
+    """
+    device = next(iter(classifier.encoder.parameters())).device
+    places = [[(0, i) for i in range(at, min(at + BATCH, len(samples)))] for at in range(0, len(samples), BATCH)]
+    rows, read, broken = [], [], []
+    was_training, done = classifier.training, 0
+    classifier.eval()
+    for batch in build_loader(ViewDataset(samples, EvalViews(view)), places, workers):
+        if batch.samples:
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                views = views_of(classifier, batch)
+                pixels = {name: normalise(value, device, stats) for name, value in views.items()}
+                values = classifier.features(**pixels) if features else classifier(**pixels)
+            rows.append(values.float().cpu().numpy())
+            read += batch.samples
+        broken += batch.broken
+        done += len(batch.samples) + len(batch.broken)
+        on_progress(done)
+    classifier.train(was_training)
+    if not rows:
+        raise DataError(
+            f"none of {len(samples)} pictures can be read: {broken[0].reason if broken else 'there is none'}"
+        )
+    return Outputs(np.concatenate(rows), tuple(read), tuple(broken))
+
+
+def views_of(classifier: Classifier, batch: ViewBatch) -> dict[str, torch.Tensor]:
+    """The views that the classifier looks at, by name: (N, 3, S, S) uint8 each."""
+    views = {"scene": batch.scene, "person": batch.person}
+    return {name: view for name, view in views.items() if classifier.streams in (name, "both")}

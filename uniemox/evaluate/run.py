@@ -1,0 +1,220 @@
+"""Scores of a fine-tuned classifier on a data set."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uniemox.checkpoints.classifier import ClassifierInfo, load_classifier
+from uniemox.checkpoints.writing import write_text
+from uniemox.data.hashes import picture_hashes
+from uniemox.data.sample import DataSet, Sample
+from uniemox.errors import ConfigError, DataError, LabelError
+from uniemox.evaluate.calibration import expected_calibration_error, softmax
+from uniemox.evaluate.groups import GroupScores, score_groups
+from uniemox.evaluate.outputs import Outputs, outputs_of
+from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
+from uniemox.labels import LabelMap, LabelSet, label_map
+from uniemox.training.hardware import HardwareConfig
+from uniemox.training.run_folder import WEIGHTS, read_seen
+from uniemox.views.pixels import PixelStats
+from uniemox.views.transforms import ViewConfig
+
+Logits = NDArray[np.float32]
+COLUMNS = ("domain", "split", "label", "group")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation found."""
+
+    scores: Scores
+    by: GroupScores | None
+    """By the column that was asked for."""
+    notes: tuple[str, ...]
+    """What was left out or mapped, and why."""
+    predictions: tuple[dict[str, Any], ...]
+    """Of every picture: key, label, predicted, probabilities; or valence and arousal."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it, without the predictions."""
+        found = self.scores.as_dict() | {"notes": list(self.notes)}
+        return found if self.by is None else found | {"by": self.by.as_dict()}
+
+
+def evaluate(
+    model: Path,
+    data: DataSet,
+    *,
+    by: str | None = None,
+    allow_seen: bool = False,
+    hardware: HardwareConfig | None = None,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Evaluation:
+    """Score a classifier on all samples of a data set that have what it predicts.
+
+    model: a fine-tuning run, or its model.safetensors.  by: a column (domain, split, label, group, or a field of the
+    annotation) by whose values the scores are given too.
+    allow_seen: score pictures that the model was trained on as well.
+    Where the data set has other labels the model's are mapped to them (`label_map`), and what has no counterpart is
+    left out. Intervals resample pictures, those of one group together.
+    Raises DataError for pictures it was trained on, or if nothing is left; LabelError where no map is known;
+    ConfigError for a column that is not there.
+    """
+    run = model if model.is_dir() else model.parent
+    classifier, info = load_classifier(model / WEIGHTS if model.is_dir() else model)
+    hardware = hardware or HardwareConfig()
+    mapping = None if info.task == "affect" else _mapping(info.find_labels(), data.labels)
+    samples, notes = _scorable(data, info, mapping)
+    if not allow_seen:
+        _refuse_seen(samples, read_seen(run), data.name, lambda done: on_progress("hashing", done, len(samples)))
+    device = hardware.find_device()
+    outputs = outputs_of(
+        classifier.to(device),
+        samples,
+        ViewConfig(size=info.size, crop_fraction=info.crop_fraction, person=info.person),  # type: ignore[arg-type]
+        stats=PixelStats(info.mean, info.std),
+        workers=hardware.count_workers(device),
+        on_progress=lambda done: on_progress("evaluating", done, len(samples)),
+    )
+    if outputs.broken:
+        notes.append(f"{len(outputs.broken)} pictures can't be read: {outputs.broken[0].reason}")
+    scorer = _Scorer(info, data.labels, mapping, outputs)
+    groups = None if by is None else score_groups(column_of(outputs.samples, by, data), scorer.score)
+    everything = np.arange(len(outputs.samples))
+    return Evaluation(scorer.score(everything), groups, tuple(notes), tuple(scorer.predictions()))
+
+
+def write_predictions(evaluation: Evaluation, path: Path) -> None:
+    """A JSON object a line for every picture."""
+    write_text(path, "".join(json.dumps(line) + "\n" for line in evaluation.predictions))
+
+
+def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str | None]:
+    """A column's value for every sample. Raises ConfigError, with what is there, if no sample has it."""
+    if name == "label":
+        return [data.label_of(sample) for sample in samples]
+    if name in COLUMNS:
+        values = [getattr(sample, name) for sample in samples]
+    else:
+        values = [(sample.annotation or {}).get(name) for sample in samples]
+    if all(value is None for value in values):
+        fields = sorted({key for sample in samples for key in sample.annotation or {}})
+        raise ConfigError(f"{data.name} has no column {name!r}; it may have {', '.join([*COLUMNS, *fields])}")
+    return [None if value is None else str(value) for value in values]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scorer:
+    """Outputs as scores, of all samples or of some."""
+
+    info: ClassifierInfo
+    labels: LabelSet
+    mapping: LabelMap | None
+    outputs: Outputs
+
+    def score(self, places: NDArray[np.intp]) -> Scores:
+        """places: (M,) of the samples that count."""
+        samples = [self.outputs.samples[i] for i in places]
+        values, temperature = self.outputs.values[places], self.info.temperature
+        units = [sample.group or sample.picture_key for sample in samples]
+        if self.mapping is None:
+            target = np.array([[sample.valence, sample.arousal] for sample in samples], dtype=np.float64)
+            return score_affect(4 * values.astype(np.float64) + 5, target, groups=units)
+        logits = mapped(values, self.mapping)
+        if self.info.task == "distribution":
+            shares = np.stack([_shares(sample, self.labels) for sample in samples])
+            return score_distributions(mapped(values / (temperature or 1), self.mapping), shares, groups=units)
+        truth = np.array([sample.label for sample in samples])
+        scores = score_classes(logits, truth, self.labels, groups=units)
+        if temperature is None:
+            return scores
+        calibrated = softmax(mapped(values / temperature, self.mapping))
+        return replace(scores, temperature=temperature, ece_calibrated=expected_calibration_error(calibrated, truth))
+
+    def predictions(self) -> list[dict[str, Any]]:
+        """A line for every picture."""
+        lines = []
+        for sample, values in zip(self.outputs.samples, self.outputs.values, strict=True):
+            line: dict[str, Any] = {"key": sample.key, "path": str(sample.picture)}
+            if self.mapping is None:
+                line |= {"valence": float(4 * values[0] + 5), "arousal": float(4 * values[1] + 5)}
+            else:
+                shares = softmax(mapped(values[None] / (self.info.temperature or 1), self.mapping))[0]
+                line["label"] = None if sample.label is None else self.labels.labels[sample.label]
+                line["predicted"] = self.labels.labels[int(shares.argmax())]
+                line["probabilities"] = {
+                    name: round(float(p), 6) for name, p in zip(self.labels.labels, shares, strict=True)
+                }
+            lines.append(line)
+        return lines
+
+
+def mapped(logits: Logits, mapping: LabelMap) -> Logits:
+    """Logits of the target's labels, (N, E'), from those of the source's, (N, E).
+
+    The probabilities of labels that become one add up. A label that nothing becomes has a probability of nearly 0.
+    """
+    columns = []
+    for label in range(len(mapping.target)):
+        sources = [i for i in range(len(mapping.source)) if mapping(i) == label]
+        merged = [logits[:, i] for i in sources] or [np.full(len(logits), -1e4, logits.dtype)]
+        columns.append(np.logaddexp.reduce(merged, axis=0))
+    return np.stack(columns, axis=1)
+
+
+def _mapping(ours: LabelSet, theirs: LabelSet) -> LabelMap:
+    if ours.kind == theirs.kind and ours.labels == theirs.labels:
+        return LabelMap(ours, theirs, {label: label for label in ours.labels})
+    return label_map(ours, theirs)
+
+
+def _scorable(data: DataSet, info: ClassifierInfo, mapping: LabelMap | None) -> tuple[list[Sample], list[str]]:
+    """The samples that have what the model predicts, and what is said about the others."""
+    notes = []
+    if mapping is None:
+        samples = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
+    elif info.task == "distribution":
+        samples = [sample for sample in data.samples if sample.distribution and _shares(sample, data.labels).sum() > 0]
+    else:
+        reached = {place for i in range(len(mapping.source)) if (place := mapping(i)) is not None}
+        labelled = [sample for sample in data.samples if sample.label is not None]
+        samples = [sample for sample in labelled if sample.label in reached]
+        if mapping.source.labels != mapping.target.labels:
+            notes.append(f"labels are mapped: {mapping}")
+        if len(samples) < len(labelled):
+            lost = ", ".join(mapping.unreached)
+            notes.append(f"{len(labelled) - len(samples)} pictures were left out: the model has nothing for {lost}")
+    if len(data) > len(samples) and not notes:
+        notes.append(f"{len(data) - len(samples)} pictures have nothing to compare with")
+    if not samples:
+        raise DataError(f"{data.name} has no picture to score: none of {len(data)} has what the model predicts")
+    return samples, notes
+
+
+def _shares(sample: Sample, labels: LabelSet) -> NDArray[np.float64]:
+    """Shares of the votes for the labels, with sum 1, or all 0."""
+    votes = np.zeros(len(labels))
+    for word, share in (sample.distribution or {}).items():
+        try:
+            votes[labels.index(word)] += share
+        except LabelError:
+            continue
+    return votes / votes.sum() if votes.sum() > 0 else votes
+
+
+def _refuse_seen(samples: Sequence[Sample], seen: set[str], name: str, on_progress: Callable[[int], None]) -> None:
+    if not seen:
+        return
+    hashes = picture_hashes(samples, on_progress)
+    known = [sample for sample, digest in zip(samples, hashes, strict=True) if digest in seen]
+    if known:
+        raise DataError(
+            f"the model was trained on {len(known)} of these {len(samples)} pictures of {name}, {known[0].key} among "
+            "them: score others (--split test; --splits RUN/splits.json where the run made the splits), or give "
+            "--allow-seen"
+        )

@@ -1,0 +1,306 @@
+"""All scores of a network on one split, by what it predicts: classes, distributions, or valence and arousal.
+
+A score that is undefined (the recall of a class without samples, the correlation of constants) is None, and so is its
+interval. Intervals are 95 % percentile bootstraps over pictures, see `intervals`; resamples in which a score is
+undefined are left out. The interval of a class with a handful of samples is too narrow: all right gives (1, 1).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uniemox.errors import ShapeError
+from uniemox.evaluate import distributions
+from uniemox.evaluate.calibration import expected_calibration_error, softmax
+from uniemox.evaluate.intervals import Groups, Interval, percentile_interval, resampled_means
+from uniemox.evaluate.metrics import (
+    Array,
+    Labels,
+    check_distributions,
+    check_finite,
+    check_labels,
+    confusion_matrix,
+    macro_f1,
+    macro_f1_from_counts,
+    per_class_recall,
+    polarity_accuracy,
+    recall_from_counts,
+    top_k_accuracy,
+)
+from uniemox.labels import LabelSet
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The one score by which groups of pictures are compared."""
+
+    measure: str
+    value: float | None
+    interval: Interval | None
+    is_error: bool
+    """Lower is better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassScores:
+    """Of a classifier; fractions, 0 to 1."""
+
+    accuracy: float
+    accuracy_interval: Interval
+    per_class_recall: Mapping[str, float | None]
+    per_class_interval: Mapping[str, Interval | None]
+    macro_f1: float
+    """Over the classes that occur as label or as prediction."""
+    macro_f1_interval: Interval
+    top2_accuracy: float
+    polarity_accuracy: float | None
+    """Over the samples whose label has a sign; None where the labels do not have both signs."""
+    ece: float
+    """Of the probabilities as the network gives them, over 15 bins."""
+    ece_calibrated: float | None
+    """After division by the temperature; None without one."""
+    temperature: float | None
+    confusion: tuple[tuple[int, ...], ...]
+    """Counts, a row for each true class."""
+    labels: tuple[str, ...]
+    n: int
+    """Samples."""
+
+    @property
+    def headline(self) -> Headline:
+        """Accuracy."""
+        return Headline("accuracy", self.accuracy, self.accuracy_interval, is_error=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return json_ready(asdict(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistributionScores:
+    """Of a network that predicts shares of votes: means over samples of the measures in `distributions`."""
+
+    kl: float
+    kl_interval: Interval
+    cosine: float
+    cosine_interval: Interval
+    clark: float
+    clark_interval: Interval
+    canberra: float
+    canberra_interval: Interval
+    chebyshev: float
+    chebyshev_interval: Interval
+    intersection: float
+    intersection_interval: Interval
+    accuracy: float
+    """The fraction of samples whose most probable class is the one with most votes, the first of equals."""
+    accuracy_interval: Interval
+    temperature: float | None
+    """What the logits were divided by; None: nothing."""
+    n: int
+
+    @property
+    def headline(self) -> Headline:
+        """The divergence from the votes."""
+        return Headline("kl", self.kl, self.kl_interval, is_error=True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return json_ready(asdict(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxisScores:
+    """Of one axis."""
+
+    mae: float
+    """In the unit of the axis."""
+    mae_interval: Interval
+    pearson: float | None
+    pearson_interval: Interval | None
+    ccc: float | None
+    """Lin's concordance."""
+    ccc_interval: Interval | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AffectScores:
+    """Of a network that predicts valence and arousal."""
+
+    valence: AxisScores
+    arousal: AxisScores
+    ccc: float | None
+    """The mean of both axes; None if one is undefined."""
+    ccc_interval: Interval | None
+    n: int
+
+    @property
+    def headline(self) -> Headline:
+        """The mean concordance of both axes."""
+        return Headline("ccc", self.ccc, self.ccc_interval, is_error=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return json_ready(asdict(self))
+
+
+Scores = ClassScores | DistributionScores | AffectScores
+
+
+def score_classes(
+    logits: NDArray[np.floating],
+    labels: Labels,
+    label_set: LabelSet,
+    *,
+    temperature: float | None = None,
+    groups: Groups | None = None,
+) -> ClassScores:
+    """Every score of a classifier.
+
+    logits: (N, E), before the softmax.  labels: (N,).  temperature: fitted on another split; None leaves
+    `ece_calibrated` out. It changes no other score: `polarity_accuracy` sums the probabilities without it.
+    groups: samples that are drawn together, see `bootstrap_interval`.
+    Raises DataError for no samples or logits that are not finite, ShapeError for shapes that do not fit each other or
+    the label set, LabelError for a label that is none of the set, ConfigError for a temperature that is not above 0.
+    """
+    check_labels(logits, labels, label_set)
+    probabilities, predicted, names = softmax(logits), logits.argmax(axis=1), label_set.labels
+    confusion = confusion_matrix(labels, predicted, len(label_set))
+    labelled, given = np.eye(len(label_set))[labels], np.eye(len(label_set))[predicted]  # (N, E)
+    is_right = (labels == predicted)[:, None]  # (N, 1)
+    means = resampled_means(np.hstack([is_right, labelled * given, labelled, given]), groups)  # (R, 1 + 3 E)
+    hits, shares, given_shares = np.split(means[:, 1:], 3, axis=1)  # (R, E)
+    recalls, recall, f1 = recall_from_counts(hits, shares), per_class_recall(confusion), macro_f1(confusion)
+    return ClassScores(
+        accuracy=float(is_right.mean()),
+        accuracy_interval=percentile_interval(means[:, 0]),
+        per_class_recall={name: _defined(value) for name, value in zip(names, recall, strict=True)},
+        per_class_interval={
+            name: _interval(value, recalls[:, i]) for i, (name, value) in enumerate(zip(names, recall, strict=True))
+        },
+        macro_f1=f1,
+        macro_f1_interval=percentile_interval(macro_f1_from_counts(hits, shares, given_shares)),
+        top2_accuracy=top_k_accuracy(logits, labels, k=2),
+        polarity_accuracy=polarity_accuracy(probabilities, labels, label_set),
+        ece=expected_calibration_error(probabilities, labels),
+        ece_calibrated=None
+        if temperature is None
+        else expected_calibration_error(softmax(logits, temperature), labels),
+        temperature=temperature,
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        labels=names,
+        n=len(labels),
+    )
+
+
+def score_distributions(
+    logits: NDArray[np.floating],
+    target: NDArray[np.floating],
+    *,
+    temperature: float | None = None,
+    groups: Groups | None = None,
+) -> DistributionScores:
+    """Every score of a network that predicts a distribution.
+
+    logits: (N, E), before the softmax.  target: (N, E), shares of votes with rows of sum 1.  temperature: divides the
+    logits for every measure; None: they stay as they are.  groups: as `score_classes`.
+    Raises DataError for no samples, values that are not finite, or shares without sum 1; ShapeError for shapes that do
+    not fit; ConfigError for a temperature that is not above 0.
+    """
+    check_finite(logits)
+    check_distributions(target)
+    pred = softmax(logits, 1.0 if temperature is None else temperature)  # (N, E)
+    measures = {
+        "kl": distributions.kl_divergence(target, pred),
+        "cosine": distributions.cosine_similarity(target, pred),
+        "clark": distributions.clark(target, pred),
+        "canberra": distributions.canberra(target, pred),
+        "chebyshev": distributions.chebyshev(target, pred),
+        "intersection": distributions.intersection(target, pred),
+        "accuracy": (target.argmax(axis=1) == logits.argmax(axis=1)).astype(np.float64),
+    }
+    means = resampled_means(np.stack(list(measures.values()), axis=1), groups)  # (R, 7)
+    value = {name: float(scores.mean()) for name, scores in measures.items()}
+    interval = {name: percentile_interval(means[:, i]) for i, name in enumerate(measures)}
+    return DistributionScores(
+        kl=value["kl"],
+        kl_interval=interval["kl"],
+        cosine=value["cosine"],
+        cosine_interval=interval["cosine"],
+        clark=value["clark"],
+        clark_interval=interval["clark"],
+        canberra=value["canberra"],
+        canberra_interval=interval["canberra"],
+        chebyshev=value["chebyshev"],
+        chebyshev_interval=interval["chebyshev"],
+        intersection=value["intersection"],
+        intersection_interval=interval["intersection"],
+        accuracy=value["accuracy"],
+        accuracy_interval=interval["accuracy"],
+        temperature=temperature,
+        n=len(target),
+    )
+
+
+def score_affect(
+    predicted: NDArray[np.floating], target: NDArray[np.floating], *, groups: Groups | None = None
+) -> AffectScores:
+    """Every score of a network that predicts valence and arousal.
+
+    predicted, target: (N, 2), valence first, both in the data set's unit.  groups: as `score_classes`.
+    Raises DataError for no samples or values that are not finite, ShapeError for other shapes.
+    """
+    if target.ndim != 2 or target.shape[1] != 2 or predicted.shape != target.shape:
+        raise ShapeError(
+            f"predictions {predicted.shape} and target {target.shape} must both be (N, 2), valence and arousal"
+        )
+    axes = [(target[:, i], predicted[:, i]) for i in range(2)]
+    errors = np.abs(np.subtract(target, predicted, dtype=np.float64))  # (N, 2)
+    terms = [errors, *(distributions.moments(*axis) for axis in axes)]
+    error, valence, arousal = np.split(resampled_means(np.hstack(terms), groups), [2, 7], axis=1)  # (R, 2), 2 of (R, 5)
+    scores = [
+        _score_axis(*axis, error[:, i], means)
+        for i, (axis, means) in enumerate(zip(axes, (valence, arousal), strict=True))
+    ]
+    both = float(np.mean([distributions.concordance(*axis) for axis in axes]))
+    resampled = (distributions.concordance_of_moments(valence) + distributions.concordance_of_moments(arousal)) / 2
+    return AffectScores(
+        valence=scores[0],
+        arousal=scores[1],
+        ccc=_defined(both),
+        ccc_interval=_interval(both, resampled),
+        n=len(target),
+    )
+
+
+def json_ready(value: Any) -> Any:
+    """Tuples as lists, all the way down."""
+    if isinstance(value, Mapping):
+        return {name: json_ready(part) for name, part in value.items()}
+    return [json_ready(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _score_axis(target: Array, predicted: Array, errors: Array, means: Array) -> AxisScores:
+    """Scores of one axis; errors: (R,) and means: (R, 5) of its resamples."""
+    pearson, ccc = distributions.pearson(target, predicted), distributions.concordance(target, predicted)
+    return AxisScores(
+        mae=distributions.mean_absolute_error(target, predicted),
+        mae_interval=percentile_interval(errors),
+        pearson=_defined(pearson),
+        pearson_interval=_interval(pearson, distributions.pearson_of_moments(means)),
+        ccc=_defined(ccc),
+        ccc_interval=_interval(ccc, distributions.concordance_of_moments(means)),
+    )
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _interval(value: float, resampled: Array) -> Interval | None:
+    """None where the score itself is undefined."""
+    return None if math.isnan(value) else percentile_interval(resampled)

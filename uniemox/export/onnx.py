@@ -1,0 +1,74 @@
+"""A classifier as an ONNX file: the one format that prediction, explanation and the server read."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+from uniemox.checkpoints.classifier import ClassifierInfo, as_dict
+from uniemox.checkpoints.writing import replacing
+from uniemox.errors import CheckpointError
+from uniemox.model.classifier import Classifier
+
+KEY = "uniemox"
+OPSET = 20
+
+
+def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) -> None:
+    """Write a classifier as ONNX, any batch size; the file is there whole or not at all.
+
+    Inputs "scene" and "person", as its streams have them: (N, 3, S, S) float32, normalised with info's mean and std.
+    Output "logits": (N, E). Its metadata hold `info` as JSON under "uniemox".
+    Raises CheckpointError if it can't be written.
+    """
+    names = ["scene", "person"] if info.streams == "both" else [info.streams]
+    device = next(iter(classifier.encoder.parameters())).device
+    was_training = classifier.training
+    classifier.eval().cpu()
+    module: Any
+    for module in classifier.modules():
+        if hasattr(module, "fused_attn"):  # with it torch can't export BEiT
+            module.fused_attn = False
+    pixels = {name: torch.zeros(2, 3, info.size, info.size) for name in names}
+    batch = torch.export.Dim("batch", min=1)
+    with _quiet():
+        program = torch.onnx.export(
+            classifier,
+            kwargs=pixels,
+            dynamic_shapes={name: {0: batch} for name in names},
+            input_names=names,
+            output_names=["logits"],
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    classifier.train(was_training).to(device)
+    if program is None:
+        raise CheckpointError(f"{path}: torch could not export this network")
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {KEY: json.dumps(as_dict(info))})
+    try:
+        with replacing(path) as partial:
+            onnx.save(model, partial)
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be written: {error}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch's exporter says about its own insides."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

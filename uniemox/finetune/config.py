@@ -1,0 +1,104 @@
+"""All settings of a fine-tuning run; what is set where it is read is only put together here."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from uniemox.errors import ConfigError
+from uniemox.finetune.augment import AugmentConfig
+from uniemox.finetune.targets import Task
+from uniemox.model.classifier import Streams
+from uniemox.model.fusion import FusionName
+from uniemox.training.hardware import HardwareConfig
+from uniemox.training.optimizer import OptimizerConfig
+from uniemox.training.schedule import ScheduleConfig
+from uniemox.training.state import SaveConfig
+from uniemox.views.transforms import ViewConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkConfig:
+    """The classifier's network."""
+
+    streams: Streams = "scene"
+    """What it looks at: the scene, the person, or both, fused."""
+    pool: Literal["mean", "token"] = "mean"
+    """Feature of a plain ViT: the mean of its patch tokens through a new norm (the paper), or its normed CLS token,
+    which is what the fusion was pre-trained on. Other networks have their own feature."""
+    fusion: FusionName | None = None
+    """With both streams: how they are fused. None, or the name of the run's own fusion: as the run was pre-trained."""
+    fusion_heads: int = 3
+    """κ, of a fusion that starts anew."""
+    fused_width: int = 512
+    """C3, of a fusion that starts anew."""
+    drop_path: float = 0.0
+    """Share of the pictures for which the last block is skipped in training; it falls linearly to the first block."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinetuneConfig:
+    """A fine-tuning run (arXiv 2409.18877, section III-E)."""
+
+    init: str = ""
+    """Where the encoder comes from: a run, a published checkpoint, timm:NAME, timm:NAME@FILE, or scratch: before any of
+    these, which keeps the network and draws its weights anew."""
+    method: Literal["full", "probe", "knn"] = "full"
+    """Train all of it; or fit only the head on the frozen encoder's features: logistic regression, or the 20 nearest
+    neighbours. The last two take a minute."""
+    task: Task = "label"
+    """What is learned: a label (equation 12), a distribution of votes (KL), or valence and arousal (MSE with CCC)."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    view: ViewConfig = field(default_factory=lambda: ViewConfig(min_area=0.08))
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(betas=(0.9, 0.999)))
+    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(epochs=100, warmup_epochs=5, min_rate=1e-6))
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    save: SaveConfig = field(default_factory=SaveConfig)
+    layer_decay: float | None = None
+    """Rate of a layer over that of the layer above it; None: the same rate everywhere."""
+    head_rate: float = 1.0
+    """By which the rate of all that follows the encoder is multiplied."""
+    probe_first: bool = False
+    """Start the head from logistic regression on the encoder's features instead of near zero (arXiv 2202.10054)."""
+    ema_decay: float | None = None
+    """Keep a running mean of the weights with this decay a step and evaluate that; None: the weights themselves."""
+    class_weighting: Literal["none", "balanced"] = "none"
+    """Whether pictures of rare classes count more, so that all classes count the same."""
+    fraction: float = 1.0
+    """Part of every class of the training data that is used (figure 7)."""
+    monitor: Literal["val", "holdout"] | None = None
+    """On which pictures the best epoch is chosen and the temperature fitted: the split val, or a part held out of
+    train. None: val where the data have a test split too, else holdout."""
+    holdout_fraction: float = 0.1
+    """Part of every class of train that is held out."""
+    select: Literal["best", "last"] = "best"
+    """Which epoch's weights are kept: the best on the monitor's pictures, or the last."""
+    batch_size: int = 256
+    """Pictures of a step, over all processes."""
+    accumulation: int = 1
+    """Batches whose gradients make a step."""
+    seed: int = 0
+    """Of the head's weights, order, crops and augmentation."""
+    most_broken: int = 20
+    """So many pictures that can't be read are left out; one more stops the run."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulation"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch_size % self.accumulation:
+            raise ConfigError(f"accumulation {self.accumulation} must divide batch_size {self.batch_size} evenly")
+        if not 0 < self.head_rate < float("inf"):
+            raise ConfigError(f"head_rate must be above 0, got {self.head_rate}")
+        if not 0 < self.fraction <= 1 or not 0 < self.holdout_fraction < 1:
+            raise ConfigError(
+                f"fraction must be above 0 and at most 1, holdout_fraction between 0 and 1, got {self.fraction} and "
+                f"{self.holdout_fraction}"
+            )
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}; none turns it off")
+        if self.task == "affect" and (self.method == "knn" or self.class_weighting == "balanced"):
+            raise ConfigError("task affect has no classes: it goes with method full or probe, and class_weighting none")
+        if self.probe_first and self.method != "full":
+            raise ConfigError("probe_first is a start for method full; method probe is that alone")
+        if self.seed < 0 or self.most_broken < 0:
+            raise ConfigError(f"seed and most_broken must be at least 0, got {self.seed} and {self.most_broken}")

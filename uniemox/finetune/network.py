@@ -1,0 +1,146 @@
+"""The classifier that fine-tuning starts from, out of a run, a published checkpoint or timm."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from uniemox.checkpoints.classifier import describe_encoder
+from uniemox.checkpoints.published import TIMM, load_published, load_start, report_timm
+from uniemox.checkpoints.vit import load_timm
+from uniemox.errors import CheckpointError, ConfigError
+from uniemox.finetune.config import NetworkConfig
+from uniemox.model.classifier import Classifier, set_drop_path, token_encoder
+from uniemox.model.encoder import start_as_mae
+from uniemox.model.fusion import Fusion, FusionName, build_fusion
+from uniemox.training.run_folder import CONFIG, ENCODER, WEIGHTS
+from uniemox.training.settings import read_json
+from uniemox.views.pixels import IMAGENET, PixelStats
+
+SCRATCH = "scratch:"
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A classifier at its start, and what is needed to describe it."""
+
+    classifier: Classifier
+    encoder: dict[str, Any]  # see ClassifierInfo
+    parts: dict[str, Any]
+    stats: PixelStats  # of the pixels that the encoder was trained on
+
+
+def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) -> Network:
+    """The classifier that `init` names; random weights are drawn from torch's generator.
+
+    size: side of the views, px.  outputs: E.  Raises CheckpointError, EncoderError, ShapeError or ConfigError.
+    """
+    source = init.removeprefix(SCRATCH)
+    folder = Path(source) if not source.startswith(TIMM) and Path(source).is_dir() else None
+    if not source:
+        raise ConfigError("--init is missing: give a run, a checkpoint, timm:NAME, or scratch:timm:NAME")
+    if folder is not None and not (folder / ENCODER).is_file():
+        raise CheckpointError(f"{folder} holds no {ENCODER}: is it a finished run?")
+    encoder = load_encoder(source if folder is None else str(folder / ENCODER), config.pool, size, init != source)
+    set_drop_path(encoder, config.drop_path)
+    stats = PixelStats(*(encoder.report.mean_std or IMAGENET))
+    width = feature_width(encoder, size)
+    parts: dict[str, Any] = {"feature_width": width, "outputs": outputs}
+    embed = fusion = None
+    if config.streams == "both":
+        embed, fusion, shapes = _fusion(None if init != source else folder, config, width)
+        parts |= shapes
+    classifier = Classifier(
+        encoder, feature_width=width, outputs=outputs, streams=config.streams, embed=embed, fusion=fusion
+    )
+    return Network(classifier, describe_encoder(encoder), parts, stats)
+
+
+def load_encoder(source: str, pool: str, size: int, from_scratch: bool) -> Any:
+    """The encoder that gives features (N, D), with its report.
+
+    pool: of plain ViTs, "mean" or "token".  from_scratch: with random weights, drawn as MAE draws a ViT's.
+    """
+    if source.startswith(TIMM) and from_scratch:
+        return report_timm(load_timm(source.removeprefix(TIMM), size, pretrained=False), source, size)
+    load: Any = load_start if pool == "token" else load_published
+    encoder = load(source, image_size=size)
+    if pool == "token":
+        report = encoder.report
+        encoder = token_encoder(encoder)
+        encoder.report = report
+    if from_scratch:
+        restart(encoder)
+    return encoder.train()
+
+
+def restart(encoder: nn.Module) -> None:
+    """Draw all weights anew: matrices as MAE does, norms and scales as they begin; sin-cos position tables stay."""
+    for module in encoder.modules():
+        if isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
+            module.reset_parameters()
+    start_as_mae(encoder)
+    for name, parameter in encoder.named_parameters():
+        if name.endswith(("cls_token", "mask_token")):
+            nn.init.normal_(parameter, std=0.02)
+
+
+@torch.no_grad()
+def feature_width(encoder: nn.Module, size: int) -> int:
+    """D, channels of the encoder's features. Raises CheckpointError if it gives none."""
+    was_training = encoder.training
+    features = encoder.eval()(torch.zeros(1, 3, size, size))
+    encoder.train(was_training)
+    if features.ndim != 2:
+        raise CheckpointError(f"expected features (N, D) of the encoder, got {tuple(features.shape)}")
+    return features.shape[1]
+
+
+def _fusion(folder: Path | None, config: NetworkConfig, width: int) -> tuple[nn.Linear, Fusion, dict[str, Any]]:
+    """The projection to C3 and Γ: those of the pre-training run where they are what is asked for, or else new ones."""
+    saved = {} if folder is None else _saved_parts(folder)
+    name: FusionName | None = config.fusion or saved.get("fusion")
+    if name is None:
+        raise ConfigError(
+            "streams both needs a fusion, and --init has none: give --network.fusion, one of static, dynamic, "
+            "attention, gated"
+        )
+    is_own = name == saved.get("fusion")
+    heads = saved["heads"] if is_own else config.fusion_heads
+    channels = saved["width"] if is_own else config.fused_width
+    embed, fusion = nn.Linear(width, channels), build_fusion(name, channels, heads)
+    nn.init.xavier_uniform_(embed.weight)
+    nn.init.zeros_(embed.bias)
+    if is_own:
+        embed.load_state_dict(_under(saved["tensors"], "embed."))
+        fusion.load_state_dict(_under(saved["tensors"], "fusion."))
+    return embed, fusion, {"fused_width": channels, "fusion": name, "heads": heads}
+
+
+def _saved_parts(folder: Path) -> dict[str, Any]:
+    """Name, heads, width and weights of a run's own fusion; empty if it has none. Raises CheckpointError."""
+    path = folder / WEIGHTS
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:
+            names = [name for name in file.keys() if name.startswith(("embed.", "fusion."))]  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in names}
+            header = (file.metadata() or {}).get("uniemox_classifier")
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} can't be read: {error}") from error
+    if not any(name.startswith("fusion.") for name in tensors):
+        return {}
+    if header is not None:
+        parts = json.loads(header)["parts"]
+        return {"fusion": parts["fusion"], "heads": parts["heads"], "width": parts["fused_width"], "tensors": tensors}
+    model = read_json(folder / CONFIG)["config"]["model"]
+    heads, width = model["fusion_heads"], model["decoder"]["width"]
+    return {"fusion": model["fusion"], "heads": heads, "width": width, "tensors": tensors}
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

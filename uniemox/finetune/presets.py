@@ -1,0 +1,47 @@
+"""Complete settings of fine-tuning. Variants are `dataclasses.replace` of these, or options of the command."""
+
+from collections.abc import Callable, Mapping
+
+from uniemox.finetune.augment import AugmentConfig
+from uniemox.finetune.config import FinetuneConfig, NetworkConfig
+from uniemox.training.optimizer import OptimizerConfig
+from uniemox.training.schedule import ScheduleConfig
+from uniemox.views.transforms import ViewConfig
+
+LIGHT = AugmentConfig(randaugment=None, mixup=0.0, cutmix=0.0, smoothing=0.1, erasing=0.0)
+
+
+def paper() -> FinetuneConfig:
+    """The paper's fine-tuning: 100 epochs, soft targets, RandAugment, mixup, cutmix, erasing, drop path 0.2."""
+    return FinetuneConfig(network=NetworkConfig(drop_path=0.2))
+
+
+def best() -> FinetuneConfig:
+    """For small labelled sets: layer-wise rate decay, the head started from a probe, EMA, balanced classes."""
+    return FinetuneConfig(
+        network=NetworkConfig(drop_path=0.1),
+        view=ViewConfig(min_area=0.35),
+        augment=AugmentConfig(mixup=0.2, cutmix=0.0),
+        optimizer=OptimizerConfig(base_rate=5e-4, betas=(0.9, 0.999), max_grad_norm=1.0),
+        schedule=ScheduleConfig(epochs=20, warmup_epochs=2, min_rate=1e-6),
+        layer_decay=0.75,
+        ema_decay=0.99,
+        class_weighting="balanced",
+        probe_first=True,
+        batch_size=64,
+    )
+
+
+def demo() -> FinetuneConfig:
+    """Minutes on two CPU cores, for the network that preset demo pre-trains."""
+    return FinetuneConfig(
+        network=NetworkConfig(streams="both", pool="token"),
+        view=ViewConfig(size=96, min_area=0.5),
+        augment=LIGHT,
+        optimizer=OptimizerConfig(base_rate=4e-3, betas=(0.9, 0.999), max_grad_norm=1.0),
+        schedule=ScheduleConfig(epochs=15, warmup_epochs=1, min_rate=1e-6),
+        batch_size=64,
+    )
+
+
+PRESETS: Mapping[str, Callable[[], FinetuneConfig]] = {"paper": paper, "best": best, "demo": demo}

@@ -1,0 +1,94 @@
+"""A head on frozen features: logistic regression, ridge regression, or nearest neighbours."""
+
+import warnings
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.model_selection import StratifiedKFold
+from torch import nn
+
+from uniemox.finetune.targets import Task
+from uniemox.model.classifier import NeighbourHead
+
+PENALTIES = tuple(10.0**power for power in range(-4, 3))  # sklearn's C, or ridge's alpha
+FOLDS, ITERATIONS = 5, 2000
+
+
+def fit_head(
+    features: NDArray[np.float32],
+    target: NDArray[np.float32],
+    *,
+    task: Task,
+    seed: int,
+    class_weights: NDArray[np.float32] | None = None,
+) -> tuple[nn.Linear, float]:
+    """A linear head on features, and its penalty, which cross-validation inside these samples chooses.
+
+    features: (N, C).  target: (N, E), rows that sum to 1, or (N, 2) valence and arousal.
+    class_weights: (E,), how much a sample of each class counts; None: all the same.
+    Features are standardised for the fit; the head takes them as they are.
+    """
+    mean, std = features.mean(axis=0), features.std(axis=0) + 1e-6
+    x = (features - mean) / std
+    if task == "affect":
+        ridge = RidgeCV(alphas=[1 / penalty for penalty in PENALTIES]).fit(x, target)
+        return _linear(ridge.coef_, ridge.intercept_, mean, std), float(ridge.alpha_)
+    weights = np.ones(target.shape[1]) if class_weights is None else class_weights
+    best = _best_penalty(x, target, weights, seed)
+    coefficients, offsets = _fit(x, target, weights, best)
+    return _linear(coefficients, offsets, mean, std), best
+
+
+def fit_neighbours(features: NDArray[np.float32], target: NDArray[np.float32]) -> NeighbourHead:
+    """The 20 nearest neighbours among these samples. Shapes as `fit_head`."""
+    return NeighbourHead(torch.from_numpy(features), torch.from_numpy(target))
+
+
+def _best_penalty(x: NDArray, target: NDArray, weights: NDArray, seed: int) -> float:
+    """The penalty with the lowest weighted cross-entropy over the folds."""
+    classes = target.argmax(axis=1)
+    folds = min(FOLDS, np.bincount(classes)[np.unique(classes)].min())
+    if folds < 2:
+        return 1e-2
+    losses = np.zeros(len(PENALTIES))
+    for train, held in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, classes):
+        for i, penalty in enumerate(PENALTIES):
+            coefficients, offsets = _fit(x[train], target[train], weights, penalty)
+            logits = x[held] @ coefficients.T + offsets
+            shares = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+            losses[i] -= (target[held] * weights * shares).sum()
+    return PENALTIES[int(losses.argmin())]
+
+
+def _fit(x: NDArray, target: NDArray, weights: NDArray, penalty: float) -> tuple[NDArray, NDArray]:
+    """Coefficients (E, C) and offsets (E,); a class that is never seen has none and a very low offset.
+
+    A sample with shares of several classes counts as one of each, by its shares.
+    """
+    rows, columns = np.nonzero(target * weights)
+    present = np.unique(columns)
+    coefficients, offsets = np.zeros((target.shape[1], x.shape[1])), np.full(target.shape[1], -20.0)
+    if len(present) < 2:
+        offsets[present] = 0
+        return coefficients, offsets
+    model = LogisticRegression(C=penalty, max_iter=ITERATIONS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # weak penalties, which are not chosen
+        model.fit(x[rows], columns, sample_weight=(target * weights)[rows, columns])
+    if len(present) == 2:  # one row of coefficients, for the second class
+        coefficients[present[1]], offsets[present[0]], offsets[present[1]] = model.coef_[0], 0, model.intercept_[0]
+    else:
+        coefficients[present], offsets[present] = model.coef_, model.intercept_
+    return coefficients, offsets
+
+
+def _linear(coefficients: NDArray, offsets: NDArray, mean: NDArray, std: NDArray) -> nn.Linear:
+    """A layer that takes features as they are."""
+    head = nn.Linear(coefficients.shape[1], coefficients.shape[0])
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(coefficients / std))
+        head.bias.copy_(torch.from_numpy(offsets - (coefficients / std) @ mean))
+    return head

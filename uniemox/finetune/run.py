@@ -1,0 +1,297 @@
+"""A fine-tuning run, from a pre-trained encoder to `model.safetensors` and `model.onnx`."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor
+
+from uniemox.checkpoints.classifier import ClassifierInfo, save_classifier
+from uniemox.checkpoints.writing import write_tensors
+from uniemox.data.order import RunOrder, steps_in_epoch
+from uniemox.data.sample import DataSet, Sample
+from uniemox.errors import ConfigError
+from uniemox.evaluate.calibration import fit_temperature
+from uniemox.evaluate.outputs import Outputs, outputs_of, views_of
+from uniemox.export.onnx import export_classifier
+from uniemox.finetune.augment import AugmentedViews
+from uniemox.finetune.config import FinetuneConfig
+from uniemox.finetune.network import Network, build_network
+from uniemox.finetune.parts import divide
+from uniemox.finetune.probe import fit_head, fit_neighbours
+from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
+from uniemox.finetune.targets import class_weights, target_of
+from uniemox.losses.affect import concordance
+from uniemox.model.classifier import Classifier
+from uniemox.training.distributed import process_group, rank, wait_for_all, world_size
+from uniemox.training.hardware import ready_to_train, wrap
+from uniemox.training.journal import Journal
+from uniemox.training.loop import run_steps
+from uniemox.training.parameter_groups import parameter_groups
+from uniemox.training.run_folder import ENCODER, WEIGHTS, begin_run, write_seen
+from uniemox.training.schedule import build_schedule
+from uniemox.training.state import Checkpoints, Progress
+from uniemox.training.watching import ActivationCount, Plan, Unwatched, Watcher, memory_estimate
+from uniemox.views.loader import ViewBatch, ViewDataset, build_loader
+from uniemox.views.pixels import normalise
+
+ONNX = "model.onnx"
+AFFECT = ("valence", "arousal")
+
+
+def finetune(
+    config: FinetuneConfig, data: DataSet, out: Path, *, resume: bool = False, watcher: Watcher | None = None
+) -> ClassifierInfo:
+    """Fine-tune on a data set; under torchrun every process calls it alike.
+
+    out: the run's folder, made anew, or one to go on with if `resume`. Returns what the finished classifier means.
+    The same settings and data give the same bits on the CPU with the same number of processes, however often the run is
+    killed and resumed.
+    Raises ConfigError, DataError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or Ctrl-C. Whatever
+    it raises, the last checkpoint stays.
+    """
+    device, watcher = config.hardware.find_device(), watcher or Unwatched()
+    with process_group(device):
+        divide(data, config, None)  # raises before anything is written
+        if rank() == 0:
+            begin_run(out, "finetune", config, data, {}, resume=resume)
+        wait_for_all()
+        train, watched = divide(data, config, out if rank() == 0 else None)
+        if rank() == 0:
+            shown = replace(data, samples=[*train, *watched])
+            write_seen(out, shown, lambda done: watcher.progress("hashing pictures", done, len(shown)))
+        torch.manual_seed(config.seed)
+        outputs = 2 if config.task == "affect" else len(data.labels)
+        network = build_network(config.init, config.network, size=config.view.size, outputs=outputs)
+        ready_to_train(network.classifier, device)
+        if config.hardware.checkpointing:
+            _keep_less(network.classifier.encoder)
+        run = _Run(config, data, out, network, train, watched, watcher)
+        run.fit()
+        info = run.finish() if rank() == 0 else run.describe(None)
+        wait_for_all()
+    return info
+
+
+class _Run:
+    """What the steps of a run share."""
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        data: DataSet,
+        out: Path,
+        network: Network,
+        train: list[Sample],
+        watched: list[Sample],
+        watcher: Watcher,
+    ) -> None:
+        self.config, self.data, self.out, self.network = config, data, out, network
+        self.train, self.watched, self.watcher = train, watched, watcher
+        self.model: Classifier = network.classifier
+        self.device = next(self.model.parameters()).device
+        self.ema: Any = None  # timm's running mean of the weights
+        weights = class_weights(train, data.labels) if config.class_weighting == "balanced" else None
+        self.objective = Objective(task=config.task, class_weights=weights)
+
+    def fit(self) -> None:
+        """The head alone, or all of the network."""
+        if self.config.method == "full":
+            self._train()
+            return
+        features = self._outputs(self.train, features=True, what="features of the training pictures")
+        target = self._target(features.samples).numpy()
+        if self.config.method == "knn":
+            self.model.head = fit_neighbours(features.values, target).to(self.device)
+        else:
+            self._fit_head(features.values, target)
+
+    def finish(self) -> ClassifierInfo:
+        """Choose the epoch, fit the temperature, write everything down."""
+        if self.config.method == "full":
+            self._choose()
+        watched = self._outputs(self.watched, what="calibrating")
+        target = self._target(watched.samples).numpy()
+        temperature = None if self.config.task == "affect" else fit_temperature(watched.values, target)
+        info = self.describe(temperature)
+        save_classifier(self.model, info, self.out / WEIGHTS)
+        write_tensors(self.out / ENCODER, self.model.encoder.state_dict())
+        export_classifier(self.model, info, self.out / ONNX)
+        return info
+
+    def describe(self, temperature: float | None) -> ClassifierInfo:
+        """What the classifier's numbers mean."""
+        view, labels = self.config.view, self.data.labels
+        return ClassifierInfo(
+            labels=AFFECT if self.config.task == "affect" else labels.labels,
+            label_set=labels.name,
+            kind=labels.kind,
+            task=self.config.task,
+            temperature=temperature,
+            streams=self.config.network.streams,
+            person=view.person,
+            size=view.size,
+            crop_fraction=view.crop_fraction,
+            mean=self.network.stats.mean,
+            std=self.network.stats.std,
+            trained_on=self.data.name,
+            encoder=self.network.encoder,
+            parts=self.network.parts | self.model.head_parts(),
+        )
+
+    def _train(self) -> None:
+        """All steps that are still to be done."""
+        config, settings = self.config, self.config.optimizer
+        self.steps_per_epoch = steps_in_epoch(len(self.train), config.batch_size)
+        groups = parameter_groups(self.model, settings.weight_decay, config.layer_decay, config.head_rate)
+        rate = settings.rate(config.batch_size)
+        self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=settings.betas, fused=True)
+        self.schedule = build_schedule(self.optimizer, config.schedule, self.steps_per_epoch)
+        self.checkpoints = Checkpoints(self.out, config.save.keep)
+        saved = self.checkpoints.found()
+        if config.ema_decay is not None:
+            self.ema = ModelEmaV3(self.model, decay=config.ema_decay, use_warmup=True)
+        start = 0
+        if saved:
+            progress = self.checkpoints.load(saved[-1], self.model, self.optimizer)
+            start = progress.step
+            if self.ema is not None:
+                self.ema.load_state_dict(progress.more["ema"])
+        elif config.probe_first:
+            features = self._outputs(self.train, features=True, what="features for the head's start")
+            self._fit_head(features.values, self._target(features.samples).numpy())
+            if self.ema is not None:
+                self.ema.set(self.model)
+        self.runner = wrap(self.model, self.device, compiled=config.hardware.compile)
+        plan = self._plan(start)
+        self.watcher.start(plan)
+        order = RunOrder(
+            len(self.train),
+            batch_size=config.batch_size,
+            accumulation=config.accumulation,
+            seed=config.seed,
+            start=start,
+            steps=plan.steps,
+            rank=rank(),
+            processes=world_size(),
+        )
+        views = ViewDataset(self.train, AugmentedViews(config.view, config.seed, config.augment.randaugment))
+        with Journal(self.out, start, is_written=rank() == 0) as journal:
+            run_steps(
+                build_loader(views, order, config.hardware.count_workers(self.device)),
+                self._step,
+                self._save,
+                plan=plan,
+                save_every=min(config.save.every_steps, self.steps_per_epoch),
+                most_broken=config.most_broken,
+                journal=journal,
+                watcher=self.watcher,
+            )
+        self.model.train()
+
+    def _step(self, done: int, batches: list[ViewBatch]) -> Mapping[str, float]:
+        """One step; its draws are a function of seed, step and process."""
+        config = self.config
+        seed = int(np.random.SeedSequence([config.seed, done, rank()]).generate_state(1)[0])
+        for draw in (torch.manual_seed, np.random.seed, random.seed):
+            draw(seed)
+        self.schedule.step_update(done)
+        values = finetune_step(
+            self.runner,
+            self.optimizer,
+            [self._batch(batch) for batch in batches],
+            objective=self.objective,
+            augment=config.augment,
+            stats=self.network.stats,
+            precision=config.hardware.precision,
+            max_grad_norm=config.optimizer.max_grad_norm,
+        )
+        if self.ema is not None:
+            self.ema.update(self.model, step=done)
+        return values | {"rate": self.optimizer.param_groups[-1]["lr"], "epoch": (done + 1) / self.steps_per_epoch}
+
+    def _batch(self, views: ViewBatch) -> FinetuneBatch:
+        used = views_of(self.model, views)
+        target = self._target(views.samples)
+        return FinetuneBatch(scene=used.get("scene"), person=used.get("person"), target=target)
+
+    def _save(self, done: int) -> None:
+        """A checkpoint; at the end of an epoch with its score on the watched samples."""
+        if rank() == 0:
+            score = self._score() if done % self.steps_per_epoch == 0 else None
+            more = {} if self.ema is None else {"ema": self.ema.state_dict()}
+            self.checkpoints.save(Progress(done, score, more), self.model, self.optimizer)
+        wait_for_all()
+
+    def _score(self) -> float:
+        """Higher is better: mean recall of the classes, minus KL, or concordance."""
+        found = self._outputs(self.watched, what="watching")
+        target, values = self._target(found.samples), torch.from_numpy(found.values)
+        if self.config.task == "affect":
+            return float(concordance(values, target).mean())
+        if self.config.task == "distribution":
+            return -float((target * (target.clamp(min=1e-12).log() - values.log_softmax(dim=1))).sum(dim=1).mean())
+        hits = (values.argmax(dim=1) == target.argmax(dim=1)).float()
+        recalls = [hits[target[:, i] > 0].mean() for i in range(target.shape[1]) if (target[:, i] > 0).any()]
+        return float(torch.stack(recalls).mean())
+
+    def _choose(self) -> None:
+        """Put the weights of the chosen epoch into the model."""
+        best = self.checkpoints.best() if self.config.select == "best" else None
+        progress = self.checkpoints.load(best or self.checkpoints.found()[-1], self.model)
+        if self.ema is not None:
+            self.ema.load_state_dict(progress.more["ema"])
+            self.model.load_state_dict(self.ema.module.state_dict())
+
+    def _outputs(self, samples: Sequence[Sample], *, what: str, features: bool = False) -> Outputs:
+        return outputs_of(
+            self.model if self.ema is None or features else self.ema.module,
+            samples,
+            self.config.view,
+            stats=self.network.stats,
+            features=features,
+            precision=self.config.hardware.precision,
+            workers=self.config.hardware.count_workers(self.device),
+            on_progress=lambda done: self.watcher.progress(what, done, len(samples)),
+        )
+
+    def _target(self, samples: Sequence[Sample]) -> Tensor:
+        return target_of(samples, self.config.task, self.data.labels)
+
+    def _fit_head(self, features: np.ndarray, target: np.ndarray) -> None:
+        weights = None if self.objective.class_weights is None else self.objective.class_weights.numpy()
+        head, _ = fit_head(features, target, task=self.config.task, seed=self.config.seed, class_weights=weights)
+        self.model.head = head.to(self.device)
+
+    def _plan(self, start: int) -> Plan:
+        """What the run will cost; its memory is measured on two grey pictures."""
+        config, size = self.config, self.config.view.size
+        grey = torch.zeros(2, 3, size, size, dtype=torch.uint8)
+        pixels = normalise(grey, self.device)
+        with ActivationCount(self.model) as kept, torch.autocast(self.device.type, torch.bfloat16):
+            self.model(pixels, pixels)
+        pictures = config.batch_size / config.accumulation / world_size()  # of a batch of one process
+        return Plan(
+            what="fine-tuning",
+            steps=config.schedule.steps(self.steps_per_epoch),
+            done=start,
+            batch_size=config.batch_size,
+            accumulation=config.accumulation,
+            samples=len(self.train),
+            parameters=sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad),
+            memory_bytes=memory_estimate(self.model, int(kept.bytes * pictures / 2)),
+            device=str(self.device),
+            processes=world_size(),
+        )
+
+
+def _keep_less(encoder: Any) -> None:
+    """Let the encoder compute its activations twice instead of keeping them. Raises ConfigError if it can't."""
+    if not hasattr(encoder, "set_grad_checkpointing"):
+        raise ConfigError(f"hardware.checkpointing is not there for a {type(encoder).__name__}; turn it off")
+    encoder.set_grad_checkpointing(True)

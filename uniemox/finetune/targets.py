@@ -1,0 +1,86 @@
+"""What a fine-tuned network shall answer: labels, shares of votes, or valence and arousal."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from uniemox.data.sample import Sample
+from uniemox.errors import DataError, LabelError
+from uniemox.labels import LabelSet
+
+Task = Literal["label", "distribution", "affect"]
+MISSING = {
+    "label": "no label of the set",
+    "distribution": "no vote for one of the labels",
+    "affect": "no valence or no arousal",
+}
+
+
+def target_of(samples: Sequence[Sample], task: Task, label_set: LabelSet) -> Tensor:
+    """The targets of N samples in float32.
+
+    "label": (N, E), 1 at the label.  "distribution": (N, E), shares of the votes for the set's labels, with sum 1;
+    votes for other words are dropped.  "affect": (N, 2), valence and arousal, from 1 to 9 scaled to -1 to 1.
+    Raises DataError, with its key, for a sample that has no such target.
+    """
+    rows = []
+    for sample in samples:
+        row = _row(sample, task, label_set)
+        if row is None:
+            raise DataError(
+                f"{sample.key} has {MISSING[task]} ({label_set.name}), which task={task!r} needs; leave it out"
+            )
+        rows.append(row)
+    width = 2 if task == "affect" else len(label_set)
+    return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), width)
+
+
+def has_target(sample: Sample, task: Task, label_set: LabelSet) -> bool:
+    """Whether `target_of` has an answer for a sample."""
+    return _row(sample, task, label_set) is not None
+
+
+def class_weights(samples: Sequence[Sample], label_set: LabelSet) -> Tensor:
+    """Weights under which all classes count the same: (E,) float32, with mean 1 over the samples.
+
+    A class of n among N samples gets N / (classes that have samples · n), one without samples 0. Samples without label
+    are passed over. Raises DataError if none has one.
+    """
+    labelled = [sample for sample in samples if has_target(sample, "label", label_set)]
+    if not labelled:
+        raise DataError(
+            f"none of {len(samples)} samples has a label of {label_set.name}, so there are no class weights"
+        )
+    counts = target_of(labelled, "label", label_set).sum(dim=0)  # (E,)
+    present = counts > 0
+    return torch.where(present, len(labelled) / (present.sum() * counts), 0.0)
+
+
+def _row(sample: Sample, task: Task, label_set: LabelSet) -> list[float] | None:
+    """The target of one sample; None if it has none."""
+    match task:
+        case "label":
+            if sample.label is None or sample.label >= len(label_set):
+                return None
+            return [float(place == sample.label) for place in range(len(label_set))]
+        case "distribution":
+            return _shares(sample, label_set)
+        case "affect":
+            if sample.valence is None or sample.arousal is None:
+                return None
+            return [(value - 5) / 4 for value in (sample.valence, sample.arousal)]
+
+
+def _shares(sample: Sample, label_set: LabelSet) -> list[float] | None:
+    """Shares of the votes for the labels; None if there is no vote for any."""
+    votes = [0.0] * len(label_set)
+    for word, share in (sample.distribution or {}).items():
+        try:
+            place = label_set.index(word)
+        except LabelError:
+            continue
+        votes[place] += share
+    total = sum(votes)
+    return [vote / total for vote in votes] if total > 0 else None

@@ -1,0 +1,180 @@
+"""The fine-tuned network: scene, person or both through one encoder, fused, and a linear head."""
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, calculate_drop_path_rates
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from uniemox.errors import ConfigError, ShapeError
+from uniemox.model.encoder import check_plain
+from uniemox.model.fusion import Fusion
+
+Streams = Literal["scene", "person", "both"]
+DROP_PATHS = ("drop_path1", "drop_path2", "drop_path")  # timm's names: of attention and MLP, or of a whole block
+
+
+class Classifier(nn.Module):
+    """Logits of E classes, or E numbers, from one view or from two.
+
+    encoder: (N, 3, H, W) -> (N, D), such as `load_published` gives, or `token_encoder` of a pre-trained ViT.
+    feature_width: D.  outputs: E.
+    streams: "scene" and "person" feed the head the encoder's features. With "both" the two views go through the
+    encoder as one batch of 2N; embed (D -> C3) and fusion, in float32, make them the Υ of the pre-training, and a new
+    layer norm of Υ feeds the head.
+    embed, fusion: given with "both" and only there.
+    The head starts as MAE's: truncated normal with a deviation of 2e-5 (facebookresearch/mae, main_finetune.py).
+    Raises ConfigError if these don't belong together.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        feature_width: int,
+        outputs: int,
+        streams: Streams,
+        embed: nn.Linear | None = None,
+        fusion: Fusion | None = None,
+    ) -> None:
+        super().__init__()
+        _check_parts(feature_width, outputs, streams, embed, fusion)
+        width = feature_width if embed is None else embed.out_features
+        self.streams = streams
+        self.encoder = encoder
+        self.embed = nn.Identity() if embed is None else embed
+        self.fusion = fusion
+        self.norm = nn.Identity() if fusion is None else nn.LayerNorm(width, eps=1e-6)
+        self.head: nn.Module = nn.Linear(width, outputs)
+        nn.init.trunc_normal_(self.head.weight, std=2e-5)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, scene: Tensor | None = None, person: Tensor | None = None) -> Tensor:
+        """Logits (N, E). Arguments and errors as `features`."""
+        return self.head(self.features(scene, person))
+
+    def features(self, scene: Tensor | None = None, person: Tensor | None = None) -> Tensor:
+        """What the head reads: (N, D) of one view, (N, C3) of both.
+
+        scene, person: (N, 3, H, W), ImageNet-normalised; a view that `streams` does not name is ignored.
+        Raises ShapeError if one that it names is missing, is not of floats, or two have different shapes.
+        """
+        views = self._views(scene, person)
+        if self.fusion is None:
+            return self.encoder(views[0])  # (N, D)
+        both = self.embed(self.encoder(torch.cat(views)))  # (2N, C3)
+        both = both.to(torch.promote_types(both.dtype, torch.float32))
+        count = views[0].shape[0]  # len() would fix it in an export
+        alpha, beta = both[:count], both[count:]  # (N, C3) each
+        with torch.autocast(both.device.type, enabled=False):
+            return self.norm(self.fusion(alpha, beta))  # (N, C3)
+
+    def head_parts(self) -> dict[str, int | float]:
+        """What a `NeighbourHead` is rebuilt from before its tensors are loaded; nothing of a linear head."""
+        if not isinstance(self.head, NeighbourHead):
+            return {}
+        head = self.head
+        return {"bank": len(head.bank), "neighbours": head.neighbours, "vote_temperature": head.temperature}
+
+    def _views(self, scene: Tensor | None, person: Tensor | None) -> list[Tensor]:
+        """The views that are used, checked."""
+        given = {"scene": scene, "person": person}
+        views = []
+        for name in given if self.streams == "both" else (self.streams,):
+            view = given[name]
+            if view is None:
+                raise ShapeError(f"the {name} view is missing; this network reads streams={self.streams!r}")
+            if view.ndim != 4 or not view.is_floating_point():
+                raise ShapeError(
+                    f"expected the {name} view as normalised floats (N, 3, H, W), got {view.dtype} "
+                    f"{tuple(view.shape)}; see uniemox.views.pixels"
+                )
+            views.append(view)
+        if len(views) == 2 and views[0].shape != views[1].shape:
+            raise ShapeError(f"scene {tuple(views[0].shape)} and person {tuple(views[1].shape)} must be alike")
+        return views
+
+
+class NeighbourHead(nn.Module):
+    """Votes of the nearest known pictures, in place of `classifier.head`; nothing of it is learned.
+
+    The neighbours are found by cosine; each votes with exp(cosine / temperature), as in DINO (arXiv 2104.14294).
+    bank: (M, C) features of known pictures, as `Classifier.features` gives them.  targets: (M, E) rows that sum to 1.
+    neighbours: how many vote, all M if there are fewer.
+    Raises ShapeError if bank and targets don't belong together, ConfigError for numbers out of range.
+    """
+
+    bank: Tensor
+    targets: Tensor
+
+    def __init__(self, bank: Tensor, targets: Tensor, neighbours: int = 20, temperature: float = 0.07) -> None:
+        super().__init__()
+        if bank.ndim != 2 or targets.ndim != 2 or len(bank) != len(targets) or not len(bank):
+            raise ShapeError(
+                f"the bank {tuple(bank.shape)} must be (M, C) and its targets {tuple(targets.shape)} (M, E), M above 0"
+            )
+        if neighbours < 1 or not 0 < temperature < float("inf"):
+            raise ConfigError(
+                f"neighbours must be at least 1 and temperature positive and finite, got {neighbours}, {temperature}"
+            )
+        self.neighbours = min(neighbours, len(bank))
+        self.temperature = temperature
+        self.register_buffer("bank", F.normalize(bank.detach().float(), dim=-1))  # (M, C)
+        self.register_buffer("targets", targets.detach().float())  # (M, E)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features: (N, C).  Returns log(share of the votes + 1e-6), (N, E), in float32."""
+        with torch.autocast(features.device.type, enabled=False):
+            cosines = F.normalize(features.float(), dim=-1) @ self.bank.T  # (N, M)
+            nearest, rows = cosines.topk(self.neighbours, dim=-1)  # (N, neighbours)
+            votes = (nearest / self.temperature).softmax(dim=-1)  # (N, neighbours)
+            shares = (votes[..., None] * self.targets[rows]).sum(dim=1)  # (N, E)
+            return (shares + 1e-6).log()
+
+
+def token_encoder(vit: VisionTransformer) -> VisionTransformer:
+    """The same ViT, its forward giving the CLS token after the final norm, (N, D).
+
+    That is what pre-training embeds as α, here over all patches; `load_start` and `build_encoder` give such ViTs.
+    Raises EncoderError if it is no plain ViT.
+    """
+    check_plain(vit, type(vit).__name__)
+    vit.reset_classifier(0, "token")
+    return vit
+
+
+def set_drop_path(encoder: nn.Module, rate: float) -> None:
+    """Give a network of timm stochastic depth that rises linearly, from 0 in its first block to rate in its last.
+
+    rate: share of the samples for which the last block is skipped in training, 0 to below 1 (arXiv 1603.09382).
+    Raises ConfigError for another rate, and for a rate above 0 if the network's blocks can't be skipped.
+    """
+    if not 0 <= rate < 1:
+        raise ConfigError(f"drop_path must be at least 0 and below 1, got {rate}")
+    blocks = [module for module in encoder.modules() if any(hasattr(module, name) for name in DROP_PATHS)]
+    if not blocks:
+        if rate > 0:
+            raise ConfigError(
+                f"{type(encoder).__name__} has no blocks with a drop path, got drop_path={rate}; set it to 0"
+            )
+        return
+    for block, own in zip(blocks, calculate_drop_path_rates(rate, len(blocks)), strict=True):
+        for name in DROP_PATHS:
+            if hasattr(block, name):
+                setattr(block, name, DropPath(own) if own > 0 else nn.Identity())
+
+
+def _check_parts(
+    feature_width: int, outputs: int, streams: str, embed: nn.Linear | None, fusion: Fusion | None
+) -> None:
+    """Raise ConfigError unless a classifier can be made of these."""
+    if streams not in get_args(Streams):
+        raise ConfigError(f"there are no streams {streams!r}; choose one of {', '.join(get_args(Streams))}")
+    if feature_width < 1 or outputs < 1:
+        raise ConfigError(f"feature_width and outputs must be at least 1, got {feature_width} and {outputs}")
+    if (streams == "both") != (embed is not None) or (embed is None) != (fusion is None):
+        raise ConfigError(f'embed and fusion are given with streams="both" and only there, got streams={streams!r}')
+    if embed is not None and embed.in_features != feature_width:
+        raise ConfigError(f"embed reads {embed.in_features} channels, but the encoder gives {feature_width}")

@@ -1,0 +1,46 @@
+"""From what the loader gives to what a pre-training step takes."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from uniemox.data.prompts import NOTHING_KNOWN, describe
+from uniemox.data.sample import Sample
+from uniemox.pretrain.step import PretrainBatch
+from uniemox.views.loader import ViewBatch
+from uniemox.views.mask import mask_noise
+
+
+def make_batch(views: ViewBatch, *, length: int, seed: int, epoch: int, with_emotion: bool) -> PretrainBatch:
+    """The batch of a step, its masks drawn from (seed, epoch, sample) alone.
+
+    length: L, patches of a view.  with_emotion: see `text_of`.
+    """
+    keys = [sample.key for sample in views.samples]
+
+    def noise(stream: str) -> Tensor:
+        return mask_noise(keys, length, seed=seed, epoch=epoch, stream=stream)
+
+    return PretrainBatch(
+        scene=views.scene,
+        person=views.person,
+        texts=[text_of(sample, with_emotion) for sample in views.samples],
+        keys=keys,
+        scene_noise=noise("scene"),
+        person_noise=noise("person"),
+    )
+
+
+def text_of(sample: Sample, with_emotion: bool) -> str:
+    """What the teacher reads of a sample: its annotation in words, or else its own text.
+
+    with_emotion: end the text of an annotation with the emotion, where it holds one. Other texts stay as they are.
+    """
+    if sample.annotation is not None:
+        return describe(sample.annotation, with_emotion)
+    return sample.text or NOTHING_KNOWN
+
+
+def distinct_texts(samples: Sequence[Sample], with_emotion: bool) -> list[str]:
+    """All texts of a data set, each once, in the order of their first sample."""
+    return list(dict.fromkeys(text_of(sample, with_emotion) for sample in samples))

@@ -1,0 +1,79 @@
+"""All settings of a pre-training run; what is set where it is read is only put together here."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from uniemox.errors import ConfigError
+from uniemox.model.uniemox import ModelConfig
+from uniemox.training.hardware import HardwareConfig
+from uniemox.training.optimizer import OptimizerConfig
+from uniemox.training.schedule import ScheduleConfig
+from uniemox.training.state import SaveConfig
+from uniemox.views.transforms import ViewConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderConfig:
+    """The network that is pre-trained: a plain ViT of timm."""
+
+    start: str | None = None
+    """Where its weights come from: a published checkpoint, a run, or timm:NAME; None: random ones."""
+    name: str = "vit_large_patch16_224"
+    """timm's name of the architecture, for random weights; a start brings its own."""
+    patch_size: int | None = None
+    """Side of a patch in px, for random weights; None: that of the name. So are the next three."""
+    embed_dim: int | None = None
+    """C2, channels."""
+    depth: int | None = None
+    """Blocks."""
+    num_heads: int | None = None
+    """Attention heads of a block."""
+
+    @property
+    def timm_options(self) -> dict[str, int]:
+        """What differs from the name's architecture."""
+        options = {name: getattr(self, name) for name in ("patch_size", "embed_dim", "depth", "num_heads")}
+        return {name: value for name, value in options.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherConfig:
+    """Whose features L2 and L3 distil."""
+
+    source: str = "clip:ViT-B-16-quickgelu@openai"
+    """clip:NAME@WEIGHTS, fitted:FOLDER, stored:FILE, timm:NAME@FILE or onnx:FILE (the last two have no text side)."""
+    view: Literal["augmented", "whole"] = "augmented"
+    """What it sees: the scene view of every step (the paper), or each whole picture once, kept in the run."""
+    with_emotion: bool = True
+    """Texts made of annotations end with the emotion (table VII of the paper compares)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainConfig:
+    """A pre-training run (arXiv 2409.18877, section III)."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    view: ViewConfig = field(default_factory=ViewConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    save: SaveConfig = field(default_factory=SaveConfig)
+    batch_size: int = 256
+    """Pictures of a step, over all processes."""
+    accumulation: int = 1
+    """Batches whose gradients make a step; L2 then compares with fewer texts at a time."""
+    seed: int = 0
+    """Of weights, order, crops and masks."""
+    most_broken: int = 20
+    """So many pictures that can't be read are left out; one more stops the run."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulation"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch_size % self.accumulation:
+            raise ConfigError(f"accumulation {self.accumulation} must divide batch_size {self.batch_size} evenly")
+        if self.seed < 0 or self.most_broken < 0:
+            raise ConfigError(f"seed and most_broken must be at least 0, got {self.seed} and {self.most_broken}")

@@ -1,0 +1,57 @@
+"""Complete settings of pre-training. Variants are `dataclasses.replace` of these, or options of the command."""
+
+from collections.abc import Callable, Mapping
+
+from uniemox.model.decoder import DecoderConfig
+from uniemox.model.uniemox import ModelConfig
+from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
+from uniemox.training.hardware import HardwareConfig
+from uniemox.training.optimizer import OptimizerConfig
+from uniemox.training.schedule import ScheduleConfig
+from uniemox.training.state import SaveConfig
+from uniemox.views.transforms import ViewConfig
+
+
+def paper() -> PretrainConfig:
+    """The paper's run: ViT-L/16 from dBOT's weights, Γ2, CLIP ViT-B/16, 200 epochs of EmoSet's train and val.
+
+    The paper gives no batch size; 1024 is MAE's recipe for few GPUs. Tables V and VI: --encoder.start none
+    --schedule.epochs 150, table V with --model.fusion static. Not run by us: it needs a machine with GPUs.
+    """
+    return PretrainConfig(
+        encoder=EncoderConfig(start="dbot_vit_large.pth"),
+        batch_size=1024,
+        hardware=HardwareConfig(compile=True),
+    )
+
+
+def best() -> PretrainConfig:
+    """As the paper, from DINOv2's ViT-L/14 with CLIP ViT-L/14 as the teacher. Not run by us either."""
+    return PretrainConfig(
+        encoder=EncoderConfig(start="timm:vit_large_patch14_dinov2.lvd142m"),
+        teacher=TeacherConfig(source="clip:ViT-L-14-quickgelu@openai"),
+        schedule=ScheduleConfig(epochs=50, warmup_epochs=5),
+        optimizer=OptimizerConfig(base_rate=2e-4),
+        batch_size=1024,
+        hardware=HardwareConfig(compile=True),
+    )
+
+
+def demo() -> PretrainConfig:
+    """Minutes on two CPU cores: a ViT of 1.2 million parameters at 96 px, for synthetic scenes and small data sets.
+
+    The teacher is what `uniemox teacher fit` wrote: --teacher.source fitted:FOLDER.
+    """
+    return PretrainConfig(
+        encoder=EncoderConfig(name="vit_tiny_patch16_224", patch_size=12, embed_dim=128, depth=5, num_heads=4),
+        model=ModelConfig(fusion="gated", decoder=DecoderConfig(width=64, depth=2, heads=4)),
+        view=ViewConfig(size=96, min_area=0.5),
+        teacher=TeacherConfig(source="fitted:runs/teacher", view="whole"),
+        optimizer=OptimizerConfig(base_rate=6e-3, max_grad_norm=1.0),
+        schedule=ScheduleConfig(epochs=20, warmup_epochs=1),
+        save=SaveConfig(every_steps=100),
+        batch_size=64,
+    )
+
+
+PRESETS: Mapping[str, Callable[[], PretrainConfig]] = {"paper": paper, "best": best, "demo": demo}

@@ -1,0 +1,186 @@
+"""A pre-training run, from samples to `encoder.safetensors`."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from uniemox.checkpoints.published import load_start
+from uniemox.checkpoints.saving import save_encoder
+from uniemox.checkpoints.writing import write_tensors
+from uniemox.data.order import RunOrder, steps_in_epoch
+from uniemox.data.sample import DataSet
+from uniemox.model.encoder import build_encoder
+from uniemox.model.uniemox import UniEmoX
+from uniemox.pretrain.batches import make_batch
+from uniemox.pretrain.config import PretrainConfig
+from uniemox.pretrain.pictures import reconstruction_picture
+from uniemox.pretrain.step import PretrainBatch, forward, pretrain_step
+from uniemox.pretrain.teacher import prepare_teacher
+from uniemox.teacher.protocol import Teacher
+from uniemox.training.distributed import process_group, rank, wait_for_all, world_size
+from uniemox.training.hardware import ready_to_train, wrap
+from uniemox.training.journal import Journal
+from uniemox.training.loop import run_steps
+from uniemox.training.optimizer import build_optimizer
+from uniemox.training.run_folder import ENCODER, WEIGHTS, begin_run, write_seen
+from uniemox.training.schedule import build_schedule
+from uniemox.training.state import Checkpoints, Progress
+from uniemox.training.watching import ActivationCount, Plan, Unwatched, Watcher, memory_estimate
+from uniemox.views.loader import ViewBatch, ViewDataset, build_loader, collate
+from uniemox.views.transforms import TrainViews
+
+PICTURED = 8  # samples in a reconstruction picture
+
+
+def pretrain(
+    config: PretrainConfig, data: DataSet, out: Path, *, resume: bool = False, watcher: Watcher | None = None
+) -> Path:
+    """Pre-train on all samples of a data set; under torchrun every process calls it alike.
+
+    out: the run's folder, made anew, or one to go on with if `resume`.  Returns the file of the finished encoder.
+    The same settings and data give the same bits on the CPU, however often the run is killed and resumed; the number
+    of processes changes losses by rounding only.
+    Raises ConfigError, DataError, TeacherError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or
+    Ctrl-C. Whatever it raises, the last checkpoint stays.
+    """
+    device, watcher = config.hardware.find_device(), watcher or Unwatched()
+    with process_group(device):
+        steps_in_epoch(len(data), config.batch_size)  # raises before anything is written
+        if rank() == 0:
+            begin_run(out, "pretrain", config, data, {}, resume=resume)
+            write_seen(out, data, lambda done: watcher.progress("hashing pictures", done, len(data)))
+        wait_for_all()
+        teacher = prepare_teacher(config.teacher, config.model, data, out, device, watcher)
+        model = build_model(config, None if teacher is None else teacher.width)
+        ready_to_train(model, device)
+        model.set_grad_checkpointing(config.hardware.checkpointing)
+        run = _Run(config, data, out, model, teacher)
+        plan = run.plan()
+        watcher.start(plan)
+        run.train(plan, watcher)
+        if rank() == 0:
+            write_tensors(out / WEIGHTS, model.state_dict())
+            save_encoder(model.encoder, out / ENCODER)
+        wait_for_all()
+    return out / ENCODER
+
+
+def build_model(config: PretrainConfig, teacher_width: int | None) -> UniEmoX:
+    """The model at its start, its random weights drawn by the seed.
+
+    teacher_width: channels of the teacher's features; None without a teacher.
+    """
+    torch.manual_seed(config.seed)
+    size = config.view.size
+    if config.encoder.start is None:
+        encoder = build_encoder(config.encoder.name, size, **config.encoder.timm_options)
+    else:
+        encoder = load_start(config.encoder.start, image_size=size)
+    return UniEmoX(encoder, replace(config.model, teacher_width=teacher_width)).train()
+
+
+class _Run:
+    """What the steps of a run share."""
+
+    def __init__(
+        self, config: PretrainConfig, data: DataSet, out: Path, model: UniEmoX, teacher: Teacher | None
+    ) -> None:
+        self.config, self.data, self.out, self.model, self.teacher = config, data, out, model, teacher
+        self.device = next(model.parameters()).device
+        self.steps_per_epoch = steps_in_epoch(len(data), config.batch_size)
+        self.steps = config.schedule.steps(self.steps_per_epoch)
+        settings = config.optimizer
+        self.optimizer = build_optimizer(
+            model,
+            rate=settings.rate(config.batch_size),
+            weight_decay=settings.weight_decay,
+            betas=settings.betas,
+        )
+        self.schedule = build_schedule(self.optimizer, config.schedule, self.steps_per_epoch)
+        self.views = ViewDataset(data.samples, TrainViews(config.view, config.seed))
+        self.checkpoints = Checkpoints(out, config.save.keep)
+        saved = self.checkpoints.found()
+        self.start = self.checkpoints.load(saved[-1], model, self.optimizer).step if saved else 0
+        self.runner = wrap(model, self.device, compiled=config.hardware.compile)
+
+    def train(self, plan: Plan, watcher: Watcher) -> None:
+        """All steps that are still to be done."""
+        config = self.config
+        order = RunOrder(
+            len(self.data),
+            batch_size=config.batch_size,
+            accumulation=config.accumulation,
+            seed=config.seed,
+            start=self.start,
+            steps=self.steps,
+            rank=rank(),
+            processes=world_size(),
+        )
+        with Journal(self.out, self.start, is_written=rank() == 0) as journal:
+            run_steps(
+                build_loader(self.views, order, config.hardware.count_workers(self.device)),
+                self.step,
+                lambda done: self.save(done, journal),
+                plan=plan,
+                save_every=config.save.every_steps,
+                most_broken=config.most_broken,
+                journal=journal,
+                watcher=watcher,
+            )
+
+    def step(self, done: int, batches: list[ViewBatch]) -> Mapping[str, float]:
+        """One step; what it is worth writing down."""
+        self.schedule.step_update(done)
+        values = pretrain_step(
+            self.runner,
+            self.optimizer,
+            [self.batch(batch, done // self.steps_per_epoch) for batch in batches],
+            teacher=self.teacher,
+            precision=self.config.hardware.precision,
+            max_grad_norm=self.config.optimizer.max_grad_norm,
+        )
+        return values | {"rate": self.optimizer.param_groups[0]["lr"], "epoch": (done + 1) / self.steps_per_epoch}
+
+    def batch(self, views: ViewBatch, epoch: int) -> PretrainBatch:
+        """Views with texts, keys and masks."""
+        length, emotion = self.model.encoder.patch_embed.num_patches, self.config.teacher.with_emotion
+        return make_batch(views, length=length, seed=self.config.seed, epoch=epoch, with_emotion=emotion)
+
+    def save(self, done: int, journal: Journal) -> None:
+        """A checkpoint, and a picture of what is reconstructed."""
+        if rank() == 0:
+            self.checkpoints.save(Progress(done, None, {}), self.model, self.optimizer)
+        shown = collate([self.views[0, i] for i in range(min(PICTURED, len(self.data)))])
+        if shown.samples:
+            batch = self.batch(shown, epoch=0)
+            with torch.no_grad():  # on all processes alike, because they gather texts
+                output = forward(self.model, batch, teacher=self.teacher)
+            if self.model.decoder is not None:
+                norm_pix = self.config.model.norm_pix
+                picture = reconstruction_picture(output, batch, patch_size=self.model.patch_size, norm_pix=norm_pix)
+                journal.picture(done, "reconstruction", picture)
+        wait_for_all()
+
+    def plan(self) -> Plan:
+        """What the run will cost; its memory is measured on two grey pictures."""
+        config, size = self.config, self.config.view.size
+        pixels = torch.zeros(2, 3, size, size, dtype=torch.uint8)
+        features = None if self.teacher is None else torch.randn(2, self.teacher.width)
+        batch = PretrainBatch(scene=pixels, person=pixels, image_features=features, text_features=features)
+        with ActivationCount(self.model) as kept:
+            forward(self.model, batch, precision=config.hardware.precision)
+        pictures = config.batch_size / config.accumulation / world_size()  # of a batch of one process
+        return Plan(
+            what="pre-training",
+            steps=self.steps,
+            done=self.start,
+            batch_size=config.batch_size,
+            accumulation=config.accumulation,
+            samples=len(self.data),
+            parameters=sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad),
+            memory_bytes=memory_estimate(self.model, int(kept.bytes * pictures / 2)),
+            device=str(self.device),
+            processes=world_size(),
+        )

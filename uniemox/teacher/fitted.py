@@ -1,0 +1,184 @@
+"""A small teacher of our own: a picture tower and a text tower in one space, fitted on pairs (teacher/fitting.py)."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from uniemox.errors import TeacherError
+from uniemox.teacher.protocol import fit_pixels, hash_module
+
+DESCRIPTION, WEIGHTS = "teacher.json", "teacher.safetensors"
+FORMAT = 1
+SMALL = "small"  # the picture tower that is fitted from scratch
+SMALL_CHANNELS = (24, 48, 96, 160)  # of its four stages
+HIDDEN = 256  # of the text tower
+MOST_WORDS = 77  # of a text; the rest is cut off, as CLIP does with its tokens
+WORD = re.compile(r"[^\W_]+|[^\w\s]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """All that the two towers are built of."""
+
+    network: str
+    """The picture tower: timm's name, or "small"."""
+    image_size: tuple[int, int]
+    """Height and width of its input, px."""
+    mean: tuple[float, ...]
+    """Of its input by channel, on the scale of 0 to 1."""
+    std: tuple[float, ...]
+    """As `mean`."""
+    channels: int
+    """Of its features."""
+    width: int
+    """C, channels of the teacher's features."""
+    words: tuple[str, ...]
+    """What the text tower knows."""
+
+
+class WordTower(nn.Module):
+    """Text features: the mean of the words' embeddings, through a perceptron. Words that it does not know are left out.
+
+    words: what it knows.  width: C, channels of its features.
+    """
+
+    def __init__(self, words: Sequence[str], width: int) -> None:
+        super().__init__()
+        self.index = {word: i for i, word in enumerate(words, start=1)}  # 0 fills short texts up
+        self.embed = nn.EmbeddingBag(len(words) + 1, HIDDEN, mode="mean", padding_idx=0)
+        self.layers = nn.Sequential(
+            nn.LayerNorm(HIDDEN), nn.Linear(HIDDEN, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, width)
+        )
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """texts: N.  Returns (N, C)."""
+        rows = [[self.index[word] for word in words_of(text) if word in self.index] for text in texts]
+        longest = max((len(row) for row in rows), default=0) or 1
+        filled = [row + [0] * (longest - len(row)) for row in rows]
+        indices = torch.tensor(filled, dtype=torch.long, device=self.embed.weight.device).view(
+            -1, longest
+        )  # (N, words)
+        return self.layers(self.embed(indices))  # (N, C)
+
+
+class FittedTeacher(nn.Module):
+    """A picture tower with a linear projection, and a text tower.
+
+    architecture: what is built, with random weights; `FittedTeacher.load` and `fit_teacher` are the usual ways.
+    about: what it was fitted on and how well, kept by `save`.
+    """
+
+    def __init__(self, architecture: Architecture, about: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.architecture, self.about = architecture, about
+        self.network = build_network(architecture.network)
+        self.project = nn.Linear(architecture.channels, architecture.width)
+        self.text = WordTower(architecture.words, architecture.width)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> "FittedTeacher":
+        """The frozen teacher in a folder that `save` wrote.
+
+        device: where it runs; give the student's.  Raises TeacherError if the folder holds none.
+        """
+        folder = Path(folder)
+        architecture, about = _read_description(folder / DESCRIPTION)
+        try:
+            teacher = cls(architecture, about)
+            teacher.load_state_dict(load_file(folder / WEIGHTS))
+        except (SafetensorError, RuntimeError, OSError, ValueError) as error:
+            raise TeacherError(f"{folder / WEIGHTS} holds no weights of this teacher: {error}; fit it again") from error
+        return teacher.eval().requires_grad_(False).to(device)
+
+    def save(self, folder: str | Path) -> None:
+        """Write teacher.json and teacher.safetensors. Raises TeacherError for a folder that holds something else."""
+        folder = Path(folder)
+        check_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = {"format": FORMAT, "architecture": asdict(self.architecture), "about": dict(self.about)}
+        state = {name: value.cpu().contiguous() for name, value in self.state_dict().items()}
+        save_file(state, folder / f"{WEIGHTS}.new")
+        (folder / f"{DESCRIPTION}.new").write_text(json.dumps(parts, indent=1) + "\n", "utf-8")
+        for name in (WEIGHTS, DESCRIPTION):
+            os.replace(folder / f"{name}.new", folder / name)
+
+    @property
+    def width(self) -> int:
+        """C, channels of its features."""
+        return self.architecture.width
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with the text tower's weights and structure, and with the words it knows."""
+        words = hashlib.sha256("\0".join(self.architecture.words).encode()).hexdigest()
+        return f"{hash_module(self.text)} {words} {MOST_WORDS}"
+
+    @torch.no_grad()
+    def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
+        """pixels: (N, 3, H, W) in [0, 1].  Returns (N, C) float32, not normalised. Keys are not needed."""
+        a, device = self.architecture, self.project.weight.device
+        return self.project(self.network(fit_pixels(pixels.to(device), a.image_size, a.mean, a.std))).float()
+
+    @torch.no_grad()
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """texts: N, of any length; 77 words of each are read.  Returns (N, C) float32, not normalised."""
+        return self.text(texts).float()
+
+
+def build_network(name: str) -> nn.Module:
+    """A picture tower with random weights and pooled features. Raises TeacherError for an unknown name."""
+    if name == SMALL:
+        return timm.create_model("resnet18", num_classes=0, channels=SMALL_CHANNELS)
+    if not timm.is_model(name):
+        raise TeacherError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")
+    return timm.create_model(name, num_classes=0)
+
+
+def words_of(text: str) -> list[str]:
+    """The first 77 words and punctuation marks of a text, in lower case.
+
+    >>> words_of("A very_dark photo.")
+    ['a', 'very', 'dark', 'photo', '.']
+    """
+    return WORD.findall(text.lower())[:MOST_WORDS]
+
+
+def check_folder(folder: Path) -> None:
+    """Raise TeacherError unless a teacher may be written there: the folder is absent, empty, or holds a teacher."""
+    if folder.exists() and not (folder / DESCRIPTION).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise TeacherError(f"{folder} holds something else than a teacher; choose another folder")
+
+
+def _read_description(path: Path) -> tuple[Architecture, Mapping[str, Any]]:
+    try:
+        parts = json.loads(path.read_text("utf-8"))
+        if parts["format"] != FORMAT:
+            raise ValueError(f"it is of format {parts['format']!r}, this version reads {FORMAT}")
+        fields, about = parts["architecture"], dict(parts["about"])
+        height, width = map(int, fields["image_size"])
+        architecture = Architecture(
+            network=str(fields["network"]),
+            image_size=(height, width),
+            mean=tuple(map(float, fields["mean"])),
+            std=tuple(map(float, fields["std"])),
+            channels=int(fields["channels"]),
+            width=int(fields["width"]),
+            words=tuple(map(str, fields["words"])),
+        )
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise TeacherError(
+            f"{path} describes no fitted teacher ({error}); write one with uniemox teacher fit"
+        ) from error
+    return architecture, about

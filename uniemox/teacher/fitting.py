@@ -1,0 +1,328 @@
+"""Fitting a teacher on pairs of pictures and texts, by contrast within a batch (CLIP, arXiv 2103.00020, section 2.3).
+
+With a frozen picture tower, only a projection of its features and the text tower learn (LiT, arXiv 2111.07991).
+"""
+
+import math
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from uniemox.data.order import BatchOrder
+from uniemox.data.sample import DataSet, Sample
+from uniemox.errors import ConfigError, DataError, NonFiniteLossError
+from uniemox.losses.soft_target import soft_target_cross_entropy
+from uniemox.teacher.fitted import SMALL, SMALL_CHANNELS, Architecture, FittedTeacher, check_folder, words_of
+from uniemox.teacher.image_towers import TimmImageTower
+from uniemox.teacher.opening import open_timm_tower, timm_name
+from uniemox.teacher.protocol import fit_pixels
+from uniemox.views.loader import BrokenCount, ViewDataset, build_loader
+from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
+from uniemox.views.transforms import EvalViews, TrainViews, ViewConfig
+
+HELD_OUT = 0.1  # share of the pictures
+FEWEST = 20  # pictures, so that two are held out
+LOOK_AT = 64  # pictures at a time
+MIN_AREA = 0.6  # of a training crop: what a text names should still be in it
+ONE_SENTENCE = 0.5  # share of texts that are cut to one sentence, so that no part of them is neglected
+SMALL_PX = 160
+SCALE, MOST_SCALE, SCALE_RATE = (
+    1 / 0.07,
+    100.0,
+    10.0,
+)  # 1 / temperature at the start, its limit (CLIP's), times the rate
+WEIGHT_DECAY, BETAS = 0.05, (0.9, 0.98)
+WARMUP = 0.1  # share of the steps
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitConfig:
+    """How a teacher is fitted; the defaults take a minute on two cores for 2,000 pictures."""
+
+    image_tower: str | None = None
+    """A frozen picture tower, timm:NAME or timm:NAME@FILE; None: a small one is fitted as well."""
+    width: int = 64
+    """C, channels of the teacher's features."""
+    image_size: int | None = None
+    """Side of the small tower's input, px; None: 160. A frozen tower has its own."""
+    views: int = 3
+    """Crops of each picture, taken in turn and kept in memory (3 bytes a px); a frozen tower sees one."""
+    epochs: int = 10
+    """Passes over the pictures."""
+    batch_size: int = 32
+    """Pictures that are compared with each other."""
+    rate: float = 2e-3
+    """Highest learning rate."""
+    seed: int = 0
+    """Of the weights, the held-out pictures, the crops and the order."""
+    workers: int = 2
+    """Processes that read pictures; 0 reads in this one. No number changes the result."""
+    most_broken: int = 20
+    """So many pictures that can't be read are left out; one more stops the fit."""
+
+    def __post_init__(self) -> None:
+        least_of = {"width": 1, "views": 1, "epochs": 1, "batch_size": 2, "seed": 0, "workers": 0, "most_broken": 0}
+        for name, least in least_of.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.image_size is not None and (self.image_tower is not None or self.image_size < 32):
+            raise ConfigError(
+                f"image_size must be at least 32, and not be given with image_tower, which has its own; got "
+                f"{self.image_size} and {self.image_tower}"
+            )
+        if not 0 < self.rate < math.inf:
+            raise ConfigError(f"rate must be above 0 and finite, got {self.rate}")
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """P pictures and what is said of each."""
+
+    inputs: Tensor  # (V, P, 3, S, S) uint8 views, or (1, P, D) float32 features of a frozen tower
+    texts: Sequence[tuple[str, ...]]  # P; distinct, at least one each
+
+
+def fit_teacher(data: DataSet, config: FitConfig, out: Path, on_progress: Progress = lambda *_: None) -> FittedTeacher:
+    """Fit a teacher on the samples that have a text, write it to a folder and return it, frozen, on the CPU.
+
+    Every tenth picture is held out; how well pictures and texts find each other among those is in `about["figures"]`.
+    on_progress: called with what is done, how much of it is done, and how much there is.
+    Raises DataError without texts or with fewer than 20 pictures that have one, ConfigError if the data don't fill a
+    batch, TeacherError if the frozen tower can't be had or `out` holds something else, NonFiniteLossError.
+    """
+    check_folder(out)
+    samples, texts = _with_texts(data)
+    order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(samples)).tolist()
+    held_out = round(HELD_OUT * len(samples))
+    tower = None if config.image_tower is None else open_timm_tower(config.image_tower)
+    size = config.image_size or SMALL_PX if tower is None else max(tower.size)
+    plain = EvalViews(ViewConfig(size=size, crop_fraction=1.0))
+    varied = TrainViews(ViewConfig(size=size, min_area=MIN_AREA), config.seed)
+    broken = BrokenCount(config.most_broken)
+
+    def look_at(which: list[int], make_views: EvalViews | TrainViews, views: int, what: str) -> Pairs:
+        return _look_at(
+            ViewDataset([samples[i] for i in which], make_views),
+            [texts[i] for i in which],
+            views=views,
+            look=(lambda scene: scene) if tower is None else lambda scene: tower.image_features(scene.float() / 255),
+            workers=config.workers,
+            broken=broken,
+            on_progress=lambda done, total: on_progress(what, done, total),
+        )
+
+    held = look_at(order[:held_out], plain, 1, "looking at held-out pictures")
+    is_varied = tower is None
+    shown = look_at(
+        order[held_out:], varied if is_varied else plain, config.views if is_varied else 1, "looking at pictures"
+    )
+    teacher = _start(config, tower, shown.texts)
+    _fit(teacher, shown, config, on_progress)
+    teacher.about = {
+        "data": data.name,
+        "pictures": len(shown.texts),
+        "texts": len({text for several in shown.texts for text in several}),
+        "broken": len(broken.found),
+        "config": asdict(config),
+        "figures": _figures(teacher, held, is_frozen=tower is not None),
+    }
+    teacher.save(out)
+    return teacher
+
+
+def _with_texts(data: DataSet) -> tuple[list[Sample], list[tuple[str, ...]]]:
+    """Pictures that have texts, once each, and their texts."""
+    samples: dict[str, Sample] = {}
+    texts: dict[str, dict[str, None]] = {}
+    for sample in data.samples:
+        if sample.text and sample.text.strip():
+            samples.setdefault(sample.picture_key, sample)
+            texts.setdefault(sample.picture_key, {})[sample.text] = None
+    if len(samples) < FEWEST:
+        raise DataError(
+            f"{data.name}: {len(samples)} of its pictures have a text, a teacher needs at least {FEWEST}; write texts "
+            f"with: uniemox data describe {data.name}"
+        )
+    return list(samples.values()), [tuple(several) for several in texts.values()]
+
+
+def _look_at(
+    dataset: ViewDataset,
+    texts: Sequence[tuple[str, ...]],
+    *,
+    views: int,
+    look: Callable[[Tensor], Tensor],
+    workers: int,
+    broken: BrokenCount,
+    on_progress: Callable[[int, int], None],
+) -> Pairs:
+    """All views of all pictures that can be read, in memory, as `look` gives them: (n, 3, S, S) uint8 to (n, ...)."""
+    pictures = len(dataset)
+    places = [
+        [(view, i) for i in range(start, min(start + LOOK_AT, pictures))]
+        for view in range(views)
+        for start in range(0, pictures, LOOK_AT)
+    ]
+    row_of = {sample.key: i for i, sample in enumerate(dataset.samples)}
+    inputs, is_read = torch.empty(0), torch.zeros(pictures, dtype=torch.bool)
+    done = 0
+    for place, batch in zip(places, build_loader(dataset, places, workers), strict=True):
+        broken.add(batch.broken)
+        if batch.samples:
+            seen = look(batch.scene)
+            if not is_read.any():
+                inputs = seen.new_zeros(views, pictures, *seen.shape[1:])  # (V, P, ...)
+            rows = torch.tensor([row_of[sample.key] for sample in batch.samples])
+            inputs[place[0][0], rows] = seen
+            is_read[rows] = True
+        done += len(place)
+        on_progress(done, views * pictures)
+    if not is_read.any():
+        raise DataError(f"none of {pictures} pictures can be read: {next(iter(broken.found.values()))}")
+    if is_read.all():
+        return Pairs(inputs, texts)
+    return Pairs(inputs[:, is_read], [texts[i] for i in is_read.nonzero().flatten().tolist()])
+
+
+def _start(config: FitConfig, tower: TimmImageTower | None, texts: Sequence[tuple[str, ...]]) -> FittedTeacher:
+    """A teacher with random weights but those of the frozen tower. The process's own generator is left alone."""
+    size = config.image_size or SMALL_PX
+    words = sorted({word for several in texts for text in several for word in words_of(text)})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        architecture = Architecture(
+            network=SMALL if config.image_tower is None else timm_name(config.image_tower),
+            image_size=(size, size) if tower is None else tower.size,
+            mean=tuple(IMAGENET_MEAN if tower is None else tower.mean),
+            std=tuple(IMAGENET_STD if tower is None else tower.std),
+            channels=SMALL_CHANNELS[-1] if tower is None else tower.width,
+            width=config.width,
+            words=tuple(words),
+        )
+        teacher = FittedTeacher(architecture, {})
+    if tower is not None:
+        teacher.network.load_state_dict(tower.model.state_dict())
+    return teacher
+
+
+def _fit(teacher: FittedTeacher, pairs: Pairs, config: FitConfig, on_progress: Progress) -> None:
+    """Train in place, and freeze."""
+    is_frozen = config.image_tower is not None
+    scale = nn.Parameter(torch.tensor(math.log(SCALE)))
+    learned = [teacher.project, teacher.text] if is_frozen else [teacher]
+    optimizer = _optimizer([p for module in learned for p in module.parameters()], scale)
+    sentences = [frozenset(sentence for text in several for sentence in _sentences(text)) for several in pairs.texts]
+    steps = config.epochs * (len(pairs.texts) // config.batch_size)
+    step = 0
+    teacher.train()
+    for epoch in range(config.epochs):
+        draw = random.Random(f"{config.seed}/{epoch}")
+        order = BatchOrder(len(pairs.texts), batch_size=config.batch_size, seed=config.seed, epoch=epoch)
+        for batch in order:
+            rows = [i for _, i in batch]
+            texts = [_draw_text(pairs.texts[i], draw) for i in rows]
+            truth = torch.tensor([[sentences[i].issuperset(_sentences(text)) for text in texts] for i in rows])
+            inputs = pairs.inputs[epoch % len(pairs.inputs), rows]
+            features = inputs if is_frozen else teacher.network(_normalised(inputs, teacher.architecture))
+            loss = contrast(teacher.project(features), teacher.text(texts), truth, scale.exp().clamp(max=MOST_SCALE))
+            if not torch.isfinite(loss):
+                raise NonFiniteLossError(f"the loss of step {step} is {float(loss)}; lower the rate of {config.rate}")
+            _set_rate(optimizer, config.rate * schedule(step, steps))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+            on_progress("fitting", step, steps)
+    teacher.eval().requires_grad_(False)
+
+
+def contrast(image: Tensor, text: Tensor, truth: Tensor, scale: Tensor) -> Tensor:
+    """CLIP's symmetric loss, with all true texts of a picture, and all pictures of a text, as equal targets.
+
+    image, text: (N, C), not normalised.  truth: (N, N) bool, picture by text, with a truth in every row and column.
+    scale: 1 / temperature.  A mean over the N pictures and both directions.
+    Source: arXiv 2103.00020, figure 3, where only the diagonal is true.
+    """
+    logits = scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T  # (N, N)
+    target = truth.to(logits.dtype)
+    of_pictures = soft_target_cross_entropy(logits, target / target.sum(dim=1, keepdim=True))
+    return (of_pictures + soft_target_cross_entropy(logits.T, (target / target.sum(dim=0)).T)) / 2
+
+
+def recalls(similarity: Tensor, truth: Tensor) -> dict[str, float]:
+    """How often a true candidate is among the one or five most similar, and how often by chance.
+
+    similarity: (Q, M), queries by candidates.  truth: (Q, M) bool.  Means over the queries, 0 to 1.
+    """
+    ranked = truth.gather(1, similarity.argsort(dim=1, descending=True, stable=True))  # (Q, M)
+    candidates, found = truth.shape[1], truth.sum(dim=1).tolist()
+    result = {}
+    for k in (1, 5):
+        missed = [math.comb(candidates - n, k) / math.comb(candidates, k) if k <= candidates else 0.0 for n in found]
+        result[f"recall_at_{k}"] = float(ranked[:, :k].any(dim=1).double().mean())
+        result[f"chance_at_{k}"] = 1 - sum(missed) / len(missed)
+    return result
+
+
+def _figures(teacher: FittedTeacher, held: Pairs, is_frozen: bool) -> dict[str, Any]:
+    """How well held-out pictures find their texts among the distinct held-out ones, and texts their pictures."""
+    texts = sorted({text for several in held.texts for text in several})
+    truth = torch.tensor([[text in several for text in texts] for several in held.texts])
+    inputs = held.inputs[0].split(LOOK_AT)
+    with torch.no_grad():
+        pictures = [teacher.project(x) if is_frozen else teacher.image_features(x.float() / 255) for x in inputs]
+    similarity = F.normalize(torch.cat(pictures), dim=-1) @ F.normalize(teacher.text_features(texts), dim=-1).T
+    return {
+        "pictures": len(held.texts),
+        "texts": len(texts),
+        "picture_to_text": recalls(similarity, truth),
+        "text_to_picture": recalls(similarity.T, truth.T),
+    }
+
+
+def _sentences(text: str) -> list[str]:
+    return SENTENCE_END.split(text.strip())
+
+
+def _draw_text(texts: Sequence[str], draw: random.Random) -> str:
+    """One of a picture's texts, whole or one sentence of it."""
+    text = draw.choice(texts)
+    return draw.choice(_sentences(text)) if draw.random() < ONE_SENTENCE else text
+
+
+def _normalised(inputs: Tensor, architecture: Architecture) -> Tensor:
+    """(N, 3, S, S) uint8 as the tower takes them: what `fit_pixels` gives, channels last in memory."""
+    pixels = fit_pixels(inputs.float() / 255, architecture.image_size, architecture.mean, architecture.std)
+    return pixels.contiguous(memory_format=torch.channels_last)
+
+
+def _optimizer(parameters: Sequence[nn.Parameter], scale: nn.Parameter) -> torch.optim.AdamW:
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": WEIGHT_DECAY, "times": 1.0},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, "times": 1.0},
+        {"params": [scale], "weight_decay": 0.0, "times": SCALE_RATE},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["times"]
+
+
+def schedule(step: int, steps: int) -> float:
+    """Share of the highest rate in a step: a linear warm-up, then half a cosine down to 0."""
+    warmup = max(1, round(WARMUP * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2

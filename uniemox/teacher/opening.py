@@ -1,0 +1,67 @@
+"""A teacher named by one string."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from uniemox.errors import TeacherError
+from uniemox.teacher.clip import ClipTeacher
+from uniemox.teacher.fitted import FittedTeacher
+from uniemox.teacher.image_towers import OnnxImageTower, TimmImageTower
+from uniemox.teacher.protocol import PairedTeacher, Teacher
+from uniemox.teacher.stored import StoredTeacher
+
+
+def open_teacher(source: str, device: str | torch.device = "cpu") -> Teacher:
+    """The frozen teacher of a name KIND:WHAT.
+
+    source: clip:NAME@WEIGHTS with open_clip's name and published weights or a file (without @, OpenAI's weights),
+    clip:local-dir:FOLDER, fitted:FOLDER of `uniemox teacher fit`, stored:FILE of `save_features`; without a text side:
+    timm:NAME with published weights, timm:NAME@FILE, onnx:FILE.
+    device: where the teacher runs; give the student's. ONNX files run where onnxruntime can, stored features nowhere.
+    Raises TeacherError for an unknown kind, or if the teacher can't be had.
+    """
+    kind, _, what = source.partition(":")
+    if kind not in KINDS or not what:
+        raise TeacherError(
+            f"{source!r} is no teacher; write clip:NAME@WEIGHTS, clip:local-dir:FOLDER, fitted:FOLDER, "
+            "stored:FILE.npz, timm:NAME, timm:NAME@FILE or onnx:FILE"
+        )
+    return KINDS[kind](what, device)
+
+
+def open_timm_tower(source: str, device: str | torch.device = "cpu") -> TimmImageTower:
+    """The frozen picture tower timm:NAME or timm:NAME@FILE.
+
+    Raises TeacherError for another kind, or if the tower can't be had.
+    """
+    kind, _, what = source.partition(":")
+    if kind != "timm" or not what:
+        raise TeacherError(f"expected a picture tower as timm:NAME or timm:NAME@FILE, got {source!r}")
+    _, at, file = what.partition("@")
+    return TimmImageTower.load(timm_name(source), file if at else None, device)
+
+
+def timm_name(source: str) -> str:
+    """timm's name in timm:NAME or timm:NAME@FILE.
+
+    >>> timm_name("timm:resnet18@resnet18.safetensors")
+    'resnet18'
+    """
+    return source.removeprefix("timm:").partition("@")[0]
+
+
+def _open_clip(what: str, device: str | torch.device) -> Teacher:
+    if what.startswith("local-dir:"):
+        return ClipTeacher.load(what, device=device)
+    name, at, weights = what.partition("@")
+    return ClipTeacher.load(name, weights, device) if at else ClipTeacher.load(name, device=device)
+
+
+KINDS: Mapping[str, Callable[[str, str | torch.device], Teacher]] = {
+    "clip": _open_clip,
+    "fitted": FittedTeacher.load,
+    "stored": lambda file, _: StoredTeacher(file),
+    "timm": lambda what, device: PairedTeacher(open_timm_tower(f"timm:{what}", device)),
+    "onnx": lambda file, _: PairedTeacher(OnnxImageTower(file)),
+}

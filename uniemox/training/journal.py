@@ -1,0 +1,73 @@
+"""What a run writes down as it goes: metrics.jsonl, TensorBoard, pictures."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from uniemox.checkpoints.writing import write_text
+from uniemox.errors import DataError
+
+METRICS, PICTURES, TENSORBOARD = "metrics.jsonl", "pictures", "tensorboard"
+
+
+class Journal:
+    """The journal of one run.
+
+    run: its folder.  step: steps that were done before; what a killed process wrote of later ones is taken out.
+    is_written: False for all processes but the first, which write nothing.
+    """
+
+    def __init__(self, run: Path, step: int, *, is_written: bool = True) -> None:
+        self.run, self.is_written = run, is_written
+        if not is_written:
+            return
+        path = run / METRICS
+        kept = [line for line in read_metrics(run) if line["step"] <= step] if path.exists() else []
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self.file = path.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.is_written:
+            self.file.close()
+            self.board.close()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One line, and a point of every curve.  step: steps that are done."""
+        if self.is_written:
+            self.file.write(json.dumps({"step": step, **values}) + "\n")
+            self.file.flush()
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, image: Image.Image) -> None:
+        """A picture of this step, as pictures/NAME-STEP.png."""
+        if self.is_written:
+            path = self.run / PICTURES / f"{name}-{step:08d}.png"
+            path.parent.mkdir(exist_ok=True)
+            image.save(path)
+
+
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics.jsonl; a last line that was cut off is left out.
+
+    Raises DataError if there is no such file.
+    """
+    try:
+        lines = (run / METRICS).read_text("utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"{run} has no metrics: {error}") from error
+    values = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            values.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise DataError(f"{run / METRICS}:{number}: not JSON ({error})") from error
+    return values

@@ -1,0 +1,56 @@
+"""The loop that pre-training and fine-tuning share: batches, steps, saving, stopping."""
+
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+
+import torch
+
+from uniemox.errors import StoppedError
+from uniemox.training.journal import Journal
+from uniemox.training.stopping import StopRequest
+from uniemox.training.watching import Plan, Watcher
+from uniemox.views.loader import BrokenCount, ViewBatch
+
+
+def run_steps(
+    loader: Iterable[ViewBatch],
+    do_step: Callable[[int, list[ViewBatch]], Mapping[str, float]],
+    save: Callable[[int], None],
+    *,
+    plan: Plan,
+    save_every: int,
+    most_broken: int,
+    journal: Journal,
+    watcher: Watcher,
+) -> None:
+    """Every step that the plan has left.
+
+    do_step: given the steps that are done and the batches of the next; returns what to write down.
+    save: given the steps that are done; called every `save_every` steps, at the end, and when the run is asked to stop.
+    most_broken: pictures that may be left out because they can't be read.
+    Raises StoppedError after SIGTERM or Ctrl-C, when all is saved; DataError for too many broken pictures.
+    """
+    stream, broken, device = iter(loader), BrokenCount(most_broken), torch.device(plan.device)
+    with StopRequest() as stop:
+        for done in range(plan.done, plan.steps):
+            started = time.perf_counter()
+            batches = list(islice(stream, plan.accumulation))
+            waited = time.perf_counter() - started
+            for batch in batches:
+                broken.add(batch.broken)
+            values = dict(do_step(done, batches))
+            seconds = time.perf_counter() - started
+            values |= {"images_per_s": plan.batch_size / seconds, "wait_s": waited}
+            journal.write(done + 1, values)
+            watcher.step(done + 1, values)
+            is_stopped = stop.is_made(device)
+            if is_stopped or (done + 1) % save_every == 0 or done + 1 == plan.steps:
+                save(done + 1)
+            if is_stopped and done + 1 < plan.steps:
+                raise StoppedError(
+                    f"stopped after step {done + 1:,} of {plan.steps:,}, which is saved in {journal.run}; the same "
+                    "command with --resume goes on",
+                    exit_code=128 + (stop.signal or signal.SIGTERM),
+                )

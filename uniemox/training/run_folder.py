@@ -1,0 +1,99 @@
+"""The folder of a run: what it was asked to do, on what data, with what versions."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uniemox.checkpoints.writing import write_text
+from uniemox.data.hashes import picture_hashes
+from uniemox.data.sample import DataSet
+from uniemox.errors import ConfigError
+from uniemox.training.settings import differences, from_dict, read_json, to_dict
+
+CONFIG, ENCODER, WEIGHTS, SEEN = "config.json", "encoder.safetensors", "model.safetensors", "training_pictures.txt"
+PACKAGES = ("torch", "timm", "numpy", "pillow")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Which data a run reads."""
+
+    source: str
+    """KIND:PATH, see docs/data.md."""
+    persons: Path | None = None
+    """A file of `uniemox data persons`; one beside the data is found by itself."""
+    texts: Path | None = None
+    """A file of `uniemox data describe`; one beside the data is found by itself."""
+    splits: Path | None = None
+    """A file of `uniemox data split`."""
+    exclude: Path | None = None
+    """A file of `uniemox data check --json`."""
+
+
+def begin_run(run: Path, kind: str, config: Any, data: DataSet, more: Mapping[str, Any], *, resume: bool) -> bool:
+    """Write config.json, or check that what is there is this run. Returns whether there is something to go on with.
+
+    kind: "pretrain" or "finetune".  more: what else to record, by name.
+    Raises ConfigError if the folder holds another run, if a run is there and resume was not asked for, or if settings
+    or data differ from those that it began with.
+    """
+    path = run / CONFIG
+    if run.exists() and not run.is_dir():
+        raise ConfigError(f"{run} is a file; --out needs a folder")
+    if not path.exists():
+        if run.is_dir() and any(run.iterdir()):
+            raise ConfigError(f"{run} is not empty and no run of uniemox; choose another --out")
+        record = {"kind": kind, "config": to_dict(config), "data": describe_data(data), **more, "versions": _versions()}
+        write_text(path, json.dumps(record, indent=2) + "\n")
+        return False
+    if not resume:
+        raise ConfigError(f"{run} holds a run already; add --resume to go on with it, or choose another --out")
+    found = read_json(path)
+    if found.get("kind") != kind:
+        raise ConfigError(f"{run} holds a run of another command ({found.get('kind')}); choose another --out")
+    changed = differences(config, from_dict(type(config), found["config"], f"{path}, config"))
+    changed = [line for line in changed if not line.startswith(("hardware.", "save."))]
+    if changed:
+        raise ConfigError(
+            f"{run} began with other settings: {'; '.join(changed)}. Leave them out, or choose another --out"
+        )
+    if found["data"]["sha256"] != describe_data(data)["sha256"]:
+        raise ConfigError(f"{run} began with other data than {data.name} now is; choose another --out")
+    return True
+
+
+def write_seen(run: Path, data: DataSet, on_progress: Callable[[int], None]) -> None:
+    """The hashes of all pictures that a run trains on, so that nobody tests with them; they are kept once written."""
+    if not (run / SEEN).exists():
+        hashes = {digest for digest in picture_hashes(data.samples, on_progress) if digest}
+        write_text(run / SEEN, "".join(f"{digest}\n" for digest in sorted(hashes)))
+
+
+def read_seen(run: Path) -> set[str]:
+    """What `write_seen` wrote; empty if it is not there."""
+    path = run / SEEN
+    return set(path.read_text("ascii").split()) if path.exists() else set()
+
+
+def describe_data(data: DataSet) -> dict[str, Any]:
+    """What identifies a data set: its name, size, labels, and a hash over all that is known of its samples."""
+    digest = hashlib.sha256()
+    for sample in data.samples:
+        known = (sample.key, sample.label, sample.distribution, sample.valence, sample.arousal, sample.split)
+        digest.update(repr((*known, sample.text, sample.persons, sample.target_box)).encode("utf-8", "surrogatepass"))
+    labels = {"name": data.labels.name, "labels": list(data.labels.labels), "kind": data.labels.kind}
+    return {"source": data.name, "samples": len(data), "labels": labels, "sha256": digest.hexdigest()}
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "uniemox": version("uniemox"),
+        **{name: version(name) for name in PACKAGES},
+        "cuda": str(torch.version.cuda),
+    }

@@ -1,0 +1,50 @@
+"""How long a run is, and its learning rate: linear warm-up, then half a cosine."""
+
+from dataclasses import dataclass
+
+import torch
+from timm.scheduler import CosineLRScheduler
+
+from uniemox.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleConfig:
+    """Length and shape of a run."""
+
+    epochs: float = 200.0
+    """Passes over the training data; a part of one is fine."""
+    warmup_epochs: float = 40.0
+    """Epochs in which the rate rises from 0 to its highest."""
+    min_rate: float = 0.0
+    """The learning rate at the end; MAE's is 0."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epochs < float("inf"):
+            raise ConfigError(f"schedule.epochs must be above 0, got {self.epochs}")
+        if not 0 <= self.warmup_epochs <= self.epochs:
+            raise ConfigError(
+                f"schedule.warmup_epochs must lie between 0 and schedule.epochs, got {self.warmup_epochs} and "
+                f"{self.epochs}"
+            )
+        if not 0 <= self.min_rate < float("inf"):
+            raise ConfigError(f"schedule.min_rate must be at least 0, got {self.min_rate}")
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """Steps of the whole run, at least one."""
+        return max(round(self.epochs * steps_per_epoch), 1)
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps_per_epoch: int) -> CosineLRScheduler:
+    """timm's schedule over steps; `step_update(n)` sets the rates for the step after n steps, a function of n alone.
+
+    Parameter groups with an lr_scale get so much of the rate.
+    """
+    steps = config.steps(steps_per_epoch)
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=steps,
+        lr_min=config.min_rate,
+        warmup_t=min(round(config.warmup_epochs * steps_per_epoch), steps - 1),
+        t_in_epochs=False,
+    )

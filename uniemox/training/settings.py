@@ -1,0 +1,80 @@
+"""Settings as a file beside the run that used them, and back, strictly."""
+
+import difflib
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from uniemox.errors import ConfigError
+
+Config = TypeVar("Config")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain values, as JSON has them: tuples become lists, paths become text."""
+    return json.loads(json.dumps(asdict(config), default=str))
+
+
+def from_dict(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:
+    """The config that `to_dict` wrote. Missing fields take their defaults.
+
+    where: of what file, for errors.  Raises ConfigError for a name or value that the config does not take.
+    """
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type] # a dataclass
+    for name in values:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            raise ConfigError(f"{where}: unknown setting {name!r}{f'; did you mean {near[0]!r}?' if near else ''}")
+    hints = get_type_hints(kind)
+    return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def differences(ours: Any, theirs: Any) -> list[str]:
+    """Where two configs of one kind differ: "model.fusion: 'gated' instead of 'attention'"."""
+    return _differences(to_dict(ours), to_dict(theirs), "")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object from a file. Raises ConfigError, with the file's name, if there is none."""
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} can't be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected an object, got {type(values).__name__}")
+    return values
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    """A value as a field's type has it."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    for kind in kinds:
+        if is_dataclass(kind) and isinstance(value, dict):
+            return from_dict(kind, value, where)  # type: ignore[arg-type]
+        if get_origin(kind) is tuple and isinstance(value, list):
+            return tuple(value)
+        if get_origin(kind) is Literal and value in get_args(kind):
+            return value
+        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if kind is type(None) and value is None:
+            return None
+        if kind is Path and isinstance(value, str):
+            return Path(value)
+        if kind in (int, str, bool) and type(value) is kind:
+            return value
+    raise ConfigError(f"{where}: {value!r} is not of type {hint}")
+
+
+def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str) -> list[str]:
+    found = []
+    for name, value in ours.items():
+        other = theirs.get(name)
+        if isinstance(value, dict) and isinstance(other, dict):
+            found += _differences(value, other, f"{prefix}{name}.")
+        elif value != other:
+            found.append(f"{prefix}{name}: {value!r} instead of {other!r}")
+    return found

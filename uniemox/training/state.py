@@ -1,0 +1,157 @@
+"""Checkpoints of a run: there whole or not at all, whatever kills the process.
+
+RUN/checkpoints/step-00000500/model.safetensors    the weights
+                              state.pt             optimiser, step, and what else the run needs to go on
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from uniemox.checkpoints.writing import PARTIAL, write_tensors
+from uniemox.errors import CheckpointError, ConfigError
+
+MODEL, STATE = "model.safetensors", "state.pt"
+UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, safetensors.SafetensorError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SaveConfig:
+    """When a run saves, and what it keeps."""
+
+    every_steps: int = 500
+    """Steps between checkpoints; there is always one at the end, and when the run is asked to stop."""
+    keep: int = 2
+    """So many of the newest checkpoints stay, and the best one."""
+
+    def __post_init__(self) -> None:
+        for name in ("every_steps", "keep"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"save.{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run was when it saved."""
+
+    step: int  # steps that were done
+    score: float | None  # higher is better; None where nothing was compared
+    more: Mapping[str, Any]  # what the run handed to `save`
+
+
+class Checkpoints:
+    """The checkpoints of one run, by number of steps."""
+
+    def __init__(self, run: Path, keep: int) -> None:
+        self.folder, self.keep = run / "checkpoints", keep
+
+    def save(
+        self,
+        progress: Progress,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+    ) -> Path:
+        """Write a checkpoint, then delete those that are neither new nor the best. Returns its folder.
+
+        Raises CheckpointError if it can't be written; those before it are left alone.
+        """
+        final = self.folder / f"step-{progress.step:08d}"
+        partial = final.with_name(final.name + PARTIAL)
+        state = {
+            "step": progress.step,
+            "score": progress.score,
+            "more": dict(progress.more),
+            "optimizer": optimizer.state_dict(),
+        }
+        try:
+            self.clean()
+            partial.mkdir(parents=True)
+            write_tensors(partial / MODEL, model.state_dict())
+            torch.save(state, partial / STATE)
+            for path in (partial / MODEL, partial / STATE, partial):
+                _flush(path)
+            if final.exists():
+                _discard(final)
+            os.replace(partial, final)
+            _flush(self.folder)
+            self._prune()
+        except (OSError, RuntimeError, CheckpointError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise CheckpointError(f"{final} can't be written: {error}; what was saved before is intact") from error
+        return final
+
+    def found(self) -> list[Path]:
+        """Whole checkpoints, the oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(path for path in self.folder.iterdir() if re.fullmatch(r"step-\d{8,}", path.name))
+
+    def load(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Progress:
+        """Put weights, and the optimiser's state, back. Raises CheckpointError if the files don't fit the run."""
+        try:
+            read_weights(model, path / MODEL)
+            state = torch.load(path / STATE, map_location="cpu", weights_only=True)
+            if optimizer is not None:
+                optimizer.load_state_dict(state["optimizer"])
+            return Progress(int(state["step"]), state["score"], state["more"])
+        except (*UNREADABLE, CheckpointError) as error:
+            raise CheckpointError(
+                f"{path} can't be read: {error}. Delete this folder to go on from the checkpoint before it"
+            ) from error
+
+    def best(self) -> Path | None:
+        """The checkpoint with the highest score; the newest of equals."""
+        scored = [(self._score(path), path) for path in self.found()]
+        ranked = [(score, path) for score, path in scored if score is not None]
+        return max(ranked, default=(0.0, None))[1]
+
+    def clean(self) -> None:
+        """Remove what a killed process left half written."""
+        if self.folder.is_dir():
+            for path in self.folder.glob(f"*{PARTIAL}"):
+                shutil.rmtree(path)
+
+    def _prune(self) -> None:
+        found, best = self.found(), self.best()
+        for path in found[: -self.keep]:
+            if path != best:
+                _discard(path)
+
+    def _score(self, path: Path) -> float | None:
+        try:
+            return torch.load(path / STATE, map_location="cpu", weights_only=True, mmap=True)["score"]
+        except UNREADABLE as error:
+            raise CheckpointError(f"{path} can't be read: {error}; delete this folder") from error
+
+
+def read_weights(model: nn.Module, path: Path) -> None:
+    """Load what `write_tensors` wrote, every tensor of it. Raises CheckpointError if they don't fit."""
+    try:
+        model.load_state_dict(safetensors.torch.load_file(path))
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} can't be loaded: {error}") from error
+
+
+def _discard(path: Path) -> None:
+    """Delete a folder; killed in the middle, it is no checkpoint any more."""
+    doomed = path.with_name(path.name + PARTIAL)
+    os.replace(path, doomed)
+    shutil.rmtree(doomed)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,47 @@
+"""SIGTERM and Ctrl-C ask a run to stop after the step that it is in, so that it can save."""
+
+import signal
+from types import FrameType, TracebackType
+
+import torch
+
+from uniemox.training.distributed import sum_over_processes, world_size
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """Within it a first SIGTERM or Ctrl-C is noted; the second one acts at once, as without it."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, signal.Handlers | None] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._note)  # type: ignore[assignment]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def is_made(self, device: torch.device) -> bool:
+        """Whether any process was asked to stop; all of them get the same answer."""
+        if world_size() == 1:
+            return self.signal is not None
+        asked = torch.tensor([float(self.signal or 0)], device=device)
+        total = int(sum_over_processes(asked))
+        if total and self.signal is None:
+            self.signal = signal.SIGTERM
+        return total > 0
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before = {}
