@@ -1,4 +1,5 @@
 # Two commands do all the set-up: `make demo` and `make test`. Each makes ./.venv if it isn't there.
+# `make demo DATA=KIND:PATH` does the demo's work on your own pictures.
 PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := train,data,hub,serve,curate,dev
@@ -6,7 +7,7 @@ EXTRAS := train,data,hub,serve,curate,dev
 .PHONY: demo test check clean
 
 demo: .venv/ready
-	$(BIN)/python examples/demo.py
+	$(BIN)/python examples/demo.py '$(DATA)'
 
 test: .venv/ready check
 	$(BIN)/python -m pytest

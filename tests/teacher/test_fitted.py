@@ -24,13 +24,13 @@ from uniemox.data.synthetic import synthetic
 from uniemox.errors import ConfigError, DataError, TeacherError
 from uniemox.labels import MIKELS
 from uniemox.teacher.fitted import MOST_WORDS, SMALL, SMALL_CHANNELS, Architecture, FittedTeacher, words_of
-from uniemox.teacher.fitting import FitConfig, contrast, fit_teacher, recalls, schedule
+from uniemox.teacher.fitting import FitConfig, fit_teacher, pair_loss, recalls, schedule
 from uniemox.teacher.image_towers import TimmImageTower
 from uniemox.teacher.opening import open_teacher
 from uniemox.teacher.protocol import PairedTeacher
 from uniemox.teacher.stored import StoredTeacher, save_features
 
-QUICK = FitConfig(width=8, image_size=32, views=1, epochs=2, batch_size=8, workers=0)
+QUICK = FitConfig(width=8, image_size=36, views=1, epochs=2, batch_size=8, workers=0)
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (240, 240, 240)}
 
 
@@ -46,10 +46,10 @@ def _one_thread() -> Iterator[None]:
 def architecture(*words: str) -> Architecture:
     return Architecture(
         network=SMALL,
-        image_size=(32, 48),
+        image_size=(36, 36),
         mean=(0.5,) * 3,
         std=(0.25,) * 3,
-        channels=SMALL_CHANNELS[-1],
+        channels=SMALL_CHANNELS,
         width=8,
         words=words,
     )
@@ -67,30 +67,31 @@ def colours(folder: Path, each: int = 10) -> DataSet:
     return DataSet("colours", MIKELS, samples)
 
 
-def plain_contrast(image: Tensor, text: Tensor, truth: Tensor, scale: float) -> float:
-    """The same, one logit after the other."""
+def plain_pair_loss(image: Tensor, text: Tensor, truth: Tensor, scale: float, bias: float) -> float:
+    """The same, one pair after the other."""
     a, b = image.double().numpy(), text.double().numpy()
-    logits = scale * np.array([[x @ y / np.linalg.norm(x) / np.linalg.norm(y) for y in b] for x in a])
+    weight = [math.sqrt(sum(column)) for column in truth.T.tolist()]
     total = 0.0
-    for table, is_true in ((logits, truth.numpy()), (logits.T, truth.numpy().T)):
-        for row, true in zip(table, is_true, strict=True):
-            logs = row - math.log(sum(math.exp(value) for value in row))
-            total -= logs[true].mean() / len(table) / 2
-    return total
+    for i, x in enumerate(a):
+        for j, y in enumerate(b):
+            logit = scale * (x @ y) / np.linalg.norm(x) / np.linalg.norm(y) + bias
+            sign = 1 if truth[i, j] else -1
+            total += weight[j] * len(b) / sum(weight) * math.log(1 + math.exp(-sign * logit))
+    return total / len(a)
 
 
-def test_contrast_equals_its_plain_form() -> None:
-    """Float64, 1e-9; with one truth a row it is CLIP's loss."""
+def test_pair_loss_equals_its_plain_form() -> None:
+    """Float64, 1e-9; with texts that are each true of one picture it is SigLIP's loss."""
     torch.manual_seed(0)
     image, text = torch.randn(2, 5, 4, dtype=torch.float64)
+    scale, bias = torch.tensor(3.0, dtype=torch.float64), torch.tensor(-2.0, dtype=torch.float64)
     truth = torch.eye(5, dtype=torch.bool)
-    logits = 3 * torch.nn.functional.normalize(image) @ torch.nn.functional.normalize(text).T
-    clip = torch.nn.functional.cross_entropy
-    expected = (clip(logits, torch.arange(5)) + clip(logits.T, torch.arange(5))) / 2
-    torch.testing.assert_close(contrast(image, text, truth, torch.tensor(3.0)), expected, rtol=1e-9, atol=0)
+    logits = 3 * torch.nn.functional.normalize(image) @ torch.nn.functional.normalize(text).T - 2
+    siglip = -torch.nn.functional.logsigmoid((2 * torch.eye(5) - 1) * logits).sum() / 5
+    torch.testing.assert_close(pair_loss(image, text, truth, scale, bias), siglip, rtol=1e-9, atol=0)
     truth[0, 3] = truth[3, 0] = truth[2, 1] = True
-    found = float(contrast(image, text, truth, torch.tensor(3.0)))
-    assert found == pytest.approx(plain_contrast(image, text, truth, 3.0), rel=1e-9)
+    found = float(pair_loss(image, text, truth, scale, bias))
+    assert found == pytest.approx(plain_pair_loss(image, text, truth, 3.0, -2.0), rel=1e-9)
 
 
 def test_recalls_by_hand() -> None:
@@ -148,12 +149,12 @@ def test_text_features_of_any_texts() -> None:
 
 def test_image_features_resize_and_normalise() -> None:
     teacher = FittedTeacher(architecture("a"), {}).eval()
-    pixels = torch.rand(2, 3, 32, 48)
+    pixels = torch.rand(2, 3, 36, 36)
     expected = teacher.project(teacher.network((pixels - 0.5) / 0.25))
     torch.testing.assert_close(teacher.image_features(pixels), expected)
     assert teacher.image_features(torch.rand(3, 3, 90, 70), ["a", "b", "c"]).shape == (3, 8)
     with pytest.raises(TeacherError, match="divide by 255"):
-        teacher.image_features(torch.zeros(1, 3, 32, 48, dtype=torch.uint8))
+        teacher.image_features(torch.zeros(1, 3, 36, 36, dtype=torch.uint8))
 
 
 def test_it_learns_what_texts_say_and_comes_back_from_disk(tmp_path: Path) -> None:
@@ -269,7 +270,7 @@ def test_what_can_not_be_fitted_is_refused(tmp_path: Path) -> None:
         ({"batch_size": 1}, "batch_size must be at least 2"),
         ({"rate": 0}, "rate must be above 0"),
         ({"rate": math.nan}, "rate must be above 0"),
-        ({"image_size": 8}, "image_size must be at least 32"),
+        ({"image_size": 8}, "image_size must be a multiple of 12"),
         ({"image_size": 64, "image_tower": "timm:resnet18"}, "not be given with image_tower"),
         ({"most_broken": -1}, "most_broken must be at least 0"),
     ],

@@ -16,7 +16,7 @@ from uniemox.checkpoints.published import TIMM
 from uniemox.checkpoints.saving import timm_model
 from uniemox.checkpoints.swin import MixMAEEncoder
 from uniemox.checkpoints.writing import write_tensors
-from uniemox.errors import CheckpointError
+from uniemox.errors import CheckpointError, UniemoxError
 from uniemox.labels import KINDS, LabelSet
 from uniemox.model.classifier import Classifier, NeighbourHead, Streams
 from uniemox.model.fusion import build_fusion
@@ -94,11 +94,7 @@ def as_dict(info: ClassifierInfo) -> dict[str, Any]:
 
 def load_classifier(path: Path) -> tuple[Classifier, ClassifierInfo]:
     """The classifier, in eval mode, and what it means. Raises CheckpointError if the file is none of ours."""
-    try:
-        with safetensors.safe_open(str(path), "pt") as file:
-            header = (file.metadata() or {}).get(KEY)
-    except UNREADABLE as error:
-        raise CheckpointError(f"{path} can't be read: {error}") from error
+    header = _header(path)
     if header is None:
         raise CheckpointError(
             f"{path} is no classifier of uniemox; uniemox finetune writes one as RUN/model.safetensors"
@@ -110,9 +106,22 @@ def load_classifier(path: Path) -> tuple[Classifier, ClassifierInfo]:
         info = ClassifierInfo(**values)
         classifier = _build(info)
         classifier.load_state_dict(safetensors.torch.load_file(path))
-    except (*UNREADABLE, AssertionError) as error:
+    except (*UNREADABLE, AssertionError, UniemoxError) as error:
         raise CheckpointError(f"{path} can't be loaded: {error}") from error
     return classifier.eval(), info
+
+
+def is_classifier(path: Path) -> bool:
+    """Whether a safetensors file is a classifier of ours. Raises CheckpointError if it can't be read."""
+    return _header(path) is not None
+
+
+def _header(path: Path) -> str | None:
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:
+            return (file.metadata() or {}).get(KEY)
+    except UNREADABLE as error:
+        raise CheckpointError(f"{path} can't be read: {error}") from error
 
 
 def _build(info: ClassifierInfo) -> Classifier:

@@ -13,6 +13,8 @@ from uniemox.cli.bench import bench
 from uniemox.cli.console import err, say
 from uniemox.cli.data import data
 from uniemox.cli.evaluate import evaluate
+from uniemox.cli.report import report
+from uniemox.cli.teacher import teacher
 from uniemox.cli.weights import convert, models
 from uniemox.errors import StoppedError, UniemoxError
 
@@ -26,7 +28,7 @@ app = App(
     help_epilogue="Tab completion: `uniemox --install-completion`.",
 )
 app.register_install_completion_command()
-for command in (data, evaluate, convert, models, bench):
+for command in (data, teacher, evaluate, report, convert, models, bench):
     app.command(command)
 LAZY = {  # their modules bring torch
     "pretrain": "Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).",

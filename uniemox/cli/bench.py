@@ -1,6 +1,9 @@
 """Commands that measure speed."""
 
 import json
+import sys
+import tempfile
+from pathlib import Path
 from typing import Literal
 
 from cyclopts import App
@@ -105,3 +108,42 @@ def bench_data_command(*, data: str, soak: int = 0, as_json: JsonFlag = False) -
     )
     if result.memory_growth_mb is not None:
         print(f"memory grew by {result.memory_growth_mb:.1f} MB between the 2,000th and the {soak:,}th sample")
+
+
+@bench.command
+def resume(*, kills: int = 20, seed: int = 0, as_json: JsonFlag = False) -> None:
+    """Kill tiny runs of pre-training and fine-tuning, resume them, and compare their files with undisturbed runs'.
+
+    Half of the kills wait for a file that is half written. Exits with 1 if a byte differs.
+
+    Example: uniemox bench resume --kills 20
+
+    Parameters
+    ----------
+    kills
+        Times that a process gets SIGKILL, over both commands.
+    seed
+        Of the moments.
+    as_json
+        Print one JSON object.
+    """
+    need("torch", "timm", "tensorboard", "onnxscript", extra="train")
+    need("sklearn", extra="data")
+    from uniemox.bench.resume import bench_resume
+
+    with tempfile.TemporaryDirectory(prefix="uniemox-resume-") as folder, progress_bar() as progress:
+        task = progress.add_task("kills", total=kills)
+        outcomes = bench_resume(Path(folder), kills=kills, seed=seed, on_kill=lambda: progress.advance(task))
+    is_same = all(outcome.is_same for outcome in outcomes)
+    if as_json:
+        print(json.dumps({"is_same": is_same, "runs": [outcome.as_dict() for outcome in outcomes]}))
+    else:
+        for outcome in outcomes:
+            print(f"{outcome.command}: kills {', '.join(f'{name} {n}' for name, n in outcome.kills.items())}")
+            for name, digest in outcome.undisturbed.items():
+                print(f"  {name} undisturbed {digest}")
+                for other in sorted({run[name] for run in outcome.disturbed}):
+                    print(f"  {' ' * len(name)} resumed     {other}")
+        print("PASS" if is_same else "FAIL")
+    if not is_same:
+        sys.exit(1)

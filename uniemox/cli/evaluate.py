@@ -16,7 +16,6 @@ def evaluate(
     data: str,
     split: str | None = None,
     by: str | None = None,
-    predictions: Files = None,
     allow_seen: Annotated[bool, Parameter(negative="")] = False,
     persons: Files = None,
     splits: Files = None,
@@ -25,8 +24,8 @@ def evaluate(
 ) -> None:
     """Score a fine-tuned classifier, with 95 % intervals.
 
-    Pictures that it was trained on are refused. A data set with other labels is scored through a label map; what is
-    evoked is never mapped to what is felt.
+    Scores and predictions are kept in the run's folder. Pictures that it was trained on are refused. A data set with
+    other labels is scored through a label map; what is evoked is never mapped to what is felt.
 
     Examples:
 
@@ -41,11 +40,9 @@ def evaluate(
     data
         KIND:PATH, see docs/data.md.
     split
-        Score this split only; if not given, test if the data have one, else val, else all.
+        Score this split only, or all; if not given, test if the data have one, else val, else all.
     by
         A column by whose values the scores are given too: domain, split, label, group, or a field of the annotations.
-    predictions
-        Write what was predicted for every picture to this file, a JSON object a line.
     allow_seen
         Score pictures that the model was trained on as well.
     persons
@@ -60,12 +57,12 @@ def evaluate(
     need("torch", "timm", "scipy", extra="train")
     from uniemox.data.source import open_data
     from uniemox.evaluate.run import evaluate as run
-    from uniemox.evaluate.run import write_predictions
+    from uniemox.evaluate.run import write_evaluation
 
     found = open_data(data, persons=persons, splits=splits, exclude=exclude)
     there = {sample.split for sample in found.samples}
-    chosen = split or next((name for name in ("test", "val") if name in there), None)
-    if chosen is not None:
+    chosen = split or next((name for name in ("test", "val") if name in there), "all")
+    if chosen != "all":
         found = found.only(chosen)
         say(f"scoring split {chosen}: {len(found)} samples")
     with progress_bar() as progress:
@@ -77,9 +74,8 @@ def evaluate(
             progress.update(tasks[what], completed=done)
 
         result = run(model, found, by=by, allow_seen=allow_seen, on_progress=show)
-    if predictions is not None:
-        write_predictions(result, predictions)
-        say(f"wrote {predictions}")
+    path = write_evaluation(result, model, found, chosen)
+    say(f"wrote {path}, and every prediction beside it (.jsonl)")
     for note in result.notes:
         say(note)
     if as_json:

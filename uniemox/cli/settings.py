@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, fields, is_dataclass, make_dataclass
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from cyclopts import Parameter
 
@@ -59,5 +59,7 @@ def config_of(kind: type[Config], options: Any) -> Config:
     values = {}
     for part in fields(options):
         value = getattr(options, part.name)
+        if value == "none" and type(None) in get_args(hints[part.name]):  # where text is taken, cyclopts leaves it
+            value = None
         values[part.name] = config_of(hints[part.name], value) if is_dataclass(value) else value
     return kind(**values)

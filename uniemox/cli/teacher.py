@@ -34,7 +34,7 @@ def fit(
     split: str | None = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Fit a small teacher on pictures and their texts, by contrast as CLIP (arXiv 2103.00020).
+    """Fit a small teacher on pictures and their texts, as SigLIP (arXiv 2303.15343).
 
     Every tenth picture is held out, to measure how well pictures and texts find each other.
 
@@ -55,11 +55,11 @@ def fit(
     width
         Channels of its features; 64 if not given.
     image_size
-        Side of the small picture tower's input, px; 160 if not given.
+        Side of the small picture tower's input, px; 96 if not given.
     epochs
-        Passes over the pictures; 10 if not given.
+        Passes over the pictures; 12 if not given.
     batch_size
-        Pictures that are compared with each other; 32 if not given.
+        Pictures that are compared with each other; 64 if not given.
     seed
         Of the weights, the held-out pictures, the crops and the order.
     texts

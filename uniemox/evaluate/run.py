@@ -1,6 +1,7 @@
 """Scores of a fine-tuned classifier on a data set."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from uniemox.views.pixels import PixelStats
 from uniemox.views.transforms import ViewConfig
 
 Logits = NDArray[np.float32]
+EVALUATIONS = "evaluations"
 COLUMNS = ("domain", "split", "label", "group")
 
 
@@ -65,13 +67,14 @@ def evaluate(
     Raises DataError for pictures it was trained on, or if nothing is left; LabelError where no map is known;
     ConfigError for a column that is not there.
     """
-    run = model if model.is_dir() else model.parent
     classifier, info = load_classifier(model / WEIGHTS if model.is_dir() else model)
     hardware = hardware or HardwareConfig()
     mapping = None if info.task == "affect" else _mapping(info.find_labels(), data.labels)
     samples, notes = _scorable(data, info, mapping)
     if not allow_seen:
-        _refuse_seen(samples, read_seen(run), data.name, lambda done: on_progress("hashing", done, len(samples)))
+        _refuse_seen(
+            samples, read_seen(run_of(model)), data.name, lambda done: on_progress("hashing", done, len(samples))
+        )
     device = hardware.find_device()
     outputs = outputs_of(
         classifier.to(device),
@@ -89,9 +92,21 @@ def evaluate(
     return Evaluation(scorer.score(everything), groups, tuple(notes), tuple(scorer.predictions()))
 
 
-def write_predictions(evaluation: Evaluation, path: Path) -> None:
-    """A JSON object a line for every picture."""
-    write_text(path, "".join(json.dumps(line) + "\n" for line in evaluation.predictions))
+def write_evaluation(evaluation: Evaluation, model: Path, data: DataSet, split: str) -> Path:
+    """Keep scores, and what was predicted for every picture, in the run's folder; a later evaluation replaces them.
+
+    split: that was scored, or all.  Returns evaluations/NAME.json; the predictions are in NAME.jsonl, a line each.
+    """
+    name = re.sub(r"[^A-Za-z0-9]+", "-", f"{data.name} {split}").strip("-")
+    path = run_of(model) / EVALUATIONS / f"{name}.json"
+    write_text(path.with_suffix(".jsonl"), "".join(json.dumps(line) + "\n" for line in evaluation.predictions))
+    write_text(path, json.dumps({"data": data.name, "split": split, **evaluation.as_dict()}, indent=2) + "\n")
+    return path
+
+
+def run_of(model: Path) -> Path:
+    """The folder of a run that is given itself or by its weights."""
+    return model if model.is_dir() else model.parent
 
 
 def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str | None]:

@@ -52,12 +52,19 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
     if program is None:
         raise CheckpointError(f"{path}: torch could not export this network")
     model = program.model_proto
+    _forget_origin(model.graph)
     onnx.helper.set_model_props(model, {KEY: json.dumps(as_dict(info))})
     try:
         with replacing(path) as partial:
             onnx.save(model, partial)
     except OSError as error:
         raise CheckpointError(f"{path} can't be written: {error}") from error
+
+
+def _forget_origin(graph: onnx.GraphProto) -> None:
+    """Take out what torch's exporter notes beside every node and value: lines of source, and where they lie here."""
+    for part in (graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
+        del part.metadata_props[:]
 
 
 @contextmanager

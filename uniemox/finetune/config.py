@@ -30,6 +30,9 @@ class NetworkConfig:
     """κ, of a fusion that starts anew."""
     fused_width: int = 512
     """C3, of a fusion that starts anew."""
+    keep_norm_statistics: bool = False
+    """Leave the means and variances of batch norms as they are: for small batches, or networks whose norms were folded
+    into their convolutions."""
     drop_path: float = 0.0
     """Share of the pictures for which the last block is skipped in training; it falls linearly to the first block."""
 
@@ -58,7 +61,8 @@ class FinetuneConfig:
     head_rate: float = 1.0
     """By which the rate of all that follows the encoder is multiplied."""
     probe_first: bool = False
-    """Start the head from logistic regression on the encoder's features instead of near zero (arXiv 2202.10054)."""
+    """With method full: start the head from logistic regression on the encoder's features instead of near zero
+    (arXiv 2202.10054)."""
     ema_decay: float | None = None
     """Keep a running mean of the weights with this decay a step and evaluate that; None: the weights themselves."""
     class_weighting: Literal["none", "balanced"] = "none"
@@ -98,7 +102,5 @@ class FinetuneConfig:
             raise ConfigError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}; none turns it off")
         if self.task == "affect" and (self.method == "knn" or self.class_weighting == "balanced"):
             raise ConfigError("task affect has no classes: it goes with method full or probe, and class_weighting none")
-        if self.probe_first and self.method != "full":
-            raise ConfigError("probe_first is a start for method full; method probe is that alone")
         if self.seed < 0 or self.most_broken < 0:
             raise ConfigError(f"seed and most_broken must be at least 0, got {self.seed} and {self.most_broken}")

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from uniemox.checkpoints.classifier import describe_encoder
+from uniemox.checkpoints.classifier import describe_encoder, is_classifier, load_classifier
 from uniemox.checkpoints.published import TIMM, load_published, load_start, report_timm
 from uniemox.checkpoints.vit import load_timm
 from uniemox.errors import CheckpointError, ConfigError
@@ -46,9 +46,12 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
         raise ConfigError("--init is missing: give a run, a checkpoint, timm:NAME, or scratch:timm:NAME")
     if folder is not None and not (folder / ENCODER).is_file():
         raise CheckpointError(f"{folder} holds no {ENCODER}: is it a finished run?")
-    encoder = load_encoder(source if folder is None else str(folder / ENCODER), config.pool, size, init != source)
+    if folder is not None and is_classifier(folder / WEIGHTS):
+        encoder, described, stats = _finetuned_encoder(folder, size, init != source)
+    else:
+        encoder = load_encoder(source if folder is None else str(folder / ENCODER), config.pool, size, init != source)
+        described, stats = describe_encoder(encoder), PixelStats(*(encoder.report.mean_std or IMAGENET))
     set_drop_path(encoder, config.drop_path)
-    stats = PixelStats(*(encoder.report.mean_std or IMAGENET))
     width = feature_width(encoder, size)
     parts: dict[str, Any] = {"feature_width": width, "outputs": outputs}
     embed = fusion = None
@@ -58,7 +61,8 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
     classifier = Classifier(
         encoder, feature_width=width, outputs=outputs, streams=config.streams, embed=embed, fusion=fusion
     )
-    return Network(classifier, describe_encoder(encoder), parts, stats)
+    classifier.keeps_norm_statistics = config.keep_norm_statistics
+    return Network(classifier.train(), described, parts, stats)
 
 
 def load_encoder(source: str, pool: str, size: int, from_scratch: bool) -> Any:
@@ -77,6 +81,19 @@ def load_encoder(source: str, pool: str, size: int, from_scratch: bool) -> Any:
     if from_scratch:
         restart(encoder)
     return encoder.train()
+
+
+def _finetuned_encoder(folder: Path, size: int, from_scratch: bool) -> tuple[Any, dict[str, Any], PixelStats]:
+    """The encoder of a fine-tuning run, as it was trained there; its description; what its pixels are normalised with.
+
+    Raises ConfigError if it was built for another size.
+    """
+    classifier, info = load_classifier(folder / WEIGHTS)
+    if "img_size" in info.encoder["options"] and info.size != size:
+        raise ConfigError(f"{folder} was fine-tuned at {info.size} px; give --view.size {info.size}")
+    if from_scratch:
+        restart(classifier.encoder)
+    return classifier.encoder.train(), dict(info.encoder), PixelStats(info.mean, info.std)
 
 
 def restart(encoder: nn.Module) -> None:

@@ -187,7 +187,7 @@ class _Run:
                 self._step,
                 self._save,
                 plan=plan,
-                save_every=min(config.save.every_steps, self.steps_per_epoch),
+                save_every=(config.save.every_steps, self.steps_per_epoch),  # every epoch gets its score
                 most_broken=config.most_broken,
                 journal=journal,
                 watcher=self.watcher,
@@ -266,15 +266,17 @@ class _Run:
     def _fit_head(self, features: np.ndarray, target: np.ndarray) -> None:
         weights = None if self.objective.class_weights is None else self.objective.class_weights.numpy()
         head, _ = fit_head(features, target, task=self.config.task, seed=self.config.seed, class_weights=weights)
-        self.model.head = head.to(self.device)
+        self.model.head.load_state_dict(head.state_dict())  # in place: the optimiser holds these parameters
 
     def _plan(self, start: int) -> Plan:
         """What the run will cost; its memory is measured on two grey pictures."""
         config, size = self.config, self.config.view.size
         grey = torch.zeros(2, 3, size, size, dtype=torch.uint8)
         pixels = normalise(grey, self.device)
+        self.model.eval()  # grey pictures would go into the statistics of batch norms, once more each resume
         with ActivationCount(self.model) as kept, torch.autocast(self.device.type, torch.bfloat16):
             self.model(pixels, pixels)
+        self.model.train()
         pictures = config.batch_size / config.accumulation / world_size()  # of a batch of one process
         return Plan(
             what="fine-tuning",

@@ -47,6 +47,7 @@ class Classifier(nn.Module):
         self.embed = nn.Identity() if embed is None else embed
         self.fusion = fusion
         self.norm = nn.Identity() if fusion is None else nn.LayerNorm(width, eps=1e-6)
+        self.keeps_norm_statistics = False
         self.head: nn.Module = nn.Linear(width, outputs)
         nn.init.trunc_normal_(self.head.weight, std=2e-5)
         nn.init.zeros_(self.head.bias)
@@ -54,6 +55,14 @@ class Classifier(nn.Module):
     def forward(self, scene: Tensor | None = None, person: Tensor | None = None) -> Tensor:
         """Logits (N, E). Arguments and errors as `features`."""
         return self.head(self.features(scene, person))
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """As any module's; with `keeps_norm_statistics` batch norms stay in eval mode."""
+        super().train(mode)
+        for module in self.modules() if self.keeps_norm_statistics else ():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
 
     def features(self, scene: Tensor | None = None, person: Tensor | None = None) -> Tensor:
         """What the head reads: (N, D) of one view, (N, C3) of both.

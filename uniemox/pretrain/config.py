@@ -42,8 +42,9 @@ class TeacherConfig:
 
     source: str = "clip:ViT-B-16-quickgelu@openai"
     """clip:NAME@WEIGHTS, fitted:FOLDER, stored:FILE, timm:NAME@FILE or onnx:FILE (the last two have no text side)."""
-    view: Literal["augmented", "whole"] = "augmented"
-    """What it sees: the scene view of every step (the paper), or each whole picture once, kept in the run."""
+    view: Literal["augmented", "whole", "whole_and_person"] = "augmented"
+    """What it sees: the scene view of every step (the paper); or once, kept in the run, each whole picture, or the mean
+    of its features of whole picture and person, as a teacher of `uniemox teacher fit` is fitted."""
     with_emotion: bool = True
     """Texts made of annotations end with the emotion (table VII of the paper compares)."""
 

@@ -46,7 +46,7 @@ def demo() -> PretrainConfig:
         encoder=EncoderConfig(name="vit_tiny_patch16_224", patch_size=12, embed_dim=128, depth=5, num_heads=4),
         model=ModelConfig(fusion="gated", decoder=DecoderConfig(width=64, depth=2, heads=4)),
         view=ViewConfig(size=96, min_area=0.5),
-        teacher=TeacherConfig(source="fitted:runs/teacher", view="whole"),
+        teacher=TeacherConfig(source="fitted:runs/teacher", view="whole_and_person"),
         optimizer=OptimizerConfig(base_rate=6e-3, max_grad_norm=1.0),
         schedule=ScheduleConfig(epochs=20, warmup_epochs=1),
         save=SaveConfig(every_steps=100),

@@ -124,7 +124,7 @@ class _Run:
                 self.step,
                 lambda done: self.save(done, journal),
                 plan=plan,
-                save_every=config.save.every_steps,
+                save_every=(config.save.every_steps,),
                 most_broken=config.most_broken,
                 journal=journal,
                 watcher=watcher,

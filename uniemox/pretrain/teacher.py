@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from uniemox.checkpoints.writing import replacing
 from uniemox.data.sample import DataSet
 from uniemox.errors import TeacherError
 from uniemox.model.uniemox import ModelConfig
@@ -16,7 +17,7 @@ from uniemox.teacher.text_cache import TextCachedTeacher
 from uniemox.training.distributed import rank, wait_for_all
 from uniemox.training.watching import Watcher
 from uniemox.views.loader import ViewDataset, build_loader
-from uniemox.views.transforms import EvalViews, ViewConfig
+from uniemox.views.transforms import WholeViews
 
 FEATURES, TEXTS = "teacher_features.npz", "text_features.sqlite"
 WHOLE_PX, BATCH = 224, 64
@@ -31,7 +32,7 @@ def prepare_teacher(
     """
     if not model.needs_image_features:
         return None
-    if config.view == "whole":
+    if config.view != "augmented":
         if rank() == 0 and not (out / FEATURES).exists():
             teacher = open_teacher(config.source, device)
             _ask_once(teacher, config, model, data, out / FEATURES, device, watcher)
@@ -52,22 +53,24 @@ def _ask_once(
 ) -> None:
     """Features of every whole picture, and of every distinct text if a loss needs them, in one file."""
     places = [[(0, i) for i in range(start, min(start + BATCH, len(data)))] for start in range(0, len(data), BATCH)]
-    views = EvalViews(ViewConfig(size=WHOLE_PX, crop_fraction=1.0))
     keys, rows = [], []
-    for batch in build_loader(ViewDataset(data.samples, views), places, workers=1):
+    for batch in build_loader(ViewDataset(data.samples, WholeViews(WHOLE_PX)), places, workers=1):
         if len(batch.samples):
             names = [sample.key for sample in batch.samples]
-            rows.append(teacher.image_features(batch.scene.to(device).float() / 255, names).cpu())
+            views = [batch.scene] if config.view == "whole" else [batch.scene, batch.person]
+            asked = [teacher.image_features(view.to(device).float() / 255, names).cpu() for view in views]
+            rows.append(torch.stack(asked).mean(dim=0))
             keys += names
         watcher.progress("asking the teacher about pictures", len(keys), len(data))
     if not rows:
         raise TeacherError(f"none of the pictures of {data.name} can be read, so there is nothing to ask the teacher")
     texts = distinct_texts(data.samples, config.with_emotion) if model.needs_text_features else []
     features = [teacher.text_features(texts[i : i + BATCH]).cpu() for i in range(0, len(texts), BATCH)]
-    save_features(
-        path,
-        image_keys=keys,
-        image_features=torch.cat(rows),
-        texts=texts,
-        text_features=torch.cat(features) if features else torch.empty(0, teacher.width),
-    )
+    with replacing(path) as partial:
+        save_features(
+            partial,
+            image_keys=keys,
+            image_features=torch.cat(rows),
+            texts=texts,
+            text_features=torch.cat(features) if features else torch.empty(0, teacher.width),
+        )

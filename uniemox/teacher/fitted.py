@@ -17,12 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from uniemox.errors import TeacherError
+from uniemox.model.encoder import build_encoder
 from uniemox.teacher.protocol import fit_pixels, hash_module
 
 DESCRIPTION, WEIGHTS = "teacher.json", "teacher.safetensors"
 FORMAT = 1
 SMALL = "small"  # the picture tower that is fitted from scratch
-SMALL_CHANNELS = (24, 48, 96, 160)  # of its four stages
+SMALL_CHANNELS, SMALL_PATCH_PX = 128, 12
 HIDDEN = 256  # of the text tower
 MOST_WORDS = 77  # of a text; the rest is cut off, as CLIP does with its tokens
 WORD = re.compile(r"[^\W_]+|[^\w\s]")
@@ -49,15 +50,19 @@ class Architecture:
 
 
 class WordTower(nn.Module):
-    """Text features: the mean of the words' embeddings, through a perceptron. Words that it does not know are left out.
+    """Text features: the weighted sum of the words' embeddings, through a perceptron; unknown words are left out.
 
-    words: what it knows.  width: C, channels of its features.
+    words: what it knows.  width: C, channels of its features.  `rarity`, of each word, is set by the fit: log of the
+    share of pictures whose texts lack it, so that what all texts say does not drown what one says.
     """
+
+    rarity: Tensor
 
     def __init__(self, words: Sequence[str], width: int) -> None:
         super().__init__()
         self.index = {word: i for i, word in enumerate(words, start=1)}  # 0 fills short texts up
-        self.embed = nn.EmbeddingBag(len(words) + 1, HIDDEN, mode="mean", padding_idx=0)
+        self.embed = nn.EmbeddingBag(len(words) + 1, HIDDEN, mode="sum", padding_idx=0)
+        self.register_buffer("rarity", torch.ones(len(words) + 1))
         self.layers = nn.Sequential(
             nn.LayerNorm(HIDDEN), nn.Linear(HIDDEN, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, width)
         )
@@ -70,7 +75,7 @@ class WordTower(nn.Module):
         indices = torch.tensor(filled, dtype=torch.long, device=self.embed.weight.device).view(
             -1, longest
         )  # (N, words)
-        return self.layers(self.embed(indices))  # (N, C)
+        return self.layers(self.embed(indices, per_sample_weights=self.rarity[indices]))  # (N, C)
 
 
 class FittedTeacher(nn.Module):
@@ -83,7 +88,7 @@ class FittedTeacher(nn.Module):
     def __init__(self, architecture: Architecture, about: Mapping[str, Any]) -> None:
         super().__init__()
         self.architecture, self.about = architecture, about
-        self.network = build_network(architecture.network)
+        self.network = build_network(architecture.network, architecture.image_size[0])
         self.project = nn.Linear(architecture.channels, architecture.width)
         self.text = WordTower(architecture.words, architecture.width)
 
@@ -137,10 +142,14 @@ class FittedTeacher(nn.Module):
         return self.text(texts).float()
 
 
-def build_network(name: str) -> nn.Module:
-    """A picture tower with random weights and pooled features. Raises TeacherError for an unknown name."""
+def build_network(name: str, size: int) -> nn.Module:
+    """A picture tower with random weights and pooled features. Raises TeacherError for an unknown name.
+
+    size: side of the small tower's input, px; other towers have their own.
+    """
     if name == SMALL:
-        return timm.create_model("resnet18", num_classes=0, channels=SMALL_CHANNELS)
+        shape = {"patch_size": SMALL_PATCH_PX, "embed_dim": SMALL_CHANNELS, "depth": 5, "num_heads": 4}
+        return build_encoder("vit_tiny_patch16_224", size, **shape)
     if not timm.is_model(name):
         raise TeacherError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")
     return timm.create_model(name, num_classes=0)

@@ -1,11 +1,11 @@
-"""Fitting a teacher on pairs of pictures and texts, by contrast within a batch (CLIP, arXiv 2103.00020, section 2.3).
+"""Fitting a teacher on pairs of pictures and texts: which sentence is true of which picture (SigLIP, arXiv 2303.15343).
 
 With a frozen picture tower, only a projection of its features and the text tower learn (LiT, arXiv 2111.07991).
 """
 
 import math
-import random
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,26 +19,29 @@ from torch import Tensor, nn
 from uniemox.data.order import BatchOrder
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError, DataError, NonFiniteLossError
-from uniemox.losses.soft_target import soft_target_cross_entropy
-from uniemox.teacher.fitted import SMALL, SMALL_CHANNELS, Architecture, FittedTeacher, check_folder, words_of
+from uniemox.teacher.fitted import (
+    SMALL,
+    SMALL_CHANNELS,
+    SMALL_PATCH_PX,
+    Architecture,
+    FittedTeacher,
+    check_folder,
+    words_of,
+)
 from uniemox.teacher.image_towers import TimmImageTower
 from uniemox.teacher.opening import open_timm_tower, timm_name
 from uniemox.teacher.protocol import fit_pixels
-from uniemox.views.loader import BrokenCount, ViewDataset, build_loader
+from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
-from uniemox.views.transforms import EvalViews, TrainViews, ViewConfig
+from uniemox.views.transforms import TrainViews, ViewConfig, WholeViews
 
 HELD_OUT = 0.1  # share of the pictures
 FEWEST = 20  # pictures, so that two are held out
 LOOK_AT = 64  # pictures at a time
-MIN_AREA = 0.6  # of a training crop: what a text names should still be in it
-ONE_SENTENCE = 0.5  # share of texts that are cut to one sentence, so that no part of them is neglected
-SMALL_PX = 160
-SCALE, MOST_SCALE, SCALE_RATE = (
-    1 / 0.07,
-    100.0,
-    10.0,
-)  # 1 / temperature at the start, its limit (CLIP's), times the rate
+SMALL_PX, MIN_AREA = 96, 0.6  # of the small tower's input; of a training crop: what a text names should still be in it
+SCALE, BIAS, MOST_SCALE = 10.0, -3.0, 100.0  # 1 / temperature and offset at the start; its limit, CLIP's
+SCALE_RATE = 10.0  # times the rate
+LEAST_RARITY = 0.02  # of a word that is in all texts
 WEIGHT_DECAY, BETAS = 0.05, (0.9, 0.98)
 WARMUP = 0.1  # share of the steps
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -47,21 +50,21 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitConfig:
-    """How a teacher is fitted; the defaults take a minute on two cores for 2,000 pictures."""
+    """How a teacher is fitted."""
 
     image_tower: str | None = None
     """A frozen picture tower, timm:NAME or timm:NAME@FILE; None: a small one is fitted as well."""
     width: int = 64
     """C, channels of the teacher's features."""
     image_size: int | None = None
-    """Side of the small tower's input, px; None: 160. A frozen tower has its own."""
-    views: int = 3
-    """Crops of each picture, taken in turn and kept in memory (3 bytes a px); a frozen tower sees one."""
-    epochs: int = 10
+    """Side of the small tower's input, px; None: 96. A frozen tower has its own."""
+    views: int = 2
+    """Of each picture, nearer and farther, taken in turn and kept in memory (3 bytes a px); a frozen tower sees one."""
+    epochs: int = 12
     """Passes over the pictures."""
-    batch_size: int = 32
+    batch_size: int = 64
     """Pictures that are compared with each other."""
-    rate: float = 2e-3
+    rate: float = 2.5e-3
     """Highest learning rate."""
     seed: int = 0
     """Of the weights, the held-out pictures, the crops and the order."""
@@ -75,10 +78,11 @@ class FitConfig:
         for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.image_size is not None and (self.image_tower is not None or self.image_size < 32):
+        size = self.image_size
+        if size is not None and (self.image_tower is not None or size < 2 * SMALL_PATCH_PX or size % SMALL_PATCH_PX):
             raise ConfigError(
-                f"image_size must be at least 32, and not be given with image_tower, which has its own; got "
-                f"{self.image_size} and {self.image_tower}"
+                f"image_size must be a multiple of {SMALL_PATCH_PX}, at least two of them, and not be given with "
+                f"image_tower, which has its own; got {size} and {self.image_tower}"
             )
         if not 0 < self.rate < math.inf:
             raise ConfigError(f"rate must be above 0 and finite, got {self.rate}")
@@ -88,7 +92,7 @@ class FitConfig:
 class Pairs:
     """P pictures and what is said of each."""
 
-    inputs: Tensor  # (V, P, 3, S, S) uint8 views, or (1, P, D) float32 features of a frozen tower
+    inputs: Tensor  # (V, P, 2, 3, S, S) uint8, scene and person, or (1, P, D) float32 features of a frozen tower
     texts: Sequence[tuple[str, ...]]  # P; distinct, at least one each
 
 
@@ -106,16 +110,15 @@ def fit_teacher(data: DataSet, config: FitConfig, out: Path, on_progress: Progre
     held_out = round(HELD_OUT * len(samples))
     tower = None if config.image_tower is None else open_timm_tower(config.image_tower)
     size = config.image_size or SMALL_PX if tower is None else max(tower.size)
-    plain = EvalViews(ViewConfig(size=size, crop_fraction=1.0))
-    varied = TrainViews(ViewConfig(size=size, min_area=MIN_AREA), config.seed)
+    plain, varied = WholeViews(size), TrainViews(ViewConfig(size=size, min_area=MIN_AREA), config.seed)
     broken = BrokenCount(config.most_broken)
 
-    def look_at(which: list[int], make_views: EvalViews | TrainViews, views: int, what: str) -> Pairs:
+    def look_at(which: list[int], make_views: WholeViews | TrainViews, views: int, what: str) -> Pairs:
         return _look_at(
             ViewDataset([samples[i] for i in which], make_views),
             [texts[i] for i in which],
             views=views,
-            look=(lambda scene: scene) if tower is None else lambda scene: tower.image_features(scene.float() / 255),
+            look=both_views if tower is None else lambda batch: tower.image_features(batch.scene.float() / 255),
             workers=config.workers,
             broken=broken,
             on_progress=lambda done, total: on_progress(what, done, total),
@@ -161,12 +164,12 @@ def _look_at(
     texts: Sequence[tuple[str, ...]],
     *,
     views: int,
-    look: Callable[[Tensor], Tensor],
+    look: Callable[[ViewBatch], Tensor],
     workers: int,
     broken: BrokenCount,
     on_progress: Callable[[int, int], None],
 ) -> Pairs:
-    """All views of all pictures that can be read, in memory, as `look` gives them: (n, 3, S, S) uint8 to (n, ...)."""
+    """All views of all pictures that can be read, in memory, as `look` gives them, (n, ...) of a batch of n."""
     pictures = len(dataset)
     places = [
         [(view, i) for i in range(start, min(start + LOOK_AT, pictures))]
@@ -179,7 +182,7 @@ def _look_at(
     for place, batch in zip(places, build_loader(dataset, places, workers), strict=True):
         broken.add(batch.broken)
         if batch.samples:
-            seen = look(batch.scene)
+            seen = look(batch)
             if not is_read.any():
                 inputs = seen.new_zeros(views, pictures, *seen.shape[1:])  # (V, P, ...)
             rows = torch.tensor([row_of[sample.key] for sample in batch.samples])
@@ -205,11 +208,12 @@ def _start(config: FitConfig, tower: TimmImageTower | None, texts: Sequence[tupl
             image_size=(size, size) if tower is None else tower.size,
             mean=tuple(IMAGENET_MEAN if tower is None else tower.mean),
             std=tuple(IMAGENET_STD if tower is None else tower.std),
-            channels=SMALL_CHANNELS[-1] if tower is None else tower.width,
+            channels=SMALL_CHANNELS if tower is None else tower.width,
             width=config.width,
             words=tuple(words),
         )
         teacher = FittedTeacher(architecture, {})
+    teacher.text.rarity.copy_(_rarity(texts, words))
     if tower is not None:
         teacher.network.load_state_dict(tower.model.state_dict())
     return teacher
@@ -218,23 +222,19 @@ def _start(config: FitConfig, tower: TimmImageTower | None, texts: Sequence[tupl
 def _fit(teacher: FittedTeacher, pairs: Pairs, config: FitConfig, on_progress: Progress) -> None:
     """Train in place, and freeze."""
     is_frozen = config.image_tower is not None
-    scale = nn.Parameter(torch.tensor(math.log(SCALE)))
+    scale, bias = nn.Parameter(torch.tensor(math.log(SCALE))), nn.Parameter(torch.tensor(BIAS))
     learned = [teacher.project, teacher.text] if is_frozen else [teacher]
-    optimizer = _optimizer([p for module in learned for p in module.parameters()], scale)
-    sentences = [frozenset(sentence for text in several for sentence in _sentences(text)) for several in pairs.texts]
-    steps = config.epochs * (len(pairs.texts) // config.batch_size)
-    step = 0
+    optimizer = _optimizer([p for module in learned for p in module.parameters()], [scale, bias])
+    said = [_said(several) for several in pairs.texts]
+    steps, step = config.epochs * (len(said) // config.batch_size), 0
     teacher.train()
     for epoch in range(config.epochs):
-        draw = random.Random(f"{config.seed}/{epoch}")
-        order = BatchOrder(len(pairs.texts), batch_size=config.batch_size, seed=config.seed, epoch=epoch)
-        for batch in order:
+        for batch in BatchOrder(len(said), batch_size=config.batch_size, seed=config.seed, epoch=epoch):
             rows = [i for _, i in batch]
-            texts = [_draw_text(pairs.texts[i], draw) for i in rows]
-            truth = torch.tensor([[sentences[i].issuperset(_sentences(text)) for text in texts] for i in rows])
-            inputs = pairs.inputs[epoch % len(pairs.inputs), rows]
-            features = inputs if is_frozen else teacher.network(_normalised(inputs, teacher.architecture))
-            loss = contrast(teacher.project(features), teacher.text(texts), truth, scale.exp().clamp(max=MOST_SCALE))
+            texts = sorted(set().union(*(said[i] for i in rows)))
+            truth = torch.tensor([[text in said[i] for text in texts] for i in rows])  # (N, M)
+            image = _features(teacher, pairs.inputs[epoch % len(pairs.inputs), rows], is_frozen)
+            loss = pair_loss(image, teacher.text(texts), truth, scale.exp().clamp(max=MOST_SCALE), bias)
             if not torch.isfinite(loss):
                 raise NonFiniteLossError(f"the loss of step {step} is {float(loss)}; lower the rate of {config.rate}")
             _set_rate(optimizer, config.rate * schedule(step, steps))
@@ -246,17 +246,34 @@ def _fit(teacher: FittedTeacher, pairs: Pairs, config: FitConfig, on_progress: P
     teacher.eval().requires_grad_(False)
 
 
-def contrast(image: Tensor, text: Tensor, truth: Tensor, scale: Tensor) -> Tensor:
-    """CLIP's symmetric loss, with all true texts of a picture, and all pictures of a text, as equal targets.
+def pair_loss(image: Tensor, text: Tensor, truth: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """Is this text true of this picture? Asked of every pair (SigLIP, arXiv 2303.15343, equation 1).
 
-    image, text: (N, C), not normalised.  truth: (N, N) bool, picture by text, with a truth in every row and column.
-    scale: 1 / temperature.  A mean over the N pictures and both directions.
-    Source: arXiv 2103.00020, figure 3, where only the diagonal is true.
+    image: (N, C), text: (M, C), not normalised.  truth: (N, M) bool.  scale: 1 / temperature.  bias: offset.
+    A mean over the N pictures of a sum over the texts, weighted by the root of how many pictures a text is true of:
+    what is said of many can be learned sooner than what only one has.
     """
-    logits = scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T  # (N, N)
+    logits = scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T + bias  # (N, M)
     target = truth.to(logits.dtype)
-    of_pictures = soft_target_cross_entropy(logits, target / target.sum(dim=1, keepdim=True))
-    return (of_pictures + soft_target_cross_entropy(logits.T, (target / target.sum(dim=0)).T)) / 2
+    weight = target.sum(dim=0).sqrt()  # (M,)
+    weight = weight / weight.mean()
+    return (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight).sum(dim=1).mean()
+
+
+def both_views(batch: ViewBatch) -> Tensor:
+    """Scene and person of a batch: (N, 2, 3, S, S) uint8."""
+    return torch.stack([batch.scene, batch.person], dim=1)
+
+
+def _features(teacher: FittedTeacher, inputs: Tensor, is_frozen: bool) -> Tensor:
+    """Features of pictures, (N, C): the mean of scene and person, (N, 2, 3, S, S), or projected features, (N, D)."""
+    if is_frozen:
+        return teacher.project(inputs)
+    a = teacher.architecture
+    pixels = fit_pixels(inputs.flatten(0, 1).float() / 255, a.image_size, a.mean, a.std)  # (2N, 3, S, S)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = teacher.project(teacher.network(pixels))
+    return features.float().unflatten(0, (-1, 2)).mean(dim=1)
 
 
 def recalls(similarity: Tensor, truth: Tensor) -> dict[str, float]:
@@ -278,9 +295,8 @@ def _figures(teacher: FittedTeacher, held: Pairs, is_frozen: bool) -> dict[str, 
     """How well held-out pictures find their texts among the distinct held-out ones, and texts their pictures."""
     texts = sorted({text for several in held.texts for text in several})
     truth = torch.tensor([[text in several for text in texts] for several in held.texts])
-    inputs = held.inputs[0].split(LOOK_AT)
     with torch.no_grad():
-        pictures = [teacher.project(x) if is_frozen else teacher.image_features(x.float() / 255) for x in inputs]
+        pictures = [_features(teacher, inputs, is_frozen) for inputs in held.inputs[0].split(LOOK_AT)]
     similarity = F.normalize(torch.cat(pictures), dim=-1) @ F.normalize(teacher.text_features(texts), dim=-1).T
     return {
         "pictures": len(held.texts),
@@ -290,27 +306,22 @@ def _figures(teacher: FittedTeacher, held: Pairs, is_frozen: bool) -> dict[str, 
     }
 
 
-def _sentences(text: str) -> list[str]:
-    return SENTENCE_END.split(text.strip())
+def _said(texts: Sequence[str]) -> frozenset[str]:
+    """A picture's texts, and every sentence of them."""
+    return frozenset([*texts, *(sentence for text in texts for sentence in SENTENCE_END.split(text.strip()))])
 
 
-def _draw_text(texts: Sequence[str], draw: random.Random) -> str:
-    """One of a picture's texts, whole or one sentence of it."""
-    text = draw.choice(texts)
-    return draw.choice(_sentences(text)) if draw.random() < ONE_SENTENCE else text
+def _rarity(pairs_texts: Sequence[tuple[str, ...]], words: Sequence[str]) -> Tensor:
+    """(V + 1,) how much each word says: log of pictures over those whose texts have it; 0 first, for no word."""
+    count = Counter(word for several in pairs_texts for word in {w for text in several for w in words_of(text)})
+    return torch.tensor([0.0, *(math.log((1 + len(pairs_texts)) / (1 + count[w])) + LEAST_RARITY for w in words)])
 
 
-def _normalised(inputs: Tensor, architecture: Architecture) -> Tensor:
-    """(N, 3, S, S) uint8 as the tower takes them: what `fit_pixels` gives, channels last in memory."""
-    pixels = fit_pixels(inputs.float() / 255, architecture.image_size, architecture.mean, architecture.std)
-    return pixels.contiguous(memory_format=torch.channels_last)
-
-
-def _optimizer(parameters: Sequence[nn.Parameter], scale: nn.Parameter) -> torch.optim.AdamW:
+def _optimizer(parameters: Sequence[nn.Parameter], scale: Sequence[nn.Parameter]) -> torch.optim.AdamW:
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": WEIGHT_DECAY, "times": 1.0},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, "times": 1.0},
-        {"params": [scale], "weight_decay": 0.0, "times": SCALE_RATE},
+        {"params": list(scale), "weight_decay": 0.0, "times": SCALE_RATE},
     ]
     return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
 

@@ -2,12 +2,12 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
 import torch
 
-from uniemox.errors import StoppedError
+from uniemox.errors import DataError, StoppedError
 from uniemox.training.journal import Journal
 from uniemox.training.stopping import StopRequest
 from uniemox.training.watching import Plan, Watcher
@@ -20,7 +20,7 @@ def run_steps(
     save: Callable[[int], None],
     *,
     plan: Plan,
-    save_every: int,
+    save_every: Sequence[int],
     most_broken: int,
     journal: Journal,
     watcher: Watcher,
@@ -28,7 +28,8 @@ def run_steps(
     """Every step that the plan has left.
 
     do_step: given the steps that are done and the batches of the next; returns what to write down.
-    save: given the steps that are done; called every `save_every` steps, at the end, and when the run is asked to stop.
+    save: given the steps that are done; called at the multiples of each number of `save_every`, at the end, and when
+    the run is asked to stop.
     most_broken: pictures that may be left out because they can't be read.
     Raises StoppedError after SIGTERM or Ctrl-C, when all is saved; DataError for too many broken pictures.
     """
@@ -40,13 +41,18 @@ def run_steps(
             waited = time.perf_counter() - started
             for batch in batches:
                 broken.add(batch.broken)
+                if not batch.samples:
+                    raise DataError(
+                        f"none of {len(batch.broken)} pictures of a batch can be read: {batch.broken[-1].reason}"
+                    )
             values = dict(do_step(done, batches))
             seconds = time.perf_counter() - started
             values |= {"images_per_s": plan.batch_size / seconds, "wait_s": waited}
             journal.write(done + 1, values)
             watcher.step(done + 1, values)
             is_stopped = stop.is_made(device)
-            if is_stopped or (done + 1) % save_every == 0 or done + 1 == plan.steps:
+            is_due = any((done + 1) % steps == 0 for steps in save_every)
+            if is_stopped or is_due or done + 1 == plan.steps:
                 save(done + 1)
             if is_stopped and done + 1 < plan.steps:
                 raise StoppedError(

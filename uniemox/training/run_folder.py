@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from uniemox.checkpoints.writing import write_text
+from uniemox.checkpoints.writing import PARTIAL, write_text
 from uniemox.data.hashes import picture_hashes
 from uniemox.data.sample import DataSet
 from uniemox.errors import ConfigError
@@ -47,7 +47,7 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet, more: Mapping[st
     if run.exists() and not run.is_dir():
         raise ConfigError(f"{run} is a file; --out needs a folder")
     if not path.exists():
-        if run.is_dir() and any(run.iterdir()):
+        if run.is_dir() and not all(left.match(f"{CONFIG}.*{PARTIAL}") for left in run.iterdir()):
             raise ConfigError(f"{run} is not empty and no run of uniemox; choose another --out")
         record = {"kind": kind, "config": to_dict(config), "data": describe_data(data), **more, "versions": _versions()}
         write_text(path, json.dumps(record, indent=2) + "\n")
@@ -65,6 +65,8 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet, more: Mapping[st
         )
     if found["data"]["sha256"] != describe_data(data)["sha256"]:
         raise ConfigError(f"{run} began with other data than {data.name} now is; choose another --out")
+    for left in run.glob(f"*{PARTIAL}"):  # by a process that was killed while it wrote
+        left.unlink()
     return True
 
 

@@ -55,7 +55,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if is_dataclass(kind) and isinstance(value, dict):
             return from_dict(kind, value, where)  # type: ignore[arg-type]
         if get_origin(kind) is tuple and isinstance(value, list):
-            return tuple(value)
+            return _tuple(kind, value, where)
         if get_origin(kind) is Literal and value in get_args(kind):
             return value
         if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -67,6 +67,14 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if kind in (int, str, bool) and type(value) is kind:
             return value
     raise ConfigError(f"{where}: {value!r} is not of type {hint}")
+
+
+def _tuple(hint: Any, values: list[Any], where: str) -> tuple[Any, ...]:
+    kinds = get_args(hint)
+    kinds = kinds[:1] * len(values) if kinds[1:] == (...,) else kinds
+    if len(kinds) != len(values):
+        raise ConfigError(f"{where}: expected {len(kinds)} values, got {values!r}")
+    return tuple(_value(kind, value, where) for kind, value in zip(kinds, values, strict=True))
 
 
 def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str) -> list[str]:

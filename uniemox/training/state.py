@@ -5,6 +5,7 @@ RUN/checkpoints/step-00000500/model.safetensors    the weights
 """
 
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Mapping
@@ -93,13 +94,14 @@ class Checkpoints:
         """Whole checkpoints, the oldest first."""
         if not self.folder.is_dir():
             return []
-        return sorted(path for path in self.folder.iterdir() if re.fullmatch(r"step-\d{8,}", path.name))
+        paths = [path for path in self.folder.iterdir() if re.fullmatch(r"step-\d{8,}", path.name)]
+        return sorted(paths, key=_step_of)
 
     def load(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Progress:
         """Put weights, and the optimiser's state, back. Raises CheckpointError if the files don't fit the run."""
         try:
             read_weights(model, path / MODEL)
-            state = torch.load(path / STATE, map_location="cpu", weights_only=True)
+            state = _read_state(path / STATE)
             if optimizer is not None:
                 optimizer.load_state_dict(state["optimizer"])
             return Progress(int(state["step"]), state["score"], state["more"])
@@ -111,8 +113,8 @@ class Checkpoints:
     def best(self) -> Path | None:
         """The checkpoint with the highest score; the newest of equals."""
         scored = [(self._score(path), path) for path in self.found()]
-        ranked = [(score, path) for score, path in scored if score is not None]
-        return max(ranked, default=(0.0, None))[1]
+        ranked = [(score, _step_of(path), path) for score, path in scored if score is not None]
+        return max(ranked, default=(0.0, 0, None))[2]
 
     def clean(self) -> None:
         """Remove what a killed process left half written."""
@@ -128,8 +130,8 @@ class Checkpoints:
 
     def _score(self, path: Path) -> float | None:
         try:
-            return torch.load(path / STATE, map_location="cpu", weights_only=True, mmap=True)["score"]
-        except UNREADABLE as error:
+            return _read_state(path / STATE, mmap=True)["score"]
+        except (*UNREADABLE, CheckpointError) as error:
             raise CheckpointError(f"{path} can't be read: {error}; delete this folder") from error
 
 
@@ -141,9 +143,21 @@ def read_weights(model: nn.Module, path: Path) -> None:
         raise CheckpointError(f"{path} can't be loaded: {error}") from error
 
 
+def _read_state(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """What `save` wrote. Raises CheckpointError, or one of UNREADABLE, if it is something else."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:  # whose text advises to run what is in the file
+        raise CheckpointError(f"{path.name} holds something else than the state of a run") from error
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
 def _discard(path: Path) -> None:
     """Delete a folder; killed in the middle, it is no checkpoint any more."""
-    doomed = path.with_name(path.name + PARTIAL)
+    doomed = path.with_name(f"{path.name}.old{PARTIAL}")
     os.replace(path, doomed)
     shutil.rmtree(doomed)
 

@@ -1,7 +1,10 @@
 """Batches of views out of samples, in any number of worker processes; broken pictures are named and left out."""
 
+import ctypes
 import gc
 import pickle
+import signal
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, overload
@@ -14,6 +17,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from uniemox.data.sample import Sample
 from uniemox.errors import BoxError, DataError, ImageError
 from uniemox.views.transforms import Views
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
 
 class Broken(NamedTuple):
@@ -135,4 +140,8 @@ def build_loader(dataset: ViewDataset, order: Iterable[list[tuple[int, int]]], w
 
 
 def _start_worker(_: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach whole groups of processes; ours decides what to do
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":  # a killed run leaves nothing behind that waits for it
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     gc.freeze()  # what was there before the fork is not looked through, so that its memory stays shared

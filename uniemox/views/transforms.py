@@ -127,6 +127,24 @@ class EvalViews:
         return Views(scene, _to_tensor(body)[0], person.source, geometry)
 
 
+@dataclass(frozen=True, slots=True)
+class WholeViews:
+    """The whole picture and the person in it, both squashed, no flip: what a teacher sees that is asked once.
+
+    size: side in px.
+    """
+
+    size: int
+
+    def __call__(self, sample: Sample, epoch: int = 0) -> Views:
+        """Views of a sample; every epoch is alike. Raises ImageError or BoxError, with the picture's name."""
+        image, full = decode_sample(sample)
+        person = _placed(sample, full, "largest")
+        pixels, whole = _to_tensor(image), Box(0, 0, *full)
+        scene, body = _cut(pixels, whole, full, self.size), _cut(pixels, person.box, full, self.size)
+        return Views(scene, body, person.source, Geometry(whole, False, self.size))
+
+
 def random_crop(width: int, height: int, min_area: float, draw: random.Random) -> Box:
     """A random part of a picture, of any aspect between 3:4 and 4:3, in whole px (arXiv 1409.4842, section 6).
 

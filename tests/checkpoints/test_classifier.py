@@ -1,0 +1,169 @@
+"""A classifier's file needs no other, and nothing else passes for one."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from tests.data.tree import says
+from tests.runs import SIZE, finetuned, one_thread, pretrained
+from uniemox.checkpoints.classifier import KEY, ClassifierInfo, as_dict, load_classifier, save_classifier
+from uniemox.errors import CheckpointError
+from uniemox.finetune.config import NetworkConfig
+from uniemox.finetune.network import build_network
+
+NAMES = ("both", "knn", "probe", "affect")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+def weights(name: str) -> Path:
+    return finetuned(name) / "model.safetensors"
+
+
+def header(path: Path) -> dict[str, Any]:
+    with safe_open(str(path), "pt") as file:
+        return json.loads(file.metadata()[KEY])
+
+
+def with_header(target: Path, values: object) -> Path:
+    """The weights of `both` under another header."""
+    text = values if isinstance(values, str) else json.dumps(values)
+    safetensors.torch.save_file(safetensors.torch.load_file(weights("both")), target, {KEY: text})
+    return target
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_written_again_is_the_same(name: str, tmp_path: Path) -> None:
+    classifier, info = load_classifier(weights(name))
+    assert not classifier.training
+    save_classifier(classifier, info, tmp_path / "copy.safetensors")
+    assert (tmp_path / "copy.safetensors").read_bytes() == weights(name).read_bytes()
+
+
+def test_its_logits_are_those_of_the_run_with_nothing_else_there(tmp_path: Path) -> None:
+    shutil.copy(weights("both"), tmp_path / "alone.safetensors")
+    pixels = torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    (one, _), (other, _) = load_classifier(tmp_path / "alone.safetensors"), load_classifier(weights("both"))
+    with torch.no_grad():
+        assert torch.equal(one(pixels, pixels), other(pixels, pixels))
+
+
+@pytest.mark.parametrize(
+    "init",
+    [
+        "scratch:timm:test_resnet",
+        "scratch:timm:test_vit",
+        "scratch:timm:vit_tiny_patch16_224",
+        "scratch:timm:test_efficientnet",
+    ],
+)
+def test_networks_of_timm_come_back(init: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build_network(init, NetworkConfig(), size=SIZE, outputs=2)
+    info = ClassifierInfo(
+        labels=("a", "b"), label_set="custom", kind="felt", size=SIZE, encoder=network.encoder, parts=network.parts
+    )
+    save_classifier(network.classifier, info, tmp_path / "model.safetensors")
+    again, found = load_classifier(tmp_path / "model.safetensors")
+    pixels = torch.randn(2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        assert torch.equal(again(pixels), network.classifier.eval()(pixels))
+    assert found.labels == ("a", "b")
+    assert found.find_labels().kind == "felt"
+
+
+def test_what_is_no_classifier_is_refused_with_what_would_be_one(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("hello")
+    (tmp_path / "cut").write_bytes(weights("both").read_bytes()[:5000])
+    for path in (tmp_path / "none", tmp_path / "text", tmp_path / "cut", tmp_path):
+        with pytest.raises(CheckpointError, match=says(path, "can't be read")):
+            load_classifier(path)
+    for name in ("encoder.safetensors", "model.safetensors"):
+        with pytest.raises(CheckpointError, match="is no classifier of uniemox; uniemox finetune writes one"):
+            load_classifier(pretrained() / name)
+
+
+HEADERS: dict[str, Any] = {
+    "no JSON": "{",
+    "a list": "[]",
+    "nothing": {},
+    "deep": "[" * 100_000,
+    "a field too many": {"more": 1},
+    "no labels": {"labels": []},
+    "labels of a number": {"labels": 3},
+    "another kind": {"kind": "thought"},
+    "no size": {"size": 0},
+    "a size of text": {"size": "32"},
+    "streams": {"streams": "three"},
+    "a missing fusion": {"parts": {"feature_width": 32, "outputs": 8}},
+    "a fusion of another name": {
+        "parts": {"feature_width": 32, "outputs": 8, "fused_width": 16, "fusion": "x", "heads": 3}
+    },
+    "a width of another size": {
+        "parts": {"feature_width": 31, "outputs": 8, "fused_width": 16, "fusion": "gated", "heads": 3}
+    },
+    "no parts": {"parts": {}},
+    "parts of a list": {"parts": []},
+    "no encoder": {"encoder": {}},
+    "a network that is fetched": {"encoder": {"name": "hf-hub:some/model", "options": {}}},
+    "a network that is read": {"encoder": {"name": "local-dir:/tmp", "options": {}}},
+    "pretrained weights": {"encoder": {"name": "vit_tiny_patch16_224", "options": {"pretrained": True}}},
+    "a checkpoint of its own": {
+        "encoder": {"name": "vit_tiny_patch16_224", "options": {"checkpoint_path": "/etc/passwd"}}
+    },
+    "another network": {"encoder": {"name": "resnet18", "options": {"num_classes": 0}}},
+    "odd options": {"encoder": {"name": "vit_tiny_patch16_224", "options": {"depth": "two"}}},
+    "an empty bank": {"parts": {"feature_width": 32, "outputs": 8, "bank": 0, "neighbours": 3, "vote_temperature": 1}},
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_mangled_header_is_an_error_of_ours(name: str, tmp_path: Path) -> None:
+    values = HEADERS[name]
+    values = header(weights("both")) | values if isinstance(values, dict) and values else values
+    path = with_header(tmp_path / "bad.safetensors", values)
+    with pytest.raises(CheckpointError):
+        load_classifier(path)
+
+
+@given(st.data())
+def test_no_value_in_a_header_escapes_as_another_error(data: st.DataObject) -> None:
+    """One field is replaced by a value of some other type or size."""
+    values = header(weights("both"))
+    name = data.draw(st.sampled_from(sorted(values)))
+    plain = st.none() | st.booleans() | st.integers(-2, 40) | st.floats() | st.text(max_size=5)
+    values[name] = data.draw(
+        plain | st.lists(plain, max_size=3) | st.dictionaries(st.text(max_size=8), plain, max_size=3)
+    )
+    path = with_header(Path(finetuned("both")).parent / "mutated.safetensors", values)
+    try:
+        classifier, info = load_classifier(path)
+    except CheckpointError:
+        return
+    assert classifier.streams == info.streams == "both"
+
+
+def test_the_info_is_plain_json() -> None:
+    _, info = load_classifier(weights("both"))
+    values = json.loads(json.dumps(as_dict(info)))
+    assert set(values) == set(ClassifierInfo.__slots__)
+    assert values == header(weights("both"))
+
+
+def test_bad_infos_are_refused() -> None:
+    for values in ({"labels": ()}, {"kind": "seen"}, {"size": 0}):
+        with pytest.raises(CheckpointError, match="there is no classifier of kind"):
+            ClassifierInfo(**({"labels": ("a",), "label_set": "x", "kind": "felt"} | values))

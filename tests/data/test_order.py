@@ -1,0 +1,102 @@
+"""The order of samples: a function of seed and epoch, shared out over processes and batches, gone on with anywhere."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uniemox.data.order import BatchOrder, RunOrder, steps_in_epoch
+from uniemox.errors import ConfigError
+
+
+def run(
+    samples: int = 20,
+    batch_size: int = 4,
+    accumulation: int = 1,
+    start: int = 0,
+    steps: int = 12,
+    rank: int = 0,
+    processes: int = 1,
+    seed: int = 0,
+) -> list[list[tuple[int, int]]]:
+    order = RunOrder(
+        samples,
+        batch_size=batch_size,
+        accumulation=accumulation,
+        seed=seed,
+        start=start,
+        steps=steps,
+        rank=rank,
+        processes=processes,
+    )
+    batches = list(order)
+    assert len(batches) == len(order)
+    return batches
+
+
+def test_an_epoch_holds_every_sample_at_most_once_and_short_batches_not() -> None:
+    batches = list(BatchOrder(10, batch_size=4, seed=0, epoch=3))
+    assert [len(batch) for batch in batches] == [4, 4]
+    seen = [index for batch in batches for _, index in batch]
+    assert len(set(seen)) == 8
+    assert {epoch for batch in batches for epoch, _ in batch} == {3}
+    assert list(BatchOrder(10, batch_size=4, seed=0, epoch=3)) == batches
+    assert list(BatchOrder(10, batch_size=4, seed=0, epoch=4)) != batches
+    assert list(BatchOrder(10, batch_size=4, seed=1, epoch=3)) != batches
+
+
+def test_one_sample_is_a_data_set() -> None:
+    assert run(samples=1, batch_size=1, steps=3) == [[(0, 0)], [(1, 0)], [(2, 0)]]
+
+
+@given(st.integers(4, 40), st.sampled_from([1, 2, 4]), st.sampled_from([1, 2]), st.integers(1, 15))
+def test_a_step_has_the_same_pictures_whatever_shares_it(
+    samples: int, accumulation: int, processes: int, steps: int
+) -> None:
+    if 4 // accumulation % processes:
+        accumulation = 1
+    plain = run(samples, steps=steps)
+    parts = [
+        run(samples, accumulation=accumulation, steps=steps, rank=r, processes=processes) for r in range(processes)
+    ]
+    for step, expected in enumerate(plain):
+        at = slice(step * accumulation, (step + 1) * accumulation)
+        seen = [place for part in parts for batch in part[at] for place in batch]
+        assert sorted(seen) == sorted(expected)
+
+
+@given(st.integers(4, 30), st.sampled_from([1, 2]), st.integers(1, 15), st.data())
+def test_a_run_goes_on_in_the_middle_of_an_epoch(
+    samples: int, accumulation: int, steps: int, data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(0, steps))
+    whole = run(samples, accumulation=accumulation, steps=steps)
+    assert run(samples, accumulation=accumulation, steps=steps, start=start) == whole[start * accumulation :]
+
+
+def test_epochs_are_told_apart_by_number() -> None:
+    assert [batch[0][0] for batch in run(samples=9, batch_size=4, steps=5)] == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"samples": 3}, "3 samples do not fill a batch of 4"),
+        ({"samples": 0}, "0 samples do not fill a batch of 4"),
+        ({"batch_size": 0}, "do not fill a batch of 0|accumulation must divide"),
+        ({"accumulation": 3}, "accumulation must divide the batch of 4 evenly, got 3"),
+        ({"accumulation": 0}, "accumulation must divide the batch of 4 evenly, got 0"),
+        ({"processes": 3}, "3 processes can't share a batch of 4 evenly"),
+        ({"accumulation": 4, "processes": 2}, "2 processes can't share a batch of 1 evenly"),
+        ({"rank": 1}, "there is no rank 1 of 1"),
+    ],
+)
+def test_what_can_not_be_shared_out_is_refused(values: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(**values)
+
+
+def test_steps_of_an_epoch_are_whole_batches() -> None:
+    assert (steps_in_epoch(10, 4), steps_in_epoch(4, 4)) == (2, 1)
+    for samples, batch in ((3, 4), (3, 0), (0, 1)):
+        with pytest.raises(ConfigError):
+            steps_in_epoch(samples, batch)

@@ -1,0 +1,496 @@
+"""The page of runs: what it says is what is in their folders, whatever is missing, whatever words stand in the data."""
+
+import base64
+import html
+import io
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.drawn import class_folders, draw_picture
+from uniemox.cli.report import report
+from uniemox.data.sample import DataSet
+from uniemox.data.source import open_data
+from uniemox.errors import DataError
+from uniemox.evaluate.calibration import softmax
+from uniemox.evaluate.groups import score_groups
+from uniemox.evaluate.intervals import paired_bootstrap
+from uniemox.evaluate.report import names_of, write_report
+from uniemox.evaluate.report_comparison import difference, scale_of
+from uniemox.evaluate.report_examples import surest
+from uniemox.evaluate.report_html import element, interval, number, picture, track
+from uniemox.evaluate.report_plots import curve, running_mean
+from uniemox.evaluate.report_runs import Predictions, read_predictions, read_run
+from uniemox.evaluate.run import Evaluation, write_evaluation
+from uniemox.evaluate.scores import score_affect, score_classes, score_distributions
+from uniemox.labels import LabelSet
+
+EVIL = "<script>alert('1')</script>&\"x\""
+VOID = ("meta", "img")
+
+
+class Read(HTMLParser):
+    """A page as elements: every tag closed in order, words, pictures, tables as rows of words."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.sources: list[str] = []
+        self.alts: list[str] = []
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+        self.rows: list[list[str]] = []
+        self.words = ""
+        self.feed(page.read_text("utf-8"))
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.tags.add(tag)
+        assert not [name for name in given if name.startswith("on")]
+        if tag == "img":
+            self.sources.append(given["src"])
+            self.alts.append(given["alt"])
+        self.ids += [given["id"]] if "id" in given else []
+        self.targets += [given["href"]] if "href" in given else []
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" in self.open:
+            return
+        self.words += data
+        if "td" in self.open or "th" in self.open:
+            self.rows[-1][-1] += data
+
+
+def write_run(folder: Path, kind: str, *, steps: int = 3, is_finished: bool = True, **config) -> Path:
+    """A run as pre-training and fine-tuning leave it, without weights that anybody could load."""
+    folder.mkdir(parents=True)
+    data = {"source": "folder:photos", "samples": 1234, "labels": {"name": "two", "labels": ["a"], "kind": "evoked"}}
+    record = {"kind": kind, "config": {"seed": 7, **config}, "data": data, "versions": {"torch": "9.8.7"}}
+    (folder / "config.json").write_text(json.dumps(record))
+    names = ("scene_reconstruction", "person_reconstruction", "grad_norm") if kind == "pretrain" else ("loss",)
+    lines = [
+        {"step": i + 1, **dict.fromkeys(names, 4.0 / (i + 1)), "epoch": (i + 1) / 2, "wait_s": 0.1}
+        for i in range(steps)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if is_finished:
+        (folder / "model.safetensors").write_bytes(b"")
+    return folder
+
+
+def score(run: Path, data: DataSet, logits: np.ndarray, by: list[str | None] | None = None, notes=()) -> Path:
+    """Score answers to all samples of a data set, and keep them as `uniemox evaluate` does."""
+    truth = np.array([sample.label for sample in data.samples])
+    groups = [sample.picture_key for sample in data.samples]
+    scores = score_classes(logits, truth, data.labels, groups=groups)
+
+    def part(places):
+        return score_classes(logits[places], truth[places], data.labels)
+
+    lines = [
+        {
+            "key": sample.key,
+            "path": str(sample.picture),
+            "label": data.label_of(sample),
+            "predicted": data.labels.labels[int(row.argmax())],
+            "probabilities": dict(zip(data.labels.labels, row.round(6).tolist(), strict=True)),
+        }
+        for sample, row in zip(data.samples, softmax(logits), strict=True)
+    ]
+    found = Evaluation(scores, None if by is None else score_groups(by, part, least=2), tuple(notes), tuple(lines))
+    return write_evaluation(found, run, data, None)
+
+
+def page_of(tmp_path: Path, *runs: Path) -> Read:
+    write_report(runs, tmp_path / "page.html")
+    return Read(tmp_path / "page.html")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> DataSet:
+    """Sixteen pictures of two classes."""
+    return open_data(f"folder:{class_folders(tmp_path / 'photos', each=8)}")
+
+
+def logits_for(data: DataSet, wrong: set[int]) -> np.ndarray:
+    """(N, 2), right but for these places; the surer the later."""
+    truth = np.array([sample.label for sample in data.samples])
+    answer = np.where(np.isin(np.arange(len(data)), list(wrong)), 1 - truth, truth)
+    return (1 + np.arange(len(data)))[:, None] / 4 * np.eye(2)[answer]
+
+
+def test_where_no_run_is_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no run to report"):
+        write_report([], tmp_path / "page.html")
+    for folder in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(DataError, match=re.escape(f"{folder} holds no run: it has no config.json")):
+            write_report([folder], tmp_path / "page.html")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(DataError, match=r"holds no run that can be read: .*config\.json"):
+        write_report([tmp_path], tmp_path / "page.html")
+    (tmp_path / "config.json").write_text('{"kind": "probe"}')
+    with pytest.raises(DataError, match="says kind 'probe'"):
+        write_report([tmp_path], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path} can't be written")):
+        write_report([write_run(tmp_path / "run", "finetune")], tmp_path)
+
+
+def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
+    """A record and nothing else, of both kinds."""
+    for kind in ("pretrain", "finetune"):
+        run = tmp_path / kind
+        run.mkdir()
+        (run / "config.json").write_text(json.dumps({"kind": kind}))
+    page = page_of(tmp_path, tmp_path / "pretrain", tmp_path / "finetune")
+    assert page.words.count("There is no model.safetensors: the run is not finished.") == 2
+    assert page.words.count("It has written down no losses.") == 2
+    assert "There is no picture yet" in page.words
+    assert "It has not been scored" in page.words
+    assert page.sources == []
+
+
+def test_pretraining(tmp_path: Path) -> None:
+    settings = {"model": {"losses": {"semantic_visual_alignment": 0.0}}, "teacher": {"source": "clip"}}
+    run = write_run(tmp_path / "pre", "pretrain", steps=30, **settings)
+    (run / "pictures").mkdir()
+    for step in (10, 20, 30):
+        draw_picture(step, (160, 120)).save(run / "pictures" / f"reconstruction-{step:08d}.png")
+    page = page_of(tmp_path, run)
+    assert page.alts[:2] == [
+        "scene reconstruction over 30 steps, from 4 to 0.1333 at step 30",
+        "person reconstruction over 30 steps, from 4 to 0.1333 at step 30",
+    ]
+    assert page.alts[2].startswith("gradient norm over")
+    assert page.alts[3:] == ["Reconstructions after step 10", "Reconstructions after step 30"]
+    for words in ("1,234", "none: no loss needs one", "30 steps, 15 epochs", "torch 9.8.7", "folder:photos"):
+        assert words in page.words
+    assert "scene as seen, reconstructed, true; person as seen, reconstructed, true" in page.words
+    assert "not finished" not in page.words
+    (run / "pictures" / "reconstruction-00000030.png").write_bytes(b"no picture")
+    page = page_of(tmp_path, run)
+    assert "A picture can't be read" in page.words
+    assert page.alts[3:] == ["Reconstructions after step 10"]
+
+
+def test_a_teacher_is_named_where_a_loss_needs_it(tmp_path: Path) -> None:
+    settings = {"model": {"losses": {"semantic_visual_alignment": 1.0}}, "teacher": {"source": "the teacher"}}
+    assert "the teacher" in page_of(tmp_path, write_run(tmp_path / "pre", "pretrain", **settings)).words
+
+
+def test_an_evaluation(tmp_path: Path, photos: DataSet) -> None:
+    run = write_run(tmp_path / "run", "finetune")
+    logits = logits_for(photos, {0, 9, 15})
+    file = score(run, photos, logits, by=["x"] * 8 + ["y"] * 8, notes=("a note",))
+    scores, page = json.loads(file.read_text()), page_of(tmp_path, run)
+    low, high = scores["accuracy_interval"]
+    assert ["accuracy", "0.812", f"{low:.3f} to {high:.3f}"] in page.rows  # 13 of 16
+    assert [row for row in page.rows if row[0] in ("awe", "fear")][:2] == [["awe", "7", "1"], ["fear", "2", "6"]]
+    low, high = scores["per_class_interval"]["fear"]
+    assert ["fear", "", "0.750", f"{low:.3f} to {high:.3f}", "8"] in page.rows
+    assert [row[0] for row in page.rows if row[0].startswith(("x", "y"))] == ["x", "y ◂ worst"]
+    assert "Worst: y, 0.125 from the best, x" in page.words
+    assert "a note" in page.words
+    said = softmax(logits).max(axis=1).mean()
+    words = f"mean probability of the answer {said:.3f}, fraction right 0.812, ECE {scores['ece']:.3f}."
+    assert [alt for alt in page.alts if alt.startswith("Reliability")] == [f"Reliability diagram: {words}"]
+    examples = [alt for alt in page.alts if "true" in alt]
+    assert [alt.split(":")[0] for alt in examples] == [
+        *(f"fear/{i}.jpg" for i in (6, 5, 4, 3, 2, 0)),
+        *("fear/7.jpg", "fear/1.jpg", "awe/0.jpg"),
+    ]
+    assert examples[6] == "fear/7.jpg: true fear, predicted awe (98 %)"
+    assert examples[8] == "awe/0.jpg: true awe, predicted fear (56 %)"
+
+
+def test_a_page_stands_alone(tmp_path: Path, photos: DataSet) -> None:
+    runs = [write_run(tmp_path / name, "finetune") for name in ("one", "two")]
+    for run in runs:
+        score(run, photos, logits_for(photos, {1}))
+    page = page_of(tmp_path, *runs)
+    assert not page.tags & {"script", "link", "iframe", "object", "svg", "form"}
+    assert all(source.startswith(("data:image/jpeg;base64,", "data:image/svg+xml;base64,")) for source in page.sources)
+    assert all(page.alts)
+    assert {target.removeprefix("#") for target in page.targets} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids)) == 3
+    text = (tmp_path / "page.html").read_text()
+    assert "@import" not in text
+    assert "url(" not in text
+    write_report(runs, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text() == text
+
+
+def test_words_of_the_data_are_only_words(tmp_path: Path) -> None:
+    evil_file = EVIL.replace("/", "_")
+    root = class_folders(tmp_path / evil_file, ("awe", evil_file), each=2)
+    (root / "awe" / "0.jpg").rename(root / "awe" / f"{evil_file}.jpg")
+    data = open_data(f"folder:{root}")
+    run = write_run(tmp_path / f"run {evil_file}", "finetune", init=EVIL, network={"fusion": EVIL})
+    for file in (run / "metrics.jsonl", run / "config.json"):
+        file.write_text(file.read_text().replace('"loss"', json.dumps(EVIL)).replace("9.8.7", "<script>$"))
+    score(run, data, np.eye(2)[[0, 1, 0, 1]], by=[EVIL, None, EVIL, "\ud800"], notes=(EVIL,))
+    page = page_of(tmp_path, run)
+    assert "script" not in page.tags
+    assert page.words.count(EVIL) >= 5
+    assert evil_file in page.words
+    assert any(alt.startswith(f"awe/{evil_file}.jpg: true awe") for alt in page.alts)
+
+
+def test_the_person_meant_is_framed(tmp_path: Path) -> None:
+    """Two people of one large grey picture: each example has its own frame, where the box is."""
+    Image.new("RGB", (1280, 960), (128, 128, 128)).save(tmp_path / "a.png")
+    rows = ("a.png,awe,128,96,384,480", "a.png,fear,768,480,1152,864")
+    (tmp_path / "people.csv").write_text("\n".join(["path,label,x1,y1,x2,y2", *rows]))
+    data = open_data(f"csv:{tmp_path / 'people.csv'}")
+    run = write_run(tmp_path / "run", "finetune")
+    score(run, data, np.eye(2) * [[3.0], [2.0]])
+    page = page_of(tmp_path, run)
+    shown = [source for source, alt in zip(page.sources, page.alts, strict=True) if alt.startswith("a.png")]
+    for source, corners in zip(shown, ((32, 24, 96, 120), (192, 120, 288, 216)), strict=True):
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1])))).astype(int)
+        is_yellow = (pixels[..., 0] - pixels[..., 2] > 100).nonzero()
+        found = (is_yellow[1].min(), is_yellow[0].min(), is_yellow[1].max(), is_yellow[0].max())
+        assert np.abs(np.subtract(found, corners)).max() <= 2
+
+
+def test_data_that_is_gone(tmp_path: Path, photos: DataSet) -> None:
+    run = write_run(tmp_path / "run", "finetune")
+    score(run, photos, logits_for(photos, {15}))
+    (tmp_path / "photos" / "fear" / "7.jpg").write_bytes(b"no picture")
+    (tmp_path / "photos" / "awe" / "0.jpg").unlink()
+    page = page_of(tmp_path, run)
+    assert [alt for alt in page.alts if "predicted awe" in alt and "true fear" in alt] == []
+    assert "1 more can't be read any more." in page.words
+    (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    page = page_of(tmp_path, run)
+    assert "No example pictures: the data can't be opened here" in page.words
+    assert "Confusion" in page.words
+    assert len(page.alts) == 2  # loss, reliability
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("", "is empty"),
+        ("{", "can't be read"),
+        ("[]", "1: .*missing or wrong"),
+        ('{"key": "a", "label": "a", "predicted": "b"}', "'probabilities' is missing or wrong"),
+        ('{"key": "a", "label": "c", "predicted": "b", "probabilities": {"a": 1, "b": 0}}', "'c' is missing or wrong"),
+        ('{"key": "a", "label": null, "predicted": "b", "probabilities": {"a": 1, "b": 0}}', "missing or wrong"),
+        ('{"key": "a", "label": "a", "predicted": "b", "probabilities": {"a": 2, "b": 0}}', "between 0 and 1"),
+        ('{"key": "a", "label": "a", "predicted": "b", "probabilities": {"a": NaN, "b": 0}}', "between 0 and 1"),
+    ],
+)
+def test_predictions_that_are_none(tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "x.jsonl").write_text(line)
+    with pytest.raises(DataError, match=says):
+        read_predictions(tmp_path / "x.jsonl", ["a", "b"])
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path: Path, photos: DataSet) -> None:
+    run = write_run(tmp_path / "run", "finetune")
+    file = score(run, photos, logits_for(photos, {15}))
+    file.with_suffix(".jsonl").write_text("{")
+    for name, text in (("broken", "{"), ("other", '{"data": "x", "n": 1}')):
+        file.with_name(f"{name}.json").write_text(text)
+    wrong = json.loads(file.read_text()) | {"confusion": [[1, 2], [3]]}
+    file.with_name("wrong.json").write_text(json.dumps(wrong))
+    (run / "metrics.jsonl").write_text('{"step": 1}\n{\n{"step": 3}\n')
+    page = page_of(tmp_path, run)
+    assert page.words.count("An evaluation can't be read") == 3
+    assert "The curves can't be read" in page.words
+    assert "What was predicted for every picture can't be read" in page.words
+    assert "accuracy" in page.words
+    assert "Surest" not in page.words
+
+
+def test_a_head_that_was_fitted_has_no_curves(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "finetune", method="knn", batch_size=4321)
+    (run / "metrics.jsonl").unlink()
+    page = page_of(tmp_path, run)
+    assert "Its head was fitted at once" in page.words
+    assert "batch size" not in page.words
+    assert "no losses" not in page.words
+
+
+def test_distributions_and_affect(tmp_path: Path) -> None:
+    rng, run = np.random.default_rng(0), write_run(tmp_path / "run", "finetune")
+    shares = rng.dirichlet(np.ones(3), 12)
+    spread = Evaluation(score_distributions(np.log(shares) / 2, shares), None, (), ({"key": "a", "label": None},))
+    target = rng.uniform(1, 9, (12, 2))
+    felt = score_affect(target + rng.normal(size=(12, 2)), target)
+    affect = Evaluation(felt, None, (), ())
+    for name, found in (("spread", spread), ("affect", affect)):
+        write_evaluation(found, run, DataSet(name, LabelSet("three", ("a", "b", "c"), "evoked"), []), "test")
+    page = page_of(tmp_path, run)
+    named = {row[0]: row[1] for row in page.rows}
+    assert named["KL divergence"] == f"{spread.scores.kl:.3f}"
+    assert named["valence: concordance (CCC)"] == f"{felt.valence.ccc:.3f}"
+    assert named["arousal: mean absolute error"] == f"{felt.arousal.mae:.3f}"
+    assert "Scored on affect, split test" in page.words
+    assert "Confusion" not in page.words
+    assert "can't be" not in page.words
+
+
+def test_several_runs(tmp_path: Path, photos: DataSet) -> None:
+    """The best first, and by how much the others are below it on the same pictures."""
+    wrong = {"middle": {0, 1, 2}, "best": {5}, "worst": set(range(10))}
+    runs = {name: write_run(tmp_path / name, "finetune") for name in wrong}
+    for name, run in runs.items():
+        score(run, photos, logits_for(photos, wrong[name]))
+    page = page_of(tmp_path, *runs.values())
+    rows = [row for row in page.rows if row[0] in runs]
+    right = {name: ~np.isin(np.arange(16), list(places)) for name, places in wrong.items()}
+    gap = {name: paired_bootstrap(right[name], right["best"]) for name in ("middle", "worst")}
+    assert [row[:3] for row in rows] == [["best", "", "0.938"], ["middle", "", "0.812"], ["worst", "", "0.375"]]
+    assert [row[4] for row in rows] == [
+        "the best",
+        *(f"{g.difference:+.3f} ({g.low:+.3f} to {g.high:+.3f})" for g in gap.values()),
+    ]
+    assert gap["worst"].difference == -9 / 16
+
+
+def test_runs_that_share_nothing(tmp_path: Path, photos: DataSet) -> None:
+    runs = [write_run(tmp_path / name, "finetune") for name in ("one", "two")]
+    score(runs[0], photos, logits_for(photos, set()))
+    assert "No two of these runs were scored on the same data" in page_of(tmp_path, *runs).words
+    assert "Comparison" not in page_of(tmp_path, runs[0], write_run(tmp_path / "pre", "pretrain")).words
+
+
+def answers(keys: str, labels: list[int], predicted: list[int]) -> Predictions:
+    return Predictions(tuple(keys.split()), np.array(labels), np.array(predicted), np.eye(2)[predicted])
+
+
+def test_a_difference_needs_the_same_pictures() -> None:
+    ours = answers("a b c d", [0, 1, 0, 1], [0, 1, 0, 0])
+    theirs = answers("d c b a", [1, 0, 1, 0], [1, 1, 0, 0])  # another order: wrong are c and b
+    found = difference(ours, theirs)
+    expected = paired_bootstrap(np.array([1, 1, 1, 0]), np.array([1, 0, 0, 1]))
+    assert found == expected
+    assert found.difference == 0.25
+    assert difference(ours, answers("a b c", [0, 1, 0], [0, 1, 0])) is None
+    assert difference(ours, answers("a b c e", [0, 1, 0, 1], [0, 1, 0, 0])) is None
+    assert difference(ours, answers("a b c d", [0, 1, 0, 0], [0, 1, 0, 0])) is None  # other labels
+
+
+def test_people_of_one_picture_are_drawn_together() -> None:
+    ours, theirs = answers("a a#2 b b#2", [0] * 4, [0] * 4), answers("a a#2 b b#2", [0] * 4, [0, 0, 1, 1])
+    assert difference(ours, theirs) == paired_bootstrap(np.ones(4), np.array([1, 1, 0, 0]), list("aabb"))
+
+
+def test_names_of_runs(tmp_path: Path) -> None:
+    assert names_of([Path("x/a"), Path("x/b")]) == ["a", "b"]
+    assert names_of([Path("x/a"), Path("y/a"), Path("b")]) == ["x/a", "y/a", "b"]
+    assert names_of([Path("x/a"), Path("x/a")]) == ["x/a (1)", "x/a (2)"]
+
+
+def test_the_surest_come_first() -> None:
+    top = np.array([0.6, 0.9, 0.9, 0.7, 0.8, 0.95, 0.55, 0.65, 0.75])
+    found = Predictions(tuple("abcdefghi"), np.zeros(9, int), np.zeros(9, int), np.stack([top, 1 - top], axis=1))
+    assert surest(found, np.ones(9, bool)).tolist() == [5, 1, 2, 4, 8, 3]
+    assert surest(found, np.arange(9) < 2).tolist() == [1, 0]
+    assert surest(found, np.zeros(9, bool)).tolist() == []
+
+
+@given(st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), min_size=1, max_size=40), st.integers(0, 45))
+def test_a_running_mean_is_the_mean_of_what_is_near(values: list[float], reach: int) -> None:
+    given_values = np.array(values)
+    found = running_mean(given_values, reach)
+    for i in range(len(values)):
+        near = given_values[max(0, i - reach) : i + reach + 1]
+        near = near[~np.isnan(near)]
+        expected = near.mean() if len(near) else np.nan
+        np.testing.assert_allclose(found[i], expected, rtol=1e-9, atol=1e-6)
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, np.nan, np.inf, 2.0], [np.nan] * 30, list(range(2500))])
+def test_a_curve_is_a_drawing_that_follows_the_page(values: list[float]) -> None:
+    arguments = (np.arange(1, len(values) + 1), np.array(values, dtype=np.float64), "a <curve>")
+    found = curve(*arguments, size=(3, 2))
+    assert found == curve(*arguments, size=(3, 2))
+    assert found.startswith('<img alt="a &lt;curve&gt;" src="data:image/svg+xml;base64,')
+    drawing = base64.b64decode(re.search('base64,([^"]*)', found)[1]).decode()
+    assert ET.fromstring(drawing).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "currentColor" in drawing
+    assert "prefers-color-scheme:dark" in drawing
+    assert "#010203" not in drawing
+    assert len(drawing) < 80_000
+
+
+@given(st.text(st.sampled_from("ab<>&\"'; #x0")), st.text(st.sampled_from("ab<>&\"'=/ ")))
+def test_a_text_comes_back_as_it_was(text: str, attribute: str) -> None:
+    seen: list[tuple[str, list[str]]] = []
+
+    class One(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            seen.append((tag, [name for name, _ in attrs]))
+
+    One().feed(element("p", text, title=attribute))
+    assert seen == [("p", ["title"])]
+    inside = element("p", text).removeprefix("<p>").removesuffix("</p>")
+    assert "<" not in inside
+    assert html.unescape(inside) == text
+
+
+def test_numbers_that_are_not_known() -> None:
+    assert [number(value) for value in (None, float("nan"), 0.12345, 0.0)] == ["–", "–", "0.123", "0.000"]
+    assert [interval(bounds) for bounds in (None, (float("nan"),) * 2, [0.1, 0.25])] == ["–", "–", "0.100 to 0.250"]
+    assert track(None, None) == ""
+    assert "left:20.0%;width:20.0%" in track(0.3, (0.2, 0.4))
+    assert 'style="left:50.0%"' in track(0.3, None, scale=(0.2, 0.4), is_bar=False)
+
+
+def test_scales() -> None:
+    assert scale_of([], []) == (0.0, 1.0)
+    assert scale_of([(0.52, 0.68), None], [0.6, None]) == pytest.approx((0.5, 0.7))
+    assert scale_of([(0.5, 0.5)], [0.5]) == pytest.approx((0.5, 0.55))
+
+
+def test_pictures_are_small() -> None:
+    found = picture(Image.new("RGBA", (2000, 1000), "red"), "red", longest_px=100)
+    with Image.open(io.BytesIO(base64.b64decode(found.split("base64,")[1].removesuffix('">')))) as image:
+        assert (image.format, image.size, image.mode) == ("JPEG", (100, 50), "RGB")
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "run", "finetune")
+    report(run, out=tmp_path / "new" / "page.html")
+    assert "Report of a run" in Read(tmp_path / "new" / "page.html").words
+    assert "page.html" in capsys.readouterr().err.replace("\n", "")
+    with pytest.raises(DataError, match="no run to report"):
+        report(out=tmp_path / "page.html")
+
+
+def test_a_run_remembers_its_settings(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run", "finetune", network={"fusion": None}))
+    assert [run.setting(name) for name in ("config.seed", "config.network.fusion", "config.seed.x", "x.y")] == [
+        7,
+        None,
+        None,
+        None,
+    ]
+    steps, values = run.curves["loss"]
+    assert steps.tolist() == [1, 2, 3]
+    assert values.tolist() == [4, 2, 4 / 3]

@@ -1,0 +1,254 @@
+"""Evaluation through the whole path: the numbers of a classifier whose every answer is known beforehand."""
+
+import json
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.data.tree import says
+from tests.drawn import Stored
+from tests.runs import CPU, SPLITS, colour_sample, colours, data_of, finetuned, one_thread
+from uniemox.data.sample import DataSet
+from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
+from uniemox.evaluate.outputs import outputs_of, views_of
+from uniemox.evaluate.run import Evaluation, column_of, evaluate, mapped, write_evaluation
+from uniemox.finetune.config import NetworkConfig
+from uniemox.finetune.network import build_network
+from uniemox.labels import CAER, EKMAN, MIKELS, POLARITY, LabelSet, label_map
+from uniemox.model.classifier import Classifier
+from uniemox.views.loader import ViewDataset, collate
+from uniemox.views.pixels import PixelStats
+from uniemox.views.transforms import EvalViews, ViewConfig
+
+# (what the picture shows, what it is labelled, how often): the classifier answers what it shows.
+ANSWERS = (
+    ("amusement", "amusement", 3),
+    ("amusement", "awe", 1),
+    ("awe", "awe", 2),
+    ("contentment", "anger", 2),
+    ("contentment", "contentment", 1),
+    ("excitement", "awe", 1),
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+def known(answers: Sequence[tuple[str, str | None, int]] = ANSWERS, labels: LabelSet = MIKELS) -> DataSet:
+    """Pictures whose colour the classifier knows, labelled as it is written there."""
+    draw, samples = random.Random(7), []
+    for colour, label, count in answers:
+        for _ in range(count):
+            place = None if label is None else labels.index(label)
+            samples.append(colour_sample(f"{len(samples)}.jpg", colour, draw, label=place))
+    return DataSet("known", labels, samples)
+
+
+def score(data: DataSet, **options: object) -> Evaluation:
+    return evaluate(finetuned("knn"), data, hardware=CPU, **options)
+
+
+def test_every_number_is_the_one_worked_out_by_hand() -> None:
+    found = score(known()).scores
+    assert found.n == 10
+    assert found.accuracy == pytest.approx(0.6)
+    recalls = {"amusement": 1.0, "anger": 0.0, "awe": 0.5, "contentment": 1.0}
+    assert found.per_class_recall == {name: recalls.get(name) for name in MIKELS.labels}
+    f1 = {"amusement": 6 / 7, "awe": 4 / 6, "contentment": 2 / 4, "anger": 0.0, "excitement": 0.0}
+    assert found.macro_f1 == pytest.approx(sum(f1.values()) / 5)
+    assert found.polarity_accuracy == pytest.approx(0.8)
+    assert found.ece == pytest.approx(0.4, abs=0.01)  # it is always nearly sure
+    assert found.ece_calibrated == pytest.approx(0.4, abs=0.05)
+    low, high = found.accuracy_interval
+    assert 0.2 <= low < 0.6 < high <= 0.9
+    confusion = np.array(found.confusion)
+    assert confusion[MIKELS.index("awe"), MIKELS.index("amusement")] == 1
+    assert confusion.sum() == 10
+
+
+def test_every_picture_gets_its_line() -> None:
+    lines = score(known((("awe", "fear", 1), ("amusement", "amusement", 1)))).predictions
+    assert [(line["key"], line["label"], line["predicted"]) for line in lines] == [
+        ("0.jpg", "fear", "awe"),
+        ("1.jpg", "amusement", "amusement"),
+    ]
+    assert sum(lines[0]["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_pictures_of_one_group_are_resampled_together() -> None:
+    data = known()
+    one = replace(data, samples=[replace(sample, group="all") for sample in data.samples])
+    low, high = score(one).scores.accuracy_interval
+    assert (low, high) == pytest.approx((0.6, 0.6))
+    people = replace(data, samples=[replace(s, key=f"a.jpg#{i + 2}") for i, s in enumerate(data.samples)])
+    assert score(people).scores.accuracy_interval == pytest.approx((0.6, 0.6))  # one picture, many people
+
+
+def test_pictures_of_the_training_are_refused_with_their_number() -> None:
+    train = colours(splits=SPLITS).only("train")
+    mixed = replace(train, samples=[*known().samples, *train.samples[:3]])
+    with pytest.raises(DataError, match=says("trained on 3 of these 13 pictures of colours, amusement/0.jpg among")):
+        score(mixed)
+    assert score(mixed, allow_seen=True).scores.n == 13
+    assert score(known()).scores.n == 10
+
+
+def test_weights_alone_know_of_no_training(tmp_path: Path) -> None:
+    shutil.copy(finetuned("knn") / "model.safetensors", tmp_path / "model.safetensors")
+    found = evaluate(tmp_path / "model.safetensors", colours(splits=SPLITS).only("train"), hardware=CPU)
+    assert found.scores.n == 32
+
+
+def test_labels_of_another_set_are_mapped_and_said() -> None:
+    answers = (("amusement", "joy", 2), ("excitement", "joy", 1), ("contentment", "sadness", 1), ("awe", "surprise", 2))
+    found = score(known(answers, EKMAN))
+    assert (found.scores.n, found.scores.accuracy) == (4, 0.75)
+    assert found.notes == (
+        "labels are mapped: mikels -> ekman: amusement + contentment + excitement become joy; dropped: awe; "
+        "never reached: surprise",
+        "2 pictures were left out: the model has nothing for surprise",
+    )
+    assert set(found.predictions[0]["probabilities"]) == set(EKMAN.labels)
+
+
+def test_polarity_is_the_sum_over_its_labels() -> None:
+    found = score(known((("awe", "positive", 3), ("amusement", "negative", 1)), POLARITY))
+    assert found.scores.accuracy == 0.75
+    assert found.predictions[0]["predicted"] == "positive"
+
+
+def test_what_is_evoked_is_never_held_against_what_is_felt() -> None:
+    with pytest.raises(LabelError, match="one does not follow from the other"):
+        score(known((("awe", "happy", 2),), CAER))
+    with pytest.raises(LabelError, match="no map from mikels to custom is known"):
+        score(known((("awe", "a", 2),), LabelSet("custom", ("a", "b"), "evoked")))
+    with pytest.raises(LabelError):
+        score(replace(known(), labels=replace(MIKELS, kind="felt")))
+
+
+def test_pictures_without_label_are_left_out_and_counted() -> None:
+    found = score(known((("awe", "awe", 1), ("awe", None, 2))))
+    assert (found.scores.n, found.notes) == (1, ("2 pictures have nothing to compare with",))
+    for answers in ((("awe", None, 2),), ()):
+        with pytest.raises(DataError, match="known has no picture to score: none of"):
+            score(known(answers))
+
+
+def test_broken_pictures_are_noted() -> None:
+    data = known()
+    broken = replace(data, samples=[replace(data.samples[0], picture=Stored(b"no picture")), *data.samples[1:]])
+    found = score(broken)
+    assert found.scores.n == 9
+    assert len(found.predictions) == 9
+    assert found.notes[0].startswith("1 pictures can't be read: ")
+    with pytest.raises(DataError, match="none of 1 pictures can be read"):
+        score(replace(broken, samples=broken.samples[:1]))
+
+
+def test_scores_by_a_column() -> None:
+    data = known()
+    labelled = [
+        replace(sample, domain="film" if i < 4 else "art", split="test", annotation={"scene": f"s{i % 2}"})
+        for i, sample in enumerate(data.samples)
+    ]
+    data = replace(data, samples=[replace(labelled[0], domain=None), *labelled[1:]])
+    by = score(data, by="domain").by
+    assert {name: (group.n, group.accuracy) for name, group in by.groups.items()} == {
+        "art": (6, pytest.approx(0.5)),
+        "film": (3, pytest.approx(2 / 3)),
+        "unknown": (1, 1.0),
+    }
+    assert set(score(data, by="label").by.groups) == {"amusement", "anger", "awe", "contentment"}
+    assert {name: group.n for name, group in score(data, by="scene").by.groups.items()} == {"s0": 5, "s1": 5}
+    with pytest.raises(ConfigError, match=says("known has no column 'seen'; it may have domain, split, label, group")):
+        score(data, by="seen")
+    with pytest.raises(ConfigError, match="no column 'group'"):
+        column_of(data.samples, "group", data)
+
+
+def test_distributions_and_affect_are_scored_by_their_own_measures() -> None:
+    votes = evaluate(finetuned("probe"), data_of("probe").only("test"), hardware=CPU)
+    assert votes.scores.n == 3
+    affect = evaluate(finetuned("affect"), data_of("affect").only("test"), hardware=CPU)
+    assert set(affect.predictions[0]) >= {"valence", "arousal"}
+    target = np.array([sample.valence for sample in data_of("affect").only("test").samples])
+    found = np.array([line["valence"] for line in affect.predictions])
+    error = affect.scores.as_dict()["valence"]["mae"]
+    assert error == pytest.approx(np.abs(found - target).mean(), rel=1e-5)
+    with pytest.raises(DataError, match="none of 10 has what the model predicts"):
+        evaluate(finetuned("affect"), known(), hardware=CPU)
+
+
+def test_scores_and_predictions_are_kept_in_the_run(tmp_path: Path) -> None:
+    shutil.copytree(finetuned("knn"), tmp_path / "run")
+    result = score(known())
+    path = write_evaluation(result, tmp_path / "run", known(), "test")
+    assert path == tmp_path / "run" / "evaluations" / "known-test.json"
+    kept = json.loads(path.read_text())
+    assert (kept["data"], kept["split"], kept["accuracy"], kept["n"]) == ("known", "test", 0.6, 10)
+    lines = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
+    assert lines == json.loads(json.dumps(result.predictions))
+    file = tmp_path / "run" / "model.safetensors"
+    assert write_evaluation(result, file, replace(known(), name="a:b/../c?d"), None).name == "a-b-c-d-all.json"
+
+
+def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=says(tmp_path / "model.safetensors")):
+        evaluate(tmp_path, known(), hardware=CPU)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_probabilities_of_labels_that_become_one_add_up(seed: int) -> None:
+    draw, mapping = np.random.default_rng(seed), label_map(MIKELS, EKMAN)
+    logits = draw.normal(size=(5, 8)) * 5
+    shares = np.exp(logits)
+    expected = np.zeros((5, len(EKMAN)))
+    for place in range(8):
+        if (target := mapping(place)) is not None:
+            expected[:, target] += shares[:, place]
+    found = np.exp(mapped(logits, mapping))
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def tiny_classifier() -> Classifier:
+    torch.manual_seed(0)
+    return build_network("scratch:timm:test_vit", NetworkConfig(), size=32, outputs=8).classifier
+
+
+def test_outputs_do_not_depend_on_batches_or_workers() -> None:
+    classifier, stats = tiny_classifier(), PixelStats((0.5,) * 3, (0.5,) * 3)
+    data = colours(17)  # 68: a whole batch of 64 and a short one
+    told: list[int] = []
+    whole = outputs_of(classifier, data.samples, ViewConfig(size=32), stats=stats, workers=0, on_progress=told.append)
+    again = outputs_of(classifier, data.samples, ViewConfig(size=32), stats=stats, workers=2)
+    assert np.array_equal(whole.values, again.values)
+    last = outputs_of(classifier, data.samples[-1:], ViewConfig(size=32), stats=stats, workers=0)
+    np.testing.assert_allclose(last.values[0], whole.values[-1], rtol=1e-4, atol=1e-6)
+    assert told == [64, 68]
+    assert [sample.key for sample in whole.samples] == [sample.key for sample in data.samples]
+    assert classifier.training  # as it was
+    features = outputs_of(classifier, data.samples[:2], ViewConfig(size=32), stats=stats, features=True, workers=0)
+    assert features.values.shape == (2, classifier.head.in_features)
+    with pytest.raises(DataError, match="there is none"):
+        outputs_of(classifier, [], ViewConfig(size=32), stats=stats, workers=0)
+
+
+@pytest.mark.parametrize(
+    ("streams", "names"), [("scene", ["scene"]), ("person", ["person"]), ("both", ["scene", "person"])]
+)
+def test_only_the_views_of_the_streams_are_handed_over(streams: str, names: list[str]) -> None:
+    classifier = tiny_classifier()
+    classifier.streams = streams  # type: ignore[assignment]
+    dataset = ViewDataset(colours(1).samples, EvalViews(ViewConfig(size=32)))
+    assert list(views_of(classifier, collate([dataset[0, 0]]))) == names

@@ -1,0 +1,89 @@
+"""A classifier as ONNX answers as torch does, for any batch, and says what its numbers mean."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor
+
+from tests.runs import SIZE, finetuned, one_thread
+from uniemox.checkpoints.classifier import as_dict, load_classifier
+from uniemox.errors import CheckpointError
+from uniemox.evaluate.calibration import softmax
+from uniemox.export.onnx import KEY, OPSET, export_classifier
+
+NAMES = ("both", "knn", "probe", "affect")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def pixels(count: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("name", NAMES)
+def test_onnxruntime_answers_as_torch(name: str, count: int) -> None:
+    """Probabilities within 1e-4, or numbers within 1e-4."""
+    run = finetuned(name)
+    classifier, info = load_classifier(run / "model.safetensors")
+    model = session(run / "model.onnx")
+    views = {part.name: pixels(count, seed) for seed, part in enumerate(model.get_inputs())}
+    with torch.no_grad():
+        expected = classifier(**views).numpy()
+    [found] = model.run(["logits"], {name: view.numpy() for name, view in views.items()})
+    assert found.shape == expected.shape == (count, len(info.labels))
+    if info.task != "affect":
+        found, expected = softmax(found), softmax(expected)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_inputs_are_the_streams() -> None:
+    inputs = {name: [part.name for part in session(finetuned(name) / "model.onnx").get_inputs()] for name in NAMES}
+    assert inputs == {"both": ["scene", "person"], "knn": ["scene"], "probe": ["scene"], "affect": ["person"]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_metadata_are_the_info(name: str) -> None:
+    _, info = load_classifier(finetuned(name) / "model.safetensors")
+    metadata = session(finetuned(name) / "model.onnx").get_modelmeta().custom_metadata_map
+    assert json.loads(metadata[KEY]) == json.loads(json.dumps(as_dict(info)))
+
+
+def test_nothing_of_the_machine_is_in_the_file() -> None:
+    data = (finetuned("both") / "model.onnx").read_bytes()
+    for word in (str(Path(__file__).parents[2]), "site-packages", "stack_trace", ".py"):
+        assert word.encode() not in data
+    model = onnx.load_from_string(data)
+    onnx.checker.check_model(model)
+    assert [opset.version for opset in model.opset_import if opset.domain == ""] == [OPSET]
+
+
+def test_it_is_written_again_to_the_same_bytes_and_the_classifier_is_left_as_it_was(tmp_path: Path) -> None:
+    classifier, info = load_classifier(finetuned("both") / "model.safetensors")
+    for is_training in (True, False):
+        export_classifier(classifier.train(is_training), info, tmp_path / "model.onnx")
+        assert classifier.training == is_training
+        assert (tmp_path / "model.onnx").read_bytes() == (finetuned("both") / "model.onnx").read_bytes()
+
+
+def test_a_path_that_can_not_be_written_is_an_error(tmp_path: Path) -> None:
+    classifier, info = load_classifier(finetuned("knn") / "model.safetensors")
+    (tmp_path / "model.onnx").mkdir()
+    with pytest.raises(CheckpointError, match=r"model\.onnx can't be written"):
+        export_classifier(classifier, replace(info, size=SIZE), tmp_path / "model.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]

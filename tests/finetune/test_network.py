@@ -1,0 +1,136 @@
+"""The classifier that fine-tuning starts from: what is loaded is what the run holds, what is drawn is not."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from timm.layers import DropPath
+from torch import Tensor
+
+from tests.data.tree import says
+from tests.runs import BOTH, SIZE, finetuned, one_thread, pretrained
+from uniemox.errors import CheckpointError, ConfigError, UniemoxError
+from uniemox.finetune.config import NetworkConfig
+from uniemox.finetune.network import Network, build_network
+from uniemox.views.pixels import IMAGENET
+
+SCENE = NetworkConfig()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+def build(init: object, config: NetworkConfig = SCENE, seed: int = 0) -> Network:
+    torch.manual_seed(seed)
+    return build_network(str(init), config, size=SIZE, outputs=3)
+
+
+def drawn(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those that hold more than one number, and are no position table."""
+    return {name: value for name, value in tensors.items() if value.std() > 0 and "pos_embed" not in name}
+
+
+def test_a_runs_encoder_and_fusion_are_loaded() -> None:
+    """Of all tensors only the head and the norm before it are new."""
+    saved, network = load_file(pretrained() / "model.safetensors"), build(pretrained(), BOTH)
+    ours = network.classifier.state_dict()
+    assert [name for name in ours if name not in saved] == ["norm.weight", "norm.bias", "head.weight", "head.bias"]
+    for name in set(ours) & set(saved):
+        assert torch.equal(ours[name], saved[name]), name
+    assert sum(name.startswith("fusion.") for name in ours) > 5
+    assert network.parts == {"feature_width": 32, "outputs": 3, "fused_width": 16, "fusion": "gated", "heads": 3}
+    assert network.classifier.training
+
+
+def test_the_mean_of_tokens_has_a_new_norm() -> None:
+    saved, ours = load_file(pretrained() / "encoder.safetensors"), build(pretrained()).classifier.encoder.state_dict()
+    assert torch.equal(ours["blocks.1.mlp.fc2.weight"], saved["blocks.1.mlp.fc2.weight"])
+    assert not torch.equal(ours["fc_norm.weight"], saved["norm.weight"])
+
+
+def test_another_fusion_starts_anew() -> None:
+    network = build(pretrained(), replace(BOTH, fusion="static", fused_width=24, fusion_heads=2))
+    assert network.parts["fused_width"] == 24
+    assert network.parts["fusion"] == "static"
+    assert network.classifier.embed.weight.shape == (24, 32)
+    same = build(pretrained(), replace(BOTH, fusion="gated", fused_width=24))  # its own name: as it was pre-trained
+    assert same.parts["fused_width"] == 16
+
+
+@pytest.mark.parametrize("config", [SCENE, replace(BOTH, fusion="gated")])
+def test_from_scratch_no_weight_is_the_runs(config: NetworkConfig) -> None:
+    ours, theirs = (build(init, config).classifier.state_dict() for init in (f"scratch:{pretrained()}", pretrained()))
+    assert [name for name in ours if name.startswith("encoder")] == [n for n in theirs if n.startswith("encoder")]
+    for name, value in drawn({name: value for name, value in theirs.items() if "encoder" in name}).items():
+        assert not torch.equal(ours[name], value), name
+    table = "encoder.pos_embed"
+    assert torch.equal(ours[table], theirs[table])
+    assert torch.equal(ours["encoder.blocks.0.norm1.weight"], torch.ones(32))
+
+
+def test_random_weights_are_drawn_from_the_seed() -> None:
+    init = "scratch:timm:vit_tiny_patch16_224"
+    one, same, other = (build(init, seed=seed).classifier.state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(value, same[name]) for name, value in one.items())
+    assert not torch.equal(one["encoder.blocks.0.attn.qkv.weight"], other["encoder.blocks.0.attn.qkv.weight"])
+
+
+def test_a_file_gives_its_encoder(tmp_path: Path) -> None:
+    shutil.copy(pretrained() / "encoder.safetensors", tmp_path / "weights.safetensors")
+    file, run = build(tmp_path / "weights.safetensors"), build(pretrained())
+    for name, value in run.classifier.encoder.state_dict().items():
+        if not name.startswith("fc_norm"):
+            assert torch.equal(file.classifier.encoder.state_dict()[name], value)
+    with pytest.raises(ConfigError, match=says("give --network.fusion, one of static")):
+        build(tmp_path / "weights.safetensors", BOTH)
+
+
+def test_a_network_of_timm_brings_its_own_pixels() -> None:
+    assert tuple(build("scratch:timm:test_vit").stats) != tuple(IMAGENET)  # 0.5, 0.5, 0.5
+    assert build(pretrained()).stats == IMAGENET
+
+
+def test_a_fine_tuning_run_is_a_start_too() -> None:
+    """Its encoder and its fusion, and how its pixels are normalised."""
+    saved, network = load_file(finetuned("both") / "model.safetensors"), build(finetuned("both"), BOTH)
+    for name, value in network.classifier.state_dict().items():
+        if name.startswith(("encoder.", "embed.", "fusion.")):
+            assert torch.equal(value, saved[name]), name
+    assert network.stats == build(pretrained(), BOTH).stats
+    assert network.encoder == build(pretrained(), BOTH).encoder
+    again = build(f"scratch:{finetuned('both')}").classifier.state_dict()
+    for name, value in drawn({name: value for name, value in saved.items() if "encoder" in name}).items():
+        assert not torch.equal(again[name], value), name
+    with pytest.raises(ConfigError, match=says("was fine-tuned at 32 px; give --view.size 32")):
+        build_network(str(finetuned("both")), SCENE, size=64, outputs=3)
+
+
+def test_blocks_are_skipped_more_the_deeper_they_lie() -> None:
+    encoder: Any = build(pretrained(), replace(SCENE, drop_path=0.3)).classifier.encoder
+    assert isinstance(encoder.blocks[1].drop_path1, DropPath)
+    assert encoder.blocks[1].drop_path1.drop_prob == pytest.approx(0.3)
+
+
+def test_unfinished_and_foreign_starts_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.pth").write_text("nothing")
+    starts: list[tuple[object, type[UniemoxError], str]] = [
+        ("", ConfigError, "--init is missing"),
+        ("scratch:", ConfigError, "--init is missing"),
+        (tmp_path, CheckpointError, "holds no encoder.safetensors: is it a finished run?"),
+        (tmp_path / "none.pth", CheckpointError, "there is no file"),
+        (tmp_path / "text.pth", CheckpointError, "text.pth"),
+        ("scratch:timm:vit_tinyy", CheckpointError, "timm has no model 'vit_tinyy'"),
+    ]
+    for init, error, message in starts:
+        with pytest.raises(error, match=says(message)):
+            build(init)
+    with pytest.raises(UniemoxError):
+        build_network(str(pretrained()), SCENE, size=33, outputs=3)

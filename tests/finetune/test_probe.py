@@ -1,0 +1,119 @@
+"""Heads on frozen features: against scikit-learn's own pipeline and a plain count of neighbours."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from uniemox.finetune.probe import FOLDS, PENALTIES, fit_head, fit_neighbours
+
+DRAW = np.random.default_rng(0)
+CENTRES = DRAW.normal(size=(4, 6)) * 1.5
+
+
+def cloud(each: int, classes: int = 3, seed: int = 1) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    draw = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(classes), each)
+    features = CENTRES[labels] + draw.normal(size=(len(labels), 6))
+    return (features * [1, 10, 0.1, 1, 1, 1] + 5).astype(np.float32), labels
+
+
+def one_hot(labels: NDArray[np.intp], classes: int) -> NDArray[np.float32]:
+    return np.eye(classes, dtype=np.float32)[labels]
+
+
+def logits(head: torch.nn.Module, features: NDArray[np.float32]) -> NDArray[np.float64]:
+    with torch.no_grad():
+        return head(torch.from_numpy(features)).numpy().astype(np.float64)
+
+
+def shares(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.exp(values - np.logaddexp.reduce(values, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_it_is_scikit_learns_cross_validated_logistic_regression(classes: int) -> None:
+    features, labels = cloud(12, classes)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=3)
+    scaled = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
+    search = GridSearchCV(
+        LogisticRegression(max_iter=2000), {"C": PENALTIES}, scoring="neg_log_loss", cv=folds, refit=True
+    ).fit(scaled, labels)
+    head, penalty = fit_head(features, one_hot(labels, classes), task="label", seed=3)
+    assert penalty == search.best_params_["C"]
+    np.testing.assert_allclose(shares(logits(head, features)), search.predict_proba(scaled), atol=2e-3)
+
+
+def test_a_class_that_is_never_seen_is_never_answered() -> None:
+    features, labels = cloud(10)
+    head, _ = fit_head(features, one_hot(labels, 5), task="label", seed=0)
+    found = logits(head, features)
+    assert set(found.argmax(axis=1)) == {0, 1, 2}
+    assert shares(found)[:, 3:].max() < 1e-4
+
+
+def test_one_class_and_one_sample_are_answered_with_that_class() -> None:
+    for each in (1, 5):
+        features, labels = cloud(each, 1)
+        head, _ = fit_head(features, one_hot(labels + 1, 3), task="label", seed=0)
+        assert set(logits(head, features).argmax(axis=1)) == {1}
+
+
+def test_a_class_with_one_sample_does_without_folds() -> None:
+    features, labels = cloud(8)
+    labels[labels == 2] = 1
+    labels[0] = 2
+    _, penalty = fit_head(features, one_hot(labels, 3), task="label", seed=0)
+    assert penalty == 1e-2
+
+
+def test_shares_count_as_samples_of_each_class() -> None:
+    features, _ = cloud(1, 2)
+    target = np.array([[0.75, 0.25], [0.75, 0.25]], dtype=np.float32)
+    head, _ = fit_head(np.repeat(features[:1], 2, axis=0), target, task="distribution", seed=0)
+    np.testing.assert_allclose(shares(logits(head, features[:1]))[0], [0.75, 0.25], atol=1e-3)
+
+
+def test_class_weights_move_the_answer_between_clouds_that_overlap() -> None:
+    features, labels = cloud(30, 2)
+    features = features + 6 * np.random.default_rng(2).normal(size=features.shape).astype(np.float32)
+    rare = np.concatenate([features[labels == 0], features[labels == 1][:3]])
+    target = one_hot(np.array([0] * 30 + [1] * 3), 2)
+    counts = []
+    for weights in (None, np.array([33 / 60, 33 / 6], dtype=np.float32)):
+        head, _ = fit_head(rare, target, task="label", seed=0, class_weights=weights)
+        counts.append((logits(head, features).argmax(axis=1) == 1).sum())
+    assert counts[1] > counts[0]
+
+
+def test_valence_and_arousal_are_ridge_regression() -> None:
+    features, _ = cloud(20)
+    target = (features @ DRAW.normal(size=(6, 2)) / 10 + DRAW.normal(size=(60, 2)) * 0.1).astype(np.float32)
+    head, penalty = fit_head(features, target, task="affect", seed=0)
+    plain = make_pipeline(StandardScaler(), RidgeCV(alphas=[1 / c for c in PENALTIES])).fit(features, target)
+    assert penalty == plain[-1].alpha_
+    np.testing.assert_allclose(logits(head, features), plain.predict(features), atol=1e-3)
+
+
+def test_a_feature_that_never_changes_does_no_harm() -> None:
+    features, labels = cloud(10)
+    features[:, 2] = 7
+    head, _ = fit_head(features, one_hot(labels, 3), task="label", seed=0)
+    assert np.isfinite(logits(head, features)).all()
+    assert (logits(head, features).argmax(axis=1) == labels).mean() > 0.8
+
+
+def test_neighbours_vote_by_cosine() -> None:
+    features, labels = cloud(15)
+    asked = cloud(4, seed=9)[0]
+    found = shares(logits(fit_neighbours(features, one_hot(labels, 3)), asked))
+    for row, answer in zip(asked, found, strict=True):
+        cosines = features @ row / np.linalg.norm(features, axis=1) / np.linalg.norm(row)
+        nearest = np.argsort(-cosines)[:20]
+        votes = np.exp((cosines[nearest] - cosines.max()) / 0.07)
+        expected = np.array([votes[labels[nearest] == label].sum() for label in range(3)]) / votes.sum()
+        np.testing.assert_allclose(answer, expected, atol=1e-4)

@@ -1,0 +1,308 @@
+"""Whole runs of fine-tuning, tiny: they learn, keep the right epoch, and come to the same bits however they died."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from timm.utils import ModelEmaV3
+
+from tests.data.tree import says
+from tests.drawn import Stored
+from tests.runs import (
+    BOTH,
+    CPU,
+    FINETUNINGS,
+    SPLITS,
+    colours,
+    data_of,
+    finetuned,
+    losses,
+    one_thread,
+    pretrained,
+    sha256,
+    tiny_finetuning,
+)
+from uniemox.checkpoints.classifier import load_classifier
+from uniemox.data.splits import read_splits
+from uniemox.errors import ConfigError, DataError, NonFiniteLossError
+from uniemox.evaluate.calibration import fit_temperature
+from uniemox.evaluate.outputs import outputs_of
+from uniemox.evaluate.run import evaluate
+from uniemox.finetune.config import FinetuneConfig, NetworkConfig
+from uniemox.finetune.network import build_network
+from uniemox.finetune.run import finetune
+from uniemox.finetune.targets import target_of
+from uniemox.training.optimizer import OptimizerConfig
+from uniemox.training.run_folder import read_seen
+from uniemox.training.schedule import ScheduleConfig
+from uniemox.training.state import Checkpoints, SaveConfig
+from uniemox.training.watching import Unwatched
+from uniemox.views.pixels import PixelStats
+from uniemox.views.transforms import ViewConfig
+
+FILES = ("model.safetensors", "model.onnx", "encoder.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+class Killed(BaseException):
+    """In place of a signal that can't be caught."""
+
+
+class Dies(Unwatched):
+    """A watcher that ends the process after a step, or before the classifier is written (at = None)."""
+
+    def __init__(self, at: int | None) -> None:
+        self.at = at
+
+    def step(self, done: int, values: Mapping[str, float]) -> None:
+        if done == self.at:
+            raise Killed
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        if self.at is None and what == "calibrating":
+            raise Killed
+
+
+def dies(config: FinetuneConfig, out: Path, at: int | None, data: Any = None) -> None:
+    """A run of which nothing is exported."""
+    with pytest.raises(Killed):
+        finetune(config, colours(splits=SPLITS) if data is None else data, out, watcher=Dies(at))
+
+
+def newest(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(Checkpoints(out, 2).found()[-1] / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["both", "knn"])
+def test_colours_are_learned(name: str) -> None:
+    found = evaluate(finetuned(name), colours(splits=SPLITS).only("test"), hardware=CPU)
+    assert (found.scores.accuracy, found.scores.n) == (1.0, 12)
+    assert found.notes == ()
+
+
+def test_shares_of_votes_are_learned() -> None:
+    found = evaluate(finetuned("probe"), data_of("probe").only("test"), hardware=CPU).scores.as_dict()
+    assert found["kl"] < 0.1
+    _, info = load_classifier(finetuned("probe") / "model.safetensors")
+    assert (info.task, info.label_set, info.kind, len(info.labels)) == ("distribution", "ekman", "evoked", 6)
+
+
+def test_affect_is_two_numbers_from_the_person() -> None:
+    classifier, info = load_classifier(finetuned("affect") / "model.safetensors")
+    assert (info.task, info.labels, info.streams, info.temperature) == (
+        "affect",
+        ("valence", "arousal"),
+        "person",
+        None,
+    )
+    assert classifier.head.out_features == 2
+    lines = losses(finetuned("affect"))
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert evaluate(finetuned("affect"), data_of("affect").only("test"), hardware=CPU).scores.n == 6
+
+
+def test_the_run_says_what_its_numbers_mean() -> None:
+    _, info = load_classifier(finetuned("both") / "model.safetensors")
+    assert info.labels == colours().labels.labels
+    assert (info.label_set, info.kind, info.task, info.streams) == ("mikels", "evoked", "label", "both")
+    assert (info.size, info.crop_fraction, info.person, info.trained_on) == (32, 0.9, "largest", "colours")
+    assert info.parts["fusion"] == "gated"
+    assert info.temperature is not None
+
+
+def test_training_and_watched_pictures_are_seen_and_no_others() -> None:
+    data = colours(splits=SPLITS)
+    assert len(read_seen(finetuned("both"))) == 4 * 11
+    with pytest.raises(DataError, match=says("trained on 44 of these 56 pictures of colours", "--allow-seen")):
+        evaluate(finetuned("both"), data, hardware=CPU)
+
+
+@pytest.mark.parametrize("at", [5, 13, None])
+def test_a_run_that_dies_goes_on_to_the_same_bits(at: int | None, tmp_path: Path) -> None:
+    """With EMA, mixup, drop path and a head from a probe; saves at 3, 4, 6, 8, 9, 12, 15 and 16."""
+    out, config = tmp_path / "run", FINETUNINGS["both"]()
+    dies(config, out, at)
+    finetune(config, data_of("both"), out, resume=True)
+    assert losses(out) == losses(finetuned("both"))
+    assert [sha256(out / name) for name in FILES] == [sha256(finetuned("both") / name) for name in FILES]
+
+
+def test_batch_norms_come_to_the_same_bits_too(tmp_path: Path) -> None:
+    """What a plan costs is measured on grey pictures; they must leave no trace in a network's statistics."""
+    config = tiny_finetuning("scratch:timm:test_resnet", save=SaveConfig(every_steps=1), batch_size=16)
+    for name, deaths in (("whole", ()), ("killed", (2, 3))):
+        for at in deaths:
+            with pytest.raises(Killed):
+                finetune(config, colours(splits=SPLITS), tmp_path / name, resume=True, watcher=Dies(at))
+        with pytest.raises(Killed):
+            finetune(config, colours(splits=SPLITS), tmp_path / name, resume=True, watcher=Dies(None))
+    whole, killed = newest(tmp_path / "whole"), newest(tmp_path / "killed")
+    assert int(whole["encoder.bn1.num_batches_tracked"]) == 4
+    assert all(torch.equal(value, killed[name]) for name, value in whole.items())
+
+
+def test_a_head_from_a_probe_goes_on_learning(tmp_path: Path) -> None:
+    """The optimiser must hold the parameters that the probe has set."""
+    config = tiny_finetuning(pretrained(), probe_first=True, save=SaveConfig(every_steps=1, keep=9))
+    dies(config, tmp_path / "run", 3)
+    first, second = (load_file(path / "model.safetensors") for path in Checkpoints(tmp_path / "run", 9).found())
+    assert first["head.weight"].abs().max() > 1e-3  # the probe's, not the random start's
+    for name in ("head.weight", "head.bias", "encoder.blocks.0.attn.qkv.weight"):
+        assert not torch.equal(first[name], second[name]), name
+
+
+def test_every_epoch_is_scored_and_the_best_is_kept(tmp_path: Path) -> None:
+    """Epochs of 4 steps, saves every 3: the best is an epoch's end, and `last` is the last step."""
+    for select in ("best", "last"):
+        config = replace(FINETUNINGS["both"](), select=select, ema_decay=None, probe_first=False)
+        dies(config, tmp_path / select, None)
+    checkpoints = Checkpoints(tmp_path / "best", 2)
+    best = checkpoints.best()
+    assert best is not None
+    assert int(best.name.removeprefix("step-")) % 4 == 0
+    scores = {path.name: checkpoints._score(path) for path in checkpoints.found()}
+    assert scores[best.name] == max(score for score in scores.values() if score is not None)
+    assert sorted(scores)[-1] == "step-00000016"
+
+
+def test_the_running_mean_is_what_is_written(tmp_path: Path) -> None:
+    """Against timm's mean over the checkpoints of every step."""
+    config = tiny_finetuning(pretrained(), ema_decay=0.5, select="last", save=SaveConfig(every_steps=1, keep=99))
+    config = replace(config, schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
+    finetune(config, colours(splits=SPLITS), tmp_path / "run")
+    model, _ = load_classifier(tmp_path / "run" / "model.safetensors")
+    torch.manual_seed(config.seed)
+    network = build_network(config.init, config.network, size=32, outputs=8).classifier
+    mean: Any = ModelEmaV3(network, decay=0.5, use_warmup=True)
+    for step, path in enumerate(Checkpoints(tmp_path / "run", 99).found()):
+        network.load_state_dict(load_file(path / "model.safetensors"))
+        mean.update(network, step=step)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, mean.module.state_dict()[name], rtol=1e-5, atol=1e-7)
+        if name == "head.weight":
+            assert not torch.equal(value, newest(tmp_path / "run")[name])
+
+
+def test_the_temperature_is_fitted_on_what_was_watched() -> None:
+    classifier, info = load_classifier(finetuned("knn") / "model.safetensors")
+    watched = colours(splits=SPLITS).only("val")
+    outputs = outputs_of(
+        classifier, watched.samples, ViewConfig(size=32), stats=PixelStats(info.mean, info.std), workers=0
+    )
+    target = target_of(watched.samples, "label", watched.labels).numpy()
+    assert info.temperature == pytest.approx(fit_temperature(outputs.values, target), rel=1e-4)
+
+
+def test_layers_learn_at_rates_of_their_own(tmp_path: Path) -> None:
+    """A tiny decay leaves the first block nearly where it was, and the last one not."""
+    moved = {}
+    start = load_file(pretrained() / "encoder.safetensors")
+    for decay in (1e-4, 1.0):
+        dies(tiny_finetuning(pretrained(), layer_decay=decay, save=SaveConfig(every_steps=1)), tmp_path / f"{decay}", 3)
+        name = "patch_embed.proj.weight"
+        moved[decay] = (newest(tmp_path / f"{decay}")[f"encoder.{name}"] - start[name]).abs().max().item()
+    assert moved[1e-4] < 1e-6 < moved[1.0]
+
+
+@pytest.mark.parametrize("init", ["scratch:timm:vit_tiny_patch16_224", "file"])
+@pytest.mark.parametrize("streams", ["scene", "person"])
+def test_starts_and_streams_of_every_kind_train(init: str, streams: Any, tmp_path: Path) -> None:
+    source = str(pretrained() / "encoder.safetensors") if init == "file" else init
+    config = tiny_finetuning(source, network=NetworkConfig(streams=streams), save=SaveConfig(every_steps=1))
+    dies(config, tmp_path / "run", 2)
+    assert len(losses(tmp_path / "run")) == 2
+
+
+def test_data_without_splits_get_them_and_evaluate_takes_them(tmp_path: Path) -> None:
+    data = colours(10)
+    finetune(tiny_finetuning(pretrained(), method="knn"), data, tmp_path / "run")
+    found = read_splits(tmp_path / "run" / "splits.json", data)
+    assert evaluate(tmp_path / "run", found.only("test"), hardware=CPU).scores.n == 4
+    with pytest.raises(DataError, match="trained on"):
+        evaluate(tmp_path / "run", found.only("val"), hardware=CPU)
+
+
+def test_a_fraction_trains_on_less(tmp_path: Path) -> None:
+    config = tiny_finetuning(pretrained(), fraction=0.5, monitor="holdout", holdout_fraction=0.25, batch_size=4)
+    dies(config, tmp_path / "run", 1)
+    assert len(read_seen(tmp_path / "run")) == 4 * (3 + 2)
+
+
+def test_balanced_classes_all_count(tmp_path: Path) -> None:
+    """The first loss of a head near zero is log(8), however rare a class is."""
+    data = colours(splits=SPLITS)
+    rare = replace(data, samples=[s for i, s in enumerate(data.samples) if s.split != "train" or i % 3 or s.label])
+    dies(tiny_finetuning(pretrained(), class_weighting="balanced"), tmp_path / "run", 1, rare)
+    assert losses(tmp_path / "run")[0]["loss"] == pytest.approx(np.log(8), rel=0.35)
+
+
+def test_a_loss_that_explodes_stops_by_name(tmp_path: Path) -> None:
+    config = tiny_finetuning(pretrained(), optimizer=OptimizerConfig(base_rate=1e36), save=SaveConfig(every_steps=1))
+    with pytest.raises(NonFiniteLossError, match=r"is (nan|inf); no weight was changed"):
+        finetune(config, colours(splits=SPLITS), tmp_path / "run")
+    assert [path.name for path in Checkpoints(tmp_path / "run", 2).found()] == ["step-00000001"]
+
+
+def test_the_last_picture_of_a_batch_may_be_broken(tmp_path: Path) -> None:
+    data = colours(splits={"train": 4, "val": 2, "test": 1})
+    data = replace(data, samples=[replace(data.samples[0], picture=Stored(b"x")), *data.samples[1:]])
+    dies(tiny_finetuning(pretrained(), most_broken=1, batch_size=16), tmp_path / "run", 1, data)
+    assert len(losses(tmp_path / "run")) == 1
+    with pytest.raises(DataError, match="1 pictures can't be read, more than the 0"):
+        finetune(tiny_finetuning(pretrained(), most_broken=0, batch_size=16), data, tmp_path / "other")
+
+
+def test_a_finished_run_needs_nothing_of_where_it_began(tmp_path: Path) -> None:
+    shutil.copytree(pretrained(), tmp_path / "start")
+    finetune(tiny_finetuning(tmp_path / "start", method="knn", network=BOTH), data_of("knn"), tmp_path / "run")
+    data = colours(2, seed=5)
+    before = [line["probabilities"] for line in evaluate(tmp_path / "run", data, hardware=CPU).predictions]
+    shutil.rmtree(tmp_path / "start")
+    after = evaluate(tmp_path / "run", data, hardware=CPU).predictions
+    assert [line["probabilities"] for line in after] == before
+
+
+def test_the_record_holds_the_settings(tmp_path: Path) -> None:
+    record = json.loads((finetuned("both") / "config.json").read_text())
+    assert record["kind"] == "finetune"
+    assert record["config"]["init"] == str(pretrained())
+    assert record["config"]["layer_decay"] == 0.75
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"batch_size": 8, "accumulation": 3}, "accumulation 3 must divide"),
+        ({"head_rate": 0}, "head_rate must be above 0"),
+        ({"fraction": 0}, "fraction must be above 0 and at most 1"),
+        ({"holdout_fraction": 1}, "holdout_fraction between 0 and 1"),
+        ({"ema_decay": 1}, "ema_decay must lie between 0 and 1"),
+        ({"task": "affect", "method": "knn"}, "task affect has no classes"),
+        ({"task": "affect", "class_weighting": "balanced"}, "task affect has no classes"),
+        ({"seed": -1}, "seed and most_broken"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FinetuneConfig(**values)
+
+
+def test_nothing_is_written_for_a_run_that_can_not_begin(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nothing to train on"):
+        finetune(tiny_finetuning(pretrained()), colours(splits={"test": 2}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match="32 samples do not fill a batch of 64"):
+        finetune(tiny_finetuning(pretrained(), batch_size=64), colours(splits=SPLITS), tmp_path / "run")

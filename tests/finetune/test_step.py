@@ -1,0 +1,117 @@
+"""One step of fine-tuning: the loss of the formula, what accumulates, what it refuses."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tests.runs import PLAIN
+from uniemox.errors import NonFiniteLossError, ShapeError
+from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
+from uniemox.model.classifier import Classifier
+from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD, PixelStats
+
+STATS = PixelStats(IMAGENET_MEAN, IMAGENET_STD)
+LABEL = Objective(task="label")
+
+
+def network() -> Classifier:
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Conv2d(3, 8, 8, stride=8), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = Classifier(encoder, feature_width=8, outputs=3, streams="scene")
+    nn.init.normal_(model.head.weight)
+    return model
+
+
+def batch(count: int = 6, seed: int = 0) -> FinetuneBatch:
+    draw = torch.Generator().manual_seed(seed)
+    scene = torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=draw)
+    return FinetuneBatch(scene=scene, person=None, target=torch.eye(3)[torch.arange(count) % 3])
+
+
+def rows(whole: FinetuneBatch, part: slice) -> FinetuneBatch:
+    return FinetuneBatch(scene=whole.scene[part], person=None, target=whole.target[part])
+
+
+def step(model: Classifier, *batches: FinetuneBatch, rate: float = 0.0, **options: Any) -> dict[str, float]:
+    options = {"objective": LABEL, "augment": PLAIN, "stats": STATS} | options
+    return finetune_step(model, torch.optim.SGD(model.parameters(), lr=rate), batches, **options)
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def test_the_loss_is_cross_entropy_and_the_gradient_its_own() -> None:
+    model, given = network(), batch()
+    pixels = (given.scene / 255 - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    expected = F.cross_entropy(model(pixels), given.target)
+    expected.backward()
+    wanted = gradients(model)
+    found = step(model, given)
+    assert found["loss"] == pytest.approx(expected.item(), rel=1e-5)
+    norm = torch.stack([grad.norm() for grad in wanted.values()]).norm().item()
+    assert found["grad_norm"] == pytest.approx(norm, rel=1e-5)
+    for name, grad in gradients(model).items():
+        torch.testing.assert_close(grad, wanted[name], rtol=1e-4, atol=1e-6)
+
+
+def test_accumulated_batches_of_any_size_give_the_joined_batchs_gradient() -> None:
+    model, given = network(), batch()
+    whole = step(model, given)
+    expected = gradients(model)
+    parts = [rows(given, slice(0, 1)), rows(given, slice(1, 4)), rows(given, slice(4, 6))]
+    assert step(model, *parts) == pytest.approx(whole, rel=1e-5)
+    for name, grad in gradients(model).items():
+        torch.testing.assert_close(grad, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_steps_lower_the_loss() -> None:
+    model, given = network(), batch(3)
+    found = [step(model, given, rate=0.3)["loss"] for _ in range(40)]
+    assert found[-1] < found[0] / 2
+
+
+def test_weights_count_a_class_more() -> None:
+    model, given = network(), batch()
+    each = [step(model, rows(given, slice(i, i + 1)))["loss"] for i in range(6)]
+    weights = torch.tensor([1.0, 2.0, 0.0])
+    found = step(model, given, objective=Objective(task="label", class_weights=weights))["loss"]
+    expected = (torch.tensor(each) * weights[torch.arange(6) % 3]).sum() / weights[torch.arange(6) % 3].sum()
+    assert found == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_changes_nothing() -> None:
+    model = network()
+    model.head.bias.data[0] = float("inf")
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(NonFiniteLossError, match=r"^loss is (nan|inf); no weight was changed"):
+        step(model, batch(), rate=1.0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
+    model = network()
+    model.head.weight.register_hook(lambda grad: grad * float("nan"))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(NonFiniteLossError, match=r"^grad_norm is nan"):
+        step(model, batch(), rate=1.0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_clipping_bounds_the_gradient() -> None:
+    model = network()
+    assert step(model, batch(), max_grad_norm=0.01)["grad_norm"] > 0.01
+    norm = torch.stack([grad.norm() for grad in gradients(model).values()]).norm().item()
+    assert norm == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_view_that_is_missing_is_refused() -> None:
+    with pytest.raises(ShapeError):
+        step(network(), FinetuneBatch(scene=None, person=None, target=torch.eye(3)))
+    with pytest.raises(ShapeError):
+        step(network(), FinetuneBatch(scene=batch(2).scene, person=None, target=torch.eye(3)))

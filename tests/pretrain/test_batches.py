@@ -1,0 +1,68 @@
+"""What a step gets of its samples: masks that hang on nothing but the sample, and the right words."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.runs import scenes
+from uniemox.data.prompts import NOTHING_KNOWN, describe
+from uniemox.pretrain.batches import distinct_texts, make_batch, text_of
+from uniemox.pretrain.step import PretrainBatch
+from uniemox.views.loader import ViewBatch, ViewDataset, collate
+from uniemox.views.transforms import TrainViews, ViewConfig
+
+LENGTH = 16
+
+
+def views(*places: int, epoch: int = 0) -> ViewBatch:
+    dataset = ViewDataset(scenes().samples, TrainViews(ViewConfig(size=32), 0))
+    return collate([dataset[epoch, place] for place in places])
+
+
+def batch(*places: int, seed: int = 0, epoch: int = 0, with_emotion: bool = True) -> PretrainBatch:
+    return make_batch(views(*places), length=LENGTH, seed=seed, epoch=epoch, with_emotion=with_emotion)
+
+
+def test_masks_hang_on_seed_epoch_sample_and_stream_alone() -> None:
+    both, one = batch(3, 5), batch(5)
+    assert torch.equal(both.scene_noise[1], one.scene_noise[0])
+    assert torch.equal(both.person_noise[1], one.person_noise[0])
+    others = [
+        both.scene_noise[0],
+        one.person_noise[0],
+        batch(5, seed=1).scene_noise[0],
+        batch(5, epoch=1).scene_noise[0],
+    ]
+    for other in others:
+        assert not torch.equal(other, one.scene_noise[0])
+    assert both.scene_noise.shape == both.person_noise.shape == (2, LENGTH)
+
+
+def test_views_keys_and_texts_stand_in_the_same_order() -> None:
+    found, seen = batch(3, 5), views(3, 5)
+    assert torch.equal(found.scene, seen.scene)
+    assert torch.equal(found.person, seen.person)
+    samples = scenes().samples
+    assert found.keys == [samples[3].key, samples[5].key]
+    assert found.texts == [samples[3].text, samples[5].text]
+
+
+def test_an_empty_batch_is_one_of_no_rows() -> None:
+    found = batch()
+    assert (found.texts, found.keys, len(found.scene)) == ([], [], 0)
+
+
+@pytest.mark.parametrize("with_emotion", [True, False])
+def test_an_annotation_speaks_before_a_text(with_emotion: bool) -> None:
+    sample = scenes().samples[0]
+    assert text_of(replace(sample, text="something else"), with_emotion) == describe(sample.annotation, with_emotion)
+    assert ("The overall emotion is" in text_of(sample, with_emotion)) == with_emotion
+    assert text_of(replace(sample, annotation=None, text="a dog"), with_emotion) == "a dog"
+    assert text_of(replace(sample, annotation=None, text=None), with_emotion) == NOTHING_KNOWN == "A photo."
+
+
+def test_texts_are_listed_once_in_order() -> None:
+    bare = [replace(sample, annotation=None, text=text) for sample, text in zip(scenes().samples, "abca", strict=False)]
+    assert distinct_texts(bare, True) == ["a", "b", "c"]
+    assert distinct_texts([], True) == []

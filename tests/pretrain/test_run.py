@@ -1,0 +1,310 @@
+"""Whole runs of pre-training, tiny: the same bits every way, errors that leave checkpoints, every ablation."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from PIL import Image
+
+from tests.data.tree import says
+from tests.drawn import class_folders
+from tests.runs import (
+    L1,
+    SCENES,
+    losses,
+    one_thread,
+    pretrain_words,
+    pretrained,
+    scenes,
+    sha256,
+    teacher,
+    tiny_pretraining,
+    uniemox,
+)
+from uniemox.checkpoints.published import load_start
+from uniemox.data.source import open_data
+from uniemox.errors import ConfigError, DataError, EncoderError, NonFiniteLossError, TeacherError, UniemoxError
+from uniemox.losses.total import LossWeights
+from uniemox.pretrain.config import PretrainConfig, TeacherConfig
+from uniemox.pretrain.run import build_model, pretrain
+from uniemox.training.optimizer import OptimizerConfig
+from uniemox.training.schedule import ScheduleConfig
+from uniemox.training.state import Checkpoints
+from uniemox.training.watching import Plan, Unwatched
+from uniemox.views.mask import MaskConfig
+
+NAMES = set(LossWeights.__slots__)
+RECONSTRUCTION = {"scene_reconstruction", "person_reconstruction"}
+ENCODER = "encoder.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+class Killed(BaseException):
+    """In place of a signal that can't be caught."""
+
+
+class Watcher(Unwatched):
+    """Calls something after a step."""
+
+    def __init__(self, at: int, call: Any) -> None:
+        self.at, self.call = at, call
+        self.plan: Plan | None = None
+
+    def start(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def step(self, done: int, values: Mapping[str, float]) -> None:
+        if done == self.at:
+            self.call()
+
+
+def kill() -> None:
+    raise Killed
+
+
+def model(**changes: Any) -> PretrainConfig:
+    """Two steps with a changed model."""
+    config = tiny_pretraining(schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
+    return replace(config, model=replace(config.model, **changes))
+
+
+def weights(**changes: float) -> LossWeights:
+    return LossWeights(**changes)
+
+
+def test_a_run_leaves_an_encoder_that_timm_loads(tmp_path: Path) -> None:
+    run = pretrained()
+    options = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 32, "num_classes": 0}
+    plain = timm.create_model("vit_tiny_patch16_224", **options, checkpoint_path=str(run / ENCODER))
+    ours = load_start(run / ENCODER)
+    whole = safetensors.torch.load_file(run / "model.safetensors")
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, ours.state_dict()[name])
+        assert torch.equal(value, whole[f"encoder.{name}"])
+    begin = build_model(tiny_pretraining(), 16).state_dict()
+    moved = [name for name, value in whole.items() if not torch.equal(value, begin[name])]
+    assert len(moved) > 0.9 * sum(1 for name in whole if "pos_embed" not in name)
+
+
+def test_every_step_is_written_down_with_every_loss() -> None:
+    lines = losses(pretrained())
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert [line["epoch"] for line in lines] == [0.5, 1.0, 1.5, 2.0]
+    for line in lines:
+        assert set(line) == {"step", "epoch", "rate", "total", "grad_norm", *NAMES}
+        assert line["total"] == pytest.approx(sum(line[name] for name in NAMES), rel=1e-5)
+    assert lines[0]["rate"] == 0  # of the warm-up
+    with Image.open(pretrained() / "pictures" / "reconstruction-00000004.png") as sheet:
+        assert sheet.size == (8 * 34 - 2, 6 * 34 - 2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_same_settings_give_the_same_bits(workers: int, tmp_path: Path) -> None:
+    config = tiny_pretraining()
+    pretrain(replace(config, hardware=replace(config.hardware, workers=workers)), scenes(), tmp_path / "run")
+    assert losses(tmp_path / "run") == losses(pretrained())
+    assert sha256(tmp_path / "run" / ENCODER) == sha256(pretrained() / ENCODER)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_a_run_that_dies_goes_on_to_the_same_bits(at: int, tmp_path: Path) -> None:
+    """Before the first checkpoint, between two, after the last step; the teacher isn't asked again."""
+    out, own = tmp_path / "run", tmp_path / "teacher.npz"
+    shutil.copy(teacher(), own)
+    config = tiny_pretraining(teacher=TeacherConfig(source=f"stored:{own}", view="whole"))
+    with pytest.raises(Killed):
+        pretrain(config, scenes(), out, watcher=Watcher(at, kill))
+    own.unlink()
+    again = Watcher(0, kill)
+    pretrain(config, scenes(), out, resume=True, watcher=again)
+    assert again.plan is not None
+    assert again.plan.done == (at - 1) // 2 * 2  # it died before the save of its step
+    assert losses(out) == losses(pretrained())
+    assert sha256(out / ENCODER) == sha256(pretrained() / ENCODER)
+
+
+def test_a_finished_run_is_finished_again_to_the_same_bits(tmp_path: Path) -> None:
+    shutil.copytree(pretrained(), tmp_path / "run")
+    (tmp_path / "run" / ENCODER).unlink()
+    pretrain(tiny_pretraining(), scenes(), tmp_path / "run", resume=True)
+    assert sha256(tmp_path / "run" / ENCODER) == sha256(pretrained() / ENCODER)
+    with pytest.raises(ConfigError, match="add --resume"):
+        pretrain(tiny_pretraining(), scenes(), tmp_path / "run")
+
+
+def test_accumulated_batches_see_the_same_pictures_and_masks(tmp_path: Path) -> None:
+    """Without L2, whose rows are shorter then, the losses are those of the whole batch. Float32, 1e-5."""
+    config, runs = model(losses=weights(contrastive_feature_alignment=0.0)), []
+    for accumulation in (1, 2, 4):
+        out = tmp_path / str(accumulation)
+        pretrain(replace(config, accumulation=accumulation), scenes(), out)
+        runs.append(losses(out))
+    for run in runs[1:]:
+        for line, expected in zip(run, runs[0], strict=True):
+            assert line == pytest.approx(expected, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_two_processes_give_the_losses_of_one(accumulation: int, tmp_path: Path) -> None:
+    """All four losses, texts gathered over both processes. Float32, 1e-5."""
+    done = uniemox(*pretrain_words(tmp_path / "two", accumulation=accumulation), processes=2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected = pretrained()
+    if accumulation > 1:
+        expected = tmp_path / "one"
+        pretrain(tiny_pretraining(accumulation=accumulation), scenes(), expected)
+    two, one = losses(tmp_path / "two"), losses(expected)
+    assert len(two) == len(one) == 4
+    for line, other in zip(two, one, strict=True):
+        assert line == pytest.approx(other, rel=1e-5, abs=1e-7)
+
+
+ABLATIONS: dict[str, tuple[PretrainConfig, set[str]]] = {
+    "L1": (model(losses=L1), RECONSTRUCTION),
+    "L1 of the scene": (model(losses=replace(L1, person_reconstruction=0.0)), {"scene_reconstruction"}),
+    "L1 and L2": (model(losses=weights(semantic_visual_alignment=0.0)), NAMES - {"semantic_visual_alignment"}),
+    "L1 and L3": (model(losses=weights(contrastive_feature_alignment=0.0)), NAMES - {"contrastive_feature_alignment"}),
+    "L2 and L3": (
+        model(losses=weights(scene_reconstruction=0.0, person_reconstruction=0.0)),
+        NAMES - RECONSTRUCTION,
+    ),
+    "no person": (
+        model(fusion=None, losses=weights(person_reconstruction=0.0)),
+        NAMES - {"person_reconstruction"},
+    ),
+    "no fusion": (model(fusion=None), NAMES),
+    **{f"fusion {name}": (model(fusion=name), NAMES) for name in ("static", "dynamic", "attention")},
+    "norm_pix": (model(norm_pix=True), NAMES),
+    "mask 0.25": (model(mask=MaskConfig(ratio=0.25)), NAMES),
+    "mask 0.85": (model(mask=MaskConfig(ratio=0.85)), NAMES),
+}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_ablation_runs(name: str, tmp_path: Path) -> None:
+    config, expected = ABLATIONS[name]
+    pretrain(config, scenes(), tmp_path / "run")
+    lines = losses(tmp_path / "run")
+    assert len(lines) == 2
+    for line in lines:
+        assert set(line) - {"step", "epoch", "rate", "total", "grad_norm"} == expected
+        assert line["total"] == pytest.approx(sum(line[name] for name in expected), rel=1e-5)
+    has_teacher = not expected <= RECONSTRUCTION
+    assert (tmp_path / "run" / "teacher_features.npz").exists() == has_teacher
+    assert (tmp_path / "run" / "pictures").exists() == bool(expected & RECONSTRUCTION)
+
+
+@pytest.mark.parametrize("view", ["whole", "augmented"])
+def test_texts_without_emotion_are_asked_for_without_it(view: Any, tmp_path: Path) -> None:
+    found = {}
+    for with_emotion in (True, False):
+        out = tmp_path / f"{with_emotion}"
+        config = TeacherConfig(source=f"stored:{teacher()}", view=view, with_emotion=with_emotion)
+        pretrain(replace(model(), teacher=config), scenes(), out)
+        found[with_emotion] = losses(out)[0]["contrastive_feature_alignment"]
+        assert (out / "teacher_features.npz").exists() == (view == "whole")
+        assert (out / "text_features.sqlite").exists() == (view == "augmented")
+        if view == "whole":
+            with np.load(out / "teacher_features.npz") as file:
+                assert any("overall emotion" in text for text in file["texts"]) == with_emotion
+                assert len(file["image_keys"]) == SCENES
+    assert found[True] != found[False]
+
+
+def test_both_teacher_views_of_stored_features_are_the_same_run(tmp_path: Path) -> None:
+    pretrain(replace(model(), teacher=TeacherConfig(source=f"stored:{teacher()}")), scenes(), tmp_path / "augmented")
+    pretrain(model(), scenes(), tmp_path / "whole")
+    assert losses(tmp_path / "augmented") == losses(tmp_path / "whole")
+
+
+def test_a_run_starts_from_another_ones_encoder(tmp_path: Path) -> None:
+    config = tiny_pretraining()
+    start = replace(config, encoder=replace(config.encoder, start=str(pretrained() / ENCODER)))
+    begun = build_model(start, 16).encoder.state_dict()
+    assert all(
+        torch.equal(value, begun[name]) for name, value in load_start(pretrained() / ENCODER).state_dict().items()
+    )
+    pretrain(replace(start, schedule=ScheduleConfig(epochs=1, warmup_epochs=0)), scenes(), tmp_path / "run")
+    assert losses(tmp_path / "run")[0]["total"] != losses(pretrained())[0]["total"]
+
+
+def test_pictures_that_vanish_are_an_error_and_the_checkpoint_stays(tmp_path: Path) -> None:
+    """Put back, the run goes on to the bits of one that was never disturbed."""
+    photos, away = class_folders(tmp_path / "photos", each=8), tmp_path / "away"
+    data = open_data(f"folder:{photos}")
+    config = replace(tiny_pretraining(most_broken=3), model=model(losses=L1).model)
+    pretrain(config, data, tmp_path / "whole")
+    out = tmp_path / "run"
+    with pytest.raises(DataError, match=says("8 pictures can't be read, more than the 3", "No such file")):
+        pretrain(config, data, out, watcher=Watcher(3, lambda: photos.rename(away)))
+    saved = Checkpoints(out, 2).found()
+    assert [path.name for path in saved] == ["step-00000002"]
+    away.rename(photos)
+    pretrain(config, data, out, resume=True)
+    assert sha256(out / ENCODER) == sha256(tmp_path / "whole" / ENCODER)
+
+
+def test_a_batch_of_which_nothing_can_be_read_is_an_error_of_the_data(tmp_path: Path) -> None:
+    photos = class_folders(tmp_path / "photos", each=4)
+    data = open_data(f"folder:{photos}")
+    shutil.rmtree(photos)
+    with pytest.raises(DataError, match="none of 8 pictures of a batch can be read"):
+        pretrain(model(losses=L1), data, tmp_path / "run")
+    with pytest.raises(TeacherError, match=r"none of the pictures of folder:.* can be read"):
+        pretrain(model(), data, tmp_path / "other")
+
+
+def test_a_loss_that_explodes_stops_by_name_and_the_checkpoint_stays(tmp_path: Path) -> None:
+    out, config = tmp_path / "run", tiny_pretraining(optimizer=OptimizerConfig(base_rate=1e36))
+    with pytest.raises(NonFiniteLossError, match=r"is (nan|inf); no weight was changed"):
+        pretrain(config, scenes(), out)
+    assert [path.name for path in Checkpoints(out, 2).found()] == ["step-00000002"]
+
+
+def test_one_batch_and_one_step_are_enough(tmp_path: Path) -> None:
+    config = replace(model(), schedule=ScheduleConfig(epochs=0.001, warmup_epochs=0), batch_size=1)
+    pretrain(config, replace(scenes(), samples=scenes().samples[:1]), tmp_path / "run")
+    assert [line["step"] for line in losses(tmp_path / "run")] == [1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"batch_size": 17}, ConfigError, "16 samples do not fill a batch of 17"),
+        ({"teacher": TeacherConfig(source="clipp:x")}, TeacherError, "'clipp:x' is no teacher"),
+        ({"encoder": replace(tiny_pretraining().encoder, name="resnet18")}, EncoderError, "resnet18"),
+        ({"view": replace(tiny_pretraining().view, size=33)}, UniemoxError, "33"),
+    ],
+)
+def test_what_can_not_run_is_refused(
+    changes: dict[str, Any], error: type[UniemoxError], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        pretrain(tiny_pretraining(**changes), scenes(), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"accumulation": 0}, "accumulation must be at least 1, got 0"),
+        ({"batch_size": 8, "accumulation": 3}, "accumulation 3 must divide batch_size 8 evenly"),
+        ({"seed": -1}, "seed and most_broken must be at least 0"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(values: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PretrainConfig(**values)

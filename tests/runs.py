@@ -1,0 +1,245 @@
+"""Tiny runs that several tests look at: made once, in seconds, on one thread."""
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from tests.drawn import Stored, jpeg_of
+from uniemox.data.sample import DataSet, Sample
+from uniemox.data.source import open_data
+from uniemox.data.synthetic import synthetic
+from uniemox.finetune.augment import AugmentConfig
+from uniemox.finetune.config import FinetuneConfig, NetworkConfig
+from uniemox.finetune.run import finetune
+from uniemox.labels import MIKELS
+from uniemox.losses.total import LossWeights
+from uniemox.model.decoder import DecoderConfig
+from uniemox.model.uniemox import ModelConfig
+from uniemox.pretrain.batches import distinct_texts
+from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
+from uniemox.pretrain.presets import demo
+from uniemox.pretrain.run import pretrain
+from uniemox.teacher.stored import save_features
+from uniemox.training.hardware import HardwareConfig
+from uniemox.training.journal import read_metrics
+from uniemox.training.optimizer import OptimizerConfig
+from uniemox.training.schedule import ScheduleConfig
+from uniemox.training.state import SaveConfig
+from uniemox.views.transforms import ViewConfig
+
+SCENES, CHANNELS, SIZE = 16, 16, 32
+FOLDER = tempfile.TemporaryDirectory(prefix="uniemox-tests-")
+CPU = HardwareConfig(device="cpu", precision="float32", workers=0)
+L1 = LossWeights(contrastive_feature_alignment=0.0, semantic_visual_alignment=0.0)
+PLAIN = AugmentConfig(randaugment=None, mixup=0.0, cutmix=0.0, smoothing=0.0, erasing=0.0)
+COLOURS = {"amusement": (220, 30, 30), "awe": (30, 200, 40), "contentment": (30, 40, 220), "excitement": (230, 220, 40)}
+TIMING = ("images_per_s", "wait_s")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Small networks are slower on many threads, most of all where tests share the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def scenes(count: int = SCENES) -> DataSet:
+    """Synthetic scenes."""
+    return synthetic(count)
+
+
+@cache
+def teacher() -> Path:
+    """Random features of the scenes and of their texts."""
+    path, data = Path(FOLDER.name) / "teacher.npz", scenes(64)
+    keys = [sample.key for sample in data.samples]
+    texts = [*distinct_texts(data.samples, True), *distinct_texts(data.samples, False)]
+    texts = list(dict.fromkeys(texts))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(len(keys), CHANNELS, generator=generator)
+    of_texts = torch.randn(len(texts), CHANNELS, generator=generator)
+    save_features(path, image_keys=keys, image_features=images, texts=texts, text_features=of_texts)
+    return path
+
+
+def tiny_pretraining(**changes: object) -> PretrainConfig:
+    """4 steps of 8 pictures, two epochs, all losses, with a stored teacher."""
+    config = replace(
+        demo(),
+        encoder=EncoderConfig(name="vit_tiny_patch16_224", patch_size=8, embed_dim=32, depth=2, num_heads=2),
+        model=ModelConfig(fusion="gated", decoder=DecoderConfig(width=16, depth=1, heads=2)),
+        view=ViewConfig(size=SIZE, min_area=0.5),
+        teacher=TeacherConfig(source=f"stored:{teacher()}", view="whole"),
+        schedule=ScheduleConfig(epochs=2, warmup_epochs=1),
+        hardware=CPU,
+        save=SaveConfig(every_steps=2),
+        batch_size=8,
+    )
+    return replace(config, **changes)
+
+
+def tiny_finetuning(init: object, **changes: object) -> FinetuneConfig:
+    """One epoch from a run, on the scene alone, without augmentation."""
+    config = FinetuneConfig(
+        init=str(init),
+        network=NetworkConfig(),
+        view=ViewConfig(size=SIZE, min_area=0.5),
+        augment=PLAIN,
+        optimizer=OptimizerConfig(base_rate=0.05, betas=(0.9, 0.999)),
+        schedule=ScheduleConfig(epochs=2, warmup_epochs=0),
+        hardware=CPU,
+        batch_size=8,
+    )
+    return replace(config, **changes)
+
+
+@cache
+def pretrained() -> Path:
+    """A finished pre-training run of `tiny_pretraining`."""
+    out = Path(FOLDER.name) / "pretrained"
+    with one_thread():
+        pretrain(tiny_pretraining(), scenes(), out)
+    return out
+
+
+def colours(each: int = 8, *, seed: int = 0, splits: Mapping[str, int] | None = None) -> DataSet:
+    """Pictures of nearly one colour, which is their label, in memory.
+
+    splits: of each class so many are of this split, in order, whatever `each` is; None: no splits.
+    """
+    draw, samples = random.Random(seed), []
+    names = [None] * each if splits is None else [name for name, count in splits.items() for _ in range(count)]
+    for emotion in COLOURS:
+        for i, split in enumerate(names):
+            known = {"label": MIKELS.index(emotion), "split": split}
+            samples.append(colour_sample(f"{emotion}/{i}.jpg", emotion, draw, **known))
+    return DataSet("colours", MIKELS, samples)
+
+
+def colour_sample(key: str, colour: str, draw: random.Random, **known: object) -> Sample:
+    """A picture of nearly the colour."""
+    shade = tuple(min(max(value + draw.randint(-20, 20), 0), 255) for value in COLOURS[colour])
+    image = Image.new("RGB", (40, 40), shade)
+    image.putpixel((draw.randrange(40), draw.randrange(40)), tuple(draw.randrange(256) for _ in range(3)))
+    return Sample(key=key, picture=Stored(jpeg_of(image)), **known)  # type: ignore[arg-type]
+
+
+def losses(run: Path) -> list[dict[str, float]]:
+    """What a run wrote of every step, without its times."""
+    return [{name: value for name, value in line.items() if name not in TIMING} for line in read_metrics(run)]
+
+
+def sha256(path: Path) -> str:
+    """Of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def command(*words: object, processes: int = 1) -> tuple[list[str], dict[str, str]]:
+    """Words and environment of a uniemox process on one thread, under torchrun if there are several."""
+    start = [sys.executable, "-m", "uniemox"]
+    if processes > 1:
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        start += ["-m", "uniemox"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "NO_COLOR": "1"}
+    return [*start, *map(str, words)], environment
+
+
+def uniemox(*words: object, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    """The command, run to its end."""
+    line, environment = command(*words, processes=processes)
+    return subprocess.run(line, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+def pretrain_words(out: Path, **changes: object) -> list[str]:
+    """`tiny_pretraining` as a command; changes by option, with _ for - and __ for a dot."""
+    options = {
+        "preset": "demo",
+        "data": f"synthetic:{SCENES}",
+        "out": out,
+        "encoder.patch-size": 8,
+        "encoder.embed-dim": 32,
+        "encoder.depth": 2,
+        "encoder.num-heads": 2,
+        "model.decoder.width": 16,
+        "model.decoder.depth": 1,
+        "model.decoder.heads": 2,
+        "teacher.source": f"stored:{teacher()}",
+        "teacher.view": "whole",
+        "view.size": SIZE,
+        "batch-size": 8,
+        "schedule.epochs": 2,
+        "save.every-steps": 2,
+        "hardware.device": "cpu",
+        "hardware.precision": "float32",
+        "hardware.workers": 0,
+    } | {name.replace("__", ".").replace("_", "-"): value for name, value in changes.items()}
+    return ["pretrain", *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
+
+
+def votes(folder: Path, each: int) -> DataSet:
+    """A table of colours in files, with the votes for Ekman's six of each, and its valence and arousal."""
+    folder.mkdir(parents=True)
+    shares = {"amusement": (0, 0, 0, 8, 0, 2), "awe": (0, 0, 3, 3, 0, 4), "contentment": (1, 1, 1, 1, 5, 1)}
+    rows = ["path,valence,arousal,split,anger,disgust,fear,joy,sadness,surprise"]
+    draw = random.Random(0)
+    for emotion, counts in shares.items():
+        for i in range(each):
+            name, split = f"{emotion}-{i}.jpg", ("train", "train", "val", "test")[i % 4]
+            sample = colour_sample(name, emotion, draw)
+            (folder / name).write_bytes(sample.picture.read())
+            affect = {"amusement": (8.5, 7), "awe": (6, 2), "contentment": (2, 4.5)}[emotion]
+            rows.append(",".join(map(str, (name, *affect, split, *counts))))
+    (folder / "votes.csv").write_text("\n".join(rows) + "\n")
+    return open_data(f"csv:{folder}/votes.csv?labels=ekman")
+
+
+SPLITS = {"train": 8, "val": 3, "test": 3}
+BOTH = NetworkConfig(streams="both", pool="token", drop_path=0.1)
+FINETUNINGS: Mapping[str, Callable[[], FinetuneConfig]] = {
+    "both": lambda: tiny_finetuning(
+        pretrained(),
+        network=BOTH,
+        schedule=ScheduleConfig(epochs=4, warmup_epochs=0),
+        augment=replace(PLAIN, mixup=0.2, smoothing=0.1),
+        layer_decay=0.75,
+        ema_decay=0.9,
+        class_weighting="balanced",
+        probe_first=True,
+        save=SaveConfig(every_steps=3),
+    ),
+    "knn": lambda: tiny_finetuning(pretrained(), method="knn"),
+    "probe": lambda: tiny_finetuning(pretrained(), method="probe", task="distribution"),
+    "affect": lambda: tiny_finetuning(
+        pretrained(), task="affect", network=NetworkConfig(streams="person"), optimizer=OptimizerConfig(base_rate=0.1)
+    ),
+}
+
+
+@cache
+def finetuned(name: str) -> Path:
+    """A finished run of `FINETUNINGS`, on colours or on votes."""
+    out = Path(FOLDER.name) / name
+    with one_thread():
+        finetune(FINETUNINGS[name](), data_of(name), out)
+    return out
+
+
+@cache
+def data_of(name: str) -> DataSet:
+    """What `finetuned` trains on."""
+    if name in ("probe", "affect"):
+        return votes(Path(FOLDER.name) / f"votes-{name}", each={"probe": 4, "affect": 8}[name])
+    return colours(splits=SPLITS)

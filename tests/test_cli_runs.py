@@ -1,0 +1,186 @@
+"""pretrain, finetune, evaluate and bench resume as users meet them; whole runs in processes of their own."""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.data.tree import says
+from tests.drawn import class_folders
+from tests.runs import one_thread, pretrained, uniemox
+from uniemox.bench.resume import MOMENTS, bench_resume
+from uniemox.cli.settings import config_of, options_of
+from uniemox.errors import ConfigError
+from uniemox.pretrain.config import PretrainConfig
+from uniemox.pretrain.presets import paper
+
+KEYS = {"accuracy", "accuracy_interval", "per_class_recall", "macro_f1", "ece", "ece_calibrated", "n"}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+def parsed(*words: object) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command in a copy of this process, which has torch already.
+
+    The modules of the commands must not be here yet: they read the preset when they are imported.
+    """
+    assert not {"uniemox.cli.pretrain", "uniemox.cli.finetune"} & set(sys.modules)
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        child = os.fork()
+        if child == 0:
+            code = 99
+            try:
+                os.dup2(out.fileno(), 1)
+                os.dup2(err.fileno(), 2)
+                sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+                sys.argv = ["uniemox", *map(str, words)]
+                os.environ["COLUMNS"] = "200"
+                from uniemox.cli import main
+
+                main()
+                code = 0
+            except SystemExit as error:
+                code = int(error.code or 0)
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(" ".join(file.read().split()))
+    return status, texts[0], texts[1]
+
+
+PRETRAIN = ("pretrain", "--data", "synthetic:8", "--out", "run")
+FINETUNE = ("finetune", "--init", "x", "--data", "synthetic:8", "--out", "run")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ((*PRETRAIN, "--model.fuson", "gated"), 2, "Did you mean"),
+        ((*PRETRAIN, "--model.fusion", "sum"), 2, "sum"),
+        ((*PRETRAIN, "--preset", "dmeo"), 1, "ConfigError: there is no preset 'dmeo'; choose one of paper, best, demo"),
+        ((*PRETRAIN, "--preset=dmeo"), 1, "there is no preset 'dmeo'"),
+        ((*PRETRAIN, "--model.mask.ratio", "1"), 1, "ConfigError: mask.ratio must lie strictly between 0 and 1"),
+        (
+            (*PRETRAIN, "--schedule.epochs", "5"),
+            1,
+            "warmup_epochs must lie between 0 and schedule.epochs, got 40.0 and 5",
+        ),
+        ((*PRETRAIN, "--batch-size", "many"), 2, "many"),
+        ((*PRETRAIN[:3], "--preset", "demo"), 2, "--out"),
+        ((*PRETRAIN, "--preset", "demo"), 1, "8 samples do not fill a batch of 64"),
+        (("pretrain", "--data", "nothing", "--out", "run"), 1, "'nothing' is no data set; write KIND:PATH"),
+        ((*FINETUNE, "--metod", "probe"), 2, "Did you mean --method?"),
+        ((*FINETUNE, "--ema-decay", "2"), 1, "ema_decay must lie between 0 and 1"),
+        (("finetune", "--data", "synthetic:8", "--out", "run"), 2, "--init"),
+        (("evaluate", "--model", "none", "--data", "synthetic:8"), 1, "CheckpointError: none can't be read"),
+        (("evaluate", "--data", "synthetic:8"), 2, "--model"),
+        (("bench", "resume", "--kills", "1"), 1, "--kills must be at least 2"),
+    ],
+)
+def test_mistakes_get_one_clear_message(
+    words: tuple[object, ...], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = parsed(*words)
+    assert message in err
+    assert (status, out) == (code, "")
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "defaults"),
+    [
+        (("pretrain", "--help"), ("[default: 200.0]", "[default: 1024]", "[default: attention]")),
+        (
+            ("pretrain", "--preset", "demo", "--help"),
+            ("[default: 20]", "[default: 64]", "[default: gated]", "[default: 0.006]"),
+        ),
+        (("finetune", "--help"), ("[default: 0.99]", "[default: 0.75]")),
+        (("finetune", "--preset", "paper", "--help"), ("[default: 100]", "[default: 256]")),
+    ],
+)
+def test_help_shows_the_presets_values(words: tuple[str, ...], defaults: tuple[str, ...]) -> None:
+    status, out, _ = parsed(*words)
+    assert status == 0
+    for default in defaults:
+        assert default in out
+    assert "--optimizer.base-rate" in out
+    assert "Highest learning rate for 256 pictures a step" in out
+
+
+def test_none_is_nothing_where_text_is_taken_too() -> None:
+    options = options_of(paper())()
+    assert config_of(PretrainConfig, options) == paper()
+    options.encoder.start = "none"
+    assert config_of(PretrainConfig, options).encoder.start is None
+    options.encoder.name = "none"
+    assert config_of(PretrainConfig, options).encoder.name == "none"
+
+
+def test_a_whole_way_from_pictures_to_scores(tmp_path: Path) -> None:
+    """Pictures in folders, fine-tuned from a run by the command and evaluated on the splits that it made."""
+    photos, run = (
+        class_folders(tmp_path / "photos", ("awe", "fear", "anger", "disgust", "sadness"), 10),
+        tmp_path / "run",
+    )
+    small = ("--method", "knn", "--view.size", "32", "--hardware.device", "cpu", "--hardware.workers", "0")
+    done = uniemox("finetune", "--init", pretrained(), "--data", f"folder:{photos}", "--out", run, *small)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert f"wrote {run}/model.safetensors and model.onnx; next: uniemox evaluate --model {run}" in done.stderr
+    assert sorted(path.name for path in run.iterdir() if path.is_file()) == [
+        *("config.json", "encoder.safetensors", "model.onnx", "model.safetensors", "splits.json"),
+        "training_pictures.txt",
+    ]
+    splits = ("--splits", run / "splits.json")
+    done = uniemox("evaluate", "--model", run, "--data", f"folder:{photos}", *splits, "--by", "label", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found) >= KEYS
+    assert found["n"] == 5
+    assert found["per_class_recall"].keys() >= {"awe", "fear"}
+    assert found["accuracy_interval"][0] <= found["accuracy"] <= found["accuracy_interval"][1]
+    assert sum(group["n"] for group in found["by"]["groups"].values()) == 5
+    assert "scoring split test: 5 samples" in done.stderr
+    status, out, err = parsed("evaluate", "--model", run, "--data", f"folder:{photos}", "--json")
+    assert (status, out) == (1, "")
+    assert "the model was trained on 45 of these 50 pictures" in err
+    status, _, err = parsed("finetune", "--init", pretrained(), "--data", f"folder:{photos}", "--out", run, *small)
+    assert (status, "add --resume to go on with it" in err) == (1, True)
+    changed = (*small[:3], "64", *small[4:], "--resume")
+    status, _, err = parsed("finetune", "--init", pretrained(), "--data", f"folder:{photos}", "--out", run, *changed)
+    assert status == 1
+    assert "began with other settings: view.size: 64 instead of 32" in err
+
+
+def test_killed_runs_come_to_the_same_bytes(tmp_path: Path) -> None:
+    """Three kills; `uniemox bench resume` makes twenty."""
+    told: list[int] = []
+    outcomes = bench_resume(tmp_path, kills=3, seed=0, on_kill=lambda: told.append(1))
+    assert [outcome.command for outcome in outcomes] == ["pretrain", "finetune"]
+    assert [sum(outcome.kills.values()) for outcome in outcomes] == [2, 1]
+    assert len(told) == 3
+    for outcome in outcomes:
+        assert set(outcome.kills) == set(MOMENTS)
+        assert all(run == outcome.undisturbed for run in outcome.disturbed)
+        assert outcome.is_same
+    assert set(outcomes[1].undisturbed) == {"model.safetensors", "model.onnx"}
+
+
+def test_one_kill_is_too_few(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=says("--kills must be at least 2")):
+        bench_resume(tmp_path, kills=1, seed=0, on_kill=lambda: None)

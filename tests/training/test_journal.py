@@ -1,0 +1,57 @@
+"""What a run writes down: a line a step, cut where it goes on."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.data.tree import says
+from uniemox.errors import DataError
+from uniemox.training.journal import METRICS, Journal, read_metrics
+
+
+def written(run: Path, first: int, last: int, done: int = 0) -> None:
+    run.mkdir(exist_ok=True)
+    with Journal(run, done) as journal:
+        for step in range(first, last + 1):
+            journal.write(step, {"loss": step / 10})
+
+
+def test_lines_are_there_before_the_run_ends(tmp_path: Path) -> None:
+    with Journal(tmp_path, 0) as journal:
+        assert read_metrics(tmp_path) == []
+        journal.write(1, {"loss": 0.5})
+        assert read_metrics(tmp_path) == [{"step": 1, "loss": 0.5}]
+
+
+def test_what_a_killed_process_wrote_of_later_steps_is_cut(tmp_path: Path) -> None:
+    written(tmp_path, 1, 5)
+    with (tmp_path / METRICS).open("a") as file:
+        file.write('{"step": 6, "lo')  # it was killed here
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
+    written(tmp_path, 4, 6, done=3)
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    written(tmp_path, 1, 1, done=0)  # no checkpoint was there
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 0.1}]
+
+
+def test_other_processes_write_nothing(tmp_path: Path) -> None:
+    with Journal(tmp_path, 0, is_written=False) as journal:
+        journal.write(1, {"loss": 0.5})
+        journal.picture(1, "scene", Image.new("RGB", (2, 2)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_have_their_step_in_the_name(tmp_path: Path) -> None:
+    with Journal(tmp_path, 0) as journal:
+        journal.picture(12, "scene", Image.new("RGB", (3, 2)))
+    with Image.open(tmp_path / "pictures" / "scene-00000012.png") as image:
+        assert image.size == (3, 2)
+
+
+def test_a_missing_or_mangled_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=says(tmp_path, "has no metrics")):
+        read_metrics(tmp_path)
+    (tmp_path / METRICS).write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
+    with pytest.raises(DataError, match=says(f"{METRICS}:2: not JSON")):
+        read_metrics(tmp_path)

@@ -1,0 +1,144 @@
+"""The loop: when it saves, when it stops, what it writes down, what it refuses."""
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.data.tree import says
+from tests.drawn import Stored
+from uniemox.data.sample import Sample
+from uniemox.errors import DataError, StoppedError
+from uniemox.training.journal import Journal, read_metrics
+from uniemox.training.loop import run_steps
+from uniemox.training.watching import ActivationCount, Plan, Unwatched, memory_estimate
+from uniemox.views.loader import Broken, ViewBatch
+
+NONE = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+
+
+def plan(steps: int, done: int = 0, accumulation: int = 1) -> Plan:
+    return Plan(
+        what="a run",
+        steps=steps,
+        done=done,
+        batch_size=8,
+        accumulation=accumulation,
+        samples=16,
+        parameters=1_500_000,
+        memory_bytes=2_000_000_000,
+        device="cpu",
+        processes=1,
+    )
+
+
+class Seen(Unwatched):
+    """A watcher that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def step(self, done: int, values: Mapping[str, float]) -> None:
+        assert values["loss"] == done / 2
+        assert values["images_per_s"] > 0
+        assert values["wait_s"] >= 0
+        self.steps.append(done)
+
+
+def run(
+    folder: Path,
+    plan: Plan,
+    *,
+    save_every: tuple[int, ...] = (3,),
+    stop_at: int = -1,
+    broken: int = 0,
+    most: int = 0,
+    is_empty: bool = False,
+) -> tuple[list[int], list[int], list[int]]:
+    """Saves, what the watcher saw, and the sizes of the steps' lists of batches."""
+    saved, sizes, watcher = [], [], Seen()
+    faults = tuple(Broken(f"{i}.jpg", f"{i}.jpg: cut off") for i in range(broken))
+    samples = () if is_empty else (Sample(key="a.jpg", picture=Stored(b"")),)
+    batches = [ViewBatch(NONE, NONE, samples, (), faults) for _ in range((plan.steps - plan.done) * plan.accumulation)]
+
+    def step(done: int, batches: list[ViewBatch]) -> dict[str, float]:
+        sizes.append(len(batches))
+        if done == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"loss": (done + 1) / 2}
+
+    with Journal(folder, plan.done) as journal:
+        try:
+            run_steps(
+                batches,
+                step,
+                saved.append,
+                plan=plan,
+                save_every=save_every,
+                most_broken=most,
+                journal=journal,
+                watcher=watcher,
+            )
+        except StoppedError as error:
+            assert error.exit_code == 143
+            assert f"stopped after step {stop_at + 1} of {plan.steps}" in str(error)
+            saved.append(-1)
+    return saved, watcher.steps, sizes
+
+
+def test_it_saves_at_multiples_and_at_the_end(tmp_path: Path) -> None:
+    saved, seen, sizes = run(tmp_path, plan(8, accumulation=2))
+    assert saved == [3, 6, 8]
+    assert seen == list(range(1, 9))
+    assert sizes == [2] * 8
+    assert [(line["step"], line["loss"]) for line in read_metrics(tmp_path)] == [(i, i / 2) for i in range(1, 9)]
+
+
+def test_every_epoch_is_saved_whatever_else_is(tmp_path: Path) -> None:
+    assert run(tmp_path, plan(12), save_every=(4, 5))[0] == [4, 5, 8, 10, 12]
+
+
+def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
+    assert run(tmp_path, plan(8, done=5))[:2] == ([6, 8], [6, 7, 8])
+    assert run(tmp_path, plan(8, done=8)) == ([], [], [])
+
+
+def test_a_signal_stops_it_after_the_step_and_a_save(tmp_path: Path) -> None:
+    assert run(tmp_path, plan(8), stop_at=3) == ([3, 4, -1], [1, 2, 3, 4], [1] * 4)
+    assert run(tmp_path, plan(8), stop_at=2)[0] == [3, -1]  # one save, where both ask for it
+
+
+def test_a_signal_in_the_last_step_lets_the_run_end(tmp_path: Path) -> None:
+    assert run(tmp_path, plan(2), stop_at=1)[:2] == ([2], [1, 2])
+
+
+def test_too_many_broken_pictures_stop_it_before_the_step(tmp_path: Path) -> None:
+    assert run(tmp_path, plan(2), broken=2, most=2)[1] == [1, 2]  # the same ones in each epoch count once
+    with pytest.raises(DataError, match=says("3 pictures can't be read, more than the 2", "2.jpg: cut off")):
+        run(tmp_path, plan(2), broken=3, most=2)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_batch_of_nothing_but_broken_pictures_stops_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=says("none of 2 pictures of a batch can be read: 1.jpg: cut off")):
+        run(tmp_path, plan(2), broken=2, most=9, is_empty=True)
+
+
+def test_the_plan_says_what_it_costs() -> None:
+    assert str(plan(1000)) == (
+        "a run: 1,000 steps of 8 pictures (16 samples, 500.0 epochs), 1.5 million parameters, about 2.0 GB, on 1 x cpu"
+    )
+    assert str(plan(1000, 10)).endswith("; 10 steps are done")
+
+
+def test_memory_is_sixteen_bytes_a_trained_parameter_and_the_activations() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8, bias=False), torch.nn.Tanh())
+    with ActivationCount(model) as kept:
+        model(torch.ones(2, 4))
+    assert kept.bytes == 4 * (2 * 4 + 2 * 8)  # the layer's input and tanh's output, float32
+    assert memory_estimate(model, kept.bytes) == 16 * 32 + kept.bytes
+    model[0].requires_grad_(False)
+    assert memory_estimate(model, 0) == 0

@@ -1,0 +1,147 @@
+"""A run's folder: begun once, gone on with only by the same run, and what was seen in training."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.data.tree import says
+from tests.drawn import class_folders
+from uniemox.data.sample import DataSet
+from uniemox.data.source import open_data
+from uniemox.errors import ConfigError
+from uniemox.persons.box import Box, Detection
+from uniemox.pretrain.config import PretrainConfig
+from uniemox.training.hardware import HardwareConfig
+from uniemox.training.run_folder import CONFIG, SEEN, begin_run, describe_data, read_seen, write_seen
+from uniemox.training.settings import from_dict
+from uniemox.training.state import SaveConfig
+
+CONFIGURED = PretrainConfig(batch_size=4)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataSet:
+    return open_data(f"folder:{class_folders(tmp_path / 'photos')}")
+
+
+@pytest.fixture
+def run(tmp_path: Path, data: DataSet) -> Path:
+    begin_run(tmp_path / "run", "pretrain", CONFIGURED, data, {}, resume=False)
+    return tmp_path / "run"
+
+
+def again(run: Path, config: PretrainConfig, data: DataSet, kind: str = "pretrain", resume: bool = True) -> bool:
+    return begin_run(run, kind, config, data, {}, resume=resume)
+
+
+def test_a_new_run_records_settings_data_and_versions(tmp_path: Path, data: DataSet) -> None:
+    out = tmp_path / "deep" / "run"
+    assert begin_run(out, "pretrain", CONFIGURED, data, {"note": "hello"}, resume=True) is False
+    record = json.loads((out / CONFIG).read_text())
+    assert from_dict(PretrainConfig, record["config"], "file") == CONFIGURED
+    assert (record["kind"], record["note"]) == ("pretrain", "hello")
+    assert record["data"]["samples"] == 8
+    assert record["data"]["labels"]["kind"] == "evoked"
+    assert set(record["versions"]) == {"uniemox", "torch", "timm", "numpy", "pillow", "cuda"}
+
+
+def test_an_empty_folder_will_do_and_so_will_one_where_the_first_write_was_killed(
+    tmp_path: Path, data: DataSet
+) -> None:
+    for number, left in enumerate(([], [f"{CONFIG}.123.partial"])):
+        out = tmp_path / str(number)
+        out.mkdir()
+        for name in left:
+            (out / name).write_text("{")
+        assert again(out, CONFIGURED, data) is False
+
+
+def test_the_same_run_goes_on_and_what_was_half_written_goes(run: Path, data: DataSet) -> None:
+    (run / "encoder.safetensors.77.partial").write_bytes(b"half")
+    assert again(run, CONFIGURED, data) is True
+    assert not list(run.glob("*.partial"))
+
+
+def test_hardware_and_saving_may_change(run: Path, data: DataSet) -> None:
+    assert again(run, replace(CONFIGURED, hardware=HardwareConfig(workers=3), save=SaveConfig(keep=9)), data)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: replace(c, seed=1), "began with other settings: seed: 1 instead of 0. Leave them out, or choose"),
+        (lambda c: replace(c, view=replace(c.view, size=96)), "view.size: 96 instead of 224"),
+        (
+            lambda c: replace(c, batch_size=8, accumulation=2),
+            "batch_size: 8 instead of 4; accumulation: 2 instead of 1",
+        ),
+    ],
+)
+def test_other_settings_are_refused_by_name(
+    change: Callable[[PretrainConfig], PretrainConfig], message: str, run: Path, data: DataSet
+) -> None:
+    before = (run / CONFIG).read_bytes()
+    with pytest.raises(ConfigError, match=says(run, message)):
+        again(run, change(CONFIGURED), data)
+    assert (run / CONFIG).read_bytes() == before
+
+
+def test_a_run_is_not_begun_twice_nor_by_another_command(run: Path, data: DataSet) -> None:
+    with pytest.raises(ConfigError, match=says(run, "holds a run already; add --resume")):
+        again(run, CONFIGURED, data, resume=False)
+    with pytest.raises(ConfigError, match=says("holds a run of another command (pretrain)")):
+        again(run, CONFIGURED, data, kind="finetune")
+
+
+def test_other_data_are_refused(run: Path, data: DataSet) -> None:
+    first, *others = data.samples
+    for changed in (
+        others,
+        [replace(first, label=1), *others],
+        [replace(first, text="a dog"), *others],
+        [replace(first, persons=(Detection(Box(0, 0, 5, 5), 0.5),)), *others],
+        [*others, first],
+    ):
+        with pytest.raises(ConfigError, match=says(run, "began with other data")):
+            again(run, CONFIGURED, replace(data, samples=changed))
+
+
+def test_folders_of_something_else_are_left_alone(tmp_path: Path, data: DataSet) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match=says("is a file; --out needs a folder")):
+        again(tmp_path / "file", CONFIGURED, data)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.partial").write_text("mine")
+    with pytest.raises(ConfigError, match=says(other, "is not empty and no run of uniemox")):
+        again(other, CONFIGURED, data)
+    assert [path.name for path in other.iterdir()] == ["thesis.partial"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"kind": "pretrain", "config": {"sed": 1}}'])
+def test_a_mangled_config_is_named(text: str, run: Path, data: DataSet) -> None:
+    (run / CONFIG).write_text(text)
+    with pytest.raises(ConfigError, match=says(run / CONFIG)):
+        again(run, CONFIGURED, data)
+
+
+def test_a_data_sets_description_does_not_depend_on_where_it_lies(tmp_path: Path, data: DataSet) -> None:
+    moved = open_data(f"folder:{class_folders(tmp_path / 'elsewhere')}")
+    assert describe_data(moved)["sha256"] == describe_data(data)["sha256"]
+
+
+def test_what_was_seen_is_written_once(tmp_path: Path, data: DataSet) -> None:
+    out, told = tmp_path / "seen", []
+    assert read_seen(out) == set()
+    gone = replace(data, samples=[*data.samples[:3], data.samples[0]])
+    write_seen(out, gone, told.append)
+    expected = {hashlib.sha256(sample.picture.read()).hexdigest() for sample in data.samples[:3]}
+    assert read_seen(out) == expected
+    assert told[-1] == 4
+    before = (out / SEEN).read_bytes()
+    write_seen(out, data, told.append)
+    assert (out / SEEN).read_bytes() == before

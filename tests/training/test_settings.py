@@ -1,0 +1,111 @@
+"""Settings go to a file and come back the same; what is misspelt or of a wrong type is refused by name."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.data.tree import says
+from uniemox.errors import ConfigError
+from uniemox.finetune.config import FinetuneConfig
+from uniemox.finetune.presets import PRESETS as FINETUNING
+from uniemox.pretrain.config import EncoderConfig, PretrainConfig
+from uniemox.pretrain.presets import PRESETS as PRETRAINING
+from uniemox.training.optimizer import OptimizerConfig
+from uniemox.training.run_folder import DataConfig
+from uniemox.training.settings import differences, from_dict, read_json, to_dict
+
+ALL = [*PRETRAINING.values(), *FINETUNING.values()]
+BELOW_1 = st.floats(0, 1, exclude_max=True)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> Any:
+    """A preset with other values in fields of every type."""
+    config = draw(st.sampled_from(ALL))()
+    optimizer = OptimizerConfig(
+        base_rate=draw(st.floats(1e-12, 1e6)),
+        betas=(draw(BELOW_1), draw(BELOW_1)),
+        max_grad_norm=draw(st.none() | st.floats(1e-6, 1e6)),
+    )
+    config = replace(config, optimizer=optimizer, seed=draw(st.integers(0, 2**40)))
+    if isinstance(config, PretrainConfig):
+        return replace(config, encoder=EncoderConfig(start=draw(st.none() | st.text(max_size=8))))
+    return replace(config, init=draw(st.text(max_size=8)), monitor=draw(st.sampled_from([None, "val", "holdout"])))
+
+
+@given(configs())
+def test_every_config_comes_back_from_json(config: Any) -> None:
+    values = json.loads(json.dumps(to_dict(config)))
+    assert from_dict(type(config), values, "file") == config
+    assert differences(config, config) == []
+
+
+@given(configs(), st.data())
+def test_a_field_that_is_left_out_takes_its_default(config: Any, data: st.DataObject) -> None:
+    values = to_dict(config)
+    name = data.draw(st.sampled_from(sorted(values)))
+    del values[name]
+    assert to_dict(from_dict(type(config), values, "file"))[name] == to_dict(type(config)())[name]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"bach_size": 3}, "file: unknown setting 'bach_size'; did you mean 'batch_size'?"),
+        ({"model": {"fuson": "gated"}}, "file.model: unknown setting 'fuson'; did you mean 'fusion'?"),
+        ({"zzzzzz": 1}, "file: unknown setting 'zzzzzz'"),
+        ({"batch_size": "8"}, "file.batch_size: '8' is not of type <class 'int'>"),
+        ({"batch_size": 8.0}, "file.batch_size: 8.0 is not of type"),
+        ({"batch_size": True}, "file.batch_size: True is not of type"),
+        ({"batch_size": None}, "file.batch_size: None is not of type"),
+        ({"model": {"norm_pix": 1}}, "file.model.norm_pix: 1 is not of type"),
+        ({"model": {"fusion": "sum"}}, "file.model.fusion: 'sum' is not of type"),
+        ({"model": {"fusion": ["gated"]}}, "file.model.fusion: ['gated'] is not of type"),
+        ({"model": 3}, "file.model: 3 is not of type"),
+        ({"view": None}, "file.view: None is not of type"),
+        ({"optimizer": {"betas": ["a", "b"]}}, "file.optimizer.betas: 'a' is not of type"),
+        ({"optimizer": {"betas": [0.9]}}, "file.optimizer.betas: expected 2 values, got [0.9]"),
+        ({"optimizer": {"betas": 0.9}}, "file.optimizer.betas: 0.9 is not of type"),
+        ({"optimizer": {"base_rate": "high"}}, "file.optimizer.base_rate: 'high' is not of type"),
+        ({"optimizer": {"base_rate": float("nan")}}, "optimizer.base_rate must be above 0, got nan"),
+    ],
+)
+def test_what_the_config_does_not_take_is_refused_with_its_place(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=says(message)):
+        from_dict(PretrainConfig, values, "file")
+
+
+def test_whole_numbers_do_for_numbers() -> None:
+    config = from_dict(PretrainConfig, {"schedule": {"epochs": 50, "warmup_epochs": 0}}, "file")
+    assert (config.schedule.epochs, type(config.schedule.epochs)) == (50.0, float)
+
+
+def test_paths_become_text_and_come_back() -> None:
+    config = DataConfig(source="fi:photos", splits=Path("a/b.json"))
+    assert to_dict(config)["splits"] == "a/b.json"
+    assert from_dict(DataConfig, to_dict(config), "file") == config
+
+
+def test_differences_name_the_setting_and_both_values() -> None:
+    ours = PretrainConfig()
+    theirs = replace(ours, seed=3, model=replace(ours.model, fusion="gated"))
+    assert differences(ours, theirs) == ["model.fusion: 'attention' instead of 'gated'", "seed: 0 instead of 3"]
+    changed = replace(ours, optimizer=replace(ours.optimizer, betas=(0.9, 0.99)))
+    assert differences(changed, ours) == ["optimizer.betas: [0.9, 0.99] instead of [0.9, 0.95]"]
+    assert differences(FinetuneConfig(ema_decay=None), FinetuneConfig(ema_decay=0.5)) == [
+        "ema_decay: None instead of 0.5"
+    ]
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[1]", "[" * 100_000])
+def test_a_file_that_is_no_object_is_refused_by_name(text: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=says(path)):
+        read_json(path)

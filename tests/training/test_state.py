@@ -1,0 +1,207 @@
+"""Checkpoints are whole or not there: whatever kills the process, and on a full disk."""
+
+import os
+import resource
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.data.tree import says
+from uniemox.errors import CheckpointError, ConfigError
+from uniemox.training.state import MODEL, STATE, Checkpoints, Progress, SaveConfig
+
+FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree", "os.chmod"}
+
+
+def network(seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A layer that has been trained for a step."""
+    torch.manual_seed(seed)
+    model = nn.Linear(30, 20)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.ones(1, 30)).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def save(run: Path, step: int, score: float | None = None, keep: int = 2) -> Path:
+    return Checkpoints(run, keep).save(Progress(step, score, {"mean": torch.tensor([float(step)])}), *network(step))
+
+
+def steps(run: Path) -> list[int]:
+    return [int(path.name.removeprefix("step-")) for path in Checkpoints(run, 1).found()]
+
+
+def check(run: Path, path: Path) -> int:
+    """Load a checkpoint and compare all of it with what was saved; its step."""
+    model, optimizer = network(999)
+    progress = Checkpoints(run, 1).load(path, model, optimizer)
+    expected, expected_optimizer = network(progress.step)
+    assert all(torch.equal(value, expected.state_dict()[name]) for name, value in model.state_dict().items())
+    state, other = optimizer.state_dict(), expected_optimizer.state_dict()
+    assert state["param_groups"] == other["param_groups"]
+    for number, values in state["state"].items():
+        assert all(torch.equal(value, other["state"][number][name]) for name, value in values.items())
+    assert torch.equal(progress.more["mean"], torch.tensor([float(progress.step)]))
+    return progress.step
+
+
+def in_a_child(work: Callable[[], object]) -> int:
+    """The status with which a copy of this process ends that does the work."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except CheckpointError as error:
+            os._exit(3 if "what was saved before is intact" in str(error) else 4)
+        except BaseException:  # noqa: BLE001 - of any kind, it must not go on as a second pytest
+            os._exit(5)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
+    assert Checkpoints(tmp_path, 2).found() == []
+    assert Checkpoints(tmp_path, 2).best() is None
+    path = save(tmp_path, 7)
+    assert path == tmp_path / "checkpoints" / "step-00000007"
+    assert sorted(file.name for file in path.iterdir()) == [MODEL, STATE]
+    assert check(tmp_path, path) == 7
+    save(tmp_path, 7)  # once more, in its place
+    assert check(tmp_path, path) == 7
+
+
+def test_the_newest_and_the_best_stay(tmp_path: Path) -> None:
+    for step, score in enumerate([0.1, 0.9, None, 0.3, 0.2], start=1):
+        save(tmp_path, step, score)
+    assert steps(tmp_path) == [2, 4, 5]
+    assert Checkpoints(tmp_path, 2).best() == tmp_path / "checkpoints" / "step-00000002"
+    save(tmp_path, 6, 0.9)  # of equals the newest is best
+    assert steps(tmp_path) == [5, 6]
+    save(tmp_path, 7, keep=1)
+    assert steps(tmp_path) == [6, 7]
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_the_newest_is_the_one_of_most_steps(tmp_path: Path) -> None:
+    for step in (99_999_999, 100_000_000):
+        save(tmp_path, step)
+    assert steps(tmp_path)[-1] == 100_000_000
+
+
+def test_a_process_killed_at_any_file_operation_leaves_whole_checkpoints(tmp_path: Path) -> None:
+    """Killed before the 1st, 2nd, ... operation of a save that also deletes an old checkpoint, until none is left."""
+    start = tmp_path / "start"
+    for step in (1, 2):
+        save(start, step)
+    newest = []
+    for number in range(200):
+        run = tmp_path / str(number)
+        shutil.copytree(start, run)
+
+        def killed_save(run: Path = run, left: int = number) -> None:
+            count = iter(range(left, -1, -1))
+
+            def hook(event: str, _: tuple[object, ...]) -> None:
+                if event in FILE_EVENTS and next(count) == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            sys.addaudithook(hook)
+            save(run, 3)
+
+        status = in_a_child(killed_save)
+        found = [check(run, path) for path in Checkpoints(run, 2).found()]
+        newest.append(found[-1])
+        assert found in ([1, 2], [1, 2, 3], [2, 3])
+        save(run, 4)  # what goes on cleans up
+        assert steps(run) == [found[-1], 4]
+        assert not list(run.rglob("*.partial"))
+        if status == 0:
+            break
+        assert status == signal.SIGKILL
+        shutil.rmtree(run)
+    assert status == 0
+    assert newest == sorted(newest)
+    assert (newest[0], newest[-1]) == (2, 3)
+    assert len(newest) > 12
+
+
+@pytest.mark.parametrize("room", [0, 100, 2600, 5000, 7000])
+def test_a_full_disk_is_an_error_that_leaves_the_checkpoint_before(room: int, tmp_path: Path) -> None:
+    """No file may have more than `room` bytes: the weights take 2,648, the optimiser more than twice that."""
+    save(tmp_path, 1)
+
+    def full() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+        save(tmp_path, 2)
+
+    assert os.waitstatus_to_exitcode(in_a_child(full)) == 3
+    assert [check(tmp_path, path) for path in Checkpoints(tmp_path, 2).found()] == [1]
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file")
+    with pytest.raises(CheckpointError, match="can't be written"):
+        save(tmp_path, 1)
+
+
+def mangle(path: Path, how: str) -> None:
+    if how == "removed":
+        path.unlink()
+    else:
+        data = path.read_bytes()
+        path.write_bytes({"empty": b"", "cut off": data[: len(data) // 2], "other": b"x" * len(data)}[how])
+
+
+@pytest.mark.parametrize("how", ["removed", "empty", "cut off", "other"])
+@pytest.mark.parametrize("name", [MODEL, STATE])
+def test_a_mangled_checkpoint_is_named_with_its_remedy(name: str, how: str, tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    path = save(tmp_path, 2)
+    mangle(path / name, how)
+    checkpoints = Checkpoints(tmp_path, 2)
+    with pytest.raises(CheckpointError, match=says(path, "Delete this folder to go on from the checkpoint before it")):
+        checkpoints.load(checkpoints.found()[-1], *network())
+    shutil.rmtree(path)
+    assert check(tmp_path, checkpoints.found()[-1]) == 1
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    for model in (nn.Linear(30, 21), nn.Sequential(nn.Linear(30, 20))):
+        with pytest.raises(CheckpointError, match="can't be"):
+            Checkpoints(tmp_path, 1).load(path, model)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+            return os.system, (f"touch {tmp_path}/owned",)
+
+    path = save(tmp_path, 1)
+    torch.save({"step": 1, "score": None, "more": Evil(), "optimizer": {}}, path / STATE)
+    with pytest.raises(CheckpointError, match="can't be read"):
+        Checkpoints(tmp_path, 1).load(path, *network())
+    assert not (tmp_path / "owned").exists()
+
+
+def test_tensors_on_any_device_and_of_any_layout_are_saved(tmp_path: Path) -> None:
+    model, optimizer = network()
+    more: dict[str, Tensor] = {"part": torch.arange(6.0).reshape(2, 3).T}
+    Checkpoints(tmp_path, 1).save(Progress(1, 0.5, more), model, optimizer)
+    progress = Checkpoints(tmp_path, 1).load(Checkpoints(tmp_path, 1).found()[0], model)
+    assert progress.score == 0.5
+    assert torch.equal(progress.more["part"], more["part"])
+
+
+@pytest.mark.parametrize("name", ["every_steps", "keep"])
+def test_saving_never_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"save.{name} must be at least 1, got 0"):
+        SaveConfig(**{name: 0})

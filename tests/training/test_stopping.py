@@ -1,0 +1,96 @@
+"""SIGTERM and Ctrl-C: the first is noted, the second acts at once; a run saves and goes on to the same bits."""
+
+import os
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runs import (
+    FOLDER,
+    command,
+    losses,
+    one_thread,
+    pretrain_words,
+    scenes,
+    sha256,
+    tiny_pretraining,
+    uniemox,
+)
+from uniemox.pretrain.run import pretrain
+from uniemox.training.journal import METRICS
+from uniemox.training.stopping import SIGNALS, StopRequest
+
+CPU = torch.device("cpu")
+WORDS = {"schedule__epochs": 20, "save__every_steps": 1000, "hardware__workers": 1}
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_is_noted_and_the_handlers_come_back(number: int) -> None:
+    before = [signal.getsignal(name) for name in SIGNALS]
+    with StopRequest() as stop:
+        assert not stop.is_made(CPU)
+        os.kill(os.getpid(), number)
+        assert stop.is_made(CPU)
+        assert stop.signal == number
+        assert [signal.getsignal(name) for name in SIGNALS] == before  # the second one acts
+    assert [signal.getsignal(name) for name in SIGNALS] == before
+    with StopRequest():
+        pass
+    assert [signal.getsignal(name) for name in SIGNALS] == before
+
+
+def test_the_second_signal_ends_the_process_at_once() -> None:
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with StopRequest():
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.01)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+
+@cache
+def whole_run() -> Path:
+    """What `WORDS` make of a run that nobody stops."""
+    config, out = tiny_pretraining(), Path(FOLDER.name) / "whole"
+    config = replace(config, schedule=replace(config.schedule, epochs=20))
+    with one_thread():
+        pretrain(config, scenes(), out)
+    return out
+
+
+def stopped(out: Path, number: int) -> tuple[int, str]:
+    """Exit code and standard error of a run whose processes all get a signal after three steps."""
+    line, environment = command(*pretrain_words(out, **WORDS))
+    running = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while running.poll() is None and not ((out / METRICS).exists() and (out / METRICS).read_text().count("\n") > 2):
+        time.sleep(0.005)
+    os.killpg(running.pid, number)
+    _, said = running.communicate(timeout=60)
+    return running.returncode, said
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_stopped_saves_and_goes_on_to_the_same_bits(number: int, code: int, tmp_path: Path) -> None:
+    """The signal goes to all processes, as a terminal and a batch system send it: those that load must not mind."""
+    out = tmp_path / "run"
+    status, said = stopped(out, number)
+    done = losses(out)[-1]["step"]
+    assert status == code, said
+    assert 3 <= done < 40
+    assert f"stopped after step {done} of 40, which is saved in {out}; the same command with --resume goes on" in said
+    assert "Traceback" not in said
+    assert [path.name for path in (out / "checkpoints").iterdir()] == [f"step-{done:08d}"]
+    if number == signal.SIGTERM:
+        resumed = uniemox(*pretrain_words(out, **WORDS), "--resume")
+        assert resumed.returncode == 0, resumed.stderr
+        assert losses(out) == losses(whole_run())
+        assert sha256(out / "encoder.safetensors") == sha256(whole_run() / "encoder.safetensors")

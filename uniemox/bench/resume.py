@@ -1,0 +1,216 @@
+"""Whether killed runs go on to the same bits: tiny runs, killed at random moments and while they write."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+
+from uniemox.checkpoints.writing import PARTIAL
+from uniemox.data.synthetic import synthetic
+from uniemox.errors import ConfigError, StoppedError
+from uniemox.pretrain.batches import distinct_texts
+from uniemox.teacher.stored import save_features
+from uniemox.training.run_folder import ENCODER, WEIGHTS
+
+BEFORE, BETWEEN, WRITING, AFTER = MOMENTS = (
+    "before the first checkpoint",
+    "between checkpoints",
+    "while writing",
+    "after the last step",
+)
+SCENES, WIDTH = 48, 16  # pictures, and channels of the teacher
+LOOK_S = 0.002  # between two looks at a running process
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "NO_COLOR": "1"}
+SMALL: dict[str, object] = {
+    "preset": "demo",
+    "view.size": 32,
+    "batch-size": 16,
+    "schedule.epochs": 6,
+    "save.every-steps": 4,
+    "hardware.device": "cpu",
+    "hardware.workers": 1,
+}
+PRETRAINING = SMALL | {
+    "data": f"synthetic:{SCENES}",
+    "encoder.patch-size": 8,
+    "encoder.embed-dim": 32,
+    "encoder.depth": 2,
+    "encoder.num-heads": 2,
+    "model.decoder.width": 16,
+    "model.decoder.depth": 1,
+    "model.decoder.heads": 2,
+}
+FINETUNING = SMALL | {"data": "synthetic:64?seed=1", "ema-decay": 0.9, "augment.mixup": 0.2, "network.drop-path": 0.1}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one command."""
+
+    command: str
+    """pretrain or finetune."""
+    undisturbed: Mapping[str, str]
+    """sha256 by file, of the run that nobody killed."""
+    disturbed: tuple[Mapping[str, str], ...]
+    """The same of the runs that were killed and went on until they were finished."""
+    kills: Mapping[str, int]
+    """By the moment, one of MOMENTS."""
+
+    @property
+    def is_same(self) -> bool:
+        """Whether all runs ended with the same bytes."""
+        return bool(self.disturbed) and all(run == self.undisturbed for run in self.disturbed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "command": self.command,
+            "undisturbed": dict(self.undisturbed),
+            "disturbed": [dict(run) for run in self.disturbed],
+            "kills": dict(self.kills),
+            "is_same": self.is_same,
+        }
+
+
+def bench_resume(folder: Path, *, kills: int, seed: int, on_kill: Callable[[], None]) -> list[Outcome]:
+    """Pre-train and fine-tune undisturbed, then killed by SIGKILL and resumed until they are finished.
+
+    folder: an empty one for the runs.  kills: over both commands; every second one waits for a file that is half
+    written.  seed: of the moments; at which step a moment falls depends on the machine.  on_kill: called after each.
+    Raises ConfigError for fewer than 2 kills, StoppedError if a process ends with an error of its own.
+    """
+    if kills < 2:
+        raise ConfigError(f"--kills must be at least 2, one for each command, got {kills}")
+    teacher = folder / "teacher.npz"
+    _write_teacher(teacher)
+    fusion = {"model.fusion": "gated", "teacher.source": f"stored:{teacher}", "teacher.view": "whole"}
+    pretraining = _Job("pretrain", PRETRAINING | fusion, (ENCODER,), folder)
+    finetuning = _Job("finetune", FINETUNING | {"init": pretraining.run(0)}, (WEIGHTS, "model.onnx"), folder)
+    pretraining.run_undisturbed()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(pretraining.disturb, kills - kills // 2, Random(f"{seed}/pretrain"), on_kill)
+        finetuning.run_undisturbed()
+        second = finetuning.disturb(kills // 2, Random(f"{seed}/finetune"), on_kill)
+        return [first.result(), second]
+
+
+class _Job:
+    """A command that is run several times, in folders of its own; number 0 is the undisturbed run."""
+
+    def __init__(self, command: str, options: Mapping[str, object], files: tuple[str, ...], folder: Path) -> None:
+        self.command, self.options, self.files, self.folder = command, options, files, folder
+        self.seconds, self.last = 0.0, ""  # of the undisturbed run, and the name of its last checkpoint
+        self.left: defaultdict[int, set[tuple[str, int]]] = defaultdict(set)  # half written, by earlier processes
+
+    def run(self, number: int) -> Path:
+        """The folder of a run."""
+        return self.folder / f"{self.command}-{number}"
+
+    def run_undisturbed(self) -> None:
+        """Run number 0."""
+        started = time.perf_counter()
+        with self._started(0) as process:
+            process.wait()
+        self._check(process, 0)
+        self.seconds = time.perf_counter() - started
+        self.last = max(path.name for path in (self.run(0) / "checkpoints").iterdir())
+
+    def disturb(self, kills: int, draw: Random, on_kill: Callable[[], None]) -> Outcome:
+        """Runs that are killed so many times, all together, and finished."""
+        counts: Counter[str] = Counter(dict.fromkeys(MOMENTS, 0))
+        number = 1
+        while True:
+            left = kills - counts.total()
+            moment = draw.uniform(0, self.seconds) if left else None
+            with self._started(number) as process:
+                was_killed = self._killed(process, number, moment, is_writing=left % 2 == 0)
+            if was_killed:
+                counts[self._moment_of(number)] += 1
+                on_kill()
+                continue
+            self._check(process, number)
+            if not left:
+                break
+            number += 1
+        hashes = [self._hashes(i) for i in range(number + 1)]
+        return Outcome(command=self.command, undisturbed=hashes[0], disturbed=tuple(hashes[1:]), kills=counts)
+
+    def _started(self, number: int) -> subprocess.Popen[bytes]:
+        """A process that begins or resumes a run; what it says goes to a file beside the run."""
+        options = {"out": self.run(number), **self.options}
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        with self._log(number).open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "uniemox", self.command, "--resume", *words],
+                stdout=log,
+                stderr=log,
+                env=os.environ | ONE_THREAD,
+                start_new_session=True,
+            )
+
+    def _killed(self, process: subprocess.Popen[bytes], number: int, moment: float | None, *, is_writing: bool) -> bool:
+        """Whether the process, and those that load for it, were killed before it ended.
+
+        moment: seconds from now, None for never.  is_writing: wait for the next half written file from then on.
+        """
+        end, left = time.perf_counter() + (float("inf") if moment is None else moment), self.left[number]
+        try:
+            while process.poll() is None:
+                if time.perf_counter() > end and (not is_writing or self._half_written(number) - left):
+                    break
+                time.sleep(LOOK_S)
+        finally:  # after Ctrl-C too
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        return process.returncode == -signal.SIGKILL
+
+    def _moment_of(self, number: int) -> str:
+        """When the process was killed, by what it left."""
+        checkpoints = self.run(number) / "checkpoints"
+        left, self.left[number] = self.left[number], self._half_written(number)
+        if self.left[number] - left:
+            return WRITING
+        if not checkpoints.is_dir() or not any(checkpoints.iterdir()):
+            return BEFORE
+        return AFTER if (checkpoints / self.last).exists() else BETWEEN
+
+    def _half_written(self, number: int) -> set[tuple[str, int]]:
+        """Names and times of what was not written to its end."""
+        found, run = set(), self.run(number)
+        for path in [*run.glob(f"*{PARTIAL}"), *run.glob(f"checkpoints/*{PARTIAL}")]:
+            with suppress(FileNotFoundError):  # it is whole by now
+                found.add((path.name, path.stat().st_mtime_ns))
+        return found
+
+    def _check(self, process: subprocess.Popen[bytes], number: int) -> None:
+        if process.returncode:
+            said = self._log(number).read_text("utf-8", "replace").strip().splitlines()[-1:]
+            raise StoppedError(f"uniemox {self.command} ended with {process.returncode}: {''.join(said)}", exit_code=1)
+
+    def _log(self, number: int) -> Path:
+        return self.folder / f"{self.command}-{number}.log"
+
+    def _hashes(self, number: int) -> dict[str, str]:
+        return {name: hashlib.sha256((self.run(number) / name).read_bytes()).hexdigest() for name in self.files}
+
+
+def _write_teacher(path: Path) -> None:
+    """Random features of the scenes and of their texts."""
+    data = synthetic(SCENES)
+    keys, texts = [sample.key for sample in data.samples], distinct_texts(data.samples, with_emotion=True)
+    features = torch.randn(len(keys) + len(texts), WIDTH, generator=torch.Generator().manual_seed(0))
+    images, of_texts = features[: len(keys)], features[len(keys) :]
+    save_features(path, image_keys=keys, image_features=images, texts=texts, text_features=of_texts)

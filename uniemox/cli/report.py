@@ -1,0 +1,33 @@
+"""The command that shows runs."""
+
+from pathlib import Path
+
+from uniemox.cli.console import need, progress_bar, say
+
+
+def report(*runs: Path, out: Path) -> None:
+    """Show runs on one page: curves, reconstructions, scores, confusion, reliability, examples, and a comparison.
+
+    The page is one HTML file with everything inside, pictures of the data too: keep that in mind before you publish it.
+
+    Examples:
+
+    uniemox report runs/fi --out report.html
+
+    uniemox report runs/pre runs/fi runs/fi-without-pretraining --out report.html
+
+    Parameters
+    ----------
+    runs
+        Folders of pre-training and fine-tuning; fine-tuning runs that were scored on the same data are compared.
+    out
+        The page.
+    """
+    need("torch", "timm", "tensorboard", extra="train")
+    need("matplotlib", extra="data")
+    from uniemox.evaluate.report import write_report
+
+    with progress_bar() as progress:
+        task = progress.add_task("reporting", total=len(runs))
+        write_report(runs, out, on_progress=lambda what, done, total: progress.update(task, completed=done))
+    say(f"wrote {out}")

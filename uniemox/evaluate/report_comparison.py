@@ -1,0 +1,96 @@
+"""Fine-tuning runs side by side, on what several of them were scored on."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from uniemox.evaluate.intervals import PairedDifference, paired_bootstrap
+from uniemox.evaluate.report_html import UNKNOWN, Html, are_known, element, interval, is_known, number, table, track
+from uniemox.evaluate.report_runs import KeptEvaluation, KeptRun, Predictions
+
+
+def comparison_section(runs: Mapping[str, KeptRun]) -> Html:
+    """A table with dots and intervals for every evaluation that several runs share.
+
+    runs: of fine-tuning, by name, at least two.
+    """
+    parts = [element("h2", "Comparison", id="comparison")]
+    shared = shared_evaluations(runs)
+    if not shared:
+        words = "No two of these runs were scored on the same data; run uniemox evaluate with each of them."
+        return element("section", *parts, element("p", words, class_="missing"), class_="comparison")
+    words = (
+        "Differences are of the same pictures, so that they are known better than the values alone; where their "
+        "interval holds 0, the pictures do not tell the two apart. The best of several is a little lucky."
+    )
+    parts.append(element("p", words, class_="note"))
+    for title, found in shared.items():
+        parts += [element("h3", title), _comparison(title, found)]
+    return element("section", *parts, class_="comparison")
+
+
+def shared_evaluations(runs: Mapping[str, KeptRun]) -> dict[str, dict[str, KeptEvaluation]]:
+    """Evaluations of the same data and split with the same measure, of two runs or more: by title and run."""
+    found: dict[tuple[str, str], dict[str, KeptEvaluation]] = {}
+    for name, run in runs.items():
+        for evaluation in run.evaluations:
+            found.setdefault((evaluation.title, _measure(evaluation)), {})[name] = evaluation
+    return {f"{measure} on {title}": members for (title, measure), members in found.items() if len(members) > 1}
+
+
+def difference(ours: Predictions, theirs: Predictions) -> PairedDifference | None:
+    """By how much our accuracy is above theirs; None unless both are of the same pictures with the same labels.
+
+    Several people of one picture are drawn together.
+    """
+    places = {key: place for place, key in enumerate(theirs.keys)}
+    if places.keys() != set(ours.keys) or len(places) != len(ours.keys):
+        return None
+    order = [places[key] for key in ours.keys]
+    if not np.array_equal(ours.labels, theirs.labels[order]):
+        return None
+    pictures = [re.sub(r"#\d+$", "", key) for key in ours.keys]
+    return paired_bootstrap(ours.is_right, theirs.is_right[order], pictures)
+
+
+def _measure(evaluation: KeptEvaluation) -> str:
+    """Accuracy, which classifiers and distributions have, or concordance."""
+    return "accuracy" if "accuracy" in evaluation.values else evaluation.measure
+
+
+def _comparison(title: str, found: Mapping[str, KeptEvaluation]) -> Html:
+    """The best run first."""
+    measure = _measure(next(iter(found.values())))
+    value_of = {name: evaluation.values.get(measure) for name, evaluation in found.items()}
+    order = sorted(found, key=lambda name: -value if is_known(value := value_of[name]) else np.inf)
+    best, rows = found[order[0]], []
+    scale = scale_of([found[name].values.get(f"{measure}_interval") for name in order], list(value_of.values()))
+    for name in order:
+        bounds = found[name].values.get(f"{measure}_interval")
+        dot = track(value_of[name], bounds, scale=scale, is_bar=False)
+        lead = "the best" if name == order[0] else _lead(found[name], best)
+        rows.append((name, dot, number(value_of[name]), interval(bounds), lead, f"{found[name].values['n']:,}"))
+    headings = (
+        *("run", f"{scale[0]:.2f} to {scale[1]:.2f}", measure, "95 % interval"),
+        *("difference to the best, 95 % interval", "pictures"),
+    )
+    return table(title, headings, rows)
+
+
+def scale_of(intervals: Sequence[Sequence[float] | None], values: Sequence[float | None]) -> tuple[float, float]:
+    """The least scale in steps of 0.05 on which everything can be drawn."""
+    ends = [end for bounds in intervals if are_known(bounds) for end in bounds] + [v for v in values if is_known(v)]
+    if not ends:
+        return 0.0, 1.0
+    low, high = np.floor(min(ends) * 20) / 20, np.ceil(max(ends) * 20) / 20
+    return float(low), float(high if high > low else low + 0.05)
+
+
+def _lead(ours: KeptEvaluation, best: KeptEvaluation) -> str:
+    if ours.predictions is None or best.predictions is None:
+        return UNKNOWN
+    found = difference(ours.predictions, best.predictions)
+    if found is None:
+        return "other pictures"
+    return f"{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
