@@ -3,6 +3,7 @@
 Every step is one command, which is printed before it runs; the last one writes the page to look at.
 """
 
+import json
 import shlex
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from uniemox.data.source import open_data
 from uniemox.errors import UniemoxError
 
 OUT = Path("runs/demo")
-SCENES, TEST = "synthetic:3072", "synthetic:512?seed=1"
+SCENES, TEST = "synthetic:4096", "synthetic:512?seed=1"
 SHORT_SIDE_PX = 192
 
 
@@ -63,8 +64,13 @@ def main(source: str) -> None:
         uniemox("evaluate", "--model", run, *scored)
         runs.append(run)
     uniemox("report", *runs, OUT / "pretrained", "--out", OUT / "report.html")
+    print()
+    for run in runs:
+        [scores] = [json.loads(file.read_text("utf-8")) for file in (run / "evaluations").glob("*.json")]
+        low, high = scores["accuracy_interval"]
+        print(f"{run.name:>18}: {scores['accuracy']:.1%} ({low:.1%} to {high:.1%}) of {scores['n']} new pictures")
     minutes = (time.perf_counter() - started) / 60
-    print(f"\nAll of it took {minutes:.1f} minutes. Open {OUT / 'report.html'} to look at it.")
+    print(f"All of it took {minutes:.1f} minutes. Open {OUT / 'report.html'} to look at it.")
 
 
 if __name__ == "__main__":

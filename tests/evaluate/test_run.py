@@ -200,7 +200,7 @@ def test_scores_and_predictions_are_kept_in_the_run(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
     assert lines == json.loads(json.dumps(result.predictions))
     file = tmp_path / "run" / "model.safetensors"
-    assert write_evaluation(result, file, replace(known(), name="a:b/../c?d"), None).name == "a-b-c-d-all.json"
+    assert write_evaluation(result, file, replace(known(), name="a:b/../c?d"), "all").name == "a-b-c-d-all.json"
 
 
 def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:

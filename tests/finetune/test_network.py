@@ -14,9 +14,11 @@ from torch import Tensor
 
 from tests.data.tree import says
 from tests.runs import BOTH, SIZE, finetuned, one_thread, pretrained
+from uniemox.checkpoints.classifier import ClassifierInfo, load_classifier, save_classifier
 from uniemox.errors import CheckpointError, ConfigError, UniemoxError
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import Network, build_network
+from uniemox.training.parameter_groups import parameter_groups
 from uniemox.views.pixels import IMAGENET
 
 SCENE = NetworkConfig()
@@ -134,3 +136,44 @@ def test_unfinished_and_foreign_starts_are_refused(tmp_path: Path) -> None:
             build(init)
     with pytest.raises(UniemoxError):
         build_network(str(pretrained()), SCENE, size=33, outputs=3)
+
+
+def test_encoders_side_by_side(tmp_path: Path) -> None:
+    """Each sees its own normalisation; saved, loaded and fine-tuned layer by layer like one."""
+    names = ("timm:test_vit", "timm:mobilenetv2_035?pad_type=same&mean=0.5&std=0.25")
+    network = build_network(f"scratch:{','.join(names)}", NetworkConfig(), size=64, outputs=3)
+    first, second = network.classifier.encoder.encoders
+    classifier = network.classifier.eval()
+    pixels = torch.rand(2, 3, 64, 64)
+    views = (pixels - torch.tensor(IMAGENET.mean).view(3, 1, 1)) / torch.tensor(IMAGENET.std).view(3, 1, 1)
+    stats = first.pretrained_cfg
+    own = [
+        (pixels - torch.tensor(m).view(3, 1, 1)) / torch.tensor(s).view(3, 1, 1)
+        for m, s in ((stats["mean"], stats["std"]), ((0.5,) * 3, (0.25,) * 3))
+    ]
+    expected = torch.cat([first(own[0]), second(own[1])], dim=1)
+    torch.testing.assert_close(classifier.features(views), expected, rtol=1e-4, atol=1e-5)
+    assert network.parts["feature_width"] == expected.shape[1]
+
+    info = ClassifierInfo(
+        labels=("a", "b", "c"),
+        label_set="custom",
+        kind="evoked",
+        size=64,
+        mean=network.stats.mean,
+        std=network.stats.std,
+        encoder=network.encoder,
+        parts=network.parts,
+    )
+    save_classifier(classifier, info, tmp_path / "model.safetensors")
+    loaded, _ = load_classifier(tmp_path / "model.safetensors")
+    assert torch.equal(loaded(views), classifier(views))
+    groups = parameter_groups(classifier, 0.05, 0.5)
+    assert sum(len(group["params"]) for group in groups) == len(list(classifier.parameters()))
+    assert max(group["lr_scale"] for group in groups) == 1
+
+
+@pytest.mark.parametrize("source", ["timm:test_vit?depth=3", "timm:test_vit?mean=x"])
+def test_options_that_no_network_takes(source: str) -> None:
+    with pytest.raises(CheckpointError, match="none of pad_type, mean, std"):
+        build_network(source, NetworkConfig(), size=64, outputs=3)

@@ -55,6 +55,7 @@ def in_a_child(work: Callable[[], object]) -> int:
     """The status with which a copy of this process ends that does the work."""
     child = os.fork()
     if child == 0:
+        torch.set_num_threads(1)  # a copy has none of the others
         try:
             work()
         except CheckpointError as error:

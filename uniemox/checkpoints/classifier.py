@@ -15,16 +15,19 @@ from torch import nn
 from uniemox.checkpoints.published import TIMM
 from uniemox.checkpoints.saving import timm_model
 from uniemox.checkpoints.swin import MixMAEEncoder
+from uniemox.checkpoints.vit import parse_timm
 from uniemox.checkpoints.writing import write_tensors
 from uniemox.errors import CheckpointError, UniemoxError
 from uniemox.labels import KINDS, LabelSet
 from uniemox.model.classifier import Classifier, NeighbourHead, Streams
 from uniemox.model.fusion import build_fusion
+from uniemox.model.side_by_side import SideBySide
+from uniemox.views.pixels import PixelStats
 
 KEY = "uniemox_classifier"
 OPTIONS = {
     *("num_classes", "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "global_pool"),
-    *("init_values", "qkv_bias", "mlp_ratio", "use_abs_pos_emb", "window_size"),
+    *("init_values", "qkv_bias", "mlp_ratio", "use_abs_pos_emb", "window_size", "pad_type"),
 }
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, safetensors.SafetensorError)
 
@@ -56,7 +59,7 @@ class ClassifierInfo:
     trained_on: str = ""
     """The data set's name."""
     encoder: Mapping[str, Any] = field(default_factory=dict)
-    """timm's name of the network and the options that make it."""
+    """timm's name of the network and the options that make it; or "several", a list of these with mean and std."""
     parts: Mapping[str, Any] = field(default_factory=dict)
     """Shapes of what follows the encoder: feature_width, outputs; fused_width, fusion and heads with both streams;
     bank, neighbours and vote_temperature of a neighbour head."""
@@ -73,9 +76,10 @@ class ClassifierInfo:
 def describe_encoder(encoder: Any) -> dict[str, Any]:
     """How to build the encoder again without its weights.  encoder: of `load_published` or `load_timm`, with report."""
     if encoder.report.path.startswith(TIMM):
-        name = encoder.report.path.removeprefix(TIMM).partition("@")[0]
+        name, given, _, _ = parse_timm(encoder.report.path.removeprefix(TIMM))
         size = getattr(getattr(encoder, "patch_embed", None), "img_size", None)
-        return {"name": name, "options": {"num_classes": 0} | ({"img_size": size[0]} if size else {})}
+        sized = {"img_size": size[0]} if size else {}
+        return {"name": name, "options": {"num_classes": 0, **given, **sized}}
     if isinstance(encoder, MixMAEEncoder):
         raise CheckpointError("a classifier over MixMAE's encoder can't be written yet")
     name, options = timm_model(encoder)
@@ -124,16 +128,26 @@ def _header(path: Path) -> str | None:
         raise CheckpointError(f"{path} can't be read: {error}") from error
 
 
-def _build(info: ClassifierInfo) -> Classifier:
-    """The network with other weights."""
-    parts, name = info.parts, info.encoder["name"]
-    options = {key: tuple(v) if isinstance(v, list) else v for key, v in info.encoder["options"].items()}
+def _build_encoder(described: Mapping[str, Any]) -> nn.Module:
+    """A network of timm with other weights. Raises CheckpointError for what could make timm open other files."""
+    name = described["name"]
+    options = {key: tuple(v) if isinstance(v, list) else v for key, v in described["options"].items()}
     foreign = options.keys() - OPTIONS
-    if not timm.is_model(name) or foreign:  # some names and options would make timm fetch or open other files
+    if not timm.is_model(name) or foreign:
         raise CheckpointError(
             f"its encoder {name!r} with {', '.join(sorted(foreign)) or 'its options'} is none of timm's"
         )
-    encoder = timm.create_model(name, **options)
+    return timm.create_model(name, **options)
+
+
+def _build(info: ClassifierInfo) -> Classifier:
+    """The network with other weights."""
+    parts, several = info.parts, info.encoder.get("several")
+    if several is None:
+        encoder = _build_encoder(info.encoder)
+    else:
+        stats = [PixelStats(tuple(one["mean"]), tuple(one["std"])) for one in several]
+        encoder = SideBySide([_build_encoder(one) for one in several], stats)
     fusion = embed = None
     if "fusion" in parts:
         embed = nn.Linear(parts["feature_width"], parts["fused_width"])

@@ -51,7 +51,7 @@ def finetune(
     ----------
     init
         Where the encoder comes from: a run, a published checkpoint, timm:NAME or timm:NAME@FILE; with scratch: before
-        it the same network with random weights.
+        it the same network with random weights. Several, with commas between them, are used side by side.
     data
         KIND:PATH, see docs/data.md.
     out

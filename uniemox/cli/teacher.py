@@ -57,7 +57,7 @@ def fit(
     image_size
         Side of the small picture tower's input, px; 96 if not given.
     epochs
-        Passes over the pictures; 12 if not given.
+        Passes over the pictures; 16 if not given.
     batch_size
         Pictures that are compared with each other; 64 if not given.
     seed

@@ -24,7 +24,7 @@ class ConsoleWatcher:
         self.bar = Progress(*columns, more, console=err, transient=True, redirect_stdout=False, redirect_stderr=False)
         self.tasks: dict[str, TaskID] = {}
         self.plan: Plan | None = None
-        self.started = self.said = 0.0
+        self.started, self.said = 0.0, time.perf_counter()
 
     def __enter__(self) -> "ConsoleWatcher":
         return self
@@ -35,9 +35,11 @@ class ConsoleWatcher:
         self.bar.stop()
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """A bar of its own."""
-        if rank() == 0:
-            self._update(what, done, total)
+        """A bar of its own, or a line now and then."""
+        if rank() != 0:
+            return
+        self._update(what, done, total)
+        self._say_now_and_then(f"{what}: {done:,} of {total:,}", is_last=False)
 
     def start(self, plan: Plan) -> None:
         """What it will cost."""
@@ -56,9 +58,15 @@ class ConsoleWatcher:
         if done - self.plan.done == SAID_AFTER or done == self.plan.steps == self.plan.done + 1:
             say(f"about {_duration(left)} to go, {speed}")
         self._update(self.plan.what, done, self.plan.steps, f"{shown}  {speed}")
-        if not err.is_terminal and (now - self.said > EVERY_S or done == self.plan.steps):
+        line = f"step {done:,} of {self.plan.steps:,}, {_duration(left)} to go: {shown}  {speed}"
+        self._say_now_and_then(line, is_last=done == self.plan.steps)
+
+    def _say_now_and_then(self, line: str, *, is_last: bool) -> None:
+        """Where there is no terminal to draw a bar on."""
+        now = time.perf_counter()
+        if not err.is_terminal and (now - self.said > EVERY_S or is_last):
             self.said = now
-            say(f"step {done:,} of {self.plan.steps:,}, {_duration(left)} to go: {shown}  {speed}")
+            say(line)
 
     def _update(self, what: str, done: int, total: int, values: str = "") -> None:
         if not err.is_terminal:

@@ -75,7 +75,7 @@ def evaluate(
         _refuse_seen(
             samples, read_seen(run_of(model)), data.name, lambda done: on_progress("hashing", done, len(samples))
         )
-    device = hardware.find_device()
+    device = hardware.take()
     outputs = outputs_of(
         classifier.to(device),
         samples,

@@ -43,7 +43,7 @@ class FinetuneConfig:
 
     init: str = ""
     """Where the encoder comes from: a run, a published checkpoint, timm:NAME, timm:NAME@FILE, or scratch: before any of
-    these, which keeps the network and draws its weights anew."""
+    these, which keeps the network and draws its weights anew. Several, with commas between them, stand side by side."""
     method: Literal["full", "probe", "knn"] = "full"
     """Train all of it; or fit only the head on the frozen encoder's features: logistic regression, or the 20 nearest
     neighbours. The last two take a minute."""

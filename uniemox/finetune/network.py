@@ -18,6 +18,7 @@ from uniemox.finetune.config import NetworkConfig
 from uniemox.model.classifier import Classifier, set_drop_path, token_encoder
 from uniemox.model.encoder import start_as_mae
 from uniemox.model.fusion import Fusion, FusionName, build_fusion
+from uniemox.model.side_by_side import SideBySide
 from uniemox.training.run_folder import CONFIG, ENCODER, WEIGHTS
 from uniemox.training.settings import read_json
 from uniemox.views.pixels import IMAGENET, PixelStats
@@ -46,7 +47,10 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
         raise ConfigError("--init is missing: give a run, a checkpoint, timm:NAME, or scratch:timm:NAME")
     if folder is not None and not (folder / ENCODER).is_file():
         raise CheckpointError(f"{folder} holds no {ENCODER}: is it a finished run?")
-    if folder is not None and is_classifier(folder / WEIGHTS):
+    encoder: Any
+    if "," in source:
+        encoder, described, stats = _several(source.split(","), config.pool, size, init != source)
+    elif folder is not None and is_classifier(folder / WEIGHTS):
         encoder, described, stats = _finetuned_encoder(folder, size, init != source)
     else:
         encoder = load_encoder(source if folder is None else str(folder / ENCODER), config.pool, size, init != source)
@@ -81,6 +85,14 @@ def load_encoder(source: str, pool: str, size: int, from_scratch: bool) -> Any:
     if from_scratch:
         restart(encoder)
     return encoder.train()
+
+
+def _several(sources: list[str], pool: str, size: int, from_scratch: bool) -> tuple[Any, dict[str, Any], PixelStats]:
+    """Several encoders side by side, their description, and what their common pixels are normalised with."""
+    encoders = [load_encoder(source, pool, size, from_scratch) for source in sources]
+    stats = [PixelStats(*(encoder.report.mean_std or IMAGENET)) for encoder in encoders]
+    described = [describe_encoder(encoder) | one._asdict() for encoder, one in zip(encoders, stats, strict=True)]
+    return SideBySide(encoders, stats), {"several": described}, IMAGENET
 
 
 def _finetuned_encoder(folder: Path, size: int, from_scratch: bool) -> tuple[Any, dict[str, Any], PixelStats]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from uniemox.finetune.augment import AugmentConfig
 from uniemox.finetune.config import FinetuneConfig, NetworkConfig
+from uniemox.training.hardware import HardwareConfig
 from uniemox.training.optimizer import OptimizerConfig
 from uniemox.training.schedule import ScheduleConfig
 from uniemox.views.transforms import ViewConfig
@@ -38,9 +39,11 @@ def demo() -> FinetuneConfig:
         network=NetworkConfig(streams="both", pool="token"),
         view=ViewConfig(size=96, min_area=0.5),
         augment=LIGHT,
-        optimizer=OptimizerConfig(base_rate=4e-3, betas=(0.9, 0.999), max_grad_norm=1.0),
-        schedule=ScheduleConfig(epochs=15, warmup_epochs=1, min_rate=1e-6),
+        optimizer=OptimizerConfig(base_rate=8e-4, betas=(0.9, 0.999), max_grad_norm=1.0),
+        schedule=ScheduleConfig(epochs=10, warmup_epochs=1, min_rate=1e-6),
+        head_rate=20,  # the encoder knows places and faces already; what they mean together is to be learned
         batch_size=64,
+        hardware=HardwareConfig(threads=1),
     )
 
 

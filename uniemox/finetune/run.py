@@ -55,7 +55,7 @@ def finetune(
     Raises ConfigError, DataError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or Ctrl-C. Whatever
     it raises, the last checkpoint stays.
     """
-    device, watcher = config.hardware.find_device(), watcher or Unwatched()
+    device, watcher = config.hardware.take(), watcher or Unwatched()
     with process_group(device):
         divide(data, config, None)  # raises before anything is written
         if rank() == 0:

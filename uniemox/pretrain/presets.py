@@ -48,9 +48,10 @@ def demo() -> PretrainConfig:
         view=ViewConfig(size=96, min_area=0.5),
         teacher=TeacherConfig(source="fitted:runs/teacher", view="whole_and_person"),
         optimizer=OptimizerConfig(base_rate=6e-3, max_grad_norm=1.0),
-        schedule=ScheduleConfig(epochs=20, warmup_epochs=1),
+        schedule=ScheduleConfig(epochs=12, warmup_epochs=1),
         save=SaveConfig(every_steps=100),
         batch_size=64,
+        hardware=HardwareConfig(threads=1),
     )
 
 

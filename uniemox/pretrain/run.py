@@ -45,7 +45,7 @@ def pretrain(
     Raises ConfigError, DataError, TeacherError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or
     Ctrl-C. Whatever it raises, the last checkpoint stays.
     """
-    device, watcher = config.hardware.find_device(), watcher or Unwatched()
+    device, watcher = config.hardware.take(), watcher or Unwatched()
     with process_group(device):
         steps_in_epoch(len(data), config.batch_size)  # raises before anything is written
         if rank() == 0:

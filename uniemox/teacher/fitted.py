@@ -149,7 +149,10 @@ def build_network(name: str, size: int) -> nn.Module:
     """
     if name == SMALL:
         shape = {"patch_size": SMALL_PATCH_PX, "embed_dim": SMALL_CHANNELS, "depth": 5, "num_heads": 4}
-        return build_encoder("vit_tiny_patch16_224", size, **shape)
+        tower: Any = build_encoder("vit_tiny_patch16_224", size, **shape)
+        for block in tower.blocks:
+            block.attn.fused_attn = False  # it is fitted on the CPU, where the fused kernel's backward is slow
+        return tower
     if not timm.is_model(name):
         raise TeacherError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")
     return timm.create_model(name, num_classes=0)

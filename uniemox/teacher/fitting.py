@@ -60,7 +60,7 @@ class FitConfig:
     """Side of the small tower's input, px; None: 96. A frozen tower has its own."""
     views: int = 2
     """Of each picture, nearer and farther, taken in turn and kept in memory (3 bytes a px); a frozen tower sees one."""
-    epochs: int = 12
+    epochs: int = 16
     """Passes over the pictures."""
     batch_size: int = 64
     """Pictures that are compared with each other."""
@@ -250,12 +250,12 @@ def pair_loss(image: Tensor, text: Tensor, truth: Tensor, scale: Tensor, bias: T
     """Is this text true of this picture? Asked of every pair (SigLIP, arXiv 2303.15343, equation 1).
 
     image: (N, C), text: (M, C), not normalised.  truth: (N, M) bool.  scale: 1 / temperature.  bias: offset.
-    A mean over the N pictures of a sum over the texts, weighted by the root of how many pictures a text is true of:
-    what is said of many can be learned sooner than what only one has.
+    A mean over the N pictures of a sum over the texts, weighted by how many pictures a text is true of, to the power of
+    3/4: what is said of many is learned sooner than what only one has.
     """
     logits = scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T + bias  # (N, M)
     target = truth.to(logits.dtype)
-    weight = target.sum(dim=0).sqrt()  # (M,)
+    weight = target.sum(dim=0) ** 0.75  # (M,)
     weight = weight / weight.mean()
     return (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight).sum(dim=1).mean()
 

@@ -32,15 +32,22 @@ class HardwareConfig:
     """torch.compile: a minute at the start, and faster on a GPU."""
     checkpointing: bool = False
     """Compute activations a second time in the backward pass instead of keeping them: less memory, a third slower."""
+    threads: int | None = None
+    """Cores that one process computes on; None: torch's choice, all of them. Small networks are faster on one, beside a
+    process that loads."""
     workers: int | None = None
     """Processes that load pictures, of each process that trains; None: one on the CPU, up to 8 beside a GPU."""
 
     def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"hardware.threads must be at least 1, got {self.threads}")
         if self.workers is not None and self.workers < 0:
             raise ConfigError(f"hardware.workers must be at least 0, got {self.workers}")
 
-    def find_device(self) -> torch.device:
-        """The device of this process. Raises ConfigError if it is not there."""
+    def take(self) -> torch.device:
+        """The device of this process, its threads set. Raises ConfigError if the device is not there."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
         has_gpu = torch.cuda.is_available()
         if self.device == "cuda" and not has_gpu:
             raise ConfigError("hardware.device is cuda, but there is no CUDA device here; use cpu")
