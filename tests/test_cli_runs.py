@@ -30,9 +30,8 @@ def _one_thread() -> Iterator[None]:
 def parsed(*words: object) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of a command in a copy of this process, which has torch already.
 
-    The modules of the commands must not be here yet: they read the preset when they are imported.
+    The modules of the commands are imported anew there: they read the preset when they are imported.
     """
-    assert not {"uniemox.cli.pretrain", "uniemox.cli.finetune"} & set(sys.modules)
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         child = os.fork()
         if child == 0:
@@ -42,6 +41,8 @@ def parsed(*words: object) -> tuple[int, str, str]:
                 os.dup2(err.fileno(), 2)
                 sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
                 sys.argv = ["uniemox", *map(str, words)]
+                for name in ("uniemox.cli.pretrain", "uniemox.cli.finetune"):
+                    sys.modules.pop(name, None)
                 os.environ["COLUMNS"] = "200"
                 from uniemox.cli import main
 

@@ -1,11 +1,14 @@
 """Checkpoints are whole or not there: whatever kills the process, and on a full disk."""
 
+import copy
 import os
 import resource
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,12 @@ FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.tru
 
 def network(seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
     """A layer that has been trained for a step."""
+    return copy.deepcopy(trained(seed))
+
+
+@lru_cache
+def trained(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Kept, because a forked process can't train."""
     torch.manual_seed(seed)
     model = nn.Linear(30, 20)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
@@ -61,6 +70,7 @@ def in_a_child(work: Callable[[], object]) -> int:
         except CheckpointError as error:
             os._exit(3 if "what was saved before is intact" in str(error) else 4)
         except BaseException:  # noqa: BLE001 - of any kind, it must not go on as a second pytest
+            traceback.print_exc()
             os._exit(5)
         os._exit(0)
     return os.waitpid(child, 0)[1]
@@ -100,6 +110,7 @@ def test_a_process_killed_at_any_file_operation_leaves_whole_checkpoints(tmp_pat
     start = tmp_path / "start"
     for step in (1, 2):
         save(start, step)
+    trained(3)
     newest = []
     for number in range(200):
         run = tmp_path / str(number)
@@ -136,6 +147,7 @@ def test_a_process_killed_at_any_file_operation_leaves_whole_checkpoints(tmp_pat
 def test_a_full_disk_is_an_error_that_leaves_the_checkpoint_before(room: int, tmp_path: Path) -> None:
     """No file may have more than `room` bytes: the weights take 2,648, the optimiser more than twice that."""
     save(tmp_path, 1)
+    trained(2)
 
     def full() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
