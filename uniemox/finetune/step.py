@@ -1,21 +1,18 @@
 """One step of fine-tuning: augmentation, logits, loss, gradients, update."""
 
-import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from uniemox.errors import NonFiniteLossError
 from uniemox.finetune.augment import AugmentConfig, augment_batch
 from uniemox.finetune.targets import Task
 from uniemox.losses.affect import affect_loss, distribution_loss
 from uniemox.losses.soft_target import soft_target_cross_entropy
-from uniemox.training.distributed import gather_rows, sum_over_processes, world_size
+from uniemox.training.distributed import gather_rows, world_size
 from uniemox.training.hardware import Precision
+from uniemox.training.update import gradients, update
 from uniemox.views.pixels import PixelStats
 
 
@@ -70,7 +67,7 @@ def finetune_step(
     seen = torch.zeros((), device=device)
     for i, batch in enumerate(batches):
         share = len(batch.target) / pictures
-        with _gradients(model, synchronise=i == len(batches) - 1):
+        with gradients(model, synchronise=i == len(batches) - 1):
             scene, person, target = augment_batch(
                 batch.scene, batch.person, batch.target, augment, task=objective.task, device=device, stats=stats
             )
@@ -79,25 +76,4 @@ def finetune_step(
             loss = objective(output.float(), target)
             (loss * share * world_size()).backward()  # DDP takes the mean over processes
         seen += loss.detach() * share
-    trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
-    results = {"loss": float(sum_over_processes(seen)), "grad_norm": float(norm)}
-    for name, value in results.items():
-        if not math.isfinite(value):
-            optimizer.zero_grad(set_to_none=True)
-            raise NonFiniteLossError(
-                f"{name} is {value}; no weight was changed. Lower the learning rate (optimizer.base_rate), clip the "
-                "gradient (optimizer.max_grad_norm), or look at the pictures of this batch"
-            )
-    if max_grad_norm is not None:
-        nn.utils.clip_grads_with_norm_(trained, max_grad_norm, norm)
-    optimizer.step()
-    return results
-
-
-def _gradients(model: nn.Module, *, synchronise: bool) -> AbstractContextManager[None]:
-    """Let DistributedDataParallel exchange gradients only after the last batch of a step."""
-    inner = getattr(model, "_orig_mod", model)  # inside torch.compile
-    if isinstance(inner, DistributedDataParallel) and not synchronise:
-        return inner.no_sync()
-    return nullcontext()
+    return update(model, optimizer, {"loss": seen}, max_grad_norm)

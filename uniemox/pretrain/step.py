@@ -1,8 +1,6 @@
 """One step of pre-training: teacher, model, losses, gradients, update."""
 
-import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -10,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from uniemox.errors import ConfigError, NonFiniteLossError, TeacherError
+from uniemox.errors import ConfigError, TeacherError
 from uniemox.model.uniemox import ModelConfig, ModelOutput
 from uniemox.teacher.protocol import Teacher
-from uniemox.training.distributed import gather_rows, sum_over_processes, world_size
+from uniemox.training.distributed import gather_rows, world_size
 from uniemox.training.hardware import Precision
+from uniemox.training.update import gradients, update
 from uniemox.views.pixels import normalise
 
 
@@ -62,26 +61,12 @@ def pretrain_step(
     seen: dict[str, Tensor] = {}
     for i, batch in enumerate(batches):
         share = len(batch.scene) / pictures
-        with _gradients(model, synchronise=i == len(batches) - 1):
+        with gradients(model, synchronise=i == len(batches) - 1):
             output = forward(model, batch, teacher=teacher, precision=precision)
             (output.total * share * world_size()).backward()  # DDP takes the mean over processes
         for name, value in (output.losses | {"total": output.total}).items():
             seen[name] = seen.get(name, 0) + value.detach().float() * share
-    trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
-    results = dict(zip(seen, sum_over_processes(torch.stack(list(seen.values()))).tolist(), strict=True))
-    results["grad_norm"] = float(norm)
-    for name, value in results.items():
-        if not math.isfinite(value):
-            optimizer.zero_grad(set_to_none=True)
-            raise NonFiniteLossError(
-                f"{name} is {value}; no weight was changed. Lower the learning rate, clip the gradient "
-                "(max_grad_norm), or look at the pictures of this batch"
-            )
-    if max_grad_norm is not None:
-        nn.utils.clip_grads_with_norm_(trained, max_grad_norm, norm)
-    optimizer.step()
-    return results
+    return update(model, optimizer, seen, max_grad_norm)
 
 
 def forward(
@@ -156,11 +141,3 @@ def _required(teacher: Teacher | None) -> Teacher:
     if teacher is None:
         raise TeacherError("L2 or L3 is on, but there is neither a teacher nor features in the batch")
     return teacher
-
-
-def _gradients(model: nn.Module, *, synchronise: bool) -> AbstractContextManager[None]:
-    """Let DistributedDataParallel exchange gradients only after the last batch of a step."""
-    inner = getattr(model, "_orig_mod", model)  # inside torch.compile
-    if isinstance(inner, DistributedDataParallel) and not synchronise:
-        return inner.no_sync()
-    return nullcontext()
