@@ -8,7 +8,7 @@ import uniemox
 PACKAGE = Path(uniemox.__file__).parent
 ORDER = (
     *("persons", "data", "views", "losses", "model", "teacher", "checkpoints", "training", "export", "evaluate"),
-    *("pretrain", "finetune", "explain", "predict", "serve", "reproduce", "ask", "bench", "curate"),
+    *("pretrain", "finetune", "predict", "explain", "serve", "reproduce", "ask", "bench", "curate"),
 )
 TOP = ("errors", "labels", "images", "hub")
 WITHOUT_TORCH = ("predict", "serve", "persons")

@@ -109,6 +109,7 @@ def score(run: Path, data: DataSet, logits: np.ndarray, by: list[str | None] | N
     lines = [
         {
             "key": sample.key,
+            "group": sample.group or sample.picture_key,
             "path": str(sample.picture),
             "label": data.label_of(sample),
             "predicted": data.labels.labels[int(row.argmax())],
@@ -299,8 +300,14 @@ def test_data_that_is_gone(tmp_path: Path, photos: DataSet) -> None:
         ('{"key": "a", "label": "a", "predicted": "b"}', "'probabilities' is missing or wrong"),
         ('{"key": "a", "label": "c", "predicted": "b", "probabilities": {"a": 1, "b": 0}}', "'c' is missing or wrong"),
         ('{"key": "a", "label": null, "predicted": "b", "probabilities": {"a": 1, "b": 0}}', "missing or wrong"),
-        ('{"key": "a", "label": "a", "predicted": "b", "probabilities": {"a": 2, "b": 0}}', "between 0 and 1"),
-        ('{"key": "a", "label": "a", "predicted": "b", "probabilities": {"a": NaN, "b": 0}}', "between 0 and 1"),
+        (
+            '{"key": "a", "label": "a", "predicted": "b", "group": "a", "probabilities": {"a": 2, "b": 0}}',
+            "between 0 and 1",
+        ),
+        (
+            '{"key": "a", "label": "a", "predicted": "b", "group": "a", "probabilities": {"a": NaN, "b": 0}}',
+            "between 0 and 1",
+        ),
     ],
 )
 def test_predictions_that_are_none(tmp_path: Path, line: str, says: str) -> None:
@@ -380,7 +387,8 @@ def test_runs_that_share_nothing(tmp_path: Path, photos: DataSet) -> None:
 
 
 def answers(keys: str, labels: list[int], predicted: list[int]) -> Predictions:
-    return Predictions(tuple(keys.split()), np.array(labels), np.array(predicted), np.eye(2)[predicted])
+    groups = tuple(key.partition("#")[0] for key in keys.split())
+    return Predictions(tuple(keys.split()), groups, np.array(labels), np.array(predicted), np.eye(2)[predicted])
 
 
 def test_a_difference_needs_the_same_pictures() -> None:
@@ -408,7 +416,9 @@ def test_names_of_runs(tmp_path: Path) -> None:
 
 def test_the_surest_come_first() -> None:
     top = np.array([0.6, 0.9, 0.9, 0.7, 0.8, 0.95, 0.55, 0.65, 0.75])
-    found = Predictions(tuple("abcdefghi"), np.zeros(9, int), np.zeros(9, int), np.stack([top, 1 - top], axis=1))
+    found = Predictions(
+        tuple("abcdefghi"), tuple("abcdefghi"), np.zeros(9, int), np.zeros(9, int), np.stack([top, 1 - top], axis=1)
+    )
     assert surest(found, np.ones(9, bool)).tolist() == [5, 1, 2, 4, 8, 3]
     assert surest(found, np.arange(9) < 2).tolist() == [1, 0]
     assert surest(found, np.zeros(9, bool)).tolist() == []

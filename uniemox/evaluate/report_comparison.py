@@ -1,6 +1,5 @@
 """Fine-tuning runs side by side, on what several of them were scored on."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -42,7 +41,7 @@ def shared_evaluations(runs: Mapping[str, KeptRun]) -> dict[str, dict[str, KeptE
 def difference(ours: Predictions, theirs: Predictions) -> PairedDifference | None:
     """By how much our accuracy is above theirs; None unless both are of the same pictures with the same labels.
 
-    Several people of one picture are drawn together.
+    What belongs to one picture or group is drawn together.
     """
     places = {key: place for place, key in enumerate(theirs.keys)}
     if places.keys() != set(ours.keys) or len(places) != len(ours.keys):
@@ -50,8 +49,7 @@ def difference(ours: Predictions, theirs: Predictions) -> PairedDifference | Non
     order = [places[key] for key in ours.keys]
     if not np.array_equal(ours.labels, theirs.labels[order]):
         return None
-    pictures = [re.sub(r"#\d+$", "", key) for key in ours.keys]
-    return paired_bootstrap(ours.is_right, theirs.is_right[order], pictures)
+    return paired_bootstrap(ours.is_right, theirs.is_right[order], ours.groups)
 
 
 def _measure(evaluation: KeptEvaluation) -> str:

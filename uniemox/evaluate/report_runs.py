@@ -25,6 +25,7 @@ class Predictions:
     """What a classifier answered for the N pictures of an evaluation."""
 
     keys: tuple[str, ...]
+    groups: tuple[str, ...]  # N, what is drawn together
     labels: NDArray[np.int64]  # (N,), places in the evaluation's labels
     predicted: NDArray[np.int64]  # (N,)
     probabilities: Array  # (N, E), 0 to 1
@@ -149,12 +150,13 @@ def read_evaluation(file: Path) -> KeptEvaluation:
 def read_predictions(file: Path, labels: list[str]) -> Predictions:
     """What a classifier answered. Raises DataError, with the line, for what `write_evaluation` does not write."""
     places = {label: i for i, label in enumerate(labels)}
-    keys, pairs, probabilities = [], [], []
+    keys, groups, pairs, probabilities = [], [], [], []
     for where, line in _lines(file):
         try:
             shares = np.array([line["probabilities"][label] for label in labels], dtype=np.float64)
             pairs.append((places[line["label"]], places[line["predicted"]]))
             keys.append(str(line["key"]))
+            groups.append(str(line["group"]))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where}: {error} is missing or wrong; run uniemox evaluate again") from error
         if not (np.isfinite(shares).all() and shares.min() >= 0 and shares.max() <= 1):
@@ -163,7 +165,7 @@ def read_predictions(file: Path, labels: list[str]) -> Predictions:
     if not keys:
         raise DataError(f"{file} is empty; run uniemox evaluate again")
     both = np.array(pairs, dtype=np.int64)  # (N, 2)
-    return Predictions(tuple(keys), both[:, 0], both[:, 1], np.stack(probabilities))
+    return Predictions(tuple(keys), tuple(groups), both[:, 0], both[:, 1], np.stack(probabilities))
 
 
 def _lines(file: Path) -> Iterator[tuple[str, Any]]:

@@ -71,6 +71,8 @@ def evaluate(
     hardware = hardware or HardwareConfig()
     mapping = None if info.task == "affect" else _mapping(info.find_labels(), data.labels)
     samples, notes = _scorable(data, info, mapping)
+    if by is not None:
+        column_of(samples, by, data)  # raises before the pictures are looked at
     if not allow_seen:
         _refuse_seen(
             samples, read_seen(run_of(model)), data.name, lambda done: on_progress("hashing", done, len(samples))
@@ -155,7 +157,8 @@ class _Scorer:
         """A line for every picture."""
         lines = []
         for sample, values in zip(self.outputs.samples, self.outputs.values, strict=True):
-            line: dict[str, Any] = {"key": sample.key, "path": str(sample.picture)}
+            unit = sample.group or sample.picture_key  # what is drawn together
+            line: dict[str, Any] = {"key": sample.key, "path": str(sample.picture), "group": unit}
             if self.mapping is None:
                 line |= {"valence": float(4 * values[0] + 5), "arousal": float(4 * values[1] + 5)}
             else:
