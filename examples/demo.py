@@ -17,7 +17,7 @@ from uniemox.errors import UniemoxError
 
 OUT = Path("runs/demo")
 SCENES, TEST = "synthetic:4096", "synthetic:512?seed=1"
-SHORT_SIDE_PX = 192
+SHORT_SIDE_PX = 144
 
 
 def uniemox(*words: str | Path) -> None:
@@ -51,7 +51,7 @@ def main(source: str) -> None:
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     data, packed = pack(source), f"shards:{OUT / 'pictures'}"
-    uniemox("teacher", "fit", "--data", packed, "--out", OUT / "teacher")
+    uniemox("teacher", "fit", "--data", packed, "--image-size", "72", "--out", OUT / "teacher")
     pretraining = ["--teacher.source", f"fitted:{OUT / 'teacher'}", "--out", OUT / "pretrained"]
     uniemox("pretrain", "--preset", "demo", "--data", packed, "--split", "train", *pretraining)
     has_people = any(sample.persons or sample.target_box for sample in data.samples)

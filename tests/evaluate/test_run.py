@@ -238,8 +238,11 @@ def test_outputs_do_not_depend_on_batches_or_workers() -> None:
     assert told == [64, 68]
     assert [sample.key for sample in whole.samples] == [sample.key for sample in data.samples]
     assert classifier.training  # as it was
-    features = outputs_of(classifier, data.samples[:2], ViewConfig(size=32), stats=stats, features=True, workers=0)
-    assert features.values.shape == (2, classifier.head.in_features)
+    encoded = outputs_of(classifier, data.samples[:2], ViewConfig(size=32), stats=stats, encoded=True, workers=0)
+    assert encoded.values.shape == (2, 1, classifier.head.in_features)
+    with torch.no_grad():
+        answers = classifier.eval().head(classifier.fuse(torch.from_numpy(encoded.values))).numpy()
+    np.testing.assert_allclose(answers, whole.values[:2], rtol=1e-4, atol=1e-6)
     with pytest.raises(DataError, match="there is none"):
         outputs_of(classifier, [], ViewConfig(size=32), stats=stats, workers=0)
 

@@ -9,7 +9,10 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from uniemox.finetune.probe import FOLDS, PENALTIES, fit_head, fit_neighbours
+from uniemox.finetune.probe import FOLDS, PENALTIES, fit_fusion, fit_head, fit_neighbours
+from uniemox.finetune.step import Objective
+from uniemox.model.classifier import Classifier
+from uniemox.model.fusion import build_fusion
 
 DRAW = np.random.default_rng(0)
 CENTRES = DRAW.normal(size=(4, 6)) * 1.5
@@ -117,3 +120,38 @@ def test_neighbours_vote_by_cosine() -> None:
         votes = np.exp((cosines[nearest] - cosines.max()) / 0.07)
         expected = np.array([votes[labels[nearest] == label].sum() for label in range(3)]) / votes.sum()
         np.testing.assert_allclose(answer, expected, atol=1e-4)
+
+
+def fused_classifier() -> Classifier:
+    torch.manual_seed(0)
+    parts = {"embed": torch.nn.Linear(6, 16), "fusion": build_fusion("gated", 16)}
+    return Classifier(torch.nn.Identity(), feature_width=6, outputs=2, streams="both", **parts).train()
+
+
+def test_fusion_and_head_learn_what_neither_stream_says_alone() -> None:
+    draw = torch.Generator().manual_seed(0)
+    encoded = torch.randn(600, 2, 6, generator=draw)
+    encoded[:, :, 0] = encoded[:, :, 0].sign()
+    labels = encoded[:, 0, 0] != encoded[:, 1, 0]  # each stream alone is a coin
+    target = torch.nn.functional.one_hot(labels.long(), 2).float()
+    shown, held = slice(0, 500), slice(500, 600)
+    classifier = fused_classifier()
+    fit_fusion(classifier, encoded[shown], target[shown], Objective(task="label"), seed=0)
+    with torch.no_grad():
+        right = classifier.head(classifier.fuse(encoded[held])).argmax(dim=1) == labels[held].long()
+    assert right.float().mean() > 0.85
+    linear, _ = fit_head(encoded[shown].flatten(1).numpy(), target[shown].numpy(), task="label", seed=0)
+    alone = logits(linear, encoded[held].flatten(1).numpy()).argmax(axis=1) == labels[held].numpy()
+    assert alone.mean() < 0.65
+    assert all(parameter.grad is None for parameter in classifier.parameters())
+
+
+def test_fusion_and_head_are_the_same_for_the_same_seed() -> None:
+    encoded, target = torch.randn(40, 2, 6), torch.eye(2)[torch.arange(40) % 2]
+    fitted = []
+    for seed in (1, 1, 2):
+        classifier = fused_classifier()
+        fit_fusion(classifier, encoded, target, Objective(task="label"), seed)
+        fitted.append(classifier.head.weight.detach())
+    assert torch.equal(fitted[0], fitted[1])
+    assert not torch.equal(fitted[0], fitted[2])

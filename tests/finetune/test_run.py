@@ -31,7 +31,7 @@ from tests.runs import (
 )
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.splits import read_splits
-from uniemox.errors import ConfigError, DataError, NonFiniteLossError
+from uniemox.errors import CheckpointError, ConfigError, DataError, NonFiniteLossError
 from uniemox.evaluate.calibration import fit_temperature
 from uniemox.evaluate.outputs import outputs_of
 from uniemox.evaluate.run import evaluate
@@ -39,6 +39,7 @@ from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.finetune.run import finetune
 from uniemox.finetune.targets import target_of
+from uniemox.training.journal import read_metrics
 from uniemox.training.optimizer import OptimizerConfig
 from uniemox.training.run_folder import read_seen
 from uniemox.training.schedule import ScheduleConfig
@@ -175,6 +176,9 @@ def test_every_epoch_is_scored_and_the_best_is_kept(tmp_path: Path) -> None:
     scores = {path.name: checkpoints._score(path) for path in checkpoints.found()}
     assert scores[best.name] == max(score for score in scores.values() if score is not None)
     assert sorted(scores)[-1] == "step-00000016"
+    written = {line["step"]: line["score"] for line in read_metrics(tmp_path / "best") if "score" in line}
+    assert sorted(written) == [4, 8, 12, 16]
+    assert written[int(best.name.removeprefix("step-"))] == scores[best.name]
 
 
 def test_the_running_mean_is_what_is_written(tmp_path: Path) -> None:
@@ -306,3 +310,28 @@ def test_nothing_is_written_for_a_run_that_can_not_begin(tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
     with pytest.raises(ConfigError, match="32 samples do not fill a batch of 64"):
         finetune(tiny_finetuning(pretrained(), batch_size=64), colours(splits=SPLITS), tmp_path / "run")
+
+
+def test_the_mean_of_runs_is_the_mean_of_their_calibrated_logits(tmp_path: Path) -> None:
+    runs = []
+    for i, name in enumerate(("mobilenetv2_050", "resnet10t")):
+        network = NetworkConfig(pool="mean")
+        config = tiny_finetuning(f"scratch:timm:{name}", network=network, method="probe", seed=0)
+        runs.append(tmp_path / f"run{i}")
+        finetune(config, colours(splits=SPLITS), runs[-1])
+    both = replace(config, init=f"{runs[0]},{runs[1]}", method="mean")
+    finetune(both, colours(splits=SPLITS), tmp_path / "mean")
+    pixels, logits = torch.randn(3, 3, 32, 32), []
+    for run in runs:
+        classifier, info = load_classifier(run / "model.safetensors")
+        logits.append(classifier(pixels) / info.temperature)
+    mean, _ = load_classifier(tmp_path / "mean" / "model.safetensors")
+    torch.testing.assert_close(mean(pixels), (logits[0] + logits[1]) / 2, rtol=1e-4, atol=1e-4)
+    cases = (
+        (replace(both, seed=1), "another seed"),
+        (replace(both, init=f"{runs[0]},{tmp_path / 'mean'}"), "several encoders itself"),
+        (replace(both, init=f"{runs[0]},timm:resnet10t"), "folders of them|could not be built"),
+    )
+    for i, (other, message) in enumerate(cases):
+        with pytest.raises((ConfigError, CheckpointError), match=message):
+            finetune(other, colours(splits=SPLITS), tmp_path / f"refused{i}")

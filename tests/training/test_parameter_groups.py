@@ -9,7 +9,7 @@ from torch import nn
 from uniemox.errors import ConfigError
 from uniemox.model.classifier import Classifier
 from uniemox.model.fusion import build_fusion
-from uniemox.training.parameter_groups import parameter_groups
+from uniemox.training.parameter_groups import freeze_layers, parameter_groups
 
 VIT = {"embed_dim": 16, "depth": 3, "num_heads": 2}
 NETWORKS = {
@@ -121,3 +121,21 @@ def test_what_can_not_be_is_refused() -> None:
     assert set(settings_of(plain, parameter_groups(plain, 0.05, None))) == {"head.weight", "head.bias"}
     with pytest.raises(ConfigError, match="Flatten"):
         parameter_groups(plain, 0.05, 0.5)
+
+
+def test_frozen_layers_are_the_first_as_layer_decay_counts_them() -> None:
+    encoder = timm.create_model("mobilenetv2_050", num_classes=0)
+    freeze_layers(encoder, 14)
+    trained = {name.rpartition(".")[0] for name, p in encoder.named_parameters() if p.requires_grad}
+    tops = {".".join(name.split(".")[:2]) for name in trained}
+    assert tops == {"blocks.5", "blocks.6", "conv_head", "bn2"}
+
+
+def test_frozen_layers_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ConfigError, match="needs an encoder of timm"):
+        freeze_layers(nn.Linear(2, 2), 1)
+    encoder = timm.create_model("mobilenetv2_050", num_classes=0)
+    for layers in (-1, 99):
+        with pytest.raises(ConfigError, match="between 0 and 18"):
+            freeze_layers(encoder, layers)
+    freeze_layers(nn.Linear(2, 2), 0)

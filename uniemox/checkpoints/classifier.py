@@ -58,6 +58,8 @@ class ClassifierInfo:
     std: tuple[float, ...] = ()
     trained_on: str = ""
     """The data set's name."""
+    conformal_scores: tuple[float, ...] = ()
+    """1 - p(true label) of held-out pictures after temperature, sorted; at most 2,000 quantiles; () for affect."""
     encoder: Mapping[str, Any] = field(default_factory=dict)
     """timm's name of the network and the options that make it; or "several", a list of these with mean and std."""
     parts: Mapping[str, Any] = field(default_factory=dict)
@@ -105,8 +107,8 @@ def load_classifier(path: Path) -> tuple[Classifier, ClassifierInfo]:
         )
     try:
         values = json.loads(header)
-        for name in ("labels", "mean", "std"):
-            values[name] = tuple(values[name])
+        for name in ("labels", "mean", "std", "conformal_scores"):
+            values[name] = tuple(values.get(name, ()))
         info = ClassifierInfo(**values)
         classifier = _build(info)
         classifier.load_state_dict(safetensors.torch.load_file(path))

@@ -22,7 +22,7 @@ BATCH = 64
 class Outputs:
     """Of the M samples that could be read."""
 
-    values: NDArray[np.float32]  # (M, E) logits, or (M, C) features
+    values: NDArray[np.float32]  # (M, E) logits, or (M, V, D) features of the encoder
     samples: tuple[Sample, ...]  # M
     broken: tuple[Broken, ...]
 
@@ -33,13 +33,14 @@ def outputs_of(
     view: ViewConfig,
     *,
     stats: PixelStats,
-    features: bool = False,
+    encoded: bool = False,
     precision: Precision = "float32",
     workers: int = 1,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Outputs:
-    """Logits, or features, of all samples in the views of evaluation; the classifier is left in the mode it was in.
+    """Logits, or what the encoder makes of each view, of all samples in the views of evaluation.
 
+    The classifier is left in the mode it was in.
     stats: what the encoder's pixels are normalised with.  on_progress: called with the number of samples done.
     Raises DataError if none of the pictures can be read.
     """
@@ -53,7 +54,7 @@ def outputs_of(
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 views = views_of(classifier, batch)
                 pixels = {name: normalise(value, device, stats) for name, value in views.items()}
-                values = classifier.features(**pixels) if features else classifier(**pixels)
+                values = classifier.encode(**pixels) if encoded else classifier(**pixels)
             rows.append(values.float().cpu().numpy())
             read += batch.samples
         broken += batch.broken

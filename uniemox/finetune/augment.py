@@ -108,7 +108,7 @@ def augment_batch(
         )
     targets = targets.to(device, torch.float32, non_blocking=True)
     if task == "label":
-        targets = (1 - config.smoothing) * targets + config.smoothing / targets.shape[1]
+        targets = smooth(targets, config.smoothing)
     if config.erasing > 0:
         views = [RandomErasing(config.erasing, mode="pixel", device=device)(view) for view in views]
     if config.mixup > 0 or config.cutmix > 0:
@@ -116,6 +116,11 @@ def augment_batch(
         views = list(pixels.split(3, dim=1))
     left = iter(views)
     return (None if scene is None else next(left), None if person is None else next(left), targets)
+
+
+def smooth(targets: Tensor, share: float) -> Tensor:
+    """Targets (N, E) of which a share, 0 to 1, is spread over all classes (arXiv 1512.00567, section 7)."""
+    return (1 - share) * targets + share / targets.shape[1]
 
 
 def _mix(pixels: Tensor, targets: Tensor, config: AugmentConfig) -> tuple[Tensor, Tensor]:

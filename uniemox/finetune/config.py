@@ -33,6 +33,8 @@ class NetworkConfig:
     keep_norm_statistics: bool = False
     """Leave the means and variances of batch norms as they are: for small batches, or networks whose norms were folded
     into their convolutions."""
+    frozen_layers: int = 0
+    """The encoder's first layers, as layer-wise decay counts them, that stay as they are."""
     drop_path: float = 0.0
     """Share of the pictures for which the last block is skipped in training; it falls linearly to the first block."""
 
@@ -44,9 +46,10 @@ class FinetuneConfig:
     init: str = ""
     """Where the encoder comes from: a run, a published checkpoint, timm:NAME, timm:NAME@FILE, or scratch: before any of
     these, which keeps the network and draws its weights anew. Several, with commas between them, stand side by side."""
-    method: Literal["full", "probe", "knn"] = "full"
-    """Train all of it; or fit only the head on the frozen encoder's features: logistic regression, or the 20 nearest
-    neighbours. The last two take a minute."""
+    method: Literal["full", "probe", "knn", "mean"] = "full"
+    """Train all of it; or fit only what follows the frozen encoder: logistic regression (with both streams: projection,
+    fusion and head), or the 20 nearest neighbours. These take a minute. Or learn nothing, and take the mean of the
+    calibrated logits of several fine-tuned runs, of the same data and division, that init names."""
     task: Task = "label"
     """What is learned: a label (equation 12), a distribution of votes (KL), or valence and arousal (MSE with CCC)."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -61,7 +64,7 @@ class FinetuneConfig:
     head_rate: float = 1.0
     """By which the rate of all that follows the encoder is multiplied."""
     probe_first: bool = False
-    """With method full: start the head from logistic regression on the encoder's features instead of near zero
+    """With method full: start what follows the encoder as method probe fits it, instead of near zero
     (arXiv 2202.10054)."""
     ema_decay: float | None = None
     """Keep a running mean of the weights with this decay a step and evaluate that; None: the weights themselves."""

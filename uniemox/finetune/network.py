@@ -1,6 +1,7 @@
 """The classifier that fine-tuning starts from, out of a run, a published checkpoint or timm."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,25 +43,20 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
     size: side of the views, px.  outputs: E.  Raises CheckpointError, EncoderError, ShapeError or ConfigError.
     """
     source = init.removeprefix(SCRATCH)
-    folder = Path(source) if not source.startswith(TIMM) and Path(source).is_dir() else None
     if not source:
         raise ConfigError("--init is missing: give a run, a checkpoint, timm:NAME, or scratch:timm:NAME")
-    if folder is not None and not (folder / ENCODER).is_file():
-        raise CheckpointError(f"{folder} holds no {ENCODER}: is it a finished run?")
     encoder: Any
     if "," in source:
         encoder, described, stats = _several(source.split(","), config.pool, size, init != source)
-    elif folder is not None and is_classifier(folder / WEIGHTS):
-        encoder, described, stats = _finetuned_encoder(folder, size, init != source)
     else:
-        encoder = load_encoder(source if folder is None else str(folder / ENCODER), config.pool, size, init != source)
-        described, stats = describe_encoder(encoder), PixelStats(*(encoder.report.mean_std or IMAGENET))
+        encoder, described, stats = _one(source, config.pool, size, init != source)
     set_drop_path(encoder, config.drop_path)
     width = feature_width(encoder, size)
     parts: dict[str, Any] = {"feature_width": width, "outputs": outputs}
     embed = fusion = None
     if config.streams == "both":
-        embed, fusion, shapes = _fusion(None if init != source else folder, config, width)
+        folder = Path(source)
+        embed, fusion, shapes = _fusion(folder if init == source and folder.is_dir() else None, config, width)
         parts |= shapes
     classifier = Classifier(
         encoder, feature_width=width, outputs=outputs, streams=config.streams, embed=embed, fusion=fusion
@@ -89,10 +85,47 @@ def load_encoder(source: str, pool: str, size: int, from_scratch: bool) -> Any:
 
 def _several(sources: list[str], pool: str, size: int, from_scratch: bool) -> tuple[Any, dict[str, Any], PixelStats]:
     """Several encoders side by side, their description, and what their common pixels are normalised with."""
-    encoders = [load_encoder(source, pool, size, from_scratch) for source in sources]
-    stats = [PixelStats(*(encoder.report.mean_std or IMAGENET)) for encoder in encoders]
-    described = [describe_encoder(encoder) | one._asdict() for encoder, one in zip(encoders, stats, strict=True)]
-    return SideBySide(encoders, stats), {"several": described}, IMAGENET
+    encoders, described, stats = zip(*(_one(source, pool, size, from_scratch) for source in sources), strict=True)
+    if any("several" in one for one in described):
+        raise ConfigError("one of these runs has several encoders itself; name those that it was made of instead")
+    several = [one | own._asdict() for one, own in zip(described, stats, strict=True)]
+    return SideBySide(encoders, stats), {"several": several}, IMAGENET
+
+
+def _one(source: str, pool: str, size: int, from_scratch: bool) -> tuple[Any, dict[str, Any], PixelStats]:
+    """An encoder, its description, and what its pixels are normalised with."""
+    folder = Path(source) if not source.startswith(TIMM) and Path(source).is_dir() else None
+    if folder is not None and not (folder / ENCODER).is_file():
+        raise CheckpointError(f"{folder} holds no {ENCODER}: is it a finished run?")
+    if folder is not None and is_classifier(folder / WEIGHTS):
+        return _finetuned_encoder(folder, size, from_scratch)
+    encoder = load_encoder(source if folder is None else str(folder / ENCODER), pool, size, from_scratch)
+    return encoder, describe_encoder(encoder), PixelStats(*(encoder.report.mean_std or IMAGENET))
+
+
+def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:
+    """The head over several fine-tuned encoders side by side that gives the mean of their calibrated logits.
+
+    sources: folders of fine-tuning runs.  labels: what all of them must tell apart.
+    Raises CheckpointError or ConfigError for what is none, has other labels, or another head than a linear one.
+    """
+    weights, biases = [], []
+    for source in sources:
+        if not (Path(source) / WEIGHTS).is_file():
+            raise CheckpointError(f"{source} is no fine-tuning run; method mean takes folders of them")
+        classifier, info = load_classifier(Path(source) / WEIGHTS)
+        head = classifier.head
+        if info.labels != tuple(labels) or info.streams != "scene" or not isinstance(head, nn.Linear):
+            raise ConfigError(
+                f"method mean takes runs with a linear head on the scene and the labels {', '.join(labels)}; "
+                f"{source} has {', '.join(info.labels)}, streams={info.streams!r}, a {type(head).__name__}"
+            )
+        scale = len(sources) * (info.temperature or 1.0)
+        weights.append(head.weight.detach() / scale)
+        biases.append(head.bias.detach() / scale)
+    head = nn.Linear(sum(one.shape[1] for one in weights), len(labels))
+    head.load_state_dict({"weight": torch.cat(weights, dim=1), "bias": torch.stack(biases).sum(dim=0)})
+    return head
 
 
 def _finetuned_encoder(folder: Path, size: int, from_scratch: bool) -> tuple[Any, dict[str, Any], PixelStats]:
@@ -101,7 +134,7 @@ def _finetuned_encoder(folder: Path, size: int, from_scratch: bool) -> tuple[Any
     Raises ConfigError if it was built for another size.
     """
     classifier, info = load_classifier(folder / WEIGHTS)
-    if "img_size" in info.encoder["options"] and info.size != size:
+    if "img_size" in info.encoder.get("options", {}) and info.size != size:
         raise ConfigError(f"{folder} was fine-tuned at {info.size} px; give --view.size {info.size}")
     if from_scratch:
         restart(classifier.encoder)

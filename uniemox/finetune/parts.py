@@ -1,16 +1,20 @@
 """Which samples a run trains on, and which ones it watches itself by."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.splits import split_samples, take_fraction, write_splits
-from uniemox.errors import DataError
+from uniemox.errors import ConfigError, DataError
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.targets import MISSING, has_target
+from uniemox.training.run_folder import CONFIG
+from uniemox.training.settings import read_json
 
 SPLITS, SHARES = "splits.json", {"train": 0.8, "val": 0.1, "test": 0.1}
+DIVIDING = ("seed", "task", "monitor", "holdout_fraction", "fraction")  # settings that decide who learns from what
 
 
 def divide(data: DataSet, config: FinetuneConfig, out: Path | None) -> tuple[list[Sample], list[Sample]]:
@@ -54,3 +58,18 @@ def divide(data: DataSet, config: FinetuneConfig, out: Path | None) -> tuple[lis
 def find_monitor(splits: set[str | None]) -> Literal["val", "holdout"]:
     """val where the data have a test split to score on as well; else val is left for that, and train gives a part."""
     return "val" if {"val", "test"} <= splits else "holdout"
+
+
+def check_same_division(run: Path, others: Sequence[str]) -> None:
+    """Raise ConfigError unless other runs learned from the same data, divided alike.
+
+    Else the pictures by which `run` is calibrated would be known to them. All are folders with a config.json.
+    """
+    own = read_json(run / CONFIG)
+    for other in others:
+        theirs = read_json(Path(other) / CONFIG)
+        differ = [name for name in DIVIDING if own["config"].get(name) != theirs["config"].get(name)]
+        if own["data"]["sha256"] != theirs["data"]["sha256"]:
+            differ.append("data")
+        if differ:
+            raise ConfigError(f"{other} was made with another {' and '.join(differ)} than is asked for now")

@@ -40,8 +40,9 @@ def demo() -> FinetuneConfig:
         view=ViewConfig(size=96, min_area=0.5),
         augment=LIGHT,
         optimizer=OptimizerConfig(base_rate=8e-4, betas=(0.9, 0.999), max_grad_norm=1.0),
-        schedule=ScheduleConfig(epochs=10, warmup_epochs=1, min_rate=1e-6),
-        head_rate=20,  # the encoder knows places and faces already; what they mean together is to be learned
+        schedule=ScheduleConfig(epochs=4, warmup_epochs=0.5, min_rate=1e-6),
+        head_rate=5,
+        probe_first=True,  # the encoder knows places and faces already; what they mean together is to be learned
         batch_size=64,
         hardware=HardwareConfig(threads=1),
     )

@@ -16,14 +16,14 @@ from uniemox.checkpoints.writing import write_tensors
 from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError
-from uniemox.evaluate.calibration import fit_temperature
+from uniemox.evaluate.calibration import fit_temperature, softmax
 from uniemox.evaluate.outputs import Outputs, outputs_of, views_of
 from uniemox.export.onnx import export_classifier
-from uniemox.finetune.augment import AugmentedViews
+from uniemox.finetune.augment import AugmentedViews, smooth
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.network import Network, build_network
-from uniemox.finetune.parts import divide
-from uniemox.finetune.probe import fit_head, fit_neighbours
+from uniemox.finetune.network import Network, build_network, mean_head
+from uniemox.finetune.parts import check_same_division, divide
+from uniemox.finetune.probe import fit_fusion, fit_head, fit_neighbours
 from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
 from uniemox.finetune.targets import class_weights, target_of
 from uniemox.losses.affect import concordance
@@ -32,7 +32,7 @@ from uniemox.training.distributed import process_group, rank, wait_for_all, worl
 from uniemox.training.hardware import ready_to_train, wrap
 from uniemox.training.journal import Journal
 from uniemox.training.loop import run_steps
-from uniemox.training.parameter_groups import parameter_groups
+from uniemox.training.parameter_groups import freeze_layers, parameter_groups
 from uniemox.training.run_folder import ENCODER, WEIGHTS, begin_run, write_seen
 from uniemox.training.schedule import build_schedule
 from uniemox.training.state import Checkpoints, Progress
@@ -41,6 +41,7 @@ from uniemox.views.loader import ViewBatch, ViewDataset, build_loader
 from uniemox.views.pixels import normalise
 
 ONNX = "model.onnx"
+MOST_SCORES = 2000
 AFFECT = ("valence", "arousal")
 
 
@@ -69,6 +70,7 @@ def finetune(
         outputs = 2 if config.task == "affect" else len(data.labels)
         network = build_network(config.init, config.network, size=config.view.size, outputs=outputs)
         ready_to_train(network.classifier, device)
+        freeze_layers(network.classifier.encoder, config.network.frozen_layers)
         if config.hardware.checkpointing:
             _keep_less(network.classifier.encoder)
         run = _Run(config, data, out, network, train, watched, watcher)
@@ -104,12 +106,17 @@ class _Run:
         if self.config.method == "full":
             self._train()
             return
-        features = self._outputs(self.train, features=True, what="features of the training pictures")
-        target = self._target(features.samples).numpy()
-        if self.config.method == "knn":
-            self.model.head = fit_neighbours(features.values, target).to(self.device)
+        if self.config.method == "mean":
+            sources = self.config.init.split(",")
+            check_same_division(self.out, sources)
+            self.model.head.load_state_dict(mean_head(sources, self.data.labels.labels).state_dict())
+        elif self.config.method == "knn":
+            encoded = self._outputs(self.train, encoded=True, what="features of the training pictures")
+            with torch.no_grad():
+                features = self.model.fuse(torch.from_numpy(encoded.values).to(self.device)).cpu().numpy()
+            self.model.head = fit_neighbours(features, self._target(encoded.samples).numpy()).to(self.device)
         else:
-            self._fit_head(features.values, target)
+            self._fit_rest()
 
     def finish(self) -> ClassifierInfo:
         """Choose the epoch, fit the temperature, write everything down."""
@@ -118,13 +125,14 @@ class _Run:
         watched = self._outputs(self.watched, what="calibrating")
         target = self._target(watched.samples).numpy()
         temperature = None if self.config.task == "affect" else fit_temperature(watched.values, target)
-        info = self.describe(temperature)
+        scores = () if temperature is None else conformal_scores(watched.values, target, temperature)
+        info = self.describe(temperature, scores)
         save_classifier(self.model, info, self.out / WEIGHTS)
         write_tensors(self.out / ENCODER, self.model.encoder.state_dict())
         export_classifier(self.model, info, self.out / ONNX)
         return info
 
-    def describe(self, temperature: float | None) -> ClassifierInfo:
+    def describe(self, temperature: float | None, scores: tuple[float, ...] = ()) -> ClassifierInfo:
         """What the classifier's numbers mean."""
         view, labels = self.config.view, self.data.labels
         return ClassifierInfo(
@@ -140,6 +148,7 @@ class _Run:
             mean=self.network.stats.mean,
             std=self.network.stats.std,
             trained_on=self.data.name,
+            conformal_scores=scores,
             encoder=self.network.encoder,
             parts=self.network.parts | self.model.head_parts(),
         )
@@ -163,8 +172,7 @@ class _Run:
             if self.ema is not None:
                 self.ema.load_state_dict(progress.more["ema"])
         elif config.probe_first:
-            features = self._outputs(self.train, features=True, what="features for the head's start")
-            self._fit_head(features.values, self._target(features.samples).numpy())
+            self._fit_rest()
             if self.ema is not None:
                 self.ema.set(self.model)
         self.runner = wrap(self.model, self.device, compiled=config.hardware.compile)
@@ -185,7 +193,7 @@ class _Run:
             run_steps(
                 build_loader(views, order, config.hardware.count_workers(self.device)),
                 self._step,
-                self._save,
+                lambda done: self._save(done, journal),
                 plan=plan,
                 save_every=(config.save.every_steps, self.steps_per_epoch),  # every epoch gets its score
                 most_broken=config.most_broken,
@@ -220,10 +228,12 @@ class _Run:
         target = self._target(views.samples)
         return FinetuneBatch(scene=used.get("scene"), person=used.get("person"), target=target)
 
-    def _save(self, done: int) -> None:
+    def _save(self, done: int, journal: Journal) -> None:
         """A checkpoint; at the end of an epoch with its score on the watched samples."""
         if rank() == 0:
             score = self._score() if done % self.steps_per_epoch == 0 else None
+            if score is not None:
+                journal.write(done, {"score": score})
             more = {} if self.ema is None else {"ema": self.ema.state_dict()}
             self.checkpoints.save(Progress(done, score, more), self.model, self.optimizer)
         wait_for_all()
@@ -248,13 +258,13 @@ class _Run:
             self.ema.load_state_dict(progress.more["ema"])
             self.model.load_state_dict(self.ema.module.state_dict())
 
-    def _outputs(self, samples: Sequence[Sample], *, what: str, features: bool = False) -> Outputs:
+    def _outputs(self, samples: Sequence[Sample], *, what: str, encoded: bool = False) -> Outputs:
         return outputs_of(
-            self.model if self.ema is None or features else self.ema.module,
+            self.model if self.ema is None or encoded else self.ema.module,
             samples,
             self.config.view,
             stats=self.network.stats,
-            features=features,
+            encoded=encoded,
             precision=self.config.hardware.precision,
             workers=self.config.hardware.count_workers(self.device),
             on_progress=lambda done: self.watcher.progress(what, done, len(samples)),
@@ -263,10 +273,23 @@ class _Run:
     def _target(self, samples: Sequence[Sample]) -> Tensor:
         return target_of(samples, self.config.task, self.data.labels)
 
-    def _fit_head(self, features: np.ndarray, target: np.ndarray) -> None:
-        weights = None if self.objective.class_weights is None else self.objective.class_weights.numpy()
-        head, _ = fit_head(features, target, task=self.config.task, seed=self.config.seed, class_weights=weights)
-        self.model.head.load_state_dict(head.state_dict())  # in place: the optimiser holds these parameters
+    def _fit_rest(self) -> None:
+        """Fit all that follows the encoder, in place: the optimiser holds these parameters."""
+        found = self._outputs(self.train, encoded=True, what="features of the training pictures")
+        target, weights = self._target(found.samples), self.objective.class_weights
+        if self.model.fusion is None:
+            head, _ = fit_head(
+                found.values[:, 0],
+                target.numpy(),
+                task=self.config.task,
+                seed=self.config.seed,
+                class_weights=None if weights is None else weights.numpy(),
+            )
+            self.model.head.load_state_dict(head.state_dict())
+        else:
+            if self.config.task == "label":
+                target = smooth(target, self.config.augment.smoothing)
+            fit_fusion(self.model, torch.from_numpy(found.values), target, self.objective, self.config.seed)
 
     def _plan(self, start: int) -> Plan:
         """What the run will cost; its memory is measured on two grey pictures."""
@@ -290,6 +313,20 @@ class _Run:
             device=str(self.device),
             processes=world_size(),
         )
+
+
+def conformal_scores(logits: np.ndarray, target: np.ndarray, temperature: float) -> tuple[float, ...]:
+    """1 - p(true label) of held-out samples, sorted, 5 digits: what likely labels are chosen by (arXiv 2107.07511).
+
+    logits, target: (N, E); the true label is the target's highest.  Of more than 2,000 as many quantiles are kept, as
+    far apart in rank, each the score of a sample.
+    """
+    truth = target.argmax(axis=1)
+    scores = np.sort(1 - softmax(logits, temperature)[np.arange(len(truth)), truth])
+    if len(scores) > MOST_SCORES:
+        levels = np.arange(1, MOST_SCORES + 1) / (MOST_SCORES + 1)
+        scores = scores[np.ceil((len(scores) + 1) * levels).astype(int).clip(1, len(scores)) - 1]
+    return tuple(round(float(score), 5) for score in scores.clip(0, 1))
 
 
 def _keep_less(encoder: Any) -> None:

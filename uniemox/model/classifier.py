@@ -70,13 +70,24 @@ class Classifier(nn.Module):
         scene, person: (N, 3, H, W), ImageNet-normalised; a view that `streams` does not name is ignored.
         Raises ShapeError if one that it names is missing, is not of floats, or two have different shapes.
         """
+        return self.fuse(self.encode(scene, person))
+
+    def encode(self, scene: Tensor | None = None, person: Tensor | None = None) -> Tensor:
+        """The encoder's features of each of V views, one or both: (N, V, D). Arguments and errors as `features`."""
         views = self._views(scene, person)
-        if self.fusion is None:
-            return self.encoder(views[0])  # (N, D)
-        both = self.embed(self.encoder(torch.cat(views)))  # (2N, C3)
-        both = both.to(torch.promote_types(both.dtype, torch.float32))
+        if len(views) == 1:
+            return self.encoder(views[0])[:, None]  # (N, 1, D)
+        both = self.encoder(torch.cat(views))  # (2N, D)
         count = views[0].shape[0]  # len() would fix it in an export
-        alpha, beta = both[:count], both[count:]  # (N, C3) each
+        return torch.stack([both[:count], both[count:]], dim=1)  # (N, 2, D)
+
+    def fuse(self, encoded: Tensor) -> Tensor:
+        """What the head reads: (N, D) of one view, (N, C3) of both.  encoded: (N, V, D) of `encode`."""
+        if self.fusion is None:
+            return encoded[:, 0]
+        both = self.embed(encoded)  # (N, 2, C3)
+        both = both.to(torch.promote_types(both.dtype, torch.float32))
+        alpha, beta = both.unbind(dim=1)  # (N, C3) each
         with torch.autocast(both.device.type, enabled=False):
             return self.norm(self.fusion(alpha, beta))  # (N, C3)
 

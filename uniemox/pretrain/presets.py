@@ -47,10 +47,10 @@ def demo() -> PretrainConfig:
         model=ModelConfig(fusion="gated", decoder=DecoderConfig(width=64, depth=2, heads=4)),
         view=ViewConfig(size=96, min_area=0.5),
         teacher=TeacherConfig(source="fitted:runs/teacher", view="whole_and_person"),
-        optimizer=OptimizerConfig(base_rate=6e-3, max_grad_norm=1.0),
-        schedule=ScheduleConfig(epochs=12, warmup_epochs=1),
-        save=SaveConfig(every_steps=100),
-        batch_size=64,
+        optimizer=OptimizerConfig(base_rate=1.2e-2, max_grad_norm=1.0),
+        schedule=ScheduleConfig(epochs=10, warmup_epochs=1),
+        save=SaveConfig(every_steps=200),
+        batch_size=32,  # faces are learned after so many steps, whatever their size
         hardware=HardwareConfig(threads=1),
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import timm.optim
+from timm.models._manipulate import group_with_matcher
 from torch import nn
 
 from uniemox.errors import ConfigError
@@ -44,6 +45,23 @@ def parameter_groups(
             if own:
                 result.append({**group, "params": own, "lr_scale": rate * group.get("lr_scale", 1.0)})
     return result
+
+
+def freeze_layers(encoder: Any, layers: int) -> None:
+    """Let the first layers of an encoder of timm get no gradients, counted as for `layer_decay`.
+
+    Raises ConfigError for more layers than there are, and if the encoder, not being timm's, doesn't say what they are.
+    """
+    if layers == 0:
+        return
+    if not hasattr(encoder, "group_matcher"):
+        raise ConfigError(f"frozen_layers needs an encoder of timm, which names its layers; got {layers}, give 0")
+    layer_of = group_with_matcher(encoder.named_parameters(), encoder.group_matcher(coarse=False), reverse=True)
+    count = max(layer_of.values()) + 1
+    if not 0 < layers <= count:
+        raise ConfigError(f"frozen_layers must lie between 0 and {count}, the encoder's layers, got {layers}")
+    for name, parameter in encoder.named_parameters():
+        parameter.requires_grad_(layer_of[name] >= layers)
 
 
 class _SeenByTimm:
