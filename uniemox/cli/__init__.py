@@ -9,11 +9,17 @@ import warnings
 from cyclopts import App
 
 from uniemox import __version__
+from uniemox.cli.ask import ask
 from uniemox.cli.bench import bench
 from uniemox.cli.console import err, say
 from uniemox.cli.data import data
 from uniemox.cli.evaluate import evaluate
+from uniemox.cli.explain import explain
+from uniemox.cli.export import export
+from uniemox.cli.finder import finder
+from uniemox.cli.predict import predict
 from uniemox.cli.report import report
+from uniemox.cli.serve import serve
 from uniemox.cli.teacher import teacher
 from uniemox.cli.weights import convert, models
 from uniemox.errors import StoppedError, UniemoxError
@@ -28,7 +34,11 @@ app = App(
     help_epilogue="Tab completion: `uniemox --install-completion`.",
 )
 app.register_install_completion_command()
-for command in (data, teacher, evaluate, report, convert, models, bench):
+COMMANDS = (
+    *(predict, explain, serve, data, teacher, finder, evaluate, report, export, ask),
+    *(convert, models, bench),
+)
+for command in COMMANDS:
     app.command(command)
 LAZY = {  # their modules bring torch
     "pretrain": "Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).",

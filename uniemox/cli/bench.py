@@ -4,9 +4,9 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from uniemox.cli.console import JsonFlag, need, progress_bar
 from uniemox.errors import ConfigError
@@ -108,6 +108,111 @@ def bench_data_command(*, data: str, soak: int = 0, as_json: JsonFlag = False) -
     )
     if result.memory_growth_mb is not None:
         print(f"memory grew by {result.memory_growth_mb:.1f} MB between the 2,000th and the {soak:,}th sample")
+
+
+@bench.command(name="predict")
+def bench_predict_command(
+    *,
+    data: str | None = None,
+    model: str | None = None,
+    torch_run: Annotated[Path | None, Parameter(name="--torch")] = None,
+    finder: str | None = "embedded",
+    soak: int = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Time prediction: in batches, against the same network in torch, and from the start of a process.
+
+    Batches go from a file's bytes to an answer, without looking for people. Torch is float32 and eager, its pictures
+    decoded one after the other.
+
+    Example: uniemox bench predict --model runs/fi --json
+
+    Parameters
+    ----------
+    data
+        KIND:PATH; its pictures must all be readable; 64 drawn ones if not given.
+    model
+        As of `uniemox predict`.
+    torch_run
+        A run with the same network's weights; the model itself, if it is a run.
+    finder
+        A person finder for the fresh process and the soak, or none.
+    soak
+        Answer so many pictures more, and say by how much the memory of the process grew after the 2,000th.
+    as_json
+        Print one JSON object.
+    """
+    need("torch", "timm", extra="train")
+    from uniemox.bench.predict import PASSES, bench_predict
+    from uniemox.data.source import open_data
+
+    found = open_data("synthetic:64" if data is None else data)
+    with progress_bar() as progress:
+        task = progress.add_task("pictures", total=2 * PASSES * len(found) + soak)
+        result = bench_predict(
+            found,
+            model=model,
+            torch_run=torch_run,
+            finder=None if finder == "none" else finder,
+            soak=soak,
+            on_progress=lambda done: progress.update(task, completed=done),
+        )
+    if as_json:
+        print(json.dumps(result.as_dict()))
+        return
+    against = "" if result.ratio is None else f", {result.ratio:.1f} times torch's {result.torch_images_per_s:.0f}"
+    print(f"{result.images_per_s:.0f} images/s{against} (best of {PASSES} passes over {result.images})")
+    alone = "" if result.torch_network_images_per_s is None else f", in torch {result.torch_network_images_per_s:.0f}"
+    print(f"the network alone {result.network_images_per_s:.0f} images/s{alone}")
+    print(f"first answer {result.start_s:.2f} s after a process starts, with {result.peak_rss_mb:.0f} MB")
+    if result.memory_growth_mb is not None:
+        print(f"memory grew by {result.memory_growth_mb:.1f} MB between the 2,000th and the {soak:,}th picture")
+
+
+@bench.command
+def loop(
+    *,
+    data: str,
+    model: str = "vit_small_patch16_224",
+    batch_size: int = 32,
+    steps: int = 8,
+    as_json: JsonFlag = False,
+) -> None:
+    """Time a pre-training run from shards and from files, beside bare steps: what loop and loading cost.
+
+    Example: uniemox bench loop --data fi:photos/fi --json
+
+    Parameters
+    ----------
+    data
+        KIND:PATH.
+    model
+        A plain ViT of timm.
+    batch_size
+        Pictures in a step.
+    steps
+        Timed steps of each of the four measurements.
+    as_json
+        Print one JSON object.
+    """
+    need("torch", "timm", "open_clip", "tensorboard", extra="train")
+    from uniemox.bench.loop import WARMUP, bench_loop
+    from uniemox.data.source import open_data
+
+    found = open_data(data)
+    with progress_bar() as progress:
+        task = progress.add_task("steps", total=4 * steps + 2 * WARMUP)
+        result = bench_loop(
+            found, model=model, batch_size=batch_size, steps=steps, on_step=lambda: progress.advance(task)
+        )
+    if as_json:
+        print(json.dumps(result.as_dict()))
+        return
+    print(
+        f"{result.step_images_per_s:.2f} images/s in bare steps; a run from shards has "
+        f"{result.shards_images_per_s:.2f} ({result.shards_ratio:.1%}), from files {result.files_images_per_s:.2f} "
+        f"({result.files_ratio:.1%}); {model}, batch {batch_size}, medians of {steps} steps"
+    )
 
 
 @bench.command

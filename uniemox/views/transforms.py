@@ -1,17 +1,14 @@
 """From a sample to its scene view and its person view: one decode, the same flip.
 
 Training views are random resized crops (as MAE's, arXiv 2111.06377), resampled bicubically with antialiasing on 8-bit
-values, which agrees with Pillow's to a level or two and takes a fraction of the time. Views for evaluation are timm's.
+values, which agrees with Pillow's to a level or two and takes a fraction of the time. Views for evaluation are those of
+`views/still.py`.
 """
 
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -21,6 +18,7 @@ from uniemox.data.sample import Sample, decode_sample
 from uniemox.errors import BoxError, ConfigError
 from uniemox.persons.box import Box
 from uniemox.persons.crop import PersonCrop, Policy, Source, choose_person
+from uniemox.views.still import person_view, scene_box, scene_view, whole_px
 
 ASPECT = (3 / 4, 4 / 3)
 TRIES = 10  # of a random crop, before the largest middle one is taken; as torchvision
@@ -114,17 +112,12 @@ class EvalViews:
 
     def __call__(self, sample: Sample, epoch: int = 0) -> Views:
         """Views of a sample; every epoch is alike. Raises ImageError or BoxError, with the picture's name."""
-        size = self.config.size
+        size, crop_fraction = self.config.size, self.config.crop_fraction
         image, full = decode_sample(sample)
         person = _placed(sample, full, self.config.person)
-        scene = torch.from_numpy(np.asarray(_timms_transform(size, self.config.crop_fraction)(image)))
-        black = _black_out(_to_tensor(image), person, full)[0].permute(1, 2, 0).numpy() if person.keep else None
-        source = image if black is None else Image.fromarray(black)
-        body = source.resize((size, size), Image.Resampling.BICUBIC, box=person.box)
-        short = min(full) * size / math.floor(size / self.config.crop_fraction)
-        left, top = (full[0] - short) / 2, (full[1] - short) / 2
-        geometry = Geometry(Box(left, top, left + short, top + short), False, size)
-        return Views(scene, _to_tensor(body)[0], person.source, geometry)
+        scene = torch.from_numpy(scene_view(image, size, crop_fraction))
+        body = torch.from_numpy(person_view(image, person, full, size))
+        return Views(scene, body, person.source, Geometry(scene_box(full, size, crop_fraction), False, size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,16 +156,6 @@ def random_crop(width: int, height: int, min_area: float, draw: random.Random) -
     return Box(x, y, x + w, y + h)
 
 
-@lru_cache(maxsize=8)
-def _timms_transform(size: int, crop_fraction: float) -> Callable[[Image.Image], Any]:
-    """From a picture to (3, size, size) uint8."""
-    from timm.data import create_transform  # noqa: PLC0415 - half a second
-
-    return create_transform(
-        size, is_training=False, use_prefetcher=True, interpolation="bicubic", crop_pct=crop_fraction
-    )
-
-
 def _placed(sample: Sample, size: tuple[int, int], policy: Policy) -> PersonCrop:
     """The person view of a sample. Raises BoxError with the picture's name."""
     try:
@@ -189,16 +172,10 @@ def _to_tensor(image: Image.Image) -> Tensor:
 
 def _cut(pixels: Tensor, box: Box, full: tuple[int, int], size: int) -> Tensor:
     """The part of a picture inside a box, squashed: (1, 3, H, W) -> (3, size, size).  box: in px of the full size."""
-    x1, x2 = _whole_px(box.x1, box.x2, pixels.shape[3], full[0])
-    y1, y2 = _whole_px(box.y1, box.y2, pixels.shape[2], full[1])
+    x1, x2 = whole_px(box.x1, box.x2, pixels.shape[3], full[0])
+    y1, y2 = whole_px(box.y1, box.y2, pixels.shape[2], full[1])
     part = pixels[:, :, y1:y2, x1:x2]
     return F.interpolate(part, (size, size), mode="bicubic", antialias=True)[0]
-
-
-def _whole_px(low: float, high: float, decoded: int, full: int) -> tuple[int, int]:
-    """Both ends of a side in px of the decoded picture, at least one px apart."""
-    first = min(int(low * decoded / full + 0.5), decoded - 1)
-    return first, min(max(int(high * decoded / full + 0.5), first + 1), decoded)
 
 
 def _black_out(pixels: Tensor, person: PersonCrop, full: tuple[int, int]) -> Tensor:
@@ -207,8 +184,8 @@ def _black_out(pixels: Tensor, person: PersonCrop, full: tuple[int, int]) -> Ten
         return pixels
     kept = torch.zeros_like(pixels)
     for box in person.keep:
-        x1, x2 = _whole_px(box.x1, box.x2, pixels.shape[3], full[0])
-        y1, y2 = _whole_px(box.y1, box.y2, pixels.shape[2], full[1])
+        x1, x2 = whole_px(box.x1, box.x2, pixels.shape[3], full[0])
+        y1, y2 = whole_px(box.y1, box.y2, pixels.shape[2], full[1])
         kept[:, :, y1:y2, x1:x2] = pixels[:, :, y1:y2, x1:x2]
     return kept
 

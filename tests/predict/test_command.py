@@ -1,0 +1,114 @@
+"""`uniemox predict` as users meet it: in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.drawn import draw_picture
+from tests.predict.networks import tiny_network
+
+COMMAND = [sys.executable, "-c", "from uniemox.cli import main; main()", "predict"]
+
+
+def predict(*arguments: object, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, "--no-persons", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, input=given)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """model.onnx, and photos of which one is broken and one has a line break in its name."""
+    made = tmp_path_factory.mktemp("work")
+    tiny_network(made / "model.onnx", conformal_scores=[i / 100 for i in range(100)])
+    (made / "photos").mkdir()
+    for i, name in enumerate(("a.png", "b\nc.png", "ü.png")):
+        draw_picture(i, (60, 40)).save(made / "photos" / name)
+    (made / "photos" / "z.jpg").write_bytes(b"broken")
+    return made
+
+
+def test_json_is_a_line_a_picture_and_the_exit_code_tells(folder: Path) -> None:
+    done = predict(folder / "photos", "--model", folder / "model.onnx", "--json", "--coverage", 0.9)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(line["path"]).name for line in lines] == ["a.png", "b\nc.png", "z.jpg", "ü.png"]
+    assert sum(lines[0]["scene"].values()) == pytest.approx(1, abs=1e-5)
+    assert (lines[0]["kind"], lines[0]["persons"]) == ("evoked", None)
+    assert lines[0]["likely"]
+    assert set(lines[2]) == {"path", "error"}
+    assert "1 of 4 pictures could not be read" in done.stderr
+    assert done.returncode == 2
+
+
+def test_the_table_and_the_list_from_standard_input(folder: Path) -> None:
+    paths = "".join(f"{folder / 'photos' / name}\n" for name in ("a.png", "ü.png"))
+    done = predict("-", "--model", folder / "model.onnx", "--labels", "polarity", given=paths)
+    assert done.returncode == 0
+    assert "evoked (polarity)" in done.stdout
+    assert done.stdout.count("negative") == 2
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "no picture is named"),
+        (("x.jpg", "--modle", "m"), "no option --modle"),
+        (("x.jpg", "--resume"), "--resume goes on with a file"),
+        (("x.jpg", "--model", "missing.onnx"), "missing.onnx can't be read"),
+        (("x.jpg", "--engine", "ray", "--save-pictures", "f"), "--save-pictures is not there"),
+    ],
+)
+def test_what_can_not_be_asked_is_one_line(arguments: tuple[str, ...], message: str) -> None:
+    done = predict(*arguments)
+    assert message in done.stderr.replace("\n", " ")
+    assert done.returncode == 1
+    assert done.stdout == ""
+
+
+def test_pictures_are_drawn_and_a_folder_without_any_is_an_error(folder: Path, tmp_path: Path) -> None:
+    done = predict(folder / "photos" / "a.png", "--model", folder / "model.onnx", "--save-pictures", tmp_path / "drawn")
+    assert done.returncode == 0
+    [path] = (tmp_path / "drawn").rglob("*.png")
+    assert path.name == "a.png.png"
+    with Image.open(path) as drawn:
+        assert drawn.width == 240
+    (tmp_path / "none").mkdir()
+    done = predict(tmp_path / "none", "--model", folder / "model.onnx")
+    assert (done.returncode, "there is no picture in" in done.stderr) == (1, True)
+
+
+def test_a_job_that_is_interrupted_says_how_to_go_on_and_loses_nothing(folder: Path, tmp_path: Path) -> None:
+    """The list comes through a pipe that stays open, so the job is surely in its middle."""
+    out = tmp_path / "o.csv"
+    command = [*COMMAND, "-", "--no-persons", "--model", str(folder / "model.onnx"), "--out", str(out)]
+    command += ["--batch-size", "2"]
+    name = str(folder / "photos" / "a.png")
+    for i in range(40):
+        os.symlink(name, tmp_path / f"{i:02}.png")
+    job = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert job.stdin is not None
+    job.stdin.write("".join(f"{tmp_path}/{i:02}.png\n" for i in range(20)))
+    job.stdin.flush()
+    lines = out.with_name("o.csv.jsonl")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (lines.exists() and lines.read_bytes().count(b"\n") >= 10):
+        time.sleep(0.05)
+    job.send_signal(signal.SIGINT)
+    _, said = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert "go on with --resume" in said
+    before = lines.read_text().splitlines()
+    assert 10 <= len(before) < 40
+    done = predict(tmp_path, "--model", folder / "model.onnx", "--out", out, "--resume")
+    assert done.returncode == 0
+    assert f"40 pictures ({len(before)} were there already)" in done.stderr
+    after = [json.loads(line)["path"] for line in lines.read_text().splitlines()]
+    assert len(after) == len(set(after)) == 40
+    assert len(out.read_text().splitlines()) == 41

@@ -1,0 +1,149 @@
+"""Files that are classifiers of ours, and files that are not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from tests.predict.networks import INFO, SIZE, tiny_network
+from uniemox.errors import CheckpointError, ConfigError, ShapeError
+from uniemox.labels import MIKELS
+from uniemox.predict import opening
+from uniemox.predict.network import Network
+from uniemox.predict.opening import load
+
+
+def test_what_the_file_says_is_read(tmp_path: Path) -> None:
+    network = Network.open(tiny_network(tmp_path / "run" / "model.onnx", conformal_scores=[0.1, 0.5]))
+    info = network.info
+    assert network.name == "run"
+    assert (info.labels, info.kind, info.temperature, info.size) == (MIKELS.labels, "evoked", 0.5, SIZE)
+    assert (info.mean, info.std, info.conformal_scores) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), (0.1, 0.5))
+    assert info.views == ("scene",)
+    assert network.maps(np.zeros((1, 3, SIZE, SIZE), np.float32)) is None
+
+
+def test_pixels_and_probabilities(tmp_path: Path) -> None:
+    network = Network.open(tiny_network(tmp_path / "m.onnx"))
+    views = np.random.default_rng(0).integers(0, 256, (2, 3, SIZE, SIZE), dtype=np.uint8)
+    expected = (views / 255 - np.array(INFO["mean"])[:, None, None]) / np.array(INFO["std"])[:, None, None]
+    np.testing.assert_allclose(network.pixels(views), expected, atol=1e-6)
+    logits = np.array([[1.0, 2.0, 3.0], [1000.0, 0.0, -1000.0]], np.float32)
+    scaled = np.exp(logits[0].astype(float) / 0.5)
+    np.testing.assert_allclose(network.probabilities(logits)[0], scaled / scaled.sum(), rtol=1e-12)
+    assert network.probabilities(logits)[1].tolist() == [1, 0, 0]
+    with pytest.raises(ShapeError, match="uint8"):
+        network.pixels(views.astype(np.float32))  # type: ignore[arg-type]
+    for wrong in (None, np.zeros((1, 3, 8, 8), np.float32), np.zeros((3, SIZE, SIZE), np.float32)):
+        with pytest.raises(ShapeError, match="expected the scene view"):
+            network.logits(wrong)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"kind": "liked"}, "kind 'liked'"),
+        ({"labels": ()}, r"labels \(\)"),
+        ({"task": "ranking"}, "task 'ranking'"),
+        ({"temperature": 0}, "temperature 0"),
+        ({"streams": "sound"}, "streams 'sound'"),
+        ({"person": "smallest"}, "person 'smallest'"),
+        ({"mean": (0.5,)}, "mean"),
+        ({"std": (0.0, 1.0, 1.0)}, "std"),
+        ({"crop_fraction": 0}, "crop_fraction 0"),
+        ({"conformal_scores": [2.0]}, "conformal_scores"),
+        ({"temperature": "warm"}, "can't be read"),
+        ({"labels": None}, "can't be read"),
+    ],
+)
+def test_what_no_classifier_says_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    path = tiny_network(tmp_path / "m.onnx", metadata={"uniemox": json.dumps(INFO | changed)})
+    with pytest.raises(CheckpointError, match=rf"m\.onnx: .*{message}"):
+        Network.open(path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({}, "no classifier of uniemox"),
+        ({"uniemox": "not JSON"}, "can't be read"),
+        ({"uniemox": "[1]"}, "can't be read"),
+        ({"uniemox": "{}"}, "can't be read"),
+        ({"uniemox": json.dumps(INFO | {"streams": "both"})}, "expected inputs scene, person"),
+        ({"uniemox": json.dumps(INFO | {"size": 64})}, r"expected inputs scene \[N, 3, 64, 64\]"),
+    ],
+)
+def test_metadata_that_are_not_ours(tmp_path: Path, metadata: dict[str, str], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        Network.open(tiny_network(tmp_path / "m.onnx", metadata=metadata))
+
+
+def test_more_labels_than_outputs(tmp_path: Path) -> None:
+    path = tiny_network(tmp_path / "m.onnx", metadata={"uniemox": json.dumps(INFO | {"labels": ["a", "b"]})})
+    with pytest.raises(CheckpointError, match="has 2 labels, but gives"):
+        Network.open(path).logits(np.zeros((1, 3, SIZE, SIZE), np.float32))
+
+
+def test_files_that_are_no_models(tmp_path: Path) -> None:
+    whole = tiny_network(tmp_path / "whole.onnx").read_bytes()
+    (tmp_path / "text.onnx").write_text("hello")
+    (tmp_path / "empty.onnx").touch()
+    (tmp_path / "cut.onnx").write_bytes(whole[: len(whole) // 2])
+    with (tmp_path / "large.onnx").open("wb") as file:
+        file.truncate(2 * 2**30 + 1)
+    for name, message in {
+        "text": "can't read it",
+        "cut": "can't read it",
+        "empty": "0.0 GB",
+        "large": "up to 2 GB",
+        "missing": "No such file",
+    }.items():
+        with pytest.raises(CheckpointError, match=rf"{name}\.onnx.*{message}"):
+            Network.open(tmp_path / f"{name}.onnx")
+    with pytest.raises(CheckpointError, match="is no file"):
+        Network.open(tmp_path)
+
+
+def test_weights_in_other_files_are_refused(tmp_path: Path) -> None:
+    model = onnx.load(tiny_network(tmp_path / "m.onnx"))
+    onnx.save(model, tmp_path / "split.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    with pytest.raises(CheckpointError, match=r"split\.onnx keeps weights in other files"):
+        Network.open(tmp_path / "split.onnx")
+
+
+def test_foreign_operators_are_refused(tmp_path: Path) -> None:
+    node = helper.make_node("Mystery", ["scene"], ["logits"], domain="somebody.else")
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("scene", TensorProto.FLOAT, ["n", 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 8])],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("somebody.else", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "m.onnx")
+    with pytest.raises(CheckpointError, match=r"m\.onnx: onnxruntime can't read it"):
+        Network.open(tmp_path / "m.onnx")
+
+
+def test_loading_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tiny_network(tmp_path / "run" / "model.onnx")
+    for name in (path, str(path), path.parent):
+        assert load(name, finder=None).name == "run"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"holds no model\.onnx"):
+        load(tmp_path / "empty", finder=None)
+    with pytest.raises(ConfigError, match="threads must be at least 1"):
+        load(path, threads=0)
+    with pytest.raises(ConfigError, match="chosen by a CLIP alone"):
+        load(path, words=["happy", "sad"])
+    monkeypatch.setattr(opening, "EMBEDDED", tmp_path)
+    with pytest.raises(CheckpointError, match=r"without scene\.onnx.*give a model"):
+        load(finder=None)
+    with pytest.raises(CheckpointError, match=r"without finder\.onnx.*--no-persons"):
+        load(path)
+    tiny_network(tmp_path / "scene.onnx")
+    assert load(finder=None).labels == MIKELS.labels

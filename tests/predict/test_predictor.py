@@ -1,0 +1,390 @@
+"""From pictures of every kind to predictions, against a plain computation; alone and in batches; what goes wrong."""
+
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.drawn import draw_picture, jpeg_of
+from tests.predict.networks import SIZE, WhiteFinder, answer, tiny_network
+from uniemox.errors import ConfigError, ImageError, LabelError
+from uniemox.images import read_picture
+from uniemox.labels import HECO, MIKELS
+from uniemox.persons.box import Box
+from uniemox.persons.crop import PersonCrop
+from uniemox.predict.network import Network
+from uniemox.predict.prediction import Failure, Prediction
+from uniemox.predict.predictor import Predictor
+from uniemox.views.still import person_view, scene_view
+
+FELT = {"labels": HECO.labels, "label_set": "heco", "kind": "felt"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_network(tmp_path_factory.mktemp("models") / "scene.onnx")
+
+
+@pytest.fixture(scope="module")
+def predictor(model: Path) -> Predictor:
+    return Predictor(Network.open(model, threads=1))
+
+
+def made(folder: Path, **info: Any) -> Network:
+    return Network.open(tiny_network(folder / f"{len(list(folder.iterdir()))}.onnx", **info), threads=1)
+
+
+def one(found: Prediction | list[Prediction | Failure]) -> Prediction:
+    assert isinstance(found, Prediction)
+    return found
+
+
+def person_picture(size: tuple[int, int] = (90, 70), box: tuple[int, int, int, int] = (20, 10, 50, 60)) -> Image.Image:
+    image = draw_picture(1, size).point(lambda value: min(value, 200))
+    image.paste("white", box)
+    return image
+
+
+def values(prediction: Prediction) -> list[float]:
+    return list(prediction.scene.values())
+
+
+def test_the_answer_is_the_plain_computation(predictor: Predictor, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    draw_picture(5, (120, 90)).save(path)
+    found = one(predictor.predict(path))
+    expected = answer([scene_view(read_picture(path), SIZE, 0.9)])
+    assert values(found) == pytest.approx(expected, abs=1e-5)
+    assert tuple(found.scene) == MIKELS.labels == predictor.labels
+    assert sum(values(found)) == pytest.approx(1, abs=1e-9)
+    assert found.top(2) == sorted(found.scene.items(), key=lambda pair: -pair[1])[:2]
+    about = (found.kind, found.path, found.width_px, found.height_px, found.label_set, found.model)
+    assert about == ("evoked", str(path), 120, 90, "mikels", "scene.onnx")
+    assert (found.persons, found.likely) == (None, None)
+    assert (predictor.name, predictor.kind, predictor.label_set) == ("scene.onnx", "evoked", "mikels")
+
+
+def test_alone_and_in_any_batch_it_is_the_same(predictor: Predictor, tmp_path: Path) -> None:
+    pictures: list[Any] = [draw_picture(i, (40 + 7 * i, 90 - 3 * i)) for i in range(11)]
+    alone = [values(one(predictor.predict(picture))) for picture in pictures]
+    for size in (1, 2, 4, 16):
+        found = [values(one(result)) for result in predictor.predict_each(pictures, batch_size=size)]  # type: ignore[arg-type]
+        np.testing.assert_allclose(found, alone, atol=1e-5)
+
+
+def test_all_ways_to_give_a_picture_are_one(predictor: Predictor, tmp_path: Path) -> None:
+    image, path = draw_picture(2, (64, 48)), tmp_path / "ü\n.png"
+    image.save(path)
+    array = np.asarray(image)
+    ways: list[Any] = [path, str(path), path.read_bytes(), bytearray(path.read_bytes()), image, array, array / 255]
+    ways += [
+        (array / 255).astype(np.float32),
+        np.dstack([array, np.full((48, 64), 255, np.uint8)]),
+        image.convert("RGBA"),
+    ]
+    ways += [np.asfortranarray(array), array[::-1][::-1]]
+    found = predictor.predict(ways)
+    assert all(values(one(result)) == values(one(found[0])) for result in found)  # type: ignore[arg-type]
+    assert [one(result).path for result in found[:3]] == [str(path), str(path), None]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "I", "F", "I;16", "LA", "YCbCr", "HSV"])
+def test_pil_images_of_every_mode(predictor: Predictor, mode: str) -> None:
+    grey = draw_picture(3, (50, 40)).convert("L")
+    image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else grey.convert("RGB")
+    image = image if image.mode == mode else (grey if mode in ("I", "F") else image).convert(mode)
+    found = one(predictor.predict(image))
+    whole = {"I", "F", "I;16"}  # stretched to their own range, or by their highest byte
+    expected = image.convert("RGB") if mode not in whole else None
+    if expected is not None:
+        assert values(found) == pytest.approx(answer([scene_view(expected, SIZE, 0.9)]), abs=1e-5)
+    assert sum(values(found)) == pytest.approx(1)
+
+
+def test_transparent_pixels_are_white_and_grey_is_grey(predictor: Predictor) -> None:
+    rgba = np.zeros((40, 40, 4), np.uint8)
+    white = one(predictor.predict(np.full((40, 40, 3), 255, np.uint8)))
+    assert values(one(predictor.predict(rgba))) == values(white)
+    grey = np.asarray(draw_picture(3).convert("L"))
+    assert values(one(predictor.predict(grey))) == values(one(predictor.predict(np.dstack([grey] * 3))))
+
+
+def test_a_picture_turned_by_its_exif_is_upright(predictor: Predictor, tmp_path: Path) -> None:
+    image, exif = draw_picture(4, (80, 60)), Image.Exif()
+    exif[0x0112] = 6  # shown after a turn to the right
+    path = tmp_path / "turned.png"
+    image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    upright = one(predictor.predict(image))
+    for way in (path, Image.open(path)):
+        found = one(predictor.predict(way))
+        assert values(found) == values(upright)
+        assert (found.width_px, found.height_px) == (80, 60)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (1, 100)])
+def test_the_smallest_pictures(predictor: Predictor, size: tuple[int, int]) -> None:
+    found = one(predictor.predict(Image.new("RGB", size, "red")))
+    expected = answer([scene_view(Image.new("RGB", size, "red"), SIZE, 0.9)])
+    assert values(found) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (np.full((4, 4, 3), 1.5), "from 1.5 to 1.5; expected 0 to 1"),
+        (np.full((4, 4, 3), -0.1), "expected 0 to 1"),
+        (np.full((4, 4), np.nan), "not finite"),
+        (np.full((4, 4), np.inf), "not finite"),
+        (np.array([[object()]]), "got object"),
+        (np.zeros((4, 4), np.int64), "got int64"),
+        (np.zeros((4, 4), bool), "got bool"),
+        (np.zeros((4, 4, 2), np.uint8), r"got \(4, 4, 2\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"got \(0, 4, 3\)"),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"got \(1, 4, 4, 3\)"),
+        (np.zeros((1, 101, 3), np.uint8), "strip"),
+        (np.zeros((1, 60_000), np.uint8), "megapixels"),
+        (b"", "empty"),
+        (b"no picture", "not a picture of a known format"),
+        (jpeg_of(draw_picture(1))[:2000], "cut off or corrupt"),
+        ("", "a folder, not a picture|no picture in this folder"),
+        ("no\0name.jpg", "can't be read"),
+        ("missing.jpg", r"missing\.jpg: can't be read \(No such file"),
+        (7, "got int"),
+        (None, "got NoneType"),
+        (Image.new("RGB", (0, 5)), "0 x 5 px is no picture"),
+    ],
+)
+def test_what_is_no_picture_is_an_error_alone_and_a_failure_in_a_list(
+    predictor: Predictor, picture: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ImageError, match=message):
+        predictor.predict(picture)
+    before, failed, after = predictor.predict([draw_picture(1), picture, draw_picture(2)])
+    assert isinstance(before, Prediction)
+    assert isinstance(after, Prediction)
+    assert isinstance(failed, Failure)
+    assert failed.to_dict() == {"path": picture if isinstance(picture, str) else None, "error": failed.error}
+    assert failed.error
+
+
+def test_a_cut_off_pil_image_is_an_error(predictor: Predictor) -> None:
+    with pytest.raises(ImageError, match="can't be decoded"):
+        predictor.predict(Image.open(io.BytesIO(jpeg_of(draw_picture(1))[:2000])))
+
+
+def test_empty_lists_and_folders(predictor: Predictor, tmp_path: Path) -> None:
+    assert predictor.predict([]) == []
+    assert list(predictor.predict_each(iter(()))) == []
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(ImageError, match="no picture in this folder"):
+        predictor.predict(tmp_path)
+
+
+def test_a_folder_is_its_pictures_in_order(predictor: Predictor, tmp_path: Path) -> None:
+    for name in ("b.png", "a/2.png", "a/1.PNG", "a/b/0.png", ".hidden.png", ".git/x.png", "c.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        draw_picture(len(name)).save(tmp_path / name, "PNG")
+    (tmp_path / "a" / "broken.jpg").write_bytes(b"?")
+    (tmp_path / "a" / "again").symlink_to(tmp_path)  # would never end
+    found = predictor.predict(str(tmp_path))
+    assert isinstance(found, list)
+    names = [str(Path(str(result.path)).relative_to(tmp_path)) for result in found]
+    assert names == ["a/1.PNG", "a/2.png", "a/b/0.png", "a/broken.jpg", "b.png"]
+    assert [isinstance(result, Failure) for result in found] == [False, False, False, True, False]
+
+
+def test_pictures_are_taken_as_they_are_needed(predictor: Predictor) -> None:
+    """Of a list without end at most the batch, twice as many ahead and the next one are taken."""
+    taken = 0
+
+    def endless() -> Iterator[Image.Image]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield Image.new("RGB", (8, 8), (taken % 255, 0, 0))
+
+    results = predictor.predict_each(endless(), batch_size=4)
+    for seen in range(1, 30):
+        assert isinstance(next(results), Prediction)
+        assert taken <= seen + 4 * 3 + 1
+    results.close()  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="batch_size must be at least 1"):
+        predictor.predict_each([], batch_size=0)
+
+
+def test_large_jpegs_are_decoded_small_and_the_answer_hardly_moves(tmp_path: Path) -> None:
+    predictor = Predictor(made(tmp_path, temperature=10.0))  # as sharp as trained networks are
+    for seed in range(6):
+        path, full = tmp_path / "large.jpg", tmp_path / "large.png"
+        path.write_bytes(jpeg_of(draw_picture(seed, (900 + 10 * seed, 700)), quality=95))
+        read_picture(path).save(full)
+        small, whole = one(predictor.predict(path)), one(predictor.predict(full))
+        assert np.abs(np.subtract(values(small), values(whole))).max() < 0.02
+        assert values(small) != values(whole)
+        assert (small.width_px, small.height_px) == (900 + 10 * seed, 700)
+
+
+def test_people_are_in_px_of_the_full_picture(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    path.write_bytes(jpeg_of(person_picture((900, 700), (200, 100, 500, 600)), quality=95))
+    finder = WhiteFinder()
+    [person] = one(Predictor(Network.open(model), finder).predict(path)).persons or []
+    assert person.box == pytest.approx((200, 100, 500, 600), abs=10)
+    assert (person.confidence, person.emotions) == (0.75, None)
+    assert one(Predictor(Network.open(model), finder).predict(draw_picture(1).point(lambda v: v // 2))).persons == []
+
+
+def test_what_each_person_feels_is_asked_of_the_person_network(model: Path, tmp_path: Path) -> None:
+    image, dark = person_picture(), draw_picture(1).point(lambda value: value // 2)
+    crop = person_view(image, PersonCrop(Box(20, 10, 50, 60), "largest"), image.size, SIZE)
+    scene = scene_view(image, SIZE, 0.9)
+    for streams, views in (("person", [crop]), ("both", [scene, crop])):
+        network = made(tmp_path, streams=streams, seed=3, **FELT)
+        predictor = Predictor(Network.open(model), WhiteFinder(), network)
+        found = predictor.predict([dark, image, image, dark])
+        counts = [len(one(result).persons or []) for result in found]  # type: ignore[arg-type]
+        assert counts == [0, 1, 1, 0]
+        [person] = one(found[1]).persons or []  # type: ignore[arg-type]
+        assert person.emotions is not None
+        assert tuple(person.emotions) == HECO.labels
+        expected = answer(views, seed=3, **FELT)
+        assert list(person.emotions.values()) == pytest.approx(expected, abs=1e-5)
+        polar = one(predictor.predict(image, labels="polarity"))
+        emotions = (polar.persons or [])[0].emotions
+        assert emotions is not None
+        assert set(emotions) == {"negative", "positive"}
+        kept = one(predictor.predict(image, labels="mikels")).persons or []
+        assert tuple(kept[0].emotions or ()) == HECO.labels  # what is felt has no counterpart in what is evoked
+
+
+@pytest.mark.parametrize("policy", ["largest", "persons_only"])
+def test_a_network_of_both_views_sees_the_person_or_the_whole_picture(policy: str, tmp_path: Path) -> None:
+    network, image = made(tmp_path, streams="both", person=policy, seed=2), person_picture()
+    scene, box = scene_view(image, SIZE, 0.9), Box(20, 10, 50, 60)
+    whole = PersonCrop(Box(0, 0, *image.size), "whole_image_nobody_looked")
+    seen = PersonCrop(box, "largest") if policy == "largest" else replaced(whole, box)
+    for finder, crop in ((WhiteFinder(), seen), (None, whole)):
+        found = one(Predictor(network, finder).predict(image))
+        expected = answer([scene, person_view(image, crop, image.size, SIZE)], seed=2)
+        assert values(found) == pytest.approx(expected, abs=1e-5)
+
+
+def replaced(whole: PersonCrop, keep: Box) -> PersonCrop:
+    return whole._replace(source="persons_only", keep=(keep,))
+
+
+def test_person_networks_that_can_not_be_are_refused(model: Path, tmp_path: Path) -> None:
+    felt = made(tmp_path, streams="person", **FELT)
+    with pytest.raises(ConfigError, match="needs a person finder"):
+        Predictor(Network.open(model), None, felt)
+    for wrong in (Network.open(model), made(tmp_path, streams="person"), made(tmp_path, **FELT)):
+        with pytest.raises(ConfigError, match="a person model says what is felt"):
+            Predictor(Network.open(model), WhiteFinder(), wrong)
+
+
+def test_answers_in_another_label_set(predictor: Predictor, tmp_path: Path) -> None:
+    image = draw_picture(6)
+    own = one(predictor.predict(image)).scene
+    polar = one(predictor.predict(image, labels="Polarity"))
+    bad = own["anger"] + own["disgust"] + own["fear"] + own["sadness"]
+    assert polar.scene == pytest.approx({"negative": bad, "positive": 1 - bad})
+    assert (polar.label_set, polar.kind) == ("polarity", "evoked")
+    ekman = one(predictor.predict(image, labels="ekman")).scene  # awe is dropped, surprise never reached
+    joy = own["amusement"] + own["contentment"] + own["excitement"]
+    rest = {label: own[label] for label in ("anger", "disgust", "fear", "sadness")}
+    expected = {label: value / (1 - own["awe"]) for label, value in {**rest, "joy": joy}.items()}
+    assert ekman == pytest.approx(expected)
+    assert one(predictor.predict(image, labels="mikels")).scene == pytest.approx(own)
+    for labels, message in (("heco", "what is evoked"), ("nothing", "no label set"), ("ube", None)):
+        if message is None:
+            assert sum(values(one(predictor.predict(image, labels=labels)))) == pytest.approx(1)
+        else:
+            with pytest.raises(LabelError, match=message):
+                predictor.predict_each([image], labels=labels)
+    words = Predictor(made(tmp_path, labels=("blue", "green"), label_set="custom"))
+    with pytest.raises(LabelError, match="none of the labels blue, green"):
+        words.predict(image, labels="polarity")
+
+
+def test_valence_and_arousal_are_numbers(tmp_path: Path) -> None:
+    info = {"labels": ("valence", "arousal"), "task": "affect", "temperature": None}
+    predictor = Predictor(made(tmp_path, **info))
+    found = one(predictor.predict(draw_picture(1)))
+    logits = predictor.network.logits(predictor.network.pixels(scene_view(draw_picture(1), SIZE, 0.9)[None]))
+    assert values(found) == pytest.approx(4 * logits[0] + 5)
+    for asked in ({"coverage": 0.9}, {"labels": "polarity"}):
+        with pytest.raises(ConfigError, match="valence and arousal"):
+            predictor.predict(draw_picture(1), **asked)  # type: ignore[arg-type]
+
+
+def test_likely_labels(predictor: Predictor, tmp_path: Path) -> None:
+    scores = tuple(i / 10 for i in range(10))
+    calibrated = Predictor(made(tmp_path, conformal_scores=scores))
+    image = draw_picture(6)
+    found = one(calibrated.predict(image, coverage=0.8))
+    limit = scores[9 - 1]  # ceil(11 * 0.8)
+    ranked = [label for label, p in found.top(8) if p >= 1 - limit]
+    assert found.likely == tuple(ranked or [found.top(1)[0][0]])
+    polar = one(calibrated.predict(image, coverage=0.8, labels="polarity"))
+    negative = {"anger", "disgust", "fear", "sadness"}
+    assert set(polar.likely or ()) == {"negative" if label in negative else "positive" for label in found.likely or ()}
+    with pytest.raises(ConfigError, match="keeps no scores"):
+        predictor.predict(image, coverage=0.8)
+    with pytest.raises(ConfigError, match=r"at most 0\.909"):
+        calibrated.predict(image, coverage=0.95)
+
+
+@given(st.lists(st.integers(0, 3), max_size=9), st.integers(1, 5))
+def test_every_picture_gets_its_own_answer(predictor: Predictor, kinds: list[int], batch_size: int) -> None:
+    """Whatever the order of good and bad pictures, and however they fall into batches."""
+    pictures: list[Any] = [b"bad" if kind == 3 else Image.new("RGB", (9, 9), (80 * kind, 90, 10)) for kind in kinds]
+    known = [values(one(predictor.predict(Image.new("RGB", (9, 9), (80 * kind, 90, 10))))) for kind in range(3)]
+    found = list(predictor.predict_each(pictures, batch_size=batch_size))
+    assert len(found) == len(kinds)
+    for kind, result in zip(kinds, found, strict=True):
+        assert isinstance(result, Failure) == (kind == 3)
+        if isinstance(result, Prediction):
+            assert values(result) == pytest.approx(known[kind], abs=1e-5)
+
+
+def test_a_prediction_as_json_and_as_a_picture(model: Path, tmp_path: Path) -> None:
+    network = made(tmp_path, streams="person", **FELT)
+    path = tmp_path / "p.png"
+    person_picture().save(path)
+    found = one(Predictor(Network.open(model), WhiteFinder(), network).predict(path))
+    said = found.to_dict()
+    assert said["persons"][0]["box"] == [20.0, 10.0, 50.0, 60.0]
+    assert said["persons"][0]["emotions"] == pytest.approx((found.persons or [])[0].emotions, abs=1e-6)
+    assert said["scene"] == pytest.approx(found.scene, abs=1e-6)
+    drawn = found.plot()
+    assert drawn.width == 240  # small pictures are drawn larger, so that words fit
+    assert drawn.height > 70 * 240 / 90 + 8 * 20
+    scale = 240 / 90
+    assert drawn.getpixel((round(20 * scale) + 1, round(40 * scale))) == (255, 176, 0)
+    path.unlink()
+    with pytest.raises(ImageError, match="can't be read"):
+        found.plot()
+    with pytest.raises(ImageError, match="does not know its picture"):
+        replace(found, source=None).plot()
+    assert one(Predictor(Network.open(model)).predict(draw_picture(1, (900, 3000)))).plot().width >= 240
+
+
+def test_nothing_imports_torch(model: Path, tmp_path: Path) -> None:
+    draw_picture(1).save(tmp_path / "a.jpg")
+    code = (
+        f"import sys, uniemox; before = set(sys.modules); p = uniemox.load({str(model)!r}, finder=None);"
+        f"p.predict({str(tmp_path / 'a.jpg')!r}, labels='polarity').plot();"
+        "print({'numpy', 'onnxruntime'} & before, {'torch', 'timm', 'sklearn', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "set() set()\n"

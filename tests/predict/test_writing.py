@@ -1,0 +1,153 @@
+"""Answers in files: nothing finished is lost, nothing is done twice."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uniemox.errors import ConfigError, DataError
+from uniemox.persons.box import Box
+from uniemox.predict.listing import list_pictures
+from uniemox.predict.prediction import Failure, Person, Prediction
+from uniemox.predict.writing import ResultFile
+
+ODD = 'a,"b"\n\udcff é.jpg'  # a name that is no UTF-8
+
+
+def prediction(path: str, **changes: Any) -> Prediction:
+    person = Person(box=Box(1, 2, 3, 4.5), confidence=0.5, emotions={"happy": 0.25, "sad": 0.75})
+    values: dict[str, Any] = {
+        "scene": {"awe": 0.25, "fear": 0.75},
+        "kind": "evoked",
+        "persons": [person],
+        "likely": ("fear", "awe"),
+        "path": path,
+        "width_px": 30,
+        "height_px": 20,
+        "label_set": "custom",
+        "model": "m",
+    }
+    return Prediction(**values | changes)
+
+
+def opened(path: Path, *, resume: bool = False, **changes: str) -> ResultFile:
+    return ResultFile(path, resume=resume, **{"model": "m", "label_set": "custom", **changes})
+
+
+ANSWERS = (prediction("a.jpg"), Failure(path=ODD, error="broken"), prediction("b.jpg", persons=None, likely=None))
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
+def test_a_job_stopped_at_any_moment_goes_on(tmp_path: Path, ending: str) -> None:
+    whole = tmp_path / f"whole{ending}"
+    with opened(whole) as file:
+        for answer in ANSWERS:
+            file.write(answer)
+        file.finish()
+    lines = file.lines.read_bytes()
+    for cut in range(0, len(lines) + 1, 7):
+        path = tmp_path / f"cut{ending}"
+        with opened(path) as part:
+            part.lines.write_bytes(lines[:cut])
+        with opened(path, resume=True) as part:
+            done = [answer for answer in ANSWERS if part.has(str(answer.path))]
+            assert len(part) == len(done) == lines[:cut].count(b"\n")
+            for answer in ANSWERS:
+                if answer not in done:
+                    part.write(answer)
+            part.finish()
+        assert part.lines.read_bytes() == lines
+        if ending == ".csv":
+            assert path.read_bytes() == whole.read_bytes()
+        for made in {path, part.lines}:
+            made.unlink()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_lines_are_json_and_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
+    for ending in (".jsonl", ".csv", ".parquet"):
+        with opened(tmp_path / f"o{ending}") as file:
+            for answer in ANSWERS:
+                file.write(answer)
+            file.finish()
+    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert lines == [answer.to_dict() for answer in ANSWERS]
+    with (tmp_path / "o.csv").open(newline="") as text:
+        rows = list(csv.DictReader(text))
+    assert [row["fear"] for row in rows] == ["0.75", "", "0.75"]
+    assert [row["likely"] for row in rows] == ["fear;awe", "", ""]
+    assert json.loads(rows[0]["persons"]) == lines[0]["persons"]
+    assert (rows[1]["path"], rows[1]["error"]) == (ODD.replace("\udcff", "\\udcff"), "broken")
+    table = pyarrow.parquet.read_table(tmp_path / "o.parquet").to_pylist()
+    assert [row["fear"] for row in table] == [0.75, None, 0.75]
+    assert table[0]["persons"][0]["emotions"] == [("happy", 0.25), ("sad", 0.75)]
+    assert table[0]["persons"][0]["box"] == [1, 2, 3, 4.5]
+    assert (table[2]["persons"], table[0]["width_px"], table[1]["error"]) == (None, 30, "broken")
+
+
+def test_a_file_of_failures_alone_and_one_of_nothing_are_tables_too(tmp_path: Path) -> None:
+    for name, answers in (("bad", [ANSWERS[1]]), ("none", [])):
+        for ending in (".csv", ".parquet"):
+            with opened(tmp_path / f"{name}{ending}") as file:
+                for answer in answers:
+                    file.write(answer)
+                file.finish()
+        assert pyarrow.parquet.read_table(tmp_path / f"{name}.parquet").num_rows == len(answers)
+
+
+def test_what_must_not_be_written_over_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "o.csv"
+    with opened(path) as file:
+        file.write(ANSWERS[0])
+        file.finish()
+    with pytest.raises(ConfigError, match="there already; go on with it"):
+        opened(path)
+    for changes in ({"model": "other"}, {"label_set": "polarity"}):
+        with pytest.raises(ConfigError, match="holds answers of m in custom"):
+            opened(path, resume=True, **changes)
+    file.lines.unlink()
+    with pytest.raises(ConfigError, match="which going on needs"):
+        opened(path, resume=True)
+    with pytest.raises(ConfigError, match="expected a name that ends in"):
+        opened(tmp_path / "o.txt")
+    (tmp_path / "damaged.jsonl").write_text("{}\n")
+    with pytest.raises(DataError, match=r"damaged\.jsonl:1: not an answer"):
+        opened(tmp_path / "damaged.jsonl", resume=True)
+    (tmp_path / "damaged.jsonl").write_text("?\n")
+    with pytest.raises(DataError, match=r"damaged\.jsonl:1: not JSON"):
+        opened(tmp_path / "damaged.jsonl", resume=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="can't be written"):
+        opened(tmp_path / "file" / "o.jsonl")
+
+
+@given(st.sets(st.text(max_size=5), max_size=20), st.text(max_size=5))
+def test_what_is_in_the_file_is_known(tmp_path_factory: pytest.TempPathFactory, paths: set[str], other: str) -> None:
+    path = tmp_path_factory.mktemp("o") / "o.jsonl"
+    with opened(path) as file:
+        for one in paths:
+            file.write(prediction(one))
+    with opened(path, resume=True) as file:
+        assert all(file.has(one) for one in paths)
+        assert file.has(other) == (other in paths)
+
+
+def test_names_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("d/b.jpg", "d/a.jpg", "d/e/c.png", "d/x.txt", "[1].jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(list_pictures(["d"])) == ["d/a.jpg", "d/b.jpg", "d/e/c.png"]
+    assert list(list_pictures(["d/*.jpg", "missing", "[1].jpg"])) == ["d/a.jpg", "d/b.jpg", "missing", "[1].jpg"]
+    assert list(list_pictures(["d/**/*.png", "no*.jpg"])) == ["d/e/c.png", "no*.jpg"]
+    assert list(list_pictures(["-", "x"], ["one.jpg\n", "\n", "two words.jpg\r\n"])) == [
+        "one.jpg",
+        "two words.jpg",
+        "x",
+    ]
+    assert list(list_pictures([])) == []

@@ -1,0 +1,56 @@
+"""A CLIP that chooses among words: against the features of its own teacher."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import clip_folder
+from tests.drawn import draw_picture
+from uniemox.errors import ConfigError, TeacherError
+from uniemox.labels import MIKELS
+from uniemox.predict.opening import load
+from uniemox.predict.prediction import Prediction
+from uniemox.teacher.clip import ClipTeacher
+from uniemox.teacher.zero_shot import PROMPT, ZeroShotClip, open_zero_shot
+from uniemox.views.still import scene_view
+
+
+def test_probabilities_are_softmax_of_scaled_cosines(golden: Path, tmp_path: Path, tiny_clip: ClipTeacher) -> None:
+    words, image = ["happy", "Sad ", "very bored"], draw_picture(3)
+    predictor = load(f"clip:local-dir:{clip_folder(golden, tmp_path)}", finder=None, words=words)
+    found = predictor.predict(image)
+    assert isinstance(found, Prediction)
+    assert tuple(found.scene) == ("happy", "sad", "very bored")
+    assert (found.kind, found.label_set) == ("evoked", "custom")
+    pixels = torch.from_numpy(scene_view(image, 64, 1.0))[None] / 255
+    picture = tiny_clip.image_features(pixels)[0]
+    texts = tiny_clip.text_features([PROMPT.format(word=word) for word in found.scene])
+    cosines = torch.nn.functional.cosine_similarity(picture[None], texts)
+    expected = (tiny_clip.model.logit_scale.exp() * cosines).softmax(dim=0)
+    np.testing.assert_allclose(list(found.scene.values()), expected.numpy(), atol=1e-5)
+    assert predictor.network.maps(np.zeros((1, 3, 64, 64), np.float32)) is None
+    with pytest.raises(ConfigError, match="keeps no scores"):
+        predictor.predict(image, coverage=0.9)
+
+
+def test_without_words_they_are_mikels(golden: Path, tmp_path: Path) -> None:
+    predictor = load(f"clip:local-dir:{clip_folder(golden, tmp_path)}", finder=None)
+    assert (predictor.labels, predictor.label_set) == (MIKELS.labels, "mikels")
+    found = predictor.predict(draw_picture(1), labels="polarity")
+    assert isinstance(found, Prediction)
+    assert sum(found.scene.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("words", [[], ["happy"], ["happy", "happy"], ["happy", ""]])
+def test_other_lists_of_words_are_refused(tiny_clip: ClipTeacher, words: list[str]) -> None:
+    with pytest.raises(ConfigError, match="expected at least two words"):
+        ZeroShotClip(tiny_clip, words)
+
+
+def test_what_is_no_clip_is_refused(tiny_clip: ClipTeacher) -> None:
+    with pytest.raises(TeacherError):
+        open_zero_shot("clip:local-dir:/nowhere", ["a", "b"])
+    with pytest.raises(ConfigError, match="no output 'maps'"):
+        ZeroShotClip(tiny_clip, ["a", "b"]).run("maps", {})

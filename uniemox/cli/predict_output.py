@@ -1,0 +1,184 @@
+"""What `uniemox predict` shows and writes, one answer after the other."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from uniemox.cli.console import err, out, say
+from uniemox.errors import DataError
+from uniemox.predict.prediction import Failure, Prediction
+
+if TYPE_CHECKING:
+    from uniemox.predict.writing import ResultFile
+
+ROWS = 200  # of a table; then the next one begins, so that no list is too long for the memory
+MOST_LISTED = 20
+SAY_EVERY_S = 30.0  # where standard error is no terminal
+
+
+class Output:
+    """Shows answers as rows or JSON lines, writes them to a file, and keeps count.
+
+    file: None: none is asked for.  pictures: folder for drawn ones; None: none.
+    """
+
+    def __init__(self, *, as_json: bool, file: "ResultFile | None", pictures: Path | None) -> None:
+        self.as_json, self.file, self.pictures = as_json, file, pictures
+        self.done = self.skipped = self.failures = 0
+        self.first_failures: list[str] = []
+        self._rows: list[Prediction] = []
+
+    def show_all(
+        self, results: Iterable[Prediction | Failure], count: Callable[[], int] | None, *, are_few: bool
+    ) -> None:
+        """Take all answers; with progress, if they are not few and nothing else moves on the terminal.
+
+        count: says how many pictures there are, in a thread of its own; None: nobody can know.
+        """
+        is_quiet = are_few or (sys.stdout.isatty() and self.file is None)
+        progress = None if is_quiet else _progress()
+        with progress or nullcontext():
+            watch = None if progress is None else _Watch(progress, count)
+            for result in results:
+                self._add(result)
+                if watch is not None:
+                    watch.update(self.done, self.skipped)
+        self._print_rows()
+
+    def list_failures(self) -> None:
+        """The first pictures that could not be read, and how many there are, on standard error."""
+        for line in self.first_failures:
+            say(line)
+        if self.failures > len(self.first_failures):
+            say(f"and {self.failures - len(self.first_failures)} more")
+        if self.failures and self.failures + self.done > 1:
+            say(f"{self.failures} of {self.done} pictures could not be read")
+
+    def _add(self, result: Prediction | Failure) -> None:
+        self.done += 1
+        if isinstance(result, Failure):
+            self.failures += 1
+            if len(self.first_failures) < MOST_LISTED:
+                self.first_failures.append(_one_line(result.error))
+        elif self.pictures is not None:
+            _save_picture(result, self.pictures)
+        if self.file is not None:
+            self.file.write(result)
+        if self.as_json:
+            print(json.dumps(result.to_dict()))
+        elif self.file is None and isinstance(result, Prediction):
+            self._rows.append(result)
+            if len(self._rows) == ROWS:
+                self._print_rows()
+
+    def _print_rows(self) -> None:
+        if self._rows:
+            out.print(_table(self._rows))
+        self._rows = []
+
+
+def _table(results: list[Prediction]) -> Table:
+    """A row a picture: its highest labels, the likely ones, the people."""
+    first = results[0]
+    has_likely, has_persons = first.likely is not None, first.persons is not None
+    table = Table()
+    table.add_column("picture", overflow="fold")
+    table.add_column(f"{first.kind} ({first.label_set})")
+    for heading, is_shown in (("likely", has_likely), ("people", has_persons)):
+        if is_shown:
+            table.add_column(heading)
+    for result in results:
+        is_affect = "valence" in result.scene
+        top = [f"{label} {value:.1f}" if is_affect else f"{label} {value:.0%}" for label, value in result.top(3)]
+        cells = [_one_line(result.path or ""), "  ".join(top)]
+        cells += [", ".join(result.likely or ())] if has_likely else []
+        cells += [_people(result)] if has_persons else []
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _people(result: Prediction) -> str:
+    """How many there are, and what they feel."""
+    persons = result.persons or []
+    felt = [max(person.emotions.items(), key=lambda pair: pair[1])[0] for person in persons if person.emotions]
+    return f"{len(persons)}: {', '.join(felt)}" if felt else str(len(persons))
+
+
+def _one_line(text: str) -> str:
+    """Names of files may hold line breaks and signs that steer a terminal."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
+def _save_picture(result: Prediction, folder: Path) -> None:
+    """photos/a.jpg becomes FOLDER/photos/a.jpg.png. Raises DataError if that can't be written."""
+    whole = Path(result.path or "picture")
+    path = folder.joinpath(*(part for part in whole.parts if part not in (whole.anchor, "..")))
+    path = path.with_name(path.name + ".png")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        result.plot().save(path)
+    except OSError as error:
+        raise DataError(f"{path} can't be written ({error.strerror}); choose another folder") from error
+
+
+class _Rate(ProgressColumn):
+    """Pictures a second."""
+
+    def render(self, task: Task) -> Text:
+        """The rate, once there is one."""
+        return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+
+class _Count(ProgressColumn):
+    """Pictures done, of how many as soon as they are counted."""
+
+    def render(self, task: Task) -> Text:
+        """The numbers."""
+        return Text(f"{int(task.completed):,}" + ("" if task.total is None else f"/{int(task.total):,}"))
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), _Count(), _Rate(), TimeRemainingColumn())
+    return Progress(
+        *columns,
+        console=err,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        disable=not err.is_terminal,  # `_Watch` prints lines there
+    )
+
+
+class _Watch:
+    """Progress as a bar, or as a line now and then where standard error is no terminal."""
+
+    def __init__(self, progress: Progress, count: Callable[[], int] | None) -> None:
+        self.progress = progress
+        self.total: int | None = None
+        self.task = progress.add_task("pictures", total=None)
+        self.start = self.said = time.monotonic()
+        if count is not None:
+            Thread(target=self._count, args=(count,), daemon=True).start()
+
+    def update(self, done: int, skipped: int) -> None:
+        """done: in this run.  skipped: done in earlier ones."""
+        self.progress.update(self.task, completed=done + skipped)
+        now = time.monotonic()
+        if err.is_terminal or now - self.said < SAY_EVERY_S:
+            return
+        self.said, rate = now, done / (now - self.start)
+        left = "" if self.total is None else f", {max(0.0, self.total - done - skipped) / rate / 60:.0f} min left"
+        say(f"{done + skipped:,} pictures, {rate:.1f}/s{left}")
+
+    def _count(self, count: Callable[[], int]) -> None:
+        self.total = count()
+        self.progress.update(self.task, total=self.total)

@@ -1,0 +1,26 @@
+"""Names of pictures as they are typed: files, folders, patterns, lists."""
+
+import glob
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from uniemox.predict.pictures import walk
+
+
+def list_pictures(names: Sequence[str], listed: Iterable[str] = ()) -> Iterator[str]:
+    """The pictures that the names mean, one after the other, as they are needed.
+
+    names: files; folders, for what is in them and in the folders inside, in order; patterns such as photos/*.jpg, where
+    no file has that name; "-" for `listed`, a path a line. A name that means nothing is passed on, to fail in its turn.
+    """
+    for name in names:
+        path = Path(name)
+        if name == "-":
+            yield from (line.rstrip("\r\n") for line in listed if line.strip())
+        elif path.is_dir():
+            yield from map(str, walk(path))
+        elif not path.exists() and glob.has_magic(name):
+            found = sorted(glob.iglob(name, recursive=True))
+            yield from found or [name]
+        else:
+            yield name

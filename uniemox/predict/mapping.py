@@ -1,0 +1,64 @@
+"""Answers in the labels of another set."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uniemox.errors import LabelError
+from uniemox.labels import POLARITY, LabelMap, LabelSet, find_label_set, label_map
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How a network's probabilities become named ones.
+
+    labels, name: of the set that the answer is given in.  mapping: to it; None: the network's own.
+    """
+
+    labels: tuple[str, ...]
+    name: str
+    mapping: LabelMap | None = None
+
+    def named(self, probabilities: NDArray[np.float64]) -> dict[str, float]:
+        """Probability by label.  probabilities: (E,).
+
+        Those of labels that become one add up; of what is left without the dropped ones the sum is 1 again.
+        """
+        if self.mapping is None:
+            return {label: float(p) for label, p in zip(self.labels, probabilities, strict=True)}
+        sums = dict.fromkeys(self.labels, 0.0)
+        for i, p in enumerate(probabilities):
+            label = self.mapping.pairs[self.mapping.source.labels[i]]
+            if label is not None:
+                sums[label] += float(p)
+        total = max(sum(sums.values()), np.finfo(np.float64).tiny)
+        return {label: value / total for label, value in sums.items()}
+
+    def likely(self, places: list[int], named: dict[str, float]) -> tuple[str, ...]:
+        """The set's labels, most probable first.  places: of the network's labels.  named: of `named`."""
+        if self.mapping is None:
+            found = {self.labels[i] for i in places}
+        else:
+            found = {self.mapping.pairs[self.mapping.source.labels[i]] or "" for i in places} - {""}
+        return tuple(sorted(found, key=lambda label: -named[label]))
+
+
+def answers_in(source: LabelSet, target: str | None) -> Answers:
+    """How answers in `source` become answers in the set of that name; None: as they are.
+
+    Labels that nothing becomes are left out.
+    Raises LabelError where there is no such set or no map to it, or where one is evoked and the other felt.
+    """
+    if target is None:
+        return Answers(source.labels, source.name)
+    mapping = label_map(source, find_label_set(target))
+    reached = tuple(label for label in mapping.target.labels if label not in mapping.unreached)
+    if not reached:
+        raise LabelError(f"none of the labels {', '.join(source.labels)} has a counterpart in {target}")
+    return Answers(reached, mapping.target.name, mapping)
+
+
+def has_answers_in(source: LabelSet, target: str) -> bool:
+    """Whether a set's kind allows it to be mapped to the set of that name."""
+    return target.lower() == POLARITY.name or find_label_set(target).kind == source.kind

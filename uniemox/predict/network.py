@@ -1,0 +1,245 @@
+"""A classifier as an ONNX file, run by onnxruntime on the CPU, and what its numbers mean."""
+
+import json
+import math
+import mmap
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol, get_args
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+from uniemox.errors import CheckpointError, ShapeError
+from uniemox.labels import KINDS, Kind, LabelSet
+from uniemox.persons.crop import Policy
+
+Array = NDArray[np.float32]
+KEY = "uniemox"
+MOST_BYTES = 2 * 2**30
+LARGEST_SIZE_PX = 4096
+LOGITS, MAPS = "logits", "maps"
+# How protocol buffers store the name of the file beside the model in which a tensor's values are.
+_EXTERNAL = b"\x0a\x08location\x12"
+_RUNTIME_ERRORS = (
+    *(runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph, runtime.InvalidProtobuf, runtime.NoModel),
+    *(runtime.NoSuchFile, runtime.NotImplemented, runtime.RuntimeException, RuntimeError, ValueError, OSError),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkInfo:
+    """What a classifier's numbers mean, and what it sees: the part of its file's metadata that predicting needs."""
+
+    labels: tuple[str, ...]
+    """Of its outputs, in order; valence and arousal for task affect."""
+    label_set: str
+    """Name of the label set."""
+    kind: Kind
+    """evoked or felt."""
+    task: str = "label"
+    """label, distribution or affect."""
+    temperature: float | None = None
+    """By which logits are divided before the softmax; None: 1."""
+    streams: str = "scene"
+    """scene, person or both."""
+    person: Policy = "largest"
+    """Which part of the picture the person view is, see persons/crop.py."""
+    size: int = 224
+    """Side of its input, px."""
+    crop_fraction: float = 0.9
+    """Share of the short side that the middle crop keeps."""
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    """Of pixels in [0, 1], by channel."""
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    trained_on: str = ""
+    """The data set's name."""
+    conformal_scores: tuple[float, ...] = ()
+    """1 - p(true label) of held-out pictures, sorted; () where there are none."""
+
+    def __post_init__(self) -> None:
+        expected = {
+            "labels": bool(self.labels) and all(isinstance(label, str) and label for label in self.labels),
+            "kind": self.kind in KINDS,
+            "task": self.task in ("label", "distribution", "affect"),
+            "temperature": self.temperature is None or 0 < self.temperature < math.inf,
+            "streams": self.streams in ("scene", "person", "both"),
+            "person": self.person in get_args(Policy),
+            "size": isinstance(self.size, int) and 8 <= self.size <= LARGEST_SIZE_PX,
+            "crop_fraction": 0 < self.crop_fraction <= 1,
+            "mean": len(self.mean) == 3,
+            "std": len(self.std) == 3 and all(value > 0 for value in self.std),
+            "conformal_scores": all(0 <= score <= 1 for score in self.conformal_scores),
+        }
+        wrong = [f"{name} {getattr(self, name)!r}" for name, is_right in expected.items() if not is_right]
+        if wrong:
+            raise CheckpointError(f"no classifier has {', '.join(wrong)}")
+
+    def find_labels(self) -> LabelSet:
+        """Its labels as a set."""
+        return LabelSet(self.label_set, self.labels, self.kind)
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The names of the views that it looks at."""
+        return ("scene", "person") if self.streams == "both" else (self.streams,)
+
+
+class Engine(Protocol):
+    """What computes a network's outputs."""
+
+    has_maps: bool
+    """Whether it has the output "maps"."""
+
+    def run(self, output: str, views: Mapping[str, Array]) -> Array:
+        """An output, "logits" or "maps", for views (N, 3, S, S), normalised."""
+
+
+class Network:
+    """A classifier: logits, class-activation maps, probabilities.
+
+    name: the file's, or of the run that holds it.  `Network.open` is the usual way.
+    """
+
+    def __init__(self, name: str, info: NetworkInfo, engine: Engine) -> None:
+        self.name, self.info, self.engine = name, info, engine
+        middle, scale = (np.array(value, np.float32).reshape(3, 1, 1) * 255 for value in (info.mean, info.std))
+        self._middle, self._scale = middle, scale
+
+    @classmethod
+    def open(cls, path: Path, *, threads: int | None = None) -> "Network":
+        """The classifier in an ONNX file of `uniemox finetune`.
+
+        threads: of one run; None: one a core.
+        Raises CheckpointError, with the file's name, if it is no classifier of ours, damaged, larger than 2 GB or
+        refers to other files.
+        """
+        engine = _OnnxEngine(path, threads)
+        name = path.parent.name if path.name == "model.onnx" and path.parent.name else path.name
+        return cls(name, engine.info, engine)
+
+    def pixels(self, views: NDArray[np.uint8]) -> Array:
+        """Views as the network takes them.  views: (N, 3, S, S) uint8, RGB.  Returns float32, normalised."""
+        if views.dtype != np.uint8:
+            raise ShapeError(f"expected pictures as uint8, 0 to 255, got {views.dtype}")
+        return (views.astype(np.float32) - self._middle) / self._scale
+
+    def logits(self, scene: Array | None, person: Array | None = None) -> Array:
+        """Logits (N, E), or valence and arousal (N, 2).
+
+        scene, person: (N, 3, S, S) float32, of `pixels`; None for a view that its streams don't have.
+        Raises ShapeError if one is missing or of another shape.
+        """
+        given = {"scene": scene, "person": person}
+        views: dict[str, Array] = {}
+        for name in self.info.views:
+            view = given[name]
+            if view is None or view.ndim != 4 or view.shape[1:] != (3, self.info.size, self.info.size):
+                raise ShapeError(
+                    f"expected the {name} view as (N, 3, {self.info.size}, {self.info.size}), got "
+                    f"{'none' if view is None else view.shape}; this network reads streams={self.info.streams!r}"
+                )
+            views[name] = view
+        return self.engine.run(LOGITS, views)
+
+    def maps(self, scene: Array) -> Array | None:
+        """Class-activation maps (N, E, h, w) of scene views (N, 3, S, S); None if the network has none."""
+        if not self.engine.has_maps or self.info.streams != "scene":
+            return None
+        return self.engine.run(MAPS, {"scene": scene})
+
+    def probabilities(self, logits: Array) -> NDArray[np.float64]:
+        """What the logits (N, E) say: calibrated probabilities (N, E), rows of sum 1.
+
+        Task affect: valence and arousal (N, 2), 1 (negative, calm) to 9 (positive, excited).
+        """
+        values = logits.astype(np.float64)
+        if self.info.task == "affect":
+            return 4 * values + 5
+        values = values / (self.info.temperature or 1.0)
+        exponentials = np.exp(values - values.max(axis=1, keepdims=True))
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+class _OnnxEngine:
+    """An ONNX file in onnxruntime."""
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        _check_file(path)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # errors reach the user as exceptions, not as lines of a log
+        options.intra_op_num_threads = threads or 0
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            metadata = self._session.get_modelmeta().custom_metadata_map
+        except _RUNTIME_ERRORS as error:
+            raise CheckpointError(
+                f"{path}: onnxruntime can't read it ({error}); export or download it again"
+            ) from error
+        if KEY not in metadata:
+            raise CheckpointError(
+                f"{path} is an ONNX file, but no classifier of uniemox; uniemox finetune writes one as RUN/model.onnx"
+            )
+        try:
+            self.info = read_info(metadata[KEY])
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        inputs = {part.name: part for part in self._session.get_inputs()}
+        outputs = {part.name for part in self._session.get_outputs()}
+        sides = [self.info.size, self.info.size]
+        fits = all(part.type == "tensor(float)" and part.shape[1:] == [3, *sides] for part in inputs.values())
+        if set(inputs) != set(self.info.views) or LOGITS not in outputs or not fits:
+            found = ", ".join(f"{part.name} {part.shape} {part.type}" for part in inputs.values())
+            raise CheckpointError(
+                f"{path}: expected inputs {', '.join(self.info.views)} [N, 3, {sides[0]}, {sides[0]}] as float and the "
+                f"output logits, got {found} and {', '.join(sorted(outputs))}; export it again"
+            )
+        self.has_maps = MAPS in outputs
+        self._path = path
+
+    def run(self, output: str, views: Mapping[str, Array]) -> Array:
+        """See Engine."""
+        try:
+            [values] = self._session.run([output], dict(views))
+        except _RUNTIME_ERRORS as error:
+            raise CheckpointError(f"{self._path}: does not run on a picture ({error}); export it again") from error
+        if output == LOGITS and values.shape[1:] != (len(self.info.labels),):
+            raise CheckpointError(
+                f"{self._path}: has {len(self.info.labels)} labels, but gives {values.shape}; export it again"
+            )
+        return np.asarray(values, np.float32)
+
+
+def read_info(text: str) -> NetworkInfo:
+    """What a file's metadata say; fields that predicting does not need are passed over.
+
+    Raises CheckpointError if they are no JSON object, or a field is missing or wrong.
+    """
+    try:
+        values: Mapping[str, Any] = json.loads(text)
+        known = {part.name: values[part.name] for part in fields(NetworkInfo) if part.name in values}
+        for name in ("labels", "mean", "std", "conformal_scores"):
+            if name in known:
+                known[name] = tuple(known[name])
+        return NetworkInfo(**known)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"what it says of itself can't be read ({error}); export it again") from error
+
+
+def _check_file(path: Path) -> None:
+    """Raise CheckpointError for a file that is not there, empty, too large, or only a part of a model."""
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise CheckpointError(f"{path} is no file; expected an ONNX file of uniemox finetune")
+        if not 0 < size <= MOST_BYTES:
+            raise CheckpointError(f"{path}: {size / 2**30:.1f} GB; expected an ONNX file of up to 2 GB, all in one")
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            is_split = content.find(_EXTERNAL) >= 0
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be read: {error.strerror or error}") from error
+    if is_split:
+        raise CheckpointError(f"{path} keeps weights in other files; save it as one file (onnx.save without them)")

@@ -1,0 +1,77 @@
+"""A predictor by name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from uniemox.errors import CheckpointError, ConfigError
+from uniemox.hub import PREFIX, fetch
+from uniemox.persons.detector import Detector, load_detector
+from uniemox.predict.network import Network
+from uniemox.predict.predictor import Predictor
+
+EMBEDDED = Path(__file__).parent / "embedded"
+SCENE, FINDER = "scene.onnx", "finder.onnx"
+RUN_FILE = "model.onnx"
+CLIP = "clip:"
+
+
+def load(
+    path_or_name: str | Path | None = None,
+    *,
+    person_model: str | Path | None = None,
+    finder: str | Path | None = "embedded",
+    threads: int | None = None,
+    words: Sequence[str] | None = None,
+) -> Predictor:
+    """The predictor of a model.
+
+    path_or_name: a fine-tuning run, its model.onnx, hub:owner/repository/file.onnx, or clip:NAME@WEIGHTS, a CLIP that
+    chooses among words; None: the model that comes with the package.
+    person_model: says what the people found feel; named likewise.  finder: embedded, or a person detector as
+    `load_detector` takes it; None: nobody looks for people.  threads: of one run of a network; None: one a core.
+    words: for clip:, the words to choose from; None: Mikels' eight.
+    Raises CheckpointError, DetectorError, HubError for files that can't be used, ConfigError for settings that
+    contradict each other.
+    """
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads must be at least 1, got {threads}; leave it out for one a core")
+    network = open_network(path_or_name, threads=threads, words=words)
+    person_network = None if person_model is None else open_network(person_model, threads=threads)
+    return Predictor(network, _open_finder(finder), person_network)
+
+
+def open_network(
+    path_or_name: str | Path | None, *, threads: int | None = None, words: Sequence[str] | None = None
+) -> Network:
+    """The network of a model; see `load`."""
+    name = None if path_or_name is None else str(path_or_name)
+    if name is not None and name.startswith(CLIP):
+        from uniemox.predict.words import open_words  # noqa: PLC0415 - asks for torch
+
+        return open_words(name, words, threads=threads)
+    if words is not None:
+        raise ConfigError(f"words are chosen by a CLIP alone; give clip:NAME@WEIGHTS as the model, not {name}")
+    if name is None:
+        return Network.open(_embedded(SCENE), threads=threads)
+    path = fetch(name) if name.startswith(PREFIX) else Path(name)
+    if path.is_dir():
+        if not (path / RUN_FILE).is_file():
+            raise CheckpointError(f"{path} holds no {RUN_FILE}; give a finished run of uniemox finetune")
+        path = path / RUN_FILE
+    return Network.open(path, threads=threads)
+
+
+def _open_finder(finder: str | Path | None) -> Detector | None:
+    if finder is None:
+        return None
+    return load_detector(_embedded(FINDER) if str(finder) == "embedded" else finder)
+
+
+def _embedded(name: str) -> Path:
+    path = EMBEDDED / name
+    if not path.is_file():
+        what = "a model" if name == SCENE else "a person finder, or None (--no-persons)"
+        raise CheckpointError(
+            f"this installation of uniemox comes without {path.name}; install it again, or give {what}"
+        )
+    return path

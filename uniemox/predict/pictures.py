@@ -1,0 +1,120 @@
+"""Pictures as people have them: paths, bytes, PIL images, arrays, folders."""
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from uniemox.errors import ImageError
+from uniemox.images import LONGEST_SIDE_PX, MOST_ASPECT, MOST_PIXELS, decode, is_picture_name
+
+Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
+_WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's greys of more than 8 bits
+_BROKEN = (OSError, ValueError, SyntaxError, TypeError, EOFError, IndexError, KeyError, AttributeError)
+
+
+def read_any(
+    picture: Picture, shrink: Callable[[int, int], float] | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """The upright RGB picture, and its full (width, height) in px.
+
+    picture: a path; the bytes of a file; a PIL image of any mode; an array (H, W), (H, W, 3) or (H, W, 4), uint8, or
+    floats from 0 to 1.  shrink: as `images.decode`, for large JPEGs.
+    Raises ImageError for what is none of these or can't be decoded whole.
+    """
+    if isinstance(picture, (str, os.PathLike)):
+        path = Path(picture)
+        try:
+            data = path.read_bytes()
+        except IsADirectoryError:
+            raise ImageError(
+                f"{path}: a folder, not a picture; a folder is given alone, and must be readable"
+            ) from None
+        except (OSError, ValueError) as error:  # ValueError: a name with a null character
+            raise ImageError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from error
+        return decode(data, str(path), shrink=shrink)
+    if isinstance(picture, (bytes, bytearray, memoryview)):
+        return decode(bytes(picture), "picture", shrink=shrink)
+    if isinstance(picture, np.ndarray):
+        picture = _from_array(picture)
+    if not isinstance(picture, Image.Image):
+        raise ImageError(f"expected a path, bytes, a PIL image or an array, got {type(picture).__name__}")
+    _check_size(*picture.size)
+    image = _upright(picture)
+    return image, image.size
+
+
+def path_of(picture: Picture) -> str | None:
+    """The path of a picture that has one."""
+    return os.fspath(picture) if isinstance(picture, (str, os.PathLike)) else None
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """The pictures in a folder and the folders inside it, one folder's names in order; hidden ones are passed over.
+
+    A folder is read when its turn comes, so that millions of files need no memory. Links to folders are not followed. A
+    folder that can't be read is given in place of its pictures, so that it fails in its turn.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(
+                (entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if entry.name[0] != "."
+            )
+    except OSError:
+        yield folder
+        return
+    for name, is_folder in found:
+        path = folder / name
+        if is_folder:
+            yield from walk(path)
+        elif is_picture_name(path):
+            yield path
+
+
+def _from_array(values: NDArray[Any]) -> Image.Image:
+    shape = values.shape
+    if not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))) or 0 in shape:
+        raise ImageError(f"expected an array (H, W), (H, W, 3) or (H, W, 4), got {shape}")
+    _check_size(shape[1], shape[0])
+    if values.dtype.kind == "f":
+        if not np.isfinite(values).all():
+            raise ImageError("the array holds values that are not finite; expected floats from 0 to 1")
+        if values.min() < 0 or values.max() > 1:
+            raise ImageError(
+                f"the array's floats go from {values.min():.3g} to {values.max():.3g}; expected 0 to 1: divide by 255?"
+            )
+        values = (values.astype(np.float32) * 255).round().astype(np.uint8)
+    if values.dtype != np.uint8:
+        raise ImageError(f"expected an array of uint8, or of floats from 0 to 1, got {values.dtype}")
+    return Image.fromarray(np.ascontiguousarray(values))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """RGB; transparent pixels become white, wide greys are scaled as `images.decode` does."""
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode in _WIDE:
+            encoded = io.BytesIO()
+            image.save(encoded, "TIFF")
+            return decode(encoded.getvalue())[0]
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        return image.convert("RGB")
+    except _BROKEN as error:
+        raise ImageError(f"picture: can't be decoded ({error})") from error
+
+
+def _check_size(width: int, height: int) -> None:
+    """Raise ImageError for what `images.open_picture` refuses in files."""
+    if min(width, height) < 1:
+        raise ImageError(f"{width} x {height} px is no picture")
+    if width * height > MOST_PIXELS or max(width, height) > LONGEST_SIDE_PX:
+        raise ImageError(f"{width} x {height} px is more than {MOST_PIXELS // 10**6} megapixels; scale it down")
+    if max(width, height) > MOST_ASPECT * min(width, height):
+        raise ImageError(f"{width} x {height} px is a strip, not a scene; crop it")

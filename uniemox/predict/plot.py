@@ -1,0 +1,86 @@
+"""A prediction as a picture: boxes around people, and bars; drawn with Pillow alone."""
+
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw, ImageFont
+
+from uniemox.errors import ImageError
+from uniemox.predict.pictures import read_any
+
+if TYPE_CHECKING:
+    from uniemox.predict.prediction import Person, Prediction
+
+LONGEST_PX = 960
+SMALLEST_PX = 240
+INK, PAPER, QUIET, BAR, BOX = "#1b1f24", "#ffffff", "#d9dee4", "#2f6f9f", "#ffb000"
+
+
+def plot_prediction(prediction: "Prediction") -> Image.Image:
+    """The picture, at most 960 px long, with a box around everybody found and a bar for every label below it.
+
+    Raises ImageError if the picture can't be had again.
+    """
+    if prediction.source is None:
+        raise ImageError("this prediction does not know its picture any more")
+    image, _ = read_any(prediction.source)
+    scale = min(LONGEST_PX / max(image.size), 1.0)
+    scale = max(scale, SMALLEST_PX / image.width) if image.width < SMALLEST_PX else scale
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    image = image.resize(size, Image.Resampling.BICUBIC)
+    _draw_people(image, prediction.persons or [], scale)
+    panel = _bars(prediction, max(image.width, SMALLEST_PX))
+    page = Image.new("RGB", (panel.width, image.height + panel.height), PAPER)
+    page.paste(image, ((panel.width - image.width) // 2, 0))
+    page.paste(panel, (0, image.height))
+    return page
+
+
+def _draw_people(image: Image.Image, persons: "list[Person]", scale: float) -> None:
+    """Boxes, with what each person feels where that is known."""
+    draw, font = ImageDraw.Draw(image), _font(14)
+    for person in persons:
+        box = [value * scale for value in person.box]
+        draw.rectangle(box, outline=BOX, width=3)
+        if person.emotions:
+            label, p = max(person.emotions.items(), key=lambda pair: pair[1])
+            text = _cut(f"{label} {p:.0%}", font, image.width)
+            at = (max(0.0, min(box[0], image.width - font.getlength(text) - 8)), max(0.0, box[1] - 20))
+            draw.rectangle((*at, at[0] + font.getlength(text) + 8, at[1] + 20), fill=BOX)
+            draw.text((at[0] + 4, at[1] + 2), text, fill=INK, font=font)
+
+
+def _bars(prediction: "Prediction", width: int) -> Image.Image:
+    """A bar for every label, highest first."""
+    font, row, edge = _font(15), 26, 12
+    pairs = prediction.top(len(prediction.scene))
+    is_affect = set(prediction.scene) == {"valence", "arousal"}
+    title = "valence and arousal, 1 to 9" if is_affect else f"{prediction.kind} ({prediction.model})"
+    panel = Image.new("RGB", (width, row * (len(pairs) + 1) + 2 * edge), PAPER)
+    draw = ImageDraw.Draw(panel)
+    draw.text((edge, edge), _cut(title, font, width - 2 * edge), fill=INK, font=font)
+    words = min(max(font.getlength(label) for label, _ in pairs), width * 0.45)
+    first, last = edge + words + 8, width - edge - font.getlength("100%") - 8
+    for i, (label, value) in enumerate(pairs, 1):
+        y, share = edge + i * row, (value - 1) / 8 if is_affect else value
+        draw.text((edge, y), _cut(label, font, words + 1), fill=INK, font=font)
+        draw.rectangle((first, y + 3, last, y + row - 8), fill=QUIET)
+        draw.rectangle((first, y + 3, first + (last - first) * min(max(share, 0.0), 1.0), y + row - 8), fill=BAR)
+        draw.text((last + 8, y), f"{value:.1f}" if is_affect else f"{value:.0%}", fill=INK, font=font)
+    return panel
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise ImageError("this Pillow was built without FreeType, so it can't draw words; install another one")
+    return font
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """As much of a text as fits, on one line."""
+    text = " ".join(text.split())
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

@@ -1,0 +1,100 @@
+"""What is said of a picture."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from uniemox.labels import Kind
+from uniemox.persons.box import Box
+from uniemox.predict.pictures import Picture
+
+DIGITS = 6  # of probabilities in JSON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """Somebody in the picture."""
+
+    box: Box
+    """In px of the upright picture."""
+    confidence: float
+    """0 to 1, that this is a person."""
+    emotions: dict[str, float] | None
+    """What the person feels: probability by label; None until a model that knows is given."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "box": [round(value, 2) for value in self.box],
+            "confidence": round(self.confidence, DIGITS),
+            "emotions": None if self.emotions is None else _rounded(self.emotions),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What is said of one picture."""
+
+    scene: dict[str, float]
+    """Probability by label, with sum 1, in the labels' order; or valence and arousal, 1 to 9."""
+    kind: Kind
+    """evoked: what it makes people feel.  felt: what the people in it feel."""
+    persons: list[Person] | None
+    """Most confident first. []: nobody was found. None: there is no person finder."""
+    likely: tuple[str, ...] | None
+    """The labels that hold the true one with the coverage asked for, most probable first; None: not asked."""
+    path: str | None
+    """None for a picture that came from memory."""
+    width_px: int
+    """Of the upright picture."""
+    height_px: int
+    label_set: str
+    model: str
+    """The model's name."""
+    source: Picture | None = field(default=None, repr=False, compare=False)
+    """Where the picture can be had again."""
+
+    def top(self, k: int = 3) -> list[tuple[str, float]]:
+        """The k most probable labels, or the k highest values, highest first."""
+        return sorted(self.scene.items(), key=lambda pair: -pair[1])[:k]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it; probabilities with 6 digits."""
+        return {
+            "path": self.path,
+            "scene": _rounded(self.scene),
+            "kind": self.kind,
+            "persons": None if self.persons is None else [person.to_dict() for person in self.persons],
+            "likely": None if self.likely is None else list(self.likely),
+            "width_px": self.width_px,
+            "height_px": self.height_px,
+            "label_set": self.label_set,
+            "model": self.model,
+        }
+
+    def plot(self) -> Image.Image:
+        """The picture with boxes around people, and bars for the labels.
+
+        Raises ImageError if the picture's file is gone.
+        """
+        from uniemox.predict.plot import plot_prediction  # noqa: PLC0415 - it knows this module
+
+        return plot_prediction(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A picture that could not be read."""
+
+    path: str | None
+    error: str
+    """What is wrong, with the picture's name."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"path": self.path, "error": self.error}
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {label: round(value, DIGITS) for label, value in values.items()}

@@ -1,0 +1,284 @@
+"""From pictures to predictions: pictures are decoded in threads ahead of the network, which answers in batches."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from threading import Lock
+from typing import TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from uniemox.errors import ConfigError, ImageError
+from uniemox.persons.box import Detection
+from uniemox.persons.crop import choose_person
+from uniemox.persons.detector import Detector
+from uniemox.predict.conformal import likely_labels, score_limit
+from uniemox.predict.mapping import Answers, answers_in, has_answers_in
+from uniemox.predict.network import Network
+from uniemox.predict.pictures import Picture, path_of, read_any, walk
+from uniemox.predict.prediction import Failure, Person, Prediction
+from uniemox.views.still import Pixels, person_view, scene_box, scene_view
+
+Pictures = list[Picture] | tuple[Picture, ...]
+MOST_THREADS = 8  # that decode
+Item = TypeVar("Item")
+SHRINK_MARGIN = 2  # decoded pictures stay so many times larger than the input
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    """How the answers are wanted, checked once for all pictures."""
+
+    scene: Answers
+    person: Answers | None
+    limit: float | None
+    """Of the scores of likely labels; None: not asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """A picture, decoded and cut into views."""
+
+    picture: Picture
+    full: tuple[int, int]
+    persons: tuple[Detection, ...] | None
+    views: dict[str, Pixels]
+    """Of the scene's network, (3, S, S) each."""
+    person_views: tuple[dict[str, Pixels], ...]
+    """Of the person network, for everybody found."""
+
+
+class Predictor:
+    """What a model says of pictures, and of the people in them; `uniemox.load` is the usual way to one.
+
+    network: of the scene.  finder: finds people; None: nobody looks.  person_network: says what they feel, and needs a
+    finder. Threads may share a predictor. Raises ConfigError for a person network that does not say what is felt.
+    """
+
+    def __init__(self, network: Network, finder: Detector | None = None, person_network: Network | None = None) -> None:
+        if person_network is not None:
+            _check_person_network(person_network, finder)
+        self.network, self.finder, self.person_network = network, finder, person_network
+        self._finder_lock = Lock()  # OpenCV's networks can't run twice at once
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.network.name
+
+    @property
+    def kind(self) -> str:
+        """evoked or felt."""
+        return self.network.info.kind
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of its own answers, in order."""
+        return self.network.info.labels
+
+    @property
+    def label_set(self) -> str:
+        """Name of the label set."""
+        return self.network.info.label_set
+
+    @overload
+    def predict(
+        self, picture: Pictures, *, coverage: float | None = None, labels: str | None = None
+    ) -> list[Prediction | Failure]: ...
+    @overload
+    def predict(
+        self, picture: Picture, *, coverage: float | None = None, labels: str | None = None
+    ) -> Prediction | list[Prediction | Failure]: ...
+    def predict(
+        self, picture: Picture | Pictures, *, coverage: float | None = None, labels: str | None = None
+    ) -> Prediction | list[Prediction | Failure]:
+        """What is said of a picture, or of each of several.
+
+        picture: a path, the bytes of a file, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8 or floats
+        from 0 to 1; or a list or tuple of these, or a folder, whose pictures are taken in the order of their names.
+        coverage: share of pictures, 0 to 1, whose true label shall be among `likely`.  labels: name of the label set to
+        answer in, such as polarity.
+        Raises ImageError for a single picture that can't be read, and for a folder without any; one of several is a
+        Failure in its place. Raises ConfigError, LabelError for what the model can't answer.
+        """
+        if isinstance(picture, (list, tuple)):
+            return list(self.predict_each(picture, coverage=coverage, labels=labels))
+        if isinstance(picture, (str, os.PathLike)) and Path(picture).is_dir():
+            found = list(self.predict_each(walk(Path(picture)), coverage=coverage, labels=labels))
+            if not found:
+                raise ImageError(f"{os.fspath(picture)}: no picture in this folder or in those inside it")
+            return found
+        question = self._question(coverage, labels)
+        return self._answer([self._prepare(picture)], question)[0]
+
+    def predict_each(
+        self,
+        pictures: Iterable[Picture],
+        *,
+        batch_size: int = 16,
+        coverage: float | None = None,
+        labels: str | None = None,
+    ) -> Iterator[Prediction | Failure]:
+        """What is said of each picture, in order, as soon as its batch is done; see `predict`.
+
+        pictures: any number; no more than a few batches of them are taken ahead.  batch_size: of the network.
+        Raises ConfigError for a batch size below 1, and ConfigError and LabelError as `predict`.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+        return self._answer_each(pictures, batch_size, self._question(coverage, labels))
+
+    def _answer_each(
+        self, pictures: Iterable[Picture], batch_size: int, question: _Question
+    ) -> Iterator[Prediction | Failure]:
+        for batch in _batches(self._prepare_each(pictures, 2 * batch_size), batch_size):
+            answers = iter(self._answer([item for item in batch if isinstance(item, _Ready)], question))
+            for item in batch:
+                yield item if isinstance(item, Failure) else next(answers)
+
+    def _question(self, coverage: float | None, labels: str | None) -> _Question:
+        info = self.network.info
+        if info.task == "affect" and (coverage is not None or labels is not None):
+            raise ConfigError(f"{self.name} gives valence and arousal; leave coverage and labels out")
+        limit = None if coverage is None else score_limit(info.conformal_scores, coverage)
+        person = None
+        if self.person_network is not None:
+            own = self.person_network.info.find_labels()
+            wanted = labels if labels is not None and has_answers_in(own, labels) else None
+            person = answers_in(own, wanted)
+        return _Question(scene=answers_in(info.find_labels(), labels), person=person, limit=limit)
+
+    def _prepare_each(self, pictures: Iterable[Picture], ahead: int) -> Iterator[_Ready | Failure]:
+        """All pictures, decoded in threads.  ahead: how many may wait for the network."""
+        waiting: deque[Future[_Ready | Failure]] = deque()
+        pool = ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1), thread_name_prefix="decode")
+        try:
+            for picture in pictures:
+                waiting.append(pool.submit(self._prepare_or_fail, picture))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _prepare_or_fail(self, picture: Picture) -> _Ready | Failure:
+        try:
+            return self._prepare(picture)
+        except ImageError as error:
+            return Failure(path=path_of(picture), error=str(error))
+
+    def _prepare(self, picture: Picture) -> _Ready:
+        """Decode a picture, find the people in it and cut the views. Raises ImageError."""
+        info, person_network = self.network.info, self.person_network
+        needs_full = info.streams != "scene" or person_network is not None  # people may be small
+
+        def shrink(width: int, height: int) -> float:
+            box = scene_box((width, height), info.size, info.crop_fraction)
+            return 1.0 if needs_full else (box.x2 - box.x1) / (SHRINK_MARGIN * info.size)
+
+        image, full = read_any(picture, shrink)
+        persons = None if self.finder is None else self._find(self.finder, image, full)
+        person_views = [_views(person_network, image, full, (person,)) for person in persons or () if person_network]
+        return _Ready(
+            picture=picture,
+            full=full,
+            persons=persons,
+            views=_views(self.network, image, full, persons),
+            person_views=tuple(person_views),
+        )
+
+    def _find(self, finder: Detector, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...]:
+        """People in px of the full picture."""
+        with self._finder_lock:
+            [found] = finder.detect([image])
+        x, y = full[0] / image.width, full[1] / image.height
+        return tuple(
+            Detection(box._replace(x1=box.x1 * x, y1=box.y1 * y, x2=box.x2 * x, y2=box.y2 * y), confidence)
+            for box, confidence in found
+        )
+
+    def _answer(self, ready: Sequence[_Ready], question: _Question) -> list[Prediction]:
+        """One batch."""
+        if not ready:
+            return []
+        scenes = _probabilities(self.network, [item.views for item in ready])
+        felt: Iterator[NDArray[np.float64]] = iter(())
+        if self.person_network is not None:
+            views = [view for item in ready for view in item.person_views]
+            network, size = self.person_network, len(ready)
+            felt = (row for part in _batches(views, size) for row in _probabilities(network, part))
+        return [self._predicted(item, p, felt, question) for item, p in zip(ready, scenes, strict=True)]
+
+    def _predicted(
+        self,
+        item: _Ready,
+        probabilities: NDArray[np.float64],
+        felt: Iterator[NDArray[np.float64]],
+        question: _Question,
+    ) -> Prediction:
+        """felt: rows of everybody in the batch, from which those of this picture are taken."""
+        scene, likely = question.scene.named(probabilities), None
+        if question.limit is not None:
+            likely = question.scene.likely(likely_labels(probabilities, question.limit), scene)
+        persons = None
+        if item.persons is not None:
+            emotions = [None if question.person is None else question.person.named(next(felt)) for _ in item.persons]
+            persons = [
+                Person(box=box, confidence=confidence, emotions=given)
+                for (box, confidence), given in zip(item.persons, emotions, strict=True)
+            ]
+        return Prediction(
+            scene=scene,
+            kind=self.network.info.kind,
+            persons=persons,
+            likely=likely,
+            path=path_of(item.picture),
+            width_px=item.full[0],
+            height_px=item.full[1],
+            label_set=question.scene.name,
+            model=self.name,
+            source=item.picture,
+        )
+
+
+def _views(
+    network: Network, image: Image.Image, full: tuple[int, int], persons: Sequence[Detection] | None
+) -> dict[str, Pixels]:
+    """What a network looks at, of a picture and the people who count."""
+    info, views = network.info, {}
+    if "scene" in info.views:
+        views["scene"] = scene_view(image, info.size, info.crop_fraction)
+    if "person" in info.views:
+        views["person"] = person_view(image, choose_person(persons, None, full, info.person), full, info.size)
+    return views
+
+
+def _probabilities(network: Network, views: Sequence[dict[str, Pixels]]) -> NDArray[np.float64]:
+    """(N, E) of N pictures' views."""
+    pixels = {name: network.pixels(np.stack([view[name] for view in views])) for name in network.info.views}
+    return network.probabilities(network.logits(pixels.get("scene"), pixels.get("person")))
+
+
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of that many, the last one shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _check_person_network(network: Network, finder: Detector | None) -> None:
+    info = network.info
+    if finder is None:
+        raise ConfigError("a person model needs a person finder; give one, or leave the person model out")
+    if info.kind != "felt" or info.streams == "scene":
+        raise ConfigError(
+            f"{network.name} says what is {info.kind}, from the {info.streams} view; a person model says what is felt, "
+            "from the person view or both"
+        )

@@ -1,0 +1,201 @@
+"""Answers in files: a JSON object a line as they come, and a CSV or Parquet table of them at the end.
+
+Lines are only appended, so a job that was stopped goes on where it was; a table is made from the lines beside it.
+"""
+
+import csv
+import json
+import os
+from array import array
+from collections.abc import Iterator
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from uniemox.errors import ConfigError, DataError, MissingPackageError
+from uniemox.predict.prediction import Failure, Prediction
+
+LINES = ".jsonl"
+TABLES = (".csv", ".parquet")
+ABOUT = ("kind", "label_set", "model", "width_px", "height_px")
+ROWS = 10_000  # of a table that are in memory at once
+
+
+class ResultFile:
+    """Answers in OUT.jsonl; for OUT.csv and OUT.parquet in lines beside it, from which `finish` makes the table.
+
+    resume: go on with a file that is there.  model, label_set: of the answers; a file must not mix several.
+    Raises ConfigError for another ending, a file that is there already, or one whose answers come from another model;
+    DataError for one that is damaged or can't be written; MissingPackageError for Parquet without pyarrow.
+    """
+
+    def __init__(self, path: Path, *, resume: bool, model: str, label_set: str) -> None:
+        self.path = path
+        self.lines = path if path.suffix == LINES else path.with_name(path.name + LINES)
+        if path.suffix not in (LINES, *TABLES):
+            raise ConfigError(f"{path}: expected a name that ends in {', '.join((LINES, *TABLES))}")
+        if path.suffix == ".parquet":
+            _pyarrow()
+        there = next((one for one in (self.lines, path) if one.exists()), None)
+        if there is not None and not resume:
+            raise ConfigError(f"{there} is there already; go on with it (--resume), or choose another name")
+        if there == path and path != self.lines:
+            raise ConfigError(f"{path} is there, but not {self.lines}, which going on needs; choose another name")
+        self._done: np.ndarray[Any, np.dtype[np.uint64]] = np.empty(0, np.uint64)
+        if there is not None:
+            self._done = _repaired(self.lines, model, label_set)
+        try:
+            self.lines.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.lines.open("ab")
+        except OSError as error:
+            raise DataError(f"{self.lines} can't be written ({error.strerror}); choose another name") from error
+
+    def __len__(self) -> int:
+        """Pictures that were there when it was opened."""
+        return len(self._done)
+
+    def has(self, path: str) -> bool:
+        """Whether a picture's answer was there when the file was opened."""
+        key = _key(path)
+        place = int(np.searchsorted(self._done, np.uint64(key)))
+        return place < len(self._done) and int(self._done[place]) == key
+
+    def write(self, result: Prediction | Failure) -> None:
+        """Append an answer; once it returns the answer outlives the process."""
+        self._file.write(json.dumps(result.to_dict()).encode() + b"\n")
+        self._file.flush()
+
+    def finish(self) -> None:
+        """Make the table from the lines, whole or not at all."""
+        if self.path == self.lines:
+            return
+        partial = self.path.with_name(self.path.name + ".partial")
+        try:
+            (_write_csv if self.path.suffix == ".csv" else _write_parquet)(self.lines, partial)
+            os.replace(partial, self.path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects in a file of answers; a last line that was cut off is left out. Raises DataError for other faults."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                value = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{path}:{number}: not JSON ({error}); remove the line") from error
+            if not isinstance(value, dict) or not {"scene", "error"} & value.keys():
+                raise DataError(f"{path}:{number}: not an answer of uniemox predict; choose another file with --out")
+            yield value
+
+
+def _repaired(path: Path, model: str, label_set: str) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Keys of the pictures in a file, sorted, after a last line that was cut off has been removed."""
+    keys = array("Q")
+    for value in read_lines(path):
+        keys.append(_key(str(value.get("path"))))
+        made = (value.get("model"), value.get("label_set"))
+        if "scene" in value and made != (model, label_set):
+            raise ConfigError(
+                f"{path} holds answers of {made[0]} in {made[1]}, not of {model} in {label_set}; choose another name"
+            )
+    _cut_last_line(path)
+    return np.sort(np.frombuffer(keys, np.uint64)) if keys else np.empty(0, np.uint64)
+
+
+def _cut_last_line(path: Path) -> None:
+    """Remove what follows the last line's end."""
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - 2**16)
+            file.seek(start)
+            place = file.read(end - start).rfind(b"\n")
+            if place >= 0:
+                file.truncate(start + place + 1)
+                return
+            end = start
+        file.truncate(0)
+
+
+def _key(path: str) -> int:
+    """64 bits of a path: among 10 million the odds that two are alike are 1 to 370,000."""
+    return int.from_bytes(blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def _labels(lines: Path) -> list[str]:
+    """The labels of the first answer; none if every picture failed."""
+    return next((list(value["scene"]) for value in read_lines(lines) if "scene" in value), [])
+
+
+def _write_csv(lines: Path, table: Path) -> None:
+    labels = _labels(lines)
+    with table.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", *labels, "likely", "persons", *ABOUT, "error"])
+        for value in read_lines(lines):
+            scene = value.get("scene", {})
+            persons = value.get("persons")
+            writer.writerow(
+                [
+                    value["path"],
+                    *(scene.get(label) for label in labels),
+                    ";".join(value.get("likely") or ()),
+                    None if persons is None else json.dumps(persons),
+                    *(value.get(name) for name in ABOUT),
+                    value.get("error"),
+                ]
+            )
+
+
+def _write_parquet(lines: Path, table: Path) -> None:
+    pa = _pyarrow()
+    import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
+
+    labels = _labels(lines)
+    emotions = pa.map_(pa.string(), pa.float32())
+    person = pa.struct({"box": pa.list_(pa.float32(), 4), "confidence": pa.float32(), "emotions": emotions})
+    columns = {"path": pa.string(), **dict.fromkeys(labels, pa.float32()), "likely": pa.list_(pa.string())}
+    columns |= {"persons": pa.list_(person), **dict.fromkeys(ABOUT, pa.string()), "error": pa.string()}
+    schema = pa.schema(columns | dict.fromkeys(("width_px", "height_px"), pa.int32()))
+    rows = (_as_row(value) for value in read_lines(lines))
+    with pyarrow.parquet.ParquetWriter(table, schema) as writer:
+        while block := list(islice(rows, ROWS)):
+            writer.write_table(pa.Table.from_pylist(block, schema=schema))
+
+
+def _as_row(value: dict[str, Any]) -> dict[str, Any]:
+    """An answer as Arrow takes it: text that is UTF-8, maps as pairs."""
+    persons = value.get("persons")
+    if persons is not None:
+        persons = [
+            one | {"emotions": None if one["emotions"] is None else list(one["emotions"].items())} for one in persons
+        ]
+    texts = {name: _utf8(value[name]) for name in ("path", "error") if value.get(name) is not None}
+    return value | value.get("scene", {}) | {"persons": persons} | texts
+
+
+def _utf8(text: str) -> str:
+    """File names that are no UTF-8 with their odd bytes escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise MissingPackageError("a Parquet table needs pyarrow; run: pip install 'uniemox[data]'") from None
+    return pa

@@ -1,0 +1,67 @@
+"""A CLIP that chooses among words, without training (Radford et al., arXiv 2103.00020, section 3.1)."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from uniemox.errors import ConfigError, TeacherError
+from uniemox.teacher.clip import ClipTeacher
+from uniemox.teacher.opening import open_teacher
+
+PROMPT = "A photo that makes people feel {word}."
+
+
+class ZeroShotClip:
+    """Logits of words for pictures: their cosines with a sentence about each word, times CLIP's own scale.
+
+    words: at least two, no two alike.  Raises ConfigError for other lists.
+    """
+
+    has_maps = False
+
+    def __init__(self, clip: ClipTeacher, words: Sequence[str]) -> None:
+        if len(set(words)) < max(2, len(words)) or not all(words):
+            raise ConfigError(f"expected at least two words, all different, got {', '.join(words) or 'none'}")
+        self.clip = clip
+        texts = clip.text_features([PROMPT.format(word=word) for word in words])
+        self._texts = torch.nn.functional.normalize(texts, dim=-1)  # (E, C)
+
+    @property
+    def size(self) -> int:
+        """Side of the pictures that it sees, px. Raises TeacherError if they are not square."""
+        size = self.clip.model.visual.image_size
+        width, height = size if isinstance(size, tuple) else (size, size)
+        if width != height:
+            raise TeacherError(f"this CLIP sees pictures of {height} x {width} px; choose one with a square input")
+        return int(width)
+
+    @property
+    def stats(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and std of pixels in [0, 1], by channel."""
+        visual = self.clip.model.visual
+        return tuple(visual.image_mean), tuple(visual.image_std)
+
+    @torch.no_grad()
+    def run(self, output: str, views: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Logits (N, E).  output: logits; there is no other.  views: the scene (N, 3, S, S), normalised."""
+        if output != "logits":
+            raise ConfigError(f"a CLIP has no output {output!r}")
+        pixels = torch.from_numpy(views["scene"]).to(self._texts.device)
+        pictures = torch.nn.functional.normalize(self.clip.model.encode_image(pixels).float(), dim=-1)  # (N, C)
+        return (self.clip.model.logit_scale.exp().float() * pictures @ self._texts.T).cpu().numpy()
+
+
+def open_zero_shot(name: str, words: Sequence[str], threads: int | None = None) -> ZeroShotClip:
+    """The CLIP of a name clip:NAME@WEIGHTS (see `open_teacher`), choosing among words.
+
+    threads: of torch in this process; None: as they are.  Raises TeacherError if it can't be had, ConfigError as
+    `ZeroShotClip`.
+    """
+    teacher = open_teacher(name)
+    if not isinstance(teacher, ClipTeacher):
+        raise TeacherError(f"{name} is no CLIP; write clip:NAME@WEIGHTS or clip:local-dir:FOLDER")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return ZeroShotClip(teacher, words)

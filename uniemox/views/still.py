@@ -1,0 +1,76 @@
+"""The views of evaluation with numpy and Pillow alone: one for scores and for predictions, the same to the bit."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from uniemox.persons.box import Box
+from uniemox.persons.crop import PersonCrop
+
+Pixels = NDArray[np.uint8]
+
+
+def scene_view(image: Image.Image, size: int, crop_fraction: float) -> Pixels:
+    """The middle of a picture: short side resized, bicubic, then cropped.  Returns (3, size, size) uint8, RGB.
+
+    crop_fraction: share of the short side that is kept, above 0 to 1.  Source: timm's transform for evaluation.
+    """
+    short = math.floor(size / crop_fraction)
+    width, height = image.size
+    resized = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+    if image.size != resized:
+        image = image.resize(resized, Image.Resampling.BICUBIC)
+    left, top = (round((side - size) / 2) for side in image.size)
+    return to_planes(image.crop((left, top, left + size, top + size)))
+
+
+def scene_box(full: tuple[int, int], size: int, crop_fraction: float) -> Box:
+    """The part of a picture that `scene_view` shows, px.  full: width and height of the picture."""
+    side = min(full) * size / math.floor(size / crop_fraction)
+    left, top = (full[0] - side) / 2, (full[1] - side) / 2
+    return Box(left, top, left + side, top + side)
+
+
+def person_view(image: Image.Image, person: PersonCrop, full: tuple[int, int], size: int) -> Pixels:
+    """The person view of a picture, squashed, bicubic.  Returns (3, size, size) uint8, RGB.
+
+    person: in px of the full picture.  full: its width and height; the image may be a smaller copy.
+    """
+    source = _black_out(image, person.keep, full) if person.keep else image
+    return to_planes(source.resize((size, size), Image.Resampling.BICUBIC, box=_scaled(person.box, image.size, full)))
+
+
+def to_planes(image: Image.Image) -> Pixels:
+    """An RGB picture as (3, H, W) uint8."""
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def whole_px(low: float, high: float, decoded: int, full: int) -> tuple[int, int]:
+    """Both ends of a side in whole px of the decoded picture, at least one px apart.
+
+    low, high: in px of the full picture.  decoded, full: the side's length, px.
+    """
+    first = min(int(low * decoded / full + 0.5), decoded - 1)
+    return first, min(max(int(high * decoded / full + 0.5), first + 1), decoded)
+
+
+def _black_out(image: Image.Image, boxes: Sequence[Box], full: tuple[int, int]) -> Image.Image:
+    """The picture, black outside the boxes."""
+    pixels = np.asarray(image)
+    kept = np.zeros_like(pixels)
+    for box in boxes:
+        x1, x2 = whole_px(box.x1, box.x2, image.width, full[0])
+        y1, y2 = whole_px(box.y1, box.y2, image.height, full[1])
+        kept[y1:y2, x1:x2] = pixels[y1:y2, x1:x2]
+    return Image.fromarray(kept)
+
+
+def _scaled(box: Box, size: tuple[int, int], full: tuple[int, int]) -> Box:
+    """A box in px of a smaller copy; the same box, to the bit, where the copy is not smaller."""
+    if size == full:
+        return box
+    x, y = size[0] / full[0], size[1] / full[1]
+    return Box(box.x1 * x, box.y1 * y, min(box.x2 * x, size[0]), min(box.y2 * y, size[1]))
