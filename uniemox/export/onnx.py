@@ -10,10 +10,12 @@ from typing import Any
 
 import onnx
 import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from uniemox.checkpoints.classifier import ClassifierInfo, as_dict
 from uniemox.checkpoints.writing import replacing
 from uniemox.errors import CheckpointError
+from uniemox.export.maps import WithMaps, has_maps
 from uniemox.model.classifier import Classifier
 
 KEY = "uniemox"
@@ -24,7 +26,8 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
     """Write a classifier as ONNX, any batch size; the file is there whole or not at all.
 
     Inputs "scene" and "person", as its streams have them: (N, 3, S, S) float32, normalised with info's mean and std.
-    Output "logits": (N, E). Its metadata hold `info` as JSON under "uniemox".
+    Output "logits": (N, E). Where `has_maps` is true a second one, "maps": (N, E, h, w), see `WithMaps`; it costs
+    nothing unless it is asked for. Its metadata hold `info` as JSON under "uniemox".
     Raises CheckpointError if it can't be written.
     """
     names = ["scene", "person"] if info.streams == "both" else [info.streams]
@@ -37,13 +40,14 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
             module.fused_attn = False
     pixels = {name: torch.zeros(2, 3, info.size, info.size) for name in names}
     batch = torch.export.Dim("batch", min=1)
+    with_maps = has_maps(classifier, info.size)
     with _quiet():
         program = torch.onnx.export(
-            classifier,
+            WithMaps(classifier).eval() if with_maps else classifier,
             kwargs=pixels,
             dynamic_shapes={name: {0: batch} for name in names},
             input_names=names,
-            output_names=["logits"],
+            output_names=["logits", "maps"] if with_maps else ["logits"],
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
@@ -54,6 +58,21 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
     model = program.model_proto
     _forget_origin(model.graph)
     onnx.helper.set_model_props(model, {KEY: json.dumps(as_dict(info))})
+    write_model(model, path)
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """An ONNX file. Raises CheckpointError if it can't be read or is none."""
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
+        raise CheckpointError(f"{path} can't be read as ONNX: {error}; export it again") from error
+    return model
+
+
+def write_model(model: onnx.ModelProto, path: Path) -> None:
+    """An ONNX file, there whole or not at all. Raises CheckpointError if it can't be written."""
     try:
         with replacing(path) as partial:
             onnx.save(model, partial)

@@ -1,0 +1,66 @@
+"""A network that sees red spots: a plain engine behind a predictor, whose right explanation is known."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from uniemox.persons.box import Box, Detection
+from uniemox.predict.network import Array, Network, NetworkInfo
+from uniemox.predict.predictor import Predictor
+
+SIZE, CELLS = 64, 8
+LABELS = ("awe", "fear", "sadness")
+PLACES = {"awe": (1, 2), "fear": (5, 5), "sadness": (6, 1)}
+"""Row and column of the cell, of 8 x 8, whose red speaks for the label."""
+
+
+class Spots:
+    """logits: 6 times the red of the label's cell; its maps say so."""
+
+    def __init__(self, has_maps: bool) -> None:
+        self.has_maps, self.passes, self.largest = has_maps, 0, 0
+
+    def run(self, output: str, views: Mapping[str, Array]) -> Array:
+        """See predict.network.Engine."""
+        self.passes += len(next(iter(views.values())))
+        self.largest = max(self.largest, *(len(view) for view in views.values()))
+        side = SIZE // CELLS
+        maps = np.zeros((len(next(iter(views.values()))), len(LABELS), CELLS, CELLS), np.float32)
+        for view in views.values():  # of scene and person, each counts
+            red = view[:, 0].reshape(len(view), CELLS, side, CELLS, side).mean(axis=(2, 4))  # (N, 8, 8)
+            for k, (row, column) in enumerate(PLACES.values()):
+                maps[:, k, row, column] += 6 * red[:, row, column] * CELLS**2
+        return maps if output == "maps" else maps.mean(axis=(2, 3))
+
+
+class OnePerson:
+    """Finds somebody at one place."""
+
+    fingerprint = name = "one person"
+
+    def __init__(self, box: Box) -> None:
+        self.box = box
+
+    def detect(self, images: list[Image.Image]) -> list[tuple[Detection, ...]]:
+        """See persons.detector.Detector."""
+        return [(Detection(self.box, 0.9),) for _ in images]
+
+
+def predictor(*, has_maps: bool = True, streams: str = "scene", finder: object = None, **changes: object) -> Predictor:
+    """Sees the whole short side, pixels from 0 to 1."""
+    known = {"labels": LABELS, "label_set": "spots", "kind": "evoked", "size": SIZE, "crop_fraction": 1.0}
+    known |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "streams": streams}
+    info = NetworkInfo(**{**known, **changes})  # type: ignore[arg-type]
+    return Predictor(Network("spots", info, Spots(has_maps)), finder)  # type: ignore[arg-type]
+
+
+def picture(*labels: str, side: int = SIZE) -> Image.Image:
+    """A grey picture with the red spots of these labels."""
+    image = Image.new("RGB", (side, side), (60, 60, 60))
+    cell = side // CELLS
+    for label in labels:
+        row, column = PLACES[label]
+        corner = (column * cell, row * cell)
+        ImageDraw.Draw(image).rectangle((*corner, corner[0] + cell - 1, corner[1] + cell - 1), fill=(255, 0, 0))
+    return image

@@ -1,0 +1,72 @@
+"""Sheets: a row a picture, a column a model."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.explain.spots import picture, predictor
+from uniemox.errors import ShapeError
+from uniemox.explain.explaining import file_name, unique_names
+from uniemox.explain.maps import heat_map
+from uniemox.explain.sheets import CELL_PX, GAP_PX, LINE_PX, caption, draw_sheet, sheet_html
+
+HOSTILE = '<script>alert("x")</script>&.jpg'
+
+
+def rows(count: int = 2, models: int = 2) -> list:
+    labels = ("awe", "fear", "sadness")
+    return [[heat_map(predictor(), picture(labels[i % 3])) for _ in range(models)] for i in range(count)]
+
+
+def test_a_sheet_has_a_cell_for_each() -> None:
+    found = draw_sheet(rows(3, 2), ["a", "b"], ["1", "2", "3"])
+    step = CELL_PX + GAP_PX
+    assert found.size == (3 * step + GAP_PX, 3 * (CELL_PX + 2 * LINE_PX) + LINE_PX + GAP_PX)
+    middle = LINE_PX + GAP_PX + CELL_PX // 2
+    assert found.getpixel((GAP_PX + CELL_PX // 2, middle)) == (60, 60, 60)  # the picture as it is
+    assert found.getpixel((GAP_PX + step + CELL_PX // 2, middle)) != (60, 60, 60)
+
+
+def test_long_and_odd_names_are_drawn() -> None:
+    draw_sheet(rows(1, 1), ["model " * 100], ["日本語\n" * 100])
+
+
+def test_the_page_is_whole_and_escaped() -> None:
+    text = sheet_html(rows(), [HOSTILE, "b"], [HOSTILE, "2"], notes=[HOSTILE])
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") == 3
+    tags: list[str] = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attrs: tags.append(tag)  # type: ignore[method-assign]
+    parser.feed(text)
+    assert tags.count("img") == 6
+    sources = re.findall(r'src="([^"]*)"', text)
+    assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert "http" not in text
+    assert Image.open(io.BytesIO(base64.b64decode(sources[0].split(",")[1]))).size == (512, 512)
+
+
+def test_a_caption_is_a_share_or_a_value() -> None:
+    found = heat_map(predictor(task="affect"), picture("awe"))
+    assert caption(found) == f"awe {found.probability:.1f}"
+    assert re.fullmatch(r"awe \d+%", caption(heat_map(predictor(), picture("awe"))))
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "names"), [(0, ["a"], []), (1, [], ["1"]), (1, ["a"], []), (1, ["a"], ["1"])]
+)
+def test_what_does_not_belong_together_is_refused(count: int, columns: list[str], names: list[str]) -> None:
+    for make in (draw_sheet, sheet_html):
+        with pytest.raises(ShapeError, match="a sheet needs"):
+            make(rows(count, 2), columns, names)
+
+
+def test_names() -> None:
+    assert unique_names([]) == []
+    assert unique_names(["a", "a"]) == ["a (1)", "a (2)"]
+    assert "/" not in file_name(Path("x/../y.jpg"), "../../etc")

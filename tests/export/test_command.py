@@ -1,0 +1,64 @@
+"""uniemox export, from a run to a file."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cyclopts import App
+
+from tests.drawn import class_folders
+from tests.runs import finetuned, one_thread
+from uniemox.cli.export import export
+from uniemox.errors import CheckpointError, ConfigError
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+def call(*words: object) -> None:
+    app = App(name="uniemox")
+    app.command(export)
+    try:
+        app(["export", *map(str, words)], exit_on_error=False, print_error=False)
+    except SystemExit as stop:
+        assert not stop.code
+
+
+def test_a_run_becomes_the_file_that_it_ended_with(tmp_path: Path) -> None:
+    call(finetuned("knn"), "--out", tmp_path / "new" / "knn.onnx")
+    assert (tmp_path / "new" / "knn.onnx").read_bytes() == (finetuned("knn") / "model.onnx").read_bytes()
+
+
+def test_float16_is_smaller(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(finetuned("probe") / "model.onnx", "--out", tmp_path / "small.onnx", "--float16", "--json")
+    size = (tmp_path / "small.onnx").stat().st_size
+    assert json.loads(capsys.readouterr().out) == {"written": str(tmp_path / "small.onnx"), "bytes": size}
+    assert size < 0.8 * (finetuned("probe") / "model.onnx").stat().st_size
+
+
+def test_int8_is_written_or_refused_with_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which of the two, this machine decides."""
+    data, out = class_folders(tmp_path / "data", each=3), tmp_path / "int8.onnx"
+    words = (finetuned("knn") / "model.onnx", "--out", out, "--int8", "--data", f"folder:{data}", "--json")
+    try:
+        call(*words)
+    except ConfigError as error:
+        assert "ms a picture" in str(error)
+    found = json.loads(capsys.readouterr().out)
+    assert out.exists() == found["int8"]["is_kept"] == (found["written"] is not None)
+    assert found["int8"]["pictures"] == 6
+
+
+def test_what_can_not_be_exported_is_an_error(tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "out.onnx")
+    with pytest.raises(ConfigError, match="belong together"):
+        call(finetuned("knn"), *out, "--int8")
+    with pytest.raises(CheckpointError, match=r"holds no model\.safetensors"):
+        call(tmp_path, *out)
+    with pytest.raises(CheckpointError):
+        call(finetuned("knn") / "config.json", *out)
+    assert not (tmp_path / "out.onnx").exists()

@@ -1,0 +1,107 @@
+"""Weights in half the space, answers nearly the same."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.export.networks import SIZE, Convolutions, classify, info_of
+from uniemox.errors import CheckpointError
+from uniemox.export.compact import FEW_VALUES, store_as_float16
+from uniemox.export.onnx import KEY, export_classifier
+
+
+def matrices(path: Path, *values: np.ndarray) -> Path:
+    """An ONNX file that multiplies (N, 40) by matrices."""
+    names = [f"weight{i}" for i in range(len(values))]
+    steps = ["x", *(f"x{i}" for i in range(1, len(values))), "y"]
+    nodes = [helper.make_node("MatMul", [steps[i], name], [steps[i + 1]]) for i, name in enumerate(names)]
+    stored = [numpy_helper.from_array(value, name) for value, name in zip(values, names, strict=True)]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 40])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 40])]
+    model = helper.make_model(
+        helper.make_graph(nodes, "graph", inputs, outputs, stored), opset_imports=[helper.make_opsetid("", 20)]
+    )
+    model.ir_version = 10
+    onnx.save(model, path)
+    return path
+
+
+def types(path: Path) -> list[int]:
+    return [tensor.data_type for tensor in onnx.load(path).graph.initializer]
+
+
+def run(path: Path, x: np.ndarray, name: str = "x") -> np.ndarray:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {name: x})[0]
+
+
+def weights(scale: float = 1.0) -> np.ndarray:
+    return (np.random.default_rng(0).standard_normal((40, 40)) * scale).astype(np.float32)
+
+
+def test_a_classifier_takes_half_the_space_and_says_nearly_the_same(tmp_path: Path) -> None:
+    """Logits within 2e-2, the same label for every picture, for any batch; metadata, inputs and outputs as before."""
+    torch.manual_seed(0)
+    before, after = tmp_path / "before.onnx", tmp_path / "after.onnx"
+    export_classifier(classify(Convolutions(1500), 1500), info_of(), before)
+    store_as_float16(before, after)
+    onnx.checker.check_model(onnx.load(after))
+    assert after.stat().st_size < 0.55 * before.stat().st_size
+    sessions = [onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in (before, after)]
+    found = [session.get_modelmeta().custom_metadata_map for session in sessions]
+    assert found[0] == found[1]
+    assert set(found[0]) == {KEY}
+    for count in (1, 2, 40):
+        pixels = np.random.default_rng(count).standard_normal((count, 3, SIZE, SIZE)).astype(np.float32)
+        (logits, maps), (small_logits, small_maps) = [session.run(None, {"scene": pixels}) for session in sessions]
+        assert small_logits.dtype == np.float32
+        np.testing.assert_allclose(small_logits, logits, atol=2e-2)
+        np.testing.assert_allclose(small_maps, maps, atol=5e-2)
+        assert (small_logits.argmax(axis=1) == logits.argmax(axis=1)).all()
+
+
+def test_it_computes_in_float32_with_the_rounded_weights(tmp_path: Path) -> None:
+    before, after, x = matrices(tmp_path / "before.onnx", weights()), tmp_path / "after.onnx", weights()[:7]
+    store_as_float16(before, after)
+    assert types(after) == [TensorProto.FLOAT16]
+    rounded = matrices(tmp_path / "rounded.onnx", weights().astype(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(run(after, x), run(rounded, x))
+
+
+def test_few_values_and_other_types_stay(tmp_path: Path) -> None:
+    few = np.zeros((40, FEW_VALUES // 40), np.float32)
+    more = np.ones((FEW_VALUES // 40, 41), np.float32)
+    path = matrices(tmp_path / "model.onnx", few, more, np.ones((41, 40), np.float32))
+    store_as_float16(path, path)
+    assert types(path) == [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.FLOAT16]
+
+
+@pytest.mark.parametrize("value", [70_000.0, np.inf, np.nan])
+def test_what_float16_can_not_hold_stays(tmp_path: Path, value: float) -> None:
+    large = weights()
+    large[3, 5] = value
+    path = matrices(tmp_path / "model.onnx", large)
+    store_as_float16(path, tmp_path / "small.onnx")
+    assert types(tmp_path / "small.onnx") == [TensorProto.FLOAT]
+
+
+def test_twice_is_as_once(tmp_path: Path) -> None:
+    path = matrices(tmp_path / "model.onnx", weights())
+    once, twice = tmp_path / "once.onnx", tmp_path / "twice.onnx"
+    store_as_float16(path, once)
+    store_as_float16(once, twice)
+    store_as_float16(path, path)
+    assert once.read_bytes() == twice.read_bytes() == path.read_bytes()
+
+
+def test_a_broken_or_missing_file_is_an_error(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no graph")
+    for path in (broken, tmp_path / "missing.onnx", tmp_path):
+        with pytest.raises(CheckpointError, match="can't be read as ONNX"):
+            store_as_float16(path, tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()

@@ -1,0 +1,108 @@
+"""8 bits: metadata stay, answers stay near, and nothing is written that is not worth it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import timm
+import torch
+
+from tests.export.networks import SIZE, Convolutions, classify, info_of
+from tests.runs import colours, finetuned, one_thread
+from uniemox.data.sample import DataSet
+from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.export.compact import store_as_float16
+from uniemox.export.int8 import Int8Check, export_int8, quantise
+from uniemox.export.onnx import KEY, export_classifier
+
+CHECK = Int8Check(
+    method="dynamic", pictures=50, agreement=0.98, float32_ms=2, int8_ms=1, float32_bytes=4000, int8_bytes=1000
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    torch.manual_seed(0)
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def convolutional(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("int8") / "convolutions.onnx"
+    export_classifier(classify(Convolutions(256), 256), info_of(), path)
+    return path
+
+
+def views(count: int, seed: int = 0) -> dict[str, np.ndarray]:
+    return {"scene": np.random.default_rng(seed).standard_normal((count, 3, SIZE, SIZE)).astype(np.float32)}
+
+
+def run(path: Path, pixels: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, str]]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(["logits"], pixels)[0], session.get_modelmeta().custom_metadata_map
+
+
+def check_near(before: Path, after: Path) -> None:
+    """The same metadata, logits near for any batch."""
+    for count in (1, 9):
+        (expected, metadata), (found, kept) = run(before, views(count, 5)), run(after, views(count, 5))
+        assert kept == metadata
+        assert KEY in kept
+        assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max() + 0.02
+
+
+def test_convolutions_take_ranges_from_pictures(convolutional: Path, tmp_path: Path) -> None:
+    assert quantise(convolutional, tmp_path / "int8.onnx", [views(1, seed) for seed in range(8)]) == "static"
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.5 * convolutional.stat().st_size
+    check_near(convolutional, tmp_path / "int8.onnx")
+    with pytest.raises(DataError, match="needs pictures"):
+        quantise(convolutional, tmp_path / "none.onnx", [])
+    assert not (tmp_path / "none.onnx").exists()
+
+
+def test_matrices_need_none(tmp_path: Path) -> None:
+    options = {"img_size": SIZE, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2}
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, **options)
+    export_classifier(classify(vit, 64), info_of(), tmp_path / "vit.onnx")
+    assert quantise(tmp_path / "vit.onnx", tmp_path / "int8.onnx", []) == "dynamic"
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.6 * (tmp_path / "vit.onnx").stat().st_size
+    check_near(tmp_path / "vit.onnx", tmp_path / "int8.onnx")
+
+
+def test_what_is_measured_decides(convolutional: Path, tmp_path: Path) -> None:
+    """Written exactly where it is kept; the agreement is that of the two files."""
+    out, done = tmp_path / "out.onnx", []
+    check = export_int8(convolutional, out, colours(5), on_progress=lambda *counts: done.append(counts))
+    assert out.exists() == check.is_kept
+    assert check.pictures == 20
+    assert done[-1] == (20, 20)
+    assert check.float32_bytes == convolutional.stat().st_size
+    assert 0 <= check.agreement <= 1
+    assert check.agreement * 20 == pytest.approx(round(check.agreement * 20))
+
+
+@pytest.mark.parametrize(("agreement", "int8_ms", "is_kept"), [(0.98, 1.9, True), (0.979, 1, False), (1, 2, False)])
+def test_it_is_kept_if_faster_and_the_same(agreement: float, int8_ms: float, is_kept: bool) -> None:
+    check = replace(CHECK, agreement=agreement, int8_ms=int8_ms)
+    assert check.is_kept == check.as_dict()["is_kept"] == is_kept
+    assert f"for {agreement:.1%} of 50 pictures" in str(check)
+
+
+def test_what_can_not_be_quantised_is_an_error(convolutional: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small.onnx"
+    store_as_float16(convolutional, small)
+    with pytest.raises(CheckpointError, match="stored as float16"):
+        quantise(small, tmp_path / "out.onnx", [views(1)])
+    with pytest.raises(ConfigError, match="valence and arousal"):
+        export_int8(finetuned("affect") / "model.onnx", tmp_path / "out.onnx", colours(1))
+    with pytest.raises(DataError, match="pictures"):
+        export_int8(convolutional, tmp_path / "out.onnx", DataSet("none", colours(1).labels, []))
+    (tmp_path / "broken.onnx").write_bytes(b"")
+    with pytest.raises(CheckpointError):
+        export_int8(tmp_path / "broken.onnx", tmp_path / "out.onnx", colours(1))
+    assert not (tmp_path / "out.onnx").exists()

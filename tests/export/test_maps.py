@@ -1,0 +1,111 @@
+"""The maps of a convolutional network are its logits, place by place."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from tests.export.networks import SIZE, Convolutions, classify, info_of, timm_encoder
+from tests.runs import one_thread
+from uniemox.export.maps import WithMaps, has_maps
+from uniemox.export.onnx import export_classifier
+from uniemox.model.classifier import Classifier, NeighbourHead
+from uniemox.model.fusion import build_fusion
+from uniemox.model.side_by_side import SideBySide
+from uniemox.views.pixels import IMAGENET, PixelStats
+
+HALVES = PixelStats((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    torch.manual_seed(0)
+    with one_thread():
+        yield
+
+
+@torch.no_grad()
+def check_means(classifier: nn.Module, size: int) -> tuple[int, int]:
+    """The maps' mean plus the bias is the logits, to 1e-5. Returns the size of the maps."""
+    pixels = torch.randn(3, 3, size, size)
+    logits, maps = WithMaps(classifier)(pixels)
+    expected = classifier(scene=pixels)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(maps.mean(dim=(2, 3)) + classifier.head.bias, expected, atol=1e-5, rtol=1e-5)
+    return maps.shape[2], maps.shape[3]
+
+
+@pytest.mark.parametrize(("name", "width"), [("resnet10t", 512), ("mobilenetv2_050", 1280), ("lcnet_035", 1280)])
+def test_they_are_there_where_a_linear_head_reads_the_mean(name: str, width: int) -> None:
+    """Not for lcnet, which has another layer after the mean."""
+    classifier = classify(timm_encoder(name), width)
+    assert has_maps(classifier, 64) == (name != "lcnet_035")
+    if name != "lcnet_035":
+        assert check_means(classifier, 64) == (2, 2)
+
+
+def test_other_networks_have_none() -> None:
+    assert not has_maps(classify(timm_encoder("convnext_atto"), 320), 64)  # a norm after the mean
+    vit = timm_encoder("vit_tiny_patch16_224", img_size=SIZE, depth=1)
+    assert not has_maps(classify(vit, 192), SIZE)
+    assert not has_maps(classify(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 4)), 4), SIZE)
+    assert not has_maps(classify(SideBySide([Convolutions(), vit], [IMAGENET, IMAGENET]), 240), SIZE)
+
+
+def test_other_heads_and_streams_have_none() -> None:
+    assert has_maps(classify(Convolutions(), 48), SIZE)
+    assert not has_maps(classify(Convolutions(), 48, streams="person"), SIZE)
+    voting = classify(Convolutions(), 48)
+    voting.head = NeighbourHead(torch.randn(5, 48), torch.eye(5, 8), 2)
+    assert not has_maps(voting, SIZE)
+    embed, fusion = nn.Linear(48, 16), build_fusion("static", 16, 1)
+    both = Classifier(Convolutions(), feature_width=48, outputs=8, streams="both", embed=embed, fusion=fusion)
+    assert not has_maps(both.eval(), SIZE)
+
+
+@pytest.mark.parametrize("strides", [(4, 4), (4, 8), (8, 4), (3, 4), (2, 3, 5)])
+def test_maps_of_several_encoders_are_added_at_the_size_of_the_largest(strides: tuple[int, ...]) -> None:
+    encoders = [Convolutions(16 * (i + 1), stride) for i, stride in enumerate(strides)]
+    width = sum(16 * (i + 1) for i in range(len(strides)))
+    stats = [(IMAGENET, HALVES)[i % 2] for i in range(len(strides))]
+    classifier = classify(SideBySide(encoders, stats), width)
+    assert has_maps(classifier, SIZE)
+    largest = -(-SIZE // min(strides))
+    assert check_means(classifier, SIZE) == (largest, largest)
+
+
+@torch.no_grad()
+def test_a_place_is_worth_what_the_head_says_of_it_alone() -> None:
+    classifier, pixels = classify(Convolutions(), 48), torch.randn(2, 3, SIZE, SIZE)
+    _, maps = WithMaps(classifier)(pixels)
+    places = classifier.encoder.forward_features(pixels)
+    for row, column in ((0, 0), (3, 5), (7, 7)):
+        expected = places[:, :, row, column] @ classifier.head.weight.T
+        torch.testing.assert_close(maps[:, :, row, column], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("is_several", [False, True])
+def test_onnx_has_them_for_any_batch_and_logits_come_alone(tmp_path: Path, is_several: bool) -> None:
+    encoder = SideBySide([Convolutions(16, 4), Convolutions(32, 6)], [IMAGENET, HALVES]) if is_several else None
+    classifier = classify(encoder or Convolutions(), 48)
+    first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
+    export_classifier(classifier, info_of(), first)
+    export_classifier(classifier, info_of(), second)
+    assert first.read_bytes() == second.read_bytes()
+    session = onnxruntime.InferenceSession(first, providers=["CPUExecutionProvider"])
+    assert [part.name for part in session.get_outputs()] == ["logits", "maps"]
+    for count in (1, 3):
+        pixels = torch.randn(count, 3, SIZE, SIZE)
+        with torch.no_grad():
+            expected, places = (one.numpy() for one in WithMaps(classifier)(pixels))
+        logits, maps = session.run(None, {"scene": pixels.numpy()})
+        [alone] = session.run(["logits"], {"scene": pixels.numpy()})
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
+        np.testing.assert_allclose(alone, expected, atol=1e-5)
+        np.testing.assert_allclose(maps, places, atol=1e-5)
+        bias = classifier.head.bias.detach().numpy()
+        np.testing.assert_allclose(maps.mean(axis=(2, 3)) + bias, logits, atol=1e-5)

@@ -1,0 +1,203 @@
+"""The commands that show why a picture got its answer."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from uniemox.cli.console import JsonFlag, need, progress_bar, say
+from uniemox.errors import ConfigError, ImageError
+
+if TYPE_CHECKING:
+    from uniemox.explain.explanation import Explanation
+    from uniemox.explain.scores import MapScores
+
+SHEETS = (".png", ".html")
+SHEET_PX = 512  # of the pictures that are kept for a sheet
+explain = App(name="explain", help="Show which parts of a picture speak for an answer.")
+Models = Annotated[list[str] | None, Parameter(name="--model", consume_multiple=True, negative="")]
+Runs = Annotated[list[Path], Parameter(name="--model", consume_multiple=True, negative="")]
+
+
+@explain.default
+def heat(
+    *images: Path,
+    out: Path,
+    model: Models = None,
+    label: str | None = None,
+    method: Literal["auto", "cam", "occlusion", "grad-cam"] = "auto",
+    scores: Annotated[bool, Parameter(negative="")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Lay a heat map over each picture, a column for each model, as figure 8 of arXiv 2409.18877.
+
+    Examples:
+
+    uniemox explain photo.jpg --out sheet.png
+
+    uniemox explain photos --model runs/fi runs/fi-scratch --label awe --out sheet.html
+
+    uniemox explain photos --model runs/fi --method grad-cam --scores --json --out maps
+
+    Parameters
+    ----------
+    images
+        Pictures, or folders of them.
+    out
+        sheet.png or sheet.html for all on one sheet, or a folder for a PNG a map.
+    model
+        One or more: a fine-tuning run or its model.onnx, hub:owner/name/file; the model that comes with uniemox if not
+        given.
+    label
+        Whose evidence is shown; the most probable one of each model if not given.
+    method
+        cam: class-activation map, of convolutional networks, one pass. occlusion: any network, about a hundred passes.
+        auto: cam where it is there. grad-cam: of a run, for ViTs as in the paper's figure; needs uniemox[train].
+    scores
+        Measure the maps too: area under the label's probability while the picture is deleted, or inserted, hottest
+        places first, beside a random map's.
+    as_json
+        With --scores: print them as one JSON object.
+    """
+    if as_json and not scores:
+        raise ConfigError("--json prints the scores; add --scores")
+    if method == "grad-cam":
+        need("torch", "timm", "safetensors", extra="train")
+    from uniemox.explain.explaining import file_name, open_explainer, unique_names
+
+    is_folder = _is_folder(out)
+    named: list[str | None] = [*model] if model else [None]
+    explainers = [open_explainer(name, method) for name in named]
+    columns = unique_names([one.name for one in explainers])
+    pictures = list(_pictures(images))
+    rows: list[list[Explanation]] = []
+    names: list[str] = []
+    measured: list[list[MapScores]] = [[] for _ in explainers]
+    with progress_bar() as progress:
+        task = progress.add_task("explaining", total=len(pictures))
+        for path in pictures:
+            try:
+                row = [explainer.explain(path, label) for explainer in explainers]
+            except ImageError as error:
+                say(f"left out: {error}")
+                row = []
+            for explainer, found, kept in zip(explainers, row, measured, strict=False):
+                if scores:
+                    kept.append(explainer.score(found))
+            if row and is_folder:
+                for name, found in zip(columns, row, strict=True):
+                    found.overlay().save(out / file_name(path, name))
+            elif row:
+                rows.append([found.shrunk(SHEET_PX) for found in row])
+            names += [str(path)] if row else []
+            progress.advance(task)
+    if not names:
+        raise ImageError(f"none of {len(pictures)} pictures can be read; nothing is written")
+    if not is_folder:
+        _write_sheet(rows, columns, names, out)
+    say(f"wrote {out}: {len(names)} pictures, {len(columns)} models")
+    if scores:
+        _show_scores(measured, columns, as_json)
+
+
+@explain.command
+def reconstruct(
+    *images: Path,
+    model: Runs,
+    out: Path,
+    ratio: float = 0.75,
+    seed: int = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what pre-trained models make of hidden patches, the same mask for all, as figure 9 of arXiv 2409.18877.
+
+    Example: uniemox explain reconstruct photos --model runs/pre mae_visualize_vit_base.pth --out sheet.png
+
+    Parameters
+    ----------
+    images
+        Pictures, or folders of them.
+    model
+        One or more: a pre-training run, each of whose checkpoints is a column, or a checkpoint of MAE with its decoder.
+    out
+        The sheet, a PNG.
+    ratio
+        Share of the patches that is hidden.
+    seed
+        Of the mask.
+    as_json
+        Print the mean squared error over hidden patches, by column, as one JSON object.
+    """
+    need("torch", "timm", "safetensors", extra="train")
+    from uniemox.explain.reconstructions import open_reconstructors, reconstruct_pictures
+
+    stages = [stage for path in model for stage in open_reconstructors(path)]
+    with progress_bar() as progress:
+        task = progress.add_task("reconstructing", total=len(stages))
+        result = reconstruct_pictures(
+            stages, list(_pictures(images)), ratio=ratio, seed=seed, on_progress=lambda: progress.advance(task)
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    result.sheet.save(out)
+    for error in result.left_out:
+        say(f"left out: {error}")
+    say(f"wrote {out}")
+    if as_json:
+        print(json.dumps({"pictures": result.pictures, "masked_mse": result.errors}))
+        return
+    for name, value in result.errors.items():
+        print(f"{name}: masked MSE {value:.4f}")
+
+
+def _pictures(images: Sequence[Path]) -> Iterator[Path]:
+    """All pictures, folders opened. Raises ConfigError without any."""
+    from uniemox.predict.pictures import walk
+
+    count = 0
+    for path in images:
+        for found in walk(path) if path.is_dir() else (path,):
+            count += 1
+            yield found
+    if not count:
+        raise ConfigError("there is no picture to explain; give picture files, or folders that hold some")
+
+
+def _is_folder(out: Path) -> bool:
+    """Whether --out is a folder, which is then there. Raises ConfigError for a file of another kind."""
+    if out.suffix.lower() in SHEETS and not out.is_dir():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return False
+    if out.suffix and not out.is_dir():
+        raise ConfigError(f"--out {out}: give sheet.png, sheet.html, or a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    return True
+
+
+def _write_sheet(rows: "list[list[Explanation]]", columns: list[str], names: list[str], out: Path) -> None:
+    from uniemox.explain.sheets import draw_sheet, sheet_html
+
+    if out.suffix.lower() == ".html":
+        out.write_text(sheet_html(rows, columns, names), "utf-8")
+    else:
+        draw_sheet(rows, columns, names).save(out)
+
+
+def _show_scores(measured: "list[list[MapScores]]", columns: list[str], as_json: bool) -> None:
+    from rich.table import Table
+
+    from uniemox.cli.console import out as console
+    from uniemox.explain.scores import summarise
+
+    found = {name: summarise(kept).as_dict() for name, kept in zip(columns, measured, strict=True)}
+    if as_json:
+        print(json.dumps(found))
+        return
+    table = Table("model", "score", "mean", "95 % interval", title="Deletion: lower is better. Insertion: higher.")
+    for name, summary in found.items():
+        values: dict[str, Any] = {key: value for key, value in summary.items() if isinstance(value, dict)}
+        for key, value in values.items():
+            low, high = value["interval"]
+            table.add_row(name, key, f"{value['mean']:.3f}", f"{low:.3f} to {high:.3f}")
+    console.print(table)

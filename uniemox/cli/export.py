@@ -1,0 +1,101 @@
+"""The command that turns a classifier into a file for other programs."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from uniemox.cli.console import JsonFlag, need, progress_bar, say
+from uniemox.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from uniemox.data.sample import DataSet
+    from uniemox.export.int8 import Int8Check
+
+
+def export(
+    model: Path,
+    /,
+    *,
+    out: Path,
+    float16: Annotated[bool, Parameter(negative="")] = False,
+    int8: Annotated[bool, Parameter(negative="")] = False,
+    data: str | None = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a classifier as one ONNX file, any batch size, its labels, kind and temperature inside.
+
+    Examples:
+
+    uniemox export runs/fi --out fi.onnx
+
+    uniemox export runs/fi --out fi-small.onnx --float16
+
+    uniemox export runs/fi --out fi-int8.onnx --int8 --data fi:photos/fi
+
+    Parameters
+    ----------
+    model
+        A fine-tuning run, its model.safetensors, or its model.onnx.
+    out
+        The file to write.
+    float16
+        Store the weights in half the space; it computes in float32 as before.
+    int8
+        Compute in 8 bits, but only if that is faster on this machine and the label is the same for at least 98 % of up
+        to 2,000 pictures of --data; otherwise the figures are shown, nothing is written, and the exit code is 1.
+    data
+        With --int8: KIND:PATH, pictures like those that the model is for, see docs/data.md.
+    as_json
+        Print one JSON object.
+    """
+    need("torch", "timm", "onnx", "onnxscript", extra="train")
+    if int8 != (data is not None):
+        raise ConfigError("--int8 and --data KIND:PATH belong together: int8 is kept only where pictures show it works")
+    import tempfile
+
+    from uniemox.checkpoints.classifier import load_classifier
+    from uniemox.data.source import open_data
+    from uniemox.export.compact import store_as_float16
+    from uniemox.export.onnx import export_classifier, read_model, write_model
+    from uniemox.training.run_folder import WEIGHTS
+
+    found = None if data is None else open_data(data)
+    result: dict[str, Any] = {"written": str(out)}
+    with tempfile.TemporaryDirectory(prefix="uniemox-export-") as folder:
+        source = Path(folder) / "model.onnx"
+        weights = model / WEIGHTS if model.is_dir() else model
+        if model.is_dir() and not weights.is_file():
+            raise CheckpointError(f"{model} holds no {WEIGHTS}; give a finished run of uniemox finetune")
+        if weights.suffix == ".onnx":
+            write_model(read_model(weights), source)
+        else:
+            export_classifier(*load_classifier(weights), source)
+        if found is not None:
+            check = _compare_int8(source, found)
+            result["int8"] = check.as_dict()
+            if not check.is_kept:
+                if as_json:
+                    print(json.dumps({**result, "written": None}))
+                raise ConfigError(f"nothing is written, because int8 must be faster and agree on 98 %. {check}")
+            say(str(check))
+        if float16:
+            store_as_float16(source, source)
+        write_model(read_model(source), out)
+    result["bytes"] = out.stat().st_size
+    if as_json:
+        print(json.dumps(result))
+    else:
+        say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB; next: uniemox predict PICTURE --model {out}")
+
+
+def _compare_int8(path: Path, data: "DataSet") -> "Int8Check":
+    """Put the model into 8 bits, in place, if that pays; how it compares."""
+    from uniemox.export.int8 import export_int8
+
+    with progress_bar() as progress:
+        task = progress.add_task("comparing int8 with float32", total=None)
+        return export_int8(
+            path, path, data, on_progress=lambda done, total: progress.update(task, completed=done, total=total)
+        )

@@ -1,0 +1,99 @@
+"""A model by its name as something that explains pictures and measures its own maps; torch only for Grad-CAM."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+from uniemox.errors import ConfigError
+from uniemox.explain.explanation import Explanation
+from uniemox.explain.maps import Method as MapMethod
+from uniemox.explain.maps import heat_map, logits_of, views_of
+from uniemox.explain.scores import MapScores, map_scores
+from uniemox.predict.opening import load
+from uniemox.predict.pictures import Picture
+from uniemox.predict.predictor import Predictor
+
+Method = Literal["auto", "cam", "occlusion", "grad-cam"]
+
+
+class Explainer(Protocol):
+    """Explains the answers of one model."""
+
+    name: str
+
+    def explain(self, picture: Picture, label: str | None) -> Explanation:
+        """See `heat_map`."""
+
+    def score(self, explanation: Explanation) -> MapScores:
+        """Deletion and insertion of a map that it made, see `map_scores`."""
+
+
+def open_explainer(model: str | Path | None, method: Method = "auto") -> Explainer:
+    """The explainer of a model.
+
+    model: as `uniemox.load` takes it, None for the one that comes with the package; for grad-cam a fine-tuning run or
+    its model.safetensors.  method: grad-cam asks for torch, the others don't.
+    Raises CheckpointError or HubError for files that can't be used, ConfigError for grad-cam without a run.
+    """
+    if method != "grad-cam":
+        return MapExplainer(load(model, finder=None), method)
+    if model is None:
+        raise ConfigError("grad-cam needs a run: give --model RUN; the model of the package has cam")
+    from uniemox.explain.grad_cam import open_grad_cam  # noqa: PLC0415 - torch
+
+    return open_grad_cam(Path(model))
+
+
+class MapExplainer:
+    """A predictor that explains its answers, without torch; see `Explainer`."""
+
+    def __init__(self, predictor: Predictor, method: MapMethod) -> None:
+        self.predictor, self.method, self.name = predictor, method, predictor.name
+
+    def explain(self, picture: Picture, label: str | None) -> Explanation:
+        """See `Explainer`."""
+        return heat_map(self.predictor, picture, label, method=self.method)
+
+    def score(self, explanation: Explanation) -> MapScores:
+        """See `Explainer`. Raises ConfigError for valence and arousal."""
+        network = self.predictor.network
+        check_has_probabilities(network.info.task, self.name)
+        views, _ = views_of(self.predictor, explanation.picture)
+        seen = network.info.views[0]
+        return map_scores(
+            lambda pixels: network.probabilities(logits_of(network, views | {seen: pixels})),
+            views[seen][0],
+            explanation.heat,
+            network.info.labels.index(explanation.label),
+        )
+
+
+def check_has_probabilities(task: str, name: str) -> None:
+    """Raise ConfigError where there is no probability whose curve could be measured."""
+    if task == "affect":
+        raise ConfigError(f"{name} gives valence and arousal; deletion and insertion are scores of probabilities")
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Names of models, those that occur more than once numbered.
+
+    >>> unique_names(["fi", "clip", "fi"])
+    ['fi (1)', 'clip', 'fi (2)']
+    """
+    times, seen, unique = Counter(names), Counter[str](), []
+    for name in names:
+        seen[name] += 1
+        unique.append(f"{name} ({seen[name]})" if times[name] > 1 else name)
+    return unique
+
+
+def file_name(picture: Path, model: str) -> str:
+    """Of the map of a picture: letters, digits and dots of both names.
+
+    >>> file_name(Path("photos/a b.jpg"), "fi (1)")
+    'a-b.fi-1.png'
+    """
+    parts = (re.sub(r"[^\w]+", "-", part).strip("-") or "picture" for part in (picture.stem, model))
+    return ".".join((*parts, "png"))

@@ -1,0 +1,90 @@
+"""What an explanation is, and how it is drawn; without torch."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageEnhance
+
+from uniemox.errors import ShapeError
+from uniemox.persons.box import Box
+
+Array = NDArray[np.float32]
+COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
+"""From no heat to the most, at equal steps: five of matplotlib's "inferno", which colour-blind readers tell apart."""
+OPACITY = 0.6
+LONGEST_PX = 1024  # of an overlay
+UNSEEN = 0.45  # brightness of what the model does not look at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Which parts of a picture speak for a label."""
+
+    label: str
+    probability: float
+    """Of the label, 0 to 1, as the model says it; for valence and arousal the value itself."""
+    method: str
+    """cam, occlusion or grad-cam."""
+    heat: Array
+    """(h, w), 0 to 1, its largest value 1; all 0 where nothing in the picture speaks for the label."""
+    box: Box
+    """The part of the picture that `heat` covers, in px: what the model looks at. It may reach over the edges by less
+    than a px."""
+    picture: Image.Image
+    """Upright, RGB."""
+
+    def shrunk(self, longest_px: int) -> "Explanation":
+        """The same over a picture of at most so many px a side; itself where it is no larger."""
+        scale = longest_px / max(self.picture.size)
+        if scale >= 1:
+            return self
+        size = (max(1, round(self.picture.width * scale)), max(1, round(self.picture.height * scale)))
+        picture = self.picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3)
+        return replace(self, picture=picture, box=Box(*(value * scale for value in self.box)))
+
+    def overlay(self, longest_px: int = LONGEST_PX) -> Image.Image:
+        """The picture with the heat over it, dark to bright; what the model does not look at is dimmed.
+
+        longest_px: a larger picture is made so small.
+        """
+        small = self.shrunk(longest_px)
+        picture, (x1, y1, x2, y2) = small.picture.convert("RGB"), map(round, small.box)
+        x1, y1 = min(max(0, x1), picture.width - 1), min(max(0, y1), picture.height - 1)
+        size = (max(1, min(x2, picture.width) - x1), max(1, min(y2, picture.height) - y1))
+        seen = picture.crop((x1, y1, x1 + size[0], y1 + size[1]))
+        sheet = ImageEnhance.Brightness(picture).enhance(UNSEEN)
+        sheet.paste(Image.blend(seen, coloured(self.heat, size), OPACITY), (x1, y1))
+        if size != picture.size:
+            outline = (x1, y1, x1 + size[0] - 1, y1 + size[1] - 1)
+            ImageDraw.Draw(sheet).rectangle(outline, outline="white", width=max(1, min(picture.size) // 300))
+        return sheet
+
+
+def normalised(values: NDArray[np.floating]) -> Array:
+    """A map (h, w) as heat: what speaks against the label is 0, the largest value 1; all 0 where nothing speaks for it.
+
+    Raises ShapeError for another shape or values that are not finite.
+
+    >>> normalised(np.array([[-1.0, 1.0], [0.0, 4.0]])).tolist()
+    [[0.0, 0.25], [0.0, 1.0]]
+    """
+    if values.ndim != 2 or not values.size or not np.isfinite(values).all():
+        raise ShapeError(f"expected a map (h, w) of finite values, got {values.shape}; do the weights hold nan?")
+    heat = np.maximum(values, 0).astype(np.float32)
+    largest = heat.max()
+    return heat / largest if largest > 0 else heat
+
+
+def enlarged(heat: Array, size: tuple[int, int]) -> Array:
+    """A map (h, w) bilinearly at (width, height) px: (height, width)."""
+    image = Image.fromarray(np.ascontiguousarray(heat, dtype=np.float32))
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
+
+
+def coloured(heat: Array, size: tuple[int, int]) -> Image.Image:
+    """Heat (h, w), 0 to 1, as a picture of (width, height) px in `COLOURS`."""
+    large = enlarged(heat, size)
+    steps = np.linspace(0, 1, len(COLOURS))
+    channels = [np.interp(large, steps, [colour[i] for colour in COLOURS]) for i in range(3)]
+    return Image.fromarray(np.stack(channels, axis=-1).round().astype(np.uint8))

@@ -1,0 +1,101 @@
+"""Heat maps of what a predictor says, without torch: class-activation maps, or occlusion for any network."""
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from uniemox.errors import ConfigError
+from uniemox.explain.explanation import Array, Explanation, normalised
+from uniemox.explain.occlusion import occlusion_map
+from uniemox.persons.box import Box, Detection
+from uniemox.persons.crop import choose_person
+from uniemox.predict.network import Network
+from uniemox.predict.pictures import Picture, read_any
+from uniemox.predict.prediction import Prediction
+from uniemox.predict.predictor import Predictor
+from uniemox.views.still import person_view, scene_box, scene_view
+
+__all__ = ["Explanation", "Method", "heat_map"]
+
+Method = Literal["auto", "cam", "occlusion"]
+
+
+def heat_map(
+    predictor: Predictor, picture: Picture, label: str | None = None, *, method: Method = "auto"
+) -> Explanation:
+    """Which parts of a picture speak for a label.
+
+    label: one of the predictor's; None: the most probable.
+    method: cam, the class-activation map that convolutional networks have as an output, in one pass; occlusion, for any
+    network, in about a hundred; auto, cam where it is there.
+    The map is of the scene view; of the person view for a network that sees nothing else.
+    Raises ImageError for what is no picture, LabelError for an unknown label, ConfigError for cam where there is none.
+    """
+    if method not in get_args(Method):
+        raise ConfigError(f"there is no method {method!r}; choose one of {', '.join(get_args(Method))}")
+    image, _ = read_any(picture)
+    network = predictor.network
+    views, box = views_of(predictor, image)
+    answer = network.probabilities(logits_of(network, views))[0]  # (E,)
+    index = int(answer.argmax()) if label is None else network.info.find_labels().index(label)
+    maps = None if method == "occlusion" or "scene" not in views else network.maps(views["scene"])
+    if maps is not None:
+        values = maps[0, index]
+    elif method == "cam":
+        raise ConfigError(
+            f"{predictor.name} has no class-activation maps: it is no convolutional network with a linear head, or its "
+            "file is from before they were written; take method occlusion"
+        )
+    else:
+        seen = network.info.views[0]
+        values = occlusion_map(lambda pixels: _score(network, views | {seen: pixels}, index), views[seen][0])
+    return Explanation(
+        label=network.info.labels[index],
+        probability=float(answer[index]),
+        method="occlusion" if maps is None else "cam",
+        heat=normalised(values),
+        box=box,
+        picture=image,
+    )
+
+
+def views_of(predictor: Predictor, image: Image.Image) -> tuple[dict[str, Array], Box]:
+    """What a predictor's network sees of a picture, and which part of the picture the first view shows, px.
+
+    Returns views (1, 3, S, S), normalised, by name.
+    """
+    network, size = predictor.network, predictor.network.info.size
+    views: dict[str, NDArray[np.uint8]] = {}
+    box = scene_box(image.size, size, network.info.crop_fraction)
+    if "scene" in network.info.views:
+        views["scene"] = scene_view(image, size, network.info.crop_fraction)
+    if "person" in network.info.views:
+        crop = choose_person(_persons(predictor, image), None, image.size, network.info.person)
+        views["person"] = person_view(image, crop, image.size, size)
+        box = box if "scene" in views else crop.box
+    return {name: network.pixels(view[None]) for name, view in views.items()}, box
+
+
+def _persons(predictor: Predictor, image: Image.Image) -> list[Detection] | None:
+    answer = predictor.predict(image)
+    assert isinstance(answer, Prediction)  # of one picture
+    return None if answer.persons is None else [Detection(one.box, one.confidence) for one in answer.persons]
+
+
+def logits_of(network: Network, views: Mapping[str, Array]) -> Array:
+    """Logits (N, E) of views by name, of which those of one picture are repeated."""
+    count = max(len(view) for view in views.values())
+    whole = {name: view if len(view) == count else np.repeat(view, count, axis=0) for name, view in views.items()}
+    return network.logits(whole.get("scene"), whole.get("person"))
+
+
+def _score(network: Network, views: dict[str, Array], index: int) -> NDArray[np.floating]:
+    """Log-probability of a label, or the value itself for valence and arousal: (N,)."""
+    logits = logits_of(network, views).astype(np.float64)
+    if network.info.task == "affect":
+        return logits[:, index]
+    highest = logits.max(axis=1, keepdims=True)
+    return logits[:, index] - highest[:, 0] - np.log(np.exp(logits - highest).sum(axis=1))

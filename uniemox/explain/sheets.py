@@ -1,0 +1,116 @@
+"""Explanations side by side, as figure 8 of the paper: a row a picture, a column a model; drawn with Pillow alone."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from uniemox.errors import ImageError, ShapeError
+from uniemox.explain.explanation import Explanation
+
+CELL_PX = 256
+GAP_PX, LINE_PX, FONT_PX = 8, 22, 14
+INK, PAPER = "#1b1f24", "#ffffff"
+STYLE = (
+    "body{font:15px system-ui,sans-serif;margin:1.5rem;color:#1b1f24;background:#fff}table{border-collapse:collapse}"
+    "td,th{padding:.4rem;text-align:left;vertical-align:top;font-weight:600}td{font-weight:400}"
+    "img{max-width:320px;width:100%;height:auto;display:block}"
+)
+
+
+def draw_sheet(rows: Sequence[Sequence[Explanation]], columns: Sequence[str], names: Sequence[str]) -> Image.Image:
+    """All explanations as one picture, each picture itself in the first column.
+
+    rows: of each picture, one explanation a model.  columns: the models' names.  names: of the pictures.
+    Raises ShapeError if these don't belong together.
+    """
+    _check(rows, columns, names)
+    step_x, step_y = CELL_PX + GAP_PX, CELL_PX + 2 * LINE_PX
+    sheet = Image.new("RGB", (step_x * (len(columns) + 1) + GAP_PX, step_y * len(rows) + LINE_PX + GAP_PX), PAPER)
+    draw, font = ImageDraw.Draw(sheet), load_font()
+    for j, title in enumerate(["picture", *columns]):
+        draw.text((GAP_PX + j * step_x, GAP_PX // 2), fitting(title, font, CELL_PX), fill=INK, font=font)
+    for i, (row, name) in enumerate(zip(rows, names, strict=True)):
+        top = LINE_PX + GAP_PX + i * step_y
+        cells = [(row[0].picture, name), *((one.overlay(CELL_PX), caption(one)) for one in row)]
+        for j, (picture, text) in enumerate(cells):
+            left = GAP_PX + j * step_x
+            small = _small(picture)
+            sheet.paste(small, (left + (CELL_PX - small.width) // 2, top + (CELL_PX - small.height) // 2))
+            draw.text((left, top + CELL_PX + 2), fitting(text, font, CELL_PX), fill=INK, font=font)
+    return sheet
+
+
+def sheet_html(
+    rows: Sequence[Sequence[Explanation]], columns: Sequence[str], names: Sequence[str], notes: Sequence[str] = ()
+) -> str:
+    """The same as a page that needs no other file; all names are escaped.
+
+    notes: lines below the table.  Raises ShapeError as `draw_sheet`.
+    """
+    _check(rows, columns, names)
+    head = "".join(f"<th scope=col>{html.escape(title)}</th>" for title in ("picture", *columns))
+    body = []
+    for row, name in zip(rows, names, strict=True):
+        cells = [_cell(_small(row[0].picture, 2 * CELL_PX), name, "the picture")]
+        cells += [
+            _cell(one.overlay(2 * CELL_PX), f"{caption(one)} ({one.method})", f"what speaks for {one.label}")
+            for one in row
+        ]
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    below = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>Which parts of the picture speak for the answer</title><style>{STYLE}</style>"
+        f"<h1>Which parts of the picture speak for the answer</h1><p>From dark, nothing, to bright yellow, most. What "
+        f"a model does not look at is dimmed.</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
+        f"</table>{below}</html>\n"
+    )
+
+
+def caption(explanation: Explanation) -> str:
+    """Label and probability; the value itself for valence and arousal."""
+    value = explanation.probability
+    return f"{explanation.label} {value:.1f}" if value > 1 else f"{explanation.label} {value:.0%}"
+
+
+def _cell(picture: Image.Image, text: str, alt: str) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=88)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    shown = html.escape(text)
+    return f'<td><img alt="{html.escape(alt)}" src="data:image/jpeg;base64,{data}">{shown}</td>'
+
+
+def _small(picture: Image.Image, side: int = CELL_PX) -> Image.Image:
+    scale = side / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+
+
+def load_font() -> ImageFont.FreeTypeFont:
+    """Pillow's own. Raises ImageError if it has none."""
+    font = ImageFont.load_default(FONT_PX)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise ImageError("this Pillow was built without FreeType, so it can't draw words; install another one")
+    return font
+
+
+def fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """As much of a text as fits on one line, width in px; the end of a long one, where names differ."""
+    text = " ".join(text.split())
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength("…" + text) > width:
+        text = text[1:]
+    return "…" + text
+
+
+def _check(rows: Sequence[Sequence[Explanation]], columns: Sequence[str], names: Sequence[str]) -> None:
+    if not rows or not columns or len(rows) != len(names) or any(len(row) != len(columns) for row in rows):
+        raise ShapeError(
+            f"a sheet needs at least one picture and model, a name for each picture and an explanation for each model; "
+            f"got {len(rows)} rows of {[len(row) for row in rows][:5]}, {len(columns)} models and {len(names)} names"
+        )

@@ -1,0 +1,238 @@
+"""Weights in 8 bits, kept only where that is faster on this machine and gives the same labels."""
+
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
+
+from uniemox.checkpoints.classifier import ClassifierInfo
+from uniemox.data.sample import DataSet, Sample
+from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.export.onnx import KEY, read_model, write_model
+from uniemox.views.loader import Broken, ViewDataset, collate
+from uniemox.views.transforms import EvalViews, ViewConfig
+
+Method = Literal["dynamic", "static"]
+Pixels = Mapping[str, NDArray[np.float32]]
+"""Views by name, (N, 3, S, S), normalised."""
+
+MOST_PICTURES = 2_000
+CALIBRATING = 64  # pictures that ranges are measured on
+BATCH = 16
+LEAST_AGREEMENT = 0.98
+_RUNTIME_ERRORS = (
+    *(runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph, runtime.NotImplemented),
+    *(runtime.RuntimeException, RuntimeError, ValueError),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Int8Check:
+    """What 8 bits change, measured on this machine."""
+
+    method: Method
+    pictures: int
+    agreement: float
+    """Share of the pictures, 0 to 1, whose most probable label is the same."""
+    float32_ms: float
+    """Median time of a picture in batches, as it was."""
+    int8_ms: float
+    float32_bytes: int
+    int8_bytes: int
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is faster and agrees on at least 98 % of the pictures."""
+        return self.int8_ms < self.float32_ms and self.agreement >= LEAST_AGREEMENT
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self) | {"is_kept": self.is_kept}
+
+    def __str__(self) -> str:
+        return (
+            f"int8 ({self.method}): {self.int8_ms:.1f} ms a picture, float32 {self.float32_ms:.1f} ms; the same label "
+            f"for {self.agreement:.1%} of {self.pictures} pictures; {self.int8_bytes / 1e6:.1f} MB, "
+            f"float32 {self.float32_bytes / 1e6:.1f} MB"
+        )
+
+
+def export_int8(
+    src: Path, dst: Path, data: DataSet, *, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> Int8Check:
+    """Write a classifier's ONNX file in int8 if that is worth it, and say what was measured.
+
+    src: of `export_classifier`, in float32.  data: up to 2,000 of its pictures, evenly spread, are compared; of these
+    64 give the ranges where `quantise` needs them.  on_progress: called with pictures done and their number.
+    Nothing is written where the result is not `is_kept`. Raises CheckpointError if src is no classifier of ours, or
+    can't be quantised or written; ConfigError if it gives no labels; DataError without pictures that can be read.
+    """
+    info = _read_info(src)
+    chosen = _spread(data.samples, MOST_PICTURES)
+    with tempfile.TemporaryDirectory(prefix="uniemox-int8-") as folder:
+        small = Path(folder) / "int8.onnx"
+        method = quantise(src, small, _batches(_spread(chosen, CALIBRATING), info, 1))
+        total = len(chosen)
+        batches = _counted(_batches(chosen, info, BATCH), lambda done: on_progress(done, total))
+        check = _compare(src, small, method, batches)
+        if check.is_kept:
+            write_model(read_model(small), dst)
+    return check
+
+
+def quantise(src: Path, dst: Path, pictures: Iterable[Pixels]) -> Method:
+    """Write an ONNX file again with 8-bit weights, and say how.
+
+    static, where most weights belong to convolutions: weights by channel and activations in 8 bits, their ranges
+    measured on `pictures`; dynamic elsewhere: matrix products alone, ranges measured as it runs, pictures not used.
+    Metadata stay. Raises CheckpointError if src can't be read or quantised, or dst can't be written; DataError without
+    pictures where they are needed.
+    """
+    model = read_model(src)
+    if any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer):
+        raise CheckpointError(f"{src} is stored as float16; give the run's own model.onnx, and both are done in one go")
+    metadata = {one.key: one.value for one in model.metadata_props}
+    del model.graph.value_info[:]  # shapes that torch's exporter leaves contradict those that are inferred here
+    method: Method = "static" if _is_convolutional(model) else "dynamic"
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)  # it advises on the root logger
+    try:
+        with tempfile.TemporaryDirectory(prefix="uniemox-int8-") as folder:
+            partial = Path(folder) / "int8.onnx"
+            if method == "static":
+                calibration = list(pictures)
+                _check_any(calibration, src)
+                quantize_static(
+                    model, partial, _Reader(calibration), per_channel=True, activation_type=QuantType.QUInt8
+                )
+            else:
+                quantize_dynamic(model, partial, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True)
+            result = onnx.load(partial)
+    except _RUNTIME_ERRORS as error:
+        raise CheckpointError(f"{src} can't be quantised: {error}") from error
+    finally:
+        logging.root.setLevel(level)
+    onnx.helper.set_model_props(result, metadata)
+    write_model(result, dst)
+    return method
+
+
+class _Reader(CalibrationDataReader):
+    """Pictures, one after the other, as onnxruntime asks for them."""
+
+    def __init__(self, pictures: Iterable[Pixels]) -> None:
+        self.rest = iter(pictures)
+
+    def get_next(self) -> Any:
+        """The next one's inputs; None at the end."""
+        return next(self.rest, None)
+
+
+def _check_any(pictures: Sequence[Pixels], src: Path) -> None:
+    if not pictures:
+        raise DataError(f"{src} is convolutional: its int8 form needs pictures to measure ranges on, got none")
+
+
+def _is_convolutional(model: onnx.ModelProto) -> bool:
+    """Whether convolutions hold more than half of the weights that could be quantised."""
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
+    held = {"Conv": 0, "MatMul": 0, "Gemm": 0}
+    for node in model.graph.node:
+        if node.op_type in held:
+            held[node.op_type] += sum(sizes.get(name, 0) for name in node.input)
+    return held["Conv"] > held["MatMul"] + held["Gemm"]
+
+
+def _compare(src: Path, small: Path, method: Method, batches: Iterable[Pixels]) -> Int8Check:
+    """Run both on the same batches, in turns, so that a busy machine is as slow for one as for the other."""
+    sessions = [_start(src), _start(small)]
+    times: list[list[float]] = [[], []]
+    same = count = 0
+    for number, batch in enumerate(batches):
+        size = len(next(iter(batch.values())))
+        answers: list[NDArray[np.intp]] = [np.empty(0, np.intp)] * 2
+        for which in (0, 1) if number % 2 else (1, 0):
+            if number == 0:
+                sessions[which].run(["logits"], dict(batch))  # the first run allocates
+            began = time.perf_counter()
+            [logits] = sessions[which].run(["logits"], dict(batch))
+            times[which].append((time.perf_counter() - began) / size * 1000)
+            answers[which] = logits.argmax(axis=1)
+        same += int((answers[0] == answers[1]).sum())
+        count += size
+    if not count:
+        raise DataError("none of the pictures can be read, so nothing can be compared; run uniemox data check")
+    return Int8Check(
+        method=method,
+        pictures=count,
+        agreement=same / count,
+        float32_ms=float(np.median(times[0])),
+        int8_ms=float(np.median(times[1])),
+        float32_bytes=src.stat().st_size,
+        int8_bytes=small.stat().st_size,
+    )
+
+
+def _start(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _batches(samples: Sequence[Sample], info: ClassifierInfo, size: int) -> Iterator[Pixels]:
+    """Views as the network takes them, of the pictures that can be read."""
+    view = ViewConfig(size=info.size, crop_fraction=info.crop_fraction, person=info.person)  # type: ignore[arg-type]
+    items = ViewDataset(samples, EvalViews(view))
+    middle, scale = (np.array(value, np.float32).reshape(3, 1, 1) * 255 for value in (info.mean, info.std))
+    for first in range(0, len(samples), size):
+        found = [items[0, i] for i in range(first, min(first + size, len(samples)))]
+        good = [item for item in found if not isinstance(item, Broken)]
+        if good:
+            batch = collate(good)
+            views = {"scene": batch.scene, "person": batch.person}
+            yield {
+                name: (view.numpy().astype(np.float32) - middle) / scale
+                for name, view in views.items()
+                if info.streams in (name, "both")
+            }
+
+
+def _counted(batches: Iterable[Pixels], on_progress: Callable[[int], None]) -> Iterator[Pixels]:
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(next(iter(batch.values())))
+        on_progress(done)
+
+
+def _spread(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
+    """At most so many, evenly over all."""
+    if len(samples) <= most:
+        return samples
+    return [samples[i * len(samples) // most] for i in range(most)]
+
+
+def _read_info(path: Path) -> ClassifierInfo:
+    """What a file says of itself. Raises CheckpointError, or ConfigError if it gives no labels."""
+    metadata = {one.key: one.value for one in read_model(path).metadata_props}
+    try:
+        info = ClassifierInfo(**json.loads(metadata[KEY]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is no classifier of uniemox; uniemox finetune writes one as RUN/model.onnx"
+        ) from error
+    if info.task == "affect":
+        raise ConfigError(f"{path} gives valence and arousal; int8 is checked by labels, and is not offered for it")
+    return info
