@@ -1,0 +1,327 @@
+"""Answers over HTTP are the predictor's own, each for the picture that was sent."""
+
+import base64
+import hashlib
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.serve.serving import Running, form, picture, predictor_of, running
+from uniemox import __version__
+from uniemox.explain.maps import heat_map
+from uniemox.labels import MIKELS
+from uniemox.predict.predictor import Predictor
+from uniemox.serve.answers import REFUSALS
+from uniemox.serve.models import without_folders
+
+KEY = "a-key-of-more-than-sixteen"
+
+
+@pytest.fixture(scope="module")
+def predictors(tmp_path_factory: pytest.TempPathFactory) -> list[Predictor]:
+    folder = tmp_path_factory.mktemp("models")
+    return [predictor_of(folder), predictor_of(folder, "other", seed=1)]
+
+
+@pytest.fixture(scope="module")
+def server(predictors: list[Predictor]) -> Iterator[Running]:
+    with running(predictors) as started:
+        yield started
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def told(predictor: Predictor, data: bytes, **asked: object) -> dict[str, object]:
+    """What the predictor itself says, without its path."""
+    answer = predictor.predict(data, **asked).to_dict()
+    return {name: value for name, value in answer.items() if name != "path"}
+
+
+def assert_same(found: dict, expected: dict) -> None:
+    scene, wanted = found.pop("scene"), expected.pop("scene")
+    assert found == expected
+    assert list(scene) == list(wanted)
+    np.testing.assert_allclose(list(scene.values()), list(wanted.values()), atol=2e-6)
+
+
+def test_the_answer_is_the_predictors_own_alone_in_a_form_and_among_others(
+    server: Running, predictors: list[Predictor]
+) -> None:
+    pictures = [picture(seed) for seed in range(9)]
+    many = server.post("/predict", *pictures)
+    assert many.status == 200
+    for i, (data, among) in enumerate(zip(pictures, many.json, strict=True)):
+        [alone] = server.post("/predict", data).json
+        [raw] = server.ask("POST", "/predict", data, Content_Type="image/jpeg").json
+        for found, name in ((among, f"{i}.jpg"), (alone, "0.jpg"), (raw, None)):
+            assert (found.pop("sha256"), found.pop("name")) == (sha256(data), name)
+            assert_same(found, told(predictors[0], data))
+
+
+def test_eight_clients_at_once_each_get_their_own(server: Running, predictors: list[Predictor]) -> None:
+    def client(number: int) -> list[tuple[str, str, float]]:
+        rows = []
+        for i in range(6):
+            data = picture(100 * number + i)
+            [answer] = server.post("/predict", data).json
+            rows.append((answer["sha256"], sha256(data), abs(answer["scene"]["awe"] - own(data))))
+        return rows
+
+    def own(data: bytes) -> float:
+        return predictors[0].predict(data).scene["awe"]
+
+    with ThreadPoolExecutor(8) as pool:
+        rows = [row for part in pool.map(client, range(8)) for row in part]
+    assert len(rows) == 48
+    assert all(found == sent for found, sent, _ in rows)
+    assert max(away for _, _, away in rows) < 1e-5
+
+
+def test_coverage_and_labels_are_passed_on(server: Running, predictors: list[Predictor]) -> None:
+    data = picture(5)
+    [found] = server.post("/predict?coverage=0.9&labels=polarity", data).json
+    expected = told(predictors[0], data, coverage=0.9, labels="polarity")
+    del found["sha256"], found["name"]
+    assert set(found["scene"]) == {"negative", "positive"}
+    assert found["likely"]
+    assert_same(found, expected)
+
+
+def test_the_model_is_chosen_by_name(server: Running, predictors: list[Predictor]) -> None:
+    data = picture(6)
+    [found] = server.post("/predict?model=other.onnx", data).json
+    assert found["model"] == "other.onnx"
+    del found["sha256"], found["name"]
+    assert_same(found, told(predictors[1], data))
+
+
+def test_equal_names_are_numbered(tmp_path: Path) -> None:
+    one = predictor_of(tmp_path)
+    with running([one, one]) as server:
+        assert [model["name"] for model in server.ask("GET", "/models").json] == ["colours.onnx", "colours.onnx-2"]
+        [answer] = server.post("/predict?model=colours.onnx-2", picture()).json
+    assert answer["model"] == "colours.onnx-2"
+
+
+def test_a_picture_that_can_not_be_read_is_an_error_in_its_place(server: Running) -> None:
+    good = picture(7)
+    answer = server.post("/predict", b"no picture", good, b"")
+    assert answer.status == 200
+    first, second, third = answer.json
+    assert first == {
+        "sha256": sha256(b"no picture"),
+        "name": "0.jpg",
+        "error": "picture: not a picture of a known format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, PPM)",
+    }
+    assert second["sha256"] == sha256(good)
+    assert third["error"] == "picture: the file is empty"
+
+
+@pytest.mark.parametrize("path", ["/predict", "/explain"])
+def test_a_single_one_that_can_not_be_read_is_422(server: Running, path: str) -> None:
+    for answer in (server.post(path, b"no"), server.ask("POST", path, b"no", Content_Type="image/png")):
+        assert answer.status == 422
+        assert answer.json["code"] == "unreadable_picture"
+        assert "not a picture of a known format" in answer.json["error"]
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "words"),
+    [
+        ("coverage=0", "bad_parameter", "coverage: Input should be greater than 0"),
+        ("coverage=nan", "bad_parameter", "coverage"),
+        ("coverage=x", "bad_parameter", "coverage: Input should be a valid number"),
+        ("coverage=0.999", "bad_parameter", "can't be had from 100 held-out pictures"),
+        ("labels=nope", "bad_parameter", "there is no label set 'nope'"),
+        ("labels=caer", "bad_parameter", "evoked"),
+        ("model=nope", "unknown_model", "there are colours.onnx, other.onnx"),
+        ("model=../../etc/passwd", "unknown_model", "no model of that name"),
+    ],
+)
+def test_a_bad_parameter_is_422_and_says_why(server: Running, query: str, code: str, words: str) -> None:
+    answer = server.post(f"/predict?{query}", picture())
+    assert (answer.status, answer.json["code"]) == (422, code)
+    assert words in answer.json["error"]
+
+
+@pytest.mark.parametrize("label", [None, "fear"])
+def test_explain_is_the_heat_map_over_the_picture(
+    server: Running, predictors: list[Predictor], label: str | None
+) -> None:
+    data = picture(8, 200, 100)
+    expected = heat_map(predictors[0], data, label)
+    query = "" if label is None else f"label={label}"
+    png = server.post(f"/explain?{query}", data)
+    assert png.status == 200
+    assert png.headers["content-type"] == "image/png"
+    assert (png.headers["x-picture-sha256"], png.headers["x-label"]) == (sha256(data), expected.label)
+    assert png.headers["x-method"] == "cam"
+    found = server.post(f"/explain?format=json&{query}", data).json
+    kind, encoded = found["data_url"].split(",")
+    assert kind == "data:image/png;base64"
+    for content in (png.body, base64.b64decode(encoded)):
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), np.asarray(expected.overlay()))
+    assert (found["label"], found["method"], found["sha256"]) == (expected.label, "cam", sha256(data))
+    np.testing.assert_allclose(found["box"], expected.box)
+
+
+def test_explain_refuses_a_label_that_is_none_and_several_pictures(server: Running) -> None:
+    wrong = server.post("/explain?label=boredom", picture())
+    assert (wrong.status, wrong.json["code"]) == (422, "bad_parameter")
+    assert "amusement, anger" in wrong.json["error"]
+    several = server.post("/explain", picture(), picture(1))
+    assert (several.status, several.json["code"]) == (422, "one_picture_only")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../etc/passwd", "<img src=x onerror=alert(1)>.jpg", "C:\\\\boot.ini", "émotion 🙂.jpg", "a" * 300, "%00", ""],
+)
+def test_a_file_name_is_only_repeated(server: Running, name: str) -> None:
+    [answer] = _post_named(server, name.encode())
+    assert answer["name"] == name.replace("\\\\", "\\").removeprefix("C:\\")[:255]
+
+
+def test_a_file_name_that_is_no_text_is_repeated_as_far_as_it_goes(server: Running) -> None:
+    [answer] = _post_named(server, b"\xff\xfe.jpg")
+    assert answer["name"] == "\ufffd\ufffd.jpg"
+
+
+def _post_named(server: Running, name: bytes) -> list[dict]:
+    body, kind = form([picture()])
+    return server.ask("POST", "/predict", body.replace(b"0.jpg", name), Content_Type=kind).json
+
+
+def test_health_and_models(server: Running) -> None:
+    assert server.ask("GET", "/health").json == {
+        "ready": True,
+        "models": ["colours.onnx", "other.onnx"],
+        "version": __version__,
+    }
+    first, second = server.ask("GET", "/models").json
+    assert first == {
+        "name": "colours.onnx",
+        "labels": list(MIKELS.labels),
+        "label_set": "mikels",
+        "kind": "evoked",
+        "task": "label",
+        "trained_on": "colours",
+        "finds_persons": True,
+        "tells_persons_emotions": False,
+        "coverage": True,
+    }
+    assert second["name"] == "other.onnx"
+
+
+def test_metrics_count(tmp_path: Path) -> None:
+    with running([predictor_of(tmp_path)]) as server:
+        server.post("/predict", picture(), picture(1), b"no")
+        server.post("/predict", b"no")
+        server.ask("GET", "/nowhere/1")
+        server.ask("GET", "/nowhere/2")
+        answer = server.ask("GET", "/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    values = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(answer.body.decode())
+        for sample in family.samples
+    }
+    assert values["uniemox_requests_total", "/predict", "200"] == 1
+    assert values["uniemox_requests_total", "/predict", "422"] == 1
+    assert values["uniemox_requests_total", "404", "other"] == 2
+    assert values["uniemox_pictures_total", "answered"] == 2
+    assert values["uniemox_pictures_total", "unreadable"] == 2
+    assert values["uniemox_rejected_total", "unreadable_picture"] == 1
+    assert values["uniemox_queue_length",] == 0
+    assert values["uniemox_batch_size_sum",] == 4
+    assert values["uniemox_request_seconds_count", "/predict"] == 2
+
+
+def test_a_server_with_a_key_answers_nobody_without_it(tmp_path: Path) -> None:
+    with running([predictor_of(tmp_path)], key=KEY) as server:
+        for given in ("", "Bearer", "Bearer ", "Bearer wrong", f"Basic {KEY}", f"Bearer {KEY}x", "Bearer \xff"):
+            for method, path in (("POST", "/predict"), ("POST", "/explain"), ("GET", "/models"), ("GET", "/metrics")):
+                body = picture() if method == "POST" else None
+                answer = server.ask(method, path, body, Authorization=given, Content_Type="image/jpeg")
+                assert (answer.status, answer.json["code"]) == (401, "wrong_key")
+                assert answer.headers["www-authenticate"] == "Bearer"
+        assert server.ask("GET", "/health", Authorization="").status == 200
+        assert server.ask("GET", "/", Authorization="").status == 200
+        assert server.post("/predict", picture()).status == 200
+        schema = server.ask("GET", "/openapi.json").json
+    assert schema["paths"]["/predict"]["post"]["security"] == [{"HTTPBearer": []}]
+    assert "security" not in schema["paths"]["/health"]["get"]
+
+
+@pytest.mark.parametrize("path", ["/", "/page/page.js", "/health", "/nowhere", "/predict", "/openapi.json"])
+def test_every_answer_carries_the_headers_that_protect(server: Running, path: str) -> None:
+    headers = server.ask("GET", path).headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "access-control-allow-origin" not in headers
+    assert "server" not in headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nowhere", 404),
+        ("GET", "/page/../app.py", 404),
+        ("GET", "/page/%2e%2e/app.py", 404),
+        ("GET", "/page/..%2fapp.py", 404),
+        ("GET", "/page//etc/passwd", 404),
+        ("GET", "/docs", 404),
+        ("GET", "/predict", 405),
+        ("DELETE", "/health", 405),
+        ("OPTIONS", "/predict", 405),
+        ("HEAD", "/", 200),
+    ],
+)
+def test_other_paths_and_methods(server: Running, method: str, path: str, status: int) -> None:
+    answer = server.ask(method, path)
+    assert answer.status == status
+    if status == 405:
+        assert answer.headers["allow"]
+        assert answer.json["code"] == "wrong_method"
+
+
+def test_the_schema_tells_every_refusal_and_an_example_of_each(server: Running) -> None:
+    schema = server.ask("GET", "/openapi.json").json
+    for path in ("/predict", "/explain"):
+        operation = schema["paths"][path]["post"]
+        assert set(operation["responses"]) == {"200", *map(str, REFUSALS)}
+        assert {"multipart/form-data", "image/jpeg", "image/png"} <= set(operation["requestBody"]["content"])
+        for status, response in operation["responses"].items():
+            if status != "200":
+                content = response["content"]["application/json"]
+                assert content["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}
+                assert content["example"]["code"]
+        assert "Retry-After" in operation["responses"]["503"]["headers"]
+    assert set(schema["paths"]) == {"/predict", "/explain", "/models", "/metrics", "/health"}
+    assert "example" in schema["components"]["schemas"]["PictureAnswer"]
+
+
+def test_messages_do_not_say_where_files_lie_here() -> None:
+    for path in ("/srv/secret place/x.onnx", "/a/b/c.onnx", "C:\\Users\\me\\x.onnx", "/tmp/x.onnx: y"):
+        shown = without_folders(f"{path} has no label; and/or take 0.5/1")
+        assert not any(word in shown for word in ("srv", "/b/", "Users", "tmp"))
+        assert shown.endswith("has no label; and/or take 0.5/1")
+
+
+def test_serving_imports_no_torch() -> None:
+    code = "import sys, uniemox.serve.app; print(sorted({'torch', 'timm', 'sklearn', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,159 @@
+"""The queue alone: order, batches, its end, and what happens to work that nobody wants any more."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from uniemox.errors import ConfigError
+from uniemox.serve.batching import Batcher, QueueFullError
+from uniemox.serve.config import ServeConfig
+from uniemox.serve.metrics import Metrics
+
+
+class Recorder:
+    """Work that gives back what it got, and remembers how it was called."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[str, list[bytes]]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, ask: str, pictures: list[bytes]) -> list[tuple[str, bytes]]:
+        self.batches.append((ask, pictures))
+        assert self.gate.wait(10)
+        if ask == "broken":
+            raise ConfigError("broken")
+        return [(ask, picture) for picture in pictures]
+
+
+def with_batcher(use: Callable[[Batcher, Recorder], Awaitable[None]], **settings: object) -> tuple[Recorder, Metrics]:
+    """Run something with a batcher that has been started."""
+    work, metrics = Recorder(), Metrics()
+
+    async def run() -> None:
+        batcher = Batcher(work, ServeConfig(**settings), metrics)
+        batcher.start()
+        await asyncio.sleep(0)
+        try:
+            await use(batcher, work)
+        finally:
+            work.gate.set()
+            await batcher.stop()
+
+    asyncio.run(run())
+    return work, metrics
+
+
+def test_pictures_that_come_together_are_worked_on_together_in_order() -> None:
+    async def use(batcher: Batcher, work: Recorder) -> None:
+        answers = [answer for i in range(5) for answer in batcher.submit([bytes([i])], "same")]
+        assert await asyncio.gather(*answers) == [("same", bytes([i])) for i in range(5)]
+
+    work, metrics = with_batcher(use, max_wait_ms=20, batch_size=4)
+    assert [len(pictures) for _, pictures in work.batches] == [4, 1]
+    assert metrics.registry.get_sample_value("uniemox_batch_size_sum") == 5
+    assert metrics.registry.get_sample_value("uniemox_batch_size_count") == 2
+
+
+def test_other_asks_wait_for_a_batch_of_their_own_and_the_oldest_comes_first() -> None:
+    async def use(batcher: Batcher, work: Recorder) -> None:
+        answers = [answer for i, ask in enumerate("abacb") for answer in batcher.submit([bytes([i])], ask)]
+        await asyncio.gather(*answers)
+
+    work, _ = with_batcher(use, max_wait_ms=20)
+    assert work.batches == [("a", [b"\0", b"\2"]), ("b", [b"\1", b"\4"]), ("c", [b"\3"])]
+
+
+def test_slow_work_is_done_one_by_one() -> None:
+    async def use(batcher: Batcher, work: Recorder) -> None:
+        await asyncio.gather(*batcher.submit([b"1", b"2"], "map", is_slow=True))
+
+    work, _ = with_batcher(use, max_wait_ms=20)
+    assert work.batches == [("map", [b"1"]), ("map", [b"2"])]
+
+
+def test_a_request_is_taken_whole_or_not_at_all() -> None:
+    async def use(batcher: Batcher, work: Recorder) -> None:
+        work.gate.clear()
+        first = batcher.submit([b"0"], "a")
+        while not work.batches:
+            await asyncio.sleep(0.001)
+        waiting = batcher.submit([b"1", b"2"], "a")
+        with pytest.raises(QueueFullError, match="try again in 1 s") as full:
+            batcher.submit([b"3", b"4"], "a")
+        assert full.value.retry_after_s == 1
+        third = batcher.submit([b"5"], "a")
+        work.gate.set()
+        assert [data for _, data in await asyncio.gather(*first, *waiting, *third)] == [b"0", b"1", b"2", b"5"]
+
+    with_batcher(use, queue=3, max_wait_ms=0)
+
+
+def test_work_that_nobody_wants_is_not_done_and_makes_room() -> None:
+    async def use(batcher: Batcher, work: Recorder) -> None:
+        work.gate.clear()
+        first = batcher.submit([b"0"], "a")
+        while not work.batches:
+            await asyncio.sleep(0.001)
+        for answer in batcher.submit([b"1", b"2"], "a"):
+            answer.cancel()
+        kept = batcher.submit([b"3", b"4"], "a")  # fits, because the others are gone
+        work.gate.set()
+        await asyncio.gather(*first, *kept)
+
+    work, _ = with_batcher(use, queue=2, max_wait_ms=0)
+    assert [data for _, pictures in work.batches for data in pictures] == [b"0", b"3", b"4"]
+
+
+def test_what_is_too_old_is_not_done() -> None:
+    async def use(batcher: Batcher, work: Recorder) -> None:
+        work.gate.clear()
+        first = batcher.submit([b"0"], "a")
+        while not work.batches:
+            await asyncio.sleep(0.001)
+        old = batcher.submit([b"1"], "a")
+        await asyncio.sleep(0.1)
+        work.gate.set()
+        await asyncio.gather(*first)
+        await asyncio.sleep(0.05)
+        assert not old[0].done()
+
+    work, _ = with_batcher(use, timeout_s=0.05, max_wait_ms=0)
+    assert [pictures for _, pictures in work.batches] == [[b"0"]]
+
+
+def test_an_error_is_the_answer_of_its_batch_only_and_the_worker_goes_on() -> None:
+    async def use(batcher: Batcher, work: Recorder) -> None:
+        bad = batcher.submit([b"1", b"2"], "broken")
+        good = batcher.submit([b"3"], "fine")
+        results = await asyncio.gather(*bad, *good, return_exceptions=True)
+        assert [type(result) for result in results] == [ConfigError, ConfigError, tuple]
+
+    with_batcher(use, max_wait_ms=0)
+
+
+def test_stopping_answers_what_waits() -> None:
+    answers = []
+
+    async def use(batcher: Batcher, work: Recorder) -> None:
+        for i in range(10):
+            answers.extend(batcher.submit([bytes([i])], "a"))
+
+    with_batcher(use, batch_size=2)
+    assert [answer.result() for answer in answers] == [("a", bytes([i])) for i in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("queue", 0), ("batch_size", 0), ("max_mb", 0), ("timeout_s", float("nan")), ("max_wait_ms", -1), ("max_mb", -1)],
+)
+def test_limits_that_make_no_sense_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=name):
+        ServeConfig(**{name: value})
+
+
+def test_a_request_never_has_more_files_than_the_queue_holds() -> None:
+    assert ServeConfig(queue=4).files == 4
+    assert ServeConfig(queue=100).files == ServeConfig().max_files

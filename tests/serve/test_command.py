@@ -1,0 +1,55 @@
+"""What the command refuses before it serves, and how it says so."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.serve.serving import write_model
+from uniemox.cli.serve import read_key, serve
+from uniemox.errors import CheckpointError, ConfigError
+from uniemox.serve.app import listen
+
+
+def test_three_models_are_one_too_many(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="3 models given; the server takes up to 2"):
+        serve(model=["a", "b", "c"])
+
+
+def test_a_model_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"none\.onnx"):
+        serve(model=[str(tmp_path / "none.onnx")])
+
+
+def test_limits_are_checked_before_models_are_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="queue is 0"):
+        serve(model=[str(write_model(tmp_path / "m.onnx"))], queue=0)
+
+
+@pytest.mark.parametrize(
+    "value", [None, "", "short", "with a blank in the middle", "\u00e9" * 20, "tab\tin the key it is"]
+)
+def test_a_key_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    monkeypatch.delenv("UNIEMOX_TEST_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("UNIEMOX_TEST_KEY", value)
+    with pytest.raises(ConfigError, match="UNIEMOX_TEST_KEY holds no key") as refused:
+        serve(key_from="UNIEMOX_TEST_KEY")
+    assert not value or value not in str(refused.value)
+
+
+def test_a_key_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIEMOX_TEST_KEY", "0123456789abcdef")
+    assert read_key("UNIEMOX_TEST_KEY") == "0123456789abcdef"
+    assert read_key(None) is None
+
+
+@pytest.mark.parametrize("port", [-1, 70_000])
+def test_a_port_that_is_none_is_an_error(port: int) -> None:
+    with pytest.raises(ConfigError, match="choose another --port"):
+        listen("127.0.0.1", port)
+
+
+def test_a_port_that_is_taken_is_an_error_that_says_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="choose another --port"):
+        listen("127.0.0.1", taken.getsockname()[1])

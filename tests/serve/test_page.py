@@ -1,0 +1,267 @@
+"""The page as people use it, in Chromium: by mouse, by keyboard, on a phone, with what a screen reader gets."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.serve.serving import Running, picture, predictor_of, running
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+KEY = "a-key-of-more-than-sixteen"
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")
+expect = sync_api.expect
+expect.set_options(timeout=20_000)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running([predictor_of(tmp_path_factory.mktemp("models"))]) as one:
+        yield one
+
+
+class Visit:
+    """A page, and what went wrong on it."""
+
+    def __init__(self, browser: object, url: str, **settings: object) -> None:
+        self.context = browser.new_context(**settings)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(20_000)
+        self.wrong: list[str] = []
+        self.requested: list[str] = []
+        self.page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("request", lambda request: self.requested.append(request.url))
+        self.page.goto(url)
+
+    def choose(self, data: bytes, name: str = "beach.jpg", kind: str = "image/jpeg") -> None:
+        self.page.locator("#choose").set_input_files({"name": name, "mimeType": kind, "buffer": data})
+
+    @property
+    def status(self) -> object:
+        return self.page.get_by_role("status")
+
+    def has_sideways_scroll(self) -> bool:
+        return self.page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+
+
+@pytest.fixture
+def visit(browser: object, server: Running) -> Iterator[Visit]:
+    one = Visit(browser, server.url, viewport={"width": 1000, "height": 900})
+    yield one
+    assert one.wrong == []
+    assert all(url.startswith((server.url, "blob:")) for url in one.requested)
+    one.context.close()
+
+
+def test_a_picture_gives_bars_people_likely_labels_and_a_heat_map(visit: Visit, server: Running) -> None:
+    data = picture(1, 200, 100)
+    [answer] = server.post("/predict?coverage=0.9", data).json
+    visit.choose(data)
+    expect(visit.status).to_contain_text("1 person found")
+    rows = visit.page.get_by_role("row").all_inner_texts()[1:]
+    ranked = sorted(answer["scene"].items(), key=lambda pair: -pair[1])
+    assert [row.split()[0] for row in rows] == [label for label, _ in ranked]
+    for row, (label, p) in zip(rows, ranked, strict=True):
+        assert f"{100 * p:.0f} %" in row or f"{100 * p:.1f} %" in row
+        assert ("likely" in row) == (label in answer["likely"])
+    assert visit.status.inner_text().startswith(f"beach.jpg: {ranked[0][0]} ")
+    assert "That is not what the people in it feel" in visit.page.locator("header").inner_text()
+
+    frame, box = visit.page.locator(".picture").bounding_box(), visit.page.locator(".box").bounding_box()
+    x1, y1, x2, y2 = answer["persons"][0]["box"]
+    scale = frame["width"] / answer["width_px"]
+    assert box["x"] - frame["x"] == pytest.approx(x1 * scale, abs=1)
+    assert box["y"] - frame["y"] == pytest.approx(y1 * scale, abs=1)
+    assert (box["width"], box["height"]) == pytest.approx(((x2 - x1) * scale, (y2 - y1) * scale), abs=1)
+    assert "found with confidence 95 %" in visit.page.get_by_role("listitem").inner_text()
+
+    shown = visit.page.locator(".picture").get_attribute("src")
+    heat = visit.page.get_by_role("button", name="Show heat map")
+    heat.click()
+    expect(visit.status).to_contain_text(f"bright places speak for {ranked[0][0]}")
+    pressed = visit.page.get_by_role("button", name="Hide heat map")
+    assert pressed.get_attribute("aria-pressed") == "true"
+    assert visit.page.locator(".picture").get_attribute("src") != shown
+    visit.page.get_by_label("Label of the heat map").select_option("fear")
+    expect(visit.status).to_contain_text("bright places speak for fear")
+    pressed.click()
+    expect(visit.status).to_contain_text("hidden")
+    assert visit.page.locator(".picture").get_attribute("src") == shown
+
+
+def test_by_keyboard_alone(visit: Visit) -> None:
+    visit.page.keyboard.press("Tab")
+    assert visit.page.evaluate("document.activeElement.textContent") == "Choose a picture"
+    assert visit.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    with visit.page.expect_file_chooser() as chooser:
+        visit.page.keyboard.press("Space")
+    chooser.value.set_files({"name": "a.jpg", "mimeType": "image/jpeg", "buffer": picture(2)})
+    expect(visit.status).to_contain_text("a.jpg: ")
+    assert visit.page.evaluate("document.activeElement.textContent") == "Choose a picture"
+    visited = []
+    for _ in range(4):
+        visit.page.keyboard.press("Tab")
+        visited.append(visit.page.evaluate("document.activeElement.id || document.activeElement.className"))
+        if visited[-1] == "heat":
+            break
+    assert visited[0] == "coverage"
+    assert visited[-1] == "heat"
+    visit.page.keyboard.press("Space")
+    expect(visit.status).to_contain_text("bright places speak for")
+    assert visit.page.evaluate("document.activeElement.className") == "heat"
+
+
+def test_what_a_screen_reader_gets(visit: Visit) -> None:
+    visit.choose(picture(1, 200, 100))
+    expect(visit.status).to_contain_text("1 person found")
+    snapshot = visit.page.locator("body").aria_snapshot()
+    for part in (
+        '- heading "What does a picture make people feel?" [level=1]',
+        '- button "Choose a picture"',
+        '- combobox "Also mark the likely labels"',
+        '- article "Answer of colours.onnx"',
+        '- img "beach.jpg"',
+        '- button "Show heat map"',
+        '- columnheader "Probability"',
+        "- rowheader",
+        '- heading "People" [level=3]',
+        "- status",
+    ):
+        assert part in snapshot, snapshot
+    assert visit.page.locator("#status").get_attribute("aria-live") == "polite"
+    assert visit.page.locator("html").get_attribute("lang") == "en"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_from_their_ground(browser: object, server: Running, scheme: str) -> None:
+    """At least 4.5 : 1, by WCAG's formula, for every text that is seen."""
+    visit = Visit(browser, server.url, color_scheme=scheme, reduced_motion="reduce")
+    visit.choose(picture(1, 200, 100))
+    expect(visit.status).to_contain_text("1 person found")
+    visit.page.evaluate("document.querySelector('#error').textContent = 'as an error looks'")
+    weakest = visit.page.evaluate(CONTRASTS)
+    assert weakest[0] >= 4.5, weakest
+    assert visit.page.evaluate("getComputedStyle(document.querySelector('.bar')).transitionDuration") == "0s"
+    visit.context.close()
+
+
+def test_a_phone_of_360_px_needs_no_sideways_scroll_and_can_take_a_picture(browser: object, server: Running) -> None:
+    visit = Visit(browser, server.url, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    assert not visit.has_sideways_scroll()
+    assert visit.page.get_by_text("Take a picture").is_visible()
+    assert visit.page.locator("#take").get_attribute("capture") == "environment"
+    visit.choose(picture(1, 2000, 300), name="a" * 120 + ".jpg")
+    expect(visit.status).to_contain_text("1 person found")
+    assert not visit.has_sideways_scroll()
+    for button in visit.page.locator("button:visible").all():
+        assert button.bounding_box()["height"] >= 44
+    assert visit.wrong == []
+    visit.context.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["<img src=x onerror=alert(1)>.jpg", "<script>alert(1)</script>.jpg", '"><svg onload=alert(1)>']
+)
+def test_a_file_name_is_shown_as_text(visit: Visit, name: str) -> None:
+    visit.page.on("dialog", lambda dialog: visit.wrong.append(dialog.message))
+    visit.choose(picture(3), name=name)
+    expect(visit.status).to_contain_text("1 person found")
+    assert visit.page.locator("figcaption").inner_text() == name
+    assert visit.page.locator("article script, article svg, article img").count() == 1
+    visit.page.get_by_role("button", name="Show heat map").click()
+    expect(visit.status).to_contain_text("bright places")
+
+
+def test_dropped_and_pasted_pictures_are_taken(visit: Visit) -> None:
+    for kind, holder, name in (("drop", "dataTransfer", "dropped.jpg"), ("paste", "clipboardData", "pasted.jpg")):
+        visit.page.evaluate(GIVE, [kind, holder, name, list(picture(4))])
+        expect(visit.status).to_contain_text(f"{name}: ")
+    expect(visit.page.get_by_role("article")).to_have_count(1)
+
+
+def test_what_is_no_picture_is_told(browser: object, server: Running) -> None:
+    visit = Visit(browser, server.url)
+    visit.choose(b"nothing", name="notes.txt", kind="text/plain")
+    expect(visit.page.get_by_role("alert")).to_contain_text("not a picture of a known format")
+    visit.choose(picture(5))
+    expect(visit.status).to_contain_text("1 person found")
+    expect(visit.page.locator("#error")).to_be_empty()
+    visit.context.close()
+
+
+def test_two_models_are_shown_side_by_side(browser: object, tmp_path: Path) -> None:
+    models = [predictor_of(tmp_path), predictor_of(tmp_path, "other", seed=1, finder=False)]
+    with running(models) as server:
+        visit = Visit(browser, server.url, viewport={"width": 1000, "height": 900})
+        visit.choose(picture(6))
+        expect(visit.page.get_by_role("article")).to_have_count(2)
+        left, right = (one.bounding_box() for one in visit.page.get_by_role("article").all())
+        assert left["y"] == right["y"]
+        assert left["x"] + left["width"] <= right["x"]
+        expect(visit.page.get_by_role("article", name="other.onnx")).to_contain_text("does not look for people")
+        visit.page.set_viewport_size({"width": 360, "height": 740})
+        assert not visit.has_sideways_scroll()
+        assert visit.wrong == []
+        visit.context.close()
+
+
+def test_a_server_with_a_key_asks_for_it(browser: object, tmp_path: Path) -> None:
+    with running([predictor_of(tmp_path)], key=KEY) as server:
+        visit = Visit(browser, server.url)
+        expect(visit.page.get_by_role("alert")).to_contain_text("asks for a key")
+        visit.page.get_by_label("Key of this server").fill(KEY)
+        visit.page.keyboard.press("Tab")
+        expect(visit.page.locator("#error")).to_be_empty()
+        visit.choose(picture(7))
+        expect(visit.status).to_contain_text("1 person found")
+        visit.context.close()
+
+
+def test_a_newer_picture_wins(visit: Visit) -> None:
+    for i in range(5):
+        visit.choose(picture(i), name=f"{i}.jpg")
+    expect(visit.status).to_contain_text("4.jpg: ")
+    time.sleep(0.3)
+    expect(visit.page.get_by_role("article")).to_have_count(1)
+    assert visit.page.locator("figcaption").inner_text() == "4.jpg"
+
+
+GIVE = """([kind, holder, name, bytes]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([new Uint8Array(bytes)], name, { type: "image/jpeg" }));
+  const event = new Event(kind, { bubbles: true, cancelable: true });
+  Object.defineProperty(event, holder, { value: data });
+  document.querySelector("#drop").dispatchEvent(event);
+}"""
+CONTRASTS = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = (text) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data]; };
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (node) => { for (; node; node = node.parentElement) {
+    const found = rgba(getComputedStyle(node).backgroundColor);
+    if (found[3] === 255) return found; }
+    return [255, 255, 255]; };
+  const results = [];
+  for (const node of document.querySelectorAll("body *")) {
+    const words = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
+    if (!words || !node.getClientRects().length || node.closest(".unseen")) continue;
+    const [a, b] = [light(rgba(getComputedStyle(node).color)), light(ground(node))].sort((x, y) => y - x);
+    results.push([(a + 0.05) / (b + 0.05), node.tagName, node.className, node.textContent.slice(0, 30)]);
+  }
+  return results.sort((x, y) => x[0] - y[0])[0];
+}"""

@@ -1,0 +1,96 @@
+"""The command that serves."""
+
+import os
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from uniemox.cli.console import need, say
+from uniemox.errors import ConfigError
+
+MOST_MODELS = 2  # the page compares two
+SHORTEST_KEY = 16
+
+
+def serve(
+    *,
+    model: Annotated[list[str] | None, Parameter(negative="")] = None,
+    person_model: Annotated[str | None, Parameter(negative="")] = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    threads: int | None = None,
+    queue: int = 64,
+    batch_size: int = 16,
+    max_wait_ms: float = 5.0,
+    max_mb: float = 10.0,
+    timeout_s: float = 10.0,
+    key_from: str | None = None,
+) -> None:
+    """Serve predictions over HTTP, and a page to drop pictures on.
+
+    POST /predict and /explain, GET /models, /health, /metrics and /openapi.json; docs/serve.md tells of each. SIGTERM
+    and Ctrl-C answer what was accepted, then stop.
+
+    Examples:
+
+    uniemox serve
+
+    uniemox serve --model runs/fi --model runs/emoset --port 8080
+
+    UNIEMOX_KEY=$(openssl rand -hex 24) uniemox serve --host 0.0.0.0 --key-from UNIEMOX_KEY
+
+    Parameters
+    ----------
+    model
+        A run, model.onnx, hub: or clip: name; given twice, the page compares both. Without it the package's own.
+    person_model
+        Says what the people found feel; named likewise.
+    host
+        Address to listen on; 0.0.0.0 lets other machines in: use --key-from then, and HTTPS before it.
+    port
+        0 takes any free one.
+    threads
+        Of the network; without it one a core.
+    queue
+        Pictures that may wait; more are answered with 503 and Retry-After.
+    batch_size
+        Pictures that go through the network together at the most.
+    max_wait_ms
+        How long a picture waits for others to share its batch.
+    max_mb
+        MiB of one request at the most.
+    timeout_s
+        Seconds from the end of an upload to its answer; 504 after that.
+    key_from
+        Name of the environment variable that holds the key which clients must send as Authorization: Bearer KEY.
+    """
+    need("fastapi", "uvicorn", "python_multipart", "prometheus_client", extra="serve")
+    from uniemox.predict.opening import load
+    from uniemox.serve.app import create_app
+    from uniemox.serve.app import serve as run
+    from uniemox.serve.config import ServeConfig
+
+    names: list[str | None] = [*model] if model else [None]
+    if len(names) > MOST_MODELS:
+        raise ConfigError(f"{len(names)} models given; the server takes up to {MOST_MODELS}")
+    key = read_key(key_from)
+    config = ServeConfig(
+        queue=queue, batch_size=batch_size, max_wait_ms=max_wait_ms, max_mb=max_mb, timeout_s=timeout_s
+    )
+    app = create_app([load(name, person_model=person_model, threads=threads) for name in names], config, key=key)
+    if host not in ("127.0.0.1", "localhost", "::1") and key is None:
+        say(f"listening on {host} without a key: whoever reaches this address can use it (see --key-from)")
+    run(app, config, host=host, port=port)
+
+
+def read_key(variable: str | None) -> str | None:
+    """The key in an environment variable; None if no variable is named. Raises ConfigError if it holds none."""
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "")
+    if len(key) < SHORTEST_KEY or not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(
+            f"the environment variable {variable} holds no key: expected at least {SHORTEST_KEY} printable characters "
+            f"without blanks; make one with: export {variable}=$(openssl rand -hex 24)"
+        )
+    return key

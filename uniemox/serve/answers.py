@@ -1,0 +1,154 @@
+"""What the server answers, as its OpenAPI schema shows it, and the one shape of every refusal."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+SCENE: dict[str, JsonValue] = {
+    "amusement": 0.02,
+    "anger": 0.01,
+    "awe": 0.61,
+    "contentment": 0.28,
+    "disgust": 0.01,
+    "excitement": 0.05,
+}
+SCENE |= {"fear": 0.01, "sadness": 0.01}
+
+
+class PersonAnswer(BaseModel):
+    """A person that was found."""
+
+    box: list[float] = Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in px of the upright picture")
+    confidence: float = Field(ge=0, le=1)
+    emotions: dict[str, float] | None = Field(description="What the person feels; null without a person model")
+
+
+class PictureAnswer(BaseModel):
+    """What was found in one picture."""
+
+    sha256: str = Field(description="Of the bytes received: which picture this is the answer for")
+    name: str | None = Field(description="The file name that was sent; it is only repeated")
+    scene: dict[str, float] = Field(description="Label to probability, or to value for valence and arousal")
+    kind: Literal["evoked", "felt"] = Field(description="What the scene makes people feel, or what people in it feel")
+    persons: list[PersonAnswer] | None = Field(description="[]: nobody found; null: the server has no person finder")
+    likely: list[str] | None = Field(description="Holds the true label with the coverage asked; null if not asked")
+    width_px: int
+    height_px: int
+    label_set: str
+    model: str
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                **{"sha256": SHA256, "name": "beach.jpg", "scene": SCENE, "kind": "evoked"},
+                "persons": [{"box": [12.0, 40.5, 120.0, 300.0], "confidence": 0.87, "emotions": None}],
+                **{"likely": ["awe", "contentment"], "width_px": 640, "height_px": 427},
+                **{"label_set": "mikels", "model": "scene"},
+            }
+        }
+    )
+
+
+class PictureError(BaseModel):
+    """One of several pictures that could not be answered; the others were."""
+
+    sha256: str
+    name: str | None
+    error: str
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"sha256": SHA256, "name": "notes.txt", "error": "picture: not a picture of a known format"}
+        }
+    )
+
+
+class ExplanationAnswer(BaseModel):
+    """Where a picture speaks for a label."""
+
+    sha256: str
+    name: str | None
+    label: str
+    method: str = Field(description="cam: class-activation map; occlusion: what hiding each part changes")
+    box: list[float] = Field(min_length=4, max_length=4, description="The part that the model saw: x1, y1, x2, y2, px")
+    data_url: str = Field(description="A PNG: the picture with the heat over it")
+
+
+class ModelAnswer(BaseModel):
+    """A model that is served."""
+
+    name: str
+    labels: list[str]
+    label_set: str
+    kind: Literal["evoked", "felt"]
+    task: str = Field(description="label or distribution: probabilities of sum 1; affect: valence and arousal, 1 to 9")
+    trained_on: str
+    finds_persons: bool
+    tells_persons_emotions: bool
+    coverage: bool = Field(description="Whether it can answer with likely sets")
+
+
+class HealthAnswer(BaseModel):
+    """The server is up, and its models are loaded."""
+
+    ready: bool
+    models: list[str]
+    version: str
+
+
+class ErrorAnswer(BaseModel):
+    """Why a request was refused as a whole."""
+
+    code: str = Field(description="A word for programs")
+    error: str = Field(description="A sentence for people")
+
+
+class RefusedError(Exception):
+    """A request is refused as a whole, with a status, a word, a sentence, and headers."""
+
+    def __init__(self, status: int, code: str, error: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(error)
+        self.status = status
+        self.code = code
+        self.headers = headers or {}
+
+
+REFUSALS = {
+    400: ("malformed_body", "the multipart body can't be read; does its boundary fit, and is it whole?"),
+    401: ("wrong_key", "this server asks for a key; send it as Authorization: Bearer KEY"),
+    408: ("too_slow", "the body was not there within 30 s; send it faster, or a smaller picture"),
+    413: ("too_large", "the body is larger than 10 MiB; send fewer or smaller pictures"),
+    415: ("unsupported_type", "expected multipart/form-data or a picture's own type"),
+    422: ("unreadable_picture", "picture: not a picture of a known format"),
+    503: ("queue_full", "too many pictures are waiting; try again in 2 s"),
+    504: ("timed_out", "no answer within 10 s; try again, with fewer pictures"),
+    500: ("internal", "something is wrong in the server; its log says what"),
+}
+"""By status, an example of code and sentence."""
+
+_WORDS = {
+    400: "The body is malformed",
+    401: "No key, or a wrong one",
+    408: "The body came too slowly",
+    413: "The body is too large, or has too many files",
+    415: "The body is of no type that is read",
+    422: "A parameter is out of range, no picture was sent, or the only one can't be read",
+    503: "The queue is full; Retry-After says when to come back",
+    504: "No answer in time; the work was dropped",
+    500: "A mistake of the server",
+}
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The part of an OpenAPI operation that tells of these statuses."""
+    told: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        code, error = REFUSALS[status]
+        content = {"application/json": {"example": {"code": code, "error": error}}}
+        told[status] = {"model": ErrorAnswer, "description": _WORDS[status], "content": content}
+    if 503 in told:
+        told[503]["headers"] = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}}
+    if 401 in told:
+        told[401]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+    return told

@@ -1,0 +1,177 @@
+"""The application and the process that serves it."""
+
+import hmac
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.exceptions import HTTPException
+
+from uniemox import __version__
+from uniemox.errors import ConfigError
+from uniemox.predict.predictor import Predictor
+from uniemox.serve.answers import REFUSALS, RefusedError
+from uniemox.serve.batching import Batcher
+from uniemox.serve.config import ServeConfig
+from uniemox.serve.guard import MOST_HEADER_BYTES, Guard
+from uniemox.serve.metrics import Metrics
+from uniemox.serve.models import Models
+from uniemox.serve.protocol import with_limits
+from uniemox.serve.routes import Service, open_routes, routes
+from uniemox.serve.schema import describe
+
+PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page/style.css": ("style.css", "text/css; charset=utf-8"),
+    "/page/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/page/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+"""By path: the file in serve/page and its type. No other file can be asked for."""
+DESCRIPTION = (
+    "What pictures make people feel, and where people are in them. Every answer carries the SHA-256 of the bytes that "
+    "it is for. Limits of size, number and time are the server's settings; a refusal has a code for programs and a "
+    "sentence for people."
+)
+BACKLOG = 2048  # connections that the kernel holds until they are accepted
+logger = logging.getLogger("uniemox.serve")
+bearer = HTTPBearer(auto_error=False, description="The key that the server was started with (--key-from)")
+
+
+def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str | None = None) -> FastAPI:
+    """The application over loaded models.
+
+    predictors: at least one.  key: what clients must send as Authorization: Bearer KEY; None: nothing.
+    Raises UniemoxError if a model does not run.
+    """
+    metrics = Metrics()
+    models = Models(predictors, max_megapixels=config.max_megapixels)
+    models.warm_up()
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        batcher = Batcher(models.work, config, metrics)
+        app.state.service = Service(config, models, batcher, metrics)
+        batcher.start()
+        yield
+        await batcher.stop()
+
+    app = FastAPI(
+        title="uniemox",
+        description=DESCRIPTION,
+        version=__version__,
+        lifespan=life,
+        docs_url=None,  # they load scripts from elsewhere
+        redoc_url=None,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    )
+    app.state.key = None if key is None else key.encode()
+    app.add_middleware(Guard, metrics=metrics)
+    app.add_exception_handler(RefusedError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.include_router(routes, dependencies=[] if key is None else [Depends(check_key)])
+    app.include_router(open_routes)
+    app.include_router(_page())
+    schema = describe(app, models)
+    app.openapi = lambda: schema  # type: ignore[method-assign] # as FastAPI's own documentation has it
+    return app
+
+
+def serve(app: FastAPI, config: ServeConfig, *, host: str, port: int) -> None:
+    """Serve until SIGTERM or Ctrl-C; what was accepted is answered first. port 0: any free one.
+
+    Raises ConfigError if it can't listen there.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    listener = listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    logger.info("listening on http://%s:%d - stop with Ctrl-C", shown, listener.getsockname()[1])
+    # uvicorn sends itself the signal again when all is answered; SIGTERM is no failure then.
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        uvicorn.Server(server_config(app, config)).run([listener])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that waits for clients. Raises ConfigError if the address is taken, not ours, or none."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"can't listen on {host}, port {port}: {error}; choose another --port (0: any free one), or --host"
+        ) from error
+
+
+def server_config(app: FastAPI, config: ServeConfig) -> uvicorn.Config:
+    """uvicorn's settings."""
+    return uvicorn.Config(
+        app,
+        http=with_limits(config),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="warning",
+        access_log=False,  # the guard writes its own line
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=MOST_HEADER_BYTES,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=int(config.timeout_s + config.read_timeout_s) + 1,
+    )
+
+
+async def check_key(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
+    """Raises RefusedError unless the request carries the server's key; compared in constant time."""
+    sent = b"" if given is None else given.credentials.encode("utf-8", "surrogateescape")
+    if not hmac.compare_digest(sent, request.app.state.key):
+        raise RefusedError(401, *REFUSALS[401], headers={"WWW-Authenticate": "Bearer"})
+
+
+def _page() -> APIRouter:
+    """The page's files, read once."""
+    router = APIRouter(include_in_schema=False)
+    folder = files("uniemox.serve") / "page"
+    for path, (name, media_type) in PAGE.items():
+        router.add_api_route(path, _constant((folder / name).read_bytes(), media_type), methods=["GET", "HEAD"])
+    return router
+
+
+def _constant(content: bytes, media_type: str) -> Any:
+    async def answer() -> Response:
+        return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
+
+    return answer
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    request.app.state.service.metrics.rejected.labels(error.code).inc()
+    return JSONResponse({"code": error.code, "error": str(error)}, error.status, headers=error.headers)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """A parameter that is out of range, in our own shape."""
+    assert isinstance(error, RequestValidationError)
+    sentence = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
+    return await _refused(request, RefusedError(422, "bad_parameter", sentence))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    """No such path, or no such method of it."""
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    code = {404: "not_found", 405: "wrong_method"}.get(error.status_code, "refused")
+    return await _refused(request, RefusedError(error.status_code, code, str(error.detail), headers))

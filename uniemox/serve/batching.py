@@ -1,0 +1,135 @@
+"""The queue: bounded, answered in batches by one worker thread, each picture dropped when nobody waits for it."""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from uniemox.serve.config import ServeConfig
+from uniemox.serve.metrics import Metrics
+
+Work = Callable[[Any, list[bytes]], Sequence[Any]]
+"""What the worker thread does: an answer for each of the pictures that came with equal asks, in order."""
+
+
+class QueueFullError(Exception):
+    """The queue can't take these pictures; retry_after_s says when it probably can."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(f"too many pictures are waiting; try again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """A picture that waits."""
+
+    data: bytes
+    ask: Hashable
+    """What is wanted of it; pictures with equal asks are worked on together."""
+    answer: "asyncio.Future[Any]"
+    deadline: float
+    """Of time.monotonic(), after which nobody wants the answer."""
+    is_slow: bool
+    """Worked on alone, so that others with the same ask need not wait for all of them."""
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody still waits."""
+        return not self.answer.done() and time.monotonic() < self.deadline
+
+
+class Batcher:
+    """Collects pictures and feeds them to one worker thread.  All methods belong to the event loop."""
+
+    def __init__(self, work: Work, config: ServeConfig, metrics: Metrics) -> None:
+        self._work, self._config, self._metrics = work, config, metrics
+        self._waiting: deque[Job] = deque()
+        self._arrived = asyncio.Event()
+        self._worker = ThreadPoolExecutor(1, "uniemox-worker")
+        self._task: asyncio.Task[None] | None = None
+        self._seconds_each = 0.05  # measured from the first batch on
+        metrics.watch_queue(lambda: len(self._waiting))
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._task = asyncio.create_task(self._run(), name="batcher")
+
+    async def stop(self) -> None:
+        """Answer what waits, then end."""
+        while any(job.is_wanted for job in self._waiting):
+            await asyncio.sleep(0.01)
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await asyncio.to_thread(self._worker.shutdown)
+
+    def submit(self, pictures: Sequence[bytes], ask: Hashable, *, is_slow: bool = False) -> "list[asyncio.Future[Any]]":
+        """Put pictures of one request into the queue: all of them, or none. Raises QueueFullError."""
+        self._forget_unwanted()
+        if len(self._waiting) + len(pictures) > self._config.queue:
+            raise QueueFullError(self.retry_after_s)
+        loop, deadline = asyncio.get_running_loop(), time.monotonic() + self._config.timeout_s
+        jobs = [Job(data, ask, loop.create_future(), deadline, is_slow) for data in pictures]
+        self._waiting.extend(jobs)
+        self._arrived.set()
+        return [job.answer for job in jobs]
+
+    @property
+    def retry_after_s(self) -> int:
+        """When half of the queue is probably done, in whole seconds, at least 1."""
+        return max(1, math.ceil(self._seconds_each * self._config.queue / 2))
+
+    async def _run(self) -> None:
+        while True:
+            await self._arrived.wait()
+            await self._let_others_come()
+            batch = self._take()
+            if batch:
+                await self._answer(batch)
+            if not self._waiting:
+                self._arrived.clear()
+
+    async def _let_others_come(self) -> None:
+        """Up to max_wait_ms, while the batch is not full."""
+        end = time.monotonic() + self._config.max_wait_ms / 1000
+        while len(self._waiting) < self._config.batch_size and (left := end - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, 0.001))
+
+    def _forget_unwanted(self) -> None:
+        self._waiting = deque(job for job in self._waiting if job.is_wanted)
+
+    def _take(self) -> list[Job]:
+        """The oldest picture, and those behind it that are asked the same; others keep their places."""
+        self._forget_unwanted()
+        if not self._waiting:
+            return []
+        ask, most = self._waiting[0].ask, 1 if self._waiting[0].is_slow else self._config.batch_size
+        batch = [job for job in self._waiting if job.ask == ask][:most]
+        taken = set(map(id, batch))
+        self._waiting = deque(job for job in self._waiting if id(job) not in taken)
+        return batch
+
+    async def _answer(self, batch: list[Job]) -> None:
+        """Have a batch worked on; an error of the work is the answer of all its pictures."""
+        self._metrics.batch_size.observe(len(batch))
+        start = time.monotonic()
+        done = asyncio.get_running_loop().run_in_executor(
+            self._worker, self._work, batch[0].ask, [job.data for job in batch]
+        )
+        await asyncio.wait([done])
+        seconds = (time.monotonic() - start) / len(batch)
+        self._seconds_each += 0.2 * (seconds - self._seconds_each)
+        error = done.exception()
+        answers: Sequence[Any] = [None] * len(batch) if error else done.result()
+        for job, answer in zip(batch, answers, strict=True):
+            if job.answer.done():
+                continue
+            if error:
+                job.answer.set_exception(error)
+            else:
+                job.answer.set_result(answer)

@@ -1,0 +1,181 @@
+"""Pictures out of a request's body, with an end to how much and how long is read."""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from uniemox.serve.answers import RefusedError
+from uniemox.serve.config import ServeConfig
+
+PICTURE_TYPES = (
+    *("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif"),
+    *("image/x-portable-pixmap", "image/x-portable-graymap"),
+)
+"""Content types of a body that is one picture; what it really is, its bytes say."""
+FORM = "multipart/form-data"
+FIELD = "pictures"
+LONGEST_NAME = 255
+CLOSE = {"Connection": "close"}
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A picture as it was received."""
+
+    data: bytes
+    name: str | None
+    """As sent: never a path, only repeated."""
+
+    @property
+    def sha256(self) -> str:
+        """Of its bytes, hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+async def read_uploads(request: Request, config: ServeConfig) -> list[Upload]:
+    """The pictures in a body, at least one.
+
+    Raises RefusedError: 400 malformed, 408 too slow, 413 too large or too many, 415 another type, 422 no picture.
+    """
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    content_type = kind.decode("latin-1")
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise RefusedError(415, "unsupported_type", "bodies with a Content-Encoding are not read; send it as it is")
+    if content_type != FORM and content_type not in PICTURE_TYPES:
+        raise RefusedError(
+            *(415, "unsupported_type"),
+            f"expected {FORM} with files in the field {FIELD!r}, or one picture with its own type "
+            f"({', '.join(PICTURE_TYPES)})",
+        )
+    body = await read_body(request, config)
+    if content_type != FORM:
+        if not body:
+            raise RefusedError(422, "no_picture", "the body is empty; it should be the bytes of a picture")
+        return [Upload(body, None)]
+    return uploads_of(body, options.get(b"boundary", b""), config.files)
+
+
+async def read_body(request: Request, config: ServeConfig) -> bytes:
+    """A request's body, refused as soon as it is known to be too large; never more than the limit is held."""
+    most, body = config.max_bytes, bytearray()
+    too_large = RefusedError(
+        413, "too_large", f"the body is larger than {config.max_mb:g} MiB; send fewer or smaller pictures"
+    )
+    if int(request.headers.get("content-length", 0)) > most:  # h11 lets nothing but digits through
+        raise too_large
+    try:
+        async with asyncio.timeout(config.read_timeout_s):
+            async for chunk in request.stream():
+                if len(body) + len(chunk) > most:
+                    raise too_large
+                body += chunk
+    except TimeoutError:
+        sentence = f"the body was not there within {config.read_timeout_s:g} s; send it faster, or a smaller picture"
+        raise RefusedError(408, "too_slow", sentence, CLOSE) from None
+    return bytes(body)
+
+
+def uploads_of(body: bytes, boundary: bytes, most: int) -> list[Upload]:
+    """The files of a multipart body's field "pictures"; other fields are refused, so that a misspelt one is told.
+
+    Raises RefusedError: 400 malformed, 413 more than `most` files, 422 another field, or no file.
+    """
+    form = _Form(most)
+    malformed = RefusedError(400, "malformed_body", "the multipart body can't be read; does its boundary fit?")
+    if not boundary:
+        raise malformed
+    try:
+        parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type] # a TypedDict of theirs
+        parser.write(body)
+        parser.finalize()
+    except FormParserError:
+        raise malformed from None
+    if not form.ended:
+        raise malformed
+    return form.uploads()
+
+
+@dataclass(slots=True)
+class _Part:
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    content: list[bytes] = field(default_factory=list)
+
+
+class _Form:
+    """What python_multipart's parser calls, in memory: the body is there already, and bounded."""
+
+    def __init__(self, most: int) -> None:
+        self.ended = False
+        self._most = most
+        self._parts: list[_Part] = []
+        self._header = (b"", b"")
+
+    def callbacks(self) -> dict[str, object]:
+        """By the parser's names."""
+        return {
+            "on_part_begin": self._begin,
+            "on_header_begin": self._begin_header,
+            "on_header_field": self._name,
+            "on_header_value": self._value,
+            "on_header_end": self._end_header,
+            "on_part_data": self._data,
+            "on_end": self._end,
+        }
+
+    def uploads(self) -> list[Upload]:
+        """The files, in order."""
+        found = []
+        for part in self._parts:
+            _, options = parse_options_header(part.headers.get(b"content-disposition", b""))
+            if options.get(b"name") != FIELD.encode():
+                raise RefusedError(422, "unknown_field", f"expected only files in the field {FIELD!r}")
+            name = options.get(b"filename")
+            found.append(Upload(b"".join(part.content), None if name is None else cleaned(name)))
+        if not found:
+            raise RefusedError(422, "no_picture", f"no picture was sent; put one or more files in the field {FIELD!r}")
+        return found
+
+    def _begin(self) -> None:
+        if len(self._parts) == self._most:
+            raise RefusedError(413, "too_many_files", f"more than {self._most} files; send them in several requests")
+        self._parts.append(_Part())
+
+    def _begin_header(self) -> None:
+        self._header = (b"", b"")
+
+    def _name(self, data: bytes, start: int, end: int) -> None:
+        self._header = (self._header[0] + data[start:end], self._header[1])
+
+    def _value(self, data: bytes, start: int, end: int) -> None:
+        self._header = (self._header[0], self._header[1] + data[start:end])
+
+    def _end_header(self) -> None:
+        self._parts[-1].headers[self._header[0].lower()] = self._header[1]
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        self._parts[-1].content.append(data[start:end])
+
+    def _end(self) -> None:
+        self.ended = True
+
+
+def cleaned(name: bytes) -> str:
+    """A file name as text that can be repeated in JSON, shortened.
+
+    >>> cleaned(b"caf\\xc3\\xa9.jpg"), cleaned(b"\\xff.jpg")
+    ('café.jpg', '\\ufffd.jpg')
+    """
+    return name.decode("utf-8", "replace")[:LONGEST_NAME]
+
+
+def only_one(uploads: Sequence[Upload]) -> Upload:
+    """The picture of a request that takes one. Raises RefusedError."""
+    if len(uploads) > 1:
+        raise RefusedError(422, "one_picture_only", f"{len(uploads)} files; this request takes one")
+    return uploads[0]

@@ -1,0 +1,56 @@
+"""What the server takes, and how long it works on it."""
+
+import math
+from dataclasses import dataclass
+
+from uniemox.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServeConfig:
+    """Limits of one server; README and docs/serve.md say what a client sees when one is reached."""
+
+    queue: int = 64
+    """Pictures that may wait for the network; more are answered with 503."""
+    batch_size: int = 16
+    """Pictures that go through the network together at the most."""
+    max_wait_ms: float = 5.0
+    """How long the first picture of a batch waits for others; small beside the network's own time."""
+    max_mb: float = 10.0
+    """MiB of one request's body; a photograph of a phone has 2 to 8."""
+    max_files: int = 16
+    """Pictures of one request; never more than the queue holds."""
+    max_megapixels: int = 50
+    """Of one picture once decoded: 3 bytes a pixel, and several are decoded at a time."""
+    timeout_s: float = 10.0
+    """From the moment a request has been read to its answer; 504 after that."""
+    read_timeout_s: float = 30.0
+    """Until a request's headers are there, and again until its body is; 408 after that."""
+    max_connections: int = 1000
+    """Open at a time; more are closed at once. Below the 1024 files that a process may have open."""
+
+    def __post_init__(self) -> None:
+        for name in ("queue", "batch_size", "max_files", "max_megapixels", "max_connections"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("max_mb", "timeout_s", "read_timeout_s"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} is {value}; it must be above 0")
+        if not (math.isfinite(self.max_wait_ms) and self.max_wait_ms >= 0):
+            raise ConfigError(f"max_wait_ms is {self.max_wait_ms}; it must be 0 or more")
+
+    @property
+    def max_bytes(self) -> int:
+        """Of one request's body."""
+        return int(self.max_mb * 2**20)
+
+    @property
+    def files(self) -> int:
+        """Pictures that one request may have."""
+        return min(self.max_files, self.queue)
+
+    @property
+    def max_requests(self) -> int:
+        """Requests that are read or worked on at a time; with max_mb it bounds the memory that bodies take."""
+        return 2 * self.queue + self.batch_size

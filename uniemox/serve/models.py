@@ -1,0 +1,175 @@
+"""The models that are served, and what the worker thread does with pictures."""
+
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from uniemox.errors import ImageError, LabelError
+from uniemox.explain.maps import heat_map
+from uniemox.images import open_picture
+from uniemox.labels import LABEL_SETS, LabelSet
+from uniemox.persons.box import Box
+from uniemox.predict.mapping import answers_in
+from uniemox.predict.prediction import Failure, Prediction
+from uniemox.predict.predictor import Predictor
+from uniemox.serve.answers import ModelAnswer
+
+_FOLDERS = re.compile(r"(?<![\w.:])(?:[A-Za-z]:)?(?:[\\/][^\s\\/:'\"]+)*[\\/](?=[^\s\\/:'\"]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class PredictAsk:
+    """A prediction by a model; pictures with equal asks go through the network together."""
+
+    model: str
+    coverage: float | None
+    labels: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainAsk:
+    """A heat map by a model; label None: the most probable."""
+
+    model: str
+    label: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """A heat map over its picture."""
+
+    label: str
+    method: str
+    box: Box
+    """The part of the picture that the model saw, px."""
+    png: bytes
+
+
+class Models:
+    """Predictors by name; the first is the one that is asked if no name is given.
+
+    predictors: at least one.  max_megapixels: of a picture; larger ones are refused before they are decoded.
+    """
+
+    def __init__(self, predictors: Sequence[Predictor], *, max_megapixels: int) -> None:
+        self._max_megapixels = max_megapixels
+        seen: Counter[str] = Counter()
+        self._predictors: dict[str, Predictor] = {}
+        for predictor in predictors:
+            seen[predictor.name] += 1
+            number = f"-{seen[predictor.name]}" if seen[predictor.name] > 1 else ""
+            self._predictors[predictor.name + number] = predictor
+
+    @property
+    def names(self) -> list[str]:
+        """In the order given; equal names are numbered."""
+        return list(self._predictors)
+
+    @property
+    def all_labels(self) -> list[str]:
+        """Of all models, each once."""
+        return list(dict.fromkeys(label for predictor in self._predictors.values() for label in predictor.labels))
+
+    @property
+    def label_sets(self) -> list[str]:
+        """Names of the sets that at least one of the models can answer in."""
+        return [one.name for one in LABEL_SETS if any(can_answer_in(each, one) for each in self._predictors.values())]
+
+    @property
+    def most_coverage(self) -> float:
+        """The highest share that one of the models can promise, from the number of its held-out pictures; 0: none."""
+        counts = [len(each.network.info.conformal_scores) for each in self._predictors.values()]
+        return max(count / (count + 1) for count in counts)
+
+    def find(self, name: str | None) -> str:
+        """The name of a model, the first's for None. Raises LabelError, with all names, if there is none such."""
+        if name is not None and name not in self._predictors:
+            raise LabelError(f"no model of that name is served; there are {', '.join(self.names)}")
+        return name or self.names[0]
+
+    def describe(self) -> list[ModelAnswer]:
+        """What a client can know of each."""
+        return [
+            ModelAnswer(
+                name=name,
+                labels=list(predictor.labels),
+                label_set=predictor.label_set,
+                kind=predictor.network.info.kind,
+                task=predictor.network.info.task,
+                trained_on=predictor.network.info.trained_on,
+                finds_persons=predictor.finder is not None,
+                tells_persons_emotions=predictor.person_network is not None,
+                coverage=bool(predictor.network.info.conformal_scores),
+            )
+            for name, predictor in self._predictors.items()
+        ]
+
+    def warm_up(self) -> None:
+        """Let every network see one picture, so that the first client does not wait for its start."""
+        for predictor in self._predictors.values():
+            predictor.predict(Image.fromarray(np.full((64, 64, 3), 127, np.uint8)))
+
+    def work(self, ask: PredictAsk | ExplainAsk, pictures: list[bytes]) -> Sequence[Prediction | Failure | Overlay]:
+        """The answers for pictures that came with equal asks, in order.
+
+        Raises UniemoxError for an ask that the model can't answer.
+        """
+        failures = [self._failure(picture) for picture in pictures]
+        readable = [picture for picture, failure in zip(pictures, failures, strict=True) if failure is None]
+        predictor = self._predictors[ask.model]
+        answers: Iterator[Prediction | Failure | Overlay]
+        if isinstance(ask, ExplainAsk):
+            answers = (overlay_of(predictor, picture, ask.label) for picture in readable)
+        else:
+            answers = predictor.predict_each(
+                readable, batch_size=max(1, len(readable)), coverage=ask.coverage, labels=ask.labels
+            )
+        return [failure or next(answers) for failure in failures]
+
+    def _failure(self, picture: bytes) -> Failure | None:
+        """Why a picture is refused by its header."""
+        try:
+            image = open_picture(picture, "picture")
+        except ImageError as error:
+            return Failure(path=None, error=str(error))
+        if image.width * image.height > self._max_megapixels * 1_000_000:
+            size = f"{image.width} x {image.height} px"
+            why = f"picture: {size} is more than the {self._max_megapixels} megapixels that are read; scale it down"
+            return Failure(path=None, error=why)
+        return None
+
+
+def can_answer_in(predictor: Predictor, labels: LabelSet) -> bool:
+    """Whether a predictor's answers can be mapped to the set."""
+    if predictor.network.info.task == "affect":
+        return False
+    try:
+        answers_in(predictor.network.info.find_labels(), labels.name)
+    except LabelError:
+        return False
+    return True
+
+
+def overlay_of(predictor: Predictor, picture: bytes, label: str | None) -> Overlay | Failure:
+    """The heat map for a label; Failure if the picture can't be read. Raises LabelError if there is no such label."""
+    try:
+        explanation = heat_map(predictor, picture, label)
+    except ImageError as error:
+        return Failure(path=None, error=str(error))
+    buffer = io.BytesIO()
+    explanation.overlay().save(buffer, "PNG", compress_level=3)
+    return Overlay(explanation.label, explanation.method, explanation.box, buffer.getvalue())
+
+
+def without_folders(message: str) -> str:
+    """A message with every absolute path in it cut to its last part: where files lie here is nobody's business.
+
+    >>> without_folders("/srv/models/fi.onnx has no such label; use 1/2 or a/b")
+    'fi.onnx has no such label; use 1/2 or a/b'
+    """
+    return _FOLDERS.sub("", message)

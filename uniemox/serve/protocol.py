@@ -1,0 +1,78 @@
+"""uvicorn's HTTP/1.1 with an end to how long it waits for a client, and to how many it waits for."""
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from uniemox.serve.config import ServeConfig
+
+
+class PatientProtocol(H11Protocol):
+    """A connection that is closed if a request's headers, or a body that nobody reads any more, take too long.
+
+    uvicorn itself would wait for them for ever.  config: set by `with_limits`.
+    """
+
+    config_of_server: ServeConfig
+    _waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has come; one too many is sent away."""
+        if len(self.connections) >= self.config_of_server.max_connections:
+            transport.abort()
+            return
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        if self.transport is None:  # sent away
+            return
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone."""
+        if self.transport is None:
+            return
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """An answer has been sent; the rest of its request's body, or the next request, may still come."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:
+            self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, unless an answer is already on its way."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+
+    def _watch(self) -> None:
+        """Start the clock when it is the client's turn, stop it when it is ours. More bytes do not wind it up again."""
+        is_idle = self.conn.their_state is h11.IDLE
+        is_late_body = self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
+        if not (is_idle or is_late_body):
+            self._stop_waiting()
+        elif self._waiting is None:
+            self._waiting = self.loop.call_later(self.config_of_server.read_timeout_s, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _give_up(self) -> None:
+        self._waiting = None
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+def with_limits(config: ServeConfig) -> Any:
+    """The protocol class for one server."""
+    return type("PatientProtocol", (PatientProtocol,), {"config_of_server": config})

@@ -1,0 +1,230 @@
+"""What can be asked of the server."""
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from starlette.requests import ClientDisconnect
+
+from uniemox import __version__
+from uniemox.errors import ConfigError, LabelError
+from uniemox.predict.prediction import Failure, Prediction
+from uniemox.serve.answers import (
+    ExplanationAnswer,
+    HealthAnswer,
+    ModelAnswer,
+    PictureAnswer,
+    PictureError,
+    RefusedError,
+    refusals,
+)
+from uniemox.serve.batching import Batcher, QueueFullError
+from uniemox.serve.bodies import FIELD, FORM, PICTURE_TYPES, Upload, only_one, read_uploads
+from uniemox.serve.config import ServeConfig
+from uniemox.serve.metrics import CONTENT_TYPE, Metrics
+from uniemox.serve.models import ExplainAsk, Models, Overlay, PredictAsk, without_folders
+
+open_routes = APIRouter()
+"""Without a key."""
+routes = APIRouter()
+"""With a key, where the server has one."""
+
+
+@dataclass(slots=True)
+class Service:
+    """What all requests share."""
+
+    config: ServeConfig
+    models: Models
+    batcher: Batcher
+    metrics: Metrics
+    requests: int = 0
+    """That are read or worked on now."""
+
+
+def find_service(request: Request) -> Service:
+    """The server's, made by `create_app`."""
+    service: Service = request.app.state.service
+    return service
+
+
+Shared = Annotated[Service, Depends(find_service)]
+ModelName = Annotated[str | None, Query(description="A name of GET /models; without it the first")]
+_BINARY = {"type": "string", "format": "binary"}
+_ONE = {kind: {"schema": _BINARY} for kind in PICTURE_TYPES}
+
+
+def _body(most: int | None) -> dict[str, Any]:
+    """most: files that the schema allows; None: the server's own limit, which is a matter of size (413)."""
+    items: dict[str, Any] = {"type": "array", "items": _BINARY, "minItems": 1}
+    if most is not None:
+        items["maxItems"] = most
+    form: dict[str, Any] = {
+        "type": "object",
+        "properties": {FIELD: items},
+        "required": [FIELD],
+        "additionalProperties": False,
+    }
+    return {"requestBody": {"required": True, "content": {FORM: {"schema": form}, **_ONE}}}
+
+
+@routes.post(
+    "/predict",
+    response_model=list[PictureAnswer | PictureError],
+    responses=refusals(400, 401, 408, 413, 415, 422, 500, 503, 504),
+    openapi_extra=_body(None),
+    summary="Tell the emotions of one or several pictures",
+)
+async def predict(
+    request: Request,
+    service: Shared,
+    coverage: Annotated[
+        float | None, Query(gt=0, lt=1, description="Also give the labels among which the true one is so often")
+    ] = None,
+    labels: Annotated[str | None, Query(description="A label set to map the answer to")] = None,
+    model: ModelName = None,
+) -> list[PictureAnswer | PictureError]:
+    """One answer a picture, in the order sent, each with the hash of the bytes that it is for.
+
+    A picture that can't be read is an error in its place if several were sent, and 422 if it was the only one.
+    """
+    ask = PredictAsk(_find_model(service, model), coverage, labels)
+    uploads, answers = await _ask(request, service, ask)
+    for answer in answers:
+        service.metrics.pictures.labels("unreadable" if isinstance(answer, Failure) else "answered").inc()
+    if len(uploads) == 1:
+        _readable(answers[0])
+    return [_picture_answer(upload, answer, ask.model) for upload, answer in zip(uploads, answers, strict=True)]
+
+
+@routes.post(
+    "/explain",
+    response_class=Response,
+    responses={
+        200: {
+            "model": ExplanationAnswer,
+            "description": "The picture with the heat over it, at most 1024 px a side: a PNG, or JSON that holds one",
+            "content": {"image/png": {"schema": _BINARY}},
+            "headers": {name: {"schema": {"type": "string"}} for name in ("X-Picture-SHA256", "X-Label", "X-Method")},
+        },
+        **refusals(400, 401, 408, 413, 415, 422, 500, 503, 504),
+    },
+    openapi_extra=_body(1),
+    summary="Show where a picture speaks for a label",
+)
+async def explain(
+    request: Request,
+    service: Shared,
+    label: Annotated[str | None, Query(description="Of the model; without it the most probable")] = None,
+    model: ModelName = None,
+    answer_format: Annotated[Literal["png", "json"], Query(alias="format")] = "png",
+) -> Response:
+    """A heat map of one picture."""
+    uploads, answers = await _ask(request, service, ExplainAsk(_find_model(service, model), label))
+    overlay: Overlay = _readable(answers[0])
+    if answer_format == "png":
+        headers = {"X-Picture-SHA256": uploads[0].sha256, "X-Method": overlay.method}
+        headers |= {"X-Label": overlay.label} if overlay.label.isascii() else {}
+        return Response(overlay.png, media_type="image/png", headers=headers)
+    answer = ExplanationAnswer(
+        sha256=uploads[0].sha256,
+        name=uploads[0].name,
+        label=overlay.label,
+        method=overlay.method,
+        box=list(overlay.box),
+        data_url=f"data:image/png;base64,{base64.b64encode(overlay.png).decode()}",
+    )
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+@routes.get("/models", responses=refusals(401, 500), summary="List the models and what they tell")
+async def list_models(service: Shared) -> list[ModelAnswer]:
+    """The first is asked if a request names none."""
+    return service.models.describe()
+
+
+@routes.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals(401, 500)},
+    summary="Counters for Prometheus",
+)
+async def metrics(service: Shared) -> Response:
+    """Requests, latency, queue length, batch sizes, refusals."""
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+
+@open_routes.get("/health", responses=refusals(500), summary="Say whether the server is up")
+async def health(service: Shared) -> HealthAnswer:
+    """It answers as soon as its models are loaded, not before."""
+    return HealthAnswer(ready=True, models=service.models.names, version=__version__)
+
+
+async def _ask(request: Request, service: Service, ask: PredictAsk | ExplainAsk) -> tuple[list[Upload], Sequence[Any]]:
+    """Read a request's pictures, put them into the queue, and wait for the answers. Raises RefusedError."""
+    if service.requests >= service.config.max_requests:
+        raise _full(QueueFullError(service.batcher.retry_after_s))
+    service.requests += 1
+    try:
+        uploads = await read_uploads(request, service.config)
+        if isinstance(ask, ExplainAsk):
+            only_one(uploads)
+        answers = service.batcher.submit([upload.data for upload in uploads], ask, is_slow=isinstance(ask, ExplainAsk))
+        return uploads, await _wait(request, answers, service.config.timeout_s)
+    except QueueFullError as error:
+        raise _full(error) from error
+    except (LabelError, ConfigError) as error:
+        raise RefusedError(422, "bad_parameter", without_folders(str(error))) from error
+    finally:
+        service.requests -= 1
+
+
+def _full(error: QueueFullError) -> RefusedError:
+    headers = {"Retry-After": str(error.retry_after_s)}
+    return RefusedError(503, "queue_full", str(error), headers)
+
+
+async def _wait(request: Request, answers: "list[asyncio.Future[Any]]", timeout_s: float) -> Sequence[Any]:
+    """The answers; those that come too late, or for a client that has gone, are dropped."""
+    gone = asyncio.create_task(_until_gone(request))
+    together = asyncio.gather(*answers)
+    try:
+        waiting: set[asyncio.Future[Any]] = {gone, together}
+        await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if together.done():
+            return together.result()
+        if gone.done():
+            raise ClientDisconnect
+        raise RefusedError(504, "timed_out", f"no answer within {timeout_s:g} s; try again, with fewer pictures")
+    finally:
+        gone.cancel()
+        together.cancel()
+
+
+async def _until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _find_model(service: Service, name: str | None) -> str:
+    try:
+        return service.models.find(name)
+    except LabelError as error:
+        raise RefusedError(422, "unknown_model", str(error)) from error
+
+
+def _readable(answer: Any) -> Any:
+    """An answer that is no Failure. Raises RefusedError."""
+    if isinstance(answer, Failure):
+        raise RefusedError(422, "unreadable_picture", without_folders(answer.error))
+    return answer
+
+
+def _picture_answer(upload: Upload, answer: Prediction | Failure, model: str) -> PictureAnswer | PictureError:
+    if isinstance(answer, Failure):
+        return PictureError(sha256=upload.sha256, name=upload.name, error=without_folders(answer.error))
+    told = answer.to_dict() | {"sha256": upload.sha256, "name": upload.name, "model": model}
+    return PictureAnswer.model_validate(told)
