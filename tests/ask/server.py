@@ -1,0 +1,135 @@
+"""A chat endpoint on this machine that misbehaves on request: it starts, answers and is closed by a test."""
+
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Request:
+    """What came in."""
+
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+    @property
+    def model(self) -> str:
+        return self.body["model"]
+
+    @property
+    def text(self) -> str:
+        return self.body["messages"][0]["content"][0]["text"]
+
+    @property
+    def picture(self) -> str:
+        return self.body["messages"][0]["content"][1]["image_url"]["url"]
+
+
+@dataclass
+class Response:
+    """What goes out: body as JSON unless it is bytes."""
+
+    status: int = 200
+    body: Any = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    wait_s: float = 0.0
+    cut_after: int | None = None
+    """Bytes of the body after which the connection is cut."""
+    reset: bool = False
+    """The connection is reset without any response."""
+
+
+def says(text: str | None, tokens: tuple[int, int] | None = (300, 20), **message: Any) -> Response:
+    """A good response."""
+    body: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": text, **message}}]}
+    if tokens:
+        body["usage"] = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1]}
+    return Response(body=body)
+
+
+def error(status: int, message: str = "", code: str | None = None, **headers: str) -> Response:
+    """An error as OpenAI sends it."""
+    return Response(status, {"error": {"message": message, "code": code}}, headers)
+
+
+@dataclass
+class Endpoint:
+    """A running server."""
+
+    url: str
+    requests: list[Request] = field(default_factory=list)
+    most_at_once: int = 0
+
+
+Behaviour = Callable[[Request, int], Response]
+
+
+def in_turn(responses: Sequence[Response]) -> Behaviour:
+    """These responses, then the last one for ever."""
+    return lambda request, number: responses[min(number, len(responses) - 1)]
+
+
+@contextmanager
+def serving(behaviour: Behaviour) -> Iterator[Endpoint]:
+    """A server within.  behaviour: called with the request and the number of those before it."""
+    lock, at_once = threading.Lock(), 0
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            nonlocal at_once
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            request = Request(self.path, dict(self.headers), body)
+            with lock:
+                number = len(endpoint.requests)
+                endpoint.requests.append(request)
+                at_once += 1
+                endpoint.most_at_once = max(endpoint.most_at_once, at_once)
+            try:
+                self.send(behaviour(request, number))
+            except OSError:
+                pass  # whoever asked has gone
+            finally:
+                with lock:
+                    at_once -= 1
+
+        def do_GET(self) -> None:
+            self.do_POST()
+
+        def send(self, response: Response) -> None:
+            time.sleep(response.wait_s)
+            if response.reset:
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+                return
+            data = response.body if isinstance(response.body, bytes) else json.dumps(response.body).encode()
+            self.send_response(response.status)
+            for name, value in response.headers.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: response.cut_after])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            pass  # of connections that were reset on purpose
+
+    server = Server(("127.0.0.1", 0), Handler)
+    endpoint = Endpoint(f"http://127.0.0.1:{server.server_port}/v1")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield endpoint
+    finally:
+        server.shutdown()
+        server.server_close()

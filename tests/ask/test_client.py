@@ -1,0 +1,283 @@
+"""One question to a real server on this machine that misbehaves on purpose."""
+
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.ask.server import Endpoint, Response, error, in_turn, says, serving
+from uniemox.ask.client import MOST_BYTES, Client, Reply, chat_url, is_loopback
+from uniemox.ask.pace import LONGEST_WAIT_S, Pace, back_off, retry_after
+from uniemox.errors import ConfigError
+
+KEY = "sk-secret-1234567890"
+PICTURE = "data:image/jpeg;base64,AAAA"
+GOOD = says("Fear.")
+
+
+def client_of(endpoint: Endpoint, *, key: str | None = KEY, attempts: int = 3, timeout_s: float = 5.0) -> Client:
+    pace = Pace(None, threading.Event())
+    url = chat_url(endpoint.url)
+    return Client(url, key, pace=pace, timeout_s=timeout_s, attempts=attempts, first_wait_s=0.01)
+
+
+def asked(*responses: Response, **settings: object) -> tuple[Reply, Endpoint]:
+    with serving(in_turn(responses)) as endpoint:
+        reply = client_of(endpoint, **settings).ask("llava", "Which?", PICTURE)  # type: ignore[arg-type]
+    assert reply is not None
+    return reply, endpoint
+
+
+def test_a_good_answer() -> None:
+    reply, endpoint = asked(GOOD)
+    assert (reply.answer, reply.error, reply.attempts) == ("Fear.", None, 1)
+    assert (reply.tokens_in, reply.tokens_out, reply.is_refused) == (300, 20, False)
+    [request] = endpoint.requests
+    assert request.path == "/v1/chat/completions"
+    assert request.headers["Authorization"] == f"Bearer {KEY}"
+    assert (request.model, request.text, request.picture) == ("llava", "Which?", PICTURE)
+
+
+def test_without_a_key_none_is_sent() -> None:
+    _, endpoint = asked(GOOD, key=None)
+    assert "Authorization" not in endpoint.requests[0].headers
+
+
+def test_what_is_missing_in_a_good_answer_is_none() -> None:
+    reply, _ = asked(says("Awe", tokens=None))
+    assert (reply.answer, reply.tokens_in, reply.tokens_out) == ("Awe", None, None)
+
+
+def test_an_answer_in_parts_is_put_together() -> None:
+    reply, _ = asked(says([{"type": "text", "text": "Aw"}, {"type": "text", "text": "e"}]))  # type: ignore[arg-type]
+    assert reply.answer == "Awe"
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        error(429, "slow down"),
+        error(429, "slow down", Retry_After="0"),
+        error(429, "slow down", Retry_After="nonsense"),
+        error(500, "oops"),
+        Response(503, b"<html><h1>Bad gateway</h1></html>"),
+        Response(200, b"<html><body>login</body></html>"),
+        Response(200, b'{"choices": [{"mess'),
+        Response(200, b"\xff\xfe\x00"),
+        Response(200, {"choices": []}),
+        Response(200, {"error": {"message": "overloaded"}}),
+        Response(200, {"choices": [{"message": None}]}),
+        Response(200, [1, 2]),
+        Response(200, {"choices": [{"message": {"content": 5}}]}),
+        Response(200, {"choices": [{"message": {"content": "Fear."}}]}, cut_after=20),
+        Response(reset=True),
+        Response(200, b"[" * 200_000),
+    ],
+)
+def test_what_passes_is_tried_again(trouble: Response) -> None:
+    reply, endpoint = asked(trouble, trouble, GOOD)
+    assert (reply.answer, reply.attempts, len(endpoint.requests)) == ("Fear.", 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        (error(429, "slow down"), "HTTP 429: slow down"),
+        (Response(500, b"<html><h1>Bad\n\x1b[31m gateway</h1>"), "HTTP 500: Bad [31m gateway"),
+        (Response(200, {"choices": []}), 'no answer in the response (IndexError): {"choices": []}'),
+        (Response(200, b"<p>login</p>"), "no answer in the response (JSONDecodeError): login"),
+        (Response(200, b"x" * 100, cut_after=20), "cut off after 20 bytes, 80 are missing"),
+        (Response(reset=True), "connection failed: ConnectionResetError"),
+    ],
+)
+def test_it_gives_up_and_says_why(trouble: Response, reason: str) -> None:
+    reply, endpoint = asked(trouble)
+    assert reply.answer is None
+    assert reason in str(reply.error)
+    assert reply.attempts == len(endpoint.requests) == 3
+
+
+def test_a_slow_answer_is_given_up() -> None:
+    reply, _ = asked(Response(200, GOOD.body, wait_s=1.0), timeout_s=0.2, attempts=1)
+    assert reply.error == "no answer within 0.2 s"
+
+
+def test_a_response_that_is_too_large_is_not_read() -> None:
+    reply, _ = asked(Response(200, b" " * (MOST_BYTES + 1)), attempts=1)
+    assert "more than 4,194,304 bytes" in str(reply.error)
+
+
+@pytest.mark.parametrize("status", [400, 403, 413, 422])
+def test_what_no_repetition_changes_is_not_repeated(status: int) -> None:
+    reply, endpoint = asked(error(status, "no pictures please"))
+    assert reply.error == f"HTTP {status}: no pictures please"
+    assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("response", "message"),
+    [
+        (error(401, "bad key"), "HTTP 401: bad key; the key is wrong"),
+        (error(404, "no such model"), "HTTP 404: no such model; is there a model 'llava'"),
+        (error(402, "pay"), "the account is empty"),
+        (error(429, "you exceeded", "insufficient_quota"), "the account is empty"),
+        (error(429, "later", Retry_After="86400"), "a pause of 86,400 s"),
+    ],
+)
+def test_what_stops_everything(response: Response, message: str) -> None:
+    with serving(in_turn([response])) as endpoint:
+        with pytest.raises(ConfigError) as found:
+            client_of(endpoint).ask("llava", "Which?", PICTURE)
+        assert message in str(found.value)
+        assert len(endpoint.requests) == 1
+
+
+def test_a_key_is_asked_for_where_one_is_wanted() -> None:
+    with serving(in_turn([error(401)])) as endpoint, pytest.raises(ConfigError, match="--key-from"):
+        client_of(endpoint, key=None).ask("llava", "Which?", PICTURE)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_not_followed(status: int) -> None:
+    with serving(in_turn([GOOD])) as other:
+        away = Response(status, b"", {"Location": f"{other.url}/chat/completions"})
+        with serving(in_turn([away])) as endpoint, pytest.raises(ConfigError, match="redirects to 127"):
+            client_of(endpoint).ask("llava", "Which?", PICTURE)
+        assert not other.requests
+
+
+def test_nobody_there() -> None:
+    with serving(in_turn([GOOD])) as endpoint:
+        pass
+    with pytest.raises(ConfigError, match="nothing answers at"):
+        client_of(endpoint).ask("llava", "Which?", PICTURE)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        says(None, refusal="I can't help with that."),
+        Response(200, {"choices": [{"message": {"content": None}, "finish_reason": "content_filter"}]}),
+        error(400, "flagged", "content_filter"),
+        error(400, "flagged", "content_policy_violation"),
+    ],
+)
+def test_refusals_of_the_service_are_answers(response: Response) -> None:
+    reply, endpoint = asked(response)
+    assert reply.is_refused
+    assert reply.error is None
+    assert reply.answer is not None
+    assert len(endpoint.requests) == 1
+
+
+def test_the_key_comes_back_in_no_text() -> None:
+    echo = f"your key is {KEY}"
+    assert asked(says(echo))[0].answer == "your key is [key]"
+    assert asked(says(None, refusal=echo))[0].answer == "your key is [key]"
+    replies = [asked(error(400, echo))[0], asked(Response(500, echo.encode()), attempts=1)[0]]
+    replies += [asked(Response(200, echo.encode()), attempts=1)[0]]
+    for reply in replies:
+        assert KEY not in str(reply.error)
+        assert "[key]" in str(reply.error)
+    with serving(in_turn([error(401, echo)])) as endpoint, pytest.raises(ConfigError) as found:
+        client_of(endpoint).ask("llava", "Which?", PICTURE)
+    assert KEY not in str(found.value)
+
+
+def test_a_pause_that_is_asked_for_is_kept() -> None:
+    started = time.monotonic()
+    reply, _ = asked(error(429, Retry_After="1"), GOOD)
+    assert reply.attempts == 2
+    assert time.monotonic() - started >= 1
+
+
+def test_stopped_while_it_waits() -> None:
+    with serving(in_turn([error(429, Retry_After="100")])) as endpoint:
+        client = client_of(endpoint)
+        threading.Timer(0.3, client.pace.stop.set).start()
+        assert client.ask("llava", "Which?", PICTURE) is None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "url"),
+    [
+        ("https://api.openai.com", "https://api.openai.com/v1/chat/completions"),
+        ("https://api.openai.com/v1/", "https://api.openai.com/v1/chat/completions"),
+        ("https://x.org/api/v1/chat/completions", "https://x.org/api/v1/chat/completions"),
+        ("http://localhost:1234/v1", "http://localhost:1234/v1/chat/completions"),
+        ("http://[::1]:8000", "http://[::1]:8000/v1/chat/completions"),
+    ],
+)
+def test_addresses(endpoint: str, url: str) -> None:
+    assert chat_url(endpoint) == url
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "",
+        "api.openai.com",
+        "ftp://x.org",
+        "file:///etc/passwd",
+        "https://",
+        "https://x y",
+        "http://[::1",
+        "https://x:99999",
+        "https://x.org/\n",
+    ],
+)
+def test_what_is_no_address(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="endpoint must be an address"):
+        chat_url(endpoint)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["https://me:hunter2@x.org", "https://x.org/v1?key=hunter2", "https://x.org#hunter2"]
+)
+def test_an_address_holds_no_secret(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="must not hold") as found:
+        chat_url(endpoint)
+    assert "hunter2" not in str(found.value)
+
+
+@pytest.mark.parametrize("host", ["x.org", "192.168.1.5", "127.0.0.1.x.org", "localhost.x.org"])
+def test_http_is_for_this_machine(host: str) -> None:
+    assert not is_loopback(host)
+    with pytest.raises(ConfigError, match="--allow-http"):
+        chat_url(f"http://{host}/v1")
+    assert chat_url(f"http://{host}/v1", allow_http=True) == f"http://{host}/v1/chat/completions"
+
+
+@given(st.integers(1, 50), st.floats(0.01, 10))
+def test_waits_grow_and_end(attempt: int, first: float) -> None:
+    longest = min(first * 2 ** (attempt - 1), LONGEST_WAIT_S)
+    assert longest / 2 <= back_off(attempt, first) <= longest
+
+
+def test_retry_after_as_seconds_or_date() -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    assert 27 < (retry_after(soon) or 0) <= 30
+    values: Sequence[str | None] = [None, "", "soon", "5", "0.5", "-3", "inf", "nan", "Wed, 21 Oct 2015 07:28:00 GMT"]
+    assert [retry_after(value) for value in values] == [None, None, None, 5.0, 0.5, 0.0, None, None, 0.0]
+
+
+def test_the_rate_holds_for_all_threads() -> None:
+    pace = Pace(600, threading.Event())  # one every 0.1 s
+    times: list[float] = []
+
+    def go() -> None:
+        for _ in range(3):
+            assert pace.wait_turn()
+            times.append(time.monotonic())
+
+    threads = [threading.Thread(target=go) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(times) - min(times) >= 0.1 * (len(times) - 1) - 0.001

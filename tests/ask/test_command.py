@@ -1,0 +1,149 @@
+"""The command as users meet it: killed and gone on with, stopped, and with a key that must be nowhere afterwards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ask.server import Request, Response, error, says, serving
+from tests.data.tree import put
+from tests.pictures import draw, save
+from uniemox.cli.ask import key_of_environment
+from uniemox.errors import ConfigError
+
+KEY = "sk-secret-0987654321-must-not-be-seen"
+COMMAND = (
+    "import sys; from cyclopts import CommandCollisionError; from uniemox import cli\n"
+    "from uniemox.cli.ask import ask\n"
+    "try: cli.app.command(ask)\n"
+    "except CommandCollisionError: pass\n"
+    "cli.main()"
+)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("photos")
+    for i in range(24):
+        path = root / ("awe", "fear")[i % 2] / f"{i}.jpg"
+        put(root, str(path.relative_to(root)))
+        path.write_bytes(save(draw(24, 18, seed=i), "JPEG"))
+    return root
+
+
+def start(*arguments: object, **environment: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", COMMAND, "ask", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **environment})
+
+
+def ask(*arguments: object, **environment: str) -> tuple[int, str, str]:
+    process = start(*arguments, **environment)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    """Whole lines of answers."""
+    path = out / "answers.jsonl"
+    whole = path.read_bytes().rpartition(b"\n")[0].split(b"\n") if path.exists() else []
+    return [json.loads(line) for line in whole[1:]]
+
+
+def wait_for(out: Path, count: int) -> None:
+    for _ in range(6000):
+        if len(lines(out)) >= count:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no {count} answers in a minute")
+
+
+def test_killed_and_gone_on_with(photos: Path, tmp_path: Path) -> None:
+    """SIGKILL twice while answers come: no picture is asked about again once its answer is in the file."""
+    arguments = ["--data", f"folder:{photos}", "--model", "m", "--out", tmp_path, "--pictures", 24, "--json"]
+    with serving(lambda request, number: Response(200, says("**Awe**.").body, wait_s=0.05)) as endpoint:
+        kept: set[str] = set()
+        for count in (3, 12):
+            before = len(endpoint.requests)
+            process = start(*arguments, "--endpoint", endpoint.url)
+            wait_for(tmp_path, count)
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=60)
+            answered_before, kept = kept, {line["key"] for line in lines(tmp_path)}
+            assert len(endpoint.requests) - before <= 24 - len(answered_before)
+        before = len(endpoint.requests)
+        code, out, err = ask(*arguments, "--endpoint", endpoint.url)
+        assert (code, len(endpoint.requests) - before) == (0, 24 - len(kept))
+        assert f"({len(kept)} more are answered already)" in err
+    assert Counter(line["key"] for line in lines(tmp_path)).most_common(1)[0][1] == 1
+    found = json.loads(out)["models"][0]
+    assert (found["n"], found["accuracy"], found["not_asked"]) == (24, 0.5, 0)
+    assert (tmp_path / "page.html").stat().st_size > 10_000
+
+
+def test_stopped_by_ctrl_c_keeps_what_is_under_way(photos: Path, tmp_path: Path) -> None:
+    arguments = ["--data", f"folder:{photos}", "--model", "m", "--out", tmp_path, "--concurrency", 2]
+    with serving(lambda request, number: Response(200, says("Awe").body, wait_s=0.3)) as endpoint:
+        process = start(*arguments, "--endpoint", endpoint.url)
+        wait_for(tmp_path, 1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert len(lines(tmp_path)) == len(endpoint.requests) < 24
+        assert f"{len(lines(tmp_path))} answers are kept" in err
+
+
+def test_the_key_is_nowhere(photos: Path, tmp_path: Path) -> None:
+    """The server sends it back wherever it can, with every status; then it says that it is wrong."""
+    echo = f"you sent {KEY}"
+
+    def behave(request: Request, number: int) -> Response:
+        assert request.headers["Authorization"] == f"Bearer {KEY}"
+        if request.model == "last":
+            return error(401, echo)
+        turn = [says(echo), error(400, echo), says(None, refusal=echo), Response(500, echo.encode())]
+        return turn[number % 4]
+
+    with serving(behave) as endpoint:
+        arguments = ["--data", f"folder:{photos}", "--endpoint", endpoint.url, "--out", tmp_path / "out"]
+        arguments += ["--pictures", 3, "--key-from", "MY_KEY"]
+        results = [
+            ask(*arguments, "--model", "m", "--json", MY_KEY=KEY),
+            ask(*arguments, "--model", "last", MY_KEY=KEY),
+        ]
+        assert len(endpoint.requests) >= 4
+    assert [code for code, _, _ in results] == [0, 1]
+    assert "you sent [key]; the key is wrong" in results[1][2]
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {"answers.jsonl", "page.html", "result.json"}
+    written = [path.read_bytes().decode() for path in files] + [text for _, *both in results for text in both]
+    assert not any(KEY in text for text in written)
+    assert "[key]" in "".join(written)
+
+
+def test_what_is_given_as_a_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", f" {KEY}\n")
+    assert key_of_environment("MY_KEY") == KEY
+    assert key_of_environment(None) is None
+    monkeypatch.setenv("MY_KEY", f"{KEY}\r\nX-Other: 1")
+    for name, message in ((KEY, "never the key"), ("MY_KEY", "is no key"), ("NOT_SET_ANYWHERE", "is not set")):
+        with pytest.raises(ConfigError, match=message) as found:
+            key_of_environment(name)
+        assert KEY not in str(found.value)
+
+
+def test_more_pictures_than_allowed_cost_nothing(photos: Path, tmp_path: Path) -> None:
+    with serving(lambda request, number: says("Awe")) as endpoint:
+        arguments = ["--data", f"folder:{photos}", "--endpoint", endpoint.url, "--model", "m", "--model", "n"]
+        code, out, err = ask(*arguments, "--out", tmp_path / "out", "--max-pictures", 10, "--pictures", 20)
+        assert (code, out, endpoint.requests) == (1, "", [])
+    assert "40 requests, roughly 40,000 tokens in and 10,000 out" in err
+    assert "--max-pictures 20" in err
+    assert not (tmp_path / "out").exists()

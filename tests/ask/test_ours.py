@@ -1,0 +1,59 @@
+"""What a fine-tuned network says of the pictures that models are asked about."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.drawn import class_folders
+from tests.runs import finetuned, one_thread
+from uniemox.ask.ours import labels_of_ours
+from uniemox.ask.question import Asked, select
+from uniemox.checkpoints.classifier import load_classifier
+from uniemox.data.readers.folders import read_folder
+from uniemox.data.sample import PictureFile, Sample
+from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
+from uniemox.evaluate.outputs import outputs_of
+from uniemox.labels import CAER, EKMAN
+from uniemox.views.pixels import PixelStats
+from uniemox.views.transforms import ViewConfig
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Asked, ...]:
+    return select(read_folder(class_folders(tmp_path_factory.mktemp("set") / "x", each=2)), 4, 0).pictures
+
+
+def test_the_labels_are_those_of_torch(pictures: tuple[Asked, ...]) -> None:
+    with one_thread():
+        run = finetuned("probe")
+        classifier, info = load_classifier(run / "model.safetensors")
+        view = ViewConfig(size=info.size, crop_fraction=info.crop_fraction)
+        samples = [asked.sample for asked in pictures]
+        logits = outputs_of(classifier, samples, view, stats=PixelStats(info.mean, info.std), workers=0).values
+        expected = [info.labels[i] for i in np.argmax(logits, axis=1)]
+        for model in (run, run / "model.onnx"):
+            found = labels_of_ours(model, pictures, info.find_labels())
+            assert [found[asked.sha256] for asked in pictures] == expected
+
+
+def test_what_can_not_be_compared(pictures: tuple[Asked, ...], tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="not comparable"):
+        labels_of_ours(finetuned("probe"), pictures, CAER)
+    with pytest.raises(ConfigError, match="valence and arousal"):
+        labels_of_ours(finetuned("affect"), pictures, EKMAN)
+    with pytest.raises(CheckpointError):
+        labels_of_ours(tmp_path / "none.onnx", pictures, EKMAN)
+
+
+def test_pictures_it_was_trained_on_are_refused(tmp_path: Path) -> None:
+    run = finetuned("probe")
+    shutil.copy(run / "model.onnx", tmp_path / "model.onnx")
+    picture = class_folders(tmp_path / "set") / "awe" / "0.jpg"
+    digest = hashlib.sha256(picture.read_bytes()).hexdigest()
+    (tmp_path / "training_pictures.txt").write_text(f"{'0' * 64}\n{digest}\n")
+    asked = Asked(sample=Sample(key="a", picture=PictureFile(picture)), label="awe", sha256=digest)
+    with pytest.raises(DataError, match="trained on 1 of these 1 pictures"):
+        labels_of_ours(tmp_path, [asked], EKMAN)

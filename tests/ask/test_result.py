@@ -1,0 +1,142 @@
+"""Scores, agreement, cost and latency against computations by others, and the page."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
+
+from tests.drawn import Stored, draw_picture, jpeg_of
+from uniemox.ask.config import AskConfig
+from uniemox.ask.page import PAGE, RESULT, names_of, write_results
+from uniemox.ask.question import Asked
+from uniemox.ask.record import Row
+from uniemox.ask.result import Results, agreement, summarise
+from uniemox.data.sample import Sample
+from uniemox.evaluate.intervals import bootstrap_interval
+from uniemox.labels import MIKELS
+
+CONFIG = AskConfig(endpoint="https://x.org", models=("m",))
+LATENCIES = (1.0, 2.0, 4.0, 8.0)
+TRUTH = ("fear", "fear", "awe", "anger", "awe")
+PICTURES = [
+    Asked(
+        sample=Sample(key=f"<{i}>.jpg", picture=Stored(jpeg_of(draw_picture(i, (40, 30))))), label=label, sha256=f"{i}"
+    )
+    for i, label in enumerate(TRUTH)
+]
+
+
+def row(picture: int, answer: str | None, *, model: str = "m", url: str = CONFIG.url, **known: object) -> Row:
+    values = {
+        **{"endpoint": url, "model": model, "picture": str(picture), "name": "n", "question_sha256": "q"},
+        **{"answer": answer, "is_refused": False, "outcome": None, "label": None, "latency_s": 1.0, "tokens_in": 100},
+        **{"tokens_out": 10, "attempts": 1, "cost": None, "error": None if answer else "HTTP 500", "time": "t"},
+    }
+    return Row(**{**values, **known})  # type: ignore[arg-type]
+
+
+def results(*rows: Row, config: AskConfig = CONFIG, ours: dict[str, str] | None = None) -> Results:
+    by_key = {r.key: r for r in rows}
+    return summarise(config, PICTURES, MIKELS, by_key, data="own:set", question="Which?", ours=ours, notes=("note",))
+
+
+def test_scores() -> None:
+    answers = ("Fear.", "I'm sorry, I can't help.", "The emotion is awe.", "Fear and anger")
+    rows = [row(i, answer, latency_s=LATENCIES[i]) for i, answer in enumerate(answers)]
+    [found] = results(*rows, row(4, None)).models
+    assert (found.n, found.accuracy, found.accuracy_of_named, found.failed, found.not_asked) == (4, 0.5, 1.0, 1, 0)
+    assert found.accuracy_interval == bootstrap_interval(np.array([1, 0, 1, 0]))
+    assert found.outcomes == {"label": 2, "ambiguous": 1, "unlisted": 0, "refused": 1, "empty": 0}
+    assert {label: (one.n, one.recall) for label, one in found.per_class.items() if one.n} == {
+        "fear": (2, 0.5),
+        "awe": (1, 1.0),
+        "anger": (1, 0.0),
+    }
+    assert found.per_class["sadness"].recall is None
+    assert (found.latency_p50_s, found.latency_p95_s) == (3.0, pytest.approx(7.4))
+    assert (found.tokens_in, found.tokens_out, found.cost, found.agreement) == (400, 40, None, None)
+
+
+def test_nothing_answered() -> None:
+    [found] = results().models
+    assert (found.n, found.accuracy, found.accuracy_interval, found.not_asked) == (0, None, None, 5)
+    assert (found.latency_p50_s, found.cost) == (None, None)
+
+
+def test_a_refusal_of_the_service_counts_whatever_it_says() -> None:
+    [found] = results(row(0, "fear", is_refused=True)).models
+    assert (found.outcomes["refused"], found.accuracy) == (1, 0.0)
+
+
+def test_other_models_of_the_folder_stand_beside() -> None:
+    found = results(
+        row(0, "fear"), row(0, "awe", model="n"), row(1, "awe", url="https://y.org"), row(9, "awe", model="o")
+    )
+    assert [(one.model, one.endpoint, one.n) for one in found.models] == [
+        ("m", CONFIG.url, 1),
+        ("n", CONFIG.url, 1),
+        ("m", "https://y.org", 1),
+    ]
+    assert names_of(found) == ["m (x.org)", "n", "m (y.org)"]
+
+
+def test_cost_at_the_prices_of_now_else_of_then() -> None:
+    priced = AskConfig(endpoint="https://x.org", models=("m",), price_in=10.0, price_out=100.0)
+    rows = [row(0, "fear"), row(1, "fear", cost=7.0), row(0, "fear", model="n", cost=0.5), row(0, "awe", model="o")]
+    assert [one.cost for one in results(*rows, config=priced).models] == [0.004, 0.5, None]
+    assert results(row(0, "fear", tokens_in=None)).models[0].cost is None
+
+
+def test_ours_on_the_same_pictures() -> None:
+    ours = {"0": "fear", "1": "fear", "2": "fear", "3": "anger", "4": "awe"}
+    found = results(row(0, "fear"), row(1, "joy"), row(2, "awe"), row(3, "anger"), ours=ours)
+    shared = found.models[0].agreement
+    assert shared is not None
+    assert (shared.n, shared.percent) == (3, pytest.approx(200 / 3))
+    assert shared.kappa == pytest.approx(cohen_kappa_score(["fear", "fear", "anger"], ["fear", "awe", "anger"]))
+    assert found.ours_result is not None
+    assert (found.ours_result.accuracy, found.ours_result.n, found.ours_result.agreement) == (0.8, 5, None)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=30))
+def test_kappa_is_that_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
+    first, second = [a for a, _ in pairs], [b for _, b in pairs]
+    found = agreement(first, second)
+    assert found.percent == pytest.approx(100 * sum(a == b for a, b in pairs) / len(pairs))
+    if len({*first, *second}) > 1:
+        assert found.kappa == pytest.approx(cohen_kappa_score(first, second))
+    else:
+        assert found.kappa is None
+    assert agreement(second, first) == found
+
+
+def test_no_pictures_in_common() -> None:
+    assert (agreement([], []).n, agreement([], []).percent, agreement([], []).kappa) == (0, None, None)
+
+
+def test_the_page_stands_alone_and_is_escaped(tmp_path: Path) -> None:
+    evil = "**Fear** <script>alert(1)</script> \"'&"
+    ours = dict.fromkeys("01234", "fear")
+    found = results(row(0, evil, model="<b>m</b>"), row(1, "joy"), ours=ours)
+    assert write_results(found, tmp_path) == tmp_path / PAGE
+    page = (tmp_path / PAGE).read_text("utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "&lt;b&gt;m&lt;/b&gt;" in page
+    assert page.count("data:image/jpeg;base64,") == 5
+    assert not re.search(r"(?:src|href)=\"(?!data:)", page)
+    assert "fear (right)" in page
+    assert "not in the list" in page
+    assert "UniEmoX (ours)" in page
+    assert "&lt;0&gt;.jpg" in page
+    values = json.loads((tmp_path / RESULT).read_text("utf-8"))
+    assert values == json.loads(json.dumps(found.as_dict()))
+    assert values["pictures"] == 5
+    assert values["models"][1]["model"] == "<b>m</b>"
+    assert {path.name for path in tmp_path.iterdir()} == {PAGE, RESULT}

@@ -1,0 +1,247 @@
+"""Several models asked about a small data set by a real server: what is kept, what is asked again, what stops it."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ask.server import Endpoint, Request, Response, error, in_turn, says, serving
+from tests.drawn import class_folders, jpeg_of
+from uniemox.ask.client import chat_url
+from uniemox.ask.config import AskConfig
+from uniemox.ask.question import Selection, data_url, question, select
+from uniemox.ask.record import ANSWERS, Record, Row, key_of
+from uniemox.ask.run import FAILURES_IN_A_ROW, Plan, ask
+from uniemox.data.readers.folders import read_folder
+from uniemox.data.sample import DataSet
+from uniemox.errors import ConfigError, DataError
+from uniemox.images import read_picture
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    root = class_folders(tmp_path_factory.mktemp("set") / "x")
+    for path in root.rglob("*.jpg"):
+        path.write_bytes(jpeg_of(read_picture(path).resize((32, 24))))
+    return read_folder(root)
+
+
+@pytest.fixture(scope="module")
+def chosen(data: DataSet) -> Selection:
+    return select(data, 8, 0)
+
+
+def config_of(endpoint: Endpoint, *models: str, **settings: Any) -> AskConfig:
+    settings = {"first_wait_s": 0.01, "attempts": 2, "timeout_s": 5, **settings}
+    return AskConfig(endpoint=endpoint.url, models=models or ("m",), **settings)
+
+
+def run(config: AskConfig, chosen: Selection, data: DataSet, out: Path, **more: Any) -> dict[str, Row]:
+    return ask(config, chosen.pictures, data.labels, out, **more)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / ANSWERS).read_text("utf-8").splitlines()][1:]
+
+
+def test_every_model_is_asked_once_about_every_picture(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
+    plans: list[Plan] = []
+    steps: list[tuple[int, int]] = []
+    with serving(lambda request, number: says(f"**Fear**, says {request.model}")) as endpoint:
+        config = config_of(endpoint, "m", "n", price_in=2.0, price_out=10.0)
+        rows = run(config, chosen, data, tmp_path, on_plan=plans.append, on_progress=lambda *at: steps.append(at))
+    pictures = {data_url(asked.sample) for asked in chosen.pictures}
+    assert Counter((r.model, r.picture) for r in endpoint.requests) == {(m, p): 1 for m in "mn" for p in pictures}
+    assert {request.text for request in endpoint.requests} == {question(data.labels)}
+    assert len(rows) == 16
+    row = rows[key_of(chat_url(endpoint.url), "n", chosen.pictures[0].sha256)]
+    assert (row.answer, row.outcome, row.label, row.error, row.attempts) == (
+        "**Fear**, says n",
+        "label",
+        "fear",
+        None,
+        1,
+    )
+    assert (row.tokens_in, row.tokens_out, row.cost) == (300, 20, 0.0008)
+    assert row.name == chosen.pictures[0].sample.key
+    assert [str(plan) for plan in plans] == [
+        f"8 pictures x m, n: sending 16 requests to {endpoint.url[7:-3]}, roughly 16,000 tokens in and 4,000 out, "
+        "about 0.07 at the given prices"
+    ]
+    assert steps == [(done, 16) for done in range(1, 17)]
+    assert {line["key"] for line in lines(tmp_path)} == set(rows)
+
+
+def test_what_is_answered_is_not_asked_again(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
+    fewer = Selection(chosen.pictures[:3], ())
+    with serving(lambda request, number: says("Awe")) as endpoint:
+        run(config_of(endpoint), fewer, data, tmp_path)
+        first = run(config_of(endpoint), chosen, data, tmp_path)
+        assert len(endpoint.requests) == 8
+        plans: list[Plan] = []
+        assert run(config_of(endpoint), chosen, data, tmp_path, on_plan=plans.append) == first
+        assert str(plans[0]) == "8 pictures x m: all 8 answers are there"
+        run(config_of(endpoint, "other"), fewer, data, tmp_path)
+        assert len(endpoint.requests) == 11
+    with serving(lambda request, number: says("Fear")) as elsewhere:
+        rows = run(config_of(elsewhere), fewer, data, tmp_path)
+        assert len(elsewhere.requests) == 3
+    assert Counter(row.endpoint for row in rows.values()) == {chat_url(endpoint.url): 11, chat_url(elsewhere.url): 3}
+
+
+def test_failures_are_kept_and_asked_again(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
+    broken = {data_url(asked.sample) for asked in chosen.pictures[::3]}
+
+    def behave(request: Request, number: int) -> Response:
+        return error(500, "oops") if request.picture in broken else says("Awe")
+
+    with serving(behave) as endpoint:
+        rows = run(config_of(endpoint, concurrency=1), chosen, data, tmp_path)
+        failed = [row for row in rows.values() if row.answer is None]
+        assert {row.picture for row in failed} == {asked.sha256 for asked in chosen.pictures[::3]}
+        assert {(row.error, row.attempts, row.outcome) for row in failed} == {("HTTP 500: oops", 2, None)}
+        missing = set(broken)
+        broken.clear()
+        before = len(endpoint.requests)
+        again = run(config_of(endpoint), chosen, data, tmp_path)
+    assert {request.picture for request in endpoint.requests[before:]} == missing
+    assert {row.answer for row in again.values()} == {"Awe"}
+
+
+@pytest.mark.parametrize("cut", [1, 7, 200])
+def test_a_line_that_was_cut_off_is_repaired(data: DataSet, chosen: Selection, tmp_path: Path, cut: int) -> None:
+    with serving(lambda request, number: says("Scheußlich: fear – 恐惧")) as endpoint:
+        whole = run(config_of(endpoint), chosen, data, tmp_path)
+        path = tmp_path / ANSWERS
+        path.write_bytes(path.read_bytes()[:-cut])
+        again = run(config_of(endpoint), chosen, data, tmp_path)
+        assert len(endpoint.requests) == 9
+    assert set(again) == set(whole)
+    assert len(lines(tmp_path)) == 8
+
+
+def test_answers_to_another_question_are_not_mixed(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
+    with Record(tmp_path, "Another?"):
+        pass
+    with serving(in_turn([says("Awe")])) as endpoint, pytest.raises(DataError, match="made in another way"):
+        run(config_of(endpoint), chosen, data, tmp_path)
+    assert not endpoint.requests
+
+
+@pytest.mark.parametrize(("field", "value"), [("answer", 3), ("model", None), ("latency_s", "1"), ("picture", "other")])
+def test_lines_that_somebody_changed(
+    data: DataSet, chosen: Selection, tmp_path: Path, field: str, value: object
+) -> None:
+    with serving(in_turn([says("Awe")])) as endpoint:
+        run(config_of(endpoint), chosen, data, tmp_path)
+    header, *rest = (tmp_path / ANSWERS).read_text("utf-8").splitlines()
+    changed = json.dumps({**json.loads(rest[0]), field: value})
+    (tmp_path / ANSWERS).write_text("\n".join([header, changed, *rest[1:], ""]), "utf-8")
+    with pytest.raises(DataError, match="remove the line"):
+        Record(tmp_path, question(data.labels))
+
+
+def test_a_wrong_key_stops_at_once_and_keeps_what_is_answered(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
+    with serving(lambda request, number: says("Awe") if number < 3 else error(401, "revoked")) as endpoint:
+        with pytest.raises(ConfigError, match="revoked"):
+            run(config_of(endpoint, concurrency=1), chosen, data, tmp_path, key="k-1")
+        assert len(endpoint.requests) == 4
+    assert [line["answer"] for line in lines(tmp_path)] == ["Awe"] * 3
+
+
+def test_a_wrong_model_stops_and_the_answers_under_way_are_kept(
+    data: DataSet, chosen: Selection, tmp_path: Path
+) -> None:
+    slow = threading.Event()
+
+    def behave(request: Request, number: int) -> Response:
+        if request.model == "typo":
+            slow.set()
+            return error(404, "no such model")
+        slow.wait(5)
+        return Response(200, says("Awe").body, wait_s=0.2)
+
+    with serving(behave) as endpoint, pytest.raises(ConfigError, match="is there a model 'typo'"):
+        run(config_of(endpoint, "m", "typo", concurrency=2), chosen, data, tmp_path)
+    assert [(line["model"], line["answer"]) for line in lines(tmp_path)] == [("m", "Awe")]
+
+
+def test_a_model_that_only_fails_is_given_up(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
+    refused = error(400, "it takes no pictures")
+    with serving(in_turn([Response(400, refused.body, wait_s=0.2)])) as endpoint:
+        with pytest.raises(ConfigError, match=r"failed 5 times in a row.*it takes no pictures"):
+            run(config_of(endpoint, concurrency=1), chosen, data, tmp_path)
+        assert FAILURES_IN_A_ROW <= len(endpoint.requests) < len(chosen.pictures)  # the next was under way
+    assert {line["error"] for line in lines(tmp_path)} == {"HTTP 400: it takes no pictures"}
+
+
+def test_a_few_failures_are_a_result(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
+    with serving(in_turn([error(400, "no")])) as endpoint:
+        rows = run(config_of(endpoint), Selection(chosen.pictures[:4], ()), data, tmp_path)
+    assert [row.error for row in rows.values()] == ["HTTP 400: no"] * 4
+
+
+def test_as_many_at_a_time_as_allowed(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
+    with serving(lambda request, number: Response(200, says("Awe").body, wait_s=0.1)) as endpoint:
+        run(config_of(endpoint, "m", "n", concurrency=3), chosen, data, tmp_path)
+    assert endpoint.most_at_once == 3
+
+
+def test_pictures_that_vanish_stop_it(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "set", each=2)
+    data = read_folder(root)
+    chosen = select(data, 4, 0)
+    (root / "awe" / "0.jpg").unlink()
+    with serving(in_turn([says("Awe")])) as endpoint, pytest.raises(DataError, match="the data have changed"):
+        run(config_of(endpoint), chosen, data, tmp_path / "out")
+
+
+def test_a_folder_that_can_not_be_made(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with serving(in_turn([says("Awe")])) as endpoint, pytest.raises(DataError, match="choose another --out"):
+        run(config_of(endpoint), chosen, data, tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"models": ()}, "--model NAME"),
+        ({"models": ("a", " ")}, "--model NAME"),
+        ({"models": ("a", "a")}, "names one twice"),
+        ({"pictures": 0}, "pictures must be at least 1"),
+        ({"concurrency": 0}, "concurrency must be at least 1"),
+        ({"concurrency": 65}, "concurrency must be at most 64"),
+        ({"rate_per_minute": 0}, "rate_per_minute must be above 0"),
+        ({"timeout_s": float("nan")}, "timeout_s must be above 0"),
+        ({"price_in": 1.0}, "go together"),
+        ({"price_in": -1.0, "price_out": 1.0}, "must be 0 or more"),
+        ({"pictures": 201, "models": ("a", "b")}, "402 requests, roughly 402,000 tokens in.*--max-pictures 201"),
+        ({"endpoint": "http://x.org"}, "--allow-http"),
+    ],
+)
+def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        AskConfig(**{"endpoint": "https://x.org", "models": ("a",), **settings})
+
+
+def test_threads_that_leave_do_not_lose_answers(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
+    """Every answer that the server gave whole is in the file, however they interleave."""
+    given: list[str] = []
+    lock = threading.Lock()
+
+    def behave(request: Request, number: int) -> Response:
+        if number % 4 == 3:
+            return Response(reset=True)
+        with lock:
+            given.append(f"answer {number}")
+        return says(f"answer {number}")
+
+    behaviour: Callable[[Request, int], Response] = behave
+    with serving(behaviour) as endpoint:
+        rows = run(config_of(endpoint, "m", "n", "o", attempts=6, concurrency=8), chosen, data, tmp_path)
+    assert sorted(str(row.answer) for row in rows.values()) == sorted(given)
+    assert len(rows) == 24

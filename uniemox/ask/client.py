@@ -1,0 +1,281 @@
+"""One question to an OpenAI-compatible endpoint over HTTP, and what can go wrong with it."""
+
+import http.client
+import ipaddress
+import json
+import re
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from uniemox.ask.pace import Pace, back_off, retry_after
+from uniemox.errors import ConfigError
+
+PATH = "/chat/completions"
+MOST_BYTES = 4 * 2**20  # of a response
+MOST_ERROR_BYTES = 64 * 2**10
+LONGEST_PAUSE_S = 600  # that an endpoint may ask for; beyond, stopping is better than waiting
+AGAIN = (408, 409, 425, 429)  # and 500 to 599
+FILTERED = ("content_filter", "content_policy_violation", "moderation_blocked")
+KEY_HIDDEN = "[key]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What came of a question; exactly one of answer and error is None."""
+
+    answer: str | None = None
+    error: str | None = None
+    is_refused: bool = False
+    """The service says so itself, by a field or a filter."""
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    latency_s: float = 0.0
+    """Of the last attempt."""
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """Why an attempt failed."""
+
+    reason: str
+    is_final: bool = False
+    wait_s: float | None = None  # that the endpoint asks for
+
+
+def chat_url(endpoint: str, *, allow_http: bool = False) -> str:
+    """Where questions go: the endpoint's address with /chat/completions, and with /v1 if it has no path at all.
+
+    Raises ConfigError for what is no address, for http to another machine unless it is allowed, and for a name,
+    password or query in it, because it is written down with the answers.
+
+    >>> chat_url("http://localhost:11434")
+    'http://localhost:11434/v1/chat/completions'
+    """
+    try:
+        parts = urlsplit(endpoint)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if (
+        not host
+        or parts.scheme not in ("http", "https")
+        or not endpoint.isascii()
+        or re.search(r"[\s\x00-\x1f]", endpoint)
+    ):
+        raise ConfigError("endpoint must be an address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1")
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise ConfigError(
+            f"endpoint at {host} must not hold a name, a password or a ?query, because it is written beside the "
+            "answers; a key belongs in an environment variable, see --key-from"
+        )
+    if parts.scheme == "http" and not is_loopback(host) and not allow_http:
+        raise ConfigError(f"endpoint {endpoint} would send pictures and key unencrypted; use https, or --allow-http")
+    path = parts.path.rstrip("/") or "/v1"
+    return f"{parts.scheme}://{parts.netloc}{path if path.endswith(PATH) else path + PATH}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Client:
+    """Asks one endpoint; several threads may share it.
+
+    url: of `chat_url`.  key: sent as a bearer token to this address only, or None.  timeout_s: of one attempt.
+    """
+
+    def __init__(
+        self, url: str, key: str | None, *, pace: Pace, timeout_s: float, attempts: int, first_wait_s: float
+    ) -> None:
+        self.url, self.pace, self.timeout_s = url, pace, timeout_s
+        self.attempts, self.first_wait_s = attempts, first_wait_s
+        self.host = urlsplit(url).netloc
+        self.has_answered = False
+        self._key = key
+        local = is_loopback(urlsplit(url).hostname or "")
+        proxies = urllib.request.ProxyHandler({} if local else None)
+        self._opener = urllib.request.build_opener(proxies, _NoRedirect())
+
+    def ask(self, model: str, text: str, picture_url: str) -> Reply | None:
+        """The answer of a model, after as many attempts as are allowed; None if it was stopped before.
+
+        picture_url: the picture as a data URL.
+        Raises ConfigError for what no further request would change: a wrong key, model or address, an empty account.
+        """
+        content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": picture_url}}]
+        body = json.dumps({"model": model, "messages": [{"role": "user", "content": content}]}).encode()
+        for attempt in range(1, self.attempts + 1):
+            if not self.pace.wait_turn():
+                return None
+            started = time.monotonic()
+            found = self._attempt(model, body)
+            latency_s = round(time.monotonic() - started, 3)
+            if isinstance(found, Reply):
+                self.has_answered = True
+                return _with(found, latency_s, attempt)
+            if found.is_final or attempt == self.attempts:
+                return Reply(error=found.reason, latency_s=latency_s, attempts=attempt)
+            self._wait(found, attempt)
+        raise AssertionError("unreachable")
+
+    def _wait(self, trouble: _Trouble, attempt: int) -> None:
+        if trouble.wait_s is None:
+            self.pace.stop.wait(back_off(attempt, self.first_wait_s))
+            return
+        if trouble.wait_s > LONGEST_PAUSE_S:
+            raise ConfigError(
+                f"{self.host} asks for a pause of {trouble.wait_s:,.0f} s ({trouble.reason}); start the same command "
+                "again after that, what was answered is kept"
+            )
+        self.pace.hold(trouble.wait_s)
+
+    def _attempt(self, model: str, body: bytes) -> Reply | _Trouble:
+        """One request."""
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "uniemox"}
+        request = urllib.request.Request(self.url, body, headers, method="POST")
+        if self._key is not None:
+            request.add_unredirected_header("Authorization", f"Bearer {self._key}")
+        deadline = time.monotonic() + self.timeout_s
+        try:
+            with self._opener.open(request, timeout=self.timeout_s) as response:
+                data = _read(response, MOST_BYTES, deadline)
+        except urllib.error.HTTPError as error:
+            with error:
+                return self._refused(model, error, deadline)
+        except (OSError, http.client.HTTPException) as error:
+            return self._unreached(error)
+        return self._reply(data)
+
+    def _unreached(self, error: Exception) -> _Trouble:
+        """What a connection that failed means. Raises ConfigError where trying again is of no use."""
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise ConfigError(f"{self.host} has no valid certificate ({reason.verify_message}); check --endpoint")
+        if isinstance(reason, ConnectionRefusedError | socket.gaierror) and not self.has_answered:
+            raise ConfigError(f"nothing answers at {self.url} ({reason}); check --endpoint, and that the server runs")
+        if isinstance(reason, TimeoutError):
+            return _Trouble(f"no answer within {self.timeout_s:g} s")
+        return _Trouble(self._clean(f"connection failed: {type(reason).__name__}: {reason}"))
+
+    def _refused(self, model: str, error: urllib.error.HTTPError, deadline: float) -> Reply | _Trouble:
+        """What a status other than 2xx means. Raises ConfigError for what stops all questions."""
+        status = error.code
+        if 300 <= status < 400:
+            to = urlsplit(error.headers.get("Location") or "").netloc or "another address"
+            raise ConfigError(
+                self._clean(
+                    f"{self.url} redirects to {to}; it is not followed, because the key would go along. If you trust "
+                    "it, give that address as --endpoint"
+                )
+            )
+        try:
+            data = _read(error, MOST_ERROR_BYTES, deadline)
+        except (OSError, http.client.HTTPException):
+            data = b""
+        message, code = self._message(data)
+        says = f"HTTP {status}" + (f": {message}" if message else "")
+        if status == 401:
+            key = "the key is wrong" if self._key else "it wants a key: name its environment variable with --key-from"
+            raise ConfigError(f"{self.host} says {says}; {key}")
+        if status == 404:
+            raise ConfigError(f"{self.host} says {says}; is there a model {model!r}, and is {self.url} right?")
+        if status == 402 or code == "insufficient_quota":
+            raise ConfigError(f"{self.host} says {says}; the account is empty. What was answered is kept")
+        if status < 500 and code in FILTERED:
+            return Reply(answer=message, is_refused=True)
+        again = status >= 500 or status in AGAIN
+        return _Trouble(says, is_final=not again, wait_s=retry_after(error.headers.get("Retry-After")))
+
+    def _reply(self, data: bytes) -> Reply | _Trouble:
+        """The answer in a response."""
+        try:
+            value = json.loads(data)
+            choice = value["choices"][0]
+            message = choice["message"]
+            text, refusal = _text(message.get("content")), message.get("refusal")
+            usage = value.get("usage") or {}
+            counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+            finish = choice.get("finish_reason")
+        except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError) as error:
+            return _Trouble(f"no answer in the response ({type(error).__name__}): {self._clean(_excerpt(data))}")
+        is_refused = finish == "content_filter" or (isinstance(refusal, str) and bool(refusal) and not text.strip())
+        answer = refusal if isinstance(refusal, str) and not text.strip() else text
+        tokens_in, tokens_out = (count if type(count) is int and count >= 0 else None for count in counts)
+        return Reply(answer=self._hide(answer), is_refused=is_refused, tokens_in=tokens_in, tokens_out=tokens_out)
+
+    def _message(self, data: bytes) -> tuple[str, str | None]:
+        """Message and code of an error's body."""
+        try:
+            error: Any = json.loads(data)["error"]
+        except (ValueError, RecursionError, KeyError, TypeError):
+            return self._clean(_excerpt(data)), None
+        if not isinstance(error, Mapping):
+            return self._clean(str(error)), None
+        return self._clean(str(error.get("message", ""))), str(error.get("code"))
+
+    def _clean(self, text: str) -> str:
+        """A line that can be shown and kept: short, printable, without the key."""
+        text = re.sub(r"\s+", " ", self._hide(text))
+        return "".join(c for c in text if c.isprintable()).strip()[:300]
+
+    def _hide(self, text: str) -> str:
+        return text.replace(self._key, KEY_HIDDEN) if self._key else text
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Redirects are errors."""
+
+    def redirect_request(self, *_: object) -> None:
+        """None is followed."""
+        return
+
+
+def _with(reply: Reply, latency_s: float, attempts: int) -> Reply:
+    return Reply(
+        answer=reply.answer,
+        is_refused=reply.is_refused,
+        tokens_in=reply.tokens_in,
+        tokens_out=reply.tokens_out,
+        latency_s=latency_s,
+        attempts=attempts,
+    )
+
+
+def _read(response: IO[bytes], most: int, deadline: float) -> bytes:
+    """A body. Raises OSError if it is too large, too slow, or cut off."""
+    parts, size = [], 0
+    while part := response.read1(2**16):  # type: ignore[attr-defined] # both kinds of response have it
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            raise OSError(f"a response of more than {most:,} bytes")
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    if left := getattr(response, "length", None):
+        raise OSError(f"cut off after {size:,} bytes, {left:,} are missing")
+    return b"".join(parts)
+
+
+def _text(content: Any) -> str:
+    """The words of a message: a text, or a list of parts; none is an empty answer."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part.get("type") == "text")
+
+
+def _excerpt(data: bytes) -> str:
+    return re.sub(r"<[^>]{0,200}>", " ", data[:2000].decode("utf-8", "replace"))

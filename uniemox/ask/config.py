@@ -1,0 +1,84 @@
+"""What to ask, whom, and how fast."""
+
+from dataclasses import dataclass
+
+from uniemox.ask.client import chat_url
+from uniemox.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AskConfig:
+    """Settings of `uniemox ask`. The key is none of them, so that no file or message can hold it."""
+
+    endpoint: str
+    """Address of an OpenAI-compatible service: https://api.openai.com/v1, http://127.0.0.1:11434/v1."""
+    models: tuple[str, ...]
+    """Their names at this endpoint; each is asked about the same pictures."""
+    pictures: int = 100
+    """That each model is asked about."""
+    seed: int = 0
+    """Which pictures."""
+    max_pictures: int = 200
+    """More than these are refused: every picture of every model costs money."""
+    rate_per_minute: float | None = None
+    """Most requests a minute, retries included; None: as fast as they are answered."""
+    concurrency: int = 4
+    """Requests at a time."""
+    timeout_s: float = 120.0
+    """Until one request is given up; models that think take their time."""
+    attempts: int = 6
+    """Of one question, before it counts as failed."""
+    first_wait_s: float = 1.0
+    """Before the second attempt; it doubles with each further one."""
+    price_in: float | None = None
+    """Of a million tokens sent, in any currency."""
+    price_out: float | None = None
+    """Of a million tokens answered."""
+    allow_http: bool = False
+    """Send pictures and key without encryption to another machine."""
+
+    def __post_init__(self) -> None:
+        chat_url(self.endpoint, allow_http=self.allow_http)
+        if not self.models or not all(model.strip() and model.isprintable() for model in self.models):
+            raise ConfigError(f"models must be names such as gpt-4o, got {self.models}; give --model NAME")
+        if len(set(self.models)) < len(self.models):
+            raise ConfigError(f"models names one twice: {', '.join(self.models)}")
+        for name in ("pictures", "max_pictures", "concurrency", "attempts"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.concurrency > 64:
+            raise ConfigError(f"concurrency must be at most 64, got {self.concurrency}")
+        for name in ("rate_per_minute", "timeout_s", "first_wait_s"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1e6:
+                raise ConfigError(f"{name} must be above 0, got {value}")
+        prices = (self.price_in, self.price_out)
+        if (self.price_in is None) != (self.price_out is None):
+            raise ConfigError("price_in and price_out go together; give both, or none")
+        if any(price is not None and not 0 <= price < 1e6 for price in prices):
+            raise ConfigError(f"price_in and price_out must be 0 or more a million tokens, got {prices}")
+        if self.pictures > self.max_pictures:
+            requests = self.pictures * len(self.models)
+            raise ConfigError(
+                f"{self.pictures} pictures x {len(self.models)} models are {requests:,} requests, {tokens(requests)}; "
+                f"pictures may be {self.max_pictures}. If that is meant, give --max-pictures {self.pictures}"
+            )
+
+    @property
+    def url(self) -> str:
+        """Where questions go."""
+        return chat_url(self.endpoint, allow_http=self.allow_http)
+
+    def cost(self, tokens_in: int, tokens_out: int) -> float | None:
+        """The price of so many tokens; None without prices."""
+        if self.price_in is None or self.price_out is None:
+            return None
+        return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
+
+
+TOKENS_IN, TOKENS_OUT = 1000, 250  # a picture of 1,024 px and the question; a paragraph of explanation
+
+
+def tokens(requests: int) -> str:
+    """Roughly how many tokens requests take, in words; what a model thinks before it answers comes on top."""
+    return f"roughly {requests * TOKENS_IN:,} tokens in and {requests * TOKENS_OUT:,} out"

@@ -1,0 +1,116 @@
+"""The paper's question, and which pictures it is asked about."""
+
+import base64
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from uniemox.data.sample import DataSet, Sample, decode_sample
+from uniemox.errors import ConfigError, DataError, ImageError
+from uniemox.labels import LabelSet
+
+LONGEST_PX = 1024  # of a picture that is sent
+QUALITY = 90
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A picture that models are asked about."""
+
+    sample: Sample
+    label: str
+    sha256: str
+    """Of its file: what answers are kept under."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The pictures that are asked about."""
+
+    pictures: tuple[Asked, ...]
+    notes: tuple[str, ...]
+    """What was passed over, and why."""
+
+
+def question(labels: LabelSet) -> str:
+    """The paper's question with the classes of a data set, in reverse order, as the paper has them for Mikels' eight.
+
+    Raises ConfigError for labels of what people in the picture feel, which is not what it asks.
+    Source: arXiv 2409.18877, section V-F.
+    """
+    if labels.kind != "evoked":
+        raise ConfigError(
+            f"the question is which emotion a picture evokes; {labels.name} says what people in it feel. "
+            "Ask about a data set of evoked emotions (fi, emoset, emotion6, ube, emo8)"
+        )
+    return (
+        "Which emotion does this image most strongly evoke? Please select the most intense emotional response from "
+        f"the following list and explain your choice: {list(reversed(labels.labels))}."
+    )
+
+
+def select(data: DataSet, count: int, seed: int, on_progress: Callable[[int], None] = lambda done: None) -> Selection:
+    """Pictures with a label, drawn by seed, each class by its share; of fewer there are as many as there are.
+
+    A larger count of the same seed begins with those of a smaller one, so that answers can be used again. Copies of a
+    picture count once; what can't be read is passed over and the next one taken.
+    on_progress: called with the number of pictures found.  Raises DataError if there is none.
+    """
+    found: dict[str, Asked] = {}
+    broken, copies = [], 0
+    for sample in _drawn(data, seed):
+        if len(found) == count:
+            break
+        try:
+            digest = hashlib.sha256(sample.picture.read()).hexdigest()
+            if digest in found:
+                copies += 1
+                continue
+            decode_sample(sample, _shrink)
+        except (OSError, ImageError) as error:
+            broken.append(str(error))
+            continue
+        found[digest] = Asked(sample=sample, label=str(data.label_of(sample)), sha256=digest)
+        on_progress(len(found))
+    if not found:
+        raise DataError(f"{data.name} has no picture with a label that can be read: there is nothing to ask about")
+    notes = [f"{len(found)} of {count} pictures: there are no more"] if len(found) < count else []
+    notes += [f"{copies} copies of other pictures were passed over"] if copies else []
+    notes += [f"{len(broken)} pictures can't be read and were passed over: {broken[0]}"] if broken else []
+    return Selection(tuple(found.values()), tuple(notes))
+
+
+def _drawn(data: DataSet, seed: int) -> list[Sample]:
+    """All samples with a label so that any number of the first ones holds each class by its share (Webster)."""
+
+    def number(sample: Sample) -> str:
+        return hashlib.sha256(f"{seed} {sample.key}".encode("utf-8", "surrogatepass")).hexdigest()
+
+    labelled = sorted((sample for sample in data.samples if sample.label is not None), key=number)
+    sizes = Counter(sample.label for sample in labelled)
+    before: Counter[int | None] = Counter()
+    places = []
+    for sample in labelled:
+        places.append((before[sample.label] + 0.5) / sizes[sample.label])
+        before[sample.label] += 1
+    order = sorted(range(len(labelled)), key=lambda i: (places[i], number(labelled[i])))
+    return [labelled[i] for i in order]
+
+
+def data_url(sample: Sample) -> str:
+    """A picture as it is sent: a JPEG of at most 1,024 px without anything of its file's metadata, in base64.
+
+    Raises ImageError if it can't be read.
+    """
+    image, _ = decode_sample(sample, _shrink)
+    image.info.clear()  # a comment would be written again
+    image.thumbnail((LONGEST_PX, LONGEST_PX))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _shrink(width: int, height: int) -> float:
+    return max(width, height) / LONGEST_PX

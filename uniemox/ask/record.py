@@ -1,0 +1,126 @@
+"""Every answer as it came, a line each in a file that is only appended to, so that nothing is asked twice."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, get_type_hints
+
+from uniemox.ask.answers import Reading
+from uniemox.ask.client import Reply
+from uniemox.ask.question import LONGEST_PX, Asked
+from uniemox.data.sidecar import Sidecar, read_sidecar
+from uniemox.errors import DataError
+
+ANSWERS = "answers.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One question to one model about one picture, and what came of it."""
+
+    endpoint: str
+    model: str
+    picture: str
+    """sha256 of its file."""
+    name: str
+    """Of the picture in its data set."""
+    question_sha256: str
+    answer: str | None
+    """As it came; None if the question failed."""
+    is_refused: bool
+    """By a field or filter of the service itself."""
+    outcome: str | None
+    """How the answer was read, see answers.py."""
+    label: str | None
+    latency_s: float
+    tokens_in: int | None
+    tokens_out: int | None
+    attempts: int
+    cost: float | None
+    """At the prices that were given."""
+    error: str | None
+    """Why it failed."""
+    time: str
+    """When, in UTC."""
+
+    @property
+    def key(self) -> str:
+        """What it is kept under."""
+        return key_of(self.endpoint, self.model, self.picture)
+
+
+def key_of(endpoint: str, model: str, picture: str) -> str:
+    """What an answer is kept under.  picture: its sha256."""
+    return f"{endpoint} {model} {picture}"
+
+
+def row_of(
+    asked: Asked, source: tuple[str, str], reply: Reply, reading: Reading | None, *, question: str, cost: float | None
+) -> Row:
+    """A row to keep.  source: endpoint and model.  question: its sha256.  reading: None for a failure."""
+    return Row(
+        endpoint=source[0],
+        model=source[1],
+        picture=asked.sha256,
+        name=asked.sample.key,
+        question_sha256=question,
+        answer=reply.answer,
+        is_refused=reply.is_refused,
+        outcome=None if reading is None else reading.outcome,
+        label=None if reading is None else reading.label,
+        latency_s=reply.latency_s,
+        tokens_in=reply.tokens_in,
+        tokens_out=reply.tokens_out,
+        attempts=reply.attempts,
+        cost=cost,
+        error=reply.error,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+class Record:
+    """The answers of a folder, open for more.
+
+    question: that all of them answer. A last line that was cut off by a kill is taken away.
+    Raises DataError if the folder holds answers to another question, or can't be written.
+    """
+
+    def __init__(self, folder: Path, question: str) -> None:
+        path = folder / ANSWERS
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{folder} can't be made ({error.strerror}); choose another --out") from error
+        self._file = Sidecar(path, {"question": question, "longest_px": LONGEST_PX})
+        self.rows: dict[str, Row] = {key: _row(line, path) for key, line in read_sidecar(path)[1].items()}
+
+    def is_answered(self, key: str) -> bool:
+        """Whether there is an answer; a failure is none."""
+        return key in self.rows and self.rows[key].answer is not None
+
+    def append(self, row: Row) -> None:
+        """Keep a row; it is in the file when this returns."""
+        self._file.append(row.key, asdict(row))
+        self.rows[row.key] = row
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.__exit__(kind, error, trace)
+
+
+def _row(line: Mapping[str, Any], path: Path) -> Row:
+    """A row as it was kept; lines that a person changed may be wrong."""
+    hints = get_type_hints(Row)
+    values = {name: value for name, value in line.items() if name != "key"}
+    for part in fields(Row):
+        kind = hints[part.name] if hints[part.name] is not float else float | int
+        if not isinstance(values.get(part.name), kind):
+            raise DataError(f"{path}, {line['key']}: {part.name} is {values.get(part.name)!r}; remove the line")
+    row = Row(**{part.name: values[part.name] for part in fields(Row)})
+    if row.key != line["key"]:
+        raise DataError(f"{path}, {line['key']}: the row is of another question ({row.key}); remove the line")
+    return row

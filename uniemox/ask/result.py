@@ -1,0 +1,241 @@
+"""How right the models were, how much they agree with ours, what they cost and how long they took."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from uniemox.ask.answers import OUTCOMES, AnswerReader, Reading
+from uniemox.ask.config import AskConfig
+from uniemox.ask.question import Asked
+from uniemox.ask.record import Row
+from uniemox.ask.run import read_reply
+from uniemox.evaluate.intervals import Interval, bootstrap_interval
+from uniemox.labels import LabelSet
+
+OURS = "UniEmoX (ours)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassResult:
+    """Of the pictures of one class."""
+
+    n: int
+    recall: float | None
+    """Share that was named rightly; None without pictures."""
+    interval: Interval | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """With ours, over the pictures of which both name a label."""
+
+    n: int
+    percent: float | None
+    kappa: float | None
+    """Cohen's; None where it is undefined, because both say one and the same label throughout."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelResult:
+    """Of one model. Shares are 0 to 1; what is undefined is None."""
+
+    model: str
+    endpoint: str
+    n: int
+    """Answered pictures, refusals among them."""
+    accuracy: float | None
+    """Right answers of n: an answer that names no label is wrong."""
+    accuracy_interval: Interval | None
+    """95 %, bootstrap over pictures."""
+    accuracy_of_named: float | None
+    """Right answers of those that name a label."""
+    outcomes: Mapping[str, int]
+    """Answers by how they were read, see answers.py."""
+    failed: int
+    """Pictures whose last request failed."""
+    not_asked: int
+    per_class: Mapping[str, ClassResult]
+    agreement: Agreement | None
+    """None without a model of ours."""
+    tokens_in: int
+    tokens_out: int
+    cost: float | None
+    """None if a price or a count of tokens is not known."""
+    latency_p50_s: float | None
+    latency_p95_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A row and how its answer is read now."""
+
+    row: Row
+    reading: Reading
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """Of all models on the same pictures."""
+
+    data: str
+    question: str
+    labels: tuple[str, ...]
+    pictures: tuple[Asked, ...]
+    models: tuple[ModelResult, ...]
+    answers: Mapping[tuple[str, str], Mapping[str, Answered]]
+    """By endpoint and model, then by picture."""
+    ours: Mapping[str, str] | None
+    """Labels of ours by picture."""
+    ours_result: ModelResult | None
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "data": self.data,
+            "question": self.question,
+            "pictures": len(self.pictures),
+            "models": [asdict(model) for model in self.models],
+            "ours": None if self.ours_result is None else asdict(self.ours_result),
+            "notes": list(self.notes),
+        }
+
+
+def summarise(
+    config: AskConfig,
+    pictures: Sequence[Asked],
+    labels: LabelSet,
+    rows: Mapping[str, Row],
+    *,
+    data: str,
+    question: str,
+    ours: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
+) -> Results:
+    """Results of every model that has answered about one of the pictures, those of the config first.
+
+    rows: of `run.ask`, from this endpoint and others.  data: the data set's name.
+    """
+    reader = AnswerReader(labels)
+    sources = [(config.url, model) for model in config.models]
+    sources += [source for row in rows.values() if (source := (row.endpoint, row.model)) not in sources]
+    wanted = {asked.sha256 for asked in pictures}
+    by_source: dict[tuple[str, str], dict[str, Row]] = {source: {} for source in dict.fromkeys(sources)}
+    for row in rows.values():
+        if row.picture in wanted:
+            by_source[row.endpoint, row.model][row.picture] = row
+    answers, found = {}, []
+    for source, theirs in by_source.items():
+        if not theirs and source[1] not in config.models:
+            continue
+        read = {
+            picture: Answered(row, read_reply(reader, row.answer, is_refused=row.is_refused))
+            for picture, row in theirs.items()
+            if row.answer is not None
+        }
+        failed = sum(row.answer is None for row in theirs.values())
+        costs = _costs(config, source, [answered.row for answered in read.values()])
+        answers[source] = read
+        found.append(_score(source, read, failed, costs, pictures, labels, ours))
+    ours_result = None
+    if ours is not None:
+        own = {asked.sha256: Reading("label", ours[asked.sha256]) for asked in pictures}
+        ours_result = _score(("", OURS), own, 0, None, pictures, labels, None)
+    return Results(
+        data=data,
+        question=question,
+        labels=labels.labels,
+        pictures=tuple(pictures),
+        models=tuple(found),
+        answers=answers,
+        ours=ours,
+        ours_result=ours_result,
+        notes=tuple(notes),
+    )
+
+
+def agreement(first: Sequence[str], second: Sequence[str]) -> Agreement:
+    """How often two say the same of the same pictures, and Cohen's kappa, which takes out what chance would give.
+
+    first, second: (N,) labels, N may be 0.  Source: Cohen, Educational and Psychological Measurement 20 (1960).
+
+    >>> agreement(["fear", "awe", "awe", "fear"], ["fear", "awe", "fear", "fear"])
+    Agreement(n=4, percent=75.0, kappa=0.5)
+    """
+    n = len(first)
+    if not n:
+        return Agreement(n=0, percent=None, kappa=None)
+    same = sum(a == b for a, b in zip(first, second, strict=True)) / n
+    ours, theirs = Counter(first), Counter(second)
+    chance = sum(ours[label] * theirs[label] for label in ours) / n**2
+    return Agreement(n=n, percent=100 * same, kappa=None if chance == 1 else (same - chance) / (1 - chance))
+
+
+def _score(
+    source: tuple[str, str],
+    answers: Mapping[str, Any],
+    failed: int,
+    cost: float | None,
+    pictures: Sequence[Asked],
+    labels: LabelSet,
+    ours: Mapping[str, str] | None,
+) -> ModelResult:
+    """answers: by picture, Answered; or Reading, of ours."""
+    readings = {picture: getattr(answer, "reading", answer) for picture, answer in answers.items()}
+    rows = [answer.row for answer in answers.values() if isinstance(answer, Answered)]
+    asked = [picture for picture in pictures if picture.sha256 in readings]
+    hits = np.array([readings[picture.sha256].label == picture.label for picture in asked], dtype=np.float64)
+    outcomes = Counter(reading.outcome for reading in readings.values())
+    named = outcomes["label"]
+    latencies = [row.latency_s for row in rows]
+    both = [picture.sha256 for picture in asked if readings[picture.sha256].label is not None]
+    shared = None
+    if ours is not None:
+        shared = agreement([ours[picture] for picture in both], [readings[picture].label for picture in both])
+    accuracy, interval = _mean(hits)
+    return ModelResult(
+        model=source[1],
+        endpoint=source[0],
+        n=len(asked),
+        accuracy=accuracy,
+        accuracy_interval=interval,
+        accuracy_of_named=float(hits.sum() / named) if named else None,
+        outcomes={name: outcomes[name] for name in OUTCOMES},
+        failed=failed,
+        not_asked=len(pictures) - len(asked) - failed,
+        per_class={label: _of_class(label, asked, hits) for label in labels.labels},
+        agreement=shared,
+        tokens_in=sum(row.tokens_in or 0 for row in rows),
+        tokens_out=sum(row.tokens_out or 0 for row in rows),
+        cost=cost,
+        latency_p50_s=float(np.quantile(latencies, 0.5)) if latencies else None,
+        latency_p95_s=float(np.quantile(latencies, 0.95)) if latencies else None,
+    )
+
+
+def _of_class(label: str, asked: Sequence[Asked], hits: np.ndarray) -> ClassResult:
+    own = hits[[picture.label == label for picture in asked]] if asked else hits
+    recall, interval = _mean(own)
+    return ClassResult(n=len(own), recall=recall, interval=interval)
+
+
+def _mean(hits: np.ndarray) -> tuple[float | None, Interval | None]:
+    """A share and its interval; both are None of nothing."""
+    return (float(hits.mean()), bootstrap_interval(hits)) if len(hits) else (None, None)
+
+
+def _costs(config: AskConfig, source: tuple[str, str], rows: Sequence[Row]) -> float | None:
+    """At the prices of this call where it is about this model, else at those of the call that asked."""
+    is_priced = config.price_in is not None and source[0] == config.url and source[1] in config.models
+    total = 0.0
+    for row in rows:
+        cost = row.cost
+        if is_priced and row.tokens_in is not None and row.tokens_out is not None:
+            cost = config.cost(row.tokens_in, row.tokens_out)
+        if cost is None:
+            return None
+        total += cost
+    return total if rows else None
