@@ -4,10 +4,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := train,data,hub,serve,curate,dev
 
-.PHONY: demo test check clean
+.PHONY: demo embedded test check clean
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py '$(DATA)'
+
+# FI=fi:PATH PEOPLE='KIND:PATH ...' STARTS=FOLDER TEST_PEOPLE=FOLDER, see examples/embedded.py: rebuilds the embedded model.
+embedded: .venv/ready
+	$(BIN)/python examples/embedded.py --fi '$(FI)' --people $(PEOPLE) --starts '$(STARTS)' --test-people '$(TEST_PEOPLE)'
 
 test: .venv/ready check
 	$(BIN)/python -m pytest

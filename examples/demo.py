@@ -4,6 +4,7 @@ Every step is one command, which is printed before it runs; the last one writes 
 """
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from uniemox.errors import UniemoxError
 OUT = Path("runs/demo")
 SCENES, TEST = "synthetic:4096", "synthetic:512?seed=1"
 SHORT_SIDE_PX = 144
+# More threads are no faster for networks this small, and wait for each other where the machine is busy.
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def uniemox(*words: str | Path) -> None:
@@ -25,7 +28,7 @@ def uniemox(*words: str | Path) -> None:
     line = shlex.join(["uniemox", *map(str, words)])
     print(f"\n$ {line}", flush=True)
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "uniemox", *map(str, words)], check=False)
+    done = subprocess.run([sys.executable, "-m", "uniemox", *map(str, words)], check=False, env=ENVIRONMENT)
     if done.returncode:
         sys.exit(done.returncode)
     print(f"  ({time.perf_counter() - started:.0f} s)", flush=True)

@@ -11,6 +11,7 @@ from cyclopts import App
 from uniemox import __version__
 from uniemox.cli.ask import ask
 from uniemox.cli.bench import bench
+from uniemox.cli.compare import compare
 from uniemox.cli.console import err, say
 from uniemox.cli.data import data
 from uniemox.cli.evaluate import evaluate
@@ -35,7 +36,7 @@ app = App(
 )
 app.register_install_completion_command()
 COMMANDS = (
-    *(predict, explain, serve, data, teacher, finder, evaluate, report, export, ask),
+    *(predict, explain, serve, data, teacher, finder, evaluate, compare, report, export, ask),
     *(convert, models, bench),
 )
 for command in COMMANDS:

@@ -1,0 +1,58 @@
+"""Recipes are compared over seeds: against the bootstrap of the stacked hits."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.evaluate.test_report import logits_for, photos, score, write_run  # noqa: F401 - a fixture
+from uniemox.data.sample import DataSet
+from uniemox.errors import DataError
+from uniemox.evaluate.compare import compare
+from uniemox.evaluate.intervals import bootstrap_interval, paired_bootstrap
+
+WRONG = {"a0": {0, 1}, "a1": {2}, "b0": {0, 1, 5, 6}, "b1": {2, 3, 4}, "b2": {9}}
+
+
+@pytest.fixture
+def runs(tmp_path: Path, photos: DataSet) -> dict[str, Path]:  # noqa: F811
+    found = {name: write_run(tmp_path / name, "finetune") for name in WRONG}
+    for name, run in found.items():
+        score(run, photos, logits_for(photos, WRONG[name]))
+    return found
+
+
+def hits(*names: str) -> np.ndarray:
+    return np.array([[i not in WRONG[name] for i in range(16)] for name in names], dtype=float)
+
+
+def test_seeds_are_pooled(runs: dict[str, Path]) -> None:
+    [found] = compare([runs["a0"], runs["a1"]], [runs["b0"], runs["b1"], runs["b2"]])
+    ours, theirs = hits("a0", "a1"), hits("b0", "b1", "b2")
+    assert found.pictures == 16
+    assert found.ours == (14 / 16, 15 / 16)
+    assert found.theirs == (12 / 16, 13 / 16, 15 / 16)
+    assert found.difference.difference == pytest.approx(ours.mean() - theirs.mean())
+    groups = [str(i) for i in range(16)]
+    assert found.difference == paired_bootstrap(ours, theirs, groups)
+    assert found.ours_interval == bootstrap_interval(ours.mean(axis=0), groups)
+    assert json.loads(json.dumps(found.as_dict()))["theirs"] == list(found.theirs)
+
+
+def test_a_recipe_is_as_good_as_itself(runs: dict[str, Path]) -> None:
+    [found] = compare([runs["a0"]], [runs["a0"]])
+    assert (found.difference.difference, found.difference.low, found.difference.high) == (0, 0, 0)
+
+
+def test_runs_that_share_nothing_are_refused(runs: dict[str, Path], tmp_path: Path) -> None:
+    unscored = write_run(tmp_path / "unscored", "finetune")
+    for ours, theirs in (([runs["a0"]], [unscored]), ([], [runs["a0"]]), ([runs["a0"]], [])):
+        with pytest.raises(DataError, match="not scored on the same data"):
+            compare(ours, theirs)
+    with pytest.raises(DataError, match="holds no run"):
+        compare([tmp_path], [runs["a0"]])
+    [file] = (runs["a1"] / "evaluations").glob("*.jsonl")
+    file.write_text("".join(line + "\n" for line in file.read_text().splitlines()[:-1]))
+    with pytest.raises(DataError, match="other pictures"):
+        compare([runs["a0"]], [runs["a1"]])
