@@ -1,0 +1,161 @@
+"""Verification: the same weights give the same figures, others don't; and what a run must say of itself."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+from tests.data.tree import says
+from tests.drawn import class_folders
+from tests.runs import one_thread, pretrained, tiny_finetuning
+from uniemox.data.source import open_data
+from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.evaluate.run import evaluate, write_evaluation
+from uniemox.finetune.run import finetune
+from uniemox.reproduce.audit import audit, verify
+from uniemox.reproduce.costs import measure_run, plan_cost
+from uniemox.reproduce.pictures import read_pictures, write_pictures
+from uniemox.reproduce.plan import plan_run
+from uniemox.reproduce.zero_shot import score_zero_shot
+from uniemox.training.hardware import HardwareConfig
+
+CPU = HardwareConfig(device="cpu", workers=0)
+CLASSES = ("anger", "awe", "disgust", "fear", "sadness")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on pictures in folders, scored on others of them."""
+    folder = tmp_path_factory.mktemp("audit")
+    data = open_data(f"folder:{class_folders(folder / 'photos', CLASSES, 6)}")
+    run = folder / "run"
+    with one_thread():
+        finetune(tiny_finetuning(pretrained(), method="probe"), data, run)
+        scored = open_data(data.name, splits=run / "splits.json").only("test")
+        write_evaluation(evaluate(run, scored, hardware=CPU), run, scored, "test")
+    return run
+
+
+def test_a_whole_run_says_all_that_repeats_it(tuned: Path) -> None:
+    assert audit(tuned) == []
+    assert audit(pretrained()) == []
+
+
+def test_what_is_not_said_is_named(tuned: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="can't be read"):
+        audit(tmp_path)
+    record = json.loads((tuned / "config.json").read_text())
+    del record["versions"]["timm"], record["data"]["sha256"]
+    record["config"]["init"] = "gone.pth"
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    lacking = audit(tmp_path)
+    assert "config.json has no data.sha256" in lacking
+    assert "config.json has no versions.timm" in lacking
+    assert "there is no model.safetensors" in lacking
+    assert "the weights that it started from are not at gone.pth any more" in lacking
+
+
+def test_the_same_weights_give_the_same_figure(tuned: Path) -> None:
+    [found] = verify(tuned)
+    kept = json.loads(next((tuned / "evaluations").glob("*.json")).read_text())
+    assert (found.accuracy, found.pictures, found.split) == (kept["accuracy"], kept["n"], "test")
+    assert found.largest_difference <= 1e-6
+
+
+def test_changed_weights_are_found(tuned: Path) -> None:
+    path = tuned / "model.safetensors"
+    before = path.read_bytes()
+    with safetensors.safe_open(path, "pt") as file:
+        header = file.metadata()
+    tensors = safetensors.torch.load_file(path)
+    name = next(name for name in tensors if name.startswith("head") and name.endswith("bias"))
+    tensors[name][1] += 1e4  # everything is of the second class now
+    try:
+        safetensors.torch.save_file(tensors, path, header)
+        with pytest.raises(CheckpointError, match=says("its weights give accuracy")):
+            verify(tuned)
+    finally:
+        path.write_bytes(before)
+
+
+def test_nothing_to_verify_is_an_error(tuned: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no evaluation to verify"):
+        verify(tmp_path)
+
+
+def test_pictures_that_are_gone_are_an_error(tuned: Path) -> None:
+    file = next((tuned / "evaluations").glob("*.jsonl"))
+    before = file.read_text()
+    line = json.loads(before.splitlines()[0])
+    try:
+        file.write_text(before + json.dumps(line | {"key": "gone.jpg"}) + "\n")
+        with pytest.raises(DataError, match=says("scored pictures no more, gone.jpg among them")):
+            verify(tuned)
+    finally:
+        file.write_text(before)
+
+
+def test_costs_are_measured_once_and_counted_right(tuned: Path) -> None:
+    found = measure_run(tuned)
+    classifier = safetensors.torch.load_file(tuned / "model.safetensors")
+    assert found.parameters_m == pytest.approx(sum(value.numel() for value in classifier.values()) / 1e6, rel=0.05)
+    assert found.multiply_adds_g > 0
+    assert found.size_px == 32
+    assert measure_run(tuned) == found
+
+
+def test_the_cost_of_a_plan_is_its_pictures_at_the_measured_speed(tmp_path: Path) -> None:
+    run = plan_run(tmp_path, "x", ["pretrain"], makes=None)
+    object.__setattr__(run, "images", 86400 * 1000)
+    object.__setattr__(run, "gflop", 282.8)
+    assert plan_cost([run], images_per_s=1000, gpus=1).days == pytest.approx(1)
+    assert plan_cost([run], images_per_s=1000, gpus=8).days == pytest.approx(1 / 8)
+    assert plan_cost([run], images_per_s=None, gpus=1).days is None
+    assert plan_cost([], images_per_s=None, gpus=1).exaflop == 0
+    with pytest.raises(ConfigError, match="--images-per-s must be above 0"):
+        plan_cost([run], images_per_s=0, gpus=1)
+
+
+def test_shown_pictures_take_the_classes_in_turn(tmp_path: Path) -> None:
+    data = open_data("synthetic:64")
+    files = write_pictures(data, tmp_path / "a", count=8, seed=0)
+    entries = read_pictures(tmp_path / "a")
+    assert [file.name for file in files] == [f"{i:02d}.png" for i in range(8)]
+    assert [entry["label"] for entry in entries] == list(data.labels.labels)
+    assert all("The overall emotion is" in entry["text"] for entry in entries)
+    write_pictures(data, tmp_path / "b", count=8, seed=0)
+    assert read_pictures(tmp_path / "b") == entries
+    write_pictures(data, tmp_path / "c", count=8, seed=1)
+    assert read_pictures(tmp_path / "c") != entries
+    assert len(write_pictures(open_data("synthetic:3"), tmp_path / "d", count=8, seed=0)) == 3
+    with pytest.raises(ConfigError, match="--count must be at least 1"):
+        write_pictures(data, tmp_path, count=0, seed=0)
+
+
+def test_zero_shot_answers_are_the_nearest_sentences(tmp_path: Path) -> None:
+    """A stored teacher whose picture features are its sentences' features answers all rightly."""
+    from uniemox.reproduce.zero_shot import SENTENCE
+    from uniemox.teacher.stored import save_features
+
+    data = open_data("synthetic:16")
+    texts = [SENTENCE.format(label) for label in data.labels.labels]
+    space = torch.eye(8)
+    keys = [sample.key for sample in data.samples]
+    images = torch.stack([space[sample.label or 0] for sample in data.samples])
+    path = tmp_path / "teacher.npz"
+    save_features(path, image_keys=keys, image_features=images, texts=texts, text_features=space)
+    written = json.loads(score_zero_shot(f"stored:{path}", data, tmp_path / "out", split="all").read_text())
+    assert (written["accuracy"], written["n"], written["split"]) == (1.0, 16, "all")
+    save_features(path, image_keys=keys, image_features=images.roll(1, 1), texts=texts, text_features=space)
+    written = json.loads(score_zero_shot(f"stored:{path}", data, tmp_path / "out", split="all").read_text())
+    assert written["accuracy"] == 0.0

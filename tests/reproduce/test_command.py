@@ -1,0 +1,64 @@
+"""`uniemox reproduce` as users meet it, without starting anything long."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from uniemox.cli.reproduce import Options, pictures, table_or_figure, verify
+from uniemox.errors import ConfigError
+
+
+def test_a_dry_run_prints_the_commands_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table_or_figure("table7", Options(out=tmp_path / "r", seeds=1, dry_run=True))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 9
+    assert lines[0].startswith(f"uniemox data shard synthetic:1536 {tmp_path}/r/runs/data-shard-")
+    assert [line.split()[1] for line in lines].count("pretrain") == 2
+    assert sum("--teacher.no-with-emotion" in line for line in lines) == 1
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("name", ["seeds", "jobs", "gpus"])
+def test_numbers_below_one_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"--{name} must be at least 1, got 0"):
+        Options(**{name: 0})  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it would start on a GPU")
+def test_the_paper_scale_says_what_it_costs_and_starts_nothing_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table_or_figure("table4", Options(scale="paper", out=tmp_path / "r", images_per_s=1000, gpus=8))
+    said = capsys.readouterr()
+    assert "215 runs, 363.3 million pictures through a network, 126.0 EFLOP of training" in said.err
+    assert "0.64 days on 8 GPUs of 1000 pre-training images/s" in said.err
+    assert "nothing was started, because what they need is missing" in said.err
+    assert "need the data: --data EmoSet=emoset:PATH" in said.err
+    assert said.out.splitlines()[0].startswith(
+        "torchrun --standalone --nproc-per-node 8 -m uniemox pretrain --preset paper"
+    )
+    assert not (tmp_path / "r").exists()
+
+
+def test_tables_of_the_paper_need_nothing_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table_or_figure("table1", Options(out=tmp_path, as_json=True))
+    assert json.loads(capsys.readouterr().out)["name"] == "table1"
+    assert "Melancholy" in (tmp_path / "table1-demo.html").read_text()
+    table_or_figure("table2", Options(out=tmp_path, data=["synthetic:64"]))
+    page = (tmp_path / "table2-demo.html").read_text()
+    assert "23,308" in page
+    assert "64 pictures, mikels (8), evoked" in page
+    assert "not run" in page
+
+
+def test_pictures_of_a_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures(data="synthetic:80", out=tmp_path / "shown", count=2, split="test")
+    assert capsys.readouterr().out == f"wrote 2 pictures to {tmp_path}/shown\n"
+    assert {path.name for path in (tmp_path / "shown").iterdir()} == {"00.png", "01.png", "pictures.json"}
+
+
+def test_verify_wants_a_run() -> None:
+    with pytest.raises(ConfigError, match="name at least one folder"):
+        verify()

@@ -1,0 +1,125 @@
+"""Doing a plan: in order, once, on after a failure and after a kill. The commands are real ones, small."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from uniemox.errors import ConfigError
+from uniemox.reproduce.execute import JOURNAL, execute, seconds_of, to_do
+from uniemox.reproduce.plan import Run, plan_run
+
+SPLIT = ["data", "split", "synthetic:64"]
+
+
+def split(root: Path, name: str, seed: int, needs: Sequence[Run] = (), source: str = "synthetic:64") -> Run:
+    words = ["data", "split", source, "{out}/splits.json", "--seed", str(seed)]
+    return plan_run(root, name, words, makes="splits.json", needs=needs)
+
+
+def journal(root: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (root / JOURNAL).read_text().splitlines()]
+
+
+def test_an_empty_plan_is_done(tmp_path: Path) -> None:
+    outcome = execute([])
+    assert (outcome.done, outcome.failed) == ([], {})
+    with pytest.raises(ConfigError, match="--jobs must be at least 1, got 0"):
+        execute([], jobs=0)
+
+
+def test_runs_are_done_in_order_and_once_and_go_on_after_a_failure(tmp_path: Path) -> None:
+    first = split(tmp_path, "first", 0)
+    broken = split(tmp_path, "broken", 1, [first], source="synthetic:none")
+    runs = [first, broken, split(tmp_path, "second", 2, [first]), split(tmp_path, "lost", 3, [broken])]
+    told: list[float] = []
+    outcome = execute(runs, jobs=2, watch=lambda share, words: told.append(share))
+    assert [run.name for run in outcome.done] == ["first", "second"]
+    assert set(outcome.failed) == {runs[1].key, runs[3].key}
+    assert "exit code 1" in outcome.failed[runs[1].key]
+    assert "expected a whole number" in outcome.failed[runs[1].key]
+    assert outcome.failed[runs[3].key] == "it needs what failed: broken"
+    assert told == sorted(told)
+    assert told[-1] == 0.5
+    names = [line["name"] for line in journal(tmp_path)]
+    assert names[0] == "first"
+    assert sorted(names) == ["broken", "first", "second"]
+    assert set(seconds_of(tmp_path)) == {run.key for run in runs[:3]}
+    again = execute([runs[0], runs[2]])
+    assert [run.name for run in again.done] == ["first", "second"]
+    assert len(journal(tmp_path)) == 3
+
+
+def test_a_run_whose_file_grows_is_marked_when_it_is_done(tmp_path: Path) -> None:
+    words = ["data", "describe", "synthetic:8", "--out", "{out}/texts.jsonl"]
+    run = plan_run(tmp_path, "describe", words, makes=None)
+    assert to_do([run]) == [run]
+    outcome = execute([run])
+    assert outcome.failed == {}
+    assert len((run.folder / "texts.jsonl").read_text().splitlines()) == 9
+    assert to_do([run]) == []
+    assert run.mark.read_text() == f"{run.command}\n"
+
+
+def test_what_was_made_on_the_way_is_not_made_again(tmp_path: Path) -> None:
+    first = split(tmp_path, "first", 0)
+    second = split(tmp_path, "second", 1, [first])
+    second.folder.mkdir(parents=True)
+    (second.folder / "splits.json").write_text("{}")
+    assert to_do([first, second]) == []
+    (second.folder / "splits.json").unlink()
+    assert to_do([first, second]) == [first, second]
+
+
+def test_what_is_missing_is_not_started(tmp_path: Path) -> None:
+    lacking = plan_run(tmp_path, "x", SPLIT, makes="y")
+    object.__setattr__(lacking, "lacks", "the data")
+    needing = split(tmp_path, "needing", 0, [lacking])
+    outcome = execute([lacking, needing])
+    assert outcome.not_there == {lacking.key: "the data", needing.key: "the data"}
+    assert not (tmp_path / JOURNAL).exists()
+
+
+GO = """
+import sys
+from pathlib import Path
+from tests.reproduce.test_execute import planned
+from uniemox.reproduce.execute import execute
+execute(planned(Path(sys.argv[1])))
+"""
+
+
+def planned(root: Path) -> list[Run]:
+    pack = plan_run(root, "pack", ["data", "shard", "synthetic:96", "{out}", "--workers", "1"], makes="shards.json")
+    words = ["data", "split", f"shards:{pack.folder}", "{out}/splits.json"]
+    return [pack, plan_run(root, "split", words, makes="splits.json", needs=[pack])]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_after_a_kill_the_same_plan_goes_on_and_starts_nothing_twice(tmp_path: Path, number: int) -> None:
+    """Killed hard, its command lives on and is waited for; asked to stop, it ends its commands."""
+    runs = planned(tmp_path)
+    log = runs[0].log
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    starter = subprocess.Popen([sys.executable, "-c", GO, str(tmp_path)], env=environment, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 240
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    starter.send_signal(number)
+    _, err = starter.communicate(timeout=240)
+    assert not (runs[0].folder / "shards.json").exists()
+    outcome = execute(runs)
+    assert [run.name for run in outcome.done] == ["pack", "split"]
+    starts = log.read_text().count("$ uniemox data shard")
+    if number == signal.SIGKILL:
+        assert starts == 1
+    else:
+        assert b"the same command goes on" in err
+        assert starts == 2
+    assert [line["name"] for line in journal(tmp_path)][-1] == "split"

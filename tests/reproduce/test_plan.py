@@ -1,0 +1,176 @@
+"""Plans: what names a run, what it needs, and that every command is one that the command line takes."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from cyclopts import CycloptsError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uniemox.cli import app
+from uniemox.cli.reproduce import _weights, reproduce
+from uniemox.errors import ConfigError
+from uniemox.reproduce.names import NAMES
+from uniemox.reproduce.paper import paper_tables
+from uniemox.reproduce.plan import Plan, plan_run
+from uniemox.reproduce.sources import PAPER_SIZES, parse_given
+from uniemox.reproduce.table3 import EXTRAS, OURS, START
+from uniemox.reproduce.targets import Asked, plan_of
+
+FIGURES = ("fig4", "fig6", "fig8", "fig9")
+
+
+def plan(name: str, scale: str = "demo", **asked: object) -> Plan:
+    return plan_of(Asked(name=name, scale=scale, root=Path("r"), **asked))  # type: ignore[arg-type]
+
+
+planned = cache(plan)
+
+
+@given(st.lists(st.text(max_size=8), min_size=1, max_size=5), st.lists(st.text(max_size=8), max_size=3))
+def test_a_run_is_named_by_words_and_data_alone(words: list[str], data: list[str]) -> None:
+    first = plan_run(Path("a"), "one", words, makes=None, data=data)
+    moved = plan_run(Path("elsewhere/b"), "another", words, makes="x", data=data[::-1])
+    assert first.key == moved.key
+    assert first.folder.name == moved.folder.name
+    assert plan_run(Path("a"), "one", [*words, "more"], makes=None, data=data).key != first.key
+    assert plan_run(Path("a"), "one", words, makes=None, data=[*data, "more"]).key != first.key
+
+
+def test_what_a_run_needs_is_part_of_its_name(tmp_path: Path) -> None:
+    found = []
+    for count in (8, 16):
+        packed = plan_run(tmp_path, "pack", ["data", "shard", f"synthetic:{count}", "{out}"], makes="shards.json")
+        found.append(
+            plan_run(tmp_path, "train", ["pretrain", "--data", f"shards:{packed.folder}"], makes="x", needs=[packed])
+        )
+    assert found[0].key != found[1].key
+    assert found[0].needs[0].folder.name in found[0].command
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+def test_runs_come_after_what_they_need_and_once(name: str, scale: str) -> None:
+    runs = planned(name, scale).runs
+    keys = [run.key for run in runs]
+    assert len(set(keys)) == len(keys)
+    for place, run in enumerate(runs):
+        assert {needed.key for needed in run.needs} <= set(keys[:place])
+        assert run.folder.parent == Path("r/runs")
+    if scale == "paper":
+        assert all(run.missing for run in runs if run.words[0] in ("pretrain", "finetune", "evaluate"))
+    elif name not in ("table8", "table9"):
+        assert all(run.missing is None for run in runs if "--weights" not in (run.missing or ""))
+
+
+def shape_of(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Commands of one shape differ in values alone."""
+    return (words[0], *sorted({word for word in words if word.startswith("--")}))
+
+
+def test_every_command_is_one_that_the_command_line_takes() -> None:
+    if "reproduce" not in app:
+        app.command(reproduce)
+    known = set(app)
+    shapes = {}
+    for name in NAMES:
+        for scale in ("demo", "paper"):
+            for run in planned(name, scale).runs:
+                shapes[shape_of(run.words)] = run.words
+    assert {words[0] for words in shapes.values()} >= {"data", "teacher", "pretrain", "finetune", "evaluate"}
+    for words in shapes.values():
+        if words[0] in known:
+            try:
+                app.parse_args(list(words), exit_on_error=False, print_error=False)
+            except CycloptsError as error:
+                pytest.fail(f"{words}: {error}")
+
+
+def test_table_three_has_every_row_of_the_paper_and_what_it_leaves_out() -> None:
+    rows = {row.name: row for row in planned("table3", "demo").rows}
+    trainable = [entry["method"] for entry in paper_tables()["table3"] if not entry.get("cited")]
+    assert len(trainable) == 16
+    assert list(rows)[: len(paper_tables()["table3"])] == [entry["method"] for entry in paper_tables()["table3"]]
+    for name in trainable:
+        assert rows[name].cells["Scenes"].runs, name
+        assert not rows[name].cells["Scenes"].why
+    assert rows["EmotiCon + CCIM"].is_cited
+    assert rows["EmotiCon + CCIM"].cells["CAER-S"].paper == 91.17
+    assert rows[START].cells["Scenes"].runs == rows["ViT from scratch"].cells["Scenes"].runs
+    assert rows["MAE"].cells["Scenes"].runs == rows["ViT from scratch"].cells["Scenes"].runs
+    assert "its checkpoint is not given" in rows["MAE"].network
+    assert rows[OURS].cells["Scenes"].runs != rows["ViT from scratch"].cells["Scenes"].runs
+    for extra in EXTRAS:
+        assert "--weights" in rows[extra.name].cells["Scenes"].why
+    assert set(planned("table3", "demo").columns) == {"Scenes", *PAPER_SIZES}
+
+
+def test_a_checkpoint_gives_a_row_a_run_of_its_own() -> None:
+    rows = {row.name: row for row in plan("table3", weights=_weights(["mae=mae.pth"])).rows}
+    [run] = rows["MAE"].cells["Scenes"].runs
+    assert run.needs[0].words[run.needs[0].words.index("--init") + 1] == "mae.pth"
+    assert rows["dBOT"].cells["Scenes"].runs != rows["MAE"].cells["Scenes"].runs
+    with pytest.raises(ConfigError, match="no row 'mea'"):
+        _weights(["mea=mae.pth"])
+    with pytest.raises(ConfigError, match="takes NAME=VALUE"):
+        _weights(["mae"])
+
+
+def test_tables_share_the_runs_that_are_the_same() -> None:
+    full = planned("table4", "demo").rows[0].cells["Scenes"].runs
+    assert planned("table7", "demo").rows[0].cells["Scenes"].runs == full
+    assert planned("table6", "demo").rows[2].cells["Scenes"].runs == full  # the demo's Γ
+    assert planned("fig7", "demo").rows[-1].cells["100%"].runs == full
+    assert [len(planned(name, "demo").rows) for name in ("table4", "table5", "table6", "table7")] == [5, 4, 4, 2]
+    assert len(full) == 3
+
+
+def test_switches_of_the_ablations() -> None:
+    pretrained = [run for run in planned("table4", "demo").runs if run.words[0] == "pretrain"]
+    assert len(pretrained) == 5
+    extra = {tuple(run.words[run.words.index("--schedule.epochs") + 2 :]) for run in pretrained}
+    assert extra == {
+        (),
+        ("--model.losses.scene-reconstruction", "0", "--model.losses.person-reconstruction", "0"),
+        ("--model.losses.contrastive-feature-alignment", "0"),
+        ("--model.losses.semantic-visual-alignment", "0"),
+        ("--model.fusion", "none"),
+    }
+
+
+def test_the_paper_scale_is_the_published_recipe() -> None:
+    found = plan("table5", scale="paper", weights={"dBOT": "dbot.pth"}, gpus=8)
+    [first, *_] = [run for run in found.runs if run.words[0] == "pretrain"]
+    assert first.command.startswith("torchrun --standalone --nproc-per-node 8 -m uniemox pretrain --preset paper ")
+    assert " --encoder.start none --schedule.epochs 150 --model.fusion static --model.mask.ratio 0.25" in first.command
+    assert first.images == 150 * 94400
+    assert first.missing == "the data: --data EmoSet=emoset:PATH"
+    [table4, *_] = [
+        run for run in plan("table4", scale="paper", weights={"dBOT": "dbot.pth"}).runs if run.words[0] == "pretrain"
+    ]
+    assert "--encoder.start dbot.pth" in table4.command
+    assert table4.images == 200 * 94400
+
+
+def test_sources_get_the_papers_names() -> None:
+    assert parse_given(["fi:a", "MINE=folder:b", "caer-s:c", "csv:d/votes.csv?labels=ekman"]) == {
+        "FI": "fi:a",
+        "MINE": "folder:b",
+        "CAER-S": "caer-s:c",
+        "votes.csv": "csv:d/votes.csv?labels=ekman",
+    }
+    assert parse_given(["emoset=shards:packed"]) == {"EmoSet": "shards:packed"}
+    with pytest.raises(ConfigError, match="names FI twice"):
+        parse_given(["fi:a", "FI=folder:b"])
+    with pytest.raises(ConfigError, match="is no data set"):
+        parse_given(["photos"])
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_pages_of_their_own_runs(name: str) -> None:
+    found = planned(name, "demo")
+    assert found.more
+    assert found.parts
+    assert not re.search(r"\{out\}", " ".join(run.command for run in found.runs))

@@ -1,0 +1,170 @@
+"""What finished runs say: means over seeds, intervals, chance, differences; and the page that shows it."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from tests.reproduce.made import model_run, scored, table
+from uniemox.reproduce.execute import Outcome
+from uniemox.reproduce.page import write_page
+from uniemox.reproduce.plan import Cell, Plan, plan_evaluation
+from uniemox.reproduce.plots import Dot, curves, dots
+from uniemox.reproduce.results import find_evaluation, gain, is_done, mark_of, score_of, seed_interval
+
+RIGHT = [True] * 9 + [False]
+HALF = [True] * 5 + [False] * 5
+
+
+def test_no_run_is_no_score(tmp_path: Path) -> None:
+    open_run = plan_evaluation(model_run(tmp_path, "x"), data="synthetic:8", split="all")
+    assert score_of(Cell()) is None
+    assert score_of(Cell(runs=(open_run,))) is None
+    assert find_evaluation(open_run) is None
+    assert not is_done(open_run)
+
+
+def test_one_seed_has_the_interval_of_its_pictures(tmp_path: Path) -> None:
+    found = score_of(Cell(runs=(scored(tmp_path, "x", RIGHT),)))
+    assert found is not None
+    assert (found.accuracy, found.over, found.seeds, found.pictures) == (0.9, "pictures", 1, 10)
+    assert (found.low, found.high) == pytest.approx((0.7, 1.0))
+    assert found.chance == 0.5
+    assert not found.near_chance
+
+
+def test_three_seeds_have_students_interval(tmp_path: Path) -> None:
+    values = [0.9, 0.8, 0.7]
+    runs = tuple(
+        scored(tmp_path, "x", [True] * round(10 * value) + [False] * round(10 - 10 * value), seed=seed)
+        for seed, value in enumerate(values)
+    )
+    found = score_of(Cell(runs=runs))
+    assert found is not None
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+    assert (found.low, found.high) == pytest.approx((low, min(high, 1.0)))
+    assert (found.over, found.seeds) == ("seeds", 3)
+
+
+def test_near_chance_is_by_the_interval_and_the_commonest_class(tmp_path: Path) -> None:
+    found = score_of(Cell(runs=(scored(tmp_path, "x", HALF),)))
+    assert found is not None
+    assert found.near_chance
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=8))
+def test_seed_intervals_hold_their_mean_and_stay_shares(values: list[float]) -> None:
+    low, high = seed_interval(np.array(values))
+    assert 0 <= low <= np.mean(values) + 1e-12
+    assert np.mean(values) - 1e-12 <= high <= 1
+
+
+def test_an_evaluation_of_another_split_or_cut_off_is_none(tmp_path: Path) -> None:
+    run = scored(tmp_path, "x", RIGHT)
+    other = plan_evaluation(run.needs[0], data="synthetic:8", split="test")
+    assert find_evaluation(other) is None
+    (run.folder / "evaluations" / "x.json").write_text('{"data": "synth')
+    assert find_evaluation(run) is None
+
+
+def test_gains_are_of_the_same_pictures(tmp_path: Path) -> None:
+    ours, theirs = Cell(runs=(scored(tmp_path, "ours", RIGHT),)), Cell(runs=(scored(tmp_path, "theirs", HALF),))
+    found = gain(ours, theirs)
+    assert found is not None
+    assert found.difference == pytest.approx(0.4)
+    assert found.low <= 0.4 <= found.high
+    assert gain(ours, Cell(runs=(scored(tmp_path, "short", HALF[2:]),))) is None
+    assert gain(ours, Cell()) is None
+
+
+def test_marks(tmp_path: Path) -> None:
+    done, missing = scored(tmp_path, "x", RIGHT), plan_evaluation(model_run(tmp_path, "y"), data="d", split="all")
+    assert mark_of(Cell(paper=50.0, runs=(done,)), set()) == "ours"
+    assert mark_of(Cell(paper=50.0, runs=(missing,)), set()) == "not run"
+    assert mark_of(Cell(runs=(missing,)), {missing.key}) == "failed"
+    assert mark_of(Cell(paper=50.0), set()) == "cited"
+    assert mark_of(Cell(), set()) == "not run"
+
+
+def written(plan: Plan, root: Path, failed: dict[str, str] | None = None) -> tuple[str, dict, list[dict[str, str]]]:
+    path = write_page(plan, Outcome(failed=failed or {}), root)
+    records = list(csv.DictReader(io.StringIO(path.with_suffix(".csv").read_text())))
+    return path.read_text(), json.loads(path.with_suffix(".json").read_text()), records
+
+
+def full(root: Path) -> Plan:
+    waiting = plan_evaluation(model_run(root, "z"), data="synthetic:8", split="all")
+    cells = {
+        "good": Cell(paper=88.0, runs=(scored(root, "x", RIGHT),)),
+        "base": Cell(runs=(scored(root, "y", HALF),)),
+        "later": Cell(runs=(waiting,), why="its checkpoint"),
+    }
+    return table(cells, reference="base")
+
+
+def test_every_figure_of_a_page_is_marked(tmp_path: Path) -> None:
+    plan = full(tmp_path)
+    text, values, records = written(plan, tmp_path)
+    assert "90.0 % (70.0 to 100.0)" in text
+    assert re.search(r'88\.00</span><span class="mark cited">cited', text)
+    assert "near chance (50.0 %)" in text
+    assert "its checkpoint" in text
+    marks = {record["method"]: record["mark"] for record in records}
+    assert marks == {"good": "ours", "base": "ours", "later": "not run"}
+    assert {row["method"]: row["near_chance"] for row in values["rows"]} == {"good": False, "base": True, "later": None}
+    assert values["rows"][0]["gain"] == pytest.approx(0.4)
+    assert values["rows"][0]["paper_percent"] == 88.0
+    assert records[2]["accuracy"] == ""
+    assert "+40.0 (" in text
+    assert [run["is_done"] for run in values["runs"] if run["command"].startswith("uniemox evaluate")] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_a_page_comes_out_the_same_twice(tmp_path: Path) -> None:
+    plan = full(tmp_path)
+    assert written(plan, tmp_path) == written(plan, tmp_path)
+
+
+def test_words_of_users_are_only_words(tmp_path: Path) -> None:
+    nasty = '<script>alert("1")</script>&'
+    run = plan_evaluation(model_run(tmp_path, nasty), data=nasty, split="all")
+    cells = {nasty: Cell(runs=(scored(tmp_path, "x", RIGHT),)), "b": Cell(runs=(run,), why=nasty)}
+    text, _, records = written(table(cells, title=nasty), tmp_path, {run.key: nasty})
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    assert records[0]["method"] == nasty
+    assert not re.search(r'(?:src|href)="(?!data:)', text)
+
+
+def test_failures_are_shown_with_their_reason(tmp_path: Path) -> None:
+    run = plan_evaluation(model_run(tmp_path, "x"), data="d", split="all")
+    text, values, _ = written(table({"a": Cell(runs=(run,))}), tmp_path, {run.key: "exit code 9"})
+    assert "exit code 9" in text
+    assert values["rows"][0]["mark"] == "failed"
+
+
+def test_curves_have_a_line_each(tmp_path: Path) -> None:
+    cells = {"x": Cell(runs=(scored(tmp_path, "x", RIGHT),)), "y": Cell(runs=(scored(tmp_path, "y", HALF),))}
+    text, _, _ = written(table(cells, is_curve=True), tmp_path)
+    assert text.count("<polyline") == 2
+    drawn = curves("t", ("10%", "100%"), {"a": (Dot(0.2), Dot(0.4))}, chance=0.125)
+    assert 'points="280.0' in drawn
+    assert "730.0" in drawn
+
+
+def test_drawings_leave_out_what_is_not_known() -> None:
+    drawn = dots("t", {"a": Dot(0.5, 0.4, 0.6, 0.7), "b": Dot(), "<c>": Dot(paper=0.3)}, chance=None)
+    assert drawn.count("<circle") == 1
+    assert drawn.count("<rect") == 2
+    assert "&lt;c&gt;" in drawn
+    assert ">b<" not in drawn

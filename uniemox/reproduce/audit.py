@@ -1,0 +1,114 @@
+"""Whether a run says everything that is needed to do it again, and whether its weights still give its figures."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uniemox.data.sample import DataSet
+from uniemox.data.source import open_data
+from uniemox.errors import CheckpointError, DataError
+from uniemox.evaluate.report_runs import KeptEvaluation, read_evaluation
+from uniemox.evaluate.run import EVALUATIONS, Evaluation, evaluate
+from uniemox.training.run_folder import CONFIG, SEEN, WEIGHTS
+from uniemox.training.settings import read_json
+
+NEEDED = (
+    *("kind", "config.seed", "data.source", "data.samples", "data.sha256", "data.labels.name", "data.labels.kind"),
+    *("versions.uniemox", "versions.torch", "versions.timm", "versions.numpy", "versions.pillow", "versions.cuda"),
+)
+SPLITS = "splits.json"
+CLOSE = 1e-3  # of a probability: what rounding on another machine may change
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """An evaluation that came out the same."""
+
+    data: str
+    split: str | None
+    accuracy: float
+    pictures: int
+    largest_difference: float
+    """Of a probability."""
+
+
+def audit(run: Path) -> list[str]:
+    """What a finished run does not say although it is needed to repeat it; empty if it says everything.
+
+    Raises ConfigError if there is no config.json that can be read.
+    """
+    record = read_json(run / CONFIG)
+    lacking = [f"{CONFIG} has no {name}" for name in NEEDED if _get(record, name) is None]
+    lacking += [f"there is no {name}" for name in (WEIGHTS, SEEN) if not (run / name).exists()]
+    for name in ("init", "encoder.start"):
+        source = _get(record, f"config.{name}")
+        if isinstance(source, str) and source.endswith((".pth", ".pt", ".safetensors")) and not Path(source).exists():
+            lacking.append(f"the weights that it started from are not at {source} any more")
+    return lacking
+
+
+def verify(run: Path) -> list[Verified]:
+    """Evaluate a fine-tuning run's stored weights again, on the very pictures of each evaluation that it keeps.
+
+    Raises CheckpointError, with both figures, where weights or pictures give another result; DataError if the run has
+    no evaluation, or its data are not there any more.
+    """
+    files = sorted((run / EVALUATIONS).glob("*.json"))
+    if not files:
+        raise DataError(f"{run} has no evaluation to verify; run uniemox evaluate --model {run} first")
+    return [_verify(run, read_evaluation(file)) for file in files]
+
+
+def _verify(run: Path, kept: KeptEvaluation) -> Verified:
+    if kept.predictions is None:
+        reason = kept.missing or "only classifiers' evaluations keep what was predicted for every picture"
+        raise DataError(f"{run}: the evaluation on {kept.title} can't be verified: {reason}")
+    data = _of_keys(open_data(kept.data), kept.predictions.keys)
+    found = evaluate(run, data, allow_seen=True)  # refused or allowed when it was made
+    largest = _largest_difference(found, kept)
+    values = found.as_dict()
+    accuracy = values["accuracy"]
+    is_same = all(values[name] == kept.values[name] for name in ("accuracy", "confusion"))
+    if not is_same or largest > CLOSE:
+        raise CheckpointError(
+            f"{run}: its weights give accuracy {accuracy:.4f} on {kept.title}, the evaluation says "
+            f"{kept.values['accuracy']:.4f} (probabilities differ by up to {largest:.2g}): weights, pictures or "
+            "program have changed; evaluate again, and compare versions in config.json"
+        )
+    return Verified(kept.data, kept.split, accuracy, len(kept.predictions.keys), largest)
+
+
+def _of_keys(data: DataSet, keys: tuple[str, ...]) -> DataSet:
+    """The samples that were scored. Raises DataError if one is gone."""
+    samples = {sample.key: sample for sample in data.samples}
+    gone = [key for key in keys if key not in samples]
+    if gone:
+        raise DataError(f"{data.name} has {len(gone)} of {len(keys)} scored pictures no more, {gone[0]} among them")
+    return replace(data, samples=[samples[key] for key in keys])
+
+
+def _largest_difference(found: Evaluation, kept: KeptEvaluation) -> float:
+    """Of any probability. Raises DataError where a label has changed."""
+    assert kept.predictions is not None
+    labels = [str(label) for label in kept.values["labels"]]
+    lines = {line["key"]: line for line in found.predictions}
+    largest = 0.0
+    for i, key in enumerate(kept.predictions.keys):
+        line = lines.get(key)
+        if line is None:
+            raise DataError(f"{kept.title}: {key} can't be read any more")
+        label = labels[int(kept.predictions.labels[i])]
+        if line["label"] != label:
+            raise DataError(f"{kept.title}: {key} was {label} when it was scored and is {line['label']} now")
+        now = np.array([line["probabilities"][name] for name in labels])
+        largest = max(largest, float(np.abs(now - kept.predictions.probabilities[i]).max()))
+    return largest
+
+
+def _get(record: dict[str, Any], name: str) -> Any:
+    value: Any = record
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value

@@ -1,0 +1,91 @@
+"""Tables I and II: the paper's words and sizes, and beside them what a given data set really holds."""
+
+from collections import Counter
+
+from uniemox.data.sample import DataSet
+from uniemox.data.source import open_data
+from uniemox.errors import UniemoxError
+from uniemox.evaluate.report_html import UNKNOWN, Html, element, join, table
+from uniemox.reproduce.names import Scale
+from uniemox.reproduce.paper import paper_tables
+from uniemox.reproduce.plan import Plan
+
+
+def table1(given: dict[str, str], scale: Scale) -> Plan:
+    """Emo8's search words."""
+
+    def words() -> Html:
+        rows = [(label, ", ".join(found)) for label, found in paper_tables()["table1_keywords"].items()]
+        return join([element("h2", "Search words (cited)"), table("search words", ("emotion", "words"), rows)])
+
+    def domains() -> Html:
+        if not given:
+            return _nothing("--data emo8:PATH")
+        return join(_words_of(name, data) for name, data in _opened(given))
+
+    about = (
+        "Emo8 was gathered with ten words for each of Mikels' eight emotions. A reader that keeps search words, as "
+        "UBE's does, says how many pictures each one brought.",
+    )
+    return Plan(name="table1", title="Table I: Emo8's search words", scale=scale, about=about, parts=(words, domains))
+
+
+def table2(given: dict[str, str], scale: Scale) -> Plan:
+    """Data sets, their sizes and labels."""
+
+    def sizes() -> Html:
+        ours = dict(_opened(given))
+        rows = [
+            (name, f"{count:,}", labels, kind, _counted(ours.pop(name, None)))
+            for name, count, labels, kind in paper_tables()["table2_datasets"]
+        ]
+        rows += [(name, UNKNOWN, UNKNOWN, UNKNOWN, _counted(data)) for name, data in ours.items()]
+        headings = ("data set", "pictures (cited)", "labels (cited)", "kind (cited)", "counted here (ours)")
+        return table("data sets", headings, rows)
+
+    def classes() -> Html:
+        return join(_classes_of(name, data) for name, data in _opened(given)) if given else _nothing("--data KIND:PATH")
+
+    about = ("The paper's figures, and what `uniemox data show` counts of the data that were given.",)
+    return Plan(name="table2", title="Table II: data sets", scale=scale, about=about, parts=(sizes, classes))
+
+
+def _opened(given: dict[str, str]) -> list[tuple[str, DataSet]]:
+    """Those that can be opened."""
+    found = []
+    for name, source in given.items():
+        try:
+            found.append((name, open_data(source)))
+        except UniemoxError as error:
+            raise type(error)(f"{name}: {error}") from error
+    return found
+
+
+def _counted(data: DataSet | None) -> str:
+    if data is None:
+        return "not run"
+    return f"{len(data):,} pictures, {data.labels.name} ({len(data.labels)}), {data.labels.kind}"
+
+
+def _classes_of(name: str, data: DataSet) -> Html:
+    splits = sorted({sample.split or "all" for sample in data.samples})
+    counts = Counter((sample.label, sample.split or "all") for sample in data.samples)
+    rows = [
+        (label, *(f"{counts[place, split]:,}" for split in splits)) for place, label in enumerate(data.labels.labels)
+    ]
+    return join([element("h2", f"{name}: {data.name} (ours)"), table(name, ("emotion", *splits), rows)])
+
+
+def _words_of(name: str, data: DataSet) -> Html:
+    counts = Counter((data.label_of(sample) or UNKNOWN, sample.domain) for sample in data.samples if sample.domain)
+    title = element("h2", f"{name}: {data.name} (ours)")
+    if not counts:
+        return join(
+            [title, element("p", "It keeps no search words; its classes:", class_="note"), _classes_of(name, data)]
+        )
+    rows = [(label, str(word), f"{count:,}") for (label, word), count in sorted(counts.items())]
+    return join([title, table(name, ("emotion", "word or folder", "pictures"), rows)])
+
+
+def _nothing(option: str) -> Html:
+    return element("p", f"No data set was given, so that nothing is counted here; add {option}.", class_="missing")

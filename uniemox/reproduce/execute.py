@@ -1,0 +1,228 @@
+"""Doing what is missing of a plan: commands in order, some at a time, each once, however often it is stopped."""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from uniemox.errors import ConfigError, StoppedError
+from uniemox.reproduce.plan import MARKS, Run
+from uniemox.reproduce.results import is_done
+
+LOCKS, JOURNAL = "locks", "journal.jsonl"
+LOOK_EVERY_S = 0.2
+START_IMAGES = 4000  # what starting and ending a command costs, in pictures that a small network sees in that time
+TAIL = 4  # lines of a log that are shown of a run that failed
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a plan."""
+
+    done: list[Run] = field(default_factory=list)
+    """Now, or before."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """By key: the last lines of the run's log, or which run it waited for in vain."""
+    not_there: dict[str, str] = field(default_factory=dict)
+    """By key: what is missing."""
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class _Started:
+    run: Run
+    process: subprocess.Popen[bytes]
+    lock: IO[str]
+    began: float
+
+
+Watch = Callable[[float, str], None]
+
+
+def execute(runs: Sequence[Run], *, jobs: int = 1, watch: Watch = lambda share, words: None) -> Outcome:
+    """Do every run of a plan that is not done, each after those that it needs.
+
+    runs: each after those that it needs.  jobs: at a time.  watch: told the share of the work that is done, 0 to 1, and
+    what is being done.
+    Where a run fails, what needs it is left out and everything else goes on. A run that another process does already,
+    even one whose starter was killed, is waited for. After Ctrl-C or SIGTERM the running commands save and end;
+    StoppedError is raised then, and the same plan goes on from there.
+    Raises ConfigError for fewer than one job.
+    """
+    if jobs < 1:
+        raise ConfigError(f"--jobs must be at least 1, got {jobs}")
+    outcome, began = Outcome(), time.perf_counter()
+    waiting, running = to_do(runs), list[_Started]()
+    finished = {run.key for run in runs} - {run.key for run in waiting}
+    outcome.done += [run for run in runs if run.key in finished]
+    total = sum(_weight(run) for run in runs)
+    with _signals() as asked:
+        while waiting or running:
+            if asked:
+                _stop(running, asked[0])
+            for started in [entry for entry in running if entry.process.poll() is not None]:
+                running.remove(started)
+                _end(started, outcome, finished)
+            waiting = [run for run in waiting if not _settle(run, outcome, finished)]
+            for run in waiting:
+                if len(running) == jobs:
+                    break
+                is_running = any(entry.run.key == run.key for entry in running)
+                if not is_running and all(needed.key in finished for needed in run.needs):
+                    started_now = _start(run)
+                    if started_now is not None:
+                        running.append(started_now)
+            waiting = [run for run in waiting if all(entry.run.key != run.key for entry in running)]
+            share = sum(_weight(run) for run in runs if run.key in finished) / total if total else 1.0
+            watch(share, ", ".join(entry.run.name for entry in running) or "waiting for another process")
+            if waiting or running:
+                time.sleep(LOOK_EVERY_S)
+    outcome.seconds = time.perf_counter() - began
+    return outcome
+
+
+def to_do(runs: Sequence[Run]) -> list[Run]:
+    """The runs that are still needed: of what nothing else needs all that is not done, and what they need in turn.
+
+    What was made on the way and has been deleted since is not made again as long as nothing needs it.
+    """
+    needed = {other.key for run in runs for other in run.needs}
+    wanted = {run.key for run in runs if run.key not in needed}
+    found = []
+    for run in reversed(runs):
+        if run.key in wanted and not is_done(run):
+            wanted |= {other.key for other in run.needs}
+            found.append(run)
+    return found[::-1]
+
+
+def _weight(run: Run) -> int:
+    return START_IMAGES + run.images
+
+
+def _settle(run: Run, outcome: Outcome, finished: set[str]) -> bool:
+    """Whether nothing is left to do about a run: it is done, can't be done, or waits in vain."""
+    if run.missing is not None:
+        outcome.not_there[run.key] = run.missing
+        return True
+    lost = next((needed for needed in run.needs if needed.key in outcome.failed), None)
+    if lost is not None:
+        outcome.failed[run.key] = f"it needs what failed: {lost.name}"
+        return True
+    is_ready = all(needed.key in finished for needed in run.needs)
+    if is_ready and run.key not in finished and is_done(run):
+        finished.add(run.key)
+        outcome.done.append(run)
+    return run.key in finished
+
+
+def _start(run: Run) -> _Started | None:
+    """Start a command that holds the run's lock as long as it lives; None if another process holds it."""
+    lock = run.root / LOCKS / f"{run.key}.lock"
+    for folder in (lock.parent, run.log.parent, run.root / MARKS):
+        folder.mkdir(parents=True, exist_ok=True)
+    held = lock.open("w")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held.close()
+        return None
+    if is_done(run):  # by another process, since it was looked at
+        held.close()
+        return None
+    if run.makes is None and run.scores is None:  # a file in its folder, which goes on growing
+        run.folder.mkdir(parents=True, exist_ok=True)
+    if run.words[0] == "teacher":  # it begins anew, and wants its folder empty
+        shutil.rmtree(run.folder, ignore_errors=True)
+    start = [sys.executable, "-m"]
+    if run.processes > 1:
+        start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={run.processes}", "-m"]
+    with run.log.open("a", encoding="utf-8") as log:
+        log.write(f"$ {run.command}\n")
+        log.flush()
+        process = subprocess.Popen(
+            [*start, "uniemox", *run.words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"NO_COLOR": "1"},
+            pass_fds=(held.fileno(),),
+            start_new_session=True,  # Ctrl-C comes through us, once
+        )
+    return _Started(run, process, held, time.perf_counter())
+
+
+def _end(started: _Started, outcome: Outcome, finished: set[str]) -> None:
+    """Write down how a command ended."""
+    run, code = started.run, started.process.returncode
+    if code == 0:
+        run.mark.write_text(run.command + "\n", "utf-8")
+    started.lock.close()
+    line = {
+        "name": run.name,
+        "key": run.key,
+        "command": run.command,
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - started.began, 1),
+        "exit_code": code,
+    }
+    with (run.root / JOURNAL).open("a", encoding="utf-8") as journal:
+        journal.write(json.dumps(line) + "\n")
+    if code == 0 and is_done(run):
+        finished.add(run.key)
+        outcome.done.append(run)
+    else:
+        made = "" if code else "; it ended well, but what it should make is not there"
+        outcome.failed[run.key] = f"exit code {code}{made}: {_tail(run.log)} (all of it: {run.log})"
+
+
+def _tail(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    return " / ".join(lines[-TAIL:])
+
+
+def seconds_of(root: Path) -> dict[str, float]:
+    """By key: what every run took, all its starts together, as the journal has it."""
+    path, found = root / JOURNAL, dict[str, float]()
+    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+        try:
+            entry = json.loads(line)
+            found[entry["key"]] = found.get(entry["key"], 0.0) + float(entry["seconds"])
+        except (ValueError, KeyError, TypeError):  # a line that was cut off
+            continue
+    return found
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """What of SIGINT and SIGTERM came, instead of ending this process."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(running: Sequence[_Started], number: int) -> None:
+    """Let the running commands save and end."""
+    for entry in running:
+        entry.process.send_signal(signal.SIGTERM)
+    for entry in running:
+        entry.process.wait()
+        entry.lock.close()
+    raise StoppedError(
+        f"stopped, and {len(running)} running commands with it; what is trained is saved, and the same command goes on",
+        exit_code=128 + number,
+    )

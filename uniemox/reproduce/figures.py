@@ -1,0 +1,141 @@
+"""Figures 4, 6, 8 and 9: pictures with their texts, the choice of a split, what models look at, what they rebuild."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image
+
+from uniemox.errors import ImageError
+from uniemox.evaluate.report_html import Html, element, join, picture
+from uniemox.images import decode
+from uniemox.reproduce.ablations import NO_ALIGNMENT, NO_VISUAL
+from uniemox.reproduce.pictures import LIST, read_pictures
+from uniemox.reproduce.plan import OUT, Plan, Run, plan_run
+from uniemox.reproduce.results import is_done
+from uniemox.reproduce.study import Method, Study
+from uniemox.reproduce.table3 import OURS, SCRATCH, method_of
+
+SHOWN = 8  # pictures of a sheet, one of each of eight classes
+SHOWN_PX = 420
+SHEET_PX = 1600
+SCHEMES = 100  # of figure 6; the paper says "many"
+COMPARED = ("DINO", "MAE", "MoCoV3", "SiameseIM", "TinyMIM", "dBOT")  # figure 8
+RECONSTRUCTION = (*NO_ALIGNMENT, *NO_VISUAL, "--model.losses.person-reconstruction", "0", "--model.fusion", "none")
+
+
+def fig4(study: Study) -> Plan:
+    """Pictures and the texts that are made of their annotations."""
+    drawn = _pictures(study)
+
+    def sheet() -> Html:
+        if not is_done(drawn):
+            return _not_made(drawn)
+        shown = []
+        for entry in read_pictures(drawn.folder):
+            image = _image(drawn.folder / entry["file"])
+            text = entry["text"] or "no text"
+            caption = element("figcaption", element("b", str(entry["label"] or "no label")), " ", text)
+            shown.append(element("li", element("figure", picture(image, text, longest_px=SHOWN_PX), caption)))
+        return element("ul", *shown, class_="examples")
+
+    about = (
+        "Texts as pre-training gives them to the teacher. The first pictures of a drawn order, the classes in turn.",
+    )
+    return _plan(study, "fig4", "Figure 4: pictures and their texts", about, (drawn,), (sheet,))
+
+
+def fig6(study: Study) -> Plan:
+    """The scheme whose splits agree best in their colours."""
+    data = study.targets[0].data
+    words = [
+        "data",
+        "split",
+        data.origin,
+        f"{OUT}/splits.json",
+        "--schemes",
+        str(SCHEMES),
+        "--plot",
+        f"{OUT}/choice.png",
+    ]
+    run = plan_run(study.root, f"choose a split of {data.name}", words, makes="splits.json", data=data.digests)
+    run = replace(run, lacks=data.missing)
+    about = (
+        f"{SCHEMES} stratified schemes of 80/10/10; the one is kept whose training and validation pictures are closest "
+        "in the first two principal components of their colour histograms (Fréchet distance). The paper looks at plots "
+        "of the same and names no measure.",
+    )
+    parts = (lambda: _sheet_of(run, "choice.png", "The schemes, and the one that was chosen"),)
+    return _plan(study, "fig6", "Figure 6: choice of a split", about, (run,), parts)
+
+
+def fig8(study: Study) -> Plan:
+    """Where each method looks, by Grad-CAM in the last block."""
+    drawn, target = _pictures(study), study.targets[0]
+    names = [SCRATCH, *(name for name in COMPARED if name in study.weights), OURS]
+    methods: list[Method] = [method_of(study, name)[0] for name in names]
+    models = [study.finetune(method, target, seed=study.seeds[0]) for method in methods]
+    words: list[str | Path] = ["explain", drawn.folder]
+    for model in models:
+        words += ["--model", model.folder]
+    words += ["--method", "grad-cam", "--out", f"{OUT}/sheet.png"]
+    run = plan_run(study.root, "figure 8", words, makes="sheet.png", needs=[drawn, *models])
+    about = (
+        f"Columns from the left: {', '.join(names)}. A row is a picture; the colour is the Grad-CAM of the answer in "
+        "the last block.",
+        "The paper says its own regions are more salient and gives no measure; `uniemox explain --scores` has one.",
+    )
+    parts = (lambda: _sheet_of(run, "sheet.png", f"Heat maps of {', '.join(names)}"),)
+    return _plan(study, "fig8", "Figure 8: where methods look", about, (run,), parts)
+
+
+def fig9(study: Study) -> Plan:
+    """What is rebuilt of hidden patches, by our pre-training and by reconstruction alone."""
+    drawn = _pictures(study)
+    alone = study.pretrain("reconstruction alone", RECONSTRUCTION, needs_teacher=False)
+    whole = study.pretrain("as it is")
+    words: list[str | Path] = ["explain", "reconstruct", drawn.folder, "--model", whole.folder]
+    words += ["--model", alone.folder, "--out", f"{OUT}/sheet.png"]
+    run = plan_run(study.root, "figure 9", words, makes="sheet.png", needs=[drawn, whole, alone])
+    about = (
+        "UniEmoX, and the same network trained by reconstruction of the scene alone, which is MAE's objective, on the "
+        "same pictures for the same number of steps. The paper compares with MAE's own weights, which were trained on "
+        "ten times as many pictures for eight times as many epochs.",
+    )
+    parts = (lambda: _sheet_of(run, "sheet.png", "Pictures, what is hidden of them, and what is rebuilt"),)
+    return _plan(study, "fig9", "Figure 9: what is rebuilt", about, (run,), parts)
+
+
+def _pictures(study: Study) -> Run:
+    """Pictures that were not trained on, as files."""
+    data, split = study.targets[0].scored, study.targets[0].split
+    words = ["reproduce", "pictures", "--data", data.source, "--split", split, *data.options]
+    words += ["--count", str(SHOWN), "--seed", str(study.seeds[0]), "--out", OUT]
+    run = plan_run(study.root, "pictures to show", words, makes=LIST, needs=data.needs, data=data.digests)
+    return replace(run, lacks=data.missing)
+
+
+def _plan(study: Study, name: str, title: str, about: tuple[str, ...], runs: Sequence[Run], parts: tuple) -> Plan:
+    return Plan(name=name, title=title, scale=study.scale, about=about, more=tuple(runs), parts=parts)
+
+
+def _sheet_of(run: Run, name: str, alt: str) -> Html:
+    """A picture that a run made."""
+    path = run.folder / name
+    if not path.exists():
+        return _not_made(run)
+    drawing = picture(_image(path), alt, longest_px=SHEET_PX, quality=88)
+    return element("figure", drawing, element("figcaption", alt))
+
+
+def _not_made(run: Run) -> Html:
+    why = f"it needs {run.missing}" if run.missing else f"see {run.log}"
+    words = [element("b", "not run"), f": {why}. Its command: ", element("code", run.command)]
+    return element("p", join(words), class_="missing")
+
+
+def _image(path: Path) -> Image.Image:
+    try:
+        return decode(path.read_bytes(), str(path))[0]
+    except OSError as error:
+        raise ImageError(f"{path}: can't be read ({error.strerror}); remove its folder and run this again") from error

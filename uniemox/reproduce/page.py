@@ -1,0 +1,333 @@
+"""The page of a plan: its table and drawing, ours beside the paper's, every figure marked; the same as CSV and JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from uniemox.checkpoints.writing import write_text
+from uniemox.errors import DataError, UniemoxError
+from uniemox.evaluate.intervals import PairedDifference
+from uniemox.evaluate.report_html import UNKNOWN, Html, element, join, page, scrolling, table
+from uniemox.reproduce.audit import audit
+from uniemox.reproduce.costs import NetworkCost, measure_run
+from uniemox.reproduce.execute import Outcome, seconds_of
+from uniemox.reproduce.plan import Cell, Plan, Row
+from uniemox.reproduce.plots import Dot, curves, dots
+from uniemox.reproduce.results import Score, gain, is_done, mark_of, score_of
+from uniemox.training.run_folder import WEIGHTS
+
+LOOK = """
+.mark { font-size: .7rem; padding: .05rem .35rem; border-radius: .5rem; border: 1px solid var(--line);
+  margin-left: .3rem; color: var(--soft); white-space: nowrap }
+.mark.ours { border-color: var(--accent); color: var(--accent) }
+.mark.failed, .chance { color: var(--bad) } td.two { line-height: 1.35 } tbody th small { color: var(--soft);
+  font-weight: 400; display: block; max-width: 22rem } code { font-size: .8rem; overflow-wrap: anywhere }
+"""
+LEGEND = (
+    ("ours", "run here"),
+    ("cited", "the paper's figure"),
+    ("not run", "why is said beside it"),
+)
+CLASSES = {"UBE": 6, "FI": 8, "Emotion6": 6, "EmoSet": 8, "Emo8": 8, "CAER-S": 7, "HECO": 8}
+PAPER_NEAR_PERCENT = 1.0  # so close to 1 / classes a figure of the paper is flagged
+CSV_FIELDS = (
+    *("method", "network", "data", "mark", "accuracy", "low", "high", "over", "seeds", "pictures", "chance"),
+    *("near_chance", "paper_percent", "gain", "gain_low", "gain_high", "why"),
+)
+
+
+def write_page(plan: Plan, outcome: Outcome, root: Path) -> Path:
+    """Write ROOT/NAME-SCALE.html, and .json and .csv beside it. Returns the page. Raises DataError if it can't."""
+    path = root / f"{plan.name}-{plan.scale}.html"
+    found = _Found(plan, outcome, root)
+    try:
+        write_text(path, page(plan.title, found.parts()))
+        write_text(path.with_suffix(".json"), json.dumps(found.as_dict(), indent=2, ensure_ascii=False) + "\n")
+        write_text(path.with_suffix(".csv"), found.as_csv())
+    except OSError as error:
+        raise DataError(f"{path} can't be written ({error.strerror}); choose another --out") from error
+    return path
+
+
+class _Found:
+    """What a plan found, read once."""
+
+    def __init__(self, plan: Plan, outcome: Outcome, root: Path) -> None:
+        self.plan, self.outcome, self.root = plan, outcome, root
+        self.scores = {(row.name, name): score_of(cell) for row in plan.rows for name, cell in row.cells.items()}
+        self.gains = dict(self._gains())
+        self.costs = {row.name: cost for row in plan.rows if (cost := _cost(row)) is not None}
+        self.ours = [name for name in plan.columns if any(self._is_planned(row, name) for row in plan.rows)]
+        self.seconds = seconds_of(root)
+
+    def _is_planned(self, row: Row, name: str) -> bool:
+        return bool(row.cells.get(name, Cell()).runs)
+
+    def _gains(self) -> Iterator[tuple[tuple[str, str], PairedDifference]]:
+        reference = next((row for row in self.plan.rows if row.name == self.plan.reference), None)
+        for row in self.plan.rows if reference is not None else ():
+            for name, cell in row.cells.items():
+                other = reference.cells.get(name) if reference is not None else None
+                if other is not None and row is not reference and cell.runs and cell.runs != other.runs:
+                    found = gain(cell, other)
+                    if found is not None:
+                        yield (row.name, name), found
+
+    def parts(self) -> Iterator[Html]:
+        """The page from above."""
+        yield element("style", Html(LOOK))
+        yield element("header", element("h1", self.plan.title), *(element("p", words) for words in self.plan.about))
+        yield self._state()
+        if self.plan.rows:
+            yield self._table()
+            yield from (self._drawing(name) for name in self.ours if not self.plan.is_curve and self._has_scores(name))
+            if self.plan.is_curve and self.ours:
+                yield self._curves()
+            if self.costs:
+                yield self._costs()
+            cited = [name for name in self.plan.columns if name not in self.ours]
+            if any(row.cells.get(name, Cell()).paper is not None for row in self.plan.rows for name in cited):
+                yield self._cited(cited)
+        for part in self.plan.parts:
+            yield element("section", part())
+        yield self._runs()
+
+    def _state(self) -> Html:
+        runs = self.plan.runs
+        done = sum(is_done(run) for run in runs)
+        minutes = sum(self.seconds.get(run.key, 0.0) for run in runs) / 60
+        words = (
+            f"Scale: {self.plan.scale}. {done} of {len(runs)} runs are done; they took {minutes:.1f} minutes together. "
+        )
+        marks = [part for mark, meaning in LEGEND for part in (_mark(mark), f" {meaning}  ")]
+        scored = [score for score in self.scores.values() if score is not None]
+        about = ""
+        if scored:
+            over = "training seeds (Student's t)" if scored[0].over == "seeds" else "pictures (bootstrap)"
+            about = (
+                f"Intervals are 95 % over {over}. Near chance: the interval holds what the commonest class alone gives."
+            )
+        return element("div", element("p", words, *marks), element("p", about, class_="note"))
+
+    def _table(self) -> Html:
+        reference = self.plan.reference
+        heads = ["method"]
+        for name in self.ours:
+            heads += [name, *([f"over {reference}"] if self._has_gains(name) else [])]
+        rows = [self._line(row) for row in self.plan.rows]
+        head = element("thead", element("tr", *(element("th", word, scope="col") for word in heads)))
+        return scrolling("results", element("table", head, element("tbody", *rows)))
+
+    def _line(self, row: Row) -> Html:
+        cells = [element("th", row.name, *([element("small", row.network)] if row.network else []), scope="row")]
+        for name in self.ours:
+            cells.append(element("td", self._cell(row, name), class_="two"))
+            if self._has_gains(name):
+                found = self.gains.get((row.name, name))
+                cells.append(element("td", UNKNOWN if found is None else _points(found)))
+        return element("tr", *cells)
+
+    def _has_gains(self, name: str) -> bool:
+        """Whether a column of gains stands beside this one; curves have too many columns for that."""
+        return not self.plan.is_curve and any(column == name for _, column in self.gains)
+
+    def _cell(self, row: Row, name: str) -> Html:
+        """Ours above, the paper's below."""
+        cell, score = row.cells.get(name, Cell()), self.scores.get((row.name, name))
+        mark = mark_of(cell, set(self.outcome.failed))
+        lines: list[Html] = []
+        if score is not None:
+            lines.append(join([_ours(score), _mark("ours")]))
+        elif mark == "failed":
+            why = next((self.outcome.failed[run.key] for run in cell.runs if run.key in self.outcome.failed), "")
+            lines.append(join([element("span", "failed", title=why), _mark("failed")]))
+        elif not row.is_cited:
+            lines.append(join([element("span", UNKNOWN, title=cell.why), _mark("not run")]))
+            lines += [element("small", cell.why)] if cell.why else []
+        found = self.gains.get((row.name, name)) if self.plan.is_curve else None
+        lines += [element("small", f"{_points(found)} over {self.plan.reference}")] if found is not None else []
+        if cell.paper is not None:
+            lines.append(join([_paper(cell.paper, name), _mark("cited")]))
+        return Html("<br>".join(lines) or UNKNOWN)
+
+    def _has_scores(self, name: str) -> bool:
+        return any(self.scores.get((row.name, name)) is not None for row in self.plan.rows)
+
+    def _dot(self, row: Row, name: str) -> Dot:
+        cell, score = row.cells.get(name, Cell()), self.scores.get((row.name, name))
+        paper = None if cell.paper is None else cell.paper / 100
+        if score is None:
+            return Dot(paper=paper)
+        return Dot(score.accuracy, score.low, score.high, paper, is_faint=score.near_chance)
+
+    def _chance(self, name: str | None = None) -> float | None:
+        known = [score for (_, column), score in self.scores.items() if score is not None and name in (None, column)]
+        return known[0].chance if known else None
+
+    def _drawing(self, name: str) -> Html:
+        drawn = dots(
+            f"Accuracy on {name}", {row.name: self._dot(row, name) for row in self.plan.rows}, chance=self._chance(name)
+        )
+        words = "Dots: ours, with interval, faint where near chance; squares: the paper's; dashed: chance."
+        return element("figure", element("h2", f"Accuracy on {name}"), drawn, element("figcaption", words))
+
+    def _curves(self) -> Html:
+        rows = {row.name: [self._dot(row, name) for name in self.plan.columns] for row in self.plan.rows}
+        rows = {name: line for name, line in rows.items() if any(dot.value is not None for dot in line)}
+        drawn = curves("Accuracy over the share of the training data", self.plan.columns, rows, chance=self._chance())
+        words = "Lines down: 95 % intervals; dashed: chance."
+        return element("figure", drawn, element("figcaption", words))
+
+    def _costs(self) -> Html:
+        heads = ("method", "M parameters", "G multiply-adds", "ms a picture", "px", "streams", "cited: M", "cited: G")
+        rows = [
+            (
+                row.name,
+                f"{cost.parameters_m:.2f}",
+                f"{cost.multiply_adds_g:.3f}",
+                f"{cost.latency_ms:.1f}",
+                str(cost.size_px),
+                cost.streams,
+                *(UNKNOWN if value is None else f"{value:g}" for value in row.paper_costs),
+            )
+            for row in self.plan.rows
+            if (cost := self.costs.get(row.name)) is not None
+        ]
+        words = (
+            "Measured on this machine's CPU, on the classifiers as they were run here: one picture, all streams. The "
+            "paper's columns mix classifiers with what pre-training holds; `uniemox models` measures its networks."
+        )
+        return join([element("h2", "Costs"), element("p", words, class_="note"), table("costs", heads, rows)])
+
+    def _cited(self, columns: list[str]) -> Html:
+        rows = [
+            (
+                row.name,
+                *(
+                    _paper(value, name) if (value := row.cells.get(name, Cell()).paper) is not None else UNKNOWN
+                    for name in columns
+                ),
+            )
+            for row in self.plan.rows
+            if any(row.cells.get(name, Cell()).paper is not None for name in columns)
+        ]
+        words = "Accuracy in percent, as the paper prints it, on data that were not given here."
+        return join(
+            [
+                element("h2", "The paper's figures, cited"),
+                element("p", words),
+                table("cited", ("method", *columns), rows),
+            ]
+        )
+
+    def _runs(self) -> Html:
+        rows = []
+        for run in self.plan.runs:
+            state = (
+                "done"
+                if is_done(run)
+                else self.outcome.failed.get(run.key) or (f"needs {run.missing}" if run.missing else "not run")
+            )
+            took = f"{self.seconds[run.key]:.0f} s" if run.key in self.seconds else UNKNOWN
+            rows.append((run.name, state, took, _audited(run.folder), element("code", run.command)))
+        heads = ("run", "state", "time", "says all that repeats it", "command")
+        words = "Every run is a plain command; `uniemox reproduce verify RUN` scores stored weights again."
+        return element(
+            "details", element("summary", f"All {len(rows)} runs"), element("p", words), table("runs", heads, rows)
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "name": self.plan.name,
+            "title": self.plan.title,
+            "scale": self.plan.scale,
+            "reference": self.plan.reference,
+            "rows": list(self._records()),
+            "costs": {name: asdict(cost) for name, cost in self.costs.items()},
+            "runs": [
+                {
+                    "name": run.name,
+                    "command": run.command,
+                    "folder": str(run.folder),
+                    "is_done": is_done(run),
+                    "missing": run.missing,
+                    "failed": self.outcome.failed.get(run.key),
+                    "seconds": self.seconds.get(run.key),
+                }
+                for run in self.plan.runs
+            ],
+        }
+
+    def as_csv(self) -> str:
+        """A line for each method and data set."""
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, CSV_FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._records())
+        return buffer.getvalue()
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        for row in self.plan.rows:
+            for name, cell in row.cells.items():
+                score, found = self.scores[row.name, name], self.gains.get((row.name, name))
+                yield {
+                    "method": row.name,
+                    "network": row.network,
+                    "data": name,
+                    "mark": mark_of(cell, set(self.outcome.failed)),
+                    **dict.fromkeys(("accuracy", "low", "high", "over", "seeds", "pictures", "chance", "near_chance")),
+                    **({} if score is None else score.as_dict()),
+                    "paper_percent": cell.paper,
+                    "gain": None if found is None else found.difference,
+                    "gain_low": None if found is None else found.low,
+                    "gain_high": None if found is None else found.high,
+                    "why": cell.why,
+                }
+
+
+def _mark(word: str) -> Html:
+    return element("span", word, class_=f"mark {word.split(maxsplit=1)[0]}")
+
+
+def _ours(score: Score) -> Html:
+    shown = f"{100 * score.accuracy:.1f} % ({100 * score.low:.1f} to {100 * score.high:.1f})"
+    words = f"{score.seeds} seeds, {score.pictures} pictures, chance {100 * score.chance:.1f} %"
+    if score.near_chance:
+        return element(
+            "span", f"near chance ({100 * score.accuracy:.1f} %)", class_="chance", title=f"{shown}; {words}"
+        )
+    return element("span", shown, title=words)
+
+
+def _paper(value: float, name: str) -> Html:
+    classes = CLASSES.get(name)
+    if classes is not None and value <= 100 / classes + PAPER_NEAR_PERCENT:
+        return element("span", f"{value:.2f}, near chance", class_="chance", title=f"1 of {classes} classes")
+    return element("span", f"{value:.2f}")
+
+
+def _points(found: PairedDifference) -> str:
+    return f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+
+
+def _cost(row: Row) -> NetworkCost | None:
+    """Of the first finished classifier of a row; None for rows without one."""
+    for cell in row.cells.values():
+        for run in cell.runs:
+            if is_done(run) and (run.folder / WEIGHTS).exists():
+                return measure_run(run.folder)
+    return None
+
+
+def _audited(folder: Path) -> str:
+    """Of runs that train."""
+    try:
+        lacking = audit(folder)
+    except UniemoxError:
+        return UNKNOWN
+    return "; ".join(lacking) or "yes"

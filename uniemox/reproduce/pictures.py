@@ -1,0 +1,63 @@
+"""Some pictures of a data set as files, with what is said of them: what figures 4, 8 and 9 show."""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from uniemox.checkpoints.writing import write_text
+from uniemox.data.sample import DataSet, Sample, decode_sample
+from uniemox.errors import ConfigError, DataError, ImageError
+from uniemox.training.settings import read_json
+
+LIST = "pictures.json"
+LONGEST_PX = 640
+
+
+def write_pictures(data: DataSet, out: Path, *, count: int, seed: int) -> list[Path]:
+    """Draw pictures, the classes in turn, and write them as 00.png, 01.png, ... with a list of labels and texts.
+
+    count: at least 1; fewer are written where there are fewer.  Broken pictures are passed over.
+    Raises ConfigError for a count below 1, DataError if none can be read.
+    """
+    if count < 1:
+        raise ConfigError(f"--count must be at least 1, got {count}")
+    out.mkdir(parents=True, exist_ok=True)
+    listed: list[dict[str, Any]] = []
+    for sample in _in_turn(data, seed):
+        if len(listed) == count:
+            break
+        try:
+            image, _ = decode_sample(sample)
+        except ImageError:
+            continue
+        image.thumbnail((LONGEST_PX, LONGEST_PX), Image.Resampling.LANCZOS)
+        name = f"{len(listed):02d}.png"
+        image.save(out / name)
+        listed.append({"file": name, "key": sample.key, "label": data.label_of(sample), "text": sample.text})
+    if not listed:
+        raise DataError(f"none of the pictures of {data.name} can be read")
+    write_text(out / LIST, json.dumps({"data": data.name, "seed": seed, "pictures": listed}, indent=2) + "\n")
+    return [out / entry["file"] for entry in listed]
+
+
+def read_pictures(folder: Path) -> list[dict[str, Any]]:
+    """What `write_pictures` wrote: file, key, label, text. Raises ConfigError if it is not there."""
+    return list(read_json(folder / LIST)["pictures"])
+
+
+def _in_turn(data: DataSet, seed: int) -> Iterator[Sample]:
+    """All samples in a drawn order, one of each class after the other."""
+    shuffled = sorted(data.samples, key=lambda sample: sample.key)
+    random.Random(seed).shuffle(shuffled)
+    waiting: dict[int | None, list[Sample]] = {}
+    for sample in shuffled:
+        waiting.setdefault(sample.label, []).append(sample)
+    places = sorted(waiting, key=lambda label: -1 if label is None else label)
+    while any(waiting.values()):
+        for label in places:
+            if waiting[label]:
+                yield waiting[label].pop(0)

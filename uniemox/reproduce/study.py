@@ -1,0 +1,163 @@
+"""What a reproduction is asked for, and the commands that all tables are made of, at either scale."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from uniemox.reproduce.names import Scale
+from uniemox.reproduce.plan import OUT, Cell, Run, plan_evaluation, plan_run
+from uniemox.reproduce.sources import Source, Target
+
+DEMO_FUSION = ("--network.fusion", "gated", "--network.fused-width", "64")  # Γ and C3 of preset demo's pre-training
+SCENE_EPOCHS, OWN_EPOCHS = (20, 4), (40, 12)  # of pre-training and fine-tuning on synthetic scenes, on other data
+TEACHER_STEPS, TEACHER_PX = 600, "72"  # of 64 pictures: places are told apart after some hundred, faces after these
+PRETRAIN_EPOCHS, SCRATCH_EPOCHS, FINETUNE_EPOCHS = 200, 150, 100  # the paper's
+CLIP = "clip:ViT-B-16-quickgelu@openai"
+# Multiplications and additions of a picture in a training step, billions; see docs/models.md and docs/performance.md.
+PRETRAIN_GFLOP, VIT_L_GFLOP, TRAINED = 282.8, 2 * 61.55, 3
+HELD_OUT = 0.1
+ENCODER, ONNX = "encoder.safetensors", "model.onnx"  # what the two kinds of runs write last
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """What is fine-tuned."""
+
+    name: str
+    starts: Mapping[int, Run | str]
+    """By seed: a run, or what --init takes."""
+    changes: tuple[str, ...] = ()
+    """Options of `uniemox finetune`."""
+    needs: tuple[Run, ...] = ()
+    """What must be there besides the starts."""
+    has_fusion: bool = False
+    """Whether its start brings a Γ; where both streams are used and it does not, one starts anew."""
+    lacks: str | None = None
+    """What is not there."""
+    gflop: float = TRAINED * VIT_L_GFLOP
+    """Of a picture in a training step, at the scale of the paper."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """Settings of a reproduction."""
+
+    root: Path
+    """Where everything is written."""
+    scale: Scale
+    targets: tuple[Target, ...]
+    """The data sets on which methods are compared."""
+    pretraining: Source
+    """What is pre-trained on."""
+    weights: Mapping[str, str]
+    """By row of table III: a published checkpoint, or timm:NAME."""
+    seeds: tuple[int, ...] = (0,)
+    """Of fine-tuning; each gives a figure. Pre-training is done once, with seed 0."""
+    teacher: str | None = None
+    """Whose features L2 and L3 distil; None: CLIP at the scale of the paper, one that is fitted at that of the demo."""
+    gpus: int = 1
+    """Of a machine, at the scale of the paper."""
+
+    @property
+    def is_demo(self) -> bool:
+        """Small networks and budgets, for two cores."""
+        return self.scale == "demo"
+
+    @property
+    def streams(self) -> str:
+        """What classifiers of the demo look at; the paper's see the scene."""
+        return "both" if self.pretraining.has_people else "scene"
+
+    @property
+    def processes(self) -> int:
+        """Of a run that trains."""
+        return 1 if self.is_demo else self.gpus
+
+    @property
+    def epochs(self) -> tuple[int, int]:
+        """Of pre-training and fine-tuning."""
+        if not self.is_demo:
+            return PRETRAIN_EPOCHS, FINETUNE_EPOCHS
+        return SCENE_EPOCHS if self.pretraining.is_synthetic else OWN_EPOCHS
+
+    def fit_teacher(self) -> Run | None:
+        """The teacher that the demo fits; None where there is one already."""
+        if self.teacher is not None or not self.is_demo:
+            return None
+        pictures = self.pretraining.train
+        epochs = max(1, round(TEACHER_STEPS / max(1, pictures * (1 - HELD_OUT) // 64)))
+        words = ["teacher", "fit", "--data", self.pretraining.source, "--out", OUT, "--epochs", str(epochs)]
+        words += ["--image-size", TEACHER_PX]
+        data = self.pretraining
+        run = plan_run(self.root, "teacher", words, makes="teacher.json", needs=data.needs, data=data.digests)
+        return replace(run, images=2 * pictures * epochs, lacks=data.missing)
+
+    def pretrain(self, name: str, changes: Sequence[str] = (), *, needs_teacher: bool = True) -> Run:
+        """Our pre-training, with other settings than the preset's.
+
+        changes: options of `uniemox pretrain`.  needs_teacher: False where no loss needs one.
+        """
+        data = self.pretraining
+        needs, epochs = [*data.needs], self.epochs[0]
+        words: list[str | Path] = ["pretrain", "--preset", self.scale, "--data", data.source, *data.options]
+        words += ["--split", "train", "--out", OUT, "--resume"]
+        if needs_teacher:
+            fitted = self.fit_teacher()
+            needs += [fitted] if fitted is not None else []
+            words += ["--teacher.source", f"fitted:{fitted.folder}" if fitted is not None else self.teacher or CLIP]
+        lacks = data.missing
+        if self.is_demo:
+            words += ["--schedule.epochs", str(epochs)]
+        elif "--encoder.start" not in changes:
+            start = self.weights.get("dBOT")
+            words += ["--encoder.start", start or "dBOT.pth"]
+            lacks = lacks or (None if start else "the weights that it starts from: --weights dBOT=FILE")
+        if "--schedule.epochs" in changes:
+            epochs = int(changes[list(changes).index("--schedule.epochs") + 1])
+        words += changes
+        run = plan_run(self.root, f"pretrain {name}", words, makes=ENCODER, needs=needs, data=data.digests)
+        images, gflop = epochs * data.train, 0.0 if self.is_demo else PRETRAIN_GFLOP
+        return replace(run, images=images, gflop=gflop, processes=self.processes, lacks=lacks)
+
+    def finetune(self, method: Method, target: Target, *, seed: int, fraction: float = 1.0) -> Run:
+        """Fine-tuning on a data set, all methods alike."""
+        data, init = target.data, method.starts[seed]
+        words: list[str | Path] = ["finetune", "--preset", self.scale, "--data", data.source, *data.options]
+        words += ["--init", init.folder if isinstance(init, Run) else init, "--out", OUT, "--resume"]
+        words += ["--seed", str(seed)]
+        if self.is_demo:
+            words += ["--schedule.epochs", str(self.epochs[1]), "--network.streams", self.streams]
+            words += DEMO_FUSION if self.streams == "both" and not method.has_fusion else ()
+        words += ["--fraction", f"{fraction:g}"] if fraction < 1 else []
+        words += method.changes
+        needs = [*data.needs, *([init] if isinstance(init, Run) else []), *method.needs]
+        name = f"finetune {method.name} on {data.name}, seed {seed}"
+        run = plan_run(self.root, name, words, makes=ONNX, needs=needs, data=data.digests)
+        epochs = 1 if "probe" in method.changes else self.epochs[1]
+        images, gflop = round(epochs * data.train * fraction), 0.0 if self.is_demo else method.gflop
+        lacks = data.missing or method.lacks
+        return replace(run, images=images, gflop=gflop, processes=self.processes, lacks=lacks)
+
+    def evaluate(self, model: Run, target: Target) -> Run:
+        """Scores on pictures that were not trained on."""
+        data = target.scored
+        run = plan_evaluation(
+            model,
+            data=data.source,
+            split=target.split,
+            options=data.options,
+            needs=data.needs,
+            digests=data.digests,
+        )
+        return replace(run, images=target.scored_pictures, lacks=data.missing)
+
+    def cell(self, method: Method, target: Target, *, fraction: float = 1.0, paper: float | None = None) -> Cell:
+        """A method on a data set: fine-tuned and scored once a seed."""
+        runs = tuple(
+            self.evaluate(self.finetune(method, target, seed=seed, fraction=fraction), target) for seed in method.starts
+        )
+        return Cell(paper, runs, runs[0].missing or "")
+
+    def pretrained(self) -> Mapping[int, Run | str]:
+        """Our pre-training as the paper has it, once, for every seed of fine-tuning; shared by most tables."""
+        return dict.fromkeys(self.seeds, self.pretrain("as it is"))

@@ -1,0 +1,178 @@
+"""Table III: sixteen trainable methods under one protocol, six cited ones, and what the paper leaves out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from uniemox.reproduce.paper import paper_tables
+from uniemox.reproduce.plan import OUT, Cell, Plan, Row, Run, plan_run
+from uniemox.reproduce.sources import COLUMNS, Target
+from uniemox.reproduce.study import CLIP, TRAINED, Method, Study
+
+START = "UniEmoX's start alone"
+OURS, SCRATCH = "UniEmoX", "ViT from scratch"
+NO_CHECKPOINT = "random weights, because its checkpoint is not given"
+SMALL: Mapping[str, tuple[str, str]] = {  # of timm, for the demo; other rows have the demo's plain ViT
+    "VGG-16": ("repvgg_a0", "RepVGG-A0"),
+    "ResNet-50": ("resnet10t", "ResNet-10-T"),
+    "DenseNet-121": ("ese_vovnet19b_slim_dw", "VoVNet-19 slim, timm's smallest network with dense aggregation"),
+    "BEiT": ("test_vit_relpos", "a ViT of 0.3 M with relative positions"),
+    "SimMIM": ("test_vit_relpos", "a ViT of 0.3 M with relative positions"),
+    "CAE": ("test_vit_relpos", "a ViT of 0.3 M with relative positions"),
+    "MixMAE": ("pvt_v2_b0", "PVTv2-B0, a small hierarchical transformer"),
+}
+PUBLISHED: Mapping[str, str] = {  # supervised weights that timm has
+    "VGG-16": "timm:vgg16.tv_in1k",
+    "ResNet-50": "timm:resnet50.tv_in1k",
+    "DenseNet-121": "timm:densenet121.tv_in1k",
+    "ViT": "timm:vit_large_patch16_224.augreg_in21k_ft_in1k",
+}
+GMAC: Mapping[str, float] = {"VGG-16": 15.47, "ResNet-50": 4.09, "DenseNet-121": 2.83, "MixMAE": 35.8}
+VIT_L = (SCRATCH, "ViT", "MAE", "dBOT", OURS)
+VIT_L_GMAC, VIT_B_GMAC = 61.55, 17.56
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """A row that the paper does not have."""
+
+    name: str
+    init: str
+    """For the scale of the paper."""
+    gmac: float
+    changes: tuple[str, ...] = ()
+    """Options of fine-tuning."""
+
+
+EXTRAS = (
+    Extra(
+        "CLIP ViT-B/16, frozen, linear probe",
+        "timm:vit_base_patch16_clip_224.openai",
+        VIT_B_GMAC,
+        ("--method", "probe", "--network.drop-path", "0"),
+    ),
+    Extra("DINOv2 ViT-L/14", "timm:vit_large_patch14_dinov2.lvd142m", 81.0),
+    Extra("DINOv3 ViT-L/16", "timm:vit_large_patch16_dinov3.lvd1689m", 61.6),
+    Extra("EVA-02 ViT-L/14", "timm:eva02_large_patch14_224.mim_m38m", 81.1),
+)
+ZERO_SHOT = "CLIP ViT-B/16, zero-shot"
+ABOUT = {
+    "demo": (
+        "Every network is small, and none has its published weights: a row whose checkpoint is not given runs from "
+        "random ones, and rows with the same network are then one and the same run. What can be compared is the way "
+        "of training: UniEmoX is pre-trained here, on the same pictures and with a teacher that was fitted on their "
+        "texts, the others see labels only.",
+        "All are fine-tuned alike, on the same pictures for the same number of epochs, and scored on others. On "
+        "synthetic scenes the emotion follows from person and place together, and labels alone do not teach that in "
+        "so few pictures.",
+    ),
+    "paper": (
+        "The published checkpoints, all fine-tuned with the paper's recipe and scored on the test split. UniEmoX "
+        "starts from dBOT's weights, so that dBOT's row is the start alone.",
+    ),
+}
+
+
+def table3(study: Study) -> Plan:
+    """The plan of table III."""
+    rows = [_row(study, entry) for entry in paper_tables()["table3"]]
+    rows += [_start_alone(study), _zero_shot(study), *(_extra(study, extra) for extra in EXTRAS)]
+    return Plan(
+        name="table3",
+        title="Table III: methods under one protocol",
+        scale=study.scale,
+        about=ABOUT[study.scale],
+        columns=columns_of(study.targets),
+        rows=tuple(rows),
+        reference=START,
+    )
+
+
+def columns_of(targets: tuple[Target, ...]) -> tuple[str, ...]:
+    """Ours first, then the paper's that are not among them."""
+    ours = [target.name for target in targets]
+    return (*ours, *(name for name in COLUMNS.values() if name not in ours))
+
+
+def paper_only(entry: Mapping[str, Any], columns: tuple[str, ...], cells: Mapping[str, Cell]) -> dict[str, Cell]:
+    """The cells, and the paper's figures for all columns that have no run of ours."""
+    return {name: cells.get(name) or Cell(paper=entry.get(name)) for name in columns}
+
+
+def _row(study: Study, entry: Mapping[str, Any]) -> Row:
+    """A row of the paper's."""
+    name = entry["method"]
+    columns = columns_of(study.targets)
+    costs = (entry.get("params_m"), entry.get("flops_g"))
+    if entry.get("cited"):
+        cells = {
+            column: Cell(paper=entry.get(column), why="the paper cites it; it has no public code") for column in columns
+        }
+        return Row(name, cells, is_cited=True)
+    method, network = method_of(study, name)
+    cells = {target.name: study.cell(method, target, paper=entry.get(target.name)) for target in study.targets}
+    return Row(name, paper_only(entry, columns, cells), network=network, paper_costs=costs)
+
+
+def method_of(study: Study, name: str) -> tuple[Method, str]:
+    """Where a method starts, and what network that is."""
+    gflop = 2 * TRAINED * GMAC.get(name, VIT_L_GMAC if name in VIT_L else VIT_B_GMAC)
+    if name == OURS:
+        network = "the demo's ViT, pre-trained here" if study.is_demo else "ViT-L/16"
+        return Method(name=name, starts=study.pretrained(), has_fusion=True, gflop=gflop), network
+    given, needs, lacks = study.weights.get(name), tuple[Run, ...](), None
+    if given is not None:
+        init = network = given
+    elif study.is_demo and name in SMALL:
+        init, network = f"scratch:timm:{SMALL[name][0]}", f"{SMALL[name][1]}; {NO_CHECKPOINT}"
+    elif study.is_demo:
+        start = study.pretrain("as it is")  # for its network alone
+        init, needs, network = f"scratch:{start.folder}", (start,), "the demo's ViT, random weights"
+        network = network if name == SCRATCH else f"the demo's ViT; {NO_CHECKPOINT}"
+    elif name == SCRATCH:
+        init, network = "scratch:timm:vit_large_patch16_224", "ViT-L/16"
+    else:
+        init = network = PUBLISHED.get(name, f"{name}.pth")
+        lacks = None if name in PUBLISHED else f"its checkpoint: --weights {name}=FILE"
+    starts = dict.fromkeys(study.seeds, init)
+    return Method(name=name, starts=starts, needs=needs, lacks=lacks, gflop=gflop), network
+
+
+def _start_alone(study: Study) -> Row:
+    """What our pre-training starts from, fine-tuned like everything else: the gain over it is the method's."""
+    name = SCRATCH if study.is_demo else "dBOT"
+    row = _row(study, next(entry for entry in paper_tables()["table3"] if entry["method"] == name))
+    cells = {column: replace(cell, paper=None) for column, cell in row.cells.items()}
+    return Row(START, cells, network=f"the same runs as {name}")
+
+
+def _extra(study: Study, extra: Extra) -> Row:
+    given = study.weights.get(extra.name)
+    lacks = f'its weights: --weights "{extra.name}=timm:NAME@FILE"' if study.is_demo and given is None else None
+    method = Method(
+        name=extra.name,
+        starts=dict.fromkeys(study.seeds, given or extra.init),
+        changes=extra.changes,
+        lacks=lacks,
+        gflop=2 * TRAINED * extra.gmac,
+    )
+    cells = {target.name: study.cell(method, target) for target in study.targets}
+    return Row(extra.name, paper_only({}, columns_of(study.targets), cells), network=given or extra.init)
+
+
+def _zero_shot(study: Study) -> Row:
+    """The teacher asked for the nearest class; there is one answer, whatever the seed."""
+    teacher = study.fit_teacher()
+    source = f"fitted:{teacher.folder}" if teacher is not None else study.teacher or CLIP
+    cells = {}
+    for target in study.targets:
+        data = target.scored
+        words = ["reproduce", "zero-shot", "--teacher", source, "--data", data.source, "--split", target.split]
+        words += [*data.options, "--out", OUT]
+        needs = [*([teacher] if teacher is not None else []), *data.needs]
+        run = plan_run(study.root, f"zero-shot on {target.name}", words, makes=None, needs=needs, data=data.digests)
+        scored = (data.source, target.split)
+        run = replace(run, images=target.scored_pictures, lacks=data.missing, scores=scored)
+        cells[target.name] = Cell(None, (run,), run.missing or "")
+    network = "the teacher that the demo fitted, in CLIP's place" if teacher is not None else source
+    return Row(ZERO_SHOT, paper_only({}, columns_of(study.targets), cells), network=network)

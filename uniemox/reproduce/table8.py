@@ -1,0 +1,94 @@
+"""Tables VIII and IX: what multimodal models answer to the paper's question, through `uniemox ask`."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from uniemox.evaluate.report_html import Html, element, interval, join, number, table
+from uniemox.reproduce.paper import paper_tables
+from uniemox.reproduce.plan import OUT, Plan, Run, plan_run
+from uniemox.reproduce.results import is_done
+from uniemox.reproduce.study import Study
+from uniemox.reproduce.table3 import OURS, method_of
+from uniemox.training.settings import read_json
+
+RESULT = "result.json"
+SETS = {"table8": "UBE", "table9": "FI"}  # of the pictures that the paper shows
+HEADINGS = ("model", "accuracy", "95 % interval", "pictures", "no label named", "agrees with ours")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """Whom to ask."""
+
+    endpoint: str | None = None
+    """Of OpenAI's protocol."""
+    models: tuple[str, ...] = ()
+    key_from: str | None = None
+    """Name of the environment variable that holds the key."""
+
+
+def table8(study: Study, asking: Asking, name: str = "table8") -> Plan:
+    """Several models side by side on pictures of one data set, ours with them."""
+    target = next((t for t in study.targets if t.name == SETS[name]), study.targets[0])
+    ours = study.finetune(method_of(study, OURS)[0], target, seed=study.seeds[0])
+    data = target.scored
+    words: list[str | Path] = ["ask", "--data", data.source, "--split", target.split, *data.options]
+    words += ["--endpoint", asking.endpoint or "URL"]
+    for model in asking.models or ("NAME",):
+        words += ["--model", model]
+    words += ["--key-from", asking.key_from] if asking.key_from else []
+    words += ["--with", ours.folder, "--out", OUT]
+    run = plan_run(
+        study.root, f"ask about {target.name}", words, makes=RESULT, needs=[ours, *data.needs], data=data.digests
+    )
+    is_ready = asking.endpoint is not None and bool(asking.models)
+    run = replace(run, lacks=data.missing or (None if is_ready else "models to ask: --endpoint URL --model NAME"))
+    cited = paper_tables()
+
+    def answers() -> Html:
+        models = [(model, "cited: one picture, no accuracy") for model in cited["mllm_models"]]
+        parts = [table("models of the paper", ("model", "what the paper has"), models)]
+        return join([*parts, element("h2", "Ours"), _found(run)])
+
+    return Plan(
+        name=name,
+        title=f"Table {'VIII' if name == 'table8' else 'IX'}: multimodal models",
+        scale=study.scale,
+        about=(
+            f"The question: {cited['mllm_prompt']} The labels are those of the data set.",
+            "The paper shows one picture that its own model answers rightly, and no accuracy. Here every model is "
+            "asked about the same drawn pictures, and an answer that names no label counts as wrong.",
+        ),
+        more=(run,),
+        parts=(answers,),
+    )
+
+
+def table9(study: Study, asking: Asking) -> Plan:
+    """The same on FI."""
+    return table8(study, asking, "table9")
+
+
+def _found(run: Run) -> Html:
+    if not is_done(run):
+        why = f"it needs {run.missing}" if run.missing else f"see {run.log}"
+        return element("p", element("b", "not run"), f": {why}.", class_="missing")
+    found = read_json(run.folder / RESULT)
+    rows = [_row(entry) for entry in [*found["models"], *([found["ours"]] if found["ours"] else [])]]
+    words = f"All answers and explanations: {run.folder}/page.html"
+    return join([table("answers", HEADINGS, rows), element("p", words, class_="note")])
+
+
+def _row(entry: dict[str, Any]) -> tuple[str, ...]:
+    named = entry["outcomes"].get("label", 0) if entry["outcomes"] else 0
+    agreement = entry.get("agreement") or {}
+    agrees = agreement.get("percent")
+    return (
+        entry["model"],
+        number(entry["accuracy"]),
+        interval(entry["accuracy_interval"]),
+        str(entry["n"]),
+        str(entry["n"] - named),
+        "–" if agrees is None else f"{agrees:.0f} %",
+    )

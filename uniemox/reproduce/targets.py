@@ -1,0 +1,75 @@
+"""Every table and figure by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from uniemox.reproduce.ablations import table4, table5, table6, table7
+from uniemox.reproduce.cross import cross
+from uniemox.reproduce.datasets import table1, table2
+from uniemox.reproduce.fig7 import fig7
+from uniemox.reproduce.figures import fig4, fig6, fig8, fig9
+from uniemox.reproduce.names import Name, Scale
+from uniemox.reproduce.plan import Plan
+from uniemox.reproduce.sources import demo_targets, paper_targets, parse_given, pretraining_of
+from uniemox.reproduce.study import Study
+from uniemox.reproduce.table3 import table3
+from uniemox.reproduce.table8 import Asking, table8, table9
+
+STUDIES: Mapping[str, Callable[[Study], Plan]] = {
+    "table3": table3,
+    "table4": table4,
+    "table5": table5,
+    "table6": table6,
+    "table7": table7,
+    "fig4": fig4,
+    "fig6": fig6,
+    "fig7": fig7,
+    "fig8": fig8,
+    "fig9": fig9,
+    "cross": cross,
+}
+ONE_SEED = ("table3", "table8", "table9", "fig4", "fig6", "fig8", "fig9")
+SEEDS = 3  # of all others
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the user asked for."""
+
+    name: Name
+    scale: Scale
+    root: Path
+    data: tuple[str, ...] = ()
+    """KIND:PATH, or NAME=KIND:PATH."""
+    exclude: Mapping[str, Path] = field(default_factory=dict)
+    """By data set."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """By row of table III."""
+    seeds: int | None = None
+    """None: one for table III and the figures that show pictures, three for all else."""
+    teacher: str | None = None
+    gpus: int = 1
+    asking: Asking = field(default_factory=Asking)
+
+
+def plan_of(asked: Asked) -> Plan:
+    """The plan of a table or figure. Raises ConfigError, DataError for what was given wrongly."""
+    given = parse_given(asked.data)
+    if asked.name in ("table1", "table2"):
+        return (table1 if asked.name == "table1" else table2)(given, asked.scale)
+    is_demo = asked.scale == "demo"
+    targets = (demo_targets if is_demo else paper_targets)(asked.root, given, asked.exclude)
+    study = Study(
+        root=asked.root,
+        scale=asked.scale,
+        targets=tuple(targets),
+        pretraining=pretraining_of(targets, is_demo=is_demo),
+        weights=asked.weights,
+        seeds=tuple(range(asked.seeds or (1 if asked.name in ONE_SEED else SEEDS))),
+        teacher=asked.teacher,
+        gpus=asked.gpus,
+    )
+    if asked.name in ("table8", "table9"):
+        return (table8 if asked.name == "table8" else table9)(study, asked.asking)
+    return STUDIES[asked.name](study)
