@@ -13,6 +13,7 @@ from uniemox.cli.ask import ask
 from uniemox.cli.bench import bench
 from uniemox.cli.compare import compare
 from uniemox.cli.console import err, say
+from uniemox.cli.curate import curate
 from uniemox.cli.data import data
 from uniemox.cli.evaluate import evaluate
 from uniemox.cli.explain import explain
@@ -20,6 +21,7 @@ from uniemox.cli.export import export
 from uniemox.cli.finder import finder
 from uniemox.cli.predict import predict
 from uniemox.cli.report import report
+from uniemox.cli.reproduce import reproduce
 from uniemox.cli.serve import serve
 from uniemox.cli.teacher import teacher
 from uniemox.cli.weights import convert, models
@@ -36,7 +38,7 @@ app = App(
 )
 app.register_install_completion_command()
 COMMANDS = (
-    *(predict, explain, serve, data, teacher, finder, evaluate, compare, report, export, ask),
+    *(predict, explain, serve, data, teacher, finder, evaluate, compare, report, export, reproduce, ask, curate),
     *(convert, models, bench),
 )
 for command in COMMANDS:

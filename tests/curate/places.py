@@ -1,0 +1,63 @@
+"""Projects for the tests, with pictures that need no search."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sqlalchemy import insert
+
+from tests.drawn import draw_picture, jpeg_of
+from uniemox.curate import tables as t
+from uniemox.curate.plan import Plan
+from uniemox.curate.project import Project, create_project
+from uniemox.curate.screen import screen
+from uniemox.curate.store import Change, append
+
+LABELS = ("awe", "fear")
+PLAN = Plan(keywords={"awe": ("Wonder",), "fear": ("Panic",)}, check_every=0)
+
+
+def project_of(
+    folder: Path,
+    labels: Sequence[str],
+    plan: Plan = PLAN,
+    *,
+    looks: bool = False,
+    about: Mapping[str, str] | None = None,
+) -> Project:
+    """A picture for each label that it was searched for, all of them kept. Picture i has number i + 1.
+
+    looks: screen them in earnest.  about: fields of every candidate.
+    """
+    project = create_project(folder, plan)
+    fields = {"source": "csv", "page": "", "licence": "by 2.0", "licence_address": "", "author": ""}
+    fields |= {"title": "<img src=x onerror=alert(1)>", "keyword": "</script>", **(about or {})}
+    with project.store.write() as connection:
+        for number, label in enumerate(labels, start=1):
+            data = jpeg_of(draw_picture(number, (160, 140)))
+            sha256 = project.keep_file(data, "JPEG")
+            picture = {"sha256": sha256, "format": "JPEG", "bytes": len(data), "width": 160, "height": 140}
+            connection.execute(insert(t.pictures).values(id=number, added_at=0.0, **picture))
+            address = f"https://pictures.example/{number}.jpg"
+            row = {**fields, "address": address, "label": label, "rank": number, "found_at": 0.0, "fetched_at": 0.0}
+            connection.execute(insert(t.candidates).values(**row, state="fetched", picture_id=number))
+        if not looks:
+            changes = [Change(i + 1, "screen", "keep") for i in range(len(labels))]
+            append(connection, actor="screen", step="screen", note="", changes=changes)
+    if looks:
+        screen(project)
+    return project
+
+
+def say(project: Project, **answers: str) -> None:
+    """Answers by annotator, a letter a picture: a awe, f fear, n none, anything else no answer."""
+    words = {"a": "awe", "f": "fear", "n": "none"}
+    with project.store.write() as connection:
+        for name, letters in answers.items():
+            row = {"name": name, "role": "annotator", "token_hash": name, "invited_at": 0.0}
+            person = connection.execute(insert(t.people).values(**row)).inserted_primary_key[0]
+            for picture, letter in enumerate(letters, start=1):
+                if letter in words:
+                    values = {"person_id": person, "picture_id": picture, "given_at": 0.0}
+                    task = connection.execute(insert(t.tasks).values(**values)).inserted_primary_key[0]
+                    said = {"client_id": f"{name}-{picture}", "label": words[letter], "seconds": 1.5, "at": 0.0}
+                    connection.execute(insert(t.answers).values(person_id=person, task_id=task, **said))

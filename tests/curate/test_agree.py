@@ -1,0 +1,169 @@
+"""Agreement against independent computations, verdicts by each rule, licences."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
+
+from uniemox.curate.agree import agreement, codes_of, cohen_kappa, krippendorff_alpha, label_counts
+from uniemox.curate.licences import report, terms_of
+from uniemox.curate.verdicts import Answers, decide, disputed
+from uniemox.errors import ConfigError, ShapeError
+
+# Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), section C: four observers, twelve units, one value
+# without a second; nominal alpha 0.743.
+FOUR = [
+    [1, 2, 3, 3, 2, 1, 4, 1, 2, 0, 0, 0],
+    [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, 0, 3],
+    [0, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, 0],
+    [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, 0],
+]
+
+
+def plain_alpha(rows: list[list[int]]) -> float:
+    """By pairs, as the definition has it."""
+    units = [[value for value in unit if value >= 0] for unit in zip(*rows, strict=True)]
+    units = [unit for unit in units if len(unit) > 1]
+    values = [value for unit in units for value in unit]
+    n = len(values)
+    observed = sum(sum(a != b for a, b in itertools.permutations(unit, 2)) / (len(unit) - 1) for unit in units) / max(
+        n, 1
+    )
+    expected = sum(a != b for a, b in itertools.permutations(values, 2)) / max(n * (n - 1), 1)
+    return math.nan if expected == 0 else 1 - observed / expected
+
+
+def test_alpha_of_the_published_example() -> None:
+    codes = np.array(FOUR).T - 1
+    assert krippendorff_alpha(label_counts(codes, 5)) == pytest.approx(0.743, abs=5e-4)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.lists(st.integers(-1, 2), min_size=3, max_size=3), max_size=12))
+def test_alpha_is_what_pairs_say(units: list[list[int]]) -> None:
+    codes = np.array(units, dtype=int).reshape(len(units), 3)
+    found = krippendorff_alpha(label_counts(codes, 3))
+    assert found == pytest.approx(plain_alpha(codes.T.tolist()), nan_ok=True)
+
+
+def test_kappa_percent_and_confusion_of_two() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 4, 300)
+    second = np.where(rng.random(300) < 0.7, first, rng.integers(0, 4, 300))
+    found = agreement(np.column_stack([first, second]), ("a", "b", "c", "none"), ("Ada", "Ben"))
+    (pair,) = found.pairs
+    assert pair.kappa.value == pytest.approx(cohen_kappa_score(first, second))
+    assert found.percent.value == pair.percent.value == pytest.approx((first == second).mean())
+    assert found.per_annotator["Ada"] == found.percent
+    assert np.array(pair.confusion).sum() == 300
+    assert pair.confusion[1][2] == ((first == 1) & (second == 2)).sum()
+    assert found.alpha.low < found.alpha.value < found.alpha.high
+    assert pair.kappa.low < pair.kappa.value < pair.kappa.high
+    binary = plain_alpha([(first == 0).astype(int).tolist(), (second == 0).astype(int).tolist()])
+    assert found.per_class["a"].value == pytest.approx(binary)
+
+
+def test_the_interval_of_alpha_is_that_of_a_plain_bootstrap() -> None:
+    rng = np.random.default_rng(1)
+    codes = rng.integers(0, 3, (60, 3))
+    codes[:, 1:] = np.where(rng.random((60, 2)) < 0.6, codes[:, :1], codes[:, 1:])
+    found = agreement(codes, ("a", "b", "c"), ("x", "y", "z"))
+    counts = label_counts(codes, 3)
+    plain = [krippendorff_alpha(counts[rng.integers(60, size=60)]) for _ in range(1000)]
+    assert [found.alpha.low, found.alpha.high] == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.03)
+
+
+def test_edges_of_agreement() -> None:
+    nobody = agreement(np.empty((0, 2), dtype=int), ("a", "b"), ("x", "y"))
+    assert (nobody.pictures, nobody.answers, nobody.pairs) == (0, 0, ())
+    assert math.isnan(nobody.alpha.value)
+    assert nobody.as_dict()["alpha"] == {"value": None, "low": None, "high": None}
+    one_each = agreement(np.array([[0, -1], [-1, 1]]), ("a", "b"), ("x", "y"))
+    assert one_each.pictures == 0
+    same = agreement(np.zeros((5, 2), dtype=int), ("a", "b"), ("x", "y"))
+    assert same.percent.value == 1.0
+    assert math.isnan(same.alpha.value)
+    assert math.isnan(cohen_kappa(np.array([[5.0, 0], [0, 0]])))
+    with pytest.raises(ShapeError):
+        agreement(np.zeros((5, 3), dtype=int), ("a",), ("x", "y"))
+    with pytest.raises(ShapeError):
+        agreement(np.full((5, 2), 3), ("a", "b"), ("x", "y"))
+
+
+def answers(*said: str) -> Answers:
+    """Each text is a picture's answers, a letter an annotator."""
+    names = {"a": "awe", "f": "fear", "n": "none"}
+    by_picture = {i: {f"p{j}": names[one] for j, one in enumerate(text)} for i, text in enumerate(said)}
+    return Answers(("p0", "p1", "p2", "p3"), by_picture)
+
+
+@pytest.mark.parametrize(
+    ("said", "both", "majority", "soft"),
+    [
+        ("aa", "awe", "awe", "awe"),
+        ("ff", None, "fear", "fear"),  # awe was searched
+        ("af", None, None, None),
+        ("aaf", None, "awe", "awe"),
+        ("nn", None, None, None),
+        ("an", None, None, "awe"),
+        ("aan", None, "awe", "awe"),
+        ("ann", None, None, None),
+        ("a", None, None, None),
+        ("aaff", None, None, None),
+        ("aafn", None, None, "awe"),
+    ],
+)
+def test_rules(said: str, both: str | None, majority: str | None, soft: str | None) -> None:
+    found = answers(said)
+    for rule, expected in (("both", both), ("majority", majority), ("soft", soft)):
+        assert decide(found, {0: {"awe"}}, {}, rule=rule)[0].label == expected, rule  # type: ignore[arg-type]
+
+
+def test_the_owner_stands_above_rules_and_a_picture_searched_for_nothing_may_be_anything() -> None:
+    found = decide(answers("af", "aa", "ff"), {0: {"awe"}, 1: {"awe"}}, {0: "fear", 1: "none"})
+    assert [found[i].label for i in range(3)] == ["fear", None, "fear"]
+    assert found[0].shares == {"awe": 0.5, "fear": 0.5}
+    assert decide(answers("aa"), {0: {"awe"}}, {0: "fear"})[0].shares == {"fear": 1.0}
+    assert decide(answers("a"), {}, {}, least_answers=1)[0].label == "awe"
+    assert disputed(answers("aa", "af", "afn", "an"), {3: "awe"}) == [2, 1]
+    for wrong in ({"rule": "all"}, {"least_answers": 0}):
+        with pytest.raises(ConfigError):
+            decide(answers("aa"), {}, {}, **wrong)  # type: ignore[arg-type]
+
+
+def test_codes() -> None:
+    found = codes_of({5: {"x": "b"}, 9: {"x": "a", "y": "b"}}, ("a", "b"), ("x", "y"))
+    assert found.tolist() == [[1, -1], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("", (None, None, None)),
+        ("by 2.0", (True, True, True)),
+        ("CC BY-NC-ND 4.0", (True, False, False)),
+        ("by-nc 2.0", (True, False, True)),
+        ("cc0 1.0", (False, True, True)),
+        ("CC-Zero", (False, True, True)),
+        ("Public domain", (False, True, True)),
+        ("pdm 1.0", (False, True, True)),
+        ("Bing's filter commercial", (None, None, None)),
+        ("GFDL", (None, None, None)),
+        ("all rights reserved by Jane", (None, None, None)),
+    ],
+)
+def test_terms(name: str, expected: tuple[bool | None, ...]) -> None:
+    terms = terms_of(name)
+    assert (terms.needs_credit, terms.allows_commerce, terms.allows_changes) == expected
+
+
+def test_the_report_of_licences_counts() -> None:
+    lines = report(["by 2.0", "by 2.0", "", "by-nc-nd 4.0", "a|b"])
+    assert lines[2] == "| by 2.0 | 2 | yes | yes | yes |"
+    assert "| a\\|b | 1 | not known | not known | not known |" in lines
+    assert "5 pictures; of 2 the licence is not known, 1 exclude commercial use, 1 changes." in lines
+    assert report([])[-1].startswith("0 pictures")

@@ -1,0 +1,168 @@
+"""The pages in Chromium: two annotators in two sessions, keys alone, a minute offline, what strangers wrote as text."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from tests.curate.places import project_of
+from uniemox.curate import tables as t
+from uniemox.curate.access import invite
+from uniemox.curate.project import Project
+from uniemox.curate.serving import served
+from uniemox.curate.store import decisions
+from uniemox.curate.verdicts import read_answers
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install 'uniemox[dev]')")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
+LABELS = [("awe", "fear")[i % 2] for i in range(16)]
+PATIENCE_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[object]:
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: object, link: str, wanted: str, problems: list[str]) -> Iterator[object]:
+    """A page in a session of its own, opened by an invitation; what its console complains of is kept."""
+    context = browser.new_context()  # type: ignore[attr-defined]
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(link)
+    page.wait_for_url(f"**/{wanted}")
+    try:
+        yield page
+    finally:
+        context.close()
+
+
+def shows(page: object, selector: str, text: str) -> None:
+    """Wait for a text; by CDP, because the pages' policy forbids what Playwright would evaluate in them."""
+    playwright.expect(page.locator(selector)).to_have_text(text, timeout=PATIENCE_MS)  # type: ignore[attr-defined]
+
+
+def count(project: Project) -> int:
+    return len(project.rows(select(t.answers)))
+
+
+def answer_all(page: object, keys: str) -> None:
+    for number, key in enumerate(keys):
+        page.wait_for_selector(f"#picture:not([hidden])[alt='Picture {number + 1}']")  # type: ignore[attr-defined]
+        page.keyboard.press(key)  # type: ignore[attr-defined]
+
+
+def test_two_annotators_by_keys_alone(chromium: object, tmp_path: Path) -> None:
+    project, problems = project_of(tmp_path / "p", LABELS[:6]), []
+    with (
+        served(project) as address,
+        opened(chromium, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as ada,
+        opened(chromium, f"{address}/join#{invite(project, 'Ben')}", "annotate", problems) as ben,
+    ):
+        answer_all(ada, "111111")
+        answer_all(ben, "121200")
+        for page in (ada, ben):
+            shows(page, "#message", "You have seen all pictures. Thank you!")
+            shows(page, "#saved", "All answers are saved")
+        ada.keyboard.press("Backspace")  # back to the last one, and change it
+        ada.wait_for_selector("#picture[alt='Picture 6']")
+        assert ada.locator("button[aria-pressed=true]").inner_text().endswith("awe")
+        ada.keyboard.press("2")
+        shows(ada, "#saved", "All answers are saved")
+        ada.reload()
+        shows(ada, "#progress", "6 of 6 pictures answered")
+        assert ada.evaluate("Object.keys(localStorage).length") == 0
+    said = read_answers(project).by_picture
+    assert sorted(one["Ada"] for one in said.values()) == ["awe"] * 5 + ["fear"]
+    assert sorted(one["Ben"] for one in said.values()) == ["awe", "awe", "fear", "fear", "none", "none"]
+    assert problems == []
+
+
+def test_a_minute_offline_loses_nothing(chromium: object, tmp_path: Path) -> None:
+    project, problems = project_of(tmp_path / "p", LABELS), []
+    with (
+        served(project) as address,
+        opened(chromium, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
+    ):
+        page.wait_for_selector("#picture[alt='Picture 1']")
+        loaded = "performance.getEntriesByType('resource').filter(e => e.name.includes('/api/pictures/')).length"
+        while page.evaluate(loaded) < 11:
+            page.wait_for_timeout(50)
+        page.context.set_offline(True)
+        answer_all(page, "1" * 10)  # the next ten were there already
+        assert page.locator("#saved").inner_text() == "10 answers wait for the server"
+        assert count(project) == 0
+        assert page.evaluate("Object.keys(localStorage).length") == 10
+        page.context.set_offline(False)
+        shows(page, "#saved", "All answers are saved")
+        assert count(project) == 10
+        assert page.evaluate("Object.keys(localStorage).length") == 0
+        page.wait_for_selector("#picture:not([hidden])[alt='Picture 11']")
+    assert [one for one in problems if "ERR_INTERNET_DISCONNECTED" not in one] == []
+
+
+def test_the_owner_screens_by_keys_and_strangers_texts_stay_texts(chromium: object, tmp_path: Path) -> None:
+    project, problems = project_of(tmp_path / "p", LABELS[:4]), []
+    with (
+        served(project) as address,
+        opened(chromium, f"{address}/join#{invite(project, 'Eva', 'owner')}", "status", problems) as page,
+    ):
+        page.wait_for_selector("#steps li")
+        page.fill("input[name=name]", "<b>Ada</b>")
+        page.keyboard.press("Enter")
+        playwright.expect(page.locator("#link")).to_contain_text("/join#", timeout=PATIENCE_MS)
+        page.wait_for_selector("#people td")
+        assert page.locator("#people b").count() == 0
+        page.goto(f"{address}/screen")
+        page.wait_for_selector("#grid [role=option] >> nth=3")
+        assert page.locator("#grid script, #grid img[onerror], #grid img[src=x]").count() == 0
+        assert "<img src=x onerror=alert(1)>" in page.locator("#grid").inner_text()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("3")
+        playwright.expect(page.locator("#cell-1 .state")).to_contain_text("realistic", timeout=PATIENCE_MS)
+        page.keyboard.press("d")
+        page.wait_for_selector("#cell-1.drop")
+        assert "dropped" in str(page.locator("#cell-1").get_attribute("aria-label"))
+        assert page.evaluate("document.activeElement.id") == "cell-2"
+        page.keyboard.press("u")
+        shows(page, "#announce", "Undone")
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("d")
+        page.wait_for_selector("#grid .drop")
+        page.goto(f"{address}/judge")
+        shows(page, "#said", "Nothing to judge.")
+    with project.store.read() as connection:
+        assert [one.value for one in decisions(connection, "screen").values()].count("drop") == 1
+        assert [one.value for one in decisions(connection, "style").values()] == ["realistic"]
+    assert problems == []
+
+
+def test_what_a_screen_reader_finds(chromium: object, tmp_path: Path) -> None:
+    project, problems = project_of(tmp_path / "p", LABELS[:2]), []
+    with (
+        served(project) as address,
+        opened(chromium, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
+    ):
+        page.wait_for_selector("#picture[alt='Picture 1']")
+        group = page.get_by_role("group", name="Which emotion does this picture evoke in you?")
+        assert group.get_by_role("button").count() == 3
+        assert page.get_by_role("img", name="Picture 1").count() == 1
+        assert [
+            page.get_by_role("button", name=name).get_attribute("aria-keyshortcuts") for name in ("awe", "fear")
+        ] == ["1", "2"]
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#picture[alt='Picture 2']")
+        assert page.locator("#announce").inner_text() == "Picture 2"
+        assert page.evaluate("document.documentElement.lang") == "en"
+    assert problems == []

@@ -1,0 +1,86 @@
+"""The commands, one after the other, as a user types them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.curate.places import project_of
+from tests.drawn import class_folders
+from uniemox.cli.curate import curate
+from uniemox.curate.project import open_project
+from uniemox.data.source import open_data
+from uniemox.errors import ConfigError, DataError
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What a command prints on standard output."""
+    curate([str(one) for one in arguments], exit_on_error=False, result_action="return_none")
+    return capsys.readouterr().out
+
+
+def test_the_demo_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "demo"
+    made = json.loads(run(capsys, "demo", folder, "--count", 64, "--json"))
+    funnel = made["statistics"]["funnel"]
+    assert (funnel["offered by the sources"], funnel["different pictures"], funnel["passed the screen"]) == (70, 67, 64)
+    assert 40 <= funnel["released"] == made["pictures"] < 64
+    assert "Krippendorff" in (folder / "status.html").read_text()
+    assert len(open_data(f"emo8:{folder / 'release' / 'pictures'}")) == made["pictures"]
+    project = folder / "project"
+    figures = json.loads(run(capsys, "agree", project, "--rule", "majority", "--json"))
+    assert 0.6 < figures["alpha"]["low"] < figures["alpha"]["value"] < 1
+    assert sum(figures["kept"].values()) == funnel["released"]
+    assert json.loads(run(capsys, "agree", project, "--json"))["rule"] == "majority"  # the one used last
+    assert "Krippendorff's α" in run(capsys, "agree", project, "--rule", "both")
+    told = json.loads(run(capsys, "status", project, "--json"))
+    assert told["told"]["screen"].startswith(
+        "67 looked at, 64 kept; dropped: near duplicate 2, too small 1; styles: none"
+    )
+    assert told["next"] == "uniemox curate release project FOLDER"
+    assert [one["name"] for one in told["people"]] == ["Ada", "Ben"]
+    assert "Ada" in run(capsys, "status", project, "--html", tmp_path / "s.html")
+    sizes = json.loads(run(capsys, "split", project, "--ratio", "50/50", "--schemes", 2, "--json"))["sizes"]
+    assert sum(sizes.values()) == funnel["released"]
+    with pytest.raises(ConfigError, match="holds a project already"):
+        run(capsys, "demo", folder)
+
+
+def test_from_a_folder_to_an_invitation_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class_folders(tmp_path / "in", ("awe", "fear"), each=2)
+    place = tmp_path / "p"
+    assert "8 labels, 80 search words" in run(capsys, "init", place)
+    found = json.loads(run(capsys, "collect", place, "--source", f"folder:{tmp_path / 'in'}", "--json"))
+    assert found == {"fetched": 4, "failed": 0, "waiting": 0, "problems": []}
+    assert json.loads(run(capsys, "screen", place, "--least-side", "64", "--json")) == {"kept": 4}
+    assert json.loads(run(capsys, "screen", place, "--against", f"folder:{tmp_path / 'in'}", "--json")) == {
+        "in a benchmark": 4
+    }
+    assert run(capsys, "undo", place, "2") == "undone; undo 3 to have it back\n"
+    assert json.loads(run(capsys, "status", place, "--json"))["steps"]["screen"]["kept"] == 4
+    assert run(capsys, "invite", place, "Ada", "--address", "https://x.example/").startswith("https://x.example/join#")
+    sha256 = next((place / "pictures").rglob("*.jpg")).stem
+    assert run(capsys, "takedown", place, sha256, "--because", "asked") == f"removed 1 pictures: {sha256[:12]}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("collect", "P", "--source", "flickr"), ConfigError, "'flickr' is no source"),
+        (("collect", "P", "--per-keyword", "0"), ConfigError, "--per-keyword"),
+        (("screen", "P", "--least-score", "0.5"), ConfigError, "--model"),
+        (("undo", "P", "99"), DataError, "no batch 99"),
+        (("agree", "P"), DataError, "no picture has two answers"),
+        (("release", "P", "OUT", "--name", "x"), DataError, "no picture is kept"),
+        (("status", "NOWHERE"), DataError, "holds no project"),
+        (("demo", "NEW", "--count", "8"), ConfigError, "--count must be at least 64"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(
+    tmp_path: Path, arguments: tuple[str, ...], error: type[Exception], message: str
+) -> None:
+    project_of(tmp_path / "P", ["awe"])
+    assert open_project(tmp_path / "P").plan.labels == ("awe", "fear")
+    given = [str(tmp_path / one) if one.isupper() else one for one in arguments]
+    with pytest.raises(error, match=message):
+        curate(given, exit_on_error=False, result_action="return_none")

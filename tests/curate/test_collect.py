@@ -1,0 +1,267 @@
+"""Each source through its own protocol, and what becomes of what they offer."""
+
+import html
+import json
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from sqlalchemy import select
+
+from tests.curate.servers import JPEG, Handler, local, misbehaving, serving
+from tests.drawn import class_folders, draw_picture, jpeg_of
+from uniemox.curate import tables as t
+from uniemox.curate.collect import failures, fetch, search
+from uniemox.curate.fetch import FetchConfig
+from uniemox.curate.plan import Plan
+from uniemox.curate.politeness import PolitenessConfig
+from uniemox.curate.project import Project, create_project
+from uniemox.curate.sources.bing import Bing, page_addresses
+from uniemox.curate.sources.candidate import Asking, Candidate
+from uniemox.curate.sources.commons import Commons
+from uniemox.curate.sources.files import AddressTable, LocalFolder
+from uniemox.curate.sources.openverse import Openverse
+from uniemox.errors import ConfigError, DataError
+
+PLAN = Plan(keywords={"awe": ("Wonder",), "fear": ("Dread", "Panic")}, check_every=0)
+QUICK = PolitenessConfig(per_host_per_s=1000, tries=2, first_wait_s=0.01)
+
+
+def asking(server: object) -> Asking:
+    return Asking(local(server), QUICK, pause_s=0.0)  # type: ignore[arg-type]
+
+
+def as_json(handler: Handler, value: object) -> None:
+    handler.send(json.dumps(value).encode(), Content_Type="application/json")
+
+
+def test_openverse() -> None:
+    def answer(handler: Handler) -> None:
+        query = parse_qs(urlsplit(handler.path).query)
+        page = int(query["page"][0])
+        assert query["q"] == ["Wonder of the world"]
+        rows = [
+            {
+                "url": f"https://live.example/{page}-{i}.jpg",
+                "foreign_landing_url": f"https://example.org/photo/{page}-{i}",
+                "title": "<b>Big</b> &amp; wide\n",
+                "creator": "A. Author",
+                "license": "by-sa",
+                "license_version": "4.0",
+                "license_url": "https://creativecommons.org/licenses/by-sa/4.0/",
+            }
+            for i in range(20)
+        ]
+        as_json(handler, {"result_count": 37, "page_count": 2, "results": rows[: 20 if page == 1 else 17]})
+
+    with serving(answer) as server:
+        found = list(Openverse(asking(server), server.address).offers("awe", "Wonder of the world", 100))
+        few = list(Openverse(asking(server), server.address).offers("awe", "Wonder of the world", 3))
+    assert len(found) == 37
+    assert found[20] == Candidate(
+        address="https://live.example/2-0.jpg",
+        rank=20,
+        keyword="Wonder of the world",
+        label="awe",
+        page="https://example.org/photo/2-0",
+        title="Big & wide",
+        licence="by-sa 4.0",
+        licence_address="https://creativecommons.org/licenses/by-sa/4.0/",
+        author="A. Author",
+    )
+    assert few == found[:3]
+    assert len(server.paths) == 3
+
+
+def test_commons() -> None:
+    def page(i: int) -> dict[str, object]:
+        info = {
+            "thumburl": f"https://upload.example/{i}/1024px.jpg",
+            "url": f"https://upload.example/{i}.jpg",
+            "descriptionurl": f"https://commons.example/File:{i}.jpg",
+            "extmetadata": {
+                "LicenseShortName": {"value": "CC BY 2.0"},
+                "LicenseUrl": {"value": "javascript:alert(1)"},
+                "Artist": {"value": '<a href="//x">Jane</a>'},
+            },
+        }
+        return {"title": f"File:{i}.jpg", "index": i, "imageinfo": [info] if i != 2 else None}
+
+    def answer(handler: Handler) -> None:
+        query = parse_qs(urlsplit(handler.path).query)
+        assert query["gsrsearch"] == ["filetype:bitmap Dread"]
+        if "gsroffset" not in query:
+            more = {"gsroffset": 3, "continue": "gsroffset||"}
+            as_json(handler, {"continue": more, "query": {"pages": [page(3), page(1), page(2)]}})
+        else:
+            as_json(handler, {"batchcomplete": True, "query": {"pages": [page(4)]}})
+
+    with serving(answer) as server:
+        found = list(Commons(asking(server), server.address).offers("fear", "Dread", 10))
+    assert [one.address for one in found] == [f"https://upload.example/{i}/1024px.jpg" for i in (1, 3, 4)]
+    assert [one.rank for one in found] == [0, 2, 3]
+    assert found[0].title == "1.jpg"
+    assert (found[0].licence, found[0].licence_address, found[0].author) == ("CC BY 2.0", "", "Jane")
+    with serving(lambda handler: as_json(handler, {"batchcomplete": True})) as server:
+        assert list(Commons(asking(server), server.address).offers("fear", "Dread", 10)) == []
+
+
+def bing_page(rows: list[dict[str, str]]) -> bytes:
+    links = (f'<div class="imgpt"><a class="iusc" m="{html.escape(json.dumps(row))}">x</a></div>' for row in rows)
+    return f"<html><body>{''.join(links)}<div class='imgpt'><a m='no json'></a></div></body></html>".encode()
+
+
+def test_bing() -> None:
+    def answer(handler: Handler) -> None:
+        query = parse_qs(urlsplit(handler.path).query)
+        assert query["q"] == ["Panic & fear"]
+        first = min(int(query["first"][0]), 20)  # the last page comes again and again
+        rows = [
+            {"murl": f"https://pictures.example/{first + i}.png", "purl": f"https://p.example/{first + i}", "t": "T"}
+            for i in range(20)
+        ]
+        handler.send(bing_page(rows))
+
+    with serving(answer) as server:
+        source = Bing(asking(server), licence="publicdomain", site=server.address)
+        found = list(source.offers("fear", "Panic & fear", 200))
+        assert len(server.paths) == 3
+        assert "license-L1" in server.paths[0]
+    assert len(found) == 40
+    assert found[39] == Candidate(
+        address="https://pictures.example/39.png",
+        rank=39,
+        keyword="Panic & fear",
+        label="fear",
+        page="https://p.example/39",
+        title="T",
+        licence="Bing's filter publicdomain",
+    )
+    assert next(page_addresses("a", 40, None)) == "https://www.bing.com/images/async?q=a&first=0"
+    with (
+        serving(lambda handler: handler.send(b"<html>Solve this CAPTCHA</html>")) as server,
+        pytest.raises(DataError, match="whether a person is there"),
+    ):
+        list(Bing(asking(server), site=server.address).offers("fear", "x", 20))
+    with pytest.raises(ConfigError, match="licence must be one of"):
+        Bing(asking(server), licence="any")
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"[]", b'{"results": 5}', b'{"error": {"info": "too many"}}'])
+def test_services_that_answer_otherwise_are_an_error_that_says_so(content: bytes) -> None:
+    with serving(lambda handler: handler.send(content)) as server:
+        for source in (Openverse(asking(server), server.address), Commons(asking(server), server.address)):
+            if content == b'{"results": 5}' and source.name == "commons":
+                continue  # an answer without results
+            with pytest.raises(DataError, match=server.address):
+                list(source.offers("awe", "x", 5))
+
+
+def test_a_service_that_is_busy_is_asked_again() -> None:
+    with serving(misbehaving()) as server:
+        ask = Asking(local(server), PolitenessConfig(tries=3, first_wait_s=0.01), pause_s=0.0)
+        assert ask(f"{server.address}/twice") == JPEG
+        with pytest.raises(DataError, match="answered 404"):
+            ask(f"{server.address}/missing")
+
+
+def table(folder: Path, text: str) -> Path:
+    (folder / "addresses.csv").write_text(text)
+    return folder / "addresses.csv"
+
+
+def test_a_table_of_addresses(tmp_path: Path) -> None:
+    path = table(tmp_path, "url;keyword;license;label\nhttp://a.example/1.jpg;panic;CC0;\nhttp://b.example/2;;;Awe\n")
+    first, second = AddressTable(path, PLAN).offers(None, "", 0)
+    assert (first.label, first.keyword, first.licence) == ("fear", "panic", "CC0")
+    assert (second.label, second.keyword) == ("awe", "")
+    for text, message in (
+        ("url,label\nfile:///etc/passwd,awe\n", "addresses.csv:2: expected http"),
+        ("url,label\nhttp://a.example/,joy\n", "'joy' is none of the labels awe, fear"),
+        ("label\nawe\n", "column address"),
+    ):
+        with pytest.raises(DataError, match=message):
+            list(AddressTable(table(tmp_path, text), PLAN).offers(None, "", 0))
+
+
+def states(project: Project) -> dict[str, tuple[str, str]]:
+    rows = project.rows(select(t.candidates))
+    return {row.address.rpartition("/")[2]: (row.state, row.reason) for row in rows}
+
+
+def test_from_a_server_that_misbehaves_only_pictures_are_kept_and_the_rest_is_told(tmp_path: Path) -> None:
+    names = ("ok.jpg", "same.jpg", "page", "missing", "promised", "cut", "moved", "twice", "private/1.jpg")
+    with serving(misbehaving()) as server:
+        rows = "".join(f"{server.address}/{name},awe\n" for name in names)
+        project = create_project(tmp_path / "p", PLAN)
+        source = AddressTable(table(tmp_path, f"address,label\n{rows}http://127.0.0.1:1/x,awe\n"), PLAN)
+        assert search(project, [source], 1) == []
+        counts = fetch(project, local(server, most_bytes=50_000), QUICK)
+        assert counts == {"fetched": 3, "failed": 5, "waiting": 2}
+        found = states(project)
+        assert [found[name][0] for name in names[:5]] == ["fetched", "fetched", "failed", "failed", "failed"]
+        assert found["1.jpg"] == ("failed", "its host's robots.txt asks programs to leave it")
+        assert found["page"][1].startswith("no picture: ")
+        assert found["x"] == ("failed", "127.0.0.1 is 127.0.0.1, which is not on the public internet")
+        assert found["cut"][0] == found["twice"][0] == "waiting"
+        assert failures(project)["answered 503"] == 1
+        assert fetch(project, local(server, most_bytes=50_000), QUICK) == {"fetched": 1, "failed": 0, "waiting": 1}
+        assert search(project, [source], 1) == []  # nothing is offered twice
+    rows = project.rows(select(t.pictures))
+    assert [(row.bytes, row.width, row.height, row.format) for row in rows] == [(len(JPEG), 160, 140, "JPEG")]
+    assert project.picture_path(rows[0].sha256, "JPEG").read_bytes() == JPEG
+    assert not list((tmp_path / "p").rglob("*.tmp"))
+
+
+def test_a_folder_and_going_on_after_a_stop(tmp_path: Path) -> None:
+    class_folders(tmp_path / "in", ("awe", "Panic"), each=3)
+    (tmp_path / "in" / "awe" / "Wonder").mkdir()
+    (tmp_path / "in" / "awe" / "Wonder" / "<img src=x>ä.png").write_bytes(jpeg_of(draw_picture(7)))
+    project = create_project(tmp_path / "p", PLAN)
+    search(project, [LocalFolder(tmp_path / "in", PLAN)], 1)
+
+    class StopError(Exception):
+        pass
+
+    def stop(what: str, done: int, total: int) -> None:
+        if done == 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        fetch(project, FetchConfig(), QUICK, stop)
+    done = project.rows(select(t.candidates.c.state))
+    assert 2 <= [row.state for row in done].count("fetched") <= 7  # what was done is kept
+    fetch(project, FetchConfig(), QUICK)
+    rows = project.rows(select(t.candidates).order_by(t.candidates.c.rank))
+    assert {row.state for row in rows} == {"fetched"}
+    assert [(row.label, row.keyword) for row in rows] == [*[(None, "Panic")] * 3, *[("awe", "")] * 3, ("awe", "Wonder")]
+    assert rows[-1].title == "<img src=x>ä.png"
+    with pytest.raises(DataError, match="no such folder"):
+        list(LocalFolder(tmp_path / "nowhere", PLAN).offers(None, "", 1))
+
+
+def test_a_source_that_fails_is_told_and_the_others_are_asked(tmp_path: Path) -> None:
+    class_folders(tmp_path / "in", ("awe",), each=2)
+    project = create_project(tmp_path / "p", PLAN)
+    with serving(lambda handler: handler.send(b"no json")) as server:
+        broken = Openverse(asking(server), server.address)
+        problems = search(project, [broken, LocalFolder(tmp_path / "in", PLAN)], 5)
+        assert len(server.paths) == 1
+    assert len(problems) == 1
+    assert "no JSON" in problems[0]
+    assert len(states(project)) == 2
+
+
+def test_searches_that_were_carried_through_are_not_repeated(tmp_path: Path) -> None:
+    def answer(handler: Handler) -> None:
+        as_json(handler, {"page_count": 1, "results": [{"url": f"https://a.example{handler.path}"}]})
+
+    project = create_project(tmp_path / "p", PLAN)
+    with serving(answer) as server:
+        source = Openverse(asking(server), server.address)
+        search(project, [source], 5)
+        assert len(server.paths) == 3
+        search(project, [source], 5)
+        assert len(server.paths) == 3
+        search(project, [source], 6)
+        assert len(server.paths) == 6

@@ -1,0 +1,160 @@
+"""One careful GET, against a server that misbehaves."""
+
+import shutil
+import ssl
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.curate.servers import JPEG, local, misbehaving, serving
+from uniemox.curate.fetch import Failure, FetchConfig, Fetched, get, is_public
+from uniemox.curate.politeness import PolitenessConfig, fetch_all, host_of
+from uniemox.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("path", "reason", "may_pass"),
+    [
+        ("/promised", "1,000,000,000 bytes, more than the 50,000", False),
+        ("/endless", "more than the 50,000 bytes", False),
+        ("/gzip", "'gzip'", False),
+        ("/missing", "answered 404", False),
+        ("/loop", "more than 5 redirects", False),
+        ("/busy", "answered 429", True),
+        ("/gone", "no connection, or cut off", True),
+        ("/cut", "cut off", True),
+        ("/to/file:///etc/passwd", "not http or https but 'file'", False),
+        ("/to/http://169.254.169.254/latest", "not on the public internet", False),
+        ("/to/http://localhost:1/", "not on the public internet", False),
+        ("/to/http://[::1]:1/", "not on the public internet", False),
+        ("/to/http://[::ffff:10.0.0.1]/", "not on the public internet", False),
+        ("/to/http://0x7f000001/", "not on the public internet", False),
+        ("/to/http://me:secret@example.org/", "name and password", False),
+    ],
+)
+def test_what_goes_wrong_is_said(path: str, reason: str, may_pass: bool) -> None:
+    with serving(misbehaving()) as server:
+        found = get(server.address + path, local(server, most_bytes=50_000))
+    assert isinstance(found, Failure)
+    assert reason in found.reason
+    assert found.may_pass == may_pass
+    assert found.wait_s == (7.0 if path == "/busy" else None)
+
+
+@pytest.mark.parametrize("path", ["/drip", "/drip-header"])
+def test_a_server_that_drips_bytes_has_no_more_time_than_others(path: str) -> None:
+    with serving(misbehaving()) as server:
+        began = time.monotonic()
+        found = get(server.address + path, local(server, timeout_s=0.4))
+        assert time.monotonic() - began < 3  # the server would take five seconds
+    assert found == Failure("not done within 0.4 s", may_pass=True)
+
+
+def test_what_goes_well() -> None:
+    with serving(misbehaving()) as server:
+        config = local(server, contact="me@example.org")
+        assert get(f"{server.address}/ok.jpg", config) == Fetched(JPEG, f"{server.address}/ok.jpg")
+        assert get(f"{server.address}/moved", config) == Fetched(JPEG, f"{server.address}/ok.jpg")
+        found = get(f"{server.address}/a b/ä?q=é", config)
+        assert isinstance(found, Fetched)
+        assert server.paths[-1] == "/a%20b/%C3%A4?q=%C3%A9"
+        assert "me@example.org" in server.headers[-1]["User-Agent"]
+
+
+@pytest.mark.parametrize(
+    "address", ["", "nonsense", "ftp://example.org/", "http://", "http://a:b:c/", "http://[::1", "http://exa mple/"]
+)
+def test_what_is_no_address(address: str) -> None:
+    assert isinstance(get(address, FetchConfig(timeout_s=1)), Failure)
+
+
+def test_this_machine_is_not_fetched_from() -> None:
+    with serving(misbehaving()) as server:
+        found = get(f"{server.address}/ok.jpg", FetchConfig())
+        assert found == Failure("127.0.0.1 is 127.0.0.1, which is not on the public internet")
+        assert server.paths == []
+
+
+@pytest.mark.parametrize(
+    ("ip", "expected"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700:4700::1111", True),
+        ("10.1.2.3", False),
+        ("100.64.0.1", False),
+        ("169.254.169.254", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("::1", False),
+        ("fe80::1%eth0", False),
+        ("fc00::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("64:ff9b::7f00:1", False),
+        ("2002:7f00:1::", False),
+    ],
+)
+def test_public_addresses(ip: str, expected: bool) -> None:
+    assert is_public(ip) is expected
+
+
+def test_patience_with_each_host_and_none_waits_for_another() -> None:
+    tries: list[tuple[str, float]] = []
+
+    def work(job: str) -> str | Failure:
+        tries.append((job, time.monotonic()))
+        if job == "b1" and len([one for one, _ in tries if one == "b1"]) < 3:
+            return Failure("busy", may_pass=True)
+        return Failure("dead", may_pass=True) if job.startswith("c") else job.upper()
+
+    jobs = [(f"http://{name[0]}.example/{name}", name) for name in ("a1", "a2", "b1", *(f"c{i}" for i in range(9)))]
+    config = PolitenessConfig(per_host_per_s=50, tries=3, first_wait_s=0.01)
+    found = dict(fetch_all(jobs, work, config))
+    assert found["a1"] == "A1"
+    assert found["b1"] == "B1"
+    assert [one for one, _ in tries].count("b1") == 3
+    assert {job for job, one in found.items() if isinstance(one, Failure)} == {f"c{i}" for i in range(9)}
+    assert len([one for one, _ in tries if one.startswith("c")]) < 9 * 3  # given up after five lost addresses
+    first, second = (at for job, at in tries if job in ("a1", "a2"))
+    assert second - first >= 1 / 50
+
+
+def test_stopping_early_begins_nothing_new() -> None:
+    done: list[int] = []
+
+    def work(job: int) -> int:
+        done.append(job)
+        return job
+
+    running = fetch_all([(f"http://a{i}.example/", i) for i in range(50)], work, PolitenessConfig(workers=1))
+    next(running)
+    running.close()
+    assert len(done) < 50
+
+
+@pytest.mark.parametrize(
+    ("address", "host"), [("http://A.b:80/x", "a.b:80"), ("https://u:p@c/", "c"), ("http://[", "")]
+)
+def test_hosts(address: str, host: str) -> None:
+    assert host_of(address) == host
+
+
+@pytest.mark.parametrize("settings", [{"most_bytes": 0}, {"timeout_s": 0}, {"contact": "a\nb"}, {"most_redirects": -1}])
+def test_limits_make_sense(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        FetchConfig(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_a_certificate_that_nobody_signed_is_refused(tmp_path: Path) -> None:
+    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=127.0.0.1"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run([*make.split(), *names], cwd=tmp_path, check=True, capture_output=True)
+    with serving(misbehaving()) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        found = get(f"https://{server.host}/ok.jpg", local(server))
+    assert isinstance(found, Failure)
+    assert "certificate verify failed" in found.reason

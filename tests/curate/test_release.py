@@ -1,0 +1,185 @@
+"""Splits that keep together what belongs together, and a release that reads back, checks out and can shrink."""
+
+import csv
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import mlcroissant as mlc
+import pytest
+from sqlalchemy import select, update
+
+from tests.curate.places import LABELS, PLAN, project_of, say
+from uniemox.curate import tables as t
+from uniemox.curate.figures import agree
+from uniemox.curate.project import Project
+from uniemox.curate.release import ReleaseConfig, release
+from uniemox.curate.splitting import kept_data, read_scheme, split, together
+from uniemox.curate.status import status
+from uniemox.curate.status_page import write_status_page
+from uniemox.curate.store import Change, append
+from uniemox.curate.takedown import take_down
+from uniemox.curate.verdicts import verdicts
+from uniemox.data.source import open_data
+from uniemox.errors import ConfigError, DataError
+
+COUNT = 20
+RATIOS = {"train": 0.6, "val": 0.2, "test": 0.2}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Twenty pictures, of which Ada and Ben agree on all but the first and the last."""
+    made = project_of(tmp_path_factory.mktemp("curate") / "p", [LABELS[i % 2] for i in range(COUNT)], looks=True)
+    same = "".join("af"[i % 2] for i in range(COUNT))
+    say(made, Ada=same, Ben="f" + same[1:-1] + "n")
+    with made.store.write() as connection:
+        changes = [Change(i, "style", "cartoon" if i % 3 else "science fiction") for i in range(1, COUNT)]
+        append(connection, actor="me", step="by hand", note="", changes=changes)
+        together_ids = t.candidates.c.picture_id.in_([3, 5, 7])
+        connection.execute(update(t.candidates).where(together_ids).values(author="=cmd()|Jane"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def made(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    agree(project)
+    split(project, verdicts(project), RATIOS, schemes=4)
+    out = tmp_path_factory.mktemp("release") / "out"
+    config = ReleaseConfig(name="Tiny", licence="CC0-1.0", address="https://example.org/tiny")
+    assert release(project, out, config)["pictures"] == 18
+    return out
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_what_belongs_together_stays_together(project: Project, made: Path) -> None:
+    data, histograms = kept_data(project, verdicts(project))
+    assert len(data) == len(histograms) == 18
+    numbers = {row.sha256: row.id for row in project.rows(select(t.pictures))}
+    groups = {numbers[sample.key]: sample.group for sample in data.samples}
+    assert groups[3] == groups[5] == groups[7] == "3"
+    assert len(set(groups.values())) == 16
+    scheme = {numbers[key]: name for key, name in read_scheme(project).items()}
+    assert scheme[3] == scheme[5] == scheme[7]
+    assert set(scheme) == set(range(2, 20))
+    assert together([]) == {}
+
+
+def test_our_readers_read_it_back(made: Path) -> None:
+    tree, table = open_data(f"folder:{made / 'pictures'}"), open_data(f"csv:{made / 'labels.csv'}?root=pictures")
+    assert len(tree) == len(table) == 18
+    assert {s.key: (tree.label_of(s), s.split, s.domain) for s in tree.samples} == {
+        s.key: (table.label_of(s), s.split, s.domain) for s in table.samples
+    }
+    assert {sample.domain for sample in tree.samples} == {"cartoon", "science fiction"}
+    assert tree.notes == ()
+    soft = open_data(f"csv:{made / 'soft_labels.csv'}?root=pictures")
+    assert soft.samples[0].distribution == {"awe": 1.0, "fear": 0.0}
+    again = open_data(f"folder:{made / 'pictures'}", splits=made / "splits.json")
+    assert {s.key: s.split for s in again.samples} == {s.key: s.split for s in tree.samples}
+
+
+def test_checksums_fit(made: Path) -> None:
+    done = subprocess.run(
+        ["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=made, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    listed = {line.split("  ", 1)[1] for line in (made / "SHA256SUMS").read_text().splitlines()}
+    there = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
+    assert there - listed == {"SHA256SUMS", ".uniemox-release"}
+
+
+def test_croissant_is_valid_and_its_records_can_be_read(made: Path) -> None:
+    dataset = mlc.Dataset(jsonld=made / "croissant.json")
+    assert not dataset.metadata.issues.errors
+    records = list(dataset.records("pictures"))
+    assert len(records) == 18
+    assert {record["pictures/label"] for record in records} == {b"awe", b"fear"}
+
+
+def test_provenance_answers_and_licences_are_told_without_names_and_formulas(made: Path) -> None:
+    rows = rows_of(made / "provenance.csv")
+    assert len(rows) == 18
+    assert {row["licence"] for row in rows} == {"by 2.0"}
+    assert {row["author"] for row in rows} == {"", "'=cmd()|Jane"}
+    assert rows[0]["address"].startswith("https://pictures.example/")
+    assert rows[0]["fetched"] == ""
+    said = rows_of(made / "answers.csv")
+    assert len(said) == 36
+    assert {row["annotator"] for row in said} == {"annotator 1", "annotator 2"}
+    everything = "".join(path.read_text() for path in made.iterdir() if path.suffix in (".md", ".json", ".csv"))
+    assert "Ada" not in everything
+    assert "| by 2.0 | 18 | yes | yes | yes |" in (made / "licences.md").read_text()
+
+
+def test_statistics_and_datasheet(made: Path) -> None:
+    found = json.loads((made / "statistics.json").read_text())
+    assert found["table II"]["samples"] == 18
+    assert found["table II"]["styles"] == ["cartoon", "science fiction"]
+    assert sum(sum(row.values()) for row in found["classes"].values()) == 18
+    assert found["funnel"]["passed the screen"] == 20
+    assert "| **Tiny** | 18 | (2) | cartoon, science fiction |" in (made / "statistics.md").read_text()
+    assert "| Emo8 | 8,930 | Mikels (8) |" in (made / "statistics.md").read_text()
+    sheet = (made / "README.md").read_text()
+    for part in ("## Motivation", "agreement 90.0 %", "Labels and texts: CC0-1.0", "Krippendorff's α"):
+        assert part in sheet, part
+
+
+def test_label_studio(made: Path) -> None:
+    tasks = json.loads((made / "label_studio.json").read_text())
+    assert len(tasks) == 18
+    assert tasks[0]["annotations"][0]["result"][0]["value"]["choices"][0] in LABELS
+    path = tasks[0]["data"]["image"].partition("?d=")[2]
+    assert (made / path).is_file()
+
+
+def test_the_page_of_the_status_stands_alone(project: Project, made: Path, tmp_path: Path) -> None:
+    write_status_page(tmp_path / "s.html", status(project), agree(project), project.folder / "splits.png")
+    text = (tmp_path / "s.html").read_text()
+    assert "Krippendorff" in text
+    assert "<script" not in text
+    assert "http" not in text.replace("http://www.w3.org", "")
+
+
+def test_a_release_written_again_loses_what_was_taken_down(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", [LABELS[i % 2] for i in range(12)], looks=True)
+    same = "afafafafafaf"
+    say(project, Ada=same, Ben=same)
+    with pytest.raises(DataError, match="curate split"):
+        release(project, tmp_path / "out", ReleaseConfig(name="x"))
+    split(project, verdicts(project), RATIOS, schemes=1)
+    release(project, tmp_path / "out", ReleaseConfig(name="x"))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*.jpg")}
+    gone = project.rows(select(t.pictures.c.sha256).where(t.pictures.c.id == 4))[0].sha256
+    done = take_down(project, "https://pictures.example/4.jpg", because="asked")
+    assert done.releases == (str(tmp_path / "out"),)
+    after = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*.jpg")}
+    assert set(before) - set(after) == {f"{gone[:20]}.jpg"}
+    assert all(before[name] == data for name, data in after.items())
+    for path in (tmp_path / "out").iterdir():
+        assert not path.is_file() or gone[:20].encode() not in path.read_bytes(), path
+    assert hashlib.sha256((tmp_path / "out" / "labels.csv").read_bytes()).hexdigest() in (
+        (tmp_path / "out" / "SHA256SUMS").read_text()
+    )
+
+
+def test_what_can_t_be_released(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", LABELS, looks=True)
+    with pytest.raises(DataError, match="no picture has two answers"):
+        agree(project)
+    with pytest.raises(DataError, match="no picture is kept"):
+        split(project, verdicts(project), RATIOS)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(DataError, match="holds something else"):
+        release(project, tmp_path / "full", ReleaseConfig(name="x"))
+    with pytest.raises(ConfigError):
+        ReleaseConfig(name=" ")
+    with pytest.raises(ConfigError, match="schemes"):
+        split(project, {}, RATIOS, schemes=0)
+    assert PLAN.labels == LABELS

@@ -1,0 +1,172 @@
+"""What is dropped without a person, and that a person's word stands."""
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, select
+
+from tests.drawn import class_folders, draw_picture, jpeg_of, plant
+from uniemox.curate import tables as t
+from uniemox.curate.collect import fetch, search
+from uniemox.curate.fetch import FetchConfig
+from uniemox.curate.plan import Plan
+from uniemox.curate.politeness import PolitenessConfig
+from uniemox.curate.project import Project, create_project
+from uniemox.curate.screen import ScreenConfig, screen
+from uniemox.curate.sources.files import LocalFolder
+from uniemox.curate.store import Change, append, decisions, undo
+from uniemox.curate.takedown import take_down
+from uniemox.data.readers.folders import read_folder
+from uniemox.data.sample import Sample
+from uniemox.errors import ConfigError, DataError
+
+PLAN = Plan(keywords={"awe": ("a",), "fear": ("f",), "anger": ("x",)}, check_every=0)
+QUICK = PolitenessConfig(per_host_per_s=1000)
+
+
+def collected(folder: Path, source: Path) -> Project:
+    project = create_project(folder, PLAN)
+    collect(project, source)
+    return project
+
+
+def collect(project: Project, source: Path) -> None:
+    search(project, [LocalFolder(source, PLAN)], 1)
+    fetch(project, FetchConfig(), QUICK)
+
+
+def found(project: Project) -> dict[str, str]:
+    """File name to the reason for which it is dropped, or to keep."""
+    names = {row.picture_id: row.title for row in project.rows(select(t.candidates))}
+    with project.store.read() as connection:
+        now = decisions(connection, "screen")
+    return {names[picture]: "keep" if one.value == "keep" else one.reason for picture, one in now.items()}
+
+
+def write(folder: Path, **files: bytes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / f"{name}.jpg").write_bytes(data)
+    return folder
+
+
+def test_each_fault_is_found_and_named(tmp_path: Path) -> None:
+    picture = draw_picture(50)
+    write(
+        tmp_path / "in" / "awe",
+        good=jpeg_of(draw_picture(51)),
+        large=jpeg_of(picture),
+        near=plant(picture.resize((200, 150)), "mirrored", random.Random(0)),
+        tiny=jpeg_of(draw_picture(52, (127, 300))),
+        cut=jpeg_of(draw_picture(53))[:3000],
+        known=jpeg_of(draw_picture(54)),
+        alike=plant(draw_picture(55), "scaled", random.Random(1)),
+    )
+    write(tmp_path / "test" / "awe", a=jpeg_of(draw_picture(54)))
+    write(tmp_path / "test" / "fear", b=jpeg_of(draw_picture(55)))
+    project = collected(tmp_path / "p", tmp_path / "in")
+    counts = screen(project, against=[read_folder(tmp_path / "test")])
+    told = found(project)
+    assert told["good.jpg"] == told["large.jpg"] == "keep"
+    assert told["near.jpg"].startswith("near duplicate: of picture ")
+    assert told["tiny.jpg"] == "too small: 127 x 300 px"
+    assert told["cut.jpg"].startswith("unreadable: cut off")
+    assert told["known.jpg"] == f"in a benchmark: {tmp_path / 'test'}, awe/a.jpg"
+    assert told["alike.jpg"] == f"in a benchmark: {tmp_path / 'test'}, fear/b.jpg, nearly the same"
+    assert counts == {"kept": 2, "near duplicate": 1, "too small": 1, "unreadable": 1, "in a benchmark": 2}
+    assert screen(project, ScreenConfig(least_side_px=100))["kept"] == 3
+    with project.store.read() as connection:
+        assert connection.execute(select(t.batches.c.note)).all()[-1] == ("1 pictures judged",)
+
+
+def test_one_picture_under_many_labels_is_a_placeholder(tmp_path: Path) -> None:
+    data = jpeg_of(draw_picture(60))
+    for i, label in enumerate(("awe", "awe", "fear", "fear", "anger")):
+        write(tmp_path / "in" / label, **{f"gone{i}": data})
+    write(tmp_path / "in" / "awe", good=jpeg_of(draw_picture(61)))
+    project = collected(tmp_path / "p", tmp_path / "in")
+    assert screen(project) == {"kept": 1, "placeholder": 1}
+    assert "placeholder: found under anger, awe, fear" in found(project).values()
+
+
+def test_what_a_person_decides_stays_until_it_is_undone(tmp_path: Path) -> None:
+    class_folders(tmp_path / "in", ("awe",), each=3)
+    project = collected(tmp_path / "p", tmp_path / "in")
+    assert screen(project) == {"kept": 3}
+    with project.store.write() as connection:
+        batch = append(
+            connection, actor="Eva", step="by hand", note="", changes=[Change(1, "screen", "drop", "mismatch")]
+        )
+    assert batch is not None
+    assert screen(project, ScreenConfig(least_side_px=64)) == {"kept": 2, "mismatch": 1}
+    with project.store.write() as connection:
+        undo(connection, batch, actor="Eva")
+    assert screen(project) == {"kept": 3}
+
+
+def test_nothing_and_more_later(tmp_path: Path) -> None:
+    project = create_project(tmp_path / "p", PLAN)
+    assert screen(project) == {}
+    class_folders(tmp_path / "in", ("awe",), each=1)
+    collect(project, tmp_path / "in")
+    assert screen(project) == {"kept": 1}
+    write(
+        tmp_path / "in" / "fear",
+        late=jpeg_of(draw_picture(70)),
+        copy=plant(draw_picture(0), "cropped", random.Random(2)),
+    )
+    collect(project, tmp_path / "in")
+    assert sum(screen(project).values()) == 3
+    assert found(project)["late.jpg"] == "keep"
+
+
+def test_a_model_s_score_sorts_and_drops(tmp_path: Path) -> None:
+    class_folders(tmp_path / "in", ("awe", "fear"), each=2)
+    project = collected(tmp_path / "p", tmp_path / "in")
+
+    def score(samples: Sequence[Sample]) -> list[Mapping[str, float] | None]:
+        return [None if sample.key == "4" else {"awe": 0.9, "fear": 0.1, "anger": 0.0} for sample in samples]
+
+    assert screen(project, score=score) == {"kept": 4}
+    assert {row.picture_id: row.score for row in project.rows(select(t.looks))} == {1: 0.9, 2: 0.9, 3: 0.1, 4: None}
+    assert screen(project, ScreenConfig(least_score=0.5)) == {"kept": 3, "mismatch": 1}
+    for settings in ({"least_side_px": 0}, {"least_score": 1.0}):
+        with pytest.raises(ConfigError):
+            ScreenConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_taken_down_means_gone_and_not_collected_again_until_it_is_undone(tmp_path: Path) -> None:
+    class_folders(tmp_path / "in", ("awe",), each=2)
+    write(tmp_path / "in" / "awe", copy=plant(draw_picture(0), "scaled", random.Random(3)))
+    project = collected(tmp_path / "p", tmp_path / "in")
+    screen(project)
+    rows = {row.title: row for row in project.rows(select(t.candidates))}
+    done = take_down(project, rows["0.jpg"].address, because="asked")
+    assert len(done.sha256) == 2  # its near duplicate too
+    assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 1
+    again = tmp_path / "again"
+    write(again / "fear", other=(tmp_path / "in" / "awe" / "0.jpg").read_bytes())
+    collect(project, again)
+    assert screen(project)["kept"] == 1
+    assert {row.title: row.reason for row in project.rows(select(t.candidates))}["other.jpg"] == "taken down"
+    assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 1
+    with project.store.write() as connection:
+        batch = connection.scalar(select(t.batches.c.id).where(t.batches.c.step == "takedown"))
+        undo(connection, int(batch), actor="owner")
+    assert fetch(project, FetchConfig(), QUICK)["fetched"] == 3
+    assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 3
+    for which, error in (("http://nowhere.example/", DataError), ("abc", ConfigError), ("0" * 12, DataError)):
+        with pytest.raises(error):
+            take_down(project, which, because="x")
+
+
+def test_a_hash_names_a_picture_without_any_candidate(tmp_path: Path) -> None:
+    project = create_project(tmp_path / "p", PLAN)
+    sha256 = project.keep_file(jpeg_of(draw_picture(1)), "JPEG")
+    with project.store.write() as connection:
+        row = {"sha256": sha256, "format": "JPEG", "bytes": 1, "width": 9, "height": 9, "added_at": 0.0}
+        connection.execute(insert(t.pictures), [row])
+    assert take_down(project, sha256[:12].upper(), because="x").sha256 == (sha256,)
+    assert not project.picture_path(sha256, "JPEG").exists()

@@ -1,0 +1,191 @@
+"""Decisions are appended, and everything can be undone."""
+
+import json
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import insert
+
+from uniemox.curate import tables as t
+from uniemox.curate.plan import Plan, paper_plan, read_plan
+from uniemox.curate.project import create_project, open_project
+from uniemox.curate.store import Change, Store, append, decisions, history, undo, undone
+from uniemox.errors import ConfigError, DataError
+from uniemox.labels import MIKELS
+
+
+def store_with(pictures: int, address: str = "sqlite://") -> Store:
+    store = Store(address)
+    rows = [
+        {"id": i + 1, "sha256": f"{i}", "format": "JPEG", "bytes": 1, "width": 1, "height": 1, "added_at": 0.0}
+        for i in range(pictures)
+    ]
+    with store.write() as connection:
+        for row in rows:
+            connection.execute(insert(t.pictures).values(**row))
+    return store
+
+
+def decide(store: Store, picture: int, value: str) -> int:
+    with store.write() as connection:
+        batch = append(connection, actor="me", step="s", note="", changes=[Change(picture, "screen", value)])
+    assert batch is not None
+    return batch
+
+
+def take_back(store: Store, batch: int) -> int:
+    with store.write() as connection:
+        return undo(connection, batch, actor="me")
+
+
+def values(store: Store) -> dict[int, str]:
+    with store.read() as connection:
+        return {picture: one.value for picture, one in decisions(connection, "screen").items()}
+
+
+def test_the_last_decision_holds_until_it_is_undone_and_undoing_can_be_undone() -> None:
+    store = store_with(2)
+    assert values(store) == {}
+    decide(store, 1, "keep")
+    second = decide(store, 1, "drop")
+    decide(store, 2, "keep")
+    assert values(store) == {1: "drop", 2: "keep"}
+    third = take_back(store, second)
+    assert values(store) == {1: "keep", 2: "keep"}
+    fourth = take_back(store, third)
+    assert values(store) == {1: "drop", 2: "keep"}
+    take_back(store, fourth)
+    assert values(store) == {1: "keep", 2: "keep"}
+    with store.read() as connection:
+        told = history(connection, 10)
+    assert [(row["id"], row["is_undone"]) for row in told] == [
+        *((6, False), (5, True), (4, False), (3, False)),
+        *((2, True), (1, False)),
+    ]
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.one_of(st.tuples(st.just("set"), st.integers(1, 3)), st.tuples(st.just("undo"), st.integers(1, 12))))
+)
+def test_undoing_is_what_a_plain_replay_says(steps: list[tuple[str, int]]) -> None:
+    store = store_with(3)
+    log: list[tuple[str, int]] = []
+    for kind, number in steps:
+        if kind == "set":
+            decide(store, number, f"v{len(log)}")
+            log.append(("set", number))
+        else:
+            with store.read() as connection:
+                may = number <= len(log) and number not in undone(connection)
+            if may:
+                take_back(store, number)
+                log.append(("undo", number))
+            else:
+                with pytest.raises(DataError, match="batch"):
+                    take_back(store, number)
+
+    def holds(place: int) -> bool:
+        return not any(kind == "undo" and number == place + 1 and holds(i) for i, (kind, number) in enumerate(log))
+
+    expected = {}
+    for i, (kind, number) in enumerate(log):
+        if kind == "set" and holds(i):
+            expected[number] = f"v{i}"
+    assert values(store) == expected
+
+
+def test_nothing_decided_is_no_batch() -> None:
+    store = store_with(0)
+    with store.write() as connection:
+        assert append(connection, actor="me", step="s", note="", changes=[]) is None
+    with store.read() as connection:
+        assert history(connection, 5) == []
+
+
+def test_several_writers_wait_for_each_other(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path / 'p.db'}"
+    store_with(1, address).close()
+
+    def write() -> None:
+        store = Store(address)
+        for _ in range(10):
+            decide(store, 1, "keep")
+        store.close()
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with Store(address).read() as connection:
+        assert len(history(connection, 100)) == 40
+    assert sqlite3.connect(tmp_path / "p.db").execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_another_version_and_no_database_are_refused(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'p.db'}")
+    store.set("schema", 99)
+    store.close()
+    with pytest.raises(DataError, match="version 99"):
+        Store(f"sqlite:///{tmp_path / 'p.db'}")
+    (tmp_path / "q.db").write_bytes(b"nothing like a database" * 100)
+    with pytest.raises(DataError, match="not a database"):
+        Store(f"sqlite:///{tmp_path / 'q.db'}")
+    for address in ("nonsense", "nosuch://x"):
+        with pytest.raises(ConfigError, match="database address"):
+            Store(address)
+
+
+def test_a_project_is_begun_once_and_keeps_its_plan(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="curate init"):
+        open_project(tmp_path)
+    plan = Plan(keywords={"calm": ("lake",), "joy": ("party", "win")}, answers_per_picture=2)
+    create_project(tmp_path / "p", plan)
+    assert open_project(tmp_path / "p").plan == plan
+    with pytest.raises(ConfigError, match="holds a project already"):
+        create_project(tmp_path / "p")
+    elsewhere = f"sqlite:///{tmp_path / 'else.db'}"
+    create_project(tmp_path / "q", plan, database=elsewhere)
+    assert open_project(tmp_path / "q").plan == plan
+    assert (tmp_path / "else.db").exists()
+
+
+def test_the_paper_s_plan() -> None:
+    plan = paper_plan()
+    assert plan.labels == MIKELS.labels
+    assert [len(words) for words in plan.keywords.values()] == [10] * 8
+    assert plan.keywords["awe"][:2] == ("Awe", "Reverence")
+    assert plan.label_set == MIKELS
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "expected"),
+        ('{"awe": ["a"]}', "2 to 20 labels"),
+        ('{"awe": ["a"], "Fear": ["b"]}', "lower-case"),
+        ('{"awe": ["a"], "../x": ["b"]}', "no path"),
+        ('{"awe": ["a"], "fear": [""]}', "every search word of fear"),
+        ('{"keywords": {"awe": ["a"], "fear": ["b"]}, "colour": 1}', "unknown field 'colour'"),
+        ('{"keywords": {"awe": ["a"], "fear": ["b"]}, "kind": "seen"}', "kind must be one of"),
+        ('{"keywords": {"awe": ["a"], "fear": ["b"]}, "check_every": -1}', "check_every"),
+        ('{"keywords": {"awe": 5, "fear": ["b"]}}', "wrong type"),
+    ],
+)
+def test_plans_that_make_no_sense(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        read_plan(tmp_path / "plan.json")
+
+
+def test_a_plan_file_reads_back(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(paper_plan().to_json())
+    assert read_plan(tmp_path / "plan.json") == paper_plan()
+    (tmp_path / "plan.json").write_text(json.dumps({"calm": ["lake"], "joy": ["party"]}))
+    assert read_plan(tmp_path / "plan.json").keywords == {"calm": ("lake",), "joy": ("party",)}

@@ -1,0 +1,316 @@
+"""Who may do what, what forged requests get, and that an acknowledged answer is on disk."""
+
+import io
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sqlalchemy import select
+from starlette.testclient import TestClient
+
+from tests.curate.places import PLAN, project_of
+from uniemox.curate import tables as t
+from uniemox.curate.access import invite, join, revoke, who
+from uniemox.curate.answering import Answer, AnswerWriter
+from uniemox.curate.giving import Giver
+from uniemox.curate.project import Project
+from uniemox.curate.serving import listen, server
+from uniemox.curate.store import decisions
+from uniemox.curate.verdicts import read_answers
+from uniemox.curate.web import PAGES, create_app
+from uniemox.errors import ConfigError, DataError
+
+ADDRESS = "http://127.0.0.1:8000"
+LABELS = ("awe", "fear", "awe", "fear")
+
+
+class Browser:
+    """A session of one person."""
+
+    def __init__(self, client: TestClient, token: str) -> None:
+        self.client = client
+        client.cookies.clear()
+        answer = client.post("/api/join", json={"token": token}, headers={"Origin": ADDRESS})
+        assert answer.status_code == 200, answer.text
+        self.cookie = client.cookies["uniemox_curate"]
+        self.set_cookie = answer.headers["set-cookie"]
+        client.cookies.clear()
+        self.me = self.get("/api/me").json()
+
+    def get(self, path: str, **headers: str):
+        return self.client.get(path, headers={"Cookie": f"uniemox_curate={self.cookie}", **headers})
+
+    def post(self, path: str, body: object, **headers: str):
+        own = {"Cookie": f"uniemox_curate={self.cookie}", "X-CSRF": self.me["csrf"], "Origin": ADDRESS}
+        return self.client.post(path, json=body, headers={**own, **headers})
+
+    def tasks(self, after: int = 0) -> list[int]:
+        return [task["id"] for task in self.get(f"/api/tasks?after={after}").json()["tasks"]]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return project_of(tmp_path / "p", LABELS)
+
+
+@pytest.fixture
+def client(project: Project) -> Iterator[TestClient]:
+    with TestClient(create_app(project, [ADDRESS]), base_url=ADDRESS) as client:
+        yield client
+
+
+def answer(task: int, label: str = "awe", number: int = 0) -> dict[str, object]:
+    return {"id": f"answer-{task}-{number}", "task": task, "label": label, "seconds": 1.5}
+
+
+def test_without_an_invitation_nothing_is_told(client: TestClient) -> None:
+    for path in ("/api/me", "/api/tasks", "/api/pictures/1", "/api/answers", "/api/status", "/api/grid"):
+        assert client.get(path).status_code == 401, path
+    for path in ("/api/answers", "/api/changes", "/api/undo", "/api/people", "/api/people/revoke", "/api/leave"):
+        assert client.post(path, json={}, headers={"Origin": ADDRESS}).status_code == 401, path
+    for token in ("", "nonsense", "x" * 200):
+        assert client.post("/api/join", json={"token": token}, headers={"Origin": ADDRESS}).status_code == 401
+
+
+def test_annotators_see_their_own_and_owners_everything(project: Project, client: TestClient) -> None:
+    ada, ben = Browser(client, invite(project, "Ada")), Browser(client, invite(project, "Ben"))
+    owner = Browser(client, invite(project, "Eva", "owner"))
+    mine, his = ada.tasks(), ben.tasks()
+    assert len(mine) == len(his) == 4
+    assert not set(mine) & set(his)
+    assert ada.get(f"/api/pictures/{mine[0]}").headers["content-type"] == "image/jpeg"
+    assert ada.get(f"/api/pictures/{his[0]}").status_code == 404
+    assert owner.get(f"/api/pictures/{mine[0]}").status_code == 403
+    said = ada.post("/api/answers", {"answers": [answer(mine[0]), answer(his[0]), answer(999)]}).json()
+    assert said == {"saved": [f"answer-{mine[0]}-0"], "refused": [f"answer-{his[0]}-0", "answer-999-0"]}
+    assert ada.get("/api/answers").json() == {"answers": [{"task": mine[0], "label": "awe"}]}
+    assert ben.get("/api/answers").json() == {"answers": []}
+    for path in ("/api/status", "/api/grid", "/api/disputed", "/api/originals/1"):
+        assert ada.get(path).status_code == 403, path
+        assert owner.get(path).status_code == 200, path
+    for path, body in (("/api/changes", {}), ("/api/undo", {"batch": 1}), ("/api/people", {"name": "x"})):
+        assert ada.post(path, body).status_code in (403, 422), path
+    assert read_answers(project).by_picture.keys() == {1, 2, 3, 4} & read_answers(project).by_picture.keys()
+    assert ada.me["answered"] == 0
+    assert ada.get("/api/me").json()["answered"] == 1
+
+
+def test_blind_to_keyword_title_and_metadata(project: Project, client: TestClient) -> None:
+    ada = Browser(client, invite(project, "Ada"))
+    told = ada.get("/api/tasks").text + ada.get("/api/me").text
+    for secret in ("Wonder", "script", "onerror", "pictures.example"):
+        assert secret not in told
+    picture = Image.open(io.BytesIO(ada.get(f"/api/pictures/{ada.tasks()[0]}").content))
+    assert not picture.getexif()
+
+
+def test_forged_requests(project: Project, client: TestClient) -> None:
+    ada = Browser(client, invite(project, "Ada"))
+    body = {"answers": [answer(ada.tasks()[0])]}
+    assert ada.post("/api/answers", body, **{"X-CSRF": ""}).status_code == 403
+    assert ada.post("/api/answers", body, **{"X-CSRF": "wrong"}).status_code == 403
+    assert ada.post("/api/answers", body, Origin="https://evil.example").status_code == 403
+    assert ada.post("/api/answers", body, Origin="null").status_code == 403
+    plain = {"Cookie": f"uniemox_curate={ada.cookie}", "X-CSRF": ada.me["csrf"], "Origin": ADDRESS}
+    assert client.post("/api/answers", content="{}", headers={**plain, "Content-Type": "text/plain"}).status_code == 415
+    assert (
+        client.post(
+            "/api/answers", content=b"x" * 300_000, headers={**plain, "Content-Type": "application/json"}
+        ).status_code
+        == 413
+    )
+    assert ada.get("/api/me", Host="evil.example").status_code == 421
+    assert "HttpOnly" in ada.set_cookie
+    assert "SameSite=strict" in ada.set_cookie
+    assert ada.get("/api/answers").json() == {"answers": []}
+    assert ada.post("/api/answers", body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"answers": "x"},
+        {"answers": [{"id": "a", "task": 1, "label": "awe", "seconds": 1}]},
+        {"answers": [{"id": "<script>", "task": 1, "label": "awe", "seconds": 1}]},
+        {"answers": [{"id": "abcdefgh", "task": "1", "label": "awe", "seconds": 1}]},
+        {"answers": [{"id": "abcdefgh", "task": 1, "label": "awe", "seconds": -1}]},
+        {"answers": [{"id": "abcdefgh", "task": 1, "label": "awe", "seconds": 1, "person": 2}]},
+        {"answers": [answer(1)] * 501},
+    ],
+)
+def test_bodies_that_make_no_sense(project: Project, client: TestClient, body: object) -> None:
+    assert Browser(client, invite(project, "Ada")).post("/api/answers", body).status_code == 422
+
+
+def test_only_the_pages_files_are_served_and_all_answers_carry_strict_headers(client: TestClient) -> None:
+    for path in ("/../../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/page/curate.js", "/project.db", "/pictures/"):
+        found = client.get(path, follow_redirects=False)
+        assert found.status_code == 404, path
+        assert found.headers["x-content-type-options"] == "nosniff"
+    for path in PAGES:
+        found = client.get(path)
+        assert found.status_code == 200
+        assert "script-src 'self'" in found.headers["content-security-policy"]
+        assert "<script>" not in found.text
+        assert "onclick" not in found.text
+    assert client.get("/", follow_redirects=False).headers["location"] == "/annotate"
+
+
+def test_an_answer_sent_twice_is_one_and_a_later_one_counts(project: Project, client: TestClient) -> None:
+    ada = Browser(client, invite(project, "Ada"))
+    task = ada.tasks()[0]
+    for _ in range(2):
+        assert ada.post("/api/answers", {"answers": [answer(task)]}).json()["refused"] == []
+    assert len(project.rows(select(t.answers))) == 1
+    ada.post("/api/answers", {"answers": [answer(task, "fear", 1)]})
+    (said,) = read_answers(project).by_picture.values()
+    assert said == {"Ada": "fear"}
+    refused = ada.post("/api/answers", {"answers": [answer(task, "joy", 2)]}).json()
+    assert refused == {"saved": [], "refused": [f"answer-{task}-2"]}
+    assert task not in ada.tasks()
+
+
+def test_access_ends_and_a_new_invitation_replaces_the_old(project: Project, client: TestClient) -> None:
+    token = invite(project, "Ada")
+    ada = Browser(client, token)
+    revoke(project, "Ada")
+    assert ada.get("/api/me").status_code == 401
+    assert join(project.store, token) is None
+    fresh = invite(project, "Ada")
+    assert Browser(client, fresh).me["id"] == ada.me["id"]
+    assert join(project.store, token) is None
+    assert who(project.store, "") is None
+    with pytest.raises(DataError, match="nobody named"):
+        revoke(project, "Zoe")
+    with pytest.raises(ConfigError, match="annotator already"):
+        invite(project, "Ada", "owner")
+    for name in ("", "  ", "x" * 101, "a\x00b"):
+        with pytest.raises(ConfigError):
+            invite(project, name)
+
+
+def test_where_pages_are_must_be_known(project: Project) -> None:
+    with listen("0.0.0.0", 0) as sock:
+        with pytest.raises(ConfigError, match="--address"):
+            server(project, sock)
+        with pytest.raises(ConfigError, match="must begin with http"):
+            server(project, sock, "curate.example.org")
+    with listen("127.0.0.1", 0) as sock, pytest.raises(ConfigError, match="can't listen"):
+        listen("127.0.0.1", sock.getsockname()[1])
+
+
+def test_leaving_ends_the_session(project: Project, client: TestClient) -> None:
+    ada = Browser(client, invite(project, "Ada"))
+    assert ada.post("/api/leave", {}).status_code == 200
+    assert ada.get("/api/me").status_code == 401
+
+
+def test_the_owner_screens_judges_and_undoes(project: Project, client: TestClient) -> None:
+    ada, owner = Browser(client, invite(project, "Ada")), Browser(client, invite(project, "Eva", "owner"))
+    first = ada.tasks()
+    change = {"picture": 1, "field": "screen", "value": "drop"}
+    batch = owner.post("/api/changes", {"changes": [change]}).json()["batch"]
+    assert len(ada.tasks()) == 3
+    grid = owner.get("/api/grid?shown=drop").json()
+    assert (grid["count"], grid["pictures"][0]["reason"]) == (1, "mismatch: by hand")
+    assert grid["pictures"][0]["title"] == "<img src=x onerror=alert(1)>"
+    assert owner.get("/api/grid?label=fear").json()["count"] == 2
+    assert owner.get("/api/grid?shown=all").status_code == 422
+    owner.post("/api/undo", {"batch": batch})
+    assert ada.tasks() == first
+    assert owner.post("/api/undo", {"batch": batch}).status_code == 409
+    owner.post("/api/changes", {"changes": [{"picture": 2, "field": "style", "value": "cartoon"}]})
+    assert owner.get("/api/grid").json()["pictures"][2]["style"] == "cartoon"
+    for field, value in (("style", "loud"), ("verdict", "joy"), ("screen", "x"), ("taken", "yes")):
+        body = {"changes": [{"picture": 1, "field": field, "value": value}]}
+        assert owner.post("/api/changes", body).status_code == 422, field
+    assert owner.post("/api/changes", {"changes": [{**change, "picture": 99}]}).status_code == 404
+    with project.store.read() as connection:
+        assert decisions(connection, "style")[2].value == "cartoon"
+
+
+def test_the_owner_invites_and_judges_what_is_disputed(project: Project, client: TestClient) -> None:
+    owner = Browser(client, invite(project, "Eva", "owner"))
+    people = {}
+    for name in ("Ada", "Ben"):
+        path = owner.post("/api/people", {"name": name}).json()["path"]
+        people[name] = Browser(client, path.partition("#")[2])
+    for name, label in (("Ada", "awe"), ("Ben", "fear")):
+        tasks = people[name].tasks()
+        people[name].post("/api/answers", {"answers": [answer(task, label) for task in tasks]})
+    found = owner.get("/api/disputed").json()
+    assert found["count"] == 4
+    assert found["pictures"][0] == {"picture": 1, "answers": ["awe", "fear"]}
+    owner.post("/api/changes", {"changes": [{"picture": 1, "field": "verdict", "value": "fear"}]})
+    assert owner.get("/api/disputed").json()["count"] == 3
+    told = owner.get("/api/status").json()
+    assert told["steps"]["agree"]["judged"] == 1
+    assert [(one["name"], one["answered"]) for one in told["people"]] == [("Ada", 4), ("Ben", 4)]
+    batch = owner.post("/api/people/leave-out", {"name": "Ben"}).json()["batch"]
+    assert owner.get("/api/disputed").json()["count"] == 0
+    assert {tuple(said) for said in read_answers(project).by_picture.values()} == {("Ada",)}
+    assert [one["is_left_out"] for one in owner.get("/api/status").json()["people"]] == [False, True]
+    owner.post("/api/undo", {"batch": batch})
+    assert owner.get("/api/disputed").json()["count"] == 3
+    assert owner.post("/api/people/leave-out", {"name": "Zoe"}).status_code == 404
+    owner.post("/api/people/revoke", {"name": "Ada"})
+    assert people["Ada"].get("/api/me").status_code == 401
+    assert owner.post("/api/people/revoke", {"name": "Zoe"}).status_code == 404
+
+
+def test_so_many_answers_for_each_picture_and_no_more(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ["awe"] * 5, replace(PLAN, answers_per_picture=2))
+    giver = Giver(project)
+    given = []
+    for name in ("Ada", "Ben", "Cem"):
+        person = who(project.store, str(join(project.store, invite(project, name))))
+        assert person is not None
+        given.append([task.picture for task in giver.next_tasks(person.id, 0, 10)])
+    assert [len(pictures) for pictures in given] == [5, 5, 0]
+    assert given[0] != given[1]  # each has an order of their own
+    assert sorted(map(int, given[0])) == [1, 2, 3, 4, 5]
+
+
+def test_attention_checks_show_what_they_ask_for(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ["awe"] * 6, replace(PLAN, check_every=1))
+    with TestClient(create_app(project, [ADDRESS]), base_url=ADDRESS) as client:
+        ada = Browser(client, invite(project, "Ada"))
+        tasks = ada.get("/api/tasks").json()["tasks"]
+        checks = [task for task in tasks if task["words"]]
+        assert len(checks) == 6
+        assert ada.get(f"/api/pictures/{checks[0]['id']}").status_code == 200
+        wanted = checks[0]["words"].rpartition(" ")[2]
+        body = [answer(checks[0]["id"], wanted), answer(checks[1]["id"], "none")]
+        ada.post("/api/answers", {"answers": body})
+        owner = Browser(client, invite(project, "Eva", "owner"))
+        (told,) = owner.get("/api/status").json()["people"]
+    assert (told["checks"], told["checks_passed"], told["answered"]) == (2, 1, 0)
+    assert read_answers(project).by_picture == {}
+
+
+def test_many_writers_at_once_lose_nothing(project: Project) -> None:
+    giver, writer = Giver(project), AnswerWriter(project.store)
+    people = []
+    for i in range(12):
+        person = who(project.store, str(join(project.store, invite(project, f"p{i}"))))
+        assert person is not None
+        people.append((person.id, [task.id for task in giver.next_tasks(person.id, 0, 10)]))
+    acknowledged: list[str] = []
+
+    def run(person: int, tasks: list[int]) -> None:
+        for task in tasks:
+            acknowledged.extend(writer.save([Answer(person, task, f"{person}-{task}", "awe", 1.0)]))
+
+    threads = [threading.Thread(target=run, args=one) for one in people]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert writer.save([]) == frozenset()
+    writer.close()
+    assert len(acknowledged) == 48
+    assert {row.client_id for row in project.rows(select(t.answers))} == set(acknowledged)

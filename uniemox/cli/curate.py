@@ -1,0 +1,336 @@
+"""Commands that build a data set."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cyclopts import App
+
+from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, show_all
+from uniemox.cli.curate_labels import agree, invite, leave_out, release, serve, split
+from uniemox.cli.curate_tables import PACKAGES, Bars, status_tables
+from uniemox.errors import ConfigError
+
+if TYPE_CHECKING:
+    from uniemox.curate.fetch import FetchConfig
+    from uniemox.curate.plan import Plan
+    from uniemox.curate.politeness import PolitenessConfig
+    from uniemox.curate.sources.candidate import Source
+
+curate = App(
+    name="curate",
+    help=(
+        "Build an emotion data set as Emo8 was built: collect, screen, annotate, agree, split, release.\n\n"
+        "A project is a folder; every step can be stopped and goes on where it was, every decision can be undone. "
+        "See docs/curate.md, and begin with `uniemox curate demo`."
+    ),
+)
+for command in (invite, leave_out, serve, agree, split, release):
+    curate.command(command)
+
+
+@curate.command
+def init(folder: Path, /, *, plan: Files = None, database: str | None = None) -> None:
+    """Begin a project.
+
+    Examples:
+
+    uniemox curate init mine
+
+    uniemox curate init mine --plan plan.json
+
+    Parameters
+    ----------
+    folder
+        Of the project.
+    plan
+        A JSON file {"keywords": {label: [word, ...]}}, optionally with kind, styles, answers_per_picture and
+        check_every; if not given, the 8 x 10 words of Emo8 (table I).
+    database
+        An address of SQLAlchemy, such as postgresql+psycopg://...; a file in the folder if not given.
+    """
+    need(*PACKAGES, extra="curate,serve,data")
+    from uniemox.curate.plan import read_plan
+    from uniemox.curate.project import create_project
+
+    project = create_project(folder, None if plan is None else read_plan(plan), database=database)
+    words = sum(map(len, project.plan.keywords.values()))
+    print(f"began {folder}: {len(project.plan.labels)} labels, {words} search words")
+    say(f"next: uniemox curate collect {folder} --source openverse")
+
+
+@curate.command
+def collect(
+    folder: Path,
+    /,
+    *,
+    source: list[str] | None = None,
+    per_keyword: int = 165,
+    rate: float | None = None,
+    most_kb: int | None = None,
+    contact: str = "",
+    licence: str | None = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Ask sources for pictures and fetch them; begins the project if there is none.
+
+    One request at a time goes to a host, with pauses; addresses on private networks are refused. What could not be
+    reached is tried again by the next call.
+
+    Examples:
+
+    uniemox curate collect mine --source openverse --source commons --contact me@example.org
+
+    uniemox curate collect mine --source folder:photos
+
+    uniemox curate collect mine --source csv:addresses.csv
+
+    uniemox curate collect mine
+
+    Parameters
+    ----------
+    folder
+        Of the project.
+    source
+        openverse, commons, bing, csv:TABLE (columns address, and keyword, label, page, title, licence, licence_address,
+        author where known) or folder:PATH (LABEL/KEYWORD/PICTURE, both optional); none fetches what is still waiting.
+    per_keyword
+        Results of a search; 165 for each of Emo8's 80 words make its 13,200 pictures.
+    rate
+        Requests to one host a second; 2 if not given.
+    most_kb
+        Larger files are not taken; 20480 if not given.
+    contact
+        A mail or web address that is told to the servers; Wikimedia asks for one.
+    licence
+        Of Bing: creativecommons, publicdomain, noncommercial or commercial.
+    as_json
+        Print counts as JSON.
+    """
+    need(*PACKAGES, "icrawler", extra="curate,serve,data")
+    if per_keyword < 1:
+        raise ConfigError(f"--per-keyword must be at least 1, got {per_keyword}")
+    from dataclasses import replace
+
+    from uniemox.curate.collect import failures, fetch, search
+    from uniemox.curate.fetch import FetchConfig
+    from uniemox.curate.politeness import PolitenessConfig
+    from uniemox.curate.project import create_project, is_project, open_project
+
+    project = open_project(folder) if is_project(folder) else create_project(folder)
+    fetching, politeness = FetchConfig(contact=contact), PolitenessConfig()
+    fetching = fetching if most_kb is None else replace(fetching, most_bytes=most_kb * 1024)
+    politeness = politeness if rate is None else replace(politeness, per_host_per_s=rate)
+    sources = [_source(name, project.plan, fetching, politeness, licence) for name in source or ()]
+    with progress_bar() as progress:
+        problems = search(project, sources, per_keyword, Bars(progress))
+        counts = fetch(project, fetching, politeness, Bars(progress))
+    for problem in problems:
+        say(f"not asked to the end: {problem}")
+    for reason, number in list(failures(project).items())[:8]:
+        say(f"{number} x {reason}")
+    if as_json:
+        print(json.dumps({**counts, "problems": problems}))
+        return
+    print(", ".join(f"{name} {number}" for name, number in counts.items()))
+    say(f"next: uniemox curate screen {folder}")
+
+
+@curate.command
+def screen(
+    folder: Path,
+    /,
+    *,
+    against: list[str] | None = None,
+    least_side: int | None = None,
+    model: str | None = None,
+    least_score: float = 0.0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Leave out what is broken, tiny, a placeholder, twice there, or in a test set; people then drop the rest.
+
+    Examples:
+
+    uniemox curate screen mine --against fi:photos/fi --against emoset:photos/emoset
+
+    uniemox curate screen mine --model runs/fi --least-score 0.02
+
+    Parameters
+    ----------
+    folder
+        Of the project.
+    against
+        KIND:PATH of a data set that must share no picture with the new one; it is remembered.
+    least_side
+        Pictures with a shorter side are left out, px; 128 if not given.
+    model
+        A classifier; the grid begins with the pictures that fit their label least.
+    least_score
+        Share that the model must give to a picture's label, or it is left out; 0 leaves none out.
+    as_json
+        Print counts as JSON.
+    """
+    need(*PACKAGES, extra="curate,serve,data")
+    if least_score and model is None:
+        raise ConfigError("--least-score needs the shares of a --model")
+    from uniemox.curate.project import open_project
+    from uniemox.curate.scoring import scorer
+    from uniemox.curate.screen import ScreenConfig
+    from uniemox.curate.screen import screen as run
+    from uniemox.data.source import open_data
+
+    project = open_project(folder)
+    config = ScreenConfig(least_score=least_score)
+    if least_side is not None:
+        config = ScreenConfig(least_score=least_score, least_side_px=least_side)
+    score = None if model is None else scorer(model, project.plan.label_set)
+    with progress_bar() as progress:
+        others = [open_data(name) for name in against or ()]
+        counts = run(project, config, against=others, score=score, progress=Bars(progress))
+    if as_json:
+        print(json.dumps(counts))
+        return
+    print(", ".join(f"{name} {number}" for name, number in counts.items()) or "no pictures")
+    say(f"next: uniemox curate invite {folder} NAME, then uniemox curate serve {folder}")
+
+
+@curate.command
+def takedown(folder: Path, which: str, /, *, because: str) -> None:
+    """Remove a picture from the project and its releases; it is not collected again.
+
+    Examples:
+
+    uniemox curate takedown mine https://example.org/photo.jpg --because "asked for by the author"
+
+    uniemox curate takedown mine 3f9c2a77d01b --because "shows a child"
+
+    Parameters
+    ----------
+    folder
+        Of the project.
+    which
+        The address of the picture or its page, or at least 12 digits of its sha256.
+    because
+        Why; it is written down.
+    """
+    need(*PACKAGES, extra="curate,serve,data")
+    from uniemox.curate.project import open_project
+    from uniemox.curate.takedown import take_down
+
+    done = take_down(open_project(folder), which, because=because)
+    print(f"removed {len(done.sha256)} pictures: {', '.join(digest[:12] for digest in done.sha256)}")
+    for place in done.releases:
+        say(f"wrote {place} again without them")
+
+
+@curate.command
+def undo(folder: Path, batch: int, /) -> None:
+    """Take a step back by its number; `status` lists them. What undid something can be undone too.
+
+    Examples:
+
+    uniemox curate undo mine 12
+
+    Parameters
+    ----------
+    folder
+        Of the project.
+    batch
+        The number.
+    """
+    need(*PACKAGES, extra="curate,serve,data")
+    from uniemox.curate.project import open_project
+    from uniemox.curate.store import undo as take_back
+
+    project = open_project(folder)
+    with project.store.write() as connection:
+        number = take_back(connection, batch, actor="owner")
+    print(f"undone; undo {number} to have it back")
+
+
+@curate.command
+def status(folder: Path, /, *, html: Files = None, as_json: JsonFlag = False) -> None:
+    """Show how far every step is, and what to do next.
+
+    Examples:
+
+    uniemox curate status mine
+
+    uniemox curate status mine --html mine.html
+
+    Parameters
+    ----------
+    folder
+        Of the project.
+    html
+        Write a page to this file.
+    as_json
+        Print one JSON object.
+    """
+    need(*PACKAGES, extra="curate,serve,data")
+    from uniemox.curate.project import open_project
+    from uniemox.curate.status import status as found_by
+    from uniemox.curate.status_page import write_status_page
+
+    found = found_by(open_project(folder))
+    if html is not None:
+        write_status_page(html, found, None, folder / "splits.png")
+        say(f"wrote {html}")
+    if as_json:
+        print(json.dumps(found))
+        return
+    show_all(status_tables(found))
+
+
+@curate.command
+def demo(folder: Path = Path("curate-demo"), /, *, count: int = 160, as_json: JsonFlag = False) -> None:
+    """Go the whole way on synthetic pictures: a server on this machine, two annotators that are programs, a release.
+
+    Examples:
+
+    uniemox curate demo
+
+    Parameters
+    ----------
+    folder
+        To write to; must not hold a demo yet.
+    count
+        Pictures.
+    as_json
+        Print the figures of the release as JSON.
+    """
+    need(*PACKAGES, "mlcroissant", extra="curate,serve,data")
+    if count < 64:
+        raise ConfigError(f"--count must be at least 64, so that every split has every class, got {count}")
+    from uniemox.curate.demo import demo as run
+
+    with progress_bar() as progress:
+        made = run(folder, count=count, progress=Bars(progress))
+    if as_json:
+        print(json.dumps(made))
+        return
+    for step, number in made["statistics"]["funnel"].items():
+        print(f"{number:6}  {step}")
+    print(f"page: {folder / 'status.html'}\nrelease: {folder / 'release'}")
+    say(f"look around: uniemox curate serve {folder / 'project'}")
+
+
+def _source(
+    name: str, plan: "Plan", fetching: "FetchConfig", politeness: "PolitenessConfig", licence: str | None
+) -> "Source":
+    """The source of a name. Raises ConfigError for one that is not known."""
+    from uniemox.curate.sources import bing, commons, files, openverse
+    from uniemox.curate.sources.candidate import Asking
+
+    kind, _, path = name.partition(":")
+    if kind == "folder" and path:
+        return files.LocalFolder(Path(path), plan)
+    if kind == "csv" and path:
+        return files.AddressTable(Path(path), plan)
+    if name == "openverse":
+        return openverse.Openverse(Asking(fetching, politeness, pause_s=openverse.PAUSE_S))
+    if name == "commons":
+        return commons.Commons(Asking(fetching, politeness, pause_s=commons.PAUSE_S))
+    if name == "bing":
+        return bing.Bing(Asking(fetching, politeness, pause_s=bing.PAUSE_S), licence=licence)
+    raise ConfigError(f"{name!r} is no source; there are openverse, commons, bing, csv:TABLE and folder:PATH")

@@ -1,0 +1,82 @@
+"""What the commands that build a data set share: bars, tables, the packages they need."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from uniemox.curate.agree import Agreement, Figure
+    from uniemox.curate.verdicts import Verdict
+
+
+PACKAGES = ("sqlalchemy", "fastapi", "uvicorn", "sklearn", "scipy", "matplotlib")
+
+
+class Bars:
+    """A bar for each kind of work."""
+
+    def __init__(self, progress: "Progress") -> None:
+        self.progress = progress
+        self.tasks: dict[str, TaskID] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """How far a kind of work is."""
+        if what not in self.tasks:
+            self.tasks[what] = self.progress.add_task(what, total=total)
+        self.progress.update(self.tasks[what], completed=done, total=total)
+
+
+def status_tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
+    """Steps, annotators, the last batches, and what to do next."""
+    steps = Table("step", "how far", title=f"project {found['folder']}")
+    for name, sentence in found["told"].items():
+        steps.add_row(name, sentence)
+    yield steps
+    if found["people"]:
+        people = Table("annotator", "answered", "checks passed", "median s", "access")
+        for one in found["people"]:
+            time_s = "" if one["median_s"] is None else f"{one['median_s']:.1f}"
+            access = ("ended" if one["is_revoked"] else "yes") + (", left out" if one["is_left_out"] else "")
+            people.add_row(one["name"], str(one["answered"]), f"{one['checks_passed']}/{one['checks']}", time_s, access)
+        yield people
+    if found["history"]:
+        batches = Table("number", "when", "who", "step", "what", "pictures")
+        for one in found["history"][:10]:
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one["at"]))
+            note = f"{one['note']} (undone)" if one["is_undone"] else one["note"]
+            batches.add_row(str(one["id"]), when, one["actor"], one["step"], note, str(one["changes"]))
+        yield batches
+    yield f"next: {found['next']}"
+
+
+def agreement_tables(found: "Agreement", kept: "Mapping[int, Verdict]") -> Iterator[Table | str]:
+    """Figures with their intervals, confusions, and what became of the pictures."""
+    figures = Table("figure", "value", "95 % interval", title=f"{found.pictures} pictures, {found.answers} answers")
+    rows = [("same answer", found.percent), ("Krippendorff's α", found.alpha)]
+    rows += [(f"α of {label}", figure) for label, figure in found.per_class.items()]
+    rows += [(f"{name} with the others", figure) for name, figure in found.per_annotator.items()]
+    rows += [(f"Cohen's κ, {pair.first} and {pair.second}", pair.kappa) for pair in found.pairs]
+    for name, figure in rows:
+        figures.add_row(name, *_cells(figure))
+    yield figures
+    for pair in found.pairs[:3]:
+        confusion = Table("", *found.labels, title=f"{pair.first} (rows), {pair.second} (columns)")
+        for label, row in zip(found.labels, pair.confusion, strict=True):
+            confusion.add_row(label, *map(str, row))
+        yield confusion
+    fate = Table("pictures", "", title=f"{sum(one.label is not None for one in kept.values())} kept")
+    for reason, number in Counter(one.reason for one in kept.values()).most_common():
+        fate.add_row(str(number), reason)
+    yield fate
+
+
+def _cells(figure: "Figure") -> tuple[str, str]:
+    if math.isnan(figure.value):
+        return "not defined", ""
+    return f"{figure.value:.3f}", f"{figure.low:.3f} to {figure.high:.3f}"

@@ -1,0 +1,134 @@
+"""Commands about person finders."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from rich.progress import TaskID
+
+from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say
+from uniemox.errors import ConfigError, DataError
+
+finder = App(name="finder", help="Train a person finder of your own: small, and free of other detectors' licences.")
+
+
+@finder.command
+def fit(
+    *,
+    data: str,
+    start: str,
+    out: Path,
+    persons: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    exclude: Files = None,
+    epochs: int | None = None,
+    size: int | None = None,
+    width: int | None = None,
+    batch_size: int | None = None,
+    rate: float | None = None,
+    least_confidence: float | None = None,
+    held_out: float | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a small person finder on boxes that another detector found.
+
+    A part of the pictures is held out; on them the least confidence is chosen, the one with the best F1. Splits other
+    than train are left out. The file is written at the end: a stopped training leaves none.
+
+    Examples:
+
+    uniemox finder fit --data fi:photos/fi --start timm:mobilenetv2_100 --out finder.onnx
+
+    uniemox finder fit --data fi:fi,emotion6:e6 --persons a.jsonl b.jsonl --start timm:mobilenetv2_100 --out finder.onnx
+
+    uniemox data persons fi:photos/fi --detector finder.onnx
+
+    Parameters
+    ----------
+    data
+        KIND:PATH, several with commas between.
+    start
+        The network that it starts from, timm:NAME or timm:NAME@FILE; it needs maps at strides 8, 16 and 32.
+    out
+        The file to write, which all commands take as --detector.
+    persons
+        Files of `data persons`, one for each of the data in their order; those beside the data if not given.
+        --confidence 0.1 there lets the finder pass over people who are not sure.
+    exclude
+        A file of `data check --json`, whose list "exclude" is left out.
+    epochs
+        Passes over the pictures; 10 if not given.
+    size
+        Side of the input that pictures are squashed to, px; 320 if not given.
+    width
+        Channels of neck and heads; 96 if not given.
+    batch_size
+        Pictures of a step; 16 if not given.
+    rate
+        Highest learning rate; 0.001 if not given.
+    least_confidence
+        People whose boxes are less sure are neither found nor missed; 0.3 if not given.
+    held_out
+        Share of the pictures that are held out; 0.1 if not given.
+    seed
+        Of the weights, the held-out pictures, the crops and the order.
+    workers
+        Processes that read pictures; 1 if not given.
+    as_json
+        Print the figures as JSON.
+    """
+    need("torch", "timm", "onnx", "onnxscript", "safetensors", extra="train")
+    from uniemox.finetune.finder import FinderConfig, fit_finder, in_numbers
+
+    chosen = {
+        **{"epochs": epochs, "size": size, "width": width, "batch_size": batch_size, "rate": rate},
+        **{"least_confidence": least_confidence, "held_out": held_out, "workers": workers},
+    }
+    given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    config = FinderConfig(start=start, seed=seed, **given)
+    samples = _samples(data.split(","), persons, exclude)
+    with progress_bar() as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done)
+
+        report = fit_finder(samples, config, out, show)
+    if report.broken:
+        say(f"{report.broken} pictures can't be read and were left out")
+    if as_json:
+        print(json.dumps({"file": str(out), **in_numbers(report)}))
+        return
+    scores = report.scores
+    print(
+        f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB): of {scores.people} people in {report.held_out} held-out "
+        f"pictures it finds {scores.recall:.1%} ({scores.large_recall:.1%} of those over 2 % of their picture), and "
+        f"{scores.precision:.1%} of its boxes are people; the boxes that it was given are taken for the truth"
+    )
+
+
+def _samples(sources: list[str], persons: list[Path] | None, exclude: Path | None) -> list[Any]:
+    """Samples of all data sets, but for those of other splits than train."""
+    from uniemox.data.source import open_data
+
+    files: list[Path | None] = [*persons] if persons else [None] * len(sources)
+    if len(files) != len(sources):
+        raise ConfigError(f"--persons needs a file for each of the {len(sources)} data sets, got {len(files)}")
+    samples = []
+    for source, file in zip(sources, files, strict=True):
+        found = [
+            sample
+            for sample in open_data(source, persons=file, exclude=exclude, with_texts=False).samples
+            if sample.split in (None, "train")
+        ]
+        if all(sample.persons is None for sample in found):
+            raise DataError(
+                f"{source}: nobody has looked for people in its pictures; run: uniemox data persons {source} "
+                "--detector FILE.onnx --confidence 0.1"
+            )
+        samples += found
+    return samples

@@ -1,0 +1,1 @@
+"""Building an emotion data set as Emo8 was built: collect, screen, annotate, agree, split, release."""

@@ -1,0 +1,37 @@
+"""Agreement of a project's annotators, computed from the database and kept for the page and the release."""
+
+from typing import Any
+
+from sqlalchemy import func, select
+
+from uniemox.curate import tables as t
+from uniemox.curate.agree import Agreement, agreement, codes_of
+from uniemox.curate.project import Project
+from uniemox.curate.store import NONE
+from uniemox.curate.verdicts import read_answers
+from uniemox.errors import DataError
+
+
+def agree(project: Project, seed: int = 0) -> Agreement:
+    """All figures of the answers that are there now. Raises DataError if no picture has two answers."""
+    answers = read_answers(project)
+    labels = (*project.plan.labels, NONE)
+    found = agreement(codes_of(answers.by_picture, labels, answers.people), labels, answers.people, seed)
+    if not found.pictures:
+        raise DataError(f"{project.folder}: no picture has two answers yet; uniemox curate serve {project.folder}")
+    project.store.set("agreement", {**_anonymous(found), "of_answers": _newest(project)})
+    return found
+
+
+def _anonymous(found: Agreement) -> dict[str, Any]:
+    """As JSON, with numbers instead of names: it goes into releases."""
+    content = found.as_dict()
+    number = {name: f"annotator {i + 1}" for i, name in enumerate(found.per_annotator)}
+    content["per_annotator"] = {number[name]: value for name, value in content["per_annotator"].items()}
+    for pair in content["pairs"]:
+        pair["first"], pair["second"] = number[pair["first"]], number[pair["second"]]
+    return content
+
+
+def _newest(project: Project) -> int:
+    return project.count(select(func.max(t.answers.c.id)))

@@ -1,0 +1,48 @@
+"""Who may make a request: every route asks for one of these."""
+
+import secrets
+from typing import Annotated
+
+from fastapi import Depends, HTTPException, Request
+from pydantic import BaseModel, ConfigDict
+
+from uniemox.curate.access import Person, who
+
+COOKIE = "uniemox_curate"
+PICTURE_HEADERS = {"Cache-Control": "private, max-age=86400, immutable"}
+
+
+class Strict(BaseModel):
+    """A body without unknown fields and without guessed types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def anybody(request: Request) -> Person:
+    """Whoever has a session; a request that changes something must carry the session's token as well."""
+    person = who(request.app.state.project.store, request.cookies.get(COOKIE, ""))
+    if person is None:
+        raise HTTPException(401, "open the link of your invitation first")
+    told = request.headers.get("x-csrf", "")
+    if request.method != "GET" and not secrets.compare_digest(told.encode(), person.csrf.encode()):
+        raise HTTPException(403, "the page is too old; load it again")
+    return person
+
+
+async def annotator(person: Annotated[Person, Depends(anybody)]) -> Person:
+    """An annotator."""
+    if person.role != "annotator":
+        raise HTTPException(403, "this page is for annotators")
+    return person
+
+
+async def owner(person: Annotated[Person, Depends(anybody)]) -> Person:
+    """The owner."""
+    if person.role != "owner":
+        raise HTTPException(403, "this page is for the owner of the project")
+    return person
+
+
+Anybody = Annotated[Person, Depends(anybody)]
+Annotator = Annotated[Person, Depends(annotator)]
+Owner = Annotated[Person, Depends(owner)]

@@ -1,0 +1,107 @@
+"""What a project looks for: labels, the search words of each, styles; by default those of Emo8 (table I)."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from uniemox.data.readers.tables import read_text
+from uniemox.errors import ConfigError
+from uniemox.labels import KINDS, MIKELS, Kind, LabelSet, clean, recognise
+from uniemox.reproduce.paper import paper_tables
+
+STYLES = ("cartoon", "natural", "realistic", "science fiction", "advertising")  # of Emo8, section IV
+MOST_LABELS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to look for, and who says what is there."""
+
+    keywords: Mapping[str, tuple[str, ...]]
+    """Label to the words that are searched for it."""
+    kind: Kind = "evoked"
+    """What the labels name: what a picture evokes, or what a person in it feels."""
+    styles: tuple[str, ...] = STYLES
+    """What a picture may be tagged with while screening; folder names of the release."""
+    answers_per_picture: int | None = None
+    """Annotators that see one picture; None: all of them."""
+    check_every: int = 40
+    """Pictures from one attention check to the next; 0: none."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.keywords) <= MOST_LABELS:
+            raise ConfigError(f"keywords: expected 2 to {MOST_LABELS} labels, got {len(self.keywords)}")
+        for label, words in self.keywords.items():
+            if not _is_name(label) or clean(label) != label:
+                raise ConfigError(f"keywords: a label must be lower-case words and no path, got {label!r}")
+            if not all(isinstance(word, str) and word.strip() for word in words):
+                raise ConfigError(f"keywords: every search word of {label} must be a text that is not empty")
+        if self.kind not in KINDS:
+            raise ConfigError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if not all(_is_name(style) for style in self.styles) or len(self.styles) > MOST_LABELS:
+            raise ConfigError(f"styles must be at most {MOST_LABELS} names of folders, got {self.styles}")
+        if self.answers_per_picture is not None and self.answers_per_picture < 1:
+            raise ConfigError(f"answers_per_picture must be at least 1, got {self.answers_per_picture}")
+        if self.check_every < 0:
+            raise ConfigError(f"check_every must be at least 0, got {self.check_every}")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels, sorted."""
+        return tuple(sorted(self.keywords))
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The published set that the labels are, else one of their own."""
+        return recognise(self.labels, self.kind)
+
+    def to_json(self) -> str:
+        """As a plan file."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False)
+
+
+def paper_plan() -> Plan:
+    """Eight labels with ten words each (table I of arXiv 2409.18877)."""
+    table = paper_tables()["table1_keywords"]
+    return Plan(keywords={label: tuple(table[label]) for label in MIKELS.labels})
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan file: {"keywords": {label: [word, ...]}, ...} with the fields of Plan, or only label to words.
+
+    Raises ConfigError, with the path, for anything else.
+    """
+    try:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not JSON ({error})") from error
+    return plan_of(content, str(path))
+
+
+def plan_of(content: object, where: str) -> Plan:
+    """The plan of a JSON value. Raises ConfigError, beginning with where, if it is none."""
+    if not isinstance(content, dict):
+        raise ConfigError(f'{where}: expected {{"keywords": {{label: [word, ...]}}}}, got {type(content).__name__}')
+    fields = content if "keywords" in content else {"keywords": content}
+    unknown = sorted(set(fields) - set(Plan.__dataclass_fields__))
+    if unknown:
+        raise ConfigError(f"{where}: unknown field {unknown[0]!r}; known are {', '.join(Plan.__dataclass_fields__)}")
+    try:
+        words = {label: tuple(group) for label, group in fields["keywords"].items()}
+        return Plan(**{**fields, "keywords": words, "styles": tuple(fields.get("styles", STYLES))})
+    except (TypeError, AttributeError) as error:
+        raise ConfigError(f"{where}: a value has the wrong type ({error})") from error
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _is_name(text: object) -> bool:
+    """Whether a text can be the name of a folder everywhere."""
+    return (
+        isinstance(text, str)
+        and 0 < len(text) <= 60
+        and text == text.strip(" .")
+        and text.isprintable()
+        and not set(text) & set('/\\:*?"<>|')
+    )

@@ -1,0 +1,55 @@
+"""What the pages show of a picture: a JPEG of bounded size without any of the file's metadata, made once."""
+
+import io
+
+from PIL import Image, ImageDraw, ImageFont
+from sqlalchemy import select
+
+from uniemox.curate import tables as t
+from uniemox.curate.project import Project, write_whole
+from uniemox.errors import ImageError
+from uniemox.images import decode
+
+LONGEST_PX, QUALITY = 1024, 85
+CHECK_PX = (800, 600)
+
+
+def preview(project: Project, picture: int) -> bytes | None:
+    """A picture's JPEG, longest side at most 1024 px; None if it is not there or can't be decoded.
+
+    Titles and search words inside the file would tell annotators what was searched; they are not in it.
+    """
+    query = select(t.pictures.c.sha256, t.pictures.c.format).where(t.pictures.c.id == picture)
+    with project.store.read() as connection:
+        row = connection.execute(query).first()
+    if row is None:
+        return None
+    path = project.folder / "previews" / row.sha256[:2] / f"{row.sha256}.jpg"
+    if path.exists():
+        return path.read_bytes()
+    try:
+        data = project.picture_path(row.sha256, row.format).read_bytes()
+        image, _ = decode(data, "picture", shrink=lambda width, height: max(width, height) / LONGEST_PX)
+    except (OSError, ImageError):
+        return None
+    image.thumbnail((LONGEST_PX, LONGEST_PX), Image.Resampling.LANCZOS)
+    made = _jpeg(image)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, made)
+    return made
+
+
+def check_picture(label: str) -> bytes:
+    """The JPEG of an attention check: it says itself which answer is wanted."""
+    image = Image.new("RGB", CHECK_PX, "#f4f1ea")
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((20, 20, CHECK_PX[0] - 21, CHECK_PX[1] - 21), outline="#444444", width=3)
+    for text, y, size in (("Are you still looking?", 180, 40), ("Please answer", 270, 40), (label, 350, 72)):
+        draw.text((CHECK_PX[0] / 2, y), text, fill="#222222", font=ImageFont.load_default(size), anchor="mm")
+    return _jpeg(image)
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()

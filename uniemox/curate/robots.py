@@ -1,0 +1,52 @@
+"""What hosts ask programs to leave alone (robots.txt, RFC 9309)."""
+
+import threading
+from dataclasses import replace
+from urllib.parse import urlsplit, urlunsplit
+from urllib.robotparser import RobotFileParser
+
+from uniemox.curate.fetch import Failure, FetchConfig, get
+
+AGENT = "uniemox-curate"
+MOST_BYTES = 500 * 1024  # of the file; the standard asks to read so much
+
+
+class Robots:
+    """The rules of every host that was asked, read once a run."""
+
+    def __init__(self, fetching: FetchConfig) -> None:
+        self.fetching = replace(fetching, most_bytes=MOST_BYTES)
+        self._rules: dict[tuple[str, str], RobotFileParser] = {}
+        self._lock = threading.Lock()
+
+    def problem(self, address: str) -> Failure | None:
+        """Why an address may not be fetched; None if it may.
+
+        A host without such a file allows everything; one whose file can't be had now is tried later.
+        """
+        try:
+            parts = urlsplit(address)
+        except ValueError:
+            return None  # the fetch will say that it is no address
+        host = parts.scheme, parts.netloc
+        with self._lock:
+            rules = self._rules.get(host)
+        if rules is None:
+            found = self._read(host)
+            if isinstance(found, Failure):
+                return found
+            rules = found
+            with self._lock:
+                self._rules[host] = rules
+        return None if rules.can_fetch(AGENT, address) else Failure("its host's robots.txt asks programs to leave it")
+
+    def _read(self, host: tuple[str, str]) -> RobotFileParser | Failure:
+        found = get(urlunsplit((*host, "/robots.txt", "", "")), self.fetching)
+        rules = RobotFileParser()
+        if isinstance(found, Failure):
+            if found.may_pass:
+                return Failure(f"robots.txt: {found.reason}", may_pass=True, wait_s=found.wait_s)
+            rules.parse([])
+            return rules
+        rules.parse(found.data.decode("utf-8", "ignore").splitlines())
+        return rules

@@ -1,0 +1,179 @@
+"""The tables of a project's database. Pictures lie beside it as files, named by their sha256."""
+
+from sqlalchemy import (
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+SCHEMA = 1  # a change of the tables is another number
+
+metadata = MetaData()
+
+settings = Table(
+    "settings", metadata, Column("name", String(40), primary_key=True), Column("value", Text, nullable=False)
+)
+
+searches = Table(
+    "searches",
+    metadata,
+    Column("source", String(40), primary_key=True),
+    Column("keyword", String(200), primary_key=True),
+    Column("label", String(60), primary_key=True),
+    Column("asked", Integer, nullable=False),
+    Column("found", Integer, nullable=False),
+    Column("at", Float, nullable=False),
+)
+"""Searches that were carried through, for as many pictures as asked; others are begun anew. label "": any."""
+
+pictures = Table(
+    "pictures",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("format", String(8), nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("added_at", Float, nullable=False),
+)
+"""Each different file once."""
+
+candidates = Table(
+    "candidates",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", String(40), nullable=False),
+    Column("address", Text, nullable=False),
+    Column("keyword", String(200), nullable=False),
+    Column("label", String(60)),
+    Column("rank", Integer, nullable=False),
+    Column("page", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("licence", String(200), nullable=False),
+    Column("licence_address", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("found_at", Float, nullable=False),
+    Column("state", String(10), nullable=False, index=True),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("fetched_at", Float),
+    Column("picture_id", ForeignKey("pictures.id"), index=True),
+    UniqueConstraint("source", "address", "keyword"),
+)
+"""What a source offered for a keyword: the provenance. state: waiting, fetched, failed. Several may be one picture."""
+
+looks = Table(
+    "looks",
+    metadata,
+    Column("picture_id", ForeignKey("pictures.id"), primary_key=True),
+    Column("problem", Text, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("thumb", LargeBinary),
+    Column("histogram", LargeBinary),
+    Column("near_group", Integer),
+    Column("score", Float),
+)
+"""What a look at a picture showed: thumb (32, 32, 3) uint8, histogram (48,) float32; score: a model's for the label."""
+
+benchmarks = Table(
+    "benchmarks",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("key", Text, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("thumb", LargeBinary),
+    UniqueConstraint("name", "key"),
+)
+"""Pictures of test sets that must not be in the new one."""
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("actor", String(100), nullable=False),
+    Column("step", String(20), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("undoes", ForeignKey("batches.id")),
+)
+"""What was done, never changed; a batch that undoes another is one too."""
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("batch_id", ForeignKey("batches.id"), nullable=False, index=True),
+    Column("picture_id", ForeignKey("pictures.id"), nullable=False),
+    Column("field", String(10), nullable=False),
+    Column("value", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Index("events_by_field", "field", "picture_id", "id"),
+)
+"""Decisions about pictures. field: screen (keep, drop), style, verdict (a label or none), taken (yes)."""
+
+people = Table(
+    "people",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(100), nullable=False, unique=True),
+    Column("role", String(10), nullable=False),
+    Column("token_hash", String(64), nullable=False, unique=True),
+    Column("invited_at", Float, nullable=False),
+    Column("revoked_at", Float),
+)
+"""role: annotator or owner."""
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("person_id", ForeignKey("people.id"), nullable=False),
+    Column("csrf", String(64), nullable=False),
+    Column("began_at", Float, nullable=False),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("person_id", ForeignKey("people.id"), nullable=False),
+    Column("picture_id", ForeignKey("pictures.id"), index=True),
+    Column("check_label", String(60)),
+    Column("given_at", Float, nullable=False),
+    UniqueConstraint("person_id", "picture_id"),
+)
+"""What an annotator is shown: a picture, or an attention check (check_label)."""
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("person_id", ForeignKey("people.id"), nullable=False),
+    Column("task_id", ForeignKey("tasks.id"), nullable=False, index=True),
+    Column("client_id", String(64), nullable=False),
+    Column("label", String(60), nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("at", Float, nullable=False),
+    UniqueConstraint("person_id", "client_id"),
+)
+"""Never changed: the last answer to a task counts. label is one of the plan's, or none."""
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("folder", Text, nullable=False, unique=True),
+    Column("options", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("pictures", Integer, nullable=False),
+)
