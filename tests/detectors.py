@@ -1,6 +1,6 @@
 """Print the table of person detectors for docs. Run: python -m tests.detectors
 
-Each detector in ../shared/models, on the 128 COCO photographs with their 350 people in ../shared/data/coco_persons.
+Each detector in ../shared/models, and the one that comes with the package, on the 128 COCO photographs with their 350 people in ../shared/data/coco_persons.
 """
 
 import sys
@@ -16,6 +16,7 @@ from tests.conftest import SHARED
 from uniemox.images import read_picture
 from uniemox.persons.box import Box, Detection, overlap
 from uniemox.persons.detector import DetectorConfig, load_detector
+from uniemox.predict.opening import EMBEDDED
 
 LARGE = 0.02  # of the picture's area
 LEAST_OVERLAP = 0.5
@@ -84,8 +85,8 @@ def score(samples: Sequence[tuple[Image.Image, list[Box]]], detections: Sequence
 
 def main() -> None:
     """Print the table."""
-    models = sorted((SHARED / "models").glob("*.onnx"))
-    if not models:
+    models = [*sorted((SHARED / "models").glob("*.onnx")), EMBEDDED / "finder.onnx"]
+    if len(models) == 1:
         sys.exit(f"no detectors in {SHARED / 'models'}")
     samples = labelled(SHARED / "data" / "coco_persons")
     images = [image for image, _ in samples]

@@ -138,8 +138,9 @@ def colour_sample(key: str, colour: str, draw: random.Random, **known: object) -
 
 
 def losses(run: Path) -> list[dict[str, float]]:
-    """What a run wrote of every step, without its times."""
-    return [{name: value for name, value in line.items() if name not in TIMING} for line in read_metrics(run)]
+    """What a run wrote of every step, without its times and the scores of its epochs."""
+    lines = [line for line in read_metrics(run) if "score" not in line]
+    return [{name: value for name, value in line.items() if name not in TIMING} for line in lines]
 
 
 def sha256(path: Path) -> str:

@@ -81,7 +81,7 @@ FINETUNE = ("finetune", "--init", "x", "--data", "synthetic:8", "--out", "run")
         ),
         ((*PRETRAIN, "--batch-size", "many"), 2, "many"),
         ((*PRETRAIN[:3], "--preset", "demo"), 2, "--out"),
-        ((*PRETRAIN, "--preset", "demo"), 1, "8 samples do not fill a batch of 64"),
+        ((*PRETRAIN, "--preset", "demo"), 1, "8 samples do not fill a batch of 32"),
         (("pretrain", "--data", "nothing", "--out", "run"), 1, "'nothing' is no data set; write KIND:PATH"),
         ((*FINETUNE, "--metod", "probe"), 2, "Did you mean --method?"),
         ((*FINETUNE, "--ema-decay", "2"), 1, "ema_decay must lie between 0 and 1"),
@@ -108,7 +108,7 @@ def test_mistakes_get_one_clear_message(
         (("pretrain", "--help"), ("[default: 200.0]", "[default: 1024]", "[default: attention]")),
         (
             ("pretrain", "--preset", "demo", "--help"),
-            ("[default: 20]", "[default: 64]", "[default: gated]", "[default: 0.006]"),
+            ("[default: 20]", "[default: 32]", "[default: gated]", "[default: 0.012]"),
         ),
         (("finetune", "--help"), ("[default: 0.99]", "[default: 0.75]")),
         (("finetune", "--preset", "paper", "--help"), ("[default: 100]", "[default: 256]")),

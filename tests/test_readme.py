@@ -1,6 +1,7 @@
 """The README's Python runs as it stands there; its commands exist."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,8 @@ def test_python_blocks_run_in_order(tmp_path: Path) -> None:
     vit = timm.create_model("vit_base_patch16_224", depth=1, num_classes=0)
     torch.save({"model": vit.state_dict()}, tmp_path / "mae_pretrain_vit_base.pth")
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
+    shutil.copytree(ROOT / "docs" / "images", tmp_path / "docs" / "images")
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(blocks)],
         cwd=tmp_path,
@@ -28,6 +30,7 @@ def test_python_blocks_run_in_order(tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+    assert "[('contentment', 0." in done.stdout
     assert "scene_reconstruction" in done.stdout
     assert "'grad_norm'" in done.stdout
     assert "torch.Size([4, 512]) torch.Size([4, 196, 768])" in done.stdout

@@ -23,13 +23,7 @@ def fit(
     exclude: Files = None,
     epochs: int | None = None,
     size: int | None = None,
-    width: int | None = None,
-    batch_size: int | None = None,
-    rate: float | None = None,
-    least_confidence: float | None = None,
-    held_out: float | None = None,
     seed: int = 0,
-    workers: int | None = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a small person finder on boxes that another detector found.
@@ -62,31 +56,15 @@ def fit(
         Passes over the pictures; 10 if not given.
     size
         Side of the input that pictures are squashed to, px; 320 if not given.
-    width
-        Channels of neck and heads; 96 if not given.
-    batch_size
-        Pictures of a step; 16 if not given.
-    rate
-        Highest learning rate; 0.001 if not given.
-    least_confidence
-        People whose boxes are less sure are neither found nor missed; 0.3 if not given.
-    held_out
-        Share of the pictures that are held out; 0.1 if not given.
     seed
         Of the weights, the held-out pictures, the crops and the order.
-    workers
-        Processes that read pictures; 1 if not given.
     as_json
         Print the figures as JSON.
     """
     need("torch", "timm", "onnx", "onnxscript", "safetensors", extra="train")
     from uniemox.finetune.finder import FinderConfig, fit_finder, in_numbers
 
-    chosen = {
-        **{"epochs": epochs, "size": size, "width": width, "batch_size": batch_size, "rate": rate},
-        **{"least_confidence": least_confidence, "held_out": held_out, "workers": workers},
-    }
-    given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in (("epochs", epochs), ("size", size)) if value is not None}
     config = FinderConfig(start=start, seed=seed, **given)
     samples = _samples(data.split(","), persons, exclude)
     with progress_bar() as progress:

@@ -43,7 +43,7 @@ class Decision:
 class Store:
     """A database with the tables of a project.
 
-    address: of SQLAlchemy, such as sqlite:////home/me/project/project.db. The tables are made if there are none.
+    address: of SQLAlchemy, such as sqlite:///project/project.db. The tables are made if there are none.
     Raises ConfigError for an address that can't be used, DataError for a database of another version.
     """
 

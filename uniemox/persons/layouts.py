@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from uniemox.persons.centres import STRIDE, decode_centres_map
 from uniemox.persons.decoding import (
     Array,
     Decoded,
@@ -131,6 +132,14 @@ def _is_zoo(size: Size, outputs: Sequence[Array]) -> bool:
     return boxes.shape[2] == 4 and scores.shape[1:] == (80, boxes.shape[1]) and indices.shape[-1] == 3
 
 
+def _is_centres_map(size: Size, outputs: Sequence[Array]) -> bool:
+    if len(outputs) != 1 or outputs[0].ndim != 4 or outputs[0].shape[1] != 5:
+        return False
+    rows, columns = outputs[0].shape[2:]
+    in_cells = (rows * STRIDE, columns * STRIDE) == size
+    return in_cells and _are_probabilities(outputs[0][:, :1]) and float(outputs[0][:, 1:].min()) > 0
+
+
 # Between what its authors have in their ONNX example (0.45) and in their evaluation (0.65): people stand close.
 YOLOX_NMS_OVERLAP = 0.5
 _YOLOX = Preparation(fit="corner", fill=114, order="BGR")
@@ -138,6 +147,10 @@ _NANODET_MEAN, _NANODET_STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
 _TO_ONE = (255.0, 255.0, 255.0)
 YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP = 0.8, 0.4
 """As UniEmoX has them (models/model_yolo.py of its release)."""
+CENTRES = Preparation(fit="squash", order="RGB", averaged=True)
+"""What `uniemox finder fit` trains with; its files normalise px of 0 to 255 themselves."""
+CENTRES_CONFIDENCE, CENTRES_NMS_OVERLAP = 0.5, 0.6
+"""The heat is shifted in the file, so that 0.5 is what was chosen on held-out pictures."""
 
 LAYOUTS = (
     Layout(
@@ -212,5 +225,14 @@ LAYOUTS = (
         confidence=YOLOV3_CONFIDENCE,
         nms_overlap=YOLOV3_NMS_OVERLAP,
         takes_size=True,
+    ),
+    Layout(
+        name="uniemox finder",
+        outputs="[N, 5, H/8, W/8]: persons alone",
+        matches=_is_centres_map,
+        decode=decode_centres_map,
+        preparation=CENTRES,
+        confidence=CENTRES_CONFIDENCE,
+        nms_overlap=CENTRES_NMS_OVERLAP,
     ),
 )

@@ -1,0 +1,131 @@
+"""The person finder: a small convolutional network, a neck that brings its maps together, and two heads.
+
+A person is a peak of a heat map (CenterNet, arXiv 1904.07850); the box is read there as four distances.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import timm
+import timm.models
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from uniemox.checkpoints.published import TIMM
+from uniemox.checkpoints.vit import parse_timm
+from uniemox.errors import CheckpointError
+from uniemox.persons.centres import STRIDE
+
+LEVELS = (STRIDE, 2 * STRIDE, 4 * STRIDE)  # strides of the maps that are used
+RARE = 0.01  # what the heat is at the start: most cells hold nobody (arXiv 1708.02002, section 4.1)
+
+
+class FinderNetwork(nn.Module):
+    """A finder of people over a timm network.
+
+    body: features at strides 8, 16 and 32, as `load_body` gives them.  width: channels of neck and heads.
+    """
+
+    def __init__(self, body: nn.Module, channels: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.body = body
+        self.lateral = nn.ModuleList(_convolution(count, width, 1) for count in channels)
+        self.context = nn.Sequential(_separable(width, 5), _separable(width, 5))
+        self.smooth = nn.ModuleList(_separable(width, 3) for _ in channels[:-1])
+        self.heat = _head(width, 1, at_start=-math.log(1 / RARE - 1))
+        self.box = _head(width, 4, at_start=1.0)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """pixels: (N, 3, H, W), normalised; H and W multiples of 32.
+
+        Returns logits of the heat (N, H/8, W/8), and distances (N, 4, H/8, W/8) from the middle of each cell to left,
+        top, right and bottom of the box, px, above 0; both float32.
+        """
+        finer, middle, coarse = (
+            layer(one) for layer, one in zip(self.lateral, self.body(pixels), strict=True)
+        )  # (N, width, H/s, W/s)
+        x = self.context(coarse)
+        x = self.smooth[1](middle + F.interpolate(x, scale_factor=2.0))
+        x = self.smooth[0](finer + F.interpolate(x, scale_factor=2.0))
+        heat, box = self.heat(x).float(), self.box(x).float()
+        return heat[:, 0], torch.exp(box.clamp(max=6.0)) * STRIDE
+
+    def train(self, mode: bool = True) -> "FinderNetwork":
+        """Batch norms of the body keep their statistics: it was trained on far more pictures."""
+        super().train(mode)
+        self.body.eval()
+        return self
+
+
+def load_body(start: str) -> tuple[Any, tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
+    """A timm network that gives its maps at strides 8, 16 and 32; their channels; mean and std of its pixels.
+
+    start: timm:NAME with its published weights, or timm:NAME@FILE.  What comes before stride 8 is frozen.
+    Raises CheckpointError if there is no such network, it has no such maps, or the file is another network's.
+    """
+    if not start.startswith(TIMM):
+        raise CheckpointError(f"a finder starts from timm:NAME or timm:NAME@FILE, got {start!r}")
+    name, options, pixels, file = parse_timm(start.removeprefix(TIMM))
+    if not timm.is_model(name):
+        raise CheckpointError(f"timm has no model {name!r}; timm.list_models('mobilenet*') lists small ones")
+    if file and not Path(file).is_file():
+        raise CheckpointError(f"there is no file {file} with weights for {name}")
+    try:
+        all_maps: Any = timm.create_model(name, features_only=True, **options)
+        strides = all_maps.feature_info.reduction()
+        if not set(LEVELS) <= set(strides):
+            raise CheckpointError(f"{name} has maps at strides {strides}; a finder needs {LEVELS}, as mobilenetv2_100")
+        levels = [strides.index(stride) for stride in LEVELS]
+        body: Any = timm.create_model(name, pretrained=not file, features_only=True, out_indices=levels, **options)
+        if file:
+            _load(body, file)
+    except (RuntimeError, OSError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+        raise CheckpointError(f"{start} could not be built with its weights: {error}") from error
+    _freeze_before(body, name, levels[0], options)
+    mean, std = ([pixels[key]] * 3 if key in pixels else body.default_cfg[key] for key in ("mean", "std"))
+    return body, tuple(body.feature_info.channels()), tuple(mean), tuple(std)
+
+
+def _load(body: nn.Module, file: str) -> None:
+    """Weights of the whole network; those behind the last map are left out. Raises RuntimeError if some are missing."""
+    state = timm.models.load_state_dict(file, weights_only=True)
+    missing = body.load_state_dict(state, strict=False).missing_keys
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing:
+        raise RuntimeError(f"it lacks {', '.join(missing[:4])}")
+
+
+def _freeze_before(body: Any, name: str, level: int, options: dict[str, str]) -> None:
+    """Freeze what the maps finer than stride 8 come from: edges and textures are what they were."""
+    if level == 0:
+        return
+    fine = timm.create_model(name, features_only=True, out_indices=range(level), **options).eval()
+    early = dict(fine.named_parameters())
+    sum(one.sum() for one in fine(torch.zeros(1, 3, 64, 64))).backward()
+    for key, parameter in body.named_parameters():
+        if key in early and early[key].grad is not None:
+            parameter.requires_grad_(False)
+
+
+def _convolution(inputs: int, outputs: int, size: int, groups: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, padding=size // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs, eps=1e-3),  # a channel that hardly varies is not blown up
+    )
+
+
+def _separable(width: int, size: int) -> nn.Sequential:
+    """A depthwise and a pointwise convolution."""
+    return nn.Sequential(
+        _convolution(width, width, size, groups=width), nn.ReLU(), _convolution(width, width, 1), nn.ReLU()
+    )
+
+
+def _head(width: int, outputs: int, *, at_start: float) -> nn.Sequential:
+    """Two convolutions and what is read off them.  at_start: its offset before anything is learned."""
+    last = nn.Conv2d(width, outputs, 1)
+    nn.init.constant_(last.get_parameter("bias"), at_start)
+    return nn.Sequential(_separable(width, 3), _separable(width, 3), last)

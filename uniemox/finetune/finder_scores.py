@@ -1,0 +1,91 @@
+"""How well people are found in pictures whose people are known."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from uniemox.persons.box import Detection, overlap
+
+LEAST_OVERLAP = 0.5
+LARGE = 0.02  # of the picture's area
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The people of a picture. Who is only perhaps there is neither missed nor found."""
+
+    width_px: int
+    height_px: int
+    people: tuple[Detection, ...]
+    perhaps: tuple[Detection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FinderScores:
+    """Counts over pictures, at an overlap of 0.5, one box to one person."""
+
+    people: int
+    found: int
+    large: int
+    """People over 2 % of their picture."""
+    large_found: int
+    boxes: int
+
+    @property
+    def recall(self) -> float:
+        """Share of the people who were found."""
+        return self.found / max(self.people, 1)
+
+    @property
+    def large_recall(self) -> float:
+        """Share of those over 2 % of their picture."""
+        return self.large_found / max(self.large, 1)
+
+    @property
+    def precision(self) -> float:
+        """Share of the boxes that are a person."""
+        return self.found / max(self.boxes, 1)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of recall and precision."""
+        return 2 * self.found / max(self.people + self.boxes, 1)
+
+
+def score(known: Sequence[Known], detections: Sequence[Sequence[Detection]]) -> FinderScores:
+    """Scores of boxes, most confident first, picture by picture."""
+    rows = np.zeros(5, dtype=int)
+    for one, found in zip(known, detections, strict=True):
+        large = {i for i, person in enumerate(one.people) if person.box.area > LARGE * one.width_px * one.height_px}
+        hits, spare = _match(one.people, found)
+        wrong = len(spare) - len(_match(one.perhaps, spare)[0])
+        rows += (len(one.people), len(hits), len(large), len(hits & large), len(hits) + wrong)
+    return FinderScores(*(int(count) for count in rows))
+
+
+def best_threshold(known: Sequence[Known], detections: Sequence[Sequence[Detection]]) -> tuple[float, FinderScores]:
+    """The least confidence with the best F1, a multiple of 0.01, and the scores with it."""
+    best, best_scores = 0.0, None
+    for threshold in np.arange(1, 100) / 100:
+        scores = score(known, [[one for one in found if one.confidence >= threshold] for found in detections])
+        if best_scores is None or scores.f1 > best_scores.f1:
+            best, best_scores = float(threshold), scores
+    assert best_scores is not None
+    return best, best_scores
+
+
+def _match(people: Sequence[Detection], found: Sequence[Detection]) -> tuple[set[int], list[Detection]]:
+    """Which people were found, and the boxes that are none of them: each takes the free one that it overlaps most."""
+    hits: set[int] = set()
+    if not people or not found:
+        return hits, list(found)
+    table = overlap(np.array([one.box for one in found]), np.array([one.box for one in people]))
+    spare = []
+    for detection, row in zip(found, table, strict=True):
+        best = max((i for i in range(len(people)) if i not in hits), key=lambda i: row[i], default=None)
+        if best is not None and row[best] >= LEAST_OVERLAP:
+            hits.add(best)
+        else:
+            spare.append(detection)
+    return hits, spare
