@@ -16,6 +16,7 @@ from uniemox.data.order import steps_in_epoch
 from uniemox.data.sample import DataSet
 from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.shards import read_shards
+from uniemox.errors import ConfigError
 from uniemox.model.uniemox import ModelConfig
 from uniemox.pretrain.batches import distinct_texts
 from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
@@ -59,6 +60,8 @@ def bench_loop(
     model: a plain ViT of timm.  The teacher's features are given, as in `bench_step` on a CPU.
     Raises ConfigError for sizes below 1, DataError for data that do not fill a batch or can't be read.
     """
+    if batch_size < 1 or steps < 1:
+        raise ConfigError(f"batch size and steps must be at least 1, got {batch_size} and {steps}")
     device = PretrainConfig().hardware.take()
 
     def bare() -> float:
