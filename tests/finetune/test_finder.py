@@ -252,7 +252,7 @@ def test_scores_count_each_person_once() -> None:
     scores = score(known, [[person(0), person(1), person(80)]])
     assert (scores.people, scores.found, scores.boxes, scores.large) == (2, 1, 3, 2)
     assert (scores.recall, scores.precision) == (0.5, 1 / 3)
-    assert scores.f1 == pytest.approx(2 / 5)
+    assert scores.f_half == pytest.approx(1.25 / 3.5)
     assert score([Known(100, 50, (person(0),))], [[person(0)]]).large == 0
 
 
@@ -260,7 +260,7 @@ def test_who_is_perhaps_there_is_neither_found_nor_wrong() -> None:
     scores = score([Known(100, 50, (), (person(0, 0.2),))], [[person(0), person(50)]])
     assert (scores.people, scores.found, scores.boxes) == (0, 0, 1)
     assert scores.recall == scores.precision == 0
-    assert score([], []).f1 == 0
+    assert score([], []).f_half == 0
 
 
 def test_best_threshold() -> None:
@@ -268,7 +268,7 @@ def test_best_threshold() -> None:
     known = [Known(100, 50, (person(0), person(30)))]
     threshold, scores = best_threshold(known, [[person(0, 0.9), person(30, 0.6), person(60, 0.3)]])
     assert threshold == pytest.approx(0.31)
-    assert scores.f1 == 1
+    assert scores.f_half == 1
 
 
 # Settings, starts, data
@@ -398,7 +398,7 @@ def test_a_batch_can_be_learned(start: str) -> None:
         select(boxes, confidences, (64, 64), confidence=0.3, nms_overlap=0.6, most=9)
         for boxes, confidences in zip(*decode_centres_map([maps], (64, 64)), strict=True)
     ]
-    assert score([Known(64, 64, people) for people in known], found).f1 > 0.8
+    assert score([Known(64, 64, people) for people in known], found).f_half > 0.8
 
 
 def _squashed(box: Box) -> Box:
@@ -421,7 +421,7 @@ def test_its_file_says_how_it_came_about(fitted: Fitted) -> None:
     about = json.loads(next(one.value for one in model.metadata_props if one.key == "uniemox_finder"))
     assert about["config"]["size"] == 64
     assert about["held_out"] == 4
-    assert about["f1"] == report.scores.f1
+    assert about["f_half"] == report.scores.f_half
     assert about["threshold"] == report.threshold
     large = [one for one in model.graph.initializer if math.prod(one.dims) > 1000]
     assert {one.data_type for one in large} == {onnx.TensorProto.FLOAT16}

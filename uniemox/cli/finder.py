@@ -28,7 +28,7 @@ def fit(
 ) -> None:
     """Train a small person finder on boxes that another detector found.
 
-    A part of the pictures is held out; on them the least confidence is chosen, the one with the best F1. Splits other
+    A part of the pictures is held out; on them the least confidence is chosen, the one with the best F0.5. Splits other
     than train are left out. The file is written at the end: a stopped training leaves none.
 
     Examples:

@@ -94,7 +94,7 @@ class FinderReport:
     """Pictures."""
     held_out: int
     threshold: float
-    """The heat that the file shows as a confidence of 0.5: it has the best F1 on the held-out pictures."""
+    """The heat that the file shows as a confidence of 0.5: it has the best F0.5 on the held-out pictures."""
     scores: FinderScores
     """On the held-out pictures, against the boxes that the training was given."""
     broken: int
@@ -127,7 +127,9 @@ def fit_finder(
     known, found = look_for_people(graph, held_out, config, broken, on_progress)
     threshold, scores = best_threshold(known, found)
     report = FinderReport(len(shown), len(known), threshold, scores, len(broken.found))
-    about = {"config": asdict(config), "layout": "uniemox finder", **in_numbers(report)}
+    name, has_file, file = config.start.partition("@")
+    start = name + has_file + Path(file).name  # the file's folder is nobody's business
+    about = {"config": asdict(config) | {"start": start}, "layout": "uniemox finder", **in_numbers(report)}
     export_finder(FinderGraph(network, mean, std, threshold), config.size, about, out)
     return report
 
@@ -285,5 +287,5 @@ def in_numbers(report: FinderReport) -> dict[str, Any]:
         "recall": scores.recall,
         "large_recall": scores.large_recall,
         "precision": scores.precision,
-        "f1": scores.f1,
+        "f_half": scores.f_half,
     }
