@@ -1,6 +1,7 @@
 """Print the table of person detectors for docs. Run: python -m tests.detectors
 
-Each detector in ../shared/models, and the one that comes with the package, on the 128 COCO photographs with their 350 people in ../shared/data/coco_persons.
+Each detector in ../shared/models, and the one that comes with the package, on the 128 COCO photographs with their 350
+people in ../shared/data/coco_persons.
 """
 
 import sys
