@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,7 +167,7 @@ def _end(started: _Started, outcome: Outcome, finished: set[str]) -> None:
     run, code = started.run, started.process.returncode
     if code == 0:
         run.mark.write_text(run.command + "\n", "utf-8")
-    started.lock.close()
+    _clear(started)
     line = {
         "name": run.name,
         "key": run.key,
@@ -215,13 +215,20 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+def _clear(entry: _Started) -> None:
+    """Let nothing of a command that has ended hold its lock: a reader that its death left behind would for ever."""
+    with suppress(ProcessLookupError):
+        os.killpg(entry.process.pid, signal.SIGKILL)
+    entry.lock.close()
+
+
 def _stop(running: Sequence[_Started], number: int) -> None:
     """Let the running commands save and end."""
     for entry in running:
         entry.process.send_signal(signal.SIGTERM)
     for entry in running:
         entry.process.wait()
-        entry.lock.close()
+        _clear(entry)
     raise StoppedError(
         f"stopped, and {len(running)} running commands with it; what is trained is saved, and the same command goes on",
         exit_code=128 + number,
