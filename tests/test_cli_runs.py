@@ -41,8 +41,8 @@ def parsed(*words: object) -> tuple[int, str, str]:
                 os.dup2(err.fileno(), 2)
                 sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
                 sys.argv = ["uniemox", *map(str, words)]
-                for name in ("uniemox.cli.pretrain", "uniemox.cli.finetune"):
-                    sys.modules.pop(name, None)
+                for name in [name for name in sys.modules if name.split(".")[:2] == ["uniemox", "cli"]]:
+                    sys.modules.pop(name)
                 os.environ["COLUMNS"] = "200"
                 from uniemox.cli import main
 
