@@ -1,8 +1,9 @@
-"""Multiply-adds of a network, and the matrix-multiplication peak of a machine."""
+"""Multiply-adds of a network, the matrix-multiplication peak of a machine, the memory of this process."""
 
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -51,3 +52,12 @@ def synchronise(device: torch.device) -> None:
 def parameter_count(module: nn.Module) -> int:
     """All parameters, frozen ones included, buffers not."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def memory_mb() -> float | None:
+    """Memory of this process that is in use now; None where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 2**10

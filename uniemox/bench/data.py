@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from uniemox.bench.counting import memory_mb
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.shards import read_shards
@@ -117,15 +118,6 @@ def _soak(samples: Sequence[Sample], soak: int, count: Callable[[int], None]) ->
         batch = collate([dataset[0, j] for j in range(i, min(i + BATCH, soak))])
         count(len(batch.samples))
         if before is None and i + BATCH >= min(2000, soak // 2):
-            before = _memory_mb()
-    after = _memory_mb()
+            before = memory_mb()
+    after = memory_mb()
     return None if before is None or after is None else after - before
-
-
-def _memory_mb() -> float | None:
-    """Memory of this process that is in use now; None where the system does not tell."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 2**10

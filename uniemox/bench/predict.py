@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from uniemox.bench.counting import memory_mb
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError, UniemoxError
@@ -207,15 +208,6 @@ def _soak(predictor: Predictor, pictures: Sequence[bytes], soak: int, count: Cal
     for i, _ in enumerate(predictor.predict_each(islice(cycle(pictures), soak), batch_size=BATCH), start=1):
         count(1)
         if i == min(SOAK_FROM, max(1, soak // 2)):
-            before = _memory_mb()
-    after = _memory_mb()
+            before = memory_mb()
+    after = memory_mb()
     return None if before is None or after is None else after - before
-
-
-def _memory_mb() -> float | None:
-    """Memory of this process that is in use now; None where the system does not tell."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 2**10

@@ -41,7 +41,7 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
     pixels = {name: torch.zeros(2, 3, info.size, info.size) for name in names}
     batch = torch.export.Dim("batch", min=1)
     with_maps = has_maps(classifier, info.size)
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             WithMaps(classifier).eval() if with_maps else classifier,
             kwargs=pixels,
@@ -56,7 +56,7 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
     if program is None:
         raise CheckpointError(f"{path}: torch could not export this network")
     model = program.model_proto
-    _forget_origin(model.graph)
+    forget_origin(model.graph)
     onnx.helper.set_model_props(model, {KEY: json.dumps(as_dict(info))})
     write_model(model, path)
 
@@ -80,14 +80,14 @@ def write_model(model: onnx.ModelProto, path: Path) -> None:
         raise CheckpointError(f"{path} can't be written: {error}") from error
 
 
-def _forget_origin(graph: onnx.GraphProto) -> None:
+def forget_origin(graph: onnx.GraphProto) -> None:
     """Take out what torch's exporter notes beside every node and value: lines of source, and where they lie here."""
     for part in (graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
         del part.metadata_props[:]
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what torch's exporter says about its own insides."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

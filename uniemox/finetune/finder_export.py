@@ -1,8 +1,6 @@
 """The person finder as an ONNX file that `persons.load_detector` recognises."""
 
 import json
-import logging
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from torch import Tensor, nn
 from uniemox.checkpoints.writing import replacing
 from uniemox.errors import CheckpointError
 from uniemox.export.compact import store_as_float16
-from uniemox.export.onnx import OPSET, write_model
+from uniemox.export.onnx import OPSET, forget_origin, quiet, write_model
 from uniemox.finetune.finder_network import FinderNetwork
 
 KEY = "uniemox_finder"
@@ -55,30 +53,21 @@ def export_finder(graph: FinderGraph, size: int, about: Mapping[str, Any], path:
     Raises CheckpointError if it can't be written.
     """
     graph = graph.eval()
-    logger = logging.getLogger("torch.onnx")  # the exporter tells about its own insides
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                graph,
-                (torch.zeros(2, 3, size, size),),
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-                input_names=["pixels"],
-                output_names=["people"],
-                opset_version=OPSET,
-                dynamo=True,
-                verbose=False,
-            )
-    finally:
-        logger.setLevel(level)
+    with quiet():
+        program = torch.onnx.export(
+            graph,
+            (torch.zeros(2, 3, size, size),),
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            input_names=["pixels"],
+            output_names=["people"],
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
     if program is None:
         raise CheckpointError(f"{path}: torch could not export this network")
     model = program.model_proto
-    parts = model.graph
-    for part in (parts, *parts.node, *parts.value_info, *parts.initializer, *parts.input, *parts.output):
-        del part.metadata_props[:]  # lines of source, and where they lie here
+    forget_origin(model.graph)
     onnx.helper.set_model_props(model, {KEY: json.dumps(dict(about))})
     try:
         with replacing(path) as partial:
