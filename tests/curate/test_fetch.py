@@ -117,7 +117,7 @@ def test_patience_with_each_host_and_none_waits_for_another() -> None:
     assert {job for job, one in found.items() if isinstance(one, Failure)} == {f"c{i}" for i in range(9)}
     assert len([one for one, _ in tries if one.startswith("c")]) < 9 * 3  # given up after five lost addresses
     first, second = (at for job, at in tries if job in ("a1", "a2"))
-    assert second - first >= 1 / 50
+    assert second - first >= 0.8 / 50  # when they were due is exact, when they began is not
 
 
 def test_stopping_early_begins_nothing_new() -> None:

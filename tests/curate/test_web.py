@@ -303,14 +303,14 @@ def test_many_writers_at_once_lose_nothing(project: Project) -> None:
 
     def run(person: int, tasks: list[int]) -> None:
         for task in tasks:
-            acknowledged.extend(writer.save([Answer(person, task, f"{person}-{task}", "awe", 1.0)]))
+            acknowledged.extend(writer.save([Answer(person, task, f"{person}-{task}", "awe", 1.0)]).result())
 
     threads = [threading.Thread(target=run, args=one) for one in people]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert writer.save([]) == frozenset()
+    assert writer.save([]).result() == frozenset()
     writer.close()
     assert len(acknowledged) == 48
     assert {row.client_id for row in project.rows(select(t.answers))} == set(acknowledged)

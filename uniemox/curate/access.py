@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from uniemox.curate import tables as t
 from uniemox.curate.project import Project
@@ -15,6 +15,15 @@ from uniemox.errors import ConfigError, DataError
 
 Role = Literal["annotator", "owner"]
 SESSION_S = 60 * 24 * 3600
+_WHO = (  # made once, because every request asks it
+    select(t.people.c.id, t.people.c.name, t.people.c.role, t.sessions.c.csrf)
+    .join(t.sessions, t.sessions.c.person_id == t.people.c.id)
+    .where(
+        t.sessions.c.token_hash == bindparam("secret"),
+        t.sessions.c.began_at > bindparam("since"),
+        t.people.c.revoked_at.is_(None),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +92,8 @@ def leave(store: Store, secret: str) -> None:
 
 def who(store: Store, secret: str) -> Person | None:
     """Whose session it is; None if it is over or never was."""
-    query = (
-        select(t.people.c.id, t.people.c.name, t.people.c.role, t.sessions.c.csrf)
-        .join(t.sessions, t.sessions.c.person_id == t.people.c.id)
-        .where(
-            t.sessions.c.token_hash == _hash(secret),
-            t.sessions.c.began_at > time.time() - SESSION_S,
-            t.people.c.revoked_at.is_(None),
-        )
-    )
     with store.read() as connection:
-        row = connection.execute(query).first()
+        row = connection.execute(_WHO, {"secret": _hash(secret), "since": time.time() - SESSION_S}).first()
     return None if row is None else Person(row.id, row.name, row.role, row.csrf)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from uniemox.curate import tables as t
@@ -16,6 +16,11 @@ from uniemox.errors import DataError
 
 MOST_AT_ONCE = 2000  # answers of one transaction
 IN_A_QUERY = 500  # parameters that every database takes
+_OWNERS = select(t.tasks.c.id, t.tasks.c.person_id).where(t.tasks.c.id.in_(bindparam("tasks", expanding=True)))
+_KNOWN = select(t.answers.c.person_id, t.answers.c.client_id).where(
+    t.answers.c.client_id.in_(bindparam("ids", expanding=True))
+)
+_ADD = insert(t.answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +49,15 @@ class AnswerWriter:
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
         self._thread.start()
 
-    def save(self, answers: Sequence[Answer]) -> frozenset[str]:
-        """Write answers of one person, and return the ids of those that are on disk now.
+    def save(self, answers: Sequence[Answer]) -> "Future[frozenset[str]]":
+        """Write answers of one person; the result is the ids of those that are on disk then.
 
-        An answer to a task that is not that person's is not written. Raises DataError if the database can't be written.
+        An answer to a task that is not that person's is not written. The future raises DataError if the database can't
+        be written.
         """
         job = _Job(answers, Future())
         self._jobs.put(job)
-        return job.done.result()
+        return job.done
 
     def close(self) -> None:
         """Write what waits, and end."""
@@ -92,12 +98,12 @@ def save_answers(connection: Connection, answers: Sequence[Answer]) -> set[tuple
     people = {answer.person for answer in answers}
     owner: dict[int, int] = {}
     for part in _parts({answer.task for answer in answers}):
-        rows = connection.execute(select(t.tasks.c.id, t.tasks.c.person_id).where(t.tasks.c.id.in_(part)))
+        rows = connection.execute(_OWNERS, {"tasks": part})
         owner |= {row.id: row.person_id for row in rows}
     known: set[tuple[int, str]] = set()
     for part in _parts({answer.id for answer in answers}):
-        query = select(t.answers.c.person_id, t.answers.c.client_id).where(t.answers.c.client_id.in_(part))
-        known |= {(row.person_id, row.client_id) for row in connection.execute(query) if row.person_id in people}
+        rows = connection.execute(_KNOWN, {"ids": part})
+        known |= {(row.person_id, row.client_id) for row in rows if row.person_id in people}
     rows_to_add = []
     for answer in answers:
         if (answer.person, answer.id) in known or owner.get(answer.task) != answer.person:
@@ -114,7 +120,7 @@ def save_answers(connection: Connection, answers: Sequence[Answer]) -> set[tuple
             }
         )
     if rows_to_add:
-        connection.execute(insert(t.answers), rows_to_add)
+        connection.execute(_ADD, rows_to_add)
     return known
 
 

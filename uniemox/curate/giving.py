@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, insert, or_, select
+from sqlalchemy import Connection, bindparam, func, insert, or_, select
 
 from uniemox.curate import tables as t
 from uniemox.curate.project import Project
@@ -14,6 +14,9 @@ from uniemox.curate.store import decisions, last_batch, left_out, taken_down
 
 BLOCK = 60  # tasks that are given at once
 RESERVED_S = 2 * 3600  # how long a picture waits for an annotator who was given it
+_TASK = select(t.tasks.c.id, t.tasks.c.picture_id, t.tasks.c.check_label).where(
+    t.tasks.c.id == bindparam("task"), t.tasks.c.person_id == bindparam("person")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +67,8 @@ class Giver:
 
     def task_of(self, person: int, task: int) -> Task | None:
         """One of somebody's own tasks, if its picture may still be shown."""
-        query = select(t.tasks.c.id, t.tasks.c.picture_id, t.tasks.c.check_label)
         with self.project.store.read() as connection:
-            row = connection.execute(query.where(t.tasks.c.id == task, t.tasks.c.person_id == person)).first()
+            row = connection.execute(_TASK, {"task": task, "person": person}).first()
             if row is None or (row.picture_id is not None and row.picture_id not in self.pool(connection)):
                 return None
         return Task(row.id, row.picture_id, row.check_label)

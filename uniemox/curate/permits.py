@@ -18,8 +18,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-def anybody(request: Request) -> Person:
-    """Whoever has a session; a request that changes something must carry the session's token as well."""
+async def anybody(request: Request) -> Person:
+    """Whoever has a session; a request that changes something must carry the session's token as well.
+
+    It asks the database in the server's own thread: handing that to another one costs more than the query.
+    """
     person = who(request.app.state.project.store, request.cookies.get(COOKIE, ""))
     if person is None:
         raise HTTPException(401, "open the link of your invitation first")

@@ -3,7 +3,7 @@
 import io
 
 from PIL import Image, ImageDraw, ImageFont
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from uniemox.curate import tables as t
 from uniemox.curate.project import Project, write_whole
@@ -12,6 +12,7 @@ from uniemox.images import decode
 
 LONGEST_PX, QUALITY = 1024, 85
 CHECK_PX = (800, 600)
+_PICTURE = select(t.pictures.c.sha256, t.pictures.c.format).where(t.pictures.c.id == bindparam("picture"))
 
 
 def preview(project: Project, picture: int) -> bytes | None:
@@ -19,9 +20,8 @@ def preview(project: Project, picture: int) -> bytes | None:
 
     Titles and search words inside the file would tell annotators what was searched; they are not in it.
     """
-    query = select(t.pictures.c.sha256, t.pictures.c.format).where(t.pictures.c.id == picture)
     with project.store.read() as connection:
-        row = connection.execute(query).first()
+        row = connection.execute(_PICTURE, {"picture": picture}).first()
     if row is None:
         return None
     path = project.folder / "previews" / row.sha256[:2] / f"{row.sha256}.jpg"

@@ -15,9 +15,11 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from uniemox.curate import tables as t
 from uniemox.errors import ConfigError, DataError
 
+CONNECTIONS = 40  # as many as the web application has threads: those beyond are opened and closed at each use
 BUSY_S = 30  # how long a writer waits for another one
 LEAVE_OUT = "leave out"  # the step of a batch that is about an annotator
 NONE = "none"  # the answer that no label fits
+_LAST_BATCH = select(func.max(t.batches.c.id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Store:
     def __init__(self, address: str) -> None:
         try:
             url = make_url(address)
-            self.engine = create_engine(url)
+            self.engine = create_engine(url, pool_size=CONNECTIONS)
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise ConfigError(f"{address!r} is no database address that can be used ({error})") from error
         if url.get_backend_name() == "sqlite":
@@ -180,7 +182,7 @@ def taken_down(connection: Connection) -> set[int]:
 
 def last_batch(connection: Connection) -> int:
     """The number of the newest batch, 0 without any: what was derived from decisions holds until it changes."""
-    return connection.scalar(select(func.max(t.batches.c.id))) or 0
+    return connection.scalar(_LAST_BATCH) or 0
 
 
 def history(connection: Connection, most: int) -> list[Mapping[str, Any]]:

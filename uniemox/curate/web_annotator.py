@@ -1,5 +1,7 @@
 """What annotators ask for: their next pictures, and that their answers are kept."""
 
+import asyncio
+
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field
@@ -52,12 +54,12 @@ def add_annotator_routes(app: FastAPI) -> None:
         return Response(data, media_type="image/jpeg", headers=PICTURE_HEADERS)
 
     @app.post("/api/answers")
-    def answer(given: AnswersIn, person: Annotator) -> Response:
+    async def answer(given: AnswersIn, person: Annotator) -> Response:
         known = {*project.plan.labels, NONE}
         fits = [one for one in given.answers if one.label in known]
         rows = [Answer(person.id, one.task, one.id, one.label, one.seconds) for one in fits]
         try:
-            saved = app.state.writer.save(rows)
+            saved = await asyncio.wrap_future(app.state.writer.save(rows))
         except DataError as error:
             raise HTTPException(503, "answers can't be saved now; they are kept in the page") from error
         return JSONResponse(
