@@ -37,11 +37,11 @@ from uniemox.curate.splitting import split
 from uniemox.curate.verdicts import verdicts
 from uniemox.labels import MIKELS
 
-SIZE = (640, 480)
+SIZE, QUALITY = (1024, 768), 95  # 80 to 95 kB
 
 
 def draw_one(path: Path) -> int:
-    data = jpeg_of(draw_picture(int(path.stem), SIZE), 85)
+    data = jpeg_of(draw_picture(int(path.stem), SIZE), QUALITY)
     path.write_bytes(data)
     return len(data)
 

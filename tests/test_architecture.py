@@ -10,7 +10,7 @@ ORDER = (
     *("persons", "data", "views", "losses", "model", "teacher", "checkpoints", "training", "export", "evaluate"),
     *("pretrain", "finetune", "predict", "explain", "serve", "reproduce", "ask", "bench", "curate"),
 )
-TOP = ("errors", "labels", "images", "hub")
+TOP = ("errors", "labels", "images", "hub", "onnx_sessions")
 WITHOUT_TORCH = ("predict", "serve", "persons")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

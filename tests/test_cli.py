@@ -18,7 +18,11 @@ def uniemox(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("convert",), ("models",), ("bench",), ("bench", "step"), ("data",), ("data", "check")]
+    "command",
+    [
+        *[(), ("convert",), ("models",), ("bench",), ("bench", "step"), ("data",), ("data", "check"), ("predict",)],
+        *[("explain",), ("serve",), ("export",), ("ask",), ("reproduce",), ("curate",), ("compare",)],
+    ],
 )
 def test_help_shows_and_imports_nothing_heavy(command: tuple[str, ...]) -> None:
     code = (

@@ -1,6 +1,7 @@
 """Who may do what, what forged requests get, and that an acknowledged answer is on disk."""
 
 import io
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -201,6 +202,11 @@ def test_where_pages_are_must_be_known(project: Project) -> None:
             server(project, sock, "curate.example.org")
     with listen("127.0.0.1", 0) as sock, pytest.raises(ConfigError, match="can't listen"):
         listen("127.0.0.1", sock.getsockname()[1])
+
+
+def test_no_answer_waits_for_another_packet() -> None:
+    with listen("127.0.0.1", 0) as sock:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_leaving_ends_the_session(project: Project, client: TestClient) -> None:

@@ -72,6 +72,13 @@ def test_what_can_not_be_asked_is_one_line(arguments: tuple[str, ...], message: 
     assert done.stdout == ""
 
 
+def test_an_error_before_the_first_answer_leaves_no_file(folder: Path, tmp_path: Path) -> None:
+    command = (folder / "photos" / "a.png", "--model", folder / "model.onnx", "--out", tmp_path / "answers.jsonl")
+    assert predict(*command, "--coverage", "2").returncode == 1
+    assert not list(tmp_path.iterdir())
+    assert predict(*command).returncode == 0
+
+
 def test_pictures_are_drawn_and_a_folder_without_any_is_an_error(folder: Path, tmp_path: Path) -> None:
     done = predict(folder / "photos" / "a.png", "--model", folder / "model.onnx", "--save-pictures", tmp_path / "drawn")
     assert done.returncode == 0

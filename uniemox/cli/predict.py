@@ -90,6 +90,8 @@ def predict(
     from uniemox.predict.opening import load
 
     found, chosen = finder if persons else None, None if words is None else words.split(",")
+    if engine == "ray":  # whose workers have folders of their own
+        model, person_model, found = map(_absolute, (model, person_model, found))
     open_model = partial(load, model, person_model=person_model, finder=found, threads=threads, words=chosen)
     predictor = open_model()
     with _open_file(out, predictor, labels, resume=resume) as file:
@@ -113,6 +115,11 @@ def _check(images: Sequence[str], *, resume: bool, out: Path | None, save_pictur
         raise ConfigError("--resume goes on with a file; name it with --out")
     if save_pictures is not None and engine == "ray":
         raise ConfigError("--save-pictures is not there with --engine ray; leave one of them out")
+
+
+def _absolute(name: str | None) -> str | None:
+    """The whole path of what is a file or folder; other names as they are."""
+    return str(Path(name).resolve()) if name is not None and Path(name).exists() else name
 
 
 def _ray(open_model: "Callable[[], Predictor]") -> "Callable[..., Iterator[Prediction | Failure]]":

@@ -11,16 +11,15 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto
-from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 
 from uniemox.checkpoints.classifier import ClassifierInfo
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.export.onnx import KEY, read_model, write_model
+from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session
 from uniemox.views.loader import Broken, ViewDataset, collate
 from uniemox.views.transforms import EvalViews, ViewConfig
 
@@ -32,10 +31,6 @@ MOST_PICTURES = 2_000
 CALIBRATING = 64  # pictures that ranges are measured on
 BATCH = 16
 LEAST_AGREEMENT = 0.98
-_RUNTIME_ERRORS = (
-    *(runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph, runtime.NotImplemented),
-    *(runtime.RuntimeException, RuntimeError, ValueError),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +115,7 @@ def quantise(src: Path, dst: Path, pictures: Iterable[Pixels]) -> Method:
             else:
                 quantize_dynamic(model, partial, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True)
             result = onnx.load(partial)
-    except _RUNTIME_ERRORS as error:
+    except RUNTIME_ERRORS as error:
         raise CheckpointError(f"{src} can't be quantised: {error}") from error
     finally:
         logging.root.setLevel(level)
@@ -157,7 +152,7 @@ def _is_convolutional(model: onnx.ModelProto) -> bool:
 
 def _compare(src: Path, small: Path, method: Method, batches: Iterable[Pixels]) -> Int8Check:
     """Run both on the same batches, in turns, so that a busy machine is as slow for one as for the other."""
-    sessions = [_start(src), _start(small)]
+    sessions = [open_session(src), open_session(small)]
     times: list[list[float]] = [[], []]
     same = count = 0
     for number, batch in enumerate(batches):
@@ -183,12 +178,6 @@ def _compare(src: Path, small: Path, method: Method, batches: Iterable[Pixels]) 
         float32_bytes=src.stat().st_size,
         int8_bytes=small.stat().st_size,
     )
-
-
-def _start(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _batches(samples: Sequence[Sample], info: ClassifierInfo, size: int) -> Iterator[Pixels]:

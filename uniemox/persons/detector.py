@@ -45,11 +45,13 @@ class DetectorConfig:
             raise ConfigError(f"most is {self.most}; it must be at least 1")
 
 
-def load_detector(source: str | Path, config: DetectorConfig = DetectorConfig()) -> Detector:
+def load_detector(
+    source: str | Path, config: DetectorConfig = DetectorConfig(), *, threads: int | None = None
+) -> Detector:
     """The detector in an .onnx file or in Darknet's pair of files.
 
     source: path of the .onnx; path of the .cfg, with the .weights of the same stem beside it; "a.cfg+b.weights"; or a
-    name "hub:...", that `uniemox.hub` turns into a path.
+    name "hub:...", that `uniemox.hub` turns into a path.  threads: of a run of an .onnx file; None: one a core.
     Raises DetectorError if there is no such file or its layout is not known.
     """
     from uniemox.persons.onnx_file import OnnxDetector  # noqa: PLC0415 (starting onnxruntime takes a while)
@@ -61,7 +63,7 @@ def load_detector(source: str | Path, config: DetectorConfig = DetectorConfig())
     cfg, plus, weights = str(source).rpartition(".cfg+")
     path = Path(f"{cfg}.cfg") if plus else Path(source)
     if path.suffix.lower() == ".onnx":
-        return OnnxDetector(_existing(path), config)
+        return OnnxDetector(_existing(path), config, threads=threads)
     if path.suffix.lower() == ".cfg":
         from uniemox.persons.darknet import DarknetDetector  # noqa: PLC0415 (needs an extra)
 

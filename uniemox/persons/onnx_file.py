@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 from PIL import Image
 
 from uniemox.errors import DetectorError
+from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session
 from uniemox.persons.box import Detection
 from uniemox.persons.decoding import Array
 from uniemox.persons.detector import DetectorConfig, fingerprint_of
@@ -21,20 +21,14 @@ FREE_SIZE_PX = 416  # of inputs that take any size: YOLOv3's, as published
 LARGEST_SIZE_PX = 4096
 MOST_AT_ONCE = 32  # pictures of a batch, so that a long list needs no more memory than a short one
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int32)": np.int32}
-# Its own classes have no base in common but Exception.
-_RUNTIME_ERRORS = (
-    *(runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph, runtime.InvalidProtobuf, runtime.NoModel),
-    *(runtime.NoSuchFile, runtime.NotImplemented, runtime.RuntimeException, RuntimeError, ValueError),
-    *(TypeError, OSError),  # outputs that are no tensors; files that can't be opened
-)
 
 
 class OnnxDetector:
     """People by an ONNX file of a known layout; see `load_detector`."""
 
-    def __init__(self, path: Path, config: DetectorConfig) -> None:
+    def __init__(self, path: Path, config: DetectorConfig, *, threads: int | None = None) -> None:
         self.name = path.name
-        self._session = _start(path)
+        self._session = _start(path, threads)
         self._size = _input_size(path, self._session)
         self._batch = self._probe_batch(path)  # None: any
         outputs = self._run_grey(path, self._batch or 1)
@@ -86,7 +80,7 @@ class OnnxDetector:
         grey = np.full((batch, 3, *self._size), 0.5, dtype=np.float32)
         try:
             return self._run(grey, self._size)
-        except _RUNTIME_ERRORS as error:
+        except RUNTIME_ERRORS as error:
             raise DetectorError(f"{path}: does not run on a picture ({error}). {_known()}") from error
 
     def _probe_batch(self, path: Path) -> int | None:
@@ -100,12 +94,10 @@ class OnnxDetector:
             return 1
 
 
-def _start(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors reach the user as exceptions, not as lines of a log
+def _start(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except _RUNTIME_ERRORS as error:
+        return open_session(path, threads=threads)
+    except RUNTIME_ERRORS as error:
         raise DetectorError(f"{path}: onnxruntime can't read it ({error}); export or download it again") from error
 
 

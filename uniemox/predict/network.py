@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol, get_args
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from uniemox.errors import CheckpointError, ShapeError
 from uniemox.labels import KINDS, Kind, LabelSet
+from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session
 from uniemox.persons.crop import Policy
 
 Array = NDArray[np.float32]
@@ -24,10 +23,6 @@ LARGEST_SIZE_PX = 4096
 LOGITS, MAPS = "logits", "maps"
 # How protocol buffers store the name of the file beside the model in which a tensor's values are.
 _EXTERNAL = b"\x0a\x08location\x12"
-_RUNTIME_ERRORS = (
-    *(runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph, runtime.InvalidProtobuf, runtime.NoModel),
-    *(runtime.NoSuchFile, runtime.NotImplemented, runtime.RuntimeException, RuntimeError, ValueError, OSError),
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,13 +164,10 @@ class _OnnxEngine:
 
     def __init__(self, path: Path, threads: int | None) -> None:
         _check_file(path)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # errors reach the user as exceptions, not as lines of a log
-        options.intra_op_num_threads = threads or 0
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = open_session(path, threads=threads)
             metadata = self._session.get_modelmeta().custom_metadata_map
-        except _RUNTIME_ERRORS as error:
+        except RUNTIME_ERRORS as error:
             raise CheckpointError(
                 f"{path}: onnxruntime can't read it ({error}); export or download it again"
             ) from error
@@ -204,7 +196,7 @@ class _OnnxEngine:
         """See Engine."""
         try:
             [values] = self._session.run([output], dict(views))
-        except _RUNTIME_ERRORS as error:
+        except RUNTIME_ERRORS as error:
             raise CheckpointError(f"{self._path}: does not run on a picture ({error}); export it again") from error
         if output == LOGITS and values.shape[1:] != (len(self.info.labels),):
             raise CheckpointError(

@@ -37,7 +37,7 @@ def load(
         raise ConfigError(f"threads must be at least 1, got {threads}; leave it out for one a core")
     network = open_network(path_or_name, threads=threads, words=words)
     person_network = None if person_model is None else open_network(person_model, threads=threads)
-    return Predictor(network, _open_finder(finder), person_network)
+    return Predictor(network, _open_finder(finder, threads), person_network)
 
 
 def open_network(
@@ -61,10 +61,10 @@ def open_network(
     return Network.open(path, threads=threads)
 
 
-def _open_finder(finder: str | Path | None) -> Detector | None:
+def _open_finder(finder: str | Path | None, threads: int | None) -> Detector | None:
     if finder is None:
         return None
-    return load_detector(_embedded(FINDER) if str(finder) == "embedded" else finder)
+    return load_detector(_embedded(FINDER) if str(finder) == "embedded" else finder, threads=threads)
 
 
 def _embedded(name: str) -> Path:

@@ -85,6 +85,8 @@ class ResultFile:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
+        if kind is not None and self.lines.stat().st_size == 0:  # so that the same command can be given again
+            self.lines.unlink()
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

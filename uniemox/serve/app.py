@@ -108,11 +108,13 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that waits for clients. Raises ConfigError if the address is taken, not ours, or none."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         raise ConfigError(
             f"can't listen on {host}, port {port}: {error}; choose another --port (0: any free one), or --host"
         ) from error
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else the end of an answer can wait for 40 ms
+    return listener
 
 
 def server_config(app: FastAPI, config: ServeConfig) -> uvicorn.Config:
