@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.drawn import sample_of
 from uniemox.data.hashes import picture_hashes
-from uniemox.data.scan import CHUNK
+from uniemox.data.processes import CHUNK
 
 
 def test_hashes_are_those_of_the_bytes(tmp_path: Path) -> None:

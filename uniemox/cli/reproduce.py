@@ -290,7 +290,7 @@ def _weights(texts: "Sequence[str] | None") -> "Mapping[str, str]":
 
 
 def _jobs(scale: str) -> int:
-    from uniemox.data.scan import usable_cores
+    from uniemox.data.processes import usable_cores
 
     return min(usable_cores(), MOST_JOBS) if scale == "demo" else 1
 

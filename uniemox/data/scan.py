@@ -1,9 +1,7 @@
 """One look at every picture of a data set, in several processes: is it whole, what is it, what does it look like."""
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from uniemox.data.colour import brightness, colorfulness, colour_histogram
+from uniemox.data.processes import map_samples
 from uniemox.data.sample import Sample
 from uniemox.errors import ImageError
 from uniemox.images import ENDINGS, count_frames, decode, open_picture
@@ -19,7 +18,6 @@ from uniemox.images import ENDINGS, count_frames, decode, open_picture
 THUMB = 32  # side of the small picture by which near duplicates are found, px
 DECODED_PX = 64  # short side at which a JPEG is decoded for all this
 PLAIN_MODES = ("RGB", "L")
-CHUNK = 32  # pictures that a process takes at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +44,6 @@ class Look:
     """0 to 1."""
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def scan(
     samples: Sequence[Sample], workers: int | None = None, on_progress: Callable[[int], None] = lambda _: None
 ) -> list[Look]:
@@ -58,23 +51,7 @@ def scan(
 
     workers: processes; None: one a core.  on_progress: called with the number of pictures done.
     """
-    workers = workers or usable_cores()
-    looks: list[Look] = []
-    chunks = [samples[i : i + CHUNK] for i in range(0, len(samples), CHUNK)]
-    for chunk in _map(_look_at_all, chunks, workers):
-        looks += chunk
-        on_progress(len(looks))
-    return looks
-
-
-def _map(
-    function: Callable[[Sequence[Sample]], list[Look]], chunks: Sequence[Sequence[Sample]], workers: int
-) -> Iterator[list[Look]]:
-    if workers == 1 or len(chunks) < 3:
-        yield from map(function, chunks)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(function, chunks)
+    return map_samples(_look_at_all, samples, workers=workers, on_progress=on_progress)
 
 
 def _look_at_all(samples: Sequence[Sample]) -> list[Look]:

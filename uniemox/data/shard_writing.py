@@ -6,15 +6,15 @@ import json
 import random
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from uniemox.data.processes import usable_cores, worker_pool
 from uniemox.data.sample import DataSet, Sample
-from uniemox.data.scan import usable_cores
 from uniemox.data.shards import FORMAT, INDEX, PLAIN_FIELDS, parse_json
 from uniemox.data.sidecar import json_line
 from uniemox.errors import ConfigError, DataError, ImageError
@@ -69,7 +69,7 @@ def write_shards(
             return list(parse_json((out / INDEX).read_bytes(), str(out / INDEX)).get("broken", []))
         started.write_text(json.dumps(header))
         shards, broken, done = [], [], 0
-        with ProcessPoolExecutor(min(config.workers or usable_cores(), len(plans))) as pool:
+        with worker_pool(min(config.workers or usable_cores(), len(plans))) as pool:
             jobs = [pool.submit(_write_shard, out, name, samples, data.labels, config) for name, samples in plans]
             try:
                 for job in as_completed(jobs):

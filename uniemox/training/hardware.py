@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from uniemox.data.scan import usable_cores
+from uniemox.data.processes import usable_cores
 from uniemox.errors import ConfigError
 from uniemox.training.distributed import local_rank, world_size
 

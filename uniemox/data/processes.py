@@ -1,0 +1,63 @@
+"""Processes that read pictures beside this one, and end with it however it ends."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import parent_process
+from threading import Thread
+from typing import TypeVar
+
+from uniemox.data.sample import Sample
+
+CHUNK = 32  # pictures that a process takes at once
+R = TypeVar("R")
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_pool(workers: int) -> ProcessPoolExecutor:
+    """So many processes, which end when this one does: those of a parent that was killed wait for work for ever."""
+    return ProcessPoolExecutor(workers, initializer=_watch_parent)
+
+
+def map_samples(
+    function: Callable[[Sequence[Sample]], list[R]],
+    samples: Sequence[Sample],
+    *,
+    workers: int | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> list[R]:
+    """What a function finds in samples, in their order; it is given some at a time.
+
+    workers: processes; None: one a core. Few samples need none.  on_progress: called with the number of samples done.
+    """
+    workers = workers or usable_cores()
+    found: list[R] = []
+    for some in _map(function, [samples[i : i + CHUNK] for i in range(0, len(samples), CHUNK)], workers):
+        found += some
+        on_progress(len(found))
+    return found
+
+
+def _map(
+    function: Callable[[Sequence[Sample]], list[R]], chunks: Sequence[Sequence[Sample]], workers: int
+) -> Iterator[list[R]]:
+    if workers == 1 or len(chunks) < 3:
+        yield from map(function, chunks)
+        return
+    with worker_pool(workers) as pool:
+        yield from pool.map(function, chunks)
+
+
+def _watch_parent() -> None:
+    parent = parent_process()
+    assert parent is not None, "a worker has one"
+
+    def end_with_it() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=end_with_it, name="parent", daemon=True).start()
