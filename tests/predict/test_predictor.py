@@ -17,11 +17,12 @@ from PIL import Image
 from tests.drawn import draw_picture, jpeg_of
 from tests.predict.networks import SIZE, WhiteFinder, answer, tiny_network
 from uniemox.errors import ConfigError, ImageError, LabelError
-from uniemox.images import read_picture
+from uniemox.images import decode, read_picture
 from uniemox.labels import HECO, MIKELS
 from uniemox.persons.box import Box
 from uniemox.persons.crop import PersonCrop
 from uniemox.predict.network import Network
+from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.views.still import person_view, scene_view
@@ -232,6 +233,19 @@ def test_large_jpegs_are_decoded_small_and_the_answer_hardly_moves(tmp_path: Pat
         assert np.abs(np.subtract(values(small), values(whole))).max() < 0.02
         assert values(small) != values(whole)
         assert (small.width_px, small.height_px) == (900 + 10 * seed, 700)
+
+
+def test_the_embedded_model_hardly_minds_photographs_decoded_small(shared: Path) -> None:
+    predictor, moved = load(finder=None, threads=1), []
+    for path in sorted((shared / "data" / "coco_persons" / "images").glob("*.jpg"))[:12]:
+        photo = read_picture(path)
+        scale = 2000 / min(photo.size)
+        large = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BICUBIC)
+        data = jpeg_of(large, quality=92)
+        small, whole = one(predictor.predict(data)), one(predictor.predict(decode(data)[0]))
+        moved.append(np.abs(np.subtract(values(small), values(whole))).max())
+    assert max(moved) < 0.02
+    assert min(moved) > 0  # they were decoded small
 
 
 def test_people_are_in_px_of_the_full_picture(model: Path, tmp_path: Path) -> None:

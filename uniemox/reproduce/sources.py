@@ -32,7 +32,7 @@ PAPER_SIZES: Mapping[str, tuple[int, float]] = {  # pictures, table II and secti
     "HECO": (9385, 0.7),
 }
 PAPER_LABELS: Mapping[str, LabelSet] = {"UBE": UBE, "Emotion6": EKMAN, "CAER-S": CAER, "HECO": HECO}  # others: Mikels
-SCENES, NEW_SCENES, SCENES_NAME = "synthetic:1536", "synthetic:512?seed=1", "Scenes"
+SCENES, NEW_SCENES, SCENES_NAME = "synthetic:4096", "synthetic:512?seed=1", "Scenes"
 SCENES_SHORT_SIDE_PX, OWN_SHORT_SIDE_PX = 144, 160
 TRAINED_BY_DEFAULT = 0.8  # where splits are drawn
 

@@ -9,8 +9,8 @@ from uniemox.reproduce.plan import OUT, Cell, Run, plan_evaluation, plan_run
 from uniemox.reproduce.sources import Source, Target
 
 DEMO_FUSION = ("--network.fusion", "gated", "--network.fused-width", "64")  # Γ and C3 of preset demo's pre-training
-SCENE_EPOCHS, OWN_EPOCHS = (20, 4), (40, 12)  # of pre-training and fine-tuning on synthetic scenes, on other data
-TEACHER_STEPS, TEACHER_PX = 600, "72"  # of 64 pictures: places are told apart after some hundred, faces after these
+SCENE_EPOCHS, OWN_EPOCHS = (10, 1), (40, 12)  # of pre-training and fine-tuning on synthetic scenes, on other data
+TEACHER_STEPS, TEACHER_PX = 736, "72"  # of 64 pictures: places are told apart after some hundred, faces after these
 PRETRAIN_EPOCHS, SCRATCH_EPOCHS, FINETUNE_EPOCHS = 200, 150, 100  # the paper's
 CLIP = "clip:ViT-B-16-quickgelu@openai"
 # Multiplications and additions of a picture in a training step, billions; see docs/models.md and docs/performance.md.
