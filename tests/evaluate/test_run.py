@@ -19,7 +19,7 @@ from tests.runs import CPU, SPLITS, colour_sample, colours, data_of, finetuned, 
 from uniemox.data.sample import DataSet
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.outputs import outputs_of, views_of
-from uniemox.evaluate.run import Evaluation, column_of, evaluate, mapped, write_evaluation
+from uniemox.evaluate.run import Evaluation, column_of, evaluate, map_to_data, mapped, write_evaluation
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.labels import CAER, EKMAN, MIKELS, POLARITY, LabelSet, label_map
@@ -201,6 +201,16 @@ def test_scores_and_predictions_are_kept_in_the_run(tmp_path: Path) -> None:
     assert lines == json.loads(json.dumps(result.predictions))
     file = tmp_path / "run" / "model.safetensors"
     assert write_evaluation(result, file, replace(known(), name="a:b/../c?d"), "all").name == "a-b-c-d-all.json"
+    assert write_evaluation(result, file, replace(known(), name="folder:照片"), "all").name == "folder-照片-all.json"
+    assert write_evaluation(result, file, known(), "all", name="mine").name == "mine.json"
+    with pytest.raises(ConfigError, match="an evaluation's name has letters"):
+        write_evaluation(result, file, known(), "all", name="../mine")
+
+
+def test_what_is_felt_is_not_scored_on_polarity_of_what_is_evoked() -> None:
+    assert map_to_data(MIKELS, POLARITY).target == POLARITY
+    with pytest.raises(LabelError, match="the model says what is felt"):
+        map_to_data(CAER, POLARITY)
 
 
 def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def scored(root: Path, name: str, right: Sequence[bool], *, seed: int = 0) -> Ru
         }
         for i, (t, a) in enumerate(zip(truth, answers, strict=True))
     ]
-    (folder / "x.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (folder / "x.json").write_text(json.dumps(values))
+    (folder / f"{run.key}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / f"{run.key}.json").write_text(json.dumps(values))
     return run
 
 

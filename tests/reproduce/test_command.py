@@ -14,7 +14,7 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(tmp_path: Path, capsys
     table_or_figure("table7", Options(out=tmp_path / "r", seeds=1, dry_run=True))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 9
-    assert lines[0].startswith(f"uniemox data shard synthetic:1536 {tmp_path}/r/runs/data-shard-")
+    assert lines[0].startswith(f"uniemox data shard synthetic:3072 {tmp_path}/r/runs/data-shard-")
     assert [line.split()[1] for line in lines].count("pretrain") == 2
     assert sum("--teacher.no-with-emotion" in line for line in lines) == 1
     assert not (tmp_path / "r").exists()

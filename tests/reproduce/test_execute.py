@@ -56,6 +56,13 @@ def test_runs_are_done_in_order_and_once_and_go_on_after_a_failure(tmp_path: Pat
     assert len(journal(tmp_path)) == 3
 
 
+def test_what_much_work_waits_for_goes_first(tmp_path: Path) -> None:
+    alone, first = split(tmp_path, "alone", 0), split(tmp_path, "first", 1)
+    second = split(tmp_path, "second", 2, [first])
+    execute([alone, first, second])
+    assert [line["name"] for line in journal(tmp_path)][0] == "first"
+
+
 def test_a_run_whose_file_grows_is_marked_when_it_is_done(tmp_path: Path) -> None:
     words = ["data", "describe", "synthetic:8", "--out", "{out}/texts.jsonl"]
     run = plan_run(tmp_path, "describe", words, makes=None)

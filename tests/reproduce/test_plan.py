@@ -1,5 +1,6 @@
 """Plans: what names a run, what it needs, and that every command is one that the command line takes."""
 
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -9,14 +10,18 @@ from cyclopts import CycloptsError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.drawn import class_folders
 from uniemox.cli import app
 from uniemox.cli.reproduce import _weights, reproduce
 from uniemox.errors import ConfigError
+from uniemox.labels import CAER, MIKELS, POLARITY
+from uniemox.reproduce.cross import _obstacle
 from uniemox.reproduce.names import NAMES
 from uniemox.reproduce.paper import paper_tables
 from uniemox.reproduce.plan import Plan, plan_run
 from uniemox.reproduce.sources import PAPER_SIZES, parse_given
 from uniemox.reproduce.table3 import EXTRAS, OURS, START
+from uniemox.reproduce.table8 import Asking
 from uniemox.reproduce.targets import Asked, plan_of
 
 FIGURES = ("fig4", "fig6", "fig8", "fig9")
@@ -116,6 +121,65 @@ def test_a_checkpoint_gives_a_row_a_run_of_its_own() -> None:
         _weights(["mea=mae.pth"])
     with pytest.raises(ConfigError, match="takes NAME=VALUE"):
         _weights(["mae"])
+
+
+def keys_of(name: str, **asked: object) -> set[str]:
+    return {run.key for run in plan(name, **asked).runs}
+
+
+def test_weights_that_change_make_other_runs(tmp_path: Path) -> None:
+    file = tmp_path / "mae.pth"
+    file.write_bytes(b"one")
+    before = keys_of("table3", weights={"MAE": str(file)})
+    assert keys_of("table3", weights={"MAE": str(file)}) == before
+    file.write_bytes(b"another")
+    assert keys_of("table3", weights={"MAE": str(file)}) != before
+
+
+def test_a_teacher_that_changes_makes_other_runs(tmp_path: Path) -> None:
+    file = tmp_path / "teacher.json"
+    file.write_text("{}")
+    before = keys_of("table4", teacher=f"fitted:{tmp_path}")
+    file.write_text('{"format": 1}')
+    assert keys_of("table4", teacher=f"fitted:{tmp_path}") != before
+
+
+def test_pictures_that_change_make_other_runs(tmp_path: Path) -> None:
+    source = f"folder:{class_folders(tmp_path / 'photos', ('awe', 'fear'), 10)}"
+    for name in ("table4", "fig6"):
+        before = keys_of(name, data=(source,))
+        assert keys_of(name, data=(source,)) == before
+        picture = tmp_path / "photos" / "awe" / "0.jpg"
+        picture.write_bytes(picture.read_bytes() + b"\0")
+        assert keys_of(name, data=(source,)) != before
+
+
+def test_what_is_excluded_is_left_out_of_every_run(tmp_path: Path) -> None:
+    source = f"mine=folder:{class_folders(tmp_path / 'photos', ('awe', 'fear'), 10)}"
+    check = tmp_path / "check.json"
+    check.write_text(json.dumps({"exclude": [{"key": "awe/0.jpg"}]}))
+    split = next(run for run in plan("fig6", data=(source,), exclude={"MINE": check}).runs if run.words[1] == "split")
+    assert split.words[split.words.index("--exclude") + 1] == str(check)
+    with pytest.raises(ConfigError, match="--exclude names yours, which is none of the data; there are mine"):
+        plan("fig6", data=(source,), exclude={"yours": check})
+    with pytest.raises(ConfigError, match="give that data set with --data"):
+        plan("fig6", exclude={"fi": check})
+
+
+def test_where_a_key_is_does_not_change_the_answers() -> None:
+    def asked(variable: str) -> Plan:
+        asking = Asking(endpoint="http://127.0.0.1:1/v1", models=("m",), key_from=variable)
+        return plan("table8", asking=asking)
+
+    [first], [second] = asked("A").more, asked("B").more
+    assert first.key == second.key
+    assert first.words[-2:] == ("--key-from", "A")
+
+
+def test_what_is_felt_is_never_scored_against_what_is_evoked() -> None:
+    assert _obstacle(CAER, POLARITY) is not None
+    assert _obstacle(MIKELS, POLARITY) is None
+    assert _obstacle(MIKELS, MIKELS) is None
 
 
 def test_tables_share_the_runs_that_are_the_same() -> None:

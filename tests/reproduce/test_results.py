@@ -70,7 +70,7 @@ def test_an_evaluation_of_another_split_or_cut_off_is_none(tmp_path: Path) -> No
     run = scored(tmp_path, "x", RIGHT)
     other = plan_evaluation(run.needs[0], data="synthetic:8", split="test")
     assert find_evaluation(other) is None
-    (run.folder / "evaluations" / "x.json").write_text('{"data": "synth')
+    (run.folder / "evaluations" / f"{run.key}.json").write_text('{"data": "synth')
     assert find_evaluation(run) is None
 
 
@@ -82,6 +82,30 @@ def test_gains_are_of_the_same_pictures(tmp_path: Path) -> None:
     assert found.low <= 0.4 <= found.high
     assert gain(ours, Cell(runs=(scored(tmp_path, "short", HALF[2:]),))) is None
     assert gain(ours, Cell()) is None
+
+
+def test_gains_over_three_seeds_have_students_interval(tmp_path: Path) -> None:
+    def cell(name: str, values: list[float], seeds: int = 3) -> Cell:
+        rights = [[True] * round(10 * value) + [False] * round(10 - 10 * value) for value in values]
+        return Cell(runs=tuple(scored(tmp_path, name, rights[seed], seed=seed) for seed in range(seeds)))
+
+    ours, theirs = [0.9, 0.8, 0.6], [0.5, 0.7, 0.6]
+    differences = np.subtract(ours, theirs)
+    found = gain(cell("ours", ours), cell("theirs", theirs))
+    assert found is not None
+    low, high = stats.t.interval(0.95, 2, loc=differences.mean(), scale=stats.sem(differences))
+    assert (found.low, found.difference, found.high) == pytest.approx((low, differences.mean(), high))
+    with_two = gain(cell("few", ours, seeds=2), cell("theirs too", theirs, seeds=2))
+    assert with_two is not None
+    assert with_two.low >= low  # of pictures: two seeds have no interval of their own
+
+
+def test_scores_of_other_pictures_are_not_taken_for_these(tmp_path: Path) -> None:
+    run = scored(tmp_path, "x", RIGHT)
+    changed = plan_evaluation(run.needs[0], data="synthetic:8", split="all", digests=["of changed pictures"])
+    assert changed.folder == run.folder
+    assert find_evaluation(run) is not None
+    assert find_evaluation(changed) is None
 
 
 def test_marks(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def cae() -> nn.Module:
 
 
 def mixmae() -> nn.Module:
-    """MixMAE's large network, which the paper's row "ViT-B" counts."""
+    """MixMAE's large network, which the paper's row counts."""
     return MixMAEEncoder(
         embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48), window_size=(14, 14, 14, 7), num_classes=CLASSES
     )

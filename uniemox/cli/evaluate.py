@@ -20,6 +20,7 @@ def evaluate(
     persons: Files = None,
     splits: Files = None,
     exclude: Files = None,
+    name: str | None = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a fine-tuned classifier, with 95 % intervals.
@@ -51,6 +52,8 @@ def evaluate(
         A file of `data split`, such as RUN/splits.json.
     exclude
         A file of `data check --json`, whose list "exclude" is left out.
+    name
+        Of the files in RUN/evaluations; made of data and split if not given.
     as_json
         Print one JSON object.
     """
@@ -74,7 +77,7 @@ def evaluate(
             progress.update(tasks[what], completed=done)
 
         result = run(model, found, by=by, allow_seen=allow_seen, on_progress=show)
-    path = write_evaluation(result, model, found, chosen)
+    path = write_evaluation(result, model, found, chosen, name=name, persons=persons)
     say(f"wrote {path}, and every prediction beside it (.jsonl)")
     for note in result.notes:
         say(note)

@@ -39,6 +39,7 @@ class Sidecar:
             if good_bytes < path.stat().st_size:
                 os.truncate(path, good_bytes)  # the line at which the last run was stopped
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab")
         except OSError as error:
             raise DataError(f"{path} can't be written ({error.strerror}); choose another file with --out") from error

@@ -69,7 +69,7 @@ def evaluate(
     """
     classifier, info = load_classifier(model / WEIGHTS if model.is_dir() else model)
     hardware = hardware or HardwareConfig()
-    mapping = None if info.task == "affect" else _mapping(info.find_labels(), data.labels)
+    mapping = None if info.task == "affect" else map_to_data(info.find_labels(), data.labels)
     samples, notes = _scorable(data, info, mapping)
     if by is not None:
         column_of(samples, by, data)  # raises before the pictures are looked at
@@ -94,15 +94,28 @@ def evaluate(
     return Evaluation(scorer.score(everything), groups, tuple(notes), tuple(scorer.predictions()))
 
 
-def write_evaluation(evaluation: Evaluation, model: Path, data: DataSet, split: str) -> Path:
-    """Keep scores, and what was predicted for every picture, in the run's folder; a later evaluation replaces them.
+def write_evaluation(
+    evaluation: Evaluation,
+    model: Path,
+    data: DataSet,
+    split: str,
+    *,
+    name: str | None = None,
+    persons: Path | None = None,
+) -> Path:
+    """Keep scores, and what was predicted for every picture, in the run's folder; a later one of its name replaces it.
 
-    split: that was scored, or all.  Returns evaluations/NAME.json; the predictions are in NAME.jsonl, a line each.
+    split: that was scored, or all.  name: of the files; None makes it of data and split.  persons: the file of people
+    that was used.  Returns evaluations/NAME.json; the predictions are in NAME.jsonl, a line each.
+    Raises ConfigError for a name that is none of a file.
     """
-    name = re.sub(r"[^A-Za-z0-9]+", "-", f"{data.name} {split}").strip("-")
+    name = re.sub(r"\W+", "-", f"{data.name} {split}").strip("-") if name is None else name
+    if not re.fullmatch(r"\w[\w-]*", name):
+        raise ConfigError(f"an evaluation's name has letters, digits, _ and -, got {name!r}")
     path = run_of(model) / EVALUATIONS / f"{name}.json"
+    about = {"data": data.name, "split": split, "persons": None if persons is None else str(persons)}
     write_text(path.with_suffix(".jsonl"), "".join(json.dumps(line) + "\n" for line in evaluation.predictions))
-    write_text(path, json.dumps({"data": data.name, "split": split, **evaluation.as_dict()}, indent=2) + "\n")
+    write_text(path, json.dumps({**about, **evaluation.as_dict()}, indent=2) + "\n")
     return path
 
 
@@ -185,9 +198,18 @@ def mapped(logits: Logits, mapping: LabelMap) -> Logits:
     return np.stack(columns, axis=1)
 
 
-def _mapping(ours: LabelSet, theirs: LabelSet) -> LabelMap:
+def map_to_data(ours: LabelSet, theirs: LabelSet) -> LabelMap:
+    """What a model's labels are called in a data set.
+
+    Raises LabelError where no map is known, or one says what is felt and the other what is evoked.
+    """
     if ours.kind == theirs.kind and ours.labels == theirs.labels:
         return LabelMap(ours, theirs, {label: label for label in ours.labels})
+    if ours.kind != theirs.kind:  # label_map lets answers in polarity take the model's kind; those of data have theirs
+        raise LabelError(
+            f"the model says what is {ours.kind}, the labels of the data what is {theirs.kind}: one does not follow "
+            "from the other"
+        )
     return label_map(ours, theirs)
 
 

@@ -65,7 +65,9 @@ def _verify(run: Path, kept: KeptEvaluation) -> Verified:
     if kept.predictions is None:
         reason = kept.missing or "only classifiers' evaluations keep what was predicted for every picture"
         raise DataError(f"{run}: the evaluation on {kept.title} can't be verified: {reason}")
-    data = _of_keys(open_data(kept.data), kept.predictions.keys)
+    persons = kept.values.get("persons")
+    opened = open_data(kept.data, persons=None if persons is None else Path(persons))
+    data = _of_keys(opened, kept.predictions.keys)
     found = evaluate(run, data, allow_seen=True)  # refused or allowed when it was made
     largest = _largest_difference(found, kept)
     values = found.as_dict()

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from uniemox.errors import LabelError
-from uniemox.labels import LabelSet, label_map
+from uniemox.evaluate.run import map_to_data
+from uniemox.labels import LabelSet
 from uniemox.reproduce.plan import Cell, Plan, Row
 from uniemox.reproduce.sources import Target
 from uniemox.reproduce.study import Method, Study
@@ -60,10 +61,8 @@ def _retuned(study: Study, method: Method, first: Target, target: Target) -> Cel
 
 def _obstacle(ours: LabelSet, theirs: LabelSet) -> str | None:
     """Why labels can't be mapped; None if they can."""
-    if (ours.labels, ours.kind) == (theirs.labels, theirs.kind):
-        return None
     try:
-        label_map(ours, theirs)
+        map_to_data(ours, theirs)
     except LabelError as error:
         return str(error)
     return None

@@ -62,7 +62,8 @@ def execute(runs: Sequence[Run], *, jobs: int = 1, watch: Watch = lambda share, 
     if jobs < 1:
         raise ConfigError(f"--jobs must be at least 1, got {jobs}")
     outcome, began = Outcome(), time.perf_counter()
-    waiting, running = to_do(runs), list[_Started]()
+    ahead = _work_ahead(runs)
+    waiting, running = sorted(to_do(runs), key=lambda run: -ahead[run.key]), list[_Started]()
     finished = {run.key for run in runs} - {run.key for run in waiting}
     outcome.done += [run for run in runs if run.key in finished]
     total = sum(_weight(run) for run in runs)
@@ -110,6 +111,16 @@ def _weight(run: Run) -> int:
     return START_IMAGES + run.images
 
 
+def _work_ahead(runs: Sequence[Run]) -> dict[str, int]:
+    """By key: the work of the longest chain that begins with a run. Long chains go first, so that none is left over."""
+    after: dict[str, int] = {}
+    for run in reversed(runs):
+        after[run.key] = _weight(run) + after.get(run.key, 0)
+        for needed in run.needs:
+            after[needed.key] = max(after.get(needed.key, 0), after[run.key])
+    return after
+
+
 def _settle(run: Run, outcome: Outcome, finished: set[str]) -> bool:
     """Whether nothing is left to do about a run: it is done, can't be done, or waits in vain."""
     if run.missing is not None:
@@ -155,7 +166,8 @@ def _start(run: Run) -> _Started | None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=os.environ | {"NO_COLOR": "1"},
+            # Threads that wait leave the core to the other commands.
+            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "NO_COLOR": "1"},
             pass_fds=(held.fileno(),),
             start_new_session=True,  # Ctrl-C comes through us, once
         )

@@ -22,7 +22,7 @@ def fig7(study: Study) -> Plan:
             label = f"{name}, {target.name}" if len(study.targets) > 1 else name
             rows.append(Row(label, cells, network=network))
     about = (
-        "A smaller part of every class is contained in a larger one, and the same for all seeds and methods. All train "
+        "A smaller part of every class is contained in a larger one, and the same for all methods of a seed. All train "
         "for the same number of epochs, so that less data are fewer steps too.",
         "The paper shows one run of each as a curve without numbers.",
     )

@@ -48,16 +48,8 @@ def fig4(study: Study) -> Plan:
 def fig6(study: Study) -> Plan:
     """The scheme whose splits agree best in their colours."""
     data = study.targets[0].data
-    words = [
-        "data",
-        "split",
-        data.origin,
-        f"{OUT}/splits.json",
-        "--schemes",
-        str(SCHEMES),
-        "--plot",
-        f"{OUT}/choice.png",
-    ]
+    words = ["data", "split", data.origin, f"{OUT}/splits.json", "--schemes", str(SCHEMES)]
+    words += ["--plot", f"{OUT}/choice.png", *data.exclude]
     run = plan_run(study.root, f"choose a split of {data.name}", words, makes="splits.json", data=data.digests)
     run = replace(run, lacks=data.missing)
     about = (

@@ -107,7 +107,10 @@ class _Found:
         scored = [score for score in self.scores.values() if score is not None]
         about = ""
         if scored:
-            over = "training seeds (Student's t)" if scored[0].over == "seeds" else "pictures (bootstrap)"
+            overs = {"seeds": "training seeds (Student's t)", "pictures": "pictures (bootstrap)"}
+            over = " or, where there are fewer than three seeds, ".join(
+                words for name, words in overs.items() if any(score.over == name for score in scored)
+            )
             about = (
                 f"Intervals are 95 % over {over}. Near chance: the interval holds what the commonest class alone gives."
             )

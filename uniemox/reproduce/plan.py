@@ -107,11 +107,12 @@ def plan_evaluation(
 ) -> Run:
     """The evaluation of a fine-tuning run on a split of a data set; `all` is all of it."""
     words = ["evaluate", "--model", model.folder, "--data", data, "--split", split, *options]
+    key = _key(model.root, words, digests)
     return Run(
         name=f"score {model.name}",
-        words=tuple(map(str, words)),
+        words=(*map(str, words), "--name", key),
         root=model.root,
-        key=_key(model.root, words, digests),
+        key=key,
         folder=model.folder,
         makes=None,
         scores=(data, split),

@@ -1,7 +1,7 @@
 """What the runs of a plan found: accuracy over seeds, with an interval, and whether it is more than chance."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from typing import Any, Literal
 
@@ -51,7 +51,8 @@ def find_evaluation(run: Run) -> KeptEvaluation | None:
     """The scores that an evaluating run wrote; None if there are none that can be read."""
     if run.scores is None:
         return None
-    for file in sorted((run.folder / EVALUATIONS).glob("*.json")):
+    is_own = run.folder.name.endswith(run.key)  # else it is the folder of the run that is scored
+    for file in sorted((run.folder / EVALUATIONS).glob("*.json" if is_own else f"{run.key}.json")):
         try:
             found = read_evaluation(file)
         except DataError:  # cut off while it was written by hand, or of another version: it is made again
@@ -94,19 +95,29 @@ def seed_interval(values: np.ndarray) -> tuple[float, float]:
     >>> [round(end, 3) for end in seed_interval(np.array([0.5, 0.6, 0.7]))]
     [0.352, 0.848]
     """
-    reach = float(student.ppf(0.975, len(values) - 1)) * float(values.std(ddof=1)) / sqrt(len(values))
-    return max(0.0, float(values.mean()) - reach), min(1.0, float(values.mean()) + reach)
+    mean, reach = float(values.mean()), _reach(values)
+    return max(0.0, mean - reach), min(1.0, mean + reach)
+
+
+def _reach(values: np.ndarray) -> float:
+    return float(student.ppf(0.975, len(values) - 1)) * float(values.std(ddof=1)) / sqrt(len(values))
 
 
 def gain(ours: Cell, reference: Cell) -> PairedDifference | None:
-    """By how much ours is above the reference on the same pictures, all seeds of a picture drawn together.
+    """By how much ours is above the reference on the same pictures.
 
-    None unless both were scored on the same pictures.
+    Its interval is over seeds, each of ours against the reference's of the same seed (Student's t), where there are
+    three or more; else over pictures, all seeds of a picture drawn together. None unless both were scored on the same
+    pictures.
     """
     first, second = _right(ours.runs), _right(reference.runs)
     if first is None or second is None or first[0] != second[0]:
         return None
-    return paired_bootstrap(first[1], second[1], list(first[0].values()))
+    found = paired_bootstrap(first[1], second[1], list(first[0].values()))
+    if not FEWEST_SEEDS <= len(first[1]) == len(second[1]) == len(ours.runs) == len(reference.runs):
+        return found
+    by_seed = first[1].mean(axis=1) - second[1].mean(axis=1)
+    return replace(found, low=found.difference - _reach(by_seed), high=found.difference + _reach(by_seed))
 
 
 def _right(runs: Sequence[Run]) -> tuple[dict[str, str], np.ndarray] | None:

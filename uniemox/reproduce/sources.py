@@ -1,11 +1,14 @@
 """The data sets of a reproduction: what the user has, made ready by runs of their own, and what is missing."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
-from uniemox.data.sample import DataSet
+from uniemox.data.sample import DataSet, PictureFile
+from uniemox.data.shards import INDEX
 from uniemox.data.source import open_data, parse_source
 from uniemox.data.splits import PAPER_RECIPES
 from uniemox.errors import ConfigError
@@ -32,7 +35,7 @@ PAPER_SIZES: Mapping[str, tuple[int, float]] = {  # pictures, table II and secti
     "HECO": (9385, 0.7),
 }
 PAPER_LABELS: Mapping[str, LabelSet] = {"UBE": UBE, "Emotion6": EKMAN, "CAER-S": CAER, "HECO": HECO}  # others: Mikels
-SCENES, NEW_SCENES, SCENES_NAME = "synthetic:4096", "synthetic:512?seed=1", "Scenes"
+SCENES, NEW_SCENES, SCENES_NAME = "synthetic:3072", "synthetic:512?seed=1", "Scenes"
 SCENES_SHORT_SIDE_PX, OWN_SHORT_SIDE_PX = 144, 160
 TRAINED_BY_DEFAULT = 0.8  # where splits are drawn
 
@@ -52,6 +55,8 @@ class Source:
     """Pictures to train on."""
     options: tuple[str, ...] = ()
     """Of the commands that open it."""
+    exclude: tuple[str, ...] = ()
+    """Of the commands that open `origin`: what is left out of it."""
     needs: tuple[Run, ...] = ()
     """What makes it ready."""
     digests: tuple[str, ...] = ()
@@ -136,8 +141,8 @@ def _scenes(root: Path, name: str, source: str) -> Target:
 def _packed(root: Path, name: str, source: str, exclude: Path | None) -> Target:
     """Splits and texts where there are none, then shards."""
     data = open_data(source, exclude=exclude)
-    digest = (describe_data(data)["sha256"],)
-    options: list[str] = [] if exclude is None else ["--exclude", str(exclude)]
+    digest = (_digest(data, source),)
+    options = [*_excluding(exclude)]
     needs: list[Run] = []
     splits, train, split, scored = _splits(root, name, source, data, digest, options, ("--ratio", "80/10/10"))
     if splits is not None:
@@ -149,15 +154,15 @@ def _packed(root: Path, name: str, source: str, exclude: Path | None) -> Target:
         needs.append(described)
         options += ["--texts", str(described.folder / "texts.jsonl")]
     packed = _pack(root, name, source, options, digest, OWN_SHORT_SIDE_PX, needs)
-    ours = _source(name, data, packed, train)
+    ours = replace(_source(name, data, packed, train), digests=digest, exclude=_excluding(exclude))
     return Target(data=ours, scored=ours, split=split, scored_pictures=scored)
 
 
 def _as_published(root: Path, name: str, source: str, exclude: Path | None) -> Target:
     """The files as they are, divided as the paper divides them."""
     data = open_data(source, exclude=exclude)
-    digest = (describe_data(data)["sha256"],)
-    options: list[str] = [] if exclude is None else ["--exclude", str(exclude)]
+    digest = (_digest(data, source),)
+    options = [*_excluding(exclude)]
     how = ("--paper",) if parse_source(source)[0] in PAPER_RECIPES else ("--ratio", "80/10/10")
     splits, train, split, scored = _splits(root, name, source, data, digest, options, how)
     needs: tuple[Run, ...] = ()
@@ -173,6 +178,7 @@ def _as_published(root: Path, name: str, source: str, exclude: Path | None) -> T
         options=tuple(options),
         needs=needs,
         digests=digest,
+        exclude=_excluding(exclude),
         has_people=_has_people(data),
     )
     return Target(data=ours, scored=ours, split=split, scored_pictures=scored)
@@ -241,6 +247,38 @@ def _source(name: str, data: DataSet, packed: Run, train: int) -> Source:
         has_people=_has_people(data),
         is_synthetic=data.name.startswith("synthetic:"),
     )
+
+
+def _excluding(exclude: Path | None) -> tuple[str, ...]:
+    return () if exclude is None else ("--exclude", str(exclude))
+
+
+def _digest(data: DataSet, source: str) -> str:
+    """Changes with what is known of any sample, with the size of any file, and with the index of shards."""
+    digest = hashlib.sha256(describe_data(data)["sha256"].encode())
+    for sample in data.samples:
+        if isinstance(sample.picture, PictureFile) and sample.picture.path.exists():
+            digest.update(sample.picture.path.stat().st_size.to_bytes(8, "little"))
+    kind, path, _ = parse_source(source)
+    if kind == "shards" and (Path(path) / INDEX).exists():
+        digest.update((Path(path) / INDEX).read_bytes())
+    return digest.hexdigest()
+
+
+def digest_of_weights(name: str) -> tuple[str, ...]:
+    """Hashes of the files that a name such as mae.pth, timm:NAME@FILE or fitted:FOLDER means, if there are any."""
+    path = Path(re.split("[@:]", name)[-1])
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    if not all(file.is_file() for file in files):
+        return ()
+    stats = [(file, file.stat()) for file in files]
+    return tuple(_hash(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
+
+
+@cache  # many runs start from one file, which may have a gigabyte
+def _hash(file: Path, size: int, time_ns: int) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _has_people(data: DataSet) -> bool:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from uniemox.reproduce.names import Scale
 from uniemox.reproduce.plan import OUT, Cell, Run, plan_evaluation, plan_run
-from uniemox.reproduce.sources import Source, Target
+from uniemox.reproduce.sources import Source, Target, digest_of_weights
 
 DEMO_FUSION = ("--network.fusion", "gated", "--network.fused-width", "64")  # Γ and C3 of preset demo's pre-training
-SCENE_EPOCHS, OWN_EPOCHS = (10, 1), (40, 12)  # of pre-training and fine-tuning on synthetic scenes, on other data
+SCENE_EPOCHS, OWN_EPOCHS = (13, 1), (40, 12)  # of pre-training and fine-tuning on synthetic scenes, on other data
 TEACHER_STEPS, TEACHER_PX = 736, "72"  # of 64 pictures: places are told apart after some hundred, faces after these
 PRETRAIN_EPOCHS, SCRATCH_EPOCHS, FINETUNE_EPOCHS = 200, 150, 100  # the paper's
 CLIP = "clip:ViT-B-16-quickgelu@openai"
@@ -98,24 +98,26 @@ class Study:
         changes: options of `uniemox pretrain`.  needs_teacher: False where no loss needs one.
         """
         data = self.pretraining
-        needs, epochs = [*data.needs], self.epochs[0]
+        needs, epochs, digests = [*data.needs], self.epochs[0], [*data.digests]
         words: list[str | Path] = ["pretrain", "--preset", self.scale, "--data", data.source, *data.options]
         words += ["--split", "train", "--out", OUT, "--resume"]
         if needs_teacher:
             fitted = self.fit_teacher()
             needs += [fitted] if fitted is not None else []
             words += ["--teacher.source", f"fitted:{fitted.folder}" if fitted is not None else self.teacher or CLIP]
+            digests += digest_of_weights(self.teacher) if self.teacher else ()
         lacks = data.missing
         if self.is_demo:
             words += ["--schedule.epochs", str(epochs)]
         elif "--encoder.start" not in changes:
             start = self.weights.get("dBOT")
             words += ["--encoder.start", start or "dBOT.pth"]
+            digests += digest_of_weights(start) if start else ()
             lacks = lacks or (None if start else "the weights that it starts from: --weights dBOT=FILE")
         if "--schedule.epochs" in changes:
             epochs = int(changes[list(changes).index("--schedule.epochs") + 1])
         words += changes
-        run = plan_run(self.root, f"pretrain {name}", words, makes=ENCODER, needs=needs, data=data.digests)
+        run = plan_run(self.root, f"pretrain {name}", words, makes=ENCODER, needs=needs, data=digests)
         images, gflop = epochs * data.train, 0.0 if self.is_demo else PRETRAIN_GFLOP
         return replace(run, images=images, gflop=gflop, processes=self.processes, lacks=lacks)
 
@@ -132,7 +134,8 @@ class Study:
         words += method.changes
         needs = [*data.needs, *([init] if isinstance(init, Run) else []), *method.needs]
         name = f"finetune {method.name} on {data.name}, seed {seed}"
-        run = plan_run(self.root, name, words, makes=ONNX, needs=needs, data=data.digests)
+        digests = (*data.digests, *(digest_of_weights(init) if isinstance(init, str) else ()))
+        run = plan_run(self.root, name, words, makes=ONNX, needs=needs, data=digests)
         epochs = 1 if "probe" in method.changes else self.epochs[1]
         images, gflop = round(epochs * data.train * fraction), 0.0 if self.is_demo else method.gflop
         lacks = data.missing or method.lacks

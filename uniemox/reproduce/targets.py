@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from uniemox.errors import ConfigError
 from uniemox.reproduce.ablations import table4, table5, table6, table7
 from uniemox.reproduce.cross import cross
 from uniemox.reproduce.datasets import table1, table2
@@ -59,7 +60,8 @@ def plan_of(asked: Asked) -> Plan:
     if asked.name in ("table1", "table2"):
         return (table1 if asked.name == "table1" else table2)(given, asked.scale)
     is_demo = asked.scale == "demo"
-    targets = (demo_targets if is_demo else paper_targets)(asked.root, given, asked.exclude)
+    exclude = _by_column(asked.exclude, given)
+    targets = (demo_targets if is_demo else paper_targets)(asked.root, given, exclude)
     study = Study(
         root=asked.root,
         scale=asked.scale,
@@ -73,3 +75,13 @@ def plan_of(asked: Asked) -> Plan:
     if asked.name in ("table8", "table9"):
         return (table8 if asked.name == "table8" else table9)(study, asked.asking)
     return STUDIES[asked.name](study)
+
+
+def _by_column(exclude: Mapping[str, Path], given: Mapping[str, str]) -> dict[str, Path]:
+    """Files by the column whose pictures they leave out. Raises ConfigError for the name of no data set."""
+    columns = {name.lower(): name for name in given}
+    unknown = next((name for name in exclude if name.lower() not in columns), None)
+    if unknown is not None:
+        there = f"there are {', '.join(given)}" if given else "give that data set with --data"
+        raise ConfigError(f"--exclude names {unknown}, which is none of the data; {there}")
+    return {columns[name.lower()]: file for name, file in exclude.items()}
