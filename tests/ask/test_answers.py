@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uniemox.ask.answers import OUTCOMES, AnswerReader, Reading
-from uniemox.labels import EKMAN, MIKELS, POLARITY, LabelSet
+from uniemox.labels import EKMAN, HECO, MIKELS, POLARITY, LabelSet
 
 READER = AnswerReader(MIKELS)
 NAMED = [
@@ -66,6 +66,38 @@ NAMED = [
     ("The picture doesn't evoke fear; it evokes awe.", "awe"),
     ("As an AI I don't feel, but most viewers would feel disgust.", "disgust"),
     ("Fear is clearly the most strongly evoked emotion, not disgust.", "fear"),
+    ("While some may choose fear, I would choose awe.", "awe"),
+    ("Some would say fear. I say awe.", "awe"),
+    ("Most people would select sadness, but to me it is awe.", "awe"),
+    ("The person feels anger, but the image evokes sadness.", "sadness"),
+    ("The man's face conveys anger, but the image evokes sadness.", "sadness"),
+    ("The woman in the picture seems to feel fear. I choose sadness.", "sadness"),
+    ("If it were night, the emotion would be fear. Here it is awe.", "awe"),
+    ("If the sky had been darker, it would evoke fear, but the emotion is awe.", "awe"),
+    ("If I had to choose, I would say awe.", "awe"),
+    ("If one had to be chosen, the emotion would be awe.", "awe"),
+    ("It looks as if it were night; the emotion is fear.", "fear"),
+    ("The image of a crying child evokes a feeling of sadness.", "sadness"),
+    ("A man alone on a bench makes me feel sad.", "sadness"),
+    ("The scene makes people feel awe. Some might choose fear.", "awe"),
+    ("Most viewers would feel disgust.", "disgust"),
+    ("The dog's expression conveys amusement.", "amusement"),
+    ("This makes most viewers feel disgust. Its colours suggest fear.", "disgust"),
+    ("The image would make someone feel fear.", "fear"),
+    ("The image would make someone feel fear. I would choose awe.", "awe"),
+    ("The man seems to feel sadness, and so the image evokes sadness.", "sadness"),
+    ("Some elements suggest fear, but the image evokes awe.", "awe"),
+    ("While there are some elements that could evoke fear, the dominant emotion is awe.", "awe"),
+    ("Had it been night, the emotion would be fear. It is awe.", "awe"),
+    ("One might say fear; however, the emotion is awe.", "awe"),
+    ("When a child looks at it, the emotion is awe.", "awe"),
+    ("1. sadness - no\n2. fear - no\n3. awe - yes", "awe"),
+    ("Sadness: no.\nThe answer is awe.", "awe"),
+    ("Fear: yes\nAwe: yes\nAnswer: awe", "awe"),
+    ("Fear: no doubt, this forest is dark.", "fear"),
+    ("Appropriate content: yes.\nEmotion: fear", "fear"),
+    ('Here is my answer:\n```json\n{"emotion": "fear", "reason": "not awe"}\n```', "fear"),
+    ('The answer is awe.\n```json\n{"lens": "wide"}\n```', "awe"),
 ]
 NOT_NAMED = [
     ("", "empty"),
@@ -112,6 +144,12 @@ NOT_NAMED = [
     ("As an AI language model I am unable to process pictures. Fear or sadness may fit some.", "refused"),
     ("I can't say the emotion is fear.", "refused"),
     ("I don't see an image. Please attach it.", "refused"),
+    ("Some would say fear.", "ambiguous"),
+    ("The person feels anger.", "ambiguous"),
+    ("If it were night, the emotion would be fear.", "ambiguous"),
+    ("Sadness - no. Fear - no.", "ambiguous"),
+    ("Sadness - yes, fear - yes", "ambiguous"),
+    ('Here is my answer:\n```json\n{"emotion": ["fear", "awe"]}\n```', "ambiguous"),
 ]
 
 
@@ -136,6 +174,21 @@ def test_a_number_is_an_answer_only_by_itself() -> None:
     assert reader.read("1") == Reading("label", "positive")
     assert reader.read("1. The sky is blue.") == Reading("unlisted")
     assert reader.read("1. Negative: it rains.") == Reading("label", "negative")
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        ("The person feels anger, but the image evokes sadness.", "anger"),
+        ("The image evokes sadness, but the man in it feels anger.", "anger"),
+        ("The person in the image feels anger.", "anger"),
+        ("Her emotion is anger.", "anger"),
+        ("The scene evokes anger.", "anger"),
+        ("Some would say she feels fear. I say anger.", "anger"),
+    ],
+)
+def test_what_a_person_feels_is_the_answer_where_that_is_asked(answer: str, label: str) -> None:
+    assert AnswerReader(HECO).read(answer) == Reading("label", label)
 
 
 def test_labels_of_several_words() -> None:
@@ -172,6 +225,40 @@ def test_two_labels_on_a_par_are_ambiguous(first: str, second: str, stated: str,
         assert READER.read(stated.format(f"{first}{joint}{second}")).outcome == "ambiguous"
 
 
+HEARSAY = st.sampled_from(
+    [
+        *("Some may choose {}", "Some people would say {}", "Others might feel {}", "A few of us could pick {}"),
+        *("Someone else would opt for {}", "Most people would select {}", "Many would pick {}"),
+        *("Most viewers would feel {}", "People often choose {}", "The person feels {}", "He feels {}"),
+        *("The woman on the left clearly feels {}", "The children seem happy and they feel {}", "His emotion is {}"),
+        *("If it were night, the emotion would be {}", "If nobody was there, I would choose {}"),
+    ]
+)
+OWN = st.sampled_from(
+    ["I would choose {}", "the image evokes {}", "to me it is {}", "the emotion is {}", "I say {}", "my answer is {}"]
+)
+
+
+@given(LABEL, LABEL, HEARSAY, OWN, st.sampled_from([". ", ", but ", " but ", "; ", ".\n"]))
+def test_what_is_said_of_others_is_not_the_answer(first: str, second: str, said: str, own: str, between: str) -> None:
+    """Before the answer's own statement and after it."""
+    assert READER.read(f"{said.format(first)}{between}{own.format(second)}.") == Reading("label", second)
+    assert READER.read(f"{own.format(second)}{between}{said.format(first)}.") == Reading("label", second)
+
+
+@given(LABEL, LABEL, st.sampled_from(["-", "–", ":", "="]), st.sampled_from(["1. ", "- ", ""]))
+def test_a_list_with_one_yes(label: str, last: str, mark: str, bullet: str) -> None:
+    rows = [f"{bullet}{word} {mark} {'yes' if word == label else 'no'}" for word in (*MIKELS.labels, last)]
+    assert READER.read("\n".join(rows)) == Reading("label", label)
+
+
+@given(LABEL, st.sampled_from(["Here is my answer:\n", "Sure! The picture is calm. ", "", "{json} as asked:\n\n"]))
+def test_json_in_a_fence_counts_wherever_it_stands(label: str, before: str) -> None:
+    block = json.dumps({"emotion": label.title(), "explanation": "Fear and awe are weaker."}, indent=1)
+    for after in ("", "\nTell me if you need more."):
+        assert READER.read(f"{before}```json\n{block}\n```{after}") == Reading("label", label)
+
+
 @given(st.text(max_size=300))
 def test_any_text_is_read_and_no_label_is_made_up(text: str) -> None:
     found = READER.read(text)
@@ -199,7 +286,24 @@ def test_any_json_is_read(value: object) -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["the emotion ", "the ", "a sense of ", "**", "<", "fear, ", "emotion that it is the ", "[", "{", "can't ", " "],
+    [
+        *("the emotion ", "the ", "a sense of ", "**", "<", "fear, ", "emotion that it is the ", "[", "{"),
+        *(
+            "can't ",
+            "if ",
+            "some ",
+            "person ",
+            "he feels ",
+            "most people ",
+            "```",
+            "``` ",
+            "fear - ",
+            "but ",
+            ", ",
+            "feels ",
+            " ",
+        ),
+    ],
 )
 def test_long_answers_take_no_time(unit: str) -> None:
     """A rule that looked at every pair of places would not come back."""

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ import pytest
 from tests.ask.server import Request, Response, error, says, serving
 from tests.data.tree import put
 from tests.pictures import draw, save
-from uniemox.cli.ask import key_of_environment
+from uniemox.ask.config import AskConfig
+from uniemox.cli.ask import Service, key_of_environment
+from uniemox.cli.ask import ask as command
 from uniemox.errors import ConfigError
 
 KEY = "sk-secret-0987654321-must-not-be-seen"
@@ -119,13 +123,38 @@ def test_the_key_is_nowhere(photos: Path, tmp_path: Path) -> None:
             ask(*arguments, "--model", "last", MY_KEY=KEY),
         ]
         assert len(endpoint.requests) >= 4
-    assert [code for code, _, _ in results] == [0, 1]
+    assert [code for code, _, _ in results] == [2, 1]
     assert "you sent [key]; the key is wrong" in results[1][2]
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert {path.name for path in files} == {"answers.jsonl", "page.html", "result.json"}
     written = [path.read_bytes().decode() for path in files] + [text for _, *both in results for text in both]
     assert not any(KEY in text for text in written)
     assert "[key]" in "".join(written)
+
+
+def test_the_exit_code_tells_that_questions_failed(photos: Path, tmp_path: Path) -> None:
+    """Those of this run: what another endpoint failed at before is not asked again, and does not count."""
+    arguments = ["--data", f"folder:{photos}", "--model", "m", "--out", tmp_path, "--pictures", 4, "--json"]
+    with serving(lambda request, number: error(400, "odd") if number == 1 else says("Awe")) as endpoint:
+        code, out, err = ask(*arguments, "--endpoint", endpoint.url)
+        assert (code, [json.loads(out)["models"][0][name] for name in ("n", "failed")]) == (2, [3, 1])
+        assert "1 questions failed; the same command asks them again" in err
+        assert (tmp_path / "page.html").exists()
+        with serving(lambda request, number: says("Awe")) as other:
+            code, out, err = ask(*arguments, "--endpoint", other.url)
+        assert (code, [found["failed"] for found in json.loads(out)["models"]]) == (0, [0, 1])
+        assert "failed" not in err
+        code, out, _ = ask(*arguments, "--endpoint", endpoint.url)
+        assert (code, json.loads(out)["models"][0]["failed"], len(endpoint.requests)) == (0, 0, 5)
+
+
+def test_options_have_the_defaults_of_the_config() -> None:
+    """They stand twice, because the config's module must not be imported before the command runs."""
+    known = {part.name: part.default for part in fields(AskConfig)}
+    options = {part.name: part.default for part in fields(Service) if part.name != "key_from"}
+    options["rate_per_minute"] = options.pop("rate")
+    options |= {name: signature(command).parameters[name].default for name in ("pictures", "seed")}
+    assert options == {name: known[name] for name in options}
 
 
 def test_what_is_given_as_a_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """uniemox explain, from files to sheets."""
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ from PIL import Image
 from tests.drawn import draw_picture
 from tests.runs import finetuned, one_thread, pretrained
 from uniemox.cli.explain import explain
-from uniemox.errors import CheckpointError, ConfigError, ImageError, MissingPackageError
+from uniemox.errors import CheckpointError, ConfigError, DataError, ImageError, MissingPackageError
+from uniemox.explain.writing import write_whole
 
 
 @pytest.fixture(autouse=True)
@@ -61,8 +63,53 @@ def test_a_page_and_a_folder(pictures: Path, tmp_path: Path) -> None:
     call(pictures / "0.png", *model, "--out", tmp_path / "page.html")
     assert "0.png" in (tmp_path / "page.html").read_text("utf-8")
     call(pictures, *model, "--out", tmp_path / "maps")
-    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["0.knn.png", "1.knn.png"]
-    assert Image.open(tmp_path / "maps" / "0.knn.png").size == (320, 240)
+    found = {path.name: path for path in (tmp_path / "maps").rglob("*.png")}
+    assert sorted(found) == ["0.png.knn.png", "1.png.knn.png"]
+    assert Image.open(found["0.png.knn.png"]).size == (320, 240)
+
+
+def test_every_picture_has_a_map_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pictures of one name in several folders, and of several endings; a name that is too long is left out."""
+    monkeypatch.chdir(tmp_path)
+    names = [f"photos/{name}" for name in ("awe/1.jpg", "fear/1.jpg", "a.jpg", "a.png", "a b.png", "a-b.png")]
+    for i, name in enumerate(names):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        draw_picture(i, (48, 40)).save(name)
+    call("photos", "n" * 300 + ".jpg", "--model", finetuned("knn"), "--out", "maps")
+    found = sorted(str(path) for path in Path("maps").rglob("*") if path.is_file())
+    assert found == sorted(f"maps/{name}.knn.png" for name in names)
+    said = capsys.readouterr().err
+    assert "wrote maps: 6 pictures" in said
+    assert "File name too long" in said
+
+
+def test_what_is_cut_off_leaves_what_was_there(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is there counts as done, so it must never be half of one."""
+    out, maps = tmp_path / "out" / "sheet.png", tmp_path / "maps"
+    model, run = finetuned("knn"), pretrained()
+    write_whole(out, draw_picture(0))
+    whole = out.read_bytes()
+
+    def cut_off(self: Image.Image, target: Path, *_: object) -> None:
+        target.write_bytes(b"half")
+        assert out.read_bytes() == whole
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", cut_off)
+    with pytest.raises(DataError, match="No space left"):
+        call(pictures, "--model", model, "--out", out)
+    with pytest.raises(DataError, match="No space left"):
+        call(pictures, "--model", model, "--out", maps)
+    with pytest.raises(DataError, match="No space left"):
+        call("reconstruct", pictures, "--model", run, "--out", out)
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "write_text", lambda path, *_: cut_off(draw_picture(0), path))
+    with pytest.raises(DataError, match="No space left"):
+        call(pictures, "--model", model, "--out", out.with_name("page.html"))
+    assert [path for folder in (out.parent, maps) for path in folder.rglob("*") if path.is_file()] == [out]
+    assert out.read_bytes() == whole
 
 
 def test_reconstructions(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,6 +126,8 @@ def test_what_can_not_be_done_is_an_error(pictures: Path, tmp_path: Path) -> Non
         call(pictures, *model, *out, "--json")
     with pytest.raises(ConfigError, match=r"give sheet\.png"):
         call(pictures, *model, "--out", tmp_path / "sheet.gif")
+    with pytest.raises(ConfigError, match=r"give sheet\.png"):
+        call("reconstruct", pictures, "--model", pretrained(), "--out", tmp_path / "sheet.jpg")
     with pytest.raises(ConfigError, match="no picture to explain"):
         call(*model, *out)
     with pytest.raises(ImageError, match="none of 1 pictures"):

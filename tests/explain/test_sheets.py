@@ -11,9 +11,10 @@ from PIL import Image
 
 from tests.explain.spots import picture, predictor
 from uniemox.errors import ShapeError
-from uniemox.explain.explaining import file_name, unique_names
+from uniemox.explain.explaining import unique_names
 from uniemox.explain.maps import heat_map
 from uniemox.explain.sheets import CELL_PX, GAP_PX, LINE_PX, caption, draw_sheet, sheet_html
+from uniemox.explain.writing import map_path
 
 HOSTILE = '<script>alert("x")</script>&.jpg'
 
@@ -69,4 +70,4 @@ def test_what_does_not_belong_together_is_refused(count: int, columns: list[str]
 def test_names() -> None:
     assert unique_names([]) == []
     assert unique_names(["a", "a"]) == ["a (1)", "a (2)"]
-    assert "/" not in file_name(Path("x/../y.jpg"), "../../etc")
+    assert map_path(Path("maps"), Path("/x/../y.jpg"), "../../etc") == Path("maps/x/y.jpg...-..-etc.png")

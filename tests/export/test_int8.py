@@ -14,9 +14,12 @@ from tests.export.networks import SIZE, Convolutions, classify, info_of
 from tests.runs import colours, finetuned, one_thread
 from uniemox.data.sample import DataSet
 from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.export import int8
 from uniemox.export.compact import store_as_float16
 from uniemox.export.int8 import Int8Check, export_int8, quantise
+from uniemox.export.one_by_one import ONE_BY_ONE, run_views
 from uniemox.export.onnx import KEY, export_classifier
+from uniemox.predict.network import Network
 
 CHECK = Int8Check(
     method="dynamic", pictures=50, agreement=0.98, float32_ms=2, int8_ms=1, float32_bytes=4000, int8_bytes=1000
@@ -28,6 +31,16 @@ def _one_thread() -> Iterator[None]:
     torch.manual_seed(0)
     with one_thread():
         yield
+
+
+@pytest.fixture(scope="module")
+def transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    options = {"img_size": SIZE, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2}
+    path = tmp_path_factory.mktemp("int8") / "vit.onnx"
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, **options)
+    export_classifier(classify(vit, 64), info_of(), path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +61,10 @@ def run(path: Path, pixels: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str
 
 
 def check_near(before: Path, after: Path) -> None:
-    """The same metadata, logits near for any batch."""
+    """The same metadata but for the mark of `test_matrices_answer_alone`, logits near for any batch."""
     for count in (1, 9):
         (expected, metadata), (found, kept) = run(before, views(count, 5)), run(after, views(count, 5))
-        assert kept == metadata
+        assert {name: value for name, value in kept.items() if name != ONE_BY_ONE} == metadata
         assert KEY in kept
         assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max() + 0.02
 
@@ -65,13 +78,45 @@ def test_convolutions_take_ranges_from_pictures(convolutional: Path, tmp_path: P
     assert not (tmp_path / "none.onnx").exists()
 
 
-def test_matrices_need_none(tmp_path: Path) -> None:
-    options = {"img_size": SIZE, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2}
-    vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, **options)
-    export_classifier(classify(vit, 64), info_of(), tmp_path / "vit.onnx")
-    assert quantise(tmp_path / "vit.onnx", tmp_path / "int8.onnx", []) == "dynamic"
-    assert (tmp_path / "int8.onnx").stat().st_size < 0.6 * (tmp_path / "vit.onnx").stat().st_size
-    check_near(tmp_path / "vit.onnx", tmp_path / "int8.onnx")
+def test_matrices_need_none(transformer: Path, tmp_path: Path) -> None:
+    assert quantise(transformer, tmp_path / "int8.onnx", []) == "dynamic"
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.6 * transformer.stat().st_size
+    check_near(transformer, tmp_path / "int8.onnx")
+
+
+def test_matrices_answer_the_same_alone_and_in_any_batch(transformer: Path, tmp_path: Path) -> None:
+    """Their ranges are one over a whole batch, so a picture of strong contrast would move the answers beside it."""
+    quantise(transformer, tmp_path / "int8.onnx", [])
+    store_as_float16(tmp_path / "int8.onnx", tmp_path / "both.onnx")
+    scene = views(5)["scene"] * np.array([1, 6, 0.2, 1, 3], np.float32).reshape(5, 1, 1, 1)
+    assert np.abs(run(tmp_path / "int8.onnx", {"scene": scene})[0][:1] - run_alone(tmp_path, scene)[:1]).max() > 1e-3
+    for name in ("int8.onnx", "both.onnx"):
+        network = Network.open(tmp_path / name, threads=1)
+        for size in (1, 2, 3, 5):
+            found = np.concatenate([network.logits(scene[i : i + size]) for i in range(0, 5, size)])
+            np.testing.assert_allclose(found, run_alone(tmp_path, scene, name), atol=1e-6)
+
+
+def run_alone(folder: Path, scene: np.ndarray, name: str = "int8.onnx") -> np.ndarray:
+    return np.concatenate([run(folder / name, {"scene": one[None]})[0] for one in scene])
+
+
+def test_what_is_timed_is_what_is_run(
+    transformer: Path, convolutional: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Float32 and static files in batches, dynamic ones picture by picture."""
+    seen: list[bool] = []
+
+    def watched(*arguments: object, one_by_one: bool) -> np.ndarray:
+        seen.append(one_by_one)
+        return run_views(*arguments, one_by_one=one_by_one)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(int8, "run_views", watched)
+    export_int8(transformer, tmp_path / "a.onnx", colours(2))
+    assert sorted(seen) == [False] * (len(seen) // 2) + [True] * (len(seen) // 2)
+    seen.clear()
+    export_int8(convolutional, tmp_path / "b.onnx", colours(2))
+    assert set(seen) == {False}
 
 
 def test_what_is_measured_decides(convolutional: Path, tmp_path: Path) -> None:

@@ -46,6 +46,20 @@ def test_json_is_a_line_a_picture_and_the_exit_code_tells(folder: Path) -> None:
     assert done.returncode == 2
 
 
+def test_a_name_that_is_too_long_is_one_failure(folder: Path) -> None:
+    long, good = "n" * 300 + ".jpg", str(folder / "photos" / "a.png")
+    done = predict(good, long, f"{long}/*.jpg", "--model", folder / "model.onnx", "--json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(line["path"], "error" in line) for line in lines] == [
+        (good, False),
+        (long, True),
+        (f"{long}/*.jpg", True),
+    ]
+    assert "File name too long" in lines[1]["error"]
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
+
+
 def test_the_table_and_the_list_from_standard_input(folder: Path) -> None:
     paths = "".join(f"{folder / 'photos' / name}\n" for name in ("a.png", "ü.png"))
     done = predict("-", "--model", folder / "model.onnx", "--labels", "polarity", given=paths)
@@ -62,6 +76,7 @@ def test_the_table_and_the_list_from_standard_input(folder: Path) -> None:
         (("x.jpg", "--modle", "m"), "no option --modle"),
         (("x.jpg", "--resume"), "--resume goes on with a file"),
         (("x.jpg", "--model", "missing.onnx"), "missing.onnx can't be read"),
+        (("x.jpg", "--model", "m" * 300), "can't be read: File name too long"),
         (("x.jpg", "--engine", "ray", "--save-pictures", "f"), "--save-pictures is not there"),
     ],
 )
@@ -75,6 +90,8 @@ def test_what_can_not_be_asked_is_one_line(arguments: tuple[str, ...], message: 
 def test_an_error_before_the_first_answer_leaves_no_file(folder: Path, tmp_path: Path) -> None:
     command = (folder / "photos" / "a.png", "--model", folder / "model.onnx", "--out", tmp_path / "answers.jsonl")
     assert predict(*command, "--coverage", "2").returncode == 1
+    assert "leave coverage out, or labels" in predict(*command, "--coverage", "0.9", "--labels", "ekman").stderr
+    assert predict(*command[:-1], tmp_path / ("o" * 300 + ".jsonl")).returncode == 1
     assert not list(tmp_path.iterdir())
     assert predict(*command).returncode == 0
 

@@ -159,6 +159,7 @@ def test_the_smallest_pictures(predictor: Predictor, size: tuple[int, int]) -> N
         ("", "a folder, not a picture|no picture in this folder"),
         ("no\0name.jpg", "can't be read"),
         ("missing.jpg", r"missing\.jpg: can't be read \(No such file"),
+        ("n" * 300, r"n: can't be read \(File name too long"),
         (7, "got int"),
         (None, "got NoneType"),
         (Image.new("RGB", (0, 5)), "0 x 5 px is no picture"),
@@ -352,6 +353,8 @@ def test_likely_labels(predictor: Predictor, tmp_path: Path) -> None:
     polar = one(calibrated.predict(image, coverage=0.8, labels="polarity"))
     negative = {"anger", "disgust", "fear", "sadness"}
     assert set(polar.likely or ()) == {"negative" if label in negative else "positive" for label in found.likely or ()}
+    with pytest.raises(ConfigError, match=r"can't be had in ekman: awe of .* has no counterpart there"):
+        calibrated.predict(image, coverage=0.8, labels="ekman")
     with pytest.raises(ConfigError, match="keeps no scores"):
         predictor.predict(image, coverage=0.8)
     with pytest.raises(ConfigError, match=r"at most 0\.909"):

@@ -2,11 +2,14 @@
 
 The first of these that holds decides:
 
-1. The whole answer is a label, whatever its case, quotes and marks; or it is JSON with one field that says the answer.
-2. It begins with a label, alone before a mark, a line's end or "because": "Fear. The dark forest ...".
+1. The whole answer is a label, whatever its case, quotes and marks; or it is JSON, or holds JSON in a fence, with one
+   field that says the answer.
+2. It begins with a label, alone before a mark, a line's end or "because": "Fear. The dark forest ..."; or it says yes
+   to one label alone: "sadness - no, awe - yes".
 3. A sentence states it: "the emotion is fear", "I would choose fear", "Answer: fear", "evokes a sense of fear". What
-   follows "answer" goes before the others, then the first statement; one that is denied ("is not fear") is none. A
-   statement of another word is an answer outside the list, whatever labels follow.
+   follows "answer" goes before the others, then the first statement; one that is denied ("is not fear"), said of
+   others ("some would say fear"), of another picture ("if it were night") or of a person in it is none, see hearsay.py.
+   A statement of another word is an answer outside the list, whatever labels follow.
 4. One label, and no other, is printed in bold, or is a sentence or a line of its own.
 
 Two labels on a par ("fear and sadness") are ambiguous. Other spellings count only if they are aliases of the label set.
@@ -16,8 +19,10 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal
 
+from uniemox.ask.hearsay import SUPPOSED, counts_alone, never_counts
 from uniemox.labels import LabelSet, clean
 
 Outcome = Literal["label", "ambiguous", "unlisted", "refused", "empty"]
@@ -29,7 +34,7 @@ _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL |
 _BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*|__([^_\n]{1,60})__")
 _BOXED = re.compile(r"\\boxed\{(?:\\text\{)?\s*([^{}\n]{1,60}?)\s*\}+")
 _TAGS = re.compile(r"</?[A-Za-z][^<>\n]{0,60}>")
-_FENCE = re.compile(r"\A```\w*\s*(.*?)\s*```\Z", re.DOTALL)
+_FENCE = re.compile(r"```\w*(.*?)```", re.DOTALL)
 _MARKS = re.compile(r"[*`#>\"“”„«»]+|(?<!\w)['‘’_]+|['‘’_]+(?!\w)")  # an apostrophe inside a word stays
 _REFUSAL = re.compile(
     r"(?:(?:\bi|\bi'm|\bi am|\bwe|\bwe are|\bsorry,?|\bbut|\bmodel,?|\A) (?:\w+ ){0,2}?|\A)"
@@ -68,7 +73,7 @@ _VERDICT = re.compile(
 _STATEMENT = re.compile(
     r"(?:(?P<is_weak>\b(?:evokes?|evoking|elicits?|arouses?|conveys?|inspires?|feels?|suggests?|provokes?)\b"
     r"(?: (?:most strongly|in (?:me|the viewer|viewers)|me|the viewer|viewers))?"
-    r"|(?:\A\s*|\b(?:think|believe|guess) (?:that )?)(?:it's|it is|this is)\b)"
+    r"|(?:\A\s*(?:here,? )?|\b(?:think|believe|guess) (?:that )?|\b(?:to|for) me,? )(?:it's|it is|this is)\b)"
     r"|\b(?:emotion|emotional response|response|feeling|reaction|selection|label|option|choice)"
     r"(?: (?:that|which|this|the|it|image|picture|photo|scene|here|in|by|from|of|list|most|strongly|conveyed|evoked|"
     r"evokes|elicited|i|would|choose|select|is)\b){0,12}?"
@@ -110,6 +115,9 @@ class AnswerReader:
         self.joined = re.compile(rf"(?:{_JOINT}{fill}|{_BULLET})({any_word})(?![\w-])")
         self.first = re.compile(rf"{_END}|\s+(?:because|since|as|due|rather|over)\b|{_IS_IT}")  # after the label
         self.last = re.compile(rf"{_END}|(?=\s*[?,/&+>])|{_GOES_ON}")
+        self.marked = re.compile(rf"(?<![\w-])({any_word}) *[-–—:=(|]+ *(yes|no)\b(?= *(?:\Z|[\n.,;:!()|–—-]))")
+        never = never_counts(labels.kind)
+        self.hearsay = re.compile(f"{never}|{counts_alone(labels.kind)}"), re.compile(never)
 
     def read(self, answer: str) -> Reading:
         """What an answer says.
@@ -124,11 +132,15 @@ class AnswerReader:
         whole = self.spellings.get(_plain(text))
         if whole is not None:
             return Reading("label", whole)
-        fenced = _FENCE.match(text)
-        if (found := self._from_json(fenced.group(1) if fenced else text)) is not None:
+        if (found := self._from_json(text)) is not None:
             return found
+        fenced = _FENCE.search(text)
+        if fenced and (found := self._from_json(fenced.group(1).strip())) is not None:
+            is_all = fenced.group() == text
+            if is_all or found.outcome in ("label", "ambiguous"):  # beside other words it may be about something else
+                return found
         plain = _without_marks(text)
-        found = self._beginning(plain) or self._stated(plain) or self._printed(text, plain)
+        found = self._beginning(plain) or self._marked(plain) or self._stated(plain) or self._printed(text, plain)
         if found is not None:
             return found
         if _REFUSAL.search(plain[:300]):
@@ -160,19 +172,27 @@ class AnswerReader:
         """Of an answer that begins with a label."""
         start = _START.match(plain)
         match = self.label.match(plain, start.end() if start else 0)
-        if match is None or not self.first.match(plain, match.end()):
+        if match is None or not self.first.match(plain, match.end()) or self.marked.match(plain, match.start()):
             return None
         is_heading = plain[match.end() : match.end() + 1] == ":" and match.group(1) not in self.words  # "Content: ..."
         return None if is_heading else self._on_its_own(plain, match)
 
+    def _marked(self, plain: str) -> Reading | None:
+        """Of an answer that goes through the labels and says yes to one: "fear - no, awe - yes"."""
+        found = self.marked.findall(plain)
+        labels = {self.words[word] for word, mark in found if mark == "yes" and word in self.words}  # no alias
+        return Reading("label", labels.pop()) if len(labels) == 1 else None
+
     def _stated(self, plain: str) -> Reading | None:
-        """Of the first sentence that states an answer."""
-        for pattern in (_VERDICT, _STATEMENT):
-            for clause in _clauses(plain):
+        """Of the first sentence that states an answer; what it says of others is looked at last, or not at all."""
+        clauses = list(_clauses(plain))
+        for hearsay, pattern in product(self.hearsay, (_VERDICT, _STATEMENT)):
+            for clause in clauses:
+                against = [found.end() for rule in (hearsay, _DENIAL) if (found := rule.search(clause))]
                 for match in pattern.finditer(clause):
-                    found = None if _DENIAL.search(clause, 0, match.end()) else self._slot(clause, match)
-                    if found is not None:
-                        return found
+                    is_its_own = all(end > match.end() for end in against)
+                    if is_its_own and (reading := self._slot(clause, match)) is not None:
+                        return reading
         return None
 
     def _slot(self, clause: str, match: re.Match[str]) -> Reading | None:
@@ -214,6 +234,11 @@ def _without_marks(text: str) -> str:
 
 
 def _clauses(plain: str) -> Iterator[str]:
-    """Sentences, cut at commas and "but" where what follows is not a label on a par."""
+    """Sentences, cut at "but", and at commas where what follows is not a label on a par.
+
+    What is supposed ("if it were night, the emotion would be") is not cut from what would follow from it.
+    """
     for sentence in re.split(r"[\n;!?]+|\.(?=\s|\Z)", re.sub(r":\s*\n+\s*", ": ", plain)):
-        yield from re.split(r",\s+(?=(?:but|however|the|i|it|my|this|while|so)\b)|\bbut\b", sentence)
+        for part in re.split(r",?\s*\bbut\b", sentence):
+            comma = r",\s+(?=(?:however|yet|personally|to me|for me|here|the|i|it|my|this|while|(?:and )?so)\b)"
+            yield from [part] if SUPPOSED.search(part) else re.split(comma, part)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from uniemox.ask.config import AskConfig
     from uniemox.ask.result import Results
     from uniemox.data.sample import DataSet
+
+EXIT_FAILED = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,8 @@ def ask(
 
     Any service with OpenAI's chat protocol. The pictures leave this machine: as JPEGs of at most 1,024 px, without
     metadata. Every answer is kept at once in FOLDER/answers.jsonl, and nothing that is answered is asked again; models
-    of other endpoints may be added to the same folder. FOLDER/page.html and result.json show all of them.
+    of other endpoints may be added to the same folder. FOLDER/page.html and result.json show all of them. Exits with 2
+    if a question failed; those that were answered are kept and shown all the same.
 
     Examples:
 
@@ -121,7 +125,7 @@ def ask(
 def _ask(
     config: "AskConfig", key: str | None, data: "DataSet", split: str, ours: Path | None, out: Path, *, as_json: bool
 ) -> None:
-    """Ask, and show what came of it."""
+    """Ask, and show what came of it; leave with 2 if a question failed."""
     from uniemox.ask.page import write_results
     from uniemox.ask.question import question, select
     from uniemox.ask.result import summarise
@@ -162,13 +166,16 @@ def _ask(
         notes=selection.notes,
     )
     say(f"wrote {write_results(results, out)}; every answer is in {out / 'answers.jsonl'}")
-    failed = sum(one.failed for one in results.models)
+    # Of this run: what failed at other endpoints before was not asked again now.
+    failed = sum(one.failed for one in results.models if one.endpoint == config.url and one.model in config.models)
     if failed:
         say(f"{failed} questions failed; the same command asks them again")
     if as_json:
         print(json.dumps(results.as_dict()))
     else:
         show_all(_tables(results))
+    if failed:
+        sys.exit(EXIT_FAILED)
 
 
 def key_of_environment(name: str | None) -> str | None:

@@ -1,6 +1,7 @@
 """The commands that show why a picture got its answer."""
 
 import json
+import os.path
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -46,7 +47,8 @@ def heat(
     images
         Pictures, or folders of them.
     out
-        sheet.png or sheet.html for all on one sheet, or a folder for a PNG a map.
+        sheet.png or sheet.html for all on one sheet, or a folder for a PNG a map: photos/a.jpg becomes
+        FOLDER/photos/a.jpg.MODEL.png.
     model
         One or more: a fine-tuning run or its model.onnx, hub:owner/name/file; the model that comes with uniemox if not
         given.
@@ -65,7 +67,8 @@ def heat(
         raise ConfigError("--json prints the scores; add --scores")
     if method == "grad-cam":
         need("torch", "timm", "safetensors", extra="train")
-    from uniemox.explain.explaining import file_name, open_explainer, unique_names
+    from uniemox.explain.explaining import open_explainer, unique_names
+    from uniemox.explain.writing import map_path, write_whole
 
     is_folder = _is_folder(out)
     named: list[str | None] = [*model] if model else [None]
@@ -88,7 +91,7 @@ def heat(
                     kept.append(explainer.score(found))
             if row and is_folder:
                 for name, found in zip(columns, row, strict=True):
-                    found.overlay().save(out / file_name(path, name))
+                    write_whole(map_path(out, path, name), found.overlay())
             elif row:
                 rows.append([found.shrunk(SHEET_PX) for found in row])
             names += [str(path)] if row else []
@@ -131,7 +134,10 @@ def reconstruct(
         Print the mean squared error over hidden patches, by column, as one JSON object.
     """
     need("torch", "timm", "safetensors", extra="train")
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"--out {out}: the sheet is a PNG; give sheet.png")
     from uniemox.explain.reconstructions import open_reconstructors, reconstruct_pictures
+    from uniemox.explain.writing import write_whole
 
     stages = [stage for path in model for stage in open_reconstructors(path)]
     with progress_bar() as progress:
@@ -139,8 +145,7 @@ def reconstruct(
         result = reconstruct_pictures(
             stages, list(_pictures(images)), ratio=ratio, seed=seed, on_progress=lambda: progress.advance(task)
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    result.sheet.save(out)
+    write_whole(out, result.sheet)
     for error in result.left_out:
         say(f"left out: {error}")
     say(f"wrote {out}")
@@ -157,7 +162,7 @@ def _pictures(images: Sequence[Path]) -> Iterator[Path]:
 
     count = 0
     for path in images:
-        for found in walk(path) if path.is_dir() else (path,):
+        for found in walk(path) if os.path.isdir(path) else (path,):  # Path.is_dir raises for names too long
             count += 1
             yield found
     if not count:
@@ -177,11 +182,10 @@ def _is_folder(out: Path) -> bool:
 
 def _write_sheet(rows: "list[list[Explanation]]", columns: list[str], names: list[str], out: Path) -> None:
     from uniemox.explain.sheets import draw_sheet, sheet_html
+    from uniemox.explain.writing import write_whole
 
-    if out.suffix.lower() == ".html":
-        out.write_text(sheet_html(rows, columns, names), "utf-8")
-    else:
-        draw_sheet(rows, columns, names).save(out)
+    is_page = out.suffix.lower() == ".html"
+    write_whole(out, sheet_html(rows, columns, names) if is_page else draw_sheet(rows, columns, names))
 
 
 def _show_scores(measured: "list[list[MapScores]]", columns: list[str], as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """The command that says what pictures evoke."""
 
+import os.path
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -119,7 +120,7 @@ def _check(images: Sequence[str], *, resume: bool, out: Path | None, save_pictur
 
 def _absolute(name: str | None) -> str | None:
     """The whole path of what is a file or folder; other names as they are."""
-    return str(Path(name).resolve()) if name is not None and Path(name).exists() else name
+    return str(Path(name).resolve()) if name is not None and os.path.exists(name) else name
 
 
 def _ray(open_model: "Callable[[], Predictor]") -> "Callable[..., Iterator[Prediction | Failure]]":
@@ -160,7 +161,7 @@ def _take(results: "Iterable[Prediction | Failure]", output: "Output", images: S
     """All answers, the table of them, and what went wrong. Raises StoppedError after Ctrl-C."""
     from uniemox.predict.listing import list_pictures
 
-    are_few = len(images) <= FEW and not any(name == "-" or Path(name).is_dir() for name in images)
+    are_few = len(images) <= FEW and not any(name == "-" or os.path.isdir(name) for name in images)
     is_counted = not are_few and "-" not in images
     counting = partial(sum, (1 for _ in list_pictures(images))) if is_counted else None
     try:

@@ -1,6 +1,5 @@
 """A model by its name as something that explains pictures and measures its own maps; torch only for Grad-CAM."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,13 +86,3 @@ def unique_names(names: Sequence[str]) -> list[str]:
         seen[name] += 1
         unique.append(f"{name} ({seen[name]})" if times[name] > 1 else name)
     return unique
-
-
-def file_name(picture: Path, model: str) -> str:
-    """Of the map of a picture: letters, digits and dots of both names.
-
-    >>> file_name(Path("photos/a b.jpg"), "fi (1)")
-    'a-b.fi-1.png'
-    """
-    parts = (re.sub(r"[^\w]+", "-", part).strip("-") or "picture" for part in (picture.stem, model))
-    return ".".join((*parts, "png"))

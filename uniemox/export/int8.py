@@ -18,6 +18,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from uniemox.checkpoints.classifier import ClassifierInfo
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.export.one_by_one import ONE_BY_ONE, is_one_by_one, run_views
 from uniemox.export.onnx import KEY, read_model, write_model
 from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session
 from uniemox.views.loader import Broken, ViewDataset, collate
@@ -44,6 +45,7 @@ class Int8Check:
     float32_ms: float
     """Median time of a picture in batches, as it was."""
     int8_ms: float
+    """The same in 8 bits, as it is run later: dynamic ones one picture at a time."""
     float32_bytes: int
     int8_bytes: int
 
@@ -92,8 +94,9 @@ def quantise(src: Path, dst: Path, pictures: Iterable[Pixels]) -> Method:
 
     static, where most weights belong to convolutions: weights by channel and activations in 8 bits, their ranges
     measured on `pictures`; dynamic elsewhere: matrix products alone, ranges measured as it runs, pictures not used.
-    Metadata stay. Raises CheckpointError if src can't be read or quantised, or dst can't be written; DataError without
-    pictures where they are needed.
+    Metadata stay; a dynamic file is marked as one that takes one picture at a time, see one_by_one.py.
+    Raises CheckpointError if src can't be read or quantised, or dst can't be written; DataError without pictures where
+    they are needed.
     """
     model = read_model(src)
     if any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer):
@@ -114,6 +117,7 @@ def quantise(src: Path, dst: Path, pictures: Iterable[Pixels]) -> Method:
                 )
             else:
                 quantize_dynamic(model, partial, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True)
+                metadata[ONE_BY_ONE] = "yes"
             result = onnx.load(partial)
     except RUNTIME_ERRORS as error:
         raise CheckpointError(f"{src} can't be quantised: {error}") from error
@@ -151,8 +155,12 @@ def _is_convolutional(model: onnx.ModelProto) -> bool:
 
 
 def _compare(src: Path, small: Path, method: Method, batches: Iterable[Pixels]) -> Int8Check:
-    """Run both on the same batches, in turns, so that a busy machine is as slow for one as for the other."""
+    """Run both on the same batches, in turns, so that a busy machine is as slow for one as for the other.
+
+    Each runs as prediction runs it, or the speed would be that of something else.
+    """
     sessions = [open_session(src), open_session(small)]
+    alone = [is_one_by_one(session) for session in sessions]
     times: list[list[float]] = [[], []]
     same = count = 0
     for number, batch in enumerate(batches):
@@ -160,9 +168,9 @@ def _compare(src: Path, small: Path, method: Method, batches: Iterable[Pixels]) 
         answers: list[NDArray[np.intp]] = [np.empty(0, np.intp)] * 2
         for which in (0, 1) if number % 2 else (1, 0):
             if number == 0:
-                sessions[which].run(["logits"], dict(batch))  # the first run allocates
+                run_views(sessions[which], "logits", batch, one_by_one=alone[which])  # the first run allocates
             began = time.perf_counter()
-            [logits] = sessions[which].run(["logits"], dict(batch))
+            logits = run_views(sessions[which], "logits", batch, one_by_one=alone[which])
             times[which].append((time.perf_counter() - began) / size * 1000)
             answers[which] = logits.argmax(axis=1)
         same += int((answers[0] == answers[1]).sum())

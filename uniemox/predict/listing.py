@@ -1,6 +1,7 @@
 """Names of pictures as they are typed: files, folders, patterns, lists."""
 
 import glob
+import os.path
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,13 +14,12 @@ def list_pictures(names: Sequence[str], listed: Iterable[str] = ()) -> Iterator[
     names: files; folders, for what is in them and in the folders inside, in order; patterns such as photos/*.jpg, where
     no file has that name; "-" for `listed`, a path a line. A name that means nothing is passed on, to fail in its turn.
     """
-    for name in names:
-        path = Path(name)
+    for name in names:  # by os.path: Path.is_dir and exists raise OSError for a name that is too long
         if name == "-":
             yield from (line.rstrip("\r\n") for line in listed if line.strip())
-        elif path.is_dir():
-            yield from map(str, walk(path))
-        elif not path.exists() and glob.has_magic(name):
+        elif os.path.isdir(name):
+            yield from map(str, walk(Path(name)))
+        elif not os.path.exists(name) and glob.has_magic(name):
             found = sorted(glob.iglob(name, recursive=True))
             yield from found or [name]
         else:

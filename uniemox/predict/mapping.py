@@ -20,6 +20,11 @@ class Answers:
     name: str
     mapping: LabelMap | None = None
 
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Labels of the network without a counterpart in the set."""
+        return () if self.mapping is None else self.mapping.dropped
+
     def named(self, probabilities: NDArray[np.float64]) -> dict[str, float]:
         """Probability by label.  probabilities: (E,).
 

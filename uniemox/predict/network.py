@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import CheckpointError, ShapeError
+from uniemox.export.one_by_one import is_one_by_one, run_views
 from uniemox.labels import KINDS, Kind, LabelSet
 from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session
 from uniemox.persons.crop import Policy
@@ -167,6 +168,7 @@ class _OnnxEngine:
         try:
             self._session = open_session(path, threads=threads)
             metadata = self._session.get_modelmeta().custom_metadata_map
+            self._is_one_by_one = is_one_by_one(self._session)
         except RUNTIME_ERRORS as error:
             raise CheckpointError(
                 f"{path}: onnxruntime can't read it ({error}); export or download it again"
@@ -195,7 +197,7 @@ class _OnnxEngine:
     def run(self, output: str, views: Mapping[str, Array]) -> Array:
         """See Engine."""
         try:
-            [values] = self._session.run([output], dict(views))
+            values = run_views(self._session, output, views, one_by_one=self._is_one_by_one)
         except RUNTIME_ERRORS as error:
             raise CheckpointError(f"{self._path}: does not run on a picture ({error}); export it again") from error
         if output == LOGITS and values.shape[1:] != (len(self.info.labels),):

@@ -1,5 +1,6 @@
 """A predictor by name."""
 
+import os.path
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def open_network(
     if name is None:
         return Network.open(_embedded(SCENE), threads=threads)
     path = fetch(name) if name.startswith(PREFIX) else Path(name)
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises OSError for a name that is too long
         if not (path / RUN_FILE).is_file():
             raise CheckpointError(f"{path} holds no {RUN_FILE}; give a finished run of uniemox finetune")
         path = path / RUN_FILE

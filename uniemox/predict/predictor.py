@@ -109,7 +109,7 @@ class Predictor:
         """
         if isinstance(picture, (list, tuple)):
             return list(self.predict_each(picture, coverage=coverage, labels=labels))
-        if isinstance(picture, (str, os.PathLike)) and Path(picture).is_dir():
+        if isinstance(picture, (str, os.PathLike)) and os.path.isdir(picture):
             found = list(self.predict_each(walk(Path(picture)), coverage=coverage, labels=labels))
             if not found:
                 raise ImageError(f"{os.fspath(picture)}: no picture in this folder or in those inside it")
@@ -152,7 +152,13 @@ class Predictor:
             own = self.person_network.info.find_labels()
             wanted = labels if labels is not None and has_answers_in(own, labels) else None
             person = answers_in(own, wanted)
-        return _Question(scene=answers_in(info.find_labels(), labels), person=person, limit=limit)
+        scene = answers_in(info.find_labels(), labels)
+        if limit is not None and scene.dropped:
+            raise ConfigError(
+                f"coverage can't be had in {scene.name}: {', '.join(scene.dropped)} of {self.name} has no counterpart "
+                f"there, so that a set could lack the true label or be empty; leave coverage out, or labels"
+            )
+        return _Question(scene=scene, person=person, limit=limit)
 
     def _prepare_each(self, pictures: Iterable[Picture], ahead: int) -> Iterator[_Ready | Failure]:
         """All pictures, decoded in threads.  ahead: how many may wait for the network."""

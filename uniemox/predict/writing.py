@@ -40,7 +40,7 @@ class ResultFile:
             raise ConfigError(f"{path}: expected a name that ends in {', '.join((LINES, *TABLES))}")
         if path.suffix == ".parquet":
             _pyarrow()
-        there = next((one for one in (self.lines, path) if one.exists()), None)
+        there = next((one for one in (self.lines, path) if os.path.exists(one)), None)
         if there is not None and not resume:
             raise ConfigError(f"{there} is there already; go on with it (--resume), or choose another name")
         if there == path and path != self.lines:
