@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from tests.curate.places import project_of
+from tests.curate.places import project_of, say
 from uniemox.curate import tables as t
 from uniemox.curate.access import invite
 from uniemox.curate.project import Project
@@ -109,6 +109,114 @@ def test_a_minute_offline_loses_nothing(chromium: object, tmp_path: Path) -> Non
         assert page.evaluate("Object.keys(localStorage).length") == 0
         page.wait_for_selector("#picture:not([hidden])[alt='Picture 11']")
     assert [one for one in problems if "ERR_INTERNET_DISCONNECTED" not in one] == []
+
+
+@pytest.mark.parametrize("status", [401, 500, 0])
+def test_pictures_that_can_t_be_had_are_asked_for_with_pauses(chromium: object, tmp_path: Path, status: int) -> None:
+    project, problems, asked = project_of(tmp_path / "p", LABELS), [], []
+
+    def answer(route: object) -> None:
+        asked.append(route.request.url)  # type: ignore[attr-defined]
+        route.fulfill(status=status) if status else route.abort()  # type: ignore[attr-defined]
+
+    with (
+        served(project) as address,
+        opened(chromium, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
+    ):
+        page.wait_for_selector("#picture:not([hidden])")
+        page.route("**/api/pictures/*", answer)
+        page.reload()
+        while not asked:
+            page.wait_for_timeout(50)
+        page.wait_for_timeout(1500)
+        assert len(asked) == len(set(asked)) == 10  # ten at once, none of them again so soon
+        assert page.locator("#picture").is_hidden()
+        if status == 401:
+            shows(page, "#message", "Your access has ended. Your answers are kept in this browser.")
+            page.wait_for_timeout(1500)
+            assert len(asked) == 10
+        else:
+            page.unroute("**/api/pictures/*")
+            page.wait_for_selector("#picture:not([hidden])[alt='Picture 1']")
+    assert [one for one in problems if "Failed to load resource" not in one] == []
+
+
+def test_a_picture_that_has_gone_makes_room_for_the_next(chromium: object, tmp_path: Path) -> None:
+    project, problems, held = project_of(tmp_path / "p", LABELS[:4]), [], []
+
+    def answer(route: object) -> None:
+        held.append(route) if not held else route.continue_()  # type: ignore[attr-defined]
+
+    with (
+        served(project) as address,
+        opened(chromium, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
+    ):
+        page.wait_for_selector("#picture:not([hidden])")
+        page.route("**/api/pictures/*", answer)
+        page.reload()
+        loaded = "performance.getEntriesByType('resource').filter(e => e.name.includes('/api/pictures/')).length"
+        while page.evaluate(loaded) < 3:
+            page.wait_for_timeout(50)
+        assert page.locator("#picture").is_hidden()
+        held[0].fulfill(status=404)  # the first one, while the page waits for it
+        answer_all(page, "111")
+        shows(page, "#message", "You have seen all pictures. Thank you!")
+        shows(page, "#saved", "All answers are saved")
+    assert count(project) == 3
+    assert [one for one in problems if "404" not in one] == []
+
+
+def test_who_works_on_the_page_of_the_status_is_not_thrown_out(chromium: object, tmp_path: Path) -> None:
+    project, problems = project_of(tmp_path / "p", LABELS[:4]), []
+    focused = "document.activeElement.getAttribute('aria-label')"
+    invite(project, "Ada")
+    with (
+        served(project) as address,
+        opened(chromium, f"{address}/join#{invite(project, 'Eva', 'owner')}", "status", problems) as page,
+    ):
+        page.wait_for_selector("#people button")
+        page.fill("input[name=name]", "owner")
+        page.keyboard.press("Enter")
+        message = "owner is the name of whoever serves the project; take another name for the annotator"
+        shows(page, "#message", message)
+        with page.expect_response("**/api/status"):
+            page.wait_for_timeout(5500)
+        shows(page, "#message", message)
+        page.focus("#people button >> nth=1")
+        assert page.evaluate(focused) == "Leave answers of Ada out"
+        page.wait_for_timeout(5500)  # longer than from one refresh to the next
+        assert page.evaluate(focused) == "Leave answers of Ada out"
+        page.keyboard.press("Enter")
+        playwright.expect(page.locator("#people")).to_contain_text("answers left out", timeout=PATIENCE_MS)
+        assert page.evaluate(focused) == "End access of Ada"  # the other one is gone
+        page.focus("#history button[aria-label='Undo 2']")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#history button[aria-label='Undo 3']")
+        assert page.evaluate(focused) == "Undo 3"
+    assert [one for one in problems if "422" not in one] == []
+
+
+def test_judging_skips_in_a_circle_and_a_key_held_down_decides_once(chromium: object, tmp_path: Path) -> None:
+    project, problems = project_of(tmp_path / "p", LABELS[:3]), []
+    say(project, Ada="aaa", Ben="fff")
+    with (
+        served(project) as address,
+        opened(chromium, f"{address}/join#{invite(project, 'Eva', 'owner')}", "status", problems) as page,
+    ):
+        page.goto(f"{address}/judge")
+        for number in (1, 2, 3, 1):
+            page.wait_for_selector(f"#picture[alt='Picture {number}']")
+            page.keyboard.press("s")
+        page.wait_for_selector("#picture[alt='Picture 2']")
+        page.keyboard.down("1")
+        shows(page, "#place", "2 open")
+        for _ in range(3):
+            page.keyboard.down("1")
+        page.wait_for_timeout(500)
+        shows(page, "#place", "2 open")
+    with project.store.read() as connection:
+        assert {picture: one.value for picture, one in decisions(connection, "verdict").items()} == {2: "awe"}
+    assert problems == []
 
 
 def test_the_owner_screens_by_keys_and_strangers_texts_stay_texts(chromium: object, tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
-from tests.curate.places import project_of
+from tests.curate.places import project_of, say
 from tests.drawn import class_folders
 from uniemox.cli.curate import curate
+from uniemox.curate import tables as t
 from uniemox.curate.project import open_project
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
@@ -63,12 +65,48 @@ def test_from_a_folder_to_an_invitation_and_back(tmp_path: Path, capsys: pytest.
     assert run(capsys, "takedown", place, sha256, "--because", "asked") == f"removed 1 pictures: {sha256[:12]}\n"
 
 
+def test_names_and_notes_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("Ada [/b]", "[red]Ben", "Cem :smile:")
+    project = project_of(tmp_path / "[p]", ["awe", "fear"])
+    say(project, **dict.fromkeys(names, "af"))
+    sha256 = next((tmp_path / "[p]" / "pictures").rglob("*.jpg")).stem
+    run(capsys, "takedown", tmp_path / "[p]", sha256, "--because", "[/i]")
+    told = run(capsys, "status", tmp_path / "[p]") + run(capsys, "agree", tmp_path / "[p]")
+    for words in (*names, "project [p]", "[/i]"):
+        assert words in told, words
+
+
+def test_screen_remembers_its_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project_of(tmp_path / "p", ["awe", "fear"], looks=True)  # 160 x 140 px
+    assert json.loads(run(capsys, "screen", tmp_path / "p", "--least-side", 150, "--json")) == {"too small": 2}
+    assert json.loads(run(capsys, "screen", tmp_path / "p", "--json")) == {"too small": 2}
+    assert json.loads(run(capsys, "screen", tmp_path / "p", "--least-side", 140, "--json")) == {"kept": 2}
+
+
+def test_a_takedown_that_leaves_work_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = project_of(tmp_path / "p", ["awe", "fear"] * 6, looks=True)
+    say(project, Ada="af" * 6, Ben="af" * 6)
+    run(capsys, "split", tmp_path / "p", "--schemes", 1, "--ratio", "50/50")
+    for name in ("a", "b"):
+        run(capsys, "release", tmp_path / "p", tmp_path / name, "--name", name)
+    (tmp_path / "a").rename(tmp_path / "c")
+    (tmp_path / "b" / "README.md").unlink()
+    (tmp_path / "b" / "README.md").mkdir()
+    sha256 = project.rows(select(t.pictures.c.sha256))[0].sha256
+    with pytest.raises(DataError, match="b: they went, but it can't be written again"):
+        curate(["takedown", str(tmp_path / "p"), sha256, "--because", "x"], exit_on_error=False)
+    told = capsys.readouterr()
+    assert sha256[:12] in told.out
+    assert "is not there any more" in told.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         (("collect", "P", "--source", "flickr"), ConfigError, "'flickr' is no source"),
         (("collect", "P", "--per-keyword", "0"), ConfigError, "--per-keyword"),
         (("screen", "P", "--least-score", "0.5"), ConfigError, "--model"),
+        (("invite", "P", "owner"), ConfigError, "owner is the name of whoever serves"),
         (("undo", "P", "99"), DataError, "no batch 99"),
         (("agree", "P"), DataError, "no picture has two answers"),
         (("release", "P", "OUT", "--name", "x"), DataError, "no picture is kept"),

@@ -2,6 +2,9 @@
 
 import html
 import json
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,12 +18,14 @@ from uniemox.curate.collect import failures, fetch, search
 from uniemox.curate.fetch import FetchConfig
 from uniemox.curate.plan import Plan
 from uniemox.curate.politeness import PolitenessConfig
-from uniemox.curate.project import Project, create_project
+from uniemox.curate.project import Project, create_project, searched_labels
+from uniemox.curate.robots import MOST_BYTES, Robots
 from uniemox.curate.sources.bing import Bing, page_addresses
 from uniemox.curate.sources.candidate import Asking, Candidate
 from uniemox.curate.sources.commons import Commons
 from uniemox.curate.sources.files import AddressTable, LocalFolder
 from uniemox.curate.sources.openverse import Openverse
+from uniemox.curate.takedown import take_back, take_down
 from uniemox.errors import ConfigError, DataError
 
 PLAN = Plan(keywords={"awe": ("Wonder",), "fear": ("Dread", "Panic")}, check_every=0)
@@ -174,11 +179,15 @@ def test_a_table_of_addresses(tmp_path: Path) -> None:
     path = table(tmp_path, "url;keyword;license;label\nhttp://a.example/1.jpg;panic;CC0;\nhttp://b.example/2;;;Awe\n")
     first, second = AddressTable(path, PLAN).offers(None, "", 0)
     assert (first.label, first.keyword, first.licence) == ("fear", "panic", "CC0")
-    assert (second.label, second.keyword) == ("awe", "")
+    assert (second.label, second.keyword) == ("awe", "awe")  # no keyword: the label is one
     for text, message in (
         ("url,label\nfile:///etc/passwd,awe\n", "addresses.csv:2: expected http"),
         ("url,label\nhttp://a.example/,joy\n", "'joy' is none of the labels awe, fear"),
         ("label\nawe\n", "column address"),
+        (
+            "url,label,keyword\nhttp://a.example/,awe,sea\nhttp://a.example/,fear,sea\n",
+            "the keyword 'sea' for another label",
+        ),
     ):
         with pytest.raises(DataError, match=message):
             list(AddressTable(table(tmp_path, text), PLAN).offers(None, "", 0))
@@ -211,6 +220,79 @@ def test_from_a_server_that_misbehaves_only_pictures_are_kept_and_the_rest_is_to
     assert [(row.bytes, row.width, row.height, row.format) for row in rows] == [(len(JPEG), 160, 140, "JPEG")]
     assert project.picture_path(rows[0].sha256, "JPEG").read_bytes() == JPEG
     assert not list((tmp_path / "p").rglob("*.tmp"))
+
+
+def test_an_address_under_two_labels_is_kept_under_both(tmp_path: Path) -> None:
+    with serving(misbehaving()) as server:
+        path = table(tmp_path, f"address,label\n{server.address}/ok.jpg,awe\n{server.address}/ok.jpg,fear\n")
+        project = create_project(tmp_path / "p", PLAN)
+        search(project, [AddressTable(path, PLAN)], 1)
+        assert fetch(project, local(server), QUICK)["fetched"] == 2
+    assert searched_labels(project) == {1: {"awe", "fear"}}
+
+
+def slow_host() -> tuple[Callable[[Handler], None], list[int]]:
+    """What a server answers that gives a picture slowly, and how many it was asked for at a time."""
+    at_once, inside = [], [0]
+
+    def answer(handler: Handler) -> None:
+        if handler.path == "/robots.txt":
+            handler.send(b"User-agent: *\nDisallow: /private/\n")
+            return
+        inside[0] += 1
+        at_once.append(inside[0])
+        time.sleep(0.05)
+        inside[0] -= 1
+        handler.send(JPEG)
+
+    return answer, at_once
+
+
+def without_rules(answer: Callable[[Handler], None]) -> Callable[[Handler], None]:
+    return lambda handler: handler.send(b"", 404) if handler.path == "/robots.txt" else answer(handler)
+
+
+@pytest.mark.parametrize(("place", "asked"), [("/private/x.jpg", 0), ("/open/x.jpg", 6)])
+def test_a_redirect_waits_for_its_host_and_asks_for_its_rules(tmp_path: Path, place: str, asked: int) -> None:
+    answer, at_once = slow_host()
+    with ExitStack() as stack:
+        last = stack.enter_context(serving(answer))
+        to_last = lambda handler: handler.send(b"", 302, Location=last.address + place)  # noqa: E731
+        firsts = [stack.enter_context(serving(without_rules(to_last))) for _ in range(6)]
+        rows = "".join(f"{server.address}/{i},awe\n" for i, server in enumerate(firsts))
+        project = create_project(tmp_path / "p", PLAN)
+        search(project, [AddressTable(table(tmp_path, f"address,label\n{rows}"), PLAN)], 1)
+        hosts = tuple(server.host for server in (last, *firsts))
+        counts = fetch(project, FetchConfig(private_hosts=hosts, timeout_s=5), QUICK)
+    assert (counts["fetched"], counts["failed"]) == (asked, 6 - asked)
+    assert last.paths.count("/robots.txt") == 1
+    assert at_once == [1] * asked
+    if not asked:
+        assert set(failures(project)) == {"its host's robots.txt asks programs to leave it"}
+
+
+def test_redirects_end(tmp_path: Path) -> None:
+    with serving(misbehaving()) as server:
+        project = create_project(tmp_path / "p", PLAN)
+        path = table(
+            tmp_path, f"address,label\n{server.address}/loop,awe\n{server.address}/to/file:///etc/passwd,awe\n"
+        )
+        search(project, [AddressTable(path, PLAN)], 1)
+        assert fetch(project, local(server), QUICK) == {"fetched": 0, "failed": 2, "waiting": 0}
+        assert server.paths.count("/loop") == 6
+    assert set(failures(project)) == {"more than 5 redirects", "not http or https but 'file'"}
+
+
+def test_of_long_rules_the_first_500_kib_count() -> None:
+    def answer(handler: Handler) -> None:
+        rules = b"User-agent: *\nDisallow: /private/\n"
+        cut = b"Disallow: /all-of-it-is-behind-the-end\n"  # its beginning alone would forbid everything
+        handler.send((rules + b"#" * (MOST_BYTES - len(rules) - 12) + b"\n" + cut).ljust(600_000, b"#"))
+
+    with serving(answer) as server:
+        rules = Robots(local(server))
+        assert rules.problem(f"{server.address}/private/1.jpg") is not None
+        assert rules.problem(f"{server.address}/all.jpg") is None
 
 
 def test_a_folder_and_going_on_after_a_stop(tmp_path: Path) -> None:
@@ -265,3 +347,26 @@ def test_searches_that_were_carried_through_are_not_repeated(tmp_path: Path) -> 
         assert len(server.paths) == 3
         search(project, [source], 6)
         assert len(server.paths) == 6
+
+
+def test_an_address_that_was_taken_down_is_not_asked_for_again_by_any_source(tmp_path: Path) -> None:
+    other = jpeg_of(draw_picture(9))
+    served = {"/1.jpg": JPEG}
+    with serving(without_rules(lambda handler: handler.send(served[handler.path]))) as server:
+        path = table(tmp_path, f"address,label\n{server.address}/1.jpg,awe\n")
+        project = create_project(tmp_path / "p", PLAN)
+        search(project, [AddressTable(path, PLAN)], 1)
+        fetch(project, local(server), QUICK)
+        take_down(project, f"{server.address}/1.jpg", because="asked")
+        served["/1.jpg"] = other  # the same address, other bytes
+        source = AddressTable(path, PLAN)
+        source.name = "another"
+        search(project, [source], 1)
+        asked = len(server.paths)
+        assert fetch(project, local(server), QUICK) == {"fetched": 0, "failed": 0, "waiting": 0}
+        assert len(server.paths) == asked
+        assert [row.reason for row in project.rows(select(t.candidates))] == ["taken down"] * 2
+        assert not list((tmp_path / "p" / "pictures").rglob("*.jpg"))
+        take_back(project, 1, actor="owner")
+        assert fetch(project, local(server), QUICK) == {"fetched": 2, "failed": 0, "waiting": 0}
+        assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 1

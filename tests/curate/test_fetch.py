@@ -10,7 +10,7 @@ import pytest
 
 from tests.curate.servers import JPEG, local, misbehaving, serving
 from uniemox.curate.fetch import Failure, FetchConfig, Fetched, get, is_public
-from uniemox.curate.politeness import PolitenessConfig, fetch_all, host_of
+from uniemox.curate.politeness import Moved, PolitenessConfig, fetch_all, host_of
 from uniemox.errors import ConfigError
 
 
@@ -118,6 +118,28 @@ def test_patience_with_each_host_and_none_waits_for_another() -> None:
     assert len([one for one, _ in tries if one.startswith("c")]) < 9 * 3  # given up after five lost addresses
     first, second = (at for job, at in tries if job in ("a1", "a2"))
     assert second - first >= 0.8 / 50  # when they were due is exact, when they began is not
+
+
+def test_what_has_moved_waits_for_its_new_host_and_is_done_once() -> None:
+    """a0 ... a3 go on at b, which is asked for b0 and tries it again; c goes from host to host and back."""
+    began: dict[str, list[str]] = {}
+
+    def work(job: str) -> str | Failure | Moved[str]:
+        began.setdefault(job[-1], []).append(job)
+        if job == "b0/b" and began["b"].count("b0/b") < 2:
+            return Failure("busy", may_pass=True)
+        if job.startswith("a") and job.endswith("/a"):
+            return Moved("http://b.example/", f"{job[:2]}/b")
+        if job in ("c/c", "c/d"):
+            return Moved(f"http://{'d' if job == 'c/c' else 'a'}.example/", f"c/{'d' if job == 'c/c' else 'a'}")
+        return job.upper()
+
+    jobs = [*((f"http://a.example/{i}", f"a{i}/a") for i in range(4)), ("http://b.example/", "b0/b")]
+    config = PolitenessConfig(per_host_per_s=1000, tries=3, first_wait_s=0.01)
+    found = list(fetch_all([*jobs, ("http://c.example/", "c/c")], work, config))
+    assert sorted(found) == sorted((job, job.upper()) for job in ("a0/b", "a1/b", "a2/b", "a3/b", "b0/b", "c/a"))
+    assert began["b"][0] == "b0/b"
+    assert sorted(began["b"]) == ["a0/b", "a1/b", "a2/b", "a3/b", "b0/b", "b0/b"]
 
 
 def test_stopping_early_begins_nothing_new() -> None:

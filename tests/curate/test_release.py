@@ -14,11 +14,11 @@ from tests.curate.places import LABELS, PLAN, project_of, say
 from uniemox.curate import tables as t
 from uniemox.curate.figures import agree
 from uniemox.curate.project import Project
-from uniemox.curate.release import ReleaseConfig, release
+from uniemox.curate.release import LISTS, ReleaseConfig, release
 from uniemox.curate.splitting import kept_data, read_scheme, split, together
 from uniemox.curate.status import status
 from uniemox.curate.status_page import write_status_page
-from uniemox.curate.store import Change, append
+from uniemox.curate.store import Change, append, leave_out
 from uniemox.curate.takedown import take_down
 from uniemox.curate.verdicts import verdicts
 from uniemox.data.source import open_data
@@ -166,6 +166,86 @@ def test_a_release_written_again_loses_what_was_taken_down(tmp_path: Path) -> No
     assert hashlib.sha256((tmp_path / "out" / "labels.csv").read_bytes()).hexdigest() in (
         (tmp_path / "out" / "SHA256SUMS").read_text()
     )
+
+
+def released(folder: Path, *names: str) -> Project:
+    """Twelve pictures on which both agree, released under each name."""
+    project = project_of(folder / "p", [LABELS[i % 2] for i in range(12)], looks=True)
+    say(project, Ada="af" * 6, Ben="af" * 6)
+    split(project, verdicts(project), RATIOS, schemes=1)
+    for name in names:
+        release(project, folder / name, ReleaseConfig(name=name))
+    return project
+
+
+def named_in(folder: Path, gone: str) -> list[str]:
+    """Files of a release that tell of a picture or hold it."""
+    return [
+        path.name
+        for path in folder.rglob("*")
+        if path.is_file() and (gone[:20] in path.name or gone[:20].encode() in path.read_bytes())
+    ]
+
+
+def test_a_release_that_can_t_be_written_again_keeps_the_picture_in_none(tmp_path: Path) -> None:
+    project = released(tmp_path, "a", "b", "c", "moved")
+    gone = project.rows(select(t.pictures.c.sha256).where(t.pictures.c.id == 4))[0].sha256
+    assert "provenance.csv" in named_in(tmp_path / "c", gone)
+    (tmp_path / "moved").rename(tmp_path / "elsewhere")
+    (tmp_path / "b" / "README.md").unlink()
+    (tmp_path / "b" / "README.md").mkdir()  # can't be written over
+    done = take_down(project, "https://pictures.example/4.jpg", because="asked")
+    assert [named_in(tmp_path / name, gone) for name in "abc"] == [[], [], []]
+    assert done.releases == (str(tmp_path / "a"), str(tmp_path / "c"))
+    assert done.gone == (str(tmp_path / "moved"),)
+    assert len(done.problems) == 1
+    assert "b: they went, but it can't be written again" in done.problems[0]
+    assert (tmp_path / "c" / "SHA256SUMS").exists()
+
+
+def test_of_a_release_whose_last_picture_goes_no_list_stays(tmp_path: Path) -> None:
+    project = released(tmp_path, "a")
+    for row in project.rows(select(t.pictures)):
+        done = take_down(project, row.sha256, because="asked")
+        assert (done.releases, done.problems) == ((str(tmp_path / "a"),), ())
+        assert named_in(tmp_path / "a", row.sha256) == []
+    assert not any((tmp_path / "a" / name).exists() for name in LISTS)
+    assert not [path for path in (tmp_path / "a" / "pictures").rglob("*") if path.is_file()]
+    assert status(project)["steps"]["release"]["releases"][0]["pictures"] == 0
+
+
+def test_a_release_tells_the_agreement_of_what_counts_now(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", [LABELS[i % 2] for i in range(12)], looks=True)
+    say(project, Ada="fa" * 6, Ben="af" * 6, Cem="af" * 6)
+    agree(project)
+    assert "before the last" not in status(project)["told"]["agree"]
+    with project.store.write() as connection:
+        leave_out(connection, "Ada", actor="me")
+    assert "on 12 pictures, before the last 1 steps;" in status(project)["told"]["agree"]
+    split(project, verdicts(project), RATIOS, schemes=1)
+    release(project, tmp_path / "out", ReleaseConfig(name="x"))
+    told = json.loads((tmp_path / "out" / "agreement.json").read_text())
+    assert told["percent"]["value"] == 1.0
+    assert list(told["per_annotator"]) == ["annotator 1", "annotator 2"]
+    assert {row["annotator"] for row in rows_of(tmp_path / "out" / "answers.csv")} == set(told["per_annotator"])
+    assert "agreement 100.0 %" in (tmp_path / "out" / "README.md").read_text()
+    with project.store.write() as connection:
+        changes = [Change(i, "verdict", LABELS[1 - i % 2]) for i in range(1, 13)]
+        append(connection, actor="me", step="by hand", note="", changes=changes)
+        leave_out(connection, "Ben", actor="me")
+    release(project, tmp_path / "out", ReleaseConfig(name="x"))  # no picture has two answers now
+    assert (tmp_path / "out" / "agreement.json").read_text() == "null\n"
+
+
+def test_what_can_t_be_read_is_in_no_split_whoever_kept_it(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", [LABELS[i % 2] for i in range(12)], looks=True)
+    say(project, Ada="af" * 6, Ben="af" * 6)
+    with project.store.write() as connection:
+        broken = update(t.looks).where(t.looks.c.picture_id == 3)
+        connection.execute(broken.values(problem="cut off", histogram=None, thumb=None))
+        append(connection, actor="me", step="by hand", note="", changes=[Change(3, "screen", "keep", "by hand")])
+    data, histograms = kept_data(project, verdicts(project))
+    assert len(data) == len(histograms) == 11
 
 
 def test_what_can_t_be_released(tmp_path: Path) -> None:

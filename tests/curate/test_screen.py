@@ -1,7 +1,7 @@
 """What is dropped without a person, and that a person's word stands."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,11 @@ from uniemox.curate.fetch import FetchConfig
 from uniemox.curate.plan import Plan
 from uniemox.curate.politeness import PolitenessConfig
 from uniemox.curate.project import Project, create_project
-from uniemox.curate.screen import ScreenConfig, screen
+from uniemox.curate.screen import ScreenConfig, remembered_config, screen
 from uniemox.curate.sources.files import LocalFolder
+from uniemox.curate.status import status
 from uniemox.curate.store import Change, append, decisions, undo
-from uniemox.curate.takedown import take_down
+from uniemox.curate.takedown import take_back, take_down
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, DataError
@@ -135,6 +136,61 @@ def test_a_model_s_score_sorts_and_drops(tmp_path: Path) -> None:
     for settings in ({"least_side_px": 0}, {"least_score": 1.0}):
         with pytest.raises(ConfigError):
             ScreenConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_another_model_s_scores_are_its_own(tmp_path: Path) -> None:
+    class_folders(tmp_path / "in", ("awe", "fear"), each=2)
+    project = collected(tmp_path / "p", tmp_path / "in")
+    asked: list[int] = []
+
+    def scored(share: float) -> Callable[[Sequence[Sample]], list[Mapping[str, float] | None]]:
+        def score(samples: Sequence[Sample]) -> list[Mapping[str, float] | None]:
+            asked.append(len(samples))
+            return [{"awe": share, "fear": share} for _ in samples]
+
+        return score
+
+    assert screen(project, ScreenConfig(least_score=0.5), score=scored(0.9), model="A") == {"kept": 4}
+    screen(project, score=scored(0.8), model="A")
+    assert asked == [4]  # its scores are there
+    assert screen(project, ScreenConfig(least_score=0.5), score=scored(0.2), model="B") == {"mismatch": 4}
+    assert asked == [4, 4]
+    assert {row.score for row in project.rows(select(t.looks))} == {0.2}
+
+    def fails(samples: Sequence[Sample]) -> list[Mapping[str, float] | None]:
+        raise ConfigError("other emotions")
+
+    with pytest.raises(ConfigError):
+        screen(project, score=fails, model="C")
+    assert {row.score for row in project.rows(select(t.looks))} == {0.2}
+
+
+def test_settings_are_remembered(tmp_path: Path) -> None:
+    project = create_project(tmp_path / "p", PLAN)
+    assert remembered_config(project, None, None) == ScreenConfig()
+    assert remembered_config(project, 64, None) == ScreenConfig(least_side_px=64)
+    assert remembered_config(project, None, 0.1) == ScreenConfig(least_side_px=64, least_score=0.1)
+    with pytest.raises(ConfigError, match="least_side_px"):
+        remembered_config(project, 0, None)
+    assert remembered_config(project, None, 0.0) == ScreenConfig(least_side_px=64)
+
+
+def test_after_a_takedown_was_undone_status_leads_back_to_the_picture(tmp_path: Path) -> None:
+    class_folders(tmp_path / "in", ("awe",), each=2)
+    project = collected(tmp_path / "p", tmp_path / "in")
+    screen(project)
+    address = project.rows(select(t.candidates.c.address))[0].address
+    take_down(project, address, because="asked")
+    before = status(project)["next"]
+    take_back(project, 2, actor="owner")
+    assert screen(project) == {"kept": 2}  # as it was judged before; its file is not there to be looked at
+    assert len(project.rows(select(t.looks))) == 1
+    assert status(project)["next"] == "uniemox curate collect p"
+    fetch(project, FetchConfig(), QUICK)
+    assert status(project)["next"] == "uniemox curate screen p"
+    assert screen(project) == {"kept": 2}
+    assert [row.problem for row in project.rows(select(t.looks))] == ["", ""]
+    assert status(project)["next"] == before
 
 
 def test_taken_down_means_gone_and_not_collected_again_until_it_is_undone(tmp_path: Path) -> None:

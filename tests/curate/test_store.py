@@ -172,6 +172,7 @@ def test_the_paper_s_plan() -> None:
         ('{"awe": ["a"], "Fear": ["b"]}', "lower-case"),
         ('{"awe": ["a"], "../x": ["b"]}', "no path"),
         ('{"awe": ["a"], "fear": [""]}', "every search word of fear"),
+        ('{"awe": ["Sea"], "fear": ["b", "sea "]}', "'sea ' is searched for awe and for fear"),
         ('{"keywords": {"awe": ["a"], "fear": ["b"]}, "colour": 1}', "unknown field 'colour'"),
         ('{"keywords": {"awe": ["a"], "fear": ["b"]}, "kind": "seen"}', "kind must be one of"),
         ('{"keywords": {"awe": ["a"], "fear": ["b"]}, "check_every": -1}', "check_every"),

@@ -3,7 +3,9 @@
 import io
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from uniemox.curate import tables as t
 from uniemox.curate.access import invite, join, revoke, who
 from uniemox.curate.answering import Answer, AnswerWriter
 from uniemox.curate.giving import Giver
+from uniemox.curate.previews import Previews
 from uniemox.curate.project import Project
 from uniemox.curate.serving import listen, server
 from uniemox.curate.store import decisions
@@ -97,6 +100,40 @@ def test_annotators_see_their_own_and_owners_everything(project: Project, client
     assert read_answers(project).by_picture.keys() == {1, 2, 3, 4} & read_answers(project).by_picture.keys()
     assert ada.me["answered"] == 0
     assert ada.get("/api/me").json()["answered"] == 1
+
+
+def test_numbers_that_no_row_can_have_are_refused(project: Project, client: TestClient) -> None:
+    ada, owner = Browser(client, invite(project, "Ada")), Browser(client, invite(project, "Eva", "owner"))
+    for number in (2**53, 2**63, 2**70, -1):
+        assert ada.get(f"/api/tasks?after={number}").status_code == 422
+        assert ada.get(f"/api/pictures/{number}").status_code == 422
+        assert owner.get(f"/api/originals/{number}").status_code == 422
+        assert owner.post("/api/undo", {"batch": number}).status_code == 422
+    assert ada.get(f"/api/tasks?after={2**53 - 1}").json() == {"tasks": []}
+    assert ada.get(f"/api/pictures/{2**53 - 1}").status_code == 404
+    assert owner.get(f"/api/grid?page={2**70}").json()["pictures"] == []
+
+
+def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def slow(path: Path) -> bytes:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.02)
+        with lock:
+            inside -= 1
+        return path.read_bytes()
+
+    monkeypatch.setattr("uniemox.curate.previews._shrunk", slow)
+    previews = Previews(project)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(previews.of, [1, 2, 3, 4, 1, 2, 3, 4]))
+    assert most == 2
+    assert all(found)
+    assert found[:4] == found[4:]
 
 
 def test_blind_to_keyword_title_and_metadata(project: Project, client: TestClient) -> None:
@@ -189,7 +226,7 @@ def test_access_ends_and_a_new_invitation_replaces_the_old(project: Project, cli
         revoke(project, "Zoe")
     with pytest.raises(ConfigError, match="annotator already"):
         invite(project, "Ada", "owner")
-    for name in ("", "  ", "x" * 101, "a\x00b"):
+    for name in ("", "  ", "x" * 101, "a\x00b", "owner", " owner "):
         with pytest.raises(ConfigError):
             invite(project, name)
 

@@ -116,6 +116,32 @@ def test_who_goes_on_sending_what_nobody_reads_is_cut_off(server: Running) -> No
     assert cut_off_after_s(raw, bytes(1000)) < 5
 
 
+@pytest.mark.parametrize(("asked", "left"), [(300, "much"), (1, "little")])
+def test_who_does_not_read_the_answers_is_cut_off(server: Running, asked: int, left: str) -> None:
+    """Much is more than 64 KiB, after which a transport says so by itself; little is the rest of one closed answer."""
+    connections = server.server.server_state.connections
+    wait_until(lambda: not connections)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.connect(("127.0.0.1", server.port))
+        wait_until(lambda: connections)
+        [connection] = connections
+        connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+        last = "Connection: close\r\n" if asked == 1 else ""
+        client.sendall(f"GET /openapi.json HTTP/1.1\r\nHost: x\r\n{last}\r\n".encode() * asked)
+        wait_until(connection.transport.get_write_buffer_size)
+        wait_until(lambda: not connections)
+
+
+def test_who_reads_slowly_gets_the_whole_answer(server: Running) -> None:
+    whole = server.ask("GET", "/openapi.json").body
+    raw = Raw(server.port)
+    raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    raw.send("GET /openapi.json HTTP/1.1", "Host: x", "")
+    time.sleep(0.2)
+    assert raw.read().endswith(whole)
+
+
 def test_too_many_files(server: Running) -> None:
     assert server.post("/predict", *[picture()] * 3).status == 200
     assert code(server.post("/predict", *[picture()] * 4)) == (413, "too_many_files")

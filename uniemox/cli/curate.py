@@ -9,7 +9,7 @@ from cyclopts import App
 from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, show_all
 from uniemox.cli.curate_labels import agree, invite, leave_out, release, serve, split
 from uniemox.cli.curate_tables import PACKAGES, Bars, status_tables
-from uniemox.errors import ConfigError
+from uniemox.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from uniemox.curate.fetch import FetchConfig
@@ -144,7 +144,7 @@ def screen(
     against: list[str] | None = None,
     least_side: int | None = None,
     model: str | None = None,
-    least_score: float = 0.0,
+    least_score: float | None = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Leave out what is broken, tiny, a placeholder, twice there, or in a test set; people then drop the rest.
@@ -162,31 +162,31 @@ def screen(
     against
         KIND:PATH of a data set that must share no picture with the new one; it is remembered.
     least_side
-        Pictures with a shorter side are left out, px; 128 if not given.
+        Pictures with a shorter side are left out, px; if not given, the one used last, at first 128.
     model
-        A classifier; the grid begins with the pictures that fit their label least.
+        A classifier; the grid begins with the pictures that fit their label least. Its scores are kept until another
+        one is named.
     least_score
-        Share that the model must give to a picture's label, or it is left out; 0 leaves none out.
+        Share that the model must give to a picture's label, or it is left out; 0 leaves none out. If not given, the
+        one used last, at first 0.
     as_json
         Print counts as JSON.
     """
     need(*PACKAGES, extra="curate,serve,data")
-    if least_score and model is None:
-        raise ConfigError("--least-score needs the shares of a --model")
     from uniemox.curate.project import open_project
     from uniemox.curate.scoring import scorer
-    from uniemox.curate.screen import ScreenConfig
+    from uniemox.curate.screen import remembered_config
     from uniemox.curate.screen import screen as run
     from uniemox.data.source import open_data
 
     project = open_project(folder)
-    config = ScreenConfig(least_score=least_score)
-    if least_side is not None:
-        config = ScreenConfig(least_score=least_score, least_side_px=least_side)
+    if least_score and model is None and project.store.setting("scored by") is None:
+        raise ConfigError("--least-score needs the shares of a --model")
+    config = remembered_config(project, least_side, least_score)
     score = None if model is None else scorer(model, project.plan.label_set)
     with progress_bar() as progress:
         others = [open_data(name) for name in against or ()]
-        counts = run(project, config, against=others, score=score, progress=Bars(progress))
+        counts = run(project, config, against=others, score=score, model=model or "", progress=Bars(progress))
     if as_json:
         print(json.dumps(counts))
         return
@@ -197,6 +197,8 @@ def screen(
 @curate.command
 def takedown(folder: Path, which: str, /, *, because: str) -> None:
     """Remove a picture from the project and its releases; it is not collected again.
+
+    Fails, once all else is done, if a release could not be written again.
 
     Examples:
 
@@ -220,7 +222,11 @@ def takedown(folder: Path, which: str, /, *, because: str) -> None:
     done = take_down(open_project(folder), which, because=because)
     print(f"removed {len(done.sha256)} pictures: {', '.join(digest[:12] for digest in done.sha256)}")
     for place in done.releases:
-        say(f"wrote {place} again without them")
+        say(f"{place} is without them")
+    for place in done.gone:
+        say(f"{place} is not there any more; where copies of it are, remove them by hand")
+    if done.problems:
+        raise DataError("; ".join(done.problems))
 
 
 @curate.command
@@ -240,11 +246,9 @@ def undo(folder: Path, batch: int, /) -> None:
     """
     need(*PACKAGES, extra="curate,serve,data")
     from uniemox.curate.project import open_project
-    from uniemox.curate.store import undo as take_back
+    from uniemox.curate.takedown import take_back
 
-    project = open_project(folder)
-    with project.store.write() as connection:
-        number = take_back(connection, batch, actor="owner")
+    number = take_back(open_project(folder), batch, actor="owner")
     print(f"undone; undo {number} to have it back")
 
 

@@ -80,6 +80,7 @@ def serve(folder: Path, /, *, host: str = "127.0.0.1", port: int = 8790, address
         Where people open the pages, if a proxy with https stands before this server.
     """
     need(*PACKAGES, extra="curate,serve,data")
+    from uniemox.curate.access import OWNER
     from uniemox.curate.access import invite as make
     from uniemox.curate.project import open_project
     from uniemox.curate.serving import address_of, listen
@@ -88,7 +89,7 @@ def serve(folder: Path, /, *, host: str = "127.0.0.1", port: int = 8790, address
     project = open_project(folder)
     sock = listen(host, port)
     base = (address or address_of(sock)).rstrip("/")
-    token = make(project, "owner", "owner")
+    token = make(project, OWNER, "owner")
     print(f"owner: {base}/join#{token}", flush=True)
     say(f"serving {base}; Ctrl-C ends it, and nothing is lost")
     run(project, sock, address)

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -28,29 +30,30 @@ class Bars:
     def __call__(self, what: str, done: int, total: int) -> None:
         """How far a kind of work is."""
         if what not in self.tasks:
-            self.tasks[what] = self.progress.add_task(what, total=total)
+            self.tasks[what] = self.progress.add_task(escape(what), total=total)
         self.progress.update(self.tasks[what], completed=done, total=total)
 
 
 def status_tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
     """Steps, annotators, the last batches, and what to do next."""
-    steps = Table("step", "how far", title=f"project {found['folder']}")
+    steps = Table("step", "how far", title=_title(f"project {found['folder']}"))
     for name, sentence in found["told"].items():
-        steps.add_row(name, sentence)
+        _add(steps, name, sentence)
     yield steps
     if found["people"]:
         people = Table("annotator", "answered", "checks passed", "median s", "access")
         for one in found["people"]:
             time_s = "" if one["median_s"] is None else f"{one['median_s']:.1f}"
             access = ("ended" if one["is_revoked"] else "yes") + (", left out" if one["is_left_out"] else "")
-            people.add_row(one["name"], str(one["answered"]), f"{one['checks_passed']}/{one['checks']}", time_s, access)
+            checks = f"{one['checks_passed']}/{one['checks']}"
+            _add(people, one["name"], str(one["answered"]), checks, time_s, access)
         yield people
     if found["history"]:
         batches = Table("number", "when", "who", "step", "what", "pictures")
         for one in found["history"][:10]:
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one["at"]))
             note = f"{one['note']} (undone)" if one["is_undone"] else one["note"]
-            batches.add_row(str(one["id"]), when, one["actor"], one["step"], note, str(one["changes"]))
+            _add(batches, str(one["id"]), when, one["actor"], one["step"], note, str(one["changes"]))
         yield batches
     yield f"next: {found['next']}"
 
@@ -63,17 +66,26 @@ def agreement_tables(found: "Agreement", kept: "Mapping[int, Verdict]") -> Itera
     rows += [(f"{name} with the others", figure) for name, figure in found.per_annotator.items()]
     rows += [(f"Cohen's κ, {pair.first} and {pair.second}", pair.kappa) for pair in found.pairs]
     for name, figure in rows:
-        figures.add_row(name, *_cells(figure))
+        _add(figures, name, *_cells(figure))
     yield figures
     for pair in found.pairs[:3]:
-        confusion = Table("", *found.labels, title=f"{pair.first} (rows), {pair.second} (columns)")
+        confusion = Table("", *map(escape, found.labels), title=_title(f"{pair.first} (rows), {pair.second} (columns)"))
         for label, row in zip(found.labels, pair.confusion, strict=True):
-            confusion.add_row(label, *map(str, row))
+            _add(confusion, label, *map(str, row))
         yield confusion
     fate = Table("pictures", "", title=f"{sum(one.label is not None for one in kept.values())} kept")
     for reason, number in Counter(one.reason for one in kept.values()).most_common():
-        fate.add_row(str(number), reason)
+        _add(fate, str(number), reason)
     yield fate
+
+
+def _add(to: Table, *cells: str) -> None:
+    """A row; people wrote some of its cells, and rich takes [...] in plain texts for its own."""
+    to.add_row(*map(Text, cells))
+
+
+def _title(words: str) -> Text:
+    return Text(words, "table.title")
 
 
 def _cells(figure: "Figure") -> tuple[str, str]:

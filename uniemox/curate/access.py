@@ -14,6 +14,7 @@ from uniemox.curate.store import Store
 from uniemox.errors import ConfigError, DataError
 
 Role = Literal["annotator", "owner"]
+OWNER = "owner"  # the name of whoever serves the project
 SESSION_S = 60 * 24 * 3600
 _WHO = (  # made once, because every request asks it
     select(t.people.c.id, t.people.c.name, t.people.c.role, t.sessions.c.csrf)
@@ -41,11 +42,13 @@ def invite(project: Project, name: str, role: Role = "annotator") -> str:
     """A token for one person; it is shown once and kept as a hash. Whoever has it is that person.
 
     An invitation for a name that is there replaces the old one and ends that person's sessions; the answers stay.
-    Raises ConfigError for a name that is empty, too long, or somebody's in another role.
+    Raises ConfigError for a name that is empty, too long, the owner's, or somebody's in another role.
     """
     name = " ".join(name.split())
     if not 0 < len(name) <= 100 or not name.isprintable():
         raise ConfigError(f"a name must have 1 to 100 printable letters, got {name[:120]!r}")
+    if name == OWNER and role != "owner":
+        raise ConfigError(f"{OWNER} is the name of whoever serves the project; take another name for the {role}")
     token = secrets.token_urlsafe(24)
     with project.store.write() as connection:
         known = connection.execute(select(t.people.c.id, t.people.c.role).where(t.people.c.name == name)).first()

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -11,8 +11,8 @@ from urllib.request import url2pathname
 from sqlalchemy import func, insert, select, update
 
 from uniemox.curate import tables as t
-from uniemox.curate.fetch import Failure, FetchConfig, Fetched, get
-from uniemox.curate.politeness import PolitenessConfig, fetch_all
+from uniemox.curate.fetch import Failure, FetchConfig, Fetched, Redirect, get_once
+from uniemox.curate.politeness import Moved, PolitenessConfig, fetch_all
 from uniemox.curate.project import Project
 from uniemox.curate.robots import Robots
 from uniemox.curate.sources.candidate import Candidate, Source
@@ -41,6 +41,8 @@ class _Job:
     candidate: int
     source: str
     address: str
+    redirects: int = 0
+    """That led to the address."""
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -135,11 +137,17 @@ def fetch(
     return counts
 
 
-def _fetch_one(project: Project, job: _Job, fetching: FetchConfig, robots: Robots) -> Kept | Failure:
+def _fetch_one(project: Project, job: _Job, fetching: FetchConfig, robots: Robots) -> Kept | Failure | Moved[_Job]:
+    """One request. A redirect is another job, so that its host's rules are read and its turn is waited for."""
+    found: Fetched | Redirect | Failure
     if job.source == "folder":
         found = _read_file(job.address, fetching)
     else:
-        found = robots.problem(job.address) or get(job.address, fetching)
+        found = robots.problem(job.address) or get_once(job.address, fetching)
+    if isinstance(found, Redirect):
+        if job.redirects == fetching.most_redirects:
+            return Failure(f"more than {fetching.most_redirects} redirects")
+        return Moved(found.address, replace(job, address=found.address, redirects=job.redirects + 1))
     if isinstance(found, Failure):
         return found
     try:

@@ -7,7 +7,6 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
@@ -29,12 +28,15 @@ class FetchConfig:
     most_bytes: int = 20 * 2**20
     """Of a file."""
     timeout_s: float = 30.0
-    """For one address with all its redirects, names looked up included only as far as the system's resolver does."""
+    """For one request, or for all of an address where `get` follows its redirects; names looked up included only as
+    far as the system's resolver does."""
     most_redirects: int = 5
     contact: str = ""
     """An address or mail where you can be reached, told to the servers; Wikimedia asks for one."""
     private_hosts: tuple[str, ...] = ()
     """host:port on this machine or a private network that may be asked all the same."""
+    takes_part: bool = False
+    """Of a larger file the first most_bytes are taken; otherwise it is refused."""
 
     def __post_init__(self) -> None:
         if self.most_bytes < 1 or self.timeout_s <= 0 or self.most_redirects < 0:
@@ -61,6 +63,13 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
+class Redirect:
+    """Where the server says that it lies."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why nothing came."""
 
@@ -71,26 +80,33 @@ class Failure:
     """How long the server asks to be left alone."""
 
 
-def get(address: str, config: FetchConfig, headers: Mapping[str, str] | None = None) -> Fetched | Failure:
-    """The bytes at an address.
-
-    Every name is looked up once a hop, all its addresses must be public, and the connection goes to the one that was
-    checked, so that a name that changes its address in between gains nothing.
-    """
+def get(address: str, config: FetchConfig) -> Fetched | Failure:
+    """The bytes at an address, wherever it redirects to."""
     deadline = time.monotonic() + config.timeout_s
     for _ in range(config.most_redirects + 1):
-        try:
-            found = _one_hop(address, config, deadline, headers or {})
-        except _RefusedError as refusal:
-            return refusal.failure
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            if time.monotonic() >= deadline:
-                return Failure(f"not done within {config.timeout_s:g} s", may_pass=True)
-            return Failure(f"no connection, or cut off: {_words(error)}", may_pass=True)
-        if isinstance(found, Fetched):
+        found = get_once(address, config, deadline)
+        if not isinstance(found, Redirect):
             return found
-        address = found
+        address = found.address
     return Failure(f"more than {config.most_redirects} redirects")
+
+
+def get_once(address: str, config: FetchConfig, deadline: float | None = None) -> Fetched | Redirect | Failure:
+    """The bytes at an address, or where it redirects to: one request.
+
+    deadline: of time.monotonic(); None: timeout_s from now.
+    The name is looked up once, all its addresses must be public, and the connection goes to the one that was checked,
+    so that a name that changes its address in between gains nothing.
+    """
+    deadline = time.monotonic() + config.timeout_s if deadline is None else deadline
+    try:
+        return _one_hop(address, config, deadline)
+    except _RefusedError as refusal:
+        return refusal.failure
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if time.monotonic() >= deadline:
+            return Failure(f"not done within {config.timeout_s:g} s", may_pass=True)
+        return Failure(f"no connection, or cut off: {_words(error)}", may_pass=True)
 
 
 class _RefusedError(Exception):
@@ -100,8 +116,8 @@ class _RefusedError(Exception):
         self.failure = Failure(reason, may_pass, wait_s)
 
 
-def _one_hop(address: str, config: FetchConfig, deadline: float, headers: Mapping[str, str]) -> Fetched | str:
-    """What lies at an address, or where it redirects to."""
+def _one_hop(address: str, config: FetchConfig, deadline: float) -> Fetched | Redirect:
+    """What lies at an address, or where it redirects to. Raises _RefusedError, and what a connection raises."""
     scheme, host, port, path = _parts(address)
     connection = _Pinned(_checked_ip(host, port, config), host, port, scheme == "https", deadline)
     watchdog = threading.Timer(max(0.0, deadline - time.monotonic()), connection.abort)  # a server may drip bytes
@@ -109,10 +125,10 @@ def _one_hop(address: str, config: FetchConfig, deadline: float, headers: Mappin
     watchdog.start()
     try:
         own = {"User-Agent": config.user_agent, "Accept-Encoding": "identity", "Accept": "*/*", "Connection": "close"}
-        connection.request("GET", path, headers={**own, **headers})
+        connection.request("GET", path, headers=own)
         response = connection.getresponse()
         if response.status in REDIRECTS and response.headers.get("Location"):
-            return urljoin(address, _quoted(response.headers["Location"]))
+            return Redirect(urljoin(address, _quoted(response.headers["Location"])))
         if response.status != 200:
             raise _RefusedError(
                 f"answered {response.status}",
@@ -121,20 +137,22 @@ def _one_hop(address: str, config: FetchConfig, deadline: float, headers: Mappin
             )
         if response.headers.get("Content-Encoding", "identity") not in ("", "identity"):
             raise _RefusedError(f"came as {response.headers['Content-Encoding'][:40]!r}, which was not asked for")
-        return Fetched(_body(response, config.most_bytes, deadline), address)
+        return Fetched(_body(response, config, deadline), address)
     finally:
         watchdog.cancel()
         connection.close()
 
 
-def _body(response: http.client.HTTPResponse, most: int, deadline: float) -> bytes:
-    told = response.headers.get("Content-Length", "")
-    if told.isdigit() and int(told) > most:
+def _body(response: http.client.HTTPResponse, config: FetchConfig, deadline: float) -> bytes:
+    told, most = response.headers.get("Content-Length", ""), config.most_bytes
+    if told.isdigit() and int(told) > most and not config.takes_part:
         raise _RefusedError(f"{int(told):,} bytes, more than the {most:,} that are taken")
     parts, size = [], 0
     while block := response.read1(BLOCK):
         parts.append(block)
         size += len(block)
+        if size > most and config.takes_part:
+            return b"".join(parts)[:most]
         if size > most:
             raise _RefusedError(f"more than the {most:,} bytes that are taken")
     if time.monotonic() >= deadline:

@@ -1,4 +1,4 @@
-"""Agreement of a project's annotators, computed from the database and kept for the page and the release."""
+"""Agreement of a project's annotators, computed from the database: kept for the page, made anew for a release."""
 
 from typing import Any
 
@@ -7,20 +7,32 @@ from sqlalchemy import func, select
 from uniemox.curate import tables as t
 from uniemox.curate.agree import Agreement, agreement, codes_of
 from uniemox.curate.project import Project
-from uniemox.curate.store import NONE
+from uniemox.curate.store import NONE, last_batch
 from uniemox.curate.verdicts import read_answers
 from uniemox.errors import DataError
 
 
 def agree(project: Project, seed: int = 0) -> Agreement:
-    """All figures of the answers that are there now. Raises DataError if no picture has two answers."""
-    answers = read_answers(project)
-    labels = (*project.plan.labels, NONE)
-    found = agreement(codes_of(answers.by_picture, labels, answers.people), labels, answers.people, seed)
+    """All figures of the answers that are there now, kept for `status`. Raises DataError if no picture has two."""
+    with project.store.read() as connection:
+        newest, batch = int(connection.scalar(select(func.max(t.answers.c.id))) or 0), last_batch(connection)
+    found = _computed(project, seed)
     if not found.pictures:
         raise DataError(f"{project.folder}: no picture has two answers yet; uniemox curate serve {project.folder}")
-    project.store.set("agreement", {**_anonymous(found), "of_answers": _newest(project)})
+    project.store.set("agreement", {**_anonymous(found), "of_answers": newest, "of_batch": batch})
     return found
+
+
+def figures_now(project: Project, seed: int = 0) -> dict[str, Any] | None:
+    """All figures as JSON, annotators numbered as in a release's answers.csv; None if no picture has two answers."""
+    found = _computed(project, seed)
+    return _anonymous(found) if found.pictures else None
+
+
+def _computed(project: Project, seed: int) -> Agreement:
+    answers = read_answers(project)
+    labels = (*project.plan.labels, NONE)
+    return agreement(codes_of(answers.by_picture, labels, answers.people), labels, answers.people, seed)
 
 
 def _anonymous(found: Agreement) -> dict[str, Any]:
@@ -31,7 +43,3 @@ def _anonymous(found: Agreement) -> dict[str, Any]:
     for pair in content["pairs"]:
         pair["first"], pair["second"] = number[pair["first"]], number[pair["second"]]
     return content
-
-
-def _newest(project: Project) -> int:
-    return project.count(select(func.max(t.answers.c.id)))

@@ -3,7 +3,7 @@
 import secrets
 from typing import Annotated
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, HTTPException, Path, Query, Request
 from pydantic import BaseModel, ConfigDict
 
 from uniemox.curate.access import Person, who
@@ -46,6 +46,9 @@ async def owner(person: Annotated[Person, Depends(anybody)]) -> Person:
     return person
 
 
+MOST_ROWS = 2**53  # numbers of rows are below it: pages can't tell larger ones apart, and databases take none
+NumberInPath = Annotated[int, Path(ge=1, lt=MOST_ROWS)]
+NumberInQuery = Annotated[int, Query(ge=0, lt=MOST_ROWS)]
 Anybody = Annotated[Person, Depends(anybody)]
 Annotator = Annotated[Person, Depends(annotator)]
 Owner = Annotated[Person, Depends(owner)]

@@ -32,11 +32,16 @@ class Plan:
     def __post_init__(self) -> None:
         if not 2 <= len(self.keywords) <= MOST_LABELS:
             raise ConfigError(f"keywords: expected 2 to {MOST_LABELS} labels, got {len(self.keywords)}")
+        label_of: dict[str, str] = {}
         for label, words in self.keywords.items():
             if not _is_name(label) or clean(label) != label:
                 raise ConfigError(f"keywords: a label must be lower-case words and no path, got {label!r}")
             if not all(isinstance(word, str) and word.strip() for word in words):
                 raise ConfigError(f"keywords: every search word of {label} must be a text that is not empty")
+            for word in words:
+                other = label_of.setdefault(word.strip().lower(), label)
+                if other != label:  # what it finds would count for one of them only
+                    raise ConfigError(f"keywords: {word!r} is searched for {other} and for {label}; leave it to one")
         if self.kind not in KINDS:
             raise ConfigError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if not all(_is_name(style) for style in self.styles) or len(self.styles) > MOST_LABELS:

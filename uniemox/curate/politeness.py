@@ -48,21 +48,38 @@ class PolitenessConfig:
         return max(doubled, asked or 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Moved(Generic[Job]):
+    """Work that goes on as another job at another address, when it is the turn of that one's host."""
+
+    address: str
+    job: Job
+
+
 def fetch_all(
-    jobs: Iterable[tuple[str, Job]], work: Callable[[Job], Done | Failure], config: PolitenessConfig
+    jobs: Iterable[tuple[str, Job]], work: Callable[[Job], Done | Failure | Moved[Job]], config: PolitenessConfig
 ) -> Generator[tuple[Job, Done | Failure], None, None]:
     """Do the work of every job, and yield each as it ends, hosts in turn.
 
     jobs: (address, job); addresses of one host follow each other.  work: runs in a thread; a Failure that may pass is
-    tried again later, while other hosts go on. Stopped early, what runs is waited for and nothing else begun.
+    tried again later, while other hosts go on, and what has moved waits behind what its new host is asked for already.
+    Stopped early, what runs is waited for and nothing else begun.
     """
     hosts: dict[str, _Host[Job]] = {}
-    for address, job in jobs:
+    idle: list[tuple[float, str]] = []  # a heap: when a host that is not asked now may be
+
+    def add(address: str, job: Job) -> None:
         name = host_of(address)
-        hosts.setdefault(name, _Host(name)).queue.append(_Waiting(job))
-    running: dict[Future[Done | Failure], tuple[_Host[Job], _Waiting[Job]]] = {}
+        host = hosts.setdefault(name, _Host(name))
+        host.queue.append(_Waiting(job))
+        if not host.is_listed:
+            host.is_listed = True
+            heapq.heappush(idle, (host.next_at, name))
+
+    for address, job in jobs:
+        add(address, job)
+    running: dict[Future[Done | Failure | Moved[Job]], tuple[_Host[Job], _Waiting[Job]]] = {}
     pool = ThreadPoolExecutor(config.workers, thread_name_prefix="fetch")
-    idle = [(0.0, name) for name in hosts]  # a heap: when a host may be asked again
     try:
         while idle or running:
             now = time.monotonic()
@@ -77,8 +94,14 @@ def fetch_all(
                 continue
             for future in wait(running, timeout=pause, return_when=FIRST_COMPLETED).done:
                 host, waiting = running.pop(future)
-                yield from host.ended(waiting, future.result(), config)
-                if host.queue:
+                found = future.result()
+                if isinstance(found, Moved):
+                    host.lost = 0
+                    add(found.address, found.job)
+                else:
+                    yield from host.ended(waiting, found, config)
+                host.is_listed = bool(host.queue)
+                if host.is_listed:
                     heapq.heappush(idle, (host.next_at, host.name))
     finally:
         pool.shutdown(cancel_futures=True)
@@ -96,6 +119,7 @@ class _Host(Generic[Job]):
     queue: "deque[_Waiting[Job]]" = field(default_factory=deque)
     next_at: float = 0.0
     lost: int = 0  # addresses in a row that were given up
+    is_listed: bool = False  # whether it is asked now, or waits for its turn
 
     def ended(
         self, waiting: _Waiting[Job], found: Done | Failure, config: PolitenessConfig

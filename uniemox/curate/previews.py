@@ -1,6 +1,8 @@
 """What the pages show of a picture: a JPEG of bounded size without any of the file's metadata, made once."""
 
 import io
+import threading
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 from sqlalchemy import bindparam, select
@@ -12,31 +14,45 @@ from uniemox.images import decode
 
 LONGEST_PX, QUALITY = 1024, 85
 CHECK_PX = (800, 600)
+AT_ONCE = 2  # previews made at a time: a picture of 100 megapixels takes up to 1.6 GB while it is decoded
 _PICTURE = select(t.pictures.c.sha256, t.pictures.c.format).where(t.pictures.c.id == bindparam("picture"))
 
 
-def preview(project: Project, picture: int) -> bytes | None:
-    """A picture's JPEG, longest side at most 1024 px; None if it is not there or can't be decoded.
+class Previews:
+    """The previews of a project; threads may share it, and wait for each other where one has to be made."""
 
-    Titles and search words inside the file would tell annotators what was searched; they are not in it.
-    """
-    with project.store.read() as connection:
-        row = connection.execute(_PICTURE, {"picture": picture}).first()
-    if row is None:
-        return None
-    path = project.folder / "previews" / row.sha256[:2] / f"{row.sha256}.jpg"
-    if path.exists():
-        return path.read_bytes()
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self._turn = threading.BoundedSemaphore(AT_ONCE)
+
+    def of(self, picture: int) -> bytes | None:
+        """A picture's JPEG, longest side at most 1024 px; None if it is not there or can't be decoded.
+
+        Titles and search words inside the file would tell annotators what was searched; they are not in it.
+        """
+        with self.project.store.read() as connection:
+            row = connection.execute(_PICTURE, {"picture": picture}).first()
+        if row is None:
+            return None
+        path = self.project.folder / "previews" / row.sha256[:2] / f"{row.sha256}.jpg"
+        if path.exists():
+            return path.read_bytes()
+        with self._turn:
+            made = _shrunk(self.project.picture_path(row.sha256, row.format))
+        if made is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, made)
+        return made
+
+
+def _shrunk(path: Path) -> bytes | None:
+    """The preview of a file; None if it can't be read."""
     try:
-        data = project.picture_path(row.sha256, row.format).read_bytes()
-        image, _ = decode(data, "picture", shrink=lambda width, height: max(width, height) / LONGEST_PX)
+        image, _ = decode(path.read_bytes(), "picture", shrink=lambda width, height: max(width, height) / LONGEST_PX)
     except (OSError, ImageError):
         return None
     image.thumbnail((LONGEST_PX, LONGEST_PX), Image.Resampling.LANCZOS)
-    made = _jpeg(image)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, made)
-    return made
+    return _jpeg(image)
 
 
 def check_picture(label: str) -> bytes:

@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from uniemox.curate import tables as t
 from uniemox.curate.collect import Progress, silent
 from uniemox.curate.croissant import croissant
 from uniemox.curate.datasheet import datasheet, statistics, table_two
+from uniemox.curate.figures import figures_now
 from uniemox.curate.label_studio import label_studio
 from uniemox.curate.licences import report
 from uniemox.curate.project import ENDING, Project, write_whole
@@ -31,6 +32,11 @@ from uniemox.errors import ConfigError, DataError
 MARK = ".uniemox-release"  # in a folder that may be written over
 PICTURES = "pictures"
 NAME_DIGITS = 20  # of the sha256 in the name of a picture
+LISTS = (
+    *("labels.csv", "soft_labels.csv", "provenance.csv", "answers.csv", "splits.json", "label_studio.json"),
+    *("statistics.json", "agreement.json", "croissant.json", "SHA256SUMS"),
+)
+"""Files of a release that name its pictures, or what it has of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +106,32 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     _write_texts(project, folder, config, rows, figures)
     _write_checksums(folder, rows)
     return {"pictures": len(rows), "without split": left, "statistics": figures}
+
+
+def remove(folder: Path, sha256: Iterable[str]) -> bool:
+    """Take pictures out of a release, with the lists that may name them; False if there is no release any more.
+
+    What is left has to be written again. Raises OSError.
+    """
+    if not (folder / MARK).exists():
+        return False
+    names = {digest[:NAME_DIGITS] for digest in sha256}
+    found = [path for path in (folder / PICTURES).rglob("*") if path.stem in names]
+    for path in found:
+        path.unlink()
+    if found:
+        for name in LISTS:
+            (folder / name).unlink(missing_ok=True)
+    return True
+
+
+def empty(project: Project, folder: Path) -> bool:
+    """Whether a release has no picture left; that is written down then."""
+    if any(path.is_file() for path in (folder / PICTURES).rglob("*")):
+        return False
+    with project.store.write() as connection:
+        connection.execute(update(t.releases).where(t.releases.c.folder == str(folder)).values(pictures=0))
+    return True
 
 
 def release_rows(project: Project, found: Mapping[int, Verdict]) -> tuple[list[Row], int]:
@@ -184,7 +216,7 @@ def _write_texts(
         ),
         "answers.csv": _answers_table(project, rows),
     }
-    agreement = project.store.setting("agreement")
+    agreement = figures_now(project)
     texts = {
         "README.md": datasheet(config, project.plan, rows, figures, agreement),
         "licences.md": "\n".join(["# Licences", "", *report(row.about.get("licence", "") for row in rows)]) + "\n",

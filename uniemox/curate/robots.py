@@ -8,14 +8,14 @@ from urllib.robotparser import RobotFileParser
 from uniemox.curate.fetch import Failure, FetchConfig, get
 
 AGENT = "uniemox-curate"
-MOST_BYTES = 500 * 1024  # of the file; the standard asks to read so much
+MOST_BYTES = 500 * 1024  # of the file; the standard asks to read so much of a larger one
 
 
 class Robots:
     """The rules of every host that was asked, read once a run."""
 
     def __init__(self, fetching: FetchConfig) -> None:
-        self.fetching = replace(fetching, most_bytes=MOST_BYTES)
+        self.fetching = replace(fetching, most_bytes=MOST_BYTES, takes_part=True)
         self._rules: dict[tuple[str, str], RobotFileParser] = {}
         self._lock = threading.Lock()
 
@@ -48,5 +48,8 @@ class Robots:
                 return Failure(f"robots.txt: {found.reason}", may_pass=True, wait_s=found.wait_s)
             rules.parse([])
             return rules
-        rules.parse(found.data.decode("utf-8", "ignore").splitlines())
+        data = found.data
+        if len(data) == MOST_BYTES:
+            data = data.rpartition(b"\n")[0]  # the last line may be cut in two, and half a path forbids more
+        rules.parse(data.decode("utf-8", "ignore").splitlines())
         return rules

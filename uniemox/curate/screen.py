@@ -2,17 +2,17 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, select, true, update
 
 from uniemox.curate import tables as t
 from uniemox.curate.collect import Progress, silent
 from uniemox.curate.project import Project, searched_labels
-from uniemox.curate.store import Change, append, decisions, taken_down
+from uniemox.curate.store import Change, append, decisions, put_setting, taken_down
 from uniemox.data.audit import PLACEHOLDER_LABELS, PLACEHOLDER_TIMES
 from uniemox.data.near import near_groups
 from uniemox.data.sample import DataSet, PictureFile, Sample
@@ -60,12 +60,14 @@ def screen(
     *,
     against: Sequence[DataSet] = (),
     score: Callable[[Sequence[Sample]], Sequence[Mapping[str, float] | None]] | None = None,
+    model: str = "",
     progress: Progress = silent,
 ) -> dict[str, int]:
     """Look at every picture that was not looked at yet, then judge all anew, and write down what changed.
 
     against: test sets whose pictures must not be in the new one; those of earlier calls still count.
-    score: the probabilities of a model by label for some pictures, None for one that it can't read.
+    score: the probabilities of a model by label for some pictures, None for one that it can't read.  model: its name;
+    scores of another one go.
     What a person decided stays. Returns how many are dropped by reason, and kept under "kept".
     """
     config = config or ScreenConfig()
@@ -73,7 +75,7 @@ def screen(
     for data in against:
         _look_at_benchmark(project, data, progress)
     if score is not None:
-        _score(project, score, progress)
+        _score(project, score, model, progress)
     progress("comparing", 0, 1)
     seen = _seen(project)
     reasons, groups = judge(seen, _benchmarks(project), config)
@@ -98,6 +100,18 @@ def screen(
         now = [one for picture, one in decisions(connection, "screen").items() if picture not in gone]
     counts = Counter("kept" if one.value == "keep" else one.reason.split(":")[0] for one in now)
     return dict(counts)
+
+
+def remembered_config(project: Project, least_side_px: int | None, least_score: float | None) -> ScreenConfig:
+    """What is given, which is kept for later calls; None takes the one kept, at first the default.
+
+    Raises ConfigError for settings out of range.
+    """
+    given = {"least_side_px": least_side_px, "least_score": least_score}
+    kept = project.store.setting("screen") or {}
+    config = ScreenConfig(**{**kept, **{name: value for name, value in given.items() if value is not None}})
+    project.store.set("screen", asdict(config))
+    return config
 
 
 def judge(
@@ -157,7 +171,12 @@ def _look(project: Project, progress: Progress) -> None:
     query = query.outerjoin(t.looks, t.looks.c.picture_id == t.pictures.c.id).where(t.looks.c.picture_id.is_(None))
     with project.store.read() as connection:
         taken = taken_down(connection)
-    rows = [row for row in project.rows(query.order_by(t.pictures.c.id)) if row.id not in taken]
+    rows = [
+        row
+        for row in project.rows(query.order_by(t.pictures.c.id))
+        # after the undoing of a takedown there is no file until collect has fetched it again
+        if row.id not in taken and project.picture_path(row.sha256, row.format).exists()
+    ]
     for start in range(0, len(rows), AT_ONCE):
         part = rows[start : start + AT_ONCE]
         samples = [
@@ -199,12 +218,20 @@ def _look_at_benchmark(project: Project, data: DataSet, progress: Progress) -> N
 
 
 def _score(
-    project: Project, score: Callable[[Sequence[Sample]], Sequence[Mapping[str, float] | None]], progress: Progress
+    project: Project,
+    score: Callable[[Sequence[Sample]], Sequence[Mapping[str, float] | None]],
+    model: str,
+    progress: Progress,
 ) -> None:
-    """The share that a model gives to the label a picture was searched for; the largest of several."""
+    """The share that a model gives to the label a picture was searched for; the largest of several.
+
+    Scores of another model go with the first ones of this.
+    """
     labels = searched_labels(project)
+    is_other = project.store.setting("scored by") != model
     query = select(t.pictures.c.id, t.pictures.c.sha256, t.pictures.c.format).join(t.looks)
-    rows = project.rows(query.where(t.looks.c.score.is_(None), t.looks.c.problem == "").order_by(t.pictures.c.id))
+    query = query.where(t.looks.c.problem == "", true() if is_other else t.looks.c.score.is_(None))
+    rows = project.rows(query.order_by(t.pictures.c.id))
     for start in range(0, len(rows), AT_ONCE // 8):
         part = rows[start : start + AT_ONCE // 8]
         samples = [
@@ -215,8 +242,12 @@ def _score(
             found = [shares.get(label, 0.0) for label in labels.get(row.id, ())] if shares else []
             if found:
                 values.append({"id": row.id, "share": float(max(found))})
-        if values:
-            with project.store.write() as connection:
+        with project.store.write() as connection:
+            if is_other:
+                connection.execute(update(t.looks).values(score=None))
+                put_setting(connection, "scored by", model)
+                is_other = False
+            if values:
                 of_picture = update(t.looks).where(t.looks.c.picture_id == bindparam("id"))
                 connection.execute(of_picture.values(score=bindparam("share")), values)
         progress("asking the model", start + len(part), len(rows))

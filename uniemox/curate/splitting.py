@@ -36,11 +36,12 @@ class Drawn:
 def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSet, NDArray[np.float32]]:
     """The pictures that were kept, keyed by sha256, and their colour histograms, (N, 48).
 
-    Pictures that are nearly the same, of one author, or from one page are one group. Raises DataError if none is kept.
+    Pictures that are nearly the same, of one author, or from one page are one group. Those that can't be read have no
+    colours and are left out, whoever kept them. Raises DataError if none is kept.
     """
     kept = {picture: verdict for picture, verdict in verdicts.items() if verdict.label is not None}
     query = select(t.pictures, t.looks.c.histogram, t.looks.c.near_group).join(
-        t.looks, t.looks.c.picture_id == t.pictures.c.id
+        t.looks, (t.looks.c.picture_id == t.pictures.c.id) & t.looks.c.histogram.is_not(None)
     )
     rows = [row for row in project.rows(query.order_by(t.pictures.c.sha256)) if row.id in kept]
     if not rows:

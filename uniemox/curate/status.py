@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from uniemox.curate import tables as t
 from uniemox.curate.giving import pool
 from uniemox.curate.project import Project
-from uniemox.curate.store import decisions, history, left_out, taken_down
+from uniemox.curate.store import decisions, history, last_batch, left_out, taken_down
 from uniemox.curate.verdicts import disputed, read_answers
 
 MOST_BATCHES = 50
@@ -115,8 +115,13 @@ def _screened(project: Project) -> dict[str, Any]:
         one.reason.split(":")[0] for number, one in found.items() if one.value == "drop" and number not in taken
     )
     looked = project.count(select(func.count()).select_from(t.looks))
+    fresh = select(func.count(func.distinct(t.candidates.c.picture_id))).outerjoin(
+        t.looks, t.looks.c.picture_id == t.candidates.c.picture_id
+    )
+    to_look_at = project.count(fresh.where(t.candidates.c.state == "fetched", t.looks.c.picture_id.is_(None)))
     dropped = dict(reasons.most_common())
-    return {"looked at": looked, "kept": kept, "dropped": dropped, "styles": dict(styles), "taken down": len(taken)}
+    counts = {"looked at": looked, "to look at": to_look_at, "kept": kept, "taken down": len(taken)}
+    return {**counts, "dropped": dropped, "styles": dict(styles)}
 
 
 def _figures(project: Project) -> dict[str, Any]:
@@ -125,8 +130,11 @@ def _figures(project: Project) -> dict[str, Any]:
     if found is None:
         return {}
     newest = project.count(select(func.max(t.answers.c.id)))
+    with project.store.read() as connection:
+        batch = last_batch(connection)
     shown = {name: {key: _rounded(value) for key, value in found[name].items()} for name in ("percent", "alpha")}
-    return {"figures": {"pictures": found["pictures"], **shown, "later answers": newest - found["of_answers"]}}
+    later = {"later answers": newest - found["of_answers"], "later steps": batch - found.get("of_batch", 0)}
+    return {"figures": {"pictures": found["pictures"], **shown, **later}}
 
 
 def _figures_told(figures: Mapping[str, Any] | None) -> str:
@@ -136,8 +144,9 @@ def _figures_told(figures: Mapping[str, Any] | None) -> str:
         f"{name} {one['value']} ({one['low']} to {one['high']})"
         for name, one in (("same answer", figures["percent"]), ("Krippendorff's α", figures["alpha"]))
     ]
-    later = f", before the last {figures['later answers']:,} answers" if figures["later answers"] else ""
-    return f"{', '.join(parts)} on {figures['pictures']:,} pictures{later}"
+    later = [f"{figures[f'later {name}']:,} {name}" for name in ("answers", "steps") if figures[f"later {name}"]]
+    before = f", before the last {' and '.join(later)}" if later else ""
+    return f"{', '.join(parts)} on {figures['pictures']:,} pictures{before}"
 
 
 def _list(counts: Mapping[str, int]) -> str:
@@ -161,7 +170,7 @@ def _next(project: Project, steps: dict[str, Any]) -> str:
         return f"uniemox curate collect {name} --source folder:PICTURES (or openverse, commons, bing, csv:TABLE)"
     if collected["waiting"]:
         return f"uniemox curate collect {name}"
-    if screened["looked at"] < collected["different pictures"] - screened["taken down"]:
+    if screened["to look at"]:
         return f"uniemox curate screen {name}"
     if steps["annotate"]["annotators"] < 2:
         return f"uniemox curate invite {name} NAME"

@@ -10,8 +10,8 @@ from sqlalchemy import or_, select, update
 
 from uniemox.curate import tables as t
 from uniemox.curate.project import Project
-from uniemox.curate.store import Change, append, taken_down
-from uniemox.errors import ConfigError, DataError
+from uniemox.curate.store import Change, append, taken_down, undo
+from uniemox.errors import ConfigError, DataError, UniemoxError
 
 LEAST_HASH = 12  # digits by which a picture may be named
 
@@ -23,15 +23,19 @@ class TakenDown:
     sha256: tuple[str, ...]
     """Pictures whose files were deleted."""
     releases: tuple[str, ...]
-    """Folders from which they went."""
+    """Folders of releases that are whole again without them."""
+    gone: tuple[str, ...]
+    """Folders of releases that are not where they were written; copies may be elsewhere."""
+    problems: tuple[str, ...]
+    """What could not be done, a sentence for each release."""
 
 
 def take_down(project: Project, which: str, *, because: str, actor: str = "owner") -> TakenDown:
     """Take pictures down by the address of a picture or its page, or by the sha256 (at least 12 digits).
 
     Its near duplicates go too. Files, previews and small copies are deleted; hash and addresses stay, so that it is
-    not collected again. The decision can be undone: the next collect then fetches the picture anew. Releases are
-    written again without it.
+    not collected again. The decision can be undone: the next collect then fetches the picture anew. The pictures go
+    from all releases before any is written again, so that one that can't be written keeps them in no other.
     Raises DataError if there is no such picture, ConfigError for a hash that is too short.
     """
     query = select(t.pictures.c.id, t.pictures.c.sha256, t.pictures.c.format)
@@ -57,19 +61,29 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
         project.picture_path(row.sha256, row.format).unlink(missing_ok=True)
         (project.folder / "previews" / row.sha256[:2] / f"{row.sha256}.jpg").unlink(missing_ok=True)
     names = tuple(row.sha256 for row in rows)
-    return TakenDown(names, _write_releases(project, names))
+    return _leave_releases(project, names)
 
 
-def give_back(project: Project) -> int:
-    """Let pictures be fetched again whose takedown was undone; returns their number."""
-    query = select(t.candidates.c.id, t.candidates.c.picture_id).where(t.candidates.c.reason == "taken down")
+def take_back(project: Project, batch: int, *, actor: str) -> int:
+    """Undo a batch, of whatever step, and return the number of the one that undoes it. Raises DataError as `undo`."""
     with project.store.write() as connection:
-        taken = taken_down(connection)
-        rows = [row for row in connection.execute(query) if row.picture_id not in taken]
-        for row in rows:
-            again = update(t.candidates).where(t.candidates.c.id == row.id)
-            connection.execute(again.values(state="waiting", reason=""))
-    return len({row.picture_id for row in rows})
+        number = undo(connection, batch, actor=actor)
+    give_back(project)
+    return number
+
+
+def give_back(project: Project) -> None:
+    """Let candidates wait again whose picture's takedown was undone, and none whose address is of one taken down."""
+    candidates = t.candidates.c
+    with project.store.write() as connection:
+        taken = sorted(taken_down(connection))
+        of_taken = candidates.picture_id.in_(taken)
+        addresses = select(candidates.address).where(of_taken)
+        is_free = ~candidates.address.in_(addresses)
+        again = update(t.candidates).where(candidates.reason == "taken down", is_free)
+        connection.execute(again.values(state="waiting", reason=""))
+        late = update(t.candidates).where(candidates.state == "waiting", ~is_free)
+        connection.execute(late.values(state="failed", reason="taken down"))
 
 
 def _with_copies(project: Project, rows: Sequence[Any]) -> list[Any]:
@@ -81,16 +95,26 @@ def _with_copies(project: Project, rows: Sequence[Any]) -> list[Any]:
     return project.rows(query.where(or_(t.pictures.c.id.in_(numbers), t.looks.c.near_group.in_(groups))))
 
 
-def _write_releases(project: Project, gone: Sequence[str]) -> tuple[str, ...]:
-    """Every release that is still there, without these pictures, even if nothing is left of it."""
-    from uniemox.curate.release import NAME_DIGITS, PICTURES, ReleaseConfig, release  # noqa: PLC0415 - heavy, and seldom needed
+def _leave_releases(project: Project, sha256: Sequence[str]) -> TakenDown:
+    """Take pictures out of every release that is still there, then write those again of which something is left."""
+    from uniemox.curate.release import ReleaseConfig, empty, release, remove  # noqa: PLC0415 - heavy, and seldom needed
 
+    there, gone, problems = [], [], []
+    for row in project.rows(select(t.releases).order_by(t.releases.c.id)):
+        try:
+            if remove(Path(row.folder), sha256):
+                there.append(row)
+            else:
+                gone.append(row.folder)
+        except OSError as error:
+            problems.append(f"{row.folder}: they can't be removed there ({error}); remove them by hand")
     written = []
-    for row in project.rows(select(t.releases)):
-        if Path(row.folder).is_dir():
-            for path in Path(row.folder, PICTURES).rglob("*"):
-                if path.stem in {sha256[:NAME_DIGITS] for sha256 in gone}:
-                    path.unlink()
-            release(project, Path(row.folder), ReleaseConfig(**json.loads(row.options)))
+    for row in there:
+        folder = Path(row.folder)
+        try:
+            if not empty(project, folder):
+                release(project, folder, ReleaseConfig(**json.loads(row.options)))
             written.append(row.folder)
-    return tuple(written)
+        except (UniemoxError, OSError) as error:
+            problems.append(f"{row.folder}: they went, but it can't be written again ({error})")
+    return TakenDown(tuple(sha256), tuple(written), tuple(gone), tuple(problems))

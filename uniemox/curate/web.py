@@ -13,6 +13,7 @@ from uniemox.curate.answering import AnswerWriter
 from uniemox.curate.giving import Giver
 from uniemox.curate.guard import Guard
 from uniemox.curate.permits import COOKIE, Anybody, Strict
+from uniemox.curate.previews import Previews
 from uniemox.curate.project import Project
 from uniemox.curate.web_annotator import add_annotator_routes
 from uniemox.curate.web_owner import add_owner_routes
@@ -49,7 +50,7 @@ def create_app(project: Project, addresses: Iterable[str]) -> FastAPI:
 
     app = FastAPI(title="uniemox curate", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, addresses=addresses)
-    app.state.project, app.state.giver = project, Giver(project)
+    app.state.project, app.state.giver, app.state.previews = project, Giver(project), Previews(project)
     app.state.is_secure = all(address.startswith("https://") for address in addresses)
     _add_pages(app)
     _add_session_routes(app)

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from uniemox.curate.answering import Answer
 from uniemox.curate.giving import Giver
-from uniemox.curate.permits import PICTURE_HEADERS, Annotator, Strict
-from uniemox.curate.previews import check_picture, preview
+from uniemox.curate.permits import MOST_ROWS, PICTURE_HEADERS, Annotator, NumberInPath, NumberInQuery, Strict
+from uniemox.curate.previews import Previews, check_picture
 from uniemox.curate.project import Project
 from uniemox.curate.store import NONE
 from uniemox.errors import DataError
@@ -21,7 +21,7 @@ class AnswerIn(Strict):
     """One answer; the page makes the id, so that it can send the answer again."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9-]{8,64}$")
-    task: int = Field(ge=1, lt=2**53)
+    task: int = Field(ge=1, lt=MOST_ROWS)
     label: str = Field(max_length=60)
     seconds: float = Field(ge=0, le=86400, strict=False)
 
@@ -36,19 +36,20 @@ def add_annotator_routes(app: FastAPI) -> None:
     """Add them to the application."""
     project: Project = app.state.project
     giver: Giver = app.state.giver
+    previews: Previews = app.state.previews
 
     @app.get("/api/tasks")
-    def tasks(person: Annotator, after: int = 0, most: int = 30) -> Response:
+    def tasks(person: Annotator, after: NumberInQuery = 0, most: int = 30) -> Response:
         found = giver.next_tasks(person.id, after, min(max(most, 1), MOST_TASKS))
         shown = [{"id": task.id, "words": _words(task.check_label)} for task in found]
         return JSONResponse({"tasks": shown})
 
     @app.get("/api/pictures/{task}")
-    def picture(task: int, person: Annotator) -> Response:
+    def picture(task: NumberInPath, person: Annotator) -> Response:
         found = giver.task_of(person.id, task)
         if found is None:
             raise HTTPException(404, "no picture of yours")
-        data = check_picture(found.check_label) if found.check_label else preview(project, found.picture or 0)
+        data = check_picture(found.check_label) if found.check_label else previews.of(found.picture or 0)
         if data is None:
             raise HTTPException(404, "the picture is not there any more")
         return Response(data, media_type="image/jpeg", headers=PICTURE_HEADERS)

@@ -9,11 +9,12 @@ from sqlalchemy import select
 
 from uniemox.curate import tables as t
 from uniemox.curate.access import invite, revoke
-from uniemox.curate.permits import PICTURE_HEADERS, Owner, Strict
-from uniemox.curate.previews import preview
+from uniemox.curate.permits import MOST_ROWS, PICTURE_HEADERS, NumberInPath, Owner, Strict
+from uniemox.curate.previews import Previews
 from uniemox.curate.project import Project, searched_labels
 from uniemox.curate.status import status
-from uniemox.curate.store import NONE, Change, append, decisions, leave_out, taken_down, undo
+from uniemox.curate.store import NONE, Change, append, decisions, leave_out, taken_down
+from uniemox.curate.takedown import take_back
 from uniemox.curate.verdicts import disputed, read_answers
 from uniemox.errors import ConfigError, DataError
 
@@ -24,7 +25,7 @@ MOST_CHANGES = 500
 class ChangeIn(Strict):
     """A decision about a picture."""
 
-    picture: int = Field(ge=1, lt=2**53)
+    picture: int = Field(ge=1, lt=MOST_ROWS)
     field: Literal["screen", "style", "verdict"]
     value: str = Field(max_length=60)
 
@@ -38,7 +39,7 @@ class ChangesIn(Strict):
 class BatchIn(Strict):
     """What to undo."""
 
-    batch: int = Field(ge=1, lt=2**53)
+    batch: int = Field(ge=1, lt=MOST_ROWS)
 
 
 class NameIn(Strict):
@@ -50,6 +51,7 @@ class NameIn(Strict):
 def add_owner_routes(app: FastAPI) -> None:
     """Add them to the application."""
     project: Project = app.state.project
+    previews: Previews = app.state.previews
     _add_people_routes(app, project)
 
     @app.get("/api/status")
@@ -72,8 +74,8 @@ def add_owner_routes(app: FastAPI) -> None:
         return JSONResponse({"count": len(found), "pictures": rows})
 
     @app.get("/api/originals/{picture}")
-    def original(picture: int, person: Owner) -> Response:
-        data = preview(project, picture)
+    def original(picture: NumberInPath, person: Owner) -> Response:
+        data = previews.of(picture)
         if data is None:
             raise HTTPException(404, "this picture is not there or can't be shown")
         return Response(data, media_type="image/jpeg", headers=PICTURE_HEADERS)
@@ -92,10 +94,9 @@ def add_owner_routes(app: FastAPI) -> None:
         return JSONResponse({"batch": batch})
 
     @app.post("/api/undo")
-    def take_back(given: BatchIn, person: Owner) -> Response:
+    def undo(given: BatchIn, person: Owner) -> Response:
         try:
-            with project.store.write() as connection:
-                batch = undo(connection, given.batch, actor=person.name)
+            batch = take_back(project, given.batch, actor=person.name)
         except DataError as error:
             raise HTTPException(409, str(error)) from error
         return JSONResponse({"batch": batch})

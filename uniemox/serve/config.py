@@ -21,11 +21,11 @@ class ServeConfig:
     max_files: int = 16
     """Pictures of one request; never more than the queue holds."""
     max_megapixels: int = 50
-    """Of one picture once decoded: 3 bytes a pixel, and several are decoded at a time."""
+    """Of one picture once decoded; docs/serve.md says how much memory that takes."""
     timeout_s: float = 10.0
     """From the moment a request has been read to its answer; 504 after that."""
     read_timeout_s: float = 30.0
-    """Until a request's headers are there, and again until its body is; 408 after that."""
+    """Until a request's headers are there, again until its body is (408 after that), and until its answer is read."""
     max_connections: int = 1000
     """Open at a time; more are closed at once. Below the 1024 files that a process may have open."""
 

@@ -19,6 +19,8 @@ from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.serve.answers import ModelAnswer
 
+LARGE_PIXELS = 13_000_000  # a little more than most phones take
+LARGE_AT_ONCE = 2
 _FOLDERS = re.compile(r"(?<![\w.:])(?:[A-Za-z]:)?(?:[\\/][^\s\\/:'\"]+)*[\\/](?=[^\s\\/:'\"]+)")
 
 
@@ -119,20 +121,32 @@ class Models:
 
         Raises UniemoxError for an ask that the model can't answer.
         """
-        failures = [self._failure(picture) for picture in pictures]
-        readable = [picture for picture, failure in zip(pictures, failures, strict=True) if failure is None]
-        predictor = self._predictors[ask.model]
-        answers: Iterator[Prediction | Failure | Overlay]
-        if isinstance(ask, ExplainAsk):
-            answers = (overlay_of(predictor, picture, ask.label) for picture in readable)
-        else:
-            answers = predictor.predict_each(
-                readable, batch_size=max(1, len(readable)), coverage=ask.coverage, labels=ask.labels
-            )
-        return [failure or next(answers) for failure in failures]
+        answers: list[Prediction | Failure | Overlay | None] = []
+        small: list[int] = []
+        large: list[int] = []
+        for place, picture in enumerate(pictures):
+            size = self._size(picture)
+            answers.append(size if isinstance(size, Failure) else None)
+            if not isinstance(size, Failure):
+                (large if size > LARGE_PIXELS else small).append(place)
+        # A predictor decodes up to eight pictures at a time, so large ones are given to it a few at a time.
+        parts = [small, *(large[i : i + LARGE_AT_ONCE] for i in range(0, len(large), LARGE_AT_ONCE))]
+        for part in parts:
+            for place, answer in zip(part, self._answers(ask, [pictures[place] for place in part]), strict=True):
+                answers[place] = answer
+        return [answer for answer in answers if answer is not None]
 
-    def _failure(self, picture: bytes) -> Failure | None:
-        """Why a picture is refused by its header."""
+    def _answers(
+        self, ask: PredictAsk | ExplainAsk, pictures: list[bytes]
+    ) -> Iterator[Prediction | Failure] | Iterator[Overlay | Failure]:
+        predictor = self._predictors[ask.model]
+        if isinstance(ask, ExplainAsk):
+            return (overlay_of(predictor, picture, ask.label) for picture in pictures)
+        size = max(1, len(pictures))
+        return predictor.predict_each(pictures, batch_size=size, coverage=ask.coverage, labels=ask.labels)
+
+    def _size(self, picture: bytes) -> int | Failure:
+        """Pixels of a picture by its header, or why it is refused by that."""
         try:
             image = open_picture(picture, "picture")
         except ImageError as error:
@@ -141,7 +155,7 @@ class Models:
             size = f"{image.width} x {image.height} px"
             why = f"picture: {size} is more than the {self._max_megapixels} megapixels that are read; scale it down"
             return Failure(path=None, error=why)
-        return None
+        return image.width * image.height
 
 
 def can_answer_in(predictor: Predictor, labels: LabelSet) -> bool:

@@ -12,11 +12,13 @@ from uniemox.serve.config import ServeConfig
 class PatientProtocol(H11Protocol):
     """A connection that is closed if a request's headers, or a body that nobody reads any more, take too long.
 
-    uvicorn itself would wait for them for ever.  config: set by `with_limits`.
+    So is one whose client does not read its answer. uvicorn itself would wait for all of them for ever.
+    config_of_server: set by `with_limits`.
     """
 
     config_of_server: ServeConfig
     _waiting: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has come; one too many is sent away."""
@@ -24,6 +26,7 @@ class PatientProtocol(H11Protocol):
             transport.abort()
             return
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # so that the two methods below hear of every byte that has to wait
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -38,7 +41,19 @@ class PatientProtocol(H11Protocol):
         if self.transport is None:
             return
         self._stop_waiting()
+        self._stop_unread()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as we answer. It has so long for all of it, also if we have closed."""
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(self.config_of_server.read_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has been sent everything."""
+        super().resume_writing()
+        self._stop_unread()
 
     def on_response_complete(self) -> None:
         """An answer has been sent; the rest of its request's body, or the next request, may still come."""
@@ -66,6 +81,11 @@ class PatientProtocol(H11Protocol):
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
+
+    def _stop_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _give_up(self) -> None:
         self._waiting = None

@@ -161,6 +161,8 @@ async function annotatePage() {
   let newest = 0;
   let isAsking = false;
   let isOver = false;
+  let later = 0; // timer after which tasks are asked for again
+  let retry = 0; // timer after which pictures are asked for again; until then none is
   let answered = me.answered;
 
   async function more() {
@@ -176,7 +178,10 @@ async function annotatePage() {
       isOver = tasks.length === 0;
     } catch (error) {
       if (error instanceof Refused && error.status < 500) show(error.message);
-      else setTimeout(more, 2000);
+      else {
+        clearTimeout(later);
+        later = setTimeout(more, 2000);
+      }
     } finally {
       isAsking = false;
     }
@@ -192,6 +197,7 @@ async function annotatePage() {
   }
 
   function preload() {
+    if (retry !== 0) return;
     queue.slice(at, at + AHEAD).filter((task) => task.url === null && !task.loading).slice(0, 10).forEach(load);
     for (const task of queue.slice(0, Math.max(0, at - BEHIND))) {
       if (task.url !== null) URL.revokeObjectURL(task.url);
@@ -200,17 +206,32 @@ async function annotatePage() {
   }
 
   async function load(task) {
+    if (task.loading || retry !== 0) return;
     task.loading = true;
+    let isRefused = false;
     try {
       const response = await fetch(`/api/pictures/${task.id}`, { credentials: "same-origin" });
       if (response.ok) task.url = URL.createObjectURL(await response.blob());
-      else if (response.status === 404) queue.splice(queue.indexOf(task), 1);
+      else if (response.status === 404) drop(task);
+      else isRefused = response.status === 401;
     } catch {
-      setTimeout(preload, 2000);
+      // no connection: as below
     }
     task.loading = false;
-    if (queue[at] === task) draw();
-    if (task.url !== null) preload();
+    if (task.url === null && queue.includes(task)) { // never straight back
+      if (isRefused) show("Your access has ended. Your answers are kept in this browser.");
+      else if (retry === 0) retry = setTimeout(() => { retry = 0; preload(); }, 2000);
+      return;
+    }
+    draw();
+    preload();
+    more();
+  }
+
+  function drop(task) { // its picture was taken down, or left out
+    const place = queue.indexOf(task);
+    if (place >= 0) queue.splice(place, 1);
+    if (place >= 0 && place < at) at -= 1;
   }
 
   function draw() {
@@ -220,7 +241,6 @@ async function annotatePage() {
     if (task === undefined) {
       image.hidden = true;
       if (isOver) say("You have seen all pictures. Thank you!");
-      else show("");
       return;
     }
     if (task.url === null) {
@@ -268,7 +288,6 @@ async function annotatePage() {
   function back() {
     if (at === 0) return;
     at -= 1;
-    if (queue[at].url === null) load(queue[at]);
     draw();
   }
 
@@ -281,7 +300,14 @@ async function annotatePage() {
     else return;
     event.preventDefault();
   });
-  addEventListener("online", () => { wait = 1000; send(); preload(); more(); });
+  addEventListener("online", () => {
+    clearTimeout(retry);
+    retry = 0;
+    wait = 1000;
+    send();
+    preload();
+    more();
+  });
   tellSaved();
   await send();
   await recall();
@@ -300,8 +326,30 @@ async function statusPage() {
       item.append(element("b", name), `: ${sentence}`);
       return item;
     }));
-    byId("people").replaceChildren(...found.people.map(personRow));
-    byId("history").replaceChildren(...found.history.map(batchRow));
+    fill("people", found.people.map(personRow));
+    fill("history", found.history.map(batchRow));
+  }
+
+  function fill(name, rows) { // who stands on a button that is put there anew stands on it again, or else on the first
+    const place = byId(name);
+    const focused = place.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
+    place.replaceChildren(...rows);
+    if (focused === null) return;
+    const buttons = [...place.querySelectorAll("button")];
+    (buttons.find((button) => button.getAttribute("aria-label") === focused) || buttons[0])?.focus();
+  }
+
+  let problem = ""; // of the last refresh: the next one takes it back, and no other message
+  async function keepFresh() { // but not under the hands of somebody who is in a table
+    if (["people", "history"].some((name) => byId(name).contains(document.activeElement))) return;
+    try {
+      await refresh();
+      if (byId("message").textContent === problem) show("");
+      problem = "";
+    } catch (error) {
+      problem = error.message;
+      show(problem);
+    }
   }
 
   function personRow(person) {
@@ -356,7 +404,7 @@ async function statusPage() {
     }
   });
   await refresh();
-  setInterval(() => refresh().then(() => show(""), (error) => show(error.message)), 5000);
+  setInterval(keepFresh, 5000);
 }
 
 // ---- screen
@@ -467,6 +515,10 @@ async function judgePage() {
   async function refresh() {
     const found = await ask("/api/disputed");
     open = found.pictures.filter((one) => !skipped.has(one.picture));
+    if (open.length === 0 && found.count > 0) { // all were skipped: from the first one again
+      skipped.clear();
+      open = found.pictures;
+    }
     byId("place").textContent = `${found.count} open`;
     const image = byId("picture");
     image.hidden = open.length === 0;
@@ -484,7 +536,7 @@ async function judgePage() {
   });
   const buttons = labelButtons(choose);
   document.addEventListener("keydown", (event) => {
-    if (isTyping(event)) return;
+    if (isTyping(event) || event.repeat) return;
     if (buttons.has(event.key)) choose(buttons.get(event.key));
     else if (event.key === "s" && open.length > 0) guarded(() => skipped.add(open[0].picture));
     else if (event.key === "u" && batches.length > 0) guarded(() => ask("/api/undo", { batch: batches.pop() }));

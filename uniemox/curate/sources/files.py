@@ -48,7 +48,10 @@ class LocalFolder:
 
 
 class AddressTable:
-    """A table with address (or url); keyword, label, page, title, licence, licence_address, author where known."""
+    """A table with address (or url); keyword, label, page, title, licence, licence_address, author where known.
+
+    Where no keyword is known its label stands for it, so that an address may be there under several labels.
+    """
 
     name = "csv"
 
@@ -61,6 +64,7 @@ class AddressTable:
 
     def offers(self, label: str | None, keyword: str, most: int) -> Iterator[Candidate]:
         """All rows, whatever most says. Raises DataError, with file and line, for a row that makes no sense."""
+        labels: dict[tuple[str, str], str | None] = {}
         by_word = {word.lower(): name for name, words in self.plan.keywords.items() for word in words}
         for rank, (line, raw) in enumerate(read_rows(self.table)):
             row = {ALIASES.get(name.lower(), name.lower()): value for name, value in raw.items()}
@@ -70,11 +74,15 @@ class AddressTable:
             found = _label(self.plan, row.get("label", ""))
             if row.get("label") and found is None:
                 raise DataError(f"{where}: {row['label']!r} is none of the labels {', '.join(self.plan.labels)}")
+            found = found or by_word.get(row.get("keyword", "").lower())
+            keyword = text_of(row.get("keyword", ""), 200) or found or ""
+            if labels.setdefault((row["address"], keyword), found) != found:
+                raise DataError(f"{where}: {row['address']} has the keyword {keyword!r} for another label; use another")
             yield Candidate(
                 address=row["address"],
                 rank=rank,
-                keyword=text_of(row.get("keyword", ""), 200),
-                label=found or by_word.get(row.get("keyword", "").lower()),
+                keyword=keyword,
+                label=found,
                 page=address_of(row.get("page")),
                 title=text_of(row.get("title")),
                 licence=text_of(row.get("licence"), 200),

@@ -1,0 +1,106 @@
+"""Large pictures: how much memory they take while they are decoded, and how many are at a time."""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.pictures import save
+from tests.serve.serving import picture, predictor_of
+from uniemox.images import decode
+from uniemox.predict.predictor import Predictor
+from uniemox.serve import models
+from uniemox.serve.models import LARGE_AT_ONCE, Models, PredictAsk
+
+SIDE = 2400  # of the large picture, px
+PEAK = """
+import sys
+from uniemox.images import decode
+def peak():  # of this process alone, kB; what the system counts for its parent too is of no use
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+data = open(sys.argv[1], "rb").read()
+decode(open(sys.argv[2], "rb").read())
+before = peak()
+decode(data)
+print(peak() - before)
+"""
+
+
+def drawn(mode: str, side: int) -> Image.Image:
+    """Colours and alphas that change everywhere, and compress well."""
+    ramp = np.add.outer(np.arange(side), np.arange(side))
+    if mode == "I;16":
+        return Image.fromarray((ramp % 65536).astype(np.uint16))
+    bands = len(mode)
+    return Image.fromarray(np.stack([(ramp // (1 + i)) % 256 for i in range(bands)], axis=2).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("mode", "fmt", "most"),
+    [("RGB", "JPEG", 4.5), ("RGB", "PNG", 4.5), ("RGBA", "PNG", 9), ("I;16", "PNG", 12), ("RGBA", "WEBP", 17)],
+)
+def test_bytes_that_a_pixel_takes(tmp_path: Path, mode: str, fmt: str, most: float) -> None:
+    """17 is what docs/serve.md reckons with."""
+    for name, side in (("large", SIDE), ("small", 64)):
+        (tmp_path / name).write_bytes(save(drawn(mode, side), fmt))
+    words = [sys.executable, "-c", PEAK, tmp_path / "large", tmp_path / "small"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert int(done.stdout) * 1024 / SIDE**2 < most
+
+
+def test_transparent_pictures_lie_on_white_as_if_composed_whole() -> None:
+    for mode in ("RGBA", "LA"):
+        pixels = np.random.default_rng(0).integers(0, 256, (150, 70, len(mode)), dtype=np.uint8)
+        image = Image.fromarray(pixels)
+        rgba = image.convert("RGBA")
+        whole = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        assert np.array_equal(np.asarray(decode(save(image, "PNG"))[0]), np.asarray(whole))
+
+
+def test_wide_greys_are_what_they_were() -> None:
+    values = np.random.default_rng(0).normal(0, 1e4, (90, 70))
+    for image in (Image.fromarray(values.astype(np.float32)), Image.fromarray(values.astype(np.int32))):
+        wide = np.asarray(image, np.float32)
+        wide = (wide - wide.min()) / (wide.max() - wide.min()) * 255
+        expected = wide.round().clip(0, 255).astype(np.uint8)
+        assert np.array_equal(np.asarray(decode(save(image, "TIFF"))[0])[..., 0], expected)
+
+
+class Counted(Predictor):
+    """Notes how many pictures are prepared at a time."""
+
+    def _prepare(self, *args: object) -> object:
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        time.sleep(0.05)
+        with self.lock:
+            self.inside -= 1
+        return super()._prepare(*args)
+
+
+def test_large_pictures_are_decoded_two_at_a_time_and_answers_keep_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "LARGE_PIXELS", 60 * 44)
+    monkeypatch.setattr("uniemox.predict.predictor.os.cpu_count", lambda: 8)
+    plain = predictor_of(tmp_path, finder=False)
+    counted = Counted(plain.network)
+    counted.lock, counted.inside, counted.most = threading.Lock(), 0, 0
+    served = Models([counted], max_megapixels=1)
+    ask = PredictAsk(served.names[0], None, None)
+    large, small = [picture(i, 80, 60) for i in range(5)], [picture(10 + i) for i in range(3)]
+    assert len(served.work(ask, large)) == 5
+    assert counted.most == LARGE_AT_ONCE
+    mixed = [large[0], b"nothing", small[0], large[1], small[1], large[2], small[2]]
+    answers = served.work(ask, mixed)
+    for data, answer in zip(mixed, answers, strict=True):
+        if data == b"nothing":
+            assert "not a picture" in answer.error
+        else:
+            np.testing.assert_allclose(list(answer.scene.values()), list(plain.predict(data).scene.values()), atol=2e-6)
