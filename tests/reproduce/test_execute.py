@@ -60,7 +60,7 @@ def test_what_much_work_waits_for_goes_first(tmp_path: Path) -> None:
     alone, first = split(tmp_path, "alone", 0), split(tmp_path, "first", 1)
     second = split(tmp_path, "second", 2, [first])
     execute([alone, first, second])
-    assert [line["name"] for line in journal(tmp_path)][0] == "first"
+    assert journal(tmp_path)[0]["name"] == "first"
 
 
 def test_a_run_whose_file_grows_is_marked_when_it_is_done(tmp_path: Path) -> None:
