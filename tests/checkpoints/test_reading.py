@@ -198,3 +198,41 @@ def test_odd_tensors_give_an_encoder_or_our_error(data: st.DataObject, golden: P
         load_published(path, heads=heads, image_size=size)
     except UniemoxError as error:
         assert "odd.pth" in str(error)
+
+
+def rewritten(golden: Path, method: str, path: Path, changes: dict[str, torch.Tensor]) -> Path:
+    """An official file with other or further tensors."""
+    content = dict(read_weight_file(golden / method / "checkpoint.pth").content)
+    torch.save({**content, "model": {**content["model"], **changes}}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "says"),
+    [
+        ("mae", {"cls_token": torch.zeros(1).expand(10**11)}, "cls_token has shape .100000000000,., and not as many"),
+        ("mae", {"cls_token": torch.zeros(10**9, 0)}, "cls_token has shape .1000000000, 0., and not as many"),
+        ("mae", {"patch_embed.proj.weight": torch.zeros(10**5, 3, 1, 1)}, "3 blocks from 100000 wide have"),
+        ("mae", {"patch_embed.proj.weight": torch.zeros(48, 3, 10**5, 1)}, "the file holds"),
+        ("mae", {"blocks.0.mlp.fc1.weight": torch.zeros(10**6, 1)}, "the file holds"),
+        ("mae", {"blocks.9000.norm1.weight": torch.zeros(48)}, r"missing: blocks\.\d"),
+        ("beit", {"blocks.9000.norm1.weight": torch.zeros(48)}, r"missing: blocks\.\d"),
+        ("simmim_swin", {"layers.0.blocks.9000.norm1.weight": torch.zeros(48)}, r"missing: layers\.0\.blocks\.\d"),
+        ("simmim_swin", {"layers.9000.blocks.0.norm1.weight": torch.zeros(48)}, r"missing: layers\.\d"),
+    ],
+)
+def test_names_and_shapes_can_not_ask_for_any_amount_of_memory(
+    golden: Path, tmp_path: Path, method: str, changes: dict[str, torch.Tensor], says: str
+) -> None:
+    """A tensor that repeats one number, tensors without numbers, and networks larger than their file."""
+    prefix = {"simmim_swin": "encoder."}.get(method, "")
+    path = rewritten(golden, method, tmp_path / "odd.pth", {prefix + name: value for name, value in changes.items()})
+    with pytest.raises(CheckpointError, match=rf"odd\.pth.*{says}"):
+        load_published(path, method=method, heads=3 if method == "mae" else None)
+
+
+def test_a_picture_size_of_ten_thousand_px_is_no_published_one(golden: Path, tmp_path: Path) -> None:
+    content = dict(read_weight_file(golden / "simmim_swin" / "checkpoint.pth").content)
+    torch.save({**content, "config": {"DATA": {"IMG_SIZE": 9984}}}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"IMG_SIZE must be a whole number from 1 to 2048, got 9984"):
+        load_published(tmp_path / "odd.pth")

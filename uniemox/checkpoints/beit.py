@@ -3,10 +3,10 @@
 from timm.models.beit import Beit
 from torch import Tensor, nn
 
-from uniemox.checkpoints.draft import Draft
+from uniemox.checkpoints.draft import Draft, check_size, count_of
 from uniemox.checkpoints.recognition import MethodName
 from uniemox.checkpoints.resizing import EXTRA_ROWS, resize_bias_geometric, resize_position
-from uniemox.checkpoints.vit import depth_of, heads_of, side_of
+from uniemox.checkpoints.vit import heads_of, side_of
 from uniemox.errors import CheckpointError
 from uniemox.model.position import sincos_position
 from uniemox.views.patches import patch_grid
@@ -20,7 +20,7 @@ def draft_beit(tensors: dict[str, Tensor], *, method: MethodName, heads: int | N
 
     Raises CheckpointError if dimensions can't be told or contradict each other, ShapeError for the image size.
     """
-    depth = depth_of(tensors)
+    depth = count_of(tensors)
     tables = {f"blocks.{i}.attn.{TABLE}": tensors[SHARED] for i in range(depth) if SHARED in tensors}
     tables |= {name: value for name, value in tensors.items() if name.endswith(TABLE) and name != SHARED}
     encoder = Beit(**_shape(tensors, tables, method, heads, image_size), num_classes=0, global_pool="avg")
@@ -55,17 +55,19 @@ def _shape(
         if heads not in (None, table.shape[1]):
             raise CheckpointError(f"heads={heads} contradicts the file's table of relative positions: {table.shape[1]}")
         heads = table.shape[1]
-    return {
+    shape: dict[str, object] = {
         "img_size": image_size or side * patch_size,
         "patch_size": patch_size,
         "embed_dim": width,
-        "depth": depth_of(tensors),
+        "depth": count_of(tensors),
         "num_heads": heads,
         "mlp_ratio": tensors["blocks.0.mlp.fc1.weight"].shape[0] / width,
         "init_values": 0.1 if "blocks.0.gamma_1" in tensors else None,  # the file has the values
         "use_abs_pos_emb": "pos_embed" in tensors,
         "use_rel_pos_bias": True,
     }
+    check_size(shape, tensors)
+    return shape
 
 
 def _place_cae(state: dict[str, Tensor], encoder: Beit) -> tuple[dict[str, Tensor], list[str], list[str]]:

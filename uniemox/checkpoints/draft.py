@@ -1,8 +1,13 @@
 """What a family of formats hands to `load_published`."""
 
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
+
+from uniemox.errors import CheckpointError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,3 +18,30 @@ class Draft:
     state: dict[str, Tensor]  # the file's tensors under the encoder's names, position tables resized
     new: list[str]  # parameters that the method's own fine-tuning starts anew
     resized: list[str]  # tables of another size than in the file
+
+
+def count_of(names: Iterable[str], of: str = "blocks") -> int:
+    """How many of a numbered part, blocks or layers, the names speak of. Raises CheckpointError if one is missing."""
+    numbers = {int(found[1]) for name in names if (found := re.match(rf"{re.escape(of)}\.(\d{{1,4}})\.", name))}
+    gap = next((number for number in range(len(numbers)) if number not in numbers), None)
+    if gap is not None or not numbers:
+        raise CheckpointError(f"the encoder is not whole; missing: {of}.{gap or 0}")
+    return len(numbers)
+
+
+def check_size(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse to build a network whose weights the file can't hold: its names and shapes may ask for any amount.
+
+    shape: timm's constructor arguments.  Raises CheckpointError.
+    """
+    widths = [shape["embed_dim"] << stage for stage in range(len(shape.get("depths", (1,))))]
+    depths = shape.get("depths") or (shape["depth"],)
+    per_block = [(4 + 2 * shape["mlp_ratio"]) * width**2 for width in widths]  # attention and MLP
+    wanted = 3 * widths[0] * shape["patch_size"] ** 2
+    wanted += round(sum(depth * weights for depth, weights in zip(depths, per_block, strict=True)))
+    held = sum(value.numel() for value in tensors.values())
+    if wanted > held:
+        raise CheckpointError(
+            f"the encoder is not whole: {'+'.join(map(str, depths))} blocks from {widths[0]} wide have {wanted:,} "
+            f"weights, the file holds {held:,} numbers"
+        )

@@ -25,6 +25,7 @@ SWIN_LIKE = ("simmim_swin", "mixmae")
 TIMM = "timm:"
 # What tensors of impossible ranks and sizes make of the arithmetic on them, and of timm's constructors.
 MALFORMED = (AssertionError, TypeError, ValueError, IndexError, ZeroDivisionError, RuntimeError, AttributeError)
+MOST = 2048  # heads, or px of the side of a picture, that a file may tell
 NO_START = ("beit", "simmim", "simmim_swin", "mixmae")  # relative positions, or no CLS token
 IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 INCEPTION = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # BEiT's
@@ -175,8 +176,8 @@ def _own(file: WeightFile, field: str) -> int | None:
 
 
 def _positive(value: object, what: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 10_000:
-        raise CheckpointError(f"{what} must be a positive whole number, got {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MOST:
+        raise CheckpointError(f"{what} must be a whole number from 1 to {MOST}, got {value!r}")
     return value
 
 

@@ -119,6 +119,8 @@ def tensors_only(state: object, path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path}: the entry {name!r} is a {type(value).__name__}, expected a tensor")
         if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.device.type != "cpu":
             raise CheckpointError(f"{path}: {name} is no ordinary tensor (sparse, quantised, complex or without data)")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes() or not value.numel():
+            raise CheckpointError(f"{path}: {name} has shape {tuple(value.shape)}, and not as many numbers in the file")
         if value.is_floating_point() and not value.isfinite().all():
             raise CheckpointError(f"{path}: {name} holds numbers that are not finite; fetch the file again")
     return state

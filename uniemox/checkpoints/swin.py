@@ -7,7 +7,7 @@ import torch
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
-from uniemox.checkpoints.draft import Draft
+from uniemox.checkpoints.draft import Draft, check_size, count_of
 from uniemox.checkpoints.recognition import MethodName
 from uniemox.checkpoints.resizing import resize_bias_bicubic, resize_bias_geometric, resize_position
 from uniemox.checkpoints.vit import side_of
@@ -59,26 +59,24 @@ def draft_swin(
 
 def _shape(tensors: dict[str, Tensor], image_size: int) -> dict[str, object]:
     """timm's constructor arguments, read off the tensors."""
-    blocks = [re.match(r"layers\.(\d+)\.blocks\.(\d+)\.attn\." + TABLE, name) for name in tensors]
-    places = [(int(found[1]), int(found[2])) for found in blocks if found]
-    if not places:
-        raise CheckpointError("its blocks hold no tables of relative positions")
-    stages = 1 + max(stage for stage, _ in places)
+    stages = count_of(tensors, "layers")
     width, fc1 = tensors["patch_embed.proj.weight"].shape[0], tensors["layers.0.blocks.0.mlp.fc1.weight"]
     if image_size % (_patch_size(tensors) * 2 ** (stages - 1)):
         raise ShapeError(
             f"a picture of {image_size} px does not fit {stages} stages; choose a multiple of {WHOLE_STAGE} px"
         )
-    return {
+    shape: dict[str, object] = {
         "img_size": image_size,
         "patch_size": _patch_size(tensors),
         "embed_dim": width,
-        "depths": tuple(1 + max(block for stage, block in places if stage == i) for i in range(stages)),
+        "depths": tuple(count_of(tensors, f"layers.{i}.blocks") for i in range(stages)),
         "num_heads": tuple(tensors[f"layers.{i}.blocks.0.attn.{TABLE}"].shape[1] for i in range(stages)),
         "mlp_ratio": fc1.shape[0] / width,
         "drop_path_rate": 0.0,
         "num_classes": 0,
     }
+    check_size(shape, tensors)
+    return shape
 
 
 def _windows(tensors: dict[str, Tensor], method: MethodName, pretrained_size: int, image_size: int) -> tuple[int, ...]:

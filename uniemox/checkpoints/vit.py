@@ -1,8 +1,6 @@
 """Plain ViTs: MAE, dBOT, SiameseIM, TinyMIM, MoCo v3, DINO, our own, and timm's."""
 
 import math
-import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import timm
@@ -11,7 +9,7 @@ from safetensors import SafetensorError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from uniemox.checkpoints.draft import Draft
+from uniemox.checkpoints.draft import Draft, check_size, count_of
 from uniemox.checkpoints.recognition import MethodName
 from uniemox.checkpoints.resizing import resize_position, resize_position_dino
 from uniemox.errors import CheckpointError
@@ -55,25 +53,18 @@ def vit_shape(
     """timm's constructor arguments, read off the tensors. Raises CheckpointError where they don't tell."""
     patch = tensors["patch_embed.proj.weight"]
     width, patch_size = patch.shape[0], patch.shape[2]
-    return {
+    shape: dict[str, object] = {
         "img_size": image_size or side_of(tensors["pos_embed"], extra=1) * patch_size,
         "patch_size": patch_size,
         "embed_dim": width,
-        "depth": depth_of(tensors),
+        "depth": count_of(tensors),
         "num_heads": heads or heads_of(width, method),
         "mlp_ratio": tensors["blocks.0.mlp.fc1.weight"].shape[0] / width,
         "qkv_bias": "blocks.0.attn.qkv.bias" in tensors,
         "init_values": 1e-5 if "blocks.0.ls1.gamma" in tensors else None,  # the file has the values
     }
-
-
-def depth_of(names: Iterable[str]) -> int:
-    """How many blocks the names speak of. Raises CheckpointError if one between them is missing."""
-    numbers = {int(found[1]) for name in names if (found := re.match(r"blocks\.(\d{1,4})\.", name))}
-    gap = next((number for number in range(len(numbers)) if number not in numbers), None)
-    if gap is not None or not numbers:
-        raise CheckpointError(f"the encoder is not whole; missing: blocks.{gap or 0}")
-    return len(numbers)
+    check_size(shape, tensors)
+    return shape
 
 
 def heads_of(width: int, method: MethodName) -> int:
