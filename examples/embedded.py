@@ -13,9 +13,7 @@ import time
 from pathlib import Path
 
 from uniemox.evaluate.scores import json_ready
-from uniemox.finetune.finder_scores import FinderScores, Known, score
-from uniemox.images import read_picture
-from uniemox.persons.box import Box, Detection
+from uniemox.finetune.finder_scores import read_labelled, score
 from uniemox.persons.detector import load_detector
 
 OUT = Path("runs/embedded")
@@ -74,25 +72,6 @@ def finder(people: list[str], starts: Path) -> None:
     uniemox("finder", "fit", *shown, "--start", STARTS["a"].format(starts), "--out", OUT / "finder.onnx")
 
 
-def coco_scores(folder: Path) -> FinderScores:
-    """How well the people of labelled photographs are found.
-
-    folder: images/ and labels/, a file of lines `class cx cy w h` for each picture, relative, class 0 a person.
-    """
-    detector, known, found = load_detector(OUT / "finder.onnx"), [], []
-    for path in sorted((folder / "images").iterdir()):
-        image = read_picture(path)
-        people = []
-        for line in (folder / "labels" / f"{path.stem}.txt").read_text("utf-8").splitlines():
-            label, cx, cy, w, h = (float(word) for word in line.split())
-            if label == 0:
-                x1, y1 = (cx - w / 2) * image.width, (cy - h / 2) * image.height
-                people.append(Detection(Box(x1, y1, x1 + w * image.width, y1 + h * image.height), 1.0))
-        known.append(Known(image.width, image.height, tuple(people)))
-        found += detector.detect([image])
-    return score(known, found)
-
-
 def main() -> None:
     """Build all of it in runs/embedded."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -104,7 +83,8 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     classifier(given.fi, given.starts)
     finder(given.people, given.starts)
-    scores = coco_scores(given.test_people)
+    images, known = zip(*read_labelled(given.test_people), strict=True)
+    scores = score(known, load_detector(OUT / "finder.onnx").detect(images))
     figures = {"people": scores.people, "recall": scores.recall, "large_recall": scores.large_recall}
     (OUT / "finder.json").write_text(json.dumps(json_ready(figures | {"precision": scores.precision})))
     print(f"\n{OUT}: scene.onnx, finder.onnx; figures in scene/evaluations and finder.json")

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.detectors import Scores, labelled, matched, score
 from tests.persons.graphs import write_constant, write_decoded, write_zoo
 from uniemox import hub
 from uniemox.errors import ConfigError, DetectorError
-from uniemox.persons.box import Box, Detection, overlap
+from uniemox.finetune.finder_scores import FinderScores, Known, read_labelled, score
+from uniemox.persons.box import overlap
 from uniemox.persons.detector import DetectorConfig, load_detector
 
-Sample = tuple[Image.Image, list[Box]]
+Sample = tuple[Image.Image, Known]
 MODELS = ("yolox_nano.onnx", "fastestdet.onnx")
 
 
@@ -24,7 +24,7 @@ def photographs(shared: Path) -> list[Sample]:
     folder = shared / "data" / "coco_persons"
     if not folder.is_dir():
         pytest.skip("needs ../shared/data/coco_persons, photographs with boxes")
-    return labelled(folder, 32)
+    return read_labelled(folder, 32)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,9 @@ def models(shared: Path) -> Path:
     return folder
 
 
-def scores_of(path: Path, samples: list[Sample], config: DetectorConfig) -> Scores:
-    return score(samples, load_detector(path, config).detect([image for image, _ in samples]))
+def scores_of(path: Path, samples: list[Sample], config: DetectorConfig) -> FinderScores:
+    images, known = zip(*samples, strict=True)
+    return score(known, load_detector(path, config).detect(images))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_people_in_photographs(
 def test_reference_figures_of_yolox_nano(models: Path, shared: Path) -> None:
     """All 128 photographs at 0.35, as the models' README has it: recall 0.57, 0.80 of large people, precision 0.77."""
     s = scores_of(
-        models / "yolox_nano.onnx", labelled(shared / "data" / "coco_persons"), DetectorConfig(confidence=0.35)
+        models / "yolox_nano.onnx", read_labelled(shared / "data" / "coco_persons"), DetectorConfig(confidence=0.35)
     )
     assert s.people == 350
     assert (round(s.recall, 2), round(s.large_recall, 2), round(s.precision, 2)) == (0.57, 0.80, 0.77)
@@ -80,8 +81,14 @@ def test_yolox_decoded_in_the_graph_finds_the_same(models: Path, photographs: li
 
 def test_people_of_one_photograph(models: Path, photographs: list[Sample]) -> None:
     """Both detectors and the label agree on the largest person among the pictures, to an overlap of 0.7."""
-    image, people = max(photographs, key=lambda s: max((b.area for b in s[1]), default=0) / (s[0].width * s[0].height))
-    largest = max(people, key=lambda box: box.area)
+
+    def largest_of(sample: Sample) -> float:
+        """Its share of the picture."""
+        image, known = sample
+        return max((one.box.area for one in known.people), default=0) / (image.width * image.height)
+
+    image, known = max(photographs, key=largest_of)
+    largest = max((one.box for one in known.people), key=lambda box: box.area)
     for name in MODELS:
         (found,) = load_detector(models / name).detect([image])
         assert overlap(np.array([one.box for one in found]), np.array([largest])).max() > 0.7
@@ -163,12 +170,3 @@ def test_broken_files(tmp_path: Path, content: bytes | str) -> None:
     path.write_bytes(path.read_bytes()[:-2000] if isinstance(content, str) else content)
     with pytest.raises(DetectorError, match=r"broken\.onnx: onnxruntime can't read it"):
         load_detector(path)
-
-
-def test_matching_is_greedy_and_one_to_one() -> None:
-    """What the table counts with: the more confident box takes the person, the second finds nobody."""
-    people = [Box(0, 0, 10, 10), Box(20, 0, 30, 10)]
-    twice = [Detection(Box(0, 0, 10, 9), 0.9), Detection(Box(0, 0, 10, 10), 0.8)]
-    assert matched(people, twice) == {0}
-    assert matched(people, [*twice, Detection(Box(20, 0, 30, 6), 0.1)]) == {0, 1}
-    assert matched(people, [Detection(Box(20, 0, 30, 4), 0.1)]) == matched([], twice) == matched(people, []) == set()

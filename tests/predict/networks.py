@@ -12,6 +12,8 @@ from PIL import Image
 
 from uniemox.labels import MIKELS
 from uniemox.persons.box import Box, Detection
+from uniemox.predict.network import Network
+from uniemox.predict.prediction import Failure, Prediction
 
 SIZE = 32
 GRID = 4  # parts a side
@@ -90,3 +92,16 @@ class WhiteFinder:
             box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) if len(rows) else None
             found.append(() if box is None else (Detection(Box(*map(float, box)), 0.75),))
         return found
+
+
+def made(folder: Path, **info: Any) -> Network:
+    return Network.open(tiny_network(folder / f"{len(list(folder.iterdir()))}.onnx", **info), threads=1)
+
+
+def one(found: Prediction | list[Prediction | Failure]) -> Prediction:
+    assert isinstance(found, Prediction)
+    return found
+
+
+def values(prediction: Prediction) -> list[float]:
+    return list(prediction.scene.values())

@@ -15,14 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.drawn import draw_picture, jpeg_of
-from tests.predict.networks import SIZE, WhiteFinder, answer, tiny_network
+from tests.predict.networks import SIZE, WhiteFinder, answer, made, one, tiny_network, values
 from uniemox.errors import ConfigError, ImageError, LabelError
-from uniemox.images import decode, read_picture
+from uniemox.images import read_picture
 from uniemox.labels import HECO, MIKELS
 from uniemox.persons.box import Box
 from uniemox.persons.crop import PersonCrop
 from uniemox.predict.network import Network
-from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.views.still import person_view, scene_view
@@ -40,23 +39,10 @@ def predictor(model: Path) -> Predictor:
     return Predictor(Network.open(model, threads=1))
 
 
-def made(folder: Path, **info: Any) -> Network:
-    return Network.open(tiny_network(folder / f"{len(list(folder.iterdir()))}.onnx", **info), threads=1)
-
-
-def one(found: Prediction | list[Prediction | Failure]) -> Prediction:
-    assert isinstance(found, Prediction)
-    return found
-
-
 def person_picture(size: tuple[int, int] = (90, 70), box: tuple[int, int, int, int] = (20, 10, 50, 60)) -> Image.Image:
     image = draw_picture(1, size).point(lambda value: min(value, 200))
     image.paste("white", box)
     return image
-
-
-def values(prediction: Prediction) -> list[float]:
-    return list(prediction.scene.values())
 
 
 def test_the_answer_is_the_plain_computation(predictor: Predictor, tmp_path: Path) -> None:
@@ -222,31 +208,6 @@ def test_pictures_are_taken_as_they_are_needed(predictor: Predictor) -> None:
     results.close()  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="batch_size must be at least 1"):
         predictor.predict_each([], batch_size=0)
-
-
-def test_large_jpegs_are_decoded_small_and_the_answer_hardly_moves(tmp_path: Path) -> None:
-    predictor = Predictor(made(tmp_path, temperature=10.0))  # as sharp as trained networks are
-    for seed in range(6):
-        path, full = tmp_path / "large.jpg", tmp_path / "large.png"
-        path.write_bytes(jpeg_of(draw_picture(seed, (900 + 10 * seed, 700)), quality=95))
-        read_picture(path).save(full)
-        small, whole = one(predictor.predict(path)), one(predictor.predict(full))
-        assert np.abs(np.subtract(values(small), values(whole))).max() < 0.02
-        assert values(small) != values(whole)
-        assert (small.width_px, small.height_px) == (900 + 10 * seed, 700)
-
-
-def test_the_embedded_model_hardly_minds_photographs_decoded_small(shared: Path) -> None:
-    predictor, moved = load(finder=None, threads=1), []
-    for path in sorted((shared / "data" / "coco_persons" / "images").glob("*.jpg"))[:12]:
-        photo = read_picture(path)
-        scale = 2000 / min(photo.size)
-        large = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BICUBIC)
-        data = jpeg_of(large, quality=92)
-        small, whole = one(predictor.predict(data)), one(predictor.predict(decode(data)[0]))
-        moved.append(np.abs(np.subtract(values(small), values(whole))).max())
-    assert max(moved) < 0.02
-    assert min(moved) > 0  # they were decoded small
 
 
 def test_people_are_in_px_of_the_full_picture(model: Path, tmp_path: Path) -> None:

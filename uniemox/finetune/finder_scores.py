@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from uniemox.persons.box import Detection, overlap
+from uniemox.errors import DataError
+from uniemox.images import read_picture
+from uniemox.persons.box import Box, Detection, overlap
 
 LEAST_OVERLAP = 0.5
 LARGE = 0.02  # of the picture's area
@@ -51,6 +55,30 @@ class FinderScores:
     def f_half(self) -> float:
         """Weighted harmonic mean in which precision counts twice as much as recall: F0.5."""
         return 1.25 * self.found / max(0.25 * self.people + self.boxes, 1)
+
+
+def read_labelled(folder: Path, most: int | None = None) -> list[tuple[Image.Image, Known]]:
+    """Photographs and their people, in order of their names.
+
+    folder: images/ and labels/, in it for each picture a file of lines `class cx cy w h`, shares of the picture's
+    sides, class 0 a person.
+    most: the first so many; None for all.
+    Raises DataError if a picture has no such file or a line is not of that form.
+    """
+    samples = []
+    for path in sorted((folder / "images").iterdir())[:most]:
+        image, people = read_picture(path), []
+        labels = folder / "labels" / f"{path.stem}.txt"
+        try:
+            lines = [[float(word) for word in line.split()] for line in labels.read_text("utf-8").splitlines()]
+            for label, cx, cy, w, h in lines:
+                x1, y1 = (cx - w / 2) * image.width, (cy - h / 2) * image.height
+                if label == 0:
+                    people.append(Detection(Box(x1, y1, x1 + w * image.width, y1 + h * image.height), 1.0))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{labels}: expected lines `class cx cy w h`, one a box; {error}") from None
+        samples.append((image, Known(image.width, image.height, tuple(people))))
+    return samples
 
 
 def score(known: Sequence[Known], detections: Sequence[Sequence[Detection]]) -> FinderScores:

@@ -1,0 +1,33 @@
+"""Pictures of drawn people for the tests of the person finder."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from tests.drawn import Stored, jpeg_of
+from uniemox.data.sample import Sample
+from uniemox.finetune.finder_views import FinderView
+from uniemox.persons.box import Box, Detection
+
+
+def figure(seed: int, people: int = 1) -> Sample:
+    """A dark picture with bright upright ellipses, the people."""
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGB", (96, 64), (20, 30, 40))
+    draw = ImageDraw.Draw(image)
+    found = []
+    for _ in range(people):
+        x, y, w, h = rng.integers(5, 60), rng.integers(5, 20), rng.integers(15, 30), rng.integers(25, 40)
+        box = Box(float(x), float(y), float(x + w), float(y + h))
+        draw.ellipse(box, fill=(240, 200, 180))
+        found.append(Detection(box, 0.9))
+    return Sample(key=f"{seed}.jpg", picture=Stored(jpeg_of(image)), persons=tuple(found))
+
+
+SAMPLES = [figure(i, 1 + i % 2) for i in range(36)]
+
+
+def view_of(boxes: Sequence[Sequence[float]], confidences: Sequence[float], size: int = 64) -> FinderView:
+    pixels = np.zeros((size, size, 3), np.uint8)
+    return FinderView(pixels, np.array(boxes, np.float32).reshape(-1, 4), np.array(confidences, np.float32))
