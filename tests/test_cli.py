@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
+
+from uniemox.cli import console
+from uniemox.cli.console import progress_bar
 
 
 def uniemox(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -134,3 +138,24 @@ def test_a_missing_extra_is_named_with_its_install_line() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert "needs torch; run: pip install 'uniemox[train]'" in done.stderr
+
+
+def test_progress_is_lines_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """None in the first half minute; then one each, with how many are done and the time left."""
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr(console, "err", Console(file=sys.stderr, width=80))
+    with progress_bar() as progress:
+        progress.get_time = lambda: now
+        task = progress.add_task("looking", total=None)
+        for done in range(1, 1001):
+            now += 0.1
+            progress.update(task, completed=done, total=4000)
+        progress.advance(task)
+    assert capsys.readouterr().err.splitlines() == [
+        "looking: 301/4,000, 10.0/s, about 6 min to go",
+        "looking: 602/4,000, 10.0/s, about 6 min to go",
+        "looking: 903/4,000, 10.0/s, about 5 min to go",
+    ]

@@ -1,19 +1,22 @@
 """What all commands share: where they print, progress, optional packages."""
 
+import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from uniemox.errors import MissingPackageError
 
 out, err = Console(), Console(stderr=True)
 
 Files = Annotated[Path | None, Parameter(negative="")]
+LINE_EVERY_S = 30  # of progress, where a log is written instead of a terminal
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="")]
 
 
@@ -31,10 +34,68 @@ def say(line: str) -> None:
     err.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
+class ProgressBar(Progress):
+    """A bar in a terminal; in a log, where rich shows nothing, a line now and then."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), _Count(), _Rate(), TimeRemainingColumn())
+        super().__init__(
+            *columns,
+            console=err,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=not err.is_terminal,  # else rich ends with an empty line in a log
+        )
+        self.next_line = time.monotonic() + LINE_EVERY_S
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """As rich has it."""
+        super().update(task_id, **changes)
+        self._log(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """As rich has it."""
+        super().advance(task_id, advance)
+        self._log(task_id)
+
+    def _log(self, task_id: TaskID) -> None:
+        if self.console.is_terminal or time.monotonic() < self.next_line:
+            return
+        self.next_line = time.monotonic() + LINE_EVERY_S
+        task = self._tasks[task_id]
+        rate = _rate(task) and f", {_rate(task)}"
+        left = "" if task.time_remaining is None else f", about {task.time_remaining / 60:.0f} min to go"
+        say(f"{task.description}: {_count(task)}{rate}{left}")
+
+
 def progress_bar() -> Progress:
-    """A progress bar on standard error, with the time left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=err, transient=True, redirect_stdout=False, redirect_stderr=False)
+    """Progress on standard error: how many of how many, how many a second, and the time left."""
+    return ProgressBar()
+
+
+class _Count(ProgressColumn):
+    """Things done, of how many as soon as they are counted."""
+
+    def render(self, task: Task) -> Text:
+        """The numbers."""
+        return Text(_count(task))
+
+
+class _Rate(ProgressColumn):
+    """Things a second."""
+
+    def render(self, task: Task) -> Text:
+        """The rate, once there is one."""
+        return Text(_rate(task))
+
+
+def _count(task: Task) -> str:
+    return f"{int(task.completed):,}" + ("" if task.total is None else f"/{int(task.total):,}")
+
+
+def _rate(task: Task) -> str:
+    return f"{task.speed:.1f}/s" if task.speed else ""
 
 
 def need(*packages: str, extra: str) -> None:

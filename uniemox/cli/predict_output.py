@@ -2,18 +2,17 @@
 
 import json
 import sys
-import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from uniemox.cli.console import err, out, say
+from uniemox.cli.console import out, progress_bar, say
 from uniemox.errors import DataError
 from uniemox.predict.prediction import Failure, Prediction
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 ROWS = 200  # of a table; then the next one begins, so that no list is too long for the memory
 MOST_LISTED = 20
-SAY_EVERY_S = 30.0  # where standard error is no terminal
 
 
 class Output:
@@ -45,13 +43,13 @@ class Output:
         count: says how many pictures there are, in a thread of its own; None: nobody can know.
         """
         is_quiet = are_few or (sys.stdout.isatty() and self.file is None)
-        progress = None if is_quiet else _progress()
+        progress = None if is_quiet else progress_bar()
         with progress or nullcontext():
             watch = None if progress is None else _Watch(progress, count)
             for result in results:
                 self._add(result)
                 if watch is not None:
-                    watch.update(self.done, self.skipped)
+                    watch.update(self.done + self.skipped)
         self._print_rows()
 
     def list_failures(self) -> None:
@@ -130,55 +128,18 @@ def _save_picture(result: Prediction, folder: Path) -> None:
         raise DataError(f"{path} can't be written ({error.strerror}); choose another folder") from error
 
 
-class _Rate(ProgressColumn):
-    """Pictures a second."""
-
-    def render(self, task: Task) -> Text:
-        """The rate, once there is one."""
-        return Text(f"{task.speed:.1f}/s" if task.speed else "")
-
-
-class _Count(ProgressColumn):
-    """Pictures done, of how many as soon as they are counted."""
-
-    def render(self, task: Task) -> Text:
-        """The numbers."""
-        return Text(f"{int(task.completed):,}" + ("" if task.total is None else f"/{int(task.total):,}"))
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), _Count(), _Rate(), TimeRemainingColumn())
-    return Progress(
-        *columns,
-        console=err,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-        disable=not err.is_terminal,  # `_Watch` prints lines there
-    )
-
-
 class _Watch:
-    """Progress as a bar, or as a line now and then where standard error is no terminal."""
+    """Progress, and a thread that counts the pictures meanwhile."""
 
     def __init__(self, progress: Progress, count: Callable[[], int] | None) -> None:
         self.progress = progress
-        self.total: int | None = None
         self.task = progress.add_task("pictures", total=None)
-        self.start = self.said = time.monotonic()
         if count is not None:
             Thread(target=self._count, args=(count,), daemon=True).start()
 
-    def update(self, done: int, skipped: int) -> None:
-        """done: in this run.  skipped: done in earlier ones."""
-        self.progress.update(self.task, completed=done + skipped)
-        now = time.monotonic()
-        if err.is_terminal or now - self.said < SAY_EVERY_S:
-            return
-        self.said, rate = now, done / (now - self.start)
-        left = "" if self.total is None else f", {max(0.0, self.total - done - skipped) / rate / 60:.0f} min left"
-        say(f"{done + skipped:,} pictures, {rate:.1f}/s{left}")
+    def update(self, done: int) -> None:
+        """done: in this run and in earlier ones."""
+        self.progress.update(self.task, completed=done)
 
     def _count(self, count: Callable[[], int]) -> None:
-        self.total = count()
-        self.progress.update(self.task, total=self.total)
+        self.progress.update(self.task, total=count())

@@ -304,8 +304,9 @@ def _with_progress(plan: "Plan", jobs: int) -> "Outcome":
         task = progress.add_task("starting", total=1000)
 
         def show(share: float, words: str) -> None:
-            progress.update(task, completed=round(1000 * share), description=words)
-            if not progress.console.is_terminal and said[-1:] != [words]:
+            if progress.console.is_terminal:
+                progress.update(task, completed=round(1000 * share), description=words)
+            elif said[-1:] != [words]:
                 said.append(words)
                 say(f"{share:.0%} of the work is done; now: {words}")
 
