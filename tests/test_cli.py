@@ -159,3 +159,14 @@ def test_progress_is_lines_where_there_is_no_terminal(
         "looking: 602/4,000, 10.0/s, about 6 min to go",
         "looking: 903/4,000, 10.0/s, about 5 min to go",
     ]
+
+
+@pytest.mark.parametrize("out", ["file/sheet.png", "file"])
+def test_a_path_that_can_not_be_used_is_one_line(tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "a.png").touch()
+    done = uniemox("explain", tmp_path / "a.png", "--out", tmp_path / out)
+    assert done.returncode == 1
+    assert f"error: {tmp_path}/file" in done.stderr
+    assert "choose another path" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -11,6 +11,8 @@ from uniemox.errors import LabelError
 
 Kind = Literal["evoked", "felt"]
 KINDS: tuple[Kind, ...] = ("evoked", "felt")
+AFFECT = ("valence", "arousal")
+"""What is told in place of labels, 1 to 9."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,20 +32,22 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def call(*words: object) -> None:
+def call(*words: object) -> int:
+    """The exit code."""
     app = App(name="uniemox")
     app.command(explain)
     try:
         app(["explain", *map(str, words)], exit_on_error=False, print_error=False)
     except SystemExit as stop:
-        assert not stop.code
+        return int(stop.code or 0)
+    return 0
 
 
 def test_a_sheet_of_two_models(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Bad pictures are named and left out; scores are one JSON object."""
     out = tmp_path / "new" / "sheet.png"
     models = ("--model", finetuned("knn"), finetuned("probe"))
-    call(pictures, *models, "--out", out, "--scores", "--json")
+    assert call(pictures, *models, "--out", out, "--scores", "--json") == 2
     printed = capsys.readouterr()
     found = json.loads(printed.out)
     assert set(found) == {"knn", "probe"}
@@ -60,7 +62,7 @@ def test_a_sheet_of_two_models(pictures: Path, tmp_path: Path, capsys: pytest.Ca
 
 def test_a_page_and_a_folder(pictures: Path, tmp_path: Path) -> None:
     model = ("--model", finetuned("knn") / "model.onnx", "--label", "awe")
-    call(pictures / "0.png", *model, "--out", tmp_path / "page.html")
+    assert call(pictures / "0.png", *model, "--out", tmp_path / "page.html") == 0
     assert "0.png" in (tmp_path / "page.html").read_text("utf-8")
     call(pictures, *model, "--out", tmp_path / "maps")
     found = {path.name: path for path in (tmp_path / "maps").rglob("*.png")}
@@ -77,7 +79,7 @@ def test_every_picture_has_a_map_of_its_own(
     for i, name in enumerate(names):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         draw_picture(i, (48, 40)).save(name)
-    call("photos", "n" * 300 + ".jpg", "--model", finetuned("knn"), "--out", "maps")
+    assert call("photos", "n" * 300 + ".jpg", "--model", finetuned("knn"), "--out", "maps") == 2
     found = sorted(str(path) for path in Path("maps").rglob("*") if path.is_file())
     assert found == sorted(f"maps/{name}.knn.png" for name in names)
     said = capsys.readouterr().err
@@ -113,7 +115,7 @@ def test_what_is_cut_off_leaves_what_was_there(pictures: Path, tmp_path: Path, m
 
 
 def test_reconstructions(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    call("reconstruct", pictures, "--model", pretrained(), "--out", tmp_path / "sheet.png", "--json")
+    assert call("reconstruct", pictures, "--model", pretrained(), "--out", tmp_path / "sheet.png", "--json") == 2
     found = json.loads(capsys.readouterr().out)
     assert found["pictures"] == 2
     assert list(found["masked_mse"]) == ["pretrained step-00000002", "pretrained step-00000004"]
@@ -130,6 +132,11 @@ def test_what_can_not_be_done_is_an_error(pictures: Path, tmp_path: Path) -> Non
         call("reconstruct", pictures, "--model", pretrained(), "--out", tmp_path / "sheet.jpg")
     with pytest.raises(ConfigError, match="no picture to explain"):
         call(*model, *out)
+    many = [pictures / "0.png"] * 201
+    with pytest.raises(ConfigError, match="a sheet shows at most 200 pictures, here are 201"):
+        call(*many, *model, *out)
+    with pytest.raises(ConfigError, match="a sheet shows at most 200 pictures, here are 201"):
+        call("reconstruct", *many, "--model", pretrained(), *out)
     with pytest.raises(ImageError, match="none of 1 pictures"):
         call(pictures / "broken.jpg", *model, *out)
     with pytest.raises((CheckpointError, MissingPackageError)):

@@ -77,6 +77,7 @@ def test_the_table_and_the_list_from_standard_input(folder: Path) -> None:
         (("x.jpg", "--resume"), "--resume goes on with a file"),
         (("x.jpg", "--model", "missing.onnx"), "missing.onnx can't be read"),
         (("x.jpg", "--model", "m" * 300), "can't be read: File name too long"),
+        (("x.jpg", "--finder", "f.onnx"), "--no-persons and --finder contradict each other"),
         (("x.jpg", "--engine", "ray", "--save-pictures", "f"), "--save-pictures is not there"),
     ],
 )
@@ -130,9 +131,42 @@ def test_a_job_that_is_interrupted_says_how_to_go_on_and_loses_nothing(folder: P
     assert "go on with --resume" in said
     before = lines.read_text().splitlines()
     assert 10 <= len(before) < 40
-    done = predict(tmp_path, "--model", folder / "model.onnx", "--out", out, "--resume")
+    again = (tmp_path, "--model", folder / "model.onnx", "--out", out, "--resume")
+    assert "answers of another kind (label_set" in predict(*again, "--labels", "polarity").stderr
+    done = predict(*again)
     assert done.returncode == 0
     assert f"40 pictures ({len(before)} were there already)" in done.stderr
     after = [json.loads(line)["path"] for line in lines.read_text().splitlines()]
     assert len(after) == len(set(after)) == 40
     assert len(out.read_text().splitlines()) == 41
+
+
+def test_what_could_not_be_read_is_tried_again(folder: Path, tmp_path: Path) -> None:
+    good, bad, out = folder / "photos" / "a.png", tmp_path / "bad.png", tmp_path / "o.csv"
+    bad.write_bytes(b"not yet")
+    command = (good, bad, "--model", folder / "model.onnx", "--out", out)
+    assert predict(*command).returncode == 2
+    done = predict(*command, "--resume")
+    assert (done.returncode, "bad.png" in done.stderr) == (2, True)
+    assert "2 pictures (1 were there already)" in done.stderr
+    bad.write_bytes(good.read_bytes())
+    assert predict(*command, "--resume").returncode == 0
+    assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["path", str(good), str(bad)]
+    assert "error" not in out.with_name("o.csv.jsonl").read_text()
+
+
+def test_a_listed_name_that_is_no_utf8_fails_alone(folder: Path, tmp_path: Path) -> None:
+    """Where Python reads standard input as UTF-8 to the letter."""
+    good = os.fsencode(folder / "photos" / "a.png")
+    done = subprocess.run(
+        [*COMMAND, "-", "--no-persons", "--json", "--model", str(folder / "model.onnx")],
+        input=good + b"\ncaf\xe9.jpg\n",
+        capture_output=True,
+        check=False,
+        timeout=60,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
+    )
+    assert done.returncode == 2
+    first, second = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "scene" in first
+    assert second["path"] == "caf\udce9.jpg"

@@ -288,7 +288,10 @@ def test_answers_in_another_label_set(predictor: Predictor, tmp_path: Path) -> N
             with pytest.raises(LabelError, match=message):
                 predictor.predict_each([image], labels=labels)
     words = Predictor(made(tmp_path, labels=("blue", "green"), label_set="custom"))
-    with pytest.raises(LabelError, match="none of the labels blue, green"):
+    with pytest.raises(LabelError, match="of polarity no label is reached by blue, green"):
+        words.predict(image, labels="polarity")
+    words = Predictor(made(tmp_path, labels=("happy", "bored", "green"), label_set="custom"))
+    with pytest.raises(LabelError, match="of polarity only positive is reached by happy, bored, green"):
         words.predict(image, labels="polarity")
 
 
@@ -355,6 +358,8 @@ def test_a_prediction_as_json_and_as_a_picture(model: Path, tmp_path: Path) -> N
     with pytest.raises(ImageError, match="does not know its picture"):
         replace(found, source=None).plot()
     assert one(Predictor(Network.open(model)).predict(draw_picture(1, (900, 3000)))).plot().width >= 240
+    strip = one(Predictor(Network.open(model)).predict(Image.new("RGB", (10, 1000)))).plot()
+    assert (strip.width, strip.height < 1300) == (240, True)
 
 
 def test_nothing_imports_torch(model: Path, tmp_path: Path) -> None:

@@ -54,9 +54,11 @@ def write_model(path: Path, seed: int = 0, labels: Sequence[str] = MIKELS.labels
     return path
 
 
-def predictor_of(folder: Path, name: str = "colours", seed: int = 0, *, finder: bool = True) -> Predictor:
+def predictor_of(
+    folder: Path, name: str = "colours", seed: int = 0, *, finder: bool = True, **info: object
+) -> Predictor:
     """A predictor over a tiny model, with a finder that sees one person in every picture."""
-    network = Network.open(write_model(folder / f"{name}.onnx", seed), threads=1)
+    network = Network.open(write_model(folder / f"{name}.onnx", seed, **info), threads=1)
     detector = load_detector(write_zoo(folder / "finder.onnx", PERSON, 0.95)) if finder else None
     return Predictor(network, detector)
 

@@ -142,6 +142,7 @@ def test_a_single_one_that_can_not_be_read_is_422(server: Running, path: str) ->
         ("coverage=nan", "bad_parameter", "coverage"),
         ("coverage=x", "bad_parameter", "coverage: Input should be a valid number"),
         ("coverage=0.999", "bad_parameter", "can't be had from 100 held-out pictures"),
+        ("coverge=0.9", "bad_parameter", "there is no parameter 'coverge'; there are coverage, labels, model"),
         ("labels=nope", "bad_parameter", "there is no label set 'nope'"),
         ("labels=caer", "bad_parameter", "evoked"),
         ("model=nope", "unknown_model", "there are colours.onnx, other.onnx"),
@@ -218,7 +219,7 @@ def test_health_and_models(server: Running) -> None:
         "trained_on": "colours",
         "finds_persons": True,
         "tells_persons_emotions": False,
-        "coverage": True,
+        "most_coverage": 100 / 101,
     }
     assert second["name"] == "other.onnx"
 

@@ -88,10 +88,10 @@ def test_a_picture_gives_bars_people_likely_labels_and_a_heat_map(visit: Visit, 
     assert "found with confidence 95 %" in visit.page.get_by_role("listitem").inner_text()
 
     shown = visit.page.locator(".picture").get_attribute("src")
-    heat = visit.page.get_by_role("button", name="Show heat map")
+    heat = visit.page.get_by_role("button", name="Heat map")
     heat.click()
     expect(visit.status).to_contain_text(f"bright places speak for {ranked[0][0]}")
-    pressed = visit.page.get_by_role("button", name="Hide heat map")
+    pressed = visit.page.get_by_role("button", name="Heat map", pressed=True)
     assert pressed.get_attribute("aria-pressed") == "true"
     assert visit.page.locator(".picture").get_attribute("src") != shown
     visit.page.get_by_label("Label of the heat map").select_option("fear")
@@ -133,7 +133,7 @@ def test_what_a_screen_reader_gets(visit: Visit) -> None:
         '- combobox "Also mark the likely labels"',
         '- article "Answer of colours.onnx"',
         '- img "beach.jpg"',
-        '- button "Show heat map"',
+        '- button "Heat map"',
         '- columnheader "Probability"',
         "- rowheader",
         '- heading "People" [level=3]',
@@ -180,8 +180,33 @@ def test_a_file_name_is_shown_as_text(visit: Visit, name: str) -> None:
     expect(visit.status).to_contain_text("1 person found")
     assert visit.page.locator("figcaption").inner_text() == name
     assert visit.page.locator("article script, article svg, article img").count() == 1
-    visit.page.get_by_role("button", name="Show heat map").click()
+    visit.page.get_by_role("button", name="Heat map").click()
     expect(visit.status).to_contain_text("bright places")
+
+
+def test_only_coverage_that_the_model_can_promise_is_offered(browser: object, tmp_path: Path) -> None:
+    """Eight held-out pictures promise 8/9 at most; the answer must not fail for it."""
+    with running([predictor_of(tmp_path, conformal_scores=tuple(i / 10 for i in range(1, 9)))]) as server:
+        visit = Visit(browser, server.url)
+        visit.choose(picture(1, 200, 100))
+        expect(visit.status).to_contain_text("1 person found")
+        shares = visit.page.locator("#coverage option:not(:disabled)").evaluate_all("all => all.map(o => o.value)")
+        assert shares == ["", "0.8"]
+        assert visit.page.locator("#coverage").input_value() == ""
+        visit.page.locator("#coverage").select_option("0.8")
+        visit.choose(picture(1, 200, 100), name="again.jpg")
+        expect(visit.status).to_contain_text("again.jpg: ")
+        assert "for 80 % of pictures" in visit.page.locator(".likely").first.inner_text()
+        assert visit.wrong == []
+        visit.context.close()
+
+
+def test_a_key_that_no_header_can_hold_is_told(visit: Visit) -> None:
+    visit.page.evaluate("document.querySelector('#key-setting').hidden = false")
+    visit.page.locator("#key").fill("schlüssel")
+    visit.page.locator("#key").blur()
+    expect(visit.page.get_by_role("alert")).to_contain_text("holds a sign that no key of a server has")
+    visit.page.locator("#key").fill("")
 
 
 def test_dropped_and_pasted_pictures_are_taken(visit: Visit) -> None:

@@ -5,6 +5,7 @@ import io
 import os
 import sys
 import warnings
+from pathlib import Path
 
 from cyclopts import App
 
@@ -55,6 +56,8 @@ def main() -> None:
     """Run the command line; errors that bad input causes become one line on standard error and exit code 1."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files that the terminal can't show
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # names of files that are no UTF-8, as Path has them
     warnings.filterwarnings("ignore", module="PIL")  # of odd metadata; what can't be read is an error of ours
     try:
         app()
@@ -72,7 +75,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BROKEN_PIPE)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+            say(f"error: writing failed: {error.strerror}; what was finished is kept")
+        elif isinstance(error.filename, str | Path):  # a path that was given, and can't be what it was given for
+            say(f"error: {error.filename}: {error.strerror}; choose another path, or change who may use it")
+        else:
             raise
-        say(f"error: writing failed: {error.strerror}; what was finished is kept")
         sys.exit(EXIT_ERROR)

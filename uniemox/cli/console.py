@@ -16,6 +16,7 @@ from uniemox.errors import MissingPackageError
 out, err = Console(), Console(stderr=True)
 
 Files = Annotated[Path | None, Parameter(negative="")]
+EXIT_UNREADABLE = 2  # some pictures could not be read; the others were
 LINE_EVERY_S = 30  # of progress, where a log is written instead of a terminal
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="")]
 

@@ -2,21 +2,24 @@
 
 import json
 import os.path
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from uniemox.cli.console import JsonFlag, need, progress_bar, say
+from uniemox.cli.console import EXIT_UNREADABLE, JsonFlag, need, progress_bar, say
 from uniemox.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
+    from uniemox.explain.explaining import Explainer
     from uniemox.explain.explanation import Explanation
     from uniemox.explain.scores import MapScores
 
 SHEETS = (".png", ".html")
 SHEET_PX = 512  # of the pictures that are kept for a sheet
+MOST_ROWS = 200  # of a sheet
 explain = App(name="explain", help="Show which parts of a picture speak for an answer.")
 Models = Annotated[list[str] | None, Parameter(name="--model", consume_multiple=True, negative="")]
 Runs = Annotated[list[Path], Parameter(name="--model", consume_multiple=True, negative="")]
@@ -33,6 +36,8 @@ def heat(
     as_json: JsonFlag = False,
 ) -> None:
     """Lay a heat map over each picture, a column for each model, as figure 8 of arXiv 2409.18877.
+
+    Exits with 2 if a picture could not be read; those that could are done all the same.
 
     Examples:
 
@@ -63,10 +68,7 @@ def heat(
     as_json
         With --scores: print them as one JSON object.
     """
-    if as_json and not scores:
-        raise ConfigError("--json prints the scores; add --scores")
-    if method == "grad-cam":
-        need("torch", "timm", "safetensors", extra="train")
+    _check_asked(method, scores=scores, as_json=as_json)
     from uniemox.explain.explaining import open_explainer, unique_names
     from uniemox.explain.writing import map_path, write_whole
 
@@ -75,27 +77,27 @@ def heat(
     explainers = [open_explainer(name, method) for name in named]
     columns = unique_names([one.name for one in explainers])
     pictures = list(_pictures(images))
+    if not is_folder:
+        _check_rows(pictures)
     rows: list[list[Explanation]] = []
     names: list[str] = []
     measured: list[list[MapScores]] = [[] for _ in explainers]
     with progress_bar() as progress:
         task = progress.add_task("explaining", total=len(pictures))
         for path in pictures:
-            try:
-                row = [explainer.explain(path, label) for explainer in explainers]
-            except ImageError as error:
-                say(f"left out: {error}")
-                row = []
-            for explainer, found, kept in zip(explainers, row, measured, strict=False):
-                if scores:
+            row = _explained(explainers, path, label)
+            progress.advance(task)
+            if not row:
+                continue
+            names.append(str(path))
+            if scores:
+                for explainer, found, kept in zip(explainers, row, measured, strict=True):
                     kept.append(explainer.score(found))
-            if row and is_folder:
+            if is_folder:
                 for name, found in zip(columns, row, strict=True):
                     write_whole(map_path(out, path, name), found.overlay())
-            elif row:
+            else:
                 rows.append([found.shrunk(SHEET_PX) for found in row])
-            names += [str(path)] if row else []
-            progress.advance(task)
     if not names:
         raise ImageError(f"none of {len(pictures)} pictures can be read; nothing is written")
     if not is_folder:
@@ -103,6 +105,8 @@ def heat(
     say(f"wrote {out}: {len(names)} pictures, {len(columns)} models")
     if scores:
         _show_scores(measured, columns, as_json)
+    if len(names) < len(pictures):
+        sys.exit(EXIT_UNREADABLE)
 
 
 @explain.command
@@ -139,11 +143,13 @@ def reconstruct(
     from uniemox.explain.reconstructions import open_reconstructors, reconstruct_pictures
     from uniemox.explain.writing import write_whole
 
+    pictures = list(_pictures(images))
+    _check_rows(pictures)
     stages = [stage for path in model for stage in open_reconstructors(path)]
     with progress_bar() as progress:
         task = progress.add_task("reconstructing", total=len(stages))
         result = reconstruct_pictures(
-            stages, list(_pictures(images)), ratio=ratio, seed=seed, on_progress=lambda: progress.advance(task)
+            stages, pictures, ratio=ratio, seed=seed, on_progress=lambda: progress.advance(task)
         )
     write_whole(out, result.sheet)
     for error in result.left_out:
@@ -151,9 +157,11 @@ def reconstruct(
     say(f"wrote {out}")
     if as_json:
         print(json.dumps({"pictures": result.pictures, "masked_mse": result.errors}))
-        return
-    for name, value in result.errors.items():
-        print(f"{name}: masked MSE {value:.4f}")
+    else:
+        for name, value in result.errors.items():
+            print(f"{name}: masked MSE {value:.4f}")
+    if result.left_out:
+        sys.exit(EXIT_UNREADABLE)
 
 
 def _pictures(images: Sequence[Path]) -> Iterator[Path]:
@@ -167,6 +175,31 @@ def _pictures(images: Sequence[Path]) -> Iterator[Path]:
             yield found
     if not count:
         raise ConfigError("there is no picture to explain; give picture files, or folders that hold some")
+
+
+def _check_asked(method: str, *, scores: bool, as_json: bool) -> None:
+    if as_json and not scores:
+        raise ConfigError("--json prints the scores; add --scores")
+    if method == "grad-cam":
+        need("torch", "timm", "safetensors", extra="train")
+
+
+def _check_rows(pictures: Sequence[Path]) -> None:
+    """Raise ConfigError for more pictures than anybody looks at on one sheet, which lies in memory until the end."""
+    if len(pictures) > MOST_ROWS:
+        raise ConfigError(
+            f"a sheet shows at most {MOST_ROWS} pictures, here are {len(pictures):,}; name fewer (maps of any number "
+            "go into a folder: uniemox explain --out maps)"
+        )
+
+
+def _explained(explainers: "Sequence[Explainer]", path: Path, label: str | None) -> "list[Explanation]":
+    """Every model's map of a picture; none, with a line that says why, if it can't be read."""
+    try:
+        return [explainer.explain(path, label) for explainer in explainers]
+    except ImageError as error:
+        say(f"left out: {error}")
+        return []
 
 
 def _is_folder(out: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import Files, JsonFlag, say
+from uniemox.cli.console import EXIT_UNREADABLE, Files, JsonFlag, say
 from uniemox.errors import ConfigError, ImageError, StoppedError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from uniemox.predict.predictor import Predictor
     from uniemox.predict.writing import ResultFile
 
-EXIT_UNREADABLE, EXIT_INTERRUPTED = 2, 130
+EXIT_INTERRUPTED = 130
 FEW = 8  # pictures that need no progress bar
 
 
@@ -42,7 +42,7 @@ def predict(
 ) -> None:
     """Say what pictures make people feel, and find the people in them.
 
-    Exits with 2 if a picture could not be read; those that could are done all the same.
+    Exits with 2 if a picture could not be read; those that could are done all the same, and --resume tries it again.
 
     Examples:
 
@@ -74,7 +74,7 @@ def predict(
     out
         Write the answers to a file, .jsonl, .csv or .parquet.
     resume
-        Go on with that file: what is in it is not done again.
+        Go on with that file: answers in it are not asked for again.
     save_pictures
         A folder for the pictures with boxes and bars drawn.
     threads
@@ -86,16 +86,17 @@ def predict(
     as_json
         A JSON object a line: path, scene, kind, persons; or path, error.
     """
-    _check(images, resume=resume, out=out, save_pictures=save_pictures, engine=engine)
+    _check(images, persons=persons, finder=finder, resume=resume, out=out, save_pictures=save_pictures, engine=engine)
     from uniemox.cli.predict_output import Output
     from uniemox.predict.opening import load
 
     found, chosen = finder if persons else None, None if words is None else words.split(",")
-    if engine == "ray":  # whose workers have folders of their own
+    if engine == "ray":  # whose workers have folders of their own, and a core each
         model, person_model, found = map(_absolute, (model, person_model, found))
+        threads = threads or 1
     open_model = partial(load, model, person_model=person_model, finder=found, threads=threads, words=chosen)
     predictor = open_model()
-    with _open_file(out, predictor, labels, resume=resume) as file:
+    with _open_file(out, predictor, labels, resume=resume, has_likely=coverage is not None) as file:
         output = Output(as_json=as_json, file=file, pictures=save_pictures)
         todo = _todo(images, output)
         ask = predictor.predict_each if engine == "local" else _ray(open_model)
@@ -105,7 +106,16 @@ def predict(
         sys.exit(EXIT_UNREADABLE)
 
 
-def _check(images: Sequence[str], *, resume: bool, out: Path | None, save_pictures: Path | None, engine: str) -> None:
+def _check(
+    images: Sequence[str],
+    *,
+    persons: bool,
+    finder: str,
+    resume: bool,
+    out: Path | None,
+    save_pictures: Path | None,
+    engine: str,
+) -> None:
     """Raise ConfigError for what can't be asked."""
     if not images:
         raise ConfigError("no picture is named; give files, folders or patterns, or - for a list on standard input")
@@ -114,6 +124,8 @@ def _check(images: Sequence[str], *, resume: bool, out: Path | None, save_pictur
         raise ConfigError(f"there is no option {unknown}; see --help, or write ./{unknown} for a file of that name")
     if resume and out is None:
         raise ConfigError("--resume goes on with a file; name it with --out")
+    if not persons and finder != "embedded":
+        raise ConfigError("--no-persons and --finder contradict each other; leave one of them out")
     if save_pictures is not None and engine == "ray":
         raise ConfigError("--save-pictures is not there with --engine ray; leave one of them out")
 
@@ -131,16 +143,18 @@ def _ray(open_model: "Callable[[], Predictor]") -> "Callable[..., Iterator[Predi
 
 
 def _open_file(
-    path: Path | None, predictor: "Predictor", labels: str | None, *, resume: bool
+    path: Path | None, predictor: "Predictor", labels: str | None, *, resume: bool, has_likely: bool
 ) -> "AbstractContextManager[ResultFile | None]":
     """The file for the answers, if one is asked for."""
     if path is None:
         return nullcontext()
     from uniemox.predict.mapping import answers_in
-    from uniemox.predict.writing import ResultFile
+    from uniemox.predict.writing import Answered, ResultFile
 
-    label_set = answers_in(predictor.network.info.find_labels(), labels).name
-    return ResultFile(path, resume=resume, model=predictor.name, label_set=label_set)
+    answers = answers_in(predictor.network.info.find_labels(), labels)
+    has_persons = predictor.finder is not None
+    answered = Answered(predictor.name, answers.name, answers.labels, has_likely, has_persons)
+    return ResultFile(path, resume=resume, answered=answered)
 
 
 def _todo(images: Sequence[str], output: "Output") -> Iterator[str]:

@@ -110,14 +110,15 @@ def reconstruct_pictures(
     """
     if not stages:
         raise ConfigError("there is no model that reconstructs; give a pre-training run or a checkpoint of MAE")
-    images, names, left_out = [], [], []
+    whole, left_out = [], []
     for path in paths:
         try:
-            images.append(read_any(path)[0])
-            names.append(path.name)
+            read_any(path)  # not kept: a sheet's photographs would fill the memory
+            whole.append(path)
         except ImageError as error:
             left_out.append(str(error))
-    if not images:
+    names = [path.name for path in whole]
+    if not whole:
         raise ImageError(f"none of {len(paths)} pictures can be read: {'; '.join(left_out[:3]) or 'none was given'}")
     columns: list[list[Image.Image]] = []
     errors: dict[str, float] = {}
@@ -133,7 +134,7 @@ def reconstruct_pictures(
         grid = own
         model.config = replace(model.config, mask=replace(model.config.mask, ratio=ratio))
         noise = mask_noise(names, own[0] * own[1], seed=seed, epoch=0, stream="explain")
-        truth = _truth(images, model)  # (M, 3, S, S)
+        truth = _truth(whole, model)  # (M, 3, S, S)
         made, hidden, errors[stage.name] = _reconstruct(model, truth, noise)
         if not columns:
             seen = truth * (1 - hidden) + _normalised_grey() * hidden
@@ -141,12 +142,12 @@ def reconstruct_pictures(
         columns.append(_to_pictures(made * hidden + truth * (1 - hidden)))
         on_progress()
     titles = ["picture", f"{1 - ratio:.0%} seen", *(f"{name}: {value:.3f}" for name, value in errors.items())]
-    return Reconstructions(sheet=_draw(columns, titles), pictures=len(images), errors=errors, left_out=tuple(left_out))
+    return Reconstructions(sheet=_draw(columns, titles), pictures=len(whole), errors=errors, left_out=tuple(left_out))
 
 
-def _truth(images: Sequence[Image.Image], model: UniEmoX) -> Tensor:
+def _truth(paths: Sequence[Path], model: UniEmoX) -> Tensor:
     """The middle squares, (M, 3, S, S), ImageNet-normalised."""
-    views = np.stack([scene_view(image, model.image_size[0], 1.0) for image in images])
+    views = np.stack([scene_view(read_any(path)[0], model.image_size[0], 1.0) for path in paths])
     return normalise(torch.from_numpy(views), torch.device("cpu"))
 
 

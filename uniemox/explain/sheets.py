@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from uniemox.errors import ImageError, ShapeError
 from uniemox.explain.explanation import Explanation
+from uniemox.labels import AFFECT
 
 CELL_PX = 256
 GAP_PX, LINE_PX, FONT_PX = 8, 22, 14
@@ -73,7 +74,7 @@ def sheet_html(
 def caption(explanation: Explanation) -> str:
     """Label and probability; the value itself for valence and arousal."""
     value = explanation.probability
-    return f"{explanation.label} {value:.1f}" if value > 1 else f"{explanation.label} {value:.0%}"
+    return f"{explanation.label} {value:.1f}" if explanation.label in AFFECT else f"{explanation.label} {value:.0%}"
 
 
 def _cell(picture: Image.Image, text: str, alt: str) -> str:

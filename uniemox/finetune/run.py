@@ -26,6 +26,7 @@ from uniemox.finetune.parts import check_same_division, divide
 from uniemox.finetune.probe import fit_fusion, fit_head, fit_neighbours
 from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
 from uniemox.finetune.targets import class_weights, target_of
+from uniemox.labels import AFFECT
 from uniemox.losses.affect import concordance
 from uniemox.model.classifier import Classifier
 from uniemox.training.distributed import process_group, rank, wait_for_all, world_size
@@ -42,7 +43,6 @@ from uniemox.views.pixels import normalise
 
 ONNX = "model.onnx"
 MOST_SCORES = 2000
-AFFECT = ("valence", "arousal")
 
 
 def finetune(

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from uniemox.errors import LabelError
 from uniemox.labels import POLARITY, LabelMap, LabelSet, find_label_set, label_map
 
+LEAST_REACHED = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -53,14 +55,16 @@ def answers_in(source: LabelSet, target: str | None) -> Answers:
     """How answers in `source` become answers in the set of that name; None: as they are.
 
     Labels that nothing becomes are left out.
-    Raises LabelError where there is no such set or no map to it, or where one is evoked and the other felt.
+    Raises LabelError where there is no such set or no map to it, where one is evoked and the other felt, or where only
+    one label is reached, which would always have probability 1.
     """
     if target is None:
         return Answers(source.labels, source.name)
     mapping = label_map(source, find_label_set(target))
     reached = tuple(label for label in mapping.target.labels if label not in mapping.unreached)
-    if not reached:
-        raise LabelError(f"none of the labels {', '.join(source.labels)} has a counterpart in {target}")
+    if len(reached) < LEAST_REACHED:
+        what = f"only {reached[0]} is" if reached else "no label is"
+        raise LabelError(f"of {target} {what} reached by {', '.join(source.labels)}; answer in them (no other labels)")
     return Answers(reached, mapping.target.name, mapping)
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 
 from uniemox.errors import ImageError
+from uniemox.labels import AFFECT
 from uniemox.predict.pictures import read_any
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ def plot_prediction(prediction: "Prediction") -> Image.Image:
     if prediction.source is None:
         raise ImageError("this prediction does not know its picture any more")
     image, _ = read_any(prediction.source)
-    scale = min(LONGEST_PX / max(image.size), 1.0)
-    scale = max(scale, SMALLEST_PX / image.width) if image.width < SMALLEST_PX else scale
+    scale = min(LONGEST_PX / max(image.size), max(1.0, SMALLEST_PX / image.width))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     image = image.resize(size, Image.Resampling.BICUBIC)
     _draw_people(image, prediction.persons or [], scale)
@@ -53,7 +53,7 @@ def _bars(prediction: "Prediction", width: int) -> Image.Image:
     """A bar for every label, highest first."""
     font, row, edge = _font(15), 26, 12
     pairs = prediction.top(len(prediction.scene))
-    is_affect = set(prediction.scene) == {"valence", "arousal"}
+    is_affect = set(prediction.scene) == set(AFFECT)
     title = "valence and arousal, 1 to 9" if is_affect else f"{prediction.kind} ({prediction.model})"
     panel = Image.new("RGB", (width, row * (len(pairs) + 1) + 2 * edge), PAPER)
     draw = ImageDraw.Draw(panel)

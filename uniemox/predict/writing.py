@@ -8,6 +8,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -25,21 +26,49 @@ ABOUT = ("kind", "label_set", "model", "width_px", "height_px")
 ROWS = 10_000  # of a table that are in memory at once
 
 
+COLUMNS = ("path", "likely", "persons", *ABOUT, "error")  # of a table, beside the labels
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What all answers in one file have in common."""
+
+    model: str
+    label_set: str
+    labels: tuple[str, ...]
+    has_likely: bool
+    """Coverage was asked for."""
+    has_persons: bool
+    """Somebody looked for people."""
+
+    @classmethod
+    def of(cls, value: dict[str, Any]) -> Self:
+        """Read off one answer."""
+        has = [value.get(name) is not None for name in ("likely", "persons")]
+        return cls(str(value.get("model")), str(value.get("label_set")), tuple(value["scene"]), *has)
+
+
 class ResultFile:
     """Answers in OUT.jsonl; for OUT.csv and OUT.parquet in lines beside it, from which `finish` makes the table.
 
-    resume: go on with a file that is there.  model, label_set: of the answers; a file must not mix several.
-    Raises ConfigError for another ending, a file that is there already, or one whose answers come from another model;
-    DataError for one that is damaged or can't be written; MissingPackageError for Parquet without pyarrow.
+    resume: go on with a file that is there; pictures that could not be read are tried again.
+    answered: what the answers will be; a file must not mix several kinds.
+    Raises ConfigError for another ending, a label that is called as a column of the table is, a file that is there
+    already, or one with other answers; DataError for one that is damaged or can't be read or written;
+    MissingPackageError for Parquet without pyarrow.
     """
 
-    def __init__(self, path: Path, *, resume: bool, model: str, label_set: str) -> None:
+    def __init__(self, path: Path, *, resume: bool, answered: Answered) -> None:
         self.path = path
         self.lines = path if path.suffix == LINES else path.with_name(path.name + LINES)
         if path.suffix not in (LINES, *TABLES):
             raise ConfigError(f"{path}: expected a name that ends in {', '.join((LINES, *TABLES))}")
         if path.suffix == ".parquet":
             _pyarrow()
+        taken = [label for label in answered.labels if label in COLUMNS]
+        if taken and path != self.lines:
+            raise ConfigError(f"{path}: a label can't be called {taken[0]!r}, as a column is; write {LINES} instead")
+        self.answered = answered
         there = next((one for one in (self.lines, path) if os.path.exists(one)), None)
         if there is not None and not resume:
             raise ConfigError(f"{there} is there already; go on with it (--resume), or choose another name")
@@ -47,7 +76,7 @@ class ResultFile:
             raise ConfigError(f"{path} is there, but not {self.lines}, which going on needs; choose another name")
         self._done: np.ndarray[Any, np.dtype[np.uint64]] = np.empty(0, np.uint64)
         if there is not None:
-            self._done = _repaired(self.lines, model, label_set)
+            self._done = _repaired(self.lines, answered)
         try:
             self.lines.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.lines.open("ab")
@@ -75,7 +104,8 @@ class ResultFile:
             return
         partial = self.path.with_name(self.path.name + ".partial")
         try:
-            (_write_csv if self.path.suffix == ".csv" else _write_parquet)(self.lines, partial)
+            write = _write_csv if self.path.suffix == ".csv" else _write_parquet
+            write(self.lines, partial, self.answered.labels)
             os.replace(partial, self.path)
         finally:
             partial.unlink(missing_ok=True)
@@ -91,7 +121,11 @@ class ResultFile:
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects in a file of answers; a last line that was cut off is left out. Raises DataError for other faults."""
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path} can't be read ({error.strerror}); choose another name") from error
+    with file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
@@ -104,18 +138,34 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield value
 
 
-def _repaired(path: Path, model: str, label_set: str) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Keys of the pictures in a file, sorted, after a last line that was cut off has been removed."""
-    keys = array("Q")
+def _repaired(path: Path, answered: Answered) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Keys of the pictures in a file, sorted, after failures and a last line that was cut off have been removed."""
+    keys, failures = array("Q"), 0
     for value in read_lines(path):
+        if "scene" not in value:
+            failures += 1
+            continue
         keys.append(_key(str(value.get("path"))))
-        made = (value.get("model"), value.get("label_set"))
-        if "scene" in value and made != (model, label_set):
+        there = Answered.of(value)
+        if there != answered:
+            ours, theirs = asdict(answered), asdict(there)
+            name = next(name for name in ours if ours[name] != theirs[name])
             raise ConfigError(
-                f"{path} holds answers of {made[0]} in {made[1]}, not of {model} in {label_set}; choose another name"
+                f"{path} holds answers of another kind ({name} {theirs[name]!r}, not {ours[name]!r}); ask as before, "
+                "or choose another name"
             )
     _cut_last_line(path)
+    if failures:
+        _drop_failures(path)
     return np.sort(np.frombuffer(keys, np.uint64)) if keys else np.empty(0, np.uint64)
+
+
+def _drop_failures(path: Path) -> None:
+    """Rewrite the lines without those of pictures that could not be read."""
+    partial = path.with_name(path.name + ".partial")
+    with path.open("rb") as lines, partial.open("wb") as kept:
+        kept.writelines(line for line in lines if "scene" in json.loads(line))
+    os.replace(partial, path)
 
 
 def _cut_last_line(path: Path) -> None:
@@ -138,13 +188,7 @@ def _key(path: str) -> int:
     return int.from_bytes(blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def _labels(lines: Path) -> list[str]:
-    """The labels of the first answer; none if every picture failed."""
-    return next((list(value["scene"]) for value in read_lines(lines) if "scene" in value), [])
-
-
-def _write_csv(lines: Path, table: Path) -> None:
-    labels = _labels(lines)
+def _write_csv(lines: Path, table: Path, labels: tuple[str, ...]) -> None:
     with table.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", *labels, "likely", "persons", *ABOUT, "error"])
@@ -163,11 +207,10 @@ def _write_csv(lines: Path, table: Path) -> None:
             )
 
 
-def _write_parquet(lines: Path, table: Path) -> None:
+def _write_parquet(lines: Path, table: Path, labels: tuple[str, ...]) -> None:
     pa = _pyarrow()
     import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
 
-    labels = _labels(lines)
     emotions = pa.map_(pa.string(), pa.float32())
     person = pa.struct({"box": pa.list_(pa.float32(), 4), "confidence": pa.float32(), "emotions": emotions})
     columns = {"path": pa.string(), **dict.fromkeys(labels, pa.float32()), "likely": pa.list_(pa.string())}

@@ -85,8 +85,7 @@ class Models:
     @property
     def most_coverage(self) -> float:
         """The highest share that one of the models can promise, from the number of its held-out pictures; 0: none."""
-        counts = [len(each.network.info.conformal_scores) for each in self._predictors.values()]
-        return max(count / (count + 1) for count in counts)
+        return max(_most_coverage(each) for each in self._predictors.values())
 
     def find(self, name: str | None) -> str:
         """The name of a model, the first's for None. Raises LabelError, with all names, if there is none such."""
@@ -106,7 +105,7 @@ class Models:
                 trained_on=predictor.network.info.trained_on,
                 finds_persons=predictor.finder is not None,
                 tells_persons_emotions=predictor.person_network is not None,
-                coverage=bool(predictor.network.info.conformal_scores),
+                most_coverage=_most_coverage(predictor),
             )
             for name, predictor in self._predictors.items()
         ]
@@ -156,6 +155,12 @@ class Models:
             why = f"picture: {size} is more than the {self._max_megapixels} megapixels that are read; scale it down"
             return Failure(path=None, error=why)
         return image.width * image.height
+
+
+def _most_coverage(predictor: Predictor) -> float:
+    """The highest share that its likely sets can promise, from the number of its held-out pictures; 0: none."""
+    count = len(predictor.network.info.conformal_scores)
+    return count / (count + 1)
 
 
 def can_answer_in(predictor: Predictor, labels: LabelSet) -> bool:

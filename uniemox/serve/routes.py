@@ -52,6 +52,18 @@ def find_service(request: Request) -> Service:
 
 
 Shared = Annotated[Service, Depends(find_service)]
+
+
+def only_known(request: Request) -> None:
+    """Raise RefusedError for a query parameter that the route does not have, so that a misspelt one is told."""
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            raise RefusedError(
+                422, "bad_parameter", f"there is no parameter {name[:40]!r}; there are {', '.join(known)}"
+            )
+
+
 ModelName = Annotated[str | None, Query(description="A name of GET /models; without it the first")]
 _BINARY = {"type": "string", "format": "binary"}
 _ONE = {kind: {"schema": _BINARY} for kind in PICTURE_TYPES}
@@ -76,6 +88,7 @@ def _body(most: int | None) -> dict[str, Any]:
     response_model=list[PictureAnswer | PictureError],
     responses=refusals(400, 401, 408, 413, 415, 422, 500, 503, 504),
     openapi_extra=_body(None),
+    dependencies=[Depends(only_known)],
     summary="Tell the emotions of one or several pictures",
 )
 async def predict(
@@ -113,6 +126,7 @@ async def predict(
         **refusals(400, 401, 408, 413, 415, 422, 500, 503, 504),
     },
     openapi_extra=_body(1),
+    dependencies=[Depends(only_known)],
     summary="Show where a picture speaks for a label",
 )
 async def explain(

@@ -19,13 +19,15 @@ function complain(text) { find("#error").textContent = text; }
 
 function keyHeader() {
   const key = find("#key").value;
+  if (/[^\x20-\x7e]/.test(key)) throw new Error("The key holds a sign that no key of a server has.");
   return key ? { Authorization: `Bearer ${key}` } : {};
 }
 
 async function ask(path, options = {}) {
+  const headers = { ...keyHeader(), ...(options.headers || {}) };
   let answer;
   try {
-    answer = await fetch(path, { ...options, headers: { ...keyHeader(), ...(options.headers || {}) } });
+    answer = await fetch(path, { ...options, headers });
   } catch {
     throw new Error("The server can't be reached; is it still running?");
   }
@@ -56,10 +58,17 @@ async function readModels() {
     return false;
   }
   complain("");
-  find("#coverage-setting").hidden = !models.some((model) => model.coverage);
+  offerCoverage(Math.max(...models.map((model) => model.most_coverage)));
   const felt = models.every((model) => model.kind === "felt");
   if (felt) find("#kind-note").textContent = "The bars tell what the people in the picture feel. That is not what it evokes in those who look at it.";
   return true;
+}
+
+function offerCoverage(most) {
+  const setting = find("#coverage");
+  find("#coverage-setting").hidden = most === 0;
+  for (const option of setting.options) option.disabled = Number(option.value) > most;
+  if (Number(setting.value) > most) setting.value = "";
 }
 
 function percent(value) { return `${(100 * value).toFixed(value < 0.0995 ? 1 : 0)} %`; }
@@ -84,9 +93,10 @@ async function take(file) {
   pictureUrl = show(URL.createObjectURL(file));
   const name = file.name || "the pasted picture";
   say(`Looking at ${name} …`);
-  const coverage = find("#coverage").value;
+  const share = find("#coverage").value;
   const answers = await Promise.allSettled(models.map(async (model) => {
-    const path = address("/predict", { model: model.name, coverage: model.coverage ? coverage : "" });
+    const coverage = Number(share) <= model.most_coverage ? share : "";
+    const path = address("/predict", { model: model.name, coverage });
     return (await (await ask(path, { method: "POST", body: form(file) })).json())[0];
   }));
   if (turn !== asked) return;
@@ -96,7 +106,7 @@ async function take(file) {
       complain(answer.reason.message);
       return;
     }
-    find("#results").append(result(models[i], answer.value, file, name));
+    find("#results").append(result(models[i], answer.value, { file, name, share, turn }));
     told.push(summary(models[i], answer.value));
   });
   say(told.length ? `${name}: ${told.join(" ")}` : `${name} could not be answered.`);
@@ -118,7 +128,8 @@ function people(answer) {
   return count === 0 ? "Nobody found." : count === 1 ? "1 person found." : `${count} people found.`;
 }
 
-function result(model, answer, file, name) {
+function result(model, answer, asking) {
+  const { file, name } = asking;
   const made = find("#result").content.cloneNode(true).firstElementChild;
   find(".model", made).textContent = model.name;
   made.setAttribute("aria-label", `Answer of ${model.name}`);
@@ -131,9 +142,9 @@ function result(model, answer, file, name) {
   });
   find(".file", made).textContent = name;
   drawBoxes(made, answer);
-  drawBars(made, model, answer);
+  drawBars(made, model, answer, asking.share);
   drawPeople(made, answer);
-  heatMap(made, model, answer, file, image, name);
+  heatMap(made, model, answer, image, asking);
   return made;
 }
 
@@ -151,7 +162,7 @@ function drawBoxes(made, answer) {
   find(".boxes", made).setAttribute("aria-hidden", "true"); // the list of people says the same
 }
 
-function drawBars(made, model, answer) {
+function drawBars(made, model, answer, share) {
   const affect = model.task === "affect";
   const what = answer.kind === "evoked" ? "What the scene evokes" : "What the people in it feel";
   find("caption", made).textContent = affect ? `${what}: valence and arousal, 1 to 9` : what;
@@ -172,9 +183,8 @@ function drawBars(made, model, answer) {
     row.append(head, cell, element("td", amount(model, value), "number"));
     find("tbody", made).append(row);
   }
-  const share = Math.round(100 * Number(find("#coverage").value));
   find(".likely", made).textContent = likely.length
-    ? `Likely: ${likely.join(", ")}. The true label is among such a set for ${share} % of pictures like those of training.`
+    ? `Likely: ${likely.join(", ")}. The true label is in such a set for ${Math.round(100 * Number(share))} % of pictures like those of training.`
     : "";
 }
 
@@ -188,7 +198,7 @@ function drawPeople(made, answer) {
   }
 }
 
-function heatMap(made, model, answer, file, image, name) {
+function heatMap(made, model, answer, image, { file, name, turn }) {
   const button = find(".heat", made);
   const choice = find(".heat-label", made);
   for (const label of model.labels) choice.append(new Option(label, label));
@@ -205,16 +215,17 @@ function heatMap(made, model, answer, file, image, name) {
         say(`Drawing the heat map for ${label} …`);
         const path = address("/explain", { model: model.name, label });
         const picture = await (await ask(path, { method: "POST", body: form(file) })).blob();
+        if (turn !== asked) return; // another picture has taken its place
         kept.set(label, show(URL.createObjectURL(picture)));
       }
+      complain("");
       image.src = kept.get(label);
       image.alt = `${name}, with the places that speak for ${label} in bright colours`;
       find(".frame", made).hidden = false;
       button.setAttribute("aria-pressed", "true");
-      button.textContent = "Hide heat map";
       say(`Heat map of ${model.name}: bright places speak for ${label}.`);
     } catch (failure) {
-      complain(failure.message);
+      if (turn === asked) complain(failure.message);
     }
     button.setAttribute("aria-busy", "false");
     if (choice.value !== label) put(); // another one was chosen meanwhile
@@ -225,7 +236,6 @@ function heatMap(made, model, answer, file, image, name) {
       image.src = pictureUrl;
       image.alt = name;
       button.setAttribute("aria-pressed", "false");
-      button.textContent = "Show heat map";
       say("The heat map is hidden.");
     } else {
       put();
