@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import safetensors.torch
 import torch
@@ -15,8 +16,10 @@ from safetensors import safe_open
 
 from tests.data.tree import says
 from tests.runs import SIZE, finetuned, one_thread, pretrained
+from uniemox.checkpoints import load_published
 from uniemox.checkpoints.classifier import KEY, ClassifierInfo, as_dict, load_classifier, save_classifier
 from uniemox.errors import CheckpointError
+from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import build_network
 
@@ -59,6 +62,25 @@ def test_its_logits_are_those_of_the_run_with_nothing_else_there(tmp_path: Path)
     (one, _), (other, _) = load_classifier(tmp_path / "alone.safetensors"), load_classifier(weights("both"))
     with torch.no_grad():
         assert torch.equal(one(pixels, pixels), other(pixels, pixels))
+
+
+def test_mixmae_comes_back(golden: Path, tmp_path: Path) -> None:
+    """A Swin without shifts and with a position table, which timm does not have."""
+    torch.manual_seed(0)
+    start = golden / "mixmae" / "checkpoint.pth"
+    size = load_published(start).report.image_size
+    network = build_network(str(start), NetworkConfig(), size=size, outputs=2)
+    info = ClassifierInfo(
+        labels=("a", "b"), label_set="custom", kind="felt", size=size, encoder=network.encoder, parts=network.parts
+    )
+    save_classifier(network.classifier, info, tmp_path / "model.safetensors")
+    again, _ = load_classifier(tmp_path / "model.safetensors")
+    pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(again(pixels), network.classifier.eval()(pixels))
+    export_classifier(again, info, tmp_path / "model.onnx")
+    logits = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(["logits"], {"scene": pixels.numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(logits), again(pixels).detach(), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -56,3 +56,18 @@ def test_runs_that_share_nothing_are_refused(runs: dict[str, Path], tmp_path: Pa
     file.write_text("".join(line + "\n" for line in file.read_text().splitlines()[:-1]))
     with pytest.raises(DataError, match="other pictures"):
         compare([runs["a0"]], [runs["a1"]])
+
+
+def test_a_run_that_was_scored_twice_is_not_compared_by_chance(
+    runs: dict[str, Path],
+    photos: DataSet,  # noqa: F811
+) -> None:
+    [kept] = (runs["a0"] / "evaluations").glob("*.json")
+    for file in (kept, kept.with_suffix(".jsonl")):
+        (file.parent / f"again{file.suffix}").write_bytes(file.read_bytes())
+    with pytest.raises(DataError, match="was scored twice on"):
+        compare([runs["a0"]], [runs["b0"]])
+    other = json.loads(kept.read_text()) | {"persons": "other.jsonl"}
+    (kept.parent / "again.json").write_text(json.dumps(other))
+    [found] = compare([runs["a0"]], [runs["b0"]])  # the one with other people is another
+    assert found.ours == (14 / 16,)

@@ -8,10 +8,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.drawn import Stored
-from tests.finetune.figures import figure
+from tests.finetune.figures import SAMPLES, figure
 from uniemox.data.sample import Sample
 from uniemox.finetune.finder_views import FinderView, FinderViews, draw_crop, place_people, vary_light
 from uniemox.persons.box import Box
+from uniemox.views.loader import Broken
 
 
 def test_people_move_with_the_part_of_the_picture() -> None:
@@ -75,6 +76,15 @@ def test_a_view_is_a_function_of_seed_epoch_and_index() -> None:
     np.testing.assert_array_equal(first.pixels, again.pixels)
     np.testing.assert_array_equal(first.boxes, again.boxes)
     assert not np.array_equal(first.pixels, later.pixels)
+
+
+def test_the_broken_picture_of_a_mosaic_is_named_itself() -> None:
+    """One file that can't be read is one, however many pictures it is put beside."""
+    bad = Sample(key="bad.jpg", picture=Stored(b"no"), persons=figure(0).persons)
+    views = FinderViews([*SAMPLES[:7], bad], 0, 0.2)
+    found = [views[epoch, index, 64] for epoch in range(6) for index in range(8)]
+    assert {one.key for one in found if isinstance(one, Broken)} == {"bad.jpg"}
+    assert sum(isinstance(one, Broken) for one in found) > 6  # in mosaics too
 
 
 def test_a_broken_picture_is_named() -> None:

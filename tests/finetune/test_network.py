@@ -1,5 +1,6 @@
 """The classifier that fine-tuning starts from: what is loaded is what the run holds, what is drawn is not."""
 
+import copy
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from tests.data.tree import says
 from tests.runs import BOTH, SIZE, finetuned, one_thread, pretrained
-from uniemox.checkpoints.classifier import ClassifierInfo, load_classifier, save_classifier
+from uniemox.checkpoints import load_published
+from uniemox.checkpoints.classifier import ClassifierInfo, describe_encoder, load_classifier, save_classifier
 from uniemox.errors import CheckpointError, ConfigError, UniemoxError
 from uniemox.finetune.config import NetworkConfig
-from uniemox.finetune.network import Network, build_network
+from uniemox.finetune.network import Network, build_network, restart
 from uniemox.training.parameter_groups import parameter_groups
 from uniemox.views.pixels import IMAGENET
 
@@ -76,6 +78,22 @@ def test_from_scratch_no_weight_is_the_runs(config: NetworkConfig) -> None:
     table = "encoder.pos_embed"
     assert torch.equal(ours[table], theirs[table])
     assert torch.equal(ours["encoder.blocks.0.norm1.weight"], torch.ones(32))
+
+
+@pytest.mark.parametrize("method", ["dino", "moco_v3", "beit", "simmim", "simmim_swin", "cae", "mixmae"])
+def test_from_scratch_no_weight_is_a_checkpoints(golden: Path, method: str) -> None:
+    """Learned tables, LayerScale and the biases of q and v included; fixed sin-cos tables stay."""
+    heads = {"dino": 3, "moco_v3": 4, "cae": 3}.get(method)
+    given = load_published(golden / method / "checkpoint.pth", heads=heads)
+    encoder = copy.deepcopy(given)
+    torch.manual_seed(0)
+    restart(encoder, describe_encoder(given))
+    before, redrawn = dict(given.named_parameters()), 0
+    for name, value in encoder.named_parameters():
+        if before[name].std() > 0 and not (name == "pos_embed" and method in ("moco_v3", "cae")):
+            assert not torch.equal(value, before[name]), name
+            redrawn += 1
+    assert redrawn > 10
 
 
 def test_random_weights_are_drawn_from_the_seed() -> None:

@@ -125,7 +125,7 @@ def test_the_run_says_what_its_numbers_mean() -> None:
 
 def test_training_and_watched_pictures_are_seen_and_no_others() -> None:
     data = colours(splits=SPLITS)
-    assert len(read_seen(finetuned("both"))) == 4 * 11
+    assert len(read_seen(finetuned("both")) - read_seen(pretrained())) == 4 * 11
     with pytest.raises(DataError, match=says("trained on 44 of these 56 pictures of colours", "--allow-seen")):
         evaluate(finetuned("both"), data, hardware=CPU)
 
@@ -241,7 +241,7 @@ def test_data_without_splits_get_them_and_evaluate_takes_them(tmp_path: Path) ->
 def test_a_fraction_trains_on_less(tmp_path: Path) -> None:
     config = tiny_finetuning(pretrained(), fraction=0.5, monitor="holdout", holdout_fraction=0.25, batch_size=4)
     dies(config, tmp_path / "run", 1)
-    assert len(read_seen(tmp_path / "run")) == 4 * (3 + 2)
+    assert len(read_seen(tmp_path / "run") - read_seen(pretrained())) == 4 * (3 + 2)
 
 
 def test_balanced_classes_all_count(tmp_path: Path) -> None:
@@ -266,6 +266,17 @@ def test_the_last_picture_of_a_batch_may_be_broken(tmp_path: Path) -> None:
     assert len(losses(tmp_path / "run")) == 1
     with pytest.raises(DataError, match="1 pictures can't be read, more than the 0"):
         finetune(tiny_finetuning(pretrained(), most_broken=0, batch_size=16), data, tmp_path / "other")
+    with pytest.raises(DataError, match="1 pictures can't be read, more than the 0"):
+        finetune(tiny_finetuning(pretrained(), most_broken=0, method="knn"), data, tmp_path / "knn")
+
+
+def test_what_the_start_has_seen_the_run_has_seen(tmp_path: Path) -> None:
+    first, other = data_of("knn"), colours(splits={"train": 4, "val": 2, "test": 1}, seed=9)
+    finetune(tiny_finetuning(finetuned("knn"), method="knn"), other, tmp_path / "run")
+    with pytest.raises(DataError, match="the model was trained on"):
+        evaluate(tmp_path / "run", first.only("train"), hardware=CPU)
+    finetune(tiny_finetuning(f"scratch:{finetuned('knn')}", method="knn"), other, tmp_path / "scratch")
+    evaluate(tmp_path / "scratch", first.only("train"), hardware=CPU)
 
 
 def test_a_finished_run_needs_nothing_of_where_it_began(tmp_path: Path) -> None:

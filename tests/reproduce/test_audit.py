@@ -56,7 +56,7 @@ def test_what_is_not_said_is_named(tuned: Path, tmp_path: Path) -> None:
         audit(tmp_path)
     record = json.loads((tuned / "config.json").read_text())
     del record["versions"]["timm"], record["data"]["sha256"]
-    record["config"]["init"] = "gone.pth"
+    record["config"]["init"] = f"{tuned},timm:vit_tiny_patch16_224,timm:resnet18@gone.pth"
     (tmp_path / "config.json").write_text(json.dumps(record))
     lacking = audit(tmp_path)
     assert "config.json has no data.sha256" in lacking

@@ -59,6 +59,14 @@ def test_near_chance_is_by_the_interval_and_the_commonest_class(tmp_path: Path) 
     assert found.near_chance
 
 
+def test_seeds_that_agree_do_not_make_few_pictures_a_result(tmp_path: Path) -> None:
+    runs = tuple(scored(tmp_path, "x", [True] * 6 + [False] * 4, seed=seed) for seed in range(3))
+    found = score_of(Cell(runs=runs))
+    assert found is not None
+    assert found.low == found.high == pytest.approx(0.6)
+    assert found.near_chance  # by the pictures, of which half are of one class
+
+
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=8))
 def test_seed_intervals_hold_their_mean_and_stay_shares(values: list[float]) -> None:
     low, high = seed_interval(np.array(values))

@@ -31,6 +31,7 @@ def data(tmp_path: Path) -> DataSet:
 @pytest.fixture
 def run(tmp_path: Path, data: DataSet) -> Path:
     begin_run(tmp_path / "run", "pretrain", CONFIGURED, data, {}, resume=False)
+    (tmp_path / "run" / "metrics.jsonl").touch()  # its first step
     return tmp_path / "run"
 
 
@@ -97,6 +98,21 @@ def test_a_run_is_not_begun_twice_nor_by_another_command(run: Path, data: DataSe
         again(run, CONFIGURED, data, kind="finetune")
 
 
+def test_a_run_that_ended_before_its_first_step_is_begun_anew(run: Path, data: DataSet) -> None:
+    """After a wrong setting the corrected command is not in the way of itself."""
+    (run / "metrics.jsonl").unlink()
+    (run / SEEN).write_text("old")
+    assert again(run, CONFIGURED, data, resume=False) is True
+    assert (run / SEEN).exists()
+    changed = replace(CONFIGURED, batch_size=2)
+    assert again(run, changed, data, resume=False) is False
+    assert not (run / SEEN).exists()
+    assert json.loads((run / CONFIG).read_text())["config"]["batch_size"] == 2
+    fewer = replace(data, samples=data.samples[1:])
+    assert again(run, changed, fewer, resume=True) is False
+    assert json.loads((run / CONFIG).read_text())["data"]["samples"] == 7
+
+
 def test_other_data_are_refused(run: Path, data: DataSet) -> None:
     first, *others = data.samples
     for changed in (
@@ -138,10 +154,15 @@ def test_what_was_seen_is_written_once(tmp_path: Path, data: DataSet) -> None:
     out, told = tmp_path / "seen", []
     assert read_seen(out) == set()
     gone = replace(data, samples=[*data.samples[:3], data.samples[0]])
-    write_seen(out, gone, told.append)
+    write_seen(out, gone, [], told.append)
     expected = {hashlib.sha256(sample.picture.read()).hexdigest() for sample in data.samples[:3]}
     assert read_seen(out) == expected
     assert told[-1] == 4
     before = (out / SEEN).read_bytes()
-    write_seen(out, data, told.append)
+    write_seen(out, data, [], told.append)
     assert (out / SEEN).read_bytes() == before
+    after, other = tmp_path / "after", replace(data, samples=data.samples[4:5])
+    write_seen(after, other, [out, tmp_path / "mae.pth"], told.append)  # what it started from has seen, it has seen
+    assert read_seen(after) > expected
+    write_seen(tmp_path / "third", other, [out / "encoder.safetensors"], told.append)
+    assert read_seen(tmp_path / "third") == read_seen(after)

@@ -25,6 +25,7 @@ from uniemox.model.side_by_side import SideBySide
 from uniemox.views.pixels import PixelStats
 
 KEY = "uniemox_classifier"
+MIXMAE = "mixmae"  # a Swin of its own, which timm does not have
 OPTIONS = {
     *("num_classes", "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "global_pool"),
     *("init_values", "qkv_bias", "mlp_ratio", "use_abs_pos_emb", "window_size", "pad_type"),
@@ -61,7 +62,8 @@ class ClassifierInfo:
     conformal_scores: tuple[float, ...] = ()
     """1 - p(true label) of held-out pictures after temperature, sorted; at most 2,000 quantiles; () for affect."""
     encoder: Mapping[str, Any] = field(default_factory=dict)
-    """timm's name of the network and the options that make it; or "several", a list of these with mean and std."""
+    """timm's name of the network (or mixmae) and the options that make it; or "several", a list of these with mean and
+    std."""
     parts: Mapping[str, Any] = field(default_factory=dict)
     """Shapes of what follows the encoder: feature_width, outputs; fused_width, fusion and heads with both streams;
     bank, neighbours and vote_temperature of a neighbour head."""
@@ -82,10 +84,8 @@ def describe_encoder(encoder: Any) -> dict[str, Any]:
         size = getattr(getattr(encoder, "patch_embed", None), "img_size", None)
         sized = {"img_size": size[0]} if size else {}
         return {"name": name, "options": {"num_classes": 0, **given, **sized}}
-    if isinstance(encoder, MixMAEEncoder):
-        raise CheckpointError("a classifier over MixMAE's encoder can't be written yet")
     name, options = timm_model(encoder)
-    return {"name": name, "options": options}
+    return {"name": MIXMAE if isinstance(encoder, MixMAEEncoder) else name, "options": options}
 
 
 def save_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) -> None:
@@ -130,11 +130,16 @@ def _header(path: Path) -> str | None:
         raise CheckpointError(f"{path} can't be read: {error}") from error
 
 
-def _build_encoder(described: Mapping[str, Any]) -> nn.Module:
-    """A network of timm with other weights. Raises CheckpointError for what could make timm open other files."""
+def build_described(described: Mapping[str, Any]) -> nn.Module:
+    """A network with random weights.  described: by `describe_encoder`, a single one.
+
+    Raises CheckpointError for what could make timm open other files.
+    """
     name = described["name"]
     options = {key: tuple(v) if isinstance(v, list) else v for key, v in described["options"].items()}
     foreign = options.keys() - OPTIONS
+    if name == MIXMAE and not foreign:
+        return MixMAEEncoder(**options)
     if not timm.is_model(name) or foreign:
         raise CheckpointError(
             f"its encoder {name!r} with {', '.join(sorted(foreign)) or 'its options'} is none of timm's"
@@ -146,10 +151,10 @@ def _build(info: ClassifierInfo) -> Classifier:
     """The network with other weights."""
     parts, several = info.parts, info.encoder.get("several")
     if several is None:
-        encoder = _build_encoder(info.encoder)
+        encoder = build_described(info.encoder)
     else:
         stats = [PixelStats(tuple(one["mean"]), tuple(one["std"])) for one in several]
-        encoder = SideBySide([_build_encoder(one) for one in several], stats)
+        encoder = SideBySide([build_described(one) for one in several], stats)
     fusion = embed = None
     if "fusion" in parts:
         embed = nn.Linear(parts["feature_width"], parts["fused_width"])

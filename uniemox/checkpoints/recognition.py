@@ -72,17 +72,17 @@ def _recognise_plain(file: WeightFile, state: dict[str, Tensor]) -> MethodName:
     TinyMIM's with the column, DINO's and timm's are learned.
     """
     is_pooled, has_head = "fc_norm.weight" in state, "head.weight" in state
-    if _is_sincos(state["pos_embed"], rows_first=True):
+    if is_sincos(state["pos_embed"], rows_first=True):
         return "moco_v3" if "norm.weight" in state else "siameseim"
     if state is not file.content:
         is_trained_longer = is_pooled or has_head or "optimizer" not in file.content
         return "mae" if is_trained_longer else "tinymim"
     if file.is_safetensors or has_head:
         return "timm"
-    return "mae" if is_pooled or _is_sincos(state["pos_embed"], rows_first=False) else "dino"  # its "backbone only"
+    return "mae" if is_pooled or is_sincos(state["pos_embed"], rows_first=False) else "dino"  # its "backbone only"
 
 
-def _is_sincos(table: Tensor, *, rows_first: bool) -> bool:
+def is_sincos(table: Tensor, *, rows_first: bool) -> bool:
     """Whether a position table is the fixed one, up to the rounding of its type."""
     side = math.isqrt(max(table.shape[1] - 1, 0)) if table.ndim == 3 else 0
     if not side or table.shape[1] != side**2 + 1 or table.shape[2] % 4 or not table.is_floating_point():

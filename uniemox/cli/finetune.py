@@ -72,4 +72,6 @@ def finetune(
     with ConsoleWatcher() as watcher:
         run(config, found, out, resume=resume, watcher=watcher)
     if rank() == 0:
-        say(f"wrote {out}/model.safetensors and model.onnx; next: uniemox evaluate --model {out} --data {data}")
+        own = out / "splits.json"  # where the data had none
+        more = f" --splits {own}" if splits is None and own.exists() else ""
+        say(f"wrote {out}/model.safetensors and model.onnx; next: uniemox evaluate --model {out} --data {data}{more}")

@@ -65,11 +65,9 @@ def pretrain(
     exclude
         A file of `data check --json`, whose list "exclude" is left out.
     split
-        Only the samples of this split, such as train; all if not given.
+        Only the samples of this split; train if not given, or everything where the data have no splits.
     """
-    found = open_data(data, persons=persons, texts=texts, splits=splits, exclude=exclude)
-    if split is not None:
-        found = found.only(split)
+    found = open_data(data, persons=persons, texts=texts, splits=splits, exclude=exclude).to_train(split)
     config = config_of(PretrainConfig, settings)
     with ConsoleWatcher() as watcher:
         path = run(config, found, out, resume=resume, watcher=watcher)

@@ -3,16 +3,12 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cyclopts import App
 from rich.progress import TaskID
 
 from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say
-from uniemox.errors import ConfigError
-
-if TYPE_CHECKING:
-    from uniemox.data.sample import DataSet
 
 teacher = App(name="teacher", help="Fit a teacher of your own, where no CLIP can be had.")
 
@@ -81,7 +77,7 @@ def fit(
     chosen = {"width": width, "image_size": image_size, "epochs": epochs, "batch_size": batch_size}
     given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
     config = FitConfig(image_tower=image_tower, seed=seed, **given)
-    found = _of_split(open_data(data, texts=texts, splits=splits, exclude=exclude), split)
+    found = open_data(data, texts=texts, splits=splits, exclude=exclude).to_train(split)
     keep_freed_memory()
     with progress_bar() as progress:
         tasks: dict[str, TaskID] = {}
@@ -95,20 +91,6 @@ def fit(
     if about["broken"]:
         say(f"{about['broken']} pictures can't be read and were left out")
     print(json.dumps({"folder": str(out), **about}) if as_json else f"wrote {out}: {_in_words(about['figures'])}")
-
-
-def _of_split(found: "DataSet", split: str | None) -> "DataSet":
-    """The samples of a split; None: those of train, or all where there are no splits."""
-    from dataclasses import replace
-
-    if split is None and not any(sample.split for sample in found.samples):
-        return found
-    wanted = "train" if split is None else split
-    samples = [sample for sample in found.samples if sample.split == wanted]
-    if not samples:
-        has = ", ".join(sorted({sample.split for sample in found.samples if sample.split})) or "no splits"
-        raise ConfigError(f"{found.name} has no samples of the split {wanted!r}, it has {has}; choose with --split")
-    return replace(found, samples=samples)
 
 
 def _in_words(figures: Mapping[str, Any]) -> str:

@@ -121,6 +121,12 @@ class DataSet:
         """The word of a sample's label."""
         return None if sample.label is None else self.labels.labels[sample.label]
 
+    def to_train(self, split: str | None = None) -> "DataSet":
+        """The samples of that split; None: those of train, or all where the data have no splits."""
+        if split is None and not any(sample.split for sample in self.samples):
+            return self
+        return self.only(split or "train")
+
     def only(self, *splits: str) -> "DataSet":
         """The samples of these splits. Raises DataError, with the splits that are there, if there is none."""
         samples = [sample for sample in self.samples if sample.split in splits]

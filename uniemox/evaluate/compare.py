@@ -41,6 +41,10 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path]) -> list[Comparison]:
     """
     kept = {path: read_run(path) for path in (*ours, *theirs)}
     titles = [{one.title: one for one in run.evaluations} for run in kept.values()]
+    for (path, run), found_titles in zip(kept.items(), titles, strict=True):
+        if len(found_titles) < len(run.evaluations):
+            twice = next(one.title for one in run.evaluations if found_titles[one.title] is not one)
+            raise DataError(f"{path} was scored twice on {twice}; remove one of the two from its evaluations")
     shared = [title for title in titles[0] if all(title in others for others in titles)] if titles else []
     if not ours or not theirs or not shared:
         raise DataError("these runs were not scored on the same data; run uniemox evaluate with each of them")

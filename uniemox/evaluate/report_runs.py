@@ -50,7 +50,9 @@ class KeptEvaluation:
     @property
     def title(self) -> str:
         """What was scored."""
-        return f"{self.data}, split {self.split}" if self.split else self.data
+        split = f", split {self.split}" if self.split else ""
+        persons = self.values.get("persons")
+        return f"{self.data}{split}" + (f", people of {persons}" if persons else "")
 
     @property
     def measure(self) -> str:

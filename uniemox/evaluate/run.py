@@ -158,13 +158,14 @@ class _Scorer:
         logits = mapped(values, self.mapping)
         if self.info.task == "distribution":
             shares = np.stack([_shares(sample, self.labels) for sample in samples])
-            return score_distributions(mapped(values / (temperature or 1), self.mapping), shares, groups=units)
+            calibrated = mapped(values / (temperature or 1), self.mapping)
+            return replace(score_distributions(calibrated, shares, groups=units), temperature=temperature)
         truth = np.array([sample.label for sample in samples])
         scores = score_classes(logits, truth, self.labels, groups=units)
         if temperature is None:
             return scores
-        calibrated = softmax(mapped(values / temperature, self.mapping))
-        return replace(scores, temperature=temperature, ece_calibrated=expected_calibration_error(calibrated, truth))
+        ece = expected_calibration_error(softmax(mapped(values / temperature, self.mapping)), truth)
+        return replace(scores, temperature=temperature, ece_calibrated=ece)
 
     def predictions(self) -> list[dict[str, Any]]:
         """A line for every picture."""

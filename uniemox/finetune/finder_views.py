@@ -50,15 +50,17 @@ class FinderViews(Dataset[FinderView | Broken]):
         epoch, index, size = place
         rng = np.random.Generator(np.random.PCG64([self.seed, epoch, index]))
         sample = self.samples[index]
-        try:
-            view = self._mosaic(sample, size, rng) if rng.random() < MOSAIC else self._one(sample, size, size, rng)
-        except ImageError as error:
-            return Broken(sample.key, str(error))
+        view = self._mosaic(sample, size, rng) if rng.random() < MOSAIC else self._one(sample, size, size, rng)
+        if isinstance(view, Broken):
+            return view
         return FinderView(vary_light(view.pixels, rng), view.boxes, view.confidences)
 
-    def _one(self, sample: Sample, width: int, height: int, rng: np.random.Generator) -> FinderView:
+    def _one(self, sample: Sample, width: int, height: int, rng: np.random.Generator) -> FinderView | Broken:
         """A picture or a crop of it, mirrored or not, squashed to that size."""
-        image, full = decode_sample(sample, lambda w, h: min(w / width, h / height) * LEAST_SIDE)
+        try:
+            image, full = decode_sample(sample, lambda w, h: min(w / width, h / height) * LEAST_SIDE)
+        except ImageError as error:
+            return Broken(sample.key, str(error))
         region = Box(0, 0, *full) if rng.random() < WHOLE else draw_crop(full, rng)
         found = np.array([[*box, confidence] for box, confidence in sample.persons or ()], np.float32).reshape(-1, 5)
         boxes, confidences = place_people(found, region, width, height, self.least)
@@ -70,7 +72,7 @@ class FinderViews(Dataset[FinderView | Broken]):
             boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
         return FinderView(pixels, boxes, confidences)
 
-    def _mosaic(self, sample: Sample, size: int, rng: np.random.Generator) -> FinderView:
+    def _mosaic(self, sample: Sample, size: int, rng: np.random.Generator) -> FinderView | Broken:
         """The picture and three others, drawn at random, around a point."""
         others = [self.samples[int(i)] for i in rng.integers(len(self.samples), size=3)]
         x, y = (round(float(at) * size) for at in rng.uniform(*SPLIT, size=2))
@@ -79,6 +81,8 @@ class FinderViews(Dataset[FinderView | Broken]):
         corners = ((0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size))
         for one, (x1, y1, x2, y2) in zip([sample, *others], corners, strict=True):
             view = self._one(one, x2 - x1, y2 - y1, rng)
+            if isinstance(view, Broken):
+                return view
             pixels[y1:y2, x1:x2] = view.pixels
             boxes.append(view.boxes + np.array([x1, y1, x1, y1], np.float32))
             confidences.append(view.confidences)

@@ -1,7 +1,7 @@
 """The classifier that fine-tuning starts from, out of a run, a published checkpoint or timm."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from uniemox.checkpoints.classifier import describe_encoder, is_classifier, load_classifier
+from uniemox.checkpoints.classifier import build_described, describe_encoder, is_classifier, load_classifier
 from uniemox.checkpoints.published import TIMM, load_published, load_start, report_timm
+from uniemox.checkpoints.recognition import is_sincos
 from uniemox.checkpoints.vit import load_timm
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.finetune.config import NetworkConfig
@@ -79,7 +80,7 @@ def load_encoder(source: str, pool: str, size: int, from_scratch: bool) -> Any:
         encoder = token_encoder(encoder)
         encoder.report = report
     if from_scratch:
-        restart(encoder)
+        restart(encoder, describe_encoder(encoder))
     return encoder.train()
 
 
@@ -137,19 +138,30 @@ def _finetuned_encoder(folder: Path, size: int, from_scratch: bool) -> tuple[Any
     if "img_size" in info.encoder.get("options", {}) and info.size != size:
         raise ConfigError(f"{folder} was fine-tuned at {info.size} px; give --view.size {info.size}")
     if from_scratch:
-        restart(classifier.encoder)
+        restart(classifier.encoder, info.encoder)
     return classifier.encoder.train(), dict(info.encoder), PixelStats(info.mean, info.std)
 
 
-def restart(encoder: nn.Module) -> None:
-    """Draw all weights anew: matrices as MAE does, norms and scales as they begin; sin-cos position tables stay."""
+@torch.no_grad()
+def restart(encoder: nn.Module, described: Mapping[str, Any]) -> None:
+    """Draw all weights anew: matrices as MAE does, norms as they begin, learned tables and scales as timm starts them.
+
+    Sin-cos position tables stay.  described: how the encoder is built.
+    """
+    with torch.random.fork_rng(devices=[]):
+        fresh = dict(build_described(described).named_parameters())
+    drawn = set()
     for module in encoder.modules():
         if isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
             module.reset_parameters()
+        if isinstance(module, nn.LayerNorm | nn.BatchNorm2d | nn.Linear | nn.Conv2d):
+            drawn |= {id(parameter) for parameter in module.parameters(recurse=False)}
     start_as_mae(encoder)
     for name, parameter in encoder.named_parameters():
         if name.endswith(("cls_token", "mask_token")):
             nn.init.normal_(parameter, std=0.02)
+        elif id(parameter) not in drawn and not any(is_sincos(parameter, rows_first=first) for first in (True, False)):
+            parameter.copy_(fresh[name])
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from uniemox.evaluate.outputs import Outputs, outputs_of, views_of
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.augment import AugmentedViews, smooth
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.network import Network, build_network, mean_head
+from uniemox.finetune.network import SCRATCH, Network, build_network, mean_head
 from uniemox.finetune.parts import check_same_division, divide
 from uniemox.finetune.probe import fit_fusion, fit_head, fit_neighbours
 from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
@@ -38,7 +38,7 @@ from uniemox.training.run_folder import ENCODER, WEIGHTS, begin_run, write_seen
 from uniemox.training.schedule import build_schedule
 from uniemox.training.state import Checkpoints, Progress
 from uniemox.training.watching import ActivationCount, Plan, Unwatched, Watcher, memory_estimate
-from uniemox.views.loader import ViewBatch, ViewDataset, build_loader
+from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 from uniemox.views.pixels import normalise
 
 ONNX = "model.onnx"
@@ -65,7 +65,8 @@ def finetune(
         train, watched = divide(data, config, out if rank() == 0 else None)
         if rank() == 0:
             shown = replace(data, samples=[*train, *watched])
-            write_seen(out, shown, lambda done: watcher.progress("hashing pictures", done, len(shown)))
+            starts = [] if config.init.startswith(SCRATCH) else [Path(one) for one in config.init.split(",")]
+            write_seen(out, shown, starts, lambda done: watcher.progress("hashing pictures", done, len(shown)))
         torch.manual_seed(config.seed)
         outputs = 2 if config.task == "affect" else len(data.labels)
         network = build_network(config.init, config.network, size=config.view.size, outputs=outputs)
@@ -98,6 +99,7 @@ class _Run:
         self.model: Classifier = network.classifier
         self.device = next(self.model.parameters()).device
         self.ema: Any = None  # timm's running mean of the weights
+        self.broken = BrokenCount(config.most_broken)  # outside of the steps, which count for themselves
         weights = class_weights(train, data.labels) if config.class_weighting == "balanced" else None
         self.objective = Objective(task=config.task, class_weights=weights)
 
@@ -259,7 +261,8 @@ class _Run:
             self.model.load_state_dict(self.ema.module.state_dict())
 
     def _outputs(self, samples: Sequence[Sample], *, what: str, encoded: bool = False) -> Outputs:
-        return outputs_of(
+        """Raises DataError if more pictures can't be read than may be left out."""
+        found = outputs_of(
             self.model if self.ema is None or encoded else self.ema.module,
             samples,
             self.config.view,
@@ -269,6 +272,8 @@ class _Run:
             workers=self.config.hardware.count_workers(self.device),
             on_progress=lambda done: self.watcher.progress(what, done, len(samples)),
         )
+        self.broken.add(found.broken)
+        return found
 
     def _target(self, samples: Sequence[Sample]) -> Tensor:
         return target_of(samples, self.config.task, self.data.labels)

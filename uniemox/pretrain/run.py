@@ -50,7 +50,8 @@ def pretrain(
         steps_in_epoch(len(data), config.batch_size)  # raises before anything is written
         if rank() == 0:
             begin_run(out, "pretrain", config, data, {}, resume=resume)
-            write_seen(out, data, lambda done: watcher.progress("hashing pictures", done, len(data)))
+            starts = [] if config.encoder.start is None else [Path(config.encoder.start)]
+            write_seen(out, data, starts, lambda done: watcher.progress("hashing pictures", done, len(data)))
         wait_for_all()
         teacher = prepare_teacher(config.teacher, config.model, data, out, device, watcher)
         model = build_model(config, None if teacher is None else teacher.width)
@@ -77,7 +78,8 @@ def build_model(config: PretrainConfig, teacher_width: int | None) -> UniEmoX:
     if config.encoder.start is None:
         encoder = build_encoder(config.encoder.name, size, **config.encoder.timm_options)
     else:
-        encoder = load_start(config.encoder.start, image_size=size)
+        start = Path(config.encoder.start)
+        encoder = load_start(start / ENCODER if start.is_dir() else config.encoder.start, image_size=size)
     return UniEmoX(encoder, replace(config.model, teacher_width=teacher_width)).train()
 
 

@@ -11,6 +11,7 @@ from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, DataError
 from uniemox.evaluate.report_runs import KeptEvaluation, read_evaluation
 from uniemox.evaluate.run import EVALUATIONS, Evaluation, evaluate
+from uniemox.reproduce.sources import weight_paths
 from uniemox.training.run_folder import CONFIG, SEEN, WEIGHTS
 from uniemox.training.settings import read_json
 
@@ -44,8 +45,8 @@ def audit(run: Path) -> list[str]:
     lacking += [f"there is no {name}" for name in (WEIGHTS, SEEN) if not (run / name).exists()]
     for name in ("init", "encoder.start"):
         source = _get(record, f"config.{name}")
-        if isinstance(source, str) and source.endswith((".pth", ".pt", ".safetensors")) and not Path(source).exists():
-            lacking.append(f"the weights that it started from are not at {source} any more")
+        gone = [path for path in weight_paths(source) if not path.exists()] if isinstance(source, str) else []
+        lacking += [f"the weights that it started from are not at {path} any more" for path in gone]
     return lacking
 
 

@@ -69,12 +69,11 @@ def score_of(cell: Cell) -> Score | None:
     if not found:
         return None
     values = np.array([evaluation.values["accuracy"] for evaluation in found])
-    over: Literal["seeds", "pictures"] = "seeds"
+    over: Literal["seeds", "pictures"] = "pictures"
+    low, high = np.array([evaluation.values["accuracy_interval"] for evaluation in found]).mean(axis=0)
+    near = low  # seeds that happen to agree tell nothing about other pictures
     if len(values) >= FEWEST_SEEDS:
-        low, high = seed_interval(values)
-    else:
-        over, bounds = "pictures", np.array([evaluation.values["accuracy_interval"] for evaluation in found])
-        low, high = bounds.mean(axis=0)
+        over, (low, high) = "seeds", seed_interval(values)
     counts = np.array([sum(row) for row in found[0].values["confusion"]])
     chance = float(counts.max() / counts.sum())
     return Score(
@@ -85,7 +84,7 @@ def score_of(cell: Cell) -> Score | None:
         seeds=len(values),
         pictures=int(counts.sum()),
         chance=chance,
-        near_chance=bool(low <= chance),
+        near_chance=bool(min(low, near) <= chance),
     )
 
 

@@ -129,6 +129,8 @@ def paper_targets(root: Path, given: Mapping[str, str], exclude: Mapping[str, Pa
 
 
 def _scenes(root: Path, name: str, source: str) -> Target:
+    if parse_source(source)[2].get("seed") == "1":
+        raise ConfigError(f"{source} draws the scenes that are scored ({NEW_SCENES}); choose another seed")
     data = open_data(source)
     train = sum(sample.split == "train" for sample in data.samples)
     packed = _pack(root, name, source, (), (), SCENES_SHORT_SIDE_PX, ())
@@ -267,12 +269,32 @@ def _digest(data: DataSet, source: str) -> str:
 
 def digest_of_weights(name: str) -> tuple[str, ...]:
     """Hashes of the files that a name such as mae.pth, timm:NAME@FILE or fitted:FOLDER means, if there are any."""
-    path = Path(re.split("[@:]", name)[-1])
-    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    if not all(file.is_file() for file in files):
-        return ()
-    stats = [(file, file.stat()) for file in files]
+    files: list[Path] = []
+    for path in weight_paths(name):
+        files += sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    stats = [(file, file.stat()) for file in files if file.is_file()]
     return tuple(_hash(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
+
+
+def weight_paths(name: str) -> list[Path]:
+    """Files and folders that a name of weights means; none for what is fetched.
+
+    >>> [str(path) for path in weight_paths("scratch:mae.pth,timm:vit_tiny_patch16_224@a.safetensors,timm:resnet50")]
+    ['mae.pth', 'a.safetensors']
+    """
+    paths = []
+    for part in name.split(","):
+        word = part.removeprefix("scratch:")
+        kind, _, rest = word.partition(":")
+        if kind in ("fitted", "stored", "onnx"):
+            paths.append(Path(rest))
+        elif kind == "clip" and rest.startswith("local-dir:"):
+            paths.append(Path(rest.removeprefix("local-dir:")))
+        elif kind in ("clip", "timm"):
+            paths += [Path(rest.partition("@")[2])] if "@" in rest else []
+        else:
+            paths.append(Path(word))
+    return paths
 
 
 @cache  # many runs start from one file, which may have a gigabyte

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ from uniemox.errors import ConfigError
 from uniemox.training.settings import differences, from_dict, read_json, to_dict
 
 CONFIG, ENCODER, WEIGHTS, SEEN = "config.json", "encoder.safetensors", "model.safetensors", "training_pictures.txt"
+BEGUN = ("metrics.jsonl", "checkpoints", WEIGHTS)  # one of them is there from the first step on
 PACKAGES = ("torch", "timm", "numpy", "pillow")
 
 
@@ -40,40 +41,51 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet, more: Mapping[st
     """Write config.json, or check that what is there is this run. Returns whether there is something to go on with.
 
     kind: "pretrain" or "finetune".  more: what else to record, by name.
+    A run that ended before its first step is begun anew.
     Raises ConfigError if the folder holds another run, if a run is there and resume was not asked for, or if settings
     or data differ from those that it began with.
     """
     path = run / CONFIG
     if run.exists() and not run.is_dir():
         raise ConfigError(f"{run} is a file; --out needs a folder")
+    record = {"kind": kind, "config": to_dict(config), "data": describe_data(data), **more, "versions": _versions()}
     if not path.exists():
         if run.is_dir() and not all(left.match(f"{CONFIG}.*{PARTIAL}") for left in run.iterdir()):
             raise ConfigError(f"{run} is not empty and no run of uniemox; choose another --out")
-        record = {"kind": kind, "config": to_dict(config), "data": describe_data(data), **more, "versions": _versions()}
         write_text(path, json.dumps(record, indent=2) + "\n")
         return False
-    if not resume:
-        raise ConfigError(f"{run} holds a run already; add --resume to go on with it, or choose another --out")
     found = read_json(path)
     if found.get("kind") != kind:
         raise ConfigError(f"{run} holds a run of another command ({found.get('kind')}); choose another --out")
+    has_begun = any((run / name).exists() for name in BEGUN)
+    if has_begun and not resume:
+        raise ConfigError(f"{run} holds a run already; add --resume to go on with it, or choose another --out")
     changed = differences(config, from_dict(type(config), found["config"], f"{path}, config"))
     changed = [line for line in changed if not line.startswith(("hardware.", "save."))]
+    is_other_data = found["data"]["sha256"] != record["data"]["sha256"]
+    if not has_begun and (changed or is_other_data):  # a setting was wrong, say, and it ended before its first step
+        (run / SEEN).unlink(missing_ok=True)
+        write_text(path, json.dumps(record, indent=2) + "\n")
+        return False
     if changed:
         raise ConfigError(
             f"{run} began with other settings: {'; '.join(changed)}. Leave them out, or choose another --out"
         )
-    if found["data"]["sha256"] != describe_data(data)["sha256"]:
+    if is_other_data:
         raise ConfigError(f"{run} began with other data than {data.name} now is; choose another --out")
     for left in run.glob(f"*{PARTIAL}"):  # by a process that was killed while it wrote
         left.unlink()
     return True
 
 
-def write_seen(run: Path, data: DataSet, on_progress: Callable[[int], None]) -> None:
-    """The hashes of all pictures that a run trains on, so that nobody tests with them; they are kept once written."""
+def write_seen(run: Path, data: DataSet, starts: Sequence[Path], on_progress: Callable[[int], None]) -> None:
+    """The hashes of all pictures that a run is trained on, so that nobody tests with them; they are kept once written.
+
+    starts: what its weights come from; where that is a run, or a file in one, that run's pictures are among them.
+    """
     if not (run / SEEN).exists():
         hashes = {digest for digest in picture_hashes(data.samples, on_progress) if digest}
+        hashes = hashes.union(*(read_seen(start if start.is_dir() else start.parent) for start in starts))
         write_text(run / SEEN, "".join(f"{digest}\n" for digest in sorted(hashes)))
 
 

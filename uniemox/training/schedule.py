@@ -1,4 +1,9 @@
-"""How long a run is, and its learning rate: linear warm-up, then half a cosine."""
+"""How long a run is, and its learning rate: linear warm-up, then a cosine that runs from the first step to the last.
+
+As timm's scheduler has it without `warmup_prefix`: after a warm-up of w of T steps the rate goes on with the cosine's
+value at w, below its highest, where MAE begins the half cosine at its top. With w/T of 1/5 that is 0.90 of it, with
+1/20 it is 0.99.
+"""
 
 from dataclasses import dataclass
 
@@ -15,7 +20,7 @@ class ScheduleConfig:
     epochs: float = 200.0
     """Passes over the training data; a part of one is fine."""
     warmup_epochs: float = 40.0
-    """Epochs in which the rate rises from 0 to its highest."""
+    """Epochs in which the rate rises from 0 to its highest; the cosine counts from the first step."""
     min_rate: float = 0.0
     """The learning rate at the end; MAE's is 0."""
 
