@@ -13,7 +13,7 @@ from uniemox.views.transforms import ViewConfig
 
 
 def paper() -> PretrainConfig:
-    """The paper's run: ViT-L/16 from dBOT's weights, Γ2, CLIP ViT-B/16, 200 epochs of EmoSet's train and val.
+    """The paper's run: ViT-L/16 from dBOT's weights, Γ2, CLIP ViT-B/16, 200 epochs of EmoSet's train.
 
     The paper gives no batch size; 1024 is MAE's recipe for few GPUs. Tables V and VI: --encoder.start none
     --schedule.epochs 150, table V with --model.fusion static. Not run by us: it needs a machine with GPUs.
