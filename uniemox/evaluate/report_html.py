@@ -32,7 +32,7 @@ a { color: var(--accent) } p { margin: .4rem 0; max-width: 48rem }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
 caption { text-align: left; padding-bottom: .3rem }
 th { font-weight: 500; text-align: left } td, th { padding: .25rem .9rem .25rem 0; vertical-align: middle }
-tbody th { min-width: 5rem } td, thead th { white-space: nowrap } thead th { border-bottom: 1px solid var(--line) }
+tbody th { min-width: 9rem } td, thead th { white-space: nowrap } thead th { border-bottom: 1px solid var(--line) }
 figure { margin: 0 } img { display: block; max-width: 100%; height: auto }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: 1.2rem }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 0 2rem }

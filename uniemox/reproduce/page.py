@@ -24,7 +24,8 @@ LOOK = """
 .mark { font-size: .7rem; padding: .05rem .35rem; border-radius: .5rem; border: 1px solid var(--line);
   margin-left: .3rem; color: var(--soft); white-space: nowrap }
 .mark.ours { border-color: var(--accent); color: var(--accent) }
-.mark.failed, .chance { color: var(--bad) } td.two { line-height: 1.35 } tbody th small { color: var(--soft);
+.mark.failed, .chance { color: var(--bad) } td.two { line-height: 1.35 }
+td small { white-space: normal; display: inline-block; max-width: 12rem } tbody th small { color: var(--soft);
   font-weight: 400; display: block; max-width: 22rem } code { font-size: .8rem; overflow-wrap: anywhere }
 """
 LEGEND = (
@@ -112,7 +113,8 @@ class _Found:
                 words for name, words in overs.items() if any(score.over == name for score in scored)
             )
             about = (
-                f"Intervals are 95 % over {over}. Near chance: the interval holds what the commonest class alone gives."
+                f"Intervals are 95 % over {over}. Near chance: the interval, or the one over pictures, holds what the "
+                "commonest class alone gives."
             )
         return element("div", element("p", words, *marks), element("p", about, class_="note"))
 
