@@ -370,5 +370,5 @@ def test_the_command_uses_the_training_split(tmp_path: Path, capsys: pytest.Capt
     said = capsys.readouterr().out
     assert said.startswith(f"wrote {tmp_path}/t: of 4 held-out pictures ")
     assert "(by chance 25.0%)" in said
-    with pytest.raises(ConfigError, match=says("no samples of the split 'all'", "test, train, val")):
+    with pytest.raises(DataError, match=says("no samples of split all", "test, train, val")):
         run("fit", "--data", "synthetic:160", "--out", tmp_path / "t", "--split", "all")

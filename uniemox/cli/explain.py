@@ -73,8 +73,7 @@ def heat(
     from uniemox.explain.writing import map_path, write_whole
 
     is_folder = _is_folder(out)
-    named: list[str | None] = [*model] if model else [None]
-    explainers = [open_explainer(name, method) for name in named]
+    explainers = [open_explainer(name, method) for name in model or (None,)]
     columns = unique_names([one.name for one in explainers])
     pictures = list(_pictures(images))
     if not is_folder:

@@ -92,8 +92,7 @@ def predict(
 
     found, chosen = finder if persons else None, None if words is None else words.split(",")
     if engine == "ray":  # whose workers have folders of their own, and a core each
-        model, person_model, found = map(_absolute, (model, person_model, found))
-        threads = threads or 1
+        model, person_model, found, threads = *map(_absolute, (model, person_model, found)), threads or 1
     open_model = partial(load, model, person_model=person_model, finder=found, threads=threads, words=chosen)
     predictor = open_model()
     with _open_file(out, predictor, labels, resume=resume, has_likely=coverage is not None) as file:
