@@ -63,6 +63,7 @@ def parsed(*words: object) -> tuple[int, str, str]:
 
 
 PRETRAIN = ("pretrain", "--data", "synthetic:8", "--out", "run")
+SPLIT = ("pretrain", "--data", "synthetic:160", "--out", "run", "--preset", "demo")
 FINETUNE = ("finetune", "--init", "x", "--data", "synthetic:8", "--out", "run")
 
 
@@ -82,6 +83,8 @@ FINETUNE = ("finetune", "--init", "x", "--data", "synthetic:8", "--out", "run")
         ((*PRETRAIN, "--batch-size", "many"), 2, "many"),
         ((*PRETRAIN[:3], "--preset", "demo"), 2, "--out"),
         ((*PRETRAIN, "--preset", "demo"), 1, "8 samples do not fill a batch of 32"),
+        ((*SPLIT, "--batch-size", "150"), 1, "128 samples do not fill a batch of 150"),  # those of train, of 160
+        ((*SPLIT, "--split", "val"), 1, "16 samples do not fill a batch of 32"),
         (("pretrain", "--data", "nothing", "--out", "run"), 1, "'nothing' is no data set; write KIND:PATH"),
         ((*FINETUNE, "--metod", "probe"), 2, "Did you mean --method?"),
         ((*FINETUNE, "--ema-decay", "2"), 1, "ema_decay must lie between 0 and 1"),

@@ -35,14 +35,12 @@ def check_size(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     What lacks a few tensors only is told by their names once it is built.
     shape: timm's constructor arguments.  Raises CheckpointError.
     """
-    widths = [shape["embed_dim"] << stage for stage in range(len(shape.get("depths", (1,))))]
-    depths = shape.get("depths") or (shape["depth"],)
-    per_block = [(4 + 2 * shape["mlp_ratio"]) * width**2 for width in widths]  # attention and MLP
-    wanted = 3 * widths[0] * shape["patch_size"] ** 2
-    wanted += round(sum(depth * weights for depth, weights in zip(depths, per_block, strict=True)))
+    width, depths = shape["embed_dim"], shape.get("depths") or (shape["depth"],)
+    squares = sum(depth * (width << stage) ** 2 for stage, depth in enumerate(depths))
+    wanted = 3 * width * shape["patch_size"] ** 2 + round((4 + 2 * shape["mlp_ratio"]) * squares)  # attention and MLP
     held = sum(value.numel() for value in tensors.values())
     if wanted > 2 * held:
         raise CheckpointError(
-            f"the encoder is not whole: {'+'.join(map(str, depths))} blocks from {widths[0]} wide have {wanted:,} "
+            f"the encoder is not whole: {'+'.join(map(str, depths))} blocks from {width} wide have {wanted:,} "
             f"weights, the file holds {held:,} numbers"
         )
