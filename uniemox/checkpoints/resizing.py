@@ -10,7 +10,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.interpolate import RectBivariateSpline
 from torch import Tensor
 
 Grid = tuple[int, int]
@@ -63,6 +62,8 @@ def resize_bias_geometric(table: Tensor, rows: int, *, extra: int = 0) -> Tensor
     Distances beyond the source grid take its border value, as scipy's interp2d did, whose place RectBivariateSpline
     takes as scipy documents.  Source: microsoft/unilm, beit/run_class_finetuning.py; microsoft/SimMIM, utils.py.
     """
+    from scipy.interpolate import RectBivariateSpline  # noqa: PLC0415 - a quarter of a second to import
+
     body, kept = table[: len(table) - extra], table[len(table) - extra :]
     source, target = math.isqrt(len(body)), math.isqrt(rows - extra)
     if source == target:

@@ -23,7 +23,6 @@ from uniemox.finetune.augment import AugmentedViews, smooth
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.network import SCRATCH, Network, build_network, mean_head
 from uniemox.finetune.parts import check_same_division, divide
-from uniemox.finetune.probe import fit_fusion, fit_head, fit_neighbours
 from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
 from uniemox.finetune.targets import class_weights, target_of
 from uniemox.labels import AFFECT
@@ -113,6 +112,8 @@ class _Run:
             check_same_division(self.out, sources)
             self.model.head.load_state_dict(mean_head(sources, self.data.labels.labels).state_dict())
         elif self.config.method == "knn":
+            from uniemox.finetune.probe import fit_neighbours  # noqa: PLC0415 - sklearn, a second to import
+
             encoded = self._outputs(self.train, encoded=True, what="features of the training pictures")
             with torch.no_grad():
                 features = self.model.fuse(torch.from_numpy(encoded.values).to(self.device)).cpu().numpy()
@@ -280,6 +281,8 @@ class _Run:
 
     def _fit_rest(self) -> None:
         """Fit all that follows the encoder, in place: the optimiser holds these parameters."""
+        from uniemox.finetune.probe import fit_fusion, fit_head  # noqa: PLC0415 - sklearn, a second to import
+
         found = self._outputs(self.train, encoded=True, what="features of the training pictures")
         target, weights = self._target(found.samples), self.objective.class_weights
         if self.model.fusion is None:
