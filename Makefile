@@ -11,7 +11,7 @@ demo: .venv/ready
 
 # FI=fi:PATH PEOPLE='KIND:PATH ...' STARTS=FOLDER TEST_PEOPLE=FOLDER, see examples/embedded.py: rebuilds the embedded model.
 embedded: .venv/ready
-	$(BIN)/python examples/embedded.py --fi '$(FI)' --people $(PEOPLE) --starts '$(STARTS)' --test-people '$(TEST_PEOPLE)'
+	$(BIN)/python examples/embedded.py --fi '$(FI)' --people $(foreach one,$(PEOPLE),'$(one)') --starts '$(STARTS)' --test-people '$(TEST_PEOPLE)'
 
 test: .venv/ready check
 	$(BIN)/python -m pytest

@@ -68,7 +68,7 @@ def finder(people: list[str], starts: Path) -> None:
         files.append(OUT / f"persons-{i}.jsonl")
         detector = starts / "yolox_nano.onnx"
         uniemox("data", "persons", source, "--detector", detector, "--confidence", "0.1", "--out", files[-1])
-    shown = ("--data", ",".join(people), "--persons", *files, "--exclude", OUT / "check.json", "--epochs", "14")
+    shown = ("--data", ",".join(people), "--persons", *files, "--exclude", OUT / "check.json", "--epochs", "28")
     uniemox("finder", "fit", *shown, "--start", STARTS["a"].format(starts), "--out", OUT / "finder.onnx")
 
 

@@ -194,6 +194,13 @@ def test_curves_have_a_line_each(tmp_path: Path) -> None:
     assert "730.0" in drawn
 
 
+def test_chance_is_drawn_where_it_is_the_same_for_all_curves(tmp_path: Path) -> None:
+    same = {"x": Cell(runs=(scored(tmp_path, "x", RIGHT),)), "y": Cell(runs=(scored(tmp_path, "y", HALF),))}
+    assert "stroke-dasharray" in written(table(same, is_curve=True), tmp_path)[0]
+    other = {"of five in nine": Cell(runs=(scored(tmp_path, "z", [True] * 9),))}
+    assert "stroke-dasharray" not in written(table(same | other, is_curve=True), tmp_path)[0]
+
+
 def test_drawings_leave_out_what_is_not_known() -> None:
     drawn = dots("t", {"a": Dot(0.5, 0.4, 0.6, 0.7), "b": Dot(), "<c>": Dot(paper=0.3)}, chance=None)
     assert drawn.count("<circle") == 1

@@ -90,7 +90,7 @@ def fit(
 
 
 def _samples(sources: list[str], persons: list[Path] | None, exclude: Path | None) -> list[Any]:
-    """Samples of all data sets, but for those of other splits than train."""
+    """Samples of all data sets: of train, or all where a set has no splits."""
     from uniemox.data.source import open_data
 
     files: list[Path | None] = [*persons] if persons else [None] * len(sources)
@@ -98,11 +98,7 @@ def _samples(sources: list[str], persons: list[Path] | None, exclude: Path | Non
         raise ConfigError(f"--persons needs a file for each of the {len(sources)} data sets, got {len(files)}")
     samples = []
     for source, file in zip(sources, files, strict=True):
-        found = [
-            sample
-            for sample in open_data(source, persons=file, exclude=exclude, with_texts=False).samples
-            if sample.split in (None, "train")
-        ]
+        found = open_data(source, persons=file, exclude=exclude, with_texts=False).to_train().samples
         if all(sample.persons is None for sample in found):
             raise DataError(
                 f"{source}: nobody has looked for people in its pictures; run: uniemox data persons {source} "

@@ -180,6 +180,17 @@ def _end(started: _Started, outcome: Outcome, finished: set[str]) -> None:
     if code == 0:
         run.mark.write_text(run.command + "\n", "utf-8")
     _clear(started)
+    _journal(started, code)
+    if code == 0 and is_done(run):
+        finished.add(run.key)
+        outcome.done.append(run)
+    else:
+        made = "" if code else "; it ended well, but what it should make is not there"
+        outcome.failed[run.key] = f"exit code {code}{made}: {_tail(run.log)} (all of it: {run.log})"
+
+
+def _journal(started: _Started, code: int) -> None:
+    run = started.run
     line = {
         "name": run.name,
         "key": run.key,
@@ -190,12 +201,6 @@ def _end(started: _Started, outcome: Outcome, finished: set[str]) -> None:
     }
     with (run.root / JOURNAL).open("a", encoding="utf-8") as journal:
         journal.write(json.dumps(line) + "\n")
-    if code == 0 and is_done(run):
-        finished.add(run.key)
-        outcome.done.append(run)
-    else:
-        made = "" if code else "; it ended well, but what it should make is not there"
-        outcome.failed[run.key] = f"exit code {code}{made}: {_tail(run.log)} (all of it: {run.log})"
 
 
 def _tail(log: Path) -> str:
@@ -239,8 +244,9 @@ def _stop(running: Sequence[_Started], number: int) -> None:
     for entry in running:
         entry.process.send_signal(signal.SIGTERM)
     for entry in running:
-        entry.process.wait()
+        code = entry.process.wait()
         _clear(entry)
+        _journal(entry, code)
     raise StoppedError(
         f"stopped, and {len(running)} running commands with it; what is trained is saved, and the same command goes on",
         exit_code=128 + number,

@@ -170,8 +170,9 @@ class _Found:
         return Dot(score.accuracy, score.low, score.high, paper, is_faint=score.near_chance)
 
     def _chance(self, name: str | None = None) -> float | None:
-        known = [score for (_, column), score in self.scores.items() if score is not None and name in (None, column)]
-        return known[0].chance if known else None
+        """The chance of a column, or of all; None where it is not known, or not the same for all."""
+        known = {score.chance for (_, column), score in self.scores.items() if score and name in (None, column)}
+        return known.pop() if len(known) == 1 else None
 
     def _drawing(self, name: str) -> Html:
         drawn = dots(
@@ -184,7 +185,7 @@ class _Found:
         rows = {row.name: [self._dot(row, name) for name in self.plan.columns] for row in self.plan.rows}
         rows = {name: line for name, line in rows.items() if any(dot.value is not None for dot in line)}
         drawn = curves("Accuracy over the share of the training data", self.plan.columns, rows, chance=self._chance())
-        words = "Lines down: 95 % intervals; dashed: chance."
+        words = "Lines down: 95 % intervals; dashed: chance, where it is the same for all."
         return element("figure", drawn, element("figcaption", words))
 
     def _costs(self) -> Html:
