@@ -307,7 +307,6 @@ def test_the_record_holds_the_settings(tmp_path: Path) -> None:
         ({"ema_decay": 1}, "ema_decay must lie between 0 and 1"),
         ({"task": "affect", "method": "knn"}, "task affect has no classes"),
         ({"task": "affect", "class_weighting": "balanced"}, "task affect has no classes"),
-        ({"method": "knn", "class_weighting": "balanced"}, "method knn weighs no classes"),
         ({"seed": -1}, "seed and most_broken"),
     ],
 )

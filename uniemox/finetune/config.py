@@ -69,7 +69,7 @@ class FinetuneConfig:
     ema_decay: float | None = None
     """Keep a running mean of the weights with this decay a step and evaluate that; None: the weights themselves."""
     class_weighting: Literal["none", "balanced"] = "none"
-    """Whether pictures of rare classes count more, so that all classes count the same."""
+    """Whether pictures of rare classes count more, so that all classes count the same; of methods full and probe."""
     fraction: float = 1.0
     """Part of every class of the training data that is used (figure 7)."""
     monitor: Literal["val", "holdout"] | None = None
@@ -105,8 +105,6 @@ class FinetuneConfig:
             raise ConfigError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}; none turns it off")
         if self.task == "affect" and (self.method == "knn" or self.class_weighting == "balanced"):
             raise ConfigError("task affect has no classes: it goes with method full or probe, and class_weighting none")
-        if self.class_weighting == "balanced" and self.method in ("knn", "mean"):
-            raise ConfigError(f"method {self.method} weighs no classes: class_weighting goes with method full or probe")
         if self.method == "mean" and self.network.streams != "scene":
             raise ConfigError(f"method mean joins heads on the scene, network.streams is {self.network.streams!r}")
         if self.seed < 0 or self.most_broken < 0:
