@@ -23,12 +23,12 @@ from uniemox.errors import DataError
 from uniemox.evaluate.calibration import softmax
 from uniemox.evaluate.groups import score_groups
 from uniemox.evaluate.intervals import paired_bootstrap
-from uniemox.evaluate.report import names_of, write_report
-from uniemox.evaluate.report_comparison import difference, scale_of
-from uniemox.evaluate.report_examples import surest
-from uniemox.evaluate.report_html import element, interval, number, picture, track
-from uniemox.evaluate.report_plots import curve, running_mean
-from uniemox.evaluate.report_runs import Predictions, read_predictions, read_run
+from uniemox.evaluate.kept import Predictions, read_predictions, read_run
+from uniemox.evaluate.report.comparison import difference, scale_of
+from uniemox.evaluate.report.examples import surest
+from uniemox.evaluate.report.html import element, interval, number, picture, track
+from uniemox.evaluate.report.page import names_of, write_report
+from uniemox.evaluate.report.plots import curve, running_mean
 from uniemox.evaluate.run import Evaluation, write_evaluation
 from uniemox.evaluate.scores import score_affect, score_classes, score_distributions
 from uniemox.labels import LabelSet

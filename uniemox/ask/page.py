@@ -10,7 +10,7 @@ from uniemox.ask.answers import OUTCOMES
 from uniemox.ask.result import OURS, Answered, ModelResult, Results
 from uniemox.data.sample import decode_sample
 from uniemox.errors import DataError, ImageError
-from uniemox.evaluate.report_html import (
+from uniemox.evaluate.report.html import (
     UNKNOWN,
     Html,
     element,

@@ -96,7 +96,7 @@ def _samples(sources: list[str], persons: list[Path] | None, exclude: Path | Non
     files: list[Path | None] = [*persons] if persons else [None] * len(sources)
     if len(files) != len(sources):
         raise ConfigError(f"--persons needs a file for each of the {len(sources)} data sets, got {len(files)}")
-    samples = []
+    samples: list[Any] = []
     for source, file in zip(sources, files, strict=True):
         found = open_data(source, persons=file, exclude=exclude, with_texts=False).to_train().samples
         if all(sample.persons is None for sample in found):

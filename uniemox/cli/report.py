@@ -25,7 +25,7 @@ def report(*runs: Path, out: Path) -> None:
     """
     need("torch", "timm", "tensorboard", extra="train")
     need("matplotlib", extra="data")
-    from uniemox.evaluate.report import write_report
+    from uniemox.evaluate.report.page import write_report
 
     with progress_bar() as progress:
         task = progress.add_task("reporting", total=len(runs))

@@ -8,7 +8,7 @@ from PIL import Image
 
 from uniemox.curate.agree import Agreement, Figure
 from uniemox.errors import DataError
-from uniemox.evaluate.report_html import Html, element, page, picture, table
+from uniemox.evaluate.report.html import Html, element, page, picture, table
 
 
 def write_status_page(path: Path, found: Mapping[str, Any], agreement: Agreement | None, plot: Path | None) -> None:

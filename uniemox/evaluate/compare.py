@@ -9,7 +9,7 @@ import numpy as np
 
 from uniemox.errors import DataError
 from uniemox.evaluate.intervals import PairedDifference, bootstrap_interval, paired_bootstrap
-from uniemox.evaluate.report_runs import Predictions, read_run
+from uniemox.evaluate.kept import Predictions, read_run
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 from uniemox.data.sample import DataSet
 from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, DataError
-from uniemox.evaluate.report_runs import KeptEvaluation, read_evaluation
+from uniemox.evaluate.kept import KeptEvaluation, read_evaluation
 from uniemox.evaluate.run import EVALUATIONS, Evaluation, evaluate
 from uniemox.reproduce.sources import weight_paths
 from uniemox.training.run_folder import CONFIG, SEEN, WEIGHTS

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from uniemox.errors import ImageError
-from uniemox.evaluate.report_html import Html, element, join, picture
+from uniemox.evaluate.report.html import Html, element, join, picture
 from uniemox.images import decode
 from uniemox.reproduce.ablations import NO_ALIGNMENT, NO_VISUAL
 from uniemox.reproduce.pictures import LIST, read_pictures

@@ -11,7 +11,7 @@ from typing import Any
 from uniemox.checkpoints.writing import write_text
 from uniemox.errors import DataError, UniemoxError
 from uniemox.evaluate.intervals import PairedDifference
-from uniemox.evaluate.report_html import UNKNOWN, Html, element, join, page, scrolling, table
+from uniemox.evaluate.report.html import UNKNOWN, Html, element, join, page, scrolling, table
 from uniemox.reproduce.audit import audit
 from uniemox.reproduce.costs import NetworkCost, measure_run
 from uniemox.reproduce.execute import Outcome, seconds_of

@@ -10,7 +10,7 @@ from scipy.stats import t as student
 
 from uniemox.errors import DataError
 from uniemox.evaluate.intervals import PairedDifference, paired_bootstrap
-from uniemox.evaluate.report_runs import KeptEvaluation, read_evaluation
+from uniemox.evaluate.kept import KeptEvaluation, read_evaluation
 from uniemox.evaluate.run import EVALUATIONS
 from uniemox.reproduce.plan import Cell, Run
 

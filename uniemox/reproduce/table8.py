@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from uniemox.evaluate.report_html import Html, element, interval, join, number, table
+from uniemox.evaluate.report.html import Html, element, interval, join, number, table
 from uniemox.reproduce.paper import paper_tables
 from uniemox.reproduce.plan import OUT, Plan, Run, plan_run
 from uniemox.reproduce.study import Study

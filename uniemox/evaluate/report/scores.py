@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from uniemox.evaluate.calibration import BINS, expected_calibration_error, reliability
-from uniemox.evaluate.report_examples import Pictures, examples
-from uniemox.evaluate.report_html import Html, element, interval, is_known, number, percent, scrolling, table, track
-from uniemox.evaluate.report_plots import reliability_diagram
-from uniemox.evaluate.report_runs import KeptEvaluation, Predictions
+from uniemox.evaluate.kept import KeptEvaluation, Predictions
+from uniemox.evaluate.report.examples import Pictures, examples
+from uniemox.evaluate.report.html import Html, element, interval, is_known, number, percent, scrolling, table, track
+from uniemox.evaluate.report.plots import reliability_diagram
 
 NAMES = {
     "macro_f1": "macro F1",

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from uniemox.errors import DataError, ImageError
-from uniemox.evaluate.report_comparison import comparison_section
-from uniemox.evaluate.report_examples import Pictures
-from uniemox.evaluate.report_html import Html, element, page, picture
-from uniemox.evaluate.report_plots import LEAST_SMOOTHED, curve
-from uniemox.evaluate.report_runs import KINDS, KeptRun, read_run
-from uniemox.evaluate.report_scores import evaluation_section
+from uniemox.evaluate.kept import KINDS, KeptRun, read_run
+from uniemox.evaluate.report.comparison import comparison_section
+from uniemox.evaluate.report.examples import Pictures
+from uniemox.evaluate.report.html import Html, element, page, picture
+from uniemox.evaluate.report.plots import LEAST_SMOOTHED, curve
+from uniemox.evaluate.report.scores import evaluation_section
 from uniemox.images import decode
 
 SMALL = ("grad_norm", "rate")  # curves that are drawn small

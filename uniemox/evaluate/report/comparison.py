@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from uniemox.evaluate.intervals import PairedDifference, paired_bootstrap
-from uniemox.evaluate.report_html import UNKNOWN, Html, are_known, element, interval, is_known, number, table, track
-from uniemox.evaluate.report_runs import KeptEvaluation, KeptRun, Predictions
+from uniemox.evaluate.kept import KeptEvaluation, KeptRun, Predictions
+from uniemox.evaluate.report.html import UNKNOWN, Html, are_known, element, interval, is_known, number, table, track
 
 
 def comparison_section(runs: Mapping[str, KeptRun]) -> Html:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from uniemox.evaluate.calibration import Reliability
 from uniemox.evaluate.metrics import Array
-from uniemox.evaluate.report_html import Html, inline_picture
+from uniemox.evaluate.report.html import Html, inline_picture
 
 MOST_POINTS = 1000  # of a curve: more than a screen has
 SMOOTHED = 30  # a mean goes over this part of a curve

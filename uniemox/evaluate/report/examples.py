@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.source import open_data
 from uniemox.errors import ImageError, UniemoxError
-from uniemox.evaluate.report_html import Html, element, percent, picture
-from uniemox.evaluate.report_runs import KeptEvaluation, Predictions
+from uniemox.evaluate.kept import KeptEvaluation, Predictions
+from uniemox.evaluate.report.html import Html, element, percent, picture
 
 SHOWN = 6  # right ones, and as many wrong ones
 LONGEST_PX = 320  # twice as wide as it is shown, for fine screens

@@ -1,4 +1,4 @@
-"""What a run left in its folder, as a report shows it."""
+"""What a run left in its folder, read again: record, journal, evaluations, predictions."""
 
 import json
 from collections.abc import Iterator, Mapping

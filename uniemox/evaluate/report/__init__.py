@@ -1,0 +1,1 @@
+"""Runs and their scores as one HTML page."""
