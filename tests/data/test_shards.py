@@ -1,5 +1,6 @@
 """Shards: what goes in comes out, from any store, by any process; cut-off ones are named; a stopped run goes on."""
 
+import hashlib
 import json
 import os
 import re
@@ -88,6 +89,19 @@ def test_scaled_pictures_keep_their_boxes(data: DataSet, tmp_path: Path) -> None
         assert len(small[key].picture.read()) < len(sample.picture.read())
 
 
+def test_what_was_packed_smaller_is_known_by_its_original(data: DataSet, tmp_path: Path) -> None:
+    write_shards(data, tmp_path / "whole", ShardConfig(workers=1))
+    write_shards(data, tmp_path / "small", ShardConfig(short_side_px=60, workers=1))
+    small = read_shards(str(tmp_path / "small"))
+    write_shards(small, tmp_path / "smaller", ShardConfig(short_side_px=30, workers=1))
+    write_shards(small, tmp_path / "again", ShardConfig(workers=1))
+    originals = {sample.key: hashlib.sha256(sample.picture.read()).hexdigest() for sample in data.samples}
+    for name in ("small", "smaller", "again"):
+        found = read_shards(str(tmp_path / name)).samples
+        assert {sample.key: sample.source_sha256 for sample in found} == originals
+    assert {sample.source_sha256 for sample in read_shards(str(tmp_path / "whole")).samples} == {None}
+
+
 def test_the_same_data_give_the_same_bytes(data: DataSet, tmp_path: Path) -> None:
     for folder, workers in (("a", 1), ("b", 2)):
         write_shards(data, tmp_path / folder, ShardConfig(samples=4, short_side_px=64, workers=workers))
@@ -156,6 +170,7 @@ def test_an_index_that_is_wrong_is_named(data: DataSet, tmp_path: Path) -> None:
             "\n".join([lines[0].replace('"awe"', '"aw"').replace('"fear"', '"fe"'), *lines[1:]]),
             r"jsonl:1: .*missing or",
         ),
+        ("\n".join([lines[0].replace("{", '{"source_sha256": "a b", ', 1), *lines[1:]]), r"jsonl:1: source_sha256 is"),
     ):
         (out / "val-00000.jsonl").write_text(text)
         with pytest.raises(DataError, match=message):

@@ -17,6 +17,8 @@ from tests.data.tree import says
 from tests.drawn import Stored
 from tests.runs import CPU, SPLITS, colour_sample, colours, data_of, finetuned, one_thread
 from uniemox.data.sample import DataSet
+from uniemox.data.shard_writing import ShardConfig, write_shards
+from uniemox.data.shards import read_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.outputs import outputs_of, views_of
 from uniemox.evaluate.run import Evaluation, column_of, evaluate, map_to_data, mapped, write_evaluation
@@ -102,6 +104,14 @@ def test_pictures_of_the_training_are_refused_with_their_number() -> None:
         score(mixed)
     assert score(mixed, allow_seen=True).scores.n == 13
     assert score(known()).scores.n == 10
+
+
+def test_pictures_packed_from_those_of_the_training_are_refused(tmp_path: Path) -> None:
+    train = colours(splits=SPLITS).only("train")
+    write_shards(train, tmp_path / "packed", ShardConfig(short_side_px=24, workers=1))
+    packed = replace(read_shards(str(tmp_path / "packed")), labels=train.labels)
+    with pytest.raises(DataError, match="trained on 32 of these 32"):
+        score(packed)
 
 
 def test_weights_alone_know_of_no_training(tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ class Sample:
     """Search word, style or source."""
     group: str | None = None
     """Samples of one group never go to different splits (several people of one picture)."""
+    source_sha256: str | None = None
+    """Hash of the file that the picture was packed from, where its bytes are others now (shards)."""
 
     @property
     def picture_key(self) -> str:

@@ -117,11 +117,14 @@ def _write_shard(
     with temporary.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for number, sample in enumerate(samples):
             try:
-                picture, ending, scale = _picture_bytes(sample, config.short_side_px)
+                original = sample.picture.read()
+                picture, ending, scale = _packed(original, sample.key, config.short_side_px)
             except (ImageError, OSError) as error:
                 broken.append(f"{sample.key}: {error}")
                 continue
             values = _values_of(sample, labels, scale) | {"sha256": hashlib.sha256(picture).hexdigest()}
+            if picture != original:
+                values.setdefault("source_sha256", hashlib.sha256(original).hexdigest())
             offset = file.tell() + BLOCK
             _add(tar, f"{number:09d}.{ending}", picture)
             _add(tar, f"{number:09d}.json", json_line(values))
@@ -136,11 +139,10 @@ def _write_shard(
     return report
 
 
-def _picture_bytes(sample: Sample, short_side_px: int | None) -> tuple[bytes, str, float]:
+def _packed(data: bytes, name: str, short_side_px: int | None) -> tuple[bytes, str, float]:
     """A picture's bytes, its ending, and by how much it was scaled. Raises ImageError if it can't be decoded."""
-    data = sample.picture.read()
-    header = open_picture(data, sample.key)
-    image, full = decode(data, sample.key, shrink=_half_of(short_side_px))
+    header = open_picture(data, name)
+    image, full = decode(data, name, shrink=_half_of(short_side_px))
     if short_side_px is None or min(full) <= short_side_px:
         return data, (header.format or "jpg").lower().replace("jpeg", "jpg"), 1.0
     scale = short_side_px / min(full)

@@ -9,6 +9,7 @@ Any process reads any sample by one call, so a run can go on in the middle of an
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
 
 FORMAT, INDEX = "uniemox-shards-1", "shards.json"
-PLAIN_FIELDS = ("valence", "arousal", "split", "text", "domain", "group")
+PLAIN_FIELDS = ("valence", "arousal", "split", "text", "domain", "group", "source_sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +103,15 @@ def open_address(address: str) -> tuple[Any, str]:
 
 def _sample_of(values: dict[str, Any], tar: str, labels: LabelSet) -> Sample:
     boxes, target = values.get("boxes"), values.get("target_box")
-    texts = [
-        values[name] for name in ("key", "sha256", "text", "domain", "group", "split") if values.get(name) is not None
-    ]
+    names = ("key", "sha256", "source_sha256", "text", "domain", "group", "split")
+    texts = [values[name] for name in names if values.get(name) is not None]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a text")
     offset, size = int(values["offset"]), int(values["size"])
     if not 0 <= offset < 2**62 or not 0 <= size < 2**31:
         raise ValueError("the place of the picture")
+    if not re.fullmatch("[0-9a-f]{64}", values.get("source_sha256", "0" * 64)):
+        raise ValueError("source_sha256")
     return Sample(
         key=values["key"],
         picture=ShardedPicture(tar, offset, size, values["sha256"]),

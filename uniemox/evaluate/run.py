@@ -252,7 +252,9 @@ def _refuse_seen(samples: Sequence[Sample], seen: set[str], name: str, on_progre
     if not seen:
         return
     hashes = picture_hashes(samples, on_progress)
-    known = [sample for sample, digest in zip(samples, hashes, strict=True) if digest in seen]
+    known = [
+        sample for sample, digest in zip(samples, hashes, strict=True) if digest in seen or sample.source_sha256 in seen
+    ]
     if known:
         raise DataError(
             f"the model was trained on {len(known)} of these {len(samples)} pictures of {name}, {known[0].key} among "

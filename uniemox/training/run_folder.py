@@ -85,6 +85,7 @@ def write_seen(run: Path, data: DataSet, starts: Sequence[Path], on_progress: Ca
     """
     if not (run / SEEN).exists():
         hashes = {digest for digest in picture_hashes(data.samples, on_progress) if digest}
+        hashes |= {sample.source_sha256 for sample in data.samples if sample.source_sha256}
         hashes = hashes.union(*(read_seen(start if start.is_dir() else start.parent) for start in starts))
         write_text(run / SEEN, "".join(f"{digest}\n" for digest in sorted(hashes)))
 
