@@ -2,7 +2,9 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +15,14 @@ from uniemox.ask.ours import labels_of_ours
 from uniemox.ask.question import Asked, select
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.readers.folders import read_folder
-from uniemox.data.sample import PictureFile, Sample
+from uniemox.data.sample import PictureFile, Sample, decode_sample
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
+from uniemox.evaluate.calibration import softmax
 from uniemox.evaluate.outputs import outputs_of
 from uniemox.labels import CAER, EKMAN
+from uniemox.persons.box import Box, Detection
+from uniemox.predict.opening import load
+from uniemox.predict.predictor import Predictor
 from uniemox.views.pixels import PixelStats
 from uniemox.views.transforms import ViewConfig
 
@@ -37,6 +43,39 @@ def test_the_labels_are_those_of_torch(pictures: tuple[Asked, ...]) -> None:
         for model in (run, run / "model.onnx"):
             found = labels_of_ours(model, pictures, info.find_labels())
             assert [found[asked.sha256] for asked in pictures] == expected
+
+
+@pytest.mark.parametrize("known", ["boxes", "target", "nobody"])
+def test_a_model_of_both_streams_sees_the_people_of_the_data(
+    pictures: tuple[Asked, ...], known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `evaluate` shows them to it, and nobody else looks for people."""
+
+    def load_without_finder(path: Path, finder: str | None = "embedded") -> Predictor:
+        assert finder is None
+        return load(path, finder=finder)
+
+    monkeypatch.setattr("uniemox.ask.ours.load", load_without_finder)
+    box, other = Box(3, 5, 40, 60), Detection(Box(0, 0, 20, 20), 0.9)
+    people: dict[str, dict[str, Any]] = {
+        "boxes": {"persons": (Detection(box, 0.9), other)},
+        "target": {"persons": (other,), "target_box": box},
+        "nobody": {"persons": ()},
+    }
+    asked = [replace(one, sample=replace(one.sample, **people[known])) for one in pictures]
+    with one_thread():
+        run = finetuned("both")
+        classifier, info = load_classifier(run / "model.safetensors")
+        view, stats = ViewConfig(size=info.size, crop_fraction=info.crop_fraction), PixelStats(info.mean, info.std)
+        samples = [one.sample for one in asked]
+        logits = outputs_of(classifier, samples, view, stats=stats, workers=0).values
+        network = load(run, finder=None).network
+        for sample, expected in zip(samples, softmax(logits, info.temperature or 1.0), strict=True):
+            image, full = decode_sample(sample)
+            views = network.look(image, full, sample.persons, sample.target_box)
+            assert network.answer([views])[0] == pytest.approx(expected, abs=1e-4)
+        labels = {one.sha256: info.labels[i] for one, i in zip(asked, np.argmax(logits, axis=1), strict=True)}
+        assert labels_of_ours(run, asked, info.find_labels()) == labels
 
 
 def test_what_can_not_be_compared(pictures: tuple[Asked, ...], tmp_path: Path) -> None:

@@ -1,13 +1,18 @@
 """What a classifier of ours says of the same pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from uniemox.ask.question import Asked
+from uniemox.data.sample import Sample, decode_sample
 from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.labels import LabelSet
+from uniemox.predict.mapping import answers_in
+from uniemox.predict.network import Network
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure
+from uniemox.predict.predictor import Predictor
 
 ONNX, SEEN = "model.onnx", "training_pictures.txt"  # of a run folder; what names them needs torch
 
@@ -17,6 +22,8 @@ def labels_of_ours(
 ) -> dict[str, str]:
     """The most probable label of every picture, by the picture's sha256.
 
+    A model that looks at people sees those that the data set knows, as in its evaluation; where nobody has looked, the
+    embedded finder does.
     model: a fine-tuning run, or its model.onnx.  labels: of the data set; a model of other labels is mapped to them.
     Raises DataError for pictures it was trained on, ConfigError if it tells no labels, LabelError where no map is
     known.
@@ -25,7 +32,7 @@ def labels_of_ours(
     seen = file.parent / SEEN
     if seen.is_file():
         known = set(seen.read_text("ascii").split())
-        both = [asked for asked in pictures if asked.sha256 in known]
+        both = [asked for asked in pictures if {asked.sha256, asked.sample.source_sha256} & known]
         if both:
             raise DataError(
                 f"{model} was trained on {len(both)} of these {len(pictures)} pictures, {both[0].sample.key} among "
@@ -36,14 +43,39 @@ def labels_of_ours(
         raise LabelError(f"{model} says what is {predictor.kind}, {labels.name} what is {labels.kind}: not comparable")
     if predictor.network.info.task == "affect":
         raise ConfigError(f"{model} tells valence and arousal, no labels; give a classifier")
-    if predictor.network.info.streams != "scene":
-        predictor = load(file)  # it looks at people, whom somebody must find
     target = None if set(predictor.labels) == set(labels.labels) else labels.name
+    known_people: list[Asked] = []
+    rest: list[Asked] = []
+    looks_at_people = predictor.network.info.streams != "scene"
+    for asked in pictures:
+        (known_people if looks_at_people and _knows_people(asked.sample) else rest).append(asked)
+    if rest and looks_at_people:
+        predictor = load(file)  # with the embedded finder
     found: dict[str, str] = {}
+    for asked, label in chain(_seeing(predictor.network, known_people, target), _predicted(predictor, rest, target)):
+        found[asked.sha256] = label
+        on_progress(len(found))
+    return found
+
+
+def _knows_people(sample: Sample) -> bool:
+    return sample.persons is not None or sample.target_box is not None
+
+
+def _seeing(network: Network, pictures: Sequence[Asked], target: str | None) -> Iterator[tuple[Asked, str]]:
+    """The labels of pictures whose people the data set knows: what the network sees is what it is evaluated with."""
+    answers = answers_in(network.info.find_labels(), target)
+    for asked in pictures:
+        image, full = decode_sample(asked.sample)
+        views = network.look(image, full, asked.sample.persons, asked.sample.target_box)
+        named = answers.named(network.answer([views])[0])
+        yield asked, max(named, key=named.__getitem__)
+
+
+def _predicted(predictor: Predictor, pictures: Sequence[Asked], target: str | None) -> Iterator[tuple[Asked, str]]:
+    """The labels of other pictures."""
     answers = predictor.predict_each((asked.sample.picture.read() for asked in pictures), labels=target)
     for asked, answer in zip(pictures, answers, strict=True):
         if isinstance(answer, Failure):
             raise DataError(f"{asked.sample.key}: {answer.error}")
-        found[asked.sha256] = answer.top(1)[0][0]
-        on_progress(len(found))
-    return found
+        yield asked, answer.top(1)[0][0]

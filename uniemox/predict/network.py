@@ -3,19 +3,22 @@
 import json
 import math
 import mmap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from uniemox.errors import CheckpointError, ShapeError
 from uniemox.export.one_by_one import is_one_by_one, run_views
 from uniemox.labels import KINDS, Kind, LabelSet
 from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session
-from uniemox.persons.crop import Policy
+from uniemox.persons.box import Box, Detection
+from uniemox.persons.crop import Policy, choose_person
+from uniemox.views.still import Pixels, person_view, scene_view
 
 Array = NDArray[np.float32]
 KEY = "uniemox"
@@ -116,6 +119,30 @@ class Network:
         engine = _OnnxEngine(path, threads)
         name = path.parent.name if path.name == "model.onnx" and path.parent.name else path.name
         return cls(name, engine.info, engine)
+
+    def look(
+        self,
+        image: Image.Image,
+        full: tuple[int, int],
+        persons: Sequence[Detection] | None,
+        target: Box | None = None,
+    ) -> dict[str, Pixels]:
+        """The views that it looks at, by name, (3, S, S) uint8 each.
+
+        image: RGB.  full: width and height of the picture, of which the image may be a smaller copy.  persons, target:
+        in px of the full picture, as `choose_person` has them.
+        """
+        info, views = self.info, {}
+        if "scene" in info.views:
+            views["scene"] = scene_view(image, info.size, info.crop_fraction)
+        if "person" in info.views:
+            views["person"] = person_view(image, choose_person(persons, target, full, info.person), full, info.size)
+        return views
+
+    def answer(self, views: Sequence[Mapping[str, Pixels]]) -> NDArray[np.float64]:
+        """Probabilities (N, E), or valence and arousal (N, 2), of N pictures' views; see `look`, `probabilities`."""
+        pixels = {name: self.pixels(np.stack([view[name] for view in views])) for name in self.info.views}
+        return self.probabilities(self.logits(pixels.get("scene"), pixels.get("person")))
 
     def pixels(self, views: NDArray[np.uint8]) -> Array:
         """Views as the network takes them.  views: (N, 3, S, S) uint8, RGB.  Returns float32, normalised."""

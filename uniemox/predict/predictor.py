@@ -16,14 +16,13 @@ from PIL import Image
 
 from uniemox.errors import ConfigError, ImageError
 from uniemox.persons.box import Detection
-from uniemox.persons.crop import choose_person
 from uniemox.persons.detector import Detector
 from uniemox.predict.conformal import likely_labels, score_limit
 from uniemox.predict.mapping import Answers, answers_in, has_answers_in
 from uniemox.predict.network import Network
 from uniemox.predict.pictures import Picture, path_of, read_any, walk
 from uniemox.predict.prediction import Failure, Person, Prediction
-from uniemox.views.still import Pixels, person_view, scene_box, scene_view
+from uniemox.views.still import Pixels, scene_box
 
 Pictures = list[Picture] | tuple[Picture, ...]
 MOST_THREADS = 8  # that decode
@@ -191,12 +190,12 @@ class Predictor:
 
         image, full = read_any(picture, shrink)
         persons = None if self.finder is None else self._find(self.finder, image, full)
-        person_views = [_views(person_network, image, full, (person,)) for person in persons or () if person_network]
+        person_views = [person_network.look(image, full, (person,)) for person in persons or () if person_network]
         return _Ready(
             picture=picture,
             full=full,
             persons=persons,
-            views=_views(self.network, image, full, persons),
+            views=self.network.look(image, full, persons),
             person_views=tuple(person_views),
         )
 
@@ -214,12 +213,12 @@ class Predictor:
         """One batch."""
         if not ready:
             return []
-        scenes = _probabilities(self.network, [item.views for item in ready])
+        scenes = self.network.answer([item.views for item in ready])
         felt: Iterator[NDArray[np.float64]] = iter(())
         if self.person_network is not None:
             views = [view for item in ready for view in item.person_views]
             network, size = self.person_network, len(ready)
-            felt = (row for part in _batches(views, size) for row in _probabilities(network, part))
+            felt = (row for part in _batches(views, size) for row in network.answer(part))
         return [self._predicted(item, p, felt, question) for item, p in zip(ready, scenes, strict=True)]
 
     def _predicted(
@@ -252,24 +251,6 @@ class Predictor:
             model=self.name,
             source=item.picture,
         )
-
-
-def _views(
-    network: Network, image: Image.Image, full: tuple[int, int], persons: Sequence[Detection] | None
-) -> dict[str, Pixels]:
-    """What a network looks at, of a picture and the people who count."""
-    info, views = network.info, {}
-    if "scene" in info.views:
-        views["scene"] = scene_view(image, info.size, info.crop_fraction)
-    if "person" in info.views:
-        views["person"] = person_view(image, choose_person(persons, None, full, info.person), full, info.size)
-    return views
-
-
-def _probabilities(network: Network, views: Sequence[dict[str, Pixels]]) -> NDArray[np.float64]:
-    """(N, E) of N pictures' views."""
-    pixels = {name: network.pixels(np.stack([view[name] for view in views])) for name in network.info.views}
-    return network.probabilities(network.logits(pixels.get("scene"), pixels.get("person")))
 
 
 def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
