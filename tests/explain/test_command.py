@@ -13,7 +13,10 @@ from tests.drawn import draw_picture
 from tests.runs import finetuned, one_thread, pretrained
 from uniemox.cli.explain import explain
 from uniemox.errors import CheckpointError, ConfigError, DataError, ImageError, MissingPackageError
+from uniemox.explain.explanation import Explanation
 from uniemox.explain.writing import write_whole
+from uniemox.persons.box import Box, Detection
+from uniemox.predict.opening import open_finder
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +61,34 @@ def test_a_sheet_of_two_models(pictures: Path, tmp_path: Path, capsys: pytest.Ca
     assert "broken.jpg" in printed.err
     assert "2 pictures, 2 models" in printed.err
     assert Image.open(out).format == "PNG"
+
+
+@pytest.mark.parametrize("method", ["occlusion", "grad-cam"])
+def test_a_model_that_looks_at_people_sees_those_that_are_known(
+    method: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of persons.jsonl, else those of the finder, as `uniemox predict` has it."""
+    seen: list[tuple[Detection, ...] | None] = []
+
+    def kept(rows: list[list[Explanation]], *_: object) -> str:
+        seen.extend(row[0].persons for row in rows)
+        return ""
+
+    monkeypatch.setattr("uniemox.explain.sheets.sheet_html", kept)
+    monkeypatch.setattr(Explanation, "shrunk", lambda self, _: self)
+    asked = (pictures, "--model", finetuned("both"), "--method", method, "--out", tmp_path / "sheet.html")
+    assert call(*asked) == 2
+    box = [10.0, 20.0, 200.0, 220.0]
+    lines = [{"detector": "somebody"}, {"key": "0.png", "boxes": [[*box, 0.5]]}, {"key": "1.png", "boxes": []}]
+    (pictures / "persons.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert call(*asked) == 2
+    finder = open_finder("embedded")
+    assert finder is not None
+    assert seen[:2] == finder.detect([Image.open(pictures / f"{i}.png").convert("RGB") for i in range(2)])
+    assert seen[2:] == [(Detection(Box(*box), 0.5),), ()]
+    (pictures / "persons.jsonl").write_text('{"detector": "somebody", "short_side_px": 64}\n')
+    with pytest.raises(DataError, match=r"persons\.jsonl: its boxes are in px of packed pictures"):
+        call(*asked)
 
 
 def test_a_page_and_a_folder(pictures: Path, tmp_path: Path) -> None:

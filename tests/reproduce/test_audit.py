@@ -3,19 +3,25 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors
 import safetensors.torch
 import torch
+from PIL import Image
 
 from tests.data.tree import says
 from tests.drawn import class_folders
 from tests.runs import one_thread, pretrained, tiny_finetuning
+from uniemox.data.people import read_people
+from uniemox.data.sample import DataSet, PictureFile, Sample
 from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.run import evaluate, write_evaluation
 from uniemox.finetune.run import finetune
+from uniemox.labels import MIKELS
+from uniemox.persons.box import Box, Detection
 from uniemox.reproduce.audit import audit, verify
 from uniemox.reproduce.costs import measure_run, plan_cost
 from uniemox.reproduce.pictures import read_pictures, write_pictures
@@ -140,6 +146,29 @@ def test_shown_pictures_take_the_classes_in_turn(tmp_path: Path) -> None:
     assert len(write_pictures(open_data("synthetic:3"), tmp_path / "d", count=8, seed=0)) == 3
     with pytest.raises(ConfigError, match="--count must be at least 1"):
         write_pictures(data, tmp_path, count=0, seed=0)
+
+
+def test_the_people_in_shown_pictures_are_kept_with_them(tmp_path: Path) -> None:
+    """In px of what is shown, at most 640; the one who is meant, where the data say so."""
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (1280, 960)).save(picture)
+    people = (Detection(Box(100, 200, 300, 400), 0.5), Detection(Box(0, 0, 640, 640), 0.75))
+    known: dict[str, dict[str, Any]] = {
+        "two": {"persons": people},
+        "meant": {"persons": people, "target_box": Box(2, 4, 6, 8)},
+        "none": {"persons": ()},
+        "unknown": {},
+    }
+    for name, values in known.items():
+        sample = Sample(key="a.png", picture=PictureFile(picture), **values)
+        write_pictures(DataSet("data", MIKELS, [sample]), tmp_path / name, count=1, seed=0)
+    found = {name: read_people(tmp_path / name / "persons.jsonl") for name in known}
+    assert found == {
+        "two": {"00.png": (Detection(Box(50, 100, 150, 200), 0.5), Detection(Box(0, 0, 320, 320), 0.75))},
+        "meant": {"00.png": (Detection(Box(1, 2, 3, 4), 1.0),)},
+        "none": {"00.png": ()},
+        "unknown": {},
+    }
 
 
 def test_zero_shot_answers_are_the_nearest_sentences(tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def test_tables_of_the_paper_need_nothing_to_run(tmp_path: Path, capsys: pytest.
 def test_pictures_of_a_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pictures(data="synthetic:80", out=tmp_path / "shown", count=2, split="test")
     assert capsys.readouterr().out == f"wrote 2 pictures to {tmp_path}/shown\n"
-    assert {path.name for path in (tmp_path / "shown").iterdir()} == {"00.png", "01.png", "pictures.json"}
+    shown = {path.name for path in (tmp_path / "shown").iterdir()}
+    assert shown == {"00.png", "01.png", "pictures.json", "persons.jsonl"}
 
 
 def test_verify_wants_a_run() -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from uniemox.explain.explaining import Explainer
     from uniemox.explain.explanation import Explanation
     from uniemox.explain.scores import MapScores
+    from uniemox.persons.box import Detection
 
 SHEETS = (".png", ".html")
 SHEET_PX = 512  # of the pictures that are kept for a sheet
@@ -37,7 +38,8 @@ def heat(
 ) -> None:
     """Lay a heat map over each picture, a column for each model, as figure 8 of arXiv 2409.18877.
 
-    Exits with 2 if a picture could not be read; those that could are done all the same.
+    A model that looks at people sees those of persons.jsonl in the picture's folder (uniemox data persons); where there
+    is none, those that the embedded finder finds. Exits with 2 if a picture could not be read; the others are done.
 
     Examples:
 
@@ -70,7 +72,6 @@ def heat(
     """
     _check_asked(method, scores=scores, as_json=as_json)
     from uniemox.explain.explaining import open_explainer, unique_names
-    from uniemox.explain.writing import map_path, write_whole
 
     is_folder = _is_folder(out)
     explainers = [open_explainer(name, method) for name in model or (None,)]
@@ -78,23 +79,22 @@ def heat(
     pictures = list(_pictures(images))
     if not is_folder:
         _check_rows(pictures)
+    people = _known_people(images) if any(one.looks_at_people for one in explainers) else {}
     rows: list[list[Explanation]] = []
     names: list[str] = []
-    measured: list[list[MapScores]] = [[] for _ in explainers]
+    measured: list[list[MapScores]] = []
     with progress_bar() as progress:
         task = progress.add_task("explaining", total=len(pictures))
         for path in pictures:
-            row = _explained(explainers, path, label)
+            row = _explained(explainers, path, label, people.get(path))
             progress.advance(task)
             if not row:
                 continue
             names.append(str(path))
             if scores:
-                for explainer, found, kept in zip(explainers, row, measured, strict=True):
-                    kept.append(explainer.score(found))
+                measured.append([one.score(found) for one, found in zip(explainers, row, strict=True)])
             if is_folder:
-                for name, found in zip(columns, row, strict=True):
-                    write_whole(map_path(out, path, name), found.overlay())
+                _write_maps(row, columns, path, out)
             else:
                 rows.append([found.shrunk(SHEET_PX) for found in row])
     if not names:
@@ -103,7 +103,7 @@ def heat(
         _write_sheet(rows, columns, names, out)
     say(f"wrote {out}: {len(names)} pictures, {len(columns)} models")
     if scores:
-        _show_scores(measured, columns, as_json)
+        _show_scores(list(zip(*measured, strict=True)), columns, as_json)
     if len(names) < len(pictures):
         sys.exit(EXIT_UNREADABLE)
 
@@ -176,6 +176,15 @@ def _pictures(images: Sequence[Path]) -> Iterator[Path]:
         raise ConfigError("there is no picture to explain; give picture files, or folders that hold some")
 
 
+def _known_people(images: Sequence[Path]) -> "dict[Path, tuple[Detection, ...]]":
+    """What is known of the people in pictures of folders. Raises DataError for files that are damaged."""
+    from uniemox.data.people import read_people
+    from uniemox.data.sidecar import PERSONS
+
+    folders = [path for path in images if os.path.isfile(path / PERSONS)]
+    return {folder / key: found for folder in folders for key, found in read_people(folder / PERSONS).items()}
+
+
 def _check_asked(method: str, *, scores: bool, as_json: bool) -> None:
     if as_json and not scores:
         raise ConfigError("--json prints the scores; add --scores")
@@ -192,10 +201,12 @@ def _check_rows(pictures: Sequence[Path]) -> None:
         )
 
 
-def _explained(explainers: "Sequence[Explainer]", path: Path, label: str | None) -> "list[Explanation]":
+def _explained(
+    explainers: "Sequence[Explainer]", path: Path, label: str | None, persons: "Sequence[Detection] | None"
+) -> "list[Explanation]":
     """Every model's map of a picture; none, with a line that says why, if it can't be read."""
     try:
-        return [explainer.explain(path, label) for explainer in explainers]
+        return [explainer.explain(path, label, persons) for explainer in explainers]
     except ImageError as error:
         say(f"left out: {error}")
         return []
@@ -212,6 +223,13 @@ def _is_folder(out: Path) -> bool:
     return True
 
 
+def _write_maps(row: "list[Explanation]", columns: list[str], picture: Path, out: Path) -> None:
+    from uniemox.explain.writing import map_path, write_whole
+
+    for name, found in zip(columns, row, strict=True):
+        write_whole(map_path(out, picture, name), found.overlay())
+
+
 def _write_sheet(rows: "list[list[Explanation]]", columns: list[str], names: list[str], out: Path) -> None:
     from uniemox.explain.sheets import draw_sheet, sheet_html
     from uniemox.explain.writing import write_whole
@@ -220,7 +238,7 @@ def _write_sheet(rows: "list[list[Explanation]]", columns: list[str], names: lis
     write_whole(out, sheet_html(rows, columns, names) if is_page else draw_sheet(rows, columns, names))
 
 
-def _show_scores(measured: "list[list[MapScores]]", columns: list[str], as_json: bool) -> None:
+def _show_scores(measured: "list[tuple[MapScores, ...]]", columns: list[str], as_json: bool) -> None:
     from rich.table import Table
 
     from uniemox.cli.console import out as console

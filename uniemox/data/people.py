@@ -1,15 +1,18 @@
 """The people in a data set's pictures, found once and kept beside it."""
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.sidecar import Sidecar, read_sidecar
-from uniemox.errors import ImageError
+from uniemox.errors import DataError, ImageError
+from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
 
 DECODED_PX = 832  # short side from which a JPEG is decoded smaller: twice the input of the largest detector here
@@ -70,6 +73,26 @@ def find_people(
         people=sum(counts),
         broken=tuple(broken),
     )
+
+
+def read_people(file: Path) -> dict[str, tuple[Detection, ...]]:
+    """The people of a sidecar, px, by the picture's key. Raises DataError if it is damaged or of packed pictures."""
+    header, lines = read_sidecar(file)
+    if header.get("short_side_px") is not None:
+        raise DataError(f"{file}: its boxes are in px of packed pictures; find the people in these, or remove it")
+    boxes = ((key, line.get("boxes")) for key, line in lines.items())
+    return {key: detections_of(rows, file, key) for key, rows in boxes if rows is not None}
+
+
+def detections_of(rows: Any, file: Path, key: str) -> tuple[Detection, ...]:
+    """The boxes of a line of a sidecar. Raises DataError, with the file and the picture, if they are none."""
+    try:
+        people = [Detection(Box(*map(float, row[:4])), float(row[4])) for row in rows]
+        if not all(0 < person.box.area < math.inf and 0 <= person.confidence <= 1 for person in people):
+            raise ValueError("an empty box, or a confidence that is not between 0 and 1")
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
+        raise DataError(f"{file}, boxes of {key}: expected rows of x1, y1, x2, y2, confidence ({error})") from error
+    return tuple(people)
 
 
 def _decoded(sample: Sample) -> tuple[Image.Image, tuple[int, int]] | str:

@@ -2,12 +2,12 @@
 
 import inspect
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from uniemox.data.people import detections_of
 from uniemox.data.prompts import describe
 from uniemox.data.readers.csv_table import read_csv
 from uniemox.data.readers.emoset import read_emoset
@@ -22,7 +22,6 @@ from uniemox.data.sidecar import PERSONS, TEXTS, read_sidecar
 from uniemox.data.splits import read_splits
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import AnnotationError, ConfigError, DataError
-from uniemox.persons.box import Box, Detection
 
 READERS: Mapping[str, Callable[..., DataSet]] = {
     "emoset": read_emoset,
@@ -136,21 +135,11 @@ def _add_persons(data: DataSet, file: Path) -> DataSet:
     for sample in data.samples:
         line = lines.get(sample.picture_key)
         if line is not None and line.get("boxes") is not None:
-            sample = replace(sample, persons=_detections(line["boxes"], file, sample.key))  # noqa: PLW2901
+            sample = replace(sample, persons=detections_of(line["boxes"], file, sample.key))  # noqa: PLW2901
             found += 1
         samples.append(sample)
     note = f"people of {found} pictures from {file} ({header.get('detector', 'unknown detector')})"
     return replace(data, samples=samples, notes=(*data.notes, note))
-
-
-def _detections(rows: Any, file: Path, key: str) -> tuple[Detection, ...]:
-    try:
-        people = [Detection(Box(*map(float, row[:4])), float(row[4])) for row in rows]
-        if not all(0 < person.box.area < math.inf and 0 <= person.confidence <= 1 for person in people):
-            raise ValueError("an empty box, or a confidence that is not between 0 and 1")
-    except (TypeError, ValueError, IndexError, OverflowError) as error:
-        raise DataError(f"{file}, boxes of {key}: expected rows of x1, y1, x2, y2, confidence ({error})") from error
-    return tuple(people)
 
 
 def _add_texts(data: DataSet, file: Path) -> DataSet:

@@ -10,6 +10,7 @@ from uniemox.explain.explanation import Explanation
 from uniemox.explain.maps import Method as MapMethod
 from uniemox.explain.maps import heat_map, logits_of, views_of
 from uniemox.explain.scores import MapScores, map_scores
+from uniemox.persons.box import Detection
 from uniemox.predict.opening import load
 from uniemox.predict.pictures import Picture
 from uniemox.predict.predictor import Predictor
@@ -22,7 +23,9 @@ class Explainer(Protocol):
 
     name: str
 
-    def explain(self, picture: Picture, label: str | None) -> Explanation:
+    looks_at_people: bool
+
+    def explain(self, picture: Picture, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
         """See `heat_map`."""
 
     def score(self, explanation: Explanation) -> MapScores:
@@ -34,10 +37,12 @@ def open_explainer(model: str | Path | None, method: Method = "auto") -> Explain
 
     model: as `uniemox.load` takes it, None for the one that comes with the package; for grad-cam a fine-tuning run or
     its model.safetensors.  method: grad-cam asks for torch, the others don't.
+    A model that looks at people sees those that the embedded finder finds, as in `uniemox predict`.
     Raises CheckpointError or HubError for files that can't be used, ConfigError for grad-cam without a run.
     """
     if method != "grad-cam":
-        return MapExplainer(load(model, finder=None), method)
+        predictor = load(model, finder=None)
+        return MapExplainer(load(model) if "person" in predictor.network.info.views else predictor, method)
     if model is None:
         raise ConfigError("grad-cam needs a run: give --model RUN; the model of the package has cam")
     from uniemox.explain.grad_cam import open_grad_cam  # noqa: PLC0415 - torch
@@ -50,16 +55,17 @@ class MapExplainer:
 
     def __init__(self, predictor: Predictor, method: MapMethod) -> None:
         self.predictor, self.method, self.name = predictor, method, predictor.name
+        self.looks_at_people = "person" in predictor.network.info.views
 
-    def explain(self, picture: Picture, label: str | None) -> Explanation:
+    def explain(self, picture: Picture, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
         """See `Explainer`."""
-        return heat_map(self.predictor, picture, label, method=self.method)
+        return heat_map(self.predictor, picture, label, method=self.method, persons=persons)
 
     def score(self, explanation: Explanation) -> MapScores:
         """See `Explainer`. Raises ConfigError for valence and arousal."""
         network = self.predictor.network
         check_has_probabilities(network.info.task, self.name)
-        views, _ = views_of(self.predictor, explanation.picture)
+        views, _ = views_of(network, explanation.picture, explanation.persons)
         seen = network.info.views[0]
         return map_scores(
             lambda pixels: network.probabilities(logits_of(network, views | {seen: pixels})),

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance
 
 from uniemox.errors import ShapeError
-from uniemox.persons.box import Box
+from uniemox.persons.box import Box, Detection
 
 Array = NDArray[np.float32]
 COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
@@ -33,6 +33,8 @@ class Explanation:
     than a px."""
     picture: Image.Image
     """Upright, RGB."""
+    persons: tuple[Detection, ...] | None = None
+    """The people of whom the model took its view, px; None: nobody looked."""
 
     def shrunk(self, longest_px: int) -> "Explanation":
         """The same over a picture of at most so many px a side; itself where it is no larger."""
@@ -41,7 +43,8 @@ class Explanation:
             return self
         size = (max(1, round(self.picture.width * scale)), max(1, round(self.picture.height * scale)))
         picture = self.picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3)
-        return replace(self, picture=picture, box=Box(*(value * scale for value in self.box)))
+        box = Box(*(value * scale for value in self.box))
+        return replace(self, picture=picture, box=box, persons=None)
 
     def overlay(self, longest_px: int = LONGEST_PX) -> Image.Image:
         """The picture with the heat over it, dark to bright; what the model does not look at is dimmed.

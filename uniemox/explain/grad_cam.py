@@ -19,6 +19,8 @@ from uniemox.model.classifier import Classifier
 from uniemox.model.side_by_side import SideBySide
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.crop import choose_person
+from uniemox.persons.detector import Detector
+from uniemox.predict.opening import open_finder
 from uniemox.predict.pictures import Picture, read_any
 from uniemox.training.run_folder import WEIGHTS
 from uniemox.views.pixels import PixelStats, normalise
@@ -66,23 +68,30 @@ def grad_cam(
         heat=normalised(maps[streams.index(shown)].cpu().numpy()),
         box=boxes[shown],
         picture=image,
+        persons=None if persons is None else tuple(persons),
     )
 
 
 class GradCam:
-    """A fine-tuned network that explains its answers; see `Explainer`. Nobody looks for people."""
+    """A fine-tuned network that explains its answers; see `Explainer`.
 
-    def __init__(self, classifier: Classifier, info: ClassifierInfo, name: str) -> None:
-        self.classifier, self.info, self.name = classifier, info, name
+    finder: looks for people where none are given; None: nobody looks.
+    """
 
-    def explain(self, picture: Picture, label: str | None) -> Explanation:
+    def __init__(self, classifier: Classifier, info: ClassifierInfo, name: str, finder: Detector | None = None) -> None:
+        self.classifier, self.info, self.name, self.finder = classifier, info, name, finder
+        self.looks_at_people = info.streams != "scene"
+
+    def explain(self, picture: Picture, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
         """See `Explainer`."""
-        return grad_cam(self.classifier, self.info, picture, label)
+        if persons is None and self.finder is not None:
+            [persons] = self.finder.detect([read_any(picture)[0]])
+        return grad_cam(self.classifier, self.info, picture, label, persons=persons)
 
     def score(self, explanation: Explanation) -> MapScores:
         """See `Explainer`. Raises ConfigError for valence and arousal."""
         check_has_probabilities(self.info.task, self.name)
-        views = _views(self.info, explanation.picture, None)[0]
+        views = _views(self.info, explanation.picture, explanation.persons)[0]
         seen = next(iter(views))
 
         def classify(pixels: Array) -> Array:
@@ -103,7 +112,8 @@ def open_grad_cam(path: Path) -> GradCam:
             f"{path}: grad-cam needs a fine-tuning run, or its {WEIGHTS}; its ONNX file has no slopes"
         )
     name = path.name if path.is_dir() else path.parent.name if path.name == WEIGHTS else path.name
-    return GradCam(*load_classifier(weights), name or str(path))
+    classifier, info = load_classifier(weights)
+    return GradCam(classifier, info, name or str(path), None if info.streams == "scene" else open_finder("embedded"))
 
 
 def grad_cam_maps(classifier: Classifier, index: int, **views: Tensor) -> Tensor:

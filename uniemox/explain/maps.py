@@ -1,6 +1,6 @@
 """Heat maps of what a predictor says, without torch: class-activation maps, or occlusion for any network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -14,9 +14,8 @@ from uniemox.persons.box import Box, Detection
 from uniemox.persons.crop import choose_person
 from uniemox.predict.network import Network
 from uniemox.predict.pictures import Picture, read_any
-from uniemox.predict.prediction import Prediction
 from uniemox.predict.predictor import Predictor
-from uniemox.views.still import person_view, scene_box, scene_view
+from uniemox.views.still import scene_box
 
 __all__ = ["Explanation", "Method", "heat_map"]
 
@@ -24,13 +23,19 @@ Method = Literal["auto", "cam", "occlusion"]
 
 
 def heat_map(
-    predictor: Predictor, picture: Picture, label: str | None = None, *, method: Method = "auto"
+    predictor: Predictor,
+    picture: Picture,
+    label: str | None = None,
+    *,
+    method: Method = "auto",
+    persons: Sequence[Detection] | None = None,
 ) -> Explanation:
     """Which parts of a picture speak for a label.
 
     label: one of the predictor's; None: the most probable.
     method: cam, the class-activation map that convolutional networks have as an output, in one pass; occlusion, for any
     network, in about a hundred; auto, cam where it is there.
+    persons: people in the picture, px; None: those that the predictor's finder finds, if the network looks at people.
     The map is of the scene view; of the person view for a network that sees nothing else.
     Raises ImageError for what is no picture, LabelError for an unknown label, ConfigError for cam where there is none.
     """
@@ -38,7 +43,9 @@ def heat_map(
         raise ConfigError(f"there is no method {method!r}; choose one of {', '.join(get_args(Method))}")
     image, _ = read_any(picture)
     network = predictor.network
-    views, box = views_of(predictor, image)
+    if persons is None and "person" in network.info.views:
+        persons = predictor.find_people(image, image.size)
+    views, box = views_of(network, image, persons)
     answer = network.probabilities(logits_of(network, views))[0]  # (E,)
     index = int(answer.argmax()) if label is None else network.info.find_labels().index(label)
     maps = None if method == "occlusion" or "scene" not in views else network.maps(views["scene"])
@@ -59,30 +66,20 @@ def heat_map(
         heat=normalised(values),
         box=box,
         picture=image,
+        persons=None if persons is None else tuple(persons),
     )
 
 
-def views_of(predictor: Predictor, image: Image.Image) -> tuple[dict[str, Array], Box]:
-    """What a predictor's network sees of a picture, and which part of the picture the first view shows, px.
+def views_of(network: Network, image: Image.Image, persons: Sequence[Detection] | None) -> tuple[dict[str, Array], Box]:
+    """What a network sees of a picture, and which part of the picture the first view shows, px.
 
-    Returns views (1, 3, S, S), normalised, by name.
+    persons: in px; None: nobody looked.  Returns views (1, 3, S, S), normalised, by name.
     """
-    network, size = predictor.network, predictor.network.info.size
-    views: dict[str, NDArray[np.uint8]] = {}
-    box = scene_box(image.size, size, network.info.crop_fraction)
-    if "scene" in network.info.views:
-        views["scene"] = scene_view(image, size, network.info.crop_fraction)
-    if "person" in network.info.views:
-        crop = choose_person(_persons(predictor, image), None, image.size, network.info.person)
-        views["person"] = person_view(image, crop, image.size, size)
-        box = box if "scene" in views else crop.box
-    return {name: network.pixels(view[None]) for name, view in views.items()}, box
-
-
-def _persons(predictor: Predictor, image: Image.Image) -> list[Detection] | None:
-    answer = predictor.predict(image)
-    assert isinstance(answer, Prediction)  # of one picture
-    return None if answer.persons is None else [Detection(one.box, one.confidence) for one in answer.persons]
+    info = network.info
+    views = {name: network.pixels(view[None]) for name, view in network.look(image, image.size, persons).items()}
+    if "scene" in views:
+        return views, scene_box(image.size, info.size, info.crop_fraction)
+    return views, choose_person(persons, None, image.size, info.person).box
 
 
 def logits_of(network: Network, views: Mapping[str, Array]) -> Array:

@@ -38,7 +38,7 @@ def load(
         raise ConfigError(f"threads must be at least 1, got {threads}; leave it out for one a core")
     network = open_network(path_or_name, threads=threads, words=words)
     person_network = None if person_model is None else open_network(person_model, threads=threads)
-    return Predictor(network, _open_finder(finder, threads), person_network)
+    return Predictor(network, open_finder(finder, threads), person_network)
 
 
 def open_network(
@@ -62,7 +62,8 @@ def open_network(
     return Network.open(path, threads=threads)
 
 
-def _open_finder(finder: str | Path | None, threads: int | None) -> Detector | None:
+def open_finder(finder: str | Path | None, threads: int | None = None) -> Detector | None:
+    """The person finder of a name; see `load`."""
     if finder is None:
         return None
     return load_detector(_embedded(FINDER) if str(finder) == "embedded" else finder, threads=threads)

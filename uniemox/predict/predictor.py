@@ -189,7 +189,7 @@ class Predictor:
             return 1.0 if needs_full else (box.x2 - box.x1) / (SHRINK_MARGIN * info.size)
 
         image, full = read_any(picture, shrink)
-        persons = None if self.finder is None else self._find(self.finder, image, full)
+        persons = self.find_people(image, full)
         person_views = [person_network.look(image, full, (person,)) for person in persons or () if person_network]
         return _Ready(
             picture=picture,
@@ -199,10 +199,15 @@ class Predictor:
             person_views=tuple(person_views),
         )
 
-    def _find(self, finder: Detector, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...]:
-        """People in px of the full picture."""
+    def find_people(self, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...] | None:
+        """The people in a picture, px of the full one, most confident first; None: there is no finder.
+
+        image: RGB, which may be a smaller copy.  full: width and height of the picture.
+        """
+        if self.finder is None:
+            return None
         with self._finder_lock:
-            [found] = finder.detect([image])
+            [found] = self.finder.detect([image])
         x, y = full[0] / image.width, full[1] / image.height
         return tuple(
             Detection(box._replace(x1=box.x1 * x, y1=box.y1 * y, x2=box.x2 * x, y2=box.y2 * y), confidence)

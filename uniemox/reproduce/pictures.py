@@ -10,6 +10,7 @@ from PIL import Image
 
 from uniemox.checkpoints.writing import write_text
 from uniemox.data.sample import DataSet, Sample, decode_sample
+from uniemox.data.sidecar import PERSONS, json_line
 from uniemox.errors import ConfigError, DataError, ImageError
 from uniemox.training.settings import read_json
 
@@ -20,6 +21,8 @@ LONGEST_PX = 640
 def write_pictures(data: DataSet, out: Path, *, count: int, seed: int) -> list[Path]:
     """Draw pictures, the classes in turn, and write them as 00.png, 01.png, ... with a list of labels and texts.
 
+    People that the data know are in persons.jsonl.
+
     count: at least 1; fewer are written where there are fewer.  Broken pictures are passed over.
     Raises ConfigError for a count below 1, DataError if none can be read.
     """
@@ -27,6 +30,7 @@ def write_pictures(data: DataSet, out: Path, *, count: int, seed: int) -> list[P
         raise ConfigError(f"--count must be at least 1, got {count}")
     out.mkdir(parents=True, exist_ok=True)
     listed: list[dict[str, Any]] = []
+    people = [json_line({"detector": f"as {data.name} has them"})]
     for sample in _in_turn(data, seed):
         if len(listed) == count:
             break
@@ -34,14 +38,27 @@ def write_pictures(data: DataSet, out: Path, *, count: int, seed: int) -> list[P
             image, _ = decode_sample(sample)
         except ImageError:
             continue
+        width = image.width
         image.thumbnail((LONGEST_PX, LONGEST_PX), Image.Resampling.LANCZOS)
         name = f"{len(listed):02d}.png"
         image.save(out / name)
+        if (boxes := _boxes(sample, image.width / width)) is not None:
+            people.append(json_line({"key": name, "boxes": boxes}))
         listed.append({"file": name, "key": sample.key, "label": data.label_of(sample), "text": sample.text})
     if not listed:
         raise DataError(f"none of the pictures of {data.name} can be read")
+    write_text(out / PERSONS, b"".join(people).decode())
     write_text(out / LIST, json.dumps({"data": data.name, "seed": seed, "pictures": listed}, indent=2) + "\n")
     return [out / entry["file"] for entry in listed]
+
+
+def _boxes(sample: Sample, scale: float) -> list[list[float]] | None:
+    """The people as a line of persons.jsonl has them: the one that is meant where the data say so, else all."""
+    if sample.target_box is not None:
+        return [[*(value * scale for value in sample.target_box), 1.0]]
+    if sample.persons is None:
+        return None
+    return [[*(value * scale for value in person.box), person.confidence] for person in sample.persons]
 
 
 def read_pictures(folder: Path) -> list[dict[str, Any]]:
