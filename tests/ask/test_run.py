@@ -156,13 +156,15 @@ def test_a_wrong_key_stops_at_once_and_keeps_what_is_answered(data: DataSet, cho
 def test_a_wrong_model_stops_and_the_answers_under_way_are_kept(
     data: DataSet, chosen: Selection, tmp_path: Path
 ) -> None:
-    slow = threading.Event()
+    under_way, stopped = threading.Event(), threading.Event()
 
     def behave(request: Request, number: int) -> Response:
         if request.model == "typo":
-            slow.set()
+            under_way.wait(30)
+            stopped.set()
             return error(404, "no such model")
-        slow.wait(5)
+        under_way.set()
+        stopped.wait(30)
         return Response(200, says("Awe").body, wait_s=0.2)
 
     with serving(behave) as endpoint, pytest.raises(ConfigError, match="is there a model 'typo'"):
