@@ -14,12 +14,14 @@ from tests.drawn import class_folders
 from uniemox.cli import app
 from uniemox.cli.reproduce import _weights, reproduce
 from uniemox.errors import ConfigError
+from uniemox.finetune.presets import PRESETS as FINETUNINGS
 from uniemox.labels import CAER, MIKELS, POLARITY
 from uniemox.reproduce.cross import _obstacle
 from uniemox.reproduce.names import NAMES
 from uniemox.reproduce.paper import paper_tables
 from uniemox.reproduce.plan import Plan, plan_run
 from uniemox.reproduce.sources import PAPER_SIZES, parse_given
+from uniemox.reproduce.study import BATCH
 from uniemox.reproduce.table3 import EXTRAS, OURS, START
 from uniemox.reproduce.table8 import Asking
 from uniemox.reproduce.targets import Asked, plan_of
@@ -152,6 +154,22 @@ def test_pictures_that_change_make_other_runs(tmp_path: Path) -> None:
         picture = tmp_path / "photos" / "awe" / "0.jpg"
         picture.write_bytes(picture.read_bytes() + b"\0")
         assert keys_of(name, data=(source,)) != before
+
+
+def test_parts_of_small_sets_have_smaller_batches(tmp_path: Path) -> None:
+    """A batch of the preset's would not be filled: of 80 % of 60 pictures, and of parts of these."""
+    source = f"folder:{class_folders(tmp_path / 'photos', ('awe', 'fear'), 30)}"
+    found: dict[str, set[str]] = {}
+    for run in plan("fig7", data=(source,)).runs:
+        if run.words[0] == "finetune":
+            words = [str(word) for word in run.words]
+            part = words[words.index("--fraction") + 1] if "--fraction" in words else "1"
+            found.setdefault(part, set()).add(words[words.index("--batch-size") + 1])
+    assert found == {"1": {"32"}, "0.5": {"16"}, "0.25": {"8"}, "0.1": {"2"}}
+    whole = [run for run in planned("fig7").runs if run.words[0] == "finetune"]
+    assert whole
+    assert not any("--batch-size" in run.words for run in whole)
+    assert {name: FINETUNINGS[name]().batch_size for name in ("demo", "paper")} == BATCH
 
 
 def test_what_is_excluded_is_left_out_of_every_run(tmp_path: Path) -> None:

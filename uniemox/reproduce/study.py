@@ -1,5 +1,6 @@
 """What a reproduction is asked for, and the commands that all tables are made of, at either scale."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ CLIP = "clip:ViT-B-16-quickgelu@openai"
 # Multiplications and additions of a picture in a training step, billions; see docs/models.md and docs/performance.md.
 PRETRAIN_GFLOP, VIT_L_GFLOP, TRAINED = 282.8, 2 * 61.55, 3
 HELD_OUT = 0.1
+BATCH: Mapping[Scale, int] = {"demo": 64, "paper": 256}  # of the presets of fine-tuning
 ENCODER, ONNX = "encoder.safetensors", "model.onnx"  # what the two kinds of runs write last
 
 
@@ -131,6 +133,7 @@ class Study:
             words += ["--schedule.epochs", str(self.epochs[1]), "--network.streams", self.streams]
             words += DEMO_FUSION if self.streams == "both" and not method.has_fusion else ()
         words += ["--fraction", f"{fraction:g}"] if fraction < 1 else []
+        words += _smaller_batch(data.train * fraction, BATCH[self.scale])
         words += method.changes
         needs = [*data.needs, *([init] if isinstance(init, Run) else []), *method.needs]
         name = f"finetune {method.name} on {data.name}, seed {seed}"
@@ -164,3 +167,9 @@ class Study:
     def pretrained(self) -> Mapping[int, Run | str]:
         """Our pre-training as the paper has it, once, for every seed of fine-tuning; shared by most tables."""
         return dict.fromkeys(self.seeds, self.pretrain("as it is"))
+
+
+def _smaller_batch(pictures: float, batch: int) -> list[str]:
+    """A batch that so few pictures fill, with what is held out of them and what rounding by class takes."""
+    fits = 0.75 * pictures
+    return [] if fits >= batch or not pictures else ["--batch-size", str(2 ** max(1, int(math.log2(max(fits, 2)))))]
