@@ -27,7 +27,7 @@ def cross(study: Study) -> Plan:
         if len(study.targets) > 1:
             first = study.targets[0]
             moved = {target.name: _retuned(study, method, first, target) for target in study.targets[1:]}
-            rows.append(Row(f"{name}: trained on {first.name}, then {FEW:.0%} of its own labels", moved))
+            rows.append(Row(f"{name}: {first.name}, then {FEW:.0%} of its own", moved))
     about = (
         "Each column is what is scored, on pictures that nothing was trained on. Where labels differ, the model's are "
         "mapped and pictures whose label it can't know are left out, so that columns of mapped labels hold other "
