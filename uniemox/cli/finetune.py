@@ -8,11 +8,11 @@ from cyclopts import Parameter
 
 from uniemox.cli.console import Files, need, say
 from uniemox.cli.settings import config_of, options_of, preset_of
-from uniemox.cli.watching import ConsoleWatcher
 
 need("torch", "timm", "open_clip", "tensorboard", "onnxscript", extra="train")
 need("sklearn", extra="data")
 
+from uniemox.cli.watching import ConsoleWatcher
 from uniemox.data.source import open_data
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.presets import PRESETS

@@ -7,10 +7,10 @@ from cyclopts import Parameter
 
 from uniemox.cli.console import Files, need, say
 from uniemox.cli.settings import config_of, options_of, preset_of
-from uniemox.cli.watching import ConsoleWatcher
 
 need("torch", "timm", "open_clip", "tensorboard", extra="train")
 
+from uniemox.cli.watching import ConsoleWatcher
 from uniemox.data.source import open_data
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import PRESETS
