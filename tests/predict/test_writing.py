@@ -129,6 +129,8 @@ def test_what_must_not_be_written_over_is_refused(tmp_path: Path) -> None:
         opened(path, resume=True)
     with pytest.raises(ConfigError, match="expected a name that ends in"):
         opened(tmp_path / "o.txt")
+    with pytest.raises(ConfigError, match="expected a name that ends in"):
+        opened(Path("."))
     (tmp_path / "damaged.jsonl").write_text("{}\n")
     with pytest.raises(DataError, match=r"damaged\.jsonl:1: not an answer"):
         opened(tmp_path / "damaged.jsonl", resume=True)

@@ -5,15 +5,17 @@ import io
 import os
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from uniemox import __version__
 from uniemox.cli.ask import ask
 from uniemox.cli.bench import bench
 from uniemox.cli.compare import compare
-from uniemox.cli.console import err, say
+from uniemox.cli.console import err, need, say
 from uniemox.cli.curate import curate
 from uniemox.cli.data import data
 from uniemox.cli.evaluate import evaluate
@@ -48,8 +50,18 @@ LAZY = {  # their modules bring torch
     "pretrain": "Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).",
     "finetune": "Fine-tune an encoder to tell emotions (arXiv 2409.18877, section III-E).",
 }
+
+
+def _without_torch(*_: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]) -> None:
+    """Stand for a command whose options can't be known here; cyclopts imports the others to complete and to suggest."""
+    need("torch", "timm", "open_clip", "tensorboard", extra="train")
+
+
 for name, text in LAZY.items():
-    app.command(f"uniemox.cli.{name}:{name}", name=name, help=text)
+    if find_spec("torch") is None:
+        app.command(_without_torch, name=name, help=f"{text} It needs `pip install 'uniemox[train]'`.")
+    else:
+        app.command(f"uniemox.cli.{name}:{name}", name=name, help=text)
 
 
 def main() -> None:

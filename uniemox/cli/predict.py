@@ -50,7 +50,7 @@ def predict(
 
     uniemox predict photos/ 'more/*.png' --json
 
-    find photos -name '*.jpg' | uniemox predict - --out answers.parquet --resume
+    find photos -name '*.jpg' | uniemox predict - --out answers.csv --resume
 
     Parameters
     ----------

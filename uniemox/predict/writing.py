@@ -60,9 +60,9 @@ class ResultFile:
 
     def __init__(self, path: Path, *, resume: bool, answered: Answered) -> None:
         self.path = path
-        self.lines = path if path.suffix == LINES else path.with_name(path.name + LINES)
         if path.suffix not in (LINES, *TABLES):
             raise ConfigError(f"{path}: expected a name that ends in {', '.join((LINES, *TABLES))}")
+        self.lines = path if path.suffix == LINES else path.with_name(path.name + LINES)
         if path.suffix == ".parquet":
             _pyarrow()
         taken = [label for label in answered.labels if label in COLUMNS]
