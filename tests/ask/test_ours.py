@@ -21,8 +21,8 @@ from uniemox.evaluate.calibration import softmax
 from uniemox.evaluate.outputs import outputs_of
 from uniemox.labels import CAER, EKMAN
 from uniemox.persons.box import Box, Detection
+from uniemox.persons.detector import Detector
 from uniemox.predict.opening import load
-from uniemox.predict.predictor import Predictor
 from uniemox.views.pixels import PixelStats
 from uniemox.views.transforms import ViewConfig
 
@@ -51,11 +51,10 @@ def test_a_model_of_both_streams_sees_the_people_of_the_data(
 ) -> None:
     """As `evaluate` shows them to it, and nobody else looks for people."""
 
-    def load_without_finder(path: Path, finder: str | None = "embedded") -> Predictor:
-        assert finder is None
-        return load(path, finder=finder)
+    def refused(name: str) -> Detector:
+        raise AssertionError(f"the {name} finder is asked")
 
-    monkeypatch.setattr("uniemox.ask.ours.load", load_without_finder)
+    monkeypatch.setattr("uniemox.ask.ours.open_finder", refused)
     box, other = Box(3, 5, 40, 60), Detection(Box(0, 0, 20, 20), 0.9)
     people: dict[str, dict[str, Any]] = {
         "boxes": {"persons": (Detection(box, 0.9), other)},

@@ -10,7 +10,7 @@ from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.labels import LabelSet
 from uniemox.predict.mapping import answers_in
 from uniemox.predict.network import Network
-from uniemox.predict.opening import load
+from uniemox.predict.opening import load, open_finder
 from uniemox.predict.prediction import Failure
 from uniemox.predict.predictor import Predictor
 
@@ -50,7 +50,7 @@ def labels_of_ours(
     for asked in pictures:
         (known_people if looks_at_people and _knows_people(asked.sample) else rest).append(asked)
     if rest and looks_at_people:
-        predictor = load(file)  # with the embedded finder
+        predictor = Predictor(predictor.network, open_finder("embedded"))
     found: dict[str, str] = {}
     for asked, label in chain(_seeing(predictor.network, known_people, target), _predicted(predictor, rest, target)):
         found[asked.sha256] = label

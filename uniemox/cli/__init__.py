@@ -52,13 +52,16 @@ LAZY = {  # their modules bring torch
 }
 
 
+TRAIN = ("torch", "timm", "open_clip", "tensorboard")
+
+
 def _without_torch(*_: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]) -> None:
     """Stand for a command whose options can't be known here; cyclopts imports the others to complete and to suggest."""
-    need("torch", "timm", "open_clip", "tensorboard", extra="train")
+    need(*TRAIN, extra="train")
 
 
 for name, text in LAZY.items():
-    if find_spec("torch") is None:
+    if not all(map(find_spec, TRAIN)):
         app.command(_without_torch, name=name, help=f"{text} It needs `pip install 'uniemox[train]'`.")
     else:
         app.command(f"uniemox.cli.{name}:{name}", name=name, help=text)

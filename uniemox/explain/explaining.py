@@ -11,7 +11,7 @@ from uniemox.explain.maps import Method as MapMethod
 from uniemox.explain.maps import heat_map, logits_of, views_of
 from uniemox.explain.scores import MapScores, map_scores
 from uniemox.persons.box import Detection
-from uniemox.predict.opening import load
+from uniemox.predict.opening import open_finder, open_network
 from uniemox.predict.pictures import Picture
 from uniemox.predict.predictor import Predictor
 
@@ -41,8 +41,9 @@ def open_explainer(model: str | Path | None, method: Method = "auto") -> Explain
     Raises CheckpointError or HubError for files that can't be used, ConfigError for grad-cam without a run.
     """
     if method != "grad-cam":
-        predictor = load(model, finder=None)
-        return MapExplainer(load(model) if "person" in predictor.network.info.views else predictor, method)
+        network = open_network(model)
+        finder = open_finder("embedded") if "person" in network.info.views else None
+        return MapExplainer(Predictor(network, finder), method)
     if model is None:
         raise ConfigError("grad-cam needs a run: give --model RUN; the model of the package has cam")
     from uniemox.explain.grad_cam import open_grad_cam  # noqa: PLC0415 - torch

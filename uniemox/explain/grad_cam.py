@@ -85,7 +85,8 @@ class GradCam:
     def explain(self, picture: Picture, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
         """See `Explainer`."""
         if persons is None and self.finder is not None:
-            [persons] = self.finder.detect([read_any(picture)[0]])
+            picture = image = read_any(picture)[0]
+            [persons] = self.finder.detect([image])
         return grad_cam(self.classifier, self.info, picture, label, persons=persons)
 
     def score(self, explanation: Explanation) -> MapScores:

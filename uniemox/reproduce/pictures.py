@@ -22,7 +22,6 @@ def write_pictures(data: DataSet, out: Path, *, count: int, seed: int) -> list[P
     """Draw pictures, the classes in turn, and write them as 00.png, 01.png, ... with a list of labels and texts.
 
     People that the data know are in persons.jsonl.
-
     count: at least 1; fewer are written where there are fewer.  Broken pictures are passed over.
     Raises ConfigError for a count below 1, DataError if none can be read.
     """
