@@ -82,6 +82,7 @@ POLARITY = LabelSet(
 """Sentiment, as Twitter I and II are labelled."""
 
 LABEL_SETS = (MIKELS, EKMAN, UBE, CAER, HECO, POLARITY)
+CUSTOM = "custom"  # name of a set of one's own
 
 _NEGATIVE = ("anger", "angry", "disgust", "fear", "sad", "sadness", "negative")
 _POSITIVE = (
@@ -185,7 +186,7 @@ def recognise(words: Sequence[str], kind: Kind | None = None) -> LabelSet:
         known = {label_set.aliases.get(name, name) for name in names if not name.isdigit()}
         if len(known) * 2 > len(label_set) and known <= set(label_set.labels) and len(known) == len(names):
             return label_set if kind in (None, label_set.kind) else replace(label_set, kind=kind)
-    return LabelSet("custom", tuple(names), kind or "evoked")
+    return LabelSet(CUSTOM, tuple(names), kind or "evoked")
 
 
 def clean(word: str) -> str:

@@ -1,10 +1,13 @@
 """Worker processes end with the process that started them."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+
+import pytest
 
 PARENT = """
 import os, time
@@ -17,6 +20,21 @@ time.sleep(600)
 """
 
 
+def output_of(code: str) -> list[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.portable
+def test_workers_start_by_fork_on_linux_unless_the_program_says_how() -> None:
+    code = "import multiprocessing; {}; from uniemox.data.processes import worker_context as w, worker_pool; "
+    code += "pool = worker_pool(1); print(w().get_start_method(), pool.submit(abs, -1).result())"
+    default = "fork" if sys.platform == "linux" else multiprocessing.get_start_method()
+    assert output_of(code.format("pass")) == [default, "1"]
+    for method in multiprocessing.get_all_start_methods():
+        assert output_of(code.format(f"multiprocessing.set_start_method('{method}')")) == [method, "1"]
+
+
+@pytest.mark.portable
 def test_workers_end_with_a_parent_that_is_killed() -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from tests.evaluate.test_report import logits_for, photos, score, write_run  # noqa: F401 - a fixture
+from uniemox.cli.compare import compare as cli_compare
 from uniemox.data.sample import DataSet
 from uniemox.errors import DataError
 from uniemox.evaluate.compare import compare
 from uniemox.evaluate.intervals import bootstrap_interval, paired_bootstrap
 
-WRONG = {"a0": {0, 1}, "a1": {2}, "b0": {0, 1, 5, 6}, "b1": {2, 3, 4}, "b2": {9}}
+WRONG = {"a0": {0, 1}, "a1": {2}, "b0": {0, 1, 5, 6}, "b1": {2, 3, 4}, "b2": {9}, "least": set(range(9))}
 
 
 @pytest.fixture
@@ -43,6 +44,24 @@ def test_seeds_are_pooled(runs: dict[str, Path]) -> None:
 def test_a_recipe_is_as_good_as_itself(runs: dict[str, Path]) -> None:
     [found] = compare([runs["a0"]], [runs["a0"]])
     assert (found.difference.difference, found.difference.low, found.difference.high) == (0, 0, 0)
+
+
+def test_a_baseline_and_chance_stand_beside_them(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    [found] = compare([runs["a0"], runs["a1"]], [runs["b0"]], [runs["least"]])
+    groups = [str(i) for i in range(16)]
+    assert found.baseline == (7 / 16,)
+    assert found.baseline_interval == bootstrap_interval(hits("least")[0], groups)
+    assert found.ours_over_baseline == paired_bootstrap(hits("a0", "a1"), hits("least"), groups)
+    assert found.theirs_over_baseline == paired_bootstrap(hits("b0"), hits("least"), groups)
+    assert (found.commonest, found.uniform) == (0.5, 0.5)
+    cli_compare(ours=[runs["least"]], theirs=[runs["a0"]], baseline=[runs["least"]])
+    printed = capsys.readouterr().out
+    assert "chance 50.0% the commonest class, 50.0% one class of all" in printed
+    assert "ours over baseline +0.0% (+0.0% to +0.0%); it does not beat the baseline" in printed
+    assert "theirs over baseline +43.8% (" in printed
+    assert printed.count("does not beat") == 1
+    [without] = compare([runs["a0"]], [runs["b0"]])
+    assert (without.baseline, without.baseline_interval, without.ours_over_baseline) == ((), None, None)
 
 
 def test_runs_that_share_nothing_are_refused(runs: dict[str, Path], tmp_path: Path) -> None:

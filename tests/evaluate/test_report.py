@@ -504,3 +504,25 @@ def test_a_run_remembers_its_settings(tmp_path: Path) -> None:
     steps, values = run.curves["loss"]
     assert steps.tolist() == [1, 2, 3]
     assert values.tolist() == [4, 2, 4 / 3]
+
+
+def test_runs_are_compared_with_chance_and_a_histogram(tmp_path: Path, photos: DataSet) -> None:
+    wrong = {"good": set(), "even": set(range(1, 10)), "colours": set(range(9))}
+    runs = [write_run(tmp_path / name, "finetune", method="histogram" * (name == "colours")) for name in wrong]
+    for run, places in zip(runs, wrong.values(), strict=True):
+        score(run, photos, logits_for(photos, places))
+    page = page_of(tmp_path, *runs)
+    rows = {row[0]: row for row in page.rows if row and row[0] in wrong and len(row) == 7}
+    groups = [str(i) for i in range(16)]
+    right = {name: np.array([i not in places for i in range(16)]) for name, places in wrong.items()}
+    good = paired_bootstrap(right["good"], right["colours"], groups)
+    assert rows["good"][5] == f"{good.difference:+.3f} ({good.low:+.3f} to {good.high:+.3f})"
+    assert rows["even"][5].startswith("▼ +0.000 (")
+    assert rows["colours"][5] == "–"
+    assert "Chance: 0.500 for the commonest class, 0.500 for one class of all." in page.words
+    assert "▼: does not beat the colour histogram colours" in page.words
+    for file in (runs[1] / "evaluations").glob("*.jsonl"):
+        file.unlink()  # scores alone are left: 7 of 16, whose interval holds the histogram's 7 of 16
+    again = {row[0]: row for row in page_of(tmp_path, *runs).rows if row and row[0] == "even" and len(row) == 7}
+    assert again["even"][5] == "▼ +0.000, not paired"
+    assert "finetune --method histogram is a run to compare with" in page_of(tmp_path, *runs[:2]).words

@@ -48,8 +48,9 @@ def unnormalised(images: Tensor, teacher: ClipTeacher) -> Tensor:
 
 @pytest.mark.parametrize("quick_gelu", [False, True])
 def test_clip_equals_stored_features(quick_gelu: bool, golden: Path, tmp_path: Path) -> None:
-    """golden/checkpoints/clip (open_clip 3.3.0, float32): texts 1e-6, pictures 1e-5. The stored pictures are normalised
-    already: they are brought back to pixels in float64 first."""
+    """golden/checkpoints/clip (open_clip 3.3.0, float32): 1e-5, because threads and processors round differently.
+
+    The stored pictures are normalised already: they are brought back to pixels in float64 first."""
     teacher = ClipTeacher.load(f"local-dir:{clip_folder(golden, tmp_path, quick_gelu=quick_gelu)}")
     path, tag = golden / "clip" / "expected.npz", "_quickgelu" if quick_gelu else ""
     stored = load_npz(path)
@@ -57,7 +58,7 @@ def test_clip_equals_stored_features(quick_gelu: bool, golden: Path, tmp_path: P
         texts = [str(text) for text in file["texts"]]
     image = teacher.image_features(unnormalised(stored["images"], teacher))
     torch.testing.assert_close(image, stored[f"image_features{tag}"], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(teacher.text_features(texts), stored[f"text_features{tag}"], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(teacher.text_features(texts), stored[f"text_features{tag}"], rtol=1e-5, atol=1e-5)
     assert torch.equal(teacher.tokenizer(texts), stored["tokens"])
     assert teacher.width == 16
 

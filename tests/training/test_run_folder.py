@@ -11,12 +11,13 @@ import pytest
 from tests.data.tree import says
 from tests.drawn import class_folders
 from uniemox.data.sample import DataSet
+from uniemox.data.seen import SEEN, read_seen, write_seen
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError
 from uniemox.persons.box import Box, Detection
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.training.hardware import HardwareConfig
-from uniemox.training.run_folder import CONFIG, SEEN, begin_run, describe_data, read_seen, write_seen
+from uniemox.training.run_folder import CONFIG, begin_run, describe_data
 from uniemox.training.settings import from_dict
 from uniemox.training.state import SaveConfig
 
@@ -162,7 +163,9 @@ def test_what_was_seen_is_written_once(tmp_path: Path, data: DataSet) -> None:
     write_seen(out, data, [], told.append)
     assert (out / SEEN).read_bytes() == before
     after, other = tmp_path / "after", replace(data, samples=data.samples[4:5])
-    write_seen(after, other, [out, tmp_path / "mae.pth"], told.append)  # what it started from has seen, it has seen
+    write_seen(
+        after, other, [str(out), str(tmp_path / "mae.pth")], told.append
+    )  # what it started from has seen, it has seen
     assert read_seen(after) > expected
-    write_seen(tmp_path / "third", other, [out / "encoder.safetensors"], told.append)
+    write_seen(tmp_path / "third", other, [str(out / "encoder.safetensors")], told.append)
     assert read_seen(tmp_path / "third") == read_seen(after)

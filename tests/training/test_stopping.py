@@ -30,6 +30,7 @@ CPU = torch.device("cpu")
 WORDS = {"schedule__epochs": 20, "save__every_steps": 1000, "hardware__workers": 1}
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_is_noted_and_the_handlers_come_back(number: int) -> None:
     before = [signal.getsignal(name) for name in SIGNALS]
@@ -78,6 +79,8 @@ def stopped(out: Path, number: int) -> tuple[int, str]:
     return running.returncode, said
 
 
+@pytest.mark.portable
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_run_that_is_stopped_saves_and_goes_on_to_the_same_bits(number: int, code: int, tmp_path: Path) -> None:
     """The signal goes to all processes, as a terminal and a batch system send it: those that load must not mind."""

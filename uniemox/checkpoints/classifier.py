@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
@@ -19,13 +19,16 @@ from uniemox.checkpoints.vit import parse_timm
 from uniemox.checkpoints.writing import write_tensors
 from uniemox.errors import CheckpointError, UniemoxError
 from uniemox.labels import KINDS, LabelSet
-from uniemox.model.classifier import Classifier, NeighbourHead, Streams
+from uniemox.model.classifier import OLD_NORM_EPS, Classifier, NeighbourHead, Streams
+from uniemox.model.colour_histogram import ColourHistogram
 from uniemox.model.fusion import build_fusion
 from uniemox.model.side_by_side import SideBySide
 from uniemox.views.pixels import PixelStats
 
+CalibrationImages = Literal["independent", "selection", "unknown"]
 KEY = "uniemox_classifier"
 MIXMAE = "mixmae"  # a Swin of its own, which timm does not have
+COLOUR_HISTOGRAM = "colour_histogram"  # no network at all
 OPTIONS = {
     *("num_classes", "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "global_pool"),
     *("init_values", "qkv_bias", "mlp_ratio", "use_abs_pos_emb", "window_size", "pad_type"),
@@ -61,11 +64,14 @@ class ClassifierInfo:
     """The data set's name."""
     conformal_scores: tuple[float, ...] = ()
     """1 - p(true label) of held-out pictures after temperature, sorted; at most 2,000 quantiles; () for affect."""
+    calibration_images: CalibrationImages = "unknown"
+    """Which images temperature and conformal scores were fitted on: independent ones, held out of training, that chose
+    nothing; or the selection, too few to be divided, that chose the epoch as well; unknown: of an older version."""
     encoder: Mapping[str, Any] = field(default_factory=dict)
-    """timm's name of the network (or mixmae) and the options that make it; or "several", a list of these with mean and
-    std."""
+    """timm's name of the network (or mixmae, colour_histogram) and the options that make it; or "several", a list of
+    these with mean and std."""
     parts: Mapping[str, Any] = field(default_factory=dict)
-    """Shapes of what follows the encoder: feature_width, outputs; fused_width, fusion and heads with both streams;
+    """What follows the encoder: feature_width, outputs; fused_width, fusion, heads and norm_eps with both streams;
     bank, neighbours and vote_temperature of a neighbour head."""
 
     def __post_init__(self) -> None:
@@ -140,6 +146,8 @@ def build_described(described: Mapping[str, Any]) -> nn.Module:
     foreign = options.keys() - OPTIONS
     if name == MIXMAE and not foreign:
         return MixMAEEncoder(**options)
+    if name == COLOUR_HISTOGRAM and not options:
+        return ColourHistogram()
     if not timm.is_model(name) or foreign:
         raise CheckpointError(
             f"its encoder {name!r} with {', '.join(sorted(foreign)) or 'its options'} is none of timm's"
@@ -166,6 +174,7 @@ def _build(info: ClassifierInfo) -> Classifier:
         streams=info.streams,
         embed=embed,
         fusion=fusion,
+        norm_eps=parts.get("norm_eps", OLD_NORM_EPS),
     )
     if "bank" in parts:
         bank = torch.ones(parts["bank"], parts.get("fused_width", parts["feature_width"]))

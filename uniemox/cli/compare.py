@@ -2,22 +2,26 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from uniemox.cli.console import JsonFlag, need
 
+if TYPE_CHECKING:
+    from uniemox.evaluate.intervals import PairedDifference
+
 Runs = Annotated[list[Path], Parameter(consume_multiple=True, negative="")]
 
 
-def compare(*, ours: Runs, theirs: Runs, as_json: JsonFlag = False) -> None:
+def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: JsonFlag = False) -> None:
     """Say by how much one recipe is better than another: runs of several seeds of each, scored on the same pictures.
 
     The interval is a paired bootstrap over pictures, 95 %, all seeds of a picture drawn together: it holds for other
-    pictures, not for other seeds.
+    pictures, not for other seeds. Chance is what needs no image: the share of the commonest class of the scored images,
+    and 1 / classes.
 
-    Example: uniemox compare --ours runs/pre-s0 runs/pre-s1 runs/pre-s2 --theirs runs/scratch-s0 runs/scratch-s1
+    Example: uniemox compare --ours runs/pre-s0 runs/pre-s1 --theirs runs/scratch-s0 --baseline runs/histogram
 
     Parameters
     ----------
@@ -25,23 +29,36 @@ def compare(*, ours: Runs, theirs: Runs, as_json: JsonFlag = False) -> None:
         Fine-tuning runs that uniemox evaluate has scored.
     theirs
         Those that they are compared with.
+    baseline
+        What both must beat, such as a run of finetune --method histogram; what does not beat it is marked.
     as_json
         Print one JSON object for every evaluation that all of them have.
     """
     need("scipy", extra="train")
     from uniemox.evaluate.compare import compare as run
 
-    for found in run(ours, theirs):
+    for found in run(ours, theirs, baseline or ()):
         if as_json:
             print(json.dumps(found.as_dict()))
             continue
-        gain = found.difference
         print(f"{found.title}, {found.pictures:,} pictures")
         for name, values, interval in (
             ("ours", found.ours, found.ours_interval),
             ("theirs", found.theirs, found.theirs_interval),
+            ("baseline", found.baseline, found.baseline_interval),
         ):
+            if interval is None:
+                continue
             seeds = ", ".join(f"{value:.1%}" for value in values)
             mean = sum(values) / len(values)
             print(f"{name:>10} {mean:.1%} ({interval[0]:.1%} to {interval[1]:.1%}); runs: {seeds}")
-        print(f"difference {gain.difference:+.1%} ({gain.low:+.1%} to {gain.high:+.1%})")
+        print(f"    chance {found.commonest:.1%} the commonest class, {found.uniform:.1%} one class of all")
+        print(f"difference {_words(found.difference)}")
+        for name, margin in (("ours", found.ours_over_baseline), ("theirs", found.theirs_over_baseline)):
+            if margin is not None:
+                sign = "" if margin.low > 0 else "; it does not beat the baseline"
+                print(f"{name} over baseline {_words(margin)}{sign}")
+
+
+def _words(found: "PairedDifference") -> str:
+    return f"{found.difference:+.1%} ({found.low:+.1%} to {found.high:+.1%})"

@@ -1,12 +1,14 @@
 """Commands about data sets."""
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, show_all
+from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, say_parts, show_all
 from uniemox.cli.data_files import describe, persons, shard
 from uniemox.cli.tables import audit_tables, data_tables
 from uniemox.errors import ConfigError
@@ -22,7 +24,8 @@ data = App(
     name="data",
     help=(
         "Look at data sets, check them, split them, find the people in them, describe them, pack them.\n\n"
-        "A data set is KIND:PATH, such as fi:photos/fi or csv:table.csv?labels=mikels; the kinds are in docs/data.md."
+        "A data set is KIND:PATH, such as fi:photos/fi or csv:table.csv?labels=mikels; the kinds are in docs/data.md. "
+        "Several with commas between them, emoset:EmoSet,fi:FI, are opened as one, with the labels of the first."
     ),
 )
 
@@ -101,6 +104,8 @@ def check(
 
     uniemox data check fi:photos/fi --html fi.html
 
+    uniemox data check emoset:EmoSet,fi:FI --json > check.json
+
     uniemox data check fi:photos/fi --json > check.json; uniemox data show fi:photos/fi --exclude check.json
 
     Parameters
@@ -129,6 +134,7 @@ def check(
 
     ours = open_data(source, exclude=exclude, splits=splits)
     theirs = None if against is None else open_data(against)
+    say_parts(ours)
     with progress_bar() as progress:
         task = progress.add_task("looking at pictures", total=len(ours) + (len(theirs) if theirs else 0))
         found = audit(ours, theirs, workers=workers, on_progress=lambda done: progress.update(task, completed=done))
@@ -191,10 +197,11 @@ def split(
     """
     need("sklearn", "matplotlib", extra="data")
     from uniemox.data import splits
-    from uniemox.data.source import open_data, parse_source
+    from uniemox.data.source import open_data
 
     found = open_data(source, exclude=exclude)
-    how, scheme, choice = _draw(found, parse_source(source)[0], ratio=ratio, seed=seed, paper=paper, schemes=schemes)
+    say_parts(found)
+    how, scheme, choice = _draw(found, source, ratio=ratio, seed=seed, paper=paper, schemes=schemes)
     if plot is not None:
         if choice is None:
             raise ConfigError("--plot shows how a scheme was chosen: give --schemes 100 as well")
@@ -214,7 +221,7 @@ def split(
 
 
 def _draw(
-    found: "DataSet", kind: str, *, ratio: str | None, seed: int, paper: bool, schemes: int
+    found: "DataSet", source: str, *, ratio: str | None, seed: int, paper: bool, schemes: int
 ) -> "tuple[str, dict[str, str], Choice | None]":
     """How a scheme was drawn, the scheme, and the choice if there was one."""
     from uniemox.data import splits
@@ -224,7 +231,7 @@ def _draw(
     if paper and (ratio is not None or schemes > 1):
         raise ConfigError("--paper has ratio and schemes of its own; leave --ratio and --schemes out")
     if paper:
-        return f"as the paper, seed {seed}", *splits.paper_split(kind, found, seed, lambda: _histograms(found))
+        return f"as the paper, seed {seed}", *_draw_as_paper(found, source, seed)
     ratio = ratio or "80/10/10"
     shares = splits.parse_ratio(ratio)
     if schemes > 1:
@@ -234,6 +241,23 @@ def _draw(
     for name in shares.keys() - set(scheme.values()):
         say(f"no sample went to {name}: there are too few, or the groups are too large")
     return f"{ratio}, seed {seed}", scheme, None
+
+
+def _draw_as_paper(found: "DataSet", source: str, seed: int) -> "tuple[dict[str, str], Choice | None]":
+    """The paper's split of a data set, or of each of several; the choice among schemes where one was drawn."""
+    from uniemox.data import splits
+    from uniemox.data.source import open_data, parse_source
+
+    if not found.parts:
+        return splits.paper_split(parse_source(source)[0], found, seed, lambda: _histograms(found))
+    kept = {sample.key for sample in found.samples}
+    scheme: dict[str, str] = {}
+    for part in found.parts:
+        alone = open_data(part.source)  # with its own labels, by which its recipe divides it
+        own = replace(alone, samples=[sample for sample in alone.samples if f"{part.name}/{sample.key}" in kept])
+        drawn, _ = splits.paper_split(parse_source(part.source)[0], own, seed, partial(_histograms, own))
+        scheme |= {f"{part.name}/{key}": name for key, name in drawn.items()}
+    return scheme, None
 
 
 def _histograms(found: "DataSet") -> "NDArray[np.floating]":

@@ -35,8 +35,8 @@ def persons(
     source
         KIND:PATH.
     detector
-        An ONNX file of YOLOX, NanoDet, FastestDet or YOLOv3; Darknet's yolov3.cfg with yolov3.weights beside it; or
-        hub:owner/repository/file.onnx.
+        An ONNX file of YOLOX, NanoDet, FastestDet or YOLOv3; Darknet's yolov3.cfg with yolov3.weights beside it;
+        hub:owner/repository/file.onnx; or embedded, the small one that comes with this package.
     out
         The file to write; persons.jsonl beside the data if not given, where all commands find it.
     confidence
@@ -47,17 +47,20 @@ def persons(
         Print what was found as JSON.
     """
     from uniemox.data.people import find_people
+    from uniemox.data.seen import read_seen
     from uniemox.data.sidecar import PERSONS
     from uniemox.data.source import folder_of, open_data
     from uniemox.persons.detector import DetectorConfig, load_detector
+    from uniemox.predict.opening import finder_file
 
     config = DetectorConfig(confidence=confidence, nms_overlap=overlap)
     target = out or folder_of(source) / PERSONS
-    finder = load_detector(detector, config)
+    finder = load_detector(finder_file(detector), config)
     found = open_data(source)
     with progress_bar() as progress:
         task = progress.add_task("looking for people", total=len(found))
-        report = find_people(found, finder, target, lambda done: progress.update(task, completed=done))
+        seen = read_seen(Path(detector), in_folder=False)
+        report = find_people(found, finder, target, lambda done: progress.update(task, completed=done), seen=seen)
     _list_broken(report.broken)
     if as_json:
         print(json.dumps({"file": str(target), **asdict(report)}))
@@ -73,6 +76,7 @@ def describe(
     /,
     *,
     out: Files = None,
+    persons: Files = None,
     without_emotion: Annotated[bool, Parameter(negative="")] = False,
     teacher: str | None = None,
     teacher_weights: str = "openai",
@@ -83,8 +87,8 @@ def describe(
 ) -> None:
     """Write a text for every picture, of EmoSet's annotations or of what can be found out about it.
 
-    Without annotations brightness and colorfulness are measured, people come from `data persons`, other objects from a
-    classifier, and scene, action and expression from a CLIP, where one is given.
+    The latter are measured colours, the people of `data persons`, the objects that a classifier names, and scene,
+    action and expression by a CLIP, where one is given.
 
     Examples:
 
@@ -98,6 +102,8 @@ def describe(
         KIND:PATH.
     out
         The file to write; texts.jsonl beside the data if not given, where all commands find it.
+    persons
+        A file of `data persons`; one beside the data is found by itself.
     without_emotion
         Leave the label out of the texts (table VII of the paper).
     teacher
@@ -105,7 +111,7 @@ def describe(
     teacher_weights
         Its weights, by open_clip's name or as a file.
     vocabulary
-        EmoSet's info.json, whose words the teacher chooses from.
+        EmoSet's info.json, whose words it chooses from.
     classifier
         A timm network with ImageNet's classes, for objects.
     classifier_weights
@@ -123,14 +129,13 @@ def describe(
     from uniemox.teacher.clip import ClipTeacher
 
     target = out or folder_of(source) / TEXTS
-    found = open_data(source, with_texts=False)
-    describer = Describer(
-        with_emotion=not without_emotion,
-        zero_shot=None
-        if teacher is None or vocabulary is None
-        else ZeroShot(ClipTeacher.load(teacher, teacher_weights), vocabulary),
-        classifier=None if classifier is None else ObjectClassifier(classifier, classifier_weights),
-    )
+    found = open_data(source, persons=persons, with_texts=False)
+    zero_shot = names = None
+    if teacher is not None and vocabulary is not None:
+        zero_shot = ZeroShot(ClipTeacher.load(teacher, teacher_weights), vocabulary)
+    if classifier is not None:
+        names = ObjectClassifier(classifier, classifier_weights)
+    describer = Describer(with_emotion=not without_emotion, zero_shot=zero_shot, classifier=names)
     header = {
         "with_emotion": not without_emotion,
         "teacher": None if teacher is None else f"{teacher} {teacher_weights}",

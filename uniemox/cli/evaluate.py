@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, show_all
+from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, say_parts, show_all
 from uniemox.cli.tables import score_tables
 
 
@@ -39,11 +39,12 @@ def evaluate(
     model
         A fine-tuning run, or its model.safetensors.
     data
-        KIND:PATH, see docs/data.md.
+        KIND:PATH, see docs/data.md; several with commas between them are scored as one.
     split
         Score this split only, or all; if not given, test if the data have one, else val, else all.
     by
-        A column by whose values the scores are given too: domain, split, label, group, or a field of the annotations.
+        A column by whose values the scores are given too: domain, split, label, group, part (the data set, of several),
+        or a field of the annotations.
     allow_seen
         Score pictures that the model was trained on as well.
     persons
@@ -63,6 +64,7 @@ def evaluate(
     from uniemox.evaluate.run import write_evaluation
 
     found = open_data(data, persons=persons, splits=splits, exclude=exclude)
+    say_parts(found)
     there = {sample.split for sample in found.samples}
     chosen = split or next((name for name in ("test", "val") if name in there), "all")
     if chosen != "all":

@@ -1,14 +1,14 @@
 """Commands about teachers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from cyclopts import App
-from rich.progress import TaskID
+from cyclopts import App, Parameter
+from rich.progress import Progress, TaskID
 
-from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say
+from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, say_parts
 
 teacher = App(name="teacher", help="Fit a teacher of your own, where no CLIP can be had.")
 
@@ -24,6 +24,7 @@ def fit(
     epochs: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
+    without_emotion: Annotated[bool, Parameter(negative="")] = False,
     texts: Files = None,
     splits: Files = None,
     exclude: Files = None,
@@ -43,7 +44,7 @@ def fit(
     Parameters
     ----------
     data
-        KIND:PATH; samples without a text are left out.
+        KIND:PATH, or several with commas between them; samples without a text are left out.
     out
         Folder of the teacher, teacher.json and teacher.safetensors; commands take it as fitted:OUT.
     image_tower
@@ -58,6 +59,8 @@ def fit(
         Pictures that are compared with each other; 64 if not given.
     seed
         Of the weights, the held-out pictures, the crops and the order.
+    without_emotion
+        Leave the label out of texts that are made of annotations, so that no label reaches what is distilled.
     texts
         A file of `data describe`; one beside the data is found by itself.
     splits
@@ -65,7 +68,7 @@ def fit(
     exclude
         A file of `data check --json`, whose list "exclude" is left out.
     split
-        Use this split only; train if not given, or everything where the data have no splits.
+        Use this split only, or all; train if not given, or everything where the data have no splits.
     as_json
         Print where it was written and the figures as JSON.
     """
@@ -76,21 +79,27 @@ def fit(
 
     chosen = {"width": width, "image_size": image_size, "epochs": epochs, "batch_size": batch_size}
     given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
-    config = FitConfig(image_tower=image_tower, seed=seed, **given)
-    found = open_data(data, texts=texts, splits=splits, exclude=exclude).to_train(split)
+    config = FitConfig(image_tower=image_tower, seed=seed, with_emotion=not without_emotion, **given)
+    found = open_data(data, texts=texts, splits=splits, exclude=exclude).to_train(*([] if split is None else [split]))
+    say_parts(found)
     keep_freed_memory()
     with progress_bar() as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done)
-
-        about = fit_teacher(found, config, out, show).about
+        about = fit_teacher(found, config, out, _shown_in(progress)).about
     if about["broken"]:
         say(f"{about['broken']} pictures can't be read and were left out")
     print(json.dumps({"folder": str(out), **about}) if as_json else f"wrote {out}: {_in_words(about['figures'])}")
+
+
+def _shown_in(progress: Progress) -> Callable[[str, int, int], None]:
+    """What `fit_teacher` calls with what is done, how much of it is done, and how much there is: a bar for each."""
+    tasks: dict[str, TaskID] = {}
+
+    def show(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = progress.add_task(what, total=total)
+        progress.update(tasks[what], completed=done)
+
+    return show
 
 
 def _in_words(figures: Mapping[str, Any]) -> str:

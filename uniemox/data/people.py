@@ -1,7 +1,7 @@
 """The people in a data set's pictures, found once and kept beside it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from uniemox.data.sample import DataSet, Sample, decode_sample
+from uniemox.data.seen import seen_file, write_hashes
 from uniemox.data.sidecar import Sidecar, read_sidecar
 from uniemox.errors import DataError, ImageError
 from uniemox.persons.box import Box, Detection
@@ -33,17 +34,25 @@ class PeopleReport:
 
 
 def find_people(
-    data: DataSet, detector: Detector, out: Path, on_progress: Callable[[int], None] = lambda _: None
+    data: DataSet,
+    detector: Detector,
+    out: Path,
+    on_progress: Callable[[int], None] = lambda _: None,
+    *,
+    seen: Collection[str] = (),
 ) -> PeopleReport:
     """Find the people in every picture and append them to a sidecar; pictures that it has are not looked at again.
 
     on_progress: called with the number of pictures done.
+    seen: hashes of the images on which the detector was trained, kept beside the sidecar, see data/seen.py.
     """
     pictures = {sample.picture_key: sample for sample in data.samples}
     header: dict[str, str | int] = {"detector": detector.name, "fingerprint": detector.fingerprint}
     if data.short_side_px is not None:
         header["short_side_px"] = data.short_side_px  # of packed pictures, in whose px the boxes are
     broken: list[str] = []
+    if seen:
+        write_hashes(seen_file(out), seen)
     with Sidecar(out, header) as sidecar, ThreadPoolExecutor() as pool:
         waiting = [(key, sample) for key, sample in pictures.items() if key not in sidecar.done]
         on_progress(len(pictures) - len(waiting))

@@ -1,9 +1,12 @@
 """Processes that read pictures beside this one, and end with it however it ends."""
 
+import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import parent_process
+from multiprocessing.context import BaseContext
 from threading import Thread
 from typing import TypeVar
 
@@ -18,9 +21,20 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def worker_context() -> BaseContext:
+    """How processes start that load or read: as the program has set it, else by fork on Linux, on every Python.
+
+    A forked process has the data and the modules at once and shares their memory. From 3.14 on Python's own default
+    there is forkserver, where each of them, in each epoch, would import torch for seconds and copy the data. They
+    only decode, so the threads that a fork leaves behind are not missed.
+    """
+    is_free = multiprocessing.get_start_method(allow_none=True) is None
+    return multiprocessing.get_context("fork" if is_free and sys.platform == "linux" else None)
+
+
 def worker_pool(workers: int) -> ProcessPoolExecutor:
     """So many processes, which end when this one does: those of a parent that was killed wait for work for ever."""
-    return ProcessPoolExecutor(workers, initializer=_watch_parent)
+    return ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=_watch_parent)
 
 
 def map_samples(

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
+from uniemox.data.sample import Sample
 from uniemox.errors import AnnotationError
 
 LEVELS = (0.2, 0.4, 0.6, 0.8)  # where the next word begins
@@ -38,6 +39,16 @@ def describe(annotation: Mapping[str, object], with_emotion: bool) -> str:
         ),
     ]
     return " ".join(sentence for sentence in sentences if sentence) or NOTHING_KNOWN
+
+
+def text_of(sample: Sample, with_emotion: bool) -> str:
+    """What the teacher reads of a sample: its annotation in words, or else its own text.
+
+    with_emotion: end the text of an annotation with the emotion, where it holds one. Other texts stay as they are.
+    """
+    if sample.annotation is not None:
+        return describe(sample.annotation, with_emotion)
+    return sample.text or NOTHING_KNOWN
 
 
 def _photo(annotation: Mapping[str, object]) -> str:

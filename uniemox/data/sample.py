@@ -104,6 +104,22 @@ def tell_apart(samples: Sequence[Sample]) -> list[Sample]:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One of several data sets that were opened as one."""
+
+    name: str
+    """With which its keys begin, before a /."""
+    source: str
+    """KIND:PATH."""
+    samples: int
+    labels: str
+    """What became of its labels: the label map, in words."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.samples} samples of {self.source}; labels {self.labels}"
+
+
+@dataclass(frozen=True, slots=True)
 class DataSet:
     """Samples and what their labels mean."""
 
@@ -115,6 +131,10 @@ class DataSet:
     """What was left out or added, and why, a line each."""
     short_side_px: int | None = None
     """To which pictures were scaled when they were packed; boxes are in px of what is there. None: as they came."""
+    detector_seen: frozenset[str] = frozenset()
+    """Hashes of the images on which the detector was trained that found the people, see data/seen.py."""
+    parts: tuple[Part, ...] = ()
+    """Of several data sets opened as one; none of a single one."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -123,14 +143,31 @@ class DataSet:
         """The word of a sample's label."""
         return None if sample.label is None else self.labels.labels[sample.label]
 
-    def to_train(self, split: str | None = None) -> "DataSet":
-        """The samples of that split; None: those of train, or all where the data have no splits."""
-        if split is None and not any(sample.split for sample in self.samples):
+    def to_train(self, *splits: str) -> "DataSet":
+        """The samples of these splits, or of all; if none is named those of train, or all where there are no splits."""
+        if "all" in splits or not (splits or any(sample.split for sample in self.samples)):
             return self
-        return self.only(split or "train")
+        return self.only(*(splits or ("train",)))
+
+    def part_of(self, sample: Sample) -> str | None:
+        """The name of the data set, of several opened as one, that a sample comes from."""
+        return sample.key.partition("/")[0] if self.parts else None
+
+    def check_splits(self) -> None:
+        """Raise DataError if some of several data sets are divided and others are not, which would be left out."""
+        splits = {part.name: False for part in self.parts}
+        for sample in self.samples if self.parts else ():
+            splits[str(self.part_of(sample))] |= sample.split is not None
+        if len(set(splits.values())) > 1:
+            without = ", ".join(name for name, is_divided in splits.items() if not is_divided)
+            raise DataError(
+                f"{self.name}: {without} has no splits, the others have; divide all of them with uniemox data split "
+                f"'{self.name}' splits.json, and give --splits splits.json"
+            )
 
     def only(self, *splits: str) -> "DataSet":
         """The samples of these splits. Raises DataError, with the splits that are there, if there is none."""
+        self.check_splits()
         samples = [sample for sample in self.samples if sample.split in splits]
         if not samples:
             there = sorted({sample.split or "none" for sample in self.samples})

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -12,8 +13,10 @@ from PIL import Image
 from uniemox.data.colour import brightness, colorfulness, colour_histogram
 from uniemox.data.processes import map_samples
 from uniemox.data.sample import Sample
+from uniemox.decoder_child import Decoded
+from uniemox.decoder_pool import DecoderPool, look_here
 from uniemox.errors import ImageError
-from uniemox.images import ENDINGS, count_frames, decode, open_picture
+from uniemox.images import ENDINGS, MinSides
 
 THUMB = 32  # side of the small picture by which near duplicates are found, px
 DECODED_PX = 64  # short side at which a JPEG is decoded for all this
@@ -45,21 +48,41 @@ class Look:
 
 
 def scan(
-    samples: Sequence[Sample], workers: int | None = None, on_progress: Callable[[int], None] = lambda _: None
+    samples: Sequence[Sample],
+    workers: int | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+    decoders: DecoderPool | None = None,
 ) -> list[Look]:
     """A look at every sample's picture, in their order.
 
     workers: processes; None: one a core.  on_progress: called with the number of pictures done.
+    decoders: for files of strangers, in place of these processes; None: they are one's own.
     """
+    if decoders is not None:
+        return _scan_in(decoders, samples, on_progress)
     return map_samples(_look_at_all, samples, workers=workers, on_progress=on_progress)
+
+
+def _scan_in(decoders: DecoderPool, samples: Sequence[Sample], on_progress: Callable[[int], None]) -> list[Look]:
+    threads = ThreadPoolExecutor(decoders.workers, thread_name_prefix="look")
+    found: list[Look] = []
+    try:
+        for look in threads.map(lambda sample: look_at(sample, decoders.look), samples):
+            found.append(look)
+            on_progress(len(found))
+    finally:
+        if len(found) < len(samples):  # stopped: nobody waits for what is being decoded
+            decoders.close()
+        threads.shutdown(cancel_futures=True)
+    return found
 
 
 def _look_at_all(samples: Sequence[Sample]) -> list[Look]:
     return [look_at(sample) for sample in samples]
 
 
-def look_at(sample: Sample) -> Look:
-    """One picture."""
+def look_at(sample: Sample, look: Callable[..., Decoded] = look_here) -> Look:
+    """One picture.  look: decodes its file, as `look_here`."""
     name = str(sample.picture)
     try:
         data = sample.picture.read()
@@ -67,19 +90,17 @@ def look_at(sample: Sample) -> Look:
         return Look("", f"can't be read ({error.strerror or error})")
     digest = hashlib.sha256(data).hexdigest()
     try:
-        header = open_picture(data, name)
-        image, size = decode(data, name, shrink=lambda width, height: min(width, height) / DECODED_PX)
-        frames = count_frames(header, name)
+        seen = look(data, name, shrink=MinSides(short_px=DECODED_PX), counts_frames=True)
     except ImageError as error:
         return Look(digest, str(error).removeprefix(f"{name}: "))
-    pixels = np.asarray(image)
-    thumb = image.resize((THUMB, THUMB), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    odd = header.mode if header.mode not in PLAIN_MODES else f"{frames} frames" if frames > 1 else ""
+    pixels = np.asarray(seen.image)
+    thumb = seen.image.resize((THUMB, THUMB), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    odd = seen.mode if seen.mode not in PLAIN_MODES else f"{seen.frames} frames" if seen.frames > 1 else ""
     return Look(
         digest,
-        wrong_ending=_wrong_ending(sample.picture_key, header),
+        wrong_ending=_wrong_ending(sample.picture_key, seen.format),
         odd_mode=odd,
-        size=size,
+        size=seen.full,
         thumb=np.asarray(thumb),
         histogram=colour_histogram(pixels),
         brightness=brightness(pixels),
@@ -87,8 +108,7 @@ def look_at(sample: Sample) -> Look:
     )
 
 
-def _wrong_ending(key: str, header: Image.Image) -> str:
+def _wrong_ending(key: str, found: str) -> str:
     """The format of a file whose ending tells another; an MPO is a JPEG with more pictures behind the first."""
     told = ENDINGS.get(PurePath(key).suffix.lower())
-    found = "JPEG" if header.format == "MPO" else header.format
-    return "" if told in (None, found) else str(header.format)
+    return "" if told in (None, "JPEG" if found == "MPO" else found) else found

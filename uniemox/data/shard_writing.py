@@ -57,7 +57,9 @@ def write_shards(
     plans = list(_plan(data, config))
     labels = {"name": data.labels.name, "labels": list(data.labels.labels), "kind": data.labels.kind}
     digest = _digest(plans, data.labels)
-    header = {"format": FORMAT, "short_side_px": config.short_side_px, "labels": labels, "plan": digest}
+    header: dict[str, Any] = {"format": FORMAT, "short_side_px": config.short_side_px, "labels": labels, "plan": digest}
+    if data.detector_seen:
+        header["detector_seen"] = sorted(data.detector_seen)
     try:
         out.mkdir(parents=True, exist_ok=True)
         started = out / "shards.part.json"

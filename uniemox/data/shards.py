@@ -83,7 +83,8 @@ def read_shards(address: str) -> DataSet:
                 samples.append(_sample_of(parse_json(line, where), tar, labels))
             except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
                 raise DataError(f"{where}: {error} is missing or wrong; write the shards again") from error
-    return DataSet(address, labels, samples, short_side_px=content.get("short_side_px"))
+    seen = frozenset(map(str, content.get("detector_seen", ())))
+    return DataSet(address, labels, samples, short_side_px=content.get("short_side_px"), detector_seen=seen)
 
 
 def open_address(address: str) -> tuple[Any, str]:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,12 @@ from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract, read_artphoto
 from uniemox.data.readers.tables import read_text
 from uniemox.data.sample import DataSet
+from uniemox.data.seen import read_seen
 from uniemox.data.shards import read_shards
 from uniemox.data.sidecar import PERSONS, TEXTS, read_sidecar
 from uniemox.data.splits import read_splits
 from uniemox.data.synthetic import synthetic
+from uniemox.data.union import combine
 from uniemox.errors import AnnotationError, ConfigError, DataError
 
 READERS: Mapping[str, Callable[..., DataSet]] = {
@@ -49,16 +52,32 @@ def open_data(
     exclude: Path | None = None,
     with_texts: bool = True,
 ) -> DataSet:
-    """The samples of a data set.
+    """The samples of a data set, or of several as one.
 
     source: KIND:PATH with one of READERS, and options of its reader as in `emotion6:photos?label=vote`; `synthetic:N`.
+    Several with commas between them, `emoset:EmoSet,fi:FI`, are one data set, see `combine`.
     persons, texts: what `uniemox data persons` and `describe` wrote; None takes the files of their usual names beside
     the data, if they are there.
     splits: what `uniemox data split` wrote; its splits replace those of the data set, and other samples are left out.
     exclude: what `uniemox data check --json` wrote; the pictures in its list "exclude" are left out.
     with_texts: False leaves a file of texts beside the data alone.
-    Raises ConfigError for an unknown kind or option, DataError for what is wrong on disk.
+    Raises ConfigError for an unknown kind or option, DataError for what is wrong on disk, LabelError for several data
+    sets whose labels are of different kinds or can't be mapped.
     """
+    sources = split_sources(source)
+    if len(sources) > 1:
+        data = combine([(parse_source(one)[0], _open_one(one, None, None, with_texts)) for one in sources])
+        data = data if persons is None else _add_persons(data, persons)
+        data = data if texts is None else _add_texts(data, texts)
+    else:
+        data = _open_one(source, persons, texts, with_texts)
+    if splits is not None:
+        data = read_splits(splits, data)
+    return data if exclude is None else _leave_out(data, exclude)
+
+
+def _open_one(source: str, persons: Path | None, texts: Path | None, with_texts: bool) -> DataSet:
+    """One data set, with the people and texts that are given or lie beside it."""
     kind, path, given = parse_source(source)
     reader = READERS[kind]
     argument: Any = path if kind == "shards" else _count(path) if kind == "synthetic" else Path(path)
@@ -74,9 +93,16 @@ def open_data(
             data = add(data, file)
         elif beside is not None and (beside / name).is_file() and (name != TEXTS or with_texts):
             data = add(data, beside / name)
-    if splits is not None:
-        data = read_splits(splits, data)
-    return data if exclude is None else _leave_out(data, exclude)
+    return data
+
+
+def split_sources(source: str) -> list[str]:
+    """The data sets of KIND:PATH,KIND:PATH; a comma that no KIND: follows is part of a path.
+
+    >>> split_sources("emoset:EmoSet,csv:a,b.csv,fi:FI")
+    ['emoset:EmoSet', 'csv:a,b.csv', 'fi:FI']
+    """
+    return re.split(rf",(?=(?:{'|'.join(map(re.escape, READERS))}):)", source)
 
 
 def parse_source(source: str) -> tuple[str, str, dict[str, str]]:
@@ -85,6 +111,8 @@ def parse_source(source: str) -> tuple[str, str, dict[str, str]]:
     >>> parse_source("emotion6:photos/emotion6?label=vote")
     ('emotion6', 'photos/emotion6', {'label': 'vote'})
     """
+    if len(split_sources(source)) > 1:
+        raise ConfigError(f"{source!r} names several data sets where one is expected")
     kind, colon, rest = source.partition(":")
     if not colon or not rest or kind not in READERS:
         raise ConfigError(f"{source!r} is no data set; write KIND:PATH, with one of {', '.join(READERS)} as KIND")
@@ -96,7 +124,12 @@ def parse_source(source: str) -> tuple[str, str, dict[str, str]]:
 
 
 def folder_of(source: str) -> Path:
-    """Where what is found out about a data set is kept. Raises ConfigError for shards and synthetic scenes."""
+    """Where what is found out about a data set is kept.
+
+    Raises ConfigError for shards, synthetic scenes, and several data sets.
+    """
+    if len(split_sources(source)) > 1:
+        raise ConfigError(f"{source}: nothing can be kept beside several data sets; write to a file with --out")
     kind, path, _ = parse_source(source)
     if kind in ("shards", "synthetic"):
         raise ConfigError(f"{source}: nothing can be kept beside {kind} data; write to a file with --out")
@@ -139,7 +172,8 @@ def _add_persons(data: DataSet, file: Path) -> DataSet:
             found += 1
         samples.append(sample)
     note = f"people of {found} pictures from {file} ({header.get('detector', 'unknown detector')})"
-    return replace(data, samples=samples, notes=(*data.notes, note))
+    seen = data.detector_seen | read_seen(file, in_folder=False)
+    return replace(data, samples=samples, notes=(*data.notes, note), detector_seen=seen)
 
 
 def _add_texts(data: DataSet, file: Path) -> DataSet:

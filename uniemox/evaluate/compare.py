@@ -27,19 +27,29 @@ class Comparison:
     theirs_interval: tuple[float, float]
     difference: PairedDifference
     """Of the means, ours minus theirs; all seeds of a picture are drawn together."""
+    commonest: float
+    """Accuracy of always answering the commonest class of the scored images."""
+    uniform: float
+    """1 / classes: what guessing gives."""
+    baseline: tuple[float, ...] = ()
+    """Accuracy of each run of what both must beat; empty where none was given."""
+    baseline_interval: tuple[float, float] | None = None
+    ours_over_baseline: PairedDifference | None = None
+    theirs_over_baseline: PairedDifference | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         return asdict(self)
 
 
-def compare(ours: Sequence[Path], theirs: Sequence[Path]) -> list[Comparison]:
+def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Path] = ()) -> list[Comparison]:
     """Every evaluation that all runs share, their seeds pooled.
 
-    ours, theirs: folders of fine-tuning runs, at least one each.
+    ours, theirs: folders of fine-tuning runs, at least one each.  baseline: of what both must beat, such as method
+    histogram.
     Raises DataError if a folder holds no run, they share no evaluation, or predictions are not of the same pictures.
     """
-    kept = {path: read_run(path) for path in (*ours, *theirs)}
+    kept = {path: read_run(path) for path in (*ours, *theirs, *baseline)}
     titles = [{one.title: one for one in run.evaluations} for run in kept.values()]
     for (path, run), found_titles in zip(kept.items(), titles, strict=True):
         if len(found_titles) < len(run.evaluations):
@@ -56,20 +66,38 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path]) -> list[Comparison]:
             if predictions is None:
                 raise DataError(f"{path}: no labels were predicted for {title}; only classifiers can be compared so")
             found[path] = predictions
-        result.append(_compare(title, [found[path] for path in ours], [found[path] for path in theirs]))
+        result.append(_compare(title, *([found[path] for path in group] for group in (ours, theirs, baseline))))
     return result
 
 
-def _compare(title: str, ours: Sequence[Predictions], theirs: Sequence[Predictions]) -> Comparison:
+def chance_of(predictions: Predictions) -> tuple[float, float]:
+    """Accuracy without looking: of the commonest class of these images, and of guessing one of all classes."""
+    classes = predictions.probabilities.shape[1]
+    counts = np.bincount(predictions.labels, minlength=classes)
+    return float(counts.max() / counts.sum()), 1 / classes
+
+
+def _compare(
+    title: str, ours: Sequence[Predictions], theirs: Sequence[Predictions], baseline: Sequence[Predictions]
+) -> Comparison:
     first = ours[0]
     rows = []
-    for one in (*ours, *theirs):
+    for one in (*ours, *theirs, *baseline):
         places = {key: place for place, key in enumerate(one.keys)}
         if places.keys() != set(first.keys) or len(one.keys) != len(first.keys):
             raise DataError(f"{title}: the runs were scored on other pictures; run uniemox evaluate with all of them")
         rows.append(one.is_right[[places[key] for key in first.keys]])
     hits = np.array(rows, dtype=np.float64)  # (S, N)
-    own, other = hits[: len(ours)], hits[len(ours) :]
+    own, other, least = np.split(hits, [len(ours), len(ours) + len(theirs)])
+    commonest, uniform = chance_of(first)
+    compared: dict[str, Any] = {}
+    if baseline:
+        compared = {
+            "baseline": tuple(least.mean(axis=1).tolist()),
+            "baseline_interval": bootstrap_interval(least.mean(axis=0), first.groups),
+            "ours_over_baseline": paired_bootstrap(own, least, first.groups),
+            "theirs_over_baseline": paired_bootstrap(other, least, first.groups),
+        }
     return Comparison(
         title=title,
         pictures=len(first.keys),
@@ -78,4 +106,7 @@ def _compare(title: str, ours: Sequence[Predictions], theirs: Sequence[Predictio
         theirs=tuple(other.mean(axis=1).tolist()),
         theirs_interval=bootstrap_interval(other.mean(axis=0), first.groups),
         difference=paired_bootstrap(own, other, first.groups),
+        commonest=commonest,
+        uniform=uniform,
+        **compared,
     )

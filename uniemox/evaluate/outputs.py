@@ -44,7 +44,7 @@ def outputs_of(
     stats: what the encoder's pixels are normalised with.  on_progress: called with the number of samples done.
     Raises DataError if none of the pictures can be read.
     """
-    device = next(iter(classifier.encoder.parameters())).device
+    device = next(classifier.parameters()).device
     places = [[(0, i) for i in range(at, min(at + BATCH, len(samples)))] for at in range(0, len(samples), BATCH)]
     rows, read, broken = [], [], []
     was_training, done = classifier.training, 0

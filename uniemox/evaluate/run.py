@@ -1,5 +1,6 @@
 """Scores of a fine-tuned classifier on a data set."""
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -11,23 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.checkpoints.classifier import ClassifierInfo, load_classifier
-from uniemox.checkpoints.writing import write_text
 from uniemox.data.hashes import picture_hashes
 from uniemox.data.sample import DataSet, Sample
+from uniemox.data.seen import refuse_seen, seen_by
 from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.evaluate.calibration import expected_calibration_error, softmax
 from uniemox.evaluate.groups import GroupScores, score_groups
 from uniemox.evaluate.outputs import Outputs, outputs_of
 from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
+from uniemox.files import write_text
 from uniemox.labels import LabelMap, LabelSet, label_map
 from uniemox.training.hardware import HardwareConfig
-from uniemox.training.run_folder import WEIGHTS, read_seen
+from uniemox.training.run_folder import WEIGHTS
 from uniemox.views.pixels import PixelStats
 from uniemox.views.transforms import ViewConfig
 
 Logits = NDArray[np.float32]
 EVALUATIONS = "evaluations"
 COLUMNS = ("domain", "split", "label", "group")
+MAX_NAME = 120  # characters of a file made of names of data, of which there may be several
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,11 @@ def evaluate(
 
     model: a fine-tuning run, or its model.safetensors.  by: a column (domain, split, label, group, or a field of the
     annotation) by whose values the scores are given too.
-    allow_seen: score pictures that the model was trained on as well.
+    allow_seen: score pictures that the model, or what it was made of, was trained on as well.
     Where the data set has other labels the model's are mapped to them (`label_map`), and what has no counterpart is
     left out. Intervals resample pictures, those of one group together.
-    Raises DataError for pictures it was trained on, or if nothing is left; LabelError where no map is known;
-    ConfigError for a column that is not there.
+    Raises DataError for pictures that it has seen (`uniemox.data.seen`), or if nothing is left; LabelError where no map
+    is known; ConfigError for a column that is not there.
     """
     classifier, info = load_classifier(model / WEIGHTS if model.is_dir() else model)
     hardware = hardware or HardwareConfig()
@@ -73,10 +76,10 @@ def evaluate(
     samples, notes = _scorable(data, info, mapping)
     if by is not None:
         column_of(samples, by, data)  # raises before the pictures are looked at
-    if not allow_seen:
-        _refuse_seen(
-            samples, read_seen(run_of(model)), data.name, lambda done: on_progress("hashing", done, len(samples))
-        )
+    seen = set() if allow_seen else seen_by(str(model)) | data.detector_seen
+    if seen:
+        hashes = picture_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
+        refuse_seen(samples, hashes, seen, data.name)
     device = hardware.take()
     outputs = outputs_of(
         classifier.to(device),
@@ -88,6 +91,8 @@ def evaluate(
     )
     if outputs.broken:
         notes.append(f"{len(outputs.broken)} pictures can't be read: {outputs.broken[0].reason}")
+    if info.calibration_images == "selection":
+        notes.append("the temperature was fitted on the images that chose the epoch: too few were held out to divide")
     scorer = _Scorer(info, data.labels, mapping, outputs)
     groups = None if by is None else score_groups(column_of(outputs.samples, by, data), scorer.score)
     everything = np.arange(len(outputs.samples))
@@ -109,7 +114,7 @@ def write_evaluation(
     that was used.  Returns evaluations/NAME.json; the predictions are in NAME.jsonl, a line each.
     Raises ConfigError for a name that is none of a file.
     """
-    name = re.sub(r"\W+", "-", f"{data.name} {split}").strip("-") if name is None else name
+    name = _name_of(f"{data.name} {split}") if name is None else name
     if not re.fullmatch(r"\w[\w-]*", name):
         raise ConfigError(f"an evaluation's name has letters, digits, _ and -, got {name!r}")
     path = run_of(model) / EVALUATIONS / f"{name}.json"
@@ -117,6 +122,12 @@ def write_evaluation(
     write_text(path.with_suffix(".jsonl"), "".join(json.dumps(line) + "\n" for line in evaluation.predictions))
     write_text(path, json.dumps({**about, **evaluation.as_dict()}, indent=2) + "\n")
     return path
+
+
+def _name_of(title: str) -> str:
+    """A file's name made of a title; a long one is cut, and ends with a hash of all of it."""
+    name = re.sub(r"\W+", "-", title).strip("-")
+    return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
 
 
 def run_of(model: Path) -> Path:
@@ -128,6 +139,8 @@ def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str |
     """A column's value for every sample. Raises ConfigError, with what is there, if no sample has it."""
     if name == "label":
         return [data.label_of(sample) for sample in samples]
+    if name == "part" and data.parts:
+        return [data.part_of(sample) for sample in samples]
     if name in COLUMNS:
         values = [getattr(sample, name) for sample in samples]
     else:
@@ -246,18 +259,3 @@ def _shares(sample: Sample, labels: LabelSet) -> NDArray[np.float64]:
         except LabelError:
             continue
     return votes / votes.sum() if votes.sum() > 0 else votes
-
-
-def _refuse_seen(samples: Sequence[Sample], seen: set[str], name: str, on_progress: Callable[[int], None]) -> None:
-    if not seen:
-        return
-    hashes = picture_hashes(samples, on_progress)
-    known = [
-        sample for sample, digest in zip(samples, hashes, strict=True) if digest in seen or sample.source_sha256 in seen
-    ]
-    if known:
-        raise DataError(
-            f"the model was trained on {len(known)} of these {len(samples)} pictures of {name}, {known[0].key} among "
-            "them: score others (--split test; --splits RUN/splits.json where the run made the splits), or give "
-            "--allow-seen"
-        )

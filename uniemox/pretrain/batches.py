@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from uniemox.data.prompts import NOTHING_KNOWN, describe
+from uniemox.data.prompts import text_of
 from uniemox.data.sample import Sample
 from uniemox.pretrain.step import PretrainBatch
 from uniemox.views.loader import ViewBatch
@@ -29,16 +29,6 @@ def make_batch(views: ViewBatch, *, length: int, seed: int, epoch: int, with_emo
         scene_noise=noise("scene"),
         person_noise=noise("person"),
     )
-
-
-def text_of(sample: Sample, with_emotion: bool) -> str:
-    """What the teacher reads of a sample: its annotation in words, or else its own text.
-
-    with_emotion: end the text of an annotation with the emotion, where it holds one. Other texts stay as they are.
-    """
-    if sample.annotation is not None:
-        return describe(sample.annotation, with_emotion)
-    return sample.text or NOTHING_KNOWN
 
 
 def distinct_texts(samples: Sequence[Sample], with_emotion: bool) -> list[str]:

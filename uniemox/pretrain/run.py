@@ -11,6 +11,7 @@ from uniemox.checkpoints.saving import save_encoder
 from uniemox.checkpoints.writing import write_tensors
 from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.sample import DataSet
+from uniemox.data.seen import write_seen
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.batches import make_batch
@@ -24,7 +25,7 @@ from uniemox.training.hardware import ready_to_train, wrap
 from uniemox.training.journal import Journal
 from uniemox.training.loop import run_steps
 from uniemox.training.optimizer import build_optimizer
-from uniemox.training.run_folder import ENCODER, WEIGHTS, begin_run, write_seen
+from uniemox.training.run_folder import ENCODER, WEIGHTS, begin_run
 from uniemox.training.schedule import build_schedule
 from uniemox.training.state import Checkpoints, Progress
 from uniemox.training.watching import ActivationCount, Plan, Unwatched, Watcher, memory_estimate
@@ -50,8 +51,8 @@ def pretrain(
         steps_in_epoch(len(data), config.batch_size)  # raises before anything is written
         if rank() == 0:
             begin_run(out, "pretrain", config, data, {}, resume=resume)
-            starts = [] if config.encoder.start is None else [Path(config.encoder.start)]
-            write_seen(out, data, starts, lambda done: watcher.progress("hashing pictures", done, len(data)))
+            sources = [config.encoder.start or "", config.teacher.source if config.model.needs_image_features else ""]
+            write_seen(out, data, sources, lambda done: watcher.progress("hashing pictures", done, len(data)))
         wait_for_all()
         teacher = prepare_teacher(config.teacher, config.model, data, out, device, watcher)
         model = build_model(config, None if teacher is None else teacher.width)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
-from uniemox.checkpoints.writing import replacing
 from uniemox.data.sample import DataSet
+from uniemox.data.seen import seen_by
 from uniemox.errors import TeacherError
+from uniemox.files import replacing
 from uniemox.model.uniemox import ModelConfig
 from uniemox.pretrain.batches import distinct_texts
 from uniemox.pretrain.config import TeacherConfig
@@ -73,4 +74,5 @@ def _ask_once(
             image_features=torch.cat(rows),
             texts=texts,
             text_features=torch.cat(features) if features else torch.empty(0, teacher.width),
+            seen=seen_by(config.source),
         )

@@ -17,8 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniemox.data.order import BatchOrder
+from uniemox.data.prompts import text_of
 from uniemox.data.sample import DataSet, Sample
+from uniemox.data.seen import SEEN, hashes_of, seen_by, write_hashes
 from uniemox.errors import ConfigError, DataError, NonFiniteLossError
+from uniemox.model.precision import fast_precision
 from uniemox.teacher.fitted import (
     SMALL,
     SMALL_CHANNELS,
@@ -68,6 +71,8 @@ class FitConfig:
     """Highest learning rate."""
     seed: int = 0
     """Of the weights, the held-out pictures, the crops and the order."""
+    with_emotion: bool = True
+    """Texts made of annotations end with the emotion, which is the label in words; other texts stay as they are."""
     workers: int = 2
     """Processes that read pictures; 0 reads in this one. No number changes the result."""
     most_broken: int = 20
@@ -100,12 +105,13 @@ def fit_teacher(data: DataSet, config: FitConfig, out: Path, on_progress: Progre
     """Fit a teacher on the samples that have a text, write it to a folder and return it, frozen, on the CPU.
 
     Every tenth picture is held out; how well pictures and texts find each other among those is in `about["figures"]`.
+    The folder keeps the hashes of all these pictures: what learns from the teacher is not scored on them.
     on_progress: called with what is done, how much of it is done, and how much there is.
     Raises DataError without texts or with fewer than 20 pictures that have one, ConfigError if the data don't fill a
     batch, TeacherError if the frozen tower can't be had or `out` holds something else, NonFiniteLossError.
     """
     check_folder(out)
-    samples, texts = _with_texts(data)
+    samples, texts = _with_texts(data, config.with_emotion)
     order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(samples)).tolist()
     held_out = round(HELD_OUT * len(samples))
     tower = None if config.image_tower is None else open_timm_tower(config.image_tower)
@@ -140,17 +146,19 @@ def fit_teacher(data: DataSet, config: FitConfig, out: Path, on_progress: Progre
         "figures": _figures(teacher, held, is_frozen=tower is not None),
     }
     teacher.save(out)
+    seen = hashes_of(samples, lambda done: on_progress("hashing pictures", done, len(samples)))
+    write_hashes(out / SEEN, seen | seen_by(config.image_tower or ""))
     return teacher
 
 
-def _with_texts(data: DataSet) -> tuple[list[Sample], list[tuple[str, ...]]]:
+def _with_texts(data: DataSet, with_emotion: bool) -> tuple[list[Sample], list[tuple[str, ...]]]:
     """Pictures that have texts, once each, and their texts."""
     samples: dict[str, Sample] = {}
     texts: dict[str, dict[str, None]] = {}
     for sample in data.samples:
         if sample.text and sample.text.strip():
             samples.setdefault(sample.picture_key, sample)
-            texts.setdefault(sample.picture_key, {})[sample.text] = None
+            texts.setdefault(sample.picture_key, {})[text_of(sample, with_emotion)] = None
     if len(samples) < FEWEST:
         raise DataError(
             f"{data.name}: {len(samples)} of its pictures have a text, a teacher needs at least {FEWEST}; write texts "
@@ -271,7 +279,7 @@ def _features(teacher: FittedTeacher, inputs: Tensor, is_frozen: bool) -> Tensor
         return teacher.project(inputs)
     a = teacher.architecture
     pixels = fit_pixels(inputs.flatten(0, 1).float() / 255, a.image_size, a.mean, a.std)  # (2N, 3, S, S)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=fast_precision() == "bfloat16"):
         features = teacher.project(teacher.network(pixels))
     return features.float().unflatten(0, (-1, 2)).mean(dim=1)
 

@@ -5,23 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import timm
 import timm.data
 import timm.models
 import torch
-from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
 from torch import Tensor, nn
 
 from uniemox.errors import TeacherError
+from uniemox.onnx_external import external_files, leaves_folder
+from uniemox.onnx_sessions import RUNTIME_ERRORS, InferenceSession, get_available_providers
 from uniemox.teacher.clip import UNLOADABLE
 from uniemox.teacher.protocol import fit_pixels
 from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
-
-ONNX_ERRORS = (
-    *(onnx_errors.Fail, onnx_errors.InvalidArgument, onnx_errors.InvalidGraph, onnx_errors.InvalidProtobuf),
-    *(onnx_errors.NoSuchFile, onnx_errors.NotImplemented, onnx_errors.RuntimeException),
-)
+from uniemox.weight_archives import check_weight_archive
 
 
 class TimmImageTower:
@@ -50,7 +46,8 @@ class TimmImageTower:
 
         name: timm's name.  weights: a local file of this network's weights, with a classifier or without; None: the
         published ones, fetched from the hub or its cache.  device: where the tower runs; give the student's.
-        Raises TeacherError if there is no such network or the weights don't fit.
+        Raises TeacherError if there is no such network or the weights don't fit, CheckpointError for a file of weights
+        that asks for more than it holds.
         """
         if not timm.is_model(name):
             raise TeacherError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")
@@ -87,9 +84,10 @@ class OnnxImageTower:
         self.mean, self.std = mean, std
         if not Path(path).is_file():
             raise TeacherError(f"there is no file {path}")
+        _check_weights(Path(path))
         try:
-            self.session = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
-        except ONNX_ERRORS as error:
+            self.session = InferenceSession(str(path), providers=get_available_providers())
+        except RUNTIME_ERRORS as error:
             raise TeacherError(f"{path} is no ONNX network that onnxruntime can run: {error}") from error
         inputs = self.session.get_inputs()
         batch, channels, height, width = inputs[0].shape if len(inputs[0].shape) == 4 else (None,) * 4
@@ -101,7 +99,7 @@ class OnnxImageTower:
         self.path, self.size, self.batch = path, (height, width), batch if isinstance(batch, int) else None
         try:
             features = self.image_features(torch.zeros(1, 3, height, width))
-        except ONNX_ERRORS as error:
+        except RUNTIME_ERRORS as error:
             raise TeacherError(f"{path} does not take float32 pictures of {height} x {width} px: {error}") from error
         if features.ndim != 2:
             raise TeacherError(
@@ -123,11 +121,25 @@ class OnnxImageTower:
         return self.session.run(None, {self.session.get_inputs()[0].name: filled})[0][: len(chunk)]
 
 
+def _check_weights(path: Path) -> None:
+    """Raise TeacherError for an ONNX file that takes weights from outside of its folder."""
+    try:
+        outside = [name for name in external_files(path) if leaves_folder(name)]
+    except (OSError, ValueError) as error:
+        raise TeacherError(f"{path} is no ONNX network that onnxruntime can run: {error}") from error
+    if outside:
+        raise TeacherError(
+            f"{path}: its weights are said to be in {outside[0][:80]!r}; put them beside it, or into one file"
+        )
+
+
 def load_without_head(network: Any, file: str | Path) -> None:
     """Load a file of timm's weights, with a classifier or without, into a network that has none.
 
-    Raises one of UNLOADABLE if they are another network's.
+    Raises one of UNLOADABLE if they are another network's; CheckpointError for a file that is not safe to read.
     """
+    if Path(file).suffix != ".safetensors":
+        check_weight_archive(Path(file))
     heads: Any = network.pretrained_cfg.get("classifier") or ()
     names = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
     state = timm.models.load_state_dict(str(file), weights_only=True)

@@ -4,7 +4,7 @@ import hashlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uniemox.data.seen import STORED
 from uniemox.errors import TeacherError
 
 # What numpy raises for archives that are missing, mangled or something else.
@@ -62,19 +63,27 @@ class StoredTeacher:
 
 
 def save_features(
-    path: str | Path, *, image_keys: Sequence[str], image_features: Tensor, texts: Sequence[str], text_features: Tensor
+    path: str | Path,
+    *,
+    image_keys: Sequence[str],
+    image_features: Tensor,
+    texts: Sequence[str],
+    text_features: Tensor,
+    seen: Collection[str] = (),
 ) -> None:
     """Write a teacher's features to a .npz file, for `StoredTeacher`.
 
-    image_features: (M, C), of the M image_keys; text_features: (T, C), of the T texts.  Raises TeacherError if lengths
-    or widths contradict each other.
+    image_features: (M, C), of the M image_keys; text_features: (T, C), of the T texts.
+    seen: sha256 of the files of all images that the teacher was trained on, as `uniemox.data.seen.seen_by` gives them
+    for a fitted one; nothing that is trained on these features is scored on them then.
+    Raises TeacherError if lengths or widths contradict each other.
     """
     arrays = [np.asarray(image_keys, dtype=str), image_features.float().cpu().numpy()]
     arrays += [np.asarray(texts, dtype=str), text_features.float().cpu().numpy()]
     check_features(*arrays, where=str(path))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with Path(path).open("wb") as file:
-        named: dict[str, Any] = dict(zip(FIELDS, arrays, strict=True))
+        named: dict[str, Any] = dict(zip(FIELDS, arrays, strict=True)) | {STORED: np.array(sorted(seen), dtype=str)}
         np.savez(file, **named)
 
 

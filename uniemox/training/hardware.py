@@ -2,7 +2,7 @@
 
 import ctypes
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -11,9 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from uniemox.data.processes import usable_cores
 from uniemox.errors import ConfigError
+from uniemox.model.precision import Precision, fast_precision
 from uniemox.training.distributed import local_rank, world_size
-
-Precision = Literal["float32", "bfloat16"]
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 LARGEST_INT = 2**31 - 1
@@ -26,8 +25,9 @@ class HardwareConfig:
 
     device: Literal["cpu", "cuda"] | None = None
     """Where the model trains; None: a GPU if there is one."""
-    precision: Precision = "bfloat16"
-    """Of matrix products and activations; weights, losses and fusion stay in float32."""
+    precision: Precision = field(default_factory=fast_precision)
+    """Of matrix products and activations; weights, losses and fusion stay in float32. bfloat16 where this machine is
+    fast with it, float32 elsewhere, unless it is given."""
     compile: bool = False
     """torch.compile: a minute at the start, and faster on a GPU."""
     checkpointing: bool = False

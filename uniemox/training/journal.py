@@ -7,8 +7,8 @@ from pathlib import Path
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from uniemox.checkpoints.writing import write_text
 from uniemox.errors import DataError
+from uniemox.files import write_text
 
 METRICS, PICTURES, TENSORBOARD = "metrics.jsonl", "pictures", "tensorboard"
 

@@ -2,21 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from uniemox.checkpoints.writing import PARTIAL, write_text
-from uniemox.data.hashes import picture_hashes
 from uniemox.data.sample import DataSet
+from uniemox.data.seen import SEEN
 from uniemox.errors import ConfigError
+from uniemox.files import PARTIAL, write_text
 from uniemox.training.settings import differences, from_dict, read_json, to_dict
 
-CONFIG, ENCODER, WEIGHTS, SEEN = "config.json", "encoder.safetensors", "model.safetensors", "training_pictures.txt"
+CONFIG, ENCODER, WEIGHTS = "config.json", "encoder.safetensors", "model.safetensors"
 BEGUN = ("metrics.jsonl", "checkpoints", WEIGHTS)  # one of them is there from the first step on
 PACKAGES = ("torch", "timm", "numpy", "pillow")
 
@@ -78,24 +78,6 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet, more: Mapping[st
     return True
 
 
-def write_seen(run: Path, data: DataSet, starts: Sequence[Path], on_progress: Callable[[int], None]) -> None:
-    """The hashes of all pictures that a run is trained on, so that nobody tests with them; they are kept once written.
-
-    starts: what its weights come from; where that is a run, or a file in one, that run's pictures are among them.
-    """
-    if not (run / SEEN).exists():
-        hashes = {digest for digest in picture_hashes(data.samples, on_progress) if digest}
-        hashes |= {sample.source_sha256 for sample in data.samples if sample.source_sha256}
-        hashes = hashes.union(*(read_seen(start if start.is_dir() else start.parent) for start in starts))
-        write_text(run / SEEN, "".join(f"{digest}\n" for digest in sorted(hashes)))
-
-
-def read_seen(run: Path) -> set[str]:
-    """What `write_seen` wrote; empty if it is not there."""
-    path = run / SEEN
-    return set(path.read_text("ascii").split()) if path.exists() else set()
-
-
 def describe_data(data: DataSet) -> dict[str, Any]:
     """What identifies a data set: its name, size, labels, and a hash over all that is known of its samples."""
     digest = hashlib.sha256()
@@ -103,7 +85,8 @@ def describe_data(data: DataSet) -> dict[str, Any]:
         known = (sample.key, sample.label, sample.distribution, sample.valence, sample.arousal, sample.split)
         digest.update(repr((*known, sample.text, sample.persons, sample.target_box)).encode("utf-8", "surrogatepass"))
     labels = {"name": data.labels.name, "labels": list(data.labels.labels), "kind": data.labels.kind}
-    return {"source": data.name, "samples": len(data), "labels": labels, "sha256": digest.hexdigest()}
+    found = {"source": data.name, "samples": len(data), "labels": labels, "sha256": digest.hexdigest()}
+    return found | ({"parts": [asdict(part) for part in data.parts]} if data.parts else {})
 
 
 def _versions() -> dict[str, str]:

@@ -18,8 +18,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from uniemox.checkpoints.writing import PARTIAL, write_tensors
+from uniemox.checkpoints.writing import write_tensors
 from uniemox.errors import CheckpointError, ConfigError
+from uniemox.files import PARTIAL
+from uniemox.weight_archives import check_weight_archive
 
 MODEL, STATE = "model.safetensors", "state.pt"
 UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, safetensors.SafetensorError)
@@ -101,7 +103,7 @@ class Checkpoints:
         """Put weights, and the optimiser's state, back. Raises CheckpointError if the files don't fit the run."""
         try:
             read_weights(model, path / MODEL)
-            state = _read_state(path / STATE)
+            state = read_state(path / STATE)
             if optimizer is not None:
                 optimizer.load_state_dict(state["optimizer"])
             return Progress(int(state["step"]), state["score"], state["more"])
@@ -130,7 +132,7 @@ class Checkpoints:
 
     def _score(self, path: Path) -> float | None:
         try:
-            return _read_state(path / STATE, mmap=True)["score"]
+            return read_state(path / STATE, mmap=True)["score"]
         except (*UNREADABLE, CheckpointError) as error:
             raise CheckpointError(f"{path} can't be read: {error}; delete this folder") from error
 
@@ -143,8 +145,9 @@ def read_weights(model: nn.Module, path: Path) -> None:
         raise CheckpointError(f"{path} can't be loaded: {error}") from error
 
 
-def _read_state(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+def read_state(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     """What `save` wrote. Raises CheckpointError, or one of UNREADABLE, if it is something else."""
+    check_weight_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:  # whose text advises to run what is in the file

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from uniemox.csv_files import plain_cell
 from uniemox.data.readers.folders import SPLITS, inside
 from uniemox.data.readers.tables import number, read_rows, shares, top_vote
 from uniemox.data.sample import DataSet, PictureFile, Sample, tell_apart
@@ -65,9 +66,9 @@ def read_csv(
 
 
 def _renamed(row: Mapping[str, str]) -> dict[str, str]:
-    """A row with known columns by their names here, whatever their case."""
+    """A row with known columns by their names here, whatever their case; texts as before `safe_cell`."""
     lower = ((name, ALIASES.get(name.lower(), name.lower())) for name in row)
-    return {known if known in KNOWN else name: row[name] for name, known in lower}
+    return {known if known in KNOWN else plain_cell(name): plain_cell(row[name]) for name, known in lower}
 
 
 def _classes(table: Path, columns: list[str], labels: str | None) -> list[str]:

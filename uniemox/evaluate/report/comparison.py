@@ -1,12 +1,15 @@
 """Fine-tuning runs side by side, on what several of them were scored on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from uniemox.evaluate.compare import chance_of
 from uniemox.evaluate.intervals import PairedDifference, paired_bootstrap
 from uniemox.evaluate.kept import KeptEvaluation, KeptRun, Predictions
 from uniemox.evaluate.report.html import UNKNOWN, Html, are_known, element, interval, is_known, number, table, track
+
+BELOW = "▼"  # before what does not beat the histogram
 
 
 def comparison_section(runs: Mapping[str, KeptRun]) -> Html:
@@ -25,7 +28,9 @@ def comparison_section(runs: Mapping[str, KeptRun]) -> Html:
     )
     parts.append(element("p", words, class_="note"))
     for title, found in shared.items():
-        parts += [element("h3", title), _comparison(title, found)]
+        histogram = next((name for name in found if runs[name].setting("config.method") == "histogram"), None)
+        parts += [element("h3", title), _comparison(title, found, histogram)]
+        parts += [element("p", line, class_="note") for line in _floor(found, histogram)]
     return element("section", *parts, class_="comparison")
 
 
@@ -57,8 +62,24 @@ def _measure(evaluation: KeptEvaluation) -> str:
     return "accuracy" if "accuracy" in evaluation.values else evaluation.measure
 
 
-def _comparison(title: str, found: Mapping[str, KeptEvaluation]) -> Html:
-    """The best run first."""
+def _floor(found: Mapping[str, KeptEvaluation], histogram: str | None) -> Iterator[str]:
+    """What every run should be above."""
+    known = [evaluation.predictions for evaluation in found.values() if evaluation.predictions is not None]
+    if known:
+        commonest, uniform = chance_of(known[0])
+        yield f"Chance: {commonest:.3f} for the commonest class, {uniform:.3f} for one class of all."
+    if histogram is not None:
+        yield (
+            f"{BELOW}: does not beat the colour histogram {histogram}: the 95 % interval of the difference on the same "
+            "images is not above 0; or, without predictions of the same images, its own interval holds the histogram's "
+            "value or lies below it."
+        )
+    elif known:
+        yield "What colours alone give is not known here: uniemox finetune --method histogram is a run to compare with."
+
+
+def _comparison(title: str, found: Mapping[str, KeptEvaluation], histogram: str | None) -> Html:
+    """The best run first.  histogram: the run that all others must beat, if it is there."""
     measure = _measure(next(iter(found.values())))
     value_of = {name: evaluation.values.get(measure) for name, evaluation in found.items()}
     order = sorted(found, key=lambda name: -value if is_known(value := value_of[name]) else np.inf)
@@ -68,10 +89,15 @@ def _comparison(title: str, found: Mapping[str, KeptEvaluation]) -> Html:
         bounds = found[name].values.get(f"{measure}_interval")
         dot = track(value_of[name], bounds, scale=scale, is_bar=False)
         lead = "the best" if name == order[0] else _lead(found[name], best)
-        rows.append((name, dot, number(value_of[name]), interval(bounds), lead, f"{found[name].values['n']:,}"))
+        cells = [name, dot, number(value_of[name]), interval(bounds), lead]
+        if histogram is not None:
+            cells.append(UNKNOWN if name == histogram else _over(found[name], found[histogram]))
+        rows.append((*cells, f"{found[name].values['n']:,}"))
     headings = (
         *("run", f"{scale[0]:.2f} to {scale[1]:.2f}", measure, "95 % interval"),
-        *("difference to the best, 95 % interval", "pictures"),
+        "difference to the best, 95 % interval",
+        *(["difference to the histogram"] if histogram is not None else []),
+        "pictures",
     )
     return table(title, headings, rows)
 
@@ -83,6 +109,21 @@ def scale_of(intervals: Sequence[Sequence[float] | None], values: Sequence[float
         return 0.0, 1.0
     low, high = np.floor(min(ends) * 20) / 20, np.ceil(max(ends) * 20) / 20
     return float(low), float(high if high > low else low + 0.05)
+
+
+def _over(ours: KeptEvaluation, histogram: KeptEvaluation) -> str:
+    """The difference to the histogram, with a sign where it is not beaten; paired where the images are the same."""
+    found = None
+    if ours.predictions is not None and histogram.predictions is not None:
+        found = difference(ours.predictions, histogram.predictions)
+    if found is None:
+        measure = _measure(ours)
+        value, least, bounds = ours.values[measure], histogram.values[measure], ours.values.get(f"{measure}_interval")
+        if not is_known(value) or not is_known(least) or not are_known(bounds):
+            return UNKNOWN
+        return f"{'' if bounds[0] > least else f'{BELOW} '}{value - least:+.3f}, not paired"
+    sign = "" if found.low > 0 else f"{BELOW} "
+    return f"{sign}{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 
 
 def _lead(ours: KeptEvaluation, best: KeptEvaluation) -> str:

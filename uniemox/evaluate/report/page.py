@@ -158,7 +158,7 @@ def _curves(run: KeptRun) -> Iterator[Html]:
 
 def _is_fitted(run: KeptRun) -> bool:
     """Whether no step was made, because only the head was fitted."""
-    return run.setting("config.method") in ("probe", "knn", "mean")
+    return run.setting("config.method") in ("probe", "knn", "mean", "histogram")
 
 
 def _curve(run: KeptRun, name: str, size: tuple[float, float]) -> Html:

@@ -1,0 +1,191 @@
+"""What anything on the way to a classifier has seen is not scored: each chain, from its first link to `evaluate`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.data.tree import says
+from tests.runs import (
+    CPU,
+    SPLITS,
+    colours,
+    finetuned,
+    one_thread,
+    pretrained,
+    teacher,
+    tiny_finetuning,
+    tiny_pretraining,
+)
+from uniemox.checkpoints.saving import convert
+from uniemox.data.people import find_people
+from uniemox.data.sample import DataSet
+from uniemox.data.seen import hashes_of, read_seen, seen_by, seen_file, write_hashes
+from uniemox.data.shard_writing import ShardConfig, write_shards
+from uniemox.data.source import open_data
+from uniemox.errors import DataError
+from uniemox.evaluate.run import evaluate
+from uniemox.finetune.run import finetune
+from uniemox.persons.box import Box, Detection
+from uniemox.pretrain.config import TeacherConfig
+from uniemox.pretrain.run import pretrain
+from uniemox.teacher.fitted import FittedTeacher
+from uniemox.teacher.fitting import FitConfig, fit_teacher
+from uniemox.teacher.stored import save_features
+
+REFUSED = "through what it was made of (pre-training, teacher, joined runs, person finder)"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    with one_thread():
+        yield
+
+
+def described(data: DataSet) -> DataSet:
+    """Texts that end in the label, as the paper has them."""
+    notes = [{"brightness": 0.5, "emotion": data.label_of(sample)} for sample in data.samples]
+    samples = [replace(s, text="A photo.", annotation=note) for s, note in zip(data.samples, notes, strict=True)]
+    return replace(data, samples=samples)
+
+
+def fitted(folder: Path, data: DataSet, **config: Any) -> Path:
+    fit_teacher(data, FitConfig(width=8, image_size=48, epochs=1, batch_size=8, views=1, workers=0, **config), folder)
+    return folder
+
+
+def test_what_a_teacher_read_is_refused_after_pre_training_and_fine_tuning(tmp_path: Path) -> None:
+    """As with `teacher fit` without --splits: it read all pictures, their labels in words among them."""
+    data = described(colours(splits=SPLITS))
+    folder = fitted(tmp_path / "teacher", data)
+    assert read_seen(folder) == hashes_of(data.samples)
+    train = data.only("train")
+    config = tiny_pretraining(teacher=TeacherConfig(source=f"fitted:{folder}", view="whole"))
+    pretrain(config, train, tmp_path / "pre")
+    assert read_seen(tmp_path / "pre") == read_seen(folder)
+    finetune(tiny_finetuning(tmp_path / "pre", method="knn"), data, tmp_path / "run")
+    with pytest.raises(DataError, match=says("12 of these 12 pictures", REFUSED)):
+        evaluate(tmp_path / "run", data.only("test"), hardware=CPU)
+    assert evaluate(tmp_path / "run", data.only("test"), allow_seen=True, hardware=CPU).scores.n == 12
+    fitted(tmp_path / "teacher", train)
+    pretrain(config, train, tmp_path / "again")
+    finetune(tiny_finetuning(tmp_path / "again", method="knn"), data, tmp_path / "fair")
+    assert evaluate(tmp_path / "fair", data.only("test"), hardware=CPU).scores.n == 12
+
+
+def test_a_pre_training_without_a_teacher_in_its_losses_hands_none_on(tmp_path: Path) -> None:
+    data, config = colours(splits=SPLITS), tiny_pretraining()
+    losses = replace(config.model.losses, contrastive_feature_alignment=0.0, semantic_visual_alignment=0.0)
+    folder = fitted(tmp_path / "teacher", described(data))
+    config = replace(
+        config,
+        model=replace(config.model, losses=losses, fusion=None),
+        teacher=TeacherConfig(source=f"fitted:{folder}", view="whole"),
+    )
+    pretrain(config, data.only("train"), tmp_path / "pre")
+    assert read_seen(tmp_path / "pre") == hashes_of(data.only("train").samples)
+
+
+def test_stored_features_hand_on_what_their_teacher_has_seen(tmp_path: Path) -> None:
+    known = {"ab" * 32, "cd" * 32}
+    features = {"image_features": torch.ones(1, 4), "text_features": torch.ones(1, 4)}
+    save_features(tmp_path / "f.npz", image_keys=["a"], texts=["t"], **features, seen=known)
+    assert seen_by(f"stored:{tmp_path}/f.npz") == known
+    assert seen_by(f"stored:{teacher()}") == set()
+    assert seen_by(f"stored:{tmp_path}/missing.npz") == set()
+
+
+def test_the_features_that_a_run_keeps_know_their_teacher(tmp_path: Path) -> None:
+    data = described(colours(splits=SPLITS))
+    folder = fitted(tmp_path / "teacher", data)
+    config = tiny_pretraining(teacher=TeacherConfig(source=f"fitted:{folder}", view="whole"))
+    pretrain(config, data.only("train"), tmp_path / "pre")
+    (tmp_path / "pre" / "teacher_features.npz").rename(tmp_path / "elsewhere.npz")
+    assert seen_by(f"stored:{tmp_path}/elsewhere.npz") == hashes_of(data.samples)
+
+
+@pytest.mark.parametrize(
+    "name", ["{run}", "{run}/encoder.safetensors", "timm:vit@{run}/encoder.safetensors", "a.pth,{run}"]
+)
+def test_a_run_is_known_by_every_name_that_starts_from_it(name: str) -> None:
+    assert seen_by(name.format(run=pretrained())) == read_seen(pretrained()) != set()
+
+
+@pytest.mark.parametrize("name", ["", "scratch:{run}", "timm:resnet18", "clip:ViT-B-16@openai", "mae.pth"])
+def test_random_and_foreign_weights_have_seen_nothing_of_ours(name: str) -> None:
+    assert seen_by(name.format(run=pretrained())) == set()
+
+
+def test_joined_runs_hand_on_what_each_has_seen(tmp_path: Path) -> None:
+    data = colours(splits=SPLITS)
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for run, start in zip(runs, (pretrained(), finetuned("knn")), strict=True):
+        finetune(tiny_finetuning(start, method="probe"), data, run)
+    write_hashes(runs[1] / "training_pictures.txt", read_seen(runs[1]) | hashes_of(data.only("test").samples))
+    finetune(tiny_finetuning(",".join(map(str, runs)), method="mean"), data, tmp_path / "mean")
+    with pytest.raises(DataError, match=says("12 of these 12 pictures")):
+        evaluate(tmp_path / "mean", data.only("test"), hardware=CPU)
+
+
+def test_converted_weights_hand_on_what_they_have_seen(tmp_path: Path) -> None:
+    convert(pretrained() / "encoder.safetensors", tmp_path / "alone.safetensors")
+    assert seen_by(str(tmp_path / "alone.safetensors")) == read_seen(pretrained())
+
+
+def test_shards_are_refused_by_the_originals_they_were_made_of(tmp_path: Path) -> None:
+    data = described(colours(splits=SPLITS))
+    write_shards(data, tmp_path / "shards", ShardConfig(short_side_px=20, workers=1))
+    packed = open_data(f"shards:{tmp_path}/shards")
+    folder = fitted(tmp_path / "teacher", packed)
+    assert read_seen(folder) >= hashes_of(data.samples)
+    with pytest.raises(DataError, match="of these 12 pictures of shards:"):
+        evaluate(
+            finetuned("both"), replace(packed.only("test"), detector_seen=frozenset(read_seen(folder))), hardware=CPU
+        )
+
+
+class Finder:
+    """Finds one person in every picture."""
+
+    name, fingerprint = "finder.onnx", "0" * 16
+
+    def detect(self, images: list[Image.Image]) -> list[tuple[Detection, ...]]:
+        return [(Detection(Box(1, 1, 9, 9), 0.9),)] * len(images)
+
+
+def test_people_of_a_finder_that_was_trained_on_the_pictures_are_refused(tmp_path: Path) -> None:
+    data = colours(splits=SPLITS)
+    folder = tmp_path / "photos"
+    for sample in data.samples:
+        file = folder / str(sample.split) / sample.key
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(sample.picture.read())
+    there = open_data(f"fi:{folder}")
+    find_people(there, Finder(), folder / "persons.jsonl", seen=hashes_of(there.only("test").samples))
+    found = open_data(f"fi:{folder}")
+    assert found.detector_seen == hashes_of(there.only("test").samples)
+    with pytest.raises(DataError, match=says("12 of these 12 pictures", "person finder")):
+        evaluate(finetuned("both"), found.only("test"), hardware=CPU)
+    write_shards(found, tmp_path / "shards", ShardConfig(workers=1))
+    assert open_data(f"shards:{tmp_path}/shards").detector_seen == found.detector_seen
+    assert seen_file(folder / "persons.jsonl").is_file()
+
+
+def test_a_damaged_list_is_named(tmp_path: Path) -> None:
+    (tmp_path / "training_pictures.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=says(tmp_path / "training_pictures.txt", "no list of hashes")):
+        read_seen(tmp_path)
+
+
+def test_a_teacher_fitted_without_the_emotion_knows_no_label(tmp_path: Path) -> None:
+    data = described(colours(splits=SPLITS))
+    with_label = FittedTeacher.load(fitted(tmp_path / "with", data))
+    without = FittedTeacher.load(fitted(tmp_path / "without", data, with_emotion=False))
+    assert {"amusement", "emotion"} <= set(with_label.architecture.words)
+    assert not {"amusement", "emotion"} & set(without.architecture.words)
+    assert without.about["config"]["with_emotion"] is False
+    assert np.isfinite(without.text_features(["A moderately bright photo."]).numpy()).all()

@@ -1,0 +1,193 @@
+"""Several data sets opened as one."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.data.tree import abstract, emoset, emotion6, put, says, words, write
+from tests.drawn import class_folders, draw_picture, jpeg_of
+from tests.runs import one_thread, pretrained, tiny_finetuning
+from uniemox.cli.data import check, show, split
+from uniemox.data.sample import Sample
+from uniemox.data.shard_writing import ShardConfig, write_shards
+from uniemox.data.source import folder_of, open_data, parse_source, split_sources
+from uniemox.errors import ConfigError, DataError, LabelError
+from uniemox.evaluate.run import evaluate
+from uniemox.finetune.run import finetune
+from uniemox.training.hardware import HardwareConfig
+from uniemox.training.run_folder import describe_data
+
+CLASSES = ("anger", "awe", "disgust", "fear", "sadness")
+EKMAN_ROWS = {
+    "anger/1.jpg": (0.5, 0, 0, 0.25, 0, 0, 0.25),
+    "joy/2.jpg": (0, 0, 0, 1, 0, 0, 0),
+    "surprise/3.jpg": (0, 0, 0, 0, 0, 1, 0),
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> str:
+    """EmoSet's layout with splits, and Emotion6's without."""
+    emoset(tmp_path / "a", {"awe/1": {"emotion": "awe"}, "anger/2": {"emotion": "anger"}})
+    emotion6(tmp_path / "b", EKMAN_ROWS)
+    return f"emoset:{tmp_path}/a,emotion6:{tmp_path}/b"
+
+
+def votes(sample: Sample) -> dict[str, float]:
+    """Those that were given."""
+    return {word: share for word, share in (sample.distribution or {}).items() if share}
+
+
+def test_only_commas_before_a_kind_part_sources() -> None:
+    assert split_sources("fi:a,b,folder:c?kind=felt,synthetic:8") == ["fi:a,b", "folder:c?kind=felt", "synthetic:8"]
+    assert split_sources("csv:a,b.csv?labels=mikels") == ["csv:a,b.csv?labels=mikels"]
+    with pytest.raises(ConfigError, match="names several data sets where one is expected"):
+        parse_source("fi:a,emo8:b")
+    with pytest.raises(ConfigError, match="several data sets; write to a file with --out"):
+        folder_of("fi:a,emo8:b")
+
+
+def test_keys_say_where_samples_come_from_and_labels_are_the_firsts(both: str) -> None:
+    """Joy has no counterpart among Mikels' eight, nor has surprise: their images stay, without a label."""
+    data = open_data(both)
+    assert words(data) == {
+        "emoset/image/awe/1.jpg": "awe",
+        "emoset/image/anger/2.jpg": "anger",
+        "emotion6/images/anger/1.jpg": "anger",
+        "emotion6/images/joy/2.jpg": None,
+        "emotion6/images/surprise/3.jpg": None,
+    }
+    assert votes(data.samples[2]) == {"anger": 0.5, "joy": 0.25, "neutral": 0.25}
+    assert [part.name for part in data.parts] == ["emoset", "emotion6"]
+    assert data.parts[1].labels == (
+        "ekman -> mikels: dropped: joy, surprise; never reached: amusement, awe, excitement, contentment"
+    )
+    assert str(data.parts[1]) in data.notes
+
+
+def test_labels_that_become_one_share_their_votes(tmp_path: Path) -> None:
+    emotion6(tmp_path / "b", {"joy/2.jpg": EKMAN_ROWS["joy/2.jpg"]})
+    abstract(tmp_path / "c", {"1.jpg": (2, 0, 0, 1, 0, 1, 0, 0)})
+    data = open_data(f"emotion6:{tmp_path}/b,abstract:{tmp_path}/c")
+    assert words(data) == {"emotion6/images/joy/2.jpg": "joy", "abstract/images/1.jpg": "joy"}
+    assert votes(data.samples[1]) == {"joy": 1.0}
+
+
+def test_a_second_of_a_kind_has_a_number_and_groups_stay_apart(tmp_path: Path) -> None:
+    for name in "ab":
+        put(tmp_path / name, "awe/1.jpg")
+        write(tmp_path / f"{name}.csv", f"path,label,group\n{name}/awe/1.jpg,awe,one\n{name}/awe/1.jpg,fear,one\n")
+    data = open_data(f"csv:{tmp_path}/a.csv?labels=mikels,csv:{tmp_path}/b.csv?labels=mikels")
+    assert [sample.key for sample in data.samples] == [
+        "csv/a/awe/1.jpg",
+        "csv/a/awe/1.jpg#2",
+        "csv2/b/awe/1.jpg",
+        "csv2/b/awe/1.jpg#2",
+    ]
+    assert [sample.group for sample in data.samples] == ["csv/one", "csv/one", "csv2/one", "csv2/one"]
+
+
+def test_what_is_felt_and_what_is_evoked_are_never_one(tmp_path: Path) -> None:
+    put(tmp_path / "fi", "awe/1.jpg")
+    put(tmp_path / "caer", "train/angry/1.jpg")
+    put(tmp_path / "own", "calm/1.jpg", "wild/2.jpg")
+    with pytest.raises(LabelError, match=says("caer", "says what is felt", "fi what is evoked", "never")):
+        open_data(f"fi:{tmp_path}/fi,caer-s:{tmp_path}/caer")
+    some = open_data(f"fi:{tmp_path}/fi,folder:{put(tmp_path / 'some', 'Sad/1.jpg', 'awe/2.jpg')}")
+    assert words(some) == {"fi/awe/1.jpg": "awe", "folder/Sad/1.jpg": "sadness", "folder/awe/2.jpg": "awe"}
+    with pytest.raises(LabelError, match=says("own can't be joined with", "no map from custom to mikels is known")):
+        open_data(f"fi:{tmp_path}/fi,folder:{tmp_path}/own")
+
+
+def test_images_without_labels_join_anything(tmp_path: Path) -> None:
+    put(tmp_path / "plain", "1.jpg")
+    put(tmp_path / "caer", "train/angry/1.jpg")
+    data = open_data(f"folder:{tmp_path}/plain,caer-s:{tmp_path}/caer")
+    assert (data.labels.name, data.labels.kind) == ("caer", "felt")
+    assert words(data) == {"folder/1.jpg": None, "caer-s/train/angry/1.jpg": "angry"}
+
+
+def test_a_single_data_set_is_described_as_before(tmp_path: Path) -> None:
+    """The hash is over the samples alone, and was computed before there were unions."""
+    put(tmp_path / "fi", "awe/1.jpg", "fear/2.jpg")
+    data = open_data(f"fi:{tmp_path}/fi")
+    assert data.parts == ()
+    found = describe_data(data)
+    assert set(found) == {"source", "samples", "labels", "sha256"}
+    assert found["sha256"] == "0fb1b21ed865a6be503ec7da21aa2cdb3930b7b090057f84c17ae4af02bcae7f"
+    several = describe_data(open_data(f"fi:{tmp_path}/fi,folder:{tmp_path}/fi"))
+    assert [part["name"] for part in several["parts"]] == ["fi", "folder"]
+
+
+def test_divided_and_undivided_are_not_trained_on_together(both: str, tmp_path: Path) -> None:
+    data = open_data(both)
+    with pytest.raises(DataError, match=says("emotion6 has no splits, the others have", "uniemox data split")):
+        data.to_train()
+    with pytest.raises(DataError, match="emotion6 has no splits"):
+        data.only("train")
+    assert len(data.to_train("all")) == 5
+    split(both, tmp_path / "splits.json", ratio="50/50")
+    assert len(open_data(both, splits=tmp_path / "splits.json").to_train()) in (2, 3)
+
+
+def test_the_papers_splits_of_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every part is divided as it is alone."""
+    put(tmp_path / "fi", *(f"{word}/{i}.jpg" for word in ("awe", "fear") for i in range(20)))
+    put(tmp_path / "ube", *(f"{word}/a/{i}.jpg" for word in ("anger", "fear") for i in range(10)))
+    sources = {"fi": f"fi:{tmp_path}/fi", "ube": f"ube:{tmp_path}/ube"}
+    expected = {}
+    for name, source in sources.items():
+        split(source, tmp_path / f"{name}.json", paper=True)
+        own = json.loads((tmp_path / f"{name}.json").read_text())["splits"]
+        expected |= {f"{name}/{key}": split_name for split_name, keys in own.items() for key in keys}
+    split(",".join(sources.values()), tmp_path / "both.json", paper=True)
+    found = json.loads((tmp_path / "both.json").read_text())["splits"]
+    assert {key: name for name, keys in found.items() for key in keys} == expected
+    assert "ube: 20 samples" in capsys.readouterr().err
+
+
+def test_copies_in_two_data_sets_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class_folders(tmp_path / "a", CLASSES, 3)
+    put(tmp_path / "b", "anger/x.jpg").joinpath("anger", "x.jpg").write_bytes((tmp_path / "a/awe/1.jpg").read_bytes())
+    check(f"folder:{tmp_path}/a,fi:{tmp_path}/b", as_json=True, workers=1)
+    found = json.loads(capsys.readouterr().out)
+    [copies] = found["exact_duplicates"]
+    assert copies["paths"] == [f"{tmp_path}/b/anger/x.jpg", f"{tmp_path}/a/awe/1.jpg"]
+    assert {entry["key"] for entry in found["exclude"]} == {"fi/anger/x.jpg", "folder/awe/1.jpg"}
+    assert "under several labels: anger, awe" in {entry["reason"] for entry in found["exclude"]}
+
+
+def test_shards_of_several_hold_all(both: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = open_data(both)
+    write_shards(data, tmp_path / "packed", ShardConfig(workers=1))
+    packed = open_data(f"shards:{tmp_path}/packed")
+    assert words(packed) == words(data)
+    show(both, as_json=True)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["key"] for line in lines] == [sample.key for sample in data.samples]
+
+
+def test_a_classifier_learns_from_both_and_is_scored_by_part(tmp_path: Path) -> None:
+    class_folders(tmp_path / "a", CLASSES, 10)
+    for i, word in enumerate(CLASSES):
+        for j in range(11):
+            write(tmp_path / "b" / word / f"{j}.jpg", jpeg_of(draw_picture(1000 + 100 * i + j)))
+    source = f"folder:{tmp_path}/a,fi:{tmp_path}/b"
+    out = tmp_path / "run"
+    finetune(tiny_finetuning(pretrained(), method="probe"), open_data(source), out)
+    record = json.loads((out / "config.json").read_text())["data"]
+    assert (record["source"], record["samples"]) == (source, 105)
+    assert [(part["name"], part["samples"]) for part in record["parts"]] == [("folder", 50), ("fi", 55)]
+    held_out = open_data(source, splits=out / "splits.json").only("test")
+    found = evaluate(out, held_out, by="part", hardware=HardwareConfig(device="cpu", workers=0))
+    assert found.scores.as_dict()["n"] == len(held_out)
+    assert found.by is not None
+    assert set(found.by.as_dict()["groups"]) == {"folder", "fi"}
