@@ -1,5 +1,8 @@
 """Mutates pictures and annotation files and reads them: only a UniemoxError may come out, within ten seconds.
 
+Pictures whose headers say other sizes than their contents have are decoded in a pool's process, whose memory may not
+go beyond 750 MiB.
+
     python -m tests.fuzz --seconds 60 --seed 0
 
 The same seed makes the same changes. Whatever else came out is printed and its input kept in the folder --out. The exit
@@ -23,8 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.data.tree import abstract, emoset, emotion6, put, write
-from tests.mutations import mutate_bytes, mutate_json, mutate_text
+from tests.mutations import mutate_bytes, mutate_json, mutate_sizes, mutate_text
 from tests.pictures import draw, every_file, save
+from tests.processes import peak_mib
 from uniemox.data.readers.csv_table import read_csv
 from uniemox.data.readers.emoset import read_emoset
 from uniemox.data.readers.emotion6 import read_emotion6
@@ -38,10 +42,14 @@ from uniemox.data.shards import read_shards
 from uniemox.data.sidecar import Sidecar, read_sidecar
 from uniemox.data.source import open_data
 from uniemox.data.splits import read_splits, write_splits
+from uniemox.decoder_pool import DecoderPool
 from uniemox.errors import UniemoxError
 from uniemox.images import decode
 
 LONGEST_S = 10.0
+MOST_MIB = 750  # a process that decodes: small files may take 600, beside what it needs itself
+DRAWN = (60, 44)  # width and height of the pictures whose sizes are mutated, px
+SIZES = "pictures, other sizes"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -168,6 +176,15 @@ def picture_targets(root: Path, seed: int) -> tuple[list[Target], list[bytes]]:
     return targets, drawn + photographs
 
 
+def size_target(root: Path, seed: int, pool: DecoderPool) -> Target:
+    """Pictures of every format, decoded in a process with limits."""
+    paths = []
+    for i, data in enumerate(every_file(seed, *DRAWN).values()):
+        paths.append(root / f"sizes-{i}")
+        paths[-1].write_bytes(data)
+    return Target(SIZES, paths, lambda path: pool.decode(path.read_bytes(), str(path)))
+
+
 def run_one(target: Target, others: list[bytes], rng: random.Random) -> tuple[bytes, str, float, str]:
     """One mutated file read: the input, what came out (read, refused, or other), seconds, and the traceback."""
     path = rng.choice(target.files)
@@ -179,7 +196,7 @@ def run_one(target: Target, others: list[bytes], rng: random.Random) -> tuple[by
         lambda: mutate_text(original, rng),
         lambda: mutate_json(original, rng),
     )
-    data = mutations[how]()
+    data = mutate_sizes(original, DRAWN, rng) if target.name == SIZES else mutations[how]()
     path.write_bytes(data)
     start, trace = time.perf_counter(), ""
     faulthandler.dump_traceback_later(120, exit=True, file=sys.__stdout__)
@@ -201,6 +218,8 @@ def fuzz(seconds: float, seed: int, out: Path) -> int:
     rng = random.Random(seed)
     root = Path(tempfile.mkdtemp(prefix="uniemox-fuzz-"))
     pictures, others = picture_targets(root, seed)
+    pool = DecoderPool(1)
+    pictures.append(size_target(root, seed, pool))
     annotations = annotation_targets(root)
     read_folder(root / "fi")
     before = _peak_mib()
@@ -215,6 +234,8 @@ def fuzz(seconds: float, seed: int, out: Path) -> int:
         tally.runs += 1
         setattr(tally, result, getattr(tally, result) + 1)
         too_long = took > LONGEST_S
+        if target.name == SIZES and (peak := _peak_of(pool)) > MOST_MIB:
+            result, trace = "other", f"MemoryError: {peak:.0f} MiB"
         if took > tally.slowest_s:
             tally.slowest_s, tally.slowest = took, f"{len(data)} bytes"
         if result == "other" or too_long:
@@ -228,6 +249,8 @@ def fuzz(seconds: float, seed: int, out: Path) -> int:
                 file.write_bytes(data)
                 print(f"seed {seed}, input {number}: {kind}\n  {last}\n  input kept in {file}", flush=True)
     shutil.rmtree(root)
+    print(f"decoder's process: {_peak_of(pool):.0f} MiB at its peak")
+    pool.close()
     return _report(tallies, kept, seconds=seconds, seed=seed, before=before)
 
 
@@ -249,6 +272,11 @@ def _report(tallies: dict[str, Tally], kept: dict[str, int], *, seconds: float, 
         f"memory {before:.0f} MiB before, {_peak_mib():.0f} MiB at its peak"
     )
     return 1 if kept else 0
+
+
+def _peak_of(pool: DecoderPool) -> float:
+    """Of the pool's process."""
+    return max((peak_mib(child.process.pid) for child in list(pool._children)), default=0.0)
 
 
 def _peak_mib() -> float:

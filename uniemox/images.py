@@ -6,13 +6,13 @@ Whatever comes in, a small upright RGB picture comes out, or an ImageError that 
 import io
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from uniemox.errors import ImageError
+from uniemox.image_limits import check_bytes, check_memory, check_tiff
 
 MOST_BYTES = 100 * 2**20
 MOST_PIXELS = 100_000_000
@@ -47,12 +47,14 @@ def is_picture_name(path: Path) -> bool:
 def open_picture(data: bytes, name: str) -> Image.Image:
     """The picture in a file's bytes, its header read and checked, nothing decoded yet.
 
-    name: what error messages call it. Raises ImageError if it is no picture, of an unknown format, or absurdly large.
+    name: what error messages call it. Raises ImageError if it is no picture, of an unknown format, absurdly large, or
+    would keep a decoder busy for far longer than its size explains (see image_limits.py).
     """
     if len(data) > MOST_BYTES:
         raise ImageError(f"{name}: {len(data) / 2**20:.0f} MiB, more than the {MOST_BYTES >> 20} MiB that are read")
     if not data:
         raise ImageError(f"{name}: the file is empty")
+    check_bytes(data, name)
     Image.init()
     known = [fmt for fmt in FORMATS if fmt in Image.OPEN]  # Pillow raises KeyError for one that it was built without
     try:
@@ -76,7 +78,29 @@ def open_picture(data: bytes, name: str) -> Image.Image:
         )
     if max(width, height) > MOST_ASPECT * min(width, height):
         raise ImageError(f"{name}: {width} x {height} px is a strip, not a scene; crop or remove it")
+    fmt = "JPEG" if image.format == "MPO" else str(image.format)
+    check_memory(
+        len(data), "progressive" if fmt == "JPEG" and "progressive" in image.info else fmt, width, height, name
+    )
+    if fmt == "TIFF":
+        check_tiff(data, getattr(image, "tag_v2", {}), width * height, name)
     return image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinSides:
+    """How small a JPEG may be decoded: a `shrink` of `decode` that can be sent to another process.
+
+    Its sides stay at least so long, px; 0: that side may be of any length.
+    """
+
+    short_px: int = 0
+    long_px: int = 0
+
+    def __call__(self, width: int, height: int) -> float:
+        """How many times smaller."""
+        short, long = sorted((width, height))
+        return min(short / self.short_px if self.short_px else short, long / self.long_px if self.long_px else long)
 
 
 def decode(
@@ -89,7 +113,13 @@ def decode(
     Transparent pixels become white; animations give their first frame; 16-bit and float greys are scaled to their own
     range. Raises ImageError for what can't be decoded whole.
     """
-    image = open_picture(data, name)
+    return decode_opened(open_picture(data, name), name, shrink=shrink)
+
+
+def decode_opened(
+    image: Image.Image, name: str, *, shrink: Callable[[int, int], float] | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """The same for a picture that `open_picture` gave."""
     if image.format == "PNG":
         _load(image, name)  # its EXIF may follow its pixels, and Pillow says only once that they are corrupt
     orientation = _orientation(image)
@@ -133,6 +163,11 @@ def count_frames(image: Image.Image, name: str) -> int:
 def _load(image: Image.Image, name: str) -> None:
     try:
         image.load()
+    except MemoryError:
+        raise ImageError(
+            f"{name}: decoding it takes more memory than its {image.width} x {image.height} px explain; "
+            "save it again, or remove it"
+        ) from None
     except _DECODING_ERRORS as error:
         raise ImageError(f"{name}: cut off or corrupt ({error})") from error
 
@@ -170,7 +205,9 @@ def _on_white(rgba: Image.Image) -> Image.Image:
 
 def _grey_from_wide(image: Image.Image) -> Image.Image:
     """Greys of 16 or 32 bits or floats as RGB: 16 bits by their highest byte, others by their own range."""
-    values: NDArray[np.float32] = np.array(image, dtype=np.float32)  # changed in place: a copy is 4 bytes a pixel
+    import numpy as np  # noqa: PLC0415 - a decoder's process starts in half the time without
+
+    values = np.array(image, dtype=np.float32)  # changed in place: a copy is 4 bytes a pixel
     if not np.isfinite(values).all():
         raise ValueError("values that are not finite")
     if image.mode.startswith("I;16") or (image.mode == "I" and values.min() >= 0 and values.max() < 2**16):

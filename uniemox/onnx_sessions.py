@@ -1,9 +1,20 @@
-"""ONNX files in onnxruntime, on the CPU."""
+"""ONNX files in onnxruntime. Nothing else here imports onnxruntime: its telemetry is switched off before it loads.
 
+Since 1.31 it otherwise keeps a device id and a queue of events in ~/.cache/Microsoft, with the interpreter's path,
+file names and error texts, and sends them to its maker. Switching it off after the import is too late. Who wants it
+sets ORT_DISABLE_TELEMETRY=0; processes that this one starts inherit the choice.
+"""
+
+import os
 from pathlib import Path
+from typing import Any
 
-import onnxruntime
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+from onnxruntime import InferenceSession, SessionOptions, get_available_providers
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+__all__ = ["RUNTIME_ERRORS", "InferenceSession", "get_available_providers", "open_session", "quantization_tools"]
 
 # What opening and running a file raises that is damaged or of another kind; onnxruntime's own classes have no base in
 # common but Exception. TypeError: outputs that are no tensors.
@@ -14,13 +25,20 @@ RUNTIME_ERRORS = (
 )
 
 
-def open_session(path: Path, *, threads: int | None = None) -> onnxruntime.InferenceSession:
+def open_session(path: Path, *, threads: int | None = None) -> InferenceSession:
     """A file that is ready to run.
 
     threads: of a run; None: one a core.
     Raises one of RUNTIME_ERRORS for a file that onnxruntime can't read.
     """
-    options = onnxruntime.SessionOptions()
+    options = SessionOptions()
     options.log_severity_level = 4  # errors reach the user as exceptions, not as lines of a log
     options.intra_op_num_threads = threads or 0
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def quantization_tools() -> Any:
+    """The module onnxruntime.quantization; it needs `onnx`, of the extra train."""
+    from onnxruntime import quantization  # noqa: PLC0415 - an extra
+
+    return quantization

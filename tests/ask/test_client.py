@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.ask.server import Endpoint, Response, error, in_turn, says, serving
+from uniemox.ask import client
 from uniemox.ask.client import MOST_BYTES, Client, Reply, chat_url, is_loopback
 from uniemox.ask.pace import LONGEST_WAIT_S, Pace, back_off, retry_after
 from uniemox.errors import ConfigError
@@ -149,6 +150,48 @@ def test_redirects_are_not_followed(status: int) -> None:
         with serving(in_turn([away])) as endpoint, pytest.raises(ConfigError, match="redirects to 127"):
             client_of(endpoint).ask("llava", "Which?", PICTURE)
         assert not other.requests
+
+
+@pytest.mark.parametrize("location", ["http://[::1", "http://[bad]/v1", "//[", "ftp://other/", "\x01", "", "x" * 9000])
+def test_redirects_to_nowhere_are_refused(location: str) -> None:
+    with serving(in_turn([Response(302, b"", {"Location": location})])) as endpoint:
+        with pytest.raises(ConfigError, match=r"redirects to (another address|other); it is not followed"):
+            client_of(endpoint).ask("llava", "Which?", PICTURE)
+        assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize("pause", ["601", "1e9", "Wed, 21 Oct 9999 07:28:00 GMT", "Fri, 31 Dec 9999 23:59:59 -2359"])
+def test_a_pause_of_years_stops_everything(pause: str) -> None:
+    with serving(in_turn([error(429, "slow down", Retry_After=pause)])) as endpoint:
+        with pytest.raises(ConfigError, match=r"asks for a pause of [\d,]+ s .*start the same command again"):
+            client_of(endpoint).ask("llava", "Which?", PICTURE)
+        assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize("pause", ["9" * 5000, "nan", "inf", "-1", "soon", "\xb2", "Wed, 99 Oct 2015 07:28:00 GMT"])
+def test_pauses_that_mean_nothing_are_as_none(pause: str) -> None:
+    reply, endpoint = asked(error(503, Retry_After=pause), GOOD)
+    assert (reply.answer, len(endpoint.requests)) == ("Fear.", 2)
+
+
+def test_pauses_without_end_stop_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them is short enough."""
+    monkeypatch.setattr(client, "MAX_SILENCE_S", 0.25)
+    with serving(in_turn([error(429, Retry_After="0.1")])) as endpoint:
+        with pytest.raises(ConfigError, match="has asked for pauses for 0 s without an answer"):
+            client_of(endpoint, attempts=20).ask("llava", "Which?", PICTURE)
+        assert len(endpoint.requests) <= 3
+
+
+def test_an_answer_between_pauses_lets_it_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "MAX_SILENCE_S", 5)
+    with serving(in_turn([error(429, Retry_After="4"), GOOD])) as endpoint:
+        asking = client_of(endpoint)
+        monkeypatch.setattr(asking.pace, "hold", lambda _: None)
+        for _ in range(3):
+            endpoint.requests.clear()
+            assert asking.ask("llava", "Which?", PICTURE).answer == "Fear."  # type: ignore[union-attr]
+            assert asking._silent_since is None
 
 
 def test_nobody_there() -> None:

@@ -92,6 +92,7 @@ def test_killed_and_gone_on_with(photos: Path, tmp_path: Path) -> None:
     assert (tmp_path / "page.html").stat().st_size > 10_000
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_stopped_by_ctrl_c_keeps_what_is_under_way(photos: Path, tmp_path: Path) -> None:
     arguments = ["--data", f"folder:{photos}", "--model", "m", "--out", tmp_path, "--concurrency", 2]
     with serving(lambda request, number: Response(200, says("Awe").body, wait_s=0.3)) as endpoint:

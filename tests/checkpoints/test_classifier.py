@@ -56,6 +56,14 @@ def test_a_file_written_again_is_the_same(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "copy.safetensors").read_bytes() == weights(name).read_bytes()
 
 
+def test_a_file_from_before_norm_eps_was_kept_has_the_eps_it_was_trained_with(tmp_path: Path) -> None:
+    values = header(weights("both"))
+    classifier, _ = load_classifier(weights("both"))
+    assert classifier.norm.eps == values["parts"].pop("norm_eps") == 1e-12
+    older, _ = load_classifier(with_header(tmp_path / "older.safetensors", values))
+    assert older.norm.eps == 1e-6
+
+
 def test_its_logits_are_those_of_the_run_with_nothing_else_there(tmp_path: Path) -> None:
     shutil.copy(weights("both"), tmp_path / "alone.safetensors")
     pixels = torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))

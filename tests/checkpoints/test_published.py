@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -19,6 +20,7 @@ from uniemox.checkpoints.saving import convert, save_encoder
 from uniemox.errors import CheckpointError, EncoderError, ShapeError
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import ModelConfig, UniEmoX
+from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 HEADS = {"mae": 3, "dino": 3, "moco_v3": 4, "dbot": 3, "cae": 3, "siameseim": 3, "tinymim": 3}
 RELATIVE = ("beit", "simmim", "simmim_swin", "mixmae")
@@ -387,3 +389,30 @@ def test_foreign_files_are_refused(golden: Path, tmp_path: Path) -> None:
         load_published(file_of(golden, "mae"), method="made")
     with pytest.raises(CheckpointError, match=r"holds no encoder of moco_v3|not whole"):
         load_published(file_of(golden, "cae"), method="moco_v3", heads=3)
+
+
+@pytest.mark.parametrize("size", [None, 48])
+def test_torchvisions_vits_are_timms_under_other_names(size: int | None, tmp_path: Path) -> None:
+    """Features before the head equal those of torchvision's own network, which is not ours (float32, 1e-5)."""
+    from torchvision.models.vision_transformer import VisionTransformer as Theirs
+
+    torch.manual_seed(0)
+    options = {"patch_size": 16, "num_layers": 2, "num_heads": 3, "hidden_dim": 192, "mlp_dim": 768, "num_classes": 5}
+    theirs = Theirs(image_size=32, **options).eval()
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    torch.save(theirs.state_dict(), tmp_path / "vit.pth")
+    encoder: Any = load_published(tmp_path / "vit.pth", image_size=size)
+    assert encoder.report.method == "torchvision"
+    assert encoder.report.mean_std == (IMAGENET_MEAN, IMAGENET_STD)
+    assert (encoder.report.new, set(encoder.report.dropped)) == ((), {"heads.head.weight", "heads.head.bias"})
+    x = torch.randn(2, 3, size or 32, size or 32)
+    if size is None:
+        theirs.heads = torch.nn.Identity()
+        torch.testing.assert_close(encoder(x), theirs(x), rtol=1e-5, atol=1e-5)
+    assert encoder(x).shape == (2, 192)
+    start: Any = load_start(tmp_path / "vit.pth")
+    torch.testing.assert_close(start.norm.weight, theirs.encoder.ln.weight)
+    convert(tmp_path / "vit.pth", tmp_path / "vit.safetensors")
+    again: Any = load_published(tmp_path / "vit.safetensors", image_size=size)
+    torch.testing.assert_close(again(x), encoder(x))

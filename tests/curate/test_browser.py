@@ -1,13 +1,14 @@
 """The pages in Chromium: two annotators in two sessions, keys alone, a minute offline, what strangers wrote as text."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from playwright import sync_api as playwright
 from sqlalchemy import select
 
+from tests.conftest import CHROMIUM
 from tests.curate.places import project_of, say
 from uniemox.curate import tables as t
 from uniemox.curate.access import invite
@@ -16,9 +17,7 @@ from uniemox.curate.serving import served
 from uniemox.curate.store import decisions
 from uniemox.curate.verdicts import read_answers
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install 'uniemox[dev]')")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
+pytestmark = pytest.mark.browser
 LABELS = [("awe", "fear")[i % 2] for i in range(16)]
 PATIENCE_MS = 60_000
 

@@ -48,6 +48,7 @@ def test_the_demo_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixtu
         run(capsys, "demo", folder)
 
 
+@pytest.mark.portable
 def test_from_a_folder_to_an_invitation_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class_folders(tmp_path / "in", ("awe", "fear"), each=2)
     place = tmp_path / "p"

@@ -1,5 +1,7 @@
 """One careful GET, against a server that misbehaves."""
 
+import ipaddress
+import math
 import shutil
 import ssl
 import subprocess
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.curate.servers import JPEG, local, misbehaving, serving
-from uniemox.curate.fetch import Failure, FetchConfig, Fetched, get, is_public
+from uniemox.curate.fetch import Failure, FetchConfig, Fetched, _retry_after, get, is_public
 from uniemox.curate.politeness import Moved, PolitenessConfig, fetch_all, host_of
 from uniemox.errors import ConfigError
 
@@ -30,6 +32,9 @@ from uniemox.errors import ConfigError
         ("/to/http://localhost:1/", "not on the public internet", False),
         ("/to/http://[::1]:1/", "not on the public internet", False),
         ("/to/http://[::ffff:10.0.0.1]/", "not on the public internet", False),
+        ("/to/http://[fec0::1]/", "not on the public internet", False),
+        ("/to/http://[::10.0.0.1]/", "not on the public internet", False),
+        ("/to/http://[64:ff9b:1::a00:1]/", "not on the public internet", False),
         ("/to/http://0x7f000001/", "not on the public internet", False),
         ("/to/http://me:secret@example.org/", "name and password", False),
     ],
@@ -78,25 +83,84 @@ def test_this_machine_is_not_fetched_from() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ip", "expected"),
+    ("header", "seconds"),
+    [("7", 7.0), ("9" * 5000, math.inf), ("\xb2", None), ("-1", None), ("nan", None), ("soon", None), (None, None)],
+)
+def test_what_a_server_may_ask_for(header: str | None, seconds: float | None) -> None:
+    """An endless pause gives the host up for this run."""
+    assert _retry_after(header) == seconds
+    assert PolitenessConfig().wait_after(1, math.inf) > PolitenessConfig().most_wait_s
+
+
+PRIVATE_V4 = ("127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0")
+PUBLIC_V4 = ("8.8.8.8", "1.1.1.1", "93.184.215.14")
+
+
+def inside_v6(ip: str) -> dict[str, str]:
+    """An IPv4 address in each form that IPv6 has for it, by that form's name."""
+    bits = int(ipaddress.ip_address(ip))
+    forms = {
+        "mapped": 0xFFFF << 32 | bits,
+        "compatible": bits,
+        "translated": 0xFFFF << 48 | bits,
+        "6to4": 0x2002 << 112 | bits << 80 | 1,
+        "NAT64": 0x64FF9B << 96 | bits,
+        "local NAT64": 0x64FF9B0001 << 80 | bits,
+    }
+    return {name: str(ipaddress.IPv6Address(value)) for name, value in forms.items()}
+
+
+@pytest.mark.parametrize("ip", PRIVATE_V4)
+@pytest.mark.parametrize("form", inside_v6("0.0.0.0"))
+def test_private_addresses_inside_ipv6_ones_are_refused(form: str, ip: str) -> None:
+    assert not is_public(inside_v6(ip)[form])
+
+
+@pytest.mark.parametrize("ip", PUBLIC_V4)
+def test_public_addresses_inside_ipv6_ones_need_a_form_that_leads_outside(ip: str) -> None:
+    found = {form for form, address in inside_v6(ip).items() if is_public(address)}
+    assert found == {"mapped", "6to4", "NAT64"}
+
+
+@pytest.mark.parametrize(
+    "ip",
     [
-        ("8.8.8.8", True),
-        ("2606:4700:4700::1111", True),
-        ("10.1.2.3", False),
-        ("100.64.0.1", False),
-        ("169.254.169.254", False),
-        ("0.0.0.0", False),
-        ("224.0.0.1", False),
-        ("::1", False),
-        ("fe80::1%eth0", False),
-        ("fc00::1", False),
-        ("::ffff:127.0.0.1", False),
-        ("64:ff9b::7f00:1", False),
-        ("2002:7f00:1::", False),
+        *PRIVATE_V4,
+        "::",
+        "::1",
+        "::2",
+        "fec0::1",
+        "feff:ffff::1",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fc00::1",
+        "fdff::1",
+        "ff02::1",
+        "64:ff9b:1::1",
+        "64:ff9b:1:ffff::1",
+        "64:ff9b:0:1::1",
+        "100::1",
+        "2001:db8::1",
+        "2001::1",
+        "3fff::1",
+        "4000::1",
+        "5f00::1",
+        "8000::1",
+        "192.88.99.1",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "198.18.0.1",
+        "192.0.2.1",
     ],
 )
-def test_public_addresses(ip: str, expected: bool) -> None:
-    assert is_public(ip) is expected
+def test_addresses_that_are_nobodys_on_the_internet_are_refused(ip: str) -> None:
+    assert not is_public(ip)
+
+
+@pytest.mark.parametrize("ip", ["2606:4700:4700::1111", "2001:4860:4860::8888", "2a00:1450:4001::1", "2400:cb00::1"])
+def test_addresses_of_well_known_hosts_are_public(ip: str) -> None:
+    assert is_public(ip)
 
 
 def test_patience_with_each_host_and_none_waits_for_another() -> None:

@@ -1,6 +1,7 @@
 """Who may do what, what forged requests get, and that an acknowledged answer is on disk."""
 
 import io
+import logging
 import socket
 import threading
 import time
@@ -21,7 +22,7 @@ from uniemox.curate.answering import Answer, AnswerWriter
 from uniemox.curate.giving import Giver
 from uniemox.curate.previews import Previews
 from uniemox.curate.project import Project
-from uniemox.curate.serving import listen, server
+from uniemox.curate.serving import listen, served, server
 from uniemox.curate.store import decisions
 from uniemox.curate.verdicts import read_answers
 from uniemox.curate.web import PAGES, create_app
@@ -117,7 +118,7 @@ def test_numbers_that_no_row_can_have_are_refused(project: Project, client: Test
 def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     inside, most, lock = 0, 0, threading.Lock()
 
-    def slow(path: Path) -> bytes:
+    def slow(path: Path, _: object) -> bytes:
         nonlocal inside, most
         with lock:
             inside += 1
@@ -357,3 +358,18 @@ def test_many_writers_at_once_lose_nothing(project: Project) -> None:
     writer.close()
     assert len(acknowledged) == 48
     assert {row.client_id for row in project.rows(select(t.answers))} == set(acknowledged)
+
+
+class Kept(logging.Handler):
+    is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_serving_leaves_other_log_handlers_open(project: Project) -> None:
+    """absl's, which mlcroissant brings, closes with it the file that was standard error when it was imported."""
+    handler = Kept()
+    with served(project):
+        logging.getLogger("uvicorn.error").warning("as it serves")
+    assert not handler.is_closed

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -132,8 +133,19 @@ def test_fingerprint_follows_file_and_settings(tmp_path: Path) -> None:
     seen = {load_detector(path, config).fingerprint for config in others}
     seen.add(load_detector(write_zoo(copy, (0.1, 0.2, 0.5, 0.7), 0.85)).fingerprint)
     assert len(seen | {first.fingerprint}) == 5
-    (tmp_path / "a.onnx.data").write_bytes(b"weights that a large graph keeps beside itself")
-    assert load_detector(path).fingerprint not in seen | {first.fingerprint}
+
+
+def test_fingerprint_follows_the_weights_that_a_graph_keeps_in_another_file(tmp_path: Path) -> None:
+    write_constant(tmp_path / "a.onnx", [np.zeros((1, 3549, 85))], (416, 416))
+    model, split = onnx.load(tmp_path / "a.onnx"), tmp_path / "split.onnx"
+    onnx.save(model, split, save_as_external_data=True, location="numbers", size_threshold=1000, convert_attribute=True)
+    first = load_detector(split)
+    beside = bytearray((tmp_path / "numbers").read_bytes())
+    (tmp_path / "numbers").write_bytes(beside + b"\0")
+    assert load_detector(split).fingerprint != first.fingerprint
+    (tmp_path / "numbers").unlink()
+    with pytest.raises(DetectorError, match=r"split\.onnx: its weights are said to be in 'numbers'; put"):
+        load_detector(split)
 
 
 def test_names_of_the_hub_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

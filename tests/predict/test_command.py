@@ -34,6 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.mark.portable
 def test_json_is_a_line_a_picture_and_the_exit_code_tells(folder: Path) -> None:
     done = predict(folder / "photos", "--model", folder / "model.onnx", "--json", "--coverage", 0.9)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -109,6 +110,7 @@ def test_pictures_are_drawn_and_a_folder_without_any_is_an_error(folder: Path, t
     assert (done.returncode, "there is no picture in" in done.stderr) == (1, True)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_job_that_is_interrupted_says_how_to_go_on_and_loses_nothing(folder: Path, tmp_path: Path) -> None:
     """The list comes through a pipe that stays open, so the job is surely in its middle."""
     out = tmp_path / "o.csv"

@@ -46,6 +46,23 @@ def opened(path: Path, *, resume: bool = False, **changes: Any) -> ResultFile:
 ANSWERS = (prediction("a.jpg"), Failure(path=ODD, error="broken"), prediction("b.jpg", persons=[], likely=()))
 
 
+def test_names_that_a_spreadsheet_would_run_are_made_harmless_and_found_again(tmp_path: Path) -> None:
+    names = ["=1+1.jpg", "-a.jpg", "@b.jpg", "+c.jpg", "\x1b[31md.jpg", "'e.jpg"]
+    path = tmp_path / "answers.csv"
+    affect = {"scene": {"valence": -0.5, "=joy": 1.5}}
+    with opened(path, labels=("valence", "=joy")) as file:
+        for name in names:
+            file.write(prediction(name, **affect))
+        file.finish()
+    with path.open(encoding="utf-8", newline="") as table:
+        header, *rows = csv.reader(table)
+    assert header[:3] == ["path", "valence", "'=joy"]
+    assert [row[0] for row in rows] == [*(f"'{name}" for name in names[:5]), "'e.jpg"]
+    assert {tuple(row[1:3]) for row in rows} == {("-0.5", "1.5")}  # numbers stay numbers
+    with opened(path, resume=True, labels=("valence", "=joy")) as again:
+        assert all(again.has(name) for name in names)
+
+
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
 def test_a_job_stopped_at_any_moment_goes_on(tmp_path: Path, ending: str) -> None:
     whole = tmp_path / f"whole{ending}"

@@ -203,6 +203,7 @@ def _post_named(server: Running, name: bytes) -> list[dict]:
     return server.ask("POST", "/predict", body.replace(b"0.jpg", name), Content_Type=kind).json
 
 
+@pytest.mark.portable
 def test_health_and_models(server: Running) -> None:
     assert server.ask("GET", "/health").json == {
         "ready": True,

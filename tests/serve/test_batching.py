@@ -10,6 +10,7 @@ from uniemox.errors import ConfigError
 from uniemox.serve.batching import Batcher, QueueFullError
 from uniemox.serve.config import ServeConfig
 from uniemox.serve.metrics import Metrics
+from uniemox.serve.models import PUT_BACK
 
 
 class Recorder:
@@ -28,9 +29,11 @@ class Recorder:
         return [(ask, picture) for picture in pictures]
 
 
-def with_batcher(use: Callable[[Batcher, Recorder], Awaitable[None]], **settings: object) -> tuple[Recorder, Metrics]:
+def with_batcher(
+    use: Callable[[Batcher, Recorder], Awaitable[None]], work: Recorder | None = None, **settings: object
+) -> tuple[Recorder, Metrics]:
     """Run something with a batcher that has been started."""
-    work, metrics = Recorder(), Metrics()
+    work, metrics = work or Recorder(), Metrics()
 
     async def run() -> None:
         batcher = Batcher(work, ServeConfig(**settings), metrics)
@@ -64,6 +67,29 @@ def test_other_asks_wait_for_a_batch_of_their_own_and_the_oldest_comes_first() -
 
     work, _ = with_batcher(use, max_wait_ms=20)
     assert work.batches == [("a", [b"\0", b"\2"]), ("b", [b"\1", b"\4"]), ("c", [b"\3"])]
+
+
+class Impatient(Recorder):
+    """Puts every picture of a batch back but the first."""
+
+    def __call__(self, ask: str, pictures: list[bytes]) -> list[object]:
+        return [answer if i == 0 else PUT_BACK for i, answer in enumerate(super().__call__(ask, pictures))]
+
+
+def test_what_is_put_back_is_worked_on_alone_behind_the_others() -> None:
+    work = Impatient()
+
+    async def use(batcher: Batcher, _: Recorder) -> None:
+        work.gate.clear()
+        first = batcher.submit([b"1", b"2", b"3"], "same")
+        while not work.batches:
+            await asyncio.sleep(0.001)
+        later = batcher.submit([b"4", b"5"], "same")
+        work.gate.set()
+        assert await asyncio.gather(*first, *later) == [("same", b"%d" % i) for i in range(1, 6)]
+
+    with_batcher(use, work, max_wait_ms=0)
+    assert [pictures for _, pictures in work.batches] == [[b"1", b"2", b"3"], [b"4", b"5"], [b"2"], [b"3"], [b"5"]]
 
 
 def test_slow_work_is_done_one_by_one() -> None:

@@ -12,10 +12,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.hostile_images import progressive_jpeg
 from tests.pictures import png_header
+from tests.processes import children_of, is_there
 from tests.serve.process import started
 from tests.serve.serving import Answer, Gated, Running, form, gated, picture, predictor_of, running
+from uniemox.predict.prediction import Prediction
+from uniemox.serve import models
 from uniemox.serve.config import ServeConfig
+from uniemox.serve.models import PUT_BACK, ExplainAsk, Models, PredictAsk
 
 CONFIG = ServeConfig(max_mb=0.1, max_files=3, read_timeout_s=0.5, max_megapixels=1, timeout_s=5)
 MOST = CONFIG.max_bytes
@@ -351,3 +356,51 @@ def test_sigterm_lets_a_request_end_and_the_exit_code_is_0(tmp_path: Path) -> No
     log = (tmp_path / "log.txt").read_text()
     assert "Traceback" not in log
     assert "127.0.0.1 POST /predict 200 " in log
+
+
+@pytest.fixture(scope="module")
+def slow_file() -> bytes:
+    """An image within all limits of its header that takes seconds to decode."""
+    return progressive_jpeg(90, 4000, 4000)
+
+
+def test_an_image_that_takes_too_long_is_refused_and_others_are_answered(tmp_path: Path, slow_file: bytes) -> None:
+    config = ServeConfig(timeout_s=60, decode_timeout_s=0.3, max_files=16)
+    with running([predictor_of(tmp_path)], config) as server, ThreadPoolExecutor(12) as pool:
+        alone = pool.submit(server.ask, "POST", "/predict", slow_file, Content_Type="image/jpeg")
+        among = pool.submit(server.post, "/predict", *[slow_file] * 12, picture(0))
+        heat = pool.submit(server.ask, "POST", "/explain", slow_file, Content_Type="image/jpeg")
+        others = [posted(server, pool, number) for number in range(6)]
+        assert [answer.result().status for answer in others] == [200] * 6
+        for refused in (alone.result(), heat.result()):
+            assert code(refused) == (422, "unreadable_picture")
+            assert "picture: decoding took longer than 0.3 s" in refused.json["error"]
+        entries = among.result().json
+        assert all("took longer than 0.3 s" in entry["error"] for entry in entries[:12])
+        assert entries[12]["scene"]
+
+
+def test_what_is_not_begun_in_time_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = Models([predictor_of(tmp_path)], max_megapixels=1, decode_s=60)
+    ask = PredictAsk(served.names[0], None, None)
+    assert all(isinstance(answer, Prediction) for answer in served.work(ask, [picture(0), picture(1)]))
+    monkeypatch.setattr(models, "BATCH_DECODE_S", -1.0)
+    found = served.work(ask, [picture(0), b"nothing", picture(1)])
+    assert found[::2] == [PUT_BACK] * 2
+    assert "not a picture" in found[1].error
+    assert served.work(ExplainAsk(ask.model, None), [picture(0)]) == [PUT_BACK]
+    served.close()
+
+
+def test_sigterm_ends_what_is_being_decoded_and_all_processes(tmp_path: Path, slow_file: bytes) -> None:
+    with started(None, tmp_path, timeout_s=1, decode_timeout_s=0.5) as (process, port):
+        decoders = children_of(process.pid)
+        assert len(decoders) >= 2
+        body, kind = form([slow_file] * 6)
+        head = ("POST /predict HTTP/1.1", "Host: x", f"Content-Type: {kind}", f"Content-Length: {len(body)}", "")
+        raw = Raw(port).send(*head, body=body)
+        wait_until(lambda: b"504" in raw.read() or raw.is_closed)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert not any(map(is_there, decoders))
+    assert "Traceback" not in (tmp_path / "log.txt").read_text()

@@ -92,7 +92,7 @@ def test_large_pictures_are_decoded_two_at_a_time_and_answers_keep_their_order(
     plain = predictor_of(tmp_path, finder=False)
     counted = Counted(plain.network)
     counted.lock, counted.inside, counted.most = threading.Lock(), 0, 0
-    served = Models([counted], max_megapixels=1)
+    served = Models([counted], max_megapixels=1, decode_s=30)
     ask = PredictAsk(served.names[0], None, None)
     large, small = [picture(i, 80, 60) for i in range(5)], [picture(10 + i) for i in range(3)]
     assert len(served.work(ask, large)) == 5
@@ -104,3 +104,4 @@ def test_large_pictures_are_decoded_two_at_a_time_and_answers_keep_their_order(
             assert "not a picture" in answer.error
         else:
             np.testing.assert_allclose(list(answer.scene.values()), list(plain.predict(data).scene.values()), atol=2e-6)
+    served.close()

@@ -1,18 +1,17 @@
 """The page as people use it, in Chromium: by mouse, by keyboard, on a phone, with what a screen reader gets."""
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright import sync_api
 
+from tests.conftest import CHROMIUM
 from tests.serve.serving import Running, picture, predictor_of, running
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 KEY = "a-key-of-more-than-sixteen"
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH")
+pytestmark = pytest.mark.browser
 expect = sync_api.expect
 expect.set_options(timeout=20_000)
 

@@ -21,6 +21,7 @@ PATH = "/chat/completions"
 MOST_BYTES = 4 * 2**20  # of a response
 MOST_ERROR_BYTES = 64 * 2**10
 LONGEST_PAUSE_S = 600  # that an endpoint may ask for; beyond, stopping is better than waiting
+MAX_SILENCE_S = 3600  # of pauses asked for one after the other, without an answer between
 AGAIN = (408, 409, 425, 429)  # and 500 to 599
 FILTERED = ("content_filter", "content_policy_violation", "moderation_blocked")
 KEY_HIDDEN = "[key]"
@@ -103,6 +104,7 @@ class Client:
         self.attempts, self.first_wait_s = attempts, first_wait_s
         self.host = urlsplit(url).netloc
         self.has_answered = False
+        self._silent_since: float | None = None  # the first pause that was asked for since an answer
         self._key = key
         local = is_loopback(urlsplit(url).hostname or "")
         proxies = urllib.request.ProxyHandler({} if local else None)
@@ -123,7 +125,7 @@ class Client:
             found = self._attempt(model, body)
             latency_s = round(time.monotonic() - started, 3)
             if isinstance(found, Reply):
-                self.has_answered = True
+                self.has_answered, self._silent_since = True, None
                 return _with(found, latency_s, attempt)
             if found.is_final or attempt == self.attempts:
                 return Reply(error=found.reason, latency_s=latency_s, attempts=attempt)
@@ -138,6 +140,13 @@ class Client:
             raise ConfigError(
                 f"{self.host} asks for a pause of {trouble.wait_s:,.0f} s ({trouble.reason}); start the same command "
                 "again after that, what was answered is kept"
+            )
+        now = time.monotonic()
+        since = self._silent_since = now if self._silent_since is None else self._silent_since
+        if now + trouble.wait_s - since > MAX_SILENCE_S:
+            raise ConfigError(
+                f"{self.host} has asked for pauses for {now - since:,.0f} s without an answer ({trouble.reason}); "
+                "start the same command again later, what was answered is kept"
             )
         self.pace.hold(trouble.wait_s)
 
@@ -173,7 +182,7 @@ class Client:
         """What a status other than 2xx means. Raises ConfigError for what stops all questions."""
         status = error.code
         if 300 <= status < 400:
-            to = urlsplit(error.headers.get("Location") or "").netloc or "another address"
+            to = _host_of(error.headers.get("Location") or "") or "another address"
             raise ConfigError(
                 self._clean(
                     f"{self.url} redirects to {to}; it is not followed, because the key would go along. If you trust "
@@ -235,11 +244,21 @@ class Client:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Redirects are errors."""
+    """Redirects are errors, as all other statuses are."""
 
-    def redirect_request(self, *_: object) -> None:
-        """None is followed."""
+    def http_error_302(self, *_: object) -> None:
+        """None is followed, and none is read: the base class fails on an address that can't be."""
         return
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302  # type: ignore[assignment]
+
+
+def _host_of(address: str) -> str:
+    """The host in an address that a server has sent; empty where it has none, or can't be read."""
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return ""
 
 
 def _with(reply: Reply, latency_s: float, attempts: int) -> Reply:

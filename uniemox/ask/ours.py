@@ -6,6 +6,7 @@ from pathlib import Path
 
 from uniemox.ask.question import Asked
 from uniemox.data.sample import Sample, decode_sample
+from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.labels import LabelSet
 from uniemox.predict.mapping import answers_in
@@ -14,7 +15,7 @@ from uniemox.predict.opening import load, open_finder
 from uniemox.predict.prediction import Failure
 from uniemox.predict.predictor import Predictor
 
-ONNX, SEEN = "model.onnx", "training_pictures.txt"  # of a run folder; what names them needs torch
+ONNX = "model.onnx"  # of a run folder; what names it needs torch
 
 
 def labels_of_ours(
@@ -29,15 +30,7 @@ def labels_of_ours(
     known.
     """
     file = model / ONNX if model.is_dir() else model
-    seen = file.parent / SEEN
-    if seen.is_file():
-        known = set(seen.read_text("ascii").split())
-        both = [asked for asked in pictures if {asked.sha256, asked.sample.source_sha256} & known]
-        if both:
-            raise DataError(
-                f"{model} was trained on {len(both)} of these {len(pictures)} pictures, {both[0].sample.key} among "
-                "them: ask about others (--split test; --splits RUN/splits.json where the run made the splits)"
-            )
+    refuse_seen([asked.sample for asked in pictures], [asked.sha256 for asked in pictures], read_seen(file), str(model))
     predictor = load(file, finder=None)
     if predictor.kind != labels.kind:
         raise LabelError(f"{model} says what is {predictor.kind}, {labels.name} what is {labels.kind}: not comparable")

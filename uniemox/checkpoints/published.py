@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -63,8 +64,8 @@ def load_published(
 ) -> nn.Module:
     """A published encoder in eval mode, giving the features that the method's own fine-tuning feeds its head.
 
-    path: a weight file (MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT, CAE, ours, timm's), or
-    timm:NAME for a network of timm with its own weights, timm:NAME@FILE with those of a
+    path: a weight file (MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT, CAE, ours, timm's, a ViT
+    of torchvision's), or timm:NAME for a network of timm with its own weights, timm:NAME@FILE with those of a
     local file.  method: "auto" recognises it; a name insists.
     heads: attention heads, where neither the file nor the published sizes tell.  image_size: side of the input in px;
     None: that of the pre-training; position tables are resized as the method's own fine-tuning does it.
@@ -76,18 +77,8 @@ def load_published(
         return report_timm(load_timm(str(path).removeprefix(TIMM), image_size), str(path), image_size).eval()
     file = read_weight_file(path)
     with _explained(file):
-        method, tensors, dropped = _select(file, method, heads, image_size)
-        if method in SWIN_LIKE:
-            size = _pretrained_size(file)
-            draft = draft_swin(tensors, method=method, pretrained_size=size, image_size=image_size)
-        elif method in BEIT_LIKE:
-            draft = draft_beit(tensors, method=method, heads=heads or _own(file, "heads"), image_size=image_size)
-        else:
-            reads_token = "head.weight" in dropped
-            draft = draft_vit(
-                tensors, method=method, heads=heads or _own(file, "heads"), image_size=image_size, has_head=reads_token
-            )
-        return _finish(file, method, draft, dropped)
+        known, tensors, dropped = _select(file, method, heads, image_size)
+        return _finish(file, known, _draft(file, known, tensors, dropped, heads, image_size), dropped)
 
 
 def load_start(
@@ -103,15 +94,58 @@ def load_start(
         return report_timm(encoder, str(path), image_size)
     file = read_weight_file(path)
     with _explained(file):
-        method, tensors, dropped = _select(file, method, heads, image_size)
-        if method in NO_START:
-            raise EncoderError(
-                f"{method} has relative positions or no CLS token: it can be fine-tuned, but pre-training starts from "
-                "plain ViTs (mae, dbot, moco_v3, dino, siameseim, tinymim, cae, timm)"
-            )
-        tensors = plain_names(tensors) if method == "cae" else tensors
-        draft = draft_start(tensors, method=method, heads=heads or _own(file, "heads"), image_size=image_size)
-        return _finish(file, method, draft, dropped)
+        known, tensors, dropped = _select(file, method, heads, image_size)
+        tensors = _start_tensors(known, tensors)
+        heads = heads or _own(file, "heads")
+        draft = draft_start(tensors, method=known, heads=heads, image_size=image_size)
+        return _finish(file, known, draft, dropped)
+
+
+def draft_published(path: str | Path, image_size: int | None = None, *, is_start: bool = False) -> Any:
+    """The encoder that `load_published`, or `load_start`, makes of a file, on the meta device: all but its numbers.
+
+    It takes a moment and hardly any memory. Arguments, `.report` and errors as there; path: of a file.
+    """
+    file = read_weight_file(path, mapped=True)
+    with _explained(file):
+        known, tensors, dropped = _select(file, "auto", None, image_size)
+        tensors = _start_tensors(known, tensors) if is_start else tensors
+        shapes = {name: value.to("meta") for name, value in tensors.items()}
+        with torch.device("meta"):
+            if is_start:
+                draft = draft_start(shapes, method=known, heads=_own(file, "heads"), image_size=image_size)
+            else:
+                draft = _draft(file, known, shapes, dropped, None, image_size)
+            return _finish(file, known, draft, dropped)
+
+
+def _draft(
+    file: WeightFile,
+    method: MethodName,
+    tensors: dict[str, Tensor],
+    dropped: list[str],
+    heads: int | None,
+    image_size: int | None,
+) -> Draft:
+    """The encoder as the method's own fine-tuning builds it."""
+    if method in SWIN_LIKE:
+        size = _pretrained_size(file)
+        return draft_swin(tensors, method=method, pretrained_size=size, image_size=image_size)
+    heads = heads or _own(file, "heads")
+    if method in BEIT_LIKE:
+        return draft_beit(tensors, method=method, heads=heads, image_size=image_size)
+    has_head = "head.weight" in dropped
+    return draft_vit(tensors, method=method, heads=heads, image_size=image_size, has_head=has_head)
+
+
+def _start_tensors(method: MethodName, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Under the names of a plain ViT. Raises EncoderError, by name, if the method has none."""
+    if method in NO_START:
+        raise EncoderError(
+            f"{method} has relative positions or no CLS token: it can be fine-tuned, but pre-training starts from "
+            "plain ViTs (mae, dbot, moco_v3, dino, siameseim, tinymim, cae, timm, torchvision)"
+        )
+    return plain_names(tensors) if method == "cae" else tensors
 
 
 def _select(

@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from uniemox.errors import CheckpointError
+from uniemox.weight_archives import check_weight_archive, refusal
 
+ZIP = b"PK"  # how the newer of torch.save's two formats begins
 METADATA_KEY = "uniemox"  # in the header of the safetensors files that we write
 ALLOWED: list[Any] = [
     argparse.Namespace,
@@ -38,9 +40,10 @@ class WeightFile:
     is_safetensors: bool
 
 
-def read_weight_file(path: str | Path) -> WeightFile:
+def read_weight_file(path: str | Path, *, mapped: bool = False) -> WeightFile:
     """Read a .safetensors file, or what torch.save wrote, into memory.
 
+    mapped: leave the tensors of newer pickles on disk until they are looked at.
     Pickles are read with weights_only and an allow-list. Raises CheckpointError, with the file and the remedy, if there
     is no such file, it is cut off, it is no checkpoint, or it wants anything to run that the official containers don't.
     """
@@ -54,7 +57,12 @@ def read_weight_file(path: str | Path) -> WeightFile:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}; give the path of a weight file") from error
     if _is_safetensors(path, start):
         return _read_safetensors(path)
-    return WeightFile(path=path, content=_read_pickle(path, start), metadata=None, is_safetensors=False)
+    return WeightFile(
+        path=path,
+        content=_read_pickle(path, start, mapped and start.startswith(ZIP)),
+        metadata=None,
+        is_safetensors=False,
+    )
 
 
 def _is_safetensors(path: Path, start: bytes) -> bool:
@@ -76,10 +84,11 @@ def _read_safetensors(path: Path) -> WeightFile:
     return WeightFile(path=path, content=dict(content), metadata=metadata, is_safetensors=True)
 
 
-def _read_pickle(path: Path, start: bytes) -> dict[str, Any]:
+def _read_pickle(path: Path, start: bytes, mapped: bool) -> dict[str, Any]:
     try:
+        check_weight_archive(path)
         with torch.serialization.safe_globals(ALLOWED):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, start, str(error))) from error
     except UNREADABLE as error:
@@ -95,10 +104,7 @@ def _refusal(path: Path, start: bytes, reason: str) -> str:
     """Tell a pickle that wants to run something from a file that is no pickle."""
     if "GLOBAL" in reason or "Unsupported class" in reason or "instruction" in reason:
         wanted = (reason.partition("GLOBAL ")[2].split() or ["something"])[0]
-        return (
-            f"{path} was refused: reading it would run code ({wanted}), which a weight file need not. If you trust its "
-            "source, load it there, keep only the tensors, and save them as safetensors"
-        )
+        return refusal(path, wanted)
     return f"{path} is cut off or no checkpoint{_looks_like(start)}; fetch it again and compare its size"
 
 
@@ -112,6 +118,8 @@ def _looks_like(start: bytes) -> str:
 
 def tensors_only(state: object, path: Path) -> dict[str, Tensor]:
     """The state dictionary, checked: names to finite tensors. Raises CheckpointError."""
+    size, claimed = path.stat().st_size, 0
+    storages: set[int] = set()
     if not isinstance(state, dict) or not state:
         raise CheckpointError(f"{path} holds no weights where they were expected")
     for name, value in state.items():
@@ -121,6 +129,11 @@ def tensors_only(state: object, path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path}: {name} is no ordinary tensor (sparse, quantised, complex or without data)")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes() or not value.numel():
             raise CheckpointError(f"{path}: {name} has shape {tuple(value.shape)}, and not as many numbers in the file")
+        storage = value.untyped_storage()
+        claimed += 0 if storage.data_ptr() in storages else storage.nbytes()
+        storages.add(storage.data_ptr())
+        if claimed > size:  # before anything touches memory that no bytes of the file stand for
+            raise CheckpointError(f"{path}: up to {name}, its tensors claim more than the {size:,} bytes it has")
         if value.is_floating_point() and not value.isfinite().all():
             raise CheckpointError(f"{path}: {name} holds numbers that are not finite; fetch the file again")
     return state

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from uniemox.checkpoints.reading import WeightFile, tensors_only
+from uniemox.checkpoints.torchvision_vit import is_torchvision_vit, plain_name
 from uniemox.errors import CheckpointError
 from uniemox.model.position import sincos_position
 
 MethodName = Literal[
     "moco_v3", "dino", "beit", "mae", "simmim", "simmim_swin", "tinymim", "siameseim", "mixmae", "dbot", "cae",
-    "uniemox", "timm",
+    "uniemox", "timm", "torchvision",
 ]  # fmt: skip
 CONTAINERS = ("model", "module", "state_dict")  # where training scripts put the weights
 PREFIXES: dict[MethodName, tuple[str, ...]] = {
@@ -40,8 +41,8 @@ def recognise(file: WeightFile) -> MethodName:
     state = state_of(file)
     if "visual.conv1.weight" in state or "visual.proj" in state:
         raise CheckpointError(f"{file.path} is a CLIP model: it can be the teacher, not the encoder")
-    if any(name.startswith("module.base_encoder.") for name in state):
-        return "moco_v3"
+    if is_torchvision_vit(state) or any(name.startswith("module.base_encoder.") for name in state):
+        return "torchvision" if is_torchvision_vit(state) else "moco_v3"
     if "encoder.cls_token" in state or "encoder.patch_embed.proj.weight" in state:
         if "embed.weight" in state and "encoder.norm.weight" in state:
             return "uniemox"  # the whole model's
@@ -110,7 +111,7 @@ def encoder_tensors(file: WeightFile, method: MethodName) -> tuple[dict[str, Ten
     found = {}
     for name, value in state.items():
         prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
-        short = name.removeprefix(prefix)
+        short = name.removeprefix(prefix) if method != "torchvision" else plain_name(name)
         if (prefix or not prefixes or _has_no(prefixes, state)) and ENCODER_NAMES.match(short):
             found[short] = (name, value)
     tensors = {short: value.float() for short, (_, value) in found.items() if not REBUILT.search(short)}

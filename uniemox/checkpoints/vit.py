@@ -1,4 +1,4 @@
-"""Plain ViTs: MAE, dBOT, SiameseIM, TinyMIM, MoCo v3, DINO, our own, and timm's."""
+"""Plain ViTs: MAE, dBOT, SiameseIM, TinyMIM, MoCo v3, DINO, our own, timm's and torchvision's."""
 
 import math
 from pathlib import Path
@@ -18,7 +18,8 @@ from uniemox.views.patches import patch_grid
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # of the published sizes, Ti to H, by width
 MOCO_SMALL_HEADS = 12  # where everybody else has 6
-TOKEN_POOLED = ("moco_v3", "dino")  # the head reads the normed CLS token; elsewhere a new norm of the mean patch
+# The head reads the normed CLS token; elsewhere a new norm of the mean patch.
+TOKEN_POOLED = ("moco_v3", "dino", "torchvision")
 
 
 def draft_vit(

@@ -1,9 +1,7 @@
-"""Files that are there whole or not at all, and the same bytes for the same content."""
+"""Weights in files that are the same bytes for the same content."""
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
@@ -11,29 +9,7 @@ import safetensors.torch
 from torch import Tensor
 
 from uniemox.errors import CheckpointError
-
-PARTIAL = ".partial"
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when all went well and is removed otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
-    try:
-        partial.touch()
-        permissions = partial.stat().st_mode  # what the umask leaves; safetensors takes away more
-        yield partial
-        partial.chmod(permissions)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """A text file."""
-    with replacing(path) as partial:
-        partial.write_text(text, "utf-8")
+from uniemox.files import replacing
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -18,6 +18,10 @@ PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
 LATER = (408, 425, 429, 500, 502, 503, 504)  # answers after which another try may help
 BLOCK = 64 * 1024
+# IANA hands out 2000::/3 alone; fec0::/10, ::/96, 64:ff9b:1::/48 and the like lead into somebody's own network.
+UNICAST = ipaddress.ip_network("2000::/3")
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("3fff::/20", "192.88.99.0/24")))  # which older Pythons call global
 SAFE = "%/:?#[]@!$&'()*+,;=~-._|{}^`<>\\\""  # all of ASCII that is there already
 
 
@@ -200,11 +204,13 @@ def is_public(ip: str) -> bool:
     address = ipaddress.ip_address(ip.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-        if inner is None and address in ipaddress.ip_network("64:ff9b::/96"):
+        if address in NAT64:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
-    return address.is_global and not address.is_multicast
+        if address not in UNICAST:
+            return False
+    return address.is_global and not address.is_multicast and not any(address in network for network in NOT_PUBLIC)
 
 
 class _Pinned(http.client.HTTPConnection):
@@ -246,7 +252,7 @@ def _retry_after(value: str | None) -> float | None:
     """Seconds from a Retry-After header, which holds seconds or a date."""
     if not value:
         return None
-    if value.strip().isdigit():
+    if value.isascii() and value.strip().isdigit():
         return float(value)
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())

@@ -1,5 +1,6 @@
 """What every request must pass and every answer carries: known hosts, own origin, small bodies, strict headers."""
 
+import asyncio
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -8,6 +9,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BODY = 256 * 1024
+READ_TIMEOUT_S = 30.0
+"""Until a request's headers are there, again until its body is, and until its answer is read."""
 SAFE_METHODS = ("GET", "HEAD")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -26,11 +29,11 @@ HEADERS = {
 class Guard:
     """Refuses requests for other hosts (a name that was bound anew to this machine) and from other sites.
 
-    addresses: where the pages are, such as http://127.0.0.1:8000.
+    addresses: where the pages are, such as http://127.0.0.1:8000.  read_timeout_s: for the body of a request.
     """
 
-    def __init__(self, app: ASGIApp, addresses: Iterable[str]) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, addresses: Iterable[str], read_timeout_s: float) -> None:
+        self.app, self.read_timeout_s = app, read_timeout_s
         self.origins = frozenset(addresses)
         self.hosts = frozenset(urlsplit(address).netloc for address in self.origins)
 
@@ -48,9 +51,16 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        problem = self._problem(scope["method"], Headers(scope=scope))
+        problem, headers = self._problem(scope["method"], Headers(scope=scope)), {}
+        if problem is None and scope["method"] not in SAFE_METHODS:
+            try:
+                receive = await _with_body(receive, self.read_timeout_s)
+            except TimeoutError:
+                problem = 408, f"the body was not there within {self.read_timeout_s:g} s"
+                headers = {"Connection": "close"}
         if problem is not None:
-            await JSONResponse({"detail": problem[1]}, problem[0])(scope, receive, send_with_headers)
+            answer = JSONResponse({"detail": problem[1]}, problem[0], headers=headers)
+            await answer(scope, receive, send_with_headers)
             return
         await self.app(scope, receive, send_with_headers)
 
@@ -69,3 +79,26 @@ class Guard:
         if int(length) > MOST_BODY:
             return 413, f"more than {MOST_BODY} bytes"
         return None
+
+
+async def _with_body(receive: Receive, timeout_s: float) -> Receive:
+    """A request whose body is there: no longer than its Content-Length, which was checked. Raises TimeoutError."""
+    body, is_whole = bytearray(), False
+    async with asyncio.timeout(timeout_s):
+        while not is_whole:
+            message = await receive()
+            if message["type"] != "http.request":  # the client has gone
+                return _first(message, receive)
+            body += message.get("body", b"")
+            is_whole = not message.get("more_body", False)
+    return _first({"type": "http.request", "body": bytes(body), "more_body": False}, receive)
+
+
+def _first(message: Message, receive: Receive) -> Receive:
+    """That message, then what comes."""
+    waiting = [message]
+
+    async def given() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return given

@@ -9,8 +9,9 @@ from sqlalchemy import bindparam, select
 
 from uniemox.curate import tables as t
 from uniemox.curate.project import Project, write_whole
+from uniemox.decoder_pool import DecoderPool
 from uniemox.errors import ImageError
-from uniemox.images import decode
+from uniemox.images import MinSides
 
 LONGEST_PX, QUALITY = 1024, 85
 CHECK_PX = (800, 600)
@@ -19,11 +20,19 @@ _PICTURE = select(t.pictures.c.sha256, t.pictures.c.format).where(t.pictures.c.i
 
 
 class Previews:
-    """The previews of a project; threads may share it, and wait for each other where one has to be made."""
+    """The previews of a project; threads may share it, and wait for each other where one has to be made.
+
+    Close it at the end: it holds processes.
+    """
 
     def __init__(self, project: Project) -> None:
         self.project = project
         self._turn = threading.BoundedSemaphore(AT_ONCE)
+        self._decoders = DecoderPool(AT_ONCE)
+
+    def close(self) -> None:
+        """End the processes that decode."""
+        self._decoders.close()
 
     def of(self, picture: int) -> bytes | None:
         """A picture's JPEG, longest side at most 1024 px; None if it is not there or can't be decoded.
@@ -38,17 +47,17 @@ class Previews:
         if path.exists():
             return path.read_bytes()
         with self._turn:
-            made = _shrunk(self.project.picture_path(row.sha256, row.format))
+            made = _shrunk(self.project.picture_path(row.sha256, row.format), self._decoders)
         if made is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, made)
         return made
 
 
-def _shrunk(path: Path) -> bytes | None:
+def _shrunk(path: Path, decoders: DecoderPool) -> bytes | None:
     """The preview of a file; None if it can't be read."""
     try:
-        image, _ = decode(path.read_bytes(), "picture", shrink=lambda width, height: max(width, height) / LONGEST_PX)
+        image, _ = decoders.decode(path.read_bytes(), "picture", shrink=MinSides(long_px=LONGEST_PX))
     except (OSError, ImageError):
         return None
     image.thumbnail((LONGEST_PX, LONGEST_PX), Image.Resampling.LANCZOS)

@@ -1,6 +1,5 @@
 """Release: pictures in class folders, and beside them all that others need to trust, use and cite them."""
 
-import csv
 import hashlib
 import io
 import json
@@ -10,11 +9,13 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import insert, select, update
 
+from uniemox.csv_files import write_rows
 from uniemox.curate import tables as t
 from uniemox.curate.collect import Progress, silent
 from uniemox.curate.croissant import croissant
@@ -257,15 +258,8 @@ def _write_checksums(folder: Path, rows: Sequence[Row]) -> None:
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_safe(value) for value in row] for row in rows)
+    write_rows(text, chain([header], rows))
     return text.getvalue()
-
-
-def _safe(value: Any) -> Any:
-    """Spreadsheets take a text that begins with = or such as a formula; strangers wrote some of these."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
 
 
 def _json(value: Any) -> str:

@@ -15,8 +15,10 @@ from uniemox.curate.project import Project, searched_labels
 from uniemox.curate.store import Change, append, decisions, put_setting, taken_down
 from uniemox.data.audit import PLACEHOLDER_LABELS, PLACEHOLDER_TIMES
 from uniemox.data.near import near_groups
+from uniemox.data.processes import usable_cores
 from uniemox.data.sample import DataSet, PictureFile, Sample
 from uniemox.data.scan import THUMB, Look, scan
+from uniemox.decoder_pool import DecoderPool
 from uniemox.errors import ConfigError
 
 ACTOR = "screen"  # of the decisions that no person made
@@ -177,17 +179,19 @@ def _look(project: Project, progress: Progress) -> None:
         # after the undoing of a takedown there is no file until collect has fetched it again
         if row.id not in taken and project.picture_path(row.sha256, row.format).exists()
     ]
-    for start in range(0, len(rows), AT_ONCE):
-        part = rows[start : start + AT_ONCE]
-        samples = [
-            Sample(key=str(row.id), picture=PictureFile(project.picture_path(row.sha256, row.format))) for row in part
-        ]
-        looks = scan(samples)
-        with project.store.write() as connection:
-            connection.execute(
-                insert(t.looks), [_look_row(row.id, look) for row, look in zip(part, looks, strict=True)]
-            )
-        progress("looking at pictures", start + len(part), len(rows))
+    with DecoderPool(usable_cores()) as decoders:  # what was collected may be made to hold its decoder up
+        for start in range(0, len(rows), AT_ONCE):
+            part = rows[start : start + AT_ONCE]
+            samples = [
+                Sample(key=str(row.id), picture=PictureFile(project.picture_path(row.sha256, row.format)))
+                for row in part
+            ]
+            looks = scan(samples, decoders=decoders)
+            with project.store.write() as connection:
+                connection.execute(
+                    insert(t.looks), [_look_row(row.id, look) for row, look in zip(part, looks, strict=True)]
+                )
+            progress("looking at pictures", start + len(part), len(rows))
 
 
 def _look_row(picture: int, look: Look) -> dict[str, Any]:
@@ -224,6 +228,8 @@ def _score(
     progress: Progress,
 ) -> None:
     """The share that a model gives to the label a picture was searched for; the largest of several.
+
+    Only of pictures that could be looked at, within the limits of decoder_pool.py.
 
     Scores of another model go with the first ones of this.
     """

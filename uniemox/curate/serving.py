@@ -8,9 +8,16 @@ from contextlib import contextmanager
 
 import uvicorn
 
+from uniemox.curate.guard import READ_TIMEOUT_S
 from uniemox.curate.project import Project
 from uniemox.curate.web import create_app
 from uniemox.errors import ConfigError
+from uniemox.serve.config import ServeConfig
+from uniemox.serve.protocol import with_limits
+
+MAX_CONNECTIONS = 4000
+"""Open at a time; two hundred browsers keep up to six each."""
+OTHER_FILES = 200  # that the process may have open beside its connections
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -47,8 +54,18 @@ def server(project: Project, sock: socket.socket, address: str | None = None) ->
     if address is not None and not address.startswith(("http://", "https://")):
         raise ConfigError(f"address must begin with http:// or https://, got {address!r}")
     addresses = [address.rstrip("/")] if address else [own, own.replace("127.0.0.1", "localhost")]
-    app = create_app(project, addresses)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=75, backlog=512)
+    app = create_app(project, addresses, read_timeout_s=READ_TIMEOUT_S)
+    protocol = with_limits(ServeConfig(read_timeout_s=READ_TIMEOUT_S, max_connections=_max_connections()))
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        log_config=None,  # uvicorn's own would close the log handlers of everything else in this process
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=75,
+        backlog=512,
+    )
     return uvicorn.Server(config)
 
 
@@ -68,6 +85,16 @@ def _allow_many_sockets() -> None:
     wanted = 8192 if most == resource.RLIM_INFINITY else min(8192, most)
     if now < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+def _max_connections() -> int:
+    """As many as the process may have files open for."""
+    try:
+        import resource  # noqa: PLC0415 - not on Windows, which has no such limit
+    except ImportError:
+        return MAX_CONNECTIONS
+    now, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if now == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, now - OTHER_FILES))
 
 
 @contextmanager

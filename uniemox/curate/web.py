@@ -11,7 +11,7 @@ from pydantic import Field
 from uniemox.curate.access import SESSION_S, join, leave, who
 from uniemox.curate.answering import AnswerWriter
 from uniemox.curate.giving import Giver
-from uniemox.curate.guard import Guard
+from uniemox.curate.guard import READ_TIMEOUT_S, Guard
 from uniemox.curate.permits import COOKIE, Anybody, Strict
 from uniemox.curate.previews import Previews
 from uniemox.curate.project import Project
@@ -35,10 +35,11 @@ class TokenIn(Strict):
     token: str = Field(max_length=200)
 
 
-def create_app(project: Project, addresses: Iterable[str]) -> FastAPI:
+def create_app(project: Project, addresses: Iterable[str], *, read_timeout_s: float = READ_TIMEOUT_S) -> FastAPI:
     """The application.
 
     addresses: where its pages are, such as http://127.0.0.1:8000; requests for others are refused.
+    read_timeout_s: for the body of a request.
     """
     addresses = tuple(addresses)
 
@@ -46,10 +47,11 @@ def create_app(project: Project, addresses: Iterable[str]) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.writer = AnswerWriter(project.store)
         yield
+        app.state.previews.close()
         app.state.writer.close()
 
     app = FastAPI(title="uniemox curate", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard, addresses=addresses)
+    app.add_middleware(Guard, addresses=addresses, read_timeout_s=read_timeout_s)
     app.state.project, app.state.giver, app.state.previews = project, Giver(project), Previews(project)
     app.state.is_secure = all(address.startswith("https://") for address in addresses)
     _add_pages(app)

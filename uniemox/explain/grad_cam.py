@@ -53,7 +53,7 @@ def grad_cam(
         raise ConfigError(f"the network sees {' and '.join(streams)}; there is no map of {shown}")
     image, _ = read_any(picture)
     views, boxes = _views(info, image, persons)
-    device = next(iter(classifier.encoder.parameters())).device
+    device = next(classifier.parameters()).device
     pixels = {name: view.to(device) for name, view in views.items()}
     with torch.no_grad():
         logits = classifier.eval()(**pixels)[0].float()

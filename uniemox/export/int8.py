@@ -13,14 +13,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 
 from uniemox.checkpoints.classifier import ClassifierInfo
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.export.one_by_one import ONE_BY_ONE, is_one_by_one, run_views
 from uniemox.export.onnx import KEY, read_model, write_model
-from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session
+from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session, quantization_tools
 from uniemox.views.loader import Broken, ViewDataset, collate
 from uniemox.views.transforms import EvalViews, ViewConfig
 
@@ -98,6 +97,7 @@ def quantise(src: Path, dst: Path, pictures: Iterable[Pixels]) -> Method:
     Raises CheckpointError if src can't be read or quantised, or dst can't be written; DataError without pictures where
     they are needed.
     """
+    tools = quantization_tools()
     model = read_model(src)
     if any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer):
         raise CheckpointError(f"{src} is stored as float16; give the run's own model.onnx, and both are done in one go")
@@ -112,11 +112,11 @@ def quantise(src: Path, dst: Path, pictures: Iterable[Pixels]) -> Method:
             if method == "static":
                 calibration = list(pictures)
                 _check_any(calibration, src)
-                quantize_static(
-                    model, partial, _Reader(calibration), per_channel=True, activation_type=QuantType.QUInt8
+                tools.quantize_static(
+                    model, partial, _Reader(calibration), per_channel=True, activation_type=tools.QuantType.QUInt8
                 )
             else:
-                quantize_dynamic(model, partial, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True)
+                tools.quantize_dynamic(model, partial, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True)
                 metadata[ONE_BY_ONE] = "yes"
             result = onnx.load(partial)
     except RUNTIME_ERRORS as error:
@@ -128,7 +128,7 @@ def quantise(src: Path, dst: Path, pictures: Iterable[Pixels]) -> Method:
     return method
 
 
-class _Reader(CalibrationDataReader):
+class _Reader:
     """Pictures, one after the other, as onnxruntime asks for them."""
 
     def __init__(self, pictures: Iterable[Pixels]) -> None:

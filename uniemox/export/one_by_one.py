@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnxruntime import InferenceSession
+
+from uniemox.onnx_sessions import InferenceSession
 
 ONE_BY_ONE = "uniemox_one_by_one"  # key of a file's metadata; that it is there says it
 

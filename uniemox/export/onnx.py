@@ -13,9 +13,9 @@ import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from uniemox.checkpoints.classifier import ClassifierInfo, as_dict
-from uniemox.checkpoints.writing import replacing
 from uniemox.errors import CheckpointError
 from uniemox.export.maps import WithMaps, has_maps
+from uniemox.files import replacing
 from uniemox.model.classifier import Classifier
 
 KEY = "uniemox"
@@ -31,7 +31,7 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
     Raises CheckpointError if it can't be written.
     """
     names = ["scene", "person"] if info.streams == "both" else [info.streams]
-    device = next(iter(classifier.encoder.parameters())).device
+    device = next(classifier.parameters()).device
     was_training = classifier.training
     classifier.eval().cpu()
     module: Any

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from PIL import Image
 
 from uniemox.errors import DetectorError
-from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session
+from uniemox.onnx_external import external_files, leaves_folder
+from uniemox.onnx_sessions import RUNTIME_ERRORS, InferenceSession, open_session
 from uniemox.persons.box import Detection
 from uniemox.persons.decoding import Array
 from uniemox.persons.detector import DetectorConfig, fingerprint_of
@@ -28,6 +28,7 @@ class OnnxDetector:
 
     def __init__(self, path: Path, config: DetectorConfig, *, threads: int | None = None) -> None:
         self.name = path.name
+        others = _weights_beside(path)
         self._session = _start(path, threads)
         self._size = _input_size(path, self._session)
         self._batch = self._probe_batch(path)  # None: any
@@ -42,7 +43,7 @@ class OnnxDetector:
         self._nms_overlap = layout.nms_overlap if config.nms_overlap is None else config.nms_overlap
         self._most = config.most
         settings = f"{layout.name} {layout.revision} {self._size} {self._confidence} {self._nms_overlap} {self._most}"
-        self.fingerprint = fingerprint_of([path, *_weights_beside(path)], settings)
+        self.fingerprint = fingerprint_of([path, *others], settings)
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
         """People in upright RGB pictures of any size; boxes in px of each, clipped to it, most confident first."""
@@ -94,14 +95,14 @@ class OnnxDetector:
             return 1
 
 
-def _start(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
+def _start(path: Path, threads: int | None) -> InferenceSession:
     try:
         return open_session(path, threads=threads)
     except RUNTIME_ERRORS as error:
         raise DetectorError(f"{path}: onnxruntime can't read it ({error}); export or download it again") from error
 
 
-def _input_size(path: Path, session: onnxruntime.InferenceSession) -> Size:
+def _input_size(path: Path, session: InferenceSession) -> Size:
     """Height and width of the pictures it takes; FREE_SIZE_PX where it takes any."""
     inputs = session.get_inputs()
     shapes = [one.shape for one in inputs]
@@ -119,11 +120,20 @@ def _is_free(side: int | str | None) -> bool:
 
 
 def _weights_beside(path: Path) -> list[Path]:
-    """Files that large graphs keep their weights in: model.onnx.data, model.onnx_data and the like."""
-    return sorted(other for other in path.parent.glob(f"{path.name}?*data*") if other.is_file())
+    """Files that large graphs keep their weights in. Raises DetectorError for one that is not in the model's folder."""
+    try:
+        names = external_files(path)
+    except (OSError, ValueError) as error:
+        raise DetectorError(f"{path}: can't read it as ONNX ({error}); export or download it again") from error
+    for name in names:
+        if leaves_folder(name) or not (path.parent / name).is_file():
+            raise DetectorError(
+                f"{path}: its weights are said to be in {name[:80]!r}; put that file beside it, or save it as one file"
+            )
+    return [path.parent / name for name in names]
 
 
-def _describe(session: onnxruntime.InferenceSession, outputs: Sequence[Array] | None) -> str:
+def _describe(session: InferenceSession, outputs: Sequence[Array] | None) -> str:
     inputs = ", ".join(f"{one.name} {one.shape} {one.type}" for one in session.get_inputs())
     if outputs is None:
         found = ", ".join(f"{one.name} {one.shape}" for one in session.get_outputs())

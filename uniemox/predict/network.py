@@ -2,7 +2,6 @@
 
 import json
 import math
-import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 from uniemox.errors import CheckpointError, ShapeError
 from uniemox.export.one_by_one import is_one_by_one, run_views
 from uniemox.labels import KINDS, Kind, LabelSet
+from uniemox.onnx_external import external_files
 from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.crop import Policy, choose_person
@@ -25,8 +25,6 @@ KEY = "uniemox"
 MOST_BYTES = 2 * 2**30
 LARGEST_SIZE_PX = 4096
 LOGITS, MAPS = "logits", "maps"
-# How protocol buffers store the name of the file beside the model in which a tensor's values are.
-_EXTERNAL = b"\x0a\x08location\x12"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -258,9 +256,12 @@ def _check_file(path: Path) -> None:
             raise CheckpointError(f"{path} is no file; expected an ONNX file of uniemox finetune")
         if not 0 < size <= MOST_BYTES:
             raise CheckpointError(f"{path}: {size / 2**30:.1f} GB; expected an ONNX file of up to 2 GB, all in one")
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            is_split = content.find(_EXTERNAL) >= 0
+        others = external_files(path)
     except OSError as error:
         raise CheckpointError(f"{path} can't be read: {error.strerror or error}") from error
-    if is_split:
-        raise CheckpointError(f"{path} keeps weights in other files; save it as one file (onnx.save without them)")
+    except ValueError as error:
+        raise CheckpointError(f"{path}: can't read it as ONNX ({error}); export or download it again") from error
+    if others:
+        raise CheckpointError(
+            f"{path} keeps weights in other files ({others[0][:80]!r}); save it as one file (onnx.save without them)"
+        )

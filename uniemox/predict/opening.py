@@ -66,7 +66,12 @@ def open_finder(finder: str | Path | None, threads: int | None = None) -> Detect
     """The person finder of a name; see `load`."""
     if finder is None:
         return None
-    return load_detector(_embedded(FINDER) if str(finder) == "embedded" else finder, threads=threads)
+    return load_detector(finder_file(finder), threads=threads)
+
+
+def finder_file(finder: str | Path) -> str | Path:
+    """The file that `embedded` means, or what was given."""
+    return _embedded(FINDER) if str(finder) == "embedded" else finder
 
 
 def _embedded(name: str) -> Path:

@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from uniemox.decoder_pool import Decode, decode_one
 from uniemox.errors import ImageError
-from uniemox.images import LONGEST_SIDE_PX, MOST_ASPECT, MOST_PIXELS, decode, is_picture_name
+from uniemox.images import LONGEST_SIDE_PX, MOST_ASPECT, MOST_PIXELS, MinSides, decode, is_picture_name
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 _WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's greys of more than 8 bits
@@ -19,12 +20,12 @@ _BROKEN = (OSError, ValueError, SyntaxError, TypeError, EOFError, IndexError, Ke
 
 
 def read_any(
-    picture: Picture, shrink: Callable[[int, int], float] | None = None
+    picture: Picture, shrink: MinSides | None = None, *, decode_file: Decode = decode_one
 ) -> tuple[Image.Image, tuple[int, int]]:
     """The upright RGB picture, and its full (width, height) in px.
 
     picture: a path; the bytes of a file; a PIL image of any mode; an array (H, W), (H, W, 3) or (H, W, 4), uint8, or
-    floats from 0 to 1.  shrink: as `images.decode`, for large JPEGs.
+    floats from 0 to 1.  shrink: as `images.decode`, for large JPEGs.  decode_file: of a pool, for files of strangers.
     Raises ImageError for what is none of these or can't be decoded whole.
     """
     if isinstance(picture, (str, os.PathLike)):
@@ -37,9 +38,9 @@ def read_any(
             ) from None
         except (OSError, ValueError) as error:  # ValueError: a name with a null character
             raise ImageError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from error
-        return decode(data, str(path), shrink=shrink)
+        return decode_file(data, str(path), shrink=shrink)
     if isinstance(picture, (bytes, bytearray, memoryview)):
-        return decode(bytes(picture), "picture", shrink=shrink)
+        return decode_file(bytes(picture), "picture", shrink=shrink)
     if isinstance(picture, np.ndarray):
         picture = _from_array(picture)
     if not isinstance(picture, Image.Image):

@@ -1,11 +1,16 @@
-"""From pictures to predictions: pictures are decoded in threads ahead of the network, which answers in batches."""
+"""From pictures to predictions: pictures are decoded ahead of the network, which answers in batches.
 
+A single picture is decoded in this process; several are decoded in processes of their own (decoder_pool.py), so that a
+file that keeps its decoder busy holds up no other.
+"""
+
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
 from typing import TypeVar, overload
@@ -14,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from uniemox.decoder_pool import Decode, DecoderPool, Decoders, decode_one
 from uniemox.errors import ConfigError, ImageError
+from uniemox.images import MinSides
 from uniemox.persons.box import Detection
 from uniemox.persons.detector import Detector
 from uniemox.predict.conformal import likely_labels, score_limit
@@ -22,7 +29,7 @@ from uniemox.predict.mapping import Answers, answers_in, has_answers_in
 from uniemox.predict.network import Network
 from uniemox.predict.pictures import Picture, path_of, read_any, walk
 from uniemox.predict.prediction import Failure, Person, Prediction
-from uniemox.views.still import Pixels, scene_box
+from uniemox.views.still import Pixels
 
 Pictures = list[Picture] | tuple[Picture, ...]
 MOST_THREADS = 8  # that decode
@@ -114,7 +121,7 @@ class Predictor:
                 raise ImageError(f"{os.fspath(picture)}: no picture in this folder or in those inside it")
             return found
         question = self._question(coverage, labels)
-        return self._answer([self._prepare(picture)], question)[0]
+        return self._answer([self._prepare(picture, decode_one)], question)[0]
 
     def predict_each(
         self,
@@ -123,20 +130,22 @@ class Predictor:
         batch_size: int = 16,
         coverage: float | None = None,
         labels: str | None = None,
+        decoders: Decoders | None = None,
     ) -> Iterator[Prediction | Failure]:
         """What is said of each picture, in order, as soon as its batch is done; see `predict`.
 
         pictures: any number; no more than a few batches of them are taken ahead.  batch_size: of the network.
+        decoders: decode all files; None: processes of this call's own, or none for a single picture.
         Raises ConfigError for a batch size below 1, and ConfigError and LabelError as `predict`.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-        return self._answer_each(pictures, batch_size, self._question(coverage, labels))
+        return self._answer_each(pictures, batch_size, self._question(coverage, labels), decoders)
 
     def _answer_each(
-        self, pictures: Iterable[Picture], batch_size: int, question: _Question
+        self, pictures: Iterable[Picture], batch_size: int, question: _Question, decoders: Decoders | None
     ) -> Iterator[Prediction | Failure]:
-        for batch in _batches(self._prepare_each(pictures, 2 * batch_size), batch_size):
+        for batch in _batches(self._prepare_each(pictures, 2 * batch_size, decoders), batch_size):
             answers = iter(self._answer([item for item in batch if isinstance(item, _Ready)], question))
             for item in batch:
                 yield item if isinstance(item, Failure) else next(answers)
@@ -159,36 +168,44 @@ class Predictor:
             )
         return _Question(scene=scene, person=person, limit=limit)
 
-    def _prepare_each(self, pictures: Iterable[Picture], ahead: int) -> Iterator[_Ready | Failure]:
+    def _prepare_each(
+        self, pictures: Iterable[Picture], ahead: int, decoders: Decoders | None
+    ) -> Iterator[_Ready | Failure]:
         """All pictures, decoded in threads.  ahead: how many may wait for the network."""
+        rest = iter(pictures)
+        first = list(islice(rest, 2))
+        if decoders is None and len(first) < 2:  # a process of its own would take longer to start than to decode
+            yield from (self._prepare_or_fail(picture, decode_one) for picture in first)
+            return
+        threads = min(MOST_THREADS, os.cpu_count() or 1)
+        own = DecoderPool(threads)  # it starts a process when the first file comes
+        decode = (decoders or own).decode
         waiting: deque[Future[_Ready | Failure]] = deque()
-        pool = ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1), thread_name_prefix="decode")
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         try:
-            for picture in pictures:
-                waiting.append(pool.submit(self._prepare_or_fail, picture))
+            for picture in chain(first, rest):
+                waiting.append(pool.submit(self._prepare_or_fail, picture, decode))
                 if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
+            own.close()  # before the threads, which wait for it
             pool.shutdown(cancel_futures=True)
 
-    def _prepare_or_fail(self, picture: Picture) -> _Ready | Failure:
+    def _prepare_or_fail(self, picture: Picture, decode: Decode) -> _Ready | Failure:
         try:
-            return self._prepare(picture)
+            return self._prepare(picture, decode)
         except ImageError as error:
             return Failure(path=path_of(picture), error=str(error))
 
-    def _prepare(self, picture: Picture) -> _Ready:
+    def _prepare(self, picture: Picture, decode: Decode) -> _Ready:
         """Decode a picture, find the people in it and cut the views. Raises ImageError."""
         info, person_network = self.network.info, self.person_network
         needs_full = info.streams != "scene" or person_network is not None  # people may be small
-
-        def shrink(width: int, height: int) -> float:
-            box = scene_box((width, height), info.size, info.crop_fraction)
-            return 1.0 if needs_full else (box.x2 - box.x1) / (SHRINK_MARGIN * info.size)
-
-        image, full = read_any(picture, shrink)
+        short_px = SHRINK_MARGIN * math.floor(info.size / info.crop_fraction)  # of which `scene_view` cuts its middle
+        shrink = None if needs_full else MinSides(short_px=short_px)
+        image, full = read_any(picture, shrink, decode_file=decode)
         persons = self.find_people(image, full)
         person_views = [person_network.look(image, full, (person,)) for person in persons or () if person_network]
         return _Ready(

@@ -29,6 +29,7 @@ def predict_on_ray(
     Uses the cluster that this process is connected to, else that of RAY_ADDRESS, else this machine alone.
     Raises MissingPackageError without Ray.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends figures of its use to its makers
     try:
         import ray  # type: ignore[import-not-found,unused-ignore] # noqa: PLC0415 - an extra
         import ray.data  # type: ignore[import-not-found,unused-ignore] # noqa: PLC0415

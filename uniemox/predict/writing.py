@@ -3,20 +3,20 @@
 Lines are only appended, so a job that was stopped goes on where it was; a table is made from the lines beside it.
 """
 
-import csv
 import json
 import os
 from array import array
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
+from uniemox.csv_files import write_rows
 from uniemox.errors import ConfigError, DataError, MissingPackageError
 from uniemox.predict.prediction import Failure, Prediction
 
@@ -190,21 +190,21 @@ def _key(path: str) -> int:
 
 def _write_csv(lines: Path, table: Path, labels: tuple[str, ...]) -> None:
     with table.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", *labels, "likely", "persons", *ABOUT, "error"])
-        for value in read_lines(lines):
-            scene = value.get("scene", {})
-            persons = value.get("persons")
-            writer.writerow(
-                [
-                    value["path"],
-                    *(scene.get(label) for label in labels),
-                    ";".join(value.get("likely") or ()),
-                    None if persons is None else json.dumps(persons),
-                    *(value.get(name) for name in ABOUT),
-                    value.get("error"),
-                ]
-            )
+        header = ["path", *labels, "likely", "persons", *ABOUT, "error"]
+        rows = (_as_cells(value, labels) for value in read_lines(lines))
+        write_rows(file, chain([header], rows), line_end="\r\n")
+
+
+def _as_cells(value: dict[str, Any], labels: tuple[str, ...]) -> list[Any]:
+    scene, persons = value.get("scene", {}), value.get("persons")
+    return [
+        value["path"],
+        *(scene.get(label) for label in labels),
+        ";".join(value.get("likely") or ()),
+        None if persons is None else json.dumps(persons),
+        *(value.get(name) for name in ABOUT),
+        value.get("error"),
+    ]
 
 
 def _write_parquet(lines: Path, table: Path, labels: tuple[str, ...]) -> None:

@@ -54,7 +54,8 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
     Raises UniemoxError if a model does not run.
     """
     metrics = Metrics()
-    models = Models(predictors, max_megapixels=config.max_megapixels)
+    decode_s = min(config.decode_timeout_s, config.timeout_s / 2)
+    models = Models(predictors, max_megapixels=config.max_megapixels, decode_s=decode_s)
     models.warm_up()
 
     @asynccontextmanager
@@ -63,6 +64,7 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
         app.state.service = Service(config, models, batcher, metrics)
         batcher.start()
         yield
+        models.close()  # nobody waits for an answer any more
         await batcher.stop()
 
     app = FastAPI(

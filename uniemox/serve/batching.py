@@ -6,14 +6,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from uniemox.serve.config import ServeConfig
 from uniemox.serve.metrics import Metrics
+from uniemox.serve.models import PUT_BACK
 
 Work = Callable[[Any, list[bytes]], Sequence[Any]]
-"""What the worker thread does: an answer for each of the pictures that came with equal asks, in order."""
+"""What the worker thread does: an answer for each of the pictures that came with equal asks, in order, or PUT_BACK."""
 
 
 class QueueFullError(Exception):
@@ -108,8 +109,9 @@ class Batcher:
         self._forget_unwanted()
         if not self._waiting:
             return []
-        ask, most = self._waiting[0].ask, 1 if self._waiting[0].is_slow else self._config.batch_size
-        batch = [job for job in self._waiting if job.ask == ask][:most]
+        first = self._waiting[0]
+        most = 1 if first.is_slow else self._config.batch_size
+        batch = [job for job in self._waiting if (job.ask, job.is_slow) == (first.ask, first.is_slow)][:most]
         taken = set(map(id, batch))
         self._waiting = deque(job for job in self._waiting if id(job) not in taken)
         return batch
@@ -131,5 +133,7 @@ class Batcher:
                 continue
             if error:
                 job.answer.set_exception(error)
+            elif answer is PUT_BACK:  # behind the others and alone, so that what holds it up holds up nobody else
+                self._waiting.append(replace(job, is_slow=True))
             else:
                 job.answer.set_result(answer)

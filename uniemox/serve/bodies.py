@@ -20,6 +20,8 @@ PICTURE_TYPES = (
 FORM = "multipart/form-data"
 FIELD = "pictures"
 LONGEST_NAME = 255
+MAX_FALSE_BOUNDARIES = 1000
+"""Lines inside files that begin as the boundary does, of which a true form has none: each costs the parser 1 µs."""
 CLOSE = {"Connection": "close"}
 
 
@@ -88,7 +90,7 @@ def uploads_of(body: bytes, boundary: bytes, most: int) -> list[Upload]:
     """
     form = _Form(most)
     malformed = RefusedError(400, "malformed_body", "the multipart body can't be read; does its boundary fit?")
-    if not boundary:
+    if not boundary or body.count(b"\r\n--" + boundary) > most + MAX_FALSE_BOUNDARIES:
         raise malformed
     try:
         parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type] # a TypedDict of theirs

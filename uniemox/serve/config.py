@@ -24,6 +24,8 @@ class ServeConfig:
     """Of one picture once decoded; docs/serve.md says how much memory that takes."""
     timeout_s: float = 10.0
     """From the moment a request has been read to its answer; 504 after that."""
+    decode_timeout_s: float = 4.0
+    """To decode one picture, or half of timeout_s if that is less; its decoder is ended then, and it is refused."""
     read_timeout_s: float = 30.0
     """Until a request's headers are there, again until its body is (408 after that), and until its answer is read."""
     max_connections: int = 1000
@@ -33,7 +35,7 @@ class ServeConfig:
         for name in ("queue", "batch_size", "max_files", "max_megapixels", "max_connections"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("max_mb", "timeout_s", "read_timeout_s"):
+        for name in ("max_mb", "timeout_s", "decode_timeout_s", "read_timeout_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} is {value}; it must be above 0")

@@ -1,7 +1,9 @@
 """The models that are served, and what the worker thread does with pictures."""
 
 import io
+import os
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from uniemox.decoder_pool import DecoderPool, Decoders
 from uniemox.errors import ImageError, LabelError
 from uniemox.explain.maps import heat_map
-from uniemox.images import open_picture
+from uniemox.images import MinSides, open_picture
 from uniemox.labels import LABEL_SETS, LabelSet
 from uniemox.persons.box import Box
 from uniemox.predict.mapping import answers_in
@@ -21,6 +24,10 @@ from uniemox.serve.answers import ModelAnswer
 
 LARGE_PIXELS = 13_000_000  # a little more than most phones take
 LARGE_AT_ONCE = 2
+MIN_DECODERS, MAX_DECODERS = 2, 8  # two at least, so that one file holds up no other
+BATCH_DECODE_S = 2.0  # pictures of a batch whose decoding has not begun by then are put back into the queue
+PUT_BACK = object()
+"""The answer for a picture that shall be asked about again, alone: those before it in its batch took too long."""
 _FOLDERS = re.compile(r"(?<![\w.:])(?:[A-Za-z]:)?(?:[\\/][^\s\\/:'\"]+)*[\\/](?=[^\s\\/:'\"]+)")
 
 
@@ -56,10 +63,13 @@ class Models:
     """Predictors by name; the first is the one that is asked if no name is given.
 
     predictors: at least one.  max_megapixels: of a picture; larger ones are refused before they are decoded.
+    decode_s: for one picture.  Close them at the end: they hold processes.
     """
 
-    def __init__(self, predictors: Sequence[Predictor], *, max_megapixels: int) -> None:
+    def __init__(self, predictors: Sequence[Predictor], *, max_megapixels: int, decode_s: float) -> None:
         self._max_megapixels = max_megapixels
+        self._decoder_count = min(MAX_DECODERS, max(MIN_DECODERS, os.cpu_count() or 1))
+        self._decoders = DecoderPool(self._decoder_count, wait_s=decode_s)
         seen: Counter[str] = Counter()
         self._predictors: dict[str, Predictor] = {}
         for predictor in predictors:
@@ -112,15 +122,21 @@ class Models:
 
     def warm_up(self) -> None:
         """Let every network see one picture, so that the first client does not wait for its start."""
+        grey = Image.fromarray(np.full((64, 64, 3), 127, np.uint8))
         for predictor in self._predictors.values():
-            predictor.predict(Image.fromarray(np.full((64, 64, 3), 127, np.uint8)))
+            predictor.predict(grey)
+        self._decoders.start_all()
 
-    def work(self, ask: PredictAsk | ExplainAsk, pictures: list[bytes]) -> Sequence[Prediction | Failure | Overlay]:
-        """The answers for pictures that came with equal asks, in order.
+    def close(self) -> None:
+        """End the processes that decode; pictures that are being worked on become failures."""
+        self._decoders.close()
+
+    def work(self, ask: PredictAsk | ExplainAsk, pictures: list[bytes]) -> Sequence[object]:
+        """The answers for pictures that came with equal asks, in order: Prediction, Overlay, Failure, or PUT_BACK.
 
         Raises UniemoxError for an ask that the model can't answer.
         """
-        answers: list[Prediction | Failure | Overlay | None] = []
+        answers: list[object] = []
         small: list[int] = []
         large: list[int] = []
         for place, picture in enumerate(pictures):
@@ -130,19 +146,24 @@ class Models:
                 (large if size > LARGE_PIXELS else small).append(place)
         # A predictor decodes up to eight pictures at a time, so large ones are given to it a few at a time.
         parts = [small, *(large[i : i + LARGE_AT_ONCE] for i in range(0, len(large), LARGE_AT_ONCE))]
+        decoders = _PromptDecoders(self._decoders, time.monotonic() + BATCH_DECODE_S)
         for part in parts:
-            for place, answer in zip(part, self._answers(ask, [pictures[place] for place in part]), strict=True):
-                answers[place] = answer
-        return [answer for answer in answers if answer is not None]
+            found = self._answers(ask, [pictures[place] for place in part], decoders)
+            for place, answer in zip(part, found, strict=True):
+                is_late = isinstance(answer, Failure) and pictures[place] in decoders.not_begun
+                answers[place] = PUT_BACK if is_late else answer
+        return answers
 
     def _answers(
-        self, ask: PredictAsk | ExplainAsk, pictures: list[bytes]
+        self, ask: PredictAsk | ExplainAsk, pictures: list[bytes], decoders: "_PromptDecoders"
     ) -> Iterator[Prediction | Failure] | Iterator[Overlay | Failure]:
         predictor = self._predictors[ask.model]
         if isinstance(ask, ExplainAsk):
-            return (overlay_of(predictor, picture, ask.label) for picture in pictures)
+            return (overlay_of(predictor, picture, ask.label, decoders) for picture in pictures)
         size = max(1, len(pictures))
-        return predictor.predict_each(pictures, batch_size=size, coverage=ask.coverage, labels=ask.labels)
+        return predictor.predict_each(
+            pictures, batch_size=size, coverage=ask.coverage, labels=ask.labels, decoders=decoders
+        )
 
     def _size(self, picture: bytes) -> int | Failure:
         """Pixels of a picture by its header, or why it is refused by that."""
@@ -155,6 +176,21 @@ class Models:
             why = f"picture: {size} is more than the {self._max_megapixels} megapixels that are read; scale it down"
             return Failure(path=None, error=why)
         return image.width * image.height
+
+
+class _PromptDecoders:
+    """A pool that begins to decode nothing after a moment of time.monotonic(), and notes what it did not begin."""
+
+    def __init__(self, pool: DecoderPool, until: float) -> None:
+        self._pool, self._until = pool, until
+        self.not_begun: set[bytes] = set()
+
+    def decode(self, data: bytes, name: str, *, shrink: MinSides | None = None) -> tuple[Image.Image, tuple[int, int]]:
+        """As the pool's. Raises ImageError also for what comes too late."""
+        if time.monotonic() > self._until:
+            self.not_begun.add(data)
+            raise ImageError(f"{name}: not decoded: others in its batch took too long")
+        return self._pool.decode(data, name, shrink=shrink)
 
 
 def _most_coverage(predictor: Predictor) -> float:
@@ -174,10 +210,11 @@ def can_answer_in(predictor: Predictor, labels: LabelSet) -> bool:
     return True
 
 
-def overlay_of(predictor: Predictor, picture: bytes, label: str | None) -> Overlay | Failure:
+def overlay_of(predictor: Predictor, picture: bytes, label: str | None, decoders: Decoders) -> Overlay | Failure:
     """The heat map for a label; Failure if the picture can't be read. Raises LabelError if there is no such label."""
     try:
-        explanation = heat_map(predictor, picture, label)
+        image, _ = decoders.decode(picture, "picture")
+        explanation = heat_map(predictor, image, label)
     except ImageError as error:
         return Failure(path=None, error=str(error))
     buffer = io.BytesIO()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from uniemox.csv_files import plain_cell
 from uniemox.curate.plan import Plan
 from uniemox.curate.sources.candidate import Candidate, Words, address_of, one_line, text_of
 from uniemox.data.readers.folders import checked_folder, pictures_below
@@ -67,7 +68,7 @@ class AddressTable:
         labels: dict[tuple[str, str], str | None] = {}
         by_word = {word.lower(): name for name, words in self.plan.keywords.items() for word in words}
         for rank, (line, raw) in enumerate(read_rows(self.table)):
-            row = {ALIASES.get(name.lower(), name.lower()): value for name, value in raw.items()}
+            row = {ALIASES.get(name.lower(), name.lower()): plain_cell(value) for name, value in raw.items()}
             where = f"{self.table}:{line}"
             if not address_of(row.get("address", "")):
                 raise DataError(f"{where}: expected http(s)://... in the column address, got {row.get('address')!r}")

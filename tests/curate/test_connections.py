@@ -1,0 +1,97 @@
+"""What waits too long, or is one connection too many, is closed; whoever asks properly is answered."""
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.curate.places import project_of
+from uniemox.curate.access import invite
+from uniemox.curate.project import Project
+from uniemox.curate.serving import served
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return project_of(tmp_path / "p", ["awe"])
+
+
+@pytest.fixture
+def port(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    monkeypatch.setattr("uniemox.curate.serving.READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("uniemox.curate.serving.MAX_CONNECTIONS", 8)
+    with served(project) as address:
+        yield int(address.rpartition(":")[2])
+
+
+def connect(port: int, sent: bytes = b"") -> socket.socket:
+    one = socket.create_connection(("127.0.0.1", port), timeout=20)
+    one.sendall(sent)
+    return one
+
+
+def rest_of(one: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    found = b""
+    try:
+        while part := one.recv(65536):
+            found += part
+    except ConnectionResetError:
+        return found
+    return found
+
+
+def status_of(port: int) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("GET", "/join")
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /join HTTP/1.1\r\nHost: x\r\nX-A"])
+def test_headers_that_do_not_come_are_not_waited_for(port: int, sent: bytes) -> None:
+    assert rest_of(connect(port, sent)) == b""
+
+
+def test_a_trickle_does_not_wind_up_the_clock(port: int) -> None:
+    one, end = connect(port, b"GET /join HTTP/1.1\r\n"), time.monotonic() + 20
+    is_closed = False
+    while not is_closed:
+        assert time.monotonic() < end
+        try:
+            one.sendall(b"X-A: b\r\n")
+        except (ConnectionResetError, BrokenPipeError):
+            is_closed = True
+        time.sleep(0.02)
+
+
+def test_a_body_that_does_not_come_is_408(port: int) -> None:
+    head = f"POST /api/join HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 60\r\n\r\n{"
+    answer = rest_of(connect(port, head.encode()))
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"the body was not there within 0.5 s" in answer
+
+
+def test_a_body_in_pieces_is_read(port: int, project: Project) -> None:
+    body = json.dumps({"token": invite(project, "Ada")}).encode()
+    head = f"POST /api/join HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    one = connect(port, head.encode())
+    for byte in body:
+        one.sendall(bytes([byte]))
+    answer = rest_of(one)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'"role":"annotator"' in answer
+
+
+def test_idle_connections_shut_nobody_out_for_long(port: int) -> None:
+    assert status_of(port) == 200
+    idle = [connect(port) for _ in range(30)]
+    assert all(rest_of(one) == b"" for one in idle)
+    assert status_of(port) == 200

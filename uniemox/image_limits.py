@@ -1,0 +1,177 @@
+"""What a file may ask of its decoder, read off its bytes before any decoder sees them.
+
+A header tells how many pixels there are, not how much work they take: a progressive JPEG visits all of them once a
+scan, and Pillow walks through chunks, segments and comments in Python. Every limit is far above what cameras and
+encoders write.
+"""
+
+import re
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from uniemox.errors import ImageError
+
+MAX_SCANS = 100
+"""Of a JPEG. Baseline has 1 to 4, progressive about 10, the finest optimisers 64; libjpeg's fuzzers and libtiff stop at
+100 too."""
+MAX_SCANNED_PIXELS = 1_600_000_000
+"""Scans times pixels of a JPEG: 16 scans of 100 megapixels. A scan takes about 2 ns a pixel, whatever it holds."""
+MAX_SEGMENTS = 10_000
+"""Of a JPEG before its first scan: metadata of 600 MiB fit into so many."""
+MAX_FILL_BYTES = 65_536
+"""Of a JPEG between segments."""
+MAX_CHUNKS = 50_000
+"""Of a PNG; libpng writes 8 KiB into each."""
+MAX_BLOCKS = 50_000
+"""Of a GIF's comments and other extensions before its first frame; each holds up to 255 bytes."""
+MAX_PLAIN_BYTES = 4 * 2**20
+"""Of a PPM in text, which is read a word at a time."""
+MAX_PPM_HEADER_BYTES = 65_536
+"""Of a PPM, comments included."""
+SMALL_FILE_BYTES, MAX_MEMORY_OF_SMALL_FILE = 10 * 2**20, 600 * 2**20
+"""A file below the one may not take more than the other while it is decoded."""
+BYTES_A_PIXEL = {"JPEG": 4, "progressive": 10, "PNG": 8, "WEBP": 17, "AVIF": 12, "TIFF": 12, "GIF": 8, "BMP": 8}
+"""That decoding takes at the most, by format; MPO counts as JPEG."""
+MIN_TILE_PIXELS = 4_194_304
+"""A TIFF's tile may always be so large, 2048 x 2048, also where the image is smaller."""
+
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # of a segment; 00 and D0 to D7 stand inside scans
+_PPM_HEADER = re.compile(rb"P[0-6fy][A-Z]*(?:(?:\s|#[^\r\n]*[\r\n])+[^\s#]+){2}\s")
+_SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame; the others define tables
+_SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
+_COMPRESSION, _STRIPS, _TILE_WIDTH, _TILE_LENGTH, _TILES = 259, 273, 322, 323, 324  # tags of TIFF
+_JPEG_IN_TIFF = (6, 7)
+
+
+def check_bytes(data: bytes, name: str) -> None:
+    """Raise ImageError for a file whose decoding would take far longer than its size and its pixels explain.
+
+    name: what the message calls it.
+    """
+    if data.startswith(b"\xff\xd8"):
+        _check_jpeg(data, name)
+    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+        _check_png(data, name)
+    elif data.startswith((b"GIF87a", b"GIF89a")):
+        _check_gif(data, name)
+    elif data.startswith(b"P"):
+        _check_ppm(data, name)
+
+
+def check_memory(size: int, fmt: str, width: int, height: int, name: str) -> None:
+    """Raise ImageError for a small file that takes much memory.
+
+    size: of the file, bytes.  fmt: a key of BYTES_A_PIXEL, others are not checked.
+    """
+    takes = BYTES_A_PIXEL.get(fmt, 0) * width * height
+    if size < SMALL_FILE_BYTES and takes > MAX_MEMORY_OF_SMALL_FILE:
+        raise ImageError(
+            f"{name}: {width} x {height} px in {size:,} bytes; a {fmt} of that size takes {takes >> 20} MiB, and "
+            f"files below {SMALL_FILE_BYTES >> 20} MiB may take {MAX_MEMORY_OF_SMALL_FILE >> 20}; scale it down"
+        )
+
+
+def check_tiff(data: bytes, tags: Mapping[int, Any], pixels: int, name: str) -> None:
+    """Raise ImageError for a TIFF whose tiles are larger than its image, or are JPEGs of too many scans.
+
+    tags: of Pillow's image.  pixels: of the image.
+    """
+    width, height = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
+    if width * height > max(MIN_TILE_PIXELS, 4 * pixels):
+        raise ImageError(
+            f"{name}: tiles of {width} x {height} px in an image of {pixels:,} px; save it again, or remove it"
+        )
+    if tags.get(_COMPRESSION) in _JPEG_IN_TIFF:
+        strips = len(tags.get(_STRIPS) or tags.get(_TILES) or (0,))
+        scanned = data.count(b"\xff\xda") * pixels // strips  # a scan visits one strip
+        what = f"more than {MAX_SCANNED_PIXELS // 10**6:,} megapixels in all scans of its strips"
+        _refuse_if(scanned > MAX_SCANNED_PIXELS, name, what)
+
+
+def webp_pixels(data: bytes) -> int:
+    """Pixels of a WebP by its header, for which its decoder takes memory when it is opened; 0: it is none."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return 0
+    if data[12:16] == b"VP8X":
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+    elif data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    return width * height
+
+
+def _check_jpeg(data: bytes, name: str) -> None:
+    """Walk from segment to segment as libjpeg does; what is inside a scan is passed over by one search."""
+    at = scans = segments = fill = pixels = 0
+    while (found := _MARKER.search(data, at)) is not None:
+        marker, start = data[found.end() - 1], found.end()
+        if not scans:
+            segments += 1
+            fill += found.start() - at
+            _refuse_if(segments > MAX_SEGMENTS, name, f"more than {MAX_SEGMENTS:,} segments before its first scan")
+            _refuse_if(fill > MAX_FILL_BYTES, name, f"more than {MAX_FILL_BYTES:,} bytes between its segments")
+        if marker == _EOI:
+            return
+        if marker in (_SOI, _TEM):
+            at = start
+            continue
+        length = int.from_bytes(data[start : start + 2], "big")
+        if marker in _SOF:
+            height, width = struct.unpack(">HH", data[start + 3 : start + 7].ljust(4, b"\0"))
+            pixels = max(pixels, width * height)
+        scans += marker == _SOS
+        _refuse_if(scans > MAX_SCANS, name, f"more than {MAX_SCANS} scans")
+        _refuse_if(
+            scans * pixels > MAX_SCANNED_PIXELS,
+            name,
+            f"more than {MAX_SCANNED_PIXELS // 10**6:,} megapixels in all its scans",
+        )
+        at = start + max(2, length)
+
+
+def _check_png(data: bytes, name: str) -> None:
+    at = 8
+    for _ in range(MAX_CHUNKS):
+        if at >= len(data) or data[at + 4 : at + 8] == b"IEND":
+            return
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    raise _too_much(name, f"more than {MAX_CHUNKS:,} chunks")
+
+
+def _check_gif(data: bytes, name: str) -> None:
+    """Blocks of extensions, and bytes that belong to none, up to the first frame."""
+    has_palette = len(data) > 10 and data[10] & 0x80
+    at = 13 + (3 << (data[10] & 7) + 1 if has_palette else 0)
+    is_inside = False
+    for _ in range(MAX_BLOCKS):
+        if at >= len(data) or (not is_inside and data[at] in b",;"):
+            return
+        if is_inside:
+            is_inside = data[at] != 0
+            at += 1 + data[at]
+        else:
+            is_inside = data[at] == ord("!")
+            at += 2 if is_inside else 1
+    raise _too_much(name, f"more than {MAX_BLOCKS:,} blocks before its first frame")
+
+
+def _check_ppm(data: bytes, name: str) -> None:
+    if data.startswith((b"P1", b"P2", b"P3")) and len(data) > MAX_PLAIN_BYTES:
+        raise ImageError(
+            f"{name}: a PPM in text of {len(data) / 2**20:.0f} MiB, more than the {MAX_PLAIN_BYTES >> 20} MiB that are "
+            "read; save it in binary form, or as PNG"
+        )
+    if len(data) > MAX_PPM_HEADER_BYTES and _PPM_HEADER.match(data, 0, MAX_PPM_HEADER_BYTES) is None:
+        raise _too_much(name, f"a header of more than {MAX_PPM_HEADER_BYTES:,} bytes")
+
+
+def _refuse_if(is_too_much: bool, name: str, what: str) -> None:
+    if is_too_much:
+        raise _too_much(name, what)
+
+
+def _too_much(name: str, what: str) -> ImageError:
+    return ImageError(f"{name}: {what}, which no camera or editor writes; save it again with one, or remove it")
