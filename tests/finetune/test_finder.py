@@ -17,6 +17,7 @@ from cyclopts import App
 from tests.finetune.figures import SAMPLES, figure, view_of
 from uniemox.cli.finder import finder as finder_commands
 from uniemox.data.sample import Sample, decode_sample
+from uniemox.data.seen import read_seen, seen_file
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.finetune.finder import FinderConfig, FinderReport, fit_finder
 from uniemox.finetune.finder_export import FinderGraph, export_finder
@@ -183,7 +184,8 @@ def test_its_file_says_how_it_came_about(fitted: Fitted) -> None:
     assert about["threshold"] == report.threshold
     large = [one for one in model.graph.initializer if math.prod(one.dims) > 1000]
     assert {one.data_type for one in large} == {onnx.TensorProto.FLOAT16}
-    assert list(path.parent.iterdir()) == [path]
+    assert sorted(path.parent.iterdir()) == [path, seen_file(path)]
+    assert len(read_seen(path)) == report.trained_on + report.held_out
 
 
 def test_the_file_computes_what_the_network_does(start: str, tmp_path: Path) -> None:

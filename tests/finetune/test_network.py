@@ -50,7 +50,8 @@ def test_a_runs_encoder_and_fusion_are_loaded() -> None:
     for name in set(ours) & set(saved):
         assert torch.equal(ours[name], saved[name]), name
     assert sum(name.startswith("fusion.") for name in ours) > 5
-    assert network.parts == {"feature_width": 32, "outputs": 3, "fused_width": 16, "fusion": "gated", "heads": 3}
+    shapes = {"feature_width": 32, "outputs": 3, "fused_width": 16, "fusion": "gated", "heads": 3, "norm_eps": 1e-12}
+    assert network.parts == shapes
     assert network.classifier.training
 
 

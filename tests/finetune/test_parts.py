@@ -13,7 +13,7 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.data.splits import read_splits
 from uniemox.errors import DataError
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.parts import SPLITS, divide, find_monitor
+from uniemox.finetune.parts import SPLITS, find_monitor, split_for_training
 
 
 def keys(samples: list[Sample]) -> set[str]:
@@ -21,9 +21,11 @@ def keys(samples: list[Sample]) -> set[str]:
 
 
 def of(data: DataSet, **config: Any) -> tuple[set[str], set[str]]:
-    train, watched = divide(data, FinetuneConfig(**config), None)
-    assert len(keys(train)) == len(train)
-    return keys(train), keys(watched)
+    parts = split_for_training(data, FinetuneConfig(**config), None)
+    assert len(keys(parts.train)) == len(parts.train)
+    held_out = keys(parts.selection) | keys(parts.calibration)
+    assert keys(parts.samples) == keys(parts.train) | held_out
+    return keys(parts.train), held_out
 
 
 def named(data: DataSet, split: str) -> set[str]:
@@ -55,29 +57,57 @@ def test_val_can_be_asked_for() -> None:
 
 def test_data_without_splits_are_divided_and_that_is_written(tmp_path: Path) -> None:
     data = colours(10)
-    train, watched = divide(data, FinetuneConfig(), tmp_path)
+    parts = split_for_training(data, FinetuneConfig(), tmp_path)
     found = read_splits(tmp_path / SPLITS, data)
-    assert keys(train) == named(found, "train")
-    assert keys(watched) == named(found, "val")
+    assert keys(parts.train) == named(found, "train")
+    assert keys(parts.selection) == keys(parts.calibration) == named(found, "val")
     assert [len(named(found, split)) for split in ("train", "val", "test")] == [32, 4, 4]
     before = (tmp_path / SPLITS).read_bytes()
-    divide(data, FinetuneConfig(), tmp_path)
+    split_for_training(data, FinetuneConfig(), tmp_path)
     assert (tmp_path / SPLITS).read_bytes() == before
 
 
 def test_people_of_one_picture_stay_together() -> None:
     samples = [replace(sample, group=f"{i // 4}") for i, sample in enumerate(colours(12).samples)]
-    train, watched = divide(DataSet("groups", colours().labels, samples), FinetuneConfig(), None)
-    assert not {sample.group for sample in train} & {sample.group for sample in watched}
+    data = DataSet("groups", colours().labels, samples)
+    parts = split_for_training(data, FinetuneConfig(), None)
+    assert not {sample.group for sample in parts.train} & {sample.group for sample in parts.selection}
 
 
 @given(st.sampled_from([0.25, 0.5, 0.75, 1.0]))
-def test_a_fraction_takes_so_much_of_every_class_and_leaves_the_watched(fraction: float) -> None:
-    data = colours(splits={"train": 8, "val": 2, "test": 1})
-    train, watched = divide(data, FinetuneConfig(fraction=fraction), None)
-    counts = [sum(sample.label == label for sample in train) for label in {sample.label for sample in data.samples}]
-    assert counts == [8 * fraction] * 4
-    assert keys(watched) == named(data, "val")
+def test_a_fraction_takes_so_much_of_every_class_to_train_and_to_choose(fraction: float) -> None:
+    data = colours(splits={"train": 8, "val": 4, "test": 1})
+    parts = split_for_training(data, FinetuneConfig(fraction=fraction), None)
+    for samples, each in ((parts.train, 8), (parts.selection, 4), (parts.calibration, 4)):
+        counts = [sum(sample.label == label for sample in samples) for label in {s.label for s in data.samples}]
+        assert counts == [each * fraction] * 4
+
+
+@given(st.sampled_from([0.1, 0.3, 1.0]), st.sampled_from(["best", "last"]), st.sampled_from(["full", "probe"]))
+def test_labels_of_a_fraction_are_all_that_is_read(fraction: float, select: Any, method: Any) -> None:
+    data = colours(splits={"train": 200, "test": 1})
+    parts = split_for_training(data, FinetuneConfig(fraction=fraction, select=select, method=method), None)
+    assert len(parts.samples) == 4 * 200 * fraction
+    assert not keys(parts.train) & (keys(parts.selection) | keys(parts.calibration))
+
+
+def test_pictures_that_choose_the_epoch_do_not_calibrate_if_there_are_enough() -> None:
+    data = colours(splits={"train": 100})
+    parts = split_for_training(data, FinetuneConfig(), None)
+    assert not keys(parts.selection) & keys(parts.calibration)
+    assert (len(parts.selection), len(parts.calibration)) == (20, 20)
+    assert parts.calibration_images == "independent"
+    few = split_for_training(colours(splits={"train": 97}), FinetuneConfig(), None)
+    assert few.selection == few.calibration
+    assert len(few.selection) < 40
+    assert few.calibration_images == "selection"
+
+
+@pytest.mark.parametrize("config", [{"select": "last"}, {"method": "probe"}, {"method": "knn"}])
+def test_all_held_out_pictures_calibrate_where_no_epoch_is_chosen(config: dict[str, Any]) -> None:
+    parts = split_for_training(colours(splits={"train": 20}), FinetuneConfig(**config), None)
+    assert len(parts.calibration) == 8
+    assert parts.calibration_images == "independent"
 
 
 def test_samples_without_a_target_are_left_out() -> None:

@@ -54,6 +54,18 @@ def test_one_stream_is_the_head_of_the_encoder(count: int) -> None:
         }
 
 
+@pytest.mark.parametrize("name", ["static", "dynamic", "attention", "gated"])
+@torch.no_grad()
+def test_the_norm_gives_small_fused_features_a_deviation_of_one(name: str) -> None:
+    """Υ of Γ2 at 512 channels has a deviation of some thousandths; with an eps of 1e-6 the norm gave 0.78."""
+    torch.manual_seed(0)
+    parts = {"embed": nn.Linear(16, 512), "fusion": build_fusion(name, 512)}
+    nn.init.xavier_uniform_(parts["embed"].weight)
+    model = Classifier(vit(), feature_width=16, outputs=4, streams="both", **parts).eval()
+    features = model.fuse(torch.randn(32, 2, 16))
+    torch.testing.assert_close(features.std(dim=1, correction=0), torch.ones(32), rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize("count", [0, 1, 3])
 @torch.no_grad()
 def test_both_streams_are_fused_as_in_pre_training(count: int) -> None:

@@ -79,6 +79,19 @@ def test_starting_values_are_the_design() -> None:
         assert torch.equal(fusion.bias, torch.full((512,), 1e-5))
 
 
+@pytest.mark.parametrize("channels", [64, 512])
+@pytest.mark.parametrize("name", NAMES)
+def test_unrelated_samples_start_differently(name: str, channels: int) -> None:
+    """Mean cosine of Υ between samples: near 0, and 1/π after Γ3's ReLU. It was 0.99 with torch's default biases."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        fused = build_fusion(name, channels)(torch.randn(64, channels), torch.randn(64, channels))
+    cosines = torch.nn.functional.normalize(fused, dim=1) @ torch.nn.functional.normalize(fused, dim=1).T
+    mean = float((cosines.sum() - 64) / (64 * 63))
+    assert mean < (0.35 if name == "gated" else 0.01)
+    assert fused.std() > 20 * 1e-5  # what the samples say is above the offset ε that all share
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shapes", [((2, 8), (2, 7)), ((2, 8), (3, 8)), ((2, 7), (2, 7)), ((8,), (8,))])
 def test_widths_that_do_not_fit_are_refused(name: str, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:

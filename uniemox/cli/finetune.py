@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import Files, need, say
+from uniemox.cli.console import Files, need, say, say_parts
 from uniemox.cli.settings import config_of, options_of, preset_of
 
 need("torch", "timm", "open_clip", "tensorboard", "onnxscript", extra="train")
@@ -14,7 +14,9 @@ need("sklearn", extra="data")
 
 from uniemox.cli.watching import ConsoleWatcher
 from uniemox.data.source import open_data
+from uniemox.errors import ConfigError
 from uniemox.finetune.config import FinetuneConfig
+from uniemox.finetune.network import INIT_MISSING
 from uniemox.finetune.presets import PRESETS
 from uniemox.finetune.run import finetune as run
 from uniemox.training.distributed import rank
@@ -24,9 +26,9 @@ Options = options_of(preset_of(PRESETS, "best"), without=("init",))
 
 def finetune(
     *,
-    init: str,
     data: str,
     out: Path,
+    init: str = "",
     preset: str = "best",
     resume: Annotated[bool, Parameter(negative="")] = False,
     persons: Files = None,
@@ -45,15 +47,21 @@ def finetune(
 
     uniemox finetune --init timm:vit_small_patch16_224 --data folder:photos --out runs/mine --method probe
 
+    uniemox finetune --init scratch:timm:vit_large_patch16_224 --data emoset:EmoSet,emo8:Emo8 --out runs/two
+
     uniemox finetune --init scratch:runs/pre --preset paper --data fi:photos/fi --out runs/scratch
+
+    uniemox finetune --method histogram --data fi:photos/fi --out runs/histogram
 
     Parameters
     ----------
     init
         Where the encoder comes from: a run, a published checkpoint, timm:NAME or timm:NAME@FILE; with scratch: before
-        it the same network with random weights. Several, with commas between them, are used side by side.
+        it the same network with random weights. Several, with commas between them, are used side by side. Method
+        histogram alone needs none.
     data
-        KIND:PATH, see docs/data.md.
+        KIND:PATH, see docs/data.md; several with commas between them are trained on as one, with the labels of the
+        first.
     out
         Folder of the run: config.json, metrics.jsonl, checkpoints, at the end model.safetensors and model.onnx.
     preset
@@ -67,8 +75,12 @@ def finetune(
     exclude
         A file of `data check --json`, whose list "exclude" is left out.
     """
-    found = open_data(data, persons=persons, splits=splits, exclude=exclude, with_texts=False)
     config = replace(config_of(FinetuneConfig, settings), init=init)
+    if not init and config.method != "histogram":
+        raise ConfigError(INIT_MISSING)
+    found = open_data(data, persons=persons, splits=splits, exclude=exclude, with_texts=False)
+    if rank() == 0:
+        say_parts(found)
     with ConsoleWatcher() as watcher:
         run(config, found, out, resume=resume, watcher=watcher)
     if rank() == 0:

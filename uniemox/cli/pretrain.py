@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import Files, need, say
+from uniemox.cli.console import Files, need, say, say_parts
 from uniemox.cli.settings import config_of, options_of, preset_of
 
 need("torch", "timm", "open_clip", "tensorboard", extra="train")
@@ -30,7 +30,7 @@ def pretrain(
     texts: Files = None,
     splits: Files = None,
     exclude: Files = None,
-    split: str | None = None,
+    split: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = (),
     settings: Annotated[Options, Parameter(name="*")] = Options(),  # type: ignore[valid-type] # noqa: B008
 ) -> None:
     """Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).
@@ -44,12 +44,14 @@ def pretrain(
 
     uniemox pretrain --preset paper --data emoset:EmoSet --out runs/paper --encoder.start dbot.pth
 
+    uniemox pretrain --preset best --data emoset:EmoSet,fi:FI --split train val --out runs/two
+
     torchrun --nproc-per-node 8 -m uniemox pretrain --preset paper --data shards:EmoSet --out runs/paper
 
     Parameters
     ----------
     data
-        KIND:PATH, see docs/data.md.
+        KIND:PATH, see docs/data.md; several with commas between them are trained on as one.
     out
         Folder of the run: config.json, metrics.jsonl, checkpoints, pictures, at the end encoder.safetensors.
     preset
@@ -65,9 +67,12 @@ def pretrain(
     exclude
         A file of `data check --json`, whose list "exclude" is left out.
     split
-        Only the samples of this split; train if not given, or everything where the data have no splits.
+        Only the samples of these splits, such as train val, or all; train if not given, or everything where the data
+        have no splits.
     """
-    found = open_data(data, persons=persons, texts=texts, splits=splits, exclude=exclude).to_train(split)
+    found = open_data(data, persons=persons, texts=texts, splits=splits, exclude=exclude).to_train(*split)
+    if rank() == 0:
+        say_parts(found)
     config = config_of(PretrainConfig, settings)
     with ConsoleWatcher() as watcher:
         path = run(config, found, out, resume=resume, watcher=watcher)

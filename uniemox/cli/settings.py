@@ -46,7 +46,7 @@ def options_of(config: Any, *, without: Sequence[str] = ()) -> Any:
             options = options_of(value)
             parts.append((part.name, options, field(default_factory=options)))
         else:
-            hint: Any = Annotated.__class_getitem__((hints[part.name], Parameter(help=texts.get(part.name))))  # type: ignore[attr-defined]
+            hint: Any = Annotated[hints[part.name], Parameter(help=texts.get(part.name))]
             parts.append((part.name, hint, field(default=value)))
     made = make_dataclass(kind.__name__, parts, kw_only=True)
     made.__module__ = kind.__module__  # what has no module of its own is taken for one of Python's own types

@@ -46,10 +46,11 @@ class FinetuneConfig:
     init: str = ""
     """Where the encoder comes from: a run, a published checkpoint, timm:NAME, timm:NAME@FILE, or scratch: before any of
     these, which keeps the network and draws its weights anew. Several, with commas between them, stand side by side."""
-    method: Literal["full", "probe", "knn", "mean"] = "full"
+    method: Literal["full", "probe", "knn", "mean", "histogram"] = "full"
     """Train all of it; or fit only what follows the frozen encoder: logistic regression (with both streams: projection,
     fusion and head), or the 20 nearest neighbours. These take a minute. Or learn nothing, and take the mean of the
-    calibrated logits of several fine-tuned runs, of the same data and division, that init names."""
+    calibrated logits of several fine-tuned runs, of the same data and division, that init names. Or the least that all
+    of these must beat: logistic regression on a colour histogram and a 6 x 6 thumbnail, which needs no init."""
     task: Task = "label"
     """What is learned: a label (equation 12), a distribution of votes (KL), or valence and arousal (MSE with CCC)."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -69,12 +70,14 @@ class FinetuneConfig:
     ema_decay: float | None = None
     """Keep a running mean of the weights with this decay a step and evaluate that; None: the weights themselves."""
     class_weighting: Literal["none", "balanced"] = "none"
-    """Whether pictures of rare classes count more, so that all classes count the same; of methods full and probe."""
+    """Whether pictures of rare classes count more, so that all classes count the same; of methods full,
+    probe and histogram."""
     fraction: float = 1.0
-    """Part of every class of the training data that is used (figure 7)."""
+    """Part of every class that is used (figure 7): to train on, and to choose the epoch and fit the temperature."""
     monitor: Literal["val", "holdout"] | None = None
-    """On which pictures the best epoch is chosen and the temperature fitted: the split val, or a part held out of
-    train. None: val where the data have a test split too, else holdout."""
+    """Which pictures are held out of training to choose the epoch and to fit the temperature: the split val, or a part
+    of train. None: val where the data have a test split too, else holdout. If an epoch is chosen, one half of them
+    chooses and the other calibrates."""
     holdout_fraction: float = 0.1
     """Part of every class of train that is held out."""
     select: Literal["best", "last"] = "best"
@@ -87,6 +90,11 @@ class FinetuneConfig:
     """Of the head's weights, order, crops and augmentation."""
     most_broken: int = 20
     """So many pictures that can't be read are left out; one more stops the run."""
+
+    @property
+    def chooses_epoch(self) -> bool:
+        """Whether held-out pictures decide which weights are kept; of method mean, those of the runs that it joins."""
+        return self.select == "best" and self.method in ("full", "mean")
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulation"):
@@ -104,8 +112,19 @@ class FinetuneConfig:
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}; none turns it off")
         if self.task == "affect" and (self.method == "knn" or self.class_weighting == "balanced"):
-            raise ConfigError("task affect has no classes: it goes with method full or probe, and class_weighting none")
+            raise ConfigError(
+                "task affect has no classes: it goes with method full, probe or histogram, and class_weighting none"
+            )
         if self.method == "mean" and self.network.streams != "scene":
             raise ConfigError(f"method mean joins heads on the scene, network.streams is {self.network.streams!r}")
+        if self.method == "histogram" and self.init:
+            raise ConfigError(
+                f"method histogram starts from nothing: leave out init (--init), got {self.init!r}; probe fits "
+                "the same logistic regression on an encoder"
+            )
+        if self.method == "histogram" and self.network.streams == "both":
+            raise ConfigError(
+                "method histogram looks at one view: give --network.streams scene or person, got network.streams='both'"
+            )
         if self.seed < 0 or self.most_broken < 0:
             raise ConfigError(f"seed and most_broken must be at least 0, got {self.seed} and {self.most_broken}")

@@ -14,13 +14,16 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from uniemox.data.order import BatchOrder
+from uniemox.data.processes import worker_context
 from uniemox.data.sample import Sample, decode_sample
+from uniemox.data.seen import hashes_of, seen_file, write_hashes
 from uniemox.errors import ConfigError, DataError, ImageError, NonFiniteLossError
 from uniemox.finetune.finder_export import FinderGraph, export_finder
 from uniemox.finetune.finder_loss import build_targets, finder_loss
 from uniemox.finetune.finder_network import FinderNetwork, load_body
 from uniemox.finetune.finder_scores import FinderScores, Known, best_threshold
 from uniemox.finetune.finder_views import FinderViews, collate_views, packed
+from uniemox.model.precision import fast_precision
 from uniemox.persons.box import Detection
 from uniemox.persons.centres import decode_centres_map
 from uniemox.persons.fitting import fit_pictures
@@ -131,6 +134,7 @@ def fit_finder(
     start = name + has_file + Path(file).name  # the file's folder is nobody's business
     about = {"config": asdict(config) | {"start": start}, "layout": "uniemox finder", **in_numbers(report)}
     export_finder(FinderGraph(network, mean, std, threshold), config.size, about, out)
+    write_hashes(seen_file(out), hashes_of(pictures))
     return report
 
 
@@ -174,6 +178,7 @@ def _train(
         collate_fn=collate_views,
         prefetch_factor=4 if config.workers else None,
         worker_init_fn=_leave_interrupts,
+        multiprocessing_context=worker_context() if config.workers else None,
     )
     network.train()
     for step, (good, bad) in enumerate(loader):
@@ -182,7 +187,7 @@ def _train(
             continue
         pixels = torch.from_numpy(np.stack([view.pixels for view in good])).permute(0, 3, 1, 2)  # (N, 3, S, S)
         targets = build_targets(good, pixels.shape[-1])
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_precision() == "bfloat16"):
             heat, distances = network(normalise(pixels, device, stats))
         loss = finder_loss(heat, distances, targets)["total"]
         if not torch.isfinite(loss):

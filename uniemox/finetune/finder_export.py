@@ -9,10 +9,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from uniemox.checkpoints.writing import replacing
 from uniemox.errors import CheckpointError
 from uniemox.export.compact import store_as_float16
 from uniemox.export.onnx import OPSET, forget_origin, quiet, write_model
+from uniemox.files import replacing
 from uniemox.finetune.finder_network import FinderNetwork
 
 KEY = "uniemox_finder"

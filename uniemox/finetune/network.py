@@ -11,13 +11,21 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from uniemox.checkpoints.classifier import build_described, describe_encoder, is_classifier, load_classifier
+from uniemox.checkpoints.classifier import (
+    COLOUR_HISTOGRAM,
+    build_described,
+    describe_encoder,
+    is_classifier,
+    load_classifier,
+)
 from uniemox.checkpoints.published import TIMM, load_published, load_start, report_timm
 from uniemox.checkpoints.recognition import is_sincos
 from uniemox.checkpoints.vit import load_timm
+from uniemox.data.seen import SCRATCH
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.finetune.config import NetworkConfig
-from uniemox.model.classifier import Classifier, set_drop_path, token_encoder
+from uniemox.model.classifier import NORM_EPS, Classifier, set_drop_path, token_encoder
+from uniemox.model.colour_histogram import FEATURES, ColourHistogram
 from uniemox.model.encoder import start_as_mae
 from uniemox.model.fusion import Fusion, FusionName, build_fusion
 from uniemox.model.side_by_side import SideBySide
@@ -25,7 +33,9 @@ from uniemox.training.run_folder import CONFIG, ENCODER, WEIGHTS
 from uniemox.training.settings import read_json
 from uniemox.views.pixels import IMAGENET, PixelStats
 
-SCRATCH = "scratch:"
+INIT_MISSING = (
+    "--init is missing: give a run, a checkpoint, timm:NAME, or scratch:timm:NAME; only --method histogram needs none"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +55,7 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
     """
     source = init.removeprefix(SCRATCH)
     if not source:
-        raise ConfigError("--init is missing: give a run, a checkpoint, timm:NAME, or scratch:timm:NAME")
+        raise ConfigError(INIT_MISSING)
     encoder: Any
     if "," in source:
         encoder, described, stats = _several(source.split(","), config.pool, size, init != source)
@@ -57,13 +67,21 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
     embed = fusion = None
     if config.streams == "both":
         folder = Path(source)
-        embed, fusion, shapes = _fusion(folder if init == source and folder.is_dir() else None, config, width)
+        saved = _saved_parts(folder) if init == source and folder.is_dir() else {}
+        embed, fusion, shapes = build_fused(saved, config, width)
         parts |= shapes
     classifier = Classifier(
         encoder, feature_width=width, outputs=outputs, streams=config.streams, embed=embed, fusion=fusion
     )
     classifier.keeps_norm_statistics = config.keep_norm_statistics
     return Network(classifier.train(), described, parts, stats)
+
+
+def build_histogram(config: NetworkConfig, *, outputs: int) -> Network:
+    """A linear head over the colours of one view, for method histogram.  outputs: E."""
+    parts = {"feature_width": FEATURES, "outputs": outputs}
+    classifier = Classifier(ColourHistogram(), feature_width=FEATURES, outputs=outputs, streams=config.streams)
+    return Network(classifier.train(), {"name": COLOUR_HISTOGRAM, "options": {}}, parts, IMAGENET)
 
 
 def load_encoder(source: str, pool: str, size: int, from_scratch: bool) -> Any:
@@ -175,9 +193,13 @@ def feature_width(encoder: nn.Module, size: int) -> int:
     return features.shape[1]
 
 
-def _fusion(folder: Path | None, config: NetworkConfig, width: int) -> tuple[nn.Linear, Fusion, dict[str, Any]]:
-    """The projection to C3 and Γ: those of the pre-training run where they are what is asked for, or else new ones."""
-    saved = {} if folder is None else _saved_parts(folder)
+def build_fused(
+    saved: Mapping[str, Any], config: NetworkConfig, width: int
+) -> tuple[nn.Linear, Fusion, dict[str, Any]]:
+    """The projection to C3 and Γ: those of the pre-training run where they are what is asked for, or else new ones.
+
+    saved: the run's fusion, heads, width (C3) and tensors, which may be absent; empty if it has none.
+    """
     name: FusionName | None = config.fusion or saved.get("fusion")
     if name is None:
         raise ConfigError(
@@ -190,10 +212,10 @@ def _fusion(folder: Path | None, config: NetworkConfig, width: int) -> tuple[nn.
     embed, fusion = nn.Linear(width, channels), build_fusion(name, channels, heads)
     nn.init.xavier_uniform_(embed.weight)
     nn.init.zeros_(embed.bias)
-    if is_own:
+    if is_own and "tensors" in saved:
         embed.load_state_dict(_under(saved["tensors"], "embed."))
         fusion.load_state_dict(_under(saved["tensors"], "fusion."))
-    return embed, fusion, {"fused_width": channels, "fusion": name, "heads": heads}
+    return embed, fusion, {"fused_width": channels, "fusion": name, "heads": heads, "norm_eps": NORM_EPS}
 
 
 def _saved_parts(folder: Path) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""Which samples a run trains on, and which ones it watches itself by."""
+"""Which samples a run trains on, which choose its epoch, and which calibrate it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from uniemox.checkpoints.classifier import CalibrationImages
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.splits import split_samples, take_fraction, write_splits
 from uniemox.errors import ConfigError, DataError
@@ -14,16 +15,59 @@ from uniemox.training.run_folder import CONFIG
 from uniemox.training.settings import read_json
 
 SPLITS, SHARES = "splits.json", {"train": 0.8, "val": 0.1, "test": 0.1}
-DIVIDING = ("seed", "task", "monitor", "holdout_fraction", "fraction")  # settings that decide who learns from what
+SETTINGS = ("seed", "task", "monitor", "holdout_fraction", "fraction", "select")  # that decide who learns from what
+MIN_HALVED = 40  # held-out samples from which one half can choose the epoch and the other calibrate
 
 
-def divide(data: DataSet, config: FinetuneConfig, out: Path | None) -> tuple[list[Sample], list[Sample]]:
-    """Training samples, and those on which the epoch is chosen and the temperature fitted.
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The samples of a run."""
+
+    train: list[Sample]
+    selection: list[Sample]
+    """That choose the epoch, or whose score is reported after each where nothing is chosen."""
+    calibration: list[Sample]
+    """That temperature and conformal scores are fitted on."""
+    calibration_images: CalibrationImages
+
+    @property
+    def samples(self) -> list[Sample]:
+        """All of them, each once."""
+        return list({sample.key: sample for sample in [*self.train, *self.selection, *self.calibration]}.values())
+
+
+def split_for_training(data: DataSet, config: FinetuneConfig, out: Path | None) -> Parts:
+    """Training samples, those that choose the epoch, and those on which the temperature is fitted.
 
     Data without splits are divided 80/10/10 by the seed, which is written to splits.json in `out`, if it is given.
-    Samples without what is to be learned are left out.
+    Samples without what is to be learned are left out. Of config.fraction that part is taken first, so that all labels
+    that a run reads are within it. Where an epoch is chosen the held-out samples are halved: one half chooses, the
+    other calibrates; with fewer than 40 both are the same, and `calibration_images` says so.
     Raises DataError if nothing is left to train on or to watch by.
     """
+    useful = _with_splits(data, config, out)
+    train = [sample for sample in useful if sample.split == "train"]
+    monitor = config.monitor or find_monitor({sample.split for sample in useful})
+    held_out = [sample for sample in useful if sample.split == "val"] if monitor == "val" else []
+    if config.fraction < 1:
+        train, held_out = (take_fraction(part, config.fraction, config.seed) for part in (train, held_out))
+    if monitor == "holdout":
+        train, held_out = _halves(train, 1 - config.holdout_fraction, config.seed)
+    if not held_out or not train:
+        raise DataError(
+            f"{data.name} leaves {len(train)} samples to train on and {len(held_out)} to watch by (monitor={monitor}); "
+            "both must be there: choose another --monitor, --holdout-fraction or --fraction"
+        )
+    if not config.chooses_epoch:
+        return Parts(train, held_out, held_out, "independent")
+    if len(held_out) < MIN_HALVED:
+        return Parts(train, held_out, held_out, "selection")
+    return Parts(train, *_halves(held_out, 0.5, config.seed), "independent")
+
+
+def _with_splits(data: DataSet, config: FinetuneConfig, out: Path | None) -> list[Sample]:
+    """The samples that have a target, each with a split."""
+    data.check_splits()
     samples = list(data.samples)
     if all(sample.split is None for sample in samples):
         scheme = split_samples(samples, SHARES, config.seed)
@@ -31,28 +75,18 @@ def divide(data: DataSet, config: FinetuneConfig, out: Path | None) -> tuple[lis
         if out is not None:
             write_splits(out / SPLITS, scheme, source=data.name, how=f"80/10/10, seed {config.seed}")
     useful = [sample for sample in samples if has_target(sample, config.task, data.labels)]
-    train = [sample for sample in useful if sample.split == "train"]
-    if not train:
+    if not any(sample.split == "train" for sample in useful):
         raise DataError(
             f"{data.name} has nothing to train on: of {len(samples)} samples {len(useful)} have a target "
             f"({len(samples) - len(useful)} have {MISSING[config.task]}), and none of these is of split train"
         )
-    monitor = config.monitor or find_monitor({sample.split for sample in useful})
-    if monitor == "val":
-        watched = [sample for sample in useful if sample.split == "val"]
-    else:
-        share = config.holdout_fraction
-        scheme = split_samples(train, {"train": 1 - share, "holdout": share}, config.seed)
-        watched = [sample for sample in train if scheme[sample.key] == "holdout"]
-        train = [sample for sample in train if scheme[sample.key] == "train"]
-    if config.fraction < 1:
-        train = take_fraction(train, config.fraction, config.seed)
-    if not watched or not train:
-        raise DataError(
-            f"{data.name} leaves {len(train)} samples to train on and {len(watched)} to watch by (monitor={monitor}); "
-            "both must be there: choose another --monitor or --holdout-fraction"
-        )
-    return train, watched
+    return useful
+
+
+def _halves(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Two parts, the first with that share of every class; groups are not divided."""
+    scheme = split_samples(samples, {"first": share, "second": 1 - share}, seed)
+    return tuple([s for s in samples if scheme[s.key] == part] for part in ("first", "second"))  # type: ignore[return-value]
 
 
 def find_monitor(splits: set[str | None]) -> Literal["val", "holdout"]:
@@ -68,7 +102,7 @@ def check_same_division(run: Path, others: Sequence[str]) -> None:
     own = read_json(run / CONFIG)
     for other in others:
         theirs = read_json(Path(other) / CONFIG)
-        differ = [name for name in DIVIDING if own["config"].get(name) != theirs["config"].get(name)]
+        differ = [name for name in SETTINGS if own["config"].get(name) != theirs["config"].get(name)]
         if own["data"]["sha256"] != theirs["data"]["sha256"]:
             differ.append("data")
         if differ:

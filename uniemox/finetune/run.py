@@ -15,14 +15,15 @@ from uniemox.checkpoints.classifier import ClassifierInfo, save_classifier
 from uniemox.checkpoints.writing import write_tensors
 from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.sample import DataSet, Sample
+from uniemox.data.seen import write_seen
 from uniemox.errors import ConfigError
 from uniemox.evaluate.calibration import fit_temperature, softmax
 from uniemox.evaluate.outputs import Outputs, outputs_of, views_of
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.augment import AugmentedViews, smooth
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.network import SCRATCH, Network, build_network, mean_head
-from uniemox.finetune.parts import check_same_division, divide
+from uniemox.finetune.network import Network, build_histogram, build_network, mean_head
+from uniemox.finetune.parts import Parts, check_same_division, split_for_training
 from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
 from uniemox.finetune.targets import class_weights, target_of
 from uniemox.labels import AFFECT
@@ -33,7 +34,7 @@ from uniemox.training.hardware import ready_to_train, wrap
 from uniemox.training.journal import Journal
 from uniemox.training.loop import run_steps
 from uniemox.training.parameter_groups import freeze_layers, parameter_groups
-from uniemox.training.run_folder import ENCODER, WEIGHTS, begin_run, write_seen
+from uniemox.training.run_folder import ENCODER, WEIGHTS, begin_run
 from uniemox.training.schedule import build_schedule
 from uniemox.training.state import Checkpoints, Progress
 from uniemox.training.watching import ActivationCount, Plan, Unwatched, Watcher, memory_estimate
@@ -57,23 +58,25 @@ def finetune(
     """
     device, watcher = config.hardware.take(), watcher or Unwatched()
     with process_group(device):
-        divide(data, config, None)  # raises before anything is written
+        split_for_training(data, config, None)  # raises before anything is written
         if rank() == 0:
             begin_run(out, "finetune", config, data, {}, resume=resume)
         wait_for_all()
-        train, watched = divide(data, config, out if rank() == 0 else None)
+        parts = split_for_training(data, config, out if rank() == 0 else None)
         if rank() == 0:
-            shown = replace(data, samples=[*train, *watched])
-            starts = [] if config.init.startswith(SCRATCH) else [Path(one) for one in config.init.split(",")]
-            write_seen(out, shown, starts, lambda done: watcher.progress("hashing pictures", done, len(shown)))
+            shown = replace(data, samples=parts.samples)
+            write_seen(out, shown, [config.init], lambda done: watcher.progress("hashing pictures", done, len(shown)))
         torch.manual_seed(config.seed)
         outputs = 2 if config.task == "affect" else len(data.labels)
-        network = build_network(config.init, config.network, size=config.view.size, outputs=outputs)
+        if config.method == "histogram":
+            network = build_histogram(config.network, outputs=outputs)
+        else:
+            network = build_network(config.init, config.network, size=config.view.size, outputs=outputs)
         ready_to_train(network.classifier, device)
         freeze_layers(network.classifier.encoder, config.network.frozen_layers)
         if config.hardware.checkpointing:
             _keep_less(network.classifier.encoder)
-        run = _Run(config, data, out, network, train, watched, watcher)
+        run = _Run(config, data, out, network, parts, watcher)
         run.fit()
         info = run.finish() if rank() == 0 else run.describe(None)
         wait_for_all()
@@ -89,17 +92,16 @@ class _Run:
         data: DataSet,
         out: Path,
         network: Network,
-        train: list[Sample],
-        watched: list[Sample],
+        parts: Parts,
         watcher: Watcher,
     ) -> None:
         self.config, self.data, self.out, self.network = config, data, out, network
-        self.train, self.watched, self.watcher = train, watched, watcher
+        self.parts, self.train, self.watcher = parts, parts.train, watcher
         self.model: Classifier = network.classifier
         self.device = next(self.model.parameters()).device
         self.ema: Any = None  # timm's running mean of the weights
         self.broken = BrokenCount(config.most_broken)  # outside of the steps, which count for themselves
-        weights = class_weights(train, data.labels) if config.class_weighting == "balanced" else None
+        weights = class_weights(parts.train, data.labels) if config.class_weighting == "balanced" else None
         self.objective = Objective(task=config.task, class_weights=weights)
 
     def fit(self) -> None:
@@ -125,10 +127,10 @@ class _Run:
         """Choose the epoch, fit the temperature, write everything down."""
         if self.config.method == "full":
             self._choose()
-        watched = self._outputs(self.watched, what="calibrating")
-        target = self._target(watched.samples).numpy()
-        temperature = None if self.config.task == "affect" else fit_temperature(watched.values, target)
-        scores = () if temperature is None else conformal_scores(watched.values, target, temperature)
+        held_out = self._outputs(self.parts.calibration, what="calibrating")
+        target = self._target(held_out.samples).numpy()
+        temperature = None if self.config.task == "affect" else fit_temperature(held_out.values, target)
+        scores = () if temperature is None else conformal_scores(held_out.values, target, temperature)
         info = self.describe(temperature, scores)
         save_classifier(self.model, info, self.out / WEIGHTS)
         write_tensors(self.out / ENCODER, self.model.encoder.state_dict())
@@ -152,6 +154,7 @@ class _Run:
             std=self.network.stats.std,
             trained_on=self.data.name,
             conformal_scores=scores,
+            calibration_images=self.parts.calibration_images,
             encoder=self.network.encoder,
             parts=self.network.parts | self.model.head_parts(),
         )
@@ -242,8 +245,8 @@ class _Run:
         wait_for_all()
 
     def _score(self) -> float:
-        """Higher is better: mean recall of the classes, minus KL, or concordance."""
-        found = self._outputs(self.watched, what="watching")
+        """Of the selection, higher is better: mean recall of the classes, minus KL, or concordance."""
+        found = self._outputs(self.parts.selection, what="watching")
         target, values = self._target(found.samples), torch.from_numpy(found.values)
         if self.config.task == "affect":
             return float(concordance(values, target).mean())
@@ -305,7 +308,8 @@ class _Run:
         grey = torch.zeros(2, 3, size, size, dtype=torch.uint8)
         pixels = normalise(grey, self.device)
         self.model.eval()  # grey pictures would go into the statistics of batch norms, once more each resume
-        with ActivationCount(self.model) as kept, torch.autocast(self.device.type, torch.bfloat16):
+        is_half = config.hardware.precision == "bfloat16"
+        with ActivationCount(self.model) as kept, torch.autocast(self.device.type, torch.bfloat16, enabled=is_half):
             self.model(pixels, pixels)
         self.model.train()
         pictures = config.batch_size / config.accumulation / world_size()  # of a batch of one process

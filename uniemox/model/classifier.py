@@ -13,6 +13,8 @@ from uniemox.model.encoder import check_plain
 from uniemox.model.fusion import Fusion
 
 Streams = Literal["scene", "person", "both"]
+NORM_EPS = 1e-12  # far below the variance of Υ, which is 1e-6 and less after Γ2 and Γ3
+OLD_NORM_EPS = 1e-6  # of classifiers that say nothing of it: they were trained with it
 DROP_PATHS = ("drop_path1", "drop_path2", "drop_path")  # timm's names: of attention and MLP, or of a whole block
 
 
@@ -25,6 +27,7 @@ class Classifier(nn.Module):
     encoder as one batch of 2N; embed (D -> C3) and fusion, in float32, make them the Υ of the pre-training, and a new
     layer norm of Υ feeds the head.
     embed, fusion: given with "both" and only there.
+    norm_eps: added to the variance of Υ by that norm.
     The head starts as MAE's: truncated normal with a deviation of 2e-5 (facebookresearch/mae, main_finetune.py).
     Raises ConfigError if these don't belong together.
     """
@@ -38,6 +41,7 @@ class Classifier(nn.Module):
         streams: Streams,
         embed: nn.Linear | None = None,
         fusion: Fusion | None = None,
+        norm_eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
         _check_parts(feature_width, outputs, streams, embed, fusion)
@@ -46,7 +50,7 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.embed = nn.Identity() if embed is None else embed
         self.fusion = fusion
-        self.norm = nn.Identity() if fusion is None else nn.LayerNorm(width, eps=1e-6)
+        self.norm = nn.Identity() if fusion is None else nn.LayerNorm(width, eps=norm_eps)
         self.keeps_norm_statistics = False
         self.head: nn.Module = nn.Linear(width, outputs)
         nn.init.trunc_normal_(self.head.weight, std=2e-5)

@@ -1,0 +1,101 @@
+"""Method histogram: a run like any other, from no encoder."""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.data.tree import says
+from tests.runs import CPU, FOLDER, SIZE, SPLITS, colours, one_thread, tiny_finetuning, uniemox
+from uniemox.checkpoints.classifier import load_classifier
+from uniemox.data.seen import read_seen
+from uniemox.errors import ConfigError, DataError
+from uniemox.evaluate.run import evaluate
+from uniemox.explain.grad_cam import grad_cam
+from uniemox.finetune.config import NetworkConfig
+from uniemox.finetune.run import finetune
+from uniemox.onnx_sessions import open_session
+from uniemox.predict.opening import load
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@cache
+def run() -> Path:
+    out = Path(FOLDER.name) / "histogram"
+    finetune(tiny_finetuning("", method="histogram"), colours(splits=SPLITS), out)
+    return out
+
+
+def test_colours_are_told_apart_with_calibrated_probabilities() -> None:
+    found = evaluate(run(), colours(splits=SPLITS).only("test"), hardware=CPU).scores
+    assert (found.accuracy, found.n) == (1.0, 12)
+    _, info = load_classifier(run() / "model.safetensors")
+    assert info.temperature is not None
+    assert len(info.conformal_scores) == 12
+    assert (info.encoder["name"], info.streams, info.size) == ("colour_histogram", "scene", SIZE)
+
+
+def test_it_refuses_what_it_was_fitted_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own images and no others, whatever lies in the folder where it is started."""
+    (tmp_path / "training_pictures.txt").write_text("0" * 64 + "\n")
+    monkeypatch.chdir(tmp_path)
+    finetune(tiny_finetuning("", method="histogram"), colours(splits=SPLITS), tmp_path / "run")
+    assert len(read_seen(tmp_path / "run")) == 4 * 11
+    with pytest.raises(DataError, match=says("trained on 44 of these 56 pictures of colours")):
+        evaluate(tmp_path / "run", colours(splits=SPLITS), hardware=CPU)
+
+
+def test_its_onnx_file_gives_the_same_logits_and_predicts() -> None:
+    classifier, info = load_classifier(run() / "model.safetensors")
+    pixels = torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = classifier(scene=pixels).numpy()
+    [found] = open_session(run() / "model.onnx", threads=1).run(["logits"], {"scene": pixels.numpy()})
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    samples = colours(splits=SPLITS).only("test").samples
+    answers = load(run()).predict([sample.picture.read() for sample in samples])
+    assert [answer.top(1)[0][0] for answer in answers] == [info.labels[sample.label] for sample in samples]
+
+
+def test_grad_cam_says_that_it_has_no_feature_map() -> None:
+    classifier, info = load_classifier(run() / "model.safetensors")
+    image = colours(splits=SPLITS).samples[0].picture.read()
+    with pytest.raises(ConfigError, match="ColourHistogram has no last feature map"):
+        grad_cam(classifier, info, image)
+
+
+def test_it_takes_class_weights_and_the_person(tmp_path: Path) -> None:
+    config = tiny_finetuning(
+        "", method="histogram", class_weighting="balanced", network=NetworkConfig(streams="person"), fraction=0.5
+    )
+    info = finetune(config, colours(splits=SPLITS), tmp_path / "run")
+    assert info.streams == "person"
+    assert len(read_seen(tmp_path / "run")) == 4 * (4 + 2)  # half of what trains and of what is held out
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"init": "timm:resnet10t"}, "method histogram starts from nothing: leave out init (--init)"),
+        ({"network": NetworkConfig(streams="both")}, "--network.streams scene or person, got network.streams='both'"),
+    ],
+)
+def test_what_it_can_not_use_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=says(message)):
+        tiny_finetuning(**({"init": "", "method": "histogram"} | values))
+
+
+def test_the_command_needs_init_for_all_other_methods(tmp_path: Path) -> None:
+    found = uniemox("finetune", "--data", "synthetic:8", "--out", tmp_path / "run")
+    assert found.returncode == 1
+    assert "--init is missing" in found.stderr
+    assert not (tmp_path / "run").exists()
