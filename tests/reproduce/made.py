@@ -49,9 +49,14 @@ def scored(root: Path, name: str, right: Sequence[bool], *, seed: int = 0) -> Ru
 
 
 def table(
-    rows: dict[str, Cell], *, reference: str | None = None, title: str = "A table", is_curve: bool = False
+    rows: dict[str, Cell],
+    *,
+    reference: str | None = None,
+    baseline: str | None = None,
+    title: str = "A table",
+    is_curve: bool = False,
 ) -> Plan:
-    """A plan of one column, Scenes."""
+    """A plan of one column, Scenes.  baseline: the row that all others are compared with."""
     column = "10%" if is_curve else "Scenes"
     return Plan(
         name="table4",
@@ -59,7 +64,9 @@ def table(
         scale="demo",
         about=("About it.",),
         columns=(column,),
-        rows=tuple(Row(name, {column: cell}) for name, cell in rows.items()),
+        rows=tuple(
+            Row(name, {column: cell}, baseline=baseline if name != baseline else None) for name, cell in rows.items()
+        ),
         reference=reference,
         is_curve=is_curve,
     )

@@ -108,6 +108,7 @@ def planned(root: Path) -> list[Run]:
     return [pack, plan_run(root, "split", words, makes="splits.json", needs=[pack])]
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_after_a_kill_the_same_plan_goes_on_and_starts_nothing_twice(tmp_path: Path, number: int) -> None:
     """Killed hard, its command lives on and is waited for; asked to stop, it ends its commands."""

@@ -11,18 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.drawn import class_folders
+from tests.reproduce.trees import seven
 from uniemox.cli import app
 from uniemox.cli.reproduce import _weights, reproduce
 from uniemox.errors import ConfigError
 from uniemox.finetune.presets import PRESETS as FINETUNINGS
 from uniemox.labels import CAER, MIKELS, POLARITY
+from uniemox.reproduce.baseline import HISTOGRAM
 from uniemox.reproduce.cross import _obstacle
 from uniemox.reproduce.names import NAMES
 from uniemox.reproduce.paper import paper_tables
-from uniemox.reproduce.plan import Plan, plan_run
-from uniemox.reproduce.sources import PAPER_SIZES, parse_given
+from uniemox.reproduce.plan import Plan, Run, plan_run
+from uniemox.reproduce.sources import PAPER_SIZES, Finders, parse_given
 from uniemox.reproduce.study import BATCH
-from uniemox.reproduce.table3 import EXTRAS, OURS, START
+from uniemox.reproduce.table3 import EXTRAS, START, ZERO_SHOT
 from uniemox.reproduce.table8 import Asking
 from uniemox.reproduce.targets import Asked, plan_of
 
@@ -72,6 +74,28 @@ def test_runs_come_after_what_they_need_and_once(name: str, scale: str) -> None:
         assert all(run.missing is None for run in runs if "--weights" not in (run.missing or ""))
 
 
+@pytest.mark.parametrize("name", ["table3", "table4", "fig7", "cross"])
+@pytest.mark.parametrize("with_emotion", [False, True])
+def test_texts_name_the_emotion_only_if_asked_for_and_the_page_says_so(name: str, with_emotion: bool) -> None:
+    made = planned(name, with_emotion=with_emotion)
+    teachers = [run.words for run in made.runs if run.words[:2] == ("teacher", "fit")]
+    assert ["--without-emotion" in words for words in teachers] == [not with_emotion]
+    told = [run.words for run in made.runs if "--teacher.source" in run.words]
+    assert told
+    flag = "--teacher.with-emotion" if with_emotion else "--teacher.no-with-emotion"
+    assert all(flag in words for words in told)
+    said = [words for words in made.about if "The texts that teacher and pre-training read" in words]
+    assert [("do not name the emotion" in words) for words in said] == [not with_emotion]
+
+
+def test_table7_compares_teachers_and_pre_trainings_that_read_the_emotion_with_some_that_do_not() -> None:
+    found = [run.words for run in planned("table7").runs if run.words[0] in ("teacher", "pretrain")]
+    assert sum("--without-emotion" in words for words in found) == 1
+    assert sum("--teacher.with-emotion" in words for words in found) == 1
+    assert sum("--teacher.no-with-emotion" in words for words in found) == 1
+    assert len({words[words.index("--teacher.source") + 1] for words in found if words[0] == "pretrain"}) == 2
+
+
 def shape_of(words: tuple[str, ...]) -> tuple[str, ...]:
     """Commands of one shape differ in values alone."""
     return (words[0], *sorted({word for word in words if word.startswith("--")}))
@@ -99,26 +123,96 @@ def test_table_three_has_every_row_of_the_paper_and_what_it_leaves_out() -> None
     rows = {row.name: row for row in planned("table3", "demo").rows}
     trainable = [entry["method"] for entry in paper_tables()["table3"] if not entry.get("cited")]
     assert len(trainable) == 16
-    assert list(rows)[: len(paper_tables()["table3"])] == [entry["method"] for entry in paper_tables()["table3"]]
+    assert {entry["method"] for entry in paper_tables()["table3"]} <= set(rows)
     for name in trainable:
-        assert rows[name].cells["Scenes"].runs, name
-        assert not rows[name].cells["Scenes"].why
+        told = rows[name].network.removeprefix("the same run as ") if rows[name].is_cited else name
+        assert rows[told].cells["Scenes"].runs, name
+        assert not rows[told].cells["Scenes"].why
     assert rows["EmotiCon + CCIM"].is_cited
     assert rows["EmotiCon + CCIM"].cells["CAER-S"].paper == 91.17
-    assert rows[START].cells["Scenes"].runs == rows["ViT from scratch"].cells["Scenes"].runs
-    assert rows["MAE"].cells["Scenes"].runs == rows["ViT from scratch"].cells["Scenes"].runs
-    assert "its checkpoint is not given" in rows["MAE"].network
-    assert rows[OURS].cells["Scenes"].runs != rows["ViT from scratch"].cells["Scenes"].runs
     for extra in EXTRAS:
         assert "--weights" in rows[extra.name].cells["Scenes"].why
     assert set(planned("table3", "demo").columns) == {"Scenes", *PAPER_SIZES}
+
+
+def test_the_same_network_from_the_same_weights_is_one_row() -> None:
+    found = planned("table3", "demo")
+    runs = [cell.runs for row in found.rows if (cell := row.cells["Scenes"]).runs]
+    assert len(set(runs)) == len(runs)
+    rows = {row.name: row for row in found.rows}
+    one = rows["the demo's ViT, random weights"]
+    assert found.reference == one.name
+    assert one.network.startswith("stands for ViT from scratch, ViT, ")
+    assert one.network.endswith(f", {START}")
+    assert START not in rows
+    assert rows["MAE"].network == f"the same run as {one.name}"
+    assert rows["MAE"].cells["FI"].paper == next(
+        entry["FI"] for entry in paper_tables()["table3"] if entry["method"] == "MAE"
+    )
+    assert rows["VGG-16"].network == "RepVGG-A0, random weights"
+    assert not rows["VGG-16"].is_cited
+
+
+@pytest.mark.parametrize("name", ["table3", "table4", "table5", "table6", "table7", "fig7", "cross"])
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+def test_every_row_is_compared_with_a_histogram_of_the_same_labels(name: str, scale: str) -> None:
+    found = planned(name, scale)
+    rows = {row.name: row for row in found.rows}
+    for row in found.rows:
+        cells = {column: cell for column, cell in row.cells.items() if cell.runs}
+        if cells and not row.name.startswith(HISTOGRAM):
+            assert row.baseline is not None, row.name
+        for column, cell in cells.items() if row.baseline is not None else ():
+            [scored] = rows[row.baseline].cells[column].runs
+            assert scored.scores == cell.runs[0].scores
+            assert row.name == ZERO_SHOT or part_of(scored) == part_of(cell.runs[0])
+    fitted = [run for run in found.runs if "histogram" in run.words]
+    assert all("--init" not in run.words and "scene" in run.words and run.processes == 1 for run in fitted)
+    sets = 1 if scale == "demo" else 7
+    assert len(fitted) == sets * {"fig7": 4 if scale == "demo" else 6, "cross": 2}.get(name, 1)
+
+
+def part_of(scored: Run) -> str:
+    """The share of the labels that the scored run learned from."""
+    return part_of_labels(scored.needs[0])
+
+
+def test_random_weights_see_as_many_images_as_our_pretraining_and_fine_tuning() -> None:
+    runs = planned("fig7", "demo").runs
+    [pretrained] = [run for run in runs if run.words[0] == "pretrain"]
+    tuned = [run for run in runs if run.words[0] == "finetune" and "histogram" not in run.words]
+    images = {(is_random(run), part_of_labels(run)): run.images for run in tuned}
+    for part in ("0.1", "0.25", "0.5", "1"):
+        more = images[True, part] - images[False, part]
+        assert more == pytest.approx(pretrained.images, abs=float(part) * 2464)  # whole epochs
+    assert sum(is_random(run) for run in tuned) == 4
+    assert sum(not is_random(run) for run in tuned) == 4 * 3
+    paper = [run for run in planned("table3", "paper").runs if run.words[0] == "finetune" and is_random(run)]
+    assert paper
+    assert all("--schedule.epochs" not in run.words for run in paper)  # the published recipe
+
+
+def is_random(run: Run) -> bool:
+    return "--init" in run.words and run.words[run.words.index("--init") + 1].startswith("scratch:")
+
+
+def part_of_labels(run: Run) -> str:
+    return run.words[run.words.index("--fraction") + 1] if "--fraction" in run.words else "1"
+
+
+def test_a_demo_on_drawn_scenes_is_headed_as_a_check(tmp_path: Path) -> None:
+    assert planned("table4", "demo").title == "A check on drawn scenes: Table IV: parts of the method"
+    assert "not evidence for the paper" in planned("table4", "demo").about[0]
+    own = plan("table4", data=(f"folder:{class_folders(tmp_path / 'photos', ('awe', 'fear'), 30)}",))
+    assert own.title == "Table IV: parts of the method"
+    assert "drawn" not in own.about[0]
 
 
 def test_a_checkpoint_gives_a_row_a_run_of_its_own() -> None:
     rows = {row.name: row for row in plan("table3", weights=_weights(["mae=mae.pth"])).rows}
     [run] = rows["MAE"].cells["Scenes"].runs
     assert run.needs[0].words[run.needs[0].words.index("--init") + 1] == "mae.pth"
-    assert rows["dBOT"].cells["Scenes"].runs != rows["MAE"].cells["Scenes"].runs
+    assert rows["dBOT"].network == "the same run as the demo's ViT, random weights"
     with pytest.raises(ConfigError, match="no row 'mea'"):
         _weights(["mea=mae.pth"])
     with pytest.raises(ConfigError, match="takes NAME=VALUE"):
@@ -161,7 +255,7 @@ def test_parts_of_small_sets_have_smaller_batches(tmp_path: Path) -> None:
     source = f"folder:{class_folders(tmp_path / 'photos', ('awe', 'fear'), 30)}"
     found: dict[str, set[str]] = {}
     for run in plan("fig7", data=(source,)).runs:
-        if run.words[0] == "finetune":
+        if run.words[0] == "finetune" and "histogram" not in run.words:
             words = [str(word) for word in run.words]
             part = words[words.index("--fraction") + 1] if "--fraction" in words else "1"
             found.setdefault(part, set()).add(words[words.index("--batch-size") + 1])
@@ -189,7 +283,7 @@ def test_where_a_key_is_does_not_change_the_answers() -> None:
         asking = Asking(endpoint="http://127.0.0.1:1/v1", models=("m",), key_from=variable)
         return plan("table8", asking=asking)
 
-    [first], [second] = asked("A").more, asked("B").more
+    first, second = asked("A").more[0], asked("B").more[0]
     assert first.key == second.key
     assert first.words[-2:] == ("--key-from", "A")
 
@@ -202,10 +296,10 @@ def test_what_is_felt_is_never_scored_against_what_is_evoked() -> None:
 
 def test_tables_share_the_runs_that_are_the_same() -> None:
     full = planned("table4", "demo").rows[0].cells["Scenes"].runs
-    assert planned("table7", "demo").rows[0].cells["Scenes"].runs == full
+    assert planned("table7", "demo").rows[1].cells["Scenes"].runs == full
     assert planned("table6", "demo").rows[2].cells["Scenes"].runs == full  # the demo's Γ
-    assert planned("fig7", "demo").rows[-1].cells["100%"].runs == full
-    assert [len(planned(name, "demo").rows) for name in ("table4", "table5", "table6", "table7")] == [5, 4, 4, 2]
+    assert planned("fig7", "demo").rows[-2].cells["100%"].runs == full
+    assert [len(planned(name, "demo").rows) for name in ("table4", "table5", "table6", "table7")] == [6, 5, 5, 3]
     assert len(full) == 3
 
 
@@ -256,3 +350,118 @@ def test_figures_are_pages_of_their_own_runs(name: str) -> None:
     assert found.more
     assert found.parts
     assert not re.search(r"\{out\}", " ".join(run.command for run in found.runs))
+
+
+# The scale of the paper, with the seven data sets
+
+
+@pytest.fixture(scope="module")
+def given_seven(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    return seven(tmp_path_factory.mktemp("seven"))
+
+
+def runs_of(plan: Plan, command: str) -> list[Run]:
+    return [run for run in plan.runs if run.words[0] == command]
+
+
+def after(run: Run, option: str) -> str | None:
+    return run.words[run.words.index(option) + 1] if option in run.words else None
+
+
+def test_networks_without_blocks_to_skip_train_without_drop_path(given_seven: tuple[str, ...]) -> None:
+    rows = {row.name: row for row in plan("table3", "paper", data=given_seven).rows}
+    drop_paths = {
+        name: after(row.cells["FI"].runs[0].needs[0], "--network.drop-path")
+        for name, row in rows.items()
+        if row.cells["FI"].runs and row.cells["FI"].runs[0].needs[0].words[0] == "finetune"
+    }
+    without = {name for name, value in drop_paths.items() if value == "0"}
+    assert without == {"VGG-16", "DenseNet-121", "CLIP ViT-B/16, frozen, linear probe"}
+    assert drop_paths["ResNet-50"] is None
+    assert "vit_l_16-852ce7e3.pth" in rows["ViT"].cells["FI"].why  # torchvision's, as the paper says
+
+
+def test_figures_show_the_papers_data_sets(given_seven: tuple[str, ...]) -> None:
+    """Figures 4, 8 and 9 EmoSet, the first of them what is trained on; figure 6 Emo8; and the first given without."""
+    kinds = {}
+    for name in FIGURES:
+        found = plan(name, "paper", data=given_seven)
+        [run] = [run for run in found.runs if run.words[1] == "pictures" or "--schemes" in run.words]
+        kinds[name] = (next(w for w in run.words if ":" in w).partition(":")[0], after(run, "--split"))
+        assert "which was not given" not in "".join(found.about)
+    assert kinds == {
+        "fig4": ("emoset", "train"),
+        "fig6": ("emo8", None),
+        "fig8": ("emoset", "test"),
+        "fig9": ("emoset", "test"),
+    }
+    fi = next(source for source in given_seven if source.startswith("fi:"))
+    alone = plan("fig6", "paper", data=(fi,))
+    assert alone.runs[-1].words[2] == fi
+    assert "The images are of FI; the paper shows Emo8, which was not given." in alone.about
+
+
+def test_figure_nine_has_a_column_of_maes_own_weights() -> None:
+    run = plan("fig9", "paper", weights={"dBOT": "dbot.pth", "MAE": "mae_visualize.pth"}).more[0]
+    assert run.words.count("--model") == 3
+    assert run.words[run.words.index("--out") - 1] == "mae_visualize.pth"
+    assert plan("fig9", "paper", weights={"dBOT": "dbot.pth"}).more[0].words.count("--model") == 2
+
+
+def test_all_of_emoset_can_be_pretrained_on(given_seven: tuple[str, ...]) -> None:
+    weights = {"dBOT": "dbot.pth"}
+    for splits, absent, there in ((("train", "val"), 100300, 40), (("all",), 118000, 48), (("train",), 94400, 32)):
+        for data, images in (((), absent), (given_seven, there)):
+            found = plan("table7", "paper", weights=weights, data=data, pretrain_splits=splits)
+            run = runs_of(found, "pretrain")[0]
+            place = run.words.index("--split")
+            assert run.words[place + 1 : place + 1 + len(splits)] == splits
+            assert run.images == 200 * images
+        seen = [run for run in runs_of(found, "evaluate") if "--allow-seen" in run.words]
+        assert {run.scores[0].partition(":")[0] for run in seen if run.scores} == (
+            {"emoset"} if "all" in splits else set()
+        )
+
+
+def networks_of(found: Plan) -> list[Run]:
+    """Fine-tuning runs but those of the colour histogram, which sees the scene alone."""
+    return [run for run in runs_of(found, "finetune") if after(run, "--method") != "histogram"]
+
+
+def test_what_a_person_feels_is_learned_from_scene_and_person(given_seven: tuple[str, ...]) -> None:
+    found = plan("table3", "paper", data=given_seven, weights={"dBOT": "dbot.pth"}, finders=Finders(detector="y.onnx"))
+    streams: dict[str, set[tuple[str | None, ...]]] = {}
+    options = ("--network.streams", "--network.fusion", "--network.pool")
+    for run in networks_of(found):
+        kind = (after(run, "--data") or "").partition(":")[0]
+        streams.setdefault(kind, set()).add(tuple(after(run, option) for option in options))
+    both = {("both", "attention", None), ("both", None, "token")}  # ours brings its own Γ
+    assert streams.pop("caer-s") == both
+    assert streams.pop("heco") == both
+    assert all(found == {(None, None, None)} for found in streams.values())
+    persons = {run.words[2].partition(":")[0]: run for run in found.runs if run.words[:2] == ("data", "persons")}
+    assert set(persons) == {"emoset", "caer-s"}  # HECO names the persons meant
+    for command, kind in (("pretrain", "emoset"), ("finetune", "caer-s"), ("evaluate", "caer-s")):
+        run = next(r for r in runs_of(found, command) if (after(r, "--data") or "").startswith(kind))
+        assert after(run, "--persons") == str(persons[kind].folder / "persons.jsonl")
+    without = plan("table3", "paper", data=given_seven, weights={"dBOT": "dbot.pth"})
+    assert {run.missing for run in runs_of(without, "finetune") if after(run, "--data") == given_seven[5]} == {
+        "the people in CAER-S: --detector yolov3.cfg, or uniemox data persons beforehand"
+    }
+
+
+def test_a_demos_own_data_get_people_and_objects(tmp_path: Path) -> None:
+    source = f"folder:{class_folders(tmp_path / 'photos', ('awe', 'fear'), 10)}"
+    found = plan("table4", data=(source,), finders=Finders(objects="resnet18@r.pth"))
+    made = {run.words[1]: run for run in runs_of(found, "data")}
+    assert list(made) == ["split", "persons", "describe", "shard"]
+    assert after(made["persons"], "--detector") == "embedded"
+    people = str(made["persons"].folder / "persons.jsonl")
+    assert after(made["describe"], "--persons") == after(made["shard"], "--persons") == people
+    assert (after(made["describe"], "--classifier"), after(made["describe"], "--classifier-weights")) == (
+        "resnet18",
+        "r.pth",
+    )
+    assert {after(run, "--network.streams") for run in networks_of(found)} == {"both"}
+    without = next(run for run in plan("table4", data=(source,)).runs if run.words[1] == "describe")
+    assert "without objects" in without.name

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.reproduce.made import model_run, scored, table
+from uniemox.evaluate.intervals import paired_bootstrap
 from uniemox.reproduce.execute import Outcome
 from uniemox.reproduce.page import write_page
-from uniemox.reproduce.plan import Cell, Plan, plan_evaluation
+from uniemox.reproduce.plan import Cell, Plan, plan_evaluation, plan_run
 from uniemox.reproduce.plots import Dot, curves, dots
 from uniemox.reproduce.results import find_evaluation, gain, is_done, mark_of, score_of, seed_interval
+from uniemox.reproduce.table8 import _found
 
 RIGHT = [True] * 9 + [False]
 HALF = [True] * 5 + [False] * 5
@@ -162,6 +164,37 @@ def test_every_figure_of_a_page_is_marked(tmp_path: Path) -> None:
     ]
 
 
+def test_rows_that_do_not_beat_the_histogram_are_marked(tmp_path: Path) -> None:
+    """Paired over images where both were scored on the same ones; else only by the row's own interval."""
+    cells = {
+        "good": Cell(runs=(scored(tmp_path, "x", RIGHT),)),
+        "as good": Cell(runs=(scored(tmp_path, "y", HALF[::-1]),)),
+        "elsewhere": Cell(runs=(scored(tmp_path, "w", [True] * 8 + [False]),)),
+        "least": Cell(runs=(scored(tmp_path, "z", HALF),)),
+    }
+    text, values, records = written(table(cells, baseline="least"), tmp_path)
+    found = {row["method"]: row for row in values["rows"]}
+    paired = paired_bootstrap(np.array(RIGHT), np.array(HALF), [f"{i}.png" for i in range(len(RIGHT))])
+    assert found["good"]["over_histogram"] == pytest.approx(0.4)
+    assert (found["good"]["over_histogram_low"], found["good"]["over_histogram_high"]) == (paired.low, paired.high)
+    assert [found[name]["beats_histogram"] for name in cells] == [True, False, True, None]
+    assert found["as good"]["over_histogram"] == 0
+    assert found["elsewhere"]["over_histogram"] == pytest.approx(8 / 9 - 0.5)
+    assert found["elsewhere"]["over_histogram_low"] is None  # 8 of 9 less 0.2 is above a half
+    assert text.count("▼ ") == 1
+    assert "▼ +0.0 (" in text
+    assert "+38.9 (different images) over the colour histogram" in text
+    assert records[3]["beats_histogram"] == ""
+
+
+def test_chance_is_a_row(tmp_path: Path) -> None:
+    """What the commonest class gives, and one class of all, over the columns' images."""
+    cells = {"x": Cell(runs=(scored(tmp_path, "x", RIGHT),)), "y": Cell(runs=(scored(tmp_path, "y", [True] * 9),))}
+    text, values, _ = written(table(cells), tmp_path)
+    assert [(row["chance"], row["uniform"]) for row in values["rows"]] == [(0.5, 0.5), (5 / 9, 0.5)]
+    assert "50.0 to 55.6 % the commonest class<br>50.0 % 1 / classes" in text
+
+
 def test_a_page_comes_out_the_same_twice(tmp_path: Path) -> None:
     plan = full(tmp_path)
     assert written(plan, tmp_path) == written(plan, tmp_path)
@@ -207,3 +240,21 @@ def test_drawings_leave_out_what_is_not_known() -> None:
     assert drawn.count("<rect") == 2
     assert "&lt;c&gt;" in drawn
     assert ">b<" not in drawn
+
+
+def test_multimodal_models_stand_beside_the_histogram(tmp_path: Path) -> None:
+    """They are asked about a part of the split, so that nothing is paired: by their own intervals."""
+    run = plan_run(tmp_path, "ask", ["ask", "--out", "{out}"], makes=None)
+    run.folder.mkdir(parents=True)
+    about = {"n": 100, "outcomes": {"label": 90}, "agreement": None}
+    models = [
+        {"model": "good", "accuracy": 0.7, "accuracy_interval": [0.6, 0.8], **about},
+        {"model": "bad", "accuracy": 0.55, "accuracy_interval": [0.45, 0.65], **about},
+    ]
+    (run.folder / "result.json").write_text(json.dumps({"models": models, "ours": None}))
+    text = _found(run, Cell(runs=(scored(tmp_path, "x", HALF),)))
+    assert ">good<" in text
+    assert ">▼ bad<" in text
+    assert ">colour histogram, whole split<" in text
+    assert "Chance on the whole split: 0.500 for the commonest class, 0.500 for one class of all." in text
+    assert "▼" not in _found(run, Cell())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
+from rich.text import Text
 
 from uniemox import __version__
 from uniemox.cli.ask import ask
@@ -34,7 +35,8 @@ EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 130, 141
 
 app = App(
     name="uniemox",
-    help="Emotions of whole scenes, and of the people in them (after UniEmoX, arXiv 2409.18877).",
+    help="What pictures of whole scenes make people feel (after UniEmoX, arXiv 2409.18877). What the people in them "
+    "feel needs a model trained for it: see `uniemox finetune`.",
     version=__version__,
     suppress_keyboard_interrupt=False,
     help_epilogue="Tab completion: `uniemox --install-completion`.",
@@ -80,7 +82,7 @@ def main() -> None:
         say(str(error))
         sys.exit(error.exit_code)
     except UniemoxError as error:
-        err.print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
+        err.print(Text.assemble(("error:", "bold red"), f" {type(error).__name__}:"), end=" ")
         say(str(error))
         sys.exit(EXIT_ERROR)
     except KeyboardInterrupt:

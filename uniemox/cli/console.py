@@ -3,17 +3,45 @@
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from uniemox.errors import MissingPackageError
 
-out, err = Console(), Console(stderr=True)
+if TYPE_CHECKING:
+    from uniemox.data.sample import DataSet
+
+
+class SafeConsole(Console):
+    """A terminal that names of files can't steer: a sign stands for each of their control characters."""
+
+    def render_str(self, text: str, **style: Any) -> Text:
+        """As rich has it; here the width is that of what will be shown."""
+        return super().render_str(printable(text), **style)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich has it; its own colours and movements come later, or as control segments."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+def printable(text: str) -> str:
+    """Text without signs that steer a terminal or turn the direction of writing; line breaks and tabs stay.
+
+    >>> printable("a\\x1b[2J.jpg")
+    'a\\ufffd[2J.jpg'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" or 0xD800 <= ord(c) < 0xE000 else "\ufffd" for c in text)
+
+
+PLAIN: dict[str, Any] = {"markup": False, "emoji": False}  # [red] and :smile: in a name are that name
+out, err = SafeConsole(**PLAIN), SafeConsole(stderr=True, **PLAIN)
 
 Files = Annotated[Path | None, Parameter(negative="")]
 EXIT_UNREADABLE = 2  # some pictures could not be read; the others were
@@ -25,7 +53,7 @@ def show_all(parts: Iterable[Table | str]) -> None:
     """Tables and lines on standard output; lines as they are."""
     for part in parts:
         if isinstance(part, str):
-            print(part)
+            print(printable(part))
         else:
             out.print(part)
 
@@ -33,6 +61,12 @@ def show_all(parts: Iterable[Table | str]) -> None:
 def say(line: str) -> None:
     """A line on standard error, as it is."""
     err.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def say_parts(data: "DataSet") -> None:
+    """Of several data sets opened as one: each, and what became of its labels."""
+    for part in data.parts:
+        say(str(part))
 
 
 class ProgressBar(Progress):

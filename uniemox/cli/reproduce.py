@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say
+from uniemox.cli.plan_check import check_plan
 from uniemox.errors import ConfigError, UniemoxError
 from uniemox.reproduce.names import Name, Scale
 
@@ -29,7 +30,7 @@ class Options:
     """What can be said about a table or figure."""
 
     scale: Scale = "demo"
-    """demo: small networks and budgets; paper: the published recipe."""
+    """demo: small networks and budgets, a check rather than evidence; paper: the published recipe."""
     data: Several = None
     """KIND:PATH or NAME=KIND:PATH, several after each other; a demo draws synthetic scenes if none is given."""
     out: Path = Path("runs/reproduce")
@@ -38,12 +39,21 @@ class Options:
     """ROW=FILE or ROW=timm:NAME: where a row of table III starts, as --init of finetune takes it."""
     exclude: Several = None
     """NAME=FILE of `data check --json`, whose list "exclude" is left out of that data set."""
+    detector: str | None = None
+    """Finds people where data bring none, as --detector of `data persons`; a demo uses the package's own, the paper has
+    YOLOv3 (yolov3.cfg)."""
+    objects: str | None = None
+    """Network of timm that names objects in texts of a demo's own data, NAME or NAME@FILE; none if not given."""
+    pretrain_split: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = ("train",)
+    """Splits that are pre-trained on: train val, or all for the paper's 118,000 pairs, which hold EmoSet's test."""
     seeds: int | None = None
     """Of fine-tuning; if not given 1 for table3 and what shows pictures, 3 for all else."""
     jobs: int | None = None
     """Runs at a time; if not given one for each core in a demo, up to 4, else 1."""
     teacher: str | None = None
     """Whose features are distilled, as --teacher.source of pretrain; a demo fits one, the paper has CLIP ViT-B/16."""
+    with_emotion: Switch = False
+    """End the texts that teachers and pre-training read with the emotion, which is the label in words, as the paper."""
     gpus: int = 1
     """Of this machine, which a run uses together at the scale of the paper."""
     images_per_s: float | None = None
@@ -56,8 +66,10 @@ class Options:
     """Of table8 and table9: name of the environment variable with the key."""
     dry_run: Switch = False
     """Print the commands in their order, for any scheduler, and do nothing."""
+    check: Switch = False
+    """Resolve every run's settings, data, start, network and one batch, say what is missing, and do nothing."""
     as_json: JsonFlag = False
-    """Print the page's figures as one JSON object."""
+    """Print the page's figures, or what was checked, as one JSON object."""
 
     def __post_init__(self) -> None:
         for name in ("seeds", "jobs", "gpus"):
@@ -74,9 +86,12 @@ def table_or_figure(
 ) -> None:
     """Do a table or figure of the paper again: a plan of commands, each done once, and one page at the end.
 
-    A demo takes minutes on two cores and draws its own scenes; the scale of the paper needs GPUs, the data and the
-    published checkpoints. Stopped or killed at any moment, the same command goes on; tables share the runs that are the
-    same. Every figure is marked: ours, cited, or not run. All is written below --out; TARGET-SCALE.html is the page.
+    A demo takes minutes on two cores. On the scenes that it draws itself it checks that the parts work together; it is
+    not evidence for the paper. The scale of the paper needs GPUs, the data and the published checkpoints.
+
+    Stopped or killed at any moment, the same command goes on; tables share the runs that are the same. Every figure is
+    marked: ours, cited, or not run. Chance and a colour histogram stand beside all rows that are scored, and what does
+    not beat the histogram is marked. All is written below --out; TARGET-SCALE.html is the page.
 
     Examples:
 
@@ -85,6 +100,8 @@ def table_or_figure(
     uniemox reproduce table3 --data fi:photos/fi --seeds 3
 
     uniemox reproduce table3 --scale paper --data emoset:EmoSet fi:FI --weights dBOT=dbot.pth --images-per-s 900
+
+    uniemox reproduce table4 --scale paper --data emoset:EmoSet fi:FI --weights dBOT=dbot.pth --check
 
     uniemox reproduce table6 --dry-run | sh
 
@@ -101,6 +118,10 @@ def table_or_figure(
     from uniemox.reproduce.page import write_page
 
     plan = _plan(target, options)
+    if options.check:
+        if not check_plan(plan, as_json=options.as_json):
+            raise ConfigError("some runs could not start; see above")
+        return
     if options.dry_run:
         for run in plan.runs:
             print(run.command)
@@ -121,6 +142,7 @@ def table_or_figure(
 
 
 def _plan(target: Name, options: Options) -> "Plan":
+    from uniemox.reproduce.sources import Finders
     from uniemox.reproduce.table8 import Asking
     from uniemox.reproduce.targets import Asked, plan_of
 
@@ -135,7 +157,10 @@ def _plan(target: Name, options: Options) -> "Plan":
             weights=_weights(options.weights),
             seeds=options.seeds,
             teacher=options.teacher,
+            with_emotion=options.with_emotion,
             gpus=options.gpus,
+            finders=Finders(detector=options.detector, objects=options.objects),
+            pretrain_splits=options.pretrain_split,
             asking=asking,
         )
     )
@@ -185,6 +210,7 @@ def pictures(
     count: int = 8,
     split: str = "all",
     seed: int = 0,
+    persons: Files = None,
     splits: Files = None,
     exclude: Files = None,
 ) -> None:
@@ -204,6 +230,8 @@ def pictures(
         Of this split only, or all.
     seed
         Of the draw.
+    persons
+        A file of `data persons`; one beside the data is found by itself.
     splits
         A file of `data split`.
     exclude
@@ -213,7 +241,7 @@ def pictures(
     from uniemox.data.source import open_data
     from uniemox.reproduce.pictures import write_pictures
 
-    found = open_data(data, splits=splits, exclude=exclude)
+    found = open_data(data, persons=persons, splits=splits, exclude=exclude)
     found = found if split == "all" else found.only(split)
     written = write_pictures(found, out, count=count, seed=seed)
     print(f"wrote {len(written)} pictures to {out}")
@@ -226,6 +254,7 @@ def zero_shot(
     data: str,
     out: Path,
     split: str = "all",
+    persons: Files = None,
     splits: Files = None,
     exclude: Files = None,
 ) -> None:
@@ -243,6 +272,8 @@ def zero_shot(
         Folder; scores and predictions are written to its evaluations.
     split
         Of this split only, or all.
+    persons
+        A file of `data persons`; one beside the data is found by itself.
     splits
         A file of `data split`.
     exclude
@@ -252,7 +283,7 @@ def zero_shot(
     from uniemox.data.source import open_data
     from uniemox.reproduce.zero_shot import score_zero_shot
 
-    found = open_data(data, splits=splits, exclude=exclude)
+    found = open_data(data, persons=persons, splits=splits, exclude=exclude)
     found = found if split == "all" else found.only(split)
     with progress_bar() as progress:
         task = progress.add_task("asking the teacher", total=len(found))

@@ -23,12 +23,13 @@ def convert(
     Parameters
     ----------
     source
-        A weight file of MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT or CAE.
+        A weight file of MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT or CAE, or a
+        ViT of torchvision.
     target
         The file to write, ending in .safetensors.
     method
         Whose file it is, if it should not be recognised: moco_v3, dino, beit, mae, simmim, simmim_swin, tinymim,
-        siameseim, mixmae, dbot, cae, uniemox or timm.
+        siameseim, mixmae, dbot, cae, uniemox, timm or torchvision.
     heads
         Attention heads, where neither the file nor the published sizes tell.
     image_size

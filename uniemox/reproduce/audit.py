@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from uniemox.data.sample import DataSet
+from uniemox.data.seen import SEEN, weight_paths
 from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, DataError
 from uniemox.evaluate.kept import KeptEvaluation, read_evaluation
 from uniemox.evaluate.run import EVALUATIONS, Evaluation, evaluate
-from uniemox.reproduce.sources import weight_paths
-from uniemox.training.run_folder import CONFIG, SEEN, WEIGHTS
+from uniemox.training.run_folder import CONFIG, WEIGHTS
 from uniemox.training.settings import read_json
 
 NEEDED = (

@@ -12,8 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from uniemox.checkpoints.classifier import load_classifier
-from uniemox.checkpoints.writing import write_text
 from uniemox.errors import ConfigError
+from uniemox.files import write_text
 from uniemox.reproduce.plan import Run
 from uniemox.reproduce.study import PRETRAIN_GFLOP
 from uniemox.training.run_folder import WEIGHTS

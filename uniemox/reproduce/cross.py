@@ -1,16 +1,19 @@
 """Generality put to the test: trained on one data set and scored on others, and tuned on few labels of another."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from uniemox.errors import LabelError
 from uniemox.evaluate.run import map_to_data
 from uniemox.labels import LabelSet
-from uniemox.reproduce.plan import Cell, Plan, Row
+from uniemox.reproduce.baseline import HISTOGRAM, fit_histogram, histogram_cell
+from uniemox.reproduce.plan import Cell, Plan, Row, Run
 from uniemox.reproduce.sources import Target
 from uniemox.reproduce.study import Method, Study
-from uniemox.reproduce.table3 import OURS, SCRATCH, method_of
+from uniemox.reproduce.table3 import BUDGET, OURS, SCRATCH, method_of
 
 FEW = 0.1  # of the labels
+ON, OF_FEW = ": trained on {}", f": {FEW:.0%} of its own labels"
 
 
 def cross(study: Study) -> Plan:
@@ -20,15 +23,23 @@ def cross(study: Study) -> Plan:
     for name in (start, OURS):
         method = method_of(study, name)[0]
         for trained in study.targets:
-            cells = {target.name: _transferred(study, method, trained, target) for target in study.targets}
-            rows.append(Row(f"{name}: trained on {trained.name}", cells))
+            models = [study.finetune(method, trained, seed=seed) for seed in method.starts]
+            cells = {target.name: _transferred(study, models, trained, target) for target in study.targets}
+            rows.append(Row(name + ON.format(trained.name), cells, baseline=HISTOGRAM + ON.format(trained.name)))
         few = {target.name: study.cell(method, target, fraction=FEW) for target in study.targets}
-        rows.append(Row(f"{name}: {FEW:.0%} of its own labels", few))
+        rows.append(Row(name + OF_FEW, few, baseline=HISTOGRAM + OF_FEW))
         if len(study.targets) > 1:
             first = study.targets[0]
             moved = {target.name: _retuned(study, method, first, target) for target in study.targets[1:]}
-            rows.append(Row(f"{name}: {first.name}, then {FEW:.0%} of its own", moved))
+            rows.append(Row(f"{name}: {first.name}, then {FEW:.0%} of its own", moved, baseline=HISTOGRAM + OF_FEW))
+    for trained in study.targets:
+        models = [fit_histogram(study, trained)]
+        cells = {target.name: _transferred(study, models, trained, target) for target in study.targets}
+        rows.append(Row(HISTOGRAM + ON.format(trained.name), cells))
+    few = {target.name: histogram_cell(study, target, fraction=FEW) for target in study.targets}
+    rows.append(Row(HISTOGRAM + OF_FEW, few))
     about = (
+        *((f"Random weights: {BUDGET}.",) if study.is_demo else ()),
         "Each column is what is scored, on pictures that nothing was trained on. Where labels differ, the model's are "
         "mapped and pictures whose label it can't know are left out, so that columns of mapped labels hold other "
         "pictures than the diagonal. What a picture evokes is never mapped to what a person in it feels.",
@@ -45,17 +56,20 @@ def cross(study: Study) -> Plan:
     )
 
 
-def _transferred(study: Study, method: Method, trained: Target, target: Target) -> Cell:
+def _transferred(study: Study, models: Sequence[Run], trained: Target, target: Target) -> Cell:
+    """models: trained on the first data set, one a seed."""
     why = _obstacle(trained.data.labels, target.data.labels)
     if why is not None:
         return Cell(why=why)
-    runs = tuple(study.evaluate(study.finetune(method, trained, seed=seed), target) for seed in method.starts)
+    runs = tuple(study.evaluate(model, target) for model in models)
     return Cell(runs=runs, why=runs[0].missing or "")
 
 
 def _retuned(study: Study, method: Method, first: Target, target: Target) -> Cell:
     starts = {seed: study.finetune(method, first, seed=seed) for seed in method.starts}
-    again = replace(method, name=f"{method.name} of {first.name}", starts=starts, needs=(), has_fusion=True)
+    has_fusion = study.streams(first) == "both"  # a classifier of the scene keeps none
+    name = f"{method.name} of {first.name}"
+    again = replace(method, name=name, starts=starts, needs=(), has_fusion=has_fusion, is_random=False)
     return study.cell(again, target, fraction=FEW)
 
 

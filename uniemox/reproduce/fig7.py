@@ -1,8 +1,11 @@
 """Figure 7: how much is learned from a part of the labels."""
 
+from dataclasses import replace
+
+from uniemox.reproduce.baseline import HISTOGRAM, NETWORK, histogram_cell, with_baseline
 from uniemox.reproduce.plan import Plan, Row
 from uniemox.reproduce.study import Study
-from uniemox.reproduce.table3 import EXTRAS, OURS, SCRATCH, method_of
+from uniemox.reproduce.table3 import BUDGET, EXTRAS, OURS, SCRATCH, method_of
 
 DEMO_FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 PAPER_FRACTIONS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -14,16 +17,22 @@ def fig7(study: Study) -> Plan:
     start = SCRATCH if study.is_demo else "dBOT"
     given = [name for name in study.weights if name not in {extra.name for extra in EXTRAS}]
     names = list(dict.fromkeys([start, *given, OURS]))
-    rows = []
+    rows: list[Row] = []
     for target in study.targets:
+        suffix = f", {target.name}" if len(study.targets) > 1 else ""
+        own = []
         for name in names:
             method, network = method_of(study, name)
+            if method.is_random:  # each of its runs sees as many images as our pre-training: one seed is what fits
+                method = replace(method, starts={study.seeds[0]: method.starts[study.seeds[0]]})
             cells = {f"{part:.0%}": study.cell(method, target, fraction=part) for part in fractions}
-            label = f"{name}, {target.name}" if len(study.targets) > 1 else name
-            rows.append(Row(label, cells, network=network))
+            own.append(Row(name + suffix, cells, network=network))
+        least = {f"{part:.0%}": histogram_cell(study, target, fraction=part) for part in fractions}
+        rows += with_baseline(own, Row(HISTOGRAM + suffix, least, network=NETWORK))
     about = (
         "A smaller part of every class is contained in a larger one, and the same for all methods of a seed. All train "
-        "for the same number of epochs, so that less data are fewer steps too.",
+        "for the same number of epochs, so that less data are fewer steps too."
+        + (f" Random weights: {BUDGET}; one seed." if study.is_demo else ""),
         "The paper shows one run of each as a curve without numbers.",
     )
     return Plan(

@@ -13,20 +13,24 @@ from uniemox.reproduce.ablations import NO_ALIGNMENT, NO_VISUAL
 from uniemox.reproduce.pictures import LIST, read_pictures
 from uniemox.reproduce.plan import OUT, Plan, Run, plan_run
 from uniemox.reproduce.results import is_done
+from uniemox.reproduce.sources import Target
 from uniemox.reproduce.study import Method, Study
 from uniemox.reproduce.table3 import OURS, SCRATCH, method_of
+from uniemox.reproduce.weight_files import digest_of_weights
 
 SHOWN = 8  # pictures of a sheet, one of each of eight classes
 SHOWN_PX = 420
 SHEET_PX = 1600
 SCHEMES = 100  # of figure 6; the paper says "many"
 COMPARED = ("DINO", "MAE", "MoCoV3", "SiameseIM", "TinyMIM", "dBOT")  # figure 8
+PAPER_DATA = {"fig4": "EmoSet", "fig6": "Emo8", "fig8": "EmoSet", "fig9": "EmoSet"}  # whose images the paper shows
 RECONSTRUCTION = (*NO_ALIGNMENT, *NO_VISUAL, "--model.losses.person-reconstruction", "0", "--model.fusion", "none")
 
 
 def fig4(study: Study) -> Plan:
     """Pictures and the texts that are made of their annotations."""
-    drawn = _pictures(study)
+    target = _target(study, "fig4")
+    drawn = _pictures(study, target, None if study.is_demo else "train")
 
     def sheet() -> Html:
         if not is_done(drawn):
@@ -41,13 +45,15 @@ def fig4(study: Study) -> Plan:
 
     about = (
         "Texts as pre-training gives them to the teacher. The first pictures of a drawn order, the classes in turn.",
+        *_other_data(study, target, "fig4"),
     )
     return _plan(study, "fig4", "Figure 4: pictures and their texts", about, (drawn,), (sheet,))
 
 
 def fig6(study: Study) -> Plan:
     """The scheme whose splits agree best in their colours."""
-    data = study.targets[0].data
+    target = _target(study, "fig6")
+    data = target.data
     words = ["data", "split", data.origin, f"{OUT}/splits.json", "--schemes", str(SCHEMES)]
     words += ["--plot", f"{OUT}/choice.png", *data.exclude]
     run = plan_run(study.root, f"choose a split of {data.name}", words, makes="splits.json", data=data.digests)
@@ -56,6 +62,7 @@ def fig6(study: Study) -> Plan:
         f"{SCHEMES} stratified schemes of 80/10/10; the one is kept whose training and validation pictures are closest "
         "in the first two principal components of their colour histograms (Fréchet distance). The paper looks at plots "
         "of the same and names no measure.",
+        *_other_data(study, target, "fig6"),
     )
     parts = (lambda: _sheet_of(run, "choice.png", "The schemes, and the one that was chosen"),)
     return _plan(study, "fig6", "Figure 6: choice of a split", about, (run,), parts)
@@ -63,7 +70,8 @@ def fig6(study: Study) -> Plan:
 
 def fig8(study: Study) -> Plan:
     """Where each method looks, by Grad-CAM in the last block."""
-    drawn, target = _pictures(study), study.targets[0]
+    target = _target(study, "fig8")
+    drawn = _pictures(study, target)
     names = [SCRATCH, *(name for name in COMPARED if name in study.weights), OURS]
     methods: list[Method] = [method_of(study, name)[0] for name in names]
     models = [study.finetune(method, target, seed=study.seeds[0]) for method in methods]
@@ -76,6 +84,7 @@ def fig8(study: Study) -> Plan:
         f"Columns from the left: {', '.join(names)}. A row is a picture; the colour is the Grad-CAM of the answer in "
         "the last block.",
         "The paper says its own regions are more salient and gives no measure; `uniemox explain --scores` has one.",
+        *_other_data(study, target, "fig8"),
     )
     parts = (lambda: _sheet_of(run, "sheet.png", f"Heat maps of {', '.join(names)}"),)
     return _plan(study, "fig8", "Figure 8: where methods look", about, (run,), parts)
@@ -83,25 +92,47 @@ def fig8(study: Study) -> Plan:
 
 def fig9(study: Study) -> Plan:
     """What is rebuilt of hidden patches, by our pre-training and by reconstruction alone."""
-    drawn = _pictures(study)
+    target = _target(study, "fig9")
+    drawn = _pictures(study, target)
+    mae = study.weights.get("MAE")
     alone = study.pretrain("reconstruction alone", RECONSTRUCTION, needs_teacher=False)
     whole = study.pretrain("as it is")
     words: list[str | Path] = ["explain", "reconstruct", drawn.folder, "--model", whole.folder]
-    words += ["--model", alone.folder, "--out", f"{OUT}/sheet.png"]
-    run = plan_run(study.root, "figure 9", words, makes="sheet.png", needs=[drawn, whole, alone])
+    words += ["--model", alone.folder, *(["--model", mae] if mae else []), "--out", f"{OUT}/sheet.png"]
+    data = digest_of_weights(mae) if mae else ()
+    run = plan_run(study.root, "figure 9", words, makes="sheet.png", needs=[drawn, whole, alone], data=data)
     about = (
         "UniEmoX, and the same network trained by reconstruction of the scene alone, which is MAE's objective, on the "
         "same pictures for the same number of steps. The paper compares with MAE's own weights, which were trained on "
-        "ten times as many pictures for eight times as many epochs.",
+        "ten times as many pictures for eight times as many epochs: the last column"
+        + (f", of {mae}." if mae else " with --weights MAE=mae_visualize_vit_large.pth, a file with its decoder."),
+        *_other_data(study, target, "fig9"),
     )
     parts = (lambda: _sheet_of(run, "sheet.png", "Pictures, what is hidden of them, and what is rebuilt"),)
     return _plan(study, "fig9", "Figure 9: what is rebuilt", about, (run,), parts)
 
 
-def _pictures(study: Study) -> Run:
-    """Pictures that were not trained on, as files."""
-    data, split = study.targets[0].scored, study.targets[0].split
-    words = ["reproduce", "pictures", "--data", data.source, "--split", split, *data.options]
+def _target(study: Study, figure: str) -> Target:
+    """The data set whose images the paper shows; where only others are given, the first of these."""
+    targets = study.targets
+    if study.is_demo:
+        return targets[0]
+    papers = next(target for target in targets if target.name == PAPER_DATA[figure])
+    is_given = [target for target in targets if target.data.digests]
+    return papers if papers in is_given or not is_given else is_given[0]
+
+
+def _other_data(study: Study, target: Target, figure: str) -> tuple[str, ...]:
+    """What a page says where its images are not of the paper's data set."""
+    name = PAPER_DATA[figure]
+    is_papers = study.is_demo or target.name == name
+    return () if is_papers else (f"The images are of {target.name}; the paper shows {name}, which was not given.",)
+
+
+def _pictures(study: Study, target: Target, split: str | None = None) -> Run:
+    """Images as files.  split: None: of those that were not trained on."""
+    data, split = target.scored, split or target.split
+    words = ["reproduce", "pictures", "--data", data.source, "--split", split, *data.options, *data.people]
     words += ["--count", str(SHOWN), "--seed", str(study.seeds[0]), "--out", OUT]
     run = plan_run(study.root, "pictures to show", words, makes=LIST, needs=data.needs, data=data.digests)
     return replace(run, lacks=data.missing)

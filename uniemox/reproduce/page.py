@@ -1,6 +1,5 @@
 """The page of a plan: its table and drawing, ours beside the paper's, every figure marked; the same as CSV and JSON."""
 
-import csv
 import io
 import json
 from collections.abc import Iterator
@@ -8,23 +7,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from uniemox.checkpoints.writing import write_text
+from uniemox.csv_files import write_rows
 from uniemox.errors import DataError, UniemoxError
 from uniemox.evaluate.intervals import PairedDifference
 from uniemox.evaluate.report.html import UNKNOWN, Html, element, join, page, scrolling, table
+from uniemox.files import write_text
 from uniemox.reproduce.audit import audit
+from uniemox.reproduce.baseline import Margin, margin_of
 from uniemox.reproduce.costs import NetworkCost, measure_run
 from uniemox.reproduce.execute import Outcome, seconds_of
+from uniemox.reproduce.marks import BELOW_NOTE, chance_cell, mark_label, our_score, over_histogram, paper_figure, points
 from uniemox.reproduce.plan import Cell, Plan, Row
 from uniemox.reproduce.plots import Dot, curves, dots
-from uniemox.reproduce.results import Score, gain, is_done, mark_of, score_of
+from uniemox.reproduce.results import gain, is_done, mark_of, score_of
 from uniemox.training.run_folder import WEIGHTS
 
 LOOK = """
 .mark { font-size: .7rem; padding: .05rem .35rem; border-radius: .5rem; border: 1px solid var(--line);
   margin-left: .3rem; color: var(--soft); white-space: nowrap }
 .mark.ours { border-color: var(--accent); color: var(--accent) }
-.mark.failed, .chance { color: var(--bad) } td.two { line-height: 1.35 }
+.mark.failed, .chance, small.below { color: var(--bad) } td.two { line-height: 1.35 }
 td small { white-space: normal; display: inline-block; max-width: 12rem } tbody th small { color: var(--soft);
   font-weight: 400; display: block; max-width: 22rem } code { font-size: .8rem; overflow-wrap: anywhere }
 """
@@ -33,11 +35,10 @@ LEGEND = (
     ("cited", "the paper's figure"),
     ("not run", "why is said beside it"),
 )
-CLASSES = {"UBE": 6, "FI": 8, "Emotion6": 6, "EmoSet": 8, "Emo8": 8, "CAER-S": 7, "HECO": 8}
-PAPER_NEAR_PERCENT = 1.0  # so close to 1 / classes a figure of the paper is flagged
 CSV_FIELDS = (
-    *("method", "network", "data", "mark", "accuracy", "low", "high", "over", "seeds", "pictures", "chance"),
-    *("near_chance", "paper_percent", "gain", "gain_low", "gain_high", "why"),
+    *("method", "network", "data", "mark", "accuracy", "low", "high", "over", "seeds", "pictures", "chance", "uniform"),
+    *("near_chance", "paper_percent", "gain", "gain_low", "gain_high"),
+    *("over_histogram", "over_histogram_low", "over_histogram_high", "beats_histogram", "why"),
 )
 
 
@@ -61,6 +62,7 @@ class _Found:
         self.plan, self.outcome, self.root = plan, outcome, root
         self.scores = {(row.name, name): score_of(cell) for row in plan.rows for name, cell in row.cells.items()}
         self.gains = dict(self._gains())
+        self.margins = dict(self._margins())
         self.costs = {row.name: cost for row in plan.rows if (cost := _cost(row)) is not None}
         self.ours = [name for name in plan.columns if any(self._is_planned(row, name) for row in plan.rows)]
         self.seconds = seconds_of(root)
@@ -77,6 +79,15 @@ class _Found:
                     found = gain(cell, other)
                     if found is not None:
                         yield (row.name, name), found
+
+    def _margins(self) -> Iterator[tuple[tuple[str, str], Margin]]:
+        cells = {row.name: row.cells for row in self.plan.rows}
+        for row in self.plan.rows:
+            baseline = cells[row.baseline] if row.baseline is not None else {}
+            for name, cell in row.cells.items():
+                found = margin_of(cell, baseline[name]) if name in baseline else None
+                if found is not None:
+                    yield (row.name, name), found
 
     def parts(self) -> Iterator[Html]:
         """The page from above."""
@@ -104,7 +115,7 @@ class _Found:
         words = (
             f"Scale: {self.plan.scale}. {done} of {len(runs)} runs are done; they took {minutes:.1f} minutes together. "
         )
-        marks = [part for mark, meaning in LEGEND for part in (_mark(mark), f" {meaning}  ")]
+        marks = [part for mark, meaning in LEGEND for part in (mark_label(mark), f" {meaning}  ")]
         scored = [score for score in self.scores.values() if score is not None]
         about = ""
         if scored:
@@ -116,14 +127,16 @@ class _Found:
                 f"Intervals are 95 % over {over}. Near chance: the interval, or the one over pictures, holds what the "
                 "commonest class alone gives."
             )
-        return element("div", element("p", words, *marks), element("p", about, class_="note"))
+        notes = [about, *([BELOW_NOTE] if self.margins else [])]
+        return element("div", element("p", words, *marks), *(element("p", note, class_="note") for note in notes))
 
     def _table(self) -> Html:
         reference = self.plan.reference
         heads = ["method"]
         for name in self.ours:
             heads += [name, *([f"over {reference}"] if self._has_gains(name) else [])]
-        rows = [self._line(row) for row in self.plan.rows]
+        rows = [self._line(row) for row in self.plan.rows if self._is_shown(row)]
+        rows += [self._chance_line()] if any(self.scores.values()) else []
         head = element("thead", element("tr", *(element("th", word, scope="col") for word in heads)))
         return scrolling("results", element("table", head, element("tbody", *rows)))
 
@@ -133,7 +146,19 @@ class _Found:
             cells.append(element("td", self._cell(row, name), class_="two"))
             if self._has_gains(name):
                 found = self.gains.get((row.name, name))
-                cells.append(element("td", UNKNOWN if found is None else _points(found)))
+                cells.append(element("td", UNKNOWN if found is None else points(found)))
+        return element("tr", *cells)
+
+    def _is_shown(self, row: Row) -> bool:
+        """Cited rows stand among ours only where the paper has figures for the same columns."""
+        return not row.is_cited or any(row.cells.get(name, Cell()).paper is not None for name in self.ours)
+
+    def _chance_line(self) -> Html:
+        cells = [element("th", "chance", scope="row")]
+        for name in self.ours:
+            scores = [score for (_, column), score in self.scores.items() if score is not None and column == name]
+            cells.append(element("td", chance_cell(scores), class_="two"))
+            cells += [element("td", UNKNOWN)] if self._has_gains(name) else []
         return element("tr", *cells)
 
     def _has_gains(self, name: str) -> bool:
@@ -146,17 +171,19 @@ class _Found:
         mark = mark_of(cell, set(self.outcome.failed))
         lines: list[Html] = []
         if score is not None:
-            lines.append(join([_ours(score), _mark("ours")]))
+            lines.append(join([our_score(score), mark_label("ours")]))
         elif mark == "failed":
             why = next((self.outcome.failed[run.key] for run in cell.runs if run.key in self.outcome.failed), "")
-            lines.append(join([element("span", "failed", title=why), _mark("failed")]))
+            lines.append(join([element("span", "failed", title=why), mark_label("failed")]))
         elif not row.is_cited:
-            lines.append(join([element("span", UNKNOWN, title=cell.why), _mark("not run")]))
+            lines.append(join([element("span", UNKNOWN, title=cell.why), mark_label("not run")]))
             lines += [element("small", cell.why)] if cell.why else []
         found = self.gains.get((row.name, name)) if self.plan.is_curve else None
-        lines += [element("small", f"{_points(found)} over {self.plan.reference}")] if found is not None else []
+        lines += [element("small", f"{points(found)} over {self.plan.reference}")] if found is not None else []
+        margin = self.margins.get((row.name, name))
+        lines += [over_histogram(margin)] if margin is not None else []
         if cell.paper is not None:
-            lines.append(join([_paper(cell.paper, name), _mark("cited")]))
+            lines.append(join([paper_figure(cell.paper, name), mark_label("cited")]))
         return Html("<br>".join(lines) or UNKNOWN)
 
     def _has_scores(self, name: str) -> bool:
@@ -214,7 +241,7 @@ class _Found:
             (
                 row.name,
                 *(
-                    _paper(value, name) if (value := row.cells.get(name, Cell()).paper) is not None else UNKNOWN
+                    paper_figure(value, name) if (value := row.cells.get(name, Cell()).paper) is not None else UNKNOWN
                     for name in columns
                 ),
             )
@@ -272,53 +299,32 @@ class _Found:
     def as_csv(self) -> str:
         """A line for each method and data set."""
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, CSV_FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._records())
+        write_rows(buffer, [CSV_FIELDS, *([record[name] for name in CSV_FIELDS] for record in self._records())])
         return buffer.getvalue()
 
     def _records(self) -> Iterator[dict[str, Any]]:
         for row in self.plan.rows:
             for name, cell in row.cells.items():
                 score, found = self.scores[row.name, name], self.gains.get((row.name, name))
+                margin = self.margins.get((row.name, name))
                 yield {
                     "method": row.name,
                     "network": row.network,
                     "data": name,
                     "mark": mark_of(cell, set(self.outcome.failed)),
-                    **dict.fromkeys(("accuracy", "low", "high", "over", "seeds", "pictures", "chance", "near_chance")),
+                    **dict.fromkeys(("accuracy", "low", "high", "over", "seeds", "pictures")),
+                    **dict.fromkeys(("chance", "uniform", "near_chance")),
                     **({} if score is None else score.as_dict()),
                     "paper_percent": cell.paper,
                     "gain": None if found is None else found.difference,
                     "gain_low": None if found is None else found.low,
                     "gain_high": None if found is None else found.high,
+                    "over_histogram": None if margin is None else margin.difference,
+                    "over_histogram_low": None if margin is None else margin.low,
+                    "over_histogram_high": None if margin is None else margin.high,
+                    "beats_histogram": None if margin is None else margin.beats,
                     "why": cell.why,
                 }
-
-
-def _mark(word: str) -> Html:
-    return element("span", word, class_=f"mark {word.split(maxsplit=1)[0]}")
-
-
-def _ours(score: Score) -> Html:
-    shown = f"{100 * score.accuracy:.1f} % ({100 * score.low:.1f} to {100 * score.high:.1f})"
-    words = f"{score.seeds} seeds, {score.pictures} pictures, chance {100 * score.chance:.1f} %"
-    if score.near_chance:
-        return element(
-            "span", f"near chance ({100 * score.accuracy:.1f} %)", class_="chance", title=f"{shown}; {words}"
-        )
-    return element("span", shown, title=words)
-
-
-def _paper(value: float, name: str) -> Html:
-    classes = CLASSES.get(name)
-    if classes is not None and value <= 100 / classes + PAPER_NEAR_PERCENT:
-        return element("span", f"{value:.2f}, near chance", class_="chance", title=f"1 of {classes} classes")
-    return element("span", f"{value:.2f}")
-
-
-def _points(found: PairedDifference) -> str:
-    return f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
 
 
 def _cost(row: Row) -> NetworkCost | None:

@@ -8,10 +8,10 @@ from typing import Any
 
 from PIL import Image
 
-from uniemox.checkpoints.writing import write_text
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.sidecar import PERSONS, json_line
 from uniemox.errors import ConfigError, DataError, ImageError
+from uniemox.files import write_text
 from uniemox.training.settings import read_json
 
 LIST = "pictures.json"

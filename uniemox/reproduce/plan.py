@@ -154,6 +154,8 @@ class Row:
     """What was really run, where the name alone does not say it."""
     is_cited: bool = False
     """The paper cites it from elsewhere; there is nothing to run."""
+    baseline: str | None = None
+    """The row of the colour histogram that it is compared with."""
     paper_costs: tuple[float | None, float | None] = (None, None)
     """The paper's millions of parameters and billions of multiply-adds."""
 

@@ -32,6 +32,8 @@ class Score:
     pictures: int
     chance: float
     """Share of the commonest class among the scored pictures, which is right without looking."""
+    uniform: float
+    """1 / classes: what guessing gives."""
     near_chance: bool
     """Whether the interval reaches down to chance."""
 
@@ -84,6 +86,7 @@ def score_of(cell: Cell) -> Score | None:
         seeds=len(values),
         pictures=int(counts.sum()),
         chance=chance,
+        uniform=1 / len(counts),
         near_chance=bool(min(low, near) <= chance),
     )
 

@@ -2,18 +2,20 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from uniemox.data.sample import DataSet, PictureFile
 from uniemox.data.shards import INDEX
+from uniemox.data.sidecar import PERSONS, TEXTS
 from uniemox.data.source import open_data, parse_source
 from uniemox.data.splits import PAPER_RECIPES
 from uniemox.errors import ConfigError
 from uniemox.labels import CAER, EKMAN, HECO, MIKELS, UBE, LabelSet
-from uniemox.reproduce.plan import OUT, Run, plan_run
+from uniemox.reproduce.plan import Run
+from uniemox.reproduce.preparing import EMBEDDED, describe_run, find_people_run, pack_run, splits_run
 from uniemox.training.run_folder import describe_data
 
 COLUMNS: Mapping[str, str] = {  # of table III, by kind
@@ -37,7 +39,7 @@ PAPER_SIZES: Mapping[str, tuple[int, float]] = {  # pictures, table II and secti
 PAPER_LABELS: Mapping[str, LabelSet] = {"UBE": UBE, "Emotion6": EKMAN, "CAER-S": CAER, "HECO": HECO}  # others: Mikels
 SCENES, NEW_SCENES, SCENES_NAME = "synthetic:3072", "synthetic:512?seed=1", "Scenes"
 SCENES_SHORT_SIDE_PX, OWN_SHORT_SIDE_PX = 144, 160
-TRAINED_BY_DEFAULT = 0.8  # where splits are drawn
+PRETRAINING, EMOSET_SHARES = "EmoSet", {"train": 0.8, "val": 0.05, "test": 0.15}  # the paper's, as published
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,8 @@ class Source:
     """Pictures to train on."""
     options: tuple[str, ...] = ()
     """Of the commands that open it."""
+    people: tuple[str, ...] = ()
+    """Options of the commands that look at people: where they were found."""
     exclude: tuple[str, ...] = ()
     """Of the commands that open `origin`: what is left out of it."""
     needs: tuple[Run, ...] = ()
@@ -62,9 +66,21 @@ class Source:
     digests: tuple[str, ...] = ()
     """Of what the user gave."""
     has_people: bool = False
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Images by split, where the data set brings its splits."""
     is_synthetic: bool = False
     missing: str | None = None
     """What is not there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finders:
+    """What finds people and objects in data that bring none."""
+
+    detector: str | None = None
+    """As --detector of `uniemox data persons`; None: the package's own in a demo, none at the scale of the paper."""
+    objects: str | None = None
+    """A network of timm that names objects, NAME or NAME@FILE; None: texts name people alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +119,9 @@ def parse_given(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def demo_targets(root: Path, given: Mapping[str, str], exclude: Mapping[str, Path]) -> list[Target]:
+def demo_targets(
+    root: Path, given: Mapping[str, str], exclude: Mapping[str, Path], finders: Finders = Finders()
+) -> list[Target]:
     """The data sets of a demo, packed small; synthetic scenes where none is given. Shards stay as they are."""
     if not given:
         return [_scenes(root, SCENES_NAME, SCENES)]
@@ -113,19 +131,31 @@ def demo_targets(root: Path, given: Mapping[str, str], exclude: Mapping[str, Pat
         if kind == "synthetic":
             targets.append(_scenes(root, name, source))
         else:
-            prepare = _as_published if kind == "shards" else _packed
-            targets.append(prepare(root, name, source, exclude.get(name)))
+            without = exclude.get(name)
+            is_packed = kind == "shards"
+            made = (
+                _as_published(root, name, source, without)
+                if is_packed
+                else _packed(root, name, source, without, finders)
+            )
+            targets.append(made)
     return targets
 
 
-def paper_targets(root: Path, given: Mapping[str, str], exclude: Mapping[str, Path]) -> list[Target]:
+def paper_targets(
+    root: Path, given: Mapping[str, str], exclude: Mapping[str, Path], finders: Finders = Finders()
+) -> list[Target]:
     """The paper's seven, and whatever else is given; those that are not there are marked so."""
     targets = [
-        _as_published(root, name, given[name], exclude.get(name)) if name in given else _absent(name)
+        _with_people(root, _as_published(root, name, given[name], exclude.get(name)), finders)
+        if name in given
+        else _absent(name)
         for name in PAPER_SIZES
     ]
     others = [name for name in given if name not in PAPER_SIZES]
-    return targets + [_as_published(root, name, given[name], exclude.get(name)) for name in others]
+    return targets + [
+        _with_people(root, _as_published(root, name, given[name], exclude.get(name)), finders) for name in others
+    ]
 
 
 def _scenes(root: Path, name: str, source: str) -> Target:
@@ -133,31 +163,49 @@ def _scenes(root: Path, name: str, source: str) -> Target:
         raise ConfigError(f"{source} draws the scenes that are scored ({NEW_SCENES}); choose another seed")
     data = open_data(source)
     train = sum(sample.split == "train" for sample in data.samples)
-    packed = _pack(root, name, source, (), (), SCENES_SHORT_SIDE_PX, ())
+    packed = pack_run(root, name, source, (), (), SCENES_SHORT_SIDE_PX, ())
     ours = _source(name, data, packed, train)
     new = open_data(NEW_SCENES)
-    packed_new = _pack(root, f"new {name}", NEW_SCENES, (), (), SCENES_SHORT_SIDE_PX, ())
+    packed_new = pack_run(root, f"new {name}", NEW_SCENES, (), (), SCENES_SHORT_SIDE_PX, ())
     return Target(data=ours, scored=_source(f"new {name}", new, packed_new, 0), split="all", scored_pictures=len(new))
 
 
-def _packed(root: Path, name: str, source: str, exclude: Path | None) -> Target:
-    """Splits and texts where there are none, then shards."""
+def _packed(root: Path, name: str, source: str, exclude: Path | None, finders: Finders) -> Target:
+    """Splits, people and texts where there are none, then shards."""
     data = open_data(source, exclude=exclude)
     digest = (_digest(data, source),)
     options = [*_excluding(exclude)]
     needs: list[Run] = []
-    splits, train, split, scored = _splits(root, name, source, data, digest, options, ("--ratio", "80/10/10"))
+    splits, train, split, scored = splits_run(root, name, source, data, digest, options, ("--ratio", "80/10/10"))
     if splits is not None:
         needs.append(splits)
         options += ["--splits", str(splits.folder / "splits.json")]
+    found: list[Run] = []
+    if all(sample.persons is None and sample.target_box is None for sample in data.samples):
+        found.append(find_people_run(root, name, source, finders.detector or EMBEDDED, digest))
+        options += ["--persons", str(found[0].folder / PERSONS)]
     if all(sample.text is None for sample in data.samples):
-        words = ["data", "describe", source, "--out", f"{OUT}/texts.jsonl"]
-        described = plan_run(root, f"describe {name}", words, makes=None, data=digest)
-        needs.append(described)
-        options += ["--texts", str(described.folder / "texts.jsonl")]
-    packed = _pack(root, name, source, options, digest, OWN_SHORT_SIDE_PX, needs)
-    ours = replace(_source(name, data, packed, train), digests=digest, exclude=_excluding(exclude))
+        described = describe_run(root, name, source, finders.objects, digest, found)
+        found.append(described)
+        options += ["--texts", str(described.folder / TEXTS)]
+    packed = pack_run(root, name, source, options, digest, OWN_SHORT_SIDE_PX, [*needs, *found])
+    ours = replace(_source(name, data, packed, train), digests=digest, exclude=_excluding(exclude), has_people=True)
     return Target(data=ours, scored=ours, split=split, scored_pictures=scored)
+
+
+def _with_people(root: Path, target: Target, finders: Finders) -> Target:
+    """The people found where they are needed and not there: EmoSet is pre-trained on them, what is felt is theirs."""
+    data = target.data
+    if data.has_people or not (data.name == PRETRAINING or data.labels.kind == "felt"):
+        return target
+    if finders.detector is None:
+        line = "--detector yolov3.cfg, or uniemox data persons beforehand"
+        ours = replace(data, missing=f"the people in {data.name}: {line}")
+    else:
+        run = find_people_run(root, data.name, data.origin, finders.detector, data.digests)
+        people = ("--persons", str(run.folder / PERSONS))
+        ours = replace(data, people=people, needs=(*data.needs, run), has_people=True)
+    return replace(target, data=ours, scored=ours)
 
 
 def _as_published(root: Path, name: str, source: str, exclude: Path | None) -> Target:
@@ -166,7 +214,7 @@ def _as_published(root: Path, name: str, source: str, exclude: Path | None) -> T
     digest = (_digest(data, source),)
     options = [*_excluding(exclude)]
     how = ("--paper",) if parse_source(source)[0] in PAPER_RECIPES else ("--ratio", "80/10/10")
-    splits, train, split, scored = _splits(root, name, source, data, digest, options, how)
+    splits, train, split, scored = splits_run(root, name, source, data, digest, options, how)
     needs: tuple[Run, ...] = ()
     if splits is not None:
         needs = (splits,)
@@ -182,6 +230,7 @@ def _as_published(root: Path, name: str, source: str, exclude: Path | None) -> T
         digests=digest,
         exclude=_excluding(exclude),
         has_people=_has_people(data),
+        sizes=Counter(sample.split for sample in data.samples if sample.split),
     )
     return Target(data=ours, scored=ours, split=split, scored_pictures=scored)
 
@@ -196,46 +245,10 @@ def _absent(name: str) -> Target:
         labels=PAPER_LABELS.get(name, MIKELS),
         train=round(pictures * share),
         has_people=True,
+        sizes={split: round(pictures * part) for split, part in EMOSET_SHARES.items()} if name == PRETRAINING else {},
         missing=f"the data: --data {name}={kind}:PATH",
     )
     return Target(data=data, scored=data, split="test", scored_pictures=0)
-
-
-def _splits(
-    root: Path,
-    name: str,
-    source: str,
-    data: DataSet,
-    digest: tuple[str, ...],
-    options: Sequence[str],
-    how: tuple[str, ...],
-) -> tuple[Run | None, int, str, int]:
-    """The run that divides the data, None if they are divided; pictures to train on; split to score, its pictures."""
-    sizes = {split: sum(sample.split == split for sample in data.samples) for split in ("train", "val", "test")}
-    is_paper = how == ("--paper",)
-    if sizes["train"] and (sizes["test"] or sizes["val"]) and not is_paper:
-        split = "test" if sizes["test"] else "val"
-        return None, sizes["train"], split, sizes[split]
-    words = ["data", "split", source, f"{OUT}/splits.json", *how, *options]
-    run = plan_run(root, f"split {name}", words, makes="splits.json", data=digest)
-    recipe = PAPER_RECIPES.get(parse_source(source)[0]) if is_paper else None
-    if is_paper and (recipe is None or recipe.of_split is not None):  # train stays as it was published
-        return run, sizes["train"], "test", sizes["test"]
-    shares = {"train": TRAINED_BY_DEFAULT, "test": (1 - TRAINED_BY_DEFAULT) / 2} if recipe is None else recipe.ratios
-    return run, round(len(data) * shares["train"]), "test", round(len(data) * shares["test"])
-
-
-def _pack(
-    root: Path,
-    name: str,
-    source: str,
-    options: Sequence[str],
-    digest: tuple[str, ...],
-    short_side_px: int,
-    needs: Sequence[Run],
-) -> Run:
-    words = ["data", "shard", source, OUT, "--short-side", str(short_side_px), *options]
-    return plan_run(root, f"pack {name}", words, makes="shards.json", needs=needs, data=digest)
 
 
 def _source(name: str, data: DataSet, packed: Run, train: int) -> Source:
@@ -267,42 +280,6 @@ def _digest(data: DataSet, source: str) -> str:
     return digest.hexdigest()
 
 
-def digest_of_weights(name: str) -> tuple[str, ...]:
-    """Hashes of the files that a name such as mae.pth, timm:NAME@FILE or fitted:FOLDER means, if there are any."""
-    files: list[Path] = []
-    for path in weight_paths(name):
-        files += sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    stats = [(file, file.stat()) for file in files if file.is_file()]
-    return tuple(_hash(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
-
-
-def weight_paths(name: str) -> list[Path]:
-    """Files and folders that a name of weights means; none for what is fetched.
-
-    >>> [str(path) for path in weight_paths("scratch:mae.pth,timm:vit_tiny_patch16_224@a.safetensors,timm:resnet50")]
-    ['mae.pth', 'a.safetensors']
-    """
-    paths = []
-    for part in name.split(","):
-        word = part.removeprefix("scratch:")
-        kind, _, rest = word.partition(":")
-        if kind in ("fitted", "stored", "onnx"):
-            paths.append(Path(rest))
-        elif kind == "clip" and rest.startswith("local-dir:"):
-            paths.append(Path(rest.removeprefix("local-dir:")))
-        elif kind in ("clip", "timm"):
-            paths += [Path(rest.partition("@")[2])] if "@" in rest else []
-        else:
-            paths.append(Path(word))
-    return paths
-
-
-@cache  # many runs start from one file, which may have a gigabyte
-def _hash(file: Path, size: int, time_ns: int) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
 def _has_people(data: DataSet) -> bool:
     return any(sample.persons or sample.target_box for sample in data.samples)
 
@@ -311,7 +288,4 @@ def pretraining_of(targets: Sequence[Target], *, is_demo: bool) -> Source:
     """What is pre-trained on: the first data set of a demo, EmoSet for the paper."""
     if is_demo:
         return targets[0].data
-    data = next(target.data for target in targets if target.name == "EmoSet")
-    if data.missing is None and not data.has_people:
-        return replace(data, missing=f"the people in EmoSet: uniemox data persons {data.source} --detector yolov3.cfg")
-    return data
+    return next(target.data for target in targets if target.name == PRETRAINING)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from uniemox.reproduce.names import Scale
 from uniemox.reproduce.plan import OUT, Cell, Run, plan_evaluation, plan_run
-from uniemox.reproduce.sources import Source, Target, digest_of_weights
+from uniemox.reproduce.sources import Source, Target
+from uniemox.reproduce.weight_files import digest_of_weights
 
 DEMO_FUSION = ("--network.fusion", "gated", "--network.fused-width", "64")  # Γ and C3 of preset demo's pre-training
+PAPER_FUSION = ("--network.fusion", "attention")  # Γ2, which the paper pre-trains with
 SCENE_EPOCHS, OWN_EPOCHS = (13, 1), (40, 12)  # of pre-training and fine-tuning on synthetic scenes, on other data
 TEACHER_STEPS, TEACHER_PX = 736, "72"  # of 64 pictures: places are told apart after some hundred, faces after these
 PRETRAIN_EPOCHS, SCRATCH_EPOCHS, FINETUNE_EPOCHS = 200, 150, 100  # the paper's
@@ -18,6 +20,7 @@ CLIP = "clip:ViT-B-16-quickgelu@openai"
 PRETRAIN_GFLOP, VIT_L_GFLOP, TRAINED = 282.8, 2 * 61.55, 3
 HELD_OUT = 0.1
 BATCH: Mapping[Scale, int] = {"demo": 64, "paper": 256}  # of the presets of fine-tuning
+PRETRAIN_BATCH: Mapping[Scale, int] = {"demo": 32, "paper": 1024}  # of the presets of pre-training
 ENCODER, ONNX = "encoder.safetensors", "model.onnx"  # what the two kinds of runs write last
 
 
@@ -34,6 +37,9 @@ class Method:
     """What must be there besides the starts."""
     has_fusion: bool = False
     """Whether its start brings a Γ; where both streams are used and it does not, one starts anew."""
+    is_random: bool = False
+    """Whether it starts from random weights: in a demo it is then fine-tuned on as many images more as our pre-training
+    sees."""
     lacks: str | None = None
     """What is not there."""
     gflop: float = TRAINED * VIT_L_GFLOP
@@ -57,8 +63,12 @@ class Study:
     """Of fine-tuning; each gives a figure. Pre-training is done once, with seed 0."""
     teacher: str | None = None
     """Whose features L2 and L3 distil; None: CLIP at the scale of the paper, one that is fitted at that of the demo."""
+    with_emotion: bool = False
+    """Whether the texts that teachers and pre-training read end with the emotion, the label in words."""
     gpus: int = 1
     """Of a machine, at the scale of the paper."""
+    pretrain_splits: tuple[str, ...] = ("train",)
+    """What is pre-trained on; all: every split."""
 
     @property
     def is_demo(self) -> bool:
@@ -66,9 +76,23 @@ class Study:
         return self.scale == "demo"
 
     @property
-    def streams(self) -> str:
-        """What classifiers of the demo look at; the paper's see the scene."""
-        return "both" if self.pretraining.has_people else "scene"
+    def about_texts(self) -> str:
+        """What teachers and pre-training were told of the labels."""
+        if self.with_emotion:
+            return (
+                "The texts that teacher and pre-training read end with the emotion (--with-emotion), as the paper's: "
+                "they have seen the label of every training picture in words, also where few labels are fine-tuned on."
+            )
+        return (
+            "The texts that teacher and pre-training read do not name the emotion: the only labels are those that are "
+            "fine-tuned on, and what chooses an epoch or a temperature is held out of these. The paper's texts end "
+            "with the emotion: --with-emotion."
+        )
+
+    def streams(self, target: Target) -> str:
+        """What classifiers look at: at the scale of the paper the scene, and the person where the label is theirs."""
+        needs_person = self.pretraining.has_people if self.is_demo else target.data.labels.kind == "felt"
+        return "both" if needs_person else "scene"
 
     @property
     def processes(self) -> int:
@@ -89,7 +113,7 @@ class Study:
         pictures = self.pretraining.train
         epochs = max(1, round(TEACHER_STEPS / max(1, pictures * (1 - HELD_OUT) // 64)))
         words = ["teacher", "fit", "--data", self.pretraining.source, "--out", OUT, "--epochs", str(epochs)]
-        words += ["--image-size", TEACHER_PX]
+        words += ["--image-size", TEACHER_PX, *([] if self.with_emotion else ["--without-emotion"])]
         data = self.pretraining
         run = plan_run(self.root, "teacher", words, makes="teacher.json", needs=data.needs, data=data.digests)
         return replace(run, images=2 * pictures * epochs, lacks=data.missing)
@@ -102,11 +126,12 @@ class Study:
         data = self.pretraining
         needs, epochs, digests = [*data.needs], self.epochs[0], [*data.digests]
         words: list[str | Path] = ["pretrain", "--preset", self.scale, "--data", data.source, *data.options]
-        words += ["--split", "train", "--out", OUT, "--resume"]
+        words += [*data.people, "--split", *self.pretrain_splits, "--out", OUT, "--resume"]
         if needs_teacher:
             fitted = self.fit_teacher()
             needs += [fitted] if fitted is not None else []
             words += ["--teacher.source", f"fitted:{fitted.folder}" if fitted is not None else self.teacher or CLIP]
+            words += ["--teacher.with-emotion" if self.with_emotion else "--teacher.no-with-emotion"]
             digests += digest_of_weights(self.teacher) if self.teacher else ()
         lacks = data.missing
         if self.is_demo:
@@ -118,20 +143,37 @@ class Study:
             lacks = lacks or (None if start else "the weights that it starts from: --weights dBOT=FILE")
         if "--schedule.epochs" in changes:
             epochs = int(changes[list(changes).index("--schedule.epochs") + 1])
+        words += _smaller_batch(self._pretraining_images, PRETRAIN_BATCH[self.scale])
         words += changes
         run = plan_run(self.root, f"pretrain {name}", words, makes=ENCODER, needs=needs, data=digests)
-        images, gflop = epochs * data.train, 0.0 if self.is_demo else PRETRAIN_GFLOP
+        images, gflop = epochs * self._pretraining_images, 0.0 if self.is_demo else PRETRAIN_GFLOP
         return replace(run, images=images, gflop=gflop, processes=self.processes, lacks=lacks)
+
+    @property
+    def _pretraining_images(self) -> int:
+        data = self.pretraining
+        if self.pretrain_splits == ("train",) or not data.sizes:
+            return data.train
+        chosen = data.sizes if "all" in self.pretrain_splits else self.pretrain_splits
+        return sum(data.sizes.get(split, 0) for split in chosen)
 
     def finetune(self, method: Method, target: Target, *, seed: int, fraction: float = 1.0) -> Run:
         """Fine-tuning on a data set, all methods alike."""
-        data, init = target.data, method.starts[seed]
+        data, init, streams = target.data, method.starts[seed], self.streams(target)
+        epochs = self.epochs[1]
+        if self.is_demo and method.is_random:
+            epochs += round(self.epochs[0] * self.pretraining.train / max(1.0, data.train * fraction))
         words: list[str | Path] = ["finetune", "--preset", self.scale, "--data", data.source, *data.options]
+        words += data.people if streams == "both" else ()
         words += ["--init", init.folder if isinstance(init, Run) else init, "--out", OUT, "--resume"]
         words += ["--seed", str(seed)]
         if self.is_demo:
-            words += ["--schedule.epochs", str(self.epochs[1]), "--network.streams", self.streams]
-            words += DEMO_FUSION if self.streams == "both" and not method.has_fusion else ()
+            words += ["--schedule.epochs", str(epochs), "--network.streams", streams]
+        elif streams == "both":
+            words += ["--network.streams", streams]
+            words += ["--network.pool", "token"] if isinstance(init, Run) else []  # what Γ was pre-trained on
+        if streams == "both" and not method.has_fusion:
+            words += DEMO_FUSION if self.is_demo else PAPER_FUSION
         words += ["--fraction", f"{fraction:g}"] if fraction < 1 else []
         words += _smaller_batch(data.train * fraction, BATCH[self.scale])
         words += method.changes
@@ -139,19 +181,22 @@ class Study:
         name = f"finetune {method.name} on {data.name}, seed {seed}"
         digests = (*data.digests, *(digest_of_weights(init) if isinstance(init, str) else ()))
         run = plan_run(self.root, name, words, makes=ONNX, needs=needs, data=digests)
-        epochs = 1 if "probe" in method.changes else self.epochs[1]
-        images, gflop = round(epochs * data.train * fraction), 0.0 if self.is_demo else method.gflop
+        epochs = 1 if "probe" in method.changes else epochs
+        images = round(epochs * data.train * fraction)
+        gflop = 0.0 if self.is_demo else method.gflop * (2 if streams == "both" else 1)
         lacks = data.missing or method.lacks
         return replace(run, images=images, gflop=gflop, processes=self.processes, lacks=lacks)
 
     def evaluate(self, model: Run, target: Target) -> Run:
         """Scores on pictures that were not trained on."""
         data = target.scored
+        options = (*data.options, *(data.people if self.streams(target) == "both" else ()))
+        is_seen = bool({target.split, "all"} & {*self.pretrain_splits}) and data.source == self.pretraining.source
         run = plan_evaluation(
             model,
             data=data.source,
             split=target.split,
-            options=data.options,
+            options=(*options, "--allow-seen") if is_seen else options,
             needs=data.needs,
             digests=data.digests,
         )

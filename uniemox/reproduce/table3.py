@@ -1,9 +1,10 @@
 """Table III: sixteen trainable methods under one protocol, six cited ones, and what the paper leaves out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from uniemox.reproduce.baseline import histogram_row, with_baseline
 from uniemox.reproduce.paper import paper_tables
 from uniemox.reproduce.plan import OUT, Cell, Plan, Row, Run, plan_run
 from uniemox.reproduce.sources import COLUMNS, Target
@@ -11,7 +12,10 @@ from uniemox.reproduce.study import CLIP, TRAINED, Method, Study
 
 START = "UniEmoX's start alone"
 OURS, SCRATCH = "UniEmoX", "ViT from scratch"
-NO_CHECKPOINT = "random weights, because its checkpoint is not given"
+BUDGET = (
+    "what has no checkpoint starts from random weights and is fine-tuned for as many epochs more as make up the images "
+    "that our pre-training sees"
+)
 SMALL: Mapping[str, tuple[str, str]] = {  # of timm, for the demo; other rows have the demo's plain ViT
     "VGG-16": ("repvgg_a0", "RepVGG-A0"),
     "ResNet-50": ("resnet10t", "ResNet-10-T"),
@@ -21,12 +25,15 @@ SMALL: Mapping[str, tuple[str, str]] = {  # of timm, for the demo; other rows ha
     "CAE": ("test_vit_relpos", "a ViT of 0.3 M with relative positions"),
     "MixMAE": ("pvt_v2_b0", "PVTv2-B0, a small hierarchical transformer"),
 }
-PUBLISHED: Mapping[str, str] = {  # supervised weights that timm has
+PUBLISHED: Mapping[str, str] = {  # torchvision's weights, "the official PyTorch repository", as timm has them
     "VGG-16": "timm:vgg16.tv_in1k",
     "ResNet-50": "timm:resnet50.tv_in1k",
     "DenseNet-121": "timm:densenet121.tv_in1k",
-    "ViT": "timm:vit_large_patch16_224.augreg_in21k_ft_in1k",
 }
+FILES: Mapping[str, str] = {  # of rows whose weights neither timm nor the row's name tells
+    "ViT": "vit_l_16-852ce7e3.pth (torchvision's ViT_L_16_Weights.IMAGENET1K_V1, download.pytorch.org/models)",
+}
+NO_DROP_PATH = ("VGG-16", "DenseNet-121")  # their layers can't be skipped
 GMAC: Mapping[str, float] = {"VGG-16": 15.47, "ResNet-50": 4.09, "DenseNet-121": 2.83, "MixMAE": 35.8}
 VIT_L = (SCRATCH, "ViT", "MAE", "dBOT", OURS)
 VIT_L_GMAC, VIT_B_GMAC = 61.55, 17.56
@@ -58,17 +65,18 @@ EXTRAS = (
 ZERO_SHOT = "CLIP ViT-B/16, zero-shot"
 ABOUT = {
     "demo": (
-        "Every network is small, and none has its published weights: a row whose checkpoint is not given runs from "
-        "random ones, and rows with the same network are then one and the same run. What can be compared is the way "
-        "of training: UniEmoX is pre-trained here, on the same pictures and with a teacher that was fitted on their "
-        "texts, the others see labels only.",
-        "All are fine-tuned alike, on the same pictures for the same number of epochs, and scored on others. On "
-        "synthetic scenes the emotion follows from person and place together, and labels alone do not teach that in "
-        "so few pictures.",
+        f"Every network is small, and none has its published weights: {BUDGET}. Methods that are then the same network "
+        "from the same weights are one row. What can be compared is the way of training: UniEmoX is pre-trained here, "
+        "on the same pictures and with a teacher that was fitted on their texts, the others see labels only.",
+        "All are scored on the same other pictures.",
     ),
     "paper": (
         "The published checkpoints, all fine-tuned with the paper's recipe and scored on the test split. UniEmoX "
         "starts from dBOT's weights, so that dBOT's row is the start alone.",
+        "VGG-16 and DenseNet-121 have no blocks that could be skipped: they train without the drop path of 0.2. "
+        "VGG-16, ResNet-50, DenseNet-121 and ViT start from torchvision's weights, as in the paper.",
+        "On CAER-S and HECO the label is what one person feels: all methods look at the scene and at that person, and "
+        "fuse both. UniEmoX brings its own fusion; for the others an attention fusion (Γ2) starts anew.",
     ),
 }
 
@@ -77,15 +85,44 @@ def table3(study: Study) -> Plan:
     """The plan of table III."""
     rows = [_row(study, entry) for entry in paper_tables()["table3"]]
     rows += [_start_alone(study), _zero_shot(study), *(_extra(study, extra) for extra in EXTRAS)]
+    reference = START
+    if study.is_demo:
+        rows, names = told_once(rows)
+        reference = names.get(START, START)
     return Plan(
         name="table3",
         title="Table III: methods under one protocol",
         scale=study.scale,
         about=ABOUT[study.scale],
         columns=columns_of(study.targets),
-        rows=tuple(rows),
-        reference=START,
+        rows=with_baseline(rows, histogram_row(study)),
+        reference=reference,
     )
+
+
+def told_once(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
+    """Rows that are the same runs as one, which names them all; and by method the row that stands for it.
+
+    The methods of such a row stay as rows without runs, for the paper's figures.
+    """
+    same: dict[tuple[Run, ...], list[Row]] = {}
+    for row in rows:
+        runs = tuple(run for cell in row.cells.values() for run in cell.runs)
+        same.setdefault(runs, []).append(row)
+    found, cited, names = list[Row](), list[Row](), dict[str, str]()
+    for runs, group in same.items():
+        if not runs or len(group) == 1:
+            found += group
+            continue
+        first, methods = group[0], [row.name for row in group]
+        cells = {column: replace(cell, paper=None) for column, cell in first.cells.items()}
+        found.append(Row(first.network, cells, network=f"stands for {', '.join(methods)}"))
+        for row in group:
+            why = f"the same run as {first.network}"
+            empty = {column: Cell(cell.paper, why=why) for column, cell in row.cells.items()}
+            names[row.name] = first.network
+            cited += [replace(row, cells=empty, network=why, is_cited=True)] if row.name != START else []
+    return found + cited, names
 
 
 def columns_of(targets: tuple[Target, ...]) -> tuple[str, ...]:
@@ -121,21 +158,24 @@ def method_of(study: Study, name: str) -> tuple[Method, str]:
         network = "the demo's ViT, pre-trained here" if study.is_demo else "ViT-L/16"
         return Method(name=name, starts=study.pretrained(), has_fusion=True, gflop=gflop), network
     given, needs, lacks = study.weights.get(name), tuple[Run, ...](), None
+    is_random = given is None and (study.is_demo or name == SCRATCH)
     if given is not None:
         init = network = given
     elif study.is_demo and name in SMALL:
-        init, network = f"scratch:timm:{SMALL[name][0]}", f"{SMALL[name][1]}; {NO_CHECKPOINT}"
+        init, network = f"scratch:timm:{SMALL[name][0]}", f"{SMALL[name][1]}, random weights"
     elif study.is_demo:
         start = study.pretrain("as it is")  # for its network alone
         init, needs, network = f"scratch:{start.folder}", (start,), "the demo's ViT, random weights"
-        network = network if name == SCRATCH else f"the demo's ViT; {NO_CHECKPOINT}"
     elif name == SCRATCH:
         init, network = "scratch:timm:vit_large_patch16_224", "ViT-L/16"
     else:
         init = network = PUBLISHED.get(name, f"{name}.pth")
-        lacks = None if name in PUBLISHED else f"its checkpoint: --weights {name}=FILE"
+        lacks = None if name in PUBLISHED else f"its checkpoint: --weights {name}={FILES.get(name, 'FILE')}"
+    changes = ("--network.drop-path", "0") if name in NO_DROP_PATH and not study.is_demo else ()
     starts = dict.fromkeys(study.seeds, init)
-    return Method(name=name, starts=starts, needs=needs, lacks=lacks, gflop=gflop), network
+    return Method(
+        name=name, starts=starts, needs=needs, changes=changes, is_random=is_random, lacks=lacks, gflop=gflop
+    ), network
 
 
 def _start_alone(study: Study) -> Row:
@@ -163,12 +203,16 @@ def _extra(study: Study, extra: Extra) -> Row:
 def _zero_shot(study: Study) -> Row:
     """The teacher asked for the nearest class; there is one answer, whatever the seed."""
     teacher = study.fit_teacher()
+    if teacher is not None and not study.with_emotion:
+        why = "the demo's teacher has read no word of an emotion: --with-emotion"
+        cells = {target.name: Cell(why=why) for target in study.targets}
+        return Row(ZERO_SHOT, paper_only({}, columns_of(study.targets), cells))
     source = f"fitted:{teacher.folder}" if teacher is not None else study.teacher or CLIP
     cells = {}
     for target in study.targets:
         data = target.scored
         words = ["reproduce", "zero-shot", "--teacher", source, "--data", data.source, "--split", target.split]
-        words += [*data.options, "--out", OUT]
+        words += [*data.options, *data.people, "--out", OUT]
         needs = [*([teacher] if teacher is not None else []), *data.needs]
         run = plan_run(study.root, f"zero-shot on {target.name}", words, makes=None, needs=needs, data=data.digests)
         scored = (data.source, target.split)

@@ -4,9 +4,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from uniemox.evaluate.report.html import Html, element, interval, join, number, table
+from uniemox.evaluate.report.comparison import BELOW
+from uniemox.evaluate.report.html import UNKNOWN, Html, element, interval, join, number, table
+from uniemox.reproduce.baseline import HISTOGRAM, histogram_cell
 from uniemox.reproduce.paper import paper_tables
-from uniemox.reproduce.plan import OUT, Plan, Run, plan_run
+from uniemox.reproduce.plan import OUT, Cell, Plan, Run, plan_run
+from uniemox.reproduce.results import Score, score_of
 from uniemox.reproduce.study import Study
 from uniemox.reproduce.table3 import OURS, method_of
 from uniemox.training.settings import read_json
@@ -45,11 +48,12 @@ def table8(study: Study, asking: Asking, name: str = "table8") -> Plan:
     is_ready = asking.endpoint is not None and bool(asking.models)
     run = replace(run, lacks=data.missing or (None if is_ready else "models to ask: --endpoint URL --model NAME"))
     cited = paper_tables()
+    histogram = histogram_cell(study, target)
 
     def answers() -> Html:
         models = [(model, "cited: one picture, no accuracy") for model in cited["mllm_models"]]
         parts = [table("models of the paper", ("model", "what the paper has"), models)]
-        return join([*parts, element("h2", "Ours"), _found(run)])
+        return join([*parts, element("h2", "Ours"), _found(run, histogram)])
 
     return Plan(
         name=name,
@@ -60,7 +64,7 @@ def table8(study: Study, asking: Asking, name: str = "table8") -> Plan:
             "The paper shows one picture that its own model answers rightly, and no accuracy. Here every model is "
             "asked about the same drawn pictures, and an answer that names no label counts as wrong.",
         ),
-        more=(run,),
+        more=(run, *histogram.runs),
         parts=(answers,),
     )
 
@@ -70,14 +74,34 @@ def table9(study: Study, asking: Asking) -> Plan:
     return table8(study, asking, "table9")
 
 
-def _found(run: Run) -> Html:
+def _found(run: Run, histogram: Cell) -> Html:
     if not (run.folder / RESULT).exists():
         why = f"it needs {run.missing}" if run.missing else f"see {run.log}"
         return element("p", element("b", "not run"), f": {why}.", class_="missing")
     found = read_json(run.folder / RESULT)
-    rows = [_row(entry) for entry in [*found["models"], *([found["ours"]] if found["ours"] else [])]]
-    words = f"All answers and explanations: {run.folder}/page.html"
-    return join([table("answers", HEADINGS, rows), element("p", words, class_="note")])
+    entries = [*found["models"], *([found["ours"]] if found["ours"] else [])]
+    rows, notes = [_row(entry) for entry in entries], [f"All answers and explanations: {run.folder}/page.html"]
+    score = score_of(histogram)
+    if score is not None:
+        rows = [(_sign(entry, score) + row[0], *row[1:]) for entry, row in zip(entries, rows, strict=True)]
+        rows.append(_least(score))
+        notes.append(
+            f"Chance on the whole split: {score.chance:.3f} for the commonest class, {score.uniform:.3f} for one class "
+            f"of all. {BELOW}: does not beat the {HISTOGRAM}: its own 95 % interval holds the histogram's accuracy or "
+            "lies below it. Not paired: the histogram was scored on the whole split, the models on a part of it."
+        )
+    return join([table("answers", HEADINGS, rows), *(element("p", line, class_="note") for line in notes)])
+
+
+def _sign(entry: dict[str, Any], histogram: Score) -> str:
+    bounds = entry["accuracy_interval"]
+    return "" if bounds and bounds[0] is not None and bounds[0] > histogram.accuracy else f"{BELOW} "
+
+
+def _least(score: Score) -> tuple[str, ...]:
+    """The histogram's row."""
+    bounds = interval((score.low, score.high))
+    return (f"{HISTOGRAM}, whole split", number(score.accuracy), bounds, str(score.pictures), "0", UNKNOWN)
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:

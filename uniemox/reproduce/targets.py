@@ -1,7 +1,7 @@
 """Every table and figure by name."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from uniemox.errors import ConfigError
@@ -12,7 +12,7 @@ from uniemox.reproduce.fig7 import fig7
 from uniemox.reproduce.figures import fig4, fig6, fig8, fig9
 from uniemox.reproduce.names import Name, Scale
 from uniemox.reproduce.plan import Plan
-from uniemox.reproduce.sources import demo_targets, paper_targets, parse_given, pretraining_of
+from uniemox.reproduce.sources import Finders, demo_targets, paper_targets, parse_given, pretraining_of
 from uniemox.reproduce.study import Study
 from uniemox.reproduce.table3 import table3
 from uniemox.reproduce.table8 import Asking, table8, table9
@@ -32,6 +32,11 @@ STUDIES: Mapping[str, Callable[[Study], Plan]] = {
 }
 ONE_SEED = ("table3", "table8", "table9", "fig4", "fig6", "fig8", "fig9")
 SEEDS = 3  # of all others
+CHECK = (
+    "A check that the parts of this program work together, on scenes that it draws so that place and person are both "
+    "needed. It is not evidence for the paper's claims about photographs."
+)
+DEMO = "A demo: small networks and budgets, not the paper's. What comes out holds for these."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +55,11 @@ class Asked:
     seeds: int | None = None
     """None: one for table III and the figures that show pictures, three for all else."""
     teacher: str | None = None
+    with_emotion: bool = False
     gpus: int = 1
+    finders: Finders = field(default_factory=Finders)
+    pretrain_splits: tuple[str, ...] = ("train",)
+    """What is pre-trained on; all: every split."""
     asking: Asking = field(default_factory=Asking)
 
 
@@ -61,7 +70,7 @@ def plan_of(asked: Asked) -> Plan:
         return (table1 if asked.name == "table1" else table2)(given, asked.scale)
     is_demo = asked.scale == "demo"
     exclude = _by_column(asked.exclude, given)
-    targets = (demo_targets if is_demo else paper_targets)(asked.root, given, exclude)
+    targets = (demo_targets if is_demo else paper_targets)(asked.root, given, exclude, asked.finders)
     study = Study(
         root=asked.root,
         scale=asked.scale,
@@ -70,11 +79,27 @@ def plan_of(asked: Asked) -> Plan:
         weights=asked.weights,
         seeds=tuple(range(asked.seeds or (1 if asked.name in ONE_SEED else SEEDS))),
         teacher=asked.teacher,
+        with_emotion=asked.with_emotion,
         gpus=asked.gpus,
+        pretrain_splits=asked.pretrain_splits,
     )
     if asked.name in ("table8", "table9"):
-        return (table8 if asked.name == "table8" else table9)(study, asked.asking)
-    return STUDIES[asked.name](study)
+        plan = (table8 if asked.name == "table8" else table9)(study, asked.asking)
+    else:
+        plan = STUDIES[asked.name](study)
+    is_compared = asked.name == "table7"  # its rows differ in it
+    if any("--teacher.source" in run.words for run in plan.runs) and not is_compared:
+        plan = replace(plan, about=(*plan.about, study.about_texts))
+    return _headed(plan, study)
+
+
+def _headed(plan: Plan, study: Study) -> Plan:
+    """A demo says that it is none of the paper's experiments, on drawn scenes in its title too."""
+    if not study.is_demo:
+        return plan
+    if not any(target.data.is_synthetic for target in study.targets):
+        return replace(plan, about=(DEMO, *plan.about))
+    return replace(plan, title=f"A check on drawn scenes: {plan.title}", about=(CHECK, *plan.about))
 
 
 def _by_column(exclude: Mapping[str, Path], given: Mapping[str, str]) -> dict[str, Path]:

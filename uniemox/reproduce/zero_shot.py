@@ -7,7 +7,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from uniemox.data.hashes import picture_hashes
 from uniemox.data.sample import DataSet, Sample
+from uniemox.data.seen import refuse_seen, seen_by
 from uniemox.errors import DataError
 from uniemox.evaluate.calibration import softmax
 from uniemox.evaluate.run import Evaluation, write_evaluation
@@ -28,12 +30,15 @@ def score_zero_shot(
 
     source: as `open_teacher` takes it.  split: what the samples are, for the file's name.
     Where a person is known, the picture's feature is the mean of those of picture and person, as the demo's teacher is
-    fitted. Raises TeacherError, and DataError if nothing has a label or can be read.
+    fitted. Raises TeacherError, and DataError if nothing has a label or can be read, or if the teacher has seen some of
+    the pictures.
     """
     teacher = open_teacher(source)
     samples = [sample for sample in data.samples if sample.label is not None]
     if not samples:
         raise DataError(f"{data.name} has no labels to compare with")
+    if seen := seen_by(source):
+        refuse_seen(samples, picture_hashes(samples), seen, data.name)
     texts = F.normalize(teacher.text_features([SENTENCE.format(label) for label in data.labels.labels]), dim=-1)
     shown: list[Sample] = []
     rows = []

@@ -1,0 +1,91 @@
+"""What `uniemox reproduce --check` prints, and the settings behind a command's words."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from uniemox.cli.console import Files, progress_bar
+from uniemox.errors import ConfigError
+
+if TYPE_CHECKING:
+    from uniemox.finetune.config import FinetuneConfig
+    from uniemox.pretrain.config import PretrainConfig
+    from uniemox.reproduce.plan import Plan
+
+
+def check_plan(plan: "Plan", *, as_json: bool) -> bool:
+    """Print a line for every run of a plan, or one JSON object; whether all of them could start."""
+    from uniemox.reproduce.check import check_runs
+
+    with progress_bar() as progress:
+        task = progress.add_task("checking", total=len(plan.runs))
+        found = check_runs(plan.runs, read_settings, lambda name: progress.advance(task))
+    can_start = all(entry.missing is None for entry in found)
+    if as_json:
+        runs = [
+            {
+                "name": entry.run.name,
+                "key": entry.run.key,
+                "command": entry.run.command,
+                "found": entry.found,
+                "missing": entry.missing,
+            }
+            for entry in found
+        ]
+        print(json.dumps({"target": plan.name, "scale": plan.scale, "can_start": can_start, "runs": runs}))
+        return can_start
+    for entry in found:
+        words = f"ok       {entry.run.name}: {entry.found}"
+        print(words if entry.missing is None else f"missing  {entry.run.name}: needs {entry.missing}")
+    lost = sum(entry.missing is not None for entry in found)
+    print(f"{plan.title}: {len(found) - lost} of {len(found)} runs could start")
+    return can_start
+
+
+def read_settings(words: tuple[str, ...]) -> "PretrainConfig | FinetuneConfig":
+    """The settings of a command that pre-trains or fine-tunes. Raises ConfigError for words that it does not take."""
+    try:
+        app = _reader(words[0] == "pretrain", words[words.index("--preset") + 1])
+        return app(list(words[1:]), exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        raise ConfigError(f"the command does not take these words: {error}") from error
+
+
+@cache  # one for all runs of a plan: it takes a while to make
+def _reader(is_pretraining: bool, preset: str) -> App:
+    """A command that takes the words of pretrain or finetune, and returns the settings."""
+    from dataclasses import replace
+
+    from uniemox.cli.settings import config_of, options_of
+    from uniemox.finetune.config import FinetuneConfig
+    from uniemox.finetune.presets import PRESETS as FINETUNINGS
+    from uniemox.pretrain.config import PretrainConfig
+    from uniemox.pretrain.presets import PRESETS as PRETRAININGS
+
+    kind: Any = PretrainConfig if is_pretraining else FinetuneConfig
+    base: Any = PRETRAININGS[preset]() if is_pretraining else FINETUNINGS[preset]()
+    options = options_of(base, without=() if is_pretraining else ("init",))
+    app = App(result_action="return_value")
+
+    @app.default
+    def command(
+        *,
+        data: str,
+        out: Path,
+        preset: str,
+        init: str = "",
+        resume: Annotated[bool, Parameter(negative="")] = False,
+        persons: Files = None,
+        texts: Files = None,
+        splits: Files = None,
+        exclude: Files = None,
+        split: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = (),
+        settings: Annotated[options, Parameter(name="*")] = options(),  # type: ignore[valid-type] # noqa: B008
+    ) -> Any:
+        config = config_of(kind, settings)
+        return config if is_pretraining else replace(config, init=init)
+
+    return app

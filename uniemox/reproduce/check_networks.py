@@ -1,0 +1,192 @@
+"""The networks of a plan's runs on the meta device: built and run for shapes alone, without weights or memory."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import timm
+import torch
+from huggingface_hub import try_to_load_from_cache
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from uniemox.checkpoints.classifier import is_classifier, load_classifier
+from uniemox.checkpoints.published import TIMM, draft_published, report_timm
+from uniemox.checkpoints.vit import load_timm, parse_timm
+from uniemox.errors import CheckpointError, TeacherError
+from uniemox.finetune.config import FinetuneConfig
+from uniemox.finetune.network import SCRATCH, build_fused
+from uniemox.model.classifier import Classifier, set_drop_path, token_encoder
+from uniemox.model.encoder import build_encoder, check_plain
+from uniemox.model.side_by_side import SideBySide
+from uniemox.model.uniemox import UniEmoX
+from uniemox.pretrain.config import PretrainConfig
+from uniemox.teacher.fitting import FitConfig
+from uniemox.teacher.opening import open_teacher
+from uniemox.training.run_folder import ENCODER, WEIGHTS
+from uniemox.views.pixels import IMAGENET
+
+META = torch.device("meta")
+HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run that is planned will leave."""
+
+    build: Callable[[], nn.Module]
+    """Its encoder, on the meta device."""
+    fusion: Mapping[str, Any]
+    """Name, heads and width of its Γ; empty without one."""
+    key: str
+    """What decides on both: runs of one key need not be looked at twice."""
+
+
+Planned = Mapping[str, Trained]
+"""By folder."""
+
+
+def pretraining_encoder(config: PretrainConfig) -> Any:
+    """The encoder that a pre-training run leaves, as `token_encoder` gives it."""
+    return token_encoder(_start_of(config)[0])
+
+
+def pretraining_network(config: PretrainConfig, planned_teachers: Mapping[str, FitConfig]) -> tuple[UniEmoX, str]:
+    """The whole model of a pre-training run, and what its encoder starts from.
+
+    planned_teachers: of teachers that runs of the plan fit, by folder.  Raises what the run itself would raise.
+    """
+    width = None
+    if config.model.needs_image_features:
+        width = teacher_width(config.teacher.source, planned_teachers)
+    encoder, start = _start_of(config)
+    with META:
+        return UniEmoX(encoder, replace(config.model, teacher_width=width)).train(), start
+
+
+def pretraining_shapes(model: UniEmoX, batch: int) -> str:
+    """What a batch of that many images becomes in a forward pass with every loss."""
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        model.to_empty(device="cpu")  # fake tensors, as autocast knows no meta device
+        pixels = torch.zeros(batch, 3, *model.image_size)
+        width = model.config.teacher_width
+        features = None if width is None else torch.zeros(batch, width)
+        output = model(pixels, pixels, image_features=features, text_features=features)
+    made = "none" if output.fused is None else tuple(output.fused.shape)
+    return f"batch {tuple(pixels.shape)}, features {made}, losses {', '.join(output.losses)}"
+
+
+def start_key(config: FinetuneConfig, planned: Planned) -> str:
+    """What decides on the network of a fine-tuning run, all of its settings that data and schedule leave alone."""
+    start = planned[config.init].key if config.init in planned else config.init
+    return f"{start} {config.network} {config.view.size}"
+
+
+def finetuning_network(config: FinetuneConfig, planned: Planned) -> tuple[tuple[int, ...], Trained, str]:
+    """What the head of a fine-tuning run reads of two images, what the run will leave, and what it starts from.
+
+    planned: runs that are not done.  Raises what the run itself would raise.
+    """
+    settings, size = config.network, config.view.size
+    encoder, start = _encoder_of(config, planned)
+    set_drop_path(encoder, settings.drop_path)
+    with META:
+        width = encoder.eval()(torch.zeros(2, 3, size, size)).shape[1]
+        embed = fusion = None
+        left: Mapping[str, Any] = {}
+        if settings.streams == "both":
+            saved = planned[config.init].fusion if config.init in planned else {}
+            embed, fusion, parts = build_fused(saved, settings, width)
+            left = {"fusion": parts["fusion"], "heads": parts["heads"], "width": parts["fused_width"]}
+        classifier = Classifier(
+            encoder, feature_width=width, outputs=1, streams=settings.streams, embed=embed, fusion=fusion
+        )
+    key = f"encoder of {start_key(config, planned)}"
+    return _read_by_head(classifier, width), Trained(lambda: _encoder_of(config, planned)[0], left, key), start
+
+
+def teacher_width(source: str, planned: Mapping[str, FitConfig]) -> int:
+    """Channels of a teacher's features. Raises TeacherError if it can't be had."""
+    kind, _, what = source.partition(":")
+    if kind == "fitted" and what in planned:
+        return planned[what].width
+    if kind == "clip" and not what.startswith("local-dir:"):
+        name, _, weights = what.partition("@")
+        known = open_clip.get_model_config(name)
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        if known is None:
+            raise TeacherError(f"open_clip has no model {name!r}; open_clip.list_models() lists what it has")
+        if weights and weights not in tags and not Path(weights).is_file():
+            raise TeacherError(
+                f"{name} has no weights {weights!r}, and there is no such file; it has {', '.join(tags)}"
+            )
+        return int(known["embed_dim"])
+    return open_teacher(source).width
+
+
+def _read_by_head(classifier: Classifier, width: int) -> tuple[int, ...]:
+    """What the head reads of two images, (2, D) or (2, C3).  width: D, channels of the encoder's features."""
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        classifier.to_empty(device="cpu")  # fake tensors, as autocast knows no meta device
+        views = 2 if classifier.streams == "both" else 1
+        return tuple(classifier.fuse(torch.zeros(2, views, width)).shape)
+
+
+def _start_of(config: PretrainConfig) -> tuple[Any, str]:
+    """The encoder of a pre-training run, and what its weights are."""
+    start, size = config.encoder.start, config.view.size
+    if start is None:
+        with META:
+            return build_encoder(config.encoder.name, size, **config.encoder.timm_options), "random weights"
+    if start.startswith(TIMM):
+        encoder = _timm_encoder(start, size)
+        check_plain(encoder, start)
+        return encoder, _weights_of_timm(start)
+    path = Path(start) / ENCODER if Path(start).is_dir() else Path(start)
+    encoder = draft_published(path, size, is_start=True)
+    return encoder, f"{encoder.report.method} of {path}"
+
+
+def _encoder_of(config: FinetuneConfig, planned: Planned) -> tuple[Any, str]:
+    """The encoder of a fine-tuning run, and what its weights are."""
+    source = config.init.removeprefix(SCRATCH)
+    found = [_one(name, config, planned) for name in source.split(",")]
+    starts = ["random weights"] if source != config.init else [start for _, start in found]
+    if len(found) == 1:
+        return found[0][0], starts[0]
+    encoders = [encoder for encoder, _ in found]
+    return SideBySide(encoders, [IMAGENET] * len(encoders)), ", ".join(starts)
+
+
+def _one(source: str, config: FinetuneConfig, planned: Planned) -> tuple[Any, str]:
+    size, folder = config.view.size, Path(source)
+    if source in planned:
+        return planned[source].build(), f"the run {folder.name}"
+    if source.startswith(TIMM):
+        return _timm_encoder(source, size), _weights_of_timm(source)
+    if folder.is_dir() and is_classifier(folder / WEIGHTS):
+        return load_classifier(folder / WEIGHTS)[0].encoder.to(META), f"the run {folder.name}"
+    is_token = config.network.pool == "token"
+    encoder = draft_published(folder / ENCODER if folder.is_dir() else folder, size, is_start=is_token)
+    start = f"{encoder.report.method} of {source}"
+    return token_encoder(encoder) if is_token else encoder, start
+
+
+def _timm_encoder(source: str, size: int) -> Any:
+    with META:
+        encoder = load_timm(source.removeprefix(TIMM), size, pretrained=False)
+        return report_timm(encoder, source, size)
+
+
+def _weights_of_timm(source: str) -> str:
+    """Where the weights of a network of timm come from. Raises CheckpointError if it has none."""
+    name, _, _, file = parse_timm(source.removeprefix(TIMM))
+    if file:
+        return f"weights of {file}"
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise CheckpointError(f"{source}: timm has no weights of it; give timm:NAME.TAG or timm:NAME@FILE")
+    there = config.hf_hub_id and any(try_to_load_from_cache(config.hf_hub_id, file) for file in HUB_FILES)
+    return f"{source}, {'in the cache' if there else 'fetched from the hub when it starts'}"
