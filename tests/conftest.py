@@ -1,8 +1,10 @@
 """What several tests need: stored numbers, real pictures, small networks."""
 
 import json
+import random
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 from torch import Tensor
 
+import uniemox.onnx_sessions  # noqa: F401 - without telemetry, before a test imports onnxruntime
 from uniemox.checkpoints.reading import read_weight_file
 from uniemox.losses.total import LossWeights
 from uniemox.model.decoder import DecoderConfig
@@ -24,6 +27,8 @@ from uniemox.views.mask import MaskConfig
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NO_CHROMIUM = "needs Chromium on the PATH: apt-get install chromium"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -34,6 +39,37 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the folder ../shared with golden files and real pictures")
     return SHARED
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--require-browser", action="store_true", help="fail, not skip, where there is no Chromium")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if CHROMIUM is None and not config.getoption("--require-browser"):
+        for item in items:
+            if item.get_closest_marker("browser"):
+                item.add_marker(pytest.mark.skip(reason=NO_CHROMIUM))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    random.seed(0)  # each test draws the same, whatever ran before it
+    np.random.seed(0)
+    torch.manual_seed(0)
+    if CHROMIUM is None and item.get_closest_marker("browser"):
+        pytest.fail(NO_CHROMIUM)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C reaches this process and those that it starts, also where the tests were started with it ignored.
+
+    Jobs in the background, nohup and some runners do so, and what is ignored stays so in every process below.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import copy
 import hashlib
 import json
 import random
+import struct
 from typing import Any
 
 VALUES: tuple[Any, ...] = (
@@ -131,3 +132,25 @@ def _changed(tree: Any, rng: random.Random) -> Any:
     else:
         tree.insert(rng.randrange(len(tree) + 1), copy.deepcopy(rng.choice(VALUES)))
     return tree
+
+
+def mutate_sizes(data: bytes, size: tuple[int, int], rng: random.Random) -> bytes:
+    """A picture file whose header says other sizes than its content has, in one or all of the places that tell them.
+
+    size: width and height that it was made with, px.
+    """
+    told = rng.choice((1, 2, 16, 64, 255, 4000, 9000, 16383, 65535)), rng.choice((1, 30, 64, 256, 5000, 9000, 16383))
+    places = []
+    for code in (">II", "<II", ">HH", "<HH"):
+        places += [(struct.pack(code, *size), struct.pack(code, *told))]
+        places += [(struct.pack(code, *size[::-1]), struct.pack(code, *told[::-1]))]
+    less = [b"".join(struct.pack("<I", side - 1)[:3] for side in sides) for sides in (size, told)]  # WebP
+    places += [(less[0], less[1])]
+    for tag, side, other in ((256, size[0], told[0]), (257, size[1], told[1])):  # TIFF
+        for kind, code in ((3, "<HHIHH"), (4, "<HHII")):
+            rest = (0,) if kind == 3 else ()
+            places += [(struct.pack(code, tag, kind, 1, side, *rest), struct.pack(code, tag, kind, 1, other, *rest))]
+    there = [place for place in places if place[0] in data]
+    for old, new in there if rng.random() < 0.7 else there[:1]:
+        data = data.replace(old, new, 1 if rng.random() < 0.5 else -1)
+    return data

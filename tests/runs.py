@@ -6,7 +6,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -162,6 +162,18 @@ def uniemox(*words: object, processes: int = 1) -> subprocess.CompletedProcess[s
     """The command, run to its end."""
     line, environment = command(*words, processes=processes)
     return subprocess.run(line, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+def run_command(words: Sequence[str], folder: str, out: Path, err: Path) -> None:
+    """The command in this process, which is made for it, from a folder; what it prints goes to files."""
+    os.chdir(folder)
+    for number, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    sys.argv = ["uniemox", *words]
+    os.environ["COLUMNS"] = "200"
+    from uniemox.cli import main
+
+    main()
 
 
 def pretrain_words(out: Path, **changes: object) -> list[str]:

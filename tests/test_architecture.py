@@ -10,7 +10,10 @@ ORDER = (
     *("persons", "data", "views", "losses", "model", "teacher", "checkpoints", "training", "export", "evaluate"),
     *("pretrain", "finetune", "predict", "explain", "serve", "reproduce", "ask", "bench", "curate"),
 )
-TOP = ("errors", "labels", "images", "hub", "onnx_sessions")
+TOP = (
+    *("errors", "labels", "image_limits", "images", "decoder_process", "decoder_child", "decoder_pool", "hub", "files"),
+    *("onnx_sessions", "onnx_external", "weight_archives", "csv_files"),
+)
 WITHOUT_TORCH = ("predict", "serve", "persons")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -46,10 +49,21 @@ def test_what_needs_no_torch_does_not_import_it() -> None:
             "errors.py",
             "labels.py",
             "images.py",
+            "image_limits.py",
+            "decoder_process.py",
+            "decoder_child.py",
+            "decoder_pool.py",
             "hub.py",
+            "files.py",
             "__init__.py",
         ):
             assert not {"torch", "timm", "torchvision"} & {name.split(".")[0] for name in imports_of(path)}, path
+
+
+def test_one_module_alone_imports_onnxruntime() -> None:
+    """It switches its telemetry off first."""
+    using = [path for path in MODULES if any(name.split(".")[0] == "onnxruntime" for name in imports_of(path))]
+    assert using == [PACKAGE / "onnx_sessions.py"]
 
 
 def test_modules_stay_readable() -> None:

@@ -19,14 +19,16 @@ from uniemox.cli.console import progress_bar
 
 def uniemox(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from uniemox.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize(
     "command",
     [
         *[(), ("convert",), ("models",), ("bench",), ("bench", "step"), ("data",), ("data", "check"), ("predict",)],
         *[("explain",), ("serve",), ("export",), ("ask",), ("reproduce",), ("curate",), ("compare",)],
+        *[("evaluate",), ("finder",), ("report",), ("teacher",)],
     ],
 )
 def test_help_shows_and_imports_nothing_heavy(command: tuple[str, ...]) -> None:
@@ -116,6 +118,7 @@ def test_models_prints_a_row_with_the_papers_figures() -> None:
     assert solver["backbone"] == "cited"
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ there")
 def test_ctrl_c_stops_with_one_line() -> None:
     command = [sys.executable, "-c", "from uniemox.cli import main; main()", "models", "--json"]

@@ -1,8 +1,8 @@
 """pretrain, finetune, evaluate and bench resume as users meet them; whole runs in processes of their own."""
 
 import json
+import multiprocessing
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ import pytest
 
 from tests.data.tree import says
 from tests.drawn import class_folders
-from tests.runs import one_thread, pretrained, uniemox
+from tests.runs import one_thread, pretrained, run_command, uniemox
 from uniemox.bench.resume import MOMENTS, bench_resume
 from uniemox.cli.settings import config_of, options_of
 from uniemox.errors import ConfigError
@@ -28,38 +28,19 @@ def _one_thread() -> Iterator[None]:
 
 
 def parsed(*words: object) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command in a copy of this process, which has torch already.
+    """Exit code, standard output and standard error of a command in a new process, which has torch already.
 
-    The modules of the commands are imported anew there: they read the preset when they are imported.
+    Forked from a server without threads: a copy of this process can wait for ever for a lock of one of its threads.
     """
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        child = os.fork()
-        if child == 0:
-            code = 99
-            try:
-                os.dup2(out.fileno(), 1)
-                os.dup2(err.fileno(), 2)
-                sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-                sys.argv = ["uniemox", *map(str, words)]
-                for name in [name for name in sys.modules if name.split(".")[:2] == ["uniemox", "cli"]]:
-                    sys.modules.pop(name)
-                os.environ["COLUMNS"] = "200"
-                from uniemox.cli import main
-
-                main()
-                code = 0
-            except SystemExit as error:
-                code = int(error.code or 0)
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        texts = []
-        for file in (out, err):
-            file.seek(0)
-            texts.append(" ".join(file.read().split()))
-    return status, texts[0], texts[1]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.runs", "uniemox.cli"])
+    with tempfile.TemporaryDirectory() as folder:
+        texts = [Path(folder) / "out", Path(folder) / "err"]
+        process = context.Process(target=run_command, args=(list(map(str, words)), os.getcwd(), *texts))
+        process.start()
+        process.join(900)
+        assert process.exitcode is not None, "it does not end"
+        return process.exitcode, *(" ".join(text.read_text().split()) for text in texts)
 
 
 PRETRAIN = ("pretrain", "--data", "synthetic:8", "--out", "run")
@@ -88,7 +69,7 @@ FINETUNE = ("finetune", "--init", "x", "--data", "synthetic:8", "--out", "run")
         (("pretrain", "--data", "nothing", "--out", "run"), 1, "'nothing' is no data set; write KIND:PATH"),
         ((*FINETUNE, "--metod", "probe"), 2, "Did you mean --method?"),
         ((*FINETUNE, "--ema-decay", "2"), 1, "ema_decay must lie between 0 and 1"),
-        (("finetune", "--data", "synthetic:8", "--out", "run"), 2, "--init"),
+        (("finetune", "--data", "synthetic:8", "--out", "run"), 1, "ConfigError: --init is missing"),
         (("evaluate", "--model", "none", "--data", "synthetic:8"), 1, "CheckpointError: none can't be read"),
         (("evaluate", "--data", "synthetic:8"), 2, "--model"),
         (("bench", "resume", "--kills", "1"), 1, "--kills must be at least 2"),
@@ -105,6 +86,7 @@ def test_mistakes_get_one_clear_message(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize(
     ("words", "defaults"),
     [
@@ -135,6 +117,7 @@ def test_none_is_nothing_where_text_is_taken_too() -> None:
     assert config_of(PretrainConfig, options).encoder.name == "none"
 
 
+@pytest.mark.portable
 def test_a_whole_way_from_pictures_to_scores(tmp_path: Path) -> None:
     """Pictures in folders, fine-tuned from a run by the command and evaluated on the splits that it made."""
     photos, run = (
@@ -171,6 +154,7 @@ def test_a_whole_way_from_pictures_to_scores(tmp_path: Path) -> None:
     assert "began with other settings: view.size: 64 instead of 32" in err
 
 
+@pytest.mark.portable
 def test_killed_runs_come_to_the_same_bytes(tmp_path: Path) -> None:
     """Three kills; `uniemox bench resume` makes twenty."""
     told: list[int] = []

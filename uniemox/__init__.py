@@ -1,4 +1,4 @@
-"""uniemox: what people feel in pictures of whole scenes, and what pictures make people feel.
+"""uniemox: what pictures of whole scenes make people feel; with a model trained for it, what people in them feel.
 
 After UniEmoX (arXiv 2409.18877). Importing the package imports neither torch nor any other large library.
 """

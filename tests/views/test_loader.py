@@ -1,5 +1,6 @@
 """Batches: the same whatever the number of workers and processes, repeatable from anywhere, broken pictures named."""
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,11 @@ def dataset(tmp_path: Path) -> ViewDataset:
     return ViewDataset(data.samples, TrainViews(ViewConfig(size=32), seed=0))
 
 
-def test_workers_change_nothing(dataset: ViewDataset) -> None:
+@pytest.mark.portable
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_workers_change_nothing(dataset: ViewDataset, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uniemox.views.loader.worker_context", lambda: multiprocessing.get_context(method))
+
     def run(workers: int, **options: int) -> list[ViewBatch]:
         order = BatchOrder(len(dataset), batch_size=4, seed=1, epoch=2, **options)
         return list(build_loader(dataset, order, workers))

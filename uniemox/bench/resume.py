@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from uniemox.checkpoints.writing import PARTIAL
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import ConfigError, StoppedError
+from uniemox.files import PARTIAL
 from uniemox.pretrain.batches import distinct_texts
 from uniemox.teacher.stored import save_features
 from uniemox.training.run_folder import ENCODER, WEIGHTS

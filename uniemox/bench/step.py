@@ -13,6 +13,7 @@ from torch import Tensor
 from uniemox.bench.counting import matmul_peak, multiply_adds, parameter_count, timed
 from uniemox.errors import ConfigError
 from uniemox.model.encoder import build_encoder
+from uniemox.model.precision import fast_precision
 from uniemox.model.uniemox import ModelConfig, UniEmoX
 from uniemox.pretrain.step import PretrainBatch, pretrain_step
 from uniemox.teacher.clip import ClipTeacher
@@ -77,16 +78,19 @@ def bench_step(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
-    def step() -> None:
-        pretrain_step(runner, optimizer, [batch], teacher=teacher, precision="bfloat16")
+    precision = fast_precision()
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
 
-    peak = matmul_peak(device, torch.bfloat16)
+    def step() -> None:
+        pretrain_step(runner, optimizer, [batch], teacher=teacher, precision=precision)
+
+    peak = matmul_peak(device, dtype)
     step()  # warms up: compilation, memory
     seconds = []
     for done in range(1, steps + 1):
         seconds.append(timed(step, device))
         on_step(done)
-    peak = max(peak, matmul_peak(device, torch.bfloat16))
+    peak = max(peak, matmul_peak(device, dtype))
     flops = 2 * step_multiply_adds(model, with_clip=with_clip)
     best = batch_size / min(seconds)
     return StepBench(
@@ -103,7 +107,7 @@ def bench_step(
         steps=steps,
         teacher="clip" if with_clip else "given",
         compiled=compile_model,
-        precision="bfloat16",
+        precision=precision,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         torch_version=torch.__version__,
         threads=torch.get_num_threads(),

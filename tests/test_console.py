@@ -1,0 +1,45 @@
+"""What a terminal gets: names of files, labels and words of strangers, and nothing in them that steers it."""
+
+import io
+import re
+
+import pytest
+from rich.table import Table
+
+from uniemox.cli import console
+from uniemox.cli.console import SafeConsole, printable
+
+HOSTILE = "[red]:smile:\x1b[2J\x1b]0;title\x07\x9b31m\u202egpj.exe"
+SHOWN = "[red]:smile:�[2J�]0;title��31m�gpj.exe"
+
+
+def shown(value: object, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a terminal with colours gets, with rich's own sequences taken out."""
+    file = io.StringIO()
+    terminal = SafeConsole(file=file, force_terminal=True, color_system="truecolor", width=200, **console.PLAIN)
+    monkeypatch.setattr(console, "out", terminal)
+    console.show_all([value])  # type: ignore[list-item]
+    return re.sub(r"\x1b\[[\d;]*m", "", file.getvalue())
+
+
+def test_a_table_shows_names_as_they_are_but_for_what_steers_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table(HOSTILE, title=HOSTILE)
+    table.add_row(HOSTILE)
+    found = shown(table, monkeypatch)
+    assert len(re.findall(r"\[red\]:smile:.\[2J.\]0;title.{0,2}31m.gpj\.exe", found)) == 3
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(found)
+
+
+def test_lines_on_both_outputs_are_safe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    console.show_all([HOSTILE])
+    file = io.StringIO()
+    monkeypatch.setattr(console, "err", SafeConsole(file=file, **console.PLAIN))
+    console.say(HOSTILE)
+    assert capsys.readouterr().out == f"{SHOWN}\n"
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(file.getvalue())
+    assert file.getvalue().startswith("[red]:smile:�[2J�]0;title")
+
+
+def test_letters_of_all_scripts_stay() -> None:
+    text = "café\tλ 図\nא\udcff"
+    assert printable(text) == text
