@@ -47,7 +47,7 @@ from uniemox.errors import UniemoxError
 from uniemox.images import decode
 
 LONGEST_S = 10.0
-MOST_MIB = 750  # a process that decodes: small files may take 600, beside what it needs itself
+MAX_MIB = 750  # a process that decodes: small files may take 600, beside what it needs itself
 DRAWN = (60, 44)  # width and height of the pictures whose sizes are mutated, px
 SIZES = "pictures, other sizes"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -234,7 +234,7 @@ def fuzz(seconds: float, seed: int, out: Path) -> int:
         tally.runs += 1
         setattr(tally, result, getattr(tally, result) + 1)
         too_long = took > LONGEST_S
-        if target.name == SIZES and (peak := _peak_of(pool)) > MOST_MIB:
+        if target.name == SIZES and (peak := _peak_of(pool)) > MAX_MIB:
             result, trace = "other", f"MemoryError: {peak:.0f} MiB"
         if took > tally.slowest_s:
             tally.slowest_s, tally.slowest = took, f"{len(data)} bytes"

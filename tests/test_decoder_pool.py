@@ -14,8 +14,7 @@ import pytest
 
 from tests.hostile_images import LYING_AVIF, progressive_jpeg
 from tests.pictures import draw, every_file, save, with_orientation
-from tests.processes import children_of, is_there, peak_mib, wait_until
-from uniemox import decoder_child
+from tests.processes import is_there, peak_mib, wait_until
 from uniemox.decoder_pool import DecoderPool, decode_one, look_here
 from uniemox.errors import ImageError
 from uniemox.images import MinSides, decode
@@ -34,10 +33,6 @@ def pool() -> Iterator[DecoderPool]:
 def slow_file() -> bytes:
     """Within all limits; seconds of work."""
     return progressive_jpeg(90, 4000, 4000)
-
-
-def own_children() -> set[int]:
-    return children_of(os.getpid())
 
 
 @pytest.mark.parametrize("shrink", [None, MinSides(short_px=20), MinSides(long_px=20)])
@@ -62,11 +57,11 @@ def test_what_is_refused_here_is_refused_there_in_the_same_words(pool: DecoderPo
 
 def test_a_refused_file_costs_no_process(pool: DecoderPool) -> None:
     pool.decode(FILES["jpeg"])
-    before = own_children()
+    before = own_children_of(pool)
     for _ in range(5):
         with pytest.raises(ImageError):
             pool.decode(b"text")
-    assert own_children() == before
+    assert own_children_of(pool) == before
 
 
 def test_threads_share_a_pool(pool: DecoderPool) -> None:
@@ -77,7 +72,7 @@ def test_threads_share_a_pool(pool: DecoderPool) -> None:
         expected, size = decode(FILES[name])
         assert full == size
         assert np.array_equal(np.asarray(image), np.asarray(expected)), name
-    assert len(own_children()) <= 2
+    assert len(own_children_of(pool)) <= 2
 
 
 def test_a_file_that_takes_too_long_is_ended_and_the_next_is_decoded(slow_file: bytes) -> None:
@@ -96,10 +91,22 @@ def own_children_of(pool: DecoderPool) -> set[int]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of processor time")
-def test_processor_time_is_limited(slow_file: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder_child, "CPU_S", 0)
-    with DecoderPool(1) as pool, pytest.raises(ImageError, match="slow: decoding took more than 0 s of processor time"):
-        pool.decode(slow_file, "slow")
+def test_processor_time_is_limited() -> None:
+    endless = "from uniemox.decoder_process import _limit_cpu; _limit_cpu(0)\nwhile True: pass"
+    assert subprocess.run([sys.executable, "-c", endless], check=False, timeout=60).returncode == -signal.SIGXCPU
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of processor time")
+def test_a_file_that_takes_too_much_processor_time_is_told() -> None:
+    with DecoderPool(1) as pool, ThreadPoolExecutor(1) as thread:
+        pool.start_all()
+        [pid] = own_children_of(pool)
+        os.kill(pid, signal.SIGSTOP)  # nothing is decoded before the signal is there
+        answer = thread.submit(pool.decode, FILES["jpeg"], "slow")
+        os.kill(pid, signal.SIGXCPU)
+        os.kill(pid, signal.SIGCONT)
+        with pytest.raises(ImageError, match="slow: decoding took more than 5 s of processor time"):
+            answer.result()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process so")
@@ -160,11 +167,12 @@ def test_closing_ends_what_is_being_decoded(slow_file: bytes) -> None:
 
 
 def test_no_thread_and_no_process_is_left() -> None:
-    before, threads = own_children(), threading.active_count()
+    threads = threading.active_count()
     with DecoderPool(3) as pool:
         pool.start_all()
-        assert len(own_children() - before) == 3
-    assert own_children() == before
+        children = own_children_of(pool)
+        assert len(children) == 3
+    assert not any(map(is_there, children))
     wait_until(lambda: threading.active_count() == threads)
 
 

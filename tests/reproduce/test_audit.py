@@ -138,7 +138,9 @@ def test_shown_pictures_take_the_classes_in_turn(tmp_path: Path) -> None:
     entries = read_pictures(tmp_path / "a")
     assert [file.name for file in files] == [f"{i:02d}.png" for i in range(8)]
     assert [entry["label"] for entry in entries] == list(data.labels.labels)
-    assert all("The overall emotion is" in entry["text"] for entry in entries)
+    assert not any("The overall emotion is" in entry["text"] for entry in entries)
+    write_pictures(data, tmp_path / "told", count=8, seed=0, with_emotion=True)
+    assert all("The overall emotion is" in entry["text"] for entry in read_pictures(tmp_path / "told"))
     write_pictures(data, tmp_path / "b", count=8, seed=0)
     assert read_pictures(tmp_path / "b") == entries
     write_pictures(data, tmp_path / "c", count=8, seed=1)

@@ -78,7 +78,7 @@ def bench_step(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
-    precision = fast_precision()
+    precision = fast_precision(device.type)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
 
     def step() -> None:

@@ -13,7 +13,7 @@ from uniemox.checkpoints.reading import METADATA_KEY
 from uniemox.checkpoints.recognition import MethodName
 from uniemox.checkpoints.swin import MixMAEEncoder
 from uniemox.checkpoints.writing import write_tensors
-from uniemox.data.seen import seen_by, seen_file, write_hashes
+from uniemox.data.seen import read_seen, seen_file, write_hashes
 from uniemox.errors import CheckpointError
 
 
@@ -52,7 +52,7 @@ def convert(
     if isinstance(encoder, VisionTransformer) and "fc_norm.weight" in encoder.report.new:
         encoder = load_start(source, method=method, heads=heads, image_size=image_size)
     save_encoder(encoder, target, method=encoder.report.method)
-    if seen := seen_by(str(source)):
+    if seen := read_seen(Path(source)):
         write_hashes(seen_file(Path(target)), seen)
     return encoder.report, loading_line(encoder, target)
 

@@ -210,6 +210,7 @@ def pictures(
     count: int = 8,
     split: str = "all",
     seed: int = 0,
+    with_emotion: Switch = False,
     persons: Files = None,
     splits: Files = None,
     exclude: Files = None,
@@ -230,6 +231,8 @@ def pictures(
         Of this split only, or all.
     seed
         Of the draw.
+    with_emotion
+        End the texts with the emotion, where the annotation holds one.
     persons
         A file of `data persons`; one beside the data is found by itself.
     splits
@@ -243,7 +246,7 @@ def pictures(
 
     found = open_data(data, persons=persons, splits=splits, exclude=exclude)
     found = found if split == "all" else found.only(split)
-    written = write_pictures(found, out, count=count, seed=seed)
+    written = write_pictures(found, out, count=count, seed=seed, with_emotion=with_emotion)
     print(f"wrote {len(written)} pictures to {out}")
 
 

@@ -71,10 +71,13 @@ def write_hashes(path: Path, hashes: Iterable[str]) -> None:
     write_text(path, "".join(f"{digest}\n" for digest in sorted(hashes)))
 
 
-def refuse_seen(samples: Collection[Sample], hashes: Collection[str], seen: set[str], what: str) -> None:
+def refuse_seen(
+    samples: Collection[Sample], hashes: Collection[str], seen: set[str], what: str, *, override: str = ""
+) -> None:
     """Raise DataError if samples are among what was seen.
 
     hashes: the sha256 of every sample's file.  what: the data's name.
+    override: the option that scores them all the same, where there is one.
     """
     pairs = zip(samples, hashes, strict=True)
     known = [sample for sample, digest in pairs if {digest, sample.source_sha256} & seen]
@@ -83,7 +86,7 @@ def refuse_seen(samples: Collection[Sample], hashes: Collection[str], seen: set[
             f"the model was trained on {len(known)} of these {len(samples)} pictures of {what}, {known[0].key} among "
             "them, itself or through what it was made of (pre-training, teacher, joined runs, person finder): score "
             "others (--split test; --splits FILE, the same for every command, or RUN/splits.json where the run made "
-            "the splits), or give --allow-seen"
+            "the splits)" + (f", or give {override}" if override else "")
         )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from uniemox.checkpoints.classifier import ClassifierInfo, load_classifier
 from uniemox.data.hashes import picture_hashes
 from uniemox.data.sample import DataSet, Sample
-from uniemox.data.seen import refuse_seen, seen_by
+from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.evaluate.calibration import expected_calibration_error, softmax
 from uniemox.evaluate.groups import GroupScores, score_groups
@@ -76,10 +76,10 @@ def evaluate(
     samples, notes = _scorable(data, info, mapping)
     if by is not None:
         column_of(samples, by, data)  # raises before the pictures are looked at
-    seen = set() if allow_seen else seen_by(str(model)) | data.detector_seen
+    seen = set() if allow_seen else read_seen(model) | data.detector_seen
     if seen:
         hashes = picture_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
-        refuse_seen(samples, hashes, seen, data.name)
+        refuse_seen(samples, hashes, seen, data.name, override="--allow-seen")
     device = hardware.take()
     outputs = outputs_of(
         classifier.to(device),

@@ -187,7 +187,7 @@ def _train(
             continue
         pixels = torch.from_numpy(np.stack([view.pixels for view in good])).permute(0, 3, 1, 2)  # (N, 3, S, S)
         targets = build_targets(good, pixels.shape[-1])
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast_precision() == "bfloat16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_precision("cpu") == "bfloat16"):
             heat, distances = network(normalise(pixels, device, stats))
         loss = finder_loss(heat, distances, targets)["total"]
         if not torch.isfinite(loss):

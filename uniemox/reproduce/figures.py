@@ -134,6 +134,7 @@ def _pictures(study: Study, target: Target, split: str | None = None) -> Run:
     data, split = target.scored, split or target.split
     words = ["reproduce", "pictures", "--data", data.source, "--split", split, *data.options, *data.people]
     words += ["--count", str(SHOWN), "--seed", str(study.seeds[0]), "--out", OUT]
+    words += ["--with-emotion"] if study.with_emotion else []
     run = plan_run(study.root, "pictures to show", words, makes=LIST, needs=data.needs, data=data.digests)
     return replace(run, lacks=data.missing)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from uniemox.data.prompts import text_of
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.sidecar import PERSONS, json_line
 from uniemox.errors import ConfigError, DataError, ImageError
@@ -18,11 +19,12 @@ LIST = "pictures.json"
 LONGEST_PX = 640
 
 
-def write_pictures(data: DataSet, out: Path, *, count: int, seed: int) -> list[Path]:
+def write_pictures(data: DataSet, out: Path, *, count: int, seed: int, with_emotion: bool = False) -> list[Path]:
     """Draw pictures, the classes in turn, and write them as 00.png, 01.png, ... with a list of labels and texts.
 
     People that the data know are in persons.jsonl.
     count: at least 1; fewer are written where there are fewer.  Broken pictures are passed over.
+    with_emotion: the texts end in the emotion where the annotation holds one, as in `text_of`.
     Raises ConfigError for a count below 1, DataError if none can be read.
     """
     if count < 1:
@@ -43,7 +45,8 @@ def write_pictures(data: DataSet, out: Path, *, count: int, seed: int) -> list[P
         image.save(out / name)
         if (boxes := _boxes(sample, image.width / width)) is not None:
             people.append(json_line({"key": name, "boxes": boxes}))
-        listed.append({"file": name, "key": sample.key, "label": data.label_of(sample), "text": sample.text})
+        text = text_of(sample, with_emotion)
+        listed.append({"file": name, "key": sample.key, "label": data.label_of(sample), "text": text})
     if not listed:
         raise DataError(f"none of the pictures of {data.name} can be read")
     write_text(out / PERSONS, b"".join(people).decode())

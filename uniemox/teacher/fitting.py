@@ -279,7 +279,7 @@ def _features(teacher: FittedTeacher, inputs: Tensor, is_frozen: bool) -> Tensor
         return teacher.project(inputs)
     a = teacher.architecture
     pixels = fit_pixels(inputs.flatten(0, 1).float() / 255, a.image_size, a.mean, a.std)  # (2N, 3, S, S)
-    with torch.autocast("cpu", torch.bfloat16, enabled=fast_precision() == "bfloat16"):
+    with torch.autocast("cpu", torch.bfloat16, enabled=fast_precision("cpu") == "bfloat16"):
         features = teacher.project(teacher.network(pixels))
     return features.float().unflatten(0, (-1, 2)).mean(dim=1)
 
