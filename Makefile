@@ -12,13 +12,13 @@ OTHER = build/python$(VERSION)
 demo: .venv/ready
 	$(BIN)/python examples/demo.py '$(DATA)'
 
-# FI=fi:PATH PEOPLE='KIND:PATH ...' STARTS=FOLDER TEST_PEOPLE=FOLDER, see examples/embedded.py: rebuilds the embedded model.
+# FI=fi:PATH PEOPLE='KIND:PATH ...' STARTS=FOLDER TEST_PEOPLE=FOLDER, see tools/embedded.py: rebuilds the embedded model.
 embedded: .venv/ready
-	$(BIN)/python examples/embedded.py --fi '$(FI)' --people $(foreach one,$(PEOPLE),'$(one)') --starts '$(STARTS)' --test-people '$(TEST_PEOPLE)'
+	$(BIN)/python -m tools.embedded --fi '$(FI)' --people $(foreach one,$(PEOPLE),'$(one)') --starts '$(STARTS)' --test-people '$(TEST_PEOPLE)'
 
 # PYTEST='--random-order-bucket=global --random-order-seed=1' shuffles; --require-browser fails without Chromium.
 test: .venv/ready check
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(PYTEST)
 
 # make test-python PYTHON=python3.13: a short selection on another Python, in an environment of its own (7 GB).
 test-python: $(OTHER)/ready

@@ -1,6 +1,7 @@
 """What several tests need: stored numbers, real pictures, small networks."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -26,6 +27,9 @@ from uniemox.views.mask import MaskConfig
 # Machines that run the tests are slow and shared: no test fails for taking long.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
+# Several processes run tests side by side, and networks this small are slower on many threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NO_CHROMIUM = "needs Chromium on the PATH: apt-get install chromium"

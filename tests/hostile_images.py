@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.pictures import draw, png_chunks, png_of, save
 from tests.processes import peak_mib
-from uniemox.decoder_pool import DecoderPool
+from uniemox.decoding.pool import DecoderPool
 from uniemox.errors import ImageError
 
 AC_TABLE = b"\xff\xc4\x00\x14\x10" + b"\x01" + bytes(15) + b"\xe0"  # one code, 0: 2^14 empty blocks, and 14 bits more

@@ -98,7 +98,7 @@ def tiny_finetuning(init: object, **changes: object) -> FinetuneConfig:
         network=NetworkConfig(),
         view=ViewConfig(size=SIZE, min_area=0.5),
         augment=PLAIN,
-        optimizer=OptimizerConfig(base_rate=0.05, betas=(0.9, 0.999)),
+        optimizer=OptimizerConfig(base_lr=0.05, betas=(0.9, 0.999)),
         schedule=ScheduleConfig(epochs=2, warmup_epochs=0),
         hardware=CPU,
         batch_size=8,
@@ -236,7 +236,7 @@ FINETUNINGS: Mapping[str, Callable[[], FinetuneConfig]] = {
     "knn": lambda: tiny_finetuning(pretrained(), method="knn"),
     "probe": lambda: tiny_finetuning(pretrained(), method="probe", task="distribution"),
     "affect": lambda: tiny_finetuning(
-        pretrained(), task="affect", network=NetworkConfig(streams="person"), optimizer=OptimizerConfig(base_rate=0.1)
+        pretrained(), task="affect", network=NetworkConfig(streams="person"), optimizer=OptimizerConfig(base_lr=0.1)
     ),
 }
 

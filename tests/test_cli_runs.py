@@ -104,7 +104,7 @@ def test_help_shows_the_presets_values(words: tuple[str, ...], defaults: tuple[s
     assert status == 0
     for default in defaults:
         assert default in out
-    assert "--optimizer.base-rate" in out
+    assert "--optimizer.base-lr" in out
     assert "Highest learning rate for 256 pictures a step" in out
 
 
@@ -147,7 +147,7 @@ def test_a_whole_way_from_pictures_to_scores(tmp_path: Path) -> None:
     assert (status, out) == (1, "")
     assert "the model was trained on 45 of these 50 pictures" in err
     status, _, err = parsed("finetune", "--init", pretrained(), "--data", f"folder:{photos}", "--out", run, *small)
-    assert (status, "add --resume to go on with it" in err) == (1, True)
+    assert (status, "add --resume to continue it" in err) == (1, True)
     changed = (*small[:3], "64", *small[4:], "--resume")
     status, _, err = parsed("finetune", "--init", pretrained(), "--data", f"folder:{photos}", "--out", run, *changed)
     assert status == 1

@@ -362,10 +362,10 @@ def test_small_and_long_pictures_are_decoded(size: tuple[int, int]) -> None:
 
 
 def test_files_of_more_than_100_mib_are_refused() -> None:
-    assert images.MOST_BYTES == 100 * 2**20
+    assert images.MAX_BYTES == 100 * 2**20
     data = save(draw(), "BMP")
     with pytest.raises(ImageError, match=r"large\.bmp: 100 MiB, more than the 100 MiB that are read"):
-        decode(data + bytes(images.MOST_BYTES + 1 - len(data)), "large.bmp")
+        decode(data + bytes(images.MAX_BYTES + 1 - len(data)), "large.bmp")
 
 
 def test_a_wrong_ending_does_not_matter(tmp_path: Path) -> None:

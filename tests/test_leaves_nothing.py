@@ -34,12 +34,12 @@ CURATE = """
 import urllib.request
 from pathlib import Path
 from tests.curate.places import project_of, say
-from uniemox.curate.figures import agree
-from uniemox.curate.release import ReleaseConfig, release
-from uniemox.curate.serving import served
-from uniemox.curate.splitting import split
+from uniemox.curate.annotate.figures import agree
+from uniemox.curate.release.run import ReleaseConfig, release
+from uniemox.curate.annotate.serving import served
+from uniemox.curate.release.splitting import split
 from uniemox.cli.curate import curate
-from uniemox.curate.verdicts import verdicts
+from uniemox.curate.annotate.verdicts import verdicts
 project = project_of(Path("p"), ["awe", "fear"] * 6, looks=True)
 say(project, Ada="af" * 6, Ben="af" * 6)
 agree(project)

@@ -1,21 +1,58 @@
 """uniemox: what pictures of whole scenes make people feel; with a model trained for it, what people in them feel.
 
-After UniEmoX (arXiv 2409.18877). Importing the package imports neither torch nor any other large library.
+After UniEmoX (arXiv 2409.18877). Importing the package imports neither torch nor any other large library: each of its
+names is imported when it is first used.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from uniemox.errors import ImageError, UniemoxError
+    from uniemox.explain.explaining import open_explainer
+    from uniemox.explain.explanation import Explanation
+    from uniemox.labels import LabelSet
+    from uniemox.persons.box import Box
     from uniemox.predict.opening import load
+    from uniemox.predict.prediction import Failure, Person, Prediction
+    from uniemox.predict.predictor import Predictor
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = [
+    "Box",
+    "Explanation",
+    "Failure",
+    "ImageError",
+    "LabelSet",
+    "Person",
+    "Prediction",
+    "Predictor",
+    "UniemoxError",
+    "load",
+    "open_explainer",
+]
+_MODULES = {
+    "Box": "uniemox.persons.box",
+    "Explanation": "uniemox.explain.explanation",
+    "Failure": "uniemox.predict.prediction",
+    "ImageError": "uniemox.errors",
+    "LabelSet": "uniemox.labels",
+    "Person": "uniemox.predict.prediction",
+    "Prediction": "uniemox.predict.prediction",
+    "Predictor": "uniemox.predict.predictor",
+    "UniemoxError": "uniemox.errors",
+    "load": "uniemox.predict.opening",
+    "open_explainer": "uniemox.explain.explaining",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """`uniemox.load`, imported when it is first asked for."""
-    if name == "load":
-        from uniemox.predict.opening import load  # noqa: PLC0415 - onnxruntime
+    """A public name, imported when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
 
-        return load
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return [*__all__, "__version__"]

@@ -14,10 +14,10 @@ from PIL import Image, UnidentifiedImageError
 from uniemox.errors import ImageError
 from uniemox.image_limits import check_bytes, check_memory, check_tiff
 
-MOST_BYTES = 100 * 2**20
-MOST_PIXELS = 100_000_000
-LONGEST_SIDE_PX = 50_000
-MOST_ASPECT = 100  # a strip of 1 : 100 is no scene
+MAX_BYTES = 100 * 2**20
+MAX_PIXELS = 100_000_000
+MAX_SIDE_PX = 50_000
+MAX_ASPECT = 100  # a strip of 1 : 100 is no scene
 FORMATS = (
     "JPEG",
     "PNG",
@@ -50,8 +50,8 @@ def open_picture(data: bytes, name: str) -> Image.Image:
     name: what error messages call it. Raises ImageError if it is no picture, of an unknown format, absurdly large, or
     would keep a decoder busy for far longer than its size explains (see image_limits.py).
     """
-    if len(data) > MOST_BYTES:
-        raise ImageError(f"{name}: {len(data) / 2**20:.0f} MiB, more than the {MOST_BYTES >> 20} MiB that are read")
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"{name}: {len(data) / 2**20:.0f} MiB, more than the {MAX_BYTES >> 20} MiB that are read")
     if not data:
         raise ImageError(f"{name}: the file is empty")
     check_bytes(data, name)
@@ -61,7 +61,7 @@ def open_picture(data: bytes, name: str) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=known)
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{name}: more than the {MOST_PIXELS // 10**6} megapixels that are decoded ({error}); "
+            f"{name}: more than the {MAX_PIXELS // 10**6} megapixels that are decoded ({error}); "
             "scale it down, or remove it"
         ) from error
     except UnidentifiedImageError:
@@ -71,12 +71,12 @@ def open_picture(data: bytes, name: str) -> Image.Image:
     width, height = image.size
     if min(width, height) < 1:
         raise ImageError(f"{name}: {width} x {height} px is no picture")
-    if width * height > MOST_PIXELS or max(width, height) > LONGEST_SIDE_PX:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
         raise ImageError(
-            f"{name}: {width} x {height} px is more than the {MOST_PIXELS // 10**6} megapixels that are decoded; "
+            f"{name}: {width} x {height} px is more than the {MAX_PIXELS // 10**6} megapixels that are decoded; "
             "scale it down, or remove it"
         )
-    if max(width, height) > MOST_ASPECT * min(width, height):
+    if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(f"{name}: {width} x {height} px is a strip, not a scene; crop or remove it")
     fmt = "JPEG" if image.format == "MPO" else str(image.format)
     check_memory(

@@ -66,7 +66,7 @@ class Endpoint:
 
     url: str
     requests: list[Request] = field(default_factory=list)
-    most_at_once: int = 0
+    max_concurrent: int = 0
 
 
 Behaviour = Callable[[Request, int], Response]
@@ -91,7 +91,7 @@ def serving(behaviour: Behaviour) -> Iterator[Endpoint]:
                 number = len(endpoint.requests)
                 endpoint.requests.append(request)
                 at_once += 1
-                endpoint.most_at_once = max(endpoint.most_at_once, at_once)
+                endpoint.max_concurrent = max(endpoint.max_concurrent, at_once)
             try:
                 self.send(behaviour(request, number))
             except OSError:

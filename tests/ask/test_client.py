@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.ask.server import Endpoint, Response, error, in_turn, says, serving
 from uniemox.ask import client
-from uniemox.ask.client import MOST_BYTES, Client, Reply, chat_url, is_loopback
-from uniemox.ask.pace import LONGEST_WAIT_S, Pace, back_off, retry_after
+from uniemox.ask.client import MAX_BYTES, Client, Reply, chat_url, is_loopback
+from uniemox.ask.pace import MAX_WAIT_S, Pace, back_off, retry_after
 from uniemox.errors import ConfigError
 
 KEY = "sk-secret-1234567890"
@@ -109,7 +109,7 @@ def test_a_slow_answer_is_given_up() -> None:
 
 
 def test_a_response_that_is_too_large_is_not_read() -> None:
-    reply, _ = asked(Response(200, b" " * (MOST_BYTES + 1)), attempts=1)
+    reply, _ = asked(Response(200, b" " * (MAX_BYTES + 1)), attempts=1)
     assert "more than 4,194,304 bytes" in str(reply.error)
 
 
@@ -298,7 +298,7 @@ def test_http_is_for_this_machine(host: str) -> None:
 
 @given(st.integers(1, 50), st.floats(0.01, 10))
 def test_waits_grow_and_end(attempt: int, first: float) -> None:
-    longest = min(first * 2 ** (attempt - 1), LONGEST_WAIT_S)
+    longest = min(first * 2 ** (attempt - 1), MAX_WAIT_S)
     assert longest / 2 <= back_off(attempt, first) <= longest
 
 

@@ -18,7 +18,7 @@ from tests.ask.server import Request, Response, error, says, serving
 from tests.data.tree import put
 from tests.pictures import draw, save
 from uniemox.ask.config import AskConfig
-from uniemox.cli.ask import Service, key_of_environment
+from uniemox.cli.ask import EndpointOptions, key_of_environment
 from uniemox.cli.ask import ask as command
 from uniemox.errors import ConfigError
 
@@ -152,7 +152,7 @@ def test_the_exit_code_tells_that_questions_failed(photos: Path, tmp_path: Path)
 def test_options_have_the_defaults_of_the_config() -> None:
     """They stand twice, because the config's module must not be imported before the command runs."""
     known = {part.name: part.default for part in fields(AskConfig)}
-    options = {part.name: part.default for part in fields(Service) if part.name != "key_from"}
+    options = {part.name: part.default for part in fields(EndpointOptions) if part.name != "key_from"}
     options["rate_per_minute"] = options.pop("rate")
     options |= {name: signature(command).parameters[name].default for name in ("pictures", "seed")}
     assert options == {name: known[name] for name in options}

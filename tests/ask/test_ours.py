@@ -12,7 +12,7 @@ import pytest
 from tests.drawn import class_folders
 from tests.runs import finetuned, one_thread
 from uniemox.ask.ours import labels_of_ours
-from uniemox.ask.question import Asked, select
+from uniemox.ask.question import AskedImage, select
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import PictureFile, Sample, decode_sample
@@ -28,11 +28,11 @@ from uniemox.views.transforms import ViewConfig
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Asked, ...]:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[AskedImage, ...]:
     return select(read_folder(class_folders(tmp_path_factory.mktemp("set") / "x", each=2)), 4, 0).pictures
 
 
-def test_the_labels_are_those_of_torch(pictures: tuple[Asked, ...]) -> None:
+def test_the_labels_are_those_of_torch(pictures: tuple[AskedImage, ...]) -> None:
     with one_thread():
         run = finetuned("probe")
         classifier, info = load_classifier(run / "model.safetensors")
@@ -47,7 +47,7 @@ def test_the_labels_are_those_of_torch(pictures: tuple[Asked, ...]) -> None:
 
 @pytest.mark.parametrize("known", ["boxes", "target", "nobody"])
 def test_a_model_of_both_streams_sees_the_people_of_the_data(
-    pictures: tuple[Asked, ...], known: str, monkeypatch: pytest.MonkeyPatch
+    pictures: tuple[AskedImage, ...], known: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As `evaluate` shows them to it, and nobody else looks for people."""
 
@@ -77,7 +77,7 @@ def test_a_model_of_both_streams_sees_the_people_of_the_data(
         assert labels_of_ours(run, asked, info.find_labels()) == labels
 
 
-def test_what_can_not_be_compared(pictures: tuple[Asked, ...], tmp_path: Path) -> None:
+def test_what_can_not_be_compared(pictures: tuple[AskedImage, ...], tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="not comparable"):
         labels_of_ours(finetuned("probe"), pictures, CAER)
     with pytest.raises(ConfigError, match="valence and arousal"):
@@ -92,6 +92,6 @@ def test_pictures_it_was_trained_on_are_refused(tmp_path: Path) -> None:
     picture = class_folders(tmp_path / "set") / "awe" / "0.jpg"
     digest = hashlib.sha256(picture.read_bytes()).hexdigest()
     (tmp_path / "training_pictures.txt").write_text(f"{'0' * 64}\n{digest}\n")
-    asked = Asked(sample=Sample(key="a", picture=PictureFile(picture)), label="awe", sha256=digest)
+    asked = AskedImage(sample=Sample(key="a", picture=PictureFile(picture)), label="awe", sha256=digest)
     with pytest.raises(DataError, match="trained on 1 of these 1 pictures"):
         labels_of_ours(tmp_path, [asked], EKMAN)

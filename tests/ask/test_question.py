@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.drawn import Stored, class_folders, draw_picture, jpeg_of
-from uniemox.ask.question import LONGEST_PX, data_url, question, select
+from uniemox.ask.question import MAX_SIDE_PX, data_url, question, select
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError, DataError, ImageError
@@ -104,7 +104,7 @@ def sent(data: bytes) -> Image.Image:
 )
 def test_the_long_side_is_1024_px_at_most(size: tuple[int, int], expected: tuple[int, int]) -> None:
     image = sent(jpeg_of(draw_picture(0).resize(size)))
-    assert (image.size, image.format, LONGEST_PX) == (expected, "JPEG", 1024)
+    assert (image.size, image.format, MAX_SIDE_PX) == (expected, "JPEG", 1024)
 
 
 def test_where_and_by_whom_it_was_taken_is_not_sent() -> None:

@@ -13,34 +13,34 @@ from sklearn.metrics import cohen_kappa_score
 from tests.drawn import Stored, draw_picture, jpeg_of
 from uniemox.ask.config import AskConfig
 from uniemox.ask.page import PAGE, RESULT, names_of, write_results
-from uniemox.ask.question import Asked
-from uniemox.ask.record import Row
+from uniemox.ask.question import AskedImage
+from uniemox.ask.record import AnswerRow
 from uniemox.ask.result import Results, agreement, summarise
 from uniemox.data.sample import Sample
-from uniemox.evaluate.intervals import bootstrap_interval
+from uniemox.intervals import bootstrap_interval
 from uniemox.labels import MIKELS
 
 CONFIG = AskConfig(endpoint="https://x.org", models=("m",))
 LATENCIES = (1.0, 2.0, 4.0, 8.0)
 TRUTH = ("fear", "fear", "awe", "anger", "awe")
 PICTURES = [
-    Asked(
+    AskedImage(
         sample=Sample(key=f"<{i}>.jpg", picture=Stored(jpeg_of(draw_picture(i, (40, 30))))), label=label, sha256=f"{i}"
     )
     for i, label in enumerate(TRUTH)
 ]
 
 
-def row(picture: int, answer: str | None, *, model: str = "m", url: str = CONFIG.url, **known: object) -> Row:
+def row(picture: int, answer: str | None, *, model: str = "m", url: str = CONFIG.url, **known: object) -> AnswerRow:
     values = {
         **{"endpoint": url, "model": model, "picture": str(picture), "name": "n", "question_sha256": "q"},
         **{"answer": answer, "is_refused": False, "outcome": None, "label": None, "latency_s": 1.0, "tokens_in": 100},
         **{"tokens_out": 10, "attempts": 1, "cost": None, "error": None if answer else "HTTP 500", "time": "t"},
     }
-    return Row(**{**values, **known})  # type: ignore[arg-type]
+    return AnswerRow(**{**values, **known})  # type: ignore[arg-type]
 
 
-def results(*rows: Row, config: AskConfig = CONFIG, ours: dict[str, str] | None = None) -> Results:
+def results(*rows: AnswerRow, config: AskConfig = CONFIG, ours: dict[str, str] | None = None) -> Results:
     by_key = {r.key: r for r in rows}
     return summarise(config, PICTURES, MIKELS, by_key, data="own:set", question="Which?", ours=ours, notes=("note",))
 

@@ -14,8 +14,8 @@ from tests.drawn import class_folders, jpeg_of
 from uniemox.ask.client import chat_url
 from uniemox.ask.config import AskConfig
 from uniemox.ask.question import Selection, data_url, question, select
-from uniemox.ask.record import ANSWERS, Record, Row, key_of
-from uniemox.ask.run import FAILURES_IN_A_ROW, Plan, ask
+from uniemox.ask.record import ANSWERS, AnswerRow, Record, key_of
+from uniemox.ask.run import FAILURES_IN_A_ROW, AskPlan, ask
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import DataSet
 from uniemox.errors import ConfigError, DataError
@@ -40,7 +40,7 @@ def config_of(endpoint: Endpoint, *models: str, **settings: Any) -> AskConfig:
     return AskConfig(endpoint=endpoint.url, models=models or ("m",), **settings)
 
 
-def run(config: AskConfig, chosen: Selection, data: DataSet, out: Path, **more: Any) -> dict[str, Row]:
+def run(config: AskConfig, chosen: Selection, data: DataSet, out: Path, **more: Any) -> dict[str, AnswerRow]:
     return ask(config, chosen.pictures, data.labels, out, **more)
 
 
@@ -49,7 +49,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 
 def test_every_model_is_asked_once_about_every_picture(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
-    plans: list[Plan] = []
+    plans: list[AskPlan] = []
     steps: list[tuple[int, int]] = []
     with serving(lambda request, number: says(f"**Fear**, says {request.model}")) as endpoint:
         config = config_of(endpoint, "m", "n", price_in=2.0, price_out=10.0)
@@ -82,7 +82,7 @@ def test_what_is_answered_is_not_asked_again(data: DataSet, chosen: Selection, t
         run(config_of(endpoint), fewer, data, tmp_path)
         first = run(config_of(endpoint), chosen, data, tmp_path)
         assert len(endpoint.requests) == 8
-        plans: list[Plan] = []
+        plans: list[AskPlan] = []
         assert run(config_of(endpoint), chosen, data, tmp_path, on_plan=plans.append) == first
         assert str(plans[0]) == "8 pictures x m: all 8 answers are there"
         run(config_of(endpoint, "other"), fewer, data, tmp_path)
@@ -190,7 +190,7 @@ def test_a_few_failures_are_a_result(data: DataSet, chosen: Selection, tmp_path:
 def test_as_many_at_a_time_as_allowed(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
     with serving(lambda request, number: Response(200, says("Awe").body, wait_s=0.1)) as endpoint:
         run(config_of(endpoint, "m", "n", concurrency=3), chosen, data, tmp_path)
-    assert endpoint.most_at_once == 3
+    assert endpoint.max_concurrent == 3
 
 
 def test_pictures_that_vanish_stop_it(tmp_path: Path) -> None:

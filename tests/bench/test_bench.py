@@ -11,7 +11,7 @@ from uniemox.bench.counting import matmul_peak, multiply_adds, parameter_count
 from uniemox.bench.models import ROWS, measure_models
 from uniemox.bench.step import step_multiply_adds
 from uniemox.errors import ConfigError
-from uniemox.reproduce.paper import paper_tables
+from uniemox.paper import paper_tables
 
 # Parameters and G multiply-adds worked out by hand from each method's code; see docs/models.md.
 SIZES = {

@@ -17,7 +17,8 @@ from safetensors import safe_open
 from tests.data.tree import says
 from tests.runs import SIZE, finetuned, one_thread, pretrained
 from uniemox.checkpoints import load_published
-from uniemox.checkpoints.classifier import KEY, ClassifierInfo, as_dict, load_classifier, save_classifier
+from uniemox.checkpoints.classifier import KEY, load_classifier, save_classifier
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import NetworkConfig
@@ -131,7 +132,6 @@ HEADERS: dict[str, Any] = {
     "a list": "[]",
     "nothing": {},
     "deep": "[" * 100_000,
-    "a field too many": {"more": 1},
     "no labels": {"labels": []},
     "labels of a number": {"labels": 3},
     "another kind": {"kind": "thought"},
@@ -169,6 +169,11 @@ def test_a_mangled_header_is_an_error_of_ours(name: str, tmp_path: Path) -> None
         load_classifier(path)
 
 
+def test_a_field_of_a_later_version_is_passed_over(tmp_path: Path) -> None:
+    path = with_header(tmp_path / "later.safetensors", header(weights("both")) | {"mood": 1})
+    assert load_classifier(path)[1] == load_classifier(weights("both"))[1]
+
+
 @given(st.data())
 def test_no_value_in_a_header_escapes_as_another_error(data: st.DataObject) -> None:
     """One field is replaced by a value of some other type or size."""
@@ -188,12 +193,12 @@ def test_no_value_in_a_header_escapes_as_another_error(data: st.DataObject) -> N
 
 def test_the_info_is_plain_json() -> None:
     _, info = load_classifier(weights("both"))
-    values = json.loads(json.dumps(as_dict(info)))
+    values = json.loads(info.to_json())
     assert set(values) == set(ClassifierInfo.__slots__)
     assert values == header(weights("both"))
 
 
 def test_bad_infos_are_refused() -> None:
     for values in ({"labels": ()}, {"kind": "seen"}, {"size": 0}):
-        with pytest.raises(CheckpointError, match="there is no classifier of kind"):
+        with pytest.raises(CheckpointError, match="no classifier has"):
             ClassifierInfo(**({"labels": ("a",), "label_set": "x", "kind": "felt"} | values))

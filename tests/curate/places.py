@@ -7,19 +7,19 @@ from sqlalchemy import insert
 
 from tests.drawn import draw_picture, jpeg_of
 from uniemox.curate import tables as t
-from uniemox.curate.plan import Plan
+from uniemox.curate.collect.screen import screen
+from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import Project, create_project
-from uniemox.curate.screen import screen
 from uniemox.curate.store import Change, append
 
 LABELS = ("awe", "fear")
-PLAN = Plan(keywords={"awe": ("Wonder",), "fear": ("Panic",)}, check_every=0)
+PLAN = CollectionPlan(keywords={"awe": ("Wonder",), "fear": ("Panic",)}, check_every=0)
 
 
 def project_of(
     folder: Path,
     labels: Sequence[str],
-    plan: Plan = PLAN,
+    plan: CollectionPlan = PLAN,
     *,
     looks: bool = False,
     about: Mapping[str, str] | None = None,

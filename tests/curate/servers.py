@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.drawn import draw_picture, jpeg_of
-from uniemox.curate.fetch import FetchConfig
+from uniemox.curate.collect.fetch import FetchConfig
 
 JPEG = jpeg_of(draw_picture(1, (160, 140)))
 

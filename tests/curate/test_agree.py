@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from uniemox.curate.agree import agreement, codes_of, cohen_kappa, krippendorff_alpha, label_counts
+from uniemox.curate.annotate.agree import agreement, codes_of, cohen_kappa, krippendorff_alpha, label_counts
+from uniemox.curate.annotate.verdicts import LatestAnswers, decide, disputed
 from uniemox.curate.licences import report, terms_of
-from uniemox.curate.verdicts import Answers, decide, disputed
 from uniemox.errors import ConfigError, ShapeError
 
 # Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), section C: four observers, twelve units, one value
@@ -94,11 +94,11 @@ def test_edges_of_agreement() -> None:
         agreement(np.full((5, 2), 3), ("a", "b"), ("x", "y"))
 
 
-def answers(*said: str) -> Answers:
+def answers(*said: str) -> LatestAnswers:
     """Each text is a picture's answers, a letter an annotator."""
     names = {"a": "awe", "f": "fear", "n": "none"}
     by_picture = {i: {f"p{j}": names[one] for j, one in enumerate(text)} for i, text in enumerate(said)}
-    return Answers(("p0", "p1", "p2", "p3"), by_picture)
+    return LatestAnswers(("p0", "p1", "p2", "p3"), by_picture)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ def test_the_owner_stands_above_rules_and_a_picture_searched_for_nothing_may_be_
     assert [found[i].label for i in range(3)] == ["fear", None, "fear"]
     assert found[0].shares == {"awe": 0.5, "fear": 0.5}
     assert decide(answers("aa"), {0: {"awe"}}, {0: "fear"})[0].shares == {"fear": 1.0}
-    assert decide(answers("a"), {}, {}, least_answers=1)[0].label == "awe"
+    assert decide(answers("a"), {}, {}, min_answers=1)[0].label == "awe"
     assert disputed(answers("aa", "af", "afn", "an"), {3: "awe"}) == [2, 1]
-    for wrong in ({"rule": "all"}, {"least_answers": 0}):
+    for wrong in ({"rule": "all"}, {"min_answers": 0}):
         with pytest.raises(ConfigError):
             decide(answers("aa"), {}, {}, **wrong)  # type: ignore[arg-type]
 

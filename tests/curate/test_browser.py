@@ -11,11 +11,11 @@ from sqlalchemy import select
 from tests.conftest import CHROMIUM
 from tests.curate.places import project_of, say
 from uniemox.curate import tables as t
-from uniemox.curate.access import invite
+from uniemox.curate.annotate.access import invite
+from uniemox.curate.annotate.serving import served
+from uniemox.curate.annotate.verdicts import read_answers
 from uniemox.curate.project import Project
-from uniemox.curate.serving import served
 from uniemox.curate.store import decisions
-from uniemox.curate.verdicts import read_answers
 
 pytestmark = pytest.mark.browser
 LABELS = [("awe", "fear")[i % 2] for i in range(16)]

@@ -55,7 +55,7 @@ def test_from_a_folder_to_an_invitation_and_back(tmp_path: Path, capsys: pytest.
     assert "8 labels, 80 search words" in run(capsys, "init", place)
     found = json.loads(run(capsys, "collect", place, "--source", f"folder:{tmp_path / 'in'}", "--json"))
     assert found == {"fetched": 4, "failed": 0, "waiting": 0, "problems": []}
-    assert json.loads(run(capsys, "screen", place, "--least-side", "64", "--json")) == {"kept": 4}
+    assert json.loads(run(capsys, "screen", place, "--min-side", "64", "--json")) == {"kept": 4}
     assert json.loads(run(capsys, "screen", place, "--against", f"folder:{tmp_path / 'in'}", "--json")) == {
         "in a benchmark": 4
     }
@@ -79,9 +79,9 @@ def test_names_and_notes_are_printed_as_they_are(tmp_path: Path, capsys: pytest.
 
 def test_screen_remembers_its_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     project_of(tmp_path / "p", ["awe", "fear"], looks=True)  # 160 x 140 px
-    assert json.loads(run(capsys, "screen", tmp_path / "p", "--least-side", 150, "--json")) == {"too small": 2}
+    assert json.loads(run(capsys, "screen", tmp_path / "p", "--min-side", 150, "--json")) == {"too small": 2}
     assert json.loads(run(capsys, "screen", tmp_path / "p", "--json")) == {"too small": 2}
-    assert json.loads(run(capsys, "screen", tmp_path / "p", "--least-side", 140, "--json")) == {"kept": 2}
+    assert json.loads(run(capsys, "screen", tmp_path / "p", "--min-side", 140, "--json")) == {"kept": 2}
 
 
 def test_a_takedown_that_leaves_work_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,7 +106,7 @@ def test_a_takedown_that_leaves_work_says_so(tmp_path: Path, capsys: pytest.Capt
     [
         (("collect", "P", "--source", "flickr"), ConfigError, "'flickr' is no source"),
         (("collect", "P", "--per-keyword", "0"), ConfigError, "--per-keyword"),
-        (("screen", "P", "--least-score", "0.5"), ConfigError, "--model"),
+        (("screen", "P", "--min-score", "0.5"), ConfigError, "--model"),
         (("invite", "P", "owner"), ConfigError, "owner is the name of whoever serves"),
         (("undo", "P", "99"), DataError, "no batch 99"),
         (("agree", "P"), DataError, "no picture has two answers"),

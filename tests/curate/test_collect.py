@@ -14,26 +14,26 @@ from sqlalchemy import select
 from tests.curate.servers import JPEG, Handler, local, misbehaving, serving
 from tests.drawn import class_folders, draw_picture, jpeg_of
 from uniemox.curate import tables as t
-from uniemox.curate.collect import failures, fetch, search
-from uniemox.curate.fetch import FetchConfig
-from uniemox.curate.plan import Plan
-from uniemox.curate.politeness import PolitenessConfig
+from uniemox.curate.collect.fetch import FetchConfig
+from uniemox.curate.collect.politeness import PolitenessConfig
+from uniemox.curate.collect.robots import MAX_BYTES, Robots
+from uniemox.curate.collect.run import failures, fetch, search
+from uniemox.curate.collect.sources.bing import Bing, page_addresses
+from uniemox.curate.collect.sources.candidate import Candidate, PagedSearch
+from uniemox.curate.collect.sources.commons import Commons
+from uniemox.curate.collect.sources.files import AddressTable, LocalFolder
+from uniemox.curate.collect.sources.openverse import Openverse
+from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import Project, create_project, searched_labels
-from uniemox.curate.robots import MOST_BYTES, Robots
-from uniemox.curate.sources.bing import Bing, page_addresses
-from uniemox.curate.sources.candidate import Asking, Candidate
-from uniemox.curate.sources.commons import Commons
-from uniemox.curate.sources.files import AddressTable, LocalFolder
-from uniemox.curate.sources.openverse import Openverse
-from uniemox.curate.takedown import take_back, take_down
+from uniemox.curate.release.takedown import take_back, take_down
 from uniemox.errors import ConfigError, DataError
 
-PLAN = Plan(keywords={"awe": ("Wonder",), "fear": ("Dread", "Panic")}, check_every=0)
+PLAN = CollectionPlan(keywords={"awe": ("Wonder",), "fear": ("Dread", "Panic")}, check_every=0)
 QUICK = PolitenessConfig(per_host_per_s=1000, tries=2, first_wait_s=0.01)
 
 
-def asking(server: object) -> Asking:
-    return Asking(local(server), QUICK, pause_s=0.0)  # type: ignore[arg-type]
+def asking(server: object) -> PagedSearch:
+    return PagedSearch(local(server), QUICK, pause_s=0.0)  # type: ignore[arg-type]
 
 
 def as_json(handler: Handler, value: object) -> None:
@@ -164,7 +164,7 @@ def test_services_that_answer_otherwise_are_an_error_that_says_so(content: bytes
 
 def test_a_service_that_is_busy_is_asked_again() -> None:
     with serving(misbehaving()) as server:
-        ask = Asking(local(server), PolitenessConfig(tries=3, first_wait_s=0.01), pause_s=0.0)
+        ask = PagedSearch(local(server), PolitenessConfig(tries=3, first_wait_s=0.01), pause_s=0.0)
         assert ask(f"{server.address}/twice") == JPEG
         with pytest.raises(DataError, match="answered 404"):
             ask(f"{server.address}/missing")
@@ -205,7 +205,7 @@ def test_from_a_server_that_misbehaves_only_pictures_are_kept_and_the_rest_is_to
         project = create_project(tmp_path / "p", PLAN)
         source = AddressTable(table(tmp_path, f"address,label\n{rows}http://127.0.0.1:1/x,awe\n"), PLAN)
         assert search(project, [source], 1) == []
-        counts = fetch(project, local(server, most_bytes=50_000), QUICK)
+        counts = fetch(project, local(server, max_bytes=50_000), QUICK)
         assert counts == {"fetched": 3, "failed": 5, "waiting": 2}
         found = states(project)
         assert [found[name][0] for name in names[:5]] == ["fetched", "fetched", "failed", "failed", "failed"]
@@ -214,7 +214,7 @@ def test_from_a_server_that_misbehaves_only_pictures_are_kept_and_the_rest_is_to
         assert found["x"] == ("failed", "127.0.0.1 is 127.0.0.1, which is not on the public internet")
         assert found["cut"][0] == found["twice"][0] == "waiting"
         assert failures(project)["answered 503"] == 1
-        assert fetch(project, local(server, most_bytes=50_000), QUICK) == {"fetched": 1, "failed": 0, "waiting": 1}
+        assert fetch(project, local(server, max_bytes=50_000), QUICK) == {"fetched": 1, "failed": 0, "waiting": 1}
         assert search(project, [source], 1) == []  # nothing is offered twice
     rows = project.rows(select(t.pictures))
     assert [(row.bytes, row.width, row.height, row.format) for row in rows] == [(len(JPEG), 160, 140, "JPEG")]
@@ -287,7 +287,7 @@ def test_of_long_rules_the_first_500_kib_count() -> None:
     def answer(handler: Handler) -> None:
         rules = b"User-agent: *\nDisallow: /private/\n"
         cut = b"Disallow: /all-of-it-is-behind-the-end\n"  # its beginning alone would forbid everything
-        handler.send((rules + b"#" * (MOST_BYTES - len(rules) - 12) + b"\n" + cut).ljust(600_000, b"#"))
+        handler.send((rules + b"#" * (MAX_BYTES - len(rules) - 12) + b"\n" + cut).ljust(600_000, b"#"))
 
     with serving(answer) as server:
         rules = Robots(local(server))

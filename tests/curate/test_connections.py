@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.curate.places import project_of
-from uniemox.curate.access import invite
+from uniemox.curate.annotate.access import invite
+from uniemox.curate.annotate.serving import served
 from uniemox.curate.project import Project
-from uniemox.curate.serving import served
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def port(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setattr("uniemox.curate.serving.READ_TIMEOUT_S", 0.5)
-    monkeypatch.setattr("uniemox.curate.serving.MAX_CONNECTIONS", 8)
+    monkeypatch.setattr("uniemox.curate.annotate.serving.READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("uniemox.curate.annotate.serving.MAX_CONNECTIONS", 8)
     with served(project) as address:
         yield int(address.rpartition(":")[2])
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.curate.servers import JPEG, local, misbehaving, serving
-from uniemox.curate.fetch import Failure, FetchConfig, Fetched, _retry_after, get, is_public
-from uniemox.curate.politeness import Moved, PolitenessConfig, fetch_all, host_of
+from uniemox.curate.collect.fetch import FetchConfig, Fetched, FetchFailure, _retry_after, get, is_public
+from uniemox.curate.collect.politeness import Moved, PolitenessConfig, fetch_all, host_of
 from uniemox.errors import ConfigError
 
 
@@ -41,8 +41,8 @@ from uniemox.errors import ConfigError
 )
 def test_what_goes_wrong_is_said(path: str, reason: str, may_pass: bool) -> None:
     with serving(misbehaving()) as server:
-        found = get(server.address + path, local(server, most_bytes=50_000))
-    assert isinstance(found, Failure)
+        found = get(server.address + path, local(server, max_bytes=50_000))
+    assert isinstance(found, FetchFailure)
     assert reason in found.reason
     assert found.may_pass == may_pass
     assert found.wait_s == (7.0 if path == "/busy" else None)
@@ -54,7 +54,7 @@ def test_a_server_that_drips_bytes_has_no_more_time_than_others(path: str) -> No
         began = time.monotonic()
         found = get(server.address + path, local(server, timeout_s=0.4))
         assert time.monotonic() - began < 3  # the server would take five seconds
-    assert found == Failure("not done within 0.4 s", may_pass=True)
+    assert found == FetchFailure("not done within 0.4 s", may_pass=True)
 
 
 def test_what_goes_well() -> None:
@@ -72,13 +72,13 @@ def test_what_goes_well() -> None:
     "address", ["", "nonsense", "ftp://example.org/", "http://", "http://a:b:c/", "http://[::1", "http://exa mple/"]
 )
 def test_what_is_no_address(address: str) -> None:
-    assert isinstance(get(address, FetchConfig(timeout_s=1)), Failure)
+    assert isinstance(get(address, FetchConfig(timeout_s=1)), FetchFailure)
 
 
 def test_this_machine_is_not_fetched_from() -> None:
     with serving(misbehaving()) as server:
         found = get(f"{server.address}/ok.jpg", FetchConfig())
-        assert found == Failure("127.0.0.1 is 127.0.0.1, which is not on the public internet")
+        assert found == FetchFailure("127.0.0.1 is 127.0.0.1, which is not on the public internet")
         assert server.paths == []
 
 
@@ -89,7 +89,7 @@ def test_this_machine_is_not_fetched_from() -> None:
 def test_what_a_server_may_ask_for(header: str | None, seconds: float | None) -> None:
     """An endless pause gives the host up for this run."""
     assert _retry_after(header) == seconds
-    assert PolitenessConfig().wait_after(1, math.inf) > PolitenessConfig().most_wait_s
+    assert PolitenessConfig().wait_after(1, math.inf) > PolitenessConfig().max_wait_s
 
 
 PRIVATE_V4 = ("127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0")
@@ -166,11 +166,11 @@ def test_addresses_of_well_known_hosts_are_public(ip: str) -> None:
 def test_patience_with_each_host_and_none_waits_for_another() -> None:
     tries: list[tuple[str, float]] = []
 
-    def work(job: str) -> str | Failure:
+    def work(job: str) -> str | FetchFailure:
         tries.append((job, time.monotonic()))
         if job == "b1" and len([one for one, _ in tries if one == "b1"]) < 3:
-            return Failure("busy", may_pass=True)
-        return Failure("dead", may_pass=True) if job.startswith("c") else job.upper()
+            return FetchFailure("busy", may_pass=True)
+        return FetchFailure("dead", may_pass=True) if job.startswith("c") else job.upper()
 
     jobs = [(f"http://{name[0]}.example/{name}", name) for name in ("a1", "a2", "b1", *(f"c{i}" for i in range(9)))]
     config = PolitenessConfig(per_host_per_s=50, tries=3, first_wait_s=0.01)
@@ -178,7 +178,7 @@ def test_patience_with_each_host_and_none_waits_for_another() -> None:
     assert found["a1"] == "A1"
     assert found["b1"] == "B1"
     assert [one for one, _ in tries].count("b1") == 3
-    assert {job for job, one in found.items() if isinstance(one, Failure)} == {f"c{i}" for i in range(9)}
+    assert {job for job, one in found.items() if isinstance(one, FetchFailure)} == {f"c{i}" for i in range(9)}
     assert len([one for one, _ in tries if one.startswith("c")]) < 9 * 3  # given up after five lost addresses
     first, second = (at for job, at in tries if job in ("a1", "a2"))
     assert second - first >= 0.8 / 50  # when they were due is exact, when they began is not
@@ -188,10 +188,10 @@ def test_what_has_moved_waits_for_its_new_host_and_is_done_once() -> None:
     """a0 ... a3 go on at b, which is asked for b0 and tries it again; c goes from host to host and back."""
     began: dict[str, list[str]] = {}
 
-    def work(job: str) -> str | Failure | Moved[str]:
+    def work(job: str) -> str | FetchFailure | Moved[str]:
         began.setdefault(job[-1], []).append(job)
         if job == "b0/b" and began["b"].count("b0/b") < 2:
-            return Failure("busy", may_pass=True)
+            return FetchFailure("busy", may_pass=True)
         if job.startswith("a") and job.endswith("/a"):
             return Moved("http://b.example/", f"{job[:2]}/b")
         if job in ("c/c", "c/d"):
@@ -226,7 +226,7 @@ def test_hosts(address: str, host: str) -> None:
     assert host_of(address) == host
 
 
-@pytest.mark.parametrize("settings", [{"most_bytes": 0}, {"timeout_s": 0}, {"contact": "a\nb"}, {"most_redirects": -1}])
+@pytest.mark.parametrize("settings", [{"max_bytes": 0}, {"timeout_s": 0}, {"contact": "a\nb"}, {"max_redirects": -1}])
 def test_limits_make_sense(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         FetchConfig(**settings)  # type: ignore[arg-type]
@@ -242,5 +242,5 @@ def test_a_certificate_that_nobody_signed_is_refused(tmp_path: Path) -> None:
         context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
         server.socket = context.wrap_socket(server.socket, server_side=True)
         found = get(f"https://{server.host}/ok.jpg", local(server))
-    assert isinstance(found, Failure)
+    assert isinstance(found, FetchFailure)
     assert "certificate verify failed" in found.reason

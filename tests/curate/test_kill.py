@@ -1,4 +1,4 @@
-"""A server that is killed in the middle loses nothing that it acknowledged; see also `python -m tests.curate_load`."""
+"""A server that is killed in the middle loses nothing that it acknowledged; see also `python -m tools.curate_load`."""
 
 import argparse
 import asyncio
@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from tests.curate.places import LABELS, project_of
-from tests.curate_load import Server, load
+from tools.curate_load import Server, load
 from uniemox.curate import tables as t
 
 

@@ -12,15 +12,15 @@ from sqlalchemy import select, update
 
 from tests.curate.places import LABELS, PLAN, project_of, say
 from uniemox.curate import tables as t
-from uniemox.curate.figures import agree
+from uniemox.curate.annotate.figures import agree
+from uniemox.curate.annotate.verdicts import verdicts
 from uniemox.curate.project import Project
-from uniemox.curate.release import LISTS, ReleaseConfig, release
-from uniemox.curate.splitting import kept_data, read_scheme, split, together
+from uniemox.curate.release.run import LISTS, ReleaseConfig, release
+from uniemox.curate.release.splitting import kept_data, read_scheme, split, together
+from uniemox.curate.release.takedown import take_down
 from uniemox.curate.status import status
 from uniemox.curate.status_page import write_status_page
 from uniemox.curate.store import Change, append, leave_out
-from uniemox.curate.takedown import take_down
-from uniemox.curate.verdicts import verdicts
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
 

@@ -9,21 +9,21 @@ from sqlalchemy import insert, select
 
 from tests.drawn import class_folders, draw_picture, jpeg_of, plant
 from uniemox.curate import tables as t
-from uniemox.curate.collect import fetch, search
-from uniemox.curate.fetch import FetchConfig
-from uniemox.curate.plan import Plan
-from uniemox.curate.politeness import PolitenessConfig
+from uniemox.curate.collect.fetch import FetchConfig
+from uniemox.curate.collect.politeness import PolitenessConfig
+from uniemox.curate.collect.run import fetch, search
+from uniemox.curate.collect.screen import ScreenConfig, remembered_config, screen
+from uniemox.curate.collect.sources.files import LocalFolder
+from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import Project, create_project
-from uniemox.curate.screen import ScreenConfig, remembered_config, screen
-from uniemox.curate.sources.files import LocalFolder
+from uniemox.curate.release.takedown import take_back, take_down
 from uniemox.curate.status import status
 from uniemox.curate.store import Change, append, decisions, undo
-from uniemox.curate.takedown import take_back, take_down
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, DataError
 
-PLAN = Plan(keywords={"awe": ("a",), "fear": ("f",), "anger": ("x",)}, check_every=0)
+PLAN = CollectionPlan(keywords={"awe": ("a",), "fear": ("f",), "anger": ("x",)}, check_every=0)
 QUICK = PolitenessConfig(per_host_per_s=1000)
 
 
@@ -77,7 +77,7 @@ def test_each_fault_is_found_and_named(tmp_path: Path) -> None:
     assert told["known.jpg"] == f"in a benchmark: {tmp_path / 'test'}, awe/a.jpg"
     assert told["alike.jpg"] == f"in a benchmark: {tmp_path / 'test'}, fear/b.jpg, nearly the same"
     assert counts == {"kept": 2, "near duplicate": 1, "too small": 1, "unreadable": 1, "in a benchmark": 2}
-    assert screen(project, ScreenConfig(least_side_px=100))["kept"] == 3
+    assert screen(project, ScreenConfig(min_side_px=100))["kept"] == 3
     with project.store.read() as connection:
         assert connection.execute(select(t.batches.c.note)).all()[-1] == ("1 pictures judged",)
 
@@ -101,7 +101,7 @@ def test_what_a_person_decides_stays_until_it_is_undone(tmp_path: Path) -> None:
             connection, actor="Eva", step="by hand", note="", changes=[Change(1, "screen", "drop", "mismatch")]
         )
     assert batch is not None
-    assert screen(project, ScreenConfig(least_side_px=64)) == {"kept": 2, "mismatch": 1}
+    assert screen(project, ScreenConfig(min_side_px=64)) == {"kept": 2, "mismatch": 1}
     with project.store.write() as connection:
         undo(connection, batch, actor="Eva")
     assert screen(project) == {"kept": 3}
@@ -132,8 +132,8 @@ def test_a_model_s_score_sorts_and_drops(tmp_path: Path) -> None:
 
     assert screen(project, score=score) == {"kept": 4}
     assert {row.picture_id: row.score for row in project.rows(select(t.looks))} == {1: 0.9, 2: 0.9, 3: 0.1, 4: None}
-    assert screen(project, ScreenConfig(least_score=0.5)) == {"kept": 3, "mismatch": 1}
-    for settings in ({"least_side_px": 0}, {"least_score": 1.0}):
+    assert screen(project, ScreenConfig(min_score=0.5)) == {"kept": 3, "mismatch": 1}
+    for settings in ({"min_side_px": 0}, {"min_score": 1.0}):
         with pytest.raises(ConfigError):
             ScreenConfig(**settings)  # type: ignore[arg-type]
 
@@ -150,10 +150,10 @@ def test_another_model_s_scores_are_its_own(tmp_path: Path) -> None:
 
         return score
 
-    assert screen(project, ScreenConfig(least_score=0.5), score=scored(0.9), model="A") == {"kept": 4}
+    assert screen(project, ScreenConfig(min_score=0.5), score=scored(0.9), model="A") == {"kept": 4}
     screen(project, score=scored(0.8), model="A")
     assert asked == [4]  # its scores are there
-    assert screen(project, ScreenConfig(least_score=0.5), score=scored(0.2), model="B") == {"mismatch": 4}
+    assert screen(project, ScreenConfig(min_score=0.5), score=scored(0.2), model="B") == {"mismatch": 4}
     assert asked == [4, 4]
     assert {row.score for row in project.rows(select(t.looks))} == {0.2}
 
@@ -168,11 +168,11 @@ def test_another_model_s_scores_are_its_own(tmp_path: Path) -> None:
 def test_settings_are_remembered(tmp_path: Path) -> None:
     project = create_project(tmp_path / "p", PLAN)
     assert remembered_config(project, None, None) == ScreenConfig()
-    assert remembered_config(project, 64, None) == ScreenConfig(least_side_px=64)
-    assert remembered_config(project, None, 0.1) == ScreenConfig(least_side_px=64, least_score=0.1)
-    with pytest.raises(ConfigError, match="least_side_px"):
+    assert remembered_config(project, 64, None) == ScreenConfig(min_side_px=64)
+    assert remembered_config(project, None, 0.1) == ScreenConfig(min_side_px=64, min_score=0.1)
+    with pytest.raises(ConfigError, match="min_side_px"):
         remembered_config(project, 0, None)
-    assert remembered_config(project, None, 0.0) == ScreenConfig(least_side_px=64)
+    assert remembered_config(project, None, 0.0) == ScreenConfig(min_side_px=64)
 
 
 def test_after_a_takedown_was_undone_status_leads_back_to_the_picture(tmp_path: Path) -> None:

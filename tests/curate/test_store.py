@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert
 
 from uniemox.curate import tables as t
-from uniemox.curate.plan import Plan, paper_plan, read_plan
+from uniemox.curate.plan import CollectionPlan, paper_plan, read_plan
 from uniemox.curate.project import create_project, open_project
 from uniemox.curate.store import Change, Store, append, decisions, history, undo, undone
 from uniemox.errors import ConfigError, DataError
@@ -144,7 +144,7 @@ def test_another_version_and_no_database_are_refused(tmp_path: Path) -> None:
 def test_a_project_is_begun_once_and_keeps_its_plan(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="curate init"):
         open_project(tmp_path)
-    plan = Plan(keywords={"calm": ("lake",), "joy": ("party", "win")}, answers_per_picture=2)
+    plan = CollectionPlan(keywords={"calm": ("lake",), "joy": ("party", "win")}, answers_per_picture=2)
     create_project(tmp_path / "p", plan)
     assert open_project(tmp_path / "p").plan == plan
     with pytest.raises(ConfigError, match="holds a project already"):

@@ -17,15 +17,15 @@ from starlette.testclient import TestClient
 
 from tests.curate.places import PLAN, project_of
 from uniemox.curate import tables as t
-from uniemox.curate.access import invite, join, revoke, who
-from uniemox.curate.answering import Answer, AnswerWriter
-from uniemox.curate.giving import Giver
-from uniemox.curate.previews import Previews
+from uniemox.curate.annotate.access import invite, join, revoke, who
+from uniemox.curate.annotate.answering import Answer, AnswerWriter
+from uniemox.curate.annotate.assignment import TaskAssigner
+from uniemox.curate.annotate.previews import Previews
+from uniemox.curate.annotate.serving import listen, served, server
+from uniemox.curate.annotate.verdicts import read_answers
+from uniemox.curate.annotate.web import PAGES, create_app
 from uniemox.curate.project import Project
-from uniemox.curate.serving import listen, served, server
 from uniemox.curate.store import decisions
-from uniemox.curate.verdicts import read_answers
-from uniemox.curate.web import PAGES, create_app
 from uniemox.errors import ConfigError, DataError
 
 ADDRESS = "http://127.0.0.1:8000"
@@ -116,23 +116,23 @@ def test_numbers_that_no_row_can_have_are_refused(project: Project, client: Test
 
 
 def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    inside, most, lock = 0, 0, threading.Lock()
+    inside, limit, lock = 0, 0, threading.Lock()
 
     def slow(path: Path, _: object) -> bytes:
-        nonlocal inside, most
+        nonlocal inside, limit
         with lock:
             inside += 1
-            most = max(most, inside)
+            limit = max(limit, inside)
         time.sleep(0.02)
         with lock:
             inside -= 1
         return path.read_bytes()
 
-    monkeypatch.setattr("uniemox.curate.previews._shrunk", slow)
+    monkeypatch.setattr("uniemox.curate.annotate.previews._shrunk", slow)
     previews = Previews(project)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(previews.of, [1, 2, 3, 4, 1, 2, 3, 4]))
-    assert most == 2
+    assert limit == 2
     assert all(found)
     assert found[:4] == found[4:]
 
@@ -308,7 +308,7 @@ def test_the_owner_invites_and_judges_what_is_disputed(project: Project, client:
 
 def test_so_many_answers_for_each_picture_and_no_more(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ["awe"] * 5, replace(PLAN, answers_per_picture=2))
-    giver = Giver(project)
+    giver = TaskAssigner(project)
     given = []
     for name in ("Ada", "Ben", "Cem"):
         person = who(project.store, str(join(project.store, invite(project, name))))
@@ -337,7 +337,7 @@ def test_attention_checks_show_what_they_ask_for(tmp_path: Path) -> None:
 
 
 def test_many_writers_at_once_lose_nothing(project: Project) -> None:
-    giver, writer = Giver(project), AnswerWriter(project.store)
+    giver, writer = TaskAssigner(project), AnswerWriter(project.store)
     people = []
     for i in range(12):
         person = who(project.store, str(join(project.store, invite(project, f"p{i}"))))

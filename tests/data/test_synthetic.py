@@ -20,7 +20,7 @@ from PIL import Image
 from uniemox.data import synthetic as module
 from uniemox.data.prompts import describe
 from uniemox.data.sample import Sample
-from uniemox.data.synthetic import HEIGHT, LAW, STATES, SURROUNDINGS, WIDTH, Plan, draw, plan, synthetic
+from uniemox.data.synthetic import HEIGHT, LAW, STATES, SURROUNDINGS, WIDTH, ScenePlan, draw, plan, synthetic
 from uniemox.errors import ConfigError
 from uniemox.labels import MIKELS
 
@@ -88,7 +88,7 @@ def test_nothing_else_that_is_drawn_leaks_the_emotion(samples: Sequence[Sample])
     for field in drawn(0):
         for others in ((), ("scene",), PERSON):  # nor does it tell the person, nor the scene
             assert best_guess(told, (field, *others)) <= CHANCE + 0.025, (field, *others)
-    assert "emotion" not in Plan.__slots__, "what draws must not know the emotion"
+    assert "emotion" not in ScenePlan.__slots__, "what draws must not know the emotion"
 
 
 def test_the_guess_finds_a_leak(samples: Sequence[Sample]) -> None:
@@ -201,7 +201,7 @@ def test_the_same_bytes_in_every_process() -> None:
         assert done.stdout.strip() == digest.hexdigest()
 
 
-def _pixels(planned: Plan, has_person: bool = True) -> NDArray[np.float64]:
+def _pixels(planned: ScenePlan, has_person: bool = True) -> NDArray[np.float64]:
     """(288, 384, 3), 0 to 255."""
     return np.asarray(draw(planned, has_person), dtype=np.float64)
 

@@ -11,7 +11,7 @@ from uniemox.cli.compare import compare as cli_compare
 from uniemox.data.sample import DataSet
 from uniemox.errors import DataError
 from uniemox.evaluate.compare import compare
-from uniemox.evaluate.intervals import bootstrap_interval, paired_bootstrap
+from uniemox.intervals import bootstrap_interval, paired_bootstrap
 
 WRONG = {"a0": {0, 1}, "a1": {2}, "b0": {0, 1, 5, 6}, "b1": {2, 3, 4}, "b2": {9}, "least": set(range(9))}
 

@@ -28,8 +28,8 @@ def scored(is_right: list[bool]) -> object:
 def test_no_sample_is_refused() -> None:
     with pytest.raises(DataError, match="no sample to group"):
         score_groups([], scored([]))
-    with pytest.raises(ConfigError, match="least must be at least 1 sample, got 0"):
-        score_groups(["a"], scored([True]), least=0)
+    with pytest.raises(ConfigError, match="min_samples must be at least 1, got 0"):
+        score_groups(["a"], scored([True]), min_samples=0)
 
 
 def test_one_sample_is_listed_and_nothing_is_ranked() -> None:
@@ -55,8 +55,8 @@ def test_the_worst_has_the_lowest_accuracy_among_the_large() -> None:
     assert found.gap == pytest.approx(0.4)
     assert found.worst_interval == found.groups["sketch"].accuracy_interval
     assert found.worst_interval[0] < 0.6 < found.worst_interval[1]
-    assert score_groups(values, scored(right), least=19).worst == "meme"
-    assert score_groups(values, scored(right), least=31).worst is None  # photo alone is compared with nothing
+    assert score_groups(values, scored(right), min_samples=19).worst == "meme"
+    assert score_groups(values, scored(right), min_samples=31).worst is None  # photo alone is compared with nothing
 
 
 def test_of_equal_groups_the_first_name_is_worst() -> None:
@@ -94,7 +94,7 @@ def test_as_json() -> None:
     assert content["groups"]["a"] == found.groups["a"].as_dict()
     assert {name: content[name] for name in content if name != "groups"} == {
         "measure": "accuracy",
-        "least": 20,
+        "min_samples": 20,
         "worst": "unknown",
         "worst_value": 0,
         "worst_interval": [0, 0],
@@ -107,7 +107,7 @@ def test_as_json() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c", None]), st.booleans()), min_size=1, max_size=40))
 def test_groups_divide_the_samples(rows: list[tuple[str | None, bool]]) -> None:
     values, right = zip(*rows, strict=True)
-    found = score_groups(values, scored(list(right)), least=1)
+    found = score_groups(values, scored(list(right)), min_samples=1)
     assert sum(group.n for group in found.groups.values()) == len(rows)
     hits = sum(group.accuracy * group.n for group in found.groups.values())
     assert hits == pytest.approx(sum(right))

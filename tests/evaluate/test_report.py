@@ -22,15 +22,15 @@ from uniemox.data.source import open_data
 from uniemox.errors import DataError
 from uniemox.evaluate.calibration import softmax
 from uniemox.evaluate.groups import score_groups
-from uniemox.evaluate.intervals import paired_bootstrap
-from uniemox.evaluate.kept import Predictions, read_predictions, read_run
 from uniemox.evaluate.report.comparison import difference, scale_of
 from uniemox.evaluate.report.examples import surest
-from uniemox.evaluate.report.html import element, interval, number, picture, track
 from uniemox.evaluate.report.page import names_of, write_report
 from uniemox.evaluate.report.plots import curve, running_mean
 from uniemox.evaluate.run import Evaluation, write_evaluation
+from uniemox.evaluate.run_records import Predictions, read_predictions, read_run
 from uniemox.evaluate.scores import score_affect, score_classes, score_distributions
+from uniemox.html import element, interval, number, picture, track
+from uniemox.intervals import paired_bootstrap
 from uniemox.labels import LabelSet
 
 EVIL = "<script>alert('1')</script>&\"x\""
@@ -117,7 +117,9 @@ def score(run: Path, data: DataSet, logits: np.ndarray, by: list[str | None] | N
         }
         for sample, row in zip(data.samples, softmax(logits), strict=True)
     ]
-    found = Evaluation(scores, None if by is None else score_groups(by, part, least=2), tuple(notes), tuple(lines))
+    found = Evaluation(
+        scores, None if by is None else score_groups(by, part, min_samples=2), tuple(notes), tuple(lines)
+    )
     return write_evaluation(found, run, data, None)
 
 
@@ -479,7 +481,7 @@ def test_scales() -> None:
 
 
 def test_pictures_are_small() -> None:
-    found = picture(Image.new("RGBA", (2000, 1000), "red"), "red", longest_px=100)
+    found = picture(Image.new("RGBA", (2000, 1000), "red"), "red", max_side_px=100)
     with Image.open(io.BytesIO(base64.b64decode(found.split("base64,")[1].removesuffix('">')))) as image:
         assert (image.format, image.size, image.mode) == ("JPEG", (100, 50), "RGB")
 

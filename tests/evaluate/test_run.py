@@ -20,7 +20,7 @@ from uniemox.data.sample import DataSet
 from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.shards import read_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
-from uniemox.evaluate.outputs import outputs_of, views_of
+from uniemox.evaluate.outputs import outputs_of, select_views
 from uniemox.evaluate.run import Evaluation, column_of, evaluate, map_to_data, mapped, write_evaluation
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import build_network
@@ -274,4 +274,4 @@ def test_only_the_views_of_the_streams_are_handed_over(streams: str, names: list
     classifier = tiny_classifier()
     classifier.streams = streams  # type: ignore[assignment]
     dataset = ViewDataset(colours(1).samples, EvalViews(ViewConfig(size=32)))
-    assert list(views_of(classifier, collate([dataset[0, 0]]))) == names
+    assert list(select_views(classifier, collate([dataset[0, 0]]))) == names

@@ -9,8 +9,8 @@ from sklearn import metrics as sklearn_metrics
 from uniemox.errors import ConfigError, DataError, LabelError, ShapeError
 from uniemox.evaluate import distributions, metrics
 from uniemox.evaluate.calibration import expected_calibration_error, softmax
-from uniemox.evaluate.intervals import bootstrap_interval
 from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
+from uniemox.intervals import bootstrap_interval
 from uniemox.labels import EKMAN, MIKELS, LabelSet
 
 

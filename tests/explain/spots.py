@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image, ImageDraw
 
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.persons.box import Box, Detection
-from uniemox.predict.network import Array, Network, NetworkInfo
+from uniemox.predict.network import Array, Network
 from uniemox.predict.predictor import Predictor
 
 SIZE, CELLS = 64, 8
@@ -51,7 +52,7 @@ def predictor(*, has_maps: bool = True, streams: str = "scene", finder: object =
     """Sees the whole short side, pixels from 0 to 1."""
     known = {"labels": LABELS, "label_set": "spots", "kind": "evoked", "size": SIZE, "crop_fraction": 1.0}
     known |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "streams": streams}
-    info = NetworkInfo(**{**known, **changes})  # type: ignore[arg-type]
+    info = ClassifierInfo(**{**known, **changes})  # type: ignore[arg-type]
     return Predictor(Network("spots", info, Spots(has_maps)), finder)  # type: ignore[arg-type]
 
 

@@ -18,7 +18,7 @@ from uniemox.errors import CheckpointError, ConfigError, LabelError
 from uniemox.explain.explaining import open_explainer
 from uniemox.explain.grad_cam import grad_cam, grad_cam_maps, open_grad_cam
 from uniemox.export.maps import WithMaps
-from uniemox.model.side_by_side import SideBySide
+from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.persons.box import Box, Detection
 from uniemox.views.pixels import IMAGENET
 
@@ -86,7 +86,7 @@ def test_of_a_convolutional_network_it_is_its_activation_map() -> None:
 
 def test_maps_of_several_encoders_are_added_at_the_size_of_the_largest() -> None:
     encoders = [Convolutions(16, 4), Convolutions(24, 8)]
-    classifier, pixels = classify(SideBySide(encoders, [IMAGENET, IMAGENET]), 40), torch.randn(1, 3, SIZE, SIZE)
+    classifier, pixels = classify(ConcatEncoder(encoders, [IMAGENET, IMAGENET]), 40), torch.randn(1, 3, SIZE, SIZE)
     parts = []
     for encoder, rows in zip(encoders, (slice(0, 16), slice(16, 40)), strict=True):
         alone = classify(encoder, rows.stop - rows.start)

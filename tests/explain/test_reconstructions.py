@@ -14,10 +14,10 @@ from uniemox.explain.reconstructions import PIXELS_ONLY, open_reconstructors, re
 from uniemox.model.decoder import DecoderConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import ModelConfig, UniEmoX
+from uniemox.predict.views import scene_view
 from uniemox.views.mask import mask_noise, random_mask
 from uniemox.views.patches import patchify
 from uniemox.views.pixels import normalise
-from uniemox.views.still import scene_view
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from uniemox.checkpoints.classifier import ClassifierInfo
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.labels import MIKELS
 from uniemox.model.classifier import Classifier
 from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD

@@ -14,8 +14,8 @@ from tests.runs import one_thread
 from uniemox.export.maps import WithMaps, has_maps
 from uniemox.export.onnx import export_classifier
 from uniemox.model.classifier import Classifier, NeighbourHead
+from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.model.fusion import build_fusion
-from uniemox.model.side_by_side import SideBySide
 from uniemox.views.pixels import IMAGENET, PixelStats
 
 HALVES = PixelStats((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -53,7 +53,7 @@ def test_other_networks_have_none() -> None:
     vit = timm_encoder("vit_tiny_patch16_224", img_size=SIZE, depth=1)
     assert not has_maps(classify(vit, 192), SIZE)
     assert not has_maps(classify(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 4)), 4), SIZE)
-    assert not has_maps(classify(SideBySide([Convolutions(), vit], [IMAGENET, IMAGENET]), 240), SIZE)
+    assert not has_maps(classify(ConcatEncoder([Convolutions(), vit], [IMAGENET, IMAGENET]), 240), SIZE)
 
 
 def test_other_heads_and_streams_have_none() -> None:
@@ -72,7 +72,7 @@ def test_maps_of_several_encoders_are_added_at_the_size_of_the_largest(strides: 
     encoders = [Convolutions(16 * (i + 1), stride) for i, stride in enumerate(strides)]
     width = sum(16 * (i + 1) for i in range(len(strides)))
     stats = [(IMAGENET, HALVES)[i % 2] for i in range(len(strides))]
-    classifier = classify(SideBySide(encoders, stats), width)
+    classifier = classify(ConcatEncoder(encoders, stats), width)
     assert has_maps(classifier, SIZE)
     largest = -(-SIZE // min(strides))
     assert check_means(classifier, SIZE) == (largest, largest)
@@ -90,7 +90,7 @@ def test_a_place_is_worth_what_the_head_says_of_it_alone() -> None:
 
 @pytest.mark.parametrize("is_several", [False, True])
 def test_onnx_has_them_for_any_batch_and_logits_come_alone(tmp_path: Path, is_several: bool) -> None:
-    encoder = SideBySide([Convolutions(16, 4), Convolutions(32, 6)], [IMAGENET, HALVES]) if is_several else None
+    encoder = ConcatEncoder([Convolutions(16, 4), Convolutions(32, 6)], [IMAGENET, HALVES]) if is_several else None
     classifier = classify(encoder or Convolutions(), 48)
     first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
     export_classifier(classifier, info_of(), first)

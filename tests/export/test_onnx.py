@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.runs import SIZE, finetuned, one_thread
-from uniemox.checkpoints.classifier import as_dict, load_classifier
+from uniemox.checkpoints.classifier import load_classifier
 from uniemox.errors import CheckpointError
 from uniemox.evaluate.calibration import softmax
 from uniemox.export.onnx import KEY, OPSET, export_classifier
@@ -61,7 +61,7 @@ def test_inputs_are_the_streams() -> None:
 def test_the_metadata_are_the_info(name: str) -> None:
     _, info = load_classifier(finetuned(name) / "model.safetensors")
     metadata = session(finetuned(name) / "model.onnx").get_modelmeta().custom_metadata_map
-    assert json.loads(metadata[KEY]) == json.loads(json.dumps(as_dict(info)))
+    assert json.loads(metadata[KEY]) == json.loads(info.to_json())
 
 
 def test_nothing_of_the_machine_is_in_the_file() -> None:

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from tests.drawn import Stored, jpeg_of
 from uniemox.data.sample import Sample
-from uniemox.finetune.finder_views import FinderView
+from uniemox.finder.views import FinderView
 from uniemox.persons.box import Box, Detection
 
 

@@ -16,10 +16,11 @@ from torch import Tensor
 from tests.data.tree import says
 from tests.runs import BOTH, SIZE, finetuned, one_thread, pretrained
 from uniemox.checkpoints import load_published
-from uniemox.checkpoints.classifier import ClassifierInfo, describe_encoder, load_classifier, save_classifier
+from uniemox.checkpoints.classifier import describe_encoder, load_classifier, save_classifier
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError, UniemoxError
 from uniemox.finetune.config import NetworkConfig
-from uniemox.finetune.network import Network, build_network, restart
+from uniemox.finetune.network import BuiltNetwork, build_network, restart
 from uniemox.training.parameter_groups import parameter_groups
 from uniemox.views.pixels import IMAGENET
 
@@ -32,7 +33,7 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
-def build(init: object, config: NetworkConfig = SCENE, seed: int = 0) -> Network:
+def build(init: object, config: NetworkConfig = SCENE, seed: int = 0) -> BuiltNetwork:
     torch.manual_seed(seed)
     return build_network(str(init), config, size=SIZE, outputs=3)
 

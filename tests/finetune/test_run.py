@@ -40,11 +40,11 @@ from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.finetune.run import finetune
 from uniemox.finetune.targets import target_of
+from uniemox.training.callbacks import NullCallback
 from uniemox.training.journal import read_metrics
 from uniemox.training.optimizer import OptimizerConfig
 from uniemox.training.schedule import ScheduleConfig
 from uniemox.training.state import Checkpoints, SaveConfig
-from uniemox.training.watching import Unwatched
 from uniemox.views.pixels import PixelStats
 from uniemox.views.transforms import ViewConfig
 
@@ -61,7 +61,7 @@ class Killed(BaseException):
     """In place of a signal that can't be caught."""
 
 
-class Dies(Unwatched):
+class Dies(NullCallback):
     """A watcher that ends the process after a step, or before the classifier is written (at = None)."""
 
     def __init__(self, at: int | None) -> None:
@@ -256,7 +256,7 @@ def test_balanced_classes_all_count(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_explodes_stops_by_name(tmp_path: Path) -> None:
-    config = tiny_finetuning(pretrained(), optimizer=OptimizerConfig(base_rate=1e36), save=SaveConfig(every_steps=1))
+    config = tiny_finetuning(pretrained(), optimizer=OptimizerConfig(base_lr=1e36), save=SaveConfig(every_steps=1))
     with pytest.raises(NonFiniteLossError, match=r"is (nan|inf); no weight was changed"):
         finetune(config, colours(splits=SPLITS), tmp_path / "run")
     assert [path.name for path in Checkpoints(tmp_path / "run", 2).found()] == ["step-00000001"]
@@ -265,12 +265,12 @@ def test_a_loss_that_explodes_stops_by_name(tmp_path: Path) -> None:
 def test_the_last_picture_of_a_batch_may_be_broken(tmp_path: Path) -> None:
     data = colours(splits={"train": 4, "val": 2, "test": 1})
     data = replace(data, samples=[replace(data.samples[0], picture=Stored(b"x")), *data.samples[1:]])
-    dies(tiny_finetuning(pretrained(), most_broken=1, batch_size=16), tmp_path / "run", 1, data)
+    dies(tiny_finetuning(pretrained(), max_unreadable=1, batch_size=16), tmp_path / "run", 1, data)
     assert len(losses(tmp_path / "run")) == 1
     with pytest.raises(DataError, match="1 pictures can't be read, more than the 0"):
-        finetune(tiny_finetuning(pretrained(), most_broken=0, batch_size=16), data, tmp_path / "other")
+        finetune(tiny_finetuning(pretrained(), max_unreadable=0, batch_size=16), data, tmp_path / "other")
     with pytest.raises(DataError, match="1 pictures can't be read, more than the 0"):
-        finetune(tiny_finetuning(pretrained(), most_broken=0, method="knn"), data, tmp_path / "knn")
+        finetune(tiny_finetuning(pretrained(), max_unreadable=0, method="knn"), data, tmp_path / "knn")
 
 
 def test_what_the_start_has_seen_the_run_has_seen(tmp_path: Path) -> None:
@@ -304,13 +304,13 @@ def test_the_record_holds_the_settings(tmp_path: Path) -> None:
     [
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"batch_size": 8, "accumulation": 3}, "accumulation 3 must divide"),
-        ({"head_rate": 0}, "head_rate must be above 0"),
+        ({"head_lr_scale": 0}, "head_lr_scale must be above 0"),
         ({"fraction": 0}, "fraction must be above 0 and at most 1"),
         ({"holdout_fraction": 1}, "holdout_fraction between 0 and 1"),
         ({"ema_decay": 1}, "ema_decay must lie between 0 and 1"),
         ({"task": "affect", "method": "knn"}, "task affect has no classes"),
         ({"task": "affect", "class_weighting": "balanced"}, "task affect has no classes"),
-        ({"seed": -1}, "seed and most_broken"),
+        ({"seed": -1}, "seed and max_unreadable"),
     ],
 )
 def test_bad_settings_are_refused_by_name(values: dict[str, Any], message: str) -> None:

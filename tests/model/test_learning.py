@@ -57,7 +57,7 @@ def train(batch: PretrainBatch, teacher: TextCachedTeacher, weights: LossWeights
     torch.manual_seed(0)
     encoder = build_encoder("vit_tiny_patch16_224", 64, embed_dim=96, depth=depth, num_heads=3)
     model = UniEmoX(encoder, ModelConfig(decoder=DecoderConfig(width=16, depth=2, heads=4), losses=weights))
-    optimizer = build_optimizer(model, rate=2e-3)
+    optimizer = build_optimizer(model, lr=2e-3)
     before = losses(model, batch, teacher)
     drawn = replace(batch, scene_noise=None, person_noise=None)
     for _ in range(STEPS):

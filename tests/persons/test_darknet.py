@@ -13,7 +13,7 @@ from PIL import Image
 
 from uniemox.errors import ConfigError, DetectorError, MissingPackageError
 from uniemox.persons.box import Box, suppress
-from uniemox.persons.darknet import LEAST_CONFIDENCE, PREPARATION, SIZE
+from uniemox.persons.darknet import MIN_CONFIDENCE, PREPARATION, SIZE
 from uniemox.persons.detector import DetectorConfig, load_detector
 from uniemox.persons.fitting import fit_pictures
 
@@ -117,13 +117,13 @@ def test_outputs_equal_the_same_network_in_numpy(network: Path) -> None:
     np.testing.assert_allclose(rows[:, :5], expected[:, :5], rtol=1e-4, atol=1e-4)
     said = rows[:, 5:] > 0  # OpenCV writes 0 for what is hardly there
     np.testing.assert_allclose(rows[:, 5:][said], expected[:, 5:][said], rtol=1e-4, atol=1e-4)
-    assert expected[:, 5:][~said].max() < LEAST_CONFIDENCE + 1e-4
+    assert expected[:, 5:][~said].max() < MIN_CONFIDENCE + 1e-4
     assert said.any()
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.6])
 def test_people_equal_those_of_numpy(network: Path, confidence: float) -> None:
-    detector = load_detector(network, DetectorConfig(confidence=confidence, most=1000))
+    detector = load_detector(network, DetectorConfig(confidence=confidence, max_detections=1000))
     image = scene()
     pixels, _ = fit_pictures([image], SIZE, PREPARATION)
     rows = rows_by_hand(pixels)

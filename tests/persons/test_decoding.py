@@ -48,7 +48,7 @@ def test_any_output_gives_boxes_inside_sorted(layout, seed: int, spread: float, 
     boxes, confidences = layout.decode(random_outputs(layout.name, seed, spread, holes), SIZE)
     assert boxes.shape == (2, confidences.shape[1], 4)
     placed = Placement(0.4, 0.5, 3, -2).back(boxes[1])
-    found = select(placed, confidences[1], (160, 90), confidence=0.2, nms_overlap=0.5, most=7)
+    found = select(placed, confidences[1], (160, 90), confidence=0.2, nms_overlap=0.5, max_detections=7)
     assert len(found) <= 7
     for box, confidence in found:
         assert 0 <= box.x1 < box.x2 <= 160
@@ -100,7 +100,7 @@ def overlap_of(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
 
 def test_selection_leaves_out_what_is_no_box_in_the_picture() -> None:
     boxes = np.array([[-5, 10, 20, 30], [200, 0, 300, 40], [5, 5, 5.5, 50], [np.nan, 0, 9, 9], [40, 0, 90, 90]])
-    found = partial(select, boxes, picture=(100, 50), nms_overlap=0.5, most=9)
+    found = partial(select, boxes, picture=(100, 50), nms_overlap=0.5, max_detections=9)
     sure = found(confidences=np.array([0.5, 0.9, 0.9, 0.9, 0.8]), confidence=0.5)
     assert sure == (((40, 0, 90, 50), 0.8), ((0, 10, 20, 30), 0.5))
     assert found(confidences=np.full(5, np.nan), confidence=0.0) == ()

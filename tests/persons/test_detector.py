@@ -11,7 +11,7 @@ from PIL import Image
 from tests.persons.graphs import write_constant, write_decoded, write_zoo
 from uniemox import hub
 from uniemox.errors import ConfigError, DetectorError
-from uniemox.finetune.finder_scores import FinderScores, Known, read_labelled, score
+from uniemox.finder.scores import FinderScores, Known, read_labelled, score
 from uniemox.persons.box import overlap
 from uniemox.persons.detector import DetectorConfig, load_detector
 
@@ -105,7 +105,9 @@ def test_odd_pictures_have_no_people(models: Path, name: str, size: tuple[int, i
 def test_confidence_zero_and_any_mode(models: Path, photographs: list[Sample], name: str) -> None:
     """Everything counts: still at most `most`, inside, sorted; a grey picture is taken as it is."""
     grey = photographs[0][0].convert("L")
-    (found,) = load_detector(models / name, DetectorConfig(confidence=0, nms_overlap=1, most=50)).detect([grey])
+    (found,) = load_detector(models / name, DetectorConfig(confidence=0, nms_overlap=1, max_detections=50)).detect(
+        [grey]
+    )
     assert len(found) == 50
     assert [one.confidence for one in found] == sorted((one.confidence for one in found), reverse=True)
     for box, _ in found:
@@ -127,9 +129,9 @@ def test_fingerprint_follows_file_and_settings(tmp_path: Path) -> None:
     copy = tmp_path / "b.onnx"
     shutil.copy(path, copy)
     assert load_detector(str(copy)).fingerprint == first.fingerprint
-    same = DetectorConfig(confidence=0.8, nms_overlap=0.4, most=100)
+    same = DetectorConfig(confidence=0.8, nms_overlap=0.4, max_detections=100)
     assert load_detector(path, same).fingerprint == first.fingerprint
-    others = [DetectorConfig(confidence=0.7), DetectorConfig(nms_overlap=0.5), DetectorConfig(most=9)]
+    others = [DetectorConfig(confidence=0.7), DetectorConfig(nms_overlap=0.5), DetectorConfig(max_detections=9)]
     seen = {load_detector(path, config).fingerprint for config in others}
     seen.add(load_detector(write_zoo(copy, (0.1, 0.2, 0.5, 0.7), 0.85)).fingerprint)
     assert len(seen | {first.fingerprint}) == 5
@@ -155,7 +157,7 @@ def test_names_of_the_hub_are_fetched(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    "settings", [{"confidence": 1.5}, {"confidence": -0.1}, {"nms_overlap": float("nan")}, {"most": 0}]
+    "settings", [{"confidence": 1.5}, {"confidence": -0.1}, {"nms_overlap": float("nan")}, {"max_detections": 0}]
 )
 def test_settings_out_of_range(settings: dict) -> None:
     (name,) = settings

@@ -161,7 +161,7 @@ def test_overlapping_people(tmp_path: Path) -> None:
     assert [one.confidence for one in load_detector(path).detect([PICTURE])[0]] == pytest.approx([0.95, 0.85])
     every = load_detector(path, DetectorConfig(nms_overlap=0.61)).detect([PICTURE])[0]
     assert [one.confidence for one in every] == pytest.approx([0.95, 0.9, 0.85])
-    assert load_detector(path, DetectorConfig(nms_overlap=0.61, most=2)).detect([PICTURE])[0] == every[:2]
+    assert load_detector(path, DetectorConfig(nms_overlap=0.61, max_detections=2)).detect([PICTURE])[0] == every[:2]
 
 
 @pytest.mark.parametrize("batch", ["n", 1, 3])

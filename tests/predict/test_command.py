@@ -75,7 +75,7 @@ def test_the_table_and_the_list_from_standard_input(folder: Path) -> None:
     [
         ((), "no picture is named"),
         (("x.jpg", "--modle", "m"), "no option --modle"),
-        (("x.jpg", "--resume"), "--resume goes on with a file"),
+        (("x.jpg", "--resume"), "--resume continues a file"),
         (("x.jpg", "--model", "missing.onnx"), "missing.onnx can't be read"),
         (("x.jpg", "--model", "m" * 300), "can't be read: File name too long"),
         (("x.jpg", "--finder", "f.onnx"), "--no-persons and --finder contradict each other"),
@@ -130,7 +130,7 @@ def test_a_job_that_is_interrupted_says_how_to_go_on_and_loses_nothing(folder: P
     job.send_signal(signal.SIGINT)
     _, said = job.communicate(timeout=60)
     assert job.returncode == 130
-    assert "go on with --resume" in said
+    assert "continue with --resume" in said
     before = lines.read_text().splitlines()
     assert 10 <= len(before) < 40
     again = (tmp_path, "--model", folder / "model.onnx", "--out", out, "--resume")

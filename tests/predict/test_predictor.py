@@ -24,7 +24,7 @@ from uniemox.persons.crop import PersonCrop
 from uniemox.predict.network import Network
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
-from uniemox.views.still import person_view, scene_view
+from uniemox.predict.views import person_view, scene_view
 
 FELT = {"labels": HECO.labels, "label_set": "heco", "kind": "felt"}
 

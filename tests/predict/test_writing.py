@@ -15,7 +15,7 @@ from uniemox.errors import ConfigError, DataError
 from uniemox.persons.box import Box
 from uniemox.predict.listing import list_pictures
 from uniemox.predict.prediction import Failure, Person, Prediction
-from uniemox.predict.writing import Answered, ResultFile
+from uniemox.predict.writing import AnswerHeader, ResultFile
 
 ODD = 'a,"b"\n\udcff é.jpg'  # a name that is no UTF-8
 
@@ -36,7 +36,7 @@ def prediction(path: str, **changes: Any) -> Prediction:
     return Prediction(**values | changes)
 
 
-ANSWERED = Answered("m", "custom", ("awe", "fear"), has_likely=True, has_persons=True)
+ANSWERED = AnswerHeader("m", "custom", ("awe", "fear"), has_likely=True, has_persons=True)
 
 
 def opened(path: Path, *, resume: bool = False, **changes: Any) -> ResultFile:
@@ -128,7 +128,7 @@ def test_what_must_not_be_written_over_is_refused(tmp_path: Path) -> None:
     with opened(path) as file:
         file.write(ANSWERS[0])
         file.finish()
-    with pytest.raises(ConfigError, match="there already; go on with it"):
+    with pytest.raises(ConfigError, match="there already; continue it"):
         opened(path)
     for name, value in (
         *(("model", "other"), ("label_set", "polarity"), ("labels", ("awe", "joy"))),
@@ -142,7 +142,7 @@ def test_what_must_not_be_written_over_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="can't be read"):
         opened(tmp_path / "folder.jsonl", resume=True)
     file.lines.unlink()
-    with pytest.raises(ConfigError, match="which going on needs"):
+    with pytest.raises(ConfigError, match="which --resume needs"):
         opened(path, resume=True)
     with pytest.raises(ConfigError, match="expected a name that ends in"):
         opened(tmp_path / "o.txt")

@@ -34,10 +34,10 @@ from uniemox.errors import ConfigError, DataError, EncoderError, NonFiniteLossEr
 from uniemox.losses.total import LossWeights
 from uniemox.pretrain.config import PretrainConfig, TeacherConfig
 from uniemox.pretrain.run import build_model, pretrain
+from uniemox.training.callbacks import NullCallback, RunPlan
 from uniemox.training.optimizer import OptimizerConfig
 from uniemox.training.schedule import ScheduleConfig
 from uniemox.training.state import Checkpoints
-from uniemox.training.watching import Plan, Unwatched
 from uniemox.views.mask import MaskConfig
 
 NAMES = set(LossWeights.__slots__)
@@ -55,14 +55,14 @@ class Killed(BaseException):
     """In place of a signal that can't be caught."""
 
 
-class Watcher(Unwatched):
+class Watcher(NullCallback):
     """Calls something after a step."""
 
     def __init__(self, at: int, call: Any) -> None:
         self.at, self.call = at, call
-        self.plan: Plan | None = None
+        self.plan: RunPlan | None = None
 
-    def start(self, plan: Plan) -> None:
+    def start(self, plan: RunPlan) -> None:
         self.plan = plan
 
     def step(self, done: int, values: Mapping[str, float]) -> None:
@@ -103,9 +103,9 @@ def test_every_step_is_written_down_with_every_loss() -> None:
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert [line["epoch"] for line in lines] == [0.5, 1.0, 1.5, 2.0]
     for line in lines:
-        assert set(line) == {"step", "epoch", "rate", "total", "grad_norm", *NAMES}
+        assert set(line) == {"step", "epoch", "lr", "total", "grad_norm", *NAMES}
         assert line["total"] == pytest.approx(sum(line[name] for name in NAMES), rel=1e-5)
-    assert lines[0]["rate"] == 0  # of the warm-up
+    assert lines[0]["lr"] == 0  # of the warm-up
     with Image.open(pretrained() / "pictures" / "reconstruction-00000004.png") as sheet:
         assert sheet.size == (8 * 34 - 2, 6 * 34 - 2)
 
@@ -199,7 +199,7 @@ def test_every_ablation_runs(name: str, tmp_path: Path) -> None:
     lines = losses(tmp_path / "run")
     assert len(lines) == 2
     for line in lines:
-        assert set(line) - {"step", "epoch", "rate", "total", "grad_norm"} == expected
+        assert set(line) - {"step", "epoch", "lr", "total", "grad_norm"} == expected
         assert line["total"] == pytest.approx(sum(line[name] for name in expected), rel=1e-5)
     has_teacher = not expected <= RECONSTRUCTION
     assert (tmp_path / "run" / "teacher_features.npz").exists() == has_teacher
@@ -244,7 +244,7 @@ def test_pictures_that_vanish_are_an_error_and_the_checkpoint_stays(tmp_path: Pa
     """Put back, the run goes on to the bits of one that was never disturbed."""
     photos, away = class_folders(tmp_path / "photos", each=8), tmp_path / "away"
     data = open_data(f"folder:{photos}")
-    config = replace(tiny_pretraining(most_broken=3), model=model(losses=L1).model)
+    config = replace(tiny_pretraining(max_unreadable=3), model=model(losses=L1).model)
     pretrain(config, data, tmp_path / "whole")
     out = tmp_path / "run"
     with pytest.raises(DataError, match=says("8 pictures can't be read, more than the 3", "No such file")):
@@ -267,7 +267,7 @@ def test_a_batch_of_which_nothing_can_be_read_is_an_error_of_the_data(tmp_path: 
 
 
 def test_a_loss_that_explodes_stops_by_name_and_the_checkpoint_stays(tmp_path: Path) -> None:
-    out, config = tmp_path / "run", tiny_pretraining(optimizer=OptimizerConfig(base_rate=1e36))
+    out, config = tmp_path / "run", tiny_pretraining(optimizer=OptimizerConfig(base_lr=1e36))
     with pytest.raises(NonFiniteLossError, match=r"is (nan|inf); no weight was changed"):
         pretrain(config, scenes(), out)
     assert [path.name for path in Checkpoints(out, 2).found()] == ["step-00000002"]
@@ -302,7 +302,7 @@ def test_what_can_not_run_is_refused(
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"accumulation": 0}, "accumulation must be at least 1, got 0"),
         ({"batch_size": 8, "accumulation": 3}, "accumulation 3 must divide batch_size 8 evenly"),
-        ({"seed": -1}, "seed and most_broken must be at least 0"),
+        ({"seed": -1}, "seed and max_unreadable must be at least 0"),
     ],
 )
 def test_bad_settings_are_refused_by_name(values: dict[str, int], message: str) -> None:

@@ -75,7 +75,7 @@ def frozen_optimizer(model: nn.Module) -> torch.optim.Optimizer:
 
 def test_steps_lower_the_loss_and_report_every_part(build_model: Build) -> None:
     model, batch = build_model(), make_batch()
-    optimizer = build_optimizer(model, rate=1e-3)
+    optimizer = build_optimizer(model, lr=1e-3)
     results = [pretrain_step(model, optimizer, [batch]) for _ in range(20)]
     assert set(results[0]) == {*LossWeights.__slots__, "total", "grad_norm"}
     assert results[-1]["total"] < results[0]["total"]
@@ -111,7 +111,7 @@ def test_pictures_are_normalised_as_imagenet() -> None:
 @pytest.mark.parametrize("name", LossWeights.__slots__)
 def test_a_loss_that_is_not_finite_stops_before_any_weight_changes(name: str, build_model: Build) -> None:
     model, batch = build_model(), make_batch()
-    optimizer = build_optimizer(model, rate=1.0)
+    optimizer = build_optimizer(model, lr=1.0)
     broken = {
         "scene_reconstruction": {"scene_noise": batch.scene_noise},
         "person_reconstruction": {"person_noise": batch.person_noise},
@@ -123,7 +123,7 @@ def test_a_loss_that_is_not_finite_stops_before_any_weight_changes(name: str, bu
         model.decoder.register_forward_hook(lambda _, __, out: out.index_fill(0, torch.arange(12)[rows], float("inf")))
     elif name.startswith("semantic"):
         model = build_model(losses=LossWeights(contrastive_feature_alignment=0))
-        optimizer = build_optimizer(model, rate=1.0)
+        optimizer = build_optimizer(model, lr=1.0)
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(NonFiniteLossError, match=f"^{name} is (nan|inf); no weight was changed"):
         pretrain_step(model, optimizer, [make_batch(seed=1), replace(batch, **broken)])
@@ -137,7 +137,7 @@ def test_a_gradient_that_is_not_finite_stops_too(build_model: Build) -> None:
     model.embed.weight.register_hook(lambda grad: grad * float("inf"))
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(NonFiniteLossError, match=r"^grad_norm is"):
-        pretrain_step(model, build_optimizer(model, rate=1.0), [make_batch()])
+        pretrain_step(model, build_optimizer(model, lr=1.0), [make_batch()])
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
@@ -219,7 +219,7 @@ def worker(rank: int, folder: Path, sizes: tuple[int, int]) -> None:
         pretrain_step(model, frozen_optimizer(model), [part(batch, rows)] * (1 + rank))
     except ConfigError:
         (folder / f"refused {rank}").touch()
-    groups = build_optimizer(model, rate=1.0).param_groups
+    groups = build_optimizer(model, lr=1.0).param_groups
     assert sum(len(group["params"]) for group in groups if group["weight_decay"] == 0) == len(spared(small_model()))
     assert config_of(torch.compile(model)) is model.module.config
     dist.destroy_process_group()
@@ -270,7 +270,7 @@ def test_freed_memory_is_kept_where_the_c_library_can() -> None:
 
 def test_decay_spares_biases_norms_and_tokens(build_model: Build) -> None:
     model = build_model()
-    groups = {group["weight_decay"]: group["params"] for group in build_optimizer(model, rate=1.0).param_groups}
+    groups = {group["weight_decay"]: group["params"] for group in build_optimizer(model, lr=1.0).param_groups}
     assert {id(parameter) for parameter in groups[0.0]} == {id(parameter) for parameter in spared(model)}
 
 

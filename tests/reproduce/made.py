@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from uniemox.reproduce.plan import Cell, Plan, Row, Run, plan_evaluation, plan_run
+from uniemox.reproduce.plan import Cell, Plan, Run, TableRow, plan_evaluation, plan_run
 
 LABELS = ("awe", "fear")
 
@@ -65,7 +65,8 @@ def table(
         about=("About it.",),
         columns=(column,),
         rows=tuple(
-            Row(name, {column: cell}, baseline=baseline if name != baseline else None) for name, cell in rows.items()
+            TableRow(name, {column: cell}, baseline=baseline if name != baseline else None)
+            for name, cell in rows.items()
         ),
         reference=reference,
         is_curve=is_curve,

@@ -18,12 +18,12 @@ from uniemox.reproduce.names import NAMES
 from uniemox.reproduce.plan import Plan, Run
 from uniemox.reproduce.sources import Finders
 from uniemox.reproduce.table3 import EXTRAS, SCRATCH
-from uniemox.reproduce.table8 import Asking
-from uniemox.reproduce.targets import Asked, plan_of
+from uniemox.reproduce.table8 import ModelsToAsk
+from uniemox.reproduce.targets import ReproduceOptions, plan_of
 
 ABSENT = ("SimMIM", "MixMAE")  # rows whose files are not given
 MANY = ("fig7", "cross")
-ASKING = Asking(endpoint="http://127.0.0.1:1/v1", models=("m",))
+ASKING = ModelsToAsk(endpoint="http://127.0.0.1:1/v1", models=("m",))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Plan]:
         "asking": ASKING,
     }
     few = asked | {"weights": {"dBOT": weights["dBOT"]}}  # the same networks on many parts and pairs of data
-    return {name: plan_of(Asked(name=name, **(few if name in MANY else asked))) for name in NAMES}  # type: ignore[arg-type]
+    return {name: plan_of(ReproduceOptions(name=name, **(few if name in MANY else asked))) for name in NAMES}  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -128,7 +128,7 @@ def test_after_a_kill_the_same_plan_goes_on_and_starts_nothing_twice(tmp_path: P
     if number == signal.SIGKILL:
         assert starts == 1
     else:
-        assert b"the same command goes on" in err
+        assert b"the same command resumes" in err
         assert starts == 2
         assert [line["exit_code"] == 0 for line in journal(tmp_path) if line["name"] == "pack"] == [False, True]
     assert [line["name"] for line in journal(tmp_path)][-1] == "split"

@@ -17,22 +17,22 @@ from uniemox.cli.reproduce import _weights, reproduce
 from uniemox.errors import ConfigError
 from uniemox.finetune.presets import PRESETS as FINETUNINGS
 from uniemox.labels import CAER, MIKELS, POLARITY
+from uniemox.paper import paper_tables
 from uniemox.reproduce.baseline import HISTOGRAM
 from uniemox.reproduce.cross import _obstacle
 from uniemox.reproduce.names import NAMES
-from uniemox.reproduce.paper import paper_tables
 from uniemox.reproduce.plan import Plan, Run, plan_run
 from uniemox.reproduce.sources import PAPER_SIZES, Finders, parse_given
 from uniemox.reproduce.study import BATCH
 from uniemox.reproduce.table3 import EXTRAS, START, ZERO_SHOT
-from uniemox.reproduce.table8 import Asking
-from uniemox.reproduce.targets import Asked, plan_of
+from uniemox.reproduce.table8 import ModelsToAsk
+from uniemox.reproduce.targets import ReproduceOptions, plan_of
 
 FIGURES = ("fig4", "fig6", "fig8", "fig9")
 
 
 def plan(name: str, scale: str = "demo", **asked: object) -> Plan:
-    return plan_of(Asked(name=name, scale=scale, root=Path("r"), **asked))  # type: ignore[arg-type]
+    return plan_of(ReproduceOptions(name=name, scale=scale, root=Path("r"), **asked))  # type: ignore[arg-type]
 
 
 planned = cache(plan)
@@ -280,7 +280,7 @@ def test_what_is_excluded_is_left_out_of_every_run(tmp_path: Path) -> None:
 
 def test_where_a_key_is_does_not_change_the_answers() -> None:
     def asked(variable: str) -> Plan:
-        asking = Asking(endpoint="http://127.0.0.1:1/v1", models=("m",), key_from=variable)
+        asking = ModelsToAsk(endpoint="http://127.0.0.1:1/v1", models=("m",), key_from=variable)
         return plan("table8", asking=asking)
 
     first, second = asked("A").more[0], asked("B").more[0]

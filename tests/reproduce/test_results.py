@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.reproduce.made import model_run, scored, table
-from uniemox.evaluate.intervals import paired_bootstrap
-from uniemox.reproduce.execute import Outcome
+from uniemox.intervals import paired_bootstrap
+from uniemox.reproduce.execute import RunOutcome
 from uniemox.reproduce.page import write_page
 from uniemox.reproduce.plan import Cell, Plan, plan_evaluation, plan_run
 from uniemox.reproduce.plots import Dot, curves, dots
@@ -128,7 +128,7 @@ def test_marks(tmp_path: Path) -> None:
 
 
 def written(plan: Plan, root: Path, failed: dict[str, str] | None = None) -> tuple[str, dict, list[dict[str, str]]]:
-    path = write_page(plan, Outcome(failed=failed or {}), root)
+    path = write_page(plan, RunOutcome(failed=failed or {}), root)
     records = list(csv.DictReader(io.StringIO(path.with_suffix(".csv").read_text())))
     return path.read_text(), json.loads(path.with_suffix(".json").read_text()), records
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.load import run
 from tests.serve.process import started
-from tests.serve_fuzz import fuzz
+from tools.load import run
+from tools.serve_fuzz import fuzz
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 

@@ -44,13 +44,13 @@ def drawn(mode: str, side: int) -> Image.Image:
     ("mode", "fmt", "most"),
     [("RGB", "JPEG", 4.5), ("RGB", "PNG", 4.5), ("RGBA", "PNG", 9), ("I;16", "PNG", 12), ("RGBA", "WEBP", 17)],
 )
-def test_bytes_that_a_pixel_takes(tmp_path: Path, mode: str, fmt: str, most: float) -> None:
+def test_bytes_that_a_pixel_takes(tmp_path: Path, mode: str, fmt: str, limit: float) -> None:
     """17 is what docs/serve.md reckons with."""
     for name, side in (("large", SIDE), ("small", 64)):
         (tmp_path / name).write_bytes(save(drawn(mode, side), fmt))
     words = [sys.executable, "-c", PEAK, tmp_path / "large", tmp_path / "small"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert int(done.stdout) * 1024 / SIDE**2 < most
+    assert int(done.stdout) * 1024 / SIDE**2 < limit
 
 
 def test_transparent_pictures_lie_on_white_as_if_composed_whole() -> None:
@@ -77,7 +77,7 @@ class Counted(Predictor):
     def _prepare(self, *args: object) -> object:
         with self.lock:
             self.inside += 1
-            self.most = max(self.most, self.inside)
+            self.limit = max(self.limit, self.inside)
         time.sleep(0.05)
         with self.lock:
             self.inside -= 1
@@ -91,12 +91,12 @@ def test_large_pictures_are_decoded_two_at_a_time_and_answers_keep_their_order(
     monkeypatch.setattr("uniemox.predict.predictor.os.cpu_count", lambda: 8)
     plain = predictor_of(tmp_path, finder=False)
     counted = Counted(plain.network)
-    counted.lock, counted.inside, counted.most = threading.Lock(), 0, 0
+    counted.lock, counted.inside, counted.limit = threading.Lock(), 0, 0
     served = Models([counted], max_megapixels=1, decode_s=30)
     ask = PredictAsk(served.names[0], None, None)
     large, small = [picture(i, 80, 60) for i in range(5)], [picture(10 + i) for i in range(3)]
     assert len(served.work(ask, large)) == 5
-    assert counted.most == LARGE_AT_ONCE
+    assert counted.limit == LARGE_AT_ONCE
     mixed = [large[0], b"nothing", small[0], large[1], small[1], large[2], small[2]]
     answers = served.work(ask, mixed)
     for data, answer in zip(mixed, answers, strict=True):

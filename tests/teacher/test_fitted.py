@@ -23,7 +23,7 @@ from uniemox.data.sample import DataSet, PictureFile, Sample
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import ConfigError, DataError, TeacherError
 from uniemox.labels import MIKELS
-from uniemox.teacher.fitted import MOST_WORDS, SMALL, SMALL_CHANNELS, Architecture, FittedTeacher, words_of
+from uniemox.teacher.fitted import MAX_WORDS, SMALL, SMALL_CHANNELS, Architecture, FittedTeacher, words_of
 from uniemox.teacher.fitting import FitConfig, fit_teacher, pair_loss, recalls, schedule
 from uniemox.teacher.image_towers import TimmImageTower
 from uniemox.teacher.opening import open_teacher
@@ -130,7 +130,7 @@ def test_words_of_a_text() -> None:
     assert words_of("It's a Naïve_café, 3 PEOPLE!") == [
         *("it", "'", "s", "a", "naïve", "café", ",", "3", "people", "!"),
     ]
-    assert len(words_of("word " * 500)) == MOST_WORDS
+    assert len(words_of("word " * 500)) == MAX_WORDS
 
 
 def test_text_features_of_any_texts() -> None:
@@ -159,7 +159,7 @@ def test_image_features_resize_and_normalise() -> None:
 
 def test_it_learns_what_texts_say_and_comes_back_from_disk(tmp_path: Path) -> None:
     data = colours(tmp_path)
-    config = replace(QUICK, epochs=12, rate=5e-3)
+    config = replace(QUICK, epochs=12, lr=5e-3)
     told: dict[str, tuple[int, int]] = {}
     teacher = fit_teacher(data, config, tmp_path / "out", lambda what, done, total: told.update({what: (done, total)}))
     looked = {"looking at held-out pictures": (4, 4), "looking at pictures": (36, 36)}
@@ -245,7 +245,7 @@ def test_every_text_of_a_picture_counts_and_broken_pictures_are_left_out(tmp_pat
     assert about["pictures"] + about["figures"]["pictures"] == 23
     assert {"another", "white", "."} <= set(teacher.architecture.words)
     with pytest.raises(DataError, match="more than the 0 that may be left out"):
-        fit_teacher(data, replace(QUICK, most_broken=0), tmp_path / "none")
+        fit_teacher(data, replace(QUICK, max_unreadable=0), tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
@@ -269,11 +269,11 @@ def test_what_can_not_be_fitted_is_refused(tmp_path: Path) -> None:
     [
         ({"width": 0}, "width must be at least 1, got 0"),
         ({"batch_size": 1}, "batch_size must be at least 2"),
-        ({"rate": 0}, "rate must be above 0"),
-        ({"rate": math.nan}, "rate must be above 0"),
+        ({"lr": 0}, "lr must be above 0"),
+        ({"lr": math.nan}, "lr must be above 0"),
         ({"image_size": 8}, "image_size must be a multiple of 12"),
         ({"image_size": 64, "image_tower": "timm:resnet18"}, "not be given with image_tower"),
-        ({"most_broken": -1}, "most_broken must be at least 0"),
+        ({"max_unreadable": -1}, "max_unreadable must be at least 0"),
     ],
 )
 def test_settings_out_of_range(change: dict[str, object], message: str) -> None:

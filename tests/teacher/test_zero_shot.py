@@ -12,9 +12,9 @@ from uniemox.errors import ConfigError, TeacherError
 from uniemox.labels import MIKELS
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Prediction
+from uniemox.predict.views import scene_view
 from uniemox.teacher.clip import ClipTeacher
 from uniemox.teacher.zero_shot import PROMPT, ZeroShotClip, open_zero_shot
-from uniemox.views.still import scene_view
 
 
 def test_probabilities_are_softmax_of_scaled_cosines(golden: Path, tmp_path: Path, tiny_clip: ClipTeacher) -> None:

@@ -12,16 +12,16 @@ from tests.data.tree import says
 from tests.drawn import Stored
 from uniemox.data.sample import Sample
 from uniemox.errors import DataError, StoppedError
+from uniemox.training.callbacks import ActivationCount, NullCallback, RunPlan, memory_estimate
 from uniemox.training.journal import Journal, read_metrics
 from uniemox.training.loop import run_steps
-from uniemox.training.watching import ActivationCount, Plan, Unwatched, memory_estimate
 from uniemox.views.loader import Broken, ViewBatch
 
 NONE = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
 
 
-def plan(steps: int, done: int = 0, accumulation: int = 1) -> Plan:
-    return Plan(
+def plan(steps: int, done: int = 0, accumulation: int = 1) -> RunPlan:
+    return RunPlan(
         what="a run",
         steps=steps,
         done=done,
@@ -35,7 +35,7 @@ def plan(steps: int, done: int = 0, accumulation: int = 1) -> Plan:
     )
 
 
-class Seen(Unwatched):
+class Seen(NullCallback):
     """A watcher that keeps what it is told."""
 
     def __init__(self) -> None:
@@ -50,12 +50,12 @@ class Seen(Unwatched):
 
 def run(
     folder: Path,
-    plan: Plan,
+    plan: RunPlan,
     *,
     save_every: tuple[int, ...] = (3,),
     stop_at: int = -1,
     broken: int = 0,
-    most: int = 0,
+    limit: int = 0,
     is_empty: bool = False,
 ) -> tuple[list[int], list[int], list[int]]:
     """Saves, what the watcher saw, and the sizes of the steps' lists of batches."""
@@ -78,7 +78,7 @@ def run(
                 saved.append,
                 plan=plan,
                 save_every=save_every,
-                most_broken=most,
+                max_unreadable=limit,
                 journal=journal,
                 watcher=watcher,
             )
@@ -116,15 +116,15 @@ def test_a_signal_in_the_last_step_lets_the_run_end(tmp_path: Path) -> None:
 
 
 def test_too_many_broken_pictures_stop_it_before_the_step(tmp_path: Path) -> None:
-    assert run(tmp_path, plan(2), broken=2, most=2)[1] == [1, 2]  # the same ones in each epoch count once
+    assert run(tmp_path, plan(2), broken=2, limit=2)[1] == [1, 2]  # the same ones in each epoch count once
     with pytest.raises(DataError, match=says("3 pictures can't be read, more than the 2", "2.jpg: cut off")):
-        run(tmp_path, plan(2), broken=3, most=2)
+        run(tmp_path, plan(2), broken=3, limit=2)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_batch_of_nothing_but_broken_pictures_stops_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=says("none of 2 pictures of a batch can be read: 1.jpg: cut off")):
-        run(tmp_path, plan(2), broken=2, most=9, is_empty=True)
+        run(tmp_path, plan(2), broken=2, limit=9, is_empty=True)
 
 
 def test_the_plan_says_what_it_costs() -> None:

@@ -94,7 +94,7 @@ def test_scales_are_those_of_timms_whole_network(name: str) -> None:
 def test_the_heads_rate_leaves_the_encoder_alone(layer_decay: float | None) -> None:
     model = classifier(both=True, global_pool="avg")
     before = settings_of(model, parameter_groups(model, 0.05, layer_decay))
-    after = settings_of(model, parameter_groups(model, 0.05, layer_decay, head_rate=10))
+    after = settings_of(model, parameter_groups(model, 0.05, layer_decay, head_lr_scale=10))
     for key, (scale, decay) in before.items():
         assert after[key] == (scale if key.startswith("encoder.") else 10, decay)
 

@@ -33,7 +33,7 @@ def plain(step: int, steps: int, warmup: int, least: float) -> float:
 
 @given(st.integers(1, 9), st.floats(0.1, 9), st.floats(0, 1), st.floats(0, 0.4))
 def test_rates_are_those_of_the_formula(per_epoch: int, epochs: float, warm: float, least: float) -> None:
-    config = ScheduleConfig(epochs=epochs, warmup_epochs=warm * epochs, min_rate=least)
+    config = ScheduleConfig(epochs=epochs, warmup_epochs=warm * epochs, min_lr=least)
     steps = max(round(epochs * per_epoch), 1)
     warmup = min(round(warm * epochs * per_epoch), steps - 1)
     assert config.steps(per_epoch) == steps
@@ -69,7 +69,7 @@ def test_groups_get_their_share_of_the_rate() -> None:
         ({"epochs": float("nan")}, "schedule.epochs must be above 0"),
         ({"epochs": 10, "warmup_epochs": 11}, "warmup_epochs must lie between 0 and schedule.epochs, got 11 and"),
         ({"warmup_epochs": -1}, "warmup_epochs must lie between 0"),
-        ({"min_rate": float("inf")}, "schedule.min_rate must be at least 0"),
+        ({"min_lr": float("inf")}, "schedule.min_lr must be at least 0"),
     ],
 )
 def test_bad_lengths_are_refused(values: dict[str, float], message: str) -> None:
@@ -77,12 +77,12 @@ def test_bad_lengths_are_refused(values: dict[str, float], message: str) -> None
         ScheduleConfig(**values)
 
 
-@pytest.mark.parametrize("values", [{"base_rate": 0}, {"weight_decay": -1}, {"betas": (0.9, 1)}, {"max_grad_norm": 0}])
+@pytest.mark.parametrize("values", [{"base_lr": 0}, {"weight_decay": -1}, {"betas": (0.9, 1)}, {"max_grad_norm": 0}])
 def test_bad_optimisers_are_refused_by_field(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=f"optimizer.{next(iter(values))}"):
         OptimizerConfig(**values)
 
 
 def test_the_rate_grows_with_the_batch() -> None:
-    assert OptimizerConfig(base_rate=1e-3).rate(256) == 1e-3
-    assert OptimizerConfig(base_rate=1e-3).rate(64) == pytest.approx(2.5e-4)
+    assert OptimizerConfig(base_lr=1e-3).lr(256) == 1e-3
+    assert OptimizerConfig(base_lr=1e-3).lr(64) == pytest.approx(2.5e-4)

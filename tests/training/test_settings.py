@@ -28,7 +28,7 @@ def configs(draw: st.DrawFn) -> Any:
     """A preset with other values in fields of every type."""
     config = draw(st.sampled_from(ALL))()
     optimizer = OptimizerConfig(
-        base_rate=draw(st.floats(1e-12, 1e6)),
+        base_lr=draw(st.floats(1e-12, 1e6)),
         betas=(draw(BELOW_1), draw(BELOW_1)),
         max_grad_norm=draw(st.none() | st.floats(1e-6, 1e6)),
     )
@@ -71,8 +71,8 @@ def test_a_field_that_is_left_out_takes_its_default(config: Any, data: st.DataOb
         ({"optimizer": {"betas": ["a", "b"]}}, "file.optimizer.betas: 'a' is not of type"),
         ({"optimizer": {"betas": [0.9]}}, "file.optimizer.betas: expected 2 values, got [0.9]"),
         ({"optimizer": {"betas": 0.9}}, "file.optimizer.betas: 0.9 is not of type"),
-        ({"optimizer": {"base_rate": "high"}}, "file.optimizer.base_rate: 'high' is not of type"),
-        ({"optimizer": {"base_rate": float("nan")}}, "optimizer.base_rate must be above 0, got nan"),
+        ({"optimizer": {"base_lr": "high"}}, "file.optimizer.base_lr: 'high' is not of type"),
+        ({"optimizer": {"base_lr": float("nan")}}, "optimizer.base_lr must be above 0, got nan"),
     ],
 )
 def test_what_the_config_does_not_take_is_refused_with_its_place(values: dict[str, Any], message: str) -> None:

@@ -89,7 +89,7 @@ def test_a_run_that_is_stopped_saves_and_goes_on_to_the_same_bits(number: int, c
     done = losses(out)[-1]["step"]
     assert status == code, said
     assert 3 <= done < 40
-    assert f"stopped after step {done} of 40, which is saved in {out}; the same command with --resume goes on" in said
+    assert f"stopped after step {done} of 40, which is saved in {out}; the same command with --resume continues" in said
     assert "Traceback" not in said
     assert [path.name for path in (out / "checkpoints").iterdir()] == [f"step-{done:08d}"]
     if number == signal.SIGTERM:

@@ -111,11 +111,11 @@ def test_a_batch_of_broken_pictures_is_empty(dataset: ViewDataset) -> None:
 
 
 def test_too_many_broken_pictures_stop() -> None:
-    count = BrokenCount(most=2)
+    count = BrokenCount(max_unreadable=2)
     count.add([Broken("a", "a: cut off"), Broken("b", "b: empty")])
     count.add([Broken("a", "a: cut off")])  # the next epoch meets it again
     assert count.found == {"a": "a: cut off", "b": "b: empty"}
     with pytest.raises(DataError, match=r"3 pictures can't be read, more than the 2 .*c: gone.*--exclude"):
         count.add([Broken("c", "c: gone")])
     with pytest.raises(DataError, match="a: cut off"):
-        BrokenCount(most=0).add([Broken("a", "a: cut off")])
+        BrokenCount(max_unreadable=0).add([Broken("a", "a: cut off")])

@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
-from uniemox.ask.hearsay import SUPPOSED, counts_alone, never_counts
+from uniemox.ask.attribution import SUPPOSED, counts_alone, never_counts
 from uniemox.labels import LabelSet, clean
 
 Outcome = Literal["label", "ambiguous", "unlisted", "refused", "empty"]
 OUTCOMES: tuple[Outcome, ...] = ("label", "ambiguous", "unlisted", "refused", "empty")
-MOST_CHARACTERS = 20_000  # of an answer that are read
+MAX_CHARACTERS = 20_000  # of an answer that are read
 FIELDS = ("answer", "emotion", "label", "choice", "selected_emotion", "selection", "category", "class", "prediction")
 
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
@@ -126,7 +126,7 @@ class AnswerReader:
         >>> AnswerReader(MIKELS).read("**Fear**. The dark forest ...")
         Reading(outcome='label', label='fear')
         """
-        text = _THOUGHTS.sub("", answer[:MOST_CHARACTERS]).strip()
+        text = _THOUGHTS.sub("", answer[:MAX_CHARACTERS]).strip()
         if not re.search(r"\w", text):
             return Reading("empty")
         whole = self.spellings.get(_plain(text))

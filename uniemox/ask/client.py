@@ -18,9 +18,9 @@ from uniemox.ask.pace import Pace, back_off, retry_after
 from uniemox.errors import ConfigError
 
 PATH = "/chat/completions"
-MOST_BYTES = 4 * 2**20  # of a response
-MOST_ERROR_BYTES = 64 * 2**10
-LONGEST_PAUSE_S = 600  # that an endpoint may ask for; beyond, stopping is better than waiting
+MAX_BYTES = 4 * 2**20  # of a response
+MAX_ERROR_BYTES = 64 * 2**10
+MAX_PAUSE_S = 600  # that an endpoint may ask for; beyond, stopping is better than waiting
 MAX_SILENCE_S = 3600  # of pauses asked for one after the other, without an answer between
 AGAIN = (408, 409, 425, 429)  # and 500 to 599
 FILTERED = ("content_filter", "content_policy_violation", "moderation_blocked")
@@ -136,7 +136,7 @@ class Client:
         if trouble.wait_s is None:
             self.pace.stop.wait(back_off(attempt, self.first_wait_s))
             return
-        if trouble.wait_s > LONGEST_PAUSE_S:
+        if trouble.wait_s > MAX_PAUSE_S:
             raise ConfigError(
                 f"{self.host} asks for a pause of {trouble.wait_s:,.0f} s ({trouble.reason}); start the same command "
                 "again after that, what was answered is kept"
@@ -159,7 +159,7 @@ class Client:
         deadline = time.monotonic() + self.timeout_s
         try:
             with self._opener.open(request, timeout=self.timeout_s) as response:
-                data = _read(response, MOST_BYTES, deadline)
+                data = _read(response, MAX_BYTES, deadline)
         except urllib.error.HTTPError as error:
             with error:
                 return self._refused(model, error, deadline)
@@ -190,7 +190,7 @@ class Client:
                 )
             )
         try:
-            data = _read(error, MOST_ERROR_BYTES, deadline)
+            data = _read(error, MAX_ERROR_BYTES, deadline)
         except (OSError, http.client.HTTPException):
             data = b""
         message, code = self._message(data)
@@ -272,14 +272,14 @@ def _with(reply: Reply, latency_s: float, attempts: int) -> Reply:
     )
 
 
-def _read(response: IO[bytes], most: int, deadline: float) -> bytes:
+def _read(response: IO[bytes], limit: int, deadline: float) -> bytes:
     """A body. Raises OSError if it is too large, too slow, or cut off."""
     parts, size = [], 0
     while part := response.read1(2**16):  # type: ignore[attr-defined] # both kinds of response have it
         parts.append(part)
         size += len(part)
-        if size > most:
-            raise OSError(f"a response of more than {most:,} bytes")
+        if size > limit:
+            raise OSError(f"a response of more than {limit:,} bytes")
         if time.monotonic() > deadline:
             raise TimeoutError
     if left := getattr(response, "length", None):

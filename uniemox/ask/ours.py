@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from uniemox.ask.question import Asked
+from uniemox.ask.question import AskedImage
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.errors import ConfigError, DataError, LabelError
@@ -19,7 +19,10 @@ ONNX = "model.onnx"  # of a run folder; what names it needs torch
 
 
 def labels_of_ours(
-    model: Path, pictures: Sequence[Asked], labels: LabelSet, on_progress: Callable[[int], None] = lambda done: None
+    model: Path,
+    pictures: Sequence[AskedImage],
+    labels: LabelSet,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, str]:
     """The most probable label of every picture, by the picture's sha256.
 
@@ -37,9 +40,9 @@ def labels_of_ours(
     if predictor.network.info.task == "affect":
         raise ConfigError(f"{model} tells valence and arousal, no labels; give a classifier")
     target = None if set(predictor.labels) == set(labels.labels) else labels.name
-    known_people: list[Asked] = []
-    rest: list[Asked] = []
-    looks_at_people = predictor.network.info.streams != "scene"
+    known_people: list[AskedImage] = []
+    rest: list[AskedImage] = []
+    looks_at_people = predictor.network.info.has_person
     for asked in pictures:
         (known_people if looks_at_people and _knows_people(asked.sample) else rest).append(asked)
     if rest and looks_at_people:
@@ -55,7 +58,7 @@ def _knows_people(sample: Sample) -> bool:
     return sample.persons is not None or sample.target_box is not None
 
 
-def _seeing(network: Network, pictures: Sequence[Asked], target: str | None) -> Iterator[tuple[Asked, str]]:
+def _seeing(network: Network, pictures: Sequence[AskedImage], target: str | None) -> Iterator[tuple[AskedImage, str]]:
     """The labels of pictures whose people the data set knows: what the network sees is what it is evaluated with."""
     answers = answers_in(network.info.find_labels(), target)
     for asked in pictures:
@@ -65,7 +68,9 @@ def _seeing(network: Network, pictures: Sequence[Asked], target: str | None) -> 
         yield asked, max(named, key=named.__getitem__)
 
 
-def _predicted(predictor: Predictor, pictures: Sequence[Asked], target: str | None) -> Iterator[tuple[Asked, str]]:
+def _predicted(
+    predictor: Predictor, pictures: Sequence[AskedImage], target: str | None
+) -> Iterator[tuple[AskedImage, str]]:
     """The labels of other pictures."""
     answers = predictor.predict_each((asked.sample.picture.read() for asked in pictures), labels=target)
     for asked, answer in zip(pictures, answers, strict=True):

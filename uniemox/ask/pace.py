@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-LONGEST_WAIT_S = 60.0  # between two attempts, unless the endpoint says how long
+MAX_WAIT_S = 60.0  # between two attempts, unless the endpoint says how long
 
 
 class Pace:
@@ -40,7 +40,7 @@ class Pace:
 
 def back_off(attempt: int, first_wait_s: float) -> float:
     """Seconds to wait after so many failed attempts: doubled each time, and between half of it and all by chance."""
-    longest = min(first_wait_s * 2 ** (attempt - 1), LONGEST_WAIT_S)
+    longest = min(first_wait_s * 2 ** (attempt - 1), MAX_WAIT_S)
     return longest * random.uniform(0.5, 1)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from uniemox.ask.answers import OUTCOMES
-from uniemox.ask.result import OURS, Answered, ModelResult, Results
+from uniemox.ask.result import OURS, ModelResult, ReadAnswer, Results
 from uniemox.data.sample import decode_sample
 from uniemox.errors import DataError, ImageError
-from uniemox.evaluate.report.html import (
+from uniemox.html import (
     UNKNOWN,
     Html,
     element,
@@ -25,8 +25,8 @@ from uniemox.evaluate.report.html import (
 
 RESULT, PAGE = "result.json", "page.html"
 SHOWN = 100  # pictures with all that was said of them; the others are in answers.jsonl
-LONGEST_PX = 240
-MOST_CHARACTERS = 2000  # of an explanation
+MAX_SIDE_PX = 240
+MAX_CHARACTERS = 2000  # of an explanation
 WORDS = {
     "label": "named a label",
     "ambiguous": "ambiguous",
@@ -100,8 +100,8 @@ def _parts(results: Results) -> Iterator[Html]:
     for number_, asked in enumerate(results.pictures[:SHOWN], start=1):
         heading = element("h3", f"{number_}. {asked.label}")
         try:
-            image, _ = decode_sample(asked.sample, lambda width, height: max(width, height) / LONGEST_PX)
-            shown = picture(image, f"{asked.sample.key}, labelled {asked.label}", longest_px=LONGEST_PX)
+            image, _ = decode_sample(asked.sample, lambda width, height: max(width, height) / MAX_SIDE_PX)
+            shown = picture(image, f"{asked.sample.key}, labelled {asked.label}", max_side_px=MAX_SIDE_PX)
         except ImageError as error:
             shown = element("p", str(error), class_="missing")
         caption = element("figcaption", f"{asked.sample.key}, labelled ", element("b", asked.label))
@@ -170,11 +170,11 @@ def _said(results: Results, sha256: str, truth: str) -> Html:
     return scrolling("what was said", element("table", element("thead", head), element("tbody", *body), class_="said"))
 
 
-def _emotion(answered: Answered | None, truth: str) -> tuple[str, str]:
+def _emotion(answered: ReadAnswer | None, truth: str) -> tuple[str, str]:
     if answered is None:
         return "no answer", UNKNOWN
     words = answered.row.answer or ""
-    words = words if len(words) <= MOST_CHARACTERS else f"{words[:MOST_CHARACTERS]} ..."
+    words = words if len(words) <= MAX_CHARACTERS else f"{words[:MAX_CHARACTERS]} ..."
     reading = answered.reading
     if reading.label is None:
         return element("span", WORDS[reading.outcome], class_="wrong"), words

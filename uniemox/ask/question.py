@@ -11,12 +11,12 @@ from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.errors import ConfigError, DataError, ImageError
 from uniemox.labels import LabelSet
 
-LONGEST_PX = 1024  # of a picture that is sent
+MAX_SIDE_PX = 1024  # of a picture that is sent
 QUALITY = 90
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class AskedImage:
     """A picture that models are asked about."""
 
     sample: Sample
@@ -29,7 +29,7 @@ class Asked:
 class Selection:
     """The pictures that are asked about."""
 
-    pictures: tuple[Asked, ...]
+    pictures: tuple[AskedImage, ...]
     notes: tuple[str, ...]
     """What was passed over, and why."""
 
@@ -58,7 +58,7 @@ def select(data: DataSet, count: int, seed: int, on_progress: Callable[[int], No
     picture count once; what can't be read is passed over and the next one taken.
     on_progress: called with the number of pictures found.  Raises DataError if there is none.
     """
-    found: dict[str, Asked] = {}
+    found: dict[str, AskedImage] = {}
     broken, copies = [], 0
     for sample in _drawn(data, seed):
         if len(found) == count:
@@ -72,7 +72,7 @@ def select(data: DataSet, count: int, seed: int, on_progress: Callable[[int], No
         except (OSError, ImageError) as error:
             broken.append(str(error))
             continue
-        found[digest] = Asked(sample=sample, label=str(data.label_of(sample)), sha256=digest)
+        found[digest] = AskedImage(sample=sample, label=str(data.label_of(sample)), sha256=digest)
         on_progress(len(found))
     if not found:
         raise DataError(f"{data.name} has no picture with a label that can be read: there is nothing to ask about")
@@ -106,11 +106,11 @@ def data_url(sample: Sample) -> str:
     """
     image, _ = decode_sample(sample, _shrink)
     image.info.clear()  # a comment would be written again
-    image.thumbnail((LONGEST_PX, LONGEST_PX))
+    image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _shrink(width: int, height: int) -> float:
-    return max(width, height) / LONGEST_PX
+    return max(width, height) / MAX_SIDE_PX

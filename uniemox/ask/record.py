@@ -9,7 +9,7 @@ from typing import Any, Self, get_type_hints
 
 from uniemox.ask.answers import Reading
 from uniemox.ask.client import Reply
-from uniemox.ask.question import LONGEST_PX, Asked
+from uniemox.ask.question import MAX_SIDE_PX, AskedImage
 from uniemox.data.sidecar import Sidecar, read_sidecar
 from uniemox.errors import DataError
 
@@ -17,7 +17,7 @@ ANSWERS = "answers.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class AnswerRow:
     """One question to one model about one picture, and what came of it."""
 
     endpoint: str
@@ -57,10 +57,16 @@ def key_of(endpoint: str, model: str, picture: str) -> str:
 
 
 def row_of(
-    asked: Asked, source: tuple[str, str], reply: Reply, reading: Reading | None, *, question: str, cost: float | None
-) -> Row:
+    asked: AskedImage,
+    source: tuple[str, str],
+    reply: Reply,
+    reading: Reading | None,
+    *,
+    question: str,
+    cost: float | None,
+) -> AnswerRow:
     """A row to keep.  source: endpoint and model.  question: its sha256.  reading: None for a failure."""
-    return Row(
+    return AnswerRow(
         endpoint=source[0],
         model=source[1],
         picture=asked.sha256,
@@ -93,14 +99,14 @@ class Record:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"{folder} can't be made ({error.strerror}); choose another --out") from error
-        self._file = Sidecar(path, {"question": question, "longest_px": LONGEST_PX})
-        self.rows: dict[str, Row] = {key: _row(line, path) for key, line in read_sidecar(path)[1].items()}
+        self._file = Sidecar(path, {"question": question, "max_side_px": MAX_SIDE_PX})
+        self.rows: dict[str, AnswerRow] = {key: _row(line, path) for key, line in read_sidecar(path)[1].items()}
 
     def is_answered(self, key: str) -> bool:
         """Whether there is an answer; a failure is none."""
         return key in self.rows and self.rows[key].answer is not None
 
-    def append(self, row: Row) -> None:
+    def append(self, row: AnswerRow) -> None:
         """Keep a row; it is in the file when this returns."""
         self._file.append(row.key, asdict(row))
         self.rows[row.key] = row
@@ -112,15 +118,15 @@ class Record:
         self._file.__exit__(kind, error, trace)
 
 
-def _row(line: Mapping[str, Any], path: Path) -> Row:
+def _row(line: Mapping[str, Any], path: Path) -> AnswerRow:
     """A row as it was kept; lines that a person changed may be wrong."""
-    hints = get_type_hints(Row)
+    hints = get_type_hints(AnswerRow)
     values = {name: value for name, value in line.items() if name != "key"}
-    for part in fields(Row):
+    for part in fields(AnswerRow):
         kind = hints[part.name] if hints[part.name] is not float else float | int
         if not isinstance(values.get(part.name), kind):
             raise DataError(f"{path}, {line['key']}: {part.name} is {values.get(part.name)!r}; remove the line")
-    row = Row(**{part.name: values[part.name] for part in fields(Row)})
+    row = AnswerRow(**{part.name: values[part.name] for part in fields(AnswerRow)})
     if row.key != line["key"]:
         raise DataError(f"{path}, {line['key']}: the row is of another question ({row.key}); remove the line")
     return row

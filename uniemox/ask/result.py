@@ -9,10 +9,10 @@ import numpy as np
 
 from uniemox.ask.answers import OUTCOMES, AnswerReader, Reading
 from uniemox.ask.config import AskConfig
-from uniemox.ask.question import Asked
-from uniemox.ask.record import Row
+from uniemox.ask.question import AskedImage
+from uniemox.ask.record import AnswerRow
 from uniemox.ask.run import read_reply
-from uniemox.evaluate.intervals import Interval, bootstrap_interval
+from uniemox.intervals import Interval, bootstrap_interval
 from uniemox.labels import LabelSet
 
 OURS = "UniEmoX (ours)"
@@ -29,7 +29,7 @@ class ClassResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
+class AgreementWithOurs:
     """With ours, over the pictures of which both name a label."""
 
     n: int
@@ -45,7 +45,7 @@ class ModelResult:
     model: str
     endpoint: str
     n: int
-    """Answered pictures, refusals among them."""
+    """Answered images, refusals among them."""
     accuracy: float | None
     """Right answers of n: an answer that names no label is wrong."""
     accuracy_interval: Interval | None
@@ -58,7 +58,7 @@ class ModelResult:
     """Pictures whose last request failed."""
     not_asked: int
     per_class: Mapping[str, ClassResult]
-    agreement: Agreement | None
+    agreement: AgreementWithOurs | None
     """None without a model of ours."""
     tokens_in: int
     tokens_out: int
@@ -69,10 +69,10 @@ class ModelResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class ReadAnswer:
     """A row and how its answer is read now."""
 
-    row: Row
+    row: AnswerRow
     reading: Reading
 
 
@@ -83,9 +83,9 @@ class Results:
     data: str
     question: str
     labels: tuple[str, ...]
-    pictures: tuple[Asked, ...]
+    pictures: tuple[AskedImage, ...]
     models: tuple[ModelResult, ...]
-    answers: Mapping[tuple[str, str], Mapping[str, Answered]]
+    answers: Mapping[tuple[str, str], Mapping[str, ReadAnswer]]
     """By endpoint and model, then by picture."""
     ours: Mapping[str, str] | None
     """Labels of ours by picture."""
@@ -106,9 +106,9 @@ class Results:
 
 def summarise(
     config: AskConfig,
-    pictures: Sequence[Asked],
+    pictures: Sequence[AskedImage],
     labels: LabelSet,
-    rows: Mapping[str, Row],
+    rows: Mapping[str, AnswerRow],
     *,
     data: str,
     question: str,
@@ -123,7 +123,7 @@ def summarise(
     sources = [(config.url, model) for model in config.models]
     sources += [source for row in rows.values() if (source := (row.endpoint, row.model)) not in sources]
     wanted = {asked.sha256 for asked in pictures}
-    by_source: dict[tuple[str, str], dict[str, Row]] = {source: {} for source in dict.fromkeys(sources)}
+    by_source: dict[tuple[str, str], dict[str, AnswerRow]] = {source: {} for source in dict.fromkeys(sources)}
     for row in rows.values():
         if row.picture in wanted:
             by_source[row.endpoint, row.model][row.picture] = row
@@ -132,7 +132,7 @@ def summarise(
         if not theirs and source[1] not in config.models:
             continue
         read = {
-            picture: Answered(row, read_reply(reader, row.answer, is_refused=row.is_refused))
+            picture: ReadAnswer(row, read_reply(reader, row.answer, is_refused=row.is_refused))
             for picture, row in theirs.items()
             if row.answer is not None
         }
@@ -157,21 +157,21 @@ def summarise(
     )
 
 
-def agreement(first: Sequence[str], second: Sequence[str]) -> Agreement:
+def agreement(first: Sequence[str], second: Sequence[str]) -> AgreementWithOurs:
     """How often two say the same of the same pictures, and Cohen's kappa, which takes out what chance would give.
 
     first, second: (N,) labels, N may be 0.  Source: Cohen, Educational and Psychological Measurement 20 (1960).
 
     >>> agreement(["fear", "awe", "awe", "fear"], ["fear", "awe", "fear", "fear"])
-    Agreement(n=4, percent=75.0, kappa=0.5)
+    AgreementWithOurs(n=4, percent=75.0, kappa=0.5)
     """
     n = len(first)
     if not n:
-        return Agreement(n=0, percent=None, kappa=None)
+        return AgreementWithOurs(n=0, percent=None, kappa=None)
     same = sum(a == b for a, b in zip(first, second, strict=True)) / n
     ours, theirs = Counter(first), Counter(second)
     chance = sum(ours[label] * theirs[label] for label in ours) / n**2
-    return Agreement(n=n, percent=100 * same, kappa=None if chance == 1 else (same - chance) / (1 - chance))
+    return AgreementWithOurs(n=n, percent=100 * same, kappa=None if chance == 1 else (same - chance) / (1 - chance))
 
 
 def _score(
@@ -179,13 +179,13 @@ def _score(
     answers: Mapping[str, Any],
     failed: int,
     cost: float | None,
-    pictures: Sequence[Asked],
+    pictures: Sequence[AskedImage],
     labels: LabelSet,
     ours: Mapping[str, str] | None,
 ) -> ModelResult:
-    """answers: by picture, Answered; or Reading, of ours."""
+    """answers: by picture, ReadAnswer; or Reading, of ours."""
     readings = {picture: getattr(answer, "reading", answer) for picture, answer in answers.items()}
-    rows = [answer.row for answer in answers.values() if isinstance(answer, Answered)]
+    rows = [answer.row for answer in answers.values() if isinstance(answer, ReadAnswer)]
     asked = [picture for picture in pictures if picture.sha256 in readings]
     hits = np.array([readings[picture.sha256].label == picture.label for picture in asked], dtype=np.float64)
     outcomes = Counter(reading.outcome for reading in readings.values())
@@ -216,7 +216,7 @@ def _score(
     )
 
 
-def _of_class(label: str, asked: Sequence[Asked], hits: np.ndarray) -> ClassResult:
+def _of_class(label: str, asked: Sequence[AskedImage], hits: np.ndarray) -> ClassResult:
     own = hits[[picture.label == label for picture in asked]] if asked else hits
     recall, interval = _mean(own)
     return ClassResult(n=len(own), recall=recall, interval=interval)
@@ -227,7 +227,7 @@ def _mean(hits: np.ndarray) -> tuple[float | None, Interval | None]:
     return (float(hits.mean()), bootstrap_interval(hits)) if len(hits) else (None, None)
 
 
-def _costs(config: AskConfig, source: tuple[str, str], rows: Sequence[Row]) -> float | None:
+def _costs(config: AskConfig, source: tuple[str, str], rows: Sequence[AnswerRow]) -> float | None:
     """At the prices of this call where it is about this model, else at those of the call that asked."""
     is_priced = config.price_in is not None and source[0] == config.url and source[1] in config.models
     total = 0.0

@@ -12,19 +12,19 @@ from uniemox.ask.answers import AnswerReader, Reading
 from uniemox.ask.client import Client, Reply
 from uniemox.ask.config import TOKENS_IN, TOKENS_OUT, AskConfig, tokens
 from uniemox.ask.pace import Pace
-from uniemox.ask.question import Asked, data_url, question
-from uniemox.ask.record import Record, Row, key_of, row_of
+from uniemox.ask.question import AskedImage, data_url, question
+from uniemox.ask.record import AnswerRow, Record, key_of, row_of
 from uniemox.ask.stopping import AskedToStop
 from uniemox.errors import ConfigError, DataError, ImageError, StoppedError, UniemoxError
 from uniemox.labels import LabelSet
 
 FAILURES_IN_A_ROW = 5  # of one model, after which asking on only costs time
 
-Job = tuple[Asked, str]  # a picture and a model
+Job = tuple[AskedImage, str]  # a picture and a model
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class AskPlan:
     """What is going to be asked, said before anything is sent."""
 
     host: str
@@ -47,21 +47,21 @@ class Plan:
 
 def ask(
     config: AskConfig,
-    pictures: Sequence[Asked],
+    pictures: Sequence[AskedImage],
     labels: LabelSet,
     out: Path,
     *,
     key: str | None = None,
-    on_plan: Callable[[Plan], None] = lambda plan: None,
+    on_plan: Callable[[AskPlan], None] = lambda plan: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Row]:
+) -> dict[str, AnswerRow]:
     """Ask every model about every picture that it has not answered yet, and keep each answer at once.
 
     labels: the options.  out: folder of the answers.  key: of the endpoint; it is sent there and kept nowhere.
     on_progress: called with the requests that are done, of how many.
     Returns all rows of the folder by `key_of`, also those of other models that were asked before.
     Raises ConfigError for a wrong key, model or address, and if a model fails time after time; StoppedError after
-    Ctrl-C. What was answered is kept each time, and the same command goes on from there.
+    Ctrl-C. What was answered is kept each time, and the same command resumes from there.
     """
     text = question(labels)
     with Record(out, text) as record:
@@ -81,14 +81,14 @@ def ask(
             first_wait_s=config.first_wait_s,
         )
         estimate = config.cost(len(jobs) * TOKENS_IN, len(jobs) * TOKENS_OUT)
-        on_plan(Plan(client.host, config.models, len(pictures), len(jobs), estimate))
+        on_plan(AskPlan(client.host, config.models, len(pictures), len(jobs), estimate))
         if jobs:
             with AskedToStop(stop) as asked_to_stop:
                 _ask_all(_Asker(config, client, text), jobs, record, AnswerReader(labels), on_progress)
             if asked_to_stop.signal is not None:
                 raise StoppedError(
                     f"stopped; {sum(row.answer is not None for row in record.rows.values()):,} answers are kept in "
-                    f"{out}, and the same command goes on from there",
+                    f"{out}, and the same command resumes from there",
                     128 + asked_to_stop.signal,
                 )
         return dict(record.rows)
@@ -160,7 +160,7 @@ def _ask_all(
         raise error
 
 
-def _keep(result: tuple[Job, Reply], config: AskConfig, record: Record, reader: AnswerReader, text: str) -> Row:
+def _keep(result: tuple[Job, Reply], config: AskConfig, record: Record, reader: AnswerReader, text: str) -> AnswerRow:
     (asked, model), reply = result
     cost = None
     if reply.tokens_in is not None and reply.tokens_out is not None:
@@ -177,7 +177,7 @@ def read_reply(reader: AnswerReader, answer: str, *, is_refused: bool) -> Readin
     return Reading("refused") if is_refused else reader.read(answer)
 
 
-def _failing(host: str, row: Row, times: int) -> ConfigError:
+def _failing(host: str, row: AnswerRow, times: int) -> ConfigError:
     return ConfigError(
         f"{row.model} at {host} failed {times} times in a row, the last time with: {row.error}. What was answered is "
         "kept; the same command tries the others again"

@@ -22,9 +22,9 @@ from uniemox.pretrain.batches import distinct_texts
 from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
 from uniemox.pretrain.run import pretrain
 from uniemox.teacher.stored import save_features
+from uniemox.training.callbacks import NullCallback
 from uniemox.training.schedule import ScheduleConfig
 from uniemox.training.state import SaveConfig
-from uniemox.training.watching import Unwatched
 
 SHORT_SIDE_PX = 256  # of the shards
 WARMUP = 3  # steps of a run that are not counted
@@ -62,7 +62,7 @@ def bench_loop(
     """
     if batch_size < 1 or steps < 1:
         raise ConfigError(f"batch size and steps must be at least 1, got {batch_size} and {steps}")
-    device = PretrainConfig().hardware.take()
+    device = PretrainConfig().hardware.setup_device()
 
     def bare() -> float:
         found = bench_step(
@@ -84,7 +84,7 @@ def bench_loop(
             encoder=EncoderConfig(name=model),
             teacher=TeacherConfig(source=f"stored:{place / 'teacher.npz'}"),
             schedule=ScheduleConfig(
-                epochs=(steps + WARMUP) / steps_in_epoch(len(data), batch_size), warmup_epochs=0, min_rate=0
+                epochs=(steps + WARMUP) / steps_in_epoch(len(data), batch_size), warmup_epochs=0, min_lr=0
             ),
             save=SaveConfig(every_steps=steps + WARMUP),
             batch_size=batch_size,
@@ -105,7 +105,7 @@ def bench_loop(
     )
 
 
-class _Clock(Unwatched):
+class _Clock(NullCallback):
     """When every step ended."""
 
     def __init__(self, on_step: Callable[[], None]) -> None:

@@ -23,7 +23,7 @@ from uniemox.checkpoints.swin import MixMAEEncoder
 from uniemox.errors import ConfigError, UniemoxError
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import ModelConfig, UniEmoX
-from uniemox.reproduce.paper import paper_tables
+from uniemox.paper import paper_tables
 
 CLASSES = 8  # Mikels' emotions: the paper's counts include that head
 IMAGE_SIZE = 224

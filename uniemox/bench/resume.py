@@ -56,7 +56,7 @@ FINETUNING = SMALL | {"data": "synthetic:64?seed=1", "ema-decay": 0.9, "augment.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class ResumeOutcome:
     """What became of one command."""
 
     command: str
@@ -84,7 +84,7 @@ class Outcome:
         }
 
 
-def bench_resume(folder: Path, *, kills: int, seed: int, on_kill: Callable[[], None]) -> list[Outcome]:
+def bench_resume(folder: Path, *, kills: int, seed: int, on_kill: Callable[[], None]) -> list[ResumeOutcome]:
     """Pre-train and fine-tune undisturbed, then killed by SIGKILL and resumed until they are finished.
 
     folder: an empty one for the runs.  kills: over both commands; every second one waits for a file that is half
@@ -127,7 +127,7 @@ class _Job:
         self.seconds = time.perf_counter() - started
         self.last = max(path.name for path in (self.run(0) / "checkpoints").iterdir())
 
-    def disturb(self, kills: int, draw: Random, on_kill: Callable[[], None]) -> Outcome:
+    def disturb(self, kills: int, draw: Random, on_kill: Callable[[], None]) -> ResumeOutcome:
         """Runs that are killed so many times, all together, and finished."""
         counts: Counter[str] = Counter(dict.fromkeys(MOMENTS, 0))
         number = 1
@@ -145,7 +145,7 @@ class _Job:
                 break
             number += 1
         hashes = [self._hashes(i) for i in range(number + 1)]
-        return Outcome(command=self.command, undisturbed=hashes[0], disturbed=tuple(hashes[1:]), kills=counts)
+        return ResumeOutcome(command=self.command, undisturbed=hashes[0], disturbed=tuple(hashes[1:]), kills=counts)
 
     def _started(self, number: int) -> subprocess.Popen[bytes]:
         """A process that begins or resumes a run; what it says goes to a file beside the run."""

@@ -71,7 +71,7 @@ def bench_step(
     torch.manual_seed(0)
     network = UniEmoX(build_encoder(model), ModelConfig()).train()
     ready_to_train(network, device)
-    optimizer = build_optimizer(network, rate=1e-4)
+    optimizer = build_optimizer(network, lr=1e-4)
     runner: Any = torch.compile(network) if compile_model else network
     teacher = ClipTeacher(_random_clip().to(device), tokenizer=None) if with_clip else None
     batch = _random_batch(batch_size, network.image_size[0], ModelConfig().decoder.width, with_clip, device)

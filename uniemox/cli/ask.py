@@ -25,7 +25,7 @@ EXIT_FAILED = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
+class EndpointOptions:
     """How the endpoint is asked."""
 
     key_from: str | None = None
@@ -59,7 +59,7 @@ def ask(
     splits: Files = None,
     exclude: Files = None,
     as_json: JsonFlag = False,
-    service: Annotated[Service, Parameter(name="*")] = Service(),
+    service: Annotated[EndpointOptions, Parameter(name="*")] = EndpointOptions(),
 ) -> None:
     """Ask multimodal models which emotion pictures evoke, and why (tables VIII and IX, figure 10 of the paper).
 
@@ -83,7 +83,7 @@ def ask(
     model
         A model's name there; give it again for more models side by side.
     out
-        Folder of answers, results and page; a folder with answers is gone on with.
+        Folder of answers, results and page; a folder with answers is continued.
     pictures
         How many each model is asked about, each class by its share.
     seed

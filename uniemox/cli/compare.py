@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from uniemox.cli.console import JsonFlag, need
 
 if TYPE_CHECKING:
-    from uniemox.evaluate.intervals import PairedDifference
+    from uniemox.intervals import PairedDifference
 
 Runs = Annotated[list[Path], Parameter(consume_multiple=True, negative="")]
 

@@ -12,16 +12,16 @@ from uniemox.cli.curate_tables import PACKAGES, Bars, status_tables
 from uniemox.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from uniemox.curate.fetch import FetchConfig
-    from uniemox.curate.plan import Plan
-    from uniemox.curate.politeness import PolitenessConfig
-    from uniemox.curate.sources.candidate import Source
+    from uniemox.curate.collect.fetch import FetchConfig
+    from uniemox.curate.collect.politeness import PolitenessConfig
+    from uniemox.curate.collect.sources.candidate import ImageSource
+    from uniemox.curate.plan import CollectionPlan
 
 curate = App(
     name="curate",
     help=(
         "Build an emotion data set as Emo8 was built: collect, screen, annotate, agree, split, release.\n\n"
-        "A project is a folder; every step can be stopped and goes on where it was, every decision can be undone. "
+        "A project is a folder; every step can be stopped and resumed, every decision can be undone. "
         "See docs/curate.md, and begin with `uniemox curate demo`."
     ),
 )
@@ -67,7 +67,7 @@ def collect(
     source: list[str] | None = None,
     per_keyword: int = 165,
     rate: float | None = None,
-    most_kb: int | None = None,
+    max_kb: int | None = None,
     contact: str = "",
     licence: str | None = None,
     as_json: JsonFlag = False,
@@ -98,7 +98,7 @@ def collect(
         Results of a search; 165 for each of Emo8's 80 words make its 13,200 pictures.
     rate
         Requests to one host a second; 2 if not given.
-    most_kb
+    max_kb
         Larger files are not taken; 20480 if not given.
     contact
         A mail or web address that is told to the servers; Wikimedia asks for one.
@@ -112,14 +112,14 @@ def collect(
         raise ConfigError(f"--per-keyword must be at least 1, got {per_keyword}")
     from dataclasses import replace
 
-    from uniemox.curate.collect import failures, fetch, search
-    from uniemox.curate.fetch import FetchConfig
-    from uniemox.curate.politeness import PolitenessConfig
+    from uniemox.curate.collect.fetch import FetchConfig
+    from uniemox.curate.collect.politeness import PolitenessConfig
+    from uniemox.curate.collect.run import failures, fetch, search
     from uniemox.curate.project import create_project, is_project, open_project
 
     project = open_project(folder) if is_project(folder) else create_project(folder)
     fetching, politeness = FetchConfig(contact=contact), PolitenessConfig()
-    fetching = fetching if most_kb is None else replace(fetching, most_bytes=most_kb * 1024)
+    fetching = fetching if max_kb is None else replace(fetching, max_bytes=max_kb * 1024)
     politeness = politeness if rate is None else replace(politeness, per_host_per_s=rate)
     sources = [_source(name, project.plan, fetching, politeness, licence) for name in source or ()]
     with progress_bar() as progress:
@@ -142,9 +142,9 @@ def screen(
     /,
     *,
     against: list[str] | None = None,
-    least_side: int | None = None,
+    min_side: int | None = None,
     model: str | None = None,
-    least_score: float | None = None,
+    min_score: float | None = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Leave out what is broken, tiny, a placeholder, twice there, or in a test set; people then drop the rest.
@@ -153,7 +153,7 @@ def screen(
 
     uniemox curate screen mine --against fi:photos/fi --against emoset:photos/emoset
 
-    uniemox curate screen mine --model runs/fi --least-score 0.02
+    uniemox curate screen mine --model runs/fi --min-score 0.02
 
     Parameters
     ----------
@@ -161,28 +161,28 @@ def screen(
         Of the project.
     against
         KIND:PATH of a data set that must share no picture with the new one; it is remembered.
-    least_side
+    min_side
         Pictures with a shorter side are left out, px; if not given, the one used last, at first 128.
     model
         A classifier; the grid begins with the pictures that fit their label least. Its scores are kept until another
         one is named.
-    least_score
+    min_score
         Share that the model must give to a picture's label, or it is left out; 0 leaves none out. If not given, the
         one used last, at first 0.
     as_json
         Print counts as JSON.
     """
     need(*PACKAGES, extra="curate,serve,data")
+    from uniemox.curate.collect.scoring import scorer
+    from uniemox.curate.collect.screen import remembered_config
+    from uniemox.curate.collect.screen import screen as run
     from uniemox.curate.project import open_project
-    from uniemox.curate.scoring import scorer
-    from uniemox.curate.screen import remembered_config
-    from uniemox.curate.screen import screen as run
     from uniemox.data.source import open_data
 
     project = open_project(folder)
-    if least_score and model is None and project.store.setting("scored by") is None:
-        raise ConfigError("--least-score needs the shares of a --model")
-    config = remembered_config(project, least_side, least_score)
+    if min_score and model is None and project.store.setting("scored by") is None:
+        raise ConfigError("--min-score needs the shares of a --model")
+    config = remembered_config(project, min_side, min_score)
     score = None if model is None else scorer(model, project.plan.label_set)
     with progress_bar() as progress:
         others = [open_data(name) for name in against or ()]
@@ -217,7 +217,7 @@ def takedown(folder: Path, which: str, /, *, because: str) -> None:
     """
     need(*PACKAGES, extra="curate,serve,data")
     from uniemox.curate.project import open_project
-    from uniemox.curate.takedown import take_down
+    from uniemox.curate.release.takedown import take_down
 
     done = take_down(open_project(folder), which, because=because)
     print(f"removed {len(done.sha256)} pictures: {', '.join(digest[:12] for digest in done.sha256)}")
@@ -246,7 +246,7 @@ def undo(folder: Path, batch: int, /) -> None:
     """
     need(*PACKAGES, extra="curate,serve,data")
     from uniemox.curate.project import open_project
-    from uniemox.curate.takedown import take_back
+    from uniemox.curate.release.takedown import take_back
 
     number = take_back(open_project(folder), batch, actor="owner")
     print(f"undone; undo {number} to have it back")
@@ -320,11 +320,11 @@ def demo(folder: Path = Path("curate-demo"), /, *, count: int = 160, as_json: Js
 
 
 def _source(
-    name: str, plan: "Plan", fetching: "FetchConfig", politeness: "PolitenessConfig", licence: str | None
-) -> "Source":
+    name: str, plan: "CollectionPlan", fetching: "FetchConfig", politeness: "PolitenessConfig", licence: str | None
+) -> "ImageSource":
     """The source of a name. Raises ConfigError for one that is not known."""
-    from uniemox.curate.sources import bing, commons, files, openverse
-    from uniemox.curate.sources.candidate import Asking
+    from uniemox.curate.collect.sources import bing, commons, files, openverse
+    from uniemox.curate.collect.sources.candidate import PagedSearch
 
     kind, _, path = name.partition(":")
     if kind == "folder" and path:
@@ -332,9 +332,9 @@ def _source(
     if kind == "csv" and path:
         return files.AddressTable(Path(path), plan)
     if name == "openverse":
-        return openverse.Openverse(Asking(fetching, politeness, pause_s=openverse.PAUSE_S))
+        return openverse.Openverse(PagedSearch(fetching, politeness, pause_s=openverse.PAUSE_S))
     if name == "commons":
-        return commons.Commons(Asking(fetching, politeness, pause_s=commons.PAUSE_S))
+        return commons.Commons(PagedSearch(fetching, politeness, pause_s=commons.PAUSE_S))
     if name == "bing":
-        return bing.Bing(Asking(fetching, politeness, pause_s=bing.PAUSE_S), licence=licence)
+        return bing.Bing(PagedSearch(fetching, politeness, pause_s=bing.PAUSE_S), licence=licence)
     raise ConfigError(f"{name!r} is no source; there are openverse, commons, bing, csv:TABLE and folder:PATH")

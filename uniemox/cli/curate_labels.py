@@ -27,7 +27,7 @@ def invite(folder: Path, name: str, /, *, address: str = "http://127.0.0.1:8790"
         Where `serve` can be reached.
     """
     need(*PACKAGES, extra="curate,serve,data")
-    from uniemox.curate.access import invite as make
+    from uniemox.curate.annotate.access import invite as make
     from uniemox.curate.project import open_project
 
     print(f"{address.rstrip('/')}/join#{make(open_project(folder), name)}")
@@ -80,11 +80,11 @@ def serve(folder: Path, /, *, host: str = "127.0.0.1", port: int = 8790, address
         Where people open the pages, if a proxy with https stands before this server.
     """
     need(*PACKAGES, extra="curate,serve,data")
-    from uniemox.curate.access import OWNER
-    from uniemox.curate.access import invite as make
+    from uniemox.curate.annotate.access import OWNER
+    from uniemox.curate.annotate.access import invite as make
+    from uniemox.curate.annotate.serving import address_of, listen
+    from uniemox.curate.annotate.serving import serve as run
     from uniemox.curate.project import open_project
-    from uniemox.curate.serving import address_of, listen
-    from uniemox.curate.serving import serve as run
 
     project = open_project(folder)
     sock = listen(host, port)
@@ -115,9 +115,9 @@ def agree(folder: Path, /, *, rule: RuleName | None = None, as_json: JsonFlag = 
         Print one JSON object.
     """
     need(*PACKAGES, extra="curate,serve,data")
-    from uniemox.curate.figures import agree as run
+    from uniemox.curate.annotate.figures import agree as run
+    from uniemox.curate.annotate.verdicts import remembered_rule, verdicts
     from uniemox.curate.project import open_project
-    from uniemox.curate.verdicts import remembered_rule, verdicts
 
     project = open_project(folder)
     rule = remembered_rule(project, rule)
@@ -167,9 +167,9 @@ def split(
         Print sizes and hash as JSON.
     """
     need(*PACKAGES, extra="curate,serve,data")
+    from uniemox.curate.annotate.verdicts import remembered_rule, verdicts
     from uniemox.curate.project import open_project
-    from uniemox.curate.splitting import split as run
-    from uniemox.curate.verdicts import remembered_rule, verdicts
+    from uniemox.curate.release.splitting import split as run
     from uniemox.data.splits import parse_ratio
 
     project = open_project(folder)
@@ -225,10 +225,10 @@ def release(
         Print the figures as JSON.
     """
     need(*PACKAGES, "mlcroissant", extra="curate,serve,data")
+    from uniemox.curate.annotate.verdicts import remembered_rule
     from uniemox.curate.project import open_project
-    from uniemox.curate.release import ReleaseConfig
-    from uniemox.curate.release import release as run
-    from uniemox.curate.verdicts import remembered_rule
+    from uniemox.curate.release.run import ReleaseConfig
+    from uniemox.curate.release.run import release as run
 
     project = open_project(folder)
     rule = remembered_rule(project, rule)

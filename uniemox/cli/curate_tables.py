@@ -13,8 +13,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from uniemox.curate.agree import Agreement, Figure
-    from uniemox.curate.verdicts import Verdict
+    from uniemox.curate.annotate.agree import AgreementStats, Figure
+    from uniemox.curate.annotate.verdicts import Verdict
 
 
 PACKAGES = ("sqlalchemy", "fastapi", "uvicorn", "sklearn", "scipy", "matplotlib")
@@ -58,7 +58,7 @@ def status_tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
     yield f"next: {found['next']}"
 
 
-def agreement_tables(found: "Agreement", kept: "Mapping[int, Verdict]") -> Iterator[Table | str]:
+def agreement_tables(found: "AgreementStats", kept: "Mapping[int, Verdict]") -> Iterator[Table | str]:
     """Figures with their intervals, confusions, and what became of the pictures."""
     figures = Table("figure", "value", "95 % interval", title=f"{found.pictures} pictures, {found.answers} answers")
     rows = [("same answer", found.percent), ("Krippendorff's α", found.alpha)]

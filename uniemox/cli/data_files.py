@@ -22,7 +22,7 @@ def persons(
     overlap: float | None = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the people in every picture, once, and keep their boxes beside the data. A stopped run goes on.
+    """Find the people in every picture, once, and keep their boxes beside the data. A stopped run resumes.
 
     Examples:
 
@@ -170,7 +170,7 @@ def shard(
 ) -> None:
     """Pack a data set into tar shards with an index, which train several times faster and read from any store.
 
-    A stopped run goes on with the next shard. The `webdataset` package reads them as well.
+    A stopped run resumes with the next shard. The `webdataset` package reads them as well.
 
     Examples:
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SHEETS = (".png", ".html")
 SHEET_PX = 512  # of the pictures that are kept for a sheet
-MOST_ROWS = 200  # of a sheet
+MAX_ROWS = 200  # of a sheet
 explain = App(name="explain", help="Show which parts of a picture speak for an answer.")
 Models = Annotated[list[str] | None, Parameter(name="--model", consume_multiple=True, negative="")]
 Runs = Annotated[list[Path], Parameter(name="--model", consume_multiple=True, negative="")]
@@ -194,9 +194,9 @@ def _check_asked(method: str, *, scores: bool, as_json: bool) -> None:
 
 def _check_rows(pictures: Sequence[Path]) -> None:
     """Raise ConfigError for more pictures than anybody looks at on one sheet, which lies in memory until the end."""
-    if len(pictures) > MOST_ROWS:
+    if len(pictures) > MAX_ROWS:
         raise ConfigError(
-            f"a sheet shows at most {MOST_ROWS} pictures, here are {len(pictures):,}; name fewer (maps of any number "
+            f"a sheet shows at most {MAX_ROWS} pictures, here are {len(pictures):,}; name fewer (maps of any number "
             "go into a folder: uniemox explain --out maps)"
         )
 

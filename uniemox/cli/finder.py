@@ -62,7 +62,7 @@ def fit(
         Print the figures as JSON.
     """
     need("torch", "timm", "onnx", "onnxscript", "safetensors", extra="train")
-    from uniemox.finetune.finder import FinderConfig, fit_finder, in_numbers
+    from uniemox.finder.run import FinderConfig, fit_finder, in_numbers
 
     given: dict[str, Any] = {name: value for name, value in (("epochs", epochs), ("size", size)) if value is not None}
     config = FinderConfig(start=start, seed=seed, **given)

@@ -12,7 +12,7 @@ from uniemox.cli.settings import config_of, options_of, preset_of
 need("torch", "timm", "open_clip", "tensorboard", "onnxscript", extra="train")
 need("sklearn", extra="data")
 
-from uniemox.cli.watching import ConsoleWatcher
+from uniemox.cli.callbacks import ConsoleCallback
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError
 from uniemox.finetune.config import FinetuneConfig
@@ -39,7 +39,7 @@ def finetune(
     """Fine-tune an encoder to tell emotions (arXiv 2409.18877, section III-E).
 
     The defaults below are those of the preset: see those of another with --preset demo --help. It trains on the split
-    train; data without splits are divided 80/10/10. Killed at any moment, it goes on with --resume to the same result.
+    train; data without splits are divided 80/10/10. Killed at any moment, --resume continues it to the same result.
 
     Examples:
 
@@ -67,7 +67,7 @@ def finetune(
     preset
         paper, best or demo.
     resume
-        Go on with the run in --out, if there is one.
+        Continue the run in --out, if there is one.
     persons
         A file of `data persons`; one beside the data is found by itself.
     splits
@@ -81,7 +81,7 @@ def finetune(
     found = open_data(data, persons=persons, splits=splits, exclude=exclude, with_texts=False)
     if rank() == 0:
         say_parts(found)
-    with ConsoleWatcher() as watcher:
+    with ConsoleCallback() as watcher:
         run(config, found, out, resume=resume, watcher=watcher)
     if rank() == 0:
         own = out / "splits.json"  # where the data had none

@@ -122,7 +122,7 @@ def _check(
     if unknown is not None:
         raise ConfigError(f"there is no option {unknown}; see --help, or write ./{unknown} for a file of that name")
     if resume and out is None:
-        raise ConfigError("--resume goes on with a file; name it with --out")
+        raise ConfigError("--resume continues a file; name it with --out")
     if not persons and finder != "embedded":
         raise ConfigError("--no-persons and --finder contradict each other; leave one of them out")
     if save_pictures is not None and engine == "ray":
@@ -148,11 +148,11 @@ def _open_file(
     if path is None:
         return nullcontext()
     from uniemox.predict.mapping import answers_in
-    from uniemox.predict.writing import Answered, ResultFile
+    from uniemox.predict.writing import AnswerHeader, ResultFile
 
     answers = answers_in(predictor.network.info.find_labels(), labels)
     has_persons = predictor.finder is not None
-    answered = Answered(predictor.name, answers.name, answers.labels, has_likely, has_persons)
+    answered = AnswerHeader(predictor.name, answers.name, answers.labels, has_likely, has_persons)
     return ResultFile(path, resume=resume, answered=answered)
 
 
@@ -180,7 +180,7 @@ def _take(results: "Iterable[Prediction | Failure]", output: "Output", images: S
     try:
         output.show_all(results, counting, are_few=are_few)
     except KeyboardInterrupt:
-        kept = "" if output.file is None else f"; they are in {output.file.lines}: go on with --resume"
+        kept = "" if output.file is None else f"; they are in {output.file.lines}: continue with --resume"
         raise StoppedError(f"stopped after {output.done} pictures{kept}", EXIT_INTERRUPTED) from None
     finally:
         output.list_failures()

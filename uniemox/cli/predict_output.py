@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from uniemox.predict.writing import ResultFile
 
 ROWS = 200  # of a table; then the next one begins, so that no list is too long for the memory
-MOST_LISTED = 20
+MAX_LISTED = 20
 
 
 class Output:
@@ -65,7 +65,7 @@ class Output:
         self.done += 1
         if isinstance(result, Failure):
             self.failures += 1
-            if len(self.first_failures) < MOST_LISTED:
+            if len(self.first_failures) < MAX_LISTED:
                 self.first_failures.append(_one_line(result.error))
         elif self.pictures is not None:
             _save_picture(result, self.pictures)

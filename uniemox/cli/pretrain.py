@@ -10,7 +10,7 @@ from uniemox.cli.settings import config_of, options_of, preset_of
 
 need("torch", "timm", "open_clip", "tensorboard", extra="train")
 
-from uniemox.cli.watching import ConsoleWatcher
+from uniemox.cli.callbacks import ConsoleCallback
 from uniemox.data.source import open_data
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import PRESETS
@@ -36,7 +36,7 @@ def pretrain(
     """Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).
 
     The defaults below are those of the preset: see those of another with --preset demo --help. Under torchrun the same
-    command uses many processes. Killed at any moment, it goes on with --resume to the same result.
+    command uses many processes. Killed at any moment, --resume continues it to the same result.
 
     Examples:
 
@@ -57,7 +57,7 @@ def pretrain(
     preset
         paper, best or demo.
     resume
-        Go on with the run in --out, if there is one.
+        Continue the run in --out, if there is one.
     persons
         A file of `data persons`; one beside the data is found by itself.
     texts
@@ -74,7 +74,7 @@ def pretrain(
     if rank() == 0:
         say_parts(found)
     config = config_of(PretrainConfig, settings)
-    with ConsoleWatcher() as watcher:
+    with ConsoleCallback() as watcher:
         path = run(config, found, out, resume=resume, watcher=watcher)
     if rank() == 0:
         say(f"wrote {path}; next: uniemox finetune --init {out} --data KIND:PATH --out RUN")

@@ -15,10 +15,10 @@ from uniemox.reproduce.names import Name, Scale
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from uniemox.reproduce.execute import Outcome
+    from uniemox.reproduce.execute import RunOutcome
     from uniemox.reproduce.plan import Plan
 
-MOST_JOBS = 4  # of a demo, where nobody says
+MAX_JOBS = 4  # of a demo, where nobody says
 Several = Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)]
 Switch = Annotated[bool, Parameter(negative="")]
 
@@ -89,7 +89,7 @@ def table_or_figure(
     A demo takes minutes on two cores. On the scenes that it draws itself it checks that the parts work together; it is
     not evidence for the paper. The scale of the paper needs GPUs, the data and the published checkpoints.
 
-    Stopped or killed at any moment, the same command goes on; tables share the runs that are the same. Every figure is
+    Stopped or killed at any moment, the same command resumes; tables share the runs that are the same. Every figure is
     marked: ours, cited, or not run. Chance and a colour histogram stand beside all rows that are scored, and what does
     not beat the histogram is marked. All is written below --out; TARGET-SCALE.html is the page.
 
@@ -143,12 +143,12 @@ def table_or_figure(
 
 def _plan(target: Name, options: Options) -> "Plan":
     from uniemox.reproduce.sources import Finders
-    from uniemox.reproduce.table8 import Asking
-    from uniemox.reproduce.targets import Asked, plan_of
+    from uniemox.reproduce.table8 import ModelsToAsk
+    from uniemox.reproduce.targets import ReproduceOptions, plan_of
 
-    asking = Asking(endpoint=options.endpoint, models=tuple(options.model or ()), key_from=options.key_from)
+    asking = ModelsToAsk(endpoint=options.endpoint, models=tuple(options.model or ()), key_from=options.key_from)
     return plan_of(
-        Asked(
+        ReproduceOptions(
             name=target,
             scale=options.scale,
             root=options.out,
@@ -309,7 +309,7 @@ def _pairs(texts: "Sequence[str] | None", option: str) -> dict[str, str]:
 
 def _weights(texts: "Sequence[str] | None") -> "Mapping[str, str]":
     """By row, in the table's spelling. Raises ConfigError for a row that is none."""
-    from uniemox.reproduce.paper import paper_tables
+    from uniemox.paper import paper_tables
     from uniemox.reproduce.table3 import EXTRAS
 
     names = [entry["method"] for entry in paper_tables()["table3"] if not entry.get("cited")]
@@ -326,10 +326,10 @@ def _weights(texts: "Sequence[str] | None") -> "Mapping[str, str]":
 def _jobs(scale: str) -> int:
     from uniemox.data.processes import usable_cores
 
-    return min(usable_cores(), MOST_JOBS) if scale == "demo" else 1
+    return min(usable_cores(), MAX_JOBS) if scale == "demo" else 1
 
 
-def _with_progress(plan: "Plan", jobs: int) -> "Outcome":
+def _with_progress(plan: "Plan", jobs: int) -> "RunOutcome":
     """Do the plan; a bar in a terminal, a line for each new run elsewhere."""
     from uniemox.reproduce.execute import execute as run_plan
 
@@ -380,7 +380,7 @@ def _say_missing(plan: "Plan") -> None:
         say(f"{count} runs need {lacking}")
 
 
-def _say_outcome(plan: "Plan", outcome: "Outcome") -> None:
+def _say_outcome(plan: "Plan", outcome: "RunOutcome") -> None:
     names = {run.key: run.name for run in plan.runs}
     for key, why in outcome.failed.items():
         say(f"failed: {names[key]}: {why}")

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from uniemox.cli.console import need, say
 from uniemox.errors import ConfigError
 
-MOST_MODELS = 2  # the page compares two
+MAX_MODELS = 2  # the page compares two
 SHORTEST_KEY = 16
 
 
@@ -71,8 +71,8 @@ def serve(
     from uniemox.serve.config import ServeConfig
 
     names: list[str | None] = [*model] if model else [None]
-    if len(names) > MOST_MODELS:
-        raise ConfigError(f"{len(names)} models given; the server takes up to {MOST_MODELS}")
+    if len(names) > MAX_MODELS:
+        raise ConfigError(f"{len(names)} models given; the server takes up to {MAX_MODELS}")
     key = read_key(key_from)
     config = ServeConfig(
         queue=queue, batch_size=batch_size, max_wait_ms=max_wait_ms, max_mb=max_mb, timeout_s=timeout_s

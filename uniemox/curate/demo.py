@@ -11,21 +11,21 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from uniemox.curate.access import invite
-from uniemox.curate.collect import Progress, fetch, search, silent
-from uniemox.curate.fetch import FetchConfig
-from uniemox.curate.figures import agree
-from uniemox.curate.politeness import PolitenessConfig
+from uniemox.curate.annotate.access import invite
+from uniemox.curate.annotate.figures import agree
+from uniemox.curate.annotate.serving import served
+from uniemox.curate.annotate.simulate import annotate
+from uniemox.curate.annotate.verdicts import verdicts
+from uniemox.curate.collect.fetch import FetchConfig
+from uniemox.curate.collect.politeness import PolitenessConfig
+from uniemox.curate.collect.run import Progress, fetch, search, silent
+from uniemox.curate.collect.screen import screen
+from uniemox.curate.collect.sources.files import AddressTable
 from uniemox.curate.project import create_project
-from uniemox.curate.release import ReleaseConfig, release
-from uniemox.curate.screen import screen
-from uniemox.curate.serving import served
-from uniemox.curate.simulate import annotate
-from uniemox.curate.sources.files import AddressTable
-from uniemox.curate.splitting import split
+from uniemox.curate.release.run import ReleaseConfig, release
+from uniemox.curate.release.splitting import split
 from uniemox.curate.status import status
 from uniemox.curate.status_page import write_status_page
-from uniemox.curate.verdicts import verdicts
 from uniemox.data.synthetic import synthetic
 
 ANNOTATORS = {"Ada": 0.92, "Ben": 0.88}  # how often each says what is there

@@ -8,14 +8,14 @@ from pathlib import Path
 from uniemox.data.readers.tables import read_text
 from uniemox.errors import ConfigError
 from uniemox.labels import KINDS, MIKELS, Kind, LabelSet, clean, recognise
-from uniemox.reproduce.paper import paper_tables
+from uniemox.paper import paper_tables
 
 STYLES = ("cartoon", "natural", "realistic", "science fiction", "advertising")  # of Emo8, section IV
-MOST_LABELS = 20
+MAX_LABELS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class CollectionPlan:
     """What to look for, and who says what is there."""
 
     keywords: Mapping[str, tuple[str, ...]]
@@ -30,8 +30,8 @@ class Plan:
     """Pictures from one attention check to the next; 0: none."""
 
     def __post_init__(self) -> None:
-        if not 2 <= len(self.keywords) <= MOST_LABELS:
-            raise ConfigError(f"keywords: expected 2 to {MOST_LABELS} labels, got {len(self.keywords)}")
+        if not 2 <= len(self.keywords) <= MAX_LABELS:
+            raise ConfigError(f"keywords: expected 2 to {MAX_LABELS} labels, got {len(self.keywords)}")
         label_of: dict[str, str] = {}
         for label, words in self.keywords.items():
             if not _is_name(label) or clean(label) != label:
@@ -44,8 +44,8 @@ class Plan:
                     raise ConfigError(f"keywords: {word!r} is searched for {other} and for {label}; leave it to one")
         if self.kind not in KINDS:
             raise ConfigError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
-        if not all(_is_name(style) for style in self.styles) or len(self.styles) > MOST_LABELS:
-            raise ConfigError(f"styles must be at most {MOST_LABELS} names of folders, got {self.styles}")
+        if not all(_is_name(style) for style in self.styles) or len(self.styles) > MAX_LABELS:
+            raise ConfigError(f"styles must be at most {MAX_LABELS} names of folders, got {self.styles}")
         if self.answers_per_picture is not None and self.answers_per_picture < 1:
             raise ConfigError(f"answers_per_picture must be at least 1, got {self.answers_per_picture}")
         if self.check_every < 0:
@@ -66,14 +66,14 @@ class Plan:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False)
 
 
-def paper_plan() -> Plan:
+def paper_plan() -> CollectionPlan:
     """Eight labels with ten words each (table I of arXiv 2409.18877)."""
     table = paper_tables()["table1_keywords"]
-    return Plan(keywords={label: tuple(table[label]) for label in MIKELS.labels})
+    return CollectionPlan(keywords={label: tuple(table[label]) for label in MIKELS.labels})
 
 
-def read_plan(path: Path) -> Plan:
-    """A plan file: {"keywords": {label: [word, ...]}, ...} with the fields of Plan, or only label to words.
+def read_plan(path: Path) -> CollectionPlan:
+    """A plan file: {"keywords": {label: [word, ...]}, ...} with the fields of CollectionPlan, or only label to words.
 
     Raises ConfigError, with the path, for anything else.
     """
@@ -84,17 +84,19 @@ def read_plan(path: Path) -> Plan:
     return plan_of(content, str(path))
 
 
-def plan_of(content: object, where: str) -> Plan:
+def plan_of(content: object, where: str) -> CollectionPlan:
     """The plan of a JSON value. Raises ConfigError, beginning with where, if it is none."""
     if not isinstance(content, dict):
         raise ConfigError(f'{where}: expected {{"keywords": {{label: [word, ...]}}}}, got {type(content).__name__}')
     fields = content if "keywords" in content else {"keywords": content}
-    unknown = sorted(set(fields) - set(Plan.__dataclass_fields__))
+    unknown = sorted(set(fields) - set(CollectionPlan.__dataclass_fields__))
     if unknown:
-        raise ConfigError(f"{where}: unknown field {unknown[0]!r}; known are {', '.join(Plan.__dataclass_fields__)}")
+        raise ConfigError(
+            f"{where}: unknown field {unknown[0]!r}; known are {', '.join(CollectionPlan.__dataclass_fields__)}"
+        )
     try:
         words = {label: tuple(group) for label, group in fields["keywords"].items()}
-        return Plan(**{**fields, "keywords": words, "styles": tuple(fields.get("styles", STYLES))})
+        return CollectionPlan(**{**fields, "keywords": words, "styles": tuple(fields.get("styles", STYLES))})
     except (TypeError, AttributeError) as error:
         raise ConfigError(f"{where}: a value has the wrong type ({error})") from error
     except ConfigError as error:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import select
 
 from uniemox.curate import tables as t
-from uniemox.curate.plan import Plan, paper_plan, plan_of
+from uniemox.curate.plan import CollectionPlan, paper_plan, plan_of
 from uniemox.curate.store import Store
 from uniemox.errors import ConfigError, DataError
 
@@ -25,7 +25,7 @@ class Project:
 
     folder: Path
     store: Store
-    plan: Plan
+    plan: CollectionPlan
 
     def picture_path(self, sha256: str, picture_format: str) -> Path:
         """Where a picture lies."""
@@ -51,7 +51,7 @@ class Project:
             return int(connection.scalar(query) or 0)
 
 
-def create_project(folder: Path, plan: Plan | None = None, *, database: str | None = None) -> Project:
+def create_project(folder: Path, plan: CollectionPlan | None = None, *, database: str | None = None) -> Project:
     """A new project.
 
     plan: what to look for; None takes the paper's.  database: SQLAlchemy's address of one elsewhere; None keeps it in
@@ -59,7 +59,7 @@ def create_project(folder: Path, plan: Plan | None = None, *, database: str | No
     """
     plan = plan or paper_plan()
     if is_project(folder):
-        raise ConfigError(f"{folder} holds a project already; go on with it, or name another folder")
+        raise ConfigError(f"{folder} holds a project already; continue it, or name another folder")
     try:
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         if database is not None:

@@ -7,12 +7,12 @@ from typing import Any
 from sqlalchemy import func, select
 
 from uniemox.curate import tables as t
-from uniemox.curate.giving import pool
+from uniemox.curate.annotate.assignment import pool
+from uniemox.curate.annotate.verdicts import disputed, read_answers
 from uniemox.curate.project import Project
 from uniemox.curate.store import decisions, history, last_batch, left_out, taken_down
-from uniemox.curate.verdicts import disputed, read_answers
 
-MOST_BATCHES = 50
+MAX_BATCHES = 50
 
 
 def status(project: Project) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def status(project: Project) -> dict[str, Any]:
     answers = read_answers(project)
     with project.store.read() as connection:
         judged = {picture: one.value for picture, one in decisions(connection, "verdict").items()}
-        batches = [dict(row) for row in history(connection, MOST_BATCHES)]
+        batches = [dict(row) for row in history(connection, MAX_BATCHES)]
     people = annotators(project)
     fully = sum(len(said) >= 2 for said in answers.by_picture.values())
     steps = {
@@ -163,7 +163,7 @@ def _releases(project: Project) -> list[dict[str, Any]]:
 
 
 def _next(project: Project, steps: dict[str, Any]) -> str:
-    """The command that goes on."""
+    """The command that continues the work."""
     name = project.folder.name
     collected, screened = steps["collect"], steps["screen"]
     if not collected["offered"]:

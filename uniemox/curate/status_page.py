@@ -6,12 +6,14 @@ from typing import Any
 
 from PIL import Image
 
-from uniemox.curate.agree import Agreement, Figure
+from uniemox.curate.annotate.agree import AgreementStats, Figure
 from uniemox.errors import DataError
-from uniemox.evaluate.report.html import Html, element, page, picture, table
+from uniemox.html import Html, element, page, picture, table
 
 
-def write_status_page(path: Path, found: Mapping[str, Any], agreement: Agreement | None, plot: Path | None) -> None:
+def write_status_page(
+    path: Path, found: Mapping[str, Any], agreement: AgreementStats | None, plot: Path | None
+) -> None:
     """Write the page.
 
     found: of `status`.  plot: the picture of the split, if there is one. Raises DataError if the file can't be written.
@@ -29,7 +31,7 @@ def write_status_page(path: Path, found: Mapping[str, Any], agreement: Agreement
         parts += _agreement(agreement)
     if plot is not None and plot.exists():
         with Image.open(plot) as image:
-            parts += [element("h2", "Split"), picture(image, "Colours of the splits", longest_px=1600)]
+            parts += [element("h2", "Split"), picture(image, "Colours of the splits", max_side_px=1600)]
     batches = [
         (
             str(one["id"]),
@@ -49,14 +51,14 @@ def write_status_page(path: Path, found: Mapping[str, Any], agreement: Agreement
         raise DataError(f"{path}: can't be written ({error.strerror})") from error
 
 
-def _agreement(found: Agreement) -> list[Html]:
+def _agreement(found: AgreementStats) -> list[Html]:
     rows = [("same answer", _figure(found.percent)), ("Krippendorff's α", _figure(found.alpha))]
     rows += [(f"α of {label}", _figure(value)) for label, value in found.per_class.items()]
     rows += [(f"{name} with the others", _figure(value)) for name, value in found.per_annotator.items()]
     rows += [(f"Cohen's κ of {pair.first} and {pair.second}", _figure(pair.kappa)) for pair in found.pairs]
     note = f"{found.pictures} pictures with {found.answers} answers; 95 % bootstrap intervals over pictures"
-    parts = [element("h2", "Agreement"), element("p", note, class_="note")]
-    parts.append(table("Agreement", ("figure", "value"), rows))
+    parts = [element("h2", "AgreementStats"), element("p", note, class_="note")]
+    parts.append(table("AgreementStats", ("figure", "value"), rows))
     for pair in found.pairs:
         lines = [(label, *map(str, row)) for label, row in zip(found.labels, pair.confusion, strict=True)]
         parts += [element("h3", f"{pair.first} (rows) and {pair.second} (columns)")]

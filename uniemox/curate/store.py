@@ -185,7 +185,7 @@ def last_batch(connection: Connection) -> int:
     return connection.scalar(_LAST_BATCH) or 0
 
 
-def history(connection: Connection, most: int) -> list[Mapping[str, Any]]:
+def history(connection: Connection, limit: int) -> list[Mapping[str, Any]]:
     """The newest batches first: id, at, actor, step, note, changes, is_undone."""
     gone = undone(connection)
     counts = select(t.events.c.batch_id, func.count().label("changes")).group_by(t.events.c.batch_id).subquery()
@@ -193,7 +193,7 @@ def history(connection: Connection, most: int) -> list[Mapping[str, Any]]:
         select(t.batches, func.coalesce(counts.c.changes, 0).label("changes"))
         .outerjoin(counts, counts.c.batch_id == t.batches.c.id)
         .order_by(t.batches.c.id.desc())
-        .limit(most)
+        .limit(limit)
     ).mappings()
     return [{**row, "is_undone": row["id"] in gone} for row in rows]
 

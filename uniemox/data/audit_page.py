@@ -12,7 +12,7 @@ from uniemox.data.audit import GROUPS, Audit, Group, Member
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.errors import DataError, ImageError
 
-MOST_GROUPS, MOST_PICTURES = 40, 12  # shown of each kind, and of each group; the JSON has all
+MAX_GROUPS, MAX_PICTURES = 40, 12  # shown of each kind, and of each group; the JSON has all
 SIDE_PX = 112
 TITLES = {
     "corrupt": ("Can't be read", "Broken or cut-off files."),
@@ -74,19 +74,19 @@ def _section(name: str, groups: list[Group]) -> Iterator[str]:
     if not groups:
         return
     yield f'<h2 id="{name}">{title}: {len(groups)} group{"s" if len(groups) > 1 else ""}</h2><p class="note">{note}</p>'
-    for group in groups[:MOST_GROUPS]:
+    for group in groups[:MAX_GROUPS]:
         yield '<div class="group">'
-        for member in _one_of_each_label_first(group)[:MOST_PICTURES]:
+        for member in _one_of_each_label_first(group)[:MAX_PICTURES]:
             words = " · ".join(filter(None, (member.label, member.split, "other data set" if member.is_other else "")))
             yield (
                 f"<figure>{_picture(member.sample, group.reason)}<figcaption>{html.escape(words)}<br>"
                 f"{html.escape(member.sample.key)}<br>{html.escape(group.reason)}</figcaption></figure>"
             )
-        if len(group.members) > MOST_PICTURES:
-            yield f"<p>and {len(group.members) - MOST_PICTURES} more</p>"
+        if len(group.members) > MAX_PICTURES:
+            yield f"<p>and {len(group.members) - MAX_PICTURES} more</p>"
         yield "</div>"
-    if len(groups) > MOST_GROUPS:
-        yield f"<p>and {len(groups) - MOST_GROUPS} more groups; <code>--json</code> lists all of them</p>"
+    if len(groups) > MAX_GROUPS:
+        yield f"<p>and {len(groups) - MAX_GROUPS} more groups; <code>--json</code> lists all of them</p>"
 
 
 def _one_of_each_label_first(group: Group) -> list[Member]:
@@ -107,12 +107,12 @@ def _picture(sample: Sample, reason: str) -> str:
 
 def _balance(found: Audit) -> Iterable[str]:
     splits = list(next(iter(found.classes.values()), {}))
-    most = max((sum(row.values()) for row in found.classes.values()), default=0) or 1
+    limit = max((sum(row.values()) for row in found.classes.values()), default=0) or 1
     yield "<h2>Class balance</h2><table><tr><th>label</th>"
     yield "".join(f"<th>{html.escape(split)}</th>" for split in splits) + "<th></th></tr>"
     for label, row in found.classes.items():
         cells = "".join(f"<td>{row[split]}</td>" for split in splits)
-        bar = f'<div class="bar" style="width:{20 * sum(row.values()) / most:.2f}rem"></div>'
+        bar = f'<div class="bar" style="width:{20 * sum(row.values()) / limit:.2f}rem"></div>'
         yield f"<tr><td>{html.escape(label)}</td>{cells}<td>{bar}</td></tr>"
     yield "</table>"
 

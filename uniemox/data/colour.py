@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 16  # of each channel
-MOST_COLORFUL = 109.0  # "extremely colorful" on the scale of Hasler and Süsstrunk
+MAX_COLORFUL = 109.0  # "extremely colorful" on the scale of Hasler and Süsstrunk
 
 
 def colour_histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -30,4 +30,4 @@ def colorfulness(pixels: NDArray[np.uint8]) -> float:
     red, green, blue = np.moveaxis(pixels.astype(np.float64), -1, 0)
     opponents = np.stack([red - green, (red + green) / 2 - blue])  # (2, H, W)
     spread, mean = opponents.std(axis=(1, 2)), opponents.mean(axis=(1, 2))
-    return min(1.0, float(np.hypot(*spread) + 0.3 * np.hypot(*mean)) / MOST_COLORFUL)
+    return min(1.0, float(np.hypot(*spread) + 0.3 * np.hypot(*mean)) / MAX_COLORFUL)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 FREQUENCIES = 8  # in each direction
 ALIKE = 0.85  # cosine of two descriptions, from which pictures may be the same; docs/data.md has the measurements
-MOST_LEFT = 5.0  # levels of 255 by which they may differ after the best small crop, root mean square
+MAX_LEFT = 5.0  # levels of 255 by which they may differ after the best small crop, root mean square
 FLAT = 50.0  # length of a description below which a picture has no structure; photographs have above 400
-MOST_CROP = 0.05  # of a side
+MAX_CROP = 0.05  # of a side
 ROWS, PAIRS = 1024, 2048  # handled at a time
 MIRROR = np.tile((-1.0) ** np.arange(FREQUENCIES), FREQUENCIES).astype(np.float32)
 
@@ -32,14 +32,14 @@ def near_groups(thumbs: NDArray[np.uint8]) -> NDArray[np.intp]:
         alike = np.maximum(described[rows] @ described.T, mirrored[rows] @ described.T) > ALIKE  # (ROWS, N)
         alike[is_flat[rows]] = False  # a description of nothing but noise
         for i in np.flatnonzero(is_flat[rows]):
-            alike[i] = is_flat & (np.abs(mean - mean[start + i]).max(axis=1) < MOST_LEFT)
+            alike[i] = is_flat & (np.abs(mean - mean[start + i]).max(axis=1) < MAX_LEFT)
         first, second = np.nonzero(alike)
         first += start
         later = first < second
         first, second = first[later], second[later]
         while len(first):
             a, b = first[:PAIRS], second[:PAIRS]
-            same = difference(thumbs[a], thumbs[b]) < MOST_LEFT
+            same = difference(thumbs[a], thumbs[b]) < MAX_LEFT
             for i, j in zip(a[same], b[same], strict=True):
                 if group[i] != group[j]:
                     group[group == group[j]] = group[i]
@@ -82,6 +82,6 @@ def _left_after_crop(first: NDArray[np.float32], second: NDArray[np.float32]) ->
     change = (second - first).reshape(len(first), -1, 1)  # (M, S·S·3, 1)
     transposed = basis.swapaxes(1, 2)  # (M, 4, S·S·3)
     steps = np.linalg.solve(transposed @ basis + 1e-3 * np.eye(4, dtype=np.float32), transposed @ change)  # (M, 4, 1)
-    most = MOST_CROP * side * np.array([0.5, 1, 0.5, 1], dtype=np.float32)[:, None]  # px of shift and of stretch
-    left = (change - basis @ steps.clip(-most, most)).reshape(-1, 8, side // 8, 8, side // 8, 3)
+    limit = MAX_CROP * side * np.array([0.5, 1, 0.5, 1], dtype=np.float32)[:, None]  # px of shift and of stretch
+    left = (change - basis @ steps.clip(-limit, limit)).reshape(-1, 8, side // 8, 8, side // 8, 3)
     return np.sqrt((left.mean(axis=(2, 4)) ** 2).mean(axis=(1, 2, 3)))  # (M,)

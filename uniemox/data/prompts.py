@@ -9,7 +9,7 @@ from uniemox.errors import AnnotationError
 LEVELS = (0.2, 0.4, 0.6, 0.8)  # where the next word begins
 BRIGHTNESS = ("very dark", "dark", "moderately bright", "bright", "very bright")
 COLORFULNESS = ("nearly colorless", "muted", "moderately colorful", "colorful", "vivid")
-MOST_OBJECTS = 8
+MAX_OBJECTS = 8
 NOTHING_KNOWN = "A photo."
 
 
@@ -24,7 +24,7 @@ def describe(annotation: Mapping[str, object], with_emotion: bool) -> str:
     >>> describe({"brightness": 0.7, "scene": "amusement_park", "object": ["Ferris wheel"]}, with_emotion=False)
     'A bright photo of an amusement park. It shows ferris wheel.'
     """
-    objects = _words(annotation, "object")[:MOST_OBJECTS]
+    objects = _words(annotation, "object")[:MAX_OBJECTS]
     sentences = [
         _photo(annotation),
         f"It shows {_listed(objects)}." if objects else "",

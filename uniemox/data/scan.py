@@ -13,8 +13,8 @@ from PIL import Image
 from uniemox.data.colour import brightness, colorfulness, colour_histogram
 from uniemox.data.processes import map_samples
 from uniemox.data.sample import Sample
-from uniemox.decoder_child import Decoded
-from uniemox.decoder_pool import DecoderPool, look_here
+from uniemox.decoding.child import Decoded
+from uniemox.decoding.pool import DecoderPool, look_here
 from uniemox.errors import ImageError
 from uniemox.images import ENDINGS, MinSides
 

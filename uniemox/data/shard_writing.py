@@ -50,7 +50,7 @@ def write_shards(
 ) -> list[str]:
     """Write a data set as shards and return a line for every picture that was left out because it is broken.
 
-    Stopped and called again with the same data and settings it goes on with the next shard.
+    Stopped and called again with the same data and settings it resumes with the next shard.
     on_progress: called with the number of samples done.
     Raises DataError if the folder holds other shards or can't be written.
     """

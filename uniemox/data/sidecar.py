@@ -1,7 +1,7 @@
 """What is found out about a data set once and kept beside it, as JSON lines: people, texts.
 
 The first line says how it was found; each further line is about one picture. Lines are only appended, so a job that
-was stopped goes on where it was.
+was stopped resumes where it was.
 """
 
 import json

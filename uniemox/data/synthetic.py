@@ -26,7 +26,7 @@ WIDTH, HEIGHT = 384, 288  # px
 PERSON_PX = (56, 80)  # least and greatest height of a person
 Frame = tuple[float, float, float, float, float]  # x and y of 0 0 in px; px a unit across (< 0 mirrors), up and down
 SHARPNESS = 2  # drawn this many times larger and reduced, which smooths the edges
-MOST_SCENES = 1_000_000  # a list of so many takes half a minute
+MAX_SCENES = 1_000_000  # a list of so many takes half a minute
 BLOCK = 64  # samples in a row that hold every pair of state and surroundings once
 SLOTS = 5  # columns of a picture; the person has one to itself, so that no object hides behind it
 OUTLINE = 1.8  # dark line around a person, in hundredths of its height without the line
@@ -115,7 +115,7 @@ class Thing(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ScenePlan:
     """All that a picture shows. The emotion is not in it, so nothing drawn can tell it."""
 
     seed: str  # of colours and shapes that no annotation names
@@ -159,10 +159,8 @@ def synthetic(count: int, seed: int = 0) -> DataSet:
     >>> print(synthetic(64).samples[5].picture)
     synthetic:0/5
     """
-    if not 1 <= count <= MOST_SCENES:
-        raise ConfigError(
-            f"the number of synthetic scenes must be 1 to {MOST_SCENES:,}, got {count}; try synthetic:640"
-        )
+    if not 1 <= count <= MAX_SCENES:
+        raise ConfigError(f"the number of synthetic scenes must be 1 to {MAX_SCENES:,}, got {count}; try synthetic:640")
     return DataSet(f"synthetic:{count}", MIKELS, [_sample(seed, index) for index in range(count)])
 
 
@@ -197,14 +195,14 @@ def _block(seed: int, number: int) -> tuple[tuple[int, int], ...]:
     return tuple(pair for eight in zip(*pairs, strict=True) for pair in rng.sample(eight, len(eight)))
 
 
-def plan(seed: int, index: int) -> Plan:
+def plan(seed: int, index: int) -> ScenePlan:
     """What picture `index` of a seed shows. Nothing is drawn yet."""
     state, place = _block(seed, index // BLOCK)[index % BLOCK]
     expression, action = STATES[state]
     rng = Random(f"{seed}/{index}")
     horizon, hair = rng.randint(100, 160), rng.choice(HAIR)
     slots = rng.sample(range(SLOTS), SLOTS)
-    return Plan(
+    return ScenePlan(
         seed=f"{seed}/{index}/colours",
         place=SURROUNDINGS[place],
         sky=rng.randrange(len(SKY_PAINTS)),
@@ -251,7 +249,7 @@ def _things(rng: Random, place: Surroundings, slots: Sequence[int], horizon: int
     return tuple(sorted(things, key=lambda thing: thing.y_px))
 
 
-def draw(planned: Plan, has_person: bool = True) -> Image.Image:
+def draw(planned: ScenePlan, has_person: bool = True) -> Image.Image:
     """The picture, RGB, 384 x 288 px; without the person, all else is the same."""
     large = Image.new("RGB", (WIDTH * SHARPNESS, HEIGHT * SHARPNESS), planned.place.ground)
     canvas, rng = Draw(large), Random(planned.seed)
@@ -274,7 +272,7 @@ def _light(brightness: float, colorfulness: float) -> tuple[float, ...]:
     return tuple(v for i in range(3) for v in (*(grey[j] + richness * gain * (i == j) for j in range(3)), lift))
 
 
-def _draw_backdrop(canvas: ImageDraw, planned: Plan, rng: Random) -> None:
+def _draw_backdrop(canvas: ImageDraw, planned: ScenePlan, rng: Random) -> None:
     """Sky or wall in twelve bands, what stands in the sky, then the place."""
     horizon, width, height = planned.horizon_px * SHARPNESS, WIDTH * SHARPNESS, HEIGHT * SHARPNESS
     skies = planned.place.skies
@@ -295,7 +293,7 @@ def _draw_thing(canvas: ImageDraw, thing: Thing, rng: Random) -> None:
     _paint(canvas, drawing.strokes, frame, dict(zip("ab", rng.sample(PAINTS, 2), strict=True)), rng)
 
 
-def _draw_person(canvas: ImageDraw, planned: Plan, rng: Random) -> None:
+def _draw_person(canvas: ImageDraw, planned: ScenePlan, rng: Random) -> None:
     """A dark outline, then the person with its face."""
     extent, box = _extent(planned.action, planned.hair), planned.box
     unit = (box.y2 - box.y1) * SHARPNESS / (extent.y2 - extent.y1)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from uniemox.errors import DataError
-from uniemox.evaluate.intervals import PairedDifference, bootstrap_interval, paired_bootstrap
-from uniemox.evaluate.kept import Predictions, read_run
+from uniemox.evaluate.run_records import Predictions, read_run
+from uniemox.intervals import PairedDifference, bootstrap_interval, paired_bootstrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +88,15 @@ def _compare(
             raise DataError(f"{title}: the runs were scored on other pictures; run uniemox evaluate with all of them")
         rows.append(one.is_right[[places[key] for key in first.keys]])
     hits = np.array(rows, dtype=np.float64)  # (S, N)
-    own, other, least = np.split(hits, [len(ours), len(ours) + len(theirs)])
+    own, other, baseline_hits = np.split(hits, [len(ours), len(ours) + len(theirs)])
     commonest, uniform = chance_of(first)
     compared: dict[str, Any] = {}
     if baseline:
         compared = {
-            "baseline": tuple(least.mean(axis=1).tolist()),
-            "baseline_interval": bootstrap_interval(least.mean(axis=0), first.groups),
-            "ours_over_baseline": paired_bootstrap(own, least, first.groups),
-            "theirs_over_baseline": paired_bootstrap(other, least, first.groups),
+            "baseline": tuple(baseline_hits.mean(axis=1).tolist()),
+            "baseline_interval": bootstrap_interval(baseline_hits.mean(axis=0), first.groups),
+            "ours_over_baseline": paired_bootstrap(own, baseline_hits, first.groups),
+            "theirs_over_baseline": paired_bootstrap(other, baseline_hits, first.groups),
         }
     return Comparison(
         title=title,

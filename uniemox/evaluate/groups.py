@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
-from uniemox.evaluate.intervals import Interval
 from uniemox.evaluate.scores import Scores, json_ready
+from uniemox.intervals import Interval
 
 UNKNOWN = "unknown"
 
@@ -22,7 +22,7 @@ class GroupScores:
     """Every group, by name; each knows its n."""
     measure: str
     """What groups are ranked by: accuracy, kl or ccc."""
-    least: int
+    min_samples: int
     """Groups with less samples are listed and not ranked."""
     worst: str | None
     """None if less than two groups can be ranked."""
@@ -35,22 +35,22 @@ class GroupScores:
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         scores = {name: group.as_dict() for name, group in self.groups.items()}
-        names = ("measure", "least", "worst", "worst_value", "worst_interval", "best", "gap")
+        names = ("measure", "min_samples", "worst", "worst_value", "worst_interval", "best", "gap")
         return {"groups": scores} | json_ready({name: getattr(self, name) for name in names})
 
 
 def score_groups(
-    values: Sequence[str | None], score: Callable[[NDArray[np.intp]], Scores], *, least: int = 20
+    values: Sequence[str | None], score: Callable[[NDArray[np.intp]], Scores], *, min_samples: int = 20
 ) -> GroupScores:
     """Scores by the values of one column.
 
     values: one a sample; None becomes "unknown", a group like any other.  score: from the places of a group's samples,
-    (M,), to their scores.  least: samples that a group must have to be ranked; its score must also be defined.
+    (M,), to their scores.  min_samples: samples that a group must have to be ranked; its score must also be defined.
     The worst group has the lowest accuracy or mean concordance, or the highest divergence; of equals, the first name.
-    Raises DataError without samples, ConfigError for least below 1.
+    Raises DataError without samples, ConfigError for min_samples below 1.
     """
-    if least < 1:
-        raise ConfigError(f"least must be at least 1 sample, got {least}")
+    if min_samples < 1:
+        raise ConfigError(f"min_samples must be at least 1, got {min_samples}")
     if not len(values):
         raise DataError("there is no sample to group; was the split empty?")
     members: dict[str, list[int]] = {}
@@ -60,13 +60,13 @@ def score_groups(
     headlines = {name: group.headline for name, group in groups.items()}
     measure, is_error = next((line.measure, line.is_error) for line in headlines.values())
     value_of = {
-        name: line.value for name, line in headlines.items() if groups[name].n >= least and line.value is not None
+        name: line.value for name, line in headlines.items() if groups[name].n >= min_samples and line.value is not None
     }
     if len(value_of) < 2:
         return GroupScores(
             groups=groups,
             measure=measure,
-            least=least,
+            min_samples=min_samples,
             worst=None,
             worst_value=None,
             worst_interval=None,
@@ -78,7 +78,7 @@ def score_groups(
     return GroupScores(
         groups=groups,
         measure=measure,
-        least=least,
+        min_samples=min_samples,
         worst=worst,
         worst_value=value_of[worst],
         worst_interval=headlines[worst].interval,

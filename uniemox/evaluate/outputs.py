@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from uniemox.classifier_info import views_of
 from uniemox.data.sample import Sample
 from uniemox.errors import DataError
 from uniemox.model.classifier import Classifier
@@ -52,7 +53,7 @@ def outputs_of(
     for batch in build_loader(ViewDataset(samples, EvalViews(view)), places, workers):
         if batch.samples:
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                views = views_of(classifier, batch)
+                views = select_views(classifier, batch)
                 pixels = {name: normalise(value, device, stats) for name, value in views.items()}
                 values = classifier.encode(**pixels) if encoded else classifier(**pixels)
             rows.append(values.float().cpu().numpy())
@@ -68,7 +69,7 @@ def outputs_of(
     return Outputs(np.concatenate(rows), tuple(read), tuple(broken))
 
 
-def views_of(classifier: Classifier, batch: ViewBatch) -> dict[str, torch.Tensor]:
+def select_views(classifier: Classifier, batch: ViewBatch) -> dict[str, torch.Tensor]:
     """The views that the classifier looks at, by name: (N, 3, S, S) uint8 each."""
     views = {"scene": batch.scene, "person": batch.person}
-    return {name: view for name, view in views.items() if classifier.streams in (name, "both")}
+    return {name: view for name, view in views.items() if name in views_of(classifier.streams)}

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.checkpoints.classifier import ClassifierInfo, load_classifier
+from uniemox.checkpoints.classifier import load_classifier
+from uniemox.classifier_info import ClassifierInfo, to_affect
 from uniemox.data.hashes import picture_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import read_seen, refuse_seen
@@ -80,11 +81,11 @@ def evaluate(
     if seen:
         hashes = picture_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
         refuse_seen(samples, hashes, seen, data.name, override="--allow-seen")
-    device = hardware.take()
+    device = hardware.setup_device()
     outputs = outputs_of(
         classifier.to(device),
         samples,
-        ViewConfig(size=info.size, crop_fraction=info.crop_fraction, person=info.person),  # type: ignore[arg-type]
+        ViewConfig(size=info.size, crop_fraction=info.crop_fraction, person=info.person),
         stats=PixelStats(info.mean, info.std),
         workers=hardware.count_workers(device),
         on_progress=lambda done: on_progress("evaluating", done, len(samples)),
@@ -167,7 +168,7 @@ class _Scorer:
         units = [sample.group or sample.picture_key for sample in samples]
         if self.mapping is None:
             target = np.array([[sample.valence, sample.arousal] for sample in samples], dtype=np.float64)
-            return score_affect(4 * values.astype(np.float64) + 5, target, groups=units)
+            return score_affect(to_affect(values.astype(np.float64)), target, groups=units)
         logits = mapped(values, self.mapping)
         if self.info.task == "distribution":
             shares = np.stack([_shares(sample, self.labels) for sample in samples])
@@ -187,7 +188,7 @@ class _Scorer:
             unit = sample.group or sample.picture_key  # what is drawn together
             line: dict[str, Any] = {"key": sample.key, "path": str(sample.picture), "group": unit}
             if self.mapping is None:
-                line |= {"valence": float(4 * values[0] + 5), "arousal": float(4 * values[1] + 5)}
+                line |= {"valence": float(to_affect(values[0])), "arousal": float(to_affect(values[1]))}
             else:
                 shares = softmax(mapped(values[None] / (self.info.temperature or 1), self.mapping))[0]
                 line["label"] = None if sample.label is None else self.labels.labels[sample.label]

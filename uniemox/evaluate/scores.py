@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from uniemox.errors import ShapeError
 from uniemox.evaluate import distributions
 from uniemox.evaluate.calibration import expected_calibration_error, softmax
-from uniemox.evaluate.intervals import Groups, Interval, percentile_interval, resampled_means
 from uniemox.evaluate.metrics import (
     Array,
     Labels,
@@ -31,6 +30,7 @@ from uniemox.evaluate.metrics import (
     recall_from_counts,
     top_k_accuracy,
 )
+from uniemox.intervals import Groups, Interval, percentile_interval, resampled_means
 from uniemox.labels import LabelSet
 
 

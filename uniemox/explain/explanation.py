@@ -13,7 +13,7 @@ Array = NDArray[np.float32]
 COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 """From no heat to the most, at equal steps: five of matplotlib's "inferno", which colour-blind readers tell apart."""
 OPACITY = 0.6
-LONGEST_PX = 1024  # of an overlay
+MAX_SIDE_PX = 1024  # of an overlay
 UNSEEN = 0.45  # brightness of what the model does not look at
 
 
@@ -36,9 +36,9 @@ class Explanation:
     persons: tuple[Detection, ...] | None = None
     """The people of whom the model took its view, px; None: nobody looked."""
 
-    def shrunk(self, longest_px: int) -> "Explanation":
+    def shrunk(self, max_side_px: int) -> "Explanation":
         """The same over a picture of at most so many px a side; itself where it is no larger."""
-        scale = longest_px / max(self.picture.size)
+        scale = max_side_px / max(self.picture.size)
         if scale >= 1:
             return self
         size = (max(1, round(self.picture.width * scale)), max(1, round(self.picture.height * scale)))
@@ -46,12 +46,12 @@ class Explanation:
         box = Box(*(value * scale for value in self.box))
         return replace(self, picture=picture, box=box, persons=None)
 
-    def overlay(self, longest_px: int = LONGEST_PX) -> Image.Image:
+    def overlay(self, max_side_px: int = MAX_SIDE_PX) -> Image.Image:
         """The picture with the heat over it, dark to bright; what the model does not look at is dimmed.
 
-        longest_px: a larger picture is made so small.
+        max_side_px: a larger picture is made so small.
         """
-        small = self.shrunk(longest_px)
+        small = self.shrunk(max_side_px)
         picture, (x1, y1, x2, y2) = small.picture.convert("RGB"), map(round, small.box)
         x1, y1 = min(max(0, x1), picture.width - 1), min(max(0, y1), picture.height - 1)
         size = (max(1, min(x2, picture.width) - x1), max(1, min(y2, picture.height) - y1))

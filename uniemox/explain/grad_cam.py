@@ -10,21 +10,22 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from uniemox.checkpoints.classifier import ClassifierInfo, load_classifier
+from uniemox.checkpoints.classifier import load_classifier
+from uniemox.classifier_info import ClassifierInfo, to_affect
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.explain.explaining import check_has_probabilities
 from uniemox.explain.explanation import Array, Explanation, normalised
 from uniemox.explain.scores import MapScores, map_scores
 from uniemox.model.classifier import Classifier
-from uniemox.model.side_by_side import SideBySide
+from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.crop import choose_person
 from uniemox.persons.detector import Detector
 from uniemox.predict.opening import open_finder
 from uniemox.predict.pictures import Picture, read_any
+from uniemox.predict.views import Pixels, person_view, scene_box, scene_view
 from uniemox.training.run_folder import WEIGHTS
 from uniemox.views.pixels import PixelStats, normalise
-from uniemox.views.still import Pixels, person_view, scene_box, scene_view
 
 Stream = Literal["scene", "person"]
 
@@ -47,10 +48,9 @@ def grad_cam(
     Raises ImageError for what is no picture, LabelError for an unknown label, ConfigError for a view that is not seen
     or a network without a last feature map.
     """
-    streams: tuple[str, ...] = ("scene", "person") if info.streams == "both" else (info.streams,)
-    shown = streams[0] if stream is None else stream
-    if shown not in streams:
-        raise ConfigError(f"the network sees {' and '.join(streams)}; there is no map of {shown}")
+    shown = info.views[0] if stream is None else stream
+    if shown not in info.views:
+        raise ConfigError(f"the network sees {' and '.join(info.views)}; there is no map of {shown}")
     image, _ = read_any(picture)
     views, boxes = _views(info, image, persons)
     device = next(classifier.parameters()).device
@@ -58,14 +58,14 @@ def grad_cam(
     with torch.no_grad():
         logits = classifier.eval()(**pixels)[0].float()
     is_affect = info.task == "affect"
-    answer = 4 * logits + 5 if is_affect else (logits / (info.temperature or 1.0)).softmax(dim=0)
+    answer = to_affect(logits) if is_affect else (logits / (info.temperature or 1.0)).softmax(dim=0)
     index = int(answer.argmax()) if label is None else info.find_labels().index(label)
     maps = grad_cam_maps(classifier, index, **pixels)  # (views, h, w)
     return Explanation(
         label=info.labels[index],
         probability=float(answer[index]),
         method="grad-cam",
-        heat=normalised(maps[streams.index(shown)].cpu().numpy()),
+        heat=normalised(maps[info.views.index(shown)].cpu().numpy()),
         box=boxes[shown],
         picture=image,
         persons=None if persons is None else tuple(persons),
@@ -80,7 +80,7 @@ class GradCam:
 
     def __init__(self, classifier: Classifier, info: ClassifierInfo, name: str, finder: Detector | None = None) -> None:
         self.classifier, self.info, self.name, self.finder = classifier, info, name, finder
-        self.looks_at_people = info.streams != "scene"
+        self.looks_at_people = info.has_person
 
     def explain(self, picture: Picture, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
         """See `Explainer`."""
@@ -114,7 +114,7 @@ def open_grad_cam(path: Path) -> GradCam:
         )
     name = path.name if path.is_dir() else path.parent.name if path.name == WEIGHTS else path.name
     classifier, info = load_classifier(weights)
-    return GradCam(classifier, info, name or str(path), None if info.streams == "scene" else open_finder("embedded"))
+    return GradCam(classifier, info, name or str(path), open_finder("embedded") if info.has_person else None)
 
 
 def grad_cam_maps(classifier: Classifier, index: int, **views: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def grad_cam_maps(classifier: Classifier, index: int, **views: Tensor) -> Tensor
     """
     classifier.eval()
     encoder: Any = classifier.encoder
-    encoders = list(encoder.encoders) if isinstance(encoder, SideBySide) else [encoder]
+    encoders = list(encoder.encoders) if isinstance(encoder, ConcatEncoder) else [encoder]
     given = {name: view.detach().clone().requires_grad_(True) for name, view in views.items()}
     with torch.enable_grad(), _recorded(encoders) as places:
         output = classifier(**given)[0, index]
@@ -151,11 +151,11 @@ def _views(
     stats = PixelStats(info.mean, info.std)
     views: dict[str, Pixels] = {}
     boxes: dict[str, Box] = {}
-    if info.streams != "person":
+    if "scene" in info.views:
         views["scene"] = scene_view(image, info.size, info.crop_fraction)
         boxes["scene"] = scene_box(image.size, info.size, info.crop_fraction)
-    if info.streams != "scene":
-        crop = choose_person(persons, None, image.size, info.person)  # type: ignore[arg-type] # checked when trained
+    if info.has_person:
+        crop = choose_person(persons, None, image.size, info.person)
         views["person"], boxes["person"] = person_view(image, crop, image.size, info.size), crop.box
     cpu = torch.device("cpu")
     return {name: normalise(torch.from_numpy(view)[None], cpu, stats) for name, view in views.items()}, boxes

@@ -15,7 +15,7 @@ from uniemox.persons.crop import choose_person
 from uniemox.predict.network import Network
 from uniemox.predict.pictures import Picture, read_any
 from uniemox.predict.predictor import Predictor
-from uniemox.views.still import scene_box
+from uniemox.predict.views import scene_box
 
 __all__ = ["Explanation", "Method", "heat_map"]
 

@@ -24,6 +24,7 @@ from uniemox.model.decoder import DecoderConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import ModelConfig, UniEmoX
 from uniemox.predict.pictures import read_any
+from uniemox.predict.views import scene_view
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.training.run_folder import CONFIG, ENCODER, WEIGHTS
 from uniemox.training.settings import from_dict, read_json
@@ -31,7 +32,6 @@ from uniemox.training.state import Checkpoints
 from uniemox.views.mask import mask_noise
 from uniemox.views.patches import patchify, unpatchify
 from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
-from uniemox.views.still import scene_view
 
 CELL_PX = 160
 PIXELS_ONLY = LossWeights(

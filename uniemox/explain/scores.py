@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError, ShapeError
-from uniemox.evaluate.intervals import Interval, bootstrap_interval
 from uniemox.explain.explanation import Array, enlarged
+from uniemox.intervals import Interval, bootstrap_interval
 
 Classify = Callable[[Array], NDArray[np.floating]]
 """Pixels (N, 3, S, S), normalised -> probabilities (N, E)."""

@@ -1,6 +1,5 @@
 """Weights in 8 bits, kept only where that is faster on this machine and gives the same labels."""
 
-import json
 import logging
 import tempfile
 import time
@@ -14,12 +13,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from uniemox.checkpoints.classifier import ClassifierInfo
+from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.export.one_by_one import ONE_BY_ONE, is_one_by_one, run_views
 from uniemox.export.onnx import KEY, read_model, write_model
 from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session, quantization_tools
+from uniemox.predict.one_by_one import ONE_BY_ONE, is_one_by_one, run_views
 from uniemox.views.loader import Broken, ViewDataset, collate
 from uniemox.views.transforms import EvalViews, ViewConfig
 
@@ -27,10 +26,10 @@ Method = Literal["dynamic", "static"]
 Pixels = Mapping[str, NDArray[np.float32]]
 """Views by name, (N, 3, S, S), normalised."""
 
-MOST_PICTURES = 2_000
+MAX_PICTURES = 2_000
 CALIBRATING = 64  # pictures that ranges are measured on
 BATCH = 16
-LEAST_AGREEMENT = 0.98
+MIN_AGREEMENT = 0.98
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +50,7 @@ class Int8Check:
     @property
     def is_kept(self) -> bool:
         """Whether it is faster and agrees on at least 98 % of the pictures."""
-        return self.int8_ms < self.float32_ms and self.agreement >= LEAST_AGREEMENT
+        return self.int8_ms < self.float32_ms and self.agreement >= MIN_AGREEMENT
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -76,7 +75,7 @@ def export_int8(
     can't be quantised or written; ConfigError if it gives no labels; DataError without pictures that can be read.
     """
     info = _read_info(src)
-    chosen = _spread(data.samples, MOST_PICTURES)
+    chosen = _spread(data.samples, MAX_PICTURES)
     with tempfile.TemporaryDirectory(prefix="uniemox-int8-") as folder:
         small = Path(folder) / "int8.onnx"
         method = quantise(src, small, _batches(_spread(chosen, CALIBRATING), info, 1))
@@ -190,7 +189,7 @@ def _compare(src: Path, small: Path, method: Method, batches: Iterable[Pixels]) 
 
 def _batches(samples: Sequence[Sample], info: ClassifierInfo, size: int) -> Iterator[Pixels]:
     """Views as the network takes them, of the pictures that can be read."""
-    view = ViewConfig(size=info.size, crop_fraction=info.crop_fraction, person=info.person)  # type: ignore[arg-type]
+    view = ViewConfig(size=info.size, crop_fraction=info.crop_fraction, person=info.person)
     items = ViewDataset(samples, EvalViews(view))
     middle, scale = (np.array(value, np.float32).reshape(3, 1, 1) * 255 for value in (info.mean, info.std))
     for first in range(0, len(samples), size):
@@ -202,7 +201,7 @@ def _batches(samples: Sequence[Sample], info: ClassifierInfo, size: int) -> Iter
             yield {
                 name: (view.numpy().astype(np.float32) - middle) / scale
                 for name, view in views.items()
-                if info.streams in (name, "both")
+                if name in info.views
             }
 
 
@@ -214,19 +213,19 @@ def _counted(batches: Iterable[Pixels], on_progress: Callable[[int], None]) -> I
         on_progress(done)
 
 
-def _spread(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
+def _spread(samples: Sequence[Sample], limit: int) -> Sequence[Sample]:
     """At most so many, evenly over all."""
-    if len(samples) <= most:
+    if len(samples) <= limit:
         return samples
-    return [samples[i * len(samples) // most] for i in range(most)]
+    return [samples[i * len(samples) // limit] for i in range(limit)]
 
 
 def _read_info(path: Path) -> ClassifierInfo:
-    """What a file says of itself. Raises CheckpointError, or ConfigError if it gives no labels."""
+    """The metadata of a file. Raises CheckpointError, or ConfigError if it gives no labels."""
     metadata = {one.key: one.value for one in read_model(path).metadata_props}
     try:
-        info = ClassifierInfo(**json.loads(metadata[KEY]))
-    except (KeyError, TypeError, ValueError) as error:
+        info = read_info(metadata[KEY])
+    except KeyError as error:
         raise CheckpointError(
             f"{path} is no classifier of uniemox; uniemox finetune writes one as RUN/model.onnx"
         ) from error

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniemox.model.classifier import Classifier
-from uniemox.model.side_by_side import SideBySide
+from uniemox.model.concat_encoder import ConcatEncoder
 
 TOLERANCE = 1e-4  # of the pooled features, relative to the largest
 
@@ -50,7 +50,7 @@ def has_maps(classifier: Classifier, size: int) -> bool:
     encoder = classifier.encoder
     if classifier.streams != "scene" or not isinstance(classifier.head, nn.Linear):
         return False
-    several = encoder.encoders if isinstance(encoder, SideBySide) else [encoder]
+    several = encoder.encoders if isinstance(encoder, ConcatEncoder) else [encoder]
     if not all(hasattr(one, "forward_features") and hasattr(one, "forward_head") for one in several):
         return False
     noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -64,7 +64,7 @@ def has_maps(classifier: Classifier, size: int) -> bool:
 
 def _features(encoder: Any, scene: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Of each encoder its last feature map (N, D, h, w) and its features (N, D)."""
-    if not isinstance(encoder, SideBySide):
+    if not isinstance(encoder, ConcatEncoder):
         places = encoder.forward_features(scene)
         return [(places, encoder.forward_head(places))]
     several: Any = encoder.encoders

@@ -1,6 +1,5 @@
 """A classifier as an ONNX file: the one format that prediction, explanation and the server read."""
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import onnx
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from uniemox.checkpoints.classifier import ClassifierInfo, as_dict
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError
 from uniemox.export.maps import WithMaps, has_maps
 from uniemox.files import replacing
@@ -30,7 +29,7 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
     nothing unless it is asked for. Its metadata hold `info` as JSON under "uniemox".
     Raises CheckpointError if it can't be written.
     """
-    names = ["scene", "person"] if info.streams == "both" else [info.streams]
+    names = list(info.views)
     device = next(classifier.parameters()).device
     was_training = classifier.training
     classifier.eval().cpu()
@@ -57,7 +56,7 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
         raise CheckpointError(f"{path}: torch could not export this network")
     model = program.model_proto
     forget_origin(model.graph)
-    onnx.helper.set_model_props(model, {KEY: json.dumps(as_dict(info))})
+    onnx.helper.set_model_props(model, {KEY: info.to_json()})
     write_model(model, path)
 
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from uniemox.classifier_info import Streams
 from uniemox.errors import ConfigError
 from uniemox.finetune.augment import AugmentConfig
 from uniemox.finetune.targets import Task
-from uniemox.model.classifier import Streams
 from uniemox.model.fusion import FusionName
 from uniemox.training.hardware import HardwareConfig
 from uniemox.training.optimizer import OptimizerConfig
@@ -57,13 +57,13 @@ class FinetuneConfig:
     view: ViewConfig = field(default_factory=lambda: ViewConfig(min_area=0.08))
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(betas=(0.9, 0.999)))
-    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(epochs=100, warmup_epochs=5, min_rate=1e-6))
+    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(epochs=100, warmup_epochs=5, min_lr=1e-6))
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     save: SaveConfig = field(default_factory=SaveConfig)
     layer_decay: float | None = None
-    """Rate of a layer over that of the layer above it; None: the same rate everywhere."""
-    head_rate: float = 1.0
-    """By which the rate of all that follows the encoder is multiplied."""
+    """Learning rate of a layer over that of the layer above it; None: the same everywhere."""
+    head_lr_scale: float = 1.0
+    """By which the learning rate of all that follows the encoder is multiplied."""
     probe_first: bool = False
     """With method full: start what follows the encoder as method probe fits it, instead of near zero
     (arXiv 2202.10054)."""
@@ -87,9 +87,9 @@ class FinetuneConfig:
     accumulation: int = 1
     """Batches whose gradients make a step."""
     seed: int = 0
-    """Of the head's weights, order, crops and augmentation."""
-    most_broken: int = 20
-    """So many pictures that can't be read are left out; one more stops the run."""
+    """Random seed for the head's weights, order, crops and augmentation."""
+    max_unreadable: int = 20
+    """Maximum number of unreadable images to skip before the run stops."""
 
     @property
     def chooses_epoch(self) -> bool:
@@ -102,8 +102,8 @@ class FinetuneConfig:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.batch_size % self.accumulation:
             raise ConfigError(f"accumulation {self.accumulation} must divide batch_size {self.batch_size} evenly")
-        if not 0 < self.head_rate < float("inf"):
-            raise ConfigError(f"head_rate must be above 0, got {self.head_rate}")
+        if not 0 < self.head_lr_scale < float("inf"):
+            raise ConfigError(f"head_lr_scale must be above 0, got {self.head_lr_scale}")
         if not 0 < self.fraction <= 1 or not 0 < self.holdout_fraction < 1:
             raise ConfigError(
                 f"fraction must be above 0 and at most 1, holdout_fraction between 0 and 1, got {self.fraction} and "
@@ -126,5 +126,5 @@ class FinetuneConfig:
             raise ConfigError(
                 "method histogram looks at one view: give --network.streams scene or person, got network.streams='both'"
             )
-        if self.seed < 0 or self.most_broken < 0:
-            raise ConfigError(f"seed and most_broken must be at least 0, got {self.seed} and {self.most_broken}")
+        if self.seed < 0 or self.max_unreadable < 0:
+            raise ConfigError(f"seed and max_unreadable must be at least 0, got {self.seed} and {self.max_unreadable}")

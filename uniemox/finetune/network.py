@@ -26,9 +26,9 @@ from uniemox.errors import CheckpointError, ConfigError
 from uniemox.finetune.config import NetworkConfig
 from uniemox.model.classifier import NORM_EPS, Classifier, set_drop_path, token_encoder
 from uniemox.model.colour_histogram import FEATURES, ColourHistogram
+from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.model.encoder import start_as_mae
 from uniemox.model.fusion import Fusion, FusionName, build_fusion
-from uniemox.model.side_by_side import SideBySide
 from uniemox.training.run_folder import CONFIG, ENCODER, WEIGHTS
 from uniemox.training.settings import read_json
 from uniemox.views.pixels import IMAGENET, PixelStats
@@ -39,7 +39,7 @@ INIT_MISSING = (
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class BuiltNetwork:
     """A classifier at its start, and what is needed to describe it."""
 
     classifier: Classifier
@@ -48,7 +48,7 @@ class Network:
     stats: PixelStats  # of the pixels that the encoder was trained on
 
 
-def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) -> Network:
+def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) -> BuiltNetwork:
     """The classifier that `init` names; random weights are drawn from torch's generator.
 
     size: side of the views, px.  outputs: E.  Raises CheckpointError, EncoderError, ShapeError or ConfigError.
@@ -74,14 +74,14 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
         encoder, feature_width=width, outputs=outputs, streams=config.streams, embed=embed, fusion=fusion
     )
     classifier.keeps_norm_statistics = config.keep_norm_statistics
-    return Network(classifier.train(), described, parts, stats)
+    return BuiltNetwork(classifier.train(), described, parts, stats)
 
 
-def build_histogram(config: NetworkConfig, *, outputs: int) -> Network:
+def build_histogram(config: NetworkConfig, *, outputs: int) -> BuiltNetwork:
     """A linear head over the colours of one view, for method histogram.  outputs: E."""
     parts = {"feature_width": FEATURES, "outputs": outputs}
     classifier = Classifier(ColourHistogram(), feature_width=FEATURES, outputs=outputs, streams=config.streams)
-    return Network(classifier.train(), {"name": COLOUR_HISTOGRAM, "options": {}}, parts, IMAGENET)
+    return BuiltNetwork(classifier.train(), {"name": COLOUR_HISTOGRAM, "options": {}}, parts, IMAGENET)
 
 
 def load_encoder(source: str, pool: str, size: int, from_scratch: bool) -> Any:
@@ -108,7 +108,7 @@ def _several(sources: list[str], pool: str, size: int, from_scratch: bool) -> tu
     if any("several" in one for one in described):
         raise ConfigError("one of these runs has several encoders itself; name those that it was made of instead")
     several = [one | own._asdict() for one, own in zip(described, stats, strict=True)]
-    return SideBySide(encoders, stats), {"several": several}, IMAGENET
+    return ConcatEncoder(encoders, stats), {"several": several}, IMAGENET
 
 
 def _one(source: str, pool: str, size: int, from_scratch: bool) -> tuple[Any, dict[str, Any], PixelStats]:

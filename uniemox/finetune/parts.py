@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from uniemox.checkpoints.classifier import CalibrationImages
+from uniemox.classifier_info import CalibrationImages
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.splits import split_samples, take_fraction, write_splits
 from uniemox.errors import ConfigError, DataError

@@ -16,7 +16,7 @@ from uniemox.model.classifier import Classifier, NeighbourHead
 
 PENALTIES = tuple(10.0**power for power in range(-4, 3))  # sklearn's C, or ridge's alpha
 FOLDS, ITERATIONS = 5, 2000
-STEPS, BATCH, RATE, WEIGHT_DECAY, MOST_GRADIENT = 1000, 256, 4e-3, 0.05, 1.0  # of fusion and head
+STEPS, BATCH, RATE, WEIGHT_DECAY, MAX_GRAD_NORM = 1000, 256, 4e-3, 0.05, 1.0  # of fusion and head
 
 
 def fit_head(
@@ -68,7 +68,7 @@ def fit_fusion(classifier: Classifier, encoded: Tensor, target: Tensor, objectiv
         loss = objective(classifier.head(classifier.fuse(encoded[rows])), target[rows])
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, MOST_GRADIENT)
+        nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
         optimizer.step()
         schedule.step()
     optimizer.zero_grad()

@@ -11,24 +11,26 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
-from uniemox.checkpoints.classifier import ClassifierInfo, save_classifier
+from uniemox.checkpoints.classifier import save_classifier
 from uniemox.checkpoints.writing import write_tensors
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import write_seen
 from uniemox.errors import ConfigError
 from uniemox.evaluate.calibration import fit_temperature, softmax
-from uniemox.evaluate.outputs import Outputs, outputs_of, views_of
+from uniemox.evaluate.outputs import Outputs, outputs_of, select_views
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.augment import AugmentedViews, smooth
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.network import Network, build_histogram, build_network, mean_head
+from uniemox.finetune.network import BuiltNetwork, build_histogram, build_network, mean_head
 from uniemox.finetune.parts import Parts, check_same_division, split_for_training
 from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
 from uniemox.finetune.targets import class_weights, target_of
 from uniemox.labels import AFFECT
 from uniemox.losses.affect import concordance
 from uniemox.model.classifier import Classifier
+from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
 from uniemox.training.distributed import process_group, rank, wait_for_all, world_size
 from uniemox.training.hardware import ready_to_train, wrap
 from uniemox.training.journal import Journal
@@ -37,26 +39,25 @@ from uniemox.training.parameter_groups import freeze_layers, parameter_groups
 from uniemox.training.run_folder import ENCODER, WEIGHTS, begin_run
 from uniemox.training.schedule import build_schedule
 from uniemox.training.state import Checkpoints, Progress
-from uniemox.training.watching import ActivationCount, Plan, Unwatched, Watcher, memory_estimate
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 from uniemox.views.pixels import normalise
 
 ONNX = "model.onnx"
-MOST_SCORES = 2000
+MAX_SCORES = 2000
 
 
 def finetune(
-    config: FinetuneConfig, data: DataSet, out: Path, *, resume: bool = False, watcher: Watcher | None = None
+    config: FinetuneConfig, data: DataSet, out: Path, *, resume: bool = False, watcher: Callback | None = None
 ) -> ClassifierInfo:
     """Fine-tune on a data set; under torchrun every process calls it alike.
 
-    out: the run's folder, made anew, or one to go on with if `resume`. Returns what the finished classifier means.
+    out: the run's folder, made anew, or one to continue if `resume`. Returns what the finished classifier means.
     The same settings and data give the same bits on the CPU with the same number of processes, however often the run is
     killed and resumed.
     Raises ConfigError, DataError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or Ctrl-C. Whatever
     it raises, the last checkpoint stays.
     """
-    device, watcher = config.hardware.take(), watcher or Unwatched()
+    device, watcher = config.hardware.setup_device(), watcher or NullCallback()
     with process_group(device):
         split_for_training(data, config, None)  # raises before anything is written
         if rank() == 0:
@@ -74,7 +75,7 @@ def finetune(
             network = build_network(config.init, config.network, size=config.view.size, outputs=outputs)
         ready_to_train(network.classifier, device)
         freeze_layers(network.classifier.encoder, config.network.frozen_layers)
-        if config.hardware.checkpointing:
+        if config.hardware.grad_checkpointing:
             _keep_less(network.classifier.encoder)
         run = _Run(config, data, out, network, parts, watcher)
         run.fit()
@@ -91,16 +92,16 @@ class _Run:
         config: FinetuneConfig,
         data: DataSet,
         out: Path,
-        network: Network,
+        network: BuiltNetwork,
         parts: Parts,
-        watcher: Watcher,
+        watcher: Callback,
     ) -> None:
         self.config, self.data, self.out, self.network = config, data, out, network
         self.parts, self.train, self.watcher = parts, parts.train, watcher
         self.model: Classifier = network.classifier
         self.device = next(self.model.parameters()).device
         self.ema: Any = None  # timm's running mean of the weights
-        self.broken = BrokenCount(config.most_broken)  # outside of the steps, which count for themselves
+        self.broken = BrokenCount(config.max_unreadable)  # outside of the steps, which count for themselves
         weights = class_weights(parts.train, data.labels) if config.class_weighting == "balanced" else None
         self.objective = Objective(task=config.task, class_weights=weights)
 
@@ -163,9 +164,9 @@ class _Run:
         """All steps that are still to be done."""
         config, settings = self.config, self.config.optimizer
         self.steps_per_epoch = steps_in_epoch(len(self.train), config.batch_size)
-        groups = parameter_groups(self.model, settings.weight_decay, config.layer_decay, config.head_rate)
-        rate = settings.rate(config.batch_size)
-        self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=settings.betas, fused=True)
+        groups = parameter_groups(self.model, settings.weight_decay, config.layer_decay, config.head_lr_scale)
+        lr = settings.lr(config.batch_size)
+        self.optimizer = torch.optim.AdamW(groups, lr=lr, betas=settings.betas, fused=True)
         self.schedule = build_schedule(self.optimizer, config.schedule, self.steps_per_epoch)
         self.checkpoints = Checkpoints(self.out, config.save.keep)
         saved = self.checkpoints.found()
@@ -202,7 +203,7 @@ class _Run:
                 lambda done: self._save(done, journal),
                 plan=plan,
                 save_every=(config.save.every_steps, self.steps_per_epoch),  # every epoch gets its score
-                most_broken=config.most_broken,
+                max_unreadable=config.max_unreadable,
                 journal=journal,
                 watcher=self.watcher,
             )
@@ -227,10 +228,10 @@ class _Run:
         )
         if self.ema is not None:
             self.ema.update(self.model, step=done)
-        return values | {"rate": self.optimizer.param_groups[-1]["lr"], "epoch": (done + 1) / self.steps_per_epoch}
+        return values | {"lr": self.optimizer.param_groups[-1]["lr"], "epoch": (done + 1) / self.steps_per_epoch}
 
     def _batch(self, views: ViewBatch) -> FinetuneBatch:
-        used = views_of(self.model, views)
+        used = select_views(self.model, views)
         target = self._target(views.samples)
         return FinetuneBatch(scene=used.get("scene"), person=used.get("person"), target=target)
 
@@ -302,7 +303,7 @@ class _Run:
                 target = smooth(target, self.config.augment.smoothing)
             fit_fusion(self.model, torch.from_numpy(found.values), target, self.objective, self.config.seed)
 
-    def _plan(self, start: int) -> Plan:
+    def _plan(self, start: int) -> RunPlan:
         """What the run will cost; its memory is measured on two grey pictures."""
         config, size = self.config, self.config.view.size
         grey = torch.zeros(2, 3, size, size, dtype=torch.uint8)
@@ -313,7 +314,7 @@ class _Run:
             self.model(pixels, pixels)
         self.model.train()
         pictures = config.batch_size / config.accumulation / world_size()  # of a batch of one process
-        return Plan(
+        return RunPlan(
             what="fine-tuning",
             steps=config.schedule.steps(self.steps_per_epoch),
             done=start,
@@ -335,8 +336,8 @@ def conformal_scores(logits: np.ndarray, target: np.ndarray, temperature: float)
     """
     truth = target.argmax(axis=1)
     scores = np.sort(1 - softmax(logits, temperature)[np.arange(len(truth)), truth])
-    if len(scores) > MOST_SCORES:
-        levels = np.arange(1, MOST_SCORES + 1) / (MOST_SCORES + 1)
+    if len(scores) > MAX_SCORES:
+        levels = np.arange(1, MAX_SCORES + 1) / (MAX_SCORES + 1)
         scores = scores[np.ceil((len(scores) + 1) * levels).astype(int).clip(1, len(scores)) - 1]
     return tuple(round(float(score), 5) for score in scores.clip(0, 1))
 
@@ -344,5 +345,5 @@ def conformal_scores(logits: np.ndarray, target: np.ndarray, temperature: float)
 def _keep_less(encoder: Any) -> None:
     """Let the encoder compute its activations twice instead of keeping them. Raises ConfigError if it can't."""
     if not hasattr(encoder, "set_grad_checkpointing"):
-        raise ConfigError(f"hardware.checkpointing is not there for a {type(encoder).__name__}; turn it off")
+        raise ConfigError(f"hardware.grad_checkpointing is not there for a {type(encoder).__name__}; turn it off")
     encoder.set_grad_checkpointing(True)

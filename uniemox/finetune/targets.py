@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from uniemox.classifier_info import from_affect
 from uniemox.data.sample import Sample
 from uniemox.errors import DataError, LabelError
 from uniemox.labels import LabelSet
@@ -70,7 +71,7 @@ def _row(sample: Sample, task: Task, label_set: LabelSet) -> list[float] | None:
         case "affect":
             if sample.valence is None or sample.arousal is None:
                 return None
-            return [(value - 5) / 4 for value in (sample.valence, sample.arousal)]
+            return [from_affect(value) for value in (sample.valence, sample.arousal)]
 
 
 def _shares(sample: Sample, label_set: LabelSet) -> list[float] | None:

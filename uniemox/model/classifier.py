@@ -1,6 +1,6 @@
 """The fine-tuned network: scene, person or both through one encoder, fused, and a linear head."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -8,11 +8,11 @@ from timm.layers import DropPath, calculate_drop_path_rates
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from uniemox.classifier_info import Streams, views_of
 from uniemox.errors import ConfigError, ShapeError
 from uniemox.model.encoder import check_plain
 from uniemox.model.fusion import Fusion
 
-Streams = Literal["scene", "person", "both"]
 NORM_EPS = 1e-12  # far below the variance of Υ, which is 1e-6 and less after Γ2 and Γ3
 OLD_NORM_EPS = 1e-6  # of classifiers that say nothing of it: they were trained with it
 DROP_PATHS = ("drop_path1", "drop_path2", "drop_path")  # timm's names: of attention and MLP, or of a whole block
@@ -106,7 +106,7 @@ class Classifier(nn.Module):
         """The views that are used, checked."""
         given = {"scene": scene, "person": person}
         views = []
-        for name in given if self.streams == "both" else (self.streams,):
+        for name in views_of(self.streams):
             view = given[name]
             if view is None:
                 raise ShapeError(f"the {name} view is missing; this network reads streams={self.streams!r}")

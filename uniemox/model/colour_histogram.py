@@ -43,9 +43,9 @@ def hsv_bins(rgb: Tensor) -> Tensor:
     rgb: (N, 3, H, W), whole numbers 0 to 255.  Returns (N, H, W) int64. Grey has hue 0, black saturation 0.
     """
     red, green, blue = rgb.unbind(dim=1)  # (N, H, W) each
-    value, least = rgb.amax(dim=1), rgb.amin(dim=1)
-    spread = value - least
-    safe = spread.clamp(min=1)  # the least spread of a pixel that is not grey
+    value, minimum = rgb.amax(dim=1), rgb.amin(dim=1)
+    spread = value - minimum
+    safe = spread.clamp(min=1)  # the smallest spread of a pixel that is not grey
     of_green, of_blue = 2 + (blue - red) / safe, 4 + (red - green) / safe
     hue = torch.where(value == red, (green - blue) / safe, torch.where(value == green, of_green, of_blue))
     hue = torch.where(hue < 0, hue + 6, hue)  # 0 to below 6

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
+from uniemox.classifier_info import PersonPolicy
 from uniemox.errors import BoxError
 from uniemox.persons.box import Box, Detection, clip_box, touched_box, union_box
 
-Policy = Literal["largest", "union", "persons_only"]
 """largest: the target where the data set names one, else the person with the largest area × confidence.  union: the box
 around everybody.  persons_only: the whole picture, black where nobody is."""
 
@@ -24,7 +24,7 @@ class PersonCrop(NamedTuple):
 
 
 def choose_person(
-    persons: Sequence[Detection] | None, target: Box | None, size: tuple[int, int], policy: Policy = "largest"
+    persons: Sequence[Detection] | None, target: Box | None, size: tuple[int, int], policy: PersonPolicy = "largest"
 ) -> PersonCrop:
     """The person view of a picture.
 

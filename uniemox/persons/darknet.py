@@ -20,7 +20,7 @@ from uniemox.persons.selection import select
 
 SIZE: Size = (416, 416)  # as UniEmoX has it, whatever the .cfg says
 PREPARATION = Preparation(fit="squash", order="RGB", std=(255.0, 255.0, 255.0))
-LEAST_CONFIDENCE = 0.2  # OpenCV writes 0 below it
+MIN_CONFIDENCE = 0.2  # OpenCV writes 0 below it
 REVISION = 1  # raise it when code changes boxes
 
 
@@ -35,13 +35,13 @@ class DarknetDetector:
         self._cfg = cfg
         self._check(self._forward(np.full((1, 3, *SIZE), 0.5, dtype=np.float32)))
         self._confidence = YOLOV3_CONFIDENCE if config.confidence is None else config.confidence
-        if self._confidence < LEAST_CONFIDENCE:
+        if self._confidence < MIN_CONFIDENCE:
             raise ConfigError(
-                f"confidence is {self._confidence}, but OpenCV gives no Darknet box less than {LEAST_CONFIDENCE} sure"
+                f"confidence is {self._confidence}, but OpenCV gives no Darknet box less than {MIN_CONFIDENCE} sure"
             )
         self._nms_overlap = YOLOV3_NMS_OVERLAP if config.nms_overlap is None else config.nms_overlap
-        self._most = config.most
-        settings = f"darknet {REVISION} {SIZE} {self._confidence} {self._nms_overlap} {self._most}"
+        self._max_detections = config.max_detections
+        settings = f"darknet {REVISION} {SIZE} {self._confidence} {self._nms_overlap} {self._max_detections}"
         self.fingerprint = fingerprint_of([cfg, weights], settings)
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
@@ -58,7 +58,7 @@ class DarknetDetector:
             image.size,
             confidence=self._confidence,
             nms_overlap=self._nms_overlap,
-            most=self._most,
+            max_detections=self._max_detections,
         )
 
     def _forward(self, pixels: Array) -> list[Array]:

@@ -33,7 +33,7 @@ class DetectorConfig:
     """Least confidence, 0 to 1: objectness times class, or as the layout defines it; None: the layout's own."""
     nms_overlap: float | None = None
     """Intersection over union, 0 to 1, above which the weaker of two boxes goes; None: the layout's own."""
-    most: int = 100
+    max_detections: int = 100
     """People a picture at the most."""
 
     def __post_init__(self) -> None:
@@ -41,8 +41,8 @@ class DetectorConfig:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and 0 <= value <= 1):
                 raise ConfigError(f"{name} is {value}; it must be from 0 to 1, or left out for the detector's own")
-        if self.most < 1:
-            raise ConfigError(f"most is {self.most}; it must be at least 1")
+        if self.max_detections < 1:
+            raise ConfigError(f"max_detections is {self.max_detections}; it must be at least 1")
 
 
 def load_detector(

@@ -18,8 +18,8 @@ from uniemox.persons.layouts import LAYOUTS, recognise
 from uniemox.persons.selection import select
 
 FREE_SIZE_PX = 416  # of inputs that take any size: YOLOv3's, as published
-LARGEST_SIZE_PX = 4096
-MOST_AT_ONCE = 32  # pictures of a batch, so that a long list needs no more memory than a short one
+MAX_SIZE_PX = 4096
+MAX_CONCURRENT = 32  # pictures of a batch, so that a long list needs no more memory than a short one
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int32)": np.int32}
 
 
@@ -41,13 +41,13 @@ class OnnxDetector:
             self._batch = 1  # the zoo's graph scales all boxes by the first picture's size
         self._confidence = layout.confidence if config.confidence is None else config.confidence
         self._nms_overlap = layout.nms_overlap if config.nms_overlap is None else config.nms_overlap
-        self._most = config.most
-        settings = f"{layout.name} {layout.revision} {self._size} {self._confidence} {self._nms_overlap} {self._most}"
-        self.fingerprint = fingerprint_of([path, *others], settings)
+        self._max_detections = config.max_detections
+        settings = f"{layout.name} {layout.revision} {self._size} {self._confidence} {self._nms_overlap}"
+        self.fingerprint = fingerprint_of([path, *others], f"{settings} {self._max_detections}")
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
         """People in upright RGB pictures of any size; boxes in px of each, clipped to it, most confident first."""
-        step = self._batch or MOST_AT_ONCE
+        step = self._batch or MAX_CONCURRENT
         return [found for i in range(0, len(images), step) for found in self._detect_batch(images[i : i + step])]
 
     def _detect_batch(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
@@ -65,7 +65,7 @@ class OnnxDetector:
                 image.size,
                 confidence=self._confidence,
                 nms_overlap=self._nms_overlap,
-                most=self._most,
+                max_detections=self._max_detections,
             )
             found.append(people)
         return found
@@ -110,8 +110,8 @@ def _input_size(path: Path, session: InferenceSession) -> Size:
     if not pictures_first or any(one.type not in _TYPES for one in inputs) or (shapes[1:] and len(shapes[1]) != 2):
         raise DetectorError(f"{path}: {_describe(session, None)}. {_known()}")
     height, width = (FREE_SIZE_PX if _is_free(side) else side for side in shapes[0][2:])
-    if not (32 <= height <= LARGEST_SIZE_PX and 32 <= width <= LARGEST_SIZE_PX):
-        raise DetectorError(f"{path}: takes pictures of {width} x {height} px; expected 32 to {LARGEST_SIZE_PX}")
+    if not (32 <= height <= MAX_SIZE_PX and 32 <= width <= MAX_SIZE_PX):
+        raise DetectorError(f"{path}: takes pictures of {width} x {height} px; expected 32 to {MAX_SIZE_PX}")
     return height, width
 
 

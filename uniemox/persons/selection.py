@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from uniemox.errors import BoxError
 from uniemox.persons.box import Box, Detection, clip_box, suppress
 
-MOST_CANDIDATES = 1000
+MAX_CANDIDATES = 1000
 """Boxes of a picture that are compared with each other, the most confident ones, as NanoDet has it."""
 
 
@@ -17,7 +17,7 @@ def select(
     *,
     confidence: float,
     nms_overlap: float,
-    most: int,
+    max_detections: int,
 ) -> tuple[Detection, ...]:
     """People in one picture, clipped to it, most confident first.
 
@@ -25,7 +25,7 @@ def select(
     Boxes that are less confident than `confidence`, are not finite or cover no px of the picture are left out.
     """
     candidates = np.flatnonzero((confidences >= confidence) & np.isfinite(boxes).all(axis=1))
-    candidates = candidates[np.argsort(-confidences[candidates], kind="stable")][:MOST_CANDIDATES]
+    candidates = candidates[np.argsort(-confidences[candidates], kind="stable")][:MAX_CANDIDATES]
     kept = candidates[suppress(boxes[candidates], confidences[candidates], nms_overlap)]
     found = []
     for row in kept:
@@ -34,4 +34,4 @@ def select(
         except BoxError:
             continue  # outside the picture, in the letterbox, or thinner than a px
         found.append(Detection(box, float(min(confidences[row], 1.0))))
-    return tuple(found[:most])
+    return tuple(found[:max_detections])

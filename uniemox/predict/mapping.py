@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from uniemox.errors import LabelError
 from uniemox.labels import POLARITY, LabelMap, LabelSet, find_label_set, label_map
 
-LEAST_REACHED = 2
+MIN_REACHED = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class LabelMapping:
     """How a network's probabilities become named ones.
 
     labels, name: of the set that the answer is given in.  mapping: to it; None: the network's own.
@@ -51,7 +51,7 @@ class Answers:
         return tuple(sorted(found, key=lambda label: -named[label]))
 
 
-def answers_in(source: LabelSet, target: str | None) -> Answers:
+def answers_in(source: LabelSet, target: str | None) -> LabelMapping:
     """How answers in `source` become answers in the set of that name; None: as they are.
 
     Labels that nothing becomes are left out.
@@ -59,13 +59,13 @@ def answers_in(source: LabelSet, target: str | None) -> Answers:
     one label is reached, which would always have probability 1.
     """
     if target is None:
-        return Answers(source.labels, source.name)
+        return LabelMapping(source.labels, source.name)
     mapping = label_map(source, find_label_set(target))
     reached = tuple(label for label in mapping.target.labels if label not in mapping.unreached)
-    if len(reached) < LEAST_REACHED:
+    if len(reached) < MIN_REACHED:
         what = f"only {reached[0]} is" if reached else "no label is"
         raise LabelError(f"of {target} {what} reached by {', '.join(source.labels)}; answer in them (no other labels)")
-    return Answers(reached, mapping.target.name, mapping)
+    return LabelMapping(reached, mapping.target.name, mapping)
 
 
 def has_answers_in(source: LabelSet, target: str) -> bool:

@@ -1,88 +1,26 @@
 """A classifier as an ONNX file, run by onnxruntime on the CPU, and what its numbers mean."""
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from uniemox.classifier_info import ClassifierInfo, read_info, to_affect
 from uniemox.errors import CheckpointError, ShapeError
-from uniemox.export.one_by_one import is_one_by_one, run_views
-from uniemox.labels import KINDS, Kind, LabelSet
 from uniemox.onnx_external import external_files
 from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session
 from uniemox.persons.box import Box, Detection
-from uniemox.persons.crop import Policy, choose_person
-from uniemox.views.still import Pixels, person_view, scene_view
+from uniemox.persons.crop import choose_person
+from uniemox.predict.one_by_one import is_one_by_one, run_views
+from uniemox.predict.views import Pixels, person_view, scene_view
 
 Array = NDArray[np.float32]
 KEY = "uniemox"
-MOST_BYTES = 2 * 2**30
-LARGEST_SIZE_PX = 4096
+MAX_BYTES = 2 * 2**30
 LOGITS, MAPS = "logits", "maps"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NetworkInfo:
-    """What a classifier's numbers mean, and what it sees: the part of its file's metadata that predicting needs."""
-
-    labels: tuple[str, ...]
-    """Of its outputs, in order; valence and arousal for task affect."""
-    label_set: str
-    """Name of the label set."""
-    kind: Kind
-    """evoked or felt."""
-    task: str = "label"
-    """label, distribution or affect."""
-    temperature: float | None = None
-    """By which logits are divided before the softmax; None: 1."""
-    streams: str = "scene"
-    """scene, person or both."""
-    person: Policy = "largest"
-    """Which part of the picture the person view is, see persons/crop.py."""
-    size: int = 224
-    """Side of its input, px."""
-    crop_fraction: float = 0.9
-    """Share of the short side that the middle crop keeps."""
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    """Of pixels in [0, 1], by channel."""
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    trained_on: str = ""
-    """The data set's name."""
-    conformal_scores: tuple[float, ...] = ()
-    """1 - p(true label) of held-out pictures, sorted; () where there are none."""
-
-    def __post_init__(self) -> None:
-        expected = {
-            "labels": bool(self.labels) and all(isinstance(label, str) and label for label in self.labels),
-            "kind": self.kind in KINDS,
-            "task": self.task in ("label", "distribution", "affect"),
-            "temperature": self.temperature is None or 0 < self.temperature < math.inf,
-            "streams": self.streams in ("scene", "person", "both"),
-            "person": self.person in get_args(Policy),
-            "size": isinstance(self.size, int) and 8 <= self.size <= LARGEST_SIZE_PX,
-            "crop_fraction": 0 < self.crop_fraction <= 1,
-            "mean": len(self.mean) == 3,
-            "std": len(self.std) == 3 and all(value > 0 for value in self.std),
-            "conformal_scores": all(0 <= score <= 1 for score in self.conformal_scores),
-        }
-        wrong = [f"{name} {getattr(self, name)!r}" for name, is_right in expected.items() if not is_right]
-        if wrong:
-            raise CheckpointError(f"no classifier has {', '.join(wrong)}")
-
-    def find_labels(self) -> LabelSet:
-        """Its labels as a set."""
-        return LabelSet(self.label_set, self.labels, self.kind)
-
-    @property
-    def views(self) -> tuple[str, ...]:
-        """The names of the views that it looks at."""
-        return ("scene", "person") if self.streams == "both" else (self.streams,)
 
 
 class Engine(Protocol):
@@ -101,7 +39,7 @@ class Network:
     name: the file's, or of the run that holds it.  `Network.open` is the usual way.
     """
 
-    def __init__(self, name: str, info: NetworkInfo, engine: Engine) -> None:
+    def __init__(self, name: str, info: ClassifierInfo, engine: Engine) -> None:
         self.name, self.info, self.engine = name, info, engine
         middle, scale = (np.array(value, np.float32).reshape(3, 1, 1) * 255 for value in (info.mean, info.std))
         self._middle, self._scale = middle, scale
@@ -168,7 +106,7 @@ class Network:
 
     def maps(self, scene: Array) -> Array | None:
         """Class-activation maps (N, E, h, w) of scene views (N, 3, S, S); None if the network has none."""
-        if not self.engine.has_maps or self.info.streams != "scene":
+        if not self.engine.has_maps or self.info.has_person:
             return None
         return self.engine.run(MAPS, {"scene": scene})
 
@@ -179,7 +117,7 @@ class Network:
         """
         values = logits.astype(np.float64)
         if self.info.task == "affect":
-            return 4 * values + 5
+            return to_affect(values)
         values = values / (self.info.temperature or 1.0)
         exponentials = np.exp(values - values.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -232,29 +170,13 @@ class _OnnxEngine:
         return np.asarray(values, np.float32)
 
 
-def read_info(text: str) -> NetworkInfo:
-    """What a file's metadata say; fields that predicting does not need are passed over.
-
-    Raises CheckpointError if they are no JSON object, or a field is missing or wrong.
-    """
-    try:
-        values: Mapping[str, Any] = json.loads(text)
-        known = {part.name: values[part.name] for part in fields(NetworkInfo) if part.name in values}
-        for name in ("labels", "mean", "std", "conformal_scores"):
-            if name in known:
-                known[name] = tuple(known[name])
-        return NetworkInfo(**known)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"what it says of itself can't be read ({error}); export it again") from error
-
-
 def _check_file(path: Path) -> None:
     """Raise CheckpointError for a file that is not there, empty, too large, or only a part of a model."""
     try:
         size = path.stat().st_size
         if not path.is_file():
             raise CheckpointError(f"{path} is no file; expected an ONNX file of uniemox finetune")
-        if not 0 < size <= MOST_BYTES:
+        if not 0 < size <= MAX_BYTES:
             raise CheckpointError(f"{path}: {size / 2**30:.1f} GB; expected an ONNX file of up to 2 GB, all in one")
         others = external_files(path)
     except OSError as error:

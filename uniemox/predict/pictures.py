@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from uniemox.decoder_pool import Decode, decode_one
+from uniemox.decoding.pool import Decode, decode_one
 from uniemox.errors import ImageError
-from uniemox.images import LONGEST_SIDE_PX, MOST_ASPECT, MOST_PIXELS, MinSides, decode, is_picture_name
+from uniemox.images import MAX_ASPECT, MAX_PIXELS, MAX_SIDE_PX, MinSides, decode, is_picture_name
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 _WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's greys of more than 8 bits
@@ -115,7 +115,7 @@ def _check_size(width: int, height: int) -> None:
     """Raise ImageError for what `images.open_picture` refuses in files."""
     if min(width, height) < 1:
         raise ImageError(f"{width} x {height} px is no picture")
-    if width * height > MOST_PIXELS or max(width, height) > LONGEST_SIDE_PX:
-        raise ImageError(f"{width} x {height} px is more than {MOST_PIXELS // 10**6} megapixels; scale it down")
-    if max(width, height) > MOST_ASPECT * min(width, height):
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
+        raise ImageError(f"{width} x {height} px is more than {MAX_PIXELS // 10**6} megapixels; scale it down")
+    if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(f"{width} x {height} px is a strip, not a scene; crop it")

@@ -11,7 +11,7 @@ from uniemox.predict.pictures import read_any
 if TYPE_CHECKING:
     from uniemox.predict.prediction import Person, Prediction
 
-LONGEST_PX = 960
+MAX_SIDE_PX = 960
 SMALLEST_PX = 240
 INK, PAPER, QUIET, BAR, BOX = "#1b1f24", "#ffffff", "#d9dee4", "#2f6f9f", "#ffb000"
 
@@ -24,7 +24,7 @@ def plot_prediction(prediction: "Prediction") -> Image.Image:
     if prediction.source is None:
         raise ImageError("this prediction does not know its picture any more")
     image, _ = read_any(prediction.source)
-    scale = min(LONGEST_PX / max(image.size), max(1.0, SMALLEST_PX / image.width))
+    scale = min(MAX_SIDE_PX / max(image.size), max(1.0, SMALLEST_PX / image.width))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     image = image.resize(size, Image.Resampling.BICUBIC)
     _draw_people(image, prediction.persons or [], scale)

@@ -1,6 +1,6 @@
 """From pictures to predictions: pictures are decoded ahead of the network, which answers in batches.
 
-A single picture is decoded in this process; several are decoded in processes of their own (decoder_pool.py), so that a
+A single picture is decoded in this process; several are decoded in processes of their own (decoding/pool.py), so that a
 file that keeps its decoder busy holds up no other.
 """
 
@@ -19,20 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from uniemox.decoder_pool import Decode, DecoderPool, Decoders, decode_one
+from uniemox.decoding.pool import Decode, DecoderPool, Decoders, decode_one
 from uniemox.errors import ConfigError, ImageError
 from uniemox.images import MinSides
 from uniemox.persons.box import Detection
 from uniemox.persons.detector import Detector
 from uniemox.predict.conformal import likely_labels, score_limit
-from uniemox.predict.mapping import Answers, answers_in, has_answers_in
+from uniemox.predict.mapping import LabelMapping, answers_in, has_answers_in
 from uniemox.predict.network import Network
 from uniemox.predict.pictures import Picture, path_of, read_any, walk
 from uniemox.predict.prediction import Failure, Person, Prediction
-from uniemox.views.still import Pixels
+from uniemox.predict.views import Pixels
 
 Pictures = list[Picture] | tuple[Picture, ...]
-MOST_THREADS = 8  # that decode
+MAX_THREADS = 8  # that decode
 Item = TypeVar("Item")
 SHRINK_MARGIN = 4  # decoded pictures stay so many times larger than the input; at 2 some answers move by 0.06
 
@@ -41,8 +41,8 @@ SHRINK_MARGIN = 4  # decoded pictures stay so many times larger than the input; 
 class _Question:
     """How the answers are wanted, checked once for all pictures."""
 
-    scene: Answers
-    person: Answers | None
+    scene: LabelMapping
+    person: LabelMapping | None
     limit: float | None
     """Of the scores of likely labels; None: not asked."""
 
@@ -177,7 +177,7 @@ class Predictor:
         if decoders is None and len(first) < 2:  # a process of its own would take longer to start than to decode
             yield from (self._prepare_or_fail(picture, decode_one) for picture in first)
             return
-        threads = min(MOST_THREADS, os.cpu_count() or 1)
+        threads = min(MAX_THREADS, os.cpu_count() or 1)
         own = DecoderPool(threads)  # it starts a process when the first file comes
         decode = (decoders or own).decode
         waiting: deque[Future[_Ready | Failure]] = deque()
@@ -202,7 +202,7 @@ class Predictor:
     def _prepare(self, picture: Picture, decode: Decode) -> _Ready:
         """Decode a picture, find the people in it and cut the views. Raises ImageError."""
         info, person_network = self.network.info, self.person_network
-        needs_full = info.streams != "scene" or person_network is not None  # people may be small
+        needs_full = info.has_person or person_network is not None  # people may be small
         short_px = SHRINK_MARGIN * math.floor(info.size / info.crop_fraction)  # of which `scene_view` cuts its middle
         shrink = None if needs_full else MinSides(short_px=short_px)
         image, full = read_any(picture, shrink, decode_file=decode)
@@ -286,7 +286,7 @@ def _check_person_network(network: Network, finder: Detector | None) -> None:
     info = network.info
     if finder is None:
         raise ConfigError("a person model needs a person finder; give one, or leave the person model out")
-    if info.kind != "felt" or info.streams == "scene":
+    if info.kind != "felt" or not info.has_person:
         raise ConfigError(
             f"{network.name} says what is {info.kind}, from the {info.streams} view; a person model says what is felt, "
             "from the person view or both"

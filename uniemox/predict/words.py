@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import ConfigError, MissingPackageError
 from uniemox.labels import MIKELS, clean, recognise
-from uniemox.predict.network import Network, NetworkInfo
+from uniemox.predict.network import Network
 
 
 def open_words(name: str, words: Sequence[str] | None, *, threads: int | None = None) -> Network:
@@ -26,7 +27,7 @@ def open_words(name: str, words: Sequence[str] | None, *, threads: int | None = 
     engine = open_zero_shot(name, labels, threads)
     known = recognise(labels, "evoked")
     mean, std = engine.stats
-    info = NetworkInfo(
+    info = ClassifierInfo(
         labels=labels,
         label_set=known.name if set(known.labels) == set(labels) else "custom",
         kind="evoked",

@@ -1,6 +1,6 @@
 """Answers in files: a JSON object a line as they come, and a CSV or Parquet table of them at the end.
 
-Lines are only appended, so a job that was stopped goes on where it was; a table is made from the lines beside it.
+Lines are only appended, so a job that was stopped resumes where it was; a table is made from the lines beside it.
 """
 
 import json
@@ -30,7 +30,7 @@ COLUMNS = ("path", "likely", "persons", *ABOUT, "error")  # of a table, beside t
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnswerHeader:
     """What all answers in one file have in common."""
 
     model: str
@@ -51,14 +51,14 @@ class Answered:
 class ResultFile:
     """Answers in OUT.jsonl; for OUT.csv and OUT.parquet in lines beside it, from which `finish` makes the table.
 
-    resume: go on with a file that is there; pictures that could not be read are tried again.
+    resume: continue a file that is there; pictures that could not be read are tried again.
     answered: what the answers will be; a file must not mix several kinds.
     Raises ConfigError for another ending, a label that is called as a column of the table is, a file that is there
     already, or one with other answers; DataError for one that is damaged or can't be read or written;
     MissingPackageError for Parquet without pyarrow.
     """
 
-    def __init__(self, path: Path, *, resume: bool, answered: Answered) -> None:
+    def __init__(self, path: Path, *, resume: bool, answered: AnswerHeader) -> None:
         self.path = path
         if path.suffix not in (LINES, *TABLES):
             raise ConfigError(f"{path}: expected a name that ends in {', '.join((LINES, *TABLES))}")
@@ -71,9 +71,9 @@ class ResultFile:
         self.answered = answered
         there = next((one for one in (self.lines, path) if os.path.exists(one)), None)
         if there is not None and not resume:
-            raise ConfigError(f"{there} is there already; go on with it (--resume), or choose another name")
+            raise ConfigError(f"{there} is there already; continue it (--resume), or choose another name")
         if there == path and path != self.lines:
-            raise ConfigError(f"{path} is there, but not {self.lines}, which going on needs; choose another name")
+            raise ConfigError(f"{path} is there, but not {self.lines}, which --resume needs; choose another name")
         self._done: np.ndarray[Any, np.dtype[np.uint64]] = np.empty(0, np.uint64)
         if there is not None:
             self._done = _repaired(self.lines, answered)
@@ -138,7 +138,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield value
 
 
-def _repaired(path: Path, answered: Answered) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def _repaired(path: Path, answered: AnswerHeader) -> np.ndarray[Any, np.dtype[np.uint64]]:
     """Keys of the pictures in a file, sorted, after failures and a last line that was cut off have been removed."""
     keys, failures = array("Q"), 0
     for value in read_lines(path):
@@ -146,7 +146,7 @@ def _repaired(path: Path, answered: Answered) -> np.ndarray[Any, np.dtype[np.uin
             failures += 1
             continue
         keys.append(_key(str(value.get("path"))))
-        there = Answered.of(value)
+        there = AnswerHeader.of(value)
         if there != answered:
             ours, theirs = asdict(answered), asdict(there)
             name = next(name for name in ours if ours[name] != theirs[name])

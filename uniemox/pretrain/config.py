@@ -66,9 +66,9 @@ class PretrainConfig:
     accumulation: int = 1
     """Batches whose gradients make a step; L2 then compares with fewer texts at a time."""
     seed: int = 0
-    """Of weights, order, crops and masks."""
-    most_broken: int = 20
-    """So many pictures that can't be read are left out; one more stops the run."""
+    """Random seed for weights, order, crops and masks."""
+    max_unreadable: int = 20
+    """Maximum number of unreadable images to skip before the run stops."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulation"):
@@ -76,5 +76,5 @@ class PretrainConfig:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.batch_size % self.accumulation:
             raise ConfigError(f"accumulation {self.accumulation} must divide batch_size {self.batch_size} evenly")
-        if self.seed < 0 or self.most_broken < 0:
-            raise ConfigError(f"seed and most_broken must be at least 0, got {self.seed} and {self.most_broken}")
+        if self.seed < 0 or self.max_unreadable < 0:
+            raise ConfigError(f"seed and max_unreadable must be at least 0, got {self.seed} and {self.max_unreadable}")

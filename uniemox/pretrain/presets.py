@@ -31,7 +31,7 @@ def best() -> PretrainConfig:
         encoder=EncoderConfig(start="timm:vit_large_patch14_dinov2.lvd142m"),
         teacher=TeacherConfig(source="clip:ViT-L-14-quickgelu@openai"),
         schedule=ScheduleConfig(epochs=50, warmup_epochs=5),
-        optimizer=OptimizerConfig(base_rate=2e-4),
+        optimizer=OptimizerConfig(base_lr=2e-4),
         batch_size=1024,
         hardware=HardwareConfig(compile=True),
     )
@@ -47,7 +47,7 @@ def demo() -> PretrainConfig:
         model=ModelConfig(fusion="gated", decoder=DecoderConfig(width=64, depth=2, heads=4)),
         view=ViewConfig(size=96, min_area=0.5),
         teacher=TeacherConfig(source="fitted:runs/teacher", view="whole_and_person"),
-        optimizer=OptimizerConfig(base_rate=1.2e-2, max_grad_norm=1.0),
+        optimizer=OptimizerConfig(base_lr=1.2e-2, max_grad_norm=1.0),
         schedule=ScheduleConfig(epochs=10, warmup_epochs=1),
         save=SaveConfig(every_steps=200),
         batch_size=32,  # more steps for the same pictures: faces need them

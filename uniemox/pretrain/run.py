@@ -20,6 +20,7 @@ from uniemox.pretrain.pictures import reconstruction_picture
 from uniemox.pretrain.step import PretrainBatch, forward, pretrain_step
 from uniemox.pretrain.teacher import prepare_teacher
 from uniemox.teacher.protocol import Teacher
+from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
 from uniemox.training.distributed import process_group, rank, wait_for_all, world_size
 from uniemox.training.hardware import ready_to_train, wrap
 from uniemox.training.journal import Journal
@@ -28,7 +29,6 @@ from uniemox.training.optimizer import build_optimizer
 from uniemox.training.run_folder import ENCODER, WEIGHTS, begin_run
 from uniemox.training.schedule import build_schedule
 from uniemox.training.state import Checkpoints, Progress
-from uniemox.training.watching import ActivationCount, Plan, Unwatched, Watcher, memory_estimate
 from uniemox.views.loader import ViewBatch, ViewDataset, build_loader, collate
 from uniemox.views.transforms import TrainViews
 
@@ -36,17 +36,17 @@ PICTURED = 8  # samples in a reconstruction picture
 
 
 def pretrain(
-    config: PretrainConfig, data: DataSet, out: Path, *, resume: bool = False, watcher: Watcher | None = None
+    config: PretrainConfig, data: DataSet, out: Path, *, resume: bool = False, watcher: Callback | None = None
 ) -> Path:
     """Pre-train on all samples of a data set; under torchrun every process calls it alike.
 
-    out: the run's folder, made anew, or one to go on with if `resume`.  Returns the file of the finished encoder.
+    out: the run's folder, made anew, or one to continue if `resume`.  Returns the file of the finished encoder.
     The same settings and data give the same bits on the CPU, however often the run is killed and resumed; the number
     of processes changes losses by rounding only.
     Raises ConfigError, DataError, TeacherError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or
     Ctrl-C. Whatever it raises, the last checkpoint stays.
     """
-    device, watcher = config.hardware.take(), watcher or Unwatched()
+    device, watcher = config.hardware.setup_device(), watcher or NullCallback()
     with process_group(device):
         steps_in_epoch(len(data), config.batch_size)  # raises before anything is written
         if rank() == 0:
@@ -57,7 +57,7 @@ def pretrain(
         teacher = prepare_teacher(config.teacher, config.model, data, out, device, watcher)
         model = build_model(config, None if teacher is None else teacher.width)
         ready_to_train(model, device)
-        model.set_grad_checkpointing(config.hardware.checkpointing)
+        model.set_grad_checkpointing(config.hardware.grad_checkpointing)
         run = _Run(config, data, out, model, teacher)
         plan = run.plan()
         watcher.start(plan)
@@ -97,7 +97,7 @@ class _Run:
         settings = config.optimizer
         self.optimizer = build_optimizer(
             model,
-            rate=settings.rate(config.batch_size),
+            lr=settings.lr(config.batch_size),
             weight_decay=settings.weight_decay,
             betas=settings.betas,
         )
@@ -108,7 +108,7 @@ class _Run:
         self.start = self.checkpoints.load(saved[-1], model, self.optimizer).step if saved else 0
         self.runner = wrap(model, self.device, compiled=config.hardware.compile)
 
-    def train(self, plan: Plan, watcher: Watcher) -> None:
+    def train(self, plan: RunPlan, watcher: Callback) -> None:
         """All steps that are still to be done."""
         config = self.config
         order = RunOrder(
@@ -128,7 +128,7 @@ class _Run:
                 lambda done: self.save(done, journal),
                 plan=plan,
                 save_every=(config.save.every_steps,),
-                most_broken=config.most_broken,
+                max_unreadable=config.max_unreadable,
                 journal=journal,
                 watcher=watcher,
             )
@@ -144,7 +144,7 @@ class _Run:
             precision=self.config.hardware.precision,
             max_grad_norm=self.config.optimizer.max_grad_norm,
         )
-        return values | {"rate": self.optimizer.param_groups[0]["lr"], "epoch": (done + 1) / self.steps_per_epoch}
+        return values | {"lr": self.optimizer.param_groups[0]["lr"], "epoch": (done + 1) / self.steps_per_epoch}
 
     def batch(self, views: ViewBatch, epoch: int) -> PretrainBatch:
         """Views with texts, keys and masks."""
@@ -166,7 +166,7 @@ class _Run:
                 journal.picture(done, "reconstruction", picture)
         wait_for_all()
 
-    def plan(self) -> Plan:
+    def plan(self) -> RunPlan:
         """What the run will cost; its memory is measured on two grey pictures."""
         config, size = self.config, self.config.view.size
         pixels = torch.zeros(2, 3, size, size, dtype=torch.uint8)
@@ -175,7 +175,7 @@ class _Run:
         with ActivationCount(self.model) as kept:
             forward(self.model, batch, precision=config.hardware.precision)
         pictures = config.batch_size / config.accumulation / world_size()  # of a batch of one process
-        return Plan(
+        return RunPlan(
             what="pre-training",
             steps=self.steps,
             done=self.start,

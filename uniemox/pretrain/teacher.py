@@ -15,8 +15,8 @@ from uniemox.teacher.opening import open_teacher
 from uniemox.teacher.protocol import Teacher
 from uniemox.teacher.stored import StoredTeacher, save_features
 from uniemox.teacher.text_cache import TextCachedTeacher
+from uniemox.training.callbacks import Callback
 from uniemox.training.distributed import rank, wait_for_all
-from uniemox.training.watching import Watcher
 from uniemox.views.loader import ViewDataset, build_loader
 from uniemox.views.transforms import WholeViews
 
@@ -25,7 +25,7 @@ WHOLE_PX, BATCH = 224, 64
 
 
 def prepare_teacher(
-    config: TeacherConfig, model: ModelConfig, data: DataSet, out: Path, device: torch.device, watcher: Watcher
+    config: TeacherConfig, model: ModelConfig, data: DataSet, out: Path, device: torch.device, watcher: Callback
 ) -> Teacher | None:
     """The teacher as the step asks it; None if no loss needs one. What it was asked for is kept in the run's folder.
 
@@ -50,7 +50,7 @@ def _ask_once(
     data: DataSet,
     path: Path,
     device: torch.device,
-    watcher: Watcher,
+    watcher: Callback,
 ) -> None:
     """Features of every whole picture, and of every distinct text if a loss needs them, in one file."""
     places = [[(0, i) for i in range(start, min(start + BATCH, len(data)))] for start in range(0, len(data), BATCH)]

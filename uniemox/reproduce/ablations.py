@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from uniemox.paper import paper_tables
 from uniemox.reproduce.baseline import histogram_row, with_baseline
-from uniemox.reproduce.paper import paper_tables
-from uniemox.reproduce.plan import Plan, Row
+from uniemox.reproduce.plan import Plan, TableRow
 from uniemox.reproduce.study import SCRATCH_EPOCHS, Method, Study
 from uniemox.reproduce.table3 import columns_of, paper_only
 
@@ -116,7 +116,7 @@ def _plan(
         method = Method(name=f"UniEmoX, {word}", starts=starts, has_fusion=variant.has_fusion)
         cells = {target.name: study.cell(method, target, paper=paper.get(target.name)) for target in study.targets}
         network = " ".join(variant.changes)
-        rows.append(Row(variant.name, paper_only(paper, columns, cells), network=network))
+        rows.append(TableRow(variant.name, paper_only(paper, columns, cells), network=network))
     return Plan(
         name=name,
         title=title,

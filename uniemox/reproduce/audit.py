@@ -10,8 +10,8 @@ from uniemox.data.sample import DataSet
 from uniemox.data.seen import SEEN, weight_paths
 from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, DataError
-from uniemox.evaluate.kept import KeptEvaluation, read_evaluation
 from uniemox.evaluate.run import EVALUATIONS, Evaluation, evaluate
+from uniemox.evaluate.run_records import SavedEvaluation, read_evaluation
 from uniemox.training.run_folder import CONFIG, WEIGHTS
 from uniemox.training.settings import read_json
 
@@ -62,7 +62,7 @@ def verify(run: Path) -> list[Verified]:
     return [_verify(run, read_evaluation(file)) for file in files]
 
 
-def _verify(run: Path, kept: KeptEvaluation) -> Verified:
+def _verify(run: Path, kept: SavedEvaluation) -> Verified:
     if kept.predictions is None:
         reason = kept.missing or "only classifiers' evaluations keep what was predicted for every picture"
         raise DataError(f"{run}: the evaluation on {kept.title} can't be verified: {reason}")
@@ -92,7 +92,7 @@ def _of_keys(data: DataSet, keys: tuple[str, ...]) -> DataSet:
     return replace(data, samples=[samples[key] for key in keys])
 
 
-def _largest_difference(found: Evaluation, kept: KeptEvaluation) -> float:
+def _largest_difference(found: Evaluation, kept: SavedEvaluation) -> float:
     """Of any probability. Raises DataError where a label has changed."""
     assert kept.predictions is not None
     labels = [str(label) for label in kept.values["labels"]]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from uniemox.reproduce.plan import OUT, Cell, Row, Run, plan_run
+from uniemox.reproduce.plan import OUT, Cell, Run, TableRow, plan_run
 from uniemox.reproduce.results import gain, score_of
 from uniemox.reproduce.sources import Target
 from uniemox.reproduce.study import ONNX, Study
@@ -40,12 +40,14 @@ def histogram_cell(study: Study, target: Target, *, fraction: float = 1.0) -> Ce
     return Cell(runs=(run,), why=run.missing or "")
 
 
-def histogram_row(study: Study) -> Row:
+def histogram_row(study: Study) -> TableRow:
     """The histogram on all data sets."""
-    return Row(HISTOGRAM, {target.name: histogram_cell(study, target) for target in study.targets}, network=NETWORK)
+    return TableRow(
+        HISTOGRAM, {target.name: histogram_cell(study, target) for target in study.targets}, network=NETWORK
+    )
 
 
-def with_baseline(rows: Sequence[Row], baseline: Row) -> tuple[Row, ...]:
+def with_baseline(rows: Sequence[TableRow], baseline: TableRow) -> tuple[TableRow, ...]:
     """The rows, each to be compared with the baseline, and the baseline below them."""
     return (*(replace(row, baseline=baseline.name) for row in rows), baseline)
 

@@ -19,8 +19,8 @@ from uniemox.errors import CheckpointError, TeacherError
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.network import SCRATCH, build_fused
 from uniemox.model.classifier import Classifier, set_drop_path, token_encoder
+from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.model.encoder import build_encoder, check_plain
-from uniemox.model.side_by_side import SideBySide
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.teacher.fitting import FitConfig
@@ -157,7 +157,7 @@ def _encoder_of(config: FinetuneConfig, planned: Planned) -> tuple[Any, str]:
     if len(found) == 1:
         return found[0][0], starts[0]
     encoders = [encoder for encoder, _ in found]
-    return SideBySide(encoders, [IMAGENET] * len(encoders)), ", ".join(starts)
+    return ConcatEncoder(encoders, [IMAGENET] * len(encoders)), ", ".join(starts)
 
 
 def _one(source: str, config: FinetuneConfig, planned: Planned) -> tuple[Any, str]:

@@ -7,7 +7,7 @@ from uniemox.errors import LabelError
 from uniemox.evaluate.run import map_to_data
 from uniemox.labels import LabelSet
 from uniemox.reproduce.baseline import HISTOGRAM, fit_histogram, histogram_cell
-from uniemox.reproduce.plan import Cell, Plan, Row, Run
+from uniemox.reproduce.plan import Cell, Plan, Run, TableRow
 from uniemox.reproduce.sources import Target
 from uniemox.reproduce.study import Method, Study
 from uniemox.reproduce.table3 import BUDGET, OURS, SCRATCH, method_of
@@ -25,19 +25,21 @@ def cross(study: Study) -> Plan:
         for trained in study.targets:
             models = [study.finetune(method, trained, seed=seed) for seed in method.starts]
             cells = {target.name: _transferred(study, models, trained, target) for target in study.targets}
-            rows.append(Row(name + ON.format(trained.name), cells, baseline=HISTOGRAM + ON.format(trained.name)))
+            rows.append(TableRow(name + ON.format(trained.name), cells, baseline=HISTOGRAM + ON.format(trained.name)))
         few = {target.name: study.cell(method, target, fraction=FEW) for target in study.targets}
-        rows.append(Row(name + OF_FEW, few, baseline=HISTOGRAM + OF_FEW))
+        rows.append(TableRow(name + OF_FEW, few, baseline=HISTOGRAM + OF_FEW))
         if len(study.targets) > 1:
             first = study.targets[0]
             moved = {target.name: _retuned(study, method, first, target) for target in study.targets[1:]}
-            rows.append(Row(f"{name}: {first.name}, then {FEW:.0%} of its own", moved, baseline=HISTOGRAM + OF_FEW))
+            rows.append(
+                TableRow(f"{name}: {first.name}, then {FEW:.0%} of its own", moved, baseline=HISTOGRAM + OF_FEW)
+            )
     for trained in study.targets:
         models = [fit_histogram(study, trained)]
         cells = {target.name: _transferred(study, models, trained, target) for target in study.targets}
-        rows.append(Row(HISTOGRAM + ON.format(trained.name), cells))
+        rows.append(TableRow(HISTOGRAM + ON.format(trained.name), cells))
     few = {target.name: histogram_cell(study, target, fraction=FEW) for target in study.targets}
-    rows.append(Row(HISTOGRAM + OF_FEW, few))
+    rows.append(TableRow(HISTOGRAM + OF_FEW, few))
     about = (
         *((f"Random weights: {BUDGET}.",) if study.is_demo else ()),
         "Each column is what is scored, on pictures that nothing was trained on. Where labels differ, the model's are "

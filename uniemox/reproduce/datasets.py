@@ -5,9 +5,9 @@ from collections import Counter
 from uniemox.data.sample import DataSet
 from uniemox.data.source import open_data
 from uniemox.errors import UniemoxError
-from uniemox.evaluate.report.html import UNKNOWN, Html, element, join, table
+from uniemox.html import UNKNOWN, Html, element, join, table
+from uniemox.paper import paper_tables
 from uniemox.reproduce.names import Scale
-from uniemox.reproduce.paper import paper_tables
 from uniemox.reproduce.plan import Plan
 
 

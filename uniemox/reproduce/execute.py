@@ -26,7 +26,7 @@ TAIL = 4  # lines of a log that are shown of a run that failed
 
 
 @dataclass(slots=True)
-class Outcome:
+class RunOutcome:
     """What became of a plan."""
 
     done: list[Run] = field(default_factory=list)
@@ -49,19 +49,19 @@ class _Started:
 Watch = Callable[[float, str], None]
 
 
-def execute(runs: Sequence[Run], *, jobs: int = 1, watch: Watch = lambda share, words: None) -> Outcome:
+def execute(runs: Sequence[Run], *, jobs: int = 1, watch: Watch = lambda share, words: None) -> RunOutcome:
     """Do every run of a plan that is not done, each after those that it needs.
 
     runs: each after those that it needs.  jobs: at a time.  watch: told the share of the work that is done, 0 to 1, and
     what is being done.
-    Where a run fails, what needs it is left out and everything else goes on. A run that another process does already,
+    Where a run fails, what needs it is left out and everything else runs. A run that another process does already,
     even one whose starter was killed, is waited for. After Ctrl-C or SIGTERM the running commands save and end;
-    StoppedError is raised then, and the same plan goes on from there.
+    StoppedError is raised then, and the same plan resumes from there.
     Raises ConfigError for fewer than one job.
     """
     if jobs < 1:
         raise ConfigError(f"--jobs must be at least 1, got {jobs}")
-    outcome, began = Outcome(), time.perf_counter()
+    outcome, began = RunOutcome(), time.perf_counter()
     ahead = _work_ahead(runs)
     waiting, running = sorted(to_do(runs), key=lambda run: -ahead[run.key]), list[_Started]()
     finished = {run.key for run in runs} - {run.key for run in waiting}
@@ -121,7 +121,7 @@ def _work_ahead(runs: Sequence[Run]) -> dict[str, int]:
     return after
 
 
-def _settle(run: Run, outcome: Outcome, finished: set[str]) -> bool:
+def _settle(run: Run, outcome: RunOutcome, finished: set[str]) -> bool:
     """Whether nothing is left to do about a run: it is done, can't be done, or waits in vain."""
     if run.missing is not None:
         outcome.not_there[run.key] = run.missing
@@ -151,7 +151,7 @@ def _start(run: Run) -> _Started | None:
     if is_done(run):  # by another process, since it was looked at
         held.close()
         return None
-    if run.makes is None and run.scores is None:  # a file in its folder, which goes on growing
+    if run.makes is None and run.scores is None:  # a file in its folder, which keeps growing
         run.folder.mkdir(parents=True, exist_ok=True)
     if run.words[0] == "teacher":  # it begins anew, and wants its folder empty
         shutil.rmtree(run.folder, ignore_errors=True)
@@ -174,7 +174,7 @@ def _start(run: Run) -> _Started | None:
     return _Started(run, process, held, time.perf_counter())
 
 
-def _end(started: _Started, outcome: Outcome, finished: set[str]) -> None:
+def _end(started: _Started, outcome: RunOutcome, finished: set[str]) -> None:
     """Write down how a command ended."""
     run, code = started.run, started.process.returncode
     if code == 0:
@@ -248,6 +248,6 @@ def _stop(running: Sequence[_Started], number: int) -> None:
         _clear(entry)
         _journal(entry, code)
     raise StoppedError(
-        f"stopped, and {len(running)} running commands with it; what is trained is saved, and the same command goes on",
+        f"stopped, and {len(running)} running commands with it; what is trained is saved, and the same command resumes",
         exit_code=128 + number,
     )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from uniemox.reproduce.baseline import HISTOGRAM, NETWORK, histogram_cell, with_baseline
-from uniemox.reproduce.plan import Plan, Row
+from uniemox.reproduce.plan import Plan, TableRow
 from uniemox.reproduce.study import Study
 from uniemox.reproduce.table3 import BUDGET, EXTRAS, OURS, SCRATCH, method_of
 
@@ -17,7 +17,7 @@ def fig7(study: Study) -> Plan:
     start = SCRATCH if study.is_demo else "dBOT"
     given = [name for name in study.weights if name not in {extra.name for extra in EXTRAS}]
     names = list(dict.fromkeys([start, *given, OURS]))
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for target in study.targets:
         suffix = f", {target.name}" if len(study.targets) > 1 else ""
         own = []
@@ -26,9 +26,9 @@ def fig7(study: Study) -> Plan:
             if method.is_random:  # each of its runs sees as many images as our pre-training: one seed is what fits
                 method = replace(method, starts={study.seeds[0]: method.starts[study.seeds[0]]})
             cells = {f"{part:.0%}": study.cell(method, target, fraction=part) for part in fractions}
-            own.append(Row(name + suffix, cells, network=network))
-        least = {f"{part:.0%}": histogram_cell(study, target, fraction=part) for part in fractions}
-        rows += with_baseline(own, Row(HISTOGRAM + suffix, least, network=NETWORK))
+            own.append(TableRow(name + suffix, cells, network=network))
+        histograms = {f"{part:.0%}": histogram_cell(study, target, fraction=part) for part in fractions}
+        rows += with_baseline(own, TableRow(HISTOGRAM + suffix, histograms, network=NETWORK))
     about = (
         "A smaller part of every class is contained in a larger one, and the same for all methods of a seed. All train "
         "for the same number of epochs, so that less data are fewer steps too."

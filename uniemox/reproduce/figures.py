@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from uniemox.errors import ImageError
-from uniemox.evaluate.report.html import Html, element, join, picture
+from uniemox.html import Html, element, join, picture
 from uniemox.images import decode
 from uniemox.reproduce.ablations import NO_ALIGNMENT, NO_VISUAL
 from uniemox.reproduce.pictures import LIST, read_pictures
@@ -40,7 +40,7 @@ def fig4(study: Study) -> Plan:
             image = _image(drawn.folder / entry["file"])
             text = entry["text"] or "no text"
             caption = element("figcaption", element("b", str(entry["label"] or "no label")), " ", text)
-            shown.append(element("li", element("figure", picture(image, text, longest_px=SHOWN_PX), caption)))
+            shown.append(element("li", element("figure", picture(image, text, max_side_px=SHOWN_PX), caption)))
         return element("ul", *shown, class_="examples")
 
     about = (
@@ -148,7 +148,7 @@ def _sheet_of(run: Run, name: str, alt: str) -> Html:
     path = run.folder / name
     if not path.exists():
         return _not_made(run)
-    drawing = picture(_image(path), alt, longest_px=SHEET_PX, quality=88)
+    drawing = picture(_image(path), alt, max_side_px=SHEET_PX, quality=88)
     return element("figure", drawing, element("figcaption", alt))
 
 

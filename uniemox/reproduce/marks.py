@@ -2,9 +2,9 @@
 
 from collections.abc import Collection
 
-from uniemox.evaluate.intervals import PairedDifference
 from uniemox.evaluate.report.comparison import BELOW
-from uniemox.evaluate.report.html import UNKNOWN, Html, element, join
+from uniemox.html import UNKNOWN, Html, element, join
+from uniemox.intervals import PairedDifference
 from uniemox.reproduce.baseline import HISTOGRAM, Margin
 from uniemox.reproduce.results import Score
 

@@ -9,15 +9,15 @@ from typing import Any
 
 from uniemox.csv_files import write_rows
 from uniemox.errors import DataError, UniemoxError
-from uniemox.evaluate.intervals import PairedDifference
-from uniemox.evaluate.report.html import UNKNOWN, Html, element, join, page, scrolling, table
 from uniemox.files import write_text
+from uniemox.html import UNKNOWN, Html, element, join, page, scrolling, table
+from uniemox.intervals import PairedDifference
 from uniemox.reproduce.audit import audit
 from uniemox.reproduce.baseline import Margin, margin_of
 from uniemox.reproduce.costs import NetworkCost, measure_run
-from uniemox.reproduce.execute import Outcome, seconds_of
+from uniemox.reproduce.execute import RunOutcome, seconds_of
 from uniemox.reproduce.marks import BELOW_NOTE, chance_cell, mark_label, our_score, over_histogram, paper_figure, points
-from uniemox.reproduce.plan import Cell, Plan, Row
+from uniemox.reproduce.plan import Cell, Plan, TableRow
 from uniemox.reproduce.plots import Dot, curves, dots
 from uniemox.reproduce.results import gain, is_done, mark_of, score_of
 from uniemox.training.run_folder import WEIGHTS
@@ -42,7 +42,7 @@ CSV_FIELDS = (
 )
 
 
-def write_page(plan: Plan, outcome: Outcome, root: Path) -> Path:
+def write_page(plan: Plan, outcome: RunOutcome, root: Path) -> Path:
     """Write ROOT/NAME-SCALE.html, and .json and .csv beside it. Returns the page. Raises DataError if it can't."""
     path = root / f"{plan.name}-{plan.scale}.html"
     found = _Found(plan, outcome, root)
@@ -58,7 +58,7 @@ def write_page(plan: Plan, outcome: Outcome, root: Path) -> Path:
 class _Found:
     """What a plan found, read once."""
 
-    def __init__(self, plan: Plan, outcome: Outcome, root: Path) -> None:
+    def __init__(self, plan: Plan, outcome: RunOutcome, root: Path) -> None:
         self.plan, self.outcome, self.root = plan, outcome, root
         self.scores = {(row.name, name): score_of(cell) for row in plan.rows for name, cell in row.cells.items()}
         self.gains = dict(self._gains())
@@ -67,7 +67,7 @@ class _Found:
         self.ours = [name for name in plan.columns if any(self._is_planned(row, name) for row in plan.rows)]
         self.seconds = seconds_of(root)
 
-    def _is_planned(self, row: Row, name: str) -> bool:
+    def _is_planned(self, row: TableRow, name: str) -> bool:
         return bool(row.cells.get(name, Cell()).runs)
 
     def _gains(self) -> Iterator[tuple[tuple[str, str], PairedDifference]]:
@@ -140,7 +140,7 @@ class _Found:
         head = element("thead", element("tr", *(element("th", word, scope="col") for word in heads)))
         return scrolling("results", element("table", head, element("tbody", *rows)))
 
-    def _line(self, row: Row) -> Html:
+    def _line(self, row: TableRow) -> Html:
         cells = [element("th", row.name, *([element("small", row.network)] if row.network else []), scope="row")]
         for name in self.ours:
             cells.append(element("td", self._cell(row, name), class_="two"))
@@ -149,7 +149,7 @@ class _Found:
                 cells.append(element("td", UNKNOWN if found is None else points(found)))
         return element("tr", *cells)
 
-    def _is_shown(self, row: Row) -> bool:
+    def _is_shown(self, row: TableRow) -> bool:
         """Cited rows stand among ours only where the paper has figures for the same columns."""
         return not row.is_cited or any(row.cells.get(name, Cell()).paper is not None for name in self.ours)
 
@@ -165,7 +165,7 @@ class _Found:
         """Whether a column of gains stands beside this one; curves have too many columns for that."""
         return not self.plan.is_curve and any(column == name for _, column in self.gains)
 
-    def _cell(self, row: Row, name: str) -> Html:
+    def _cell(self, row: TableRow, name: str) -> Html:
         """Ours above, the paper's below."""
         cell, score = row.cells.get(name, Cell()), self.scores.get((row.name, name))
         mark = mark_of(cell, set(self.outcome.failed))
@@ -189,7 +189,7 @@ class _Found:
     def _has_scores(self, name: str) -> bool:
         return any(self.scores.get((row.name, name)) is not None for row in self.plan.rows)
 
-    def _dot(self, row: Row, name: str) -> Dot:
+    def _dot(self, row: TableRow, name: str) -> Dot:
         cell, score = row.cells.get(name, Cell()), self.scores.get((row.name, name))
         paper = None if cell.paper is None else cell.paper / 100
         if score is None:
@@ -327,7 +327,7 @@ class _Found:
                 }
 
 
-def _cost(row: Row) -> NetworkCost | None:
+def _cost(row: TableRow) -> NetworkCost | None:
     """Of the first finished classifier of a row; None for rows without one."""
     for cell in row.cells.values():
         for run in cell.runs:

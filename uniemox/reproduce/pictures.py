@@ -16,7 +16,7 @@ from uniemox.files import write_text
 from uniemox.training.settings import read_json
 
 LIST = "pictures.json"
-LONGEST_PX = 640
+MAX_SIDE_PX = 640
 
 
 def write_pictures(data: DataSet, out: Path, *, count: int, seed: int, with_emotion: bool = False) -> list[Path]:
@@ -40,7 +40,7 @@ def write_pictures(data: DataSet, out: Path, *, count: int, seed: int, with_emot
         except ImageError:
             continue
         width = image.width
-        image.thumbnail((LONGEST_PX, LONGEST_PX), Image.Resampling.LANCZOS)
+        image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
         name = f"{len(listed):02d}.png"
         image.save(out / name)
         if (boxes := _boxes(sample, image.width / width)) is not None:

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from uniemox.evaluate.report.html import Html
+from uniemox.html import Html
 from uniemox.reproduce.names import Scale
 
 OUT = "{out}"  # in the words of a run: its folder
@@ -144,7 +144,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """A method."""
 
     name: str
@@ -171,7 +171,7 @@ class Plan:
     about: tuple[str, ...]
     """Paragraphs: what was done, and what it can tell."""
     columns: tuple[str, ...] = ()
-    rows: tuple[Row, ...] = ()
+    rows: tuple[TableRow, ...] = ()
     reference: str | None = None
     """The row that the others are compared with, picture by picture."""
     is_curve: bool = False

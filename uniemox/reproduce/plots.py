@@ -4,7 +4,7 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from uniemox.evaluate.report.html import Html
+from uniemox.html import Html
 
 LEFT_PX, WIDTH_PX, ROW_PX, TOP_PX, BOTTOM_PX = 250, 760, 22, 26, 34
 CURVE_PX = 320  # height of a drawing of lines

@@ -9,13 +9,13 @@ import numpy as np
 from scipy.stats import t as student
 
 from uniemox.errors import DataError
-from uniemox.evaluate.intervals import PairedDifference, paired_bootstrap
-from uniemox.evaluate.kept import KeptEvaluation, read_evaluation
 from uniemox.evaluate.run import EVALUATIONS
+from uniemox.evaluate.run_records import SavedEvaluation, read_evaluation
+from uniemox.intervals import PairedDifference, paired_bootstrap
 from uniemox.reproduce.plan import Cell, Run
 
 Mark = Literal["ours", "cited", "not run", "failed"]
-FEWEST_SEEDS = 3  # of which an interval can be made
+MIN_SEEDS = 3  # of which an interval can be made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def is_done(run: Run) -> bool:
     return run.mark.exists() if run.makes is None else (run.folder / run.makes).exists()
 
 
-def find_evaluation(run: Run) -> KeptEvaluation | None:
+def find_evaluation(run: Run) -> SavedEvaluation | None:
     """The scores that an evaluating run wrote; None if there are none that can be read."""
     if run.scores is None:
         return None
@@ -74,7 +74,7 @@ def score_of(cell: Cell) -> Score | None:
     over: Literal["seeds", "pictures"] = "pictures"
     low, high = np.array([evaluation.values["accuracy_interval"] for evaluation in found]).mean(axis=0)
     near = low  # seeds that happen to agree tell nothing about other pictures
-    if len(values) >= FEWEST_SEEDS:
+    if len(values) >= MIN_SEEDS:
         over, (low, high) = "seeds", seed_interval(values)
     counts = np.array([sum(row) for row in found[0].values["confusion"]])
     chance = float(counts.max() / counts.sum())
@@ -116,7 +116,7 @@ def gain(ours: Cell, reference: Cell) -> PairedDifference | None:
     if first is None or second is None or first[0] != second[0]:
         return None
     found = paired_bootstrap(first[1], second[1], list(first[0].values()))
-    if not FEWEST_SEEDS <= len(first[1]) == len(second[1]) == len(ours.runs) == len(reference.runs):
+    if not MIN_SEEDS <= len(first[1]) == len(second[1]) == len(ours.runs) == len(reference.runs):
         return found
     by_seed = first[1].mean(axis=1) - second[1].mean(axis=1)
     return replace(found, low=found.difference - _reach(by_seed), high=found.difference + _reach(by_seed))

@@ -43,7 +43,7 @@ PRETRAINING, EMOSET_SHARES = "EmoSet", {"train": 0.8, "val": 0.05, "test": 0.15}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class DataSource:
     """Data that commands open."""
 
     name: str
@@ -87,8 +87,8 @@ class Finders:
 class Target:
     """A data set on which methods are compared."""
 
-    data: Source
-    scored: Source
+    data: DataSource
+    scored: DataSource
     split: str
     """Of `scored`: what is scored."""
     scored_pictures: int
@@ -219,7 +219,7 @@ def _as_published(root: Path, name: str, source: str, exclude: Path | None) -> T
     if splits is not None:
         needs = (splits,)
         options += ["--splits", str(splits.folder / "splits.json")]
-    ours = Source(
+    ours = DataSource(
         name=name,
         source=source,
         origin=source,
@@ -238,7 +238,7 @@ def _as_published(root: Path, name: str, source: str, exclude: Path | None) -> T
 def _absent(name: str) -> Target:
     pictures, share = PAPER_SIZES[name]
     kind = next(kind for kind, column in COLUMNS.items() if column == name)
-    data = Source(
+    data = DataSource(
         name=name,
         source=f"{kind}:{name}",
         origin=f"{kind}:{name}",
@@ -251,8 +251,8 @@ def _absent(name: str) -> Target:
     return Target(data=data, scored=data, split="test", scored_pictures=0)
 
 
-def _source(name: str, data: DataSet, packed: Run, train: int) -> Source:
-    return Source(
+def _source(name: str, data: DataSet, packed: Run, train: int) -> DataSource:
+    return DataSource(
         name=name,
         source=f"shards:{packed.folder}",
         origin=data.name,
@@ -284,7 +284,7 @@ def _has_people(data: DataSet) -> bool:
     return any(sample.persons or sample.target_box for sample in data.samples)
 
 
-def pretraining_of(targets: Sequence[Target], *, is_demo: bool) -> Source:
+def pretraining_of(targets: Sequence[Target], *, is_demo: bool) -> DataSource:
     """What is pre-trained on: the first data set of a demo, EmoSet for the paper."""
     if is_demo:
         return targets[0].data

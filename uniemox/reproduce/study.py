@@ -7,7 +7,7 @@ from pathlib import Path
 
 from uniemox.reproduce.names import Scale
 from uniemox.reproduce.plan import OUT, Cell, Run, plan_evaluation, plan_run
-from uniemox.reproduce.sources import Source, Target
+from uniemox.reproduce.sources import DataSource, Target
 from uniemox.reproduce.weight_files import digest_of_weights
 
 DEMO_FUSION = ("--network.fusion", "gated", "--network.fused-width", "64")  # Γ and C3 of preset demo's pre-training
@@ -55,7 +55,7 @@ class Study:
     scale: Scale
     targets: tuple[Target, ...]
     """The data sets on which methods are compared."""
-    pretraining: Source
+    pretraining: DataSource
     """What is pre-trained on."""
     weights: Mapping[str, str]
     """By row of table III: a published checkpoint, or timm:NAME."""

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from uniemox.paper import paper_tables
 from uniemox.reproduce.baseline import histogram_row, with_baseline
-from uniemox.reproduce.paper import paper_tables
-from uniemox.reproduce.plan import OUT, Cell, Plan, Row, Run, plan_run
+from uniemox.reproduce.plan import OUT, Cell, Plan, Run, TableRow, plan_run
 from uniemox.reproduce.sources import COLUMNS, Target
 from uniemox.reproduce.study import CLIP, TRAINED, Method, Study
 
@@ -100,23 +100,23 @@ def table3(study: Study) -> Plan:
     )
 
 
-def told_once(rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
+def told_once(rows: Sequence[TableRow]) -> tuple[list[TableRow], dict[str, str]]:
     """Rows that are the same runs as one, which names them all; and by method the row that stands for it.
 
     The methods of such a row stay as rows without runs, for the paper's figures.
     """
-    same: dict[tuple[Run, ...], list[Row]] = {}
+    same: dict[tuple[Run, ...], list[TableRow]] = {}
     for row in rows:
         runs = tuple(run for cell in row.cells.values() for run in cell.runs)
         same.setdefault(runs, []).append(row)
-    found, cited, names = list[Row](), list[Row](), dict[str, str]()
+    found, cited, names = list[TableRow](), list[TableRow](), dict[str, str]()
     for runs, group in same.items():
         if not runs or len(group) == 1:
             found += group
             continue
         first, methods = group[0], [row.name for row in group]
         cells = {column: replace(cell, paper=None) for column, cell in first.cells.items()}
-        found.append(Row(first.network, cells, network=f"stands for {', '.join(methods)}"))
+        found.append(TableRow(first.network, cells, network=f"stands for {', '.join(methods)}"))
         for row in group:
             why = f"the same run as {first.network}"
             empty = {column: Cell(cell.paper, why=why) for column, cell in row.cells.items()}
@@ -136,7 +136,7 @@ def paper_only(entry: Mapping[str, Any], columns: tuple[str, ...], cells: Mappin
     return {name: cells.get(name) or Cell(paper=entry.get(name)) for name in columns}
 
 
-def _row(study: Study, entry: Mapping[str, Any]) -> Row:
+def _row(study: Study, entry: Mapping[str, Any]) -> TableRow:
     """A row of the paper's."""
     name = entry["method"]
     columns = columns_of(study.targets)
@@ -145,10 +145,10 @@ def _row(study: Study, entry: Mapping[str, Any]) -> Row:
         cells = {
             column: Cell(paper=entry.get(column), why="the paper cites it; it has no public code") for column in columns
         }
-        return Row(name, cells, is_cited=True)
+        return TableRow(name, cells, is_cited=True)
     method, network = method_of(study, name)
     cells = {target.name: study.cell(method, target, paper=entry.get(target.name)) for target in study.targets}
-    return Row(name, paper_only(entry, columns, cells), network=network, paper_costs=costs)
+    return TableRow(name, paper_only(entry, columns, cells), network=network, paper_costs=costs)
 
 
 def method_of(study: Study, name: str) -> tuple[Method, str]:
@@ -178,15 +178,15 @@ def method_of(study: Study, name: str) -> tuple[Method, str]:
     ), network
 
 
-def _start_alone(study: Study) -> Row:
+def _start_alone(study: Study) -> TableRow:
     """What our pre-training starts from, fine-tuned like everything else: the gain over it is the method's."""
     name = SCRATCH if study.is_demo else "dBOT"
     row = _row(study, next(entry for entry in paper_tables()["table3"] if entry["method"] == name))
     cells = {column: replace(cell, paper=None) for column, cell in row.cells.items()}
-    return Row(START, cells, network=f"the same runs as {name}")
+    return TableRow(START, cells, network=f"the same runs as {name}")
 
 
-def _extra(study: Study, extra: Extra) -> Row:
+def _extra(study: Study, extra: Extra) -> TableRow:
     given = study.weights.get(extra.name)
     lacks = f'its weights: --weights "{extra.name}=timm:NAME@FILE"' if study.is_demo and given is None else None
     method = Method(
@@ -197,16 +197,16 @@ def _extra(study: Study, extra: Extra) -> Row:
         gflop=2 * TRAINED * extra.gmac,
     )
     cells = {target.name: study.cell(method, target) for target in study.targets}
-    return Row(extra.name, paper_only({}, columns_of(study.targets), cells), network=given or extra.init)
+    return TableRow(extra.name, paper_only({}, columns_of(study.targets), cells), network=given or extra.init)
 
 
-def _zero_shot(study: Study) -> Row:
+def _zero_shot(study: Study) -> TableRow:
     """The teacher asked for the nearest class; there is one answer, whatever the seed."""
     teacher = study.fit_teacher()
     if teacher is not None and not study.with_emotion:
         why = "the demo's teacher has read no word of an emotion: --with-emotion"
         cells = {target.name: Cell(why=why) for target in study.targets}
-        return Row(ZERO_SHOT, paper_only({}, columns_of(study.targets), cells))
+        return TableRow(ZERO_SHOT, paper_only({}, columns_of(study.targets), cells))
     source = f"fitted:{teacher.folder}" if teacher is not None else study.teacher or CLIP
     cells = {}
     for target in study.targets:
@@ -219,4 +219,4 @@ def _zero_shot(study: Study) -> Row:
         run = replace(run, images=target.scored_pictures, lacks=data.missing, scores=scored)
         cells[target.name] = Cell(None, (run,), run.missing or "")
     network = "the teacher that the demo fitted, in CLIP's place" if teacher is not None else source
-    return Row(ZERO_SHOT, paper_only({}, columns_of(study.targets), cells), network=network)
+    return TableRow(ZERO_SHOT, paper_only({}, columns_of(study.targets), cells), network=network)

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from uniemox.evaluate.report.comparison import BELOW
-from uniemox.evaluate.report.html import UNKNOWN, Html, element, interval, join, number, table
+from uniemox.html import UNKNOWN, Html, element, interval, join, number, table
+from uniemox.paper import paper_tables
 from uniemox.reproduce.baseline import HISTOGRAM, histogram_cell
-from uniemox.reproduce.paper import paper_tables
 from uniemox.reproduce.plan import OUT, Cell, Plan, Run, plan_run
 from uniemox.reproduce.results import Score, score_of
 from uniemox.reproduce.study import Study
@@ -20,7 +20,7 @@ HEADINGS = ("model", "accuracy", "95 % interval", "pictures", "no label named", 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asking:
+class ModelsToAsk:
     """Whom to ask."""
 
     endpoint: str | None = None
@@ -30,7 +30,7 @@ class Asking:
     """Name of the environment variable that holds the key."""
 
 
-def table8(study: Study, asking: Asking, name: str = "table8") -> Plan:
+def table8(study: Study, asking: ModelsToAsk, name: str = "table8") -> Plan:
     """Several models side by side on pictures of one data set, ours with them."""
     target = next((t for t in study.targets if t.name == SETS[name]), study.targets[0])
     ours = study.finetune(method_of(study, OURS)[0], target, seed=study.seeds[0])
@@ -69,7 +69,7 @@ def table8(study: Study, asking: Asking, name: str = "table8") -> Plan:
     )
 
 
-def table9(study: Study, asking: Asking) -> Plan:
+def table9(study: Study, asking: ModelsToAsk) -> Plan:
     """The same on FI."""
     return table8(study, asking, "table9")
 
@@ -84,7 +84,7 @@ def _found(run: Run, histogram: Cell) -> Html:
     score = score_of(histogram)
     if score is not None:
         rows = [(_sign(entry, score) + row[0], *row[1:]) for entry, row in zip(entries, rows, strict=True)]
-        rows.append(_least(score))
+        rows.append(_histogram_row(score))
         notes.append(
             f"Chance on the whole split: {score.chance:.3f} for the commonest class, {score.uniform:.3f} for one class "
             f"of all. {BELOW}: does not beat the {HISTOGRAM}: its own 95 % interval holds the histogram's accuracy or "
@@ -98,7 +98,7 @@ def _sign(entry: dict[str, Any], histogram: Score) -> str:
     return "" if bounds and bounds[0] is not None and bounds[0] > histogram.accuracy else f"{BELOW} "
 
 
-def _least(score: Score) -> tuple[str, ...]:
+def _histogram_row(score: Score) -> tuple[str, ...]:
     """The histogram's row."""
     bounds = interval((score.low, score.high))
     return (f"{HISTOGRAM}, whole split", number(score.accuracy), bounds, str(score.pictures), "0", UNKNOWN)

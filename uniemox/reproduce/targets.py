@@ -15,7 +15,7 @@ from uniemox.reproduce.plan import Plan
 from uniemox.reproduce.sources import Finders, demo_targets, paper_targets, parse_given, pretraining_of
 from uniemox.reproduce.study import Study
 from uniemox.reproduce.table3 import table3
-from uniemox.reproduce.table8 import Asking, table8, table9
+from uniemox.reproduce.table8 import ModelsToAsk, table8, table9
 
 STUDIES: Mapping[str, Callable[[Study], Plan]] = {
     "table3": table3,
@@ -40,7 +40,7 @@ DEMO = "A demo: small networks and budgets, not the paper's. What comes out hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ReproduceOptions:
     """What the user asked for."""
 
     name: Name
@@ -60,10 +60,10 @@ class Asked:
     finders: Finders = field(default_factory=Finders)
     pretrain_splits: tuple[str, ...] = ("train",)
     """What is pre-trained on; all: every split."""
-    asking: Asking = field(default_factory=Asking)
+    asking: ModelsToAsk = field(default_factory=ModelsToAsk)
 
 
-def plan_of(asked: Asked) -> Plan:
+def plan_of(asked: ReproduceOptions) -> Plan:
     """The plan of a table or figure. Raises ConfigError, DataError for what was given wrongly."""
     given = parse_given(asked.data)
     if asked.name in ("table1", "table2"):

@@ -86,7 +86,7 @@ class ModelAnswer(BaseModel):
     trained_on: str
     finds_persons: bool
     tells_persons_emotions: bool
-    most_coverage: float = Field(description="The highest coverage that its likely sets can have; 0: it has none")
+    max_coverage: float = Field(description="The highest coverage that its likely sets can have; 0: it has none")
 
 
 class HealthAnswer(BaseModel):

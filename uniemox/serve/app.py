@@ -23,7 +23,7 @@ from uniemox.predict.predictor import Predictor
 from uniemox.serve.answers import REFUSALS, RefusedError
 from uniemox.serve.batching import Batcher
 from uniemox.serve.config import ServeConfig
-from uniemox.serve.guard import MOST_HEADER_BYTES, Guard
+from uniemox.serve.guard import MAX_HEADER_BYTES, Guard
 from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import Models
 from uniemox.serve.protocol import with_limits
@@ -131,7 +131,7 @@ def server_config(app: FastAPI, config: ServeConfig) -> uvicorn.Config:
         access_log=False,  # the guard writes its own line
         server_header=False,
         proxy_headers=False,
-        h11_max_incomplete_event_size=MOST_HEADER_BYTES,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=int(config.timeout_s + config.read_timeout_s) + 1,
     )

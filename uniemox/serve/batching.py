@@ -110,8 +110,8 @@ class Batcher:
         if not self._waiting:
             return []
         first = self._waiting[0]
-        most = 1 if first.is_slow else self._config.batch_size
-        batch = [job for job in self._waiting if (job.ask, job.is_slow) == (first.ask, first.is_slow)][:most]
+        limit = 1 if first.is_slow else self._config.batch_size
+        batch = [job for job in self._waiting if (job.ask, job.is_slow) == (first.ask, first.is_slow)][:limit]
         taken = set(map(id, batch))
         self._waiting = deque(job for job in self._waiting if id(job) not in taken)
         return batch

@@ -19,7 +19,7 @@ PICTURE_TYPES = (
 """Content types of a body that is one picture; what it really is, its bytes say."""
 FORM = "multipart/form-data"
 FIELD = "pictures"
-LONGEST_NAME = 255
+MAX_NAME_LENGTH = 255
 MAX_FALSE_BOUNDARIES = 1000
 """Lines inside files that begin as the boundary does, of which a true form has none: each costs the parser 1 µs."""
 CLOSE = {"Connection": "close"}
@@ -65,16 +65,16 @@ async def read_uploads(request: Request, config: ServeConfig) -> list[Upload]:
 
 async def read_body(request: Request, config: ServeConfig) -> bytes:
     """A request's body, refused as soon as it is known to be too large; never more than the limit is held."""
-    most, body = config.max_bytes, bytearray()
+    limit, body = config.max_bytes, bytearray()
     too_large = RefusedError(
         413, "too_large", f"the body is larger than {config.max_mb:g} MiB; send fewer or smaller pictures"
     )
-    if int(request.headers.get("content-length", 0)) > most:  # h11 lets nothing but digits through
+    if int(request.headers.get("content-length", 0)) > limit:  # h11 lets nothing but digits through
         raise too_large
     try:
         async with asyncio.timeout(config.read_timeout_s):
             async for chunk in request.stream():
-                if len(body) + len(chunk) > most:
+                if len(body) + len(chunk) > limit:
                     raise too_large
                 body += chunk
     except TimeoutError:
@@ -83,14 +83,14 @@ async def read_body(request: Request, config: ServeConfig) -> bytes:
     return bytes(body)
 
 
-def uploads_of(body: bytes, boundary: bytes, most: int) -> list[Upload]:
+def uploads_of(body: bytes, boundary: bytes, limit: int) -> list[Upload]:
     """The files of a multipart body's field "pictures"; other fields are refused, so that a misspelt one is told.
 
-    Raises RefusedError: 400 malformed, 413 more than `most` files, 422 another field, or no file.
+    Raises RefusedError: 400 malformed, 413 more than `limit` files, 422 another field, or no file.
     """
-    form = _Form(most)
+    form = _Form(limit)
     malformed = RefusedError(400, "malformed_body", "the multipart body can't be read; does its boundary fit?")
-    if not boundary or body.count(b"\r\n--" + boundary) > most + MAX_FALSE_BOUNDARIES:
+    if not boundary or body.count(b"\r\n--" + boundary) > limit + MAX_FALSE_BOUNDARIES:
         raise malformed
     try:
         parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type] # a TypedDict of theirs
@@ -112,9 +112,9 @@ class _Part:
 class _Form:
     """What python_multipart's parser calls, in memory: the body is there already, and bounded."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, limit: int) -> None:
         self.ended = False
-        self._most = most
+        self._limit = limit
         self._parts: list[_Part] = []
         self._header = (b"", b"")
 
@@ -144,8 +144,8 @@ class _Form:
         return found
 
     def _begin(self) -> None:
-        if len(self._parts) == self._most:
-            raise RefusedError(413, "too_many_files", f"more than {self._most} files; send them in several requests")
+        if len(self._parts) == self._limit:
+            raise RefusedError(413, "too_many_files", f"more than {self._limit} files; send them in several requests")
         self._parts.append(_Part())
 
     def _begin_header(self) -> None:
@@ -173,7 +173,7 @@ def cleaned(name: bytes) -> str:
     >>> cleaned(b"caf\\xc3\\xa9.jpg"), cleaned(b"\\xff.jpg")
     ('café.jpg', '\\ufffd.jpg')
     """
-    return name.decode("utf-8", "replace")[:LONGEST_NAME]
+    return name.decode("utf-8", "replace")[:MAX_NAME_LENGTH]
 
 
 def only_one(uploads: Sequence[Upload]) -> Upload:

@@ -26,7 +26,7 @@ HEADERS = {
 }
 CLIENT_GONE = 499  # as nginx has it; nobody receives it
 INTERNAL, HEADERS_TOO_LARGE = 500, 431
-MOST_HEADER_BYTES = 32 * 2**10
+MAX_HEADER_BYTES = 32 * 2**10
 """Of a request's line and headers: h11 holds to it only while they are incomplete."""
 
 
@@ -53,7 +53,7 @@ class Guard:
             await send(message)
 
         try:
-            if header_bytes(scope) > MOST_HEADER_BYTES:
+            if header_bytes(scope) > MAX_HEADER_BYTES:
                 await _answer(HEADERS_TOO_LARGE, "headers_too_large", "the headers are too large")(
                     scope, receive, guarded
                 )
@@ -61,7 +61,7 @@ class Guard:
                 await self._app(scope, receive, guarded)
         except ClientDisconnect:
             status = CLIENT_GONE
-        except Exception:  # the border: what no line below expected is our mistake, and the server goes on
+        except Exception:  # the border: what no line below expected is our mistake, and the server keeps running
             logger.exception("a mistake of the server")
             if not status:
                 await _answer(INTERNAL, *REFUSALS[INTERNAL])(scope, receive, guarded)

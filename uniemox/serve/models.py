@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from uniemox.decoder_pool import DecoderPool, Decoders
+from uniemox.decoding.pool import DecoderPool, Decoders
 from uniemox.errors import ImageError, LabelError
 from uniemox.explain.maps import heat_map
 from uniemox.images import MinSides, open_picture
@@ -93,7 +93,7 @@ class Models:
         return [one.name for one in LABEL_SETS if any(can_answer_in(each, one) for each in self._predictors.values())]
 
     @property
-    def most_coverage(self) -> float:
+    def max_coverage(self) -> float:
         """The highest share that one of the models can promise, from the number of its held-out pictures; 0: none."""
         return max(_most_coverage(each) for each in self._predictors.values())
 
@@ -115,7 +115,7 @@ class Models:
                 trained_on=predictor.network.info.trained_on,
                 finds_persons=predictor.finder is not None,
                 tells_persons_emotions=predictor.person_network is not None,
-                most_coverage=_most_coverage(predictor),
+                max_coverage=_most_coverage(predictor),
             )
             for name, predictor in self._predictors.items()
         ]

@@ -69,11 +69,11 @@ _BINARY = {"type": "string", "format": "binary"}
 _ONE = {kind: {"schema": _BINARY} for kind in PICTURE_TYPES}
 
 
-def _body(most: int | None) -> dict[str, Any]:
+def _body(limit: int | None) -> dict[str, Any]:
     """most: files that the schema allows; None: the server's own limit, which is a matter of size (413)."""
     items: dict[str, Any] = {"type": "array", "items": _BINARY, "minItems": 1}
-    if most is not None:
-        items["maxItems"] = most
+    if limit is not None:
+        items["maxItems"] = limit
     form: dict[str, Any] = {
         "type": "object",
         "properties": {FIELD: items},

@@ -22,7 +22,7 @@ def describe(app: FastAPI, models: Models) -> dict[str, Any]:
         "model": {"enum": models.names},
         "labels": {"enum": models.label_sets},
         "label": {"enum": models.all_labels},
-        "coverage": {"maximum": models.most_coverage},
+        "coverage": {"maximum": models.max_coverage},
     }
     for path in ("/predict", "/explain"):
         operation = schema["paths"][path]["post"]

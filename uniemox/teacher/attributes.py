@@ -36,8 +36,8 @@ QUESTIONS = {
 """Field of an annotation to the text that is compared with the picture."""
 OF_PEOPLE = ("human_action", "facial_expression")  # not asked of pictures in which nobody was found
 TEMPERATURE = 100.0  # of the softmax over cosines, CLIP's own
-LEAST_SHARE = 0.2  # of the softmax over all words; below it a word is left out
-LEAST_OBJECT, MOST_OBJECTS = 0.2, 3  # probability and number of a classifier's objects
+MIN_SHARE = 0.2  # of the softmax over all words; below it a word is left out
+MIN_OBJECT, MAX_OBJECTS = 0.2, 3  # probability and number of a classifier's objects
 SIDE_PX = 256  # short side at which pictures are looked at
 
 
@@ -60,7 +60,7 @@ class ZeroShot:
         found = {}
         for field in fields:
             share, best = (image @ self.features[field].T * TEMPERATURE).softmax(dim=1)[0].max(dim=0)
-            if float(share) >= LEAST_SHARE:
+            if float(share) >= MIN_SHARE:
                 found[field] = self.words[field][int(best)]
         return found
 
@@ -93,9 +93,9 @@ class ObjectClassifier:
     def __call__(self, pixels: Tensor) -> list[str]:
         """Objects, the surest first.  pixels: (1, 3, H, W) in [0, 1]."""
         shares = self.model(fit_pixels(pixels, self.size, self.mean, self.std)).softmax(dim=1)[0, self.first :]
-        best = shares.topk(MOST_OBJECTS)
+        best = shares.topk(MAX_OBJECTS)
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [self.names.index_to_description(i).split(",")[0] for i, share in pairs if share >= LEAST_OBJECT]
+        return [self.names.index_to_description(i).split(",")[0] for i, share in pairs if share >= MIN_OBJECT]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ FORMAT = 1
 SMALL = "small"  # the picture tower that is fitted from scratch
 SMALL_CHANNELS, SMALL_PATCH_PX = 128, 12
 HIDDEN = 256  # of the text tower
-MOST_WORDS = 77  # of a text; the rest is cut off, as CLIP does with its tokens
+MAX_WORDS = 77  # of a text; the rest is cut off, as CLIP does with its tokens
 WORD = re.compile(r"[^\W_]+|[^\w\s]")
 
 
@@ -128,7 +128,7 @@ class FittedTeacher(nn.Module):
     def fingerprint(self) -> str:
         """Changes with the text tower's weights and structure, and with the words it knows."""
         words = hashlib.sha256("\0".join(self.architecture.words).encode()).hexdigest()
-        return f"{hash_module(self.text)} {words} {MOST_WORDS}"
+        return f"{hash_module(self.text)} {words} {MAX_WORDS}"
 
     @torch.no_grad()
     def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
@@ -164,7 +164,7 @@ def words_of(text: str) -> list[str]:
     >>> words_of("A very_dark photo.")
     ['a', 'very', 'dark', 'photo', '.']
     """
-    return WORD.findall(text.lower())[:MOST_WORDS]
+    return WORD.findall(text.lower())[:MAX_WORDS]
 
 
 def check_folder(folder: Path) -> None:

@@ -42,9 +42,9 @@ HELD_OUT = 0.1  # share of the pictures
 FEWEST = 20  # pictures, so that two are held out
 LOOK_AT = 64  # pictures at a time
 SMALL_PX, MIN_AREA = 96, 0.6  # of the small tower's input; of a training crop: what a text names should still be in it
-SCALE, BIAS, MOST_SCALE = 10.0, -3.0, 100.0  # 1 / temperature and offset at the start; its limit, CLIP's
-SCALE_RATE = 10.0  # times the rate
-LEAST_RARITY = 0.02  # of a word that is in all texts
+SCALE, BIAS, MAX_SCALE = 10.0, -3.0, 100.0  # 1 / temperature and offset at the start; its limit, CLIP's
+SCALE_LR = 10.0  # times the learning rate
+MIN_RARITY = 0.02  # of a word that is in all texts
 WEIGHT_DECAY, BETAS = 0.05, (0.9, 0.98)
 WARMUP = 0.1  # share of the steps
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -67,7 +67,7 @@ class FitConfig:
     """Passes over the pictures."""
     batch_size: int = 64
     """Pictures that are compared with each other."""
-    rate: float = 2.5e-3
+    lr: float = 2.5e-3
     """Highest learning rate."""
     seed: int = 0
     """Of the weights, the held-out pictures, the crops and the order."""
@@ -75,11 +75,11 @@ class FitConfig:
     """Texts made of annotations end with the emotion, which is the label in words; other texts stay as they are."""
     workers: int = 2
     """Processes that read pictures; 0 reads in this one. No number changes the result."""
-    most_broken: int = 20
+    max_unreadable: int = 20
     """So many pictures that can't be read are left out; one more stops the fit."""
 
     def __post_init__(self) -> None:
-        least_of = {"width": 1, "views": 1, "epochs": 1, "batch_size": 2, "seed": 0, "workers": 0, "most_broken": 0}
+        least_of = {"width": 1, "views": 1, "epochs": 1, "batch_size": 2, "seed": 0, "workers": 0, "max_unreadable": 0}
         for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -89,8 +89,8 @@ class FitConfig:
                 f"image_size must be a multiple of {SMALL_PATCH_PX}, at least two of them, and not be given with "
                 f"image_tower, which has its own; got {size} and {self.image_tower}"
             )
-        if not 0 < self.rate < math.inf:
-            raise ConfigError(f"rate must be above 0 and finite, got {self.rate}")
+        if not 0 < self.lr < math.inf:
+            raise ConfigError(f"lr must be above 0 and finite, got {self.lr}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def fit_teacher(data: DataSet, config: FitConfig, out: Path, on_progress: Progre
     tower = None if config.image_tower is None else open_timm_tower(config.image_tower)
     size = config.image_size or SMALL_PX if tower is None else max(tower.size)
     plain, varied = WholeViews(size), TrainViews(ViewConfig(size=size, min_area=MIN_AREA), config.seed)
-    broken = BrokenCount(config.most_broken)
+    broken = BrokenCount(config.max_unreadable)
 
     def look_at(which: list[int], make_views: WholeViews | TrainViews, views: int, what: str) -> Pairs:
         return _look_at(
@@ -242,10 +242,10 @@ def _fit(teacher: FittedTeacher, pairs: Pairs, config: FitConfig, on_progress: P
             texts = sorted(set().union(*(said[i] for i in rows)))
             truth = torch.tensor([[text in said[i] for text in texts] for i in rows])  # (N, M)
             image = _features(teacher, pairs.inputs[epoch % len(pairs.inputs), rows], is_frozen)
-            loss = pair_loss(image, teacher.text(texts), truth, scale.exp().clamp(max=MOST_SCALE), bias)
+            loss = pair_loss(image, teacher.text(texts), truth, scale.exp().clamp(max=MAX_SCALE), bias)
             if not torch.isfinite(loss):
-                raise NonFiniteLossError(f"the loss of step {step} is {float(loss)}; lower the rate of {config.rate}")
-            _set_rate(optimizer, config.rate * schedule(step, steps))
+                raise NonFiniteLossError(f"the loss of step {step} is {float(loss)}; lower lr, which is {config.lr}")
+            _set_lr(optimizer, config.lr * schedule(step, steps))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -322,25 +322,25 @@ def _said(texts: Sequence[str]) -> frozenset[str]:
 def _rarity(pairs_texts: Sequence[tuple[str, ...]], words: Sequence[str]) -> Tensor:
     """(V + 1,) how much each word says: log of pictures over those whose texts have it; 0 first, for no word."""
     count = Counter(word for several in pairs_texts for word in {w for text in several for w in words_of(text)})
-    return torch.tensor([0.0, *(math.log((1 + len(pairs_texts)) / (1 + count[w])) + LEAST_RARITY for w in words)])
+    return torch.tensor([0.0, *(math.log((1 + len(pairs_texts)) / (1 + count[w])) + MIN_RARITY for w in words)])
 
 
 def _optimizer(parameters: Sequence[nn.Parameter], scale: Sequence[nn.Parameter]) -> torch.optim.AdamW:
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": WEIGHT_DECAY, "times": 1.0},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, "times": 1.0},
-        {"params": list(scale), "weight_decay": 0.0, "times": SCALE_RATE},
+        {"params": list(scale), "weight_decay": 0.0, "times": SCALE_LR},
     ]
     return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["times"]
+        group["lr"] = lr * group["times"]
 
 
 def schedule(step: int, steps: int) -> float:
-    """Share of the highest rate in a step: a linear warm-up, then half a cosine down to 0."""
+    """Share of the highest learning rate in a step: a linear warm-up, then half a cosine down to 0."""
     warmup = max(1, round(WARMUP * steps))
     if step < warmup:
         return (step + 1) / warmup

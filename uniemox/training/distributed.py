@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-LONGEST_WAIT = timedelta(hours=24)
+MAX_WAIT = timedelta(hours=24)
 """Of processes for the first, which hashes all pictures, asks the teacher about them and scores; 10 minutes else."""
 
 
@@ -19,7 +19,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     if not dist.is_torchelastic_launched() or dist.is_initialized():
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=MAX_WAIT)
     try:
         yield
     finally:

@@ -15,8 +15,8 @@ from uniemox.model.precision import Precision, fast_precision
 from uniemox.training.distributed import local_rank, world_size
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-LARGEST_INT = 2**31 - 1
-MOST_WORKERS = 8  # of one process, where nobody says
+MAX_INT = 2**31 - 1
+MAX_WORKERS = 8  # of one process, where nobody says
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +30,7 @@ class HardwareConfig:
     fast with it, float32 elsewhere, unless it is given."""
     compile: bool = False
     """torch.compile: a minute at the start, and faster on a GPU."""
-    checkpointing: bool = False
+    grad_checkpointing: bool = False
     """Compute activations a second time in the backward pass instead of keeping them: less memory, a third slower."""
     threads: int | None = None
     """Cores that one process computes on; None: torch's choice, all of them. Small networks are faster on one, beside a
@@ -44,7 +44,7 @@ class HardwareConfig:
         if self.workers is not None and self.workers < 0:
             raise ConfigError(f"hardware.workers must be at least 0, got {self.workers}")
 
-    def take(self) -> torch.device:
+    def setup_device(self) -> torch.device:
         """The device of this process, its threads set. Raises ConfigError if the device is not there."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
@@ -59,7 +59,7 @@ class HardwareConfig:
         """Processes that load."""
         if self.workers is not None:
             return self.workers
-        return 1 if device.type == "cpu" else min(usable_cores(), MOST_WORKERS)
+        return 1 if device.type == "cpu" else min(usable_cores(), MAX_WORKERS)
 
 
 def wrap(model: nn.Module, device: torch.device, *, compiled: bool) -> Any:
@@ -98,4 +98,4 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(M_MMAP_MAX, 0) and libc.mallopt(M_TRIM_THRESHOLD, LARGEST_INT))
+    return bool(libc.mallopt(M_MMAP_MAX, 0) and libc.mallopt(M_TRIM_THRESHOLD, MAX_INT))

@@ -8,9 +8,9 @@ from itertools import islice
 import torch
 
 from uniemox.errors import DataError, StoppedError
+from uniemox.training.callbacks import Callback, RunPlan
 from uniemox.training.journal import Journal
 from uniemox.training.stopping import StopRequest
-from uniemox.training.watching import Plan, Watcher
 from uniemox.views.loader import BrokenCount, ViewBatch
 
 
@@ -19,21 +19,21 @@ def run_steps(
     do_step: Callable[[int, list[ViewBatch]], Mapping[str, float]],
     save: Callable[[int], None],
     *,
-    plan: Plan,
+    plan: RunPlan,
     save_every: Sequence[int],
-    most_broken: int,
+    max_unreadable: int,
     journal: Journal,
-    watcher: Watcher,
+    watcher: Callback,
 ) -> None:
     """Every step that the plan has left.
 
     do_step: given the steps that are done and the batches of the next; returns what to write down.
     save: given the steps that are done; called at the multiples of each number of `save_every`, at the end, and when
     the run is asked to stop.
-    most_broken: pictures that may be left out because they can't be read.
+    max_unreadable: pictures that may be left out because they can't be read.
     Raises StoppedError after SIGTERM or Ctrl-C, when all is saved; DataError for too many broken pictures.
     """
-    stream, broken, device = iter(loader), BrokenCount(most_broken), torch.device(plan.device)
+    stream, broken, device = iter(loader), BrokenCount(max_unreadable), torch.device(plan.device)
     with StopRequest() as stop:
         for done in range(plan.done, plan.steps):
             started = time.perf_counter()
@@ -57,6 +57,6 @@ def run_steps(
             if is_stopped and done + 1 < plan.steps:
                 raise StoppedError(
                     f"stopped after step {done + 1:,} of {plan.steps:,}, which is saved in {journal.run}; the same "
-                    "command with --resume goes on",
+                    "command with --resume continues",
                     exit_code=128 + (stop.signal or signal.SIGTERM),
                 )

@@ -1,4 +1,4 @@
-"""Which rate and which weight decay each parameter gets in fine-tuning."""
+"""Which learning rate and which weight decay each parameter gets in fine-tuning."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,15 +12,15 @@ from uniemox.model.classifier import Classifier
 
 
 def parameter_groups(
-    model: Classifier, weight_decay: float, layer_decay: float | None, head_rate: float = 1.0
+    model: Classifier, weight_decay: float, layer_decay: float | None, head_lr_scale: float = 1.0
 ) -> list[dict[str, Any]]:
     """Groups for an optimiser of torch: every parameter that trains, once, with "weight_decay" and "lr_scale".
 
     Biases, norms, tokens and position tables are not decayed.
-    layer_decay: with it a layer of the encoder, counted down from the head, gets the rate times layer_decay to the
-    power of its number (BEiT, arXiv 2106.08254); what follows the encoder's blocks has 1. Above 0, at most 1.
+    layer_decay: with it a layer of the encoder, counted down from the head, gets the learning rate times layer_decay to
+    the power of its number (BEiT, arXiv 2106.08254); what follows the encoder's blocks has 1. Above 0, at most 1.
     None: "lr_scale" is 1 everywhere.
-    head_rate: by which the rate of what is not the encoder's is multiplied in addition.
+    head_lr_scale: by which the learning rate of what is not the encoder's is multiplied in addition.
     Raises ConfigError for another layer_decay, and if the encoder, not being timm's, doesn't say what its layers are.
     """
     if layer_decay is not None and not 0 < layer_decay <= 1:
@@ -40,10 +40,10 @@ def parameter_groups(
     of_encoder = {id(parameter) for parameter in model.encoder.parameters()}
     result = []
     for group in groups:
-        for rate, inside in ((1.0, True), (head_rate, False)):
+        for scale, inside in ((1.0, True), (head_lr_scale, False)):
             own = [parameter for parameter in group["params"] if (id(parameter) in of_encoder) == inside]
             if own:
-                result.append({**group, "params": own, "lr_scale": rate * group.get("lr_scale", 1.0)})
+                result.append({**group, "params": own, "lr_scale": scale * group.get("lr_scale", 1.0)})
     return result
 
 

@@ -38,7 +38,7 @@ class DataConfig:
 
 
 def begin_run(run: Path, kind: str, config: Any, data: DataSet, more: Mapping[str, Any], *, resume: bool) -> bool:
-    """Write config.json, or check that what is there is this run. Returns whether there is something to go on with.
+    """Write config.json, or check that what is there is this run. Returns whether there is something to resume.
 
     kind: "pretrain" or "finetune".  more: what else to record, by name.
     A run that ended before its first step is begun anew.
@@ -59,7 +59,7 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet, more: Mapping[st
         raise ConfigError(f"{run} holds a run of another command ({found.get('kind')}); choose another --out")
     has_begun = any((run / name).exists() for name in BEGUN)
     if has_begun and not resume:
-        raise ConfigError(f"{run} holds a run already; add --resume to go on with it, or choose another --out")
+        raise ConfigError(f"{run} holds a run already; add --resume to continue it, or choose another --out")
     changed = differences(config, from_dict(type(config), found["config"], f"{path}, config"))
     changed = [line for line in changed if not line.startswith(("hardware.", "save."))]
     is_other_data = found["data"]["sha256"] != record["data"]["sha256"]

@@ -1,6 +1,6 @@
 """How long a run is, and its learning rate: linear warm-up, then a cosine that runs from the first step to the last.
 
-As timm's scheduler has it without `warmup_prefix`: after a warm-up of w of T steps the rate goes on with the cosine's
+As timm's scheduler has it without `warmup_prefix`: after a warm-up of w of T steps the rate follows the cosine's
 value at w, below its highest, where MAE begins the half cosine at its top. With w/T of 1/5 that is 0.90 of it, with
 1/20 it is 0.99.
 """
@@ -20,8 +20,8 @@ class ScheduleConfig:
     epochs: float = 200.0
     """Passes over the training data; a part of one is fine."""
     warmup_epochs: float = 40.0
-    """Epochs in which the rate rises from 0 to its highest; the cosine counts from the first step."""
-    min_rate: float = 0.0
+    """Epochs in which the learning rate rises from 0 to its highest; the cosine counts from the first step."""
+    min_lr: float = 0.0
     """The learning rate at the end; MAE's is 0."""
 
     def __post_init__(self) -> None:
@@ -32,8 +32,8 @@ class ScheduleConfig:
                 f"schedule.warmup_epochs must lie between 0 and schedule.epochs, got {self.warmup_epochs} and "
                 f"{self.epochs}"
             )
-        if not 0 <= self.min_rate < float("inf"):
-            raise ConfigError(f"schedule.min_rate must be at least 0, got {self.min_rate}")
+        if not 0 <= self.min_lr < float("inf"):
+            raise ConfigError(f"schedule.min_lr must be at least 0, got {self.min_lr}")
 
     def steps(self, steps_per_epoch: int) -> int:
         """Steps of the whole run, at least one."""
@@ -43,13 +43,13 @@ class ScheduleConfig:
 def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps_per_epoch: int) -> CosineLRScheduler:
     """timm's schedule over steps; `step_update(n)` sets the rates for the step after n steps, a function of n alone.
 
-    Parameter groups with an lr_scale get so much of the rate.
+    Parameter groups with an lr_scale get so much of the learning rate.
     """
     steps = config.steps(steps_per_epoch)
     return CosineLRScheduler(
         optimizer,
         t_initial=steps,
-        lr_min=config.min_rate,
+        lr_min=config.min_lr,
         warmup_t=min(round(config.warmup_epochs * steps_per_epoch), steps - 1),
         t_in_epochs=False,
     )

@@ -11,10 +11,18 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from uniemox.errors import ConfigError
 
 Config = TypeVar("Config")
+OLD_NAMES = {
+    "base_rate": "base_lr",
+    "min_rate": "min_lr",
+    "head_rate": "head_lr_scale",
+    "checkpointing": "grad_checkpointing",
+    "most_broken": "max_unreadable",
+}
+"""What settings were called before version 0.2, by their name of then."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as plain values, as JSON has them: tuples become lists, paths become text."""
+    """JSON-serialisable form of a config: tuples become lists, paths become text."""
     return json.loads(json.dumps(asdict(config), default=str))
 
 
@@ -22,7 +30,9 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], where: str) -> Conf
     """The config that `to_dict` wrote. Missing fields take their defaults.
 
     where: of what file, for errors.  Raises ConfigError for a name or value that the config does not take.
+    Settings are also read under their old names.
     """
+    values = with_new_names(values)
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type] # a dataclass
     for name in values:
         if name not in names:
@@ -30,6 +40,18 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], where: str) -> Conf
             raise ConfigError(f"{where}: unknown setting {name!r}{f'; did you mean {near[0]!r}?' if near else ''}")
     hints = get_type_hints(kind)
     return kind(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def with_new_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under today's names, those inside of settings as well.
+
+    >>> with_new_names({"optimizer": {"base_rate": 0.001}, "seed": 0})
+    {'optimizer': {'base_lr': 0.001}, 'seed': 0}
+    """
+    return {
+        OLD_NAMES.get(name, name): with_new_names(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+    }
 
 
 def differences(ours: Any, theirs: Any) -> list[str]:

@@ -37,7 +37,7 @@ def update(
         if not math.isfinite(value):
             optimizer.zero_grad(set_to_none=True)
             raise NonFiniteLossError(
-                f"{name} is {value}; no weight was changed. Lower the learning rate (optimizer.base_rate), clip the "
+                f"{name} is {value}; no weight was changed. Lower the learning rate (optimizer.base_lr), clip the "
                 "gradient (optimizer.max_grad_norm), or look at the pictures of this batch"
             )
     if max_grad_norm is not None:

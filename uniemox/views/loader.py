@@ -88,20 +88,20 @@ class ViewDataset(Dataset[tuple[Sample, Views] | Broken]):
 class BrokenCount:
     """Counts broken pictures and stops when they are too many.
 
-    most: so many are left out; 0 stops at the first.
+    max_unreadable: so many are left out; 0 stops at the first.
     """
 
-    most: int
+    max_unreadable: int
     found: dict[str, str] = field(default_factory=dict)
 
     def add(self, broken: Sequence[Broken]) -> None:
         """Count. Raises DataError, with the last few names and reasons, if there are too many."""
         self.found.update(broken)
-        if len(self.found) > self.most:
+        if len(self.found) > self.max_unreadable:
             last = "; ".join(list(self.found.values())[-3:])
             raise DataError(
-                f"{len(self.found)} pictures can't be read, more than the {self.most} that may be left out: {last}. "
-                "uniemox data check lists all of them, and --exclude leaves them out"
+                f"{len(self.found)} pictures can't be read, more than the {self.max_unreadable} that may be left out: "
+                f"{last}. uniemox data check lists all of them, and --exclude leaves them out"
             )
 
 

@@ -2,7 +2,7 @@
 
 Training views are random resized crops (as MAE's, arXiv 2111.06377), resampled bicubically with antialiasing on 8-bit
 values, which agrees with Pillow's to a level or two and takes a fraction of the time. Views for evaluation are those of
-`views/still.py`.
+`predict/views.py`.
 """
 
 import math
@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from uniemox.classifier_info import PersonPolicy
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.errors import BoxError, ConfigError
 from uniemox.persons.box import Box
-from uniemox.persons.crop import PersonCrop, Policy, Source, choose_person
-from uniemox.views.still import person_view, scene_box, scene_view, whole_px
+from uniemox.persons.crop import PersonCrop, Source, choose_person
+from uniemox.predict.views import person_view, scene_box, scene_view, whole_px
 
 ASPECT = (3 / 4, 4 / 3)
 TRIES = 10  # of a random crop, before the largest middle one is taken; as torchvision
@@ -32,7 +33,7 @@ class ViewConfig:
     """Side of both views, px."""
     min_area: float = 0.2
     """Smallest share of the picture that a training crop covers, 0 to 1; the paper's value."""
-    person: Policy = "largest"
+    person: PersonPolicy = "largest"
     """Which part of the picture the person view is, see persons/crop.py."""
     crop_fraction: float = 0.9
     """Share of the short side that the middle crop of evaluation keeps, 0 to 1; timm's crop_pct for ViTs."""
@@ -156,7 +157,7 @@ def random_crop(width: int, height: int, min_area: float, draw: random.Random) -
     return Box(x, y, x + w, y + h)
 
 
-def _placed(sample: Sample, size: tuple[int, int], policy: Policy) -> PersonCrop:
+def _placed(sample: Sample, size: tuple[int, int], policy: PersonPolicy) -> PersonCrop:
     """The person view of a sample. Raises BoxError with the picture's name."""
     try:
         return choose_person(sample.persons, sample.target_box, size, policy)

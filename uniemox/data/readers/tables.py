@@ -8,15 +8,15 @@ from pathlib import Path
 
 from uniemox.errors import DataError
 
-MOST_BYTES = 2**30
+MAX_BYTES = 2**30
 csv.field_size_limit(2**20)
 
 
 def read_bytes(path: Path) -> bytes:
     """The bytes of a text file. Raises DataError if it is missing, too large, or binary."""
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise DataError(f"{path}: larger than the {MOST_BYTES >> 20} MiB that are read")
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path}: larger than the {MAX_BYTES >> 20} MiB that are read")
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror or error})") from error
@@ -91,6 +91,6 @@ def shares(row: Mapping[str, str], fields: Mapping[str, str], where: str) -> dic
 
 def top_vote(votes: Mapping[str, float]) -> str | None:
     """The emotion with the most votes; None in a tie."""
-    most = max(votes.values())
-    best = [emotion for emotion, vote in votes.items() if math.isclose(vote, most, rel_tol=1e-5)]
+    limit = max(votes.values())
+    best = [emotion for emotion, vote in votes.items() if math.isclose(vote, limit, rel_tol=1e-5)]
     return best[0] if len(best) == 1 else None

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from uniemox.evaluate.compare import chance_of
-from uniemox.evaluate.intervals import PairedDifference, paired_bootstrap
-from uniemox.evaluate.kept import KeptEvaluation, KeptRun, Predictions
-from uniemox.evaluate.report.html import UNKNOWN, Html, are_known, element, interval, is_known, number, table, track
+from uniemox.evaluate.run_records import Predictions, SavedEvaluation, SavedRun
+from uniemox.html import UNKNOWN, Html, are_known, element, interval, is_known, number, table, track
+from uniemox.intervals import PairedDifference, paired_bootstrap
 
 BELOW = "▼"  # before what does not beat the histogram
 
 
-def comparison_section(runs: Mapping[str, KeptRun]) -> Html:
+def comparison_section(runs: Mapping[str, SavedRun]) -> Html:
     """A table with dots and intervals for every evaluation that several runs share.
 
     runs: of fine-tuning, by name, at least two.
@@ -34,9 +34,9 @@ def comparison_section(runs: Mapping[str, KeptRun]) -> Html:
     return element("section", *parts, class_="comparison")
 
 
-def shared_evaluations(runs: Mapping[str, KeptRun]) -> dict[str, dict[str, KeptEvaluation]]:
+def shared_evaluations(runs: Mapping[str, SavedRun]) -> dict[str, dict[str, SavedEvaluation]]:
     """Evaluations of the same data and split with the same measure, of two runs or more: by title and run."""
-    found: dict[tuple[str, str], dict[str, KeptEvaluation]] = {}
+    found: dict[tuple[str, str], dict[str, SavedEvaluation]] = {}
     for name, run in runs.items():
         for evaluation in run.evaluations:
             found.setdefault((evaluation.title, _measure(evaluation)), {})[name] = evaluation
@@ -57,12 +57,12 @@ def difference(ours: Predictions, theirs: Predictions) -> PairedDifference | Non
     return paired_bootstrap(ours.is_right, theirs.is_right[order], ours.groups)
 
 
-def _measure(evaluation: KeptEvaluation) -> str:
+def _measure(evaluation: SavedEvaluation) -> str:
     """Accuracy, which classifiers and distributions have, or concordance."""
     return "accuracy" if "accuracy" in evaluation.values else evaluation.measure
 
 
-def _floor(found: Mapping[str, KeptEvaluation], histogram: str | None) -> Iterator[str]:
+def _floor(found: Mapping[str, SavedEvaluation], histogram: str | None) -> Iterator[str]:
     """What every run should be above."""
     known = [evaluation.predictions for evaluation in found.values() if evaluation.predictions is not None]
     if known:
@@ -78,7 +78,7 @@ def _floor(found: Mapping[str, KeptEvaluation], histogram: str | None) -> Iterat
         yield "What colours alone give is not known here: uniemox finetune --method histogram is a run to compare with."
 
 
-def _comparison(title: str, found: Mapping[str, KeptEvaluation], histogram: str | None) -> Html:
+def _comparison(title: str, found: Mapping[str, SavedEvaluation], histogram: str | None) -> Html:
     """The best run first.  histogram: the run that all others must beat, if it is there."""
     measure = _measure(next(iter(found.values())))
     value_of = {name: evaluation.values.get(measure) for name, evaluation in found.items()}
@@ -111,22 +111,26 @@ def scale_of(intervals: Sequence[Sequence[float] | None], values: Sequence[float
     return float(low), float(high if high > low else low + 0.05)
 
 
-def _over(ours: KeptEvaluation, histogram: KeptEvaluation) -> str:
+def _over(ours: SavedEvaluation, histogram: SavedEvaluation) -> str:
     """The difference to the histogram, with a sign where it is not beaten; paired where the images are the same."""
     found = None
     if ours.predictions is not None and histogram.predictions is not None:
         found = difference(ours.predictions, histogram.predictions)
     if found is None:
         measure = _measure(ours)
-        value, least, bounds = ours.values[measure], histogram.values[measure], ours.values.get(f"{measure}_interval")
-        if not is_known(value) or not is_known(least) or not are_known(bounds):
+        value, of_histogram, bounds = (
+            ours.values[measure],
+            histogram.values[measure],
+            ours.values.get(f"{measure}_interval"),
+        )
+        if not is_known(value) or not is_known(of_histogram) or not are_known(bounds):
             return UNKNOWN
-        return f"{'' if bounds[0] > least else f'{BELOW} '}{value - least:+.3f}, not paired"
+        return f"{'' if bounds[0] > of_histogram else f'{BELOW} '}{value - of_histogram:+.3f}, not paired"
     sign = "" if found.low > 0 else f"{BELOW} "
     return f"{sign}{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 
 
-def _lead(ours: KeptEvaluation, best: KeptEvaluation) -> str:
+def _lead(ours: SavedEvaluation, best: SavedEvaluation) -> str:
     if ours.predictions is None or best.predictions is None:
         return UNKNOWN
     found = difference(ours.predictions, best.predictions)

@@ -8,11 +8,11 @@ from PIL import Image, ImageDraw
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.source import open_data
 from uniemox.errors import ImageError, UniemoxError
-from uniemox.evaluate.kept import KeptEvaluation, Predictions
-from uniemox.evaluate.report.html import Html, element, percent, picture
+from uniemox.evaluate.run_records import Predictions, SavedEvaluation
+from uniemox.html import Html, element, percent, picture
 
 SHOWN = 6  # right ones, and as many wrong ones
-LONGEST_PX = 320  # twice as wide as it is shown, for fine screens
+MAX_SIDE_PX = 320  # twice as wide as it is shown, for fine screens
 TOP = 3  # probabilities under a picture
 
 
@@ -35,7 +35,7 @@ class Pictures:
         return self.opened[source]
 
 
-def examples(evaluation: KeptEvaluation, found: Predictions, pictures: Pictures) -> list[Html]:
+def examples(evaluation: SavedEvaluation, found: Predictions, pictures: Pictures) -> list[Html]:
     """The surest right and the surest wrong answers; pictures that can't be read any more are left out."""
     samples = pictures.of(evaluation.data)
     if isinstance(samples, str):
@@ -70,7 +70,7 @@ def _example(place: int, found: Predictions, labels: list[str], sample: Sample |
     if sample is None:
         return None
     try:
-        image, full = decode_sample(sample, lambda width, height: max(width, height) / LONGEST_PX)
+        image, full = decode_sample(sample, lambda width, height: max(width, height) / MAX_SIDE_PX)
     except ImageError:
         return None
     true, predicted = labels[found.labels[place]], labels[found.predicted[place]]
@@ -79,7 +79,9 @@ def _example(place: int, found: Predictions, labels: list[str], sample: Sample |
     bars = [_share(labels[i], float(shares[i]), is_true=i == found.labels[place]) for i in order]
     alt = f"{sample.key}: true {true}, predicted {predicted} ({percent(shares.max())})"
     caption = element("figcaption", "true: ", element("b", true), element("ol", *bars, class_="shares"), sample.key)
-    return element("li", element("figure", picture(_framed(image, full, sample), alt, longest_px=LONGEST_PX), caption))
+    return element(
+        "li", element("figure", picture(_framed(image, full, sample), alt, max_side_px=MAX_SIDE_PX), caption)
+    )
 
 
 def _share(label: str, share: float, *, is_true: bool) -> Html:

@@ -5,19 +5,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from uniemox.errors import DataError, ImageError
-from uniemox.evaluate.kept import KINDS, KeptRun, read_run
 from uniemox.evaluate.report.comparison import comparison_section
 from uniemox.evaluate.report.examples import Pictures
-from uniemox.evaluate.report.html import Html, element, page, picture
-from uniemox.evaluate.report.plots import LEAST_SMOOTHED, curve
+from uniemox.evaluate.report.plots import MIN_SMOOTHED, curve
 from uniemox.evaluate.report.scores import evaluation_section
+from uniemox.evaluate.run_records import KINDS, SavedRun, read_run
+from uniemox.html import Html, element, page, picture
 from uniemox.images import decode
 
-SMALL = ("grad_norm", "rate")  # curves that are drawn small
+SMALL = ("grad_norm", "lr", "rate")  # curves that are drawn small
 SPEED = ("epoch", "images_per_s", "wait_s")  # no curves of how it learns
-TITLES = {"grad_norm": "gradient norm", "rate": "learning rate"}
-STEPPED = ("batch size", "base rate", "epochs asked for")  # of runs that make steps
-LONGEST_PX = 1200  # of a picture of reconstructions
+TITLES = {"grad_norm": "gradient norm", **dict.fromkeys(("lr", "rate"), "learning rate")}  # rate: in older runs
+STEPPED = ("batch size", "base learning rate", "epochs asked for")  # of runs that make steps
+MAX_SIDE_PX = 1200  # of a picture of reconstructions
 TEACHER_LOSSES = ("contrastive_feature_alignment", "semantic_visual_alignment")
 FACTS = {
     "pretrain": {
@@ -29,7 +29,7 @@ FACTS = {
         "share of hidden patches": "config.model.mask.ratio",
         "picture size, px": "config.view.size",
         "batch size": "config.batch_size",
-        "base rate": "config.optimizer.base_rate",
+        "base learning rate": "config.optimizer.base_lr",
         "epochs asked for": "config.schedule.epochs",
         "seed": "config.seed",
     },
@@ -45,7 +45,7 @@ FACTS = {
         "fusion": "config.network.fusion",
         "picture size, px": "config.view.size",
         "batch size": "config.batch_size",
-        "base rate": "config.optimizer.base_rate",
+        "base learning rate": "config.optimizer.base_lr",
         "epochs asked for": "config.schedule.epochs",
         "seed": "config.seed",
     },
@@ -86,7 +86,7 @@ def names_of(runs: Sequence[Path]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(names)]
 
 
-def _head(runs: Mapping[str, KeptRun]) -> Html:
+def _head(runs: Mapping[str, SavedRun]) -> Html:
     links = [
         element("li", element("a", name, href=f"#run-{i + 1}"), f": {KINDS[run.kind]} on {run.setting('data.source')}")
         for i, (name, run) in enumerate(runs.items())
@@ -95,7 +95,7 @@ def _head(runs: Mapping[str, KeptRun]) -> Html:
     return element("header", element("h1", title), element("nav", element("ul", *links), aria_label="runs"))
 
 
-def _run(name: str, run: KeptRun, place: str, pictures: Pictures) -> Iterator[Html]:
+def _run(name: str, run: SavedRun, place: str, pictures: Pictures) -> Iterator[Html]:
     """All that is known of a run."""
     yield element("h2", f"{name}: {KINDS[run.kind]}", id=place)
     for line in run.missing:
@@ -114,7 +114,7 @@ def _run(name: str, run: KeptRun, place: str, pictures: Pictures) -> Iterator[Ht
         yield evaluation_section(evaluation, pictures)
 
 
-def _facts(run: KeptRun) -> Iterator[tuple[str, str]]:
+def _facts(run: SavedRun) -> Iterator[tuple[str, str]]:
     """What the run was, a name and its value each."""
     yield "folder", str(run.path)
     for name, place in FACTS[run.kind].items():
@@ -130,7 +130,7 @@ def _facts(run: KeptRun) -> Iterator[tuple[str, str]]:
         yield "done", f"{steps[-1]:,} steps, {epochs[-1]:.4g} epochs"
 
 
-def _details(run: KeptRun) -> Html:
+def _details(run: SavedRun) -> Html:
     versions = run.setting("versions")
     words = ", ".join(f"{name} {version}" for name, version in versions.items()) if isinstance(versions, dict) else ""
     settings = json.dumps(run.record.get("config"), indent=2, ensure_ascii=False)
@@ -138,8 +138,8 @@ def _details(run: KeptRun) -> Html:
     return element("details", *parts)
 
 
-def _curves(run: KeptRun) -> Iterator[Html]:
-    """Every loss, then gradient and rate, small."""
+def _curves(run: SavedRun) -> Iterator[Html]:
+    """Every loss, then gradient norm and learning rate, small."""
     losses = [name for name in run.curves if name not in (*SMALL, *SPEED)]
     if not losses:
         if _is_fitted(run):
@@ -152,16 +152,16 @@ def _curves(run: KeptRun) -> Iterator[Html]:
     small = [_curve(run, name, (2.9, 1.5)) for name in SMALL if name in run.curves]
     if small:
         yield element("div", *small, class_="plots small")
-    if any(len(steps) >= LEAST_SMOOTHED for steps, _ in run.curves.values()):
+    if any(len(steps) >= MIN_SMOOTHED for steps, _ in run.curves.values()):
         yield element("p", "Faint: every step; strong: a running mean.", class_="note")
 
 
-def _is_fitted(run: KeptRun) -> bool:
+def _is_fitted(run: SavedRun) -> bool:
     """Whether no step was made, because only the head was fitted."""
     return run.setting("config.method") in ("probe", "knn", "mean", "histogram")
 
 
-def _curve(run: KeptRun, name: str, size: tuple[float, float]) -> Html:
+def _curve(run: SavedRun, name: str, size: tuple[float, float]) -> Html:
     steps, values = run.curves[name]
     title = TITLES.get(name, name.replace("_", " "))
     last = f"{values[-1]:.4g} at step {steps[-1]:,}"
@@ -169,7 +169,7 @@ def _curve(run: KeptRun, name: str, size: tuple[float, float]) -> Html:
     return element("figure", element("figcaption", element("b", title), f", {last}"), drawing)
 
 
-def _reconstructions(run: KeptRun) -> Iterator[Html]:
+def _reconstructions(run: SavedRun) -> Iterator[Html]:
     """The last picture, and the first beside it."""
     yield element("h3", "What it reconstructs")
     if not run.pictures:
@@ -189,5 +189,5 @@ def _sheet(file: Path) -> Html:
         image, _ = decode(file.read_bytes(), str(file))
     except (ImageError, OSError) as error:
         return element("p", f"A picture can't be read: {error}", class_="missing")
-    drawing = picture(image, f"Reconstructions after step {step:,}", longest_px=LONGEST_PX, quality=85)
+    drawing = picture(image, f"Reconstructions after step {step:,}", max_side_px=MAX_SIDE_PX, quality=85)
     return element("figure", drawing, element("figcaption", f"After step {step:,}"))

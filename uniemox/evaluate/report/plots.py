@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from uniemox.evaluate.calibration import Reliability
 from uniemox.evaluate.metrics import Array
-from uniemox.evaluate.report.html import Html, inline_picture
+from uniemox.html import Html, inline_picture
 
-MOST_POINTS = 1000  # of a curve: more than a screen has
+MAX_POINTS = 1000  # of a curve: more than a screen has
 SMOOTHED = 30  # a mean goes over this part of a curve
-LEAST_SMOOTHED = 20  # points; shorter curves are drawn as they are
+MIN_SMOOTHED = 20  # points; shorter curves are drawn as they are
 INK = "#010203"  # no colour of its own: the page's, which is another one in the dark
 BLUE, ORANGE = "#4a80d9", "#d9773f"  # are seen on both
 THEME = "<style>svg{color:#1c2024}@media(prefers-color-scheme:dark){svg{color:#e4e7eb}}</style>"
@@ -35,8 +35,8 @@ def curve(steps: NDArray[np.int64], values: Array, alt: str, *, size: tuple[floa
 
     steps, values: (S,), S at least 1; values that are not finite are left out.  size: width and height in inches.
     """
-    shown = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), MOST_POINTS)).round().astype(int))
-    has_mean = len(steps) >= LEAST_SMOOTHED
+    shown = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), MAX_POINTS)).round().astype(int))
+    has_mean = len(steps) >= MIN_SMOOTHED
     raw = np.where(np.isfinite(values), values, np.nan)
     with mpl.rc_context(dict(LOOK)):
         figure = Figure(figsize=size, layout="constrained")

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from uniemox.evaluate.calibration import BINS, expected_calibration_error, reliability
-from uniemox.evaluate.kept import KeptEvaluation, Predictions
 from uniemox.evaluate.report.examples import Pictures, examples
-from uniemox.evaluate.report.html import Html, element, interval, is_known, number, percent, scrolling, table, track
 from uniemox.evaluate.report.plots import reliability_diagram
+from uniemox.evaluate.run_records import Predictions, SavedEvaluation
+from uniemox.html import Html, element, interval, is_known, number, percent, scrolling, table, track
 
 NAMES = {
     "macro_f1": "macro F1",
@@ -29,7 +29,7 @@ NAMES = {
 NO_SCORES = ("data", "split", "n", "notes", "by", "labels", "confusion", "per_class_recall", "per_class_interval")
 
 
-def evaluation_section(evaluation: KeptEvaluation, pictures: Pictures) -> Html:
+def evaluation_section(evaluation: SavedEvaluation, pictures: Pictures) -> Html:
     """All that is known of one evaluation."""
     values = evaluation.values
     parts = [element("h3", f"Scored on {evaluation.title}")]
@@ -118,12 +118,13 @@ def _groups(by: Mapping[str, Any]) -> list[Html]:
         rows.append(
             (f"{name}{mark}", track(value, bounds, scale=scale), number(value), interval(bounds), str(scores["n"]))
         )
+    min_samples = by.get("min_samples", by.get("least"))  # least: in older evaluations
     if by.get("worst") is None:
-        words = f"Less than two groups have {by.get('least')} pictures, so none is called the worst."
+        words = f"Less than two groups have {min_samples} pictures, so none is called the worst."
     else:
         words = (
             f"Worst: {by['worst']}, {number(by.get('gap'))} from the best, {by.get('best')}; of groups with at least "
-            f"{by.get('least')} pictures. The lowest of many groups is low by chance too: read its interval."
+            f"{min_samples} pictures. The lowest of many groups is low by chance too: read its interval."
         )
     headings = ("group", f"{measure}, 0 to {scale[1]:.3g}", measure, "95 % interval", "pictures")
     return [element("h4", "By group"), element("p", words), table("groups", headings, rows)]

@@ -58,7 +58,7 @@ async function readModels() {
     return false;
   }
   complain("");
-  offerCoverage(Math.max(...models.map((model) => model.most_coverage)));
+  offerCoverage(Math.max(...models.map((model) => model.max_coverage)));
   const felt = models.every((model) => model.kind === "felt");
   if (felt) find("#kind-note").textContent = "The bars tell what the people in the picture feel. That is not what it evokes in those who look at it.";
   return true;
@@ -95,7 +95,7 @@ async function take(file) {
   say(`Looking at ${name} …`);
   const share = find("#coverage").value;
   const answers = await Promise.allSettled(models.map(async (model) => {
-    const coverage = Number(share) <= model.most_coverage ? share : "";
+    const coverage = Number(share) <= model.max_coverage ? share : "";
     const path = address("/predict", { model: model.name, coverage });
     return (await (await ask(path, { method: "POST", body: form(file) })).json())[0];
   }));

@@ -1,0 +1,258 @@
+"""The person finder: settings, starts, and a small one from start to file."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import safetensors.torch
+import timm
+import torch
+from cyclopts import App
+
+from tests.finetune.figures import SAMPLES, figure, view_of
+from uniemox.cli.finder import finder as finder_commands
+from uniemox.data.sample import Sample, decode_sample
+from uniemox.data.seen import read_seen, seen_file
+from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.finder.export import FinderGraph, export_finder
+from uniemox.finder.loss import build_targets, finder_loss
+from uniemox.finder.network import FinderNetwork, load_body
+from uniemox.finder.run import FinderConfig, FinderReport, fit_finder
+from uniemox.finder.scores import Known, score
+from uniemox.persons.box import Box, Detection
+from uniemox.persons.centres import decode_centres_map
+from uniemox.persons.detector import load_detector
+from uniemox.persons.selection import select
+from uniemox.views.pixels import normalise
+
+BODY = "mobilenetv2_035"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"size": 300}, "multiple of 32"),
+        ({"size": 32}, "multiple of 32"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"lr": math.nan}, "lr must be above 0"),
+        ({"held_out": 0.0}, "held_out"),
+        ({"held_out": 0.6}, "held_out"),
+        ({"min_confidence": 1.1}, "min_confidence"),
+        ({"workers": -1}, "workers must be at least 0"),
+    ],
+)
+def test_bad_settings(wrong: dict[str, float], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        FinderConfig(start="timm:mobilenetv2_100", **wrong)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A network with random weights, whose norms have seen pictures, as a file."""
+    file = tmp_path_factory.mktemp("start") / "body.safetensors"
+    torch.manual_seed(0)
+    network = timm.create_model(BODY, num_classes=0).train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    pictures = [np.asarray(decode_sample(one)[0].resize((64, 64))) for one in SAMPLES]
+    with torch.no_grad():
+        network(normalise(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), torch.device("cpu")))
+    safetensors.torch.save_file(network.state_dict(), file)
+    return f"timm:{BODY}@{file}"
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ("runs/full", "starts from timm:NAME"),
+        ("timm:mobilenetv9", "timm has no model"),
+        ("timm:mobilenetv2_100@nowhere.safetensors", "there is no file nowhere"),
+        ("timm:vit_tiny_patch16_224", "maps at strides"),
+    ],
+)
+def test_bad_starts(bad: str, says: str) -> None:
+    with pytest.raises(CheckpointError, match=says):
+        load_body(bad)
+
+
+def test_another_networks_weights(start: str) -> None:
+    with pytest.raises(CheckpointError, match="could not be built with its weights"):
+        load_body(start.replace(BODY, "mobilenetv2_050", 1))
+
+
+def test_the_first_layers_are_frozen_and_norms_keep_their_statistics(start: str) -> None:
+    body, channels, _, _ = load_body(start)
+    network = FinderNetwork(body, channels, 8).train()
+    is_learned = {name: p.requires_grad for name, p in body.named_parameters()}
+    assert not is_learned["conv_stem.weight"]
+    assert not is_learned["blocks.1.1.conv_pwl.weight"]
+    assert all(
+        learned for name, learned in is_learned.items() if not name.startswith(("conv", "bn", "blocks.0", "blocks.1"))
+    )
+    before = body.bn1.running_mean.clone()
+    heat, distances = network(torch.randn(2, 3, 64, 96))
+    assert heat.shape == (2, 8, 12)
+    assert distances.shape == (2, 4, 8, 12)
+    assert (distances > 0).all()
+    torch.testing.assert_close(body.bn1.running_mean, before)
+
+
+def test_data_without_people_are_refused(start: str, tmp_path: Path) -> None:
+    config = FinderConfig(start=start, size=64, workers=0)
+    nobody = [replace(figure(i), persons=()) for i in range(30)]
+    unknown = [replace(figure(i), persons=None) for i in range(30)]
+    same = [figure(0)] * 30
+    for samples, count in ((nobody, 0), (unknown, 0), (same, 1), ([], 0)):
+        with pytest.raises(DataError, match=rf"^{count} different pictures have people .*uniemox data persons"):
+            fit_finder(samples, config, tmp_path / "finder.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+# From start to file
+
+
+def config_of(start: str) -> FinderConfig:
+    return FinderConfig(start=start, size=64, width=16, epochs=2, batch_size=12, workers=0)
+
+
+@pytest.fixture(scope="module")
+def fitted(
+    start: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, FinderReport, list[tuple[str, int, int]]]:
+    path, seen = tmp_path_factory.mktemp("fitted") / "finder.onnx", []
+    report = fit_finder(SAMPLES, config_of(start), path, lambda *step: seen.append(step))
+    return path, report, seen
+
+
+Fitted = tuple[Path, FinderReport, list[tuple[str, int, int]]]
+
+
+def test_a_batch_can_be_learned(start: str) -> None:
+    """Six pictures by heart in 80 steps: the loss falls to a third, and what is decoded are the people."""
+    torch.manual_seed(0)
+    body, channels, _, _ = load_body(start)
+    network = FinderNetwork(body, channels, 16).train()
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=3e-3)
+    images = [decode_sample(one)[0].resize((64, 64)) for one in SAMPLES[:6]]
+    known = [tuple(Detection(Box(*_squashed(one.box)), 0.9) for one in sample.persons or ()) for sample in SAMPLES[:6]]
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
+    views = [view_of([one.box for one in people], [0.9] * len(people)) for people in known]
+    targets, losses = build_targets(views, 64), []
+    for _ in range(80):
+        heat, distances = network(normalise(pixels, torch.device("cpu")))
+        loss = finder_loss(heat, distances, targets)["total"]
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < losses[0] / 3
+    maps = torch.cat([torch.sigmoid(heat)[:, None], distances], dim=1).detach().numpy()
+    found = [
+        select(boxes, confidences, (64, 64), confidence=0.3, nms_overlap=0.6, max_detections=9)
+        for boxes, confidences in zip(*decode_centres_map([maps], (64, 64)), strict=True)
+    ]
+    assert score([Known(64, 64, people) for people in known], found).f_half > 0.8
+
+
+def _squashed(box: Box) -> Box:
+    """A box of a figure, 96 x 64 px, in 64 x 64."""
+    return Box(box.x1 * 64 / 96, box.y1, box.x2 * 64 / 96, box.y2)
+
+
+def test_what_is_reported(fitted: Fitted) -> None:
+    path, report, seen = fitted
+    assert (report.trained_on, report.held_out, report.broken) == (32, 4, 0)
+    assert seen[-1] == ("looking at held-out pictures", 4, 4)
+    assert ("training", 4, 4) in seen
+    assert 0.01 <= report.threshold <= 0.99
+    assert load_detector(path).layout.name == "uniemox finder"  # type: ignore[attr-defined]
+
+
+def test_its_file_says_how_it_came_about(fitted: Fitted) -> None:
+    path, report, _ = fitted
+    model = onnx.load(path)
+    about = json.loads(next(one.value for one in model.metadata_props if one.key == "uniemox_finder"))
+    assert about["config"]["size"] == 64
+    assert about["held_out"] == 4
+    assert about["f_half"] == report.scores.f_half
+    assert about["threshold"] == report.threshold
+    large = [one for one in model.graph.initializer if math.prod(one.dims) > 1000]
+    assert {one.data_type for one in large} == {onnx.TensorProto.FLOAT16}
+    assert sorted(path.parent.iterdir()) == [path, seen_file(path)]
+    assert len(read_seen(path)) == report.trained_on + report.held_out
+
+
+def test_the_file_computes_what_the_network_does(start: str, tmp_path: Path) -> None:
+    """Up to the rounding of float16: 0.5 stands where the heat was the threshold."""
+    torch.manual_seed(0)
+    body, channels, mean, std = load_body(start)
+    network = FinderNetwork(body, channels, 16).eval()
+    graph = FinderGraph(network, mean, std, threshold=0.2).eval()
+    export_finder(graph, 64, {}, tmp_path / "a.onnx")
+    detector = load_detector(tmp_path / "a.onnx")
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 3, 64, 64)).astype(np.float32))
+    with torch.no_grad():
+        expected = graph(pixels)
+        heat, _ = network((pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1))
+    (found,) = detector._run(pixels.numpy(), (64, 64))  # type: ignore[attr-defined]
+    np.testing.assert_allclose(found, expected, rtol=0.02, atol=1e-3)
+    p, shown = torch.sigmoid(heat), expected[:, 0]
+    torch.testing.assert_close(shown / (1 - shown), p / (1 - p) * (0.8 / 0.2), rtol=1e-4, atol=1e-6)
+
+
+def test_a_stopped_training_leaves_nothing(start: str, tmp_path: Path) -> None:
+    def stop(what: str, done: int, _: int) -> None:
+        if (what, done) == ("training", 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_finder(SAMPLES, config_of(start), tmp_path / "finder.onnx", stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def tree(root: Path, samples: Sequence[Sample]) -> tuple[str, Path]:
+    """A table of pictures and a file of their people."""
+    lines = [json.dumps({"detector": "drawn", "fingerprint": "0"})]
+    for sample in samples:
+        (root / sample.key).write_bytes(sample.picture.read())
+        boxes = [[*one.box, one.confidence] for one in sample.persons or ()]
+        lines.append(json.dumps({"key": sample.key, "boxes": boxes}))
+    (root / "table.csv").write_text("path,text\n" + "".join(f"{sample.key},a\n" for sample in samples))
+    (root / "boxes.jsonl").write_text("\n".join(lines) + "\n")
+    return f"csv:{root / 'table.csv'}", root / "boxes.jsonl"
+
+
+def command() -> App:
+    app = App(name="uniemox", result_action="return_value")
+    app.command(finder_commands)
+    return app
+
+
+def test_the_command_twice(start: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same seed gives the same bytes."""
+    source, boxes = tree(tmp_path, SAMPLES)
+    for name in ("a.onnx", "b.onnx"):
+        options = ["--epochs", "1", "--size", "64", "--json"]
+        out = tmp_path / "out" / name
+        command()(
+            ["finder", "fit", "--data", source, "--persons", str(boxes), "--start", start, "--out", str(out), *options]
+        )
+        said = json.loads(capsys.readouterr().out)
+        assert said["file"] == str(out)
+        assert said["trained_on"] == 32
+    assert (tmp_path / "out" / "a.onnx").read_bytes() == (tmp_path / "out" / "b.onnx").read_bytes()
+
+
+def test_the_command_wants_boxes(start: str, tmp_path: Path) -> None:
+    source, boxes = tree(tmp_path, SAMPLES[:3])
+    given = ["finder", "fit", "--start", start, "--out", str(tmp_path / "a.onnx"), "--data", f"{source}"]
+    with pytest.raises(DataError, match="nobody has looked for people in its pictures; run: uniemox data persons csv:"):
+        command()(given)
+    with pytest.raises(ConfigError, match="--persons needs a file for each of the 1 data sets, got 2"):
+        command()([*given, "--persons", str(boxes), str(boxes)])

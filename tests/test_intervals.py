@@ -1,0 +1,193 @@
+"""Bootstrap intervals against the binomial distribution, scipy and plain loops."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from uniemox.errors import ConfigError, DataError, ShapeError
+from uniemox.intervals import bootstrap_interval, paired_bootstrap, percentile_interval, resampled_means
+
+NUMBERS = st.lists(st.floats(-100, 100), min_size=1, max_size=40)
+
+
+def test_no_sample_is_refused() -> None:
+    with pytest.raises(DataError, match="no sample to resample"):
+        bootstrap_interval(np.array([]))
+    with pytest.raises(DataError, match="no sample to resample"):
+        paired_bootstrap(np.array([]), np.array([]))
+
+
+def test_one_sample_has_no_spread() -> None:
+    assert bootstrap_interval(np.array([0.3])) == (0.3, 0.3)
+    found = paired_bootstrap(np.array([1]), np.array([0]))
+    assert (found.difference, found.low, found.high, found.share_above_zero) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"per_sample": np.zeros((2, 2))}, ShapeError, r"scores \(2, 2\) must be \(N,\)"),
+        ({"per_sample": np.array([1.0, np.nan])}, DataError, "sample 1 has a score that is not finite"),
+        ({"per_sample": np.zeros(3), "groups": ["a"]}, ShapeError, "1 groups do not fit 3 samples"),
+        ({"per_sample": np.zeros(3), "resamples": 0}, ConfigError, "resamples must be at least 1, got 0"),
+        ({"per_sample": np.zeros(3), "level": 1.0}, ConfigError, r"between 0 and 1, for example 0.95, got 1.0"),
+    ],
+)
+def test_bad_input_is_refused(arguments: dict, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        bootstrap_interval(**arguments)
+
+
+def test_the_pair_must_be_of_the_same_pictures() -> None:
+    for ours, theirs in ((3, 4), ((2, 3), (2, 4)), ((1, 2, 3), 3), ((0, 3), 3)):
+        with pytest.raises(ShapeError, match="must both be"):
+            paired_bootstrap(np.zeros(ours), np.zeros(theirs))
+
+
+@pytest.mark.parametrize(("right", "n"), [(30, 100), (380, 480), (19, 20)])
+def test_a_fraction_has_the_quantiles_of_the_binomial_distribution(right: int, n: int) -> None:
+    """The mean of resampled zeros and ones is binomial; 20,000 resamples find its quantiles to within one count."""
+    low, high = bootstrap_interval(np.arange(n) < right, resamples=20_000)
+    assert abs(low * n - stats.binom.ppf(0.025, n, right / n)) <= 1
+    assert abs(high * n - stats.binom.ppf(0.975, n, right / n)) <= 1
+
+
+def test_agrees_with_scipy() -> None:
+    scores = np.random.default_rng(0).gamma(2, size=150)
+    theirs = stats.bootstrap((scores,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+    np.testing.assert_allclose(bootstrap_interval(scores, resamples=20_000), theirs, atol=0.01)
+
+
+def test_agrees_with_a_plain_loop_over_groups() -> None:
+    """Groups of 1 to 5 samples, drawn whole: the mean is over the samples of the drawn groups."""
+    rng = np.random.default_rng(0)
+    scores, groups = rng.normal(size=200), rng.integers(60, size=200).tolist()
+    members = [np.flatnonzero(np.array(groups) == group) for group in sorted(set(groups))]
+    means = []
+    for _ in range(10_000):
+        drawn = rng.integers(len(members), size=len(members))
+        means.append(np.concatenate([scores[members[i]] for i in drawn]).mean())
+    found = bootstrap_interval(scores, groups, resamples=10_000)
+    np.testing.assert_allclose(found, np.quantile(means, [0.025, 0.975]), atol=0.01)
+
+
+def test_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    intervals = [bootstrap_interval(rng.random(200) < 0.7, resamples=400) for _ in range(400)]
+    assert 0.92 <= np.mean([low <= 0.7 <= high for low, high in intervals]) <= 0.98
+
+
+def test_a_higher_level_is_wider() -> None:
+    scores = np.random.default_rng(0).normal(size=50)
+    inner, outer = bootstrap_interval(scores, level=0.5), bootstrap_interval(scores, level=0.99)
+    assert outer[0] < inner[0] < inner[1] < outer[1]
+
+
+def test_several_people_of_one_picture_count_once() -> None:
+    """Every picture three times over changes nothing if they are one group, and fakes certainty if they are not."""
+    once = np.random.default_rng(0).random(80)
+    thrice, groups = np.tile(once, 3), list(range(80)) * 3
+    np.testing.assert_allclose(bootstrap_interval(thrice, groups), bootstrap_interval(once), rtol=1e-12)
+    low, high = bootstrap_interval(once)
+    fake_low, fake_high = bootstrap_interval(thrice)
+    assert fake_high - fake_low < 0.7 * (high - low)
+
+
+def test_samples_without_a_group_are_drawn_alone() -> None:
+    scores = np.random.default_rng(0).random(30)
+    assert bootstrap_interval(scores, [None] * 30) == bootstrap_interval(scores)
+    assert bootstrap_interval(scores, ["one"] * 30) == pytest.approx((scores.mean(), scores.mean()))
+
+
+def test_the_seed_decides() -> None:
+    scores = np.random.default_rng(0).random(30)
+    assert bootstrap_interval(scores, seed=1) == bootstrap_interval(scores, seed=1)
+    assert bootstrap_interval(scores, seed=1) != bootstrap_interval(scores, seed=2)
+
+
+def test_blocks_do_not_repeat_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 2 and of 7 resamples of 10 units; each must go on where the one before stopped."""
+    values = np.random.default_rng(0).random((10, 2))
+    for draws, resamples in ((20, 7), (70, 8), (1, 3)):
+        monkeypatch.setattr("uniemox.intervals.DRAWS", draws)
+        found = resampled_means(values, resamples=resamples)
+        assert found.shape == (resamples, 2)
+        assert len(np.unique(found[:, 0])) == resamples
+
+
+def test_columns_come_from_the_same_draws() -> None:
+    values = np.random.default_rng(0).random(40)
+    found = resampled_means(np.stack([values, 2 * values + 1], axis=1))
+    np.testing.assert_allclose(found[:, 1], 2 * found[:, 0] + 1)
+
+
+def test_what_is_undefined_is_left_out() -> None:
+    assert percentile_interval(np.array([np.nan, 0.5, np.nan, 0.5])) == (0.5, 0.5)
+    assert np.isnan(percentile_interval(np.array([np.nan]))).all()
+
+
+@given(NUMBERS, st.integers(0, 100))
+def test_the_interval_holds_the_mean(values: list[float], seed: int) -> None:
+    """True of the percentile interval up to the luck of the draw: with 400 resamples half of them are on each side."""
+    scores = np.array(values)
+    low, high = bootstrap_interval(scores, resamples=400, seed=seed)
+    assert low - 1e-9 <= scores.mean() <= high + 1e-9
+    assert scores.min() - 1e-9 <= low <= high <= scores.max() + 1e-9
+
+
+@given(NUMBERS, st.randoms(use_true_random=False))
+def test_the_order_of_samples_changes_nothing(values: list[float], random: object) -> None:
+    scores, groups = np.array(values), [i % 7 for i in range(len(values))]
+    order = list(range(len(values)))
+    random.shuffle(order)
+    assert bootstrap_interval(scores, resamples=50) == bootstrap_interval(scores[order], resamples=50)
+    ones = (scores > 0).astype(float)
+    regrouped = [groups[i] for i in order]
+    assert bootstrap_interval(ones, groups, resamples=50) == bootstrap_interval(ones[order], regrouped, resamples=50)
+
+
+@given(NUMBERS)
+def test_equal_models_differ_by_nothing(values: list[float]) -> None:
+    scores = np.stack([values, values[::-1]])  # two seeds
+    for ours in (scores, scores[0]):
+        found = paired_bootstrap(ours, ours, resamples=50)
+        assert (found.difference, found.low, found.high, found.share_above_zero) == (0, 0, 0, 0)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=20))
+def test_three_seeds_that_tie_are_not_above(rows: list[tuple[bool, bool, bool]]) -> None:
+    """Thirds do not add up in floating point; seeds in another order must still tie exactly."""
+    scores = np.array(rows).T  # (3, N)
+    found = paired_bootstrap(scores, scores[[2, 0, 1]], resamples=50)
+    assert (found.difference, found.low, found.high, found.share_above_zero) == (0, 0, 0, 0)
+
+
+def test_the_pair_is_the_interval_of_the_gain() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs, groups = rng.random((3, 60)), rng.random((2, 60)), [i // 2 for i in range(60)]
+    found = paired_bootstrap(ours, theirs, groups, seed=3)
+    gain = ours.mean(axis=0) - theirs.mean(axis=0)
+    assert found.difference == pytest.approx(gain.mean())
+    assert (found.low, found.high) == pytest.approx(bootstrap_interval(gain, groups, seed=3))
+
+
+def test_pairing_sees_what_two_intervals_do_not() -> None:
+    """Hard pictures are hard for both: a gain of 2 % on 500 pictures is certain when paired, and hidden when not."""
+    theirs = (np.arange(500) < 300).astype(float)
+    ours = (np.arange(500) < 310).astype(float)
+    found = paired_bootstrap(ours, theirs)
+    assert found.difference == pytest.approx(0.02)
+    assert found.low > 0
+    assert found.share_above_zero == 1
+    assert bootstrap_interval(ours)[0] < bootstrap_interval(theirs)[1]
+
+
+def test_swapping_the_models_swaps_the_sign() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.random(300) + 0.01, rng.random(300)
+    found, swapped = paired_bootstrap(ours, theirs), paired_bootstrap(theirs, ours)
+    assert swapped.difference == -found.difference
+    assert (swapped.low, swapped.high) == pytest.approx((-found.high, -found.low), abs=0.005)
+    assert swapped.share_above_zero == pytest.approx(1 - found.share_above_zero, abs=0.03)

@@ -1,0 +1,93 @@
+"""What version 0.1 wrote is read: runs in the middle and at their end, an evaluation, an ONNX file, a project.
+
+tests/reference/version_0_1 was written by that version, with the tiny settings of tests/runs.py.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import REFERENCE
+from tests.runs import losses, one_thread, scenes, tiny_pretraining
+from uniemox import load
+from uniemox.checkpoints.classifier import load_classifier
+from uniemox.curate.annotate.verdicts import verdicts
+from uniemox.curate.collect.screen import remembered_config
+from uniemox.curate.project import open_project
+from uniemox.evaluate.report.page import write_report
+from uniemox.evaluate.run_records import read_run
+from uniemox.pretrain.config import TeacherConfig
+from uniemox.pretrain.run import pretrain
+
+OLD = REFERENCE / "version_0_1"
+
+
+@pytest.fixture
+def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy that may be written to, from which the paths in it are read."""
+    shutil.copytree(OLD, tmp_path / "old")
+    monkeypatch.chdir(tmp_path / "old")
+    return tmp_path / "old"
+
+
+def test_a_pretraining_that_was_stopped_resumes_under_todays_names(old: Path) -> None:
+    config = tiny_pretraining(teacher=TeacherConfig(source="stored:teacher.npz", view="whole"))
+    with one_thread():
+        pretrain(config, scenes(), old / "pretrained", resume=True)
+    expected = json.loads((old / "pretraining_losses.json").read_text())
+    found = losses(old / "pretrained")
+    assert len(found) == len(expected) == 4
+    for ours, theirs in zip(found, expected, strict=True):
+        assert _renamed(ours) == pytest.approx(_renamed(theirs), rel=1e-3)
+
+
+def _renamed(line: dict[str, float]) -> dict[str, float]:
+    return {{"rate": "lr"}.get(name, name): value for name, value in line.items()}
+
+
+def test_a_classifier_gives_the_logits_of_then(old: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scene, person = (torch.randn(3, 3, 32, 32, generator=generator) for _ in range(2))
+    classifier, info = load_classifier(old / "finetuned" / "model.safetensors")
+    expected = json.loads((old / "logits.json").read_text())
+    assert np.allclose(classifier(scene, person).detach().numpy(), expected, atol=1e-4)
+    assert info.streams == "both"
+
+
+def test_an_onnx_file_answers(old: Path) -> None:
+    predictor = load(old / "finetuned" / "model.onnx", finder=None)
+    answer = predictor.predict(np.full((40, 40, 3), (220, 30, 30), np.uint8))
+    assert answer.top(1)[0][0] == "amusement"
+    assert answer.kind == "evoked"
+
+
+def test_a_run_and_its_evaluation_are_reported(old: Path) -> None:
+    run = read_run(old / "finetuned")
+    assert run.setting("config.optimizer.base_lr") == 0.05
+    assert not run.missing
+    write_report([old / "finetuned"], old / "report.html")
+    page = (old / "report.html").read_text("utf-8")
+    assert "learning rate" in page
+    assert "Less than two groups have 20" in page
+
+
+def test_a_project_is_opened_with_its_settings_and_answers(old: Path) -> None:
+    project = open_project(old / "project")
+    config = remembered_config(project, None, None)
+    assert (config.min_side_px, config.min_score) == (100, 0.25)
+    assert [verdict.label for _, verdict in sorted(verdicts(project).items())] == ["awe", "fear", None, None]
+
+
+def test_old_options_are_taken_with_a_notice(tmp_path: Path) -> None:
+    words = ["finetune", "--data", "folder:none", "--out", str(tmp_path / "run"), "--method", "histogram"]
+    words += ["--optimizer.base-rate=1e-3", "--most-broken", "3"]
+    done = subprocess.run([sys.executable, "-m", "uniemox", *words], capture_output=True, text=True, check=False)
+    assert "--optimizer.base-rate is now --optimizer.base-lr" in done.stderr
+    assert "--most-broken is now --max-unreadable" in done.stderr
+    assert "none" in done.stderr.splitlines()[-1]  # there is no such folder

@@ -1,0 +1,1 @@
+"""Load tests, fuzzers, measurements and build scripts: python -m tools.NAME."""

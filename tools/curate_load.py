@@ -1,0 +1,184 @@
+"""Annotators at full load, and a server that is killed: `python -m tools.curate_load`.
+
+200 annotators give 100 answers a second for two minutes and load a picture for each; the server is killed (SIGKILL)
+three times in the middle and started again. Server and annotators share this machine's cores. Prints JSON: latencies
+from the moment an answer was due until it was acknowledged, and whether everything acknowledged is in the database.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+from sqlalchemy import select
+
+from tests.curate.places import LABELS, project_of
+from uniemox.curate import tables as t
+from uniemox.curate.annotate.access import invite
+from uniemox.curate.project import Project
+
+PICTURES = 400
+SERVE = "import sys; from uniemox.cli.curate import curate; curate(sys.argv[1:])"
+SETTLED_S = 1.0  # after a restart, for what waited
+
+
+@dataclass
+class Figures:
+    """What happened."""
+
+    acknowledged: set[str] = field(default_factory=set)
+    answers: list[tuple[float, float]] = field(default_factory=list)  # when due, and seconds until acknowledged
+    pictures: list[float] = field(default_factory=list)
+    outages: list[tuple[float, float]] = field(default_factory=list)
+    retries: int = 0
+    ready: int = 0  # annotators that have joined
+
+
+class Server:
+    """The server as users start it, in a process of its own."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.command = [sys.executable, "-c", SERVE, "serve", str(folder), "--port", str(port)]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+async def is_up(session: aiohttp.ClientSession, address: str) -> None:
+    while True:
+        try:
+            async with session.get(f"{address}/annotate"):
+                return
+        except aiohttp.ClientError:
+            await asyncio.sleep(0.05)
+
+
+async def annotator(address: str, token: str, due: list[float], start: asyncio.Future[float], figures: Figures) -> None:
+    """Answers so many seconds after the start; an answer is sent again, with the same id, until it is acknowledged."""
+    jar = aiohttp.CookieJar(unsafe=True)  # cookies of an IP address
+    timeout = aiohttp.ClientTimeout(total=5)
+    async with aiohttp.ClientSession(cookie_jar=jar, timeout=timeout, headers={"Origin": address}) as session:
+
+        async def ask(path: str, body: object = None) -> dict:
+            while True:
+                try:
+                    sent = session.get(address + path) if body is None else session.post(address + path, json=body)
+                    async with sent as response:
+                        if response.status != 200:
+                            raise RuntimeError(f"{path}: {response.status} {await response.text()}")
+                        return {} if path.startswith("/api/pictures") else await response.json()
+                except (aiohttp.ClientError, TimeoutError):
+                    figures.retries += 1
+                    await asyncio.sleep(random.uniform(0.1, 0.4))
+
+        await ask("/api/join", {"token": token})
+        session.headers["X-CSRF"] = (await ask("/api/me"))["csrf"]
+        tasks = [task["id"] for task in (await ask("/api/tasks?limit=60"))["tasks"]]
+        figures.ready += 1
+        for at in [await asyncio.shield(start) + after for after in due]:
+            if not tasks:
+                tasks = [task["id"] for task in (await ask("/api/tasks?limit=60"))["tasks"]]
+            task = tasks.pop(0)
+            await asyncio.sleep(max(0.0, at - 1 - time.monotonic()))
+            began = time.monotonic()
+            await ask(f"/api/pictures/{task}")
+            figures.pictures.append(time.monotonic() - began)
+            await asyncio.sleep(max(0.0, at - time.monotonic()))
+            answer = {"id": secrets.token_hex(16), "task": task, "label": random.choice(LABELS), "seconds": 1.0}
+            saved = (await ask("/api/answers", {"answers": [answer]}))["saved"]
+            figures.acknowledged.update(saved)
+            figures.answers.append((at, time.monotonic() - at))
+
+
+async def load(project: Project, address: str, server: Server, options: argparse.Namespace) -> Figures:
+    figures = Figures()
+    async with aiohttp.ClientSession() as session:
+        await is_up(session, address)
+    tokens = [invite(project, f"annotator {i}") for i in range(options.annotators)]
+    start: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+    every = options.annotators / options.rate
+    each = int(options.seconds / every)
+    runs = []
+    for i, token in enumerate(tokens):
+        due = [1 + (i + random.random()) / options.rate + j * every for j in range(each)]
+        runs.append(asyncio.create_task(annotator(address, token, due, start, figures)))
+    while figures.ready < len(runs):
+        await asyncio.sleep(0.05)
+    begin, figures.retries = time.monotonic(), 0
+    start.set_result(begin)
+    async with aiohttp.ClientSession() as session:
+        for k in range(options.kills):
+            await asyncio.sleep(max(0.0, begin + (k + 1) * options.seconds / (options.kills + 1) - time.monotonic()))
+            down = time.monotonic()
+            server.kill()
+            server.start()
+            await is_up(session, address)
+            figures.outages.append((down, time.monotonic() + SETTLED_S))
+    await asyncio.gather(*runs)
+    return figures
+
+
+def report(project: Project, figures: Figures, options: argparse.Namespace) -> dict[str, object]:
+    """All figures; latencies of answers that were due while the server was down are given apart."""
+    there = {row.client_id for row in project.rows(select(t.answers.c.client_id))}
+    calm = [s for at, s in figures.answers if not any(down - 1 <= at <= up for down, up in figures.outages)]
+    every = [s for _, s in figures.answers]
+    due = [at for at, _ in figures.answers]
+    return {
+        "annotators": options.annotators,
+        "answers": len(every),
+        "answers_per_s": round(len(every) / (max(due) - min(due)), 1),
+        "acknowledged": len(figures.acknowledged),
+        "lost": len(figures.acknowledged - there),
+        "not_acknowledged_but_there": len(there - figures.acknowledged),
+        "kills": options.kills,
+        "outages_s": [round(up - down - SETTLED_S, 2) for down, up in figures.outages],
+        "retries": figures.retries,
+        "p50_ms": round(1000 * float(np.quantile(calm, 0.5)), 1),
+        "p99_ms": round(1000 * float(np.quantile(calm, 0.99)), 1),
+        "p99_with_outages_ms": round(1000 * float(np.quantile(every, 0.99)), 1),
+        "picture_p99_ms": round(1000 * float(np.quantile(figures.pictures, 0.99)), 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--annotators", type=int, default=200)
+    parser.add_argument("--rate", type=float, default=100, help="answers a second, of all together")
+    parser.add_argument("--kills", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        project = project_of(Path(folder) / "p", [LABELS[i % 2] for i in range(PICTURES)])
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        server = Server(Path(folder) / "p", port)
+        server.start()
+        try:
+            figures = asyncio.run(load(project, f"http://127.0.0.1:{port}", server, options))
+        finally:
+            server.kill()
+        print(json.dumps(report(project, figures, options), indent=1))
+        project.store.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""As many pictures as Emo8 began with, through all steps: `python -m tools.curate_many`.
+
+13,200 pictures of at most 100 kB come from a server on this machine, in a process of its own; then screen, two
+annotators that are programs and load every picture over HTTP, agree, split and release. Prints JSON: seconds of each
+step, and the largest sum of the memory of this process and those that it starts, the server of pictures apart.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from tests.drawn import draw_picture, jpeg_of
+from uniemox.curate.annotate.access import invite
+from uniemox.curate.annotate.figures import agree
+from uniemox.curate.annotate.serving import served
+from uniemox.curate.annotate.simulate import annotate
+from uniemox.curate.annotate.verdicts import verdicts
+from uniemox.curate.collect.fetch import FetchConfig
+from uniemox.curate.collect.politeness import PolitenessConfig
+from uniemox.curate.collect.run import fetch, search
+from uniemox.curate.collect.screen import screen
+from uniemox.curate.collect.sources.files import AddressTable
+from uniemox.curate.demo import RATIOS
+from uniemox.curate.project import create_project
+from uniemox.curate.release.run import ReleaseConfig, release
+from uniemox.curate.release.splitting import split
+from uniemox.labels import MIKELS
+
+SIZE, QUALITY = (1024, 768), 95  # 80 to 95 kB
+
+
+def draw_one(path: Path) -> int:
+    data = jpeg_of(draw_picture(int(path.stem), SIZE), QUALITY)
+    path.write_bytes(data)
+    return len(data)
+
+
+def serve_folder(folder: Path, pipe: Connection) -> None:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: Quiet(*args, directory=str(folder)))
+    pipe.send(server.server_address[1])
+    server.serve_forever()
+
+
+@contextmanager
+def watched_memory(without: int) -> Iterator[list[float]]:
+    """The largest sum of resident memory so far, MB, of this process and its descendants but one."""
+    limit, stop = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.2):
+            limit[0] = max(limit[0], sum(map(resident, family(os.getpid(), without))) / 2**20)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield limit
+    finally:
+        stop.set()
+        thread.join()
+
+
+def family(parent: int, without: int) -> list[int]:
+    try:
+        tasks = Path(f"/proc/{parent}/task").iterdir()
+        children = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+    except OSError:
+        children = []
+    return [parent, *(pid for child in children if child != without for pid in family(child, without))]
+
+
+def resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+def all_steps(folder: Path, address: str, count: int, schemes: int) -> dict[str, object]:
+    times: dict[str, float] = {}
+    found: dict[str, object] = {"pictures": count, "seconds": times}
+
+    @contextmanager
+    def step(name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        times[name] = round(time.perf_counter() - began, 1)
+        print(f"{name}: {times[name]} s", file=sys.stderr, flush=True)
+
+    project = create_project(folder / "p")
+    lines = [f"{address}/{i}.jpg,{MIKELS.labels[i % 8]}" for i in range(count)]
+    (folder / "addresses.csv").write_text("\n".join(["address,label", *lines]))
+    with step("collect"):
+        search(project, [AddressTable(folder / "addresses.csv", project.plan)], count)
+        host = address.removeprefix("http://")
+        fetching = FetchConfig(private_hosts=(host,))
+        found["collected"] = fetch(project, fetching, PolitenessConfig(per_host_per_s=100_000))
+    with step("screen"):
+        found["screened"] = screen(project)
+    with step("annotate"), served(project) as pages:
+        answers = [annotate(project, pages, invite(project, name), seed=i) for i, name in enumerate(("Ada", "Ben"))]
+        found["answers"] = answers
+    with step("agree"):
+        agreement = agree(project)
+        found["alpha"] = round(agreement.alpha.value, 3)
+    with step("split"):
+        found["split"] = split(project, verdicts(project), RATIOS, schemes=schemes).sizes
+    with step("release"):
+        found["released"] = release(project, folder / "release", ReleaseConfig(name="many"))["pictures"]
+    times["all"] = round(sum(times.values()), 1)
+    project.store.close()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=13_200)
+    parser.add_argument("--schemes", type=int, default=100)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "in").mkdir()
+        with ProcessPoolExecutor() as pool:
+            sizes = list(pool.map(draw_one, [folder / "in" / f"{i}.jpg" for i in range(options.count)], chunksize=64))
+        ours, theirs = get_context("spawn").Pipe()
+        server = get_context("spawn").Process(target=serve_folder, args=(folder / "in", theirs), daemon=True)
+        server.start()
+        address = f"http://127.0.0.1:{ours.recv()}"
+        with watched_memory(server.pid or 0) as limit:
+            found = all_steps(folder, address, options.count, options.schemes)
+        server.terminate()
+        print(json.dumps({**found, "largest_kb": round(max(sizes) / 1000, 1), "memory_mb": round(limit[0])}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

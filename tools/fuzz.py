@@ -1,0 +1,299 @@
+"""Mutates pictures and annotation files and reads them: only a UniemoxError may come out, within ten seconds.
+
+Pictures whose headers say other sizes than their contents have are decoded in a pool's process, whose memory may not
+go beyond 750 MiB.
+
+    python -m tools.fuzz --seconds 60 --seed 0
+
+The same seed makes the same changes. Whatever else came out is printed and its input kept in the folder --out. The exit
+code is 1 if there was any, or an input took longer than ten seconds.
+"""
+
+import argparse
+import contextlib
+import faulthandler
+import os
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.data.tree import abstract, emoset, emotion6, put, write
+from tests.pictures import draw, every_file, save
+from tests.processes import peak_mib
+from tools.mutations import mutate_bytes, mutate_json, mutate_sizes, mutate_text
+from uniemox.data.readers.csv_table import read_csv
+from uniemox.data.readers.emoset import read_emoset
+from uniemox.data.readers.emotion6 import read_emotion6
+from uniemox.data.readers.folders import read_fi, read_folder
+from uniemox.data.readers.heco import read_heco
+from uniemox.data.readers.machajdik import read_abstract
+from uniemox.data.sample import DataSet, PictureFile, Sample
+from uniemox.data.scan import look_at
+from uniemox.data.shard_writing import ShardConfig, write_shards
+from uniemox.data.shards import read_shards
+from uniemox.data.sidecar import Sidecar, read_sidecar
+from uniemox.data.source import open_data
+from uniemox.data.splits import read_splits, write_splits
+from uniemox.decoding.pool import DecoderPool
+from uniemox.errors import UniemoxError
+from uniemox.images import decode
+
+MAX_DURATION_S = 10.0
+MAX_MIB = 750  # a process that decodes: small files may take 600, beside what it needs itself
+DRAWN = (60, 44)  # width and height of the pictures whose sizes are mutated, px
+SIZES = "pictures, other sizes"
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the inputs of one target."""
+
+    runs: int = 0
+    read: int = 0
+    refused: int = 0
+    other: int = 0
+    slowest_s: float = 0.0
+    slowest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A file that is mutated, and the call that reads it."""
+
+    name: str
+    files: list[Path]
+    read: Callable[[Path], object]
+    originals: dict[Path, bytes] = field(default_factory=dict)
+
+
+def read_pictures(data: DataSet) -> None:
+    """The bytes of the first pictures; OSError is what they may raise."""
+    for sample in list(data.samples)[:3]:
+        with contextlib.suppress(OSError):
+            sample.picture.read()
+
+
+def annotation_targets(root: Path) -> list[Target]:
+    """A small data set of each kind, and the files beside it."""
+    notes = {"emotion": "awe", "brightness": 0.7, "scene": "beach", "object": ["Dog", "Ferris wheel"]}
+    kinds: list[tuple[str, Path, list[str], Callable[[Path], object]]] = []
+    emoset(root / "emoset", {"awe/1": notes, "fear/2": {"colorfulness": 0.1}})
+    kinds.append(("emoset", root / "emoset", ["info.json", "train.json", "annotation/awe/1.json"], read_emoset))
+    kinds.append(("emoset?missing=skip", root / "emoset", ["train.json"], lambda p: read_emoset(p, missing="skip")))
+    emotion6(root / "emotion6", {"joy/1.jpg": (0, 0, 0, 0.9, 0, 0, 0.1), "fear/1.jpg": (0.5, 0, 0.5, 0, 0, 0, 0)})
+    kinds.append(("emotion6", root / "emotion6", ["ground_truth.txt"], read_emotion6))
+    kinds.append(("emotion6?vote", root / "emotion6", ["ground_truth.txt"], lambda p: read_emotion6(p, label="vote")))
+    abstract(root / "abstract", {"a1.jpg": (0, 0, 0, 6, 1, 0, 0, 1), "a2.jpg": (2, 2, 0, 0, 0, 0, 0, 0)})
+    kinds.append(("abstract", root / "abstract", ["ABSTRACT_groundTruth.csv"], read_abstract))
+    put(root / "heco", "Peace/1.jpg", "Fear/2.jpg")
+    write(root / "heco/boxes.csv", "path,x1,y1,x2,y2,label\nPeace/1.jpg,1,2,11,12,\nPeace/1.jpg,0,0,5,6.5,fear\n")
+    kinds.append(("heco", root / "heco", ["boxes.csv"], read_heco))
+    put(root / "csv", "a.jpg", "b/c.jpg")
+    write(
+        root / "csv/data.csv", 'path,label,split,text,x1,y1,x2,y2\na.jpg,awe,train,"a, b",1,2,3,4\nb/c.jpg,fear,,,,,,\n'
+    )
+    kinds.append(("csv", root / "csv", ["data.csv"], lambda p: read_csv(p / "data.csv", missing="skip")))
+    write(root / "csv/votes.csv", "path;anger;joy;fear;sadness;valence\na.jpg;1;2;0;0;3.5\nb/c.jpg;0;0;0;7;9\n")
+    kinds.append(("csv of votes", root / "csv", ["votes.csv"], lambda p: read_csv(p / "votes.csv")))
+    put(root / "fi", "train/awe/1.jpg", "val/fear/é.jpg")
+    return [
+        *(Target(name, [path / file for file in files], lambda _, path=path, read=read: read(path))
+          for name, path, files, read in kinds),
+        *sidecar_targets(root),
+        *shard_targets(root),
+    ]  # fmt: skip
+
+
+def sidecar_targets(root: Path) -> list[Target]:
+    """Files that are kept beside a data set."""
+    data = read_fi(root / "fi")
+    persons, texts, exclude, splits = (root / f"{name}.json" for name in ("persons", "texts", "exclude", "splits"))
+    header = {"detector": "x", "threshold": 0.3}
+    with Sidecar(persons, header) as file:
+        for sample in data.samples:
+            file.append(sample.key, {"boxes": [[1, 2, 11.5, 12, 0.9], [0, 0, 3, 3, 0.4]]})
+    with Sidecar(texts, {"by": "x"}) as file:
+        for sample in data.samples:
+            file.append(sample.key, {"text": "A photo.", "annotation": {"brightness": 0.5}})
+    write(exclude, {"exclude": [{"key": data.samples[0].key, "why": "duplicate"}]})
+    write_splits(splits, {data.samples[0].key: "train", data.samples[1].key: "test"}, source="fi", how="80/20")
+
+    def resume(path: Path) -> None:
+        with Sidecar(path, header) as file:
+            file.append("new.jpg", {"boxes": []})
+        assert "new.jpg" in read_sidecar(path)[1]
+
+    fi = f"fi:{root / 'fi'}"
+    return [
+        Target("sidecar", [persons, texts], read_sidecar),
+        Target("sidecar, going on", [persons], resume),
+        Target("persons", [persons], lambda path: open_data(fi, persons=path)),
+        Target("texts", [texts], lambda path: open_data(fi, texts=path)),
+        Target("exclude", [exclude], lambda path: open_data(fi, exclude=path)),
+        Target("splits", [splits], lambda path: read_splits(path, data)),
+    ]
+
+
+def shard_targets(root: Path) -> list[Target]:
+    """Shards of a folder with people in its pictures."""
+    data = open_data(f"fi:{root / 'fi'}", persons=root / "persons.json", texts=root / "texts.json")
+    write_shards(data, root / "shards", ShardConfig(samples=1, workers=1))
+    names = sorted(path for path in (root / "shards").iterdir() if path.suffix in (".json", ".jsonl", ".tar"))
+    return [Target("shards", names, lambda _: read_pictures(read_shards(str(root / "shards"))))]
+
+
+def picture_targets(root: Path, seed: int) -> tuple[list[Target], list[bytes]]:
+    """Pictures of every format, drawn and, where they are, photographs."""
+    drawn = [*every_file(seed).values(), *every_file(seed + 1, 230, 170).values(), save(draw(640, 480), "JPEG")]
+    found = sorted((SHARED / "data").glob("*/images/**/*.jpg")) if SHARED.is_dir() else []
+    photographs = [path.read_bytes() for path in random.Random(seed).sample(found, min(40, len(found)))]
+    targets = []
+    for name, files in (("pictures, drawn", drawn), ("photographs", photographs)):
+        paths = [root / f"{name.split(',')[0]}-{i}" for i in range(len(files))]
+        for path, data in zip(paths, files, strict=True):
+            path.write_bytes(data)
+        if paths:
+            targets.append(
+                Target(
+                    f"{name}, looked at", paths, lambda path: look_at(Sample(key=path.name, picture=PictureFile(path)))
+                )
+            )
+            targets.append(Target(name, paths, lambda path: decode(path.read_bytes(), str(path))))
+            targets.append(
+                Target(
+                    f"{name}, smaller", paths, lambda path: decode(path.read_bytes(), str(path), shrink=lambda *_: 4)
+                )
+            )
+    return targets, drawn + photographs
+
+
+def size_target(root: Path, seed: int, pool: DecoderPool) -> Target:
+    """Pictures of every format, decoded in a process with limits."""
+    paths = []
+    for i, data in enumerate(every_file(seed, *DRAWN).values()):
+        paths.append(root / f"sizes-{i}")
+        paths[-1].write_bytes(data)
+    return Target(SIZES, paths, lambda path: pool.decode(path.read_bytes(), str(path)))
+
+
+def run_one(target: Target, others: list[bytes], rng: random.Random) -> tuple[bytes, str, float, str]:
+    """One mutated file read: the input, what came out (read, refused, or other), seconds, and the traceback."""
+    path = rng.choice(target.files)
+    original = target.originals.setdefault(path, path.read_bytes())
+    is_picture = "pict" in target.name or "photo" in target.name
+    how = 0 if is_picture else rng.choice((1, 1, 2, 2, 2, 0))
+    mutations = (
+        lambda: mutate_bytes(original, others, rng),
+        lambda: mutate_text(original, rng),
+        lambda: mutate_json(original, rng),
+    )
+    data = mutate_sizes(original, DRAWN, rng) if target.name == SIZES else mutations[how]()
+    path.write_bytes(data)
+    start, trace = time.perf_counter(), ""
+    faulthandler.dump_traceback_later(120, exit=True, file=sys.__stdout__)
+    try:
+        target.read(path)
+        result = "read"
+    except UniemoxError:
+        result = "refused"
+    except Exception:  # noqa: BLE001 - what this command looks for
+        result, trace = "other", traceback.format_exc()
+    seconds = time.perf_counter() - start
+    faulthandler.cancel_dump_traceback_later()
+    path.write_bytes(original)
+    return data, result, seconds, trace
+
+
+def fuzz(seconds: float, seed: int, out: Path) -> int:
+    """Run for so long, print what happened, and return the exit code."""
+    rng = random.Random(seed)
+    root = Path(tempfile.mkdtemp(prefix="uniemox-fuzz-"))
+    pictures, others = picture_targets(root, seed)
+    pool = DecoderPool(1)
+    pictures.append(size_target(root, seed, pool))
+    annotations = annotation_targets(root)
+    read_folder(root / "fi")
+    before = _peak_mib()
+    tallies: dict[str, Tally] = {target.name: Tally() for target in (*pictures, *annotations)}
+    kept: dict[str, int] = {}
+    end, number = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        number += 1
+        target = rng.choice(pictures if rng.random() < 0.5 else annotations)
+        data, result, took, trace = run_one(target, others, rng)
+        tally = tallies[target.name]
+        tally.runs += 1
+        setattr(tally, result, getattr(tally, result) + 1)
+        too_long = took > MAX_DURATION_S
+        if target.name == SIZES and (peak := _peak_of(pool)) > MAX_MIB:
+            result, trace = "other", f"MemoryError: {peak:.0f} MiB"
+        if took > tally.slowest_s:
+            tally.slowest_s, tally.slowest = took, f"{len(data)} bytes"
+        if result == "other" or too_long:
+            last = trace.strip().splitlines()[-1][:200] if trace else f"took {took:.1f} s"
+            where = [line.strip() for line in trace.splitlines() if "uniemox/" in line]
+            kind = f"{target.name}: {last.split(':')[0]} {where[-1] if where else ''}"
+            kept[kind] = kept.get(kind, 0) + 1
+            if kept[kind] == 1:
+                out.mkdir(parents=True, exist_ok=True)
+                file = out / f"seed{seed}-{number}.bin"
+                file.write_bytes(data)
+                print(f"seed {seed}, input {number}: {kind}\n  {last}\n  input kept in {file}", flush=True)
+    shutil.rmtree(root)
+    print(f"decoder's process: {_peak_of(pool):.0f} MiB at its peak")
+    pool.close()
+    return _report(tallies, kept, seconds=seconds, seed=seed, before=before)
+
+
+def _report(tallies: dict[str, Tally], kept: dict[str, int], *, seconds: float, seed: int, before: float) -> int:
+    """Print a row a target and the sum."""
+    print(f"{'target':24}{'inputs':>9}{'read':>9}{'refused':>9}{'other':>7}{'slowest s':>11}")
+    for name, t in tallies.items():
+        print(f"{name:24}{t.runs:>9,}{t.read:>9,}{t.refused:>9,}{t.other:>7,}{t.slowest_s:>11.3f}")
+    runs, read, refused, other = (
+        sum(getattr(t, n) for t in tallies.values()) for n in ("runs", "read", "refused", "other")
+    )
+    slowest = max(tallies.values(), key=lambda tally: tally.slowest_s)
+    print(f"{'sum':24}{runs:>9,}{read:>9,}{refused:>9,}{other:>7,}{slowest.slowest_s:>11.3f}")
+    for kind, count in kept.items():
+        print(f"not ours, {count} times: {kind}")
+    print(
+        f"seed {seed}, {seconds:g} s: {runs:,} inputs, {read:,} read, {refused:,} refused with a UniemoxError, "
+        f"{other:,} other exceptions; slowest input {slowest.slowest_s:.3f} s ({slowest.slowest}); "
+        f"memory {before:.0f} MiB before, {_peak_mib():.0f} MiB at its peak"
+    )
+    return 1 if kept else 0
+
+
+def _peak_of(pool: DecoderPool) -> float:
+    """Of the pool's process."""
+    return max((peak_mib(child.process.pid) for child in list(pool._children)), default=0.0)
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "uniemox-fuzz-found")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 2)  # libjpeg and libtiff write of every broken file
+    return fuzz(given.seconds, given.seed, given.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

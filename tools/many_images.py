@@ -1,0 +1,45 @@
+"""20,000 different pictures for timing `uniemox data check`. `python -m tools.many_images FOLDER` (1 GB)."""
+
+import random
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from tests.conftest import SHARED
+from uniemox.images import read_picture
+from uniemox.labels import MIKELS
+
+COUNT, OF_EACH, SHORT_SIDE_PX = 20_000, 20, 480
+
+
+def write_crops(folder: Path, source: Path, first: int) -> None:
+    """Random parts of a photograph, scaled to a short side of 480 px, into class folders."""
+    image, draw = read_picture(source), random.Random(first)
+    for number in range(first, first + OF_EACH):
+        width, height = (round(side * draw.uniform(0.45, 0.8)) for side in image.size)
+        x, y = draw.randint(0, image.width - width), draw.randint(0, image.height - height)
+        scale = SHORT_SIDE_PX / min(width, height)
+        crop = image.crop((x, y, x + width, y + height)).resize(
+            (round(width * scale), round(height * scale)), Image.Resampling.BILINEAR
+        )
+        crop.save(folder / MIKELS.labels[number % len(MIKELS)] / f"{number:05d}.jpg", quality=85)
+
+
+def main(folder: Path) -> None:
+    """Write them."""
+    data = SHARED / "data"
+    sources = [
+        path for name in ("flickr8k", "coco_persons", "emotion6") for path in sorted((data / name).rglob("*.jpg"))
+    ]
+    for label in MIKELS.labels:
+        (folder / label).mkdir(parents=True)
+    with ProcessPoolExecutor() as pool:
+        jobs = [pool.submit(write_crops, folder, sources[i], i * OF_EACH) for i in range(COUNT // OF_EACH)]
+        for job in jobs:
+            job.result()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,149 @@
+"""Sends a server mutated pictures and hostile HTTP: no 500, no crash, and it still answers at the end.
+
+    python -m tools.serve_fuzz --pictures 10000 --hostile 2000 --seed 0
+
+The same seed sends the same bytes. Prints how often each status came; the exit code is 1 if one was 500 or the server
+ended, wrote a traceback, or does not answer any more.
+"""
+
+import argparse
+import http.client
+import random
+import resource
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.pictures import draw, every_file, png_header, save
+from tests.serve.process import started
+from tests.serve.serving import form, picture
+from tools.mutations import PIECES, mutate_bytes
+from uniemox.predict.opening import EMBEDDED, SCENE
+from uniemox.serve.bodies import PICTURE_TYPES
+
+NAMES = ("../../etc/passwd", "..\\..\\boot.ini", "/etc/shadow", "%2e%2e%2f", "a\0b", "x" * 5000, "<script>", "\r\nX: y")
+PATHS = ("/../../etc/passwd", "/page/../app.py", "/page/%2e%2e/%2e%2e/", "//", "/%00", "/predict/..;/x", "/\\", "*")
+CLIENTS = 4
+
+
+def mutated(rng: random.Random, originals: list[bytes]) -> tuple[str, bytes, str]:
+    """A request with a mutated picture, alone or with others: path, body, content type."""
+    data = mutate_bytes(rng.choice(originals), originals, rng)
+    path = rng.choice(("/predict", "/predict", "/predict", "/predict?coverage=0.9", "/explain"))
+    if rng.random() < 0.5:
+        return path, data, rng.choice(PICTURE_TYPES)
+    others = [picture(rng.randrange(1000))] * rng.randrange(3) if path != "/explain" else []
+    body, kind = form([data, *others], [rng.choice(NAMES)])
+    return path, body, kind
+
+
+def post(port: int, path: str, body: bytes, kind: str) -> int:
+    """The status; 0 if the server closed the connection instead."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("POST", path, body, {"Content-Type": kind})
+        return connection.getresponse().status
+    except (ConnectionError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
+
+
+def hostile(rng: random.Random) -> list[bytes]:
+    """What to send on one connection, piece by piece."""
+    body, kind = form([picture()], [rng.choice(NAMES)])
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n".encode("latin-1")
+    whole = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    match rng.randrange(9):
+        case 0:
+            return [mutate_bytes(whole, [whole, *PIECES], rng)]
+        case 1:
+            return [
+                b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"a" * rng.choice((10_000, 70_000, 300_000)) + b"\r\n\r\n"
+            ]
+        case 2:
+            return [b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * rng.choice((200, 50_000)) + b"\r\n"]
+        case 3:
+            size = rng.choice((b"ffffffffffffffff", b"-1", b"zz", b"5;a=b", b"5\n", b"0x5", b"1e3", b"00000005"))
+            return [head + b"Transfer-Encoding: chunked\r\n\r\n" + size + b"\r\n" + body[:5] + b"\r\n0\r\n\r\n"]
+        case 4:
+            return [f"GET {rng.choice(PATHS)} HTTP/1.1\r\nHost: x\r\n\r\n".encode("latin-1")]
+        case 5:
+            at = rng.randrange(len(whole))
+            return [whole[:at], whole[at : at + 50]]  # and no more
+        case 6:
+            return [bytes(rng.randrange(256) for _ in range(rng.randrange(1, 400)))]
+        case 7:
+            return [head + b"Content-Length: 1" + b"0" * rng.choice((3, 12, 30)) + b"\r\n\r\n" + body]
+        case _:
+            lines = [f"X-{i}: y\r\n".encode() for i in range(rng.randrange(1, 10))]
+            return [b"GET / HTTP/1.1\r\n", *lines]  # slow loris: and no more
+
+
+def send(port: int, pieces: list[bytes]) -> int:
+    """The status of what comes back; 0 for nothing."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            for piece in pieces:
+                connection.sendall(piece)
+            connection.shutdown(socket.SHUT_WR)
+            answer = connection.recv(65536)
+    except OSError:
+        return 0
+    words = answer.split(b" ", 2)
+    return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+
+
+def fuzz(pictures: int, hostiles: int, seed: int, model: str | None) -> int:
+    """Send it all, print what came back, and return the exit code."""
+    originals = [*every_file(seed).values(), save(draw(640, 480), "JPEG"), png_header(40_000, 40_000)]
+    start, statuses = time.monotonic(), Counter[int]()
+    with tempfile.TemporaryDirectory(prefix="uniemox-fuzz-") as folder:
+        with started(model, Path(folder), read_timeout_s=2, timeout_s=60) as (process, port):
+
+            def one(number: int) -> tuple[str, int]:
+                rng = random.Random(f"{seed}-{number}")
+                if number < pictures:
+                    return "picture", post(port, *mutated(rng, originals))
+                return "hostile", send(port, hostile(rng))
+
+            with ThreadPoolExecutor(CLIENTS) as pool:
+                results = Counter(pool.map(one, range(pictures + hostiles)))
+            last = post(port, "/predict", picture(), "image/jpeg")
+            process.terminate()
+            code = process.wait(90)
+        log = (Path(folder) / "log.txt").read_text(errors="replace")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    for kind, count in (("picture", pictures), ("hostile", hostiles)):
+        statuses = Counter({status: n for (name, status), n in results.items() if name == kind})
+        told = ", ".join(f"{status or 'closed'}: {n:,}" for status, n in sorted(statuses.items()))
+        print(f"{count:,} of kind {kind}: {told}")
+    bad = sum(n for (_, status), n in results.items() if status >= 500 and status != 503)
+    closed = results["picture", 0]
+    print(
+        f"seed {seed}, {time.monotonic() - start:.0f} s: {bad} with 5xx, {closed} pictures without an answer, "
+        f"{log.count('Traceback')} tracebacks; at the end /predict answered {last}, the server ended with {code}; "
+        f"memory at its peak {peak:.0f} MiB"
+    )
+    if "Traceback" in log:
+        print(log[log.index("Traceback") :][:3000])
+    return 1 if bad or closed or "Traceback" in log or last != 200 or code != 0 else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--hostile", type=int, default=2_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", help="a model; without it the embedded one, or a tiny one where there is none")
+    given = parser.parse_args()
+    model = given.model or ("embedded" if (EMBEDDED / SCENE).is_file() else None)
+    return fuzz(given.pictures, given.hostile, given.seed, model)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

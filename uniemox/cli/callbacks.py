@@ -1,0 +1,86 @@
+"""Progress of a run on standard error: a live line in a terminal, a line now and then elsewhere."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from uniemox.cli.console import err, say
+from uniemox.training.callbacks import RunPlan
+from uniemox.training.distributed import rank
+
+EVERY_S = 30  # between lines where there is no terminal
+SAID_AFTER = 5  # steps, by which the time that a run takes is known
+QUIET = ("lr", "epoch", "images_per_s", "wait_s")  # not shown beside the bar
+
+
+class ConsoleCallback:
+    """A Watcher that prints, in the first process only."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
+        more = TextColumn("{task.fields[values]}", style="dim")
+        self.bar = Progress(*columns, more, console=err, transient=True, redirect_stdout=False, redirect_stderr=False)
+        self.tasks: dict[str, TaskID] = {}
+        self.plan: RunPlan | None = None
+        self.started, self.said = 0.0, time.perf_counter()
+
+    def __enter__(self) -> "ConsoleCallback":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """A bar of its own, or a line now and then."""
+        if rank() != 0:
+            return
+        self._update(what, done, total)
+        self._say_now_and_then(f"{what}: {done:,} of {total:,}", is_last=False)
+
+    def start(self, plan: RunPlan) -> None:
+        """What it will cost."""
+        self.plan, self.started = plan, time.perf_counter()
+        if rank() == 0:
+            say(str(plan))
+
+    def step(self, done: int, values: Mapping[str, float]) -> None:
+        """How far it is, every loss by name, and after a few steps how long it takes."""
+        if rank() != 0 or self.plan is None:
+            return
+        now = time.perf_counter()
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if name not in QUIET)
+        speed = f"{values['images_per_s']:.0f} images/s, waiting {values['wait_s'] * 1000:.0f} ms"
+        left = (now - self.started) / (done - self.plan.done) * (self.plan.steps - done)
+        if done - self.plan.done == SAID_AFTER or done == self.plan.steps == self.plan.done + 1:
+            say(f"about {_duration(left)} to go, {speed}")
+        self._update(self.plan.what, done, self.plan.steps, f"{shown}  {speed}")
+        line = f"step {done:,} of {self.plan.steps:,}, {_duration(left)} to go: {shown}  {speed}"
+        self._say_now_and_then(line, is_last=done == self.plan.steps)
+
+    def _say_now_and_then(self, line: str, *, is_last: bool) -> None:
+        """Where there is no terminal to draw a bar on."""
+        now = time.perf_counter()
+        if not err.is_terminal and (now - self.said > EVERY_S or is_last):
+            self.said = now
+            say(line)
+
+    def _update(self, what: str, done: int, total: int, values: str = "") -> None:
+        if not err.is_terminal:
+            return
+        self.bar.start()
+        if what not in self.tasks:
+            self.tasks[what] = self.bar.add_task(what, total=total, values="")
+        self.bar.update(self.tasks[what], completed=done, total=total, values=values, visible=done < total)
+
+
+def _duration(seconds: float) -> str:
+    """Words for a time."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

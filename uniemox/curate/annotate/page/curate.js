@@ -1,0 +1,561 @@
+"use strict";
+// Everything that comes from the server is put in as text, never as HTML.
+
+const byId = (name) => document.getElementById(name);
+let me = null;
+
+function element(name, text, attributes = {}) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+function show(message) {
+  const place = byId("message");
+  place.textContent = message;
+  place.hidden = message === "";
+}
+
+class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+async function ask(path, body) {
+  const options = { credentials: "same-origin", signal: AbortSignal.timeout(20000) };
+  if (body !== undefined) {
+    options.method = "POST";
+    options.headers = { "Content-Type": "application/json", "X-CSRF": me === null ? "" : me.csrf };
+    options.body = JSON.stringify(body);
+  }
+  const response = await fetch(path, options);
+  const content = await response.json().catch(() => ({}));
+  if (!response.ok) {
+    const detail = typeof content.detail === "string" ? content.detail : `the server answered ${response.status}`;
+    throw new Refused(response.status, detail);
+  }
+  return content;
+}
+
+function freshId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function keyOf(place) {
+  return place < 9 ? String(place + 1) : "abcefghijklm"[place - 9]; // without d, n, p, s, u, which do other things
+}
+
+function isTyping(event) {
+  return event.ctrlKey || event.altKey || event.metaKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
+}
+
+function labelButtons(choose) {
+  const place = byId("labels");
+  const buttons = new Map();
+  const add = (label, key, words) => {
+    const button = element("button", undefined, { type: "button", "aria-keyshortcuts": key, "aria-pressed": "false" });
+    button.append(element("kbd", key), ` ${words}`);
+    button.addEventListener("click", () => choose(label));
+    place.append(button);
+    buttons.set(key, label);
+  };
+  me.labels.forEach((label, place) => add(label, keyOf(place), label));
+  add("none", "0", "none of them");
+  return buttons;
+}
+
+function press(label) {
+  for (const button of byId("labels").children) {
+    const own = button.textContent.replace(/^\S+\s/, "");
+    button.setAttribute("aria-pressed", String(own === label || (label === "none" && own === "none of them")));
+  }
+}
+
+// ---- join: the token stands behind #, so that it is in no log and no referrer
+
+async function joinPage() {
+  const token = location.hash.slice(1);
+  history.replaceState(null, "", "/join");
+  if (token === "") {
+    show("Open the whole link of your invitation.");
+    return;
+  }
+  try {
+    const { role } = await ask("/api/join", { token });
+    location.replace(role === "owner" ? "/status" : "/annotate");
+  } catch (error) {
+    show(`That did not work: ${error.message}.`);
+  }
+}
+
+// ---- answers that the server has not acknowledged yet: one entry of localStorage each
+
+const pending = {
+  prefix: () => `curate:${me.project}:${me.id}:`,
+  keys() {
+    return Object.keys(localStorage).filter((key) => key.startsWith(this.prefix())).sort();
+  },
+  count() {
+    return this.keys().length;
+  },
+  add(answer) {
+    const at = String(Date.now()).padStart(15, "0");
+    const number = String((this.number = (this.number || 0) + 1)).padStart(6, "0");
+    localStorage.setItem(`${this.prefix()}${at}-${number}-${answer.id}`, JSON.stringify(answer));
+  },
+  tasks() {
+    return new Set(this.keys().map((key) => JSON.parse(localStorage.getItem(key)).task));
+  },
+};
+
+let sending = false;
+let wait = 1000;
+let again = 0;
+
+async function send() {
+  if (sending) return;
+  sending = true;
+  try {
+    for (let keys = pending.keys(); keys.length > 0; keys = pending.keys()) {
+      const part = keys.slice(0, 200);
+      const answers = part.map((key) => JSON.parse(localStorage.getItem(key))).filter((answer) => answer !== null);
+      const { saved, refused } = await ask("/api/answers", { answers });
+      const over = new Set([...saved, ...refused]);
+      part.forEach((key) => over.has(key.split("-").pop()) && localStorage.removeItem(key));
+      if (refused.length > 0) show(`${refused.length} answers belong to pictures that are not yours and were not saved.`);
+      wait = 1000;
+      tellSaved();
+    }
+  } catch (error) {
+    if (error instanceof Refused && (error.status === 401 || error.status === 403)) {
+      show(`${error.message}. Your answers are kept in this browser.`);
+    }
+    tellSaved();
+    clearTimeout(again);
+    again = setTimeout(send, wait);
+    wait = Math.min(wait * 2, 8000);
+  } finally {
+    sending = false;
+  }
+}
+
+function tellSaved() {
+  const count = pending.count();
+  const words = count === 0 ? "All answers are saved" : `${count} ${count === 1 ? "answer waits" : "answers wait"} for the server`;
+  if (byId("saved").textContent !== words) byId("saved").textContent = words;
+}
+
+// ---- annotate
+
+const AHEAD = 30; // pictures loaded before they are needed: ten at once, and enough for a minute without the server
+const BEHIND = 10;
+
+async function annotatePage() {
+  const queue = []; // {id, words, answer, url, loading}
+  let at = 0;
+  let shownAt = 0;
+  let newest = 0;
+  let isAsking = false;
+  let isOver = false;
+  let later = 0; // timer after which tasks are asked for again
+  let retry = 0; // timer after which pictures are asked for again; until then none is
+  let answered = me.answered;
+
+  async function more() {
+    if (isAsking || isOver || queue.length - at > AHEAD) return;
+    isAsking = true;
+    try {
+      const { tasks } = await ask(`/api/tasks?after=${newest}&limit=${AHEAD}`);
+      const waiting = pending.tasks();
+      for (const task of tasks) {
+        newest = Math.max(newest, task.id);
+        if (!waiting.has(task.id)) queue.push({ ...task, answer: null, url: null, loading: false });
+      }
+      isOver = tasks.length === 0;
+    } catch (error) {
+      if (error instanceof Refused && error.status < 500) show(error.message);
+      else {
+        clearTimeout(later);
+        later = setTimeout(more, 2000);
+      }
+    } finally {
+      isAsking = false;
+    }
+    preload();
+    draw();
+  }
+
+  async function recall() { // the last answers, so that one can go back to them after loading the page again
+    const { answers } = await ask(`/api/answers?limit=${BEHIND}`);
+    const latest = new Map(answers.reverse().map((one) => [one.task, one.label]));
+    latest.forEach((answer, id) => queue.push({ id, words: null, answer, url: null, loading: false }));
+    at = queue.length;
+  }
+
+  function preload() {
+    if (retry !== 0) return;
+    queue.slice(at, at + AHEAD).filter((task) => task.url === null && !task.loading).slice(0, 10).forEach(load);
+    for (const task of queue.slice(0, Math.max(0, at - BEHIND))) {
+      if (task.url !== null) URL.revokeObjectURL(task.url);
+      task.url = null;
+    }
+  }
+
+  async function load(task) {
+    if (task.loading || retry !== 0) return;
+    task.loading = true;
+    let isRefused = false;
+    try {
+      const response = await fetch(`/api/pictures/${task.id}`, { credentials: "same-origin" });
+      if (response.ok) task.url = URL.createObjectURL(await response.blob());
+      else if (response.status === 404) drop(task);
+      else isRefused = response.status === 401;
+    } catch {
+      // no connection: as below
+    }
+    task.loading = false;
+    if (task.url === null && queue.includes(task)) { // never straight back
+      if (isRefused) show("Your access has ended. Your answers are kept in this browser.");
+      else if (retry === 0) retry = setTimeout(() => { retry = 0; preload(); }, 2000);
+      return;
+    }
+    draw();
+    preload();
+    more();
+  }
+
+  function drop(task) { // its picture was taken down, or left out
+    const place = queue.indexOf(task);
+    if (place >= 0) queue.splice(place, 1);
+    if (place >= 0 && place < at) at -= 1;
+  }
+
+  function draw() {
+    const task = queue[at];
+    const image = byId("picture");
+    byId("progress").textContent = `${answered} of ${me.total} pictures answered`;
+    if (task === undefined) {
+      image.hidden = true;
+      if (isOver) say("You have seen all pictures. Thank you!");
+      return;
+    }
+    if (task.url === null) {
+      image.hidden = true;
+      load(task);
+      return;
+    }
+    if (image.dataset.task !== String(task.id) || image.hidden) {
+      image.src = task.url;
+      image.alt = task.words || `Picture ${at + 1}`;
+      image.dataset.task = String(task.id);
+      image.hidden = false;
+      shownAt = performance.now();
+      press(task.answer);
+      say(task.words || `Picture ${at + 1}${task.answer === null ? "" : `, you answered ${task.answer}`}`);
+    }
+  }
+
+  function say(words) {
+    byId("announce").textContent = words;
+    byId("frame").dataset.words = words;
+    if (words.startsWith("You have seen")) show(words);
+  }
+
+  function choose(label) {
+    const task = queue[at];
+    if (task === undefined || byId("picture").hidden || byId("picture").dataset.task !== String(task.id)) return;
+    const seconds = Math.min((performance.now() - shownAt) / 1000, 86400);
+    try {
+      pending.add({ id: freshId(), task: task.id, label, seconds });
+    } catch {
+      show("This browser keeps nothing for this page, so that an answer could be lost. Allow it to store data.");
+      return;
+    }
+    if (task.answer === null && task.words === null) answered += 1;
+    task.answer = label;
+    at += 1;
+    tellSaved();
+    send();
+    preload();
+    draw();
+    more();
+  }
+
+  function back() {
+    if (at === 0) return;
+    at -= 1;
+    draw();
+  }
+
+  if (me.kind === "felt") byId("question").textContent = "What does the person in this picture feel?";
+  const buttons = labelButtons(choose);
+  document.addEventListener("keydown", (event) => {
+    if (isTyping(event) || event.repeat) return;
+    if (event.key === "Backspace" || event.key === "ArrowLeft") back();
+    else if (buttons.has(event.key)) choose(buttons.get(event.key));
+    else return;
+    event.preventDefault();
+  });
+  addEventListener("online", () => {
+    clearTimeout(retry);
+    retry = 0;
+    wait = 1000;
+    send();
+    preload();
+    more();
+  });
+  tellSaved();
+  await send();
+  await recall();
+  await more();
+}
+
+// ---- status
+
+async function statusPage() {
+  async function refresh() {
+    const found = await ask("/api/status");
+    byId("name").textContent = found.folder;
+    byId("next").textContent = found.next;
+    byId("steps").replaceChildren(...Object.entries(found.told).map(([name, sentence]) => {
+      const item = element("li");
+      item.append(element("b", name), `: ${sentence}`);
+      return item;
+    }));
+    fill("people", found.people.map(personRow));
+    fill("history", found.history.map(batchRow));
+  }
+
+  function fill(name, rows) { // who stands on a button that is put there anew stands on it again, or else on the first
+    const place = byId(name);
+    const focused = place.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
+    place.replaceChildren(...rows);
+    if (focused === null) return;
+    const buttons = [...place.querySelectorAll("button")];
+    (buttons.find((button) => button.getAttribute("aria-label") === focused) || buttons[0])?.focus();
+  }
+
+  let problem = ""; // of the last refresh: the next one takes it back, and no other message
+  async function keepFresh() { // but not under the hands of somebody who is in a table
+    if (["people", "history"].some((name) => byId(name).contains(document.activeElement))) return;
+    try {
+      await refresh();
+      if (byId("message").textContent === problem) show("");
+      problem = "";
+    } catch (error) {
+      problem = error.message;
+      show(problem);
+    }
+  }
+
+  function personRow(person) {
+    const row = element("tr");
+    const time = person.median_s === null ? "–" : `${person.median_s.toFixed(1)} s`;
+    const cells = [person.name, person.answered, `${person.checks_passed} of ${person.checks}`, time];
+    row.append(...cells.map((cell) => element("td", String(cell))));
+    const access = element("td");
+    if (person.is_revoked) access.textContent = "ended";
+    else access.append(action("End access", () => ask("/api/people/revoke", { name: person.name }), `End access of ${person.name}`));
+    if (person.is_left_out) access.append(" answers left out");
+    else access.append(" ", action("Leave answers out", () => ask("/api/people/leave-out", { name: person.name }), `Leave answers of ${person.name} out`));
+    row.append(access);
+    return row;
+  }
+
+  function batchRow(batch) {
+    const row = element("tr");
+    const when = new Date(batch.at * 1000).toLocaleString();
+    const cells = [batch.id, when, batch.actor, batch.step, batch.note, batch.changes];
+    row.append(...cells.map((cell) => element("td", String(cell))));
+    const last = element("td");
+    if (batch.is_undone) row.className = "gone";
+    else last.append(action("Undo", () => ask("/api/undo", { batch: batch.id }), `Undo ${batch.id}`));
+    row.append(last);
+    return row;
+  }
+
+  function action(text, act, name = text) {
+    const button = element("button", text, { type: "button", "aria-label": name });
+    button.addEventListener("click", async () => {
+      try {
+        await act();
+        await refresh();
+      } catch (error) {
+        show(error.message);
+      }
+    });
+    return button;
+  }
+
+  byId("invite").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    try {
+      const name = event.target.elements.name.value;
+      const { path } = await ask("/api/people", { name });
+      byId("link").textContent = `Give this link to ${name}, it is shown once: ${location.origin}${path}`;
+      event.target.reset();
+      await refresh();
+    } catch (error) {
+      show(error.message);
+    }
+  });
+  await refresh();
+  setInterval(keepFresh, 5000);
+}
+
+// ---- screen
+
+async function screenPage() {
+  const form = byId("filter");
+  const grid = byId("grid");
+  let found = { pictures: [], pages: 0, page: 0, count: 0 };
+  let at = 0;
+  const batches = [];
+  const styleKeys = new Map(me.styles.map((style, place) => [String(place + 1), style]));
+  me.labels.forEach((label) => form.elements.label.append(element("option", label, { value: label })));
+  byId("styles").textContent = [...styleKeys].map(([key, style]) => `${key} ${style}`).join(", ");
+
+  async function load(page) {
+    const query = new URLSearchParams({ shown: form.elements.shown.value, label: form.elements.label.value, page });
+    found = await ask(`/api/grid?${query}`);
+    at = 0;
+    byId("place").textContent = `page ${found.pages === 0 ? 0 : found.page + 1} of ${found.pages}, ${found.count} pictures`;
+    grid.replaceChildren(...found.pictures.map(cell));
+    select(0, false);
+  }
+
+  function cell(picture, place) {
+    const box = element("div", undefined, { role: "option", tabindex: "-1", id: `cell-${place}` });
+    box.append(element("img", undefined, { src: `/api/originals/${picture.picture}`, alt: "", loading: "lazy" }));
+    box.append(element("p", `${picture.labels.join(", ")} (${picture.keyword})`), element("p", picture.title));
+    box.append(element("p", "", { class: "state" }));
+    box.addEventListener("click", () => select(place, true));
+    describe(box, picture);
+    return box;
+  }
+
+  function describe(box, picture) {
+    box.className = picture.screen;
+    const score = picture.score === null ? "" : ` ${picture.score.toFixed(2)}`;
+    const words = `${picture.screen === "drop" ? `dropped, ${picture.reason}` : "kept"}${score} ${picture.style}`;
+    box.querySelector(".state").textContent = words;
+    box.setAttribute("aria-label", `Picture ${picture.picture}, ${picture.labels.join(", ")}, ${words}`);
+  }
+
+  function select(place, focus) {
+    if (found.pictures.length === 0) return;
+    at = Math.min(Math.max(place, 0), found.pictures.length - 1);
+    [...grid.children].forEach((box, number) => {
+      box.setAttribute("aria-selected", String(number === at));
+      box.tabIndex = number === at ? 0 : -1;
+    });
+    if (focus) grid.children[at].focus();
+  }
+
+  async function change(field, value) {
+    const picture = found.pictures[at];
+    if (picture === undefined) return;
+    const { batch } = await ask("/api/changes", { changes: [{ picture: picture.picture, field, value }] });
+    batches.push(batch);
+    picture[field] = value;
+    if (field === "screen") picture.reason = "by hand";
+    describe(grid.children[at], picture);
+    byId("announce").textContent = grid.children[at].getAttribute("aria-label");
+    if (field === "screen") select(at + 1, true);
+  }
+
+  async function undo() {
+    if (batches.length === 0) return;
+    await ask("/api/undo", { batch: batches.pop() });
+    const place = at;
+    await load(found.page);
+    select(place, true);
+    byId("announce").textContent = "Undone";
+  }
+
+  const columns = () => getComputedStyle(grid).gridTemplateColumns.split(" ").length;
+  const actions = {
+    ArrowRight: () => select(at + 1, true),
+    ArrowLeft: () => select(at - 1, true),
+    ArrowDown: () => select(at + columns(), true),
+    ArrowUp: () => select(at - columns(), true),
+    Home: () => select(0, true),
+    End: () => select(found.pictures.length - 1, true),
+    d: () => change("screen", found.pictures[at]?.screen === "drop" ? "keep" : "drop"),
+    u: undo,
+    n: () => found.page + 1 < found.pages && load(found.page + 1).then(() => select(0, true)),
+    p: () => found.page > 0 && load(found.page - 1).then(() => select(0, true)),
+  };
+  const guarded = (act) => Promise.resolve().then(act).then(() => show(""), (error) => show(error.message));
+  document.addEventListener("keydown", (event) => {
+    if (isTyping(event)) return;
+    const act = actions[event.key] || (styleKeys.has(event.key) && (() => change("style", styleKeys.get(event.key))));
+    if (!act) return;
+    event.preventDefault();
+    guarded(act);
+  });
+  form.addEventListener("change", () => guarded(() => load(0)));
+  form.addEventListener("submit", (event) => event.preventDefault());
+  byId("before").addEventListener("click", () => guarded(actions.p));
+  byId("after").addEventListener("click", () => guarded(actions.n));
+  await load(0);
+}
+
+// ---- judge
+
+async function judgePage() {
+  let open = [];
+  const skipped = new Set();
+  const batches = [];
+
+  async function refresh() {
+    const found = await ask("/api/disputed");
+    open = found.pictures.filter((one) => !skipped.has(one.picture));
+    if (open.length === 0 && found.count > 0) { // all were skipped: from the first one again
+      skipped.clear();
+      open = found.pictures;
+    }
+    byId("place").textContent = `${found.count} open`;
+    const image = byId("picture");
+    image.hidden = open.length === 0;
+    byId("said").textContent = open.length === 0 ? "Nothing to judge." : `Annotators said: ${open[0].answers.join(", ")}`;
+    if (open.length > 0) {
+      image.src = `/api/originals/${open[0].picture}`;
+      image.alt = `Picture ${open[0].picture}`;
+    }
+  }
+
+  const guarded = (act) => Promise.resolve().then(act).then(refresh).then(() => show(""), (error) => show(error.message));
+  const choose = (label) => open.length > 0 && guarded(async () => {
+    const change = { picture: open[0].picture, field: "verdict", value: label };
+    batches.push((await ask("/api/changes", { changes: [change] })).batch);
+  });
+  const buttons = labelButtons(choose);
+  document.addEventListener("keydown", (event) => {
+    if (isTyping(event) || event.repeat) return;
+    if (buttons.has(event.key)) choose(buttons.get(event.key));
+    else if (event.key === "s" && open.length > 0) guarded(() => skipped.add(open[0].picture));
+    else if (event.key === "u" && batches.length > 0) guarded(() => ask("/api/undo", { batch: batches.pop() }));
+    else return;
+    event.preventDefault();
+  });
+  await refresh();
+}
+
+async function begin() {
+  const page = document.body.dataset.page;
+  if (page === "join") return joinPage();
+  try {
+    me = await ask("/api/me");
+    if (page === "annotate" && me.role === "owner") return location.replace("/status");
+    await { annotate: annotatePage, status: statusPage, screen: screenPage, judge: judgePage }[page]();
+  } catch (error) {
+    show(error.message);
+  }
+}
+
+begin();

@@ -1,0 +1,80 @@
+"""What the pages show of a picture: a JPEG of bounded size without any of the file's metadata, made once."""
+
+import io
+import threading
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from sqlalchemy import bindparam, select
+
+from uniemox.curate import tables as t
+from uniemox.curate.project import Project, write_whole
+from uniemox.decoding.pool import DecoderPool
+from uniemox.errors import ImageError
+from uniemox.images import MinSides
+
+MAX_SIDE_PX, QUALITY = 1024, 85
+CHECK_PX = (800, 600)
+AT_ONCE = 2  # previews made at a time: a picture of 100 megapixels takes up to 1.6 GB while it is decoded
+_PICTURE = select(t.pictures.c.sha256, t.pictures.c.format).where(t.pictures.c.id == bindparam("picture"))
+
+
+class Previews:
+    """The previews of a project; threads may share it, and wait for each other where one has to be made.
+
+    Close it at the end: it holds processes.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self._turn = threading.BoundedSemaphore(AT_ONCE)
+        self._decoders = DecoderPool(AT_ONCE)
+
+    def close(self) -> None:
+        """End the processes that decode."""
+        self._decoders.close()
+
+    def of(self, picture: int) -> bytes | None:
+        """A picture's JPEG, longest side at most 1024 px; None if it is not there or can't be decoded.
+
+        Titles and search words inside the file would tell annotators what was searched; they are not in it.
+        """
+        with self.project.store.read() as connection:
+            row = connection.execute(_PICTURE, {"picture": picture}).first()
+        if row is None:
+            return None
+        path = self.project.folder / "previews" / row.sha256[:2] / f"{row.sha256}.jpg"
+        if path.exists():
+            return path.read_bytes()
+        with self._turn:
+            made = _shrunk(self.project.picture_path(row.sha256, row.format), self._decoders)
+        if made is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, made)
+        return made
+
+
+def _shrunk(path: Path, decoders: DecoderPool) -> bytes | None:
+    """The preview of a file; None if it can't be read."""
+    try:
+        image, _ = decoders.decode(path.read_bytes(), "picture", shrink=MinSides(long_px=MAX_SIDE_PX))
+    except (OSError, ImageError):
+        return None
+    image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
+    return _jpeg(image)
+
+
+def check_picture(label: str) -> bytes:
+    """The JPEG of an attention check: it says itself which answer is wanted."""
+    image = Image.new("RGB", CHECK_PX, "#f4f1ea")
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((20, 20, CHECK_PX[0] - 21, CHECK_PX[1] - 21), outline="#444444", width=3)
+    for text, y, size in (("Are you still looking?", 180, 40), ("Please answer", 270, 40), (label, 350, 72)):
+        draw.text((CHECK_PX[0] / 2, y), text, fill="#222222", font=ImageFont.load_default(size), anchor="mm")
+    return _jpeg(image)
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()

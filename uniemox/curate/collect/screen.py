@@ -1,0 +1,298 @@
+"""Screen: what a machine can see to be no picture for the data set. People drop the rest, on the page."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import bindparam, insert, select, true, update
+
+from uniemox.curate import tables as t
+from uniemox.curate.collect.run import Progress, silent
+from uniemox.curate.project import Project, searched_labels
+from uniemox.curate.store import Change, append, decisions, put_setting, taken_down
+from uniemox.data.audit import PLACEHOLDER_LABELS, PLACEHOLDER_TIMES
+from uniemox.data.near import near_groups
+from uniemox.data.processes import usable_cores
+from uniemox.data.sample import DataSet, PictureFile, Sample
+from uniemox.data.scan import THUMB, Look, scan
+from uniemox.decoding.pool import DecoderPool
+from uniemox.errors import ConfigError
+
+ACTOR = "screen"  # of the decisions that no person made
+AT_ONCE = 512  # pictures looked at between two transactions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScreenConfig:
+    """What is dropped without a person."""
+
+    min_side_px: int = 128
+    """Shorter sides are too small to judge."""
+    min_score: float = 0.0
+    """Share, 0 to 1, that a model must give to the searched label; 0 only sorts by it."""
+
+    def __post_init__(self) -> None:
+        if self.min_side_px < 1:
+            raise ConfigError(f"min_side_px must be at least 1, got {self.min_side_px}")
+        if not 0 <= self.min_score < 1:
+            raise ConfigError(f"min_score must be at least 0 and below 1, got {self.min_score}")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of a picture when it is judged."""
+
+    id: int
+    sha256: str
+    problem: str
+    width: int
+    height: int
+    thumb: NDArray[np.uint8] | None
+    score: float | None
+    addresses: int
+    labels: frozenset[str]
+
+
+def screen(
+    project: Project,
+    config: ScreenConfig | None = None,
+    *,
+    against: Sequence[DataSet] = (),
+    score: Callable[[Sequence[Sample]], Sequence[Mapping[str, float] | None]] | None = None,
+    model: str = "",
+    progress: Progress = silent,
+) -> dict[str, int]:
+    """Look at every picture that was not looked at yet, then judge all anew, and write down what changed.
+
+    against: test sets whose pictures must not be in the new one; those of earlier calls still count.
+    score: the probabilities of a model by label for some pictures, None for one that it can't read.  model: its name;
+    scores of another one go.
+    What a person decided stays. Returns how many are dropped by reason, and kept under "kept".
+    """
+    config = config or ScreenConfig()
+    _look(project, progress)
+    for data in against:
+        _look_at_benchmark(project, data, progress)
+    if score is not None:
+        _score(project, score, model, progress)
+    progress("comparing", 0, 1)
+    seen = _seen(project)
+    reasons, groups = judge(seen, _benchmarks(project), config)
+    progress("comparing", 1, 1)
+    with project.store.write() as connection:
+        before = decisions(connection, "screen")
+        by_person = _by_person(connection, before.values())
+        changes = []
+        for one in seen:
+            old = before.get(one.id)
+            value, reason = ("drop", reasons[one.id]) if one.id in reasons else ("keep", "")
+            if (old is None or old.batch not in by_person) and (
+                old is None or (old.value, old.reason) != (value, reason)
+            ):
+                changes.append(Change(one.id, "screen", value, reason))
+        append(connection, actor=ACTOR, step="screen", note=f"{len(changes)} pictures judged", changes=changes)
+        if groups:
+            rows = [{"number": number, "id": picture} for picture, number in groups.items()]
+            in_group = update(t.looks).where(t.looks.c.picture_id == bindparam("id"))
+            connection.execute(in_group.values(near_group=bindparam("number")), rows)
+        gone = taken_down(connection)
+        now = [one for picture, one in decisions(connection, "screen").items() if picture not in gone]
+    counts = Counter("kept" if one.value == "keep" else one.reason.split(":")[0] for one in now)
+    return dict(counts)
+
+
+def remembered_config(project: Project, min_side_px: int | None, min_score: float | None) -> ScreenConfig:
+    """What is given, which is kept for later calls; None takes the one kept, at first the default.
+
+    Raises ConfigError for settings out of range.
+    """
+    given = {"min_side_px": min_side_px, "min_score": min_score}
+    old = {"least_side_px": "min_side_px", "least_score": "min_score"}  # of projects before version 0.2
+    kept = {old.get(name, name): value for name, value in (project.store.setting("screen") or {}).items()}
+    config = ScreenConfig(**{**kept, **{name: value for name, value in given.items() if value is not None}})
+    project.store.set("screen", asdict(config))
+    return config
+
+
+def judge(
+    pictures: Sequence[Seen],
+    benchmarks: Sequence[tuple[str, str, str, NDArray[np.uint8] | None]],
+    config: ScreenConfig,
+) -> tuple[dict[int, str], dict[int, int]]:
+    """Why pictures are dropped, and the number of the group of near duplicates of each.
+
+    benchmarks: name, key, sha256, thumb of each picture that must not be in the data set.
+    Of near duplicates the largest stays, and among equals the one found first.
+    """
+    reasons: dict[int, str] = {}
+    by_hash = {sha256: f"{name}, {key}" for name, key, sha256, _ in benchmarks}
+    for one in pictures:
+        if one.problem:
+            reasons[one.id] = f"unreadable: {one.problem}"
+        elif min(one.width, one.height) < config.min_side_px:
+            reasons[one.id] = f"too small: {one.width} x {one.height} px"
+        elif one.sha256 in by_hash:
+            reasons[one.id] = f"in a benchmark: {by_hash[one.sha256]}"
+        elif one.score is not None and one.score < config.min_score:
+            reasons[one.id] = f"mismatch: the model gives its label {one.score:.3f}"
+    whole = [one for one in pictures if one.thumb is not None]
+    tests = [(f"{name}, {key}", thumb) for name, key, _, thumb in benchmarks if thumb is not None]
+    thumbs = [one.thumb for one in whole if one.thumb is not None] + [thumb for _, thumb in tests]
+    numbers = near_groups(np.stack(thumbs)).tolist() if thumbs else []
+    in_tests = {number: name for number, (name, _) in zip(numbers[len(whole) :], tests, strict=True)}
+    groups: dict[int, list[Seen]] = defaultdict(list)
+    for number, one in zip(numbers, whole, strict=False):
+        groups[number].append(one)
+    for number, members in groups.items():
+        for one, reason in _judge_group(members, in_tests.get(number), reasons):
+            reasons.setdefault(one.id, reason)
+    return reasons, {one.id: number for number, members in groups.items() for one in members}
+
+
+def _judge_group(
+    members: Sequence[Seen], in_test: str | None, reasons: Mapping[int, str]
+) -> Iterable[tuple[Seen, str]]:
+    """Pictures of one group that can't stay, with the reason."""
+    if in_test is not None:
+        yield from ((one, f"in a benchmark: {in_test}, nearly the same") for one in members)
+        return
+    labels = frozenset[str]().union(*(one.labels for one in members))
+    if sum(one.addresses for one in members) >= PLACEHOLDER_TIMES and len(labels) >= PLACEHOLDER_LABELS:
+        yield from ((one, f"placeholder: found under {', '.join(sorted(labels))}") for one in members)
+        return
+    standing = [one for one in members if one.id not in reasons]
+    if standing:
+        best = max(standing, key=lambda one: (one.width * one.height, -one.id))
+        yield from ((one, f"near duplicate: of picture {best.id}") for one in standing if one is not best)
+
+
+def _look(project: Project, progress: Progress) -> None:
+    query = select(t.pictures.c.id, t.pictures.c.sha256, t.pictures.c.format)
+    query = query.outerjoin(t.looks, t.looks.c.picture_id == t.pictures.c.id).where(t.looks.c.picture_id.is_(None))
+    with project.store.read() as connection:
+        taken = taken_down(connection)
+    rows = [
+        row
+        for row in project.rows(query.order_by(t.pictures.c.id))
+        # after the undoing of a takedown there is no file until collect has fetched it again
+        if row.id not in taken and project.picture_path(row.sha256, row.format).exists()
+    ]
+    with DecoderPool(usable_cores()) as decoders:  # what was collected may be made to hold its decoder up
+        for start in range(0, len(rows), AT_ONCE):
+            part = rows[start : start + AT_ONCE]
+            samples = [
+                Sample(key=str(row.id), picture=PictureFile(project.picture_path(row.sha256, row.format)))
+                for row in part
+            ]
+            looks = scan(samples, decoders=decoders)
+            with project.store.write() as connection:
+                connection.execute(
+                    insert(t.looks), [_look_row(row.id, look) for row, look in zip(part, looks, strict=True)]
+                )
+            progress("looking at pictures", start + len(part), len(rows))
+
+
+def _look_row(picture: int, look: Look) -> dict[str, Any]:
+    return {
+        "picture_id": picture,
+        "problem": look.problem,
+        "width": look.size[0],
+        "height": look.size[1],
+        "thumb": None if look.thumb is None else look.thumb.tobytes(),
+        "histogram": None if look.histogram is None else look.histogram.astype("<f4").tobytes(),
+    }
+
+
+def _look_at_benchmark(project: Project, data: DataSet, progress: Progress) -> None:
+    """Only pictures of it that were not looked at in an earlier call."""
+    known = {row.key for row in project.rows(select(t.benchmarks.c.key).where(t.benchmarks.c.name == data.name))}
+    samples = list({sample.picture_key: sample for sample in data.samples if sample.picture_key not in known}.values())
+    for start in range(0, len(samples), AT_ONCE):
+        part = samples[start : start + AT_ONCE]
+        rows = [
+            {"name": data.name, "key": sample.picture_key, "sha256": look.sha256}
+            | {"thumb": None if look.thumb is None else look.thumb.tobytes()}
+            for sample, look in zip(part, scan(part), strict=True)
+        ]
+        with project.store.write() as connection:
+            connection.execute(insert(t.benchmarks), rows)
+        progress(f"looking at {data.name}", start + len(part), len(samples))
+
+
+def _score(
+    project: Project,
+    score: Callable[[Sequence[Sample]], Sequence[Mapping[str, float] | None]],
+    model: str,
+    progress: Progress,
+) -> None:
+    """The share that a model gives to the label a picture was searched for; the largest of several.
+
+    Only of pictures that could be looked at, within the limits of decoding/pool.py.
+
+    Scores of another model go with the first ones of this.
+    """
+    labels = searched_labels(project)
+    is_other = project.store.setting("scored by") != model
+    query = select(t.pictures.c.id, t.pictures.c.sha256, t.pictures.c.format).join(t.looks)
+    query = query.where(t.looks.c.problem == "", true() if is_other else t.looks.c.score.is_(None))
+    rows = project.rows(query.order_by(t.pictures.c.id))
+    for start in range(0, len(rows), AT_ONCE // 8):
+        part = rows[start : start + AT_ONCE // 8]
+        samples = [
+            Sample(key=str(row.id), picture=PictureFile(project.picture_path(row.sha256, row.format))) for row in part
+        ]
+        values = []
+        for row, shares in zip(part, score(samples), strict=True):
+            found = [shares.get(label, 0.0) for label in labels.get(row.id, ())] if shares else []
+            if found:
+                values.append({"id": row.id, "share": float(max(found))})
+        with project.store.write() as connection:
+            if is_other:
+                connection.execute(update(t.looks).values(score=None))
+                put_setting(connection, "scored by", model)
+                is_other = False
+            if values:
+                of_picture = update(t.looks).where(t.looks.c.picture_id == bindparam("id"))
+                connection.execute(of_picture.values(score=bindparam("share")), values)
+        progress("asking the model", start + len(part), len(rows))
+
+
+def _seen(project: Project) -> list[Seen]:
+    labels = searched_labels(project)
+    addresses: dict[int, set[str]] = defaultdict(set)
+    query = select(t.candidates.c.picture_id, t.candidates.c.address).where(t.candidates.c.picture_id.is_not(None))
+    for row in project.rows(query):
+        addresses[row.picture_id].add(row.address)
+    rows = project.rows(select(t.pictures.c.id, t.pictures.c.sha256, t.looks).join(t.looks).order_by(t.pictures.c.id))
+    return [
+        Seen(
+            row.id,
+            row.sha256,
+            row.problem,
+            row.width,
+            row.height,
+            _thumb(row.thumb),
+            row.score,
+            len(addresses[row.id]),
+            frozenset(labels.get(row.id, ())),
+        )
+        for row in rows
+    ]
+
+
+def _benchmarks(project: Project) -> list[tuple[str, str, str, NDArray[np.uint8] | None]]:
+    return [(row.name, row.key, row.sha256, _thumb(row.thumb)) for row in project.rows(select(t.benchmarks))]
+
+
+def _thumb(data: bytes | None) -> NDArray[np.uint8] | None:
+    return None if data is None else np.frombuffer(data, np.uint8).reshape(THUMB, THUMB, 3)
+
+
+def _by_person(connection: Any, found: Iterable[Any]) -> set[int]:
+    """Batches that a person made."""
+    numbers = {decision.batch for decision in found}
+    rows = connection.execute(select(t.batches.c.id, t.batches.c.actor))
+    return {row.id for row in rows if row.id in numbers and row.actor != ACTOR}

@@ -1,0 +1,1 @@
+"""Release: a balanced split, class folders, metadata, takedowns."""

@@ -1,0 +1,124 @@
+"""The datasheet of a release (Gebru et al., arXiv 1803.09010), and its figures in the form of the paper's table II."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from uniemox.curate.licences import report
+from uniemox.curate.plan import CollectionPlan
+from uniemox.paper import paper_tables
+
+if TYPE_CHECKING:
+    from uniemox.curate.release.run import ReleaseConfig, ReleasedImage
+
+TO_WRITE = "*To be written by those who publish it.*"
+
+
+def statistics(
+    name: str, rows: "Sequence[ReleasedImage]", status: Mapping[str, Any], plan: CollectionPlan
+) -> dict[str, Any]:
+    """Figures of a release: what table II has of it, classes by split, styles, and what was lost on the way."""
+    splits = sorted({row.split for row in rows}, key=("train", "val", "test").index)
+    counts = Counter((row.label, row.split) for row in rows)
+    steps = status["steps"]
+    label_set = plan.label_set
+    published = "" if label_set.name == "custom" else f"{label_set.name.capitalize()} "
+    return {
+        "table II": {
+            "dataset": name,
+            "samples": len(rows),
+            "annotation": f"{published}({len(plan.labels)})",
+            "styles": sorted({row.style for row in rows if row.style}),
+        },
+        "classes": {label: {split: counts[label, split] for split in splits} for label in plan.labels},
+        "styles": dict(Counter(row.style or "not tagged" for row in rows).most_common()),
+        "funnel": {
+            "offered by the sources": steps["collect"]["offered"],
+            "fetched": steps["collect"]["fetched"],
+            "different pictures": steps["collect"]["different pictures"],
+            "passed the screen": steps["screen"]["kept"],
+            "answered by two or more": steps["annotate"]["answered twice"],
+            "released": len(rows),
+        },
+        "dropped": steps["screen"]["dropped"],
+    }
+
+
+def table_two(figures: Mapping[str, Any]) -> str:
+    """Table II of arXiv 2409.18877 with one more row, then the classes by split and the way to them, in Markdown."""
+    own = figures["table II"]
+    lines = ["| Dataset | Samples | Annotation | Type |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {name} | {count:,} | {labels} | {kind} |" for name, count, labels, kind in paper_tables()["table2_datasets"]
+    ]
+    kinds = ", ".join(own["styles"]) or "not tagged"
+    lines.append(f"| **{own['dataset']}** | {own['samples']:,} | {own['annotation']} | {kinds} |")
+    splits = list(next(iter(figures["classes"].values()), {}))
+    lines += ["", f"| class | {' | '.join(splits)} | all |", "| --- |" + " --- |" * (len(splits) + 1)]
+    for label, by_split in figures["classes"].items():
+        lines.append(f"| {label} | {' | '.join(str(by_split[s]) for s in splits)} | {sum(by_split.values())} |")
+    lines += ["", "| step | pictures |", "| --- | --- |"]
+    lines += [f"| {step} | {count:,} |" for step, count in figures["funnel"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def datasheet(
+    config: "ReleaseConfig",
+    plan: CollectionPlan,
+    rows: "Sequence[ReleasedImage]",
+    figures: Mapping[str, Any],
+    agreement: Mapping[str, Any] | None,
+) -> str:
+    """The README of a release. What a machine can't know is marked as still to be written."""
+    sources = Counter(row.about.get("source", "") for row in rows)
+    rules = {
+        "both": "all annotators agreed with the label that was searched",
+        "majority": "more than half of the annotators agreed on its label",
+        "soft": "most annotators named its label; soft_labels.csv has all shares",
+    }
+    kind = "what a picture evokes in its viewer" if plan.kind == "evoked" else "what a person in the picture feels"
+    parts = [
+        f"# {config.name}",
+        f"{len(rows):,} pictures with one of {len(plan.labels)} labels, {', '.join(plan.labels)}: {kind}.",
+        "Read it with `uniemox data show folder:pictures`, or `csv:labels.csv?root=pictures` and `csv:soft_labels.csv?"
+        "root=pictures`; `provenance.csv` says where pictures came from; `sha256sum -c SHA256SUMS` checks all files.",
+        table_two(figures),
+        "## Motivation\n\nFor what purpose, by whom, and paid by whom was it made?\n\n" + TO_WRITE,
+        "## Composition\n\nPictures found by search words for each label (`plan.json`). Nobody checked who is in them: "
+        "pictures may show people who do not know of it, and metadata in the files is as it came.",
+        f"## Collection\n\nSources: {', '.join(f'{name} {count:,}' for name, count in sources.most_common())}. "
+        "Each picture's address, page, licence, author, search word and time are in `provenance.csv`.",
+        f"## Labelling\n\nAnnotators saw pictures in orders of their own, without search word and without each other's "
+        f"answers. A picture was kept if {rules[config.rule]} (at least {config.min_answers} answers). "
+        f"{_agreement_words(agreement)}\n\nWho were the annotators, and what were they paid?\n\n" + TO_WRITE,
+        "## Cleaning\n\nLeft out by the screen: "
+        + (", ".join(f"{reason} {count:,}" for reason, count in figures["dropped"].items()) or "nothing")
+        + ". Near duplicates were removed; what is left of one author, page or scene is in one split.",
+        "## Uses\n\nFor research on affective computing. Labels are what a few people said, not facts about a picture "
+        "or about people in it; they are no ground for decisions about anybody.",
+        "## Distribution\n\n"
+        + (
+            f"Labels and texts: {config.licence}. "
+            if config.licence
+            else "The licence of labels and texts is not decided. "
+        )
+        + "The pictures belong to their authors.\n\n"
+        + "\n".join(report(row.about.get("licence", "") for row in rows)),
+        "## Maintenance\n\nA picture is taken down by its address or hash: `uniemox curate takedown`.\n\n" + TO_WRITE,
+    ]
+    if config.citation:
+        parts.append(f"## Citation\n\n{config.citation}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _agreement_words(agreement: Mapping[str, Any] | None) -> str:
+    if agreement is None:
+        return "Agreement was not computed."
+    alpha, percent = agreement["alpha"], agreement["percent"]
+    if alpha["value"] is None or percent["value"] is None:
+        return "Agreement is not defined."
+    return (
+        f"Before any rule, on {agreement['pictures']:,} pictures with two or more answers: agreement "
+        f"{100 * percent['value']:.1f} %, Krippendorff's α {alpha['value']:.3f} "
+        f"(95 % interval {alpha['low']:.3f} to {alpha['high']:.3f})."
+    )

@@ -1,0 +1,266 @@
+"""Release: pictures in class folders, and beside them all that others need to trust, use and cite them."""
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import insert, select, update
+
+from uniemox.csv_files import write_rows
+from uniemox.curate import tables as t
+from uniemox.curate.annotate.figures import figures_now
+from uniemox.curate.annotate.verdicts import Rule, Verdict, read_answers, verdicts
+from uniemox.curate.collect.run import Progress, silent
+from uniemox.curate.licences import report
+from uniemox.curate.project import ENDING, Project, write_whole
+from uniemox.curate.release.croissant import croissant
+from uniemox.curate.release.datasheet import datasheet, statistics, table_two
+from uniemox.curate.release.label_studio import label_studio
+from uniemox.curate.release.splitting import FILE, PLOT, kept_data, read_scheme
+from uniemox.curate.status import status
+from uniemox.data.splits import write_splits
+from uniemox.errors import ConfigError, DataError
+
+MARK = ".uniemox-release"  # in a folder that may be written over
+PICTURES = "pictures"
+NAME_DIGITS = 20  # of the sha256 in the name of a picture
+LISTS = (
+    *("labels.csv", "soft_labels.csv", "provenance.csv", "answers.csv", "splits.json", "label_studio.json"),
+    *("statistics.json", "agreement.json", "croissant.json", "SHA256SUMS"),
+)
+"""Files of a release that name its pictures, or what it has of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseConfig:
+    """What a release is called, and by which rule its pictures are kept."""
+
+    name: str
+    """Of the data set, in its texts and metadata."""
+    version: str = "1.0.0"
+    """Three numbers, as Croissant asks for."""
+    licence: str = ""
+    """Of the collection: its labels and texts, such as CC-BY-4.0. Empty: not decided yet."""
+    address: str = ""
+    """Where it will be found."""
+    citation: str = ""
+    """How to cite it."""
+    rule: Rule = "both"
+    """Which pictures are kept, see `decide`."""
+    min_answers: int = 2
+    """Pictures with fewer are left out."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):
+            raise ConfigError(f"version must be three numbers such as 1.0.0, got {self.version!r}")
+        if not self.name.strip() or not self.name.isprintable():
+            raise ConfigError(f"name must be a printable text, got {self.name!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasedImage:
+    """A picture of a release."""
+
+    path: str
+    """From the folder of the pictures."""
+    label: str
+    split: str
+    style: str
+    shares: Mapping[str, float]
+    sha256: str
+    picture: int
+    file: Path
+    """Where it lies in the project."""
+    about: Mapping[str, str]
+    """address, page, title, licence, licence_address, author, source, keyword, fetched of its first candidate."""
+
+
+ABOUT = ("address", "page", "title", "licence", "licence_address", "author", "source", "keyword", "fetched")
+
+
+def release(project: Project, folder: Path, config: ReleaseConfig, progress: Progress = silent) -> dict[str, Any]:
+    """Write a release, or write one anew; what is no longer part of it goes.
+
+    Pictures whose split was never drawn, because they were kept later, are left out and counted.
+    Returns how many pictures it has, how many were left out, and its figures.
+    Raises DataError if the folder holds something else, nothing is kept, or there are no splits.
+    """
+    folder = folder.absolute()
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
+        raise DataError(f"{folder} holds something else; name an empty folder, or one that a release was written to")
+    found = verdicts(project, rule=config.rule, min_answers=config.min_answers)
+    rows, left = release_rows(project, found)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / MARK, b"uniemox curate release\n")
+    _register(project, folder, config, len(rows))
+    _place_pictures(folder / PICTURES, rows, progress)
+    figures = statistics(config.name, rows, status(project), project.plan)
+    _write_texts(project, folder, config, rows, figures)
+    _write_checksums(folder, rows)
+    return {"pictures": len(rows), "without split": left, "statistics": figures}
+
+
+def remove(folder: Path, sha256: Iterable[str]) -> bool:
+    """Take pictures out of a release, with the lists that may name them; False if there is no release any more.
+
+    What is left has to be written again. Raises OSError.
+    """
+    if not (folder / MARK).exists():
+        return False
+    names = {digest[:NAME_DIGITS] for digest in sha256}
+    found = [path for path in (folder / PICTURES).rglob("*") if path.stem in names]
+    for path in found:
+        path.unlink()
+    if found:
+        for name in LISTS:
+            (folder / name).unlink(missing_ok=True)
+    return True
+
+
+def empty(project: Project, folder: Path) -> bool:
+    """Whether a release has no picture left; that is written down then."""
+    if any(path.is_file() for path in (folder / PICTURES).rglob("*")):
+        return False
+    with project.store.write() as connection:
+        connection.execute(update(t.releases).where(t.releases.c.folder == str(folder)).values(pictures=0))
+    return True
+
+
+def release_rows(project: Project, found: Mapping[int, Verdict]) -> tuple[list[ReleasedImage], int]:
+    """The pictures of a release in the order of their paths, and how many have no split."""
+    data, _ = kept_data(project, found)
+    scheme = read_scheme(project)
+    numbers = {row.sha256: (row.id, row.format) for row in project.rows(select(t.pictures))}
+    about = provenance(project)
+    rows = []
+    for sample in data.samples:
+        split = scheme.get(sample.key)
+        if split is None:
+            continue
+        picture, picture_format = numbers[sample.key]
+        label, style = str(data.label_of(sample)), sample.domain or ""
+        path = "/".join(
+            part for part in (split, label, style, f"{sample.key[:NAME_DIGITS]}.{ENDING[picture_format]}") if part
+        )
+        file = project.picture_path(sample.key, picture_format)
+        shares = sample.distribution or {}
+        rows.append(ReleasedImage(path, label, split, style, shares, sample.key, picture, file, about.get(picture, {})))
+    if not rows:
+        raise DataError(f"{project.folder}: no kept picture has a split; draw them: uniemox curate split")
+    return sorted(rows, key=lambda row: row.path), len(data) - len(rows)
+
+
+def provenance(project: Project) -> dict[int, dict[str, str]]:
+    """By picture: what its first candidate says, one with a licence before one without."""
+    query = select(t.candidates).where(t.candidates.c.picture_id.is_not(None)).order_by(t.candidates.c.id)
+    found: dict[int, dict[str, str]] = {}
+    for row in project.rows(query):
+        if row.picture_id in found and (found[row.picture_id]["licence"] or not row.licence):
+            continue
+        fetched = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row.fetched_at)) if row.fetched_at else ""
+        address = Path(row.address).name if row.source == "folder" else row.address  # no paths of one's own disk
+        found[row.picture_id] = {**{name: getattr(row, name) for name in ABOUT[1:-1]}, "fetched": fetched}
+        found[row.picture_id]["address"] = address
+    return found
+
+
+def _register(project: Project, folder: Path, config: ReleaseConfig, count: int) -> None:
+    values = {"options": json.dumps(asdict(config)), "at": time.time(), "pictures": count}
+    with project.store.write() as connection:
+        connection.execute(t.releases.delete().where(t.releases.c.folder == str(folder)))
+        connection.execute(insert(t.releases).values(folder=str(folder), **values))
+
+
+def _place_pictures(root: Path, rows: Sequence[ReleasedImage], progress: Progress) -> None:
+    """Copy what is missing, remove what does not belong there."""
+    wanted = {row.path for row in rows}
+    for path in [path for path in root.rglob("*") if path.is_file()] if root.exists() else []:
+        if path.relative_to(root).as_posix() not in wanted:
+            path.unlink()
+    for number, row in enumerate(rows, start=1):
+        target = root / row.path
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.tmp")
+            try:
+                shutil.copyfile(row.file, temporary)
+                temporary.replace(target)
+            except OSError as error:
+                raise DataError(f"{target}: can't be written ({error.strerror})") from error
+        progress("copying", number, len(rows))
+    for place, folders, files in os.walk(root, topdown=False):
+        if not folders and not files and Path(place) != root and not os.listdir(place):
+            os.rmdir(place)
+
+
+def _write_texts(
+    project: Project, folder: Path, config: ReleaseConfig, rows: Sequence[ReleasedImage], figures: Mapping[str, Any]
+) -> None:
+    scheme = {row.path: row.split for row in rows}
+    labels = project.plan.labels
+    tables = {
+        "labels.csv": _table(["path", "label", "split", "domain"], ([r.path, r.label, r.split, r.style] for r in rows)),
+        "soft_labels.csv": _table(
+            ["path", "split", *labels], ([r.path, r.split, *(r.shares.get(name, 0) for name in labels)] for r in rows)
+        ),
+        "provenance.csv": _table(
+            ["path", "sha256", *ABOUT], ([r.path, r.sha256, *(r.about.get(name, "") for name in ABOUT)] for r in rows)
+        ),
+        "answers.csv": _answers_table(project, rows),
+    }
+    agreement = figures_now(project)
+    texts = {
+        "README.md": datasheet(config, project.plan, rows, figures, agreement),
+        "licences.md": "\n".join(["# Licences", "", *report(row.about.get("licence", "") for row in rows)]) + "\n",
+        "statistics.md": table_two(figures),
+        "statistics.json": _json(figures),
+        "agreement.json": _json(agreement),
+        "plan.json": project.plan.to_json() + "\n",
+        "label_studio.json": _json(label_studio(rows)),
+    }
+    for name, text in {**tables, **texts}.items():
+        write_whole(folder / name, text.encode("utf-8", "replace"))
+    write_splits(folder / FILE, scheme, source=config.name, how=str((project.store.setting("split") or {}).get("how")))
+    if (project.folder / PLOT).exists():
+        shutil.copyfile(project.folder / PLOT, folder / PLOT)
+    write_whole(folder / "croissant.json", _json(croissant(folder, config, rows, labels)).encode())
+
+
+def _answers_table(project: Project, rows: Sequence[ReleasedImage]) -> str:
+    """Every annotator's answers under a number instead of a name."""
+    answers = read_answers(project)
+    number = {name: f"annotator {i + 1}" for i, name in enumerate(answers.people)}
+    lines = (
+        [row.path, number[name], label]
+        for row in rows
+        for name, label in answers.by_picture.get(row.picture, {}).items()
+    )
+    return _table(["path", "annotator", "label"], lines)
+
+
+def _write_checksums(folder: Path, rows: Sequence[ReleasedImage]) -> None:
+    """As sha256sum -c reads them."""
+    lines = [f"{row.sha256}  {PICTURES}/{row.path}" for row in rows]
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name not in (MARK, "SHA256SUMS"):
+            lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}")
+    write_whole(folder / "SHA256SUMS", ("\n".join(lines) + "\n").encode())
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    write_rows(text, chain([header], rows))
+    return text.getvalue()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,145 @@
+"""Split: many schemes are drawn and the most consistent in colour is kept; what belongs together stays together."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+
+from uniemox.curate import tables as t
+from uniemox.curate.annotate.verdicts import Verdict
+from uniemox.curate.project import Project
+from uniemox.curate.store import decisions
+from uniemox.data.colour import BINS
+from uniemox.data.sample import DataSet, PictureFile, Sample
+from uniemox.data.splits import Choice, choose_scheme, split_samples, write_splits
+from uniemox.errors import ConfigError, DataError
+
+FILE, PLOT = "splits.json", "splits.png"
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A split of a project's pictures."""
+
+    sizes: Mapping[str, int]
+    how: str
+    sha256: str
+    choice: Choice | None
+    """How the scheme was chosen; None if only one was drawn."""
+
+
+def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSet, NDArray[np.float32]]:
+    """The pictures that were kept, keyed by sha256, and their colour histograms, (N, 48).
+
+    Pictures that are nearly the same, of one author, or from one page are one group. Those that can't be read have no
+    colours and are left out, whoever kept them. Raises DataError if none is kept.
+    """
+    kept = {picture: verdict for picture, verdict in verdicts.items() if verdict.label is not None}
+    query = select(t.pictures, t.looks.c.histogram, t.looks.c.near_group).join(
+        t.looks, (t.looks.c.picture_id == t.pictures.c.id) & t.looks.c.histogram.is_not(None)
+    )
+    rows = [row for row in project.rows(query.order_by(t.pictures.c.sha256)) if row.id in kept]
+    if not rows:
+        raise DataError(f"{project.folder}: no picture is kept; uniemox curate agree says why")
+    groups = together(_shared(project, [(row.id, row.near_group) for row in rows]))
+    with project.store.read() as connection:
+        styles = decisions(connection, "style")
+    labels = project.plan.label_set
+    samples = [
+        Sample(
+            key=row.sha256,
+            picture=PictureFile(project.picture_path(row.sha256, row.format)),
+            label=labels.index(str(kept[row.id].label)),
+            distribution=dict(kept[row.id].shares),
+            domain=(styles[row.id].value or None) if row.id in styles else None,
+            group=groups.get(row.id),
+        )
+        for row in rows
+    ]
+    histograms = np.stack([np.frombuffer(row.histogram, "<f4") for row in rows])
+    assert histograms.shape[1] == 3 * BINS, "as screen wrote them"
+    return DataSet(str(project.folder), labels, samples), histograms
+
+
+def split(
+    project: Project, verdicts: Mapping[int, Verdict], ratios: Mapping[str, float], *, seed: int = 0, schemes: int = 100
+) -> Drawn:
+    """Draw splits of all kept pictures and keep them in splits.json, with the plot of figure 6 beside them.
+
+    ratios: split to share.  schemes: so many are drawn, and the one is kept whose colours agree best (data/splits.py).
+    Raises DataError if nothing is kept, ConfigError for settings out of range or too few pictures.
+    """
+    if schemes < 1:
+        raise ConfigError(f"schemes must be at least 1, got {schemes}")
+    data, histograms = kept_data(project, verdicts)
+    shares = "/".join(f"{100 * share:g}" for share in ratios.values())
+    choice = None
+    if schemes == 1:
+        scheme, how = split_samples(data.samples, ratios, seed), f"{shares}, seed {seed}"
+    else:
+        choice = choose_scheme(data.samples, ratios, histograms, seeds=range(seed, seed + schemes))
+        scheme, how = choice.scheme, f"{shares}, the best of {schemes} schemes from seed {seed}"
+        from uniemox.data.split_plot import plot_choice  # noqa: PLC0415 - matplotlib takes a second
+
+        plot_choice(choice, data, project.folder / PLOT)
+    digest = write_splits(project.folder / FILE, scheme, source=str(project.folder.name), how=how)
+    sizes = dict(Counter(scheme.values()))
+    project.store.set("split", {"how": how, "sizes": sizes, "sha256": digest})
+    return Drawn(sizes, how, digest, choice)
+
+
+def read_scheme(project: Project) -> dict[str, str]:
+    """From sha256 to split, as it was drawn last. Raises DataError if none was."""
+    path = project.folder / FILE
+    try:
+        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return {key: name for name, keys in content["splits"].items() for key in keys}
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise DataError(f"{path}: no splits; draw them: uniemox curate split {project.folder}") from error
+
+
+def together(links: Iterable[tuple[int, Hashable]]) -> dict[int, str]:
+    """Names of groups: pictures that share a trait, directly or through others, have the same.
+
+    links: picture and trait.
+
+    >>> together([(1, "a"), (2, "a"), (2, "b"), (3, "b"), (4, "c")])
+    {1: '1', 2: '1', 3: '1', 4: '4'}
+    """
+    parent: dict[Hashable, Hashable] = {}
+
+    def root(node: Hashable) -> Hashable:
+        while parent.setdefault(node, node) != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    pictures: dict[int, None] = {}
+    for picture, trait in links:
+        pictures[picture] = None
+        parent[root(("trait", trait))] = root(("picture", picture))
+    members: dict[Hashable, list[int]] = defaultdict(list)
+    for picture in pictures:
+        members[root(("picture", picture))].append(picture)
+    return {picture: str(min(group)) for group in members.values() for picture in group}
+
+
+def _shared(project: Project, pictures: Iterable[tuple[int, int | None]]) -> Iterable[tuple[int, Hashable]]:
+    """What pictures may have in common: near duplicates, author, page."""
+    numbers = set()
+    for picture, near in pictures:
+        numbers.add(picture)
+        if near is not None:
+            yield picture, ("near", near)
+    query = select(t.candidates.c.picture_id, t.candidates.c.source, t.candidates.c.author, t.candidates.c.page)
+    for row in project.rows(query.where(t.candidates.c.picture_id.is_not(None))):
+        if row.picture_id in numbers:
+            if row.author and row.author.lower() not in ("unknown", "anonymous", "unknown author"):
+                yield row.picture_id, ("author", row.source, row.author)
+            if row.page:
+                yield row.picture_id, ("page", row.page)

@@ -1,0 +1,190 @@
+"""What a run left in its folder, read again: record, journal, evaluations, predictions."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uniemox.errors import ConfigError, DataError
+from uniemox.evaluate.metrics import Array
+from uniemox.evaluate.run import EVALUATIONS
+from uniemox.training.journal import METRICS, PICTURES, read_metrics
+from uniemox.training.run_folder import CONFIG, WEIGHTS
+from uniemox.training.settings import read_json, with_new_names
+
+KINDS = {"pretrain": "pre-training", "finetune": "fine-tuning"}
+MEASURES = {"confusion": "accuracy", "kl": "kl", "ccc": "ccc"}  # what only scores of one kind have: what they rank by
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a classifier answered for the N pictures of an evaluation."""
+
+    keys: tuple[str, ...]
+    groups: tuple[str, ...]  # N, what is drawn together
+    labels: NDArray[np.int64]  # (N,), places in the evaluation's labels
+    predicted: NDArray[np.int64]  # (N,)
+    probabilities: Array  # (N, E), 0 to 1
+
+    @property
+    def is_right(self) -> NDArray[np.bool_]:
+        """(N,)."""
+        return self.labels == self.predicted
+
+
+@dataclass(frozen=True, slots=True)
+class SavedEvaluation:
+    """What `write_evaluation` wrote."""
+
+    data: str
+    split: str | None
+    values: Mapping[str, Any]
+    predictions: Predictions | None
+    """None for distributions and affect, or if they can't be read; then `missing` says why."""
+    missing: str | None
+
+    @property
+    def title(self) -> str:
+        """What was scored."""
+        split = f", split {self.split}" if self.split else ""
+        persons = self.values.get("persons")
+        return f"{self.data}{split}" + (f", people of {persons}" if persons else "")
+
+    @property
+    def measure(self) -> str:
+        """The one score that is compared first: accuracy, kl or ccc."""
+        return next(measure for name, measure in MEASURES.items() if name in self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedRun:
+    """A run of pre-training or fine-tuning."""
+
+    path: Path
+    kind: str
+    """pretrain or finetune."""
+    record: Mapping[str, Any]
+    """config.json."""
+    curves: Mapping[str, tuple[NDArray[np.int64], Array]]
+    """By name: the steps, (S,), and the values at them."""
+    pictures: tuple[Path, ...]
+    """What was reconstructed, the earliest first."""
+    evaluations: tuple[SavedEvaluation, ...]
+    missing: tuple[str, ...]
+    """What is not there or can't be read, a line each."""
+
+    def setting(self, name: str) -> Any:
+        """What the record has under a dotted name; None where it has nothing."""
+        value: Any = self.record
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
+
+
+def read_run(path: Path) -> SavedRun:
+    """All that is kept of a run. Raises DataError, with the folder, if there is no run."""
+    if not (path / CONFIG).is_file():
+        raise DataError(
+            f"{path} holds no run: it has no {CONFIG}; name a folder that pretrain or finetune wrote (--out)"
+        )
+    try:
+        record = read_json(path / CONFIG)
+    except ConfigError as error:
+        raise DataError(f"{path} holds no run that can be read: {error}") from error
+    if record.get("kind") not in KINDS:
+        raise DataError(f"{path} holds no run of {' or '.join(KINDS)}: {CONFIG} says kind {record.get('kind')!r}")
+    if isinstance(record.get("config"), dict):
+        record["config"] = with_new_names(record["config"])
+    missing = []
+    if not (path / WEIGHTS).exists():
+        missing.append(f"There is no {WEIGHTS}: the run is not finished.")
+    curves: dict[str, tuple[NDArray[np.int64], Array]] = {}
+    if (path / METRICS).exists():
+        try:
+            curves = curves_of(read_metrics(path))
+        except DataError as error:
+            missing.append(f"The curves can't be read: {error}")
+    evaluations = []
+    for file in sorted((path / EVALUATIONS).glob("*.json")):
+        try:
+            evaluations.append(read_evaluation(file))
+        except DataError as error:
+            missing.append(f"An evaluation can't be read: {error}")
+    pictures = tuple(sorted((path / PICTURES).glob("reconstruction-*.png")))
+    return SavedRun(path, record["kind"], record, curves, pictures, tuple(evaluations), tuple(missing))
+
+
+def curves_of(metrics: list[dict[str, float]]) -> dict[str, tuple[NDArray[np.int64], Array]]:
+    """By name, in the order in which they came: the steps at which a value was written down, and the values."""
+    points: dict[str, list[tuple[int, float]]] = {}
+    for line in metrics:
+        for name, value in line.items():
+            if name != "step" and isinstance(value, int | float):
+                points.setdefault(name, []).append((int(line["step"]), float(value)))
+    return {
+        name: (np.array([step for step, _ in found]), np.array([value for _, value in found], dtype=np.float64))
+        for name, found in points.items()
+    }
+
+
+def read_evaluation(file: Path) -> SavedEvaluation:
+    """The scores of EVALUATIONS/NAME.json and the predictions beside them. Raises DataError if there are no scores."""
+    try:
+        values = read_json(file)
+    except ConfigError as error:
+        raise DataError(str(error)) from error
+    if not isinstance(values.get("data"), str) or not isinstance(values.get("n"), int) or not MEASURES.keys() & values:
+        raise DataError(f"{file} holds no scores; run uniemox evaluate again")
+    predictions, missing = None, None
+    if "confusion" in values:
+        labels = values.get("labels")
+        if not isinstance(labels, list) or not _is_square(values["confusion"], len(labels)):
+            raise DataError(f"{file}: its confusion matrix does not fit its labels; run uniemox evaluate again")
+        try:
+            predictions = read_predictions(file.with_suffix(".jsonl"), labels)
+        except DataError as error:
+            missing = f"What was predicted for every picture can't be read: {error}"
+    return SavedEvaluation(values["data"], values.get("split"), values, predictions, missing)
+
+
+def read_predictions(file: Path, labels: list[str]) -> Predictions:
+    """What a classifier answered. Raises DataError, with the line, for what `write_evaluation` does not write."""
+    places = {label: i for i, label in enumerate(labels)}
+    keys, groups, pairs, probabilities = [], [], [], []
+    for where, line in _lines(file):
+        try:
+            shares = np.array([line["probabilities"][label] for label in labels], dtype=np.float64)
+            pairs.append((places[line["label"]], places[line["predicted"]]))
+            keys.append(str(line["key"]))
+            groups.append(str(line["group"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{where}: {error} is missing or wrong; run uniemox evaluate again") from error
+        if not (np.isfinite(shares).all() and shares.min() >= 0 and shares.max() <= 1):
+            raise DataError(f"{where}: probabilities must lie between 0 and 1; run uniemox evaluate again")
+        probabilities.append(shares)
+    if not keys:
+        raise DataError(f"{file} is empty; run uniemox evaluate again")
+    both = np.array(pairs, dtype=np.int64)  # (N, 2)
+    return Predictions(tuple(keys), tuple(groups), both[:, 0], both[:, 1], np.stack(probabilities))
+
+
+def _lines(file: Path) -> Iterator[tuple[str, Any]]:
+    """Where a line stands, and its object."""
+    try:
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                yield f"{file}:{number}", json.loads(line)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file} can't be read: {error}") from error
+
+
+def _is_square(matrix: Any, side: int) -> bool:
+    return (
+        isinstance(matrix, list)
+        and len(matrix) == side
+        and all(isinstance(row, list) and len(row) == side for row in matrix)
+    )

@@ -1,0 +1,1 @@
+"""The person finder: a small network that finds people, trained, scored and written as ONNX."""

@@ -1,0 +1,101 @@
+"""What the person finder should say of a picture, and how far off it is."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from uniemox.finder.views import FinderView
+from uniemox.persons.centres import STRIDE
+
+SPREAD = 0.54 / 6  # standard deviation of a peak, share of the box's sides (TTFNet, arXiv 1909.00700, section 3.2)
+MIN_SPREAD = 0.4  # cells
+READ_FROM = 0.1  # cells whose target is as high learn the box as well
+BOX_WEIGHT = 2.0  # of the boxes' loss; the heat's is 1
+
+
+class Targets(NamedTuple):
+    """What is right for a batch of N pictures of h x w cells."""
+
+    heat: Tensor  # (N, h, w), 0 to 1; 1 is a person's centre
+    heat_weight: Tensor  # (N, h, w); 0 where it is not known whether somebody is there
+    boxes: Tensor  # (N, 4, h, w): x1, y1, x2, y2 in px, of the person whose peak it is
+    box_weight: Tensor  # (N, h, w); of one person they add up to its confidence
+
+
+def build_targets(views: Sequence[FinderView], size: int) -> Targets:
+    """Gaussian peaks at people's centres (CenterNet, arXiv 1904.07850, section 3), elliptic as in arXiv 1909.00700.
+
+    size: side of the pictures, px.
+    """
+    cells = size // STRIDE
+    parts = [_targets_of(view, cells) for view in views]
+    return Targets(*(torch.from_numpy(np.stack(column)) for column in zip(*parts, strict=True)))
+
+
+def _targets_of(view: FinderView, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Heat (h, w), its weight (h, w), boxes (4, h, w), their weight (h, w) of one picture."""
+    heat, weight = np.zeros((cells, cells), np.float32), np.ones((cells, cells), np.float32)
+    boxes, box_weight = np.zeros((4, cells, cells), np.float32), np.zeros((cells, cells), np.float32)
+    middle = np.arange(cells) + 0.5
+    is_known = view.confidences > 0
+    for x1, y1, x2, y2 in view.boxes[~is_known] / STRIDE:
+        weight[np.ix_((middle >= y1) & (middle <= y2), (middle >= x1) & (middle <= x2))] = 0
+    known, sure = view.boxes[is_known], view.confidences[is_known]
+    if not len(known):
+        return heat, weight, boxes, box_weight
+    centres = (known[:, :2] + known[:, 2:]) / 2 / STRIDE
+    column, row = np.minimum(centres, cells - 1).astype(int).T
+    spread = np.maximum((known[:, 2:] - known[:, :2]) / STRIDE * SPREAD, MIN_SPREAD)  # (M, 2)
+    at = np.arange(cells)
+    across = np.exp(-((at - column[:, None]) ** 2) / (2 * spread[:, :1] ** 2))  # (M, w)
+    down = np.exp(-((at - row[:, None]) ** 2) / (2 * spread[:, 1:] ** 2))  # (M, h)
+    peaks = (down[:, :, None] * across[:, None]).astype(np.float32)  # (M, h, w)
+    owner = peaks.argmax(axis=0)  # (h, w)
+    heat = peaks.max(axis=0)
+    weight = np.maximum(weight, heat >= READ_FROM)  # who is sure is learned even in front of somebody who is not
+    weight[row, column] = sure
+    boxes = known[owner].transpose(2, 0, 1)  # (4, h, w)
+    share = np.where(heat >= READ_FROM, heat, 0)
+    total = np.bincount(owner.ravel(), share.ravel(), len(known))
+    box_weight = (share * (sure / np.maximum(total, 1e-6))[owner]).astype(np.float32)
+    return heat, weight, boxes, box_weight
+
+
+def finder_loss(heat: Tensor, distances: Tensor, targets: Targets) -> dict[str, Tensor]:
+    """Focal loss of the heat and generalised IoU of the boxes, each the mean over the people of the batch.
+
+    heat: logits (N, h, w).  distances: (N, 4, h, w), px, above 0.  Sources: CenterNet, arXiv 1904.07850, equation 1;
+    arXiv 1902.09630. A person counts as much as its label is sure.
+    """
+    is_centre = targets.heat == 1
+    people = (targets.heat_weight * is_centre).sum().clamp(min=1)
+    p = torch.sigmoid(heat)
+    found = (1 - p).square() * F.softplus(-heat)  # -log p
+    empty = (1 - targets.heat) ** 4 * p.square() * F.softplus(heat)  # -log (1 - p)
+    focal = (torch.where(is_centre, found, empty) * targets.heat_weight).sum() / people
+    overlaps = generalised_overlap(boxes_of(distances), targets.boxes)  # (N, h, w)
+    box = (targets.box_weight * (1 - overlaps)).sum() / people
+    return {"heat": focal, "box": box, "total": focal + BOX_WEIGHT * box}
+
+
+def boxes_of(distances: Tensor) -> Tensor:
+    """Boxes x1, y1, x2, y2 in px out of distances to left, top, right, bottom. Both (N, 4, h, w)."""
+    rows, columns = distances.shape[2:]
+    y = ((torch.arange(rows, device=distances.device) + 0.5) * STRIDE)[:, None].expand(rows, columns)
+    x = ((torch.arange(columns, device=distances.device) + 0.5) * STRIDE).expand(rows, columns)
+    left, top, right, bottom = distances.unbind(1)  # (N, h, w) each
+    return torch.stack([x - left, y - top, x + right, y + bottom], dim=1)
+
+
+def generalised_overlap(boxes: Tensor, others: Tensor) -> Tensor:
+    """Generalised intersection over union (arXiv 1902.09630, algorithm 1) of boxes (N, 4, ...): (N, ...), -1 to 1."""
+    shared = (torch.minimum(boxes[:, 2:], others[:, 2:]) - torch.maximum(boxes[:, :2], others[:, :2])).clamp(min=0)
+    around = torch.maximum(boxes[:, 2:], others[:, 2:]) - torch.minimum(boxes[:, :2], others[:, :2])
+    inside = shared.prod(dim=1)
+    union = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1) + (others[:, 2:] - others[:, :2]).prod(dim=1) - inside
+    hull = around.prod(dim=1).clamp(min=1e-6)
+    return inside / union.clamp(min=1e-6) - (hull - union) / hull
