@@ -1,4 +1,4 @@
-"""The command line as users meet it: in a process of its own."""
+"""The command line as users meet it: what it prints, its exit codes, signals and terminals."""
 
 import json
 import os
@@ -13,13 +13,9 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from tests.runs import uniemox_here
 from uniemox.cli import console
 from uniemox.cli.console import progress_bar
-
-
-def uniemox(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from uniemox.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
 
 
 @pytest.mark.portable
@@ -47,7 +43,7 @@ def test_help_shows_and_imports_nothing_heavy(command: tuple[str, ...]) -> None:
 
 def test_convert_writes_the_file_and_says_how_to_load_it(golden: Path, tmp_path: Path) -> None:
     target = tmp_path / "beit.safetensors"
-    done = uniemox("convert", golden / "beit" / "checkpoint.pth", target)
+    done = uniemox_here("convert", golden / "beit" / "checkpoint.pth", target)
     assert done.returncode == 0
     assert "timm.create_model('beit_base_patch16_224'" in done.stdout
     assert "dropped 6: mask_token" in done.stdout
@@ -56,7 +52,9 @@ def test_convert_writes_the_file_and_says_how_to_load_it(golden: Path, tmp_path:
 
 def test_json_is_all_there_is_on_standard_output(golden: Path, tmp_path: Path) -> None:
     target = tmp_path / "mae.safetensors"
-    done = uniemox("convert", golden / "mae" / "checkpoint.pth", target, "--heads", 3, "--image-size", 96, "--json")
+    done = uniemox_here(
+        "convert", golden / "mae" / "checkpoint.pth", target, "--heads", 3, "--image-size", 96, "--json"
+    )
     report = json.loads(done.stdout)
     assert report["method"] == "mae"
     assert report["resized"] == ["pos_embed"]
@@ -87,7 +85,7 @@ def test_progress_on_a_terminal_leaves_standard_output_alone() -> None:
     ],
 )
 def test_mistakes_get_one_clear_message(arguments: tuple[str, ...], code: int, message: str) -> None:
-    done = uniemox(*arguments)
+    done = uniemox_here(*arguments)
     assert done.returncode == code
     assert message in " ".join(done.stderr.split())
     assert done.stdout == ""
@@ -95,7 +93,7 @@ def test_mistakes_get_one_clear_message(arguments: tuple[str, ...], code: int, m
 
 
 def test_bench_step_measures_a_whole_step() -> None:
-    done = uniemox("bench", "step", "--model", "vit_tiny_patch16_224", "--batch-size", 2, "--steps", 2, "--json")
+    done = uniemox_here("bench", "step", "--model", "vit_tiny_patch16_224", "--batch-size", 2, "--steps", 2, "--json")
     result = json.loads(done.stdout)
     assert result["images_per_s"] >= result["median_images_per_s"] > 0
     assert result["batch_size"] / result["step_s"] == pytest.approx(result["images_per_s"])
@@ -107,7 +105,7 @@ def test_bench_step_measures_a_whole_step() -> None:
 
 
 def test_models_prints_a_row_with_the_papers_figures() -> None:
-    done = uniemox("models", "tinymim", "SOLVER", "TinyMIM", "--json")
+    done = uniemox_here("models", "tinymim", "SOLVER", "TinyMIM", "--json")
     tiny, solver = (json.loads(line) for line in done.stdout.splitlines())
     assert tiny["container"]["parameters_m"] == pytest.approx(85.798656)
     assert tiny["paper_parameters_m"] == 85.8
@@ -185,7 +183,7 @@ def test_progress_is_lines_where_there_is_no_terminal(
 def test_a_path_that_can_not_be_used_is_one_line(tmp_path: Path, out: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "a.png").touch()
-    done = uniemox("explain", tmp_path / "a.png", "--out", tmp_path / out)
+    done = uniemox_here("explain", tmp_path / "a.png", "--out", tmp_path / out)
     assert done.returncode == 1
     assert f"error: {tmp_path}/file" in done.stderr
     assert "choose another path" in done.stderr

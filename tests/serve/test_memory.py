@@ -41,7 +41,7 @@ def drawn(mode: str, side: int) -> Image.Image:
 
 
 @pytest.mark.parametrize(
-    ("mode", "fmt", "most"),
+    ("mode", "fmt", "limit"),
     [("RGB", "JPEG", 4.5), ("RGB", "PNG", 4.5), ("RGBA", "PNG", 9), ("I;16", "PNG", 12), ("RGBA", "WEBP", 17)],
 )
 def test_bytes_that_a_pixel_takes(tmp_path: Path, mode: str, fmt: str, limit: float) -> None:

@@ -81,7 +81,7 @@ def main() -> None:
     for notice in notices:
         say(notice)
     try:
-        app()
+        app(sys.argv[1:])
     except StoppedError as error:
         say(str(error))
         sys.exit(error.exit_code)

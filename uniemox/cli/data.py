@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, say_parts, show_all
 from uniemox.cli.data_files import describe, persons, shard
+from uniemox.cli.data_options import NO_FILES_OR_TEXTS, FileAndTextOptions
 from uniemox.cli.tables import audit_tables, data_tables
 from uniemox.errors import ConfigError
 
@@ -38,12 +39,9 @@ def show(
     source: str,
     /,
     *,
-    persons: Files = None,
-    texts: Files = None,
-    splits: Files = None,
-    exclude: Files = None,
     limit: int | None = None,
     as_json: JsonFlag = False,
+    files: FileAndTextOptions = NO_FILES_OR_TEXTS,
 ) -> None:
     """Show what a data set holds: classes, splits, and what is known of its pictures.
 
@@ -57,24 +55,15 @@ def show(
     ----------
     source
         KIND:PATH.
-    persons
-        A file of `data persons`; one beside the data is found by itself.
-    texts
-        A file of `data describe`; one beside the data is found by itself.
-    splits
-        A file of `data split`.
-    exclude
-        A file of `data check --json`, whose list "exclude" is left out.
     limit
         Show so many samples only.
     as_json
         A JSON object a sample: path, label or distribution, split, text, boxes, target_box, group.
     """
-    from uniemox.data.source import open_data
 
     if limit is not None and limit < 0:
         raise ConfigError(f"--limit must be at least 0, got {limit}")
-    found = open_data(source, persons=persons, texts=texts, splits=splits, exclude=exclude)
+    found = files.open(source)
     if as_json:
         for note in found.notes:
             say(note)

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say
+from uniemox.cli.data_options import NO_FILES_OR_TEXTS, FileAndTextOptions
 from uniemox.errors import ConfigError
 
 
@@ -162,11 +163,8 @@ def shard(
     samples: int = 1000,
     seed: int = 0,
     workers: int | None = None,
-    persons: Files = None,
-    texts: Files = None,
-    splits: Files = None,
-    exclude: Files = None,
     as_json: JsonFlag = False,
+    files: FileAndTextOptions = NO_FILES_OR_TEXTS,
 ) -> None:
     """Pack a data set into tar shards with an index, which train several times faster and read from any store.
 
@@ -192,25 +190,16 @@ def shard(
         Of the order in the shards.
     workers
         Processes; one a core if not given.
-    persons
-        A file of `data persons`; one beside the data is found by itself.
-    texts
-        A file of `data describe`; one beside the data is found by itself.
-    splits
-        A file of `data split`.
-    exclude
-        A file of `data check --json`, whose list "exclude" is left out.
     as_json
         Print what was written as JSON.
     """
     from uniemox.data.shard_writing import ShardConfig, write_shards
-    from uniemox.data.source import open_data
 
     need("fsspec", extra="data")
     config = ShardConfig(
         samples=samples, short_side_px=short_side, seed=seed, **({} if workers is None else {"workers": workers})
     )
-    found = open_data(source, persons=persons, texts=texts, splits=splits, exclude=exclude)
+    found = files.open(source)
     with progress_bar() as progress:
         task = progress.add_task("packing", total=len(found))
         broken = write_shards(found, folder, config, lambda done: progress.update(task, completed=done))

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, say_parts, show_all
+from uniemox.cli.console import JsonFlag, need, progress_bar, say, say_parts, show_all
+from uniemox.cli.data_options import NO_FILES, FileOptions
 from uniemox.cli.tables import score_tables
 
 
@@ -17,11 +18,9 @@ def evaluate(
     split: str | None = None,
     by: str | None = None,
     allow_seen: Annotated[bool, Parameter(negative="")] = False,
-    persons: Files = None,
-    splits: Files = None,
-    exclude: Files = None,
     name: str | None = None,
     as_json: JsonFlag = False,
+    files: FileOptions = NO_FILES,
 ) -> None:
     """Score a fine-tuned classifier, with 95 % intervals.
 
@@ -47,23 +46,16 @@ def evaluate(
         or a field of the annotations.
     allow_seen
         Score pictures that the model was trained on as well.
-    persons
-        A file of `data persons`; one beside the data is found by itself.
-    splits
-        A file of `data split`, such as RUN/splits.json.
-    exclude
-        A file of `data check --json`, whose list "exclude" is left out.
     name
         Of the files in RUN/evaluations; made of data and split if not given.
     as_json
         Print one JSON object.
     """
     need("torch", "timm", "scipy", extra="train")
-    from uniemox.data.source import open_data
     from uniemox.evaluate.run import evaluate as run
     from uniemox.evaluate.run import write_evaluation
 
-    found = open_data(data, persons=persons, splits=splits, exclude=exclude)
+    found = files.open(data)
     say_parts(found)
     there = {sample.split for sample in found.samples}
     chosen = split or next((name for name in ("test", "val") if name in there), "all")
@@ -79,7 +71,7 @@ def evaluate(
             progress.update(tasks[what], completed=done)
 
         result = run(model, found, by=by, allow_seen=allow_seen, on_progress=show)
-    path = write_evaluation(result, model, found, chosen, name=name, persons=persons)
+    path = write_evaluation(result, model, found, chosen, name=name, persons=files.persons)
     say(f"wrote {path}, and every prediction beside it (.jsonl)")
     for note in result.notes:
         say(note)

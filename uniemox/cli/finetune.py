@@ -6,14 +6,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import Files, need, say, say_parts
+from uniemox.cli.console import need, say, say_parts
+from uniemox.cli.data_options import NO_FILES, FileOptions
 from uniemox.cli.settings import config_of, options_of, preset_of
 
 need("torch", "timm", "open_clip", "tensorboard", "onnxscript", extra="train")
 need("sklearn", extra="data")
 
 from uniemox.cli.callbacks import ConsoleCallback
-from uniemox.data.source import open_data
 from uniemox.errors import ConfigError
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.network import INIT_MISSING
@@ -31,10 +31,8 @@ def finetune(
     init: str = "",
     preset: str = "best",
     resume: Annotated[bool, Parameter(negative="")] = False,
-    persons: Files = None,
-    splits: Files = None,
-    exclude: Files = None,
     settings: Annotated[Options, Parameter(name="*")] = Options(),  # type: ignore[valid-type] # noqa: B008
+    files: FileOptions = NO_FILES,
 ) -> None:
     """Fine-tune an encoder to tell emotions (arXiv 2409.18877, section III-E).
 
@@ -68,22 +66,16 @@ def finetune(
         paper, best or demo.
     resume
         Continue the run in --out, if there is one.
-    persons
-        A file of `data persons`; one beside the data is found by itself.
-    splits
-        A file of `data split`.
-    exclude
-        A file of `data check --json`, whose list "exclude" is left out.
     """
     config = replace(config_of(FinetuneConfig, settings), init=init)
     if not init and config.method != "histogram":
         raise ConfigError(INIT_MISSING)
-    found = open_data(data, persons=persons, splits=splits, exclude=exclude, with_texts=False)
+    found = files.open(data, with_texts=False)
     if rank() == 0:
         say_parts(found)
     with ConsoleCallback() as watcher:
         run(config, found, out, resume=resume, watcher=watcher)
     if rank() == 0:
         own = out / "splits.json"  # where the data had none
-        more = f" --splits {own}" if splits is None and own.exists() else ""
+        more = f" --splits {own}" if files.splits is None and own.exists() else ""
         say(f"wrote {out}/model.safetensors and model.onnx; next: uniemox evaluate --model {out} --data {data}{more}")

@@ -5,13 +5,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import Files, need, say, say_parts
+from uniemox.cli.console import need, say, say_parts
+from uniemox.cli.data_options import NO_FILES_OR_TEXTS, FileAndTextOptions
 from uniemox.cli.settings import config_of, options_of, preset_of
 
 need("torch", "timm", "open_clip", "tensorboard", extra="train")
 
 from uniemox.cli.callbacks import ConsoleCallback
-from uniemox.data.source import open_data
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import PRESETS
 from uniemox.pretrain.run import pretrain as run
@@ -26,12 +26,9 @@ def pretrain(
     out: Path,
     preset: str = "paper",
     resume: Annotated[bool, Parameter(negative="")] = False,
-    persons: Files = None,
-    texts: Files = None,
-    splits: Files = None,
-    exclude: Files = None,
     split: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = (),
     settings: Annotated[Options, Parameter(name="*")] = Options(),  # type: ignore[valid-type] # noqa: B008
+    files: FileAndTextOptions = NO_FILES_OR_TEXTS,
 ) -> None:
     """Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).
 
@@ -58,19 +55,11 @@ def pretrain(
         paper, best or demo.
     resume
         Continue the run in --out, if there is one.
-    persons
-        A file of `data persons`; one beside the data is found by itself.
-    texts
-        A file of `data describe`; one beside the data is found by itself.
-    splits
-        A file of `data split`.
-    exclude
-        A file of `data check --json`, whose list "exclude" is left out.
     split
         Only the samples of these splits, such as train val, or all; train if not given, or everything where the data
         have no splits.
     """
-    found = open_data(data, persons=persons, texts=texts, splits=splits, exclude=exclude).to_train(*split)
+    found = files.open(data).to_train(*split)
     if rank() == 0:
         say_parts(found)
     config = config_of(PretrainConfig, settings)

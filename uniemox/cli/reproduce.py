@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say
+from uniemox.cli.console import JsonFlag, need, progress_bar, say
+from uniemox.cli.data_options import NO_FILES, FileOptions
 from uniemox.cli.plan_check import check_plan
 from uniemox.errors import ConfigError, UniemoxError
 from uniemox.reproduce.names import Name, Scale
@@ -211,9 +212,7 @@ def pictures(
     split: str = "all",
     seed: int = 0,
     with_emotion: Switch = False,
-    persons: Files = None,
-    splits: Files = None,
-    exclude: Files = None,
+    files: FileOptions = NO_FILES,
 ) -> None:
     """Write some pictures of a data set as files, the classes in turn, with their labels and texts.
 
@@ -233,18 +232,11 @@ def pictures(
         Of the draw.
     with_emotion
         End the texts with the emotion, where the annotation holds one.
-    persons
-        A file of `data persons`; one beside the data is found by itself.
-    splits
-        A file of `data split`.
-    exclude
-        A file of `data check --json`, whose list "exclude" is left out.
     """
     need("torch", extra="train")
-    from uniemox.data.source import open_data
     from uniemox.reproduce.pictures import write_pictures
 
-    found = open_data(data, persons=persons, splits=splits, exclude=exclude)
+    found = files.open(data)
     found = found if split == "all" else found.only(split)
     written = write_pictures(found, out, count=count, seed=seed, with_emotion=with_emotion)
     print(f"wrote {len(written)} pictures to {out}")
@@ -257,9 +249,7 @@ def zero_shot(
     data: str,
     out: Path,
     split: str = "all",
-    persons: Files = None,
-    splits: Files = None,
-    exclude: Files = None,
+    files: FileOptions = NO_FILES,
 ) -> None:
     """Score a teacher that was shown no label: the class whose sentence is nearest to the picture is its answer.
 
@@ -275,18 +265,11 @@ def zero_shot(
         Folder; scores and predictions are written to its evaluations.
     split
         Of this split only, or all.
-    persons
-        A file of `data persons`; one beside the data is found by itself.
-    splits
-        A file of `data split`.
-    exclude
-        A file of `data check --json`, whose list "exclude" is left out.
     """
     need("torch", "timm", "open_clip", extra="train")
-    from uniemox.data.source import open_data
     from uniemox.reproduce.zero_shot import score_zero_shot
 
-    found = open_data(data, persons=persons, splits=splits, exclude=exclude)
+    found = files.open(data)
     found = found if split == "all" else found.only(split)
     with progress_bar() as progress:
         task = progress.add_task("asking the teacher", total=len(found))

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from PIL import Image
 
@@ -19,6 +19,7 @@ CPU_S = 5
 """Of processor time for one file. 100 megapixels take 1 to 3 s in every format."""
 START_S = 60.0
 """For a process to start."""
+_OWN_GROUP: dict[str, Any] = {} if sys.platform == "win32" else {"process_group": 0}  # Ctrl-C is for the parent
 _MALLOC = {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}  # address space that is reserved counts as taken
 
 
@@ -52,7 +53,11 @@ class Child:
         path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
         words = [sys.executable, "-P", "-m", decoder_process.__name__, str(CPU_S)]
         self.process = subprocess.Popen(  # -P: nothing is imported from the working folder
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | _MALLOC | {"PYTHONPATH": path}
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | _MALLOC | {"PYTHONPATH": path},
+            **_OWN_GROUP,
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None

@@ -39,8 +39,8 @@ BYTES_A_PIXEL = 20
 def main() -> None:
     """Answer until standard input ends. Argument: seconds of processor time that one file may take."""
     cpu_s = int(sys.argv[1])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C and a service manager's SIGTERM reach the whole group:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what was accepted is still decoded; the end of input ends this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a service manager's SIGTERM reaches all processes: what was
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # accepted is still decoded; the end of input ends this
     questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     _end_with_parent()
     warnings.simplefilter("ignore")

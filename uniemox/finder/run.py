@@ -77,9 +77,9 @@ class FinderConfig:
         minimum_of = {"width": 1, "epochs": 1, "batch_size": 1, "seed": 0, "workers": 0, "max_unreadable": 0}
         for name, minimum in minimum_of.items():
             if getattr(self, name) < minimum:
-                raise ConfigError(f"{name} must be at minimum {minimum}, got {getattr(self, name)}")
+                raise ConfigError(f"{name} must be at least {minimum}, got {getattr(self, name)}")
         if self.size < 2 * SIDE_STEP or self.size % SIDE_STEP:
-            raise ConfigError(f"size must be a multiple of {SIDE_STEP} px, at minimum two of them, got {self.size}")
+            raise ConfigError(f"size must be a multiple of {SIDE_STEP} px, at least two of them, got {self.size}")
         for name in ("lr", "start_lr_scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
@@ -151,7 +151,7 @@ def _distinct(samples: Sequence[Sample], broken: BrokenCount, on_progress: Progr
     with_people = sum(bool(sample.persons) for sample in distinct.values())
     if with_people < FEWEST:
         raise DataError(
-            f"{with_people} different pictures have people whose boxes are known, a finder needs at minimum {FEWEST}; "
+            f"{with_people} different pictures have people whose boxes are known, a finder needs at least {FEWEST}; "
             "find them with another detector first: uniemox data persons KIND:PATH --detector FILE.onnx"
         )
     return list(distinct.values())
