@@ -62,7 +62,7 @@ class Killed(BaseException):
 
 
 class Dies(NullCallback):
-    """A watcher that ends the process after a step, or before the classifier is written (at = None)."""
+    """A callback that ends the process after a step, or before the classifier is written (at = None)."""
 
     def __init__(self, at: int | None) -> None:
         self.at = at
@@ -79,7 +79,7 @@ class Dies(NullCallback):
 def dies(config: FinetuneConfig, out: Path, at: int | None, data: Any = None) -> None:
     """A run of which nothing is exported."""
     with pytest.raises(Killed):
-        finetune(config, colours(splits=SPLITS) if data is None else data, out, watcher=Dies(at))
+        finetune(config, colours(splits=SPLITS) if data is None else data, out, callback=Dies(at))
 
 
 def newest(out: Path) -> dict[str, torch.Tensor]:
@@ -148,9 +148,9 @@ def test_batch_norms_come_to_the_same_bits_too(tmp_path: Path) -> None:
     for name, deaths in (("whole", ()), ("killed", (2, 3))):
         for at in deaths:
             with pytest.raises(Killed):
-                finetune(config, colours(splits=SPLITS), tmp_path / name, resume=True, watcher=Dies(at))
+                finetune(config, colours(splits=SPLITS), tmp_path / name, resume=True, callback=Dies(at))
         with pytest.raises(Killed):
-            finetune(config, colours(splits=SPLITS), tmp_path / name, resume=True, watcher=Dies(None))
+            finetune(config, colours(splits=SPLITS), tmp_path / name, resume=True, callback=Dies(None))
     whole, killed = newest(tmp_path / "whole"), newest(tmp_path / "killed")
     assert int(whole["encoder.bn1.num_batches_tracked"]) == 4
     assert all(torch.equal(value, killed[name]) for name, value in whole.items())

@@ -125,10 +125,10 @@ def test_a_run_that_dies_goes_on_to_the_same_bits(at: int, tmp_path: Path) -> No
     shutil.copy(teacher(), own)
     config = tiny_pretraining(teacher=TeacherConfig(source=f"stored:{own}", view="whole"))
     with pytest.raises(Killed):
-        pretrain(config, scenes(), out, watcher=Watcher(at, kill))
+        pretrain(config, scenes(), out, callback=Watcher(at, kill))
     own.unlink()
     again = Watcher(0, kill)
-    pretrain(config, scenes(), out, resume=True, watcher=again)
+    pretrain(config, scenes(), out, resume=True, callback=again)
     assert again.plan is not None
     assert again.plan.done == (at - 1) // 2 * 2  # it died before the save of its step
     assert losses(out) == losses(pretrained())
@@ -248,7 +248,7 @@ def test_pictures_that_vanish_are_an_error_and_the_checkpoint_stays(tmp_path: Pa
     pretrain(config, data, tmp_path / "whole")
     out = tmp_path / "run"
     with pytest.raises(DataError, match=says("8 pictures can't be read, more than the 3", "No such file")):
-        pretrain(config, data, out, watcher=Watcher(3, lambda: photos.rename(away)))
+        pretrain(config, data, out, callback=Watcher(3, lambda: photos.rename(away)))
     saved = Checkpoints(out, 2).found()
     assert [path.name for path in saved] == ["step-00000002"]
     away.rename(photos)

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ from uniemox.data.sample import Sample
 from uniemox.errors import DataError, StoppedError
 from uniemox.training.callbacks import ActivationCount, NullCallback, RunPlan, memory_estimate
 from uniemox.training.journal import Journal, read_metrics
-from uniemox.training.loop import run_steps
+from uniemox.training.loop import training_steps
 from uniemox.views.loader import Broken, ViewBatch
 
 NONE = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+SAMPLE = Sample(key="a.jpg", picture=Stored(b""))
 
 
 def plan(steps: int, done: int = 0, accumulation: int = 1) -> RunPlan:
@@ -36,7 +38,7 @@ def plan(steps: int, done: int = 0, accumulation: int = 1) -> RunPlan:
 
 
 class Seen(NullCallback):
-    """A watcher that keeps what it is told."""
+    """A callback that keeps what it is told."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -58,35 +60,34 @@ def run(
     limit: int = 0,
     is_empty: bool = False,
 ) -> tuple[list[int], list[int], list[int]]:
-    """Saves, what the watcher saw, and the sizes of the steps' lists of batches."""
-    saved, sizes, watcher = [], [], Seen()
+    """Saves, what the callback saw, and the sizes of the steps' lists of batches."""
+    saved, sizes, callback = [], [], Seen()
     faults = tuple(Broken(f"{i}.jpg", f"{i}.jpg: cut off") for i in range(broken))
-    samples = () if is_empty else (Sample(key="a.jpg", picture=Stored(b"")),)
+    samples = () if is_empty else (SAMPLE,)
     batches = [ViewBatch(NONE, NONE, samples, (), faults) for _ in range((plan.steps - plan.done) * plan.accumulation)]
 
-    def step(done: int, batches: list[ViewBatch]) -> dict[str, float]:
-        sizes.append(len(batches))
-        if done == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return {"loss": (done + 1) / 2}
-
     with Journal(folder, plan.done) as journal:
+        steps = training_steps(
+            batches,
+            plan=plan,
+            save=saved.append,
+            save_every=save_every,
+            max_unreadable=limit,
+            journal=journal,
+            callback=callback,
+        )
         try:
-            run_steps(
-                batches,
-                step,
-                saved.append,
-                plan=plan,
-                save_every=save_every,
-                max_unreadable=limit,
-                journal=journal,
-                watcher=watcher,
-            )
+            with closing(steps):
+                for step in steps:
+                    sizes.append(len(step.batches))
+                    if step.done == stop_at:
+                        os.kill(os.getpid(), signal.SIGTERM)
+                    step.report({"loss": (step.done + 1) / 2})
         except StoppedError as error:
             assert error.exit_code == 143
             assert f"stopped after step {stop_at + 1} of {plan.steps}" in str(error)
             saved.append(-1)
-    return saved, watcher.steps, sizes
+    return saved, callback.steps, sizes
 
 
 def test_it_saves_at_multiples_and_at_the_end(tmp_path: Path) -> None:
@@ -95,6 +96,21 @@ def test_it_saves_at_multiples_and_at_the_end(tmp_path: Path) -> None:
     assert seen == list(range(1, 9))
     assert sizes == [2] * 8
     assert [(line["step"], line["loss"]) for line in read_metrics(tmp_path)] == [(i, i / 2) for i in range(1, 9)]
+
+
+def test_an_error_in_a_step_gives_the_signals_back(tmp_path: Path) -> None:
+    before, batches = signal.getsignal(signal.SIGTERM), [ViewBatch(NONE, NONE, (SAMPLE,), (), ())] * 2
+    options = {"save": lambda done: None, "save_every": (), "max_unreadable": 0, "callback": NullCallback()}
+
+    def fail(journal: Journal) -> None:
+        with closing(training_steps(batches, plan=plan(2), journal=journal, **options)) as steps:  # type: ignore[arg-type]
+            for _ in steps:
+                assert signal.getsignal(signal.SIGTERM) != before
+                raise DataError("wrong")
+
+    with Journal(tmp_path, 0) as journal, pytest.raises(DataError, match="wrong"):
+        fail(journal)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_every_epoch_is_saved_whatever_else_is(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ class _Clock(NullCallback):
 def _run(config: PretrainConfig, data: DataSet, out: Path, on_step: Callable[[], None]) -> float:
     """Pictures per second of a run."""
     clock = _Clock(on_step)
-    pretrain(config, data, out, watcher=clock)
+    pretrain(config, data, out, callback=clock)
     ends = clock.ends[WARMUP - 1 :]
     return config.batch_size / median(end - start for start, end in pairwise(ends))
 

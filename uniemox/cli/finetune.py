@@ -73,8 +73,8 @@ def finetune(
     found = files.open(data, with_texts=False)
     if rank() == 0:
         say_parts(found)
-    with ConsoleCallback() as watcher:
-        run(config, found, out, resume=resume, watcher=watcher)
+    with ConsoleCallback() as shown:
+        run(config, found, out, resume=resume, callback=shown)
     if rank() == 0:
         own = out / "splits.json"  # where the data had none
         more = f" --splits {own}" if files.splits is None and own.exists() else ""

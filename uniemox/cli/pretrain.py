@@ -63,7 +63,7 @@ def pretrain(
     if rank() == 0:
         say_parts(found)
     config = config_of(PretrainConfig, settings)
-    with ConsoleCallback() as watcher:
-        path = run(config, found, out, resume=resume, watcher=watcher)
+    with ConsoleCallback() as shown:
+        path = run(config, found, out, resume=resume, callback=shown)
     if rank() == 0:
         say(f"wrote {path}; next: uniemox finetune --init {out} --data KIND:PATH --out RUN")

@@ -1,7 +1,8 @@
 """A fine-tuning run, from a pre-trained encoder to `model.safetensors` and `model.onnx`."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, 
 from uniemox.training.distributed import process_group, rank, wait_for_all, world_size
 from uniemox.training.hardware import ready_to_train, wrap
 from uniemox.training.journal import Journal
-from uniemox.training.loop import run_steps
+from uniemox.training.loop import training_steps
 from uniemox.training.parameter_groups import freeze_layers, parameter_groups
 from uniemox.training.run_folder import ENCODER, WEIGHTS, begin_run
 from uniemox.training.schedule import build_schedule
@@ -47,7 +48,7 @@ MAX_SCORES = 2000
 
 
 def finetune(
-    config: FinetuneConfig, data: DataSet, out: Path, *, resume: bool = False, watcher: Callback | None = None
+    config: FinetuneConfig, data: DataSet, out: Path, *, resume: bool = False, callback: Callback | None = None
 ) -> ClassifierInfo:
     """Fine-tune on a data set; under torchrun every process calls it alike.
 
@@ -57,7 +58,7 @@ def finetune(
     Raises ConfigError, DataError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or Ctrl-C. Whatever
     it raises, the last checkpoint stays.
     """
-    device, watcher = config.hardware.setup_device(), watcher or NullCallback()
+    device, callback = config.hardware.setup_device(), callback or NullCallback()
     with process_group(device):
         split_for_training(data, config, None)  # raises before anything is written
         if rank() == 0:
@@ -66,7 +67,7 @@ def finetune(
         parts = split_for_training(data, config, out if rank() == 0 else None)
         if rank() == 0:
             shown = replace(data, samples=parts.samples)
-            write_seen(out, shown, [config.init], lambda done: watcher.progress("hashing pictures", done, len(shown)))
+            write_seen(out, shown, [config.init], lambda done: callback.progress("hashing pictures", done, len(shown)))
         torch.manual_seed(config.seed)
         outputs = 2 if config.task == "affect" else len(data.labels)
         if config.method == "histogram":
@@ -77,7 +78,7 @@ def finetune(
         freeze_layers(network.classifier.encoder, config.network.frozen_layers)
         if config.hardware.grad_checkpointing:
             _keep_less(network.classifier.encoder)
-        run = _Run(config, data, out, network, parts, watcher)
+        run = _Run(config, data, out, network, parts, callback)
         run.fit()
         info = run.finish() if rank() == 0 else run.describe(None)
         wait_for_all()
@@ -94,10 +95,10 @@ class _Run:
         out: Path,
         network: BuiltNetwork,
         parts: Parts,
-        watcher: Callback,
+        callback: Callback,
     ) -> None:
         self.config, self.data, self.out, self.network = config, data, out, network
-        self.parts, self.train, self.watcher = parts, parts.train, watcher
+        self.parts, self.train, self.callback = parts, parts.train, callback
         self.model: Classifier = network.classifier
         self.device = next(self.model.parameters()).device
         self.ema: Any = None  # timm's running mean of the weights
@@ -167,7 +168,7 @@ class _Run:
         groups = parameter_groups(self.model, settings.weight_decay, config.layer_decay, config.head_lr_scale)
         lr = settings.lr(config.batch_size)
         self.optimizer = torch.optim.AdamW(groups, lr=lr, betas=settings.betas, fused=True)
-        self.schedule = build_schedule(self.optimizer, config.schedule, self.steps_per_epoch)
+        schedule = build_schedule(self.optimizer, config.schedule, self.steps_per_epoch)
         self.checkpoints = Checkpoints(self.out, config.save.keep)
         saved = self.checkpoints.found()
         if config.ema_decay is not None:
@@ -182,9 +183,9 @@ class _Run:
             self._fit_rest()
             if self.ema is not None:
                 self.ema.set(self.model)
-        self.runner = wrap(self.model, self.device, compiled=config.hardware.compile)
+        runner = wrap(self.model, self.device, compiled=config.hardware.compile)
         plan = self._plan(start)
-        self.watcher.start(plan)
+        self.callback.start(plan)
         order = RunOrder(
             len(self.train),
             batch_size=config.batch_size,
@@ -197,38 +198,34 @@ class _Run:
         )
         views = ViewDataset(self.train, AugmentedViews(config.view, config.seed, config.augment.randaugment))
         with Journal(self.out, start, is_written=rank() == 0) as journal:
-            run_steps(
+            steps = training_steps(
                 build_loader(views, order, config.hardware.count_workers(self.device)),
-                self._step,
-                lambda done: self._save(done, journal),
                 plan=plan,
+                save=lambda done: self._save(done, journal),
                 save_every=(config.save.every_steps, self.steps_per_epoch),  # every epoch gets its score
                 max_unreadable=config.max_unreadable,
                 journal=journal,
-                watcher=self.watcher,
+                callback=self.callback,
             )
+            with closing(steps):
+                for step in steps:
+                    seed_step(config.seed, step.done)
+                    schedule.step_update(step.done)
+                    values = finetune_step(
+                        runner,
+                        self.optimizer,
+                        [self._batch(views) for views in step.batches],
+                        objective=self.objective,
+                        augment=config.augment,
+                        stats=self.network.stats,
+                        precision=config.hardware.precision,
+                        max_grad_norm=config.optimizer.max_grad_norm,
+                    )
+                    if self.ema is not None:
+                        self.ema.update(self.model, step=step.done)
+                    lr = self.optimizer.param_groups[-1]["lr"]
+                    step.report(values | {"lr": lr, "epoch": (step.done + 1) / self.steps_per_epoch})
         self.model.train()
-
-    def _step(self, done: int, batches: list[ViewBatch]) -> Mapping[str, float]:
-        """One step; its draws are a function of seed, step and process."""
-        config = self.config
-        seed = int(np.random.SeedSequence([config.seed, done, rank()]).generate_state(1)[0])
-        for draw in (torch.manual_seed, np.random.seed, random.seed):
-            draw(seed)
-        self.schedule.step_update(done)
-        values = finetune_step(
-            self.runner,
-            self.optimizer,
-            [self._batch(batch) for batch in batches],
-            objective=self.objective,
-            augment=config.augment,
-            stats=self.network.stats,
-            precision=config.hardware.precision,
-            max_grad_norm=config.optimizer.max_grad_norm,
-        )
-        if self.ema is not None:
-            self.ema.update(self.model, step=done)
-        return values | {"lr": self.optimizer.param_groups[-1]["lr"], "epoch": (done + 1) / self.steps_per_epoch}
 
     def _batch(self, views: ViewBatch) -> FinetuneBatch:
         used = select_views(self.model, views)
@@ -275,7 +272,7 @@ class _Run:
             encoded=encoded,
             precision=self.config.hardware.precision,
             workers=self.config.hardware.count_workers(self.device),
-            on_progress=lambda done: self.watcher.progress(what, done, len(samples)),
+            on_progress=lambda done: self.callback.progress(what, done, len(samples)),
         )
         self.broken.add(found.broken)
         return found
@@ -326,6 +323,13 @@ class _Run:
             device=str(self.device),
             processes=world_size(),
         )
+
+
+def seed_step(seed: int, done: int) -> None:
+    """Let the draws of a step be a function of the run's seed, of the steps that are done, and of the process."""
+    state = int(np.random.SeedSequence([seed, done, rank()]).generate_state(1)[0])
+    for draw in (torch.manual_seed, np.random.seed, random.seed):
+        draw(state)
 
 
 def conformal_scores(logits: np.ndarray, target: np.ndarray, temperature: float) -> tuple[float, ...]:

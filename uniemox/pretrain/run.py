@@ -1,6 +1,7 @@
 """A pre-training run, from samples to `encoder.safetensors`."""
 
-from collections.abc import Mapping
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, 
 from uniemox.training.distributed import process_group, rank, wait_for_all, world_size
 from uniemox.training.hardware import ready_to_train, wrap
 from uniemox.training.journal import Journal
-from uniemox.training.loop import run_steps
+from uniemox.training.loop import Step, training_steps
 from uniemox.training.optimizer import build_optimizer
 from uniemox.training.run_folder import ENCODER, WEIGHTS, begin_run
 from uniemox.training.schedule import build_schedule
@@ -36,7 +37,7 @@ PICTURED = 8  # samples in a reconstruction picture
 
 
 def pretrain(
-    config: PretrainConfig, data: DataSet, out: Path, *, resume: bool = False, watcher: Callback | None = None
+    config: PretrainConfig, data: DataSet, out: Path, *, resume: bool = False, callback: Callback | None = None
 ) -> Path:
     """Pre-train on all samples of a data set; under torchrun every process calls it alike.
 
@@ -46,22 +47,34 @@ def pretrain(
     Raises ConfigError, DataError, TeacherError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or
     Ctrl-C. Whatever it raises, the last checkpoint stays.
     """
-    device, watcher = config.hardware.setup_device(), watcher or NullCallback()
+    device, callback = config.hardware.setup_device(), callback or NullCallback()
     with process_group(device):
         steps_in_epoch(len(data), config.batch_size)  # raises before anything is written
         if rank() == 0:
             begin_run(out, "pretrain", config, data, {}, resume=resume)
             sources = [config.encoder.start or "", config.teacher.source if config.model.needs_image_features else ""]
-            write_seen(out, data, sources, lambda done: watcher.progress("hashing pictures", done, len(data)))
+            write_seen(out, data, sources, lambda done: callback.progress("hashing pictures", done, len(data)))
         wait_for_all()
-        teacher = prepare_teacher(config.teacher, config.model, data, out, device, watcher)
+        teacher = prepare_teacher(config.teacher, config.model, data, out, device, callback)
         model = build_model(config, None if teacher is None else teacher.width)
         ready_to_train(model, device)
         model.set_grad_checkpointing(config.hardware.grad_checkpointing)
         run = _Run(config, data, out, model, teacher)
         plan = run.plan()
-        watcher.start(plan)
-        run.train(plan, watcher)
+        callback.start(plan)
+        journal = Journal(out, run.start, is_written=rank() == 0)
+        with journal, closing(run.steps(plan, journal, callback)) as steps:
+            for step in steps:
+                run.schedule.step_update(step.done)
+                losses = pretrain_step(
+                    run.runner,
+                    run.optimizer,
+                    [run.batch(views, step.done // run.steps_per_epoch) for views in step.batches],
+                    teacher=teacher,
+                    precision=config.hardware.precision,
+                    max_grad_norm=config.optimizer.max_grad_norm,
+                )
+                step.report(losses | {"lr": run.lr, "epoch": (step.done + 1) / run.steps_per_epoch})
         if rank() == 0:
             write_tensors(out / WEIGHTS, model.state_dict())
             save_encoder(model.encoder, out / ENCODER)
@@ -93,7 +106,7 @@ class _Run:
         self.config, self.data, self.out, self.model, self.teacher = config, data, out, model, teacher
         self.device = next(model.parameters()).device
         self.steps_per_epoch = steps_in_epoch(len(data), config.batch_size)
-        self.steps = config.schedule.steps(self.steps_per_epoch)
+        self.step_count = config.schedule.steps(self.steps_per_epoch)
         settings = config.optimizer
         self.optimizer = build_optimizer(
             model,
@@ -108,8 +121,13 @@ class _Run:
         self.start = self.checkpoints.load(saved[-1], model, self.optimizer).step if saved else 0
         self.runner = wrap(model, self.device, compiled=config.hardware.compile)
 
-    def train(self, plan: RunPlan, watcher: Callback) -> None:
-        """All steps that are still to be done."""
+    @property
+    def lr(self) -> float:
+        """The learning rate of this step."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def steps(self, plan: RunPlan, journal: Journal, callback: Callback) -> Generator[Step]:
+        """The steps that are still to be done."""
         config = self.config
         order = RunOrder(
             len(self.data),
@@ -117,34 +135,19 @@ class _Run:
             accumulation=config.accumulation,
             seed=config.seed,
             start=self.start,
-            steps=self.steps,
+            steps=self.step_count,
             rank=rank(),
             processes=world_size(),
         )
-        with Journal(self.out, self.start, is_written=rank() == 0) as journal:
-            run_steps(
-                build_loader(self.views, order, config.hardware.count_workers(self.device)),
-                self.step,
-                lambda done: self.save(done, journal),
-                plan=plan,
-                save_every=(config.save.every_steps,),
-                max_unreadable=config.max_unreadable,
-                journal=journal,
-                watcher=watcher,
-            )
-
-    def step(self, done: int, batches: list[ViewBatch]) -> Mapping[str, float]:
-        """One step; what it is worth writing down."""
-        self.schedule.step_update(done)
-        values = pretrain_step(
-            self.runner,
-            self.optimizer,
-            [self.batch(batch, done // self.steps_per_epoch) for batch in batches],
-            teacher=self.teacher,
-            precision=self.config.hardware.precision,
-            max_grad_norm=self.config.optimizer.max_grad_norm,
+        return training_steps(
+            build_loader(self.views, order, config.hardware.count_workers(self.device)),
+            plan=plan,
+            save=lambda done: self.save(done, journal),
+            save_every=(config.save.every_steps,),
+            max_unreadable=config.max_unreadable,
+            journal=journal,
+            callback=callback,
         )
-        return values | {"lr": self.optimizer.param_groups[0]["lr"], "epoch": (done + 1) / self.steps_per_epoch}
 
     def batch(self, views: ViewBatch, epoch: int) -> PretrainBatch:
         """Views with texts, keys and masks."""
@@ -177,7 +180,7 @@ class _Run:
         pictures = config.batch_size / config.accumulation / world_size()  # of a batch of one process
         return RunPlan(
             what="pre-training",
-            steps=self.steps,
+            steps=self.step_count,
             done=self.start,
             batch_size=config.batch_size,
             accumulation=config.accumulation,

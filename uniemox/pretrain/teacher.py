@@ -25,7 +25,7 @@ WHOLE_PX, BATCH = 224, 64
 
 
 def prepare_teacher(
-    config: TeacherConfig, model: ModelConfig, data: DataSet, out: Path, device: torch.device, watcher: Callback
+    config: TeacherConfig, model: ModelConfig, data: DataSet, out: Path, device: torch.device, callback: Callback
 ) -> Teacher | None:
     """The teacher as the step asks it; None if no loss needs one. What it was asked for is kept in the run's folder.
 
@@ -36,7 +36,7 @@ def prepare_teacher(
     if config.view != "augmented":
         if rank() == 0 and not (out / FEATURES).exists():
             teacher = open_teacher(config.source, device)
-            _ask_once(teacher, config, model, data, out / FEATURES, device, watcher)
+            _ask_once(teacher, config, model, data, out / FEATURES, device, callback)
         wait_for_all()
         return StoredTeacher(out / FEATURES)
     teacher = open_teacher(config.source, device)
@@ -50,7 +50,7 @@ def _ask_once(
     data: DataSet,
     path: Path,
     device: torch.device,
-    watcher: Callback,
+    callback: Callback,
 ) -> None:
     """Features of every whole picture, and of every distinct text if a loss needs them, in one file."""
     places = [[(0, i) for i in range(start, min(start + BATCH, len(data)))] for start in range(0, len(data), BATCH)]
@@ -62,7 +62,7 @@ def _ask_once(
             asked = [teacher.image_features(view.to(device).float() / 255, names).cpu() for view in views]
             rows.append(torch.stack(asked).mean(dim=0))
             keys += names
-        watcher.progress("asking the teacher about pictures", len(keys), len(data))
+        callback.progress("asking the teacher about pictures", len(keys), len(data))
     if not rows:
         raise TeacherError(f"none of the pictures of {data.name} can be read, so there is nothing to ask the teacher")
     texts = distinct_texts(data.samples, config.with_emotion) if model.needs_text_features else []

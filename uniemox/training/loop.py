@@ -1,8 +1,9 @@
-"""The loop that pre-training and fine-tuning share: batches, steps, saving, stopping."""
+"""The loop of every training: a generator of steps that times them, logs, saves and stops; `run.py` does the steps."""
 
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
@@ -14,24 +15,38 @@ from uniemox.training.stopping import StopRequest
 from uniemox.views.loader import BrokenCount, ViewBatch
 
 
-def run_steps(
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step that is to be done now."""
+
+    done: int
+    """Steps before it."""
+    batches: Sequence[ViewBatch]
+    values: dict[str, float] = field(default_factory=dict)
+    """Losses and more, by name, for the log."""
+
+    def report(self, values: Mapping[str, float]) -> None:
+        """What the step gave; without it the loop raises an AssertionError."""
+        self.values.update(values)
+
+
+def training_steps(
     loader: Iterable[ViewBatch],
-    do_step: Callable[[int, list[ViewBatch]], Mapping[str, float]],
-    save: Callable[[int], None],
     *,
     plan: RunPlan,
+    save: Callable[[int], None],
     save_every: Sequence[int],
     max_unreadable: int,
     journal: Journal,
-    watcher: Callback,
-) -> None:
-    """Every step that the plan has left.
+    callback: Callback,
+) -> Generator[Step]:
+    """Every step that the plan has left; each is timed, logged and saved when the next one is asked for.
 
-    do_step: given the steps that are done and the batches of the next; returns what to write down.
     save: given the steps that are done; called at the multiples of each number of `save_every`, at the end, and when
     the run is asked to stop.
-    max_unreadable: pictures that may be left out because they can't be read.
-    Raises StoppedError after SIGTERM or Ctrl-C, when all is saved; DataError for too many broken pictures.
+    max_unreadable: images to skip because they can't be read, before the run stops.
+    Raises StoppedError after SIGTERM or Ctrl-C, when all is saved; DataError for too many unreadable images.
+    Close it (contextlib.closing), so that an error in a step gives the signals back.
     """
     stream, broken, device = iter(loader), BrokenCount(max_unreadable), torch.device(plan.device)
     with StopRequest() as stop:
@@ -45,12 +60,14 @@ def run_steps(
                     raise DataError(
                         f"none of {len(batch.broken)} pictures of a batch can be read: {batch.broken[-1].reason}"
                     )
-            values = dict(do_step(done, batches))
+            step = Step(done, batches)
+            yield step
+            assert step.values, "a step reports what it gave"
             seconds = time.perf_counter() - started
-            values |= {"images_per_s": plan.batch_size / seconds, "wait_s": waited}
+            values = step.values | {"images_per_s": plan.batch_size / seconds, "wait_s": waited}
             journal.write(done + 1, values)
-            watcher.step(done + 1, values)
-            is_stopped = stop.is_made(device)
+            callback.step(done + 1, values)
+            is_stopped = stop.is_requested(device)
             is_due = any((done + 1) % steps == 0 for steps in save_every)
             if is_stopped or is_due or done + 1 == plan.steps:
                 save(done + 1)

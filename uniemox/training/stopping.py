@@ -27,7 +27,7 @@ class StopRequest:
     ) -> None:
         self._restore()
 
-    def is_made(self, device: torch.device) -> bool:
+    def is_requested(self, device: torch.device) -> bool:
         """Whether any process was asked to stop; all of them get the same answer."""
         if world_size() == 1:
             return self.signal is not None
