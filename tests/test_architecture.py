@@ -1,8 +1,10 @@
 """The tree is the data flow, in two halves: what runs without torch, and the method; see CONTRIBUTING.md."""
 
 import ast
+import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import uniemox
@@ -126,3 +128,23 @@ def test_functions_stay_short() -> None:
             if isinstance(node, ast.FunctionDef):
                 lines = node.end_lineno - node.lineno
                 assert lines < MAX_FUNCTION_LINES, f"{path.relative_to(PACKAGE)}: {node.name}"
+
+
+def test_the_documented_way_from_the_command_to_a_loss_is_the_codes() -> None:
+    """docs/method.md: each function of the table is there, and calls the next."""
+    text = (PACKAGE.parent / "docs" / "method.md").read_text("utf-8")
+    table = text.split("## From the command to the line that computes L2")[1].split("##")[0]
+    rows = [re.findall(r"`([^`]+)`", line) for line in table.splitlines() if line.startswith("| `")]
+    assert len(rows) == 7
+    for (place, name, *called), (_, following, *_) in pairwise(rows):
+        nodes = ast.walk(ast.parse((PACKAGE / place).read_text("utf-8")))
+        [found] = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == name]
+        calls = {
+            getattr(node.func, "attr", getattr(node.func, "id", None))
+            for node in ast.walk(found)
+            if isinstance(node, ast.Call)
+        }
+        assert called[0] in calls, f"{place}: {name} does not call {called[0]}"
+        assert following in (called[0], *(word.split(".")[-1] for word in called[1:])) or called[0] == "model"
+    place, name, *_ = rows[-1]
+    assert f"def {name}(" in (PACKAGE / place).read_text("utf-8")
