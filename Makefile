@@ -2,15 +2,20 @@
 # `make demo DATA=KIND:PATH` does the demo's work on your own pictures.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := train,data,hub,serve,curate,dev
+EXTRAS := train,data,hub,serve,curate,dev,docs
 
 VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 OTHER = build/python$(VERSION)
 
-.PHONY: demo embedded test test-python check check-python clean
+.PHONY: demo docs embedded test test-python check check-python clean
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py '$(DATA)'
+
+# The documentation as a site; its search needs a server: .venv/bin/python -m http.server -d build/docs
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "wrote build/docs/index.html"
 
 # FI=fi:PATH PEOPLE='KIND:PATH ...' STARTS=FOLDER TEST_PEOPLE=FOLDER, see tools/embedded.py: rebuilds the embedded model.
 embedded: .venv/ready

@@ -1,0 +1,75 @@
+"""The documentation: the site builds strictly, its tutorials run as they stand, and it names every public name."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+import uniemox
+from tests.conftest import CHROMIUM
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built without a warning: mkdocs.yml is strict."""
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(folder)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_page_is_built_and_asks_nobody_else(site: Path) -> None:
+    for page in DOCS.rglob("*.md"):
+        html = (site / page.relative_to(DOCS).with_suffix(".html")).read_text("utf-8")
+        loaded = re.findall(r'<(?:script|img|link rel="stylesheet")[^>]+(?:src|href)="(https?:[^"]+)"', html)
+        assert not loaded, page
+
+
+def test_every_public_name_is_in_the_reference(site: Path) -> None:
+    html = (site / "reference.html").read_text("utf-8")
+    for name in uniemox.__all__:
+        assert f".{name}<" in html or f">{name}<" in html, name
+
+
+@pytest.mark.browser
+def test_search_finds_pages(site: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    handler = partial(SimpleHTTPRequestHandler, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_playwright() as playwright:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
+        page.locator(".md-search__input").fill("histogram")
+        page.locator(".md-search-result__item").first.wait_for()
+        browser.close()
+        server.shutdown()
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_a_tutorial_runs_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
+    """Its console and Python blocks; those marked sh need the network, or people."""
+    shutil.copytree(DOCS / "images", tmp_path / "photos", ignore=lambda _, names: [n for n in names if ".jpg" not in n])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": ""}
+    text = page.read_text("utf-8")
+    lines = [line[2:] for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    commands = [["bash", "-ec", f'uniemox() {{ "{sys.executable}" -m uniemox "$@"; }}; {line}'] for line in lines]
+    if blocks := re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        commands.append([sys.executable, "-c", "\n".join(blocks)])
+    assert commands
+    for words in commands:
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{words}\n{done.stderr}"
