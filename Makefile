@@ -23,7 +23,7 @@ embedded: .venv/ready
 
 # PYTEST='--random-order-bucket=global --random-order-seed=1' shuffles; --require-browser fails without Chromium.
 test: .venv/ready check
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(PYTEST)
 
 # make test-python PYTHON=python3.13: a short selection on another Python, in an environment of its own (7 GB).
 test-python: $(OTHER)/ready

@@ -10,7 +10,7 @@ import pytest
 
 from tests.drawn import class_folders, draw_picture, jpeg_of
 from tests.persons.graphs import write_constant
-from tests.test_cli import uniemox
+from tests.runs import uniemox_here as uniemox
 
 ROWS = "path,label,text,split\na.jpg,awe,A lake.,train\nb.jpg,fear,,test\n"
 
