@@ -21,7 +21,7 @@ docs: .venv/ready
 embedded: .venv/ready
 	$(BIN)/python -m tools.embedded --fi '$(FI)' --people $(foreach one,$(PEOPLE),'$(one)') --starts '$(STARTS)' --test-people '$(TEST_PEOPLE)'
 
-# PYTEST='--random-order-bucket=global --random-order-seed=1' shuffles; --require-browser fails without Chromium.
+# PYTEST='--random-order-bucket=module --random-order-seed=1' shuffles; --require-browser fails without Chromium.
 test: .venv/ready check
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(PYTEST)
 

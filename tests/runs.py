@@ -45,7 +45,7 @@ CPU = HardwareConfig(device="cpu", precision="float32", workers=0)
 L1 = LossWeights(contrastive_feature_alignment=0.0, semantic_visual_alignment=0.0)
 PLAIN = AugmentConfig(randaugment=None, mixup=0.0, cutmix=0.0, smoothing=0.0, erasing=0.0)
 COLOURS = {"amusement": (220, 30, 30), "awe": (30, 200, 40), "contentment": (30, 40, 220), "excitement": (230, 220, 40)}
-TIMING = ("images_per_s", "wait_s")
+BESIDE_LOSSES = ("images_per_s", "wait_s", "with_person")
 
 
 @contextmanager
@@ -141,7 +141,7 @@ def colour_sample(key: str, colour: str, draw: random.Random, **known: object) -
 def losses(run: Path) -> list[dict[str, float]]:
     """What a run wrote of every step, without its times and the scores of its epochs."""
     lines = [line for line in read_metrics(run) if "score" not in line]
-    return [{name: value for name, value in line.items() if name not in TIMING} for line in lines]
+    return [{name: value for name, value in line.items() if name not in BESIDE_LOSSES} for line in lines]
 
 
 def sha256(path: Path) -> str:

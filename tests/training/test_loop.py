@@ -113,6 +113,16 @@ def test_an_error_in_a_step_gives_the_signals_back(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_the_share_of_images_with_a_person_is_logged(tmp_path: Path) -> None:
+    sources = ("target", "whole_image_nobody_found", "largest", "whole_image_nobody_looked")
+    batches = [ViewBatch(NONE, NONE, (SAMPLE,) * 4, sources, ())]
+    with Journal(tmp_path, 0) as journal:
+        options = {"save": lambda done: None, "save_every": (), "max_unreadable": 0, "callback": NullCallback()}
+        for step in training_steps(batches, plan=plan(1), journal=journal, **options):  # type: ignore[arg-type]
+            step.report({"loss": 1.0})
+    assert read_metrics(tmp_path)[0]["with_person"] == 0.5
+
+
 def test_every_epoch_is_saved_whatever_else_is(tmp_path: Path) -> None:
     assert run(tmp_path, plan(12), save_every=(4, 5))[0] == [4, 5, 8, 10, 12]
 

@@ -31,21 +31,21 @@ def data(tmp_path: Path) -> DataSet:
 
 @pytest.fixture
 def run(tmp_path: Path, data: DataSet) -> Path:
-    begin_run(tmp_path / "run", "pretrain", CONFIGURED, data, {}, resume=False)
+    begin_run(tmp_path / "run", "pretrain", CONFIGURED, data, resume=False)
     (tmp_path / "run" / "metrics.jsonl").touch()  # its first step
     return tmp_path / "run"
 
 
 def again(run: Path, config: PretrainConfig, data: DataSet, kind: str = "pretrain", resume: bool = True) -> bool:
-    return begin_run(run, kind, config, data, {}, resume=resume)
+    return begin_run(run, kind, config, data, resume=resume)
 
 
 def test_a_new_run_records_settings_data_and_versions(tmp_path: Path, data: DataSet) -> None:
     out = tmp_path / "deep" / "run"
-    assert begin_run(out, "pretrain", CONFIGURED, data, {"note": "hello"}, resume=True) is False
+    assert begin_run(out, "pretrain", CONFIGURED, data, resume=True) is False
     record = json.loads((out / CONFIG).read_text())
     assert from_dict(PretrainConfig, record["config"], "file") == CONFIGURED
-    assert (record["kind"], record["note"]) == ("pretrain", "hello")
+    assert record["kind"] == "pretrain"
     assert record["data"]["samples"] == 8
     assert record["data"]["labels"]["kind"] == "evoked"
     assert set(record["versions"]) == {"uniemox", "torch", "timm", "numpy", "pillow", "cuda"}

@@ -12,7 +12,7 @@ from uniemox.training.distributed import rank
 
 EVERY_S = 30  # between lines where there is no terminal
 SAID_AFTER = 5  # steps, by which the time that a run takes is known
-QUIET = ("lr", "epoch", "images_per_s", "wait_s")  # not shown beside the bar
+QUIET = ("lr", "epoch", "images_per_s", "wait_s", "with_person")  # not shown beside the bar
 
 
 class ConsoleCallback:

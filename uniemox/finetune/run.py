@@ -62,7 +62,7 @@ def finetune(
     with process_group(device):
         split_for_training(data, config, None)  # raises before anything is written
         if rank() == 0:
-            begin_run(out, "finetune", config, data, {}, resume=resume)
+            begin_run(out, "finetune", config, data, resume=resume)
         wait_for_all()
         parts = split_for_training(data, config, out if rank() == 0 else None)
         if rank() == 0:

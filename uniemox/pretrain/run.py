@@ -51,7 +51,7 @@ def pretrain(
     with process_group(device):
         steps_in_epoch(len(data), config.batch_size)  # raises before anything is written
         if rank() == 0:
-            begin_run(out, "pretrain", config, data, {}, resume=resume)
+            begin_run(out, "pretrain", config, data, resume=resume)
             sources = [config.encoder.start or "", config.teacher.source if config.model.needs_image_features else ""]
             write_seen(out, data, sources, lambda done: callback.progress("hashing pictures", done, len(data)))
         wait_for_all()

@@ -44,6 +44,8 @@ def training_steps(
 
     save: given the steps that are done; called at the multiples of each number of `save_every`, at the end, and when
     the run is asked to stop.
+    What is logged beside a step's own values: images_per_s, wait_s for the loader, and with_person, the share of its
+    images whose person view is a person and not the whole image.
     max_unreadable: images to skip because they can't be read, before the run stops.
     Raises StoppedError after SIGTERM or Ctrl-C, when all is saved; DataError for too many unreadable images.
     Close it (contextlib.closing), so that an error in a step gives the signals back.
@@ -65,6 +67,8 @@ def training_steps(
             assert step.values, "a step reports what it gave"
             seconds = time.perf_counter() - started
             values = step.values | {"images_per_s": plan.batch_size / seconds, "wait_s": waited}
+            if sources := [source for batch in batches for source in batch.person_sources]:
+                values["with_person"] = sum(not source.startswith("whole_image") for source in sources) / len(sources)
             journal.write(done + 1, values)
             callback.step(done + 1, values)
             is_stopped = stop.is_requested(device)

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,26 +20,10 @@ BEGUN = ("metrics.jsonl", "checkpoints", WEIGHTS)  # one of them is there from t
 PACKAGES = ("torch", "timm", "numpy", "pillow")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataConfig:
-    """Which data a run reads."""
-
-    source: str
-    """KIND:PATH, see docs/data.md."""
-    persons: Path | None = None
-    """A file of `uniemox data persons`; one beside the data is found by itself."""
-    texts: Path | None = None
-    """A file of `uniemox data describe`; one beside the data is found by itself."""
-    splits: Path | None = None
-    """A file of `uniemox data split`."""
-    exclude: Path | None = None
-    """A file of `uniemox data check --json`."""
-
-
-def begin_run(run: Path, kind: str, config: Any, data: DataSet, more: Mapping[str, Any], *, resume: bool) -> bool:
+def begin_run(run: Path, kind: str, config: Any, data: DataSet, *, resume: bool) -> bool:
     """Write config.json, or check that what is there is this run. Returns whether there is something to resume.
 
-    kind: "pretrain" or "finetune".  more: what else to record, by name.
+    kind: "pretrain" or "finetune".
     A run that ended before its first step is begun anew.
     Raises ConfigError if the folder holds another run, if a run is there and resume was not asked for, or if settings
     or data differ from those that it began with.
@@ -48,7 +31,12 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet, more: Mapping[st
     path = run / CONFIG
     if run.exists() and not run.is_dir():
         raise ConfigError(f"{run} is a file; --out needs a folder")
-    record = {"kind": kind, "config": to_dict(config), "data": describe_data(data), **more, "versions": _versions()}
+    record: dict[str, Any] = {
+        "kind": kind,
+        "config": to_dict(config),
+        "data": describe_data(data),
+        "versions": _versions(),
+    }
     if not path.exists():
         if run.is_dir() and not all(left.match(f"{CONFIG}.*{PARTIAL}") for left in run.iterdir()):
             raise ConfigError(f"{run} is not empty and no run of uniemox; choose another --out")

@@ -54,14 +54,6 @@ class Geometry:
     flip: bool
     size: int
 
-    def to_view(self, box: Box) -> Box:
-        """A box of the picture in px of the scene view; it may lie outside."""
-        x_scale = self.size / (self.crop.x2 - self.crop.x1)
-        y_scale = self.size / (self.crop.y2 - self.crop.y1)
-        x1, x2 = ((x - self.crop.x1) * x_scale for x in (box.x1, box.x2))
-        y1, y2 = ((y - self.crop.y1) * y_scale for y in (box.y1, box.y2))
-        return Box(self.size - x2, y1, self.size - x1, y2) if self.flip else Box(x1, y1, x2, y2)
-
 
 @dataclass(frozen=True, slots=True)
 class Views:

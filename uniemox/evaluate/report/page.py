@@ -13,9 +13,13 @@ from uniemox.evaluate.run_records import KINDS, SavedRun, read_run
 from uniemox.html import Html, element, page, picture
 from uniemox.images import decode
 
-SMALL = ("grad_norm", "lr", "rate")  # curves that are drawn small
+SMALL = ("grad_norm", "lr", "rate", "with_person")  # curves that are drawn small
 SPEED = ("epoch", "images_per_s", "wait_s")  # no curves of how it learns
-TITLES = {"grad_norm": "gradient norm", **dict.fromkeys(("lr", "rate"), "learning rate")}  # rate: in older runs
+TITLES = {
+    "grad_norm": "gradient norm",
+    "with_person": "share of images with a person",
+    **dict.fromkeys(("lr", "rate"), "learning rate"),
+}  # rate: in older runs
 STEPPED = ("batch size", "base learning rate", "epochs asked for")  # of runs that make steps
 MAX_SIDE_PX = 1200  # of a picture of reconstructions
 TEACHER_LOSSES = ("contrastive_feature_alignment", "semantic_visual_alignment")
