@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uniemox.errors import ConfigError
-from uniemox.finetune.run import conformal_scores
+from uniemox.evaluate.calibration import conformal_scores
 from uniemox.predict.conformal import likely_labels, score_limit
 
 

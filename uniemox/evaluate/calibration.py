@@ -11,6 +11,7 @@ from uniemox.errors import ConfigError, DataError, ShapeError
 from uniemox.evaluate.metrics import Array, Labels, check_distributions, check_finite, check_labels
 
 BINS = 15
+MAX_SCORES = 2000  # that a classifier keeps for its likely labels
 TEMPERATURES = (0.01, 100.0)  # lowest and highest; cosines as logits need 0.01
 
 
@@ -113,3 +114,17 @@ def _log_softmax(logits: Array, temperature: float) -> Array:
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     scaled = scaled - scaled.max(axis=1, keepdims=True)
     return scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
+
+
+def conformal_scores(logits: np.ndarray, target: np.ndarray, temperature: float) -> tuple[float, ...]:
+    """1 - p(true label) of held-out samples, sorted, 5 digits: what likely labels are chosen by (arXiv 2107.07511).
+
+    logits, target: (N, E); the true label is the target's highest.  Of more than 2,000 as many quantiles are kept, as
+    far apart in rank, each the score of a sample.
+    """
+    truth = target.argmax(axis=1)
+    scores = np.sort(1 - softmax(logits, temperature)[np.arange(len(truth)), truth])
+    if len(scores) > MAX_SCORES:
+        levels = np.arange(1, MAX_SCORES + 1) / (MAX_SCORES + 1)
+        scores = scores[np.ceil((len(scores) + 1) * levels).astype(int).clip(1, len(scores)) - 1]
+    return tuple(round(float(score), 5) for score in scores.clip(0, 1))

@@ -19,7 +19,7 @@ from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import write_seen
 from uniemox.errors import ConfigError
-from uniemox.evaluate.calibration import fit_temperature, softmax
+from uniemox.evaluate.calibration import conformal_scores, fit_temperature
 from uniemox.evaluate.outputs import Outputs, outputs_of, select_views
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.augment import AugmentedViews, smooth
@@ -44,7 +44,6 @@ from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_load
 from uniemox.views.pixels import normalise
 
 ONNX = "model.onnx"
-MAX_SCORES = 2000
 
 
 def finetune(
@@ -101,10 +100,21 @@ class _Run:
         self.parts, self.train, self.callback = parts, parts.train, callback
         self.model: Classifier = network.classifier
         self.device = next(self.model.parameters()).device
+        self.checkpoints = Checkpoints(out, config.save.keep)
+        self.steps_per_epoch = 0  # of method full, as are the next two
+        self.optimizer: Any = None
         self.ema: Any = None  # timm's running mean of the weights
         self.broken = BrokenCount(config.max_unreadable)  # outside of the steps, which count for themselves
         weights = class_weights(parts.train, data.labels) if config.class_weighting == "balanced" else None
         self.objective = Objective(task=config.task, class_weights=weights)
+        if config.method == "full":
+            settings = config.optimizer
+            self.steps_per_epoch = steps_in_epoch(len(parts.train), config.batch_size)
+            groups = parameter_groups(self.model, settings.weight_decay, config.layer_decay, config.head_lr_scale)
+            lr = settings.lr(config.batch_size)
+            self.optimizer = torch.optim.AdamW(groups, lr=lr, betas=settings.betas, fused=True)
+            if config.ema_decay is not None:
+                self.ema = ModelEmaV3(self.model, decay=config.ema_decay, use_warmup=True)
 
     def fit(self) -> None:
         """The head alone, or all of the network."""
@@ -163,16 +173,9 @@ class _Run:
 
     def _train(self) -> None:
         """All steps that are still to be done."""
-        config, settings = self.config, self.config.optimizer
-        self.steps_per_epoch = steps_in_epoch(len(self.train), config.batch_size)
-        groups = parameter_groups(self.model, settings.weight_decay, config.layer_decay, config.head_lr_scale)
-        lr = settings.lr(config.batch_size)
-        self.optimizer = torch.optim.AdamW(groups, lr=lr, betas=settings.betas, fused=True)
+        config = self.config
         schedule = build_schedule(self.optimizer, config.schedule, self.steps_per_epoch)
-        self.checkpoints = Checkpoints(self.out, config.save.keep)
         saved = self.checkpoints.found()
-        if config.ema_decay is not None:
-            self.ema = ModelEmaV3(self.model, decay=config.ema_decay, use_warmup=True)
         start = 0
         if saved:
             progress = self.checkpoints.load(saved[-1], self.model, self.optimizer)
@@ -330,20 +333,6 @@ def seed_step(seed: int, done: int) -> None:
     state = int(np.random.SeedSequence([seed, done, rank()]).generate_state(1)[0])
     for draw in (torch.manual_seed, np.random.seed, random.seed):
         draw(state)
-
-
-def conformal_scores(logits: np.ndarray, target: np.ndarray, temperature: float) -> tuple[float, ...]:
-    """1 - p(true label) of held-out samples, sorted, 5 digits: what likely labels are chosen by (arXiv 2107.07511).
-
-    logits, target: (N, E); the true label is the target's highest.  Of more than 2,000 as many quantiles are kept, as
-    far apart in rank, each the score of a sample.
-    """
-    truth = target.argmax(axis=1)
-    scores = np.sort(1 - softmax(logits, temperature)[np.arange(len(truth)), truth])
-    if len(scores) > MAX_SCORES:
-        levels = np.arange(1, MAX_SCORES + 1) / (MAX_SCORES + 1)
-        scores = scores[np.ceil((len(scores) + 1) * levels).astype(int).clip(1, len(scores)) - 1]
-    return tuple(round(float(score), 5) for score in scores.clip(0, 1))
 
 
 def _keep_less(encoder: Any) -> None:
