@@ -5,6 +5,8 @@ import io
 import os
 import sys
 import warnings
+from collections.abc import Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +30,7 @@ from uniemox.cli.predict import predict
 from uniemox.cli.report import report
 from uniemox.cli.reproduce import reproduce
 from uniemox.cli.serve import serve
+from uniemox.cli.settings import preset_in
 from uniemox.cli.teacher import teacher
 from uniemox.cli.weights import convert, models
 from uniemox.errors import StoppedError, UniemoxError
@@ -70,6 +73,17 @@ for name, text in LAZY.items():
         app.command(f"uniemox.cli.{name}:{name}", name=name, help=text)
 
 
+def _offer_preset(words: Sequence[str]) -> None:
+    """Let a command that takes a preset have the defaults of the one that is named. Raises ConfigError."""
+    name = next(iter(words), "")
+    if name in LAZY and all(map(find_spec, TRAIN)):
+        module = import_module(f"uniemox.cli.{name}")
+        preset = preset_in(words, module.PRESETS, module.DEFAULT)
+        if preset != module.DEFAULT:
+            del app[name]
+            app.command(module.command_for(preset), name=name, help=LAZY[name])
+
+
 def main() -> None:
     """Run the command line; errors that bad input causes become one line on standard error and exit code 1."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -81,6 +95,7 @@ def main() -> None:
     for notice in notices:
         say(notice)
     try:
+        _offer_preset(sys.argv[1:])
         app(sys.argv[1:])
     except StoppedError as error:
         say(str(error))

@@ -1,14 +1,15 @@
-"""The command that fine-tunes; imported when it is called, because its options are made of the preset that is named."""
+"""The command that fine-tunes; imported when it is called, because it brings torch."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from uniemox.cli.console import need, say, say_parts
-from uniemox.cli.data_options import NO_FILES, FileOptions
-from uniemox.cli.settings import config_of, options_of, preset_of
+from uniemox.cli.data_options import NO_FILES, DataFiles, FileOptions
+from uniemox.cli.settings import config_of, options_of
 
 need("torch", "timm", "open_clip", "tensorboard", "onnxscript", extra="train")
 need("sklearn", extra="data")
@@ -21,54 +22,68 @@ from uniemox.finetune.presets import PRESETS
 from uniemox.finetune.run import finetune as run
 from uniemox.training.distributed import rank
 
-Options = options_of(preset_of(PRESETS, "best"), without=("init",))
+DEFAULT = "best"
 
 
-def finetune(
-    *,
-    data: str,
-    out: Path,
-    init: str = "",
-    preset: str = "best",
-    resume: Annotated[bool, Parameter(negative="")] = False,
-    settings: Annotated[Options, Parameter(name="*")] = Options(),  # type: ignore[valid-type] # noqa: B008
-    files: FileOptions = NO_FILES,
-) -> None:
-    """Fine-tune an encoder to tell emotions (arXiv 2409.18877, section III-E).
+def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """The command with the defaults of a preset.
 
-    The defaults below are those of the preset: see those of another with --preset demo --help. It trains on the split
-    train; data without splits are divided 80/10/10. Killed at any moment, --resume continues it to the same result.
-
-    Examples:
-
-    uniemox finetune --init runs/pre --data fi:photos/fi --out runs/fi
-
-    uniemox finetune --init timm:vit_small_patch16_224 --data folder:photos --out runs/mine --method probe
-
-    uniemox finetune --init scratch:timm:vit_large_patch16_224 --data emoset:EmoSet,emo8:Emo8 --out runs/two
-
-    uniemox finetune --init scratch:runs/pre --preset paper --data fi:photos/fi --out runs/scratch
-
-    uniemox finetune --method histogram --data fi:photos/fi --out runs/histogram
-
-    Parameters
-    ----------
-    init
-        Where the encoder comes from: a run, a published checkpoint, timm:NAME or timm:NAME@FILE; with scratch: before
-        it the same network with random weights. Several, with commas between them, are used side by side. Method
-        histogram alone needs none.
-    data
-        KIND:PATH, see docs/data.md; several with commas between them are trained on as one, with the labels of the
-        first.
-    out
-        Folder of the run: config.json, metrics.jsonl, checkpoints, at the end model.safetensors and model.onnx.
-    preset
-        paper, best or demo.
-    resume
-        Continue the run in --out, if there is one.
+    act: what is done with (config, data, out, files, resume) instead of fine-tuning, for those who check plans.
     """
-    config = replace(config_of(FinetuneConfig, settings), init=init)
-    if not init and config.method != "histogram":
+    options = options_of(PRESETS[preset](), without=("init",))
+
+    def finetune(
+        *,
+        data: str,
+        out: Path,
+        init: str = "",
+        preset: str = DEFAULT,
+        resume: Annotated[bool, Parameter(negative="")] = False,
+        settings: Annotated[options, Parameter(name="*")] = options(),  # type: ignore[valid-type] # noqa: B008
+        files: FileOptions = NO_FILES,
+    ) -> Any:
+        """Fine-tune an encoder to tell emotions (arXiv 2409.18877, section III-E).
+
+        The defaults below are those of the preset: see those of another with --preset demo --help. It trains on the
+        split train; data without splits are divided 80/10/10. Killed at any moment, --resume continues it to the same
+        result.
+
+        Examples:
+
+        uniemox finetune --init runs/pre --data fi:photos/fi --out runs/fi
+
+        uniemox finetune --init timm:vit_small_patch16_224 --data folder:photos --out runs/mine --method probe
+
+        uniemox finetune --init scratch:timm:vit_large_patch16_224 --data emoset:EmoSet,emo8:Emo8 --out runs/two
+
+        uniemox finetune --init scratch:runs/pre --preset paper --data fi:photos/fi --out runs/scratch
+
+        uniemox finetune --method histogram --data fi:photos/fi --out runs/histogram
+
+        Parameters
+        ----------
+        init
+            Where the encoder comes from: a run, a published checkpoint, timm:NAME or timm:NAME@FILE; with scratch:
+            before it the same network with random weights. Several, with commas between them, are used side by side.
+            Method histogram alone needs none.
+        data
+            KIND:PATH, see docs/data.md; several with commas between them are trained on as one, with the labels of the
+            first.
+        out
+            Folder of the run: config.json, metrics.jsonl, checkpoints, at the end model.safetensors and model.onnx.
+        preset
+            paper, best or demo.
+        resume
+            Continue the run in --out, if there is one.
+        """
+        config = replace(config_of(FinetuneConfig, settings), init=init)
+        return (act or _finetune)(config, data, out, files, resume)
+
+    return finetune
+
+
+def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, resume: bool) -> None:
+    if not config.init and config.method != "histogram":
         raise ConfigError(INIT_MISSING)
     found = files.open(data, with_texts=False)
     if rank() == 0:
@@ -79,3 +94,6 @@ def finetune(
         own = out / "splits.json"  # where the data had none
         more = f" --splits {own}" if files.splits is None and own.exists() else ""
         say(f"wrote {out}/model.safetensors and model.onnx; next: uniemox evaluate --model {out} --data {data}{more}")
+
+
+finetune = command_for()

@@ -2,12 +2,11 @@
 
 import json
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError
 
-from uniemox.cli.console import Files, progress_bar
+from uniemox.cli.console import progress_bar
 from uniemox.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,35 +56,9 @@ def read_settings(words: tuple[str, ...]) -> "PretrainConfig | FinetuneConfig":
 @cache  # one for all runs of a plan: it takes a while to make
 def _reader(is_pretraining: bool, preset: str) -> App:
     """A command that takes the words of pretrain or finetune, and returns the settings."""
-    from dataclasses import replace
+    from uniemox.cli import finetune, pretrain
 
-    from uniemox.cli.settings import config_of, options_of
-    from uniemox.finetune.config import FinetuneConfig
-    from uniemox.finetune.presets import PRESETS as FINETUNINGS
-    from uniemox.pretrain.config import PretrainConfig
-    from uniemox.pretrain.presets import PRESETS as PRETRAININGS
-
-    kind: Any = PretrainConfig if is_pretraining else FinetuneConfig
-    base: Any = PRETRAININGS[preset]() if is_pretraining else FINETUNINGS[preset]()
-    options = options_of(base, without=() if is_pretraining else ("init",))
+    module = pretrain if is_pretraining else finetune
     app = App(result_action="return_value")
-
-    @app.default
-    def command(
-        *,
-        data: str,
-        out: Path,
-        preset: str,
-        init: str = "",
-        resume: Annotated[bool, Parameter(negative="")] = False,
-        persons: Files = None,
-        texts: Files = None,
-        splits: Files = None,
-        exclude: Files = None,
-        split: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = (),
-        settings: Annotated[options, Parameter(name="*")] = options(),  # type: ignore[valid-type] # noqa: B008
-    ) -> Any:
-        config = config_of(kind, settings)
-        return config if is_pretraining else replace(config, init=init)
-
+    app.default(module.command_for(preset, act=lambda config, *_: config))
     return app

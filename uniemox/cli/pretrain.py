@@ -1,13 +1,14 @@
-"""The command that pre-trains; imported when it is called, because its options are made of the preset that is named."""
+"""The command that pre-trains; imported when it is called, because it brings torch."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from uniemox.cli.console import need, say, say_parts
-from uniemox.cli.data_options import NO_FILES_OR_TEXTS, FileAndTextOptions
-from uniemox.cli.settings import config_of, options_of, preset_of
+from uniemox.cli.data_options import NO_FILES_OR_TEXTS, DataFilesWithTexts, FileAndTextOptions
+from uniemox.cli.settings import config_of, options_of
 
 need("torch", "timm", "open_clip", "tensorboard", extra="train")
 
@@ -17,53 +18,70 @@ from uniemox.pretrain.presets import PRESETS
 from uniemox.pretrain.run import pretrain as run
 from uniemox.training.distributed import rank
 
-Options = options_of(preset_of(PRESETS, "paper"))
+DEFAULT = "paper"
 
 
-def pretrain(
-    *,
-    data: str,
-    out: Path,
-    preset: str = "paper",
-    resume: Annotated[bool, Parameter(negative="")] = False,
-    split: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = (),
-    settings: Annotated[Options, Parameter(name="*")] = Options(),  # type: ignore[valid-type] # noqa: B008
-    files: FileAndTextOptions = NO_FILES_OR_TEXTS,
-) -> None:
-    """Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).
+def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """The command with the defaults of a preset.
 
-    The defaults below are those of the preset: see those of another with --preset demo --help. Under torchrun the same
-    command uses many processes. Killed at any moment, --resume continues it to the same result.
-
-    Examples:
-
-    uniemox pretrain --preset demo --data synthetic:2048 --out runs/pre --teacher.source fitted:runs/teacher
-
-    uniemox pretrain --preset paper --data emoset:EmoSet --out runs/paper --encoder.start dbot.pth
-
-    uniemox pretrain --preset best --data emoset:EmoSet,fi:FI --split train val --out runs/two
-
-    torchrun --nproc-per-node 8 -m uniemox pretrain --preset paper --data shards:EmoSet --out runs/paper
-
-    Parameters
-    ----------
-    data
-        KIND:PATH, see docs/data.md; several with commas between them are trained on as one.
-    out
-        Folder of the run: config.json, metrics.jsonl, checkpoints, pictures, at the end encoder.safetensors.
-    preset
-        paper, best or demo.
-    resume
-        Continue the run in --out, if there is one.
-    split
-        Only the samples of these splits, such as train val, or all; train if not given, or everything where the data
-        have no splits.
+    act: what is done with (config, data, out, files, split, resume) instead of pre-training, for those who check plans.
     """
+    options = options_of(PRESETS[preset]())
+
+    def pretrain(
+        *,
+        data: str,
+        out: Path,
+        preset: str = DEFAULT,
+        resume: Annotated[bool, Parameter(negative="")] = False,
+        split: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = (),
+        settings: Annotated[options, Parameter(name="*")] = options(),  # type: ignore[valid-type] # noqa: B008
+        files: FileAndTextOptions = NO_FILES_OR_TEXTS,
+    ) -> Any:
+        """Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).
+
+        The defaults below are those of the preset: see those of another with --preset demo --help. Under torchrun the
+        same command uses many processes. Killed at any moment, --resume continues it to the same result.
+
+        Examples:
+
+        uniemox pretrain --preset demo --data synthetic:2048 --out runs/pre --teacher.source fitted:runs/teacher
+
+        uniemox pretrain --preset paper --data emoset:EmoSet --out runs/paper --encoder.start dbot.pth
+
+        uniemox pretrain --preset best --data emoset:EmoSet,fi:FI --split train val --out runs/two
+
+        torchrun --nproc-per-node 8 -m uniemox pretrain --preset paper --data shards:EmoSet --out runs/paper
+
+        Parameters
+        ----------
+        data
+            KIND:PATH, see docs/data.md; several with commas between them are trained on as one.
+        out
+            Folder of the run: config.json, metrics.jsonl, checkpoints, pictures, at the end encoder.safetensors.
+        preset
+            paper, best or demo.
+        resume
+            Continue the run in --out, if there is one.
+        split
+            Only the samples of these splits, such as train val, or all; train if not given, or everything where the
+            data have no splits.
+        """
+        return (act or _pretrain)(config_of(PretrainConfig, settings), data, out, files, split, resume)
+
+    return pretrain
+
+
+def _pretrain(
+    config: PretrainConfig, data: str, out: Path, files: DataFilesWithTexts, split: tuple[str, ...], resume: bool
+) -> None:
     found = files.open(data).to_train(*split)
     if rank() == 0:
         say_parts(found)
-    config = config_of(PretrainConfig, settings)
     with ConsoleCallback() as shown:
         path = run(config, found, out, resume=resume, callback=shown)
     if rank() == 0:
         say(f"wrote {path}; next: uniemox finetune --init {out} --data KIND:PATH --out RUN")
+
+
+pretrain = command_for()

@@ -1,7 +1,6 @@
 """Options of a command made from a config: every field a dotted option, the preset's values as defaults."""
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import field, fields, is_dataclass, make_dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
@@ -12,19 +11,21 @@ from uniemox.errors import ConfigError
 Config = TypeVar("Config")
 
 
-def preset_of(presets: Mapping[str, Callable[[], Config]], default: str) -> Config:
-    """The preset that the command line names, before the options that depend on it are parsed.
+def preset_in(words: Sequence[str], presets: Collection[str], default: str) -> str:
+    """The preset that a command's words name, before the options that depend on it are parsed.
 
     Raises ConfigError for a name that is none.
+
+    >>> preset_in(["pretrain", "--preset", "demo"], ["paper", "demo"], "paper")
+    'demo'
     """
-    words = sys.argv[1:]
     name = next((word.partition("=")[2] for word in words if word.startswith("--preset=")), None)
     if name is None and "--preset" in words[:-1]:
         name = words[words.index("--preset") + 1]
     name = name or default
     if name not in presets:
         raise ConfigError(f"there is no preset {name!r}; choose one of {', '.join(presets)}")
-    return presets[name]()
+    return name
 
 
 def options_of(config: Any, *, without: Sequence[str] = ()) -> Any:
