@@ -61,7 +61,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     random.seed(0)  # each test draws the same, whatever ran before it
     np.random.seed(0)
     torch.manual_seed(0)
-    if CHROMIUM is None and item.get_closest_marker("browser"):
+    if CHROMIUM is None and item.config.getoption("--require-browser") and item.get_closest_marker("browser"):
         pytest.fail(NO_CHROMIUM)
 
 
