@@ -13,7 +13,7 @@ from tests.serve.serving import Running, picture, predictor_of, running
 KEY = "a-key-of-more-than-sixteen"
 pytestmark = pytest.mark.browser
 expect = sync_api.expect
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,8 @@ class Visit:
     def __init__(self, browser: object, url: str, **settings: object) -> None:
         self.context = browser.new_context(**settings)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(60_000)
+        self.page.on("filechooser", lambda chooser: None)  # from now on none opens for real, however busy all is
         self.wrong: list[str] = []
         self.requested: list[str] = []
         self.page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
