@@ -16,12 +16,15 @@ import torch
 from tests.conftest import REFERENCE
 from tests.runs import losses, one_thread, scenes, tiny_pretraining
 from uniemox import load
+from uniemox.ask.question import question
+from uniemox.ask.record import Record
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.curate.annotate.verdicts import verdicts
 from uniemox.curate.collect.screen import remembered_config
 from uniemox.curate.project import open_project
 from uniemox.evaluate.report.page import write_report
 from uniemox.evaluate.run_records import read_run
+from uniemox.labels import MIKELS
 from uniemox.pretrain.config import TeacherConfig
 from uniemox.pretrain.run import pretrain
 
@@ -82,6 +85,13 @@ def test_a_project_is_opened_with_its_settings_and_answers(old: Path) -> None:
     config = remembered_config(project, None, None)
     assert (config.min_side_px, config.min_score) == (100, 0.25)
     assert [verdict.label for _, verdict in sorted(verdicts(project).items())] == ["awe", "fear", None, None]
+
+
+def test_a_folder_of_answers_is_continued(tmp_path: Path) -> None:
+    header = {"question": question(MIKELS), "longest_px": 1024}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(header) + "\n")
+    with Record(tmp_path, question(MIKELS)) as record:
+        assert record.rows == {}
 
 
 def test_old_options_are_taken_with_a_notice(tmp_path: Path) -> None:

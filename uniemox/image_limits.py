@@ -13,22 +13,22 @@ from typing import Any
 from uniemox.errors import ImageError
 
 MAX_SCANS = 100
-"""Of a JPEG. Baseline has 1 to 4, progressive about 10, the finest optimisers 64; libjpeg's fuzzers and libtiff stop at
-100 too."""
+"""Maximum number of scans in a JPEG. Baseline has 1 to 4, progressive about 10, the finest optimisers 64; libjpeg's
+fuzzers and libtiff stop at 100 too."""
 MAX_SCANNED_PIXELS = 1_600_000_000
-"""Scans times pixels of a JPEG: 16 scans of 100 megapixels. A scan takes about 2 ns a pixel, whatever it holds."""
+"""Maximum of scans times pixels in a JPEG: 16 scans of 100 megapixels. A scan takes about 2 ns a pixel."""
 MAX_SEGMENTS = 10_000
-"""Of a JPEG before its first scan: metadata of 600 MiB fit into so many."""
+"""Maximum number of segments in a JPEG before its first scan: metadata of 600 MiB fit into so many."""
 MAX_FILL_BYTES = 65_536
-"""Of a JPEG between segments."""
+"""Maximum number of fill bytes between the segments of a JPEG."""
 MAX_CHUNKS = 50_000
-"""Of a PNG; libpng writes 8 KiB into each."""
+"""Maximum number of chunks in a PNG; libpng writes 8 KiB into each."""
 MAX_BLOCKS = 50_000
-"""Of a GIF's comments and other extensions before its first frame; each holds up to 255 bytes."""
+"""Maximum number of blocks, of up to 255 bytes, in a GIF's comments and other extensions before its first frame."""
 MAX_PLAIN_BYTES = 4 * 2**20
-"""Of a PPM in text, which is read a word at a time."""
+"""Maximum size of a PPM in text, which is read a word at a time."""
 MAX_PPM_HEADER_BYTES = 65_536
-"""Of a PPM, comments included."""
+"""Maximum size of a PPM's header, comments included."""
 SMALL_FILE_BYTES, MAX_MEMORY_OF_SMALL_FILE = 10 * 2**20, 600 * 2**20
 """A file below the one may not take more than the other while it is decoded."""
 BYTES_A_PIXEL = {"JPEG": 4, "progressive": 10, "PNG": 8, "WEBP": 17, "AVIF": 12, "TIFF": 12, "GIF": 8, "BMP": 8}

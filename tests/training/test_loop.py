@@ -38,7 +38,7 @@ def plan(steps: int, done: int = 0, accumulation: int = 1) -> RunPlan:
 
 
 class Seen(NullCallback):
-    """A callback that keeps what it is told."""
+    """A callback that records the steps that are reported."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []

@@ -99,7 +99,8 @@ class Record:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"{folder} can't be made ({error.strerror}); choose another --out") from error
-        self._file = Sidecar(path, {"question": question, "max_side_px": MAX_SIDE_PX})
+        # longest_px: as folders of version 0.1 have it, which are continued.
+        self._file = Sidecar(path, {"question": question, "longest_px": MAX_SIDE_PX})
         self.rows: dict[str, AnswerRow] = {key: _row(line, path) for key, line in read_sidecar(path)[1].items()}
 
     def is_answered(self, key: str) -> bool:

@@ -61,8 +61,8 @@ def audit_tables(found: "Audit") -> Iterator[Table | str]:
     yield table
     sizes = sorted((sum(row.values()), label) for label, row in found.classes.items())
     if sizes:
-        (least, rarest), (limit, commonest) = sizes[0], sizes[-1]
-        yield f"classes: from {least} ({rarest}) to {limit} ({commonest}) samples"
+        (fewest, rarest), (most, commonest) = sizes[0], sizes[-1]
+        yield f"classes: from {fewest} ({rarest}) to {most} ({commonest}) samples"
     for drift in found.drift:
         names = " and ".join(drift.splits)
         judged = "more than by chance" if drift.distance > drift.by_chance else "as by chance"

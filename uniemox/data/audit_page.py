@@ -107,12 +107,12 @@ def _picture(sample: Sample, reason: str) -> str:
 
 def _balance(found: Audit) -> Iterable[str]:
     splits = list(next(iter(found.classes.values()), {}))
-    limit = max((sum(row.values()) for row in found.classes.values()), default=0) or 1
+    largest = max((sum(row.values()) for row in found.classes.values()), default=0) or 1
     yield "<h2>Class balance</h2><table><tr><th>label</th>"
     yield "".join(f"<th>{html.escape(split)}</th>" for split in splits) + "<th></th></tr>"
     for label, row in found.classes.items():
         cells = "".join(f"<td>{row[split]}</td>" for split in splits)
-        bar = f'<div class="bar" style="width:{20 * sum(row.values()) / limit:.2f}rem"></div>'
+        bar = f'<div class="bar" style="width:{20 * sum(row.values()) / largest:.2f}rem"></div>'
         yield f"<tr><td>{html.escape(label)}</td>{cells}<td>{bar}</td></tr>"
     yield "</table>"
 

@@ -33,7 +33,7 @@ class Decoded:
     """Upright width and height of the file's image, px."""
     format: str
     mode: str
-    """Of the file's pixels, as Pillow names it."""
+    """Mode of the file's pixels, by Pillow's name."""
     frames: int
     """0: not counted."""
 

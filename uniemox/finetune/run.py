@@ -246,7 +246,7 @@ class _Run:
         wait_for_all()
 
     def _score(self) -> float:
-        """Of the selection, higher is better: mean recall of the classes, minus KL, or concordance."""
+        """Score on the selection, higher is better: mean recall of the classes, minus KL, or concordance."""
         found = self._outputs(self.parts.selection, what="watching")
         target, values = self._target(found.samples), torch.from_numpy(found.values)
         if self.config.task == "affect":

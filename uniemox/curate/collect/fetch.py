@@ -40,7 +40,7 @@ class FetchConfig:
     private_hosts: tuple[str, ...] = ()
     """host:port on this machine or a private network that may be asked all the same."""
     takes_part: bool = False
-    """Of a larger file the first max_bytes are taken; otherwise it is refused."""
+    """Whether the first max_bytes of a larger file are taken; otherwise it is refused."""
 
     def __post_init__(self) -> None:
         if self.max_bytes < 1 or self.timeout_s <= 0 or self.max_redirects < 0:
