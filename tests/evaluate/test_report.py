@@ -1,35 +1,26 @@
 """The page of runs: what it says is what is in their folders, whatever is missing, whatever words stand in the data."""
 
 import base64
-import html
 import io
 import json
-import re
-import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from tests.drawn import class_folders, draw_picture
+from tests.drawn import class_folders
 from uniemox.cli.report import report
 from uniemox.data.sample import DataSet
 from uniemox.data.source import open_data
 from uniemox.errors import DataError
 from uniemox.evaluate.calibration import softmax
 from uniemox.evaluate.groups import score_groups
-from uniemox.evaluate.report.comparison import difference, scale_of
-from uniemox.evaluate.report.examples import surest
-from uniemox.evaluate.report.page import names_of, write_report
-from uniemox.evaluate.report.plots import curve, running_mean
+from uniemox.evaluate.report.page import write_report
 from uniemox.evaluate.run import Evaluation, write_evaluation
-from uniemox.evaluate.run_records import Predictions, read_predictions, read_run
+from uniemox.evaluate.run_records import read_predictions, read_run
 from uniemox.evaluate.scores import score_affect, score_classes, score_distributions
-from uniemox.html import element, interval, number, picture, track
 from uniemox.intervals import paired_bootstrap
 from uniemox.labels import LabelSet
 
@@ -139,68 +130,6 @@ def logits_for(data: DataSet, wrong: set[int]) -> np.ndarray:
     truth = np.array([sample.label for sample in data.samples])
     answer = np.where(np.isin(np.arange(len(data)), list(wrong)), 1 - truth, truth)
     return (1 + np.arange(len(data)))[:, None] / 4 * np.eye(2)[answer]
-
-
-def test_where_no_run_is_it_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no run to report"):
-        write_report([], tmp_path / "page.html")
-    for folder in (tmp_path, tmp_path / "gone"):
-        with pytest.raises(DataError, match=re.escape(f"{folder} holds no run: it has no config.json")):
-            write_report([folder], tmp_path / "page.html")
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(DataError, match=r"holds no run that can be read: .*config\.json"):
-        write_report([tmp_path], tmp_path / "page.html")
-    (tmp_path / "config.json").write_text('{"kind": "probe"}')
-    with pytest.raises(DataError, match="says kind 'probe'"):
-        write_report([tmp_path], tmp_path / "page.html")
-    assert not (tmp_path / "page.html").exists()
-
-
-def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=re.escape(f"{tmp_path} can't be written")):
-        write_report([write_run(tmp_path / "run", "finetune")], tmp_path)
-
-
-def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
-    """A record and nothing else, of both kinds."""
-    for kind in ("pretrain", "finetune"):
-        run = tmp_path / kind
-        run.mkdir()
-        (run / "config.json").write_text(json.dumps({"kind": kind}))
-    page = page_of(tmp_path, tmp_path / "pretrain", tmp_path / "finetune")
-    assert page.words.count("There is no model.safetensors: the run is not finished.") == 2
-    assert page.words.count("It has written down no losses.") == 2
-    assert "There is no picture yet" in page.words
-    assert "It has not been scored" in page.words
-    assert page.sources == []
-
-
-def test_pretraining(tmp_path: Path) -> None:
-    settings = {"model": {"losses": {"semantic_visual_alignment": 0.0}}, "teacher": {"source": "clip"}}
-    run = write_run(tmp_path / "pre", "pretrain", steps=30, **settings)
-    (run / "pictures").mkdir()
-    for step in (10, 20, 30):
-        draw_picture(step, (160, 120)).save(run / "pictures" / f"reconstruction-{step:08d}.png")
-    page = page_of(tmp_path, run)
-    assert page.alts[:2] == [
-        "scene reconstruction over 30 steps, from 4 to 0.1333 at step 30",
-        "person reconstruction over 30 steps, from 4 to 0.1333 at step 30",
-    ]
-    assert page.alts[2].startswith("gradient norm over")
-    assert page.alts[3:] == ["Reconstructions after step 10", "Reconstructions after step 30"]
-    for words in ("1,234", "none: no loss needs one", "30 steps, 15 epochs", "torch 9.8.7", "folder:photos"):
-        assert words in page.words
-    assert "scene as seen, reconstructed, true; person as seen, reconstructed, true" in page.words
-    assert "not finished" not in page.words
-    (run / "pictures" / "reconstruction-00000030.png").write_bytes(b"no picture")
-    page = page_of(tmp_path, run)
-    assert "A picture can't be read" in page.words
-    assert page.alts[3:] == ["Reconstructions after step 10"]
-
-
-def test_a_teacher_is_named_where_a_loss_needs_it(tmp_path: Path) -> None:
-    settings = {"model": {"losses": {"semantic_visual_alignment": 1.0}}, "teacher": {"source": "the teacher"}}
-    assert "the teacher" in page_of(tmp_path, write_run(tmp_path / "pre", "pretrain", **settings)).words
 
 
 def test_an_evaluation(tmp_path: Path, photos: DataSet) -> None:
@@ -386,104 +315,6 @@ def test_runs_that_share_nothing(tmp_path: Path, photos: DataSet) -> None:
     score(runs[0], photos, logits_for(photos, set()))
     assert "No two of these runs were scored on the same data" in page_of(tmp_path, *runs).words
     assert "Comparison" not in page_of(tmp_path, runs[0], write_run(tmp_path / "pre", "pretrain")).words
-
-
-def answers(keys: str, labels: list[int], predicted: list[int]) -> Predictions:
-    groups = tuple(key.partition("#")[0] for key in keys.split())
-    return Predictions(tuple(keys.split()), groups, np.array(labels), np.array(predicted), np.eye(2)[predicted])
-
-
-def test_a_difference_needs_the_same_pictures() -> None:
-    ours = answers("a b c d", [0, 1, 0, 1], [0, 1, 0, 0])
-    theirs = answers("d c b a", [1, 0, 1, 0], [1, 1, 0, 0])  # another order: wrong are c and b
-    found = difference(ours, theirs)
-    expected = paired_bootstrap(np.array([1, 1, 1, 0]), np.array([1, 0, 0, 1]))
-    assert found == expected
-    assert found.difference == 0.25
-    assert difference(ours, answers("a b c", [0, 1, 0], [0, 1, 0])) is None
-    assert difference(ours, answers("a b c e", [0, 1, 0, 1], [0, 1, 0, 0])) is None
-    assert difference(ours, answers("a b c d", [0, 1, 0, 0], [0, 1, 0, 0])) is None  # other labels
-
-
-def test_people_of_one_picture_are_drawn_together() -> None:
-    ours, theirs = answers("a a#2 b b#2", [0] * 4, [0] * 4), answers("a a#2 b b#2", [0] * 4, [0, 0, 1, 1])
-    assert difference(ours, theirs) == paired_bootstrap(np.ones(4), np.array([1, 1, 0, 0]), list("aabb"))
-
-
-def test_names_of_runs(tmp_path: Path) -> None:
-    assert names_of([Path("x/a"), Path("x/b")]) == ["a", "b"]
-    assert names_of([Path("x/a"), Path("y/a"), Path("b")]) == ["x/a", "y/a", "b"]
-    assert names_of([Path("x/a"), Path("x/a")]) == ["x/a (1)", "x/a (2)"]
-
-
-def test_the_surest_come_first() -> None:
-    top = np.array([0.6, 0.9, 0.9, 0.7, 0.8, 0.95, 0.55, 0.65, 0.75])
-    found = Predictions(
-        tuple("abcdefghi"), tuple("abcdefghi"), np.zeros(9, int), np.zeros(9, int), np.stack([top, 1 - top], axis=1)
-    )
-    assert surest(found, np.ones(9, bool)).tolist() == [5, 1, 2, 4, 8, 3]
-    assert surest(found, np.arange(9) < 2).tolist() == [1, 0]
-    assert surest(found, np.zeros(9, bool)).tolist() == []
-
-
-@given(st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), min_size=1, max_size=40), st.integers(0, 45))
-def test_a_running_mean_is_the_mean_of_what_is_near(values: list[float], reach: int) -> None:
-    given_values = np.array(values)
-    found = running_mean(given_values, reach)
-    for i in range(len(values)):
-        near = given_values[max(0, i - reach) : i + reach + 1]
-        near = near[~np.isnan(near)]
-        expected = near.mean() if len(near) else np.nan
-        np.testing.assert_allclose(found[i], expected, rtol=1e-9, atol=1e-6)
-
-
-@pytest.mark.parametrize("values", [[1.0], [1.0, np.nan, np.inf, 2.0], [np.nan] * 30, list(range(2500))])
-def test_a_curve_is_a_drawing_that_follows_the_page(values: list[float]) -> None:
-    arguments = (np.arange(1, len(values) + 1), np.array(values, dtype=np.float64), "a <curve>")
-    found = curve(*arguments, size=(3, 2))
-    assert found == curve(*arguments, size=(3, 2))
-    assert found.startswith('<img alt="a &lt;curve&gt;" src="data:image/svg+xml;base64,')
-    drawing = base64.b64decode(re.search('base64,([^"]*)', found)[1]).decode()
-    assert ET.fromstring(drawing).tag == "{http://www.w3.org/2000/svg}svg"
-    assert "currentColor" in drawing
-    assert "prefers-color-scheme:dark" in drawing
-    assert "#010203" not in drawing
-    assert len(drawing) < 80_000
-
-
-@given(st.text(st.sampled_from("ab<>&\"'; #x0")), st.text(st.sampled_from("ab<>&\"'=/ ")))
-def test_a_text_comes_back_as_it_was(text: str, attribute: str) -> None:
-    seen: list[tuple[str, list[str]]] = []
-
-    class One(HTMLParser):
-        def handle_starttag(self, tag, attrs):
-            seen.append((tag, [name for name, _ in attrs]))
-
-    One().feed(element("p", text, title=attribute))
-    assert seen == [("p", ["title"])]
-    inside = element("p", text).removeprefix("<p>").removesuffix("</p>")
-    assert "<" not in inside
-    assert html.unescape(inside) == text
-
-
-def test_numbers_that_are_not_known() -> None:
-    assert [number(value) for value in (None, float("nan"), 0.12345, 0.0)] == ["–", "–", "0.123", "0.000"]
-    assert [interval(bounds) for bounds in (None, (float("nan"),) * 2, [0.1, 0.25])] == ["–", "–", "0.100 to 0.250"]
-    assert track(None, None) == ""
-    assert "left:20.0%;width:20.0%" in track(0.3, (0.2, 0.4))
-    assert 'style="left:50.0%"' in track(0.3, None, scale=(0.2, 0.4), is_bar=False)
-
-
-def test_scales() -> None:
-    assert scale_of([], []) == (0.0, 1.0)
-    assert scale_of([(0.52, 0.68), None], [0.6, None]) == pytest.approx((0.5, 0.7))
-    assert scale_of([(0.5, 0.5)], [0.5]) == pytest.approx((0.5, 0.55))
-
-
-def test_pictures_are_small() -> None:
-    found = picture(Image.new("RGBA", (2000, 1000), "red"), "red", max_side_px=100)
-    with Image.open(io.BytesIO(base64.b64decode(found.split("base64,")[1].removesuffix('">')))) as image:
-        assert (image.format, image.size, image.mode) == ("JPEG", (100, 50), "RGB")
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,26 +1,18 @@
 """Too large, too many, too slow, malformed: each is refused with its own status, and the server goes on."""
 
 import io
-import signal
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.hostile_images import progressive_jpeg
 from tests.pictures import png_header
-from tests.processes import children_of, is_there
-from tests.serve.process import started
-from tests.serve.serving import Answer, Gated, Running, form, gated, picture, predictor_of, running
-from uniemox.predict.prediction import Prediction
-from uniemox.serve import models
+from tests.processes import wait_until
+from tests.serve.serving import Answer, Running, form, picture, predictor_of, running
 from uniemox.serve.config import ServeConfig
-from uniemox.serve.models import PUT_BACK, ExplainAsk, Models, PredictAsk
 
 CONFIG = ServeConfig(max_mb=0.1, max_files=3, read_timeout_s=0.5, max_megapixels=1, timeout_s=5)
 MOST = CONFIG.max_bytes
@@ -31,13 +23,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with running([predictor_of(tmp_path_factory.mktemp("models"))], CONFIG) as one:
         yield one
         assert one.post("/predict", picture()).status == 200  # whatever it was sent, it goes on
-
-
-def wait_until(is_true: Callable[[], object]) -> None:
-    end = time.monotonic() + 10
-    while not is_true():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 class Raw:
@@ -257,150 +242,3 @@ def test_one_connection_too_many_is_closed(tmp_path: Path) -> None:
         wait_until(lambda: len(server.server.server_state.connections) == 1)
         assert server.ask("GET", "/health").status == 200
         second.socket.close()
-
-
-@pytest.fixture
-def slow(tmp_path: Path) -> Iterator[tuple[Running, Gated, ThreadPoolExecutor]]:
-    """A server whose model answers once its gate is open, with room for two pictures beside the one in work."""
-    model = gated(predictor_of(tmp_path))
-    config = ServeConfig(queue=2, timeout_s=1.0, max_wait_ms=0)
-    with running([model], config) as server, ThreadPoolExecutor(8) as pool:
-        yield server, model, pool
-        model.gate.set()
-
-
-def posted(server: Running, pool: ThreadPoolExecutor, number: int) -> "Future[Answer]":
-    return pool.submit(server.post, "/predict", picture(number))
-
-
-def queue_length(server: Running) -> float:
-    text = server.ask("GET", "/metrics").body.decode()
-    return float(next(line for line in text.splitlines() if line.startswith("uniemox_queue_length ")).split()[1])
-
-
-def test_a_full_queue_is_503_and_says_when_to_come_back(slow: tuple[Running, Gated, ThreadPoolExecutor]) -> None:
-    server, model, pool = slow
-    first = posted(server, pool, 0)
-    assert model.started.wait(10)
-    waiting = [posted(server, pool, number) for number in (1, 2)]
-    wait_until(lambda: queue_length(server) == 2)
-    refused = server.post("/predict", picture(3))
-    assert code(refused) == (503, "queue_full")
-    assert int(refused.headers["retry-after"]) >= 1
-    model.gate.set()
-    assert [answer.result().status for answer in (first, *waiting)] == [200] * 3
-    assert server.post("/predict", picture(3)).status == 200
-
-
-def test_an_answer_that_does_not_come_in_time_is_504_and_its_work_is_dropped(
-    slow: tuple[Running, Gated, ThreadPoolExecutor],
-) -> None:
-    server, model, pool = slow
-    first = posted(server, pool, 0)
-    assert model.started.wait(10)
-    late = posted(server, pool, 1)
-    assert code(late.result()) == (504, "timed_out")
-    assert code(first.result()) == (504, "timed_out")
-    model.gate.set()
-    assert server.post("/predict", picture(2)).status == 200
-    text = server.ask("GET", "/metrics").body.decode()
-    assert "uniemox_batch_size_sum 2.0" in text  # the first and the last: the late one never reached the model
-
-
-def test_the_work_of_a_client_that_has_gone_is_dropped(slow: tuple[Running, Gated, ThreadPoolExecutor]) -> None:
-    server, model, pool = slow
-    first = posted(server, pool, 0)
-    assert model.started.wait(10)
-    body, kind = form([picture(1)])
-    gone = Raw(server.port).send(
-        "POST /predict HTTP/1.1", "Host: x", f"Content-Type: {kind}", f"Content-Length: {len(body)}", "", body=body
-    )
-    wait_until(lambda: queue_length(server) == 1)
-    gone.socket.close()
-    wait_until(lambda: 'path="/predict",status="499"' in server.ask("GET", "/metrics").body.decode())
-    model.gate.set()
-    assert first.result().status == 200
-    assert "uniemox_batch_size_sum 1.0" in server.ask("GET", "/metrics").body.decode()
-
-
-def test_stopping_answers_what_was_accepted(tmp_path: Path) -> None:
-    model = gated(predictor_of(tmp_path))
-    with ThreadPoolExecutor(4) as pool, running([model], ServeConfig(max_wait_ms=0)) as server:
-        answers = [posted(server, pool, 0)]
-        assert model.started.wait(10)
-        answers += [posted(server, pool, number) for number in (1, 2)]
-        wait_until(lambda: queue_length(server) == 2)
-        server.server.should_exit = True
-        threading.Timer(0.3, model.gate.set).start()
-        assert [answer.result().status for answer in answers] == [200] * 3
-
-
-def test_sigterm_lets_a_request_end_and_the_exit_code_is_0(tmp_path: Path) -> None:
-    with started(None, tmp_path) as (process, port):
-        body = picture()
-        raw = Raw(port).send(
-            "POST /predict HTTP/1.1",
-            "Host: x",
-            "Content-Type: image/jpeg",
-            f"Content-Length: {len(body)}",
-            "",
-            body=body[:50],
-        )
-        idle = Raw(port).send("GET /health HTTP/1.1", "Host: x", "")
-        assert b"200 OK" in idle.read()
-        process.send_signal(signal.SIGTERM)
-        assert idle.is_closed
-        raw.send(body=body[50:])
-        assert raw.read().startswith(b"HTTP/1.1 200 ")
-        assert process.wait(20) == 0
-    log = (tmp_path / "log.txt").read_text()
-    assert "Traceback" not in log
-    assert "127.0.0.1 POST /predict 200 " in log
-
-
-@pytest.fixture(scope="module")
-def slow_file() -> bytes:
-    """An image within all limits of its header that takes seconds to decode."""
-    return progressive_jpeg(90, 4000, 4000)
-
-
-def test_an_image_that_takes_too_long_is_refused_and_others_are_answered(tmp_path: Path, slow_file: bytes) -> None:
-    config = ServeConfig(timeout_s=60, decode_timeout_s=0.3, max_files=16)
-    with running([predictor_of(tmp_path)], config) as server, ThreadPoolExecutor(12) as pool:
-        alone = pool.submit(server.ask, "POST", "/predict", slow_file, Content_Type="image/jpeg")
-        among = pool.submit(server.post, "/predict", *[slow_file] * 12, picture(0))
-        heat = pool.submit(server.ask, "POST", "/explain", slow_file, Content_Type="image/jpeg")
-        others = [posted(server, pool, number) for number in range(6)]
-        assert [answer.result().status for answer in others] == [200] * 6
-        for refused in (alone.result(), heat.result()):
-            assert code(refused) == (422, "unreadable_picture")
-            assert "picture: decoding took longer than 0.3 s" in refused.json["error"]
-        entries = among.result().json
-        assert all("took longer than 0.3 s" in entry["error"] for entry in entries[:12])
-        assert entries[12]["scene"]
-
-
-def test_what_is_not_begun_in_time_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    served = Models([predictor_of(tmp_path)], max_megapixels=1, decode_s=60)
-    ask = PredictAsk(served.names[0], None, None)
-    assert all(isinstance(answer, Prediction) for answer in served.work(ask, [picture(0), picture(1)]))
-    monkeypatch.setattr(models, "BATCH_DECODE_S", -1.0)
-    found = served.work(ask, [picture(0), b"nothing", picture(1)])
-    assert found[::2] == [PUT_BACK] * 2
-    assert "not a picture" in found[1].error
-    assert served.work(ExplainAsk(ask.model, None), [picture(0)]) == [PUT_BACK]
-    served.close()
-
-
-def test_sigterm_ends_what_is_being_decoded_and_all_processes(tmp_path: Path, slow_file: bytes) -> None:
-    with started(None, tmp_path, timeout_s=1, decode_timeout_s=0.5) as (process, port):
-        decoders = children_of(process.pid)
-        assert len(decoders) >= 2
-        body, kind = form([slow_file] * 6)
-        head = ("POST /predict HTTP/1.1", "Host: x", f"Content-Type: {kind}", f"Content-Length: {len(body)}", "")
-        raw = Raw(port).send(*head, body=body)
-        wait_until(lambda: b"504" in raw.read() or raw.is_closed)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
-    assert not any(map(is_there, decoders))
-    assert "Traceback" not in (tmp_path / "log.txt").read_text()

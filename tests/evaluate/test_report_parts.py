@@ -1,0 +1,81 @@
+"""What the report is made of: differences between runs, chosen examples, curves."""
+
+import base64
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uniemox.evaluate.report.comparison import difference
+from uniemox.evaluate.report.examples import surest
+from uniemox.evaluate.report.page import names_of
+from uniemox.evaluate.report.plots import curve, running_mean
+from uniemox.evaluate.run_records import Predictions
+from uniemox.intervals import paired_bootstrap
+
+
+def answers(keys: str, labels: list[int], predicted: list[int]) -> Predictions:
+    groups = tuple(key.partition("#")[0] for key in keys.split())
+    return Predictions(tuple(keys.split()), groups, np.array(labels), np.array(predicted), np.eye(2)[predicted])
+
+
+def test_a_difference_needs_the_same_pictures() -> None:
+    ours = answers("a b c d", [0, 1, 0, 1], [0, 1, 0, 0])
+    theirs = answers("d c b a", [1, 0, 1, 0], [1, 1, 0, 0])  # another order: wrong are c and b
+    found = difference(ours, theirs)
+    expected = paired_bootstrap(np.array([1, 1, 1, 0]), np.array([1, 0, 0, 1]))
+    assert found == expected
+    assert found.difference == 0.25
+    assert difference(ours, answers("a b c", [0, 1, 0], [0, 1, 0])) is None
+    assert difference(ours, answers("a b c e", [0, 1, 0, 1], [0, 1, 0, 0])) is None
+    assert difference(ours, answers("a b c d", [0, 1, 0, 0], [0, 1, 0, 0])) is None  # other labels
+
+
+def test_people_of_one_picture_are_drawn_together() -> None:
+    ours, theirs = answers("a a#2 b b#2", [0] * 4, [0] * 4), answers("a a#2 b b#2", [0] * 4, [0, 0, 1, 1])
+    assert difference(ours, theirs) == paired_bootstrap(np.ones(4), np.array([1, 1, 0, 0]), list("aabb"))
+
+
+def test_names_of_runs(tmp_path: Path) -> None:
+    assert names_of([Path("x/a"), Path("x/b")]) == ["a", "b"]
+    assert names_of([Path("x/a"), Path("y/a"), Path("b")]) == ["x/a", "y/a", "b"]
+    assert names_of([Path("x/a"), Path("x/a")]) == ["x/a (1)", "x/a (2)"]
+
+
+def test_the_surest_come_first() -> None:
+    top = np.array([0.6, 0.9, 0.9, 0.7, 0.8, 0.95, 0.55, 0.65, 0.75])
+    found = Predictions(
+        tuple("abcdefghi"), tuple("abcdefghi"), np.zeros(9, int), np.zeros(9, int), np.stack([top, 1 - top], axis=1)
+    )
+    assert surest(found, np.ones(9, bool)).tolist() == [5, 1, 2, 4, 8, 3]
+    assert surest(found, np.arange(9) < 2).tolist() == [1, 0]
+    assert surest(found, np.zeros(9, bool)).tolist() == []
+
+
+@given(st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), min_size=1, max_size=40), st.integers(0, 45))
+def test_a_running_mean_is_the_mean_of_what_is_near(values: list[float], reach: int) -> None:
+    given_values = np.array(values)
+    found = running_mean(given_values, reach)
+    for i in range(len(values)):
+        near = given_values[max(0, i - reach) : i + reach + 1]
+        near = near[~np.isnan(near)]
+        expected = near.mean() if len(near) else np.nan
+        np.testing.assert_allclose(found[i], expected, rtol=1e-9, atol=1e-6)
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, np.nan, np.inf, 2.0], [np.nan] * 30, list(range(2500))])
+def test_a_curve_is_a_drawing_that_follows_the_page(values: list[float]) -> None:
+    arguments = (np.arange(1, len(values) + 1), np.array(values, dtype=np.float64), "a <curve>")
+    found = curve(*arguments, size=(3, 2))
+    assert found == curve(*arguments, size=(3, 2))
+    assert found.startswith('<img alt="a &lt;curve&gt;" src="data:image/svg+xml;base64,')
+    drawing = base64.b64decode(re.search('base64,([^"]*)', found)[1]).decode()
+    assert ET.fromstring(drawing).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "currentColor" in drawing
+    assert "prefers-color-scheme:dark" in drawing
+    assert "#010203" not in drawing
+    assert len(drawing) < 80_000

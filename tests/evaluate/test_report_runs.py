@@ -1,0 +1,74 @@
+"""The report of runs before their evaluation: none, begun, pre-trained."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.drawn import draw_picture
+from tests.evaluate.test_report import page_of, write_run
+from uniemox.errors import DataError
+from uniemox.evaluate.report.page import write_report
+
+
+def test_where_no_run_is_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no run to report"):
+        write_report([], tmp_path / "page.html")
+    for folder in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(DataError, match=re.escape(f"{folder} holds no run: it has no config.json")):
+            write_report([folder], tmp_path / "page.html")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(DataError, match=r"holds no run that can be read: .*config\.json"):
+        write_report([tmp_path], tmp_path / "page.html")
+    (tmp_path / "config.json").write_text('{"kind": "probe"}')
+    with pytest.raises(DataError, match="says kind 'probe'"):
+        write_report([tmp_path], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path} can't be written")):
+        write_report([write_run(tmp_path / "run", "finetune")], tmp_path)
+
+
+def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
+    """A record and nothing else, of both kinds."""
+    for kind in ("pretrain", "finetune"):
+        run = tmp_path / kind
+        run.mkdir()
+        (run / "config.json").write_text(json.dumps({"kind": kind}))
+    page = page_of(tmp_path, tmp_path / "pretrain", tmp_path / "finetune")
+    assert page.words.count("There is no model.safetensors: the run is not finished.") == 2
+    assert page.words.count("It has written down no losses.") == 2
+    assert "There is no picture yet" in page.words
+    assert "It has not been scored" in page.words
+    assert page.sources == []
+
+
+def test_pretraining(tmp_path: Path) -> None:
+    settings = {"model": {"losses": {"semantic_visual_alignment": 0.0}}, "teacher": {"source": "clip"}}
+    run = write_run(tmp_path / "pre", "pretrain", steps=30, **settings)
+    (run / "pictures").mkdir()
+    for step in (10, 20, 30):
+        draw_picture(step, (160, 120)).save(run / "pictures" / f"reconstruction-{step:08d}.png")
+    page = page_of(tmp_path, run)
+    assert page.alts[:2] == [
+        "scene reconstruction over 30 steps, from 4 to 0.1333 at step 30",
+        "person reconstruction over 30 steps, from 4 to 0.1333 at step 30",
+    ]
+    assert page.alts[2].startswith("gradient norm over")
+    assert page.alts[3:] == ["Reconstructions after step 10", "Reconstructions after step 30"]
+    for words in ("1,234", "none: no loss needs one", "30 steps, 15 epochs", "torch 9.8.7", "folder:photos"):
+        assert words in page.words
+    assert "scene as seen, reconstructed, true; person as seen, reconstructed, true" in page.words
+    assert "not finished" not in page.words
+    (run / "pictures" / "reconstruction-00000030.png").write_bytes(b"no picture")
+    page = page_of(tmp_path, run)
+    assert "A picture can't be read" in page.words
+    assert page.alts[3:] == ["Reconstructions after step 10"]
+
+
+def test_a_teacher_is_named_where_a_loss_needs_it(tmp_path: Path) -> None:
+    settings = {"model": {"losses": {"semantic_visual_alignment": 1.0}}, "teacher": {"source": "the teacher"}}
+    assert "the teacher" in page_of(tmp_path, write_run(tmp_path / "pre", "pretrain", **settings)).words
