@@ -14,7 +14,7 @@ PersonPolicy = Literal["largest", "union", "persons_only"]
 CalibrationImages = Literal["independent", "selection", "unknown"]
 Values = TypeVar("Values")  # a float, an array or a tensor
 MAX_SIZE_PX = 4096
-TUPLES = ("labels", "mean", "std", "conformal_scores")
+TUPLES = ("labels", "mean", "std", "conformal_scores", "distances")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +45,10 @@ class ClassifierInfo:
     trained_on: str = ""
     """The data set's name."""
     conformal_scores: tuple[float, ...] = ()
-    """1 - p(true label) of held-out images after temperature, sorted, at most 2,000 quantiles; () where none are."""
+    """1 - p(true label) of held-out images, p as it is answered; sorted, at most 2,000 quantiles; () where none are."""
+    distances: tuple[float, ...] = ()
+    """Of held-out images from the training images (model/distance.py), sorted, at most 2,000 quantiles; () of files
+    that don't know the training images."""
     calibration_images: CalibrationImages = "unknown"
     """Which images temperature and conformal scores were fitted on: independent ones, held out of training, that chose
     nothing; or the selection, too few to be divided, that chose the epoch as well; unknown: of an older version."""
@@ -54,7 +57,7 @@ class ClassifierInfo:
     these with mean and std."""
     parts: Mapping[str, Any] = field(default_factory=dict)
     """What follows the encoder: feature_width, outputs; fused_width, fusion, heads and norm_eps with both streams;
-    bank, neighbours and vote_temperature of a neighbour head."""
+    bank, neighbours and vote_temperature of a neighbour head; distance_axes of the distance from training images."""
 
     def __post_init__(self) -> None:
         expected = {
@@ -69,6 +72,7 @@ class ClassifierInfo:
             "mean": len(self.mean) == 3,
             "std": len(self.std) == 3 and all(value > 0 for value in self.std),
             "conformal_scores": all(0 <= score <= 1 for score in self.conformal_scores),
+            "distances": all(-math.inf < distance < math.inf for distance in self.distances),
         }
         wrong = [f"{name} {getattr(self, name)!r}" for name, is_right in expected.items() if not is_right]
         if wrong:

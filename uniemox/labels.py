@@ -84,6 +84,20 @@ POLARITY = LabelSet(
 LABEL_SETS = (MIKELS, EKMAN, UBE, CAER, HECO, POLARITY)
 CUSTOM = "custom"  # name of a set of one's own
 
+WORD_NORMS: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "mikels": {
+        "amusement": (0.929, 0.837),
+        "anger": (0.167, 0.865),
+        "awe": (0.469, 0.740),
+        "contentment": (0.875, 0.610),
+        "disgust": (0.052, 0.775),
+        "excitement": (0.896, 0.684),
+        "fear": (0.073, 0.840),
+        "sadness": (0.052, 0.288),
+    }
+}
+"""Valence and arousal of a set's labels as words, 0 to 1, as people rated them: NRC-VAD (Mohammad, ACL 2018)."""
+
 _NEGATIVE = ("anger", "angry", "disgust", "fear", "sad", "sadness", "negative")
 _POSITIVE = (
     *("amusement", "awe", "contentment", "excitement", "joy", "love", "happy", "happiness", "peace"),

@@ -42,7 +42,7 @@ def external_files(path: Path) -> list[str]:
             if message == "Tensor":
                 found |= _of_tensor(content, start, end)
                 continue
-            for number, kind, first, last in _fields(content, start, end):
+            for number, kind, first, last in fields_of(content, start, end):
                 inner = _LEADS[message].get(number)
                 if inner is not None and kind == _BYTES:
                     waiting.append((inner, first, last))
@@ -55,19 +55,19 @@ def leaves_folder(name: str) -> bool:
     return not name or any(path.is_absolute() or path.anchor != "" or ".." in path.parts for path in paths)
 
 
-def _of_tensor(content: mmap.mmap, start: int, end: int) -> set[str]:
+def _of_tensor(content: mmap.mmap | bytes, start: int, end: int) -> set[str]:
     is_external, names = False, set()
-    for number, kind, first, last in _fields(content, start, end):
+    for number, kind, first, last in fields_of(content, start, end):
         if number == _PLACE and kind == _VARINT:
             is_external |= _varint(content, first, last)[0] & 0xFFFFFFFF == EXTERNAL
         elif number == _DATA and kind == _BYTES:
-            entry = {n: content[a:b] for n, k, a, b in _fields(content, first, last) if k == _BYTES}
+            entry = {n: content[a:b] for n, k, a, b in fields_of(content, first, last) if k == _BYTES}
             if entry.get(_KEY) == LOCATION:
                 names.add(entry.get(_VALUE, b"").decode("utf-8", "backslashreplace"))
     return (names or {""}) if is_external else set()
 
 
-def _fields(content: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def fields_of(content: mmap.mmap | bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Number, kind, and first and last byte of the value, of each field of a message."""
     while start < end:
         tag, first = _varint(content, start, end)
@@ -86,7 +86,7 @@ def _fields(content: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int
         yield number, kind, first, start
 
 
-def _varint(content: mmap.mmap, start: int, end: int) -> tuple[int, int]:
+def _varint(content: mmap.mmap | bytes, start: int, end: int) -> tuple[int, int]:
     """A number, and where the next field begins."""
     value = shift = 0
     for place in range(start, min(end, start + 10)):

@@ -17,11 +17,11 @@ from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import PictureFile, Sample, decode_sample
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
-from uniemox.evaluate.calibration import softmax
-from uniemox.evaluate.outputs import outputs_of
+from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.labels import CAER, EKMAN
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
+from uniemox.predict.confidence import answers_of
 from uniemox.predict.opening import load
 from uniemox.views.pixels import PixelStats
 from uniemox.views.transforms import ViewConfig
@@ -67,12 +67,12 @@ def test_a_model_of_both_streams_sees_the_people_of_the_data(
         classifier, info = load_classifier(run / "model.safetensors")
         view, stats = ViewConfig(size=info.size, crop_fraction=info.crop_fraction), PixelStats(info.mean, info.std)
         samples = [one.sample for one in asked]
-        logits = outputs_of(classifier, samples, view, stats=stats, workers=0).values
-        network = load(run, finder=None).network
-        for sample, expected in zip(samples, softmax(logits, info.temperature or 1.0), strict=True):
+        outputs = outputs_of(classifier, samples, view, stats=stats, workers=0)
+        logits, network = outputs.values, load(run, finder=None).network
+        for sample, expected in zip(samples, answers_of(info, logits, outputs.distances), strict=True):
             image, full = decode_sample(sample)
             views = network.look(image, full, sample.persons, sample.target_box)
-            assert network.answer([views])[0] == pytest.approx(expected, abs=1e-4)
+            assert network.answer([views]).values[0] == pytest.approx(expected, abs=1e-4)
         labels = {one.sha256: info.labels[i] for one, i in zip(asked, np.argmax(logits, axis=1), strict=True)}
         assert labels_of_ours(run, asked, info.find_labels()) == labels
 

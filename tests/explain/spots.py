@@ -1,6 +1,6 @@
 """A network that sees red spots: a plain engine behind a predictor, whose right explanation is known."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -20,9 +20,10 @@ class Spots:
     """logits: 6 times the red of the label's cell; its maps say so."""
 
     def __init__(self, has_maps: bool) -> None:
-        self.has_maps, self.passes, self.largest = has_maps, 0, 0
+        self.outputs = frozenset({"logits", *(["maps"] if has_maps else [])})
+        self.passes = self.largest = 0
 
-    def run(self, output: str, views: Mapping[str, Array]) -> Array:
+    def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:
         """See predict.network.Engine."""
         self.passes += len(next(iter(views.values())))
         self.largest = max(self.largest, *(len(view) for view in views.values()))
@@ -32,7 +33,7 @@ class Spots:
             red = view[:, 0].reshape(len(view), CELLS, side, CELLS, side).mean(axis=(2, 4))  # (N, 8, 8)
             for k, (row, column) in enumerate(PLACES.values()):
                 maps[:, k, row, column] += 6 * red[:, row, column] * CELLS**2
-        return maps if output == "maps" else maps.mean(axis=(2, 3))
+        return [maps if name == "maps" else maps.mean(axis=(2, 3)) for name in outputs]
 
 
 class OnePerson:

@@ -79,7 +79,7 @@ def test_of_a_convolutional_network_it_is_its_activation_map() -> None:
         size = 64 if width == 512 else SIZE
         classifier, pixels = classify(encoder, width), torch.randn(1, 3, size, size)
         with torch.no_grad():
-            maps = WithMaps(classifier)(pixels)[1][:, 2]  # (1, h, w)
+            maps = WithMaps(classifier)(pixels)["maps"][:, 2]  # (1, h, w)
         found = grad_cam_maps(classifier, 2, scene=pixels)
         torch.testing.assert_close(found * maps[0].numel(), maps, atol=1e-4, rtol=1e-4)
 

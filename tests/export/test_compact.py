@@ -57,7 +57,9 @@ def test_a_classifier_takes_half_the_space_and_says_nearly_the_same(tmp_path: Pa
     assert set(found[0]) == {KEY}
     for count in (1, 2, 40):
         pixels = np.random.default_rng(count).standard_normal((count, 3, SIZE, SIZE)).astype(np.float32)
-        (logits, maps), (small_logits, small_maps) = [session.run(None, {"scene": pixels}) for session in sessions]
+        (logits, maps), (small_logits, small_maps) = [
+            session.run(["logits", "maps"], {"scene": pixels}) for session in sessions
+        ]
         assert small_logits.dtype == np.float32
         np.testing.assert_allclose(small_logits, logits, atol=2e-2)
         np.testing.assert_allclose(small_maps, maps, atol=5e-2)

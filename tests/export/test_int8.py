@@ -107,7 +107,7 @@ def test_what_is_timed_is_what_is_run(
     """Float32 and static files in batches, dynamic ones picture by picture."""
     seen: list[bool] = []
 
-    def watched(*arguments: object, one_by_one: bool) -> np.ndarray:
+    def watched(*arguments: object, one_by_one: bool) -> list[np.ndarray]:
         seen.append(one_by_one)
         return run_views(*arguments, one_by_one=one_by_one)  # type: ignore[arg-type]
 

@@ -32,7 +32,8 @@ def _one_thread() -> Iterator[None]:
 def check_means(classifier: nn.Module, size: int) -> tuple[int, int]:
     """The maps' mean plus the bias is the logits, to 1e-5. Returns the size of the maps."""
     pixels = torch.randn(3, 3, size, size)
-    logits, maps = WithMaps(classifier)(pixels)
+    found = WithMaps(classifier)(pixels)
+    logits, maps = found["logits"], found["maps"]
     expected = classifier(scene=pixels)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(maps.mean(dim=(2, 3)) + classifier.head.bias, expected, atol=1e-5, rtol=1e-5)
@@ -81,7 +82,7 @@ def test_maps_of_several_encoders_are_added_at_the_size_of_the_largest(strides: 
 @torch.no_grad()
 def test_a_place_is_worth_what_the_head_says_of_it_alone() -> None:
     classifier, pixels = classify(Convolutions(), 48), torch.randn(2, 3, SIZE, SIZE)
-    _, maps = WithMaps(classifier)(pixels)
+    maps = WithMaps(classifier)(pixels)["maps"]
     places = classifier.encoder.forward_features(pixels)
     for row, column in ((0, 0), (3, 5), (7, 7)):
         expected = places[:, :, row, column] @ classifier.head.weight.T
@@ -97,12 +98,13 @@ def test_onnx_has_them_for_any_batch_and_logits_come_alone(tmp_path: Path, is_se
     export_classifier(classifier, info_of(), second)
     assert first.read_bytes() == second.read_bytes()
     session = onnxruntime.InferenceSession(first, providers=["CPUExecutionProvider"])
-    assert [part.name for part in session.get_outputs()] == ["logits", "maps"]
+    assert [part.name for part in session.get_outputs()] == ["logits", "features", "maps"]
     for count in (1, 3):
         pixels = torch.randn(count, 3, SIZE, SIZE)
         with torch.no_grad():
-            expected, places = (one.numpy() for one in WithMaps(classifier)(pixels))
-        logits, maps = session.run(None, {"scene": pixels.numpy()})
+            given = {name: value.numpy() for name, value in WithMaps(classifier)(pixels).items()}
+        expected, places = given["logits"], given["maps"]
+        logits, maps = session.run(["logits", "maps"], {"scene": pixels.numpy()})
         [alone] = session.run(["logits"], {"scene": pixels.numpy()})
         np.testing.assert_allclose(logits, expected, atol=1e-5)
         np.testing.assert_allclose(alone, expected, atol=1e-5)

@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 from tests.drawn import Stored
 from tests.finetune.figures import SAMPLES, figure
-from uniemox.data.sample import Sample
+from uniemox.data.sample import Broken, Sample
 from uniemox.finder.views import FinderView, FinderViews, draw_crop, place_people, vary_light
 from uniemox.persons.box import Box
-from uniemox.views.loader import Broken
 
 
 def test_people_move_with_the_part_of_the_picture() -> None:

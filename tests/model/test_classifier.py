@@ -237,9 +237,9 @@ def test_a_known_picture_gets_its_own_label() -> None:
 
 def test_a_head_tells_what_it_is_rebuilt_from() -> None:
     model = classifier("scene")
-    assert model.head_parts() == {}
+    assert model.later_parts() == {}
     model.head = NeighbourHead(torch.randn(12, 16), torch.eye(4).repeat(3, 1), temperature=0.1)
-    assert model.head_parts() == {"bank": 12, "neighbours": 12, "vote_temperature": 0.1}
+    assert model.later_parts() == {"bank": 12, "neighbours": 12, "vote_temperature": 0.1}
 
 
 @pytest.mark.parametrize(

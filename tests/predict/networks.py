@@ -53,14 +53,27 @@ def tiny_network(path: Path, *, seed: int = 0, metadata: dict[str, str] | None =
         helper.make_node("MatMul", ["means", "weights"], ["logits"]),
     ]
     outputs = 2 if said.get("task") == "affect" else len(said["labels"])
+    given = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", outputs])]
+    if "distances" in said:  # features: the means; distance: the sum of their squares
+        nodes += [
+            helper.make_node("Identity", ["means"], ["features"]),
+            helper.make_node("ReduceSumSquare", ["means", "axes"], ["distance"], keepdims=0),
+        ]
+        given += [
+            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", len(names) * 3 * GRID**2]),
+            helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["n"]),
+        ]
     graph = helper.make_graph(
         nodes,
         "tiny",
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, size, size]) for name in names],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", outputs])],
-        [numpy_helper.from_array(weights(len(names), outputs, seed), "weights")],
+        given,
+        [
+            numpy_helper.from_array(weights(len(names), outputs, seed), "weights"),
+            numpy_helper.from_array(np.array([1], np.int64), "axes"),
+        ],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     helper.set_model_props(model, {"uniemox": json.dumps(said)} if metadata is None else metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, path)

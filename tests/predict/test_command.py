@@ -79,7 +79,7 @@ def test_the_table_and_the_list_from_standard_input(folder: Path) -> None:
         (("x.jpg", "--model", "missing.onnx"), "missing.onnx can't be read"),
         (("x.jpg", "--model", "m" * 300), "can't be read: File name too long"),
         (("x.jpg", "--finder", "f.onnx"), "--no-persons and --finder contradict each other"),
-        (("x.jpg", "--engine", "ray", "--save-pictures", "f"), "--save-pictures is not there"),
+        (("x.jpg", "--engine", "ray", "--save-pictures", "f"), "--save-pictures and --embeddings are not there"),
     ],
 )
 def test_what_can_not_be_asked_is_one_line(arguments: tuple[str, ...], message: str) -> None:

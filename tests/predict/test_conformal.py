@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uniemox.errors import ConfigError
-from uniemox.evaluate.calibration import conformal_scores
+from uniemox.evaluate.calibration import conformal_scores, softmax
 from uniemox.predict.conformal import likely_labels, score_limit
 
 
@@ -22,7 +22,7 @@ def test_coverage_on_exchangeable_pictures_is_at_least_what_was_asked(coverage: 
         logits = draw.normal(0, 2, (held_out + new, 6))
         wrong = np.exp(0.7 * logits + draw.normal(0, 0.5, logits.shape))  # the model is not quite right
         truth = (wrong.cumsum(axis=1) / wrong.sum(axis=1, keepdims=True) < draw.random((len(logits), 1))).sum(axis=1)
-        scores = conformal_scores(logits[:held_out], np.eye(6)[truth[:held_out]], 1.0)
+        scores = conformal_scores(softmax(logits[:held_out]), np.eye(6)[truth[:held_out]])
         limit = score_limit(scores, coverage)
         exponentials = np.exp(logits[held_out:])
         p = exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -60,17 +60,15 @@ def test_other_coverages_are_refused(coverage: float) -> None:
 
 
 def test_scores_are_one_minus_the_true_labels_probability() -> None:
-    logits = np.log(np.array([[0.7, 0.2, 0.1], [0.25, 0.25, 0.5], [0.1, 0.8, 0.1]]))
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.25, 0.25, 0.5], [0.1, 0.8, 0.1]])
     target = np.array([[1, 0, 0], [0, 1, 0], [0.3, 0.6, 0.1]])
-    assert conformal_scores(logits, target, 1.0) == (0.2, 0.3, 0.75)
-    flat = conformal_scores(logits, target, 1e9)
-    assert flat == pytest.approx((2 / 3,) * 3, abs=1e-5)
+    assert conformal_scores(probabilities, target) == (0.2, 0.3, 0.75)
 
 
 def test_of_many_scores_two_thousand_are_kept_that_promise_no_less() -> None:
     draw = np.random.default_rng(0)
     logits, truth = draw.normal(0, 2, (7001, 4)), draw.integers(0, 4, 7001)
-    kept = conformal_scores(logits, np.eye(4)[truth], 1.0)
+    kept = conformal_scores(softmax(logits), np.eye(4)[truth])
     assert len(kept) == 2000
     assert list(kept) == sorted(kept)
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)

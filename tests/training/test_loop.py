@@ -11,12 +11,12 @@ import torch
 
 from tests.data.tree import says
 from tests.drawn import Stored
-from uniemox.data.sample import Sample
+from uniemox.data.sample import Broken, Sample
 from uniemox.errors import DataError, StoppedError
 from uniemox.training.callbacks import ActivationCount, NullCallback, RunPlan, memory_estimate
 from uniemox.training.journal import Journal, read_metrics
 from uniemox.training.loop import training_steps
-from uniemox.views.loader import Broken, ViewBatch
+from uniemox.views.loader import ViewBatch
 
 NONE = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
 SAMPLE = Sample(key="a.jpg", picture=Stored(b""))

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from tests.drawn import class_folders, draw_picture, jpeg_of
 from uniemox.data.order import BatchOrder
+from uniemox.data.sample import Broken
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
-from uniemox.views.loader import Broken, BrokenCount, PackedSamples, ViewBatch, ViewDataset, build_loader
+from uniemox.views.loader import BrokenCount, PackedSamples, ViewBatch, ViewDataset, build_loader
 from uniemox.views.transforms import TrainViews, ViewConfig
 
 

@@ -64,7 +64,7 @@ def _seeing(network: Network, pictures: Sequence[AskedImage], target: str | None
     for asked in pictures:
         image, full = decode_sample(asked.sample)
         views = network.look(image, full, asked.sample.persons, asked.sample.target_box)
-        named = answers.named(network.answer([views])[0])
+        named = answers.named(network.answer([views]).values[0])
         yield asked, max(named, key=named.__getitem__)
 
 

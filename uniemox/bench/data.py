@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from uniemox.bench.counting import memory_mb
-from uniemox.data.sample import DataSet, Sample
+from uniemox.data.sample import Broken, DataSet, Sample
 from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.shards import read_shards
 from uniemox.errors import DataError, ImageError
 from uniemox.images import open_picture, upright_size
 from uniemox.persons.box import Box, Detection
 from uniemox.training.hardware import keep_freed_memory
-from uniemox.views.loader import Broken, ViewDataset, collate
+from uniemox.views.loader import ViewDataset, collate
 from uniemox.views.pixels import normalise
 from uniemox.views.transforms import TrainViews, ViewConfig
 

@@ -10,16 +10,16 @@ import timm
 import torch
 from torch import nn
 
-from uniemox.checkpoints.published import TIMM
 from uniemox.checkpoints.saving import timm_model
 from uniemox.checkpoints.swin import MixMAEEncoder
-from uniemox.checkpoints.vit import parse_timm
+from uniemox.checkpoints.timm_networks import TIMM, TimmSource, build_timm
 from uniemox.checkpoints.writing import write_tensors
 from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.errors import CheckpointError, UniemoxError
 from uniemox.model.classifier import OLD_NORM_EPS, Classifier, NeighbourHead
 from uniemox.model.colour_histogram import ColourHistogram
 from uniemox.model.concat_encoder import ConcatEncoder
+from uniemox.model.distance import Distance
 from uniemox.model.fusion import build_fusion
 from uniemox.views.pixels import PixelStats
 
@@ -29,6 +29,7 @@ COLOUR_HISTOGRAM = "colour_histogram"  # no network at all
 OPTIONS = {
     *("num_classes", "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "global_pool"),
     *("init_values", "qkv_bias", "mlp_ratio", "use_abs_pos_emb", "window_size", "pad_type"),
+    "conv_head",
 }
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, safetensors.SafetensorError)
 
@@ -36,10 +37,10 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeE
 def describe_encoder(encoder: Any) -> dict[str, Any]:
     """How to build the encoder again without its weights.  encoder: of `load_published` or `load_timm`, with report."""
     if encoder.report.path.startswith(TIMM):
-        name, given, _, _ = parse_timm(encoder.report.path.removeprefix(TIMM))
+        source = TimmSource.parse(encoder.report.path)
         size = getattr(getattr(encoder, "patch_embed", None), "img_size", None)
         sized = {"img_size": size[0]} if size else {}
-        return {"name": name, "options": {"num_classes": 0, **given, **sized}}
+        return {"name": source.name, "options": {"num_classes": 0, **source.options, **sized}}
     name, options = timm_model(encoder)
     return {"name": MIXMAE if isinstance(encoder, MixMAEEncoder) else name, "options": options}
 
@@ -84,7 +85,7 @@ def build_described(described: Mapping[str, Any]) -> nn.Module:
     Raises CheckpointError for what could make timm open other files.
     """
     name = described["name"]
-    options = {key: tuple(v) if isinstance(v, list) else v for key, v in described["options"].items()}
+    options: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in described["options"].items()}
     foreign = options.keys() - OPTIONS
     if name == MIXMAE and not foreign:
         return MixMAEEncoder(**options)
@@ -94,7 +95,7 @@ def build_described(described: Mapping[str, Any]) -> nn.Module:
         raise CheckpointError(
             f"its encoder {name!r} with {', '.join(sorted(foreign)) or 'its options'} is none of timm's"
         )
-    return timm.create_model(name, **options)
+    return build_timm(name, **options)
 
 
 def _build(info: ClassifierInfo) -> Classifier:
@@ -122,4 +123,6 @@ def _build(info: ClassifierInfo) -> Classifier:
         bank = torch.ones(parts["bank"], parts.get("fused_width", parts["feature_width"]))
         votes = torch.ones(parts["bank"], parts["outputs"])
         classifier.head = NeighbourHead(bank, votes, parts["neighbours"], parts["vote_temperature"])
+    if "distance_axes" in parts:
+        classifier.distance = Distance(parts.get("fused_width", parts["feature_width"]), parts["distance_axes"])
     return classifier

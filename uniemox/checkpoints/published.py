@@ -16,14 +16,14 @@ from uniemox.checkpoints.draft import Draft
 from uniemox.checkpoints.reading import WeightFile, read_weight_file
 from uniemox.checkpoints.recognition import MethodName, check_method, encoder_tensors, recognise, state_of
 from uniemox.checkpoints.swin import draft_swin
-from uniemox.checkpoints.vit import draft_start, draft_vit, load_timm, plain_names
+from uniemox.checkpoints.timm_networks import TIMM, load_timm
+from uniemox.checkpoints.vit import draft_start, draft_vit, plain_names
 from uniemox.errors import CheckpointError, EncoderError, UniemoxError
 from uniemox.model.encoder import check_plain
 from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 BEIT_LIKE = ("beit", "simmim", "cae")
 SWIN_LIKE = ("simmim_swin", "mixmae")
-TIMM = "timm:"
 # What tensors of impossible ranks and sizes make of the arithmetic on them, and of timm's constructors.
 MALFORMED = (AssertionError, TypeError, ValueError, IndexError, ZeroDivisionError, RuntimeError, AttributeError)
 MOST = 2048  # heads, or px of the side of a picture, that a file may tell
@@ -74,7 +74,7 @@ def load_published(
     image size does not fit.
     """
     if str(path).startswith(TIMM):
-        return report_timm(load_timm(str(path).removeprefix(TIMM), image_size), str(path), image_size).eval()
+        return report_timm(load_timm(str(path), image_size), str(path), image_size).eval()
     file = read_weight_file(path)
     with _explained(file):
         known, tensors, dropped = _select(file, method, heads, image_size)
@@ -89,7 +89,7 @@ def load_start(
     Raises EncoderError for Swin and relative-position networks, by name; CheckpointError and ShapeError as there.
     """
     if str(path).startswith(TIMM):
-        encoder = load_timm(str(path).removeprefix(TIMM), image_size)
+        encoder = load_timm(str(path), image_size)
         check_plain(encoder, str(path))
         return report_timm(encoder, str(path), image_size)
     file = read_weight_file(path)

@@ -8,10 +8,11 @@ from timm.models.beit import Beit
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 
-from uniemox.checkpoints.published import TIMM, LoadReport, load_published, load_start
+from uniemox.checkpoints.published import LoadReport, load_published, load_start
 from uniemox.checkpoints.reading import METADATA_KEY
 from uniemox.checkpoints.recognition import MethodName
 from uniemox.checkpoints.swin import MixMAEEncoder
+from uniemox.checkpoints.timm_networks import TIMM
 from uniemox.checkpoints.writing import write_tensors
 from uniemox.data.seen import read_seen, seen_file, write_hashes
 from uniemox.errors import CheckpointError

@@ -1,19 +1,15 @@
 """Plain ViTs: MAE, dBOT, SiameseIM, TinyMIM, MoCo v3, DINO, our own, timm's and torchvision's."""
 
 import math
-from pathlib import Path
 
-import timm
 import torch
-from safetensors import SafetensorError
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from uniemox.checkpoints.draft import Draft, check_size, count_of
 from uniemox.checkpoints.recognition import MethodName
 from uniemox.checkpoints.resizing import resize_position, resize_position_dino
 from uniemox.errors import CheckpointError
-from uniemox.teacher.image_towers import load_without_head
 from uniemox.views.patches import patch_grid
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # of the published sizes, Ti to H, by width
@@ -117,63 +113,3 @@ def plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             short = name.replace("fc_norm.", "norm.")  # as its fine-tuning calls the same norm
             plain[short.replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma")] = value
     return plain
-
-
-def load_timm(source: str, image_size: int | None, *, pretrained: bool = True) -> nn.Module:
-    """A network of timm without classifier.
-
-    source: as `parse_timm` takes it: NAME with its published weights, fetched from the hub or its cache, or NAME@FILE
-    with those of a local file, whose classifier is left out.
-    image_size: side of the input in px, where the network is built for one.
-    pretrained: False leaves the weights random.
-    Raises CheckpointError if timm has no such model or weights, or they can't be fetched.
-    """
-    name, options, pixels, file = parse_timm(source)
-    if not timm.is_model(name):
-        raise CheckpointError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")
-    if file and not Path(file).is_file():
-        raise CheckpointError(f"there is no file {file} with weights for {name}")
-    with torch.device("meta"):
-        embedding = getattr(timm.create_model(name, num_classes=0), "patch_embed", None)
-    size = {"img_size": image_size} if image_size is not None and hasattr(embedding, "img_size") else {}
-    try:
-        network = timm.create_model(
-            name,
-            pretrained=pretrained and not file,
-            num_classes=0,
-            pretrained_cfg_overlay={key: (value,) * 3 for key, value in pixels.items()} or None,
-            **size,
-            **options,
-        )
-        if file and pretrained:
-            load_without_head(network, file)
-    except (RuntimeError, OSError, TypeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"timm:{source} could not be built with its weights: {error}") from error
-    return network
-
-
-def parse_timm(source: str) -> tuple[str, dict[str, str], dict[str, float], str]:
-    """Name, options, pixel statistics and file of NAME?OPTION=VALUE&...@FILE; all but the name may be absent.
-
-    Options: pad_type, as networks converted from TensorFlow need it; mean and std of their pixels, of all channels.
-    Raises CheckpointError for another one.
-
-    >>> parse_timm("mobilenetv2_100?pad_type=same&mean=0.5&std=0.5@weights.safetensors")
-    ('mobilenetv2_100', {'pad_type': 'same'}, {'mean': 0.5, 'std': 0.5}, 'weights.safetensors')
-    """
-    name, _, file = source.partition("@")
-    name, _, query = name.partition("?")
-    options: dict[str, str] = {}
-    pixels: dict[str, float] = {}
-    for pair in filter(None, query.split("&")):
-        key, _, value = pair.partition("=")
-        try:
-            if key == "pad_type":
-                options[key] = value
-            elif key in ("mean", "std"):
-                pixels[key] = float(value)
-            else:
-                raise ValueError("no such option")
-        except ValueError as error:
-            raise CheckpointError(f"timm:{source}: {pair!r} is none of pad_type, mean, std: {error}") from error
-    return name, options, pixels, file

@@ -17,6 +17,7 @@ from rich.text import Text
 from uniemox import __version__
 from uniemox.cli.ask import ask
 from uniemox.cli.bench import bench
+from uniemox.cli.calibrate import calibrate
 from uniemox.cli.compare import compare
 from uniemox.cli.console import err, need, say
 from uniemox.cli.curate import curate
@@ -47,8 +48,8 @@ app = App(
 )
 app.register_install_completion_command()
 COMMANDS = (
-    *(predict, explain, serve, data, teacher, finder, evaluate, compare, report, export, reproduce, ask, curate),
-    *(convert, models, bench),
+    *(predict, explain, serve, data, teacher, finder, evaluate, calibrate, compare, report, export, reproduce, ask),
+    *(curate, convert, models, bench),
 )
 for command in COMMANDS:
     app.command(command)

@@ -31,12 +31,15 @@ def evaluate(
 
     uniemox evaluate --model runs/fi --data fi:photos/fi
 
+    uniemox evaluate --model embedded --data folder:photos
+
     uniemox evaluate --model runs/fi --data emotion6:photos/emotion6 --by domain --json
 
     Parameters
     ----------
     model
-        A fine-tuning run, or its model.safetensors.
+        A fine-tuning run or its model.safetensors; or an ONNX file, or embedded or small, which come with the
+        package; these need no torch.
     data
         KIND:PATH, see docs/data.md; several with commas between them are scored as one.
     split
@@ -51,9 +54,11 @@ def evaluate(
     as_json
         Print one JSON object.
     """
-    need("torch", "timm", "scipy", extra="train")
     from uniemox.evaluate.run import evaluate as run
-    from uniemox.evaluate.run import write_evaluation
+    from uniemox.evaluate.run import is_onnx, write_evaluation
+
+    if not is_onnx(model):
+        need("torch", "timm", "scipy", extra="train")
 
     found = files.open(data)
     say_parts(found)

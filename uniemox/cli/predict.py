@@ -4,6 +4,7 @@ import os.path
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,6 +16,7 @@ from uniemox.errors import ConfigError, ImageError, StoppedError
 
 if TYPE_CHECKING:
     from uniemox.cli.predict_output import Output
+    from uniemox.predict.embeddings import EmbeddingFile
     from uniemox.predict.prediction import Failure, Prediction
     from uniemox.predict.predictor import Predictor
     from uniemox.predict.writing import ResultFile
@@ -23,22 +25,63 @@ EXIT_INTERRUPTED = 130
 FEW = 8  # pictures that need no progress bar
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What looks at the pictures."""
+
+    model: str | None = None
+    """A run of uniemox finetune, its model.onnx, hub:owner/repository/file.onnx, or clip:NAME@WEIGHTS; small, one that
+    starts sooner; if not given embedded, the one that comes with the package."""
+    person_model: str | None = None
+    """A model that says what the people found feel."""
+    persons: bool = True
+    """Look for people."""
+    finder: str = "embedded"
+    """Another person detector, as `data persons` takes it."""
+    words: str | None = None
+    """For clip: the words to choose from, with commas between."""
+    threads: int | None = None
+    """Of the networks; one a core if not given."""
+
+    def opener(self, *, on_cluster: bool) -> "Callable[[], Predictor]":
+        """What opens the predictor.  on_cluster: in workers that have folders of their own, and a core each."""
+        from uniemox.predict.opening import load
+
+        if not self.persons and self.finder != "embedded":
+            raise ConfigError("--no-persons and --finder contradict each other; leave one of them out")
+        names = self.model, self.person_model, self.finder if self.persons else None
+        model, person_model, finder = map(_absolute, names) if on_cluster else names
+        words = None if self.words is None else self.words.split(",")
+        threads = self.threads or 1 if on_cluster else self.threads
+        return partial(load, model, person_model=person_model, finder=finder, threads=threads, words=words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """Where the answers go beside the screen."""
+
+    out: Files = None
+    """Write the answers to a file, .jsonl, .csv or .parquet."""
+    resume: Annotated[bool, Parameter(negative="")] = False
+    """Go on with that file: answers in it are not asked for again."""
+    save_pictures: Files = None
+    """A folder for the pictures with boxes and bars drawn."""
+    embeddings: Files = None
+    """Also write what the labels are read off, to .npy (paths in .npy.txt) or .parquet: for search and clusters."""
+
+
+NO_MODEL, NO_FILES = ModelOptions(), FileOptions()
+
+
 def predict(
     *images: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    model: str | None = None,
     coverage: float | None = None,
     labels: str | None = None,
-    person_model: str | None = None,
-    persons: bool = True,
-    finder: str = "embedded",
-    words: str | None = None,
-    out: Files = None,
-    resume: Annotated[bool, Parameter(negative="")] = False,
-    save_pictures: Files = None,
-    threads: int | None = None,
     batch_size: int = 16,
     engine: Literal["local", "ray"] = "local",
     as_json: JsonFlag = False,
+    models: Annotated[ModelOptions, Parameter(name="*")] = NO_MODEL,
+    files: Annotated[FileOptions, Parameter(name="*")] = NO_FILES,
 ) -> None:
     """Say what pictures make people feel, and find the people in them.
 
@@ -52,81 +95,55 @@ def predict(
 
     find photos -name '*.jpg' | uniemox predict - --out answers.csv --resume
 
+    uniemox predict photos/ --out answers.csv --embeddings features.npy
+
     Parameters
     ----------
     images
         Files, folders, patterns; - reads a list of paths from standard input.
-    model
-        A run of uniemox finetune, its model.onnx, hub:owner/repository/file.onnx, or clip:NAME@WEIGHTS; the model that
-        comes with the package if not given.
     coverage
         Also give the labels that hold the true one in this share of pictures, such as 0.9.
     labels
         Answer in another label set, such as polarity.
-    person_model
-        A model that says what the people found feel.
-    persons
-        Look for people.
-    finder
-        Another person detector, as `data persons` takes it.
-    words
-        For clip: the words to choose from, with commas between.
-    out
-        Write the answers to a file, .jsonl, .csv or .parquet.
-    resume
-        Go on with that file: answers in it are not asked for again.
-    save_pictures
-        A folder for the pictures with boxes and bars drawn.
-    threads
-        Of the networks; one a core if not given.
     batch_size
         Pictures that the network sees at once.
     engine
         ray: on all machines of a Ray cluster, which read the pictures by the same paths.
     as_json
-        A JSON object a line: path, scene, kind, persons; or path, error.
+        A JSON object a line: path, scene, kind, valence, familiarity, persons, ...; or path, error.
     """
-    _check(images, persons=persons, finder=finder, resume=resume, out=out, save_pictures=save_pictures, engine=engine)
+    _check(images, files, engine)
     from uniemox.cli.predict_output import Output
-    from uniemox.predict.opening import load
 
-    found, chosen = finder if persons else None, None if words is None else words.split(",")
-    if engine == "ray":  # whose workers have folders of their own, and a core each
-        model, person_model, found, threads = *map(_absolute, (model, person_model, found)), threads or 1
-    open_model = partial(load, model, person_model=person_model, finder=found, threads=threads, words=chosen)
-    predictor = open_model()
-    with _open_file(out, predictor, labels, resume=resume, has_likely=coverage is not None) as file:
-        output = Output(as_json=as_json, file=file, pictures=save_pictures)
-        todo = _todo(images, output)
-        ask = predictor.predict_each if engine == "local" else _ray(open_model)
-        results = ask(todo, batch_size=batch_size, coverage=coverage, labels=labels)
-        _take(results, output, images)
+    open_predictor = models.opener(on_cluster=engine == "ray")
+    predictor = open_predictor()
+    with (
+        _open_file(files, predictor, labels, has_likely=coverage is not None) as file,
+        _open_embeddings(files.embeddings) as features,
+    ):
+        output = Output(as_json=as_json, file=file, pictures=files.save_pictures, embeddings=features)
+        if engine == "ray":
+            ask = _ray(open_predictor)
+        else:
+            ask = partial(predictor.predict_each, with_embedding=features is not None)
+        _take(ask(_todo(images, output), batch_size=batch_size, coverage=coverage, labels=labels), output, images)
     if output.failures:
         sys.exit(EXIT_UNREADABLE)
 
 
-def _check(
-    images: Sequence[str],
-    *,
-    persons: bool,
-    finder: str,
-    resume: bool,
-    out: Path | None,
-    save_pictures: Path | None,
-    engine: str,
-) -> None:
+def _check(images: Sequence[str], files: FileOptions, engine: str) -> None:
     """Raise ConfigError for what can't be asked."""
     if not images:
         raise ConfigError("no picture is named; give files, folders or patterns, or - for a list on standard input")
     unknown = next((name for name in images if name.startswith("-") and name != "-"), None)
     if unknown is not None:
         raise ConfigError(f"there is no option {unknown}; see --help, or write ./{unknown} for a file of that name")
-    if resume and out is None:
+    if files.resume and files.out is None:
         raise ConfigError("--resume continues a file; name it with --out")
-    if not persons and finder != "embedded":
-        raise ConfigError("--no-persons and --finder contradict each other; leave one of them out")
-    if save_pictures is not None and engine == "ray":
-        raise ConfigError("--save-pictures is not there with --engine ray; leave one of them out")
+    if engine == "ray" and (files.save_pictures is not None or files.embeddings is not None):
+        raise ConfigError("--save-pictures and --embeddings are not there with --engine ray; leave them out")
+    if files.resume and files.embeddings is not None:
+        raise ConfigError("--embeddings can't be resumed: leave out --resume, or write them in a run of their own")
 
 
 def _absolute(name: str | None) -> str | None:
@@ -142,10 +159,10 @@ def _ray(open_model: "Callable[[], Predictor]") -> "Callable[..., Iterator[Predi
 
 
 def _open_file(
-    path: Path | None, predictor: "Predictor", labels: str | None, *, resume: bool, has_likely: bool
+    files: FileOptions, predictor: "Predictor", labels: str | None, *, has_likely: bool
 ) -> "AbstractContextManager[ResultFile | None]":
     """The file for the answers, if one is asked for."""
-    if path is None:
+    if files.out is None:
         return nullcontext()
     from uniemox.predict.mapping import answers_in
     from uniemox.predict.writing import AnswerHeader, ResultFile
@@ -153,7 +170,16 @@ def _open_file(
     answers = answers_in(predictor.network.info.find_labels(), labels)
     has_persons = predictor.finder is not None
     answered = AnswerHeader(predictor.name, answers.name, answers.labels, has_likely, has_persons)
-    return ResultFile(path, resume=resume, answered=answered)
+    return ResultFile(files.out, resume=files.resume, answered=answered)
+
+
+def _open_embeddings(path: Path | None) -> "AbstractContextManager[EmbeddingFile | None]":
+    """The file for embeddings, if one is asked for."""
+    if path is None:
+        return nullcontext()
+    from uniemox.predict.embeddings import EmbeddingFile
+
+    return EmbeddingFile(path)
 
 
 def _todo(images: Sequence[str], output: "Output") -> Iterator[str]:
@@ -188,3 +214,6 @@ def _take(results: "Iterable[Prediction | Failure]", output: "Output", images: S
         output.file.finish()
         again = f" ({output.skipped} were there already)" if output.skipped else ""
         say(f"wrote {output.file.path}: {output.done + output.skipped} pictures{again}")
+    if output.embeddings is not None:
+        output.embeddings.finish()
+        say(f"wrote {output.embeddings.path}: {output.embeddings.count} x {output.embeddings.width}")

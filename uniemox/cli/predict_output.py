@@ -17,20 +17,29 @@ from uniemox.errors import DataError
 from uniemox.predict.prediction import Failure, Prediction
 
 if TYPE_CHECKING:
+    from uniemox.predict.embeddings import EmbeddingFile
     from uniemox.predict.writing import ResultFile
 
 ROWS = 200  # of a table; then the next one begins, so that no list is too long for the memory
 MAX_LISTED = 20
+UNLIKE = "(a guess: unlike the training pictures)"
 
 
 class Output:
     """Shows answers as rows or JSON lines, writes them to a file, and keeps count.
 
-    file: None: none is asked for.  pictures: folder for drawn ones; None: none.
+    file, embeddings: None: none is asked for.  pictures: folder for drawn ones; None: none.
     """
 
-    def __init__(self, *, as_json: bool, file: "ResultFile | None", pictures: Path | None) -> None:
-        self.as_json, self.file, self.pictures = as_json, file, pictures
+    def __init__(
+        self,
+        *,
+        as_json: bool,
+        file: "ResultFile | None",
+        pictures: Path | None,
+        embeddings: "EmbeddingFile | None" = None,
+    ) -> None:
+        self.as_json, self.file, self.pictures, self.embeddings = as_json, file, pictures, embeddings
         self.done = self.skipped = self.failures = 0
         self.first_failures: list[str] = []
         self._rows: list[Prediction] = []
@@ -67,8 +76,11 @@ class Output:
             self.failures += 1
             if len(self.first_failures) < MAX_LISTED:
                 self.first_failures.append(_one_line(result.error))
-        elif self.pictures is not None:
-            _save_picture(result, self.pictures)
+        else:
+            if self.pictures is not None:
+                _save_picture(result, self.pictures)
+            if self.embeddings is not None:
+                self.embeddings.write(result)
         if self.file is not None:
             self.file.write(result)
         if self.as_json:
@@ -91,13 +103,18 @@ def _table(results: list[Prediction]) -> Table:
     table = Table()
     table.add_column("picture", overflow="fold")
     table.add_column(f"{first.kind} ({first.label_set})")
-    for heading, is_shown in (("likely", has_likely), ("people", has_persons)):
+    has_affect = first.valence is not None and "valence" not in first.scene
+    shown = (("valence, arousal", has_affect), ("likely", has_likely), ("people", has_persons))
+    for heading, is_shown in shown:
         if is_shown:
             table.add_column(heading)
     for result in results:
         is_affect = "valence" in result.scene
         top = [f"{label} {value:.1f}" if is_affect else f"{label} {value:.0%}" for label, value in result.top(3)]
+        if result.is_unfamiliar:
+            top.append(UNLIKE)
         cells = [_one_line(result.path or ""), "  ".join(top)]
+        cells += [f"{result.valence:.1f}, {result.arousal:.1f}"] if has_affect else []
         cells += [", ".join(result.likely or ())] if has_likely else []
         cells += [_people(result)] if has_persons else []
         table.add_row(*(Text(cell) for cell in cells))

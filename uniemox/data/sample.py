@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 
@@ -72,6 +72,13 @@ class Sample:
     def picture_key(self) -> str:
         """The key of the picture, which several people have in common: `a.jpg` for `a.jpg#2`."""
         return re.sub(r"#\d+$", "", self.key)
+
+
+class Broken(NamedTuple):
+    """A sample that could not be read."""
+
+    key: str
+    reason: str
 
 
 def decode_sample(

@@ -116,15 +116,20 @@ def _log_softmax(logits: Array, temperature: float) -> Array:
     return scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
 
 
-def conformal_scores(logits: np.ndarray, target: np.ndarray, temperature: float) -> tuple[float, ...]:
+def conformal_scores(probabilities: np.ndarray, target: np.ndarray) -> tuple[float, ...]:
     """1 - p(true label) of held-out samples, sorted, 5 digits: what likely labels are chosen by (arXiv 2107.07511).
 
-    logits, target: (N, E); the true label is the target's highest.  Of more than 2,000 as many quantiles are kept, as
-    far apart in rank, each the score of a sample.
+    probabilities, target: (N, E); the true label is the target's highest.  Of more than 2,000 see `quantiles`.
     """
     truth = target.argmax(axis=1)
-    scores = np.sort(1 - softmax(logits, temperature)[np.arange(len(truth)), truth])
-    if len(scores) > MAX_SCORES:
-        levels = np.arange(1, MAX_SCORES + 1) / (MAX_SCORES + 1)
-        scores = scores[np.ceil((len(scores) + 1) * levels).astype(int).clip(1, len(scores)) - 1]
+    scores = quantiles(1 - probabilities[np.arange(len(truth)), truth])
     return tuple(round(float(score), 5) for score in scores.clip(0, 1))
+
+
+def quantiles(values: np.ndarray) -> np.ndarray:
+    """Values (N,), sorted; of more than 2,000 as many, as far apart in rank, each one of the values."""
+    values = np.sort(values)
+    if len(values) <= MAX_SCORES:
+        return values
+    levels = np.arange(1, MAX_SCORES + 1) / (MAX_SCORES + 1)
+    return values[np.ceil((len(values) + 1) * levels).astype(int).clip(1, len(values)) - 1]

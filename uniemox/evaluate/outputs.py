@@ -1,22 +1,17 @@
-"""What a classifier answers for every picture of a data set."""
+"""What a classifier answers for every picture of a data set, without torch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from uniemox.classifier_info import views_of
-from uniemox.data.sample import Sample
-from uniemox.errors import DataError
-from uniemox.model.classifier import Classifier
-from uniemox.training.hardware import Precision
-from uniemox.views.loader import Broken, ViewBatch, ViewDataset, build_loader
-from uniemox.views.pixels import PixelStats, normalise
-from uniemox.views.transforms import EvalViews, ViewConfig
+from uniemox.data.sample import Broken, Sample, decode_sample
+from uniemox.errors import DataError, ImageError
+from uniemox.predict.network import Network
+from uniemox.predict.views import Pixels
 
-BATCH = 64
+BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,52 +19,41 @@ class Outputs:
     """Of the M samples that could be read."""
 
     values: NDArray[np.float32]  # (M, E) logits, or (M, V, D) features of the encoder
+    distances: NDArray[np.float32] | None  # (M,) from the training images; None: the classifier does not know them
     samples: tuple[Sample, ...]  # M
     broken: tuple[Broken, ...]
 
 
-def outputs_of(
-    classifier: Classifier,
-    samples: Sequence[Sample],
-    view: ViewConfig,
-    *,
-    stats: PixelStats,
-    encoded: bool = False,
-    precision: Precision = "float32",
-    workers: int = 1,
-    on_progress: Callable[[int], None] = lambda _: None,
+def outputs_of_network(
+    network: Network, samples: Sequence[Sample], on_progress: Callable[[int], None] = lambda _: None
 ) -> Outputs:
-    """Logits, or what the encoder makes of each view, of all samples in the views of evaluation.
+    """Logits of all samples in the views of evaluation: the middle, and the people that the data set knows.
 
-    The classifier is left in the mode it was in.
-    stats: what the encoder's pixels are normalised with.  on_progress: called with the number of samples done.
-    Raises DataError if none of the pictures can be read.
+    on_progress: called with the number of samples done.  Raises DataError if none of the pictures can be read.
     """
-    device = next(classifier.parameters()).device
-    places = [[(0, i) for i in range(at, min(at + BATCH, len(samples)))] for at in range(0, len(samples), BATCH)]
-    rows, read, broken = [], [], []
-    was_training, done = classifier.training, 0
-    classifier.eval()
-    for batch in build_loader(ViewDataset(samples, EvalViews(view)), places, workers):
-        if batch.samples:
-            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                views = select_views(classifier, batch)
-                pixels = {name: normalise(value, device, stats) for name, value in views.items()}
-                values = classifier.encode(**pixels) if encoded else classifier(**pixels)
-            rows.append(values.float().cpu().numpy())
-            read += batch.samples
-        broken += batch.broken
-        done += len(batch.samples) + len(batch.broken)
+    values, distances, read, broken = [], [], [], []
+    waiting: list[dict[str, Pixels]] = []
+
+    def answer() -> None:
+        logits, far = network.measure(waiting)
+        values.append(logits)
+        distances.extend([] if far is None else [far])
+        waiting.clear()
+
+    for done, sample in enumerate(samples, start=1):
+        try:
+            image, full = decode_sample(sample)
+            waiting.append(network.look(image, full, sample.persons, sample.target_box))
+            read.append(sample)
+        except ImageError as error:
+            broken.append(Broken(sample.key, str(error)))
+        if len(waiting) == BATCH:
+            answer()
         on_progress(done)
-    classifier.train(was_training)
-    if not rows:
+    if waiting:
+        answer()
+    if not read:
         raise DataError(
             f"none of {len(samples)} pictures can be read: {broken[0].reason if broken else 'there is none'}"
         )
-    return Outputs(np.concatenate(rows), tuple(read), tuple(broken))
-
-
-def select_views(classifier: Classifier, batch: ViewBatch) -> dict[str, torch.Tensor]:
-    """The views that the classifier looks at, by name: (N, 3, S, S) uint8 each."""
-    views = {"scene": batch.scene, "person": batch.person}
-    return {name: view for name, view in views.items() if name in views_of(classifier.streams)}
+    return Outputs(np.concatenate(values), np.concatenate(distances) if distances else None, tuple(read), tuple(broken))

@@ -5,30 +5,32 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.checkpoints.classifier import load_classifier
-from uniemox.classifier_info import ClassifierInfo, to_affect
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.hashes import picture_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.evaluate.calibration import expected_calibration_error, softmax
 from uniemox.evaluate.groups import GroupScores, score_groups
-from uniemox.evaluate.outputs import Outputs, outputs_of
+from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
 from uniemox.files import write_text
-from uniemox.labels import LabelMap, LabelSet, label_map
-from uniemox.training.hardware import HardwareConfig
-from uniemox.training.run_folder import WEIGHTS
-from uniemox.views.pixels import PixelStats
-from uniemox.views.transforms import ViewConfig
+from uniemox.labels import CUSTOM, LabelMap, LabelSet, label_map
+from uniemox.predict.confidence import answers_of
+from uniemox.predict.opening import EMBEDDED, IN_PACKAGE, open_network
 
-Logits = NDArray[np.float32]
+if TYPE_CHECKING:
+    from uniemox.training.hardware import HardwareConfig
+
+Logits = NDArray[np.floating]
+Answer = Callable[[Sequence[Sample], Callable[[int], None]], Outputs]
 EVALUATIONS = "evaluations"
 COLUMNS = ("domain", "split", "label", "group")
 MAX_NAME = 120  # characters of a file made of names of data, of which there may be several
@@ -58,38 +60,29 @@ def evaluate(
     *,
     by: str | None = None,
     allow_seen: bool = False,
-    hardware: HardwareConfig | None = None,
+    hardware: "HardwareConfig | None" = None,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Evaluation:
     """Score a classifier on all samples of a data set that have what it predicts.
 
-    model: a fine-tuning run, or its model.safetensors.  by: a column (domain, split, label, group, or a field of the
-    annotation) by whose values the scores are given too.
+    model: a fine-tuning run or its model.safetensors, with torch; or an ONNX file, embedded or small, without.
+    by: a column (domain, split, label, group, or a field of the annotation) by whose values the scores are given too.
     allow_seen: score pictures that the model, or what it was made of, was trained on as well.
     Where the data set has other labels the model's are mapped to them (`label_map`), and what has no counterpart is
     left out. Intervals resample pictures, those of one group together.
     Raises DataError for pictures that it has seen (`uniemox.data.seen`), or if nothing is left; LabelError where no map
     is known; ConfigError for a column that is not there.
     """
-    classifier, info = load_classifier(model / WEIGHTS if model.is_dir() else model)
-    hardware = hardware or HardwareConfig()
+    info, answer = _open_onnx(model) if is_onnx(model) else _open_classifier(model, hardware)
     mapping = None if info.task == "affect" else map_to_data(info.find_labels(), data.labels)
     samples, notes = _scorable(data, info, mapping)
     if by is not None:
         column_of(samples, by, data)  # raises before the pictures are looked at
-    seen = set() if allow_seen else read_seen(model) | data.detector_seen
+    seen = set() if allow_seen else read_seen(file_of(model)) | data.detector_seen
     if seen:
         hashes = picture_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
         refuse_seen(samples, hashes, seen, data.name, override="--allow-seen")
-    device = hardware.setup_device()
-    outputs = outputs_of(
-        classifier.to(device),
-        samples,
-        ViewConfig(size=info.size, crop_fraction=info.crop_fraction, person=info.person),
-        stats=PixelStats(info.mean, info.std),
-        workers=hardware.count_workers(device),
-        on_progress=lambda done: on_progress("evaluating", done, len(samples)),
-    )
+    outputs = answer(samples, lambda done: on_progress("evaluating", done, len(samples)))
     if outputs.broken:
         notes.append(f"{len(outputs.broken)} pictures can't be read: {outputs.broken[0].reason}")
     if info.calibration_images == "selection":
@@ -98,6 +91,27 @@ def evaluate(
     groups = None if by is None else score_groups(column_of(outputs.samples, by, data), scorer.score)
     everything = np.arange(len(outputs.samples))
     return Evaluation(scorer.score(everything), groups, tuple(notes), tuple(scorer.predictions()))
+
+
+def is_onnx(model: Path) -> bool:
+    """Whether a model is scored by onnxruntime: an ONNX file, or one that comes with the package."""
+    return str(model) in IN_PACKAGE or model.suffix == ".onnx"
+
+
+def file_of(model: Path) -> Path:
+    """Where a model lies: itself, or the file in the package that is called embedded or small."""
+    return EMBEDDED / IN_PACKAGE[str(model)] if str(model) in IN_PACKAGE else model
+
+
+def _open_onnx(model: Path) -> tuple[ClassifierInfo, Answer]:
+    network = open_network(file_of(model))
+    return network.info, partial(outputs_of_network, network)
+
+
+def _open_classifier(model: Path, hardware: "HardwareConfig | None") -> tuple[ClassifierInfo, Answer]:
+    from uniemox.evaluate.classifier_outputs import open_classifier  # noqa: PLC0415 - torch
+
+    return open_classifier(model, hardware)
 
 
 def write_evaluation(
@@ -132,8 +146,8 @@ def _name_of(title: str) -> str:
 
 
 def run_of(model: Path) -> Path:
-    """The folder of a run that is given itself or by its weights."""
-    return model if model.is_dir() else model.parent
+    """The folder of a run, given itself or by its weights; ./embedded or ./small of the models in the package."""
+    return model if model.is_dir() or str(model) in IN_PACKAGE else model.parent
 
 
 def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str | None]:
@@ -152,7 +166,7 @@ def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str |
     return [None if value is None else str(value) for value in values]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Scorer:
     """Outputs as scores, of all samples or of some."""
 
@@ -166,31 +180,36 @@ class _Scorer:
         samples = [self.outputs.samples[i] for i in places]
         values, temperature = self.outputs.values[places], self.info.temperature
         units = [sample.group or sample.picture_key for sample in samples]
+        answers = self.answers[places]
         if self.mapping is None:
             target = np.array([[sample.valence, sample.arousal] for sample in samples], dtype=np.float64)
-            return score_affect(to_affect(values.astype(np.float64)), target, groups=units)
-        logits = mapped(values, self.mapping)
+            return score_affect(answers, target, groups=units)
+        shares = mapped(_log(answers), self.mapping)
         if self.info.task == "distribution":
-            shares = np.stack([_shares(sample, self.labels) for sample in samples])
-            calibrated = mapped(values / (temperature or 1), self.mapping)
-            return replace(score_distributions(calibrated, shares, groups=units), temperature=temperature)
+            target = np.stack([_shares(sample, self.labels) for sample in samples])
+            return replace(score_distributions(shares, target, groups=units), temperature=temperature)
         truth = np.array([sample.label for sample in samples])
-        scores = score_classes(logits, truth, self.labels, groups=units)
+        scores = score_classes(shares, truth, self.labels, groups=units)
         if temperature is None:
             return scores
-        ece = expected_calibration_error(softmax(mapped(values / temperature, self.mapping)), truth)
-        return replace(scores, temperature=temperature, ece_calibrated=ece)
+        raw = expected_calibration_error(softmax(mapped(values, self.mapping)), truth)
+        return replace(scores, temperature=temperature, ece=raw, ece_calibrated=scores.ece)
+
+    @cached_property
+    def answers(self) -> NDArray[np.float64]:
+        """As prediction gives them: (M, E) probabilities in the classifier's labels, or valence and arousal."""
+        return answers_of(self.info, self.outputs.values, self.outputs.distances)
 
     def predictions(self) -> list[dict[str, Any]]:
         """A line for every picture."""
         lines = []
-        for sample, values in zip(self.outputs.samples, self.outputs.values, strict=True):
+        for sample, answer in zip(self.outputs.samples, self.answers, strict=True):
             unit = sample.group or sample.picture_key  # what is drawn together
             line: dict[str, Any] = {"key": sample.key, "path": str(sample.picture), "group": unit}
             if self.mapping is None:
-                line |= {"valence": float(to_affect(values[0])), "arousal": float(to_affect(values[1]))}
+                line |= {"valence": float(answer[0]), "arousal": float(answer[1])}
             else:
-                shares = softmax(mapped(values[None] / (self.info.temperature or 1), self.mapping))[0]
+                shares = softmax(mapped(_log(answer[None]), self.mapping))[0]
                 line["label"] = None if sample.label is None else self.labels.labels[sample.label]
                 line["predicted"] = self.labels.labels[int(shares.argmax())]
                 line["probabilities"] = {
@@ -198,6 +217,11 @@ class _Scorer:
                 }
             lines.append(line)
         return lines
+
+
+def _log(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logits of probabilities (N, E); those of 0 are finite."""
+    return np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
 
 
 def mapped(logits: Logits, mapping: LabelMap) -> Logits:
@@ -225,7 +249,16 @@ def map_to_data(ours: LabelSet, theirs: LabelSet) -> LabelMap:
             f"the model says what is {ours.kind}, the labels of the data what is {theirs.kind}: one does not follow "
             "from the other"
         )
+    if theirs.name == CUSTOM:  # some of ours, under no published set's name
+        found = {label: theirs.labels[i] for i, label in enumerate(map(_own_label(ours), theirs.labels)) if label}
+        if len(found) == len(theirs):
+            return LabelMap(ours, theirs, {label: found.get(label) for label in ours.labels})
     return label_map(ours, theirs)
+
+
+def _own_label(ours: LabelSet) -> Callable[[str], str | None]:
+    """What a set calls a word; None if it has none for it."""
+    return lambda word: label if (label := ours.aliases.get(word, word)) in ours.labels else None
 
 
 def _scorable(data: DataSet, info: ClassifierInfo, mapping: LabelMap | None) -> tuple[list[Sample], list[str]]:

@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
 from uniemox.checkpoints.classifier import load_classifier
-from uniemox.classifier_info import ClassifierInfo, to_affect
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.explain.explaining import check_has_probabilities
 from uniemox.explain.explanation import Array, Explanation, normalised
@@ -21,6 +22,7 @@ from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.crop import choose_person
 from uniemox.persons.detector import Detector
+from uniemox.predict.confidence import answers_of
 from uniemox.predict.opening import open_finder
 from uniemox.predict.pictures import Picture, read_any
 from uniemox.predict.views import Pixels, person_view, scene_box, scene_view
@@ -56,9 +58,8 @@ def grad_cam(
     device = next(classifier.parameters()).device
     pixels = {name: view.to(device) for name, view in views.items()}
     with torch.no_grad():
-        logits = classifier.eval()(**pixels)[0].float()
-    is_affect = info.task == "affect"
-    answer = to_affect(logits) if is_affect else (logits / (info.temperature or 1.0)).softmax(dim=0)
+        logits, far = classifier.eval().answer(**pixels)
+    answer = answers_of(info, logits.float().cpu().numpy(), None if far is None else far.cpu().numpy())[0]  # (E,)
     index = int(answer.argmax()) if label is None else info.find_labels().index(label)
     maps = grad_cam_maps(classifier, index, **pixels)  # (views, h, w)
     return Explanation(
@@ -99,7 +100,7 @@ class GradCam:
             given = {name: view.expand(len(pixels), -1, -1, -1) for name, view in views.items()}
             with torch.no_grad():
                 logits = self.classifier(**(given | {seen: torch.from_numpy(pixels)})).float()
-            return (logits / (self.info.temperature or 1.0)).softmax(dim=1).numpy()
+            return answers_of(self.info, logits.numpy()).astype(np.float32)
 
         index = self.info.labels.index(explanation.label)
         return map_scores(classify, views[seen][0].numpy(), explanation.heat, index)

@@ -46,7 +46,7 @@ def heat_map(
     if persons is None and "person" in network.info.views:
         persons = predictor.find_people(image, image.size)
     views, box = views_of(network, image, persons)
-    answer = network.probabilities(logits_of(network, views))[0]  # (E,)
+    answer = network.answer([network.look(image, image.size, persons)]).values[0]  # (E,)
     index = int(answer.argmax()) if label is None else network.info.find_labels().index(label)
     maps = None if method == "occlusion" or "scene" not in views else network.maps(views["scene"])
     if maps is not None:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from uniemox.classifier_info import ClassifierInfo, read_info
-from uniemox.data.sample import DataSet, Sample
+from uniemox.data.sample import Broken, DataSet, Sample
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.export.onnx import KEY, read_model, write_model
 from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session, quantization_tools
 from uniemox.predict.one_by_one import ONE_BY_ONE, is_one_by_one, run_views
-from uniemox.views.loader import Broken, ViewDataset, collate
+from uniemox.views.loader import ViewDataset, collate
 from uniemox.views.transforms import EvalViews, ViewConfig
 
 Method = Literal["dynamic", "static"]
@@ -112,10 +112,21 @@ def quantise(src: Path, dst: Path, pictures: Iterable[Pixels]) -> Method:
                 calibration = list(pictures)
                 _check_any(calibration, src)
                 tools.quantize_static(
-                    model, partial, _Reader(calibration), per_channel=True, activation_type=tools.QuantType.QUInt8
+                    model,
+                    partial,
+                    _Reader(calibration),
+                    per_channel=True,
+                    activation_type=tools.QuantType.QUInt8,
+                    nodes_to_exclude=_behind_logits(model.graph),
                 )
             else:
-                tools.quantize_dynamic(model, partial, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True)
+                tools.quantize_dynamic(
+                    model,
+                    partial,
+                    op_types_to_quantize=["MatMul", "Gemm"],
+                    per_channel=True,
+                    nodes_to_exclude=_behind_logits(model.graph),
+                )
                 metadata[ONE_BY_ONE] = "yes"
             result = onnx.load(partial)
     except RUNTIME_ERRORS as error:
@@ -143,6 +154,18 @@ def _check_any(pictures: Sequence[Pixels], src: Path) -> None:
         raise DataError(f"{src} is convolutional: its int8 form needs pictures to measure ranges on, got none")
 
 
+def _behind_logits(graph: onnx.GraphProto) -> list[str]:
+    """Names of the nodes that the logits don't need: distances in 8 bits could not be compared with the known ones."""
+    makers = {output: node for node in graph.node for output in node.output}
+    needed, waiting = set[str](), ["logits"]
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is not None and node.name not in needed:
+            needed.add(node.name)
+            waiting += node.input
+    return [node.name for node in graph.node if node.name not in needed]
+
+
 def _is_convolutional(model: onnx.ModelProto) -> bool:
     """Whether convolutions hold more than half of the weights that could be quantised."""
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
@@ -167,9 +190,9 @@ def _compare(src: Path, small: Path, method: Method, batches: Iterable[Pixels]) 
         answers: list[NDArray[np.intp]] = [np.empty(0, np.intp)] * 2
         for which in (0, 1) if number % 2 else (1, 0):
             if number == 0:
-                run_views(sessions[which], "logits", batch, one_by_one=alone[which])  # the first run allocates
+                run_views(sessions[which], ["logits"], batch, one_by_one=alone[which])  # the first run allocates
             began = time.perf_counter()
-            logits = run_views(sessions[which], "logits", batch, one_by_one=alone[which])
+            [logits] = run_views(sessions[which], ["logits"], batch, one_by_one=alone[which])
             times[which].append((time.perf_counter() - began) / size * 1000)
             answers[which] = logits.argmax(axis=1)
         same += int((answers[0] == answers[1]).sum())

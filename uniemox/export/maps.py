@@ -1,4 +1,4 @@
-"""Class-activation maps as a second output: where in the picture a convolutional network sees what it says."""
+"""What a classifier's file gives beside logits: features, their distance, and where a network sees what it says."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ TOLERANCE = 1e-4  # of the pooled features, relative to the largest
 
 
 class WithMaps(nn.Module):
-    """A classifier whose forward pass gives its logits, and for every class how much each place adds to them.
+    """A classifier whose forward pass gives all that its file holds: logits, maps of what adds to them, features.
 
     classifier: that `has_maps` accepts.  The maps are the head applied at every place of the last feature map (class
     activation maps, arXiv 1512.04150, equation 2): their mean over h and w plus the head's bias is the logits. Those
@@ -24,8 +24,11 @@ class WithMaps(nn.Module):
         super().__init__()
         self.classifier = classifier
 
-    def forward(self, scene: Tensor) -> tuple[Tensor, Tensor]:
-        """scene: (N, 3, H, W), ImageNet-normalised.  Returns logits (N, E) and maps (N, E, h, w)."""
+    def forward(self, scene: Tensor) -> dict[str, Tensor]:
+        """scene: (N, 3, H, W), ImageNet-normalised.
+
+        Returns logits (N, E), features (N, D), distance (N,) if the classifier knows it, and maps (N, E, h, w).
+        """
         head: Any = self.classifier.head
         pairs = _features(self.classifier.encoder, scene)
         pooled = torch.cat([values for _, values in pairs], dim=1)  # (N, D)
@@ -38,7 +41,26 @@ class WithMaps(nn.Module):
         total = _resized(maps[0], size)
         for one in maps[1:]:
             total = total + _resized(one, size)
-        return head(pooled), total
+        return named_outputs(self.classifier, pooled) | {"maps": total}
+
+
+class WithFeatures(nn.Module):
+    """The same of any classifier, without maps."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, scene: Tensor | None = None, person: Tensor | None = None) -> dict[str, Tensor]:
+        """Arguments as `Classifier.features`; returns as `WithMaps`."""
+        return named_outputs(self.classifier, self.classifier.features(scene, person))
+
+
+def named_outputs(classifier: Classifier, features: Tensor) -> dict[str, Tensor]:
+    """Logits (N, E), features (N, D) and, where it is known, distance (N,).  features: (N, D)."""
+    logits = classifier.head(features)
+    outputs = {"logits": logits, "features": features}
+    return outputs if classifier.distance is None else outputs | {"distance": classifier.distance(features, logits)}
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError
-from uniemox.export.maps import WithMaps, has_maps
+from uniemox.export.maps import WithFeatures, WithMaps, has_maps
 from uniemox.files import replacing
 from uniemox.model.classifier import Classifier
 
@@ -25,8 +25,9 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
     """Write a classifier as ONNX, any batch size; the file is there whole or not at all.
 
     Inputs "scene" and "person", as its streams have them: (N, 3, S, S) float32, normalised with info's mean and std.
-    Output "logits": (N, E). Where `has_maps` is true a second one, "maps": (N, E, h, w), see `WithMaps`; it costs
-    nothing unless it is asked for. Its metadata hold `info` as JSON under "uniemox".
+    Outputs "logits": (N, E); "features": (N, D), what the head reads; "distance": (N,), where the classifier knows it,
+    see `Distance`; "maps": (N, E, h, w), where `has_maps` is true, see `WithMaps`. What is not asked for costs
+    nothing. Its metadata hold `info` as JSON under "uniemox".
     Raises CheckpointError if it can't be written.
     """
     names = list(info.views)
@@ -39,14 +40,16 @@ def export_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) 
             module.fused_attn = False
     pixels = {name: torch.zeros(2, 3, info.size, info.size) for name in names}
     batch = torch.export.Dim("batch", min=1)
-    with_maps = has_maps(classifier, info.size)
+    whole = (WithMaps if has_maps(classifier, info.size) else WithFeatures)(classifier).eval()
+    with torch.no_grad():
+        outputs = list(whole(**pixels))
     with quiet():
         program = torch.onnx.export(
-            WithMaps(classifier).eval() if with_maps else classifier,
+            whole,
             kwargs=pixels,
             dynamic_shapes={name: {0: batch} for name in names},
             input_names=names,
-            output_names=["logits", "maps"] if with_maps else ["logits"],
+            output_names=outputs,
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

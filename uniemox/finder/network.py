@@ -4,7 +4,7 @@ A person is a peak of a heat map (CenterNet, arXiv 1904.07850); the box is read 
 """
 
 import math
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import timm
@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from uniemox.checkpoints.published import TIMM
-from uniemox.checkpoints.vit import parse_timm
+from uniemox.checkpoints.timm_networks import TIMM, TimmSource
 from uniemox.errors import CheckpointError
 from uniemox.persons.centres import STRIDE
 
@@ -68,11 +67,8 @@ def load_body(start: str) -> tuple[Any, tuple[int, ...], tuple[float, ...], tupl
     """
     if not start.startswith(TIMM):
         raise CheckpointError(f"a finder starts from timm:NAME or timm:NAME@FILE, got {start!r}")
-    name, options, pixels, file = parse_timm(start.removeprefix(TIMM))
-    if not timm.is_model(name):
-        raise CheckpointError(f"timm has no model {name!r}; timm.list_models('mobilenet*') lists small ones")
-    if file and not Path(file).is_file():
-        raise CheckpointError(f"there is no file {file} with weights for {name}")
+    source = TimmSource.parse(start)
+    name, options, pixels, file = source.name, source.options, source.pixels, source.file
     try:
         all_maps: Any = timm.create_model(name, features_only=True, **options)
         strides = all_maps.feature_info.reduction()
@@ -98,7 +94,7 @@ def _load(body: nn.Module, file: str) -> None:
         raise RuntimeError(f"it lacks {', '.join(missing[:4])}")
 
 
-def _freeze_before(body: Any, name: str, level: int, options: dict[str, str]) -> None:
+def _freeze_before(body: Any, name: str, level: int, options: Mapping[str, str]) -> None:
     """Freeze what the maps finer than stride 8 come from: edges and textures are what they were."""
     if level == 0:
         return

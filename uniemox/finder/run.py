@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from uniemox.data.order import BatchOrder
 from uniemox.data.processes import worker_context
-from uniemox.data.sample import Sample, decode_sample
+from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.data.seen import hashes_of, seen_file, write_hashes
 from uniemox.errors import ConfigError, DataError, ImageError, NonFiniteLossError
 from uniemox.finder.export import FinderGraph, export_finder
@@ -30,7 +30,7 @@ from uniemox.persons.fitting import fit_pictures
 from uniemox.persons.layouts import CENTRES, CENTRES_NMS_OVERLAP
 from uniemox.persons.selection import select
 from uniemox.training.hardware import ready_to_train
-from uniemox.views.loader import Broken, BrokenCount
+from uniemox.views.loader import BrokenCount
 from uniemox.views.pixels import PixelStats, normalise
 
 FEWEST = 20  # pictures with people, so that some can be held out

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from uniemox.data.sample import Sample, decode_sample
+from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.errors import ImageError
 from uniemox.persons.box import Box
-from uniemox.views.loader import Broken, PackedSamples
+from uniemox.views.loader import PackedSamples
 
 MOSAIC = 0.5  # share of the views that are four pictures
 WHOLE = 0.5  # share of the other views that are not cropped

@@ -18,9 +18,9 @@ from uniemox.checkpoints.classifier import (
     is_classifier,
     load_classifier,
 )
-from uniemox.checkpoints.published import TIMM, load_published, load_start, report_timm
+from uniemox.checkpoints.published import load_published, load_start, report_timm
 from uniemox.checkpoints.recognition import is_sincos
-from uniemox.checkpoints.vit import load_timm
+from uniemox.checkpoints.timm_networks import TIMM, load_timm
 from uniemox.data.seen import SCRATCH
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.finetune.config import NetworkConfig
@@ -90,7 +90,7 @@ def load_encoder(source: str, pool: str, size: int, from_scratch: bool) -> Any:
     pool: of plain ViTs, "mean" or "token".  from_scratch: with random weights, drawn as MAE draws a ViT's.
     """
     if source.startswith(TIMM) and from_scratch:
-        return report_timm(load_timm(source.removeprefix(TIMM), size, pretrained=False), source, size)
+        return report_timm(load_timm(source, size, pretrained=False), source, size)
     load: Any = load_start if pool == "token" else load_published
     encoder = load(source, image_size=size)
     if pool == "token":

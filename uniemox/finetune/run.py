@@ -19,8 +19,9 @@ from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import write_seen
 from uniemox.errors import ConfigError
-from uniemox.evaluate.calibration import conformal_scores, fit_temperature
-from uniemox.evaluate.outputs import Outputs, outputs_of, select_views
+from uniemox.evaluate.calibration import conformal_scores, fit_temperature, quantiles
+from uniemox.evaluate.classifier_outputs import outputs_of, select_views
+from uniemox.evaluate.outputs import Outputs
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.augment import AugmentedViews, smooth
 from uniemox.finetune.config import FinetuneConfig
@@ -31,6 +32,8 @@ from uniemox.finetune.targets import class_weights, target_of
 from uniemox.labels import AFFECT
 from uniemox.losses.affect import concordance
 from uniemox.model.classifier import Classifier
+from uniemox.model.distance import MIN_IMAGES, Distance
+from uniemox.predict.confidence import answers_of
 from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
 from uniemox.training.distributed import process_group, rank, wait_for_all, world_size
 from uniemox.training.hardware import ready_to_train, wrap
@@ -44,6 +47,7 @@ from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_load
 from uniemox.views.pixels import normalise
 
 ONNX = "model.onnx"
+MAX_FITTED = 4_000  # training images that the distance is fitted on
 
 
 def finetune(
@@ -139,17 +143,22 @@ class _Run:
         """Choose the epoch, fit the temperature, write everything down."""
         if self.config.method == "full":
             self._choose()
+        self._fit_distance()
         held_out = self._outputs(self.parts.calibration, what="calibrating")
         target = self._target(held_out.samples).numpy()
+        far = held_out.distances
+        distances = () if far is None else tuple(round(float(value), 3) for value in quantiles(far))
         temperature = None if self.config.task == "affect" else fit_temperature(held_out.values, target)
-        scores = () if temperature is None else conformal_scores(held_out.values, target, temperature)
-        info = self.describe(temperature, scores)
+        info = replace(self.describe(temperature), distances=distances)
+        if temperature is not None:
+            answers = answers_of(info, held_out.values, far)
+            info = replace(info, conformal_scores=conformal_scores(answers, target))
         save_classifier(self.model, info, self.out / WEIGHTS)
         write_tensors(self.out / ENCODER, self.model.encoder.state_dict())
         export_classifier(self.model, info, self.out / ONNX)
         return info
 
-    def describe(self, temperature: float | None, scores: tuple[float, ...] = ()) -> ClassifierInfo:
+    def describe(self, temperature: float | None) -> ClassifierInfo:
         """What the classifier's numbers mean."""
         view, labels = self.config.view, self.data.labels
         return ClassifierInfo(
@@ -165,10 +174,9 @@ class _Run:
             mean=self.network.stats.mean,
             std=self.network.stats.std,
             trained_on=self.data.name,
-            conformal_scores=scores,
             calibration_images=self.parts.calibration_images,
             encoder=self.network.encoder,
-            parts=self.network.parts | self.model.head_parts(),
+            parts=self.network.parts | self.model.later_parts(),
         )
 
     def _train(self) -> None:
@@ -264,6 +272,20 @@ class _Run:
         if self.ema is not None:
             self.ema.load_state_dict(progress.more["ema"])
             self.model.load_state_dict(self.ema.module.state_dict())
+            self.ema = None
+
+    def _fit_distance(self) -> None:
+        """Let the classifier know what its training images are like, from up to 4,000 of them."""
+        order = np.random.default_rng(self.config.seed).permutation(len(self.train))[:MAX_FITTED]
+        known = [self.train[int(i)] for i in np.sort(order)]
+        if len(known) < MIN_IMAGES:
+            return
+        encoded = self._outputs(known, what="what the training pictures are like", encoded=True)
+        with torch.no_grad():
+            features = self.model.fuse(torch.from_numpy(encoded.values).to(self.device))
+            logits = None if self.config.task == "affect" else self.model.head(features)
+        if len(features) >= MIN_IMAGES:
+            self.model.distance = Distance.fit(features, logits).to(self.device)
 
     def _outputs(self, samples: Sequence[Sample], *, what: str, encoded: bool = False) -> Outputs:
         """Raises DataError if more pictures can't be read than may be left out."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from uniemox.classifier_info import Streams, views_of
 from uniemox.errors import ConfigError, ShapeError
+from uniemox.model.distance import Distance
 from uniemox.model.encoder import check_plain
 from uniemox.model.fusion import Fusion
 
@@ -52,6 +53,7 @@ class Classifier(nn.Module):
         self.fusion = fusion
         self.norm = nn.Identity() if fusion is None else nn.LayerNorm(width, eps=norm_eps)
         self.keeps_norm_statistics = False
+        self.distance: Distance | None = None  # of the features from those of the training images, once it is trained
         self.head: nn.Module = nn.Linear(width, outputs)
         nn.init.trunc_normal_(self.head.weight, std=2e-5)
         nn.init.zeros_(self.head.bias)
@@ -59,6 +61,12 @@ class Classifier(nn.Module):
     def forward(self, scene: Tensor | None = None, person: Tensor | None = None) -> Tensor:
         """Logits (N, E). Arguments and errors as `features`."""
         return self.head(self.features(scene, person))
+
+    def answer(self, scene: Tensor | None = None, person: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Logits (N, E), and distances (N,) from the training images, if it knows them; see `Distance`."""
+        features = self.features(scene, person)
+        logits = self.head(features)
+        return logits, None if self.distance is None else self.distance(features, logits)
 
     def train(self, mode: bool = True) -> "Classifier":
         """As any module's; with `keeps_norm_statistics` batch norms stay in eval mode."""
@@ -95,12 +103,15 @@ class Classifier(nn.Module):
         with torch.autocast(both.device.type, enabled=False):
             return self.norm(self.fusion(alpha, beta))  # (N, C3)
 
-    def head_parts(self) -> dict[str, int | float]:
-        """What a `NeighbourHead` is rebuilt from before its tensors are loaded; nothing of a linear head."""
-        if not isinstance(self.head, NeighbourHead):
-            return {}
-        head = self.head
-        return {"bank": len(head.bank), "neighbours": head.neighbours, "vote_temperature": head.temperature}
+    def later_parts(self) -> dict[str, int | float]:
+        """What a `NeighbourHead` and a `Distance` are rebuilt from before their tensors are loaded."""
+        parts: dict[str, int | float] = {}
+        if isinstance(self.head, NeighbourHead):
+            parts |= {"bank": len(self.head.bank), "neighbours": self.head.neighbours}
+            parts["vote_temperature"] = self.head.temperature
+        if self.distance is not None:
+            parts["distance_axes"] = len(self.distance.axes)
+        return parts
 
     def _views(self, scene: Tensor | None, person: Tensor | None) -> list[Tensor]:
         """The views that are used, checked."""

@@ -1,36 +1,72 @@
 """A classifier as an ONNX file, run by onnxruntime on the CPU, and what its numbers mean."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from uniemox.classifier_info import ClassifierInfo, read_info, to_affect
-from uniemox.errors import CheckpointError, ShapeError
+from uniemox.classifier_info import ClassifierInfo, read_info
+from uniemox.errors import CheckpointError, ConfigError, ShapeError
 from uniemox.onnx_external import external_files
 from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.crop import choose_person
+from uniemox.predict.confidence import answers_of, familiarity_of
 from uniemox.predict.one_by_one import is_one_by_one, run_views
-from uniemox.predict.views import Pixels, person_view, scene_view
+from uniemox.predict.views import Pixels, person_view, scene_box, scene_parts, scene_view
 
 Array = NDArray[np.float32]
 KEY = "uniemox"
 MAX_BYTES = 2 * 2**30
-LOGITS, MAPS = "logits", "maps"
+LOGITS, MAPS, FEATURES, DISTANCE = "logits", "maps", "features", "distance"
 
 
 class Engine(Protocol):
     """What computes a network's outputs."""
 
-    has_maps: bool
-    """Whether it has the output "maps"."""
+    outputs: frozenset[str]
+    """The names of its outputs: logits (N, E); as far as it has them maps (N, E, h, w), features (N, D), distance (N,)
+    of these from the training images."""
 
-    def run(self, output: str, views: Mapping[str, Array]) -> Array:
-        """An output, "logits" or "maps", for views (N, 3, S, S), normalised."""
+    def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:
+        """Some of its outputs, for views (N, 3, S, S), normalised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Of N images."""
+
+    values: NDArray[np.float64]
+    """(N, E) probabilities, or (N, 2) valence and arousal."""
+    familiarity: NDArray[np.float64] | None
+    """(N,), 0 to 1, see `familiarity_of`; None: the network does not know."""
+    features: Array | None
+    """(N, D) of the last layer before the labels; None: not asked for."""
+
+    def rows(self) -> Iterator["Answers"]:
+        """Of each image alone."""
+        for i in range(len(self.values)):
+            row = slice(i, i + 1)
+            yield Answers(
+                self.values[row],
+                None if self.familiarity is None else self.familiarity[row],
+                None if self.features is None else self.features[row],
+            )
+
+
+def mean_answer(parts: Sequence[Answers]) -> Answers:
+    """Of one image, the mean of what was said of its parts, one row each."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def mean(rows: list[Any]) -> Any:
+        return None if rows[0] is None else np.concatenate(rows).mean(axis=0, keepdims=True)
+
+    return Answers(*(mean([getattr(part, name) for part in parts]) for name in ("values", "familiarity", "features")))
 
 
 class Network:
@@ -75,10 +111,55 @@ class Network:
             views["person"] = person_view(image, choose_person(persons, target, full, info.person), full, info.size)
         return views
 
-    def answer(self, views: Sequence[Mapping[str, Pixels]]) -> NDArray[np.float64]:
-        """Probabilities (N, E), or valence and arousal (N, 2), of N pictures' views; see `look`, `probabilities`."""
+    @property
+    def knows_familiar(self) -> bool:
+        """Whether it says how familiar an image is."""
+        return DISTANCE in self.engine.outputs and bool(self.info.distances)
+
+    def answer(self, views: Sequence[Mapping[str, Pixels]], *, with_features: bool = False) -> Answers:
+        """What it says of N images' views, see `look`.
+
+        Raises ConfigError for features of a network that does not give them.
+        """
+        if with_features and FEATURES not in self.engine.outputs:
+            raise ConfigError(f"{self.name} gives no features: its file is of an older version; export it again")
+        found = self._run(views, [FEATURES] if with_features else [])
+        distances = found.get(DISTANCE)
+        return Answers(
+            answers_of(self.info, found[LOGITS], distances),
+            None if distances is None else familiarity_of(distances, self.info.distances),
+            found.get(FEATURES),
+        )
+
+    def measure(self, views: Sequence[Mapping[str, Pixels]]) -> tuple[Array, Array | None]:
+        """Logits (N, E) of N images' views, and their distances (N,) from the training images, if it knows them."""
+        found = self._run(views, [])
+        return found[LOGITS], found.get(DISTANCE)
+
+    def _run(self, views: Sequence[Mapping[str, Pixels]], more: Sequence[str]) -> dict[str, Array]:
         pixels = {name: self.pixels(np.stack([view[name] for view in views])) for name in self.info.views}
-        return self.probabilities(self.logits(pixels.get("scene"), pixels.get("person")))
+        asked = [LOGITS, *([DISTANCE] if self.knows_familiar else []), *more]
+        return dict(zip(asked, self.engine.run(asked, pixels), strict=True))
+
+    def look_at_all(
+        self, image: Image.Image, full: tuple[int, int], persons: Sequence[Detection] | None
+    ) -> tuple[list[dict[str, Pixels]], Box]:
+        """The views of a whole picture, several of a long one (`scene_parts`), and what they show of it, px.
+
+        Arguments as `look`.  A network that looks at a person looks once.
+        """
+        info = self.info
+        if "scene" not in info.views:
+            return [self.look(image, full, persons)], choose_person(persons, None, full, info.person).box
+        parts = [Box(0, 0, *full)] if info.has_person else scene_parts(full)
+        if len(parts) == 1:
+            return [self.look(image, full, persons)], scene_box(full, info.size, info.crop_fraction)
+        x, y = image.width / full[0], image.height / full[1]
+        cut = [image.crop((round(p.x1 * x), round(p.y1 * y), round(p.x2 * x), round(p.y2 * y))) for p in parts]
+        middle = scene_box((min(full), min(full)), info.size, info.crop_fraction)  # of a square
+        last = parts[-1]
+        view = Box(middle.x1, middle.y1, last.x1 + middle.x2, last.y1 + middle.y2)
+        return [self.look(one, one.size, None) for one in cut], view
 
     def pixels(self, views: NDArray[np.uint8]) -> Array:
         """Views as the network takes them.  views: (N, 3, S, S) uint8, RGB.  Returns float32, normalised."""
@@ -102,25 +183,17 @@ class Network:
                     f"{'none' if view is None else view.shape}; this network reads streams={self.info.streams!r}"
                 )
             views[name] = view
-        return self.engine.run(LOGITS, views)
+        return self.engine.run([LOGITS], views)[0]
 
     def maps(self, scene: Array) -> Array | None:
         """Class-activation maps (N, E, h, w) of scene views (N, 3, S, S); None if the network has none."""
-        if not self.engine.has_maps or self.info.has_person:
+        if MAPS not in self.engine.outputs or self.info.has_person:
             return None
-        return self.engine.run(MAPS, {"scene": scene})
+        return self.engine.run([MAPS], {"scene": scene})[0]
 
     def probabilities(self, logits: Array) -> NDArray[np.float64]:
-        """What the logits (N, E) say: calibrated probabilities (N, E), rows of sum 1.
-
-        Task affect: valence and arousal (N, 2), 1 (negative, calm) to 9 (positive, excited).
-        """
-        values = logits.astype(np.float64)
-        if self.info.task == "affect":
-            return to_affect(values)
-        values = values / (self.info.temperature or 1.0)
-        exponentials = np.exp(values - values.max(axis=1, keepdims=True))
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
+        """What the logits (N, E) of familiar images say; see `answers_of`."""
+        return answers_of(self.info, logits)
 
 
 class _OnnxEngine:
@@ -154,20 +227,21 @@ class _OnnxEngine:
                 f"{path}: expected inputs {', '.join(self.info.views)} [N, 3, {sides[0]}, {sides[0]}] as float and the "
                 f"output logits, got {found} and {', '.join(sorted(outputs))}; export it again"
             )
-        self.has_maps = MAPS in outputs
+        self.outputs = frozenset(outputs)
         self._path = path
 
-    def run(self, output: str, views: Mapping[str, Array]) -> Array:
+    def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:
         """See Engine."""
         try:
-            values = run_views(self._session, output, views, one_by_one=self._is_one_by_one)
+            found = run_views(self._session, outputs, views, one_by_one=self._is_one_by_one)
         except RUNTIME_ERRORS as error:
             raise CheckpointError(f"{self._path}: does not run on a picture ({error}); export it again") from error
-        if output == LOGITS and values.shape[1:] != (len(self.info.labels),):
-            raise CheckpointError(
-                f"{self._path}: has {len(self.info.labels)} labels, but gives {values.shape}; export it again"
-            )
-        return np.asarray(values, np.float32)
+        for name, values in zip(outputs, found, strict=True):
+            if name == LOGITS and values.shape[1:] != (len(self.info.labels),):
+                raise CheckpointError(
+                    f"{self._path}: has {len(self.info.labels)} labels, but gives {values.shape}; export it again"
+                )
+        return [np.asarray(values, np.float32) for values in found]
 
 
 def _check_file(path: Path) -> None:

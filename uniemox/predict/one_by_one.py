@@ -4,7 +4,7 @@ Matrix products in 8 bits whose ranges are measured as they run (DynamicQuantize
 batch, so that a picture of strong contrast moves the answers to those beside it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,15 +21,14 @@ def is_one_by_one(session: InferenceSession) -> bool:
 
 
 def run_views(
-    session: InferenceSession, output: str, views: Mapping[str, NDArray[np.float32]], *, one_by_one: bool
-) -> NDArray[Any]:
-    """An output, (N, ...), for views by name, (N, 3, S, S) each.
+    session: InferenceSession, outputs: Sequence[str], views: Mapping[str, NDArray[np.float32]], *, one_by_one: bool
+) -> list[NDArray[Any]]:
+    """Outputs by name, (N, ...) each, for views by name, (N, 3, S, S) each.
 
     one_by_one: of `is_one_by_one`.  Raises one of RUNTIME_ERRORS if it does not run.
     """
     count = len(next(iter(views.values())))
     if not one_by_one or count < 2:
-        [values] = session.run([output], dict(views))
-        return values
-    parts = [session.run([output], {name: view[i : i + 1] for name, view in views.items()})[0] for i in range(count)]
-    return np.concatenate(parts)
+        return session.run(list(outputs), dict(views))
+    parts = [session.run(list(outputs), {name: view[i : i + 1] for name, view in views.items()}) for i in range(count)]
+    return [np.concatenate(of_all) for of_all in zip(*parts, strict=True)]

@@ -10,8 +10,9 @@ from uniemox.persons.detector import Detector, load_detector
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
 
-EMBEDDED = Path(__file__).parent / "embedded"
+EMBEDDED, EMBEDDED_NAME = Path(__file__).parent / "embedded", "embedded"
 SCENE, FINDER = "scene.onnx", "finder.onnx"
+IN_PACKAGE = {EMBEDDED_NAME: SCENE, "small": "small.onnx"}
 RUN_FILE = "model.onnx"
 CLIP = "clip:"
 
@@ -27,7 +28,8 @@ def load(
     """The predictor of a model.
 
     path_or_name: a fine-tuning run, its model.onnx, hub:owner/repository/file.onnx, or clip:NAME@WEIGHTS, a CLIP that
-    chooses among words; None: the model that comes with the package.
+    chooses among words; None or embedded: the model that comes with the package; small: one of its networks, which
+    starts sooner and is right a little less often.
     person_model: says what the people found feel; named likewise.  finder: embedded, or a person detector as
     `load_detector` takes it; None: nobody looks for people.  threads: of one run of a network; None: one a core.
     words: for clip:, the words to choose from; None: Mikels' eight.
@@ -52,8 +54,8 @@ def open_network(
         return open_words(name, words, threads=threads)
     if words is not None:
         raise ConfigError(f"words are chosen by a CLIP alone; give clip:NAME@WEIGHTS as the model, not {name}")
-    if name is None:
-        return Network.open(_embedded(SCENE), threads=threads)
+    if name is None or name in IN_PACKAGE:
+        return Network.open(_embedded(IN_PACKAGE[name or EMBEDDED_NAME]), threads=threads)
     path = fetch(name) if name.startswith(PREFIX) else Path(name)
     if os.path.isdir(path):  # Path.is_dir raises OSError for a name that is too long
         if not (path / RUN_FILE).is_file():
@@ -71,13 +73,13 @@ def open_finder(finder: str | Path | None, threads: int | None = None) -> Detect
 
 def finder_file(finder: str | Path) -> str | Path:
     """The file that `embedded` means, or what was given."""
-    return _embedded(FINDER) if str(finder) == "embedded" else finder
+    return _embedded(FINDER) if str(finder) == EMBEDDED_NAME else finder
 
 
 def _embedded(name: str) -> Path:
     path = EMBEDDED / name
     if not path.is_file():
-        what = "a model" if name == SCENE else "a person finder, or None (--no-persons)"
+        what = "a model" if name != FINDER else "a person finder, or None (--no-persons)"
         raise CheckpointError(
             f"this installation of uniemox comes without {path.name}; install it again, or give {what}"
         )

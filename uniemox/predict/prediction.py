@@ -3,10 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from uniemox.labels import Kind
 from uniemox.persons.box import Box
+from uniemox.predict.confidence import UNFAMILIAR
 from uniemox.predict.pictures import Picture
 
 DIGITS = 6  # of probabilities in JSON
@@ -52,8 +55,25 @@ class Prediction:
     label_set: str
     model: str
     """The model's name."""
+    valence: float | None = None
+    """1 (negative) to 9 (positive): from a model that tells it, or the mean of the labels' word norms (NRC-VAD), each
+    as probable as here; None where the labels have none, and where the model says what is felt."""
+    arousal: float | None = None
+    """1 (calm) to 9 (excited), likewise."""
+    familiarity: float | None = None
+    """0 to 1, how like the training pictures this one is: the share of such pictures that are as unlike them, or more.
+    Below 0.2 the probabilities are drawn towards each other. None: the model does not know."""
+    view: Box | None = None
+    """The part of the picture that was judged, px."""
+    embedding: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+    """(D,), what the labels are read off, if it was asked for."""
     source: Picture | None = field(default=None, repr=False, compare=False)
     """Where the picture can be had again."""
+
+    @property
+    def is_unfamiliar(self) -> bool:
+        """Whether the picture is so unlike the training pictures that its answer is a guess: familiarity below 0.05."""
+        return self.familiarity is not None and self.familiarity < UNFAMILIAR
 
     def top(self, k: int = 3) -> list[tuple[str, float]]:
         """The k most probable labels, or the k highest values, highest first."""
@@ -65,6 +85,11 @@ class Prediction:
             "path": self.path,
             "scene": _rounded(self.scene),
             "kind": self.kind,
+            "valence": _number(self.valence),
+            "arousal": _number(self.arousal),
+            "familiarity": _number(self.familiarity),
+            "is_unfamiliar": self.is_unfamiliar,
+            "view": None if self.view is None else [round(value, 2) for value in self.view],
             "persons": None if self.persons is None else [person.to_dict() for person in self.persons],
             "likely": None if self.likely is None else list(self.likely),
             "width_px": self.width_px,
@@ -94,6 +119,10 @@ class Failure:
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         return {"path": self.path, "error": self.error}
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None else round(value, DIGITS)
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:

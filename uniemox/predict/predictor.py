@@ -13,20 +13,22 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
-from typing import TypeVar, overload
+from typing import TypeGuard, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.decoding.pool import Decode, DecoderPool, Decoders, decode_one
 from uniemox.errors import ConfigError, ImageError
 from uniemox.images import MinSides
-from uniemox.persons.box import Detection
+from uniemox.labels import WORD_NORMS
+from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
 from uniemox.predict.conformal import likely_labels, score_limit
 from uniemox.predict.mapping import LabelMapping, answers_in, has_answers_in
-from uniemox.predict.network import Network
+from uniemox.predict.network import Answers, Network, mean_answer
 from uniemox.predict.pictures import Picture, path_of, read_any, walk
 from uniemox.predict.prediction import Failure, Person, Prediction
 from uniemox.predict.views import Pixels
@@ -45,6 +47,9 @@ class _Question:
     person: LabelMapping | None
     limit: float | None
     """Of the scores of likely labels; None: not asked."""
+    norms: NDArray[np.float64] | None
+    """(E, 2) valence and arousal of the network's labels, 1 to 9; None: there are none."""
+    with_embedding: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +59,10 @@ class _Ready:
     picture: Picture
     full: tuple[int, int]
     persons: tuple[Detection, ...] | None
-    views: dict[str, Pixels]
-    """Of the scene's network, (3, S, S) each."""
+    views: tuple[dict[str, Pixels], ...]
+    """Of the scene's network, (3, S, S) each; several of a long picture."""
+    view: Box
+    """What they show of it, px."""
     person_views: tuple[dict[str, Pixels], ...]
     """Of the person network, for everybody found."""
 
@@ -115,13 +122,34 @@ class Predictor:
         """
         if isinstance(picture, (list, tuple)):
             return list(self.predict_each(picture, coverage=coverage, labels=labels))
-        if isinstance(picture, (str, os.PathLike)) and os.path.isdir(picture):
+        if _is_folder(picture):
             found = list(self.predict_each(walk(Path(picture)), coverage=coverage, labels=labels))
             if not found:
                 raise ImageError(f"{os.fspath(picture)}: no picture in this folder or in those inside it")
             return found
         question = self._question(coverage, labels)
         return self._answer([self._prepare(picture, decode_one)], question)[0]
+
+    def embed(self, pictures: Picture | Pictures) -> NDArray[np.float32]:
+        """What the labels are read off: (N, D) features of N pictures, for search, clusters and models of one's own.
+
+        pictures: as `predict` takes them.  Raises ImageError for the first that can't be read, ConfigError for a model
+        whose file is of version 0.1.
+        """
+        listed: Iterable[Picture]
+        if isinstance(pictures, (list, tuple)):
+            listed = pictures
+        else:
+            listed = walk(Path(pictures)) if _is_folder(pictures) else [pictures]
+        rows = []
+        for found in self.predict_each(listed, with_embedding=True):
+            if isinstance(found, Failure):
+                raise ImageError(found.error)
+            if found.embedding is not None:
+                rows.append(found.embedding)
+        if not rows:
+            raise ImageError("there is no picture to embed")
+        return np.stack(rows)
 
     def predict_each(
         self,
@@ -131,16 +159,19 @@ class Predictor:
         coverage: float | None = None,
         labels: str | None = None,
         decoders: Decoders | None = None,
+        with_embedding: bool = False,
     ) -> Iterator[Prediction | Failure]:
         """What is said of each picture, in order, as soon as its batch is done; see `predict`.
 
         pictures: any number; no more than a few batches of them are taken ahead.  batch_size: of the network.
         decoders: decode all files; None: processes of this call's own, or none for a single picture.
+        with_embedding: give each prediction its features too.
         Raises ConfigError for a batch size below 1, and ConfigError and LabelError as `predict`.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-        return self._answer_each(pictures, batch_size, self._question(coverage, labels), decoders)
+        question = self._question(coverage, labels, with_embedding=with_embedding)
+        return self._answer_each(pictures, batch_size, question, decoders)
 
     def _answer_each(
         self, pictures: Iterable[Picture], batch_size: int, question: _Question, decoders: Decoders | None
@@ -150,7 +181,7 @@ class Predictor:
             for item in batch:
                 yield item if isinstance(item, Failure) else next(answers)
 
-    def _question(self, coverage: float | None, labels: str | None) -> _Question:
+    def _question(self, coverage: float | None, labels: str | None, *, with_embedding: bool = False) -> _Question:
         info = self.network.info
         if info.task == "affect" and (coverage is not None or labels is not None):
             raise ConfigError(f"{self.name} gives valence and arousal; leave coverage and labels out")
@@ -166,7 +197,8 @@ class Predictor:
                 f"coverage can't be had in {scene.name}: {', '.join(scene.dropped)} of {self.name} has no counterpart "
                 f"there, so that a set could lack the true label or be empty; leave coverage out, or labels"
             )
-        return _Question(scene=scene, person=person, limit=limit)
+        norms = _norms_of(info)
+        return _Question(scene=scene, person=person, limit=limit, norms=norms, with_embedding=with_embedding)
 
     def _prepare_each(
         self, pictures: Iterable[Picture], ahead: int, decoders: Decoders | None
@@ -208,11 +240,13 @@ class Predictor:
         image, full = read_any(picture, shrink, decode_file=decode)
         persons = self.find_people(image, full)
         person_views = [person_network.look(image, full, (person,)) for person in persons or () if person_network]
+        views, view = self.network.look_at_all(image, full, persons)
         return _Ready(
             picture=picture,
             full=full,
             persons=persons,
-            views=self.network.look(image, full, persons),
+            views=tuple(views),
+            view=view,
             person_views=tuple(person_views),
         )
 
@@ -235,34 +269,51 @@ class Predictor:
         """One batch."""
         if not ready:
             return []
-        scenes = self.network.answer([item.views for item in ready])
-        felt: Iterator[NDArray[np.float64]] = iter(())
+        views = [view for item in ready for view in item.views]
+        seen = iter(self._answers(self.network, views, len(ready), with_features=question.with_embedding))
+        felt: Iterator[Answers] = iter(())
         if self.person_network is not None:
-            views = [view for item in ready for view in item.person_views]
-            network, size = self.person_network, len(ready)
-            felt = (row for part in _batches(views, size) for row in network.answer(part))
-        return [self._predicted(item, p, felt, question) for item, p in zip(ready, scenes, strict=True)]
+            faces = [view for item in ready for view in item.person_views]
+            felt = iter(self._answers(self.person_network, faces, len(ready)))
+        return [self._predicted(item, seen, felt, question) for item in ready]
+
+    def _answers(
+        self, network: Network, views: Sequence[dict[str, Pixels]], size: int, *, with_features: bool = False
+    ) -> Iterator[Answers]:
+        """A network's answer to each view.  size: of a batch."""
+        for part in _batches(views, size):
+            yield from network.answer(part, with_features=with_features).rows()
 
     def _predicted(
-        self,
-        item: _Ready,
-        probabilities: NDArray[np.float64],
-        felt: Iterator[NDArray[np.float64]],
-        question: _Question,
+        self, item: _Ready, seen: Iterator[Answers], felt: Iterator[Answers], question: _Question
     ) -> Prediction:
-        """felt: rows of everybody in the batch, from which those of this picture are taken."""
+        """seen, felt: of all views and of everybody in the batch, from which those of this picture are taken."""
+        judged = mean_answer([next(seen) for _ in item.views])
+        probabilities = judged.values[0]
         scene, likely = question.scene.named(probabilities), None
         if question.limit is not None:
             likely = question.scene.likely(likely_labels(probabilities, question.limit), scene)
         persons = None
         if item.persons is not None:
-            emotions = [None if question.person is None else question.person.named(next(felt)) for _ in item.persons]
+            emotions = [
+                None if question.person is None else question.person.named(next(felt).values[0]) for _ in item.persons
+            ]
             persons = [
                 Person(box=box, confidence=confidence, emotions=given)
                 for (box, confidence), given in zip(item.persons, emotions, strict=True)
             ]
+        affect: Sequence[float | None] = (None, None)
+        if self.network.info.task == "affect":
+            affect = probabilities.tolist()
+        elif question.norms is not None:
+            affect = (probabilities @ question.norms).tolist()
         return Prediction(
             scene=scene,
+            valence=affect[0],
+            arousal=affect[1],
+            familiarity=None if judged.familiarity is None else float(judged.familiarity[0]),
+            view=item.view,
+            embedding=None if judged.features is None else judged.features[0],
             kind=self.network.info.kind,
             persons=persons,
             likely=likely,
@@ -280,6 +331,18 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def _is_folder(picture: object) -> TypeGuard[str | os.PathLike[str]]:
+    return isinstance(picture, (str, os.PathLike)) and os.path.isdir(picture)
+
+
+def _norms_of(info: ClassifierInfo) -> NDArray[np.float64] | None:
+    """(E, 2) valence and arousal of a classifier's labels, 1 to 9; None where they have none, or say what is felt."""
+    norms = WORD_NORMS.get(info.label_set, {})
+    if info.kind != "evoked" or info.task == "affect" or not set(info.labels) <= norms.keys():
+        return None
+    return 1 + 8 * np.array([norms[label] for label in info.labels])
 
 
 def _check_person_network(network: Network, finder: Detector | None) -> None:

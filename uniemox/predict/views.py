@@ -11,6 +11,8 @@ from uniemox.persons.box import Box
 from uniemox.persons.crop import PersonCrop
 
 Pixels = NDArray[np.uint8]
+LONG = 2  # times the short side: a picture that is longer is judged by several squares
+MAX_SQUARES = 6
 
 
 def scene_view(image: Image.Image, size: int, crop_fraction: float) -> Pixels:
@@ -32,6 +34,25 @@ def scene_box(full: tuple[int, int], size: int, crop_fraction: float) -> Box:
     side = min(full) * size / math.floor(size / crop_fraction)
     left, top = (full[0] - side) / 2, (full[1] - side) / 2
     return Box(left, top, left + side, top + side)
+
+
+def scene_parts(full: tuple[int, int]) -> list[Box]:
+    """The parts of a picture whose middles are judged, px: all of it, or squares from end to end of a long one.
+
+    full: width and height.  A picture of 2:1 and longer has as many squares as cover it, at most six.
+
+    >>> [(part.x1, part.x2) for part in scene_parts((250, 100))]
+    [(0, 100), (75, 175), (150, 250)]
+    """
+    width, height = full
+    short, long = min(full), max(full)
+    if long < LONG * short:
+        return [Box(0, 0, width, height)]
+    count = min(MAX_SQUARES, math.ceil(long / short))
+    starts = [round(i * (long - short) / (count - 1)) for i in range(count)]
+    if width >= height:
+        return [Box(start, 0, start + short, height) for start in starts]
+    return [Box(0, start, width, start + short) for start in starts]
 
 
 def person_view(image: Image.Image, person: PersonCrop, full: tuple[int, int], size: int) -> Pixels:

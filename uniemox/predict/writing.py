@@ -22,11 +22,13 @@ from uniemox.predict.prediction import Failure, Prediction
 
 LINES = ".jsonl"
 TABLES = (".csv", ".parquet")
+AFFECT = ("valence", "arousal")
+JUDGED = ("familiarity", "is_unfamiliar")
 ABOUT = ("kind", "label_set", "model", "width_px", "height_px")
 ROWS = 10_000  # of a table that are in memory at once
 
 
-COLUMNS = ("path", "likely", "persons", *ABOUT, "error")  # of a table, beside the labels
+COLUMNS = ("path", "likely", "persons", *JUDGED, *ABOUT, "error")  # of a table, beside the labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class ResultFile:
             raise ConfigError(f"{path}: expected a name that ends in {', '.join((LINES, *TABLES))}")
         self.lines = path if path.suffix == LINES else path.with_name(path.name + LINES)
         if path.suffix == ".parquet":
-            _pyarrow()
+            import_pyarrow()
         taken = [label for label in answered.labels if label in COLUMNS]
         if taken and path != self.lines:
             raise ConfigError(f"{path}: a label can't be called {taken[0]!r}, as a column is; write {LINES} instead")
@@ -190,9 +192,14 @@ def _key(path: str) -> int:
 
 def _write_csv(lines: Path, table: Path, labels: tuple[str, ...]) -> None:
     with table.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        header = ["path", *labels, "likely", "persons", *ABOUT, "error"]
+        header = ["path", *_numbers(labels), *JUDGED, "likely", "persons", *ABOUT, "error"]
         rows = (_as_cells(value, labels) for value in read_lines(lines))
         write_rows(file, chain([header], rows), line_end="\r\n")
+
+
+def _numbers(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns of numbers: the labels, and valence and arousal where they are not the labels themselves."""
+    return (*labels, *(name for name in AFFECT if name not in labels))
 
 
 def _as_cells(value: dict[str, Any], labels: tuple[str, ...]) -> list[Any]:
@@ -200,6 +207,8 @@ def _as_cells(value: dict[str, Any], labels: tuple[str, ...]) -> list[Any]:
     return [
         value["path"],
         *(scene.get(label) for label in labels),
+        *(value.get(name) for name in _numbers(labels)[len(labels) :]),
+        *(value.get(name) for name in JUDGED),
         ";".join(value.get("likely") or ()),
         None if persons is None else json.dumps(persons),
         *(value.get(name) for name in ABOUT),
@@ -208,12 +217,13 @@ def _as_cells(value: dict[str, Any], labels: tuple[str, ...]) -> list[Any]:
 
 
 def _write_parquet(lines: Path, table: Path, labels: tuple[str, ...]) -> None:
-    pa = _pyarrow()
+    pa = import_pyarrow()
     import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
 
     emotions = pa.map_(pa.string(), pa.float32())
     person = pa.struct({"box": pa.list_(pa.float32(), 4), "confidence": pa.float32(), "emotions": emotions})
-    columns = {"path": pa.string(), **dict.fromkeys(labels, pa.float32()), "likely": pa.list_(pa.string())}
+    columns = {"path": pa.string(), **dict.fromkeys((*_numbers(labels), "familiarity"), pa.float32())}
+    columns |= {"is_unfamiliar": pa.bool_(), "likely": pa.list_(pa.string())}
     columns |= {"persons": pa.list_(person), **dict.fromkeys(ABOUT, pa.string()), "error": pa.string()}
     schema = pa.schema(columns | dict.fromkeys(("width_px", "height_px"), pa.int32()))
     rows = (_as_row(value) for value in read_lines(lines))
@@ -238,7 +248,8 @@ def _utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _pyarrow() -> Any:
+def import_pyarrow() -> Any:
+    """The module pyarrow. Raises MissingPackageError."""
     try:
         import pyarrow as pa  # noqa: PLC0415 - an extra
     except ImportError:

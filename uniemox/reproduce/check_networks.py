@@ -13,8 +13,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from uniemox.checkpoints.classifier import is_classifier, load_classifier
-from uniemox.checkpoints.published import TIMM, draft_published, report_timm
-from uniemox.checkpoints.vit import load_timm, parse_timm
+from uniemox.checkpoints.published import draft_published, report_timm
+from uniemox.checkpoints.timm_networks import TIMM, TimmSource, load_timm
 from uniemox.errors import CheckpointError, TeacherError
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.network import SCRATCH, build_fused
@@ -176,16 +176,16 @@ def _one(source: str, config: FinetuneConfig, planned: Planned) -> tuple[Any, st
 
 def _timm_encoder(source: str, size: int) -> Any:
     with META:
-        encoder = load_timm(source.removeprefix(TIMM), size, pretrained=False)
+        encoder = load_timm(source, size, pretrained=False)
         return report_timm(encoder, source, size)
 
 
 def _weights_of_timm(source: str) -> str:
     """Where the weights of a network of timm come from. Raises CheckpointError if it has none."""
-    name, _, _, file = parse_timm(source.removeprefix(TIMM))
-    if file:
-        return f"weights of {file}"
-    config = timm.get_pretrained_cfg(name)
+    parsed = TimmSource.parse(source)
+    if parsed.file:
+        return f"weights of {parsed.file}"
+    config = timm.get_pretrained_cfg(parsed.name)
     if config is None or not config.has_weights:
         raise CheckpointError(f"{source}: timm has no weights of it; give timm:NAME.TAG or timm:NAME@FILE")
     there = config.hf_hub_id and any(try_to_load_from_cache(config.hf_hub_id, file) for file in HUB_FILES)

@@ -31,6 +31,13 @@ class PictureAnswer(BaseModel):
     name: str | None = Field(description="The file name that was sent; it is only repeated")
     scene: dict[str, float] = Field(description="Label to probability, or to value for valence and arousal")
     kind: Literal["evoked", "felt"] = Field(description="What the scene makes people feel, or what people in it feel")
+    valence: float | None = Field(description="1 (negative) to 9 (positive); null where the labels have no norms")
+    arousal: float | None = Field(description="1 (calm) to 9 (excited), likewise")
+    familiarity: float | None = Field(description="0 to 1, how like the training pictures; null: the model can't tell")
+    is_unfamiliar: bool = Field(description="So unlike the training pictures that the answer is a guess")
+    view: list[float] | None = Field(
+        description="The part that was judged: x1, y1, x2, y2 in px of the upright picture"
+    )
     persons: list[PersonAnswer] | None = Field(description="[]: nobody found; null: the server has no person finder")
     likely: list[str] | None = Field(description="Holds the true label with the coverage asked; null if not asked")
     width_px: int
@@ -42,6 +49,8 @@ class PictureAnswer(BaseModel):
         json_schema_extra={
             "example": {
                 **{"sha256": SHA256, "name": "beach.jpg", "scene": SCENE, "kind": "evoked"},
+                **{"valence": 5.9, "arousal": 5.7, "familiarity": 0.62, "is_unfamiliar": False},
+                "view": [106.5, 0.0, 533.5, 427.0],
                 "persons": [{"box": [12.0, 40.5, 120.0, 300.0], "confidence": 0.87, "emotions": None}],
                 **{"likely": ["awe", "contentment"], "width_px": 640, "height_px": 427},
                 **{"label_set": "mikels", "model": "scene"},

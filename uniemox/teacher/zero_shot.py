@@ -19,7 +19,7 @@ class ZeroShotClip:
     words: at least two, no two alike.  Raises ConfigError for other lists.
     """
 
-    has_maps = False
+    outputs = frozenset({"logits"})
 
     def __init__(self, clip: ClipTeacher, words: Sequence[str]) -> None:
         if len(set(words)) < max(2, len(words)) or not all(words):
@@ -44,13 +44,13 @@ class ZeroShotClip:
         return tuple(visual.image_mean), tuple(visual.image_std)
 
     @torch.no_grad()
-    def run(self, output: str, views: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Logits (N, E).  output: logits; there is no other.  views: the scene (N, 3, S, S), normalised."""
-        if output != "logits":
-            raise ConfigError(f"a CLIP has no output {output!r}")
+    def run(self, outputs: Sequence[str], views: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Logits (N, E).  outputs: logits alone.  views: the scene (N, 3, S, S), normalised."""
+        if set(outputs) != self.outputs:
+            raise ConfigError(f"a CLIP gives logits alone, not {', '.join(outputs)}")
         pixels = torch.from_numpy(views["scene"]).to(self._texts.device)
         pictures = torch.nn.functional.normalize(self.clip.model.encode_image(pixels).float(), dim=-1)  # (N, C)
-        return (self.clip.model.logit_scale.exp().float() * pictures @ self._texts.T).cpu().numpy()
+        return [(self.clip.model.logit_scale.exp().float() * pictures @ self._texts.T).cpu().numpy()]
 
 
 def open_zero_shot(name: str, words: Sequence[str], threads: int | None = None) -> ZeroShotClip:

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, overload
+from typing import overload
 
 import numpy as np
 import torch
@@ -15,18 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from uniemox.data.processes import worker_context
-from uniemox.data.sample import Sample
+from uniemox.data.sample import Broken, Sample
 from uniemox.errors import BoxError, DataError, ImageError
 from uniemox.views.transforms import Views
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
-
-
-class Broken(NamedTuple):
-    """A sample that could not be read."""
-
-    key: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,6 +183,12 @@ function drawBars(made, model, answer, share) {
     row.append(head, cell, element("td", amount(model, value), "number"));
     find("tbody", made).append(row);
   }
+  const notes = [];
+  if (answer.is_unfamiliar) notes.push("This picture is unlike those that the model was trained on: its answer is a guess.");
+  if (!affect && answer.valence !== null) {
+    notes.push(`Valence ${answer.valence.toFixed(1)} (1 negative, 9 positive), arousal ${answer.arousal.toFixed(1)} (1 calm, 9 excited).`);
+  }
+  find(".judged", made).textContent = notes.join(" ");
   find(".likely", made).textContent = likely.length
     ? `Likely: ${likely.join(", ")}. The true label is in such a set for ${Math.round(100 * Number(share))} % of pictures like those of training.`
     : "";

@@ -1,0 +1,115 @@
+"""`uniemox calibrate` and `uniemox evaluate` on ONNX files, without torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.tree import says
+from tests.drawn import draw_picture
+from tests.evaluate.test_run import known
+from tests.predict.networks import tiny_network
+from tests.runs import finetuned, uniemox_here
+from uniemox.data.seen import read_seen
+from uniemox.data.source import open_data
+from uniemox.errors import ConfigError, DataError
+from uniemox.evaluate.calibration import fit_temperature
+from uniemox.evaluate.outputs import outputs_of_network
+from uniemox.evaluate.recalibration import recalibrate
+from uniemox.evaluate.run import evaluate
+from uniemox.predict.conformal import likely_labels, score_limit
+from uniemox.predict.network import Network
+from uniemox.predict.opening import load
+
+COUNT = 60
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures in folders of four of Mikels' labels."""
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(COUNT):
+        path = folder / ("awe", "fear", "anger", "sadness")[i % 4] / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        draw_picture(i, (48, 48)).save(path)
+    return folder
+
+
+def test_temperature_scores_and_distances_are_those_of_the_pictures(photos: Path, tmp_path: Path) -> None:
+    source = tiny_network(tmp_path / "m.onnx", distances=(1.0, 2.0), conformal_scores=(0.5,))
+    data = open_data(f"folder:{photos}")
+    result = recalibrate(str(source), data, tmp_path / "out" / "mine.onnx")
+    network = Network.open(tmp_path / "out" / "mine.onnx")
+    found = outputs_of_network(Network.open(source), data.samples)
+    truth = np.array([network.info.labels.index(data.label_of(sample) or "") for sample in found.samples])
+    assert result.images == COUNT
+    assert network.info.temperature == pytest.approx(fit_temperature(found.values, truth), rel=1e-4)
+    assert found.distances is not None
+    np.testing.assert_allclose(network.info.distances, np.sort(found.distances), atol=1e-3)
+    assert result.ece_after < result.ece_before
+    limit = score_limit(network.info.conformal_scores, 0.9)
+    answers = [network.answer([network.look(draw_picture(i, (48, 48)), (48, 48), None)]) for i in range(COUNT)]
+    labels = [("awe", "fear", "anger", "sadness")[i % 4] for i in range(COUNT)]
+    truth = np.array([network.info.labels.index(label) for label in labels])
+    held = [place in likely_labels(one.values[0], limit) for one, place in zip(answers, truth, strict=True)]
+    assert 0.88 <= np.mean(held) <= 0.95
+    flagged = np.mean([one.familiarity[0] < 0.05 for one in answers if one.familiarity is not None])
+    assert flagged == pytest.approx(0.05, abs=0.02)
+
+
+def test_the_pictures_count_as_seen_afterwards(photos: Path, tmp_path: Path) -> None:
+    source = tiny_network(tmp_path / "m.onnx")
+    data = open_data(f"folder:{photos}")
+    recalibrate(str(source), data, tmp_path / "mine.onnx")
+    assert len(read_seen(tmp_path / "mine.onnx")) == COUNT
+    with pytest.raises(DataError, match=says(f"trained on {COUNT} of these {COUNT}")):
+        evaluate(tmp_path / "mine.onnx", data)
+    with pytest.raises(DataError, match="trained on"):
+        recalibrate(str(tmp_path / "mine.onnx"), data, tmp_path / "again.onnx")
+
+
+def test_what_can_not_calibrate(photos: Path, tmp_path: Path) -> None:
+    few, affect = tmp_path / "few", tiny_network(tmp_path / "a.onnx", task="affect", labels=("valence", "arousal"))
+    (few / "awe").mkdir(parents=True)
+    draw_picture(0).save(few / "awe" / "0.png")
+    with pytest.raises(DataError, match="at least 30 are needed"):
+        recalibrate(str(tiny_network(tmp_path / "m.onnx")), open_data(f"folder:{few}"), tmp_path / "out.onnx")
+    with pytest.raises(ConfigError, match="task affect"):
+        recalibrate(str(affect), open_data(f"folder:{photos}"), tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_an_onnx_file_has_the_scores_of_its_run() -> None:
+    for name in ("both", "knn"):
+        run = finetuned(name)
+        with_torch, without = (evaluate(path, known()) for path in (run, run / "model.onnx"))
+        for measure in ("accuracy", "ece", "ece_calibrated", "top2_accuracy", "per_class_recall"):
+            ours, theirs = (getattr(found.scores, measure) for found in (without, with_torch))
+            assert ours == pytest.approx(theirs, abs=1e-4), measure
+
+
+@pytest.mark.portable
+def test_the_commands_need_no_torch(photos: Path, tmp_path: Path) -> None:
+    """In a process where torch can't be imported."""
+    tiny_network(tmp_path / "m.onnx", distances=(1.0, 2.0))
+    guard = "import sys; sys.modules['torch'] = None; from uniemox.cli import main; main()"
+    for words in (
+        ("calibrate", "--model", "m.onnx", "--data", f"folder:{photos}", "--out", "mine.onnx", "--json"),
+        ("evaluate", "--model", "m.onnx", "--data", f"folder:{photos}", "--json"),
+    ):
+        command = [sys.executable, "-c", guard, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120)
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+    assert told["n"] == COUNT
+    assert load(tmp_path / "mine.onnx", finder=None).network.info.calibration_images == "independent"
+
+
+def test_messages_are_one_line(tmp_path: Path) -> None:
+    words = ("--model", "nothing.onnx", "--data", f"folder:{tmp_path}", "--out", tmp_path / "out.onnx")
+    done = uniemox_here("calibrate", *words)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,70 @@
+"""The distance from training images is that of the Gaussian which probabilistic PCA fits to their directions."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from uniemox.errors import ShapeError
+from uniemox.model.distance import MAX_AXES, Distance
+
+
+def cloud(count: int, width: int, seed: int = 0) -> Tensor:
+    """Features around one direction, wide along few axes."""
+    generator = torch.Generator().manual_seed(seed)
+    scales = torch.linspace(1.0, 0.05, width)
+    return 3 + torch.randn(count, width, generator=generator) * scales
+
+
+def test_it_is_the_plain_computation() -> None:
+    features, new = cloud(300, 12), cloud(20, 12, seed=1)
+    found = Distance.fit(features).squared_distance(new).numpy()
+    units = features.numpy() / np.linalg.norm(features.numpy(), axis=1, keepdims=True)
+    mean = units.mean(axis=0)
+    values, axes = np.linalg.eigh(np.cov(units.T, bias=True).astype(float))
+    kept = len(values) // 2
+    variances = np.concatenate([np.full(len(values) - kept, values[:-kept].mean()), values[-kept:]])
+    offset = new.numpy() / np.linalg.norm(new.numpy(), axis=1, keepdims=True) - mean
+    expected = ((offset @ axes) ** 2 / variances).sum(axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-2)
+
+
+def test_other_directions_are_far_and_lengths_don_t_count() -> None:
+    features = cloud(400, 200)
+    distance = Distance.fit(features)
+    assert len(distance.axes) == MAX_AXES
+    near, far = (distance.squared_distance(sign * cloud(50, 200, seed=2)) for sign in (1, -1))
+    assert near.max() < far.min()
+    measure = distance.squared_distance
+    torch.testing.assert_close(measure(7 * features[:9]), measure(features[:9]), rtol=1e-3, atol=1e-2)
+    assert measure(features).mean() == pytest.approx(200, rel=0.2)
+
+
+def test_it_is_the_same_every_time_and_draws_nothing_from_torch() -> None:
+    torch.manual_seed(1)
+    first = Distance.fit(cloud(64, 32)).state_dict()
+    after = torch.rand(())
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(()), after)
+    second = Distance.fit(cloud(64, 32)).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_few_images_and_equal_ones() -> None:
+    with pytest.raises(ShapeError, match="at least 8 images"):
+        Distance.fit(cloud(7, 12))
+    same = Distance.fit(cloud(1, 12).repeat(9, 1))
+    assert torch.isfinite(same(cloud(3, 12), torch.zeros(3, 4))).all()
+
+
+def test_a_label_that_stands_out_makes_an_image_familiar() -> None:
+    """Both parts in units of their deviation over the training images."""
+    features, logits = cloud(300, 12), 3 * torch.randn(300, 8, generator=torch.Generator().manual_seed(1))
+    distance = Distance.fit(features, logits)
+    far, energy = distance.squared_distance(features), -logits.logsumexp(dim=1)
+    torch.testing.assert_close(
+        distance(features, logits), far / far.std() + energy / energy.std(), rtol=1e-4, atol=1e-4
+    )
+    assert (distance(features, 2 * logits.abs()) < distance(features, logits)).all()
+    plain = Distance.fit(features)
+    torch.testing.assert_close(plain(features, logits), far / far.std(), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,119 @@
+"""Less confidence in unfamiliar images: what it does to probabilities, and what it leaves as it was."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.drawn import draw_picture
+from tests.predict.networks import made, one, values
+from uniemox.predict.confidence import MIN_WEIGHT, TRUSTED, familiarity_of, probabilities_of
+from uniemox.predict.prediction import Prediction
+from uniemox.predict.predictor import Predictor
+
+NUMBERS = st.floats(-20, 20)
+
+
+@given(st.lists(NUMBERS, min_size=2, max_size=9), st.floats(0.1, 10), st.floats(0, 1))
+def test_the_order_of_the_labels_stays_and_confidence_never_rises(
+    logits: list[float], temperature: float, familiarity: float
+) -> None:
+    row = np.array([logits])
+    [plain], [found] = (probabilities_of(row, temperature, f) for f in (None, np.array([familiarity])))
+    assert found.sum() == pytest.approx(1)
+    assert found.max() <= plain.max() + 1e-12
+    for i in range(len(logits)):
+        for j in range(len(logits)):
+            if plain[i] > plain[j] + 1e-12:
+                assert found[i] > found[j] - 1e-15
+    if familiarity >= TRUSTED:
+        np.testing.assert_allclose(found, plain, atol=1e-15)
+    if familiarity == 0:
+        np.testing.assert_allclose(found, MIN_WEIGHT * plain + (1 - MIN_WEIGHT) / len(logits), atol=1e-15)
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.integers(0, 49))
+def test_familiarity_is_the_share_that_is_as_far(known: list[float], place: int) -> None:
+    known = sorted(known)
+    distance = known[min(place, len(known) - 1)]
+    [found] = familiarity_of(np.array([distance]), known)
+    assert found == pytest.approx((sum(one >= distance for one in known) + 1) / (len(known) + 1))
+    assert familiarity_of(np.array([0.0, 2e6]), known).tolist() == [1, 1 / (len(known) + 1)]
+
+
+def test_of_images_like_the_held_out_ones_one_in_twenty_is_flagged() -> None:
+    draw = np.random.default_rng(0)
+    found = familiarity_of(draw.normal(size=20_000) ** 2, np.sort(draw.normal(size=2_000) ** 2).tolist())
+    assert (found < 0.05).mean() == pytest.approx(0.05, abs=0.015)
+
+
+def test_a_prediction_says_how_familiar_the_picture_is(tmp_path: Path) -> None:
+    plain = Predictor(made(tmp_path))
+    picture = draw_picture(3, (64, 64))
+    first = one(plain.predict(picture))
+    assert (first.familiarity, first.is_unfamiliar) == (None, False)
+    for distances, familiarity in (((0.0,) * 99, 0.01), ((1e6,) * 99, 1.0)):
+        found = one(Predictor(made(tmp_path, distances=distances)).predict(picture))
+        assert found.familiarity == pytest.approx(familiarity)
+        assert found.is_unfamiliar == (familiarity < 0.05)
+        told = found.to_dict()
+        assert (told["familiarity"], told["is_unfamiliar"]) == (pytest.approx(familiarity), familiarity < 0.05)
+        assert found.top(1)[0][0] == first.top(1)[0][0]
+        weight = max(MIN_WEIGHT, min(1, familiarity / TRUSTED))
+        expected = weight * np.array(values(first)) + (1 - weight) / 8
+        np.testing.assert_allclose(values(found), expected, atol=1e-6)
+
+
+def test_likely_sets_of_unfamiliar_pictures_are_larger(tmp_path: Path) -> None:
+    scores = tuple(i / 100 for i in range(100))
+
+    def count(distances: tuple[float, ...]) -> int:
+        predictor = Predictor(made(tmp_path, distances=distances, conformal_scores=scores))
+        pictures = [draw_picture(i, (64, 64)) for i in range(8)]
+        return sum(len(one(found).likely or ()) for found in predictor.predict(pictures, coverage=0.9))
+
+    assert count((0.0,) * 99) > count((1e6,) * 99)
+
+
+def test_valence_and_arousal_are_the_labels_norms(tmp_path: Path) -> None:
+    found = one(Predictor(made(tmp_path)).predict(draw_picture(1)))
+    assert found.valence is not None
+    assert found.arousal is not None
+    p = found.scene
+    valences = {"amusement": 0.929, "anger": 0.167, "awe": 0.469, "contentment": 0.875}
+    valences |= {"disgust": 0.052, "excitement": 0.896, "fear": 0.073, "sadness": 0.052}
+    assert found.valence == pytest.approx(1 + 8 * sum(p[label] * v for label, v in valences.items()), abs=1e-6)
+    assert 1 < found.arousal < 9
+    mapped = one(Predictor(made(tmp_path)).predict(draw_picture(1), labels="polarity"))
+    assert mapped.valence == pytest.approx(found.valence)
+    own = one(Predictor(made(tmp_path, labels=("a", "b"), label_set="mine")).predict(draw_picture(1)))
+    assert (own.valence, own.arousal) == (None, None)
+    head = one(Predictor(made(tmp_path, labels=("valence", "arousal"), task="affect")).predict(draw_picture(1)))
+    assert (head.valence, head.arousal) == (head.scene["valence"], head.scene["arousal"])
+
+
+def test_the_view_is_the_middle_square_and_of_long_pictures_all(tmp_path: Path) -> None:
+    predictor = Predictor(made(tmp_path, crop_fraction=1.0))
+    assert one(predictor.predict(draw_picture(1, (90, 60)))).view == (15, 0, 75, 60)
+    wide = draw_picture(1, (300, 100))
+    found = one(predictor.predict(wide))
+    assert found.view == (0, 0, 300, 100)
+    parts = [one(predictor.predict(wide.crop((x, 0, x + 100, 100)))) for x in (0, 100, 200)]
+    np.testing.assert_allclose(values(found), np.mean([values(part) for part in parts], axis=0), atol=1e-6)
+    assert one(predictor.predict(draw_picture(1, (40, 79)))).view == (0, 19.5, 40, 59.5)
+    assert one(predictor.predict(draw_picture(1, (40, 80)))).view == (0, 0, 40, 80)
+
+
+def test_embeddings_are_what_the_labels_are_read_off(tmp_path: Path) -> None:
+    predictor = Predictor(made(tmp_path, distances=(1.0, 2.0)))
+    pictures = [draw_picture(i, (64, 64)) for i in range(5)]
+    found = predictor.embed(pictures)
+    assert found.shape == (5, 48)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(predictor.embed(pictures[2])[0], found[2], atol=1e-6)
+    answers = [answer for answer in predictor.predict(pictures) if isinstance(answer, Prediction)]
+    assert all(answer.embedding is None for answer in answers)
+    assert replace(answers[0], embedding=found[0]) == answers[0]

@@ -1,0 +1,103 @@
+"""Networks of timm, as --init names them: timm:NAME, timm:NAME@FILE, timm:NAME?OPTION=VALUE&...@FILE."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from uniemox.errors import CheckpointError
+from uniemox.teacher.image_towers import load_without_head
+
+TIMM = "timm:"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimmSource:
+    """A network of timm and where its weights come from."""
+
+    name: str
+    options: Mapping[str, str]
+    """How it is built: pad_type, as networks converted from TensorFlow need it; conv_head=none, without the last
+    convolution, for files that lack it. An EfficientNet-B0 then has 320 features."""
+    pixels: Mapping[str, float]
+    """mean and std of its input pixels, of all channels, where they are not those that timm knows."""
+    file: str
+    """A local file of weights; empty: the published ones, fetched from the hub or its cache."""
+
+    @classmethod
+    def parse(cls, text: str) -> "TimmSource":
+        """NAME?OPTION=VALUE&...@FILE, with timm: before it or without; all but the name may be absent.
+
+        Raises CheckpointError for another option, a name that timm does not know, or a file that is not there.
+
+        >>> TimmSource.parse("timm:mobilenetv2_100?pad_type=same&mean=0.5").pixels
+        {'mean': 0.5}
+        """
+        source = text.removeprefix(TIMM)
+        name, _, file = source.partition("@")
+        name, _, query = name.partition("?")
+        options: dict[str, str] = {}
+        pixels: dict[str, float] = {}
+        for pair in filter(None, query.split("&")):
+            key, _, value = pair.partition("=")
+            if key == "pad_type" or pair == "conv_head=none":
+                options[key] = value
+                continue
+            try:
+                if key not in ("mean", "std"):
+                    raise ValueError("no such option")
+                pixels[key] = float(value)
+            except ValueError as error:
+                raise CheckpointError(
+                    f"timm:{source}: {pair!r} is none of pad_type, conv_head=none, mean, std: {error}"
+                ) from error
+        if not timm.is_model(name):
+            raise CheckpointError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")
+        if file and not Path(file).is_file():
+            raise CheckpointError(f"there is no file {file} with weights for {name}")
+        return cls(name=name, options=options, pixels=pixels, file=file)
+
+
+def build_timm(name: str, *, conv_head: str = "", **options: Any) -> nn.Module:
+    """timm.create_model, and conv_head="none". Raises CheckpointError where a network has no such convolution."""
+    network: Any = timm.create_model(name, **options)
+    if conv_head:
+        if not hasattr(network, "conv_head"):
+            raise CheckpointError(f"{name} has no convolution conv_head to leave out")
+        network.prune_intermediate_layers(prune_head=True)
+        network.reset_classifier(0, "avg")
+    return network
+
+
+def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> nn.Module:
+    """A network of timm without classifier.
+
+    text: as `TimmSource.parse` takes it; a local file's classifier is left out.
+    image_size: side of the input in px, where the network is built for one.
+    pretrained: False leaves the weights random.
+    Raises CheckpointError if timm has no such model or weights, or they can't be fetched.
+    """
+    source = TimmSource.parse(text)
+    with torch.device("meta"):
+        embedding = getattr(timm.create_model(source.name, num_classes=0), "patch_embed", None)
+    options: dict[str, Any] = dict(source.options)
+    if image_size is not None and hasattr(embedding, "img_size"):
+        options["img_size"] = image_size
+    try:
+        network = build_timm(
+            source.name,
+            pretrained=pretrained and not source.file,
+            num_classes=0,
+            pretrained_cfg_overlay={key: (value,) * 3 for key, value in source.pixels.items()} or None,
+            **options,
+        )
+        if source.file and pretrained:
+            load_without_head(network, source.file)
+    except (RuntimeError, OSError, TypeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"timm:{text.removeprefix(TIMM)} could not be built with its weights: {error}") from error
+    return network
