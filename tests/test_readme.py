@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands there; its commands exist."""
+"""The Python of the README and of the tour runs as it stands there; their commands exist."""
 
 import re
 import shutil
@@ -11,14 +11,14 @@ import timm
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
+README, TOUR = ((ROOT / name).read_text("utf-8") for name in ("README.md", "docs/tour.md"))
 
 
 def test_python_blocks_run_in_order(tmp_path: Path) -> None:
     """In a folder that holds a file such as MAE's release: encoder alone, under the key "model"."""
     vit = timm.create_model("vit_base_patch16_224", depth=1, num_classes=0)
     torch.save({"model": vit.state_dict()}, tmp_path / "mae_pretrain_vit_base.pth")
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", README + TOUR, re.DOTALL)
     assert len(blocks) == 4
     shutil.copytree(ROOT / "docs" / "images", tmp_path / "docs" / "images")
     done = subprocess.run(
@@ -40,7 +40,7 @@ def test_python_blocks_run_in_order(tmp_path: Path) -> None:
 def test_commands_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:`|\$ )make ([a-z]+)", README)) <= targets
-    for command in set(re.findall(r"uniemox (convert|models|bench step)", README)):
+    for command in set(re.findall(r"uniemox (convert|models|bench step)", TOUR)):
         done = subprocess.run(
             [sys.executable, "-c", "from uniemox.cli import main; main()", *command.split(), "--help"],
             capture_output=True,

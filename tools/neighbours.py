@@ -1,0 +1,35 @@
+"""Draw a picture for the docs: scenes, and those whose features are nearest.
+
+Run: python -m tools.neighbours docs/images/neighbours.png
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from uniemox import load
+from uniemox.data.sample import decode_sample
+from uniemox.data.synthetic import synthetic
+
+SCENES, ROWS, NEAREST, SIDE_PX, GAP_PX = 400, 4, 4, 112, 8
+
+
+def main(out: Path) -> None:
+    """Rows of a scene and its four nearest."""
+    images = [decode_sample(sample)[0] for sample in synthetic(SCENES).samples]
+    features = load(finder=None).embed(images)
+    units = features / np.linalg.norm(features, axis=1, keepdims=True)
+    step = SIDE_PX + GAP_PX
+    page = Image.new("RGB", ((NEAREST + 1) * step + GAP_PX, ROWS * step - GAP_PX), "white")
+    for row in range(ROWS):
+        order = np.argsort(-units @ units[row], kind="stable")  # itself first
+        for column, place in enumerate(order[: NEAREST + 1]):
+            x = column * step + (GAP_PX if column else 0)  # the first stands apart
+            page.paste(images[place].resize((SIDE_PX, SIDE_PX)), (x, row * step))
+    page.save(out)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
