@@ -43,6 +43,9 @@ def write_model(path: Path, seed: int = 0, labels: Sequence[str] = MIKELS.labels
         helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", len(labels)]),
         helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["n", len(labels), SIZE // 8, SIZE // 8]),
     ]
+    if "distances" in info:  # the sum of the squared logits
+        nodes.append(helper.make_node("ReduceSumSquare", ["logits"], ["distance"], axes=[1], keepdims=0))
+        outputs.append(helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["n"]))
     scene = helper.make_tensor_value_info("scene", TensorProto.FLOAT, sides)
     graph = helper.make_graph(nodes, "colours", [scene], outputs, [numpy_helper.from_array(weight, "weight")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)

@@ -201,6 +201,19 @@ def test_only_coverage_that_the_model_can_promise_is_offered(browser: object, tm
         visit.context.close()
 
 
+def test_it_says_where_an_answer_is_a_guess(browser: object, tmp_path: Path) -> None:
+    for distances, is_guess in (((0.0,) * 99, True), ((1e6,) * 99, False)):
+        with running([predictor_of(tmp_path, distances=distances)]) as server:
+            visit = Visit(browser, server.url)
+            visit.choose(picture(1, 200, 100))
+            expect(visit.status).to_contain_text("1 person found")
+            judged = visit.page.locator(".judged").first.inner_text()
+            assert ("its answer is a guess" in judged) == is_guess
+            assert "Valence " in judged
+            assert visit.wrong == []
+            visit.context.close()
+
+
 def test_a_key_that_no_header_can_hold_is_told(visit: Visit) -> None:
     visit.page.evaluate("document.querySelector('#key-setting').hidden = false")
     visit.page.locator("#key").fill("schlüssel")

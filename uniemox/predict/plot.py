@@ -55,6 +55,8 @@ def _bars(prediction: "Prediction", width: int) -> Image.Image:
     pairs = prediction.top(len(prediction.scene))
     is_affect = set(prediction.scene) == set(AFFECT)
     title = "valence and arousal, 1 to 9" if is_affect else f"{prediction.kind} ({prediction.model})"
+    if prediction.is_unfamiliar:
+        title = f"a guess, unlike the training pictures: {title}"
     panel = Image.new("RGB", (width, row * (len(pairs) + 1) + 2 * edge), PAPER)
     draw = ImageDraw.Draw(panel)
     draw.text((edge, edge), _cut(title, font, width - 2 * edge), fill=INK, font=font)
