@@ -32,6 +32,10 @@ class Request:
     def picture(self) -> str:
         return self.body["messages"][0]["content"][1]["image_url"]["url"]
 
+    @property
+    def is_follow_up(self) -> bool:
+        return len(self.body["messages"]) == 3
+
 
 @dataclass
 class Response:

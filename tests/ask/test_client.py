@@ -14,10 +14,12 @@ from tests.ask.server import Endpoint, Response, error, in_turn, says, serving
 from uniemox.ask import client
 from uniemox.ask.client import MAX_BYTES, Client, Reply, chat_url, is_loopback
 from uniemox.ask.pace import MAX_WAIT_S, Pace, back_off, retry_after
+from uniemox.ask.question import first_message
 from uniemox.errors import ConfigError
 
 KEY = "sk-secret-1234567890"
 PICTURE = "data:image/jpeg;base64,AAAA"
+MESSAGES = [first_message("Which?", PICTURE)]
 GOOD = says("Fear.")
 
 
@@ -29,7 +31,7 @@ def client_of(endpoint: Endpoint, *, key: str | None = KEY, attempts: int = 3, t
 
 def asked(*responses: Response, **settings: object) -> tuple[Reply, Endpoint]:
     with serving(in_turn(responses)) as endpoint:
-        reply = client_of(endpoint, **settings).ask("llava", "Which?", PICTURE)  # type: ignore[arg-type]
+        reply = client_of(endpoint, **settings).ask("llava", MESSAGES)  # type: ignore[arg-type]
     assert reply is not None
     return reply, endpoint
 
@@ -133,14 +135,14 @@ def test_what_no_repetition_changes_is_not_repeated(status: int) -> None:
 def test_what_stops_everything(response: Response, message: str) -> None:
     with serving(in_turn([response])) as endpoint:
         with pytest.raises(ConfigError) as found:
-            client_of(endpoint).ask("llava", "Which?", PICTURE)
+            client_of(endpoint).ask("llava", MESSAGES)
         assert message in str(found.value)
         assert len(endpoint.requests) == 1
 
 
 def test_a_key_is_asked_for_where_one_is_wanted() -> None:
     with serving(in_turn([error(401)])) as endpoint, pytest.raises(ConfigError, match="--key-from"):
-        client_of(endpoint, key=None).ask("llava", "Which?", PICTURE)
+        client_of(endpoint, key=None).ask("llava", MESSAGES)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -148,7 +150,7 @@ def test_redirects_are_not_followed(status: int) -> None:
     with serving(in_turn([GOOD])) as other:
         away = Response(status, b"", {"Location": f"{other.url}/chat/completions"})
         with serving(in_turn([away])) as endpoint, pytest.raises(ConfigError, match="redirects to 127"):
-            client_of(endpoint).ask("llava", "Which?", PICTURE)
+            client_of(endpoint).ask("llava", MESSAGES)
         assert not other.requests
 
 
@@ -156,7 +158,7 @@ def test_redirects_are_not_followed(status: int) -> None:
 def test_redirects_to_nowhere_are_refused(location: str) -> None:
     with serving(in_turn([Response(302, b"", {"Location": location})])) as endpoint:
         with pytest.raises(ConfigError, match=r"redirects to (another address|other); it is not followed"):
-            client_of(endpoint).ask("llava", "Which?", PICTURE)
+            client_of(endpoint).ask("llava", MESSAGES)
         assert len(endpoint.requests) == 1
 
 
@@ -164,7 +166,7 @@ def test_redirects_to_nowhere_are_refused(location: str) -> None:
 def test_a_pause_of_years_stops_everything(pause: str) -> None:
     with serving(in_turn([error(429, "slow down", Retry_After=pause)])) as endpoint:
         with pytest.raises(ConfigError, match=r"asks for a pause of [\d,]+ s .*start the same command again"):
-            client_of(endpoint).ask("llava", "Which?", PICTURE)
+            client_of(endpoint).ask("llava", MESSAGES)
         assert len(endpoint.requests) == 1
 
 
@@ -179,7 +181,7 @@ def test_pauses_without_end_stop_everything(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(client, "MAX_SILENCE_S", 0.25)
     with serving(in_turn([error(429, Retry_After="0.1")])) as endpoint:
         with pytest.raises(ConfigError, match="has asked for pauses for 0 s without an answer"):
-            client_of(endpoint, attempts=20).ask("llava", "Which?", PICTURE)
+            client_of(endpoint, attempts=20).ask("llava", MESSAGES)
         assert len(endpoint.requests) <= 3
 
 
@@ -190,7 +192,7 @@ def test_an_answer_between_pauses_lets_it_go_on(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(asking.pace, "hold", lambda _: None)
         for _ in range(3):
             endpoint.requests.clear()
-            assert asking.ask("llava", "Which?", PICTURE).answer == "Fear."  # type: ignore[union-attr]
+            assert asking.ask("llava", MESSAGES).answer == "Fear."  # type: ignore[union-attr]
             assert asking._silent_since is None
 
 
@@ -198,7 +200,7 @@ def test_nobody_there() -> None:
     with serving(in_turn([GOOD])) as endpoint:
         pass
     with pytest.raises(ConfigError, match="nothing answers at"):
-        client_of(endpoint).ask("llava", "Which?", PICTURE)
+        client_of(endpoint).ask("llava", MESSAGES)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,7 @@ def test_the_key_comes_back_in_no_text() -> None:
         assert KEY not in str(reply.error)
         assert "[key]" in str(reply.error)
     with serving(in_turn([error(401, echo)])) as endpoint, pytest.raises(ConfigError) as found:
-        client_of(endpoint).ask("llava", "Which?", PICTURE)
+        client_of(endpoint).ask("llava", MESSAGES)
     assert KEY not in str(found.value)
 
 
@@ -243,7 +245,7 @@ def test_stopped_while_it_waits() -> None:
     with serving(in_turn([error(429, Retry_After="100")])) as endpoint:
         client = client_of(endpoint)
         threading.Timer(0.3, client.pace.stop.set).start()
-        assert client.ask("llava", "Which?", PICTURE) is None
+        assert client.ask("llava", MESSAGES) is None
 
 
 @pytest.mark.parametrize(

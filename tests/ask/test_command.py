@@ -184,6 +184,6 @@ def test_more_pictures_than_allowed_cost_nothing(photos: Path, tmp_path: Path) -
         arguments = ["--data", f"folder:{photos}", "--endpoint", endpoint.url, "--model", "m", "--model", "n"]
         code, out, err = ask(*arguments, "--out", tmp_path / "out", "--max-pictures", 10, "--pictures", 20)
         assert (code, out, endpoint.requests) == (1, "", [])
-    assert "40 requests, roughly 40,000 tokens in and 10,000 out" in err
+    assert "40 questions, at most about 90,000 tokens in and 10,200 out" in err
     assert "--max-pictures 20" in err
     assert not (tmp_path / "out").exists()

@@ -34,7 +34,15 @@ PICTURES = [
 def row(picture: int, answer: str | None, *, model: str = "m", url: str = CONFIG.url, **known: object) -> AnswerRow:
     values = {
         **{"endpoint": url, "model": model, "picture": str(picture), "name": "n", "question_sha256": "q"},
-        **{"answer": answer, "is_refused": False, "outcome": None, "label": None, "latency_s": 1.0, "tokens_in": 100},
+        **{
+            "answer": answer,
+            "word": None,
+            "is_refused": False,
+            "outcome": None,
+            "label": None,
+            "latency_s": 1.0,
+            "tokens_in": 100,
+        },
         **{"tokens_out": 10, "attempts": 1, "cost": None, "error": None if answer else "HTTP 500", "time": "t"},
     }
     return AnswerRow(**{**values, **known})  # type: ignore[arg-type]
@@ -46,12 +54,17 @@ def results(*rows: AnswerRow, config: AskConfig = CONFIG, ours: dict[str, str] |
 
 
 def test_scores() -> None:
-    answers = ("Fear.", "I'm sorry, I can't help.", "The emotion is awe.", "Fear and anger")
-    rows = [row(i, answer, latency_s=LATENCIES[i]) for i, answer in enumerate(answers)]
+    answers = (
+        ("Fear.", None),
+        ("It is dark.", "I can't."),
+        ("The emotion is awe.", "Awe."),
+        ("Fear and anger", "Both"),
+    )
+    rows = [row(i, answer, word=word, latency_s=LATENCIES[i]) for i, (answer, word) in enumerate(answers)]
     [found] = results(*rows, row(4, None)).models
     assert (found.n, found.accuracy, found.accuracy_of_named, found.failed, found.not_asked) == (4, 0.5, 1.0, 1, 0)
     assert found.accuracy_interval == bootstrap_interval(np.array([1, 0, 1, 0]))
-    assert found.outcomes == {"label": 2, "ambiguous": 1, "unlisted": 0, "refused": 1, "empty": 0}
+    assert found.outcomes == {"label": 2, "unlisted": 2, "refused": 0, "empty": 0}
     assert {label: (one.n, one.recall) for label, one in found.per_class.items() if one.n} == {
         "fear": (2, 0.5),
         "awe": (1, 1.0),
@@ -132,7 +145,7 @@ def test_the_page_stands_alone_and_is_escaped(tmp_path: Path) -> None:
     assert page.count("data:image/jpeg;base64,") == 5
     assert not re.search(r"(?:src|href)=\"(?!data:)", page)
     assert "fear (right)" in page
-    assert "not in the list" in page
+    assert "no label of the list" in page
     assert "UniEmoX (ours)" in page
     assert "&lt;0&gt;.jpg" in page
     values = json.loads((tmp_path / RESULT).read_text("utf-8"))

@@ -51,7 +51,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
 def test_every_model_is_asked_once_about_every_picture(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
     plans: list[AskPlan] = []
     steps: list[tuple[int, int]] = []
-    with serving(lambda request, number: says(f"**Fear**, says {request.model}")) as endpoint:
+    with serving(lambda request, number: says("**Fear**.")) as endpoint:
         config = config_of(endpoint, "m", "n", price_in=2.0, price_out=10.0)
         rows = run(config, chosen, data, tmp_path, on_plan=plans.append, on_progress=lambda *at: steps.append(at))
     pictures = {data_url(asked.sample) for asked in chosen.pictures}
@@ -60,7 +60,7 @@ def test_every_model_is_asked_once_about_every_picture(data: DataSet, chosen: Se
     assert len(rows) == 16
     row = rows[key_of(chat_url(endpoint.url), "n", chosen.pictures[0].sha256)]
     assert (row.answer, row.outcome, row.label, row.error, row.attempts) == (
-        "**Fear**, says n",
+        "**Fear**.",
         "label",
         "fear",
         None,
@@ -69,8 +69,8 @@ def test_every_model_is_asked_once_about_every_picture(data: DataSet, chosen: Se
     assert (row.tokens_in, row.tokens_out, row.cost) == (300, 20, 0.0008)
     assert row.name == chosen.pictures[0].sample.key
     assert [str(plan) for plan in plans] == [
-        f"8 pictures x m, n: sending 16 requests to {endpoint.url[7:-3]}, roughly 16,000 tokens in and 4,000 out, "
-        "about 0.07 at the given prices"
+        f"8 pictures x m, n: sending 16 questions to {endpoint.url[7:-3]}, at most about 36,000 tokens in and "
+        "4,080 out, about 0.11 at the given prices"
     ]
     assert steps == [(done, 16) for done in range(1, 17)]
     assert {line["key"] for line in lines(tmp_path)} == set(rows)
@@ -91,6 +91,37 @@ def test_what_is_answered_is_not_asked_again(data: DataSet, chosen: Selection, t
         rows = run(config_of(elsewhere), fewer, data, tmp_path)
         assert len(elsewhere.requests) == 3
     assert Counter(row.endpoint for row in rows.values()) == {chat_url(endpoint.url): 11, chat_url(elsewhere.url): 3}
+
+
+def test_who_answers_in_sentences_is_asked_for_one_word(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
+    """Once, in the same conversation; a follow-up that fails is asked again alone, and so are rows of version 0.1."""
+    is_broken = True
+
+    def behave(request: Request, number: int) -> Response:
+        if not request.is_follow_up:
+            return says("The emotion is fear, because it is dark.", (300, 20))
+        return error(500, "oops") if is_broken else says("Fear", (350, 2))
+
+    few = Selection(chosen.pictures[:3], ())
+    with serving(behave) as endpoint:
+        rows = run(config_of(endpoint, price_in=1.0, price_out=1.0), few, data, tmp_path)
+        assert [(row.answer, row.word, row.error) for row in rows.values()] == [
+            ("The emotion is fear, because it is dark.", None, "HTTP 500: oops")
+        ] * 3
+        is_broken, before = False, len(endpoint.requests)
+        rows = run(config_of(endpoint, price_in=1.0, price_out=1.0), few, data, tmp_path)
+        asked = endpoint.requests[before:]
+        assert [request.is_follow_up for request in asked] == [True] * 3
+        assert run(config_of(endpoint), few, data, tmp_path) == rows
+        assert len(endpoint.requests) == before + 3
+    question_, said, follow = asked[0].body["messages"]
+    assert question_["content"][0]["text"] == question(data.labels)
+    assert said == {"role": "assistant", "content": "The emotion is fear, because it is dark."}
+    assert follow["role"] == "user"
+    assert all(label in follow["content"] for label in data.labels.labels)
+    for row in rows.values():
+        assert (row.word, row.outcome, row.label, row.error) == ("Fear", "label", "fear", None)
+        assert (row.tokens_in, row.tokens_out, row.cost) == (650, 22, 0.000672)
 
 
 def test_failures_are_kept_and_asked_again(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
@@ -114,7 +145,7 @@ def test_failures_are_kept_and_asked_again(data: DataSet, chosen: Selection, tmp
 
 @pytest.mark.parametrize("cut", [1, 7, 200])
 def test_a_line_that_was_cut_off_is_repaired(data: DataSet, chosen: Selection, tmp_path: Path, cut: int) -> None:
-    with serving(lambda request, number: says("Scheußlich: fear – 恐惧")) as endpoint:
+    with serving(lambda request, number: says("„Fear“ ✨")) as endpoint:
         whole = run(config_of(endpoint), chosen, data, tmp_path)
         path = tmp_path / ANSWERS
         path.write_bytes(path.read_bytes()[:-cut])
@@ -221,7 +252,7 @@ def test_a_folder_that_can_not_be_made(data: DataSet, chosen: Selection, tmp_pat
         ({"timeout_s": float("nan")}, "timeout_s must be above 0"),
         ({"price_in": 1.0}, "go together"),
         ({"price_in": -1.0, "price_out": 1.0}, "must be 0 or more"),
-        ({"pictures": 201, "models": ("a", "b")}, "402 requests, roughly 402,000 tokens in.*--max-pictures 201"),
+        ({"pictures": 201, "models": ("a", "b")}, "402 questions, at most about 904,500 tokens in.*--max-pictures 201"),
         ({"endpoint": "http://x.org"}, "--allow-http"),
     ],
 )
@@ -245,5 +276,5 @@ def test_threads_that_leave_do_not_lose_answers(data: DataSet, chosen: Selection
     behaviour: Callable[[Request, int], Response] = behave
     with serving(behaviour) as endpoint:
         rows = run(config_of(endpoint, "m", "n", "o", attempts=6, concurrency=8), chosen, data, tmp_path)
-    assert sorted(str(row.answer) for row in rows.values()) == sorted(given)
+    assert sorted(str(said) for row in rows.values() for said in (row.answer, row.word)) == sorted(given)
     assert len(rows) == 24

@@ -9,7 +9,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -110,14 +110,13 @@ class Client:
         proxies = urllib.request.ProxyHandler({} if local else None)
         self._opener = urllib.request.build_opener(proxies, _NoRedirect())
 
-    def ask(self, model: str, text: str, picture_url: str) -> Reply | None:
+    def ask(self, model: str, messages: Sequence[Mapping[str, Any]]) -> Reply | None:
         """The answer of a model, after as many attempts as are allowed; None if it was stopped before.
 
-        picture_url: the picture as a data URL.
+        messages: of the conversation so far, as the protocol has them.
         Raises ConfigError for what no further request would change: a wrong key, model or address, an empty account.
         """
-        content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": picture_url}}]
-        body = json.dumps({"model": model, "messages": [{"role": "user", "content": content}]}).encode()
+        body = json.dumps({"model": model, "messages": list(messages)}).encode()
         for attempt in range(1, self.attempts + 1):
             if not self.pace.wait_turn():
                 return None

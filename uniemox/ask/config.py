@@ -60,7 +60,7 @@ class AskConfig:
         if self.pictures > self.max_pictures:
             requests = self.pictures * len(self.models)
             raise ConfigError(
-                f"{self.pictures} pictures x {len(self.models)} models are {requests:,} requests, {tokens(requests)}; "
+                f"{self.pictures} pictures x {len(self.models)} models are {requests:,} questions, {tokens(requests)}; "
                 f"pictures may be {self.max_pictures}. If that is meant, give --max-pictures {self.pictures}"
             )
 
@@ -76,9 +76,10 @@ class AskConfig:
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
 
 
-TOKENS_IN, TOKENS_OUT = 1000, 250  # a picture of 1,024 px and the question; a paragraph of explanation
+# A picture of 1,024 px and the question, twice, with the answer between; a paragraph of explanation and a word.
+TOKENS_IN, TOKENS_OUT = 2250, 255
 
 
 def tokens(requests: int) -> str:
-    """Roughly how many tokens requests take, in words; what a model thinks before it answers comes on top."""
-    return f"roughly {requests * TOKENS_IN:,} tokens in and {requests * TOKENS_OUT:,} out"
+    """How many tokens questions take, in words, with follow-ups; what a model thinks before it answers comes on top."""
+    return f"at most about {requests * TOKENS_IN:,} tokens in and {requests * TOKENS_OUT:,} out"

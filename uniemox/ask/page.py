@@ -29,8 +29,7 @@ MAX_SIDE_PX = 240
 MAX_CHARACTERS = 2000  # of an explanation
 WORDS = {
     "label": "named a label",
-    "ambiguous": "ambiguous",
-    "unlisted": "not in the list",
+    "unlisted": "no label of the list",
     "refused": "refused",
     "empty": "empty",
 }
@@ -86,7 +85,8 @@ def _parts(results: Results) -> Iterator[Html]:
     yield _scores(results)
     yield element(
         "p",
-        "Accuracy is over all answers: one that names no label of the list, or two on a par, is wrong. Intervals are "
+        "Accuracy is over all answers: one that is no label of the list is wrong. Who answered in sentences was asked "
+        "once more, for one word. Intervals are "
         "95 % bootstraps over pictures. Agreement is over the pictures of which both name a label.",
         class_="note",
     )
@@ -175,6 +175,8 @@ def _emotion(answered: ReadAnswer | None, truth: str) -> tuple[str, str]:
         return "no answer", UNKNOWN
     words = answered.row.answer or ""
     words = words if len(words) <= MAX_CHARACTERS else f"{words[:MAX_CHARACTERS]} ..."
+    if answered.row.word is not None:
+        words += f"\n\nAsked for one word: {answered.row.word[:MAX_CHARACTERS]}"
     reading = answered.reading
     if reading.label is None:
         return element("span", WORDS[reading.outcome], class_="wrong"), words

@@ -6,6 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.errors import ConfigError, DataError, ImageError
@@ -49,6 +50,17 @@ def question(labels: LabelSet) -> str:
         "Which emotion does this image most strongly evoke? Please select the most intense emotional response from "
         f"the following list and explain your choice: {list(reversed(labels.labels))}."
     )
+
+
+def follow_up(labels: LabelSet) -> str:
+    """What a model is asked after an answer that is no label: the same list, for one word."""
+    return f"Which one of these do you select? Answer with that word alone: {', '.join(reversed(labels.labels))}."
+
+
+def first_message(text: str, picture_url: str) -> dict[str, Any]:
+    """A question about a picture, as the protocol has it.  picture_url: of `data_url`."""
+    content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": picture_url}}]
+    return {"role": "user", "content": content}
 
 
 def select(data: DataSet, count: int, seed: int, on_progress: Callable[[int], None] = lambda done: None) -> Selection:

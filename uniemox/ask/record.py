@@ -1,13 +1,13 @@
 """Every answer as it came, a line each in a file that is only appended to, so that nothing is asked twice."""
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_type_hints
 
-from uniemox.ask.answers import Reading
 from uniemox.ask.client import Reply
 from uniemox.ask.question import MAX_SIDE_PX, AskedImage
 from uniemox.data.sidecar import Sidecar, read_sidecar
@@ -29,6 +29,8 @@ class AnswerRow:
     question_sha256: str
     answer: str | None
     """As it came; None if the question failed."""
+    word: str | None
+    """What it said when it was asked for one word; None if it was not, or that failed, and in rows of version 0.1."""
     is_refused: bool
     """By a field or filter of the service itself."""
     outcome: str | None
@@ -57,15 +59,16 @@ def key_of(endpoint: str, model: str, picture: str) -> str:
 
 
 def row_of(
-    asked: AskedImage,
-    source: tuple[str, str],
-    reply: Reply,
-    reading: Reading | None,
-    *,
-    question: str,
-    cost: float | None,
+    asked: AskedImage, source: tuple[str, str], reply: Reply | None, earlier: AnswerRow | None, *, question: str
 ) -> AnswerRow:
-    """A row to keep.  source: endpoint and model.  question: its sha256.  reading: None for a failure."""
+    """A row to keep, not read yet.
+
+    source: endpoint and model.  reply: to the question, or None where the answer is that of the earlier row.
+    question: its sha256.
+    """
+    if reply is None:
+        assert earlier is not None, "there is an answer"
+        return replace(earlier, time=_now())
     return AnswerRow(
         endpoint=source[0],
         model=source[1],
@@ -73,17 +76,47 @@ def row_of(
         name=asked.sample.key,
         question_sha256=question,
         answer=reply.answer,
+        word=None,
         is_refused=reply.is_refused,
-        outcome=None if reading is None else reading.outcome,
-        label=None if reading is None else reading.label,
+        outcome=None,
+        label=None,
         latency_s=reply.latency_s,
         tokens_in=reply.tokens_in,
         tokens_out=reply.tokens_out,
         attempts=reply.attempts,
-        cost=cost,
+        cost=None,
         error=reply.error,
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        time=_now(),
     )
+
+
+def with_word(row: AnswerRow, reply: Reply) -> AnswerRow:
+    """The row with what came of the follow-up; tokens, seconds and attempts add up."""
+    if reply.error is not None:
+        return replace(row, attempts=row.attempts + reply.attempts, error=reply.error)
+    return replace(
+        row,
+        word=reply.answer,
+        is_refused=reply.is_refused,
+        latency_s=round(row.latency_s + reply.latency_s, 3),
+        tokens_in=_sum(row.tokens_in, reply.tokens_in),
+        tokens_out=_sum(row.tokens_out, reply.tokens_out),
+        attempts=row.attempts + reply.attempts,
+        error=None,
+    )
+
+
+def sha256_of(text: str) -> str:
+    """Of a question's words."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _sum(first: int | None, second: int | None) -> int | None:
+    return None if first is None or second is None else first + second
 
 
 class Record:
@@ -103,10 +136,6 @@ class Record:
         self._file = Sidecar(path, {"question": question, "longest_px": MAX_SIDE_PX})
         self.rows: dict[str, AnswerRow] = {key: _row(line, path) for key, line in read_sidecar(path)[1].items()}
 
-    def is_answered(self, key: str) -> bool:
-        """Whether there is an answer; a failure is none."""
-        return key in self.rows and self.rows[key].answer is not None
-
     def append(self, row: AnswerRow) -> None:
         """Keep a row; it is in the file when this returns."""
         self._file.append(row.key, asdict(row))
@@ -122,12 +151,13 @@ class Record:
 def _row(line: Mapping[str, Any], path: Path) -> AnswerRow:
     """A row as it was kept; lines that a person changed may be wrong."""
     hints = get_type_hints(AnswerRow)
-    values = {name: value for name, value in line.items() if name != "key"}
+    values: dict[str, Any] = {name: value for name, value in line.items() if name != "key"}
     for part in fields(AnswerRow):
         kind = hints[part.name] if hints[part.name] is not float else float | int
         if not isinstance(values.get(part.name), kind):
             raise DataError(f"{path}, {line['key']}: {part.name} is {values.get(part.name)!r}; remove the line")
-    row = AnswerRow(**{part.name: values[part.name] for part in fields(AnswerRow)})
+    given: dict[str, Any] = {part.name: values.get(part.name) for part in fields(AnswerRow)}
+    row = AnswerRow(**given)
     if row.key != line["key"]:
         raise DataError(f"{path}, {line['key']}: the row is of another question ({row.key}); remove the line")
     return row

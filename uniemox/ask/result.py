@@ -11,7 +11,7 @@ from uniemox.ask.answers import OUTCOMES, AnswerReader, Reading
 from uniemox.ask.config import AskConfig
 from uniemox.ask.question import AskedImage
 from uniemox.ask.record import AnswerRow
-from uniemox.ask.run import read_reply
+from uniemox.ask.run import read_row
 from uniemox.intervals import Interval, bootstrap_interval
 from uniemox.labels import LabelSet
 
@@ -131,12 +131,8 @@ def summarise(
     for source, theirs in by_source.items():
         if not theirs and source[1] not in config.models:
             continue
-        read = {
-            picture: ReadAnswer(row, read_reply(reader, row.answer, is_refused=row.is_refused))
-            for picture, row in theirs.items()
-            if row.answer is not None
-        }
-        failed = sum(row.answer is None for row in theirs.values())
+        read = {picture: ReadAnswer(row, read_row(reader, row)) for picture, row in theirs.items() if row.error is None}
+        failed = sum(row.error is not None for row in theirs.values())
         costs = _costs(config, source, [answered.row for answered in read.values()])
         answers[source] = read
         found.append(_score(source, read, failed, costs, pictures, labels, ours))

@@ -1,26 +1,42 @@
 """Asking several models about the same pictures, where it was left off."""
 
-import hashlib
 import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from uniemox.ask.answers import AnswerReader, Reading
 from uniemox.ask.client import Client, Reply
 from uniemox.ask.config import TOKENS_IN, TOKENS_OUT, AskConfig, tokens
 from uniemox.ask.pace import Pace
-from uniemox.ask.question import AskedImage, data_url, question
-from uniemox.ask.record import AnswerRow, Record, key_of, row_of
+from uniemox.ask.question import AskedImage, data_url, first_message, follow_up, question
+from uniemox.ask.record import AnswerRow, Record, key_of, row_of, sha256_of, with_word
 from uniemox.ask.stopping import AskedToStop
 from uniemox.errors import ConfigError, DataError, ImageError, StoppedError, UniemoxError
 from uniemox.labels import LabelSet
 
 FAILURES_IN_A_ROW = 5  # of one model, after which asking on only costs time
 
-Job = tuple[AskedImage, str]  # a picture and a model
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A picture that a model is asked about."""
+
+    asked: AskedImage
+    model: str
+    earlier: AnswerRow | None
+    """Its answer in sentences, which lacks only the one word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What came of a job: the answer, and the one word where the answer was none of the labels."""
+
+    first: Reply | None
+    """None: it was there already."""
+    word: Reply | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +58,7 @@ class AskPlan:
             return f"{what}: all {done:,} answers are there"
         cost = "" if self.cost is None else f", about {self.cost:.2f} at the given prices"
         known = f" ({done:,} more are answered already)" if done else ""
-        return f"{what}: sending {self.requests:,} requests{known} to {self.host}, {tokens(self.requests)}{cost}"
+        return f"{what}: sending {self.requests:,} questions{known} to {self.host}, {tokens(self.requests)}{cost}"
 
 
 def ask(
@@ -65,12 +81,13 @@ def ask(
     """
     text = question(labels)
     with Record(out, text) as record:
-        jobs = [
-            (asked, model)
-            for asked in pictures
-            for model in config.models
-            if not record.is_answered(key_of(config.url, model, asked.sha256))
-        ]
+        reader = AnswerReader(labels)
+        jobs = []
+        for asked in pictures:
+            for model in config.models:
+                row = record.rows.get(key_of(config.url, model, asked.sha256))
+                if row is None or row.answer is None or lacks_word(row, reader):
+                    jobs.append(Job(asked, model, None if row is None or row.answer is None else row))
         stop = threading.Event()
         client = Client(
             config.url,
@@ -84,7 +101,7 @@ def ask(
         on_plan(AskPlan(client.host, config.models, len(pictures), len(jobs), estimate))
         if jobs:
             with AskedToStop(stop) as asked_to_stop:
-                _ask_all(_Asker(config, client, text), jobs, record, AnswerReader(labels), on_progress)
+                _ask_all(_Asker(config, client, text, follow_up(labels), reader), jobs, record, on_progress)
             if asked_to_stop.signal is not None:
                 raise StoppedError(
                     f"stopped; {sum(row.answer is not None for row in record.rows.values()):,} answers are kept in "
@@ -101,6 +118,8 @@ class _Asker:
     config: AskConfig
     client: Client
     text: str
+    follow_up: str
+    reader: AnswerReader
 
     def work(self, jobs: Iterator[Job], lock: threading.Lock, results: "queue.SimpleQueue[_Result]") -> None:
         """Ask until there is no job left, or it is stopped; None at the end."""
@@ -110,10 +129,10 @@ class _Asker:
                     job = next(jobs, None)
                 if job is None:
                     return
-                reply = self.client.ask(job[1], self.text, data_url(job[0].sample))
-                if reply is None:
+                exchange = self._exchange(job)
+                if exchange is None:
                     return
-                results.put((job, reply))
+                results.put((job, exchange))
         except ImageError as error:
             results.put(DataError(f"{error}; it could be read a moment ago, so the data have changed: start again"))
         except UniemoxError as error:
@@ -121,13 +140,28 @@ class _Asker:
         finally:
             results.put(None)
 
+    def _exchange(self, job: Job) -> Exchange | None:
+        """The question, and the follow-up where its answer is no label; None if it was stopped before the end."""
+        question = first_message(self.text, data_url(job.asked.sample))
+        first = None
+        if job.earlier is not None:
+            answer = job.earlier.answer
+        else:
+            first = self.client.ask(job.model, [question])
+            if first is None:
+                return None
+            answer = None if first.is_refused else first.answer
+        if answer is None or self.reader.read(answer).outcome != "unlisted":
+            return Exchange(first, None)
+        said = {"role": "assistant", "content": answer}
+        word = self.client.ask(job.model, [question, said, {"role": "user", "content": self.follow_up}])
+        return None if word is None else Exchange(first, word)
 
-_Result = tuple[Job, Reply] | UniemoxError | None
+
+_Result = tuple[Job, Exchange] | UniemoxError | None
 
 
-def _ask_all(
-    asker: _Asker, jobs: Sequence[Job], record: Record, reader: AnswerReader, on_progress: Callable[[int, int], None]
-) -> None:
+def _ask_all(asker: _Asker, jobs: Sequence[Job], record: Record, on_progress: Callable[[int, int], None]) -> None:
     """Ask all jobs by several threads and keep what comes; only this thread writes."""
     config, stop = asker.config, asker.client.pace.stop
     results: queue.SimpleQueue[_Result] = queue.SimpleQueue()
@@ -148,7 +182,7 @@ def _ask_all(
                 stop.set()  # the others end with the answer they wait for, which is kept
             else:
                 done += 1
-                row = _keep(result, config, record, reader, asker.text)
+                row = _keep(*result, asker, record)
                 on_progress(done, len(jobs))
                 failures[row.model] = 0 if row.error is None else failures[row.model] + 1
                 if failures[row.model] == FAILURES_IN_A_ROW and error is None:
@@ -160,21 +194,31 @@ def _ask_all(
         raise error
 
 
-def _keep(result: tuple[Job, Reply], config: AskConfig, record: Record, reader: AnswerReader, text: str) -> AnswerRow:
-    (asked, model), reply = result
+def _keep(job: Job, exchange: Exchange, asker: _Asker, record: Record) -> AnswerRow:
+    config = asker.config
+    row = row_of(job.asked, (config.url, job.model), exchange.first, job.earlier, question=sha256_of(asker.text))
+    row = row if exchange.word is None else with_word(row, exchange.word)
+    reading = None if row.answer is None else read_row(asker.reader, row)
     cost = None
-    if reply.tokens_in is not None and reply.tokens_out is not None:
-        cost = config.cost(reply.tokens_in, reply.tokens_out)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    reading = None if reply.answer is None else read_reply(reader, reply.answer, is_refused=reply.is_refused)
-    row = row_of(asked, (config.url, model), reply, reading, question=digest, cost=cost)
+    if row.tokens_in is not None and row.tokens_out is not None:
+        cost = config.cost(row.tokens_in, row.tokens_out)
+    found = (None, None) if reading is None else (reading.outcome, reading.label)
+    row = replace(row, outcome=found[0], label=found[1], cost=cost)
     record.append(row)
     return row
 
 
-def read_reply(reader: AnswerReader, answer: str, *, is_refused: bool) -> Reading:
-    """What an answer says, unless the service has refused it."""
-    return Reading("refused") if is_refused else reader.read(answer)
+def read_row(reader: AnswerReader, row: AnswerRow) -> Reading:
+    """What an answer says, or else the one word after it, unless the service has refused it."""
+    if row.is_refused:
+        return Reading("refused")
+    first = reader.read(row.answer or "")
+    return reader.read(row.word) if first.outcome == "unlisted" and row.word is not None else first
+
+
+def lacks_word(row: AnswerRow, reader: AnswerReader) -> bool:
+    """Whether a model that answered in sentences is still to be asked for one word."""
+    return row.word is None and not row.is_refused and reader.read(row.answer or "").outcome == "unlisted"
 
 
 def _failing(host: str, row: AnswerRow, times: int) -> ConfigError:
