@@ -1,14 +1,16 @@
 """Whether probabilities are as true as they say, and the number that makes them so (Guo et al., arXiv 1706.04599)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import ConfigError, DataError, ShapeError
 from uniemox.evaluate.metrics import Array, Labels, check_distributions, check_finite, check_labels
+from uniemox.predict.confidence import answers_of
 
 BINS = 15
 MAX_SCORES = 2000  # that a classifier keeps for its likely labels
@@ -114,6 +116,20 @@ def _log_softmax(logits: Array, temperature: float) -> Array:
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     scaled = scaled - scaled.max(axis=1, keepdims=True)
     return scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
+
+
+def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, target: NDArray[Any]) -> ClassifierInfo:
+    """What a classifier's numbers mean after held-out images: temperature, known distances, scores of likely labels.
+
+    logits: (N, E).  distances: (N,) from the training images; None: it does not know them.  target: (N, E).
+    Of valence and arousal (task affect) only the distances are kept.
+    """
+    known = () if distances is None else tuple(round(float(value), 3) for value in quantiles(distances))
+    info = replace(info, distances=known)
+    if info.task == "affect":
+        return info
+    info = replace(info, temperature=fit_temperature(logits, target))
+    return replace(info, conformal_scores=conformal_scores(answers_of(info, logits, distances), target))
 
 
 def conformal_scores(probabilities: np.ndarray, target: np.ndarray) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ from uniemox.data.hashes import picture_hashes
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import read_seen, refuse_seen, seen_file, write_hashes
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.evaluate.calibration import conformal_scores, expected_calibration_error, fit_temperature, quantiles
+from uniemox.evaluate.calibration import calibrated, expected_calibration_error
 from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.evaluate.run import file_of, is_onnx, map_to_data
 from uniemox.files import replacing
@@ -63,11 +63,9 @@ def recalibrate(
     found = outputs_of_network(network, samples, lambda done: on_progress("calibrating", done, len(samples)))
     truth = np.array([back[sample.label] for sample in found.samples])
     before = answers_of(info, found.values, found.distances)
-    distances = () if found.distances is None else tuple(round(float(d), 3) for d in quantiles(found.distances))
-    fitted = replace(info, temperature=fit_temperature(found.values, truth), distances=distances)
+    fitted = calibrated(info, found.values, found.distances, np.eye(len(info.labels))[truth])
     after = answers_of(fitted, found.values, found.distances)
-    scores = conformal_scores(after, np.eye(len(info.labels))[truth])
-    _write(source, out, replace(fitted, conformal_scores=scores, calibration_images="independent").to_json())
+    _write(source, out, replace(fitted, calibration_images="independent").to_json())
     write_hashes(seen_file(out), {digest for digest in hashes if digest} | read_seen(source))
     ece = [expected_calibration_error(answers, truth) for answers in (before, after)]
     return Recalibration(len(truth), fitted.temperature or 1.0, *ece)

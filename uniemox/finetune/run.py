@@ -19,7 +19,7 @@ from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import write_seen
 from uniemox.errors import ConfigError
-from uniemox.evaluate.calibration import conformal_scores, fit_temperature, quantiles
+from uniemox.evaluate.calibration import calibrated
 from uniemox.evaluate.classifier_outputs import outputs_of, select_views
 from uniemox.evaluate.outputs import Outputs
 from uniemox.export.onnx import export_classifier
@@ -33,7 +33,6 @@ from uniemox.labels import AFFECT
 from uniemox.losses.affect import concordance
 from uniemox.model.classifier import Classifier
 from uniemox.model.distance import MIN_IMAGES, Distance
-from uniemox.predict.confidence import answers_of
 from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
 from uniemox.training.distributed import process_group, rank, wait_for_all, world_size
 from uniemox.training.hardware import ready_to_train, wrap
@@ -83,7 +82,7 @@ def finetune(
             _keep_less(network.classifier.encoder)
         run = _Run(config, data, out, network, parts, callback)
         run.fit()
-        info = run.finish() if rank() == 0 else run.describe(None)
+        info = run.finish() if rank() == 0 else run.describe()
         wait_for_all()
     return info
 
@@ -146,27 +145,20 @@ class _Run:
         self._fit_distance()
         held_out = self._outputs(self.parts.calibration, what="calibrating")
         target = self._target(held_out.samples).numpy()
-        far = held_out.distances
-        distances = () if far is None else tuple(round(float(value), 3) for value in quantiles(far))
-        temperature = None if self.config.task == "affect" else fit_temperature(held_out.values, target)
-        info = replace(self.describe(temperature), distances=distances)
-        if temperature is not None:
-            answers = answers_of(info, held_out.values, far)
-            info = replace(info, conformal_scores=conformal_scores(answers, target))
+        info = calibrated(self.describe(), held_out.values, held_out.distances, target)
         save_classifier(self.model, info, self.out / WEIGHTS)
         write_tensors(self.out / ENCODER, self.model.encoder.state_dict())
         export_classifier(self.model, info, self.out / ONNX)
         return info
 
-    def describe(self, temperature: float | None) -> ClassifierInfo:
-        """What the classifier's numbers mean."""
+    def describe(self) -> ClassifierInfo:
+        """What the classifier's numbers mean before it is calibrated."""
         view, labels = self.config.view, self.data.labels
         return ClassifierInfo(
             labels=AFFECT if self.config.task == "affect" else labels.labels,
             label_set=labels.name,
             kind=labels.kind,
             task=self.config.task,
-            temperature=temperature,
             streams=self.config.network.streams,
             person=view.person,
             size=view.size,
