@@ -21,7 +21,7 @@ FAILURES_IN_A_ROW = 5  # of one model, after which asking on only costs time
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class AskJob:
     """A picture that a model is asked about."""
 
     asked: AskedImage
@@ -87,7 +87,7 @@ def ask(
             for model in config.models:
                 row = record.rows.get(key_of(config.url, model, asked.sha256))
                 if row is None or row.answer is None or lacks_word(row, reader):
-                    jobs.append(Job(asked, model, None if row is None or row.answer is None else row))
+                    jobs.append(AskJob(asked, model, None if row is None or row.answer is None else row))
         stop = threading.Event()
         client = Client(
             config.url,
@@ -121,7 +121,7 @@ class _Asker:
     follow_up: str
     reader: AnswerReader
 
-    def work(self, jobs: Iterator[Job], lock: threading.Lock, results: "queue.SimpleQueue[_Result]") -> None:
+    def work(self, jobs: Iterator[AskJob], lock: threading.Lock, results: "queue.SimpleQueue[_Result]") -> None:
         """Ask until there is no job left, or it is stopped; None at the end."""
         try:
             while not self.client.pace.stop.is_set():
@@ -140,7 +140,7 @@ class _Asker:
         finally:
             results.put(None)
 
-    def _exchange(self, job: Job) -> Exchange | None:
+    def _exchange(self, job: AskJob) -> Exchange | None:
         """The question, and the follow-up where its answer is no label; None if it was stopped before the end."""
         question = first_message(self.text, data_url(job.asked.sample))
         first = None
@@ -158,10 +158,10 @@ class _Asker:
         return None if word is None else Exchange(first, word)
 
 
-_Result = tuple[Job, Exchange] | UniemoxError | None
+_Result = tuple[AskJob, Exchange] | UniemoxError | None
 
 
-def _ask_all(asker: _Asker, jobs: Sequence[Job], record: Record, on_progress: Callable[[int, int], None]) -> None:
+def _ask_all(asker: _Asker, jobs: Sequence[AskJob], record: Record, on_progress: Callable[[int, int], None]) -> None:
     """Ask all jobs by several threads and keep what comes; only this thread writes."""
     config, stop = asker.config, asker.client.pace.stop
     results: queue.SimpleQueue[_Result] = queue.SimpleQueue()
@@ -194,7 +194,7 @@ def _ask_all(asker: _Asker, jobs: Sequence[Job], record: Record, on_progress: Ca
         raise error
 
 
-def _keep(job: Job, exchange: Exchange, asker: _Asker, record: Record) -> AnswerRow:
+def _keep(job: AskJob, exchange: Exchange, asker: _Asker, record: Record) -> AnswerRow:
     config = asker.config
     row = row_of(job.asked, (config.url, job.model), exchange.first, job.earlier, question=sha256_of(asker.text))
     row = row if exchange.word is None else with_word(row, exchange.word)

@@ -57,7 +57,7 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileOptions:
+class AnswerFiles:
     """Where the answers go beside the screen."""
 
     out: Files = None
@@ -70,7 +70,7 @@ class FileOptions:
     """Also write what the labels are read off, to .npy (paths in .npy.txt) or .parquet: for search and clusters."""
 
 
-NO_MODEL, NO_FILES = ModelOptions(), FileOptions()
+NO_MODEL, NO_FILES = ModelOptions(), AnswerFiles()
 
 
 def predict(
@@ -81,7 +81,7 @@ def predict(
     engine: Literal["local", "ray"] = "local",
     as_json: JsonFlag = False,
     models: Annotated[ModelOptions, Parameter(name="*")] = NO_MODEL,
-    files: Annotated[FileOptions, Parameter(name="*")] = NO_FILES,
+    files: Annotated[AnswerFiles, Parameter(name="*")] = NO_FILES,
 ) -> None:
     """Say what pictures make people feel, and find the people in them.
 
@@ -131,7 +131,7 @@ def predict(
         sys.exit(EXIT_UNREADABLE)
 
 
-def _check(images: Sequence[str], files: FileOptions, engine: str) -> None:
+def _check(images: Sequence[str], files: AnswerFiles, engine: str) -> None:
     """Raise ConfigError for what can't be asked."""
     if not images:
         raise ConfigError("no picture is named; give files, folders or patterns, or - for a list on standard input")
@@ -159,7 +159,7 @@ def _ray(open_model: "Callable[[], Predictor]") -> "Callable[..., Iterator[Predi
 
 
 def _open_file(
-    files: FileOptions, predictor: "Predictor", labels: str | None, *, has_likely: bool
+    files: AnswerFiles, predictor: "Predictor", labels: str | None, *, has_likely: bool
 ) -> "AbstractContextManager[ResultFile | None]":
     """The file for the answers, if one is asked for."""
     if files.out is None:

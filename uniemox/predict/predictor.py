@@ -1,31 +1,25 @@
-"""From pictures to predictions: pictures are decoded ahead of the network, which answers in batches.
-
-A single picture is decoded in this process; several are decoded in processes of their own (decoding/pool.py), so that a
-file that keeps its decoder busy holds up no other.
-"""
+"""From pictures to predictions: pictures are decoded ahead of the network, which answers in batches."""
 
 import math
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
-from typing import TypeGuard, TypeVar, overload
+from typing import TypeGuard, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from uniemox.classifier_info import ClassifierInfo
-from uniemox.decoding.pool import Decode, DecoderPool, Decoders, decode_one
+from uniemox.decoding.pool import Decode, Decoders, decode_one
 from uniemox.errors import ConfigError, ImageError
 from uniemox.images import MinSides
 from uniemox.labels import WORD_NORMS
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
+from uniemox.predict.ahead import batches, prepare_ahead
 from uniemox.predict.conformal import likely_labels, score_limit
 from uniemox.predict.mapping import LabelMapping, answers_in, has_answers_in
 from uniemox.predict.network import Answers, Network, mean_answer
@@ -34,8 +28,6 @@ from uniemox.predict.prediction import Failure, Person, Prediction
 from uniemox.predict.views import Pixels
 
 Pictures = list[Picture] | tuple[Picture, ...]
-MAX_THREADS = 8  # that decode
-Item = TypeVar("Item")
 SHRINK_MARGIN = 4  # decoded pictures stay so many times larger than the input; at 2 some answers move by 0.06
 
 
@@ -176,7 +168,8 @@ class Predictor:
     def _answer_each(
         self, pictures: Iterable[Picture], batch_size: int, question: _Question, decoders: Decoders | None
     ) -> Iterator[Prediction | Failure]:
-        for batch in _batches(self._prepare_each(pictures, 2 * batch_size, decoders), batch_size):
+        prepared = prepare_ahead(pictures, self._prepare_or_fail, 2 * batch_size, decoders)
+        for batch in batches(prepared, batch_size):
             answers = iter(self._answer([item for item in batch if isinstance(item, _Ready)], question))
             for item in batch:
                 yield item if isinstance(item, Failure) else next(answers)
@@ -199,31 +192,6 @@ class Predictor:
             )
         norms = _norms_of(info)
         return _Question(scene=scene, person=person, limit=limit, norms=norms, with_embedding=with_embedding)
-
-    def _prepare_each(
-        self, pictures: Iterable[Picture], ahead: int, decoders: Decoders | None
-    ) -> Iterator[_Ready | Failure]:
-        """All pictures, decoded in threads.  ahead: how many may wait for the network."""
-        rest = iter(pictures)
-        first = list(islice(rest, 2))
-        if decoders is None and len(first) < 2:  # a process of its own would take longer to start than to decode
-            yield from (self._prepare_or_fail(picture, decode_one) for picture in first)
-            return
-        threads = min(MAX_THREADS, os.cpu_count() or 1)
-        own = DecoderPool(threads)  # it starts a process when the first file comes
-        decode = (decoders or own).decode
-        waiting: deque[Future[_Ready | Failure]] = deque()
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        try:
-            for picture in chain(first, rest):
-                waiting.append(pool.submit(self._prepare_or_fail, picture, decode))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            own.close()  # before the threads, which wait for it
-            pool.shutdown(cancel_futures=True)
 
     def _prepare_or_fail(self, picture: Picture, decode: Decode) -> _Ready | Failure:
         try:
@@ -281,7 +249,7 @@ class Predictor:
         self, network: Network, views: Sequence[dict[str, Pixels]], size: int, *, with_features: bool = False
     ) -> Iterator[Answers]:
         """A network's answer to each view.  size: of a batch."""
-        for part in _batches(views, size):
+        for part in batches(views, size):
             yield from network.answer(part, with_features=with_features).rows()
 
     def _predicted(
@@ -324,13 +292,6 @@ class Predictor:
             model=self.name,
             source=item.picture,
         )
-
-
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of that many, the last one shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 def _is_folder(picture: object) -> TypeGuard[str | os.PathLike[str]]:
