@@ -39,6 +39,7 @@ TUNING = (
     *("--hardware.precision", "float32"),
 )
 JUDGING = ("--view.size", "224", "--view.crop-fraction", "1.0", "--hardware.precision", "float32")
+BALANCE = ("--logit-adjustment", "0.5")
 SMALL = "mobilenet-a"
 FINDER_START = STARTS["mobilenet-a"]
 
@@ -78,7 +79,7 @@ def classifiers(fi: str, starts: Path) -> None:
     joined = {"scene": ",".join(str(OUT / name) for name in STARTS), "small": str(OUT / SMALL)}
     for name, parts in joined.items():
         run = OUT / name
-        words = ("--method", "mean", "--init", parts, "--out", run, *data, *JUDGING)
+        words = ("--method", "mean", "--init", parts, "--out", run, *data, *JUDGING, *BALANCE)
         uniemox("finetune", *words, "--resume", makes=run / "model.onnx")
         score_file = run / "evaluations" / "val.json"
         uniemox("evaluate", "--model", run, *data, "--split", "val", "--name", "val", makes=score_file)

@@ -1,6 +1,7 @@
 """Method histogram: a run like any other, from no encoder."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from uniemox.data.seen import read_seen
 from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate.run import evaluate
 from uniemox.explain.grad_cam import grad_cam
-from uniemox.finetune.config import NetworkConfig
+from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.run import finetune
 from uniemox.onnx_sessions import open_session
 from uniemox.predict.opening import load
@@ -42,6 +43,30 @@ def test_colours_are_told_apart_with_calibrated_probabilities() -> None:
     assert info.temperature is not None
     assert len(info.conformal_scores) == 12
     assert (info.encoder["name"], info.streams, info.size) == ("colour_histogram", "scene", SIZE)
+
+
+def test_logits_are_adjusted_by_the_shares_of_the_classes(tmp_path: Path) -> None:
+    """τ times the logarithm of each class's share of the training images, from the bias alone."""
+    whole = colours(splits=SPLITS)
+    train = [s for s in whole.samples if s.split == "train"]
+    rare = [s for s in train if s.label == 0][2:]  # two are left of the first class
+    data = replace(whole, samples=[s for s in whole.samples if s not in rare])
+    plain, adjusted = tmp_path / "plain", tmp_path / "adjusted"
+    finetune(tiny_finetuning("", method="histogram"), data, plain)
+    finetune(tiny_finetuning("", method="histogram", logit_adjustment=0.5), data, adjusted)
+    heads = [load_classifier(run / "model.safetensors")[0].head for run in (plain, adjusted)]
+    assert torch.equal(heads[0].weight, heads[1].weight)
+    counts = torch.tensor([sum(s.label == i for s in data.samples if s.split == "train") for i in range(8)])
+    shares = (counts / counts.sum()).clamp(min=1 / counts.sum())
+    torch.testing.assert_close(heads[1].bias, heads[0].bias - 0.5 * shares.log())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"logit_adjustment": -1.0}, {"logit_adjustment": 1.0, "method": "knn", "init": "x"}]
+)
+def test_adjustments_that_can_not_be(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="logit_adjustment"):
+        FinetuneConfig(**changes)
 
 
 def test_it_refuses_what_it_was_fitted_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

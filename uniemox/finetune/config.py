@@ -72,6 +72,9 @@ class FinetuneConfig:
     class_weighting: Literal["none", "balanced"] = "none"
     """Whether pictures of rare classes count more, so that all classes count the same; of methods full,
     probe and histogram."""
+    logit_adjustment: float = 0.0
+    """τ: at the end τ · log(share of the class among the training images) is taken from each logit, so that rare
+    classes are named more often (arXiv 2007.07314, equation 9); 0: as trained. Of a linear head on labels."""
     fraction: float = 1.0
     """Part of every class that is used (figure 7): to train on, and to choose the epoch and fit the temperature."""
     monitor: Literal["val", "holdout"] | None = None
@@ -115,6 +118,7 @@ class FinetuneConfig:
             raise ConfigError(
                 "task affect has no classes: it goes with method full, probe or histogram, and class_weighting none"
             )
+        self._check_logit_adjustment()
         if self.method == "mean" and self.network.streams != "scene":
             raise ConfigError(f"method mean joins heads on the scene, network.streams is {self.network.streams!r}")
         if self.method == "histogram" and self.init:
@@ -128,3 +132,11 @@ class FinetuneConfig:
             )
         if self.seed < 0 or self.max_unreadable < 0:
             raise ConfigError(f"seed and max_unreadable must be at least 0, got {self.seed} and {self.max_unreadable}")
+
+    def _check_logit_adjustment(self) -> None:
+        if not 0 <= self.logit_adjustment < float("inf"):
+            raise ConfigError(f"logit_adjustment must be a finite number of at least 0, got {self.logit_adjustment}")
+        if self.logit_adjustment > 0 and (self.task != "label" or self.method == "knn"):
+            raise ConfigError(
+                "logit_adjustment is of a linear head on labels: leave it 0 with method knn and with other tasks"
+            )

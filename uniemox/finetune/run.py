@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from timm.utils import ModelEmaV3
-from torch import Tensor
+from torch import Tensor, nn
 
 from uniemox.checkpoints.classifier import save_classifier
 from uniemox.checkpoints.writing import write_tensors
@@ -142,6 +142,7 @@ class _Run:
         """Choose the epoch, fit the temperature, write everything down."""
         if self.config.method == "full":
             self._choose()
+        self._adjust_logits()
         self._fit_distance()
         held_out = self._outputs(self.parts.calibration, what="calibrating")
         target = self._target(held_out.samples).numpy()
@@ -265,6 +266,14 @@ class _Run:
             self.ema.load_state_dict(progress.more["ema"])
             self.model.load_state_dict(self.ema.module.state_dict())
             self.ema = None
+
+    @torch.no_grad()
+    def _adjust_logits(self) -> None:
+        """Let rare classes be named more often, as the setting asks."""
+        head = self.model.head
+        if self.config.logit_adjustment > 0 and isinstance(head, nn.Linear):
+            shares = self._target(self.train).mean(dim=0).clamp(min=1 / len(self.train))  # (E,)
+            head.bias.sub_(self.config.logit_adjustment * shares.log().to(head.bias.device))
 
     def _fit_distance(self) -> None:
         """Let the classifier know what its training images are like, from up to 4,000 of them."""
