@@ -1,8 +1,9 @@
 """How often the embedded model is right on other data, how sure it is, and how often its likely sets hold the truth.
 
-Run: python -m tools.coverage fi:../shared/data/fi abstract:../shared/data/abstract artphoto:PATH
+Run: python -m tools.coverage fi:../shared/data/fi abstract:../shared/data/abstract emotion6:../shared/data/emotion6
 
-Data with Mikels' labels; of a data set with splits its part val. Prints a line of a table for docs for each.
+Of a data set with splits its part val. Where the data have other labels than Mikels' eight, the model's are mapped to
+them, and pictures whose label nothing becomes are left out. Prints a line of a table for docs for each.
 """
 
 import sys
@@ -11,28 +12,34 @@ import numpy as np
 
 from uniemox import load
 from uniemox.data.source import open_data
+from uniemox.evaluate.run import map_to_data
 from uniemox.predict.prediction import Prediction
 
 COVERAGE = 0.9
+COLUMNS = ("data", "n", "accuracy", "mean confidence", "unfamiliar", "true label in the likely set", "labels in it")
 
 
 def main(sources: list[str]) -> None:
     """Print the table."""
     predictor = load(finder=None)
-    print("| data | n | accuracy | mean confidence | true label in the likely set | labels in it |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    ours = predictor.network.info.find_labels()
+    print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
     for source in sources:
         data = open_data(source, with_texts=False)
         if any(sample.split == "val" for sample in data.samples):
             data = data.only("val")
-        samples = [sample for sample in data.samples if sample.label is not None]
+        mapping = map_to_data(ours, data.labels)
+        theirs = {label: mapping.pairs[label] for label in ours.labels}
+        samples = [sample for sample in data.samples if data.label_of(sample) in theirs.values()]
         answers = list(predictor.predict_each((s.picture.read() for s in samples), coverage=COVERAGE))
         pairs = [(data.label_of(s), a) for s, a in zip(samples, answers, strict=True) if isinstance(a, Prediction)]
-        right = np.mean([max(a.scene, key=a.scene.__getitem__) == label for label, a in pairs])
-        sure = np.mean([max(a.scene.values()) for _, a in pairs])
-        held = np.mean([label in (a.likely or ()) for label, a in pairs])
+        right = np.mean([theirs[a.top(1)[0][0]] == label for label, a in pairs])
+        sure = np.mean([a.top(1)[0][1] for _, a in pairs])
+        held = np.mean([label in {theirs[one] for one in a.likely or ()} for label, a in pairs])
         size = np.mean([len(a.likely or ()) for _, a in pairs])
-        print(f"| {source} | {len(pairs)} | {right:.1%} | {sure:.1%} | {held:.1%} | {size:.1f} |", flush=True)
+        odd = np.mean([a.is_unfamiliar for _, a in pairs])
+        shown = f"{right:.1%} | {sure:.1%} | {odd:.1%} | {held:.1%} | {size:.1f}"
+        print(f"| {source} | {len(pairs)} | {shown} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,9 @@ TUNING = (
     *("--hardware.precision", "float32"),
 )
 JUDGING = ("--view.size", "224", "--view.crop-fraction", "1.0", "--hardware.precision", "float32")
-BALANCE = ("--logit-adjustment", "0.5")
+BALANCE = ("--select", "last", "--logit-adjustment", "0.5")
 SMALL = "mobilenet-a"
+STORED = {"scene": "--float16", "small": "--int8-weights"}
 FINDER_START = STARTS["mobilenet-a"]
 
 
@@ -83,8 +84,8 @@ def classifiers(fi: str, starts: Path) -> None:
         uniemox("finetune", *words, "--resume", makes=run / "model.onnx")
         score_file = run / "evaluations" / "val.json"
         uniemox("evaluate", "--model", run, *data, "--split", "val", "--name", "val", makes=score_file)
-        uniemox("export", run, "--out", OUT / f"{name}.onnx", "--float16", makes=OUT / f"{name}.onnx")
-        shutil.copyfile(run / SEEN, seen_file(OUT / f"{name}.onnx"))
+        uniemox("export", run, "--out", OUT / f"{name}.onnx", STORED[name], makes=OUT / f"{name}.onnx")
+    shutil.copyfile(OUT / "scene" / SEEN, seen_file(OUT / "scene.onnx"))
 
 
 def finder(people: list[str], starts: Path) -> None:

@@ -8,6 +8,7 @@ from scipy import special
 
 from uniemox.errors import ConfigError, DataError, LabelError, ShapeError
 from uniemox.evaluate.calibration import expected_calibration_error, fit_temperature, reliability, softmax
+from uniemox.predict.confidence import probabilities_of
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -28,6 +29,20 @@ def plain_error(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> flo
             right = (probabilities.argmax(axis=1) == labels)[inside].mean()
             total += inside.mean() * abs(right - confidence[inside].mean())
     return total
+
+
+def test_the_temperature_is_that_of_what_is_answered() -> None:
+    """With answers drawn together for unfamiliar images: against a search over a grid."""
+    draw = np.random.default_rng(0)
+    logits, familiarity = draw.normal(0, 3, (400, 5)), draw.uniform(0, 0.4, 400)
+    truth = np.array([draw.choice(5, p=row) for row in probabilities_of(logits, 1.7, familiarity)])
+
+    def loss(temperature: float) -> float:
+        return float(-np.log(probabilities_of(logits, temperature, familiarity)[np.arange(400), truth]).mean())
+
+    found = fit_temperature(logits, truth, familiarity)
+    assert found == pytest.approx(1.7, rel=0.25)
+    assert loss(found) <= min(loss(t) for t in np.geomspace(0.2, 10, 200)) + 1e-6
 
 
 def test_no_sample_is_refused() -> None:

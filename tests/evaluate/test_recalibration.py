@@ -20,6 +20,7 @@ from uniemox.evaluate.calibration import fit_temperature
 from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.evaluate.recalibration import recalibrate
 from uniemox.evaluate.run import evaluate
+from uniemox.predict.confidence import familiarity_of
 from uniemox.predict.conformal import likely_labels, score_limit
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load
@@ -46,8 +47,9 @@ def test_temperature_scores_and_distances_are_those_of_the_pictures(photos: Path
     found = outputs_of_network(Network.open(source), data.samples)
     truth = np.array([network.info.labels.index(data.label_of(sample) or "") for sample in found.samples])
     assert result.images == COUNT
-    assert network.info.temperature == pytest.approx(fit_temperature(found.values, truth), rel=1e-4)
     assert found.distances is not None
+    familiarity = familiarity_of(found.distances, np.sort(found.distances).tolist())
+    assert network.info.temperature == pytest.approx(fit_temperature(found.values, truth, familiarity), rel=1e-2)
     np.testing.assert_allclose(network.info.distances, np.sort(found.distances), atol=1e-3)
     assert result.ece_after < result.ece_before
     limit = score_limit(network.info.conformal_scores, 0.9)

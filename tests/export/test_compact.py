@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.export.networks import SIZE, Convolutions, classify, info_of
 from uniemox.errors import CheckpointError
-from uniemox.export.compact import FEW_VALUES, store_as_float16
+from uniemox.export.compact import FEW_VALUES, store_as_float16, store_as_int8
 from uniemox.export.onnx import KEY, export_classifier
 
 
@@ -64,6 +64,24 @@ def test_a_classifier_takes_half_the_space_and_says_nearly_the_same(tmp_path: Pa
         np.testing.assert_allclose(small_logits, logits, atol=2e-2)
         np.testing.assert_allclose(small_maps, maps, atol=5e-2)
         assert (small_logits.argmax(axis=1) == logits.argmax(axis=1)).all()
+
+
+def test_a_quarter_of_the_space_with_a_scale_for_each_channel(tmp_path: Path) -> None:
+    """Channels of very different size keep their precision; what float32 would compute with these weights comes out."""
+    torch.manual_seed(0)
+    network = classify(Convolutions(1500), 1500)
+    with torch.no_grad():
+        network.encoder.second.weight *= torch.logspace(-3, 0, 1500)[:, None, None, None]
+    before, after = tmp_path / "before.onnx", tmp_path / "after.onnx"
+    export_classifier(network, info_of(), before)
+    store_as_int8(before, after)
+    onnx.checker.check_model(onnx.load(after))
+    assert after.stat().st_size < 0.3 * before.stat().st_size
+    pixels = np.random.default_rng(0).standard_normal((9, 3, SIZE, SIZE)).astype(np.float32)
+    sessions = [onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in (before, after)]
+    logits, small = (session.run(["logits"], {"scene": pixels})[0] for session in sessions)
+    np.testing.assert_allclose(small, logits, atol=0.1)
+    assert (small.argmax(axis=1) == logits.argmax(axis=1)).all()
 
 
 def test_it_computes_in_float32_with_the_rounded_weights(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import ConfigError, DataError, ShapeError
 from uniemox.evaluate.metrics import Array, Labels, check_distributions, check_finite, check_labels
-from uniemox.predict.confidence import answers_of
+from uniemox.predict.confidence import answers_of, familiarity_of, probabilities_of
 
 BINS = 15
 MAX_SCORES = 2000  # that a classifier keeps for its likely labels
@@ -79,12 +79,13 @@ def expected_calibration_error(probabilities: Array, labels: Labels, bins: int =
     return float((gap * table.count).sum() / table.count.sum())
 
 
-def fit_temperature(logits: Array, target: NDArray[Any]) -> float:
+def fit_temperature(logits: Array, target: NDArray[Any], familiarity: NDArray[np.float64] | None = None) -> float:
     """The temperature that minimises the mean negative log-likelihood (arXiv 1706.04599, section 4.2).
 
     logits: (N, E), of a split that is not the one to be scored.  target: (N,) labels, or (N, E) distributions. It lies
     within 0.01 and 100: a split where every sample is right has no optimum, and gets 0.01. Where the temperature
-    changes nothing, 1. Raises as `check_labels`, or as `check_distributions` for distributions.
+    changes nothing, 1.  familiarity: (N,), by which answers are drawn together (`probabilities_of`); the likelihood is
+    that of what is answered. Raises as `check_labels`, or as `check_distributions` for distributions.
     """
     from scipy.optimize import minimize_scalar  # noqa: PLC0415 - prediction takes softmax from here without scipy
 
@@ -99,7 +100,12 @@ def fit_temperature(logits: Array, target: NDArray[Any]) -> float:
             raise ShapeError(f"logits {logits.shape} and target {shares.shape} must both be (N, E)")
 
     def loss(log_temperature: float) -> float:
-        return float(-(shares * _log_softmax(logits, math.exp(log_temperature))).sum(axis=1).mean())
+        temperature = math.exp(log_temperature)
+        if familiarity is None:
+            found = _log_softmax(logits, temperature)
+        else:
+            found = np.log(np.maximum(probabilities_of(logits, temperature, familiarity), np.finfo(np.float64).tiny))
+        return float(-(shares * found).sum(axis=1).mean())
 
     # The loss is convex in 1 / T, so that it has one minimum in log T as well.
     bounds = tuple(math.log(temperature) for temperature in TEMPERATURES)
@@ -128,7 +134,8 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
     info = replace(info, distances=known)
     if info.task == "affect":
         return info
-    info = replace(info, temperature=fit_temperature(logits, target))
+    familiarity = None if distances is None else familiarity_of(distances, known)
+    info = replace(info, temperature=fit_temperature(logits, target, familiarity))
     return replace(info, conformal_scores=conformal_scores(answers_of(info, logits, distances), target))
 
 

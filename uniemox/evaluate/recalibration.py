@@ -8,16 +8,16 @@ import numpy as np
 
 from uniemox.data.hashes import picture_hashes
 from uniemox.data.sample import DataSet
-from uniemox.data.seen import read_seen, refuse_seen, seen_file, write_hashes
+from uniemox.data.seen import refuse_seen, seen_file, write_hashes
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import calibrated, expected_calibration_error
 from uniemox.evaluate.outputs import outputs_of_network
-from uniemox.evaluate.run import file_of, is_onnx, map_to_data
+from uniemox.evaluate.run import file_of, is_onnx, map_to_data, seen_by_model
 from uniemox.files import replacing
 from uniemox.onnx_metadata import with_metadata
 from uniemox.predict.confidence import answers_of
 from uniemox.predict.network import KEY
-from uniemox.predict.opening import open_network
+from uniemox.predict.opening import IN_PACKAGE, open_network
 
 MIN_IMAGES = 30
 
@@ -59,14 +59,15 @@ def recalibrate(
             "hundred are better"
         )
     hashes = picture_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
-    refuse_seen(samples, hashes, read_seen(source), data.name)
+    seen = seen_by_model(given if str(given) in IN_PACKAGE else source)
+    refuse_seen(samples, hashes, seen, data.name)
     found = outputs_of_network(network, samples, lambda done: on_progress("calibrating", done, len(samples)))
     truth = np.array([back[sample.label] for sample in found.samples])
     before = answers_of(info, found.values, found.distances)
     fitted = calibrated(info, found.values, found.distances, np.eye(len(info.labels))[truth])
     after = answers_of(fitted, found.values, found.distances)
     _write(source, out, replace(fitted, calibration_images="independent").to_json())
-    write_hashes(seen_file(out), {digest for digest in hashes if digest} | read_seen(source))
+    write_hashes(seen_file(out), {digest for digest in hashes if digest} | seen)
     ece = [expected_calibration_error(answers, truth) for answers in (before, after)]
     return Recalibration(len(truth), fitted.temperature or 1.0, *ece)
 

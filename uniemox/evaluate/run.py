@@ -24,7 +24,7 @@ from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_d
 from uniemox.files import write_text
 from uniemox.labels import CUSTOM, LabelMap, LabelSet, label_map
 from uniemox.predict.confidence import answers_of
-from uniemox.predict.opening import EMBEDDED, IN_PACKAGE, open_network
+from uniemox.predict.opening import EMBEDDED, IN_PACKAGE, SCENE, open_network
 
 if TYPE_CHECKING:
     from uniemox.training.hardware import HardwareConfig
@@ -78,7 +78,7 @@ def evaluate(
     samples, notes = _scorable(data, info, mapping)
     if by is not None:
         column_of(samples, by, data)  # raises before the pictures are looked at
-    seen = set() if allow_seen else read_seen(file_of(model)) | data.detector_seen
+    seen = set() if allow_seen else seen_by_model(model) | data.detector_seen
     if seen:
         hashes = picture_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
         refuse_seen(samples, hashes, seen, data.name, override="--allow-seen")
@@ -101,6 +101,11 @@ def is_onnx(model: Path) -> bool:
 def file_of(model: Path) -> Path:
     """Where a model lies: itself, or the file in the package that is called embedded or small."""
     return EMBEDDED / IN_PACKAGE[str(model)] if str(model) in IN_PACKAGE else model
+
+
+def seen_by_model(model: Path) -> set[str]:
+    """Hashes of the images that a model was trained on. Both models of the package have seen the same ones."""
+    return read_seen(EMBEDDED / SCENE if str(model) in IN_PACKAGE else model)
 
 
 def _open_onnx(model: Path) -> tuple[ClassifierInfo, Answer]:

@@ -10,7 +10,7 @@ from uniemox.classifier_info import ClassifierInfo, to_affect
 Array = NDArray[np.floating]
 UNFAMILIAR = 0.05  # below it an image is flagged: that unlike is one in twenty of those like the training images
 TRUSTED = 0.2  # from here on the network's own confidence counts in full
-MIN_WEIGHT = 0.05  # of the network's own probabilities: their order stays
+MIN_WEIGHT = 0.2  # of the network's own probabilities: their order stays
 
 
 def familiarity_of(distances: Array, known: Sequence[float]) -> NDArray[np.float64]:
@@ -32,7 +32,7 @@ def probabilities_of(
     """Calibrated probabilities (N, E), rows of sum 1.
 
     logits: (N, E).  temperature: divides them (arXiv 1706.04599); None: 1.
-    familiarity: (N,). The network's probabilities count with the weight familiarity / 0.2, from 0.05 to 1; the rest is
+    familiarity: (N,). The network's probabilities count with the weight familiarity / 0.2, from 0.2 to 1; the rest is
     spread over all labels alike, since nobody can tell.
 
     >>> probabilities_of(np.log([[1.0, 3.0]]), None, np.array([0.1])).tolist()
