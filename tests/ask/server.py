@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -97,18 +97,18 @@ def serving(behaviour: Behaviour) -> Iterator[Endpoint]:
                 at_once += 1
                 endpoint.max_concurrent = max(endpoint.max_concurrent, at_once)
             try:
-                self.send(behaviour(request, number))
-            except OSError:
-                pass  # whoever asked has gone
+                response = behaviour(request, number)
+                time.sleep(response.wait_s)
             finally:
-                with lock:
+                with lock:  # before it is sent: the next request may come while this thread is still here
                     at_once -= 1
+            with suppress(OSError):  # whoever asked has gone
+                self.send(response)
 
         def do_GET(self) -> None:
             self.do_POST()
 
         def send(self, response: Response) -> None:
-            time.sleep(response.wait_s)
             if response.reset:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from timm.layers import DropPath
 from torch import Tensor
 
 from tests.data.tree import says
+from tests.export.networks import info_of
 from tests.runs import BOTH, SIZE, finetuned, one_thread, pretrained
 from uniemox.checkpoints import load_published
 from uniemox.checkpoints.classifier import describe_encoder, load_classifier, save_classifier
@@ -195,5 +197,25 @@ def test_encoders_side_by_side(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["timm:test_vit?depth=3", "timm:test_vit?mean=x"])
 def test_options_that_no_network_takes(source: str) -> None:
-    with pytest.raises(CheckpointError, match="none of pad_type, mean, std"):
+    with pytest.raises(CheckpointError, match="none of pad_type, conv_head=none, mean, std"):
         build_network(source, NetworkConfig(), size=64, outputs=3)
+
+
+def test_a_network_without_its_last_convolution(tmp_path: Path) -> None:
+    """As a file without it needs: features are the last block's channels, in the file of the classifier too."""
+    whole = timm.create_model("test_efficientnet", num_classes=0)
+    state = {name: value for name, value in whole.state_dict().items() if not name.startswith(("conv_head", "bn2"))}
+    save_file(state, tmp_path / "body.safetensors")
+    network = build_network(
+        f"timm:test_efficientnet?conv_head=none@{tmp_path / 'body.safetensors'}", NetworkConfig(), size=64, outputs=3
+    )
+    pixels = torch.randn(2, 3, 64, 64)
+    expected = whole.eval().blocks(whole.bn1(whole.conv_stem(pixels))).mean(dim=(2, 3))
+    classifier = network.classifier.eval()
+    torch.testing.assert_close(classifier.features(scene=pixels), expected)
+    assert network.parts["feature_width"] == expected.shape[1]
+    info = info_of(64, encoder=network.encoder, parts=network.parts, labels=("a", "b", "c"))
+    save_classifier(classifier, info, tmp_path / "model.safetensors")
+    torch.testing.assert_close(load_classifier(tmp_path / "model.safetensors")[0](scene=pixels), classifier(pixels))
+    with pytest.raises(CheckpointError, match="no convolution conv_head"):
+        build_network("scratch:timm:test_vit?conv_head=none", NetworkConfig(), size=64, outputs=3)

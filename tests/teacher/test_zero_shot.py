@@ -52,5 +52,5 @@ def test_other_lists_of_words_are_refused(tiny_clip: ClipTeacher, words: list[st
 def test_what_is_no_clip_is_refused(tiny_clip: ClipTeacher) -> None:
     with pytest.raises(TeacherError):
         open_zero_shot("clip:local-dir:/nowhere", ["a", "b"])
-    with pytest.raises(ConfigError, match="no output 'maps'"):
-        ZeroShotClip(tiny_clip, ["a", "b"]).run("maps", {})
+    with pytest.raises(ConfigError, match="logits alone, not maps"):
+        ZeroShotClip(tiny_clip, ["a", "b"]).run(["maps"], {})

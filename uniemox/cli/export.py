@@ -56,7 +56,7 @@ def export(
     need("torch", "timm", "onnx", "onnxscript", extra="train")
     if int8 != (data is not None):
         raise ConfigError("--int8 and --data KIND:PATH belong together: int8 is kept only where pictures show it works")
-    if float16 + int8_weights + int8 > 1 and (int8_weights or not float16):
+    if int8_weights and (float16 or int8):
         raise ConfigError("--int8-weights goes with neither --float16 nor --int8; leave one of them out")
     import tempfile
 
@@ -85,10 +85,8 @@ def export(
                     print(json.dumps({**result, "written": None}))
                 raise ConfigError(f"nothing is written, because int8 must be faster and agree on 98 %. {check}")
             say(str(check))
-        if float16:
-            store_as_float16(source, source)
-        if int8_weights:
-            store_as_int8(source, source)
+        if float16 or int8_weights:
+            (store_as_float16 if float16 else store_as_int8)(source, source)
         write_model(read_model(source), out)
     result["bytes"] = out.stat().st_size
     if as_json:
