@@ -165,7 +165,7 @@ def test_names_of_others(name: str) -> None:
 
 
 def check(data: bytes) -> None:
-    """Nothing but an ImageError with the name, or an upright RGB picture of the size that is told."""
+    """Nothing but an ImageError with the name, or an upright RGB image of the size that the answer says."""
     try:
         picture, full = decode(data, "fuzz.bin", shrink=lambda width, height: min(width, height) / 16)
     except UniemoxError as error:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -45,7 +46,7 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
 
 @pytest.mark.browser
 def test_search_finds_pages(site: Path) -> None:
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import TimeoutError, sync_playwright
 
     handler = partial(SimpleHTTPRequestHandler, directory=str(site))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_playwright() as playwright:
@@ -53,8 +54,14 @@ def test_search_finds_pages(site: Path) -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
-        page.locator(".md-search__input").fill("histogram")
-        page.locator(".md-search-result__item").first.wait_for()
+        field, found = page.locator(".md-search__input"), page.locator(".md-search-result__item").first
+        for _ in range(12):  # what is typed before the page's script listens is lost, however long one waits
+            field.fill("")
+            field.press_sequentially("histogram")
+            with suppress(TimeoutError):
+                found.wait_for(timeout=5_000)
+                break
+        assert found.is_visible()
         browser.close()
         server.shutdown()
 

@@ -1,5 +1,6 @@
 """Less confidence in unfamiliar images: what it does to probabilities, and what it leaves as it was."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.drawn import draw_picture
-from tests.predict.networks import made, one, values
+from tests.predict.networks import made, one, tiny_network, values
+from tests.runs import uniemox_here
 from uniemox.predict.confidence import MIN_WEIGHT, TRUSTED, familiarity_of, probabilities_of
+from uniemox.predict.opening import load
 from uniemox.predict.prediction import Prediction
 from uniemox.predict.predictor import Predictor
 
@@ -65,6 +68,20 @@ def test_a_prediction_says_how_familiar_the_picture_is(tmp_path: Path) -> None:
         weight = max(MIN_WEIGHT, min(1, familiarity / TRUSTED))
         expected = weight * np.array(values(first)) + (1 - weight) / 8
         np.testing.assert_allclose(values(found), expected, atol=1e-6)
+
+
+def test_the_table_and_the_drawn_picture_say_so_too(tmp_path: Path) -> None:
+    draw_picture(3, (64, 64)).save(tmp_path / "a.png")
+    drawn = []
+    for name, distances in (("far", (0.0,) * 99), ("near", (1e6,) * 99)):
+        tiny_network(tmp_path / f"{name}.onnx", distances=distances)
+        words = ("predict", tmp_path / "a.png", "--model", tmp_path / f"{name}.onnx", "--no-persons")
+        shown = " ".join(re.sub(r"[^\w,:]+", " ", uniemox_here(*words).stdout).split())
+        assert ("a guess" in shown) == (name == "far")
+        found = one(load(tmp_path / f"{name}.onnx", finder=None).predict(tmp_path / "a.png"))
+        same = replace(found, familiarity=None)
+        drawn.append(found.plot().tobytes() == same.plot().tobytes())
+    assert drawn == [False, True]
 
 
 def test_likely_sets_of_unfamiliar_pictures_are_larger(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def with_word(row: AnswerRow, reply: Reply) -> AnswerRow:
 
 
 def sha256_of(text: str) -> str:
-    """Of a question's words."""
+    """The sha256 of a question's text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -41,7 +41,7 @@ class ModelOptions:
     words: str | None = None
     """For clip: the words to choose from, with commas between."""
     threads: int | None = None
-    """Of the networks; one a core if not given."""
+    """Threads of each network; one per core if not given."""
 
     def opener(self, *, on_cluster: bool) -> "Callable[[], Predictor]":
         """What opens the predictor.  on_cluster: in workers that have folders of their own, and a core each."""

@@ -1,6 +1,6 @@
 """What a classifier answers for every picture of a data set, without torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.errors import DataError, ImageError
+from uniemox.predict.ahead import batches
 from uniemox.predict.network import Network
 from uniemox.predict.views import Pixels
 
@@ -31,29 +32,22 @@ def outputs_of_network(
 
     on_progress: called with the number of samples done.  Raises DataError if none of the pictures can be read.
     """
-    values, distances, read, broken = [], [], [], []
-    waiting: list[dict[str, Pixels]] = []
+    read, broken = list[Sample](), list[Broken]()
 
-    def answer() -> None:
-        logits, far = network.measure(waiting)
-        values.append(logits)
-        distances.extend([] if far is None else [far])
-        waiting.clear()
+    def look() -> Iterator[dict[str, Pixels]]:
+        for done, sample in enumerate(samples, start=1):
+            try:
+                image, full = decode_sample(sample)
+                yield network.look(image, full, sample.persons, sample.target_box)
+                read.append(sample)
+            except ImageError as error:
+                broken.append(Broken(sample.key, str(error)))
+            on_progress(done)
 
-    for done, sample in enumerate(samples, start=1):
-        try:
-            image, full = decode_sample(sample)
-            waiting.append(network.look(image, full, sample.persons, sample.target_box))
-            read.append(sample)
-        except ImageError as error:
-            broken.append(Broken(sample.key, str(error)))
-        if len(waiting) == BATCH:
-            answer()
-        on_progress(done)
-    if waiting:
-        answer()
-    if not read:
-        raise DataError(
-            f"none of {len(samples)} pictures can be read: {broken[0].reason if broken else 'there is none'}"
-        )
-    return Outputs(np.concatenate(values), np.concatenate(distances) if distances else None, tuple(read), tuple(broken))
+    found = [network.measure(batch) for batch in batches(look(), BATCH)]
+    if not found:
+        reason = broken[0].reason if broken else "there is none"
+        raise DataError(f"none of {len(samples)} pictures can be read: {reason}")
+    values = np.concatenate([logits for logits, _ in found])
+    distances = [far for _, far in found if far is not None]
+    return Outputs(values, np.concatenate(distances) if distances else None, tuple(read), tuple(broken))

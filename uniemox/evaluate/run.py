@@ -109,7 +109,7 @@ def seen_by_model(model: Path) -> set[str]:
 
 
 def _open_onnx(model: Path) -> tuple[ClassifierInfo, Answer]:
-    network = open_network(file_of(model))
+    network = open_network(model)
     return network.info, partial(outputs_of_network, network)
 
 
@@ -255,15 +255,10 @@ def map_to_data(ours: LabelSet, theirs: LabelSet) -> LabelMap:
             "from the other"
         )
     if theirs.name == CUSTOM:  # some of ours, under no published set's name
-        found = {label: theirs.labels[i] for i, label in enumerate(map(_own_label(ours), theirs.labels)) if label}
-        if len(found) == len(theirs):
+        found = {ours.aliases.get(word, word): word for word in theirs.labels}
+        if len(found) == len(theirs) and found.keys() <= set(ours.labels):
             return LabelMap(ours, theirs, {label: found.get(label) for label in ours.labels})
     return label_map(ours, theirs)
-
-
-def _own_label(ours: LabelSet) -> Callable[[str], str | None]:
-    """What a set calls a word; None if it has none for it."""
-    return lambda word: label if (label := ours.aliases.get(word, word)) in ours.labels else None
 
 
 def _scorable(data: DataSet, info: ClassifierInfo, mapping: LabelMap | None) -> tuple[list[Sample], list[str]]:

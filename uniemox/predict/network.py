@@ -112,7 +112,7 @@ class Network:
         return views
 
     @property
-    def knows_familiar(self) -> bool:
+    def knows_familiarity(self) -> bool:
         """Whether it says how familiar an image is."""
         return DISTANCE in self.engine.outputs and bool(self.info.distances)
 
@@ -138,7 +138,7 @@ class Network:
 
     def _run(self, views: Sequence[Mapping[str, Pixels]], more: Sequence[str]) -> dict[str, Array]:
         pixels = {name: self.pixels(np.stack([view[name] for view in views])) for name in self.info.views}
-        asked = [LOGITS, *([DISTANCE] if self.knows_familiar else []), *more]
+        asked = [LOGITS, *([DISTANCE] if self.knows_familiarity else []), *more]
         return dict(zip(asked, self.engine.run(asked, pixels), strict=True))
 
     def look_at_all(

@@ -52,7 +52,7 @@ class _Ready:
     full: tuple[int, int]
     persons: tuple[Detection, ...] | None
     views: tuple[dict[str, Pixels], ...]
-    """Of the scene's network, (3, S, S) each; several of a long picture."""
+    """Views for the scene's network, (3, S, S) each; several of a long picture."""
     view: Box
     """What they show of it, px."""
     person_views: tuple[dict[str, Pixels], ...]
@@ -238,11 +238,11 @@ class Predictor:
         if not ready:
             return []
         views = [view for item in ready for view in item.views]
-        seen = iter(self._answers(self.network, views, len(ready), with_features=question.with_embedding))
+        seen = self._answers(self.network, views, len(ready), with_features=question.with_embedding)
         felt: Iterator[Answers] = iter(())
         if self.person_network is not None:
             faces = [view for item in ready for view in item.person_views]
-            felt = iter(self._answers(self.person_network, faces, len(ready)))
+            felt = self._answers(self.person_network, faces, len(ready))
         return [self._predicted(item, seen, felt, question) for item in ready]
 
     def _answers(
