@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ STRACE = shutil.which("strace")
 CALLS = "openat,open,creat,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat,connect,bind,sendto"
 WRITES = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|^\d+ +(creat|mkdir|rename|link|symlink)")
 LOOPBACK = ("127.0.0.1", "::1")
-KNOWN = ("cwd/", "tmp/", "home/.cache/matplotlib", "home/.config/matplotlib")
+KNOWN = ("cwd/", "home/.cache/matplotlib", "home/.config/matplotlib")
 MAIN = [sys.executable, "-m", "uniemox"]
 PREDICT = """
 import uniemox
@@ -65,13 +66,18 @@ class Left:
 
 def traced(folder: Path, *command: object) -> Left:
     """Run a command with a home and a folder for temporary files that are empty, and without anybody's settings."""
-    for name in ("home", "tmp", "cwd"):
+    with tempfile.TemporaryDirectory(prefix="uniemox-") as temporary:  # short: pytest's own grows with every run
+        return _traced(folder, Path(temporary), *command)
+
+
+def _traced(folder: Path, temporary: Path, *command: object) -> Left:
+    for name in ("home", "cwd"):
         (folder / name).mkdir()
     draw_picture(1).save(folder / "cwd" / "a.png")
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder / "home"),
-        "TMPDIR": str(folder / "tmp"),
+        "TMPDIR": str(temporary),
         "PYTHONPATH": str(ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
@@ -85,10 +91,10 @@ def traced(folder: Path, *command: object) -> Left:
     )
     assert done.returncode == 0, done.stderr
     lines = [line for line in trace.read_text().splitlines() if " = -1 E" not in line] if STRACE else []
-    own = tuple(f"{folder}/{name}" for name in KNOWN)
+    own = (str(temporary), *(f"{folder}/{name}" for name in KNOWN))
     return Left(
         home=sorted(str(path.relative_to(folder / "home")) for path in (folder / "home").rglob("*") if path.is_file()),
-        temporary=sorted(path.name for path in (folder / "tmp").iterdir()),
+        temporary=sorted(path.name for path in temporary.iterdir()),
         written=[path for path in written_in(lines, folder / "cwd") if not path.startswith((*own, "/dev/", "/proc/"))],
         addresses=[line for line in lines if is_elsewhere(line)],
     )

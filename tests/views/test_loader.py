@@ -1,6 +1,7 @@
 """Batches: the same whatever the number of workers and processes, repeatable from anywhere, broken pictures named."""
 
 import multiprocessing
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def dataset(tmp_path: Path) -> ViewDataset:
 @pytest.mark.portable
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_workers_change_nothing(dataset: ViewDataset, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uniemox.views.loader.worker_context", lambda: multiprocessing.get_context(method))
+    monkeypatch.setattr("uniemox.views.loader.loader_context", lambda: multiprocessing.get_context(method))
 
     def run(workers: int, **options: int) -> list[ViewBatch]:
         order = BatchOrder(len(dataset), batch_size=4, seed=1, epoch=2, **options)
@@ -120,3 +121,12 @@ def test_too_many_broken_pictures_stop() -> None:
         count.add([Broken("c", "c: gone")])
     with pytest.raises(DataError, match="a: cut off"):
         BrokenCount(max_unreadable=0).add([Broken("a", "a: cut off")])
+
+
+def test_a_folder_too_long_for_sockets_is_refused(
+    dataset: ViewDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch would wait for ever for the first batch, as its feeding thread dies."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 100)))
+    with pytest.raises(ConfigError, match="set TMPDIR to one of at most 71 characters"):
+        build_loader(dataset, [[(0, 0)]], workers=1)

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import parent_process
@@ -11,8 +12,10 @@ from threading import Thread
 from typing import TypeVar
 
 from uniemox.data.sample import Sample
+from uniemox.errors import ConfigError
 
 CHUNK = 32  # pictures that a process takes at once
+MAX_TEMP_DIR = 103 - len("/pymp-12345678/listener-12345678")  # characters; a socket's address has 103 on every system
 R = TypeVar("R")
 
 
@@ -30,6 +33,20 @@ def worker_context() -> BaseContext:
     """
     is_free = multiprocessing.get_start_method(allow_none=True) is None
     return multiprocessing.get_context("fork" if is_free and sys.platform == "linux" else None)
+
+
+def loader_context() -> BaseContext:
+    """`worker_context` for processes that hand over tensors, through sockets in the folder for temporary files.
+
+    Raises ConfigError where a socket's address in that folder is too long: torch would then wait for ever.
+    """
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) > MAX_TEMP_DIR:
+        raise ConfigError(
+            f"the folder for temporary files, {folder}, has a path too long for the sockets of worker processes: "
+            f"set TMPDIR to one of at most {MAX_TEMP_DIR} characters, or hardware.workers to 0"
+        )
+    return worker_context()
 
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from uniemox.data.order import BatchOrder
-from uniemox.data.processes import worker_context
+from uniemox.data.processes import loader_context
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.data.seen import hashes_of, seen_file, write_hashes
 from uniemox.errors import ConfigError, DataError, ImageError, NonFiniteLossError
@@ -178,7 +178,7 @@ def _train(
         collate_fn=collate_views,
         prefetch_factor=4 if config.workers else None,
         worker_init_fn=_leave_interrupts,
-        multiprocessing_context=worker_context() if config.workers else None,
+        multiprocessing_context=loader_context() if config.workers else None,
     )
     network.train()
     for step, (good, bad) in enumerate(loader):

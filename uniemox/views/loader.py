@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from uniemox.data.processes import worker_context
+from uniemox.data.processes import loader_context
 from uniemox.data.sample import Broken, Sample
 from uniemox.errors import BoxError, DataError, ImageError
 from uniemox.views.transforms import Views
@@ -130,7 +130,7 @@ def build_loader(dataset: ViewDataset, order: Iterable[list[tuple[int, int]]], w
         prefetch_factor=4 if workers else None,
         persistent_workers=False,
         worker_init_fn=_start_worker,
-        multiprocessing_context=worker_context() if workers else None,
+        multiprocessing_context=loader_context() if workers else None,
     )
 
 
