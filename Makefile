@@ -1,5 +1,5 @@
 # Two commands do all the set-up: `make demo` and `make test`. Each makes ./.venv if it isn't there.
-# `make demo DATA=KIND:PATH` does the demo's work on your own pictures.
+# `make demo DATA=KIND:PATH` does the demo's work on your own images.
 PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := train,data,hub,serve,curate,dev,docs

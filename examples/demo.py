@@ -1,4 +1,4 @@
-"""The main job from start to end, on scenes that the project draws itself or on your own pictures. `make demo` runs it.
+"""The main job from start to end, on scenes that the project draws itself or on your own images. `make demo` runs it.
 
 Every step is one command, which is printed before it runs; the last one writes the page to look at.
 """
@@ -71,7 +71,7 @@ def main(source: str) -> None:
     for run in runs:
         [scores] = [json.loads(file.read_text("utf-8")) for file in (run / "evaluations").glob("*.json")]
         low, high = scores["accuracy_interval"]
-        print(f"{run.name:>18}: {scores['accuracy']:.1%} ({low:.1%} to {high:.1%}) of {scores['n']} new pictures")
+        print(f"{run.name:>18}: {scores['accuracy']:.1%} ({low:.1%} to {high:.1%}) of {scores['n']} new images")
     minutes = (time.perf_counter() - started) / 60
     print(f"All of it took {minutes:.1f} minutes. Open {OUT / 'report.html'} to look at it.")
 

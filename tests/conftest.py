@@ -1,4 +1,4 @@
-"""What several tests need: stored numbers, real pictures, small networks."""
+"""What several tests need: stored numbers, real images, small networks."""
 
 import json
 import os
@@ -39,9 +39,9 @@ REFERENCE = Path(__file__).parent / "reference"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of golden files and real pictures beside the project."""
+    """The folder of golden files and real images beside the project."""
     if not SHARED.is_dir():
-        pytest.skip("needs the folder ../shared with golden files and real pictures")
+        pytest.skip("needs the folder ../shared with golden files and real images")
     return SHARED
 
 
@@ -90,7 +90,7 @@ def equations(request: pytest.FixtureRequest) -> dict[str, Tensor]:
 
 @pytest.fixture
 def build_model() -> Callable[..., UniEmoX]:
-    """A small model: ViT 48 wide, 3 blocks, pictures of 64 px, 16 patches; settings as ModelConfig."""
+    """A small model: ViT 48 wide, 3 blocks, images of 64 px, 16 patches; settings as ModelConfig."""
 
     def build(**settings: object) -> UniEmoX:
         torch.manual_seed(0)
@@ -107,8 +107,8 @@ def load_npz(path: Path) -> dict[str, Tensor]:
         return {name: torch.from_numpy(file[name]) for name in file if file[name].dtype.kind in "fiu"}
 
 
-def pictures_of(paths: list[Path], size: int, box: tuple[float, float, float, float] = (0, 0, 1, 1)) -> Tensor:
-    """Real pictures, the part inside a relative box (x1, y1, x2, y2) squashed to a square. (N, 3, size, size) uint8."""
+def images_of(paths: list[Path], size: int, box: tuple[float, float, float, float] = (0, 0, 1, 1)) -> Tensor:
+    """Real images, the part inside a relative box (x1, y1, x2, y2) squashed to a square. (N, 3, size, size) uint8."""
     views = []
     for path in paths:
         with Image.open(path) as image:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from uniemox.data.sample import PictureFile, Sample
+from uniemox.data.sample import ImageFile, Sample
 
 
-def draw_picture(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
-    """A picture with structure at every scale: no two seeds look alike."""
+def draw_image(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
+    """An image with structure at every scale: no two seeds look alike."""
     rng = random.Random(seed)
     noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
@@ -32,7 +32,7 @@ def jpeg_of(image: Image.Image, quality: int = 90) -> bytes:
 
 
 class Stored:
-    """A picture in memory."""
+    """An image in memory."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -59,14 +59,14 @@ def plant(image: Image.Image, how: str, draw: random.Random) -> bytes:
 
 
 def class_folders(root: Path, classes: tuple[str, ...] = ("awe", "fear"), each: int = 4) -> Path:
-    """`<class>/<n>.jpg`, every picture another one."""
+    """`<class>/<n>.jpg`, every image another one."""
     for i, name in enumerate(classes):
         (root / name).mkdir(parents=True)
         for j in range(each):
-            (root / name / f"{j}.jpg").write_bytes(jpeg_of(draw_picture(100 * i + j)))
+            (root / name / f"{j}.jpg").write_bytes(jpeg_of(draw_image(100 * i + j)))
     return root
 
 
 def sample_of(path: Path, **known: object) -> Sample:
     """A sample of a file, its name as its key."""
-    return Sample(key=path.name, picture=PictureFile(path), **known)  # type: ignore[arg-type]
+    return Sample(key=path.name, image=ImageFile(path), **known)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.pictures import draw, png_chunks, png_of, save
+from tests.images import draw, png_chunks, png_of, save
 from tests.processes import peak_mib
 from uniemox.decoding.pool import DecoderPool
 from uniemox.errors import ImageError

@@ -77,7 +77,7 @@ def teacher() -> Path:
 
 
 def tiny_pretraining(**changes: object) -> PretrainConfig:
-    """4 steps of 8 pictures, two epochs, all losses, with a stored teacher."""
+    """4 steps of 8 images, two epochs, all losses, with a stored teacher."""
     config = replace(
         demo(),
         encoder=EncoderConfig(name="vit_tiny_patch16_224", patch_size=8, embed_dim=32, depth=2, num_heads=2),
@@ -117,7 +117,7 @@ def pretrained() -> Path:
 
 
 def colours(each: int = 8, *, seed: int = 0, splits: Mapping[str, int] | None = None) -> DataSet:
-    """Pictures of nearly one colour, which is their label, in memory.
+    """Images of nearly one colour, which is their label, in memory.
 
     splits: of each class so many are of this split, in order, whatever `each` is; None: no splits.
     """
@@ -131,11 +131,11 @@ def colours(each: int = 8, *, seed: int = 0, splits: Mapping[str, int] | None = 
 
 
 def colour_sample(key: str, colour: str, draw: random.Random, **known: object) -> Sample:
-    """A picture of nearly the colour."""
+    """An image of nearly the colour."""
     shade = tuple(min(max(value + draw.randint(-20, 20), 0), 255) for value in COLOURS[colour])
     image = Image.new("RGB", (40, 40), shade)
     image.putpixel((draw.randrange(40), draw.randrange(40)), tuple(draw.randrange(256) for _ in range(3)))
-    return Sample(key=key, picture=Stored(jpeg_of(image)), **known)  # type: ignore[arg-type]
+    return Sample(key=key, image=Stored(jpeg_of(image)), **known)  # type: ignore[arg-type]
 
 
 def losses(run: Path) -> list[dict[str, float]]:
@@ -229,7 +229,7 @@ def votes(folder: Path, each: int) -> DataSet:
         for i in range(each):
             name, split = f"{emotion}-{i}.jpg", ("train", "train", "val", "test")[i % 4]
             sample = colour_sample(name, emotion, draw)
-            (folder / name).write_bytes(sample.picture.read())
+            (folder / name).write_bytes(sample.image.read())
             affect = {"amusement": (8.5, 7), "awe": (6, 2), "contentment": (2, 4.5)}[emotion]
             rows.append(",".join(map(str, (name, *affect, split, *counts))))
     (folder / "votes.csv").write_text("\n".join(rows) + "\n")

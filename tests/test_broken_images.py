@@ -13,35 +13,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.pictures import draw, png_chunks, png_header, png_of, save
+from tests.images import draw, png_chunks, png_header, png_of, save
 from tests.test_images import FILES, difference
 from uniemox import images
 from uniemox.errors import ImageError, UniemoxError
-from uniemox.images import decode, is_picture_name, read_picture
+from uniemox.images import decode, is_image_name, read_image
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"", "photos/a.jpg: the file is empty"),
-        (b"\0", "photos/a.jpg: not a picture of a known format"),
-        (b"This image is no longer available\n" * 20, "photos/a.jpg: not a picture of a known format"),
-        (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "photos/a.jpg: not a picture of a known format"),
+        (b"\0", "photos/a.jpg: not an image of a known format"),
+        (b"This image is no longer available\n" * 20, "photos/a.jpg: not an image of a known format"),
+        (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "photos/a.jpg: not an image of a known format"),
         (b"\xff\xd8\xff", "photos/a.jpg: "),
         (b"\x89PNG\r\n\x1a\n", "photos/a.jpg: "),
         (b"GIF89a", "photos/a.jpg: "),
-        (b"%PDF-1.7\n", "photos/a.jpg: not a picture of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "photos/a.jpg: not a picture of a known format"),
+        (b"%PDF-1.7\n", "photos/a.jpg: not an image of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "photos/a.jpg: not an image of a known format"),
     ],
 )
-def test_what_is_no_picture_is_refused_with_its_name(data: bytes, message: str) -> None:
+def test_what_is_no_image_is_refused_with_its_name(data: bytes, message: str) -> None:
     with pytest.raises(ImageError, match=re.escape(message)):
         decode(data, "photos/a.jpg")
 
 
 def test_formats_that_are_not_asked_for_are_refused() -> None:
     for fmt in ("ICO", "TGA", "PCX", "SGI", "JPEG2000"):
-        with pytest.raises(ImageError, match=r"a: not a picture of a known format \(JPEG, PNG, WEBP, GIF, BMP, TIFF"):
+        with pytest.raises(ImageError, match=r"a: not an image of a known format \(JPEG, PNG, WEBP, GIF, BMP, TIFF"):
             decode(save(draw(), fmt), "a")
 
 
@@ -57,7 +57,7 @@ def test_a_fresh_process_refuses_and_decodes_alike(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", code, str(tmp_path / "a.avif")]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.stdout.splitlines() == ["picture: not a picture of", "(60, 44)"], run.stderr
+    assert run.stdout.splitlines() == ["picture: not an image of", "(60, 44)"], run.stderr
 
 
 # Files that may be cut after these many bytes: what is behind are checksums, an end mark, or further frames.
@@ -66,7 +66,7 @@ WHOLE_BEFORE_THE_END = {"png": 25, "gif": 2, "tiff": 12, "frames": 10**6}
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of cut-off EXIF
-def test_cut_off_files_are_refused_and_never_half_a_picture(name: str) -> None:
+def test_cut_off_files_are_refused_and_never_half_a_image(name: str) -> None:
     data = FILES[name]
     whole = np.asarray(decode(data)[0])
     spare = max((n for part, n in WHOLE_BEFORE_THE_END.items() if part in name), default=0)
@@ -78,7 +78,7 @@ def test_cut_off_files_are_refused_and_never_half_a_picture(name: str) -> None:
             assert str(error).startswith("cut.file: ")
             refused += 1
         else:
-            assert np.array_equal(np.asarray(got), whole), f"half a picture from {cut} of {len(data)} bytes"
+            assert np.array_equal(np.asarray(got), whole), f"half an image from {cut} of {len(data)} bytes"
             assert len(data) - cut <= spare
     assert refused >= (10 if spare else 40)
 
@@ -125,7 +125,7 @@ def test_strips_are_refused(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (100, 1), (1, 100), (1000, 10)])
-def test_small_and_long_pictures_are_decoded(size: tuple[int, int]) -> None:
+def test_small_and_long_images_are_decoded(size: tuple[int, int]) -> None:
     assert decode(save(Image.new("RGB", size, (1, 2, 3)), "PNG"))[0].getpixel((0, 0)) == (1, 2, 3)
 
 
@@ -139,56 +139,56 @@ def test_files_of_more_than_100_mib_are_refused() -> None:
 def test_a_wrong_ending_does_not_matter(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(save(draw(), "PNG"))
-    assert difference(read_picture(path), draw()) == 0
+    assert difference(read_image(path), draw()) == 0
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"gone\.jpg: can't be read \(No such file"):
-        read_picture(tmp_path / "gone.jpg")
+        read_image(tmp_path / "gone.jpg")
     with pytest.raises(ImageError, match=r"can't be read \(Is a directory"):
-        read_picture(tmp_path)
-    (tmp_path / "text.jpg").write_text("no picture")
-    with pytest.raises(ImageError, match=re.escape(f"{tmp_path / 'text.jpg'}: not a picture")):
-        read_picture(tmp_path / "text.jpg")
+        read_image(tmp_path)
+    (tmp_path / "text.jpg").write_text("no image")
+    with pytest.raises(ImageError, match=re.escape(f"{tmp_path / 'text.jpg'}: not an image")):
+        read_image(tmp_path / "text.jpg")
 
 
 @pytest.mark.parametrize(
     "name", ["a.jpg", "a.JPEG", "a.b.Png", "a.tif", "a.webp", "a.avif", "a.mpo", "a.pgm", "a.jfif"]
 )
-def test_names_of_pictures(name: str) -> None:
-    assert is_picture_name(Path(name))
+def test_names_of_images(name: str) -> None:
+    assert is_image_name(Path(name))
 
 
 @pytest.mark.parametrize("name", ["a.txt", "jpg", ".jpg", "a.jpg.bak", "a.json", "a", "a.heic"])
 def test_names_of_others(name: str) -> None:
-    assert not is_picture_name(Path(name))
+    assert not is_image_name(Path(name))
 
 
 def check(data: bytes) -> None:
     """Nothing but an ImageError with the name, or an upright RGB image of the size that the answer says."""
     try:
-        picture, full = decode(data, "fuzz.bin", shrink=lambda width, height: min(width, height) / 16)
+        image, full = decode(data, "fuzz.bin", shrink=lambda width, height: min(width, height) / 16)
     except UniemoxError as error:
         assert isinstance(error, ImageError)
         assert str(error).startswith("fuzz.bin: ")
     else:
-        assert picture.mode == "RGB"
-        assert 1 <= picture.width <= full[0]
-        assert 1 <= picture.height <= full[1]
+        assert image.mode == "RGB"
+        assert 1 <= image.width <= full[0]
+        assert 1 <= image.height <= full[1]
 
 
 HEADS = [data[:16] for data in FILES.values()]
 
 
 @given(st.sampled_from([b"", *HEADS]), st.binary(max_size=400))
-def test_any_bytes_give_a_picture_or_our_error(head: bytes, data: bytes) -> None:
+def test_any_bytes_give_a_image_or_our_error(head: bytes, data: bytes) -> None:
     check(head + data)
 
 
 @settings(max_examples=300)
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # Pillow's, of what was broken
 @given(st.sampled_from(sorted(FILES)), st.sampled_from(sorted(FILES)), st.data())
-def test_changed_files_give_a_picture_or_our_error(name: str, other: str, draws: st.DataObject) -> None:
+def test_changed_files_give_a_image_or_our_error(name: str, other: str, draws: st.DataObject) -> None:
     """Bytes overwritten, a piece cut out, or a piece of another file put in."""
     data = bytearray(FILES[name])
     places = st.one_of(st.integers(0, min(len(data) - 1, 200)), st.integers(0, len(data) - 1))

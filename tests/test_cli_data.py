@@ -1,4 +1,4 @@
-"""The commands about data, in processes of their own, on pictures that the tests draw."""
+"""The commands about data, in processes of their own, on images that the tests draw."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.drawn import class_folders, draw_picture, jpeg_of
+from tests.drawn import class_folders, draw_image, jpeg_of
 from tests.persons.graphs import write_constant
 from tests.runs import uniemox_here as uniemox
 
@@ -26,7 +26,7 @@ def lines_of(text: str) -> list[dict[str, object]]:
 
 def test_show_as_json_is_one_object_a_sample(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        (tmp_path / f"{name}.jpg").write_bytes(jpeg_of(draw_picture(ord(name))))
+        (tmp_path / f"{name}.jpg").write_bytes(jpeg_of(draw_image(ord(name))))
     (tmp_path / "table.csv").write_text(ROWS)
     (tmp_path / "persons.jsonl").write_text('{"detector": "x"}\n{"key": "b.jpg", "boxes": [[1, 2, 30, 40, 0.5]]}\n')
     done = uniemox("data", "show", f"csv:{tmp_path}/table.csv?labels=mikels", "--json")
@@ -37,7 +37,7 @@ def test_show_as_json_is_one_object_a_sample(tmp_path: Path) -> None:
         **{"confidences": None, "target_box": None, "domain": None, "group": None},
     }
     assert (second["boxes"], second["confidences"], second["split"]) == ([[1, 2, 30, 40]], [0.5], "test")
-    assert f"people of 1 pictures from {tmp_path}/persons.jsonl (x)" in done.stderr
+    assert f"people of 1 images from {tmp_path}/persons.jsonl (x)" in done.stderr
 
 
 def test_show_for_people(root: Path) -> None:
@@ -92,7 +92,7 @@ def test_check_split_exclude(root: Path, tmp_path: Path) -> None:
     assert (again["n"], again["exclude"]) == (20, [])
 
 
-def test_the_choice_among_schemes_and_its_picture(tmp_path: Path) -> None:
+def test_the_choice_among_schemes_and_its_image(tmp_path: Path) -> None:
     plot = tmp_path / "choice.png"
     arguments = ("synthetic:96", tmp_path / "s.json", "--schemes", 5, "--plot", plot, "--fraction", 0.5, "--json")
     done = json.loads(uniemox("data", "split", *arguments).stdout)
@@ -106,7 +106,7 @@ def test_persons_describe_shard(root: Path, tmp_path: Path) -> None:
     done = uniemox("data", "persons", f"folder:{root}", "--detector", detector, "--json")
     report = json.loads(done.stdout)
     assert (report["pictures"], report["new"], report["people"]) == (20, 20, 0)
-    assert "20 pictures (0 in this run), 0 people" in uniemox(
+    assert "20 images (0 in this run), 0 people" in uniemox(
         "data", "persons", f"folder:{root}", "--detector", detector
     ).stdout.replace("\n", " ")
     told = json.loads(uniemox("data", "describe", f"folder:{root}", "--without-emotion", "--json").stdout)

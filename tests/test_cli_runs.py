@@ -105,7 +105,7 @@ def test_help_shows_the_presets_values(words: tuple[str, ...], defaults: tuple[s
     for default in defaults:
         assert default in out
     assert "--optimizer.base-lr" in out
-    assert "Highest learning rate for 256 pictures a step" in out
+    assert "Highest learning rate for 256 images a step" in out
 
 
 def test_none_is_nothing_where_text_is_taken_too() -> None:
@@ -118,8 +118,8 @@ def test_none_is_nothing_where_text_is_taken_too() -> None:
 
 
 @pytest.mark.portable
-def test_a_whole_way_from_pictures_to_scores(tmp_path: Path) -> None:
-    """Pictures in folders, fine-tuned from a run by the command and evaluated on the splits that it made."""
+def test_a_whole_way_from_images_to_scores(tmp_path: Path) -> None:
+    """Images in folders, fine-tuned from a run by the command and evaluated on the splits that it made."""
     photos, run = (
         class_folders(tmp_path / "photos", ("awe", "fear", "anger", "disgust", "sadness"), 10),
         tmp_path / "run",
@@ -145,7 +145,7 @@ def test_a_whole_way_from_pictures_to_scores(tmp_path: Path) -> None:
     assert "scoring split test: 5 samples" in done.stderr
     status, out, err = parsed("evaluate", "--model", run, "--data", f"folder:{photos}", "--json")
     assert (status, out) == (1, "")
-    assert "the model was trained on 45 of these 50 pictures" in err
+    assert "the model was trained on 45 of these 50 images" in err
     status, _, err = parsed("finetune", "--init", pretrained(), "--data", f"folder:{photos}", "--out", run, *small)
     assert (status, "add --resume to continue it" in err) == (1, True)
     changed = (*small[:3], "64", *small[4:], "--resume")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from uniemox.evaluate.report.comparison import scale_of
-from uniemox.html import element, interval, number, picture, track
+from uniemox.html import element, interval, number, scaled_image, track
 
 
 @given(st.text(st.sampled_from("ab<>&\"'; #x0")), st.text(st.sampled_from("ab<>&\"'=/ ")))
@@ -43,7 +43,7 @@ def test_scales() -> None:
     assert scale_of([(0.5, 0.5)], [0.5]) == pytest.approx((0.5, 0.55))
 
 
-def test_pictures_are_small() -> None:
-    found = picture(Image.new("RGBA", (2000, 1000), "red"), "red", max_side_px=100)
+def test_images_are_small() -> None:
+    found = scaled_image(Image.new("RGBA", (2000, 1000), "red"), "red", max_side_px=100)
     with Image.open(io.BytesIO(base64.b64decode(found.split("base64,")[1].removesuffix('">')))) as image:
         assert (image.format, image.size, image.mode) == ("JPEG", (100, 50), "RGB")

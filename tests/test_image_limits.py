@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.hostile_images import after_the_start, animated_webp, jpeg_in_tiff, progressive_jpeg, tiled_tiff, webp_of
-from tests.pictures import animate, draw, every_file, png_chunks, png_of, save
+from tests.images import animate, draw, every_file, png_chunks, png_of, save
 from uniemox import image_limits
 from uniemox.errors import ImageError
 from uniemox.image_limits import check_bytes, webp_pixels

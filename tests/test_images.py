@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from tests.pictures import animate, draw, every_file, png_chunks, png_of, save, with_orientation
+from tests.images import animate, draw, every_file, png_chunks, png_of, save, with_orientation
 from uniemox.errors import ImageError
-from uniemox.images import decode, open_picture, upright_size
+from uniemox.images import decode, open_image, upright_size
 
 FILES = every_file()
 LOSSY = 16  # mean difference in grey levels that lossy formats may have
 
 
 def difference(image: Image.Image, other: Image.Image) -> float:
-    """Mean absolute difference of two pictures in grey levels, 0 to 255; infinite if their sizes differ."""
+    """Mean absolute difference of two images in grey levels, 0 to 255; infinite if their sizes differ."""
     if image.size != other.size:
         return float("inf")
     values = np.asarray(image.convert("RGB"), np.float64) - np.asarray(other.convert("RGB"), np.float64)
@@ -25,9 +25,9 @@ def difference(image: Image.Image, other: Image.Image) -> float:
 
 @pytest.mark.parametrize("fmt", ["PNG", "BMP", "PPM", "TIFF"])
 def test_lossless_formats_come_back_exactly(fmt: str) -> None:
-    picture, full = decode(save(draw(), fmt))
-    assert (picture.mode, picture.size, full) == ("RGB", (60, 44), (60, 44))
-    assert difference(picture, draw()) == 0
+    image, full = decode(save(draw(), fmt))
+    assert (image.mode, image.size, full) == ("RGB", (60, 44), (60, 44))
+    assert difference(image, draw()) == 0
 
 
 @pytest.mark.parametrize(
@@ -56,18 +56,18 @@ def test_lossless_compressions_come_back_exactly(fmt: str, options: dict[str, ob
     ],
 )
 def test_lossy_formats_come_back_nearly(fmt: str, options: dict[str, object]) -> None:
-    picture, full = decode(save(draw(), fmt, **options))
-    assert (picture.mode, full) == ("RGB", (60, 44))
-    assert difference(picture, draw()) < LOSSY
-    assert difference(picture, draw().transpose(Image.Transpose.FLIP_LEFT_RIGHT)) > 2 * LOSSY
+    image, full = decode(save(draw(), fmt, **options))
+    assert (image.mode, full) == ("RGB", (60, 44))
+    assert difference(image, draw()) < LOSSY
+    assert difference(image, draw().transpose(Image.Transpose.FLIP_LEFT_RIGHT)) > 2 * LOSSY
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_file_is_an_rgb_picture_of_its_size(name: str) -> None:
-    picture, full = decode(FILES[name], name)
+def test_every_file_is_an_rgb_image_of_its_size(name: str) -> None:
+    image, full = decode(FILES[name], name)
     size = (44, 60) if "rotated" in name else (60, 44)
-    assert (picture.mode, picture.size, full) == ("RGB", size, size)
-    assert np.ptp(np.asarray(picture)) > 100
+    assert (image.mode, image.size, full) == ("RGB", size, size)
+    assert np.ptp(np.asarray(image)) > 100
 
 
 @pytest.mark.parametrize("fmt", ["PNG", "TIFF"])
@@ -99,13 +99,13 @@ CLEAR = {
 
 @pytest.mark.parametrize(("fmt", "options"), [("PNG", {}), ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {})])
 def test_transparent_colours_lie_on_white(fmt: str, options: dict[str, object]) -> None:
-    picture, _ = decode(save(squares("RGBA", CLEAR["RGBA"]), fmt, **options))
-    assert centres(picture) == [(255, 0, 0), (255, 255, 255), (127, 127, 255), (204, 204, 204)]
+    image, _ = decode(save(squares("RGBA", CLEAR["RGBA"]), fmt, **options))
+    assert centres(image) == [(255, 0, 0), (255, 255, 255), (127, 127, 255), (204, 204, 204)]
 
 
 def test_transparent_greys_lie_on_white() -> None:
-    picture, _ = decode(save(squares("LA", CLEAR["LA"]), "PNG"))
-    assert centres(picture) == [(100,) * 3, (255,) * 3, (127,) * 3, (204,) * 3]
+    image, _ = decode(save(squares("LA", CLEAR["LA"]), "PNG"))
+    assert centres(image) == [(100,) * 3, (255,) * 3, (127,) * 3, (204,) * 3]
 
 
 @pytest.mark.parametrize("fmt", ["PNG", "GIF"])
@@ -120,8 +120,8 @@ def test_a_transparent_entry_of_a_palette_is_white(fmt: str) -> None:
 def test_a_palette_with_alphas_is_mixed_with_white() -> None:
     palette = squares("P", [0, 1, 2, 3])
     palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0])
-    picture, _ = decode(save(palette, "PNG", transparency=bytes([255, 0, 128, 51])))
-    assert centres(picture) == [(255, 0, 0), (255, 255, 255), (127, 127, 255), (204, 204, 204)]
+    image, _ = decode(save(palette, "PNG", transparency=bytes([255, 0, 128, 51])))
+    assert centres(image) == [(255, 0, 0), (255, 255, 255), (127, 127, 255), (204, 204, 204)]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "1"])
@@ -129,10 +129,10 @@ def test_one_transparent_colour_is_white(mode: str) -> None:
     colours = {"RGB": [(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)], "L": [10, 20, 30, 40], "1": [1, 0, 1, 0]}
     image = squares(mode, colours[mode])
     clear = colours[mode][1]
-    picture, _ = decode(save(image, "PNG", transparency=clear))
+    decoded, _ = decode(save(image, "PNG", transparency=clear))
     opaque = centres(image.convert("RGB"))
     expected = [(255, 255, 255) if colour == clear else rgb for colour, rgb in zip(colours[mode], opaque, strict=True)]
-    assert centres(picture) == expected
+    assert centres(decoded) == expected
 
 
 def test_cmyk_jpegs_have_their_colours_with_and_without_adobes_marker() -> None:
@@ -188,10 +188,10 @@ def test_exif_orientation_as_pillow_applies_it(fmt: str, orientation: int) -> No
     data = with_orientation(draw(), fmt, orientation)
     with Image.open(io.BytesIO(data)) as image:
         expected = ImageOps.exif_transpose(image).convert("RGB")
-    picture, full = decode(data)
-    assert full == picture.size == ((44, 60) if orientation >= 5 else (60, 44))
-    assert difference(picture, expected) == 0
-    assert upright_size(open_picture(data, "x")) == full
+    decoded, full = decode(data)
+    assert full == decoded.size == ((44, 60) if orientation >= 5 else (60, 44))
+    assert difference(decoded, expected) == 0
+    assert upright_size(open_image(data, "x")) == full
 
 
 def test_orientation_of_a_compressed_tiff_and_of_a_png_that_says_it_after_its_pixels() -> None:
@@ -213,7 +213,7 @@ def test_an_orientation_that_does_not_exist_is_ignored(orientation: int) -> None
 @pytest.mark.parametrize("exif", [b"", b"Exif\0\0", b"Exif\0\0II*\0", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12", b"x"])
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF:UserWarning")
-def test_broken_exif_does_not_break_the_picture(fmt: str, exif: bytes) -> None:
+def test_broken_exif_does_not_break_the_image(fmt: str, exif: bytes) -> None:
     lossless = {"lossless": True} if fmt == "WEBP" else {}
     data = save(draw(), fmt, exif=exif, **lossless)
     assert exif[6:] in data
@@ -231,13 +231,13 @@ def test_drafts_know_the_full_size_and_lie_upright(factor: float, divisor: int, 
         asked.append((width, height))
         return factor
 
-    picture, full = decode(data, shrink=shrink)
+    decoded, full = decode(data, shrink=shrink)
     upright = (240, 400) if orientation == 6 else (400, 240)
     assert asked == [upright]
     assert full == upright
-    assert picture.size == (upright[0] // divisor, upright[1] // divisor)
+    assert decoded.size == (upright[0] // divisor, upright[1] // divisor)
     whole, _ = decode(data)
-    assert difference(picture, whole.resize(picture.size, Image.Resampling.BOX)) < LOSSY
+    assert difference(decoded, whole.resize(decoded.size, Image.Resampling.BOX)) < LOSSY
 
 
 def test_only_jpegs_are_decoded_smaller() -> None:

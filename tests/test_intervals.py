@@ -40,7 +40,7 @@ def test_bad_input_is_refused(arguments: dict, error: type[Exception], said: str
         bootstrap_interval(**arguments)
 
 
-def test_the_pair_must_be_of_the_same_pictures() -> None:
+def test_the_pair_must_be_of_the_same_images() -> None:
     for ours, theirs in ((3, 4), ((2, 3), (2, 4)), ((1, 2, 3), 3), ((0, 3), 3)):
         with pytest.raises(ShapeError, match="must both be"):
             paired_bootstrap(np.zeros(ours), np.zeros(theirs))
@@ -85,8 +85,8 @@ def test_a_higher_level_is_wider() -> None:
     assert outer[0] < inner[0] < inner[1] < outer[1]
 
 
-def test_several_people_of_one_picture_count_once() -> None:
-    """Every picture three times over changes nothing if they are one group, and fakes certainty if they are not."""
+def test_several_people_of_one_image_count_once() -> None:
+    """Every image three times over changes nothing if they are one group, and fakes certainty if they are not."""
     once = np.random.default_rng(0).random(80)
     thrice, groups = np.tile(once, 3), list(range(80)) * 3
     np.testing.assert_allclose(bootstrap_interval(thrice, groups), bootstrap_interval(once), rtol=1e-12)
@@ -174,7 +174,7 @@ def test_the_pair_is_the_interval_of_the_gain() -> None:
 
 
 def test_pairing_sees_what_two_intervals_do_not() -> None:
-    """Hard pictures are hard for both: a gain of 2 % on 500 pictures is certain when paired, and hidden when not."""
+    """Hard images are hard for both: a gain of 2 % on 500 images is certain when paired, and hidden when not."""
     theirs = (np.arange(500) < 300).astype(float)
     ours = (np.arange(500) < 310).astype(float)
     found = paired_bootstrap(ours, theirs)

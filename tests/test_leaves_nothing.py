@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.drawn import draw_picture
+from tests.drawn import draw_image
 from tests.runs import pretrain_words, pretrained
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +73,7 @@ def traced(folder: Path, *command: object) -> Left:
 def _traced(folder: Path, temporary: Path, *command: object) -> Left:
     for name in ("home", "cwd"):
         (folder / name).mkdir()
-    draw_picture(1).save(folder / "cwd" / "a.png")
+    draw_image(1).save(folder / "cwd" / "a.png")
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder / "home"),

@@ -10,7 +10,7 @@ import tempfile
 import venv
 from pathlib import Path
 
-from tests.drawn import draw_picture
+from tests.drawn import draw_image
 from tests.predict.networks import tiny_network
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +37,7 @@ def main() -> None:
         installed = {one["name"] for one in json.loads(run(python, "-m", "pip", "list", "--format", "json"))}
         assert not installed & set(FORBIDDEN), installed
         model = tiny_network(folder / "model.onnx")
-        draw_picture(1).save(folder / "a.png")
+        draw_image(1).save(folder / "a.png")
         assert "predict" in run(uniemox, "--help")
         line = json.loads(run(uniemox, "predict", folder / "a.png", "--model", model, "--no-persons", "--json"))
         assert sum(line["scene"].values()) > 0.999

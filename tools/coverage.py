@@ -3,7 +3,7 @@
 Run: python -m tools.coverage fi:../shared/data/fi abstract:../shared/data/abstract emotion6:../shared/data/emotion6
 
 Of a data set with splits its part val. Where the data have other labels than Mikels' eight, the model's are mapped to
-them, and pictures whose label nothing becomes are left out. Prints a line of a table for docs for each.
+them, and images whose label nothing becomes are left out. Prints a line of a table for docs for each.
 """
 
 import sys
@@ -31,7 +31,7 @@ def main(sources: list[str]) -> None:
         mapping = map_to_data(ours, data.labels)
         theirs = {label: mapping.pairs[label] for label in ours.labels}
         samples = [sample for sample in data.samples if data.label_of(sample) in theirs.values()]
-        answers = list(predictor.predict_each((s.picture.read() for s in samples), coverage=COVERAGE))
+        answers = list(predictor.predict_each((s.image.read() for s in samples), coverage=COVERAGE))
         pairs = [(data.label_of(s), a) for s, a in zip(samples, answers, strict=True) if isinstance(a, Prediction)]
         right = np.mean([theirs[a.top(1)[0][0]] == label for label, a in pairs])
         sure = np.mean([a.top(1)[0][1] for _, a in pairs])

@@ -1,6 +1,6 @@
 """Annotators at full load, and a server that is killed: `python -m tools.curate_load`.
 
-200 annotators give 100 answers a second for two minutes and load a picture for each; the server is killed (SIGKILL)
+200 annotators give 100 answers a second for two minutes and load an image for each; the server is killed (SIGKILL)
 three times in the middle and started again. Server and annotators share this machine's cores. Prints JSON: latencies
 from the moment an answer was due until it was acknowledged, and whether everything acknowledged is in the database.
 """
@@ -28,7 +28,7 @@ from uniemox.curate import tables as t
 from uniemox.curate.annotate.access import invite
 from uniemox.curate.project import Project
 
-PICTURES = 400
+IMAGES = 400
 SERVE = "import sys; from uniemox.cli.curate import curate; curate(sys.argv[1:])"
 SETTLED_S = 1.0  # after a restart, for what waited
 
@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        project = project_of(Path(folder) / "p", [LABELS[i % 2] for i in range(PICTURES)])
+        project = project_of(Path(folder) / "p", [LABELS[i % 2] for i in range(IMAGES)])
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

@@ -1,8 +1,8 @@
-"""As many pictures as Emo8 began with, through all steps: `python -m tools.curate_many`.
+"""As many images as Emo8 began with, through all steps: `python -m tools.curate_many`.
 
-13,200 pictures of at most 100 kB come from a server on this machine, in a process of its own; then screen, two
-annotators that are programs and load every picture over HTTP, agree, split and release. Prints JSON: seconds of each
-step, and the largest sum of the memory of this process and those that it starts, the server of pictures apart.
+13,200 images of at most 100 kB come from a server on this machine, in a process of its own; then screen, two
+annotators that are programs and load every image over HTTP, agree, split and release. Prints JSON: seconds of each
+step, and the largest sum of the memory of this process and those that it starts, the server of images apart.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from tests.drawn import draw_picture, jpeg_of
+from tests.drawn import draw_image, jpeg_of
 from uniemox.curate.annotate.access import invite
 from uniemox.curate.annotate.figures import agree
 from uniemox.curate.annotate.serving import served
@@ -41,7 +41,7 @@ SIZE, QUALITY = (1024, 768), 95  # 80 to 95 kB
 
 
 def draw_one(path: Path) -> int:
-    data = jpeg_of(draw_picture(int(path.stem), SIZE), QUALITY)
+    data = jpeg_of(draw_image(int(path.stem), SIZE), QUALITY)
     path.write_bytes(data)
     return len(data)
 

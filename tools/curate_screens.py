@@ -1,6 +1,6 @@
 """The screenshots of docs/curate.md: `python -m tools.curate_screens docs/images`.
 
-Goes the demo's way with a few pictures, and opens its pages in Chromium.
+Goes the demo's way with a few images, and opens its pages in Chromium.
 """
 
 import shutil

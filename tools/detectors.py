@@ -19,7 +19,7 @@ def main() -> None:
     if len(models) == 1:
         sys.exit(f"no detectors in {SHARED / 'models'}")
     images, known = zip(*read_labelled(SHARED / "data" / "coco_persons"), strict=True)
-    print("| detector | confidence | recall | recall over 2 % of the picture | precision | images/s |")
+    print("| detector | confidence | recall | recall over 2 % of the image | precision | images/s |")
     print("| --- | --- | --- | --- | --- | --- |")
     for path in models:
         for confidence in (0.35, None):

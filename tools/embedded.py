@@ -28,8 +28,8 @@ STARTS = {
     "mobilenet-b": "timm:mobilenetv2_100?pad_type=same&mean=0.5&std=0.5@{}/mobilenetv2_100.imagenet_1001.safetensors",
     "efficientnet": "timm:tf_efficientnet_b0?conv_head=none@{}/efficientnet_b0.duts_encoder.safetensors",
 }
-# Chosen on pictures of the training part that the final networks neither trained on nor were calibrated by, see
-# docs/results.md. Networks are trained on smaller pictures than they judge: half the time, and objects appear as large.
+# Chosen on images of the training part that the final networks neither trained on nor were calibrated by, see
+# docs/results.md. Networks are trained on smaller images than they judge: half the time, and objects appear as large.
 BASE_LR = {"mobilenet-a": "2.4e-3", "mobilenet-b": "2.4e-3", "efficientnet": "2e-3"}
 TUNING = (
     *("--view.size", "176", "--view.crop-fraction", "1.0", "--view.min-area", "0.4", "--network.drop-path", "0"),
@@ -105,7 +105,7 @@ def main() -> None:
     """Build all of it in runs/embedded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fi", required=True, help="KIND:PATH of FI, several with commas between")
-    parser.add_argument("--people", required=True, nargs="+", help="KIND:PATH of pictures for the person finder")
+    parser.add_argument("--people", required=True, nargs="+", help="KIND:PATH of images for the person finder")
     parser.add_argument("--starts", required=True, type=Path, help="folder of the published networks")
     parser.add_argument("--test-people", required=True, type=Path, help="folder of photographs with people's boxes")
     given = parser.parse_args()

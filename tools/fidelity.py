@@ -114,7 +114,7 @@ def clip() -> Iterator[Row]:
             teacher = ClipTeacher.load(f"local-dir:{clip_folder(GOLDEN, Path(folder), quick_gelu=quick_gelu)}")
         tag = "_quickgelu" if quick_gelu else ""
         yield "clip", f"text features{tag}", apart(teacher.text_features(texts), stored[f"text_features{tag}"]), SINGLE
-        visual = teacher.model.visual  # the stored pictures are normalised already: back to pixels, in float64
+        visual = teacher.model.visual  # the stored images are normalised already: back to pixels, in float64
         mean, std = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (visual.image_mean, visual.image_std))
         image = teacher.image_features(stored["images"].double() * std + mean)
         yield "clip", f"image features{tag}", apart(image, stored[f"image_features{tag}"]), SINGLE

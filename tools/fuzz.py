@@ -1,6 +1,6 @@
-"""Mutates pictures and annotation files and reads them: only a UniemoxError may come out, within ten seconds.
+"""Mutates images and annotation files and reads them: only a UniemoxError may come out, within ten seconds.
 
-Pictures whose headers say other sizes than their contents have are decoded in a pool's process, whose memory may not
+Images whose headers say other sizes than their contents have are decoded in a pool's process, whose memory may not
 go beyond 750 MiB.
 
     python -m tools.fuzz --seconds 60 --seed 0
@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.data.tree import abstract, emoset, emotion6, put, write
-from tests.pictures import draw, every_file, save
+from tests.images import draw, every_file, save
 from tests.processes import peak_mib
 from tools.mutations import mutate_bytes, mutate_json, mutate_sizes, mutate_text
 from uniemox.data.readers.csv_table import read_csv
@@ -35,7 +35,7 @@ from uniemox.data.readers.emotion6 import read_emotion6
 from uniemox.data.readers.folders import read_fi, read_folder
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract
-from uniemox.data.sample import DataSet, PictureFile, Sample
+from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.scan import look_at
 from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.shards import read_shards
@@ -48,7 +48,7 @@ from uniemox.images import decode
 
 MAX_DURATION_S = 10.0
 MAX_MIB = 750  # a process that decodes: small files may take 600, beside what it needs itself
-DRAWN = (60, 44)  # width and height of the pictures whose sizes are mutated, px
+DRAWN = (60, 44)  # width and height of the images whose sizes are mutated, px
 SIZES = "pictures, other sizes"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -75,11 +75,11 @@ class Target:
     originals: dict[Path, bytes] = field(default_factory=dict)
 
 
-def read_pictures(data: DataSet) -> None:
-    """The bytes of the first pictures; OSError is what they may raise."""
+def read_images(data: DataSet) -> None:
+    """The bytes of the first images; OSError is what they may raise."""
     for sample in list(data.samples)[:3]:
         with contextlib.suppress(OSError):
-            sample.picture.read()
+            sample.image.read()
 
 
 def annotation_targets(root: Path) -> list[Target]:
@@ -144,15 +144,15 @@ def sidecar_targets(root: Path) -> list[Target]:
 
 
 def shard_targets(root: Path) -> list[Target]:
-    """Shards of a folder with people in its pictures."""
+    """Shards of a folder with people in its images."""
     data = open_data(f"fi:{root / 'fi'}", persons=root / "persons.json", texts=root / "texts.json")
     write_shards(data, root / "shards", ShardConfig(samples=1, workers=1))
     names = sorted(path for path in (root / "shards").iterdir() if path.suffix in (".json", ".jsonl", ".tar"))
-    return [Target("shards", names, lambda _: read_pictures(read_shards(str(root / "shards"))))]
+    return [Target("shards", names, lambda _: read_images(read_shards(str(root / "shards"))))]
 
 
-def picture_targets(root: Path, seed: int) -> tuple[list[Target], list[bytes]]:
-    """Pictures of every format, drawn and, where they are, photographs."""
+def image_targets(root: Path, seed: int) -> tuple[list[Target], list[bytes]]:
+    """Images of every format, drawn and, where they are, photographs."""
     drawn = [*every_file(seed).values(), *every_file(seed + 1, 230, 170).values(), save(draw(640, 480), "JPEG")]
     found = sorted((SHARED / "data").glob("*/images/**/*.jpg")) if SHARED.is_dir() else []
     photographs = [path.read_bytes() for path in random.Random(seed).sample(found, min(40, len(found)))]
@@ -163,9 +163,7 @@ def picture_targets(root: Path, seed: int) -> tuple[list[Target], list[bytes]]:
             path.write_bytes(data)
         if paths:
             targets.append(
-                Target(
-                    f"{name}, looked at", paths, lambda path: look_at(Sample(key=path.name, picture=PictureFile(path)))
-                )
+                Target(f"{name}, looked at", paths, lambda path: look_at(Sample(key=path.name, image=ImageFile(path))))
             )
             targets.append(Target(name, paths, lambda path: decode(path.read_bytes(), str(path))))
             targets.append(
@@ -177,7 +175,7 @@ def picture_targets(root: Path, seed: int) -> tuple[list[Target], list[bytes]]:
 
 
 def size_target(root: Path, seed: int, pool: DecoderPool) -> Target:
-    """Pictures of every format, decoded in a process with limits."""
+    """Images of every format, decoded in a process with limits."""
     paths = []
     for i, data in enumerate(every_file(seed, *DRAWN).values()):
         paths.append(root / f"sizes-{i}")
@@ -189,8 +187,8 @@ def run_one(target: Target, others: list[bytes], rng: random.Random) -> tuple[by
     """One mutated file read: the input, what came out (read, refused, or other), seconds, and the traceback."""
     path = rng.choice(target.files)
     original = target.originals.setdefault(path, path.read_bytes())
-    is_picture = "pict" in target.name or "photo" in target.name
-    how = 0 if is_picture else rng.choice((1, 1, 2, 2, 2, 0))
+    is_image = "pict" in target.name or "photo" in target.name
+    how = 0 if is_image else rng.choice((1, 1, 2, 2, 2, 0))
     mutations = (
         lambda: mutate_bytes(original, others, rng),
         lambda: mutate_text(original, rng),
@@ -217,18 +215,18 @@ def fuzz(seconds: float, seed: int, out: Path) -> int:
     """Run for so long, print what happened, and return the exit code."""
     rng = random.Random(seed)
     root = Path(tempfile.mkdtemp(prefix="uniemox-fuzz-"))
-    pictures, others = picture_targets(root, seed)
+    images, others = image_targets(root, seed)
     pool = DecoderPool(1)
-    pictures.append(size_target(root, seed, pool))
+    images.append(size_target(root, seed, pool))
     annotations = annotation_targets(root)
     read_folder(root / "fi")
     before = _peak_mib()
-    tallies: dict[str, Tally] = {target.name: Tally() for target in (*pictures, *annotations)}
+    tallies: dict[str, Tally] = {target.name: Tally() for target in (*images, *annotations)}
     kept: dict[str, int] = {}
     end, number = time.monotonic() + seconds, 0
     while time.monotonic() < end:
         number += 1
-        target = rng.choice(pictures if rng.random() < 0.5 else annotations)
+        target = rng.choice(images if rng.random() < 0.5 else annotations)
         data, result, took, trace = run_one(target, others, rng)
         tally = tallies[target.name]
         tally.runs += 1

@@ -1,4 +1,4 @@
-"""Many clients at once: every answer is for the picture that was sent, with the predictor's own numbers; none is lost.
+"""Many clients at once: every answer is for the image that was sent, with the predictor's own numbers; none is lost.
 
     python -m tools.load --clients 64 --seconds 300
 
@@ -19,11 +19,11 @@ import aiohttp
 import numpy as np
 
 from tests.serve.process import predictor_from, started
-from tests.serve.serving import picture
+from tests.serve.serving import image
 from uniemox.predict.opening import EMBEDDED, SCENE
 
 DIFFERENT = 8
-"""Pictures of each client, used in turn."""
+"""Images of each client, used in turn."""
 TOLERANCE = 1e-5
 
 
@@ -41,7 +41,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A picture and what the predictor itself says of it."""
+    """An image and what the predictor itself says of it."""
 
     data: bytes
     sha256: str
@@ -49,7 +49,7 @@ class Known:
 
 
 async def client(session: aiohttp.ClientSession, known: list[Known], end: float, tally: Tally) -> None:
-    """One picture after the other until the end; a refused one again after the time that the server asks for."""
+    """One image after the other until the end; a refused one again after the time that the server asks for."""
     number = 0
     while time.monotonic() < end:
         one = known[number % len(known)]
@@ -74,7 +74,7 @@ async def client(session: aiohttp.ClientSession, known: list[Known], end: float,
 
 
 def check(found: dict, one: Known, tally: Tally) -> None:
-    """Whether an answer is for this picture, and right."""
+    """Whether an answer is for this image, and right."""
     if found["sha256"] != one.sha256:
         tally.mixed_up += 1
         return
@@ -96,11 +96,11 @@ def run(clients: int, seconds: float, model: str | None, queue: int, timeout_s: 
     """Start a server, load it, stop it."""
     with tempfile.TemporaryDirectory(prefix="uniemox-load-") as folder:
         predictor = predictor_from(model, Path(folder))
-        pictures = [picture(seed, 320, 240) for seed in range(clients * DIFFERENT)]
-        answers = predictor.predict(pictures)
+        images = [image(seed, 320, 240) for seed in range(clients * DIFFERENT)]
+        answers = predictor.predict(images)
         known = [
             Known(data, hashlib.sha256(data).hexdigest(), answer.scene)  # type: ignore[union-attr]
-            for data, answer in zip(pictures, answers, strict=True)
+            for data, answer in zip(images, answers, strict=True)
         ]
         each = [known[i * DIFFERENT : (i + 1) * DIFFERENT] for i in range(clients)]
         with started(model, Path(folder), queue=queue, timeout_s=timeout_s) as (process, port):

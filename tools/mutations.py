@@ -135,7 +135,7 @@ def _changed(tree: Any, rng: random.Random) -> Any:
 
 
 def mutate_sizes(data: bytes, size: tuple[int, int], rng: random.Random) -> bytes:
-    """A picture file whose header says other sizes than its content has, in one or all of the places that tell them.
+    """An image file whose header says other sizes than its content has, in one or all of the places that tell them.
 
     size: width and height that it was made with, px.
     """

@@ -1,4 +1,4 @@
-"""Draw a picture for the docs: scenes, and those whose features are nearest.
+"""Draw an image for the docs: scenes, and those whose features are nearest.
 
 Run: python -m tools.neighbours docs/images/neighbours.png
 """

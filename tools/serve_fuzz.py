@@ -1,4 +1,4 @@
-"""Sends a server mutated pictures and hostile HTTP: no 500, no crash, and it still answers at the end.
+"""Sends a server mutated images and hostile HTTP: no 500, no crash, and it still answers at the end.
 
     python -m tools.serve_fuzz --pictures 10000 --hostile 2000 --seed 0
 
@@ -18,12 +18,13 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.pictures import draw, every_file, png_header, save
+from tests.images import draw, every_file, png_header, save
+
 from tests.serve.process import started
-from tests.serve.serving import form, picture
+from tests.serve.serving import form, image
 from tools.mutations import PIECES, mutate_bytes
 from uniemox.predict.opening import EMBEDDED, SCENE
-from uniemox.serve.bodies import PICTURE_TYPES
+from uniemox.serve.bodies import IMAGE_TYPES
 
 NAMES = ("../../etc/passwd", "..\\..\\boot.ini", "/etc/shadow", "%2e%2e%2f", "a\0b", "x" * 5000, "<script>", "\r\nX: y")
 PATHS = ("/../../etc/passwd", "/page/../app.py", "/page/%2e%2e/%2e%2e/", "//", "/%00", "/predict/..;/x", "/\\", "*")
@@ -31,12 +32,12 @@ CLIENTS = 4
 
 
 def mutated(rng: random.Random, originals: list[bytes]) -> tuple[str, bytes, str]:
-    """A request with a mutated picture, alone or with others: path, body, content type."""
+    """A request with a mutated image, alone or with others: path, body, content type."""
     data = mutate_bytes(rng.choice(originals), originals, rng)
     path = rng.choice(("/predict", "/predict", "/predict", "/predict?coverage=0.9", "/explain"))
     if rng.random() < 0.5:
-        return path, data, rng.choice(PICTURE_TYPES)
-    others = [picture(rng.randrange(1000))] * rng.randrange(3) if path != "/explain" else []
+        return path, data, rng.choice(IMAGE_TYPES)
+    others = [image(rng.randrange(1000))] * rng.randrange(3) if path != "/explain" else []
     body, kind = form([data, *others], [rng.choice(NAMES)])
     return path, body, kind
 
@@ -55,7 +56,7 @@ def post(port: int, path: str, body: bytes, kind: str) -> int:
 
 def hostile(rng: random.Random) -> list[bytes]:
     """What to send on one connection, piece by piece."""
-    body, kind = form([picture()], [rng.choice(NAMES)])
+    body, kind = form([image()], [rng.choice(NAMES)])
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n".encode("latin-1")
     whole = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
     match rng.randrange(9):
@@ -98,7 +99,7 @@ def send(port: int, pieces: list[bytes]) -> int:
     return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
 
 
-def fuzz(pictures: int, hostiles: int, seed: int, model: str | None) -> int:
+def fuzz(images: int, hostiles: int, seed: int, model: str | None) -> int:
     """Send it all, print what came back, and return the exit code."""
     originals = [*every_file(seed).values(), save(draw(640, 480), "JPEG"), png_header(40_000, 40_000)]
     start, statuses = time.monotonic(), Counter[int]()
@@ -107,25 +108,25 @@ def fuzz(pictures: int, hostiles: int, seed: int, model: str | None) -> int:
 
             def one(number: int) -> tuple[str, int]:
                 rng = random.Random(f"{seed}-{number}")
-                if number < pictures:
+                if number < images:
                     return "picture", post(port, *mutated(rng, originals))
                 return "hostile", send(port, hostile(rng))
 
             with ThreadPoolExecutor(CLIENTS) as pool:
-                results = Counter(pool.map(one, range(pictures + hostiles)))
-            last = post(port, "/predict", picture(), "image/jpeg")
+                results = Counter(pool.map(one, range(images + hostiles)))
+            last = post(port, "/predict", image(), "image/jpeg")
             process.terminate()
             code = process.wait(90)
         log = (Path(folder) / "log.txt").read_text(errors="replace")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    for kind, count in (("picture", pictures), ("hostile", hostiles)):
+    for kind, count in (("picture", images), ("hostile", hostiles)):
         statuses = Counter({status: n for (name, status), n in results.items() if name == kind})
         told = ", ".join(f"{status or 'closed'}: {n:,}" for status, n in sorted(statuses.items()))
         print(f"{count:,} of kind {kind}: {told}")
     bad = sum(n for (_, status), n in results.items() if status >= 500 and status != 503)
     closed = results["picture", 0]
     print(
-        f"seed {seed}, {time.monotonic() - start:.0f} s: {bad} with 5xx, {closed} pictures without an answer, "
+        f"seed {seed}, {time.monotonic() - start:.0f} s: {bad} with 5xx, {closed} images without an answer, "
         f"{log.count('Traceback')} tracebacks; at the end /predict answered {last}, the server ended with {code}; "
         f"memory at its peak {peak:.0f} MiB"
     )

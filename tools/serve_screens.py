@@ -1,6 +1,6 @@
 """The screenshots of docs/serve.md: `python -m tools.serve_screens docs/images`.
 
-The page as it is on a desk and on a phone, with the model that comes with the package and a picture of the docs.
+The page as it is on a desk and on a phone, with the model that comes with the package and an image of the docs.
 """
 
 import shutil
@@ -12,7 +12,7 @@ from playwright.sync_api import sync_playwright
 import uniemox
 from tests.serve.serving import running
 
-PICTURE = "cat.jpg"
+IMAGE = "cat.jpg"
 VIEWS = {
     "serve": {"viewport": {"width": 1000, "height": 900}},
     "serve_phone": {"viewport": {"width": 390, "height": 900}, "has_touch": True, "is_mobile": True},
@@ -26,7 +26,7 @@ def main() -> None:
         for name, settings in VIEWS.items():
             page = browser.new_context(color_scheme="light", **settings).new_page()
             page.goto(server.url)
-            page.locator("#choose").set_input_files(out / PICTURE)
+            page.locator("#choose").set_input_files(out / IMAGE)
             page.get_by_role("button", name="Heat map").click()
             page.get_by_text("bright places speak for").wait_for()
             page.screenshot(path=out / f"{name}.png", full_page=True)

@@ -14,7 +14,7 @@ class ShapeError(UniemoxError):
 
 
 class AnnotationError(UniemoxError):
-    """What a data set says of a picture has the wrong type or value; the message names the field."""
+    """What a data set says of an image has the wrong type or value; the message names the field."""
 
 
 class DataError(UniemoxError):
@@ -22,11 +22,11 @@ class DataError(UniemoxError):
 
 
 class ImageError(UniemoxError):
-    """A file is no picture, is cut off, or is refused (too large, too many pixels)."""
+    """A file is no image, is cut off, or is refused (too large, too many pixels)."""
 
 
 class BoxError(UniemoxError):
-    """A box is empty, not finite, or leaves its picture."""
+    """A box is empty, not finite, or leaves its image."""
 
 
 class LabelError(UniemoxError):

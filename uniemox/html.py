@@ -1,4 +1,4 @@
-"""Pieces of a page that stands alone: elements, tables, bars with intervals, pictures, and how it all looks.
+"""Pieces of a page that stands alone: elements, tables, bars with intervals, images, and how it all looks.
 
 A plain text that is put into an element is escaped; only what these functions return is taken as HTML.
 """
@@ -139,17 +139,17 @@ def track(value: float | None, bounds: Bounds, *, scale: tuple[float, float] = (
     return element("span", *parts, class_="track", aria_hidden="true")
 
 
-def picture(image: Image.Image, alt: str, *, max_side_px: int, quality: int = 78) -> Html:
-    """A picture inside the page, as a JPEG that is scaled down to its longest side."""
+def scaled_image(image: Image.Image, alt: str, *, max_side_px: int, quality: int = 78) -> Html:
+    """An image inside the page, as a JPEG that is scaled down to its longest side."""
     image = image.convert("RGB")
     image.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
-    return inline_picture(buffer.getvalue(), "image/jpeg", alt)
+    return inline_image(buffer.getvalue(), "image/jpeg", alt)
 
 
-def inline_picture(data: bytes, kind: str, alt: str) -> Html:
-    """A picture whose bytes are inside the page."""
+def inline_image(data: bytes, kind: str, alt: str) -> Html:
+    """An image whose bytes are inside the page."""
     return element("img", alt=alt, src=f"data:{kind};base64,{base64.b64encode(data).decode()}")
 
 

@@ -1,6 +1,6 @@
-"""Safe decoding of pictures, without torch.
+"""Safe decoding of images, without torch.
 
-Whatever comes in, a small upright RGB picture comes out, or an ImageError that says what is wrong with the file.
+Whatever comes in, a small upright RGB image comes out, or an ImageError that says what is wrong with the file.
 """
 
 import io
@@ -33,21 +33,21 @@ ENDINGS = {
     **{".png": "PNG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"},
     **{".avif": "AVIF", ".mpo": "MPO", ".ppm": "PPM", ".pgm": "PPM"},
 }
-"""File endings of pictures, lower-case, to their format."""
+"""File endings of images, lower-case, to their format."""
 
-STRIP_PX = 64  # height of the strips in which transparent pictures are put on white
+STRIP_PX = 64  # height of the strips in which transparent images are put on white
 _ORIENTATION = 0x0112  # the tag of EXIF
 
 
-def is_picture_name(path: Path) -> bool:
-    """Whether a file's ending is one of a picture."""
+def is_image_name(path: Path) -> bool:
+    """Whether a file's ending is one of an image."""
     return path.suffix.lower() in ENDINGS
 
 
-def open_picture(data: bytes, name: str) -> Image.Image:
-    """The picture in a file's bytes, its header read and checked, nothing decoded yet.
+def open_image(data: bytes, name: str) -> Image.Image:
+    """The image in a file's bytes, its header read and checked, nothing decoded yet.
 
-    name: what error messages call it. Raises ImageError if it is no picture, of an unknown format, absurdly large, or
+    name: what error messages call it. Raises ImageError if it is no image, of an unknown format, absurdly large, or
     would keep a decoder busy for far longer than its size explains (see image_limits.py).
     """
     if len(data) > MAX_BYTES:
@@ -65,12 +65,12 @@ def open_picture(data: bytes, name: str) -> Image.Image:
             "scale it down, or remove it"
         ) from error
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a picture of a known format ({', '.join(known)})") from None
+        raise ImageError(f"{name}: not an image of a known format ({', '.join(known)})") from None
     except _DECODING_ERRORS as error:
         raise ImageError(f"{name}: the header can't be read ({error})") from error
     width, height = image.size
     if min(width, height) < 1:
-        raise ImageError(f"{name}: {width} x {height} px is no picture")
+        raise ImageError(f"{name}: {width} x {height} px is no image")
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
         raise ImageError(
             f"{name}: {width} x {height} px is more than the {MAX_PIXELS // 10**6} megapixels that are decoded; "
@@ -104,22 +104,22 @@ class MinSides:
 
 
 def decode(
-    data: bytes, name: str = "picture", *, shrink: Callable[[int, int], float] | None = None
+    data: bytes, name: str = "image", *, shrink: Callable[[int, int], float] | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The upright RGB picture in a file's bytes, and its full (width, height) when upright, in px.
+    """The upright RGB image in a file's bytes, and its full (width, height) when upright, in px.
 
     shrink: called once with the full upright width and height, says how many times smaller the caller can bear it; a
     JPEG is then decoded at 1/2, 1/4 or 1/8. None decodes in full.
     Transparent pixels become white; animations give their first frame; 16-bit and float greys are scaled to their own
     range. Raises ImageError for what can't be decoded whole.
     """
-    return decode_opened(open_picture(data, name), name, shrink=shrink)
+    return decode_opened(open_image(data, name), name, shrink=shrink)
 
 
 def decode_opened(
     image: Image.Image, name: str, *, shrink: Callable[[int, int], float] | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The same for a picture that `open_picture` gave."""
+    """The same for an image that `open_image` gave."""
     if image.format == "PNG":
         _load(image, name)  # its EXIF may follow its pixels, and Pillow says only once that they are corrupt
     orientation = _orientation(image)
@@ -130,7 +130,7 @@ def decode_opened(
         image.draft(None, (max(1, int(image.width / factor)), max(1, int(image.height / factor))))
     _load(image, name)
     try:
-        image = _to_rgb(image)  # under the same name, so that what was decoded goes before the picture is turned
+        image = _to_rgb(image)  # under the same name, so that what was decoded goes before the image is turned
     except _DECODING_ERRORS as error:
         raise ImageError(f"{name}: cut off or corrupt ({error})") from error
     if orientation in _TURNS:
@@ -138,8 +138,8 @@ def decode_opened(
     return image, full
 
 
-def read_picture(path: Path) -> Image.Image:
-    """The upright RGB picture in a file. Raises ImageError, with the path, if that can't be done."""
+def read_image(path: Path) -> Image.Image:
+    """The upright RGB image in a file. Raises ImageError, with the path, if that can't be done."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -153,7 +153,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def count_frames(image: Image.Image, name: str) -> int:
-    """Pictures in a file. Raises ImageError if those after the first can't be read."""
+    """Images in a file. Raises ImageError if those after the first can't be read."""
     try:
         return int(getattr(image, "n_frames", 1))
     except _DECODING_ERRORS as error:
@@ -194,7 +194,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _on_white(rgba: Image.Image) -> Image.Image:
-    """The picture on white, by strips: whole, it would take 12 more bytes a pixel."""
+    """The image on white, by strips: whole, it would take 12 more bytes a pixel."""
     rgb = Image.new("RGB", rgba.size)
     for y in range(0, rgba.height, STRIP_PX):
         strip = rgba.crop((0, y, rgba.width, min(y + STRIP_PX, rgba.height)))

@@ -1,7 +1,7 @@
-"""How far a score could have come out otherwise with other pictures: percentile bootstrap (Efron, 1979) over pictures.
+"""How far a score could have come out otherwise with other images: percentile bootstrap (Efron, 1979) over images.
 
 Every score of this folder is a function of means over samples (a recall is a mean of hits over a mean of labels), so
-that one resampling of means serves them all. Samples of one group, several people of one picture, are one unit. A group
+that one resampling of means serves them all. Samples of one group, several people of one image, are one unit. A group
 of None is a sample of its own. Draws depend on the units and the seed, not on the order of the samples.
 """
 
@@ -20,7 +20,7 @@ DRAWS = 2_000_000  # handled at a time: about 50 MB
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """By how much one model's score is above another's on the same pictures."""
+    """By how much one model's score is above another's on the same images."""
 
     difference: float
     """Ours minus theirs, a mean over seeds and samples."""
@@ -67,7 +67,7 @@ def paired_bootstrap(
     """By how much one model is better than another, from their scores of the same samples in the same order.
 
     ours, theirs: (N,), or (S, N) with a row for each of S training seeds, whose number may differ between the two. All
-    seeds of a picture are drawn together: the interval holds for other pictures, not for other seeds.
+    seeds of an image are drawn together: the interval holds for other images, not for other seeds.
     Raises as `bootstrap_interval`.
 
     >>> paired_bootstrap(np.array([1, 1, 1, 1]), np.array([0, 1, 0, 1]))
@@ -87,7 +87,7 @@ def paired_bootstrap(
 def resampled_means(
     terms: NDArray[np.generic], groups: Groups | None = None, *, resamples: int = 2000, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Means over samples in each of R resamples of the pictures, all columns from the same draws.
+    """Means over samples in each of R resamples of the images, all columns from the same draws.
 
     terms: (N, K), K values a sample.  Returns (R, K). A resample draws as many units as there are, with replacement;
     where groups are of different sizes, its number of samples varies. Raises as `bootstrap_interval`.

@@ -1,6 +1,6 @@
 """The label sets of the field, what kind of emotion each one names, and the maps between them.
 
-Two kinds are never mixed: what a picture evokes in its viewer, and what a person in it feels.
+Two kinds are never mixed: what an image evokes in its viewer, and what a person in it feels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,10 +68,10 @@ UBE = LabelSet("ube", ("anger", "fear", "joy", "love", "sadness", "surprise"), "
 """UnBiasedEmo (Panda et al., ECCV 2018)."""
 
 CAER = LabelSet("caer", ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"), "felt", _CAER_ALIASES)
-"""CAER-S (Lee et al., ICCV 2019): what the person in the picture feels."""
+"""CAER-S (Lee et al., ICCV 2019): what the person in the image feels."""
 
 HECO = LabelSet("heco", ("surprise", "excitement", "happiness", "peace", "disgust", "anger", "fear", "sadness"), "felt")
-"""HECO (Yang et al., ECCV 2022): what the person in the picture feels; its own order."""
+"""HECO (Yang et al., ECCV 2022): what the person in the image feels; its own order."""
 
 POLARITY = LabelSet(
     "polarity",
@@ -125,7 +125,7 @@ class LabelMap:
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        """Labels of source without a counterpart: pictures that carry them leave the data."""
+        """Labels of source without a counterpart: images that carry them leave the data."""
         return tuple(label for label, other in self.pairs.items() if other is None)
 
     @property

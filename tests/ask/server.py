@@ -29,7 +29,7 @@ class Request:
         return self.body["messages"][0]["content"][0]["text"]
 
     @property
-    def picture(self) -> str:
+    def image(self) -> str:
         return self.body["messages"][0]["content"][1]["image_url"]["url"]
 
     @property

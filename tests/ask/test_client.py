@@ -18,8 +18,8 @@ from uniemox.ask.question import first_message
 from uniemox.errors import ConfigError
 
 KEY = "sk-secret-1234567890"
-PICTURE = "data:image/jpeg;base64,AAAA"
-MESSAGES = [first_message("Which?", PICTURE)]
+IMAGE = "data:image/jpeg;base64,AAAA"
+MESSAGES = [first_message("Which?", IMAGE)]
 GOOD = says("Fear.")
 
 
@@ -43,7 +43,7 @@ def test_a_good_answer() -> None:
     [request] = endpoint.requests
     assert request.path == "/v1/chat/completions"
     assert request.headers["Authorization"] == f"Bearer {KEY}"
-    assert (request.model, request.text, request.picture) == ("llava", "Which?", PICTURE)
+    assert (request.model, request.text, request.image) == ("llava", "Which?", IMAGE)
 
 
 def test_without_a_key_none_is_sent() -> None:
@@ -117,8 +117,8 @@ def test_a_response_that_is_too_large_is_not_read() -> None:
 
 @pytest.mark.parametrize("status", [400, 403, 413, 422])
 def test_what_no_repetition_changes_is_not_repeated(status: int) -> None:
-    reply, endpoint = asked(error(status, "no pictures please"))
-    assert reply.error == f"HTTP {status}: no pictures please"
+    reply, endpoint = asked(error(status, "no images please"))
+    assert reply.error == f"HTTP {status}: no images please"
     assert len(endpoint.requests) == 1
 
 

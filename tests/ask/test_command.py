@@ -17,7 +17,7 @@ import pytest
 
 from tests.ask.server import Request, Response, error, says, serving
 from tests.data.tree import put
-from tests.pictures import draw, save
+from tests.images import draw, save
 from uniemox.ask.config import AskConfig
 from uniemox.cli.ask import EndpointOptions, key_of_environment
 from uniemox.cli.ask import ask as command
@@ -80,7 +80,7 @@ def wait_for(out: Path, count: int) -> None:
 
 
 def test_killed_and_gone_on_with(photos: Path, tmp_path: Path) -> None:
-    """SIGKILL twice while answers come: no picture is asked about again once its answer is in the file."""
+    """SIGKILL twice while answers come: no image is asked about again once its answer is in the file."""
     arguments = ["--data", f"folder:{photos}", "--model", "m", "--out", tmp_path, "--pictures", 24, "--json"]
     with serving(lambda request, number: Response(200, says("**Awe**.").body, wait_s=0.05)) as endpoint:
         kept: set[str] = set()
@@ -179,11 +179,11 @@ def test_what_is_given_as_a_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) ->
         assert KEY not in str(found.value)
 
 
-def test_more_pictures_than_allowed_cost_nothing(photos: Path, tmp_path: Path) -> None:
+def test_more_images_than_allowed_cost_nothing(photos: Path, tmp_path: Path) -> None:
     with serving(lambda request, number: says("Awe")) as endpoint:
         arguments = ["--data", f"folder:{photos}", "--endpoint", endpoint.url, "--model", "m", "--model", "n"]
-        code, out, err = ask(*arguments, "--out", tmp_path / "out", "--max-pictures", 10, "--pictures", 20)
+        code, out, err = ask(*arguments, "--out", tmp_path / "out", "--max-images", 10, "--pictures", 20)
         assert (code, out, endpoint.requests) == (1, "", [])
     assert "40 questions, at most about 90,000 tokens in and 10,200 out" in err
-    assert "--max-pictures 20" in err
+    assert "--max-images 20" in err
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""What a fine-tuned network says of the pictures that models are asked about."""
+"""What a fine-tuned network says of the images that models are asked about."""
 
 import hashlib
 import shutil
@@ -15,7 +15,7 @@ from uniemox.ask.ours import labels_of_ours
 from uniemox.ask.question import AskedImage, select
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.readers.folders import read_folder
-from uniemox.data.sample import PictureFile, Sample, decode_sample
+from uniemox.data.sample import ImageFile, Sample, decode_sample
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.labels import CAER, EKMAN
@@ -28,26 +28,26 @@ from uniemox.views.transforms import ViewConfig
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[AskedImage, ...]:
-    return select(read_folder(class_folders(tmp_path_factory.mktemp("set") / "x", each=2)), 4, 0).pictures
+def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[AskedImage, ...]:
+    return select(read_folder(class_folders(tmp_path_factory.mktemp("set") / "x", each=2)), 4, 0).images
 
 
-def test_the_labels_are_those_of_torch(pictures: tuple[AskedImage, ...]) -> None:
+def test_the_labels_are_those_of_torch(images: tuple[AskedImage, ...]) -> None:
     with one_thread():
         run = finetuned("probe")
         classifier, info = load_classifier(run / "model.safetensors")
         view = ViewConfig(size=info.size, crop_fraction=info.crop_fraction)
-        samples = [asked.sample for asked in pictures]
+        samples = [asked.sample for asked in images]
         logits = outputs_of(classifier, samples, view, stats=PixelStats(info.mean, info.std), workers=0).values
         expected = [info.labels[i] for i in np.argmax(logits, axis=1)]
         for model in (run, run / "model.onnx"):
-            found = labels_of_ours(model, pictures, info.find_labels())
-            assert [found[asked.sha256] for asked in pictures] == expected
+            found = labels_of_ours(model, images, info.find_labels())
+            assert [found[asked.sha256] for asked in images] == expected
 
 
 @pytest.mark.parametrize("known", ["boxes", "target", "nobody"])
 def test_a_model_of_both_streams_sees_the_people_of_the_data(
-    pictures: tuple[AskedImage, ...], known: str, monkeypatch: pytest.MonkeyPatch
+    images: tuple[AskedImage, ...], known: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As `evaluate` shows them to it, and nobody else looks for people."""
 
@@ -61,7 +61,7 @@ def test_a_model_of_both_streams_sees_the_people_of_the_data(
         "target": {"persons": (other,), "target_box": box},
         "nobody": {"persons": ()},
     }
-    asked = [replace(one, sample=replace(one.sample, **people[known])) for one in pictures]
+    asked = [replace(one, sample=replace(one.sample, **people[known])) for one in images]
     with one_thread():
         run = finetuned("both")
         classifier, info = load_classifier(run / "model.safetensors")
@@ -77,21 +77,21 @@ def test_a_model_of_both_streams_sees_the_people_of_the_data(
         assert labels_of_ours(run, asked, info.find_labels()) == labels
 
 
-def test_what_can_not_be_compared(pictures: tuple[AskedImage, ...], tmp_path: Path) -> None:
+def test_what_can_not_be_compared(images: tuple[AskedImage, ...], tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="not comparable"):
-        labels_of_ours(finetuned("probe"), pictures, CAER)
+        labels_of_ours(finetuned("probe"), images, CAER)
     with pytest.raises(ConfigError, match="valence and arousal"):
-        labels_of_ours(finetuned("affect"), pictures, EKMAN)
+        labels_of_ours(finetuned("affect"), images, EKMAN)
     with pytest.raises(CheckpointError):
-        labels_of_ours(tmp_path / "none.onnx", pictures, EKMAN)
+        labels_of_ours(tmp_path / "none.onnx", images, EKMAN)
 
 
-def test_pictures_it_was_trained_on_are_refused(tmp_path: Path) -> None:
+def test_images_it_was_trained_on_are_refused(tmp_path: Path) -> None:
     run = finetuned("probe")
     shutil.copy(run / "model.onnx", tmp_path / "model.onnx")
-    picture = class_folders(tmp_path / "set") / "awe" / "0.jpg"
-    digest = hashlib.sha256(picture.read_bytes()).hexdigest()
+    image = class_folders(tmp_path / "set") / "awe" / "0.jpg"
+    digest = hashlib.sha256(image.read_bytes()).hexdigest()
     (tmp_path / "training_pictures.txt").write_text(f"{'0' * 64}\n{digest}\n")
-    asked = AskedImage(sample=Sample(key="a", picture=PictureFile(picture)), label="awe", sha256=digest)
-    with pytest.raises(DataError, match="trained on 1 of these 1 pictures"):
+    asked = AskedImage(sample=Sample(key="a", image=ImageFile(image)), label="awe", sha256=digest)
+    with pytest.raises(DataError, match="trained on 1 of these 1 images"):
         labels_of_ours(tmp_path, [asked], EKMAN)

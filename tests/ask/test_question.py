@@ -1,4 +1,4 @@
-"""The paper's question, which pictures it is asked about, and what of them is sent."""
+"""The paper's question, which images it is asked about, and what of them is sent."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.drawn import Stored, class_folders, draw_picture, jpeg_of
+from tests.drawn import Stored, class_folders, draw_image, jpeg_of
 from uniemox.ask.question import MAX_SIDE_PX, data_url, question, select
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import DataSet, Sample
@@ -35,21 +35,21 @@ def test_what_people_feel_is_not_asked(labels: LabelSet) -> None:
 
 
 def drawn_set(*counts: int) -> DataSet:
-    """So many pictures of each class, all different and tiny."""
+    """So many images of each class, all different and tiny."""
     samples = []
     for label, count in enumerate(counts):
         for i in range(count):
             buffer = io.BytesIO()
             Image.new("RGB", (2, 2), (label, i % 256, i // 256)).save(buffer, "PNG")
-            samples.append(Sample(key=f"{label}/{i}", picture=Stored(buffer.getvalue()), label=label))
+            samples.append(Sample(key=f"{label}/{i}", image=Stored(buffer.getvalue()), label=label))
     return DataSet("own:set", LABELS, samples)
 
 
 @settings(max_examples=30)
 @given(st.tuples(*[st.integers(0, 12)] * 3).filter(any), st.integers(1, 40), st.integers(0, 3))
 def test_each_class_by_its_share(counts: tuple[int, ...], count: int, seed: int) -> None:
-    """Webster's rounding stays within one picture of the exact share for three classes."""
-    found = select(drawn_set(*counts), count, seed).pictures
+    """Webster's rounding stays within one image of the exact share for three classes."""
+    found = select(drawn_set(*counts), count, seed).images
     total = sum(counts)
     assert len(found) == min(count, total)
     taken = Counter(asked.label for asked in found)
@@ -59,41 +59,41 @@ def test_each_class_by_its_share(counts: tuple[int, ...], count: int, seed: int)
 
 @settings(max_examples=20)
 @given(st.integers(1, 20), st.integers(1, 20))
-def test_more_pictures_begin_with_the_fewer(first: int, second: int) -> None:
+def test_more_images_begin_with_the_fewer(first: int, second: int) -> None:
     data = drawn_set(9, 3, 7)
-    fewer, more = (select(data, count, 5).pictures for count in sorted((first, second)))
+    fewer, more = (select(data, count, 5).images for count in sorted((first, second)))
     assert more[: len(fewer)] == fewer
 
 
 def test_seeds_differ_and_the_order_on_disk_does_not_matter() -> None:
     data = drawn_set(20, 20, 20)
-    names = [[asked.sample.key for asked in select(data, 9, seed).pictures] for seed in (0, 0, 1)]
+    names = [[asked.sample.key for asked in select(data, 9, seed).images] for seed in (0, 0, 1)]
     assert names[0] == names[1] != names[2]
     turned = DataSet("own:set", LABELS, data.samples[::-1])
-    assert [asked.sample.key for asked in select(turned, 9, 0).pictures] == names[0]
+    assert [asked.sample.key for asked in select(turned, 9, 0).images] == names[0]
 
 
-def test_copies_broken_and_unlabelled_pictures_are_passed_over(tmp_path: Path) -> None:
+def test_copies_broken_and_unlabelled_images_are_passed_over(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "set", each=3)
     (root / "awe" / "copy.jpg").write_bytes((root / "awe" / "0.jpg").read_bytes())
     (root / "fear" / "broken.jpg").write_bytes((root / "fear" / "0.jpg").read_bytes()[:500])
     data = read_folder(root)
-    data = DataSet(data.name, data.labels, [*data.samples, Sample(key="x", picture=Stored(b""), label=None)])
+    data = DataSet(data.name, data.labels, [*data.samples, Sample(key="x", image=Stored(b""), label=None)])
     found = select(data, 10, 0)
-    assert Counter(asked.label for asked in found.pictures) == {"awe": 3, "fear": 3}
-    assert "6 of 10 pictures" in found.notes[0]
-    assert found.notes[1] == "1 copies of other pictures were passed over"
-    assert "1 pictures can't be read" in found.notes[2]
+    assert Counter(asked.label for asked in found.images) == {"awe": 3, "fear": 3}
+    assert "6 of 10 images" in found.notes[0]
+    assert found.notes[1] == "1 copies of other images were passed over"
+    assert "1 images can't be read" in found.notes[2]
     assert "broken.jpg" in found.notes[2]
 
 
 def test_nothing_to_ask_about() -> None:
     with pytest.raises(DataError, match="nothing to ask about"):
-        select(DataSet("own:set", LABELS, [Sample(key="x", picture=Stored(b"no"), label=0)]), 3, 0)
+        select(DataSet("own:set", LABELS, [Sample(key="x", image=Stored(b"no"), label=0)]), 3, 0)
 
 
 def sent(data: bytes) -> Image.Image:
-    kind, _, text = data_url(Sample(key="x", picture=Stored(data))).partition(",")
+    kind, _, text = data_url(Sample(key="x", image=Stored(data))).partition(",")
     assert kind == "data:image/jpeg;base64"
     return Image.open(io.BytesIO(base64.b64decode(text)))
 
@@ -103,7 +103,7 @@ def sent(data: bytes) -> Image.Image:
     [((2100, 1050), (1024, 512)), ((500, 2048), (250, 1024)), ((1024, 12), (1024, 12)), ((1, 1), (1, 1))],
 )
 def test_the_long_side_is_1024_px_at_most(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    image = sent(jpeg_of(draw_picture(0).resize(size)))
+    image = sent(jpeg_of(draw_image(0).resize(size)))
     assert (image.size, image.format, MAX_SIDE_PX) == (expected, "JPEG", 1024)
 
 
@@ -112,12 +112,12 @@ def test_where_and_by_whom_it_was_taken_is_not_sent() -> None:
     exif[0x8298], exif[0x0112] = "somebody", 6  # copyright; turned
     exif.get_ifd(0x8825)[1] = "N"
     buffer = io.BytesIO()
-    draw_picture(1, (60, 40)).save(buffer, "JPEG", exif=exif, comment=b"secret place", icc_profile=b"p" * 200)
+    draw_image(1, (60, 40)).save(buffer, "JPEG", exif=exif, comment=b"secret place", icc_profile=b"p" * 200)
     image = sent(buffer.getvalue())
     assert image.size == (40, 60)  # upright
     assert set(image.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
 
 
-def test_a_broken_picture_is_an_error() -> None:
-    with pytest.raises(ImageError, match="not a picture"):
+def test_a_broken_image_is_an_error() -> None:
+    with pytest.raises(ImageError, match="not an image"):
         sent(b"nonsense")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from tests.drawn import Stored, draw_picture, jpeg_of
+from tests.drawn import Stored, draw_image, jpeg_of
 from uniemox.ask.config import AskConfig
 from uniemox.ask.page import PAGE, RESULT, names_of, write_results
 from uniemox.ask.question import AskedImage
@@ -23,17 +23,17 @@ from uniemox.labels import MIKELS
 CONFIG = AskConfig(endpoint="https://x.org", models=("m",))
 LATENCIES = (1.0, 2.0, 4.0, 8.0)
 TRUTH = ("fear", "fear", "awe", "anger", "awe")
-PICTURES = [
+IMAGES = [
     AskedImage(
-        sample=Sample(key=f"<{i}>.jpg", picture=Stored(jpeg_of(draw_picture(i, (40, 30))))), label=label, sha256=f"{i}"
+        sample=Sample(key=f"<{i}>.jpg", image=Stored(jpeg_of(draw_image(i, (40, 30))))), label=label, sha256=f"{i}"
     )
     for i, label in enumerate(TRUTH)
 ]
 
 
-def row(picture: int, answer: str | None, *, model: str = "m", url: str = CONFIG.url, **known: object) -> AnswerRow:
+def row(image: int, answer: str | None, *, model: str = "m", url: str = CONFIG.url, **known: object) -> AnswerRow:
     values = {
-        **{"endpoint": url, "model": model, "picture": str(picture), "name": "n", "question_sha256": "q"},
+        **{"endpoint": url, "model": model, "picture": str(image), "name": "n", "question_sha256": "q"},
         **{
             "answer": answer,
             "word": None,
@@ -50,7 +50,7 @@ def row(picture: int, answer: str | None, *, model: str = "m", url: str = CONFIG
 
 def results(*rows: AnswerRow, config: AskConfig = CONFIG, ours: dict[str, str] | None = None) -> Results:
     by_key = {r.key: r for r in rows}
-    return summarise(config, PICTURES, MIKELS, by_key, data="own:set", question="Which?", ours=ours, notes=("note",))
+    return summarise(config, IMAGES, MIKELS, by_key, data="own:set", question="Which?", ours=ours, notes=("note",))
 
 
 def test_scores() -> None:
@@ -105,7 +105,7 @@ def test_cost_at_the_prices_of_now_else_of_then() -> None:
     assert results(row(0, "fear", tokens_in=None)).models[0].cost is None
 
 
-def test_ours_on_the_same_pictures() -> None:
+def test_ours_on_the_same_images() -> None:
     ours = {"0": "fear", "1": "fear", "2": "fear", "3": "anger", "4": "awe"}
     found = results(row(0, "fear"), row(1, "joy"), row(2, "awe"), row(3, "anger"), ours=ours)
     shared = found.models[0].agreement
@@ -129,7 +129,7 @@ def test_kappa_is_that_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     assert agreement(second, first) == found
 
 
-def test_no_pictures_in_common() -> None:
+def test_no_images_in_common() -> None:
     assert (agreement([], []).n, agreement([], []).percent, agreement([], []).kappa) == (0, None, None)
 
 

@@ -19,14 +19,14 @@ from uniemox.ask.run import FAILURES_IN_A_ROW, AskPlan, ask
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import DataSet
 from uniemox.errors import ConfigError, DataError
-from uniemox.images import read_picture
+from uniemox.images import read_image
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     root = class_folders(tmp_path_factory.mktemp("set") / "x")
     for path in root.rglob("*.jpg"):
-        path.write_bytes(jpeg_of(read_picture(path).resize((32, 24))))
+        path.write_bytes(jpeg_of(read_image(path).resize((32, 24))))
     return read_folder(root)
 
 
@@ -41,24 +41,24 @@ def config_of(endpoint: Endpoint, *models: str, **settings: Any) -> AskConfig:
 
 
 def run(config: AskConfig, chosen: Selection, data: DataSet, out: Path, **more: Any) -> dict[str, AnswerRow]:
-    return ask(config, chosen.pictures, data.labels, out, **more)
+    return ask(config, chosen.images, data.labels, out, **more)
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / ANSWERS).read_text("utf-8").splitlines()][1:]
 
 
-def test_every_model_is_asked_once_about_every_picture(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
+def test_every_model_is_asked_once_about_every_image(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
     plans: list[AskPlan] = []
     steps: list[tuple[int, int]] = []
     with serving(lambda request, number: says("**Fear**.")) as endpoint:
         config = config_of(endpoint, "m", "n", price_in=2.0, price_out=10.0)
         rows = run(config, chosen, data, tmp_path, on_plan=plans.append, on_progress=lambda *at: steps.append(at))
-    pictures = {data_url(asked.sample) for asked in chosen.pictures}
-    assert Counter((r.model, r.picture) for r in endpoint.requests) == {(m, p): 1 for m in "mn" for p in pictures}
+    images = {data_url(asked.sample) for asked in chosen.images}
+    assert Counter((r.model, r.image) for r in endpoint.requests) == {(m, p): 1 for m in "mn" for p in images}
     assert {request.text for request in endpoint.requests} == {question(data.labels)}
     assert len(rows) == 16
-    row = rows[key_of(chat_url(endpoint.url), "n", chosen.pictures[0].sha256)]
+    row = rows[key_of(chat_url(endpoint.url), "n", chosen.images[0].sha256)]
     assert (row.answer, row.outcome, row.label, row.error, row.attempts) == (
         "**Fear**.",
         "label",
@@ -67,9 +67,9 @@ def test_every_model_is_asked_once_about_every_picture(data: DataSet, chosen: Se
         1,
     )
     assert (row.tokens_in, row.tokens_out, row.cost) == (300, 20, 0.0008)
-    assert row.name == chosen.pictures[0].sample.key
+    assert row.name == chosen.images[0].sample.key
     assert [str(plan) for plan in plans] == [
-        f"8 pictures x m, n: sending 16 questions to {endpoint.url[7:-3]}, at most about 36,000 tokens in and "
+        f"8 images x m, n: sending 16 questions to {endpoint.url[7:-3]}, at most about 36,000 tokens in and "
         "4,080 out, about 0.11 at the given prices"
     ]
     assert steps == [(done, 16) for done in range(1, 17)]
@@ -77,14 +77,14 @@ def test_every_model_is_asked_once_about_every_picture(data: DataSet, chosen: Se
 
 
 def test_what_is_answered_is_not_asked_again(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
-    fewer = Selection(chosen.pictures[:3], ())
+    fewer = Selection(chosen.images[:3], ())
     with serving(lambda request, number: says("Awe")) as endpoint:
         run(config_of(endpoint), fewer, data, tmp_path)
         first = run(config_of(endpoint), chosen, data, tmp_path)
         assert len(endpoint.requests) == 8
         plans: list[AskPlan] = []
         assert run(config_of(endpoint), chosen, data, tmp_path, on_plan=plans.append) == first
-        assert str(plans[0]) == "8 pictures x m: all 8 answers are there"
+        assert str(plans[0]) == "8 images x m: all 8 answers are there"
         run(config_of(endpoint, "other"), fewer, data, tmp_path)
         assert len(endpoint.requests) == 11
     with serving(lambda request, number: says("Fear")) as elsewhere:
@@ -102,7 +102,7 @@ def test_who_answers_in_sentences_is_asked_for_one_word(data: DataSet, chosen: S
             return says("The emotion is fear, because it is dark.", (300, 20))
         return error(500, "oops") if is_broken else says("Fear", (350, 2))
 
-    few = Selection(chosen.pictures[:3], ())
+    few = Selection(chosen.images[:3], ())
     with serving(behave) as endpoint:
         rows = run(config_of(endpoint, price_in=1.0, price_out=1.0), few, data, tmp_path)
         assert [(row.answer, row.word, row.error) for row in rows.values()] == [
@@ -125,21 +125,21 @@ def test_who_answers_in_sentences_is_asked_for_one_word(data: DataSet, chosen: S
 
 
 def test_failures_are_kept_and_asked_again(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
-    broken = {data_url(asked.sample) for asked in chosen.pictures[::3]}
+    broken = {data_url(asked.sample) for asked in chosen.images[::3]}
 
     def behave(request: Request, number: int) -> Response:
-        return error(500, "oops") if request.picture in broken else says("Awe")
+        return error(500, "oops") if request.image in broken else says("Awe")
 
     with serving(behave) as endpoint:
         rows = run(config_of(endpoint, concurrency=1), chosen, data, tmp_path)
         failed = [row for row in rows.values() if row.answer is None]
-        assert {row.picture for row in failed} == {asked.sha256 for asked in chosen.pictures[::3]}
+        assert {row.picture for row in failed} == {asked.sha256 for asked in chosen.images[::3]}
         assert {(row.error, row.attempts, row.outcome) for row in failed} == {("HTTP 500: oops", 2, None)}
         missing = set(broken)
         broken.clear()
         before = len(endpoint.requests)
         again = run(config_of(endpoint), chosen, data, tmp_path)
-    assert {request.picture for request in endpoint.requests[before:]} == missing
+    assert {request.image for request in endpoint.requests[before:]} == missing
     assert {row.answer for row in again.values()} == {"Awe"}
 
 
@@ -204,17 +204,17 @@ def test_a_wrong_model_stops_and_the_answers_under_way_are_kept(
 
 
 def test_a_model_that_only_fails_is_given_up(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
-    refused = error(400, "it takes no pictures")
+    refused = error(400, "it takes no images")
     with serving(in_turn([Response(400, refused.body, wait_s=0.2)])) as endpoint:
-        with pytest.raises(ConfigError, match=r"failed 5 times in a row.*it takes no pictures"):
+        with pytest.raises(ConfigError, match=r"failed 5 times in a row.*it takes no images"):
             run(config_of(endpoint, concurrency=1), chosen, data, tmp_path)
-        assert FAILURES_IN_A_ROW <= len(endpoint.requests) < len(chosen.pictures)  # the next was under way
-    assert {line["error"] for line in lines(tmp_path)} == {"HTTP 400: it takes no pictures"}
+        assert FAILURES_IN_A_ROW <= len(endpoint.requests) < len(chosen.images)  # the next was under way
+    assert {line["error"] for line in lines(tmp_path)} == {"HTTP 400: it takes no images"}
 
 
 def test_a_few_failures_are_a_result(data: DataSet, chosen: Selection, tmp_path: Path) -> None:
     with serving(in_turn([error(400, "no")])) as endpoint:
-        rows = run(config_of(endpoint), Selection(chosen.pictures[:4], ()), data, tmp_path)
+        rows = run(config_of(endpoint), Selection(chosen.images[:4], ()), data, tmp_path)
     assert [row.error for row in rows.values()] == ["HTTP 400: no"] * 4
 
 
@@ -224,7 +224,7 @@ def test_as_many_at_a_time_as_allowed(data: DataSet, chosen: Selection, tmp_path
     assert endpoint.max_concurrent == 3
 
 
-def test_pictures_that_vanish_stop_it(tmp_path: Path) -> None:
+def test_images_that_vanish_stop_it(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "set", each=2)
     data = read_folder(root)
     chosen = select(data, 4, 0)
@@ -252,7 +252,7 @@ def test_a_folder_that_can_not_be_made(data: DataSet, chosen: Selection, tmp_pat
         ({"timeout_s": float("nan")}, "timeout_s must be above 0"),
         ({"price_in": 1.0}, "go together"),
         ({"price_in": -1.0, "price_out": 1.0}, "must be 0 or more"),
-        ({"pictures": 201, "models": ("a", "b")}, "402 questions, at most about 904,500 tokens in.*--max-pictures 201"),
+        ({"pictures": 201, "models": ("a", "b")}, "402 questions, at most about 904,500 tokens in.*--max-images 201"),
         ({"endpoint": "http://x.org"}, "--allow-http"),
     ],
 )

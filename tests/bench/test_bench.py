@@ -38,8 +38,8 @@ def test_containers_have_the_published_sizes(method: str) -> None:
     assert multiply_adds(lambda: container(images)) / 1e9 == pytest.approx(giga, abs=1e-3)
     paper = next(row for row in paper_tables()["table3"] if row["method"] == method)
     assert parameters / 1e6 == pytest.approx(paper["params_m"], abs=0.006)
-    pictures = 2 if method == "MoCoV3" else 1  # the paper's figure is that of two
-    assert giga * pictures == pytest.approx(paper["flops_g"], rel=0.004)  # the paper counts norms too
+    images = 2 if method == "MoCoV3" else 1  # the paper's figure is that of two
+    assert giga * images == pytest.approx(paper["flops_g"], rel=0.004)  # the paper counts norms too
 
 
 def test_counting_is_of_multiply_adds() -> None:

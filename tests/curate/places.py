@@ -1,11 +1,11 @@
-"""Projects for the tests, with pictures that need no search."""
+"""Projects for the tests, with images that need no search."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sqlalchemy import insert
 
-from tests.drawn import draw_picture, jpeg_of
+from tests.drawn import draw_image, jpeg_of
 from uniemox.curate import tables as t
 from uniemox.curate.collect.screen import screen
 from uniemox.curate.plan import CollectionPlan
@@ -24,7 +24,7 @@ def project_of(
     looks: bool = False,
     about: Mapping[str, str] | None = None,
 ) -> Project:
-    """A picture for each label that it was searched for, all of them kept. Picture i has number i + 1.
+    """An image for each label that it was searched for, all of them kept. Image i has number i + 1.
 
     looks: screen them in earnest.  about: fields of every candidate.
     """
@@ -33,10 +33,10 @@ def project_of(
     fields |= {"title": "<img src=x onerror=alert(1)>", "keyword": "</script>", **(about or {})}
     with project.store.write() as connection:
         for number, label in enumerate(labels, start=1):
-            data = jpeg_of(draw_picture(number, (160, 140)))
+            data = jpeg_of(draw_image(number, (160, 140)))
             sha256 = project.keep_file(data, "JPEG")
-            picture = {"sha256": sha256, "format": "JPEG", "bytes": len(data), "width": 160, "height": 140}
-            connection.execute(insert(t.pictures).values(id=number, added_at=0.0, **picture))
+            image = {"sha256": sha256, "format": "JPEG", "bytes": len(data), "width": 160, "height": 140}
+            connection.execute(insert(t.images).values(id=number, added_at=0.0, **image))
             address = f"https://pictures.example/{number}.jpg"
             row = {**fields, "address": address, "label": label, "rank": number, "found_at": 0.0, "fetched_at": 0.0}
             connection.execute(insert(t.candidates).values(**row, state="fetched", picture_id=number))
@@ -49,15 +49,15 @@ def project_of(
 
 
 def say(project: Project, **answers: str) -> None:
-    """Answers by annotator, a letter a picture: a awe, f fear, n none, anything else no answer."""
+    """Answers by annotator, a letter an image: a awe, f fear, n none, anything else no answer."""
     words = {"a": "awe", "f": "fear", "n": "none"}
     with project.store.write() as connection:
         for name, letters in answers.items():
             row = {"name": name, "role": "annotator", "token_hash": name, "invited_at": 0.0}
             person = connection.execute(insert(t.people).values(**row)).inserted_primary_key[0]
-            for picture, letter in enumerate(letters, start=1):
+            for image, letter in enumerate(letters, start=1):
                 if letter in words:
-                    values = {"person_id": person, "picture_id": picture, "given_at": 0.0}
+                    values = {"person_id": person, "picture_id": image, "given_at": 0.0}
                     task = connection.execute(insert(t.tasks).values(**values)).inserted_primary_key[0]
-                    said = {"client_id": f"{name}-{picture}", "label": words[letter], "seconds": 1.5, "at": 0.0}
+                    said = {"client_id": f"{name}-{image}", "label": words[letter], "seconds": 1.5, "at": 0.0}
                     connection.execute(insert(t.answers).values(person_id=person, task_id=task, **said))

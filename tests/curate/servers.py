@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tests.drawn import draw_picture, jpeg_of
+from tests.drawn import draw_image, jpeg_of
 from uniemox.curate.collect.fetch import FetchConfig
 
-JPEG = jpeg_of(draw_picture(1, (160, 140)))
+JPEG = jpeg_of(draw_image(1, (160, 140)))
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -102,7 +102,7 @@ def misbehaving() -> Callable[[Handler], None]:
         elif path.startswith("/to/"):
             handler.send(b"", 302, Location=handler.path.removeprefix("/to/"))
         elif path == "/page":
-            handler.send(b"<html>no picture</html>", Content_Type="image/jpeg")
+            handler.send(b"<html>no image</html>", Content_Type="image/jpeg")
         elif path == "/robots.txt":
             handler.send(b"User-agent: *\nDisallow: /private/\n")
         elif path == "/missing":

@@ -95,7 +95,7 @@ def test_edges_of_agreement() -> None:
 
 
 def answers(*said: str) -> LatestAnswers:
-    """Each text is a picture's answers, a letter an annotator."""
+    """Each text is an image's answers, a letter an annotator."""
     names = {"a": "awe", "f": "fear", "n": "none"}
     by_picture = {i: {f"p{j}": names[one] for j, one in enumerate(text)} for i, text in enumerate(said)}
     return LatestAnswers(("p0", "p1", "p2", "p3"), by_picture)
@@ -123,7 +123,7 @@ def test_rules(said: str, both: str | None, majority: str | None, soft: str | No
         assert decide(found, {0: {"awe"}}, {}, rule=rule)[0].label == expected, rule  # type: ignore[arg-type]
 
 
-def test_the_owner_stands_above_rules_and_a_picture_searched_for_nothing_may_be_anything() -> None:
+def test_the_owner_stands_above_rules_and_a_image_searched_for_nothing_may_be_anything() -> None:
     found = decide(answers("af", "aa", "ff"), {0: {"awe"}, 1: {"awe"}}, {0: "fear", 1: "none"})
     assert [found[i].label for i in range(3)] == ["fear", None, "fear"]
     assert found[0].shares == {"awe": 0.5, "fear": 0.5}
@@ -165,5 +165,5 @@ def test_the_report_of_licences_counts() -> None:
     lines = report(["by 2.0", "by 2.0", "", "by-nc-nd 4.0", "a|b"])
     assert lines[2] == "| by 2.0 | 2 | yes | yes | yes |"
     assert "| a\\|b | 1 | not known | not known | not known |" in lines
-    assert "5 pictures; of 2 the licence is not known, 1 exclude commercial use, 1 changes." in lines
-    assert report([])[-1].startswith("0 pictures")
+    assert "5 images; of 2 the licence is not known, 1 exclude commercial use, 1 changes." in lines
+    assert report([])[-1].startswith("0 images")

@@ -71,7 +71,7 @@ def test_two_annotators_by_keys_alone(chromium: object, tmp_path: Path) -> None:
         answer_all(ada, "111111")
         answer_all(ben, "121200")
         for page in (ada, ben):
-            shows(page, "#message", "You have seen all pictures. Thank you!")
+            shows(page, "#message", "You have seen all images. Thank you!")
             shows(page, "#saved", "All answers are saved")
         ada.keyboard.press("Backspace")  # back to the last one, and change it
         ada.wait_for_selector("#picture[alt='Picture 6']")
@@ -79,7 +79,7 @@ def test_two_annotators_by_keys_alone(chromium: object, tmp_path: Path) -> None:
         ada.keyboard.press("2")
         shows(ada, "#saved", "All answers are saved")
         ada.reload()
-        shows(ada, "#progress", "6 of 6 pictures answered")
+        shows(ada, "#progress", "6 of 6 images answered")
         assert ada.evaluate("Object.keys(localStorage).length") == 0
     said = read_answers(project).by_picture
     assert sorted(one["Ada"] for one in said.values()) == ["awe"] * 5 + ["fear"]
@@ -111,7 +111,7 @@ def test_a_minute_offline_loses_nothing(chromium: object, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("status", [401, 500, 0])
-def test_pictures_that_can_t_be_had_are_asked_for_with_pauses(chromium: object, tmp_path: Path, status: int) -> None:
+def test_images_that_can_t_be_had_are_asked_for_with_pauses(chromium: object, tmp_path: Path, status: int) -> None:
     project, problems, asked = project_of(tmp_path / "p", LABELS), [], []
 
     def answer(route: object) -> None:
@@ -140,7 +140,7 @@ def test_pictures_that_can_t_be_had_are_asked_for_with_pauses(chromium: object, 
     assert [one for one in problems if "Failed to load resource" not in one] == []
 
 
-def test_a_picture_that_has_gone_makes_room_for_the_next(chromium: object, tmp_path: Path) -> None:
+def test_a_image_that_has_gone_makes_room_for_the_next(chromium: object, tmp_path: Path) -> None:
     project, problems, held = project_of(tmp_path / "p", LABELS[:4]), [], []
 
     def answer(route: object) -> None:
@@ -159,7 +159,7 @@ def test_a_picture_that_has_gone_makes_room_for_the_next(chromium: object, tmp_p
         assert page.locator("#picture").is_hidden()
         held[0].fulfill(status=404)  # the first one, while the page waits for it
         answer_all(page, "111")
-        shows(page, "#message", "You have seen all pictures. Thank you!")
+        shows(page, "#message", "You have seen all images. Thank you!")
         shows(page, "#saved", "All answers are saved")
     assert count(project) == 3
     assert [one for one in problems if "404" not in one] == []
@@ -214,7 +214,7 @@ def test_judging_skips_in_a_circle_and_a_key_held_down_decides_once(chromium: ob
         page.wait_for_timeout(500)
         shows(page, "#place", "2 open")
     with project.store.read() as connection:
-        assert {picture: one.value for picture, one in decisions(connection, "verdict").items()} == {2: "awe"}
+        assert {image: one.value for image, one in decisions(connection, "verdict").items()} == {2: "awe"}
     assert problems == []
 
 
@@ -261,7 +261,7 @@ def test_what_a_screen_reader_finds(chromium: object, tmp_path: Path) -> None:
         opened(chromium, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
     ):
         page.wait_for_selector("#picture[alt='Picture 1']")
-        group = page.get_by_role("group", name="Which emotion does this picture evoke in you?")
+        group = page.get_by_role("group", name="Which emotion does this image evoke in you?")
         assert group.get_by_role("button").count() == 3
         assert page.get_by_role("img", name="Picture 1").count() == 1
         assert [

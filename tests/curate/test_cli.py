@@ -63,7 +63,7 @@ def test_from_a_folder_to_an_invitation_and_back(tmp_path: Path, capsys: pytest.
     assert json.loads(run(capsys, "status", place, "--json"))["steps"]["screen"]["kept"] == 4
     assert run(capsys, "invite", place, "Ada", "--address", "https://x.example/").startswith("https://x.example/join#")
     sha256 = next((place / "pictures").rglob("*.jpg")).stem
-    assert run(capsys, "takedown", place, sha256, "--because", "asked") == f"removed 1 pictures: {sha256[:12]}\n"
+    assert run(capsys, "takedown", place, sha256, "--because", "asked") == f"removed 1 images: {sha256[:12]}\n"
 
 
 def test_names_and_notes_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,7 +93,7 @@ def test_a_takedown_that_leaves_work_says_so(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "a").rename(tmp_path / "c")
     (tmp_path / "b" / "README.md").unlink()
     (tmp_path / "b" / "README.md").mkdir()
-    sha256 = project.rows(select(t.pictures.c.sha256))[0].sha256
+    sha256 = project.rows(select(t.images.c.sha256))[0].sha256
     with pytest.raises(DataError, match="b: they went, but it can't be written again"):
         curate(["takedown", str(tmp_path / "p"), sha256, "--because", "x"], exit_on_error=False)
     told = capsys.readouterr()
@@ -109,8 +109,8 @@ def test_a_takedown_that_leaves_work_says_so(tmp_path: Path, capsys: pytest.Capt
         (("screen", "P", "--min-score", "0.5"), ConfigError, "--model"),
         (("invite", "P", "owner"), ConfigError, "owner is the name of whoever serves"),
         (("undo", "P", "99"), DataError, "no batch 99"),
-        (("agree", "P"), DataError, "no picture has two answers"),
-        (("release", "P", "OUT", "--name", "x"), DataError, "no picture is kept"),
+        (("agree", "P"), DataError, "no image has two answers"),
+        (("release", "P", "OUT", "--name", "x"), DataError, "no image is kept"),
         (("status", "NOWHERE"), DataError, "holds no project"),
         (("demo", "NEW", "--count", "8"), ConfigError, "--count must be at least 64"),
     ],

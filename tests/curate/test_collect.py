@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from tests.curate.servers import JPEG, Handler, local, misbehaving, serving
-from tests.drawn import class_folders, draw_picture, jpeg_of
+from tests.drawn import class_folders, draw_image, jpeg_of
 from uniemox.curate import tables as t
 from uniemox.curate.collect.fetch import FetchConfig
 from uniemox.curate.collect.politeness import PolitenessConfig
@@ -198,7 +198,7 @@ def states(project: Project) -> dict[str, tuple[str, str]]:
     return {row.address.rpartition("/")[2]: (row.state, row.reason) for row in rows}
 
 
-def test_from_a_server_that_misbehaves_only_pictures_are_kept_and_the_rest_is_told(tmp_path: Path) -> None:
+def test_from_a_server_that_misbehaves_only_images_are_kept_and_the_rest_is_told(tmp_path: Path) -> None:
     names = ("ok.jpg", "same.jpg", "page", "missing", "promised", "cut", "moved", "twice", "private/1.jpg")
     with serving(misbehaving()) as server:
         rows = "".join(f"{server.address}/{name},awe\n" for name in names)
@@ -210,15 +210,15 @@ def test_from_a_server_that_misbehaves_only_pictures_are_kept_and_the_rest_is_to
         found = states(project)
         assert [found[name][0] for name in names[:5]] == ["fetched", "fetched", "failed", "failed", "failed"]
         assert found["1.jpg"] == ("failed", "its host's robots.txt asks programs to leave it")
-        assert found["page"][1].startswith("no picture: ")
+        assert found["page"][1].startswith("no image: ")
         assert found["x"] == ("failed", "127.0.0.1 is 127.0.0.1, which is not on the public internet")
         assert found["cut"][0] == found["twice"][0] == "waiting"
         assert failures(project)["answered 503"] == 1
         assert fetch(project, local(server, max_bytes=50_000), QUICK) == {"fetched": 1, "failed": 0, "waiting": 1}
         assert search(project, [source], 1) == []  # nothing is offered twice
-    rows = project.rows(select(t.pictures))
+    rows = project.rows(select(t.images))
     assert [(row.bytes, row.width, row.height, row.format) for row in rows] == [(len(JPEG), 160, 140, "JPEG")]
-    assert project.picture_path(rows[0].sha256, "JPEG").read_bytes() == JPEG
+    assert project.image_path(rows[0].sha256, "JPEG").read_bytes() == JPEG
     assert not list((tmp_path / "p").rglob("*.tmp"))
 
 
@@ -232,7 +232,7 @@ def test_an_address_under_two_labels_is_kept_under_both(tmp_path: Path) -> None:
 
 
 def slow_host() -> tuple[Callable[[Handler], None], list[int]]:
-    """What a server answers that gives a picture slowly, and how many it was asked for at a time."""
+    """What a server answers that gives an image slowly, and how many it was asked for at a time."""
     at_once, inside = [], [0]
 
     def answer(handler: Handler) -> None:
@@ -298,7 +298,7 @@ def test_of_long_rules_the_first_500_kib_count() -> None:
 def test_a_folder_and_going_on_after_a_stop(tmp_path: Path) -> None:
     class_folders(tmp_path / "in", ("awe", "Panic"), each=3)
     (tmp_path / "in" / "awe" / "Wonder").mkdir()
-    (tmp_path / "in" / "awe" / "Wonder" / "<img src=x>ä.png").write_bytes(jpeg_of(draw_picture(7)))
+    (tmp_path / "in" / "awe" / "Wonder" / "<img src=x>ä.png").write_bytes(jpeg_of(draw_image(7)))
     project = create_project(tmp_path / "p", PLAN)
     search(project, [LocalFolder(tmp_path / "in", PLAN)], 1)
 
@@ -350,7 +350,7 @@ def test_searches_that_were_carried_through_are_not_repeated(tmp_path: Path) -> 
 
 
 def test_an_address_that_was_taken_down_is_not_asked_for_again_by_any_source(tmp_path: Path) -> None:
-    other = jpeg_of(draw_picture(9))
+    other = jpeg_of(draw_image(9))
     served = {"/1.jpg": JPEG}
     with serving(without_rules(lambda handler: handler.send(served[handler.path]))) as server:
         path = table(tmp_path, f"address,label\n{server.address}/1.jpg,awe\n")

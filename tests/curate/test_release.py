@@ -30,7 +30,7 @@ RATIOS = {"train": 0.6, "val": 0.2, "test": 0.2}
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Twenty pictures, of which Ada and Ben agree on all but the first and the last."""
+    """Twenty images, of which Ada and Ben agree on all but the first and the last."""
     made = project_of(tmp_path_factory.mktemp("curate") / "p", [LABELS[i % 2] for i in range(COUNT)], looks=True)
     same = "".join("af"[i % 2] for i in range(COUNT))
     say(made, Ada=same, Ben="f" + same[1:-1] + "n")
@@ -60,7 +60,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_what_belongs_together_stays_together(project: Project, made: Path) -> None:
     data, histograms = kept_data(project, verdicts(project))
     assert len(data) == len(histograms) == 18
-    numbers = {row.sha256: row.id for row in project.rows(select(t.pictures))}
+    numbers = {row.sha256: row.id for row in project.rows(select(t.images))}
     groups = {numbers[sample.key]: sample.group for sample in data.samples}
     assert groups[3] == groups[5] == groups[7] == "3"
     assert len(set(groups.values())) == 16
@@ -155,7 +155,7 @@ def test_a_release_written_again_loses_what_was_taken_down(tmp_path: Path) -> No
     split(project, verdicts(project), RATIOS, schemes=1)
     release(project, tmp_path / "out", ReleaseConfig(name="x"))
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*.jpg")}
-    gone = project.rows(select(t.pictures.c.sha256).where(t.pictures.c.id == 4))[0].sha256
+    gone = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0].sha256
     done = take_down(project, "https://pictures.example/4.jpg", because="asked")
     assert done.releases == (str(tmp_path / "out"),)
     after = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*.jpg")}
@@ -169,7 +169,7 @@ def test_a_release_written_again_loses_what_was_taken_down(tmp_path: Path) -> No
 
 
 def released(folder: Path, *names: str) -> Project:
-    """Twelve pictures on which both agree, released under each name."""
+    """Twelve images on which both agree, released under each name."""
     project = project_of(folder / "p", [LABELS[i % 2] for i in range(12)], looks=True)
     say(project, Ada="af" * 6, Ben="af" * 6)
     split(project, verdicts(project), RATIOS, schemes=1)
@@ -179,7 +179,7 @@ def released(folder: Path, *names: str) -> Project:
 
 
 def named_in(folder: Path, gone: str) -> list[str]:
-    """Files of a release that tell of a picture or hold it."""
+    """Files of a release that tell of an image or hold it."""
     return [
         path.name
         for path in folder.rglob("*")
@@ -187,9 +187,9 @@ def named_in(folder: Path, gone: str) -> list[str]:
     ]
 
 
-def test_a_release_that_can_t_be_written_again_keeps_the_picture_in_none(tmp_path: Path) -> None:
+def test_a_release_that_can_t_be_written_again_keeps_the_image_in_none(tmp_path: Path) -> None:
     project = released(tmp_path, "a", "b", "c", "moved")
-    gone = project.rows(select(t.pictures.c.sha256).where(t.pictures.c.id == 4))[0].sha256
+    gone = project.rows(select(t.images.c.sha256).where(t.images.c.id == 4))[0].sha256
     assert "provenance.csv" in named_in(tmp_path / "c", gone)
     (tmp_path / "moved").rename(tmp_path / "elsewhere")
     (tmp_path / "b" / "README.md").unlink()
@@ -203,9 +203,9 @@ def test_a_release_that_can_t_be_written_again_keeps_the_picture_in_none(tmp_pat
     assert (tmp_path / "c" / "SHA256SUMS").exists()
 
 
-def test_of_a_release_whose_last_picture_goes_no_list_stays(tmp_path: Path) -> None:
+def test_of_a_release_whose_last_image_goes_no_list_stays(tmp_path: Path) -> None:
     project = released(tmp_path, "a")
-    for row in project.rows(select(t.pictures)):
+    for row in project.rows(select(t.images)):
         done = take_down(project, row.sha256, because="asked")
         assert (done.releases, done.problems) == ((str(tmp_path / "a"),), ())
         assert named_in(tmp_path / "a", row.sha256) == []
@@ -221,7 +221,7 @@ def test_a_release_tells_the_agreement_of_what_counts_now(tmp_path: Path) -> Non
     assert "before the last" not in status(project)["told"]["agree"]
     with project.store.write() as connection:
         leave_out(connection, "Ada", actor="me")
-    assert "on 12 pictures, before the last 1 steps;" in status(project)["told"]["agree"]
+    assert "on 12 images, before the last 1 steps;" in status(project)["told"]["agree"]
     split(project, verdicts(project), RATIOS, schemes=1)
     release(project, tmp_path / "out", ReleaseConfig(name="x"))
     told = json.loads((tmp_path / "out" / "agreement.json").read_text())
@@ -233,7 +233,7 @@ def test_a_release_tells_the_agreement_of_what_counts_now(tmp_path: Path) -> Non
         changes = [Change(i, "verdict", LABELS[1 - i % 2]) for i in range(1, 13)]
         append(connection, actor="me", step="by hand", note="", changes=changes)
         leave_out(connection, "Ben", actor="me")
-    release(project, tmp_path / "out", ReleaseConfig(name="x"))  # no picture has two answers now
+    release(project, tmp_path / "out", ReleaseConfig(name="x"))  # no image has two answers now
     assert (tmp_path / "out" / "agreement.json").read_text() == "null\n"
 
 
@@ -250,9 +250,9 @@ def test_what_can_t_be_read_is_in_no_split_whoever_kept_it(tmp_path: Path) -> No
 
 def test_what_can_t_be_released(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", LABELS, looks=True)
-    with pytest.raises(DataError, match="no picture has two answers"):
+    with pytest.raises(DataError, match="no image has two answers"):
         agree(project)
-    with pytest.raises(DataError, match="no picture is kept"):
+    with pytest.raises(DataError, match="no image is kept"):
         split(project, verdicts(project), RATIOS)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select
 
-from tests.drawn import class_folders, draw_picture, jpeg_of, plant
+from tests.drawn import class_folders, draw_image, jpeg_of, plant
 from uniemox.curate import tables as t
 from uniemox.curate.collect.fetch import FetchConfig
 from uniemox.curate.collect.politeness import PolitenessConfig
@@ -43,7 +43,7 @@ def found(project: Project) -> dict[str, str]:
     names = {row.picture_id: row.title for row in project.rows(select(t.candidates))}
     with project.store.read() as connection:
         now = decisions(connection, "screen")
-    return {names[picture]: "keep" if one.value == "keep" else one.reason for picture, one in now.items()}
+    return {names[image]: "keep" if one.value == "keep" else one.reason for image, one in now.items()}
 
 
 def write(folder: Path, **files: bytes) -> Path:
@@ -54,24 +54,24 @@ def write(folder: Path, **files: bytes) -> Path:
 
 
 def test_each_fault_is_found_and_named(tmp_path: Path) -> None:
-    picture = draw_picture(50)
+    image = draw_image(50)
     write(
         tmp_path / "in" / "awe",
-        good=jpeg_of(draw_picture(51)),
-        large=jpeg_of(picture),
-        near=plant(picture.resize((200, 150)), "mirrored", random.Random(0)),
-        tiny=jpeg_of(draw_picture(52, (127, 300))),
-        cut=jpeg_of(draw_picture(53))[:3000],
-        known=jpeg_of(draw_picture(54)),
-        alike=plant(draw_picture(55), "scaled", random.Random(1)),
+        good=jpeg_of(draw_image(51)),
+        large=jpeg_of(image),
+        near=plant(image.resize((200, 150)), "mirrored", random.Random(0)),
+        tiny=jpeg_of(draw_image(52, (127, 300))),
+        cut=jpeg_of(draw_image(53))[:3000],
+        known=jpeg_of(draw_image(54)),
+        alike=plant(draw_image(55), "scaled", random.Random(1)),
     )
-    write(tmp_path / "test" / "awe", a=jpeg_of(draw_picture(54)))
-    write(tmp_path / "test" / "fear", b=jpeg_of(draw_picture(55)))
+    write(tmp_path / "test" / "awe", a=jpeg_of(draw_image(54)))
+    write(tmp_path / "test" / "fear", b=jpeg_of(draw_image(55)))
     project = collected(tmp_path / "p", tmp_path / "in")
     counts = screen(project, against=[read_folder(tmp_path / "test")])
     told = found(project)
     assert told["good.jpg"] == told["large.jpg"] == "keep"
-    assert told["near.jpg"].startswith("near duplicate: of picture ")
+    assert told["near.jpg"].startswith("near duplicate: of image ")
     assert told["tiny.jpg"] == "too small: 127 x 300 px"
     assert told["cut.jpg"].startswith("unreadable: cut off")
     assert told["known.jpg"] == f"in a benchmark: {tmp_path / 'test'}, awe/a.jpg"
@@ -79,14 +79,14 @@ def test_each_fault_is_found_and_named(tmp_path: Path) -> None:
     assert counts == {"kept": 2, "near duplicate": 1, "too small": 1, "unreadable": 1, "in a benchmark": 2}
     assert screen(project, ScreenConfig(min_side_px=100))["kept"] == 3
     with project.store.read() as connection:
-        assert connection.execute(select(t.batches.c.note)).all()[-1] == ("1 pictures judged",)
+        assert connection.execute(select(t.batches.c.note)).all()[-1] == ("1 images judged",)
 
 
-def test_one_picture_under_many_labels_is_a_placeholder(tmp_path: Path) -> None:
-    data = jpeg_of(draw_picture(60))
+def test_one_image_under_many_labels_is_a_placeholder(tmp_path: Path) -> None:
+    data = jpeg_of(draw_image(60))
     for i, label in enumerate(("awe", "awe", "fear", "fear", "anger")):
         write(tmp_path / "in" / label, **{f"gone{i}": data})
-    write(tmp_path / "in" / "awe", good=jpeg_of(draw_picture(61)))
+    write(tmp_path / "in" / "awe", good=jpeg_of(draw_image(61)))
     project = collected(tmp_path / "p", tmp_path / "in")
     assert screen(project) == {"kept": 1, "placeholder": 1}
     assert "placeholder: found under anger, awe, fear" in found(project).values()
@@ -115,8 +115,8 @@ def test_nothing_and_more_later(tmp_path: Path) -> None:
     assert screen(project) == {"kept": 1}
     write(
         tmp_path / "in" / "fear",
-        late=jpeg_of(draw_picture(70)),
-        copy=plant(draw_picture(0), "cropped", random.Random(2)),
+        late=jpeg_of(draw_image(70)),
+        copy=plant(draw_image(0), "cropped", random.Random(2)),
     )
     collect(project, tmp_path / "in")
     assert sum(screen(project).values()) == 3
@@ -175,7 +175,7 @@ def test_settings_are_remembered(tmp_path: Path) -> None:
     assert remembered_config(project, None, 0.0) == ScreenConfig(min_side_px=64)
 
 
-def test_after_a_takedown_was_undone_status_leads_back_to_the_picture(tmp_path: Path) -> None:
+def test_after_a_takedown_was_undone_status_leads_back_to_the_image(tmp_path: Path) -> None:
     class_folders(tmp_path / "in", ("awe",), each=2)
     project = collected(tmp_path / "p", tmp_path / "in")
     screen(project)
@@ -195,7 +195,7 @@ def test_after_a_takedown_was_undone_status_leads_back_to_the_picture(tmp_path: 
 
 def test_taken_down_means_gone_and_not_collected_again_until_it_is_undone(tmp_path: Path) -> None:
     class_folders(tmp_path / "in", ("awe",), each=2)
-    write(tmp_path / "in" / "awe", copy=plant(draw_picture(0), "scaled", random.Random(3)))
+    write(tmp_path / "in" / "awe", copy=plant(draw_image(0), "scaled", random.Random(3)))
     project = collected(tmp_path / "p", tmp_path / "in")
     screen(project)
     rows = {row.title: row for row in project.rows(select(t.candidates))}
@@ -218,11 +218,11 @@ def test_taken_down_means_gone_and_not_collected_again_until_it_is_undone(tmp_pa
             take_down(project, which, because="x")
 
 
-def test_a_hash_names_a_picture_without_any_candidate(tmp_path: Path) -> None:
+def test_a_hash_names_a_image_without_any_candidate(tmp_path: Path) -> None:
     project = create_project(tmp_path / "p", PLAN)
-    sha256 = project.keep_file(jpeg_of(draw_picture(1)), "JPEG")
+    sha256 = project.keep_file(jpeg_of(draw_image(1)), "JPEG")
     with project.store.write() as connection:
         row = {"sha256": sha256, "format": "JPEG", "bytes": 1, "width": 9, "height": 9, "added_at": 0.0}
-        connection.execute(insert(t.pictures), [row])
+        connection.execute(insert(t.images), [row])
     assert take_down(project, sha256[:12].upper(), because="x").sha256 == (sha256,)
-    assert not project.picture_path(sha256, "JPEG").exists()
+    assert not project.image_path(sha256, "JPEG").exists()

@@ -18,21 +18,21 @@ from uniemox.errors import ConfigError, DataError
 from uniemox.labels import MIKELS
 
 
-def store_with(pictures: int, address: str = "sqlite://") -> Store:
+def store_with(images: int, address: str = "sqlite://") -> Store:
     store = Store(address)
     rows = [
         {"id": i + 1, "sha256": f"{i}", "format": "JPEG", "bytes": 1, "width": 1, "height": 1, "added_at": 0.0}
-        for i in range(pictures)
+        for i in range(images)
     ]
     with store.write() as connection:
         for row in rows:
-            connection.execute(insert(t.pictures).values(**row))
+            connection.execute(insert(t.images).values(**row))
     return store
 
 
-def decide(store: Store, picture: int, value: str) -> int:
+def decide(store: Store, image: int, value: str) -> int:
     with store.write() as connection:
-        batch = append(connection, actor="me", step="s", note="", changes=[Change(picture, "screen", value)])
+        batch = append(connection, actor="me", step="s", note="", changes=[Change(image, "screen", value)])
     assert batch is not None
     return batch
 
@@ -44,7 +44,7 @@ def take_back(store: Store, batch: int) -> int:
 
 def values(store: Store) -> dict[int, str]:
     with store.read() as connection:
-        return {picture: one.value for picture, one in decisions(connection, "screen").items()}
+        return {image: one.value for image, one in decisions(connection, "screen").items()}
 
 
 def test_the_last_decision_holds_until_it_is_undone_and_undoing_can_be_undone() -> None:

@@ -142,8 +142,8 @@ def test_blind_to_keyword_title_and_metadata(project: Project, client: TestClien
     told = ada.get("/api/tasks").text + ada.get("/api/me").text
     for secret in ("Wonder", "script", "onerror", "pictures.example"):
         assert secret not in told
-    picture = Image.open(io.BytesIO(ada.get(f"/api/pictures/{ada.tasks()[0]}").content))
-    assert not picture.getexif()
+    image = Image.open(io.BytesIO(ada.get(f"/api/pictures/{ada.tasks()[0]}").content))
+    assert not image.getexif()
 
 
 def test_forged_requests(project: Project, client: TestClient) -> None:
@@ -306,7 +306,7 @@ def test_the_owner_invites_and_judges_what_is_disputed(project: Project, client:
     assert owner.post("/api/people/revoke", {"name": "Zoe"}).status_code == 404
 
 
-def test_so_many_answers_for_each_picture_and_no_more(tmp_path: Path) -> None:
+def test_so_many_answers_for_each_image_and_no_more(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ["awe"] * 5, replace(PLAN, answers_per_picture=2))
     giver = TaskAssigner(project)
     given = []
@@ -314,7 +314,7 @@ def test_so_many_answers_for_each_picture_and_no_more(tmp_path: Path) -> None:
         person = who(project.store, str(join(project.store, invite(project, name))))
         assert person is not None
         given.append([task.picture for task in giver.next_tasks(person.id, 0, 10)])
-    assert [len(pictures) for pictures in given] == [5, 5, 0]
+    assert [len(images) for images in given] == [5, 5, 0]
     assert given[0] != given[1]  # each has an order of their own
     assert sorted(map(int, given[0])) == [1, 2, 3, 4, 5]
 

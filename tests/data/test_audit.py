@@ -10,30 +10,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.drawn import Stored, class_folders, draw_picture, jpeg_of, plant
+from tests.drawn import Stored, class_folders, draw_image, jpeg_of, plant
 from uniemox.data.audit import GROUPS, Audit, audit
 from uniemox.data.audit_page import write_page
 from uniemox.data.near import near_groups
-from uniemox.data.sample import PictureFile, Sample
+from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.scan import look_at, scan
 from uniemox.data.source import open_data
 from uniemox.images import decode
 
 
 def pairs_of(thumbs: np.ndarray) -> set[tuple[int, int]]:
-    """All pairs of pictures that are in one group."""
+    """All pairs of images that are in one group."""
     groups = near_groups(thumbs)
     return {(i, j) for i in range(len(groups)) for j in np.flatnonzero(groups == groups[i]).tolist() if i < j}
 
 
 def thumbs_of(files: list[bytes]) -> np.ndarray:
-    looks = [look_at(Sample(key=str(i), picture=Stored(data))) for i, data in enumerate(files)]
+    looks = [look_at(Sample(key=str(i), image=Stored(data))) for i, data in enumerate(files)]
     return np.stack([look.thumb for look in looks])
 
 
 @pytest.mark.parametrize("how", ["encoded", "scaled", "mirrored", "cropped", "all"])
 def test_planted_near_duplicates_of_photographs_are_found(shared: Path, how: str) -> None:
-    """At least 95 of 100, and no pair of different pictures among 600: false ones none at all."""
+    """At least 95 of 100, and no pair of different images among 600: false ones none at all."""
     draw = random.Random(how)
     photographs = sorted((shared / "data" / "flickr8k" / "images").glob("*.jpg"))[:300]
     originals = [path.read_bytes() for path in photographs]
@@ -49,12 +49,12 @@ def test_no_false_pair_among_three_thousand_photographs(shared: Path) -> None:
     folders = ("fi/val", "flickr8k/images", "coco_persons/images", "emotion6/images", "abstract/images")
     paths = [path for folder in folders for path in sorted((shared / "data" / folder).rglob("*.jpg"))]
     paths += sorted((shared / "data" / "fi" / "train").rglob("*.jpg"))[:1500]
-    looks = {look.sha256: look for look in scan([Sample(key=p.name, picture=PictureFile(p)) for p in paths])}
+    looks = {look.sha256: look for look in scan([Sample(key=p.name, image=ImageFile(p)) for p in paths])}
     assert len(looks) > 3000
     assert not pairs_of(np.stack([look.thumb for look in looks.values()]))
 
 
-def test_pictures_without_structure() -> None:
+def test_images_without_structure() -> None:
     """Two of one colour are the same, of two colours are not; nothing flat is like something drawn."""
     colours = ["#808080", "#828180", "#a01010", "#808080"]
     flat = [jpeg_of(Image.new("RGB", (100 + i, 80), colour)) for i, colour in enumerate(colours)]
@@ -64,7 +64,7 @@ def test_pictures_without_structure() -> None:
 
 
 def test_pairs_do_not_depend_on_how_many_are_compared_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    files = [jpeg_of(draw_picture(i % 20), 60 + i // 20) for i in range(60)]
+    files = [jpeg_of(draw_image(i % 20), 60 + i // 20) for i in range(60)]
     thumbs = thumbs_of(files)
     at_once = pairs_of(thumbs)
     monkeypatch.setattr("uniemox.data.near.ROWS", 7)
@@ -81,20 +81,20 @@ def dirty(tmp_path: Path) -> Path:
         class_folders(root / split, ("anger", "awe", "disgust", "fear", "sadness"), each=0)
         for j, label in enumerate(("anger", "awe", "disgust", "fear", "sadness")):
             for k in range(3):
-                (root / split / label / f"{k}.jpg").write_bytes(jpeg_of(draw_picture(1000 + 100 * i + 10 * j + k)))
+                (root / split / label / f"{k}.jpg").write_bytes(jpeg_of(draw_image(1000 + 100 * i + 10 * j + k)))
     train, test = root / "train", root / "test"
-    (train / "awe" / "cut.jpg").write_bytes(jpeg_of(draw_picture(1))[:3000])
+    (train / "awe" / "cut.jpg").write_bytes(jpeg_of(draw_image(1))[:3000])
     (train / "awe" / "page.jpg").write_text("<html>not found</html>")
-    draw_picture(2).save(train / "awe" / "wrong.jpg", "PNG")
-    draw_picture(3).convert("P").save(train / "fear" / "palette.png")
-    frames = [draw_picture(seed) for seed in (4, 5)]
+    draw_image(2).save(train / "awe" / "wrong.jpg", "PNG")
+    draw_image(3).convert("P").save(train / "fear" / "palette.png")
+    frames = [draw_image(seed) for seed in (4, 5)]
     frames[0].save(train / "fear" / "moving.gif", save_all=True, append_images=frames[1:])
     (train / "awe" / "copy.jpg").write_bytes((train / "awe" / "0.jpg").read_bytes())
     (train / "fear" / "both.jpg").write_bytes((train / "awe" / "1.jpg").read_bytes())
-    (test / "fear" / "leak.jpg").write_bytes(plant(draw_picture(1000 + 30), "all", random.Random(0)))  # train/fear/0
+    (test / "fear" / "leak.jpg").write_bytes(plant(draw_image(1000 + 30), "all", random.Random(0)))  # train/fear/0
     for label in ("anger", "awe", "disgust"):
         for k in range(2):
-            (train / label / f"gone{k}.jpg").write_bytes(jpeg_of(draw_picture(9), 70 + k))
+            (train / label / f"gone{k}.jpg").write_bytes(jpeg_of(draw_image(9), 70 + k))
     return root
 
 
@@ -110,7 +110,7 @@ def test_every_fault_is_found_and_nothing_else(dirty: Path) -> None:
     copies = {"train/awe/0.jpg", "train/awe/copy.jpg"}
     assert names(found, "corrupt") == [{"train/awe/cut.jpg"}, {"train/awe/page.jpg"}]
     assert "cut off" in found.corrupt[0].reason
-    assert "not a picture" in found.corrupt[1].reason
+    assert "not an image" in found.corrupt[1].reason
     assert names(found, "wrong_endings") == [{"train/awe/wrong.jpg"}]
     assert names(found, "odd_modes") == [{"train/fear/moving.gif"}, {"train/fear/palette.png"}]
     exact = [{f"train/{label}/gone{k}.jpg" for label in ("anger", "awe", "disgust")} for k in range(2)]
@@ -158,9 +158,9 @@ def test_another_data_set_is_compared_with(tmp_path: Path) -> None:
     for folder in theirs.iterdir():
         for path in folder.iterdir():
             path.unlink()
-    (theirs / "joy" / "x.jpg").write_bytes(plant(draw_picture(2), "cropped", random.Random(1)))  # ours/awe/2.jpg
-    (theirs / "joy" / "y.jpg").write_bytes(jpeg_of(draw_picture(5000)))
-    (theirs / "anger" / "z.jpg").write_bytes(jpeg_of(draw_picture(5001)))
+    (theirs / "joy" / "x.jpg").write_bytes(plant(draw_image(2), "cropped", random.Random(1)))  # ours/awe/2.jpg
+    (theirs / "joy" / "y.jpg").write_bytes(jpeg_of(draw_image(5000)))
+    (theirs / "anger" / "z.jpg").write_bytes(jpeg_of(draw_image(5001)))
     found = audit(open_data(f"folder:{ours}"), open_data(f"folder:{theirs}"), workers=1)
     assert [group.as_dict() for group in found.leaks] == [
         {"paths": [f"{ours}/awe/2.jpg", f"{theirs}/joy/x.jpg"], "labels": ["awe", "joy"], "splits": [None, None]}
@@ -171,7 +171,7 @@ def test_another_data_set_is_compared_with(tmp_path: Path) -> None:
     assert not found.near_duplicates
 
 
-def test_people_of_one_picture_are_no_duplicates(tmp_path: Path) -> None:
+def test_people_of_one_image_are_no_duplicates(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "heco", ("Anger", "Peace"), each=2)
     (root / "boxes.csv").write_text("path,x1,y1,x2,y2\nAnger/0.jpg,0,0,50,50\nAnger/0.jpg,60,0,90,50\n")
     found = audit(open_data(f"heco:{root}"), workers=1)
@@ -184,7 +184,7 @@ def test_drift_of_colours_is_told_from_chance(tmp_path: Path) -> None:
         for label in ("awe", "fear"):
             (tmp_path / split / label).mkdir(parents=True)
             for i in range(30):
-                image = Image.eval(draw_picture(rng.randrange(10**6), (64, 64)), lambda v, low=low: v // 2 + low)
+                image = Image.eval(draw_image(rng.randrange(10**6), (64, 64)), lambda v, low=low: v // 2 + low)
                 (tmp_path / split / label / f"{i}.jpg").write_bytes(jpeg_of(image))
     drift = {found.splits: found for found in audit(open_data(f"folder:{tmp_path}")).drift}
     assert drift["train", "val"].distance < drift["train", "val"].by_chance
@@ -200,7 +200,7 @@ def test_all_placeholders_of_fi_are_found(shared: Path) -> None:
     assert not found.corrupt
 
 
-def test_the_page_shows_the_pictures(dirty: Path, tmp_path: Path) -> None:
+def test_the_page_shows_the_images(dirty: Path, tmp_path: Path) -> None:
     found = audit(open_data(f"folder:{dirty}"), workers=1)
     page = tmp_path / "out" / "page.html"
     write_page(found, page)
@@ -215,7 +215,7 @@ def test_the_page_shows_the_pictures(dirty: Path, tmp_path: Path) -> None:
 def test_names_cannot_write_html(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "x")
     (root / "awe" / "<script>alert(1)<").mkdir()
-    (root / "awe" / "<script>alert(1)<" / "a.jpg").write_bytes(b"no picture")
+    (root / "awe" / "<script>alert(1)<" / "a.jpg").write_bytes(b"no image")
     page = tmp_path / "page.html"
     write_page(audit(open_data(f"folder:{root}"), workers=1), page)
     assert "<script>" not in page.read_text()
@@ -223,7 +223,7 @@ def test_names_cannot_write_html(tmp_path: Path) -> None:
 
 
 def test_thumbs_do_not_depend_on_the_size_of_the_file() -> None:
-    image = draw_picture(7, (1600, 1200))
+    image = draw_image(7, (1600, 1200))
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     small, full = thumbs_of([jpeg_of(image, 95), buffer.getvalue()]).astype(int)
@@ -232,7 +232,7 @@ def test_thumbs_do_not_depend_on_the_size_of_the_file() -> None:
 
 def test_one_file_listed_twice_leaks_and_contradicts(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
-        (tmp_path / f"{name}.jpg").write_bytes(jpeg_of(draw_picture(ord(name))))
+        (tmp_path / f"{name}.jpg").write_bytes(jpeg_of(draw_image(ord(name))))
     (tmp_path / "t.csv").write_text(
         "path,label,split\na.jpg,awe,train\na.jpg,awe,test\nb.jpg,awe,test\nb.jpg,fear,test\n"
     )
@@ -250,9 +250,9 @@ def test_one_file_listed_twice_leaks_and_contradicts(tmp_path: Path) -> None:
     assert {"b.jpg", "b.jpg#2"} in [keys - {"a.jpg", "a.jpg#2"} for keys in names(both, "leaks")]
 
 
-def test_people_of_one_picture_do_not_contradict_each_other(tmp_path: Path) -> None:
+def test_people_of_one_image_do_not_contradict_each_other(tmp_path: Path) -> None:
     for name in ("a", "copy"):
-        (tmp_path / f"{name}.jpg").write_bytes(jpeg_of(draw_picture(1)))
+        (tmp_path / f"{name}.jpg").write_bytes(jpeg_of(draw_image(1)))
     rows = [f"{name}.jpg,{label}" for name in ("a", "copy") for label in ("anger,0,0,50,50", "fear,60,0,90,50")]
     (tmp_path / "t.csv").write_text("path,label,x1,y1,x2,y2\n" + "\n".join([*rows, "a.jpg,fear,0,400,50,500"]))
     found = audit(open_data(f"csv:{tmp_path}/t.csv"), workers=1)
@@ -266,8 +266,8 @@ def test_frames_that_are_broken_are_found(tmp_path: Path) -> None:
     """A TIFF whose second page is cut off: the first can be decoded, the file is not whole."""
     (tmp_path / "awe").mkdir()
     (tmp_path / "fear").mkdir()
-    (tmp_path / "fear" / "x.jpg").write_bytes(jpeg_of(draw_picture(3)))
-    draw_picture(1).save(tmp_path / "awe" / "x.tif", save_all=True, append_images=[draw_picture(2)])
+    (tmp_path / "fear" / "x.jpg").write_bytes(jpeg_of(draw_image(3)))
+    draw_image(1).save(tmp_path / "awe" / "x.tif", save_all=True, append_images=[draw_image(2)])
     data = bytearray((tmp_path / "awe" / "x.tif").read_bytes())
     failed = 0
     for place in range(0, len(data), 997):
@@ -278,6 +278,6 @@ def test_frames_that_are_broken_are_found(tmp_path: Path) -> None:
 
 
 def test_thousands_of_copies_are_joined_at_once() -> None:
-    thumbs = thumbs_of([jpeg_of(draw_picture(1), 60 + i % 30) for i in range(30)] + [jpeg_of(draw_picture(2))])
+    thumbs = thumbs_of([jpeg_of(draw_image(1), 60 + i % 30) for i in range(30)] + [jpeg_of(draw_image(2))])
     many = np.concatenate([np.repeat(thumbs[:30], 60, axis=0), thumbs[30:]])
     assert len(set(near_groups(many).tolist())) == 2

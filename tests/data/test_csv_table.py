@@ -19,9 +19,9 @@ from uniemox.labels import EKMAN, MIKELS
 from uniemox.persons.box import Box
 
 
-def table_of(folder: Path, text: str | bytes, *pictures: str) -> Path:
-    """A table beside these pictures."""
-    put(folder, *pictures)
+def table_of(folder: Path, text: str | bytes, *images: str) -> Path:
+    """A table beside these images."""
+    put(folder, *images)
     return write(folder / "data.csv", text)
 
 
@@ -38,7 +38,7 @@ def test_every_column(tmp_path: Path) -> None:
     assert first.text == 'A photo, of "a" dog.'
     assert (first.domain, first.group, first.valence, first.arousal) == ("cartoon", "g1", 2.5, 9.0)
     assert first.target_box == Box(0, 1, 10, 20.5)
-    assert first.picture.path == tmp_path / "a.jpg"
+    assert first.image.path == tmp_path / "a.jpg"
     assert (second.key, data.label_of(second)) == ("sub/b.jpg", "sadness")
     rest = (second.split, second.text, second.domain, second.group, second.valence, second.arousal, second.target_box)
     assert rest == (None,) * 7
@@ -108,7 +108,7 @@ def test_twitters_signs_are_polarity(tmp_path: Path) -> None:
     assert [data.label_of(sample) for sample in data.samples] == ["positive", "negative"]
 
 
-def test_several_people_of_one_picture_are_one_group(tmp_path: Path) -> None:
+def test_several_people_of_one_image_are_one_group(tmp_path: Path) -> None:
     rows = ["a.jpg,awe,1,2,3,4,", "b.jpg,awe,1,2,3,4,x", "a.jpg,fear,5,6,7,8,", "b.jpg,awe,5,6,7,8,x", "c.jpg,awe,,,,,"]
     table = "path,label,x1,y1,x2,y2,group\n" + "\n".join(rows)
     data = read_csv(table_of(tmp_path, table, "a.jpg", "b.jpg", "c.jpg"))
@@ -120,10 +120,10 @@ def test_several_people_of_one_picture_are_one_group(tmp_path: Path) -> None:
         ("c.jpg", None),
     ]
     assert data.samples[2].target_box == Box(5, 6, 7, 8)
-    assert data.samples[2].picture == data.samples[0].picture
+    assert data.samples[2].image == data.samples[0].image
 
 
-def test_one_picture_under_two_spellings_of_its_path_is_one_group(tmp_path: Path) -> None:
+def test_one_image_under_two_spellings_of_its_path_is_one_group(tmp_path: Path) -> None:
     data = read_csv(table_of(tmp_path, "path,label\nb/a.jpg,awe\n./b//a.jpg,awe\nb\\a.jpg,fear\n", "b/a.jpg"))
     assert [(s.key, s.group) for s in data.samples] == [
         ("b/a.jpg", "b/a.jpg"),
@@ -132,15 +132,15 @@ def test_one_picture_under_two_spellings_of_its_path_is_one_group(tmp_path: Path
     ]
 
 
-def test_rows_without_a_picture(tmp_path: Path) -> None:
+def test_rows_without_a_image(tmp_path: Path) -> None:
     path = table_of(tmp_path, f"path,label\na.jpg,awe\ngone.jpg,fear\n{'x' * 300}.jpg,fear\n", "a.jpg")
     with pytest.raises(DataError, match=r"data\.csv:3, path: .*gone\.jpg is not there; \?missing=skip"):
         read_csv(path)
     data = read_csv(path, missing="skip")
     assert [sample.key for sample in data.samples] == ["a.jpg"]
-    assert data.notes == ("2 rows were left out: their picture is not there",)
+    assert data.notes == ("2 rows were left out: their image is not there",)
     (tmp_path / "a.jpg").unlink()
-    with pytest.raises(DataError, match="none of its 3 pictures is there"):
+    with pytest.raises(DataError, match="none of its 3 images is there"):
         read_csv(path, missing="skip")
 
 
@@ -269,7 +269,7 @@ def test_changed_tables_are_read_or_named(tmp_path_factory: pytest.TempPathFacto
         assert str(error).startswith(str(path))
     else:
         for sample in found.samples:
-            assert sample.picture.path.is_relative_to(folder)
+            assert sample.image.path.is_relative_to(folder)
             assert sample.split in (None, "train", "val", "test")
             assert sample.label is None or 0 <= sample.label < len(found.labels)
             assert sample.target_box is None or sample.target_box.area > 0
@@ -278,7 +278,7 @@ def test_changed_tables_are_read_or_named(tmp_path_factory: pytest.TempPathFacto
 
 
 def test_captions_as_flickr8k_has_them(tmp_path: Path) -> None:
-    """Names without a folder, commas inside the texts, several texts of one picture, no labels."""
+    """Names without a folder, commas inside the texts, several texts of one image, no labels."""
     rows = "image,caption\na.jpg,A dog , a cat .\na.jpg,Two animals\nb.jpg,Nobody\n"
     table = table_of(tmp_path, rows, "pictures/a.jpg", "pictures/b.jpg")
     data = read_csv(table, root="pictures")

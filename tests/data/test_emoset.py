@@ -41,7 +41,7 @@ def test_emoset_reads_both_releases(tmp_path: Path, ids: bool) -> None:
         "The overall emotion is awe."
     )
     assert data.samples[1].text == "The overall emotion is sadness."
-    assert data.samples[0].picture.read() == JPEG
+    assert data.samples[0].image.read() == JPEG
     assert data.notes == ()
 
 
@@ -64,13 +64,13 @@ def test_emoset_leaves_out_what_is_missing_if_it_may(tmp_path: Path) -> None:
         read_emoset(root)
     data = read_emoset(root, missing="skip")
     assert words(data) == {"image/anger/3.jpg": "anger"}
-    assert data.notes == ("2 records were left out: picture or annotation is not there",)
+    assert data.notes == ("2 records were left out: image or annotation is not there",)
     put(root, "image/awe/1.jpg")
     with pytest.raises(DataError, match=says("record 1", "annotation/fear/2.json is not there", "?missing=skip")):
         read_emoset(root)
     for name in ("awe/1", "anger/3"):
         (root / f"image/{name}.jpg").unlink()
-    with pytest.raises(DataError, match="3 records, and no picture of any of them is there"):
+    with pytest.raises(DataError, match="3 records, and no image of any of them is there"):
         read_emoset(root, missing="skip")
 
 

@@ -28,7 +28,7 @@ def sidecar(path: Path, lines: dict[str, dict[str, Any]], header: dict[str, Any]
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two pictures in two classes."""
+    """Two images in two classes."""
     return put(tmp_path / "data", "awe/1.jpg", "fear/2.jpg")
 
 
@@ -98,11 +98,11 @@ def test_where_sidecars_lie() -> None:
             folder_of(source)
 
 
-def test_several_samples_of_one_picture_have_names_of_their_own(tmp_path: Path) -> None:
+def test_several_samples_of_one_image_have_names_of_their_own(tmp_path: Path) -> None:
     put(tmp_path / "t", "a.jpg")
     write(tmp_path / "t/data.csv", "path,label\na.jpg,awe\na.jpg,fear\n")
     samples = open_data(f"csv:{tmp_path / 't/data.csv'}").samples
-    assert [(sample.key, sample.picture_key, sample.group) for sample in samples] == [
+    assert [(sample.key, sample.image_key, sample.group) for sample in samples] == [
         ("a.jpg", "a.jpg", "a.jpg"),
         ("a.jpg#2", "a.jpg", "a.jpg"),
     ]
@@ -115,13 +115,13 @@ def test_people_beside_the_data_given_and_none(root: Path, tmp_path: Path) -> No
     data = open_data(source)
     assert data.samples[0].persons == (Detection(Box(1, 2, 11.5, 12), 0.75),)
     assert data.samples[1].persons is None  # nobody looked
-    assert data.notes == (f"people of 1 pictures from {root / PERSONS} (drawn by hand)",)
+    assert data.notes == (f"people of 1 images from {root / PERSONS} (drawn by hand)",)
     other = sidecar(tmp_path / "o.jsonl", {"fear/2.jpg": {"boxes": []}, "awe/1.jpg": {"boxes": None}})
     assert [sample.persons for sample in open_data(source, persons=other).samples] == [None, ()]
     empty = write(tmp_path / "empty.jsonl", "")
     data = open_data(source, persons=empty)
     assert [sample.persons for sample in data.samples] == [None, None]
-    assert data.notes == (f"people of 0 pictures from {empty} (unknown detector)",)
+    assert data.notes == (f"people of 0 images from {empty} (unknown detector)",)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_texts_beside_the_data_and_given(root: Path, tmp_path: Path) -> None:
         (None, None),
         ("A photo of a café.", {"scene": "cafe", "emotion": "fear"}),
     ]
-    assert data.notes == (f"texts of 1 pictures from {root / TEXTS}",)
+    assert data.notes == (f"texts of 1 images from {root / TEXTS}",)
     wrong = sidecar(tmp_path / "w.jsonl", {"awe/1.jpg": {"text": 3}})
     with pytest.raises(DataError, match=r"w\.jsonl, text of awe/1\.jpg: expected a text"):
         open_data(f"fi:{root}", texts=wrong)
@@ -176,7 +176,7 @@ def test_annotations_of_emoset_stay_under_given_texts(tmp_path: Path) -> None:
     assert (sample.text, sample.annotation) == ("Another.", {"scene": "beach", "emotion": "awe"})
 
 
-def test_people_of_one_picture_share_its_line(tmp_path: Path) -> None:
+def test_people_of_one_image_share_its_line(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg")
     table = write(tmp_path / "t.csv", "path,label\na.jpg,awe\na.jpg,fear\n")
     sidecar(tmp_path / PERSONS, {"a.jpg": {"boxes": [[0, 0, 5, 5, 1]]}})
@@ -187,11 +187,11 @@ def test_people_of_one_picture_share_its_line(tmp_path: Path) -> None:
 # Exclusion
 
 
-def test_listed_pictures_are_left_out(root: Path, tmp_path: Path) -> None:
+def test_listed_images_are_left_out(root: Path, tmp_path: Path) -> None:
     listed = write(tmp_path / "check.json", {"exclude": [{"key": "awe/1.jpg", "why": "x"}, {"key": "gone.jpg"}]})
     data = open_data(f"fi:{root}", exclude=listed)
     assert [sample.key for sample in data.samples] == ["fear/2.jpg"]
-    assert data.notes == (f"1 of the 2 pictures listed in {listed} were left out",)
+    assert data.notes == (f"1 of the 2 images listed in {listed} were left out",)
     write(listed, {"exclude": [{"key": "awe/1.jpg"}, {"key": "fear/2.jpg"}]})
     with pytest.raises(DataError, match=r"check\.json leaves nothing of fi:"):
         open_data(f"fi:{root}", exclude=listed)

@@ -49,7 +49,7 @@ def test_one_sample_is_a_data_set() -> None:
 
 
 @given(st.integers(4, 40), st.sampled_from([1, 2, 4]), st.sampled_from([1, 2]), st.integers(1, 15))
-def test_a_step_has_the_same_pictures_whatever_shares_it(
+def test_a_step_has_the_same_images_whatever_shares_it(
     samples: int, accumulation: int, processes: int, steps: int
 ) -> None:
     if 4 // accumulation % processes:

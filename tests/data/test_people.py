@@ -1,4 +1,4 @@
-"""People found once: right places whatever the size a picture is decoded at, resumable, said where nobody looked."""
+"""People found once: right places whatever the size an image is decoded at, resumable, said where nobody looked."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.drawn import class_folders, draw_picture, jpeg_of
+from tests.drawn import class_folders, draw_image, jpeg_of
 from uniemox.data.people import find_people
 from uniemox.data.source import open_data
 from uniemox.errors import DataError
@@ -15,7 +15,7 @@ from uniemox.persons.box import Box, Detection
 
 
 class WhiteDetector:
-    """Finds what is white, and counts the pictures that it is given."""
+    """Finds what is white, and counts the images that it is given."""
 
     name, fingerprint = "white", "1"
 
@@ -42,7 +42,7 @@ def root(tmp_path: Path) -> Path:
     large.paste("white", (800, 400, 1600, 3000))
     (root / "awe" / "large.jpg").write_bytes(jpeg_of(large, 95))
     (root / "awe" / "nobody.jpg").write_bytes(jpeg_of(Image.new("RGB", (100, 80), "black")))
-    (root / "fear" / "broken.jpg").write_bytes(jpeg_of(draw_picture(0))[:3000])
+    (root / "fear" / "broken.jpg").write_bytes(jpeg_of(draw_image(0))[:3000])
     turned = Image.new("RGB", (200, 100), "black")
     turned.paste("white", (0, 0, 40, 100))
     exif = Image.Exif()
@@ -51,7 +51,7 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def test_boxes_are_in_px_of_the_upright_picture(root: Path) -> None:
+def test_boxes_are_in_px_of_the_upright_image(root: Path) -> None:
     data = open_data(f"folder:{root}")
     report = find_people(data, WhiteDetector(), root / "persons.jsonl")
     assert (report.pictures, report.new, report.with_people, report.people) == (3, 4, 2, 2)
@@ -97,7 +97,7 @@ def test_another_detector_does_not_mix_in(tmp_path: Path) -> None:
         find_people(data, other, out / "p.jsonl")
 
 
-def test_people_of_one_picture_are_looked_for_once(tmp_path: Path) -> None:
+def test_people_of_one_image_are_looked_for_once(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "data", ("Anger",), each=1)
     (root / "boxes.csv").write_text("path,x1,y1,x2,y2\nAnger/0.jpg,0,0,9,9\nAnger/0.jpg,9,9,20,20\n")
     detector = WhiteDetector()

@@ -54,8 +54,8 @@ def test_emotion6_by_folder(tmp_path: Path) -> None:
     assert (by_key["images/joy/1.jpg"].valence, by_key["images/joy/1.jpg"].arousal) == (2.5, 3.75)
     assert (by_key["images/surprise/7.jpg"].valence, by_key["images/surprise/7.jpg"].distribution) == (None, None)
     assert data.notes == (
-        "1 rows of ground_truth.txt are of pictures that are not there",
-        "1 pictures have no row in ground_truth.txt: they have a label, but no votes",
+        "1 rows of ground_truth.txt are of images that are not there",
+        "1 images have no row in ground_truth.txt: they have a label, but no votes",
     )
 
 
@@ -63,7 +63,7 @@ def test_emotion6_by_vote(tmp_path: Path) -> None:
     root = put(emotion6(tmp_path, ROWS, absent=["fear/9.jpg"]), "images/surprise/7.jpg")
     data = read_emotion6(root, label="vote")
     assert words(data) == {"images/anger/2.jpg": "sadness", "images/joy/2.jpg": "joy"}
-    assert data.notes[-1] == "3 pictures were left out: their vote is a tie, neutral, or missing"
+    assert data.notes[-1] == "3 images were left out: their vote is a tie, neutral, or missing"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_emotion6_without_its_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ground_truth\.txt: the table is empty"):
         read_emotion6(tmp_path)
     emotion6(tmp_path, {})
-    with pytest.raises(DataError, match="images: no pictures in its folders"):
+    with pytest.raises(DataError, match="images: no images in its folders"):
         read_emotion6(tmp_path)
     put(tmp_path, "images/boredom/1.jpg")
     with pytest.raises(DataError, match=r"images/boredom/1\.jpg: 'boredom' is none of the 6 labels of ekman"):
@@ -121,9 +121,9 @@ def test_abstract(tmp_path: Path, end: str) -> None:
         **{"contentment": 0.75, "disgust": 0.125, "sadness": 0.125},
     }
     assert data.notes == (
-        "1 rows of ABSTRACT_groundTruth.csv are of pictures that are not there: gone.jpg",
-        "1 pictures have no row in ABSTRACT_groundTruth.csv and were left out",
-        "1 pictures have a tie of votes: a distribution, but no label",
+        "1 rows of ABSTRACT_groundTruth.csv are of images that are not there: gone.jpg",
+        "1 images have no row in ABSTRACT_groundTruth.csv and were left out",
+        "1 images have a tie of votes: a distribution, but no label",
     )
 
 
@@ -138,7 +138,7 @@ def test_abstract(tmp_path: Path, end: str) -> None:
         (",6,", ",-1,", "csv:2: Content must lie between 0 and inf"),
         (",0,0,0,6,1,0,0,1", ",0,0,0,0,0,0,0,0", "csv:2: no votes at all for"),
         ("'a1.jpg'", "'a1.jpg", "csv:"),
-        ("a1.jpg", "a1.gif", "none of its 1 pictures is below"),
+        ("a1.jpg", "a1.gif", "none of its 1 images is below"),
     ],
 )
 def test_abstracts_wrong_tables_are_named_with_line_and_column(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -174,7 +174,7 @@ def test_artphoto_in_folders_and_by_name(tmp_path: Path) -> None:
         "Sad/2.jpg": "sadness",
     }
     names = put(tmp_path / "b", "content_0001.jpg", "sad_0002.jpg", "Excitement_3.JPG")
-    write(names / "readme.txt", "not a picture")
+    write(names / "readme.txt", "not an image")
     assert words(read_artphoto(names)) == {
         "Excitement_3.JPG": "excitement",
         "content_0001.jpg": "contentment",
@@ -214,7 +214,7 @@ def test_names_of_split_folders(tmp_path: Path, folder: str, split: str) -> None
     assert read_fi(put(tmp_path, f"{folder}/awe/1.jpg")).samples[0].split == split
 
 
-def test_what_is_no_picture_is_counted_and_what_is_hidden_is_not_seen(tmp_path: Path) -> None:
+def test_what_is_no_image_is_counted_and_what_is_hidden_is_not_seen(tmp_path: Path) -> None:
     put(tmp_path, "awe/1.jpg", ".git/awe/2.jpg", "awe/.3.jpg", "__MACOSX/awe/4.jpg", "awe/.hidden/5.jpg")
     for name in ("awe/notes.txt", "awe/more.TXT", "awe/Thumbs.db", "awe/LICENSE"):
         write(tmp_path / name, "x")
@@ -225,9 +225,9 @@ def test_what_is_no_picture_is_counted_and_what_is_hidden_is_not_seen(tmp_path: 
     data = read_fi(tmp_path)
     assert [sample.key for sample in data.samples] == ["awe/1.jpg", "awe/dead.jpg", "awe/link.jpg"]
     assert data.notes == (
-        "1 files that are no pictures were left out (.db)",
-        "2 files that are no pictures were left out (.txt)",
-        "1 files that are no pictures were left out (LICENSE)",
+        "1 files that are no images were left out (.db)",
+        "2 files that are no images were left out (.txt)",
+        "1 files that are no images were left out (LICENSE)",
     )
 
 
@@ -235,11 +235,11 @@ def test_what_lies_outside_the_class_folders_is_told(tmp_path: Path) -> None:
     split = read_fi(put(tmp_path / "a", "train/awe/1.jpg", "extra/fear/2.jpg", "b.jpg", "train/c.jpg", "more/3.jpg"))
     assert words(split) == {"train/awe/1.jpg": "awe"}
     assert split.notes == (
-        "2 pictures outside the class folders were left out: b.jpg",
+        "2 images outside the class folders were left out: b.jpg",
         "folders beside those of the splits were left out: extra, more",
     )
     plain = read_fi(put(tmp_path / "b", "awe/1.jpg", "fear/2.jpg", ".hidden/3.jpg", "z.jpg"))
-    assert plain.notes == ("1 pictures outside the class folders were left out: z.jpg",)
+    assert plain.notes == ("1 images outside the class folders were left out: z.jpg",)
 
 
 def test_an_unknown_class_folder_is_named(tmp_path: Path) -> None:
@@ -259,14 +259,12 @@ def test_folders_that_are_not_there_or_hold_nothing(tmp_path: Path, reader: Any)
         reader(file)
     root = tmp_path / "root"
     (root / "awe").mkdir(parents=True)
-    nothing = "no pictures" if reader is read_folder else "no class folders with pictures; expected <class>/<picture>"
+    nothing = "no images" if reader is read_folder else "no class folders with images; expected <class>/<picture>"
     with pytest.raises(DataError, match=says(root, nothing)):
         reader(root)
     root.joinpath("fear").mkdir()
     write(root / "fear/readme.md", "x")
-    with pytest.raises(
-        DataError, match=says(root, "no pictures" if reader is read_folder else "its class folders hold")
-    ):
+    with pytest.raises(DataError, match=says(root, "no images" if reader is read_folder else "its class folders hold")):
         reader(root)
 
 
@@ -341,15 +339,15 @@ def test_heco_with_people(tmp_path: Path) -> None:
         ("Peace/1.jpg#2", "fear", Box(0, 0, 5, 6.5), "Peace/1.jpg"),
         ("Peace/2.jpg", "peace", None, None),
     ]
-    assert data.samples[2].picture == data.samples[1].picture
+    assert data.samples[2].image == data.samples[1].image
 
 
 @pytest.mark.parametrize(
     ("table", "said"),
     [
         ("path,x1,y1,x2\nPeace/1.jpg,1,2,3\n", "boxes.csv:1: there is no column y2"),
-        ("path,x1,y1,x2,y2\nPeace/9.jpg,1,2,3,4\n", "boxes.csv:2, path: 'Peace/9.jpg' is no picture below"),
-        ("path,x1,y1,x2,y2\n../Peace/1.jpg,1,2,3,4\n", "boxes.csv:2, path: '../Peace/1.jpg' is no picture below"),
+        ("path,x1,y1,x2,y2\nPeace/9.jpg,1,2,3,4\n", "boxes.csv:2, path: 'Peace/9.jpg' is no image below"),
+        ("path,x1,y1,x2,y2\n../Peace/1.jpg,1,2,3,4\n", "boxes.csv:2, path: '../Peace/1.jpg' is no image below"),
         ("path,x1,y1,x2,y2\n\nPeace/1.jpg,1,2,x,4\n", "boxes.csv:3: x2 must be a number, got 'x'"),
         ("path,x1,y1,x2,y2\nPeace/1.jpg,1,2,nan,4\n", "boxes.csv:2: x2 must be a number, got 'nan'"),
         ("path,x1,y1,x2,y2\nPeace/1.jpg,1,2,1,4\n", "boxes.csv:2: the box must have x1 < x2 and y1 < y2"),
@@ -381,10 +379,10 @@ def test_real_emotion6(shared: Path) -> None:
     assert [sum(s.label == i for s in data.samples) for i in range(6)] == [30] * 6
     assert all(sum(s.distribution.values()) == pytest.approx(1) for s in data.samples)
     assert all(len(s.distribution) == 7 for s in data.samples)
-    assert data.notes == ("1800 rows of ground_truth.txt are of pictures that are not there",)
+    assert data.notes == ("1800 rows of ground_truth.txt are of images that are not there",)
     voted = read_emotion6(shared / "data/emotion6", label="vote")
     assert len(voted) == 135
-    assert voted.notes[1] == "45 pictures were left out: their vote is a tie, neutral, or missing"
+    assert voted.notes[1] == "45 images were left out: their vote is a tie, neutral, or missing"
     searched = {s.key: s.label for s in data.samples}
     assert sum(searched[s.key] == s.label for s in voted.samples) == 89  # the folder is the search word
 
@@ -394,8 +392,8 @@ def test_real_abstract(shared: Path) -> None:
     assert len(data) == 279
     assert sum(s.label is None for s in data.samples) == 51
     assert data.notes == (
-        "1 rows of ABSTRACT_groundTruth.csv are of pictures that are not there: abstract_0225.jpg",
-        "51 pictures have a tie of votes: a distribution, but no label",
+        "1 rows of ABSTRACT_groundTruth.csv are of images that are not there: abstract_0225.jpg",
+        "51 images have a tie of votes: a distribution, but no label",
     )
     first = data.samples[0]  # 'abstract_0001.jpg',5,0,0,7,1,1,1,1
     assert (first.key, data.label_of(first)) == ("images/abstract_0001.jpg", "contentment")

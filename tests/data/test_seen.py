@@ -59,7 +59,7 @@ def fitted(folder: Path, data: DataSet, **config: Any) -> Path:
 
 
 def test_what_a_teacher_read_is_refused_after_pre_training_and_fine_tuning(tmp_path: Path) -> None:
-    """As with `teacher fit` without --splits: it read all pictures, their labels in words among them."""
+    """As with `teacher fit` without --splits: it read all images, their labels in words among them."""
     data = described(colours(splits=SPLITS))
     folder = fitted(tmp_path / "teacher", data)
     assert read_seen(folder) == hashes_of(data.samples)
@@ -68,7 +68,7 @@ def test_what_a_teacher_read_is_refused_after_pre_training_and_fine_tuning(tmp_p
     pretrain(config, train, tmp_path / "pre")
     assert read_seen(tmp_path / "pre") == read_seen(folder)
     finetune(tiny_finetuning(tmp_path / "pre", method="knn"), data, tmp_path / "run")
-    with pytest.raises(DataError, match=says("12 of these 12 pictures", REFUSED)):
+    with pytest.raises(DataError, match=says("12 of these 12 images", REFUSED)):
         evaluate(tmp_path / "run", data.only("test"), hardware=CPU)
     assert evaluate(tmp_path / "run", data.only("test"), allow_seen=True, hardware=CPU).scores.n == 12
     fitted(tmp_path / "teacher", train)
@@ -127,7 +127,7 @@ def test_joined_runs_hand_on_what_each_has_seen(tmp_path: Path) -> None:
         finetune(tiny_finetuning(start, method="probe"), data, run)
     write_hashes(runs[1] / "training_pictures.txt", read_seen(runs[1]) | hashes_of(data.only("test").samples))
     finetune(tiny_finetuning(",".join(map(str, runs)), method="mean"), data, tmp_path / "mean")
-    with pytest.raises(DataError, match=says("12 of these 12 pictures")):
+    with pytest.raises(DataError, match=says("12 of these 12 images")):
         evaluate(tmp_path / "mean", data.only("test"), hardware=CPU)
 
 
@@ -142,14 +142,14 @@ def test_shards_are_refused_by_the_originals_they_were_made_of(tmp_path: Path) -
     packed = open_data(f"shards:{tmp_path}/shards")
     folder = fitted(tmp_path / "teacher", packed)
     assert read_seen(folder) >= hashes_of(data.samples)
-    with pytest.raises(DataError, match="of these 12 pictures of shards:"):
+    with pytest.raises(DataError, match="of these 12 images of shards:"):
         evaluate(
             finetuned("both"), replace(packed.only("test"), detector_seen=frozenset(read_seen(folder))), hardware=CPU
         )
 
 
 class Finder:
-    """Finds one person in every picture."""
+    """Finds one person in every image."""
 
     name, fingerprint = "finder.onnx", "0" * 16
 
@@ -157,18 +157,18 @@ class Finder:
         return [(Detection(Box(1, 1, 9, 9), 0.9),)] * len(images)
 
 
-def test_people_of_a_finder_that_was_trained_on_the_pictures_are_refused(tmp_path: Path) -> None:
+def test_people_of_a_finder_that_was_trained_on_the_images_are_refused(tmp_path: Path) -> None:
     data = colours(splits=SPLITS)
     folder = tmp_path / "photos"
     for sample in data.samples:
         file = folder / str(sample.split) / sample.key
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(sample.picture.read())
+        file.write_bytes(sample.image.read())
     there = open_data(f"fi:{folder}")
     find_people(there, Finder(), folder / "persons.jsonl", seen=hashes_of(there.only("test").samples))
     found = open_data(f"fi:{folder}")
     assert found.detector_seen == hashes_of(there.only("test").samples)
-    with pytest.raises(DataError, match=says("12 of these 12 pictures", "person finder")):
+    with pytest.raises(DataError, match=says("12 of these 12 images", "person finder")):
         evaluate(finetuned("both"), found.only("test"), hardware=CPU)
     write_shards(found, tmp_path / "shards", ShardConfig(workers=1))
     assert open_data(f"shards:{tmp_path}/shards").detector_seen == found.detector_seen

@@ -16,7 +16,7 @@ import pytest
 import torch
 import webdataset
 
-from tests.drawn import class_folders, draw_picture, jpeg_of
+from tests.drawn import class_folders, draw_image, jpeg_of
 from uniemox.data.order import BatchOrder
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.shard_writing import ShardConfig, write_shards
@@ -31,7 +31,7 @@ from uniemox.views.transforms import TrainViews, ViewConfig
 
 @pytest.fixture
 def data(tmp_path: Path) -> DataSet:
-    """Ten pictures, two splits, one of them with everything that can be known."""
+    """Ten images, two splits, one of them with everything that can be known."""
     root = tmp_path / "data"
     class_folders(root / "train", each=3)
     class_folders(root / "val", each=2)
@@ -68,25 +68,25 @@ def test_what_goes_in_comes_out(data: DataSet, tmp_path: Path) -> None:
     before, after = by_key(data), by_key(found)
     assert before.keys() == after.keys()
     for key, sample in before.items():
-        assert after[key].picture.read() == sample.picture.read()  # the very file
-        assert replace(after[key], picture=sample.picture) == sample
+        assert after[key].image.read() == sample.image.read()  # the very file
+        assert replace(after[key], image=sample.image) == sample
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     tars = ["train-00000", "train-00001", "val-00000"]
     assert names == sorted(["shards.json", *(f"{tar}.{ending}" for tar in tars for ending in ("tar", "jsonl"))])
 
 
-def test_scaled_pictures_keep_their_boxes(data: DataSet, tmp_path: Path) -> None:
+def test_scaled_images_keep_their_boxes(data: DataSet, tmp_path: Path) -> None:
     write_shards(data, tmp_path / "out", ShardConfig(short_side_px=60, workers=1))
     sample = by_key(read_shards(str(tmp_path / "out")))[data.samples[0].key]
-    image, size = decode(sample.picture.read())
+    image, size = decode(sample.image.read())
     assert size == image.size == (80, 60)  # of 320 x 240
     assert sample.target_box == Box(2.5, 5, 27.625, 55)
     assert sample.persons == (Detection(Box(2.5, 5, 27.625, 55), 0.75),)
     small = by_key(read_shards(str(tmp_path / "out")))
     write_shards(data, tmp_path / "large", ShardConfig(short_side_px=1000, workers=1))
     for key, sample in by_key(read_shards(str(tmp_path / "large"))).items():
-        assert sample.picture.read() == by_key(data)[key].picture.read()  # never enlarged
-        assert len(small[key].picture.read()) < len(sample.picture.read())
+        assert sample.image.read() == by_key(data)[key].image.read()  # never enlarged
+        assert len(small[key].image.read()) < len(sample.image.read())
 
 
 def test_what_was_packed_smaller_is_known_by_its_original(data: DataSet, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_what_was_packed_smaller_is_known_by_its_original(data: DataSet, tmp_pat
     small = read_shards(str(tmp_path / "small"))
     write_shards(small, tmp_path / "smaller", ShardConfig(short_side_px=30, workers=1))
     write_shards(small, tmp_path / "again", ShardConfig(workers=1))
-    originals = {sample.key: hashlib.sha256(sample.picture.read()).hexdigest() for sample in data.samples}
+    originals = {sample.key: hashlib.sha256(sample.image.read()).hexdigest() for sample in data.samples}
     for name in ("small", "smaller", "again"):
         found = read_shards(str(tmp_path / name)).samples
         assert {sample.key: sample.source_sha256 for sample in found} == originals
@@ -113,7 +113,7 @@ def test_webdataset_reads_them(data: DataSet, tmp_path: Path) -> None:
     write_shards(data, tmp_path / "out", ShardConfig(samples=4, workers=1))
     urls = [str(path) for path in sorted((tmp_path / "out").glob("*.tar"))]
     read = webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8").to_tuple("jpg", "json")
-    seen = {meta["key"]: (picture.shape, meta.get("label")) for picture, meta in read}
+    seen = {meta["key"]: (image.shape, meta.get("label")) for image, meta in read}
     assert seen == {sample.key: ((240, 320, 3), data.label_of(sample)) for sample in data.samples}
 
 
@@ -124,7 +124,7 @@ def test_any_store_of_fsspec(data: DataSet, tmp_path: Path) -> None:
         memory.pipe(f"/somewhere/{path.name}", path.read_bytes())
     found = open_data("shards:memory://somewhere")
     for key, sample in by_key(found).items():
-        assert sample.picture.read() == by_key(data)[key].picture.read()
+        assert sample.image.read() == by_key(data)[key].image.read()
     memory.rm("/somewhere", recursive=True)
 
 
@@ -150,9 +150,9 @@ def test_a_shard_that_is_cut_off_is_named(data: DataSet, tmp_path: Path, bytes_l
     os.truncate(tmp_path / "out" / "train-00001.tar", bytes_left)
     with pytest.raises(DataError, match=r"train-00001\.tar is cut off or changed: \d+ bytes expected, \d+ found; copy"):
         read_shards(str(tmp_path / "out"))
-    last = [sample for sample in found.samples if "train-00001" in str(sample.picture)][-1]
+    last = [sample for sample in found.samples if "train-00001" in str(sample.image)][-1]
     with pytest.raises(OSError, match=r"train-00001\.tar is cut off"):
-        last.picture.read()
+        last.image.read()
     (tmp_path / "out" / "train-00001.tar").unlink()
     with pytest.raises(DataError, match=r"train-00001\.tar is missing"):
         read_shards(str(tmp_path / "out"))
@@ -212,9 +212,9 @@ def test_a_stopped_run_goes_on(data: DataSet, tmp_path: Path) -> None:
         write_shards(data, out, replace(config, short_side_px=64))
 
 
-def test_broken_pictures_are_left_out_and_named(data: DataSet, tmp_path: Path) -> None:
-    Path(str(data.samples[2].picture)).write_bytes(jpeg_of(draw_picture(1))[:4000])
-    Path(str(data.samples[7].picture)).unlink()
+def test_broken_images_are_left_out_and_named(data: DataSet, tmp_path: Path) -> None:
+    Path(str(data.samples[2].image)).write_bytes(jpeg_of(draw_image(1))[:4000])
+    Path(str(data.samples[7].image)).unlink()
     broken = write_shards(data, tmp_path / "out", ShardConfig(samples=4, workers=1))
     assert [line.split(":")[0] for line in broken] == sorted([data.samples[2].key, data.samples[7].key])
     assert len(read_shards(str(tmp_path / "out"))) == 8
@@ -222,8 +222,8 @@ def test_broken_pictures_are_left_out_and_named(data: DataSet, tmp_path: Path) -
 
 def test_other_formats_keep_their_ending(tmp_path: Path) -> None:
     (tmp_path / "data" / "awe").mkdir(parents=True)
-    draw_picture(1).save(tmp_path / "data" / "awe" / "a.png")
-    draw_picture(2).save(tmp_path / "data" / "awe" / "b.jpg", "WEBP")  # a wrong ending
+    draw_image(1).save(tmp_path / "data" / "awe" / "a.png")
+    draw_image(2).save(tmp_path / "data" / "awe" / "b.jpg", "WEBP")  # a wrong ending
     write_shards(open_data(f"folder:{tmp_path}/data"), tmp_path / "out", ShardConfig(workers=1))
     with tarfile.open(tmp_path / "out" / "all-00000.tar") as tar:
         endings = sorted(name.split(".")[1] for name in tar.getnames())
@@ -236,22 +236,22 @@ def test_settings_out_of_range_are_refused() -> None:
             ShardConfig(**wrong)
 
 
-def test_changed_pictures_are_found(data: DataSet, tmp_path: Path) -> None:
+def test_changed_images_are_found(data: DataSet, tmp_path: Path) -> None:
     write_shards(data, tmp_path / "out", ShardConfig(samples=10, workers=1))
     sample = read_shards(str(tmp_path / "out")).samples[0]
-    tar = Path(sample.picture.address)  # type: ignore[attr-defined]
+    tar = Path(sample.image.address)  # type: ignore[attr-defined]
     content = bytearray(tar.read_bytes())
     content[700] ^= 1
     tar.write_bytes(content)
-    with pytest.raises(OSError, match="was changed: the hash of the picture at 512 is another"):
-        sample.picture.read()
+    with pytest.raises(OSError, match="was changed: the hash of the image at 512 is another"):
+        sample.image.read()
 
 
 def test_boxes_of_other_sizes_are_refused(data: DataSet, tmp_path: Path) -> None:
     write_shards(data, tmp_path / "out", ShardConfig(short_side_px=64, workers=1))
     boxes = tmp_path / "persons.jsonl"
     boxes.write_text('{"detector": "x"}\n')
-    with pytest.raises(DataError, match=r"jsonl: its boxes are in px of other pictures \(short side None, here 64"):
+    with pytest.raises(DataError, match=r"jsonl: its boxes are in px of other images \(short side None, here 64"):
         open_data(f"shards:{tmp_path}/out", persons=boxes)
     boxes.write_text('{"detector": "x", "short_side_px": 64}\n')
     open_data(f"shards:{tmp_path}/out", persons=boxes)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uniemox.data.sample import DataSet, PictureFile, Sample
+from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.splits import (
     PAPER_RECIPES,
     choose_scheme,
@@ -30,7 +30,7 @@ RATIOS = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 def samples_of(count: int, classes: int = 3, **known: object) -> list[Sample]:
     return [
-        Sample(key=f"{i:05d}.jpg", picture=PictureFile(Path(f"{i}.jpg")), label=i % classes, **known)  # type: ignore
+        Sample(key=f"{i:05d}.jpg", image=ImageFile(Path(f"{i}.jpg")), label=i % classes, **known)  # type: ignore
         for i in range(count)
     ]
 
@@ -52,8 +52,7 @@ def test_every_class_has_the_ratio_to_within_a_few_samples(count: int, classes: 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=200), st.integers(0, 3))
 def test_groups_stay_together(groups: list[int], seed: int) -> None:
     samples = [
-        Sample(key=str(i), picture=PictureFile(Path("x")), label=i % 2, group=f"g{group}")
-        for i, group in enumerate(groups)
+        Sample(key=str(i), image=ImageFile(Path("x")), label=i % 2, group=f"g{group}") for i, group in enumerate(groups)
     ]
     scheme = split_samples(samples, RATIOS, seed)
     for name in set(groups):
@@ -110,13 +109,13 @@ def test_files_know_when_they_were_changed(tmp_path: Path) -> None:
     assert write_splits(tmp_path / "b.json", dict(reversed(scheme.items())), source="y", how="else") == digest
     found = read_splits(tmp_path / "a.json", data)
     assert {sample.key: sample.split for sample in found.samples} == scheme
-    assert found.notes == (f"splits from {tmp_path}/a.json (sha256 {digest[:12]})", "10 pictures are not in it")
+    assert found.notes == (f"splits from {tmp_path}/a.json (sha256 {digest[:12]})", "10 images are not in it")
     content = json.loads((tmp_path / "a.json").read_text())
     content["splits"]["test"].append(content["splits"]["train"].pop())
     (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"a\.json: its hash does not fit"):
         read_splits(tmp_path / "a.json", data)
-    with pytest.raises(DataError, match=r"b\.json: 30 of its pictures are not in z, such as 00000.jpg"):
+    with pytest.raises(DataError, match=r"b\.json: 30 of its images are not in z, such as 00000.jpg"):
         read_splits(tmp_path / "b.json", DataSet("z", MIKELS, samples[30:]))
     for wrong in ("", "[]", "{}", '{"splits": 3, "sha256": ""}', '{"splits": {"train": 3}, "sha256": ""}'):
         (tmp_path / "c.json").write_text(wrong)
@@ -138,7 +137,7 @@ def test_the_papers_recipes_are_the_papers(shared: Path) -> None:
 
 def test_the_papers_split_of_ube_is_even_in_every_sub_folder() -> None:
     samples = [
-        Sample(key=f"{i}.jpg", picture=PictureFile(Path("x")), label=i % 2, domain=f"d{i % 10}") for i in range(1000)
+        Sample(key=f"{i}.jpg", image=ImageFile(Path("x")), label=i % 2, domain=f"d{i % 10}") for i in range(1000)
     ]
     scheme, _ = paper_split("ube", DataSet("ube", UBE, samples), seed=0)
     for i in range(10):
@@ -148,7 +147,7 @@ def test_the_papers_split_of_ube_is_even_in_every_sub_folder() -> None:
 
 def test_the_papers_split_of_caer_divides_the_official_test() -> None:
     samples = [
-        Sample(key=f"{i}.jpg", picture=PictureFile(Path("x")), label=i % 7, split="train" if i < 700 else "test")
+        Sample(key=f"{i}.jpg", image=ImageFile(Path("x")), label=i % 7, split="train" if i < 700 else "test")
         for i in range(1400)
     ]
     scheme, _ = paper_split("caer-s", DataSet("caer", CAER, samples), seed=0)

@@ -1,4 +1,4 @@
-"""Synthetic scenes: the law that only person and surroundings together obey, and that pictures show what is said."""
+"""Synthetic scenes: the law that only person and surroundings together obey, and that images show what is said."""
 
 import hashlib
 import io
@@ -92,7 +92,7 @@ def test_nothing_else_that_is_drawn_leaks_the_emotion(samples: Sequence[Sample])
 
 
 def test_the_guess_finds_a_leak(samples: Sequence[Sample]) -> None:
-    """One in four pictures of a scene darkened by its label is enough to be seen."""
+    """One in four images of a scene darkened by its label is enough to be seen."""
     leaky = [
         replace(s, annotation={**_note(s), "brightness": (s.label or 0) / 10}) if i % 4 == 0 else s
         for i, s in enumerate(samples)
@@ -132,7 +132,7 @@ def test_every_split_is_balanced() -> None:
 def test_more_samples_begin_with_the_same() -> None:
     assert synthetic(64).samples == synthetic(640).samples[:64]
     assert synthetic(64, seed=1).samples != synthetic(64).samples
-    assert str(synthetic(64, seed=3).samples[5].picture) == "synthetic:3/5"
+    assert str(synthetic(64, seed=3).samples[5].image) == "synthetic:3/5"
 
 
 def test_a_sample_says_all_that_is_known() -> None:
@@ -157,11 +157,11 @@ def test_listing_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "draw", None)
     data = synthetic(64)
     with pytest.raises(TypeError):
-        data.samples[0].picture.read()
+        data.samples[0].image.read()
 
 
 def test_every_word_is_in_emosets_vocabulary(shared: Path, samples: Sequence[Sample]) -> None:
-    """Except "Person", which EmoSet's list of 409 objects does not have; the first object of every picture."""
+    """Except "Person", which EmoSet's list of 409 objects does not have; the first object of every image."""
     info = json.loads((shared / "data" / "emoset" / "info.json").read_text("utf-8"))
     words = {field: set(info[field]["label2idx"]) for field in info}
     for sample in samples:
@@ -177,24 +177,24 @@ def test_every_word_is_in_emosets_vocabulary(shared: Path, samples: Sequence[Sam
     assert len({_note(sample)["brightness"] for sample in samples}) == 11
 
 
-def test_a_picture_is_a_png_of_the_stated_size() -> None:
+def test_a_image_is_a_png_of_the_stated_size() -> None:
     for sample in synthetic(8).samples:
-        with Image.open(io.BytesIO(sample.picture.read())) as image:
+        with Image.open(io.BytesIO(sample.image.read())) as image:
             assert (image.format, image.mode, image.size) == ("PNG", "RGB", (384, 288))
 
 
 def test_the_same_bytes_in_every_process() -> None:
-    """Five pictures and 64 annotations, hashed here and in two processes with other hash seeds."""
+    """Five images and 64 annotations, hashed here and in two processes with other hash seeds."""
     code = (
         "import hashlib; from uniemox.data.synthetic import synthetic; s = synthetic(64, seed=7).samples; "
         "h = hashlib.sha256(repr(s).encode()); [h.update(x.picture.read()) for x in s[:5]]; print(h.hexdigest())"
     )
     samples = synthetic(64, seed=7).samples
     digest = hashlib.sha256(repr(samples).encode())
-    pictures = [sample.picture.read() for sample in samples[:5]]
-    assert len(set(pictures)) == 5
-    for picture in pictures:
-        digest.update(picture)
+    images = [sample.image.read() for sample in samples[:5]]
+    assert len(set(images)) == 5
+    for image in images:
+        digest.update(image)
     for hash_seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

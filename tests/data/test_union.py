@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.tree import abstract, emoset, emotion6, put, says, words, write
-from tests.drawn import class_folders, draw_picture, jpeg_of
+from tests.drawn import class_folders, draw_image, jpeg_of
 from tests.runs import one_thread, pretrained, tiny_finetuning
 from uniemox.cli.data import check, show, split
 from uniemox.data.sample import Sample
@@ -179,7 +179,7 @@ def test_a_classifier_learns_from_both_and_is_scored_by_part(tmp_path: Path) -> 
     class_folders(tmp_path / "a", CLASSES, 10)
     for i, word in enumerate(CLASSES):
         for j in range(11):
-            write(tmp_path / "b" / word / f"{j}.jpg", jpeg_of(draw_picture(1000 + 100 * i + j)))
+            write(tmp_path / "b" / word / f"{j}.jpg", jpeg_of(draw_image(1000 + 100 * i + j)))
     source = f"folder:{tmp_path}/a,fi:{tmp_path}/b"
     out = tmp_path / "run"
     finetune(tiny_finetuning(pretrained(), method="probe"), open_data(source), out)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.pictures import draw, save
+from tests.images import draw, save
 from uniemox.data.sample import DataSet
 
 JPEG = save(draw(24, 18), "JPEG")
@@ -15,7 +15,7 @@ SEVEN = ("anger", "disgust", "fear", "joy", "sadness", "surprise", "neutral")
 
 
 def put(root: Path, *names: str) -> Path:
-    """Pictures of these names below a folder."""
+    """Images of these names below a folder."""
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def emoset(root: Path, annotations: Mapping[str, Any], *, ids: bool = True, spli
 
 
 def emotion6(root: Path, rows: Mapping[str, Iterable[float]], *, absent: Iterable[str] = ()) -> Path:
-    """Emotion6 with seven shares a picture; the pictures named in `absent` are not written."""
+    """Emotion6 with seven shares an image; the images named in `absent` are not written."""
     header = ["[image_filename]", "[valence]", "[arousal]", *(f"[prob. {word}]" for word in SEVEN)]
     lines = ["\t".join([name, "2.5", "3.75", *map(str, shares)]) for name, shares in rows.items()]
     (root / "images").mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def emotion6(root: Path, rows: Mapping[str, Iterable[float]], *, absent: Iterabl
 
 
 def abstract(root: Path, rows: Mapping[str, Iterable[int]], *, end: str = "\r") -> Path:
-    """Abstract with eight counts a picture, as it was published: CR line ends, single quotes."""
+    """Abstract with eight counts an image, as it was published: CR line ends, single quotes."""
     header = ",'Amusement','Anger','Awe','Content','Disgust','Excitement','Fear','Sad'"
     lines = [",".join([f"'{name}'", *map(str, counts)]) for name, counts in rows.items()]
     put(root / "images", *rows)

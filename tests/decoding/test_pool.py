@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.hostile_images import LYING_AVIF, progressive_jpeg
-from tests.pictures import draw, every_file, save, with_orientation
+from tests.images import draw, every_file, save, with_orientation
 from tests.processes import is_there, peak_mib, wait_until
 from uniemox.decoding.pool import DecoderPool, decode_one, look_here
 from uniemox.errors import ImageError

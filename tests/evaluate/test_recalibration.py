@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.data.tree import says
-from tests.drawn import draw_picture
+from tests.drawn import draw_image
 from tests.evaluate.test_run import known
 from tests.predict.networks import tiny_network
 from tests.runs import finetuned, uniemox_here
@@ -30,16 +30,16 @@ COUNT = 60
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures in folders of four of Mikels' labels."""
+    """Images in folders of four of Mikels' labels."""
     folder = tmp_path_factory.mktemp("photos")
     for i in range(COUNT):
         path = folder / ("awe", "fear", "anger", "sadness")[i % 4] / f"{i}.png"
         path.parent.mkdir(exist_ok=True)
-        draw_picture(i, (48, 48)).save(path)
+        draw_image(i, (48, 48)).save(path)
     return folder
 
 
-def test_temperature_scores_and_distances_are_those_of_the_pictures(photos: Path, tmp_path: Path) -> None:
+def test_temperature_scores_and_distances_are_those_of_the_images(photos: Path, tmp_path: Path) -> None:
     source = tiny_network(tmp_path / "m.onnx", distances=(1.0, 2.0), conformal_scores=(0.5,))
     data = open_data(f"folder:{photos}")
     result = recalibrate(str(source), data, tmp_path / "out" / "mine.onnx")
@@ -53,7 +53,7 @@ def test_temperature_scores_and_distances_are_those_of_the_pictures(photos: Path
     np.testing.assert_allclose(network.info.distances, np.sort(found.distances), atol=1e-3)
     assert result.ece_after < result.ece_before
     limit = score_limit(network.info.conformal_scores, 0.9)
-    answers = [network.answer([network.look(draw_picture(i, (48, 48)), (48, 48), None)]) for i in range(COUNT)]
+    answers = [network.answer([network.look(draw_image(i, (48, 48)), (48, 48), None)]) for i in range(COUNT)]
     labels = [("awe", "fear", "anger", "sadness")[i % 4] for i in range(COUNT)]
     truth = np.array([network.info.labels.index(label) for label in labels])
     held = [place in likely_labels(one.values[0], limit) for one, place in zip(answers, truth, strict=True)]
@@ -62,7 +62,7 @@ def test_temperature_scores_and_distances_are_those_of_the_pictures(photos: Path
     assert flagged == pytest.approx(0.05, abs=0.02)
 
 
-def test_the_pictures_count_as_seen_afterwards(photos: Path, tmp_path: Path) -> None:
+def test_the_images_count_as_seen_afterwards(photos: Path, tmp_path: Path) -> None:
     source = tiny_network(tmp_path / "m.onnx")
     data = open_data(f"folder:{photos}")
     recalibrate(str(source), data, tmp_path / "mine.onnx")
@@ -76,7 +76,7 @@ def test_the_pictures_count_as_seen_afterwards(photos: Path, tmp_path: Path) -> 
 def test_what_can_not_calibrate(photos: Path, tmp_path: Path) -> None:
     few, affect = tmp_path / "few", tiny_network(tmp_path / "a.onnx", task="affect", labels=("valence", "arousal"))
     (few / "awe").mkdir(parents=True)
-    draw_picture(0).save(few / "awe" / "0.png")
+    draw_image(0).save(few / "awe" / "0.png")
     with pytest.raises(DataError, match="at least 30 are needed"):
         recalibrate(str(tiny_network(tmp_path / "m.onnx")), open_data(f"folder:{few}"), tmp_path / "out.onnx")
     with pytest.raises(ConfigError, match="task affect"):

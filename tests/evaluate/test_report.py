@@ -29,7 +29,7 @@ VOID = ("meta", "img")
 
 
 class Read(HTMLParser):
-    """A page as elements: every tag closed in order, words, pictures, tables as rows of words."""
+    """A page as elements: every tag closed in order, words, images, tables as rows of words."""
 
     def __init__(self, page: Path) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ def write_run(folder: Path, kind: str, *, steps: int = 3, is_finished: bool = Tr
 def score(run: Path, data: DataSet, logits: np.ndarray, by: list[str | None] | None = None, notes=()) -> Path:
     """Score answers to all samples of a data set, and keep them as `uniemox evaluate` does."""
     truth = np.array([sample.label for sample in data.samples])
-    groups = [sample.picture_key for sample in data.samples]
+    groups = [sample.image_key for sample in data.samples]
     scores = score_classes(logits, truth, data.labels, groups=groups)
 
     def part(places):
@@ -100,8 +100,8 @@ def score(run: Path, data: DataSet, logits: np.ndarray, by: list[str | None] | N
     lines = [
         {
             "key": sample.key,
-            "group": sample.group or sample.picture_key,
-            "path": str(sample.picture),
+            "group": sample.group or sample.image_key,
+            "path": str(sample.image),
             "label": data.label_of(sample),
             "predicted": data.labels.labels[int(row.argmax())],
             "probabilities": dict(zip(data.labels.labels, row.round(6).tolist(), strict=True)),
@@ -121,7 +121,7 @@ def page_of(tmp_path: Path, *runs: Path) -> Read:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> DataSet:
-    """Sixteen pictures of two classes."""
+    """Sixteen images of two classes."""
     return open_data(f"folder:{class_folders(tmp_path / 'photos', each=8)}")
 
 
@@ -191,7 +191,7 @@ def test_words_of_the_data_are_only_words(tmp_path: Path) -> None:
 
 
 def test_the_person_meant_is_framed(tmp_path: Path) -> None:
-    """Two people of one large grey picture: each example has its own frame, where the box is."""
+    """Two people of one large grey image: each example has its own frame, where the box is."""
     Image.new("RGB", (1280, 960), (128, 128, 128)).save(tmp_path / "a.png")
     rows = ("a.png,awe,128,96,384,480", "a.png,fear,768,480,1152,864")
     (tmp_path / "people.csv").write_text("\n".join(["path,label,x1,y1,x2,y2", *rows]))
@@ -210,14 +210,14 @@ def test_the_person_meant_is_framed(tmp_path: Path) -> None:
 def test_data_that_is_gone(tmp_path: Path, photos: DataSet) -> None:
     run = write_run(tmp_path / "run", "finetune")
     score(run, photos, logits_for(photos, {15}))
-    (tmp_path / "photos" / "fear" / "7.jpg").write_bytes(b"no picture")
+    (tmp_path / "photos" / "fear" / "7.jpg").write_bytes(b"no image")
     (tmp_path / "photos" / "awe" / "0.jpg").unlink()
     page = page_of(tmp_path, run)
     assert [alt for alt in page.alts if "predicted awe" in alt and "true fear" in alt] == []
     assert "1 more can't be read any more." in page.words
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
     page = page_of(tmp_path, run)
-    assert "No example pictures: the data can't be opened here" in page.words
+    assert "No example images: the data can't be opened here" in page.words
     assert "Confusion" in page.words
     assert len(page.alts) == 2  # loss, reliability
 
@@ -259,7 +259,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path: Path, phot
     page = page_of(tmp_path, run)
     assert page.words.count("An evaluation can't be read") == 3
     assert "The curves can't be read" in page.words
-    assert "What was predicted for every picture can't be read" in page.words
+    assert "What was predicted for every image can't be read" in page.words
     assert "accuracy" in page.words
     assert "Surest" not in page.words
 
@@ -293,7 +293,7 @@ def test_distributions_and_affect(tmp_path: Path) -> None:
 
 
 def test_several_runs(tmp_path: Path, photos: DataSet) -> None:
-    """The best first, and by how much the others are below it on the same pictures."""
+    """The best first, and by how much the others are below it on the same images."""
     wrong = {"middle": {0, 1, 2}, "best": {5}, "worst": set(range(10))}
     runs = {name: write_run(tmp_path / name, "finetune") for name in wrong}
     for name, run in runs.items():

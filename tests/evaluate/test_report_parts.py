@@ -23,7 +23,7 @@ def answers(keys: str, labels: list[int], predicted: list[int]) -> Predictions:
     return Predictions(tuple(keys.split()), groups, np.array(labels), np.array(predicted), np.eye(2)[predicted])
 
 
-def test_a_difference_needs_the_same_pictures() -> None:
+def test_a_difference_needs_the_same_images() -> None:
     ours = answers("a b c d", [0, 1, 0, 1], [0, 1, 0, 0])
     theirs = answers("d c b a", [1, 0, 1, 0], [1, 1, 0, 0])  # another order: wrong are c and b
     found = difference(ours, theirs)
@@ -35,7 +35,7 @@ def test_a_difference_needs_the_same_pictures() -> None:
     assert difference(ours, answers("a b c d", [0, 1, 0, 0], [0, 1, 0, 0])) is None  # other labels
 
 
-def test_people_of_one_picture_are_drawn_together() -> None:
+def test_people_of_one_image_are_drawn_together() -> None:
     ours, theirs = answers("a a#2 b b#2", [0] * 4, [0] * 4), answers("a a#2 b b#2", [0] * 4, [0, 0, 1, 1])
     assert difference(ours, theirs) == paired_bootstrap(np.ones(4), np.array([1, 1, 0, 0]), list("aabb"))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.drawn import draw_picture
+from tests.drawn import draw_image
 from tests.evaluate.test_report import page_of, write_run
 from uniemox.errors import DataError
 from uniemox.evaluate.report.page import write_report
@@ -41,7 +41,7 @@ def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     page = page_of(tmp_path, tmp_path / "pretrain", tmp_path / "finetune")
     assert page.words.count("There is no model.safetensors: the run is not finished.") == 2
     assert page.words.count("It has written down no losses.") == 2
-    assert "There is no picture yet" in page.words
+    assert "There is no image yet" in page.words
     assert "It has not been scored" in page.words
     assert page.sources == []
 
@@ -51,7 +51,7 @@ def test_pretraining(tmp_path: Path) -> None:
     run = write_run(tmp_path / "pre", "pretrain", steps=30, **settings)
     (run / "pictures").mkdir()
     for step in (10, 20, 30):
-        draw_picture(step, (160, 120)).save(run / "pictures" / f"reconstruction-{step:08d}.png")
+        draw_image(step, (160, 120)).save(run / "pictures" / f"reconstruction-{step:08d}.png")
     page = page_of(tmp_path, run)
     assert page.alts[:2] == [
         "scene reconstruction over 30 steps, from 4 to 0.1333 at step 30",
@@ -63,9 +63,9 @@ def test_pretraining(tmp_path: Path) -> None:
         assert words in page.words
     assert "scene as seen, reconstructed, true; person as seen, reconstructed, true" in page.words
     assert "not finished" not in page.words
-    (run / "pictures" / "reconstruction-00000030.png").write_bytes(b"no picture")
+    (run / "pictures" / "reconstruction-00000030.png").write_bytes(b"no image")
     page = page_of(tmp_path, run)
-    assert "A picture can't be read" in page.words
+    assert "An image can't be read" in page.words
     assert page.alts[3:] == ["Reconstructions after step 10"]
 
 

@@ -30,7 +30,7 @@ from uniemox.views.loader import ViewDataset, collate
 from uniemox.views.pixels import PixelStats
 from uniemox.views.transforms import EvalViews, ViewConfig
 
-# (what the picture shows, what it is labelled, how often): the classifier answers what it shows.
+# (what the image shows, what it is labelled, how often): the classifier answers what it shows.
 ANSWERS = (
     ("amusement", "amusement", 3),
     ("amusement", "awe", 1),
@@ -48,7 +48,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def known(answers: Sequence[tuple[str, str | None, int]] = ANSWERS, labels: LabelSet = MIKELS) -> DataSet:
-    """Pictures whose colour the classifier knows, labelled as it is written there."""
+    """Images whose colour the classifier knows, labelled as it is written there."""
     draw, samples = random.Random(7), []
     for colour, label, count in answers:
         for _ in range(count):
@@ -79,7 +79,7 @@ def test_every_number_is_the_one_worked_out_by_hand() -> None:
     assert confusion.sum() == 10
 
 
-def test_every_picture_gets_its_line() -> None:
+def test_every_image_gets_its_line() -> None:
     lines = score(known((("awe", "fear", 1), ("amusement", "amusement", 1)))).predictions
     assert [(line["key"], line["label"], line["predicted"]) for line in lines] == [
         ("0.jpg", "fear", "awe"),
@@ -88,25 +88,25 @@ def test_every_picture_gets_its_line() -> None:
     assert sum(lines[0]["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_pictures_of_one_group_are_resampled_together() -> None:
+def test_images_of_one_group_are_resampled_together() -> None:
     data = known()
     one = replace(data, samples=[replace(sample, group="all") for sample in data.samples])
     low, high = score(one).scores.accuracy_interval
     assert (low, high) == pytest.approx((0.6, 0.6))
     people = replace(data, samples=[replace(s, key=f"a.jpg#{i + 2}") for i, s in enumerate(data.samples)])
-    assert score(people).scores.accuracy_interval == pytest.approx((0.6, 0.6))  # one picture, many people
+    assert score(people).scores.accuracy_interval == pytest.approx((0.6, 0.6))  # one image, many people
 
 
-def test_pictures_of_the_training_are_refused_with_their_number() -> None:
+def test_images_of_the_training_are_refused_with_their_number() -> None:
     train = colours(splits=SPLITS).only("train")
     mixed = replace(train, samples=[*known().samples, *train.samples[:3]])
-    with pytest.raises(DataError, match=says("trained on 3 of these 13 pictures of colours, amusement/0.jpg among")):
+    with pytest.raises(DataError, match=says("trained on 3 of these 13 images of colours, amusement/0.jpg among")):
         score(mixed)
     assert score(mixed, allow_seen=True).scores.n == 13
     assert score(known()).scores.n == 10
 
 
-def test_pictures_packed_from_those_of_the_training_are_refused(tmp_path: Path) -> None:
+def test_images_packed_from_those_of_the_training_are_refused(tmp_path: Path) -> None:
     train = colours(splits=SPLITS).only("train")
     write_shards(train, tmp_path / "packed", ShardConfig(short_side_px=24, workers=1))
     packed = replace(read_shards(str(tmp_path / "packed")), labels=train.labels)
@@ -127,7 +127,7 @@ def test_labels_of_another_set_are_mapped_and_said() -> None:
     assert found.notes == (
         "labels are mapped: mikels -> ekman: amusement + contentment + excitement become joy; dropped: awe; "
         "never reached: surprise",
-        "2 pictures were left out: the model has nothing for surprise",
+        "2 images were left out: the model has nothing for surprise",
     )
     assert set(found.predictions[0]["probabilities"]) == set(EKMAN.labels)
 
@@ -147,22 +147,22 @@ def test_what_is_evoked_is_never_held_against_what_is_felt() -> None:
         score(replace(known(), labels=replace(MIKELS, kind="felt")))
 
 
-def test_pictures_without_label_are_left_out_and_counted() -> None:
+def test_images_without_label_are_left_out_and_counted() -> None:
     found = score(known((("awe", "awe", 1), ("awe", None, 2))))
-    assert (found.scores.n, found.notes) == (1, ("2 pictures have nothing to compare with",))
+    assert (found.scores.n, found.notes) == (1, ("2 images have nothing to compare with",))
     for answers in ((("awe", None, 2),), ()):
-        with pytest.raises(DataError, match="known has no picture to score: none of"):
+        with pytest.raises(DataError, match="known has no image to score: none of"):
             score(known(answers))
 
 
-def test_broken_pictures_are_noted() -> None:
+def test_broken_images_are_noted() -> None:
     data = known()
-    broken = replace(data, samples=[replace(data.samples[0], picture=Stored(b"no picture")), *data.samples[1:]])
+    broken = replace(data, samples=[replace(data.samples[0], image=Stored(b"no image")), *data.samples[1:]])
     found = score(broken)
     assert found.scores.n == 9
     assert len(found.predictions) == 9
-    assert found.notes[0].startswith("1 pictures can't be read: ")
-    with pytest.raises(DataError, match="none of 1 pictures can be read"):
+    assert found.notes[0].startswith("1 images can't be read: ")
+    with pytest.raises(DataError, match="none of 1 images can be read"):
         score(replace(broken, samples=broken.samples[:1]))
 
 

@@ -57,8 +57,8 @@ def predictor(*, has_maps: bool = True, streams: str = "scene", finder: object =
     return Predictor(Network("spots", info, Spots(has_maps)), finder)  # type: ignore[arg-type]
 
 
-def picture(*labels: str, side: int = SIZE) -> Image.Image:
-    """A grey picture with the red spots of these labels."""
+def spotted(*labels: str, side: int = SIZE) -> Image.Image:
+    """A grey image with the red spots of these labels."""
     image = Image.new("RGB", (side, side), (60, 60, 60))
     cell = side // CELLS
     for label in labels:

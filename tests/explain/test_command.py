@@ -9,7 +9,7 @@ import pytest
 from cyclopts import App
 from PIL import Image
 
-from tests.drawn import draw_picture
+from tests.drawn import draw_image
 from tests.runs import finetuned, one_thread, pretrained
 from uniemox.cli.explain import explain
 from uniemox.errors import CheckpointError, ConfigError, DataError, ImageError, MissingPackageError
@@ -26,12 +26,12 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for i in range(2):
-        draw_picture(i).save(folder / f"{i}.png")
-    (folder / "broken.jpg").write_bytes(b"no picture")
+        draw_image(i).save(folder / f"{i}.png")
+    (folder / "broken.jpg").write_bytes(b"no image")
     return folder
 
 
@@ -46,11 +46,11 @@ def call(*words: object) -> int:
     return 0
 
 
-def test_a_sheet_of_two_models(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Bad pictures are named and left out; scores are one JSON object."""
+def test_a_sheet_of_two_models(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bad images are named and left out; scores are one JSON object."""
     out = tmp_path / "new" / "sheet.png"
     models = ("--model", finetuned("knn"), finetuned("probe"))
-    assert call(pictures, *models, "--out", out, "--scores", "--json") == 2
+    assert call(images, *models, "--out", out, "--scores", "--json") == 2
     printed = capsys.readouterr()
     found = json.loads(printed.out)
     assert set(found) == {"knn", "probe"}
@@ -59,13 +59,13 @@ def test_a_sheet_of_two_models(pictures: Path, tmp_path: Path, capsys: pytest.Ca
         low, high = scores["deletion"]["interval"]
         assert 0 <= low <= scores["deletion"]["mean"] <= high <= 1
     assert "broken.jpg" in printed.err
-    assert "2 pictures, 2 models" in printed.err
+    assert "2 images, 2 models" in printed.err
     assert Image.open(out).format == "PNG"
 
 
 @pytest.mark.parametrize("method", ["occlusion", "grad-cam"])
 def test_a_model_that_looks_at_people_sees_those_that_are_known(
-    method: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of persons.jsonl, else those of the finder, as `uniemox predict` has it."""
     seen: list[tuple[Detection, ...] | None] = []
@@ -76,53 +76,53 @@ def test_a_model_that_looks_at_people_sees_those_that_are_known(
 
     monkeypatch.setattr("uniemox.explain.sheets.sheet_html", kept)
     monkeypatch.setattr(Explanation, "shrunk", lambda self, _: self)
-    asked = (pictures, "--model", finetuned("both"), "--method", method, "--out", tmp_path / "sheet.html")
+    asked = (images, "--model", finetuned("both"), "--method", method, "--out", tmp_path / "sheet.html")
     assert call(*asked) == 2
     box = [10.0, 20.0, 200.0, 220.0]
     lines = [{"detector": "somebody"}, {"key": "0.png", "boxes": [[*box, 0.5]]}, {"key": "1.png", "boxes": []}]
-    (pictures / "persons.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (images / "persons.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert call(*asked) == 2
     finder = open_finder("embedded")
     assert finder is not None
-    assert seen[:2] == finder.detect([Image.open(pictures / f"{i}.png").convert("RGB") for i in range(2)])
+    assert seen[:2] == finder.detect([Image.open(images / f"{i}.png").convert("RGB") for i in range(2)])
     assert seen[2:] == [(Detection(Box(*box), 0.5),), ()]
-    (pictures / "persons.jsonl").write_text('{"detector": "somebody", "short_side_px": 64}\n')
-    with pytest.raises(DataError, match=r"persons\.jsonl: its boxes are in px of packed pictures"):
+    (images / "persons.jsonl").write_text('{"detector": "somebody", "short_side_px": 64}\n')
+    with pytest.raises(DataError, match=r"persons\.jsonl: its boxes are in px of packed images"):
         call(*asked)
 
 
-def test_a_page_and_a_folder(pictures: Path, tmp_path: Path) -> None:
+def test_a_page_and_a_folder(images: Path, tmp_path: Path) -> None:
     model = ("--model", finetuned("knn") / "model.onnx", "--label", "awe")
-    assert call(pictures / "0.png", *model, "--out", tmp_path / "page.html") == 0
+    assert call(images / "0.png", *model, "--out", tmp_path / "page.html") == 0
     assert "0.png" in (tmp_path / "page.html").read_text("utf-8")
-    call(pictures, *model, "--out", tmp_path / "maps")
+    call(images, *model, "--out", tmp_path / "maps")
     found = {path.name: path for path in (tmp_path / "maps").rglob("*.png")}
     assert sorted(found) == ["0.png.knn.png", "1.png.knn.png"]
     assert Image.open(found["0.png.knn.png"]).size == (320, 240)
 
 
-def test_every_picture_has_a_map_of_its_own(
+def test_every_image_has_a_map_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Pictures of one name in several folders, and of several endings; a name that is too long is left out."""
+    """Images of one name in several folders, and of several endings; a name that is too long is left out."""
     monkeypatch.chdir(tmp_path)
     names = [f"photos/{name}" for name in ("awe/1.jpg", "fear/1.jpg", "a.jpg", "a.png", "a b.png", "a-b.png")]
     for i, name in enumerate(names):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
-        draw_picture(i, (48, 40)).save(name)
+        draw_image(i, (48, 40)).save(name)
     assert call("photos", "n" * 300 + ".jpg", "--model", finetuned("knn"), "--out", "maps") == 2
     found = sorted(str(path) for path in Path("maps").rglob("*") if path.is_file())
     assert found == sorted(f"maps/{name}.knn.png" for name in names)
     said = capsys.readouterr().err
-    assert "wrote maps: 6 pictures" in said
+    assert "wrote maps: 6 images" in said
     assert "File name too long" in said
 
 
-def test_what_is_cut_off_leaves_what_was_there(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_cut_off_leaves_what_was_there(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is there counts as done, so it must never be half of one."""
     out, maps = tmp_path / "out" / "sheet.png", tmp_path / "maps"
     model, run = finetuned("knn"), pretrained()
-    write_whole(out, draw_picture(0))
+    write_whole(out, draw_image(0))
     whole = out.read_bytes()
 
     def cut_off(self: Image.Image, target: Path, *_: object) -> None:
@@ -132,44 +132,44 @@ def test_what_is_cut_off_leaves_what_was_there(pictures: Path, tmp_path: Path, m
 
     monkeypatch.setattr(Image.Image, "save", cut_off)
     with pytest.raises(DataError, match="No space left"):
-        call(pictures, "--model", model, "--out", out)
+        call(images, "--model", model, "--out", out)
     with pytest.raises(DataError, match="No space left"):
-        call(pictures, "--model", model, "--out", maps)
+        call(images, "--model", model, "--out", maps)
     with pytest.raises(DataError, match="No space left"):
-        call("reconstruct", pictures, "--model", run, "--out", out)
+        call("reconstruct", images, "--model", run, "--out", out)
     monkeypatch.undo()
-    monkeypatch.setattr(Path, "write_text", lambda path, *_: cut_off(draw_picture(0), path))
+    monkeypatch.setattr(Path, "write_text", lambda path, *_: cut_off(draw_image(0), path))
     with pytest.raises(DataError, match="No space left"):
-        call(pictures, "--model", model, "--out", out.with_name("page.html"))
+        call(images, "--model", model, "--out", out.with_name("page.html"))
     assert [path for folder in (out.parent, maps) for path in folder.rglob("*") if path.is_file()] == [out]
     assert out.read_bytes() == whole
 
 
-def test_reconstructions(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("reconstruct", pictures, "--model", pretrained(), "--out", tmp_path / "sheet.png", "--json") == 2
+def test_reconstructions(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("reconstruct", images, "--model", pretrained(), "--out", tmp_path / "sheet.png", "--json") == 2
     found = json.loads(capsys.readouterr().out)
     assert found["pictures"] == 2
     assert list(found["masked_mse"]) == ["pretrained step-00000002", "pretrained step-00000004"]
     assert Image.open(tmp_path / "sheet.png").width > 4 * 160
 
 
-def test_what_can_not_be_done_is_an_error(pictures: Path, tmp_path: Path) -> None:
+def test_what_can_not_be_done_is_an_error(images: Path, tmp_path: Path) -> None:
     model, out = ("--model", finetuned("knn")), ("--out", tmp_path / "sheet.png")
     with pytest.raises(ConfigError, match="add --scores"):
-        call(pictures, *model, *out, "--json")
+        call(images, *model, *out, "--json")
     with pytest.raises(ConfigError, match=r"give sheet\.png"):
-        call(pictures, *model, "--out", tmp_path / "sheet.gif")
+        call(images, *model, "--out", tmp_path / "sheet.gif")
     with pytest.raises(ConfigError, match=r"give sheet\.png"):
-        call("reconstruct", pictures, "--model", pretrained(), "--out", tmp_path / "sheet.jpg")
-    with pytest.raises(ConfigError, match="no picture to explain"):
+        call("reconstruct", images, "--model", pretrained(), "--out", tmp_path / "sheet.jpg")
+    with pytest.raises(ConfigError, match="no image to explain"):
         call(*model, *out)
-    many = [pictures / "0.png"] * 201
-    with pytest.raises(ConfigError, match="a sheet shows at most 200 pictures, here are 201"):
+    many = [images / "0.png"] * 201
+    with pytest.raises(ConfigError, match="a sheet shows at most 200 images, here are 201"):
         call(*many, *model, *out)
-    with pytest.raises(ConfigError, match="a sheet shows at most 200 pictures, here are 201"):
+    with pytest.raises(ConfigError, match="a sheet shows at most 200 images, here are 201"):
         call("reconstruct", *many, "--model", pretrained(), *out)
-    with pytest.raises(ImageError, match="none of 1 pictures"):
-        call(pictures / "broken.jpg", *model, *out)
+    with pytest.raises(ImageError, match="none of 1 images"):
+        call(images / "broken.jpg", *model, *out)
     with pytest.raises((CheckpointError, MissingPackageError)):
-        call(pictures, "--model", tmp_path, *out, "--method", "grad-cam")
+        call(images, "--model", tmp_path, *out, "--method", "grad-cam")
     assert not (tmp_path / "sheet.png").exists()

@@ -1,4 +1,4 @@
-"""Heat over a picture."""
+"""Heat over an image."""
 
 import numpy as np
 import pytest
@@ -12,8 +12,8 @@ from uniemox.persons.box import Box
 
 
 def explanation(heat: np.ndarray, size: tuple[int, int], box: Box) -> Explanation:
-    picture = Image.new("RGB", size, (100, 200, 40))
-    return Explanation(label="awe", probability=0.5, method="cam", heat=heat, box=box, picture=picture)
+    image = Image.new("RGB", size, (100, 200, 40))
+    return Explanation(label="awe", probability=0.5, method="cam", heat=heat, box=box, image=image)
 
 
 def test_colours_run_from_dark_to_bright() -> None:
@@ -33,7 +33,7 @@ def test_an_overlay_mixes_inside_the_box_and_dims_outside() -> None:
     assert found.getpixel((10, 20)) == (255, 255, 255)  # the box's edge
 
 
-def test_a_large_picture_becomes_small() -> None:
+def test_a_large_image_becomes_small() -> None:
     found = explanation(np.eye(4, dtype=np.float32), (3000, 1500), Box(750, 0, 2250, 1500))
     assert found.overlay().size == (1024, 512)
     assert found.overlay(100).size == (100, 50)

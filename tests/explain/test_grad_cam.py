@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tests.drawn import draw_picture
+from tests.drawn import draw_image
 from tests.export.networks import Convolutions, classify, info_of
 from tests.runs import finetuned, one_thread
 from uniemox.checkpoints.classifier import load_classifier
@@ -104,7 +104,7 @@ def test_with_both_streams_each_has_its_map() -> None:
     for i in range(2):
         grids = (part[i, 1:].reshape(4, 4, -1).permute(2, 0, 1) for part in (tokens, slopes))
         torch.testing.assert_close(found[i], plain(*grids), atol=1e-6, rtol=1e-4)
-    image, box = draw_picture(0), Box(20, 30, 120, 200)
+    image, box = draw_image(0), Box(20, 30, 120, 200)
     persons = [Detection(box, 0.9)]
     scene = grad_cam(classifier, info, image, persons=persons)
     person = grad_cam(classifier, info, image, scene.label, stream="person", persons=persons)
@@ -121,7 +121,7 @@ def test_it_says_what_onnx_says() -> None:
     for run in (finetuned("knn"), finetuned("probe")):
         by_slopes, by_covers = open_explainer(run, "grad-cam"), open_explainer(run)
         assert by_slopes.name == by_covers.name == run.name
-        found, expected = (one.explain(draw_picture(3), None) for one in (by_slopes, by_covers))
+        found, expected = (one.explain(draw_image(3), None) for one in (by_slopes, by_covers))
         assert found.label == expected.label
         assert found.probability == pytest.approx(expected.probability, abs=1e-5)
         assert found.box == expected.box
@@ -131,7 +131,7 @@ def test_it_says_what_onnx_says() -> None:
 def test_its_maps_are_scored_as_others() -> None:
     run = finetuned("probe")
     by_slopes, by_covers = open_grad_cam(run / "model.safetensors"), open_explainer(run)
-    found = by_covers.explain(draw_picture(3), None)
+    found = by_covers.explain(draw_image(3), None)
     first, second = by_slopes.score(found), by_covers.score(found)
     assert first.deletion == pytest.approx(second.deletion, abs=1e-5)
     assert first.random_insertion == pytest.approx(second.random_insertion, abs=1e-5)
@@ -139,7 +139,7 @@ def test_its_maps_are_scored_as_others() -> None:
 
 def test_values_have_maps_but_no_scores() -> None:
     explainer = open_grad_cam(finetuned("affect"))
-    found = explainer.explain(draw_picture(1), "arousal")
+    found = explainer.explain(draw_image(1), "arousal")
     assert found.label == "arousal"
     with pytest.raises(ConfigError, match="valence and arousal"):
         explainer.score(found)
@@ -152,9 +152,9 @@ def test_what_can_not_be_explained_is_an_error(tmp_path: Path) -> None:
         open_explainer(None, "grad-cam")
     classifier, info = load_classifier(finetuned("knn") / "model.safetensors")
     with pytest.raises(ConfigError, match="sees scene; there is no map of person"):
-        grad_cam(classifier, info, draw_picture(0), stream="person")
+        grad_cam(classifier, info, draw_image(0), stream="person")
     with pytest.raises(LabelError, match="'boredom'"):
-        grad_cam(classifier, info, draw_picture(0), "boredom")
+        grad_cam(classifier, info, draw_image(0), "boredom")
     flat = classify(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 4)), 4)
     with pytest.raises(ConfigError, match="no last feature map"):
         grad_cam(flat, info_of(SIZE), Image.new("RGB", (50, 50)))

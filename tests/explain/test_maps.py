@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.explain.spots import CELLS, LABELS, PLACES, SIZE, OnePerson, picture, predictor
+from tests.explain.spots import CELLS, LABELS, PLACES, SIZE, OnePerson, predictor, spotted
 from uniemox.errors import ConfigError, ImageError, LabelError
 from uniemox.explain.maps import Explanation, heat_map
 from uniemox.persons.box import Box
@@ -24,7 +24,7 @@ def hottest(explanation: Explanation) -> tuple[int, int]:
 @pytest.mark.parametrize("method", ["cam", "occlusion"])
 @pytest.mark.parametrize("label", LABELS)
 def test_heat_is_where_the_label_is(label: str, method: str) -> None:
-    found = heat_map(predictor(), picture(*LABELS), label, method=method)  # type: ignore[arg-type]
+    found = heat_map(predictor(), spotted(*LABELS), label, method=method)  # type: ignore[arg-type]
     assert (found.label, found.method) == (label, method)
     assert found.heat.dtype == np.float32
     assert found.heat.min() == 0
@@ -37,16 +37,16 @@ def test_heat_is_where_the_label_is(label: str, method: str) -> None:
 def test_without_a_label_it_is_the_most_probable(has_maps: bool) -> None:
     model = predictor(has_maps=has_maps)
     for label in LABELS:
-        found = heat_map(model, picture(label))
+        found = heat_map(model, spotted(label))
         assert found.label == label
         assert found.method == ("cam" if has_maps else "occlusion")
-        assert found.probability == pytest.approx(model.predict(picture(label)).scene[label], abs=1e-12)
+        assert found.probability == pytest.approx(model.predict(spotted(label)).scene[label], abs=1e-12)
         assert hottest(found) == PLACES[label]
 
 
 def test_occlusion_costs_a_hundred_passes_in_small_batches() -> None:
     model = predictor(has_maps=False)
-    heat_map(model, picture("awe"))
+    heat_map(model, spotted("awe"))
     assert model.network.engine.passes <= 100
     assert model.network.engine.largest <= 16
 
@@ -67,31 +67,31 @@ def test_the_box_is_the_middle_that_the_model_sees(size: tuple[int, int]) -> Non
     assert width == pytest.approx(min(size) * 64 / 73)
     assert found.box.x1 + found.box.x2 == pytest.approx(size[0])
     assert found.box.y1 + found.box.y2 == pytest.approx(size[1])
-    assert found.picture.size == found.overlay().size == size
+    assert found.image.size == found.overlay().size == size
 
 
 def test_the_person_is_explained_where_nothing_else_is_seen() -> None:
-    """In px of the picture; with both views it is the scene, and the person stays as it is."""
+    """In px of the image; with both views it is the scene, and the person stays as it is."""
     image = Image.new("RGB", (200, 200), (20, 20, 20))
-    image.paste(picture("fear", side=80), (30, 100))
+    image.paste(spotted("fear", side=80), (30, 100))
     box = Box(30, 100, 110, 180)
     found = heat_map(predictor(streams="person", finder=OnePerson(box)), image)
     assert (found.label, found.method, found.box) == ("fear", "occlusion", box)
     assert hottest(found) == PLACES["fear"]
-    both = heat_map(predictor(streams="both", finder=OnePerson(box)), picture("awe", side=200), "awe")
+    both = heat_map(predictor(streams="both", finder=OnePerson(box)), spotted("awe", side=200), "awe")
     assert both.box == Box(0, 0, 200, 200)
     assert hottest(both) == PLACES["awe"]
 
 
 def test_values_are_explained_as_probabilities_are() -> None:
     model = predictor(has_maps=False, task="affect", labels=LABELS, label_set="affect")
-    found = heat_map(model, picture("fear"), "fear")
+    found = heat_map(model, spotted("fear"), "fear")
     assert hottest(found) == PLACES["fear"]
     assert found.probability == pytest.approx(4 * 6 + 5)
 
 
-def test_pictures_come_as_paths_bytes_and_arrays(tmp_path: Path) -> None:
-    image = picture("fear")
+def test_images_come_as_paths_bytes_and_arrays(tmp_path: Path) -> None:
+    image = spotted("fear")
     image.save(tmp_path / "fear.png")
     data = io.BytesIO()
     image.save(data, "PNG")
@@ -102,11 +102,11 @@ def test_pictures_come_as_paths_bytes_and_arrays(tmp_path: Path) -> None:
 
 def test_what_can_not_be_explained_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="'joy' is none of the 3 labels"):
-        heat_map(predictor(), picture("awe"), "joy")
+        heat_map(predictor(), spotted("awe"), "joy")
     with pytest.raises(ConfigError, match="spots has no class-activation maps"):
-        heat_map(predictor(has_maps=False), picture("awe"), method="cam")
+        heat_map(predictor(has_maps=False), spotted("awe"), method="cam")
     with pytest.raises(ConfigError, match="no method 'lime'"):
-        heat_map(predictor(), picture("awe"), method="lime")  # type: ignore[arg-type]
+        heat_map(predictor(), spotted("awe"), method="lime")  # type: ignore[arg-type]
     with pytest.raises(ImageError, match=r"nothing\.jpg"):
         heat_map(predictor(), tmp_path / "nothing.jpg")
 

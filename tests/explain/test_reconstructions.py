@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.drawn import draw_picture
+from tests.drawn import draw_image
 from tests.runs import SIZE, finetuned, one_thread, pretrained
 from uniemox.errors import CheckpointError, ConfigError, ImageError
-from uniemox.explain.reconstructions import PIXELS_ONLY, open_reconstructors, reconstruct_pictures
+from uniemox.explain.reconstructions import PIXELS_ONLY, open_reconstructors, reconstruct_images
 from uniemox.model.decoder import DecoderConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import ModelConfig, UniEmoX
@@ -27,10 +27,10 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> list[Path]:
+def images(tmp_path: Path) -> list[Path]:
     paths = [tmp_path / f"{i}.png" for i in range(2)]
     for i, path in enumerate(paths):
-        draw_picture(i).save(path)
+        draw_image(i).save(path)
     return paths
 
 
@@ -50,18 +50,18 @@ def mae_file(path: Path) -> UniEmoX:
     return model
 
 
-def test_a_run_has_a_stage_a_checkpoint(pictures: list[Path]) -> None:
+def test_a_run_has_a_stage_a_checkpoint(images: list[Path]) -> None:
     """The last one's error is that of a pass written here."""
     stages = open_reconstructors(pretrained())
     assert [stage.name for stage in stages] == ["pretrained step-00000002", "pretrained step-00000004"]
     counted: list[int] = []
-    found = reconstruct_pictures(stages, pictures, on_progress=lambda: counted.append(1))
+    found = reconstruct_images(stages, images, on_progress=lambda: counted.append(1))
     assert len(counted) == len(found.errors) == 2
     assert found.pictures == 2
     model, errors = stages[1].load(), []
-    noise = mask_noise([path.name for path in pictures], 16, seed=0, epoch=0, stream="explain")
-    for i, path in enumerate(pictures):
-        view = torch.from_numpy(scene_view(draw_picture(i), SIZE, 1.0))[None]
+    noise = mask_noise([path.name for path in images], 16, seed=0, epoch=0, stream="explain")
+    for i, path in enumerate(images):
+        view = torch.from_numpy(scene_view(draw_image(i), SIZE, 1.0))[None]
         pixels = normalise(view, torch.device("cpu"))
         hidden = random_mask(noise[i : i + 1], 0.75).hidden.bool()[0]
         with torch.no_grad():
@@ -73,7 +73,7 @@ def test_a_run_has_a_stage_a_checkpoint(pictures: list[Path]) -> None:
 
 
 @torch.no_grad()
-def test_maes_own_files_are_read(pictures: list[Path], tmp_path: Path) -> None:
+def test_maes_own_files_are_read(images: list[Path], tmp_path: Path) -> None:
     """Encoder and decoder predict what they did under our names; by the file's name, pixels or standardised patches."""
     path = tmp_path / "mae_visualize_vit_tiny.pth"
     model = mae_file(path)
@@ -85,35 +85,35 @@ def test_maes_own_files_are_read(pictures: list[Path], tmp_path: Path) -> None:
     path.rename(tmp_path / "mae_pretrain_vit_tiny_full.pth")
     [stage] = open_reconstructors(tmp_path / "mae_pretrain_vit_tiny_full.pth")
     assert stage.load().config.norm_pix
-    assert list(reconstruct_pictures([stage], pictures).errors) == ["mae_pretrain_vit_tiny_full"]
+    assert list(reconstruct_images([stage], images).errors) == ["mae_pretrain_vit_tiny_full"]
     with pytest.raises(ConfigError, match="the same mask"):
-        reconstruct_pictures([stage, *open_reconstructors(pretrained())], pictures)
+        reconstruct_images([stage, *open_reconstructors(pretrained())], images)
 
 
-def test_the_sheet_shows_what_was_seen_the_same_for_all(pictures: list[Path]) -> None:
+def test_the_sheet_shows_what_was_seen_the_same_for_all(images: list[Path]) -> None:
     stages = open_reconstructors(pretrained())
-    once, again, other = (reconstruct_pictures(stages[1:], pictures, seed=seed) for seed in (0, 0, 1))
+    once, again, other = (reconstruct_images(stages[1:], images, seed=seed) for seed in (0, 0, 1))
     assert once.sheet.tobytes() == again.sheet.tobytes() != other.sheet.tobytes()
-    few = reconstruct_pictures(stages[1:], pictures, ratio=0.25)
+    few = reconstruct_images(stages[1:], images, ratio=0.25)
     assert few.errors.keys() == once.errors.keys()
 
 
-def test_pictures_that_can_not_be_read_are_left_out(pictures: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+def test_images_that_can_not_be_read_are_left_out(images: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
     stages = open_reconstructors(pretrained())[:1]
-    found = reconstruct_pictures(stages, [tmp_path / "broken.jpg", *pictures])
+    found = reconstruct_images(stages, [tmp_path / "broken.jpg", *images])
     assert found.pictures == 2
     assert "broken.jpg" in found.left_out[0]
-    with pytest.raises(ImageError, match="none of 1 pictures"):
-        reconstruct_pictures(stages, [tmp_path / "broken.jpg"])
+    with pytest.raises(ImageError, match="none of 1 images"):
+        reconstruct_images(stages, [tmp_path / "broken.jpg"])
 
 
-def test_what_can_not_reconstruct_is_an_error(pictures: list[Path], tmp_path: Path) -> None:
+def test_what_can_not_reconstruct_is_an_error(images: list[Path], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no run of uniemox pretrain"):
         open_reconstructors(finetuned("knn"))
     with pytest.raises(CheckpointError, match="no run of uniemox pretrain"):
         open_reconstructors(tmp_path)
     with pytest.raises(ConfigError, match="no model that reconstructs"):
-        reconstruct_pictures([], pictures)
+        reconstruct_images([], images)
     with pytest.raises(ConfigError, match="mask"):
-        reconstruct_pictures(open_reconstructors(pretrained()), pictures, ratio=1.5)
+        reconstruct_images(open_reconstructors(pretrained()), images, ratio=1.5)

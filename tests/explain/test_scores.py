@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
-from tests.explain.spots import LABELS, picture, predictor
+from tests.explain.spots import LABELS, predictor, spotted
 from uniemox.errors import ConfigError, DataError, ShapeError
 from uniemox.explain.explaining import MapExplainer
 from uniemox.explain.scores import STEPS, MapScores, blur, map_scores, summarise
@@ -53,7 +53,7 @@ def test_deletion_is_the_area_under_the_plain_curve() -> None:
     assert map_scores(corner, pixels, heat, 0).deletion == pytest.approx(plain, abs=1 / STEPS**2)
 
 
-def test_a_picture_of_one_colour_scores_its_probability() -> None:
+def test_a_image_of_one_colour_scores_its_probability() -> None:
     grey = np.full((3, 32, 32), 0.25, np.float32)
     found = map_scores(corner, grey, heat_of((0, 0)), 0)
     for value in (found.deletion, found.insertion, found.random_deletion, found.random_insertion):
@@ -79,14 +79,14 @@ def test_maps_of_a_predictor_are_better_than_chance() -> None:
     for has_maps in (True, False):
         explainer = MapExplainer(predictor(has_maps=has_maps), "auto")
         for label in LABELS:
-            found = explainer.score(explainer.explain(picture(*LABELS), label))
+            found = explainer.score(explainer.explain(spotted(*LABELS), label))
             assert found.deletion < found.random_deletion
             assert found.insertion > found.random_insertion
 
 
 def test_values_have_no_scores() -> None:
     affect = MapExplainer(predictor(task="affect"), "auto")
-    found = affect.explain(picture("awe"), None)
+    found = affect.explain(spotted("awe"), None)
     with pytest.raises(ConfigError, match="scores of probabilities"):
         affect.score(found)
 
@@ -104,7 +104,7 @@ def test_a_summary_has_means_and_intervals() -> None:
     assert found.intervals["deletion"] == pytest.approx((0.2, 0.4))
     assert found.as_dict()["insertion_gain"] == {"mean": pytest.approx(0.2), "interval": pytest.approx([0.0, 0.4])}
     assert summarise(kept[:1]).intervals["insertion"] == pytest.approx((0.8, 0.8))
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="no image"):
         summarise([])
 
 

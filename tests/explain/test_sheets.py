@@ -1,4 +1,4 @@
-"""Sheets: a row a picture, a column a model."""
+"""Sheets: a row an image, a column a model."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.explain.spots import picture, predictor
+from tests.explain.spots import predictor, spotted
 from uniemox.errors import ShapeError
 from uniemox.explain.explaining import unique_names
 from uniemox.explain.maps import heat_map
@@ -22,7 +22,7 @@ HOSTILE = '<script>alert("x")</script>&.jpg'
 
 def rows(count: int = 2, models: int = 2) -> list:
     labels = ("awe", "fear", "sadness")
-    return [[heat_map(predictor(), picture(labels[i % 3])) for _ in range(models)] for i in range(count)]
+    return [[heat_map(predictor(), spotted(labels[i % 3])) for _ in range(models)] for i in range(count)]
 
 
 def test_a_sheet_has_a_cell_for_each() -> None:
@@ -30,7 +30,7 @@ def test_a_sheet_has_a_cell_for_each() -> None:
     step = CELL_PX + GAP_PX
     assert found.size == (3 * step + GAP_PX, 3 * (CELL_PX + 2 * LINE_PX) + LINE_PX + GAP_PX)
     middle = LINE_PX + GAP_PX + CELL_PX // 2
-    assert found.getpixel((GAP_PX + CELL_PX // 2, middle)) == (60, 60, 60)  # the picture as it is
+    assert found.getpixel((GAP_PX + CELL_PX // 2, middle)) == (60, 60, 60)  # the image as it is
     assert found.getpixel((GAP_PX + step + CELL_PX // 2, middle)) != (60, 60, 60)
 
 
@@ -54,7 +54,7 @@ def test_the_page_is_whole_and_escaped() -> None:
 
 
 def test_a_caption_is_a_share_or_a_value() -> None:
-    found = heat_map(predictor(), picture("awe"))
+    found = heat_map(predictor(), spotted("awe"))
     assert re.fullmatch(r"awe \d+%", caption(found))
     assert caption(replace(found, label="valence", probability=0.8)) == "valence 0.8"
 

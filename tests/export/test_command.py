@@ -47,7 +47,7 @@ def test_int8_is_written_or_refused_with_figures(tmp_path: Path, capsys: pytest.
     try:
         call(*words)
     except ConfigError as error:
-        assert "ms a picture" in str(error)
+        assert "ms an image" in str(error)
     found = json.loads(capsys.readouterr().out)
     assert out.exists() == found["int8"]["is_kept"] == (found["written"] is not None)
     assert found["int8"]["pictures"] == 6

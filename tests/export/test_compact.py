@@ -44,7 +44,7 @@ def weights(scale: float = 1.0) -> np.ndarray:
 
 
 def test_a_classifier_takes_half_the_space_and_says_nearly_the_same(tmp_path: Path) -> None:
-    """Logits within 2e-2, the same label for every picture, for any batch; metadata, inputs and outputs as before."""
+    """Logits within 2e-2, the same label for every image, for any batch; metadata, inputs and outputs as before."""
     torch.manual_seed(0)
     before, after = tmp_path / "before.onnx", tmp_path / "after.onnx"
     export_classifier(classify(Convolutions(1500), 1500), info_of(), before)

@@ -69,11 +69,11 @@ def check_near(before: Path, after: Path) -> None:
         assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max() + 0.02
 
 
-def test_convolutions_take_ranges_from_pictures(convolutional: Path, tmp_path: Path) -> None:
+def test_convolutions_take_ranges_from_images(convolutional: Path, tmp_path: Path) -> None:
     assert quantise(convolutional, tmp_path / "int8.onnx", [views(1, seed) for seed in range(8)]) == "static"
     assert (tmp_path / "int8.onnx").stat().st_size < 0.5 * convolutional.stat().st_size
     check_near(convolutional, tmp_path / "int8.onnx")
-    with pytest.raises(DataError, match="needs pictures"):
+    with pytest.raises(DataError, match="needs images"):
         quantise(convolutional, tmp_path / "none.onnx", [])
     assert not (tmp_path / "none.onnx").exists()
 
@@ -85,7 +85,7 @@ def test_matrices_need_none(transformer: Path, tmp_path: Path) -> None:
 
 
 def test_matrices_answer_the_same_alone_and_in_any_batch(transformer: Path, tmp_path: Path) -> None:
-    """Their ranges are one over a whole batch, so a picture of strong contrast would move the answers beside it."""
+    """Their ranges are one over a whole batch, so an image of strong contrast would move the answers beside it."""
     quantise(transformer, tmp_path / "int8.onnx", [])
     store_as_float16(tmp_path / "int8.onnx", tmp_path / "both.onnx")
     scene = views(5)["scene"] * np.array([1, 6, 0.2, 1, 3], np.float32).reshape(5, 1, 1, 1)
@@ -104,7 +104,7 @@ def run_alone(folder: Path, scene: np.ndarray, name: str = "int8.onnx") -> np.nd
 def test_what_is_timed_is_what_is_run(
     transformer: Path, convolutional: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Float32 and static files in batches, dynamic ones picture by picture."""
+    """Float32 and static files in batches, dynamic ones image by image."""
     seen: list[bool] = []
 
     def watched(*arguments: object, one_by_one: bool) -> list[np.ndarray]:
@@ -135,7 +135,7 @@ def test_what_is_measured_decides(convolutional: Path, tmp_path: Path) -> None:
 def test_it_is_kept_if_faster_and_the_same(agreement: float, int8_ms: float, is_kept: bool) -> None:
     check = replace(CHECK, agreement=agreement, int8_ms=int8_ms)
     assert check.is_kept == check.as_dict()["is_kept"] == is_kept
-    assert f"for {agreement:.1%} of 50 pictures" in str(check)
+    assert f"for {agreement:.1%} of 50 images" in str(check)
 
 
 def test_what_can_not_be_quantised_is_an_error(convolutional: Path, tmp_path: Path) -> None:

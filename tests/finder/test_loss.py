@@ -82,7 +82,7 @@ def test_focal_loss_cell_by_cell() -> None:
         p = 1 / (1 + math.exp(-z))
         total += w * (-((1 - p) ** 2) * math.log(p) if y == 1 else -((1 - y) ** 4) * p**2 * math.log(1 - p))
     loss = finder_loss(logits, torch.ones(2, 4, 8, 8), targets)["heat"].item()
-    assert loss == pytest.approx(total / 3.0, rel=1e-4)  # two pictures with 0.9 + 0.6 people
+    assert loss == pytest.approx(total / 3.0, rel=1e-4)  # two images with 0.9 + 0.6 people
 
 
 def test_extreme_logits_stay_finite() -> None:

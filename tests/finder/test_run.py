@@ -53,16 +53,16 @@ def test_bad_settings(wrong: dict[str, float], says: str) -> None:
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A network with random weights, whose norms have seen pictures, as a file."""
+    """A network with random weights, whose norms have seen images, as a file."""
     file = tmp_path_factory.mktemp("start") / "body.safetensors"
     torch.manual_seed(0)
     network = timm.create_model(BODY, num_classes=0).train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
-    pictures = [np.asarray(decode_sample(one)[0].resize((64, 64))) for one in SAMPLES]
+    images = [np.asarray(decode_sample(one)[0].resize((64, 64))) for one in SAMPLES]
     with torch.no_grad():
-        network(normalise(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), torch.device("cpu")))
+        network(normalise(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), torch.device("cpu")))
     safetensors.torch.save_file(network.state_dict(), file)
     return f"timm:{BODY}@{file}"
 
@@ -109,7 +109,7 @@ def test_data_without_people_are_refused(start: str, tmp_path: Path) -> None:
     unknown = [replace(figure(i), persons=None) for i in range(30)]
     same = [figure(0)] * 30
     for samples, count in ((nobody, 0), (unknown, 0), (same, 1), ([], 0)):
-        with pytest.raises(DataError, match=rf"^{count} different pictures have people .*uniemox data persons"):
+        with pytest.raises(DataError, match=rf"^{count} different images have people .*uniemox data persons"):
             fit_finder(samples, config, tmp_path / "finder.onnx")
     assert list(tmp_path.iterdir()) == []
 
@@ -134,7 +134,7 @@ Fitted = tuple[Path, FinderReport, list[tuple[str, int, int]]]
 
 
 def test_a_batch_can_be_learned(start: str) -> None:
-    """Six pictures by heart in 80 steps: the loss falls to a third, and what is decoded are the people."""
+    """Six images by heart in 80 steps: the loss falls to a third, and what is decoded are the people."""
     torch.manual_seed(0)
     body, channels, _, _ = load_body(start)
     network = FinderNetwork(body, channels, 16).train()
@@ -168,7 +168,7 @@ def _squashed(box: Box) -> Box:
 def test_what_is_reported(fitted: Fitted) -> None:
     path, report, seen = fitted
     assert (report.trained_on, report.held_out, report.broken) == (32, 4, 0)
-    assert seen[-1] == ("looking at held-out pictures", 4, 4)
+    assert seen[-1] == ("looking at held-out images", 4, 4)
     assert ("training", 4, 4) in seen
     assert 0.01 <= report.threshold <= 0.99
     assert load_detector(path).layout.name == "uniemox finder"  # type: ignore[attr-defined]
@@ -217,10 +217,10 @@ def test_a_stopped_training_leaves_nothing(start: str, tmp_path: Path) -> None:
 
 
 def tree(root: Path, samples: Sequence[Sample]) -> tuple[str, Path]:
-    """A table of pictures and a file of their people."""
+    """A table of images and a file of their people."""
     lines = [json.dumps({"detector": "drawn", "fingerprint": "0"})]
     for sample in samples:
-        (root / sample.key).write_bytes(sample.picture.read())
+        (root / sample.key).write_bytes(sample.image.read())
         boxes = [[*one.box, one.confidence] for one in sample.persons or ()]
         lines.append(json.dumps({"key": sample.key, "boxes": boxes}))
     (root / "table.csv").write_text("path,text\n" + "".join(f"{sample.key},a\n" for sample in samples))
@@ -252,7 +252,7 @@ def test_the_command_twice(start: str, tmp_path: Path, capsys: pytest.CaptureFix
 def test_the_command_wants_boxes(start: str, tmp_path: Path) -> None:
     source, boxes = tree(tmp_path, SAMPLES[:3])
     given = ["finder", "fit", "--start", start, "--out", str(tmp_path / "a.onnx"), "--data", f"{source}"]
-    with pytest.raises(DataError, match="nobody has looked for people in its pictures; run: uniemox data persons csv:"):
+    with pytest.raises(DataError, match="nobody has looked for people in its images; run: uniemox data persons csv:"):
         command()(given)
     with pytest.raises(ConfigError, match="--persons needs a file for each of the 1 data sets, got 2"):
         command()([*given, "--persons", str(boxes), str(boxes)])

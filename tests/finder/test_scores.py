@@ -49,7 +49,7 @@ def test_matching_is_greedy_and_one_to_one() -> None:
 
 
 def write_labelled(folder: Path, *labels: str) -> Path:
-    """Pictures of 80 x 40 px with these labels."""
+    """Images of 80 x 40 px with these labels."""
     for part in ("images", "labels"):
         (folder / part).mkdir()
     for i, text in enumerate(labels):

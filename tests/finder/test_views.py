@@ -1,4 +1,4 @@
-"""What the person finder sees: parts of pictures, their people, their light."""
+"""What the person finder sees: parts of images, their people, their light."""
 
 import math
 from dataclasses import replace
@@ -14,7 +14,7 @@ from uniemox.finder.views import FinderView, FinderViews, draw_crop, place_peopl
 from uniemox.persons.box import Box
 
 
-def test_people_move_with_the_part_of_the_picture() -> None:
+def test_people_move_with_the_part_of_the_image() -> None:
     """The part from 50, 0 to 100, 100, twice as wide: one inside, one cut to 40 %, one cut to 30 %, one outside."""
     found = np.array(
         [[60, 10, 80, 60, 0.9], [41, 0, 56, 50, 0.8], [43, 0, 53, 50, 0.8], [0, 0, 50, 90, 0.9]], np.float32
@@ -37,7 +37,7 @@ def test_nobody() -> None:
 
 
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(0, 2**31))
-def test_a_crop_lies_in_its_picture(width: int, height: int, seed: int) -> None:
+def test_a_crop_lies_in_its_image(width: int, height: int, seed: int) -> None:
     crop = draw_crop((width, height), np.random.default_rng(seed))
     assert crop.x1 >= 0
     assert crop.y1 >= 0
@@ -77,17 +77,17 @@ def test_a_view_is_a_function_of_seed_epoch_and_index() -> None:
     assert not np.array_equal(first.pixels, later.pixels)
 
 
-def test_the_broken_picture_of_a_mosaic_is_named_itself() -> None:
-    """One file that can't be read is one, however many pictures it is put beside."""
-    bad = Sample(key="bad.jpg", picture=Stored(b"no"), persons=figure(0).persons)
+def test_the_broken_image_of_a_mosaic_is_named_itself() -> None:
+    """One file that can't be read is one, however many images it is put beside."""
+    bad = Sample(key="bad.jpg", image=Stored(b"no"), persons=figure(0).persons)
     views = FinderViews([*SAMPLES[:7], bad], 0, 0.2)
     found = [views[epoch, index, 64] for epoch in range(6) for index in range(8)]
     assert {one.key for one in found if isinstance(one, Broken)} == {"bad.jpg"}
     assert sum(isinstance(one, Broken) for one in found) > 6  # in mosaics too
 
 
-def test_a_broken_picture_is_named() -> None:
-    broken = Sample(key="bad.jpg", picture=Stored(b"no picture"), persons=())
+def test_a_broken_image_is_named() -> None:
+    broken = Sample(key="bad.jpg", image=Stored(b"no image"), persons=())
     item = FinderViews([broken], 0, 0.3)[(0, 0, 64)]
     assert not isinstance(item, FinderView)
     assert item.key == "bad.jpg"

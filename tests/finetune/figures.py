@@ -1,4 +1,4 @@
-"""Pictures of drawn people for the tests of the person finder."""
+"""Images of drawn people for the tests of the person finder."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from uniemox.persons.box import Box, Detection
 
 
 def figure(seed: int, people: int = 1) -> Sample:
-    """A dark picture with bright upright ellipses, the people."""
+    """A dark image with bright upright ellipses, the people."""
     rng = np.random.default_rng(seed)
     image = Image.new("RGB", (96, 64), (20, 30, 40))
     draw = ImageDraw.Draw(image)
@@ -22,7 +22,7 @@ def figure(seed: int, people: int = 1) -> Sample:
         box = Box(float(x), float(y), float(x + w), float(y + h))
         draw.ellipse(box, fill=(240, 200, 180))
         found.append(Detection(box, 0.9))
-    return Sample(key=f"{seed}.jpg", picture=Stored(jpeg_of(image)), persons=tuple(found))
+    return Sample(key=f"{seed}.jpg", image=Stored(jpeg_of(image)), persons=tuple(found))
 
 
 SAMPLES = [figure(i, 1 + i % 2) for i in range(36)]

@@ -14,7 +14,7 @@ from timm.data.auto_augment import rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
-from tests.drawn import draw_picture, jpeg_of, sample_of
+from tests.drawn import draw_image, jpeg_of, sample_of
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, ShapeError
 from uniemox.finetune.augment import AugmentConfig, AugmentedViews, _randaugment, augment_batch
@@ -30,7 +30,7 @@ OFF = {"randaugment": None, "mixup": 0.0, "cutmix": 0.0, "smoothing": 0.0, "eras
 @pytest.fixture
 def sample(tmp_path: Path) -> Sample:
     path = tmp_path / "picture.jpg"
-    path.write_bytes(jpeg_of(draw_picture(1), quality=95))
+    path.write_bytes(jpeg_of(draw_image(1), quality=95))
     return sample_of(path, persons=(Detection(Box(40, 60, 90, 200), 0.9),))
 
 
@@ -40,7 +40,7 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def pictures(count: int, size: int = 16, seed: int = 0) -> Tensor:
+def images(count: int, size: int = 16, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
 
@@ -85,9 +85,9 @@ def test_views_are_timms_randaugment_of_train_views(sample: Sample) -> None:
             np.asarray(augment(Image.fromarray(view.permute(1, 2, 0).numpy()))) for view in (plain.scene, plain.person)
         ]
         views = AugmentedViews(ViewConfig(size=48), 3, RAND)(sample, epoch)
-        for view, picture in zip((views.scene, views.person), expected, strict=True):
+        for view, image in zip((views.scene, views.person), expected, strict=True):
             assert view.dtype == torch.uint8
-            assert np.array_equal(view.permute(1, 2, 0).numpy(), picture)
+            assert np.array_equal(view.permute(1, 2, 0).numpy(), image)
 
 
 @pytest.mark.parametrize("end", ["rand-m0-n15-p1", "rand-m10-n15-p1", "rand-m0-n15-p1-inc1", "rand-m10-n15-p1-inc1"])
@@ -100,8 +100,8 @@ def test_every_operation_works_at_both_ends(end: str, sample: Sample) -> None:
 @pytest.mark.parametrize(("magnitude", "bits"), [(0, 4), (5, 2), (9, 1), (10, 1)])
 def test_at_least_one_bit_of_a_colour_is_left(magnitude: int, bits: int) -> None:
     posterize = next(op for op in _randaugment(f"rand-m{magnitude}-p1-inc1", 64).ops if "Posterize" in op.name)
-    picture = draw_picture(0)
-    assert posterize(picture) == ImageOps.posterize(picture, bits)
+    image = draw_image(0)
+    assert posterize(image) == ImageOps.posterize(image, bits)
 
 
 def test_without_randaugment_views_are_those_of_pre_training(sample: Sample) -> None:
@@ -111,7 +111,7 @@ def test_without_randaugment_views_are_those_of_pre_training(sample: Sample) -> 
 
 @pytest.mark.parametrize("task", ["label", "distribution", "affect"])
 def test_all_off_only_normalises(task: str) -> None:
-    scene, person, targets = pictures(3), pictures(3, seed=1), torch.rand(3, 2)
+    scene, person, targets = images(3), images(3, seed=1), torch.rand(3, 2)
     results = augment_batch(scene, person, targets, only(), task=task, device=CPU)
     for result, expected in zip(results, (normalise(scene, CPU), normalise(person, CPU), targets), strict=True):
         assert torch.equal(result, expected)
@@ -119,27 +119,27 @@ def test_all_off_only_normalises(task: str) -> None:
 
 def test_pixels_are_normalised_as_the_encoder_was_trained() -> None:
     half = ((0.5,) * 3, (0.25,) * 3)
-    images = pictures(2)
-    scene, _, _ = augment_batch(images, None, torch.eye(2), only(), task="label", device=CPU, stats=PixelStats(*half))
-    torch.testing.assert_close(scene, (images / 255 - 0.5) / 0.25)
+    stack = images(2)
+    scene, _, _ = augment_batch(stack, None, torch.eye(2), only(), task="label", device=CPU, stats=PixelStats(*half))
+    torch.testing.assert_close(scene, (stack / 255 - 0.5) / 0.25)
 
 
 def test_labels_alone_are_smoothed() -> None:
     one_hot = torch.eye(4)[[1, 3, 3]]
     for task, expected in (("label", 0.8 * one_hot + 0.05), ("distribution", one_hot), ("affect", one_hot)):
-        _, _, targets = augment_batch(pictures(3), None, one_hot, only(smoothing=0.2), task=task, device=CPU)
+        _, _, targets = augment_batch(images(3), None, one_hot, only(smoothing=0.2), task=task, device=CPU)
         torch.testing.assert_close(targets, expected)
 
 
 @given(st.sampled_from([(0.8, 1.0), (0.8, 0.0), (0.0, 1.0)]), st.integers(1, 4), st.integers(0, 99))
 def test_mixes_are_timms(alphas: tuple[float, float], half: int, seed: int) -> None:
     """The same draws through timm's Mixup with its own label smoothing."""
-    images, labels = pictures(2 * half), torch.arange(2 * half) % 3
+    stack, labels = images(2 * half), torch.arange(2 * half) % 3
     config = only(mixup=alphas[0], cutmix=alphas[1], smoothing=0.1)
     seed_all(seed)
-    pixels, expected = Mixup(*alphas, label_smoothing=0.1, num_classes=3)(normalise(images, CPU), labels)
+    pixels, expected = Mixup(*alphas, label_smoothing=0.1, num_classes=3)(normalise(stack, CPU), labels)
     seed_all(seed)
-    scene, person, targets = augment_batch(images, None, torch.eye(3)[labels], config, task="label", device=CPU)
+    scene, person, targets = augment_batch(stack, None, torch.eye(3)[labels], config, task="label", device=CPU)
     assert person is None
     assert torch.equal(scene, pixels)
     torch.testing.assert_close(targets, expected)
@@ -147,7 +147,7 @@ def test_mixes_are_timms(alphas: tuple[float, float], half: int, seed: int) -> N
 
 @given(st.integers(1, 9), st.integers(0, 99))
 def test_both_views_and_the_targets_are_mixed_alike(count: int, seed: int) -> None:
-    """Pictures of one colour tell who is in whom: a mixed picture's mean is the mix of the means, as is its target."""
+    """Images of one colour tell who is in whom: a mixed image's mean is the mix of the means, as is its target."""
     colours = torch.arange(count, dtype=torch.uint8) * 20
     plain = colours[:, None, None, None].expand(-1, 3, 16, 16)
     means = normalise(plain, CPU).mean(dim=(1, 2, 3))  # (N,)
@@ -168,12 +168,12 @@ def test_rows_still_sum_to_one() -> None:
     shares = torch.rand(7, 5, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
     for seed in range(10):
         seed_all(seed)
-        _, _, targets = augment_batch(pictures(7), None, shares, AugmentConfig(), task="label", device=CPU)
+        _, _, targets = augment_batch(images(7), None, shares, AugmentConfig(), task="label", device=CPU)
         torch.testing.assert_close(targets.sum(dim=1), torch.ones(7))
 
 
 def test_erasing_is_timms_on_each_view_alone() -> None:
-    scene, person = pictures(6, 32), pictures(6, 32, seed=1)
+    scene, person = images(6, 32), images(6, 32, seed=1)
     seed_all(2)
     erase = RandomErasing(0.5, mode="pixel", device="cpu")
     expected = [erase(normalise(view, CPU)) for view in (scene, person)]
@@ -187,19 +187,19 @@ def test_erasing_is_timms_on_each_view_alone() -> None:
 
 
 def test_the_same_seed_gives_the_same_batch_and_the_input_is_left_alone() -> None:
-    scene, targets = pictures(5), torch.eye(5)
+    scene, targets = images(5), torch.eye(5)
     results = []
     for _ in range(2):
         seed_all(4)
         results.append(augment_batch(scene, None, targets, AugmentConfig(), task="label", device=CPU))
     assert torch.equal(results[0][0], results[1][0])
     assert torch.equal(results[0][2], results[1][2])
-    assert torch.equal(scene, pictures(5))
+    assert torch.equal(scene, images(5))
     assert torch.equal(targets, torch.eye(5))
 
 
 def test_one_stream_alone() -> None:
-    scene, person, _ = augment_batch(None, pictures(2), torch.eye(2), AugmentConfig(), task="label", device=CPU)
+    scene, person, _ = augment_batch(None, images(2), torch.eye(2), AugmentConfig(), task="label", device=CPU)
     assert scene is None
     assert person.shape == (2, 3, 16, 16)
 
@@ -207,11 +207,11 @@ def test_one_stream_alone() -> None:
 def test_batches_that_do_not_fit_are_refused() -> None:
     for scene, person, targets in [
         (None, None, torch.eye(2)),
-        (pictures(2), pictures(3), torch.eye(2)),
-        (pictures(2), pictures(2, size=8), torch.eye(2)),
-        (pictures(2), None, torch.eye(3)),
-        (pictures(2), None, torch.ones(2)),
-        (pictures(2).float(), None, torch.eye(2)),
+        (images(2), images(3), torch.eye(2)),
+        (images(2), images(2, size=8), torch.eye(2)),
+        (images(2), None, torch.eye(3)),
+        (images(2), None, torch.ones(2)),
+        (images(2).float(), None, torch.eye(2)),
     ]:
         with pytest.raises(ShapeError):
             augment_batch(scene, person, targets, AugmentConfig(), task="label", device=CPU)

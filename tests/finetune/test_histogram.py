@@ -75,7 +75,7 @@ def test_it_refuses_what_it_was_fitted_on(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     finetune(tiny_finetuning("", method="histogram"), colours(splits=SPLITS), tmp_path / "run")
     assert len(read_seen(tmp_path / "run")) == 4 * 11
-    with pytest.raises(DataError, match=says("trained on 44 of these 56 pictures of colours")):
+    with pytest.raises(DataError, match=says("trained on 44 of these 56 images of colours")):
         evaluate(tmp_path / "run", colours(splits=SPLITS), hardware=CPU)
 
 
@@ -87,13 +87,13 @@ def test_its_onnx_file_gives_the_same_logits_and_predicts() -> None:
     [found] = open_session(run() / "model.onnx", threads=1).run(["logits"], {"scene": pixels.numpy()})
     np.testing.assert_allclose(found, expected, atol=1e-4)
     samples = colours(splits=SPLITS).only("test").samples
-    answers = load(run()).predict([sample.picture.read() for sample in samples])
+    answers = load(run()).predict([sample.image.read() for sample in samples])
     assert [answer.top(1)[0][0] for answer in answers] == [info.labels[sample.label] for sample in samples]
 
 
 def test_grad_cam_says_that_it_has_no_feature_map() -> None:
     classifier, info = load_classifier(run() / "model.safetensors")
-    image = colours(splits=SPLITS).samples[0].picture.read()
+    image = colours(splits=SPLITS).samples[0].image.read()
     with pytest.raises(ConfigError, match="ColourHistogram has no last feature map"):
         grad_cam(classifier, info, image)
 

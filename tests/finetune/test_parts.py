@@ -67,7 +67,7 @@ def test_data_without_splits_are_divided_and_that_is_written(tmp_path: Path) -> 
     assert (tmp_path / SPLITS).read_bytes() == before
 
 
-def test_people_of_one_picture_stay_together() -> None:
+def test_people_of_one_image_stay_together() -> None:
     samples = [replace(sample, group=f"{i // 4}") for i, sample in enumerate(colours(12).samples)]
     data = DataSet("groups", colours().labels, samples)
     parts = split_for_training(data, FinetuneConfig(), None)
@@ -91,7 +91,7 @@ def test_labels_of_a_fraction_are_all_that_is_read(fraction: float, select: Any,
     assert not keys(parts.train) & (keys(parts.selection) | keys(parts.calibration))
 
 
-def test_pictures_that_choose_the_epoch_do_not_calibrate_if_there_are_enough() -> None:
+def test_images_that_choose_the_epoch_do_not_calibrate_if_there_are_enough() -> None:
     data = colours(splits={"train": 100})
     parts = split_for_training(data, FinetuneConfig(), None)
     assert not keys(parts.selection) & keys(parts.calibration)
@@ -104,7 +104,7 @@ def test_pictures_that_choose_the_epoch_do_not_calibrate_if_there_are_enough() -
 
 
 @pytest.mark.parametrize("config", [{"select": "last"}, {"method": "probe"}, {"method": "knn"}])
-def test_all_held_out_pictures_calibrate_where_no_epoch_is_chosen(config: dict[str, Any]) -> None:
+def test_all_held_out_images_calibrate_where_no_epoch_is_chosen(config: dict[str, Any]) -> None:
     parts = split_for_training(colours(splits={"train": 20}), FinetuneConfig(**config), None)
     assert len(parts.calibration) == 8
     assert parts.calibration_images == "independent"

@@ -123,13 +123,13 @@ def test_the_run_says_what_its_numbers_mean() -> None:
     assert (info.size, info.crop_fraction, info.person, info.trained_on) == (32, 0.9, "largest", "colours")
     assert info.parts["fusion"] == "gated"
     assert info.temperature is not None
-    assert info.calibration_images == "selection"  # 12 held-out pictures are too few to be divided
+    assert info.calibration_images == "selection"  # 12 held-out images are too few to be divided
 
 
-def test_training_and_watched_pictures_are_seen_and_no_others() -> None:
+def test_training_and_watched_images_are_seen_and_no_others() -> None:
     data = colours(splits=SPLITS)
     assert len(read_seen(finetuned("both")) - read_seen(pretrained())) == 4 * 11
-    with pytest.raises(DataError, match=says("trained on 44 of these 56 pictures of colours", "--allow-seen")):
+    with pytest.raises(DataError, match=says("trained on 44 of these 56 images of colours", "--allow-seen")):
         evaluate(finetuned("both"), data, hardware=CPU)
 
 
@@ -144,7 +144,7 @@ def test_a_run_that_dies_goes_on_to_the_same_bits(at: int | None, tmp_path: Path
 
 
 def test_batch_norms_come_to_the_same_bits_too(tmp_path: Path) -> None:
-    """What a plan costs is measured on grey pictures; they must leave no trace in a network's statistics."""
+    """What a plan costs is measured on grey images; they must leave no trace in a network's statistics."""
     config = tiny_finetuning("scratch:timm:test_resnet", save=SaveConfig(every_steps=1), batch_size=16)
     for name, deaths in (("whole", ()), ("killed", (2, 3))):
         for at in deaths:
@@ -267,14 +267,14 @@ def test_a_loss_that_explodes_stops_by_name(tmp_path: Path) -> None:
     assert [path.name for path in Checkpoints(tmp_path / "run", 2).found()] == ["step-00000001"]
 
 
-def test_the_last_picture_of_a_batch_may_be_broken(tmp_path: Path) -> None:
+def test_the_last_image_of_a_batch_may_be_broken(tmp_path: Path) -> None:
     data = colours(splits={"train": 4, "val": 2, "test": 1})
-    data = replace(data, samples=[replace(data.samples[0], picture=Stored(b"x")), *data.samples[1:]])
+    data = replace(data, samples=[replace(data.samples[0], image=Stored(b"x")), *data.samples[1:]])
     dies(tiny_finetuning(pretrained(), max_unreadable=1, batch_size=16), tmp_path / "run", 1, data)
     assert len(losses(tmp_path / "run")) == 1
-    with pytest.raises(DataError, match="1 pictures can't be read, more than the 0"):
+    with pytest.raises(DataError, match="1 images can't be read, more than the 0"):
         finetune(tiny_finetuning(pretrained(), max_unreadable=0, batch_size=16), data, tmp_path / "other")
-    with pytest.raises(DataError, match="1 pictures can't be read, more than the 0"):
+    with pytest.raises(DataError, match="1 images can't be read, more than the 0"):
         finetune(tiny_finetuning(pretrained(), max_unreadable=0, method="knn"), data, tmp_path / "knn")
 
 

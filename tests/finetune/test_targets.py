@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from uniemox.data.sample import PictureFile, Sample
+from uniemox.data.sample import ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.finetune.targets import Task, class_weights, has_target, target_of
 from uniemox.labels import EKMAN, MIKELS, POLARITY
 
 
 def sample(**known: object) -> Sample:
-    return Sample(key="a.jpg", picture=PictureFile(Path("a.jpg")), **known)
+    return Sample(key="a.jpg", image=ImageFile(Path("a.jpg")), **known)
 
 
 def test_labels_are_one_hot() -> None:

@@ -11,7 +11,7 @@ from torch.autograd import gradcheck
 
 from uniemox.errors import ShapeError
 from uniemox.losses.affect import affect_loss, concordance, distribution_loss
-from uniemox.losses.soft_target import mean_over_pictures, soft_target_cross_entropy
+from uniemox.losses.soft_target import mean_over_images, soft_target_cross_entropy
 
 seeds, counts = st.integers(0, 999), st.integers(2, 20)
 
@@ -43,7 +43,7 @@ def test_affect_equals_numpy(count: int, seed: int) -> None:
 
 
 @given(st.permutations(range(6)))
-def test_a_weight_of_two_is_a_picture_twice_and_order_is_nothing(order: list[int]) -> None:
+def test_a_weight_of_two_is_a_image_twice_and_order_is_nothing(order: list[int]) -> None:
     pred, target = draw(6, 2), draw(6, 2, seed=1)
     weight = torch.tensor([2.0, 1, 1, 0, 1, 1], dtype=torch.float64)
     rows = [0, 0, 1, 2, 4, 5]
@@ -118,10 +118,10 @@ def test_weighted_cross_entropy_is_torchs_with_class_weights() -> None:
         (lambda: affect_loss(draw(2, 3), draw(2, 3)), r"\(N, 2\)"),
         (lambda: affect_loss(draw(2), draw(2)), r"\(N, 2\)"),
         (lambda: affect_loss(draw(2, 2), draw(3, 2)), r"\(N, 2\)"),
-        (lambda: affect_loss(draw(2, 2), draw(2, 2), torch.ones(3)), "a number a picture"),
+        (lambda: affect_loss(draw(2, 2), draw(2, 2), torch.ones(3)), "a number an image"),
         (lambda: distribution_loss(draw(2, 8), draw(2, 7)), r"\(N, E\)"),
-        (lambda: distribution_loss(draw(2, 8), draw(2, 8), torch.ones(2, 1)), "a number a picture"),
-        (lambda: mean_over_pictures(draw(2), torch.ones(1)), "a number a picture"),
+        (lambda: distribution_loss(draw(2, 8), draw(2, 8), torch.ones(2, 1)), "a number an image"),
+        (lambda: mean_over_images(draw(2), torch.ones(1)), "a number an image"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(call: object, message: str) -> None:

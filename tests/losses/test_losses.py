@@ -56,8 +56,8 @@ def test_temperature_cancels(temperature: float) -> None:
 
 
 @given(st.permutations(range(5)))
-def test_order_of_pictures_and_of_texts_is_nothing(order: list[int]) -> None:
-    """Texts are what pictures are compared by: which text belongs to which picture does not enter equation 9."""
+def test_order_of_images_and_of_texts_is_nothing(order: list[int]) -> None:
+    """Texts are what images are compared by: which text belongs to which image does not enter equation 9."""
     fused, image, text = (draw(5, 7, seed=i) for i in range(3))
     expected = contrastive_feature_alignment(fused, image, text, 1.0)
     assert_close(contrastive_feature_alignment(fused[order], image[order], text, 1.0), expected)

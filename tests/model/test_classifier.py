@@ -227,7 +227,7 @@ def test_neighbours_vote_as_written_out(
         np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_known_picture_gets_its_own_label() -> None:
+def test_a_known_image_gets_its_own_label() -> None:
     bank, labels = torch.randn(30, 6, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
     head = NeighbourHead(bank, nn.functional.one_hot(labels, 3), neighbours=1)
     assert torch.equal(head(7 * bank).argmax(dim=1), labels)

@@ -42,7 +42,7 @@ def test_gradients_match_finite_differences(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_picture_is_fused_on_its_own(name: str) -> None:
+def test_each_image_is_fused_on_its_own(name: str) -> None:
     """Γ2's softmax runs over the channels of one sample, not over the batch."""
     torch.manual_seed(0)
     fusion, scene, person = build_fusion(name, channels=8).double(), draw(5, 8), draw(5, 8, seed=1)

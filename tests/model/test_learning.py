@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.conftest import pictures_of
+from tests.conftest import images_of
 from uniemox.losses.total import LossWeights
 from uniemox.model.decoder import DecoderConfig
 from uniemox.model.encoder import build_encoder
@@ -25,7 +25,7 @@ Trained = tuple[UniEmoX, dict[str, Tensor], dict[str, Tensor]]
 
 @pytest.fixture(scope="module")
 def captions(shared: Path) -> dict[str, str]:
-    """One caption for each of 32 pictures, by file name."""
+    """One caption for each of 32 images, by file name."""
     lines = (shared / "data" / "flickr8k" / "captions.txt").read_text().splitlines()[1:]
     last = dict(line.split(",", 1) for line in lines)
     return {name: last[name] for name in sorted(last)[:32]}
@@ -33,13 +33,13 @@ def captions(shared: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def batch(shared: Path, captions: dict[str, str]) -> PretrainBatch:
-    """The first 16 pictures; the same masks whenever it is used."""
+    """The first 16 images; the same masks whenever it is used."""
     names = list(captions)[:16]
     paths = [shared / "data" / "flickr8k" / "images" / name for name in names]
     generator = torch.Generator().manual_seed(5)
     return PretrainBatch(
-        scene=pictures_of(paths, 64),
-        person=pictures_of(paths, 64, box=(0.25, 0.1, 0.75, 0.9)),
+        scene=images_of(paths, 64),
+        person=images_of(paths, 64, box=(0.25, 0.1, 0.75, 0.9)),
         texts=[captions[name] for name in names],
         keys=names,
         scene_noise=torch.rand(16, 16, generator=generator),
@@ -86,7 +86,7 @@ def test_another_person_box_changes_the_persons_loss_alone(
 ) -> None:
     model, _, after = trained
     paths = [shared / "data" / "flickr8k" / "images" / name for name in batch.keys]
-    other = replace(batch, person=pictures_of(paths, 64, box=(0.0, 0.5, 0.4, 1.0)))
+    other = replace(batch, person=images_of(paths, 64, box=(0.0, 0.5, 0.4, 1.0)))
     changed = losses(model, other, teacher)
     assert abs(changed[L1_PERSON] - after[L1_PERSON]) > 0.01 * after[L1_PERSON]
     torch.testing.assert_close(changed[L1_SCENE], after[L1_SCENE], rtol=1e-5, atol=1e-6)
@@ -95,7 +95,7 @@ def test_another_person_box_changes_the_persons_loss_alone(
 def test_the_wrong_texts_worsen_the_contrastive_loss(
     batch: PretrainBatch, teacher: TextCachedTeacher, captions: dict[str, str]
 ) -> None:
-    """Texts of other pictures do. The same texts in another order change nothing: equation 9 sums over all of them.
+    """Texts of other images do. The same texts in another order change nothing: equation 9 sums over all of them.
 
     L2 alone, and fewer texts than the teacher has channels: texts in all directions leave no room for others to differ.
     """
@@ -111,7 +111,7 @@ def test_the_wrong_texts_worsen_the_contrastive_loss(
     torch.testing.assert_close(losses(model, shuffled, teacher)[L2], after[L2], rtol=1e-5, atol=1e-6)
 
 
-def test_the_wrong_pictures_worsen_both_alignments(
+def test_the_wrong_images_worsen_both_alignments(
     trained: Trained, batch: PretrainBatch, teacher: TextCachedTeacher
 ) -> None:
     model, _, after = trained

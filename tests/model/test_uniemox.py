@@ -1,4 +1,4 @@
-"""The whole model: MAE's own numbers, what ablations leave out, and that its parts work together on real pictures."""
+"""The whole model: MAE's own numbers, what ablations leave out, and that its parts work together on real images."""
 
 from collections.abc import Callable
 from pathlib import Path

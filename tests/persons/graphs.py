@@ -14,9 +14,9 @@ Tensor = NDArray[np.floating]
 def write_constant(
     path: Path, outputs: Sequence[Tensor], size: Sequence[int | str], *, batch: int | str = 1, kind: str = "FLOAT"
 ) -> Path:
-    """A graph that gives the same outputs, (1, ...) each, for every picture of a batch.  size: height and width."""
+    """A graph that gives the same outputs, (1, ...) each, for every image of a batch.  size: height and width."""
     element = getattr(TensorProto, kind)
-    picture = helper.make_tensor_value_info("images", element, [batch, 3, *size])
+    image = helper.make_tensor_value_info("images", element, [batch, 3, *size])
     nodes = [helper.make_node("ReduceMax", ["images"], ["most"], axes=[1, 2, 3], keepdims=0)]
     nodes.append(helper.make_node("Sub", ["most", "most"], ["zeros"]))  # (N,)
     constants, results = [], []
@@ -27,12 +27,12 @@ def write_constant(
         nodes.append(helper.make_node("Reshape", ["zeros", f"rank_{i}"], [f"column_{i}"]))
         nodes.append(helper.make_node("Add", [f"values_{i}", f"column_{i}"], [f"out_{i}"]))
         results.append(helper.make_tensor_value_info(f"out_{i}", element, [batch, *values.shape[1:]]))
-    return save(path, nodes, [picture], results, constants)
+    return save(path, nodes, [image], results, constants)
 
 
 def write_zoo(path: Path, relative: Sequence[float], confidence: float) -> Path:
-    """As yolov3-10 of the ONNX model zoo: one person in a box y1, x1, y2, x2, in parts of the picture's size."""
-    picture = helper.make_tensor_value_info("input_1", TensorProto.FLOAT, ["n", 3, "h", "w"])
+    """As yolov3-10 of the ONNX model zoo: one person in a box y1, x1, y2, x2, in parts of the image's size."""
+    image = helper.make_tensor_value_info("input_1", TensorProto.FLOAT, ["n", 3, "h", "w"])
     shape = helper.make_tensor_value_info("image_shape", TensorProto.FLOAT, ["n", 2])
     scores = np.zeros((1, 80, 1), dtype=np.float32)
     scores[0, 0] = confidence
@@ -54,7 +54,7 @@ def write_zoo(path: Path, relative: Sequence[float], confidence: float) -> Path:
         helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 80, "candidates"]),
         helper.make_tensor_value_info("indices", TensorProto.INT64, ["found", 3]),
     ]
-    return save(path, nodes, [picture, shape], results, constants)
+    return save(path, nodes, [image, shape], results, constants)
 
 
 def write_decoded(source: Path, path: Path) -> Path:

@@ -52,7 +52,7 @@ def test_boxes_and_peaks() -> None:
     assert confidences[0, 0] == pytest.approx(0.01)
 
 
-def test_every_picture_of_a_batch_is_its_own() -> None:
+def test_every_image_of_a_batch_is_its_own() -> None:
     maps = np.concatenate([one_person(), one_person()[..., ::-1, :]]).astype(np.float32)
     boxes, confidences = decode_centres_map([maps], (160, 160))
     assert confidences.argmax(axis=1).tolist() == [5 * 20 + 12, 14 * 20 + 12]
@@ -60,7 +60,7 @@ def test_every_picture_of_a_batch_is_its_own() -> None:
 
 
 def test_a_file_is_recognised(tmp_path: Path) -> None:
-    """The picture of 200 x 100 px is squashed to 160 x 160."""
+    """The image of 200 x 100 px is squashed to 160 x 160."""
     detector = load_detector(write_constant(tmp_path / "a.onnx", [one_person()], (160, 160), batch="n"))
     assert detector.layout.name == "uniemox finder"  # type: ignore[attr-defined]
     wide, tall = detector.detect([Image.new("RGB", (200, 100)), Image.new("RGB", (40, 320))])

@@ -15,7 +15,7 @@ from uniemox.errors import ConfigError, DetectorError, MissingPackageError
 from uniemox.persons.box import Box, suppress
 from uniemox.persons.darknet import MIN_CONFIDENCE, PREPARATION, SIZE
 from uniemox.persons.detector import DetectorConfig, load_detector
-from uniemox.persons.fitting import fit_pictures
+from uniemox.persons.fitting import fit_images
 
 ANCHORS = ((10, 13), (16, 30), (33, 23), (30, 61), (62, 45), (59, 119), (116, 90), (156, 198), (373, 326))
 CLASSES = 80
@@ -111,7 +111,7 @@ def is_visible(box: NDArray[np.float64]) -> bool:
 def test_outputs_equal_the_same_network_in_numpy(network: Path) -> None:
     """OpenCV's rows against an independent computation, 1e-4: boxes relative, classes times objectness."""
     detector = load_detector(network)
-    pixels, _ = fit_pictures([scene()], SIZE, PREPARATION)
+    pixels, _ = fit_images([scene()], SIZE, PREPARATION)
     rows = np.concatenate(detector._forward(pixels))
     expected = rows_by_hand(pixels)
     np.testing.assert_allclose(rows[:, :5], expected[:, :5], rtol=1e-4, atol=1e-4)
@@ -125,7 +125,7 @@ def test_outputs_equal_the_same_network_in_numpy(network: Path) -> None:
 def test_people_equal_those_of_numpy(network: Path, confidence: float) -> None:
     detector = load_detector(network, DetectorConfig(confidence=confidence, max_detections=1000))
     image = scene()
-    pixels, _ = fit_pictures([image], SIZE, PREPARATION)
+    pixels, _ = fit_images([image], SIZE, PREPARATION)
     rows = rows_by_hand(pixels)
     rows = rows[rows[:, 5] >= confidence]
     centres, halves = rows[:, :2] * (500, 300), rows[:, 2:4] * (250, 150)
@@ -157,7 +157,7 @@ def test_names_both_files_or_the_cfg_alone(network: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (3000, 20), (2, 2)])
-def test_odd_pictures(network: Path, size: tuple[int, int]) -> None:
+def test_odd_images(network: Path, size: tuple[int, int]) -> None:
     for found in load_detector(network, DetectorConfig(confidence=0.2)).detect([Image.new("RGB", size), scene()]):
         assert all(isinstance(one.box, Box) for one in found)
     assert load_detector(network).detect([]) == []

@@ -1,4 +1,4 @@
-"""Whatever a network says: boxes inside the picture, sorted, suppressed; and suppression against its definition."""
+"""Whatever a network says: boxes inside the image, sorted, suppressed; and suppression against its definition."""
 
 from functools import partial
 
@@ -31,7 +31,7 @@ SPREADS = st.sampled_from([0.0, 1.0, 30.0, 1e4, 1e30])
 
 
 def random_outputs(name: str, seed: int, spread: float, holes: float) -> list[NDArray[np.float32]]:
-    """Two pictures' outputs, normally distributed, some of them infinite or not a number."""
+    """Two images' outputs, normally distributed, some of them infinite or not a number."""
     generator = np.random.default_rng(seed)
     outputs = []
     for shape in SHAPES[name]:
@@ -58,7 +58,7 @@ def test_any_output_gives_boxes_inside_sorted(layout, seed: int, spread: float, 
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
-def test_pictures_of_a_batch_do_not_touch(layout) -> None:
+def test_images_of_a_batch_do_not_touch(layout) -> None:
     outputs = random_outputs(layout.name, 0, 1.0, 0.0)
     together = layout.decode(outputs, SIZE)
     for i in range(2):
@@ -98,9 +98,9 @@ def overlap_of(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
     return len(pixels[0] & pixels[1]) / max(len(pixels[0] | pixels[1]), 1)
 
 
-def test_selection_leaves_out_what_is_no_box_in_the_picture() -> None:
+def test_selection_leaves_out_what_is_no_box_in_the_image() -> None:
     boxes = np.array([[-5, 10, 20, 30], [200, 0, 300, 40], [5, 5, 5.5, 50], [np.nan, 0, 9, 9], [40, 0, 90, 90]])
-    found = partial(select, boxes, picture=(100, 50), nms_overlap=0.5, max_detections=9)
+    found = partial(select, boxes, image=(100, 50), nms_overlap=0.5, max_detections=9)
     sure = found(confidences=np.array([0.5, 0.9, 0.9, 0.9, 0.8]), confidence=0.5)
     assert sure == (((40, 0, 90, 50), 0.8), ((0, 10, 20, 30), 0.5))
     assert found(confidences=np.full(5, np.nan), confidence=0.0) == ()

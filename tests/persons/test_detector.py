@@ -81,10 +81,10 @@ def test_yolox_decoded_in_the_graph_finds_the_same(models: Path, photographs: li
 
 
 def test_people_of_one_photograph(models: Path, photographs: list[Sample]) -> None:
-    """Both detectors and the label agree on the largest person among the pictures, to an overlap of 0.7."""
+    """Both detectors and the label agree on the largest person among the images, to an overlap of 0.7."""
 
     def largest_of(sample: Sample) -> float:
-        """Its share of the picture."""
+        """Its share of the image."""
         image, known = sample
         return max((one.box.area for one in known.people), default=0) / (image.width * image.height)
 
@@ -97,13 +97,13 @@ def test_people_of_one_photograph(models: Path, photographs: list[Sample]) -> No
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (9000, 3), (2, 2), (50, 50)])
-def test_odd_pictures_have_no_people(models: Path, name: str, size: tuple[int, int]) -> None:
+def test_odd_images_have_no_people(models: Path, name: str, size: tuple[int, int]) -> None:
     assert load_detector(models / name).detect([Image.new("RGB", size, "white")]) == [()]
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_confidence_zero_and_any_mode(models: Path, photographs: list[Sample], name: str) -> None:
-    """Everything counts: still at most `most`, inside, sorted; a grey picture is taken as it is."""
+    """Everything counts: still at most `most`, inside, sorted; a grey image is taken as it is."""
     grey = photographs[0][0].convert("L")
     (found,) = load_detector(models / name, DetectorConfig(confidence=0, nms_overlap=1, max_detections=50)).detect(
         [grey]

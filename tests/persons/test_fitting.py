@@ -1,4 +1,4 @@
-"""How pictures come into a network's input and boxes back."""
+"""How images come into a network's input and boxes back."""
 
 import numpy as np
 import pytest
@@ -6,16 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from uniemox.persons.fitting import Preparation, fit_picture, fit_pictures, sample_bilinear
+from uniemox.persons.fitting import Preparation, fit_image, fit_images, sample_bilinear
 
 SIDES = st.integers(1, 700)
 
 
 @given(SIDES, SIDES, st.sampled_from(["squash", "corner", "centre"]))
 def test_boxes_come_back(width: int, height: int, fit) -> None:
-    """The whole picture's box in the input, found from its red px, is the whole picture again, to a px of the input."""
+    """The whole image's box in the input, found from its red px, is the whole image again, to a px of the input."""
     image = Image.new("RGB", (width, height), (255, 0, 0))
-    fitted, placement = fit_picture(image, (64, 96), Preparation(fit=fit, order="RGB", fill=114))
+    fitted, placement = fit_image(image, (64, 96), Preparation(fit=fit, order="RGB", fill=114))
     assert fitted.size == (96, 64)
     red = np.argwhere(np.asarray(fitted)[..., 1] == 0)
     (top, left), (bottom, right) = red.min(axis=0), red.max(axis=0) + 1
@@ -28,18 +28,18 @@ def test_boxes_come_back(width: int, height: int, fit) -> None:
 @pytest.mark.parametrize(("fit", "left", "top"), [("corner", 0, 0), ("centre", 0, 16)])
 def test_letterbox(fit, left: int, top: int) -> None:
     """200 x 100 in 64 x 64: 64 x 32, in the corner or the middle."""
-    _, placement = fit_picture(Image.new("RGB", (200, 100)), (64, 64), Preparation(fit=fit, order="RGB"))
+    _, placement = fit_image(Image.new("RGB", (200, 100)), (64, 64), Preparation(fit=fit, order="RGB"))
     assert placement == (0.32, 0.32, left, top)
 
 
 def test_channels_mean_and_std() -> None:
     image = Image.new("RGB", (8, 8), (10, 20, 30))
     how = Preparation(fit="squash", order="BGR", mean=(1.0, 2.0, 3.0), std=(2.0, 3.0, 4.0))
-    pixels, _ = fit_pictures([image, image], (4, 6), how)
+    pixels, _ = fit_images([image, image], (4, 6), how)
     assert pixels.shape == (2, 3, 4, 6)
     assert pixels.dtype == np.float32
     np.testing.assert_allclose(pixels[0, :, 0, 0], [29 / 2, 18 / 3, 7 / 4])
-    grey, _ = fit_pictures([Image.new("L", (8, 8), 7)], (4, 6), Preparation(fit="squash", order="RGB"))
+    grey, _ = fit_images([Image.new("L", (8, 8), 7)], (4, 6), Preparation(fit="squash", order="RGB"))
     assert (grey == 7).all()
 
 
@@ -56,7 +56,7 @@ def test_bilinear_is_between_the_four_nearest_pixels(width: int, height: int, se
     np.testing.assert_allclose(small, expected, atol=1.5)
 
 
-def test_large_pictures_are_averaged() -> None:
+def test_large_images_are_averaged() -> None:
     """A chequered pattern of single px becomes grey, not another pattern."""
     pattern = (np.indices((800, 800)).sum(axis=0) % 2 * 255).astype(np.uint8)
     small = np.asarray(sample_bilinear(Image.fromarray(pattern).convert("RGB"), 100, 90))

@@ -16,7 +16,7 @@ from uniemox.errors import DetectorError
 from uniemox.persons.box import Detection
 from uniemox.persons.detector import DetectorConfig, load_detector
 
-PICTURE = Image.new("RGB", (200, 100), "red")
+IMAGE = Image.new("RGB", (200, 100), "red")
 CLASSES = pytest.mark.parametrize("classes", [80, 1])
 
 
@@ -24,11 +24,11 @@ def logit(p: float) -> float:
     return float(np.log(p / (1 - p)))
 
 
-def people(path: Path, name: str, picture: Image.Image = PICTURE) -> tuple[Detection, ...]:
-    """Who the file finds in the picture, once it was recognised as the layout of that name."""
+def people(path: Path, name: str, image: Image.Image = IMAGE) -> tuple[Detection, ...]:
+    """Who the file finds in the image, once it was recognised as the layout of that name."""
     detector = load_detector(path)
     assert detector.layout.name == name
-    (found,) = detector.detect([picture])
+    (found,) = detector.detect([image])
     return found
 
 
@@ -60,7 +60,7 @@ def yolox_table(classes: int, *, decoded: bool) -> NDArray[np.float64]:
 @CLASSES
 @pytest.mark.parametrize("decoded", [False, True])
 def test_yolox(tmp_path: Path, classes: int, decoded: bool) -> None:
-    """Input px 52 ± 32, 24 ± 16; the picture of 200 px lies in the corner, 0.8 as large. The box leaves it above."""
+    """Input px 52 ± 32, 24 ± 16; the image of 200 px lies in the corner, 0.8 as large. The box leaves it above."""
     path = write_constant(tmp_path / "a.onnx", [yolox_table(classes, decoded=decoded)], (160, 160))
     name = "YOLOX, decoded in the graph" if decoded else "YOLOX"
     assert_one(people(path, name), (20 / 0.8, 8 / 0.8, 84 / 0.8, 40 / 0.8), 0.72)
@@ -134,20 +134,20 @@ def test_yolov3_table(tmp_path: Path, classes: int) -> None:
 
 
 def test_yolov3_of_the_zoo(tmp_path: Path) -> None:
-    """The graph knows the picture's height and width, in that order, and gives boxes in its px, y first."""
+    """The graph knows the image's height and width, in that order, and gives boxes in its px, y first."""
     path = write_zoo(tmp_path / "a.onnx", (0.1, 0.2, 0.5, 0.6), 0.85)
     name = "YOLOv3 of the ONNX model zoo"
     assert_one(people(path, name), (40, 10, 120, 50), 0.85)
     tall = Image.new("RGB", (50, 1000))
     assert_one(people(path, name, tall), (10, 100, 30, 500), 0.85, atol=0.1)
-    found = load_detector(path).detect([tall, PICTURE, tall])
+    found = load_detector(path).detect([tall, IMAGE, tall])
     assert [one.box.y2 for (one,) in found] == pytest.approx([500, 50, 500], abs=0.1)
 
 
 def test_yolov3_keeps_the_papers_settings(tmp_path: Path) -> None:
     for confidence, found in ((0.79, 0), (0.81, 1)):
         path = write_zoo(tmp_path / "a.onnx", (0.1, 0.2, 0.5, 0.6), confidence)
-        assert len(load_detector(path).detect([PICTURE])[0]) == found
+        assert len(load_detector(path).detect([IMAGE])[0]) == found
     assert load_detector(path).layout.nms_overlap == 0.4
 
 
@@ -158,10 +158,10 @@ def test_overlapping_people(tmp_path: Path) -> None:
     for row, (cx, confidence) in enumerate(((100, 0.9), (125, 0.95), (300, 0.85))):
         table[0, row, :6] = (cx, 208, 100, 50, confidence, 1)
     path = write_constant(tmp_path / "a.onnx", [table], (416, 416))
-    assert [one.confidence for one in load_detector(path).detect([PICTURE])[0]] == pytest.approx([0.95, 0.85])
-    every = load_detector(path, DetectorConfig(nms_overlap=0.61)).detect([PICTURE])[0]
+    assert [one.confidence for one in load_detector(path).detect([IMAGE])[0]] == pytest.approx([0.95, 0.85])
+    every = load_detector(path, DetectorConfig(nms_overlap=0.61)).detect([IMAGE])[0]
     assert [one.confidence for one in every] == pytest.approx([0.95, 0.9, 0.85])
-    assert load_detector(path, DetectorConfig(nms_overlap=0.61, max_detections=2)).detect([PICTURE])[0] == every[:2]
+    assert load_detector(path, DetectorConfig(nms_overlap=0.61, max_detections=2)).detect([IMAGE])[0] == every[:2]
 
 
 @pytest.mark.parametrize("batch", ["n", 1, 3])
@@ -169,9 +169,9 @@ def test_overlapping_people(tmp_path: Path) -> None:
 def test_batches_free_single_and_fixed(tmp_path: Path, batch: int | str, kind: str) -> None:
     path = write_constant(tmp_path / "a.onnx", [yolox_table(80, decoded=False)], (160, 160), batch=batch, kind=kind)
     detector = load_detector(path)
-    pictures = [Image.new("RGB", (100 * (1 + i), 100)) for i in range(40)]  # more than a batch at once
-    together = detector.detect(pictures)
-    assert together == [detector.detect([picture])[0] for picture in pictures]
+    images = [Image.new("RGB", (100 * (1 + i), 100)) for i in range(40)]  # more than a batch at once
+    together = detector.detect(images)
+    assert together == [detector.detect([image])[0] for image in images]
     assert len(together) == 40
     assert detector.detect([]) == []
 
@@ -221,5 +221,5 @@ def test_other_graphs_are_refused(tmp_path: Path, outputs: list[NDArray[np.float
 @pytest.mark.parametrize("size", [(8, 8), (100_000, 160), (160, 1)])
 def test_odd_sizes_are_refused(tmp_path: Path, size: tuple[int, int]) -> None:
     path = write_constant(tmp_path / "odd.onnx", [YOLOX], size)
-    with pytest.raises(DetectorError, match=r"odd\.onnx: takes pictures of"):
+    with pytest.raises(DetectorError, match=r"odd\.onnx: takes images of"):
         load_detector(path)

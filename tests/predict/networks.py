@@ -1,4 +1,4 @@
-"""Small ONNX networks that tests write themselves, without torch: linear in the means of a picture's parts."""
+"""Small ONNX networks that tests write themselves, without torch: linear in the means of an image's parts."""
 
 import json
 from collections.abc import Sequence
@@ -81,7 +81,7 @@ def tiny_network(path: Path, *, seed: int = 0, metadata: dict[str, str] | None =
 
 
 def answer(views: list[np.ndarray], *, seed: int = 0, **info: Any) -> np.ndarray:
-    """What the network says of one picture's views (3, S, S) uint8, written plainly: probabilities (E,)."""
+    """What the network says of one image's views (3, S, S) uint8, written plainly: probabilities (E,)."""
     said = INFO | info
     means = []
     for view in views:

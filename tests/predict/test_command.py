@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.drawn import draw_picture
+from tests.drawn import draw_image
 from tests.predict.networks import tiny_network
 
 COMMAND = [sys.executable, "-c", "from uniemox.cli import main; main()", "predict"]
@@ -29,13 +29,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_network(made / "model.onnx", conformal_scores=[i / 100 for i in range(100)])
     (made / "photos").mkdir()
     for i, name in enumerate(("a.png", "b\nc.png", "ü.png")):
-        draw_picture(i, (60, 40)).save(made / "photos" / name)
+        draw_image(i, (60, 40)).save(made / "photos" / name)
     (made / "photos" / "z.jpg").write_bytes(b"broken")
     return made
 
 
 @pytest.mark.portable
-def test_json_is_a_line_a_picture_and_the_exit_code_tells(folder: Path) -> None:
+def test_json_is_a_line_a_image_and_the_exit_code_tells(folder: Path) -> None:
     done = predict(folder / "photos", "--model", folder / "model.onnx", "--json", "--coverage", 0.9)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [Path(line["path"]).name for line in lines] == ["a.png", "b\nc.png", "z.jpg", "ü.png"]
@@ -43,7 +43,7 @@ def test_json_is_a_line_a_picture_and_the_exit_code_tells(folder: Path) -> None:
     assert (lines[0]["kind"], lines[0]["persons"]) == ("evoked", None)
     assert lines[0]["likely"]
     assert set(lines[2]) == {"path", "error"}
-    assert "1 of 4 pictures could not be read" in done.stderr
+    assert "1 of 4 images could not be read" in done.stderr
     assert done.returncode == 2
 
 
@@ -73,7 +73,7 @@ def test_the_table_and_the_list_from_standard_input(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "no picture is named"),
+        ((), "no image is named"),
         (("x.jpg", "--modle", "m"), "no option --modle"),
         (("x.jpg", "--resume"), "--resume continues a file"),
         (("x.jpg", "--model", "missing.onnx"), "missing.onnx can't be read"),
@@ -98,7 +98,7 @@ def test_an_error_before_the_first_answer_leaves_no_file(folder: Path, tmp_path:
     assert predict(*command).returncode == 0
 
 
-def test_pictures_are_drawn_and_a_folder_without_any_is_an_error(folder: Path, tmp_path: Path) -> None:
+def test_images_are_drawn_and_a_folder_without_any_is_an_error(folder: Path, tmp_path: Path) -> None:
     done = predict(folder / "photos" / "a.png", "--model", folder / "model.onnx", "--save-pictures", tmp_path / "drawn")
     assert done.returncode == 0
     [path] = (tmp_path / "drawn").rglob("*.png")
@@ -107,7 +107,7 @@ def test_pictures_are_drawn_and_a_folder_without_any_is_an_error(folder: Path, t
         assert drawn.width == 240
     (tmp_path / "none").mkdir()
     done = predict(tmp_path / "none", "--model", folder / "model.onnx")
-    assert (done.returncode, "there is no picture in" in done.stderr) == (1, True)
+    assert (done.returncode, "there is no image in" in done.stderr) == (1, True)
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -137,7 +137,7 @@ def test_a_job_that_is_interrupted_says_how_to_go_on_and_loses_nothing(folder: P
     assert "answers of another kind (label_set" in predict(*again, "--labels", "polarity").stderr
     done = predict(*again)
     assert done.returncode == 0
-    assert f"40 pictures ({len(before)} were there already)" in done.stderr
+    assert f"40 images ({len(before)} were there already)" in done.stderr
     after = [json.loads(line)["path"] for line in lines.read_text().splitlines()]
     assert len(after) == len(set(after)) == 40
     assert len(out.read_text().splitlines()) == 41
@@ -150,7 +150,7 @@ def test_what_could_not_be_read_is_tried_again(folder: Path, tmp_path: Path) -> 
     assert predict(*command).returncode == 2
     done = predict(*command, "--resume")
     assert (done.returncode, "bad.png" in done.stderr) == (2, True)
-    assert "2 pictures (1 were there already)" in done.stderr
+    assert "2 images (1 were there already)" in done.stderr
     bad.write_bytes(good.read_bytes())
     assert predict(*command, "--resume").returncode == 0
     assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["path", str(good), str(bad)]

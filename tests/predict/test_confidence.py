@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.drawn import draw_picture
+from tests.drawn import draw_image
 from tests.predict.networks import made, one, tiny_network, values
 from tests.runs import uniemox_here
 from uniemox.predict.confidence import MIN_WEIGHT, TRUSTED, familiarity_of, probabilities_of
@@ -53,13 +53,13 @@ def test_of_images_like_the_held_out_ones_one_in_twenty_is_flagged() -> None:
     assert (found < 0.05).mean() == pytest.approx(0.05, abs=0.015)
 
 
-def test_a_prediction_says_how_familiar_the_picture_is(tmp_path: Path) -> None:
+def test_a_prediction_says_how_familiar_the_image_is(tmp_path: Path) -> None:
     plain = Predictor(made(tmp_path))
-    picture = draw_picture(3, (64, 64))
-    first = one(plain.predict(picture))
+    image = draw_image(3, (64, 64))
+    first = one(plain.predict(image))
     assert (first.familiarity, first.is_unfamiliar) == (None, False)
     for distances, familiarity in (((0.0,) * 99, 0.01), ((1e6,) * 99, 1.0)):
-        found = one(Predictor(made(tmp_path, distances=distances)).predict(picture))
+        found = one(Predictor(made(tmp_path, distances=distances)).predict(image))
         assert found.familiarity == pytest.approx(familiarity)
         assert found.is_unfamiliar == (familiarity < 0.05)
         told = found.to_dict()
@@ -70,8 +70,8 @@ def test_a_prediction_says_how_familiar_the_picture_is(tmp_path: Path) -> None:
         np.testing.assert_allclose(values(found), expected, atol=1e-6)
 
 
-def test_the_table_and_the_drawn_picture_say_so_too(tmp_path: Path) -> None:
-    draw_picture(3, (64, 64)).save(tmp_path / "a.png")
+def test_the_table_and_the_drawn_image_say_so_too(tmp_path: Path) -> None:
+    draw_image(3, (64, 64)).save(tmp_path / "a.png")
     drawn = []
     for name, distances in (("far", (0.0,) * 99), ("near", (1e6,) * 99)):
         tiny_network(tmp_path / f"{name}.onnx", distances=distances)
@@ -84,19 +84,19 @@ def test_the_table_and_the_drawn_picture_say_so_too(tmp_path: Path) -> None:
     assert drawn == [False, True]
 
 
-def test_likely_sets_of_unfamiliar_pictures_are_larger(tmp_path: Path) -> None:
+def test_likely_sets_of_unfamiliar_images_are_larger(tmp_path: Path) -> None:
     scores = tuple(i / 100 for i in range(100))
 
     def count(distances: tuple[float, ...]) -> int:
         predictor = Predictor(made(tmp_path, distances=distances, conformal_scores=scores))
-        pictures = [draw_picture(i, (64, 64)) for i in range(8)]
-        return sum(len(one(found).likely or ()) for found in predictor.predict(pictures, coverage=0.9))
+        images = [draw_image(i, (64, 64)) for i in range(8)]
+        return sum(len(one(found).likely or ()) for found in predictor.predict(images, coverage=0.9))
 
     assert count((0.0,) * 99) > count((1e6,) * 99)
 
 
 def test_valence_and_arousal_are_the_labels_norms(tmp_path: Path) -> None:
-    found = one(Predictor(made(tmp_path)).predict(draw_picture(1)))
+    found = one(Predictor(made(tmp_path)).predict(draw_image(1)))
     assert found.valence is not None
     assert found.arousal is not None
     p = found.scene
@@ -104,33 +104,33 @@ def test_valence_and_arousal_are_the_labels_norms(tmp_path: Path) -> None:
     valences |= {"disgust": 0.052, "excitement": 0.896, "fear": 0.073, "sadness": 0.052}
     assert found.valence == pytest.approx(1 + 8 * sum(p[label] * v for label, v in valences.items()), abs=1e-6)
     assert 1 < found.arousal < 9
-    mapped = one(Predictor(made(tmp_path)).predict(draw_picture(1), labels="polarity"))
+    mapped = one(Predictor(made(tmp_path)).predict(draw_image(1), labels="polarity"))
     assert mapped.valence == pytest.approx(found.valence)
-    own = one(Predictor(made(tmp_path, labels=("a", "b"), label_set="mine")).predict(draw_picture(1)))
+    own = one(Predictor(made(tmp_path, labels=("a", "b"), label_set="mine")).predict(draw_image(1)))
     assert (own.valence, own.arousal) == (None, None)
-    head = one(Predictor(made(tmp_path, labels=("valence", "arousal"), task="affect")).predict(draw_picture(1)))
+    head = one(Predictor(made(tmp_path, labels=("valence", "arousal"), task="affect")).predict(draw_image(1)))
     assert (head.valence, head.arousal) == (head.scene["valence"], head.scene["arousal"])
 
 
-def test_the_view_is_the_middle_square_and_of_long_pictures_all(tmp_path: Path) -> None:
+def test_the_view_is_the_middle_square_and_of_long_images_all(tmp_path: Path) -> None:
     predictor = Predictor(made(tmp_path, crop_fraction=1.0))
-    assert one(predictor.predict(draw_picture(1, (90, 60)))).view == (15, 0, 75, 60)
-    wide = draw_picture(1, (300, 100))
+    assert one(predictor.predict(draw_image(1, (90, 60)))).view == (15, 0, 75, 60)
+    wide = draw_image(1, (300, 100))
     found = one(predictor.predict(wide))
     assert found.view == (0, 0, 300, 100)
     parts = [one(predictor.predict(wide.crop((x, 0, x + 100, 100)))) for x in (0, 100, 200)]
     np.testing.assert_allclose(values(found), np.mean([values(part) for part in parts], axis=0), atol=1e-6)
-    assert one(predictor.predict(draw_picture(1, (40, 79)))).view == (0, 19.5, 40, 59.5)
-    assert one(predictor.predict(draw_picture(1, (40, 80)))).view == (0, 0, 40, 80)
+    assert one(predictor.predict(draw_image(1, (40, 79)))).view == (0, 19.5, 40, 59.5)
+    assert one(predictor.predict(draw_image(1, (40, 80)))).view == (0, 0, 40, 80)
 
 
 def test_embeddings_are_what_the_labels_are_read_off(tmp_path: Path) -> None:
     predictor = Predictor(made(tmp_path, distances=(1.0, 2.0)))
-    pictures = [draw_picture(i, (64, 64)) for i in range(5)]
-    found = predictor.embed(pictures)
+    images = [draw_image(i, (64, 64)) for i in range(5)]
+    found = predictor.embed(images)
     assert found.shape == (5, 48)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(predictor.embed(pictures[2])[0], found[2], atol=1e-6)
-    answers = [answer for answer in predictor.predict(pictures) if isinstance(answer, Prediction)]
+    np.testing.assert_allclose(predictor.embed(images[2])[0], found[2], atol=1e-6)
+    answers = [answer for answer in predictor.predict(images) if isinstance(answer, Prediction)]
     assert all(answer.embedding is None for answer in answers)
     assert replace(answers[0], embedding=found[0]) == answers[0]

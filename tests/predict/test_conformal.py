@@ -14,8 +14,8 @@ from uniemox.predict.conformal import likely_labels, score_limit
 
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.95])
 @pytest.mark.parametrize("held_out", [40, 480, 5000])
-def test_coverage_on_exchangeable_pictures_is_at_least_what_was_asked(coverage: float, held_out: int) -> None:
-    """Over many draws of held-out and new pictures of one distribution; within three standard errors."""
+def test_coverage_on_exchangeable_images_is_at_least_what_was_asked(coverage: float, held_out: int) -> None:
+    """Over many draws of held-out and new images of one distribution; within three standard errors."""
     draw = np.random.default_rng(held_out)
     hits, draws, new = 0.0, 200, 50
     for _ in range(draws):

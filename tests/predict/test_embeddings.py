@@ -1,4 +1,4 @@
-"""Embeddings in files: a row for each picture that could be read, whole or not at all."""
+"""Embeddings in files: a row for each image that could be read, whole or not at all."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.drawn import draw_picture
+from tests.drawn import draw_image
 from tests.predict.networks import made, tiny_network
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError, DataError, ImageError
@@ -18,18 +18,18 @@ COUNT, WIDTH = 5, 48
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Five pictures, one with a line break in its name, and a broken one."""
+    """Five images, one with a line break in its name, and a broken one."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for i in range(COUNT):
-        draw_picture(i, (48, 48)).save(folder / ("a\nb.png" if i == 2 else f"{i}.png"))
+        draw_image(i, (48, 48)).save(folder / ("a\nb.png" if i == 2 else f"{i}.png"))
     (folder / "x.jpg").write_bytes(b"broken")
     tiny_network(tmp_path / "m.onnx", distances=(1.0,))
     return folder
 
 
 @pytest.mark.parametrize("ending", [".npy", ".parquet"])
-def test_a_row_for_each_picture_that_could_be_read(photos: Path, tmp_path: Path, ending: str) -> None:
+def test_a_row_for_each_image_that_could_be_read(photos: Path, tmp_path: Path, ending: str) -> None:
     out = tmp_path / "new" / f"features{ending}"
     done = uniemox_here(
         "predict", photos, "--model", tmp_path / "m.onnx", "--no-persons", "--embeddings", out, "--json"
@@ -66,7 +66,7 @@ def test_what_can_not_be_written(photos: Path, tmp_path: Path) -> None:
 def test_old_files_have_no_features(tmp_path: Path) -> None:
     predictor = Predictor(made(tmp_path))
     with pytest.raises(ConfigError, match="export it again"):
-        predictor.embed([draw_picture(0)])
+        predictor.embed([draw_image(0)])
 
 
 def test_a_folder_and_what_can_not_be_read(photos: Path, tmp_path: Path) -> None:
@@ -75,5 +75,5 @@ def test_a_folder_and_what_can_not_be_read(photos: Path, tmp_path: Path) -> None
         predictor.embed(photos)
     (photos / "x.jpg").unlink()
     assert predictor.embed(photos).shape == (COUNT, WIDTH)
-    with pytest.raises(ImageError, match="no picture to embed"):
+    with pytest.raises(ImageError, match="no image to embed"):
         predictor.embed([])

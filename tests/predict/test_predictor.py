@@ -1,4 +1,4 @@
-"""From pictures of every kind to predictions, against a plain computation; alone and in batches; what goes wrong."""
+"""From images of every kind to predictions, against a plain computation; alone and in batches; what goes wrong."""
 
 import io
 import subprocess
@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.drawn import draw_picture, jpeg_of
+from tests.drawn import draw_image, jpeg_of
 from tests.predict.networks import SIZE, WhiteFinder, answer, made, one, tiny_network, values
 from uniemox.errors import ConfigError, ImageError, LabelError
-from uniemox.images import read_picture
+from uniemox.images import read_image
 from uniemox.labels import HECO, MIKELS
 from uniemox.persons.box import Box
 from uniemox.persons.crop import PersonCrop
@@ -39,17 +39,17 @@ def predictor(model: Path) -> Predictor:
     return Predictor(Network.open(model, threads=1))
 
 
-def person_picture(size: tuple[int, int] = (90, 70), box: tuple[int, int, int, int] = (20, 10, 50, 60)) -> Image.Image:
-    image = draw_picture(1, size).point(lambda value: min(value, 200))
+def person_image(size: tuple[int, int] = (90, 70), box: tuple[int, int, int, int] = (20, 10, 50, 60)) -> Image.Image:
+    image = draw_image(1, size).point(lambda value: min(value, 200))
     image.paste("white", box)
     return image
 
 
 def test_the_answer_is_the_plain_computation(predictor: Predictor, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    draw_picture(5, (120, 90)).save(path)
+    draw_image(5, (120, 90)).save(path)
     found = one(predictor.predict(path))
-    expected = answer([scene_view(read_picture(path), SIZE, 0.9)])
+    expected = answer([scene_view(read_image(path), SIZE, 0.9)])
     assert values(found) == pytest.approx(expected, abs=1e-5)
     assert tuple(found.scene) == MIKELS.labels == predictor.labels
     assert sum(values(found)) == pytest.approx(1, abs=1e-9)
@@ -61,15 +61,15 @@ def test_the_answer_is_the_plain_computation(predictor: Predictor, tmp_path: Pat
 
 
 def test_alone_and_in_any_batch_it_is_the_same(predictor: Predictor, tmp_path: Path) -> None:
-    pictures: list[Any] = [draw_picture(i, (40 + 7 * i, 90 - 3 * i)) for i in range(11)]
-    alone = [values(one(predictor.predict(picture))) for picture in pictures]
+    images: list[Any] = [draw_image(i, (40 + 7 * i, 90 - 3 * i)) for i in range(11)]
+    alone = [values(one(predictor.predict(image))) for image in images]
     for size in (1, 2, 4, 16):
-        found = [values(one(result)) for result in predictor.predict_each(pictures, batch_size=size)]  # type: ignore[arg-type]
+        found = [values(one(result)) for result in predictor.predict_each(images, batch_size=size)]  # type: ignore[arg-type]
         np.testing.assert_allclose(found, alone, atol=1e-5)
 
 
-def test_all_ways_to_give_a_picture_are_one(predictor: Predictor, tmp_path: Path) -> None:
-    image, path = draw_picture(2, (64, 48)), tmp_path / "ü\n.png"
+def test_all_ways_to_give_a_image_are_one(predictor: Predictor, tmp_path: Path) -> None:
+    image, path = draw_image(2, (64, 48)), tmp_path / "ü\n.png"
     image.save(path)
     array = np.asarray(image)
     ways: list[Any] = [path, str(path), path.read_bytes(), bytearray(path.read_bytes()), image, array, array / 255]
@@ -86,7 +86,7 @@ def test_all_ways_to_give_a_picture_are_one(predictor: Predictor, tmp_path: Path
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "I", "F", "I;16", "LA", "YCbCr", "HSV"])
 def test_pil_images_of_every_mode(predictor: Predictor, mode: str) -> None:
-    grey = draw_picture(3, (50, 40)).convert("L")
+    grey = draw_image(3, (50, 40)).convert("L")
     image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else grey.convert("RGB")
     image = image if image.mode == mode else (grey if mode in ("I", "F") else image).convert(mode)
     found = one(predictor.predict(image))
@@ -101,12 +101,12 @@ def test_transparent_pixels_are_white_and_grey_is_grey(predictor: Predictor) -> 
     rgba = np.zeros((40, 40, 4), np.uint8)
     white = one(predictor.predict(np.full((40, 40, 3), 255, np.uint8)))
     assert values(one(predictor.predict(rgba))) == values(white)
-    grey = np.asarray(draw_picture(3).convert("L"))
+    grey = np.asarray(draw_image(3).convert("L"))
     assert values(one(predictor.predict(grey))) == values(one(predictor.predict(np.dstack([grey] * 3))))
 
 
-def test_a_picture_turned_by_its_exif_is_upright(predictor: Predictor, tmp_path: Path) -> None:
-    image, exif = draw_picture(4, (80, 60)), Image.Exif()
+def test_a_image_turned_by_its_exif_is_upright(predictor: Predictor, tmp_path: Path) -> None:
+    image, exif = draw_image(4, (80, 60)), Image.Exif()
     exif[0x0112] = 6  # shown after a turn to the right
     path = tmp_path / "turned.png"
     image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
@@ -118,7 +118,7 @@ def test_a_picture_turned_by_its_exif_is_upright(predictor: Predictor, tmp_path:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (1, 100)])
-def test_the_smallest_pictures(predictor: Predictor, size: tuple[int, int]) -> None:
+def test_the_smallest_images(predictor: Predictor, size: tuple[int, int]) -> None:
     found = one(predictor.predict(Image.new("RGB", size, "red")))
     expected = answer([scene_view(Image.new("RGB", size, "red"), SIZE, 0.9)])
     assert values(found) == pytest.approx(expected, abs=1e-5)
@@ -140,48 +140,48 @@ def test_the_smallest_pictures(predictor: Predictor, size: tuple[int, int]) -> N
         (np.zeros((1, 101, 3), np.uint8), "strip"),
         (np.zeros((1, 60_000), np.uint8), "megapixels"),
         (b"", "empty"),
-        (b"no picture", "not a picture of a known format"),
-        (jpeg_of(draw_picture(1))[:2000], "cut off or corrupt"),
-        ("", "a folder, not a picture|no picture in this folder"),
+        (b"no image", "not an image of a known format"),
+        (jpeg_of(draw_image(1))[:2000], "cut off or corrupt"),
+        ("", "a folder, not an image|no image in this folder"),
         ("no\0name.jpg", "can't be read"),
         ("missing.jpg", r"missing\.jpg: can't be read \(No such file"),
         ("n" * 300, r"n: can't be read \(File name too long"),
         (7, "got int"),
         (None, "got NoneType"),
-        (Image.new("RGB", (0, 5)), "0 x 5 px is no picture"),
+        (Image.new("RGB", (0, 5)), "0 x 5 px is no image"),
     ],
 )
-def test_what_is_no_picture_is_an_error_alone_and_a_failure_in_a_list(
-    predictor: Predictor, picture: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_no_image_is_an_error_alone_and_a_failure_in_a_list(
+    predictor: Predictor, image: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ImageError, match=message):
-        predictor.predict(picture)
-    before, failed, after = predictor.predict([draw_picture(1), picture, draw_picture(2)])
+        predictor.predict(image)
+    before, failed, after = predictor.predict([draw_image(1), image, draw_image(2)])
     assert isinstance(before, Prediction)
     assert isinstance(after, Prediction)
     assert isinstance(failed, Failure)
-    assert failed.to_dict() == {"path": picture if isinstance(picture, str) else None, "error": failed.error}
+    assert failed.to_dict() == {"path": image if isinstance(image, str) else None, "error": failed.error}
     assert failed.error
 
 
 def test_a_cut_off_pil_image_is_an_error(predictor: Predictor) -> None:
     with pytest.raises(ImageError, match="can't be decoded"):
-        predictor.predict(Image.open(io.BytesIO(jpeg_of(draw_picture(1))[:2000])))
+        predictor.predict(Image.open(io.BytesIO(jpeg_of(draw_image(1))[:2000])))
 
 
 def test_empty_lists_and_folders(predictor: Predictor, tmp_path: Path) -> None:
     assert predictor.predict([]) == []
     assert list(predictor.predict_each(iter(()))) == []
-    (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(ImageError, match="no picture in this folder"):
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(ImageError, match="no image in this folder"):
         predictor.predict(tmp_path)
 
 
-def test_a_folder_is_its_pictures_in_order(predictor: Predictor, tmp_path: Path) -> None:
+def test_a_folder_is_its_images_in_order(predictor: Predictor, tmp_path: Path) -> None:
     for name in ("b.png", "a/2.png", "a/1.PNG", "a/b/0.png", ".hidden.png", ".git/x.png", "c.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        draw_picture(len(name)).save(tmp_path / name, "PNG")
+        draw_image(len(name)).save(tmp_path / name, "PNG")
     (tmp_path / "a" / "broken.jpg").write_bytes(b"?")
     (tmp_path / "a" / "again").symlink_to(tmp_path)  # would never end
     found = predictor.predict(str(tmp_path))
@@ -191,7 +191,7 @@ def test_a_folder_is_its_pictures_in_order(predictor: Predictor, tmp_path: Path)
     assert [isinstance(result, Failure) for result in found] == [False, False, False, True, False]
 
 
-def test_pictures_are_taken_as_they_are_needed(predictor: Predictor) -> None:
+def test_images_are_taken_as_they_are_needed(predictor: Predictor) -> None:
     """Of a list without end at most the batch, twice as many ahead and the next one are taken."""
     taken = 0
 
@@ -210,18 +210,18 @@ def test_pictures_are_taken_as_they_are_needed(predictor: Predictor) -> None:
         predictor.predict_each([], batch_size=0)
 
 
-def test_people_are_in_px_of_the_full_picture(model: Path, tmp_path: Path) -> None:
+def test_people_are_in_px_of_the_full_image(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "large.jpg"
-    path.write_bytes(jpeg_of(person_picture((900, 700), (200, 100, 500, 600)), quality=95))
+    path.write_bytes(jpeg_of(person_image((900, 700), (200, 100, 500, 600)), quality=95))
     finder = WhiteFinder()
     [person] = one(Predictor(Network.open(model), finder).predict(path)).persons or []
     assert person.box == pytest.approx((200, 100, 500, 600), abs=10)
     assert (person.confidence, person.emotions) == (0.75, None)
-    assert one(Predictor(Network.open(model), finder).predict(draw_picture(1).point(lambda v: v // 2))).persons == []
+    assert one(Predictor(Network.open(model), finder).predict(draw_image(1).point(lambda v: v // 2))).persons == []
 
 
 def test_what_each_person_feels_is_asked_of_the_person_network(model: Path, tmp_path: Path) -> None:
-    image, dark = person_picture(), draw_picture(1).point(lambda value: value // 2)
+    image, dark = person_image(), draw_image(1).point(lambda value: value // 2)
     crop = person_view(image, PersonCrop(Box(20, 10, 50, 60), "largest"), image.size, SIZE)
     scene = scene_view(image, SIZE, 0.9)
     for streams, views in (("person", [crop]), ("both", [scene, crop])):
@@ -244,8 +244,8 @@ def test_what_each_person_feels_is_asked_of_the_person_network(model: Path, tmp_
 
 
 @pytest.mark.parametrize("policy", ["largest", "persons_only"])
-def test_a_network_of_both_views_sees_the_person_or_the_whole_picture(policy: str, tmp_path: Path) -> None:
-    network, image = made(tmp_path, streams="both", person=policy, seed=2), person_picture()
+def test_a_network_of_both_views_sees_the_person_or_the_whole_image(policy: str, tmp_path: Path) -> None:
+    network, image = made(tmp_path, streams="both", person=policy, seed=2), person_image()
     scene, box = scene_view(image, SIZE, 0.9), Box(20, 10, 50, 60)
     whole = PersonCrop(Box(0, 0, *image.size), "whole_image_nobody_looked")
     seen = PersonCrop(box, "largest") if policy == "largest" else replaced(whole, box)
@@ -269,7 +269,7 @@ def test_person_networks_that_can_not_be_are_refused(model: Path, tmp_path: Path
 
 
 def test_answers_in_another_label_set(predictor: Predictor, tmp_path: Path) -> None:
-    image = draw_picture(6)
+    image = draw_image(6)
     own = one(predictor.predict(image)).scene
     polar = one(predictor.predict(image, labels="Polarity"))
     bad = own["anger"] + own["disgust"] + own["fear"] + own["sadness"]
@@ -298,18 +298,18 @@ def test_answers_in_another_label_set(predictor: Predictor, tmp_path: Path) -> N
 def test_valence_and_arousal_are_numbers(tmp_path: Path) -> None:
     info = {"labels": ("valence", "arousal"), "task": "affect", "temperature": None}
     predictor = Predictor(made(tmp_path, **info))
-    found = one(predictor.predict(draw_picture(1)))
-    logits = predictor.network.logits(predictor.network.pixels(scene_view(draw_picture(1), SIZE, 0.9)[None]))
+    found = one(predictor.predict(draw_image(1)))
+    logits = predictor.network.logits(predictor.network.pixels(scene_view(draw_image(1), SIZE, 0.9)[None]))
     assert values(found) == pytest.approx(4 * logits[0] + 5)
     for asked in ({"coverage": 0.9}, {"labels": "polarity"}):
         with pytest.raises(ConfigError, match="valence and arousal"):
-            predictor.predict(draw_picture(1), **asked)  # type: ignore[arg-type]
+            predictor.predict(draw_image(1), **asked)  # type: ignore[arg-type]
 
 
 def test_likely_labels(predictor: Predictor, tmp_path: Path) -> None:
     scores = tuple(i / 10 for i in range(10))
     calibrated = Predictor(made(tmp_path, conformal_scores=scores))
-    image = draw_picture(6)
+    image = draw_image(6)
     found = one(calibrated.predict(image, coverage=0.8))
     limit = scores[9 - 1]  # ceil(11 * 0.8)
     ranked = [label for label, p in found.top(8) if p >= 1 - limit]
@@ -326,11 +326,11 @@ def test_likely_labels(predictor: Predictor, tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(0, 3), max_size=9), st.integers(1, 5))
-def test_every_picture_gets_its_own_answer(predictor: Predictor, kinds: list[int], batch_size: int) -> None:
-    """Whatever the order of good and bad pictures, and however they fall into batches."""
-    pictures: list[Any] = [b"bad" if kind == 3 else Image.new("RGB", (9, 9), (80 * kind, 90, 10)) for kind in kinds]
+def test_every_image_gets_its_own_answer(predictor: Predictor, kinds: list[int], batch_size: int) -> None:
+    """Whatever the order of good and bad images, and however they fall into batches."""
+    images: list[Any] = [b"bad" if kind == 3 else Image.new("RGB", (9, 9), (80 * kind, 90, 10)) for kind in kinds]
     known = [values(one(predictor.predict(Image.new("RGB", (9, 9), (80 * kind, 90, 10))))) for kind in range(3)]
-    found = list(predictor.predict_each(pictures, batch_size=batch_size))
+    found = list(predictor.predict_each(images, batch_size=batch_size))
     assert len(found) == len(kinds)
     for kind, result in zip(kinds, found, strict=True):
         assert isinstance(result, Failure) == (kind == 3)
@@ -338,32 +338,32 @@ def test_every_picture_gets_its_own_answer(predictor: Predictor, kinds: list[int
             assert values(result) == pytest.approx(known[kind], abs=1e-5)
 
 
-def test_a_prediction_as_json_and_as_a_picture(model: Path, tmp_path: Path) -> None:
+def test_a_prediction_as_json_and_as_a_image(model: Path, tmp_path: Path) -> None:
     network = made(tmp_path, streams="person", **FELT)
     path = tmp_path / "p.png"
-    person_picture().save(path)
+    person_image().save(path)
     found = one(Predictor(Network.open(model), WhiteFinder(), network).predict(path))
     said = found.to_dict()
     assert said["persons"][0]["box"] == [20.0, 10.0, 50.0, 60.0]
     assert said["persons"][0]["emotions"] == pytest.approx((found.persons or [])[0].emotions, abs=1e-6)
     assert said["scene"] == pytest.approx(found.scene, abs=1e-6)
     drawn = found.plot()
-    assert drawn.width == 240  # small pictures are drawn larger, so that words fit
+    assert drawn.width == 240  # small images are drawn larger, so that words fit
     assert drawn.height > 70 * 240 / 90 + 8 * 20
     scale = 240 / 90
     assert drawn.getpixel((round(20 * scale) + 1, round(40 * scale))) == (255, 176, 0)
     path.unlink()
     with pytest.raises(ImageError, match="can't be read"):
         found.plot()
-    with pytest.raises(ImageError, match="does not know its picture"):
+    with pytest.raises(ImageError, match="does not know its image"):
         replace(found, source=None).plot()
-    assert one(Predictor(Network.open(model)).predict(draw_picture(1, (900, 3000)))).plot().width >= 240
+    assert one(Predictor(Network.open(model)).predict(draw_image(1, (900, 3000)))).plot().width >= 240
     strip = one(Predictor(Network.open(model)).predict(Image.new("RGB", (10, 1000)))).plot()
     assert (strip.width, strip.height < 1300) == (240, True)
 
 
 def test_nothing_imports_torch(model: Path, tmp_path: Path) -> None:
-    draw_picture(1).save(tmp_path / "a.jpg")
+    draw_image(1).save(tmp_path / "a.jpg")
     code = (
         f"import sys, uniemox; before = set(sys.modules); p = uniemox.load({str(model)!r}, finder=None);"
         f"p.predict({str(tmp_path / 'a.jpg')!r}, labels='polarity').plot();"

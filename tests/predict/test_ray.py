@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.drawn import draw_picture, jpeg_of
+from tests.drawn import draw_image, jpeg_of
 from tests.predict.networks import tiny_network
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure
@@ -33,7 +33,7 @@ def test_two_nodes_answer_as_one_process(cluster: Cluster, tmp_path: Path) -> No
     assert len([node for node in ray.nodes() if node["Alive"]]) == 2
     paths = []
     for i in range(40):
-        (tmp_path / f"{i}.jpg").write_bytes(jpeg_of(draw_picture(i)) if i != 7 else b"no picture")
+        (tmp_path / f"{i}.jpg").write_bytes(jpeg_of(draw_image(i)) if i != 7 else b"no image")
         paths.append(str(tmp_path / f"{i}.jpg"))
     open_predictor = partial(load, tiny_network(tmp_path / "model.onnx"), finder=None, threads=1)
     expected = {answer.path: answer for answer in open_predictor().predict_each(paths, labels="polarity")}

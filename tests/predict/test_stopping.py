@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile_images import LYING_AVIF, progressive_jpeg
-from tests.pictures import draw, save
+from tests.images import draw, save
 from tests.processes import children_of, is_there, peak_mib, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from timm.data import create_transform
 
-from tests.drawn import draw_picture
+from tests.drawn import draw_image
 from uniemox.persons.box import Box
 from uniemox.persons.crop import PersonCrop
 from uniemox.predict.views import person_view, scene_box, scene_view, whole_px
@@ -20,7 +20,7 @@ from uniemox.predict.views import person_view, scene_box, scene_view, whole_px
     crop_fraction=st.sampled_from([0.7, 0.875, 0.9, 1.0]),
 )
 def test_the_scene_is_timms(width: int, height: int, size: int, crop_fraction: float) -> None:
-    image = draw_picture(width).resize((width, height))
+    image = draw_image(width).resize((width, height))
     transform = create_transform(
         size, is_training=False, use_prefetcher=True, interpolation="bicubic", crop_pct=crop_fraction
     )
@@ -40,7 +40,7 @@ def test_the_scene_box_is_what_the_view_shows() -> None:
 
 
 def test_the_person_is_squashed_and_others_are_black() -> None:
-    image = draw_picture(3, (120, 80))
+    image = draw_image(3, (120, 80))
     box = Box(10.5, 20.25, 70, 79)
     expected = image.resize((24, 24), Image.Resampling.BICUBIC, box=box)
     found = person_view(image, PersonCrop(box, "largest"), image.size, 24)
@@ -55,7 +55,7 @@ def test_the_person_is_squashed_and_others_are_black() -> None:
 
 
 def test_a_smaller_copy_gives_the_same_part() -> None:
-    image = draw_picture(4, (320, 240))
+    image = draw_image(4, (320, 240))
     small, box = image.reduce(2), Box(40, 60, 200, 220)
     full = person_view(image, PersonCrop(box, "largest"), (320, 240), 16).astype(int)
     half = person_view(small, PersonCrop(box, "largest"), (320, 240), 16).astype(int)

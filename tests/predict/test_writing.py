@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from uniemox.errors import ConfigError, DataError
 from uniemox.persons.box import Box
-from uniemox.predict.listing import list_pictures
+from uniemox.predict.listing import list_images
 from uniemox.predict.prediction import Failure, Person, Prediction
 from uniemox.predict.writing import AnswerHeader, ResultFile
 
@@ -170,19 +170,19 @@ def test_what_is_in_the_file_is_known(tmp_path_factory: pytest.TempPathFactory, 
         assert file.has(other) == (other in paths)
 
 
-def test_names_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("d/b.jpg", "d/a.jpg", "d/e/c.png", "d/x.txt", "[1].jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert list(list_pictures(["d"])) == ["d/a.jpg", "d/b.jpg", "d/e/c.png"]
-    assert list(list_pictures(["d/*.jpg", "missing", "[1].jpg"])) == ["d/a.jpg", "d/b.jpg", "missing", "[1].jpg"]
-    assert list(list_pictures(["d/**/*.png", "no*.jpg"])) == ["d/e/c.png", "no*.jpg"]
-    assert list(list_pictures(["d/*"])) == ["d/a.jpg", "d/b.jpg", "d/e/c.png"]
-    assert list(list_pictures(["d/**"])) == ["d/a.jpg", "d/b.jpg", "d/e/c.png"]
-    assert list(list_pictures(["-", "x"], ["one.jpg\n", "\n", "two words.jpg\r\n"])) == [
+    assert list(list_images(["d"])) == ["d/a.jpg", "d/b.jpg", "d/e/c.png"]
+    assert list(list_images(["d/*.jpg", "missing", "[1].jpg"])) == ["d/a.jpg", "d/b.jpg", "missing", "[1].jpg"]
+    assert list(list_images(["d/**/*.png", "no*.jpg"])) == ["d/e/c.png", "no*.jpg"]
+    assert list(list_images(["d/*"])) == ["d/a.jpg", "d/b.jpg", "d/e/c.png"]
+    assert list(list_images(["d/**"])) == ["d/a.jpg", "d/b.jpg", "d/e/c.png"]
+    assert list(list_images(["-", "x"], ["one.jpg\n", "\n", "two words.jpg\r\n"])) == [
         "one.jpg",
         "two words.jpg",
         "x",
     ]
-    assert list(list_pictures([])) == []
+    assert list(list_images([])) == []

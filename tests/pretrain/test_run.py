@@ -144,7 +144,7 @@ def test_a_finished_run_is_finished_again_to_the_same_bits(tmp_path: Path) -> No
         pretrain(tiny_pretraining(), scenes(), tmp_path / "run")
 
 
-def test_accumulated_batches_see_the_same_pictures_and_masks(tmp_path: Path) -> None:
+def test_accumulated_batches_see_the_same_images_and_masks(tmp_path: Path) -> None:
     """Without L2, whose rows are shorter then, the losses are those of the whole batch. Float32, 1e-5."""
     config, runs = model(losses=weights(contrastive_feature_alignment=0.0)), []
     for accumulation in (1, 2, 4):
@@ -240,14 +240,14 @@ def test_a_run_starts_from_another_ones_encoder(tmp_path: Path) -> None:
     assert losses(tmp_path / "run")[0]["total"] != losses(pretrained())[0]["total"]
 
 
-def test_pictures_that_vanish_are_an_error_and_the_checkpoint_stays(tmp_path: Path) -> None:
+def test_images_that_vanish_are_an_error_and_the_checkpoint_stays(tmp_path: Path) -> None:
     """Put back, the run goes on to the bits of one that was never disturbed."""
     photos, away = class_folders(tmp_path / "photos", each=8), tmp_path / "away"
     data = open_data(f"folder:{photos}")
     config = replace(tiny_pretraining(max_unreadable=3), model=model(losses=L1).model)
     pretrain(config, data, tmp_path / "whole")
     out = tmp_path / "run"
-    with pytest.raises(DataError, match=says("8 pictures can't be read, more than the 3", "No such file")):
+    with pytest.raises(DataError, match=says("8 images can't be read, more than the 3", "No such file")):
         pretrain(config, data, out, callback=Watcher(3, lambda: photos.rename(away)))
     saved = Checkpoints(out, 2).found()
     assert [path.name for path in saved] == ["step-00000002"]
@@ -260,9 +260,9 @@ def test_a_batch_of_which_nothing_can_be_read_is_an_error_of_the_data(tmp_path: 
     photos = class_folders(tmp_path / "photos", each=4)
     data = open_data(f"folder:{photos}")
     shutil.rmtree(photos)
-    with pytest.raises(DataError, match="none of 8 pictures of a batch can be read"):
+    with pytest.raises(DataError, match="none of 8 images of a batch can be read"):
         pretrain(model(losses=L1), data, tmp_path / "run")
-    with pytest.raises(TeacherError, match=r"none of the pictures of folder:.* can be read"):
+    with pytest.raises(TeacherError, match=r"none of the images of folder:.* can be read"):
         pretrain(model(), data, tmp_path / "other")
 
 

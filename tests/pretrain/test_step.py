@@ -101,7 +101,7 @@ def test_the_teacher_is_asked_for_what_a_loss_needs_and_the_batch_lacks(build_mo
         pretrain_step(model, frozen_optimizer(model), [bare])
 
 
-def test_pictures_are_normalised_as_imagenet() -> None:
+def test_images_are_normalised_as_imagenet() -> None:
     images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 2, 2)
     normal = normalise(images, torch.device("cpu"))
     torch.testing.assert_close(normal[0, :, 0, 0], torch.tensor([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225]))
@@ -147,7 +147,7 @@ def test_batches_that_cannot_train_are_refused(build_model: Build) -> None:
         with pytest.raises(ConfigError, match="at least one batch"):
             pretrain_step(model, frozen_optimizer(model), batches)
     for texts in ((), ("one",)):
-        with pytest.raises(ConfigError, match="L2 needs a text for every picture: 6 pictures"):
+        with pytest.raises(ConfigError, match="L2 needs a text for every image: 6 images"):
             pretrain_step(
                 model,
                 frozen_optimizer(model),

@@ -16,7 +16,7 @@ def model_run(root: Path, name: str, seed: int = 0) -> Run:
 
 
 def scored(root: Path, name: str, right: Sequence[bool], *, seed: int = 0) -> Run:
-    """A finished evaluation: the first half of the pictures is awe, the rest fear, and these answers were right."""
+    """A finished evaluation: the first half of the images is awe, the rest fear, and these answers were right."""
     run = plan_evaluation(model_run(root, name, seed), data="synthetic:8", split="all")
     truth = [int(i >= len(right) / 2) for i in range(len(right))]
     answers = [label if is_right else 1 - label for label, is_right in zip(truth, right, strict=True)]

@@ -15,7 +15,7 @@ from tests.data.tree import says
 from tests.drawn import class_folders
 from tests.runs import one_thread, pretrained, tiny_finetuning
 from uniemox.data.people import read_people
-from uniemox.data.sample import DataSet, PictureFile, Sample
+from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.run import evaluate, write_evaluation
@@ -24,7 +24,7 @@ from uniemox.labels import MIKELS
 from uniemox.persons.box import Box, Detection
 from uniemox.reproduce.audit import audit, verify
 from uniemox.reproduce.costs import measure_run, plan_cost
-from uniemox.reproduce.pictures import read_pictures, write_pictures
+from uniemox.reproduce.images import read_images, write_images
 from uniemox.reproduce.plan import plan_run
 from uniemox.reproduce.zero_shot import score_zero_shot
 from uniemox.training.hardware import HardwareConfig
@@ -41,7 +41,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on pictures in folders, scored on others of them."""
+    """A run on images in folders, scored on others of them."""
     folder = tmp_path_factory.mktemp("audit")
     data = open_data(f"folder:{class_folders(folder / 'photos', CLASSES, 6)}")
     run = folder / "run"
@@ -99,13 +99,13 @@ def test_nothing_to_verify_is_an_error(tuned: Path, tmp_path: Path) -> None:
         verify(tmp_path)
 
 
-def test_pictures_that_are_gone_are_an_error(tuned: Path) -> None:
+def test_images_that_are_gone_are_an_error(tuned: Path) -> None:
     file = next((tuned / "evaluations").glob("*.jsonl"))
     before = file.read_text()
     line = json.loads(before.splitlines()[0])
     try:
         file.write_text(before + json.dumps(line | {"key": "gone.jpg"}) + "\n")
-        with pytest.raises(DataError, match=says("scored pictures no more, gone.jpg among them")):
+        with pytest.raises(DataError, match=says("scored images no more, gone.jpg among them")):
             verify(tuned)
     finally:
         file.write_text(before)
@@ -120,7 +120,7 @@ def test_costs_are_measured_once_and_counted_right(tuned: Path) -> None:
     assert measure_run(tuned) == found
 
 
-def test_the_cost_of_a_plan_is_its_pictures_at_the_measured_speed(tmp_path: Path) -> None:
+def test_the_cost_of_a_plan_is_its_images_at_the_measured_speed(tmp_path: Path) -> None:
     run = plan_run(tmp_path, "x", ["pretrain"], makes=None)
     object.__setattr__(run, "images", 86400 * 1000)
     object.__setattr__(run, "gflop", 282.8)
@@ -132,28 +132,28 @@ def test_the_cost_of_a_plan_is_its_pictures_at_the_measured_speed(tmp_path: Path
         plan_cost([run], images_per_s=0, gpus=1)
 
 
-def test_shown_pictures_take_the_classes_in_turn(tmp_path: Path) -> None:
+def test_shown_images_take_the_classes_in_turn(tmp_path: Path) -> None:
     data = open_data("synthetic:64")
-    files = write_pictures(data, tmp_path / "a", count=8, seed=0)
-    entries = read_pictures(tmp_path / "a")
+    files = write_images(data, tmp_path / "a", count=8, seed=0)
+    entries = read_images(tmp_path / "a")
     assert [file.name for file in files] == [f"{i:02d}.png" for i in range(8)]
     assert [entry["label"] for entry in entries] == list(data.labels.labels)
     assert not any("The overall emotion is" in entry["text"] for entry in entries)
-    write_pictures(data, tmp_path / "told", count=8, seed=0, with_emotion=True)
-    assert all("The overall emotion is" in entry["text"] for entry in read_pictures(tmp_path / "told"))
-    write_pictures(data, tmp_path / "b", count=8, seed=0)
-    assert read_pictures(tmp_path / "b") == entries
-    write_pictures(data, tmp_path / "c", count=8, seed=1)
-    assert read_pictures(tmp_path / "c") != entries
-    assert len(write_pictures(open_data("synthetic:3"), tmp_path / "d", count=8, seed=0)) == 3
+    write_images(data, tmp_path / "told", count=8, seed=0, with_emotion=True)
+    assert all("The overall emotion is" in entry["text"] for entry in read_images(tmp_path / "told"))
+    write_images(data, tmp_path / "b", count=8, seed=0)
+    assert read_images(tmp_path / "b") == entries
+    write_images(data, tmp_path / "c", count=8, seed=1)
+    assert read_images(tmp_path / "c") != entries
+    assert len(write_images(open_data("synthetic:3"), tmp_path / "d", count=8, seed=0)) == 3
     with pytest.raises(ConfigError, match="--count must be at least 1"):
-        write_pictures(data, tmp_path, count=0, seed=0)
+        write_images(data, tmp_path, count=0, seed=0)
 
 
-def test_the_people_in_shown_pictures_are_kept_with_them(tmp_path: Path) -> None:
+def test_the_people_in_shown_images_are_kept_with_them(tmp_path: Path) -> None:
     """In px of what is shown, at most 640; the one who is meant, where the data say so."""
-    picture = tmp_path / "a.png"
-    Image.new("RGB", (1280, 960)).save(picture)
+    image = tmp_path / "a.png"
+    Image.new("RGB", (1280, 960)).save(image)
     people = (Detection(Box(100, 200, 300, 400), 0.5), Detection(Box(0, 0, 640, 640), 0.75))
     known: dict[str, dict[str, Any]] = {
         "two": {"persons": people},
@@ -162,8 +162,8 @@ def test_the_people_in_shown_pictures_are_kept_with_them(tmp_path: Path) -> None
         "unknown": {},
     }
     for name, values in known.items():
-        sample = Sample(key="a.png", picture=PictureFile(picture), **values)
-        write_pictures(DataSet("data", MIKELS, [sample]), tmp_path / name, count=1, seed=0)
+        sample = Sample(key="a.png", image=ImageFile(image), **values)
+        write_images(DataSet("data", MIKELS, [sample]), tmp_path / name, count=1, seed=0)
     found = {name: read_people(tmp_path / name / "persons.jsonl") for name in known}
     assert found == {
         "two": {"00.png": (Detection(Box(50, 100, 150, 200), 0.5), Detection(Box(0, 0, 320, 320), 0.75))},
@@ -174,7 +174,7 @@ def test_the_people_in_shown_pictures_are_kept_with_them(tmp_path: Path) -> None
 
 
 def test_zero_shot_answers_are_the_nearest_sentences(tmp_path: Path) -> None:
-    """A stored teacher whose picture features are its sentences' features answers all rightly."""
+    """A stored teacher whose image features are its sentences' features answers all rightly."""
     from uniemox.reproduce.zero_shot import SENTENCE
     from uniemox.teacher.stored import save_features
 

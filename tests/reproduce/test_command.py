@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from uniemox.cli.reproduce import Options, pictures, table_or_figure, verify
+from uniemox.cli.reproduce import Options, images, table_or_figure, verify
 from uniemox.errors import ConfigError
 
 
@@ -32,7 +32,7 @@ def test_the_paper_scale_says_what_it_costs_and_starts_nothing_here(
 ) -> None:
     table_or_figure("table4", Options(scale="paper", out=tmp_path / "r", images_per_s=1000, gpus=8))
     said = capsys.readouterr()
-    assert "229 runs, 363.3 million pictures through a network, 156.8 EFLOP of training" in said.err
+    assert "229 runs, 363.3 million images through a network, 156.8 EFLOP of training" in said.err
     assert "0.80 days on 8 GPUs of 1000 pre-training images/s" in said.err
     assert "nothing was started, because what they need is missing" in said.err
     assert "need the data: --data EmoSet=emoset:PATH" in said.err
@@ -49,13 +49,13 @@ def test_tables_of_the_paper_need_nothing_to_run(tmp_path: Path, capsys: pytest.
     table_or_figure("table2", Options(out=tmp_path, data=["synthetic:64"]))
     page = (tmp_path / "table2-demo.html").read_text()
     assert "23,308" in page
-    assert "64 pictures, mikels (8), evoked" in page
+    assert "64 images, mikels (8), evoked" in page
     assert "not run" in page
 
 
-def test_pictures_of_a_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pictures(data="synthetic:80", out=tmp_path / "shown", count=2, split="test")
-    assert capsys.readouterr().out == f"wrote 2 pictures to {tmp_path}/shown\n"
+def test_images_of_a_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images(data="synthetic:80", out=tmp_path / "shown", count=2, split="test")
+    assert capsys.readouterr().out == f"wrote 2 images to {tmp_path}/shown\n"
     shown = {path.name for path in (tmp_path / "shown").iterdir()}
     assert shown == {"00.png", "01.png", "pictures.json", "persons.jsonl"}
 

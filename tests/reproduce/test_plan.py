@@ -239,18 +239,18 @@ def test_a_teacher_that_changes_makes_other_runs(tmp_path: Path) -> None:
     assert keys_of("table4", teacher=f"fitted:{tmp_path}") != before
 
 
-def test_pictures_that_change_make_other_runs(tmp_path: Path) -> None:
+def test_images_that_change_make_other_runs(tmp_path: Path) -> None:
     source = f"folder:{class_folders(tmp_path / 'photos', ('awe', 'fear'), 10)}"
     for name in ("table4", "fig6"):
         before = keys_of(name, data=(source,))
         assert keys_of(name, data=(source,)) == before
-        picture = tmp_path / "photos" / "awe" / "0.jpg"
-        picture.write_bytes(picture.read_bytes() + b"\0")
+        image = tmp_path / "photos" / "awe" / "0.jpg"
+        image.write_bytes(image.read_bytes() + b"\0")
         assert keys_of(name, data=(source,)) != before
 
 
 def test_parts_of_small_sets_have_smaller_batches(tmp_path: Path) -> None:
-    """A batch of the preset's would not be filled: of 80 % of 60 pictures, and of parts of these."""
+    """A batch of the preset's would not be filled: of 80 % of 60 images, and of parts of these."""
     source = f"folder:{class_folders(tmp_path / 'photos', ('awe', 'fear'), 30)}"
     found: dict[str, set[str]] = {}
     for run in plan("fig7", data=(source,)).runs:

@@ -33,7 +33,7 @@ def test_no_run_is_no_score(tmp_path: Path) -> None:
     assert not is_done(open_run)
 
 
-def test_one_seed_has_the_interval_of_its_pictures(tmp_path: Path) -> None:
+def test_one_seed_has_the_interval_of_its_images(tmp_path: Path) -> None:
     found = score_of(Cell(runs=(scored(tmp_path, "x", RIGHT),)))
     assert found is not None
     assert (found.accuracy, found.over, found.seeds, found.pictures) == (0.9, "pictures", 1, 10)
@@ -61,12 +61,12 @@ def test_near_chance_is_by_the_interval_and_the_commonest_class(tmp_path: Path) 
     assert found.near_chance
 
 
-def test_seeds_that_agree_do_not_make_few_pictures_a_result(tmp_path: Path) -> None:
+def test_seeds_that_agree_do_not_make_few_images_a_result(tmp_path: Path) -> None:
     runs = tuple(scored(tmp_path, "x", [True] * 6 + [False] * 4, seed=seed) for seed in range(3))
     found = score_of(Cell(runs=runs))
     assert found is not None
     assert found.low == found.high == pytest.approx(0.6)
-    assert found.near_chance  # by the pictures, of which half are of one class
+    assert found.near_chance  # by the images, of which half are of one class
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=8))
@@ -84,7 +84,7 @@ def test_an_evaluation_of_another_split_or_cut_off_is_none(tmp_path: Path) -> No
     assert find_evaluation(run) is None
 
 
-def test_gains_are_of_the_same_pictures(tmp_path: Path) -> None:
+def test_gains_are_of_the_same_images(tmp_path: Path) -> None:
     ours, theirs = Cell(runs=(scored(tmp_path, "ours", RIGHT),)), Cell(runs=(scored(tmp_path, "theirs", HALF),))
     found = gain(ours, theirs)
     assert found is not None
@@ -107,12 +107,12 @@ def test_gains_over_three_seeds_have_students_interval(tmp_path: Path) -> None:
     assert (found.low, found.difference, found.high) == pytest.approx((low, differences.mean(), high))
     with_two = gain(cell("few", ours, seeds=2), cell("theirs too", theirs, seeds=2))
     assert with_two is not None
-    assert with_two.low >= low  # of pictures: two seeds have no interval of their own
+    assert with_two.low >= low  # of images: two seeds have no interval of their own
 
 
-def test_scores_of_other_pictures_are_not_taken_for_these(tmp_path: Path) -> None:
+def test_scores_of_other_images_are_not_taken_for_these(tmp_path: Path) -> None:
     run = scored(tmp_path, "x", RIGHT)
-    changed = plan_evaluation(run.needs[0], data="synthetic:8", split="all", digests=["of changed pictures"])
+    changed = plan_evaluation(run.needs[0], data="synthetic:8", split="all", digests=["of changed images"])
     assert changed.folder == run.folder
     assert find_evaluation(run) is not None
     assert find_evaluation(changed) is None

@@ -1,4 +1,4 @@
-"""Files of the published formats that table III starts from, one block deep, for pictures of 32 px."""
+"""Files of the published formats that table III starts from, one block deep, for images of 32 px."""
 
 from collections.abc import Mapping
 from pathlib import Path

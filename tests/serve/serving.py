@@ -26,7 +26,7 @@ from uniemox.serve.config import ServeConfig
 
 SIZE = 32
 PERSON = (0.1, 0.2, 0.9, 0.6)
-"""Where the finder sees somebody in every picture: y1, x1, y2, x2 in parts of its size."""
+"""Where the finder sees somebody in every image: y1, x1, y2, x2 in parts of its size."""
 
 
 def write_model(path: Path, seed: int = 0, labels: Sequence[str] = MIKELS.labels, **info: object) -> Path:
@@ -60,7 +60,7 @@ def write_model(path: Path, seed: int = 0, labels: Sequence[str] = MIKELS.labels
 def predictor_of(
     folder: Path, name: str = "colours", seed: int = 0, *, finder: bool = True, **info: object
 ) -> Predictor:
-    """A predictor over a tiny model, with a finder that sees one person in every picture."""
+    """A predictor over a tiny model, with a finder that sees one person in every image."""
     network = Network.open(write_model(folder / f"{name}.onnx", seed, **info), threads=1)
     detector = load_detector(write_zoo(folder / "finder.onnx", PERSON, 0.95)) if finder else None
     return Predictor(network, detector)
@@ -110,9 +110,9 @@ class Running:
         finally:
             connection.close()
 
-    def post(self, path: str, *pictures: bytes, names: Sequence[str] = ()) -> "Answer":
-        """Pictures as a form."""
-        body, kind = form(pictures, names)
+    def post(self, path: str, *images: bytes, names: Sequence[str] = ()) -> "Answer":
+        """Images as a form."""
+        body, kind = form(images, names)
         return self.ask("POST", path, body, Content_Type=kind)
 
 
@@ -149,8 +149,8 @@ def running(
         assert not thread.is_alive()
 
 
-def picture(seed: int = 0, width: int = 60, height: int = 44, fmt: str = "JPEG") -> bytes:
-    """A picture of a colour of its own, with some noise."""
+def image(seed: int = 0, width: int = 60, height: int = 44, fmt: str = "JPEG") -> bytes:
+    """An image of a colour of its own, with some noise."""
     draw = np.random.default_rng(seed)
     pixels = draw.integers(0, 256, 3) + draw.integers(-20, 20, (height, width, 3))
     buffer = io.BytesIO()
@@ -158,10 +158,10 @@ def picture(seed: int = 0, width: int = 60, height: int = 44, fmt: str = "JPEG")
     return buffer.getvalue()
 
 
-def form(pictures: Sequence[bytes], names: Sequence[str] = (), field_name: str = "pictures") -> tuple[bytes, str]:
+def form(images: Sequence[bytes], names: Sequence[str] = (), field_name: str = "pictures") -> tuple[bytes, str]:
     """Files as multipart/form-data: the body, and its content type."""
     boundary, body = b"----uniemox-boundary", b""
-    for i, data in enumerate(pictures):
+    for i, data in enumerate(images):
         name = names[i] if i < len(names) else f"{i}.jpg"
         head = f'Content-Disposition: form-data; name="{field_name}"; filename="{name}"\r\nContent-Type: image/jpeg\r\n'
         body += b"--" + boundary + b"\r\n" + head.encode() + b"\r\n" + data + b"\r\n"

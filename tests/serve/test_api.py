@@ -1,4 +1,4 @@
-"""Answers over HTTP are the predictor's own, each for the picture that was sent."""
+"""Answers over HTTP are the predictor's own, each for the image that was sent."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.serve.serving import Running, form, picture, predictor_of, running
+from tests.serve.serving import Running, form, image, predictor_of, running
 from uniemox import __version__
 from uniemox.explain.maps import heat_map
 from uniemox.labels import MIKELS
@@ -57,10 +57,10 @@ def assert_same(found: dict, expected: dict) -> None:
 def test_the_answer_is_the_predictors_own_alone_in_a_form_and_among_others(
     server: Running, predictors: list[Predictor]
 ) -> None:
-    pictures = [picture(seed) for seed in range(9)]
-    many = server.post("/predict", *pictures)
+    images = [image(seed) for seed in range(9)]
+    many = server.post("/predict", *images)
     assert many.status == 200
-    for i, (data, among) in enumerate(zip(pictures, many.json, strict=True)):
+    for i, (data, among) in enumerate(zip(images, many.json, strict=True)):
         [alone] = server.post("/predict", data).json
         [raw] = server.ask("POST", "/predict", data, Content_Type="image/jpeg").json
         for found, name in ((among, f"{i}.jpg"), (alone, "0.jpg"), (raw, None)):
@@ -72,7 +72,7 @@ def test_eight_clients_at_once_each_get_their_own(server: Running, predictors: l
     def client(number: int) -> list[tuple[str, str, float]]:
         rows = []
         for i in range(6):
-            data = picture(100 * number + i)
+            data = image(100 * number + i)
             [answer] = server.post("/predict", data).json
             rows.append((answer["sha256"], sha256(data), abs(answer["scene"]["awe"] - own(data))))
         return rows
@@ -88,7 +88,7 @@ def test_eight_clients_at_once_each_get_their_own(server: Running, predictors: l
 
 
 def test_coverage_and_labels_are_passed_on(server: Running, predictors: list[Predictor]) -> None:
-    data = picture(5)
+    data = image(5)
     [found] = server.post("/predict?coverage=0.9&labels=polarity", data).json
     expected = told(predictors[0], data, coverage=0.9, labels="polarity")
     del found["sha256"], found["name"]
@@ -98,7 +98,7 @@ def test_coverage_and_labels_are_passed_on(server: Running, predictors: list[Pre
 
 
 def test_the_model_is_chosen_by_name(server: Running, predictors: list[Predictor]) -> None:
-    data = picture(6)
+    data = image(6)
     [found] = server.post("/predict?model=other.onnx", data).json
     assert found["model"] == "other.onnx"
     del found["sha256"], found["name"]
@@ -109,19 +109,19 @@ def test_equal_names_are_numbered(tmp_path: Path) -> None:
     one = predictor_of(tmp_path)
     with running([one, one]) as server:
         assert [model["name"] for model in server.ask("GET", "/models").json] == ["colours.onnx", "colours.onnx-2"]
-        [answer] = server.post("/predict?model=colours.onnx-2", picture()).json
+        [answer] = server.post("/predict?model=colours.onnx-2", image()).json
     assert answer["model"] == "colours.onnx-2"
 
 
-def test_a_picture_that_can_not_be_read_is_an_error_in_its_place(server: Running) -> None:
-    good = picture(7)
-    answer = server.post("/predict", b"no picture", good, b"")
+def test_a_image_that_can_not_be_read_is_an_error_in_its_place(server: Running) -> None:
+    good = image(7)
+    answer = server.post("/predict", b"no image", good, b"")
     assert answer.status == 200
     first, second, third = answer.json
     assert first == {
-        "sha256": sha256(b"no picture"),
+        "sha256": sha256(b"no image"),
         "name": "0.jpg",
-        "error": "picture: not a picture of a known format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, PPM)",
+        "error": "picture: not an image of a known format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, PPM)",
     }
     assert second["sha256"] == sha256(good)
     assert third["error"] == "picture: the file is empty"
@@ -132,7 +132,7 @@ def test_a_single_one_that_can_not_be_read_is_422(server: Running, path: str) ->
     for answer in (server.post(path, b"no"), server.ask("POST", path, b"no", Content_Type="image/png")):
         assert answer.status == 422
         assert answer.json["code"] == "unreadable_picture"
-        assert "not a picture of a known format" in answer.json["error"]
+        assert "not an image of a known format" in answer.json["error"]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_single_one_that_can_not_be_read_is_422(server: Running, path: str) ->
         ("coverage=0", "bad_parameter", "coverage: Input should be greater than 0"),
         ("coverage=nan", "bad_parameter", "coverage"),
         ("coverage=x", "bad_parameter", "coverage: Input should be a valid number"),
-        ("coverage=0.999", "bad_parameter", "can't be had from 100 held-out pictures"),
+        ("coverage=0.999", "bad_parameter", "can't be had from 100 held-out images"),
         ("coverge=0.9", "bad_parameter", "there is no parameter 'coverge'; there are coverage, labels, model"),
         ("labels=nope", "bad_parameter", "there is no label set 'nope'"),
         ("labels=caer", "bad_parameter", "evoked"),
@@ -150,16 +150,16 @@ def test_a_single_one_that_can_not_be_read_is_422(server: Running, path: str) ->
     ],
 )
 def test_a_bad_parameter_is_422_and_says_why(server: Running, query: str, code: str, words: str) -> None:
-    answer = server.post(f"/predict?{query}", picture())
+    answer = server.post(f"/predict?{query}", image())
     assert (answer.status, answer.json["code"]) == (422, code)
     assert words in answer.json["error"]
 
 
 @pytest.mark.parametrize("label", [None, "fear"])
-def test_explain_is_the_heat_map_over_the_picture(
+def test_explain_is_the_heat_map_over_the_image(
     server: Running, predictors: list[Predictor], label: str | None
 ) -> None:
-    data = picture(8, 200, 100)
+    data = image(8, 200, 100)
     expected = heat_map(predictors[0], data, label)
     query = "" if label is None else f"label={label}"
     png = server.post(f"/explain?{query}", data)
@@ -176,11 +176,11 @@ def test_explain_is_the_heat_map_over_the_picture(
     np.testing.assert_allclose(found["box"], expected.box)
 
 
-def test_explain_refuses_a_label_that_is_none_and_several_pictures(server: Running) -> None:
-    wrong = server.post("/explain?label=boredom", picture())
+def test_explain_refuses_a_label_that_is_none_and_several_images(server: Running) -> None:
+    wrong = server.post("/explain?label=boredom", image())
     assert (wrong.status, wrong.json["code"]) == (422, "bad_parameter")
     assert "amusement, anger" in wrong.json["error"]
-    several = server.post("/explain", picture(), picture(1))
+    several = server.post("/explain", image(), image(1))
     assert (several.status, several.json["code"]) == (422, "one_picture_only")
 
 
@@ -199,7 +199,7 @@ def test_a_file_name_that_is_no_text_is_repeated_as_far_as_it_goes(server: Runni
 
 
 def _post_named(server: Running, name: bytes) -> list[dict]:
-    body, kind = form([picture()])
+    body, kind = form([image()])
     return server.ask("POST", "/predict", body.replace(b"0.jpg", name), Content_Type=kind).json
 
 
@@ -227,7 +227,7 @@ def test_health_and_models(server: Running) -> None:
 
 def test_metrics_count(tmp_path: Path) -> None:
     with running([predictor_of(tmp_path)]) as server:
-        server.post("/predict", picture(), picture(1), b"no")
+        server.post("/predict", image(), image(1), b"no")
         server.post("/predict", b"no")
         server.ask("GET", "/nowhere/1")
         server.ask("GET", "/nowhere/2")
@@ -253,13 +253,13 @@ def test_a_server_with_a_key_answers_nobody_without_it(tmp_path: Path) -> None:
     with running([predictor_of(tmp_path)], key=KEY) as server:
         for given in ("", "Bearer", "Bearer ", "Bearer wrong", f"Basic {KEY}", f"Bearer {KEY}x", "Bearer \xff"):
             for method, path in (("POST", "/predict"), ("POST", "/explain"), ("GET", "/models"), ("GET", "/metrics")):
-                body = picture() if method == "POST" else None
+                body = image() if method == "POST" else None
                 answer = server.ask(method, path, body, Authorization=given, Content_Type="image/jpeg")
                 assert (answer.status, answer.json["code"]) == (401, "wrong_key")
                 assert answer.headers["www-authenticate"] == "Bearer"
         assert server.ask("GET", "/health", Authorization="").status == 200
         assert server.ask("GET", "/", Authorization="").status == 200
-        assert server.post("/predict", picture()).status == 200
+        assert server.post("/predict", image()).status == 200
         schema = server.ask("GET", "/openapi.json").json
     assert schema["paths"]["/predict"]["post"]["security"] == [{"HTTPBearer": []}]
     assert "security" not in schema["paths"]["/health"]["get"]

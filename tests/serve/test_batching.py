@@ -21,12 +21,12 @@ class Recorder:
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, ask: str, pictures: list[bytes]) -> list[tuple[str, bytes]]:
-        self.batches.append((ask, pictures))
+    def __call__(self, ask: str, images: list[bytes]) -> list[tuple[str, bytes]]:
+        self.batches.append((ask, images))
         assert self.gate.wait(10)
         if ask == "broken":
             raise ConfigError("broken")
-        return [(ask, picture) for picture in pictures]
+        return [(ask, image) for image in images]
 
 
 def with_batcher(
@@ -49,13 +49,13 @@ def with_batcher(
     return work, metrics
 
 
-def test_pictures_that_come_together_are_worked_on_together_in_order() -> None:
+def test_images_that_come_together_are_worked_on_together_in_order() -> None:
     async def use(batcher: Batcher, work: Recorder) -> None:
         answers = [answer for i in range(5) for answer in batcher.submit([bytes([i])], "same")]
         assert await asyncio.gather(*answers) == [("same", bytes([i])) for i in range(5)]
 
     work, metrics = with_batcher(use, max_wait_ms=20, batch_size=4)
-    assert [len(pictures) for _, pictures in work.batches] == [4, 1]
+    assert [len(images) for _, images in work.batches] == [4, 1]
     assert metrics.registry.get_sample_value("uniemox_batch_size_sum") == 5
     assert metrics.registry.get_sample_value("uniemox_batch_size_count") == 2
 
@@ -70,10 +70,10 @@ def test_other_asks_wait_for_a_batch_of_their_own_and_the_oldest_comes_first() -
 
 
 class Impatient(Recorder):
-    """Puts every picture of a batch back but the first."""
+    """Puts every image of a batch back but the first."""
 
-    def __call__(self, ask: str, pictures: list[bytes]) -> list[object]:
-        return [answer if i == 0 else PUT_BACK for i, answer in enumerate(super().__call__(ask, pictures))]
+    def __call__(self, ask: str, images: list[bytes]) -> list[object]:
+        return [answer if i == 0 else PUT_BACK for i, answer in enumerate(super().__call__(ask, images))]
 
 
 def test_what_is_put_back_is_worked_on_alone_behind_the_others() -> None:
@@ -89,7 +89,7 @@ def test_what_is_put_back_is_worked_on_alone_behind_the_others() -> None:
         assert await asyncio.gather(*first, *later) == [("same", b"%d" % i) for i in range(1, 6)]
 
     with_batcher(use, work, max_wait_ms=0)
-    assert [pictures for _, pictures in work.batches] == [[b"1", b"2", b"3"], [b"4", b"5"], [b"2"], [b"3"], [b"5"]]
+    assert [images for _, images in work.batches] == [[b"1", b"2", b"3"], [b"4", b"5"], [b"2"], [b"3"], [b"5"]]
 
 
 def test_slow_work_is_done_one_by_one() -> None:
@@ -130,7 +130,7 @@ def test_work_that_nobody_wants_is_not_done_and_makes_room() -> None:
         await asyncio.gather(*first, *kept)
 
     work, _ = with_batcher(use, queue=2, max_wait_ms=0)
-    assert [data for _, pictures in work.batches for data in pictures] == [b"0", b"3", b"4"]
+    assert [data for _, images in work.batches for data in images] == [b"0", b"3", b"4"]
 
 
 def test_what_is_too_old_is_not_done() -> None:
@@ -147,7 +147,7 @@ def test_what_is_too_old_is_not_done() -> None:
         assert not old[0].done()
 
     work, _ = with_batcher(use, timeout_s=0.05, max_wait_ms=0)
-    assert [pictures for _, pictures in work.batches] == [[b"0"]]
+    assert [images for _, images in work.batches] == [[b"0"]]
 
 
 def test_an_error_is_the_answer_of_its_batch_only_and_the_worker_goes_on() -> None:

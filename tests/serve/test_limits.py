@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.pictures import png_header
+from tests.images import png_header
 from tests.processes import wait_until
-from tests.serve.serving import Answer, Running, form, picture, predictor_of, running
+from tests.serve.serving import Answer, Running, form, image, predictor_of, running
 from uniemox.serve.config import ServeConfig
 
 CONFIG = ServeConfig(max_mb=0.1, max_files=3, read_timeout_s=0.5, max_megapixels=1, timeout_s=5)
@@ -22,7 +22,7 @@ MOST = CONFIG.max_bytes
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with running([predictor_of(tmp_path_factory.mktemp("models"))], CONFIG) as one:
         yield one
-        assert one.post("/predict", picture()).status == 200  # whatever it was sent, it goes on
+        assert one.post("/predict", image()).status == 200  # whatever it was sent, it goes on
 
 
 class Raw:
@@ -79,7 +79,7 @@ def code(answer: Answer) -> tuple[int, str]:
 
 
 def test_a_body_of_the_limit_is_read_and_one_byte_more_is_not(server: Running) -> None:
-    fits = picture() + bytes(MOST - len(picture()))  # a JPEG may have anything behind it
+    fits = image() + bytes(MOST - len(image()))  # a JPEG may have anything behind it
     assert server.ask("POST", "/predict", fits, Content_Type="image/jpeg").status == 200
     for body in (fits + b"\0", chunked([fits, b"\0"]), bytes(50 * MOST)):
         assert code(server.ask("POST", "/predict", body, Content_Type="image/jpeg")) == (413, "too_large")
@@ -133,8 +133,8 @@ def test_who_reads_slowly_gets_the_whole_answer(server: Running) -> None:
 
 
 def test_too_many_files(server: Running) -> None:
-    assert server.post("/predict", *[picture()] * 3).status == 200
-    assert code(server.post("/predict", *[picture()] * 4)) == (413, "too_many_files")
+    assert server.post("/predict", *[image()] * 3).status == 200
+    assert code(server.post("/predict", *[image()] * 4)) == (413, "too_many_files")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_too_many_files(server: Running) -> None:
     ],
 )
 def test_other_types_are_415(server: Running, headers: dict[str, str]) -> None:
-    assert code(server.ask("POST", "/predict", picture(), **headers)) == (415, "unsupported_type")
+    assert code(server.ask("POST", "/predict", image(), **headers)) == (415, "unsupported_type")
 
 
 @pytest.mark.parametrize(
@@ -161,10 +161,10 @@ def test_other_types_are_415(server: Running, headers: dict[str, str]) -> None:
         (b"", "multipart/form-data; boundary=", (400, "malformed_body")),
         (b"", "multipart/form-data; boundary=x", (400, "malformed_body")),
         (b"nonsense", "multipart/form-data; boundary=x", (400, "malformed_body")),
-        (form([picture()])[0][:-10], form([])[1], (400, "malformed_body")),
-        (form([picture()])[0], "multipart/form-data; boundary=" + "y" * 300, (400, "malformed_body")),
+        (form([image()])[0][:-10], form([])[1], (400, "malformed_body")),
+        (form([image()])[0], "multipart/form-data; boundary=" + "y" * 300, (400, "malformed_body")),
         (b"--x\r\n" + b"A: b\r\n" * 9000, "multipart/form-data; boundary=x", (400, "malformed_body")),
-        (form([picture()], field_name="file")[0], form([])[1], (422, "unknown_field")),
+        (form([image()], field_name="file")[0], form([])[1], (422, "unknown_field")),
         (form([])[0], form([])[1], (422, "no_picture")),
         (b"", "image/png", (422, "no_picture")),
     ],
@@ -173,10 +173,10 @@ def test_malformed_bodies(server: Running, body: bytes, kind: str, status: tuple
     assert code(server.ask("POST", "/predict", body, Content_Type=kind)) == status
 
 
-def test_pictures_that_would_be_too_large_once_decoded_are_refused_by_their_header(server: Running) -> None:
+def test_images_that_would_be_too_large_once_decoded_are_refused_by_their_header(server: Running) -> None:
     buffer = io.BytesIO()
     Image.new("1", (1200, 900)).save(buffer, "PNG")
-    answers = server.post("/predict", png_header(30_000, 30_000), buffer.getvalue(), picture()).json
+    answers = server.post("/predict", png_header(30_000, 30_000), buffer.getvalue(), image()).json
     assert "more than the 100 megapixels" in answers[0]["error"]
     assert answers[1]["error"] == "picture: 1200 x 900 px is more than the 1 megapixels that are read; scale it down"
     assert answers[2]["scene"]

@@ -20,8 +20,8 @@ def test_many_clients_lose_nothing_and_mix_nothing_up_though_the_queue_is_short(
     assert len(tally.seconds) > 16
 
 
-def test_mutated_pictures_and_hostile_http_break_nothing() -> None:
-    assert fuzz(pictures=120, hostiles=60, seed=1, model=None) == 0
+def test_mutated_images_and_hostile_http_break_nothing() -> None:
+    assert fuzz(images=120, hostiles=60, seed=1, model=None) == 0
 
 
 def test_the_schema_is_kept(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_the_schema_is_kept(tmp_path: Path) -> None:
         done = subprocess.run(
             [
                 *(SCHEMATHESIS, "run", f"http://127.0.0.1:{port}/openapi.json", "--checks", "all"),
-                *("--exclude-checks", "positive_data_acceptance"),  # a schema can't say which bytes are a picture
+                *("--exclude-checks", "positive_data_acceptance"),  # a schema can't say which bytes are an image
                 *("--max-examples", "3", "--phases", "fuzzing", "--seed", "1", "--generation-database", "none"),
                 *("--no-color", "--suppress-health-check", "all", "--warnings", "off"),
             ],

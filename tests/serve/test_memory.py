@@ -1,4 +1,4 @@
-"""Large pictures: how much memory they take while they are decoded, and how many are at a time."""
+"""Large images: how much memory they take while they are decoded, and how many are at a time."""
 
 import subprocess
 import sys
@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.pictures import save
-from tests.serve.serving import picture, predictor_of
+from tests.images import save
+from tests.serve.serving import image, predictor_of
 from uniemox.images import decode
 from uniemox.predict.predictor import Predictor
 from uniemox.serve import models
 from uniemox.serve.models import LARGE_AT_ONCE, Models, PredictAsk
 
-SIDE = 2400  # of the large picture, px
+SIDE = 2400  # of the large image, px
 PEAK = """
 import sys
 from uniemox.images import decode
@@ -53,7 +53,7 @@ def test_bytes_that_a_pixel_takes(tmp_path: Path, mode: str, fmt: str, limit: fl
     assert int(done.stdout) * 1024 / SIDE**2 < limit
 
 
-def test_transparent_pictures_lie_on_white_as_if_composed_whole() -> None:
+def test_transparent_images_lie_on_white_as_if_composed_whole() -> None:
     for mode in ("RGBA", "LA"):
         pixels = np.random.default_rng(0).integers(0, 256, (150, 70, len(mode)), dtype=np.uint8)
         image = Image.fromarray(pixels)
@@ -64,15 +64,15 @@ def test_transparent_pictures_lie_on_white_as_if_composed_whole() -> None:
 
 def test_wide_greys_are_what_they_were() -> None:
     values = np.random.default_rng(0).normal(0, 1e4, (90, 70))
-    for image in (Image.fromarray(values.astype(np.float32)), Image.fromarray(values.astype(np.int32))):
-        wide = np.asarray(image, np.float32)
+    for grey in (Image.fromarray(values.astype(np.float32)), Image.fromarray(values.astype(np.int32))):
+        wide = np.asarray(grey, np.float32)
         wide = (wide - wide.min()) / (wide.max() - wide.min()) * 255
         expected = wide.round().clip(0, 255).astype(np.uint8)
         assert np.array_equal(np.asarray(decode(save(image, "TIFF"))[0])[..., 0], expected)
 
 
 class Counted(Predictor):
-    """Notes how many pictures are prepared at a time."""
+    """Notes how many images are prepared at a time."""
 
     def _prepare(self, *args: object) -> object:
         with self.lock:
@@ -84,7 +84,7 @@ class Counted(Predictor):
         return super()._prepare(*args)
 
 
-def test_large_pictures_are_decoded_two_at_a_time_and_answers_keep_their_order(
+def test_large_images_are_decoded_two_at_a_time_and_answers_keep_their_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(models, "LARGE_PIXELS", 60 * 44)
@@ -94,14 +94,14 @@ def test_large_pictures_are_decoded_two_at_a_time_and_answers_keep_their_order(
     counted.lock, counted.inside, counted.limit = threading.Lock(), 0, 0
     served = Models([counted], max_megapixels=1, decode_s=30)
     ask = PredictAsk(served.names[0], None, None)
-    large, small = [picture(i, 80, 60) for i in range(5)], [picture(10 + i) for i in range(3)]
+    large, small = [image(i, 80, 60) for i in range(5)], [image(10 + i) for i in range(3)]
     assert len(served.work(ask, large)) == 5
     assert counted.limit == LARGE_AT_ONCE
     mixed = [large[0], b"nothing", small[0], large[1], small[1], large[2], small[2]]
     answers = served.work(ask, mixed)
     for data, answer in zip(mixed, answers, strict=True):
         if data == b"nothing":
-            assert "not a picture" in answer.error
+            assert "not an image" in answer.error
         else:
             np.testing.assert_allclose(list(answer.scene.values()), list(plain.predict(data).scene.values()), atol=2e-6)
     served.close()

@@ -11,7 +11,7 @@ import pytest
 from tests.hostile_images import progressive_jpeg
 from tests.processes import children_of, is_there, wait_until
 from tests.serve.process import started
-from tests.serve.serving import Answer, Gated, Running, form, gated, picture, predictor_of, running
+from tests.serve.serving import Answer, Gated, Running, form, gated, image, predictor_of, running
 from tests.serve.test_limits import Raw, code
 from uniemox.predict.prediction import Prediction
 from uniemox.serve import models
@@ -21,7 +21,7 @@ from uniemox.serve.models import PUT_BACK, ExplainAsk, Models, PredictAsk
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[tuple[Running, Gated, ThreadPoolExecutor]]:
-    """A server whose model answers once its gate is open, with room for two pictures beside the one in work."""
+    """A server whose model answers once its gate is open, with room for two images beside the one in work."""
     model = gated(predictor_of(tmp_path))
     config = ServeConfig(queue=2, timeout_s=1.0, max_wait_ms=0)
     with running([model], config) as server, ThreadPoolExecutor(8) as pool:
@@ -30,7 +30,7 @@ def slow(tmp_path: Path) -> Iterator[tuple[Running, Gated, ThreadPoolExecutor]]:
 
 
 def posted(server: Running, pool: ThreadPoolExecutor, number: int) -> "Future[Answer]":
-    return pool.submit(server.post, "/predict", picture(number))
+    return pool.submit(server.post, "/predict", image(number))
 
 
 def queue_length(server: Running) -> float:
@@ -44,12 +44,12 @@ def test_a_full_queue_is_503_and_says_when_to_come_back(slow: tuple[Running, Gat
     assert model.started.wait(10)
     waiting = [posted(server, pool, number) for number in (1, 2)]
     wait_until(lambda: queue_length(server) == 2)
-    refused = server.post("/predict", picture(3))
+    refused = server.post("/predict", image(3))
     assert code(refused) == (503, "queue_full")
     assert int(refused.headers["retry-after"]) >= 1
     model.gate.set()
     assert [answer.result().status for answer in (first, *waiting)] == [200] * 3
-    assert server.post("/predict", picture(3)).status == 200
+    assert server.post("/predict", image(3)).status == 200
 
 
 def test_an_answer_that_does_not_come_in_time_is_504_and_its_work_is_dropped(
@@ -62,7 +62,7 @@ def test_an_answer_that_does_not_come_in_time_is_504_and_its_work_is_dropped(
     assert code(late.result()) == (504, "timed_out")
     assert code(first.result()) == (504, "timed_out")
     model.gate.set()
-    assert server.post("/predict", picture(2)).status == 200
+    assert server.post("/predict", image(2)).status == 200
     text = server.ask("GET", "/metrics").body.decode()
     assert "uniemox_batch_size_sum 2.0" in text  # the first and the last: the late one never reached the model
 
@@ -71,7 +71,7 @@ def test_the_work_of_a_client_that_has_gone_is_dropped(slow: tuple[Running, Gate
     server, model, pool = slow
     first = posted(server, pool, 0)
     assert model.started.wait(10)
-    body, kind = form([picture(1)])
+    body, kind = form([image(1)])
     gone = Raw(server.port).send(
         "POST /predict HTTP/1.1", "Host: x", f"Content-Type: {kind}", f"Content-Length: {len(body)}", "", body=body
     )
@@ -97,7 +97,7 @@ def test_stopping_answers_what_was_accepted(tmp_path: Path) -> None:
 
 def test_sigterm_lets_a_request_end_and_the_exit_code_is_0(tmp_path: Path) -> None:
     with started(None, tmp_path) as (process, port):
-        body = picture()
+        body = image()
         raw = Raw(port).send(
             "POST /predict HTTP/1.1",
             "Host: x",
@@ -128,7 +128,7 @@ def test_an_image_that_takes_too_long_is_refused_and_others_are_answered(tmp_pat
     config = ServeConfig(timeout_s=60, decode_timeout_s=0.3, max_files=16)
     with running([predictor_of(tmp_path)], config) as server, ThreadPoolExecutor(12) as pool:
         alone = pool.submit(server.ask, "POST", "/predict", slow_file, Content_Type="image/jpeg")
-        among = pool.submit(server.post, "/predict", *[slow_file] * 12, picture(0))
+        among = pool.submit(server.post, "/predict", *[slow_file] * 12, image(0))
         heat = pool.submit(server.ask, "POST", "/explain", slow_file, Content_Type="image/jpeg")
         others = [posted(server, pool, number) for number in range(6)]
         assert [answer.result().status for answer in others] == [200] * 6
@@ -143,12 +143,12 @@ def test_an_image_that_takes_too_long_is_refused_and_others_are_answered(tmp_pat
 def test_what_is_not_begun_in_time_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served = Models([predictor_of(tmp_path)], max_megapixels=1, decode_s=60)
     ask = PredictAsk(served.names[0], None, None)
-    assert all(isinstance(answer, Prediction) for answer in served.work(ask, [picture(0), picture(1)]))
+    assert all(isinstance(answer, Prediction) for answer in served.work(ask, [image(0), image(1)]))
     monkeypatch.setattr(models, "BATCH_DECODE_S", -1.0)
-    found = served.work(ask, [picture(0), b"nothing", picture(1)])
+    found = served.work(ask, [image(0), b"nothing", image(1)])
     assert found[::2] == [PUT_BACK] * 2
-    assert "not a picture" in found[1].error
-    assert served.work(ExplainAsk(ask.model, None), [picture(0)]) == [PUT_BACK]
+    assert "not an image" in found[1].error
+    assert served.work(ExplainAsk(ask.model, None), [image(0)]) == [PUT_BACK]
     served.close()
 
 

@@ -8,7 +8,7 @@ import pytest
 from playwright import sync_api
 
 from tests.conftest import CHROMIUM
-from tests.serve.serving import Running, picture, predictor_of, running
+from tests.serve.serving import Running, image, predictor_of, running
 
 KEY = "a-key-of-more-than-sixteen"
 pytestmark = pytest.mark.browser
@@ -65,8 +65,8 @@ def visit(browser: object, server: Running) -> Iterator[Visit]:
     one.context.close()
 
 
-def test_a_picture_gives_bars_people_likely_labels_and_a_heat_map(visit: Visit, server: Running) -> None:
-    data = picture(1, 200, 100)
+def test_a_image_gives_bars_people_likely_labels_and_a_heat_map(visit: Visit, server: Running) -> None:
+    data = image(1, 200, 100)
     [answer] = server.post("/predict?coverage=0.9", data).json
     visit.choose(data)
     expect(visit.status).to_contain_text("1 person found")
@@ -103,13 +103,13 @@ def test_a_picture_gives_bars_people_likely_labels_and_a_heat_map(visit: Visit, 
 
 def test_by_keyboard_alone(visit: Visit) -> None:
     visit.page.keyboard.press("Tab")
-    assert visit.page.evaluate("document.activeElement.textContent") == "Choose a picture"
+    assert visit.page.evaluate("document.activeElement.textContent") == "Choose an image"
     assert visit.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     with visit.page.expect_file_chooser() as chooser:
         visit.page.keyboard.press("Space")
-    chooser.value.set_files({"name": "a.jpg", "mimeType": "image/jpeg", "buffer": picture(2)})
+    chooser.value.set_files({"name": "a.jpg", "mimeType": "image/jpeg", "buffer": image(2)})
     expect(visit.status).to_contain_text("a.jpg: ")
-    assert visit.page.evaluate("document.activeElement.textContent") == "Choose a picture"
+    assert visit.page.evaluate("document.activeElement.textContent") == "Choose an image"
     visited = []
     for _ in range(4):
         visit.page.keyboard.press("Tab")
@@ -124,12 +124,12 @@ def test_by_keyboard_alone(visit: Visit) -> None:
 
 
 def test_what_a_screen_reader_gets(visit: Visit) -> None:
-    visit.choose(picture(1, 200, 100))
+    visit.choose(image(1, 200, 100))
     expect(visit.status).to_contain_text("1 person found")
     snapshot = visit.page.locator("body").aria_snapshot()
     for part in (
-        '- heading "What does a picture make people feel?" [level=1]',
-        '- button "Choose a picture"',
+        '- heading "What does an image make people feel?" [level=1]',
+        '- button "Choose an image"',
         '- combobox "Also mark the likely labels"',
         '- article "Answer of colours.onnx"',
         '- img "beach.jpg"',
@@ -148,7 +148,7 @@ def test_what_a_screen_reader_gets(visit: Visit) -> None:
 def test_words_stand_out_from_their_ground(browser: object, server: Running, scheme: str) -> None:
     """At least 4.5 : 1, by WCAG's formula, for every text that is seen."""
     visit = Visit(browser, server.url, color_scheme=scheme, reduced_motion="reduce")
-    visit.choose(picture(1, 200, 100))
+    visit.choose(image(1, 200, 100))
     expect(visit.status).to_contain_text("1 person found")
     visit.page.evaluate("document.querySelector('#error').textContent = 'as an error looks'")
     weakest = visit.page.evaluate(CONTRASTS)
@@ -157,12 +157,12 @@ def test_words_stand_out_from_their_ground(browser: object, server: Running, sch
     visit.context.close()
 
 
-def test_a_phone_of_360_px_needs_no_sideways_scroll_and_can_take_a_picture(browser: object, server: Running) -> None:
+def test_a_phone_of_360_px_needs_no_sideways_scroll_and_can_take_a_image(browser: object, server: Running) -> None:
     visit = Visit(browser, server.url, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     assert not visit.has_sideways_scroll()
-    assert visit.page.get_by_text("Take a picture").is_visible()
+    assert visit.page.get_by_text("Take an image").is_visible()
     assert visit.page.locator("#take").get_attribute("capture") == "environment"
-    visit.choose(picture(1, 2000, 300), name="a" * 120 + ".jpg")
+    visit.choose(image(1, 2000, 300), name="a" * 120 + ".jpg")
     expect(visit.status).to_contain_text("1 person found")
     assert not visit.has_sideways_scroll()
     for button in visit.page.locator("button:visible").all():
@@ -176,7 +176,7 @@ def test_a_phone_of_360_px_needs_no_sideways_scroll_and_can_take_a_picture(brows
 )
 def test_a_file_name_is_shown_as_text(visit: Visit, name: str) -> None:
     visit.page.on("dialog", lambda dialog: visit.wrong.append(dialog.message))
-    visit.choose(picture(3), name=name)
+    visit.choose(image(3), name=name)
     expect(visit.status).to_contain_text("1 person found")
     assert visit.page.locator("figcaption").inner_text() == name
     assert visit.page.locator("article script, article svg, article img").count() == 1
@@ -185,18 +185,18 @@ def test_a_file_name_is_shown_as_text(visit: Visit, name: str) -> None:
 
 
 def test_only_coverage_that_the_model_can_promise_is_offered(browser: object, tmp_path: Path) -> None:
-    """Eight held-out pictures promise 8/9 at most; the answer must not fail for it."""
+    """Eight held-out images promise 8/9 at most; the answer must not fail for it."""
     with running([predictor_of(tmp_path, conformal_scores=tuple(i / 10 for i in range(1, 9)))]) as server:
         visit = Visit(browser, server.url)
-        visit.choose(picture(1, 200, 100))
+        visit.choose(image(1, 200, 100))
         expect(visit.status).to_contain_text("1 person found")
         shares = visit.page.locator("#coverage option:not(:disabled)").evaluate_all("all => all.map(o => o.value)")
         assert shares == ["", "0.8"]
         assert visit.page.locator("#coverage").input_value() == ""
         visit.page.locator("#coverage").select_option("0.8")
-        visit.choose(picture(1, 200, 100), name="again.jpg")
+        visit.choose(image(1, 200, 100), name="again.jpg")
         expect(visit.status).to_contain_text("again.jpg: ")
-        assert "for 80 % of pictures" in visit.page.locator(".likely").first.inner_text()
+        assert "for 80 % of images" in visit.page.locator(".likely").first.inner_text()
         assert visit.wrong == []
         visit.context.close()
 
@@ -205,7 +205,7 @@ def test_it_says_where_an_answer_is_a_guess(browser: object, tmp_path: Path) -> 
     for distances, is_guess in (((0.0,) * 99, True), ((1e6,) * 99, False)):
         with running([predictor_of(tmp_path, distances=distances)]) as server:
             visit = Visit(browser, server.url)
-            visit.choose(picture(1, 200, 100))
+            visit.choose(image(1, 200, 100))
             expect(visit.status).to_contain_text("1 person found")
             judged = visit.page.locator(".judged").first.inner_text()
             assert ("its answer is a guess" in judged) == is_guess
@@ -222,18 +222,18 @@ def test_a_key_that_no_header_can_hold_is_told(visit: Visit) -> None:
     visit.page.locator("#key").fill("")
 
 
-def test_dropped_and_pasted_pictures_are_taken(visit: Visit) -> None:
+def test_dropped_and_pasted_images_are_taken(visit: Visit) -> None:
     for kind, holder, name in (("drop", "dataTransfer", "dropped.jpg"), ("paste", "clipboardData", "pasted.jpg")):
-        visit.page.evaluate(GIVE, [kind, holder, name, list(picture(4))])
+        visit.page.evaluate(GIVE, [kind, holder, name, list(image(4))])
         expect(visit.status).to_contain_text(f"{name}: ")
     expect(visit.page.get_by_role("article")).to_have_count(1)
 
 
-def test_what_is_no_picture_is_told(browser: object, server: Running) -> None:
+def test_what_is_no_image_is_told(browser: object, server: Running) -> None:
     visit = Visit(browser, server.url)
     visit.choose(b"nothing", name="notes.txt", kind="text/plain")
-    expect(visit.page.get_by_role("alert")).to_contain_text("not a picture of a known format")
-    visit.choose(picture(5))
+    expect(visit.page.get_by_role("alert")).to_contain_text("not an image of a known format")
+    visit.choose(image(5))
     expect(visit.status).to_contain_text("1 person found")
     expect(visit.page.locator("#error")).to_be_empty()
     visit.context.close()
@@ -243,7 +243,7 @@ def test_two_models_are_shown_side_by_side(browser: object, tmp_path: Path) -> N
     models = [predictor_of(tmp_path), predictor_of(tmp_path, "other", seed=1, finder=False)]
     with running(models) as server:
         visit = Visit(browser, server.url, viewport={"width": 1000, "height": 900})
-        visit.choose(picture(6))
+        visit.choose(image(6))
         expect(visit.page.get_by_role("article")).to_have_count(2)
         left, right = (one.bounding_box() for one in visit.page.get_by_role("article").all())
         assert left["y"] == right["y"]
@@ -262,14 +262,14 @@ def test_a_server_with_a_key_asks_for_it(browser: object, tmp_path: Path) -> Non
         visit.page.get_by_label("Key of this server").fill(KEY)
         visit.page.keyboard.press("Tab")
         expect(visit.page.locator("#error")).to_be_empty()
-        visit.choose(picture(7))
+        visit.choose(image(7))
         expect(visit.status).to_contain_text("1 person found")
         visit.context.close()
 
 
-def test_a_newer_picture_wins(visit: Visit) -> None:
+def test_a_newer_image_wins(visit: Visit) -> None:
     for i in range(5):
-        visit.choose(picture(i), name=f"{i}.jpg")
+        visit.choose(image(i), name=f"{i}.jpg")
     expect(visit.status).to_contain_text("4.jpg: ")
     time.sleep(0.3)
     expect(visit.page.get_by_role("article")).to_have_count(1)

@@ -1,4 +1,4 @@
-"""Texts for pictures without annotations: what is measured, what a classifier and a teacher say, what is left out."""
+"""Texts for images without annotations: what is measured, what a classifier and a teacher say, what is left out."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ WORDS = {
 
 
 class ColourTeacher:
-    """A teacher to which red pictures look like some words, blue ones like others, and grey ones like nothing."""
+    """A teacher to which red images look like some words, blue ones like others, and grey ones like nothing."""
 
     width, fingerprint = 3, "colours"
     red = ("beach", "happy", "riding scooter")
@@ -153,7 +153,7 @@ def test_texts_go_on_where_they_were(root: Path, tmp_path: Path) -> None:
     assert out.read_text() == before
 
 
-def test_brightness_and_colorfulness_of_known_pictures() -> None:
+def test_brightness_and_colorfulness_of_known_images() -> None:
     def plain(colour: tuple[int, int, int]) -> np.ndarray:
         return np.full((4, 6, 3), colour, np.uint8)
 

@@ -19,7 +19,7 @@ from tests.conftest import clip_folder
 from tests.data.tree import says
 from tests.drawn import jpeg_of
 from uniemox.cli.teacher import teacher as teacher_command
-from uniemox.data.sample import DataSet, PictureFile, Sample
+from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import ConfigError, DataError, TeacherError
 from uniemox.labels import MIKELS
@@ -56,14 +56,14 @@ def architecture(*words: str) -> Architecture:
 
 
 def colours(folder: Path, each: int = 10) -> DataSet:
-    """Pictures of one colour, of which the text says which."""
+    """Images of one colour, of which the text says which."""
     samples = []
     for name, colour in COLOURS.items():
         for i in range(each):
             path = folder / f"{name}{i}.jpg"
             shade = tuple(min(255, value + 2 * i) for value in colour)
             path.write_bytes(jpeg_of(Image.new("RGB", (48, 48), shade)))
-            samples.append(Sample(key=path.name, picture=PictureFile(path), text=f"A picture. It is {name}."))
+            samples.append(Sample(key=path.name, image=ImageFile(path), text=f"An image. It is {name}."))
     return DataSet("colours", MIKELS, samples)
 
 
@@ -81,7 +81,7 @@ def plain_pair_loss(image: Tensor, text: Tensor, truth: Tensor, scale: float, bi
 
 
 def test_pair_loss_equals_its_plain_form() -> None:
-    """Float64, 1e-9; with texts that are each true of one picture it is SigLIP's loss."""
+    """Float64, 1e-9; with texts that are each true of one image it is SigLIP's loss."""
     torch.manual_seed(0)
     image, text = torch.randn(2, 5, 4, dtype=torch.float64)
     scale, bias = torch.tensor(3.0, dtype=torch.float64), torch.tensor(-2.0, dtype=torch.float64)
@@ -162,8 +162,8 @@ def test_it_learns_what_texts_say_and_comes_back_from_disk(tmp_path: Path) -> No
     config = replace(QUICK, epochs=12, lr=5e-3)
     told: dict[str, tuple[int, int]] = {}
     teacher = fit_teacher(data, config, tmp_path / "out", lambda what, done, total: told.update({what: (done, total)}))
-    looked = {"looking at held-out pictures": (4, 4), "looking at pictures": (36, 36)}
-    assert told == looked | {"fitting": (48, 48), "hashing pictures": (40, 40)}
+    looked = {"looking at held-out images": (4, 4), "looking at images": (36, 36)}
+    assert told == looked | {"fitting": (48, 48), "hashing images": (40, 40)}
     figures = teacher.about["figures"]
     assert (teacher.about["pictures"], teacher.about["texts"], figures["pictures"]) == (36, 4, 4)
     assert figures["picture_to_text"]["recall_at_1"] == 1
@@ -202,7 +202,7 @@ def test_fingerprints_follow_words_and_weights_of_the_text_tower() -> None:
     assert teachers[0].fingerprint != teachers[1].fingerprint
     before = teachers[0].fingerprint
     with torch.no_grad():
-        teachers[0].project.weight.mul_(2)  # of the picture side: text features stay
+        teachers[0].project.weight.mul_(2)  # of the image side: text features stay
     again = FittedTeacher(architecture("a", "b"), {})
     again.load_state_dict(teachers[0].state_dict())
     assert again.fingerprint == before
@@ -234,9 +234,9 @@ def test_a_frozen_tower_stays_as_it_is(tmp_path: Path) -> None:
     assert teacher.about["figures"]["picture_to_text"]["recall_at_1"] >= 0.75
 
 
-def test_every_text_of_a_picture_counts_and_broken_pictures_are_left_out(tmp_path: Path) -> None:
+def test_every_text_of_a_image_counts_and_broken_images_are_left_out(tmp_path: Path) -> None:
     data = colours(tmp_path, each=6)
-    (tmp_path / "red0.jpg").write_bytes(b"no picture")
+    (tmp_path / "red0.jpg").write_bytes(b"no image")
     twice = [replace(sample, key=f"{sample.key}#2", text="Another text.") for sample in data.samples]
     silent = [replace(sample, key=f"silent{i}", text=" ") for i, sample in enumerate(data.samples)]
     teacher = fit_teacher(replace(data, samples=[*data.samples, *twice, *silent]), QUICK, tmp_path / "out")
@@ -251,7 +251,7 @@ def test_every_text_of_a_picture_counts_and_broken_pictures_are_left_out(tmp_pat
 
 def test_what_can_not_be_fitted_is_refused(tmp_path: Path) -> None:
     silent = replace(synthetic(64), samples=[replace(sample, text=None) for sample in synthetic(64).samples])
-    with pytest.raises(DataError, match=says("synthetic:64: 0 of its pictures", "uniemox data describe synthetic:64")):
+    with pytest.raises(DataError, match=says("synthetic:64: 0 of its images", "uniemox data describe synthetic:64")):
         fit_teacher(silent, QUICK, tmp_path / "out")
     with pytest.raises(ConfigError, match="do not fill a batch of 100"):
         fit_teacher(synthetic(64), replace(QUICK, batch_size=100), tmp_path / "out")
@@ -260,7 +260,7 @@ def test_what_can_not_be_fitted_is_refused(tmp_path: Path) -> None:
     for taken in (tmp_path / "full", tmp_path / "full" / "thesis.tex"):
         with pytest.raises(TeacherError, match="something else than a teacher"):
             fit_teacher(synthetic(64), QUICK, taken)
-    with pytest.raises(TeacherError, match="expected a picture tower"):
+    with pytest.raises(TeacherError, match="expected an image tower"):
         fit_teacher(synthetic(64), replace(QUICK, image_size=None, image_tower="onnx:x"), tmp_path / "out")
 
 
@@ -325,7 +325,7 @@ def test_teachers_by_name(golden: Path, tmp_path: Path) -> None:
     assert clip.text_features(["A photo."]).shape == (1, 16)
 
 
-def test_picture_towers_by_name(tmp_path: Path) -> None:
+def test_image_towers_by_name(tmp_path: Path) -> None:
     import timm
 
     from tests.teacher.test_teachers import onnx_mean
@@ -369,7 +369,7 @@ def test_the_command_uses_the_training_split(tmp_path: Path, capsys: pytest.Capt
     assert {key: value for key, value in told.items() if key != "folder"} == FittedTeacher.load(tmp_path / "t").about
     run("fit", "--data", "synthetic:400", "--out", tmp_path / "t", *small, "--split", "val")
     said = capsys.readouterr().out
-    assert said.startswith(f"wrote {tmp_path}/t: of 4 held-out pictures ")
+    assert said.startswith(f"wrote {tmp_path}/t: of 4 held-out images ")
     assert "(by chance 25.0%)" in said
     with pytest.raises(DataError, match=says("no samples of split tset", "test, train, val")):
         run("fit", "--data", "synthetic:160", "--out", tmp_path / "t", "--split", "tset")

@@ -50,7 +50,7 @@ def unnormalised(images: Tensor, teacher: ClipTeacher) -> Tensor:
 def test_clip_equals_stored_features(quick_gelu: bool, golden: Path, tmp_path: Path) -> None:
     """golden/checkpoints/clip (open_clip 3.3.0, float32): 1e-5, because threads and processors round differently.
 
-    The stored pictures are normalised already: they are brought back to pixels in float64 first."""
+    The stored images are normalised already: they are brought back to pixels in float64 first."""
     teacher = ClipTeacher.load(f"local-dir:{clip_folder(golden, tmp_path, quick_gelu=quick_gelu)}")
     path, tag = golden / "clip" / "expected.npz", "_quickgelu" if quick_gelu else ""
     stored = load_npz(path)
@@ -109,16 +109,16 @@ def test_a_clip_without_weights_is_refused(golden: Path, tmp_path: Path) -> None
         ClipTeacher.load(f"local-dir:{folder}")
 
 
-def test_timm_tower_with_real_weights_tells_pictures_apart(shared: Path) -> None:
-    from tests.conftest import pictures_of
+def test_timm_tower_with_real_weights_tells_images_apart(shared: Path) -> None:
+    from tests.conftest import images_of
 
     weights = shared / "models" / "mobilenetv2_100.imagenet_features.safetensors"
     tower = TimmImageTower.load("mobilenetv2_100", weights)
     paths = sorted((shared / "data" / "flickr8k" / "images").iterdir())[:6]
-    pixels = pictures_of(paths, 224) / 255
+    pixels = images_of(paths, 224) / 255
     features = tower.image_features(pixels)
     assert features.shape == (6, tower.width) == (6, 1280)
-    near = tower.image_features(pictures_of(paths, 224, box=(0.02, 0.02, 0.98, 0.98)) / 255)
+    near = tower.image_features(images_of(paths, 224, box=(0.02, 0.02, 0.98, 0.98)) / 255)
     similar = torch.nn.functional.normalize(near) @ torch.nn.functional.normalize(features).T
     assert (similar.argmax(1) == torch.arange(6)).all()
     teacher = PairedTeacher(tower)
@@ -215,7 +215,7 @@ def test_stored_features_come_back_by_key(tmp_path: Path) -> None:
     images = teacher.image_features(torch.zeros(3, 3, 4, 4), ["b.jpg", "a.jpg", "b.jpg"])
     assert images.tolist() == [[3, 4], [1, 2], [3, 4]]
     assert teacher.text_features(["", "A photo."]).tolist() == [[4, 5], [0, 1]]
-    with pytest.raises(TeacherError, match=r"features\.npz.*picture 'c\.jpg'"):
+    with pytest.raises(TeacherError, match=r"features\.npz.*image 'c\.jpg'"):
         teacher.image_features(torch.zeros(1, 3, 4, 4), ["c.jpg"])
     with pytest.raises(TeacherError, match="text 'other'"):
         teacher.text_features(["other"])

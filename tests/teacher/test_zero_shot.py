@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import clip_folder
-from tests.drawn import draw_picture
+from tests.drawn import draw_image
 from uniemox.errors import ConfigError, TeacherError
 from uniemox.labels import MIKELS
 from uniemox.predict.opening import load
@@ -18,16 +18,16 @@ from uniemox.teacher.zero_shot import PROMPT, ZeroShotClip, open_zero_shot
 
 
 def test_probabilities_are_softmax_of_scaled_cosines(golden: Path, tmp_path: Path, tiny_clip: ClipTeacher) -> None:
-    words, image = ["happy", "Sad ", "very bored"], draw_picture(3)
+    words, image = ["happy", "Sad ", "very bored"], draw_image(3)
     predictor = load(f"clip:local-dir:{clip_folder(golden, tmp_path)}", finder=None, words=words)
     found = predictor.predict(image)
     assert isinstance(found, Prediction)
     assert tuple(found.scene) == ("happy", "sad", "very bored")
     assert (found.kind, found.label_set) == ("evoked", "custom")
     pixels = torch.from_numpy(scene_view(image, 64, 1.0))[None] / 255
-    picture = tiny_clip.image_features(pixels)[0]
+    of_image = tiny_clip.image_features(pixels)[0]
     texts = tiny_clip.text_features([PROMPT.format(word=word) for word in found.scene])
-    cosines = torch.nn.functional.cosine_similarity(picture[None], texts)
+    cosines = torch.nn.functional.cosine_similarity(of_image[None], texts)
     expected = (tiny_clip.model.logit_scale.exp() * cosines).softmax(dim=0)
     np.testing.assert_allclose(list(found.scene.values()), expected.numpy(), atol=1e-5)
     assert predictor.network.maps(np.zeros((1, 3, 64, 64), np.float32)) is None
@@ -38,7 +38,7 @@ def test_probabilities_are_softmax_of_scaled_cosines(golden: Path, tmp_path: Pat
 def test_without_words_they_are_mikels(golden: Path, tmp_path: Path) -> None:
     predictor = load(f"clip:local-dir:{clip_folder(golden, tmp_path)}", finder=None)
     assert (predictor.labels, predictor.label_set) == (MIKELS.labels, "mikels")
-    found = predictor.predict(draw_picture(1), labels="polarity")
+    found = predictor.predict(draw_image(1), labels="polarity")
     assert isinstance(found, Prediction)
     assert sum(found.scene.values()) == pytest.approx(1)
 

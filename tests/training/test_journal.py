@@ -38,13 +38,13 @@ def test_what_a_killed_process_wrote_of_later_steps_is_cut(tmp_path: Path) -> No
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
     with Journal(tmp_path, 0, is_written=False) as journal:
         journal.write(1, {"loss": 0.5})
-        journal.picture(1, "scene", Image.new("RGB", (2, 2)))
+        journal.image(1, "scene", Image.new("RGB", (2, 2)))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pictures_have_their_step_in_the_name(tmp_path: Path) -> None:
+def test_images_have_their_step_in_the_name(tmp_path: Path) -> None:
     with Journal(tmp_path, 0) as journal:
-        journal.picture(12, "scene", Image.new("RGB", (3, 2)))
+        journal.image(12, "scene", Image.new("RGB", (3, 2)))
     with Image.open(tmp_path / "pictures" / "scene-00000012.png") as image:
         assert image.size == (3, 2)
 

@@ -19,7 +19,7 @@ from uniemox.training.loop import training_steps
 from uniemox.views.loader import ViewBatch
 
 NONE = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
-SAMPLE = Sample(key="a.jpg", picture=Stored(b""))
+SAMPLE = Sample(key="a.jpg", image=Stored(b""))
 
 
 def plan(steps: int, done: int = 0, accumulation: int = 1) -> RunPlan:
@@ -141,21 +141,21 @@ def test_a_signal_in_the_last_step_lets_the_run_end(tmp_path: Path) -> None:
     assert run(tmp_path, plan(2), stop_at=1)[:2] == ([2], [1, 2])
 
 
-def test_too_many_broken_pictures_stop_it_before_the_step(tmp_path: Path) -> None:
+def test_too_many_broken_images_stop_it_before_the_step(tmp_path: Path) -> None:
     assert run(tmp_path, plan(2), broken=2, limit=2)[1] == [1, 2]  # the same ones in each epoch count once
-    with pytest.raises(DataError, match=says("3 pictures can't be read, more than the 2", "2.jpg: cut off")):
+    with pytest.raises(DataError, match=says("3 images can't be read, more than the 2", "2.jpg: cut off")):
         run(tmp_path, plan(2), broken=3, limit=2)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_a_batch_of_nothing_but_broken_pictures_stops_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=says("none of 2 pictures of a batch can be read: 1.jpg: cut off")):
+def test_a_batch_of_nothing_but_broken_images_stops_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=says("none of 2 images of a batch can be read: 1.jpg: cut off")):
         run(tmp_path, plan(2), broken=2, limit=9, is_empty=True)
 
 
 def test_the_plan_says_what_it_costs() -> None:
     assert str(plan(1000)) == (
-        "a run: 1,000 steps of 8 pictures (16 samples, 500.0 epochs), 1.5 million parameters, about 2.0 GB, on 1 x cpu"
+        "a run: 1,000 steps of 8 images (16 samples, 500.0 epochs), 1.5 million parameters, about 2.0 GB, on 1 x cpu"
     )
     assert str(plan(1000, 10)).endswith("; 10 steps are done")
 

@@ -156,7 +156,7 @@ def test_what_was_seen_is_written_once(tmp_path: Path, data: DataSet) -> None:
     assert read_seen(out) == set()
     gone = replace(data, samples=[*data.samples[:3], data.samples[0]])
     write_seen(out, gone, [], told.append)
-    expected = {hashlib.sha256(sample.picture.read()).hexdigest() for sample in data.samples[:3]}
+    expected = {hashlib.sha256(sample.image.read()).hexdigest() for sample in data.samples[:3]}
     assert read_seen(out) == expected
     assert told[-1] == 4
     before = (out / SEEN).read_bytes()

@@ -1,4 +1,4 @@
-"""Batches: the same whatever the number of workers and processes, repeatable from anywhere, broken pictures named."""
+"""Batches: the same whatever the number of workers and processes, repeatable from anywhere, broken images named."""
 
 import multiprocessing
 import tempfile
@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.drawn import class_folders, draw_picture, jpeg_of
+from tests.drawn import class_folders, draw_image, jpeg_of
 from uniemox.data.order import BatchOrder
 from uniemox.data.sample import Broken
 from uniemox.data.source import open_data
@@ -93,10 +93,10 @@ def test_batches_that_processes_cannot_share_are_refused() -> None:
         BatchOrder(50, batch_size=8, seed=0, epoch=0, processes=3)
 
 
-def test_broken_pictures_are_left_out_and_named(dataset: ViewDataset) -> None:
-    broken = Path(str(dataset.samples[3].picture))
-    broken.write_bytes(jpeg_of(draw_picture(0))[:3000])
-    Path(str(dataset.samples[5].picture)).unlink()
+def test_broken_images_are_left_out_and_named(dataset: ViewDataset) -> None:
+    broken = Path(str(dataset.samples[3].image))
+    broken.write_bytes(jpeg_of(draw_image(0))[:3000])
+    Path(str(dataset.samples[5].image)).unlink()
     batches = list(build_loader(dataset, BatchOrder(12, batch_size=6, seed=0, epoch=0), 0))
     assert sum(len(batch.scene) for batch in batches) == 10
     found = dict(entry for batch in batches for entry in batch.broken)
@@ -104,20 +104,20 @@ def test_broken_pictures_are_left_out_and_named(dataset: ViewDataset) -> None:
     assert f"{broken}: cut off or corrupt" in found[dataset.samples[3].key]
 
 
-def test_a_batch_of_broken_pictures_is_empty(dataset: ViewDataset) -> None:
+def test_a_batch_of_broken_images_is_empty(dataset: ViewDataset) -> None:
     for sample in dataset.samples:
-        Path(str(sample.picture)).write_bytes(b"")
+        Path(str(sample.image)).write_bytes(b"")
     (batch,) = build_loader(dataset, BatchOrder(12, batch_size=12, seed=0, epoch=0), 0)
     assert len(batch.scene) == 0
     assert len(batch.broken) == 12
 
 
-def test_too_many_broken_pictures_stop() -> None:
+def test_too_many_broken_images_stop() -> None:
     count = BrokenCount(max_unreadable=2)
     count.add([Broken("a", "a: cut off"), Broken("b", "b: empty")])
     count.add([Broken("a", "a: cut off")])  # the next epoch meets it again
     assert count.found == {"a": "a: cut off", "b": "b: empty"}
-    with pytest.raises(DataError, match=r"3 pictures can't be read, more than the 2 .*c: gone.*--exclude"):
+    with pytest.raises(DataError, match=r"3 images can't be read, more than the 2 .*c: gone.*--exclude"):
         count.add([Broken("c", "c: gone")])
     with pytest.raises(DataError, match="a: cut off"):
         BrokenCount(max_unreadable=0).add([Broken("a", "a: cut off")])

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from timm.data import create_transform
 
-from tests.drawn import draw_picture, jpeg_of, sample_of
+from tests.drawn import draw_image, jpeg_of, sample_of
 from uniemox.data.sample import Sample
 from uniemox.errors import BoxError, ConfigError, ImageError
-from uniemox.images import read_picture
+from uniemox.images import read_image
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.crop import choose_person
 from uniemox.views.transforms import EvalViews, Geometry, TrainViews, ViewConfig, random_crop
@@ -26,7 +26,7 @@ PERSON = Box(40, 60, 90, 200)
 @pytest.fixture
 def sample(tmp_path: Path) -> Sample:
     path = tmp_path / "picture.jpg"
-    path.write_bytes(jpeg_of(draw_picture(1), quality=95))
+    path.write_bytes(jpeg_of(draw_image(1), quality=95))
     return sample_of(path, persons=(Detection(PERSON, 0.9),))
 
 
@@ -47,7 +47,7 @@ def test_a_draw_depends_on_seed_epoch_and_key_alone(sample: Sample) -> None:
 
 def test_person_is_the_box_with_the_flip_of_the_scene(sample: Sample) -> None:
     make = TrainViews(ViewConfig(size=64), seed=0)
-    image = read_picture(Path(str(sample.picture)))
+    image = read_image(Path(str(sample.image)))
     plain = np.asarray(image.crop(PERSON).resize((64, 64), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     flips = set()
     for epoch in range(12):
@@ -60,7 +60,7 @@ def test_person_is_the_box_with_the_flip_of_the_scene(sample: Sample) -> None:
 
 
 def test_scene_is_the_crop_that_geometry_says(sample: Sample) -> None:
-    image = read_picture(Path(str(sample.picture)))
+    image = read_image(Path(str(sample.image)))
     for epoch in range(8):
         views = TrainViews(ViewConfig(size=64), seed=0)(sample, epoch)
         expected = image.crop(views.geometry.crop).resize((64, 64), Image.Resampling.BICUBIC)
@@ -97,12 +97,12 @@ def test_a_box_lies_where_its_pixels_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_decoding_small_changes_little(tmp_path: Path, factor: int) -> None:
-    """A crop of a JPEG decoded at 1/factor is that of the full picture to a few levels of 255."""
+    """A crop of a JPEG decoded at 1/factor is that of the full image to a few levels of 255."""
     size = (96 * factor + 40, 80 * factor)
     path = tmp_path / "large.jpg"
-    path.write_bytes(jpeg_of(draw_picture(2, size), quality=95))
+    path.write_bytes(jpeg_of(draw_image(2, size), quality=95))
     lossless = tmp_path / "large.png"
-    read_picture(path).save(lossless)
+    read_image(path).save(lossless)
     whole = (Detection(Box(0, 0, *size), 1.0),)
     small = TrainViews(ViewConfig(size=32, min_area=0.9), 0)(replace(sample_of(path, persons=whole), key="x"), 0)
     full = TrainViews(ViewConfig(size=32, min_area=0.9), 0)(replace(sample_of(lossless, persons=whole), key="x"), 0)
@@ -113,7 +113,7 @@ def test_decoding_small_changes_little(tmp_path: Path, factor: int) -> None:
 
 def test_evaluation_is_timms(sample: Sample) -> None:
     views = EvalViews(ViewConfig(size=96, crop_fraction=0.9))(sample)
-    image = read_picture(Path(str(sample.picture)))
+    image = read_image(Path(str(sample.image)))
     transform = create_transform(
         96, is_training=False, interpolation="bicubic", crop_pct=0.9, mean=(0,) * 3, std=(1,) * 3
     )
@@ -160,7 +160,7 @@ def test_crop_of_a_person_of_one_px(sample: Sample) -> None:
     assert views.person.shape == (3, 16, 16)
 
 
-def test_people_at_the_border_do_not_break_a_picture() -> None:
+def test_people_at_the_border_do_not_break_a_image() -> None:
     """A detection of which less than a px is inside does not count; a target becomes at least a px."""
     sliver = Detection(Box(99.6, 0, 130, 50), 0.9)
     assert choose_person([sliver], None, (100, 100)).source == "whole_image_nobody_found"
@@ -173,15 +173,15 @@ def test_names_that_are_no_text_can_be_drawn_for(sample: Sample) -> None:
     assert TrainViews(ViewConfig(size=16), 0)(odd, 0).scene.shape == (3, 16, 16)
 
 
-def test_what_is_wrong_with_a_picture_names_it(tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_image_names_it(tmp_path: Path) -> None:
     gone = sample_of(tmp_path / "gone.jpg")
     with pytest.raises(ImageError, match=r"gone\.jpg: can't be read \(No such file"):
         TrainViews(ViewConfig(), 0)(gone, 0)
     path = tmp_path / "cut.jpg"
-    path.write_bytes(jpeg_of(draw_picture(1))[:3000])
+    path.write_bytes(jpeg_of(draw_image(1))[:3000])
     with pytest.raises(ImageError, match=r"cut\.jpg: cut off"):
         TrainViews(ViewConfig(), 0)(sample_of(path), 0)
-    path.write_bytes(jpeg_of(draw_picture(1)))
+    path.write_bytes(jpeg_of(draw_image(1)))
     for make in (TrainViews(ViewConfig(), 0), EvalViews(ViewConfig())):
         with pytest.raises(BoxError, match=r"cut\.jpg: Box.*covers no px"):
             make(sample_of(path, target_box=Box(5000, 0, 6000, 10)), 0)

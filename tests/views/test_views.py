@@ -20,7 +20,7 @@ def test_unpatchify_is_the_inverse(count: int, rows: int, columns: int, patch: i
 
 def test_pixels_of_a_patch_run_by_row_column_channel() -> None:
     images = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).reshape(2, 3, 4, 4)
-    patch = patchify(images, 2)[1, 3].reshape(2, 2, 3)  # the lower right patch of the second picture
+    patch = patchify(images, 2)[1, 3].reshape(2, 2, 3)  # the lower right patch of the second image
     for row in range(2):
         for column in range(2):
             assert torch.equal(patch[row, column], images[1, :, 2 + row, 2 + column])
@@ -33,7 +33,7 @@ def test_sizes_that_the_patch_does_not_divide_are_refused(shape: tuple[int, ...]
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 4, 32, 32)])
-def test_what_is_no_batch_of_rgb_pictures_is_refused(shape: tuple[int, ...]) -> None:
+def test_what_is_no_batch_of_rgb_images_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match=r"\(N, 3, H, W\)"):
         patchify(torch.zeros(shape), 16)
 
@@ -57,7 +57,7 @@ def test_mask_hides_the_asked_share(length: int, ratio: float, count: int) -> No
     assert (mask.hidden.gather(1, mask.visible) == 0).all()
 
 
-def test_the_noise_alone_decides_and_each_picture_has_its_own() -> None:
+def test_the_noise_alone_decides_and_each_image_has_its_own() -> None:
     noise = torch.rand(64, 196)
     first, second = random_mask(noise, 0.75), random_mask(noise, 0.75)
     assert torch.equal(first.visible, second.visible)

@@ -1,1 +1,1 @@
-"""Questions to multimodal models about pictures of a data set (tables VIII and IX of the paper)."""
+"""Questions to multimodal models about images of a data set (tables VIII and IX of the paper)."""

@@ -78,7 +78,7 @@ def chat_url(endpoint: str, *, allow_http: bool = False) -> str:
             "answers; a key belongs in an environment variable, see --key-from"
         )
     if parts.scheme == "http" and not is_loopback(host) and not allow_http:
-        raise ConfigError(f"endpoint {endpoint} would send pictures and key unencrypted; use https, or --allow-http")
+        raise ConfigError(f"endpoint {endpoint} would send images and key unencrypted; use https, or --allow-http")
     path = parts.path.rstrip("/") or "/v1"
     return f"{parts.scheme}://{parts.netloc}{path if path.endswith(PATH) else path + PATH}"
 

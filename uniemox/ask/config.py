@@ -13,13 +13,13 @@ class AskConfig:
     endpoint: str
     """Address of an OpenAI-compatible service: https://api.openai.com/v1, http://127.0.0.1:11434/v1."""
     models: tuple[str, ...]
-    """Their names at this endpoint; each is asked about the same pictures."""
-    pictures: int = 100
+    """Their names at this endpoint; each is asked about the same images."""
+    images: int = 100
     """That each model is asked about."""
     seed: int = 0
-    """Which pictures."""
-    max_pictures: int = 200
-    """More than these are refused: every picture of every model costs money."""
+    """Which images."""
+    max_images: int = 200
+    """More than these are refused: every image of every model costs money."""
     rate_per_minute: float | None = None
     """Most requests a minute, retries included; None: as fast as they are answered."""
     concurrency: int = 4
@@ -35,7 +35,7 @@ class AskConfig:
     price_out: float | None = None
     """Of a million tokens answered."""
     allow_http: bool = False
-    """Send pictures and key without encryption to another machine."""
+    """Send images and key without encryption to another machine."""
 
     def __post_init__(self) -> None:
         chat_url(self.endpoint, allow_http=self.allow_http)
@@ -43,7 +43,7 @@ class AskConfig:
             raise ConfigError(f"models must be names such as gpt-4o, got {self.models}; give --model NAME")
         if len(set(self.models)) < len(self.models):
             raise ConfigError(f"models names one twice: {', '.join(self.models)}")
-        for name in ("pictures", "max_pictures", "concurrency", "attempts"):
+        for name in ("images", "max_images", "concurrency", "attempts"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.concurrency > 64:
@@ -57,11 +57,11 @@ class AskConfig:
             raise ConfigError("price_in and price_out go together; give both, or none")
         if any(price is not None and not 0 <= price < 1e6 for price in prices):
             raise ConfigError(f"price_in and price_out must be 0 or more a million tokens, got {prices}")
-        if self.pictures > self.max_pictures:
-            requests = self.pictures * len(self.models)
+        if self.images > self.max_images:
+            requests = self.images * len(self.models)
             raise ConfigError(
-                f"{self.pictures} pictures x {len(self.models)} models are {requests:,} questions, {tokens(requests)}; "
-                f"pictures may be {self.max_pictures}. If that is meant, give --max-pictures {self.pictures}"
+                f"{self.images} images x {len(self.models)} models are {requests:,} questions, {tokens(requests)}; "
+                f"images may be {self.max_images}. If that is meant, give --max-images {self.images}"
             )
 
     @property
@@ -76,7 +76,7 @@ class AskConfig:
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
 
 
-# A picture of 1,024 px and the question, twice, with the answer between; a paragraph of explanation and a word.
+# An image of 1,024 px and the question, twice, with the answer between; a paragraph of explanation and a word.
 TOKENS_IN, TOKENS_OUT = 2250, 255
 
 

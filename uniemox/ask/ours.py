@@ -1,4 +1,4 @@
-"""What a classifier of ours says of the same pictures."""
+"""What a classifier of ours says of the same images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -20,20 +20,20 @@ ONNX = "model.onnx"  # of a run folder; what names it needs torch
 
 def labels_of_ours(
     model: Path,
-    pictures: Sequence[AskedImage],
+    images: Sequence[AskedImage],
     labels: LabelSet,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, str]:
-    """The most probable label of every picture, by the picture's sha256.
+    """The most probable label of every image, by the image's sha256.
 
     A model that looks at people sees those that the data set knows, as in its evaluation; where nobody has looked, the
     embedded finder does.
     model: a fine-tuning run, or its model.onnx.  labels: of the data set; a model of other labels is mapped to them.
-    Raises DataError for pictures it was trained on, ConfigError if it tells no labels, LabelError where no map is
+    Raises DataError for images it was trained on, ConfigError if it tells no labels, LabelError where no map is
     known.
     """
     file = model / ONNX if model.is_dir() else model
-    refuse_seen([asked.sample for asked in pictures], [asked.sha256 for asked in pictures], read_seen(file), str(model))
+    refuse_seen([asked.sample for asked in images], [asked.sha256 for asked in images], read_seen(file), str(model))
     predictor = load(file, finder=None)
     if predictor.kind != labels.kind:
         raise LabelError(f"{model} says what is {predictor.kind}, {labels.name} what is {labels.kind}: not comparable")
@@ -43,7 +43,7 @@ def labels_of_ours(
     known_people: list[AskedImage] = []
     rest: list[AskedImage] = []
     looks_at_people = predictor.network.info.has_person
-    for asked in pictures:
+    for asked in images:
         (known_people if looks_at_people and _knows_people(asked.sample) else rest).append(asked)
     if rest and looks_at_people:
         predictor = Predictor(predictor.network, open_finder("embedded"))
@@ -58,10 +58,10 @@ def _knows_people(sample: Sample) -> bool:
     return sample.persons is not None or sample.target_box is not None
 
 
-def _seeing(network: Network, pictures: Sequence[AskedImage], target: str | None) -> Iterator[tuple[AskedImage, str]]:
-    """The labels of pictures whose people the data set knows: what the network sees is what it is evaluated with."""
+def _seeing(network: Network, images: Sequence[AskedImage], target: str | None) -> Iterator[tuple[AskedImage, str]]:
+    """The labels of images whose people the data set knows: what the network sees is what it is evaluated with."""
     answers = answers_in(network.info.find_labels(), target)
-    for asked in pictures:
+    for asked in images:
         image, full = decode_sample(asked.sample)
         views = network.look(image, full, asked.sample.persons, asked.sample.target_box)
         named = answers.named(network.answer([views]).values[0])
@@ -69,11 +69,11 @@ def _seeing(network: Network, pictures: Sequence[AskedImage], target: str | None
 
 
 def _predicted(
-    predictor: Predictor, pictures: Sequence[AskedImage], target: str | None
+    predictor: Predictor, images: Sequence[AskedImage], target: str | None
 ) -> Iterator[tuple[AskedImage, str]]:
-    """The labels of other pictures."""
-    answers = predictor.predict_each((asked.sample.picture.read() for asked in pictures), labels=target)
-    for asked, answer in zip(pictures, answers, strict=True):
+    """The labels of other images."""
+    answers = predictor.predict_each((asked.sample.image.read() for asked in images), labels=target)
+    for asked, answer in zip(images, answers, strict=True):
         if isinstance(answer, Failure):
             raise DataError(f"{asked.sample.key}: {answer.error}")
         yield asked, answer.top(1)[0][0]

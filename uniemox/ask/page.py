@@ -17,14 +17,14 @@ from uniemox.html import (
     interval,
     number,
     page,
-    picture,
+    scaled_image,
     scrolling,
     table,
     track,
 )
 
 RESULT, PAGE = "result.json", "page.html"
-SHOWN = 100  # pictures with all that was said of them; the others are in answers.jsonl
+SHOWN = 100  # images with all that was said of them; the others are in answers.jsonl
 MAX_SIDE_PX = 240
 MAX_CHARACTERS = 2000  # of an explanation
 WORDS = {
@@ -77,7 +77,7 @@ def _write(path: Path, text: str) -> None:
 
 def _parts(results: Results) -> Iterator[Html]:
     yield element("style", Html(STYLE))
-    yield element("h1", f"Which emotion does it evoke? {len(results.pictures)} pictures of {results.data}")
+    yield element("h1", f"Which emotion does it evoke? {len(results.images)} images of {results.data}")
     yield element("p", "Asked: ", element("q", results.question))
     for note in results.notes:
         yield element("p", note, class_="note")
@@ -87,7 +87,7 @@ def _parts(results: Results) -> Iterator[Html]:
         "p",
         "Accuracy is over all answers: one that is no label of the list is wrong. Who answered in sentences was asked "
         "once more, for one word. Intervals are "
-        "95 % bootstraps over pictures. Agreement is over the pictures of which both name a label.",
+        "95 % bootstraps over images. Agreement is over the images of which both name a label.",
         class_="note",
     )
     yield element("h2", "Answers")
@@ -95,13 +95,13 @@ def _parts(results: Results) -> Iterator[Html]:
     yield element("h2", "By class: share that was named rightly")
     yield _classes(results)
     yield element("h2", "What they said (in the form of tables VIII and IX)")
-    if len(results.pictures) > SHOWN:
-        yield element("p", f"The first {SHOWN} of {len(results.pictures)}; all are in answers.jsonl.", class_="note")
-    for number_, asked in enumerate(results.pictures[:SHOWN], start=1):
+    if len(results.images) > SHOWN:
+        yield element("p", f"The first {SHOWN} of {len(results.images)}; all are in answers.jsonl.", class_="note")
+    for number_, asked in enumerate(results.images[:SHOWN], start=1):
         heading = element("h3", f"{number_}. {asked.label}")
         try:
             image, _ = decode_sample(asked.sample, lambda width, height: max(width, height) / MAX_SIDE_PX)
-            shown = picture(image, f"{asked.sample.key}, labelled {asked.label}", max_side_px=MAX_SIDE_PX)
+            shown = scaled_image(image, f"{asked.sample.key}, labelled {asked.label}", max_side_px=MAX_SIDE_PX)
         except ImageError as error:
             shown = element("p", str(error), class_="missing")
         caption = element("figcaption", f"{asked.sample.key}, labelled ", element("b", asked.label))
@@ -142,7 +142,7 @@ def _outcomes(results: Results) -> Html:
 
 def _classes(results: Results) -> Html:
     models = _all(results)
-    counts = {label: sum(asked.label == label for asked in results.pictures) for label in results.labels}
+    counts = {label: sum(asked.label == label for asked in results.images) for label in results.labels}
     rows = []
     for label in results.labels:
         cells = []
@@ -150,7 +150,7 @@ def _classes(results: Results) -> Html:
             own = found.per_class[label]
             cells.append(f"{number(own.recall, 2)} ({interval(own.interval)})" if own.n else UNKNOWN)
         rows.append([label, str(counts[label]), *cells])
-    return table("recall by class", ["Class", "pictures", *(name for name, _ in models)], rows)
+    return table("recall by class", ["Class", "images", *(name for name, _ in models)], rows)
 
 
 def _said(results: Results, sha256: str, truth: str) -> Html:

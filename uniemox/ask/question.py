@@ -1,4 +1,4 @@
-"""The paper's question, and which pictures it is asked about."""
+"""The paper's question, and which images it is asked about."""
 
 import base64
 import hashlib
@@ -12,13 +12,13 @@ from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.errors import ConfigError, DataError, ImageError
 from uniemox.labels import LabelSet
 
-MAX_SIDE_PX = 1024  # of a picture that is sent
+MAX_SIDE_PX = 1024  # of an image that is sent
 QUALITY = 90
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedImage:
-    """A picture that models are asked about."""
+    """An image that models are asked about."""
 
     sample: Sample
     label: str
@@ -28,9 +28,9 @@ class AskedImage:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The pictures that are asked about."""
+    """The images that are asked about."""
 
-    pictures: tuple[AskedImage, ...]
+    images: tuple[AskedImage, ...]
     notes: tuple[str, ...]
     """What was passed over, and why."""
 
@@ -38,12 +38,12 @@ class Selection:
 def question(labels: LabelSet) -> str:
     """The paper's question with the classes of a data set, in reverse order, as the paper has them for Mikels' eight.
 
-    Raises ConfigError for labels of what people in the picture feel, which is not what it asks.
+    Raises ConfigError for labels of what people in the image feel, which is not what it asks.
     Source: arXiv 2409.18877, section V-F.
     """
     if labels.kind != "evoked":
         raise ConfigError(
-            f"the question is which emotion a picture evokes; {labels.name} says what people in it feel. "
+            f"the question is which emotion an image evokes; {labels.name} says what people in it feel. "
             "Ask about a data set of evoked emotions (fi, emoset, emotion6, ube, emo8)"
         )
     return (
@@ -57,18 +57,18 @@ def follow_up(labels: LabelSet) -> str:
     return f"Which one of these do you select? Answer with that word alone: {', '.join(reversed(labels.labels))}."
 
 
-def first_message(text: str, picture_url: str) -> dict[str, Any]:
-    """A question about a picture, as the protocol has it.  picture_url: of `data_url`."""
-    content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": picture_url}}]
+def first_message(text: str, image_url: str) -> dict[str, Any]:
+    """A question about an image, as the protocol has it.  image_url: of `data_url`."""
+    content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": image_url}}]
     return {"role": "user", "content": content}
 
 
 def select(data: DataSet, count: int, seed: int, on_progress: Callable[[int], None] = lambda done: None) -> Selection:
-    """Pictures with a label, drawn by seed, each class by its share; of fewer there are as many as there are.
+    """Images with a label, drawn by seed, each class by its share; of fewer there are as many as there are.
 
     A larger count of the same seed begins with those of a smaller one, so that answers can be used again. Copies of a
-    picture count once; what can't be read is passed over and the next one taken.
-    on_progress: called with the number of pictures found.  Raises DataError if there is none.
+    image count once; what can't be read is passed over and the next one taken.
+    on_progress: called with the number of images found.  Raises DataError if there is none.
     """
     found: dict[str, AskedImage] = {}
     broken, copies = [], 0
@@ -76,7 +76,7 @@ def select(data: DataSet, count: int, seed: int, on_progress: Callable[[int], No
         if len(found) == count:
             break
         try:
-            digest = hashlib.sha256(sample.picture.read()).hexdigest()
+            digest = hashlib.sha256(sample.image.read()).hexdigest()
             if digest in found:
                 copies += 1
                 continue
@@ -87,10 +87,10 @@ def select(data: DataSet, count: int, seed: int, on_progress: Callable[[int], No
         found[digest] = AskedImage(sample=sample, label=str(data.label_of(sample)), sha256=digest)
         on_progress(len(found))
     if not found:
-        raise DataError(f"{data.name} has no picture with a label that can be read: there is nothing to ask about")
-    notes = [f"{len(found)} of {count} pictures: there are no more"] if len(found) < count else []
-    notes += [f"{copies} copies of other pictures were passed over"] if copies else []
-    notes += [f"{len(broken)} pictures can't be read and were passed over: {broken[0]}"] if broken else []
+        raise DataError(f"{data.name} has no image with a label that can be read: there is nothing to ask about")
+    notes = [f"{len(found)} of {count} images: there are no more"] if len(found) < count else []
+    notes += [f"{copies} copies of other images were passed over"] if copies else []
+    notes += [f"{len(broken)} images can't be read and were passed over: {broken[0]}"] if broken else []
     return Selection(tuple(found.values()), tuple(notes))
 
 
@@ -112,7 +112,7 @@ def _drawn(data: DataSet, seed: int) -> list[Sample]:
 
 
 def data_url(sample: Sample) -> str:
-    """A picture as it is sent: a JPEG of at most 1,024 px without anything of its file's metadata, in base64.
+    """An image as it is sent: a JPEG of at most 1,024 px without anything of its file's metadata, in base64.
 
     Raises ImageError if it can't be read.
     """

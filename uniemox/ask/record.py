@@ -18,14 +18,14 @@ ANSWERS = "answers.jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerRow:
-    """One question to one model about one picture, and what came of it."""
+    """One question to one model about one image, and what came of it."""
 
     endpoint: str
     model: str
     picture: str
     """sha256 of its file."""
     name: str
-    """Of the picture in its data set."""
+    """Of the image in its data set."""
     question_sha256: str
     answer: str | None
     """As it came; None if the question failed."""
@@ -53,9 +53,9 @@ class AnswerRow:
         return key_of(self.endpoint, self.model, self.picture)
 
 
-def key_of(endpoint: str, model: str, picture: str) -> str:
-    """What an answer is kept under.  picture: its sha256."""
-    return f"{endpoint} {model} {picture}"
+def key_of(endpoint: str, model: str, image: str) -> str:
+    """What an answer is kept under.  image: its sha256."""
+    return f"{endpoint} {model} {image}"
 
 
 def row_of(

@@ -20,17 +20,17 @@ OURS = "UniEmoX (ours)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassResult:
-    """Of the pictures of one class."""
+    """Of the images of one class."""
 
     n: int
     recall: float | None
-    """Share that was named rightly; None without pictures."""
+    """Share that was named rightly; None without images."""
     interval: Interval | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgreementWithOurs:
-    """With ours, over the pictures of which both name a label."""
+    """With ours, over the images of which both name a label."""
 
     n: int
     percent: float | None
@@ -49,13 +49,13 @@ class ModelResult:
     accuracy: float | None
     """Right answers of n: an answer that names no label is wrong."""
     accuracy_interval: Interval | None
-    """95 %, bootstrap over pictures."""
+    """95 %, bootstrap over images."""
     accuracy_of_named: float | None
     """Right answers of those that name a label."""
     outcomes: Mapping[str, int]
     """Answers by how they were read, see answers.py."""
     failed: int
-    """Pictures whose last request failed."""
+    """Images whose last request failed."""
     not_asked: int
     per_class: Mapping[str, ClassResult]
     agreement: AgreementWithOurs | None
@@ -78,17 +78,17 @@ class ReadAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """Of all models on the same pictures."""
+    """Of all models on the same images."""
 
     data: str
     question: str
     labels: tuple[str, ...]
-    pictures: tuple[AskedImage, ...]
+    images: tuple[AskedImage, ...]
     models: tuple[ModelResult, ...]
     answers: Mapping[tuple[str, str], Mapping[str, ReadAnswer]]
-    """By endpoint and model, then by picture."""
+    """By endpoint and model, then by image."""
     ours: Mapping[str, str] | None
-    """Labels of ours by picture."""
+    """Labels of ours by image."""
     ours_result: ModelResult | None
     notes: tuple[str, ...]
 
@@ -97,7 +97,7 @@ class Results:
         return {
             "data": self.data,
             "question": self.question,
-            "pictures": len(self.pictures),
+            "pictures": len(self.images),
             "models": [asdict(model) for model in self.models],
             "ours": None if self.ours_result is None else asdict(self.ours_result),
             "notes": list(self.notes),
@@ -106,7 +106,7 @@ class Results:
 
 def summarise(
     config: AskConfig,
-    pictures: Sequence[AskedImage],
+    images: Sequence[AskedImage],
     labels: LabelSet,
     rows: Mapping[str, AnswerRow],
     *,
@@ -115,14 +115,14 @@ def summarise(
     ours: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
 ) -> Results:
-    """Results of every model that has answered about one of the pictures, those of the config first.
+    """Results of every model that has answered about one of the images, those of the config first.
 
     rows: of `run.ask`, from this endpoint and others.  data: the data set's name.
     """
     reader = AnswerReader(labels)
     sources = [(config.url, model) for model in config.models]
     sources += [source for row in rows.values() if (source := (row.endpoint, row.model)) not in sources]
-    wanted = {asked.sha256 for asked in pictures}
+    wanted = {asked.sha256 for asked in images}
     by_source: dict[tuple[str, str], dict[str, AnswerRow]] = {source: {} for source in dict.fromkeys(sources)}
     for row in rows.values():
         if row.picture in wanted:
@@ -131,20 +131,20 @@ def summarise(
     for source, theirs in by_source.items():
         if not theirs and source[1] not in config.models:
             continue
-        read = {picture: ReadAnswer(row, read_row(reader, row)) for picture, row in theirs.items() if row.error is None}
+        read = {image: ReadAnswer(row, read_row(reader, row)) for image, row in theirs.items() if row.error is None}
         failed = sum(row.error is not None for row in theirs.values())
         costs = _costs(config, source, [answered.row for answered in read.values()])
         answers[source] = read
-        found.append(_score(source, read, failed, costs, pictures, labels, ours))
+        found.append(_score(source, read, failed, costs, images, labels, ours))
     ours_result = None
     if ours is not None:
-        own = {asked.sha256: Reading("label", ours[asked.sha256]) for asked in pictures}
-        ours_result = _score(("", OURS), own, 0, None, pictures, labels, None)
+        own = {asked.sha256: Reading("label", ours[asked.sha256]) for asked in images}
+        ours_result = _score(("", OURS), own, 0, None, images, labels, None)
     return Results(
         data=data,
         question=question,
         labels=labels.labels,
-        pictures=tuple(pictures),
+        images=tuple(images),
         models=tuple(found),
         answers=answers,
         ours=ours,
@@ -154,7 +154,7 @@ def summarise(
 
 
 def agreement(first: Sequence[str], second: Sequence[str]) -> AgreementWithOurs:
-    """How often two say the same of the same pictures, and Cohen's kappa, which takes out what chance would give.
+    """How often two say the same of the same images, and Cohen's kappa, which takes out what chance would give.
 
     first, second: (N,) labels, N may be 0.  Source: Cohen, Educational and Psychological Measurement 20 (1960).
 
@@ -175,22 +175,22 @@ def _score(
     answers: Mapping[str, Any],
     failed: int,
     cost: float | None,
-    pictures: Sequence[AskedImage],
+    images: Sequence[AskedImage],
     labels: LabelSet,
     ours: Mapping[str, str] | None,
 ) -> ModelResult:
-    """answers: by picture, ReadAnswer; or Reading, of ours."""
-    readings = {picture: getattr(answer, "reading", answer) for picture, answer in answers.items()}
+    """answers: by image, ReadAnswer; or Reading, of ours."""
+    readings = {image: getattr(answer, "reading", answer) for image, answer in answers.items()}
     rows = [answer.row for answer in answers.values() if isinstance(answer, ReadAnswer)]
-    asked = [picture for picture in pictures if picture.sha256 in readings]
-    hits = np.array([readings[picture.sha256].label == picture.label for picture in asked], dtype=np.float64)
+    asked = [image for image in images if image.sha256 in readings]
+    hits = np.array([readings[image.sha256].label == image.label for image in asked], dtype=np.float64)
     outcomes = Counter(reading.outcome for reading in readings.values())
     named = outcomes["label"]
     latencies = [row.latency_s for row in rows]
-    both = [picture.sha256 for picture in asked if readings[picture.sha256].label is not None]
+    both = [image.sha256 for image in asked if readings[image.sha256].label is not None]
     shared = None
     if ours is not None:
-        shared = agreement([ours[picture] for picture in both], [readings[picture].label for picture in both])
+        shared = agreement([ours[image] for image in both], [readings[image].label for image in both])
     accuracy, interval = _mean(hits)
     return ModelResult(
         model=source[1],
@@ -201,7 +201,7 @@ def _score(
         accuracy_of_named=float(hits.sum() / named) if named else None,
         outcomes={name: outcomes[name] for name in OUTCOMES},
         failed=failed,
-        not_asked=len(pictures) - len(asked) - failed,
+        not_asked=len(images) - len(asked) - failed,
         per_class={label: _of_class(label, asked, hits) for label in labels.labels},
         agreement=shared,
         tokens_in=sum(row.tokens_in or 0 for row in rows),
@@ -213,7 +213,7 @@ def _score(
 
 
 def _of_class(label: str, asked: Sequence[AskedImage], hits: np.ndarray) -> ClassResult:
-    own = hits[[picture.label == label for picture in asked]] if asked else hits
+    own = hits[[image.label == label for image in asked]] if asked else hits
     recall, interval = _mean(own)
     return ClassResult(n=len(own), recall=recall, interval=interval)
 

@@ -1,4 +1,4 @@
-"""Asking several models about the same pictures, where it was left off."""
+"""Asking several models about the same images, where it was left off."""
 
 import queue
 import threading
@@ -22,7 +22,7 @@ FAILURES_IN_A_ROW = 5  # of one model, after which asking on only costs time
 
 @dataclass(frozen=True, slots=True)
 class AskJob:
-    """A picture that a model is asked about."""
+    """An image that a model is asked about."""
 
     asked: AskedImage
     model: str
@@ -45,15 +45,15 @@ class AskPlan:
 
     host: str
     models: tuple[str, ...]
-    pictures: int
+    images: int
     requests: int
     """That are left."""
     cost: float | None
     """Roughly; None without prices."""
 
     def __str__(self) -> str:
-        what = f"{self.pictures} pictures x {', '.join(self.models)}"
-        done = self.pictures * len(self.models) - self.requests
+        what = f"{self.images} images x {', '.join(self.models)}"
+        done = self.images * len(self.models) - self.requests
         if not self.requests:
             return f"{what}: all {done:,} answers are there"
         cost = "" if self.cost is None else f", about {self.cost:.2f} at the given prices"
@@ -63,7 +63,7 @@ class AskPlan:
 
 def ask(
     config: AskConfig,
-    pictures: Sequence[AskedImage],
+    images: Sequence[AskedImage],
     labels: LabelSet,
     out: Path,
     *,
@@ -71,7 +71,7 @@ def ask(
     on_plan: Callable[[AskPlan], None] = lambda plan: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, AnswerRow]:
-    """Ask every model about every picture that it has not answered yet, and keep each answer at once.
+    """Ask every model about every image that it has not answered yet, and keep each answer at once.
 
     labels: the options.  out: folder of the answers.  key: of the endpoint; it is sent there and kept nowhere.
     on_progress: called with the requests that are done, of how many.
@@ -83,7 +83,7 @@ def ask(
     with Record(out, text) as record:
         reader = AnswerReader(labels)
         jobs = []
-        for asked in pictures:
+        for asked in images:
             for model in config.models:
                 row = record.rows.get(key_of(config.url, model, asked.sha256))
                 if row is None or row.answer is None or lacks_word(row, reader):
@@ -98,7 +98,7 @@ def ask(
             first_wait_s=config.first_wait_s,
         )
         estimate = config.cost(len(jobs) * TOKENS_IN, len(jobs) * TOKENS_OUT)
-        on_plan(AskPlan(client.host, config.models, len(pictures), len(jobs), estimate))
+        on_plan(AskPlan(client.host, config.models, len(images), len(jobs), estimate))
         if jobs:
             with AskedToStop(stop) as asked_to_stop:
                 _ask_all(_Asker(config, client, text, follow_up(labels), reader), jobs, record, on_progress)

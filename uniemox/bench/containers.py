@@ -1,8 +1,8 @@
 """What each self-supervised method of table III trains: encoder, copies, heads, decoders, as one module.
 
 They exist to be measured: every part has its published size and runs on the tokens that it runs on in one pre-training
-forward pass of a picture, so that parameters, multiply-adds, time and memory are the method's; losses, mask drawing and
-teachers that stay outside the trained module are left out unless said. Each takes pictures (N, 3, 224, 224).
+forward pass of an image, so that parameters, multiply-adds, time and memory are the method's; losses, mask drawing and
+teachers that stay outside the trained module are left out unless said. Each takes images (N, 3, 224, 224).
 Sizes after the official code of each method, see `docs/models.md`.
 """
 
@@ -57,7 +57,7 @@ class MoCoV3(nn.Module):
         return nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Both views of the same pictures."""
+        """Both views of the same images."""
         return [out for _ in range(2) for out in (self.predictor(self.base(images)), self.momentum(images))]
 
 
@@ -139,7 +139,7 @@ class Mae(nn.Module):
 
 
 class Dbot(nn.Module):
-    """dBOT: MAE whose target are a teacher's tokens; the teacher, a ViT-L without its norm, sees the whole picture."""
+    """dBOT: MAE whose target are a teacher's tokens; the teacher, a ViT-L without its norm, sees the whole image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -212,7 +212,7 @@ class TokenBatchNorm(nn.BatchNorm1d):
 
 
 class MixMae(nn.Module):
-    """MixMAE as the paper counts it, its large network: a mixed picture encoded once, both halves decoded."""
+    """MixMAE as the paper counts it, its large network: a mixed image encoded once, both halves decoded."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ from uniemox.data.sample import Broken, DataSet, Sample
 from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.shards import read_shards
 from uniemox.errors import DataError, ImageError
-from uniemox.images import open_picture, upright_size
+from uniemox.images import open_image, upright_size
 from uniemox.persons.box import Box, Detection
 from uniemox.training.hardware import keep_freed_memory
 from uniemox.views.loader import ViewDataset, collate
@@ -32,7 +32,7 @@ class DataBench:
     samples_per_s: float
     """From the files: best of the passes."""
     shards_samples_per_s: float
-    """From shards of pictures with a short side of 256 px."""
+    """From shards of images with a short side of 256 px."""
     samples: int
     """In a pass."""
     passes: int
@@ -49,7 +49,7 @@ def bench_data(
 ) -> DataBench:
     """Load a data set several times over, one sample after the other, with one thread.
 
-    Each sample is read, decoded once, cut into two views and, in batches, normalised. A picture whose people nobody
+    Each sample is read, decoded once, cut into two views and, in batches, normalised. An image whose people nobody
     looked for has its middle, half as wide and seven eighths as high, as its person, which is what the plain form that
     this is compared with does.
     soak: so many samples more while the memory of the process is watched; 0: none.
@@ -82,9 +82,9 @@ def _with_person(sample: Sample) -> Sample:
     if sample.persons is not None or sample.target_box is not None:
         return sample
     try:
-        width, height = upright_size(open_picture(sample.picture.read(), str(sample.picture)))
+        width, height = upright_size(open_image(sample.image.read(), str(sample.image)))
     except (ImageError, OSError) as error:
-        raise DataError(f"speed is measured on pictures that can be read: {error}") from error
+        raise DataError(f"speed is measured on images that can be read: {error}") from error
     middle = Box(width // 4, height // 8, 3 * width // 4, height)
     return replace(sample, persons=(Detection(middle, 1.0),))
 
@@ -100,7 +100,7 @@ def _pass(samples: Sequence[Sample], epoch: int, count: Callable[[int], None]) -
             normalise(views, torch.device("cpu"))
         broken = [item for item in items if isinstance(item, Broken)]
         if broken:
-            raise DataError(f"speed is measured on pictures that can be read: {broken[0].reason}")
+            raise DataError(f"speed is measured on images that can be read: {broken[0].reason}")
         count(len(items))
     return len(samples) / (time.perf_counter() - start)
 
@@ -108,7 +108,7 @@ def _pass(samples: Sequence[Sample], epoch: int, count: Callable[[int], None]) -
 def _soak(samples: Sequence[Sample], soak: int, count: Callable[[int], None]) -> float | None:
     """MB by which the memory of this process grows between the 2,000th sample and the last.
 
-    Every sample is another object over the same pictures. None where the system does not tell.
+    Every sample is another object over the same images. None where the system does not tell.
     """
     dataset = ViewDataset(
         [replace(samples[i % len(samples)], key=f"{i}") for i in range(soak)], TrainViews(ViewConfig(), seed=0)

@@ -37,7 +37,7 @@ class LoopBench:
     step_images_per_s: float
     """Of bare steps, as `uniemox bench step` times them."""
     shards_images_per_s: float
-    """Of a pre-training run that reads shards of pictures with a short side of 256 px."""
+    """Of a pre-training run that reads shards of images with a short side of 256 px."""
     files_images_per_s: float
     """Of one that reads the files."""
     shards_ratio: float
@@ -119,7 +119,7 @@ class _Clock(NullCallback):
 
 
 def _run(config: PretrainConfig, data: DataSet, out: Path, on_step: Callable[[], None]) -> float:
-    """Pictures per second of a run."""
+    """Images per second of a run."""
     clock = _Clock(on_step)
     pretrain(config, data, out, callback=clock)
     ends = clock.ends[WARMUP - 1 :]
@@ -127,7 +127,7 @@ def _run(config: PretrainConfig, data: DataSet, out: Path, on_step: Callable[[],
 
 
 def _draw_features(data: DataSet, path: Path) -> None:
-    """A stored teacher with random features for every picture and text."""
+    """A stored teacher with random features for every image and text."""
     keys, texts = [sample.key for sample in data.samples], distinct_texts(data.samples, with_emotion=True)
     width = ModelConfig().decoder.width
     save_features(

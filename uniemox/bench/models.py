@@ -34,7 +34,7 @@ Part = Literal["encoder", "container"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """Of one network and one picture of 224 px."""
+    """Of one network and one image of 224 px."""
 
     parameters_m: float  # millions, frozen ones included
     multiply_adds_g: float  # billions, of matrix products and convolutions in a forward pass
@@ -81,7 +81,7 @@ def mixmae() -> nn.Module:
 
 
 class UniEmoXPass(nn.Module):
-    """Our pre-training model on one picture that is scene and person at once, features given."""
+    """Our pre-training model on one image that is scene and person at once, features given."""
 
     def __init__(self) -> None:
         super().__init__()

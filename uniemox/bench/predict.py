@@ -1,4 +1,4 @@
-"""How fast pictures are answered: in batches, against the same network in torch, and by a process that just began."""
+"""How fast images are answered: in batches, against the same network in torch, and by a process that just began."""
 
 import subprocess
 import sys
@@ -45,7 +45,7 @@ class PredictBench:
     images_per_s: float
     """From a file's bytes to a Prediction, in batches, without looking for people."""
     torch_images_per_s: float | None
-    """The same network in float32 torch eager, its pictures decoded one after the other; None without its weights."""
+    """The same network in float32 torch eager, its images decoded one after the other; None without its weights."""
     ratio: float | None
     """Of the two."""
     network_images_per_s: float
@@ -61,7 +61,7 @@ class PredictBench:
     imports_torch: bool
     """Whether that process did."""
     memory_growth_mb: float | None
-    """Between the 2,000th picture and the last; None where nobody asked, or can tell."""
+    """Between the 2,000th image and the last; None where nobody asked, or can tell."""
 
     def as_dict(self) -> dict[str, Any]:
         """All fields."""
@@ -77,14 +77,14 @@ def bench_predict(
     soak: int = 0,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> PredictBench:
-    """Answer the pictures of a data set several times over.
+    """Answer the images of a data set several times over.
 
     model: as `load`.  torch_run: a run, or its model.safetensors, with the same network's weights; None: the model, if
-    that is a run.  finder: for the fresh process and the soak; None: nobody looks.  soak: so many pictures more while
-    memory is watched.  on_progress: called with the number of pictures answered.
-    Raises DataError for a picture that can't be read, else as `load`.
+    that is a run.  finder: for the fresh process and the soak; None: nobody looks.  soak: so many images more while
+    memory is watched.  on_progress: called with the number of images answered.
+    Raises DataError for an image that can't be read, else as `load`.
     """
-    pictures = [sample.picture.read() for sample in data.samples]
+    images = [sample.image.read() for sample in data.samples]
     predictor = load(model, finder=None)
     done = 0
 
@@ -93,7 +93,7 @@ def bench_predict(
         done += answered
         on_progress(done)
 
-    ours = max(_pass(predictor, pictures, count) for _ in range(PASSES))
+    ours = max(_pass(predictor, images, count) for _ in range(PASSES))
     views = _views(data.samples, predictor)
     network = max(_network_speed(lambda pixels: predictor.network.logits(*pixels), views) for _ in range(PASSES))
     weights = _weights(model, torch_run)
@@ -104,15 +104,15 @@ def bench_predict(
         theirs_network = max(
             _network_speed(lambda pixels: _torch_logits(classifier, pixels), views) for _ in range(PASSES)
         )
-    fresh = [_fresh_process(model, finder, pictures[0]) for _ in range(PASSES)]
-    growth = _soak(load(model, finder=finder), pictures, soak, count) if soak else None
+    fresh = [_fresh_process(model, finder, images[0]) for _ in range(PASSES)]
+    growth = _soak(load(model, finder=finder), images, soak, count) if soak else None
     return PredictBench(
         images_per_s=ours,
         torch_images_per_s=theirs,
         ratio=None if theirs is None else ours / theirs,
         network_images_per_s=network,
         torch_network_images_per_s=theirs_network,
-        images=len(pictures),
+        images=len(images),
         start_s=min(seconds for seconds, _, _ in fresh),
         peak_rss_mb=max(rss for _, rss, _ in fresh),
         imports_torch=any(has_torch for _, _, has_torch in fresh),
@@ -123,20 +123,20 @@ def bench_predict(
 Pixels = tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]
 
 
-def _pass(predictor: Predictor, pictures: Sequence[bytes], count: Callable[[int], None]) -> float:
-    """Pictures per second of one pass."""
+def _pass(predictor: Predictor, images: Sequence[bytes], count: Callable[[int], None]) -> float:
+    """Images per second of one pass."""
     start = time.perf_counter()
-    for result in predictor.predict_each(pictures, batch_size=BATCH):
+    for result in predictor.predict_each(images, batch_size=BATCH):
         if isinstance(result, Failure):
-            raise DataError(f"speed is measured on pictures that can be read: {result.error}")
+            raise DataError(f"speed is measured on images that can be read: {result.error}")
         count(1)
-    return len(pictures) / (time.perf_counter() - start)
+    return len(images) / (time.perf_counter() - start)
 
 
 def _torch_pass(
     classifier: Classifier, predictor: Predictor, samples: Sequence[Sample], count: Callable[[int], None]
 ) -> float:
-    """Pictures per second of the plain form: decode, cut, collate, normalise, forward."""
+    """Images per second of the plain form: decode, cut, collate, normalise, forward."""
     start = time.perf_counter()
     for pixels in _batches(samples, predictor):
         _torch_logits(classifier, pixels).argmax(axis=1)
@@ -145,7 +145,7 @@ def _torch_pass(
 
 
 def _views(samples: Sequence[Sample], predictor: Predictor) -> list[Pixels]:
-    """Batches of views, normalised, of at most 64 pictures."""
+    """Batches of views, normalised, of at most 64 images."""
     return list(_batches(samples[: 4 * BATCH], predictor))
 
 
@@ -156,7 +156,7 @@ def _batches(samples: Sequence[Sample], predictor: Predictor) -> Iterator[Pixels
     for i in range(0, len(samples), BATCH):
         batch = collate([dataset[0, j] for j in range(i, min(i + BATCH, len(samples)))])
         if batch.broken:
-            raise DataError(f"speed is measured on pictures that can be read: {batch.broken[0].reason}")
+            raise DataError(f"speed is measured on images that can be read: {batch.broken[0].reason}")
         views = {"scene": batch.scene, "person": batch.person}
         pixels = {name: normalise(views[name], torch.device("cpu"), stats).numpy() for name in info.views}
         yield pixels.get("scene"), pixels.get("person")
@@ -166,9 +166,9 @@ def _network_speed(forward: Callable[[Pixels], Any], batches: Sequence[Pixels]) 
     start = time.perf_counter()
     for pixels in batches:
         forward(pixels)
-    pictures = sum(len(view) for pixels in batches for view in pixels[:1] if view is not None)
-    pictures = pictures or sum(len(pixels[1]) for pixels in batches if pixels[1] is not None)
-    return pictures / (time.perf_counter() - start)
+    images = sum(len(view) for pixels in batches for view in pixels[:1] if view is not None)
+    images = images or sum(len(pixels[1]) for pixels in batches if pixels[1] is not None)
+    return images / (time.perf_counter() - start)
 
 
 @torch.no_grad()
@@ -187,11 +187,11 @@ def _weights(model: str | None, torch_run: Path | None) -> Path | None:
     return run if run is not None and run.suffix == ".safetensors" and run.is_file() else None
 
 
-def _fresh_process(model: str | None, finder: str | None, picture: bytes) -> tuple[float, float, bool]:
+def _fresh_process(model: str | None, finder: str | None, image: bytes) -> tuple[float, float, bool]:
     """Seconds to the first answer, peak memory in MB (as Linux tells it), and whether torch was imported."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "picture"
-        path.write_bytes(picture)
+        path.write_bytes(image)
         command = [sys.executable, "-c", FRESH, model or "", finder or "", str(path)]
         start = time.perf_counter()
         answered = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -202,10 +202,10 @@ def _fresh_process(model: str | None, finder: str | None, picture: bytes) -> tup
     return seconds, float(rss), has_torch == "True"
 
 
-def _soak(predictor: Predictor, pictures: Sequence[bytes], soak: int, count: Callable[[int], None]) -> float | None:
-    """MB by which the memory of this process grows between the 2,000th picture and the last."""
+def _soak(predictor: Predictor, images: Sequence[bytes], soak: int, count: Callable[[int], None]) -> float | None:
+    """MB by which the memory of this process grows between the 2,000th image and the last."""
     before = None
-    for i, _ in enumerate(predictor.predict_each(islice(cycle(pictures), soak), batch_size=BATCH), start=1):
+    for i, _ in enumerate(predictor.predict_each(islice(cycle(images), soak), batch_size=BATCH), start=1):
         count(1)
         if i == min(SOAK_FROM, max(1, soak // 2)):
             before = memory_mb()

@@ -30,7 +30,7 @@ BEFORE, BETWEEN, WRITING, AFTER = MOMENTS = (
     "while writing",
     "after the last step",
 )
-SCENES, WIDTH = 48, 16  # pictures, and channels of the teacher
+SCENES, WIDTH = 48, 16  # images, and channels of the teacher
 LOOK_S = 0.002  # between two looks at a running process
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "NO_COLOR": "1"}
 SMALL: dict[str, object] = {

@@ -1,4 +1,4 @@
-"""`uniemox bench step`: pictures per second of a pre-training step, and how much of the machine's peak that is."""
+"""`uniemox bench step`: images per second of a pre-training step, and how much of the machine's peak that is."""
 
 import platform
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def bench_step(
     compile_model: bool,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> StepBench:
-    """Time whole pre-training steps on random pictures: both streams, all losses, bf16, optimiser included.
+    """Time whole pre-training steps on random images: both streams, all losses, bf16, optimiser included.
 
     model: a plain ViT of timm.  with_clip: a CLIP ViT-B/16 with random weights gives Ω in every step; else Ω and Λ come
     with the batch.  compile_model: torch.compile.  on_step: told the number of steps done.
@@ -115,8 +115,8 @@ def bench_step(
 
 
 def step_multiply_adds(model: str, *, with_clip: bool = False) -> int:
-    """Multiply-adds of a picture in a training step: both streams forward and backward, and the teacher forward."""
-    network, count = UniEmoX(build_encoder(model), ModelConfig()), 2  # pictures, because L2 compares them
+    """Multiply-adds of an image in a training step: both streams forward and backward, and the teacher forward."""
+    network, count = UniEmoX(build_encoder(model), ModelConfig()), 2  # images, because L2 compares them
     views, features = torch.zeros(count, 3, *network.image_size), torch.zeros(count, ModelConfig().decoder.width)
     student = multiply_adds(lambda: network(views, views, image_features=features, text_features=features)) // count
     if not with_clip:
@@ -130,10 +130,10 @@ def _random_clip() -> Any:
 
 
 def _random_batch(count: int, size: int, width: int, with_clip: bool, device: torch.device) -> PretrainBatch:
-    def pictures() -> Tensor:
+    def images() -> Tensor:
         return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, device=device)
 
     text, image = torch.randn(count, width, device=device), torch.randn(count, width, device=device)
     return PretrainBatch(
-        scene=pictures(), person=pictures(), image_features=None if with_clip else image, text_features=text
+        scene=images(), person=images(), image_features=None if with_clip else image, text_features=text
     )

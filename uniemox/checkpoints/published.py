@@ -26,7 +26,7 @@ BEIT_LIKE = ("beit", "simmim", "cae")
 SWIN_LIKE = ("simmim_swin", "mixmae")
 # What tensors of impossible ranks and sizes make of the arithmetic on them, and of timm's constructors.
 MALFORMED = (AssertionError, TypeError, ValueError, IndexError, ZeroDivisionError, RuntimeError, AttributeError)
-MOST = 2048  # heads, or px of the side of a picture, that a file may tell
+MOST = 2048  # heads, or px of the side of an image, that a file may tell
 NO_START = ("beit", "simmim", "simmim_swin", "mixmae")  # relative positions, or no CLS token
 IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 INCEPTION = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # BEiT's
@@ -216,7 +216,7 @@ def _positive(value: object, what: str) -> int:
 
 
 def _pretrained_size(file: WeightFile) -> int | None:
-    """Side in px of the pictures that a Swin was pre-trained on: in our header, in SimMIM's config, or in its masks."""
+    """Side in px of the images that a Swin was pre-trained on: in our header, in SimMIM's config, or in its masks."""
     if file.metadata is not None:
         return _own(file, "image_size")
     config = file.content.get("config")

@@ -14,8 +14,8 @@ from uniemox.checkpoints.vit import side_of
 from uniemox.errors import CheckpointError, ShapeError
 
 TABLE = "relative_position_bias_table"
-MIXMAE_WINDOWS_384 = (16, 16, 24, 12)  # its fine-tuning's choice; at other sizes windows grow with the picture
-WHOLE_STAGE = 32  # px of the picture that one place of the last of four stages covers
+MIXMAE_WINDOWS_384 = (16, 16, 24, 12)  # its fine-tuning's choice; at other sizes windows grow with the image
+WHOLE_STAGE = 32  # px of the image that one place of the last of four stages covers
 
 
 class MixMAEEncoder(SwinTransformer):
@@ -41,14 +41,14 @@ def draft_swin(
 ) -> Draft:
     """The encoder as the method's fine-tuning builds it: mean of the normed places, the file's own norm.
 
-    pretrained_size: of SimMIM's pictures in px, None: that of image_size; MixMAE's position table tells it.
+    pretrained_size: of SimMIM's images in px, None: that of image_size; MixMAE's position table tells it.
     Raises CheckpointError if dimensions can't be told, ShapeError if windows don't fit the image size.
     """
     if method == "mixmae":
         pretrained_size = side_of(tensors["absolute_pos_embed"], extra=0) * _patch_size(tensors)
     pretrained_size = pretrained_size or image_size
     if pretrained_size is None:
-        raise CheckpointError("the file doesn't tell for which picture size its windows were made; pass image_size=")
+        raise CheckpointError("the file doesn't tell for which image size its windows were made; pass image_size=")
     image_size = image_size or pretrained_size
     shape = _shape(tensors, image_size)
     shape["window_size"] = _windows(tensors, method, pretrained_size, image_size)
@@ -63,7 +63,7 @@ def _shape(tensors: dict[str, Tensor], image_size: int) -> dict[str, object]:
     width, fc1 = tensors["patch_embed.proj.weight"].shape[0], tensors["layers.0.blocks.0.mlp.fc1.weight"]
     if image_size % (_patch_size(tensors) * 2 ** (stages - 1)):
         raise ShapeError(
-            f"a picture of {image_size} px does not fit {stages} stages; choose a multiple of {WHOLE_STAGE} px"
+            f"an image of {image_size} px does not fit {stages} stages; choose a multiple of {WHOLE_STAGE} px"
         )
     shape: dict[str, object] = {
         "img_size": image_size,

@@ -40,7 +40,7 @@ EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 130, 141
 
 app = App(
     name="uniemox",
-    help="What pictures of whole scenes make people feel (after UniEmoX, arXiv 2409.18877). What the people in them "
+    help="What images of whole scenes make people feel (after UniEmoX, arXiv 2409.18877). What the people in them "
     "feel needs a model trained for it: see `uniemox finetune`.",
     version=__version__,
     suppress_keyboard_interrupt=False,

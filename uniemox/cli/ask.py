@@ -40,10 +40,10 @@ class EndpointOptions:
     """Price of a million tokens sent."""
     price_out: float | None = None
     """Price of a million tokens answered."""
-    max_pictures: int = 200
-    """More pictures than this are refused, so that a slip costs little."""
+    max_images: Annotated[int, Parameter(name=("--max-images", "--max-pictures"))] = 200
+    """More images than this are refused, so that a slip costs little."""
     allow_http: Annotated[bool, Parameter(negative="")] = False
-    """Send pictures and key unencrypted to another machine."""
+    """Send images and key unencrypted to another machine."""
 
 
 def ask(
@@ -52,7 +52,7 @@ def ask(
     endpoint: str,
     model: Annotated[list[str], Parameter(negative="")],
     out: Path,
-    pictures: int = 100,
+    images: Annotated[int, Parameter(name=("--images", "--pictures"))] = 100,
     seed: int = 0,
     split: str | None = None,
     ours: Annotated[Path | None, Parameter(name="--with", negative="")] = None,
@@ -61,9 +61,9 @@ def ask(
     as_json: JsonFlag = False,
     service: Annotated[EndpointOptions, Parameter(name="*")] = EndpointOptions(),
 ) -> None:
-    """Ask multimodal models which emotion pictures evoke, and why (tables VIII and IX, figure 10 of the paper).
+    """Ask multimodal models which emotion images evoke, and why (tables VIII and IX, figure 10 of the paper).
 
-    Any service with OpenAI's chat protocol. The pictures leave this machine: as JPEGs of at most 1,024 px, without
+    Any service with OpenAI's chat protocol. The images leave this machine: as JPEGs of at most 1,024 px, without
     metadata. Every answer is kept at once in FOLDER/answers.jsonl, and nothing that is answered is asked again; models
     of other endpoints may be added to the same folder. FOLDER/page.html and result.json show all of them. Exits with 2
     if a question failed; those that were answered are kept and shown all the same.
@@ -77,19 +77,19 @@ def ask(
     Parameters
     ----------
     data
-        KIND:PATH of pictures with labels of what they evoke, see docs/data.md.
+        KIND:PATH of images with labels of what they evoke, see docs/data.md.
     endpoint
         The service's address: https://..., or http://... on this machine.
     model
         A model's name there; give it again for more models side by side.
     out
         Folder of answers, results and page; a folder with answers is continued.
-    pictures
+    images
         How many each model is asked about, each class by its share.
     seed
-        Which pictures; more of the same seed hold the fewer ones.
+        Which images; more of the same seed hold the fewer ones.
     split
-        Pictures of this split only, or all; if not given, test if the data have one, else val, else all.
+        Images of this split only, or all; if not given, test if the data have one, else val, else all.
     ours
         A fine-tuning run or its model.onnx, with which the answers are compared.
     splits
@@ -105,9 +105,9 @@ def ask(
     config = AskConfig(
         endpoint=endpoint,
         models=tuple(model),
-        pictures=pictures,
+        images=images,
         seed=seed,
-        max_pictures=service.max_pictures,
+        max_images=service.max_images,
         rate_per_minute=service.rate,
         concurrency=service.concurrency,
         timeout_s=service.timeout_s,
@@ -133,22 +133,22 @@ def _ask(
 
     text = question(data.labels)
     with progress_bar() as progress:
-        task = progress.add_task("reading pictures", total=config.pictures)
-        selection = select(data, config.pictures, config.seed, lambda done: progress.update(task, completed=done))
+        task = progress.add_task("reading images", total=config.images)
+        selection = select(data, config.images, config.seed, lambda done: progress.update(task, completed=done))
         for note in selection.notes:
             say(note)
         predicted = None
         if ours is not None:  # first: if it can't be used, nothing has been paid yet
             from uniemox.ask.ours import labels_of_ours
 
-            own = progress.add_task("asking ours", total=len(selection.pictures))
+            own = progress.add_task("asking ours", total=len(selection.images))
             predicted = labels_of_ours(
-                ours, selection.pictures, data.labels, lambda done: progress.update(own, completed=done)
+                ours, selection.images, data.labels, lambda done: progress.update(own, completed=done)
             )
         asking = progress.add_task("asking", total=None)
         rows = run(
             config,
-            selection.pictures,
+            selection.images,
             data.labels,
             out,
             key=key,
@@ -157,7 +157,7 @@ def _ask(
         )
     results = summarise(
         config,
-        selection.pictures,
+        selection.images,
         data.labels,
         rows,
         data=f"{data.name}, split {split}, seed {config.seed}",

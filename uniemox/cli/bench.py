@@ -23,7 +23,7 @@ def step(
     device: Literal["cpu", "cuda"] | None = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Time a pre-training step: pictures per second, and the share of this machine's matrix-product peak that it uses.
+    """Time a pre-training step: images per second, and the share of this machine's matrix-product peak that it uses.
 
     On the CPU: ViT-S/16, batch 32, the teacher's features given. On a GPU: ViT-L/16, batch 256, compiled, with a CLIP
     ViT-B/16 teacher of random weights in every step. Both: 224 px, mask 0.75, decoder 512 x 8, both streams, bf16.
@@ -35,7 +35,7 @@ def step(
     model
         A plain ViT of timm instead.
     batch_size
-        Pictures in a step instead.
+        Images in a step instead.
     steps
         Timed steps, after one to warm up.
     device
@@ -82,7 +82,7 @@ def bench_data_command(*, data: str, soak: int = 0, as_json: JsonFlag = False) -
     Parameters
     ----------
     data
-        KIND:PATH; its pictures must all be readable.
+        KIND:PATH; its images must all be readable.
     soak
         Load so many samples more, and say by how much the memory of the process grew after the 2,000th.
     as_json
@@ -122,7 +122,7 @@ def bench_predict_command(
 ) -> None:
     """Time prediction: in batches, against the same network in torch, and from the start of a process.
 
-    Batches go from a file's bytes to an answer, without looking for people. Torch is float32 and eager, its pictures
+    Batches go from a file's bytes to an answer, without looking for people. Torch is float32 and eager, its images
     decoded one after the other.
 
     Example: uniemox bench predict --model runs/fi --json
@@ -130,7 +130,7 @@ def bench_predict_command(
     Parameters
     ----------
     data
-        KIND:PATH; its pictures must all be readable; 64 drawn ones if not given.
+        KIND:PATH; its images must all be readable; 64 drawn ones if not given.
     model
         As of `uniemox predict`.
     torch_run
@@ -138,7 +138,7 @@ def bench_predict_command(
     finder
         A person finder for the fresh process and the soak, or none.
     soak
-        Answer so many pictures more, and say by how much the memory of the process grew after the 2,000th.
+        Answer so many images more, and say by how much the memory of the process grew after the 2,000th.
     as_json
         Print one JSON object.
     """
@@ -148,7 +148,7 @@ def bench_predict_command(
 
     found = open_data("synthetic:64" if data is None else data)
     with progress_bar() as progress:
-        task = progress.add_task("pictures", total=2 * PASSES * len(found) + soak)
+        task = progress.add_task("images", total=2 * PASSES * len(found) + soak)
         result = bench_predict(
             found,
             model=model,
@@ -166,7 +166,7 @@ def bench_predict_command(
     print(f"the network alone {result.network_images_per_s:.0f} images/s{alone}")
     print(f"first answer {result.start_s:.2f} s after a process starts, with {result.peak_rss_mb:.0f} MB")
     if result.memory_growth_mb is not None:
-        print(f"memory grew by {result.memory_growth_mb:.1f} MB between the 2,000th and the {soak:,}th picture")
+        print(f"memory grew by {result.memory_growth_mb:.1f} MB between the 2,000th and the {soak:,}th image")
 
 
 @bench.command
@@ -189,7 +189,7 @@ def loop(
     model
         A plain ViT of timm.
     batch_size
-        Pictures in a step.
+        Images in a step.
     steps
         Timed steps of each of the four measurements.
     as_json

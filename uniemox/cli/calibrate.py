@@ -27,7 +27,7 @@ def calibrate(
     data
         KIND:PATH, see docs/data.md; at least 30 images with labels.
     out
-        The model to write, ONNX: uniemox predict PICTURE --model OUT.
+        The model to write, ONNX: uniemox predict IMAGE --model OUT.
     model
         embedded, an ONNX file of uniemox finetune, or a run that holds one.
     as_json

@@ -15,10 +15,10 @@ Runs = Annotated[list[Path], Parameter(consume_multiple=True, negative="")]
 
 
 def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: JsonFlag = False) -> None:
-    """Say by how much one recipe is better than another: runs of several seeds of each, scored on the same pictures.
+    """Say by how much one recipe is better than another: runs of several seeds of each, scored on the same images.
 
-    The interval is a paired bootstrap over pictures, 95 %, all seeds of a picture drawn together: it holds for other
-    pictures, not for other seeds. Chance is what needs no image: the share of the commonest class of the scored images,
+    The interval is a paired bootstrap over images, 95 %, all seeds of an image drawn together: it holds for other
+    images, not for other seeds. Chance is what needs no image: the share of the commonest class of the scored images,
     and 1 / classes.
 
     Example: uniemox compare --ours runs/pre-s0 runs/pre-s1 --theirs runs/scratch-s0 --baseline runs/histogram
@@ -41,7 +41,7 @@ def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: 
         if as_json:
             print(json.dumps(found.as_dict()))
             continue
-        print(f"{found.title}, {found.pictures:,} pictures")
+        print(f"{found.title}, {found.pictures:,} images")
         for name, values, interval in (
             ("ours", found.ours, found.ours_interval),
             ("theirs", found.theirs, found.theirs_interval),

@@ -44,7 +44,7 @@ PLAIN: dict[str, Any] = {"markup": False, "emoji": False}  # [red] and :smile: i
 out, err = SafeConsole(**PLAIN), SafeConsole(stderr=True, **PLAIN)
 
 Files = Annotated[Path | None, Parameter(negative="")]
-EXIT_UNREADABLE = 2  # some pictures could not be read; the others were
+EXIT_UNREADABLE = 2  # some images could not be read; the others were
 LINE_EVERY_S = 30  # of progress, where a log is written instead of a terminal
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="")]
 

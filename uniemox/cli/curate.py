@@ -72,7 +72,7 @@ def collect(
     licence: str | None = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Ask sources for pictures and fetch them; begins the project if there is none.
+    """Ask sources for images and fetch them; begins the project if there is none.
 
     One request at a time goes to a host, with pauses; addresses on private networks are refused. What could not be
     reached is tried again by the next call.
@@ -93,9 +93,9 @@ def collect(
         Of the project.
     source
         openverse, commons, bing, csv:TABLE (columns address, and keyword, label, page, title, licence, licence_address,
-        author where known) or folder:PATH (LABEL/KEYWORD/PICTURE, both optional); none fetches what is still waiting.
+        author where known) or folder:PATH (LABEL/KEYWORD/IMAGE, both optional); none fetches what is still waiting.
     per_keyword
-        Results of a search; 165 for each of Emo8's 80 words make its 13,200 pictures.
+        Results of a search; 165 for each of Emo8's 80 words make its 13,200 images.
     rate
         Requests to one host a second; 2 if not given.
     max_kb
@@ -160,14 +160,14 @@ def screen(
     folder
         Of the project.
     against
-        KIND:PATH of a data set that must share no picture with the new one; it is remembered.
+        KIND:PATH of a data set that must share no image with the new one; it is remembered.
     min_side
-        Pictures with a shorter side are left out, px; if not given, the one used last, at first 128.
+        Images with a shorter side are left out, px; if not given, the one used last, at first 128.
     model
-        A classifier; the grid begins with the pictures that fit their label least. Its scores are kept until another
+        A classifier; the grid begins with the images that fit their label least. Its scores are kept until another
         one is named.
     min_score
-        Share that the model must give to a picture's label, or it is left out; 0 leaves none out. If not given, the
+        Share that the model must give to an image's label, or it is left out; 0 leaves none out. If not given, the
         one used last, at first 0.
     as_json
         Print counts as JSON.
@@ -190,13 +190,13 @@ def screen(
     if as_json:
         print(json.dumps(counts))
         return
-    print(", ".join(f"{name} {number}" for name, number in counts.items()) or "no pictures")
+    print(", ".join(f"{name} {number}" for name, number in counts.items()) or "no images")
     say(f"next: uniemox curate invite {folder} NAME, then uniemox curate serve {folder}")
 
 
 @curate.command
 def takedown(folder: Path, which: str, /, *, because: str) -> None:
-    """Remove a picture from the project and its releases; it is not collected again.
+    """Remove an image from the project and its releases; it is not collected again.
 
     Fails, once all else is done, if a release could not be written again.
 
@@ -211,7 +211,7 @@ def takedown(folder: Path, which: str, /, *, because: str) -> None:
     folder
         Of the project.
     which
-        The address of the picture or its page, or at least 12 digits of its sha256.
+        The address of the image or its page, or at least 12 digits of its sha256.
     because
         Why; it is written down.
     """
@@ -220,7 +220,7 @@ def takedown(folder: Path, which: str, /, *, because: str) -> None:
     from uniemox.curate.release.takedown import take_down
 
     done = take_down(open_project(folder), which, because=because)
-    print(f"removed {len(done.sha256)} pictures: {', '.join(digest[:12] for digest in done.sha256)}")
+    print(f"removed {len(done.sha256)} images: {', '.join(digest[:12] for digest in done.sha256)}")
     for place in done.releases:
         say(f"{place} is without them")
     for place in done.gone:
@@ -288,7 +288,7 @@ def status(folder: Path, /, *, html: Files = None, as_json: JsonFlag = False) ->
 
 @curate.command
 def demo(folder: Path = Path("curate-demo"), /, *, count: int = 160, as_json: JsonFlag = False) -> None:
-    """Go the whole way on synthetic pictures: a server on this machine, two annotators that are programs, a release.
+    """Go the whole way on synthetic images: a server on this machine, two annotators that are programs, a release.
 
     Examples:
 
@@ -299,7 +299,7 @@ def demo(folder: Path = Path("curate-demo"), /, *, count: int = 160, as_json: Js
     folder
         To write to; must not hold a demo yet.
     count
-        Pictures.
+        Images.
     as_json
         Print the figures of the release as JSON.
     """

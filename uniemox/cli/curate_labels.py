@@ -1,4 +1,4 @@
-"""Commands from pictures to labels, and from labels to a data set."""
+"""Commands from images to labels, and from labels to a data set."""
 
 import json
 from pathlib import Path
@@ -60,7 +60,7 @@ def leave_out(folder: Path, name: str, /) -> None:
 def serve(folder: Path, /, *, host: str = "127.0.0.1", port: int = 8790, address: str | None = None) -> None:
     """Serve the pages: annotators answer, the owner screens, judges and sees how far everything is.
 
-    Prints a link for the owner. Only this machine can reach it by default; no picture leaves it but to those invited.
+    Prints a link for the owner. Only this machine can reach it by default; no image leaves it but to those invited.
 
     Examples:
 
@@ -109,8 +109,8 @@ def agree(folder: Path, /, *, rule: RuleName | None = None, as_json: JsonFlag = 
     folder
         Of the project.
     rule
-        Which pictures are kept: both (all annotators name the label that was searched, the paper's rule), majority, or
-        soft (all pictures, with shares); if not given, the one used last, at first both.
+        Which images are kept: both (all annotators name the label that was searched, the paper's rule), majority, or
+        soft (all images, with shares); if not given, the one used last, at first both.
     as_json
         Print one JSON object.
     """
@@ -128,7 +128,7 @@ def agree(folder: Path, /, *, rule: RuleName | None = None, as_json: JsonFlag = 
         print(json.dumps({**found.as_dict(), "rule": rule, "kept": labels, "reasons": reasons}))
         return
     show_all(agreement_tables(found, kept))
-    say(f"next: uniemox curate split {folder}; disputed pictures are judged on the page of uniemox curate serve")
+    say(f"next: uniemox curate split {folder}; disputed images are judged on the page of uniemox curate serve")
 
 
 def split(
@@ -143,7 +143,7 @@ def split(
 ) -> None:
     """Divide what is kept into train, val and test: of many schemes the one whose colours agree best (figure 6).
 
-    Near duplicates, an author's pictures and those of one page stay together.
+    Near duplicates, an author's images and those of one page stay together.
 
     Examples:
 
@@ -214,7 +214,7 @@ def release(
     version
         Of the data set, three numbers.
     licence
-        Of labels and texts; pictures keep their own.
+        Of labels and texts; images keep their own.
     address
         Where it will be found.
     citation
@@ -236,11 +236,11 @@ def release(
     with progress_bar() as progress:
         made = run(project, out, config, Bars(progress))
     if made["without split"]:
-        say(f"{made['without split']} kept pictures have no split and were left out; run uniemox curate split again")
+        say(f"{made['without split']} kept images have no split and were left out; run uniemox curate split again")
     if as_json:
         print(json.dumps(made))
         return
-    print(f"wrote {out}: {made['pictures']} pictures")
+    print(f"wrote {out}: {made['pictures']} images")
 
 
 def _count(words: list[Any]) -> dict[str, int]:

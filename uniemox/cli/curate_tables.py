@@ -49,7 +49,7 @@ def status_tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
             _add(people, one["name"], str(one["answered"]), checks, time_s, access)
         yield people
     if found["history"]:
-        batches = Table("number", "when", "who", "step", "what", "pictures")
+        batches = Table("number", "when", "who", "step", "what", "images")
         for one in found["history"][:10]:
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one["at"]))
             note = f"{one['note']} (undone)" if one["is_undone"] else one["note"]
@@ -59,8 +59,8 @@ def status_tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
 
 
 def agreement_tables(found: "AgreementStats", kept: "Mapping[int, Verdict]") -> Iterator[Table | str]:
-    """Figures with their intervals, confusions, and what became of the pictures."""
-    figures = Table("figure", "value", "95 % interval", title=f"{found.pictures} pictures, {found.answers} answers")
+    """Figures with their intervals, confusions, and what became of the images."""
+    figures = Table("figure", "value", "95 % interval", title=f"{found.pictures} images, {found.answers} answers")
     rows = [("same answer", found.percent), ("Krippendorff's α", found.alpha)]
     rows += [(f"α of {label}", figure) for label, figure in found.per_class.items()]
     rows += [(f"{name} with the others", figure) for name, figure in found.per_annotator.items()]
@@ -73,7 +73,7 @@ def agreement_tables(found: "AgreementStats", kept: "Mapping[int, Verdict]") -> 
         for label, row in zip(found.labels, pair.confusion, strict=True):
             _add(confusion, label, *map(str, row))
         yield confusion
-    fate = Table("pictures", "", title=f"{sum(one.label is not None for one in kept.values())} kept")
+    fate = Table("images", "", title=f"{sum(one.label is not None for one in kept.values())} kept")
     for reason, number in Counter(one.reason for one in kept.values()).most_common():
         _add(fate, str(number), reason)
     yield fate

@@ -43,7 +43,7 @@ def show(
     as_json: JsonFlag = False,
     files: FileAndTextOptions = NO_FILES_OR_TEXTS,
 ) -> None:
-    """Show what a data set holds: classes, splits, and what is known of its pictures.
+    """Show what a data set holds: classes, splits, and what is known of its images.
 
     Examples:
 
@@ -102,9 +102,9 @@ def check(
     source
         KIND:PATH.
     against
-        A second data set, with which this one must share no picture.
+        A second data set, with which this one must share no image.
     html
-        Write a page with the pictures to this file.
+        Write a page with the images to this file.
     exclude
         Leave out what an earlier check listed.
     splits
@@ -125,7 +125,7 @@ def check(
     theirs = None if against is None else open_data(against)
     say_parts(ours)
     with progress_bar() as progress:
-        task = progress.add_task("looking at pictures", total=len(ours) + (len(theirs) if theirs else 0))
+        task = progress.add_task("looking at images", total=len(ours) + (len(theirs) if theirs else 0))
         found = audit(ours, theirs, workers=workers, on_progress=lambda done: progress.update(task, completed=done))
     if html is not None:
         write_page(found, html)
@@ -176,7 +176,7 @@ def split(
     schemes
         Draw so many schemes and keep the one whose splits agree best in their colours (the paper's figure 6).
     plot
-        Write a picture of that choice to this file.
+        Write an image of that choice to this file.
     fraction
         Keep this part of every class of train only (figure 7); a smaller fraction is part of a larger one.
     exclude
@@ -250,7 +250,7 @@ def _draw_as_paper(found: "DataSet", source: str, seed: int) -> "tuple[dict[str,
 
 
 def _histograms(found: "DataSet") -> "NDArray[np.floating]":
-    """Colour histograms of all samples, (N, D); broken pictures have the mean of the others."""
+    """Colour histograms of all samples, (N, D); broken images have the mean of the others."""
     import numpy as np
 
     from uniemox.data.scan import scan
@@ -260,7 +260,7 @@ def _histograms(found: "DataSet") -> "NDArray[np.floating]":
         looks = scan(found.samples, on_progress=lambda done: progress.update(task, completed=done))
     readable = [look.histogram for look in looks if look.histogram is not None]
     if not readable:
-        raise ConfigError(f"{found.name}: none of its pictures can be read, so there are no colours to compare")
+        raise ConfigError(f"{found.name}: none of its images can be read, so there are no colours to compare")
     known = np.mean(readable, axis=0)
     return np.stack([known if look.histogram is None else look.histogram for look in looks])
 
@@ -268,7 +268,7 @@ def _histograms(found: "DataSet") -> "NDArray[np.floating]":
 def _as_dict(found: "DataSet", sample: "Sample") -> dict[str, Any]:
     """A sample as JSON; what is not known is null."""
     return {
-        "path": str(sample.picture),
+        "path": str(sample.image),
         "key": sample.key,
         "label": found.label_of(sample),
         "distribution": None if sample.distribution is None else dict(sample.distribution),

@@ -23,7 +23,7 @@ def persons(
     overlap: float | None = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the people in every picture, once, and keep their boxes beside the data. A stopped run resumes.
+    """Find the people in every image, once, and keep their boxes beside the data. A stopped run resumes.
 
     Examples:
 
@@ -67,7 +67,7 @@ def persons(
         print(json.dumps({"file": str(target), **asdict(report)}))
         return
     print(
-        f"{report.pictures} pictures ({report.new} in this run), {report.people} people in {report.with_people} of "
+        f"{report.pictures} images ({report.new} in this run), {report.people} people in {report.with_people} of "
         f"them; wrote {target}"
     )
 
@@ -86,7 +86,7 @@ def describe(
     classifier_weights: Files = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a text for every picture, of EmoSet's annotations or of what can be found out about it.
+    """Write a text for every image, of EmoSet's annotations or of what can be found out about it.
 
     The latter are measured colours, the people of `data persons`, the objects that a classifier names, and scene,
     action and expression by a CLIP, where one is given.
@@ -183,9 +183,9 @@ def shard(
     folder
         Where the shards are written.
     short_side
-        Scale pictures down to this short side, px; the files as they are if not given.
+        Scale images down to this short side, px; the files as they are if not given.
     samples
-        Pictures in a shard.
+        Images in a shard.
     seed
         Of the order in the shards.
     workers
@@ -218,10 +218,10 @@ def _fingerprint(file: Path | None) -> str | None:
 
 
 def _list_broken(broken: Sequence[str]) -> None:
-    """Name pictures that were left out, on standard error."""
+    """Name images that were left out, on standard error."""
     for line in broken[:5]:
         say(line)
     if len(broken) > 5:
         say(f"and {len(broken) - 5} more; uniemox data check lists all of them")
     if broken:
-        say(f"{len(broken)} pictures can't be read and were left out")
+        say(f"{len(broken)} images can't be read and were left out")

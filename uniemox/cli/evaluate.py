@@ -24,7 +24,7 @@ def evaluate(
 ) -> None:
     """Score a fine-tuned classifier, with 95 % intervals.
 
-    Scores and predictions are kept in the run's folder. Pictures that it was trained on are refused. A data set with
+    Scores and predictions are kept in the run's folder. Images that it was trained on are refused. A data set with
     other labels is scored through a label map; what is evoked is never mapped to what is felt.
 
     Examples:
@@ -48,7 +48,7 @@ def evaluate(
         A column by whose values the scores are given too: domain, split, label, group, part (the data set, of several),
         or a field of the annotations.
     allow_seen
-        Score pictures that the model was trained on as well.
+        Score images that the model was trained on as well.
     name
         Of the files in RUN/evaluations; made of data and split if not given.
     as_json

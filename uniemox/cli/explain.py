@@ -1,4 +1,4 @@
-"""The commands that show why a picture got its answer."""
+"""The commands that show why an image got its answer."""
 
 import json
 import os.path
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from uniemox.persons.box import Detection
 
 SHEETS = (".png", ".html")
-SHEET_PX = 512  # of the pictures that are kept for a sheet
+SHEET_PX = 512  # of the images that are kept for a sheet
 MAX_ROWS = 200  # of a sheet
-explain = App(name="explain", help="Show which parts of a picture speak for an answer.")
+explain = App(name="explain", help="Show which parts of an image speak for an answer.")
 Models = Annotated[list[str] | None, Parameter(name="--model", consume_multiple=True, negative="")]
 Runs = Annotated[list[Path], Parameter(name="--model", consume_multiple=True, negative="")]
 
 
 @explain.default
 def heat(
-    *images: Path,
+    *files: Path,
     out: Path,
     model: Models = None,
     label: str | None = None,
@@ -36,10 +36,10 @@ def heat(
     scores: Annotated[bool, Parameter(negative="")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Lay a heat map over each picture, a column for each model, as figure 8 of arXiv 2409.18877.
+    """Lay a heat map over each image, a column for each model, as figure 8 of arXiv 2409.18877.
 
-    A model that looks at people sees those of persons.jsonl in the picture's folder (uniemox data persons); where there
-    is none, those that the embedded finder finds. Exits with 2 if a picture could not be read; the others are done.
+    A model that looks at people sees those of persons.jsonl in the image's folder (uniemox data persons); where there
+    is none, those that the embedded finder finds. Exits with 2 if an image could not be read; the others are done.
 
     Examples:
 
@@ -51,8 +51,8 @@ def heat(
 
     Parameters
     ----------
-    images
-        Pictures, or folders of them.
+    files
+        Images, or folders of them.
     out
         sheet.png or sheet.html for all on one sheet, or a folder for a PNG a map: photos/a.jpg becomes
         FOLDER/photos/a.jpg.MODEL.png.
@@ -65,7 +65,7 @@ def heat(
         cam: class-activation map, of convolutional networks, one pass. occlusion: any network, about a hundred passes.
         auto: cam where it is there. grad-cam: of a run, for ViTs as in the paper's figure; needs uniemox[train].
     scores
-        Measure the maps too: area under the label's probability while the picture is deleted, or inserted, hottest
+        Measure the maps too: area under the label's probability while the image is deleted, or inserted, hottest
         places first, beside a random map's.
     as_json
         With --scores: print them as one JSON object.
@@ -76,16 +76,16 @@ def heat(
     is_folder = _is_folder(out)
     explainers = [open_explainer(name, method) for name in model or (None,)]
     columns = unique_names([one.name for one in explainers])
-    pictures = list(_pictures(images))
+    images = list(_images_in(files))
     if not is_folder:
-        _check_rows(pictures)
-    people = _known_people(images) if any(one.looks_at_people for one in explainers) else {}
+        _check_rows(images)
+    people = _known_people(files) if any(one.looks_at_people for one in explainers) else {}
     rows: list[list[Explanation]] = []
     names: list[str] = []
     measured: list[list[MapScores]] = []
     with progress_bar() as progress:
-        task = progress.add_task("explaining", total=len(pictures))
-        for path in pictures:
+        task = progress.add_task("explaining", total=len(images))
+        for path in images:
             row = _explained(explainers, path, label, people.get(path))
             progress.advance(task)
             if not row:
@@ -98,19 +98,19 @@ def heat(
             else:
                 rows.append([found.shrunk(SHEET_PX) for found in row])
     if not names:
-        raise ImageError(f"none of {len(pictures)} pictures can be read; nothing is written")
+        raise ImageError(f"none of {len(images)} images can be read; nothing is written")
     if not is_folder:
         _write_sheet(rows, columns, names, out)
-    say(f"wrote {out}: {len(names)} pictures, {len(columns)} models")
+    say(f"wrote {out}: {len(names)} images, {len(columns)} models")
     if scores:
         _show_scores(list(zip(*measured, strict=True)), columns, as_json)
-    if len(names) < len(pictures):
+    if len(names) < len(images):
         sys.exit(EXIT_UNREADABLE)
 
 
 @explain.command
 def reconstruct(
-    *images: Path,
+    *files: Path,
     model: Runs,
     out: Path,
     ratio: float = 0.75,
@@ -123,8 +123,8 @@ def reconstruct(
 
     Parameters
     ----------
-    images
-        Pictures, or folders of them.
+    files
+        Images, or folders of them.
     model
         One or more: a pre-training run, each of whose checkpoints is a column, or a checkpoint of MAE with its decoder.
     out
@@ -139,17 +139,15 @@ def reconstruct(
     need("torch", "timm", "safetensors", extra="train")
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--out {out}: the sheet is a PNG; give sheet.png")
-    from uniemox.explain.reconstructions import open_reconstructors, reconstruct_pictures
+    from uniemox.explain.reconstructions import open_reconstructors, reconstruct_images
     from uniemox.explain.writing import write_whole
 
-    pictures = list(_pictures(images))
-    _check_rows(pictures)
+    images = list(_images_in(files))
+    _check_rows(images)
     stages = [stage for path in model for stage in open_reconstructors(path)]
     with progress_bar() as progress:
         task = progress.add_task("reconstructing", total=len(stages))
-        result = reconstruct_pictures(
-            stages, pictures, ratio=ratio, seed=seed, on_progress=lambda: progress.advance(task)
-        )
+        result = reconstruct_images(stages, images, ratio=ratio, seed=seed, on_progress=lambda: progress.advance(task))
     write_whole(out, result.sheet)
     for error in result.left_out:
         say(f"left out: {error}")
@@ -163,25 +161,25 @@ def reconstruct(
         sys.exit(EXIT_UNREADABLE)
 
 
-def _pictures(images: Sequence[Path]) -> Iterator[Path]:
-    """All pictures, folders opened. Raises ConfigError without any."""
-    from uniemox.predict.pictures import walk
+def _images_in(files: Sequence[Path]) -> Iterator[Path]:
+    """All images, folders opened. Raises ConfigError without any."""
+    from uniemox.predict.images import walk
 
     count = 0
-    for path in images:
+    for path in files:
         for found in walk(path) if os.path.isdir(path) else (path,):  # Path.is_dir raises for names too long
             count += 1
             yield found
     if not count:
-        raise ConfigError("there is no picture to explain; give picture files, or folders that hold some")
+        raise ConfigError("there is no image to explain; give image files, or folders that hold some")
 
 
-def _known_people(images: Sequence[Path]) -> "dict[Path, tuple[Detection, ...]]":
-    """What is known of the people in pictures of folders. Raises DataError for files that are damaged."""
+def _known_people(files: Sequence[Path]) -> "dict[Path, tuple[Detection, ...]]":
+    """What is known of the people in images of folders. Raises DataError for files that are damaged."""
     from uniemox.data.people import read_people
     from uniemox.data.sidecar import PERSONS
 
-    folders = [path for path in images if os.path.isfile(path / PERSONS)]
+    folders = [path for path in files if os.path.isfile(path / PERSONS)]
     return {folder / key: found for folder in folders for key, found in read_people(folder / PERSONS).items()}
 
 
@@ -192,11 +190,11 @@ def _check_asked(method: str, *, scores: bool, as_json: bool) -> None:
         need("torch", "timm", "safetensors", extra="train")
 
 
-def _check_rows(pictures: Sequence[Path]) -> None:
-    """Raise ConfigError for more pictures than anybody looks at on one sheet, which lies in memory until the end."""
-    if len(pictures) > MAX_ROWS:
+def _check_rows(images: Sequence[Path]) -> None:
+    """Raise ConfigError for more images than anybody looks at on one sheet, which lies in memory until the end."""
+    if len(images) > MAX_ROWS:
         raise ConfigError(
-            f"a sheet shows at most {MAX_ROWS} pictures, here are {len(pictures):,}; name fewer (maps of any number "
+            f"a sheet shows at most {MAX_ROWS} images, here are {len(images):,}; name fewer (maps of any number "
             "go into a folder: uniemox explain --out maps)"
         )
 
@@ -204,7 +202,7 @@ def _check_rows(pictures: Sequence[Path]) -> None:
 def _explained(
     explainers: "Sequence[Explainer]", path: Path, label: str | None, persons: "Sequence[Detection] | None"
 ) -> "list[Explanation]":
-    """Every model's map of a picture; none, with a line that says why, if it can't be read."""
+    """Every model's map of an image; none, with a line that says why, if it can't be read."""
     try:
         return [explainer.explain(path, label, persons) for explainer in explainers]
     except ImageError as error:
@@ -223,11 +221,11 @@ def _is_folder(out: Path) -> bool:
     return True
 
 
-def _write_maps(row: "list[Explanation]", columns: list[str], picture: Path, out: Path) -> None:
+def _write_maps(row: "list[Explanation]", columns: list[str], image: Path, out: Path) -> None:
     from uniemox.explain.writing import map_path, write_whole
 
     for name, found in zip(columns, row, strict=True):
-        write_whole(map_path(out, picture, name), found.overlay())
+        write_whole(map_path(out, image, name), found.overlay())
 
 
 def _write_sheet(rows: "list[list[Explanation]]", columns: list[str], names: list[str], out: Path) -> None:

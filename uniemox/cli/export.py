@@ -47,15 +47,15 @@ def export(
         Store the weights in a quarter of the space; it computes in float32, with answers that differ a little.
     int8
         Compute in 8 bits, but only if that is faster on this machine and the label is the same for at least 98 % of up
-        to 2,000 pictures of --data; otherwise the figures are shown, nothing is written, and the exit code is 1.
+        to 2,000 images of --data; otherwise the figures are shown, nothing is written, and the exit code is 1.
     data
-        With --int8: KIND:PATH, pictures like those that the model is for, see docs/data.md.
+        With --int8: KIND:PATH, images like those that the model is for, see docs/data.md.
     as_json
         Print one JSON object.
     """
     need("torch", "timm", "onnx", "onnxscript", extra="train")
     if int8 != (data is not None):
-        raise ConfigError("--int8 and --data KIND:PATH belong together: int8 is kept only where pictures show it works")
+        raise ConfigError("--int8 and --data KIND:PATH belong together: int8 is kept only where images show it works")
     if int8_weights and (float16 or int8):
         raise ConfigError("--int8-weights goes with neither --float16 nor --int8; leave one of them out")
     import tempfile
@@ -92,7 +92,7 @@ def export(
     if as_json:
         print(json.dumps(result))
     else:
-        say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB; next: uniemox predict PICTURE --model {out}")
+        say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB; next: uniemox predict IMAGE --model {out}")
 
 
 def _compare_int8(path: Path, data: "DataSet") -> "Int8Check":

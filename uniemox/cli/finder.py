@@ -28,7 +28,7 @@ def fit(
 ) -> None:
     """Train a small person finder on boxes that another detector found.
 
-    A part of the pictures is held out; on them the least confidence is chosen, the one with the best F0.5. Splits other
+    A part of the images is held out; on them the least confidence is chosen, the one with the best F0.5. Splits other
     than train are left out. The file is written at the end: a stopped training leaves none.
 
     Examples:
@@ -53,11 +53,11 @@ def fit(
     exclude
         A file of `data check --json`, whose list "exclude" is left out.
     epochs
-        Passes over the pictures; 10 if not given.
+        Passes over the images; 10 if not given.
     size
-        Side of the input that pictures are squashed to, px; 320 if not given.
+        Side of the input that images are squashed to, px; 320 if not given.
     seed
-        Of the weights, the held-out pictures, the crops and the order.
+        Of the weights, the held-out images, the crops and the order.
     as_json
         Print the figures as JSON.
     """
@@ -77,14 +77,14 @@ def fit(
 
         report = fit_finder(samples, config, out, show)
     if report.broken:
-        say(f"{report.broken} pictures can't be read and were left out")
+        say(f"{report.broken} images can't be read and were left out")
     if as_json:
         print(json.dumps({"file": str(out), **in_numbers(report)}))
         return
     scores = report.scores
     print(
         f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB): of {scores.people} people in {report.held_out} held-out "
-        f"pictures it finds {scores.recall:.1%} ({scores.large_recall:.1%} of those over 2 % of their picture), and "
+        f"images it finds {scores.recall:.1%} ({scores.large_recall:.1%} of those over 2 % of their image), and "
         f"{scores.precision:.1%} of its boxes are people; the boxes that it was given are taken for the truth"
     )
 
@@ -101,7 +101,7 @@ def _samples(sources: list[str], persons: list[Path] | None, exclude: Path | Non
         found = open_data(source, persons=file, exclude=exclude, with_texts=False).to_train().samples
         if all(sample.persons is None for sample in found):
             raise DataError(
-                f"{source}: nobody has looked for people in its pictures; run: uniemox data persons {source} "
+                f"{source}: nobody has looked for people in its images; run: uniemox data persons {source} "
                 "--detector FILE.onnx --confidence 0.1"
             )
         samples += found

@@ -1,4 +1,4 @@
-"""The command that says what pictures evoke."""
+"""The command that says what images evoke."""
 
 import os.path
 import sys
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from uniemox.predict.writing import ResultFile
 
 EXIT_INTERRUPTED = 130
-FEW = 8  # pictures that need no progress bar
+FEW = 8  # images that need no progress bar
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """What looks at the pictures."""
+    """What looks at the images."""
 
     model: str | None = None
     """A run of uniemox finetune, its model.onnx, hub:owner/repository/file.onnx, or clip:NAME@WEIGHTS; small, one that
@@ -64,8 +64,8 @@ class AnswerFiles:
     """Write the answers to a file, .jsonl, .csv or .parquet."""
     resume: Annotated[bool, Parameter(negative="")] = False
     """Go on with that file: answers in it are not asked for again."""
-    save_pictures: Files = None
-    """A folder for the pictures with boxes and bars drawn."""
+    save_images: Annotated[Path | None, Parameter(name=("--save-images", "--save-pictures"), negative="")] = None
+    """A folder for the images with boxes and bars drawn."""
     embeddings: Files = None
     """Also write what the labels are read off, to .npy (paths in .npy.txt) or .parquet: for search and clusters."""
 
@@ -83,9 +83,9 @@ def predict(
     models: Annotated[ModelOptions, Parameter(name="*")] = NO_MODEL,
     files: Annotated[AnswerFiles, Parameter(name="*")] = NO_FILES,
 ) -> None:
-    """Say what pictures make people feel, and find the people in them.
+    """Say what images make people feel, and find the people in them.
 
-    Exits with 2 if a picture could not be read; those that could are done all the same, and --resume tries it again.
+    Exits with 2 if an image could not be read; those that could are done all the same, and --resume tries it again.
 
     Examples:
 
@@ -102,13 +102,13 @@ def predict(
     images
         Files, folders, patterns; - reads a list of paths from standard input.
     coverage
-        Also give the labels that hold the true one in this share of pictures, such as 0.9.
+        Also give the labels that hold the true one in this share of images, such as 0.9.
     labels
         Answer in another label set, such as polarity.
     batch_size
-        Pictures that the network sees at once.
+        Images that the network sees at once.
     engine
-        ray: on all machines of a Ray cluster, which read the pictures by the same paths.
+        ray: on all machines of a Ray cluster, which read the images by the same paths.
     as_json
         A JSON object a line: path, scene, kind, valence, familiarity, persons, ...; or path, error.
     """
@@ -121,7 +121,7 @@ def predict(
         _open_file(files, predictor, labels, has_likely=coverage is not None) as file,
         _open_embeddings(files.embeddings) as features,
     ):
-        output = Output(as_json=as_json, file=file, pictures=files.save_pictures, embeddings=features)
+        output = Output(as_json=as_json, file=file, images=files.save_images, embeddings=features)
         if engine == "ray":
             ask = _ray(open_predictor)
         else:
@@ -134,14 +134,14 @@ def predict(
 def _check(images: Sequence[str], files: AnswerFiles, engine: str) -> None:
     """Raise ConfigError for what can't be asked."""
     if not images:
-        raise ConfigError("no picture is named; give files, folders or patterns, or - for a list on standard input")
+        raise ConfigError("no image is named; give files, folders or patterns, or - for a list on standard input")
     unknown = next((name for name in images if name.startswith("-") and name != "-"), None)
     if unknown is not None:
         raise ConfigError(f"there is no option {unknown}; see --help, or write ./{unknown} for a file of that name")
     if files.resume and files.out is None:
         raise ConfigError("--resume continues a file; name it with --out")
-    if engine == "ray" and (files.save_pictures is not None or files.embeddings is not None):
-        raise ConfigError("--save-pictures and --embeddings are not there with --engine ray; leave them out")
+    if engine == "ray" and (files.save_images is not None or files.embeddings is not None):
+        raise ConfigError("--save-images and --embeddings are not there with --engine ray; leave them out")
     if files.resume and files.embeddings is not None:
         raise ConfigError("--embeddings can't be resumed: leave out --resume, or write them in a run of their own")
 
@@ -183,37 +183,37 @@ def _open_embeddings(path: Path | None) -> "AbstractContextManager[EmbeddingFile
 
 
 def _todo(images: Sequence[str], output: "Output") -> Iterator[str]:
-    """The pictures that are not in the file yet. Raises ImageError if the names mean none at all."""
-    from uniemox.predict.listing import list_pictures
+    """The images that are not in the file yet. Raises ImageError if the names mean none at all."""
+    from uniemox.predict.listing import list_images
 
     name = None
-    for name in list_pictures(images, sys.stdin):
+    for name in list_images(images, sys.stdin):
         if output.file is not None and output.file.has(name):
             output.skipped += 1
         else:
             yield name
     if name is None:
-        raise ImageError(f"there is no picture in {', '.join(images)}")
+        raise ImageError(f"there is no image in {', '.join(images)}")
 
 
 def _take(results: "Iterable[Prediction | Failure]", output: "Output", images: Sequence[str]) -> None:
     """All answers, the table of them, and what went wrong. Raises StoppedError after Ctrl-C."""
-    from uniemox.predict.listing import list_pictures
+    from uniemox.predict.listing import list_images
 
     are_few = len(images) <= FEW and not any(name == "-" or os.path.isdir(name) for name in images)
     is_counted = not are_few and "-" not in images
-    counting = partial(sum, (1 for _ in list_pictures(images))) if is_counted else None
+    counting = partial(sum, (1 for _ in list_images(images))) if is_counted else None
     try:
         output.show_all(results, counting, are_few=are_few)
     except KeyboardInterrupt:
         kept = "" if output.file is None else f"; they are in {output.file.lines}: continue with --resume"
-        raise StoppedError(f"stopped after {output.done} pictures{kept}", EXIT_INTERRUPTED) from None
+        raise StoppedError(f"stopped after {output.done} images{kept}", EXIT_INTERRUPTED) from None
     finally:
         output.list_failures()
     if output.file is not None:
         output.file.finish()
         again = f" ({output.skipped} were there already)" if output.skipped else ""
-        say(f"wrote {output.file.path}: {output.done + output.skipped} pictures{again}")
+        say(f"wrote {output.file.path}: {output.done + output.skipped} images{again}")
     if output.embeddings is not None:
         output.embeddings.finish()
         say(f"wrote {output.embeddings.path}: {output.embeddings.count} x {output.embeddings.width}")

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 ROWS = 200  # of a table; then the next one begins, so that no list is too long for the memory
 MAX_LISTED = 20
-UNLIKE = "(a guess: unlike the training pictures)"
+UNLIKE = "(a guess: unlike the training images)"
 
 
 class Output:
     """Shows answers as rows or JSON lines, writes them to a file, and keeps count.
 
-    file, embeddings: None: none is asked for.  pictures: folder for drawn ones; None: none.
+    file, embeddings: None: none is asked for.  images: folder for drawn ones; None: none.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class Output:
         *,
         as_json: bool,
         file: "ResultFile | None",
-        pictures: Path | None,
+        images: Path | None,
         embeddings: "EmbeddingFile | None" = None,
     ) -> None:
-        self.as_json, self.file, self.pictures, self.embeddings = as_json, file, pictures, embeddings
+        self.as_json, self.file, self.pictures, self.embeddings = as_json, file, images, embeddings
         self.done = self.skipped = self.failures = 0
         self.first_failures: list[str] = []
         self._rows: list[Prediction] = []
@@ -49,7 +49,7 @@ class Output:
     ) -> None:
         """Take all answers; with progress, if they are not few and nothing else moves on the terminal.
 
-        count: says how many pictures there are, in a thread of its own; None: nobody can know.
+        count: says how many images there are, in a thread of its own; None: nobody can know.
         """
         is_quiet = are_few or (sys.stdout.isatty() and self.file is None)
         progress = None if is_quiet else progress_bar()
@@ -62,13 +62,13 @@ class Output:
         self._print_rows()
 
     def list_failures(self) -> None:
-        """The first pictures that could not be read, and how many there are, on standard error."""
+        """The first images that could not be read, and how many there are, on standard error."""
         for line in self.first_failures:
             say(line)
         if self.failures > len(self.first_failures):
             say(f"and {self.failures - len(self.first_failures)} more")
         if self.failures and self.failures + self.done > 1:
-            say(f"{self.failures} of {self.done} pictures could not be read")
+            say(f"{self.failures} of {self.done} images could not be read")
 
     def _add(self, result: Prediction | Failure) -> None:
         self.done += 1
@@ -78,7 +78,7 @@ class Output:
                 self.first_failures.append(_one_line(result.error))
         else:
             if self.pictures is not None:
-                _save_picture(result, self.pictures)
+                _save_image(result, self.pictures)
             if self.embeddings is not None:
                 self.embeddings.write(result)
         if self.file is not None:
@@ -97,11 +97,11 @@ class Output:
 
 
 def _table(results: list[Prediction]) -> Table:
-    """A row a picture: its highest labels, the likely ones, the people."""
+    """A row an image: its highest labels, the likely ones, the people."""
     first = results[0]
     has_likely, has_persons = first.likely is not None, first.persons is not None
     table = Table()
-    table.add_column("picture", overflow="fold")
+    table.add_column("image", overflow="fold")
     table.add_column(f"{first.kind} ({first.label_set})")
     has_affect = first.valence is not None and "valence" not in first.scene
     shown = (("valence, arousal", has_affect), ("likely", has_likely), ("people", has_persons))
@@ -133,9 +133,9 @@ def _one_line(text: str) -> str:
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
-def _save_picture(result: Prediction, folder: Path) -> None:
+def _save_image(result: Prediction, folder: Path) -> None:
     """photos/a.jpg becomes FOLDER/photos/a.jpg.png. Raises DataError if that can't be written."""
-    whole = Path(result.path or "picture")
+    whole = Path(result.path or "image")
     path = folder.joinpath(*(part for part in whole.parts if part not in (whole.anchor, "..")))
     path = path.with_name(path.name + ".png")
     try:
@@ -146,11 +146,11 @@ def _save_picture(result: Prediction, folder: Path) -> None:
 
 
 class _Watch:
-    """Progress, and a thread that counts the pictures meanwhile."""
+    """Progress, and a thread that counts the images meanwhile."""
 
     def __init__(self, progress: Progress, count: Callable[[], int] | None) -> None:
         self.progress = progress
-        self.task = progress.add_task("pictures", total=None)
+        self.task = progress.add_task("images", total=None)
         if count is not None:
             Thread(target=self._count, args=(count,), daemon=True).start()
 

@@ -58,7 +58,7 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
         data
             KIND:PATH, see docs/data.md; several with commas between them are trained on as one.
         out
-            Folder of the run: config.json, metrics.jsonl, checkpoints, pictures, at the end encoder.safetensors.
+            Folder of the run: config.json, metrics.jsonl, checkpoints, images, at the end encoder.safetensors.
         preset
             paper, best or demo.
         resume

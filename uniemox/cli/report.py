@@ -8,7 +8,7 @@ from uniemox.cli.console import need, progress_bar, say
 def report(*runs: Path, out: Path) -> None:
     """Show runs on one page: curves, reconstructions, scores, confusion, reliability, examples, and a comparison.
 
-    The page is one HTML file with everything inside, pictures of the data too: keep that in mind before you publish it.
+    The page is one HTML file with everything inside, images of the data too: keep that in mind before you publish it.
 
     Examples:
 

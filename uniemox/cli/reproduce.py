@@ -48,7 +48,7 @@ class Options:
     pretrain_split: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = ("train",)
     """Splits that are pre-trained on: train val, or all for the paper's 118,000 pairs, which hold EmoSet's test."""
     seeds: int | None = None
-    """Of fine-tuning; if not given 1 for table3 and what shows pictures, 3 for all else."""
+    """Of fine-tuning; if not given 1 for table3 and what shows images, 3 for all else."""
     jobs: int | None = None
     """Runs at a time; if not given one for each core in a demo, up to 4, else 1."""
     teacher: str | None = None
@@ -200,11 +200,11 @@ def verify(*runs: Path, as_json: JsonFlag = False) -> None:
             say(f"{run}: {line}")
         for entry in found:
             title = f"{entry.data}, split {entry.split}"
-            print(f"{run}: accuracy {entry.accuracy:.4f} on {entry.pictures} pictures of {title}: the same again")
+            print(f"{run}: accuracy {entry.accuracy:.4f} on {entry.pictures} images of {title}: the same again")
 
 
 @reproduce.command
-def pictures(
+def images(
     *,
     data: str,
     out: Path,
@@ -214,16 +214,16 @@ def pictures(
     with_emotion: Switch = False,
     files: FileOptions = NO_FILES,
 ) -> None:
-    """Write some pictures of a data set as files, the classes in turn, with their labels and texts.
+    """Write some images of a data set as files, the classes in turn, with their labels and texts.
 
-    Example: uniemox reproduce pictures --data synthetic:64 --out shown
+    Example: uniemox reproduce images --data synthetic:64 --out shown
 
     Parameters
     ----------
     data
         KIND:PATH, see docs/data.md.
     out
-        Folder of 00.png, 01.png, ... and pictures.json.
+        Folder of 00.png, 01.png, ... and images.json.
     count
         How many.
     split
@@ -234,12 +234,12 @@ def pictures(
         End the texts with the emotion, where the annotation holds one.
     """
     need("torch", extra="train")
-    from uniemox.reproduce.pictures import write_pictures
+    from uniemox.reproduce.images import write_images
 
     found = files.open(data)
     found = found if split == "all" else found.only(split)
-    written = write_pictures(found, out, count=count, seed=seed, with_emotion=with_emotion)
-    print(f"wrote {len(written)} pictures to {out}")
+    written = write_images(found, out, count=count, seed=seed, with_emotion=with_emotion)
+    print(f"wrote {len(written)} images to {out}")
 
 
 @reproduce.command(name="zero-shot")
@@ -251,7 +251,7 @@ def zero_shot(
     split: str = "all",
     files: FileOptions = NO_FILES,
 ) -> None:
-    """Score a teacher that was shown no label: the class whose sentence is nearest to the picture is its answer.
+    """Score a teacher that was shown no label: the class whose sentence is nearest to the image is its answer.
 
     Example: uniemox reproduce zero-shot --teacher fitted:runs/teacher --data synthetic:512?seed=1 --out runs/zero-shot
 
@@ -338,7 +338,7 @@ def _may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
 
     cost = plan_cost(plan.runs, images_per_s=images_per_s, gpus=gpus)
     say(
-        f"{plan.title}: {cost.runs} runs, {cost.images_m:,.1f} million pictures through a network, "
+        f"{plan.title}: {cost.runs} runs, {cost.images_m:,.1f} million images through a network, "
         f"{cost.exaflop:,.1f} EFLOP of training"
     )
     if cost.days is None:

@@ -26,7 +26,7 @@ def serve(
     timeout_s: float = 10.0,
     key_from: str | None = None,
 ) -> None:
-    """Serve predictions over HTTP, and a page to drop pictures on.
+    """Serve predictions over HTTP, and a page to drop images on.
 
     POST /predict and /explain, GET /models, /health, /metrics and /openapi.json; docs/serve.md tells of each. SIGTERM
     and Ctrl-C answer what was accepted, then stop.
@@ -52,11 +52,11 @@ def serve(
     threads
         Of the network; without it one a core.
     queue
-        Pictures that may wait; more are answered with 503 and Retry-After.
+        Images that may wait; more are answered with 503 and Retry-After.
     batch_size
-        Pictures that go through the network together at the most.
+        Images that go through the network together at the most.
     max_wait_ms
-        How long a picture waits for others to share its batch.
+        How long an image waits for others to share its batch.
     max_mb
         MiB of one request at the most.
     timeout_s

@@ -45,7 +45,7 @@ def data_tables(data: "DataSet", examples: int) -> Iterator[Table | str]:
     yield from (f"note: {note}" for note in data.notes)
     for sample in data.samples[:examples]:
         label = data.label_of(sample) or "(no label)"
-        yield f"  {sample.picture}  {label}" + (f"  {shorten(sample.text, TEXT_LENGTH)}" if sample.text else "")
+        yield f"  {sample.image}  {label}" + (f"  {shorten(sample.text, TEXT_LENGTH)}" if sample.text else "")
 
 
 def audit_tables(found: "Audit") -> Iterator[Table | str]:
@@ -54,8 +54,8 @@ def audit_tables(found: "Audit") -> Iterator[Table | str]:
 
     yield f"{found.name}: {found.count} samples"
     table = Table()
-    for heading in ("", "groups", "pictures", "for example"):
-        table.add_column(heading, justify="right" if heading in ("groups", "pictures") else "left")
+    for heading in ("", "groups", "images", "for example"):
+        table.add_column(heading, justify="right" if heading in ("groups", "images") else "left")
     for name in GROUPS:
         _add_row(table, found, name)
     yield table

@@ -31,9 +31,9 @@ def fit(
     split: str | None = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Fit a small teacher on pictures and their texts, as SigLIP (arXiv 2303.15343).
+    """Fit a small teacher on images and their texts, as SigLIP (arXiv 2303.15343).
 
-    Every tenth picture is held out, to measure how well pictures and texts find each other.
+    Every tenth image is held out, to measure how well images and texts find each other.
 
     Examples:
 
@@ -48,17 +48,17 @@ def fit(
     out
         Folder of the teacher, teacher.json and teacher.safetensors; commands take it as fitted:OUT.
     image_tower
-        A frozen picture tower, timm:NAME or timm:NAME@FILE (arXiv 2111.07991); a small one is fitted if not given.
+        A frozen image tower, timm:NAME or timm:NAME@FILE (arXiv 2111.07991); a small one is fitted if not given.
     width
         Channels of its features; 64 if not given.
     image_size
-        Side of the small picture tower's input, px; 96 if not given.
+        Side of the small image tower's input, px; 96 if not given.
     epochs
-        Passes over the pictures; 16 if not given.
+        Passes over the images; 16 if not given.
     batch_size
-        Pictures that are compared with each other; 64 if not given.
+        Images that are compared with each other; 64 if not given.
     seed
-        Of the weights, the held-out pictures, the crops and the order.
+        Of the weights, the held-out images, the crops and the order.
     without_emotion
         Leave the label out of texts that are made of annotations, so that no label reaches what is distilled.
     texts
@@ -86,7 +86,7 @@ def fit(
     with progress_bar() as progress:
         about = fit_teacher(found, config, out, _shown_in(progress)).about
     if about["broken"]:
-        say(f"{about['broken']} pictures can't be read and were left out")
+        say(f"{about['broken']} images can't be read and were left out")
     print(json.dumps({"folder": str(out), **about}) if as_json else f"wrote {out}: {_in_words(about['figures'])}")
 
 
@@ -103,11 +103,11 @@ def _shown_in(progress: Progress) -> Callable[[str, int, int], None]:
 
 
 def _in_words(figures: Mapping[str, Any]) -> str:
-    """What was measured on the pictures held out."""
-    of_pictures, of_texts = figures["picture_to_text"], figures["text_to_picture"]
+    """What was measured on the images held out."""
+    of_images, of_texts = figures["picture_to_text"], figures["text_to_picture"]
     return (
-        f"of {figures['pictures']} held-out pictures {of_pictures['recall_at_1']:.1%} find their text (by chance "
-        f"{of_pictures['chance_at_1']:.1%}), {of_pictures['recall_at_5']:.1%} within five; of {figures['texts']} "
-        f"texts {of_texts['recall_at_1']:.1%} find their picture (by chance {of_texts['chance_at_1']:.1%}), "
+        f"of {figures['pictures']} held-out images {of_images['recall_at_1']:.1%} find their text (by chance "
+        f"{of_images['chance_at_1']:.1%}), {of_images['recall_at_5']:.1%} within five; of {figures['texts']} "
+        f"texts {of_texts['recall_at_1']:.1%} find their image (by chance {of_texts['chance_at_1']:.1%}), "
         f"{of_texts['recall_at_5']:.1%} within five"
     )

@@ -1,4 +1,4 @@
-"""The whole way on synthetic pictures: a server of pictures, two annotators that are programs, a release, a page."""
+"""The whole way on synthetic images: a server of images, two annotators that are programs, a release, a page."""
 
 import io
 import threading
@@ -35,15 +35,15 @@ RATIOS = {"train": 0.8, "val": 0.1, "test": 0.1}
 def demo(folder: Path, *, count: int = 160, schemes: int = 20, progress: Progress = silent) -> dict[str, Any]:
     """Collect from a server on this machine, screen, annotate, agree, split and release; nothing leaves the machine.
 
-    folder: gets the project, the release and status.html.  count: different pictures; a twelfth more come twice, are
-    broken, tiny, or not pictures at all.
+    folder: gets the project, the release and status.html.  count: different images; a twelfth more come twice, are
+    broken, tiny, or not images at all.
     Returns the figures of the release. Raises ConfigError if a project is there already.
     """
     project = create_project(folder / "project")
-    pictures = demo_pictures(count)
-    with picture_server(pictures) as address:
+    images = demo_images(count)
+    with picture_server(images) as address:
         table = folder / "addresses.csv"
-        table.write_text(address_table(address, pictures, count), "utf-8")
+        table.write_text(address_table(address, images, count), "utf-8")
         search(project, [AddressTable(table, project.plan)], count, progress)
         fetch(
             project,
@@ -68,11 +68,11 @@ def demo(folder: Path, *, count: int = 160, schemes: int = 20, progress: Progres
     return made
 
 
-def demo_pictures(count: int) -> Mapping[str, bytes]:
+def demo_images(count: int) -> Mapping[str, bytes]:
     """Files by name: synthetic scenes as JPEG, and every twelfth time something that must not pass."""
     files: dict[str, bytes] = {}
     for index, sample in enumerate(synthetic(count).samples):
-        image = Image.open(io.BytesIO(sample.picture.read()))
+        image = Image.open(io.BytesIO(sample.image.read()))
         files[f"{index}.jpg"] = _jpeg(image, 88)
         if index % 48 == 0:
             files[f"{index}-copy.jpg"] = files[f"{index}.jpg"]
@@ -81,7 +81,7 @@ def demo_pictures(count: int) -> Mapping[str, bytes]:
         elif index % 48 == 24:
             files[f"{index}-tiny.jpg"] = _jpeg(image.resize((64, 48)), 88)
         elif index % 48 == 36:
-            files[f"{index}-page.jpg"] = b"<html>not a picture</html>"
+            files[f"{index}-page.jpg"] = b"<html>not an image</html>"
     return files
 
 

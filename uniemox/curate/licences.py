@@ -1,4 +1,4 @@
-"""Under which licences pictures are, and what these ask of those who use them."""
+"""Under which licences images are, and what these ask of those who use them."""
 
 import re
 from collections import Counter
@@ -37,10 +37,10 @@ def terms_of(licence: str) -> Terms:
 
 
 def report(licences: Iterable[str]) -> list[str]:
-    """A report in Markdown, line by line: pictures under each licence, and what that means for the whole."""
+    """A report in Markdown, line by line: images under each licence, and what that means for the whole."""
     counts = Counter(licence.strip() or UNKNOWN for licence in licences)
     total = counts.total()
-    lines = ["| licence | pictures | credit | commercial use | changes |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| licence | images | credit | commercial use | changes |", "| --- | --- | --- | --- | --- |"]
     for name, count in counts.most_common():
         terms = terms_of(name)
         cells = (_word(terms.needs_credit), _word(terms.allows_commerce), _word(terms.allows_changes))
@@ -51,11 +51,11 @@ def report(licences: Iterable[str]) -> list[str]:
     fixed = sum(counts[name] for name, terms in known.items() if terms.allows_changes is False)
     lines += [
         "",
-        f"{total} pictures; of {unknown} the licence is not known, {closed} exclude commercial use, {fixed} changes.",
+        f"{total} images; of {unknown} the licence is not known, {closed} exclude commercial use, {fixed} changes.",
     ]
     if unknown:
         lines.append(
-            "A picture of unknown licence is somebody's: where no law excepts research, it may not be passed on."
+            "An image of unknown licence is somebody's: where no law excepts research, it may not be passed on."
         )
     return lines
 

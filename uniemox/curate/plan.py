@@ -21,13 +21,13 @@ class CollectionPlan:
     keywords: Mapping[str, tuple[str, ...]]
     """Label to the words that are searched for it."""
     kind: Kind = "evoked"
-    """What the labels name: what a picture evokes, or what a person in it feels."""
+    """What the labels name: what an image evokes, or what a person in it feels."""
     styles: tuple[str, ...] = STYLES
-    """What a picture may be tagged with while screening; folder names of the release."""
+    """What an image may be tagged with while screening; folder names of the release."""
     answers_per_picture: int | None = None
-    """Annotators that see one picture; None: all of them."""
+    """Annotators that see one image; None: all of them."""
     check_every: int = 40
-    """Pictures from one attention check to the next; 0: none."""
+    """Images from one attention check to the next; 0: none."""
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.keywords) <= MAX_LABELS:

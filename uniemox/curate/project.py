@@ -27,14 +27,14 @@ class Project:
     store: Store
     plan: CollectionPlan
 
-    def picture_path(self, sha256: str, picture_format: str) -> Path:
-        """Where a picture lies."""
-        return self.folder / "pictures" / sha256[:2] / f"{sha256}.{ENDING[picture_format]}"
+    def image_path(self, sha256: str, image_format: str) -> Path:
+        """Where an image lies."""
+        return self.folder / "pictures" / sha256[:2] / f"{sha256}.{ENDING[image_format]}"
 
-    def keep_file(self, data: bytes, picture_format: str) -> str:
-        """Write a picture's bytes, if they are not there yet, and return their sha256."""
+    def keep_file(self, data: bytes, image_format: str) -> str:
+        """Write an image's bytes, if they are not there yet, and return their sha256."""
         sha256 = hashlib.sha256(data).hexdigest()
-        path = self.picture_path(sha256, picture_format)
+        path = self.image_path(sha256, image_format)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, data)
@@ -101,7 +101,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def searched_labels(project: Project) -> dict[int, set[str]]:
-    """By picture: the labels whose keywords found it."""
+    """By image: the labels whose keywords found it."""
     query = select(t.candidates.c.picture_id, t.candidates.c.label).where(
         t.candidates.c.picture_id.is_not(None), t.candidates.c.label.is_not(None)
     )

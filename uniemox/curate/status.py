@@ -20,7 +20,7 @@ def status(project: Project) -> dict[str, Any]:
     collected, screened = _collected(project), _screened(project)
     answers = read_answers(project)
     with project.store.read() as connection:
-        judged = {picture: one.value for picture, one in decisions(connection, "verdict").items()}
+        judged = {image: one.value for image, one in decisions(connection, "verdict").items()}
         batches = [dict(row) for row in history(connection, MAX_BATCHES)]
     people = annotators(project)
     fully = sum(len(said) >= 2 for said in answers.by_picture.values())
@@ -46,15 +46,15 @@ def status(project: Project) -> dict[str, Any]:
 def told(steps: Mapping[str, Any]) -> dict[str, str]:
     """A sentence for each step."""
     collect, screen, annotate, agree = (steps[name] for name in ("collect", "screen", "annotate", "agree"))
-    releases = [f"{one['pictures']:,} pictures in {one['folder']}" for one in steps["release"]["releases"]]
+    releases = [f"{one['pictures']:,} images in {one['folder']}" for one in steps["release"]["releases"]]
     split = steps["split"]
     return {
         "collect": f"{collect['fetched']:,} of {collect['offered']:,} fetched, {collect['failed']:,} failed, "
-        f"{collect['waiting']:,} waiting; {collect['different pictures']:,} different pictures; "
+        f"{collect['waiting']:,} waiting; {collect['different pictures']:,} different images; "
         f"from {_list(collect['sources'])}",
         "screen": f"{screen['looked at']:,} looked at, {screen['kept']:,} kept; dropped: {_list(screen['dropped'])}; "
         f"styles: {_list(screen['styles'])}; {screen['taken down']:,} taken down",
-        "annotate": f"{annotate['answered twice']:,} of {annotate['to answer']:,} pictures answered by two or more of "
+        "annotate": f"{annotate['answered twice']:,} of {annotate['to answer']:,} images answered by two or more of "
         f"{annotate['annotators']} annotators",
         "agree": f"{_figures_told(agree.get('figures'))}; {agree['disputed']:,} disputed, {agree['judged']:,} judged",
         "split": f"{_list(split['sizes'])} ({split['how']})" if split else "not yet",
@@ -63,7 +63,7 @@ def told(steps: Mapping[str, Any]) -> dict[str, str]:
 
 
 def annotators(project: Project) -> list[dict[str, Any]]:
-    """Everybody who was invited to annotate: answers, attention checks passed, time for a picture, access."""
+    """Everybody who was invited to annotate: answers, attention checks passed, time for an image, access."""
     last = select(func.max(t.answers.c.id)).group_by(t.answers.c.task_id)
     query = (
         select(t.tasks.c.person_id, t.tasks.c.check_label, t.answers.c.label, t.answers.c.seconds)
@@ -101,8 +101,8 @@ def _collected(project: Project) -> dict[str, Any]:
     sources = {
         source: sum(row.n for row in rows if row.source == source) for source in sorted({r.source for r in rows})
     }
-    pictures = project.count(select(func.count()).select_from(t.pictures))
-    return {"offered": sum(states.values()), **states, "different pictures": pictures, "sources": sources}
+    images = project.count(select(func.count()).select_from(t.images))
+    return {"offered": sum(states.values()), **states, "different pictures": images, "sources": sources}
 
 
 def _screened(project: Project) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def _figures_told(figures: Mapping[str, Any] | None) -> str:
     ]
     later = [f"{figures[f'later {name}']:,} {name}" for name in ("answers", "steps") if figures[f"later {name}"]]
     before = f", before the last {' and '.join(later)}" if later else ""
-    return f"{', '.join(parts)} on {figures['pictures']:,} pictures{before}"
+    return f"{', '.join(parts)} on {figures['pictures']:,} images{before}"
 
 
 def _list(counts: Mapping[str, int]) -> str:
@@ -167,7 +167,7 @@ def _next(project: Project, steps: dict[str, Any]) -> str:
     name = project.folder.name
     collected, screened = steps["collect"], steps["screen"]
     if not collected["offered"]:
-        return f"uniemox curate collect {name} --source folder:PICTURES (or openverse, commons, bing, csv:TABLE)"
+        return f"uniemox curate collect {name} --source folder:IMAGES (or openverse, commons, bing, csv:TABLE)"
     if collected["waiting"]:
         return f"uniemox curate collect {name}"
     if screened["to look at"]:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from uniemox.curate.annotate.agree import AgreementStats, Figure
 from uniemox.errors import DataError
-from uniemox.html import Html, element, page, picture, table
+from uniemox.html import Html, element, page, scaled_image, table
 
 
 def write_status_page(
@@ -16,7 +16,7 @@ def write_status_page(
 ) -> None:
     """Write the page.
 
-    found: of `status`.  plot: the picture of the split, if there is one. Raises DataError if the file can't be written.
+    found: of `status`.  plot: the image of the split, if there is one. Raises DataError if the file can't be written.
     """
     parts = [element("h1", f"Project {found['folder']}"), element("p", f"Next: {found['next']}", class_="note")]
     rows = list(found["told"].items())
@@ -31,7 +31,7 @@ def write_status_page(
         parts += _agreement(agreement)
     if plot is not None and plot.exists():
         with Image.open(plot) as image:
-            parts += [element("h2", "Split"), picture(image, "Colours of the splits", max_side_px=1600)]
+            parts += [element("h2", "Split"), scaled_image(image, "Colours of the splits", max_side_px=1600)]
     batches = [
         (
             str(one["id"]),
@@ -44,7 +44,7 @@ def write_status_page(
         for one in found["history"]
     ]
     parts += [element("h2", "What was done")]
-    parts += [table("What was done", ("number", "who", "step", "what", "pictures", ""), batches)]
+    parts += [table("What was done", ("number", "who", "step", "what", "images", ""), batches)]
     try:
         path.write_text(page(f"Project {found['folder']}", parts), "utf-8", "backslashreplace")
     except OSError as error:
@@ -56,7 +56,7 @@ def _agreement(found: AgreementStats) -> list[Html]:
     rows += [(f"α of {label}", _figure(value)) for label, value in found.per_class.items()]
     rows += [(f"{name} with the others", _figure(value)) for name, value in found.per_annotator.items()]
     rows += [(f"Cohen's κ of {pair.first} and {pair.second}", _figure(pair.kappa)) for pair in found.pairs]
-    note = f"{found.pictures} pictures with {found.answers} answers; 95 % bootstrap intervals over pictures"
+    note = f"{found.pictures} images with {found.answers} answers; 95 % bootstrap intervals over images"
     parts = [element("h2", "AgreementStats"), element("p", note, class_="note")]
     parts.append(table("AgreementStats", ("figure", "value"), rows))
     for pair in found.pairs:

@@ -24,7 +24,7 @@ _LAST_BATCH = select(func.max(t.batches.c.id))
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One decision about one picture."""
+    """One decision about one image."""
 
     picture: int
     field: str
@@ -35,7 +35,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What holds for a picture and a field now."""
+    """What holds for an image and a field now."""
 
     value: str
     reason: str
@@ -160,7 +160,7 @@ def undone(connection: Connection) -> set[int]:
 
 
 def decisions(connection: Connection, field: str) -> dict[int, Decision]:
-    """What holds for a field now, by picture: the last decision that was not undone."""
+    """What holds for a field now, by image: the last decision that was not undone."""
     newest = (
         select(func.max(t.events.c.id).label("id"))
         .where(t.events.c.field == field, t.events.c.batch_id.not_in(sorted(undone(connection))))
@@ -176,8 +176,8 @@ def decisions(connection: Connection, field: str) -> dict[int, Decision]:
 
 
 def taken_down(connection: Connection) -> set[int]:
-    """Pictures that were taken down: no step may use them."""
-    return {picture for picture, one in decisions(connection, "taken").items() if one.value == "yes"}
+    """Images that were taken down: no step may use them."""
+    return {image for image, one in decisions(connection, "taken").items() if one.value == "yes"}
 
 
 def last_batch(connection: Connection) -> int:

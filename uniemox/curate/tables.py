@@ -1,4 +1,4 @@
-"""The tables of a project's database. Pictures lie beside it as files, named by their sha256."""
+"""The tables of a project's database. Images lie beside it as files, named by their sha256."""
 
 from sqlalchemy import (
     Column,
@@ -32,9 +32,9 @@ searches = Table(
     Column("found", Integer, nullable=False),
     Column("at", Float, nullable=False),
 )
-"""Searches that were carried through, for as many pictures as asked; others are begun anew. label "": any."""
+"""Searches that were carried through, for as many images as asked; others are begun anew. label "": any."""
 
-pictures = Table(
+images = Table(
     "pictures",
     metadata,
     Column("id", Integer, primary_key=True),
@@ -68,7 +68,7 @@ candidates = Table(
     Column("picture_id", ForeignKey("pictures.id"), index=True),
     UniqueConstraint("source", "address", "keyword"),
 )
-"""What a source offered for a keyword: the provenance. state: waiting, fetched, failed. Several may be one picture."""
+"""What a source offered for a keyword: the provenance. state: waiting, fetched, failed. Several may be one image."""
 
 looks = Table(
     "looks",
@@ -82,7 +82,7 @@ looks = Table(
     Column("near_group", Integer),
     Column("score", Float),
 )
-"""What a look at a picture showed: thumb (32, 32, 3) uint8, histogram (48,) float32; score: a model's for the label."""
+"""What a look at an image showed: thumb (32, 32, 3) uint8, histogram (48,) float32; score: a model's for the label."""
 
 benchmarks = Table(
     "benchmarks",
@@ -94,7 +94,7 @@ benchmarks = Table(
     Column("thumb", LargeBinary),
     UniqueConstraint("name", "key"),
 )
-"""Pictures of test sets that must not be in the new one."""
+"""Images of test sets that must not be in the new one."""
 
 batches = Table(
     "batches",
@@ -119,7 +119,7 @@ events = Table(
     Column("reason", Text, nullable=False),
     Index("events_by_field", "field", "picture_id", "id"),
 )
-"""Decisions about pictures. field: screen (keep, drop), style, verdict (a label or none), taken (yes)."""
+"""Decisions about images. field: screen (keep, drop), style, verdict (a label or none), taken (yes)."""
 
 people = Table(
     "people",
@@ -152,7 +152,7 @@ tasks = Table(
     Column("given_at", Float, nullable=False),
     UniqueConstraint("person_id", "picture_id"),
 )
-"""What an annotator is shown: a picture, or an attention check (check_label)."""
+"""What an annotator is shown: an image, or an attention check (check_label)."""
 
 answers = Table(
     "answers",

@@ -15,14 +15,14 @@ from uniemox.data.scan import Look, scan
 from uniemox.errors import BoxError
 from uniemox.persons.box import Box, touched_box
 
-PLACEHOLDER_TIMES, PLACEHOLDER_LABELS = 5, 3  # one picture at least so often under at least so many labels
+PLACEHOLDER_TIMES, PLACEHOLDER_LABELS = 5, 3  # one image at least so often under at least so many labels
 HELD_OUT = {"test": 0, "val": 1}  # of several copies the one that scores are measured on stays
 SHUFFLES = 200  # of the splits, to see how far colours drift by chance
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A picture in a group."""
+    """An image in a group."""
 
     sample: Sample
     label: str | None
@@ -34,7 +34,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Pictures that share a fault."""
+    """Images that share a fault."""
 
     members: tuple[Member, ...]
     reason: str = ""
@@ -42,7 +42,7 @@ class Group:
     def as_dict(self) -> dict[str, Any]:
         """Paths, labels and splits, in the same order; the data set if there are two, the reason if there is one."""
         columns: dict[str, Any] = {
-            "paths": [str(member.sample.picture) for member in self.members],
+            "paths": [str(member.sample.image) for member in self.members],
             "labels": [member.label for member in self.members],
             "splits": [member.split for member in self.members],
         }
@@ -75,17 +75,17 @@ class Audit:
     odd_modes: list[Group] = field(default_factory=list)
     """Anything but 8-bit colour or grey, animations."""
     wrong_boxes: list[Group] = field(default_factory=list)
-    """Target boxes that do not touch their picture."""
+    """Target boxes that do not touch their image."""
     exact_duplicates: list[Group] = field(default_factory=list)
     """The same bytes."""
     near_duplicates: list[Group] = field(default_factory=list)
-    """The same picture, but not everywhere the same bytes."""
+    """The same image, but not everywhere the same bytes."""
     placeholders: list[Group] = field(default_factory=list)
-    """One picture at least 5 times under at least 3 labels: the "not available" of a photo service."""
+    """One image at least 5 times under at least 3 labels: the "not available" of a photo service."""
     label_conflicts: list[Group] = field(default_factory=list)
-    """One picture under several labels."""
+    """One image under several labels."""
     leaks: list[Group] = field(default_factory=list)
-    """One picture in several splits, or in both data sets."""
+    """One image in several splits, or in both data sets."""
     classes: dict[str, dict[str, int]] = field(default_factory=dict)
     """Label to split to number of samples."""
     drift: list[Drift] = field(default_factory=list)
@@ -114,9 +114,9 @@ def audit(
     workers: int | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Audit:
-    """Look at every picture of a data set, and of another one with which it must share none.
+    """Look at every image of a data set, and of another one with which it must share none.
 
-    workers: processes; None: one a core.  on_progress: called with the number of pictures done.
+    workers: processes; None: one a core.  on_progress: called with the number of images done.
     """
     looks = scan([*data.samples, *(against.samples if against else ())], workers, on_progress)
     members = [
@@ -170,13 +170,13 @@ def _wrong_box(member: Member) -> str:
 
 
 def _place(member: Member) -> tuple[str, str | None]:
-    """Several people of one picture in one split have the same."""
-    return str(member.sample.picture), member.split
+    """Several people of one image in one split have the same."""
+    return str(member.sample.image), member.split
 
 
 def _within(group: Group) -> int:
     """Different files of the audited data set in a group."""
-    return len({str(member.sample.picture) for member in group.members if not member.is_other})
+    return len({str(member.sample.image) for member in group.members if not member.is_other})
 
 
 def _is_placeholder(group: Group) -> bool:
@@ -185,7 +185,7 @@ def _is_placeholder(group: Group) -> bool:
 
 
 def _contradicts(group: Group) -> bool:
-    """Whether one picture, or one person in it, has several labels in the audited data set."""
+    """Whether one image, or one person in it, has several labels in the audited data set."""
     labels: dict[Box | None, set[str]] = defaultdict(set)
     for member in group.members:
         if not member.is_other and member.label is not None:
@@ -194,7 +194,7 @@ def _contradicts(group: Group) -> bool:
 
 
 def _duplicates(members: Sequence[Member]) -> tuple[list[Group], list[Group]]:
-    """Groups of the same bytes, and groups of the same picture, exact copies among them."""
+    """Groups of the same bytes, and groups of the same image, exact copies among them."""
     by_hash: dict[str, list[Member]] = defaultdict(list)
     for member in members:
         by_hash[member.look.sha256].append(member)
@@ -240,7 +240,7 @@ def _distance(histograms: NDArray[np.float32], is_first: NDArray[np.bool_]) -> f
 
 
 def _exclude(found: Audit, same: Sequence[Group]) -> Iterable[dict[str, str]]:
-    """Broken files, wrong boxes; every picture of a placeholder or of several labels; all copies but one of the rest.
+    """Broken files, wrong boxes; every image of a placeholder or of several labels; all copies but one of the rest.
 
     Of the copies the one stays on which scores are measured; none does if the other data set has it.
     """
@@ -249,7 +249,7 @@ def _exclude(found: Audit, same: Sequence[Group]) -> Iterable[dict[str, str]]:
     def entry(member: Member, reason: str) -> Iterable[dict[str, str]]:
         if member.sample.key not in listed:
             listed.add(member.sample.key)
-            yield {"key": member.sample.key, "path": str(member.sample.picture), "reason": reason}
+            yield {"key": member.sample.key, "path": str(member.sample.image), "reason": reason}
 
     for group in (*found.corrupt, *found.wrong_boxes):
         yield from entry(group.members[0], group.reason)

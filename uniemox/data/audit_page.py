@@ -1,4 +1,4 @@
-"""The audit of a data set as one HTML page that holds its pictures."""
+"""The audit of a data set as one HTML page that holds its images."""
 
 import base64
 import html
@@ -12,18 +12,18 @@ from uniemox.data.audit import GROUPS, Audit, Group, Member
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.errors import DataError, ImageError
 
-MAX_GROUPS, MAX_PICTURES = 40, 12  # shown of each kind, and of each group; the JSON has all
+MAX_GROUPS, MAX_IMAGES = 40, 12  # shown of each kind, and of each group; the JSON has all
 SIDE_PX = 112
 TITLES = {
     "corrupt": ("Can't be read", "Broken or cut-off files."),
     "wrong_endings": ("Wrong endings", "The file is of another format than its name says."),
     "odd_modes": ("Odd modes", "Palettes, transparency, CMYK, 16 bit, animations: read, but worth a look."),
-    "wrong_boxes": ("Wrong boxes", "The box of the person meant does not touch the picture."),
+    "wrong_boxes": ("Wrong boxes", "The box of the person meant does not touch the image."),
     "exact_duplicates": ("Exact duplicates", "The same bytes."),
-    "near_duplicates": ("Near duplicates", "The same picture, encoded, scaled, mirrored or cropped a little."),
-    "placeholders": ("Placeholders", "One picture at least 5 times under at least 3 labels."),
-    "label_conflicts": ("Contradicting labels", "One picture under several labels."),
-    "leaks": ("Leaks", "One picture in several splits, or in both data sets."),
+    "near_duplicates": ("Near duplicates", "The same image, encoded, scaled, mirrored or cropped a little."),
+    "placeholders": ("Placeholders", "One image at least 5 times under at least 3 labels."),
+    "label_conflicts": ("Contradicting labels", "One image under several labels."),
+    "leaks": ("Leaks", "One image in several splits, or in both data sets."),
 }
 STYLE = """
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif }
@@ -48,7 +48,7 @@ def write_page(found: Audit, path: Path) -> None:
         f"<style>{STYLE}</style><h1>Audit of {html.escape(found.name)}</h1>",
         f"<p>{found.count} samples; {len(found.exclude)} of them had better be left out.</p>",
         '<div class="counts">',
-        *(f"<a {_link(found, name)}><b>{_pictures(found, name)}</b>{TITLES[name][0]}</a>" for name in GROUPS),
+        *(f"<a {_link(found, name)}><b>{_images(found, name)}</b>{TITLES[name][0]}</a>" for name in GROUPS),
         "</div>",
         *_balance(found),
         *_drift(found),
@@ -65,7 +65,7 @@ def _link(found: Audit, name: str) -> str:
     return f'href="#{name}" class="some"' if getattr(found, name) else ""
 
 
-def _pictures(found: Audit, name: str) -> int:
+def _images(found: Audit, name: str) -> int:
     return sum(len(group.members) for group in getattr(found, name))
 
 
@@ -76,14 +76,14 @@ def _section(name: str, groups: list[Group]) -> Iterator[str]:
     yield f'<h2 id="{name}">{title}: {len(groups)} group{"s" if len(groups) > 1 else ""}</h2><p class="note">{note}</p>'
     for group in groups[:MAX_GROUPS]:
         yield '<div class="group">'
-        for member in _one_of_each_label_first(group)[:MAX_PICTURES]:
+        for member in _one_of_each_label_first(group)[:MAX_IMAGES]:
             words = " · ".join(filter(None, (member.label, member.split, "other data set" if member.is_other else "")))
             yield (
-                f"<figure>{_picture(member.sample, group.reason)}<figcaption>{html.escape(words)}<br>"
+                f"<figure>{_image(member.sample, group.reason)}<figcaption>{html.escape(words)}<br>"
                 f"{html.escape(member.sample.key)}<br>{html.escape(group.reason)}</figcaption></figure>"
             )
-        if len(group.members) > MAX_PICTURES:
-            yield f"<p>and {len(group.members) - MAX_PICTURES} more</p>"
+        if len(group.members) > MAX_IMAGES:
+            yield f"<p>and {len(group.members) - MAX_IMAGES} more</p>"
         yield "</div>"
     if len(groups) > MAX_GROUPS:
         yield f"<p>and {len(groups) - MAX_GROUPS} more groups; <code>--json</code> lists all of them</p>"
@@ -94,7 +94,7 @@ def _one_of_each_label_first(group: Group) -> list[Member]:
     return sorted(group.members, key=lambda member: id(member) not in firsts)
 
 
-def _picture(sample: Sample, reason: str) -> str:
+def _image(sample: Sample, reason: str) -> str:
     try:
         image, _ = decode_sample(sample, lambda width, height: min(width, height) / SIDE_PX)
     except ImageError:

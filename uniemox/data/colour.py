@@ -1,4 +1,4 @@
-"""What the colours of a picture say: histogram, brightness, colorfulness."""
+"""What the colours of an image say: histogram, brightness, colorfulness."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ def colour_histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def brightness(pixels: NDArray[np.uint8]) -> float:
-    """Mean luma of a picture (ITU-R BT.601), 0 black to 1 white: (H, W, 3) -> a number.
+    """Mean luma of an image (ITU-R BT.601), 0 black to 1 white: (H, W, 3) -> a number.
 
     EmoSet gives brightness in steps of 0.1 and does not publish how it was measured; this is the usual definition.
     """

@@ -1,6 +1,6 @@
-"""Near duplicates: the same picture, encoded again, scaled, mirrored, or cropped by a little.
+"""Near duplicates: the same image, encoded again, scaled, mirrored, or cropped by a little.
 
-A picture is described by the lowest frequencies of its grey values (cosine transform, as perceptual hashes do it),
+An image is described by the lowest frequencies of its grey values (cosine transform, as perceptual hashes do it),
 each weighted by its frequency, because in photographs the amplitude falls with it. Mirroring only changes the sign of
 every other horizontal frequency, so that both ways round are compared by matrix products, exactly and without an index.
 """
@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 FREQUENCIES = 8  # in each direction
-ALIKE = 0.85  # cosine of two descriptions, from which pictures may be the same; docs/data.md has the measurements
+ALIKE = 0.85  # cosine of two descriptions, from which images may be the same; docs/data.md has the measurements
 MAX_LEFT = 5.0  # levels of 255 by which they may differ after the best small crop, root mean square
-FLAT = 50.0  # length of a description below which a picture has no structure; photographs have above 400
+FLAT = 50.0  # length of a description below which an image has no structure; photographs have above 400
 MAX_CROP = 0.05  # of a side
 ROWS, PAIRS = 1024, 2048  # handled at a time
 MIRROR = np.tile((-1.0) ** np.arange(FREQUENCIES), FREQUENCIES).astype(np.float32)
 
 
 def near_groups(thumbs: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Which pictures are the same but for encoding, size, mirroring and a little cropping.
+    """Which images are the same but for encoding, size, mirroring and a little cropping.
 
-    thumbs: (N, 32, 32, 3) small pictures.  Returns (N,) numbers: the same picture, directly or through others, has the
+    thumbs: (N, 32, 32, 3) small images.  Returns (N,) numbers: the same image, directly or through others, has the
     same number. Takes time with the square of N: a second or two for 20,000.
     """
     described, lengths = describe_structure(thumbs)
@@ -43,7 +43,7 @@ def near_groups(thumbs: NDArray[np.uint8]) -> NDArray[np.intp]:
             for i, j in zip(a[same], b[same], strict=True):
                 if group[i] != group[j]:
                     group[group == group[j]] = group[i]
-            apart = group[first[PAIRS:]] != group[second[PAIRS:]]  # the many copies of one picture are joined at once
+            apart = group[first[PAIRS:]] != group[second[PAIRS:]]  # the many copies of one image are joined at once
             first, second = first[PAIRS:][apart], second[PAIRS:][apart]
     return group
 
@@ -61,7 +61,7 @@ def describe_structure(thumbs: NDArray[np.uint8]) -> tuple[NDArray[np.float32], 
 
 
 def difference(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """By how much pairs of pictures differ once the one is cropped a little and, if that is better, mirrored.
+    """By how much pairs of images differ once the one is cropped a little and, if that is better, mirrored.
 
     first, second: (M, 32, 32, 3).  Returns (M,) levels of 255, root mean square over 8 x 8 places and three colours.
     """
@@ -72,7 +72,7 @@ def difference(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[n
 def _left_after_crop(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
     """What a small shift and stretch in both directions can't explain, by one step of least squares.
 
-    Both change a picture by its gradient, times a constant or times the distance from the middle: Lucas and Kanade's
+    Both change an image by its gradient, times a constant or times the distance from the middle: Lucas and Kanade's
     linearisation (IJCAI 1981), which holds because two per cent are less than a px here.
     """
     side = first.shape[1]

@@ -11,7 +11,7 @@ from uniemox.errors import ConfigError
 class BatchOrder:
     """The batches of one process in one epoch, as lists of (epoch, index); a batch sampler for torch's DataLoader.
 
-    samples: size of the data set.  batch_size: pictures of a batch over all processes; the last, short batch of an
+    samples: size of the data set.  batch_size: images of a batch over all processes; the last, short batch of an
     epoch is left out.  rank, processes: this process takes the rank-th part of every batch.
     start: batches of the epoch that were done before, to go on in its middle.
     Raises ConfigError if the data do not fill one batch, or processes do not divide it.
@@ -50,8 +50,8 @@ class BatchOrder:
 class RunOrder:
     """The batches of one process in all steps of a run, epoch after epoch; a batch sampler too.
 
-    batch_size: pictures of a step over all processes and batches.  accumulation: so many batches make a step; the
-    step's pictures are the same whatever it is, and whatever the number of processes.
+    batch_size: images of a step over all processes and batches.  accumulation: so many batches make a step; the
+    step's images are the same whatever it is, and whatever the number of processes.
     start: steps that were done before.  steps: of the whole run.
     Raises ConfigError as BatchOrder, or if accumulation does not divide the batch.
     """

@@ -1,4 +1,4 @@
-"""The people in a data set's pictures, found once and kept beside it."""
+"""The people in a data set's images, found once and kept beside it."""
 
 import math
 from collections.abc import Callable, Collection
@@ -17,7 +17,7 @@ from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
 
 DECODED_PX = 832  # short side from which a JPEG is decoded smaller: twice the input of the largest detector here
-BATCH = 16  # pictures decoded ahead, and given to a detector that takes several
+BATCH = 16  # images decoded ahead, and given to a detector that takes several
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class PeopleReport:
     with_people: int
     people: int
     broken: tuple[str, ...]
-    """A line for each picture that this run could not read; the next one tries it again."""
+    """A line for each image that this run could not read; the next one tries it again."""
 
 
 def find_people(
@@ -41,38 +41,38 @@ def find_people(
     *,
     seen: Collection[str] = (),
 ) -> PeopleReport:
-    """Find the people in every picture and append them to a sidecar; pictures that it has are not looked at again.
+    """Find the people in every image and append them to a sidecar; images that it has are not looked at again.
 
-    on_progress: called with the number of pictures done.
+    on_progress: called with the number of images done.
     seen: hashes of the images on which the detector was trained, kept beside the sidecar, see data/seen.py.
     """
-    pictures = {sample.picture_key: sample for sample in data.samples}
+    by_key = {sample.image_key: sample for sample in data.samples}
     header: dict[str, str | int] = {"detector": detector.name, "fingerprint": detector.fingerprint}
     if data.short_side_px is not None:
-        header["short_side_px"] = data.short_side_px  # of packed pictures, in whose px the boxes are
+        header["short_side_px"] = data.short_side_px  # of packed images, in whose px the boxes are
     broken: list[str] = []
     if seen:
         write_hashes(seen_file(out), seen)
     with Sidecar(out, header) as sidecar, ThreadPoolExecutor() as pool:
-        waiting = [(key, sample) for key, sample in pictures.items() if key not in sidecar.done]
-        on_progress(len(pictures) - len(waiting))
+        waiting = [(key, sample) for key, sample in by_key.items() if key not in sidecar.done]
+        on_progress(len(by_key) - len(waiting))
         for i in range(0, len(waiting), BATCH):
             batch = waiting[i : i + BATCH]
             decoded = list(pool.map(_decoded, (sample for _, sample in batch)))
             images = [image for image in decoded if not isinstance(image, str)]
             boxes = iter(detector.detect([image for image, _ in images]) if images else ())
-            for (key, _), picture in zip(batch, decoded, strict=True):
-                if isinstance(picture, str):
-                    broken.append(picture)
+            for (key, _), found in zip(batch, decoded, strict=True):
+                if isinstance(found, str):
+                    broken.append(found)
                     continue  # not kept: it may be there the next time
-                image, full = picture
+                image, full = found
                 scale = full[0] / image.width, full[1] / image.height
                 rows = [
                     [x1 * scale[0], y1 * scale[1], x2 * scale[0], y2 * scale[1], confidence]
                     for (x1, y1, x2, y2), confidence in next(boxes)
                 ]
                 sidecar.append(key, {"boxes": [[round(value, 3) for value in row] for row in rows]})
-            on_progress(len(pictures) - len(waiting) + i + len(batch))
+            on_progress(len(by_key) - len(waiting) + i + len(batch))
     _, lines = read_sidecar(out)
     counts = [len(line.get("boxes") or ()) for line in lines.values()]
     return PeopleReport(
@@ -85,16 +85,16 @@ def find_people(
 
 
 def read_people(file: Path) -> dict[str, tuple[Detection, ...]]:
-    """The people of a sidecar, px, by the picture's key. Raises DataError if it is damaged or of packed pictures."""
+    """The people of a sidecar, px, by the image's key. Raises DataError if it is damaged or of packed images."""
     header, lines = read_sidecar(file)
     if header.get("short_side_px") is not None:
-        raise DataError(f"{file}: its boxes are in px of packed pictures; find the people in these, or remove it")
+        raise DataError(f"{file}: its boxes are in px of packed images; find the people in these, or remove it")
     boxes = ((key, line.get("boxes")) for key, line in lines.items())
     return {key: detections_of(rows, file, key) for key, rows in boxes if rows is not None}
 
 
 def detections_of(rows: Any, file: Path, key: str) -> tuple[Detection, ...]:
-    """The boxes of a line of a sidecar. Raises DataError, with the file and the picture, if they are none."""
+    """The boxes of a line of a sidecar. Raises DataError, with the file and the image, if they are none."""
     try:
         people = [Detection(Box(*map(float, row[:4])), float(row[4])) for row in rows]
         if not all(0 < person.box.area < math.inf and 0 <= person.confidence <= 1 for person in people):
@@ -105,7 +105,7 @@ def detections_of(rows: Any, file: Path, key: str) -> tuple[Detection, ...]:
 
 
 def _decoded(sample: Sample) -> tuple[Image.Image, tuple[int, int]] | str:
-    """A picture and its full size, or why there is none."""
+    """An image and its full size, or why there is none."""
     try:
         return decode_sample(sample, _shrink)
     except ImageError as error:

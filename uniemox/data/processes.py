@@ -1,4 +1,4 @@
-"""Processes that read pictures beside this one, and end with it however it ends."""
+"""Processes that read images beside this one, and end with it however it ends."""
 
 import multiprocessing
 import os
@@ -14,7 +14,7 @@ from typing import TypeVar
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError
 
-CHUNK = 32  # pictures that a process takes at once
+CHUNK = 32  # images that a process takes at once
 MAX_TEMP_DIR = 103 - len("/pymp-12345678/listener-12345678")  # characters; a socket's address has 103 on every system
 R = TypeVar("R")
 

@@ -1,4 +1,4 @@
-"""A picture of a data set and all that is known of it."""
+"""An image of a data set and all that is known of it."""
 
 import re
 from collections import Counter
@@ -15,16 +15,16 @@ from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
 
 
-class Picture(Protocol):
-    """Where the bytes of a picture are."""
+class ImageSource(Protocol):
+    """Where the bytes of an image are."""
 
     def read(self) -> bytes:
         """The bytes of the file. Raises OSError if it can't be read."""
 
 
 @dataclass(frozen=True, slots=True)
-class PictureFile:
-    """A picture in a file of its own."""
+class ImageFile:
+    """An image in a file of its own."""
 
     path: Path
 
@@ -38,11 +38,11 @@ class PictureFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One picture. What is not known is None."""
+    """One image. What is not known is None."""
 
     key: str
     """Its name inside the data set, with /: splits, lists and random draws hang on it, wherever the data lie."""
-    picture: Picture
+    image: ImageSource
     label: int | None = None
     """Class in the data set's labels."""
     distribution: Mapping[str, float] | None = None
@@ -64,13 +64,13 @@ class Sample:
     domain: str | None = None
     """Search word, style or source."""
     group: str | None = None
-    """Samples of one group never go to different splits (several people of one picture)."""
+    """Samples of one group never go to different splits (several people of one image)."""
     source_sha256: str | None = None
-    """Hash of the file that the picture was packed from, where its bytes are others now (shards)."""
+    """Hash of the file that the image was packed from, where its bytes are others now (shards)."""
 
     @property
-    def picture_key(self) -> str:
-        """The key of the picture, which several people have in common: `a.jpg` for `a.jpg#2`."""
+    def image_key(self) -> str:
+        """The key of the image, which several people have in common: `a.jpg` for `a.jpg#2`."""
         return re.sub(r"#\d+$", "", self.key)
 
 
@@ -84,20 +84,20 @@ class Broken(NamedTuple):
 def decode_sample(
     sample: Sample, shrink: Callable[[int, int], float] | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The upright RGB picture of a sample and its full size; arguments as `images.decode`.
+    """The upright RGB image of a sample and its full size; arguments as `images.decode`.
 
-    Raises ImageError, with the picture's name, if it can't be read.
+    Raises ImageError, with the image's name, if it can't be read.
     """
-    name = str(sample.picture)
+    name = str(sample.image)
     try:
-        data = sample.picture.read()
+        data = sample.image.read()
     except OSError as error:
         raise ImageError(f"{name}: can't be read ({error.strerror or error})") from error
     return decode(data, name, shrink=shrink)
 
 
 def tell_apart(samples: Sequence[Sample]) -> list[Sample]:
-    """Several samples of one picture get keys of their own (`a.jpg`, `a.jpg#2`) and one group, the picture."""
+    """Several samples of one image get keys of their own (`a.jpg`, `a.jpg#2`) and one group, the image."""
     times = Counter(sample.key for sample in samples)
     seen: Counter[str] = Counter()
     result = []
@@ -137,7 +137,7 @@ class DataSet:
     notes: tuple[str, ...] = ()
     """What was left out or added, and why, a line each."""
     short_side_px: int | None = None
-    """To which pictures were scaled when they were packed; boxes are in px of what is there. None: as they came."""
+    """To which images were scaled when they were packed; boxes are in px of what is there. None: as they came."""
     detector_seen: frozenset[str] = frozenset()
     """Hashes of the images on which the detector was trained that found the people, see data/seen.py."""
     parts: tuple[Part, ...] = ()

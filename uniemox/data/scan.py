@@ -1,4 +1,4 @@
-"""One look at every picture of a data set, in several processes: is it whole, what is it, what does it look like."""
+"""One look at every image of a data set, in several processes: is it whole, what is it, what does it look like."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -18,14 +18,14 @@ from uniemox.decoding.pool import DecoderPool, look_here
 from uniemox.errors import ImageError
 from uniemox.images import ENDINGS, MinSides
 
-THUMB = 32  # side of the small picture by which near duplicates are found, px
+THUMB = 32  # side of the small image by which near duplicates are found, px
 DECODED_PX = 64  # short side at which a JPEG is decoded for all this
 PLAIN_MODES = ("RGB", "L")
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at a picture shows."""
+    """What one look at an image shows."""
 
     sha256: str
     """Of the file; empty if it can't be read."""
@@ -53,9 +53,9 @@ def scan(
     on_progress: Callable[[int], None] = lambda _: None,
     decoders: DecoderPool | None = None,
 ) -> list[Look]:
-    """A look at every sample's picture, in their order.
+    """A look at every sample's image, in their order.
 
-    workers: processes; None: one a core.  on_progress: called with the number of pictures done.
+    workers: processes; None: one a core.  on_progress: called with the number of images done.
     decoders: for files of strangers, in place of these processes; None: they are one's own.
     """
     if decoders is not None:
@@ -82,10 +82,10 @@ def _look_at_all(samples: Sequence[Sample]) -> list[Look]:
 
 
 def look_at(sample: Sample, look: Callable[..., Decoded] = look_here) -> Look:
-    """One picture.  look: decodes its file, as `look_here`."""
-    name = str(sample.picture)
+    """One image.  look: decodes its file, as `look_here`."""
+    name = str(sample.image)
     try:
-        data = sample.picture.read()
+        data = sample.image.read()
     except OSError as error:
         return Look("", f"can't be read ({error.strerror or error})")
     digest = hashlib.sha256(data).hexdigest()
@@ -98,7 +98,7 @@ def look_at(sample: Sample, look: Callable[..., Decoded] = look_here) -> Look:
     odd = seen.mode if seen.mode not in PLAIN_MODES else f"{seen.frames} frames" if seen.frames > 1 else ""
     return Look(
         digest,
-        wrong_ending=_wrong_ending(sample.picture_key, seen.format),
+        wrong_ending=_wrong_ending(sample.image_key, seen.format),
         odd_mode=odd,
         size=seen.full,
         thumb=np.asarray(thumb),
@@ -109,6 +109,6 @@ def look_at(sample: Sample, look: Callable[..., Decoded] = look_here) -> Look:
 
 
 def _wrong_ending(key: str, found: str) -> str:
-    """The format of a file whose ending tells another; an MPO is a JPEG with more pictures behind the first."""
+    """The format of a file whose ending tells another; an MPO is a JPEG with more images behind the first."""
     told = ENDINGS.get(PurePath(key).suffix.lower())
     return "" if told in (None, "JPEG" if found == "MPO" else found) else found

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uniemox.data.hashes import picture_hashes
+from uniemox.data.hashes import image_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError
 from uniemox.files import write_text
@@ -33,7 +33,7 @@ def write_seen(
 
 def hashes_of(samples: Collection[Sample], on_progress: Callable[[int], None] = lambda _: None) -> set[str]:
     """The sha256 of every sample's file, and of the one that a packed image was made of."""
-    found = {digest for digest in picture_hashes(list(samples), on_progress) if digest}
+    found = {digest for digest in image_hashes(list(samples), on_progress) if digest}
     return found | {sample.source_sha256 for sample in samples if sample.source_sha256}
 
 
@@ -83,7 +83,7 @@ def refuse_seen(
     known = [sample for sample, digest in pairs if {digest, sample.source_sha256} & seen]
     if known:
         raise DataError(
-            f"the model was trained on {len(known)} of these {len(samples)} pictures of {what}, {known[0].key} among "
+            f"the model was trained on {len(known)} of these {len(samples)} images of {what}, {known[0].key} among "
             "them, itself or through what it was made of (pre-training, teacher, joined runs, person finder): score "
             "others (--split test; --splits FILE, the same for every command, or RUN/splits.json where the run made "
             "the splits)" + (f", or give {override}" if override else "")

@@ -18,7 +18,7 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.data.shards import FORMAT, INDEX, PLAIN_FIELDS, parse_json
 from uniemox.data.sidecar import json_line
 from uniemox.errors import ConfigError, DataError, ImageError
-from uniemox.images import decode, open_picture
+from uniemox.images import decode, open_image
 from uniemox.labels import LabelSet
 
 BLOCK = 512  # bytes of a tar header
@@ -30,9 +30,9 @@ class ShardConfig:
     """How shards are cut."""
 
     samples: int = 1000
-    """Pictures in a shard."""
+    """Images in a shard."""
     short_side_px: int | None = None
-    """Pictures are scaled down to this short side and stored as JPEG; None stores the files as they are."""
+    """Images are scaled down to this short side and stored as JPEG; None stores the files as they are."""
     seed: int = 0
     """Of the order, which is random, so that reading in order meets all classes."""
     workers: int | None = None
@@ -48,7 +48,7 @@ class ShardConfig:
 def write_shards(
     data: DataSet, out: Path, config: ShardConfig, on_progress: Callable[[int], None] = lambda _: None
 ) -> list[str]:
-    """Write a data set as shards and return a line for every picture that was left out because it is broken.
+    """Write a data set as shards and return a line for every image that was left out because it is broken.
 
     Stopped and called again with the same data and settings it resumes with the next shard.
     on_progress: called with the number of samples done.
@@ -119,18 +119,18 @@ def _write_shard(
     with temporary.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for number, sample in enumerate(samples):
             try:
-                original = sample.picture.read()
-                picture, ending, scale = _packed(original, sample.key, config.short_side_px)
+                original = sample.image.read()
+                image, ending, scale = _packed(original, sample.key, config.short_side_px)
             except (ImageError, OSError) as error:
                 broken.append(f"{sample.key}: {error}")
                 continue
-            values = _values_of(sample, labels, scale) | {"sha256": hashlib.sha256(picture).hexdigest()}
-            if picture != original:
+            values = _values_of(sample, labels, scale) | {"sha256": hashlib.sha256(image).hexdigest()}
+            if image != original:
                 values.setdefault("source_sha256", hashlib.sha256(original).hexdigest())
             offset = file.tell() + BLOCK
-            _add(tar, f"{number:09d}.{ending}", picture)
+            _add(tar, f"{number:09d}.{ending}", image)
             _add(tar, f"{number:09d}.json", json_line(values))
-            lines.append(json_line({**values, "offset": offset, "size": len(picture)}))
+            lines.append(json_line({**values, "offset": offset, "size": len(image)}))
     with temporary.open("rb") as written:
         digest = hashlib.file_digest(written, "sha256").hexdigest()
     size = temporary.stat().st_size
@@ -142,8 +142,8 @@ def _write_shard(
 
 
 def _packed(data: bytes, name: str, short_side_px: int | None) -> tuple[bytes, str, float]:
-    """A picture's bytes, its ending, and by how much it was scaled. Raises ImageError if it can't be decoded."""
-    header = open_picture(data, name)
+    """An image's bytes, its ending, and by how much it was scaled. Raises ImageError if it can't be decoded."""
+    header = open_image(data, name)
     image, full = decode(data, name, shrink=_half_of(short_side_px))
     if short_side_px is None or min(full) <= short_side_px:
         return data, (header.format or "jpg").lower().replace("jpeg", "jpg"), 1.0
@@ -166,7 +166,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _values_of(sample: Sample, labels: LabelSet, scale: float) -> dict[str, Any]:
-    """What is known of a sample, as JSON; boxes in px of the stored picture."""
+    """What is known of a sample, as JSON; boxes in px of the stored image."""
     boxes = None
     if sample.persons is not None:
         boxes = [[*(value * scale for value in person.box), person.confidence] for person in sample.persons]

@@ -2,7 +2,7 @@
 
     shards.json          what the labels mean, and every shard with its size
     train-00000.tar      000000000.jpg, 000000000.json, 000000001.jpg, ...
-    train-00000.jsonl    the same JSON, a line a sample, with the place of its picture in the tar
+    train-00000.jsonl    the same JSON, a line a sample, with the place of its image in the tar
 
 Any process reads any sample by one call, so a run can go on in the middle of an epoch.
 """
@@ -23,8 +23,8 @@ PLAIN_FIELDS = ("valence", "arousal", "split", "text", "domain", "group", "sourc
 
 
 @dataclass(frozen=True, slots=True)
-class ShardedPicture:
-    """A picture inside a tar file."""
+class ShardedImage:
+    """An image inside a tar file."""
 
     address: str
     offset: int
@@ -32,7 +32,7 @@ class ShardedPicture:
     sha256: str
 
     def read(self) -> bytes:
-        """The bytes of the picture. Raises OSError if they are not those that were written."""
+        """The bytes of the image. Raises OSError if they are not those that were written."""
         if "://" in self.address:
             system, path = open_address(self.address)
             data = system.cat_file(path, start=self.offset, end=self.offset + self.size)
@@ -43,7 +43,7 @@ class ShardedPicture:
         if len(data) != self.size:
             raise OSError(f"{self.address} is cut off: {len(data)} of {self.size} bytes at {self.offset}")
         if hashlib.sha256(data).hexdigest() != self.sha256:
-            raise OSError(f"{self.address} was changed: the hash of the picture at {self.offset} is another")
+            raise OSError(f"{self.address} was changed: the hash of the image at {self.offset} is another")
         return data
 
     def __str__(self) -> str:
@@ -110,12 +110,12 @@ def _sample_of(values: dict[str, Any], tar: str, labels: LabelSet) -> Sample:
         raise TypeError("a text")
     offset, size = int(values["offset"]), int(values["size"])
     if not 0 <= offset < 2**62 or not 0 <= size < 2**31:
-        raise ValueError("the place of the picture")
+        raise ValueError("the place of the image")
     if not re.fullmatch("[0-9a-f]{64}", values.get("source_sha256", "0" * 64)):
         raise ValueError("source_sha256")
     return Sample(
         key=values["key"],
-        picture=ShardedPicture(tar, offset, size, values["sha256"]),
+        image=ShardedImage(tar, offset, size, values["sha256"]),
         label=None if values.get("label") is None else labels.labels.index(values["label"]),
         distribution=values.get("distribution"),
         annotation=values.get("annotation"),

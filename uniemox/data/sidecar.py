@@ -1,6 +1,6 @@
 """What is found out about a data set once and kept beside it, as JSON lines: people, texts.
 
-The first line says how it was found; each further line is about one picture. Lines are only appended, so a job that
+The first line says how it was found; each further line is about one image. Lines are only appended, so a job that
 was stopped resumes where it was.
 """
 
@@ -18,7 +18,7 @@ PERSONS, TEXTS = "persons.jsonl", "texts.jsonl"  # names beside the data
 
 
 class Sidecar:
-    """A file of one line a picture, open for appending.
+    """A file of one line an image, open for appending.
 
     header: how the lines are made; what a file already holds must have been made the same way.
     Raises DataError if it was not, or the file can't be written.
@@ -47,7 +47,7 @@ class Sidecar:
             self._write(header)
 
     def append(self, key: str, values: Mapping[str, Any]) -> None:
-        """Keep what is known of one picture."""
+        """Keep what is known of one image."""
         self._write({"key": key, **values})
         self.done.add(key)
 

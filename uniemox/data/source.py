@@ -59,7 +59,7 @@ def open_data(
     persons, texts: what `uniemox data persons` and `describe` wrote; None takes the files of their usual names beside
     the data, if they are there.
     splits: what `uniemox data split` wrote; its splits replace those of the data set, and other samples are left out.
-    exclude: what `uniemox data check --json` wrote; the pictures in its list "exclude" are left out.
+    exclude: what `uniemox data check --json` wrote; the images in its list "exclude" are left out.
     with_texts: False leaves a file of texts beside the data alone.
     Raises ConfigError for an unknown kind or option, DataError for what is wrong on disk, LabelError for several data
     sets whose labels are of different kinds or can't be mapped.
@@ -161,17 +161,17 @@ def _add_persons(data: DataSet, file: Path) -> DataSet:
     header, lines = read_sidecar(file)
     if header.get("short_side_px") != data.short_side_px:
         raise DataError(
-            f"{file}: its boxes are in px of other pictures (short side {header.get('short_side_px')}, here "
+            f"{file}: its boxes are in px of other images (short side {header.get('short_side_px')}, here "
             f"{data.short_side_px}); find the people in these, or give the file to data shard"
         )
     samples, found = [], 0
     for sample in data.samples:
-        line = lines.get(sample.picture_key)
+        line = lines.get(sample.image_key)
         if line is not None and line.get("boxes") is not None:
             sample = replace(sample, persons=detections_of(line["boxes"], file, sample.key))  # noqa: PLW2901
             found += 1
         samples.append(sample)
-    note = f"people of {found} pictures from {file} ({header.get('detector', 'unknown detector')})"
+    note = f"people of {found} images from {file} ({header.get('detector', 'unknown detector')})"
     seen = data.detector_seen | read_seen(file, in_folder=False)
     return replace(data, samples=samples, notes=(*data.notes, note), detector_seen=seen)
 
@@ -181,7 +181,7 @@ def _add_texts(data: DataSet, file: Path) -> DataSet:
     _, lines = read_sidecar(file)
     samples, found = [], 0
     for sample in data.samples:
-        line = lines.get(sample.picture_key)
+        line = lines.get(sample.image_key)
         if line is not None:
             text, annotation = line.get("text"), line.get("annotation")
             if not isinstance(text, str) or not isinstance(annotation, dict | None):
@@ -192,11 +192,11 @@ def _add_texts(data: DataSet, file: Path) -> DataSet:
             sample = replace(sample, text=text, annotation=sample.annotation or known)  # noqa: PLW2901
             found += 1
         samples.append(sample)
-    return replace(data, samples=samples, notes=(*data.notes, f"texts of {found} pictures from {file}"))
+    return replace(data, samples=samples, notes=(*data.notes, f"texts of {found} images from {file}"))
 
 
 def _for_label(text: str, annotation: Mapping[str, Any] | None, label: str | None, where: str) -> str:
-    """A text that names the emotion with the sample's own label instead: a picture has one text, but may have several.
+    """A text that names the emotion with the sample's own label instead: an image has one text, but may have several.
 
     Texts that are not those of the annotation, because somebody wrote them, stay as they are.
     """
@@ -220,5 +220,5 @@ def _leave_out(data: DataSet, file: Path) -> DataSet:
     samples = [sample for sample in data.samples if sample.key not in listed]
     if not samples:
         raise DataError(f"{file} leaves nothing of {data.name}")
-    note = f"{len(data) - len(samples)} of the {len(listed)} pictures listed in {file} were left out"
+    note = f"{len(data) - len(samples)} of the {len(listed)} images listed in {file} were left out"
     return replace(data, samples=samples, notes=(*data.notes, note))

@@ -1,4 +1,4 @@
-"""The picture of a choice among splits (figure 6 of arXiv 2409.18877)."""
+"""The image of a choice among splits (figure 6 of arXiv 2409.18877)."""
 
 from pathlib import Path
 

@@ -233,7 +233,7 @@ def write_splits(path: Path, scheme: Scheme, *, source: str, how: str) -> str:
 def read_splits(path: Path, data: DataSet) -> DataSet:
     """The data set with the splits of an index file; samples that are not in it are left out.
 
-    Raises DataError if the file was changed after it was written, or names pictures that the data set does not have.
+    Raises DataError if the file was changed after it was written, or names images that the data set does not have.
     """
     try:
         content = json.loads(read_text(path))
@@ -248,10 +248,10 @@ def read_splits(path: Path, data: DataSet) -> DataSet:
         raise DataError(f"{path}: its hash does not fit its content; it was changed by hand, write it anew")
     absent = scheme.keys() - {sample.key for sample in data.samples}
     if absent:
-        raise DataError(f"{path}: {len(absent)} of its pictures are not in {data.name}, such as {min(absent)}")
+        raise DataError(f"{path}: {len(absent)} of its images are not in {data.name}, such as {min(absent)}")
     samples = [replace(sample, split=scheme[sample.key]) for sample in data.samples if sample.key in scheme]
     left = len(data) - len(samples)
-    notes = (f"splits from {path} (sha256 {digest[:12]})", *([f"{left} pictures are not in it"] if left else []))
+    notes = (f"splits from {path} (sha256 {digest[:12]})", *([f"{left} images are not in it"] if left else []))
     return replace(data, samples=samples, notes=(*data.notes, *notes))
 
 

@@ -28,7 +28,7 @@ Frame = tuple[float, float, float, float, float]  # x and y of 0 0 in px; px a u
 SHARPNESS = 2  # drawn this many times larger and reduced, which smooths the edges
 MAX_SCENES = 1_000_000  # a list of so many takes half a minute
 BLOCK = 64  # samples in a row that hold every pair of state and surroundings once
-SLOTS = 5  # columns of a picture; the person has one to itself, so that no object hides behind it
+SLOTS = 5  # columns of an image; the person has one to itself, so that no object hides behind it
 OUTLINE = 1.8  # dark line around a person, in hundredths of its height without the line
 STATES = tuple((face, action) for face in ("happy", "sad", "angry", "surprise") for action in ("dancing", "marching"))
 # Classes of MIKELS: a row for each of STATES, a column for each of SURROUNDINGS; no class twice in a row or column.
@@ -116,7 +116,7 @@ class Thing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ScenePlan:
-    """All that a picture shows. The emotion is not in it, so nothing drawn can tell it."""
+    """All that an image shows. The emotion is not in it, so nothing drawn can tell it."""
 
     seed: str  # of colours and shapes that no annotation names
     place: Surroundings
@@ -134,8 +134,8 @@ class ScenePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class SyntheticPicture:
-    """A picture that is drawn when it is read."""
+class SyntheticImage:
+    """An image that is drawn when it is read."""
 
     seed: int
     index: int
@@ -174,7 +174,7 @@ def _sample(seed: int, index: int) -> Sample:
     annotation = {"emotion": MIKELS.labels[label], **light, **words, "object": ["Person", *sorted(drawn)]}
     return Sample(
         key=f"{index:06d}.png",
-        picture=SyntheticPicture(seed, index),
+        image=SyntheticImage(seed, index),
         label=label,
         split={8: "val", 9: "test"}.get(index // 8 % 10, "train"),
         annotation=annotation,
@@ -196,7 +196,7 @@ def _block(seed: int, number: int) -> tuple[tuple[int, int], ...]:
 
 
 def plan(seed: int, index: int) -> ScenePlan:
-    """What picture `index` of a seed shows. Nothing is drawn yet."""
+    """What image `index` of a seed shows. Nothing is drawn yet."""
     state, place = _block(seed, index // BLOCK)[index % BLOCK]
     expression, action = STATES[state]
     rng = Random(f"{seed}/{index}")
@@ -250,7 +250,7 @@ def _things(rng: Random, place: Surroundings, slots: Sequence[int], horizon: int
 
 
 def draw(planned: ScenePlan, has_person: bool = True) -> Image.Image:
-    """The picture, RGB, 384 x 288 px; without the person, all else is the same."""
+    """The image, RGB, 384 x 288 px; without the person, all else is the same."""
     large = Image.new("RGB", (WIDTH * SHARPNESS, HEIGHT * SHARPNESS), planned.place.ground)
     canvas, rng = Draw(large), Random(planned.seed)
     _draw_backdrop(canvas, planned, rng)

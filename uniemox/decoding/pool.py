@@ -62,7 +62,7 @@ class DecoderPool:
             self._give_back(child)
 
     def decode(
-        self, data: bytes, name: str = "picture", *, shrink: MinSides | None = None
+        self, data: bytes, name: str = "image", *, shrink: MinSides | None = None
     ) -> tuple[Image.Image, tuple[int, int]]:
         """As `images.decode`. Raises ImageError also for a file that takes too long or too much memory."""
         decoded = self.look(data, name, shrink=shrink)
@@ -141,7 +141,7 @@ class DecoderPool:
 
 
 def decode_one(
-    data: bytes, name: str = "picture", *, shrink: MinSides | None = None
+    data: bytes, name: str = "image", *, shrink: MinSides | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
     """As `images.decode`, in this process unless only the codec knows how large the image really is (AVIF)."""
     if data[4:8] == b"ftyp":
@@ -152,7 +152,7 @@ def decode_one(
 
 def look_here(data: bytes, name: str, *, shrink: MinSides | None = None, counts_frames: bool = False) -> Decoded:
     """As `DecoderPool.look`, in this process."""
-    header = images.open_picture(data, name)
+    header = images.open_image(data, name)
     image, full = images.decode(data, name, shrink=shrink)
     frames = images.count_frames(header, name) if counts_frames else 0
     return Decoded(image, full, format=str(header.format), mode=header.mode, frames=frames)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from uniemox.errors import ImageError
 from uniemox.image_limits import webp_pixels
-from uniemox.images import MAX_PIXELS, MinSides, count_frames, decode_opened, open_picture
+from uniemox.images import MAX_PIXELS, MinSides, count_frames, decode_opened, open_image
 
 QUESTION = struct.Struct("<Qqq?")
 ANSWER = struct.Struct("<BQ")
@@ -69,11 +69,11 @@ def _answer(answers: BinaryIO, data: bytes, shrink: MinSides | None, *, counts_f
     """Decode a file and send its pixels in strips. Raises ImageError, whose message calls the file {name}."""
     base = BASE_BYTES + BYTES_A_FILE_BYTE * len(data)
     _limit_memory(base + BYTES_A_PIXEL * min(webp_pixels(data), MAX_PIXELS))
-    header = open_picture(data, "{name}")
+    header = open_image(data, "{name}")
     _limit_memory(base + BYTES_A_PIXEL * header.width * header.height)
     known = str(header.format).encode(), header.mode.encode()
     image, full = decode_opened(header, "{name}", shrink=shrink)
-    frames = count_frames(open_picture(data, "{name}"), "{name}") if counts_frames else 0
+    frames = count_frames(open_image(data, "{name}"), "{name}") if counts_frames else 0
     width, height = image.size
     answers.write(ANSWER.pack(DONE, IMAGE.size + 3 * width * height))
     answers.write(IMAGE.pack(width, height, *full, frames, *known))

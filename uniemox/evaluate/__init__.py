@@ -1,1 +1,1 @@
-"""From predictions to scores, each with what other pictures could have made of it."""
+"""From predictions to scores, each with what other images could have made of it."""

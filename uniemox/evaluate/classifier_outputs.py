@@ -1,4 +1,4 @@
-"""What a classifier answers for every picture of a data set, with torch."""
+"""What a classifier answers for every image of a data set, with torch."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ def outputs_of(
 
     The classifier is left in the mode it was in.
     stats: what the encoder's pixels are normalised with.  on_progress: called with the number of samples done.
-    Raises DataError if none of the pictures can be read.
+    Raises DataError if none of the images can be read.
     """
     device = next(classifier.parameters()).device
     places = [[(0, i) for i in range(at, min(at + BATCH, len(samples)))] for at in range(0, len(samples), BATCH)]
@@ -57,9 +57,7 @@ def outputs_of(
         on_progress(done)
     classifier.train(was_training)
     if not rows:
-        raise DataError(
-            f"none of {len(samples)} pictures can be read: {broken[0].reason if broken else 'there is none'}"
-        )
+        raise DataError(f"none of {len(samples)} images can be read: {broken[0].reason if broken else 'there is none'}")
     known = np.concatenate(distances) if distances else None
     return Outputs(np.concatenate(rows), known, tuple(read), tuple(broken))
 

@@ -1,4 +1,4 @@
-"""Is one recipe better than another? Runs of several seeds of each, on the same pictures."""
+"""Is one recipe better than another? Runs of several seeds of each, on the same images."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,11 +22,11 @@ class Comparison:
     ours: tuple[float, ...]
     """Accuracy of each run."""
     ours_interval: tuple[float, float]
-    """Of their mean, over pictures."""
+    """Of their mean, over images."""
     theirs: tuple[float, ...]
     theirs_interval: tuple[float, float]
     difference: PairedDifference
-    """Of the means, ours minus theirs; all seeds of a picture are drawn together."""
+    """Of the means, ours minus theirs; all seeds of an image are drawn together."""
     commonest: float
     """Accuracy of always answering the commonest class of the scored images."""
     uniform: float
@@ -47,7 +47,7 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], baseline: Sequence[Pat
 
     ours, theirs: folders of fine-tuning runs, at least one each.  baseline: of what both must beat, such as method
     histogram.
-    Raises DataError if a folder holds no run, they share no evaluation, or predictions are not of the same pictures.
+    Raises DataError if a folder holds no run, they share no evaluation, or predictions are not of the same images.
     """
     kept = {path: read_run(path) for path in (*ours, *theirs, *baseline)}
     titles = [{one.title: one for one in run.evaluations} for run in kept.values()]
@@ -85,7 +85,7 @@ def _compare(
     for one in (*ours, *theirs, *baseline):
         places = {key: place for place, key in enumerate(one.keys)}
         if places.keys() != set(first.keys) or len(one.keys) != len(first.keys):
-            raise DataError(f"{title}: the runs were scored on other pictures; run uniemox evaluate with all of them")
+            raise DataError(f"{title}: the runs were scored on other images; run uniemox evaluate with all of them")
         rows.append(one.is_right[[places[key] for key in first.keys]])
     hits = np.array(rows, dtype=np.float64)  # (S, N)
     own, other, baseline_hits = np.split(hits, [len(ours), len(ours) + len(theirs)])

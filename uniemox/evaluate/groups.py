@@ -1,4 +1,4 @@
-"""Scores by group of pictures (domain, style, who is in it), and the group that a network serves worst."""
+"""Scores by group of images (domain, style, who is in it), and the group that a network serves worst."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

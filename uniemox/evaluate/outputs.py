@@ -1,4 +1,4 @@
-"""What a classifier answers for every picture of a data set, without torch."""
+"""What a classifier answers for every image of a data set, without torch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ def outputs_of_network(
 ) -> Outputs:
     """Logits of all samples in the views of evaluation: the middle, and the people that the data set knows.
 
-    on_progress: called with the number of samples done.  Raises DataError if none of the pictures can be read.
+    on_progress: called with the number of samples done.  Raises DataError if none of the images can be read.
     """
     read, broken = list[Sample](), list[Broken]()
 
@@ -47,7 +47,7 @@ def outputs_of_network(
     found = [network.measure(batch) for batch in batches(look(), BATCH)]
     if not found:
         reason = broken[0].reason if broken else "there is none"
-        raise DataError(f"none of {len(samples)} pictures can be read: {reason}")
+        raise DataError(f"none of {len(samples)} images can be read: {reason}")
     values = np.concatenate([logits for logits, _ in found])
     distances = [far for _, far in found if far is not None]
     return Outputs(values, np.concatenate(distances) if distances else None, tuple(read), tuple(broken))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uniemox.data.hashes import picture_hashes
+from uniemox.data.hashes import image_hashes
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import refuse_seen, seen_file, write_hashes
 from uniemox.errors import CheckpointError, ConfigError, DataError
@@ -58,7 +58,7 @@ def recalibrate(
             f"{data.name} has {len(samples)} images with a label of {model}; at least {MIN_IMAGES} are needed, and a "
             "hundred are better"
         )
-    hashes = picture_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
+    hashes = image_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
     seen = seen_by_model(given if str(given) in IN_PACKAGE else source)
     refuse_seen(samples, hashes, seen, data.name)
     found = outputs_of_network(network, samples, lambda done: on_progress("calibrating", done, len(samples)))

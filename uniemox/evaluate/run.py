@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
-from uniemox.data.hashes import picture_hashes
+from uniemox.data.hashes import image_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.errors import ConfigError, DataError, LabelError
@@ -46,7 +46,7 @@ class Evaluation:
     notes: tuple[str, ...]
     """What was left out or mapped, and why."""
     predictions: tuple[dict[str, Any], ...]
-    """Of every picture: key, label, predicted, probabilities; or valence and arousal."""
+    """Of every image: key, label, predicted, probabilities; or valence and arousal."""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it, without the predictions."""
@@ -67,24 +67,24 @@ def evaluate(
 
     model: a fine-tuning run or its model.safetensors, with torch; or an ONNX file, embedded or small, without.
     by: a column (domain, split, label, group, or a field of the annotation) by whose values the scores are given too.
-    allow_seen: score pictures that the model, or what it was made of, was trained on as well.
+    allow_seen: score images that the model, or what it was made of, was trained on as well.
     Where the data set has other labels the model's are mapped to them (`label_map`), and what has no counterpart is
-    left out. Intervals resample pictures, those of one group together.
-    Raises DataError for pictures that it has seen (`uniemox.data.seen`), or if nothing is left; LabelError where no map
+    left out. Intervals resample images, those of one group together.
+    Raises DataError for images that it has seen (`uniemox.data.seen`), or if nothing is left; LabelError where no map
     is known; ConfigError for a column that is not there.
     """
     info, answer = _open_onnx(model) if is_onnx(model) else _open_classifier(model, hardware)
     mapping = None if info.task == "affect" else map_to_data(info.find_labels(), data.labels)
     samples, notes = _scorable(data, info, mapping)
     if by is not None:
-        column_of(samples, by, data)  # raises before the pictures are looked at
+        column_of(samples, by, data)  # raises before the images are looked at
     seen = set() if allow_seen else seen_by_model(model) | data.detector_seen
     if seen:
-        hashes = picture_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
+        hashes = image_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
         refuse_seen(samples, hashes, seen, data.name, override="--allow-seen")
     outputs = answer(samples, lambda done: on_progress("evaluating", done, len(samples)))
     if outputs.broken:
-        notes.append(f"{len(outputs.broken)} pictures can't be read: {outputs.broken[0].reason}")
+        notes.append(f"{len(outputs.broken)} images can't be read: {outputs.broken[0].reason}")
     if info.calibration_images == "selection":
         notes.append("the temperature was fitted on the images that chose the epoch: too few were held out to divide")
     scorer = _Scorer(info, data.labels, mapping, outputs)
@@ -128,7 +128,7 @@ def write_evaluation(
     name: str | None = None,
     persons: Path | None = None,
 ) -> Path:
-    """Keep scores, and what was predicted for every picture, in the run's folder; a later one of its name replaces it.
+    """Keep scores, and what was predicted for every image, in the run's folder; a later one of its name replaces it.
 
     split: that was scored, or all.  name: of the files; None makes it of data and split.  persons: the file of people
     that was used.  Returns evaluations/NAME.json; the predictions are in NAME.jsonl, a line each.
@@ -184,7 +184,7 @@ class _Scorer:
         """places: (M,) of the samples that count."""
         samples = [self.outputs.samples[i] for i in places]
         values, temperature = self.outputs.values[places], self.info.temperature
-        units = [sample.group or sample.picture_key for sample in samples]
+        units = [sample.group or sample.image_key for sample in samples]
         answers = self.answers[places]
         if self.mapping is None:
             target = np.array([[sample.valence, sample.arousal] for sample in samples], dtype=np.float64)
@@ -206,11 +206,11 @@ class _Scorer:
         return answers_of(self.info, self.outputs.values, self.outputs.distances)
 
     def predictions(self) -> list[dict[str, Any]]:
-        """A line for every picture."""
+        """A line for every image."""
         lines = []
         for sample, answer in zip(self.outputs.samples, self.answers, strict=True):
-            unit = sample.group or sample.picture_key  # what is drawn together
-            line: dict[str, Any] = {"key": sample.key, "path": str(sample.picture), "group": unit}
+            unit = sample.group or sample.image_key  # what is drawn together
+            line: dict[str, Any] = {"key": sample.key, "path": str(sample.image), "group": unit}
             if self.mapping is None:
                 line |= {"valence": float(answer[0]), "arousal": float(answer[1])}
             else:
@@ -276,11 +276,11 @@ def _scorable(data: DataSet, info: ClassifierInfo, mapping: LabelMap | None) -> 
             notes.append(f"labels are mapped: {mapping}")
         if len(samples) < len(labelled):
             lost = ", ".join(mapping.unreached)
-            notes.append(f"{len(labelled) - len(samples)} pictures were left out: the model has nothing for {lost}")
+            notes.append(f"{len(labelled) - len(samples)} images were left out: the model has nothing for {lost}")
     if len(data) > len(samples) and not notes:
-        notes.append(f"{len(data) - len(samples)} pictures have nothing to compare with")
+        notes.append(f"{len(data) - len(samples)} images have nothing to compare with")
     if not samples:
-        raise DataError(f"{data.name} has no picture to score: none of {len(data)} has what the model predicts")
+        raise DataError(f"{data.name} has no image to score: none of {len(data)} has what the model predicts")
     return samples, notes
 
 

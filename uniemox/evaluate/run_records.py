@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate.metrics import Array
 from uniemox.evaluate.run import EVALUATIONS
-from uniemox.training.journal import METRICS, PICTURES, read_metrics
+from uniemox.training.journal import IMAGES, METRICS, read_metrics
 from uniemox.training.run_folder import CONFIG, WEIGHTS
 from uniemox.training.settings import read_json, with_new_names
 
@@ -22,7 +22,7 @@ MEASURES = {"confusion": "accuracy", "kl": "kl", "ccc": "ccc"}  # what only scor
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What a classifier answered for the N pictures of an evaluation."""
+    """What a classifier answered for the N images of an evaluation."""
 
     keys: tuple[str, ...]
     groups: tuple[str, ...]  # N, what is drawn together
@@ -114,8 +114,8 @@ def read_run(path: Path) -> SavedRun:
             evaluations.append(read_evaluation(file))
         except DataError as error:
             missing.append(f"An evaluation can't be read: {error}")
-    pictures = tuple(sorted((path / PICTURES).glob("reconstruction-*.png")))
-    return SavedRun(path, record["kind"], record, curves, pictures, tuple(evaluations), tuple(missing))
+    images = tuple(sorted((path / IMAGES).glob("reconstruction-*.png")))
+    return SavedRun(path, record["kind"], record, curves, images, tuple(evaluations), tuple(missing))
 
 
 def curves_of(metrics: list[dict[str, float]]) -> dict[str, tuple[NDArray[np.int64], Array]]:
@@ -147,7 +147,7 @@ def read_evaluation(file: Path) -> SavedEvaluation:
         try:
             predictions = read_predictions(file.with_suffix(".jsonl"), labels)
         except DataError as error:
-            missing = f"What was predicted for every picture can't be read: {error}"
+            missing = f"What was predicted for every image can't be read: {error}"
     return SavedEvaluation(values["data"], values.get("split"), values, predictions, missing)
 
 

@@ -1,7 +1,7 @@
 """All scores of a network on one split, by what it predicts: classes, distributions, or valence and arousal.
 
 A score that is undefined (the recall of a class without samples, the correlation of constants) is None, and so is its
-interval. Intervals are 95 % percentile bootstraps over pictures, see `intervals`; resamples in which a score is
+interval. Intervals are 95 % percentile bootstraps over images, see `intervals`; resamples in which a score is
 undefined are left out. The interval of a class with a handful of samples is too narrow: all right gives (1, 1).
 """
 
@@ -36,7 +36,7 @@ from uniemox.labels import LabelSet
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The one score by which groups of pictures are compared."""
+    """The one score by which groups of images are compared."""
 
     measure: str
     value: float | None

@@ -1,1 +1,1 @@
-"""From a prediction to its evidence: which parts of the picture speak for an answer."""
+"""From a prediction to its evidence: which parts of the image speak for an answer."""

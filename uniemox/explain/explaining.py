@@ -1,4 +1,4 @@
-"""A model by its name as something that explains pictures and measures its own maps; torch only for Grad-CAM."""
+"""A model by its name as something that explains images and measures its own maps; torch only for Grad-CAM."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from uniemox.explain.maps import Method as MapMethod
 from uniemox.explain.maps import heat_map, logits_of, views_of
 from uniemox.explain.scores import MapScores, map_scores
 from uniemox.persons.box import Detection
+from uniemox.predict.images import ImageLike
 from uniemox.predict.opening import open_finder, open_network
-from uniemox.predict.pictures import Picture
 from uniemox.predict.predictor import Predictor
 
 Method = Literal["auto", "cam", "occlusion", "grad-cam"]
@@ -25,7 +25,7 @@ class Explainer(Protocol):
 
     looks_at_people: bool
 
-    def explain(self, picture: Picture, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
+    def explain(self, image: ImageLike, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
         """See `heat_map`."""
 
     def score(self, explanation: Explanation) -> MapScores:
@@ -58,15 +58,15 @@ class MapExplainer:
         self.predictor, self.method, self.name = predictor, method, predictor.name
         self.looks_at_people = "person" in predictor.network.info.views
 
-    def explain(self, picture: Picture, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
+    def explain(self, image: ImageLike, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
         """See `Explainer`."""
-        return heat_map(self.predictor, picture, label, method=self.method, persons=persons)
+        return heat_map(self.predictor, image, label, method=self.method, persons=persons)
 
     def score(self, explanation: Explanation) -> MapScores:
         """See `Explainer`. Raises ConfigError for valence and arousal."""
         network = self.predictor.network
         check_has_probabilities(network.info.task, self.name)
-        views, _ = views_of(network, explanation.picture, explanation.persons)
+        views, _ = views_of(network, explanation.image, explanation.persons)
         seen = network.info.views[0]
         return map_scores(
             lambda pixels: network.probabilities(logits_of(network, views | {seen: pixels})),

@@ -19,7 +19,7 @@ UNSEEN = 0.45  # brightness of what the model does not look at
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Which parts of a picture speak for a label."""
+    """Which parts of an image speak for a label."""
 
     label: str
     probability: float
@@ -27,40 +27,40 @@ class Explanation:
     method: str
     """cam, occlusion or grad-cam."""
     heat: Array
-    """(h, w), 0 to 1, its largest value 1; all 0 where nothing in the picture speaks for the label."""
+    """(h, w), 0 to 1, its largest value 1; all 0 where nothing in the image speaks for the label."""
     box: Box
-    """The part of the picture that `heat` covers, in px: what the model looks at. It may reach over the edges by less
+    """The part of the image that `heat` covers, in px: what the model looks at. It may reach over the edges by less
     than a px."""
-    picture: Image.Image
+    image: Image.Image
     """Upright, RGB."""
     persons: tuple[Detection, ...] | None = None
     """The people of whom the model took its view, px; None: nobody looked."""
 
     def shrunk(self, max_side_px: int) -> "Explanation":
-        """The same over a picture of at most so many px a side; itself where it is no larger."""
-        scale = max_side_px / max(self.picture.size)
+        """The same over an image of at most so many px a side; itself where it is no larger."""
+        scale = max_side_px / max(self.image.size)
         if scale >= 1:
             return self
-        size = (max(1, round(self.picture.width * scale)), max(1, round(self.picture.height * scale)))
-        picture = self.picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3)
+        size = (max(1, round(self.image.width * scale)), max(1, round(self.image.height * scale)))
+        image = self.image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3)
         box = Box(*(value * scale for value in self.box))
-        return replace(self, picture=picture, box=box, persons=None)
+        return replace(self, image=image, box=box, persons=None)
 
     def overlay(self, max_side_px: int = MAX_SIDE_PX) -> Image.Image:
-        """The picture with the heat over it, dark to bright; what the model does not look at is dimmed.
+        """The image with the heat over it, dark to bright; what the model does not look at is dimmed.
 
-        max_side_px: a larger picture is made so small.
+        max_side_px: a larger image is made so small.
         """
         small = self.shrunk(max_side_px)
-        picture, (x1, y1, x2, y2) = small.picture.convert("RGB"), map(round, small.box)
-        x1, y1 = min(max(0, x1), picture.width - 1), min(max(0, y1), picture.height - 1)
-        size = (max(1, min(x2, picture.width) - x1), max(1, min(y2, picture.height) - y1))
-        seen = picture.crop((x1, y1, x1 + size[0], y1 + size[1]))
-        sheet = ImageEnhance.Brightness(picture).enhance(UNSEEN)
+        image, (x1, y1, x2, y2) = small.image.convert("RGB"), map(round, small.box)
+        x1, y1 = min(max(0, x1), image.width - 1), min(max(0, y1), image.height - 1)
+        size = (max(1, min(x2, image.width) - x1), max(1, min(y2, image.height) - y1))
+        seen = image.crop((x1, y1, x1 + size[0], y1 + size[1]))
+        sheet = ImageEnhance.Brightness(image).enhance(UNSEEN)
         sheet.paste(Image.blend(seen, coloured(self.heat, size), OPACITY), (x1, y1))
-        if size != picture.size:
+        if size != image.size:
             outline = (x1, y1, x1 + size[0] - 1, y1 + size[1] - 1)
-            ImageDraw.Draw(sheet).rectangle(outline, outline="white", width=max(1, min(picture.size) // 300))
+            ImageDraw.Draw(sheet).rectangle(outline, outline="white", width=max(1, min(image.size) // 300))
         return sheet
 
 
@@ -86,7 +86,7 @@ def enlarged(heat: Array, size: tuple[int, int]) -> Array:
 
 
 def coloured(heat: Array, size: tuple[int, int]) -> Image.Image:
-    """Heat (h, w), 0 to 1, as a picture of (width, height) px in `COLOURS`."""
+    """Heat (h, w), 0 to 1, as an image of (width, height) px in `COLOURS`."""
     large = enlarged(heat, size)
     steps = np.linspace(0, 1, len(COLOURS))
     channels = [np.interp(large, steps, [colour[i] for colour in COLOURS]) for i in range(3)]

@@ -23,8 +23,8 @@ from uniemox.persons.box import Box, Detection
 from uniemox.persons.crop import choose_person
 from uniemox.persons.detector import Detector
 from uniemox.predict.confidence import answers_of
+from uniemox.predict.images import ImageLike, read_any
 from uniemox.predict.opening import open_finder
-from uniemox.predict.pictures import Picture, read_any
 from uniemox.predict.views import Pixels, person_view, scene_box, scene_view
 from uniemox.training.run_folder import WEIGHTS
 from uniemox.views.pixels import PixelStats, normalise
@@ -35,26 +35,26 @@ Stream = Literal["scene", "person"]
 def grad_cam(
     classifier: Classifier,
     info: ClassifierInfo,
-    picture: Picture,
+    image: ImageLike,
     label: str | None = None,
     *,
     stream: Stream | None = None,
     persons: Sequence[Detection] | None = None,
 ) -> Explanation:
-    """Which parts of a picture speak for a label.
+    """Which parts of an image speak for a label.
 
     classifier, info: of `load_classifier`.  label: None: the most probable.
     stream: which view is explained; None: the scene, or the person for a network that sees nothing else. Where both
     are seen, each has its own map of the same answer.
-    persons: people in the picture, px, of whom `info.person` takes its view; None: the whole picture is the person.
-    Raises ImageError for what is no picture, LabelError for an unknown label, ConfigError for a view that is not seen
+    persons: people in the image, px, of whom `info.person` takes its view; None: the whole image is the person.
+    Raises ImageError for what is no image, LabelError for an unknown label, ConfigError for a view that is not seen
     or a network without a last feature map.
     """
     shown = info.views[0] if stream is None else stream
     if shown not in info.views:
         raise ConfigError(f"the network sees {' and '.join(info.views)}; there is no map of {shown}")
-    image, _ = read_any(picture)
-    views, boxes = _views(info, image, persons)
+    decoded, _ = read_any(image)
+    views, boxes = _views(info, decoded, persons)
     device = next(classifier.parameters()).device
     pixels = {name: view.to(device) for name, view in views.items()}
     with torch.no_grad():
@@ -68,7 +68,7 @@ def grad_cam(
         method="grad-cam",
         heat=normalised(maps[info.views.index(shown)].cpu().numpy()),
         box=boxes[shown],
-        picture=image,
+        image=decoded,
         persons=None if persons is None else tuple(persons),
     )
 
@@ -83,17 +83,17 @@ class GradCam:
         self.classifier, self.info, self.name, self.finder = classifier, info, name, finder
         self.looks_at_people = info.has_person
 
-    def explain(self, picture: Picture, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
+    def explain(self, image: ImageLike, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
         """See `Explainer`."""
         if persons is None and self.finder is not None:
-            picture = image = read_any(picture)[0]
+            image, _ = read_any(image)
             [persons] = self.finder.detect([image])
-        return grad_cam(self.classifier, self.info, picture, label, persons=persons)
+        return grad_cam(self.classifier, self.info, image, label, persons=persons)
 
     def score(self, explanation: Explanation) -> MapScores:
         """See `Explainer`. Raises ConfigError for valence and arousal."""
         check_has_probabilities(self.info.task, self.name)
-        views = _views(self.info, explanation.picture, explanation.persons)[0]
+        views = _views(self.info, explanation.image, explanation.persons)[0]
         seen = next(iter(views))
 
         def classify(pixels: Array) -> Array:
@@ -121,7 +121,7 @@ def open_grad_cam(path: Path) -> GradCam:
 def grad_cam_maps(classifier: Classifier, index: int, **views: Tensor) -> Tensor:
     """Maps of one output, by view: (V, h, w), V = 2 with both streams, scene first; before ReLU.
 
-    index: of the output.  views: scene, person as `Classifier.forward` takes them, one picture each.
+    index: of the output.  views: scene, person as `Classifier.forward` takes them, one image each.
     Each channel of the last feature map A counts by the mean of its gradient over the places (arXiv 1610.02391,
     equations 1 and 2). Of a ViT, A is what the first norm of the last block gives, without prefix tokens, as
     pytorch-grad-cam has it; of a convolutional network its last map of more than one place. Maps of several encoders
@@ -148,7 +148,7 @@ def grad_cam_maps(classifier: Classifier, index: int, **views: Tensor) -> Tensor
 def _views(
     info: ClassifierInfo, image: Image.Image, persons: Sequence[Detection] | None
 ) -> tuple[dict[str, Tensor], dict[str, Box]]:
-    """What the network sees, (1, 3, S, S), normalised, by view; and which part of the picture each view is."""
+    """What the network sees, (1, 3, S, S), normalised, by view; and which part of the image each view is."""
     stats = PixelStats(info.mean, info.std)
     views: dict[str, Pixels] = {}
     boxes: dict[str, Box] = {}

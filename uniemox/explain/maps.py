@@ -12,8 +12,8 @@ from uniemox.explain.explanation import Array, Explanation, normalised
 from uniemox.explain.occlusion import occlusion_map
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.crop import choose_person
+from uniemox.predict.images import ImageLike, read_any
 from uniemox.predict.network import Network
-from uniemox.predict.pictures import Picture, read_any
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.views import scene_box
 
@@ -24,29 +24,29 @@ Method = Literal["auto", "cam", "occlusion"]
 
 def heat_map(
     predictor: Predictor,
-    picture: Picture,
+    image: ImageLike,
     label: str | None = None,
     *,
     method: Method = "auto",
     persons: Sequence[Detection] | None = None,
 ) -> Explanation:
-    """Which parts of a picture speak for a label.
+    """Which parts of an image speak for a label.
 
     label: one of the predictor's; None: the most probable.
     method: cam, the class-activation map that convolutional networks have as an output, in one pass; occlusion, for any
     network, in about a hundred; auto, cam where it is there.
-    persons: people in the picture, px; None: those that the predictor's finder finds, if the network looks at people.
+    persons: people in the image, px; None: those that the predictor's finder finds, if the network looks at people.
     The map is of the scene view; of the person view for a network that sees nothing else.
-    Raises ImageError for what is no picture, LabelError for an unknown label, ConfigError for cam where there is none.
+    Raises ImageError for what is no image, LabelError for an unknown label, ConfigError for cam where there is none.
     """
     if method not in get_args(Method):
         raise ConfigError(f"there is no method {method!r}; choose one of {', '.join(get_args(Method))}")
-    image, _ = read_any(picture)
+    decoded, _ = read_any(image)
     network = predictor.network
     if persons is None and "person" in network.info.views:
-        persons = predictor.find_people(image, image.size)
-    views, box = views_of(network, image, persons)
-    answer = network.answer([network.look(image, image.size, persons)]).values[0]  # (E,)
+        persons = predictor.find_people(decoded, decoded.size)
+    views, box = views_of(network, decoded, persons)
+    answer = network.answer([network.look(decoded, decoded.size, persons)]).values[0]  # (E,)
     index = int(answer.argmax()) if label is None else network.info.find_labels().index(label)
     maps = None if method == "occlusion" or "scene" not in views else network.maps(views["scene"])
     if maps is not None:
@@ -65,13 +65,13 @@ def heat_map(
         method="occlusion" if maps is None else "cam",
         heat=normalised(values),
         box=box,
-        picture=image,
+        image=decoded,
         persons=None if persons is None else tuple(persons),
     )
 
 
 def views_of(network: Network, image: Image.Image, persons: Sequence[Detection] | None) -> tuple[dict[str, Array], Box]:
-    """What a network sees of a picture, and which part of the picture the first view shows, px.
+    """What a network sees of an image, and which part of the image the first view shows, px.
 
     persons: in px; None: nobody looked.  Returns views (1, 3, S, S), normalised, by name.
     """
@@ -83,7 +83,7 @@ def views_of(network: Network, image: Image.Image, persons: Sequence[Detection] 
 
 
 def logits_of(network: Network, views: Mapping[str, Array]) -> Array:
-    """Logits (N, E) of views by name, of which those of one picture are repeated."""
+    """Logits (N, E) of views by name, of which those of one image are repeated."""
     count = max(len(view) for view in views.values())
     whole = {name: view if len(view) == count else np.repeat(view, count, axis=0) for name, view in views.items()}
     return network.logits(whole.get("scene"), whole.get("person"))

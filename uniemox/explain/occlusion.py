@@ -1,6 +1,6 @@
-"""Which parts of a picture an answer needs: cover each in turn, see how far the answer falls (arXiv 1311.2901).
+"""Which parts of an image an answer needs: cover each in turn, see how far the answer falls (arXiv 1311.2901).
 
-Any network, without torch, in about a hundred forward passes: large covers over the whole picture first, small ones
+Any network, without torch, in about a hundred forward passes: large covers over the whole image first, small ones
 where those mattered most.
 """
 
@@ -19,7 +19,7 @@ CELLS = 16  # of a side; a map has CELLS x CELLS values
 COARSE, COARSE_STEP = 4, 2  # side of a large cover and from one to the next, in cells: 7 x 7 covers
 FINE = 2  # side of a small cover, in cells
 FINE_COVERS = 48
-BATCH = 14  # pictures at a time: 49 and 48 covers in seven runs
+BATCH = 14  # images at a time: 49 and 48 covers in seven runs
 
 
 def occlusion_map(score: Score, pixels: Array) -> Array:
@@ -27,7 +27,7 @@ def occlusion_map(score: Score, pixels: Array) -> Array:
 
     pixels: (3, S, S), normalised; S at least 16.  Returns (16, 16): of each place the mean fall over the large covers
     on it, plus the mean over the small covers on it, which lie on the 48 hottest places. It is negative where the score
-    rises. A cover has the mean colour of the picture. Raises ShapeError for other pixels.
+    rises. A cover has the mean colour of the image. Raises ShapeError for other pixels.
     """
     if pixels.ndim != 3 or pixels.shape[0] != 3 or min(pixels.shape[1:]) < CELLS:
         raise ShapeError(f"expected pixels (3, S, S) with S at least {CELLS}, got {pixels.shape}")
@@ -57,7 +57,7 @@ def _mean_fall(before: float, corners: list[tuple[int, int]], side: int, score: 
 
 
 def _covered(corners: list[tuple[int, int]], side: int, pixels: Array) -> Iterator[Array]:
-    """Batches (n, 3, S, S) of the picture, each with one square of cells covered."""
+    """Batches (n, 3, S, S) of the image, each with one square of cells covered."""
     mean = pixels.mean(axis=(1, 2), keepdims=True)  # (3, 1, 1)
     rows, columns = (np.linspace(0, length, CELLS + 1).round().astype(int) for length in pixels.shape[1:])
     for first in range(0, len(corners), BATCH):

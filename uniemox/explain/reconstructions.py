@@ -23,7 +23,7 @@ from uniemox.losses.total import LossWeights
 from uniemox.model.decoder import DecoderConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import ModelConfig, UniEmoX
-from uniemox.predict.pictures import read_any
+from uniemox.predict.images import read_any
 from uniemox.predict.views import scene_view
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.training.run_folder import CONFIG, ENCODER, WEIGHTS
@@ -60,13 +60,13 @@ class Reconstructions:
     """A sheet, and what it is worth."""
 
     sheet: Image.Image
-    """A row a picture: as it is, what the models saw, what each made of it."""
+    """A row an image: as it is, what the models saw, what each made of it."""
     pictures: int
     errors: dict[str, float]
-    """By stage, the mean squared error over hidden patches of ImageNet-normalised pixels, mean over pictures. Models of
+    """By stage, the mean squared error over hidden patches of ImageNet-normalised pixels, mean over images. Models of
     standardised patches (norm_pix) are told each patch's mean and deviation, and look better for it."""
     left_out: tuple[str, ...]
-    """Pictures that can't be read, and why."""
+    """Images that can't be read, and why."""
 
 
 def open_reconstructors(path: Path) -> list[Stage]:
@@ -93,7 +93,7 @@ def open_reconstructors(path: Path) -> list[Stage]:
 
 
 @torch.no_grad()
-def reconstruct_pictures(
+def reconstruct_images(
     stages: Sequence[Stage],
     paths: Sequence[Path],
     *,
@@ -101,12 +101,12 @@ def reconstruct_pictures(
     seed: int = 0,
     on_progress: Callable[[], None] = lambda: None,
 ) -> Reconstructions:
-    """Every stage's reconstruction of every picture, all from the same visible patches.
+    """Every stage's reconstruction of every image, all from the same visible patches.
 
     ratio: share of patches that is hidden, 0 to 1.  seed: of the masks, which depend on the files' names else.
     on_progress: called when a stage is done.
     Raises ConfigError without stages, for a ratio out of range, or if the models' patches differ in number;
-    ImageError if no picture can be read.
+    ImageError if no image can be read.
     """
     if not stages:
         raise ConfigError("there is no model that reconstructs; give a pre-training run or a checkpoint of MAE")
@@ -119,7 +119,7 @@ def reconstruct_pictures(
             left_out.append(str(error))
     names = [path.name for path in whole]
     if not whole:
-        raise ImageError(f"none of {len(paths)} pictures can be read: {'; '.join(left_out[:3]) or 'none was given'}")
+        raise ImageError(f"none of {len(paths)} images can be read: {'; '.join(left_out[:3]) or 'none was given'}")
     columns: list[list[Image.Image]] = []
     errors: dict[str, float] = {}
     grid: tuple[int, int] | None = None
@@ -138,10 +138,10 @@ def reconstruct_pictures(
         made, hidden, errors[stage.name] = _reconstruct(model, truth, noise)
         if not columns:
             seen = truth * (1 - hidden) + _normalised_grey() * hidden
-            columns += [_to_pictures(truth), _to_pictures(seen)]
-        columns.append(_to_pictures(made * hidden + truth * (1 - hidden)))
+            columns += [_to_images(truth), _to_images(seen)]
+        columns.append(_to_images(made * hidden + truth * (1 - hidden)))
         on_progress()
-    titles = ["picture", f"{1 - ratio:.0%} seen", *(f"{name}: {value:.3f}" for name, value in errors.items())]
+    titles = ["image", f"{1 - ratio:.0%} seen", *(f"{name}: {value:.3f}" for name, value in errors.items())]
     return Reconstructions(sheet=_draw(columns, titles), pictures=len(whole), errors=errors, left_out=tuple(left_out))
 
 
@@ -152,7 +152,7 @@ def _truth(paths: Sequence[Path], model: UniEmoX) -> Tensor:
 
 
 def _reconstruct(model: UniEmoX, truth: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, float]:
-    """What the model makes of each picture, where patches are hidden (1), both (M, 3, S, S), and the mean error."""
+    """What the model makes of each image, where patches are hidden (1), both (M, 3, S, S), and the mean error."""
     made, hidden, errors = [], [], []
     grid, patch = model.encoder.patch_embed.grid_size, model.patch_size
     for pixels, draw in zip(truth.split(1), noise.split(1), strict=True):
@@ -217,8 +217,8 @@ def _normalised_grey() -> Tensor:
     return (0.5 - mean) / std
 
 
-def _to_pictures(pixels: Tensor) -> list[Image.Image]:
-    """(M, 3, S, S), ImageNet-normalised, as pictures."""
+def _to_images(pixels: Tensor) -> list[Image.Image]:
+    """(M, 3, S, S), ImageNet-normalised, as images."""
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
     values = ((pixels * std + mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(one) for one in values]
@@ -231,7 +231,7 @@ def _draw(columns: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -> Im
     for j, (column, title) in enumerate(zip(columns, titles, strict=True)):
         left = GAP_PX + j * step
         draw.text((left, GAP_PX // 2), fitting(title, font, CELL_PX), fill=INK, font=font)
-        for i, picture in enumerate(column):
-            small = picture.resize((CELL_PX, CELL_PX), Image.Resampling.BICUBIC)
+        for i, image in enumerate(column):
+            small = image.resize((CELL_PX, CELL_PX), Image.Resampling.BICUBIC)
             sheet.paste(small, (left, LINE_PX + GAP_PX + i * step))
     return sheet

@@ -18,18 +18,18 @@ Classify = Callable[[Array], NDArray[np.floating]]
 """Pixels (N, 3, S, S), normalised -> probabilities (N, E)."""
 
 STEPS = 28
-BATCH = 15  # 29 pictures of a curve in two runs
+BATCH = 15  # 29 images of a curve in two runs
 BLUR = 5 / 224  # deviation of the Gaussian, as a share of the side; the paper's 5 px of 224
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapScores:
-    """Areas under the probability's curve while a picture is taken away or put together, hottest places first."""
+    """Areas under the probability's curve while an image is taken away or put together, hottest places first."""
 
     deletion: float
-    """0 to 1; low where the map names what the answer needs. Places become the picture's mean colour."""
+    """0 to 1; low where the map names what the answer needs. Places become the image's mean colour."""
     insertion: float
-    """0 to 1; high where the map names what is enough for the answer. Places appear on the blurred picture."""
+    """0 to 1; high where the map names what is enough for the answer. Places appear on the blurred image."""
     random_deletion: float
     """The same of a map of random values as coarse as the given one: what the two are to be compared with."""
     random_insertion: float
@@ -37,7 +37,7 @@ class MapScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreSummary:
-    """Means over pictures, with 95 % bootstrap intervals."""
+    """Means over images, with 95 % bootstrap intervals."""
 
     pictures: int
     mean: MapScores
@@ -83,9 +83,9 @@ def map_scores(classify: Classify, pixels: Array, heat: Array, index: int, *, se
 
 
 def summarise(scores: Sequence[MapScores]) -> ScoreSummary:
-    """Means and intervals over pictures. Raises DataError without any."""
+    """Means and intervals over images. Raises DataError without any."""
     if not scores:
-        raise DataError("there is no picture whose map could be scored; give at least one")
+        raise DataError("there is no image whose map could be scored; give at least one")
     names = [part.name for part in fields(MapScores)]
     table = np.array([astuple(one) for one in scores])  # (N, 4)
     columns = {name: table[:, i] for i, name in enumerate(names)}
@@ -117,20 +117,20 @@ def blur(pixels: Array, deviation: float) -> Array:
 
 
 def _order(heat: Array, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.intp]:
-    """Places (H*W,) of a picture, the hottest first, equals in random order."""
+    """Places (H*W,) of an image, the hottest first, equals in random order."""
     large = enlarged(heat, (shape[2], shape[1])).ravel()
     return np.lexsort((rng.random(len(large)), -large))
 
 
 def _area(classify: Classify, before: Array, after: Array, order: NDArray[np.intp], index: int) -> float:
-    """Area under the label's probability while places change from one picture into the other; the whole way is 1."""
+    """Area under the label's probability while places change from one image into the other; the whole way is 1."""
     ends = np.linspace(0, len(order), STEPS + 1).round().astype(int)
-    picture, target = before.reshape(3, -1).copy(), after.reshape(3, -1)
+    image, target = before.reshape(3, -1).copy(), after.reshape(3, -1)
     found: list[float] = []
     batch: list[Array] = []
     for first, last in zip([0, *ends[:-1]], ends, strict=True):
-        picture[:, order[first:last]] = target[:, order[first:last]]
-        batch.append(picture.reshape(before.shape).copy())
+        image[:, order[first:last]] = target[:, order[first:last]]
+        batch.append(image.reshape(before.shape).copy())
         if len(batch) == BATCH or last == len(order):
             answers = classify(np.stack(batch))
             if not 0 <= index < answers.shape[1]:

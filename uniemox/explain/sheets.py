@@ -1,4 +1,4 @@
-"""Explanations side by side, as figure 8 of the paper: a row a picture, a column a model; drawn with Pillow alone."""
+"""Explanations side by side, as figure 8 of the paper: a row an image, a column a model; drawn with Pillow alone."""
 
 import base64
 import html
@@ -22,23 +22,23 @@ STYLE = (
 
 
 def draw_sheet(rows: Sequence[Sequence[Explanation]], columns: Sequence[str], names: Sequence[str]) -> Image.Image:
-    """All explanations as one picture, each picture itself in the first column.
+    """All explanations as one image, each image itself in the first column.
 
-    rows: of each picture, one explanation a model.  columns: the models' names.  names: of the pictures.
+    rows: of each image, one explanation a model.  columns: the models' names.  names: of the images.
     Raises ShapeError if these don't belong together.
     """
     _check(rows, columns, names)
     step_x, step_y = CELL_PX + GAP_PX, CELL_PX + 2 * LINE_PX
     sheet = Image.new("RGB", (step_x * (len(columns) + 1) + GAP_PX, step_y * len(rows) + LINE_PX + GAP_PX), PAPER)
     draw, font = ImageDraw.Draw(sheet), load_font()
-    for j, title in enumerate(["picture", *columns]):
+    for j, title in enumerate(["image", *columns]):
         draw.text((GAP_PX + j * step_x, GAP_PX // 2), fitting(title, font, CELL_PX), fill=INK, font=font)
     for i, (row, name) in enumerate(zip(rows, names, strict=True)):
         top = LINE_PX + GAP_PX + i * step_y
-        cells = [(row[0].picture, name), *((one.overlay(CELL_PX), caption(one)) for one in row)]
-        for j, (picture, text) in enumerate(cells):
+        cells = [(row[0].image, name), *((one.overlay(CELL_PX), caption(one)) for one in row)]
+        for j, (image, text) in enumerate(cells):
             left = GAP_PX + j * step_x
-            small = _small(picture)
+            small = _small(image)
             sheet.paste(small, (left + (CELL_PX - small.width) // 2, top + (CELL_PX - small.height) // 2))
             draw.text((left, top + CELL_PX + 2), fitting(text, font, CELL_PX), fill=INK, font=font)
     return sheet
@@ -52,10 +52,10 @@ def sheet_html(
     notes: lines below the table.  Raises ShapeError as `draw_sheet`.
     """
     _check(rows, columns, names)
-    head = "".join(f"<th scope=col>{html.escape(title)}</th>" for title in ("picture", *columns))
+    head = "".join(f"<th scope=col>{html.escape(title)}</th>" for title in ("image", *columns))
     body = []
     for row, name in zip(rows, names, strict=True):
-        cells = [_cell(_small(row[0].picture, 2 * CELL_PX), name, "the picture")]
+        cells = [_cell(_small(row[0].image, 2 * CELL_PX), name, "the image")]
         cells += [
             _cell(one.overlay(2 * CELL_PX), f"{caption(one)} ({one.method})", f"what speaks for {one.label}")
             for one in row
@@ -64,8 +64,8 @@ def sheet_html(
     below = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>Which parts of the picture speak for the answer</title><style>{STYLE}</style>"
-        f"<h1>Which parts of the picture speak for the answer</h1><p>From dark, nothing, to bright yellow, most. What "
+        f"<title>Which parts of the image speak for the answer</title><style>{STYLE}</style>"
+        f"<h1>Which parts of the image speak for the answer</h1><p>From dark, nothing, to bright yellow, most. What "
         f"a model does not look at is dimmed.</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
         f"</table>{below}</html>\n"
     )
@@ -77,18 +77,18 @@ def caption(explanation: Explanation) -> str:
     return f"{explanation.label} {value:.1f}" if explanation.label in AFFECT else f"{explanation.label} {value:.0%}"
 
 
-def _cell(picture: Image.Image, text: str, alt: str) -> str:
+def _cell(image: Image.Image, text: str, alt: str) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=88)
+    image.save(buffer, "JPEG", quality=88)
     data = base64.b64encode(buffer.getvalue()).decode()
     shown = html.escape(text)
     return f'<td><img alt="{html.escape(alt)}" src="data:image/jpeg;base64,{data}">{shown}</td>'
 
 
-def _small(picture: Image.Image, side: int = CELL_PX) -> Image.Image:
-    scale = side / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+def _small(image: Image.Image, side: int = CELL_PX) -> Image.Image:
+    scale = side / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
 
 
 def load_font() -> ImageFont.FreeTypeFont:
@@ -112,6 +112,6 @@ def fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 def _check(rows: Sequence[Sequence[Explanation]], columns: Sequence[str], names: Sequence[str]) -> None:
     if not rows or not columns or len(rows) != len(names) or any(len(row) != len(columns) for row in rows):
         raise ShapeError(
-            f"a sheet needs at least one picture and model, a name for each picture and an explanation for each model; "
+            f"a sheet needs at least one image and model, a name for each image and an explanation for each model; "
             f"got {len(rows)} rows of {[len(row) for row in rows][:5]}, {len(columns)} models and {len(names)} names"
         )

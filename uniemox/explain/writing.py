@@ -9,18 +9,18 @@ from PIL import Image
 from uniemox.errors import DataError
 
 
-def map_path(folder: Path, picture: Path, model: str) -> Path:
-    """Where the map of a picture lies; as `uniemox predict --save-pictures` has it, with the model's name.
+def map_path(folder: Path, image: Path, model: str) -> Path:
+    """Where the map of an image lies; as `uniemox predict --save-images` has it, with the model's name.
 
     >>> map_path(Path("maps"), Path("photos/awe/1.jpg"), "fi (1)").as_posix()
     'maps/photos/awe/1.jpg.fi (1).png'
     """
-    parts = [part for part in picture.parts if part not in (picture.anchor, "..")]
+    parts = [part for part in image.parts if part not in (image.anchor, "..")]
     return folder.joinpath(*parts[:-1], f"{parts[-1]}.{model.replace('/', '-')}.png")
 
 
 def write_whole(path: Path, content: Image.Image | str) -> None:
-    """Write a picture as a PNG, or a page; folders that are missing are made.
+    """Write an image as a PNG, or a page; folders that are missing are made.
 
     Raises DataError if that can't be done; what was there before stays then.
     """

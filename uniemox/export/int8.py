@@ -26,8 +26,8 @@ Method = Literal["dynamic", "static"]
 Pixels = Mapping[str, NDArray[np.float32]]
 """Views by name, (N, 3, S, S), normalised."""
 
-MAX_PICTURES = 2_000
-CALIBRATING = 64  # pictures that ranges are measured on
+MAX_IMAGES = 2_000
+CALIBRATING = 64  # images that ranges are measured on
 BATCH = 16
 MIN_AGREEMENT = 0.98
 
@@ -39,17 +39,17 @@ class Int8Check:
     method: Method
     pictures: int
     agreement: float
-    """Share of the pictures, 0 to 1, whose most probable label is the same."""
+    """Share of the images, 0 to 1, whose most probable label is the same."""
     float32_ms: float
-    """Median time of a picture in batches, as it was."""
+    """Median time of an image in batches, as it was."""
     int8_ms: float
-    """The same in 8 bits, as it is run later: dynamic ones one picture at a time."""
+    """The same in 8 bits, as it is run later: dynamic ones one image at a time."""
     float32_bytes: int
     int8_bytes: int
 
     @property
     def is_kept(self) -> bool:
-        """Whether it is faster and agrees on at least 98 % of the pictures."""
+        """Whether it is faster and agrees on at least 98 % of the images."""
         return self.int8_ms < self.float32_ms and self.agreement >= MIN_AGREEMENT
 
     def as_dict(self) -> dict[str, Any]:
@@ -58,8 +58,8 @@ class Int8Check:
 
     def __str__(self) -> str:
         return (
-            f"int8 ({self.method}): {self.int8_ms:.1f} ms a picture, float32 {self.float32_ms:.1f} ms; the same label "
-            f"for {self.agreement:.1%} of {self.pictures} pictures; {self.int8_bytes / 1e6:.1f} MB, "
+            f"int8 ({self.method}): {self.int8_ms:.1f} ms an image, float32 {self.float32_ms:.1f} ms; the same label "
+            f"for {self.agreement:.1%} of {self.pictures} images; {self.int8_bytes / 1e6:.1f} MB, "
             f"float32 {self.float32_bytes / 1e6:.1f} MB"
         )
 
@@ -69,13 +69,13 @@ def export_int8(
 ) -> Int8Check:
     """Write a classifier's ONNX file in int8 if that is worth it, and say what was measured.
 
-    src: of `export_classifier`, in float32.  data: up to 2,000 of its pictures, evenly spread, are compared; of these
-    64 give the ranges where `quantise` needs them.  on_progress: called with pictures done and their number.
+    src: of `export_classifier`, in float32.  data: up to 2,000 of its images, evenly spread, are compared; of these
+    64 give the ranges where `quantise` needs them.  on_progress: called with images done and their number.
     Nothing is written where the result is not `is_kept`. Raises CheckpointError if src is no classifier of ours, or
-    can't be quantised or written; ConfigError if it gives no labels; DataError without pictures that can be read.
+    can't be quantised or written; ConfigError if it gives no labels; DataError without images that can be read.
     """
     info = _read_info(src)
-    chosen = _spread(data.samples, MAX_PICTURES)
+    chosen = _spread(data.samples, MAX_IMAGES)
     with tempfile.TemporaryDirectory(prefix="uniemox-int8-") as folder:
         small = Path(folder) / "int8.onnx"
         method = quantise(src, small, _batches(_spread(chosen, CALIBRATING), info, 1))
@@ -87,13 +87,13 @@ def export_int8(
     return check
 
 
-def quantise(src: Path, dst: Path, pictures: Iterable[Pixels]) -> Method:
+def quantise(src: Path, dst: Path, images: Iterable[Pixels]) -> Method:
     """Write an ONNX file again with 8-bit weights, and say how.
 
     static, where most weights belong to convolutions: weights by channel and activations in 8 bits, their ranges
-    measured on `pictures`; dynamic elsewhere: matrix products alone, ranges measured as it runs, pictures not used.
-    Metadata stay; a dynamic file is marked as one that takes one picture at a time, see one_by_one.py.
-    Raises CheckpointError if src can't be read or quantised, or dst can't be written; DataError without pictures where
+    measured on `pictures`; dynamic elsewhere: matrix products alone, ranges measured as it runs, images not used.
+    Metadata stay; a dynamic file is marked as one that takes one image at a time, see one_by_one.py.
+    Raises CheckpointError if src can't be read or quantised, or dst can't be written; DataError without images where
     they are needed.
     """
     tools = quantization_tools()
@@ -109,7 +109,7 @@ def quantise(src: Path, dst: Path, pictures: Iterable[Pixels]) -> Method:
         with tempfile.TemporaryDirectory(prefix="uniemox-int8-") as folder:
             partial = Path(folder) / "int8.onnx"
             if method == "static":
-                calibration = list(pictures)
+                calibration = list(images)
                 _check_any(calibration, src)
                 tools.quantize_static(
                     model,
@@ -139,19 +139,19 @@ def quantise(src: Path, dst: Path, pictures: Iterable[Pixels]) -> Method:
 
 
 class _Reader:
-    """Pictures, one after the other, as onnxruntime asks for them."""
+    """Images, one after the other, as onnxruntime asks for them."""
 
-    def __init__(self, pictures: Iterable[Pixels]) -> None:
-        self.rest = iter(pictures)
+    def __init__(self, images: Iterable[Pixels]) -> None:
+        self.rest = iter(images)
 
     def get_next(self) -> Any:
         """The next one's inputs; None at the end."""
         return next(self.rest, None)
 
 
-def _check_any(pictures: Sequence[Pixels], src: Path) -> None:
-    if not pictures:
-        raise DataError(f"{src} is convolutional: its int8 form needs pictures to measure ranges on, got none")
+def _check_any(images: Sequence[Pixels], src: Path) -> None:
+    if not images:
+        raise DataError(f"{src} is convolutional: its int8 form needs images to measure ranges on, got none")
 
 
 def _behind_logits(graph: onnx.GraphProto) -> list[str]:
@@ -198,7 +198,7 @@ def _compare(src: Path, small: Path, method: Method, batches: Iterable[Pixels]) 
         same += int((answers[0] == answers[1]).sum())
         count += size
     if not count:
-        raise DataError("none of the pictures can be read, so nothing can be compared; run uniemox data check")
+        raise DataError("none of the images can be read, so nothing can be compared; run uniemox data check")
     return Int8Check(
         method=method,
         pictures=count,
@@ -211,7 +211,7 @@ def _compare(src: Path, small: Path, method: Method, batches: Iterable[Pixels]) 
 
 
 def _batches(samples: Sequence[Sample], info: ClassifierInfo, size: int) -> Iterator[Pixels]:
-    """Views as the network takes them, of the pictures that can be read."""
+    """Views as the network takes them, of the images that can be read."""
     view = ViewConfig(size=info.size, crop_fraction=info.crop_fraction, person=info.person)
     items = ViewDataset(samples, EvalViews(view))
     middle, scale = (np.array(value, np.float32).reshape(3, 1, 1) * 255 for value in (info.mean, info.std))

@@ -67,7 +67,7 @@ def named_outputs(classifier: Classifier, features: Tensor) -> dict[str, Tensor]
 def has_maps(classifier: Classifier, size: int) -> bool:
     """Whether a classifier of scenes is a linear head over the means of one feature map, or of several side by side.
 
-    classifier: in eval mode, on the CPU.  size: side of its input, px.  Tried on one picture of noise.
+    classifier: in eval mode, on the CPU.  size: side of its input, px.  Tried on one image of noise.
     """
     encoder = classifier.encoder
     if classifier.streams != "scene" or not isinstance(classifier.head, nn.Linear):

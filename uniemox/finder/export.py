@@ -47,7 +47,7 @@ class FinderGraph(nn.Module):
 
 
 def export_finder(graph: FinderGraph, size: int, about: Mapping[str, Any], path: Path) -> None:
-    """Write a finder as ONNX, any number of pictures, weights in float16; the file is there whole or not at all.
+    """Write a finder as ONNX, any number of images, weights in float16; the file is there whole or not at all.
 
     size: side of its input, px.  about: kept as JSON in the metadata, under "uniemox_finder".
     Raises CheckpointError if it can't be written.

@@ -1,4 +1,4 @@
-"""What the person finder should say of a picture, and how far off it is."""
+"""What the person finder should say of an image, and how far off it is."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,7 +18,7 @@ BOX_WEIGHT = 2.0  # of the boxes' loss; the heat's is 1
 
 
 class Targets(NamedTuple):
-    """What is right for a batch of N pictures of h x w cells."""
+    """What is right for a batch of N images of h x w cells."""
 
     heat: Tensor  # (N, h, w), 0 to 1; 1 is a person's centre
     heat_weight: Tensor  # (N, h, w); 0 where it is not known whether somebody is there
@@ -29,7 +29,7 @@ class Targets(NamedTuple):
 def build_targets(views: Sequence[FinderView], size: int) -> Targets:
     """Gaussian peaks at people's centres (CenterNet, arXiv 1904.07850, section 3), elliptic as in arXiv 1909.00700.
 
-    size: side of the pictures, px.
+    size: side of the images, px.
     """
     cells = size // STRIDE
     parts = [_targets_of(view, cells) for view in views]
@@ -37,7 +37,7 @@ def build_targets(views: Sequence[FinderView], size: int) -> Targets:
 
 
 def _targets_of(view: FinderView, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Heat (h, w), its weight (h, w), boxes (4, h, w), their weight (h, w) of one picture."""
+    """Heat (h, w), its weight (h, w), boxes (4, h, w), their weight (h, w) of one image."""
     heat, weight = np.zeros((cells, cells), np.float32), np.ones((cells, cells), np.float32)
     boxes, box_weight = np.zeros((4, cells, cells), np.float32), np.zeros((cells, cells), np.float32)
     middle = np.arange(cells) + 0.5

@@ -53,7 +53,7 @@ class FinderNetwork(nn.Module):
         return heat[:, 0], torch.exp(box.clamp(max=6.0)) * STRIDE
 
     def train(self, mode: bool = True) -> "FinderNetwork":
-        """Batch norms of the body keep their statistics: it was trained on far more pictures."""
+        """Batch norms of the body keep their statistics: it was trained on far more images."""
         super().train(mode)
         self.body.eval()
         return self

@@ -26,21 +26,21 @@ from uniemox.finder.views import FinderViews, collate_views, packed
 from uniemox.model.precision import fast_precision
 from uniemox.persons.box import Detection
 from uniemox.persons.centres import decode_centres_map
-from uniemox.persons.fitting import fit_pictures
+from uniemox.persons.fitting import fit_images
 from uniemox.persons.layouts import CENTRES, CENTRES_NMS_OVERLAP
 from uniemox.persons.selection import select
 from uniemox.training.hardware import ready_to_train
 from uniemox.views.loader import BrokenCount
 from uniemox.views.pixels import PixelStats, normalise
 
-FEWEST = 20  # pictures with people, so that some can be held out
-MIN_SCALE = 0.5  # of the training pictures, share of the finder's own size
+FEWEST = 20  # images with people, so that some can be held out
+MIN_SCALE = 0.5  # of the training images, share of the finder's own size
 SIDE_STEP = 32  # px; the coarsest map's stride
 WARMUP = 0.05  # share of the steps
 WEIGHT_DECAY, MAX_GRAD_NORM = 0.02, 5.0
-LOOK_AT = 16  # held-out pictures at a time
+LOOK_AT = 16  # held-out images at a time
 SHOWN_FROM = 0.02  # heat from which held-out boxes are compared
-MAX_PEOPLE = 100  # of a picture
+MAX_PEOPLE = 100  # of an image
 Progress = Callable[[str, int, int], None]
 
 
@@ -51,13 +51,13 @@ class FinderConfig:
     start: str
     """The network that it starts from: timm:NAME, or timm:NAME@FILE with the weights of a file."""
     size: int = 320
-    """Side of the input that pictures are squashed to, px; a multiple of 32."""
+    """Side of the input that images are squashed to, px; a multiple of 32."""
     width: int = 96
     """Channels of neck and heads."""
     epochs: int = 10
-    """Passes over the pictures."""
+    """Passes over the images."""
     batch_size: int = 16
-    """Pictures of a step."""
+    """Images of a step."""
     lr: float = 1e-3
     """Highest learning rate, of neck and heads."""
     start_lr_scale: float = 0.1
@@ -65,13 +65,13 @@ class FinderConfig:
     min_confidence: float = 0.3
     """People whose boxes are less sure are neither found nor missed."""
     held_out: float = 0.1
-    """Share of the pictures that are not trained on, 0 to 0.5: the minimum confidence is chosen on them."""
+    """Share of the images that are not trained on, 0 to 0.5: the minimum confidence is chosen on them."""
     seed: int = 0
-    """Of the weights, the held-out pictures, the crops and the order."""
+    """Of the weights, the held-out images, the crops and the order."""
     workers: int = 1
-    """Processes that read pictures; 0 reads in this one. No number changes the result."""
+    """Processes that read images; 0 reads in this one. No number changes the result."""
     max_unreadable: int = 20
-    """So many pictures that can't be read are left out; one more stops the training."""
+    """So many images that can't be read are left out; one more stops the training."""
 
     def __post_init__(self) -> None:
         minimum_of = {"width": 1, "epochs": 1, "batch_size": 1, "seed": 0, "workers": 0, "max_unreadable": 0}
@@ -94,32 +94,32 @@ class FinderReport:
     """What came out of a training."""
 
     trained_on: int
-    """Pictures."""
+    """Images."""
     held_out: int
     threshold: float
-    """The heat that the file shows as a confidence of 0.5: it has the best F0.5 on the held-out pictures."""
+    """The heat that the file shows as a confidence of 0.5: it has the best F0.5 on the held-out images."""
     scores: FinderScores
-    """On the held-out pictures, against the boxes that the training was given."""
+    """On the held-out images, against the boxes that the training was given."""
     broken: int
-    """Pictures that could not be read."""
+    """Images that could not be read."""
 
 
 def fit_finder(
     samples: Sequence[Sample], config: FinderConfig, out: Path, on_progress: Progress = lambda *_: None
 ) -> FinderReport:
-    """Train a finder on pictures whose people are known, choose its minimum confidence, and write it to an ONNX file.
+    """Train a finder on images whose people are known, choose its minimum confidence, and write it to an ONNX file.
 
-    samples: those without `persons` are left out; pictures that are the same file are taken once.
+    samples: those without `persons` are left out; images that are the same file are taken once.
     on_progress: called with what is done, how much of it is done, and how much there is.
-    Raises DataError with fewer than 20 pictures that have people, or too many that can't be read; CheckpointError if
-    the start can't be had or the file can't be written; ConfigError if the pictures don't fill a batch;
+    Raises DataError with fewer than 20 images that have people, or too many that can't be read; CheckpointError if
+    the start can't be had or the file can't be written; ConfigError if the images don't fill a batch;
     NonFiniteLossError.
     """
     broken = BrokenCount(config.max_unreadable)
-    pictures = _distinct(samples, broken, on_progress)
-    order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(pictures)).tolist()
-    held_out = [pictures[i] for i in order[: round(config.held_out * len(pictures))]]
-    shown = [pictures[i] for i in order[len(held_out) :]]
+    images = _distinct(samples, broken, on_progress)
+    order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(images)).tolist()
+    held_out = [images[i] for i in order[: round(config.held_out * len(images))]]
+    shown = [images[i] for i in order[len(held_out) :]]
     body, channels, mean, std = load_body(config.start)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -134,24 +134,24 @@ def fit_finder(
     start = name + has_file + Path(file).name  # the file's folder is nobody's business
     about = {"config": asdict(config) | {"start": start}, "layout": "uniemox finder", **in_numbers(report)}
     export_finder(FinderGraph(network, mean, std, threshold), config.size, about, out)
-    write_hashes(seen_file(out), hashes_of(pictures))
+    write_hashes(seen_file(out), hashes_of(images))
     return report
 
 
 def _distinct(samples: Sequence[Sample], broken: BrokenCount, on_progress: Progress) -> list[Sample]:
-    """Pictures whose people are known, once each, whatever they are called. Raises DataError if there are too few."""
-    known = {(str(sample.picture), sample.picture_key): sample for sample in samples if sample.persons is not None}
+    """Images whose people are known, once each, whatever they are called. Raises DataError if there are too few."""
+    known = {(str(sample.image), sample.image_key): sample for sample in samples if sample.persons is not None}
     distinct: dict[bytes, Sample] = {}
     for i, sample in enumerate(known.values()):
         try:
-            distinct.setdefault(sha256(sample.picture.read()).digest(), sample)
+            distinct.setdefault(sha256(sample.image.read()).digest(), sample)
         except OSError as error:
-            broken.add([Broken(sample.key, f"{sample.picture}: can't be read ({error.strerror or error})")])
-        on_progress("reading pictures", i + 1, len(known))
+            broken.add([Broken(sample.key, f"{sample.image}: can't be read ({error.strerror or error})")])
+        on_progress("reading images", i + 1, len(known))
     with_people = sum(bool(sample.persons) for sample in distinct.values())
     if with_people < FEWEST:
         raise DataError(
-            f"{with_people} different pictures have people whose boxes are known, a finder needs at least {FEWEST}; "
+            f"{with_people} different images have people whose boxes are known, a finder needs at least {FEWEST}; "
             "find them with another detector first: uniemox data persons KIND:PATH --detector FILE.onnx"
         )
     return list(distinct.values())
@@ -248,7 +248,7 @@ def look_for_people(
     broken: BrokenCount,
     on_progress: Progress = lambda *_: None,
 ) -> tuple[list[Known], list[tuple[Detection, ...]]]:
-    """Who is known to be in pictures, and the boxes that the network finds there, however unsure."""
+    """Who is known to be in images, and the boxes that the network finds there, however unsure."""
     known: list[Known] = []
     found: list[tuple[Detection, ...]] = []
     for start in range(0, len(samples), LOOK_AT):
@@ -265,12 +265,12 @@ def look_for_people(
             images.append(image)
         if images:
             found += _detect(graph, images, config.size)
-        on_progress("looking at held-out pictures", min(start + LOOK_AT, len(samples)), len(samples))
+        on_progress("looking at held-out images", min(start + LOOK_AT, len(samples)), len(samples))
     return known, found
 
 
 def _detect(graph: FinderGraph, images: Sequence[Any], size: int) -> list[tuple[Detection, ...]]:
-    pixels, placements = fit_pictures(images, (size, size), CENTRES)
+    pixels, placements = fit_images(images, (size, size), CENTRES)
     boxes, confidences = decode_centres_map([graph(torch.from_numpy(pixels)).numpy()], (size, size))
     return [
         select(

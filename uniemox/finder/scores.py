@@ -1,4 +1,4 @@
-"""How well people are found in pictures whose people are known."""
+"""How well people are found in images whose people are known."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ import numpy as np
 from PIL import Image
 
 from uniemox.errors import DataError
-from uniemox.images import read_picture
+from uniemox.images import read_image
 from uniemox.persons.box import Box, Detection, overlap
 
 MIN_OVERLAP = 0.5
-LARGE = 0.02  # of the picture's area
+LARGE = 0.02  # of the image's area
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The people of a picture. Who is only perhaps there is neither missed nor found."""
+    """The people of an image. Who is only perhaps there is neither missed nor found."""
 
     width_px: int
     height_px: int
@@ -27,12 +27,12 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class FinderScores:
-    """Counts over pictures, at an overlap of 0.5, one box to one person."""
+    """Counts over images, at an overlap of 0.5, one box to one person."""
 
     people: int
     found: int
     large: int
-    """People over 2 % of their picture."""
+    """People over 2 % of their image."""
     large_found: int
     boxes: int
 
@@ -43,7 +43,7 @@ class FinderScores:
 
     @property
     def large_recall(self) -> float:
-        """Share of those over 2 % of their picture."""
+        """Share of those over 2 % of their image."""
         return self.large_found / max(self.large, 1)
 
     @property
@@ -60,14 +60,14 @@ class FinderScores:
 def read_labelled(folder: Path, limit: int | None = None) -> list[tuple[Image.Image, Known]]:
     """Photographs and their people, in order of their names.
 
-    folder: images/ and labels/, in it for each picture a file of lines `class cx cy w h`, shares of the picture's
+    folder: images/ and labels/, in it for each image a file of lines `class cx cy w h`, shares of the image's
     sides, class 0 a person.
     limit: the first so many; None for all.
-    Raises DataError if a picture has no such file or a line is not of that form.
+    Raises DataError if an image has no such file or a line is not of that form.
     """
     samples = []
     for path in sorted((folder / "images").iterdir())[:limit]:
-        image, people = read_picture(path), []
+        image, people = read_image(path), []
         labels = folder / "labels" / f"{path.stem}.txt"
         try:
             lines = [[float(word) for word in line.split()] for line in labels.read_text("utf-8").splitlines()]
@@ -82,7 +82,7 @@ def read_labelled(folder: Path, limit: int | None = None) -> list[tuple[Image.Im
 
 
 def score(known: Sequence[Known], detections: Sequence[Sequence[Detection]]) -> FinderScores:
-    """Scores of boxes, most confident first, picture by picture."""
+    """Scores of boxes, most confident first, image by image."""
     rows = np.zeros(5, dtype=int)
     for one, found in zip(known, detections, strict=True):
         large = {i for i, person in enumerate(one.people) if person.box.area > LARGE * one.width_px * one.height_px}

@@ -1,4 +1,4 @@
-"""Training pictures of the person finder: crops, mosaics of four pictures, and where people are in them."""
+"""Training images of the person finder: crops, mosaics of four images, and where people are in them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,18 +14,18 @@ from uniemox.errors import ImageError
 from uniemox.persons.box import Box
 from uniemox.views.loader import PackedSamples
 
-MOSAIC = 0.5  # share of the views that are four pictures
+MOSAIC = 0.5  # share of the views that are four images
 WHOLE = 0.5  # share of the other views that are not cropped
-MIN_SIDE = 0.5  # of a crop, share of the picture's
+MIN_SIDE = 0.5  # of a crop, share of the image's
 MIN_SEEN = 0.4  # share of a person's box; who is cut off by more is neither found nor missed
-SPLIT = (0.3, 0.7)  # where the four pictures of a mosaic meet, share of the side
+SPLIT = (0.3, 0.7)  # where the four images of a mosaic meet, share of the side
 MIN_PX = 8.0  # both sides of a person's box together have twice that; smaller ones are neither found nor missed
 LIGHT = 0.3  # brightness and contrast change by so much at the most
 GREY = 0.05  # share of the views without colour
 
 
 class FinderView(NamedTuple):
-    """One training picture."""
+    """One training image."""
 
     pixels: NDArray[np.uint8]  # (S, S, 3)
     boxes: NDArray[np.float32]  # (M, 4) px
@@ -34,7 +34,7 @@ class FinderView(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FinderViews(Dataset[FinderView | Broken]):
-    """Samples with their people as training pictures; an item is asked for by (epoch, index, side in px).
+    """Samples with their people as training images; an item is asked for by (epoch, index, side in px).
 
     min_confidence: boxes that are less confident are neither found nor missed.
     """
@@ -56,7 +56,7 @@ class FinderViews(Dataset[FinderView | Broken]):
         return FinderView(vary_light(view.pixels, rng), view.boxes, view.confidences)
 
     def _one(self, sample: Sample, width: int, height: int, rng: np.random.Generator) -> FinderView | Broken:
-        """A picture or a crop of it, mirrored or not, squashed to that size."""
+        """An image or a crop of it, mirrored or not, squashed to that size."""
         try:
             image, full = decode_sample(sample, lambda w, h: min(w / width, h / height) * MIN_SIDE)
         except ImageError as error:
@@ -73,7 +73,7 @@ class FinderViews(Dataset[FinderView | Broken]):
         return FinderView(pixels, boxes, confidences)
 
     def _mosaic(self, sample: Sample, size: int, rng: np.random.Generator) -> FinderView | Broken:
-        """The picture and three others, drawn at random, around a point."""
+        """The image and three others, drawn at random, around a point."""
         others = [self.samples[int(i)] for i in rng.integers(len(self.samples), size=3)]
         x, y = (round(float(at) * size) for at in rng.uniform(*SPLIT, size=2))
         pixels = np.empty((size, size, 3), np.uint8)
@@ -90,7 +90,7 @@ class FinderViews(Dataset[FinderView | Broken]):
 
 
 def draw_crop(full: tuple[int, int], rng: np.random.Generator) -> Box:
-    """A part of a picture, each side drawn for itself: at least half of it.  full: width and height, px."""
+    """A part of an image, each side drawn for itself: at least half of it.  full: width and height, px."""
     width, height = (side * float(rng.uniform(MIN_SIDE, 1)) for side in full)
     x, y = (float(rng.uniform(0, side - part)) for side, part in zip(full, (width, height), strict=True))
     return Box(x, y, x + width, y + height)
@@ -99,9 +99,9 @@ def draw_crop(full: tuple[int, int], rng: np.random.Generator) -> Box:
 def place_people(
     found: NDArray[np.float32], region: Box, width: int, height: int, min_confidence: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """People of a picture in a view of a part of it.
+    """People of an image in a view of a part of it.
 
-    found: (M, 5), box in px of the picture and confidence.  region: the part.  width, height: of the view, px.
+    found: (M, 5), box in px of the image and confidence.  region: the part.  width, height: of the view, px.
     Returns boxes (K, 4) in px of the view, clipped, and confidences (K,), 0 for those who are not to be learned: less
     confident than `min_confidence`, cut off, or too small. Who lies outside is left out.
     """
@@ -117,7 +117,7 @@ def place_people(
 
 
 def vary_light(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A picture (S, S, 3) brighter or darker, with more or less contrast, sometimes grey."""
+    """An image (S, S, 3) brighter or darker, with more or less contrast, sometimes grey."""
     contrast, brightness = 1 + rng.uniform(-LIGHT, LIGHT, size=2)
     levels = (np.arange(256) - 128) * contrast + 128 * brightness
     varied = levels.clip(0, 255).astype(np.uint8)[pixels]

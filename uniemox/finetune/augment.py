@@ -1,4 +1,4 @@
-"""What fine-tuning changes about pictures: RandAugment on each one, then erasing, mixup and cutmix on a batch.
+"""What fine-tuning changes about images: RandAugment on each one, then erasing, mixup and cutmix on a batch.
 
 The recipe of MAE's fine-tuning (arXiv 2111.06377, table 9), by timm's functions.
 """
@@ -30,7 +30,7 @@ RANDAUGMENT = r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)*"  # timm passes o
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig:
-    """How much pictures and targets are changed in training."""
+    """How much images and targets are changed in training."""
 
     randaugment: str | None = "rand-m9-mstd0.5-inc1"
     """RandAugment (arXiv 1909.13719) by timm's name: magnitude 9 with deviation 0.5, stronger with it; None: none."""
@@ -71,7 +71,7 @@ class AugmentedViews:
     randaugment: str | None
 
     def __call__(self, sample: Sample, epoch: int) -> Views:
-        """Views of a sample in an epoch. Raises ImageError or BoxError, with the picture's name."""
+        """Views of a sample in an epoch. Raises ImageError or BoxError, with the image's name."""
         views = TrainViews(self.config, self.seed)(sample, epoch)
         if self.randaugment is None:
             return views
@@ -95,8 +95,8 @@ def augment_batch(
     scene, person: (N, 3, S, S) uint8, RGB, or None.  targets: (N, E), or (N, 2) for task "affect".
     stats: what the encoder's pixels are normalised with.
     Returns float32 tensors of these shapes, None where None was given. Labels are smoothed, other targets are not.
-    Every view is erased on its own; scene and person of a picture are mixed alike. A batch mixes with itself in reverse
-    order, all pictures in one way, drawn anew each time; the last picture of an odd batch stays unmixed.
+    Every view is erased on its own; scene and person of an image are mixed alike. A batch mixes with itself in reverse
+    order, all images in one way, drawn anew each time; the last image of an odd batch stays unmixed.
     Draws come from the global generators of torch, numpy and Python.
     Raises ShapeError if there is no view, or views and targets don't belong together.
     """
@@ -124,7 +124,7 @@ def smooth(targets: Tensor, share: float) -> Tensor:
 
 
 def _mix(pixels: Tensor, targets: Tensor, config: AugmentConfig) -> tuple[Tensor, Tensor]:
-    """Mixup or cutmix of all pictures but an odd batch's last, in place. pixels: (N, K, S, S), targets: (N, E)."""
+    """Mixup or cutmix of all images but an odd batch's last, in place. pixels: (N, K, S, S), targets: (N, E)."""
     even = len(pixels) // 2 * 2
     if even == 0:
         return pixels, targets
@@ -151,7 +151,7 @@ def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
 
 
 def _changed(view: Tensor, augment: Augment) -> Tensor:
-    """A picture through Pillow. view: (3, S, S) uint8.  Returns (3, S, S) uint8."""
+    """An image through Pillow. view: (3, S, S) uint8.  Returns (3, S, S) uint8."""
     image = augment(Image.fromarray(view.permute(1, 2, 0).numpy()))
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 

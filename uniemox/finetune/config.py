@@ -6,6 +6,7 @@ from typing import Literal
 from uniemox.classifier_info import Streams
 from uniemox.errors import ConfigError
 from uniemox.finetune.augment import AugmentConfig
+from uniemox.finetune.distillation import DistillationConfig
 from uniemox.finetune.targets import Task
 from uniemox.model.fusion import FusionName
 from uniemox.training.hardware import HardwareConfig
@@ -36,7 +37,7 @@ class NetworkConfig:
     frozen_layers: int = 0
     """The encoder's first layers, as layer-wise decay counts them, that stay as they are."""
     drop_path: float = 0.0
-    """Share of the pictures for which the last block is skipped in training; it falls linearly to the first block."""
+    """Share of the images for which the last block is skipped in training; it falls linearly to the first block."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +61,7 @@ class FinetuneConfig:
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(epochs=100, warmup_epochs=5, min_lr=1e-6))
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     save: SaveConfig = field(default_factory=SaveConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     layer_decay: float | None = None
     """Learning rate of a layer over that of the layer above it; None: the same everywhere."""
     head_lr_scale: float = 1.0
@@ -70,7 +72,7 @@ class FinetuneConfig:
     ema_decay: float | None = None
     """Keep a running mean of the weights with this decay a step and evaluate that; None: the weights themselves."""
     class_weighting: Literal["none", "balanced"] = "none"
-    """Whether pictures of rare classes count more, so that all classes count the same; of methods full,
+    """Whether images of rare classes count more, so that all classes count the same; of methods full,
     probe and histogram."""
     logit_adjustment: float = 0.0
     """τ: at the end τ · log(share of the class among the training images) is taken from each logit, so that rare
@@ -78,15 +80,15 @@ class FinetuneConfig:
     fraction: float = 1.0
     """Part of every class that is used (figure 7): to train on, and to choose the epoch and fit the temperature."""
     monitor: Literal["val", "holdout"] | None = None
-    """Which pictures are held out of training to choose the epoch and to fit the temperature: the split val, or a part
+    """Which images are held out of training to choose the epoch and to fit the temperature: the split val, or a part
     of train. None: val where the data have a test split too, else holdout. If an epoch is chosen, one half of them
     chooses and the other calibrates."""
     holdout_fraction: float = 0.1
     """Part of every class of train that is held out."""
     select: Literal["best", "last"] = "best"
-    """Which epoch's weights are kept: the best on the monitor's pictures, or the last."""
+    """Which epoch's weights are kept: the best on the monitor's images, or the last."""
     batch_size: int = 256
-    """Pictures of a step, over all processes."""
+    """Images of a step, over all processes."""
     accumulation: int = 1
     """Batches whose gradients make a step."""
     seed: int = 0
@@ -96,7 +98,7 @@ class FinetuneConfig:
 
     @property
     def chooses_epoch(self) -> bool:
-        """Whether held-out pictures decide which weights are kept; of method mean, those of the runs that it joins."""
+        """Whether held-out images decide which weights are kept; of method mean, those of the runs that it joins."""
         return self.select == "best" and self.method in ("full", "mean")
 
     def __post_init__(self) -> None:
@@ -119,6 +121,10 @@ class FinetuneConfig:
                 "task affect has no classes: it goes with method full, probe or histogram, and class_weighting none"
             )
         self._check_logit_adjustment()
+        if self.distillation.teacher and (self.method != "full" or self.task != "label"):
+            raise ConfigError(
+                f"distillation goes with method full and task label, got {self.method!r} and {self.task!r}"
+            )
         if self.method == "mean" and self.network.streams != "scene":
             raise ConfigError(f"method mean joins heads on the scene, network.streams is {self.network.streams!r}")
         if self.method == "histogram" and self.init:

@@ -97,7 +97,7 @@ def find_monitor(splits: set[str | None]) -> Literal["val", "holdout"]:
 def check_same_division(run: Path, others: Sequence[str]) -> None:
     """Raise ConfigError unless other runs learned from the same data, divided alike.
 
-    Else the pictures by which `run` is calibrated would be known to them. All are folders with a config.json.
+    Else the images by which `run` is calibrated would be known to them. All are folders with a config.json.
     """
     own = read_json(run / CONFIG)
     for other in others:

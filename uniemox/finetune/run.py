@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from uniemox.evaluate.outputs import Outputs
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.augment import AugmentedViews, smooth
 from uniemox.finetune.config import FinetuneConfig
+from uniemox.finetune.distillation import TeacherAnswers, ask_teacher, open_unlabelled
 from uniemox.finetune.network import BuiltNetwork, build_histogram, build_network, mean_head
 from uniemox.finetune.parts import Parts, check_same_division, split_for_training
 from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
@@ -68,8 +70,17 @@ def finetune(
         wait_for_all()
         parts = split_for_training(data, config, out if rank() == 0 else None)
         if rank() == 0:
-            shown = replace(data, samples=parts.samples)
-            write_seen(out, shown, [config.init], lambda done: callback.progress("hashing pictures", done, len(shown)))
+            shown = replace(data, samples=[*parts.samples, *open_unlabelled(config.distillation)])
+            sources = [config.init, config.distillation.teacher_file]
+            write_seen(out, shown, sources, lambda done: callback.progress("hashing images", done, len(shown)))
+        answers = None
+        if config.distillation.teacher:
+            if rank() == 0:  # which keeps the answers in the run's folder, where the others read them
+                ask_teacher(
+                    config.distillation, parts.train, data.labels, out, partial(callback.progress, "asking the teacher")
+                )
+            wait_for_all()
+            answers = ask_teacher(config.distillation, parts.train, data.labels, out)
         torch.manual_seed(config.seed)
         outputs = 2 if config.task == "affect" else len(data.labels)
         if config.method == "histogram":
@@ -80,7 +91,7 @@ def finetune(
         freeze_layers(network.classifier.encoder, config.network.frozen_layers)
         if config.hardware.grad_checkpointing:
             _keep_less(network.classifier.encoder)
-        run = _Run(config, data, out, network, parts, callback)
+        run = _Run(config, data, out, network, parts, answers, callback)
         run.fit()
         info = run.finish() if rank() == 0 else run.describe()
         wait_for_all()
@@ -97,10 +108,13 @@ class _Run:
         out: Path,
         network: BuiltNetwork,
         parts: Parts,
+        answers: TeacherAnswers | None,
         callback: Callback,
     ) -> None:
         self.config, self.data, self.out, self.network = config, data, out, network
         self.parts, self.train, self.callback = parts, parts.train, callback
+        self.answers = answers
+        self.shown = [*self.train, *(answers.unlabelled if answers else ())]  # in the steps of method full
         self.model: Classifier = network.classifier
         self.device = next(self.model.parameters()).device
         self.checkpoints = Checkpoints(out, config.save.keep)
@@ -112,7 +126,7 @@ class _Run:
         self.objective = Objective(task=config.task, class_weights=weights)
         if config.method == "full":
             settings = config.optimizer
-            self.steps_per_epoch = steps_in_epoch(len(parts.train), config.batch_size)
+            self.steps_per_epoch = steps_in_epoch(len(self.shown), config.batch_size)
             groups = parameter_groups(self.model, settings.weight_decay, config.layer_decay, config.head_lr_scale)
             lr = settings.lr(config.batch_size)
             self.optimizer = torch.optim.AdamW(groups, lr=lr, betas=settings.betas, fused=True)
@@ -131,7 +145,7 @@ class _Run:
         elif self.config.method == "knn":
             from uniemox.finetune.probe import fit_neighbours  # noqa: PLC0415 - sklearn, a second to import
 
-            encoded = self._outputs(self.train, encoded=True, what="features of the training pictures")
+            encoded = self._outputs(self.train, encoded=True, what="features of the training images")
             with torch.no_grad():
                 features = self.model.fuse(torch.from_numpy(encoded.values).to(self.device)).cpu().numpy()
             self.model.head = fit_neighbours(features, self._target(encoded.samples).numpy()).to(self.device)
@@ -191,7 +205,7 @@ class _Run:
         plan = self._plan(start)
         self.callback.start(plan)
         order = RunOrder(
-            len(self.train),
+            len(self.shown),
             batch_size=config.batch_size,
             accumulation=config.accumulation,
             seed=config.seed,
@@ -200,7 +214,7 @@ class _Run:
             rank=rank(),
             processes=world_size(),
         )
-        views = ViewDataset(self.train, AugmentedViews(config.view, config.seed, config.augment.randaugment))
+        views = ViewDataset(self.shown, AugmentedViews(config.view, config.seed, config.augment.randaugment))
         with Journal(self.out, start, is_written=rank() == 0) as journal:
             steps = training_steps(
                 build_loader(views, order, config.hardware.count_workers(self.device)),
@@ -233,7 +247,7 @@ class _Run:
 
     def _batch(self, views: ViewBatch) -> FinetuneBatch:
         used = select_views(self.model, views)
-        target = self._target(views.samples)
+        target = (self.answers.targets if self.answers else self._target)(views.samples)
         return FinetuneBatch(scene=used.get("scene"), person=used.get("person"), target=target)
 
     def _save(self, done: int, journal: Journal) -> None:
@@ -281,7 +295,7 @@ class _Run:
         known = [self.train[int(i)] for i in np.sort(order)]
         if len(known) < MIN_IMAGES:
             return
-        encoded = self._outputs(known, what="what the training pictures are like", encoded=True)
+        encoded = self._outputs(known, what="what the training images are like", encoded=True)
         with torch.no_grad():
             features = self.model.fuse(torch.from_numpy(encoded.values).to(self.device))
             logits = None if self.config.task == "affect" else self.model.head(features)
@@ -289,7 +303,7 @@ class _Run:
             self.model.distance = Distance.fit(features, logits).to(self.device)
 
     def _outputs(self, samples: Sequence[Sample], *, what: str, encoded: bool = False) -> Outputs:
-        """Raises DataError if more pictures can't be read than may be left out."""
+        """Raises DataError if more images can't be read than may be left out."""
         found = outputs_of(
             self.model if self.ema is None or encoded else self.ema.module,
             samples,
@@ -310,7 +324,7 @@ class _Run:
         """Fit all that follows the encoder, in place: the optimiser holds these parameters."""
         from uniemox.finetune.probe import fit_fusion, fit_head  # noqa: PLC0415 - sklearn, a second to import
 
-        found = self._outputs(self.train, encoded=True, what="features of the training pictures")
+        found = self._outputs(self.train, encoded=True, what="features of the training images")
         target, weights = self._target(found.samples), self.objective.class_weights
         if self.model.fusion is None:
             head, _ = fit_head(
@@ -327,25 +341,25 @@ class _Run:
             fit_fusion(self.model, torch.from_numpy(found.values), target, self.objective, self.config.seed)
 
     def _plan(self, start: int) -> RunPlan:
-        """What the run will cost; its memory is measured on two grey pictures."""
+        """What the run will cost; its memory is measured on two grey images."""
         config, size = self.config, self.config.view.size
         grey = torch.zeros(2, 3, size, size, dtype=torch.uint8)
         pixels = normalise(grey, self.device)
-        self.model.eval()  # grey pictures would go into the statistics of batch norms, once more each resume
+        self.model.eval()  # grey images would go into the statistics of batch norms, once more each resume
         is_half = config.hardware.precision == "bfloat16"
         with ActivationCount(self.model) as kept, torch.autocast(self.device.type, torch.bfloat16, enabled=is_half):
             self.model(pixels, pixels)
         self.model.train()
-        pictures = config.batch_size / config.accumulation / world_size()  # of a batch of one process
+        images = config.batch_size / config.accumulation / world_size()  # of a batch of one process
         return RunPlan(
             what="fine-tuning",
             steps=config.schedule.steps(self.steps_per_epoch),
             done=start,
             batch_size=config.batch_size,
             accumulation=config.accumulation,
-            samples=len(self.train),
+            samples=len(self.shown),
             parameters=sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad),
-            memory_bytes=memory_estimate(self.model, int(kept.bytes * pictures / 2)),
+            memory_bytes=memory_estimate(self.model, int(kept.bytes * images / 2)),
             device=str(self.device),
             processes=world_size(),
         )

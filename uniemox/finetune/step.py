@@ -31,7 +31,7 @@ class Objective:
 
     task: Task
     class_weights: Tensor | None = None
-    """(E,), how much a picture of each class counts; None: all the same."""
+    """(E,), how much an image of each class counts; None: all the same."""
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss.  output, target: (N, E), or (N, 2) valence and arousal."""
@@ -57,16 +57,16 @@ def finetune_step(
 
     model: a Classifier, or DistributedDataParallel around it.  batches: one, or several whose gradients accumulate.
     stats: what the encoder's pixels are normalised with.
-    Returns "loss" and "grad_norm": means over all pictures of all processes.
+    Returns "loss" and "grad_norm": means over all images of all processes.
     Raises NonFiniteLossError before any weight changes.
     """
     device = next(model.parameters()).device
     sizes = torch.tensor([[float(sum(len(batch.target) for batch in batches))]], device=device)
-    pictures = float(gather_rows(sizes).sum())
+    images = float(gather_rows(sizes).sum())
     optimizer.zero_grad(set_to_none=True)
     seen = torch.zeros((), device=device)
     for i, batch in enumerate(batches):
-        share = len(batch.target) / pictures
+        share = len(batch.target) / images
         with gradients(model, synchronise=i == len(batches) - 1):
             scene, person, target = augment_batch(
                 batch.scene, batch.person, batch.target, augment, task=objective.task, device=device, stats=stats

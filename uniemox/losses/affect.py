@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from uniemox.errors import ShapeError
-from uniemox.losses.soft_target import mean_over_pictures
+from uniemox.losses.soft_target import mean_over_images
 
 EPS = 1e-8  # over and under the fraction: a batch of equal numbers, met exactly, has concordance 1
 
@@ -12,14 +12,14 @@ EPS = 1e-8  # over and under the fraction: a batch of equal numbers, met exactly
 def affect_loss(pred: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean squared error plus one minus the mean concordance of valence and arousal.
 
-    pred, target: (N, 2), valence and arousal, -1 to 1.  weight: (N,), how much each picture counts; None: all the same.
-    The error is a mean over the N pictures of this device and both numbers. The concordance is taken over these N
-    pictures too, so that fewer pictures a device or a step make another loss.
+    pred, target: (N, 2), valence and arousal, -1 to 1.  weight: (N,), how much each image counts; None: all the same.
+    The error is a mean over the N images of this device and both numbers. The concordance is taken over these N
+    images too, so that fewer images a device or a step make another loss.
     At least 0. Raises ShapeError if the shapes differ.
     """
     if pred.ndim != 2 or pred.shape[1] != 2 or pred.shape != target.shape:
         raise ShapeError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} must both be (N, 2)")
-    error = mean_over_pictures((pred - target).square().mean(dim=-1), weight)
+    error = mean_over_images((pred - target).square().mean(dim=-1), weight)
     return error + 1 - concordance(pred, target, weight).mean()
 
 
@@ -41,11 +41,11 @@ def distribution_loss(logits: Tensor, target: Tensor, weight: Tensor | None = No
     """Kullback-Leibler divergence of the softmax from the shares of votes, 0 log 0 = 0.
 
     logits: (N, E), before the softmax.  target: (N, E), rows that sum to 1.
-    weight: (N,), how much each picture counts; None: all the same.
-    A mean over the N pictures of this device of the sum over classes, at least 0; its gradient in the logits is that of
+    weight: (N,), how much each image counts; None: all the same.
+    A mean over the N images of this device of the sum over classes, at least 0; its gradient in the logits is that of
     `soft_target_cross_entropy`. Raises ShapeError if the shapes differ.
     """
     if logits.ndim != 2 or logits.shape != target.shape:
         raise ShapeError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} must both be (N, E)")
     divergence = torch.xlogy(target, target) - target * logits.log_softmax(dim=-1)  # (N, E)
-    return mean_over_pictures(divergence.sum(dim=-1), weight)
+    return mean_over_images(divergence.sum(dim=-1), weight)

@@ -14,8 +14,8 @@ from uniemox.errors import ShapeError
 def contrastive_feature_alignment(fused: Tensor, image: Tensor, text: Tensor, temperature: float | Tensor) -> Tensor:
     """L2: one minus the mean cosine between the rows of A and C (arXiv 2409.18877, equations 7 to 9).
 
-    fused: (N, C) Υ.  image: (N, C) the teacher's Ω.  text: (M, C) the teacher's Λ, of the N pictures (M = N) or, with
-    several GPUs, of all their pictures (M > N): a row compares one picture with all M texts, so more texts make longer
+    fused: (N, C) Υ.  image: (N, C) the teacher's Ω.  text: (M, C) the teacher's Λ, of the N images (M = N) or, with
+    several GPUs, of all their images (M > N): a row compares one image with all M texts, so more texts make longer
     rows and another loss, while gradient accumulation, which sees fewer texts at a time, makes shorter ones. One text
     alone leaves nothing to align: every row is 1 or -1, without gradient.
     temperature: τ, positive. It multiplies A and C and cancels in the normalisation of their rows, so neither the value
@@ -38,7 +38,7 @@ def semantic_visual_alignment(fused: Tensor, image: Tensor) -> Tensor:
     """L3: one minus the mean cosine between Υ and Ω (arXiv 2409.18877, equation 10).
 
     fused: (N, C) Υ.  image: (N, C) the teacher's Ω.
-    A mean over the N pictures of this device, in [0, 2]. With the same number of pictures on each of several GPUs, the
+    A mean over the N images of this device, in [0, 2]. With the same number of images on each of several GPUs, the
     mean of their losses is the loss of the joined batch. Raises ShapeError if the shapes differ.
     """
     _check(fused, image)

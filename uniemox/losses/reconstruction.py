@@ -11,7 +11,7 @@ def reconstruction_loss(pred: Tensor, target: Tensor, mask: Tensor, norm_pix: bo
     pred, target: (N, L, P) pixel values.  mask: (N, L), 1 hidden, 0 seen, at least one hidden.
     norm_pix compares with each patch's own standardised pixels.
     A mean: over the P values of a patch, then over all hidden patches of the batch on this device. With the same number
-    of pictures on each of several GPUs, the mean of their losses is the loss of the joined batch.
+    of images on each of several GPUs, the mean of their losses is the loss of the joined batch.
     Raises ShapeError if the shapes don't belong together.
     """
     if pred.shape != target.shape or mask.shape != pred.shape[:2]:

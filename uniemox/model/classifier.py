@@ -133,10 +133,10 @@ class Classifier(nn.Module):
 
 
 class NeighbourHead(nn.Module):
-    """Votes of the nearest known pictures, in place of `classifier.head`; nothing of it is learned.
+    """Votes of the nearest known images, in place of `classifier.head`; nothing of it is learned.
 
     The neighbours are found by cosine; each votes with exp(cosine / temperature), as in DINO (arXiv 2104.14294).
-    bank: (M, C) features of known pictures, as `Classifier.features` gives them.  targets: (M, E) rows that sum to 1.
+    bank: (M, C) features of known images, as `Classifier.features` gives them.  targets: (M, E) rows that sum to 1.
     neighbours: how many vote, all M if there are fewer.
     Raises ShapeError if bank and targets don't belong together, ConfigError for numbers out of range.
     """

@@ -109,7 +109,7 @@ def _why_not_plain(vit: Any) -> str | None:
     if vit.pos_drop.p > 0 or not isinstance(vit.patch_drop, nn.Identity):
         return "it drops positions or patches on its own"
     if vit.patch_embed.proj.in_channels != 3:
-        return "its pictures are not RGB"
+        return "its images are not RGB"
     return None
 
 

@@ -1,1 +1,1 @@
-"""From a picture to the people in it: boxes, detectors, crops. Needs no torch and knows no data set."""
+"""From an image to the people in it: boxes, detectors, crops. Needs no torch and knows no data set."""

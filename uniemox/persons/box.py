@@ -1,4 +1,4 @@
-"""Boxes in px of the upright picture, and what is done with them."""
+"""Boxes in px of the upright image, and what is done with them."""
 
 import math
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Detection(NamedTuple):
 
 
 def clip_box(box: Box, width: int, height: int) -> Box:
-    """The part of a box that lies inside a picture, at least one px of it.
+    """The part of a box that lies inside an image, at least one px of it.
 
     Raises BoxError if it is empty, not finite, or lies outside.
 
@@ -43,7 +43,7 @@ def clip_box(box: Box, width: int, height: int) -> Box:
         raise BoxError(f"{box} is not finite; remove or correct it")
     inside = Box(max(box.x1, 0), max(box.y1, 0), min(box.x2, width), min(box.y2, height))
     if inside.x2 - inside.x1 < 1 or inside.y2 - inside.y1 < 1:
-        raise BoxError(f"{box} covers no px of a picture {width} px wide and {height} px high; remove or correct it")
+        raise BoxError(f"{box} covers no px of an image {width} px wide and {height} px high; remove or correct it")
     return inside
 
 

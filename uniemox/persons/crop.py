@@ -1,4 +1,4 @@
-"""Which part of a picture is the person view (arXiv 2409.18877, section III-A; the policies are this project's)."""
+"""Which part of an image is the person view (arXiv 2409.18877, section III-A; the policies are this project's)."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -8,16 +8,16 @@ from uniemox.errors import BoxError
 from uniemox.persons.box import Box, Detection, clip_box, touched_box, union_box
 
 """largest: the target where the data set names one, else the person with the largest area × confidence.  union: the box
-around everybody.  persons_only: the whole picture, black where nobody is."""
+around everybody.  persons_only: the whole image, black where nobody is."""
 
 Source = Literal["target", "largest", "union", "persons_only", "whole_image_nobody_found", "whole_image_nobody_looked"]
 
 
 class PersonCrop(NamedTuple):
-    """A part of a picture and why it was taken."""
+    """A part of an image and why it was taken."""
 
     box: Box
-    """Inside the picture, at least one px."""
+    """Inside the image, at least one px."""
     source: Source
     keep: tuple[Box, ...] = ()
     """Only these boxes are not blacked out; none: everything is kept."""
@@ -26,12 +26,12 @@ class PersonCrop(NamedTuple):
 def choose_person(
     persons: Sequence[Detection] | None, target: Box | None, size: tuple[int, int], policy: PersonPolicy = "largest"
 ) -> PersonCrop:
-    """The person view of a picture.
+    """The person view of an image.
 
     persons: what a detector found; None if nobody looked.  target: the person meant by the data set.  size: width and
-    height of the picture, px. Without a person it is the whole picture, and `source` says why. People of whom less than
-    a px is in the picture don't count.
-    Raises BoxError for a target that does not touch the picture.
+    height of the image, px. Without a person it is the whole image, and `source` says why. People of whom less than
+    a px is in the image don't count.
+    Raises BoxError for a target that does not touch the image.
     """
     whole = Box(0, 0, *size)
     if target is not None and policy == "largest":
@@ -49,7 +49,7 @@ def choose_person(
 
 
 def _seen(persons: Sequence[Detection], size: tuple[int, int]) -> Iterator[Detection]:
-    """People clipped to the picture, without those of whom less than a px is in it."""
+    """People clipped to the image, without those of whom less than a px is in it."""
     for person in persons:
         try:
             yield Detection(clip_box(person.box, *size), person.confidence)

@@ -14,7 +14,7 @@ from uniemox.errors import ConfigError, DetectorError, MissingPackageError
 from uniemox.persons.box import Detection
 from uniemox.persons.decoding import Array, corners
 from uniemox.persons.detector import DetectorConfig, fingerprint_of
-from uniemox.persons.fitting import Preparation, Size, fit_pictures
+from uniemox.persons.fitting import Preparation, Size, fit_images
 from uniemox.persons.layouts import CLASS_COUNTS, YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP
 from uniemox.persons.selection import select
 
@@ -45,11 +45,11 @@ class DarknetDetector:
         self.fingerprint = fingerprint_of([cfg, weights], settings)
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
-        """People in upright RGB pictures of any size; boxes in px of each, clipped to it, most confident first."""
+        """People in upright RGB images of any size; boxes in px of each, clipped to it, most confident first."""
         return [self._detect(image) for image in images]
 
     def _detect(self, image: Image.Image) -> tuple[Detection, ...]:
-        pixels, _ = fit_pictures([image], SIZE, PREPARATION)
+        pixels, _ = fit_images([image], SIZE, PREPARATION)
         boxes, confidences = decode_rows(np.concatenate(self._forward(pixels)))
         whole = np.array([image.width, image.height] * 2)
         return select(
@@ -62,12 +62,12 @@ class DarknetDetector:
         )
 
     def _forward(self, pixels: Array) -> list[Array]:
-        """What the [yolo] layers give for one picture (1, 3, H, W)."""
+        """What the [yolo] layers give for one image (1, 3, H, W)."""
         try:
             self._net.setInput(pixels)
             return list(self._net.forward(self._outputs))
         except self._cv2.error as error:
-            raise DetectorError(f"{self._cfg}: does not run on a picture of 416 x 416 px ({error})") from error
+            raise DetectorError(f"{self._cfg}: does not run on an image of 416 x 416 px ({error})") from error
 
     def _check(self, outputs: Sequence[Array]) -> None:
         columns = {output.shape[-1] for output in outputs}
@@ -79,7 +79,7 @@ class DarknetDetector:
 
 
 def decode_rows(rows: Array) -> tuple[Array, Array]:
-    """Rows of OpenCV's [yolo] layers (M, 5 + classes) as boxes (M, 4), in parts of the picture, and confidences (M,).
+    """Rows of OpenCV's [yolo] layers (M, 5 + classes) as boxes (M, 4), in parts of the image, and confidences (M,).
 
     A row holds cx, cy, w, h, objectness, and classes that OpenCV has multiplied by objectness already
     (opencv/opencv, modules/dnn/src/layers/region_layer.cpp).
@@ -118,7 +118,7 @@ def _read(cv2: Any, cfg: Path, weights: Path) -> Any:
 
 
 def _header_bytes(weights: Path) -> int:
-    """Three ints of the version, and the number of pictures seen, 64 bits since version 0.2 (Darknet's parser.c)."""
+    """Three ints of the version, and the number of images seen, 64 bits since version 0.2 (Darknet's parser.c)."""
     with weights.open("rb") as file:
         header = file.read(8)
     if len(header) < 8:

@@ -88,7 +88,7 @@ def decode_nanodet(
 def decode_fastestdet(outputs: Sequence[Array], size: Size) -> Decoded:
     """FastestDet (dog-qiuqiu/FastestDet): (N, 5 + classes, H/16, W/16): objectness, four numbers of the box, classes.
 
-    Centre: tanh, in cells from the cell's corner; size: logistic, in parts of the picture. The confidence is
+    Centre: tanh, in cells from the cell's corner; size: logistic, in parts of the image. The confidence is
     objectness^0.6 * class^0.4, as in the authors' example for ncnn.
     """
     maps = outputs[0]
@@ -129,7 +129,7 @@ def decode_yolov3_maps(outputs: Sequence[Array], size: Size) -> Decoded:
 
 
 def decode_zoo(outputs: Sequence[Array], size: Size) -> Decoded:
-    """onnx/models, yolov3-10 and -12: boxes (N, n, 4) as y1, x1, y2, x2 in px of the picture, scores (N, 80, n).
+    """onnx/models, yolov3-10 and -12: boxes (N, n, 4) as y1, x1, y2, x2 in px of the image, scores (N, 80, n).
 
     The third output, what the graph's own suppression leaves at its own thresholds, is not used.
     """

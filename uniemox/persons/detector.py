@@ -14,7 +14,7 @@ from uniemox.persons.box import Detection
 
 
 class Detector(Protocol):
-    """What finds people in pictures."""
+    """What finds people in images."""
 
     name: str
     """The file's name, e.g. yolox_nano.onnx."""
@@ -22,7 +22,7 @@ class Detector(Protocol):
     """16 hexadecimal digits that change with anything that changes boxes: the files, the settings, our decoding."""
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
-        """People in upright RGB pictures of any size; boxes in px of each, clipped to it, most confident first."""
+        """People in upright RGB images of any size; boxes in px of each, clipped to it, most confident first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,7 @@ class DetectorConfig:
     nms_overlap: float | None = None
     """Intersection over union, 0 to 1, above which the weaker of two boxes goes; None: the layout's own."""
     max_detections: int = 100
-    """People a picture at the most."""
+    """People an image at the most."""
 
     def __post_init__(self) -> None:
         for name in ("confidence", "nms_overlap"):

@@ -1,4 +1,4 @@
-"""How a picture is fitted into a network's input, and how boxes come back from there."""
+"""How an image is fitted into a network's input, and how boxes come back from there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preparation:
-    """What a network expects of its pictures."""
+    """What a network expects of its images."""
 
     fit: Literal["squash", "corner", "centre"]
     """squash: both sides to the input's, corner, centre: letterboxed to the top left or the middle."""
     order: Literal["RGB", "BGR"]
     """Channels as the network was trained with them."""
     fill: int = 0
-    """Grey level 0 to 255 of what a letterboxed picture leaves free."""
+    """Grey level 0 to 255 of what a letterboxed image leaves free."""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Taken off values of 0 to 255, in the network's own order of channels."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """What is left is divided by it."""
     averaged: bool = False
-    """Whether the network was trained on pictures that Pillow shrank (bicubic), not OpenCV (bilinear)."""
+    """Whether the network was trained on images that Pillow shrank (bicubic), not OpenCV (bilinear)."""
 
 
 class Placement(NamedTuple):
-    """Where a picture lies in the input: px of the input = px of the picture * scale + offset."""
+    """Where an image lies in the input: px of the input = px of the image * scale + offset."""
 
     scale_x: float
     scale_y: float
@@ -39,7 +39,7 @@ class Placement(NamedTuple):
     top: float
 
     def back(self, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Boxes in px of the input (M, 4) as boxes in px of the picture (M, 4)."""
+        """Boxes in px of the input (M, 4) as boxes in px of the image (M, 4)."""
         offset = np.array([self.left, self.top, self.left, self.top])
         scale = np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
         return (boxes - offset) / scale
@@ -49,10 +49,10 @@ UNMOVED = Placement(1.0, 1.0, 0.0, 0.0)
 
 
 def sample_bilinear(image: Image.Image, width: int, height: int) -> Image.Image:
-    """A picture in another size, as OpenCV's bilinear resizing makes it: between the four nearest px, no average.
+    """An image in another size, as OpenCV's bilinear resizing makes it: between the four nearest px, no average.
 
-    The networks were trained so, on COCO's pictures of up to twice their input; Pillow's own bilinear averages, and
-    they find fewer people. Larger pictures are averaged down by a whole factor first, or fine patterns would alias.
+    The networks were trained so, on COCO's images of up to twice their input; Pillow's own bilinear averages, and
+    they find fewer people. Larger images are averaged down by a whole factor first, or fine patterns would alias.
     """
     factor = (max(1, image.width // width), max(1, image.height // height))
     if factor != (1, 1):
@@ -61,8 +61,8 @@ def sample_bilinear(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.transform((width, height), Image.Transform.EXTENT, whole, Image.Resampling.BILINEAR)
 
 
-def fit_picture(image: Image.Image, size: Size, how: Preparation) -> tuple[Image.Image, Placement]:
-    """One picture in the network's size, and where it lies in there."""
+def fit_image(image: Image.Image, size: Size, how: Preparation) -> tuple[Image.Image, Placement]:
+    """One image in the network's size, and where it lies in there."""
     height, width = size
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     if how.fit == "squash":
@@ -83,12 +83,12 @@ def fit_picture(image: Image.Image, size: Size, how: Preparation) -> tuple[Image
     return canvas, placement
 
 
-def fit_pictures(
+def fit_images(
     images: Sequence[Image.Image], size: Size, how: Preparation
 ) -> tuple[NDArray[np.float32], list[Placement]]:
-    """Pictures as a network takes them, (N, 3, H, W) of size (H, W), and where each lies in there."""
-    fitted = [fit_picture(image, size, how) for image in images]
-    pixels = np.stack([np.asarray(picture) for picture, _ in fitted])  # (N, H, W, 3)
+    """Images as a network takes them, (N, 3, H, W) of size (H, W), and where each lies in there."""
+    fitted = [fit_image(image, size, how) for image in images]
+    pixels = np.stack([np.asarray(image) for image, _ in fitted])  # (N, H, W, 3)
     if how.order == "BGR":
         pixels = pixels[..., ::-1]
     values = (pixels.astype(np.float32) - np.array(how.mean, dtype=np.float32)) / np.array(how.std, dtype=np.float32)

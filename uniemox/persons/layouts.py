@@ -1,6 +1,6 @@
-"""What published person detectors put into their ONNX files, and how each wants its pictures.
+"""What published person detectors put into their ONNX files, and how each wants its images.
 
-A file is recognised by the shapes and values that come out of it for one grey picture, never by its name. Class 0 is
+A file is recognised by the shapes and values that come out of it for one grey image, never by its name. Class 0 is
 `person` in COCO's order and in files for persons alone; no other set of classes is known.
 """
 
@@ -39,7 +39,7 @@ class Layout:
     outputs: str
     """What comes out, for the message that lists what is known."""
     matches: Callable[[Size, Sequence[Array]], bool]
-    """Whether these are its outputs for one grey picture of that size."""
+    """Whether these are its outputs for one grey image of that size."""
     decode: Callable[[Sequence[Array], Size], Decoded]
     preparation: Preparation
     confidence: float
@@ -47,13 +47,13 @@ class Layout:
     nms_overlap: float
     """Intersection over union above which the weaker of two boxes goes, as its authors have it."""
     takes_size: bool = False
-    """The graph has a second input, (height, width) of the picture, and its boxes are in px of the picture."""
+    """The graph has a second input, (height, width) of the image, and its boxes are in px of the image."""
     revision: int = 1
     """Raise it when code changes boxes: it is part of every fingerprint."""
 
 
 def recognise(size: Size, outputs: Sequence[Array], *, takes_size: bool) -> Layout | None:
-    """The layout of a graph from its outputs for one grey picture; None if it is not known."""
+    """The layout of a graph from its outputs for one grey image; None if it is not known."""
     for layout in LAYOUTS:
         if layout.takes_size == takes_size and layout.matches(size, outputs):
             return layout
@@ -68,7 +68,7 @@ def _table(outputs: Sequence[Array], rows: int, columns: Sequence[int]) -> Array
 
 
 def _are_probabilities(values: Array) -> bool:
-    """Up to what rounding adds: logits on any picture leave 0 to 1 by far more."""
+    """Up to what rounding adds: logits on any image leave 0 to 1 by far more."""
     return bool(np.isfinite(values).all() and values.min() >= -1e-3 and values.max() <= 1 + 1e-3)
 
 
@@ -83,7 +83,7 @@ def _is_yolox(size: Size, outputs: Sequence[Array], *, decoded: bool) -> bool:
     away_if_raw = float(np.median(np.abs(centres - 0.5)))
     if not decoded:
         return away_if_raw < away_if_decoded
-    # YOLOv6 writes the same table with an objectness of 1 everywhere, but wants its pictures otherwise.
+    # YOLOv6 writes the same table with an objectness of 1 everywhere, but wants its images otherwise.
     return away_if_decoded < away_if_raw and float(extents.min()) >= 0 and float(table[..., 4].min()) < 1
 
 
@@ -150,7 +150,7 @@ YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP = 0.8, 0.4
 CENTRES = Preparation(fit="squash", order="RGB", averaged=True)
 """What `uniemox finder fit` trains with; its files normalise px of 0 to 255 themselves."""
 CENTRES_CONFIDENCE, CENTRES_NMS_OVERLAP = 0.5, 0.6
-"""The heat is shifted in the file, so that 0.5 is what was chosen on held-out pictures."""
+"""The heat is shifted in the file, so that 0.5 is what was chosen on held-out images."""
 
 LAYOUTS = (
     Layout(
@@ -218,7 +218,7 @@ LAYOUTS = (
     ),
     Layout(
         name="YOLOv3 of the ONNX model zoo",
-        outputs="boxes [N, n, 4], scores [N, 80, n], indices [m, 3] from a picture and its size",
+        outputs="boxes [N, n, 4], scores [N, 80, n], indices [m, 3] from an image and its size",
         matches=_is_zoo,
         decode=decode_zoo,
         preparation=Preparation(fit="centre", fill=128, order="RGB", std=_TO_ONE, averaged=True),

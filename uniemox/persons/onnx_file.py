@@ -13,13 +13,13 @@ from uniemox.onnx_sessions import RUNTIME_ERRORS, InferenceSession, open_session
 from uniemox.persons.box import Detection
 from uniemox.persons.decoding import Array
 from uniemox.persons.detector import DetectorConfig, fingerprint_of
-from uniemox.persons.fitting import UNMOVED, Size, fit_pictures
+from uniemox.persons.fitting import UNMOVED, Size, fit_images
 from uniemox.persons.layouts import LAYOUTS, recognise
 from uniemox.persons.selection import select
 
 FREE_SIZE_PX = 416  # of inputs that take any size: YOLOv3's, as published
 MAX_SIZE_PX = 4096
-MAX_CONCURRENT = 32  # pictures of a batch, so that a long list needs no more memory than a short one
+MAX_CONCURRENT = 32  # images of a batch, so that a long list needs no more memory than a short one
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int32)": np.int32}
 
 
@@ -38,7 +38,7 @@ class OnnxDetector:
             raise DetectorError(f"{path}: {_describe(self._session, outputs)}. {_known()}")
         self.layout = layout
         if layout.takes_size:
-            self._batch = 1  # the zoo's graph scales all boxes by the first picture's size
+            self._batch = 1  # the zoo's graph scales all boxes by the first image's size
         self._confidence = layout.confidence if config.confidence is None else config.confidence
         self._nms_overlap = layout.nms_overlap if config.nms_overlap is None else config.nms_overlap
         self._max_detections = config.max_detections
@@ -46,12 +46,12 @@ class OnnxDetector:
         self.fingerprint = fingerprint_of([path, *others], f"{settings} {self._max_detections}")
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
-        """People in upright RGB pictures of any size; boxes in px of each, clipped to it, most confident first."""
+        """People in upright RGB images of any size; boxes in px of each, clipped to it, most confident first."""
         step = self._batch or MAX_CONCURRENT
         return [found for i in range(0, len(images), step) for found in self._detect_batch(images[i : i + step])]
 
     def _detect_batch(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
-        pixels, placements = fit_pictures(images, self._size, self.layout.preparation)
+        pixels, placements = fit_images(images, self._size, self.layout.preparation)
         missing = (self._batch or len(images)) - len(images)
         pixels = np.concatenate([pixels, pixels[:1].repeat(missing, axis=0)])  # the graph's own batch, filled up
         outputs = self._run(pixels, (images[0].height, images[0].width))
@@ -70,9 +70,9 @@ class OnnxDetector:
             found.append(people)
         return found
 
-    def _run(self, pixels: Array, picture: Size) -> list[Array]:
-        """Outputs for a batch (N, 3, H, W), as float32.  picture: height and width before it was fitted."""
-        values: list[Any] = [pixels, np.array([picture])]
+    def _run(self, pixels: Array, image: Size) -> list[Array]:
+        """Outputs for a batch (N, 3, H, W), as float32.  image: height and width before it was fitted."""
+        values: list[Any] = [pixels, np.array([image])]
         inputs = self._session.get_inputs()
         feed = {one.name: value.astype(_TYPES[one.type]) for one, value in zip(inputs, values, strict=False)}
         return [np.asarray(output, dtype=np.float32) for output in self._session.run(None, feed)]
@@ -82,10 +82,10 @@ class OnnxDetector:
         try:
             return self._run(grey, self._size)
         except RUNTIME_ERRORS as error:
-            raise DetectorError(f"{path}: does not run on a picture ({error}). {_known()}") from error
+            raise DetectorError(f"{path}: does not run on an image ({error}). {_known()}") from error
 
     def _probe_batch(self, path: Path) -> int | None:
-        """Pictures a run: the graph's own number, or None for any; 1 if it only claims to take any."""
+        """Images a run: the graph's own number, or None for any; 1 if it only claims to take any."""
         declared = self._session.get_inputs()[0].shape[0]
         if isinstance(declared, int):
             return declared
@@ -103,15 +103,15 @@ def _start(path: Path, threads: int | None) -> InferenceSession:
 
 
 def _input_size(path: Path, session: InferenceSession) -> Size:
-    """Height and width of the pictures it takes; FREE_SIZE_PX where it takes any."""
+    """Height and width of the images it takes; FREE_SIZE_PX where it takes any."""
     inputs = session.get_inputs()
     shapes = [one.shape for one in inputs]
-    pictures_first = len(shapes) in (1, 2) and len(shapes[0]) == 4 and (shapes[0][1] == 3 or _is_free(shapes[0][1]))
-    if not pictures_first or any(one.type not in _TYPES for one in inputs) or (shapes[1:] and len(shapes[1]) != 2):
+    images_first = len(shapes) in (1, 2) and len(shapes[0]) == 4 and (shapes[0][1] == 3 or _is_free(shapes[0][1]))
+    if not images_first or any(one.type not in _TYPES for one in inputs) or (shapes[1:] and len(shapes[1]) != 2):
         raise DetectorError(f"{path}: {_describe(session, None)}. {_known()}")
     height, width = (FREE_SIZE_PX if _is_free(side) else side for side in shapes[0][2:])
     if not (32 <= height <= MAX_SIZE_PX and 32 <= width <= MAX_SIZE_PX):
-        raise DetectorError(f"{path}: takes pictures of {width} x {height} px; expected 32 to {MAX_SIZE_PX}")
+        raise DetectorError(f"{path}: takes images of {width} x {height} px; expected 32 to {MAX_SIZE_PX}")
     return height, width
 
 
@@ -145,4 +145,4 @@ def _describe(session: InferenceSession, outputs: Sequence[Array] | None) -> str
 
 def _known() -> str:
     rows = "; ".join(f"{layout.name}: {layout.outputs}" for layout in LAYOUTS)
-    return f"Expected pictures [N, 3, H, W], COCO's 80 classes or persons alone, classes as probabilities: {rows}"
+    return f"Expected images [N, 3, H, W], COCO's 80 classes or persons alone, classes as probabilities: {rows}"

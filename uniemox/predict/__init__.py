@@ -1,1 +1,1 @@
-"""From a picture to a Prediction, with onnxruntime alone."""
+"""From an image to a Prediction, with onnxruntime alone."""

@@ -1,6 +1,6 @@
-"""Pictures are prepared ahead of the network, in threads.
+"""Images are prepared ahead of the network, in threads.
 
-A single picture is decoded in this process; several are decoded in processes of their own (decoding/pool.py), so that a
+A single image is decoded in this process; several are decoded in processes of their own (decoding/pool.py), so that a
 file that keeps its decoder busy holds up no other.
 """
 
@@ -12,24 +12,24 @@ from itertools import chain, islice
 from typing import TypeVar
 
 from uniemox.decoding.pool import Decode, DecoderPool, Decoders, decode_one
-from uniemox.predict.pictures import Picture
+from uniemox.predict.images import ImageLike
 
 MAX_THREADS = 8  # that decode
 Item = TypeVar("Item")
 
 
 def prepare_ahead(
-    pictures: Iterable[Picture], prepare: Callable[[Picture, Decode], Item], ahead: int, decoders: Decoders | None
+    images: Iterable[ImageLike], prepare: Callable[[ImageLike, Decode], Item], ahead: int, decoders: Decoders | None
 ) -> Iterator[Item]:
-    """All pictures in order, prepared.
+    """All images in order, prepared.
 
-    prepare: called in a thread with a picture and what decodes files.  ahead: how many may wait for the network.
-    decoders: decode all files; None: processes of this call's own, or none for a single picture.
+    prepare: called in a thread with an image and what decodes files.  ahead: how many may wait for the network.
+    decoders: decode all files; None: processes of this call's own, or none for a single image.
     """
-    rest = iter(pictures)
+    rest = iter(images)
     first = list(islice(rest, 2))
     if decoders is None and len(first) < 2:  # a process of its own would take longer to start than to decode
-        yield from (prepare(picture, decode_one) for picture in first)
+        yield from (prepare(image, decode_one) for image in first)
         return
     threads = min(MAX_THREADS, os.cpu_count() or 1)
     own = DecoderPool(threads)  # it starts a process when the first file comes
@@ -37,8 +37,8 @@ def prepare_ahead(
     waiting: deque[Future[Item]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:
-        for picture in chain(first, rest):
-            waiting.append(pool.submit(prepare, picture, decode))
+        for image in chain(first, rest):
+            waiting.append(pool.submit(prepare, image, decode))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:

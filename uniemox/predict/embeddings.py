@@ -1,4 +1,4 @@
-"""What a model reads its labels off, of many pictures, in one file for search, clusters and models of one's own."""
+"""What a model reads its labels off, of many images, in one file for search, clusters and models of one's own."""
 
 import os
 from contextlib import ExitStack
@@ -18,9 +18,9 @@ ROWS = 1_000  # of a Parquet file that are in memory at once
 
 
 class EmbeddingFile:
-    """OUT.npy, (N, D) float32, with the pictures' paths in OUT.npy.txt, a line each; or OUT.parquet with both.
+    """OUT.npy, (N, D) float32, with the images' paths in OUT.npy.txt, a line each; or OUT.parquet with both.
 
-    Pictures that could not be read have no row. The file is there whole or not at all.
+    Images that could not be read have no row. The file is there whole or not at all.
     Raises ConfigError for another ending or a file that is there already, DataError if it can't be written,
     MissingPackageError for Parquet without pyarrow.
     """
@@ -45,7 +45,7 @@ class EmbeddingFile:
         self.count, self.width = 0, 0
 
     def write(self, prediction: Prediction) -> None:
-        """Add a picture."""
+        """Add an image."""
         if prediction.embedding is None:
             return
         row = np.asarray(prediction.embedding, np.float32)
@@ -56,7 +56,7 @@ class EmbeddingFile:
     def finish(self) -> None:
         """Make the file of what was added. Raises DataError if that was nothing."""
         if not self.count:
-            raise DataError(f"{self.path}: there is no picture that could be read, so there are no embeddings")
+            raise DataError(f"{self.path}: there is no image that could be read, so there are no embeddings")
         self._rows.flush()
         self._paths.flush()
         rows = np.memmap(self._partial[0], np.float32, "r", shape=(self.count, self.width))

@@ -1,19 +1,19 @@
-"""Names of pictures as they are typed: files, folders, patterns, lists."""
+"""Names of images as they are typed: files, folders, patterns, lists."""
 
 import glob
 import os.path
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from uniemox.images import is_picture_name
-from uniemox.predict.pictures import walk
+from uniemox.images import is_image_name
+from uniemox.predict.images import walk
 
 
-def list_pictures(names: Sequence[str], listed: Iterable[str] = ()) -> Iterator[str]:
-    """The pictures that the names mean, one after the other, as they are needed.
+def list_images(names: Sequence[str], listed: Iterable[str] = ()) -> Iterator[str]:
+    """The images that the names mean, one after the other, as they are needed.
 
     names: files; folders, for what is in them and in the folders inside, in order; patterns such as photos/*.jpg, where
-    no file has that name, for the pictures and folders of that form (** for all folders' pictures); "-" for `listed`, a
+    no file has that name, for the images and folders of that form (** for all folders' images); "-" for `listed`, a
     path a line. A name that means nothing is passed on, to fail in its turn.
     """
     for name in names:  # by os.path: Path.is_dir and exists raise OSError for a name that is too long
@@ -29,9 +29,9 @@ def list_pictures(names: Sequence[str], listed: Iterable[str] = ()) -> Iterator[
 
 
 def _matched(found: Sequence[str], *, has_folders: bool) -> Iterator[str]:
-    """The pictures among what a pattern matched, and in the folders among it unless it matched what is in those too."""
+    """The images among what a pattern matched, and in the folders among it unless it matched what is in those too."""
     for name in found:
         if not os.path.isdir(name):
-            yield from [name] if is_picture_name(Path(name)) else []
+            yield from [name] if is_image_name(Path(name)) else []
         elif has_folders:
             yield from map(str, walk(Path(name)))

@@ -101,8 +101,8 @@ class Network:
     ) -> dict[str, Pixels]:
         """The views that it looks at, by name, (3, S, S) uint8 each.
 
-        image: RGB.  full: width and height of the picture, of which the image may be a smaller copy.  persons, target:
-        in px of the full picture, as `choose_person` has them.
+        image: RGB.  full: width and height of the image, of which the image may be a smaller copy.  persons, target:
+        in px of the full image, as `choose_person` has them.
         """
         info, views = self.info, {}
         if "scene" in info.views:
@@ -144,7 +144,7 @@ class Network:
     def look_at_all(
         self, image: Image.Image, full: tuple[int, int], persons: Sequence[Detection] | None
     ) -> tuple[list[dict[str, Pixels]], Box]:
-        """The views of a whole picture, several of a long one (`scene_parts`), and what they show of it, px.
+        """The views of a whole image, several of a long one (`scene_parts`), and what they show of it, px.
 
         Arguments as `look`.  A network that looks at a person looks once.
         """
@@ -164,7 +164,7 @@ class Network:
     def pixels(self, views: NDArray[np.uint8]) -> Array:
         """Views as the network takes them.  views: (N, 3, S, S) uint8, RGB.  Returns float32, normalised."""
         if views.dtype != np.uint8:
-            raise ShapeError(f"expected pictures as uint8, 0 to 255, got {views.dtype}")
+            raise ShapeError(f"expected images as uint8, 0 to 255, got {views.dtype}")
         return (views.astype(np.float32) - self._middle) / self._scale
 
     def logits(self, scene: Array | None, person: Array | None = None) -> Array:
@@ -235,7 +235,7 @@ class _OnnxEngine:
         try:
             found = run_views(self._session, outputs, views, one_by_one=self._is_one_by_one)
         except RUNTIME_ERRORS as error:
-            raise CheckpointError(f"{self._path}: does not run on a picture ({error}); export it again") from error
+            raise CheckpointError(f"{self._path}: does not run on an image ({error}); export it again") from error
         for name, values in zip(outputs, found, strict=True):
             if name == LOGITS and values.shape[1:] != (len(self.info.labels),):
                 raise CheckpointError(

@@ -1,7 +1,7 @@
-"""Files whose answer to a picture would depend on the others of its batch: they are shown one picture at a time.
+"""Files whose answer to an image would depend on the others of its batch: they are shown one image at a time.
 
 Matrix products in 8 bits whose ranges are measured as they run (DynamicQuantizeLinear) have one range for the whole
-batch, so that a picture of strong contrast moves the answers to those beside it.
+batch, so that an image of strong contrast moves the answers to those beside it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ ONE_BY_ONE = "uniemox_one_by_one"  # key of a file's metadata; that it is there 
 
 
 def is_one_by_one(session: InferenceSession) -> bool:
-    """Whether a file says that it takes one picture at a time."""
+    """Whether a file says that it takes one image at a time."""
     return ONE_BY_ONE in session.get_modelmeta().custom_metadata_map
 
 

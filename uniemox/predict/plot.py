@@ -1,4 +1,4 @@
-"""A prediction as a picture: boxes around people, and bars; drawn with Pillow alone."""
+"""A prediction as an image: boxes around people, and bars; drawn with Pillow alone."""
 
 from typing import TYPE_CHECKING
 
@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from uniemox.errors import ImageError
 from uniemox.labels import AFFECT
-from uniemox.predict.pictures import read_any
+from uniemox.predict.images import read_any
 
 if TYPE_CHECKING:
     from uniemox.predict.prediction import Person, Prediction
@@ -17,12 +17,12 @@ INK, PAPER, QUIET, BAR, BOX = "#1b1f24", "#ffffff", "#d9dee4", "#2f6f9f", "#ffb0
 
 
 def plot_prediction(prediction: "Prediction") -> Image.Image:
-    """The picture, at most 960 px long, with a box around everybody found and a bar for every label below it.
+    """The image, at most 960 px long, with a box around everybody found and a bar for every label below it.
 
-    Raises ImageError if the picture can't be had again.
+    Raises ImageError if the image can't be had again.
     """
     if prediction.source is None:
-        raise ImageError("this prediction does not know its picture any more")
+        raise ImageError("this prediction does not know its image any more")
     image, _ = read_any(prediction.source)
     scale = min(MAX_SIDE_PX / max(image.size), max(1.0, SMALLEST_PX / image.width))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -56,7 +56,7 @@ def _bars(prediction: "Prediction", width: int) -> Image.Image:
     is_affect = set(prediction.scene) == set(AFFECT)
     title = "valence and arousal, 1 to 9" if is_affect else f"{prediction.kind} ({prediction.model})"
     if prediction.is_unfamiliar:
-        title = f"a guess, unlike the training pictures: {title}"
+        title = f"a guess, unlike the training images: {title}"
     panel = Image.new("RGB", (width, row * (len(pairs) + 1) + 2 * edge), PAPER)
     draw = ImageDraw.Draw(panel)
     draw.text((edge, edge), _cut(title, font, width - 2 * edge), fill=INK, font=font)

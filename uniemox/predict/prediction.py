@@ -1,4 +1,4 @@
-"""What is said of a picture."""
+"""What is said of an image."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,17 +10,17 @@ from PIL import Image
 from uniemox.labels import Kind
 from uniemox.persons.box import Box
 from uniemox.predict.confidence import UNFAMILIAR
-from uniemox.predict.pictures import Picture
+from uniemox.predict.images import ImageLike
 
 DIGITS = 6  # of probabilities in JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """Somebody in the picture."""
+    """Somebody in the image."""
 
     box: Box
-    """In px of the upright picture."""
+    """In px of the upright image."""
     confidence: float
     """0 to 1, that this is a person."""
     emotions: dict[str, float] | None
@@ -37,7 +37,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What is said of one picture."""
+    """What is said of one image."""
 
     scene: dict[str, float]
     """Probability by label, with sum 1, in the labels' order; or valence and arousal, 1 to 9."""
@@ -48,9 +48,9 @@ class Prediction:
     likely: tuple[str, ...] | None
     """The labels that hold the true one with the coverage asked for, most probable first; None: not asked."""
     path: str | None
-    """None for a picture that came from memory."""
+    """None for an image that came from memory."""
     width_px: int
-    """Of the upright picture."""
+    """Of the upright image."""
     height_px: int
     label_set: str
     model: str
@@ -61,18 +61,18 @@ class Prediction:
     arousal: float | None = None
     """1 (calm) to 9 (excited), likewise."""
     familiarity: float | None = None
-    """0 to 1, how like the training pictures this one is: the share of such pictures that are as unlike them, or more.
+    """0 to 1, how like the training images this one is: the share of such images that are as unlike them, or more.
     Below 0.2 the probabilities are drawn towards each other. None: the model does not know."""
     view: Box | None = None
-    """The part of the picture that was judged, px."""
+    """The part of the image that was judged, px."""
     embedding: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
     """(D,), what the labels are read off, if it was asked for."""
-    source: Picture | None = field(default=None, repr=False, compare=False)
-    """Where the picture can be had again."""
+    source: ImageLike | None = field(default=None, repr=False, compare=False)
+    """Where the image can be had again."""
 
     @property
     def is_unfamiliar(self) -> bool:
-        """Whether the picture is so unlike the training pictures that its answer is a guess: familiarity below 0.05."""
+        """Whether the image is so unlike the training images that its answer is a guess: familiarity below 0.05."""
         return self.familiarity is not None and self.familiarity < UNFAMILIAR
 
     def top(self, k: int = 3) -> list[tuple[str, float]]:
@@ -99,9 +99,9 @@ class Prediction:
         }
 
     def plot(self) -> Image.Image:
-        """The picture with boxes around people, and bars for the labels.
+        """The image with boxes around people, and bars for the labels.
 
-        Raises ImageError if the picture's file is gone.
+        Raises ImageError if the image's file is gone.
         """
         from uniemox.predict.plot import plot_prediction  # noqa: PLC0415 - it knows this module
 
@@ -110,11 +110,11 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A picture that could not be read."""
+    """An image that could not be read."""
 
     path: str | None
     error: str
-    """What is wrong, with the picture's name."""
+    """What is wrong, with the image's name."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -1,4 +1,4 @@
-"""From pictures to predictions: pictures are decoded ahead of the network, which answers in batches."""
+"""From images to predictions: images are decoded ahead of the network, which answers in batches."""
 
 import math
 import os
@@ -21,19 +21,19 @@ from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
 from uniemox.predict.ahead import batches, prepare_ahead
 from uniemox.predict.conformal import likely_labels, score_limit
+from uniemox.predict.images import ImageLike, path_of, read_any, walk
 from uniemox.predict.mapping import LabelMapping, answers_in, has_answers_in
 from uniemox.predict.network import Answers, Network, mean_answer
-from uniemox.predict.pictures import Picture, path_of, read_any, walk
 from uniemox.predict.prediction import Failure, Person, Prediction
 from uniemox.predict.views import Pixels
 
-Pictures = list[Picture] | tuple[Picture, ...]
-SHRINK_MARGIN = 4  # decoded pictures stay so many times larger than the input; at 2 some answers move by 0.06
+ImageLikes = list[ImageLike] | tuple[ImageLike, ...]
+SHRINK_MARGIN = 4  # decoded images stay so many times larger than the input; at 2 some answers move by 0.06
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Question:
-    """How the answers are wanted, checked once for all pictures."""
+    """How the answers are wanted, checked once for all images."""
 
     scene: LabelMapping
     person: LabelMapping | None
@@ -46,13 +46,13 @@ class _Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ready:
-    """A picture, decoded and cut into views."""
+    """An image, decoded and cut into views."""
 
-    picture: Picture
+    source: ImageLike
     full: tuple[int, int]
     persons: tuple[Detection, ...] | None
     views: tuple[dict[str, Pixels], ...]
-    """Views for the scene's network, (3, S, S) each; several of a long picture."""
+    """Views for the scene's network, (3, S, S) each; several of a long image."""
     view: Box
     """What they show of it, px."""
     person_views: tuple[dict[str, Pixels], ...]
@@ -60,7 +60,7 @@ class _Ready:
 
 
 class Predictor:
-    """What a model says of pictures, and of the people in them; `uniemox.load` is the usual way to one.
+    """What a model says of images, and of the people in them; `uniemox.load` is the usual way to one.
 
     network: of the scene.  finder: finds people; None: nobody looks.  person_network: says what they feel, and needs a
     finder. Threads may share a predictor. Raises ConfigError for a person network that does not say what is felt.
@@ -94,58 +94,53 @@ class Predictor:
 
     @overload
     def predict(
-        self, picture: Pictures, *, coverage: float | None = None, labels: str | None = None
+        self, image: ImageLikes, *, coverage: float | None = None, labels: str | None = None
     ) -> list[Prediction | Failure]: ...
     @overload
     def predict(
-        self, picture: Picture, *, coverage: float | None = None, labels: str | None = None
+        self, image: ImageLike, *, coverage: float | None = None, labels: str | None = None
     ) -> Prediction | list[Prediction | Failure]: ...
     def predict(
-        self, picture: Picture | Pictures, *, coverage: float | None = None, labels: str | None = None
+        self, image: ImageLike | ImageLikes, *, coverage: float | None = None, labels: str | None = None
     ) -> Prediction | list[Prediction | Failure]:
-        """What is said of a picture, or of each of several.
+        """What is said of an image, or of each of several.
 
-        picture: a path, the bytes of a file, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8 or floats
-        from 0 to 1; or a list or tuple of these, or a folder, whose pictures are taken in the order of their names.
-        coverage: share of pictures, 0 to 1, whose true label shall be among `likely`.  labels: name of the label set to
+        image: a path, the bytes of a file, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8 or floats
+        from 0 to 1; or a list or tuple of these, or a folder, whose images are taken in the order of their names.
+        coverage: share of images, 0 to 1, whose true label shall be among `likely`.  labels: name of the label set to
         answer in, such as polarity.
-        Raises ImageError for a single picture that can't be read, and for a folder without any; one of several is a
+        Raises ImageError for a single image that can't be read, and for a folder without any; one of several is a
         Failure in its place. Raises ConfigError, LabelError for what the model can't answer.
         """
-        if isinstance(picture, (list, tuple)):
-            return list(self.predict_each(picture, coverage=coverage, labels=labels))
-        if _is_folder(picture):
-            found = list(self.predict_each(walk(Path(picture)), coverage=coverage, labels=labels))
+        if isinstance(image, (list, tuple)):
+            return list(self.predict_each(image, coverage=coverage, labels=labels))
+        if _is_folder(image):
+            found = list(self.predict_each(walk(Path(image)), coverage=coverage, labels=labels))
             if not found:
-                raise ImageError(f"{os.fspath(picture)}: no picture in this folder or in those inside it")
+                raise ImageError(f"{os.fspath(image)}: no image in this folder or in those inside it")
             return found
         question = self._question(coverage, labels)
-        return self._answer([self._prepare(picture, decode_one)], question)[0]
+        return self._answer([self._prepare(image, decode_one)], question)[0]
 
-    def embed(self, pictures: Picture | Pictures) -> NDArray[np.float32]:
-        """What the labels are read off: (N, D) features of N pictures, for search, clusters and models of one's own.
+    def embed(self, images: ImageLike | ImageLikes) -> NDArray[np.float32]:
+        """What the labels are read off: (N, D) features of N images, for search, clusters and models of one's own.
 
-        pictures: as `predict` takes them.  Raises ImageError for the first that can't be read, ConfigError for a model
+        images: as `predict` takes them.  Raises ImageError for the first that can't be read, ConfigError for a model
         whose file is of version 0.1.
         """
-        listed: Iterable[Picture]
-        if isinstance(pictures, (list, tuple)):
-            listed = pictures
-        else:
-            listed = walk(Path(pictures)) if _is_folder(pictures) else [pictures]
         rows = []
-        for found in self.predict_each(listed, with_embedding=True):
+        for found in self.predict_each(_each_of(images), with_embedding=True):
             if isinstance(found, Failure):
                 raise ImageError(found.error)
             if found.embedding is not None:
                 rows.append(found.embedding)
         if not rows:
-            raise ImageError("there is no picture to embed")
+            raise ImageError("there is no image to embed")
         return np.stack(rows)
 
     def predict_each(
         self,
-        pictures: Iterable[Picture],
+        images: Iterable[ImageLike],
         *,
         batch_size: int = 16,
         coverage: float | None = None,
@@ -153,22 +148,22 @@ class Predictor:
         decoders: Decoders | None = None,
         with_embedding: bool = False,
     ) -> Iterator[Prediction | Failure]:
-        """What is said of each picture, in order, as soon as its batch is done; see `predict`.
+        """What is said of each image, in order, as soon as its batch is done; see `predict`.
 
-        pictures: any number; no more than a few batches of them are taken ahead.  batch_size: of the network.
-        decoders: decode all files; None: processes of this call's own, or none for a single picture.
+        images: any number; no more than a few batches of them are taken ahead.  batch_size: of the network.
+        decoders: decode all files; None: processes of this call's own, or none for a single image.
         with_embedding: give each prediction its features too.
         Raises ConfigError for a batch size below 1, and ConfigError and LabelError as `predict`.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         question = self._question(coverage, labels, with_embedding=with_embedding)
-        return self._answer_each(pictures, batch_size, question, decoders)
+        return self._answer_each(images, batch_size, question, decoders)
 
     def _answer_each(
-        self, pictures: Iterable[Picture], batch_size: int, question: _Question, decoders: Decoders | None
+        self, images: Iterable[ImageLike], batch_size: int, question: _Question, decoders: Decoders | None
     ) -> Iterator[Prediction | Failure]:
-        prepared = prepare_ahead(pictures, self._prepare_or_fail, 2 * batch_size, decoders)
+        prepared = prepare_ahead(images, self._prepare_or_fail, 2 * batch_size, decoders)
         for batch in batches(prepared, batch_size):
             answers = iter(self._answer([item for item in batch if isinstance(item, _Ready)], question))
             for item in batch:
@@ -193,24 +188,24 @@ class Predictor:
         norms = _norms_of(info)
         return _Question(scene=scene, person=person, limit=limit, norms=norms, with_embedding=with_embedding)
 
-    def _prepare_or_fail(self, picture: Picture, decode: Decode) -> _Ready | Failure:
+    def _prepare_or_fail(self, source: ImageLike, decode: Decode) -> _Ready | Failure:
         try:
-            return self._prepare(picture, decode)
+            return self._prepare(source, decode)
         except ImageError as error:
-            return Failure(path=path_of(picture), error=str(error))
+            return Failure(path=path_of(source), error=str(error))
 
-    def _prepare(self, picture: Picture, decode: Decode) -> _Ready:
-        """Decode a picture, find the people in it and cut the views. Raises ImageError."""
+    def _prepare(self, source: ImageLike, decode: Decode) -> _Ready:
+        """Decode an image, find the people in it and cut the views. Raises ImageError."""
         info, person_network = self.network.info, self.person_network
         needs_full = info.has_person or person_network is not None  # people may be small
         short_px = SHRINK_MARGIN * math.floor(info.size / info.crop_fraction)  # of which `scene_view` cuts its middle
         shrink = None if needs_full else MinSides(short_px=short_px)
-        image, full = read_any(picture, shrink, decode_file=decode)
+        image, full = read_any(source, shrink, decode_file=decode)
         persons = self.find_people(image, full)
         person_views = [person_network.look(image, full, (person,)) for person in persons or () if person_network]
         views, view = self.network.look_at_all(image, full, persons)
         return _Ready(
-            picture=picture,
+            source=source,
             full=full,
             persons=persons,
             views=tuple(views),
@@ -219,9 +214,9 @@ class Predictor:
         )
 
     def find_people(self, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...] | None:
-        """The people in a picture, px of the full one, most confident first; None: there is no finder.
+        """The people in an image, px of the full one, most confident first; None: there is no finder.
 
-        image: RGB, which may be a smaller copy.  full: width and height of the picture.
+        image: RGB, which may be a smaller copy.  full: width and height of the image.
         """
         if self.finder is None:
             return None
@@ -255,7 +250,7 @@ class Predictor:
     def _predicted(
         self, item: _Ready, seen: Iterator[Answers], felt: Iterator[Answers], question: _Question
     ) -> Prediction:
-        """seen, felt: of all views and of everybody in the batch, from which those of this picture are taken."""
+        """seen, felt: of all views and of everybody in the batch, from which those of this image are taken."""
         judged = mean_answer([next(seen) for _ in item.views])
         probabilities = judged.values[0]
         scene, likely = question.scene.named(probabilities), None
@@ -285,17 +280,23 @@ class Predictor:
             kind=self.network.info.kind,
             persons=persons,
             likely=likely,
-            path=path_of(item.picture),
+            path=path_of(item.source),
             width_px=item.full[0],
             height_px=item.full[1],
             label_set=question.scene.name,
             model=self.name,
-            source=item.picture,
+            source=item.source,
         )
 
 
-def _is_folder(picture: object) -> TypeGuard[str | os.PathLike[str]]:
-    return isinstance(picture, (str, os.PathLike)) and os.path.isdir(picture)
+def _each_of(images: ImageLike | ImageLikes) -> Iterable[ImageLike]:
+    if isinstance(images, (list, tuple)):
+        return images
+    return walk(Path(images)) if _is_folder(images) else [images]
+
+
+def _is_folder(image: object) -> TypeGuard[str | os.PathLike[str]]:
+    return isinstance(image, (str, os.PathLike)) and os.path.isdir(image)
 
 
 def _norms_of(info: ClassifierInfo) -> NDArray[np.float64] | None:

@@ -22,9 +22,9 @@ def predict_on_ray(
     coverage: float | None = None,
     labels: str | None = None,
 ) -> Iterator[Prediction | Failure]:
-    """What is said of each picture, in any order, as soon as a machine has answered.
+    """What is said of each image, in any order, as soon as a machine has answered.
 
-    paths: of pictures, the same on every machine; relative ones are of this process's folder.  open_predictor: called
+    paths: of images, the same on every machine; relative ones are of this process's folder.  open_predictor: called
     once by every worker.  Other arguments as `Predictor.predict_each`.
     Uses the cluster that this process is connected to, else that of RAY_ADDRESS, else this machine alone.
     Raises MissingPackageError without Ray.

@@ -11,12 +11,12 @@ from uniemox.persons.box import Box
 from uniemox.persons.crop import PersonCrop
 
 Pixels = NDArray[np.uint8]
-LONG = 2  # times the short side: a picture that is longer is judged by several squares
+LONG = 2  # times the short side: an image that is longer is judged by several squares
 MAX_SQUARES = 6
 
 
 def scene_view(image: Image.Image, size: int, crop_fraction: float) -> Pixels:
-    """The middle of a picture: short side resized, bicubic, then cropped.  Returns (3, size, size) uint8, RGB.
+    """The middle of an image: short side resized, bicubic, then cropped.  Returns (3, size, size) uint8, RGB.
 
     crop_fraction: share of the short side that is kept, above 0 to 1.  Source: timm's transform for evaluation.
     """
@@ -30,16 +30,16 @@ def scene_view(image: Image.Image, size: int, crop_fraction: float) -> Pixels:
 
 
 def scene_box(full: tuple[int, int], size: int, crop_fraction: float) -> Box:
-    """The part of a picture that `scene_view` shows, px.  full: width and height of the picture."""
+    """The part of an image that `scene_view` shows, px.  full: width and height of the image."""
     side = min(full) * size / math.floor(size / crop_fraction)
     left, top = (full[0] - side) / 2, (full[1] - side) / 2
     return Box(left, top, left + side, top + side)
 
 
 def scene_parts(full: tuple[int, int]) -> list[Box]:
-    """The parts of a picture whose middles are judged, px: all of it, or squares from end to end of a long one.
+    """The parts of an image whose middles are judged, px: all of it, or squares from end to end of a long one.
 
-    full: width and height.  A picture of 2:1 and longer has as many squares as cover it, at most six.
+    full: width and height.  An image of 2:1 and longer has as many squares as cover it, at most six.
 
     >>> [(part.x1, part.x2) for part in scene_parts((250, 100))]
     [(0, 100), (75, 175), (150, 250)]
@@ -56,30 +56,30 @@ def scene_parts(full: tuple[int, int]) -> list[Box]:
 
 
 def person_view(image: Image.Image, person: PersonCrop, full: tuple[int, int], size: int) -> Pixels:
-    """The person view of a picture, squashed, bicubic.  Returns (3, size, size) uint8, RGB.
+    """The person view of an image, squashed, bicubic.  Returns (3, size, size) uint8, RGB.
 
-    person: in px of the full picture.  full: its width and height; the image may be a smaller copy.
+    person: in px of the full image.  full: its width and height; the image may be a smaller copy.
     """
     source = _black_out(image, person.keep, full) if person.keep else image
     return to_planes(source.resize((size, size), Image.Resampling.BICUBIC, box=_scaled(person.box, image.size, full)))
 
 
 def to_planes(image: Image.Image) -> Pixels:
-    """An RGB picture as (3, H, W) uint8."""
+    """An RGB image as (3, H, W) uint8."""
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
 def whole_px(low: float, high: float, decoded: int, full: int) -> tuple[int, int]:
-    """Both ends of a side in whole px of the decoded picture, at least one px apart.
+    """Both ends of a side in whole px of the decoded image, at least one px apart.
 
-    low, high: in px of the full picture.  decoded, full: the side's length, px.
+    low, high: in px of the full image.  decoded, full: the side's length, px.
     """
     first = min(int(low * decoded / full + 0.5), decoded - 1)
     return first, min(max(int(high * decoded / full + 0.5), first + 1), decoded)
 
 
 def _black_out(image: Image.Image, boxes: Sequence[Box], full: tuple[int, int]) -> Image.Image:
-    """The picture, black outside the boxes."""
+    """The image, black outside the boxes."""
     pixels = np.asarray(image)
     kept = np.zeros_like(pixels)
     for box in boxes:

@@ -53,7 +53,7 @@ class AnswerHeader:
 class ResultFile:
     """Answers in OUT.jsonl; for OUT.csv and OUT.parquet in lines beside it, from which `finish` makes the table.
 
-    resume: continue a file that is there; pictures that could not be read are tried again.
+    resume: continue a file that is there; images that could not be read are tried again.
     answered: what the answers will be; a file must not mix several kinds.
     Raises ConfigError for another ending, a label that is called as a column of the table is, a file that is there
     already, or one with other answers; DataError for one that is damaged or can't be read or written;
@@ -86,11 +86,11 @@ class ResultFile:
             raise DataError(f"{self.lines} can't be written ({error.strerror}); choose another name") from error
 
     def __len__(self) -> int:
-        """Pictures that were there when it was opened."""
+        """Images that were there when it was opened."""
         return len(self._done)
 
     def has(self, path: str) -> bool:
-        """Whether a picture's answer was there when the file was opened."""
+        """Whether an image's answer was there when the file was opened."""
         key = _key(path)
         place = int(np.searchsorted(self._done, np.uint64(key)))
         return place < len(self._done) and int(self._done[place]) == key
@@ -141,7 +141,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _repaired(path: Path, answered: AnswerHeader) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Keys of the pictures in a file, sorted, after failures and a last line that was cut off have been removed."""
+    """Keys of the images in a file, sorted, after failures and a last line that was cut off have been removed."""
     keys, failures = array("Q"), 0
     for value in read_lines(path):
         if "scene" not in value:
@@ -163,7 +163,7 @@ def _repaired(path: Path, answered: AnswerHeader) -> np.ndarray[Any, np.dtype[np
 
 
 def _drop_failures(path: Path) -> None:
-    """Rewrite the lines without those of pictures that could not be read."""
+    """Rewrite the lines without those of images that could not be read."""
     partial = path.with_name(path.name + ".partial")
     with path.open("rb") as lines, partial.open("wb") as kept:
         kept.writelines(line for line in lines if "scene" in json.loads(line))

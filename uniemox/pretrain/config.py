@@ -43,8 +43,8 @@ class TeacherConfig:
     source: str = "clip:ViT-B-16-quickgelu@openai"
     """clip:NAME@WEIGHTS, fitted:FOLDER, stored:FILE, timm:NAME@FILE or onnx:FILE (the last two have no text side)."""
     view: Literal["augmented", "whole", "whole_and_person"] = "augmented"
-    """What it sees: the scene view of every step (the paper); or once, kept in the run, each whole picture, or the mean
-    of its features of whole picture and person, as a teacher of `uniemox teacher fit` is fitted."""
+    """What it sees: the scene view of every step (the paper); or once, kept in the run, each whole image, or the mean
+    of its features of whole image and person, as a teacher of `uniemox teacher fit` is fitted."""
     with_emotion: bool = True
     """Texts made of annotations end with the emotion (table VII of the paper compares)."""
 
@@ -62,7 +62,7 @@ class PretrainConfig:
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     save: SaveConfig = field(default_factory=SaveConfig)
     batch_size: int = 256
-    """Pictures of a step, over all processes."""
+    """Images of a step, over all processes."""
     accumulation: int = 1
     """Batches whose gradients make a step; L2 then compares with fewer texts at a time."""
     seed: int = 0

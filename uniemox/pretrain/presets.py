@@ -50,7 +50,7 @@ def demo() -> PretrainConfig:
         optimizer=OptimizerConfig(base_lr=1.2e-2, max_grad_norm=1.0),
         schedule=ScheduleConfig(epochs=10, warmup_epochs=1),
         save=SaveConfig(every_steps=200),
-        batch_size=32,  # more steps for the same pictures: faces need them
+        batch_size=32,  # more steps for the same images: faces need them
         hardware=HardwareConfig(threads=1),
     )
 

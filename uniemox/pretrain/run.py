@@ -17,7 +17,7 @@ from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.batches import make_batch
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.pretrain.pictures import reconstruction_picture
+from uniemox.pretrain.images import reconstruction_image
 from uniemox.pretrain.step import PretrainBatch, forward, pretrain_step
 from uniemox.pretrain.teacher import prepare_teacher
 from uniemox.teacher.protocol import Teacher
@@ -33,7 +33,7 @@ from uniemox.training.state import Checkpoints, Progress
 from uniemox.views.loader import ViewBatch, ViewDataset, build_loader, collate
 from uniemox.views.transforms import TrainViews
 
-PICTURED = 8  # samples in a reconstruction picture
+PICTURED = 8  # samples in a reconstruction image
 
 
 def pretrain(
@@ -53,7 +53,7 @@ def pretrain(
         if rank() == 0:
             begin_run(out, "pretrain", config, data, resume=resume)
             sources = [config.encoder.start or "", config.teacher.source if config.model.needs_image_features else ""]
-            write_seen(out, data, sources, lambda done: callback.progress("hashing pictures", done, len(data)))
+            write_seen(out, data, sources, lambda done: callback.progress("hashing images", done, len(data)))
         wait_for_all()
         teacher = prepare_teacher(config.teacher, config.model, data, out, device, callback)
         model = build_model(config, None if teacher is None else teacher.width)
@@ -155,7 +155,7 @@ class _Run:
         return make_batch(views, length=length, seed=self.config.seed, epoch=epoch, with_emotion=emotion)
 
     def save(self, done: int, journal: Journal) -> None:
-        """A checkpoint, and a picture of what is reconstructed."""
+        """A checkpoint, and an image of what is reconstructed."""
         if rank() == 0:
             self.checkpoints.save(Progress(done, None, {}), self.model, self.optimizer)
         shown = collate([self.views[0, i] for i in range(min(PICTURED, len(self.data)))])
@@ -165,19 +165,19 @@ class _Run:
                 output = forward(self.model, batch, teacher=self.teacher)
             if self.model.decoder is not None:
                 norm_pix = self.config.model.norm_pix
-                picture = reconstruction_picture(output, batch, patch_size=self.model.patch_size, norm_pix=norm_pix)
-                journal.picture(done, "reconstruction", picture)
+                image = reconstruction_image(output, batch, patch_size=self.model.patch_size, norm_pix=norm_pix)
+                journal.image(done, "reconstruction", image)
         wait_for_all()
 
     def plan(self) -> RunPlan:
-        """What the run will cost; its memory is measured on two grey pictures."""
+        """What the run will cost; its memory is measured on two grey images."""
         config, size = self.config, self.config.view.size
         pixels = torch.zeros(2, 3, size, size, dtype=torch.uint8)
         features = None if self.teacher is None else torch.randn(2, self.teacher.width)
         batch = PretrainBatch(scene=pixels, person=pixels, image_features=features, text_features=features)
         with ActivationCount(self.model) as kept:
             forward(self.model, batch, precision=config.hardware.precision)
-        pictures = config.batch_size / config.accumulation / world_size()  # of a batch of one process
+        images = config.batch_size / config.accumulation / world_size()  # of a batch of one process
         return RunPlan(
             what="pre-training",
             steps=self.step_count,
@@ -186,7 +186,7 @@ class _Run:
             accumulation=config.accumulation,
             samples=len(self.data),
             parameters=sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad),
-            memory_bytes=memory_estimate(self.model, int(kept.bytes * pictures / 2)),
+            memory_bytes=memory_estimate(self.model, int(kept.bytes * images / 2)),
             device=str(self.device),
             processes=world_size(),
         )

@@ -24,7 +24,7 @@ class PretrainBatch:
     scene: Tensor  # (N, 3, H, W) uint8, RGB
     person: Tensor | None = None  # (N, 3, H, W) uint8, RGB
     texts: Sequence[str] = ()  # N descriptions
-    keys: Sequence[str] = ()  # N names of the pictures, for teachers that look features up
+    keys: Sequence[str] = ()  # N names of the images, for teachers that look features up
     image_features: Tensor | None = None  # (N, C) Ω; None: the teacher is asked
     text_features: Tensor | None = None  # (N, C) Λ; None: the teacher is asked
     scene_noise: Tensor | None = None  # (N, L) draws of the masks; None: torch's generator
@@ -43,11 +43,11 @@ def pretrain_step(
     """Forward and backward over the batches of all processes, then one update of the weights.
 
     model: a UniEmoX, or DistributedDataParallel around it.  batches: one, or several whose gradients accumulate; their
-    sizes may differ, every picture counts the same; every process gives equally many. L2 compares with the texts of
+    sizes may differ, every image counts the same; every process gives equally many. L2 compares with the texts of
     one batch at a time.
     teacher: asked for the features that losses need and the batch does not bring.
     max_grad_norm: L2 norm to which the gradient is clipped; None does not clip.
-    Returns every loss by name, "total" and "grad_norm": means over all pictures of all processes.
+    Returns every loss by name, "total" and "grad_norm": means over all images of all processes.
     Raises NonFiniteLossError, with the loss's name, before any weight changes, and ConfigError for batches that are
     empty or of different number: on all processes alike.
     """
@@ -56,11 +56,11 @@ def pretrain_step(
         raise ConfigError(f"there is no precision {precision!r}; choose one of {', '.join(get_args(Precision))}")
     if max_grad_norm is not None and not max_grad_norm > 0:
         raise ConfigError(f"max_grad_norm must be above 0, got {max_grad_norm}; None does not clip")
-    pictures = _count_pictures(batches, device)
+    images = _count_images(batches, device)
     optimizer.zero_grad(set_to_none=True)
     seen: dict[str, Tensor] = {}
     for i, batch in enumerate(batches):
-        share = len(batch.scene) / pictures
+        share = len(batch.scene) / images
         with gradients(model, synchronise=i == len(batches) - 1):
             output = forward(model, batch, teacher=teacher, precision=precision)
             (output.total * share * world_size()).backward()  # DDP takes the mean over processes
@@ -100,14 +100,12 @@ def teacher_features(
             image = _required(teacher).image_features(pixels, batch.keys)
             if len(image) != len(pixels):
                 raise TeacherError(
-                    f"{len(pixels)} pictures gave {len(image)} features; a stored teacher needs their keys"
+                    f"{len(pixels)} images gave {len(image)} features; a stored teacher needs their keys"
                 )
     if config.needs_text_features:
         text = batch.text_features
         if text is None and len(batch.texts) != len(batch.scene):
-            raise ConfigError(
-                f"L2 needs a text for every picture: {len(batch.scene)} pictures, {len(batch.texts)} texts"
-            )
+            raise ConfigError(f"L2 needs a text for every image: {len(batch.scene)} images, {len(batch.texts)} texts")
         if text is None:
             with torch.autocast(device.type, enabled=False):  # texts are kept: one precision for every run
                 text = _required(teacher).text_features(batch.texts)
@@ -124,15 +122,15 @@ def config_of(model: Any) -> ModelConfig:
     return model.config
 
 
-def _count_pictures(batches: Sequence[PretrainBatch], device: torch.device) -> float:
-    """Pictures of the step on all processes. Raises ConfigError on all of them if batches can't be joined."""
+def _count_images(batches: Sequence[PretrainBatch], device: torch.device) -> float:
+    """Images of the step on all processes. Raises ConfigError on all of them if batches can't be joined."""
     sizes = [len(batch.scene) for batch in batches]
     rows = torch.tensor([[sum(sizes), len(sizes), min(sizes, default=0)]], dtype=torch.float32, device=device)
     everywhere = gather_rows(rows)  # (processes, 3)
     if everywhere[:, 2].min() < 1 or everywhere[:, 1].min() != everywhere[:, 1].max():
         raise ConfigError(
-            "a step needs at least one batch, the same number on every process, and a picture in each; "
-            f"got {everywhere[:, 1].int().tolist()} batches, the smallest of {everywhere[:, 2].int().tolist()} pictures"
+            "a step needs at least one batch, the same number on every process, and an image in each; "
+            f"got {everywhere[:, 1].int().tolist()} batches, the smallest of {everywhere[:, 2].int().tolist()} images"
         )
     return float(everywhere[:, 0].sum())
 

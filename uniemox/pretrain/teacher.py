@@ -52,7 +52,7 @@ def _ask_once(
     device: torch.device,
     callback: Callback,
 ) -> None:
-    """Features of every whole picture, and of every distinct text if a loss needs them, in one file."""
+    """Features of every whole image, and of every distinct text if a loss needs them, in one file."""
     places = [[(0, i) for i in range(start, min(start + BATCH, len(data)))] for start in range(0, len(data), BATCH)]
     keys, rows = [], []
     for batch in build_loader(ViewDataset(data.samples, WholeViews(WHOLE_PX)), places, workers=1):
@@ -62,9 +62,9 @@ def _ask_once(
             asked = [teacher.image_features(view.to(device).float() / 255, names).cpu() for view in views]
             rows.append(torch.stack(asked).mean(dim=0))
             keys += names
-        callback.progress("asking the teacher about pictures", len(keys), len(data))
+        callback.progress("asking the teacher about images", len(keys), len(data))
     if not rows:
-        raise TeacherError(f"none of the pictures of {data.name} can be read, so there is nothing to ask the teacher")
+        raise TeacherError(f"none of the images of {data.name} can be read, so there is nothing to ask the teacher")
     texts = distinct_texts(data.samples, config.with_emotion) if model.needs_text_features else []
     features = [teacher.text_features(texts[i : i + BATCH]).cpu() for i in range(0, len(texts), BATCH)]
     with replacing(path) as partial:

@@ -82,7 +82,7 @@ def table7(study: Study) -> Plan:
     )
     about = (
         SAME,
-        "With the emotion in its texts pre-training sees the labels of its pictures, in words."
+        "With the emotion in its texts pre-training sees the labels of its images, in words."
         + (" Each row has a teacher that was fitted on texts of its kind." if study.fit_teacher() else ""),
     )
     return _plan(

@@ -51,9 +51,9 @@ def audit(run: Path) -> list[str]:
 
 
 def verify(run: Path) -> list[Verified]:
-    """Evaluate a fine-tuning run's stored weights again, on the very pictures of each evaluation that it keeps.
+    """Evaluate a fine-tuning run's stored weights again, on the very images of each evaluation that it keeps.
 
-    Raises CheckpointError, with both figures, where weights or pictures give another result; DataError if the run has
+    Raises CheckpointError, with both figures, where weights or images give another result; DataError if the run has
     no evaluation, or its data are not there any more.
     """
     files = sorted((run / EVALUATIONS).glob("*.json"))
@@ -64,7 +64,7 @@ def verify(run: Path) -> list[Verified]:
 
 def _verify(run: Path, kept: SavedEvaluation) -> Verified:
     if kept.predictions is None:
-        reason = kept.missing or "only classifiers' evaluations keep what was predicted for every picture"
+        reason = kept.missing or "only classifiers' evaluations keep what was predicted for every image"
         raise DataError(f"{run}: the evaluation on {kept.title} can't be verified: {reason}")
     persons = kept.values.get("persons")
     opened = open_data(kept.data, persons=None if persons is None else Path(persons))
@@ -77,7 +77,7 @@ def _verify(run: Path, kept: SavedEvaluation) -> Verified:
     if not is_same or largest > CLOSE:
         raise CheckpointError(
             f"{run}: its weights give accuracy {accuracy:.4f} on {kept.title}, the evaluation says "
-            f"{kept.values['accuracy']:.4f} (probabilities differ by up to {largest:.2g}): weights, pictures or "
+            f"{kept.values['accuracy']:.4f} (probabilities differ by up to {largest:.2g}): weights, images or "
             "program have changed; evaluate again, and compare versions in config.json"
         )
     return Verified(kept.data, kept.split, accuracy, len(kept.predictions.keys), largest)
@@ -88,7 +88,7 @@ def _of_keys(data: DataSet, keys: tuple[str, ...]) -> DataSet:
     samples = {sample.key: sample for sample in data.samples}
     gone = [key for key in keys if key not in samples]
     if gone:
-        raise DataError(f"{data.name} has {len(gone)} of {len(keys)} scored pictures no more, {gone[0]} among them")
+        raise DataError(f"{data.name} has {len(gone)} of {len(keys)} scored images no more, {gone[0]} among them")
     return replace(data, samples=[samples[key] for key in keys])
 
 

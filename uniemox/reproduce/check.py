@@ -239,7 +239,7 @@ def _counted(run: Run, world: _World) -> str:
     return f"{len(_part(run.words, world))} images"
 
 
-def _pictures(run: Run, world: _World) -> str:
+def _images(run: Run, world: _World) -> str:
     data, split = _open(run.words, world), _option(run.words, "--split", "all")
     return f"{len(data if split == 'all' else data.only(split))} images"
 
@@ -266,7 +266,7 @@ CHECKS: Mapping[str, Callable[[Run, _World], str]] = {
     "data-shard": _shard,
     "teacher-fit": _teacher,
     "reproduce-zero-shot": _counted,
-    "reproduce-pictures": _pictures,
+    "reproduce-pictures": _images,
     "explain": _explain,
     "ask": _counted,
 }

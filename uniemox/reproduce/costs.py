@@ -25,7 +25,7 @@ REPEATS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkCost:
-    """Of a fine-tuned classifier and one picture."""
+    """Of a fine-tuned classifier and one image."""
 
     parameters_m: float
     """Millions."""
@@ -43,7 +43,7 @@ class PlanCost:
 
     runs: int
     images_m: float
-    """Millions of pictures through a network, all epochs together."""
+    """Millions of images through a network, all epochs together."""
     exaflop: float
     """Of training steps, in 10^18 multiplications and additions."""
     days: float | None

@@ -42,9 +42,9 @@ def cross(study: Study) -> Plan:
     rows.append(TableRow(HISTOGRAM + OF_FEW, few))
     about = (
         *((f"Random weights: {BUDGET}.",) if study.is_demo else ()),
-        "Each column is what is scored, on pictures that nothing was trained on. Where labels differ, the model's are "
-        "mapped and pictures whose label it can't know are left out, so that columns of mapped labels hold other "
-        "pictures than the diagonal. What a picture evokes is never mapped to what a person in it feels.",
+        "Each column is what is scored, on images that nothing was trained on. Where labels differ, the model's are "
+        "mapped and images whose label it can't know are left out, so that columns of mapped labels hold other "
+        "images than the diagonal. What an image evokes is never mapped to what a person in it feels.",
         "The paper claims generality and fine-tunes on each data set by itself; it has no figures for this.",
     )
     columns = tuple(target.name for target in study.targets)

@@ -25,7 +25,7 @@ def table1(given: dict[str, str], scale: Scale) -> Plan:
 
     about = (
         "Emo8 was gathered with ten words for each of Mikels' eight emotions. A reader that keeps search words, as "
-        "UBE's does, says how many pictures each one brought.",
+        "UBE's does, says how many images each one brought.",
     )
     return Plan(name="table1", title="Table I: Emo8's search words", scale=scale, about=about, parts=(words, domains))
 
@@ -40,7 +40,7 @@ def table2(given: dict[str, str], scale: Scale) -> Plan:
             for name, count, labels, kind in paper_tables()["table2_datasets"]
         ]
         rows += [(name, UNKNOWN, UNKNOWN, UNKNOWN, _counted(data)) for name, data in ours.items()]
-        headings = ("data set", "pictures (cited)", "labels (cited)", "kind (cited)", "counted here (ours)")
+        headings = ("data set", "images (cited)", "labels (cited)", "kind (cited)", "counted here (ours)")
         return table("data sets", headings, rows)
 
     def classes() -> Html:
@@ -64,7 +64,7 @@ def _opened(given: dict[str, str]) -> list[tuple[str, DataSet]]:
 def _counted(data: DataSet | None) -> str:
     if data is None:
         return "not run"
-    return f"{len(data):,} pictures, {data.labels.name} ({len(data.labels)}), {data.labels.kind}"
+    return f"{len(data):,} images, {data.labels.name} ({len(data.labels)}), {data.labels.kind}"
 
 
 def _classes_of(name: str, data: DataSet) -> Html:
@@ -84,7 +84,7 @@ def _words_of(name: str, data: DataSet) -> Html:
             [title, element("p", "It keeps no search words; its classes:", class_="note"), _classes_of(name, data)]
         )
     rows = [(label, str(word), f"{count:,}") for (label, word), count in sorted(counts.items())]
-    return join([title, table(name, ("emotion", "word or folder", "pictures"), rows)])
+    return join([title, table(name, ("emotion", "word or folder", "images"), rows)])
 
 
 def _nothing(option: str) -> Html:

@@ -21,7 +21,7 @@ from uniemox.reproduce.results import is_done
 
 LOCKS, JOURNAL = "locks", "journal.jsonl"
 LOOK_EVERY_S = 0.2
-START_IMAGES = 4000  # what starting and ending a command costs, in pictures that a small network sees in that time
+START_IMAGES = 4000  # what starting and ending a command costs, in images that a small network sees in that time
 TAIL = 4  # lines of a log that are shown of a run that failed
 
 

@@ -1,4 +1,4 @@
-"""Figures 4, 6, 8 and 9: pictures with their texts, the choice of a split, what models look at, what they rebuild."""
+"""Figures 4, 6, 8 and 9: images with their texts, the choice of a split, what models look at, what they rebuild."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,10 +7,10 @@ from pathlib import Path
 from PIL import Image
 
 from uniemox.errors import ImageError
-from uniemox.html import Html, element, join, picture
+from uniemox.html import Html, element, join, scaled_image
 from uniemox.images import decode
 from uniemox.reproduce.ablations import NO_ALIGNMENT, NO_VISUAL
-from uniemox.reproduce.pictures import LIST, read_pictures
+from uniemox.reproduce.images import LIST, read_images
 from uniemox.reproduce.plan import OUT, Plan, Run, plan_run
 from uniemox.reproduce.results import is_done
 from uniemox.reproduce.sources import Target
@@ -18,7 +18,7 @@ from uniemox.reproduce.study import Method, Study
 from uniemox.reproduce.table3 import OURS, SCRATCH, method_of
 from uniemox.reproduce.weight_files import digest_of_weights
 
-SHOWN = 8  # pictures of a sheet, one of each of eight classes
+SHOWN = 8  # images of a sheet, one of each of eight classes
 SHOWN_PX = 420
 SHEET_PX = 1600
 SCHEMES = 100  # of figure 6; the paper says "many"
@@ -28,26 +28,26 @@ RECONSTRUCTION = (*NO_ALIGNMENT, *NO_VISUAL, "--model.losses.person-reconstructi
 
 
 def fig4(study: Study) -> Plan:
-    """Pictures and the texts that are made of their annotations."""
+    """Images and the texts that are made of their annotations."""
     target = _target(study, "fig4")
-    drawn = _pictures(study, target, None if study.is_demo else "train")
+    drawn = _images(study, target, None if study.is_demo else "train")
 
     def sheet() -> Html:
         if not is_done(drawn):
             return _not_made(drawn)
         shown = []
-        for entry in read_pictures(drawn.folder):
+        for entry in read_images(drawn.folder):
             image = _image(drawn.folder / entry["file"])
             text = entry["text"] or "no text"
             caption = element("figcaption", element("b", str(entry["label"] or "no label")), " ", text)
-            shown.append(element("li", element("figure", picture(image, text, max_side_px=SHOWN_PX), caption)))
+            shown.append(element("li", element("figure", scaled_image(image, text, max_side_px=SHOWN_PX), caption)))
         return element("ul", *shown, class_="examples")
 
     about = (
-        "Texts as pre-training gives them to the teacher. The first pictures of a drawn order, the classes in turn.",
+        "Texts as pre-training gives them to the teacher. The first images of a drawn order, the classes in turn.",
         *_other_data(study, target, "fig4"),
     )
-    return _plan(study, "fig4", "Figure 4: pictures and their texts", about, (drawn,), (sheet,))
+    return _plan(study, "fig4", "Figure 4: images and their texts", about, (drawn,), (sheet,))
 
 
 def fig6(study: Study) -> Plan:
@@ -59,7 +59,7 @@ def fig6(study: Study) -> Plan:
     run = plan_run(study.root, f"choose a split of {data.name}", words, makes="splits.json", data=data.digests)
     run = replace(run, lacks=data.missing)
     about = (
-        f"{SCHEMES} stratified schemes of 80/10/10; the one is kept whose training and validation pictures are closest "
+        f"{SCHEMES} stratified schemes of 80/10/10; the one is kept whose training and validation images are closest "
         "in the first two principal components of their colour histograms (Fréchet distance). The paper looks at plots "
         "of the same and names no measure.",
         *_other_data(study, target, "fig6"),
@@ -71,7 +71,7 @@ def fig6(study: Study) -> Plan:
 def fig8(study: Study) -> Plan:
     """Where each method looks, by Grad-CAM in the last block."""
     target = _target(study, "fig8")
-    drawn = _pictures(study, target)
+    drawn = _images(study, target)
     names = [SCRATCH, *(name for name in COMPARED if name in study.weights), OURS]
     methods: list[Method] = [method_of(study, name)[0] for name in names]
     models = [study.finetune(method, target, seed=study.seeds[0]) for method in methods]
@@ -81,7 +81,7 @@ def fig8(study: Study) -> Plan:
     words += ["--method", "grad-cam", "--out", f"{OUT}/sheet.png"]
     run = plan_run(study.root, "figure 8", words, makes="sheet.png", needs=[drawn, *models])
     about = (
-        f"Columns from the left: {', '.join(names)}. A row is a picture; the colour is the Grad-CAM of the answer in "
+        f"Columns from the left: {', '.join(names)}. A row is an image; the colour is the Grad-CAM of the answer in "
         "the last block.",
         "The paper says its own regions are more salient and gives no measure; `uniemox explain --scores` has one.",
         *_other_data(study, target, "fig8"),
@@ -93,7 +93,7 @@ def fig8(study: Study) -> Plan:
 def fig9(study: Study) -> Plan:
     """What is rebuilt of hidden patches, by our pre-training and by reconstruction alone."""
     target = _target(study, "fig9")
-    drawn = _pictures(study, target)
+    drawn = _images(study, target)
     mae = study.weights.get("MAE")
     alone = study.pretrain("reconstruction alone", RECONSTRUCTION, needs_teacher=False)
     whole = study.pretrain("as it is")
@@ -103,12 +103,12 @@ def fig9(study: Study) -> Plan:
     run = plan_run(study.root, "figure 9", words, makes="sheet.png", needs=[drawn, whole, alone], data=data)
     about = (
         "UniEmoX, and the same network trained by reconstruction of the scene alone, which is MAE's objective, on the "
-        "same pictures for the same number of steps. The paper compares with MAE's own weights, which were trained on "
-        "ten times as many pictures for eight times as many epochs: the last column"
+        "same images for the same number of steps. The paper compares with MAE's own weights, which were trained on "
+        "ten times as many images for eight times as many epochs: the last column"
         + (f", of {mae}." if mae else " with --weights MAE=mae_visualize_vit_large.pth, a file with its decoder."),
         *_other_data(study, target, "fig9"),
     )
-    parts = (lambda: _sheet_of(run, "sheet.png", "Pictures, what is hidden of them, and what is rebuilt"),)
+    parts = (lambda: _sheet_of(run, "sheet.png", "Images, what is hidden of them, and what is rebuilt"),)
     return _plan(study, "fig9", "Figure 9: what is rebuilt", about, (run,), parts)
 
 
@@ -129,13 +129,13 @@ def _other_data(study: Study, target: Target, figure: str) -> tuple[str, ...]:
     return () if is_papers else (f"The images are of {target.name}; the paper shows {name}, which was not given.",)
 
 
-def _pictures(study: Study, target: Target, split: str | None = None) -> Run:
+def _images(study: Study, target: Target, split: str | None = None) -> Run:
     """Images as files.  split: None: of those that were not trained on."""
     data, split = target.scored, split or target.split
     words = ["reproduce", "pictures", "--data", data.source, "--split", split, *data.options, *data.people]
     words += ["--count", str(SHOWN), "--seed", str(study.seeds[0]), "--out", OUT]
     words += ["--with-emotion"] if study.with_emotion else []
-    run = plan_run(study.root, "pictures to show", words, makes=LIST, needs=data.needs, data=data.digests)
+    run = plan_run(study.root, "images to show", words, makes=LIST, needs=data.needs, data=data.digests)
     return replace(run, lacks=data.missing)
 
 
@@ -144,11 +144,11 @@ def _plan(study: Study, name: str, title: str, about: tuple[str, ...], runs: Seq
 
 
 def _sheet_of(run: Run, name: str, alt: str) -> Html:
-    """A picture that a run made."""
+    """An image that a run made."""
     path = run.folder / name
     if not path.exists():
         return _not_made(run)
-    drawing = picture(_image(path), alt, max_side_px=SHEET_PX, quality=88)
+    drawing = scaled_image(_image(path), alt, max_side_px=SHEET_PX, quality=88)
     return element("figure", drawing, element("figcaption", alt))
 
 

@@ -25,7 +25,7 @@ def mark_label(word: str) -> Html:
 def our_score(score: Score) -> Html:
     """Accuracy with its interval; near chance it is said first."""
     shown = f"{100 * score.accuracy:.1f} % ({100 * score.low:.1f} to {100 * score.high:.1f})"
-    words = f"{score.seeds} seeds, {score.pictures} pictures, chance {100 * score.chance:.1f} %"
+    words = f"{score.seeds} seeds, {score.pictures} images, chance {100 * score.chance:.1f} %"
     if score.near_chance:
         return element(
             "span", f"near chance ({100 * score.accuracy:.1f} %)", class_="chance", title=f"{shown}; {words}"

@@ -119,12 +119,12 @@ class _Found:
         scored = [score for score in self.scores.values() if score is not None]
         about = ""
         if scored:
-            overs = {"seeds": "training seeds (Student's t)", "pictures": "pictures (bootstrap)"}
+            overs = {"seeds": "training seeds (Student's t)", "pictures": "images (bootstrap)"}
             over = " or, where there are fewer than three seeds, ".join(
                 words for name, words in overs.items() if any(score.over == name for score in scored)
             )
             about = (
-                f"Intervals are 95 % over {over}. Near chance: the interval, or the one over pictures, holds what the "
+                f"Intervals are 95 % over {over}. Near chance: the interval, or the one over images, holds what the "
                 "commonest class alone gives."
             )
         notes = [about, *([BELOW_NOTE] if self.margins else [])]
@@ -216,7 +216,7 @@ class _Found:
         return element("figure", drawn, element("figcaption", words))
 
     def _costs(self) -> Html:
-        heads = ("method", "M parameters", "G multiply-adds", "ms a picture", "px", "streams", "cited: M", "cited: G")
+        heads = ("method", "M parameters", "G multiply-adds", "ms an image", "px", "streams", "cited: M", "cited: G")
         rows = [
             (
                 row.name,
@@ -231,7 +231,7 @@ class _Found:
             if (cost := self.costs.get(row.name)) is not None
         ]
         words = (
-            "Measured on this machine's CPU, on the classifiers as they were run here: one picture, all streams. The "
+            "Measured on this machine's CPU, on the classifiers as they were run here: one image, all streams. The "
             "paper's columns mix classifiers with what pre-training holds; `uniemox models` measures its networks."
         )
         return join([element("h2", "Costs"), element("p", words, class_="note"), table("costs", heads, rows)])

@@ -43,7 +43,7 @@ class Run:
     needs: tuple["Run", ...] = ()
     """What must be done before."""
     images: int = 0
-    """Pictures that go through a network, all epochs together: by them the time is told."""
+    """Images that go through a network, all epochs together: by them the time is told."""
     gflop: float = 0.0
     """Of each of them, where it is known, multiplications and additions counted separately."""
     processes: int = 1
@@ -173,7 +173,7 @@ class Plan:
     columns: tuple[str, ...] = ()
     rows: tuple[TableRow, ...] = ()
     reference: str | None = None
-    """The row that the others are compared with, picture by picture."""
+    """The row that the others are compared with, image by image."""
     is_curve: bool = False
     """Whether the columns are points on one axis, which are drawn as a line for each row."""
     more: tuple[Run, ...] = ()

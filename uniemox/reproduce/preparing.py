@@ -23,7 +23,7 @@ def splits_run(
     options: Sequence[str],
     how: tuple[str, ...],
 ) -> tuple[Run | None, int, str, int]:
-    """The run that divides the data, None if they are divided; pictures to train on; split to score, its pictures."""
+    """The run that divides the data, None if they are divided; images to train on; split to score, its images."""
     sizes = {split: sum(sample.split == split for sample in data.samples) for split in ("train", "val", "test")}
     is_paper = how == ("--paper",)
     if sizes["train"] and (sizes["test"] or sizes["val"]) and not is_paper:

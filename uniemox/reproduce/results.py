@@ -26,12 +26,12 @@ class Score:
     """Mean over seeds."""
     low: float
     high: float
-    """95 %: over seeds (Student's t) where there are three or more, else over pictures (bootstrap)."""
+    """95 %: over seeds (Student's t) where there are three or more, else over images (bootstrap)."""
     over: Literal["seeds", "pictures"]
     seeds: int
     pictures: int
     chance: float
-    """Share of the commonest class among the scored pictures, which is right without looking."""
+    """Share of the commonest class among the scored images, which is right without looking."""
     uniform: float
     """1 / classes: what guessing gives."""
     near_chance: bool
@@ -73,7 +73,7 @@ def score_of(cell: Cell) -> Score | None:
     values = np.array([evaluation.values["accuracy"] for evaluation in found])
     over: Literal["seeds", "pictures"] = "pictures"
     low, high = np.array([evaluation.values["accuracy_interval"] for evaluation in found]).mean(axis=0)
-    near = low  # seeds that happen to agree tell nothing about other pictures
+    near = low  # seeds that happen to agree tell nothing about other images
     if len(values) >= MIN_SEEDS:
         over, (low, high) = "seeds", seed_interval(values)
     counts = np.array([sum(row) for row in found[0].values["confusion"]])
@@ -106,11 +106,11 @@ def _reach(values: np.ndarray) -> float:
 
 
 def gain(ours: Cell, reference: Cell) -> PairedDifference | None:
-    """By how much ours is above the reference on the same pictures.
+    """By how much ours is above the reference on the same images.
 
     Its interval is over seeds, each of ours against the reference's of the same seed (Student's t), where there are
-    three or more; else over pictures, all seeds of a picture drawn together. None unless both were scored on the same
-    pictures.
+    three or more; else over images, all seeds of an image drawn together. None unless both were scored on the same
+    images.
     """
     first, second = _right(ours.runs), _right(reference.runs)
     if first is None or second is None or first[0] != second[0]:
@@ -123,7 +123,7 @@ def gain(ours: Cell, reference: Cell) -> PairedDifference | None:
 
 
 def _right(runs: Sequence[Run]) -> tuple[dict[str, str], np.ndarray] | None:
-    """Of the scored pictures by key what they are drawn together with, and (S, N) which were right with which seed."""
+    """Of the scored images by key what they are drawn together with, and (S, N) which were right with which seed."""
     found = [evaluation for run in runs if (evaluation := find_evaluation(run)) is not None]
     kept = [evaluation.predictions for evaluation in found if evaluation.predictions is not None]
     rows = [dict(zip(one.keys, one.is_right.tolist(), strict=True)) for one in kept]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from uniemox.data.sample import DataSet, PictureFile
+from uniemox.data.sample import DataSet, ImageFile
 from uniemox.data.shards import INDEX
 from uniemox.data.sidecar import PERSONS, TEXTS
 from uniemox.data.source import open_data, parse_source
@@ -27,7 +27,7 @@ COLUMNS: Mapping[str, str] = {  # of table III, by kind
     "caer-s": "CAER-S",
     "heco": "HECO",
 }
-PAPER_SIZES: Mapping[str, tuple[int, float]] = {  # pictures, table II and section III-A; share of them that trains
+PAPER_SIZES: Mapping[str, tuple[int, float]] = {  # images, table II and section III-A; share of them that trains
     "UBE": (3046, 0.7),
     "FI": (23308, 0.8),
     "Emotion6": (1980, 0.7),
@@ -54,7 +54,7 @@ class DataSource:
     """What the user gave; `source` may be what was made of it."""
     labels: LabelSet
     train: int
-    """Pictures to train on."""
+    """Images to train on."""
     options: tuple[str, ...] = ()
     """Of the commands that open it."""
     people: tuple[str, ...] = ()
@@ -236,16 +236,16 @@ def _as_published(root: Path, name: str, source: str, exclude: Path | None) -> T
 
 
 def _absent(name: str) -> Target:
-    pictures, share = PAPER_SIZES[name]
+    images, share = PAPER_SIZES[name]
     kind = next(kind for kind, column in COLUMNS.items() if column == name)
     data = DataSource(
         name=name,
         source=f"{kind}:{name}",
         origin=f"{kind}:{name}",
         labels=PAPER_LABELS.get(name, MIKELS),
-        train=round(pictures * share),
+        train=round(images * share),
         has_people=True,
-        sizes={split: round(pictures * part) for split, part in EMOSET_SHARES.items()} if name == PRETRAINING else {},
+        sizes={split: round(images * part) for split, part in EMOSET_SHARES.items()} if name == PRETRAINING else {},
         missing=f"the data: --data {name}={kind}:PATH",
     )
     return Target(data=data, scored=data, split="test", scored_pictures=0)
@@ -272,8 +272,8 @@ def _digest(data: DataSet, source: str) -> str:
     """Changes with what is known of any sample, with the size of any file, and with the index of shards."""
     digest = hashlib.sha256(describe_data(data)["sha256"].encode())
     for sample in data.samples:
-        if isinstance(sample.picture, PictureFile) and sample.picture.path.exists():
-            digest.update(sample.picture.path.stat().st_size.to_bytes(8, "little"))
+        if isinstance(sample.image, ImageFile) and sample.image.path.exists():
+            digest.update(sample.image.path.stat().st_size.to_bytes(8, "little"))
     kind, path, _ = parse_source(source)
     if kind == "shards" and (Path(path) / INDEX).exists():
         digest.update((Path(path) / INDEX).read_bytes())

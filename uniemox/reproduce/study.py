@@ -13,10 +13,10 @@ from uniemox.reproduce.weight_files import digest_of_weights
 DEMO_FUSION = ("--network.fusion", "gated", "--network.fused-width", "64")  # Γ and C3 of preset demo's pre-training
 PAPER_FUSION = ("--network.fusion", "attention")  # Γ2, which the paper pre-trains with
 SCENE_EPOCHS, OWN_EPOCHS = (13, 1), (40, 12)  # of pre-training and fine-tuning on synthetic scenes, on other data
-TEACHER_STEPS, TEACHER_PX = 736, "72"  # of 64 pictures: places are told apart after some hundred, faces after these
+TEACHER_STEPS, TEACHER_PX = 736, "72"  # of 64 images: places are told apart after some hundred, faces after these
 PRETRAIN_EPOCHS, SCRATCH_EPOCHS, FINETUNE_EPOCHS = 200, 150, 100  # the paper's
 CLIP = "clip:ViT-B-16-quickgelu@openai"
-# Multiplications and additions of a picture in a training step, billions; see docs/models.md and docs/performance.md.
+# Multiplications and additions of an image in a training step, billions; see docs/models.md and docs/performance.md.
 PRETRAIN_GFLOP, VIT_L_GFLOP, TRAINED = 282.8, 2 * 61.55, 3
 HELD_OUT = 0.1
 BATCH: Mapping[Scale, int] = {"demo": 64, "paper": 256}  # of the presets of fine-tuning
@@ -43,7 +43,7 @@ class Method:
     lacks: str | None = None
     """What is not there."""
     gflop: float = TRAINED * VIT_L_GFLOP
-    """Of a picture in a training step, at the scale of the paper."""
+    """Of an image in a training step, at the scale of the paper."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ class Study:
         if self.with_emotion:
             return (
                 "The texts that teacher and pre-training read end with the emotion (--with-emotion), as the paper's: "
-                "they have seen the label of every training picture in words, also where few labels are fine-tuned on."
+                "they have seen the label of every training image in words, also where few labels are fine-tuned on."
             )
         return (
             "The texts that teacher and pre-training read do not name the emotion: the only labels are those that are "
@@ -110,13 +110,13 @@ class Study:
         """The teacher that the demo fits; None where there is one already."""
         if self.teacher is not None or not self.is_demo:
             return None
-        pictures = self.pretraining.train
-        epochs = max(1, round(TEACHER_STEPS / max(1, pictures * (1 - HELD_OUT) // 64)))
+        images = self.pretraining.train
+        epochs = max(1, round(TEACHER_STEPS / max(1, images * (1 - HELD_OUT) // 64)))
         words = ["teacher", "fit", "--data", self.pretraining.source, "--out", OUT, "--epochs", str(epochs)]
         words += ["--image-size", TEACHER_PX, *([] if self.with_emotion else ["--without-emotion"])]
         data = self.pretraining
         run = plan_run(self.root, "teacher", words, makes="teacher.json", needs=data.needs, data=data.digests)
-        return replace(run, images=2 * pictures * epochs, lacks=data.missing)
+        return replace(run, images=2 * images * epochs, lacks=data.missing)
 
     def pretrain(self, name: str, changes: Sequence[str] = (), *, needs_teacher: bool = True) -> Run:
         """Our pre-training, with other settings than the preset's.
@@ -188,7 +188,7 @@ class Study:
         return replace(run, images=images, gflop=gflop, processes=self.processes, lacks=lacks)
 
     def evaluate(self, model: Run, target: Target) -> Run:
-        """Scores on pictures that were not trained on."""
+        """Scores on images that were not trained on."""
         data = target.scored
         options = (*data.options, *(data.people if self.streams(target) == "both" else ()))
         is_seen = bool({target.split, "all"} & {*self.pretrain_splits}) and data.source == self.pretraining.source
@@ -214,7 +214,7 @@ class Study:
         return dict.fromkeys(self.seeds, self.pretrain("as it is"))
 
 
-def _smaller_batch(pictures: float, batch: int) -> list[str]:
-    """A batch that so few pictures fill, with what is held out of them and what rounding by class takes."""
-    fits = 0.75 * pictures
-    return [] if fits >= batch or not pictures else ["--batch-size", str(2 ** max(1, int(math.log2(max(fits, 2)))))]
+def _smaller_batch(images: float, batch: int) -> list[str]:
+    """A batch that so few images fill, with what is held out of them and what rounding by class takes."""
+    fits = 0.75 * images
+    return [] if fits >= batch or not images else ["--batch-size", str(2 ** max(1, int(math.log2(max(fits, 2)))))]

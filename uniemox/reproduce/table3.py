@@ -67,8 +67,8 @@ ABOUT = {
     "demo": (
         f"Every network is small, and none has its published weights: {BUDGET}. Methods that are then the same network "
         "from the same weights are one row. What can be compared is the way of training: UniEmoX is pre-trained here, "
-        "on the same pictures and with a teacher that was fitted on their texts, the others see labels only.",
-        "All are scored on the same other pictures.",
+        "on the same images and with a teacher that was fitted on their texts, the others see labels only.",
+        "All are scored on the same other images.",
     ),
     "paper": (
         "The published checkpoints, all fine-tuned with the paper's recipe and scored on the test split. UniEmoX "

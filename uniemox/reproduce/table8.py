@@ -15,8 +15,8 @@ from uniemox.reproduce.table3 import OURS, method_of
 from uniemox.training.settings import read_json
 
 RESULT = "result.json"
-SETS = {"table8": "UBE", "table9": "FI"}  # of the pictures that the paper shows
-HEADINGS = ("model", "accuracy", "95 % interval", "pictures", "no label named", "agrees with ours")
+SETS = {"table8": "UBE", "table9": "FI"}  # of the images that the paper shows
+HEADINGS = ("model", "accuracy", "95 % interval", "images", "no label named", "agrees with ours")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class ModelsToAsk:
 
 
 def table8(study: Study, asking: ModelsToAsk, name: str = "table8") -> Plan:
-    """Several models side by side on pictures of one data set, ours with them."""
+    """Several models side by side on images of one data set, ours with them."""
     target = next((t for t in study.targets if t.name == SETS[name]), study.targets[0])
     ours = study.finetune(method_of(study, OURS)[0], target, seed=study.seeds[0])
     data = target.scored
@@ -51,7 +51,7 @@ def table8(study: Study, asking: ModelsToAsk, name: str = "table8") -> Plan:
     histogram = histogram_cell(study, target)
 
     def answers() -> Html:
-        models = [(model, "cited: one picture, no accuracy") for model in cited["mllm_models"]]
+        models = [(model, "cited: one image, no accuracy") for model in cited["mllm_models"]]
         parts = [table("models of the paper", ("model", "what the paper has"), models)]
         return join([*parts, element("h2", "Ours"), _found(run, histogram)])
 
@@ -61,8 +61,8 @@ def table8(study: Study, asking: ModelsToAsk, name: str = "table8") -> Plan:
         scale=study.scale,
         about=(
             f"The question: {cited['mllm_prompt']} The labels are those of the data set.",
-            "The paper shows one picture that its own model answers rightly, and no accuracy. Here every model is "
-            "asked about the same drawn pictures, and an answer that names no label counts as wrong.",
+            "The paper shows one image that its own model answers rightly, and no accuracy. Here every model is "
+            "asked about the same drawn images, and an answer that names no label counts as wrong.",
         ),
         more=(run, *histogram.runs),
         parts=(answers,),

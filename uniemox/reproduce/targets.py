@@ -53,7 +53,7 @@ class ReproduceOptions:
     weights: Mapping[str, str] = field(default_factory=dict)
     """By row of table III."""
     seeds: int | None = None
-    """None: one for table III and the figures that show pictures, three for all else."""
+    """None: one for table III and the figures that show images, three for all else."""
     teacher: str | None = None
     with_emotion: bool = False
     gpus: int = 1
@@ -103,7 +103,7 @@ def _headed(plan: Plan, study: Study) -> Plan:
 
 
 def _by_column(exclude: Mapping[str, Path], given: Mapping[str, str]) -> dict[str, Path]:
-    """Files by the column whose pictures they leave out. Raises ConfigError for the name of no data set."""
+    """Files by the column whose images they leave out. Raises ConfigError for the name of no data set."""
     columns = {name.lower(): name for name in given}
     unknown = next((name for name in exclude if name.lower() not in columns), None)
     if unknown is not None:

@@ -1,4 +1,4 @@
-"""A teacher as a classifier that was shown no example: which class's sentence is nearest to the picture."""
+"""A teacher as a classifier that was shown no example: which class's sentence is nearest to the image."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from uniemox.data.hashes import picture_hashes
+from uniemox.data.hashes import image_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import refuse_seen, seen_by
 from uniemox.errors import DataError
@@ -29,16 +29,16 @@ def score_zero_shot(
     """Score a teacher's zero-shot answers and write them as `uniemox evaluate` does, to a folder's evaluations.
 
     source: as `open_teacher` takes it.  split: what the samples are, for the file's name.
-    Where a person is known, the picture's feature is the mean of those of picture and person, as the demo's teacher is
+    Where a person is known, the image's feature is the mean of those of image and person, as the demo's teacher is
     fitted. Raises TeacherError, and DataError if nothing has a label or can be read, or if the teacher has seen some of
-    the pictures.
+    the images.
     """
     teacher = open_teacher(source)
     samples = [sample for sample in data.samples if sample.label is not None]
     if not samples:
         raise DataError(f"{data.name} has no labels to compare with")
     if seen := seen_by(source):
-        refuse_seen(samples, picture_hashes(samples), seen, data.name)
+        refuse_seen(samples, image_hashes(samples), seen, data.name)
     texts = F.normalize(teacher.text_features([SENTENCE.format(label) for label in data.labels.labels]), dim=-1)
     shown: list[Sample] = []
     rows = []
@@ -54,22 +54,22 @@ def score_zero_shot(
             shown += batch.samples
         on_progress(len(shown))
     if not rows:
-        raise DataError(f"none of the pictures of {data.name} can be read")
+        raise DataError(f"none of the images of {data.name} can be read")
     logits = np.concatenate(rows).astype(np.float32)  # (N, E)
     truth = np.array([sample.label for sample in shown])
     names = data.labels.labels
     predictions = tuple(
         {
             "key": sample.key,
-            "path": str(sample.picture),
-            "group": sample.group or sample.picture_key,
+            "path": str(sample.image),
+            "group": sample.group or sample.image_key,
             "label": names[int(label)],
             "predicted": names[int(row.argmax())],
             "probabilities": {name: round(float(p), 6) for name, p in zip(names, softmax(row[None])[0], strict=True)},
         }
         for sample, label, row in zip(shown, truth, logits, strict=True)
     )
-    units = [sample.group or sample.picture_key for sample in shown]
+    units = [sample.group or sample.image_key for sample in shown]
     scores = score_classes(logits, truth, data.labels, groups=units)
     out.mkdir(parents=True, exist_ok=True)
     notes = (f"zero-shot answers of {source}",)

@@ -19,25 +19,23 @@ SCENE |= {"fear": 0.01, "sadness": 0.01}
 class PersonAnswer(BaseModel):
     """A person that was found."""
 
-    box: list[float] = Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in px of the upright picture")
+    box: list[float] = Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in px of the upright image")
     confidence: float = Field(ge=0, le=1)
     emotions: dict[str, float] | None = Field(description="What the person feels; null without a person model")
 
 
-class PictureAnswer(BaseModel):
-    """What was found in one picture."""
+class ImageAnswer(BaseModel):
+    """What was found in one image."""
 
-    sha256: str = Field(description="Of the bytes received: which picture this is the answer for")
+    sha256: str = Field(description="Of the bytes received: which image this is the answer for")
     name: str | None = Field(description="The file name that was sent; it is only repeated")
     scene: dict[str, float] = Field(description="Label to probability, or to value for valence and arousal")
     kind: Literal["evoked", "felt"] = Field(description="What the scene makes people feel, or what people in it feel")
     valence: float | None = Field(description="1 (negative) to 9 (positive); null where the labels have no norms")
     arousal: float | None = Field(description="1 (calm) to 9 (excited), likewise")
-    familiarity: float | None = Field(description="0 to 1, how like the training pictures; null: the model can't tell")
-    is_unfamiliar: bool = Field(description="So unlike the training pictures that the answer is a guess")
-    view: list[float] | None = Field(
-        description="The part that was judged: x1, y1, x2, y2 in px of the upright picture"
-    )
+    familiarity: float | None = Field(description="0 to 1, how like the training images; null: the model can't tell")
+    is_unfamiliar: bool = Field(description="So unlike the training images that the answer is a guess")
+    view: list[float] | None = Field(description="The part that was judged: x1, y1, x2, y2 in px of the upright image")
     persons: list[PersonAnswer] | None = Field(description="[]: nobody found; null: the server has no person finder")
     likely: list[str] | None = Field(description="Holds the true label with the coverage asked; null if not asked")
     width_px: int
@@ -59,8 +57,8 @@ class PictureAnswer(BaseModel):
     )
 
 
-class PictureError(BaseModel):
-    """One of several pictures that could not be answered; the others were."""
+class ImageFailure(BaseModel):
+    """One of several images that could not be answered; the others were."""
 
     sha256: str
     name: str | None
@@ -68,20 +66,20 @@ class PictureError(BaseModel):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {"sha256": SHA256, "name": "notes.txt", "error": "picture: not a picture of a known format"}
+            "example": {"sha256": SHA256, "name": "notes.txt", "error": "image: not an image of a known format"}
         }
     )
 
 
 class ExplanationAnswer(BaseModel):
-    """Where a picture speaks for a label."""
+    """Where an image speaks for a label."""
 
     sha256: str
     name: str | None
     label: str
     method: str = Field(description="cam: class-activation map; occlusion: what hiding each part changes")
     box: list[float] = Field(min_length=4, max_length=4, description="The part that the model saw: x1, y1, x2, y2, px")
-    data_url: str = Field(description="A PNG: the picture with the heat over it")
+    data_url: str = Field(description="A PNG: the image with the heat over it")
 
 
 class ModelAnswer(BaseModel):
@@ -126,12 +124,12 @@ class RefusedError(Exception):
 REFUSALS = {
     400: ("malformed_body", "the multipart body can't be read; does its boundary fit, and is it whole?"),
     401: ("wrong_key", "this server asks for a key; send it as Authorization: Bearer KEY"),
-    408: ("too_slow", "the body was not there within 30 s; send it faster, or a smaller picture"),
-    413: ("too_large", "the body is larger than 10 MiB; send fewer or smaller pictures"),
-    415: ("unsupported_type", "expected multipart/form-data or a picture's own type"),
-    422: ("unreadable_picture", "picture: not a picture of a known format"),
-    503: ("queue_full", "too many pictures are waiting; try again in 2 s"),
-    504: ("timed_out", "no answer within 10 s; try again, with fewer pictures"),
+    408: ("too_slow", "the body was not there within 30 s; send it faster, or a smaller image"),
+    413: ("too_large", "the body is larger than 10 MiB; send fewer or smaller images"),
+    415: ("unsupported_type", "expected multipart/form-data or an image's own type"),
+    422: ("unreadable_picture", "image: not an image of a known format"),
+    503: ("queue_full", "too many images are waiting; try again in 2 s"),
+    504: ("timed_out", "no answer within 10 s; try again, with fewer images"),
     500: ("internal", "something is wrong in the server; its log says what"),
 }
 """By status, an example of code and sentence."""
@@ -142,7 +140,7 @@ _WORDS = {
     408: "The body came too slowly",
     413: "The body is too large, or has too many files",
     415: "The body is of no type that is read",
-    422: "A parameter is out of range, no picture was sent, or the only one can't be read",
+    422: "A parameter is out of range, no image was sent, or the only one can't be read",
     503: "The queue is full; Retry-After says when to come back",
     504: "No answer in time; the work was dropped",
     500: "A mistake of the server",

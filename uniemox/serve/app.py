@@ -38,7 +38,7 @@ PAGE = {
 }
 """By path: the file in serve/page and its type. No other file can be asked for."""
 DESCRIPTION = (
-    "What pictures make people feel, and where people are in them. Every answer carries the SHA-256 of the bytes that "
+    "What images make people feel, and where people are in them. Every answer carries the SHA-256 of the bytes that "
     "it is for. Limits of size, number and time are the server's settings; a refusal has a code for programs and a "
     "sentence for people."
 )

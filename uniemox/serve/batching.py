@@ -1,4 +1,4 @@
-"""The queue: bounded, answered in batches by one worker thread, each picture dropped when nobody waits for it."""
+"""The queue: bounded, answered in batches by one worker thread, each image dropped when nobody waits for it."""
 
 import asyncio
 import math
@@ -14,24 +14,24 @@ from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import PUT_BACK
 
 Work = Callable[[Any, list[bytes]], Sequence[Any]]
-"""What the worker thread does: an answer for each of the pictures that came with equal asks, in order, or PUT_BACK."""
+"""What the worker thread does: an answer for each of the images that came with equal asks, in order, or PUT_BACK."""
 
 
 class QueueFullError(Exception):
-    """The queue can't take these pictures; retry_after_s says when it probably can."""
+    """The queue can't take these images; retry_after_s says when it probably can."""
 
     def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"too many pictures are waiting; try again in {retry_after_s} s")
+        super().__init__(f"too many images are waiting; try again in {retry_after_s} s")
         self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """A picture that waits."""
+    """An image that waits."""
 
     data: bytes
     ask: Hashable
-    """What is wanted of it; pictures with equal asks are worked on together."""
+    """What is wanted of it; images with equal asks are worked on together."""
     answer: "asyncio.Future[Any]"
     deadline: float
     """Of time.monotonic(), after which nobody wants the answer."""
@@ -45,7 +45,7 @@ class Job:
 
 
 class Batcher:
-    """Collects pictures and feeds them to one worker thread.  All methods belong to the event loop."""
+    """Collects images and feeds them to one worker thread.  All methods belong to the event loop."""
 
     def __init__(self, work: Work, config: ServeConfig, metrics: Metrics) -> None:
         self._work, self._config, self._metrics = work, config, metrics
@@ -69,13 +69,13 @@ class Batcher:
             await asyncio.wait([self._task])
         await asyncio.to_thread(self._worker.shutdown)
 
-    def submit(self, pictures: Sequence[bytes], ask: Hashable, *, is_slow: bool = False) -> "list[asyncio.Future[Any]]":
-        """Put pictures of one request into the queue: all of them, or none. Raises QueueFullError."""
+    def submit(self, images: Sequence[bytes], ask: Hashable, *, is_slow: bool = False) -> "list[asyncio.Future[Any]]":
+        """Put images of one request into the queue: all of them, or none. Raises QueueFullError."""
         self._forget_unwanted()
-        if len(self._waiting) + len(pictures) > self._config.queue:
+        if len(self._waiting) + len(images) > self._config.queue:
             raise QueueFullError(self.retry_after_s)
         loop, deadline = asyncio.get_running_loop(), time.monotonic() + self._config.timeout_s
-        jobs = [Job(data, ask, loop.create_future(), deadline, is_slow) for data in pictures]
+        jobs = [Job(data, ask, loop.create_future(), deadline, is_slow) for data in images]
         self._waiting.extend(jobs)
         self._arrived.set()
         return [job.answer for job in jobs]
@@ -105,7 +105,7 @@ class Batcher:
         self._waiting = deque(job for job in self._waiting if job.is_wanted)
 
     def _take(self) -> list[Job]:
-        """The oldest picture, and those behind it that are asked the same; others keep their places."""
+        """The oldest image, and those behind it that are asked the same; others keep their places."""
         self._forget_unwanted()
         if not self._waiting:
             return []
@@ -117,7 +117,7 @@ class Batcher:
         return batch
 
     async def _answer(self, batch: list[Job]) -> None:
-        """Have a batch worked on; an error of the work is the answer of all its pictures."""
+        """Have a batch worked on; an error of the work is the answer of all its images."""
         self._metrics.batch_size.observe(len(batch))
         start = time.monotonic()
         done = asyncio.get_running_loop().run_in_executor(

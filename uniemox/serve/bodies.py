@@ -1,4 +1,4 @@
-"""Pictures out of a request's body, with an end to how much and how long is read."""
+"""Images out of a request's body, with an end to how much and how long is read."""
 
 import asyncio
 import hashlib
@@ -12,11 +12,11 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from uniemox.serve.answers import RefusedError
 from uniemox.serve.config import ServeConfig
 
-PICTURE_TYPES = (
+IMAGE_TYPES = (
     *("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif"),
     *("image/x-portable-pixmap", "image/x-portable-graymap"),
 )
-"""Content types of a body that is one picture; what it really is, its bytes say."""
+"""Content types of a body that is one image; what it really is, its bytes say."""
 FORM = "multipart/form-data"
 FIELD = "pictures"
 MAX_NAME_LENGTH = 255
@@ -27,7 +27,7 @@ CLOSE = {"Connection": "close"}
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A picture as it was received."""
+    """An image as it was received."""
 
     data: bytes
     name: str | None
@@ -40,25 +40,25 @@ class Upload:
 
 
 async def read_uploads(request: Request, config: ServeConfig) -> list[Upload]:
-    """The pictures in a body, at least one.
+    """The images in a body, at least one.
 
-    Raises RefusedError: 400 malformed, 408 too slow, 413 too large or too many, 415 another type, 422 no picture.
+    Raises RefusedError: 400 malformed, 408 too slow, 413 too large or too many, 415 another type, 422 no image.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     content_type = kind.decode("latin-1")
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding != "identity":
         raise RefusedError(415, "unsupported_type", "bodies with a Content-Encoding are not read; send it as it is")
-    if content_type != FORM and content_type not in PICTURE_TYPES:
+    if content_type != FORM and content_type not in IMAGE_TYPES:
         raise RefusedError(
             *(415, "unsupported_type"),
-            f"expected {FORM} with files in the field {FIELD!r}, or one picture with its own type "
-            f"({', '.join(PICTURE_TYPES)})",
+            f"expected {FORM} with files in the field {FIELD!r}, or one image with its own type "
+            f"({', '.join(IMAGE_TYPES)})",
         )
     body = await read_body(request, config)
     if content_type != FORM:
         if not body:
-            raise RefusedError(422, "no_picture", "the body is empty; it should be the bytes of a picture")
+            raise RefusedError(422, "no_picture", "the body is empty; it should be the bytes of an image")
         return [Upload(body, None)]
     return uploads_of(body, options.get(b"boundary", b""), config.files)
 
@@ -67,7 +67,7 @@ async def read_body(request: Request, config: ServeConfig) -> bytes:
     """A request's body, refused as soon as it is known to be too large; never more than the limit is held."""
     limit, body = config.max_bytes, bytearray()
     too_large = RefusedError(
-        413, "too_large", f"the body is larger than {config.max_mb:g} MiB; send fewer or smaller pictures"
+        413, "too_large", f"the body is larger than {config.max_mb:g} MiB; send fewer or smaller images"
     )
     if int(request.headers.get("content-length", 0)) > limit:  # h11 lets nothing but digits through
         raise too_large
@@ -78,7 +78,7 @@ async def read_body(request: Request, config: ServeConfig) -> bytes:
                     raise too_large
                 body += chunk
     except TimeoutError:
-        sentence = f"the body was not there within {config.read_timeout_s:g} s; send it faster, or a smaller picture"
+        sentence = f"the body was not there within {config.read_timeout_s:g} s; send it faster, or a smaller image"
         raise RefusedError(408, "too_slow", sentence, CLOSE) from None
     return bytes(body)
 
@@ -140,7 +140,7 @@ class _Form:
             name = options.get(b"filename")
             found.append(Upload(b"".join(part.content), None if name is None else cleaned(name)))
         if not found:
-            raise RefusedError(422, "no_picture", f"no picture was sent; put one or more files in the field {FIELD!r}")
+            raise RefusedError(422, "no_picture", f"no image was sent; put one or more files in the field {FIELD!r}")
         return found
 
     def _begin(self) -> None:
@@ -177,7 +177,7 @@ def cleaned(name: bytes) -> str:
 
 
 def only_one(uploads: Sequence[Upload]) -> Upload:
-    """The picture of a request that takes one. Raises RefusedError."""
+    """The image of a request that takes one. Raises RefusedError."""
     if len(uploads) > 1:
         raise RefusedError(422, "one_picture_only", f"{len(uploads)} files; this request takes one")
     return uploads[0]

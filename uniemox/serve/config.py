@@ -11,21 +11,21 @@ class ServeConfig:
     """Limits of one server; README and docs/serve.md say what a client sees when one is reached."""
 
     queue: int = 64
-    """Pictures that may wait for the network; more are answered with 503."""
+    """Images that may wait for the network; more are answered with 503."""
     batch_size: int = 16
-    """Pictures that go through the network together at the most."""
+    """Images that go through the network together at the most."""
     max_wait_ms: float = 5.0
-    """How long the first picture of a batch waits for others; small beside the network's own time."""
+    """How long the first image of a batch waits for others; small beside the network's own time."""
     max_mb: float = 10.0
     """MiB of one request's body; a photograph of a phone has 2 to 8."""
     max_files: int = 16
-    """Pictures of one request; never more than the queue holds."""
+    """Images of one request; never more than the queue holds."""
     max_megapixels: int = 50
-    """Of one picture once decoded; docs/serve.md says how much memory that takes."""
+    """Of one image once decoded; docs/serve.md says how much memory that takes."""
     timeout_s: float = 10.0
     """From the moment a request has been read to its answer; 504 after that."""
     decode_timeout_s: float = 4.0
-    """To decode one picture, or half of timeout_s if that is less; its decoder is ended then, and it is refused."""
+    """To decode one image, or half of timeout_s if that is less; its decoder is ended then, and it is refused."""
     read_timeout_s: float = 30.0
     """Until a request's headers are there, again until its body is (408 after that), and until its answer is read."""
     max_connections: int = 1000
@@ -49,7 +49,7 @@ class ServeConfig:
 
     @property
     def files(self) -> int:
-        """Pictures that one request may have."""
+        """Images that one request may have."""
         return min(self.max_files, self.queue)
 
     @property

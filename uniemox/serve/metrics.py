@@ -22,12 +22,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self.pictures = Counter("uniemox_pictures", "Pictures answered, by result", ("result",), registry=self.registry)
+        self.pictures = Counter("uniemox_pictures", "Images answered, by result", ("result",), registry=self.registry)
         self.batch_size = Histogram(
-            "uniemox_batch_size", "Pictures that were worked on together", buckets=_SIZES, registry=self.registry
+            "uniemox_batch_size", "Images that were worked on together", buckets=_SIZES, registry=self.registry
         )
         self.rejected = Counter("uniemox_rejected", "Requests refused, by reason", ("reason",), registry=self.registry)
-        self._queue = Gauge("uniemox_queue_length", "Pictures that wait", registry=self.registry)
+        self._queue = Gauge("uniemox_queue_length", "Images that wait", registry=self.registry)
 
     def watch_queue(self, length: Callable[[], float]) -> None:
         """Ask this for the queue's length whenever the metrics are read."""

@@ -1,4 +1,4 @@
-"""The models that are served, and what the worker thread does with pictures."""
+"""The models that are served, and what the worker thread does with images."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from PIL import Image
 from uniemox.decoding.pool import DecoderPool, Decoders
 from uniemox.errors import ImageError, LabelError
 from uniemox.explain.maps import heat_map
-from uniemox.images import MinSides, open_picture
+from uniemox.images import MinSides, open_image
 from uniemox.labels import LABEL_SETS, LabelSet
 from uniemox.persons.box import Box
 from uniemox.predict.mapping import answers_in
@@ -25,15 +25,15 @@ from uniemox.serve.answers import ModelAnswer
 LARGE_PIXELS = 13_000_000  # a little more than most phones take
 LARGE_AT_ONCE = 2
 MIN_DECODERS, MAX_DECODERS = 2, 8  # two at least, so that one file holds up no other
-BATCH_DECODE_S = 2.0  # pictures of a batch whose decoding has not begun by then are put back into the queue
+BATCH_DECODE_S = 2.0  # images of a batch whose decoding has not begun by then are put back into the queue
 PUT_BACK = object()
-"""The answer for a picture that shall be asked about again, alone: those before it in its batch took too long."""
+"""The answer for an image that shall be asked about again, alone: those before it in its batch took too long."""
 _FOLDERS = re.compile(r"(?<![\w.:])(?:[A-Za-z]:)?(?:[\\/][^\s\\/:'\"]+)*[\\/](?=[^\s\\/:'\"]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class PredictAsk:
-    """A prediction by a model; pictures with equal asks go through the network together."""
+    """A prediction by a model; images with equal asks go through the network together."""
 
     model: str
     coverage: float | None
@@ -50,20 +50,20 @@ class ExplainAsk:
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """A heat map over its picture."""
+    """A heat map over its image."""
 
     label: str
     method: str
     box: Box
-    """The part of the picture that the model saw, px."""
+    """The part of the image that the model saw, px."""
     png: bytes
 
 
 class Models:
     """Predictors by name; the first is the one that is asked if no name is given.
 
-    predictors: at least one.  max_megapixels: of a picture; larger ones are refused before they are decoded.
-    decode_s: for one picture.  Close them at the end: they hold processes.
+    predictors: at least one.  max_megapixels: of an image; larger ones are refused before they are decoded.
+    decode_s: for one image.  Close them at the end: they hold processes.
     """
 
     def __init__(self, predictors: Sequence[Predictor], *, max_megapixels: int, decode_s: float) -> None:
@@ -94,7 +94,7 @@ class Models:
 
     @property
     def max_coverage(self) -> float:
-        """The highest share that one of the models can promise, from the number of its held-out pictures; 0: none."""
+        """The highest share that one of the models can promise, from the number of its held-out images; 0: none."""
         return max(_most_coverage(each) for each in self._predictors.values())
 
     def find(self, name: str | None) -> str:
@@ -121,59 +121,59 @@ class Models:
         ]
 
     def warm_up(self) -> None:
-        """Let every network see one picture, so that the first client does not wait for its start."""
+        """Let every network see one image, so that the first client does not wait for its start."""
         grey = Image.fromarray(np.full((64, 64, 3), 127, np.uint8))
         for predictor in self._predictors.values():
             predictor.predict(grey)
         self._decoders.start_all()
 
     def close(self) -> None:
-        """End the processes that decode; pictures that are being worked on become failures."""
+        """End the processes that decode; images that are being worked on become failures."""
         self._decoders.close()
 
-    def work(self, ask: PredictAsk | ExplainAsk, pictures: list[bytes]) -> Sequence[object]:
-        """The answers for pictures that came with equal asks, in order: Prediction, Overlay, Failure, or PUT_BACK.
+    def work(self, ask: PredictAsk | ExplainAsk, images: list[bytes]) -> Sequence[object]:
+        """The answers for images that came with equal asks, in order: Prediction, Overlay, Failure, or PUT_BACK.
 
         Raises UniemoxError for an ask that the model can't answer.
         """
         answers: list[object] = []
         small: list[int] = []
         large: list[int] = []
-        for place, picture in enumerate(pictures):
-            size = self._size(picture)
+        for place, image in enumerate(images):
+            size = self._size(image)
             answers.append(size if isinstance(size, Failure) else None)
             if not isinstance(size, Failure):
                 (large if size > LARGE_PIXELS else small).append(place)
-        # A predictor decodes up to eight pictures at a time, so large ones are given to it a few at a time.
+        # A predictor decodes up to eight images at a time, so large ones are given to it a few at a time.
         parts = [small, *(large[i : i + LARGE_AT_ONCE] for i in range(0, len(large), LARGE_AT_ONCE))]
         decoders = _PromptDecoders(self._decoders, time.monotonic() + BATCH_DECODE_S)
         for part in parts:
-            found = self._answers(ask, [pictures[place] for place in part], decoders)
+            found = self._answers(ask, [images[place] for place in part], decoders)
             for place, answer in zip(part, found, strict=True):
-                is_late = isinstance(answer, Failure) and pictures[place] in decoders.not_begun
+                is_late = isinstance(answer, Failure) and images[place] in decoders.not_begun
                 answers[place] = PUT_BACK if is_late else answer
         return answers
 
     def _answers(
-        self, ask: PredictAsk | ExplainAsk, pictures: list[bytes], decoders: "_PromptDecoders"
+        self, ask: PredictAsk | ExplainAsk, images: list[bytes], decoders: "_PromptDecoders"
     ) -> Iterator[Prediction | Failure] | Iterator[Overlay | Failure]:
         predictor = self._predictors[ask.model]
         if isinstance(ask, ExplainAsk):
-            return (overlay_of(predictor, picture, ask.label, decoders) for picture in pictures)
-        size = max(1, len(pictures))
+            return (overlay_of(predictor, image, ask.label, decoders) for image in images)
+        size = max(1, len(images))
         return predictor.predict_each(
-            pictures, batch_size=size, coverage=ask.coverage, labels=ask.labels, decoders=decoders
+            images, batch_size=size, coverage=ask.coverage, labels=ask.labels, decoders=decoders
         )
 
-    def _size(self, picture: bytes) -> int | Failure:
-        """Pixels of a picture by its header, or why it is refused by that."""
+    def _size(self, data: bytes) -> int | Failure:
+        """Pixels of an image by its header, or why it is refused by that."""
         try:
-            image = open_picture(picture, "picture")
+            image = open_image(data, "image")
         except ImageError as error:
             return Failure(path=None, error=str(error))
         if image.width * image.height > self._max_megapixels * 1_000_000:
             size = f"{image.width} x {image.height} px"
-            why = f"picture: {size} is more than the {self._max_megapixels} megapixels that are read; scale it down"
+            why = f"image: {size} is more than the {self._max_megapixels} megapixels that are read; scale it down"
             return Failure(path=None, error=why)
         return image.width * image.height
 
@@ -194,7 +194,7 @@ class _PromptDecoders:
 
 
 def _most_coverage(predictor: Predictor) -> float:
-    """The highest share that its likely sets can promise, from the number of its held-out pictures; 0: none."""
+    """The highest share that its likely sets can promise, from the number of its held-out images; 0: none."""
     count = len(predictor.network.info.conformal_scores)
     return count / (count + 1)
 
@@ -210,10 +210,10 @@ def can_answer_in(predictor: Predictor, labels: LabelSet) -> bool:
     return True
 
 
-def overlay_of(predictor: Predictor, picture: bytes, label: str | None, decoders: Decoders) -> Overlay | Failure:
-    """The heat map for a label; Failure if the picture can't be read. Raises LabelError if there is no such label."""
+def overlay_of(predictor: Predictor, data: bytes, label: str | None, decoders: Decoders) -> Overlay | Failure:
+    """The heat map for a label; Failure if the image can't be read. Raises LabelError if there is no such label."""
     try:
-        image, _ = decoders.decode(picture, "picture")
+        image, _ = decoders.decode(data, "image")
         explanation = heat_map(predictor, image, label)
     except ImageError as error:
         return Failure(path=None, error=str(error))

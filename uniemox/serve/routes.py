@@ -15,14 +15,14 @@ from uniemox.predict.prediction import Failure, Prediction
 from uniemox.serve.answers import (
     ExplanationAnswer,
     HealthAnswer,
+    ImageAnswer,
+    ImageFailure,
     ModelAnswer,
-    PictureAnswer,
-    PictureError,
     RefusedError,
     refusals,
 )
 from uniemox.serve.batching import Batcher, QueueFullError
-from uniemox.serve.bodies import FIELD, FORM, PICTURE_TYPES, Upload, only_one, read_uploads
+from uniemox.serve.bodies import FIELD, FORM, IMAGE_TYPES, Upload, only_one, read_uploads
 from uniemox.serve.config import ServeConfig
 from uniemox.serve.metrics import CONTENT_TYPE, Metrics
 from uniemox.serve.models import ExplainAsk, Models, Overlay, PredictAsk, without_folders
@@ -66,7 +66,7 @@ def only_known(request: Request) -> None:
 
 ModelName = Annotated[str | None, Query(description="A name of GET /models; without it the first")]
 _BINARY = {"type": "string", "format": "binary"}
-_ONE = {kind: {"schema": _BINARY} for kind in PICTURE_TYPES}
+_ONE = {kind: {"schema": _BINARY} for kind in IMAGE_TYPES}
 
 
 def _body(limit: int | None) -> dict[str, Any]:
@@ -85,11 +85,11 @@ def _body(limit: int | None) -> dict[str, Any]:
 
 @routes.post(
     "/predict",
-    response_model=list[PictureAnswer | PictureError],
+    response_model=list[ImageAnswer | ImageFailure],
     responses=refusals(400, 401, 408, 413, 415, 422, 500, 503, 504),
     openapi_extra=_body(None),
     dependencies=[Depends(only_known)],
-    summary="Tell the emotions of one or several pictures",
+    summary="Tell the emotions of one or several images",
 )
 async def predict(
     request: Request,
@@ -99,10 +99,10 @@ async def predict(
     ] = None,
     labels: Annotated[str | None, Query(description="A label set to map the answer to")] = None,
     model: ModelName = None,
-) -> list[PictureAnswer | PictureError]:
-    """One answer a picture, in the order sent, each with the hash of the bytes that it is for.
+) -> list[ImageAnswer | ImageFailure]:
+    """One answer an image, in the order sent, each with the hash of the bytes that it is for.
 
-    A picture that can't be read is an error in its place if several were sent, and 422 if it was the only one.
+    An image that can't be read is an error in its place if several were sent, and 422 if it was the only one.
     """
     ask = PredictAsk(_find_model(service, model), coverage, labels)
     uploads, answers = await _ask(request, service, ask)
@@ -110,7 +110,7 @@ async def predict(
         service.metrics.pictures.labels("unreadable" if isinstance(answer, Failure) else "answered").inc()
     if len(uploads) == 1:
         _readable(answers[0])
-    return [_picture_answer(upload, answer, ask.model) for upload, answer in zip(uploads, answers, strict=True)]
+    return [_image_answer(upload, answer, ask.model) for upload, answer in zip(uploads, answers, strict=True)]
 
 
 @routes.post(
@@ -119,7 +119,7 @@ async def predict(
     responses={
         200: {
             "model": ExplanationAnswer,
-            "description": "The picture with the heat over it, at most 1024 px a side: a PNG, or JSON that holds one",
+            "description": "The image with the heat over it, at most 1024 px a side: a PNG, or JSON that holds one",
             "content": {"image/png": {"schema": _BINARY}},
             "headers": {name: {"schema": {"type": "string"}} for name in ("X-Picture-SHA256", "X-Label", "X-Method")},
         },
@@ -127,7 +127,7 @@ async def predict(
     },
     openapi_extra=_body(1),
     dependencies=[Depends(only_known)],
-    summary="Show where a picture speaks for a label",
+    summary="Show where an image speaks for a label",
 )
 async def explain(
     request: Request,
@@ -136,7 +136,7 @@ async def explain(
     model: ModelName = None,
     answer_format: Annotated[Literal["png", "json"], Query(alias="format")] = "png",
 ) -> Response:
-    """A heat map of one picture."""
+    """A heat map of one image."""
     uploads, answers = await _ask(request, service, ExplainAsk(_find_model(service, model), label))
     overlay: Overlay = _readable(answers[0])
     if answer_format == "png":
@@ -178,7 +178,7 @@ async def health(service: Shared) -> HealthAnswer:
 
 
 async def _ask(request: Request, service: Service, ask: PredictAsk | ExplainAsk) -> tuple[list[Upload], Sequence[Any]]:
-    """Read a request's pictures, put them into the queue, and wait for the answers. Raises RefusedError."""
+    """Read a request's images, put them into the queue, and wait for the answers. Raises RefusedError."""
     if service.requests >= service.config.max_requests:
         raise _full(QueueFullError(service.batcher.retry_after_s))
     service.requests += 1
@@ -212,7 +212,7 @@ async def _wait(request: Request, answers: "list[asyncio.Future[Any]]", timeout_
             return together.result()
         if gone.done():
             raise ClientDisconnect
-        raise RefusedError(504, "timed_out", f"no answer within {timeout_s:g} s; try again, with fewer pictures")
+        raise RefusedError(504, "timed_out", f"no answer within {timeout_s:g} s; try again, with fewer images")
     finally:
         gone.cancel()
         together.cancel()
@@ -237,8 +237,8 @@ def _readable(answer: Any) -> Any:
     return answer
 
 
-def _picture_answer(upload: Upload, answer: Prediction | Failure, model: str) -> PictureAnswer | PictureError:
+def _image_answer(upload: Upload, answer: Prediction | Failure, model: str) -> ImageAnswer | ImageFailure:
     if isinstance(answer, Failure):
-        return PictureError(sha256=upload.sha256, name=upload.name, error=without_folders(answer.error))
+        return ImageFailure(sha256=upload.sha256, name=upload.name, error=without_folders(answer.error))
     told = answer.to_dict() | {"sha256": upload.sha256, "name": upload.name, "model": model}
-    return PictureAnswer.model_validate(told)
+    return ImageAnswer.model_validate(told)

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from uniemox.serve.bodies import FIELD, FORM, PICTURE_TYPES
+from uniemox.serve.bodies import FIELD, FORM, IMAGE_TYPES
 from uniemox.serve.models import Models
 
 
@@ -34,7 +34,7 @@ def describe(app: FastAPI, models: Models) -> dict[str, Any]:
                 parameter["schema"] |= value | known[parameter["name"]]
                 parameter["example"] = _example(known[parameter["name"]])
         form = operation["requestBody"]["content"][FORM]
-        form["encoding"] = {FIELD: {"contentType": ", ".join(PICTURE_TYPES)}}
+        form["encoding"] = {FIELD: {"contentType": ", ".join(IMAGE_TYPES)}}
     return schema
 
 

@@ -1,4 +1,4 @@
-"""Frozen teachers: what Ω (pictures) and Λ (texts) come from."""
+"""Frozen teachers: what Ω (images) and Λ (texts) come from."""
 
 from uniemox.teacher.clip import ClipTeacher
 from uniemox.teacher.fitted import FittedTeacher

@@ -1,4 +1,4 @@
-"""EmoSet's attributes for pictures that have none, as far as they can be had, and the texts made of them.
+"""EmoSet's attributes for images that have none, as far as they can be had, and the texts made of them.
 
 Brightness and colorfulness are measured; objects come from a classifier and from the people found; scene, action and
 expression are asked of a teacher with a text side (zero-shot, as CLIP, arXiv 2103.00020, section 3.1) and left out
@@ -33,16 +33,16 @@ QUESTIONS = {
     "human_action": "A photo of a person {}.",
     "facial_expression": "A photo of a person with a {} face.",
 }
-"""Field of an annotation to the text that is compared with the picture."""
-OF_PEOPLE = ("human_action", "facial_expression")  # not asked of pictures in which nobody was found
+"""Field of an annotation to the text that is compared with the image."""
+OF_PEOPLE = ("human_action", "facial_expression")  # not asked of images in which nobody was found
 TEMPERATURE = 100.0  # of the softmax over cosines, CLIP's own
 MIN_SHARE = 0.2  # of the softmax over all words; below it a word is left out
 MIN_OBJECT, MAX_OBJECTS = 0.2, 3  # probability and number of a classifier's objects
-SIDE_PX = 256  # short side at which pictures are looked at
+SIDE_PX = 256  # short side at which images are looked at
 
 
 class ZeroShot:
-    """Words of EmoSet's vocabulary for a picture, by a teacher of pictures and texts.
+    """Words of EmoSet's vocabulary for an image, by a teacher of images and texts.
 
     info: EmoSet's info.json, whose words are asked for.
     """
@@ -66,7 +66,7 @@ class ZeroShot:
 
 
 class ObjectClassifier:
-    """ImageNet's objects in a picture, by a timm network with a classifier of 1000 classes (or 1001, as TensorFlow's).
+    """ImageNet's objects in an image, by a timm network with a classifier of 1000 classes (or 1001, as TensorFlow's).
 
     name: timm's name.  weights: a local file; None: the published ones, from the hub or its cache.
     Raises TeacherError if there is no such network or the weights don't fit.
@@ -115,21 +115,21 @@ def write_texts(
     header: Mapping[str, Any],
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> list[str]:
-    """Append the text and the attributes of every picture to a sidecar, and return a line for each broken one.
+    """Append the text and the attributes of every image to a sidecar, and return a line for each broken one.
 
-    Annotations that a data set brings are kept as they are; for other pictures attributes are made. Pictures that the
+    Annotations that a data set brings are kept as they are; for other images attributes are made. Images that the
     sidecar has are not looked at again.
     header: how the texts are made, for the sidecar.  on_progress: called with the number of samples done.
     """
     broken = []
     with Sidecar(out, header) as sidecar:
         for done, sample in enumerate(data.samples, start=1):
-            if sample.picture_key not in sidecar.done:
+            if sample.image_key not in sidecar.done:
                 try:
                     annotation = dict(sample.annotation or _attributes(sample, describer))
                     annotation["emotion"] = data.label_of(sample)
                     text = describe(annotation, with_emotion=describer.with_emotion)
-                    sidecar.append(sample.picture_key, {"text": text, "annotation": annotation})
+                    sidecar.append(sample.image_key, {"text": text, "annotation": annotation})
                 except ImageError as error:
                     broken.append(str(error))
             on_progress(done)
@@ -137,7 +137,7 @@ def write_texts(
 
 
 def _attributes(sample: Sample, describer: Describer) -> dict[str, Any]:
-    """What can be found out about a picture. Raises ImageError if it can't be read."""
+    """What can be found out about an image. Raises ImageError if it can't be read."""
     image, _ = decode_sample(sample, lambda width, height: min(width, height) / SIDE_PX)
     values = np.asarray(image)
     found: dict[str, Any] = {

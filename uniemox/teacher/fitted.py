@@ -1,4 +1,4 @@
-"""A small teacher of our own: a picture tower and a text tower in one space, fitted on pairs (teacher/fitting.py)."""
+"""A small teacher of our own: an image tower and a text tower in one space, fitted on pairs (teacher/fitting.py)."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from uniemox.teacher.protocol import fit_pixels, hash_module
 
 DESCRIPTION, WEIGHTS = "teacher.json", "teacher.safetensors"
 FORMAT = 1
-SMALL = "small"  # the picture tower that is fitted from scratch
+SMALL = "small"  # the image tower that is fitted from scratch
 SMALL_CHANNELS, SMALL_PATCH_PX = 128, 12
 HIDDEN = 256  # of the text tower
 MAX_WORDS = 77  # of a text; the rest is cut off, as CLIP does with its tokens
@@ -34,7 +34,7 @@ class Architecture:
     """All that the two towers are built of."""
 
     network: str
-    """The picture tower: timm's name, or "small"."""
+    """The image tower: timm's name, or "small"."""
     image_size: tuple[int, int]
     """Height and width of its input, px."""
     mean: tuple[float, ...]
@@ -53,7 +53,7 @@ class WordTower(nn.Module):
     """Text features: the weighted sum of the words' embeddings, through a perceptron; unknown words are left out.
 
     words: what it knows.  width: C, channels of its features.  `rarity`, of each word, is set by the fit: log of the
-    share of pictures whose texts lack it, so that what all texts say does not drown what one says.
+    share of images whose texts lack it, so that what all texts say does not drown what one says.
     """
 
     rarity: Tensor
@@ -79,7 +79,7 @@ class WordTower(nn.Module):
 
 
 class FittedTeacher(nn.Module):
-    """A picture tower with a linear projection, and a text tower.
+    """An image tower with a linear projection, and a text tower.
 
     architecture: what is built, with random weights; `FittedTeacher.load` and `fit_teacher` are the usual ways.
     about: what it was fitted on and how well, kept by `save`.
@@ -143,7 +143,7 @@ class FittedTeacher(nn.Module):
 
 
 def build_network(name: str, size: int) -> nn.Module:
-    """A picture tower with random weights and pooled features. Raises TeacherError for an unknown name.
+    """An image tower with random weights and pooled features. Raises TeacherError for an unknown name.
 
     size: side of the small tower's input, px; other towers have their own.
     """

@@ -1,6 +1,6 @@
-"""Fitting a teacher on pairs of pictures and texts: which sentence is true of which picture (SigLIP, arXiv 2303.15343).
+"""Fitting a teacher on pairs of images and texts: which sentence is true of which image (SigLIP, arXiv 2303.15343).
 
-With a frozen picture tower, only a projection of its features and the text tower learn (LiT, arXiv 2111.07991).
+With a frozen image tower, only a projection of its features and the text tower learn (LiT, arXiv 2111.07991).
 """
 
 import math
@@ -38,9 +38,9 @@ from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_load
 from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
 from uniemox.views.transforms import TrainViews, ViewConfig, WholeViews
 
-HELD_OUT = 0.1  # share of the pictures
-FEWEST = 20  # pictures, so that two are held out
-LOOK_AT = 64  # pictures at a time
+HELD_OUT = 0.1  # share of the images
+FEWEST = 20  # images, so that two are held out
+LOOK_AT = 64  # images at a time
 SMALL_PX, MIN_AREA = 96, 0.6  # of the small tower's input; of a training crop: what a text names should still be in it
 SCALE, BIAS, MAX_SCALE = 10.0, -3.0, 100.0  # 1 / temperature and offset at the start; its limit, CLIP's
 SCALE_LR = 10.0  # times the learning rate
@@ -56,27 +56,27 @@ class FitConfig:
     """How a teacher is fitted."""
 
     image_tower: str | None = None
-    """A frozen picture tower, timm:NAME or timm:NAME@FILE; None: a small one is fitted as well."""
+    """A frozen image tower, timm:NAME or timm:NAME@FILE; None: a small one is fitted as well."""
     width: int = 64
     """C, channels of the teacher's features."""
     image_size: int | None = None
     """Side of the small tower's input, px; None: 96. A frozen tower has its own."""
     views: int = 2
-    """Of each picture, nearer and farther, taken in turn and kept in memory (3 bytes a px); a frozen tower sees one."""
+    """Of each image, nearer and farther, taken in turn and kept in memory (3 bytes a px); a frozen tower sees one."""
     epochs: int = 16
-    """Passes over the pictures."""
+    """Passes over the images."""
     batch_size: int = 64
-    """Pictures that are compared with each other."""
+    """Images that are compared with each other."""
     lr: float = 2.5e-3
     """Highest learning rate."""
     seed: int = 0
-    """Of the weights, the held-out pictures, the crops and the order."""
+    """Of the weights, the held-out images, the crops and the order."""
     with_emotion: bool = True
     """Texts made of annotations end with the emotion, which is the label in words; other texts stay as they are."""
     workers: int = 2
-    """Processes that read pictures; 0 reads in this one. No number changes the result."""
+    """Processes that read images; 0 reads in this one. No number changes the result."""
     max_unreadable: int = 20
-    """So many pictures that can't be read are left out; one more stops the fit."""
+    """So many images that can't be read are left out; one more stops the fit."""
 
     def __post_init__(self) -> None:
         least_of = {"width": 1, "views": 1, "epochs": 1, "batch_size": 2, "seed": 0, "workers": 0, "max_unreadable": 0}
@@ -95,7 +95,7 @@ class FitConfig:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """P pictures and what is said of each."""
+    """P images and what is said of each."""
 
     inputs: Tensor  # (V, P, 2, 3, S, S) uint8, scene and person, or (1, P, D) float32 features of a frozen tower
     texts: Sequence[tuple[str, ...]]  # P; distinct, at least one each
@@ -104,10 +104,10 @@ class Pairs:
 def fit_teacher(data: DataSet, config: FitConfig, out: Path, on_progress: Progress = lambda *_: None) -> FittedTeacher:
     """Fit a teacher on the samples that have a text, write it to a folder and return it, frozen, on the CPU.
 
-    Every tenth picture is held out; how well pictures and texts find each other among those is in `about["figures"]`.
-    The folder keeps the hashes of all these pictures: what learns from the teacher is not scored on them.
+    Every tenth image is held out; how well images and texts find each other among those is in `about["figures"]`.
+    The folder keeps the hashes of all these images: what learns from the teacher is not scored on them.
     on_progress: called with what is done, how much of it is done, and how much there is.
-    Raises DataError without texts or with fewer than 20 pictures that have one, ConfigError if the data don't fill a
+    Raises DataError without texts or with fewer than 20 images that have one, ConfigError if the data don't fill a
     batch, TeacherError if the frozen tower can't be had or `out` holds something else, NonFiniteLossError.
     """
     check_folder(out)
@@ -130,10 +130,10 @@ def fit_teacher(data: DataSet, config: FitConfig, out: Path, on_progress: Progre
             on_progress=lambda done, total: on_progress(what, done, total),
         )
 
-    held = look_at(order[:held_out], plain, 1, "looking at held-out pictures")
+    held = look_at(order[:held_out], plain, 1, "looking at held-out images")
     is_varied = tower is None
     shown = look_at(
-        order[held_out:], varied if is_varied else plain, config.views if is_varied else 1, "looking at pictures"
+        order[held_out:], varied if is_varied else plain, config.views if is_varied else 1, "looking at images"
     )
     teacher = _start(config, tower, shown.texts)
     _fit(teacher, shown, config, on_progress)
@@ -146,22 +146,22 @@ def fit_teacher(data: DataSet, config: FitConfig, out: Path, on_progress: Progre
         "figures": _figures(teacher, held, is_frozen=tower is not None),
     }
     teacher.save(out)
-    seen = hashes_of(samples, lambda done: on_progress("hashing pictures", done, len(samples)))
+    seen = hashes_of(samples, lambda done: on_progress("hashing images", done, len(samples)))
     write_hashes(out / SEEN, seen | seen_by(config.image_tower or ""))
     return teacher
 
 
 def _with_texts(data: DataSet, with_emotion: bool) -> tuple[list[Sample], list[tuple[str, ...]]]:
-    """Pictures that have texts, once each, and their texts."""
+    """Images that have texts, once each, and their texts."""
     samples: dict[str, Sample] = {}
     texts: dict[str, dict[str, None]] = {}
     for sample in data.samples:
         if sample.text and sample.text.strip():
-            samples.setdefault(sample.picture_key, sample)
-            texts.setdefault(sample.picture_key, {})[text_of(sample, with_emotion)] = None
+            samples.setdefault(sample.image_key, sample)
+            texts.setdefault(sample.image_key, {})[text_of(sample, with_emotion)] = None
     if len(samples) < FEWEST:
         raise DataError(
-            f"{data.name}: {len(samples)} of its pictures have a text, a teacher needs at least {FEWEST}; write texts "
+            f"{data.name}: {len(samples)} of its images have a text, a teacher needs at least {FEWEST}; write texts "
             f"with: uniemox data describe {data.name}"
         )
     return list(samples.values()), [tuple(several) for several in texts.values()]
@@ -177,29 +177,29 @@ def _look_at(
     broken: BrokenCount,
     on_progress: Callable[[int, int], None],
 ) -> Pairs:
-    """All views of all pictures that can be read, in memory, as `look` gives them, (n, ...) of a batch of n."""
-    pictures = len(dataset)
+    """All views of all images that can be read, in memory, as `look` gives them, (n, ...) of a batch of n."""
+    images = len(dataset)
     places = [
-        [(view, i) for i in range(start, min(start + LOOK_AT, pictures))]
+        [(view, i) for i in range(start, min(start + LOOK_AT, images))]
         for view in range(views)
-        for start in range(0, pictures, LOOK_AT)
+        for start in range(0, images, LOOK_AT)
     ]
     row_of = {sample.key: i for i, sample in enumerate(dataset.samples)}
-    inputs, is_read = torch.empty(0), torch.zeros(pictures, dtype=torch.bool)
+    inputs, is_read = torch.empty(0), torch.zeros(images, dtype=torch.bool)
     done = 0
     for place, batch in zip(places, build_loader(dataset, places, workers), strict=True):
         broken.add(batch.broken)
         if batch.samples:
             seen = look(batch)
             if not is_read.any():
-                inputs = seen.new_zeros(views, pictures, *seen.shape[1:])  # (V, P, ...)
+                inputs = seen.new_zeros(views, images, *seen.shape[1:])  # (V, P, ...)
             rows = torch.tensor([row_of[sample.key] for sample in batch.samples])
             inputs[place[0][0], rows] = seen
             is_read[rows] = True
         done += len(place)
-        on_progress(done, views * pictures)
+        on_progress(done, views * images)
     if not is_read.any():
-        raise DataError(f"none of {pictures} pictures can be read: {next(iter(broken.found.values()))}")
+        raise DataError(f"none of {images} images can be read: {next(iter(broken.found.values()))}")
     if is_read.all():
         return Pairs(inputs, texts)
     return Pairs(inputs[:, is_read], [texts[i] for i in is_read.nonzero().flatten().tolist()])
@@ -255,10 +255,10 @@ def _fit(teacher: FittedTeacher, pairs: Pairs, config: FitConfig, on_progress: P
 
 
 def pair_loss(image: Tensor, text: Tensor, truth: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """Is this text true of this picture? Asked of every pair (SigLIP, arXiv 2303.15343, equation 1).
+    """Is this text true of this image? Asked of every pair (SigLIP, arXiv 2303.15343, equation 1).
 
     image: (N, C), text: (M, C), not normalised.  truth: (N, M) bool.  scale: 1 / temperature.  bias: offset.
-    A mean over the N pictures of a sum over the texts, weighted by how many pictures a text is true of, to the power of
+    A mean over the N images of a sum over the texts, weighted by how many images a text is true of, to the power of
     3/4: what is said of many is learned sooner than what only one has.
     """
     logits = scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T + bias  # (N, M)
@@ -274,7 +274,7 @@ def both_views(batch: ViewBatch) -> Tensor:
 
 
 def _features(teacher: FittedTeacher, inputs: Tensor, is_frozen: bool) -> Tensor:
-    """Features of pictures, (N, C): the mean of scene and person, (N, 2, 3, S, S), or projected features, (N, D)."""
+    """Features of images, (N, C): the mean of scene and person, (N, 2, 3, S, S), or projected features, (N, D)."""
     if is_frozen:
         return teacher.project(inputs)
     a = teacher.architecture
@@ -300,12 +300,12 @@ def recalls(similarity: Tensor, truth: Tensor) -> dict[str, float]:
 
 
 def _figures(teacher: FittedTeacher, held: Pairs, is_frozen: bool) -> dict[str, Any]:
-    """How well held-out pictures find their texts among the distinct held-out ones, and texts their pictures."""
+    """How well held-out images find their texts among the distinct held-out ones, and texts their images."""
     texts = sorted({text for several in held.texts for text in several})
     truth = torch.tensor([[text in several for text in texts] for several in held.texts])
     with torch.no_grad():
-        pictures = [_features(teacher, inputs, is_frozen) for inputs in held.inputs[0].split(LOOK_AT)]
-    similarity = F.normalize(torch.cat(pictures), dim=-1) @ F.normalize(teacher.text_features(texts), dim=-1).T
+        images = [_features(teacher, inputs, is_frozen) for inputs in held.inputs[0].split(LOOK_AT)]
+    similarity = F.normalize(torch.cat(images), dim=-1) @ F.normalize(teacher.text_features(texts), dim=-1).T
     return {
         "pictures": len(held.texts),
         "texts": len(texts),
@@ -315,12 +315,12 @@ def _figures(teacher: FittedTeacher, held: Pairs, is_frozen: bool) -> dict[str, 
 
 
 def _said(texts: Sequence[str]) -> frozenset[str]:
-    """A picture's texts, and every sentence of them."""
+    """An image's texts, and every sentence of them."""
     return frozenset([*texts, *(sentence for text in texts for sentence in SENTENCE_END.split(text.strip()))])
 
 
 def _rarity(pairs_texts: Sequence[tuple[str, ...]], words: Sequence[str]) -> Tensor:
-    """(V + 1,) how much each word says: log of pictures over those whose texts have it; 0 first, for no word."""
+    """(V + 1,) how much each word says: log of images over those whose texts have it; 0 first, for no word."""
     count = Counter(word for several in pairs_texts for word in {w for text in several for w in words_of(text)})
     return torch.tensor([0.0, *(math.log((1 + len(pairs_texts)) / (1 + count[w])) + MIN_RARITY for w in words)])
 

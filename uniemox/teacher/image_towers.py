@@ -1,4 +1,4 @@
-"""Picture sides of a teacher other than CLIP's: any timm network, any ONNX file."""
+"""Image sides of a teacher other than CLIP's: any timm network, any ONNX file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,7 +100,7 @@ class OnnxImageTower:
         try:
             features = self.image_features(torch.zeros(1, 3, height, width))
         except RUNTIME_ERRORS as error:
-            raise TeacherError(f"{path} does not take float32 pictures of {height} x {width} px: {error}") from error
+            raise TeacherError(f"{path} does not take float32 images of {height} x {width} px: {error}") from error
         if features.ndim != 2:
             raise TeacherError(
                 f"{path}: expected features of shape (N, C), its first output is {tuple(features.shape)}"

@@ -31,13 +31,13 @@ def open_teacher(source: str, device: str | torch.device = "cpu") -> Teacher:
 
 
 def open_timm_tower(source: str, device: str | torch.device = "cpu") -> TimmImageTower:
-    """The frozen picture tower timm:NAME or timm:NAME@FILE.
+    """The frozen image tower timm:NAME or timm:NAME@FILE.
 
     Raises TeacherError for another kind, or if the tower can't be had.
     """
     kind, _, what = source.partition(":")
     if kind != "timm" or not what:
-        raise TeacherError(f"expected a picture tower as timm:NAME or timm:NAME@FILE, got {source!r}")
+        raise TeacherError(f"expected an image tower as timm:NAME or timm:NAME@FILE, got {source!r}")
     _, at, file = what.partition("@")
     return TimmImageTower.load(timm_name(source), file if at else None, device)
 

@@ -13,7 +13,7 @@ from uniemox.errors import TeacherError
 
 
 class ImageTower(Protocol):
-    """The picture side of a teacher, frozen."""
+    """The image side of a teacher, frozen."""
 
     @property
     def width(self) -> int:
@@ -22,7 +22,7 @@ class ImageTower(Protocol):
     def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
         """Ω of a batch, float32, not normalised.
 
-        pixels: (N, 3, H, W) in [0, 1]; the tower resizes and normalises them itself.  keys: N names of the pictures,
+        pixels: (N, 3, H, W) in [0, 1]; the tower resizes and normalises them itself.  keys: N names of the images,
         for towers that look features up.  Returns (N, C).
         """
 

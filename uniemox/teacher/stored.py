@@ -24,7 +24,7 @@ FIELDS = ("image_keys", "image_features", "texts", "text_features")
 
 
 class StoredTeacher:
-    """Looks features up in a .npz file that `save_features` wrote: by a picture's key, by a text.
+    """Looks features up in a .npz file that `save_features` wrote: by an image's key, by a text.
 
     Raises TeacherError if the file is none, and when a key or text is asked for that it does not hold.
     """
@@ -47,7 +47,7 @@ class StoredTeacher:
 
     def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
         """keys: N.  Returns (N, C) float32 on the device of the pixels, which are not needed otherwise."""
-        return self._look_up(self.images, self.image_rows, keys, "picture").to(pixels.device)
+        return self._look_up(self.images, self.image_rows, keys, "image").to(pixels.device)
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """texts: N.  Returns (N, C) float32."""
@@ -91,7 +91,7 @@ def check_features(
     image_keys: np.ndarray, images: np.ndarray, texts: np.ndarray, text_features: np.ndarray, *, where: str
 ) -> None:
     """Raise TeacherError unless each key has a row and both sides one width of finite numbers."""
-    for what, names, features in (("picture", image_keys, images), ("text", texts, text_features)):
+    for what, names, features in (("image", image_keys, images), ("text", texts, text_features)):
         if names.ndim != 1 or features.ndim != 2 or len(names) != len(features):
             raise TeacherError(f"{where}: {what} names {names.shape} don't fit {what} features {features.shape}")
         if len(set(names.tolist())) != len(names):
@@ -100,5 +100,5 @@ def check_features(
             raise TeacherError(f"{where}: the {what} features must be finite numbers of 16, 32 or 64 bits")
     if images.shape[1] != text_features.shape[1]:
         raise TeacherError(
-            f"{where}: picture features are {images.shape[1]} wide, text features {text_features.shape[1]}"
+            f"{where}: image features are {images.shape[1]} wide, text features {text_features.shape[1]}"
         )

@@ -14,7 +14,7 @@ PROMPT = "A photo that makes people feel {word}."
 
 
 class ZeroShotClip:
-    """Logits of words for pictures: their cosines with a sentence about each word, times CLIP's own scale.
+    """Logits of words for images: their cosines with a sentence about each word, times CLIP's own scale.
 
     words: at least two, no two alike.  Raises ConfigError for other lists.
     """
@@ -30,11 +30,11 @@ class ZeroShotClip:
 
     @property
     def size(self) -> int:
-        """Side of the pictures that it sees, px. Raises TeacherError if they are not square."""
+        """Side of the images that it sees, px. Raises TeacherError if they are not square."""
         size = self.clip.model.visual.image_size
         width, height = size if isinstance(size, tuple) else (size, size)
         if width != height:
-            raise TeacherError(f"this CLIP sees pictures of {height} x {width} px; choose one with a square input")
+            raise TeacherError(f"this CLIP sees images of {height} x {width} px; choose one with a square input")
         return int(width)
 
     @property
@@ -49,8 +49,8 @@ class ZeroShotClip:
         if set(outputs) != self.outputs:
             raise ConfigError(f"a CLIP gives logits alone, not {', '.join(outputs)}")
         pixels = torch.from_numpy(views["scene"]).to(self._texts.device)
-        pictures = torch.nn.functional.normalize(self.clip.model.encode_image(pixels).float(), dim=-1)  # (N, C)
-        return [(self.clip.model.logit_scale.exp().float() * pictures @ self._texts.T).cpu().numpy()]
+        images = torch.nn.functional.normalize(self.clip.model.encode_image(pixels).float(), dim=-1)  # (N, C)
+        return [(self.clip.model.logit_scale.exp().float() * images @ self._texts.T).cpu().numpy()]
 
 
 def open_zero_shot(name: str, words: Sequence[str], threads: int | None = None) -> ZeroShotClip:

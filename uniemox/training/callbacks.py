@@ -17,19 +17,19 @@ class RunPlan:
     what: str  # "pre-training"
     steps: int
     done: int  # steps that an earlier process did
-    batch_size: int  # pictures of a step, over all processes
+    batch_size: int  # images of a step, over all processes
     accumulation: int  # batches of a step
-    samples: int  # training pictures
+    samples: int  # training images
     parameters: int  # that are trained
     memory_bytes: int  # estimate for one process: weights, gradients, optimiser, activations
     device: str
     processes: int
 
     def __str__(self) -> str:
-        pictures = self.steps * self.batch_size
+        images = self.steps * self.batch_size
         line = (
-            f"{self.what}: {self.steps:,} steps of {self.batch_size} pictures "
-            f"({self.samples:,} samples, {pictures / self.samples:.1f} epochs), "
+            f"{self.what}: {self.steps:,} steps of {self.batch_size} images "
+            f"({self.samples:,} samples, {images / self.samples:.1f} epochs), "
             f"{self.parameters / 1e6:.1f} million parameters, about {self.memory_bytes / 1e9:.1f} GB, on "
             f"{self.processes} x {self.device}"
         )

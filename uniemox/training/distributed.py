@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 MAX_WAIT = timedelta(hours=24)
-"""Of processes for the first, which hashes all pictures, asks the teacher about them and scores; 10 minutes else."""
+"""Of processes for the first, which hashes all images, asks the teacher about them and scores; 10 minutes else."""
 
 
 @contextmanager

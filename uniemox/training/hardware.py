@@ -36,7 +36,7 @@ class HardwareConfig:
     """Cores that one process computes on; None: torch's choice, all of them. Small networks are faster on one, beside a
     process that loads."""
     workers: int | None = None
-    """Processes that load pictures, of each process that trains; None: one on the CPU, up to 8 beside a GPU."""
+    """Processes that load images, of each process that trains; None: one on the CPU, up to 8 beside a GPU."""
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:

@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: metrics.jsonl, TensorBoard, pictures."""
+"""What a run writes down as it goes: metrics.jsonl, TensorBoard, images."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from uniemox.errors import DataError
 from uniemox.files import write_text
 
-METRICS, PICTURES, TENSORBOARD = "metrics.jsonl", "pictures", "tensorboard"
+METRICS, IMAGES, TENSORBOARD = "metrics.jsonl", "pictures", "tensorboard"
 
 
 class Journal:
@@ -46,10 +46,10 @@ class Journal:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)
 
-    def picture(self, step: int, name: str, image: Image.Image) -> None:
-        """A picture of this step, as pictures/NAME-STEP.png."""
+    def image(self, step: int, name: str, image: Image.Image) -> None:
+        """An image of this step, as pictures/NAME-STEP.png."""
         if self.is_written:
-            path = self.run / PICTURES / f"{name}-{step:08d}.png"
+            path = self.run / IMAGES / f"{name}-{step:08d}.png"
             path.parent.mkdir(exist_ok=True)
             image.save(path)
 

@@ -60,7 +60,7 @@ def training_steps(
                 broken.add(batch.broken)
                 if not batch.samples:
                     raise DataError(
-                        f"none of {len(batch.broken)} pictures of a batch can be read: {batch.broken[-1].reason}"
+                        f"none of {len(batch.broken)} images of a batch can be read: {batch.broken[-1].reason}"
                     )
             step = Step(done, batches)
             yield step

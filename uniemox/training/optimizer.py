@@ -14,7 +14,7 @@ class OptimizerConfig:
     """AdamW's settings."""
 
     base_lr: float = 1e-3
-    """Highest learning rate for 256 pictures a step; that of a run is base_lr * batch_size / 256."""
+    """Highest learning rate for 256 images a step; that of a run is base_lr * batch_size / 256."""
     weight_decay: float = 0.05
     """Of matrices; biases, norms and tokens are not decayed."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -33,7 +33,7 @@ class OptimizerConfig:
             raise ConfigError(f"optimizer.max_grad_norm must be above 0, got {self.max_grad_norm}; none does not clip")
 
     def lr(self, batch_size: int) -> float:
-        """The highest learning rate for steps of so many pictures (arXiv 1706.02677, section 2.1)."""
+        """The highest learning rate for steps of so many images (arXiv 1706.02677, section 2.1)."""
         return self.base_lr * batch_size / 256
 
 

@@ -38,7 +38,7 @@ def update(
             optimizer.zero_grad(set_to_none=True)
             raise NonFiniteLossError(
                 f"{name} is {value}; no weight was changed. Lower the learning rate (optimizer.base_lr), clip the "
-                "gradient (optimizer.max_grad_norm), or look at the pictures of this batch"
+                "gradient (optimizer.max_grad_norm), or look at the images of this batch"
             )
     if max_grad_norm is not None:
         nn.utils.clip_grads_with_norm_(trained, max_grad_norm, norm)

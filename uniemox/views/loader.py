@@ -1,4 +1,4 @@
-"""Batches of views out of samples, in any number of worker processes; broken pictures are named and left out."""
+"""Batches of views out of samples, in any number of worker processes; broken images are named and left out."""
 
 import ctypes
 import gc
@@ -79,7 +79,7 @@ class ViewDataset(Dataset[tuple[Sample, Views] | Broken]):
 
 @dataclass(slots=True)
 class BrokenCount:
-    """Counts broken pictures and stops when they are too many.
+    """Counts broken images and stops when they are too many.
 
     max_unreadable: so many are left out; 0 stops at the first.
     """
@@ -93,7 +93,7 @@ class BrokenCount:
         if len(self.found) > self.max_unreadable:
             last = "; ".join(list(self.found.values())[-3:])
             raise DataError(
-                f"{len(self.found)} pictures can't be read, more than the {self.max_unreadable} that may be left out: "
+                f"{len(self.found)} images can't be read, more than the {self.max_unreadable} that may be left out: "
                 f"{last}. uniemox data check lists all of them, and --exclude leaves them out"
             )
 

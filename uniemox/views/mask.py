@@ -14,7 +14,7 @@ from uniemox.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskConfig:
-    """How much of a picture is hidden from the encoder."""
+    """How much of an image is hidden from the encoder."""
 
     ratio: float = 0.75
     """μ, the fraction of patches hidden, strictly between 0 and 1; table V of the paper compares 0.25 to 0.85."""
@@ -45,7 +45,7 @@ def visible_count(length: int, ratio: float) -> int:
 
 
 def random_mask(noise: Tensor, ratio: float) -> Mask:
-    """Hide the patches with the largest noise, per picture.
+    """Hide the patches with the largest noise, per image.
 
     noise: (N, L) random numbers, which decide everything: the same noise gives the same mask.
     ratio: the fraction hidden, strictly between 0 and 1.  Raises ConfigError if nothing would be seen or hidden.

@@ -1,4 +1,4 @@
-"""Pictures as sequences of patches, and back (MAE, arXiv 2111.06377)."""
+"""Images as sequences of patches, and back (MAE, arXiv 2111.06377)."""
 
 from torch import Tensor
 
@@ -6,11 +6,11 @@ from uniemox.errors import ShapeError
 
 
 def patch_grid(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
-    """Rows and columns of patches. Raises ShapeError if the patch does not divide the picture (height, width)."""
+    """Rows and columns of patches. Raises ShapeError if the patch does not divide the image (height, width)."""
     height, width = image_size
     if height % patch_size or width % patch_size:
         raise ShapeError(
-            f"a picture of {height} x {width} px cannot be cut into patches of {patch_size} px; "
+            f"an image of {height} x {width} px cannot be cut into patches of {patch_size} px; "
             f"choose a size that {patch_size} divides, e.g. {round_to_patch(height, patch_size)} px"
         )
     return height // patch_size, width // patch_size
@@ -22,7 +22,7 @@ def round_to_patch(size: int, patch_size: int) -> int:
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
-    """Cut pictures into patches, row by row; within a patch pixels run by row, column, channel.
+    """Cut images into patches, row by row; within a patch pixels run by row, column, channel.
 
     images: (N, 3, H, W), H and W multiples of patch_size.  Returns (N, L, P), P = patch_size**2 * 3.
     Raises ShapeError for other shapes. Source: facebookresearch/mae, models_mae.py.
@@ -32,7 +32,7 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
     torch.Size([2, 6, 768])
     """
     if images.ndim != 4 or images.shape[1] != 3:
-        raise ShapeError(f"expected pictures of shape (N, 3, H, W), got {tuple(images.shape)}")
+        raise ShapeError(f"expected images of shape (N, 3, H, W), got {tuple(images.shape)}")
     count, channels, height, width = images.shape
     rows, columns = patch_grid((height, width), patch_size)
     x = images.reshape(count, channels, rows, patch_size, columns, patch_size)

@@ -22,12 +22,12 @@ IMAGENET = PixelStats(IMAGENET_MEAN, IMAGENET_STD)
 
 
 def normalise(images: Tensor, device: torch.device, stats: PixelStats = IMAGENET) -> Tensor:
-    """Pictures on the device, normalised.
+    """Images on the device, normalised.
 
     images: (N, 3, H, W) uint8, RGB.  Returns float32 of the same shape. Raises ShapeError for another type.
     """
     if images.dtype != torch.uint8:
-        raise ShapeError(f"expected pictures as uint8, 0 to 255, got {str(images.dtype).removeprefix('torch.')}")
+        raise ShapeError(f"expected images as uint8, 0 to 255, got {str(images.dtype).removeprefix('torch.')}")
     middle = torch.tensor(stats.mean, device=device).view(3, 1, 1) * 255
     scale = torch.tensor(stats.std, device=device).view(3, 1, 1) * 255
     return images.to(device, non_blocking=True).float().sub_(middle).div_(scale)

@@ -27,14 +27,14 @@ TRIES = 10  # of a random crop, before the largest middle one is taken; as torch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewConfig:
-    """How a picture becomes the model's input."""
+    """How an image becomes the model's input."""
 
     size: int = 224
     """Side of both views, px."""
     min_area: float = 0.2
-    """Smallest share of the picture that a training crop covers, 0 to 1; the paper's value."""
+    """Smallest share of the image that a training crop covers, 0 to 1; the paper's value."""
     person: PersonPolicy = "largest"
-    """Which part of the picture the person view is, see persons/crop.py."""
+    """Which part of the image the person view is, see persons/crop.py."""
     crop_fraction: float = 0.9
     """Share of the short side that the middle crop of evaluation keeps, 0 to 1; timm's crop_pct for ViTs."""
 
@@ -48,7 +48,7 @@ class ViewConfig:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Where the scene view lies in the upright picture."""
+    """Where the scene view lies in the upright image."""
 
     crop: Box
     flip: bool
@@ -75,7 +75,7 @@ class TrainViews:
     seed: int
 
     def __call__(self, sample: Sample, epoch: int) -> Views:
-        """Views of a sample in an epoch. Raises ImageError or BoxError, with the picture's name."""
+        """Views of a sample in an epoch. Raises ImageError or BoxError, with the image's name."""
         draw = random.Random(f"{self.seed}/{epoch}/{sample.key}".encode("utf-8", "surrogatepass"))
         size = self.config.size
         place: list[tuple[Geometry, PersonCrop]] = []  # known once the header is read
@@ -104,7 +104,7 @@ class EvalViews:
     config: ViewConfig
 
     def __call__(self, sample: Sample, epoch: int = 0) -> Views:
-        """Views of a sample; every epoch is alike. Raises ImageError or BoxError, with the picture's name."""
+        """Views of a sample; every epoch is alike. Raises ImageError or BoxError, with the image's name."""
         size, crop_fraction = self.config.size, self.config.crop_fraction
         image, full = decode_sample(sample)
         person = _placed(sample, full, self.config.person)
@@ -115,7 +115,7 @@ class EvalViews:
 
 @dataclass(frozen=True, slots=True)
 class WholeViews:
-    """The whole picture and the person in it, both squashed, no flip: what a teacher sees that is asked once.
+    """The whole image and the person in it, both squashed, no flip: what a teacher sees that is asked once.
 
     size: side in px.
     """
@@ -123,7 +123,7 @@ class WholeViews:
     size: int
 
     def __call__(self, sample: Sample, epoch: int = 0) -> Views:
-        """Views of a sample; every epoch is alike. Raises ImageError or BoxError, with the picture's name."""
+        """Views of a sample; every epoch is alike. Raises ImageError or BoxError, with the image's name."""
         image, full = decode_sample(sample)
         person = _placed(sample, full, "largest")
         pixels, whole = _to_tensor(image), Box(0, 0, *full)
@@ -132,9 +132,9 @@ class WholeViews:
 
 
 def random_crop(width: int, height: int, min_area: float, draw: random.Random) -> Box:
-    """A random part of a picture, of any aspect between 3:4 and 4:3, in whole px (arXiv 1409.4842, section 6).
+    """A random part of an image, of any aspect between 3:4 and 4:3, in whole px (arXiv 1409.4842, section 6).
 
-    min_area: smallest share of the picture's area; the largest is 1. Where no try fits, the largest middle crop.
+    min_area: smallest share of the image's area; the largest is 1. Where no try fits, the largest middle crop.
     """
     low, high = (math.log(ratio) for ratio in ASPECT)
     for _ in range(TRIES):
@@ -150,11 +150,11 @@ def random_crop(width: int, height: int, min_area: float, draw: random.Random) -
 
 
 def _placed(sample: Sample, size: tuple[int, int], policy: PersonPolicy) -> PersonCrop:
-    """The person view of a sample. Raises BoxError with the picture's name."""
+    """The person view of a sample. Raises BoxError with the image's name."""
     try:
         return choose_person(sample.persons, sample.target_box, size, policy)
     except BoxError as error:
-        raise BoxError(f"{sample.picture}: {error}") from error
+        raise BoxError(f"{sample.image}: {error}") from error
 
 
 def _to_tensor(image: Image.Image) -> Tensor:
@@ -164,7 +164,7 @@ def _to_tensor(image: Image.Image) -> Tensor:
 
 
 def _cut(pixels: Tensor, box: Box, full: tuple[int, int], size: int) -> Tensor:
-    """The part of a picture inside a box, squashed: (1, 3, H, W) -> (3, size, size).  box: in px of the full size."""
+    """The part of an image inside a box, squashed: (1, 3, H, W) -> (3, size, size).  box: in px of the full size."""
     x1, x2 = whole_px(box.x1, box.x2, pixels.shape[3], full[0])
     y1, y2 = whole_px(box.y1, box.y2, pixels.shape[2], full[1])
     part = pixels[:, :, y1:y2, x1:x2]
@@ -172,7 +172,7 @@ def _cut(pixels: Tensor, box: Box, full: tuple[int, int], size: int) -> Tensor:
 
 
 def _black_out(pixels: Tensor, person: PersonCrop, full: tuple[int, int]) -> Tensor:
-    """The picture, black outside the boxes that are kept: (1, 3, H, W)."""
+    """The image, black outside the boxes that are kept: (1, 3, H, W)."""
     if not person.keep:
         return pixels
     kept = torch.zeros_like(pixels)

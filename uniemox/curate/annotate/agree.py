@@ -19,7 +19,7 @@ Counts = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure with its 95 % bootstrap interval over pictures; nan where it is not defined."""
+    """A figure with its 95 % bootstrap interval over images; nan where it is not defined."""
 
     value: float
     low: float
@@ -28,13 +28,13 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two annotators on the pictures that both answered."""
+    """Two annotators on the images that both answered."""
 
     first: str
     second: str
     pictures: int
     percent: Figure
-    """Share of the pictures, 0 to 1, on which both said the same."""
+    """Share of the images, 0 to 1, on which both said the same."""
     kappa: Figure
     """Cohen's κ (Educational and Psychological Measurement 20, 1960)."""
     confusion: tuple[tuple[int, ...], ...]
@@ -50,13 +50,13 @@ class AgreementStats:
     """With at least two answers; only they count."""
     answers: int
     percent: Figure
-    """Of all pairs of answers to one picture, the mean over pictures."""
+    """Of all pairs of answers to one image, the mean over images."""
     alpha: Figure
     """Krippendorff's α for nominal data (Content Analysis, 2004)."""
     per_class: Mapping[str, Figure]
     """α of "this class or not"."""
     per_annotator: Mapping[str, Figure]
-    """Share of others' answers that are the same, the mean over pictures."""
+    """Share of others' answers that are the same, the mean over images."""
     pairs: tuple[Pair, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -70,10 +70,10 @@ def agreement(
 ) -> AgreementStats:
     """All figures.
 
-    codes: (pictures, annotators) places in labels, -1 where there is no answer.  Raises ShapeError if they don't fit.
+    codes: (images, annotators) places in labels, -1 where there is no answer.  Raises ShapeError if they don't fit.
     """
     if codes.ndim != 2 or codes.shape[1] != len(people):
-        raise ShapeError(f"codes {codes.shape} must be (pictures, {len(people)} annotators)")
+        raise ShapeError(f"codes {codes.shape} must be (images, {len(people)} annotators)")
     if codes.size and not (codes.min() >= MISSING and codes.max() < len(labels)):
         raise ShapeError(f"codes must be -1 to {len(labels) - 1}, got {codes.min()} to {codes.max()}")
     answered = codes[(codes != MISSING).sum(axis=1) >= 2]
@@ -100,7 +100,7 @@ def agreement(
 def codes_of(
     by_picture: Mapping[int, Mapping[str, str]], labels: Sequence[str], people: Sequence[str]
 ) -> NDArray[np.int64]:
-    """Answers as (pictures, annotators) places in labels, -1 where there is none."""
+    """Answers as (images, annotators) places in labels, -1 where there is none."""
     place, column = {label: i for i, label in enumerate(labels)}, {name: i for i, name in enumerate(people)}
     codes = np.full((len(by_picture), len(people)), MISSING)
     for row, said in enumerate(by_picture.values()):
@@ -115,10 +115,10 @@ def label_counts(codes: NDArray[np.integer], classes: int) -> Counts:
 
 
 def krippendorff_alpha(counts: Counts) -> float:
-    """Krippendorff's α for nominal data: (U, E) counts of labels, a row a picture; nan if it is not defined.
+    """Krippendorff's α for nominal data: (U, E) counts of labels, a row an image; nan if it is not defined.
 
-    α = 1 - D_o / D_e with D_o the disagreement of pairs inside a picture, each picture's pairs weighted by 1 / (m - 1)
-    for its m answers, and D_e that of all pairs of answers. Pictures with one answer are left out.
+    α = 1 - D_o / D_e with D_o the disagreement of pairs inside an image, each image's pairs weighted by 1 / (m - 1)
+    for its m answers, and D_e that of all pairs of answers. Images with one answer are left out.
     """
     terms = _alpha_terms(counts[counts.sum(axis=1) >= 2])
     return float(_alpha_from(terms.sum(axis=0, keepdims=True))[0]) if len(terms) else math.nan
@@ -132,7 +132,7 @@ def cohen_kappa(confusion: Counts) -> float:
 
 
 def _alpha_terms(counts: Counts) -> Counts:
-    """What α is made of, a row a picture: disagreement inside, number of answers, and counts. (U, 2 + E)."""
+    """What α is made of, a row an image: disagreement inside, number of answers, and counts. (U, 2 + E)."""
     m = counts.sum(axis=1)  # (U,)
     inside = (m**2 - (counts**2).sum(axis=1)) / (m - 1)
     return np.column_stack([inside, m, counts])

@@ -1,4 +1,4 @@
-"""Which pictures an annotator sees, and in which order; attention checks among them."""
+"""Which images an annotator sees, and in which order; attention checks among them."""
 
 import hashlib
 import threading
@@ -13,7 +13,7 @@ from uniemox.curate.project import Project
 from uniemox.curate.store import decisions, last_batch, left_out, taken_down
 
 BLOCK = 60  # tasks that are given at once
-RESERVED_S = 2 * 3600  # how long a picture waits for an annotator who was given it
+RESERVED_S = 2 * 3600  # how long an image waits for an annotator who was given it
 _TASK = select(t.tasks.c.id, t.tasks.c.picture_id, t.tasks.c.check_label).where(
     t.tasks.c.id == bindparam("task"), t.tasks.c.person_id == bindparam("person")
 )
@@ -26,11 +26,11 @@ class Task:
     id: int
     picture: int | None
     check_label: str | None
-    """The label that the picture itself asks for, in an attention check."""
+    """The label that the image itself asks for, in an attention check."""
 
 
 class TaskAssigner:
-    """Gives tasks out: each annotator has an order of their own, and nobody sees a picture twice."""
+    """Gives tasks out: each annotator has an order of their own, and nobody sees an image twice."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -39,7 +39,7 @@ class TaskAssigner:
         self._lock = threading.Lock()
 
     def pool(self, connection: Connection) -> frozenset[int]:
-        """Pictures that passed the screen and were not taken down."""
+        """Images that passed the screen and were not taken down."""
         newest = last_batch(connection)
         with self._lock:
             if newest != self._pool_of:
@@ -56,7 +56,7 @@ class TaskAssigner:
         return found
 
     def count(self, person: int) -> tuple[int, int]:
-        """How many pictures somebody has answered, and how many there are to see for them at most."""
+        """How many images somebody has answered, and how many there are to see for them at most."""
         answered = (
             select(func.count(func.distinct(t.tasks.c.id)))
             .join(t.answers, t.answers.c.task_id == t.tasks.c.id)
@@ -66,7 +66,7 @@ class TaskAssigner:
             return int(connection.scalar(answered) or 0), len(self.pool(connection))
 
     def task_of(self, person: int, task: int) -> Task | None:
-        """One of somebody's own tasks, if its picture may still be shown."""
+        """One of somebody's own tasks, if its image may still be shown."""
         with self.project.store.read() as connection:
             row = connection.execute(_TASK, {"task": task, "person": person}).first()
             if row is None or (row.picture_id is not None and row.picture_id not in self.pool(connection)):
@@ -103,7 +103,7 @@ class TaskAssigner:
             mine = set(connection.scalars(select(t.tasks.c.picture_id).where(t.tasks.c.person_id == person)))
             taken = {} if limit is None else _taken(connection)
             left = [p for p in self.pool(connection) if p not in mine and (limit is None or taken.get(p, 0) < limit)]
-        left.sort(key=lambda picture: (-taken.get(picture, 0), _order(person, picture)))
+        left.sort(key=lambda image: (-taken.get(image, 0), _order(person, image)))
         chosen = left[: BLOCK if limit is None else 4 * BLOCK]  # some may be given to others meanwhile
         with self.project.store.write() as connection:  # short, because whoever answers waits for it
             own = (t.tasks.c.person_id == person) & t.tasks.c.picture_id.in_(chosen)
@@ -118,17 +118,17 @@ class TaskAssigner:
 
 
 def pool(connection: Connection) -> frozenset[int]:
-    """Pictures that passed the screen and were not taken down."""
+    """Images that passed the screen and were not taken down."""
     taken = taken_down(connection)
     return frozenset(
-        picture
-        for picture, decision in decisions(connection, "screen").items()
-        if decision.value == "keep" and picture not in taken
+        image
+        for image, decision in decisions(connection, "screen").items()
+        if decision.value == "keep" and image not in taken
     )
 
 
 def _taken(connection: Connection, among: Sequence[int] | None = None) -> dict[int, int]:
-    """How many annotators have answered a picture or were just given it. among: None looks at all pictures."""
+    """How many annotators have answered an image or were just given it. among: None looks at all images."""
     query = (
         select(t.tasks.c.picture_id, func.count(func.distinct(t.tasks.c.person_id)).label("n"))
         .join(t.people, t.people.c.id == t.tasks.c.person_id)
@@ -142,17 +142,17 @@ def _taken(connection: Connection, among: Sequence[int] | None = None) -> dict[i
     return {row.picture_id: row.n for row in connection.execute(query)}
 
 
-def _with_checks(person: int, pictures: Sequence[int], labels: Sequence[str], every: int) -> list[dict[str, object]]:
-    """Tasks of these pictures, with an attention check about every so many, at no fixed place."""
+def _with_checks(person: int, images: Sequence[int], labels: Sequence[str], every: int) -> list[dict[str, object]]:
+    """Tasks of these images, with an attention check about every so many, at no fixed place."""
     rows: list[dict[str, object]] = []
-    for picture in pictures:
-        drawn = int.from_bytes(_order(person, -picture))
+    for image in images:
+        drawn = int.from_bytes(_order(person, -image))
         if every and drawn % every == 0:
             rows.append({"picture_id": None, "check_label": labels[drawn // every % len(labels)]})
-        rows.append({"picture_id": picture, "check_label": None})
+        rows.append({"picture_id": image, "check_label": None})
     return rows
 
 
-def _order(person: int, picture: int) -> bytes:
+def _order(person: int, image: int) -> bytes:
     """Mixes the labels, differently for each annotator, so that neither order nor neighbours tell anything."""
-    return hashlib.blake2b(f"{person} {picture}".encode(), digest_size=8).digest()
+    return hashlib.blake2b(f"{person} {image}".encode(), digest_size=8).digest()

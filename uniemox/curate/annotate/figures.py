@@ -13,18 +13,18 @@ from uniemox.errors import DataError
 
 
 def agree(project: Project, seed: int = 0) -> AgreementStats:
-    """All figures of the answers that are there now, kept for `status`. Raises DataError if no picture has two."""
+    """All figures of the answers that are there now, kept for `status`. Raises DataError if no image has two."""
     with project.store.read() as connection:
         newest, batch = int(connection.scalar(select(func.max(t.answers.c.id))) or 0), last_batch(connection)
     found = _computed(project, seed)
     if not found.pictures:
-        raise DataError(f"{project.folder}: no picture has two answers yet; uniemox curate serve {project.folder}")
+        raise DataError(f"{project.folder}: no image has two answers yet; uniemox curate serve {project.folder}")
     project.store.set("agreement", {**_anonymous(found), "of_answers": newest, "of_batch": batch})
     return found
 
 
 def figures_now(project: Project, seed: int = 0) -> dict[str, Any] | None:
-    """All figures as JSON, annotators numbered as in a release's answers.csv; None if no picture has two answers."""
+    """All figures as JSON, annotators numbered as in a release's answers.csv; None if no image has two answers."""
     found = _computed(project, seed)
     return _anonymous(found) if found.pictures else None
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from uniemox.curate.annotate.access import Account, who
 
 COOKIE = "uniemox_curate"
-PICTURE_HEADERS = {"Cache-Control": "private, max-age=86400, immutable"}
+IMAGE_HEADERS = {"Cache-Control": "private, max-age=86400, immutable"}
 
 
 class Strict(BaseModel):

@@ -1,4 +1,4 @@
-"""What the pages show of a picture: a JPEG of bounded size without any of the file's metadata, made once."""
+"""What the pages show of an image: a JPEG of bounded size without any of the file's metadata, made once."""
 
 import io
 import threading
@@ -15,8 +15,8 @@ from uniemox.images import MinSides
 
 MAX_SIDE_PX, QUALITY = 1024, 85
 CHECK_PX = (800, 600)
-AT_ONCE = 2  # previews made at a time: a picture of 100 megapixels takes up to 1.6 GB while it is decoded
-_PICTURE = select(t.pictures.c.sha256, t.pictures.c.format).where(t.pictures.c.id == bindparam("picture"))
+AT_ONCE = 2  # previews made at a time: an image of 100 megapixels takes up to 1.6 GB while it is decoded
+_IMAGE = select(t.images.c.sha256, t.images.c.format).where(t.images.c.id == bindparam("picture"))
 
 
 class Previews:
@@ -34,20 +34,20 @@ class Previews:
         """End the processes that decode."""
         self._decoders.close()
 
-    def of(self, picture: int) -> bytes | None:
-        """A picture's JPEG, longest side at most 1024 px; None if it is not there or can't be decoded.
+    def of(self, image: int) -> bytes | None:
+        """An image's JPEG, longest side at most 1024 px; None if it is not there or can't be decoded.
 
         Titles and search words inside the file would tell annotators what was searched; they are not in it.
         """
         with self.project.store.read() as connection:
-            row = connection.execute(_PICTURE, {"picture": picture}).first()
+            row = connection.execute(_IMAGE, {"picture": image}).first()
         if row is None:
             return None
         path = self.project.folder / "previews" / row.sha256[:2] / f"{row.sha256}.jpg"
         if path.exists():
             return path.read_bytes()
         with self._turn:
-            made = _shrunk(self.project.picture_path(row.sha256, row.format), self._decoders)
+            made = _shrunk(self.project.image_path(row.sha256, row.format), self._decoders)
         if made is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, made)
@@ -57,14 +57,14 @@ class Previews:
 def _shrunk(path: Path, decoders: DecoderPool) -> bytes | None:
     """The preview of a file; None if it can't be read."""
     try:
-        image, _ = decoders.decode(path.read_bytes(), "picture", shrink=MinSides(long_px=MAX_SIDE_PX))
+        image, _ = decoders.decode(path.read_bytes(), "image", shrink=MinSides(long_px=MAX_SIDE_PX))
     except (OSError, ImageError):
         return None
     image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
     return _jpeg(image)
 
 
-def check_picture(label: str) -> bytes:
+def check_image(label: str) -> bytes:
     """The JPEG of an attention check: it says itself which answer is wanted."""
     image = Image.new("RGB", CHECK_PX, "#f4f1ea")
     draw = ImageDraw.Draw(image)

@@ -34,7 +34,7 @@ class SimulatedAnnotator:
         self._csrf = self.get("/api/me")["csrf"]
 
     def get(self, path: str) -> Any:
-        """JSON, or the bytes of a picture. Raises ConnectionError for any answer but 200."""
+        """JSON, or the bytes of an image. Raises ConnectionError for any answer but 200."""
         return self._ask("GET", path, None)
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
@@ -69,10 +69,10 @@ def annotate(
     seed: int = 0,
     on_answer: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Answer every picture; returns the number of answers.
+    """Answer every image; returns the number of answers.
 
-    accuracy: how often it says the label that a picture was searched for; else another one, or none. It looks at each
-    picture over HTTP, but learns what is on it from the database, because it has no eyes.
+    accuracy: how often it says the label that an image was searched for; else another one, or none. It looks at each
+    image over HTTP, but learns what is on it from the database, because it has no eyes.
     """
     rng, done = random.Random(seed), 0
     seen = searched_labels(project)

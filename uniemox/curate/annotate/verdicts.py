@@ -1,4 +1,4 @@
-"""From answers to labels: what annotators said of each picture, and which pictures are kept under which label."""
+"""From answers to labels: what annotators said of each image, and which images are kept under which label."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a picture."""
+    """What became of an image."""
 
     label: str | None
     """The label it is kept under; None: it is left out."""
@@ -31,16 +31,16 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class LatestAnswers:
-    """The last answer of every annotator to every picture."""
+    """The last answer of every annotator to every image."""
 
     people: tuple[str, ...]
     """Names of all annotators with an answer."""
     by_picture: Mapping[int, Mapping[str, str]]
-    """Picture to name to label, or to none."""
+    """Image to name to label, or to none."""
 
 
 def read_answers(project: Project) -> LatestAnswers:
-    """Answers to pictures that are in the pool, without attention checks and annotators that were left out."""
+    """Answers to images that are in the pool, without attention checks and annotators that were left out."""
     last = select(func.max(t.answers.c.id)).group_by(t.answers.c.task_id)
     query = (
         select(t.tasks.c.picture_id, t.people.c.name, t.answers.c.label)
@@ -66,13 +66,13 @@ def decide(
     rule: Rule = "both",
     min_answers: int = 2,
 ) -> dict[int, Verdict]:
-    """The verdict on every picture that was answered.
+    """The verdict on every image that was answered.
 
-    searched: labels whose keywords found a picture.  judged: what the owner decided of it, a label or none, which
+    searched: labels whose keywords found an image.  judged: what the owner decided of it, a label or none, which
     stands above any rule.
-    rule: both, as the paper has it, keeps a picture if all annotators name the same label, and it is one that the
-    picture was searched for (any one, if it was searched for none); majority keeps the label that more than half
-    name; soft keeps every picture with its shares, under the label that most name, ties left out.
+    rule: both, as the paper has it, keeps an image if all annotators name the same label, and it is one that the
+    image was searched for (any one, if it was searched for none); majority keeps the label that more than half
+    name; soft keeps every image with its shares, under the label that most name, ties left out.
     Raises ConfigError for settings out of range.
     """
     if rule not in RULES:
@@ -80,18 +80,18 @@ def decide(
     if min_answers < 1:
         raise ConfigError(f"min_answers must be at least 1, got {min_answers}")
     found = {}
-    for picture, said in answers.by_picture.items():
+    for image, said in answers.by_picture.items():
         labels = list(said.values())
         shares = shares_of(labels)
-        if picture in judged:
-            label = None if judged[picture] == NONE else judged[picture]
+        if image in judged:
+            label = None if judged[image] == NONE else judged[image]
             shares = {label: 1.0} if label is not None and label not in shares else shares
-            found[picture] = Verdict(label, shares, "the owner's verdict")
+            found[image] = Verdict(label, shares, "the owner's verdict")
         elif len(labels) < min_answers:
-            found[picture] = Verdict(None, shares, f"only {len(labels)} of {min_answers} answers")
+            found[image] = Verdict(None, shares, f"only {len(labels)} of {min_answers} answers")
         else:
-            label, reason = _apply(rule, labels, searched.get(picture, set()))
-            found[picture] = Verdict(label, shares, reason)
+            label, reason = _apply(rule, labels, searched.get(image, set()))
+            found[image] = Verdict(label, shares, reason)
     return found
 
 
@@ -107,19 +107,19 @@ def remembered_rule(project: Project, given: Rule | None) -> Rule:
 def verdicts(project: Project, *, rule: Rule = "both", min_answers: int = 2) -> dict[int, Verdict]:
     """`decide` for all of a project."""
     with project.store.read() as connection:
-        judged = {picture: decision.value for picture, decision in decisions(connection, "verdict").items()}
+        judged = {image: decision.value for image, decision in decisions(connection, "verdict").items()}
     found = read_answers(project)
     return decide(found, searched_labels(project), judged, rule=rule, min_answers=min_answers)
 
 
 def disputed(answers: LatestAnswers, judged: Mapping[int, str]) -> list[int]:
-    """Pictures on which annotators disagree and nobody has decided, those with most different answers first."""
+    """Images on which annotators disagree and nobody has decided, those with most different answers first."""
     open_ones = [
-        (-len(set(said.values())), picture)
-        for picture, said in answers.by_picture.items()
-        if len(set(said.values())) > 1 and picture not in judged
+        (-len(set(said.values())), image)
+        for image, said in answers.by_picture.items()
+        if len(set(said.values())) > 1 and image not in judged
     ]
-    return [picture for _, picture in sorted(open_ones)]
+    return [image for _, image in sorted(open_ones)]
 
 
 def shares_of(labels: Sequence[str]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What annotators ask for: their next pictures, and that their answers are kept."""
+"""What annotators ask for: their next images, and that their answers are kept."""
 
 import asyncio
 
@@ -8,8 +8,8 @@ from pydantic import Field
 
 from uniemox.curate.annotate.answering import Answer
 from uniemox.curate.annotate.assignment import TaskAssigner
-from uniemox.curate.annotate.permits import MAX_ROWS, PICTURE_HEADERS, Annotator, NumberInPath, NumberInQuery, Strict
-from uniemox.curate.annotate.previews import Previews, check_picture
+from uniemox.curate.annotate.permits import IMAGE_HEADERS, MAX_ROWS, Annotator, NumberInPath, NumberInQuery, Strict
+from uniemox.curate.annotate.previews import Previews, check_image
 from uniemox.curate.project import Project
 from uniemox.curate.store import NONE
 from uniemox.errors import DataError
@@ -45,14 +45,14 @@ def add_annotator_routes(app: FastAPI) -> None:
         return JSONResponse({"tasks": shown})
 
     @app.get("/api/pictures/{task}")
-    def picture(task: NumberInPath, person: Annotator) -> Response:
+    def image(task: NumberInPath, person: Annotator) -> Response:
         found = giver.task_of(person.id, task)
         if found is None:
-            raise HTTPException(404, "no picture of yours")
-        data = check_picture(found.check_label) if found.check_label else previews.of(found.picture or 0)
+            raise HTTPException(404, "no image of yours")
+        data = check_image(found.check_label) if found.check_label else previews.of(found.picture or 0)
         if data is None:
-            raise HTTPException(404, "the picture is not there any more")
-        return Response(data, media_type="image/jpeg", headers=PICTURE_HEADERS)
+            raise HTTPException(404, "the image is not there any more")
+        return Response(data, media_type="image/jpeg", headers=IMAGE_HEADERS)
 
     @app.post("/api/answers")
     async def answer(given: AnswersIn, person: Annotator) -> Response:

@@ -1,4 +1,4 @@
-"""What the owner asks for: how far everything is, the grid that screens, disputed pictures, invitations, undoing."""
+"""What the owner asks for: how far everything is, the grid that screens, disputed images, invitations, undoing."""
 
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.access import invite, revoke
-from uniemox.curate.annotate.permits import MAX_ROWS, PICTURE_HEADERS, NumberInPath, Owner, Strict
+from uniemox.curate.annotate.permits import IMAGE_HEADERS, MAX_ROWS, NumberInPath, Owner, Strict
 from uniemox.curate.annotate.previews import Previews
 from uniemox.curate.annotate.verdicts import disputed, read_answers
 from uniemox.curate.project import Project, searched_labels
@@ -18,12 +18,12 @@ from uniemox.curate.status import status
 from uniemox.curate.store import NONE, Change, append, decisions, leave_out, taken_down
 from uniemox.errors import ConfigError, DataError
 
-PAGE = 48  # pictures of a grid
+PAGE = 48  # images of a grid
 MAX_CHANGES = 500
 
 
 class ChangeIn(Strict):
-    """A decision about a picture."""
+    """A decision about an image."""
 
     picture: int = Field(ge=1, lt=MAX_ROWS)
     field: Literal["screen", "style", "verdict"]
@@ -66,30 +66,26 @@ def add_owner_routes(app: FastAPI) -> None:
     def open_questions(person: Owner) -> Response:
         answers = read_answers(project)
         with project.store.read() as connection:
-            judged = {picture: one.value for picture, one in decisions(connection, "verdict").items()}
+            judged = {image: one.value for image, one in decisions(connection, "verdict").items()}
         found = disputed(answers, judged)
-        rows = [
-            {"picture": picture, "answers": sorted(answers.by_picture[picture].values())} for picture in found[:PAGE]
-        ]
+        rows = [{"picture": image, "answers": sorted(answers.by_picture[image].values())} for image in found[:PAGE]]
         return JSONResponse({"count": len(found), "pictures": rows})
 
-    @app.get("/api/originals/{picture}")
-    def original(picture: NumberInPath, person: Owner) -> Response:
-        data = previews.of(picture)
+    @app.get("/api/originals/{image}")
+    def original(image: NumberInPath, person: Owner) -> Response:
+        data = previews.of(image)
         if data is None:
-            raise HTTPException(404, "this picture is not there or can't be shown")
-        return Response(data, media_type="image/jpeg", headers=PICTURE_HEADERS)
+            raise HTTPException(404, "this image is not there or can't be shown")
+        return Response(data, media_type="image/jpeg", headers=IMAGE_HEADERS)
 
     @app.post("/api/changes")
     def change(given: ChangesIn, person: Owner) -> Response:
         changes = [_checked(project, one) for one in given.changes]
         note = ", ".join(sorted({f"{one.field} {one.value or 'none'}" for one in changes}))
         with project.store.write() as connection:
-            known = set(
-                connection.scalars(select(t.pictures.c.id).where(t.pictures.c.id.in_(c.picture for c in changes)))
-            )
+            known = set(connection.scalars(select(t.images.c.id).where(t.images.c.id.in_(c.picture for c in changes))))
             if not {one.picture for one in changes} <= known:
-                raise HTTPException(404, "a picture is not there")
+                raise HTTPException(404, "an image is not there")
             batch = append(connection, actor=person.name, step="by hand", note=note, changes=changes)
         return JSONResponse({"batch": batch})
 
@@ -143,7 +139,7 @@ def _checked(project: Project, given: ChangeIn) -> Change:
 
 
 def _grid(project: Project, shown: str, label: str, page: int) -> dict[str, Any]:
-    """A page of pictures that are kept or dropped, those that a model finds least fitting first."""
+    """A page of images that are kept or dropped, those that a model finds least fitting first."""
     with project.store.read() as connection:
         screened, styles = decisions(connection, "screen"), decisions(connection, "style")
         gone = taken_down(connection)
@@ -152,9 +148,9 @@ def _grid(project: Project, shown: str, label: str, page: int) -> dict[str, Any]
         }
     labels = searched_labels(project)
     numbers = [
-        picture
-        for picture, one in screened.items()
-        if one.value == shown and picture not in gone and (not label or label in labels.get(picture, ()))
+        image
+        for image, one in screened.items()
+        if one.value == shown and image not in gone and (not label or label in labels.get(image, ()))
     ]
     numbers.sort(key=lambda number: (sorted(labels.get(number, ())), scores.get(number) or 0.0, number))
     on_page = numbers[page * PAGE : (page + 1) * PAGE]
@@ -178,8 +174,8 @@ def _grid(project: Project, shown: str, label: str, page: int) -> dict[str, Any]
     }
 
 
-def _provenance(project: Project, pictures: list[int]) -> dict[int, dict[str, str]]:
-    """Keyword and title of the first candidate that became a picture. Both come from strangers: texts, never HTML."""
+def _provenance(project: Project, images: list[int]) -> dict[int, dict[str, str]]:
+    """Keyword and title of the first candidate that became an image. Both come from strangers: texts, never HTML."""
     query = select(t.candidates.c.picture_id, t.candidates.c.keyword, t.candidates.c.title)
-    rows = project.rows(query.where(t.candidates.c.picture_id.in_(pictures)).order_by(t.candidates.c.id.desc()))
+    rows = project.rows(query.where(t.candidates.c.picture_id.in_(images)).order_by(t.candidates.c.id.desc()))
     return {row.picture_id: {"keyword": row.keyword, "title": row.title} for row in rows}

@@ -19,7 +19,7 @@ from uniemox.curate.project import Project
 from uniemox.curate.release.takedown import give_back
 from uniemox.curate.store import taken_down
 from uniemox.errors import DataError, ImageError
-from uniemox.images import open_picture
+from uniemox.images import open_image
 
 Progress = Callable[[str, int, int], None]
 AT_ONCE = 50  # candidates in one transaction
@@ -27,7 +27,7 @@ AT_ONCE = 50  # candidates in one transaction
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A picture whose file has been written."""
+    """An image whose file has been written."""
 
     sha256: str
     format: str
@@ -113,7 +113,7 @@ def fetch(
     politeness: PolitenessConfig,
     progress: Progress = silent,
 ) -> dict[str, int]:
-    """Fetch every candidate that waits, and keep what is a picture.
+    """Fetch every candidate that waits, and keep what is an image.
 
     Returns how many were fetched, failed for good, or wait for another run because their host could not be reached.
     """
@@ -151,12 +151,12 @@ def _fetch_one(project: Project, job: _Job, fetching: FetchConfig, robots: Robot
     if isinstance(found, FetchFailure):
         return found
     try:
-        image = open_picture(found.data, "it")
-        picture_format = str(image.format)
-        sha256 = project.keep_file(found.data, picture_format)
+        image = open_image(found.data, "it")
+        image_format = str(image.format)
+        sha256 = project.keep_file(found.data, image_format)
     except ImageError as error:
-        return FetchFailure(f"no picture: {error}")
-    return Kept(sha256, picture_format, len(found.data), *image.size)
+        return FetchFailure(f"no image: {error}")
+    return Kept(sha256, image_format, len(found.data), *image.size)
 
 
 def _read_file(address: str, fetching: FetchConfig) -> Fetched | FetchFailure:
@@ -170,18 +170,18 @@ def _read_file(address: str, fetching: FetchConfig) -> Fetched | FetchFailure:
 
 
 def _write_down(project: Project, ended: Sequence[tuple[_Job, Kept | FetchFailure]], counts: dict[str, int]) -> None:
-    """Pictures and the fate of candidates, in one short transaction."""
+    """Images and the fate of candidates, in one short transaction."""
     if not ended:
         return
     now = time.time()
     kept = {found.sha256: found for _, found in ended if isinstance(found, Kept)}
     with project.store.write() as connection:
-        query = select(t.pictures.c.sha256, t.pictures.c.id).where(t.pictures.c.sha256.in_(kept))
+        query = select(t.images.c.sha256, t.images.c.id).where(t.images.c.sha256.in_(kept))
         ids = {row.sha256: row.id for row in connection.execute(query)}
         taken = taken_down(connection)
         fresh = [{**asdict(found), "added_at": now} for sha256, found in kept.items() if sha256 not in ids]
         if fresh:
-            connection.execute(insert(t.pictures), fresh)
+            connection.execute(insert(t.images), fresh)
             ids = {row.sha256: row.id for row in connection.execute(query)}
         for job, found in ended:
             values: dict[str, object] = {"fetched_at": now}
@@ -191,7 +191,7 @@ def _write_down(project: Project, ended: Sequence[tuple[_Job, Kept | FetchFailur
                 values |= {"state": "failed" if is_taken else "fetched", "picture_id": number}
                 values |= {"reason": "taken down" if is_taken else ""}
                 if is_taken:
-                    project.picture_path(found.sha256, found.format).unlink(missing_ok=True)
+                    project.image_path(found.sha256, found.format).unlink(missing_ok=True)
             else:
                 values |= {"state": "waiting" if found.may_pass else "failed", "reason": found.reason}
             counts[str(values["state"])] += 1

@@ -1,4 +1,4 @@
-"""How well a classifier finds that pictures fit their label."""
+"""How well a classifier finds that images fit their label."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,9 +9,9 @@ from uniemox.labels import LabelSet
 
 
 def scorer(model: str, labels: LabelSet) -> Callable[[Sequence[Sample]], list[Mapping[str, float] | None]]:
-    """What gives shares of labels for pictures, None for one that can't be read.
+    """What gives shares of labels for images, None for one that can't be read.
 
-    model: as `uniemox.load` takes it. Raises ConfigError, once a picture was seen, if it names other emotions.
+    model: as `uniemox.load` takes it. Raises ConfigError, once an image was seen, if it names other emotions.
     """
     predictor = uniemox.load(model)
 
@@ -24,7 +24,7 @@ def scorer(model: str, labels: LabelSet) -> Callable[[Sequence[Sample]], list[Ma
                 found.append(None)
                 continue
             prediction = predictor.predict(image)
-            assert not isinstance(prediction, list), "of one picture"
+            assert not isinstance(prediction, list), "of one image"
             if prediction.kind != labels.kind or not set(prediction.scene) & set(labels.labels):
                 raise ConfigError(
                     f"{model} tells what is {prediction.kind}: {', '.join(prediction.scene)}; the project has "

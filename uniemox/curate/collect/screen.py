@@ -1,4 +1,4 @@
-"""Screen: what a machine can see to be no picture for the data set. People drop the rest, on the page."""
+"""Screen: what a machine can see to be no image for the data set. People drop the rest, on the page."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,13 +16,13 @@ from uniemox.curate.store import Change, append, decisions, put_setting, taken_d
 from uniemox.data.audit import PLACEHOLDER_LABELS, PLACEHOLDER_TIMES
 from uniemox.data.near import near_groups
 from uniemox.data.processes import usable_cores
-from uniemox.data.sample import DataSet, PictureFile, Sample
+from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.scan import THUMB, Look, scan
 from uniemox.decoding.pool import DecoderPool
 from uniemox.errors import ConfigError
 
 ACTOR = "screen"  # of the decisions that no person made
-AT_ONCE = 512  # pictures looked at between two transactions
+AT_ONCE = 512  # images looked at between two transactions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class ScreenConfig:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known of a picture when it is judged."""
+    """What is known of an image when it is judged."""
 
     id: int
     sha256: str
@@ -65,10 +65,10 @@ def screen(
     model: str = "",
     progress: Progress = silent,
 ) -> dict[str, int]:
-    """Look at every picture that was not looked at yet, then judge all anew, and write down what changed.
+    """Look at every image that was not looked at yet, then judge all anew, and write down what changed.
 
-    against: test sets whose pictures must not be in the new one; those of earlier calls still count.
-    score: the probabilities of a model by label for some pictures, None for one that it can't read.  model: its name;
+    against: test sets whose images must not be in the new one; those of earlier calls still count.
+    score: the probabilities of a model by label for some images, None for one that it can't read.  model: its name;
     scores of another one go.
     What a person decided stays. Returns how many are dropped by reason, and kept under "kept".
     """
@@ -93,13 +93,13 @@ def screen(
                 old is None or (old.value, old.reason) != (value, reason)
             ):
                 changes.append(Change(one.id, "screen", value, reason))
-        append(connection, actor=ACTOR, step="screen", note=f"{len(changes)} pictures judged", changes=changes)
+        append(connection, actor=ACTOR, step="screen", note=f"{len(changes)} images judged", changes=changes)
         if groups:
-            rows = [{"number": number, "id": picture} for picture, number in groups.items()]
+            rows = [{"number": number, "id": image} for image, number in groups.items()]
             in_group = update(t.looks).where(t.looks.c.picture_id == bindparam("id"))
             connection.execute(in_group.values(near_group=bindparam("number")), rows)
         gone = taken_down(connection)
-        now = [one for picture, one in decisions(connection, "screen").items() if picture not in gone]
+        now = [one for image, one in decisions(connection, "screen").items() if image not in gone]
     counts = Counter("kept" if one.value == "keep" else one.reason.split(":")[0] for one in now)
     return dict(counts)
 
@@ -118,18 +118,18 @@ def remembered_config(project: Project, min_side_px: int | None, min_score: floa
 
 
 def judge(
-    pictures: Sequence[Seen],
+    images: Sequence[Seen],
     benchmarks: Sequence[tuple[str, str, str, NDArray[np.uint8] | None]],
     config: ScreenConfig,
 ) -> tuple[dict[int, str], dict[int, int]]:
-    """Why pictures are dropped, and the number of the group of near duplicates of each.
+    """Why images are dropped, and the number of the group of near duplicates of each.
 
-    benchmarks: name, key, sha256, thumb of each picture that must not be in the data set.
+    benchmarks: name, key, sha256, thumb of each image that must not be in the data set.
     Of near duplicates the largest stays, and among equals the one found first.
     """
     reasons: dict[int, str] = {}
     by_hash = {sha256: f"{name}, {key}" for name, key, sha256, _ in benchmarks}
-    for one in pictures:
+    for one in images:
         if one.problem:
             reasons[one.id] = f"unreadable: {one.problem}"
         elif min(one.width, one.height) < config.min_side_px:
@@ -138,7 +138,7 @@ def judge(
             reasons[one.id] = f"in a benchmark: {by_hash[one.sha256]}"
         elif one.score is not None and one.score < config.min_score:
             reasons[one.id] = f"mismatch: the model gives its label {one.score:.3f}"
-    whole = [one for one in pictures if one.thumb is not None]
+    whole = [one for one in images if one.thumb is not None]
     tests = [(f"{name}, {key}", thumb) for name, key, _, thumb in benchmarks if thumb is not None]
     thumbs = [one.thumb for one in whole if one.thumb is not None] + [thumb for _, thumb in tests]
     numbers = near_groups(np.stack(thumbs)).tolist() if thumbs else []
@@ -155,7 +155,7 @@ def judge(
 def _judge_group(
     members: Sequence[Seen], in_test: str | None, reasons: Mapping[int, str]
 ) -> Iterable[tuple[Seen, str]]:
-    """Pictures of one group that can't stay, with the reason."""
+    """Images of one group that can't stay, with the reason."""
     if in_test is not None:
         yield from ((one, f"in a benchmark: {in_test}, nearly the same") for one in members)
         return
@@ -166,38 +166,37 @@ def _judge_group(
     standing = [one for one in members if one.id not in reasons]
     if standing:
         best = max(standing, key=lambda one: (one.width * one.height, -one.id))
-        yield from ((one, f"near duplicate: of picture {best.id}") for one in standing if one is not best)
+        yield from ((one, f"near duplicate: of image {best.id}") for one in standing if one is not best)
 
 
 def _look(project: Project, progress: Progress) -> None:
-    query = select(t.pictures.c.id, t.pictures.c.sha256, t.pictures.c.format)
-    query = query.outerjoin(t.looks, t.looks.c.picture_id == t.pictures.c.id).where(t.looks.c.picture_id.is_(None))
+    query = select(t.images.c.id, t.images.c.sha256, t.images.c.format)
+    query = query.outerjoin(t.looks, t.looks.c.picture_id == t.images.c.id).where(t.looks.c.picture_id.is_(None))
     with project.store.read() as connection:
         taken = taken_down(connection)
     rows = [
         row
-        for row in project.rows(query.order_by(t.pictures.c.id))
+        for row in project.rows(query.order_by(t.images.c.id))
         # after the undoing of a takedown there is no file until collect has fetched it again
-        if row.id not in taken and project.picture_path(row.sha256, row.format).exists()
+        if row.id not in taken and project.image_path(row.sha256, row.format).exists()
     ]
     with DecoderPool(usable_cores()) as decoders:  # what was collected may be made to hold its decoder up
         for start in range(0, len(rows), AT_ONCE):
             part = rows[start : start + AT_ONCE]
             samples = [
-                Sample(key=str(row.id), picture=PictureFile(project.picture_path(row.sha256, row.format)))
-                for row in part
+                Sample(key=str(row.id), image=ImageFile(project.image_path(row.sha256, row.format))) for row in part
             ]
             looks = scan(samples, decoders=decoders)
             with project.store.write() as connection:
                 connection.execute(
                     insert(t.looks), [_look_row(row.id, look) for row, look in zip(part, looks, strict=True)]
                 )
-            progress("looking at pictures", start + len(part), len(rows))
+            progress("looking at images", start + len(part), len(rows))
 
 
-def _look_row(picture: int, look: Look) -> dict[str, Any]:
+def _look_row(image: int, look: Look) -> dict[str, Any]:
     return {
-        "picture_id": picture,
+        "picture_id": image,
         "problem": look.problem,
         "width": look.size[0],
         "height": look.size[1],
@@ -207,13 +206,13 @@ def _look_row(picture: int, look: Look) -> dict[str, Any]:
 
 
 def _look_at_benchmark(project: Project, data: DataSet, progress: Progress) -> None:
-    """Only pictures of it that were not looked at in an earlier call."""
+    """Only images of it that were not looked at in an earlier call."""
     known = {row.key for row in project.rows(select(t.benchmarks.c.key).where(t.benchmarks.c.name == data.name))}
-    samples = list({sample.picture_key: sample for sample in data.samples if sample.picture_key not in known}.values())
+    samples = list({sample.image_key: sample for sample in data.samples if sample.image_key not in known}.values())
     for start in range(0, len(samples), AT_ONCE):
         part = samples[start : start + AT_ONCE]
         rows = [
-            {"name": data.name, "key": sample.picture_key, "sha256": look.sha256}
+            {"name": data.name, "key": sample.image_key, "sha256": look.sha256}
             | {"thumb": None if look.thumb is None else look.thumb.tobytes()}
             for sample, look in zip(part, scan(part), strict=True)
         ]
@@ -228,22 +227,20 @@ def _score(
     model: str,
     progress: Progress,
 ) -> None:
-    """The share that a model gives to the label a picture was searched for; the largest of several.
+    """The share that a model gives to the label an image was searched for; the largest of several.
 
-    Only of pictures that could be looked at, within the limits of decoding/pool.py.
+    Only of images that could be looked at, within the limits of decoding/pool.py.
 
     Scores of another model go with the first ones of this.
     """
     labels = searched_labels(project)
     is_other = project.store.setting("scored by") != model
-    query = select(t.pictures.c.id, t.pictures.c.sha256, t.pictures.c.format).join(t.looks)
+    query = select(t.images.c.id, t.images.c.sha256, t.images.c.format).join(t.looks)
     query = query.where(t.looks.c.problem == "", true() if is_other else t.looks.c.score.is_(None))
-    rows = project.rows(query.order_by(t.pictures.c.id))
+    rows = project.rows(query.order_by(t.images.c.id))
     for start in range(0, len(rows), AT_ONCE // 8):
         part = rows[start : start + AT_ONCE // 8]
-        samples = [
-            Sample(key=str(row.id), picture=PictureFile(project.picture_path(row.sha256, row.format))) for row in part
-        ]
+        samples = [Sample(key=str(row.id), image=ImageFile(project.image_path(row.sha256, row.format))) for row in part]
         values = []
         for row, shares in zip(part, score(samples), strict=True):
             found = [shares.get(label, 0.0) for label in labels.get(row.id, ())] if shares else []
@@ -255,8 +252,8 @@ def _score(
                 put_setting(connection, "scored by", model)
                 is_other = False
             if values:
-                of_picture = update(t.looks).where(t.looks.c.picture_id == bindparam("id"))
-                connection.execute(of_picture.values(score=bindparam("share")), values)
+                of_image = update(t.looks).where(t.looks.c.picture_id == bindparam("id"))
+                connection.execute(of_image.values(score=bindparam("share")), values)
         progress("asking the model", start + len(part), len(rows))
 
 
@@ -266,7 +263,7 @@ def _seen(project: Project) -> list[Seen]:
     query = select(t.candidates.c.picture_id, t.candidates.c.address).where(t.candidates.c.picture_id.is_not(None))
     for row in project.rows(query):
         addresses[row.picture_id].add(row.address)
-    rows = project.rows(select(t.pictures.c.id, t.pictures.c.sha256, t.looks).join(t.looks).order_by(t.pictures.c.id))
+    rows = project.rows(select(t.images.c.id, t.images.c.sha256, t.looks).join(t.looks).order_by(t.images.c.id))
     return [
         Seen(
             row.id,

@@ -19,7 +19,7 @@ TABLES = ("labels.csv", "soft_labels.csv", "provenance.csv")
 def croissant(
     folder: Path, config: "ReleaseConfig", rows: "Sequence[ReleasedImage]", labels: Sequence[str]
 ) -> dict[str, Any]:
-    """The metadata as JSON-LD: the tables with their hashes, the pictures, and a record for each picture.
+    """The metadata as JSON-LD: the tables with their hashes, the images, and a record for each image.
 
     folder: the release, whose tables are written. Raises DataError if the library finds a fault, MissingPackageError
     without it.
@@ -48,15 +48,15 @@ def croissant(
             source=mlc.Source(file_object="labels.csv", extract=mlc.Extract(column=name)),
         )
         for name, about in (
-            ("path", "The picture's file, from the folder pictures."),
+            ("path", "The image's file, from the folder images."),
             ("label", f"One of {', '.join(labels)}."),
             ("split", "train, val or test."),
-            ("domain", "The picture's style; empty if it was not tagged."),
+            ("domain", "The image's style; empty if it was not tagged."),
         )
     ]
     metadata = mlc.Metadata(
         name=config.name,
-        description=f"{len(rows)} pictures with one of {len(labels)} emotions each: {', '.join(labels)}.",
+        description=f"{len(rows)} images with one of {len(labels)} emotions each: {', '.join(labels)}.",
         license=[config.licence] if config.licence else None,
         url=config.address or None,
         cite_as=config.citation or None,

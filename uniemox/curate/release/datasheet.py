@@ -57,7 +57,7 @@ def table_two(figures: Mapping[str, Any]) -> str:
     lines += ["", f"| class | {' | '.join(splits)} | all |", "| --- |" + " --- |" * (len(splits) + 1)]
     for label, by_split in figures["classes"].items():
         lines.append(f"| {label} | {' | '.join(str(by_split[s]) for s in splits)} | {sum(by_split.values())} |")
-    lines += ["", "| step | pictures |", "| --- | --- |"]
+    lines += ["", "| step | images |", "| --- | --- |"]
     lines += [f"| {step} | {count:,} |" for step, count in figures["funnel"].items()]
     return "\n".join(lines) + "\n"
 
@@ -76,25 +76,25 @@ def datasheet(
         "majority": "more than half of the annotators agreed on its label",
         "soft": "most annotators named its label; soft_labels.csv has all shares",
     }
-    kind = "what a picture evokes in its viewer" if plan.kind == "evoked" else "what a person in the picture feels"
+    kind = "what an image evokes in its viewer" if plan.kind == "evoked" else "what a person in the image feels"
     parts = [
         f"# {config.name}",
-        f"{len(rows):,} pictures with one of {len(plan.labels)} labels, {', '.join(plan.labels)}: {kind}.",
+        f"{len(rows):,} images with one of {len(plan.labels)} labels, {', '.join(plan.labels)}: {kind}.",
         "Read it with `uniemox data show folder:pictures`, or `csv:labels.csv?root=pictures` and `csv:soft_labels.csv?"
-        "root=pictures`; `provenance.csv` says where pictures came from; `sha256sum -c SHA256SUMS` checks all files.",
+        "root=pictures`; `provenance.csv` says where images came from; `sha256sum -c SHA256SUMS` checks all files.",
         table_two(figures),
         "## Motivation\n\nFor what purpose, by whom, and paid by whom was it made?\n\n" + TO_WRITE,
-        "## Composition\n\nPictures found by search words for each label (`plan.json`). Nobody checked who is in them: "
-        "pictures may show people who do not know of it, and metadata in the files is as it came.",
+        "## Composition\n\nImages found by search words for each label (`plan.json`). Nobody checked who is in them: "
+        "images may show people who do not know of it, and metadata in the files is as it came.",
         f"## Collection\n\nSources: {', '.join(f'{name} {count:,}' for name, count in sources.most_common())}. "
-        "Each picture's address, page, licence, author, search word and time are in `provenance.csv`.",
-        f"## Labelling\n\nAnnotators saw pictures in orders of their own, without search word and without each other's "
-        f"answers. A picture was kept if {rules[config.rule]} (at least {config.min_answers} answers). "
+        "Each image's address, page, licence, author, search word and time are in `provenance.csv`.",
+        f"## Labelling\n\nAnnotators saw images in orders of their own, without search word and without each other's "
+        f"answers. An image was kept if {rules[config.rule]} (at least {config.min_answers} answers). "
         f"{_agreement_words(agreement)}\n\nWho were the annotators, and what were they paid?\n\n" + TO_WRITE,
         "## Cleaning\n\nLeft out by the screen: "
         + (", ".join(f"{reason} {count:,}" for reason, count in figures["dropped"].items()) or "nothing")
         + ". Near duplicates were removed; what is left of one author, page or scene is in one split.",
-        "## Uses\n\nFor research on affective computing. Labels are what a few people said, not facts about a picture "
+        "## Uses\n\nFor research on affective computing. Labels are what a few people said, not facts about an image "
         "or about people in it; they are no ground for decisions about anybody.",
         "## Distribution\n\n"
         + (
@@ -102,9 +102,9 @@ def datasheet(
             if config.licence
             else "The licence of labels and texts is not decided. "
         )
-        + "The pictures belong to their authors.\n\n"
+        + "The images belong to their authors.\n\n"
         + "\n".join(report(row.about.get("licence", "") for row in rows)),
-        "## Maintenance\n\nA picture is taken down by its address or hash: `uniemox curate takedown`.\n\n" + TO_WRITE,
+        "## Maintenance\n\nA image is taken down by its address or hash: `uniemox curate takedown`.\n\n" + TO_WRITE,
     ]
     if config.citation:
         parts.append(f"## Citation\n\n{config.citation}")
@@ -118,7 +118,7 @@ def _agreement_words(agreement: Mapping[str, Any] | None) -> str:
     if alpha["value"] is None or percent["value"] is None:
         return "Agreement is not defined."
     return (
-        f"Before any rule, on {agreement['pictures']:,} pictures with two or more answers: agreement "
+        f"Before any rule, on {agreement['pictures']:,} images with two or more answers: agreement "
         f"{100 * percent['value']:.1f} %, Krippendorff's α {alpha['value']:.3f} "
         f"(95 % interval {alpha['low']:.3f} to {alpha['high']:.3f})."
     )

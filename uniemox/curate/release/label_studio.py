@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def label_studio(rows: "Sequence[ReleasedImage]") -> list[dict[str, Any]]:
-    """Tasks with their label as an annotation; pictures are served from Label Studio's local storage.
+    """Tasks with their label as an annotation; images are served from Label Studio's local storage.
 
     Its project needs <Image name="image" value="$image"/> and <Choices name="emotion" toName="image">.
     """

@@ -1,4 +1,4 @@
-"""Release: pictures in class folders, and beside them all that others need to trust, use and cite them."""
+"""Release: images in class folders, and beside them all that others need to trust, use and cite them."""
 
 import hashlib
 import io
@@ -31,18 +31,18 @@ from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError
 
 MARK = ".uniemox-release"  # in a folder that may be written over
-PICTURES = "pictures"
-NAME_DIGITS = 20  # of the sha256 in the name of a picture
+IMAGES = "pictures"
+NAME_DIGITS = 20  # of the sha256 in the name of an image
 LISTS = (
     *("labels.csv", "soft_labels.csv", "provenance.csv", "answers.csv", "splits.json", "label_studio.json"),
     *("statistics.json", "agreement.json", "croissant.json", "SHA256SUMS"),
 )
-"""Files of a release that name its pictures, or what it has of them."""
+"""Files of a release that name its images, or what it has of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseConfig:
-    """What a release is called, and by which rule its pictures are kept."""
+    """What a release is called, and by which rule its images are kept."""
 
     name: str
     """Of the data set, in its texts and metadata."""
@@ -55,9 +55,9 @@ class ReleaseConfig:
     citation: str = ""
     """How to cite it."""
     rule: Rule = "both"
-    """Which pictures are kept, see `decide`."""
+    """Which images are kept, see `decide`."""
     min_answers: int = 2
-    """Pictures with fewer are left out."""
+    """Images with fewer are left out."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):
@@ -68,10 +68,10 @@ class ReleaseConfig:
 
 @dataclass(frozen=True, slots=True)
 class ReleasedImage:
-    """A picture of a release."""
+    """An image of a release."""
 
     path: str
-    """From the folder of the pictures."""
+    """From the folder of the images."""
     label: str
     split: str
     style: str
@@ -90,8 +90,8 @@ ABOUT = ("address", "page", "title", "licence", "licence_address", "author", "so
 def release(project: Project, folder: Path, config: ReleaseConfig, progress: Progress = silent) -> dict[str, Any]:
     """Write a release, or write one anew; what is no longer part of it goes.
 
-    Pictures whose split was never drawn, because they were kept later, are left out and counted.
-    Returns how many pictures it has, how many were left out, and its figures.
+    Images whose split was never drawn, because they were kept later, are left out and counted.
+    Returns how many images it has, how many were left out, and its figures.
     Raises DataError if the folder holds something else, nothing is kept, or there are no splits.
     """
     folder = folder.absolute()
@@ -102,7 +102,7 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / MARK, b"uniemox curate release\n")
     _register(project, folder, config, len(rows))
-    _place_pictures(folder / PICTURES, rows, progress)
+    _place_images(folder / IMAGES, rows, progress)
     figures = statistics(config.name, rows, status(project), project.plan)
     _write_texts(project, folder, config, rows, figures)
     _write_checksums(folder, rows)
@@ -110,14 +110,14 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
 
 
 def remove(folder: Path, sha256: Iterable[str]) -> bool:
-    """Take pictures out of a release, with the lists that may name them; False if there is no release any more.
+    """Take images out of a release, with the lists that may name them; False if there is no release any more.
 
     What is left has to be written again. Raises OSError.
     """
     if not (folder / MARK).exists():
         return False
     names = {digest[:NAME_DIGITS] for digest in sha256}
-    found = [path for path in (folder / PICTURES).rglob("*") if path.stem in names]
+    found = [path for path in (folder / IMAGES).rglob("*") if path.stem in names]
     for path in found:
         path.unlink()
     if found:
@@ -127,8 +127,8 @@ def remove(folder: Path, sha256: Iterable[str]) -> bool:
 
 
 def empty(project: Project, folder: Path) -> bool:
-    """Whether a release has no picture left; that is written down then."""
-    if any(path.is_file() for path in (folder / PICTURES).rglob("*")):
+    """Whether a release has no image left; that is written down then."""
+    if any(path.is_file() for path in (folder / IMAGES).rglob("*")):
         return False
     with project.store.write() as connection:
         connection.execute(update(t.releases).where(t.releases.c.folder == str(folder)).values(pictures=0))
@@ -136,31 +136,31 @@ def empty(project: Project, folder: Path) -> bool:
 
 
 def release_rows(project: Project, found: Mapping[int, Verdict]) -> tuple[list[ReleasedImage], int]:
-    """The pictures of a release in the order of their paths, and how many have no split."""
+    """The images of a release in the order of their paths, and how many have no split."""
     data, _ = kept_data(project, found)
     scheme = read_scheme(project)
-    numbers = {row.sha256: (row.id, row.format) for row in project.rows(select(t.pictures))}
+    numbers = {row.sha256: (row.id, row.format) for row in project.rows(select(t.images))}
     about = provenance(project)
     rows = []
     for sample in data.samples:
         split = scheme.get(sample.key)
         if split is None:
             continue
-        picture, picture_format = numbers[sample.key]
+        image, image_format = numbers[sample.key]
         label, style = str(data.label_of(sample)), sample.domain or ""
         path = "/".join(
-            part for part in (split, label, style, f"{sample.key[:NAME_DIGITS]}.{ENDING[picture_format]}") if part
+            part for part in (split, label, style, f"{sample.key[:NAME_DIGITS]}.{ENDING[image_format]}") if part
         )
-        file = project.picture_path(sample.key, picture_format)
+        file = project.image_path(sample.key, image_format)
         shares = sample.distribution or {}
-        rows.append(ReleasedImage(path, label, split, style, shares, sample.key, picture, file, about.get(picture, {})))
+        rows.append(ReleasedImage(path, label, split, style, shares, sample.key, image, file, about.get(image, {})))
     if not rows:
-        raise DataError(f"{project.folder}: no kept picture has a split; draw them: uniemox curate split")
+        raise DataError(f"{project.folder}: no kept image has a split; draw them: uniemox curate split")
     return sorted(rows, key=lambda row: row.path), len(data) - len(rows)
 
 
 def provenance(project: Project) -> dict[int, dict[str, str]]:
-    """By picture: what its first candidate says, one with a licence before one without."""
+    """By image: what its first candidate says, one with a licence before one without."""
     query = select(t.candidates).where(t.candidates.c.picture_id.is_not(None)).order_by(t.candidates.c.id)
     found: dict[int, dict[str, str]] = {}
     for row in project.rows(query):
@@ -180,7 +180,7 @@ def _register(project: Project, folder: Path, config: ReleaseConfig, count: int)
         connection.execute(insert(t.releases).values(folder=str(folder), **values))
 
 
-def _place_pictures(root: Path, rows: Sequence[ReleasedImage], progress: Progress) -> None:
+def _place_images(root: Path, rows: Sequence[ReleasedImage], progress: Progress) -> None:
     """Copy what is missing, remove what does not belong there."""
     wanted = {row.path for row in rows}
     for path in [path for path in root.rglob("*") if path.is_file()] if root.exists() else []:
@@ -249,7 +249,7 @@ def _answers_table(project: Project, rows: Sequence[ReleasedImage]) -> str:
 
 def _write_checksums(folder: Path, rows: Sequence[ReleasedImage]) -> None:
     """As sha256sum -c reads them."""
-    lines = [f"{row.sha256}  {PICTURES}/{row.path}" for row in rows]
+    lines = [f"{row.sha256}  {IMAGES}/{row.path}" for row in rows]
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name not in (MARK, "SHA256SUMS"):
             lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}")

@@ -15,7 +15,7 @@ from uniemox.curate.annotate.verdicts import Verdict
 from uniemox.curate.project import Project
 from uniemox.curate.store import decisions
 from uniemox.data.colour import BINS
-from uniemox.data.sample import DataSet, PictureFile, Sample
+from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.splits import Choice, choose_scheme, split_samples, write_splits
 from uniemox.errors import ConfigError, DataError
 
@@ -24,7 +24,7 @@ FILE, PLOT = "splits.json", "splits.png"
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A split of a project's pictures."""
+    """A split of a project's images."""
 
     sizes: Mapping[str, int]
     how: str
@@ -34,18 +34,18 @@ class Drawn:
 
 
 def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSet, NDArray[np.float32]]:
-    """The pictures that were kept, keyed by sha256, and their colour histograms, (N, 48).
+    """The images that were kept, keyed by sha256, and their colour histograms, (N, 48).
 
-    Pictures that are nearly the same, of one author, or from one page are one group. Those that can't be read have no
+    Images that are nearly the same, of one author, or from one page are one group. Those that can't be read have no
     colours and are left out, whoever kept them. Raises DataError if none is kept.
     """
-    kept = {picture: verdict for picture, verdict in verdicts.items() if verdict.label is not None}
-    query = select(t.pictures, t.looks.c.histogram, t.looks.c.near_group).join(
-        t.looks, (t.looks.c.picture_id == t.pictures.c.id) & t.looks.c.histogram.is_not(None)
+    kept = {image: verdict for image, verdict in verdicts.items() if verdict.label is not None}
+    query = select(t.images, t.looks.c.histogram, t.looks.c.near_group).join(
+        t.looks, (t.looks.c.picture_id == t.images.c.id) & t.looks.c.histogram.is_not(None)
     )
-    rows = [row for row in project.rows(query.order_by(t.pictures.c.sha256)) if row.id in kept]
+    rows = [row for row in project.rows(query.order_by(t.images.c.sha256)) if row.id in kept]
     if not rows:
-        raise DataError(f"{project.folder}: no picture is kept; uniemox curate agree says why")
+        raise DataError(f"{project.folder}: no image is kept; uniemox curate agree says why")
     groups = together(_shared(project, [(row.id, row.near_group) for row in rows]))
     with project.store.read() as connection:
         styles = decisions(connection, "style")
@@ -53,7 +53,7 @@ def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSe
     samples = [
         Sample(
             key=row.sha256,
-            picture=PictureFile(project.picture_path(row.sha256, row.format)),
+            image=ImageFile(project.image_path(row.sha256, row.format)),
             label=labels.index(str(kept[row.id].label)),
             distribution=dict(kept[row.id].shares),
             domain=(styles[row.id].value or None) if row.id in styles else None,
@@ -69,10 +69,10 @@ def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSe
 def split(
     project: Project, verdicts: Mapping[int, Verdict], ratios: Mapping[str, float], *, seed: int = 0, schemes: int = 100
 ) -> Drawn:
-    """Draw splits of all kept pictures and keep them in splits.json, with the plot of figure 6 beside them.
+    """Draw splits of all kept images and keep them in splits.json, with the plot of figure 6 beside them.
 
     ratios: split to share.  schemes: so many are drawn, and the one is kept whose colours agree best (data/splits.py).
-    Raises DataError if nothing is kept, ConfigError for settings out of range or too few pictures.
+    Raises DataError if nothing is kept, ConfigError for settings out of range or too few images.
     """
     if schemes < 1:
         raise ConfigError(f"schemes must be at least 1, got {schemes}")
@@ -104,9 +104,9 @@ def read_scheme(project: Project) -> dict[str, str]:
 
 
 def together(links: Iterable[tuple[int, Hashable]]) -> dict[int, str]:
-    """Names of groups: pictures that share a trait, directly or through others, have the same.
+    """Names of groups: images that share a trait, directly or through others, have the same.
 
-    links: picture and trait.
+    links: image and trait.
 
     >>> together([(1, "a"), (2, "a"), (2, "b"), (3, "b"), (4, "c")])
     {1: '1', 2: '1', 3: '1', 4: '4'}
@@ -119,23 +119,23 @@ def together(links: Iterable[tuple[int, Hashable]]) -> dict[int, str]:
             node = parent[node]
         return node
 
-    pictures: dict[int, None] = {}
-    for picture, trait in links:
-        pictures[picture] = None
-        parent[root(("trait", trait))] = root(("picture", picture))
+    images: dict[int, None] = {}
+    for image, trait in links:
+        images[image] = None
+        parent[root(("trait", trait))] = root(("picture", image))
     members: dict[Hashable, list[int]] = defaultdict(list)
-    for picture in pictures:
-        members[root(("picture", picture))].append(picture)
-    return {picture: str(min(group)) for group in members.values() for picture in group}
+    for image in images:
+        members[root(("picture", image))].append(image)
+    return {image: str(min(group)) for group in members.values() for image in group}
 
 
-def _shared(project: Project, pictures: Iterable[tuple[int, int | None]]) -> Iterable[tuple[int, Hashable]]:
-    """What pictures may have in common: near duplicates, author, page."""
+def _shared(project: Project, images: Iterable[tuple[int, int | None]]) -> Iterable[tuple[int, Hashable]]:
+    """What images may have in common: near duplicates, author, page."""
     numbers = set()
-    for picture, near in pictures:
-        numbers.add(picture)
+    for image, near in images:
+        numbers.add(image)
         if near is not None:
-            yield picture, ("near", near)
+            yield image, ("near", near)
     query = select(t.candidates.c.picture_id, t.candidates.c.source, t.candidates.c.author, t.candidates.c.page)
     for row in project.rows(query.where(t.candidates.c.picture_id.is_not(None))):
         if row.picture_id in numbers:

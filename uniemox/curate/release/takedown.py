@@ -1,4 +1,4 @@
-"""Takedown: a picture leaves the project and its releases, and is not collected again."""
+"""Takedown: an image leaves the project and its releases, and is not collected again."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from uniemox.curate.project import Project
 from uniemox.curate.store import Change, append, taken_down, undo
 from uniemox.errors import ConfigError, DataError, UniemoxError
 
-MIN_HASH = 12  # digits by which a picture may be named
+MIN_HASH = 12  # digits by which an image may be named
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class TakenDown:
     """What a takedown did."""
 
     sha256: tuple[str, ...]
-    """Pictures whose files were deleted."""
+    """Images whose files were deleted."""
     releases: tuple[str, ...]
     """Folders of releases that are whole again without them."""
     gone: tuple[str, ...]
@@ -31,24 +31,24 @@ class TakenDown:
 
 
 def take_down(project: Project, which: str, *, because: str, actor: str = "owner") -> TakenDown:
-    """Take pictures down by the address of a picture or its page, or by the sha256 (at least 12 digits).
+    """Take images down by the address of an image or its page, or by the sha256 (at least 12 digits).
 
     Its near duplicates go too. Files, previews and small copies are deleted; hash and addresses stay, so that it is
-    not collected again. The decision can be undone: the next collect then fetches the picture anew. The pictures go
+    not collected again. The decision can be undone: the next collect then fetches the image anew. The images go
     from all releases before any is written again, so that one that can't be written keeps them in no other.
-    Raises DataError if there is no such picture, ConfigError for a hash that is too short.
+    Raises DataError if there is no such image, ConfigError for a hash that is too short.
     """
-    query = select(t.pictures.c.id, t.pictures.c.sha256, t.pictures.c.format)
+    query = select(t.images.c.id, t.images.c.sha256, t.images.c.format)
     if which.startswith(("http://", "https://", "file://")):
         found = or_(t.candidates.c.address == which, t.candidates.c.page == which)
-        query = query.join(t.candidates, t.candidates.c.picture_id == t.pictures.c.id).where(found).distinct()
+        query = query.join(t.candidates, t.candidates.c.picture_id == t.images.c.id).where(found).distinct()
     elif len(which) < MIN_HASH or set(which.lower()) - set("0123456789abcdef"):
         raise ConfigError(f"expected an address, or at least {MIN_HASH} digits of a sha256, got {which!r}")
     else:
-        query = query.where(t.pictures.c.sha256.like(f"{which.lower()}%"))
+        query = query.where(t.images.c.sha256.like(f"{which.lower()}%"))
     rows = project.rows(query)
     if not rows:
-        raise DataError(f"no picture of {project.folder} has the address, page or hash {which}")
+        raise DataError(f"no image of {project.folder} has the address, page or hash {which}")
     rows = _with_copies(project, rows)
     numbers = [row.id for row in rows]
     with project.store.write() as connection:
@@ -58,7 +58,7 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
         taken = update(t.candidates).where(t.candidates.c.picture_id.in_(numbers))
         connection.execute(taken.values(state="failed", reason="taken down"))
     for row in rows:
-        project.picture_path(row.sha256, row.format).unlink(missing_ok=True)
+        project.image_path(row.sha256, row.format).unlink(missing_ok=True)
         (project.folder / "previews" / row.sha256[:2] / f"{row.sha256}.jpg").unlink(missing_ok=True)
     names = tuple(row.sha256 for row in rows)
     return _leave_releases(project, names)
@@ -73,7 +73,7 @@ def take_back(project: Project, batch: int, *, actor: str) -> int:
 
 
 def give_back(project: Project) -> None:
-    """Let candidates wait again whose picture's takedown was undone, and none whose address is of one taken down."""
+    """Let candidates wait again whose image's takedown was undone, and none whose address is of one taken down."""
     candidates = t.candidates.c
     with project.store.write() as connection:
         taken = sorted(taken_down(connection))
@@ -87,16 +87,16 @@ def give_back(project: Project) -> None:
 
 
 def _with_copies(project: Project, rows: Sequence[Any]) -> list[Any]:
-    """The same pictures, and those that screening found to be nearly the same."""
+    """The same images, and those that screening found to be nearly the same."""
     numbers = [row.id for row in rows]
     groups = select(t.looks.c.near_group).where(t.looks.c.picture_id.in_(numbers), t.looks.c.near_group.is_not(None))
-    query = select(t.pictures.c.id, t.pictures.c.sha256, t.pictures.c.format)
-    query = query.outerjoin(t.looks, t.looks.c.picture_id == t.pictures.c.id)
-    return project.rows(query.where(or_(t.pictures.c.id.in_(numbers), t.looks.c.near_group.in_(groups))))
+    query = select(t.images.c.id, t.images.c.sha256, t.images.c.format)
+    query = query.outerjoin(t.looks, t.looks.c.picture_id == t.images.c.id)
+    return project.rows(query.where(or_(t.images.c.id.in_(numbers), t.looks.c.near_group.in_(groups))))
 
 
 def _leave_releases(project: Project, sha256: Sequence[str]) -> TakenDown:
-    """Take pictures out of every release that is still there, then write those again of which something is left."""
+    """Take images out of every release that is still there, then write those again of which something is left."""
     from uniemox.curate.release.run import ReleaseConfig, empty, release, remove  # noqa: PLC0415 - heavy, and seldom needed
 
     there, gone, problems = [], [], []

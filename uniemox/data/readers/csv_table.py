@@ -1,4 +1,4 @@
-"""Tables of pictures: the way in for IAPSa, Twitter I and II, and everything of one's own."""
+"""Tables of images: the way in for IAPSa, Twitter I and II, and everything of one's own."""
 
 import os
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Literal
 from uniemox.csv_files import plain_cell
 from uniemox.data.readers.folders import SPLITS, inside
 from uniemox.data.readers.tables import number, read_rows, shares, top_vote
-from uniemox.data.sample import DataSet, PictureFile, Sample, tell_apart
+from uniemox.data.sample import DataSet, ImageFile, Sample, tell_apart
 from uniemox.errors import DataError, LabelError
 from uniemox.labels import LABEL_SETS, Kind, LabelSet, clean, find_label_set, recognise
 from uniemox.persons.box import Box
@@ -31,10 +31,10 @@ def read_csv(
 
     Further columns, all optional: split, text (or caption), domain, group, valence and arousal (1 to 9), and the target
     person's box x1, y1, x2, y2 in px. Every other column is a class, and its values are votes or shares. A table of
-    texts needs no labels. Pictures with a tie have a distribution and no label.
+    texts needs no labels. Images with a tie have a distribution and no label.
     labels: the name of a published label set; None looks the classes up.
     kind: what the labels say, where it is not what their set says.
-    root: the folder of the pictures, from the table's.  missing: "skip" leaves out rows whose picture is not there.
+    root: the folder of the images, from the table's.  missing: "skip" leaves out rows whose image is not there.
     Raises DataError with file, line and column.
     """
     rows = [(f"{table}:{line}", _renamed(row)) for line, row in read_rows(table, prose=("text", "caption"))]
@@ -56,11 +56,11 @@ def read_csv(
             continue
         samples.append(_sample(row, path, where, label_set, classes))
     if not samples:
-        raise DataError(f"{table}: none of its {absent} pictures is there")
+        raise DataError(f"{table}: none of its {absent} images is there")
     ties = sum(sample.label is None and sample.distribution is not None for sample in samples)
     notes = (
-        f"{absent} rows were left out: their picture is not there" if absent else "",
-        f"{ties} pictures have a tie of votes: a distribution, but no label" if ties else "",
+        f"{absent} rows were left out: their image is not there" if absent else "",
+        f"{ties} images have a tie of votes: a distribution, but no label" if ties else "",
     )
     return DataSet(str(table), label_set, tell_apart(samples), tuple(note for note in notes if note))
 
@@ -98,7 +98,7 @@ def read_box(row: Mapping[str, str], where: str) -> Box | None:
         return None
     box = Box(*(number(row, field, where) for field in BOX))
     if not (box.x1 < box.x2 and box.y1 < box.y2 and box.x2 > 0 and box.y2 > 0):
-        raise DataError(f"{where}: the box must have x1 < x2 and y1 < y2, and not lie left of or above the picture")
+        raise DataError(f"{where}: the box must have x1 < x2 and y1 < y2, and not lie left of or above the image")
     return Box(max(box.x1, 0), max(box.y1, 0), box.x2, box.y2)
 
 
@@ -121,8 +121,8 @@ def _sample(row: Mapping[str, str], path: Path, where: str, labels: LabelSet, cl
     if split is not None and split.lower() not in SPLITS:
         raise DataError(f"{where}, split: {split!r} is none of train, val, test")
     return Sample(
-        key=PurePosixPath(row["path"].replace("\\", "/")).as_posix(),  # ./a.jpg and a.jpg are one picture
-        picture=PictureFile(path),
+        key=PurePosixPath(row["path"].replace("\\", "/")).as_posix(),  # ./a.jpg and a.jpg are one image
+        image=ImageFile(path),
         label=label,
         distribution=distribution,
         valence=number(row, "valence", where, low=1, high=9) if row.get("valence") else None,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from uniemox.data.prompts import describe, plain
 from uniemox.data.readers.folders import checked_folder, inside
 from uniemox.data.readers.tables import read_text
-from uniemox.data.sample import DataSet, PictureFile, Sample, tell_apart
+from uniemox.data.sample import DataSet, ImageFile, Sample, tell_apart
 from uniemox.errors import AnnotationError, DataError, LabelError
 from uniemox.labels import MIKELS, LabelSet
 
@@ -23,7 +23,7 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
     A record is [emotion, image id, image, annotation], or [emotion, image, annotation] in the older release. Labels
     are in the order of `info.json`; the text tells the attributes and the emotion (table VII of the paper leaves the
     emotion out: `describe(sample.annotation, with_emotion=False)`).
-    missing: "skip" leaves out records whose picture or annotation is not there, for a part of the data set.
+    missing: "skip" leaves out records whose image or annotation is not there, for a part of the data set.
     Raises DataError or AnnotationError, with file and field, for what is missing, of a wrong type, or an unknown word.
     """
     vocabulary = read_vocabulary(checked_folder(root) / "info.json")
@@ -40,13 +40,13 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
         for i, record in enumerate(records):
             where = f"{path}: record {i}"
             word, image, annotation_name = _fields(record, where)
-            picture = inside(root, image, f"{where}, image")
+            image_path = inside(root, image, f"{where}, image")
             annotation_path = inside(root, annotation_name, f"{where}, annotation")
-            if not os.path.isfile(picture) or not os.path.isfile(annotation_path):
+            if not os.path.isfile(image_path) or not os.path.isfile(annotation_path):
                 if missing == "skip":
                     absent += 1
                     continue
-                gone = annotation_path if os.path.isfile(picture) else picture
+                gone = annotation_path if os.path.isfile(image_path) else image_path
                 raise DataError(f"{where}: {gone} is not there; ?missing=skip leaves such records out")
             try:
                 label = labels.index(word)
@@ -56,7 +56,7 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
             samples.append(
                 Sample(
                     key=image,
-                    picture=PictureFile(picture),
+                    image=ImageFile(image_path),
                     label=label,
                     split=path.stem,
                     annotation=annotation,
@@ -64,8 +64,8 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
                 )
             )
     if not samples:
-        raise DataError(f"{root}: {absent} records, and no picture of any of them is there")
-    notes = (f"{absent} records were left out: picture or annotation is not there",) if absent else ()
+        raise DataError(f"{root}: {absent} records, and no image_path of any of them is there")
+    notes = (f"{absent} records were left out: image or annotation is not there",) if absent else ()
     return DataSet(str(root), labels, tell_apart(samples), notes)
 
 

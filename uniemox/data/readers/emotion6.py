@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from uniemox.data.readers.folders import checked_folder, pictures_below
+from uniemox.data.readers.folders import checked_folder, images_below
 from uniemox.data.readers.tables import number, read_rows, shares, top_vote
-from uniemox.data.sample import DataSet, PictureFile, Sample
+from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError, LabelError
 from uniemox.labels import EKMAN
 
@@ -15,16 +15,16 @@ Votes = dict[str, tuple[dict[str, float], float, float]]
 def read_emotion6(root: Path, *, label: Literal["folder", "vote"] = "folder") -> DataSet:
     """`images/<folder>/<n>.jpg` and `ground_truth.txt`.
 
-    The folder is the word that the picture was searched with; the votes disagree with it for half of the pictures.
-    label: "folder", or "vote" for the emotion with the most votes, without ties and without neutral pictures.
-    The distribution holds seven shares, neutral among them. Rows without a picture are counted in the notes.
+    The folder is the word that the image was searched with; the votes disagree with it for half of the images.
+    label: "folder", or "vote" for the emotion with the most votes, without ties and without neutral images.
+    The distribution holds seven shares, neutral among them. Rows without an image are counted in the notes.
     Raises DataError, with file, line and field, for anything else.
     """
     table = checked_folder(root) / "ground_truth.txt"
     votes = _read_votes(table)
-    pictures = pictures_below(checked_folder(root / "images"))
+    images = images_below(checked_folder(root / "images"))
     samples, unlabelled, without_row = [], 0, 0
-    for key, path in pictures.items():
+    for key, path in images.items():
         row = votes.get(key)
         distribution, valence, arousal = row or (None, None, None)
         if label == "vote":
@@ -42,7 +42,7 @@ def read_emotion6(root: Path, *, label: Literal["folder", "vote"] = "folder") ->
         samples.append(
             Sample(
                 key=f"images/{key}",
-                picture=PictureFile(path),
+                image=ImageFile(path),
                 label=index,
                 distribution=distribution,
                 valence=valence,
@@ -50,18 +50,18 @@ def read_emotion6(root: Path, *, label: Literal["folder", "vote"] = "folder") ->
             )
         )
     if not samples:
-        raise DataError(f"{root / 'images'}: no pictures in its folders")
-    absent = len(votes.keys() - pictures.keys())
+        raise DataError(f"{root / 'images'}: no images in its folders")
+    absent = len(votes.keys() - images.keys())
     notes = (
-        f"{absent} rows of {table.name} are of pictures that are not there" if absent else "",
-        f"{without_row} pictures have no row in {table.name}: they have a label, but no votes" if without_row else "",
-        f"{unlabelled} pictures were left out: their vote is a tie, neutral, or missing" if unlabelled else "",
+        f"{absent} rows of {table.name} are of images that are not there" if absent else "",
+        f"{without_row} images have no row in {table.name}: they have a label, but no votes" if without_row else "",
+        f"{unlabelled} images were left out: their vote is a tie, neutral, or missing" if unlabelled else "",
     )
     return DataSet(str(root), EKMAN, samples, tuple(line for line in notes if line))
 
 
 def _read_votes(table: Path) -> Votes:
-    """Shares, valence and arousal of each picture."""
+    """Shares, valence and arousal of each image."""
     votes: Votes = {}
     columns = {f"[prob. {emotion}]": emotion for emotion in (*EKMAN.labels, "neutral")}
     for line, row in read_rows(table):

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from uniemox.data.sample import DataSet, PictureFile, Sample
+from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError, LabelError
-from uniemox.images import is_picture_name
+from uniemox.images import is_image_name
 from uniemox.labels import CAER, MIKELS, UBE, Kind, LabelSet, recognise
 
 SPLITS = {
@@ -21,19 +21,17 @@ SPLITS = {
 def read_folder(root: Path, *, kind: Kind | None = None) -> DataSet:
     """Any tree `[<split>/]<class>/**/<picture>`; its classes are looked up among the published label sets.
 
-    Pictures without at least two folders of classes have no labels, and everything below the folder is read.
+    Images without at least two folders of classes have no labels, and everything below the folder is read.
     kind: what the labels say, for classes of one's own; None takes that of the set found, else "evoked".
     """
     places = [folder for split in _split_folders(root) for _, folder in _class_folders(root, split)]
-    with_pictures = {folder.name for folder in places if any(map(is_picture_name, walk_files(folder)))}
-    if len(with_pictures) > 1:
+    with_images = {folder.name for folder in places if any(map(is_image_name, walk_files(folder)))}
+    if len(with_images) > 1:
         return read_class_folders(root, lambda names: recognise(names, kind))
-    samples = [Sample(key=key, picture=PictureFile(path)) for key, path in pictures_below(root).items()]
+    samples = [Sample(key=key, image=ImageFile(path)) for key, path in images_below(root).items()]
     if not samples:
-        raise DataError(
-            f"{root}: no pictures; expected <class>/<picture>, <split>/<class>/<picture>, or pictures alone"
-        )
-    return DataSet(str(root), recognise((), kind), samples, ("no folders of classes: the pictures have no labels",))
+        raise DataError(f"{root}: no images; expected <class>/<picture>, <split>/<class>/<picture>, or images alone")
+    return DataSet(str(root), recognise((), kind), samples, ("no folders of classes: the images have no labels",))
 
 
 def read_fi(root: Path) -> DataSet:
@@ -57,14 +55,14 @@ def read_caer_s(root: Path) -> DataSet:
 
 
 def read_class_folders(root: Path, labels_of: Callable[[list[str]], LabelSet]) -> DataSet:
-    """Every picture below class folders. Names of classes may be in any case, quoted, or an alias of the label set.
+    """Every image below class folders. Names of classes may be in any case, quoted, or an alias of the label set.
 
     labels_of: the label set for the names of the class folders.
     Raises DataError if there are no class folders, or one is none of the labels.
     """
     found = [place for split in _split_folders(root) for place in _class_folders(root, split)]
     if not found:
-        raise DataError(f"{root}: no class folders with pictures; expected <class>/<picture> or <split>/<class>/...")
+        raise DataError(f"{root}: no class folders with images; expected <class>/<picture> or <split>/<class>/...")
     labels = labels_of(sorted({folder.name for _, folder in found}))
     samples: list[Sample] = []
     ignored: Counter[str] = Counter()
@@ -74,21 +72,21 @@ def read_class_folders(root: Path, labels_of: Callable[[list[str]], LabelSet]) -
         except LabelError as error:
             raise DataError(f"{folder}: {error}; rename or remove the folder") from error
         for path in walk_files(folder):
-            if not is_picture_name(path):
+            if not is_image_name(path):
                 ignored[path.suffix.lower() or path.name] += 1
                 continue
             between = path.relative_to(folder).parts[:-1]
             samples.append(
                 Sample(
                     key=path.relative_to(root).as_posix(),
-                    picture=PictureFile(path),
+                    image=ImageFile(path),
                     label=label,
                     split=split,
                     domain="/".join(between) or None,
                 )
             )
     if not samples:
-        raise DataError(f"{root}: its class folders hold no pictures")
+        raise DataError(f"{root}: its class folders hold no images")
     return DataSet(str(root), labels, samples, (*_beside_lines(root), *ignored_lines(ignored)))
 
 
@@ -105,13 +103,13 @@ def walk_files(folder: Path) -> Iterator[Path]:
             yield from walk_files(Path(entry.path))
         elif entry.is_file() or (
             entry.is_symlink() and not entry.is_dir()
-        ):  # a link to nothing is a picture that can't be read
+        ):  # a link to nothing is an image that can't be read
             yield Path(entry.path)
 
 
-def pictures_below(root: Path) -> dict[str, Path]:
-    """Every picture below a folder, by its key (its path from there, with /)."""
-    return {path.relative_to(root).as_posix(): path for path in walk_files(root) if is_picture_name(path)}
+def images_below(root: Path) -> dict[str, Path]:
+    """Every image below a folder, by its key (its path from there, with /)."""
+    return {path.relative_to(root).as_posix(): path for path in walk_files(root) if is_image_name(path)}
 
 
 def checked_folder(root: Path) -> Path:
@@ -134,9 +132,9 @@ def inside(root: Path, name: str, where: str) -> Path:
 
 
 def ignored_lines(ignored: Counter[str]) -> Iterator[str]:
-    """A line of warning for each kind of file that is no picture."""
+    """A line of warning for each kind of file that is no image."""
     for ending, count in sorted(ignored.items()):
-        yield f"{count} files that are no pictures were left out ({ending})"
+        yield f"{count} files that are no images were left out ({ending})"
 
 
 def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
@@ -147,14 +145,14 @@ def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
 
 
 def _beside_lines(root: Path) -> Iterator[str]:
-    """A line of warning for pictures outside class folders, and one for folders beside those of the splits."""
+    """A line of warning for images outside class folders, and one for folders beside those of the splits."""
     splits = _split_folders(root)
-    loose = [p for _, folder in splits for p in folder.iterdir() if p.is_file() and is_picture_name(p)]
+    loose = [p for _, folder in splits for p in folder.iterdir() if p.is_file() and is_image_name(p)]
     beside = sorted({p.name for p in _folders(root)} - {p.name for _, p in splits}) if splits[0][0] else []
     if splits[0][0]:
-        loose += [p for p in root.iterdir() if p.is_file() and is_picture_name(p)]
+        loose += [p for p in root.iterdir() if p.is_file() and is_image_name(p)]
     if loose:
-        yield f"{len(loose)} pictures outside the class folders were left out: {min(p.name for p in loose)}"
+        yield f"{len(loose)} images outside the class folders were left out: {min(p.name for p in loose)}"
     if beside:
         yield f"folders beside those of the splits were left out: {', '.join(beside)}"
 

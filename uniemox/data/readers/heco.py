@@ -14,7 +14,7 @@ from uniemox.labels import HECO
 def read_heco(root: Path, *, boxes: str = "boxes.csv") -> DataSet:
     """`[<split>/]<class>/<picture>`, and `boxes.csv` with the columns path, x1, y1, x2, y2 in px, optionally label.
 
-    A picture with several rows becomes several samples of one group; a row's label goes before its folder's. Pictures
+    An image with several rows becomes several samples of one group; a row's label goes before its folder's. Images
     without a row have no target person.
     boxes: name of the table inside the folder.
     Raises DataError, with file, line and column.
@@ -34,7 +34,7 @@ def read_heco(root: Path, *, boxes: str = "boxes.csv") -> DataSet:
             raise DataError(f"{table}:1: there is no column {sorted(absent)[0]}")
         key = row["path"].replace("\\", "/")
         if key not in by_key:
-            raise DataError(f"{where}, path: {key!r} is no picture below {root}")
+            raise DataError(f"{where}, path: {key!r} is no image below {root}")
         sample = replace(by_key[key], target_box=read_box(row, where))
         if row.get("label"):
             try:

@@ -23,8 +23,8 @@ def comparison_section(runs: Mapping[str, SavedRun]) -> Html:
         words = "No two of these runs were scored on the same data; run uniemox evaluate with each of them."
         return element("section", *parts, element("p", words, class_="missing"), class_="comparison")
     words = (
-        "Differences are of the same pictures, so that they are known better than the values alone; where their "
-        "interval holds 0, the pictures do not tell the two apart. The best of several is a little lucky."
+        "Differences are of the same images, so that they are known better than the values alone; where their "
+        "interval holds 0, the images do not tell the two apart. The best of several is a little lucky."
     )
     parts.append(element("p", words, class_="note"))
     for title, found in shared.items():
@@ -44,9 +44,9 @@ def shared_evaluations(runs: Mapping[str, SavedRun]) -> dict[str, dict[str, Save
 
 
 def difference(ours: Predictions, theirs: Predictions) -> PairedDifference | None:
-    """By how much our accuracy is above theirs; None unless both are of the same pictures with the same labels.
+    """By how much our accuracy is above theirs; None unless both are of the same images with the same labels.
 
-    What belongs to one picture or group is drawn together.
+    What belongs to one image or group is drawn together.
     """
     places = {key: place for place, key in enumerate(theirs.keys)}
     if places.keys() != set(ours.keys) or len(places) != len(ours.keys):
@@ -97,7 +97,7 @@ def _comparison(title: str, found: Mapping[str, SavedEvaluation], histogram: str
         *("run", f"{scale[0]:.2f} to {scale[1]:.2f}", measure, "95 % interval"),
         "difference to the best, 95 % interval",
         *(["difference to the histogram"] if histogram is not None else []),
-        "pictures",
+        "images",
     )
     return table(title, headings, rows)
 
@@ -135,5 +135,5 @@ def _lead(ours: SavedEvaluation, best: SavedEvaluation) -> str:
         return UNKNOWN
     found = difference(ours.predictions, best.predictions)
     if found is None:
-        return "other pictures"
+        return "other images"
     return f"{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f})"

@@ -1,4 +1,4 @@
-"""The pictures of which a classifier was surest, right and wrong."""
+"""The images of which a classifier was surest, right and wrong."""
 
 from collections.abc import Mapping
 
@@ -9,15 +9,15 @@ from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.source import open_data
 from uniemox.errors import ImageError, UniemoxError
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation
-from uniemox.html import Html, element, percent, picture
+from uniemox.html import Html, element, percent, scaled_image
 
 SHOWN = 6  # right ones, and as many wrong ones
 MAX_SIDE_PX = 320  # twice as wide as it is shown, for fine screens
-TOP = 3  # probabilities under a picture
+TOP = 3  # probabilities under an image
 
 
-class Pictures:
-    """The pictures of the data sets that were scored; each set is opened once."""
+class ImageLikes:
+    """The images of the data sets that were scored; each set is opened once."""
 
     def __init__(self) -> None:
         self.opened: dict[str, Mapping[str, Sample] | str] = {}
@@ -35,11 +35,11 @@ class Pictures:
         return self.opened[source]
 
 
-def examples(evaluation: SavedEvaluation, found: Predictions, pictures: Pictures) -> list[Html]:
-    """The surest right and the surest wrong answers; pictures that can't be read any more are left out."""
-    samples = pictures.of(evaluation.data)
+def examples(evaluation: SavedEvaluation, found: Predictions, images: ImageLikes) -> list[Html]:
+    """The surest right and the surest wrong answers; images that can't be read any more are left out."""
+    samples = images.of(evaluation.data)
     if isinstance(samples, str):
-        return [element("p", f"No example pictures: the data can't be opened here. {samples}", class_="missing")]
+        return [element("p", f"No example images: the data can't be opened here. {samples}", class_="missing")]
     parts = []
     for title, chosen in (("Surest and right", found.is_right), ("Surest and wrong", ~found.is_right)):
         order = [int(place) for place in surest(found, chosen)]
@@ -66,7 +66,7 @@ def surest(found: Predictions, chosen: np.ndarray) -> np.ndarray:
 
 
 def _example(place: int, found: Predictions, labels: list[str], sample: Sample | None) -> Html | None:
-    """A picture, what it is, and what was said; None if it can't be read."""
+    """An image, what it is, and what was said; None if it can't be read."""
     if sample is None:
         return None
     try:
@@ -80,7 +80,7 @@ def _example(place: int, found: Predictions, labels: list[str], sample: Sample |
     alt = f"{sample.key}: true {true}, predicted {predicted} ({percent(shares.max())})"
     caption = element("figcaption", "true: ", element("b", true), element("ol", *bars, class_="shares"), sample.key)
     return element(
-        "li", element("figure", picture(_framed(image, full, sample), alt, max_side_px=MAX_SIDE_PX), caption)
+        "li", element("figure", scaled_image(_framed(image, full, sample), alt, max_side_px=MAX_SIDE_PX), caption)
     )
 
 
@@ -91,7 +91,7 @@ def _share(label: str, share: float, *, is_true: bool) -> Html:
 
 
 def _framed(image: Image.Image, full: tuple[int, int], sample: Sample) -> Image.Image:
-    """The person meant in a frame, where the data set names one; others of the picture are other samples."""
+    """The person meant in a frame, where the data set names one; others of the image are other samples."""
     box = sample.target_box
     if box is None:
         return image

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from uniemox.errors import DataError, ImageError
 from uniemox.evaluate.report.comparison import comparison_section
-from uniemox.evaluate.report.examples import Pictures
+from uniemox.evaluate.report.examples import ImageLikes
 from uniemox.evaluate.report.plots import MIN_SMOOTHED, curve
 from uniemox.evaluate.report.scores import evaluation_section
 from uniemox.evaluate.run_records import KINDS, SavedRun, read_run
-from uniemox.html import Html, element, page, picture
+from uniemox.html import Html, element, page, scaled_image
 from uniemox.images import decode
 
 SMALL = ("grad_norm", "lr", "rate", "with_person")  # curves that are drawn small
@@ -21,7 +21,7 @@ TITLES = {
     **dict.fromkeys(("lr", "rate"), "learning rate"),
 }  # rate: in older runs
 STEPPED = ("batch size", "base learning rate", "epochs asked for")  # of runs that make steps
-MAX_SIDE_PX = 1200  # of a picture of reconstructions
+MAX_SIDE_PX = 1200  # of an image of reconstructions
 TEACHER_LOSSES = ("contrastive_feature_alignment", "semantic_visual_alignment")
 FACTS = {
     "pretrain": {
@@ -31,7 +31,7 @@ FACTS = {
         "started from": "config.encoder.start",
         "fusion": "config.model.fusion",
         "share of hidden patches": "config.model.mask.ratio",
-        "picture size, px": "config.view.size",
+        "image size, px": "config.view.size",
         "batch size": "config.batch_size",
         "base learning rate": "config.optimizer.base_lr",
         "epochs asked for": "config.schedule.epochs",
@@ -47,7 +47,7 @@ FACTS = {
         "predicts": "config.task",
         "streams": "config.network.streams",
         "fusion": "config.network.fusion",
-        "picture size, px": "config.view.size",
+        "image size, px": "config.view.size",
         "batch size": "config.batch_size",
         "base learning rate": "config.optimizer.base_lr",
         "epochs asked for": "config.schedule.epochs",
@@ -59,7 +59,7 @@ FACTS = {
 def write_report(
     runs: Sequence[Path], path: Path, *, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
 ) -> None:
-    """Write the page of these runs; pictures of the data are inside, if the data can still be opened.
+    """Write the page of these runs; images of the data are inside, if the data can still be opened.
 
     runs: folders of pre-training and fine-tuning, at least one. What is missing in a run is said on the page.
     on_progress: called with a word, the runs that are done, and their number.
@@ -68,13 +68,13 @@ def write_report(
     if not runs:
         raise DataError("there is no run to report; name at least one folder of a run")
     named = dict(zip(names_of(runs), [read_run(run) for run in runs], strict=True))
-    parts, pictures = [_head(named)], Pictures()
+    parts, images = [_head(named)], ImageLikes()
     tuned = {name: run for name, run in named.items() if run.kind == "finetune"}
     if len(tuned) > 1:
         parts.append(comparison_section(tuned))
     for done, (name, run) in enumerate(named.items()):
         on_progress("reporting", done, len(named))
-        parts.append(element("section", *_run(name, run, f"run-{done + 1}", pictures), class_="run"))
+        parts.append(element("section", *_run(name, run, f"run-{done + 1}", images), class_="run"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page(f"Report: {', '.join(named)}", parts), "utf-8", "backslashreplace")
@@ -99,7 +99,7 @@ def _head(runs: Mapping[str, SavedRun]) -> Html:
     return element("header", element("h1", title), element("nav", element("ul", *links), aria_label="runs"))
 
 
-def _run(name: str, run: SavedRun, place: str, pictures: Pictures) -> Iterator[Html]:
+def _run(name: str, run: SavedRun, place: str, images: ImageLikes) -> Iterator[Html]:
     """All that is known of a run."""
     yield element("h2", f"{name}: {KINDS[run.kind]}", id=place)
     for line in run.missing:
@@ -115,7 +115,7 @@ def _run(name: str, run: SavedRun, place: str, pictures: Pictures) -> Iterator[H
         words = "It has not been scored, or the scores are gone; run uniemox evaluate."
         yield element("p", words, class_="missing")
     for evaluation in run.evaluations:
-        yield evaluation_section(evaluation, pictures)
+        yield evaluation_section(evaluation, images)
 
 
 def _facts(run: SavedRun) -> Iterator[tuple[str, str]]:
@@ -174,10 +174,10 @@ def _curve(run: SavedRun, name: str, size: tuple[float, float]) -> Html:
 
 
 def _reconstructions(run: SavedRun) -> Iterator[Html]:
-    """The last picture, and the first beside it."""
+    """The last image, and the first beside it."""
     yield element("h3", "What it reconstructs")
     if not run.pictures:
-        yield element("p", "There is no picture yet; one is made with every checkpoint.", class_="missing")
+        yield element("p", "There is no image yet; one is made with every checkpoint.", class_="missing")
         return
     streams = [name for name in ("scene", "person") if f"{name}_reconstruction" in run.curves]
     rows = "; ".join(f"{name} as seen, reconstructed, true" for name in streams)
@@ -192,6 +192,6 @@ def _sheet(file: Path) -> Html:
     try:
         image, _ = decode(file.read_bytes(), str(file))
     except (ImageError, OSError) as error:
-        return element("p", f"A picture can't be read: {error}", class_="missing")
-    drawing = picture(image, f"Reconstructions after step {step:,}", max_side_px=MAX_SIDE_PX, quality=85)
+        return element("p", f"An image can't be read: {error}", class_="missing")
+    drawing = scaled_image(image, f"Reconstructions after step {step:,}", max_side_px=MAX_SIDE_PX, quality=85)
     return element("figure", drawing, element("figcaption", f"After step {step:,}"))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from uniemox.evaluate.calibration import Reliability
 from uniemox.evaluate.metrics import Array
-from uniemox.html import Html, inline_picture
+from uniemox.html import Html, inline_image
 
 MAX_POINTS = 1000  # of a curve: more than a screen has
 SMOOTHED = 30  # a mean goes over this part of a curve
@@ -87,7 +87,7 @@ def reliability_diagram(found: Reliability, alt: str) -> Html:
         above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="fraction right")
         above.grid(color=INK, alpha=0.12, lw=0.6)
         below.bar(middles, found.count, width=0.9 / bins, color=BLUE, alpha=0.6)
-        below.set(xlabel="probability of the answer", ylabel="pictures")
+        below.set(xlabel="probability of the answer", ylabel="images")
         return _drawn(figure, alt)
 
 
@@ -97,4 +97,4 @@ def _drawn(figure: Figure, alt: str) -> Html:
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     head, tag, rest = buffer.getvalue().partition("<defs>")
     drawing = (head + THEME + tag + rest).replace(INK, "currentColor")
-    return inline_picture(drawing.encode(), "image/svg+xml", alt)
+    return inline_image(drawing.encode(), "image/svg+xml", alt)

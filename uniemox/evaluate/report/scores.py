@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from uniemox.evaluate.calibration import BINS, expected_calibration_error, reliability
-from uniemox.evaluate.report.examples import Pictures, examples
+from uniemox.evaluate.report.examples import ImageLikes, examples
 from uniemox.evaluate.report.plots import reliability_diagram
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation
 from uniemox.html import Html, element, interval, is_known, number, percent, scrolling, table, track
@@ -29,11 +29,11 @@ NAMES = {
 NO_SCORES = ("data", "split", "n", "notes", "by", "labels", "confusion", "per_class_recall", "per_class_interval")
 
 
-def evaluation_section(evaluation: SavedEvaluation, pictures: Pictures) -> Html:
+def evaluation_section(evaluation: SavedEvaluation, images: ImageLikes) -> Html:
     """All that is known of one evaluation."""
     values = evaluation.values
     parts = [element("h3", f"Scored on {evaluation.title}")]
-    parts.append(element("p", f"{values['n']:,} pictures; intervals hold for other pictures of the kind, 95 %."))
+    parts.append(element("p", f"{values['n']:,} images; intervals hold for other images of the kind, 95 %."))
     parts += [element("p", str(note), class_="note") for note in values.get("notes") or ()]
     scores = element("h4", "Scores"), table("scores", ("score", "value", "95 % interval"), _scores(values))
     found = evaluation.predictions
@@ -46,7 +46,7 @@ def evaluation_section(evaluation: SavedEvaluation, pictures: Pictures) -> Html:
     if "by" in values:
         parts += _groups(values["by"])
     if found is not None:
-        parts += examples(evaluation, found, pictures)
+        parts += examples(evaluation, found, images)
     return element("section", *parts)
 
 
@@ -76,7 +76,7 @@ def _confusion(values: Mapping[str, Any]) -> list[Html]:
     head = [element("th", "true \\ predicted", scope="col"), *(element("th", label, scope="col") for label in labels)]
     whole = element(
         "table",
-        element("caption", "Pictures, a row for each true class; the colour is their share of the row."),
+        element("caption", "Images, a row for each true class; the colour is their share of the row."),
         element("thead", element("tr", *head)),
         element("tbody", *rows),
         class_="confusion",
@@ -98,7 +98,7 @@ def _recalls(values: Mapping[str, Any]) -> list[Html]:
     for label, recall in (values.get("per_class_recall") or {}).items():
         bar = track(recall, bounds.get(label))
         rows.append((label, bar, number(recall), interval(bounds.get(label)), f"{counts.get(label, 0):,}"))
-    headings = ("class", "recall, 0 to 1", "recall", "95 % interval", "pictures")
+    headings = ("class", "recall, 0 to 1", "recall", "95 % interval", "images")
     words = "Where all of a class are right, or all wrong, the interval has no width; the truth is wider."
     return [
         element("h4", "Recall by class"),
@@ -120,13 +120,13 @@ def _groups(by: Mapping[str, Any]) -> list[Html]:
         )
     min_samples = by.get("min_samples", by.get("least"))  # least: in older evaluations
     if by.get("worst") is None:
-        words = f"Less than two groups have {min_samples} pictures, so none is called the worst."
+        words = f"Less than two groups have {min_samples} images, so none is called the worst."
     else:
         words = (
             f"Worst: {by['worst']}, {number(by.get('gap'))} from the best, {by.get('best')}; of groups with at least "
-            f"{min_samples} pictures. The lowest of many groups is low by chance too: read its interval."
+            f"{min_samples} images. The lowest of many groups is low by chance too: read its interval."
         )
-    headings = ("group", f"{measure}, 0 to {scale[1]:.3g}", measure, "95 % interval", "pictures")
+    headings = ("group", f"{measure}, 0 to {scale[1]:.3g}", measure, "95 % interval", "images")
     return [element("h4", "By group"), element("p", words), table("groups", headings, rows)]
 
 

@@ -1,1 +1,1 @@
-"""Where pictures come from, a module each."""
+"""Where images come from, a module each."""

@@ -1,4 +1,4 @@
-"""Bing image search, as Emo8 used it; addresses of its pages by icrawler. It does not tell a picture's licence."""
+"""Bing image search, as Emo8 used it; addresses of its pages by icrawler. It does not tell an image's licence."""
 
 import json
 import re
@@ -27,7 +27,7 @@ LICENCES = ("creativecommons", "publicdomain", "noncommercial", "commercial")
 
 
 class Bing:
-    """The picture search of Bing.
+    """The image search of Bing.
 
     ask: how its pages are fetched.  licence: one of LICENCES, by which the service filters; None takes everything.
     site: its address, for tests.
@@ -84,7 +84,7 @@ def page_addresses(keyword: str, limit: int, licence: str | None) -> Iterator[st
 
 
 def read_results(page: bytes) -> list[dict[str, Any]]:
-    """What a result page says of each picture: murl its address, purl the page that shows it, t the title.
+    """What a result page says of each image: murl its address, purl the page that shows it, t the title.
 
     icrawler's own parser takes only the address, and only of .jpg files. Raises DataError for a page that asks for
     a proof that a person is there.

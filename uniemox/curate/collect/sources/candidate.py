@@ -17,7 +17,7 @@ Words = list[tuple[str | None, str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A picture that a source offers for a keyword. What the source does not say is empty."""
+    """An image that a source offers for a keyword. What the source does not say is empty."""
 
     address: str
     rank: int

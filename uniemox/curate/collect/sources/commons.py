@@ -1,4 +1,4 @@
-"""Wikimedia Commons: free pictures, licence and author known for each (https://commons.wikimedia.org/w/api.php)."""
+"""Wikimedia Commons: free images, licence and author known for each (https://commons.wikimedia.org/w/api.php)."""
 
 import json
 from collections.abc import Iterator

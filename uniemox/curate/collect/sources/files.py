@@ -1,4 +1,4 @@
-"""Pictures that somebody has already: a local folder, and a table of addresses."""
+"""Images that somebody has already: a local folder, and a table of addresses."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from uniemox.csv_files import plain_cell
 from uniemox.curate.collect.sources.candidate import Candidate, Words, address_of, one_line, text_of
 from uniemox.curate.plan import CollectionPlan
-from uniemox.data.readers.folders import checked_folder, pictures_below
+from uniemox.data.readers.folders import checked_folder, images_below
 from uniemox.data.readers.tables import read_rows
 from uniemox.errors import DataError, LabelError
 
@@ -19,7 +19,7 @@ ALIASES = {
 
 
 class LocalFolder:
-    """`[<label>/][<keyword>/]<picture>` below a folder; what lies in no folder of a label has none."""
+    """`[<label>/][<keyword>/]<image>` below a folder; what lies in no folder of a label has none."""
 
     name = "folder"
 
@@ -31,10 +31,10 @@ class LocalFolder:
         return [(None, "")]
 
     def offers(self, label: str | None, keyword: str, limit: int) -> Iterator[Candidate]:
-        """All pictures in the order of their names, whatever most says. Raises DataError without any."""
-        paths = pictures_below(checked_folder(self.root))
+        """All images in the order of their names, whatever most says. Raises DataError without any."""
+        paths = images_below(checked_folder(self.root))
         if not paths:
-            raise DataError(f"{self.root}: no pictures below this folder")
+            raise DataError(f"{self.root}: no images below this folder")
         for rank, (key, path) in enumerate(paths.items()):
             first, *between = key.split("/")[:-1] or [""]
             found = _label(self.plan, first)

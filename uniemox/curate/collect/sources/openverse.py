@@ -1,4 +1,4 @@
-"""Openverse: openly licensed pictures, licence and author known for each (https://api.openverse.org/v1/)."""
+"""Openverse: openly licensed images, licence and author known for each (https://api.openverse.org/v1/)."""
 
 import json
 from collections.abc import Iterator

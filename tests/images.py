@@ -1,4 +1,4 @@
-"""Picture files of every format and mode that Pillow writes, drawn: what the tests of decoding and the fuzz run use."""
+"""Image files of every format and mode that Pillow writes, drawn: what the tests of decoding and the fuzz run use."""
 
 import io
 import struct
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 
 def draw(width: int = 60, height: int = 44, seed: int = 0) -> Image.Image:
-    """An RGB picture in which no two corners look alike."""
+    """An RGB image in which no two corners look alike."""
     y, x = np.mgrid[:height, :width]
     planes = [x * 255 // width, y * 255 // height, (x + y + 40 * seed) * 255 // (width + height + 40 * seed)]
     image = Image.fromarray(np.stack(planes, axis=-1).astype(np.uint8))
@@ -21,14 +21,14 @@ def draw(width: int = 60, height: int = 44, seed: int = 0) -> Image.Image:
 
 
 def save(image: Image.Image, fmt: str, **options: object) -> bytes:
-    """A picture as the bytes of a file."""
+    """An image as the bytes of a file."""
     buffer = io.BytesIO()
     image.copy().save(buffer, fmt, **options)
     return buffer.getvalue()
 
 
 def animate(fmt: str, frames: Sequence[Image.Image], **options: object) -> bytes:
-    """Several pictures in one file."""
+    """Several images in one file."""
     return save(frames[0], fmt, save_all=True, append_images=[frame.copy() for frame in frames[1:]], **options)
 
 

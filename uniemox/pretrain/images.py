@@ -1,4 +1,4 @@
-"""What the model makes of the hidden patches, as a picture."""
+"""What the model makes of the hidden patches, as an image."""
 
 import torch
 from PIL import Image
@@ -12,9 +12,7 @@ from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
 GAP_PX = 2
 
 
-def reconstruction_picture(
-    output: ModelOutput, batch: PretrainBatch, *, patch_size: int, norm_pix: bool
-) -> Image.Image:
+def reconstruction_image(output: ModelOutput, batch: PretrainBatch, *, patch_size: int, norm_pix: bool) -> Image.Image:
     """Three rows for each stream that is reconstructed: what was seen, what the model made of it, what was there.
 
     With norm_pix the model predicts standardised patches; they are shown in the true patch's mean and deviation.
@@ -45,11 +43,11 @@ def _to_pixels(pred: Tensor, truth: Tensor, patch_size: int, grid: tuple[int, in
 
 
 def _sheet(rows: list[Tensor]) -> Image.Image:
-    """Rows of pictures (N, 3, H, W) in [0, 1] as one picture, white between them."""
+    """Rows of images (N, 3, H, W) in [0, 1] as one image, white between them."""
     count, _, height, width = rows[0].shape
     sheet = torch.ones(3, len(rows) * (height + GAP_PX) - GAP_PX, count * (width + GAP_PX) - GAP_PX)
     for i, row in enumerate(rows):
-        for j, picture in enumerate(row):
+        for j, image in enumerate(row):
             y, x = i * (height + GAP_PX), j * (width + GAP_PX)
-            sheet[:, y : y + height, x : x + width] = picture
+            sheet[:, y : y + height, x : x + width] = image
     return Image.fromarray((sheet * 255).round().byte().permute(1, 2, 0).numpy())

@@ -1,4 +1,4 @@
-"""Pictures as people have them: paths, bytes, PIL images, arrays, folders."""
+"""Images as people have them: paths, bytes, PIL images, arrays, folders."""
 
 import io
 import os
@@ -12,54 +12,52 @@ from PIL import Image, ImageOps
 
 from uniemox.decoding.pool import Decode, decode_one
 from uniemox.errors import ImageError
-from uniemox.images import MAX_ASPECT, MAX_PIXELS, MAX_SIDE_PX, MinSides, decode, is_picture_name
+from uniemox.images import MAX_ASPECT, MAX_PIXELS, MAX_SIDE_PX, MinSides, decode, is_image_name
 
-Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
+ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 _WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's greys of more than 8 bits
 _BROKEN = (OSError, ValueError, SyntaxError, TypeError, EOFError, IndexError, KeyError, AttributeError)
 
 
 def read_any(
-    picture: Picture, shrink: MinSides | None = None, *, decode_file: Decode = decode_one
+    source: ImageLike, shrink: MinSides | None = None, *, decode_file: Decode = decode_one
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The upright RGB picture, and its full (width, height) in px.
+    """The upright RGB image, and its full (width, height) in px.
 
-    picture: a path; the bytes of a file; a PIL image of any mode; an array (H, W), (H, W, 3) or (H, W, 4), uint8, or
+    source: a path; the bytes of a file; a PIL image of any mode; an array (H, W), (H, W, 3) or (H, W, 4), uint8, or
     floats from 0 to 1.  shrink: as `images.decode`, for large JPEGs.  decode_file: of a pool, for files of strangers.
     Raises ImageError for what is none of these or can't be decoded whole.
     """
-    if isinstance(picture, (str, os.PathLike)):
-        path = Path(picture)
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
         try:
             data = path.read_bytes()
         except IsADirectoryError:
-            raise ImageError(
-                f"{path}: a folder, not a picture; a folder is given alone, and must be readable"
-            ) from None
+            raise ImageError(f"{path}: a folder, not an image; a folder is given alone, and must be readable") from None
         except (OSError, ValueError) as error:  # ValueError: a name with a null character
             raise ImageError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from error
         return decode_file(data, str(path), shrink=shrink)
-    if isinstance(picture, (bytes, bytearray, memoryview)):
-        return decode_file(bytes(picture), "picture", shrink=shrink)
-    if isinstance(picture, np.ndarray):
-        picture = _from_array(picture)
-    if not isinstance(picture, Image.Image):
-        raise ImageError(f"expected a path, bytes, a PIL image or an array, got {type(picture).__name__}")
-    _check_size(*picture.size)
-    image = _upright(picture)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return decode_file(bytes(source), "image", shrink=shrink)
+    if isinstance(source, np.ndarray):
+        source = _from_array(source)
+    if not isinstance(source, Image.Image):
+        raise ImageError(f"expected a path, bytes, a PIL image or an array, got {type(source).__name__}")
+    _check_size(*source.size)
+    image = _upright(source)
     return image, image.size
 
 
-def path_of(picture: Picture) -> str | None:
-    """The path of a picture that has one."""
-    return os.fspath(picture) if isinstance(picture, (str, os.PathLike)) else None
+def path_of(image: ImageLike) -> str | None:
+    """The path of an image that has one."""
+    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """The pictures in a folder and the folders inside it, one folder's names in order; hidden ones are passed over.
+    """The images in a folder and the folders inside it, one folder's names in order; hidden ones are passed over.
 
     A folder is read when its turn comes, so that millions of files need no memory. Links to folders are not followed. A
-    folder that can't be read is given in place of its pictures, so that it fails in its turn.
+    folder that can't be read is given in place of its images, so that it fails in its turn.
     """
     try:
         with os.scandir(folder) as entries:
@@ -73,7 +71,7 @@ def walk(folder: Path) -> Iterator[Path]:
         path = folder / name
         if is_folder:
             yield from walk(path)
-        elif is_picture_name(path):
+        elif is_image_name(path):
             yield path
 
 
@@ -108,13 +106,13 @@ def _upright(image: Image.Image) -> Image.Image:
             return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
         return image.convert("RGB")
     except _BROKEN as error:
-        raise ImageError(f"picture: can't be decoded ({error})") from error
+        raise ImageError(f"image: can't be decoded ({error})") from error
 
 
 def _check_size(width: int, height: int) -> None:
-    """Raise ImageError for what `images.open_picture` refuses in files."""
+    """Raise ImageError for what `images.open_image` refuses in files."""
     if min(width, height) < 1:
-        raise ImageError(f"{width} x {height} px is no picture")
+        raise ImageError(f"{width} x {height} px is no image")
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
         raise ImageError(f"{width} x {height} px is more than {MAX_PIXELS // 10**6} megapixels; scale it down")
     if max(width, height) > MAX_ASPECT * min(width, height):

@@ -1,4 +1,4 @@
-"""Some pictures of a data set as files, with what is said of them: what figures 4, 8 and 9 show."""
+"""Some images of a data set as files, with what is said of them: what figures 4, 8 and 9 show."""
 
 import json
 import random
@@ -19,11 +19,11 @@ LIST = "pictures.json"
 MAX_SIDE_PX = 640
 
 
-def write_pictures(data: DataSet, out: Path, *, count: int, seed: int, with_emotion: bool = False) -> list[Path]:
-    """Draw pictures, the classes in turn, and write them as 00.png, 01.png, ... with a list of labels and texts.
+def write_images(data: DataSet, out: Path, *, count: int, seed: int, with_emotion: bool = False) -> list[Path]:
+    """Draw images, the classes in turn, and write them as 00.png, 01.png, ... with a list of labels and texts.
 
     People that the data know are in persons.jsonl.
-    count: at least 1; fewer are written where there are fewer.  Broken pictures are passed over.
+    count: at least 1; fewer are written where there are fewer.  Broken images are passed over.
     with_emotion: the texts end in the emotion where the annotation holds one, as in `text_of`.
     Raises ConfigError for a count below 1, DataError if none can be read.
     """
@@ -48,7 +48,7 @@ def write_pictures(data: DataSet, out: Path, *, count: int, seed: int, with_emot
         text = text_of(sample, with_emotion)
         listed.append({"file": name, "key": sample.key, "label": data.label_of(sample), "text": text})
     if not listed:
-        raise DataError(f"none of the pictures of {data.name} can be read")
+        raise DataError(f"none of the images of {data.name} can be read")
     write_text(out / PERSONS, b"".join(people).decode())
     write_text(out / LIST, json.dumps({"data": data.name, "seed": seed, "pictures": listed}, indent=2) + "\n")
     return [out / entry["file"] for entry in listed]
@@ -63,8 +63,8 @@ def _boxes(sample: Sample, scale: float) -> list[list[float]] | None:
     return [[*(value * scale for value in person.box), person.confidence] for person in sample.persons]
 
 
-def read_pictures(folder: Path) -> list[dict[str, Any]]:
-    """What `write_pictures` wrote: file, key, label, text. Raises ConfigError if it is not there."""
+def read_images(folder: Path) -> list[dict[str, Any]]:
+    """What `write_images` wrote: file, key, label, text. Raises ConfigError if it is not there."""
     return list(read_json(folder / LIST)["pictures"])
 
 
