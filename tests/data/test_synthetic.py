@@ -20,7 +20,8 @@ from PIL import Image
 from uniemox.data import synthetic as module
 from uniemox.data.prompts import describe
 from uniemox.data.sample import Sample
-from uniemox.data.synthetic import HEIGHT, LAW, STATES, SURROUNDINGS, WIDTH, ScenePlan, draw, plan, synthetic
+from uniemox.data.scene_plan import HEIGHT, LAW, STATES, SURROUNDINGS, WIDTH, ScenePlan, plan
+from uniemox.data.synthetic import draw, synthetic
 from uniemox.errors import ConfigError
 from uniemox.labels import MIKELS
 
@@ -187,7 +188,7 @@ def test_the_same_bytes_in_every_process() -> None:
     """Five images and 64 annotations, hashed here and in two processes with other hash seeds."""
     code = (
         "import hashlib; from uniemox.data.synthetic import synthetic; s = synthetic(64, seed=7).samples; "
-        "h = hashlib.sha256(repr(s).encode()); [h.update(x.picture.read()) for x in s[:5]]; print(h.hexdigest())"
+        "h = hashlib.sha256(repr(s).encode()); [h.update(x.image.read()) for x in s[:5]]; print(h.hexdigest())"
     )
     samples = synthetic(64, seed=7).samples
     digest = hashlib.sha256(repr(samples).encode())

@@ -4,133 +4,29 @@ They are the data of the demo, and the test bed on which the fusion of person an
 """
 
 import io
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from importlib.resources import files
 from random import Random
-from typing import NamedTuple
 
 from PIL import Image, ImageColor
 from PIL.ImageDraw import Draw, ImageDraw
 
+from uniemox.data.drawings import OUTLINE, Stroke, drawings, person_extent
 from uniemox.data.prompts import describe
 from uniemox.data.sample import DataSet, Sample
+from uniemox.data.scene_plan import HEIGHT, LAW, STATES, SURROUNDINGS, WIDTH, ScenePlan, Thing, plan
 from uniemox.errors import ConfigError
 from uniemox.labels import MIKELS
-from uniemox.persons.box import Box, Detection
+from uniemox.persons.box import Detection
 
-WIDTH, HEIGHT = 384, 288  # px
-PERSON_PX = (56, 80)  # least and greatest height of a person
 Frame = tuple[float, float, float, float, float]  # x and y of 0 0 in px; px a unit across (< 0 mirrors), up and down
 SHARPNESS = 2  # drawn this many times larger and reduced, which smooths the edges
 MAX_SCENES = 1_000_000  # a list of so many takes half a minute
-BLOCK = 64  # samples in a row that hold every pair of state and surroundings once
-SLOTS = 5  # columns of an image; the person has one to itself, so that no object hides behind it
-OUTLINE = 1.8  # dark line around a person, in hundredths of its height without the line
-STATES = tuple((face, action) for face in ("happy", "sad", "angry", "surprise") for action in ("dancing", "marching"))
-# Classes of MIKELS: a row for each of STATES, a column for each of SURROUNDINGS; no class twice in a row or column.
-LAW = ("54613702", "60342517", "13704625", "21576043", "47250361", "36025174", "02137456", "75461230")
-
-
-class Stroke(NamedTuple):
-    """One shape of a drawing; y points up, from the foot of a thing or person, or from the horizon of a backdrop."""
-
-    shape: str  # l line, o oval, b box, p polygon
-    paint: str  # a colour, or the name of one that the drawing is given
-    width: float  # of a line; else 0
-    points: tuple[tuple[float, float], ...]  # corners; of an oval, two of the box around it
-
-
-class Drawing(NamedTuple):
-    """Strokes, those of objects about 100 units high, and where such an object may be."""
-
-    strokes: tuple[Stroke, ...]
-    layer: str  # near (on the ground), far (on the horizon) or air (above it); empty for what is no object
-    height_px: int
-
-
-def _strokes(text: str) -> list[Stroke]:
-    """Strokes from "shape paint [width] x y ..."; "3x20 " before it makes three 20 apart, "2" adds a mirror image."""
-    pattern = r"^(?:(\d+)x(\d+) )?(2?)([lobp]) (\S+)([-.\d ]+)$"
-    [(count, step, is_twofold, shape, paint, numbers)] = re.findall(pattern, text)
-    values = [float(number) for number in numbers.split()]
-    width = values.pop(0) if shape == "l" else 0.0
-    signs, shifts = (1, -1) if is_twofold else (1,), [k * float(step or 0) for k in range(int(count or 1))]
-    corners = list(zip(values[::2], values[1::2], strict=True))
-    return [Stroke(shape, paint, width, tuple((s * x + d, y) for x, y in corners)) for s in signs for d in shifts]
-
-
-@cache
-def _drawings() -> Mapping[str, Drawing]:
-    """All drawings by name, a line each: "name | layer | height | stroke; stroke" or "name | stroke; stroke"."""
-    lines = files("uniemox.data").joinpath("drawings.txt").read_text("utf-8").splitlines()
-    drawings = {}
-    for name, *place, strokes in (line.split(" | ") for line in lines if not line.startswith("#")):
-        layer, height = place or ("", "0")
-        parts = tuple(stroke for part in strokes.split("; ") for stroke in _strokes(part))
-        drawings[name] = Drawing(parts, layer, int(height))
-    return drawings
-
-
-class Surroundings(NamedTuple):
-    """A place; its backdrop, x from 0 to 100 across, y 100 the top, 0 the horizon, -100 the bottom, bears its name."""
-
-    scene: str
-    ground: str  # its colour
-    sometimes: tuple[str, ...]
-    always: tuple[str, ...] = ()
-    in_backdrop: tuple[str, ...] = ()
-    row: tuple[str, ...] = ()  # all along the horizon
-    skies: tuple[str, ...] = ("day", "evening", "clouds", "night")
-
-
-SURROUNDINGS = (
-    Surroundings("amusement_park", "#e3c795", ("Balloon", "Flag", "Ice cream"), ("Tent", "Wheel")),
-    Surroundings("beach", "#f0d79a", ("Ball", "Boat", "Palm tree", "Umbrella")),
-    Surroundings("bedroom", "#b98a5b", ("Lamp", "Teddy bear", "Wardrobe", "Window"), in_backdrop=("Pillow",), skies=()),
-    Surroundings("cemetery", "#6f8a58", ("Bat", "Flower", "Pumpkin", "Raven")),
-    Surroundings("forest_path", "#7fa653", ("Bird", "Flower", "Mushroom", "Rabbit"), row=("Tree",)),
-    Surroundings("mountain_snowy", "#eef4fb", ("Bird", "Christmas tree", "House", "Snowman")),
-    Surroundings("stage", "#c08a52", ("Drum", "Guitar", "Microphone"), in_backdrop=("Curtain",), skies=()),
-    Surroundings("street", "#b9b7b0", ("Car", "Street light", "Traffic light"), row=("Building",)),
-)
 SKY_PAINTS = (("#58aef0", "#d4eefb"), ("#6a63b0", "#fbb98a"), ("#8fa3b5", "#e2e8ee"), ("#1b2452", "#56649c"))
 WALL_PAINTS = (("#f6dfc0", "#f2d2a8"), ("#bfd9d2", "#a9cbc3"), ("#cbbfe0", "#b5a7d2"), ("#59557e", "#6d6893"))
-HAIR = ("short hair", "long hair", "bun", "spikes", "curls")
 SKIN_PAINTS = ("#ffdbb8", "#f2c196", "#d99e6d", "#b57d52", "#8d6040")
 HAIR_PAINTS = ("#2b2430", "#5a3a26", "#8c5a2c", "#d9a441", "#b5482e", "#b9b4b8")
 PAINTS = ("#e8475a", "#f29f3d", "#f4d35e", "#57b36a", "#3f9fd8", "#6c5fc7", "#e07ab5", "#f2f2f2", "#3c4a66", "#7a4f3a")
-
-
-class Thing(NamedTuple):
-    """An object at a place."""
-
-    name: str
-    x_px: float  # middle
-    y_px: float  # foot
-    scale: float  # times the drawing's height
-
-
-@dataclass(frozen=True, slots=True)
-class ScenePlan:
-    """All that an image shows. The emotion is not in it, so nothing drawn can tell it."""
-
-    seed: str  # of colours and shapes that no annotation names
-    place: Surroundings
-    sky: int  # of SKY_PAINTS or WALL_PAINTS
-    horizon_px: int  # from the top
-    is_mirrored: bool  # the backdrop
-    brightness: float  # 0 to 1
-    colorfulness: float  # 0 to 1
-    things: tuple[Thing, ...]  # in the order of drawing
-    expression: str
-    action: str
-    hair: str
-    is_turned: bool  # the person, left for right
-    box: Box  # around all of the person, its outline included
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +52,7 @@ def synthetic(count: int, seed: int = 0) -> DataSet:
     Of ten such eights, eight are for training, one for val and one for test.
     Raises ConfigError for a count out of range.
 
-    >>> print(synthetic(64).samples[5].picture)
+    >>> print(synthetic(64).samples[5].image)
     synthetic:0/5
     """
     if not 1 <= count <= MAX_SCENES:
@@ -183,70 +79,6 @@ def _sample(seed: int, index: int) -> Sample:
         target_box=planned.box,
         domain="synthetic",
     )
-
-
-@lru_cache(maxsize=64)
-def _block(seed: int, number: int) -> tuple[tuple[int, int], ...]:
-    """The 64 pairs (state, surroundings) of a block in an order in which each eight holds every emotion once."""
-    rng = Random(f"{seed}/block {number}")
-    pairs = [[(state, row.index(str(label))) for state, row in enumerate(LAW)] for label in range(len(MIKELS))]
-    for group in pairs:
-        rng.shuffle(group)
-    return tuple(pair for eight in zip(*pairs, strict=True) for pair in rng.sample(eight, len(eight)))
-
-
-def plan(seed: int, index: int) -> ScenePlan:
-    """What image `index` of a seed shows. Nothing is drawn yet."""
-    state, place = _block(seed, index // BLOCK)[index % BLOCK]
-    expression, action = STATES[state]
-    rng = Random(f"{seed}/{index}")
-    horizon, hair = rng.randint(100, 160), rng.choice(HAIR)
-    slots = rng.sample(range(SLOTS), SLOTS)
-    return ScenePlan(
-        seed=f"{seed}/{index}/colours",
-        place=SURROUNDINGS[place],
-        sky=rng.randrange(len(SKY_PAINTS)),
-        horizon_px=horizon,
-        is_mirrored=rng.random() < 0.5,
-        brightness=rng.randrange(11) / 10,
-        colorfulness=rng.randrange(11) / 10,
-        things=_things(rng, SURROUNDINGS[place], slots[1:], horizon),
-        expression=expression,
-        action=action,
-        hair=hair,
-        is_turned=rng.random() < 0.5,
-        box=_person_box(rng, _extent(action, hair), slots[0], horizon),
-    )
-
-
-def _person_box(rng: Random, extent: Box, slot: int, horizon: int) -> Box:
-    """Somewhere on the ground of a slot, of the shape of that extent."""
-    height = rng.randint(*PERSON_PX)
-    width = math.ceil(height * (extent.x2 - extent.x1) / (extent.y2 - extent.y1))
-    x1 = round((slot + 0.5 + rng.uniform(-0.2, 0.2)) * WIDTH / SLOTS - width / 2)
-    x1, y2 = min(max(x1, 2), WIDTH - 2 - width), rng.randint(horizon + 50, HEIGHT - 4)
-    return Box(x1, y2 - height, x1 + width, y2)
-
-
-@cache
-def _extent(action: str, hair: str) -> Box:
-    """The box around a person and its outline, in units of its strokes."""
-    strokes = _drawings()[hair].strokes + _drawings()[action].strokes
-    reach = [(x, y, stroke.width / 2 + OUTLINE) for stroke in strokes for x, y in stroke.points]
-    low_x, low_y = (min(corner[axis] - corner[2] for corner in reach) for axis in (0, 1))
-    return Box(low_x, low_y, *(max(corner[axis] + corner[2] for corner in reach) for axis in (0, 1)))
-
-
-def _things(rng: Random, place: Surroundings, slots: Sequence[int], horizon: int) -> tuple[Thing, ...]:
-    """What a place always has and two or three more, each in a slot of its own, so that none hides another."""
-    names = [*place.always, *rng.sample(place.sometimes, 2 if place.always else rng.randint(2, 3))]
-    things = []
-    for name, slot in zip(names, slots, strict=False):
-        x, scale = (slot + 0.5 + rng.uniform(-0.15, 0.15)) * WIDTH / SLOTS, rng.uniform(0.85, 1.15)
-        _, layer, height = _drawings()[name]
-        feet = {"far": (horizon + 5, horizon + 5), "air": (height * scale + 8, horizon - 10)}
-        things.append(Thing(name, x, rng.uniform(*feet.get(layer, (horizon + 50, HEIGHT - 5))), scale))
-    return tuple(sorted(things, key=lambda thing: thing.y_px))
 
 
 def draw(planned: ScenePlan, has_person: bool = True) -> Image.Image:
@@ -283,11 +115,11 @@ def _draw_backdrop(canvas: ImageDraw, planned: ScenePlan, rng: Random) -> None:
     left, across = (width, -width / 100) if planned.is_mirrored else (0, width / 100)
     frame = (left, horizon, across, horizon / 100, (height - horizon) / 100)
     for name in (*skies[planned.sky :][:1], planned.place.scene):
-        _paint(canvas, _drawings()[name].strokes, frame, {}, rng)
+        _paint(canvas, drawings()[name].strokes, frame, {}, rng)
 
 
 def _draw_thing(canvas: ImageDraw, thing: Thing, rng: Random) -> None:
-    drawing = _drawings()[thing.name]
+    drawing = drawings()[thing.name]
     unit = drawing.height_px * thing.scale * SHARPNESS / 100
     frame = (thing.x_px * SHARPNESS, thing.y_px * SHARPNESS, rng.choice((-unit, unit)), unit, unit)
     _paint(canvas, drawing.strokes, frame, dict(zip("ab", rng.sample(PAINTS, 2), strict=True)), rng)
@@ -295,16 +127,16 @@ def _draw_thing(canvas: ImageDraw, thing: Thing, rng: Random) -> None:
 
 def _draw_person(canvas: ImageDraw, planned: ScenePlan, rng: Random) -> None:
     """A dark outline, then the person with its face."""
-    extent, box = _extent(planned.action, planned.hair), planned.box
+    extent, box = person_extent(planned.action, planned.hair), planned.box
     unit = (box.y2 - box.y1) * SHARPNESS / (extent.y2 - extent.y1)
     across, edge = (-unit, extent.x2) if planned.is_turned else (unit, extent.x1)
     frame = (box.x1 * SHARPNESS - across * edge, box.y2 * SHARPNESS + unit * extent.y1, across, unit, unit)
     paints = dict(zip(("shirt", "trousers", "shoes"), rng.sample(PAINTS, 3), strict=True))
     paints |= {"ink": "#2a2030", "skin": rng.choice(SKIN_PAINTS), "hair": rng.choice(HAIR_PAINTS)}
-    body = _drawings()[planned.hair].strokes + _drawings()[planned.action].strokes
+    body = drawings()[planned.hair].strokes + drawings()[planned.action].strokes
     for stroke in body:
         _draw_stroke(canvas, stroke, frame, ImageColor.getrgb(paints["ink"]), swell=OUTLINE * unit)
-    _paint(canvas, body + _drawings()[planned.expression].strokes, frame, paints, rng)
+    _paint(canvas, body + drawings()[planned.expression].strokes, frame, paints, rng)
 
 
 def _paint(canvas: ImageDraw, strokes: Sequence[Stroke], frame: Frame, paints: Mapping[str, str], rng: Random) -> None:

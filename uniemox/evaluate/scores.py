@@ -224,26 +224,9 @@ def score_distributions(
         "accuracy": (target.argmax(axis=1) == logits.argmax(axis=1)).astype(np.float64),
     }
     means = resampled_means(np.stack(list(measures.values()), axis=1), groups)  # (R, 7)
-    value = {name: float(scores.mean()) for name, scores in measures.items()}
-    interval = {name: percentile_interval(means[:, i]) for i, name in enumerate(measures)}
-    return DistributionScores(
-        kl=value["kl"],
-        kl_interval=interval["kl"],
-        cosine=value["cosine"],
-        cosine_interval=interval["cosine"],
-        clark=value["clark"],
-        clark_interval=interval["clark"],
-        canberra=value["canberra"],
-        canberra_interval=interval["canberra"],
-        chebyshev=value["chebyshev"],
-        chebyshev_interval=interval["chebyshev"],
-        intersection=value["intersection"],
-        intersection_interval=interval["intersection"],
-        accuracy=value["accuracy"],
-        accuracy_interval=interval["accuracy"],
-        temperature=temperature,
-        n=len(target),
-    )
+    value: dict[str, Any] = {name: float(scores.mean()) for name, scores in measures.items()}
+    interval: dict[str, Any] = {f"{name}_interval": percentile_interval(means[:, i]) for i, name in enumerate(measures)}
+    return DistributionScores(**value, **interval, temperature=temperature, n=len(target))
 
 
 def score_affect(

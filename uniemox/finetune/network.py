@@ -240,3 +240,10 @@ def _saved_parts(folder: Path) -> dict[str, Any]:
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def checkpoint_activations(encoder: Any) -> None:
+    """Let the encoder compute its activations twice instead of keeping them. Raises ConfigError if it can't."""
+    if not hasattr(encoder, "set_grad_checkpointing"):
+        raise ConfigError(f"hardware.grad_checkpointing is not there for a {type(encoder).__name__}; turn it off")
+    encoder.set_grad_checkpointing(True)

@@ -1,7 +1,6 @@
 """A fine-tuning run, from a pre-trained encoder to `model.safetensors` and `model.onnx`."""
 
 import random
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -11,30 +10,27 @@ from typing import Any
 import numpy as np
 import torch
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
 
 from uniemox.checkpoints.classifier import save_classifier
 from uniemox.checkpoints.writing import write_tensors
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.order import RunOrder, steps_in_epoch
-from uniemox.data.sample import DataSet, Sample
+from uniemox.data.sample import DataSet
 from uniemox.data.seen import write_seen
-from uniemox.errors import ConfigError
 from uniemox.evaluate.calibration import calibrated
-from uniemox.evaluate.classifier_outputs import outputs_of, select_views
-from uniemox.evaluate.outputs import Outputs
+from uniemox.evaluate.classifier_outputs import select_views
 from uniemox.export.onnx import export_classifier
-from uniemox.finetune.augment import AugmentedViews, smooth
+from uniemox.finetune.augment import AugmentedViews
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.distillation import TeacherAnswers, ask_teacher, open_unlabelled
-from uniemox.finetune.network import BuiltNetwork, build_histogram, build_network, mean_head
+from uniemox.finetune.evaluator import Evaluator
+from uniemox.finetune.head import adjust_logits, fit_after_encoder, fit_distance, fit_neighbour_head
+from uniemox.finetune.network import BuiltNetwork, build_histogram, build_network, checkpoint_activations, mean_head
 from uniemox.finetune.parts import Parts, check_same_division, split_for_training
 from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
-from uniemox.finetune.targets import class_weights, target_of
+from uniemox.finetune.targets import class_weights
 from uniemox.labels import AFFECT
-from uniemox.losses.affect import concordance
 from uniemox.model.classifier import Classifier
-from uniemox.model.distance import MIN_IMAGES, Distance
 from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
 from uniemox.training.distributed import process_group, rank, wait_for_all, world_size
 from uniemox.training.hardware import ready_to_train, wrap
@@ -44,11 +40,10 @@ from uniemox.training.parameter_groups import freeze_layers, parameter_groups
 from uniemox.training.run_folder import ENCODER, WEIGHTS, begin_run
 from uniemox.training.schedule import build_schedule
 from uniemox.training.state import Checkpoints, Progress
-from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
+from uniemox.views.loader import ViewBatch, ViewDataset, build_loader
 from uniemox.views.pixels import normalise
 
 ONNX = "model.onnx"
-MAX_FITTED = 4_000  # training images that the distance is fitted on
 
 
 def finetune(
@@ -90,7 +85,7 @@ def finetune(
         ready_to_train(network.classifier, device)
         freeze_layers(network.classifier.encoder, config.network.frozen_layers)
         if config.hardware.grad_checkpointing:
-            _keep_less(network.classifier.encoder)
+            checkpoint_activations(network.classifier.encoder)
         run = _Run(config, data, out, network, parts, answers, callback)
         run.fit()
         info = run.finish() if rank() == 0 else run.describe()
@@ -121,7 +116,7 @@ class _Run:
         self.steps_per_epoch = 0  # of method full, as are the next two
         self.optimizer: Any = None
         self.ema: Any = None  # timm's running mean of the weights
-        self.broken = BrokenCount(config.max_unreadable)  # outside of the steps, which count for themselves
+        self.evaluator = Evaluator(config, data.labels, network.stats, callback)
         weights = class_weights(parts.train, data.labels) if config.class_weighting == "balanced" else None
         self.objective = Objective(task=config.task, class_weights=weights)
         if config.method == "full":
@@ -143,23 +138,19 @@ class _Run:
             check_same_division(self.out, sources)
             self.model.head.load_state_dict(mean_head(sources, self.data.labels.labels).state_dict())
         elif self.config.method == "knn":
-            from uniemox.finetune.probe import fit_neighbours  # noqa: PLC0415 - sklearn, a second to import
-
-            encoded = self._outputs(self.train, encoded=True, what="features of the training images")
-            with torch.no_grad():
-                features = self.model.fuse(torch.from_numpy(encoded.values).to(self.device)).cpu().numpy()
-            self.model.head = fit_neighbours(features, self._target(encoded.samples).numpy()).to(self.device)
+            fit_neighbour_head(self.model, self.evaluator, self.train)
         else:
-            self._fit_rest()
+            fit_after_encoder(self.model, self.evaluator, self.train, self.objective)
 
     def finish(self) -> ClassifierInfo:
         """Choose the epoch, fit the temperature, write everything down."""
         if self.config.method == "full":
             self._choose()
-        self._adjust_logits()
-        self._fit_distance()
-        held_out = self._outputs(self.parts.calibration, what="calibrating")
-        target = self._target(held_out.samples).numpy()
+        if self.config.logit_adjustment > 0:
+            adjust_logits(self.model.head, self.evaluator.target(self.train), self.config.logit_adjustment)
+        fit_distance(self.model, self.evaluator, self.train)
+        held_out = self.evaluator.outputs(self.model, self.parts.calibration, what="calibrating")
+        target = self.evaluator.target(held_out.samples).numpy()
         info = calibrated(self.describe(), held_out.values, held_out.distances, target)
         save_classifier(self.model, info, self.out / WEIGHTS)
         write_tensors(self.out / ENCODER, self.model.encoder.state_dict())
@@ -198,7 +189,7 @@ class _Run:
             if self.ema is not None:
                 self.ema.load_state_dict(progress.more["ema"])
         elif config.probe_first:
-            self._fit_rest()
+            fit_after_encoder(self.model, self.evaluator, self.train, self.objective)
             if self.ema is not None:
                 self.ema.set(self.model)
         runner = wrap(self.model, self.device, compiled=config.hardware.compile)
@@ -247,30 +238,20 @@ class _Run:
 
     def _batch(self, views: ViewBatch) -> FinetuneBatch:
         used = select_views(self.model, views)
-        target = (self.answers.targets if self.answers else self._target)(views.samples)
+        target = (self.answers.targets if self.answers else self.evaluator.target)(views.samples)
         return FinetuneBatch(scene=used.get("scene"), person=used.get("person"), target=target)
 
     def _save(self, done: int, journal: Journal) -> None:
         """A checkpoint; at the end of an epoch with its score on the watched samples."""
         if rank() == 0:
-            score = self._score() if done % self.steps_per_epoch == 0 else None
-            if score is not None:
+            score = None
+            if done % self.steps_per_epoch == 0:
+                shown = self.model if self.ema is None else self.ema.module
+                score = self.evaluator.score(shown, self.parts.selection)
                 journal.write(done, {"score": score})
             more = {} if self.ema is None else {"ema": self.ema.state_dict()}
             self.checkpoints.save(Progress(done, score, more), self.model, self.optimizer)
         wait_for_all()
-
-    def _score(self) -> float:
-        """Score on the selection, higher is better: mean recall of the classes, minus KL, or concordance."""
-        found = self._outputs(self.parts.selection, what="watching")
-        target, values = self._target(found.samples), torch.from_numpy(found.values)
-        if self.config.task == "affect":
-            return float(concordance(values, target).mean())
-        if self.config.task == "distribution":
-            return -float((target * (target.clamp(min=1e-12).log() - values.log_softmax(dim=1))).sum(dim=1).mean())
-        hits = (values.argmax(dim=1) == target.argmax(dim=1)).float()
-        recalls = [hits[target[:, i] > 0].mean() for i in range(target.shape[1]) if (target[:, i] > 0).any()]
-        return float(torch.stack(recalls).mean())
 
     def _choose(self) -> None:
         """Put the weights of the chosen epoch into the model."""
@@ -280,65 +261,6 @@ class _Run:
             self.ema.load_state_dict(progress.more["ema"])
             self.model.load_state_dict(self.ema.module.state_dict())
             self.ema = None
-
-    @torch.no_grad()
-    def _adjust_logits(self) -> None:
-        """Let rare classes be named more often, as the setting asks."""
-        head = self.model.head
-        if self.config.logit_adjustment > 0 and isinstance(head, nn.Linear):
-            shares = self._target(self.train).mean(dim=0).clamp(min=1 / len(self.train))  # (E,)
-            head.bias.sub_(self.config.logit_adjustment * shares.log().to(head.bias.device))
-
-    def _fit_distance(self) -> None:
-        """Let the classifier know what its training images are like, from up to 4,000 of them."""
-        order = np.random.default_rng(self.config.seed).permutation(len(self.train))[:MAX_FITTED]
-        known = [self.train[int(i)] for i in np.sort(order)]
-        if len(known) < MIN_IMAGES:
-            return
-        encoded = self._outputs(known, what="what the training images are like", encoded=True)
-        with torch.no_grad():
-            features = self.model.fuse(torch.from_numpy(encoded.values).to(self.device))
-            logits = None if self.config.task == "affect" else self.model.head(features)
-        if len(features) >= MIN_IMAGES:
-            self.model.distance = Distance.fit(features, logits).to(self.device)
-
-    def _outputs(self, samples: Sequence[Sample], *, what: str, encoded: bool = False) -> Outputs:
-        """Raises DataError if more images can't be read than may be left out."""
-        found = outputs_of(
-            self.model if self.ema is None or encoded else self.ema.module,
-            samples,
-            self.config.view,
-            stats=self.network.stats,
-            encoded=encoded,
-            precision=self.config.hardware.precision,
-            workers=self.config.hardware.count_workers(self.device),
-            on_progress=lambda done: self.callback.progress(what, done, len(samples)),
-        )
-        self.broken.add(found.broken)
-        return found
-
-    def _target(self, samples: Sequence[Sample]) -> Tensor:
-        return target_of(samples, self.config.task, self.data.labels)
-
-    def _fit_rest(self) -> None:
-        """Fit all that follows the encoder, in place: the optimiser holds these parameters."""
-        from uniemox.finetune.probe import fit_fusion, fit_head  # noqa: PLC0415 - sklearn, a second to import
-
-        found = self._outputs(self.train, encoded=True, what="features of the training images")
-        target, weights = self._target(found.samples), self.objective.class_weights
-        if self.model.fusion is None:
-            head, _ = fit_head(
-                found.values[:, 0],
-                target.numpy(),
-                task=self.config.task,
-                seed=self.config.seed,
-                class_weights=None if weights is None else weights.numpy(),
-            )
-            self.model.head.load_state_dict(head.state_dict())
-        else:
-            if self.config.task == "label":
-                target = smooth(target, self.config.augment.smoothing)
-            fit_fusion(self.model, torch.from_numpy(found.values), target, self.objective, self.config.seed)
 
     def _plan(self, start: int) -> RunPlan:
         """What the run will cost; its memory is measured on two grey images."""
@@ -370,10 +292,3 @@ def seed_step(seed: int, done: int) -> None:
     state = int(np.random.SeedSequence([seed, done, rank()]).generate_state(1)[0])
     for draw in (torch.manual_seed, np.random.seed, random.seed):
         draw(state)
-
-
-def _keep_less(encoder: Any) -> None:
-    """Let the encoder compute its activations twice instead of keeping them. Raises ConfigError if it can't."""
-    if not hasattr(encoder, "set_grad_checkpointing"):
-        raise ConfigError(f"hardware.grad_checkpointing is not there for a {type(encoder).__name__}; turn it off")
-    encoder.set_grad_checkpointing(True)

@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import TypeGuard, overload
@@ -12,51 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from uniemox.classifier_info import ClassifierInfo
 from uniemox.decoding.pool import Decode, Decoders, decode_one
 from uniemox.errors import ConfigError, ImageError
 from uniemox.images import MinSides
-from uniemox.labels import WORD_NORMS
-from uniemox.persons.box import Box, Detection
+from uniemox.persons.box import Detection
 from uniemox.persons.detector import Detector
 from uniemox.predict.ahead import batches, prepare_ahead
-from uniemox.predict.conformal import likely_labels, score_limit
 from uniemox.predict.images import ImageLike, path_of, read_any, walk
-from uniemox.predict.mapping import LabelMapping, answers_in, has_answers_in
 from uniemox.predict.network import Answers, Network, mean_answer
-from uniemox.predict.prediction import Failure, Person, Prediction
+from uniemox.predict.prediction import Failure, Prediction
+from uniemox.predict.question import PreparedImage, Question
 from uniemox.predict.views import Pixels
 
 ImageLikes = list[ImageLike] | tuple[ImageLike, ...]
 SHRINK_MARGIN = 4  # decoded images stay so many times larger than the input; at 2 some answers move by 0.06
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Question:
-    """How the answers are wanted, checked once for all images."""
-
-    scene: LabelMapping
-    person: LabelMapping | None
-    limit: float | None
-    """Of the scores of likely labels; None: not asked."""
-    norms: NDArray[np.float64] | None
-    """(E, 2) valence and arousal of the network's labels, 1 to 9; None: there are none."""
-    with_embedding: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ready:
-    """An image, decoded and cut into views."""
-
-    source: ImageLike
-    full: tuple[int, int]
-    persons: tuple[Detection, ...] | None
-    views: tuple[dict[str, Pixels], ...]
-    """Views for the scene's network, (3, S, S) each; several of a long image."""
-    view: Box
-    """What they show of it, px."""
-    person_views: tuple[dict[str, Pixels], ...]
-    """Of the person network, for everybody found."""
 
 
 class Predictor:
@@ -161,40 +129,26 @@ class Predictor:
         return self._answer_each(images, batch_size, question, decoders)
 
     def _answer_each(
-        self, images: Iterable[ImageLike], batch_size: int, question: _Question, decoders: Decoders | None
+        self, images: Iterable[ImageLike], batch_size: int, question: Question, decoders: Decoders | None
     ) -> Iterator[Prediction | Failure]:
         prepared = prepare_ahead(images, self._prepare_or_fail, 2 * batch_size, decoders)
         for batch in batches(prepared, batch_size):
-            answers = iter(self._answer([item for item in batch if isinstance(item, _Ready)], question))
+            answers = iter(self._answer([item for item in batch if isinstance(item, PreparedImage)], question))
             for item in batch:
                 yield item if isinstance(item, Failure) else next(answers)
 
-    def _question(self, coverage: float | None, labels: str | None, *, with_embedding: bool = False) -> _Question:
-        info = self.network.info
-        if info.task == "affect" and (coverage is not None or labels is not None):
-            raise ConfigError(f"{self.name} gives valence and arousal; leave coverage and labels out")
-        limit = None if coverage is None else score_limit(info.conformal_scores, coverage)
-        person = None
-        if self.person_network is not None:
-            own = self.person_network.info.find_labels()
-            wanted = labels if labels is not None and has_answers_in(own, labels) else None
-            person = answers_in(own, wanted)
-        scene = answers_in(info.find_labels(), labels)
-        if limit is not None and scene.dropped:
-            raise ConfigError(
-                f"coverage can't be had in {scene.name}: {', '.join(scene.dropped)} of {self.name} has no counterpart "
-                f"there, so that a set could lack the true label or be empty; leave coverage out, or labels"
-            )
-        norms = _norms_of(info)
-        return _Question(scene=scene, person=person, limit=limit, norms=norms, with_embedding=with_embedding)
+    def _question(self, coverage: float | None, labels: str | None, *, with_embedding: bool = False) -> Question:
+        return Question.of(
+            self.network, self.person_network, coverage=coverage, labels=labels, with_embedding=with_embedding
+        )
 
-    def _prepare_or_fail(self, source: ImageLike, decode: Decode) -> _Ready | Failure:
+    def _prepare_or_fail(self, source: ImageLike, decode: Decode) -> PreparedImage | Failure:
         try:
             return self._prepare(source, decode)
         except ImageError as error:
             return Failure(path=path_of(source), error=str(error))
 
-    def _prepare(self, source: ImageLike, decode: Decode) -> _Ready:
+    def _prepare(self, source: ImageLike, decode: Decode) -> PreparedImage:
         """Decode an image, find the people in it and cut the views. Raises ImageError."""
         info, person_network = self.network.info, self.person_network
         needs_full = info.has_person or person_network is not None  # people may be small
@@ -204,7 +158,7 @@ class Predictor:
         persons = self.find_people(image, full)
         person_views = [person_network.look(image, full, (person,)) for person in persons or () if person_network]
         views, view = self.network.look_at_all(image, full, persons)
-        return _Ready(
+        return PreparedImage(
             source=source,
             full=full,
             persons=persons,
@@ -228,7 +182,7 @@ class Predictor:
             for box, confidence in found
         )
 
-    def _answer(self, ready: Sequence[_Ready], question: _Question) -> list[Prediction]:
+    def _answer(self, ready: Sequence[PreparedImage], question: Question) -> list[Prediction]:
         """One batch."""
         if not ready:
             return []
@@ -238,7 +192,7 @@ class Predictor:
         if self.person_network is not None:
             faces = [view for item in ready for view in item.person_views]
             felt = self._answers(self.person_network, faces, len(ready))
-        return [self._predicted(item, seen, felt, question) for item in ready]
+        return [question.prediction(item, mean_answer([next(seen) for _ in item.views]), felt) for item in ready]
 
     def _answers(
         self, network: Network, views: Sequence[dict[str, Pixels]], size: int, *, with_features: bool = False
@@ -246,47 +200,6 @@ class Predictor:
         """A network's answer to each view.  size: of a batch."""
         for part in batches(views, size):
             yield from network.answer(part, with_features=with_features).rows()
-
-    def _predicted(
-        self, item: _Ready, seen: Iterator[Answers], felt: Iterator[Answers], question: _Question
-    ) -> Prediction:
-        """seen, felt: of all views and of everybody in the batch, from which those of this image are taken."""
-        judged = mean_answer([next(seen) for _ in item.views])
-        probabilities = judged.values[0]
-        scene, likely = question.scene.named(probabilities), None
-        if question.limit is not None:
-            likely = question.scene.likely(likely_labels(probabilities, question.limit), scene)
-        persons = None
-        if item.persons is not None:
-            emotions = [
-                None if question.person is None else question.person.named(next(felt).values[0]) for _ in item.persons
-            ]
-            persons = [
-                Person(box=box, confidence=confidence, emotions=given)
-                for (box, confidence), given in zip(item.persons, emotions, strict=True)
-            ]
-        affect: Sequence[float | None] = (None, None)
-        if self.network.info.task == "affect":
-            affect = probabilities.tolist()
-        elif question.norms is not None:
-            affect = (probabilities @ question.norms).tolist()
-        return Prediction(
-            scene=scene,
-            valence=affect[0],
-            arousal=affect[1],
-            familiarity=None if judged.familiarity is None else float(judged.familiarity[0]),
-            view=item.view,
-            embedding=None if judged.features is None else judged.features[0],
-            kind=self.network.info.kind,
-            persons=persons,
-            likely=likely,
-            path=path_of(item.source),
-            width_px=item.full[0],
-            height_px=item.full[1],
-            label_set=question.scene.name,
-            model=self.name,
-            source=item.source,
-        )
 
 
 def _each_of(images: ImageLike | ImageLikes) -> Iterable[ImageLike]:
@@ -297,14 +210,6 @@ def _each_of(images: ImageLike | ImageLikes) -> Iterable[ImageLike]:
 
 def _is_folder(image: object) -> TypeGuard[str | os.PathLike[str]]:
     return isinstance(image, (str, os.PathLike)) and os.path.isdir(image)
-
-
-def _norms_of(info: ClassifierInfo) -> NDArray[np.float64] | None:
-    """(E, 2) valence and arousal of a classifier's labels, 1 to 9; None where they have none, or say what is felt."""
-    norms = WORD_NORMS.get(info.label_set, {})
-    if info.kind != "evoked" or info.task == "affect" or not set(info.labels) <= norms.keys():
-        return None
-    return 1 + 8 * np.array([norms[label] for label in info.labels])
 
 
 def _check_person_network(network: Network, finder: Detector | None) -> None:

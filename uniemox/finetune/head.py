@@ -1,0 +1,76 @@
+"""What is fitted around the steps: all that follows the encoder before them, logits and distance after them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from uniemox.data.sample import Sample
+from uniemox.finetune.augment import smooth
+from uniemox.finetune.evaluator import Evaluator
+from uniemox.finetune.step import Objective
+from uniemox.model.classifier import Classifier
+from uniemox.model.distance import MIN_IMAGES, Distance
+
+MAX_FITTED = 4_000  # training images that the distance is fitted on
+FEATURES = "features of the training images"
+
+
+def fit_after_encoder(model: Classifier, evaluator: Evaluator, train: Sequence[Sample], objective: Objective) -> None:
+    """Fit projection, fusion and head to the frozen encoder, in place: an optimiser may hold these parameters."""
+    from uniemox.finetune.probe import fit_fusion, fit_head  # noqa: PLC0415 - sklearn, a second to import
+
+    config = evaluator.config
+    found = evaluator.outputs(model, train, encoded=True, what=FEATURES)
+    target, weights = evaluator.target(found.samples), objective.class_weights
+    if model.fusion is None:
+        head, _ = fit_head(
+            found.values[:, 0],
+            target.numpy(),
+            task=config.task,
+            seed=config.seed,
+            class_weights=None if weights is None else weights.numpy(),
+        )
+        model.head.load_state_dict(head.state_dict())
+        return
+    if config.task == "label":
+        target = smooth(target, config.augment.smoothing)
+    fit_fusion(model, torch.from_numpy(found.values), target, objective, config.seed)
+
+
+def fit_neighbour_head(model: Classifier, evaluator: Evaluator, train: Sequence[Sample]) -> None:
+    """Let the 20 nearest training images answer."""
+    from uniemox.finetune.probe import fit_neighbours  # noqa: PLC0415 - sklearn, a second to import
+
+    found = evaluator.outputs(model, train, encoded=True, what=FEATURES)
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        features = model.fuse(torch.from_numpy(found.values).to(device)).cpu().numpy()
+    model.head = fit_neighbours(features, evaluator.target(found.samples).numpy()).to(device)
+
+
+@torch.no_grad()
+def adjust_logits(head: nn.Module, target: Tensor, strength: float) -> None:
+    """Let rare classes be named more often (arXiv 2007.07314, equation 9).
+
+    target: (N, E), of the training images.  strength: τ, of at least 0.
+    """
+    if strength > 0 and isinstance(head, nn.Linear):
+        shares = target.mean(dim=0).clamp(min=1 / len(target))  # (E,)
+        head.bias.sub_(strength * shares.log().to(head.bias.device))
+
+
+def fit_distance(model: Classifier, evaluator: Evaluator, train: Sequence[Sample]) -> None:
+    """Let the classifier know what its training images are like, from up to 4,000 of them."""
+    order = np.random.default_rng(evaluator.config.seed).permutation(len(train))[:MAX_FITTED]
+    known = [train[int(i)] for i in np.sort(order)]
+    if len(known) < MIN_IMAGES:
+        return
+    found = evaluator.outputs(model, known, what="what the training images are like", encoded=True)
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        features = model.fuse(torch.from_numpy(found.values).to(device))
+        logits = None if evaluator.config.task == "affect" else model.head(features)
+    if len(features) >= MIN_IMAGES:
+        model.distance = Distance.fit(features, logits).to(device)

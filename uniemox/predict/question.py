@@ -1,0 +1,127 @@
+"""How answers are wanted, and what a network's values say then."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uniemox.classifier_info import ClassifierInfo
+from uniemox.errors import ConfigError
+from uniemox.labels import WORD_NORMS
+from uniemox.persons.box import Box, Detection
+from uniemox.predict.conformal import likely_labels, score_limit
+from uniemox.predict.images import ImageLike, path_of
+from uniemox.predict.mapping import LabelMapping, answers_in, has_answers_in
+from uniemox.predict.network import Answers, Network
+from uniemox.predict.prediction import Person, Prediction
+from uniemox.predict.views import Pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedImage:
+    """An image, decoded and cut into views."""
+
+    source: ImageLike
+    full: tuple[int, int]
+    persons: tuple[Detection, ...] | None
+    views: tuple[dict[str, Pixels], ...]
+    """Views for the scene's network, (3, S, S) each; several of a long image."""
+    view: Box
+    """What they show of it, px."""
+    person_views: tuple[dict[str, Pixels], ...]
+    """Of the person network, for everybody found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """How the answers are wanted, checked once for all images."""
+
+    network: Network
+    scene: LabelMapping
+    person: LabelMapping | None
+    limit: float | None
+    """Of the scores of likely labels; None: not asked."""
+    norms: NDArray[np.float64] | None
+    """(E, 2) valence and arousal of the network's labels, 1 to 9; None: there are none."""
+    with_embedding: bool
+
+    @classmethod
+    def of(
+        cls,
+        network: Network,
+        person_network: Network | None,
+        *,
+        coverage: float | None,
+        labels: str | None,
+        with_embedding: bool = False,
+    ) -> "Question":
+        """See `Predictor.predict`. Raises ConfigError, LabelError for what the networks can't answer."""
+        info = network.info
+        if info.task == "affect" and (coverage is not None or labels is not None):
+            raise ConfigError(f"{network.name} gives valence and arousal; leave coverage and labels out")
+        limit = None if coverage is None else score_limit(info.conformal_scores, coverage)
+        person = None
+        if person_network is not None:
+            own = person_network.info.find_labels()
+            person = answers_in(own, labels if labels is not None and has_answers_in(own, labels) else None)
+        scene = answers_in(info.find_labels(), labels)
+        if limit is not None and scene.dropped:
+            raise ConfigError(
+                f"coverage can't be had in {scene.name}: {', '.join(scene.dropped)} of {network.name} has no "
+                "counterpart there, so that a set could lack the true label or be empty; leave coverage out, or labels"
+            )
+        return cls(
+            network=network,
+            scene=scene,
+            person=person,
+            limit=limit,
+            norms=_norms_of(info),
+            with_embedding=with_embedding,
+        )
+
+    def prediction(self, item: PreparedImage, judged: Answers, felt: Iterator[Answers]) -> Prediction:
+        """What is said of an image.
+
+        judged: of its views.  felt: of everybody in the batch, from which those of this image are taken.
+        """
+        probabilities = judged.values[0]
+        scene, likely = self.scene.named(probabilities), None
+        if self.limit is not None:
+            likely = self.scene.likely(likely_labels(probabilities, self.limit), scene)
+        valence, arousal = self._affect(probabilities)
+        return Prediction(
+            scene=scene,
+            valence=valence,
+            arousal=arousal,
+            familiarity=None if judged.familiarity is None else float(judged.familiarity[0]),
+            view=item.view,
+            embedding=None if judged.features is None else judged.features[0],
+            kind=self.network.info.kind,
+            persons=None if item.persons is None else [self._person(found, felt) for found in item.persons],
+            likely=likely,
+            path=path_of(item.source),
+            width_px=item.full[0],
+            height_px=item.full[1],
+            label_set=self.scene.name,
+            model=self.network.name,
+            source=item.source,
+        )
+
+    def _person(self, found: Detection, felt: Iterator[Answers]) -> Person:
+        emotions = None if self.person is None else self.person.named(next(felt).values[0])
+        return Person(box=found.box, confidence=found.confidence, emotions=emotions)
+
+    def _affect(self, values: NDArray[np.float64]) -> Sequence[float | None]:
+        """Valence and arousal, 1 to 9."""
+        if self.network.info.task == "affect":
+            return values.tolist()
+        return (None, None) if self.norms is None else (values @ self.norms).tolist()
+
+
+def _norms_of(info: ClassifierInfo) -> NDArray[np.float64] | None:
+    """(E, 2) valence and arousal of a classifier's labels, 1 to 9; None where they have none, or say what is felt."""
+    norms = WORD_NORMS.get(info.label_set, {})
+    if info.kind != "evoked" or info.task == "affect" or not set(info.labels) <= norms.keys():
+        return None
+    return 1 + 8 * np.array([norms[label] for label in info.labels])
