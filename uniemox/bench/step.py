@@ -77,7 +77,6 @@ def bench_step(
     batch = _random_batch(batch_size, network.image_size[0], ModelConfig().decoder.width, with_clip, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-
     precision = fast_precision(device.type)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
 
@@ -90,7 +89,7 @@ def bench_step(
     for done in range(1, steps + 1):
         seconds.append(timed(step, device))
         on_step(done)
-    peak = max(peak, matmul_peak(device, dtype))
+    peak, on_gpu = max(peak, matmul_peak(device, dtype)), device.type == "cuda"
     flops = 2 * step_multiply_adds(model, with_clip=with_clip)
     best = batch_size / min(seconds)
     return StepBench(
@@ -100,7 +99,7 @@ def bench_step(
         peak_tflops=peak / 1e12,
         gflop_per_image=flops / 1e9,
         step_s=min(seconds),
-        peak_memory_mb=torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None,
+        peak_memory_mb=torch.cuda.max_memory_allocated(device) / 1e6 if on_gpu else None,
         parameters_m=parameter_count(network) / 1e6,
         model=model,
         batch_size=batch_size,
@@ -108,7 +107,7 @@ def bench_step(
         teacher="clip" if with_clip else "given",
         compiled=compile_model,
         precision=precision,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        device=torch.cuda.get_device_name(device) if on_gpu else platform.processor() or "cpu",
         torch_version=torch.__version__,
         threads=torch.get_num_threads(),
     )

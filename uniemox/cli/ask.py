@@ -46,19 +46,31 @@ class EndpointOptions:
     """Send images and key unencrypted to another machine."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedImages:
+    """Which images are asked about."""
+
+    images: Annotated[int, Parameter(name=("--images", "--pictures"))] = 100
+    """How many each model is asked about, each class by its share."""
+    seed: int = 0
+    """Which images; more of the same seed hold the fewer ones."""
+    split: str | None = None
+    """Images of this split only, or all; if not given, test if the data have one, else val, else all."""
+    splits: Files = None
+    """File of `data split`, such as RUN/splits.json."""
+    exclude: Files = None
+    """File of `data check --json`; the images in its list "exclude" are left out."""
+
+
 def ask(
     *,
     data: str,
     endpoint: str,
     model: Annotated[list[str], Parameter(negative="")],
     out: Path,
-    images: Annotated[int, Parameter(name=("--images", "--pictures"))] = 100,
-    seed: int = 0,
-    split: str | None = None,
     ours: Annotated[Path | None, Parameter(name="--with", negative="")] = None,
-    splits: Files = None,
-    exclude: Files = None,
     as_json: JsonFlag = False,
+    which: Annotated[AskedImages, Parameter(name="*")] = AskedImages(),
     service: Annotated[EndpointOptions, Parameter(name="*")] = EndpointOptions(),
 ) -> None:
     """Ask multimodal models which emotion images evoke, and why (tables VIII and IX, figure 10 of the paper).
@@ -84,18 +96,8 @@ def ask(
         A model's name there; give it again for more models side by side.
     out
         Folder of answers, results and page; a folder with answers is continued.
-    images
-        How many each model is asked about, each class by its share.
-    seed
-        Which images; more of the same seed hold the fewer ones.
-    split
-        Images of this split only, or all; if not given, test if the data have one, else val, else all.
     ours
         A fine-tuning run or its model.onnx, with which the answers are compared.
-    splits
-        A file of `data split`, such as RUN/splits.json.
-    exclude
-        A file of `data check --json`, whose list "exclude" is left out.
     as_json
         Print one JSON object.
     """
@@ -105,8 +107,8 @@ def ask(
     config = AskConfig(
         endpoint=endpoint,
         models=tuple(model),
-        images=images,
-        seed=seed,
+        images=which.images,
+        seed=which.seed,
         max_images=service.max_images,
         rate_per_minute=service.rate,
         concurrency=service.concurrency,
@@ -116,9 +118,8 @@ def ask(
         allow_http=service.allow_http,
     )
     key = key_of_environment(service.key_from)
-    found = open_data(data, splits=splits, exclude=exclude, with_texts=False)
-    there = {sample.split for sample in found.samples}
-    chosen = split or next((name for name in ("test", "val") if name in there), "all")
+    found = open_data(data, splits=which.splits, exclude=which.exclude, with_texts=False)
+    chosen = found.scored_split(which.split)
     _ask(config, key, found if chosen == "all" else found.only(chosen), chosen, ours, out, as_json=as_json)
 
 

@@ -39,10 +39,7 @@ def calibrate(
     found = files.open(data)
     say_parts(found)
     with progress_bar() as progress:
-        tasks = {what: progress.add_task(what, total=None) for what in ("hashing", "calibrating")}
-        result = recalibrate(
-            model, found, out, lambda what, done, total: progress.update(tasks[what], completed=done, total=total)
-        )
+        result = recalibrate(model, found, out, progress.show)
     if as_json:
         print(json.dumps(asdict(result) | {"written": str(out)}))
         return

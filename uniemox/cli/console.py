@@ -83,6 +83,13 @@ class ProgressBar(Progress):
             disable=not err.is_terminal,  # else rich ends with an empty line in a log
         )
         self.next_line = time.monotonic() + LINE_EVERY_S
+        self._by_name: dict[str, TaskID] = {}
+
+    def show(self, what: str, done: int, total: int | None) -> None:
+        """How far a kind of work is; each has a bar."""
+        if what not in self._by_name:
+            self._by_name[what] = self.add_task(what, total=total)
+        self.update(self._by_name[what], completed=done, total=total)
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
         """As rich has it."""
@@ -104,7 +111,7 @@ class ProgressBar(Progress):
         say(f"{task.description}: {_count(task)}{rate}{left}")
 
 
-def progress_bar() -> Progress:
+def progress_bar() -> ProgressBar:
     """Progress on standard error: how many of how many, how many a second, and the time left."""
     return ProgressBar()
 

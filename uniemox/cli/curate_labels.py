@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uniemox.cli.console import JsonFlag, need, progress_bar, say, show_all
-from uniemox.cli.curate_tables import PACKAGES, Bars, agreement_tables
+from uniemox.cli.curate_tables import PACKAGES, agreement_tables
 
 RuleName = Literal["both", "majority", "soft"]
 
@@ -234,7 +234,7 @@ def release(
     rule = remembered_rule(project, rule)
     config = ReleaseConfig(name=name, version=version, licence=licence, address=address, citation=citation, rule=rule)
     with progress_bar() as progress:
-        made = run(project, out, config, Bars(progress))
+        made = run(project, out, config, progress.show)
     if made["without split"]:
         say(f"{made['without split']} kept images have no split and were left out; run uniemox curate split again")
     if as_json:

@@ -1,4 +1,4 @@
-"""What the commands that build a data set share: bars, tables, the packages they need."""
+"""What the commands that build a data set share: tables, the packages they need."""
 
 import math
 import time
@@ -11,27 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from uniemox.curate.annotate.agree import AgreementStats, Figure
     from uniemox.curate.annotate.verdicts import Verdict
 
 
 PACKAGES = ("sqlalchemy", "fastapi", "uvicorn", "sklearn", "scipy", "matplotlib")
-
-
-class Bars:
-    """A bar for each kind of work."""
-
-    def __init__(self, progress: "Progress") -> None:
-        self.progress = progress
-        self.tasks: dict[str, TaskID] = {}
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """How far a kind of work is."""
-        if what not in self.tasks:
-            self.tasks[what] = self.progress.add_task(escape(what), total=total)
-        self.progress.update(self.tasks[what], completed=done, total=total)
 
 
 def status_tables(found: Mapping[str, Any]) -> Iterator[Table | str]:

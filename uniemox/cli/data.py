@@ -1,7 +1,8 @@
 """Commands about data sets."""
 
 import json
-from dataclasses import replace
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -136,20 +137,31 @@ def check(
     show_all(audit_tables(found))
 
 
+@dataclass(frozen=True, kw_only=True)
+class SchemeOptions:
+    """How a data set is divided."""
+
+    ratio: str | None = None
+    """Shares of train, val and test (or of train and test), as any numbers; 80/10/10 if not given."""
+    seed: int = 0
+    """Of the draw: the same seed gives the same splits wherever the data lie."""
+    paper: Annotated[bool, Parameter(negative="")] = False
+    """Divide as the paper did, instead of --ratio: its official splits, ratios, strata and schemes."""
+    schemes: int = 1
+    """Draw so many schemes and keep the one whose splits agree best in their colours (the paper's figure 6)."""
+
+
 @data.command
 def split(
     source: str,
     file: Path,
     /,
     *,
-    ratio: str | None = None,
-    seed: int = 0,
-    paper: Annotated[bool, Parameter(negative="")] = False,
-    schemes: int = 1,
     plot: Files = None,
     fraction: float | None = None,
     exclude: Files = None,
     as_json: JsonFlag = False,
+    scheme: Annotated[SchemeOptions, Parameter(name="*")] = SchemeOptions(),
 ) -> None:
     """Divide a data set into train, val and test: every class in the same ratio, no group torn apart.
 
@@ -167,14 +179,6 @@ def split(
         KIND:PATH.
     file
         The file to write; commands take it as --splits.
-    ratio
-        Shares of train, val and test (or of train and test), as any numbers; 80/10/10 if not given.
-    seed
-        Of the draw: the same seed gives the same splits wherever the data lie.
-    paper
-        Divide as the paper did, instead of --ratio: its official splits, ratios, strata and schemes.
-    schemes
-        Draw so many schemes and keep the one whose splits agree best in their colours (the paper's figure 6).
     plot
         Write an image of that choice to this file.
     fraction
@@ -190,7 +194,7 @@ def split(
 
     found = open_data(source, exclude=exclude)
     say_parts(found)
-    how, scheme, choice = _draw(found, source, ratio=ratio, seed=seed, paper=paper, schemes=schemes)
+    how, drawn, choice = _draw(found, source, scheme)
     if plot is not None:
         if choice is None:
             raise ConfigError("--plot shows how a scheme was chosen: give --schemes 100 as well")
@@ -200,28 +204,27 @@ def split(
         say(f"wrote {plot}")
     if fraction is not None:
         how += f", {fraction:g} of train"
-        scheme = splits.keep_fraction(scheme, found.samples, fraction, seed)
-    digest = splits.write_splits(file, scheme, source=source, how=how)
-    sizes = {name: list(scheme.values()).count(name) for name in sorted(set(scheme.values()))}
+        drawn = splits.keep_fraction(drawn, found.samples, fraction, scheme.seed)
+    digest = splits.write_splits(file, drawn, source=source, how=how)
+    sizes = dict(sorted(Counter(drawn.values()).items()))
     if as_json:
         print(json.dumps({"file": str(file), "sha256": digest, "how": how, "sizes": sizes}))
         return
     print(f"wrote {file}: {', '.join(f'{name} {size}' for name, size in sizes.items())} ({how}), sha256 {digest}")
 
 
-def _draw(
-    found: "DataSet", source: str, *, ratio: str | None, seed: int, paper: bool, schemes: int
-) -> "tuple[str, dict[str, str], Choice | None]":
+def _draw(found: "DataSet", source: str, options: SchemeOptions) -> "tuple[str, dict[str, str], Choice | None]":
     """How a scheme was drawn, the scheme, and the choice if there was one."""
     from uniemox.data import splits
 
+    seed, schemes = options.seed, options.schemes
     if schemes < 1:
         raise ConfigError(f"--schemes must be at least 1, got {schemes}")
-    if paper and (ratio is not None or schemes > 1):
+    if options.paper and (options.ratio is not None or schemes > 1):
         raise ConfigError("--paper has ratio and schemes of its own; leave --ratio and --schemes out")
-    if paper:
+    if options.paper:
         return f"as the paper, seed {seed}", *_draw_as_paper(found, source, seed)
-    ratio = ratio or "80/10/10"
+    ratio = options.ratio or "80/10/10"
     shares = splits.parse_ratio(ratio)
     if schemes > 1:
         choice = splits.choose_scheme(found.samples, shares, _histograms(found), range(seed, seed + schemes))

@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say
 from uniemox.cli.data_options import NO_FILES_OR_TEXTS, FileAndTextOptions
 from uniemox.errors import ConfigError
+
+if TYPE_CHECKING:
+    from uniemox.teacher.attributes import Describer
 
 
 def persons(
@@ -72,6 +75,42 @@ def persons(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class DescriberOptions:
+    """The networks that find out what no annotation says."""
+
+    teacher: str | None = None
+    """A CLIP by open_clip's name, or local-dir:FOLDER; it needs --vocabulary."""
+    teacher_weights: str = "openai"
+    """Its weights, by open_clip's name or as a file."""
+    vocabulary: Files = None
+    """EmoSet's info.json, whose words it chooses from."""
+    classifier: str | None = None
+    """A timm network with ImageNet's classes, for objects."""
+    classifier_weights: Files = None
+    """Its weights as a file; those of the hub if not given."""
+
+    def open(self, *, with_emotion: bool) -> "tuple[Describer, dict[str, Any]]":
+        """What describes, and a record of it. Raises ConfigError for a teacher without words."""
+        if (self.teacher is None) != (self.vocabulary is None):
+            raise ConfigError("--teacher chooses from EmoSet's words: give --teacher and --vocabulary, or neither")
+        from uniemox.teacher.attributes import Describer, ObjectClassifier, ZeroShot
+        from uniemox.teacher.clip import ClipTeacher
+
+        zero_shot = names = None
+        if self.teacher is not None and self.vocabulary is not None:
+            zero_shot = ZeroShot(ClipTeacher.load(self.teacher, self.teacher_weights), self.vocabulary)
+        if self.classifier is not None:
+            names = ObjectClassifier(self.classifier, self.classifier_weights)
+        record = {
+            "with_emotion": with_emotion,
+            "teacher": None if self.teacher is None else f"{self.teacher} {self.teacher_weights}",
+            "vocabulary": _fingerprint(self.vocabulary),
+            "classifier": self.classifier and f"{self.classifier} {_fingerprint(self.classifier_weights)}",
+        }
+        return Describer(with_emotion=with_emotion, zero_shot=zero_shot, classifier=names), record
+
+
 def describe(
     source: str,
     /,
@@ -79,12 +118,8 @@ def describe(
     out: Files = None,
     persons: Files = None,
     without_emotion: Annotated[bool, Parameter(negative="")] = False,
-    teacher: str | None = None,
-    teacher_weights: str = "openai",
-    vocabulary: Files = None,
-    classifier: str | None = None,
-    classifier_weights: Files = None,
     as_json: JsonFlag = False,
+    networks: Annotated[DescriberOptions, Parameter(name="*")] = DescriberOptions(),
 ) -> None:
     """Write a text for every image, of EmoSet's annotations or of what can be found out about it.
 
@@ -107,43 +142,18 @@ def describe(
         A file of `data persons`; one beside the data is found by itself.
     without_emotion
         Leave the label out of the texts (table VII of the paper).
-    teacher
-        A CLIP by open_clip's name, or local-dir:FOLDER; it needs --vocabulary.
-    teacher_weights
-        Its weights, by open_clip's name or as a file.
-    vocabulary
-        EmoSet's info.json, whose words it chooses from.
-    classifier
-        A timm network with ImageNet's classes, for objects.
-    classifier_weights
-        Its weights as a file; those of the hub if not given.
     as_json
         Print what was written as JSON.
     """
+    need("torch", "timm", "open_clip", extra="train")
     from uniemox.data.sidecar import TEXTS
     from uniemox.data.source import folder_of, open_data
+    from uniemox.teacher.attributes import write_texts
 
-    if (teacher is None) != (vocabulary is None):
-        raise ConfigError("--teacher chooses from EmoSet's words: give --teacher and --vocabulary, or neither")
-    need("torch", "timm", "open_clip", extra="train")
-    from uniemox.teacher.attributes import Describer, ObjectClassifier, ZeroShot, write_texts
-    from uniemox.teacher.clip import ClipTeacher
-
+    describer, record = networks.open(with_emotion=not without_emotion)
     target = out or folder_of(source) / TEXTS
     found = open_data(source, persons=persons, with_texts=False)
-    zero_shot = names = None
-    if teacher is not None and vocabulary is not None:
-        zero_shot = ZeroShot(ClipTeacher.load(teacher, teacher_weights), vocabulary)
-    if classifier is not None:
-        names = ObjectClassifier(classifier, classifier_weights)
-    describer = Describer(with_emotion=not without_emotion, zero_shot=zero_shot, classifier=names)
-    header = {
-        "with_emotion": not without_emotion,
-        "teacher": None if teacher is None else f"{teacher} {teacher_weights}",
-        "vocabulary": _fingerprint(vocabulary),
-        "classifier": None if classifier is None else f"{classifier} {_fingerprint(classifier_weights)}",
-        "people": any(sample.persons is not None for sample in found.samples),
-    }
+    header = {**record, "people": any(sample.persons is not None for sample in found.samples)}
     with progress_bar() as progress:
         task = progress.add_task("describing", total=len(found))
         broken = write_texts(found, target, describer, header, lambda done: progress.update(task, completed=done))

@@ -59,28 +59,19 @@ def evaluate(
 
     if not is_onnx(model):
         need("torch", "timm", "scipy", extra="train")
-
     found = files.open(data)
     say_parts(found)
-    there = {sample.split for sample in found.samples}
-    chosen = split or next((name for name in ("test", "val") if name in there), "all")
+    chosen = found.scored_split(split)
     if chosen != "all":
         found = found.only(chosen)
         say(f"scoring split {chosen}: {len(found)} samples")
     with progress_bar() as progress:
-        tasks = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done)
-
-        result = run(model, found, by=by, allow_seen=allow_seen, on_progress=show)
+        result = run(model, found, by=by, allow_seen=allow_seen, on_progress=progress.show)
     path = write_evaluation(result, model, found, chosen, name=name, persons=files.persons)
     say(f"wrote {path}, and every prediction beside it (.jsonl)")
     for note in result.notes:
         say(note)
     if as_json:
         print(json.dumps(result.as_dict()))
-        return
-    show_all(score_tables(result))
+    else:
+        show_all(score_tables(result))

@@ -3,7 +3,7 @@
 import json
 import os.path
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -73,39 +73,49 @@ def heat(
     _check_asked(method, scores=scores, as_json=as_json)
     from uniemox.explain.explaining import open_explainer, unique_names
 
-    is_folder = _is_folder(out)
     explainers = [open_explainer(name, method) for name in model or (None,)]
     columns = unique_names([one.name for one in explainers])
     images = list(_images_in(files))
-    if not is_folder:
+    if not _is_folder(out):
         _check_rows(images)
     people = _known_people(files) if any(one.looks_at_people for one in explainers) else {}
-    rows: list[list[Explanation]] = []
-    names: list[str] = []
-    measured: list[list[MapScores]] = []
-    with progress_bar() as progress:
-        task = progress.add_task("explaining", total=len(images))
-        for path in images:
-            row = _explained(explainers, path, label, people.get(path))
-            progress.advance(task)
-            if not row:
-                continue
-            names.append(str(path))
-            if scores:
-                measured.append([one.score(found) for one, found in zip(explainers, row, strict=True)])
-            if is_folder:
-                _write_maps(row, columns, path, out)
-            else:
-                rows.append([found.shrunk(SHEET_PX) for found in row])
-    if not names:
+    rows, measured = _explain_each(images, explainers, columns, out, label, people, scores=scores)
+    if not rows:
         raise ImageError(f"none of {len(images)} images can be read; nothing is written")
-    if not is_folder:
-        _write_sheet(rows, columns, names, out)
-    say(f"wrote {out}: {len(names)} images, {len(columns)} models")
+    if not _is_folder(out):
+        _write_sheet(list(rows.values()), columns, [str(path) for path in rows], out)
+    say(f"wrote {out}: {len(rows)} images, {len(columns)} models")
     if scores:
         _show_scores(list(zip(*measured, strict=True)), columns, as_json)
-    if len(names) < len(images):
+    if len(rows) < len(images):
         sys.exit(EXIT_UNREADABLE)
+
+
+def _explain_each(
+    images: Sequence[Path],
+    explainers: "Sequence[Explainer]",
+    columns: list[str],
+    out: Path,
+    label: str | None,
+    people: "Mapping[Path, tuple[Detection, ...]]",
+    *,
+    scores: bool,
+) -> "tuple[dict[Path, list[Explanation]], list[list[MapScores]]]":
+    """The rows of a sheet, or empty ones where each map goes to a file in a folder; and the scores of the maps."""
+    rows: dict[Path, list[Explanation]] = {}
+    measured: list[list[MapScores]] = []
+    with progress_bar() as progress:
+        for done, path in enumerate(images, start=1):
+            row = _explained(explainers, path, label, people.get(path))
+            progress.show("explaining", done, len(images))
+            if not row:
+                continue
+            if scores:
+                measured.append([one.score(found) for one, found in zip(explainers, row, strict=True)])
+            if _is_folder(out):
+                _write_maps(row, columns, path, out)
+            rows[path] = [] if _is_folder(out) else [found.shrunk(SHEET_PX) for found in row]
+    return rows, measured
 
 
 @explain.command

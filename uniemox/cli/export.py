@@ -60,23 +60,14 @@ def export(
         raise ConfigError("--int8-weights goes with neither --float16 nor --int8; leave one of them out")
     import tempfile
 
-    from uniemox.checkpoints.classifier import load_classifier
     from uniemox.data.source import open_data
     from uniemox.export.compact import store_as_float16, store_as_int8
-    from uniemox.export.onnx import export_classifier, read_model, write_model
-    from uniemox.training.run_folder import WEIGHTS
+    from uniemox.export.onnx import read_model, write_model
 
     found = None if data is None else open_data(data)
     result: dict[str, Any] = {"written": str(out)}
     with tempfile.TemporaryDirectory(prefix="uniemox-export-") as folder:
-        source = Path(folder) / "model.onnx"
-        weights = model / WEIGHTS if model.is_dir() else model
-        if model.is_dir() and not weights.is_file():
-            raise CheckpointError(f"{model} holds no {WEIGHTS}; give a finished run of uniemox finetune")
-        if weights.suffix == ".onnx":
-            write_model(read_model(weights), source)
-        else:
-            export_classifier(*load_classifier(weights), source)
+        source = _as_onnx(model, Path(folder))
         if found is not None:
             check = _compare_int8(source, found)
             result["int8"] = check.as_dict()
@@ -93,6 +84,22 @@ def export(
         print(json.dumps(result))
     else:
         say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB; next: uniemox predict IMAGE --model {out}")
+
+
+def _as_onnx(model: Path, folder: Path) -> Path:
+    """A file of the model in a folder. Raises CheckpointError for a run that is not finished."""
+    from uniemox.checkpoints.classifier import load_classifier
+    from uniemox.export.onnx import export_classifier, read_model, write_model
+    from uniemox.training.run_folder import WEIGHTS
+
+    made, weights = folder / "model.onnx", model / WEIGHTS if model.is_dir() else model
+    if model.is_dir() and not weights.is_file():
+        raise CheckpointError(f"{model} holds no {WEIGHTS}; give a finished run of uniemox finetune")
+    if weights.suffix == ".onnx":
+        write_model(read_model(weights), made)
+    else:
+        export_classifier(*load_classifier(weights), made)
+    return made
 
 
 def _compare_int8(path: Path, data: "DataSet") -> "Int8Check":

@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
-from rich.progress import TaskID
 
 from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say
 from uniemox.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from uniemox.finder.run import FinderReport
 
 finder = App(name="finder", help="Train a person finder of your own: small, and free of other detectors' licences.")
 
@@ -68,24 +70,22 @@ def fit(
     config = FinderConfig(start=start, seed=seed, **given)
     samples = _samples(data.split(","), persons, exclude)
     with progress_bar() as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done)
-
-        report = fit_finder(samples, config, out, show)
+        report = fit_finder(samples, config, out, progress.show)
     if report.broken:
         say(f"{report.broken} images can't be read and were left out")
     if as_json:
         print(json.dumps({"file": str(out), **in_numbers(report)}))
-        return
+    else:
+        print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB): {_in_words(report)}")
+
+
+def _in_words(report: "FinderReport") -> str:
+    """What was measured on the images held out."""
     scores = report.scores
-    print(
-        f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB): of {scores.people} people in {report.held_out} held-out "
-        f"images it finds {scores.recall:.1%} ({scores.large_recall:.1%} of those over 2 % of their image), and "
-        f"{scores.precision:.1%} of its boxes are people; the boxes that it was given are taken for the truth"
+    return (
+        f"of {scores.people} people in {report.held_out} held-out images it finds {scores.recall:.1%} "
+        f"({scores.large_recall:.1%} of those over 2 % of their image), and {scores.precision:.1%} of its boxes are "
+        "people; the boxes that it was given are taken for the truth"
     )
 
 

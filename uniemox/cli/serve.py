@@ -1,6 +1,7 @@
 """The command that serves."""
 
 import os
+from dataclasses import dataclass
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -12,6 +13,22 @@ MAX_MODELS = 2  # the page compares two
 SHORTEST_KEY = 16
 
 
+@dataclass(frozen=True, kw_only=True)
+class LimitOptions:
+    """What the server takes, and how long it works on it."""
+
+    queue: int = 64
+    """Images that may wait; more are answered with 503 and Retry-After."""
+    batch_size: int = 16
+    """Images that go through the network together at the most."""
+    max_wait_ms: float = 5.0
+    """How long an image waits for others to share its batch."""
+    max_mb: float = 10.0
+    """MiB of one request at the most."""
+    timeout_s: float = 10.0
+    """Seconds from the end of an upload to its answer; 504 after that."""
+
+
 def serve(
     *,
     model: Annotated[list[str] | None, Parameter(negative="")] = None,
@@ -19,12 +36,8 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     threads: int | None = None,
-    queue: int = 64,
-    batch_size: int = 16,
-    max_wait_ms: float = 5.0,
-    max_mb: float = 10.0,
-    timeout_s: float = 10.0,
     key_from: str | None = None,
+    limits: Annotated[LimitOptions, Parameter(name="*")] = LimitOptions(),
 ) -> None:
     """Serve predictions over HTTP, and a page to drop images on.
 
@@ -51,16 +64,6 @@ def serve(
         0 takes any free one.
     threads
         Of the network; without it one a core.
-    queue
-        Images that may wait; more are answered with 503 and Retry-After.
-    batch_size
-        Images that go through the network together at the most.
-    max_wait_ms
-        How long an image waits for others to share its batch.
-    max_mb
-        MiB of one request at the most.
-    timeout_s
-        Seconds from the end of an upload to its answer; 504 after that.
     key_from
         Name of the environment variable that holds the key which clients must send as Authorization: Bearer KEY.
     """
@@ -74,9 +77,7 @@ def serve(
     if len(names) > MAX_MODELS:
         raise ConfigError(f"{len(names)} models given; the server takes up to {MAX_MODELS}")
     key = read_key(key_from)
-    config = ServeConfig(
-        queue=queue, batch_size=batch_size, max_wait_ms=max_wait_ms, max_mb=max_mb, timeout_s=timeout_s
-    )
+    config = ServeConfig(**vars(limits))
     app = create_app([load(name, person_model=person_model, threads=threads) for name in names], config, key=key)
     if host not in ("127.0.0.1", "localhost", "::1") and key is None:
         say(f"listening on {host} without a key: whoever reaches this address can use it (see --key-from)")

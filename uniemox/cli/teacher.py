@@ -1,16 +1,42 @@
 """Commands about teachers."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
-from rich.progress import Progress, TaskID
 
 from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, say_parts
 
 teacher = App(name="teacher", help="Fit a teacher of your own, where no CLIP can be had.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerOptions:
+    """The network, and how long it is fitted; what is not given is as FitConfig has it."""
+
+    width: int | None = None
+    """Channels of its features; 64 if not given."""
+    image_size: int | None = None
+    """Side of the small image tower's input, px; 96 if not given."""
+    epochs: int | None = None
+    """Passes over the images; 16 if not given."""
+    batch_size: int | None = None
+    """Images that are compared with each other; 64 if not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFiles:
+    """Files beside a data set."""
+
+    texts: Files = None
+    """File of `data describe`; if not given, the one beside the data is used."""
+    splits: Files = None
+    """File of `data split`."""
+    exclude: Files = None
+    """File of `data check --json`; the images in its list "exclude" are left out."""
 
 
 @teacher.command
@@ -19,17 +45,12 @@ def fit(
     data: str,
     out: Path,
     image_tower: str | None = None,
-    width: int | None = None,
-    image_size: int | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
     seed: int = 0,
     without_emotion: Annotated[bool, Parameter(negative="")] = False,
-    texts: Files = None,
-    splits: Files = None,
-    exclude: Files = None,
     split: str | None = None,
     as_json: JsonFlag = False,
+    tower: Annotated[TowerOptions, Parameter(name="*")] = TowerOptions(),
+    files: Annotated[TextFiles, Parameter(name="*")] = TextFiles(),
 ) -> None:
     """Fit a small teacher on images and their texts, as SigLIP (arXiv 2303.15343).
 
@@ -49,24 +70,10 @@ def fit(
         Folder of the teacher, teacher.json and teacher.safetensors; commands take it as fitted:OUT.
     image_tower
         A frozen image tower, timm:NAME or timm:NAME@FILE (arXiv 2111.07991); a small one is fitted if not given.
-    width
-        Channels of its features; 64 if not given.
-    image_size
-        Side of the small image tower's input, px; 96 if not given.
-    epochs
-        Passes over the images; 16 if not given.
-    batch_size
-        Images that are compared with each other; 64 if not given.
     seed
         Of the weights, the held-out images, the crops and the order.
     without_emotion
         Leave the label out of texts that are made of annotations, so that no label reaches what is distilled.
-    texts
-        A file of `data describe`; one beside the data is found by itself.
-    splits
-        A file of `data split`.
-    exclude
-        A file of `data check --json`, whose list "exclude" is left out.
     split
         Use this split only, or all; train if not given, or everything where the data have no splits.
     as_json
@@ -77,29 +84,16 @@ def fit(
     from uniemox.teacher.fitting import FitConfig, fit_teacher
     from uniemox.training.hardware import keep_freed_memory
 
-    chosen = {"width": width, "image_size": image_size, "epochs": epochs, "batch_size": batch_size}
-    given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in vars(tower).items() if value is not None}
     config = FitConfig(image_tower=image_tower, seed=seed, with_emotion=not without_emotion, **given)
-    found = open_data(data, texts=texts, splits=splits, exclude=exclude).to_train(*([] if split is None else [split]))
+    found = open_data(data, **vars(files)).to_train(*([] if split is None else [split]))
     say_parts(found)
     keep_freed_memory()
     with progress_bar() as progress:
-        about = fit_teacher(found, config, out, _shown_in(progress)).about
+        about = fit_teacher(found, config, out, progress.show).about
     if about["broken"]:
         say(f"{about['broken']} images can't be read and were left out")
     print(json.dumps({"folder": str(out), **about}) if as_json else f"wrote {out}: {_in_words(about['figures'])}")
-
-
-def _shown_in(progress: Progress) -> Callable[[str, int, int], None]:
-    """What `fit_teacher` calls with what is done, how much of it is done, and how much there is: a bar for each."""
-    tasks: dict[str, TaskID] = {}
-
-    def show(what: str, done: int, total: int) -> None:
-        if what not in tasks:
-            tasks[what] = progress.add_task(what, total=total)
-        progress.update(tasks[what], completed=done)
-
-    return show
 
 
 def _in_words(figures: Mapping[str, Any]) -> str:

@@ -156,6 +156,11 @@ class DataSet:
             return self
         return self.only(*(splits or ("train",)))
 
+    def scored_split(self, split: str | None) -> str:
+        """The split that is scored: the given one, or test if there is one, else val, else all."""
+        there = {sample.split for sample in self.samples}
+        return split or next((name for name in ("test", "val") if name in there), "all")
+
     def part_of(self, sample: Sample) -> str | None:
         """The name of the data set, of several opened as one, that a sample comes from."""
         return sample.key.partition("/")[0] if self.parts else None

@@ -266,7 +266,7 @@ CHECKS: Mapping[str, Callable[[Run, _World], str]] = {
     "data-shard": _shard,
     "teacher-fit": _teacher,
     "reproduce-zero-shot": _counted,
-    "reproduce-pictures": _images,
+    "reproduce-images": _images,
     "explain": _explain,
     "ask": _counted,
 }

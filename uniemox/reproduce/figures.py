@@ -132,7 +132,7 @@ def _other_data(study: Study, target: Target, figure: str) -> tuple[str, ...]:
 def _images(study: Study, target: Target, split: str | None = None) -> Run:
     """Images as files.  split: None: of those that were not trained on."""
     data, split = target.scored, split or target.split
-    words = ["reproduce", "pictures", "--data", data.source, "--split", split, *data.options, *data.people]
+    words = ["reproduce", "images", "--data", data.source, "--split", split, *data.options, *data.people]
     words += ["--count", str(SHOWN), "--seed", str(study.seeds[0]), "--out", OUT]
     words += ["--with-emotion"] if study.with_emotion else []
     run = plan_run(study.root, "images to show", words, makes=LIST, needs=data.needs, data=data.digests)

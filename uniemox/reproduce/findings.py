@@ -1,0 +1,132 @@
+"""What a plan found: scores, gains, margins and costs, read once; as JSON and as CSV."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from uniemox.csv_files import write_rows
+from uniemox.intervals import PairedDifference
+from uniemox.reproduce.baseline import Margin, margin_of
+from uniemox.reproduce.costs import NetworkCost, measure_run
+from uniemox.reproduce.execute import RunOutcome, seconds_of
+from uniemox.reproduce.plan import Cell, Plan, TableRow
+from uniemox.reproduce.results import gain, is_done, mark_of, score_of
+from uniemox.training.run_folder import WEIGHTS
+
+CSV_FIELDS = (
+    *("method", "network", "data", "mark", "accuracy", "low", "high", "over", "seeds", "pictures", "chance", "uniform"),
+    *("near_chance", "paper_percent", "gain", "gain_low", "gain_high"),
+    *("over_histogram", "over_histogram_low", "over_histogram_high", "beats_histogram", "why"),
+)
+
+
+class Findings:
+    """Of one plan, after its runs."""
+
+    def __init__(self, plan: Plan, outcome: RunOutcome, root: Path) -> None:
+        self.plan, self.outcome, self.root = plan, outcome, root
+        self.scores = {(row.name, name): score_of(cell) for row in plan.rows for name, cell in row.cells.items()}
+        self.gains = dict(self._gains())
+        self.margins = dict(self._margins())
+        self.costs = {row.name: cost for row in plan.rows if (cost := _cost(row)) is not None}
+        self.ours = [name for name in plan.columns if any(self._is_planned(row, name) for row in plan.rows)]
+        self.seconds = seconds_of(root)
+
+    def _is_planned(self, row: TableRow, name: str) -> bool:
+        return bool(row.cells.get(name, Cell()).runs)
+
+    def _gains(self) -> Iterator[tuple[tuple[str, str], PairedDifference]]:
+        reference = next((row for row in self.plan.rows if row.name == self.plan.reference), None)
+        for row in self.plan.rows if reference is not None else ():
+            for name, cell in row.cells.items():
+                other = reference.cells.get(name) if reference is not None else None
+                if other is not None and row is not reference and cell.runs and cell.runs != other.runs:
+                    found = gain(cell, other)
+                    if found is not None:
+                        yield (row.name, name), found
+
+    def _margins(self) -> Iterator[tuple[tuple[str, str], Margin]]:
+        cells = {row.name: row.cells for row in self.plan.rows}
+        for row in self.plan.rows:
+            baseline = cells[row.baseline] if row.baseline is not None else {}
+            for name, cell in row.cells.items():
+                found = margin_of(cell, baseline[name]) if name in baseline else None
+                if found is not None:
+                    yield (row.name, name), found
+
+    def has_gains(self, name: str) -> bool:
+        """Whether a column of gains stands beside this one; curves have too many columns for that."""
+        return not self.plan.is_curve and any(column == name for _, column in self.gains)
+
+    def has_scores(self, name: str) -> bool:
+        """Whether a column has a score of ours."""
+        return any(self.scores.get((row.name, name)) is not None for row in self.plan.rows)
+
+    def chance(self, name: str | None = None) -> float | None:
+        """The chance of a column, or of all; None where it is not known, or not the same for all."""
+        known = {score.chance for (_, column), score in self.scores.items() if score and name in (None, column)}
+        return known.pop() if len(known) == 1 else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "name": self.plan.name,
+            "title": self.plan.title,
+            "scale": self.plan.scale,
+            "reference": self.plan.reference,
+            "rows": list(self._records()),
+            "costs": {name: asdict(cost) for name, cost in self.costs.items()},
+            "runs": [
+                {
+                    "name": run.name,
+                    "command": run.command,
+                    "folder": str(run.folder),
+                    "is_done": is_done(run),
+                    "missing": run.missing,
+                    "failed": self.outcome.failed.get(run.key),
+                    "seconds": self.seconds.get(run.key),
+                }
+                for run in self.plan.runs
+            ],
+        }
+
+    def as_csv(self) -> str:
+        """A line for each method and data set."""
+        buffer = io.StringIO()
+        write_rows(buffer, [CSV_FIELDS, *([record[name] for name in CSV_FIELDS] for record in self._records())])
+        return buffer.getvalue()
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        for row in self.plan.rows:
+            for name, cell in row.cells.items():
+                score, found = self.scores[row.name, name], self.gains.get((row.name, name))
+                margin = self.margins.get((row.name, name))
+                yield {
+                    "method": row.name,
+                    "network": row.network,
+                    "data": name,
+                    "mark": mark_of(cell, set(self.outcome.failed)),
+                    **dict.fromkeys(("accuracy", "low", "high", "over", "seeds", "pictures")),
+                    **dict.fromkeys(("chance", "uniform", "near_chance")),
+                    **({} if score is None else score.as_dict()),
+                    "paper_percent": cell.paper,
+                    "gain": None if found is None else found.difference,
+                    "gain_low": None if found is None else found.low,
+                    "gain_high": None if found is None else found.high,
+                    "over_histogram": None if margin is None else margin.difference,
+                    "over_histogram_low": None if margin is None else margin.low,
+                    "over_histogram_high": None if margin is None else margin.high,
+                    "beats_histogram": None if margin is None else margin.beats,
+                    "why": cell.why,
+                }
+
+
+def _cost(row: TableRow) -> NetworkCost | None:
+    """Of the first finished classifier of a row; None for rows without one."""
+    for cell in row.cells.values():
+        for run in cell.runs:
+            if is_done(run) and (run.folder / WEIGHTS).exists():
+                return measure_run(run.folder)
+    return None
