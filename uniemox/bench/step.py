@@ -79,11 +79,11 @@ def bench_step(
         torch.cuda.reset_peak_memory_stats(device)
     precision = fast_precision(device.type)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    peak = matmul_peak(device, dtype)
 
     def step() -> None:
         pretrain_step(runner, optimizer, [batch], teacher=teacher, precision=precision)
 
-    peak = matmul_peak(device, dtype)
     step()  # warms up: compilation, memory
     seconds = []
     for done in range(1, steps + 1):

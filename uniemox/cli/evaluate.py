@@ -45,8 +45,7 @@ def evaluate(
     split
         Score this split only, or all; if not given, test if the data have one, else val, else all.
     by
-        A column by whose values the scores are given too: domain, split, label, group, part (the data set, of several),
-        or a field of the annotations.
+        Scores by a column's values too: domain, split, label, group, part (of several data sets), or an annotation's.
     allow_seen
         Score images that the model was trained on as well.
     name
@@ -54,10 +53,9 @@ def evaluate(
     as_json
         Print one JSON object.
     """
-    from uniemox.evaluate.run import evaluate as run
-    from uniemox.evaluate.run import is_onnx, write_evaluation
+    from uniemox.evaluate import run
 
-    if not is_onnx(model):
+    if not run.is_onnx(model):
         need("torch", "timm", "scipy", extra="train")
     found = files.open(data)
     say_parts(found)
@@ -66,8 +64,8 @@ def evaluate(
         found = found.only(chosen)
         say(f"scoring split {chosen}: {len(found)} samples")
     with progress_bar() as progress:
-        result = run(model, found, by=by, allow_seen=allow_seen, on_progress=progress.show)
-    path = write_evaluation(result, model, found, chosen, name=name, persons=files.persons)
+        result = run.evaluate(model, found, by=by, allow_seen=allow_seen, on_progress=progress.show)
+    path = run.write_evaluation(result, model, found, chosen, name=name, persons=files.persons)
     say(f"wrote {path}, and every prediction beside it (.jsonl)")
     for note in result.notes:
         say(note)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -58,32 +58,46 @@ def export(
         raise ConfigError("--int8 and --data KIND:PATH belong together: int8 is kept only where images show it works")
     if int8_weights and (float16 or int8):
         raise ConfigError("--int8-weights goes with neither --float16 nor --int8; leave one of them out")
+    from uniemox.data.source import open_data
+
+    found = None if data is None else open_data(data)
+    check = _write(model, out, found, "float16" if float16 else "int8" if int8_weights else None)
+    if check is not None:
+        say(str(check))
+    is_written = check is None or check.is_kept
+    if as_json:
+        size = {"bytes": out.stat().st_size} if is_written else {}
+        print(
+            json.dumps(
+                {
+                    "written": str(out) if is_written else None,
+                    **({} if check is None else {"int8": check.as_dict()}),
+                    **size,
+                }
+            )
+        )
+    if not is_written:
+        raise ConfigError("nothing is written, because int8 must be faster and agree on 98 %; see above")
+    if not as_json:
+        say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB; next: uniemox predict IMAGE --model {out}")
+
+
+def _write(model: Path, out: Path, data: "DataSet | None", weights: str | None) -> "Int8Check | None":
+    """Write the file; with data in 8 bits, or not at all if that does not pay.  weights: float16, int8 or None."""
     import tempfile
 
-    from uniemox.data.source import open_data
     from uniemox.export.compact import store_as_float16, store_as_int8
     from uniemox.export.onnx import read_model, write_model
 
-    found = None if data is None else open_data(data)
-    result: dict[str, Any] = {"written": str(out)}
     with tempfile.TemporaryDirectory(prefix="uniemox-export-") as folder:
         source = _as_onnx(model, Path(folder))
-        if found is not None:
-            check = _compare_int8(source, found)
-            result["int8"] = check.as_dict()
-            if not check.is_kept:
-                if as_json:
-                    print(json.dumps({**result, "written": None}))
-                raise ConfigError(f"nothing is written, because int8 must be faster and agree on 98 %. {check}")
-            say(str(check))
-        if float16 or int8_weights:
-            (store_as_float16 if float16 else store_as_int8)(source, source)
+        check = None if data is None else _compare_int8(source, data)
+        if check is not None and not check.is_kept:
+            return check
+        if weights is not None:
+            (store_as_float16 if weights == "float16" else store_as_int8)(source, source)
         write_model(read_model(source), out)
-    result["bytes"] = out.stat().st_size
-    if as_json:
-        print(json.dumps(result))
-    else:
-        say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB; next: uniemox predict IMAGE --model {out}")
+    return check
 
 
 def _as_onnx(model: Path, folder: Path) -> Path:

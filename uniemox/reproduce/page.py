@@ -9,6 +9,7 @@ from uniemox.files import write_text
 from uniemox.html import UNKNOWN, Html, element, join, page, scrolling, table
 from uniemox.reproduce.audit import audit
 from uniemox.reproduce.execute import RunOutcome
+from uniemox.reproduce.findings import Findings
 from uniemox.reproduce.marks import BELOW_NOTE, chance_cell, mark_label, our_score, over_histogram, paper_figure, points
 from uniemox.reproduce.plan import Cell, Plan, TableRow
 from uniemox.reproduce.plots import Dot, curves, dots
@@ -55,11 +56,8 @@ class _Page:
         yield self._state()
         if self.plan.rows:
             yield self._table()
-            yield from (
-                self._drawing(name)
-                for name in self.found.ours
-                if not self.plan.is_curve and self.found.has_scores(name)
-            )
+            if not self.plan.is_curve:
+                yield from (self._drawing(name) for name in self.found.ours if self.found.has_scores(name))
             if self.plan.is_curve and self.found.ours:
                 yield self._curves()
             if self.found.costs:
