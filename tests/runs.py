@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
 from uniemox.pretrain.presets import demo
 from uniemox.pretrain.run import pretrain
 from uniemox.teacher.stored import save_features
+from uniemox.training.callbacks import NullCallback, RunPlan
 from uniemox.training.hardware import HardwareConfig
 from uniemox.training.journal import read_metrics
 from uniemox.training.optimizer import OptimizerConfig
@@ -273,3 +275,22 @@ def data_of(name: str) -> DataSet:
     if name in ("probe", "affect"):
         return votes(Path(FOLDER.name) / f"votes-{name}", each={"probe": 4, "affect": 8}[name])
     return colours(splits=SPLITS)
+
+
+class Told(NullCallback):
+    """Remembers how far each kind of work was said to be, and interrupts after some steps if that is asked."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.last: dict[str, tuple[int, int]] = {}
+        self.stop_after, self.plan = stop_after, None
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        self.last[what] = (done, total)
+
+    def start(self, plan: RunPlan) -> None:
+        self.plan = plan
+
+    def step(self, done: int, values: Mapping[str, float]) -> None:
+        self.last[self.plan.what] = (done, self.plan.steps)
+        if done == self.stop_after:
+            os.kill(os.getpid(), signal.SIGINT)  # noted, saved, then said

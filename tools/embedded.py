@@ -98,7 +98,7 @@ def finder(people: list[str], starts: Path) -> None:
         uniemox("data", "persons", *words, makes=files[-1])
     shown = ("--data", ",".join(people), "--persons", *files, "--exclude", OUT / "check.json", "--epochs", "28")
     start = ("--start", FINDER_START.format(starts), "--out", OUT / "finder.onnx")
-    uniemox("finder", "fit", *shown, *start, makes=OUT / "finder.onnx")
+    uniemox("finder", "fit", *shown, *start, "--resume", makes=OUT / "finder.onnx")
 
 
 def main() -> None:

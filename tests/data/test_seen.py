@@ -33,8 +33,9 @@ from uniemox.finetune.run import finetune
 from uniemox.persons.box import Box, Detection
 from uniemox.pretrain.config import TeacherConfig
 from uniemox.pretrain.run import pretrain
+from uniemox.teacher.config import FitConfig
 from uniemox.teacher.fitted import FittedTeacher
-from uniemox.teacher.fitting import FitConfig, fit_teacher
+from uniemox.teacher.fitting import fit_teacher
 from uniemox.teacher.stored import save_features
 
 REFUSED = "through what it was made of (pre-training, teacher, joined runs, person finder)"

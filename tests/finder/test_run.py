@@ -15,19 +15,22 @@ import torch
 from cyclopts import App
 
 from tests.finetune.figures import SAMPLES, figure, view_of
+from tests.runs import Told
 from uniemox.cli.finder import finder as finder_commands
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.seen import read_seen, seen_file
-from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.errors import CheckpointError, ConfigError, DataError, StoppedError
+from uniemox.finder.config import FinderConfig
 from uniemox.finder.export import FinderGraph, export_finder
 from uniemox.finder.loss import build_targets, finder_loss
 from uniemox.finder.network import FinderNetwork, load_body
-from uniemox.finder.run import FinderConfig, FinderReport, fit_finder
+from uniemox.finder.run import FinderReport, fit_finder
 from uniemox.finder.scores import Known, score
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.centres import decode_centres_map
 from uniemox.persons.detector import load_detector
 from uniemox.persons.selection import select
+from uniemox.training.journal import read_metrics
 from uniemox.views.pixels import normalise
 
 BODY = "mobilenetv2_035"
@@ -122,15 +125,13 @@ def config_of(start: str) -> FinderConfig:
 
 
 @pytest.fixture(scope="module")
-def fitted(
-    start: str, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, FinderReport, list[tuple[str, int, int]]]:
-    path, seen = tmp_path_factory.mktemp("fitted") / "finder.onnx", []
-    report = fit_finder(SAMPLES, config_of(start), path, lambda *step: seen.append(step))
-    return path, report, seen
+def fitted(start: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FinderReport, Told]:
+    path, told = tmp_path_factory.mktemp("fitted") / "finder.onnx", Told()
+    report = fit_finder(SAMPLES, config_of(start), path, callback=told)
+    return path, report, told
 
 
-Fitted = tuple[Path, FinderReport, list[tuple[str, int, int]]]
+Fitted = tuple[Path, FinderReport, Told]
 
 
 def test_a_batch_can_be_learned(start: str) -> None:
@@ -166,10 +167,10 @@ def _squashed(box: Box) -> Box:
 
 
 def test_what_is_reported(fitted: Fitted) -> None:
-    path, report, seen = fitted
+    path, report, told = fitted
     assert (report.trained_on, report.held_out, report.broken) == (32, 4, 0)
-    assert seen[-1] == ("looking at held-out images", 4, 4)
-    assert ("training", 4, 4) in seen
+    assert told.last["looking at held-out images"] == (4, 4)
+    assert told.last["training"] == (4, 4)
     assert 0.01 <= report.threshold <= 0.99
     assert load_detector(path).layout.name == "uniemox finder"  # type: ignore[attr-defined]
 
@@ -184,7 +185,7 @@ def test_its_file_says_how_it_came_about(fitted: Fitted) -> None:
     assert about["threshold"] == report.threshold
     large = [one for one in model.graph.initializer if math.prod(one.dims) > 1000]
     assert {one.data_type for one in large} == {onnx.TensorProto.FLOAT16}
-    assert sorted(path.parent.iterdir()) == [path, seen_file(path)]
+    assert sorted(path.parent.iterdir()) == [path, path.with_name("finder.onnx.run"), seen_file(path)]
     assert len(read_seen(path)) == report.trained_on + report.held_out
 
 
@@ -206,14 +207,18 @@ def test_the_file_computes_what_the_network_does(start: str, tmp_path: Path) -> 
     torch.testing.assert_close(shown / (1 - shown), p / (1 - p) * (0.8 / 0.2), rtol=1e-4, atol=1e-6)
 
 
-def test_a_stopped_training_leaves_nothing(start: str, tmp_path: Path) -> None:
-    def stop(what: str, done: int, _: int) -> None:
-        if (what, done) == ("training", 1):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fit_finder(SAMPLES, config_of(start), tmp_path / "finder.onnx", stop)
-    assert list(tmp_path.iterdir()) == []
+def test_killed_at_any_step_it_continues_to_the_same_bytes(fitted: Fitted, start: str, tmp_path: Path) -> None:
+    out = tmp_path / "finder.onnx"
+    with pytest.raises(StoppedError, match="--resume continues"):
+        fit_finder(SAMPLES, config_of(start), out, callback=Told(stop_after=2))
+    assert not out.exists()
+    with pytest.raises(ConfigError, match="add --resume"):
+        fit_finder(SAMPLES, config_of(start), out)
+    report = fit_finder(SAMPLES, config_of(start), out, resume=True)
+    assert report == fitted[1]
+    assert out.read_bytes() == fitted[0].read_bytes()
+    whole, again = (read_metrics(path.with_name("finder.onnx.run")) for path in (fitted[0], out))
+    assert [line["loss"] for line in whole] == [line["loss"] for line in again]
 
 
 def tree(root: Path, samples: Sequence[Sample]) -> tuple[str, Path]:

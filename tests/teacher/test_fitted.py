@@ -18,17 +18,20 @@ from torch import Tensor
 from tests.conftest import clip_folder
 from tests.data.tree import says
 from tests.drawn import jpeg_of
+from tests.runs import Told
 from uniemox.cli.teacher import teacher as teacher_command
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.synthetic import synthetic
-from uniemox.errors import ConfigError, DataError, TeacherError
+from uniemox.errors import ConfigError, DataError, StoppedError, TeacherError
 from uniemox.labels import MIKELS
+from uniemox.teacher.config import FitConfig
 from uniemox.teacher.fitted import MAX_WORDS, SMALL, SMALL_CHANNELS, Architecture, FittedTeacher, words_of
-from uniemox.teacher.fitting import FitConfig, fit_teacher, pair_loss, recalls, schedule
+from uniemox.teacher.fitting import fit_teacher, pair_loss, recalls
 from uniemox.teacher.image_towers import TimmImageTower
 from uniemox.teacher.opening import open_teacher
 from uniemox.teacher.protocol import PairedTeacher
 from uniemox.teacher.stored import StoredTeacher, save_features
+from uniemox.training.journal import read_metrics
 
 QUICK = FitConfig(width=8, image_size=36, views=1, epochs=2, batch_size=8, workers=0)
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (240, 240, 240)}
@@ -117,14 +120,6 @@ def test_chance_is_the_mean_over_all_orders(true: int, candidates: int, seed: in
     assert found["recall_at_5"] == float(bool((similarity.argsort(descending=True)[0, :5] < true).any()))
 
 
-def test_the_rate_rises_and_falls() -> None:
-    rates = [schedule(step, 40) for step in range(40)]
-    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert rates[4:] == sorted(rates[4:], reverse=True)
-    assert 0 < rates[-1] < 0.01
-    assert schedule(0, 1) == 1
-
-
 def test_words_of_a_text() -> None:
     assert words_of("") == []
     assert words_of("It's a Naïve_café, 3 PEOPLE!") == [
@@ -160,10 +155,10 @@ def test_image_features_resize_and_normalise() -> None:
 def test_it_learns_what_texts_say_and_comes_back_from_disk(tmp_path: Path) -> None:
     data = colours(tmp_path)
     config = replace(QUICK, epochs=12, lr=5e-3)
-    told: dict[str, tuple[int, int]] = {}
-    teacher = fit_teacher(data, config, tmp_path / "out", lambda what, done, total: told.update({what: (done, total)}))
+    told = Told()
+    teacher = fit_teacher(data, config, tmp_path / "out", callback=told)
     looked = {"looking at held-out images": (4, 4), "looking at images": (36, 36)}
-    assert told == looked | {"fitting": (48, 48), "hashing images": (40, 40)}
+    assert told.last == looked | {"fitting": (48, 48), "hashing images": (40, 40)}
     figures = teacher.about["figures"]
     assert (teacher.about["pictures"], teacher.about["texts"], figures["pictures"]) == (36, 4, 4)
     assert figures["picture_to_text"]["recall_at_1"] == 1
@@ -192,6 +187,25 @@ def test_the_same_seed_gives_the_same_teacher(tmp_path: Path) -> None:
     assert first.fingerprint == again.fingerprint != other.fingerprint
     for name, value in first.state_dict().items():
         torch.testing.assert_close(value, again.state_dict()[name], rtol=1e-4, atol=1e-5)
+
+
+def test_killed_at_any_step_it_continues_to_the_same_bits(tmp_path: Path) -> None:
+    data = colours(tmp_path, each=6)
+    whole = fit_teacher(data, QUICK, tmp_path / "whole")
+    with pytest.raises(StoppedError, match="--resume continues"):
+        fit_teacher(data, QUICK, tmp_path / "out", callback=Told(stop_after=2))
+    assert not (tmp_path / "out" / "teacher.json").exists()
+    with pytest.raises(ConfigError, match="add --resume"):
+        fit_teacher(data, QUICK, tmp_path / "out")
+    again = fit_teacher(data, QUICK, tmp_path / "out", resume=True)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    assert again.about == whole.about
+    lines = [read_metrics(tmp_path / folder / "fit") for folder in ("whole", "out")]
+    assert [line["loss"] for line in lines[0]] == [line["loss"] for line in lines[1]]
+    assert len(lines[0]) == 4
+    with pytest.raises(ConfigError, match="began with other settings: lr"):
+        fit_teacher(data, replace(QUICK, lr=1e-3), tmp_path / "out", resume=True)
 
 
 def test_fingerprints_follow_words_and_weights_of_the_text_tower() -> None:

@@ -16,7 +16,7 @@ from uniemox.errors import DataError, StoppedError
 from uniemox.training.callbacks import ActivationCount, NullCallback, RunPlan, memory_estimate
 from uniemox.training.journal import Journal, read_metrics
 from uniemox.training.loop import training_steps
-from uniemox.views.loader import ViewBatch
+from uniemox.views.loader import BrokenCount, ViewBatch
 
 NONE = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
 SAMPLE = Sample(key="a.jpg", image=Stored(b""))
@@ -72,7 +72,7 @@ def run(
             plan=plan,
             save=saved.append,
             save_every=save_every,
-            max_unreadable=limit,
+            broken=BrokenCount(limit),
             journal=journal,
             callback=callback,
         )
@@ -100,7 +100,7 @@ def test_it_saves_at_multiples_and_at_the_end(tmp_path: Path) -> None:
 
 def test_an_error_in_a_step_gives_the_signals_back(tmp_path: Path) -> None:
     before, batches = signal.getsignal(signal.SIGTERM), [ViewBatch(NONE, NONE, (SAMPLE,), (), ())] * 2
-    options = {"save": lambda done: None, "save_every": (), "max_unreadable": 0, "callback": NullCallback()}
+    options = {"save": lambda done: None, "save_every": (), "broken": BrokenCount(0), "callback": NullCallback()}
 
     def fail(journal: Journal) -> None:
         with closing(training_steps(batches, plan=plan(2), journal=journal, **options)) as steps:  # type: ignore[arg-type]
@@ -117,7 +117,7 @@ def test_the_share_of_images_with_a_person_is_logged(tmp_path: Path) -> None:
     sources = ("target", "whole_image_nobody_found", "largest", "whole_image_nobody_looked")
     batches = [ViewBatch(NONE, NONE, (SAMPLE,) * 4, sources, ())]
     with Journal(tmp_path, 0) as journal:
-        options = {"save": lambda done: None, "save_every": (), "max_unreadable": 0, "callback": NullCallback()}
+        options = {"save": lambda done: None, "save_every": (), "broken": BrokenCount(0), "callback": NullCallback()}
         for step in training_steps(batches, plan=plan(1), journal=journal, **options):  # type: ignore[arg-type]
             step.report({"loss": 1.0})
     assert read_metrics(tmp_path)[0]["with_person"] == 0.5

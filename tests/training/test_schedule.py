@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from uniemox.errors import ConfigError
 from uniemox.training.optimizer import OptimizerConfig
-from uniemox.training.schedule import ScheduleConfig, build_schedule
+from uniemox.training.schedule import ScheduleConfig, build_schedule, warmup_cosine
 
 RATE = 0.5
 
@@ -86,3 +86,11 @@ def test_bad_optimisers_are_refused_by_field(values: dict[str, object]) -> None:
 def test_the_rate_grows_with_the_batch() -> None:
     assert OptimizerConfig(base_lr=1e-3).lr(256) == 1e-3
     assert OptimizerConfig(base_lr=1e-3).lr(64) == pytest.approx(2.5e-4)
+
+
+def test_the_cosine_after_a_warm_up_begins_at_its_top() -> None:
+    shares = [warmup_cosine(step, 40, 0.1) for step in range(40)]
+    assert shares[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert shares[4:] == sorted(shares[4:], reverse=True)
+    assert 0 < shares[-1] < 0.01
+    assert warmup_cosine(0, 1, 0.1) == 1

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import timm.models
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
 from uniemox.errors import CheckpointError
-from uniemox.teacher.image_towers import load_without_head
+from uniemox.weight_archives import check_weight_archive
 
 TIMM = "timm:"
 
@@ -101,3 +102,16 @@ def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> 
     except (RuntimeError, OSError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"timm:{text.removeprefix(TIMM)} could not be built with its weights: {error}") from error
     return network
+
+
+def load_without_head(network: Any, file: str | Path) -> None:
+    """Load a file of timm's weights, with a classifier or without, into a network that has none.
+
+    Raises one of UNLOADABLE if they are another network's; CheckpointError for a file that is not safe to read.
+    """
+    if Path(file).suffix != ".safetensors":
+        check_weight_archive(Path(file))
+    heads: Any = network.pretrained_cfg.get("classifier") or ()
+    names = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    state = timm.models.load_state_dict(str(file), weights_only=True)
+    network.load_state_dict({key: value for key, value in state.items() if not key.startswith(names)})

@@ -1,18 +1,31 @@
 """Commands about person finders."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say
+from uniemox.cli.console import Files, JsonFlag, need, say
 from uniemox.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from uniemox.finder.run import FinderReport
 
 finder = App(name="finder", help="Train a person finder of your own: small, and free of other detectors' licences.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How it is trained; what is not given is as FinderConfig has it."""
+
+    epochs: int | None = None
+    """Passes over the images; 10 if not given."""
+    size: int | None = None
+    """Side of the input that images are squashed to, px; 320 if not given."""
+    seed: int = 0
+    """Of the weights, the held-out images, the crops and the order."""
 
 
 @finder.command
@@ -23,15 +36,14 @@ def fit(
     out: Path,
     persons: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     exclude: Files = None,
-    epochs: int | None = None,
-    size: int | None = None,
-    seed: int = 0,
+    resume: Annotated[bool, Parameter(negative="")] = False,
     as_json: JsonFlag = False,
+    training: Annotated[TrainingOptions, Parameter(name="*")] = TrainingOptions(),
 ) -> None:
     """Train a small person finder on boxes that another detector found.
 
     A part of the images is held out; on them the least confidence is chosen, the one with the best F0.5. Splits other
-    than train are left out. The file is written at the end: a stopped training leaves none.
+    than train are left out. Killed at any moment, --resume continues from OUT.run to the same result.
 
     Examples:
 
@@ -54,23 +66,21 @@ def fit(
         --confidence 0.1 there lets the finder pass over people who are not sure.
     exclude
         A file of `data check --json`, whose list "exclude" is left out.
-    epochs
-        Passes over the images; 10 if not given.
-    size
-        Side of the input that images are squashed to, px; 320 if not given.
-    seed
-        Of the weights, the held-out images, the crops and the order.
+    resume
+        Continue the training of --out, if there is one.
     as_json
         Print the figures as JSON.
     """
-    need("torch", "timm", "onnx", "onnxscript", "safetensors", extra="train")
-    from uniemox.finder.run import FinderConfig, fit_finder, in_numbers
+    need("torch", "timm", "onnx", "onnxscript", "safetensors", "tensorboard", extra="train")
+    from uniemox.cli.callbacks import ConsoleCallback
+    from uniemox.finder.config import FinderConfig
+    from uniemox.finder.run import fit_finder, in_numbers
 
-    given: dict[str, Any] = {name: value for name, value in (("epochs", epochs), ("size", size)) if value is not None}
-    config = FinderConfig(start=start, seed=seed, **given)
+    given: dict[str, Any] = {name: value for name, value in vars(training).items() if value is not None}
+    config = FinderConfig(start=start, **given)
     samples = _samples(data.split(","), persons, exclude)
-    with progress_bar() as progress:
-        report = fit_finder(samples, config, out, progress.show)
+    with ConsoleCallback() as shown:
+        report = fit_finder(samples, config, out, resume=resume, callback=shown)
     if report.broken:
         say(f"{report.broken} images can't be read and were left out")
     if as_json:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, say_parts
+from uniemox.cli.console import Files, JsonFlag, need, say, say_parts
 
 teacher = App(name="teacher", help="Fit a teacher of your own, where no CLIP can be had.")
 
@@ -48,6 +48,7 @@ def fit(
     seed: int = 0,
     without_emotion: Annotated[bool, Parameter(negative="")] = False,
     split: str | None = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
     as_json: JsonFlag = False,
     tower: Annotated[TowerOptions, Parameter(name="*")] = TowerOptions(),
     files: Annotated[TextFiles, Parameter(name="*")] = TextFiles(),
@@ -76,12 +77,16 @@ def fit(
         Leave the label out of texts that are made of annotations, so that no label reaches what is distilled.
     split
         Use this split only, or all; train if not given, or everything where the data have no splits.
+    resume
+        Continue the fit in --out, if there is one, to the same result.
     as_json
         Print where it was written and the figures as JSON.
     """
-    need("torch", "timm", "open_clip", "safetensors", extra="train")
+    need("torch", "timm", "open_clip", "safetensors", "tensorboard", extra="train")
+    from uniemox.cli.callbacks import ConsoleCallback
     from uniemox.data.source import open_data
-    from uniemox.teacher.fitting import FitConfig, fit_teacher
+    from uniemox.teacher.config import FitConfig
+    from uniemox.teacher.fitting import fit_teacher
     from uniemox.training.hardware import keep_freed_memory
 
     given: dict[str, Any] = {name: value for name, value in vars(tower).items() if value is not None}
@@ -89,8 +94,8 @@ def fit(
     found = open_data(data, **vars(files)).to_train(*([] if split is None else [split]))
     say_parts(found)
     keep_freed_memory()
-    with progress_bar() as progress:
-        about = fit_teacher(found, config, out, progress.show).about
+    with ConsoleCallback() as shown:
+        about = fit_teacher(found, config, out, resume=resume, callback=shown).about
     if about["broken"]:
         say(f"{about['broken']} images can't be read and were left out")
     print(json.dumps({"folder": str(out), **about}) if as_json else f"wrote {out}: {_in_words(about['figures'])}")

@@ -15,7 +15,7 @@ from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
 
 
-class ImageSource(Protocol):
+class StoredImage(Protocol):
     """Where the bytes of an image are."""
 
     def read(self) -> bytes:
@@ -42,7 +42,7 @@ class Sample:
 
     key: str
     """Its name inside the data set, with /: splits, lists and random draws hang on it, wherever the data lie."""
-    image: ImageSource
+    image: StoredImage
     label: int | None = None
     """Class in the data set's labels."""
     distribution: Mapping[str, float] | None = None

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
+from uniemox.data.processes import loader_context
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.errors import ImageError
 from uniemox.persons.box import Box
-from uniemox.views.loader import PackedSamples
+from uniemox.views.loader import PackedSamples, start_worker
 
 MOSAIC = 0.5  # share of the views that are four images
 WHOLE = 0.5  # share of the other views that are not cropped
@@ -126,9 +127,31 @@ def vary_light(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[n
     return varied
 
 
-def collate_views(items: Sequence[FinderView | Broken]) -> tuple[list[FinderView], tuple[Broken, ...]]:
+@dataclass(frozen=True, slots=True)
+class FinderBatch:
     """The views of a batch, and the samples that could not be read."""
-    return [one for one in items if isinstance(one, FinderView)], tuple(one for one in items if isinstance(one, Broken))
+
+    samples: list[FinderView]
+    broken: tuple[Broken, ...]
+    person_sources: tuple[str, ...] = ()
+
+
+def finder_loader(views: FinderViews, batches: Sequence[list[tuple[int, int, int]]], workers: int) -> Any:
+    """Batches of views.  workers: processes that decode; 0 decodes in this one."""
+    return DataLoader(
+        views,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_collate,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=start_worker,
+        multiprocessing_context=loader_context() if workers else None,
+    )
+
+
+def _collate(items: Sequence[FinderView | Broken]) -> FinderBatch:
+    broken = tuple(one for one in items if isinstance(one, Broken))
+    return FinderBatch([one for one in items if isinstance(one, FinderView)], broken)
 
 
 def packed(views: FinderViews) -> FinderViews:

@@ -40,7 +40,7 @@ from uniemox.training.parameter_groups import freeze_layers, parameter_groups
 from uniemox.training.run_folder import ENCODER, WEIGHTS, begin_run
 from uniemox.training.schedule import build_schedule
 from uniemox.training.state import Checkpoints, Progress
-from uniemox.views.loader import ViewBatch, ViewDataset, build_loader
+from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 from uniemox.views.pixels import normalise
 
 ONNX = "model.onnx"
@@ -212,7 +212,7 @@ class _Run:
                 plan=plan,
                 save=lambda done: self._save(done, journal),
                 save_every=(config.save.every_steps, self.steps_per_epoch),  # every epoch gets its score
-                max_unreadable=config.max_unreadable,
+                broken=BrokenCount(config.max_unreadable),
                 journal=journal,
                 callback=self.callback,
             )

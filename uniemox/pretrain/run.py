@@ -30,7 +30,7 @@ from uniemox.training.optimizer import build_optimizer
 from uniemox.training.run_folder import ENCODER, WEIGHTS, begin_run
 from uniemox.training.schedule import build_schedule
 from uniemox.training.state import Checkpoints, Progress
-from uniemox.views.loader import ViewBatch, ViewDataset, build_loader, collate
+from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader, collate
 from uniemox.views.transforms import TrainViews
 
 PICTURED = 8  # samples in a reconstruction image
@@ -126,7 +126,7 @@ class _Run:
         """The learning rate of this step."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def steps(self, plan: RunPlan, journal: Journal, callback: Callback) -> Generator[Step]:
+    def steps(self, plan: RunPlan, journal: Journal, callback: Callback) -> Generator[Step[ViewBatch]]:
         """The steps that are still to be done."""
         config = self.config
         order = RunOrder(
@@ -144,7 +144,7 @@ class _Run:
             plan=plan,
             save=lambda done: self.save(done, journal),
             save_every=(config.save.every_steps,),
-            max_unreadable=config.max_unreadable,
+            broken=BrokenCount(config.max_unreadable),
             journal=journal,
             callback=callback,
         )

@@ -30,7 +30,7 @@ from uniemox.reproduce.check_networks import (
 )
 from uniemox.reproduce.plan import Run
 from uniemox.teacher.attributes import ObjectClassifier
-from uniemox.teacher.fitting import FitConfig
+from uniemox.teacher.config import FitConfig
 from uniemox.views.transforms import TrainViews
 
 Words = tuple[str, ...]

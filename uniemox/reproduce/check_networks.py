@@ -23,7 +23,7 @@ from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.model.encoder import build_encoder, check_plain
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.teacher.fitting import FitConfig
+from uniemox.teacher.config import FitConfig
 from uniemox.teacher.opening import open_teacher
 from uniemox.training.run_folder import ENCODER, WEIGHTS
 from uniemox.views.pixels import IMAGENET

@@ -112,7 +112,7 @@ class Study:
             return None
         images = self.pretraining.train
         epochs = max(1, round(TEACHER_STEPS / max(1, images * (1 - HELD_OUT) // 64)))
-        words = ["teacher", "fit", "--data", self.pretraining.source, "--out", OUT, "--epochs", str(epochs)]
+        words = ["teacher", "fit", "--data", self.pretraining.source, "--out", OUT, "--resume", "--epochs", str(epochs)]
         words += ["--image-size", TEACHER_PX, *([] if self.with_emotion else ["--without-emotion"])]
         data = self.pretraining
         run = plan_run(self.root, "teacher", words, makes="teacher.json", needs=data.needs, data=data.digests)

@@ -20,7 +20,7 @@ from uniemox.errors import TeacherError
 from uniemox.model.encoder import build_encoder
 from uniemox.teacher.protocol import fit_pixels, hash_module
 
-DESCRIPTION, WEIGHTS = "teacher.json", "teacher.safetensors"
+DESCRIPTION, WEIGHTS, RUN = "teacher.json", "teacher.safetensors", "fit"
 FORMAT = 1
 SMALL = "small"  # the image tower that is fitted from scratch
 SMALL_CHANNELS, SMALL_PATCH_PX = 128, 12
@@ -168,8 +168,10 @@ def words_of(text: str) -> list[str]:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise TeacherError unless a teacher may be written there: the folder is absent, empty, or holds a teacher."""
-    if folder.exists() and not (folder / DESCRIPTION).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    """Raise TeacherError unless a teacher may be written there: it is absent, empty, or holds one or its fit."""
+    if (folder / DESCRIPTION).is_file() or not folder.exists():
+        return
+    if not folder.is_dir() or any(path.name != RUN for path in folder.iterdir()):
         raise TeacherError(f"{folder} holds something else than a teacher; choose another folder")
 
 

@@ -4,9 +4,10 @@ With a frozen image tower, only a projection of its features and the text tower 
 """
 
 import math
-import re
+import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniemox.data.order import BatchOrder
-from uniemox.data.prompts import text_of
-from uniemox.data.sample import DataSet, Sample
+from uniemox.data.order import RunOrder, steps_in_epoch
+from uniemox.data.sample import Broken, DataSet
 from uniemox.data.seen import SEEN, hashes_of, seen_by, write_hashes
-from uniemox.errors import ConfigError, DataError, NonFiniteLossError
 from uniemox.model.precision import fast_precision
+from uniemox.teacher.config import FitConfig
 from uniemox.teacher.fitted import (
+    DESCRIPTION,
+    RUN,
     SMALL,
     SMALL_CHANNELS,
-    SMALL_PATCH_PX,
     Architecture,
     FittedTeacher,
     check_folder,
@@ -33,110 +34,66 @@ from uniemox.teacher.fitted import (
 )
 from uniemox.teacher.image_towers import TimmImageTower
 from uniemox.teacher.opening import open_timm_tower, timm_name
+from uniemox.teacher.pairs import LOOK_AT, Pairs, both_views, look_at_pairs, sentences_of, texts_by_image
 from uniemox.teacher.protocol import fit_pixels
-from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
+from uniemox.training.callbacks import Callback, NullCallback
+from uniemox.training.run_folder import begin_run
+from uniemox.training.single import SingleRun, parameter_groups_of
+from uniemox.training.update import update
+from uniemox.views.loader import BrokenCount, ViewDataset
 from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
 from uniemox.views.transforms import TrainViews, ViewConfig, WholeViews
 
 HELD_OUT = 0.1  # share of the images
-FEWEST = 20  # images, so that two are held out
-LOOK_AT = 64  # images at a time
 SMALL_PX, MIN_AREA = 96, 0.6  # of the small tower's input; of a training crop: what a text names should still be in it
 SCALE, BIAS, MAX_SCALE = 10.0, -3.0, 100.0  # 1 / temperature and offset at the start; its limit, CLIP's
 SCALE_LR = 10.0  # times the learning rate
 MIN_RARITY = 0.02  # of a word that is in all texts
 WEIGHT_DECAY, BETAS = 0.05, (0.9, 0.98)
 WARMUP = 0.1  # share of the steps
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FitConfig:
-    """How a teacher is fitted."""
-
-    image_tower: str | None = None
-    """A frozen image tower, timm:NAME or timm:NAME@FILE; None: a small one is fitted as well."""
-    width: int = 64
-    """C, channels of the teacher's features."""
-    image_size: int | None = None
-    """Side of the small tower's input, px; None: 96. A frozen tower has its own."""
-    views: int = 2
-    """Of each image, nearer and farther, taken in turn and kept in memory (3 bytes a px); a frozen tower sees one."""
-    epochs: int = 16
-    """Passes over the images."""
-    batch_size: int = 64
-    """Images that are compared with each other."""
-    lr: float = 2.5e-3
-    """Highest learning rate."""
-    seed: int = 0
-    """Of the weights, the held-out images, the crops and the order."""
-    with_emotion: bool = True
-    """Texts made of annotations end with the emotion, which is the label in words; other texts stay as they are."""
-    workers: int = 2
-    """Processes that read images; 0 reads in this one. No number changes the result."""
-    max_unreadable: int = 20
-    """So many images that can't be read are left out; one more stops the fit."""
-
-    def __post_init__(self) -> None:
-        least_of = {"width": 1, "views": 1, "epochs": 1, "batch_size": 2, "seed": 0, "workers": 0, "max_unreadable": 0}
-        for name, least in least_of.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        size = self.image_size
-        if size is not None and (self.image_tower is not None or size < 2 * SMALL_PATCH_PX or size % SMALL_PATCH_PX):
-            raise ConfigError(
-                f"image_size must be a multiple of {SMALL_PATCH_PX}, at least two of them, and not be given with "
-                f"image_tower, which has its own; got {size} and {self.image_tower}"
-            )
-        if not 0 < self.lr < math.inf:
-            raise ConfigError(f"lr must be above 0 and finite, got {self.lr}")
-
-
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """P images and what is said of each."""
-
-    inputs: Tensor  # (V, P, 2, 3, S, S) uint8, scene and person, or (1, P, D) float32 features of a frozen tower
-    texts: Sequence[tuple[str, ...]]  # P; distinct, at least one each
-
-
-def fit_teacher(data: DataSet, config: FitConfig, out: Path, on_progress: Progress = lambda *_: None) -> FittedTeacher:
+def fit_teacher(
+    data: DataSet, config: FitConfig, out: Path, *, resume: bool = False, callback: Callback | None = None
+) -> FittedTeacher:
     """Fit a teacher on the samples that have a text, write it to a folder and return it, frozen, on the CPU.
 
     Every tenth image is held out; how well images and texts find each other among those is in `about["figures"]`.
-    The folder keeps the hashes of all these images: what learns from the teacher is not scored on them.
-    on_progress: called with what is done, how much of it is done, and how much there is.
+    The folder keeps the hashes of all these images: what learns from the teacher is not scored on them; and in `fit`
+    the run itself, which continues to the same bits if `resume`, however often it was killed.
     Raises DataError without texts or with fewer than 20 images that have one, ConfigError if the data don't fill a
-    batch, TeacherError if the frozen tower can't be had or `out` holds something else, NonFiniteLossError.
+    batch, TeacherError if the frozen tower can't be had or `out` holds something else, NonFiniteLossError; StoppedError
+    after SIGTERM or Ctrl-C.
     """
+    callback = callback or NullCallback()
     check_folder(out)
-    samples, texts = _with_texts(data, config.with_emotion)
+    samples, texts = texts_by_image(data, config.with_emotion)
     order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(samples)).tolist()
     held_out = round(HELD_OUT * len(samples))
+    steps_in_epoch(len(samples) - held_out, config.batch_size)  # raises before anything is read
     tower = None if config.image_tower is None else open_timm_tower(config.image_tower)
-    size = config.image_size or SMALL_PX if tower is None else max(tower.size)
-    plain, varied = WholeViews(size), TrainViews(ViewConfig(size=size, min_area=MIN_AREA), config.seed)
     broken = BrokenCount(config.max_unreadable)
 
-    def look_at(which: list[int], make_views: WholeViews | TrainViews, views: int, what: str) -> Pairs:
-        return _look_at(
-            ViewDataset([samples[i] for i in which], make_views),
+    def look_at(which: list[int], views: int, what: str) -> Pairs:
+        size = config.image_size or SMALL_PX if tower is None else max(tower.size)
+        varied = TrainViews(ViewConfig(size=size, min_area=MIN_AREA), config.seed)
+        return look_at_pairs(
+            ViewDataset([samples[i] for i in which], varied if views else WholeViews(size)),
             [texts[i] for i in which],
-            views=views,
+            views=max(views, 1),
             look=both_views if tower is None else lambda batch: tower.image_features(batch.scene.float() / 255),
             workers=config.workers,
             broken=broken,
-            on_progress=lambda done, total: on_progress(what, done, total),
+            on_progress=lambda done, total: callback.progress(what, done, total),
         )
 
-    held = look_at(order[:held_out], plain, 1, "looking at held-out images")
-    is_varied = tower is None
-    shown = look_at(
-        order[held_out:], varied if is_varied else plain, config.views if is_varied else 1, "looking at images"
-    )
+    held = look_at(order[:held_out], 0, "looking at held-out images")
+    shown = look_at(order[held_out:], config.views if tower is None else 0, "looking at images")
     teacher = _start(config, tower, shown.texts)
-    _fit(teacher, shown, config, on_progress)
+    if (out / DESCRIPTION).is_file() and not resume:  # a finished one makes room
+        shutil.rmtree(out / RUN, ignore_errors=True)
+    begin_run(out / RUN, "teacher", config, data, resume=resume)
+    _fit(teacher, shown, config, out / RUN, callback)
     teacher.about = {
         "data": data.name,
         "pictures": len(shown.texts),
@@ -146,63 +103,9 @@ def fit_teacher(data: DataSet, config: FitConfig, out: Path, on_progress: Progre
         "figures": _figures(teacher, held, is_frozen=tower is not None),
     }
     teacher.save(out)
-    seen = hashes_of(samples, lambda done: on_progress("hashing images", done, len(samples)))
+    seen = hashes_of(samples, lambda done: callback.progress("hashing images", done, len(samples)))
     write_hashes(out / SEEN, seen | seen_by(config.image_tower or ""))
     return teacher
-
-
-def _with_texts(data: DataSet, with_emotion: bool) -> tuple[list[Sample], list[tuple[str, ...]]]:
-    """Images that have texts, once each, and their texts."""
-    samples: dict[str, Sample] = {}
-    texts: dict[str, dict[str, None]] = {}
-    for sample in data.samples:
-        if sample.text and sample.text.strip():
-            samples.setdefault(sample.image_key, sample)
-            texts.setdefault(sample.image_key, {})[text_of(sample, with_emotion)] = None
-    if len(samples) < FEWEST:
-        raise DataError(
-            f"{data.name}: {len(samples)} of its images have a text, a teacher needs at least {FEWEST}; write texts "
-            f"with: uniemox data describe {data.name}"
-        )
-    return list(samples.values()), [tuple(several) for several in texts.values()]
-
-
-def _look_at(
-    dataset: ViewDataset,
-    texts: Sequence[tuple[str, ...]],
-    *,
-    views: int,
-    look: Callable[[ViewBatch], Tensor],
-    workers: int,
-    broken: BrokenCount,
-    on_progress: Callable[[int, int], None],
-) -> Pairs:
-    """All views of all images that can be read, in memory, as `look` gives them, (n, ...) of a batch of n."""
-    images = len(dataset)
-    places = [
-        [(view, i) for i in range(start, min(start + LOOK_AT, images))]
-        for view in range(views)
-        for start in range(0, images, LOOK_AT)
-    ]
-    row_of = {sample.key: i for i, sample in enumerate(dataset.samples)}
-    inputs, is_read = torch.empty(0), torch.zeros(images, dtype=torch.bool)
-    done = 0
-    for place, batch in zip(places, build_loader(dataset, places, workers), strict=True):
-        broken.add(batch.broken)
-        if batch.samples:
-            seen = look(batch)
-            if not is_read.any():
-                inputs = seen.new_zeros(views, images, *seen.shape[1:])  # (V, P, ...)
-            rows = torch.tensor([row_of[sample.key] for sample in batch.samples])
-            inputs[place[0][0], rows] = seen
-            is_read[rows] = True
-        done += len(place)
-        on_progress(done, views * images)
-    if not is_read.any():
-        raise DataError(f"none of {images} images can be read: {next(iter(broken.found.values()))}")
-    if is_read.all():
-        return Pairs(inputs, texts)
-    return Pairs(inputs[:, is_read], [texts[i] for i in is_read.nonzero().flatten().tolist()])
 
 
 def _start(config: FitConfig, tower: TimmImageTower | None, texts: Sequence[tuple[str, ...]]) -> FittedTeacher:
@@ -227,31 +130,75 @@ def _start(config: FitConfig, tower: TimmImageTower | None, texts: Sequence[tupl
     return teacher
 
 
-def _fit(teacher: FittedTeacher, pairs: Pairs, config: FitConfig, on_progress: Progress) -> None:
+def _fit(teacher: FittedTeacher, pairs: Pairs, config: FitConfig, run: Path, callback: Callback) -> None:
     """Train in place, and freeze."""
     is_frozen = config.image_tower is not None
-    scale, bias = nn.Parameter(torch.tensor(math.log(SCALE))), nn.Parameter(torch.tensor(BIAS))
+    model = _PairModel(teacher)
     learned = [teacher.project, teacher.text] if is_frozen else [teacher]
-    optimizer = _optimizer([p for module in learned for p in module.parameters()], [scale, bias])
-    said = [_said(several) for several in pairs.texts]
-    steps, step = config.epochs * (len(said) // config.batch_size), 0
+    weights = [parameter for module in learned for parameter in module.parameters()]
+    groups = parameter_groups_of([(weights, 1.0), ([model.scale, model.bias], SCALE_LR)], WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
+    said = [sentences_of(several) for several in pairs.texts]
+    steps_per_epoch = steps_in_epoch(len(said), config.batch_size)
+    steps = SingleRun(
+        folder=run,
+        model=model,
+        optimizer=optimizer,
+        what="fitting",
+        total=config.epochs * steps_per_epoch,
+        batch_size=config.batch_size,
+        samples=len(said),
+        lr=config.lr,
+        warmup=WARMUP,
+        broken=BrokenCount(0),  # all images are in memory
+        callback=callback,
+    ).steps(lambda start: _batches(len(said), config, start))
     teacher.train()
-    for epoch in range(config.epochs):
-        for batch in BatchOrder(len(said), batch_size=config.batch_size, seed=config.seed, epoch=epoch):
-            rows = [i for _, i in batch]
+    with closing(steps):
+        for step in steps:
+            [batch] = step.batches
+            rows, epoch = batch.samples, step.done // steps_per_epoch
             texts = sorted(set().union(*(said[i] for i in rows)))
             truth = torch.tensor([[text in said[i] for text in texts] for i in rows])  # (N, M)
             image = _features(teacher, pairs.inputs[epoch % len(pairs.inputs), rows], is_frozen)
-            loss = pair_loss(image, teacher.text(texts), truth, scale.exp().clamp(max=MAX_SCALE), bias)
-            if not torch.isfinite(loss):
-                raise NonFiniteLossError(f"the loss of step {step} is {float(loss)}; lower lr, which is {config.lr}")
-            _set_lr(optimizer, config.lr * schedule(step, steps))
+            loss = pair_loss(image, teacher.text(texts), truth, model.scale.exp().clamp(max=MAX_SCALE), model.bias)
             optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
-            step += 1
-            on_progress("fitting", step, steps)
+            values = update(model, optimizer, {"loss": loss.detach()}, None)
+            step.report(values | {"lr": optimizer.param_groups[0]["lr"], "epoch": (step.done + 1) / steps_per_epoch})
     teacher.eval().requires_grad_(False)
+
+
+class _PairModel(nn.Module):
+    """The teacher with scale and offset of its cosines, which are learned beside it."""
+
+    def __init__(self, teacher: FittedTeacher) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.scale, self.bias = nn.Parameter(torch.tensor(math.log(SCALE))), nn.Parameter(torch.tensor(BIAS))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """A batch of images that are in memory."""
+
+    samples: list[int]
+    broken: tuple[Broken, ...] = ()
+    person_sources: tuple[str, ...] = ()
+
+
+def _batches(images: int, config: FitConfig, start: int) -> Iterator[_Rows]:
+    order = RunOrder(
+        images,
+        batch_size=config.batch_size,
+        accumulation=1,
+        seed=config.seed,
+        start=start,
+        steps=config.epochs * steps_in_epoch(images, config.batch_size),
+        rank=0,
+        processes=1,
+    )
+    return (_Rows([i for _, i in batch]) for batch in order)
 
 
 def pair_loss(image: Tensor, text: Tensor, truth: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
@@ -266,11 +213,6 @@ def pair_loss(image: Tensor, text: Tensor, truth: Tensor, scale: Tensor, bias: T
     weight = target.sum(dim=0) ** 0.75  # (M,)
     weight = weight / weight.mean()
     return (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight).sum(dim=1).mean()
-
-
-def both_views(batch: ViewBatch) -> Tensor:
-    """Scene and person of a batch: (N, 2, 3, S, S) uint8."""
-    return torch.stack([batch.scene, batch.person], dim=1)
 
 
 def _features(teacher: FittedTeacher, inputs: Tensor, is_frozen: bool) -> Tensor:
@@ -314,34 +256,7 @@ def _figures(teacher: FittedTeacher, held: Pairs, is_frozen: bool) -> dict[str, 
     }
 
 
-def _said(texts: Sequence[str]) -> frozenset[str]:
-    """An image's texts, and every sentence of them."""
-    return frozenset([*texts, *(sentence for text in texts for sentence in SENTENCE_END.split(text.strip()))])
-
-
 def _rarity(pairs_texts: Sequence[tuple[str, ...]], words: Sequence[str]) -> Tensor:
     """(V + 1,) how much each word says: log of images over those whose texts have it; 0 first, for no word."""
     count = Counter(word for several in pairs_texts for word in {w for text in several for w in words_of(text)})
     return torch.tensor([0.0, *(math.log((1 + len(pairs_texts)) / (1 + count[w])) + MIN_RARITY for w in words)])
-
-
-def _optimizer(parameters: Sequence[nn.Parameter], scale: Sequence[nn.Parameter]) -> torch.optim.AdamW:
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": WEIGHT_DECAY, "times": 1.0},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, "times": 1.0},
-        {"params": list(scale), "weight_decay": 0.0, "times": SCALE_LR},
-    ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
-
-
-def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group["times"]
-
-
-def schedule(step: int, steps: int) -> float:
-    """Share of the highest learning rate in a step: a linear warm-up, then half a cosine down to 0."""
-    warmup = max(1, round(WARMUP * steps))
-    if step < warmup:
-        return (step + 1) / warmup
-    return (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import timm
@@ -11,13 +10,13 @@ import timm.models
 import torch
 from torch import Tensor, nn
 
+from uniemox.checkpoints.timm_networks import load_without_head
 from uniemox.errors import TeacherError
 from uniemox.onnx_external import external_files, leaves_folder
 from uniemox.onnx_sessions import RUNTIME_ERRORS, InferenceSession, get_available_providers
 from uniemox.teacher.clip import UNLOADABLE
 from uniemox.teacher.protocol import fit_pixels
 from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
-from uniemox.weight_archives import check_weight_archive
 
 
 class TimmImageTower:
@@ -131,16 +130,3 @@ def _check_weights(path: Path) -> None:
         raise TeacherError(
             f"{path}: its weights are said to be in {outside[0][:80]!r}; put them beside it, or into one file"
         )
-
-
-def load_without_head(network: Any, file: str | Path) -> None:
-    """Load a file of timm's weights, with a classifier or without, into a network that has none.
-
-    Raises one of UNLOADABLE if they are another network's; CheckpointError for a file that is not safe to read.
-    """
-    if Path(file).suffix != ".safetensors":
-        check_weight_archive(Path(file))
-    heads: Any = network.pretrained_cfg.get("classifier") or ()
-    names = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
-    state = timm.models.load_state_dict(str(file), weights_only=True)
-    network.load_state_dict({key: value for key, value in state.items() if not key.startswith(names)})

@@ -5,23 +5,44 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Generic, Protocol, TypeVar
 
 import torch
 
+from uniemox.data.sample import Broken
 from uniemox.errors import DataError, StoppedError
 from uniemox.training.callbacks import Callback, RunPlan
 from uniemox.training.journal import Journal
 from uniemox.training.stopping import StopRequest
-from uniemox.views.loader import BrokenCount, ViewBatch
+from uniemox.views.loader import BrokenCount
+
+
+class Batch(Protocol):
+    """What a loader gives."""
+
+    @property
+    def samples(self) -> Sequence[object]:
+        """Those that could be read."""
+
+    @property
+    def broken(self) -> Sequence[Broken]:
+        """Those that could not."""
+
+    @property
+    def person_sources(self) -> Sequence[str]:
+        """Where each sample's person view comes from; empty where there are none."""
+
+
+B = TypeVar("B", bound=Batch)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Step(Generic[B]):
     """One step that is to be done now."""
 
     done: int
     """Steps before it."""
-    batches: Sequence[ViewBatch]
+    batches: Sequence[B]
     values: dict[str, float] = field(default_factory=dict)
     """Losses and more, by name, for the log."""
 
@@ -31,26 +52,26 @@ class Step:
 
 
 def training_steps(
-    loader: Iterable[ViewBatch],
+    loader: Iterable[B],
     *,
     plan: RunPlan,
     save: Callable[[int], None],
     save_every: Sequence[int],
-    max_unreadable: int,
+    broken: BrokenCount,
     journal: Journal,
     callback: Callback,
-) -> Generator[Step]:
+) -> Generator[Step[B]]:
     """Every step that the plan has left; each is timed, logged and saved when the next one is asked for.
 
     save: given the steps that are done; called at the multiples of each number of `save_every`, at the end, and when
     the run is asked to stop.
     What is logged beside a step's own values: images_per_s, wait_s for the loader, and with_person, the share of its
     images whose person view is a person and not the whole image.
-    max_unreadable: images to skip because they can't be read, before the run stops.
+    broken: counts the images that are skipped because they can't be read; it stops the run if they are too many.
     Raises StoppedError after SIGTERM or Ctrl-C, when all is saved; DataError for too many unreadable images.
     Close it (contextlib.closing), so that an error in a step gives the signals back.
     """
-    stream, broken, device = iter(loader), BrokenCount(max_unreadable), torch.device(plan.device)
+    stream, device = iter(loader), torch.device(plan.device)
     with StopRequest() as stop:
         for done in range(plan.done, plan.steps):
             started = time.perf_counter()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from uniemox.data.sample import DataSet
+from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN
 from uniemox.errors import ConfigError
 from uniemox.files import PARTIAL, write_text
@@ -20,10 +21,10 @@ BEGUN = ("metrics.jsonl", "checkpoints", WEIGHTS)  # one of them is there from t
 PACKAGES = ("torch", "timm", "numpy", "pillow")
 
 
-def begin_run(run: Path, kind: str, config: Any, data: DataSet, *, resume: bool) -> bool:
+def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], *, resume: bool) -> bool:
     """Write config.json, or check that what is there is this run. Returns whether there is something to resume.
 
-    kind: "pretrain" or "finetune".
+    kind: "pretrain", "finetune", "teacher" or "finder".  data: a data set, or samples without labels.
     A run that ended before its first step is begun anew.
     Raises ConfigError if the folder holds another run, if a run is there and resume was not asked for, or if settings
     or data differ from those that it began with.
@@ -34,7 +35,7 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet, *, resume: bool)
     record: dict[str, Any] = {
         "kind": kind,
         "config": to_dict(config),
-        "data": describe_data(data),
+        "data": describe_data(data) if isinstance(data, DataSet) else describe_samples(data),
         "versions": _versions(),
     }
     if not path.exists():
@@ -49,7 +50,7 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet, *, resume: bool)
     if has_begun and not resume:
         raise ConfigError(f"{run} holds a run already; add --resume to continue it, or choose another --out")
     changed = differences(config, from_dict(type(config), found["config"], f"{path}, config"))
-    changed = [line for line in changed if not line.startswith(("hardware.", "save."))]
+    changed = [line for line in changed if not line.startswith(("hardware.", "save.", "workers"))]
     is_other_data = found["data"]["sha256"] != record["data"]["sha256"]
     if not has_begun and (changed or is_other_data):  # a setting was wrong, say, and it ended before its first step
         (run / SEEN).unlink(missing_ok=True)
@@ -60,7 +61,8 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet, *, resume: bool)
             f"{run} began with other settings: {'; '.join(changed)}. Leave them out, or choose another --out"
         )
     if is_other_data:
-        raise ConfigError(f"{run} began with other data than {data.name} now is; choose another --out")
+        name = data.name if isinstance(data, DataSet) else "what is given"
+        raise ConfigError(f"{run} began with other data than {name} now is; choose another --out")
     for left in run.glob(f"*{PARTIAL}"):  # by a process that was killed while it wrote
         left.unlink()
     return True
@@ -68,13 +70,18 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet, *, resume: bool)
 
 def describe_data(data: DataSet) -> dict[str, Any]:
     """What identifies a data set: its name, size, labels, and a hash over all that is known of its samples."""
+    labels = {"name": data.labels.name, "labels": list(data.labels.labels), "kind": data.labels.kind}
+    found = {"source": data.name, "labels": labels, **describe_samples(data.samples)}
+    return found | ({"parts": [asdict(part) for part in data.parts]} if data.parts else {})
+
+
+def describe_samples(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Their number, and a hash over all that is known of them."""
     digest = hashlib.sha256()
-    for sample in data.samples:
+    for sample in samples:
         known = (sample.key, sample.label, sample.distribution, sample.valence, sample.arousal, sample.split)
         digest.update(repr((*known, sample.text, sample.persons, sample.target_box)).encode("utf-8", "surrogatepass"))
-    labels = {"name": data.labels.name, "labels": list(data.labels.labels), "kind": data.labels.kind}
-    found = {"source": data.name, "samples": len(data), "labels": labels, "sha256": digest.hexdigest()}
-    return found | ({"parts": [asdict(part) for part in data.parts]} if data.parts else {})
+    return {"samples": len(samples), "sha256": digest.hexdigest()}
 
 
 def _versions() -> dict[str, str]:

@@ -5,6 +5,7 @@ value at w, below its highest, where MAE begins the half cosine at its top. With
 1/20 it is 0.99.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -53,3 +54,14 @@ def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, ste
         warmup_t=min(round(config.warmup_epochs * steps_per_epoch), steps - 1),
         t_in_epochs=False,
     )
+
+
+def warmup_cosine(step: int, steps: int, warmup: float) -> float:
+    """Share of the highest learning rate in a step: a linear warm-up, then half a cosine down to 0.
+
+    warmup: share of the steps.  Unlike `build_schedule`, the cosine begins at its top, after the warm-up.
+    """
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising))) / 2

@@ -129,12 +129,13 @@ def build_loader(dataset: ViewDataset, order: Iterable[list[tuple[int, int]]], w
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
         persistent_workers=False,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         multiprocessing_context=loader_context() if workers else None,
     )
 
 
-def _start_worker(_: int) -> None:
+def start_worker(_: int) -> None:
+    """Let a process that loads end with the run, and leave signals to it."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach whole groups of processes; ours decides what to do
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":  # a killed run leaves nothing behind that waits for it

@@ -1,0 +1,101 @@
+"""Distillation: what is mixed into the targets, with which further images, and that a run of it resumes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.drawn import draw_image
+from tests.runs import SPLITS, Told, colours, finetuned, losses, one_thread, pretrained, sha256, tiny_finetuning
+from uniemox.data.sample import Sample
+from uniemox.data.seen import read_seen
+from uniemox.data.source import open_data
+from uniemox.errors import ConfigError, DataError, StoppedError
+from uniemox.finetune.config import FinetuneConfig
+from uniemox.finetune.distillation import FILE, PREFIX, DistillationConfig, TeacherAnswers, ask_teacher
+from uniemox.finetune.run import finetune
+from uniemox.labels import EKMAN, MIKELS
+from uniemox.predict.opening import load
+from uniemox.predict.prediction import Prediction
+
+
+@pytest.fixture
+def further(tmp_path: Path) -> str:
+    """Images without labels, one of them broken."""
+    for i in range(6):
+        draw_image(i).save(tmp_path / f"{i}.png")
+    (tmp_path / "6.png").write_bytes(b"no image")
+    (tmp_path / "table.csv").write_text("path,text\n" + "".join(f"{i}.png,a\n" for i in range(7)))
+    return f"csv:{tmp_path / 'table.csv'}"
+
+
+def distilling(data: str = "", **changes: object) -> FinetuneConfig:
+    config = DistillationConfig(teacher=str(finetuned("both")), data=data)
+    return tiny_finetuning(pretrained(), distillation=config, **changes)
+
+
+def test_targets_by_hand() -> None:
+    said = torch.tensor([0.1, 0.6, 0.3])
+    answers = TeacherAnswers([], {"a": said, PREFIX + "b": said}, weight=0.25, classes=3)
+    blank = Sample(key="", image=None)  # type: ignore[arg-type]
+    samples = [replace(blank, key="a", label=0), replace(blank, key=PREFIX + "b"), replace(blank, key="c", label=2)]
+    expected = torch.tensor([[0.75 + 0.025, 0.15, 0.075], [0.1, 0.6, 0.3], [0.0, 0.0, 1.0]])
+    torch.testing.assert_close(answers.targets(samples), expected)
+
+
+def test_a_teacher_is_asked_once_about_whole_images(tmp_path: Path, further: str) -> None:
+    train = colours(2).samples
+    config = DistillationConfig(teacher=str(finetuned("both")), data=further, weight=0.5)
+    told = Told()
+    found = ask_teacher(config, train, MIKELS, tmp_path, lambda done, of: told.progress("asked", done, of))
+    assert told.last["asked"] == (15, 15)
+    assert [sample.key for sample in found.unlabelled] == [f"{PREFIX}{i}.png" for i in range(6)]
+    assert {sample.label for sample in found.unlabelled} == {None}
+    predictor = load(finetuned("both"), finder=None)
+    one = predictor.predict(tmp_path / "3.png")
+    assert isinstance(one, Prediction)
+    torch.testing.assert_close(found.shares[f"{PREFIX}3.png"], torch.tensor(list(one.scene.values())))
+    (tmp_path / "3.png").write_bytes(b"")  # the answers are kept
+    again = ask_teacher(config, train, MIKELS, tmp_path, lambda done, of: told.progress("again", done, of))
+    assert "again" not in told.last
+    torch.testing.assert_close(again.targets(again.unlabelled), found.targets(found.unlabelled), rtol=0, atol=0)
+    with pytest.raises(DataError, match="holds answers on other images"):
+        ask_teacher(config, train[1:], MIKELS, tmp_path)
+
+
+def test_a_teacher_of_other_labels_is_refused(tmp_path: Path) -> None:
+    config = DistillationConfig(teacher=str(finetuned("both")))
+    with pytest.raises(ConfigError, match="the data have anger, disgust"):
+        ask_teacher(config, colours(1).samples, EKMAN, tmp_path)
+    assert not (tmp_path / FILE).exists()
+
+
+def test_killed_at_any_step_it_continues_to_the_same_bytes(tmp_path: Path, further: str) -> None:
+    data, config = colours(splits=SPLITS), distilling(further)
+    with one_thread():
+        finetune(config, data, tmp_path / "whole")
+        with pytest.raises(StoppedError):
+            finetune(config, data, tmp_path / "out", callback=Told(stop_after=2))
+        finetune(config, data, tmp_path / "out", resume=True)
+        plain = tmp_path / "plain"
+        finetune(tiny_finetuning(pretrained()), data, plain)
+    assert sha256(tmp_path / "whole" / "model.safetensors") == sha256(tmp_path / "out" / "model.safetensors")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "out") != losses(plain)
+    seen = read_seen(tmp_path / "out")
+    assert read_seen(finetuned("both")) <= seen
+    assert len(seen - read_seen(plain) - read_seen(finetuned("both"))) == len(open_data(further)) == 7
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DistillationConfig(weight=1.5), "weight must lie between 0 and 1"),
+        (lambda: DistillationConfig(data="folder:x"), "needs a teacher"),
+        (lambda: tiny_finetuning("x", method="probe", distillation=DistillationConfig(teacher="small")), "method full"),
+        (lambda: tiny_finetuning("x", task="affect", distillation=DistillationConfig(teacher="small")), "task label"),
+    ],
+)
+def test_settings_out_of_range(make: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()  # type: ignore[operator]

@@ -1,0 +1,53 @@
+"""The settings of a person finder."""
+
+import math
+from dataclasses import dataclass
+
+from uniemox.errors import ConfigError
+
+SIDE_STEP = 32  # px; the coarsest map's stride
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinderConfig:
+    """How a person finder is trained."""
+
+    start: str
+    """The network that it starts from: timm:NAME, or timm:NAME@FILE with the weights of a file."""
+    size: int = 320
+    """Side of the input that images are squashed to, px; a multiple of 32."""
+    width: int = 96
+    """Channels of neck and heads."""
+    epochs: int = 10
+    """Passes over the images."""
+    batch_size: int = 16
+    """Images of a step."""
+    lr: float = 1e-3
+    """Highest learning rate, of neck and heads."""
+    start_lr_scale: float = 0.1
+    """Share of it for the network that it starts from: its norms hold nothing back, and at 0.3 its last layers died."""
+    min_confidence: float = 0.3
+    """People whose boxes are less sure are neither found nor missed."""
+    held_out: float = 0.1
+    """Share of the images that are not trained on, 0 to 0.5: the minimum confidence is chosen on them."""
+    seed: int = 0
+    """Of the weights, the held-out images, the crops and the order."""
+    workers: int = 1
+    """Processes that read images; 0 reads in this one. No number changes the result."""
+    max_unreadable: int = 20
+    """So many images that can't be read are left out; one more stops the training."""
+
+    def __post_init__(self) -> None:
+        minimum_of = {"width": 1, "epochs": 1, "batch_size": 1, "seed": 0, "workers": 0, "max_unreadable": 0}
+        for name, minimum in minimum_of.items():
+            if getattr(self, name) < minimum:
+                raise ConfigError(f"{name} must be at least {minimum}, got {getattr(self, name)}")
+        if self.size < 2 * SIDE_STEP or self.size % SIDE_STEP:
+            raise ConfigError(f"size must be a multiple of {SIDE_STEP} px, at least two of them, got {self.size}")
+        for name in ("lr", "start_lr_scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        if not 0 <= self.min_confidence <= 1:
+            raise ConfigError(f"min_confidence must be from 0 to 1, got {self.min_confidence}")
+        if not 0 < self.held_out <= 0.5:
+            raise ConfigError(f"held_out must be above 0 and at most 0.5, got {self.held_out}")
