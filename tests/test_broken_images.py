@@ -57,7 +57,7 @@ def test_a_fresh_process_refuses_and_decodes_alike(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", code, str(tmp_path / "a.avif")]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.stdout.splitlines() == ["picture: not an image of", "(60, 44)"], run.stderr
+    assert run.stdout.splitlines() == ["image: not an image of", "(60, 44)"], run.stderr
 
 
 # Files that may be cut after these many bytes: what is behind are checksums, an end mark, or further frames.
@@ -66,7 +66,7 @@ WHOLE_BEFORE_THE_END = {"png": 25, "gif": 2, "tiff": 12, "frames": 10**6}
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of cut-off EXIF
-def test_cut_off_files_are_refused_and_never_half_a_image(name: str) -> None:
+def test_cut_off_files_are_refused_and_never_half_an_image(name: str) -> None:
     data = FILES[name]
     whole = np.asarray(decode(data)[0])
     spare = max((n for part, n in WHOLE_BEFORE_THE_END.items() if part in name), default=0)
@@ -181,14 +181,14 @@ HEADS = [data[:16] for data in FILES.values()]
 
 
 @given(st.sampled_from([b"", *HEADS]), st.binary(max_size=400))
-def test_any_bytes_give_a_image_or_our_error(head: bytes, data: bytes) -> None:
+def test_any_bytes_give_an_image_or_our_error(head: bytes, data: bytes) -> None:
     check(head + data)
 
 
 @settings(max_examples=300)
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # Pillow's, of what was broken
 @given(st.sampled_from(sorted(FILES)), st.sampled_from(sorted(FILES)), st.data())
-def test_changed_files_give_a_image_or_our_error(name: str, other: str, draws: st.DataObject) -> None:
+def test_changed_files_give_an_image_or_our_error(name: str, other: str, draws: st.DataObject) -> None:
     """Bytes overwritten, a piece cut out, or a piece of another file put in."""
     data = bytearray(FILES[name])
     places = st.one_of(st.integers(0, min(len(data) - 1, 200)), st.integers(0, len(data) - 1))

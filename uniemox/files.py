@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and what those of a run are called."""
 
 import os
 from collections.abc import Iterator
@@ -6,6 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL = ".partial"
+CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
+ENCODER, WEIGHTS, ONNX = "encoder.safetensors", "model.safetensors", "model.onnx"  # what a run ends with
+SPLITS, EVALUATIONS = "splits.json", "evaluations"  # where the data had none; scores
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ from tests.ask.server import Request, Response, error, says, serving
 from tests.data.tree import put
 from tests.images import draw, save
 from uniemox.ask.config import AskConfig
-from uniemox.cli.ask import EndpointOptions, key_of_environment
-from uniemox.cli.ask import ask as command
+from uniemox.cli.ask import AskedImages, EndpointOptions, key_of_environment
 from uniemox.errors import ConfigError
 
 KEY = "sk-secret-0987654321-must-not-be-seen"
@@ -163,8 +161,8 @@ def test_options_have_the_defaults_of_the_config() -> None:
     """They stand twice, because the config's module must not be imported before the command runs."""
     known = {part.name: part.default for part in fields(AskConfig)}
     options = {part.name: part.default for part in fields(EndpointOptions) if part.name != "key_from"}
+    options |= {part.name: part.default for part in fields(AskedImages) if part.name in ("images", "seed")}
     options["rate_per_minute"] = options.pop("rate")
-    options |= {name: signature(command).parameters[name].default for name in ("pictures", "seed")}
     assert options == {name: known[name] for name in options}
 
 

@@ -123,7 +123,7 @@ def test_rules(said: str, both: str | None, majority: str | None, soft: str | No
         assert decide(found, {0: {"awe"}}, {}, rule=rule)[0].label == expected, rule  # type: ignore[arg-type]
 
 
-def test_the_owner_stands_above_rules_and_a_image_searched_for_nothing_may_be_anything() -> None:
+def test_the_owner_stands_above_rules_and_an_image_searched_for_nothing_may_be_anything() -> None:
     found = decide(answers("af", "aa", "ff"), {0: {"awe"}, 1: {"awe"}}, {0: "fear", 1: "none"})
     assert [found[i].label for i in range(3)] == ["fear", None, "fear"]
     assert found[0].shares == {"awe": 0.5, "fear": 0.5}

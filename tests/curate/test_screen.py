@@ -218,7 +218,7 @@ def test_taken_down_means_gone_and_not_collected_again_until_it_is_undone(tmp_pa
             take_down(project, which, because="x")
 
 
-def test_a_hash_names_a_image_without_any_candidate(tmp_path: Path) -> None:
+def test_a_hash_names_an_image_without_any_candidate(tmp_path: Path) -> None:
     project = create_project(tmp_path / "p", PLAN)
     sha256 = project.keep_file(jpeg_of(draw_image(1)), "JPEG")
     with project.store.write() as connection:

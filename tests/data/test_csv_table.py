@@ -132,7 +132,7 @@ def test_one_image_under_two_spellings_of_its_path_is_one_group(tmp_path: Path) 
     ]
 
 
-def test_rows_without_a_image(tmp_path: Path) -> None:
+def test_rows_without_an_image(tmp_path: Path) -> None:
     path = table_of(tmp_path, f"path,label\na.jpg,awe\ngone.jpg,fear\n{'x' * 300}.jpg,fear\n", "a.jpg")
     with pytest.raises(DataError, match=r"data\.csv:3, path: .*gone\.jpg is not there; \?missing=skip"):
         read_csv(path)

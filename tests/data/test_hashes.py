@@ -19,7 +19,7 @@ def test_hashes_are_those_of_the_bytes(tmp_path: Path) -> None:
     assert told[-1] == 4
 
 
-def test_a_folder_in_a_images_place_is_unreadable(tmp_path: Path) -> None:
+def test_a_folder_in_an_images_place_is_unreadable(tmp_path: Path) -> None:
     assert image_hashes([sample_of(tmp_path)]) == [""]
 
 

@@ -140,7 +140,7 @@ def test_all_right_and_all_wrong() -> None:
     assert (wrong.accuracy, wrong.accuracy_interval, wrong.macro_f1_interval) == (0, (0, 0), (0, 0))
 
 
-def test_grouped_people_of_a_image_widen_the_interval() -> None:
+def test_grouped_people_of_an_image_widen_the_interval() -> None:
     logits, labels = classified()
     four = (np.tile(logits, (4, 1)), np.tile(labels, 4))
     once, grouped = score_classes(logits, labels, MIKELS), score_classes(*four, MIKELS, groups=list(range(240)) * 4)

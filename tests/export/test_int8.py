@@ -145,7 +145,7 @@ def test_what_can_not_be_quantised_is_an_error(convolutional: Path, tmp_path: Pa
         quantise(small, tmp_path / "out.onnx", [views(1)])
     with pytest.raises(ConfigError, match="valence and arousal"):
         export_int8(finetuned("affect") / "model.onnx", tmp_path / "out.onnx", colours(1))
-    with pytest.raises(DataError, match="pictures"):
+    with pytest.raises(DataError, match="images"):
         export_int8(convolutional, tmp_path / "out.onnx", DataSet("none", colours(1).labels, []))
     (tmp_path / "broken.onnx").write_bytes(b"")
     with pytest.raises(CheckpointError):

@@ -43,7 +43,7 @@ def test_affect_equals_numpy(count: int, seed: int) -> None:
 
 
 @given(st.permutations(range(6)))
-def test_a_weight_of_two_is_a_image_twice_and_order_is_nothing(order: list[int]) -> None:
+def test_a_weight_of_two_is_an_image_twice_and_order_is_nothing(order: list[int]) -> None:
     pred, target = draw(6, 2), draw(6, 2, seed=1)
     weight = torch.tensor([2.0, 1, 1, 0, 1, 1], dtype=torch.float64)
     rows = [0, 0, 1, 2, 4, 5]

@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.portable
-def test_json_is_a_line_a_image_and_the_exit_code_tells(folder: Path) -> None:
+def test_json_is_a_line_an_image_and_the_exit_code_tells(folder: Path) -> None:
     done = predict(folder / "photos", "--model", folder / "model.onnx", "--json", "--coverage", 0.9)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [Path(line["path"]).name for line in lines] == ["a.png", "b\nc.png", "z.jpg", "ü.png"]
@@ -79,7 +79,7 @@ def test_the_table_and_the_list_from_standard_input(folder: Path) -> None:
         (("x.jpg", "--model", "missing.onnx"), "missing.onnx can't be read"),
         (("x.jpg", "--model", "m" * 300), "can't be read: File name too long"),
         (("x.jpg", "--finder", "f.onnx"), "--no-persons and --finder contradict each other"),
-        (("x.jpg", "--engine", "ray", "--save-pictures", "f"), "--save-pictures and --embeddings are not there"),
+        (("x.jpg", "--engine", "ray", "--save-pictures", "f"), "--save-images and --embeddings are not there"),
     ],
 )
 def test_what_can_not_be_asked_is_one_line(arguments: tuple[str, ...], message: str) -> None:

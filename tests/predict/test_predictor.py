@@ -68,7 +68,7 @@ def test_alone_and_in_any_batch_it_is_the_same(predictor: Predictor, tmp_path: P
         np.testing.assert_allclose(found, alone, atol=1e-5)
 
 
-def test_all_ways_to_give_a_image_are_one(predictor: Predictor, tmp_path: Path) -> None:
+def test_all_ways_to_give_an_image_are_one(predictor: Predictor, tmp_path: Path) -> None:
     image, path = draw_image(2, (64, 48)), tmp_path / "ü\n.png"
     image.save(path)
     array = np.asarray(image)
@@ -125,7 +125,7 @@ def test_the_smallest_images(predictor: Predictor, size: tuple[int, int]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("picture", "message"),
+    ("image", "message"),
     [
         (np.full((4, 4, 3), 1.5), "from 1.5 to 1.5; expected 0 to 1"),
         (np.full((4, 4, 3), -0.1), "expected 0 to 1"),
@@ -338,7 +338,7 @@ def test_every_image_gets_its_own_answer(predictor: Predictor, kinds: list[int],
             assert values(result) == pytest.approx(known[kind], abs=1e-5)
 
 
-def test_a_prediction_as_json_and_as_a_image(model: Path, tmp_path: Path) -> None:
+def test_a_prediction_as_json_and_as_an_image(model: Path, tmp_path: Path) -> None:
     network = made(tmp_path, streams="person", **FELT)
     path = tmp_path / "p.png"
     person_image().save(path)

@@ -10,7 +10,8 @@ from tests.reproduce.trees import seven
 from tests.reproduce.weights import published
 from tests.runs import one_thread
 from uniemox.cli.plan_check import read_settings
-from uniemox.cli.reproduce import Options, table_or_figure
+from uniemox.cli.reproduce import table_or_figure
+from uniemox.cli.reproduce_plan import Options
 from uniemox.errors import ConfigError
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.reproduce.check import Checked, check_runs

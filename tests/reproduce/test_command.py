@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from uniemox.cli.reproduce import Options, images, table_or_figure, verify
+from uniemox.cli.reproduce import images, table_or_figure, verify
+from uniemox.cli.reproduce_plan import Options
 from uniemox.errors import ConfigError
 
 

@@ -44,7 +44,7 @@ def test_figures_show_the_papers_data_sets(given_seven: tuple[str, ...]) -> None
     kinds = {}
     for name in FIGURES:
         found = plan(name, "paper", data=given_seven)
-        [run] = [run for run in found.runs if run.words[1] == "pictures" or "--schemes" in run.words]
+        [run] = [run for run in found.runs if run.words[1] == "images" or "--schemes" in run.words]
         kinds[name] = (next(w for w in run.words if ":" in w).partition(":")[0], after(run, "--split"))
         assert "which was not given" not in "".join(found.about)
     assert kinds == {

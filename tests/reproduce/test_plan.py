@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tests.drawn import class_folders
 from uniemox.cli import app
-from uniemox.cli.reproduce import _weights, reproduce
+from uniemox.cli.reproduce import reproduce
+from uniemox.cli.reproduce_plan import _weights
 from uniemox.errors import ConfigError
 from uniemox.finetune.presets import PRESETS as FINETUNINGS
 from uniemox.labels import CAER, MIKELS, POLARITY

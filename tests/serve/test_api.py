@@ -121,10 +121,10 @@ def test_a_image_that_can_not_be_read_is_an_error_in_its_place(server: Running) 
     assert first == {
         "sha256": sha256(b"no image"),
         "name": "0.jpg",
-        "error": "picture: not an image of a known format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, PPM)",
+        "error": "image: not an image of a known format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, PPM)",
     }
     assert second["sha256"] == sha256(good)
-    assert third["error"] == "picture: the file is empty"
+    assert third["error"] == "image: the file is empty"
 
 
 @pytest.mark.parametrize("path", ["/predict", "/explain"])
@@ -313,7 +313,7 @@ def test_the_schema_tells_every_refusal_and_an_example_of_each(server: Running) 
                 assert content["example"]["code"]
         assert "Retry-After" in operation["responses"]["503"]["headers"]
     assert set(schema["paths"]) == {"/predict", "/explain", "/models", "/metrics", "/health"}
-    assert "example" in schema["components"]["schemas"]["PictureAnswer"]
+    assert "example" in schema["components"]["schemas"]["ImageAnswer"]
 
 
 def test_messages_do_not_say_where_files_lie_here() -> None:

@@ -178,7 +178,7 @@ def test_images_that_would_be_too_large_once_decoded_are_refused_by_their_header
     Image.new("1", (1200, 900)).save(buffer, "PNG")
     answers = server.post("/predict", png_header(30_000, 30_000), buffer.getvalue(), image()).json
     assert "more than the 100 megapixels" in answers[0]["error"]
-    assert answers[1]["error"] == "picture: 1200 x 900 px is more than the 1 megapixels that are read; scale it down"
+    assert answers[1]["error"] == "image: 1200 x 900 px is more than the 1 megapixels that are read; scale it down"
     assert answers[2]["scene"]
 
 

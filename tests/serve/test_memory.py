@@ -68,7 +68,7 @@ def test_wide_greys_are_what_they_were() -> None:
         wide = np.asarray(grey, np.float32)
         wide = (wide - wide.min()) / (wide.max() - wide.min()) * 255
         expected = wide.round().clip(0, 255).astype(np.uint8)
-        assert np.array_equal(np.asarray(decode(save(image, "TIFF"))[0])[..., 0], expected)
+        assert np.array_equal(np.asarray(decode(save(grey, "TIFF"))[0])[..., 0], expected)
 
 
 class Counted(Predictor):

@@ -134,7 +134,7 @@ def test_an_image_that_takes_too_long_is_refused_and_others_are_answered(tmp_pat
         assert [answer.result().status for answer in others] == [200] * 6
         for refused in (alone.result(), heat.result()):
             assert code(refused) == (422, "unreadable_picture")
-            assert "picture: decoding took longer than 0.3 s" in refused.json["error"]
+            assert "image: decoding took longer than 0.3 s" in refused.json["error"]
         entries = among.result().json
         assert all("took longer than 0.3 s" in entry["error"] for entry in entries[:12])
         assert entries[12]["scene"]

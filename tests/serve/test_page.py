@@ -157,10 +157,10 @@ def test_words_stand_out_from_their_ground(browser: object, server: Running, sch
     visit.context.close()
 
 
-def test_a_phone_of_360_px_needs_no_sideways_scroll_and_can_take_a_image(browser: object, server: Running) -> None:
+def test_a_phone_of_360_px_needs_no_sideways_scroll_and_can_take_an_image(browser: object, server: Running) -> None:
     visit = Visit(browser, server.url, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     assert not visit.has_sideways_scroll()
-    assert visit.page.get_by_text("Take an image").is_visible()
+    assert visit.page.get_by_text("Take a photo").is_visible()
     assert visit.page.locator("#take").get_attribute("capture") == "environment"
     visit.choose(image(1, 2000, 300), name="a" * 120 + ".jpg")
     expect(visit.status).to_contain_text("1 person found")

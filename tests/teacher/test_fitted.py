@@ -248,7 +248,7 @@ def test_a_frozen_tower_stays_as_it_is(tmp_path: Path) -> None:
     assert teacher.about["figures"]["picture_to_text"]["recall_at_1"] >= 0.75
 
 
-def test_every_text_of_a_image_counts_and_broken_images_are_left_out(tmp_path: Path) -> None:
+def test_every_text_of_an_image_counts_and_broken_images_are_left_out(tmp_path: Path) -> None:
     data = colours(tmp_path, each=6)
     (tmp_path / "red0.jpg").write_bytes(b"no image")
     twice = [replace(sample, key=f"{sample.key}#2", text="Another text.") for sample in data.samples]

@@ -229,7 +229,7 @@ def test_stored_features_that_contradict_themselves_are_refused(tmp_path: Path) 
         "text_features": torch.zeros(1, 2),
     }
     for change, message in [
-        ({"image_keys": ["a", "b"]}, r"picture names \(2,\)"),
+        ({"image_keys": ["a", "b"]}, r"image names \(2,\)"),
         ({"text_features": torch.zeros(1, 3)}, "2 wide"),
         ({"text_features": torch.full((1, 2), float("nan"))}, "finite"),
     ]:

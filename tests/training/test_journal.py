@@ -7,7 +7,8 @@ from PIL import Image
 
 from tests.data.tree import says
 from uniemox.errors import DataError
-from uniemox.training.journal import METRICS, Journal, read_metrics
+from uniemox.files import METRICS
+from uniemox.training.journal import Journal, read_metrics
 
 
 def written(run: Path, first: int, last: int, done: int = 0) -> None:

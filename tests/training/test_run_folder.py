@@ -14,10 +14,11 @@ from uniemox.data.sample import DataSet
 from uniemox.data.seen import SEEN, read_seen, write_seen
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError
+from uniemox.files import CONFIG
 from uniemox.persons.box import Box, Detection
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.training.hardware import HardwareConfig
-from uniemox.training.run_folder import CONFIG, begin_run, describe_data
+from uniemox.training.run_folder import begin_run, describe_data
 from uniemox.training.settings import from_dict
 from uniemox.training.state import SaveConfig
 

@@ -22,8 +22,8 @@ from tests.runs import (
     tiny_pretraining,
     uniemox,
 )
+from uniemox.files import METRICS
 from uniemox.pretrain.run import pretrain
-from uniemox.training.journal import METRICS
 from uniemox.training.stopping import SIGNALS, StopRequest
 
 CPU = torch.device("cpu")

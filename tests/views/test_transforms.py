@@ -160,7 +160,7 @@ def test_crop_of_a_person_of_one_px(sample: Sample) -> None:
     assert views.person.shape == (3, 16, 16)
 
 
-def test_people_at_the_border_do_not_break_a_image() -> None:
+def test_people_at_the_border_do_not_break_an_image() -> None:
     """A detection of which less than a px is inside does not count; a target becomes at least a px."""
     sliver = Detection(Box(99.6, 0, 130, 50), 0.9)
     assert choose_person([sliver], None, (100, 100)).source == "whole_image_nobody_found"
@@ -173,7 +173,7 @@ def test_names_that_are_no_text_can_be_drawn_for(sample: Sample) -> None:
     assert TrainViews(ViewConfig(size=16), 0)(odd, 0).scene.shape == (3, 16, 16)
 
 
-def test_what_is_wrong_with_a_image_names_it(tmp_path: Path) -> None:
+def test_what_is_wrong_with_an_image_names_it(tmp_path: Path) -> None:
     gone = sample_of(tmp_path / "gone.jpg")
     with pytest.raises(ImageError, match=r"gone\.jpg: can't be read \(No such file"):
         TrainViews(ViewConfig(), 0)(gone, 0)

@@ -8,14 +8,13 @@ from uniemox.ask.question import AskedImage
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.errors import ConfigError, DataError, LabelError
+from uniemox.files import ONNX
 from uniemox.labels import LabelSet
 from uniemox.predict.mapping import answers_in
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load, open_finder
 from uniemox.predict.prediction import Failure
 from uniemox.predict.predictor import Predictor
-
-ONNX = "model.onnx"  # of a run folder; what names it needs torch
 
 
 def labels_of_ours(

@@ -18,6 +18,7 @@ from uniemox.bench.counting import memory_mb
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError, UniemoxError
+from uniemox.files import WEIGHTS
 from uniemox.model.classifier import Classifier
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure
@@ -181,7 +182,7 @@ def _weights(model: str | None, torch_run: Path | None) -> Path | None:
     """The file with the torch network's weights, where one is known."""
     run = torch_run or (Path(model) if model is not None else None)
     if run is not None and run.is_dir():
-        run = run / "model.safetensors"
+        run = run / WEIGHTS
     if torch_run is not None and run is not None:
         return run
     return run if run is not None and run.suffix == ".safetensors" and run.is_file() else None

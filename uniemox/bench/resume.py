@@ -19,10 +19,9 @@ import torch
 
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import ConfigError, StoppedError
-from uniemox.files import PARTIAL
+from uniemox.files import CHECKPOINTS, ENCODER, ONNX, PARTIAL, WEIGHTS
 from uniemox.pretrain.batches import distinct_texts
 from uniemox.teacher.stored import save_features
-from uniemox.training.run_folder import ENCODER, WEIGHTS
 
 BEFORE, BETWEEN, WRITING, AFTER = MOMENTS = (
     "before the first checkpoint",
@@ -97,7 +96,7 @@ def bench_resume(folder: Path, *, kills: int, seed: int, on_kill: Callable[[], N
     _write_teacher(teacher)
     fusion = {"model.fusion": "gated", "teacher.source": f"stored:{teacher}", "teacher.view": "whole"}
     pretraining = _Job("pretrain", PRETRAINING | fusion, (ENCODER,), folder)
-    finetuning = _Job("finetune", FINETUNING | {"init": pretraining.run(0)}, (WEIGHTS, "model.onnx"), folder)
+    finetuning = _Job("finetune", FINETUNING | {"init": pretraining.run(0)}, (WEIGHTS, ONNX), folder)
     pretraining.run_undisturbed()
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(pretraining.disturb, kills - kills // 2, Random(f"{seed}/pretrain"), on_kill)
@@ -125,7 +124,7 @@ class _Job:
             process.wait()
         self._check(process, 0)
         self.seconds = time.perf_counter() - started
-        self.last = max(path.name for path in (self.run(0) / "checkpoints").iterdir())
+        self.last = max(path.name for path in (self.run(0) / CHECKPOINTS).iterdir())
 
     def disturb(self, kills: int, draw: Random, on_kill: Callable[[], None]) -> ResumeOutcome:
         """Runs that are killed so many times, all together, and finished."""
@@ -179,7 +178,7 @@ class _Job:
 
     def _moment_of(self, number: int) -> str:
         """When the process was killed, by what it left."""
-        checkpoints = self.run(number) / "checkpoints"
+        checkpoints = self.run(number) / CHECKPOINTS
         left, self.left[number] = self.left[number], self._half_written(number)
         if self.left[number] - left:
             return WRITING

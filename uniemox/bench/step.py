@@ -91,11 +91,10 @@ def bench_step(
         on_step(done)
     peak, on_gpu = max(peak, matmul_peak(device, dtype)), device.type == "cuda"
     flops = 2 * step_multiply_adds(model, with_clip=with_clip)
-    best = batch_size / min(seconds)
     return StepBench(
-        images_per_s=best,
+        images_per_s=batch_size / min(seconds),
         median_images_per_s=batch_size / median(seconds),
-        mfu=best * flops / peak,
+        mfu=batch_size / min(seconds) * flops / peak,
         peak_tflops=peak / 1e12,
         gflop_per_image=flops / 1e9,
         step_s=min(seconds),

@@ -104,7 +104,7 @@ def _as_onnx(model: Path, folder: Path) -> Path:
     """A file of the model in a folder. Raises CheckpointError for a run that is not finished."""
     from uniemox.checkpoints.classifier import load_classifier
     from uniemox.export.onnx import export_classifier, read_model, write_model
-    from uniemox.training.run_folder import WEIGHTS
+    from uniemox.files import WEIGHTS
 
     made, weights = folder / "model.onnx", model / WEIGHTS if model.is_dir() else model
     if model.is_dir() and not weights.is_file():

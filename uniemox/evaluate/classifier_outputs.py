@@ -11,9 +11,9 @@ from uniemox.classifier_info import ClassifierInfo, views_of
 from uniemox.data.sample import Sample
 from uniemox.errors import DataError
 from uniemox.evaluate.outputs import Outputs
+from uniemox.files import WEIGHTS
 from uniemox.model.classifier import Classifier
 from uniemox.training.hardware import HardwareConfig, Precision
-from uniemox.training.run_folder import WEIGHTS
 from uniemox.views.loader import ViewBatch, ViewDataset, build_loader
 from uniemox.views.pixels import PixelStats, normalise
 from uniemox.views.transforms import EvalViews, ViewConfig

@@ -13,7 +13,7 @@ from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import calibrated, expected_calibration_error
 from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.evaluate.run import file_of, is_onnx, map_to_data, seen_by_model
-from uniemox.files import replacing
+from uniemox.files import ONNX, replacing
 from uniemox.onnx_metadata import with_metadata
 from uniemox.predict.confidence import answers_of
 from uniemox.predict.network import KEY
@@ -43,7 +43,7 @@ def recalibrate(
     model without probabilities, LabelError without a label map, CheckpointError if out can't be written.
     """
     given = Path(model)
-    source = file_of(given) if is_onnx(given) else given / "model.onnx"
+    source = file_of(given) if is_onnx(given) else given / ONNX
     network = open_network(source)
     info = network.info
     if info.task != "label":

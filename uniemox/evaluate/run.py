@@ -21,7 +21,7 @@ from uniemox.evaluate.calibration import expected_calibration_error, softmax
 from uniemox.evaluate.groups import GroupScores, score_groups
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
-from uniemox.files import write_text
+from uniemox.files import EVALUATIONS, write_text
 from uniemox.labels import CUSTOM, LabelMap, LabelSet, label_map
 from uniemox.predict.confidence import answers_of
 from uniemox.predict.opening import EMBEDDED, IN_PACKAGE, SCENE, open_network
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 Logits = NDArray[np.floating]
 Answer = Callable[[Sequence[Sample], Callable[[int], None]], Outputs]
-EVALUATIONS = "evaluations"
 COLUMNS = ("domain", "split", "label", "group")
 MAX_NAME = 120  # characters of a file made of names of data, of which there may be several
 

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate.metrics import Array
-from uniemox.evaluate.run import EVALUATIONS
-from uniemox.training.journal import IMAGES, METRICS, read_metrics
-from uniemox.training.run_folder import CONFIG, WEIGHTS
+from uniemox.files import CONFIG, EVALUATIONS, METRICS, WEIGHTS
+from uniemox.training.journal import IMAGES, read_metrics
 from uniemox.training.settings import read_json, with_new_names
 
 KINDS = {"pretrain": "pre-training", "finetune": "fine-tuning"}

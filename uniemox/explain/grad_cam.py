@@ -17,6 +17,7 @@ from uniemox.errors import CheckpointError, ConfigError
 from uniemox.explain.explaining import check_has_probabilities
 from uniemox.explain.explanation import Array, Explanation, normalised
 from uniemox.explain.scores import MapScores, map_scores
+from uniemox.files import WEIGHTS
 from uniemox.model.classifier import Classifier
 from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.persons.box import Box, Detection
@@ -26,7 +27,6 @@ from uniemox.predict.confidence import answers_of
 from uniemox.predict.images import ImageLike, read_any
 from uniemox.predict.opening import open_finder
 from uniemox.predict.views import Pixels, person_view, scene_box, scene_view
-from uniemox.training.run_folder import WEIGHTS
 from uniemox.views.pixels import PixelStats, normalise
 
 Stream = Literal["scene", "person"]

@@ -18,6 +18,7 @@ from uniemox.checkpoints.reading import read_weight_file
 from uniemox.checkpoints.recognition import state_of
 from uniemox.errors import CheckpointError, ConfigError, ImageError
 from uniemox.explain.sheets import GAP_PX, INK, LINE_PX, PAPER, fitting, load_font
+from uniemox.files import CONFIG, ENCODER, WEIGHTS
 from uniemox.losses.reconstruction import reconstruction_loss
 from uniemox.losses.total import LossWeights
 from uniemox.model.decoder import DecoderConfig
@@ -26,7 +27,6 @@ from uniemox.model.uniemox import ModelConfig, UniEmoX
 from uniemox.predict.images import read_any
 from uniemox.predict.views import scene_view
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.training.run_folder import CONFIG, ENCODER, WEIGHTS
 from uniemox.training.settings import from_dict, read_json
 from uniemox.training.state import Checkpoints
 from uniemox.views.mask import mask_noise

@@ -9,12 +9,12 @@ from uniemox.classifier_info import CalibrationImages
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.splits import split_samples, take_fraction, write_splits
 from uniemox.errors import ConfigError, DataError
+from uniemox.files import CONFIG, SPLITS
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.targets import MISSING, has_target
-from uniemox.training.run_folder import CONFIG
 from uniemox.training.settings import read_json
 
-SPLITS, SHARES = "splits.json", {"train": 0.8, "val": 0.1, "test": 0.1}
+SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 SETTINGS = ("seed", "task", "monitor", "holdout_fraction", "fraction", "select")  # that decide who learns from what
 MIN_HALVED = 40  # held-out samples from which one half can choose the epoch and the other calibrate
 

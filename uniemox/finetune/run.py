@@ -20,6 +20,7 @@ from uniemox.data.seen import write_seen
 from uniemox.evaluate.calibration import calibrated
 from uniemox.evaluate.classifier_outputs import select_views
 from uniemox.export.onnx import export_classifier
+from uniemox.files import ENCODER, ONNX, WEIGHTS
 from uniemox.finetune.augment import AugmentedViews
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.distillation import TeacherAnswers, ask_teacher, open_unlabelled
@@ -37,13 +38,11 @@ from uniemox.training.hardware import ready_to_train, wrap
 from uniemox.training.journal import Journal
 from uniemox.training.loop import training_steps
 from uniemox.training.parameter_groups import freeze_layers, parameter_groups
-from uniemox.training.run_folder import ENCODER, WEIGHTS, begin_run
+from uniemox.training.run_folder import begin_run
 from uniemox.training.schedule import build_schedule
 from uniemox.training.state import Checkpoints, Progress
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 from uniemox.views.pixels import normalise
-
-ONNX = "model.onnx"
 
 
 def finetune(

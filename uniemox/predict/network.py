@@ -11,6 +11,7 @@ from PIL import Image
 
 from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.errors import CheckpointError, ConfigError, ShapeError
+from uniemox.files import ONNX
 from uniemox.onnx_external import external_files
 from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session
 from uniemox.persons.box import Box, Detection
@@ -89,7 +90,7 @@ class Network:
         refers to other files.
         """
         engine = _OnnxEngine(path, threads)
-        name = path.parent.name if path.name == "model.onnx" and path.parent.name else path.name
+        name = path.parent.name if path.name == ONNX and path.parent.name else path.name
         return cls(name, engine.info, engine)
 
     def look(

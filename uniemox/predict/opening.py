@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uniemox.errors import CheckpointError, ConfigError
+from uniemox.files import ONNX
 from uniemox.hub import PREFIX, fetch
 from uniemox.persons.detector import Detector, load_detector
 from uniemox.predict.network import Network
@@ -13,7 +14,6 @@ from uniemox.predict.predictor import Predictor
 EMBEDDED, EMBEDDED_NAME = Path(__file__).parent / "embedded", "embedded"
 SCENE, FINDER = "scene.onnx", "finder.onnx"
 IN_PACKAGE = {EMBEDDED_NAME: SCENE, "small": "small.onnx"}
-RUN_FILE = "model.onnx"
 CLIP = "clip:"
 
 
@@ -58,9 +58,9 @@ def open_network(
         return Network.open(_embedded(IN_PACKAGE[name or EMBEDDED_NAME]), threads=threads)
     path = fetch(name) if name.startswith(PREFIX) else Path(name)
     if os.path.isdir(path):  # Path.is_dir raises OSError for a name that is too long
-        if not (path / RUN_FILE).is_file():
-            raise CheckpointError(f"{path} holds no {RUN_FILE}; give a finished run of uniemox finetune")
-        path = path / RUN_FILE
+        if not (path / ONNX).is_file():
+            raise CheckpointError(f"{path} holds no {ONNX}; give a finished run of uniemox finetune")
+        path = path / ONNX
     return Network.open(path, threads=threads)
 
 

@@ -13,6 +13,7 @@ from uniemox.checkpoints.writing import write_tensors
 from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import write_seen
+from uniemox.files import ENCODER, WEIGHTS
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.batches import make_batch
@@ -27,7 +28,7 @@ from uniemox.training.hardware import ready_to_train, wrap
 from uniemox.training.journal import Journal
 from uniemox.training.loop import Step, training_steps
 from uniemox.training.optimizer import build_optimizer
-from uniemox.training.run_folder import ENCODER, WEIGHTS, begin_run
+from uniemox.training.run_folder import begin_run
 from uniemox.training.schedule import build_schedule
 from uniemox.training.state import Checkpoints, Progress
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader, collate

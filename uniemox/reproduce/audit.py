@@ -10,16 +10,15 @@ from uniemox.data.sample import DataSet
 from uniemox.data.seen import SEEN, weight_paths
 from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, DataError
-from uniemox.evaluate.run import EVALUATIONS, Evaluation, evaluate
+from uniemox.evaluate.run import Evaluation, evaluate
 from uniemox.evaluate.run_records import SavedEvaluation, read_evaluation
-from uniemox.training.run_folder import CONFIG, WEIGHTS
+from uniemox.files import CONFIG, EVALUATIONS, WEIGHTS
 from uniemox.training.settings import read_json
 
 NEEDED = (
     *("kind", "config.seed", "data.source", "data.samples", "data.sha256", "data.labels.name", "data.labels.kind"),
     *("versions.uniemox", "versions.torch", "versions.timm", "versions.numpy", "versions.pillow", "versions.cuda"),
 )
-SPLITS = "splits.json"
 CLOSE = 1e-3  # of a probability: what rounding on another machine may change
 
 

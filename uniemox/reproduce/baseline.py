@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from uniemox.files import ONNX
 from uniemox.reproduce.plan import OUT, Cell, Run, TableRow, plan_run
 from uniemox.reproduce.results import gain, score_of
 from uniemox.reproduce.sources import Target
-from uniemox.reproduce.study import ONNX, Study
+from uniemox.reproduce.study import Study
 
 HISTOGRAM = "colour histogram"
 NETWORK = "128 HSV bins and a 6 x 6 thumbnail of the scene, logistic regression; one run"

@@ -16,6 +16,7 @@ from uniemox.checkpoints.classifier import is_classifier, load_classifier
 from uniemox.checkpoints.published import draft_published, report_timm
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource, load_timm
 from uniemox.errors import CheckpointError, TeacherError
+from uniemox.files import ENCODER, WEIGHTS
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.network import SCRATCH, build_fused
 from uniemox.model.classifier import Classifier, set_drop_path, token_encoder
@@ -25,7 +26,6 @@ from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.teacher.config import FitConfig
 from uniemox.teacher.opening import open_teacher
-from uniemox.training.run_folder import ENCODER, WEIGHTS
 from uniemox.views.pixels import IMAGENET
 
 META = torch.device("meta")

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from uniemox.errors import ImageError
+from uniemox.files import SPLITS
 from uniemox.html import Html, element, join, scaled_image
 from uniemox.images import decode
 from uniemox.reproduce.ablations import NO_ALIGNMENT, NO_VISUAL
@@ -56,7 +57,7 @@ def fig6(study: Study) -> Plan:
     data = target.data
     words = ["data", "split", data.origin, f"{OUT}/splits.json", "--schemes", str(SCHEMES)]
     words += ["--plot", f"{OUT}/choice.png", *data.exclude]
-    run = plan_run(study.root, f"choose a split of {data.name}", words, makes="splits.json", data=data.digests)
+    run = plan_run(study.root, f"choose a split of {data.name}", words, makes=SPLITS, data=data.digests)
     run = replace(run, lacks=data.missing)
     about = (
         f"{SCHEMES} stratified schemes of 80/10/10; the one is kept whose training and validation images are closest "

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from uniemox.csv_files import write_rows
+from uniemox.files import WEIGHTS
 from uniemox.intervals import PairedDifference
 from uniemox.reproduce.baseline import Margin, margin_of
 from uniemox.reproduce.costs import NetworkCost, measure_run
 from uniemox.reproduce.execute import RunOutcome, seconds_of
 from uniemox.reproduce.plan import Cell, Plan, TableRow
 from uniemox.reproduce.results import gain, is_done, mark_of, score_of
-from uniemox.training.run_folder import WEIGHTS
 
 CSV_FIELDS = (
     *("method", "network", "data", "mark", "accuracy", "low", "high", "over", "seeds", "pictures", "chance", "uniform"),

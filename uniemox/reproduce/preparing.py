@@ -7,6 +7,7 @@ from uniemox.data.sample import DataSet
 from uniemox.data.sidecar import PERSONS, TEXTS
 from uniemox.data.source import parse_source
 from uniemox.data.splits import PAPER_RECIPES
+from uniemox.files import SPLITS
 from uniemox.reproduce.plan import OUT, Run, plan_run
 from uniemox.reproduce.weight_files import digest_of_weights
 
@@ -30,7 +31,7 @@ def splits_run(
         split = "test" if sizes["test"] else "val"
         return None, sizes["train"], split, sizes[split]
     words = ["data", "split", source, f"{OUT}/splits.json", *how, *options]
-    run = plan_run(root, f"split {name}", words, makes="splits.json", data=digest)
+    run = plan_run(root, f"split {name}", words, makes=SPLITS, data=digest)
     recipe = PAPER_RECIPES.get(parse_source(source)[0]) if is_paper else None
     if is_paper and (recipe is None or recipe.of_split is not None):  # train stays as it was published
         return run, sizes["train"], "test", sizes["test"]

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.stats import t as student
 
 from uniemox.errors import DataError
-from uniemox.evaluate.run import EVALUATIONS
 from uniemox.evaluate.run_records import SavedEvaluation, read_evaluation
+from uniemox.files import EVALUATIONS
 from uniemox.intervals import PairedDifference, paired_bootstrap
 from uniemox.reproduce.plan import Cell, Run
 

@@ -13,6 +13,7 @@ from uniemox.data.sidecar import PERSONS, TEXTS
 from uniemox.data.source import open_data, parse_source
 from uniemox.data.splits import PAPER_RECIPES
 from uniemox.errors import ConfigError
+from uniemox.files import SPLITS
 from uniemox.labels import CAER, EKMAN, HECO, MIKELS, UBE, LabelSet
 from uniemox.reproduce.plan import Run
 from uniemox.reproduce.preparing import EMBEDDED, describe_run, find_people_run, pack_run, splits_run
@@ -179,7 +180,7 @@ def _packed(root: Path, name: str, source: str, exclude: Path | None, finders: F
     splits, train, split, scored = splits_run(root, name, source, data, digest, options, ("--ratio", "80/10/10"))
     if splits is not None:
         needs.append(splits)
-        options += ["--splits", str(splits.folder / "splits.json")]
+        options += ["--splits", str(splits.folder / SPLITS)]
     found: list[Run] = []
     if all(sample.persons is None and sample.target_box is None for sample in data.samples):
         found.append(find_people_run(root, name, source, finders.detector or EMBEDDED, digest))
@@ -218,7 +219,7 @@ def _as_published(root: Path, name: str, source: str, exclude: Path | None) -> T
     needs: tuple[Run, ...] = ()
     if splits is not None:
         needs = (splits,)
-        options += ["--splits", str(splits.folder / "splits.json")]
+        options += ["--splits", str(splits.folder / SPLITS)]
     ours = DataSource(
         name=name,
         source=source,

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from uniemox.files import ENCODER, ONNX
 from uniemox.reproduce.names import Scale
 from uniemox.reproduce.plan import OUT, Cell, Run, plan_evaluation, plan_run
 from uniemox.reproduce.sources import DataSource, Target
@@ -21,7 +22,6 @@ PRETRAIN_GFLOP, VIT_L_GFLOP, TRAINED = 282.8, 2 * 61.55, 3
 HELD_OUT = 0.1
 BATCH: Mapping[Scale, int] = {"demo": 64, "paper": 256}  # of the presets of fine-tuning
 PRETRAIN_BATCH: Mapping[Scale, int] = {"demo": 32, "paper": 1024}  # of the presets of pre-training
-ENCODER, ONNX = "encoder.safetensors", "model.onnx"  # what the two kinds of runs write last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,9 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from uniemox.errors import DataError
-from uniemox.files import write_text
+from uniemox.files import METRICS, write_text
 
-METRICS, IMAGES, TENSORBOARD = "metrics.jsonl", "pictures", "tensorboard"
+IMAGES, TENSORBOARD = "pictures", "tensorboard"
 
 
 class Journal:

@@ -13,11 +13,10 @@ import torch
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN
 from uniemox.errors import ConfigError
-from uniemox.files import PARTIAL, write_text
+from uniemox.files import CHECKPOINTS, CONFIG, METRICS, PARTIAL, WEIGHTS, write_text
 from uniemox.training.settings import differences, from_dict, read_json, to_dict
 
-CONFIG, ENCODER, WEIGHTS = "config.json", "encoder.safetensors", "model.safetensors"
-BEGUN = ("metrics.jsonl", "checkpoints", WEIGHTS)  # one of them is there from the first step on
+BEGUN = (METRICS, CHECKPOINTS, WEIGHTS)  # one of them is there from the first step on
 PACKAGES = ("torch", "timm", "numpy", "pillow")
 
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from uniemox.checkpoints.writing import write_tensors
 from uniemox.errors import CheckpointError, ConfigError
-from uniemox.files import PARTIAL
+from uniemox.files import CHECKPOINTS, PARTIAL
 from uniemox.weight_archives import check_weight_archive
 
 MODEL, STATE = "model.safetensors", "state.pt"
@@ -55,7 +55,7 @@ class Checkpoints:
     """The checkpoints of one run, by number of steps."""
 
     def __init__(self, run: Path, keep: int) -> None:
-        self.folder, self.keep = run / "checkpoints", keep
+        self.folder, self.keep = run / CHECKPOINTS, keep
 
     def save(
         self,

@@ -64,7 +64,7 @@ def read_emoset(root: Path, *, missing: Literal["fail", "skip"] = "fail") -> Dat
                 )
             )
     if not samples:
-        raise DataError(f"{root}: {absent} records, and no image_path of any of them is there")
+        raise DataError(f"{root}: {absent} records, and no image of any of them is there")
     notes = (f"{absent} records were left out: image or annotation is not there",) if absent else ()
     return DataSet(str(root), labels, tell_apart(samples), notes)
 

@@ -3,7 +3,7 @@
 
 const find = (selector, within = document) => within.querySelector(selector);
 let models = [];
-let asked = 0; // which picture is the newest: answers for older ones are passed over
+let asked = 0; // which image is the newest: answers for older ones are passed over
 let pictureUrl = null;
 const urls = new Set();
 
@@ -60,7 +60,7 @@ async function readModels() {
   complain("");
   offerCoverage(Math.max(...models.map((model) => model.max_coverage)));
   const felt = models.every((model) => model.kind === "felt");
-  if (felt) find("#kind-note").textContent = "The bars tell what the people in the picture feel. That is not what it evokes in those who look at it.";
+  if (felt) find("#kind-note").textContent = "The bars tell what the people in the image feel. That is not what it evokes in those who look at it.";
   return true;
 }
 
@@ -91,7 +91,7 @@ async function take(file) {
   if (!models.length && !(await readModels())) return;
   forget();
   pictureUrl = show(URL.createObjectURL(file));
-  const name = file.name || "the pasted picture";
+  const name = file.name || "the pasted image";
   say(`Looking at ${name} …`);
   const share = find("#coverage").value;
   const answers = await Promise.allSettled(models.map(async (model) => {
@@ -184,13 +184,13 @@ function drawBars(made, model, answer, share) {
     find("tbody", made).append(row);
   }
   const notes = [];
-  if (answer.is_unfamiliar) notes.push("This picture is unlike those that the model was trained on: its answer is a guess.");
+  if (answer.is_unfamiliar) notes.push("This image is unlike those that the model was trained on: its answer is a guess.");
   if (!affect && answer.valence !== null) {
     notes.push(`Valence ${answer.valence.toFixed(1)} (1 negative, 9 positive), arousal ${answer.arousal.toFixed(1)} (1 calm, 9 excited).`);
   }
   find(".judged", made).textContent = notes.join(" ");
   find(".likely", made).textContent = likely.length
-    ? `Likely: ${likely.join(", ")}. The true label is in such a set for ${Math.round(100 * Number(share))} % of pictures like those of training.`
+    ? `Likely: ${likely.join(", ")}. The true label is in such a set for ${Math.round(100 * Number(share))} % of images like those of training.`
     : "";
 }
 
@@ -221,7 +221,7 @@ function heatMap(made, model, answer, image, { file, name, turn }) {
         say(`Drawing the heat map for ${label} …`);
         const path = address("/explain", { model: model.name, label });
         const picture = await (await ask(path, { method: "POST", body: form(file) })).blob();
-        if (turn !== asked) return; // another picture has taken its place
+        if (turn !== asked) return; // another image has taken its place
         kept.set(label, show(URL.createObjectURL(picture)));
       }
       complain("");
@@ -259,7 +259,7 @@ function start() {
   const drop = find("#drop");
   for (const kind of ["dragover", "dragleave", "drop"]) {
     document.addEventListener(kind, (event) => {
-      event.preventDefault(); // a picture dropped beside the field would replace the page
+      event.preventDefault(); // an image dropped beside the field would replace the page
       drop.classList.toggle("over", kind === "dragover");
       if (kind === "drop") take([...event.dataTransfer.files].find(Boolean));
     });

@@ -126,7 +126,7 @@ async function send() {
       const { saved, refused } = await ask("/api/answers", { answers });
       const over = new Set([...saved, ...refused]);
       part.forEach((key) => over.has(key.split("-").pop()) && localStorage.removeItem(key));
-      if (refused.length > 0) show(`${refused.length} answers belong to pictures that are not yours and were not saved.`);
+      if (refused.length > 0) show(`${refused.length} answers belong to images that are not yours and were not saved.`);
       wait = 1000;
       tellSaved();
     }
@@ -151,7 +151,7 @@ function tellSaved() {
 
 // ---- annotate
 
-const AHEAD = 30; // pictures loaded before they are needed: ten at once, and enough for a minute without the server
+const AHEAD = 30; // images loaded before they are needed: ten at once, and enough for a minute without the server
 const BEHIND = 10;
 
 async function annotatePage() {
@@ -162,7 +162,7 @@ async function annotatePage() {
   let isAsking = false;
   let isOver = false;
   let later = 0; // timer after which tasks are asked for again
-  let retry = 0; // timer after which pictures are asked for again; until then none is
+  let retry = 0; // timer after which images are asked for again; until then none is
   let answered = me.answered;
 
   async function more() {
@@ -228,7 +228,7 @@ async function annotatePage() {
     more();
   }
 
-  function drop(task) { // its picture was taken down, or left out
+  function drop(task) { // its image was taken down, or left out
     const place = queue.indexOf(task);
     if (place >= 0) queue.splice(place, 1);
     if (place >= 0 && place < at) at -= 1;
@@ -237,10 +237,10 @@ async function annotatePage() {
   function draw() {
     const task = queue[at];
     const image = byId("picture");
-    byId("progress").textContent = `${answered} of ${me.total} pictures answered`;
+    byId("progress").textContent = `${answered} of ${me.total} images answered`;
     if (task === undefined) {
       image.hidden = true;
-      if (isOver) say("You have seen all pictures. Thank you!");
+      if (isOver) say("You have seen all images. Thank you!");
       return;
     }
     if (task.url === null) {
@@ -291,7 +291,7 @@ async function annotatePage() {
     draw();
   }
 
-  if (me.kind === "felt") byId("question").textContent = "What does the person in this picture feel?";
+  if (me.kind === "felt") byId("question").textContent = "What does the person in this image feel?";
   const buttons = labelButtons(choose);
   document.addEventListener("keydown", (event) => {
     if (isTyping(event) || event.repeat) return;
@@ -423,7 +423,7 @@ async function screenPage() {
     const query = new URLSearchParams({ shown: form.elements.shown.value, label: form.elements.label.value, page });
     found = await ask(`/api/grid?${query}`);
     at = 0;
-    byId("place").textContent = `page ${found.pages === 0 ? 0 : found.page + 1} of ${found.pages}, ${found.count} pictures`;
+    byId("place").textContent = `page ${found.pages === 0 ? 0 : found.page + 1} of ${found.pages}, ${found.count} images`;
     grid.replaceChildren(...found.pictures.map(cell));
     select(0, false);
   }
@@ -443,7 +443,7 @@ async function screenPage() {
     const score = picture.score === null ? "" : ` ${picture.score.toFixed(2)}`;
     const words = `${picture.screen === "drop" ? `dropped, ${picture.reason}` : "kept"}${score} ${picture.style}`;
     box.querySelector(".state").textContent = words;
-    box.setAttribute("aria-label", `Picture ${picture.picture}, ${picture.labels.join(", ")}, ${words}`);
+    box.setAttribute("aria-label", `Image ${picture.picture}, ${picture.labels.join(", ")}, ${words}`);
   }
 
   function select(place, focus) {
@@ -525,7 +525,7 @@ async function judgePage() {
     byId("said").textContent = open.length === 0 ? "Nothing to judge." : `Annotators said: ${open[0].answers.join(", ")}`;
     if (open.length > 0) {
       image.src = `/api/originals/${open[0].picture}`;
-      image.alt = `Picture ${open[0].picture}`;
+      image.alt = `Image ${open[0].picture}`;
     }
   }
 
