@@ -12,7 +12,7 @@ import uniemox
 PACKAGE = Path(uniemox.__file__).parent
 TOP = (
     *("errors", "labels", "images", "image_limits", "hub", "paper", "intervals", "html", "files", "csv_files"),
-    *("classifier_info", "onnx_sessions", "onnx_external", "onnx_metadata", "weight_archives"),
+    *("classifier_info", "onnx_sessions", "onnx_external", "onnx_metadata", "weight_archives", "weight_names"),
 )
 LIGHT = ("decoding", "persons", "data", "predict", "explain", "serve", "ask", "curate")
 TORCH = (

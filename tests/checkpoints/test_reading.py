@@ -231,7 +231,7 @@ def test_names_and_shapes_can_not_ask_for_any_amount_of_memory(
         load_published(path, method=method, heads=3 if method == "mae" else None)
 
 
-def test_a_image_size_of_ten_thousand_px_is_no_published_one(golden: Path, tmp_path: Path) -> None:
+def test_an_image_size_of_ten_thousand_px_is_no_published_one(golden: Path, tmp_path: Path) -> None:
     content = dict(read_weight_file(golden / "simmim_swin" / "checkpoint.pth").content)
     torch.save({**content, "config": {"DATA": {"IMG_SIZE": 9984}}}, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError, match=r"IMG_SIZE must be a whole number from 1 to 2048, got 9984"):

@@ -140,7 +140,7 @@ def test_images_that_can_t_be_had_are_asked_for_with_pauses(chromium: object, tm
     assert [one for one in problems if "Failed to load resource" not in one] == []
 
 
-def test_a_image_that_has_gone_makes_room_for_the_next(chromium: object, tmp_path: Path) -> None:
+def test_an_image_that_has_gone_makes_room_for_the_next(chromium: object, tmp_path: Path) -> None:
     project, problems, held = project_of(tmp_path / "p", LABELS[:4]), [], []
 
     def answer(route: object) -> None:

@@ -178,7 +178,7 @@ def test_every_word_is_in_emosets_vocabulary(shared: Path, samples: Sequence[Sam
     assert len({_note(sample)["brightness"] for sample in samples}) == 11
 
 
-def test_a_image_is_a_png_of_the_stated_size() -> None:
+def test_an_image_is_a_png_of_the_stated_size() -> None:
     for sample in synthetic(8).samples:
         with Image.open(io.BytesIO(sample.image.read())) as image:
             assert (image.format, image.mode, image.size) == ("PNG", "RGB", (384, 288))

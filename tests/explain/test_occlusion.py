@@ -45,7 +45,7 @@ def test_it_is_the_plain_form(seed: int) -> None:
     np.testing.assert_allclose(occlusion_map(score, pixels), plain(score, pixels), atol=1e-5)
 
 
-def test_a_image_of_one_colour_has_no_heat() -> None:
+def test_an_image_of_one_colour_has_no_heat() -> None:
     score, _ = random_score(0, 32)
     assert not occlusion_map(score, np.full((3, 32, 32), 0.25, np.float32)).any()
 

@@ -53,7 +53,7 @@ def test_deletion_is_the_area_under_the_plain_curve() -> None:
     assert map_scores(corner, pixels, heat, 0).deletion == pytest.approx(plain, abs=1 / STEPS**2)
 
 
-def test_a_image_of_one_colour_scores_its_probability() -> None:
+def test_an_image_of_one_colour_scores_its_probability() -> None:
     grey = np.full((3, 32, 32), 0.25, np.float32)
     found = map_scores(corner, grey, heat_of((0, 0)), 0)
     for value in (found.deletion, found.insertion, found.random_deletion, found.random_insertion):

@@ -105,7 +105,7 @@ def test_transparent_pixels_are_white_and_grey_is_grey(predictor: Predictor) -> 
     assert values(one(predictor.predict(grey))) == values(one(predictor.predict(np.dstack([grey] * 3))))
 
 
-def test_a_image_turned_by_its_exif_is_upright(predictor: Predictor, tmp_path: Path) -> None:
+def test_an_image_turned_by_its_exif_is_upright(predictor: Predictor, tmp_path: Path) -> None:
     image, exif = draw_image(4, (80, 60)), Image.Exif()
     exif[0x0112] = 6  # shown after a turn to the right
     path = tmp_path / "turned.png"

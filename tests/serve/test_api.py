@@ -113,7 +113,7 @@ def test_equal_names_are_numbered(tmp_path: Path) -> None:
     assert answer["model"] == "colours.onnx-2"
 
 
-def test_a_image_that_can_not_be_read_is_an_error_in_its_place(server: Running) -> None:
+def test_an_image_that_can_not_be_read_is_an_error_in_its_place(server: Running) -> None:
     good = image(7)
     answer = server.post("/predict", b"no image", good, b"")
     assert answer.status == 200

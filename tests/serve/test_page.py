@@ -65,7 +65,7 @@ def visit(browser: object, server: Running) -> Iterator[Visit]:
     one.context.close()
 
 
-def test_a_image_gives_bars_people_likely_labels_and_a_heat_map(visit: Visit, server: Running) -> None:
+def test_an_image_gives_bars_people_likely_labels_and_a_heat_map(visit: Visit, server: Running) -> None:
     data = image(1, 200, 100)
     [answer] = server.post("/predict?coverage=0.9", data).json
     visit.choose(data)

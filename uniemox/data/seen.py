@@ -14,9 +14,9 @@ from uniemox.data.hashes import image_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError
 from uniemox.files import write_text
+from uniemox.weight_names import Init, weight_paths
 
 SEEN = "training_pictures.txt"
-SCRATCH = "scratch:"
 STORED = "seen"  # name of the array in a file of stored features
 
 
@@ -44,7 +44,7 @@ def seen_by(name: str) -> set[str]:
     timm:NAME@FILE, several with commas. What starts from random weights (scratch:) has seen nothing.
     """
     found: set[str] = set()
-    for path in [] if not name or name.startswith(SCRATCH) else weight_paths(name):
+    for path in [] if Init.parse(name).from_scratch else weight_paths(name):
         found |= read_seen(path)
     return found
 
@@ -88,27 +88,6 @@ def refuse_seen(
             "others (--split test; --splits FILE, the same for every command, or RUN/splits.json where the run made "
             "the splits)" + (f", or give {override}" if override else "")
         )
-
-
-def weight_paths(name: str) -> list[Path]:
-    """Files and folders that a name of weights means; none for what is fetched.
-
-    >>> [str(path) for path in weight_paths("scratch:mae.pth,timm:vit_tiny_patch16_224@a.safetensors,timm:resnet50")]
-    ['mae.pth', 'a.safetensors']
-    """
-    paths = []
-    for part in name.split(","):
-        word = part.removeprefix(SCRATCH)
-        kind, _, rest = word.partition(":")
-        if kind in ("fitted", "stored", "onnx"):
-            paths.append(Path(rest))
-        elif kind == "clip" and rest.startswith("local-dir:"):
-            paths.append(Path(rest.removeprefix("local-dir:")))
-        elif kind in ("clip", "timm"):
-            paths += [Path(rest.partition("@")[2])] if "@" in rest else []
-        else:
-            paths.append(Path(word))
-    return paths
 
 
 def _read(path: Path) -> set[str]:

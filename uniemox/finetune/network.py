@@ -21,7 +21,6 @@ from uniemox.checkpoints.classifier import (
 from uniemox.checkpoints.published import load_published, load_start, report_timm
 from uniemox.checkpoints.recognition import is_sincos
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
-from uniemox.data.seen import SCRATCH
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.files import CONFIG, ENCODER, WEIGHTS
 from uniemox.finetune.config import NetworkConfig
@@ -32,6 +31,7 @@ from uniemox.model.encoder import start_as_mae
 from uniemox.model.fusion import Fusion, FusionName, build_fusion
 from uniemox.training.settings import read_json
 from uniemox.views.pixels import IMAGENET, PixelStats
+from uniemox.weight_names import Init
 
 INIT_MISSING = (
     "--init is missing: give a run, a checkpoint, timm:NAME, or scratch:timm:NAME; only --method histogram needs none"
@@ -53,21 +53,21 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
 
     size: side of the views, px.  outputs: E.  Raises CheckpointError, EncoderError, ShapeError or ConfigError.
     """
-    source = init.removeprefix(SCRATCH)
-    if not source:
+    start = Init.parse(init)
+    if not start.networks:
         raise ConfigError(INIT_MISSING)
     encoder: Any
-    if "," in source:
-        encoder, described, stats = _several(source.split(","), config.pool, size, init != source)
+    if len(start.networks) > 1:
+        encoder, described, stats = _several(start.networks, config.pool, size, start.from_scratch)
     else:
-        encoder, described, stats = _one(source, config.pool, size, init != source)
+        encoder, described, stats = _one(start.networks[0], config.pool, size, start.from_scratch)
     set_drop_path(encoder, config.drop_path)
     width = feature_width(encoder, size)
     parts: dict[str, Any] = {"feature_width": width, "outputs": outputs}
     embed = fusion = None
     if config.streams == "both":
-        folder = Path(source)
-        saved = _saved_parts(folder) if init == source and folder.is_dir() else {}
+        folder = Path(start.networks[0])
+        saved = _saved_parts(folder) if folder.is_dir() and not start.from_scratch else {}
         embed, fusion, shapes = build_fused(saved, config, width)
         parts |= shapes
     classifier = Classifier(
@@ -102,7 +102,9 @@ def load_encoder(source: str, pool: str, size: int, from_scratch: bool) -> Any:
     return encoder.train()
 
 
-def _several(sources: list[str], pool: str, size: int, from_scratch: bool) -> tuple[Any, dict[str, Any], PixelStats]:
+def _several(
+    sources: Sequence[str], pool: str, size: int, from_scratch: bool
+) -> tuple[Any, dict[str, Any], PixelStats]:
     """Several encoders side by side, their description, and what their common pixels are normalised with."""
     encoders, described, stats = zip(*(_one(source, pool, size, from_scratch) for source in sources), strict=True)
     if any("several" in one for one in described):

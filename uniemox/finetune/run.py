@@ -43,6 +43,7 @@ from uniemox.training.schedule import build_schedule
 from uniemox.training.state import Checkpoints, Progress
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 from uniemox.views.pixels import normalise
+from uniemox.weight_names import Init
 
 
 def finetune(
@@ -133,7 +134,7 @@ class _Run:
             self._train()
             return
         if self.config.method == "mean":
-            sources = self.config.init.split(",")
+            sources = Init.parse(self.config.init).networks
             check_same_division(self.out, sources)
             self.model.head.load_state_dict(mean_head(sources, self.data.labels.labels).state_dict())
         elif self.config.method == "knn":

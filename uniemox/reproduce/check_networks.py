@@ -18,7 +18,7 @@ from uniemox.checkpoints.timm_networks import TIMM, TimmSource, load_timm
 from uniemox.errors import CheckpointError, TeacherError
 from uniemox.files import ENCODER, WEIGHTS
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.network import SCRATCH, build_fused
+from uniemox.finetune.network import build_fused
 from uniemox.model.classifier import Classifier, set_drop_path, token_encoder
 from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.model.encoder import build_encoder, check_plain
@@ -27,6 +27,7 @@ from uniemox.pretrain.config import PretrainConfig
 from uniemox.teacher.config import FitConfig
 from uniemox.teacher.opening import open_teacher
 from uniemox.views.pixels import IMAGENET
+from uniemox.weight_names import Init
 
 META = torch.device("meta")
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -151,9 +152,9 @@ def _start_of(config: PretrainConfig) -> tuple[Any, str]:
 
 def _encoder_of(config: FinetuneConfig, planned: Planned) -> tuple[Any, str]:
     """The encoder of a fine-tuning run, and what its weights are."""
-    source = config.init.removeprefix(SCRATCH)
-    found = [_one(name, config, planned) for name in source.split(",")]
-    starts = ["random weights"] if source != config.init else [start for _, start in found]
+    init = Init.parse(config.init)
+    found = [_one(name, config, planned) for name in init.networks]
+    starts = ["random weights"] if init.from_scratch else [start for _, start in found]
     if len(found) == 1:
         return found[0][0], starts[0]
     encoders = [encoder for encoder, _ in found]
