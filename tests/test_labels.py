@@ -10,6 +10,7 @@ from uniemox.errors import LabelError
 from uniemox.labels import (
     CAER,
     EKMAN,
+    FERPLUS,
     HECO,
     LABEL_SETS,
     MIKELS,
@@ -32,6 +33,7 @@ from uniemox.labels import (
         (UBE, "evoked", "anger fear joy love sadness surprise"),
         (CAER, "felt", "angry disgust fear happy neutral sad surprise"),
         (HECO, "felt", "surprise excitement happiness peace disgust anger fear sadness"),
+        (FERPLUS, "expressed", "neutral happiness surprise sadness anger disgust fear contempt"),
         (POLARITY, "evoked", "negative positive"),
     ],
 )
@@ -119,6 +121,8 @@ def test_an_unknown_word_is_refused_with_all_labels() -> None:
             "excitement + happiness become happy; dropped: peace; never reached: neutral",
         ),
         (CAER, HECO, "dropped: neutral; never reached: excitement, peace"),
+        (FERPLUS, EKMAN, "dropped: neutral, contempt"),
+        (FERPLUS, POLARITY, "sadness + anger + disgust + fear + contempt become negative; dropped: neutral, surprise"),
         (CAER, POLARITY, "angry + disgust + fear + sad become negative; dropped: neutral, surprise"),
         (
             HECO,
@@ -136,6 +140,7 @@ def test_maps_that_are_not_listed_above_are_refused_or_lose_nothing() -> None:
     known = {
         *itertools.permutations(("mikels", "ekman", "ube"), 2),
         *itertools.permutations(("heco", "caer"), 2),
+        ("ferplus", "ekman"),
         *((label_set.name, "polarity") for label_set in LABEL_SETS),
     }
     for source, target in itertools.product(LABEL_SETS, repeat=2):
@@ -166,8 +171,11 @@ def test_another_order_of_the_same_labels_is_mapped_by_word() -> None:
     assert label_map(shuffled, MIKELS).dropped == ()
 
 
-@pytest.mark.parametrize(("source", "target"), [(MIKELS, CAER), (CAER, EKMAN), (HECO, MIKELS), (UBE, HECO)])
-def test_what_is_evoked_and_what_is_felt_are_never_mapped(source: LabelSet, target: LabelSet) -> None:
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [(MIKELS, CAER), (CAER, EKMAN), (HECO, MIKELS), (UBE, HECO), (FERPLUS, CAER)],
+)
+def test_kinds_are_never_mapped_to_each_other(source: LabelSet, target: LabelSet) -> None:
     said = f"{source.name} says what is {source.kind}, {target.name} what is {target.kind}"
     with pytest.raises(LabelError, match=said):
         label_map(source, target)

@@ -1,6 +1,7 @@
 """The label sets of the field, what kind of emotion each one names, and the maps between them.
 
-Two kinds are never mixed: what an image evokes in its viewer, and what a person in it feels.
+Three kinds are never mixed: what an image evokes in its viewer, what a person in it feels, and what a face in it shows
+to others, which is not what its owner feels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,8 @@ from typing import Literal
 
 from uniemox.errors import LabelError
 
-Kind = Literal["evoked", "felt"]
-KINDS: tuple[Kind, ...] = ("evoked", "felt")
+Kind = Literal["evoked", "felt", "expressed"]
+KINDS: tuple[Kind, ...] = ("evoked", "felt", "expressed")
 AFFECT = ("valence", "arousal")
 """What is told in place of labels, 1 to 9."""
 
@@ -73,6 +74,14 @@ CAER = LabelSet("caer", ("angry", "disgust", "fear", "happy", "neutral", "sad", 
 HECO = LabelSet("heco", ("surprise", "excitement", "happiness", "peace", "disgust", "anger", "fear", "sadness"), "felt")
 """HECO (Yang et al., ECCV 2022): what the person in the image feels; its own order."""
 
+FERPLUS = LabelSet(
+    "ferplus",
+    ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"),
+    "expressed",
+    {"happy": "happiness", "sad": "sadness", "angry": "anger"},
+)
+"""FER+ (Barsoum et al., ICMI 2016): the expression that a face shows."""
+
 POLARITY = LabelSet(
     "polarity",
     ("negative", "positive"),
@@ -81,7 +90,7 @@ POLARITY = LabelSet(
 )
 """Sentiment, as Twitter I and II are labelled."""
 
-LABEL_SETS = (MIKELS, EKMAN, UBE, CAER, HECO, POLARITY)
+LABEL_SETS = (MIKELS, EKMAN, UBE, CAER, HECO, FERPLUS, POLARITY)
 CUSTOM = "custom"  # name of a set of one's own
 
 WORD_NORMS: Mapping[str, Mapping[str, tuple[float, float]]] = {
@@ -98,7 +107,7 @@ WORD_NORMS: Mapping[str, Mapping[str, tuple[float, float]]] = {
 }
 """Valence and arousal of a set's labels as words, 0 to 1, as people rated them: NRC-VAD (Mohammad, ACL 2018)."""
 
-_NEGATIVE = ("anger", "angry", "disgust", "fear", "sad", "sadness", "negative")
+_NEGATIVE = ("anger", "angry", "contempt", "disgust", "fear", "sad", "sadness", "negative")
 _POSITIVE = (
     *("amusement", "awe", "contentment", "excitement", "joy", "love", "happy", "happiness", "peace"),
     "positive",
@@ -110,6 +119,7 @@ _BRIDGES: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("ube", "mikels"): {},
     ("ekman", "ube"): {},
     ("ube", "ekman"): {},
+    ("ferplus", "ekman"): {"happiness": "joy"},
     ("heco", "caer"): {"anger": "angry", "sadness": "sad", "happiness": "happy", "excitement": "happy"},
     ("caer", "heco"): {"angry": "anger", "sad": "sadness", "happy": "happiness"},
 }
@@ -154,15 +164,15 @@ class LabelMap:
 def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
     """The map from one set to another.
 
-    Polarity takes the kind of the set that is mapped to it. Nothing is guessed: joy has no counterpart among Mikels'
-    eight, because it may be amusement, contentment or excitement; surprise has no sign.
-    Raises LabelError where no map is known, or where one set is evoked and the other felt.
+    Polarity takes the kind of the set that is mapped to it, Ekman's six that of expressions. Nothing is guessed: joy
+    has no counterpart among Mikels' eight, because it may be amusement, contentment or excitement; surprise has no
+    sign.
+    Raises LabelError where no map is known, or where the sets are of different kinds.
 
     >>> print(label_map(MIKELS, EKMAN))
     mikels -> ekman: amusement + contentment + excitement become joy; dropped: awe; never reached: surprise
     """
-    if target.name == POLARITY.name:
-        target = LabelSet(target.name, target.labels, source.kind, target.aliases)
+    target = in_kind_of(target, source)
     if source.kind != target.kind:
         raise LabelError(
             f"{source.name} says what is {source.kind}, {target.name} what is {target.kind}: one does not follow from "
@@ -179,6 +189,12 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
         raise LabelError(f"no map from {source.name} to {target.name} is known")
     pairs = {label: bridge.get(label, label if label in target.labels else None) for label in source.labels}
     return LabelMap(source, target, pairs)
+
+
+def in_kind_of(target: LabelSet, source: LabelSet) -> LabelSet:
+    """A set as one of the other's kind where its words serve for both: polarity's for all, Ekman's for expressions."""
+    is_open = target.name == POLARITY.name or (source.kind == "expressed" and target.name == EKMAN.name)
+    return replace(target, kind=source.kind) if is_open else target
 
 
 def find_label_set(name: str) -> LabelSet:

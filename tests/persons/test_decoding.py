@@ -25,6 +25,7 @@ SHAPES = {
     "YOLOv3, three raw maps": [(255, 3, 2), (255, 12, 8), (255, 6, 4)],
     "YOLOv3, one table (YOLOv5 has the same)": [(3 * CELLS, 85)],
     "YOLOv3 of the ONNX model zoo": [(70, 4), (80, 70), (3,)],
+    "YuNet (faces)": [(n, k) for n in (96, 24, 6) for k in (1, 1, 4, 10)],
     "uniemox finder": [(5, 12, 8)],
 }
 SPREADS = st.sampled_from([0.0, 1.0, 30.0, 1e4, 1e30])

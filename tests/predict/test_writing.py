@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from uniemox.errors import ConfigError, DataError
 from uniemox.persons.box import Box
 from uniemox.predict.listing import list_images
-from uniemox.predict.prediction import Failure, Person, Prediction
+from uniemox.predict.prediction import Face, Failure, Person, Prediction
 from uniemox.predict.writing import AnswerHeader, ResultFile
 
 ODD = 'a,"b"\n\udcff é.jpg'  # a name that is no UTF-8
@@ -26,6 +26,7 @@ def prediction(path: str, **changes: Any) -> Prediction:
         "scene": {"awe": 0.25, "fear": 0.75},
         "kind": "evoked",
         "persons": [person],
+        "faces": [],
         "likely": ("fear", "awe"),
         "path": path,
         "width_px": 30,
@@ -36,14 +37,22 @@ def prediction(path: str, **changes: Any) -> Prediction:
     return Prediction(**values | changes)
 
 
-ANSWERED = AnswerHeader("m", "custom", ("awe", "fear"), has_likely=True, has_persons=True)
+ANSWERED = AnswerHeader("m", "custom", ("awe", "fear"), has_likely=True, has_persons=True, has_faces=True)
 
 
 def opened(path: Path, *, resume: bool = False, **changes: Any) -> ResultFile:
     return ResultFile(path, resume=resume, answered=replace(ANSWERED, **changes))
 
 
-ANSWERS = (prediction("a.jpg"), Failure(path=ODD, error="broken"), prediction("b.jpg", persons=[], likely=()))
+FACES = [
+    Face(box=Box(1, 2, 3, 4), confidence=0.5, expressions={"joy": 0.75, "anger": 0.25}, person=0),
+    Face(box=Box(1, 2, 2, 3), confidence=0.25, expressions=None, person=None),
+]
+ANSWERS = (
+    prediction("a.jpg", faces=FACES),
+    Failure(path=ODD, error="broken"),
+    prediction("b.jpg", persons=[], likely=()),
+)
 
 
 def test_names_that_a_spreadsheet_would_run_are_made_harmless_and_found_again(tmp_path: Path) -> None:
@@ -56,9 +65,10 @@ def test_names_that_a_spreadsheet_would_run_are_made_harmless_and_found_again(tm
         file.finish()
     with path.open(encoding="utf-8", newline="") as table:
         header, *rows = csv.reader(table)
-    assert header[:3] == ["path", "valence", "'=joy"]
+    assert header[:5] == ["path", "top", "top_value", "valence", "'=joy"]
+    assert [row[1] for row in rows] == ["'=joy"] * 6
     assert [row[0] for row in rows] == [*(f"'{name}" for name in names[:5]), "'e.jpg"]
-    assert {tuple(row[1:3]) for row in rows} == {("-0.5", "1.5")}  # numbers stay numbers
+    assert {tuple(row[3:5]) for row in rows} == {("-0.5", "1.5")}  # numbers stay numbers
     with opened(path, resume=True, labels=("valence", "=joy")) as again:
         assert all(again.has(name) for name in names)
 
@@ -103,13 +113,19 @@ def test_lines_are_json_and_csv_and_parquet_hold_the_same(tmp_path: Path) -> Non
         rows = list(csv.DictReader(text))
     assert [row["fear"] for row in rows] == ["0.75", "", "0.75"]
     assert [row["likely"] for row in rows] == ["fear;awe", "", ""]
-    assert json.loads(rows[0]["persons"]) == lines[0]["persons"]
+    assert [row["top"] for row in rows] == ["fear", "", "fear"]
+    assert [row["top_value"] for row in rows] == ["0.75", "", "0.75"]
+    assert [(row["people"], row["people_feel"]) for row in rows] == [("1", "sad"), ("", ""), ("0", "")]
+    assert [(row["faces"], row["faces_show"]) for row in rows] == [("2", "joy;?"), ("", ""), ("0", "")]
+    assert not any("{" in cell or "[" in cell for row in rows for cell in row.values())
     assert (rows[1]["path"], rows[1]["error"]) == (ODD.replace("\udcff", "\\udcff"), "broken")
     table = pyarrow.parquet.read_table(tmp_path / "o.parquet").to_pylist()
     assert [row["fear"] for row in table] == [0.75, None, 0.75]
     assert table[0]["persons"][0]["emotions"] == [("happy", 0.25), ("sad", 0.75)]
     assert table[0]["persons"][0]["box"] == [1, 2, 3, 4.5]
     assert (table[2]["persons"], table[1]["persons"]) == ([], None)
+    assert [face["expressions"] for face in table[0]["faces"]] == [[("joy", 0.75), ("anger", 0.25)], None]
+    assert [face["person"] for face in table[0]["faces"]] == [0, None]
     assert (table[0]["width_px"], table[1]["error"]) == (30, "broken")
 
 
@@ -132,7 +148,7 @@ def test_what_must_not_be_written_over_is_refused(tmp_path: Path) -> None:
         opened(path)
     for name, value in (
         *(("model", "other"), ("label_set", "polarity"), ("labels", ("awe", "joy"))),
-        *(("has_likely", False), ("has_persons", False)),
+        *(("has_likely", False), ("has_persons", False), ("has_faces", False)),
     ):
         with pytest.raises(ConfigError, match=f"holds answers of another kind .{name} "):
             opened(path, resume=True, **{name: value})

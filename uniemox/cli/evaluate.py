@@ -43,7 +43,7 @@ def evaluate(
     data
         KIND:PATH, see docs/data.md; several with commas between them are scored as one.
     split
-        Score this split only, or all; if not given, test if the data have one, else val, else all.
+        Score this split, or all; if not given, test if there is one, else val, else all.
     by
         Scores by a column's values too: domain, split, label, group, part (of several data sets), or an annotation's.
     allow_seen
@@ -66,10 +66,6 @@ def evaluate(
     with progress_bar() as progress:
         result = run.evaluate(model, found, by=by, allow_seen=allow_seen, on_progress=progress.show)
     path = run.write_evaluation(result, model, found, chosen, name=name, persons=files.persons)
-    say(f"wrote {path}, and every prediction beside it (.jsonl)")
-    for note in result.notes:
-        say(note)
-    if as_json:
-        print(json.dumps(result.as_dict()))
-    else:
-        show_all(score_tables(result))
+    for line in (f"wrote {path}, and every prediction beside it (.jsonl)", *result.notes):
+        say(line)
+    show_all([json.dumps(result.as_dict())] if as_json else score_tables(result))

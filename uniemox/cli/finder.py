@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -22,6 +22,10 @@ class TrainingOptions:
 
     epochs: int | None = None
     """Passes over the images; 10 if not given."""
+    width: int | None = None
+    """Channels of neck and heads; 96 if not given."""
+    coarsest: Literal[16, 32] | None = None
+    """Stride of the coarsest map that is used; 32 if not given. 16 is enough for faces, with a third of the weights."""
     size: int | None = None
     """Side of the input that images are squashed to, px; 320 if not given."""
     seed: int = 0

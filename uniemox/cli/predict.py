@@ -38,6 +38,13 @@ class ModelOptions:
     """Look for people."""
     finder: str = "embedded"
     """Another person detector, as `data persons` takes it."""
+    faces: Literal["find", "whole"] | None = None
+    """Also say what faces show to others, which is not what their owners feel: find, of all that are found; whole, the
+    image is a face already."""
+    face_model: str | None = None
+    """Another model of expressions, such as a run on ferplus."""
+    face_finder: str | None = None
+    """Another face detector, such as yunet_n.onnx."""
     words: str | None = None
     """For clip: the words to choose from, with commas between."""
     threads: int | None = None
@@ -49,11 +56,24 @@ class ModelOptions:
 
         if not self.persons and self.finder != "embedded":
             raise ConfigError("--no-persons and --finder contradict each other; leave one of them out")
-        names = self.model, self.person_model, self.finder if self.persons else None
-        model, person_model, finder = map(_absolute, names) if on_cluster else names
+        names = (
+            *(self.model, self.person_model, self.finder if self.persons else None),
+            *(self.face_model, self.face_finder),
+        )
+        model, person, finder, face_model, face_finder = map(_absolute, names) if on_cluster else names
         words = None if self.words is None else self.words.split(",")
         threads = self.threads or 1 if on_cluster else self.threads
-        return partial(load, model, person_model=person_model, finder=finder, threads=threads, words=words)
+        return partial(
+            load,
+            model,
+            person_model=person,
+            finder=finder,
+            faces=self.faces,
+            face_model=face_model,
+            face_finder=face_finder,
+            threads=threads,
+            words=words,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +188,8 @@ def _open_file(
     from uniemox.predict.writing import AnswerHeader, ResultFile
 
     answers = answers_in(predictor.network.info.find_labels(), labels)
-    has_persons = predictor.finder is not None
-    answered = AnswerHeader(predictor.name, answers.name, answers.labels, has_likely, has_persons)
+    has = has_likely, predictor.finder is not None, predictor.face_reader is not None
+    answered = AnswerHeader(predictor.name, answers.name, answers.labels, *has)
     return ResultFile(files.out, resume=files.resume, answered=answered)
 
 

@@ -100,14 +100,14 @@ def _table(results: list[Prediction]) -> Table:
     """A row an image: its highest labels, the likely ones, the people."""
     first = results[0]
     has_likely, has_persons = first.likely is not None, first.persons is not None
+    has_faces = first.faces is not None
     table = Table()
     table.add_column("image", overflow="fold")
     table.add_column(f"{first.kind} ({first.label_set})")
     has_affect = first.valence is not None and "valence" not in first.scene
-    shown = (("valence, arousal", has_affect), ("likely", has_likely), ("people", has_persons))
-    for heading, is_shown in shown:
-        if is_shown:
-            table.add_column(heading)
+    shown = {"valence, arousal": has_affect, "likely": has_likely, "people": has_persons, "faces show": has_faces}
+    for heading in (heading for heading, is_shown in shown.items() if is_shown):
+        table.add_column(heading)
     for result in results:
         is_affect = "valence" in result.scene
         top = [f"{label} {value:.1f}" if is_affect else f"{label} {value:.0%}" for label, value in result.top(3)]
@@ -117,6 +117,7 @@ def _table(results: list[Prediction]) -> Table:
         cells += [f"{result.valence:.1f}, {result.arousal:.1f}"] if has_affect else []
         cells += [", ".join(result.likely or ())] if has_likely else []
         cells += [_people(result)] if has_persons else []
+        cells += [_faces(result)] if has_faces else []
         table.add_row(*(Text(cell) for cell in cells))
     return table
 
@@ -126,6 +127,13 @@ def _people(result: Prediction) -> str:
     persons = result.persons or []
     felt = [max(person.emotions.items(), key=lambda pair: pair[1])[0] for person in persons if person.emotions]
     return f"{len(persons)}: {', '.join(felt)}" if felt else str(len(persons))
+
+
+def _faces(result: Prediction) -> str:
+    """How many there are, and what they show."""
+    faces = result.faces or []
+    shown = [max(face.expressions.items(), key=lambda pair: pair[1])[0] for face in faces if face.expressions]
+    return f"{len(faces)}: {', '.join(shown)}" if shown else str(len(faces))
 
 
 def _one_line(text: str) -> str:

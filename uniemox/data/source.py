@@ -13,6 +13,7 @@ from uniemox.data.prompts import describe
 from uniemox.data.readers.csv_table import read_csv
 from uniemox.data.readers.emoset import read_emoset
 from uniemox.data.readers.emotion6 import read_emotion6
+from uniemox.data.readers.ferplus import read_ferplus
 from uniemox.data.readers.folders import read_caer_s, read_emo8, read_fi, read_folder, read_ube
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract, read_artphoto
@@ -36,6 +37,7 @@ READERS: Mapping[str, Callable[..., DataSet]] = {
     "emo8": read_emo8,
     "caer-s": read_caer_s,
     "heco": read_heco,
+    "ferplus": read_ferplus,
     "folder": read_folder,
     "csv": read_csv,
     "shards": read_shards,

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from uniemox.errors import ConfigError
 
@@ -16,6 +17,8 @@ class FinderConfig:
     """The network that it starts from: timm:NAME, or timm:NAME@FILE with the weights of a file."""
     size: int = 320
     """Side of the input that images are squashed to, px; a multiple of 32."""
+    coarsest: Literal[16, 32] = 32
+    """Stride of the coarsest map that is used: 16 for small things such as faces, with a third of the weights."""
     width: int = 96
     """Channels of neck and heads."""
     epochs: int = 10

@@ -18,14 +18,14 @@ from uniemox.checkpoints.timm_networks import TIMM, TimmSource
 from uniemox.errors import CheckpointError
 from uniemox.persons.centres import STRIDE
 
-LEVELS = (STRIDE, 2 * STRIDE, 4 * STRIDE)  # strides of the maps that are used
+LEVELS = (STRIDE, 2 * STRIDE, 4 * STRIDE)  # strides of the maps that may be used
 RARE = 0.01  # what the heat is at the start: most cells hold nobody (arXiv 1708.02002, section 4.1)
 
 
 class FinderNetwork(nn.Module):
     """A finder of people over a timm network.
 
-    body: features at strides 8, 16 and 32, as `load_body` gives them.  width: channels of neck and heads.
+    body: features at strides 8, 16 and maybe 32, as `load_body` gives them.  width: channels of neck and heads.
     """
 
     def __init__(self, body: nn.Module, channels: tuple[int, ...], width: int) -> None:
@@ -43,12 +43,10 @@ class FinderNetwork(nn.Module):
         Returns logits of the heat (N, H/8, W/8), and distances (N, 4, H/8, W/8) from the middle of each cell to left,
         top, right and bottom of the box, px, above 0; both float32.
         """
-        finer, middle, coarse = (
-            layer(one) for layer, one in zip(self.lateral, self.body(pixels), strict=True)
-        )  # (N, width, H/s, W/s)
-        x = self.context(coarse)
-        x = self.smooth[1](middle + F.interpolate(x, scale_factor=2.0))
-        x = self.smooth[0](finer + F.interpolate(x, scale_factor=2.0))
+        maps = [layer(one) for layer, one in zip(self.lateral, self.body(pixels), strict=True)]  # (N, width, H/s, W/s)
+        x = self.context(maps[-1])
+        for finer, smooth in zip(maps[-2::-1], reversed(self.smooth), strict=True):
+            x = smooth(finer + F.interpolate(x, scale_factor=2.0))
         heat, box = self.heat(x).float(), self.box(x).float()
         return heat[:, 0], torch.exp(box.clamp(max=6.0)) * STRIDE
 
@@ -59,10 +57,13 @@ class FinderNetwork(nn.Module):
         return self
 
 
-def load_body(start: str) -> tuple[Any, tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
+def load_body(
+    start: str, coarsest: int = LEVELS[-1]
+) -> tuple[Any, tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
     """A timm network that gives its maps at strides 8, 16 and 32; their channels; mean and std of its pixels.
 
     start: timm:NAME with its published weights, or timm:NAME@FILE.  What comes before stride 8 is frozen.
+    coarsest: stride of the last map, 16 or 32.
     Raises CheckpointError if there is no such network, it has no such maps, or the file is another network's.
     """
     if not start.startswith(TIMM):
@@ -72,12 +73,15 @@ def load_body(start: str) -> tuple[Any, tuple[int, ...], tuple[float, ...], tupl
     try:
         all_maps: Any = timm.create_model(name, features_only=True, **options)
         strides = all_maps.feature_info.reduction()
-        if not set(LEVELS) <= set(strides):
-            raise CheckpointError(f"{name} has maps at strides {strides}; a finder needs {LEVELS}, as mobilenetv2_100")
-        levels = [strides.index(stride) for stride in LEVELS]
+        wanted = [stride for stride in LEVELS if stride <= coarsest]
+        if not set(wanted) <= set(strides):
+            raise CheckpointError(f"{name} has maps at strides {strides}; a finder needs {wanted}, as mobilenetv2_100")
+        levels = [strides.index(stride) for stride in wanted]
         body: Any = timm.create_model(name, pretrained=not file, features_only=True, out_indices=levels, **options)
         if file:
             _load(body, file)
+        if hasattr(body, "_stage_out_idx"):  # timm leaves the blocks behind the last map in, and computes them
+            body.blocks = body.blocks[: max(body._stage_out_idx)]
     except (RuntimeError, OSError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{start} could not be built with its weights: {error}") from error
     _freeze_before(body, name, levels[0], options)

@@ -83,7 +83,7 @@ def fit_finder(
     order = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(images)).tolist()
     held_out = [images[i] for i in order[: round(config.held_out * len(images))]]
     shown = [images[i] for i in order[len(held_out) :]]
-    body, channels, mean, std = load_body(config.start)
+    body, channels, mean, std = load_body(config.start, config.coarsest)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = FinderNetwork(body, channels, config.width)

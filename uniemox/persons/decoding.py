@@ -136,3 +136,18 @@ def decode_zoo(outputs: Sequence[Array], size: Size) -> Decoded:
     del size
     boxes, scores = outputs[:2]
     return boxes[..., [1, 0, 3, 2]], scores[:, 0]
+
+
+def decode_yunet(outputs: Sequence[Array], size: Size) -> Decoded:
+    """YuNet (Wu et al., MIR 2023; ShiqiYu/libfacedetection.train): faces, one point a cell, strides 8, 16, 32.
+
+    outputs: for each stride class and objectness (N, n, 1), boxes (N, n, 4) and landmarks (N, n, 10), in any order.
+    Centres are offsets from the cell's corner in cells, sizes are logs of cells; the confidence is the geometric mean
+    of class and objectness. Landmarks are left out.
+    """
+    grid, stride = cells(size, (8, 16, 32))
+    finest = sorted(outputs, key=lambda values: -values.shape[1])
+    raw = np.concatenate([values for values in finest if values.shape[2] == 4], axis=1)  # (N, n, 4)
+    scores = [values[..., 0].clip(0, 1) for values in finest if values.shape[2] == 1]  # two of each stride
+    confidences = np.sqrt(np.concatenate([a * b for a, b in zip(scores[::2], scores[1::2], strict=True)], axis=1))
+    return corners((raw[..., :2] + grid) * stride, exponential(raw[..., 2:]) * stride), confidences

@@ -4,6 +4,7 @@ A file is recognised by the shapes and values that come out of it for one grey i
 `person` in COCO's order and in files for persons alone; no other set of classes is known.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from uniemox.persons.decoding import (
     decode_nanodet,
     decode_yolov3_maps,
     decode_yolox,
+    decode_yunet,
     decode_zoo,
     finest_first,
 )
@@ -46,6 +48,8 @@ class Layout:
     """Least confidence if the user asks for none: what its authors show boxes from."""
     nms_overlap: float
     """Intersection over union above which the weaker of two boxes goes, as its authors have it."""
+    free_size_px: int = 416
+    """Side of the input where the graph takes any: YOLOv3's, as published."""
     takes_size: bool = False
     """The graph has a second input, (height, width) of the image, and its boxes are in px of the image."""
     revision: int = 1
@@ -140,6 +144,14 @@ def _is_centres_map(size: Size, outputs: Sequence[Array]) -> bool:
     return in_cells and _are_probabilities(outputs[0][:, :1]) and float(outputs[0][:, 1:].min()) > 0
 
 
+def _is_yunet(size: Size, outputs: Sequence[Array]) -> bool:
+    if len(outputs) != 12 or any(output.ndim != 3 for output in outputs):
+        return False
+    counts = [math.ceil(size[0] / stride) * math.ceil(size[1] / stride) for stride in (8, 16, 32)]
+    expected = sorted((count, columns) for count in counts for columns in (1, 1, 4, 10))
+    return sorted(output.shape[1:] for output in outputs) == expected
+
+
 # Between what its authors have in their ONNX example (0.45) and in their evaluation (0.65): people stand close.
 YOLOX_NMS_OVERLAP = 0.5
 _YOLOX = Preparation(fit="corner", fill=114, order="BGR")
@@ -151,6 +163,8 @@ CENTRES = Preparation(fit="squash", order="RGB", averaged=True)
 """What `uniemox finder fit` trains with; its files normalise px of 0 to 255 themselves."""
 CENTRES_CONFIDENCE, CENTRES_NMS_OVERLAP = 0.5, 0.6
 """The heat is shifted in the file, so that 0.5 is what was chosen on held-out images."""
+
+FACES = "YuNet (faces)"
 
 LAYOUTS = (
     Layout(
@@ -225,6 +239,16 @@ LAYOUTS = (
         confidence=YOLOV3_CONFIDENCE,
         nms_overlap=YOLOV3_NMS_OVERLAP,
         takes_size=True,
+    ),
+    Layout(
+        name=FACES,
+        outputs="class, objectness [N, n, 1], boxes [N, n, 4], landmarks [N, n, 10] for strides 8, 16, 32",
+        matches=_is_yunet,
+        decode=decode_yunet,
+        preparation=Preparation(fit="corner", order="BGR"),
+        confidence=0.7,
+        nms_overlap=0.3,
+        free_size_px=640,
     ),
     Layout(
         name="uniemox finder",

@@ -17,7 +17,7 @@ from uniemox.persons.fitting import UNMOVED, Size, fit_images
 from uniemox.persons.layouts import LAYOUTS, recognise
 from uniemox.persons.selection import select
 
-FREE_SIZE_PX = 416  # of inputs that take any size: YOLOv3's, as published
+FREE_SIZE_PX = 416  # of inputs that take any size, until their layout is known
 MAX_SIZE_PX = 4096
 MAX_CONCURRENT = 32  # images of a batch, so that a long list needs no more memory than a short one
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int32)": np.int32}
@@ -37,6 +37,7 @@ class OnnxDetector:
         if layout is None:
             raise DetectorError(f"{path}: {_describe(self._session, outputs)}. {_known()}")
         self.layout = layout
+        self._size = _input_size(path, self._session, layout.free_size_px)
         if layout.takes_size:
             self._batch = 1  # the zoo's graph scales all boxes by the first image's size
         self._confidence = layout.confidence if config.confidence is None else config.confidence
@@ -102,14 +103,14 @@ def _start(path: Path, threads: int | None) -> InferenceSession:
         raise DetectorError(f"{path}: onnxruntime can't read it ({error}); export or download it again") from error
 
 
-def _input_size(path: Path, session: InferenceSession) -> Size:
-    """Height and width of the images it takes; FREE_SIZE_PX where it takes any."""
+def _input_size(path: Path, session: InferenceSession, free_size_px: int = FREE_SIZE_PX) -> Size:
+    """Height and width of the images it takes; free_size_px where it takes any."""
     inputs = session.get_inputs()
     shapes = [one.shape for one in inputs]
     images_first = len(shapes) in (1, 2) and len(shapes[0]) == 4 and (shapes[0][1] == 3 or _is_free(shapes[0][1]))
     if not images_first or any(one.type not in _TYPES for one in inputs) or (shapes[1:] and len(shapes[1]) != 2):
         raise DetectorError(f"{path}: {_describe(session, None)}. {_known()}")
-    height, width = (FREE_SIZE_PX if _is_free(side) else side for side in shapes[0][2:])
+    height, width = (free_size_px if _is_free(side) else side for side in shapes[0][2:])
     if not (32 <= height <= MAX_SIZE_PX and 32 <= width <= MAX_SIZE_PX):
         raise DetectorError(f"{path}: takes images of {width} x {height} px; expected 32 to {MAX_SIZE_PX}")
     return height, width

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import LabelError
-from uniemox.labels import POLARITY, LabelMap, LabelSet, find_label_set, label_map
+from uniemox.labels import LabelMap, LabelSet, find_label_set, in_kind_of, label_map
 
 MIN_REACHED = 2
 
@@ -70,4 +70,4 @@ def answers_in(source: LabelSet, target: str | None) -> LabelMapping:
 
 def has_answers_in(source: LabelSet, target: str) -> bool:
     """Whether a set's kind allows it to be mapped to the set of that name."""
-    return target.lower() == POLARITY.name or find_label_set(target).kind == source.kind
+    return in_kind_of(find_label_set(target), source).kind == source.kind

@@ -3,16 +3,20 @@
 import os.path
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.files import ONNX
 from uniemox.hub import PREFIX, fetch
 from uniemox.persons.detector import Detector, load_detector
+from uniemox.predict.faces import FaceReader
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
 
 EMBEDDED, EMBEDDED_NAME = Path(__file__).parent / "embedded", "embedded"
 SCENE, FINDER = "scene.onnx", "finder.onnx"
+FACE_FINDER, EXPRESSIONS = "faces.onnx", "expressions.onnx"
+Faces = Literal["find", "whole"]
 IN_PACKAGE = {EMBEDDED_NAME: SCENE, "small": "small.onnx"}
 CLIP = "clip:"
 
@@ -22,6 +26,9 @@ def load(
     *,
     person_model: str | Path | None = None,
     finder: str | Path | None = "embedded",
+    faces: Faces | None = None,
+    face_model: str | Path | None = None,
+    face_finder: str | Path | None = None,
     threads: int | None = None,
     words: Sequence[str] | None = None,
 ) -> Predictor:
@@ -31,7 +38,11 @@ def load(
     chooses among words; None or embedded: the model that comes with the package; small: one of its networks, which
     starts sooner and is right a little less often.
     person_model: says what the people found feel; named likewise.  finder: embedded, or a person detector as
-    `load_detector` takes it; None: nobody looks for people.  threads: of one run of a network; None: one a core.
+    `load_detector` takes it; None: nobody looks for people.
+    faces: say what faces show to others: find, of all that are found; whole, the image is a face already; None: nobody
+    asks.  face_model: says so, as one that was fine-tuned on ferplus; face_finder: a face detector as `load_detector`
+    takes it, such as yunet_n.onnx; None: those that come with the package.
+    threads: of one run of a network; None: one a core.
     words: for clip:, the words to choose from; None: Mikels' eight.
     Raises CheckpointError, DetectorError, HubError for files that can't be used, ConfigError for settings that
     contradict each other.
@@ -40,7 +51,29 @@ def load(
         raise ConfigError(f"threads must be at least 1, got {threads}; leave it out for one a core")
     network = open_network(path_or_name, threads=threads, words=words)
     person_network = None if person_model is None else open_network(person_model, threads=threads)
-    return Predictor(network, open_finder(finder, threads), person_network)
+    reader = open_faces(faces, face_model, face_finder, threads)
+    return Predictor(network, open_finder(finder, threads), person_network, reader)
+
+
+def open_faces(
+    faces: Faces | None,
+    face_model: str | Path | None = None,
+    face_finder: str | Path | None = None,
+    threads: int | None = None,
+) -> FaceReader | None:
+    """What reads faces; see `load`. Raises ConfigError for settings that contradict each other."""
+    if faces not in (None, *get_args(Faces)):
+        raise ConfigError(f"faces must be find or whole, got {faces!r}; leave it out if nobody asks for faces")
+    if faces is None and (face_model is not None or face_finder is not None):
+        raise ConfigError("face_model and face_finder go with faces; give faces as find or whole")
+    if faces == "whole" and face_finder is not None:
+        raise ConfigError("with faces as whole nobody looks for faces; leave face_finder out")
+    if faces is None:
+        return None
+    network = open_network(_embedded(EXPRESSIONS) if face_model is None else face_model, threads=threads)
+    if faces == "whole":
+        return FaceReader(network, None)
+    return FaceReader(network, load_detector(face_finder or _embedded(FACE_FINDER), threads=threads))
 
 
 def open_network(

@@ -9,11 +9,12 @@ from uniemox.labels import AFFECT
 from uniemox.predict.images import read_any
 
 if TYPE_CHECKING:
-    from uniemox.predict.prediction import Person, Prediction
+    from uniemox.predict.prediction import Face, Person, Prediction
 
 MAX_SIDE_PX = 960
 SMALLEST_PX = 240
-INK, PAPER, QUIET, BAR, BOX = "#1b1f24", "#ffffff", "#d9dee4", "#2f6f9f", "#ffb000"
+INK, PAPER, QUIET, BAR = "#1b1f24", "#ffffff", "#d9dee4", "#2f6f9f"
+BOX, FACE = "#ffb000", "#5fd3bc"  # of people, of faces
 
 
 def plot_prediction(prediction: "Prediction") -> Image.Image:
@@ -28,6 +29,7 @@ def plot_prediction(prediction: "Prediction") -> Image.Image:
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     image = image.resize(size, Image.Resampling.BICUBIC)
     _draw_people(image, prediction.persons or [], scale)
+    _draw_faces(image, prediction.faces or [], scale)
     panel = _bars(prediction, max(image.width, SMALLEST_PX))
     page = Image.new("RGB", (panel.width, image.height + panel.height), PAPER)
     page.paste(image, ((panel.width - image.width) // 2, 0))
@@ -37,16 +39,26 @@ def plot_prediction(prediction: "Prediction") -> Image.Image:
 
 def _draw_people(image: Image.Image, persons: "list[Person]", scale: float) -> None:
     """Boxes, with what each person feels where that is known."""
-    draw, font = ImageDraw.Draw(image), _font(14)
     for person in persons:
-        box = [value * scale for value in person.box]
-        draw.rectangle(box, outline=BOX, width=3)
-        if person.emotions:
-            label, p = max(person.emotions.items(), key=lambda pair: pair[1])
-            text = _cut(f"{label} {p:.0%}", font, image.width)
-            at = (max(0.0, min(box[0], image.width - font.getlength(text) - 8)), max(0.0, box[1] - 20))
-            draw.rectangle((*at, at[0] + font.getlength(text) + 8, at[1] + 20), fill=BOX)
-            draw.text((at[0] + 4, at[1] + 2), text, fill=INK, font=font)
+        _draw_box(image, [value * scale for value in person.box], person.emotions, BOX)
+
+
+def _draw_faces(image: Image.Image, faces: "list[Face]", scale: float) -> None:
+    """Boxes, with what each face shows where that can be told."""
+    for face in faces:
+        _draw_box(image, [value * scale for value in face.box], face.expressions, FACE)
+
+
+def _draw_box(image: Image.Image, box: list[float], shares: dict[str, float] | None, colour: str) -> None:
+    """A box with the most probable word above it."""
+    draw, font = ImageDraw.Draw(image), _font(14)
+    draw.rectangle(box, outline=colour, width=3)
+    if shares:
+        label, p = max(shares.items(), key=lambda pair: pair[1])
+        text = _cut(f"{label} {p:.0%}", font, image.width)
+        at = (max(0.0, min(box[0], image.width - font.getlength(text) - 8)), max(0.0, box[1] - 20))
+        draw.rectangle((*at, at[0] + font.getlength(text) + 8, at[1] + 20), fill=colour)
+        draw.text((at[0] + 4, at[1] + 2), text, fill=INK, font=font)
 
 
 def _bars(prediction: "Prediction", width: int) -> Image.Image:

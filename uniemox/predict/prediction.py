@@ -36,6 +36,29 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Face:
+    """A face in the image."""
+
+    box: Box
+    """In px of the upright image."""
+    confidence: float
+    """0 to 1, that this is a face."""
+    expressions: dict[str, float] | None
+    """What the face shows to others: probability by label; not what its owner feels. None: too small to tell."""
+    person: int | None
+    """Whose it is, as a place in `persons`; None: nobody's that was found."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "box": [round(value, 2) for value in self.box],
+            "confidence": round(self.confidence, DIGITS),
+            "expressions": None if self.expressions is None else _rounded(self.expressions),
+            "person": self.person,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """What is said of one image."""
 
@@ -65,6 +88,8 @@ class Prediction:
     Below 0.2 the probabilities are drawn towards each other. None: the model does not know."""
     view: Box | None = None
     """The part of the image that was judged, px."""
+    faces: list[Face] | None = None
+    """Most confident first. []: there is none. None: nobody asked for faces."""
     embedding: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
     """(D,), what the labels are read off, if it was asked for."""
     source: ImageLike | None = field(default=None, repr=False, compare=False)
@@ -91,6 +116,7 @@ class Prediction:
             "is_unfamiliar": self.is_unfamiliar,
             "view": None if self.view is None else [round(value, 2) for value in self.view],
             "persons": None if self.persons is None else [person.to_dict() for person in self.persons],
+            "faces": None if self.faces is None else [face.to_dict() for face in self.faces],
             "likely": None if self.likely is None else list(self.likely),
             "width_px": self.width_px,
             "height_px": self.height_px,

@@ -17,6 +17,7 @@ from uniemox.images import MinSides
 from uniemox.persons.box import Detection
 from uniemox.persons.detector import Detector
 from uniemox.predict.ahead import batches, prepare_ahead
+from uniemox.predict.faces import FaceReader
 from uniemox.predict.images import ImageLike, path_of, read_any, walk
 from uniemox.predict.network import Answers, Network, mean_answer
 from uniemox.predict.prediction import Failure, Prediction
@@ -31,13 +32,21 @@ class Predictor:
     """What a model says of images, and of the people in them; `uniemox.load` is the usual way to one.
 
     network: of the scene.  finder: finds people; None: nobody looks.  person_network: says what they feel, and needs a
-    finder. Threads may share a predictor. Raises ConfigError for a person network that does not say what is felt.
+    finder.  face_reader: finds faces and says what they show; None: nobody asks.
+    Threads may share a predictor. Raises ConfigError for a person network that does not say what is felt.
     """
 
-    def __init__(self, network: Network, finder: Detector | None = None, person_network: Network | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        finder: Detector | None = None,
+        person_network: Network | None = None,
+        face_reader: FaceReader | None = None,
+    ) -> None:
         if person_network is not None:
             _check_person_network(person_network, finder)
         self.network, self.finder, self.person_network = network, finder, person_network
+        self.face_reader = face_reader
         self._finder_lock = Lock()  # OpenCV's networks can't run twice at once
 
     @property
@@ -138,8 +147,9 @@ class Predictor:
                 yield item if isinstance(item, Failure) else next(answers)
 
     def _question(self, coverage: float | None, labels: str | None, *, with_embedding: bool = False) -> Question:
+        faces = None if self.face_reader is None else self.face_reader.network
         return Question.of(
-            self.network, self.person_network, coverage=coverage, labels=labels, with_embedding=with_embedding
+            self.network, self.person_network, faces, coverage=coverage, labels=labels, with_embedding=with_embedding
         )
 
     def _prepare_or_fail(self, source: ImageLike, decode: Decode) -> PreparedImage | Failure:
@@ -151,12 +161,14 @@ class Predictor:
     def _prepare(self, source: ImageLike, decode: Decode) -> PreparedImage:
         """Decode an image, find the people in it and cut the views. Raises ImageError."""
         info, person_network = self.network.info, self.person_network
-        needs_full = info.has_person or person_network is not None  # people may be small
+        reader = self.face_reader
+        needs_full = info.has_person or person_network is not None or reader is not None  # people may be small
         short_px = SHRINK_MARGIN * math.floor(info.size / info.crop_fraction)  # of which `scene_view` cuts its middle
         shrink = None if needs_full else MinSides(short_px=short_px)
         image, full = read_any(source, shrink, decode_file=decode)
         persons = self.find_people(image, full)
         person_views = [person_network.look(image, full, (person,)) for person in persons or () if person_network]
+        faces = None if reader is None else reader.find(image, full)
         views, view = self.network.look_at_all(image, full, persons)
         return PreparedImage(
             source=source,
@@ -165,6 +177,8 @@ class Predictor:
             views=tuple(views),
             view=view,
             person_views=tuple(person_views),
+            faces=faces,
+            face_views=tuple(reader.look(image, full, face.box) for face in faces or () if reader),
         )
 
     def find_people(self, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...] | None:
@@ -189,10 +203,14 @@ class Predictor:
         views = [view for item in ready for view in item.views]
         seen = self._answers(self.network, views, len(ready), with_features=question.with_embedding)
         felt: Iterator[Answers] = iter(())
+        shown: Iterator[Answers] = iter(())
         if self.person_network is not None:
-            faces = [view for item in ready for view in item.person_views]
-            felt = self._answers(self.person_network, faces, len(ready))
-        return [question.prediction(item, mean_answer([next(seen) for _ in item.views]), felt) for item in ready]
+            people = [view for item in ready for view in item.person_views]
+            felt = self._answers(self.person_network, people, len(ready))
+        if self.face_reader is not None:
+            faces = [view for item in ready for view in item.face_views if view is not None]
+            shown = self._answers(self.face_reader.network, faces, len(ready))
+        return [question.prediction(item, mean_answer([next(seen) for _ in item.views]), felt, shown) for item in ready]
 
     def _answers(
         self, network: Network, views: Sequence[dict[str, Pixels]], size: int, *, with_features: bool = False

@@ -11,10 +11,11 @@ from uniemox.errors import ConfigError
 from uniemox.labels import WORD_NORMS
 from uniemox.persons.box import Box, Detection
 from uniemox.predict.conformal import likely_labels, score_limit
+from uniemox.predict.faces import owners
 from uniemox.predict.images import ImageLike, path_of
 from uniemox.predict.mapping import LabelMapping, answers_in, has_answers_in
 from uniemox.predict.network import Answers, Network
-from uniemox.predict.prediction import Person, Prediction
+from uniemox.predict.prediction import Face, Person, Prediction
 from uniemox.predict.views import Pixels
 
 
@@ -31,6 +32,9 @@ class PreparedImage:
     """What they show of it, px."""
     person_views: tuple[dict[str, Pixels], ...]
     """Of the person network, for everybody found."""
+    faces: tuple[Detection, ...] | None
+    face_views: tuple[dict[str, Pixels] | None, ...]
+    """Of the network of expressions, one a face; None for one that is too small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,7 @@ class Question:
     network: Network
     scene: LabelMapping
     person: LabelMapping | None
+    face: LabelMapping | None
     limit: float | None
     """Of the scores of likely labels; None: not asked."""
     norms: NDArray[np.float64] | None
@@ -51,6 +56,7 @@ class Question:
         cls,
         network: Network,
         person_network: Network | None,
+        face_network: Network | None,
         *,
         coverage: float | None,
         labels: str | None,
@@ -61,10 +67,6 @@ class Question:
         if info.task == "affect" and (coverage is not None or labels is not None):
             raise ConfigError(f"{network.name} gives valence and arousal; leave coverage and labels out")
         limit = None if coverage is None else score_limit(info.conformal_scores, coverage)
-        person = None
-        if person_network is not None:
-            own = person_network.info.find_labels()
-            person = answers_in(own, labels if labels is not None and has_answers_in(own, labels) else None)
         scene = answers_in(info.find_labels(), labels)
         if limit is not None and scene.dropped:
             raise ConfigError(
@@ -74,16 +76,20 @@ class Question:
         return cls(
             network=network,
             scene=scene,
-            person=person,
+            person=_also_in(person_network, labels),
+            face=_also_in(face_network, labels),
             limit=limit,
             norms=_norms_of(info),
             with_embedding=with_embedding,
         )
 
-    def prediction(self, item: PreparedImage, judged: Answers, felt: Iterator[Answers]) -> Prediction:
+    def prediction(
+        self, item: PreparedImage, judged: Answers, felt: Iterator[Answers], shown: Iterator[Answers]
+    ) -> Prediction:
         """What is said of an image.
 
-        judged: of its views.  felt: of everybody in the batch, from which those of this image are taken.
+        judged: of its views.  felt, shown: of everybody and of all faces in the batch, from which those of this image
+        are taken.
         """
         probabilities = judged.values[0]
         scene, likely = self.scene.named(probabilities), None
@@ -99,6 +105,7 @@ class Question:
             embedding=None if judged.features is None else judged.features[0],
             kind=self.network.info.kind,
             persons=None if item.persons is None else [self._person(found, felt) for found in item.persons],
+            faces=None if item.faces is None else self._faces(item, shown),
             likely=likely,
             path=path_of(item.source),
             width_px=item.full[0],
@@ -112,11 +119,33 @@ class Question:
         emotions = None if self.person is None else self.person.named(next(felt).values[0])
         return Person(box=found.box, confidence=found.confidence, emotions=emotions)
 
+    def _faces(self, item: PreparedImage, shown: Iterator[Answers]) -> list[Face]:
+        assert item.faces is not None, "faces were asked for"
+        persons = None if item.persons is None else [person.box for person in item.persons]
+        places = owners([face.box for face in item.faces], persons)
+        return [
+            Face(
+                box=face.box,
+                confidence=face.confidence,
+                expressions=None if view is None or self.face is None else self.face.named(next(shown).values[0]),
+                person=place,
+            )
+            for face, view, place in zip(item.faces, item.face_views, places, strict=True)
+        ]
+
     def _affect(self, values: NDArray[np.float64]) -> Sequence[float | None]:
         """Valence and arousal, 1 to 9."""
         if self.network.info.task == "affect":
             return values.tolist()
         return (None, None) if self.norms is None else (values @ self.norms).tolist()
+
+
+def _also_in(network: Network | None, labels: str | None) -> LabelMapping | None:
+    """The answers of a network beside the scene's: in the asked set if it can, else in its own labels."""
+    if network is None:
+        return None
+    own = network.info.find_labels()
+    return answers_in(own, labels if labels is not None and has_answers_in(own, labels) else None)
 
 
 def _norms_of(info: ClassifierInfo) -> NDArray[np.float64] | None:

@@ -28,7 +28,9 @@ ABOUT = ("kind", "label_set", "model", "width_px", "height_px")
 ROWS = 10_000  # of a table that are in memory at once
 
 
-COLUMNS = ("path", "likely", "persons", *JUDGED, *ABOUT, "error")  # of a table, beside the labels
+FOUND = ("people", "people_feel", "faces", "faces_show")  # numbers, and their most probable words
+TOP = ("top", "top_value")
+COLUMNS = ("path", "likely", "persons", "faces", *FOUND, *TOP, *JUDGED, *ABOUT, "error")  # beside the labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,13 @@ class AnswerHeader:
     """Coverage was asked for."""
     has_persons: bool
     """Somebody looked for people."""
+    has_faces: bool = False
+    """Somebody looked at faces."""
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> Self:
         """Read off one answer."""
-        has = [value.get(name) is not None for name in ("likely", "persons")]
+        has = [value.get(name) is not None for name in ("likely", "persons", "faces")]
         return cls(str(value.get("model")), str(value.get("label_set")), tuple(value["scene"]), *has)
 
 
@@ -192,7 +196,7 @@ def _key(path: str) -> int:
 
 def _write_csv(lines: Path, table: Path, labels: tuple[str, ...]) -> None:
     with table.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        header = ["path", *_numbers(labels), *JUDGED, "likely", "persons", *ABOUT, "error"]
+        header = ["path", *TOP, *_numbers(labels), *JUDGED, "likely", *FOUND, *ABOUT, "error"]
         rows = (_as_cells(value, labels) for value in read_lines(lines))
         write_rows(file, chain([header], rows), line_end="\r\n")
 
@@ -203,28 +207,43 @@ def _numbers(labels: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _as_cells(value: dict[str, Any], labels: tuple[str, ...]) -> list[Any]:
-    scene, persons = value.get("scene", {}), value.get("persons")
+    scene = value.get("scene", {})
     return [
         value["path"],
+        *max(scene.items(), key=lambda pair: pair[1], default=(None, None)),
         *(scene.get(label) for label in labels),
         *(value.get(name) for name in _numbers(labels)[len(labels) :]),
         *(value.get(name) for name in JUDGED),
         ";".join(value.get("likely") or ()),
-        None if persons is None else json.dumps(persons),
+        *_found(value.get("persons"), "emotions"),
+        *_found(value.get("faces"), "expressions"),
         *(value.get(name) for name in ABOUT),
         value.get("error"),
     ]
+
+
+def _found(several: list[dict[str, Any]] | None, what: str) -> tuple[int | None, str]:
+    """How many people or faces there are, and the most probable word of each; none: nobody looked."""
+    if several is None:
+        return None, ""
+    return len(several), ";".join(max(one[what], key=one[what].get) if one[what] else "?" for one in several)
 
 
 def _write_parquet(lines: Path, table: Path, labels: tuple[str, ...]) -> None:
     pa = import_pyarrow()
     import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
 
-    emotions = pa.map_(pa.string(), pa.float32())
-    person = pa.struct({"box": pa.list_(pa.float32(), 4), "confidence": pa.float32(), "emotions": emotions})
+    shares, place = pa.map_(pa.string(), pa.float32()), {"box": pa.list_(pa.float32(), 4), "confidence": pa.float32()}
+    person = pa.struct(place | {"emotions": shares})
+    face = pa.struct(place | {"expressions": shares, "person": pa.int32()})
     columns = {"path": pa.string(), **dict.fromkeys((*_numbers(labels), "familiarity"), pa.float32())}
     columns |= {"is_unfamiliar": pa.bool_(), "likely": pa.list_(pa.string())}
-    columns |= {"persons": pa.list_(person), **dict.fromkeys(ABOUT, pa.string()), "error": pa.string()}
+    columns |= {
+        "persons": pa.list_(person),
+        "faces": pa.list_(face),
+        **dict.fromkeys(ABOUT, pa.string()),
+        "error": pa.string(),
+    }
     schema = pa.schema(columns | dict.fromkeys(("width_px", "height_px"), pa.int32()))
     rows = (_as_row(value) for value in read_lines(lines))
     with pyarrow.parquet.ParquetWriter(table, schema) as writer:
@@ -234,13 +253,15 @@ def _write_parquet(lines: Path, table: Path, labels: tuple[str, ...]) -> None:
 
 def _as_row(value: dict[str, Any]) -> dict[str, Any]:
     """An answer as Arrow takes it: text that is UTF-8, maps as pairs."""
-    persons = value.get("persons")
-    if persons is not None:
-        persons = [
-            one | {"emotions": None if one["emotions"] is None else list(one["emotions"].items())} for one in persons
-        ]
+    found = {"persons": _pairs(value.get("persons"), "emotions"), "faces": _pairs(value.get("faces"), "expressions")}
     texts = {name: _utf8(value[name]) for name in ("path", "error") if value.get(name) is not None}
-    return value | value.get("scene", {}) | {"persons": persons} | texts
+    return value | value.get("scene", {}) | found | texts
+
+
+def _pairs(several: list[dict[str, Any]] | None, what: str) -> list[dict[str, Any]] | None:
+    if several is None:
+        return None
+    return [one | {what: None if one[what] is None else list(one[what].items())} for one in several]
 
 
 def _utf8(text: str) -> str:

@@ -1,8 +1,10 @@
 """What the server answers, as its OpenAPI schema shows it, and the one shape of every refusal."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from uniemox.labels import Kind
 
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 SCENE: dict[str, JsonValue] = {
@@ -24,19 +26,29 @@ class PersonAnswer(BaseModel):
     emotions: dict[str, float] | None = Field(description="What the person feels; null without a person model")
 
 
+class FaceAnswer(BaseModel):
+    """A face that was found."""
+
+    box: list[float] = Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in px of the upright image")
+    confidence: float = Field(ge=0, le=1)
+    expressions: dict[str, float] | None = Field(description="What the face shows to others; null: too small to tell")
+    person: int | None = Field(description="Whose it is, as a place in persons; null: nobody's that was found")
+
+
 class ImageAnswer(BaseModel):
     """What was found in one image."""
 
     sha256: str = Field(description="Of the bytes received: which image this is the answer for")
     name: str | None = Field(description="The file name that was sent; it is only repeated")
     scene: dict[str, float] = Field(description="Label to probability, or to value for valence and arousal")
-    kind: Literal["evoked", "felt"] = Field(description="What the scene makes people feel, or what people in it feel")
+    kind: Kind = Field(description="What the scene makes people feel, what people in it feel, or what a face shows")
     valence: float | None = Field(description="1 (negative) to 9 (positive); null where the labels have no norms")
     arousal: float | None = Field(description="1 (calm) to 9 (excited), likewise")
     familiarity: float | None = Field(description="0 to 1, how like the training images; null: the model can't tell")
     is_unfamiliar: bool = Field(description="So unlike the training images that the answer is a guess")
     view: list[float] | None = Field(description="The part that was judged: x1, y1, x2, y2 in px of the upright image")
     persons: list[PersonAnswer] | None = Field(description="[]: nobody found; null: the server has no person finder")
+    faces: list[FaceAnswer] | None = Field(description="[]: there is none; null: the server does not look at faces")
     likely: list[str] | None = Field(description="Holds the true label with the coverage asked; null if not asked")
     width_px: int
     height_px: int
@@ -50,6 +62,7 @@ class ImageAnswer(BaseModel):
                 **{"valence": 5.9, "arousal": 5.7, "familiarity": 0.62, "is_unfamiliar": False},
                 "view": [106.5, 0.0, 533.5, 427.0],
                 "persons": [{"box": [12.0, 40.5, 120.0, 300.0], "confidence": 0.87, "emotions": None}],
+                "faces": None,
                 **{"likely": ["awe", "contentment"], "width_px": 640, "height_px": 427},
                 **{"label_set": "mikels", "model": "scene"},
             }
@@ -88,7 +101,7 @@ class ModelAnswer(BaseModel):
     name: str
     labels: list[str]
     label_set: str
-    kind: Literal["evoked", "felt"]
+    kind: Kind
     task: str = Field(description="label or distribution: probabilities of sum 1; affect: valence and arousal, 1 to 9")
     trained_on: str
     finds_persons: bool

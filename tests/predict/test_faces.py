@@ -1,0 +1,187 @@
+"""Faces: found, cut, read, linked to their people; off unless asked for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from tests.drawn import draw_image
+from tests.predict.networks import SIZE, answer, one, tiny_network, values
+from uniemox.errors import ConfigError, DetectorError
+from uniemox.labels import FERPLUS
+from uniemox.persons.box import Box, Detection
+from uniemox.persons.detector import load_detector
+from uniemox.predict.faces import MIN_FACE_PX, FaceReader, face_square, owners
+from uniemox.predict.network import Network
+from uniemox.predict.opening import load
+from uniemox.predict.prediction import Face, Failure, Prediction
+from uniemox.predict.predictor import Predictor
+from uniemox.predict.views import scene_view
+
+SHOWN = {"labels": FERPLUS.labels, "label_set": "ferplus", "kind": "expressed", "crop_fraction": 1.0}
+SIDES = st.floats(1, 500)
+CORNERS = st.tuples(SIDES, SIDES, SIDES, SIDES)
+
+
+class Finds:
+    """A detector that finds the same boxes in every image."""
+
+    name, fingerprint = "finds", "0"
+
+    def __init__(self, *boxes: Box) -> None:
+        self.boxes = boxes
+
+    def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
+        return [tuple(Detection(box, 0.9) for box in self.boxes) for _ in images]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    return Network.open(tiny_network(tmp_path_factory.mktemp("models") / "scene.onnx"), threads=1)
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_network(tmp_path_factory.mktemp("models") / "shown.onnx", seed=3, **SHOWN)
+
+
+def predictor(scene: Network, shown: Path, *faces: Box, people: Sequence[Box] | None = None) -> Predictor:
+    reader = FaceReader(Network.open(shown, threads=1), Finds(*faces))
+    return Predictor(scene, None if people is None else Finds(*people), None, reader)
+
+
+def faces_of(found: Prediction | list[Prediction | Failure]) -> list[Face]:
+    faces = one(found).faces
+    assert faces is not None
+    return faces
+
+
+def test_an_expression_is_the_plain_computation(scene: Network, shown: Path) -> None:
+    """The grey square around the face's box, 1.14 times the mean of its sides, a little raised."""
+    image, box = draw_image(1, (200, 160)), Box(60, 40, 110, 100)
+    found = one(predictor(scene, shown, box, people=[Box(50, 30, 130, 160)]).predict(image))
+    [face] = faces_of(found)
+    assert (face.box, face.confidence, face.person) == (box, 0.9, 0)
+    side = 1.14 * (50 * 60) ** 0.5
+    x, y = 85 - side / 2, 70 - 0.02 * side - side / 2
+    part = (round(x), round(y), round(x + side), round(y + side))
+    square = image.crop(part).convert("L").convert("RGB")
+    expected = answer([scene_view(square, SIZE, 1.0)], seed=3, **SHOWN)
+    assert list((face.expressions or {}).values()) == pytest.approx(expected, abs=1e-5)
+    assert tuple(face.expressions or ()) == FERPLUS.labels
+    plain = one(Predictor(scene).predict(image))
+    assert values(found) == pytest.approx(values(plain), abs=0.02)  # of the full image, not of a smaller copy
+    assert plain.faces is None
+    assert plain.to_dict()["faces"] is None
+
+
+def test_faces_of_several_images_keep_to_their_own(scene: Network, shown: Path) -> None:
+    """Also where some are too small to be read, and nothing is said of them."""
+    images = [draw_image(i, (200, 160)) for i in range(5)]
+    small = Box(10, 10, 10 + MIN_FACE_PX - 0.5, 40)
+    model = predictor(scene, shown, Box(60, 40, 110, 100), small, Box(120, 20, 180, 90))
+    together = model.predict(images)
+    for image, found in zip(images, together, strict=True):
+        alone = faces_of(model.predict(image))
+        assert [face.expressions is None for face in alone] == [False, True, False]
+        assert isinstance(found, Prediction)
+        for a, b in zip(alone, found.faces or [], strict=True):
+            assert list((a.expressions or {}).values()) == pytest.approx(list((b.expressions or {}).values()), abs=1e-5)
+
+
+def test_a_mirrored_image_has_mirrored_squares_with_the_same_grey(scene: Network, shown: Path) -> None:
+    image, box = draw_image(2, (200, 160)), Box(60, 40, 110, 101)
+    mirrored = Box(200 - box.x2, box.y1, 200 - box.x1, box.y2)
+    reader = FaceReader(Network.open(shown, threads=1), Finds(box))
+    there, back = reader.look(image, image.size, box), reader.look(ImageOps.mirror(image), image.size, mirrored)
+    assert there is not None
+    assert back is not None
+    np.testing.assert_allclose(there["scene"], back["scene"][..., ::-1], atol=3)
+
+
+def test_the_whole_image_may_be_the_face(scene: Network, shown: Path) -> None:
+    image = draw_image(4, (48, 48))
+    model = Predictor(scene, None, None, FaceReader(Network.open(shown, threads=1), None))
+    [face] = faces_of(model.predict(image))
+    assert (face.box, face.confidence, face.person) == (Box(0, 0, 48, 48), 1.0, None)
+    expected = answer([scene_view(image.convert("L").convert("RGB"), SIZE, 1.0)], seed=3, **SHOWN)
+    assert list((face.expressions or {}).values()) == pytest.approx(expected, abs=1e-5)
+
+
+def test_no_face_is_an_empty_list_and_labels_are_mapped(scene: Network, shown: Path) -> None:
+    image = draw_image(1, (200, 160))
+    assert faces_of(predictor(scene, shown).predict(image)) == []
+    [face] = faces_of(predictor(scene, shown, Box(60, 40, 110, 100)).predict(image, labels="polarity"))
+    assert set(face.expressions or ()) == {"negative", "positive"}
+    [face] = faces_of(predictor(scene, shown, Box(60, 40, 110, 100)).predict(image, labels="ekman"))
+    assert set(face.expressions or ()) == {"anger", "disgust", "fear", "joy", "sadness", "surprise"}
+
+
+def test_whose_face_it_is() -> None:
+    near, far = Box(0, 0, 100, 200), Box(0, 0, 300, 300)
+    assert owners([Box(20, 10, 60, 60)], [far, near]) == [1]  # the smaller of two that hold all of it
+    assert owners([Box(20, 10, 60, 60), Box(30, 20, 40, 30)], [near]) == [0, None]  # one face a person, the larger one
+    assert owners([Box(80, 10, 130, 60)], [near]) == [None]  # hardly in it
+    assert owners([Box(20, 10, 60, 60)], None) == owners([Box(20, 10, 60, 60)], []) == [None]
+    assert owners([], [near]) == []
+
+
+@given(SIDES, SIDES, SIDES, SIDES)
+def test_squares_hold_the_middle_and_follow_the_box(x: float, y: float, width: float, height: float) -> None:
+    square = face_square(Box(x, y, x + width, y + height))
+    side = square.x2 - square.x1
+    assert side == pytest.approx(square.y2 - square.y1) == pytest.approx(1.14 * (width * height) ** 0.5)
+    assert (square.x1 + square.x2) / 2 == pytest.approx(x + width / 2)
+    doubled = face_square(Box(2 * x, 2 * y, 2 * (x + width), 2 * (y + height)))
+    assert doubled == pytest.approx([2 * value for value in square])
+
+
+@given(st.lists(CORNERS, max_size=6), st.lists(CORNERS, max_size=4))
+def test_nobody_has_two_faces(faces: list[tuple[float, ...]], people: list[tuple[float, ...]]) -> None:
+    boxes = [[Box(x, y, x + w, y + h) for x, y, w, h in some] for some in (faces, people)]
+    found = [place for place in owners(boxes[0], boxes[1]) if place is not None]
+    assert len(set(found)) == len(found)
+    assert all(0 <= place < len(people) for place in found)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"faces": "all"}, "faces must be find or whole"),
+        ({"face_model": "x.onnx"}, "go with faces"),
+        ({"faces": "whole", "face_finder": "x.onnx"}, "leave face_finder out"),
+    ],
+)
+def test_settings_that_contradict_each_other(options: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(finder=None, **options)  # type: ignore[arg-type]
+
+
+def test_models_of_another_kind_are_refused(tmp_path: Path, shown: Path) -> None:
+    felt = tiny_network(tmp_path / "felt.onnx")
+    with pytest.raises(ConfigError, match="a face model says what is expressed"):
+        load(finder=None, faces="whole", face_model=felt)
+    with pytest.raises(DetectorError):
+        load(finder=None, faces="find", face_model=shown, face_finder=shown)
+
+
+def test_yunet_is_read_as_opencv_reads_it(shared: Path) -> None:
+    """Boxes and confidences of OpenCV 5.0's FaceDetectorYN on the same 640 px input, from 0.7 on."""
+    expected = {
+        "000000000872.jpg": [[338.37, 118.4, 370.4, 167.03, 0.8502], [211.79, 161.03, 245.97, 219.58, 0.7595]],
+        "000000000885.jpg": [
+            [624.78, 33.02, 640.0, 57.82, 0.8841],
+            [361.38, 203.05, 383.44, 229.2, 0.868],
+            [365.46, 99.21, 386.04, 124.52, 0.8327],
+        ],
+    }
+    detector = load_detector(shared / "models" / "yunet_n.onnx")
+    for name, faces in expected.items():
+        with Image.open(shared / "data" / "coco_persons" / "images" / name) as image:
+            found = detector.detect([image.convert("RGB")])[0]
+        np.testing.assert_allclose([box for box, _ in found], [face[:4] for face in faces], atol=0.05)
+        np.testing.assert_allclose([sure for _, sure in found], [face[4] for face in faces], atol=1e-3)

@@ -1,0 +1,68 @@
+"""FER+ (Barsoum et al., ICMI 2016): faces with ten votes each for the expression that they show."""
+
+from pathlib import Path, PurePosixPath
+
+from uniemox.data.readers.folders import SPLITS, checked_folder, inside
+from uniemox.data.readers.tables import number, read_rows
+from uniemox.data.sample import DataSet, ImageFile, Sample
+from uniemox.errors import DataError
+from uniemox.labels import FERPLUS
+
+UNKNOWN, NO_FACE = "unknown", "NF"
+COLUMNS = (*FERPLUS.labels, UNKNOWN, NO_FACE)
+
+
+def read_ferplus(root: Path) -> DataSet:
+    """`votes.csv` (path, split, a column of votes for each of the eight expressions, unknown and NF) and `images/`.
+
+    A face has a label if more than half of all votes are for one expression. Its distribution is over the eight
+    expressions; votes for unknown and for no face are left out of it, and a face with none but these has none.
+    `domain` tells who is what: majority, no majority, unknown (more than half of the votes), or no face.
+    Raises DataError, with file, line and field, for a table of another form or an image that is not there.
+    """
+    table = checked_folder(root) / "votes.csv"
+    samples: dict[str, Sample] = {}
+    repeated = 0
+    for line, row in read_rows(table):
+        sample = _sample(row, root / "images", f"{table}:{line}")
+        if samples.setdefault(sample.key, sample) is not sample:
+            repeated += 1
+            if samples[sample.key] != sample:
+                raise DataError(f"{table}:{line}, path: {sample.key} has other votes or another split further up")
+    if not samples:
+        raise DataError(f"{table}: no rows under the header")
+    kinds = [sample.domain for sample in samples.values()]
+    notes = [f"{kinds.count(kind)} faces have {what}" for kind, what in _WITHOUT.items() if kind in kinds]
+    notes += [f"{repeated} rows stand twice in {table.name}, alike: they were taken once"] if repeated else []
+    return DataSet(str(root), FERPLUS, list(samples.values()), tuple(notes))
+
+
+_WITHOUT = {
+    "no majority": "votes, but no majority for one expression: a distribution, and no label",
+    "unknown": "a majority for unknown: no label",
+    "no face": "a majority for no face: no label",
+}
+
+
+def _sample(row: dict[str, str], images: Path, where: str) -> Sample:
+    missing = [name for name in ("path", "split", *COLUMNS) if name not in row]
+    if missing:
+        raise DataError(f"{where}: there is no column {', '.join(missing)}; expected path, split, {', '.join(COLUMNS)}")
+    if row["split"] not in SPLITS:
+        raise DataError(f"{where}: split must be one of {', '.join(SPLITS)}, got {row['split']!r}")
+    votes = {name: number(row, name, where, low=0) for name in COLUMNS}
+    path = inside(images, row["path"], f"{where}, path")
+    if not path.is_file():
+        raise DataError(f"{where}, path: {path} is not there")
+    total, seen = sum(votes.values()), sum(votes[name] for name in FERPLUS.labels)
+    top = max(votes, key=lambda name: votes[name])
+    has_majority = total > 0 and 2 * votes[top] > total
+    kind = {UNKNOWN: "unknown", NO_FACE: "no face"}.get(top, "majority") if has_majority else "no majority"
+    return Sample(
+        key=PurePosixPath(row["path"]).as_posix(),
+        image=ImageFile(path),
+        label=FERPLUS.index(top) if kind == "majority" else None,
+        distribution={name: votes[name] / seen for name in FERPLUS.labels} if seen > 0 else None,
+        split=row["split"],
+        domain=kind,
+    )

@@ -1,0 +1,89 @@
+"""The faces in an image, and what they show to others: which is not what their owners feel."""
+
+import math
+from collections.abc import Sequence
+from threading import Lock
+
+from PIL import Image
+
+from uniemox.errors import ConfigError
+from uniemox.persons.box import Box, Detection
+from uniemox.persons.detector import Detector
+from uniemox.predict.network import Network
+from uniemox.predict.views import Pixels
+
+MIN_FACE_PX = 16  # shorter side of a face in the image; of smaller ones nothing is said
+SIDE, RISE = 1.14, 0.02
+"""Faces of FER+ fill squares of 1.14 times the geometric mean of their box's sides, whose middle lies 2 % of the side
+above the box's: medians over what YuNet finds in its validation part."""
+MIN_INSIDE = 0.7  # share of a face's box that lies in a person's, for it to be that person's face
+
+
+class FaceReader:
+    """Finds faces and cuts them as the expression network was trained on them.
+
+    network: of kind expressed.  finder: of faces; None: the whole image is a face.
+    Raises ConfigError for a network of another kind.
+    """
+
+    def __init__(self, network: Network, finder: Detector | None) -> None:
+        info = network.info
+        if info.kind != "expressed" or info.streams != "scene":
+            raise ConfigError(
+                f"{network.name} says what is {info.kind}, from the {info.streams} view; a face model says what is "
+                "expressed, from the face alone (streams scene)"
+            )
+        self.network, self.finder = network, finder
+        self._lock = Lock()  # OpenCV's networks can't run twice at once
+
+    def find(self, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...]:
+        """Faces in px of the full image, most confident first.  image: RGB, which may be a smaller copy of it."""
+        if self.finder is None:
+            return (Detection(Box(0, 0, *full), 1.0),)
+        with self._lock:
+            [found] = self.finder.detect([image])
+        x, y = full[0] / image.width, full[1] / image.height
+        return tuple(Detection(Box(b.x1 * x, b.y1 * y, b.x2 * x, b.y2 * y), sure) for b, sure in found)
+
+    def look(self, image: Image.Image, full: tuple[int, int], face: Box) -> dict[str, Pixels] | None:
+        """What the network sees of a face; None for one that is too small."""
+        if min(face.x2 - face.x1, face.y2 - face.y1) < MIN_FACE_PX:
+            return None
+        square = Box(0, 0, *full) if self.finder is None else face_square(face)
+        x, y = image.width / full[0], image.height / full[1]
+        part = (round(square.x1 * x), round(square.y1 * y), round(square.x2 * x), round(square.y2 * y))
+        grey = image.crop(part).convert("L").convert("RGB")  # what lies outside is black; FER+ has no colours
+        return self.network.look(grey, grey.size, None)
+
+
+def face_square(face: Box) -> Box:
+    """The square around a face that is judged, which may reach beyond the image.
+
+    >>> [round(value, 1) for value in face_square(Box(100, 100, 180, 200))]
+    [89.0, 97.0, 191.0, 199.0]
+    """
+    width, height = face.x2 - face.x1, face.y2 - face.y1
+    half = SIDE * math.sqrt(width * height) / 2
+    x, y = (face.x1 + face.x2) / 2, (face.y1 + face.y2) / 2 - RISE * 2 * half
+    return Box(x - half, y - half, x + half, y + half)
+
+
+def owners(faces: Sequence[Box], persons: Sequence[Box] | None) -> list[int | None]:
+    """Whose face each is, as a place among the persons; None where it is nobody's.
+
+    A face belongs to the person whose box holds most of it, the smallest of equals, if that is at least 0.7 of it. Of
+    two faces in one box the larger one is the person's.
+    """
+    found: list[int | None] = [None] * len(faces)
+    for i in sorted(range(len(faces)), key=lambda i: -faces[i].area):
+        shares = [(_inside(faces[i], box), -box.area, k) for k, box in enumerate(persons or ()) if k not in found]
+        best = max(shares, default=(0.0, 0.0, 0))
+        if best[0] >= MIN_INSIDE:
+            found[i] = best[2]
+    return found
+
+
+def _inside(face: Box, person: Box) -> float:
+    """Share of a face's box that lies in a person's."""
+    shared = Box(max(face.x1, person.x1), max(face.y1, person.y1), min(face.x2, person.x2), min(face.y2, person.y2))
+    return shared.area / face.area if face.area > 0 else 0.0
