@@ -57,8 +57,7 @@ def heat(
         sheet.png or sheet.html for all on one sheet, or a folder for a PNG a map: photos/a.jpg becomes
         FOLDER/photos/a.jpg.MODEL.png.
     model
-        One or more: a fine-tuning run or its model.onnx, hub:owner/name/file; the model that comes with uniemox if not
-        given.
+        One or more: a run or its model.onnx, hub:owner/name/file; if not given the model that comes with uniemox.
     label
         Whose evidence is shown; the most probable one of each model if not given.
     method
