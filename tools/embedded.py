@@ -1,4 +1,4 @@
-"""Rebuild the embedded models from data: two classifiers of FI and a person finder. `make embedded` runs it.
+"""Rebuild the embedded models from data: classifiers of FI and a person finder. `make embedded` runs it.
 
 Every step is one command of the project, which is printed before it runs; one whose result is there is not run again,
 and training that was stopped resumes. Nothing in the package is changed: compare what lies in runs/embedded with
@@ -34,13 +34,14 @@ BASE_LR = {"mobilenet-a": "2.4e-3", "mobilenet-b": "2.4e-3", "efficientnet": "2e
 TUNING = (
     *("--view.size", "176", "--view.crop-fraction", "1.0", "--view.min-area", "0.4", "--network.drop-path", "0"),
     *("--network.keep-norm-statistics", "--layer-decay", "0.8", "--ema-decay", "0.998", "--batch-size", "32"),
-    *("--schedule.epochs", "10", "--schedule.warmup-epochs", "0.5", "--select", "last"),
+    *("--schedule.warmup-epochs", "0.5", "--select", "last", "--hardware.precision", "float32"),
     *("--augment.randaugment", "none", "--augment.erasing", "0", "--augment.mixup", "0.8"),
-    *("--hardware.precision", "float32"),
 )
+ALONE = ("--schedule.epochs", "10")
+TAUGHT = ("--schedule.epochs", "6", "--augment.smoothing", "0")  # by the mean of the three that learned alone
 JUDGING = ("--view.size", "224", "--view.crop-fraction", "1.0", "--hardware.precision", "float32")
 BALANCE = ("--select", "last", "--logit-adjustment", "0.5")
-SMALL = "mobilenet-a"
+SMALL = "mobilenet-a-taught"
 STORED = {"scene": "--float16", "small": "--int8-weights"}
 FINDER_START = STARTS["mobilenet-a"]
 
@@ -69,23 +70,40 @@ def uniemox(*words: str | Path, makes: Path, into: Path | None = None) -> None:
     print(f"  ({time.perf_counter() - started:.0f} s)", flush=True)
 
 
-def classifiers(fi: str, starts: Path) -> None:
-    """Fine-tune three networks on FI's training part; score each, and their mean, once on its validation part."""
+def classifiers(fi: str, further: str, starts: Path) -> None:
+    """Fine-tune three networks on FI's training part, then once more with their mean as a teacher; score the results.
+
+    further: images without labels, on which the teacher is asked too.
+    """
     check = OUT / "check.json"
     uniemox("data", "check", fi, "--json", makes=check, into=check)
     data = ("--data", fi, "--exclude", check)
-    for name, start in STARTS.items():
-        words = ("--init", start.format(starts), "--out", OUT / name, *data, *TUNING)
-        uniemox("finetune", *words, "--optimizer.base-lr", BASE_LR[name], "--resume", makes=OUT / name / "model.onnx")
-    joined = {"scene": ",".join(str(OUT / name) for name in STARTS), "small": str(OUT / SMALL)}
+    tune(starts, "", *data, *ALONE)
+    join("teacher", [str(OUT / name) for name in STARTS], *data)
+    taught = ("--distillation.teacher", OUT / "teacher", "--distillation.data", further)
+    tune(starts, "-taught", *data, *TAUGHT, *taught)
+    joined = {"scene": [str(OUT / f"{name}-taught") for name in STARTS], "small": [str(OUT / SMALL)]}
     for name, parts in joined.items():
-        run = OUT / name
-        words = ("--method", "mean", "--init", parts, "--out", run, *data, *JUDGING, *BALANCE)
-        uniemox("finetune", *words, "--resume", makes=run / "model.onnx")
+        run = join(name, parts, *data)
         score_file = run / "evaluations" / "val.json"
         uniemox("evaluate", "--model", run, *data, "--split", "val", "--name", "val", makes=score_file)
         uniemox("export", run, "--out", OUT / f"{name}.onnx", STORED[name], makes=OUT / f"{name}.onnx")
     shutil.copyfile(OUT / "scene" / SEEN, seen_file(OUT / "scene.onnx"))
+
+
+def tune(starts: Path, ending: str, *words: str | Path) -> None:
+    """Fine-tune each network whole, from its start.  ending: of the runs' names."""
+    for name, start in STARTS.items():
+        run = OUT / f"{name}{ending}"
+        given = ("--init", start.format(starts), "--out", run, *words, *TUNING, "--optimizer.base-lr", BASE_LR[name])
+        uniemox("finetune", *given, "--resume", makes=run / "model.onnx")
+
+
+def join(name: str, parts: list[str], *words: str | Path) -> Path:
+    """The run that is the mean of others."""
+    given = ("--method", "mean", "--init", ",".join(parts), "--out", OUT / name, *words, *JUDGING, *BALANCE)
+    uniemox("finetune", *given, "--resume", makes=OUT / name / "model.onnx")
+    return OUT / name
 
 
 def finder(people: list[str], starts: Path) -> None:
@@ -105,12 +123,13 @@ def main() -> None:
     """Build all of it in runs/embedded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fi", required=True, help="KIND:PATH of FI, several with commas between")
+    parser.add_argument("--further", required=True, help="KIND:PATH of images without labels")
     parser.add_argument("--people", required=True, nargs="+", help="KIND:PATH of images for the person finder")
     parser.add_argument("--starts", required=True, type=Path, help="folder of the published networks")
     parser.add_argument("--test-people", required=True, type=Path, help="folder of photographs with people's boxes")
     given = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    classifiers(given.fi, given.starts)
+    classifiers(given.fi, given.further, given.starts)
     finder(given.people, given.starts)
     images, known = zip(*read_labelled(given.test_people), strict=True)
     scores = score(known, load_detector(OUT / "finder.onnx").detect(images))

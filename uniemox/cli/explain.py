@@ -73,8 +73,7 @@ def heat(
     from uniemox.explain.explaining import open_explainer, unique_names
 
     explainers = [open_explainer(name, method) for name in model or (None,)]
-    columns = unique_names([one.name for one in explainers])
-    images = list(_images_in(files))
+    columns, images = unique_names([one.name for one in explainers]), list(_images_in(files))
     if not _is_folder(out):
         _check_rows(images)
     people = _known_people(files) if any(one.looks_at_people for one in explainers) else {}
@@ -82,7 +81,7 @@ def heat(
     if not rows:
         raise ImageError(f"none of {len(images)} images can be read; nothing is written")
     if not _is_folder(out):
-        _write_sheet(list(rows.values()), columns, [str(path) for path in rows], out)
+        _write_sheet(list(rows.values()), columns, list(map(str, rows)), out)
     say(f"wrote {out}: {len(rows)} images, {len(columns)} models")
     if scores:
         _show_scores(list(zip(*measured, strict=True)), columns, as_json)
