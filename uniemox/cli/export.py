@@ -62,20 +62,17 @@ def export(
 
     found = None if data is None else open_data(data)
     check = _write(model, out, found, "float16" if float16 else "int8" if int8_weights else None)
+    _tell(out, check, as_json=as_json)
+
+
+def _tell(out: Path, check: "Int8Check | None", *, as_json: bool) -> None:
+    """Say what was written. Raises ConfigError if nothing was."""
+    is_written = check is None or check.is_kept
     if check is not None:
         say(str(check))
-    is_written = check is None or check.is_kept
     if as_json:
-        size = {"bytes": out.stat().st_size} if is_written else {}
-        print(
-            json.dumps(
-                {
-                    "written": str(out) if is_written else None,
-                    **({} if check is None else {"int8": check.as_dict()}),
-                    **size,
-                }
-            )
-        )
+        told = {"written": str(out) if is_written else None} | ({} if check is None else {"int8": check.as_dict()})
+        print(json.dumps(told | ({"bytes": out.stat().st_size} if is_written else {})))
     if not is_written:
         raise ConfigError("nothing is written, because int8 must be faster and agree on 98 %; see above")
     if not as_json:
