@@ -220,6 +220,7 @@ def test_health_and_models(server: Running) -> None:
         "trained_on": "colours",
         "finds_persons": True,
         "tells_persons_emotions": False,
+        "finds_faces": False,
         "max_coverage": 100 / 101,
     }
     assert second["name"] == "other.onnx"

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -33,6 +33,7 @@ def serve(
     *,
     model: Annotated[list[str] | None, Parameter(negative="")] = None,
     person_model: Annotated[str | None, Parameter(negative="")] = None,
+    faces: Literal["find", "whole"] | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     threads: int | None = None,
@@ -58,6 +59,8 @@ def serve(
         A run, model.onnx, hub: or clip: name; given twice, the page compares both. Without it the package's own.
     person_model
         Says what the people found feel; named likewise.
+    faces
+        Also say what faces show to others: find, of all that are found; whole, every image is a face.
     host
         Address to listen on; 0.0.0.0 lets other machines in: use --key-from then, and HTTPS before it.
     port
@@ -78,7 +81,8 @@ def serve(
         raise ConfigError(f"{len(names)} models given; the server takes up to {MAX_MODELS}")
     key = read_key(key_from)
     config = ServeConfig(**vars(limits))
-    app = create_app([load(name, person_model=person_model, threads=threads) for name in names], config, key=key)
+    predictors = [load(name, person_model=person_model, faces=faces, threads=threads) for name in names]
+    app = create_app(predictors, config, key=key)
     if host not in ("127.0.0.1", "localhost", "::1") and key is None:
         say(f"listening on {host} without a key: whoever reaches this address can use it (see --key-from)")
     run(app, config, host=host, port=port)

@@ -106,6 +106,7 @@ class ModelAnswer(BaseModel):
     trained_on: str
     finds_persons: bool
     tells_persons_emotions: bool
+    finds_faces: bool = Field(description="It says what faces show")
     max_coverage: float = Field(description="The highest coverage that its likely sets can have; 0: it has none")
 
 

@@ -115,6 +115,7 @@ class Models:
                 trained_on=predictor.network.info.trained_on,
                 finds_persons=predictor.finder is not None,
                 tells_persons_emotions=predictor.person_network is not None,
+                finds_faces=predictor.face_reader is not None,
                 max_coverage=_most_coverage(predictor),
             )
             for name, predictor in self._predictors.items()

@@ -144,27 +144,31 @@ function result(model, answer, asking) {
   drawBoxes(made, answer);
   drawBars(made, model, answer, asking.share);
   drawPeople(made, answer);
+  drawFaces(made, answer);
   heatMap(made, model, answer, image, asking);
   return made;
 }
 
 function drawBoxes(made, answer) {
-  (answer.persons || []).forEach((person, i) => {
-    const [x1, y1, x2, y2] = person.box;
-    const box = element("div", undefined, "box");
-    box.append(element("span", String(i + 1)));
+  const top = (face) => (face.expressions ? sorted(face.expressions)[0][0] : "?");
+  const boxes = (answer.persons || []).map((person, i) => [person.box, String(i + 1), "box"]);
+  boxes.push(...(answer.faces || []).map((face) => [face.box, top(face), "box face"]));
+  for (const [[x1, y1, x2, y2], words, look] of boxes) {
+    const box = element("div", undefined, look);
+    box.append(element("span", words));
     box.style.left = `${(100 * x1) / answer.width_px}%`;
     box.style.top = `${(100 * y1) / answer.height_px}%`;
     box.style.width = `${(100 * (x2 - x1)) / answer.width_px}%`;
     box.style.height = `${(100 * (y2 - y1)) / answer.height_px}%`;
     find(".boxes", made).append(box);
-  });
+  }
   find(".boxes", made).setAttribute("aria-hidden", "true"); // the list of people says the same
 }
 
 function drawBars(made, model, answer, share) {
   const affect = model.task === "affect";
-  const what = answer.kind === "evoked" ? "What the scene evokes" : "What the people in it feel";
+  const kinds = { evoked: "What the scene evokes", felt: "What the people in it feel", expressed: "What the face shows" };
+  const what = kinds[answer.kind];
   find("caption", made).textContent = affect ? `${what}: valence and arousal, 1 to 9` : what;
   find("th.number", made).textContent = affect ? "Value" : "Probability";
   const likely = answer.likely || [];
@@ -201,6 +205,29 @@ function drawPeople(made, answer) {
       ? `feels ${sorted(person.emotions).slice(0, 2).map(([label, p]) => `${label} ${percent(p)}`).join(", ")}`
       : "what they feel is not known to this model";
     find(".people", made).append(element("li", `found with confidence ${percent(person.confidence)}; ${felt}`));
+  }
+}
+
+function drawFaces(made, answer) {
+  find(".faces-part", made).hidden = answer.faces === null;
+  const faces = answer.faces || [];
+  const read = faces.filter((face) => face.expressions);
+  const counts = new Map();
+  for (const face of read) {
+    const [label] = sorted(face.expressions)[0];
+    counts.set(label, (counts.get(label) || 0) + 1);
+  }
+  const shown = [...counts].sort((a, b) => b[1] - a[1]).map(([label, count]) => `${label} ${count}`).join(", ");
+  const small = faces.length - read.length;
+  find(".faces-note", made).textContent = faces.length === 0
+    ? "No face found."
+    : `${faces.length} found${shown ? `: ${shown}` : ""}${small ? `; ${small} too small to tell` : ""}. What a face shows is not what its owner feels.`;
+  for (const face of faces) {
+    const words = face.expressions
+      ? sorted(face.expressions).slice(0, 2).map(([label, p]) => `${label} ${percent(p)}`).join(", ")
+      : "too small to tell";
+    const whose = face.person === null ? "" : `person ${face.person + 1}: `;
+    find(".faces", made).append(element("li", whose + words));
   }
 }
 

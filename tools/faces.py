@@ -1,0 +1,135 @@
+"""How well faces are found and read: the figures of the model card.
+
+    python -m tools.faces --faces ferplus:ferplus --photos coco_persons/images --labels yunet_n.onnx
+
+Expressions: FER+'s validation part, faces with a majority, as they are and changed. Faces: photographs that the finder
+was not trained on, against what another detector finds there with a confidence of 0.8 and over 1 % of the image.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+
+from uniemox.data.sample import Sample, decode_sample
+from uniemox.data.source import open_data
+from uniemox.evaluate.calibration import expected_calibration_error
+from uniemox.intervals import percentile_interval, resampled_means
+from uniemox.labels import FERPLUS
+from uniemox.persons.box import overlap
+from uniemox.persons.detector import DetectorConfig, load_detector
+from uniemox.predict.images import walk
+from uniemox.predict.opening import EMBEDDED, FACE_FINDER, load
+from uniemox.predict.prediction import Prediction
+from uniemox.predict.predictor import Predictor
+
+SURE, SHARE = 0.8, 0.01  # of the boxes that are to be found: confidence, part of the image
+OVERLAP = 0.5
+Change = Callable[[Image.Image], Image.Image]
+
+
+def smaller(side: int) -> Change:
+    """A face of so many px, as from afar."""
+    return lambda image: image.resize((side, side), Image.Resampling.BOX).resize(image.size, Image.Resampling.BICUBIC)
+
+
+def covered(image: Image.Image) -> Image.Image:
+    """The lower third hidden, as by a mask."""
+    image = image.copy()
+    image.paste((90, 90, 90), (0, image.height * 2 // 3, image.width, image.height))
+    return image
+
+
+CHANGES: dict[str, Change] = {
+    "as it is": lambda image: image,
+    "mirrored": ImageOps.mirror,
+    "tinted": lambda image: ImageOps.colorize(image.convert("L"), "#200a05", "#ffe6d0"),
+    "dark (a third)": lambda image: ImageEnhance.Brightness(image).enhance(0.33),
+    "blurred (1.5 px of 48)": lambda image: image.filter(ImageFilter.GaussianBlur(1.5 * image.width / 48)),
+    "turned by 20°": lambda image: image.rotate(20, Image.Resampling.BICUBIC),
+    "32 px": smaller(32),
+    "24 px": smaller(24),
+    "16 px": smaller(16),
+    "lower third hidden": covered,
+}
+
+
+def read(predictor: Predictor, faces: Sequence[Sample], change: Change) -> NDArray[np.float64]:
+    """Probabilities, (N, 8)."""
+    found = predictor.predict([change(decode_sample(face)[0]) for face in faces])
+    rows = [list((one.faces or [])[0].expressions.values()) for one in found if isinstance(one, Prediction)]  # type: ignore[union-attr]
+    return np.array(rows)
+
+
+def expressions(source: str, model: str | None) -> None:
+    """Print the table of expressions."""
+    samples = [one for one in open_data(source).samples if one.split == "val" and one.label is not None]
+    truth = np.array([one.label for one in samples])
+    votes = np.array([[(one.distribution or {})[label] for label in FERPLUS.labels] for one in samples])
+    predictor = load(finder=None, faces="whole", face_model=model)
+    print(
+        f"{len(samples)} faces with a majority\n\n| faces | accuracy | balanced | KL | ECE | mean confidence |\n"
+        + "| --- " * 6
+        + "|"
+    )
+    for name, change in CHANGES.items():
+        shares = read(predictor, samples, change)
+        hits = (shares.argmax(axis=1) == truth).astype(float)
+        recalls = np.array([hits[truth == k].mean() for k in range(len(FERPLUS))])
+        divergence = np.where(votes > 0, votes * np.log(np.maximum(votes, 1e-12) / np.maximum(shares, 1e-12)), 0)
+        low, high = percentile_interval(resampled_means(hits[:, None], None)[:, 0])
+        ece = expected_calibration_error(shares, truth)
+        print(
+            f"| {name} | {hits.mean():.1%} ({low:.1%} to {high:.1%}) | {recalls.mean():.1%} | "
+            f"{divergence.sum(axis=1).mean():.3f} | {ece:.3f} | {shares.max(axis=1).mean():.1%} |"
+        )
+        if name == "as it is":
+            by_class = ", ".join(
+                f"{label} {recall:.0%} of {int((truth == k).sum())}"
+                for k, (label, recall) in enumerate(zip(FERPLUS.labels, recalls, strict=True))
+            )
+    print(f"\nrecall: {by_class}")
+
+
+def finding(photos: Path, labels: Path, finder: Path) -> None:
+    """Print recall and precision of the face finder."""
+    ours = load_detector(finder)
+    theirs = load_detector(labels, DetectorConfig(confidence=0.3))
+    wanted = found_of = given = right = 0
+    for path in walk(photos):
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+        [known], [mine] = theirs.detect([image]), ours.detect([image])
+        area = image.width * image.height
+        must = [one for one in known if one.confidence >= SURE and one.box.area > SHARE * area]
+        mine = tuple(one for one in mine if one.box.area > SHARE * area)
+        wanted, given = wanted + len(must), given + len(mine)
+        if mine and known:
+            shared = overlap(np.array([one.box for one in mine]), np.array([one.box for one in known]))
+            right += int((shared.max(axis=1) >= OVERLAP).sum())
+        if mine and must:
+            shared = overlap(np.array([one.box for one in must]), np.array([one.box for one in mine]))
+            found_of += int((shared.max(axis=1) >= OVERLAP).sum())
+    print(f"\nrecall {found_of / max(wanted, 1):.3f} of {wanted}, precision {right / max(given, 1):.3f} of {given}")
+
+
+def main() -> None:
+    """Print what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faces", help="KIND:PATH of FER+")
+    parser.add_argument("--model", help="of expressions; the one that comes with the package if not given")
+    parser.add_argument("--photos", type=Path, help="a folder of photographs")
+    parser.add_argument("--labels", type=Path, help="the detector whose boxes are the truth")
+    parser.add_argument("--finder", type=Path, default=EMBEDDED / FACE_FINDER)
+    given = parser.parse_args()
+    if given.faces:
+        expressions(given.faces, given.model)
+    if given.photos:
+        finding(given.photos, given.labels, given.finder)
+
+
+if __name__ == "__main__":
+    main()
