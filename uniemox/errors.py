@@ -25,6 +25,10 @@ class ImageError(UniemoxError):
     """A file is no image, is cut off, or is refused (too large, too many pixels)."""
 
 
+class ImageNotFoundError(ImageError, FileNotFoundError):
+    """There is no file of an image's name."""
+
+
 class BoxError(UniemoxError):
     """A box is empty, not finite, or leaves its image."""
 

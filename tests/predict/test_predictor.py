@@ -371,3 +371,18 @@ def test_nothing_imports_torch(model: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout == "set() set()\n"
+
+
+def test_a_file_that_is_not_there_is_a_file_not_found_error(predictor: Predictor, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"a\.jpg: can't be read"):
+        predictor.predict(tmp_path / "a.jpg")
+
+
+def test_images_of_formats_that_are_not_read_are_named(predictor: Predictor, tmp_path: Path) -> None:
+    draw_image(1).save(tmp_path / "a.png")
+    (tmp_path / "b.HEIC").write_bytes(b"x")
+    (tmp_path / "c.txt").write_bytes(b"x")
+    first, second = predictor.predict(tmp_path)  # type: ignore[misc]
+    assert isinstance(first, Prediction)
+    assert isinstance(second, Failure)
+    assert second.error == f"{tmp_path / 'b.HEIC'}: HEIC is not read; save it as JPEG or PNG"

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 from rich.text import Text
 
 from uniemox import __version__
@@ -19,7 +19,7 @@ from uniemox.cli.ask import ask
 from uniemox.cli.bench import bench
 from uniemox.cli.calibrate import calibrate
 from uniemox.cli.compare import compare
-from uniemox.cli.console import err, need, say
+from uniemox.cli.console import UsageError, err, need, say
 from uniemox.cli.curate import curate
 from uniemox.cli.data import data
 from uniemox.cli.evaluate import evaluate
@@ -36,7 +36,7 @@ from uniemox.cli.teacher import teacher
 from uniemox.cli.weights import convert, models
 from uniemox.errors import StoppedError, UniemoxError
 
-EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 130, 141
+EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
 
 app = App(
     name="uniemox",
@@ -86,7 +86,10 @@ def _offer_preset(words: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Run the command line; errors that bad input causes become one line on standard error and exit code 1."""
+    """Run the command line; errors that bad input causes become one line on standard error.
+
+    Exit codes: 1 for them, 2 for a command that can't be understood, 3 where some images could not be read.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files that the terminal can't show
     if isinstance(sys.stdin, io.TextIOWrapper):
@@ -97,14 +100,16 @@ def main() -> None:
         say(notice)
     try:
         _offer_preset(sys.argv[1:])
-        app(sys.argv[1:])
+        app(sys.argv[1:], exit_on_error=False)
+    except CycloptsError:  # which has said what is wrong
+        sys.exit(EXIT_USAGE)
     except StoppedError as error:
         say(str(error))
         sys.exit(error.exit_code)
     except UniemoxError as error:
-        err.print(Text.assemble(("error:", "bold red"), f" {type(error).__name__}:"), end=" ")
+        err.print(Text.assemble(("error:", "bold red")), end=" ")
         say(str(error))
-        sys.exit(EXIT_ERROR)
+        sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR)
     except KeyboardInterrupt:
         err.print("stopped")
         sys.exit(EXIT_INTERRUPTED)

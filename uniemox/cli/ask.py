@@ -13,15 +13,13 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from uniemox.cli.console import Files, JsonFlag, progress_bar, say, show_all
+from uniemox.cli.console import EXIT_UNREADABLE, Files, JsonFlag, progress_bar, say, show_all
 from uniemox.errors import ConfigError
 
 if TYPE_CHECKING:
     from uniemox.ask.config import AskConfig
     from uniemox.ask.result import Results
     from uniemox.data.sample import DataSet
-
-EXIT_FAILED = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +38,7 @@ class EndpointOptions:
     """Price of a million tokens sent."""
     price_out: float | None = None
     """Price of a million tokens answered."""
-    max_images: Annotated[int, Parameter(name=("--max-images", "--max-pictures"))] = 200
+    max_images: int = 200
     """More images than this are refused, so that a slip costs little."""
     allow_http: Annotated[bool, Parameter(negative="")] = False
     """Send images and key unencrypted to another machine."""
@@ -50,7 +48,7 @@ class EndpointOptions:
 class AskedImages:
     """Which images are asked about."""
 
-    images: Annotated[int, Parameter(name=("--images", "--pictures"))] = 100
+    images: int = 100
     """How many each model is asked about, each class by its share."""
     seed: int = 0
     """Which images; more of the same seed hold the fewer ones."""
@@ -77,7 +75,7 @@ def ask(
 
     Any service with OpenAI's chat protocol. The images leave this machine: as JPEGs of at most 1,024 px, without
     metadata. Every answer is kept at once in FOLDER/answers.jsonl, and nothing that is answered is asked again; models
-    of other endpoints may be added to the same folder. FOLDER/page.html and result.json show all of them. Exits with 2
+    of other endpoints may be added to the same folder. FOLDER/page.html and result.json show all of them. Exits with 3
     if a question failed; those that were answered are kept and shown all the same.
 
     Examples:
@@ -176,7 +174,7 @@ def _ask(
     else:
         show_all(_tables(results))
     if failed:
-        sys.exit(EXIT_FAILED)
+        sys.exit(EXIT_UNREADABLE)
 
 
 def key_of_environment(name: str | None) -> str | None:

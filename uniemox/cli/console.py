@@ -12,10 +12,14 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from uniemox.errors import MissingPackageError
+from uniemox.errors import ConfigError, MissingPackageError
 
 if TYPE_CHECKING:
     from uniemox.data.sample import DataSet
+
+
+class UsageError(ConfigError):
+    """A command that can't be understood; it exits with 2."""
 
 
 class SafeConsole(Console):
@@ -44,7 +48,9 @@ PLAIN: dict[str, Any] = {"markup": False, "emoji": False}  # [red] and :smile: i
 out, err = SafeConsole(**PLAIN), SafeConsole(stderr=True, **PLAIN)
 
 Files = Annotated[Path | None, Parameter(negative="")]
-EXIT_UNREADABLE = 2  # some images could not be read; the others were
+EXIT_UNREADABLE = (
+    3  # 1 is an error, 2 a command that can't be understood; some images could not be read; the others were
+)
 LINE_EVERY_S = 30  # of progress, where a log is written instead of a terminal
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="")]
 

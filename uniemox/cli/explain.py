@@ -39,7 +39,7 @@ def heat(
     """Lay a heat map over each image, a column for each model, as figure 8 of arXiv 2409.18877.
 
     A model that looks at people sees those of persons.jsonl in the image's folder (uniemox data persons); where there
-    is none, those that the embedded finder finds. Exits with 2 if an image could not be read; the others are done.
+    is none, those that the embedded finder finds. Exits with 3 if an image could not be read; the others are done.
 
     Examples:
 

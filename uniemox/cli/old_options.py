@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from uniemox.training.settings import OLD_NAMES
 
 RENAMED = {**OLD_NAMES, "least_answers": "min_answers", "least_score": "min_score", "least_side": "min_side"}
+RENAMED |= {"pictures": "images", "max_pictures": "max_images", "save_pictures": "save_images"}
 _OPTION = re.compile(r"(--(?:[\w-]+\.)*(?:no-)?)([\w-]+)(=.*)?", re.DOTALL)
 
 

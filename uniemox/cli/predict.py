@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import EXIT_UNREADABLE, Files, JsonFlag, say
+from uniemox.cli.console import EXIT_UNREADABLE, Files, JsonFlag, UsageError, say
 from uniemox.errors import ConfigError, ImageError, StoppedError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class AnswerFiles:
     """Write the answers to a file, .jsonl, .csv or .parquet."""
     resume: Annotated[bool, Parameter(negative="")] = False
     """Go on with that file: answers in it are not asked for again."""
-    save_images: Annotated[Path | None, Parameter(name=("--save-images", "--save-pictures"), negative="")] = None
+    save_images: Files = None
     """A folder for the images with boxes and bars drawn."""
     embeddings: Files = None
     """Also write what the labels are read off, to .npy (paths in .npy.txt) or .parquet: for search and clusters."""
@@ -105,7 +105,7 @@ def predict(
 ) -> None:
     """Say what images make people feel, and find the people in them.
 
-    Exits with 2 if an image could not be read; those that could are done all the same, and --resume tries it again.
+    Exits with 3 if an image could not be read; those that could are done all the same, and --resume tries it again.
 
     Examples:
 
@@ -154,16 +154,16 @@ def predict(
 def _check(images: Sequence[str], files: AnswerFiles, engine: str) -> None:
     """Raise ConfigError for what can't be asked."""
     if not images:
-        raise ConfigError("no image is named; give files, folders or patterns, or - for a list on standard input")
+        raise UsageError("no image is named; give files, folders or patterns, or - for a list on standard input")
     unknown = next((name for name in images if name.startswith("-") and name != "-"), None)
     if unknown is not None:
-        raise ConfigError(f"there is no option {unknown}; see --help, or write ./{unknown} for a file of that name")
+        raise UsageError(f"there is no option {unknown}; see --help, or write ./{unknown} for a file of that name")
     if files.resume and files.out is None:
-        raise ConfigError("--resume continues a file; name it with --out")
+        raise UsageError("--resume continues a file; name it with --out")
     if engine == "ray" and (files.save_images is not None or files.embeddings is not None):
-        raise ConfigError("--save-images and --embeddings are not there with --engine ray; leave them out")
+        raise UsageError("--save-images and --embeddings are not there with --engine ray; leave them out")
     if files.resume and files.embeddings is not None:
-        raise ConfigError("--embeddings can't be resumed: leave out --resume, or write them in a run of their own")
+        raise UsageError("--embeddings can't be resumed: leave out --resume, or write them in a run of their own")
 
 
 def _absolute(name: str | None) -> str | None:

@@ -15,6 +15,7 @@ from uniemox.decoding.pool import Decode, DecoderPool, Decoders, decode_one
 from uniemox.predict.images import ImageLike
 
 MAX_THREADS = 8  # that decode
+MAX_AHEAD = 16  # images that wait for the network, however large its batch is
 Item = TypeVar("Item")
 
 
@@ -39,7 +40,7 @@ def prepare_ahead(
     try:
         for image in chain(first, rest):
             waiting.append(pool.submit(prepare, image, decode))
-            if len(waiting) > ahead:
+            if len(waiting) > min(ahead, MAX_AHEAD):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from uniemox.decoding.pool import Decode, decode_one
-from uniemox.errors import ImageError
+from uniemox.errors import ImageError, ImageNotFoundError
 from uniemox.images import MAX_ASPECT, MAX_PIXELS, MAX_SIDE_PX, MinSides, decode, is_image_name
 
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 _WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's greys of more than 8 bits
+FOREIGN = (".heic", ".heif", ".hif", ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".psd")
+"""Endings of images that are not read: in folders they are failures with a name rather than passed over in silence."""
 _BROKEN = (OSError, ValueError, SyntaxError, TypeError, EOFError, IndexError, KeyError, AttributeError)
 
 
@@ -30,10 +32,14 @@ def read_any(
     """
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
+        if path.suffix.lower() in FOREIGN:
+            raise ImageError(f"{path}: {path.suffix[1:].upper()} is not read; save it as JPEG or PNG")
         try:
             data = path.read_bytes()
         except IsADirectoryError:
             raise ImageError(f"{path}: a folder, not an image; a folder is given alone, and must be readable") from None
+        except FileNotFoundError as error:
+            raise ImageNotFoundError(f"{path}: can't be read ({error.strerror})") from error
         except (OSError, ValueError) as error:  # ValueError: a name with a null character
             raise ImageError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from error
         return decode_file(data, str(path), shrink=shrink)
@@ -71,7 +77,7 @@ def walk(folder: Path) -> Iterator[Path]:
         path = folder / name
         if is_folder:
             yield from walk(path)
-        elif is_image_name(path):
+        elif is_image_name(path) or path.suffix.lower() in FOREIGN:
             yield path
 
 

@@ -20,6 +20,7 @@ from uniemox.predict.confidence import answers_of, familiarity_of
 from uniemox.predict.one_by_one import is_one_by_one, run_views
 from uniemox.predict.views import Pixels, person_view, scene_box, scene_parts, scene_view
 
+AT_ONCE = 2  # images of one run: more are no faster, and need more memory each
 Array = NDArray[np.float32]
 KEY = "uniemox"
 MAX_BYTES = 2 * 2**30
@@ -138,9 +139,13 @@ class Network:
         return found[LOGITS], found.get(DISTANCE)
 
     def _run(self, views: Sequence[Mapping[str, Pixels]], more: Sequence[str]) -> dict[str, Array]:
-        pixels = {name: self.pixels(np.stack([view[name] for view in views])) for name in self.info.views}
         asked = [LOGITS, *([DISTANCE] if self.knows_familiarity else []), *more]
-        return dict(zip(asked, self.engine.run(asked, pixels), strict=True))
+        parts = []
+        for i in range(0, len(views), AT_ONCE):
+            part = views[i : i + AT_ONCE]
+            pixels = {name: self.pixels(np.stack([view[name] for view in part])) for name in self.info.views}
+            parts.append(self.engine.run(asked, pixels))
+        return {name: np.concatenate(several) for name, several in zip(asked, zip(*parts, strict=True), strict=True)}
 
     def look_at_all(
         self, image: Image.Image, full: tuple[int, int], persons: Sequence[Detection] | None
