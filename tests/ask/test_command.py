@@ -132,7 +132,7 @@ def test_the_key_is_nowhere(photos: Path, tmp_path: Path) -> None:
             ask(*arguments, "--model", "last", MY_KEY=KEY),
         ]
         assert len(endpoint.requests) >= 4
-    assert [code for code, _, _ in results] == [2, 1]
+    assert [code for code, _, _ in results] == [3, 1]
     assert "you sent [key]; the key is wrong" in results[1][2]
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert {path.name for path in files} == {"answers.jsonl", "page.html", "result.json"}
@@ -146,7 +146,7 @@ def test_the_exit_code_tells_that_questions_failed(photos: Path, tmp_path: Path)
     arguments = ["--data", f"folder:{photos}", "--model", "m", "--out", tmp_path, "--pictures", 4, "--json"]
     with serving(lambda request, number: error(400, "odd") if number == 1 else says("Awe")) as endpoint:
         code, out, err = ask(*arguments, "--endpoint", endpoint.url)
-        assert (code, [json.loads(out)["models"][0][name] for name in ("n", "failed")]) == (2, [3, 1])
+        assert (code, [json.loads(out)["models"][0][name] for name in ("n", "failed")]) == (3, [3, 1])
         assert "1 questions failed; the same command asks them again" in err
         assert (tmp_path / "page.html").exists()
         with serving(lambda request, number: says("Awe")) as other:

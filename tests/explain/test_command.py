@@ -50,7 +50,7 @@ def test_a_sheet_of_two_models(images: Path, tmp_path: Path, capsys: pytest.Capt
     """Bad images are named and left out; scores are one JSON object."""
     out = tmp_path / "new" / "sheet.png"
     models = ("--model", finetuned("knn"), finetuned("probe"))
-    assert call(images, *models, "--out", out, "--scores", "--json") == 2
+    assert call(images, *models, "--out", out, "--scores", "--json") == 3
     printed = capsys.readouterr()
     found = json.loads(printed.out)
     assert set(found) == {"knn", "probe"}
@@ -77,11 +77,11 @@ def test_a_model_that_looks_at_people_sees_those_that_are_known(
     monkeypatch.setattr("uniemox.explain.sheets.sheet_html", kept)
     monkeypatch.setattr(Explanation, "shrunk", lambda self, _: self)
     asked = (images, "--model", finetuned("both"), "--method", method, "--out", tmp_path / "sheet.html")
-    assert call(*asked) == 2
+    assert call(*asked) == 3
     box = [10.0, 20.0, 200.0, 220.0]
     lines = [{"detector": "somebody"}, {"key": "0.png", "boxes": [[*box, 0.5]]}, {"key": "1.png", "boxes": []}]
     (images / "persons.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert call(*asked) == 2
+    assert call(*asked) == 3
     finder = open_finder("embedded")
     assert finder is not None
     assert seen[:2] == finder.detect([Image.open(images / f"{i}.png").convert("RGB") for i in range(2)])
@@ -110,7 +110,7 @@ def test_every_image_has_a_map_of_its_own(
     for i, name in enumerate(names):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         draw_image(i, (48, 40)).save(name)
-    assert call("photos", "n" * 300 + ".jpg", "--model", finetuned("knn"), "--out", "maps") == 2
+    assert call("photos", "n" * 300 + ".jpg", "--model", finetuned("knn"), "--out", "maps") == 3
     found = sorted(str(path) for path in Path("maps").rglob("*") if path.is_file())
     assert found == sorted(f"maps/{name}.knn.png" for name in names)
     said = capsys.readouterr().err
@@ -146,7 +146,7 @@ def test_what_is_cut_off_leaves_what_was_there(images: Path, tmp_path: Path, mon
 
 
 def test_reconstructions(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("reconstruct", images, "--model", pretrained(), "--out", tmp_path / "sheet.png", "--json") == 2
+    assert call("reconstruct", images, "--model", pretrained(), "--out", tmp_path / "sheet.png", "--json") == 3
     found = json.loads(capsys.readouterr().out)
     assert found["pictures"] == 2
     assert list(found["masked_mse"]) == ["pretrained step-00000002", "pretrained step-00000004"]

@@ -54,7 +54,8 @@ def persons(
     from uniemox.data.seen import read_seen
     from uniemox.data.sidecar import PERSONS
     from uniemox.data.source import folder_of, open_data
-    from uniemox.persons.detector import DetectorConfig, load_detector
+    from uniemox.persons.detector import load_detector
+    from uniemox.persons.detector_config import DetectorConfig
     from uniemox.predict.opening import finder_file
 
     config = DetectorConfig(confidence=confidence, nms_overlap=overlap)
@@ -222,7 +223,7 @@ def shard(
 
 def _fingerprint(file: Path | None) -> str | None:
     """16 hexadecimal digits of a file's content."""
-    from uniemox.persons.detector import fingerprint_of
+    from uniemox.persons.detector_config import fingerprint_of
 
     return None if file is None else fingerprint_of([file], "")
 

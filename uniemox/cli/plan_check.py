@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from cyclopts import App, CycloptsError
@@ -56,9 +57,7 @@ def read_settings(words: tuple[str, ...]) -> "PretrainConfig | FinetuneConfig":
 @cache  # one for all runs of a plan: it takes a while to make
 def _reader(is_pretraining: bool, preset: str) -> App:
     """A command that takes the words of pretrain or finetune, and returns the settings."""
-    from uniemox.cli import finetune, pretrain
-
-    module = pretrain if is_pretraining else finetune
+    module = import_module(f"uniemox.cli.{'pretrain' if is_pretraining else 'finetune'}")
     app = App(result_action="return_value")
     app.default(module.command_for(preset, act=lambda config, *_: config))
     return app

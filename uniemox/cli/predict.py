@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from uniemox.cli.console import EXIT_UNREADABLE, Files, JsonFlag, UsageError, say
-from uniemox.errors import ConfigError, ImageError, StoppedError
+from uniemox.errors import ImageError, StoppedError
 
 if TYPE_CHECKING:
     from uniemox.cli.predict_output import Output
@@ -55,7 +55,7 @@ class ModelOptions:
         from uniemox.predict.opening import load
 
         if not self.persons and self.finder != "embedded":
-            raise ConfigError("--no-persons and --finder contradict each other; leave one of them out")
+            raise UsageError("--no-persons and --finder contradict each other; leave one of them out")
         names = (
             *(self.model, self.person_model, self.finder if self.persons else None),
             *(self.face_model, self.face_finder),

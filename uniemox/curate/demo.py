@@ -18,10 +18,10 @@ from uniemox.curate.annotate.simulate import annotate
 from uniemox.curate.annotate.verdicts import verdicts
 from uniemox.curate.collect.fetch import FetchConfig
 from uniemox.curate.collect.politeness import PolitenessConfig
-from uniemox.curate.collect.run import Progress, fetch, search, silent
+from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import screen
 from uniemox.curate.collect.sources.files import AddressTable
-from uniemox.curate.project import create_project
+from uniemox.curate.project import Progress, create_project, silent
 from uniemox.curate.release.run import ReleaseConfig, release
 from uniemox.curate.release.splitting import split
 from uniemox.curate.status import status

@@ -14,10 +14,10 @@ from typing import Protocol, Self
 
 from PIL import Image
 
-from uniemox import images
 from uniemox.decoding.child import Child, Decoded, EndedError
 from uniemox.errors import ImageError
-from uniemox.images import MinSides
+from uniemox.images import MinSides, count_frames, open_image
+from uniemox.images import decode as decode_here
 
 WAIT_S = 30.0
 """For one file, however busy the machine is."""
@@ -147,14 +147,14 @@ def decode_one(
     if data[4:8] == b"ftyp":
         with DecoderPool(1) as pool:
             return pool.decode(data, name, shrink=shrink)
-    return images.decode(data, name, shrink=shrink)
+    return decode_here(data, name, shrink=shrink)
 
 
 def look_here(data: bytes, name: str, *, shrink: MinSides | None = None, counts_frames: bool = False) -> Decoded:
     """As `DecoderPool.look`, in this process."""
-    header = images.open_image(data, name)
-    image, full = images.decode(data, name, shrink=shrink)
-    frames = images.count_frames(header, name) if counts_frames else 0
+    header = open_image(data, name)
+    image, full = decode_here(data, name, shrink=shrink)
+    frames = count_frames(header, name) if counts_frames else 0
     return Decoded(image, full, format=str(header.format), mode=header.mode, frames=frames)
 
 

@@ -9,7 +9,7 @@ from uniemox.errors import ConfigError
 from uniemox.explain.explanation import Explanation
 from uniemox.explain.maps import Method as MapMethod
 from uniemox.explain.maps import heat_map, logits_of, views_of
-from uniemox.explain.scores import MapScores, map_scores
+from uniemox.explain.scores import MapScores, check_has_probabilities, map_scores
 from uniemox.persons.box import Detection
 from uniemox.predict.images import ImageLike
 from uniemox.predict.opening import open_finder, open_network
@@ -74,12 +74,6 @@ class MapExplainer:
             explanation.heat,
             network.info.labels.index(explanation.label),
         )
-
-
-def check_has_probabilities(task: str, name: str) -> None:
-    """Raise ConfigError where there is no probability whose curve could be measured."""
-    if task == "affect":
-        raise ConfigError(f"{name} gives valence and arousal; deletion and insertion are scores of probabilities")
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError
-from uniemox.explain.explaining import check_has_probabilities
 from uniemox.explain.explanation import Array, Explanation, normalised
-from uniemox.explain.scores import MapScores, map_scores
+from uniemox.explain.scores import MapScores, check_has_probabilities, map_scores
 from uniemox.files import WEIGHTS
 from uniemox.model.classifier import Classifier
 from uniemox.model.concat_encoder import ConcatEncoder

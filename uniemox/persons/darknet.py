@@ -13,7 +13,7 @@ from PIL import Image
 from uniemox.errors import ConfigError, DetectorError, MissingPackageError
 from uniemox.persons.box import Detection
 from uniemox.persons.decoding import Array, corners
-from uniemox.persons.detector import DetectorConfig, fingerprint_of
+from uniemox.persons.detector_config import DetectorConfig, fingerprint_of
 from uniemox.persons.fitting import Preparation, Size, fit_images
 from uniemox.persons.layouts import CLASS_COUNTS, YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP
 from uniemox.persons.selection import select

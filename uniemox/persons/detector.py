@@ -1,16 +1,14 @@
 """Finding people: one interface over ONNX files of several layouts and Darknet's own files."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
 from PIL import Image
 
-from uniemox.errors import ConfigError, DetectorError
+from uniemox.errors import DetectorError
 from uniemox.persons.box import Detection
+from uniemox.persons.detector_config import DetectorConfig
 
 
 class Detector(Protocol):
@@ -25,35 +23,14 @@ class Detector(Protocol):
         """People in upright RGB images of any size; boxes in px of each, clipped to it, most confident first."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DetectorConfig:
-    """Which boxes count as people."""
-
-    confidence: float | None = None
-    """Least confidence, 0 to 1: objectness times class, or as the layout defines it; None: the layout's own."""
-    nms_overlap: float | None = None
-    """Intersection over union, 0 to 1, above which the weaker of two boxes goes; None: the layout's own."""
-    max_detections: int = 100
-    """People an image at the most."""
-
-    def __post_init__(self) -> None:
-        for name in ("confidence", "nms_overlap"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and 0 <= value <= 1):
-                raise ConfigError(f"{name} is {value}; it must be from 0 to 1, or left out for the detector's own")
-        if self.max_detections < 1:
-            raise ConfigError(f"max_detections is {self.max_detections}; it must be at least 1")
-
-
-def load_detector(
-    source: str | Path, config: DetectorConfig = DetectorConfig(), *, threads: int | None = None
-) -> Detector:
+def load_detector(source: str | Path, config: DetectorConfig | None = None, *, threads: int | None = None) -> Detector:
     """The detector in an .onnx file or in Darknet's pair of files.
 
     source: path of the .onnx; path of the .cfg, with the .weights of the same stem beside it; "a.cfg+b.weights"; or a
     name "hub:...", that `uniemox.hub` turns into a path.  threads: of a run of an .onnx file; None: one a core.
     Raises DetectorError if there is no such file or its layout is not known.
     """
+    config = config or DetectorConfig()
     from uniemox.persons.onnx_file import OnnxDetector  # noqa: PLC0415 (starting onnxruntime takes a while)
 
     if str(source).startswith("hub:"):
@@ -74,17 +51,6 @@ def load_detector(
         f"{source} is no person detector: expected an .onnx file, a Darknet .cfg with its .weights beside it, "
         "or a.cfg+b.weights"
     )
-
-
-def fingerprint_of(files: Sequence[Path], settings: str) -> str:
-    """16 hexadecimal digits of the files' content and the settings."""
-    digest = sha256(settings.encode() + b"\0")
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-        digest.update(b"\0")
-    return digest.hexdigest()[:16]
 
 
 def _existing(path: Path) -> Path:

@@ -88,8 +88,10 @@ def fit_images(
 ) -> tuple[NDArray[np.float32], list[Placement]]:
     """Images as a network takes them, (N, 3, H, W) of size (H, W), and where each lies in there."""
     fitted = [fit_image(image, size, how) for image in images]
-    pixels = np.stack([np.asarray(image) for image, _ in fitted])  # (N, H, W, 3)
-    if how.order == "BGR":
-        pixels = pixels[..., ::-1]
-    values = (pixels.astype(np.float32) - np.array(how.mean, dtype=np.float32)) / np.array(how.std, dtype=np.float32)
-    return np.ascontiguousarray(values.transpose(0, 3, 1, 2)), [placement for _, placement in fitted]  # (N, 3, H, W)
+    pixels = np.empty((len(images), 3, *size), np.float32)
+    for planes, (image, _) in zip(pixels, fitted, strict=True):
+        for plane, name, mean, std in zip(planes, how.order, how.mean, how.std, strict=True):
+            np.subtract(np.asarray(image.getchannel(name)), np.float32(mean), out=plane)
+            if std != 1:
+                np.divide(plane, np.float32(std), out=plane)
+    return pixels, [placement for _, placement in fitted]

@@ -12,7 +12,7 @@ from uniemox.onnx_external import external_files, leaves_folder
 from uniemox.onnx_sessions import RUNTIME_ERRORS, InferenceSession, open_session
 from uniemox.persons.box import Detection
 from uniemox.persons.decoding import Array
-from uniemox.persons.detector import DetectorConfig, fingerprint_of
+from uniemox.persons.detector_config import DetectorConfig, fingerprint_of
 from uniemox.persons.fitting import UNMOVED, Size, fit_images
 from uniemox.persons.layouts import LAYOUTS, recognise
 from uniemox.persons.selection import select

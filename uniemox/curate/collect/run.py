@@ -1,7 +1,7 @@
 """Collect: ask the sources, then fetch what they offer; stopped at any moment, it resumes where it was."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,13 +15,12 @@ from uniemox.curate.collect.fetch import FetchConfig, Fetched, FetchFailure, Red
 from uniemox.curate.collect.politeness import Moved, PolitenessConfig, fetch_all
 from uniemox.curate.collect.robots import Robots
 from uniemox.curate.collect.sources.candidate import Candidate, ImageSource
-from uniemox.curate.project import Project
+from uniemox.curate.project import Progress, Project, silent
 from uniemox.curate.release.takedown import give_back
 from uniemox.curate.store import taken_down
 from uniemox.errors import DataError, ImageError
 from uniemox.images import open_image
 
-Progress = Callable[[str, int, int], None]
 AT_ONCE = 50  # candidates in one transaction
 
 
@@ -43,10 +42,6 @@ class _Job:
     address: str
     redirects: int = 0
     """That led to the address."""
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Progress that nobody sees."""
 
 
 def search(project: Project, sources: Sequence[ImageSource], limit: int, progress: Progress = silent) -> list[str]:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from sqlalchemy import bindparam, insert, select, true, update
 
 from uniemox.curate import tables as t
-from uniemox.curate.collect.run import Progress, silent
-from uniemox.curate.project import Project, searched_labels
+from uniemox.curate.project import Progress, Project, searched_labels, silent
 from uniemox.curate.store import Change, append, decisions, put_setting, taken_down
 from uniemox.data.audit import PLACEHOLDER_LABELS, PLACEHOLDER_TIMES
 from uniemox.data.near import near_groups

@@ -19,9 +19,8 @@ from uniemox.csv_files import write_rows
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.figures import figures_now
 from uniemox.curate.annotate.verdicts import Rule, Verdict, read_answers, verdicts
-from uniemox.curate.collect.run import Progress, silent
 from uniemox.curate.licences import report
-from uniemox.curate.project import ENDING, Project, write_whole
+from uniemox.curate.project import ENDING, Progress, Project, silent, write_whole
 from uniemox.curate.release.croissant import croissant
 from uniemox.curate.release.datasheet import datasheet, statistics, table_two
 from uniemox.curate.release.label_studio import label_studio
