@@ -206,6 +206,13 @@ def test_what_has_moved_waits_for_its_new_host_and_is_done_once() -> None:
     assert sorted(began["b"]) == ["a0/b", "a1/b", "a2/b", "a3/b", "b0/b", "b0/b"]
 
 
+def test_files_of_this_machine_are_not_waited_for() -> None:
+    """A hundred seconds between two requests to one host would be long."""
+    jobs = [(f"file:///photos/{i}.jpg", str(i)) for i in range(4)]
+    found = dict(fetch_all(jobs, lambda job: job * 2, PolitenessConfig(per_host_per_s=0.01)))
+    assert found == {"0": "00", "1": "11", "2": "22", "3": "33"}
+
+
 def test_stopping_early_begins_nothing_new() -> None:
     done: list[int] = []
 

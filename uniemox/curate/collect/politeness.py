@@ -86,7 +86,7 @@ def fetch_all(
             while idle and len(running) < config.workers and idle[0][0] <= now:
                 host = hosts[heapq.heappop(idle)[1]]
                 waiting = host.queue.popleft()
-                host.next_at = now + 1 / config.per_host_per_s
+                host.next_at = now + (1 / config.per_host_per_s if host.name else 0)  # files of this machine have none
                 running[pool.submit(work, waiting.job)] = host, waiting
             pause = max(0.0, idle[0][0] - now) if idle and len(running) < config.workers else None
             if not running:
