@@ -19,12 +19,11 @@ from uniemox.data.source import open_data
 from uniemox.evaluate.calibration import expected_calibration_error
 from uniemox.intervals import percentile_interval, resampled_means
 from uniemox.labels import FERPLUS
-from uniemox.persons.box import overlap
+from uniemox.persons.box import Box, overlap
 from uniemox.persons.detector import DetectorConfig, load_detector
+from uniemox.predict.faces import FaceReader
 from uniemox.predict.images import walk
-from uniemox.predict.opening import EMBEDDED, FACE_FINDER, load
-from uniemox.predict.prediction import Prediction
-from uniemox.predict.predictor import Predictor
+from uniemox.predict.opening import EMBEDDED, FACE_FINDER, open_faces
 
 SURE, SHARE = 0.8, 0.01  # of the boxes that are to be found: confidence, part of the image
 OVERLAP = 0.5
@@ -57,11 +56,11 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def read(predictor: Predictor, faces: Sequence[Sample], change: Change) -> NDArray[np.float64]:
+def read(reader: FaceReader, faces: Sequence[Sample], change: Change) -> NDArray[np.float64]:
     """Probabilities, (N, 8)."""
-    found = predictor.predict([change(decode_sample(face)[0]) for face in faces])
-    rows = [list((one.faces or [])[0].expressions.values()) for one in found if isinstance(one, Prediction)]  # type: ignore[union-attr]
-    return np.array(rows)
+    images = (change(decode_sample(face)[0]) for face in faces)
+    views = [reader.look(image, image.size, Box(0, 0, *image.size)) for image in images]
+    return reader.network.answer([view for view in views if view is not None]).values
 
 
 def expressions(source: str, model: str | None) -> None:
@@ -69,14 +68,15 @@ def expressions(source: str, model: str | None) -> None:
     samples = [one for one in open_data(source).samples if one.split == "val" and one.label is not None]
     truth = np.array([one.label for one in samples])
     votes = np.array([[(one.distribution or {})[label] for label in FERPLUS.labels] for one in samples])
-    predictor = load(finder=None, faces="whole", face_model=model)
+    reader = open_faces("whole", model)
+    assert reader is not None, "it was asked for"
     print(
         f"{len(samples)} faces with a majority\n\n| faces | accuracy | balanced | KL | ECE | mean confidence |\n"
         + "| --- " * 6
         + "|"
     )
     for name, change in CHANGES.items():
-        shares = read(predictor, samples, change)
+        shares = read(reader, samples, change)
         hits = (shares.argmax(axis=1) == truth).astype(float)
         recalls = np.array([hits[truth == k].mean() for k in range(len(FERPLUS))])
         divergence = np.where(votes > 0, votes * np.log(np.maximum(votes, 1e-12) / np.maximum(shares, 1e-12)), 0)

@@ -83,6 +83,9 @@ class FinetuneConfig:
     """Which images are held out of training to choose the epoch and to fit the temperature: the split val, or a part
     of train. None: val where the data have a test split too, else holdout. If an epoch is chosen, one half of them
     chooses and the other calibrates."""
+    calibrate_on: Literal["votes", "labels"] = "votes"
+    """Of task distribution, what its probabilities mean: the share of the votes, or how often the label is right, where
+    held-out samples have one."""
     holdout_fraction: float = 0.1
     """Part of every class of train that is held out."""
     select: Literal["best", "last"] = "best"
@@ -121,10 +124,7 @@ class FinetuneConfig:
                 "task affect has no classes: it goes with method full, probe or histogram, and class_weighting none"
             )
         self._check_logit_adjustment()
-        if self.distillation.teacher and (self.method != "full" or self.task != "label"):
-            raise ConfigError(
-                f"distillation goes with method full and task label, got {self.method!r} and {self.task!r}"
-            )
+        self._check_targets()
         if self.method == "mean" and self.network.streams != "scene":
             raise ConfigError(f"method mean joins heads on the scene, network.streams is {self.network.streams!r}")
         if self.method == "histogram" and self.init:
@@ -145,4 +145,12 @@ class FinetuneConfig:
         if self.logit_adjustment > 0 and (self.task != "label" or self.method == "knn"):
             raise ConfigError(
                 "logit_adjustment is of a linear head on labels: leave it 0 with method knn and with other tasks"
+            )
+
+    def _check_targets(self) -> None:
+        if self.calibrate_on == "labels" and self.task != "distribution":
+            raise ConfigError(f"calibrate_on labels is of task distribution, got task {self.task!r}; leave it out")
+        if self.distillation.teacher and (self.method != "full" or self.task != "label"):
+            raise ConfigError(
+                f"distillation goes with method full and task label, got {self.method!r} and {self.task!r}"
             )

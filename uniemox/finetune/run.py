@@ -29,7 +29,7 @@ from uniemox.finetune.head import adjust_logits, fit_after_encoder, fit_distance
 from uniemox.finetune.network import BuiltNetwork, build_histogram, build_network, checkpoint_activations, mean_head
 from uniemox.finetune.parts import Parts, check_same_division, split_for_training
 from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
-from uniemox.finetune.targets import class_weights
+from uniemox.finetune.targets import Task, class_weights, has_target, target_of
 from uniemox.labels import AFFECT
 from uniemox.model.classifier import Classifier
 from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
@@ -149,8 +149,10 @@ class _Run:
         if self.config.logit_adjustment > 0:
             adjust_logits(self.model.head, self.evaluator.target(self.train), self.config.logit_adjustment)
         fit_distance(self.model, self.evaluator, self.train)
-        held_out = self.evaluator.outputs(self.model, self.parts.calibration, what="calibrating")
-        target = self.evaluator.target(held_out.samples).numpy()
+        task: Task = "label" if self.config.calibrate_on == "labels" else self.config.task
+        known = [sample for sample in self.parts.calibration if has_target(sample, task, self.data.labels)]
+        held_out = self.evaluator.outputs(self.model, known, what="calibrating")
+        target = target_of(held_out.samples, task, self.data.labels).numpy()
         info = calibrated(self.describe(), held_out.values, held_out.distances, target)
         save_classifier(self.model, info, self.out / WEIGHTS)
         write_tensors(self.out / ENCODER, self.model.encoder.state_dict())
