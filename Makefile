@@ -1,5 +1,5 @@
 # Two commands do all the set-up: `make demo` and `make test`. Each makes ./.venv if it isn't there.
-# `make demo DATA=KIND:PATH` does the demo's work on your own images.
+# `make demo DATA=KIND:PATH` does the demo's work on your own pictures.
 PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := train,data,hub,serve,curate,dev,docs
@@ -17,9 +17,9 @@ docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	@echo "wrote build/docs/index.html"
 
-# FI=fi:PATH FURTHER=KIND:PATH PEOPLE='KIND:PATH ...' STARTS=FOLDER TEST_PEOPLE=FOLDER, see tools/embedded.py: rebuilds the embedded model.
+# FI=fi:PATH PEOPLE='KIND:PATH ...' FERPLUS=ferplus:PATH STARTS=FOLDER TEST_PEOPLE=FOLDER, see tools/embedded.py: rebuilds the embedded model.
 embedded: .venv/ready
-	$(BIN)/python -m tools.embedded --fi '$(FI)' --further '$(FURTHER)' --people $(foreach one,$(PEOPLE),'$(one)') --starts '$(STARTS)' --test-people '$(TEST_PEOPLE)'
+	$(BIN)/python -m tools.embedded --fi '$(FI)' --people $(foreach one,$(PEOPLE),'$(one)') --ferplus '$(FERPLUS)' --starts '$(STARTS)' --test-people '$(TEST_PEOPLE)'
 
 # PYTEST='--random-order-bucket=module --random-order-seed=1' shuffles; --require-browser fails without Chromium.
 test: .venv/ready check

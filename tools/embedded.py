@@ -1,5 +1,6 @@
-"""Rebuild the embedded models from data: classifiers of FI and a person finder. `make embedded` runs it.
+"""Rebuild the embedded models from data: classifiers of FI and of expressions, finders of people and of faces.
 
+`make embedded` runs it.
 Every step is one command of the project, which is printed before it runs; one whose result is there is not run again,
 and training that was stopped resumes. Nothing in the package is changed: compare what lies in runs/embedded with
 uniemox/predict/embedded, then copy it.
@@ -34,16 +35,23 @@ BASE_LR = {"mobilenet-a": "2.4e-3", "mobilenet-b": "2.4e-3", "efficientnet": "2e
 TUNING = (
     *("--view.size", "176", "--view.crop-fraction", "1.0", "--view.min-area", "0.4", "--network.drop-path", "0"),
     *("--network.keep-norm-statistics", "--layer-decay", "0.8", "--ema-decay", "0.998", "--batch-size", "32"),
-    *("--schedule.warmup-epochs", "0.5", "--select", "last", "--hardware.precision", "float32"),
+    *("--schedule.epochs", "10", "--schedule.warmup-epochs", "0.5", "--select", "last"),
     *("--augment.randaugment", "none", "--augment.erasing", "0", "--augment.mixup", "0.8"),
+    *("--hardware.precision", "float32"),
 )
-ALONE = ("--schedule.epochs", "10")
-TAUGHT = ("--schedule.epochs", "6", "--augment.smoothing", "0")  # by the mean of the three that learned alone
 JUDGING = ("--view.size", "224", "--view.crop-fraction", "1.0", "--hardware.precision", "float32")
 BALANCE = ("--select", "last", "--logit-adjustment", "0.5")
-SMALL = "mobilenet-a-taught"
+SMALL = "mobilenet-a"
 STORED = {"scene": "--float16", "small": "--int8-weights"}
-FINDER_START = STARTS["mobilenet-a"]
+FINDER_START, FACES_START = STARTS["mobilenet-a"], STARTS["mobilenet-b"]
+EXPRESSIONS = (
+    *("--task", "distribution", "--calibrate-on", "labels", "--view.size", "96", "--view.crop-fraction", "1.0"),
+    *("--view.min-area", "0.6", "--network.drop-path", "0", "--network.keep-norm-statistics", "--layer-decay", "0.8"),
+    *("--ema-decay", "0.999", "--batch-size", "64", "--class-weighting", "none", "--schedule.epochs", "8"),
+    *("--schedule.warmup-epochs", "0.5", "--select", "last", "--no-probe-first", "--optimizer.base-lr", "3e-3"),
+    *("--augment.randaugment", "rand-m5-n2-mstd0.5", "--augment.erasing", "0.15", "--augment.mixup", "0.1"),
+    *("--augment.cutmix", "0", "--hardware.precision", "float32"),
+)
 
 
 def uniemox(*words: str | Path, makes: Path, into: Path | None = None) -> None:
@@ -70,72 +78,65 @@ def uniemox(*words: str | Path, makes: Path, into: Path | None = None) -> None:
     print(f"  ({time.perf_counter() - started:.0f} s)", flush=True)
 
 
-def classifiers(fi: str, further: str, starts: Path) -> None:
-    """Fine-tune three networks on FI's training part, then once more with their mean as a teacher; score the results.
-
-    further: images without labels, on which the teacher is asked too.
-    """
+def classifiers(fi: str, starts: Path) -> None:
+    """Fine-tune three networks on FI's training part; score each, and their mean, once on its validation part."""
     check = OUT / "check.json"
     uniemox("data", "check", fi, "--json", makes=check, into=check)
     data = ("--data", fi, "--exclude", check)
-    tune(starts, "", *data, *ALONE)
-    join("teacher", [str(OUT / name) for name in STARTS], *data)
-    taught = ("--distillation.teacher", OUT / "teacher", "--distillation.data", further)
-    tune(starts, "-taught", *data, *TAUGHT, *taught)
-    joined = {"scene": [str(OUT / f"{name}-taught") for name in STARTS], "small": [str(OUT / SMALL)]}
+    for name, start in STARTS.items():
+        words = ("--init", start.format(starts), "--out", OUT / name, *data, *TUNING)
+        uniemox("finetune", *words, "--optimizer.base-lr", BASE_LR[name], "--resume", makes=OUT / name / "model.onnx")
+    joined = {"scene": ",".join(str(OUT / name) for name in STARTS), "small": str(OUT / SMALL)}
     for name, parts in joined.items():
-        run = join(name, parts, *data)
+        run = OUT / name
+        words = ("--method", "mean", "--init", parts, "--out", run, *data, *JUDGING, *BALANCE)
+        uniemox("finetune", *words, "--resume", makes=run / "model.onnx")
         score_file = run / "evaluations" / "val.json"
         uniemox("evaluate", "--model", run, *data, "--split", "val", "--name", "val", makes=score_file)
         uniemox("export", run, "--out", OUT / f"{name}.onnx", STORED[name], makes=OUT / f"{name}.onnx")
     shutil.copyfile(OUT / "scene" / SEEN, seen_file(OUT / "scene.onnx"))
 
 
-def tune(starts: Path, ending: str, *words: str | Path) -> None:
-    """Fine-tune each network whole, from its start.  ending: of the runs' names."""
-    for name, start in STARTS.items():
-        run = OUT / f"{name}{ending}"
-        given = ("--init", start.format(starts), "--out", run, *words, *TUNING, "--optimizer.base-lr", BASE_LR[name])
-        uniemox("finetune", *given, "--resume", makes=run / "model.onnx")
-
-
-def join(name: str, parts: list[str], *words: str | Path) -> Path:
-    """The run that is the mean of others."""
-    given = ("--method", "mean", "--init", ",".join(parts), "--out", OUT / name, *words, *JUDGING, *BALANCE)
-    uniemox("finetune", *given, "--resume", makes=OUT / name / "model.onnx")
-    return OUT / name
-
-
-def finder(people: list[str], starts: Path) -> None:
-    """Train the person finder on what a published detector finds."""
+def finder(name: str, sources: list[str], starts: Path, detector: str, confidence: str, *how: str) -> None:
+    """Train a finder on what a published detector finds."""
     files = []
-    for i, source in enumerate(people):
-        files.append(OUT / f"persons-{i}.jsonl")
-        detector = starts / "yolox_nano.onnx"
-        words = (source, "--detector", detector, "--confidence", "0.1", "--out", files[-1])
+    for i, source in enumerate(sources):
+        files.append(OUT / f"{name}-{i}.jsonl")
+        words = (source, "--detector", starts / detector, "--confidence", confidence, "--out", files[-1])
         uniemox("data", "persons", *words, makes=files[-1])
-    shown = ("--data", ",".join(people), "--persons", *files, "--exclude", OUT / "check.json", "--epochs", "28")
-    start = ("--start", FINDER_START.format(starts), "--out", OUT / "finder.onnx")
-    uniemox("finder", "fit", *shown, *start, "--resume", makes=OUT / "finder.onnx")
+    shown = ("--data", ",".join(sources), "--persons", *files, "--exclude", OUT / "check.json", *how)
+    start = ("--start", FINDER_START.format(starts), "--out", OUT / f"{name}.onnx")
+    uniemox("finder", "fit", *shown, *start, "--resume", makes=OUT / f"{name}.onnx")
+
+
+def faces(people: list[str], ferplus: str, starts: Path) -> None:
+    """Train the face finder, and what says what faces show."""
+    finder("faces", people, starts, "yunet_n.onnx", "0.3", "--coarsest", "16", "--width", "64", "--epochs", "14")
+    run = OUT / "expressions"
+    words = ("--init", FACES_START.format(starts), "--data", ferplus, "--out", run, *EXPRESSIONS, "--resume")
+    uniemox("finetune", *words, makes=run / "model.onnx")
+    uniemox("export", run, "--out", OUT / "expressions.onnx", "--int8-weights", makes=OUT / "expressions.onnx")
 
 
 def main() -> None:
     """Build all of it in runs/embedded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fi", required=True, help="KIND:PATH of FI, several with commas between")
-    parser.add_argument("--further", required=True, help="KIND:PATH of images without labels")
     parser.add_argument("--people", required=True, nargs="+", help="KIND:PATH of images for the person finder")
+    parser.add_argument("--ferplus", required=True, help="KIND:PATH of faces with votes")
     parser.add_argument("--starts", required=True, type=Path, help="folder of the published networks")
     parser.add_argument("--test-people", required=True, type=Path, help="folder of photographs with people's boxes")
     given = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    classifiers(given.fi, given.further, given.starts)
-    finder(given.people, given.starts)
+    classifiers(given.fi, given.starts)
+    finder("finder", given.people, given.starts, "yolox_nano.onnx", "0.1", "--epochs", "28")
+    faces(given.people, given.ferplus, given.starts)
     images, known = zip(*read_labelled(given.test_people), strict=True)
     scores = score(known, load_detector(OUT / "finder.onnx").detect(images))
     figures = {"people": scores.people, "recall": scores.recall, "large_recall": scores.large_recall}
     (OUT / "finder.json").write_text(json.dumps(json_ready(figures | {"precision": scores.precision})))
-    print(f"\n{OUT}: scene.onnx, small.onnx, finder.onnx; figures in scene/evaluations and finder.json")
+    made = "scene.onnx, small.onnx, finder.onnx, faces.onnx, expressions.onnx"
+    print(f"\n{OUT}: {made}; figures in scene/evaluations and finder.json")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from uniemox.persons.box import Box, overlap
 from uniemox.persons.detector import DetectorConfig, load_detector
 from uniemox.predict.faces import FaceReader
 from uniemox.predict.images import walk
-from uniemox.predict.opening import EMBEDDED, FACE_FINDER, open_faces
+from uniemox.predict.opening import EMBEDDED, FACE_CONFIG, FACE_FINDER, open_faces
 
 SURE, SHARE = 0.8, 0.01  # of the boxes that are to be found: confidence, part of the image
 OVERLAP = 0.5
@@ -96,7 +96,7 @@ def expressions(source: str, model: str | None) -> None:
 
 def finding(photos: Path, labels: Path, finder: Path) -> None:
     """Print recall and precision of the face finder."""
-    ours = load_detector(finder)
+    ours = load_detector(finder, FACE_CONFIG if finder == EMBEDDED / FACE_FINDER else None)
     theirs = load_detector(labels, DetectorConfig(confidence=0.3))
     wanted = found_of = given = right = 0
     for path in walk(photos):

@@ -9,6 +9,7 @@ from uniemox.errors import CheckpointError, ConfigError
 from uniemox.files import ONNX
 from uniemox.hub import PREFIX, fetch
 from uniemox.persons.detector import Detector, load_detector
+from uniemox.persons.detector_config import DetectorConfig
 from uniemox.predict.faces import FaceReader
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
@@ -16,6 +17,7 @@ from uniemox.predict.predictor import Predictor
 EMBEDDED, EMBEDDED_NAME = Path(__file__).parent / "embedded", "embedded"
 SCENE, FINDER = "scene.onnx", "finder.onnx"
 FACE_FINDER, EXPRESSIONS = "faces.onnx", "expressions.onnx"
+FACE_CONFIG = DetectorConfig(confidence=0.4)  # of the embedded finder: chosen on images held out from its training
 Faces = Literal["find", "whole"]
 IN_PACKAGE = {EMBEDDED_NAME: SCENE, "small": "small.onnx"}
 CLIP = "clip:"
@@ -73,7 +75,9 @@ def open_faces(
     network = open_network(_embedded(EXPRESSIONS) if face_model is None else face_model, threads=threads)
     if faces == "whole":
         return FaceReader(network, None)
-    return FaceReader(network, load_detector(face_finder or _embedded(FACE_FINDER), threads=threads))
+    if face_finder is not None:
+        return FaceReader(network, load_detector(face_finder, threads=threads))
+    return FaceReader(network, load_detector(_embedded(FACE_FINDER), FACE_CONFIG, threads=threads))
 
 
 def open_network(
@@ -112,7 +116,8 @@ def finder_file(finder: str | Path) -> str | Path:
 def _embedded(name: str) -> Path:
     path = EMBEDDED / name
     if not path.is_file():
-        what = "a model" if name != FINDER else "a person finder, or None (--no-persons)"
+        others = {FINDER: "a person finder, or None (--no-persons)", FACE_FINDER: "a face finder (--face-finder)"}
+        what = others.get(name, "a model")
         raise CheckpointError(
             f"this installation of uniemox comes without {path.name}; install it again, or give {what}"
         )
