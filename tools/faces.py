@@ -23,7 +23,7 @@ from uniemox.persons.box import Box, overlap
 from uniemox.persons.detector import DetectorConfig, load_detector
 from uniemox.predict.faces import FaceReader
 from uniemox.predict.images import walk
-from uniemox.predict.opening import EMBEDDED, FACE_CONFIG, FACE_FINDER, open_faces
+from uniemox.predict.opening import open_embedded_faces, open_faces
 
 SURE, SHARE = 0.8, 0.01  # of the boxes that are to be found: confidence, part of the image
 OVERLAP = 0.5
@@ -59,8 +59,9 @@ CHANGES: dict[str, Change] = {
 def read(reader: FaceReader, faces: Sequence[Sample], change: Change) -> NDArray[np.float64]:
     """Probabilities, (N, 8)."""
     images = (change(decode_sample(face)[0]) for face in faces)
-    views = [reader.look(image, image.size, Box(0, 0, *image.size)) for image in images]
-    return reader.network.answer([view for view in views if view is not None]).values
+    pairs = [reader.look(image, image.size, Box(0, 0, *image.size)) for image in images]
+    answers = reader.network.answer([view for pair in pairs for view in pair]).values  # (2 N, 8)
+    return answers.reshape(len(pairs), 2, -1).mean(axis=1)
 
 
 def expressions(source: str, model: str | None) -> None:
@@ -94,9 +95,9 @@ def expressions(source: str, model: str | None) -> None:
     print(f"\nrecall: {by_class}")
 
 
-def finding(photos: Path, labels: Path, finder: Path) -> None:
+def finding(photos: Path, labels: Path, finder: Path | None) -> None:
     """Print recall and precision of the face finder."""
-    ours = load_detector(finder, FACE_CONFIG if finder == EMBEDDED / FACE_FINDER else None)
+    ours = open_embedded_faces() if finder is None else load_detector(finder)
     theirs = load_detector(labels, DetectorConfig(confidence=0.3))
     wanted = found_of = given = right = 0
     for path in walk(photos):
@@ -123,7 +124,7 @@ def main() -> None:
     parser.add_argument("--model", help="of expressions; the one that comes with the package if not given")
     parser.add_argument("--photos", type=Path, help="a folder of photographs")
     parser.add_argument("--labels", type=Path, help="the detector whose boxes are the truth")
-    parser.add_argument("--finder", type=Path, default=EMBEDDED / FACE_FINDER)
+    parser.add_argument("--finder", type=Path, help="of faces; the one that comes with the package if not given")
     given = parser.parse_args()
     if given.faces:
         expressions(given.faces, given.model)

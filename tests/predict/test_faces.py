@@ -15,7 +15,7 @@ from uniemox.errors import ConfigError, DetectorError
 from uniemox.labels import FERPLUS
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import load_detector
-from uniemox.predict.faces import MIN_FACE_PX, FaceReader, face_square, owners
+from uniemox.predict.faces import MIN_FACE_PX, BothWays, FaceReader, face_square, owners
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Face, Failure, Prediction
@@ -60,6 +60,12 @@ def faces_of(found: Prediction | list[Prediction | Failure]) -> list[Face]:
     return faces
 
 
+def shown_by(face: Image.Image) -> np.ndarray:
+    """The mean over a face and its mirror image, written plainly."""
+    views = [scene_view(one, SIZE, 1.0) for one in (face, ImageOps.mirror(face))]
+    return np.mean([answer([view], seed=3, **SHOWN) for view in views], axis=0)
+
+
 def test_an_expression_is_the_plain_computation(scene: Network, shown: Path) -> None:
     """The grey square around the face's box, 1.14 times the mean of its sides, a little raised."""
     image, box = draw_image(1, (200, 160)), Box(60, 40, 110, 100)
@@ -70,7 +76,7 @@ def test_an_expression_is_the_plain_computation(scene: Network, shown: Path) -> 
     x, y = 85 - side / 2, 70 - 0.02 * side - side / 2
     part = (round(x), round(y), round(x + side), round(y + side))
     square = image.crop(part).convert("L").convert("RGB")
-    expected = answer([scene_view(square, SIZE, 1.0)], seed=3, **SHOWN)
+    expected = shown_by(square)
     assert list((face.expressions or {}).values()) == pytest.approx(expected, abs=1e-5)
     assert tuple(face.expressions or ()) == FERPLUS.labels
     plain = one(Predictor(scene).predict(image))
@@ -98,9 +104,8 @@ def test_a_mirrored_image_has_mirrored_squares_with_the_same_grey(scene: Network
     mirrored = Box(200 - box.x2, box.y1, 200 - box.x1, box.y2)
     reader = FaceReader(Network.open(shown, threads=1), Finds(box))
     there, back = reader.look(image, image.size, box), reader.look(ImageOps.mirror(image), image.size, mirrored)
-    assert there is not None
-    assert back is not None
-    np.testing.assert_allclose(there["scene"], back["scene"][..., ::-1], atol=3)
+    for one_way, other in zip(there, reversed(back), strict=True):
+        np.testing.assert_allclose(one_way["scene"], other["scene"], atol=3)
 
 
 def test_the_whole_image_may_be_the_face(scene: Network, shown: Path) -> None:
@@ -108,7 +113,7 @@ def test_the_whole_image_may_be_the_face(scene: Network, shown: Path) -> None:
     model = Predictor(scene, None, None, FaceReader(Network.open(shown, threads=1), None))
     [face] = faces_of(model.predict(image))
     assert (face.box, face.confidence, face.person) == (Box(0, 0, 48, 48), 1.0, None)
-    expected = answer([scene_view(image.convert("L").convert("RGB"), SIZE, 1.0)], seed=3, **SHOWN)
+    expected = shown_by(image.convert("L").convert("RGB"))
     assert list((face.expressions or {}).values()) == pytest.approx(expected, abs=1e-5)
 
 
@@ -119,6 +124,30 @@ def test_no_face_is_an_empty_list_and_labels_are_mapped(scene: Network, shown: P
     assert set(face.expressions or ()) == {"negative", "positive"}
     [face] = faces_of(predictor(scene, shown, Box(60, 40, 110, 100)).predict(image, labels="ekman"))
     assert set(face.expressions or ()) == {"anger", "disgust", "fear", "joy", "sadness", "surprise"}
+
+
+class Sees(Finds):
+    """Finds other boxes in every second image."""
+
+    def __init__(self, there: Sequence[Box], back: Sequence[Box]) -> None:
+        self.there, self.back = there, back
+
+    def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
+        return [
+            tuple(Detection(box, 0.8 - 0.2 * (i % 2)) for box in (self.there, self.back)[i % 2])
+            for i in range(len(images))
+        ]
+
+
+def test_what_is_found_both_ways_has_the_mean_box() -> None:
+    """In an image 100 px wide; what only one of the two shows is left out."""
+    near, far = Box(10, 10, 30, 30), Box(60, 10, 80, 30)
+    finder = BothWays(Sees([near, far], [Box(68, 10, 88, 30), Box(0, 50, 20, 70)]))
+    [[one]] = finder.detect([Image.new("RGB", (100, 80))])
+    assert one.box == Box(11, 10, 31, 30)
+    assert one.confidence == pytest.approx(0.7)
+    assert BothWays(Sees([near], [])).detect([Image.new("RGB", (100, 80))] * 2) == [(), ()]
+    assert BothWays(Sees([], [])).detect([]) == []
 
 
 def test_whose_face_it_is() -> None:
@@ -185,3 +214,23 @@ def test_yunet_is_read_as_opencv_reads_it(shared: Path) -> None:
             found = detector.detect([image.convert("RGB")])[0]
         np.testing.assert_allclose([box for box, _ in found], [face[:4] for face in faces], atol=0.05)
         np.testing.assert_allclose([sure for _, sure in found], [face[4] for face in faces], atol=1e-3)
+
+
+def test_the_embedded_models_on_a_photograph_and_its_mirror_image(shared: Path) -> None:
+    """Mirrored boxes, and the same expressions within 0.1."""
+    model = load("small", finder=None, faces="find")
+    with Image.open(shared / "data" / "coco_persons" / "images" / "000000000872.jpg") as opened:
+        image = opened.convert("RGB")
+    there, back = faces_of(model.predict(image)), faces_of(model.predict(ImageOps.mirror(image)))
+    assert there
+    for face in there:
+        mirrored = Box(image.width - face.box.x2, face.box.y1, image.width - face.box.x1, face.box.y2)
+        nearest = min(back, key=lambda one: sum(abs(a - b) for a, b in zip(one.box, mirrored, strict=True)))
+        np.testing.assert_allclose(nearest.box, mirrored, atol=0.1 * (mirrored.x2 - mirrored.x1))
+        assert face.expressions is not None
+        assert nearest.expressions == pytest.approx(face.expressions, abs=0.1)
+
+
+def test_faces_cost_nothing_where_nobody_asks() -> None:
+    """Their networks are not even opened."""
+    assert load("small", finder=None).face_reader is None

@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from threading import Lock
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 
 from uniemox.errors import ConfigError
-from uniemox.persons.box import Box, Detection
+from uniemox.persons.box import Box, Detection, overlap
 from uniemox.persons.detector import Detector
 from uniemox.predict.network import Network
 from uniemox.predict.views import Pixels
@@ -16,7 +17,45 @@ MIN_FACE_PX = 16  # shorter side of a face in the image; of smaller ones nothing
 SIDE, RISE = 1.14, 0.02
 """Faces of FER+ fill squares of 1.14 times the geometric mean of their box's sides, whose middle lies 2 % of the side
 above the box's: medians over what YuNet finds in its validation part."""
+SAME = 0.5  # overlap from which a face in an image and one in its mirror image are one
 MIN_INSIDE = 0.7  # share of a face's box that lies in a person's, for it to be that person's face
+
+
+class BothWays:
+    """A detector that finds alike in an image and in its mirror image: what it finds in both, with the mean box.
+
+    detector: asked twice for each image.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector, self.name = detector, detector.name
+        self.fingerprint = f"{detector.fingerprint} both ways"
+
+    def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
+        """See `Detector`."""
+        both = self.detector.detect([one for image in images for one in (image, ImageOps.mirror(image))])
+        pairs = zip(images, both[::2], both[1::2], strict=True)
+        return [_in_both(found, [_mirrored(one, image.width) for one in back]) for image, found, back in pairs]
+
+
+def _mirrored(found: Detection, width: int) -> Detection:
+    box = found.box
+    return found._replace(box=box._replace(x1=width - box.x2, x2=width - box.x1))
+
+
+def _in_both(found: Sequence[Detection], others: Sequence[Detection]) -> tuple[Detection, ...]:
+    """Means of detections that overlap by half, most confident first."""
+    if not found or not others:
+        return ()
+    shared = overlap(np.array([one.box for one in found]), np.array([one.box for one in others]))  # (M, N)
+    means = []
+    while shared.max() >= SAME:
+        i, j = divmod(int(shared.argmax()), len(others))
+        a, b = found[i], others[j]
+        box = Box(*((x + y) / 2 for x, y in zip(a.box, b.box, strict=True)))
+        means.append(Detection(box, (a.confidence + b.confidence) / 2))
+        shared[i], shared[:, j] = 0, 0
+    return tuple(sorted(means, key=lambda one: -one.confidence))
 
 
 class FaceReader:
@@ -45,15 +84,15 @@ class FaceReader:
         x, y = full[0] / image.width, full[1] / image.height
         return tuple(Detection(Box(b.x1 * x, b.y1 * y, b.x2 * x, b.y2 * y), sure) for b, sure in found)
 
-    def look(self, image: Image.Image, full: tuple[int, int], face: Box) -> dict[str, Pixels] | None:
-        """What the network sees of a face; None for one that is too small."""
+    def look(self, image: Image.Image, full: tuple[int, int], face: Box) -> tuple[dict[str, Pixels], ...]:
+        """What the network sees of a face: it and its mirror image, whose mean is the answer; () if it is too small."""
         if min(face.x2 - face.x1, face.y2 - face.y1) < MIN_FACE_PX:
-            return None
+            return ()
         square = Box(0, 0, *full) if self.finder is None else face_square(face)
         x, y = image.width / full[0], image.height / full[1]
         part = (round(square.x1 * x), round(square.y1 * y), round(square.x2 * x), round(square.y2 * y))
         grey = image.crop(part).convert("L").convert("RGB")  # what lies outside is black; FER+ has no colours
-        return self.network.look(grey, grey.size, None)
+        return tuple(self.network.look(one, one.size, None) for one in (grey, ImageOps.mirror(grey)))
 
 
 def face_square(face: Box) -> Box:

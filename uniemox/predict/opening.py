@@ -10,14 +10,14 @@ from uniemox.files import ONNX
 from uniemox.hub import PREFIX, fetch
 from uniemox.persons.detector import Detector, load_detector
 from uniemox.persons.detector_config import DetectorConfig
-from uniemox.predict.faces import FaceReader
+from uniemox.predict.faces import BothWays, FaceReader
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
 
 EMBEDDED, EMBEDDED_NAME = Path(__file__).parent / "embedded", "embedded"
 SCENE, FINDER = "scene.onnx", "finder.onnx"
 FACE_FINDER, EXPRESSIONS = "faces.onnx", "expressions.onnx"
-FACE_CONFIG = DetectorConfig(confidence=0.4)  # of the embedded finder: chosen on images held out from its training
+FACE_CONFIG = DetectorConfig(confidence=0.35)  # of the embedded finder: chosen on images held out from its training
 Faces = Literal["find", "whole"]
 IN_PACKAGE = {EMBEDDED_NAME: SCENE, "small": "small.onnx"}
 CLIP = "clip:"
@@ -77,7 +77,12 @@ def open_faces(
         return FaceReader(network, None)
     if face_finder is not None:
         return FaceReader(network, load_detector(face_finder, threads=threads))
-    return FaceReader(network, load_detector(_embedded(FACE_FINDER), FACE_CONFIG, threads=threads))
+    return FaceReader(network, open_embedded_faces(threads))
+
+
+def open_embedded_faces(threads: int | None = None) -> BothWays:
+    """The face finder that comes with the package."""
+    return BothWays(load_detector(_embedded(FACE_FINDER), FACE_CONFIG, threads=threads))
 
 
 def open_network(

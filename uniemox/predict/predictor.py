@@ -208,7 +208,7 @@ class Predictor:
             people = [view for item in ready for view in item.person_views]
             felt = self._answers(self.person_network, people, len(ready))
         if self.face_reader is not None:
-            faces = [view for item in ready for view in item.face_views if view is not None]
+            faces = [view for item in ready for views in item.face_views for view in views]
             shown = self._answers(self.face_reader.network, faces, len(ready))
         return [question.prediction(item, mean_answer([next(seen) for _ in item.views]), felt, shown) for item in ready]
 

@@ -14,7 +14,7 @@ from uniemox.predict.conformal import likely_labels, score_limit
 from uniemox.predict.faces import owners
 from uniemox.predict.images import ImageLike, path_of
 from uniemox.predict.mapping import LabelMapping, answers_in, has_answers_in
-from uniemox.predict.network import Answers, Network
+from uniemox.predict.network import Answers, Network, mean_answer
 from uniemox.predict.prediction import Face, Person, Prediction
 from uniemox.predict.views import Pixels
 
@@ -33,8 +33,8 @@ class PreparedImage:
     person_views: tuple[dict[str, Pixels], ...]
     """Of the person network, for everybody found."""
     faces: tuple[Detection, ...] | None
-    face_views: tuple[dict[str, Pixels] | None, ...]
-    """Of the network of expressions, one a face; None for one that is too small."""
+    face_views: tuple[tuple[dict[str, Pixels], ...], ...]
+    """Of the network of expressions, for each face; () for one that is too small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,11 +127,16 @@ class Question:
             Face(
                 box=face.box,
                 confidence=face.confidence,
-                expressions=None if view is None or self.face is None else self.face.named(next(shown).values[0]),
+                expressions=self._expressions(views, shown),
                 person=place,
             )
-            for face, view, place in zip(item.faces, item.face_views, places, strict=True)
+            for face, views, place in zip(item.faces, item.face_views, places, strict=True)
         ]
+
+    def _expressions(self, views: Sequence[object], shown: Iterator[Answers]) -> dict[str, float] | None:
+        if not views or self.face is None:
+            return None
+        return self.face.named(mean_answer([next(shown) for _ in views]).values[0])
 
     def _affect(self, values: NDArray[np.float64]) -> Sequence[float | None]:
         """Valence and arousal, 1 to 9."""
