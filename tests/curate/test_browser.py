@@ -57,7 +57,7 @@ def count(project: Project) -> int:
 
 def answer_all(page: object, keys: str) -> None:
     for number, key in enumerate(keys):
-        page.wait_for_selector(f"#picture:not([hidden])[alt='Picture {number + 1}']")  # type: ignore[attr-defined]
+        page.wait_for_selector(f"#picture:not([hidden])[alt='Image {number + 1}']")  # type: ignore[attr-defined]
         page.keyboard.press(key)  # type: ignore[attr-defined]
 
 
@@ -74,7 +74,7 @@ def test_two_annotators_by_keys_alone(chromium: object, tmp_path: Path) -> None:
             shows(page, "#message", "You have seen all images. Thank you!")
             shows(page, "#saved", "All answers are saved")
         ada.keyboard.press("Backspace")  # back to the last one, and change it
-        ada.wait_for_selector("#picture[alt='Picture 6']")
+        ada.wait_for_selector("#picture[alt='Image 6']")
         assert ada.locator("button[aria-pressed=true]").inner_text().endswith("awe")
         ada.keyboard.press("2")
         shows(ada, "#saved", "All answers are saved")
@@ -93,7 +93,7 @@ def test_a_minute_offline_loses_nothing(chromium: object, tmp_path: Path) -> Non
         served(project) as address,
         opened(chromium, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
     ):
-        page.wait_for_selector("#picture[alt='Picture 1']")
+        page.wait_for_selector("#picture[alt='Image 1']")
         loaded = "performance.getEntriesByType('resource').filter(e => e.name.includes('/api/pictures/')).length"
         while page.evaluate(loaded) < 11:
             page.wait_for_timeout(50)
@@ -106,7 +106,7 @@ def test_a_minute_offline_loses_nothing(chromium: object, tmp_path: Path) -> Non
         shows(page, "#saved", "All answers are saved")
         assert count(project) == 10
         assert page.evaluate("Object.keys(localStorage).length") == 0
-        page.wait_for_selector("#picture:not([hidden])[alt='Picture 11']")
+        page.wait_for_selector("#picture:not([hidden])[alt='Image 11']")
     assert [one for one in problems if "ERR_INTERNET_DISCONNECTED" not in one] == []
 
 
@@ -136,7 +136,7 @@ def test_images_that_can_t_be_had_are_asked_for_with_pauses(chromium: object, tm
             assert len(asked) == 10
         else:
             page.unroute("**/api/pictures/*")
-            page.wait_for_selector("#picture:not([hidden])[alt='Picture 1']")
+            page.wait_for_selector("#picture:not([hidden])[alt='Image 1']")
     assert [one for one in problems if "Failed to load resource" not in one] == []
 
 
@@ -204,9 +204,9 @@ def test_judging_skips_in_a_circle_and_a_key_held_down_decides_once(chromium: ob
     ):
         page.goto(f"{address}/judge")
         for number in (1, 2, 3, 1):
-            page.wait_for_selector(f"#picture[alt='Picture {number}']")
+            page.wait_for_selector(f"#picture[alt='Image {number}']")
             page.keyboard.press("s")
-        page.wait_for_selector("#picture[alt='Picture 2']")
+        page.wait_for_selector("#picture[alt='Image 2']")
         page.keyboard.down("1")
         shows(page, "#place", "2 open")
         for _ in range(3):
@@ -260,16 +260,16 @@ def test_what_a_screen_reader_finds(chromium: object, tmp_path: Path) -> None:
         served(project) as address,
         opened(chromium, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
     ):
-        page.wait_for_selector("#picture[alt='Picture 1']")
+        page.wait_for_selector("#picture[alt='Image 1']")
         group = page.get_by_role("group", name="Which emotion does this image evoke in you?")
         assert group.get_by_role("button").count() == 3
-        assert page.get_by_role("img", name="Picture 1").count() == 1
+        assert page.get_by_role("img", name="Image 1").count() == 1
         assert [
             page.get_by_role("button", name=name).get_attribute("aria-keyshortcuts") for name in ("awe", "fear")
         ] == ["1", "2"]
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")
-        page.wait_for_selector("#picture[alt='Picture 2']")
-        assert page.locator("#announce").inner_text() == "Picture 2"
+        page.wait_for_selector("#picture[alt='Image 2']")
+        assert page.locator("#announce").inner_text() == "Image 2"
         assert page.evaluate("document.documentElement.lang") == "en"
     assert problems == []

@@ -9,7 +9,7 @@ import pytest
 from tests.data.tree import abstract, emoset, emotion6, put, says, words, write
 from tests.drawn import class_folders, draw_image, jpeg_of
 from tests.runs import one_thread, pretrained, tiny_finetuning
-from uniemox.cli.data import check, show, split
+from uniemox.cli.data import SchemeOptions, check, show, split
 from uniemox.data.sample import Sample
 from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.source import folder_of, open_data, parse_source, split_sources
@@ -134,7 +134,7 @@ def test_divided_and_undivided_are_not_trained_on_together(both: str, tmp_path: 
     with pytest.raises(DataError, match="emotion6 has no splits"):
         data.only("train")
     assert len(data.to_train("all")) == 5
-    split(both, tmp_path / "splits.json", ratio="50/50")
+    split(both, tmp_path / "splits.json", scheme=SchemeOptions(ratio="50/50"))
     assert len(open_data(both, splits=tmp_path / "splits.json").to_train()) in (2, 3)
 
 
@@ -145,10 +145,10 @@ def test_the_papers_splits_of_each(tmp_path: Path, capsys: pytest.CaptureFixture
     sources = {"fi": f"fi:{tmp_path}/fi", "ube": f"ube:{tmp_path}/ube"}
     expected = {}
     for name, source in sources.items():
-        split(source, tmp_path / f"{name}.json", paper=True)
+        split(source, tmp_path / f"{name}.json", scheme=SchemeOptions(paper=True))
         own = json.loads((tmp_path / f"{name}.json").read_text())["splits"]
         expected |= {f"{name}/{key}": split_name for split_name, keys in own.items() for key in keys}
-    split(",".join(sources.values()), tmp_path / "both.json", paper=True)
+    split(",".join(sources.values()), tmp_path / "both.json", scheme=SchemeOptions(paper=True))
     found = json.loads((tmp_path / "both.json").read_text())["splits"]
     assert {key: name for name, keys in found.items() for key in keys} == expected
     assert "ube: 20 samples" in capsys.readouterr().err

@@ -47,8 +47,10 @@ def test_int8_is_written_or_refused_with_figures(tmp_path: Path, capsys: pytest.
     try:
         call(*words)
     except ConfigError as error:
-        assert "ms an image" in str(error)
-    found = json.loads(capsys.readouterr().out)
+        assert "nothing is written" in str(error)
+    told = capsys.readouterr()
+    assert "ms an image" in told.err
+    found = json.loads(told.out)
     assert out.exists() == found["int8"]["is_kept"] == (found["written"] is not None)
     assert found["int8"]["pictures"] == 6
 

