@@ -19,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.images import draw, every_file, png_header, save
-
 from tests.serve.process import started
 from tests.serve.serving import form, image
 from tools.mutations import PIECES, mutate_bytes
