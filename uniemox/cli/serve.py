@@ -9,8 +9,7 @@ from cyclopts import Parameter
 from uniemox.cli.console import need, say
 from uniemox.errors import ConfigError
 
-MAX_MODELS = 2  # the page compares two
-SHORTEST_KEY = 16
+MAX_MODELS, SHORTEST_KEY = 2, 16  # the page compares two; characters
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ def training_steps(
     loader: Iterable[B],
     *,
     plan: RunPlan,
-    save: Callable[[int], None],
+    save: Callable[[int], object],
     save_every: Sequence[int],
     broken: BrokenCount,
     journal: Journal,

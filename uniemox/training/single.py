@@ -66,14 +66,11 @@ class SingleRun:
         plan = self._plan(start)
         self.callback.start(plan)
 
-        def save(done: int) -> None:
-            checkpoints.save(Progress(done, None, {}), self.model, self.optimizer)
-
         with Journal(self.folder, start) as journal:
             left = training_steps(
                 load_from(start),
                 plan=plan,
-                save=save,
+                save=lambda done: checkpoints.save(Progress(done, None, {}), self.model, self.optimizer),
                 save_every=(SAVE_EVERY,),
                 broken=self.broken,
                 journal=journal,

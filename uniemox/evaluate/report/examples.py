@@ -79,9 +79,8 @@ def _example(place: int, found: Predictions, labels: list[str], sample: Sample |
     bars = [_share(labels[i], float(shares[i]), is_true=i == found.labels[place]) for i in order]
     alt = f"{sample.key}: true {true}, predicted {predicted} ({percent(shares.max())})"
     caption = element("figcaption", "true: ", element("b", true), element("ol", *bars, class_="shares"), sample.key)
-    return element(
-        "li", element("figure", scaled_image(_framed(image, full, sample), alt, max_side_px=MAX_SIDE_PX), caption)
-    )
+    shown = scaled_image(_framed(image, full, sample), alt, max_side_px=MAX_SIDE_PX)
+    return element("li", element("figure", shown, caption))
 
 
 def _share(label: str, share: float, *, is_true: bool) -> Html:
