@@ -8,7 +8,12 @@ import pytest
 from playwright import sync_api
 
 from tests.conftest import CHROMIUM
+from tests.predict.networks import tiny_network
+from tests.predict.test_faces import SHOWN, Finds
 from tests.serve.serving import Running, image, predictor_of, running
+from uniemox.persons.box import Box
+from uniemox.predict.faces import FaceReader
+from uniemox.predict.network import Network
 
 KEY = "a-key-of-more-than-sixteen"
 pytestmark = pytest.mark.browser
@@ -303,3 +308,23 @@ CONTRASTS = """() => {
   }
   return results.sort((x, y) => x[0] - y[0])[0];
 }"""
+
+
+def test_faces_have_boxes_words_and_a_summary(browser: object, tmp_path: Path) -> None:
+    predictor = predictor_of(tmp_path)
+    network = Network.open(tiny_network(tmp_path / "shown.onnx", seed=3, **SHOWN), threads=1)
+    predictor.face_reader = FaceReader(network, Finds(Box(20, 10, 60, 60), Box(100, 10, 110, 40)))
+    with running([predictor]) as server:
+        data = image(1, 200, 100)
+        [answer] = server.post("/predict", data).json
+        assert [face["expressions"] is None for face in answer["faces"]] == [False, True]
+        top = max(answer["faces"][0]["expressions"].items(), key=lambda pair: pair[1])[0]
+        one = Visit(browser, server.url, viewport={"width": 1000, "height": 900})
+        one.choose(data)
+        expect(one.page.locator(".faces-note")).to_have_text(
+            f"2 found: {top} 1; 1 too small to tell. What a face shows is not what its owner feels."
+        )
+        assert one.page.locator(".box.face span").all_inner_texts() == [top, "?"]
+        assert one.page.locator(".faces li").count() == 2
+        assert one.wrong == []
+        one.context.close()
