@@ -6,7 +6,6 @@ EXTRAS := train,data,hub,serve,curate,dev,docs
 
 VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 OTHER = build/python$(VERSION)
-WORKERS = $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)') # one more than cores: tests wait for servers and kills
 
 .PHONY: demo docs embedded test test-python check check-python clean
 
@@ -24,7 +23,7 @@ embedded: .venv/ready
 
 # PYTEST='--random-order-bucket=module --random-order-seed=1' shuffles; --require-browser fails without Chromium.
 test: .venv/ready check
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(PYTEST)
 
 # make test-python PYTHON=python3.13: a short selection on another Python, in an environment of its own (7 GB).
 test-python: $(OTHER)/ready
