@@ -49,13 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-browser", action="store_true", help="fail, not skip, where there is no Chromium")
 
 
-LONG = ("test_cli_runs", "test_docs", "bench/test_loop", "reproduce/test_check", "training/test_stopping", "finder/")
-"""Modules whose tests take longest: they come first, so that no core waits for the other at the end."""
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if str(config.getoption("random_order_seed", "default")).startswith("default"):  # nobody asked for a shuffle
-        items.sort(key=lambda item: not any(name in str(item.path) for name in LONG))  # stable
     if CHROMIUM is None and not config.getoption("--require-browser"):
         for item in items:
             if item.get_closest_marker("browser"):
