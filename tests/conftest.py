@@ -17,12 +17,12 @@ from torch import Tensor
 
 import uniemox.onnx_sessions  # noqa: F401 - without telemetry, before a test imports onnxruntime
 from uniemox.checkpoints.reading import read_weight_file
-from uniemox.losses.total import LossWeights
-from uniemox.model.decoder import DecoderConfig
+from uniemox.losses.config import LossWeights
+from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.encoder import build_encoder
-from uniemox.model.uniemox import ModelConfig, UniEmoX
+from uniemox.model.uniemox import UniEmoX
 from uniemox.teacher.clip import ClipTeacher
-from uniemox.views.mask import MaskConfig
+from uniemox.views.config import MaskConfig
 
 # Machines that run the tests are slow and shared: no test fails for taking long.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])

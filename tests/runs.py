@@ -21,25 +21,20 @@ from tests.drawn import Stored, jpeg_of
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.source import open_data
 from uniemox.data.synthetic import synthetic
-from uniemox.finetune.augment import AugmentConfig
-from uniemox.finetune.config import FinetuneConfig, NetworkConfig
+from uniemox.finetune.config import AugmentConfig, FinetuneConfig, NetworkConfig
 from uniemox.finetune.run import finetune
 from uniemox.labels import MIKELS
-from uniemox.losses.total import LossWeights
-from uniemox.model.decoder import DecoderConfig
-from uniemox.model.uniemox import ModelConfig
+from uniemox.losses.config import LossWeights
+from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.pretrain.batches import distinct_texts
 from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
 from uniemox.pretrain.presets import demo
 from uniemox.pretrain.run import pretrain
 from uniemox.teacher.stored import save_features
 from uniemox.training.callbacks import NullCallback, RunPlan
-from uniemox.training.hardware import HardwareConfig
+from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
 from uniemox.training.journal import read_metrics
-from uniemox.training.optimizer import OptimizerConfig
-from uniemox.training.schedule import ScheduleConfig
-from uniemox.training.state import SaveConfig
-from uniemox.views.transforms import ViewConfig
+from uniemox.views.config import ViewConfig
 
 SCENES, CHANNELS, SIZE = 16, 16, 32
 FOLDER = tempfile.TemporaryDirectory(prefix="uniemox-tests-")

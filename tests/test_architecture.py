@@ -22,7 +22,8 @@ TORCH = (
 )
 WITH_TORCH = ("explain/grad_cam.py", "explain/reconstructions.py")
 """Parts of the light half that need torch: imported inside the functions that use them."""
-TRAINING_COMMANDS = ("cli/pretrain.py", "cli/finetune.py", "cli/callbacks.py")
+SETTINGS = ("config.py", "presets.py")
+"""Modules of the torch half that need no torch, so that help and refusals don't wait for it."""
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES, MEDIAN_LINES, MAX_FUNCTION_LINES = 300, 100, 60
 
@@ -82,12 +83,12 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 def test_the_light_half_imports_without_torch() -> None:
-    """Every module of it, in one process where torch can't be imported."""
+    """Every module of it, of the commands and of settings, in one process where torch can't be imported."""
     light = [
         name_of(path)
         for path in MODULES
-        if path.relative_to(PACKAGE).parts[0].removesuffix(".py") in (*TOP, *LIGHT, "cli")
-        and str(path.relative_to(PACKAGE)) not in (*WITH_TORCH, *TRAINING_COMMANDS)
+        if (path.relative_to(PACKAGE).parts[0].removesuffix(".py") in (*TOP, *LIGHT, "cli") or path.name in SETTINGS)
+        and str(path.relative_to(PACKAGE)) not in (*WITH_TORCH, "cli/callbacks.py")
         and path.name != "process.py"  # it is a program
     ]
     code = (

@@ -25,6 +25,7 @@ from uniemox.cli.console import progress_bar
         *[(), ("convert",), ("models",), ("bench",), ("bench", "step"), ("data",), ("data", "check"), ("predict",)],
         *[("explain",), ("serve",), ("export",), ("ask",), ("reproduce",), ("curate",), ("compare",)],
         *[("evaluate",), ("finder",), ("report",), ("teacher",)],
+        *[("pretrain",), ("pretrain", "--preset", "demo"), ("finetune",)],
     ],
 )
 def test_help_shows_and_imports_nothing_heavy(command: tuple[str, ...]) -> None:

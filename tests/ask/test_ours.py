@@ -23,8 +23,8 @@ from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
 from uniemox.predict.confidence import answers_of
 from uniemox.predict.opening import load
+from uniemox.views.config import ViewConfig
 from uniemox.views.pixels import PixelStats
-from uniemox.views.transforms import ViewConfig
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,9 @@ from uniemox.checkpoints import load_published, load_start
 from uniemox.checkpoints.reading import read_weight_file
 from uniemox.checkpoints.saving import convert, save_encoder
 from uniemox.errors import CheckpointError, EncoderError, ShapeError
+from uniemox.model.config import ModelConfig
 from uniemox.model.encoder import build_encoder
-from uniemox.model.uniemox import ModelConfig, UniEmoX
+from uniemox.model.uniemox import UniEmoX
 from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 HEADS = {"mae": 3, "dino": 3, "moco_v3": 4, "dbot": 3, "cae": 3, "siameseim": 3, "tinymim": 3}

@@ -25,8 +25,9 @@ from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
 from uniemox.images import decode
 from uniemox.persons.box import Box, Detection
+from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewDataset, build_loader
-from uniemox.views.transforms import TrainViews, ViewConfig
+from uniemox.views.transforms import TrainViews
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from uniemox.data.source import folder_of, open_data, parse_source, split_source
 from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.evaluate.run import evaluate
 from uniemox.finetune.run import finetune
-from uniemox.training.hardware import HardwareConfig
+from uniemox.training.config import HardwareConfig
 from uniemox.training.run_folder import describe_data
 
 CLASSES = ("anger", "awe", "disgust", "fear", "sadness")

@@ -26,9 +26,10 @@ from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.labels import CAER, EKMAN, MIKELS, POLARITY, LabelSet, label_map
 from uniemox.model.classifier import Classifier
+from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewDataset, collate
 from uniemox.views.pixels import PixelStats
-from uniemox.views.transforms import EvalViews, ViewConfig
+from uniemox.views.transforms import EvalViews
 
 # (what the image shows, what it is labelled, how often): the classifier answers what it shows.
 ANSWERS = (

@@ -11,9 +11,9 @@ from tests.drawn import draw_image
 from tests.runs import SIZE, finetuned, one_thread, pretrained
 from uniemox.errors import CheckpointError, ConfigError, ImageError
 from uniemox.explain.reconstructions import PIXELS_ONLY, open_reconstructors, reconstruct_images
-from uniemox.model.decoder import DecoderConfig
+from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.encoder import build_encoder
-from uniemox.model.uniemox import ModelConfig, UniEmoX
+from uniemox.model.uniemox import UniEmoX
 from uniemox.predict.views import scene_view
 from uniemox.views.mask import mask_noise, random_mask
 from uniemox.views.patches import patchify

@@ -12,8 +12,8 @@ from uniemox.data.sample import Sample
 from uniemox.data.seen import read_seen
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, StoppedError
-from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.distillation import FILE, PREFIX, DistillationConfig, TeacherAnswers, ask_teacher
+from uniemox.finetune.config import DistillationConfig, FinetuneConfig
+from uniemox.finetune.distillation import FILE, PREFIX, TeacherAnswers, ask_teacher
 from uniemox.finetune.run import finetune
 from uniemox.labels import EKMAN, MIKELS
 from uniemox.predict.opening import load

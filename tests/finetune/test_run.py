@@ -42,12 +42,11 @@ from uniemox.finetune.run import finetune
 from uniemox.finetune.targets import target_of
 from uniemox.predict.confidence import familiarity_of
 from uniemox.training.callbacks import NullCallback
+from uniemox.training.config import OptimizerConfig, SaveConfig, ScheduleConfig
 from uniemox.training.journal import read_metrics
-from uniemox.training.optimizer import OptimizerConfig
-from uniemox.training.schedule import ScheduleConfig
-from uniemox.training.state import Checkpoints, SaveConfig
+from uniemox.training.state import Checkpoints
+from uniemox.views.config import ViewConfig
 from uniemox.views.pixels import PixelStats
-from uniemox.views.transforms import ViewConfig
 
 FILES = ("model.safetensors", "model.onnx", "encoder.safetensors")
 

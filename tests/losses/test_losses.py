@@ -14,7 +14,8 @@ from uniemox.losses import (
     semantic_visual_alignment,
     soft_target_cross_entropy,
 )
-from uniemox.losses.total import LossWeights, total_loss
+from uniemox.losses.config import LossWeights
+from uniemox.losses.total import total_loss
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

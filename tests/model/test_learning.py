@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from tests.conftest import images_of
-from uniemox.losses.total import LossWeights
-from uniemox.model.decoder import DecoderConfig
+from uniemox.losses.config import LossWeights
+from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.encoder import build_encoder
-from uniemox.model.uniemox import ModelConfig, UniEmoX
-from uniemox.pretrain import PretrainBatch, pretrain_step
-from uniemox.pretrain.step import forward
-from uniemox.teacher import ClipTeacher, TextCachedTeacher
+from uniemox.model.uniemox import UniEmoX
+from uniemox.pretrain.step import PretrainBatch, forward, pretrain_step
+from uniemox.teacher.clip import ClipTeacher
+from uniemox.teacher.text_cache import TextCachedTeacher
 from uniemox.training.optimizer import build_optimizer
 
 L1_SCENE, L1_PERSON, L2, L3 = LossWeights.__slots__

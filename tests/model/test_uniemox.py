@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from tests.conftest import load_npz, mae_model
 from uniemox.errors import ConfigError, EncoderError, ShapeError
-from uniemox.losses.total import LossWeights
-from uniemox.model.decoder import DecoderConfig
-from uniemox.model.uniemox import ModelConfig, UniEmoX
+from uniemox.losses.config import LossWeights
+from uniemox.model.config import DecoderConfig, ModelConfig
+from uniemox.model.uniemox import UniEmoX
 
 L1_SCENE, L1_PERSON, L2, L3 = (
     "scene_reconstruction",

@@ -9,8 +9,9 @@ from tests.runs import scenes
 from uniemox.data.prompts import NOTHING_KNOWN, describe
 from uniemox.pretrain.batches import distinct_texts, make_batch, text_of
 from uniemox.pretrain.step import PretrainBatch
+from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewBatch, ViewDataset, collate
-from uniemox.views.transforms import TrainViews, ViewConfig
+from uniemox.views.transforms import TrainViews
 
 LENGTH = 16
 

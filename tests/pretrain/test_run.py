@@ -31,14 +31,13 @@ from tests.runs import (
 from uniemox.checkpoints.published import load_start
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, EncoderError, NonFiniteLossError, TeacherError, UniemoxError
-from uniemox.losses.total import LossWeights
+from uniemox.losses.config import LossWeights
 from uniemox.pretrain.config import PretrainConfig, TeacherConfig
 from uniemox.pretrain.run import build_model, pretrain
 from uniemox.training.callbacks import NullCallback, RunPlan
-from uniemox.training.optimizer import OptimizerConfig
-from uniemox.training.schedule import ScheduleConfig
+from uniemox.training.config import OptimizerConfig, ScheduleConfig
 from uniemox.training.state import Checkpoints
-from uniemox.views.mask import MaskConfig
+from uniemox.views.config import MaskConfig
 
 NAMES = set(LossWeights.__slots__)
 RECONSTRUCTION = {"scene_reconstruction", "person_reconstruction"}

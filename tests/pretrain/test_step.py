@@ -14,10 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.losses.test_losses import draw
 from uniemox.errors import ConfigError, NonFiniteLossError, ShapeError, TeacherError
-from uniemox.losses.total import LossWeights
-from uniemox.model.decoder import DecoderConfig
+from uniemox.losses.config import LossWeights
+from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.encoder import build_encoder
-from uniemox.model.uniemox import ModelConfig, UniEmoX
+from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.step import PretrainBatch, config_of, forward, pretrain_step
 from uniemox.training.distributed import gather_rows, sum_over_processes
 from uniemox.training.hardware import keep_freed_memory, ready_to_train

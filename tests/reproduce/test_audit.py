@@ -27,7 +27,7 @@ from uniemox.reproduce.costs import measure_run, plan_cost
 from uniemox.reproduce.images import read_images, write_images
 from uniemox.reproduce.plan import plan_run
 from uniemox.reproduce.zero_shot import score_zero_shot
-from uniemox.training.hardware import HardwareConfig
+from uniemox.training.config import HardwareConfig
 
 CPU = HardwareConfig(device="cpu", workers=0)
 CLASSES = ("anger", "awe", "disgust", "fear", "sadness")

@@ -13,15 +13,11 @@ from torch import Tensor
 
 from tests.conftest import clip_folder, load_npz
 from uniemox.errors import TeacherError
-from uniemox.teacher import (
-    ClipTeacher,
-    OnnxImageTower,
-    PairedTeacher,
-    StoredTeacher,
-    TextCachedTeacher,
-    TimmImageTower,
-    save_features,
-)
+from uniemox.teacher.clip import ClipTeacher
+from uniemox.teacher.image_towers import OnnxImageTower, TimmImageTower
+from uniemox.teacher.protocol import PairedTeacher
+from uniemox.teacher.stored import StoredTeacher, save_features
+from uniemox.teacher.text_cache import TextCachedTeacher
 
 
 class CountingTeacher:

@@ -17,10 +17,9 @@ from uniemox.errors import ConfigError
 from uniemox.files import CONFIG
 from uniemox.persons.box import Box, Detection
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.training.hardware import HardwareConfig
+from uniemox.training.config import HardwareConfig, SaveConfig
 from uniemox.training.run_folder import begin_run, describe_data
 from uniemox.training.settings import from_dict
-from uniemox.training.state import SaveConfig
 
 CONFIGURED = PretrainConfig(batch_size=4)
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uniemox.errors import ConfigError
-from uniemox.training.optimizer import OptimizerConfig
-from uniemox.training.schedule import ScheduleConfig, build_schedule, warmup_cosine
+from uniemox.training.config import OptimizerConfig, ScheduleConfig
+from uniemox.training.schedule import build_schedule, warmup_cosine
 
 RATE = 0.5
 

@@ -15,7 +15,7 @@ from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.presets import PRESETS as FINETUNING
 from uniemox.pretrain.config import EncoderConfig, PretrainConfig
 from uniemox.pretrain.presets import PRESETS as PRETRAINING
-from uniemox.training.optimizer import OptimizerConfig
+from uniemox.training.config import OptimizerConfig
 from uniemox.training.settings import differences, from_dict, read_json, to_dict
 
 ALL = [*PRETRAINING.values(), *FINETUNING.values()]

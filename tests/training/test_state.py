@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from tests.data.tree import says
 from uniemox.errors import CheckpointError, ConfigError
-from uniemox.training.state import MODEL, STATE, Checkpoints, Progress, SaveConfig
+from uniemox.training.config import SaveConfig
+from uniemox.training.state import MODEL, STATE, Checkpoints, Progress
 
 FILE_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree", "os.chmod"}
 

@@ -14,8 +14,9 @@ from uniemox.data.order import BatchOrder
 from uniemox.data.sample import Broken
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
+from uniemox.views.config import ViewConfig
 from uniemox.views.loader import BrokenCount, PackedSamples, ViewBatch, ViewDataset, build_loader
-from uniemox.views.transforms import TrainViews, ViewConfig
+from uniemox.views.transforms import TrainViews
 
 
 @pytest.fixture

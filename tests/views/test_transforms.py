@@ -18,7 +18,8 @@ from uniemox.errors import BoxError, ConfigError, ImageError
 from uniemox.images import read_image
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.crop import choose_person
-from uniemox.views.transforms import EvalViews, Geometry, TrainViews, ViewConfig, random_crop
+from uniemox.views.config import ViewConfig
+from uniemox.views.transforms import EvalViews, Geometry, TrainViews, random_crop
 
 PERSON = Box(40, 60, 90, 200)
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uniemox.errors import ConfigError, ShapeError
-from uniemox.views.mask import MaskConfig, random_mask
+from uniemox.views.config import MaskConfig
+from uniemox.views.mask import random_mask
 from uniemox.views.patches import patchify, unpatchify
 
 

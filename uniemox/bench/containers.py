@@ -16,7 +16,8 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from uniemox.checkpoints.swin import MixMAEEncoder
-from uniemox.model.decoder import Decoder, DecoderConfig
+from uniemox.model.config import DecoderConfig
+from uniemox.model.decoder import Decoder
 from uniemox.model.encoder import build_encoder, take_rows
 from uniemox.views.mask import random_mask
 

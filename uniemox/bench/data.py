@@ -17,9 +17,10 @@ from uniemox.errors import DataError, ImageError
 from uniemox.images import open_image, upright_size
 from uniemox.persons.box import Box, Detection
 from uniemox.training.hardware import keep_freed_memory
+from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewDataset, collate
 from uniemox.views.pixels import normalise
-from uniemox.views.transforms import TrainViews, ViewConfig
+from uniemox.views.transforms import TrainViews
 
 SHORT_SIDE_PX = 256  # of the shards
 BATCH = 32

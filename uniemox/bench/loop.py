@@ -17,14 +17,14 @@ from uniemox.data.sample import DataSet
 from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.shards import read_shards
 from uniemox.errors import ConfigError
-from uniemox.model.uniemox import ModelConfig
+from uniemox.model.config import ModelConfig
 from uniemox.pretrain.batches import distinct_texts
 from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
 from uniemox.pretrain.run import pretrain
 from uniemox.teacher.stored import save_features
 from uniemox.training.callbacks import NullCallback
-from uniemox.training.schedule import ScheduleConfig
-from uniemox.training.state import SaveConfig
+from uniemox.training.config import SaveConfig, ScheduleConfig
+from uniemox.training.hardware import setup_device
 
 SHORT_SIDE_PX = 256  # of the shards
 WARMUP = 3  # steps of a run that are not counted
@@ -62,7 +62,7 @@ def bench_loop(
     """
     if batch_size < 1 or steps < 1:
         raise ConfigError(f"batch size and steps must be at least 1, got {batch_size} and {steps}")
-    device = PretrainConfig().hardware.setup_device()
+    device = setup_device(PretrainConfig().hardware)
 
     def bare() -> float:
         found = bench_step(

@@ -21,8 +21,9 @@ from uniemox.bench import containers
 from uniemox.bench.counting import multiply_adds, parameter_count, timed
 from uniemox.checkpoints.swin import MixMAEEncoder
 from uniemox.errors import ConfigError, UniemoxError
+from uniemox.model.config import ModelConfig
 from uniemox.model.encoder import build_encoder
-from uniemox.model.uniemox import ModelConfig, UniEmoX
+from uniemox.model.uniemox import UniEmoX
 from uniemox.paper import paper_tables
 
 CLASSES = 8  # Mikels' emotions: the paper's counts include that head

@@ -23,9 +23,10 @@ from uniemox.model.classifier import Classifier
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure
 from uniemox.predict.predictor import Predictor
+from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewDataset, collate
 from uniemox.views.pixels import PixelStats, normalise
-from uniemox.views.transforms import EvalViews, ViewConfig
+from uniemox.views.transforms import EvalViews
 
 BATCH = 16
 PASSES = 3

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from uniemox.bench.counting import matmul_peak, multiply_adds, parameter_count, timed
 from uniemox.errors import ConfigError
+from uniemox.model.config import ModelConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.precision import fast_precision
-from uniemox.model.uniemox import ModelConfig, UniEmoX
+from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.step import PretrainBatch, pretrain_step
 from uniemox.teacher.clip import ClipTeacher
 from uniemox.training.hardware import ready_to_train

@@ -7,11 +7,9 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError
 from rich.text import Text
 
 from uniemox import __version__
@@ -19,7 +17,7 @@ from uniemox.cli.ask import ask
 from uniemox.cli.bench import bench
 from uniemox.cli.calibrate import calibrate
 from uniemox.cli.compare import compare
-from uniemox.cli.console import UsageError, err, need, say
+from uniemox.cli.console import UsageError, err, say
 from uniemox.cli.curate import curate
 from uniemox.cli.data import data
 from uniemox.cli.evaluate import evaluate
@@ -53,36 +51,23 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command(command)
-LAZY = {  # their modules bring torch
+WITH_PRESETS = {  # their options are those of a preset; imported when they are called
     "pretrain": "Pre-train an encoder on scene, person and text (arXiv 2409.18877, section III).",
     "finetune": "Fine-tune an encoder to tell emotions (arXiv 2409.18877, section III-E).",
 }
-
-
-TRAIN = ("torch", "timm", "open_clip", "tensorboard")
-
-
-def _without_torch(*_: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]) -> None:
-    """Stand for a command whose options can't be known here; cyclopts imports the others to complete and to suggest."""
-    need(*TRAIN, extra="train")
-
-
-for name, text in LAZY.items():
-    if not all(map(find_spec, TRAIN)):
-        app.command(_without_torch, name=name, help=f"{text} It needs `pip install 'uniemox[train]'`.")
-    else:
-        app.command(f"uniemox.cli.{name}:{name}", name=name, help=text)
+for name, text in WITH_PRESETS.items():
+    app.command(f"uniemox.cli.{name}:{name}", name=name, help=text)
 
 
 def _offer_preset(words: Sequence[str]) -> None:
     """Let a command that takes a preset have the defaults of the one that is named. Raises ConfigError."""
     name = next(iter(words), "")
-    if name in LAZY and all(map(find_spec, TRAIN)):
+    if name in WITH_PRESETS:
         module = import_module(f"uniemox.cli.{name}")
         preset = preset_in(words, module.PRESETS, module.DEFAULT)
         if preset != module.DEFAULT:
             del app[name]
-            app.command(module.command_for(preset), name=name, help=LAZY[name])
+            app.command(module.command_for(preset), name=name, help=WITH_PRESETS[name])
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from uniemox.cli.console import JsonFlag, need, progress_bar
 from uniemox.errors import ConfigError
@@ -216,7 +217,9 @@ def loop(
 
 
 @bench.command
-def resume(*, kills: int = 20, seed: int = 0, as_json: JsonFlag = False) -> None:
+def resume(
+    *, kills: Annotated[int, Parameter(validator=Number(gte=2))] = 20, seed: int = 0, as_json: JsonFlag = False
+) -> None:
     """Kill tiny runs of pre-training and fine-tuning, resume them, and compare their files with undisturbed runs'.
 
     Half of the kills wait for a file that is half written. Exits with 1 if a byte differs.
@@ -226,7 +229,7 @@ def resume(*, kills: int = 20, seed: int = 0, as_json: JsonFlag = False) -> None
     Parameters
     ----------
     kills
-        Times that a process gets SIGKILL, over both commands.
+        Times that a process gets SIGKILL, over both commands; at least 2.
     seed
         Of the moments.
     as_json

@@ -1,4 +1,4 @@
-"""The command that fine-tunes; imported when it is called, because it brings torch."""
+"""The command that fine-tunes."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,17 +10,9 @@ from cyclopts import Parameter
 from uniemox.cli.console import need, say, say_parts
 from uniemox.cli.data_options import NO_FILES, DataFiles, FileOptions
 from uniemox.cli.settings import config_of, options_of
-
-need("torch", "timm", "open_clip", "tensorboard", "onnxscript", extra="train")
-need("sklearn", extra="data")
-
-from uniemox.cli.callbacks import ConsoleCallback
 from uniemox.errors import ConfigError
-from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.network import INIT_MISSING
+from uniemox.finetune.config import INIT_MISSING, FinetuneConfig
 from uniemox.finetune.presets import PRESETS
-from uniemox.finetune.run import finetune as run
-from uniemox.training.distributed import rank
 
 DEFAULT = "best"
 
@@ -83,9 +75,16 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
 
 
 def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, resume: bool) -> None:
+    need("torch", "timm", "open_clip", "tensorboard", "onnxscript", extra="train")
+    need("sklearn", extra="data")
     if not config.init and config.method != "histogram":
         raise ConfigError(INIT_MISSING)
     found = files.open(data, with_texts=False)
+
+    from uniemox.cli.callbacks import ConsoleCallback
+    from uniemox.finetune.run import finetune as run
+    from uniemox.training.distributed import rank
+
     if rank() == 0:
         say_parts(found)
     with ConsoleCallback() as shown:

@@ -1,4 +1,4 @@
-"""The command that pre-trains; imported when it is called, because it brings torch."""
+"""The command that pre-trains."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +9,8 @@ from cyclopts import Parameter
 from uniemox.cli.console import need, say, say_parts
 from uniemox.cli.data_options import NO_FILES_OR_TEXTS, DataFilesWithTexts, FileAndTextOptions
 from uniemox.cli.settings import config_of, options_of
-
-need("torch", "timm", "open_clip", "tensorboard", extra="train")
-
-from uniemox.cli.callbacks import ConsoleCallback
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import PRESETS
-from uniemox.pretrain.run import pretrain as run
-from uniemox.training.distributed import rank
 
 DEFAULT = "paper"
 
@@ -75,7 +69,13 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
 def _pretrain(
     config: PretrainConfig, data: str, out: Path, files: DataFilesWithTexts, split: tuple[str, ...], resume: bool
 ) -> None:
+    need("torch", "timm", "open_clip", "tensorboard", extra="train")
     found = files.open(data).to_train(*split)
+
+    from uniemox.cli.callbacks import ConsoleCallback
+    from uniemox.pretrain.run import pretrain as run
+    from uniemox.training.distributed import rank
+
     if rank() == 0:
         say_parts(found)
     with ConsoleCallback() as shown:

@@ -11,12 +11,14 @@ from uniemox.classifier_info import ClassifierInfo, views_of
 from uniemox.data.sample import Sample
 from uniemox.errors import DataError
 from uniemox.evaluate.outputs import Outputs
-from uniemox.files import WEIGHTS
 from uniemox.model.classifier import Classifier
-from uniemox.training.hardware import HardwareConfig, Precision
+from uniemox.model.config import Precision
+from uniemox.training.config import HardwareConfig
+from uniemox.training.hardware import count_workers, setup_device
+from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewBatch, ViewDataset, build_loader
 from uniemox.views.pixels import PixelStats, normalise
-from uniemox.views.transforms import EvalViews, ViewConfig
+from uniemox.views.transforms import EvalViews
 
 BATCH = 64
 
@@ -69,15 +71,15 @@ def select_views(classifier: Classifier, batch: ViewBatch) -> dict[str, torch.Te
 
 
 def open_classifier(
-    model: Path, hardware: HardwareConfig | None = None
+    weights: Path, hardware: HardwareConfig | None = None
 ) -> tuple[ClassifierInfo, Callable[[Sequence[Sample], Callable[[int], None]], Outputs]]:
     """What a classifier's numbers mean, and what answers with them for samples, telling how many are done.
 
-    model: a fine-tuning run, or its model.safetensors.  Raises CheckpointError.
+    weights: model.safetensors of a fine-tuning run.  Raises CheckpointError.
     """
-    classifier, info = load_classifier(model / WEIGHTS if model.is_dir() else model)
+    classifier, info = load_classifier(weights)
     hardware = hardware or HardwareConfig()
-    device = hardware.setup_device()
+    device = setup_device(hardware)
     classifier.to(device)
 
     def answer(samples: Sequence[Sample], on_progress: Callable[[int], None]) -> Outputs:
@@ -86,7 +88,7 @@ def open_classifier(
             samples,
             ViewConfig(size=info.size, crop_fraction=info.crop_fraction, person=info.person),
             stats=PixelStats(info.mean, info.std),
-            workers=hardware.count_workers(device),
+            workers=count_workers(hardware, device),
             on_progress=on_progress,
         )
 

@@ -16,18 +16,18 @@ from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.hashes import image_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import read_seen, refuse_seen
-from uniemox.errors import ConfigError, DataError, LabelError
+from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.calibration import expected_calibration_error, softmax
 from uniemox.evaluate.groups import GroupScores, score_groups
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
-from uniemox.files import EVALUATIONS, write_text
+from uniemox.files import EVALUATIONS, WEIGHTS, write_text
 from uniemox.labels import CUSTOM, LabelMap, LabelSet, label_map
 from uniemox.predict.confidence import answers_of
 from uniemox.predict.opening import EMBEDDED, IN_PACKAGE, SCENE, open_network
 
 if TYPE_CHECKING:
-    from uniemox.training.hardware import HardwareConfig
+    from uniemox.training.config import HardwareConfig
 
 Logits = NDArray[np.floating]
 Answer = Callable[[Sequence[Sample], Callable[[int], None]], Outputs]
@@ -113,9 +113,12 @@ def _open_onnx(model: Path) -> tuple[ClassifierInfo, Answer]:
 
 
 def _open_classifier(model: Path, hardware: "HardwareConfig | None") -> tuple[ClassifierInfo, Answer]:
+    weights = model / WEIGHTS if model.is_dir() else model
+    if not weights.is_file():  # said before torch is imported
+        raise CheckpointError(f"{weights} can't be read: there is no such file")
     from uniemox.evaluate.classifier_outputs import open_classifier  # noqa: PLC0415 - torch
 
-    return open_classifier(model, hardware)
+    return open_classifier(weights, hardware)
 
 
 def write_evaluation(

@@ -19,11 +19,11 @@ from uniemox.checkpoints.recognition import state_of
 from uniemox.errors import CheckpointError, ConfigError, ImageError
 from uniemox.explain.sheets import GAP_PX, INK, LINE_PX, PAPER, fitting, load_font
 from uniemox.files import CONFIG, ENCODER, WEIGHTS
+from uniemox.losses.config import LossWeights
 from uniemox.losses.reconstruction import reconstruction_loss
-from uniemox.losses.total import LossWeights
-from uniemox.model.decoder import DecoderConfig
+from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.encoder import build_encoder
-from uniemox.model.uniemox import ModelConfig, UniEmoX
+from uniemox.model.uniemox import UniEmoX
 from uniemox.predict.images import read_any
 from uniemox.predict.views import scene_view
 from uniemox.pretrain.config import PretrainConfig

@@ -4,7 +4,6 @@ The recipe of MAE's fine-tuning (arXiv 2111.06377, table 9), by timm's functions
 """
 
 import random
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,43 +18,13 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
 from uniemox.data.sample import Sample
-from uniemox.errors import ConfigError, ShapeError
-from uniemox.finetune.targets import Task
+from uniemox.errors import ShapeError
+from uniemox.finetune.config import AugmentConfig, Task
+from uniemox.views.config import ViewConfig
 from uniemox.views.pixels import IMAGENET, IMAGENET_MEAN, PixelStats, normalise
-from uniemox.views.transforms import TrainViews, ViewConfig, Views
+from uniemox.views.transforms import TrainViews, Views
 
 Augment = Callable[[Image.Image], Image.Image]
-RANDAUGMENT = r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)*"  # timm passes over some parts that it can't read
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AugmentConfig:
-    """How much images and targets are changed in training."""
-
-    randaugment: str | None = "rand-m9-mstd0.5-inc1"
-    """RandAugment (arXiv 1909.13719) by timm's name: magnitude 9 with deviation 0.5, stronger with it; None: none."""
-    mixup: float = 0.8
-    """α of mixup's beta distribution (arXiv 1710.09412); 0: none. With cutmix on too, a batch gets one of the two."""
-    cutmix: float = 1.0
-    """α of cutmix's beta distribution (arXiv 1905.04899); 0: none."""
-    smoothing: float = 0.1
-    """Share of a label that is spread over all classes, 0 to below 1."""
-    erasing: float = 0.25
-    """Share of the views in which a rectangle of 2 to 33 % is replaced by noise (arXiv 1708.04896), 0 to 1."""
-
-    def __post_init__(self) -> None:
-        if self.randaugment is not None and not re.fullmatch(RANDAUGMENT, self.randaugment):
-            raise ConfigError(
-                "augment.randaugment must be None or a name such as rand-m9-mstd0.5-inc1, with parts m, n, p, mstd, "
-                f"mmax, inc and their numbers, got {self.randaugment!r}"
-            )
-        for name in ("mixup", "cutmix"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"augment.{name} must be a finite number of at least 0, got {getattr(self, name)}")
-        if not 0 <= self.smoothing < 1:
-            raise ConfigError(f"augment.smoothing must be at least 0 and below 1, got {self.smoothing}")
-        if not 0 <= self.erasing <= 1:
-            raise ConfigError(f"augment.erasing must lie between 0 and 1, got {self.erasing}")
 
 
 @dataclass(frozen=True, slots=True)

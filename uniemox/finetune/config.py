@@ -1,19 +1,20 @@
 """All settings of a fine-tuning run; what is set where it is read is only put together here."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from uniemox.classifier_info import Streams
 from uniemox.errors import ConfigError
-from uniemox.finetune.augment import AugmentConfig
-from uniemox.finetune.distillation import DistillationConfig
-from uniemox.finetune.targets import Task
-from uniemox.model.fusion import FusionName
-from uniemox.training.hardware import HardwareConfig
-from uniemox.training.optimizer import OptimizerConfig
-from uniemox.training.schedule import ScheduleConfig
-from uniemox.training.state import SaveConfig
-from uniemox.views.transforms import ViewConfig
+from uniemox.model.config import FusionName
+from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
+from uniemox.views.config import ViewConfig
+
+Task = Literal["label", "distribution", "affect"]
+INIT_MISSING = (
+    "--init is missing: give a run, a checkpoint, timm:NAME, or scratch:timm:NAME; only --method histogram needs none"
+)
+RANDAUGMENT = r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)*"  # timm passes over some parts that it can't read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +39,56 @@ class NetworkConfig:
     """The encoder's first layers, as layer-wise decay counts them, that stay as they are."""
     drop_path: float = 0.0
     """Share of the images for which the last block is skipped in training; it falls linearly to the first block."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentConfig:
+    """How much images and targets are changed in training."""
+
+    randaugment: str | None = "rand-m9-mstd0.5-inc1"
+    """RandAugment (arXiv 1909.13719) by timm's name: magnitude 9 with deviation 0.5, stronger with it; None: none."""
+    mixup: float = 0.8
+    """α of mixup's beta distribution (arXiv 1710.09412); 0: none. With cutmix on too, a batch gets one of the two."""
+    cutmix: float = 1.0
+    """α of cutmix's beta distribution (arXiv 1905.04899); 0: none."""
+    smoothing: float = 0.1
+    """Share of a label that is spread over all classes, 0 to below 1."""
+    erasing: float = 0.25
+    """Share of the views in which a rectangle of 2 to 33 % is replaced by noise (arXiv 1708.04896), 0 to 1."""
+
+    def __post_init__(self) -> None:
+        if self.randaugment is not None and not re.fullmatch(RANDAUGMENT, self.randaugment):
+            raise ConfigError(
+                "augment.randaugment must be None or a name such as rand-m9-mstd0.5-inc1, with parts m, n, p, mstd, "
+                f"mmax, inc and their numbers, got {self.randaugment!r}"
+            )
+        for name in ("mixup", "cutmix"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"augment.{name} must be a finite number of at least 0, got {getattr(self, name)}")
+        if not 0 <= self.smoothing < 1:
+            raise ConfigError(f"augment.smoothing must be at least 0 and below 1, got {self.smoothing}")
+        if not 0 <= self.erasing <= 1:
+            raise ConfigError(f"augment.erasing must lie between 0 and 1, got {self.erasing}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistillationConfig:
+    """Who teaches a fine-tuning run, and with which further images."""
+
+    teacher: str = ""
+    """A classifier of the same labels whose answers are learned beside the labels: embedded, small, a run or its
+    model.onnx. It must not have been trained on images that this run holds out: give a run of the same data and seed.
+    Empty: the labels alone."""
+    data: str = ""
+    """KIND:PATH of further images, which are trained on with the teacher's answers; their labels are not read."""
+    weight: float = 0.5
+    """Share of the teacher's answer in the target of an image that has a label."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:
+            raise ConfigError(f"distillation.weight must lie between 0 and 1, got {self.weight}")
+        if self.data and not self.teacher:
+            raise ConfigError("distillation.data needs a teacher; give --distillation.teacher, such as embedded")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

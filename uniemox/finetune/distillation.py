@@ -12,37 +12,13 @@ from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
 from uniemox.files import replacing
+from uniemox.finetune.config import DistillationConfig
 from uniemox.labels import LabelSet
 from uniemox.predict.opening import EMBEDDED, IN_PACKAGE, SCENE, load
 from uniemox.predict.prediction import Failure
 
 FILE = "teacher_answers.npz"  # in the run's folder
 PREFIX = "unlabelled/"  # of the keys of further images
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DistillationConfig:
-    """Who teaches a fine-tuning run, and with which further images."""
-
-    teacher: str = ""
-    """A classifier of the same labels whose answers are learned beside the labels: embedded, small, a run or its
-    model.onnx. It must not have been trained on images that this run holds out: give a run of the same data and seed.
-    Empty: the labels alone."""
-    data: str = ""
-    """KIND:PATH of further images, which are trained on with the teacher's answers; their labels are not read."""
-    weight: float = 0.5
-    """Share of the teacher's answer in the target of an image that has a label."""
-
-    @property
-    def teacher_file(self) -> str:
-        """Where the teacher lies, beside which is listed what it has seen; empty for none."""
-        return str(EMBEDDED / SCENE) if self.teacher in IN_PACKAGE else self.teacher
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1:
-            raise ConfigError(f"distillation.weight must lie between 0 and 1, got {self.weight}")
-        if self.data and not self.teacher:
-            raise ConfigError("distillation.data needs a teacher; give --distillation.teacher, such as embedded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +43,11 @@ class TeacherAnswers:
             return said
         label = nn.functional.one_hot(torch.tensor(sample.label), self.classes).float()
         return label if said is None else torch.lerp(label, said, self.weight)
+
+
+def teacher_file(config: DistillationConfig) -> str:
+    """Where the teacher lies, beside which is listed what it has seen; empty for none."""
+    return str(EMBEDDED / SCENE) if config.teacher in IN_PACKAGE else config.teacher
 
 
 def open_unlabelled(config: DistillationConfig) -> list[Sample]:

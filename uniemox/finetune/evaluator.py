@@ -14,6 +14,7 @@ from uniemox.labels import LabelSet
 from uniemox.losses.affect import concordance
 from uniemox.model.classifier import Classifier
 from uniemox.training.callbacks import Callback
+from uniemox.training.hardware import count_workers, precision_of
 from uniemox.views.loader import BrokenCount
 from uniemox.views.pixels import PixelStats
 
@@ -36,8 +37,8 @@ class Evaluator:
             self.config.view,
             stats=self.stats,
             encoded=encoded,
-            precision=self.config.hardware.precision,
-            workers=self.config.hardware.count_workers(next(model.parameters()).device),
+            precision=precision_of(self.config.hardware),
+            workers=count_workers(self.config.hardware, next(model.parameters()).device),
             on_progress=lambda done: self.callback.progress(what, done, len(samples)),
         )
         self.broken.add(found.broken)

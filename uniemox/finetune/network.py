@@ -23,19 +23,16 @@ from uniemox.checkpoints.recognition import is_sincos
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.files import CONFIG, ENCODER, WEIGHTS
-from uniemox.finetune.config import NetworkConfig
+from uniemox.finetune.config import INIT_MISSING, NetworkConfig
 from uniemox.model.classifier import NORM_EPS, Classifier, set_drop_path, token_encoder
 from uniemox.model.colour_histogram import FEATURES, ColourHistogram
 from uniemox.model.concat_encoder import ConcatEncoder
+from uniemox.model.config import FusionName
 from uniemox.model.encoder import start_as_mae
-from uniemox.model.fusion import Fusion, FusionName, build_fusion
+from uniemox.model.fusion import Fusion, build_fusion
 from uniemox.training.settings import read_json
 from uniemox.views.pixels import IMAGENET, PixelStats
 from uniemox.weight_names import Init
-
-INIT_MISSING = (
-    "--init is missing: give a run, a checkpoint, timm:NAME, or scratch:timm:NAME; only --method histogram needs none"
-)
 
 
 @dataclass(frozen=True, slots=True)

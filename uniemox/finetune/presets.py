@@ -2,12 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
-from uniemox.finetune.augment import AugmentConfig
-from uniemox.finetune.config import FinetuneConfig, NetworkConfig
-from uniemox.training.hardware import HardwareConfig
-from uniemox.training.optimizer import OptimizerConfig
-from uniemox.training.schedule import ScheduleConfig
-from uniemox.views.transforms import ViewConfig
+from uniemox.finetune.config import AugmentConfig, FinetuneConfig, NetworkConfig
+from uniemox.training.config import HardwareConfig, OptimizerConfig, ScheduleConfig
+from uniemox.views.config import ViewConfig
 
 LIGHT = AugmentConfig(randaugment=None, mixup=0.0, cutmix=0.0, smoothing=0.1, erasing=0.0)
 

@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
+from uniemox.finetune.config import Task
 from uniemox.finetune.step import Objective
-from uniemox.finetune.targets import Task
 from uniemox.model.classifier import Classifier, NeighbourHead
 
 PENALTIES = tuple(10.0**power for power in range(-4, 3))  # sklearn's C, or ridge's alpha

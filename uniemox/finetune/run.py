@@ -22,19 +22,19 @@ from uniemox.evaluate.classifier_outputs import select_views
 from uniemox.export.onnx import export_classifier
 from uniemox.files import ENCODER, ONNX, WEIGHTS
 from uniemox.finetune.augment import AugmentedViews
-from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.distillation import TeacherAnswers, ask_teacher, open_unlabelled
+from uniemox.finetune.config import FinetuneConfig, Task
+from uniemox.finetune.distillation import TeacherAnswers, ask_teacher, open_unlabelled, teacher_file
 from uniemox.finetune.evaluator import Evaluator
 from uniemox.finetune.head import adjust_logits, fit_after_encoder, fit_distance, fit_neighbour_head
 from uniemox.finetune.network import BuiltNetwork, build_histogram, build_network, checkpoint_activations, mean_head
 from uniemox.finetune.parts import Parts, check_same_division, split_for_training
 from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
-from uniemox.finetune.targets import Task, class_weights, has_target, target_of
+from uniemox.finetune.targets import class_weights, has_target, target_of
 from uniemox.labels import AFFECT
 from uniemox.model.classifier import Classifier
 from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
 from uniemox.training.distributed import process_group, rank, wait_for_all, world_size
-from uniemox.training.hardware import ready_to_train, wrap
+from uniemox.training.hardware import count_workers, precision_of, ready_to_train, setup_device, wrap
 from uniemox.training.journal import Journal
 from uniemox.training.loop import training_steps
 from uniemox.training.parameter_groups import freeze_layers, parameter_groups
@@ -57,7 +57,8 @@ def finetune(
     Raises ConfigError, DataError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or Ctrl-C. Whatever
     it raises, the last checkpoint stays.
     """
-    device, callback = config.hardware.setup_device(), callback or NullCallback()
+    device, callback = setup_device(config.hardware), callback or NullCallback()
+    config = replace(config, hardware=replace(config.hardware, precision=precision_of(config.hardware)))
     with process_group(device):
         split_for_training(data, config, None)  # raises before anything is written
         if rank() == 0:
@@ -66,7 +67,7 @@ def finetune(
         parts = split_for_training(data, config, out if rank() == 0 else None)
         if rank() == 0:
             shown = replace(data, samples=[*parts.samples, *open_unlabelled(config.distillation)])
-            sources = [config.init, config.distillation.teacher_file]
+            sources = [config.init, teacher_file(config.distillation)]
             write_seen(out, shown, sources, lambda done: callback.progress("hashing images", done, len(shown)))
         answers = None
         if config.distillation.teacher:
@@ -210,7 +211,7 @@ class _Run:
         views = ViewDataset(self.shown, AugmentedViews(config.view, config.seed, config.augment.randaugment))
         with Journal(self.out, start, is_written=rank() == 0) as journal:
             steps = training_steps(
-                build_loader(views, order, config.hardware.count_workers(self.device)),
+                build_loader(views, order, count_workers(config.hardware, self.device)),
                 plan=plan,
                 save=lambda done: self._save(done, journal),
                 save_every=(config.save.every_steps, self.steps_per_epoch),  # every epoch gets its score
@@ -229,7 +230,7 @@ class _Run:
                         objective=self.objective,
                         augment=config.augment,
                         stats=self.network.stats,
-                        precision=config.hardware.precision,
+                        precision=precision_of(config.hardware),
                         max_grad_norm=config.optimizer.max_grad_norm,
                     )
                     if self.ema is not None:
@@ -270,7 +271,7 @@ class _Run:
         grey = torch.zeros(2, 3, size, size, dtype=torch.uint8)
         pixels = normalise(grey, self.device)
         self.model.eval()  # grey images would go into the statistics of batch norms, once more each resume
-        is_half = config.hardware.precision == "bfloat16"
+        is_half = precision_of(config.hardware) == "bfloat16"
         with ActivationCount(self.model) as kept, torch.autocast(self.device.type, torch.bfloat16, enabled=is_half):
             self.model(pixels, pixels)
         self.model.train()

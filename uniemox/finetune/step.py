@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from uniemox.finetune.augment import AugmentConfig, augment_batch
-from uniemox.finetune.targets import Task
+from uniemox.finetune.augment import augment_batch
+from uniemox.finetune.config import AugmentConfig, Task
 from uniemox.losses.affect import affect_loss, distribution_loss
 from uniemox.losses.soft_target import soft_target_cross_entropy
+from uniemox.model.config import Precision
 from uniemox.training.distributed import gather_rows, world_size
-from uniemox.training.hardware import Precision
 from uniemox.training.update import gradients, update
 from uniemox.views.pixels import PixelStats
 

@@ -1,7 +1,6 @@
 """What a fine-tuned network shall answer: labels, shares of votes, or valence and arousal."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,9 +8,9 @@ from torch import Tensor
 from uniemox.classifier_info import from_affect
 from uniemox.data.sample import Sample
 from uniemox.errors import DataError, LabelError
+from uniemox.finetune.config import Task
 from uniemox.labels import LabelSet
 
-Task = Literal["label", "distribution", "affect"]
 MISSING = {
     "label": "no label of the set",
     "distribution": "no vote for one of the labels",

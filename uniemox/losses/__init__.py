@@ -1,8 +1,15 @@
-"""From features to one number: equations 1, 7 to 10 and 12 of arXiv 2409.18877."""
+"""From features to one number: equations 1, 7 to 10 and 12 of arXiv 2409.18877.
 
-from uniemox.losses.alignment import contrastive_feature_alignment, semantic_visual_alignment
-from uniemox.losses.reconstruction import reconstruction_loss
-from uniemox.losses.soft_target import soft_target_cross_entropy
+Each name is imported when it is first used: `losses.config` is read where torch is not.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from uniemox.losses.alignment import contrastive_feature_alignment, semantic_visual_alignment
+    from uniemox.losses.reconstruction import reconstruction_loss
+    from uniemox.losses.soft_target import soft_target_cross_entropy
 
 __all__ = [
     "contrastive_feature_alignment",
@@ -10,3 +17,16 @@ __all__ = [
     "semantic_visual_alignment",
     "soft_target_cross_entropy",
 ]
+_MODULES = {
+    "contrastive_feature_alignment": "uniemox.losses.alignment",
+    "reconstruction_loss": "uniemox.losses.reconstruction",
+    "semantic_visual_alignment": "uniemox.losses.alignment",
+    "soft_target_cross_entropy": "uniemox.losses.soft_target",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,35 +1,14 @@
 """The decoder: from the visible patches' tokens to the pixels of all patches (MAE, arXiv 2111.06377)."""
 
-from dataclasses import dataclass
-
 import torch
 from timm.models import checkpoint_seq
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from uniemox.errors import ConfigError
+from uniemox.model.config import DecoderConfig
 from uniemox.model.encoder import start_as_mae
 from uniemox.model.position import sincos_position
 from uniemox.views.mask import Mask
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DecoderConfig:
-    """Size of the decoder; its width is also that of α, β and Υ."""
-
-    width: int = 512
-    """C3, channels; a multiple of 4 and of heads. 512 is also the width of CLIP ViT-B's features."""
-    depth: int = 8
-    """Blocks."""
-    heads: int = 16
-    """Attention heads of a block."""
-
-    def __post_init__(self) -> None:
-        if self.width < 4 or self.width % 4 or self.depth < 1 or self.heads < 1 or self.width % self.heads:
-            raise ConfigError(
-                f"decoder.width must be a positive multiple of 4 and of decoder.heads, and decoder.depth at least 1; "
-                f"got width={self.width}, heads={self.heads}, depth={self.depth}"
-            )
 
 
 class Decoder(nn.Module):

@@ -3,14 +3,12 @@
 All compute in the precision of their input; the whole model hands them float32.
 """
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor, nn
 
-from uniemox.errors import ConfigError, ShapeError
+from uniemox.errors import ShapeError
+from uniemox.model.config import FusionName, check_fusion
 
-FusionName = Literal["static", "dynamic", "attention", "gated"]
 OFFSET = 1e-5  # start of the learned offsets b and ε
 
 
@@ -34,14 +32,6 @@ def build_fusion(name: FusionName, channels: int, heads: int = 3) -> "Fusion":
             return AttentionFusion(channels, heads)
         case "gated":
             return GatedFusion(channels, heads)
-
-
-def check_fusion(name: str, channels: int, heads: int) -> None:
-    """Raise ConfigError unless there is such a fusion."""
-    if name not in get_args(FusionName):
-        raise ConfigError(f"there is no fusion {name!r}; choose one of {', '.join(get_args(FusionName))}")
-    if channels < 1 or heads < 1:
-        raise ConfigError(f"fusion needs at least one channel and one head, got channels={channels}, heads={heads}")
 
 
 class StaticFusion(nn.Module):

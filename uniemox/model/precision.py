@@ -1,10 +1,8 @@
 """In which numbers a device multiplies matrices fast."""
 
-from typing import Literal
-
 import torch
 
-Precision = Literal["float32", "bfloat16"]
+from uniemox.model.config import Precision
 
 
 def fast_precision(device: str | None = None) -> Precision:

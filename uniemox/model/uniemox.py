@@ -3,63 +3,22 @@
 Symbols of arXiv 2409.18877: α `scene`, β `person`, Υ `fused`, Ω `image_features`, Λ `text_features`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from uniemox.errors import ConfigError, ShapeError
+from uniemox.errors import ShapeError
 from uniemox.losses.alignment import contrastive_feature_alignment, semantic_visual_alignment
 from uniemox.losses.reconstruction import reconstruction_loss
-from uniemox.losses.total import LossWeights, total_loss
-from uniemox.model.decoder import Decoder, DecoderConfig
+from uniemox.losses.total import total_loss
+from uniemox.model.config import ModelConfig
+from uniemox.model.decoder import Decoder
 from uniemox.model.encoder import check_plain, encode_visible
-from uniemox.model.fusion import FusionName, build_fusion, check_fusion
-from uniemox.views.mask import Mask, MaskConfig, random_mask
+from uniemox.model.fusion import build_fusion
+from uniemox.views.mask import Mask, random_mask
 from uniemox.views.patches import patchify
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelConfig:
-    """What the model computes. Every ablation of tables IV to VI of the paper is one of these settings."""
-
-    fusion: FusionName | None = "attention"
-    """How α and β become Υ; None: Υ = α, the scene alone."""
-    fusion_heads: int = 3
-    """κ, sets of fusion weights."""
-    norm_pix: bool = False
-    """Reconstruct each patch's standardised pixels (MAE's option) instead of its pixels."""
-    temperature: float = 14.2857
-    """τ of equation 8, positive. It cancels in equation 9; CLIP's start value, 1 / 0.07."""
-    teacher_width: int | None = None
-    """Channels of the teacher's features. None: those of the decoder; another width adds a learned projection of Υ."""
-    mask: MaskConfig = field(default_factory=MaskConfig)
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    losses: LossWeights = field(default_factory=LossWeights)
-
-    def __post_init__(self) -> None:
-        if self.fusion is not None:
-            check_fusion(self.fusion, self.decoder.width, self.fusion_heads)
-        if not 0 < self.temperature < float("inf"):
-            raise ConfigError(f"model.temperature must be positive and finite, got {self.temperature}")
-        if self.teacher_width is not None and self.teacher_width < 1:
-            raise ConfigError(f"model.teacher_width must be at least 1, got {self.teacher_width}")
-
-    @property
-    def needs_image_features(self) -> bool:
-        """Whether a loss needs the teacher's Ω."""
-        return self.needs_text_features or self.losses.semantic_visual_alignment > 0
-
-    @property
-    def needs_text_features(self) -> bool:
-        """Whether a loss needs the teacher's Λ."""
-        return self.losses.contrastive_feature_alignment > 0
-
-    @property
-    def needs_person(self) -> bool:
-        """Whether the person view is used: reconstructed, or fused into a Υ that a loss reads."""
-        return self.losses.person_reconstruction > 0 or (self.fusion is not None and self.needs_image_features)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

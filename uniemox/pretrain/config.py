@@ -4,12 +4,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from uniemox.errors import ConfigError
-from uniemox.model.uniemox import ModelConfig
-from uniemox.training.hardware import HardwareConfig
-from uniemox.training.optimizer import OptimizerConfig
-from uniemox.training.schedule import ScheduleConfig
-from uniemox.training.state import SaveConfig
-from uniemox.views.transforms import ViewConfig
+from uniemox.model.config import ModelConfig
+from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
+from uniemox.views.config import ViewConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

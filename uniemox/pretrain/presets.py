@@ -2,14 +2,10 @@
 
 from collections.abc import Callable, Mapping
 
-from uniemox.model.decoder import DecoderConfig
-from uniemox.model.uniemox import ModelConfig
+from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
-from uniemox.training.hardware import HardwareConfig
-from uniemox.training.optimizer import OptimizerConfig
-from uniemox.training.schedule import ScheduleConfig
-from uniemox.training.state import SaveConfig
-from uniemox.views.transforms import ViewConfig
+from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
+from uniemox.views.config import ViewConfig
 
 
 def paper() -> PretrainConfig:

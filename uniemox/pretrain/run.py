@@ -24,7 +24,7 @@ from uniemox.pretrain.teacher import prepare_teacher
 from uniemox.teacher.protocol import Teacher
 from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
 from uniemox.training.distributed import process_group, rank, wait_for_all, world_size
-from uniemox.training.hardware import ready_to_train, wrap
+from uniemox.training.hardware import count_workers, precision_of, ready_to_train, setup_device, wrap
 from uniemox.training.journal import Journal
 from uniemox.training.loop import Step, training_steps
 from uniemox.training.optimizer import build_optimizer
@@ -48,7 +48,8 @@ def pretrain(
     Raises ConfigError, DataError, TeacherError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or
     Ctrl-C. Whatever it raises, the last checkpoint stays.
     """
-    device, callback = config.hardware.setup_device(), callback or NullCallback()
+    device, callback = setup_device(config.hardware), callback or NullCallback()
+    config = replace(config, hardware=replace(config.hardware, precision=precision_of(config.hardware)))
     with process_group(device):
         steps_in_epoch(len(data), config.batch_size)  # raises before anything is written
         if rank() == 0:
@@ -72,7 +73,7 @@ def pretrain(
                     run.optimizer,
                     [run.batch(views, step.done // run.steps_per_epoch) for views in step.batches],
                     teacher=teacher,
-                    precision=config.hardware.precision,
+                    precision=precision_of(config.hardware),
                     max_grad_norm=config.optimizer.max_grad_norm,
                 )
                 step.report(losses | {"lr": run.lr, "epoch": (step.done + 1) / run.steps_per_epoch})
@@ -141,7 +142,7 @@ class _Run:
             processes=world_size(),
         )
         return training_steps(
-            build_loader(self.views, order, config.hardware.count_workers(self.device)),
+            build_loader(self.views, order, count_workers(config.hardware, self.device)),
             plan=plan,
             save=lambda done: self.save(done, journal),
             save_every=(config.save.every_steps,),
@@ -177,7 +178,7 @@ class _Run:
         features = None if self.teacher is None else torch.randn(2, self.teacher.width)
         batch = PretrainBatch(scene=pixels, person=pixels, image_features=features, text_features=features)
         with ActivationCount(self.model) as kept:
-            forward(self.model, batch, precision=config.hardware.precision)
+            forward(self.model, batch, precision=precision_of(config.hardware))
         images = config.batch_size / config.accumulation / world_size()  # of a batch of one process
         return RunPlan(
             what="pre-training",

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from uniemox.errors import ConfigError, TeacherError
-from uniemox.model.uniemox import ModelConfig, ModelOutput
+from uniemox.model.config import ModelConfig, Precision
+from uniemox.model.uniemox import ModelOutput
 from uniemox.teacher.protocol import Teacher
 from uniemox.training.distributed import gather_rows, world_size
-from uniemox.training.hardware import Precision
 from uniemox.training.update import gradients, update
 from uniemox.views.pixels import normalise
 

@@ -8,7 +8,7 @@ from uniemox.data.sample import DataSet
 from uniemox.data.seen import seen_by
 from uniemox.errors import TeacherError
 from uniemox.files import replacing
-from uniemox.model.uniemox import ModelConfig
+from uniemox.model.config import ModelConfig
 from uniemox.pretrain.batches import distinct_texts
 from uniemox.pretrain.config import TeacherConfig
 from uniemox.teacher.opening import open_teacher

@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 
 from uniemox.errors import ConfigError
-from uniemox.teacher.fitted import SMALL_PATCH_PX
+
+SMALL_PATCH_PX = 12  # of the small tower that is fitted where none is given
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

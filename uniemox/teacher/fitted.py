@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from uniemox.errors import TeacherError
 from uniemox.model.encoder import build_encoder
+from uniemox.teacher.config import SMALL_PATCH_PX
 from uniemox.teacher.protocol import fit_pixels, hash_module
 
 DESCRIPTION, WEIGHTS, RUN = "teacher.json", "teacher.safetensors", "fit"
 FORMAT = 1
 SMALL = "small"  # the image tower that is fitted from scratch
-SMALL_CHANNELS, SMALL_PATCH_PX = 128, 12
+SMALL_CHANNELS = 128
 HIDDEN = 256  # of the text tower
 MAX_WORDS = 77  # of a text; the rest is cut off, as CLIP does with its tokens
 WORD = re.compile(r"[^\W_]+|[^\w\s]")

@@ -40,9 +40,10 @@ from uniemox.training.callbacks import Callback, NullCallback
 from uniemox.training.run_folder import begin_run
 from uniemox.training.single import SingleRun, parameter_groups_of
 from uniemox.training.update import update
+from uniemox.views.config import ViewConfig
 from uniemox.views.loader import BrokenCount, ViewDataset
 from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
-from uniemox.views.transforms import TrainViews, ViewConfig, WholeViews
+from uniemox.views.transforms import TrainViews, WholeViews
 
 HELD_OUT = 0.1  # share of the images
 SMALL_PX, MIN_AREA = 96, 0.6  # of the small tower's input; of a training crop: what a text names should still be in it

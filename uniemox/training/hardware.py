@@ -2,8 +2,7 @@
 
 import ctypes
 import platform
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +10,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from uniemox.data.processes import usable_cores
 from uniemox.errors import ConfigError
-from uniemox.model.precision import Precision, fast_precision
+from uniemox.model.config import Precision
+from uniemox.model.precision import fast_precision
+from uniemox.training.config import HardwareConfig
 from uniemox.training.distributed import local_rank, world_size
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -19,47 +20,28 @@ MAX_INT = 2**31 - 1
 MAX_WORKERS = 8  # of one process, where nobody says
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HardwareConfig:
-    """What a run uses of the machine. None of it changes what is computed, but for rounding."""
+def setup_device(config: HardwareConfig) -> torch.device:
+    """The device of this process, its threads set. Raises ConfigError if the device is not there."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    has_gpu = torch.cuda.is_available()
+    if config.device == "cuda" and not has_gpu:
+        raise ConfigError("hardware.device is cuda, but there is no CUDA device here; use cpu")
+    if config.device == "cpu" or not has_gpu:
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank())
 
-    device: Literal["cpu", "cuda"] | None = None
-    """Where the model trains; None: a GPU if there is one."""
-    precision: Precision = field(default_factory=fast_precision)
-    """Of matrix products and activations; weights, losses and fusion stay in float32. bfloat16 where this machine is
-    fast with it, float32 elsewhere, unless it is given."""
-    compile: bool = False
-    """torch.compile: a minute at the start, and faster on a GPU."""
-    grad_checkpointing: bool = False
-    """Compute activations a second time in the backward pass instead of keeping them: less memory, a third slower."""
-    threads: int | None = None
-    """Cores that one process computes on; None: torch's choice, all of them. Small networks are faster on one, beside a
-    process that loads."""
-    workers: int | None = None
-    """Processes that load images, of each process that trains; None: one on the CPU, up to 8 beside a GPU."""
 
-    def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"hardware.threads must be at least 1, got {self.threads}")
-        if self.workers is not None and self.workers < 0:
-            raise ConfigError(f"hardware.workers must be at least 0, got {self.workers}")
+def count_workers(config: HardwareConfig, device: torch.device) -> int:
+    """Processes that load, of each process that trains."""
+    if config.workers is not None:
+        return config.workers
+    return 1 if device.type == "cpu" else min(usable_cores(), MAX_WORKERS)
 
-    def setup_device(self) -> torch.device:
-        """The device of this process, its threads set. Raises ConfigError if the device is not there."""
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
-        has_gpu = torch.cuda.is_available()
-        if self.device == "cuda" and not has_gpu:
-            raise ConfigError("hardware.device is cuda, but there is no CUDA device here; use cpu")
-        if self.device == "cpu" or not has_gpu:
-            return torch.device("cpu")
-        return torch.device("cuda", local_rank())
 
-    def count_workers(self, device: torch.device) -> int:
-        """Processes that load."""
-        if self.workers is not None:
-            return self.workers
-        return 1 if device.type == "cpu" else min(usable_cores(), MAX_WORKERS)
+def precision_of(config: HardwareConfig) -> Precision:
+    """The precision that was asked for, or the one that this machine is fast with."""
+    return config.precision or fast_precision()
 
 
 def wrap(model: nn.Module, device: torch.device, *, compiled: bool) -> Any:

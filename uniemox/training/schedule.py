@@ -6,39 +6,11 @@ value at w, below its highest, where MAE begins the half cosine at its top. With
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from timm.scheduler import CosineLRScheduler
 
-from uniemox.errors import ConfigError
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScheduleConfig:
-    """Length and shape of a run."""
-
-    epochs: float = 200.0
-    """Passes over the training data; a part of one is fine."""
-    warmup_epochs: float = 40.0
-    """Epochs in which the learning rate rises from 0 to its highest; the cosine counts from the first step."""
-    min_lr: float = 0.0
-    """The learning rate at the end; MAE's is 0."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.epochs < float("inf"):
-            raise ConfigError(f"schedule.epochs must be above 0, got {self.epochs}")
-        if not 0 <= self.warmup_epochs <= self.epochs:
-            raise ConfigError(
-                f"schedule.warmup_epochs must lie between 0 and schedule.epochs, got {self.warmup_epochs} and "
-                f"{self.epochs}"
-            )
-        if not 0 <= self.min_lr < float("inf"):
-            raise ConfigError(f"schedule.min_lr must be at least 0, got {self.min_lr}")
-
-    def steps(self, steps_per_epoch: int) -> int:
-        """Steps of the whole run, at least one."""
-        return max(round(self.epochs * steps_per_epoch), 1)
+from uniemox.training.config import ScheduleConfig
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps_per_epoch: int) -> CosineLRScheduler:

@@ -19,27 +19,12 @@ import torch
 from torch import nn
 
 from uniemox.checkpoints.writing import write_tensors
-from uniemox.errors import CheckpointError, ConfigError
+from uniemox.errors import CheckpointError
 from uniemox.files import CHECKPOINTS, PARTIAL
 from uniemox.weight_archives import check_weight_archive
 
 MODEL, STATE = "model.safetensors", "state.pt"
 UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, safetensors.SafetensorError)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SaveConfig:
-    """When a run saves, and what it keeps."""
-
-    every_steps: int = 500
-    """Steps between checkpoints; there is always one at the end, and when the run is asked to stop."""
-    keep: int = 2
-    """So many of the newest checkpoints stay, and the best one."""
-
-    def __post_init__(self) -> None:
-        for name in ("every_steps", "keep"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"save.{name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)

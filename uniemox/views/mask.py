@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -10,18 +9,6 @@ import torch
 from torch import Tensor
 
 from uniemox.errors import ConfigError
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MaskConfig:
-    """How much of an image is hidden from the encoder."""
-
-    ratio: float = 0.75
-    """μ, the fraction of patches hidden, strictly between 0 and 1; table V of the paper compares 0.25 to 0.85."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.ratio < 1:
-            raise ConfigError(f"mask.ratio must lie strictly between 0 and 1, got {self.ratio}; the paper uses 0.75")
 
 
 class Mask(NamedTuple):

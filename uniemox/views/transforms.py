@@ -16,34 +16,14 @@ from torch import Tensor
 
 from uniemox.classifier_info import PersonPolicy
 from uniemox.data.sample import Sample, decode_sample
-from uniemox.errors import BoxError, ConfigError
+from uniemox.errors import BoxError
 from uniemox.persons.box import Box
 from uniemox.persons.crop import PersonCrop, Source, choose_person
 from uniemox.predict.views import person_view, scene_box, scene_view, whole_px
+from uniemox.views.config import ViewConfig
 
 ASPECT = (3 / 4, 4 / 3)
 TRIES = 10  # of a random crop, before the largest middle one is taken; as torchvision
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ViewConfig:
-    """How an image becomes the model's input."""
-
-    size: int = 224
-    """Side of both views, px."""
-    min_area: float = 0.2
-    """Smallest share of the image that a training crop covers, 0 to 1; the paper's value."""
-    person: PersonPolicy = "largest"
-    """Which part of the image the person view is, see persons/crop.py."""
-    crop_fraction: float = 0.9
-    """Share of the short side that the middle crop of evaluation keeps, 0 to 1; timm's crop_pct for ViTs."""
-
-    def __post_init__(self) -> None:
-        if self.size < 8:
-            raise ConfigError(f"view.size must be at least 8 px, got {self.size}")
-        for name in ("min_area", "crop_fraction"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"view.{name} must lie above 0 and be at most 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)

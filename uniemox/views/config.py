@@ -1,0 +1,39 @@
+"""Settings of views and masks."""
+
+from dataclasses import dataclass
+
+from uniemox.classifier_info import PersonPolicy
+from uniemox.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViewConfig:
+    """How an image becomes the model's input."""
+
+    size: int = 224
+    """Side of both views, px."""
+    min_area: float = 0.2
+    """Smallest share of the image that a training crop covers, 0 to 1; the paper's value."""
+    person: PersonPolicy = "largest"
+    """Which part of the image the person view is, see persons/crop.py."""
+    crop_fraction: float = 0.9
+    """Share of the short side that the middle crop of evaluation keeps, 0 to 1; timm's crop_pct for ViTs."""
+
+    def __post_init__(self) -> None:
+        if self.size < 8:
+            raise ConfigError(f"view.size must be at least 8 px, got {self.size}")
+        for name in ("min_area", "crop_fraction"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"view.{name} must lie above 0 and be at most 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskConfig:
+    """How much of an image is hidden from the encoder."""
+
+    ratio: float = 0.75
+    """μ, the fraction of patches hidden, strictly between 0 and 1; table V of the paper compares 0.25 to 0.85."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < 1:
+            raise ConfigError(f"mask.ratio must lie strictly between 0 and 1, got {self.ratio}; the paper uses 0.75")
