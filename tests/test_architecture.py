@@ -13,7 +13,15 @@ import uniemox
 PACKAGE = Path(uniemox.__file__).parent
 TOP = (
     *("errors", "labels", "images", "image_limits", "hub", "paper", "intervals", "html", "files", "csv_files"),
-    *("classifier_info", "onnx_sessions", "onnx_external", "onnx_metadata", "weight_archives", "weight_names"),
+    *(
+        "classifier_info",
+        "side_by_side",
+        "onnx_sessions",
+        "onnx_external",
+        "onnx_metadata",
+        "weight_archives",
+        "weight_names",
+    ),
 )
 LIGHT = ("decoding", "persons", "data", "predict", "explain", "serve", "ask", "curate")
 TORCH = (

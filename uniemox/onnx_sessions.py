@@ -6,6 +6,8 @@ sets ORT_DISABLE_TELEMETRY=0; processes that this one starts inherit the choice.
 """
 
 import os
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,16 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 from onnxruntime import InferenceSession, SessionOptions, get_available_providers
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
-__all__ = ["RUNTIME_ERRORS", "InferenceSession", "get_available_providers", "open_session", "quantization_tools"]
+from uniemox.side_by_side import has_one_core
+
+__all__ = [
+    "RUNTIME_ERRORS",
+    "InferenceSession",
+    "Session",
+    "get_available_providers",
+    "open_session",
+    "quantization_tools",
+]
 
 # What opening and running a file raises that is damaged or of another kind; onnxruntime's own classes have no base in
 # common but Exception. TypeError: outputs that are no tensors.
@@ -34,7 +45,33 @@ def open_session(path: Path, *, threads: int | None = None) -> InferenceSession:
     options = SessionOptions()
     options.log_severity_level = 4  # errors reach the user as exceptions, not as lines of a log
     options.intra_op_num_threads = threads or 0
+    options.enable_mem_pattern = False  # one block for all of a run is no faster, and larger
     return InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+class Session:
+    """A file that is ready to run: on all cores, or on one in threads of `side_by_side`. Threads may share it.
+
+    Threads of one run wait for each other, so that runs side by side on one thread each are faster than runs on
+    all cores that fight for them.
+    threads: of every run; None: as above.  Raises one of RUNTIME_ERRORS for a file that onnxruntime can't read.
+    """
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        self.wide = open_session(path, threads=threads)
+        self._path, self._lock = path, threading.Lock()
+        self._narrow = None if threads is None else self.wide
+
+    def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, Any]) -> list[Any]:
+        """Outputs by name, or all. Raises one of RUNTIME_ERRORS."""
+        session = self._one_core() if has_one_core() else self.wide
+        return session.run(outputs, dict(inputs))
+
+    def _one_core(self) -> InferenceSession:
+        with self._lock:
+            if self._narrow is None:
+                self._narrow = open_session(self._path, threads=1)
+            return self._narrow
 
 
 def quantization_tools() -> Any:

@@ -1,4 +1,4 @@
-"""How fast images are answered: in batches, against the same network in torch, and by a process that just began."""
+"""How fast images are answered: many of them, against the same network in torch, and by a process that just began."""
 
 import subprocess
 import sys
@@ -33,8 +33,8 @@ PASSES = 3
 SOAK_FROM = 2000
 FRESH = """
 import sys, uniemox
-predictor = uniemox.load(sys.argv[1] or None, finder=sys.argv[2] or None)
-predictor.predict(sys.argv[3]).to_dict()
+predictor = uniemox.load(sys.argv[1] or None, finder=sys.argv[2] or None, threads=int(sys.argv[4]) or None)
+predictor.predict(sys.argv[3])
 status = open("/proc/self/status").read().split("VmHWM:")[1]  # getrusage counts what was there before exec
 print(int(status.split()[0]) / 2**10, "torch" in sys.modules)
 """
@@ -45,7 +45,9 @@ class PredictBench:
     """What was measured; the speeds are the best of the passes."""
 
     images_per_s: float
-    """From a file's bytes to a Prediction, in batches, without looking for people."""
+    """From a file's bytes to a Prediction, one image a core, without looking for people."""
+    with_people_images_per_s: float | None
+    """The same with the finder; None without one."""
     torch_images_per_s: float | None
     """The same network in float32 torch eager, its images decoded one after the other; None without its weights."""
     ratio: float | None
@@ -60,6 +62,8 @@ class PredictBench:
     """From the start of a process to its first answer, best of the passes."""
     peak_rss_mb: float
     """Of that process."""
+    folder_peak_rss_mb: float
+    """Of a process that answers all images of the pass."""
     imports_torch: bool
     """Whether that process did."""
     memory_growth_mb: float | None
@@ -87,7 +91,7 @@ def bench_predict(
     Raises DataError for an image that can't be read, else as `load`.
     """
     images = [sample.image.read() for sample in data.samples]
-    predictor = load(model, finder=None)
+    predictor = load(model, finder=None, threads=1)
     done = 0
 
     def count(answered: int) -> None:
@@ -96,6 +100,11 @@ def bench_predict(
         on_progress(done)
 
     ours = max(_pass(predictor, images, count) for _ in range(PASSES))
+    with_people = None
+    if finder is not None:
+        finding = load(model, finder=finder, threads=1)
+        with_people = max(_pass(finding, images, count) for _ in range(PASSES))
+    predictor = load(model, finder=None)
     views = _views(data.samples, predictor)
     network = max(_network_speed(lambda pixels: predictor.network.logits(*pixels), views) for _ in range(PASSES))
     weights = _weights(model, torch_run)
@@ -106,10 +115,12 @@ def bench_predict(
         theirs_network = max(
             _network_speed(lambda pixels: _torch_logits(classifier, pixels), views) for _ in range(PASSES)
         )
-    fresh = [_fresh_process(model, finder, images[0]) for _ in range(PASSES)]
-    growth = _soak(load(model, finder=finder), images, soak, count) if soak else None
+    fresh = [_fresh_process(model, finder, images[:1]) for _ in range(PASSES)]
+    _, folder_peak_rss_mb, _ = _fresh_process(model, finder, images)
+    growth = _soak(load(model, finder=finder, threads=1), images, soak, count) if soak else None
     return PredictBench(
         images_per_s=ours,
+        with_people_images_per_s=with_people,
         torch_images_per_s=theirs,
         ratio=None if theirs is None else ours / theirs,
         network_images_per_s=network,
@@ -117,6 +128,7 @@ def bench_predict(
         images=len(images),
         start_s=min(seconds for seconds, _, _ in fresh),
         peak_rss_mb=max(rss for _, rss, _ in fresh),
+        folder_peak_rss_mb=folder_peak_rss_mb,
         imports_torch=any(has_torch for _, _, has_torch in fresh),
         memory_growth_mb=growth,
     )
@@ -128,7 +140,7 @@ Pixels = tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]
 def _pass(predictor: Predictor, images: Sequence[bytes], count: Callable[[int], None]) -> float:
     """Images per second of one pass."""
     start = time.perf_counter()
-    for result in predictor.predict_each(images, batch_size=BATCH):
+    for result in predictor.predict_each(images):
         if isinstance(result, Failure):
             raise DataError(f"speed is measured on images that can be read: {result.error}")
         count(1)
@@ -189,12 +201,14 @@ def _weights(model: str | None, torch_run: Path | None) -> Path | None:
     return run if run is not None and run.suffix == ".safetensors" and run.is_file() else None
 
 
-def _fresh_process(model: str | None, finder: str | None, image: bytes) -> tuple[float, float, bool]:
-    """Seconds to the first answer, peak memory in MB (as Linux tells it), and whether torch was imported."""
+def _fresh_process(model: str | None, finder: str | None, images: Sequence[bytes]) -> tuple[float, float, bool]:
+    """Seconds to the last answer, peak memory in MB (as Linux tells it), and whether torch was imported."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "picture"
-        path.write_bytes(image)
-        command = [sys.executable, "-c", FRESH, model or "", finder or "", str(path)]
+        for i, image in enumerate(images):
+            (Path(folder) / f"{i:05}.jpg").write_bytes(image)  # whatever it is: the ending only has to be an image's
+        is_one = len(images) == 1
+        path, threads = (f"{folder}/00000.jpg", "0") if is_one else (folder, "1")
+        command = [sys.executable, "-c", FRESH, model or "", finder or "", path, threads]
         start = time.perf_counter()
         answered = subprocess.run(command, capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - start
@@ -207,7 +221,7 @@ def _fresh_process(model: str | None, finder: str | None, image: bytes) -> tuple
 def _soak(predictor: Predictor, images: Sequence[bytes], soak: int, count: Callable[[int], None]) -> float | None:
     """MB by which the memory of this process grows between the 2,000th image and the last."""
     before = None
-    for i, _ in enumerate(predictor.predict_each(islice(cycle(images), soak), batch_size=BATCH), start=1):
+    for i, _ in enumerate(predictor.predict_each(islice(cycle(images), soak)), start=1):
         count(1)
         if i == min(SOAK_FROM, max(1, soak // 2)):
             before = memory_mb()

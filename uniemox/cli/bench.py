@@ -121,10 +121,10 @@ def bench_predict_command(
     soak: int = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Time prediction: in batches, against the same network in torch, and from the start of a process.
+    """Time prediction: of many images, against the same network in torch, and from the start of a process.
 
-    Batches go from a file's bytes to an answer, without looking for people. Torch is float32 and eager, its images
-    decoded one after the other.
+    Many images go from their files' bytes to answers on all cores. Torch is float32 and eager, its images decoded one
+    after the other.
 
     Example: uniemox bench predict --model runs/fi --json
 
@@ -137,7 +137,7 @@ def bench_predict_command(
     torch_run
         A run with the same network's weights; the model itself, if it is a run.
     finder
-        A person finder for the fresh process and the soak, or none.
+        A person finder for fresh processes, the soak and the speed with people, or none.
     soak
         Answer so many images more, and say by how much the memory of the process grew after the 2,000th.
     as_json
@@ -149,7 +149,8 @@ def bench_predict_command(
 
     found = open_data("synthetic:64" if data is None else data)
     with progress_bar() as progress:
-        task = progress.add_task("images", total=2 * PASSES * len(found) + soak)
+        passes = PASSES * (2 if finder == "none" else 3)
+        task = progress.add_task("images", total=passes * len(found) + soak)
         result = bench_predict(
             found,
             model=model,
@@ -163,9 +164,12 @@ def bench_predict_command(
         return
     against = "" if result.ratio is None else f", {result.ratio:.1f} times torch's {result.torch_images_per_s:.0f}"
     print(f"{result.images_per_s:.0f} images/s{against} (best of {PASSES} passes over {result.images})")
+    if result.with_people_images_per_s is not None:
+        print(f"{result.with_people_images_per_s:.0f} images/s with the people in them")
     alone = "" if result.torch_network_images_per_s is None else f", in torch {result.torch_network_images_per_s:.0f}"
     print(f"the network alone {result.network_images_per_s:.0f} images/s{alone}")
     print(f"first answer {result.start_s:.2f} s after a process starts, with {result.peak_rss_mb:.0f} MB")
+    print(f"a process that answers all {result.images} has {result.folder_peak_rss_mb:.0f} MB")
     if result.memory_growth_mb is not None:
         print(f"memory grew by {result.memory_growth_mb:.1f} MB between the 2,000th and the {soak:,}th image")
 

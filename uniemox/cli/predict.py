@@ -48,10 +48,12 @@ class ModelOptions:
     words: str | None = None
     """For clip: the words to choose from, with commas between."""
     threads: int | None = None
-    """Threads of each network; one per core if not given."""
+    """Threads of each network; if not given one per core for a single image, and one for each of several."""
 
-    def opener(self, *, on_cluster: bool) -> "Callable[[], Predictor]":
-        """What opens the predictor.  on_cluster: in workers that have folders of their own, and a core each."""
+    def opener(self, *, on_cluster: bool, has_several: bool) -> "Callable[[], Predictor]":
+        """What opens the predictor.  on_cluster: in workers that have folders of their own, and a core each.
+        has_several: images, which are worked on side by side.
+        """
         from uniemox.predict.opening import load
 
         if not self.persons and self.finder != "embedded":
@@ -62,7 +64,7 @@ class ModelOptions:
         )
         model, person, finder, face_model, face_finder = map(_absolute, names) if on_cluster else names
         words = None if self.words is None else self.words.split(",")
-        threads = self.threads or 1 if on_cluster else self.threads
+        threads = self.threads or (1 if on_cluster or has_several else None)
         return partial(
             load,
             model,
@@ -126,7 +128,7 @@ def predict(
     labels
         Answer in another label set, such as polarity.
     batch_size
-        Images that the network sees at once.
+        At most so many images are taken ahead of the answers; it changes no answer.
     engine
         ray: on all machines of a Ray cluster, which read the images by the same paths.
     as_json
@@ -135,7 +137,8 @@ def predict(
     _check(images, files, engine)
     from uniemox.cli.predict_output import Output
 
-    open_predictor = models.opener(on_cluster=engine == "ray")
+    has_several = len(images) > 1 or not os.path.isfile(images[0])
+    open_predictor = models.opener(on_cluster=engine == "ray", has_several=has_several)
     predictor = open_predictor()
     with (
         _open_file(files, predictor, labels, has_likely=coverage is not None) as file,

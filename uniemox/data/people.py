@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.seen import seen_file, write_hashes
@@ -15,9 +14,9 @@ from uniemox.data.sidecar import Sidecar, read_sidecar
 from uniemox.errors import DataError, ImageError
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
+from uniemox.side_by_side import side_by_side
 
 DECODED_PX = 832  # short side from which a JPEG is decoded smaller: twice the input of the largest detector here
-BATCH = 16  # images decoded ahead, and given to a detector that takes several
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +52,18 @@ def find_people(
     broken: list[str] = []
     if seen:
         write_hashes(seen_file(out), seen)
-    with Sidecar(out, header) as sidecar, ThreadPoolExecutor() as pool:
+    with Sidecar(out, header) as sidecar:
         waiting = [(key, sample) for key, sample in by_key.items() if key not in sidecar.done]
-        on_progress(len(by_key) - len(waiting))
-        for i in range(0, len(waiting), BATCH):
-            batch = waiting[i : i + BATCH]
-            decoded = list(pool.map(_decoded, (sample for _, sample in batch)))
-            images = [image for image in decoded if not isinstance(image, str)]
-            boxes = iter(detector.detect([image for image, _ in images]) if images else ())
-            for (key, _), found in zip(batch, decoded, strict=True):
-                if isinstance(found, str):
-                    broken.append(found)
-                    continue  # not kept: it may be there the next time
-                image, full = found
-                scale = full[0] / image.width, full[1] / image.height
-                rows = [
-                    [x1 * scale[0], y1 * scale[1], x2 * scale[0], y2 * scale[1], confidence]
-                    for (x1, y1, x2, y2), confidence in next(boxes)
-                ]
-                sidecar.append(key, {"boxes": [[round(value, 3) for value in row] for row in rows]})
-            on_progress(len(by_key) - len(waiting) + i + len(batch))
+        before = len(by_key) - len(waiting)
+        on_progress(before)
+        samples = (sample for _, sample in waiting)
+        with closing(side_by_side(samples, partial(_rows_of, detector=detector))) as found:
+            for done, ((key, _), rows) in enumerate(zip(waiting, found, strict=True), before + 1):
+                if isinstance(rows, str):
+                    broken.append(rows)  # not kept in the file: it may be there the next time
+                else:
+                    sidecar.append(key, {"boxes": rows})
+                on_progress(done)
     _, lines = read_sidecar(out)
     counts = [len(line.get("boxes") or ()) for line in lines.values()]
     return PeopleReport(
@@ -104,12 +95,16 @@ def detections_of(rows: Any, file: Path, key: str) -> tuple[Detection, ...]:
     return tuple(people)
 
 
-def _decoded(sample: Sample) -> tuple[Image.Image, tuple[int, int]] | str:
-    """An image and its full size, or why there is none."""
+def _rows_of(sample: Sample, detector: Detector) -> list[list[float]] | str:
+    """People in an image, x1, y1, x2, y2 in px of the full one and confidence; or why it can't be read."""
     try:
-        return decode_sample(sample, _shrink)
+        image, full = decode_sample(sample, _shrink)
     except ImageError as error:
         return str(error)
+    x, y = full[0] / image.width, full[1] / image.height
+    [found] = detector.detect([image])
+    rows = [[box.x1 * x, box.y1 * y, box.x2 * x, box.y2 * y, confidence] for box, confidence in found]
+    return [[round(value, 3) for value in row] for row in rows]
 
 
 def _shrink(width: int, height: int) -> float:

@@ -1,6 +1,7 @@
 """What a classifier answers for every image of a data set, without torch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,11 +9,8 @@ from numpy.typing import NDArray
 
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.errors import DataError, ImageError
-from uniemox.predict.ahead import batches
 from uniemox.predict.network import Network
-from uniemox.predict.views import Pixels
-
-BATCH = 16
+from uniemox.side_by_side import side_by_side
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +32,22 @@ def outputs_of_network(
     """
     read, broken = list[Sample](), list[Broken]()
 
-    def look() -> Iterator[dict[str, Pixels]]:
-        for done, sample in enumerate(samples, start=1):
-            try:
-                image, full = decode_sample(sample)
-                yield network.look(image, full, sample.persons, sample.target_box)
-                read.append(sample)
-            except ImageError as error:
-                broken.append(Broken(sample.key, str(error)))
-            on_progress(done)
+    def measure(sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.float32] | None] | Broken:
+        try:
+            image, full = decode_sample(sample)
+        except ImageError as error:
+            return Broken(sample.key, str(error))
+        return network.measure([network.look(image, full, sample.persons, sample.target_box)])
 
-    found = [network.measure(batch) for batch in batches(look(), BATCH)]
+    found = list[tuple[NDArray[np.float32], NDArray[np.float32] | None]]()
+    with closing(side_by_side(samples, measure)) as results:
+        for done, (sample, measured) in enumerate(zip(samples, results, strict=True), start=1):
+            if isinstance(measured, Broken):
+                broken.append(measured)
+            else:
+                read.append(sample)
+                found.append(measured)
+            on_progress(done)
     if not found:
         reason = broken[0].reason if broken else "there is none"
         raise DataError(f"none of {len(samples)} images can be read: {reason}")

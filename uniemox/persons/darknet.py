@@ -4,6 +4,7 @@ import importlib
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -25,10 +26,10 @@ REVISION = 1  # raise it when code changes boxes
 
 
 class DarknetDetector:
-    """People by a Darknet network with [yolo] layers; see `load_detector`. Not for several threads at once."""
+    """People by a Darknet network with [yolo] layers; see `load_detector`."""
 
     def __init__(self, cfg: Path, weights: Path, config: DetectorConfig) -> None:
-        self._cv2 = _opencv(cfg)
+        self._cv2, self._lock = _opencv(cfg), Lock()
         self.name = cfg.name
         self._net = _read(self._cv2, cfg, weights)
         self._outputs = self._net.getUnconnectedOutLayersNames()
@@ -64,8 +65,9 @@ class DarknetDetector:
     def _forward(self, pixels: Array) -> list[Array]:
         """What the [yolo] layers give for one image (1, 3, H, W)."""
         try:
-            self._net.setInput(pixels)
-            return list(self._net.forward(self._outputs))
+            with self._lock:  # OpenCV's networks can't run twice at once
+                self._net.setInput(pixels)
+                return list(self._net.forward(self._outputs))
         except self._cv2.error as error:
             raise DetectorError(f"{self._cfg}: does not run on an image of 416 x 416 px ({error})") from error
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from uniemox.errors import DetectorError
 from uniemox.onnx_external import external_files, leaves_folder
-from uniemox.onnx_sessions import RUNTIME_ERRORS, InferenceSession, open_session
+from uniemox.onnx_sessions import RUNTIME_ERRORS, InferenceSession, Session
 from uniemox.persons.box import Detection
 from uniemox.persons.decoding import Array
 from uniemox.persons.detector_config import DetectorConfig, fingerprint_of
@@ -30,14 +30,15 @@ class OnnxDetector:
         self.name = path.name
         others = _weights_beside(path)
         self._session = _start(path, threads)
-        self._size = _input_size(path, self._session)
+        self._inputs = self._session.wide.get_inputs()
+        self._size = _input_size(path, self._session.wide)
         self._batch = self._probe_batch(path)  # None: any
         outputs = self._run_grey(path, self._batch or 1)
-        layout = recognise(self._size, outputs, takes_size=len(self._session.get_inputs()) == 2)
+        layout = recognise(self._size, outputs, takes_size=len(self._inputs) == 2)
         if layout is None:
-            raise DetectorError(f"{path}: {_describe(self._session, outputs)}. {_known()}")
+            raise DetectorError(f"{path}: {_describe(self._session.wide, outputs)}. {_known()}")
         self.layout = layout
-        self._size = _input_size(path, self._session, layout.free_size_px)
+        self._size = _input_size(path, self._session.wide, layout.free_size_px)
         if layout.takes_size:
             self._batch = 1  # the zoo's graph scales all boxes by the first image's size
         self._confidence = layout.confidence if config.confidence is None else config.confidence
@@ -74,8 +75,7 @@ class OnnxDetector:
     def _run(self, pixels: Array, image: Size) -> list[Array]:
         """Outputs for a batch (N, 3, H, W), as float32.  image: height and width before it was fitted."""
         values: list[Any] = [pixels, np.array([image])]
-        inputs = self._session.get_inputs()
-        feed = {one.name: value.astype(_TYPES[one.type]) for one, value in zip(inputs, values, strict=False)}
+        feed = {one.name: value.astype(_TYPES[one.type]) for one, value in zip(self._inputs, values, strict=False)}
         return [np.asarray(output, dtype=np.float32) for output in self._session.run(None, feed)]
 
     def _run_grey(self, path: Path, batch: int) -> list[Array]:
@@ -87,7 +87,7 @@ class OnnxDetector:
 
     def _probe_batch(self, path: Path) -> int | None:
         """Images a run: the graph's own number, or None for any; 1 if it only claims to take any."""
-        declared = self._session.get_inputs()[0].shape[0]
+        declared = self._inputs[0].shape[0]
         if isinstance(declared, int):
             return declared
         try:
@@ -96,9 +96,9 @@ class OnnxDetector:
             return 1
 
 
-def _start(path: Path, threads: int | None) -> InferenceSession:
+def _start(path: Path, threads: int | None) -> Session:
     try:
-        return open_session(path, threads=threads)
+        return Session(path, threads=threads)
     except RUNTIME_ERRORS as error:
         raise DetectorError(f"{path}: onnxruntime can't read it ({error}); export or download it again") from error
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from threading import Lock
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -73,14 +72,12 @@ class FaceReader:
                 "expressed, from the face alone (streams scene)"
             )
         self.network, self.finder = network, finder
-        self._lock = Lock()  # OpenCV's networks can't run twice at once
 
     def find(self, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...]:
         """Faces in px of the full image, most confident first.  image: RGB, which may be a smaller copy of it."""
         if self.finder is None:
             return (Detection(Box(0, 0, *full), 1.0),)
-        with self._lock:
-            [found] = self.finder.detect([image])
+        [found] = self.finder.detect([image])
         x, y = full[0] / image.width, full[1] / image.height
         return tuple(Detection(Box(b.x1 * x, b.y1 * y, b.x2 * x, b.y2 * y), sure) for b, sure in found)
 

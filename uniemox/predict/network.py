@@ -13,7 +13,7 @@ from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.errors import CheckpointError, ConfigError, ShapeError
 from uniemox.files import ONNX
 from uniemox.onnx_external import external_files
-from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session
+from uniemox.onnx_sessions import RUNTIME_ERRORS, Session
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.crop import choose_person
 from uniemox.predict.confidence import answers_of, familiarity_of
@@ -86,7 +86,7 @@ class Network:
     def open(cls, path: Path, *, threads: int | None = None) -> "Network":
         """The classifier in an ONNX file of `uniemox finetune`.
 
-        threads: of one run; None: one a core.
+        threads: of one run; None: one a core, or one alone in threads of `side_by_side`.
         Raises CheckpointError, with the file's name, if it is no classifier of ours, damaged, larger than 2 GB or
         refers to other files.
         """
@@ -209,9 +209,10 @@ class _OnnxEngine:
     def __init__(self, path: Path, threads: int | None) -> None:
         _check_file(path)
         try:
-            self._session = open_session(path, threads=threads)
-            metadata = self._session.get_modelmeta().custom_metadata_map
-            self._is_one_by_one = is_one_by_one(self._session)
+            self._session = Session(path, threads=threads)
+            session = self._session.wide
+            metadata = session.get_modelmeta().custom_metadata_map
+            self._is_one_by_one = is_one_by_one(session)
         except RUNTIME_ERRORS as error:
             raise CheckpointError(
                 f"{path}: onnxruntime can't read it ({error}); export or download it again"
@@ -224,8 +225,8 @@ class _OnnxEngine:
             self.info = read_info(metadata[KEY])
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
-        inputs = {part.name: part for part in self._session.get_inputs()}
-        outputs = {part.name for part in self._session.get_outputs()}
+        inputs = {part.name: part for part in session.get_inputs()}
+        outputs = {part.name for part in session.get_outputs()}
         sides = [self.info.size, self.info.size]
         fits = all(part.type == "tensor(float)" and part.shape[1:] == [3, *sides] for part in inputs.values())
         if set(inputs) != set(self.info.views) or LOGITS not in outputs or not fits:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.onnx_sessions import InferenceSession
+from uniemox.onnx_sessions import InferenceSession, Session
 
 ONE_BY_ONE = "uniemox_one_by_one"  # key of a file's metadata; that it is there says it
 
@@ -21,7 +21,11 @@ def is_one_by_one(session: InferenceSession) -> bool:
 
 
 def run_views(
-    session: InferenceSession, outputs: Sequence[str], views: Mapping[str, NDArray[np.float32]], *, one_by_one: bool
+    session: InferenceSession | Session,
+    outputs: Sequence[str],
+    views: Mapping[str, NDArray[np.float32]],
+    *,
+    one_by_one: bool,
 ) -> list[NDArray[Any]]:
     """Outputs by name, (N, ...) each, for views by name, (N, 3, S, S) each.
 

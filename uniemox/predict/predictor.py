@@ -1,10 +1,10 @@
-"""From images to predictions: images are decoded ahead of the network, which answers in batches."""
+"""From images to predictions: of several images one a core is worked on, from its file to its answer."""
 
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import TypeGuard, overload
 
 import numpy as np
@@ -16,7 +16,7 @@ from uniemox.errors import ConfigError, ImageError
 from uniemox.images import MinSides
 from uniemox.persons.box import Detection
 from uniemox.persons.detector import Detector
-from uniemox.predict.ahead import batches, prepare_ahead
+from uniemox.predict.ahead import work_ahead
 from uniemox.predict.faces import FaceReader
 from uniemox.predict.images import ImageLike, path_of, read_any, walk
 from uniemox.predict.network import Answers, Network, mean_answer
@@ -47,7 +47,6 @@ class Predictor:
             _check_person_network(person_network, finder)
         self.network, self.finder, self.person_network = network, finder, person_network
         self.face_reader = face_reader
-        self._finder_lock = Lock()  # OpenCV's networks can't run twice at once
 
     @property
     def name(self) -> str:
@@ -97,7 +96,7 @@ class Predictor:
                 raise ImageError(f"{os.fspath(image)}: no image in this folder or in those inside it")
             return found
         question = self._question(coverage, labels)
-        return self._answer([self._prepare(image, decode_one)], question)[0]
+        return self._answer(image, decode_one, question)
 
     def embed(self, images: ImageLike | ImageLikes) -> NDArray[np.float32]:
         """What the labels are read off: (N, D) features of N images, for search, clusters and models of one's own.
@@ -125,9 +124,10 @@ class Predictor:
         decoders: Decoders | None = None,
         with_embedding: bool = False,
     ) -> Iterator[Prediction | Failure]:
-        """What is said of each image, in order, as soon as its batch is done; see `predict`.
+        """What is said of each image, in order, as soon as those before it are done; see `predict`.
 
-        images: any number; no more than a few batches of them are taken ahead.  batch_size: of the network.
+        images: any number.  batch_size: at most so many, and no more than 16, are taken ahead of the one whose answer
+        is asked for; it changes no answer.
         decoders: decode all files; None: processes of this call's own, or none for a single image.
         with_embedding: give each prediction its features too.
         Raises ConfigError for a batch size below 1, and ConfigError and LabelError as `predict`.
@@ -135,16 +135,7 @@ class Predictor:
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         question = self._question(coverage, labels, with_embedding=with_embedding)
-        return self._answer_each(images, batch_size, question, decoders)
-
-    def _answer_each(
-        self, images: Iterable[ImageLike], batch_size: int, question: Question, decoders: Decoders | None
-    ) -> Iterator[Prediction | Failure]:
-        prepared = prepare_ahead(images, self._prepare_or_fail, 2 * batch_size, decoders)
-        for batch in batches(prepared, batch_size):
-            answers = iter(self._answer([item for item in batch if isinstance(item, PreparedImage)], question))
-            for item in batch:
-                yield item if isinstance(item, Failure) else next(answers)
+        return work_ahead(images, partial(self._answer_or_fail, question=question), batch_size, decoders)
 
     def _question(self, coverage: float | None, labels: str | None, *, with_embedding: bool = False) -> Question:
         faces = None if self.face_reader is None else self.face_reader.network
@@ -152,11 +143,19 @@ class Predictor:
             self.network, self.person_network, faces, coverage=coverage, labels=labels, with_embedding=with_embedding
         )
 
-    def _prepare_or_fail(self, source: ImageLike, decode: Decode) -> PreparedImage | Failure:
+    def _answer_or_fail(self, source: ImageLike, decode: Decode, question: Question) -> Prediction | Failure:
         try:
-            return self._prepare(source, decode)
+            return self._answer(source, decode, question)
         except ImageError as error:
             return Failure(path=path_of(source), error=str(error))
+
+    def _answer(self, source: ImageLike, decode: Decode, question: Question) -> Prediction:
+        """From a file to its answer. Raises ImageError."""
+        item, reader = self._prepare(source, decode), self.face_reader
+        seen = self.network.answer(item.views, with_features=question.with_embedding)
+        felt = _rows(self.person_network, item.person_views)
+        shown = _rows(None if reader is None else reader.network, [view for views in item.face_views for view in views])
+        return question.prediction(item, mean_answer(list(seen.rows())), felt, shown)
 
     def _prepare(self, source: ImageLike, decode: Decode) -> PreparedImage:
         """Decode an image, find the people in it and cut the views. Raises ImageError."""
@@ -188,36 +187,17 @@ class Predictor:
         """
         if self.finder is None:
             return None
-        with self._finder_lock:
-            [found] = self.finder.detect([image])
+        [found] = self.finder.detect([image])
         x, y = full[0] / image.width, full[1] / image.height
         return tuple(
             Detection(box._replace(x1=box.x1 * x, y1=box.y1 * y, x2=box.x2 * x, y2=box.y2 * y), confidence)
             for box, confidence in found
         )
 
-    def _answer(self, ready: Sequence[PreparedImage], question: Question) -> list[Prediction]:
-        """One batch."""
-        if not ready:
-            return []
-        views = [view for item in ready for view in item.views]
-        seen = self._answers(self.network, views, len(ready), with_features=question.with_embedding)
-        felt: Iterator[Answers] = iter(())
-        shown: Iterator[Answers] = iter(())
-        if self.person_network is not None:
-            people = [view for item in ready for view in item.person_views]
-            felt = self._answers(self.person_network, people, len(ready))
-        if self.face_reader is not None:
-            faces = [view for item in ready for views in item.face_views for view in views]
-            shown = self._answers(self.face_reader.network, faces, len(ready))
-        return [question.prediction(item, mean_answer([next(seen) for _ in item.views]), felt, shown) for item in ready]
 
-    def _answers(
-        self, network: Network, views: Sequence[dict[str, Pixels]], size: int, *, with_features: bool = False
-    ) -> Iterator[Answers]:
-        """A network's answer to each view.  size: of a batch."""
-        for part in batches(views, size):
-            yield from network.answer(part, with_features=with_features).rows()
+def _rows(network: Network | None, views: Sequence[dict[str, Pixels]]) -> Iterator[Answers]:
+    """A network's answer to each view, if there is any."""
+    return network.answer(views).rows() if network is not None and views else iter(())
 
 
 def _each_of(images: ImageLike | ImageLikes) -> Iterable[ImageLike]:
