@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from uniemox import intervals
 from uniemox.errors import ConfigError, DataError, ShapeError
 from uniemox.intervals import bootstrap_interval, paired_bootstrap, percentile_interval, resampled_means
 
@@ -191,3 +192,28 @@ def test_swapping_the_models_swaps_the_sign() -> None:
     assert swapped.difference == -found.difference
     assert (swapped.low, swapped.high) == pytest.approx((-found.high, -found.low), abs=0.005)
     assert swapped.share_above_zero == pytest.approx(1 - found.share_above_zero, abs=0.03)
+
+
+@pytest.mark.parametrize("groups", [None, [i // 3 for i in range(24_000)]])
+def test_many_units_that_are_alike_are_drawn_as_ever(groups: list[int] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a multinomial over the distinct ones: other draws, the same distribution."""
+    right = np.random.default_rng(3).random((24_000, 2)) < (0.3, 0.9)
+    monkeypatch.setattr(intervals, "MANY", 8_000)
+    fast = resampled_means(right, groups, resamples=4000)
+    order = np.random.default_rng(4).permutation(24_000)
+    moved = None if groups is None else [groups[i] for i in order]
+    np.testing.assert_allclose(resampled_means(right[order], moved, resamples=4000), fast, rtol=1e-12)
+    monkeypatch.setattr(intervals, "MANY", 10**9)
+    one_by_one = resampled_means(right, groups, resamples=4000)
+    assert not np.array_equal(fast, one_by_one)
+    deviation = one_by_one.std(axis=0)
+    np.testing.assert_allclose(fast.mean(axis=0), right.mean(axis=0), atol=4 * deviation.max() / 4000**0.5)
+    np.testing.assert_allclose(fast.std(axis=0), deviation, rtol=0.06)
+    np.testing.assert_allclose(np.corrcoef(fast.T), np.corrcoef(one_by_one.T), atol=0.1)
+
+
+def test_many_units_that_differ_are_drawn_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = np.random.default_rng(5).random((24_000, 1))
+    found = resampled_means(scores, resamples=20)
+    monkeypatch.setattr(intervals, "MANY", 10**9)
+    assert np.array_equal(found, resampled_means(scores, resamples=20))

@@ -2,7 +2,8 @@
 
 Every score of this folder is a function of means over samples (a recall is a mean of hits over a mean of labels), so
 that one resampling of means serves them all. Samples of one group, several people of one image, are one unit. A group
-of None is a sample of its own. Draws depend on the units and the seed, not on the order of the samples.
+of None is a sample of its own. Draws depend on the units and the seed, not on the order of the samples; those of 20,000
+units and more, of which few differ, are others since version 0.2: how often each distinct one is drawn is drawn at once.
 """
 
 from collections.abc import Hashable, Sequence
@@ -16,6 +17,8 @@ from uniemox.errors import ConfigError, DataError, ShapeError
 Interval = tuple[float, float]
 Groups = Sequence[Hashable]
 DRAWS = 2_000_000  # handled at a time: about 50 MB
+MANY, FEW = 20_000, 8
+"""From so many units on those that are alike are drawn together, as a multinomial, if they are so many times fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +106,31 @@ def resampled_means(
         raise DataError(f"sample {np.nonzero(~np.isfinite(values))[0][0]} has a score that is not finite")
     units = _unit_sums(np.hstack([values, np.ones((len(values), 1))]), groups)  # (U, K + 1), the size last
     units = units[np.lexsort(units.T)]  # the same draws in whatever order the samples came
-    count, sums = len(units), np.empty((resamples, units.shape[1]))
-    rng = np.random.default_rng(seed)
-    for start in range(0, resamples, max(1, DRAWS // count)):
-        rows = min(max(1, DRAWS // count), resamples - start)
-        drawn = rng.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)  # how often each is drawn
+    alike = _alike(units) if len(units) >= MANY else np.ones(len(units), dtype=np.int64)
+    units = units[np.cumsum(alike) - 1]  # one of those that are alike, (D, K + 1)
+    sums, rng = np.empty((resamples, units.shape[1])), np.random.default_rng(seed)
+    at_once = max(1, DRAWS // int(alike.sum()))
+    for start in range(0, resamples, at_once):
+        times = _draw(rng, alike, min(at_once, resamples - start))  # (rows, D)
         # einsum has one thread, and so the same bits everywhere; matrix products of this shape wait on busy cores.
-        sums[start : start + rows] = np.einsum("ru,uk->rk", times.astype(np.float64), units)
+        sums[start : start + len(times)] = np.einsum("ru,uk->rk", times.astype(np.float64), units)
     return sums[:, :-1] / sums[:, -1:]
+
+
+def _alike(units: NDArray[np.float64]) -> NDArray[np.int64]:
+    """How many rows of a sorted (U, K) are alike, each, one after the other: (D,), whose sum is U."""
+    first = np.flatnonzero(np.append(True, (units[1:] != units[:-1]).any(axis=1)))
+    alike = np.diff(np.append(first, len(units)))
+    return alike if len(alike) * FEW <= len(units) else np.ones(len(units), dtype=np.int64)
+
+
+def _draw(rng: np.random.Generator, alike: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    """How often units are drawn in each of so many resamples, (rows, D).  alike: (D,) units that are counted as one."""
+    count = int(alike.sum())
+    if len(alike) < count:
+        return rng.multinomial(count, alike / count, size=rows)
+    drawn = rng.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
+    return np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
 
 
 def percentile_interval(values: NDArray[np.floating], level: float = 0.95) -> Interval:
