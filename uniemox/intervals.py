@@ -2,8 +2,8 @@
 
 Every score of this folder is a function of means over samples (a recall is a mean of hits over a mean of labels), so
 that one resampling of means serves them all. Samples of one group, several people of one image, are one unit. A group
-of None is a sample of its own. Draws depend on the units and the seed, not on the order of the samples; those of 20,000
-units and more, of which few differ, are others since version 0.2: how often each distinct one is drawn is drawn at once.
+of None is a sample of its own. Draws depend on the units and the seed, not on the order of the samples. Of 20,000 units
+and more that are mostly alike it is drawn how often each distinct one comes: the same distribution, much sooner.
 """
 
 from collections.abc import Hashable, Sequence
