@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import cache
@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from tests.drawn import Stored, jpeg_of
+from uniemox.bench.commands import start_command
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.source import open_data
 from uniemox.data.synthetic import synthetic
@@ -42,6 +43,7 @@ CPU = HardwareConfig(device="cpu", precision="float32", workers=0)
 L1 = LossWeights(contrastive_feature_alignment=0.0, semantic_visual_alignment=0.0)
 PLAIN = AugmentConfig(randaugment=None, mixup=0.0, cutmix=0.0, smoothing=0.0, erasing=0.0)
 COLOURS = {"amusement": (220, 30, 30), "awe": (30, 200, 40), "contentment": (30, 40, 220), "excitement": (230, 220, 40)}
+PLAIN_OUTPUT = {"NO_COLOR": "1", "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": ""}
 BESIDE_LOSSES = ("images_per_s", "wait_s", "with_person")
 
 
@@ -156,10 +158,18 @@ def command(*words: object, processes: int = 1) -> tuple[list[str], dict[str, st
     return [*start, *map(str, words)], environment
 
 
-def uniemox(*words: object, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    """The command, run to its end."""
-    line, environment = command(*words, processes=processes)
-    return subprocess.run(line, env=environment, capture_output=True, text=True, check=False, timeout=300)
+def uniemox(*words: object, processes: int = 1, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command, run to its end: as several processes by torchrun, or as one that has torch already."""
+    if processes > 1:
+        line, environment = command(*words, processes=processes)
+        return subprocess.run(line, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    line = list(map(str, words))
+    with tempfile.TemporaryDirectory() as place:
+        out, err = Path(place) / "out", Path(place) / "err"
+        process = start_command(line, out=out, err=err, folder=folder, environment=PLAIN_OUTPUT)
+        process.join(300)
+        assert process.exitcode is not None, f"{line} does not end"
+        return subprocess.CompletedProcess(line, process.exitcode, out.read_text(), err.read_text())
 
 
 def uniemox_here(*words: object) -> subprocess.CompletedProcess[str]:
@@ -176,18 +186,6 @@ def uniemox_here(*words: object) -> subprocess.CompletedProcess[str]:
     finally:
         sys.argv = given
     return subprocess.CompletedProcess(list(map(str, words)), code, out.getvalue(), err.getvalue())
-
-
-def run_command(words: Sequence[str], folder: str, out: Path, err: Path) -> None:
-    """The command in this process, which is made for it, from a folder; what it prints goes to files."""
-    os.chdir(folder)
-    for number, path in ((1, out), (2, err)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
-    sys.argv = ["uniemox", *words]
-    os.environ["COLUMNS"] = "200"
-    from uniemox.cli import main
-
-    main()
 
 
 def pretrain_words(out: Path, **changes: object) -> list[str]:

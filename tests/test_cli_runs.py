@@ -1,16 +1,13 @@
 """pretrain, finetune, evaluate and bench resume as users meet them; whole runs in processes of their own."""
 
 import json
-import multiprocessing
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.drawn import class_folders
-from tests.runs import one_thread, pretrained, run_command, uniemox
+from tests.runs import one_thread, pretrained, uniemox
 from uniemox.bench.resume import MOMENTS, bench_resume
 from uniemox.cli.settings import config_of, options_of
 from uniemox.pretrain.config import PretrainConfig
@@ -26,19 +23,9 @@ def _one_thread() -> Iterator[None]:
 
 
 def parsed(*words: object) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command in a new process, which has torch already.
-
-    Forked from a server without threads: a copy of this process can wait for ever for a lock of one of its threads.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.runs", "uniemox.cli"])
-    with tempfile.TemporaryDirectory() as folder:
-        texts = [Path(folder) / "out", Path(folder) / "err"]
-        process = context.Process(target=run_command, args=(list(map(str, words)), os.getcwd(), *texts))
-        process.start()
-        process.join(900)
-        assert process.exitcode is not None, "it does not end"
-        return process.exitcode, *(" ".join(text.read_text().split()) for text in texts)
+    """Exit code, standard output and standard error of a command, without line breaks."""
+    done = uniemox(*words)
+    return done.returncode, " ".join(done.stdout.split()), " ".join(done.stderr.split())
 
 
 PRETRAIN = ("pretrain", "--data", "synthetic:8", "--out", "run")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 import uniemox
 from tests.conftest import CHROMIUM
+from tests.runs import uniemox as uniemox_command
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -73,10 +75,17 @@ def test_a_tutorial_runs_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": ""}
     text = page.read_text("utf-8")
     lines = [line[2:] for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
-    commands = [["bash", "-ec", f'uniemox() {{ "{sys.executable}" -m uniemox "$@"; }}; {line}'] for line in lines]
-    if blocks := re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        commands.append([sys.executable, "-c", "\n".join(blocks)])
-    assert commands
-    for words in commands:
-        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert lines or blocks
+    for line in lines:
+        command, _, file = line.partition(" > ")
+        program, *words = shlex.split(command)
+        assert program == "uniemox"
+        done = uniemox_command(*words, folder=tmp_path)
         assert done.returncode == 0, f"{words}\n{done.stderr}"
+        if file:
+            (tmp_path / file).write_text(done.stdout)
+    if blocks:
+        words = [sys.executable, "-c", "\n".join(blocks)]
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr

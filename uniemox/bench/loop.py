@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from uniemox.bench.step import bench_step
+from uniemox.bench.step import prepare_step, time_steps
 from uniemox.data.order import steps_in_epoch
 from uniemox.data.sample import DataSet
 from uniemox.data.shard_writing import ShardConfig, write_shards
@@ -65,16 +65,8 @@ def bench_loop(
     device = setup_device(PretrainConfig().hardware)
 
     def bare() -> float:
-        found = bench_step(
-            model=model,
-            batch_size=batch_size,
-            steps=steps,
-            device=device,
-            with_clip=False,
-            compile_model=False,
-            on_step=lambda _: on_step(),
-        )
-        return found.median_images_per_s
+        _, step = prepare_step(model=model, batch_size=batch_size, device=device)
+        return batch_size / median(time_steps(step, steps, device, lambda _: on_step()))
 
     with tempfile.TemporaryDirectory(prefix="uniemox-loop-") as folder:
         place = Path(folder)

@@ -3,20 +3,20 @@
 import hashlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
 
+from uniemox.bench.commands import start_command
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import StoppedError
 from uniemox.files import CHECKPOINTS, ENCODER, ONNX, PARTIAL, WEIGHTS
@@ -31,7 +31,6 @@ BEFORE, BETWEEN, WRITING, AFTER = MOMENTS = (
 )
 SCENES, WIDTH = 48, 16  # images, and channels of the teacher
 LOOK_S = 0.002  # between two looks at a running process
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "NO_COLOR": "1"}
 SMALL: dict[str, object] = {
     "preset": "demo",
     "view.size": 32,
@@ -40,6 +39,7 @@ SMALL: dict[str, object] = {
     "save.every-steps": 4,
     "hardware.device": "cpu",
     "hardware.workers": 1,
+    "hardware.threads": 1,
 }
 PRETRAINING = SMALL | {
     "data": f"synthetic:{SCENES}",
@@ -118,8 +118,8 @@ class _Job:
     def run_undisturbed(self) -> None:
         """Run number 0."""
         started = time.perf_counter()
-        with self._started(0) as process:
-            process.wait()
+        process = self._started(0)
+        process.join()
         self._check(process, 0)
         self.seconds = time.perf_counter() - started
         self.last = max(path.name for path in (self.run(0) / CHECKPOINTS).iterdir())
@@ -131,9 +131,8 @@ class _Job:
         while True:
             left = kills - counts.total()
             moment = draw.uniform(0, self.seconds) if left else None
-            with self._started(number) as process:
-                was_killed = self._killed(process, number, moment, is_writing=left % 2 == 0)
-            if was_killed:
+            process = self._started(number)
+            if self._killed(process, number, moment, is_writing=left % 2 == 0):
                 counts[self._moment_of(number)] += 1
                 on_kill()
                 continue
@@ -144,35 +143,31 @@ class _Job:
         hashes = [self._hashes(i) for i in range(number + 1)]
         return ResumeOutcome(command=self.command, undisturbed=hashes[0], disturbed=tuple(hashes[1:]), kills=counts)
 
-    def _started(self, number: int) -> subprocess.Popen[bytes]:
+    def _started(self, number: int) -> BaseProcess:
         """A process that begins or resumes a run; what it says goes to a file beside the run."""
         options = {"out": self.run(number), **self.options}
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        with self._log(number).open("wb") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "uniemox", self.command, "--resume", *words],
-                stdout=log,
-                stderr=log,
-                env=os.environ | ONE_THREAD,
-                start_new_session=True,
-            )
+        log = self._log(number)
+        return start_command([self.command, "--resume", *words], out=log, err=log, environment={"NO_COLOR": "1"})
 
-    def _killed(self, process: subprocess.Popen[bytes], number: int, moment: float | None, *, is_writing: bool) -> bool:
+    def _killed(self, process: BaseProcess, number: int, moment: float | None, *, is_writing: bool) -> bool:
         """Whether the process, and those that load for it, were killed before it ended.
 
         moment: seconds from now, None for never.  is_writing: wait for the next half written file from then on.
         """
         end, left = time.perf_counter() + (float("inf") if moment is None else moment), self.left[number]
         try:
-            while process.poll() is None:
+            while process.exitcode is None:
                 if time.perf_counter() > end and (not is_writing or self._half_written(number) - left):
                     break
                 time.sleep(LOOK_S)
         finally:  # after Ctrl-C too
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        return process.returncode == -signal.SIGKILL
+            if process.pid is not None and process.exitcode is None:
+                with suppress(ProcessLookupError):  # it has no session of its own yet
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
+                process.join()
+        return process.exitcode == -signal.SIGKILL
 
     def _moment_of(self, number: int) -> str:
         """When the process was killed, by what it left."""
@@ -192,10 +187,10 @@ class _Job:
                 found.add((path.name, path.stat().st_mtime_ns))
         return found
 
-    def _check(self, process: subprocess.Popen[bytes], number: int) -> None:
-        if process.returncode:
+    def _check(self, process: BaseProcess, number: int) -> None:
+        if process.exitcode:
             said = self._log(number).read_text("utf-8", "replace").strip().splitlines()[-1:]
-            raise StoppedError(f"uniemox {self.command} ended with {process.returncode}: {''.join(said)}", exit_code=1)
+            raise StoppedError(f"uniemox {self.command} ended with {process.exitcode}: {''.join(said)}", exit_code=1)
 
     def _log(self, number: int) -> Path:
         return self.folder / f"{self.command}-{number}.log"

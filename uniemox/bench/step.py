@@ -69,28 +69,17 @@ def bench_step(
     """
     if batch_size < 1 or steps < 1:
         raise ConfigError(f"batch size and steps must be at least 1, got {batch_size} and {steps}")
-    torch.manual_seed(0)
-    network = UniEmoX(build_encoder(model), ModelConfig()).train()
-    ready_to_train(network, device)
-    optimizer = build_optimizer(network, lr=1e-4)
-    runner: Any = torch.compile(network) if compile_model else network
-    teacher = ClipTeacher(_random_clip().to(device), tokenizer=None) if with_clip else None
-    batch = _random_batch(batch_size, network.image_size[0], ModelConfig().decoder.width, with_clip, device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    precision = fast_precision(device.type)
+    network, step = prepare_step(
+        model=model, batch_size=batch_size, device=device, with_clip=with_clip, compile_model=compile_model
+    )
+    precision, on_gpu = fast_precision(device.type), device.type == "cuda"
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     peak = matmul_peak(device, dtype)
-
-    def step() -> None:
-        pretrain_step(runner, optimizer, [batch], teacher=teacher, precision=precision)
-
-    step()  # warms up: compilation, memory
-    seconds = []
-    for done in range(1, steps + 1):
-        seconds.append(timed(step, device))
-        on_step(done)
-    peak, on_gpu = max(peak, matmul_peak(device, dtype)), device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+    seconds = time_steps(step, steps, device, on_step)
+    memory_mb = torch.cuda.max_memory_allocated(device) / 1e6 if on_gpu else None
+    peak = max(peak, matmul_peak(device, dtype))
     flops = 2 * step_multiply_adds(model, with_clip=with_clip)
     return StepBench(
         images_per_s=batch_size / min(seconds),
@@ -99,7 +88,7 @@ def bench_step(
         peak_tflops=peak / 1e12,
         gflop_per_image=flops / 1e9,
         step_s=min(seconds),
-        peak_memory_mb=torch.cuda.max_memory_allocated(device) / 1e6 if on_gpu else None,
+        peak_memory_mb=memory_mb,
         parameters_m=parameter_count(network) / 1e6,
         model=model,
         batch_size=batch_size,
@@ -111,6 +100,37 @@ def bench_step(
         torch_version=torch.__version__,
         threads=torch.get_num_threads(),
     )
+
+
+def prepare_step(
+    *, model: str, batch_size: int, device: torch.device, with_clip: bool = False, compile_model: bool = False
+) -> tuple[UniEmoX, Callable[[], None]]:
+    """A model and one pre-training step of it; arguments as `bench_step`."""
+    torch.manual_seed(0)
+    network = UniEmoX(build_encoder(model), ModelConfig()).train()
+    ready_to_train(network, device)
+    optimizer = build_optimizer(network, lr=1e-4)
+    runner: Any = torch.compile(network) if compile_model else network
+    teacher = ClipTeacher(_random_clip().to(device), tokenizer=None) if with_clip else None
+    batch = _random_batch(batch_size, network.image_size[0], ModelConfig().decoder.width, with_clip, device)
+    precision = fast_precision(device.type)
+
+    def step() -> None:
+        pretrain_step(runner, optimizer, [batch], teacher=teacher, precision=precision)
+
+    return network, step
+
+
+def time_steps(
+    step: Callable[[], None], steps: int, device: torch.device, on_step: Callable[[int], None]
+) -> list[float]:
+    """Seconds of each step, after one to warm up.  on_step: told the number of steps done."""
+    step()  # compilation, memory
+    seconds = []
+    for done in range(1, steps + 1):
+        seconds.append(timed(step, device))
+        on_step(done)
+    return seconds
 
 
 def step_multiply_adds(model: str, *, with_clip: bool = False) -> int:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from uniemox.pretrain.config import PretrainConfig
     from uniemox.reproduce.plan import Plan
 
+NO_SETTINGS = ("--data", "--out", "--persons", "--texts", "--splits", "--exclude")
+"""Options of commands that train which say where things are."""
+
 
 def check_plan(plan: "Plan", *, as_json: bool) -> bool:
     """Print a line for every run of a plan, or one JSON object; whether all of them could start."""
@@ -47,6 +50,12 @@ def check_plan(plan: "Plan", *, as_json: bool) -> bool:
 
 def read_settings(words: tuple[str, ...]) -> "PretrainConfig | FinetuneConfig":
     """The settings of a command that pre-trains or fine-tunes. Raises ConfigError for words that it does not take."""
+    pairs = zip(("", *words), words, strict=False)
+    return _settings(tuple("there" if before in NO_SETTINGS else word for before, word in pairs))
+
+
+@cache  # runs of a plan mostly differ in their data; to parse so many options takes 30 ms
+def _settings(words: tuple[str, ...]) -> "PretrainConfig | FinetuneConfig":
     try:
         app = _reader(words[0] == "pretrain", words[words.index("--preset") + 1])
         return app(list(words[1:]), exit_on_error=False, print_error=False)
