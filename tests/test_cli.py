@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -93,7 +92,8 @@ def test_mistakes_get_one_clear_message(arguments: tuple[str, ...], code: int, m
     assert "Traceback" not in done.stderr
 
 
-def test_bench_step_measures_a_whole_step() -> None:
+def test_bench_step_measures_a_whole_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uniemox.bench.counting.PEAK_SIZES", (256,))
     done = uniemox_here("bench", "step", "--model", "vit_tiny_patch16_224", "--batch-size", 2, "--steps", 2, "--json")
     result = json.loads(done.stdout)
     assert result["images_per_s"] >= result["median_images_per_s"] > 0
@@ -115,21 +115,6 @@ def test_models_prints_a_row_with_the_papers_figures() -> None:
         assert tiny["encoder"]["peak_memory_mb"] > 85.8 * 4
     assert solver["encoder"] is None
     assert solver["backbone"] == "cited"
-
-
-@pytest.mark.usefixtures("interruptible")
-@pytest.mark.skipif(sys.platform == "win32", reason="signals differ there")
-def test_ctrl_c_stops_with_one_line() -> None:
-    command = [sys.executable, "-c", "from uniemox.cli import main; main()", "models", "--json"]
-    running = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert '"ViT from scratch"' in running.stdout.readline()
-    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all processes
-    _, stderr = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert stderr.strip().endswith("stopped")
-    assert "Traceback" not in stderr
 
 
 NEEDED = r"error: .* torch; run: pip install 'uniemox\[train\]'\s"

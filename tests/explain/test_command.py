@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 from cyclopts import App
-from PIL import Image
+from PIL import Image, ImageChops
 
 from tests.drawn import draw_image
 from tests.runs import finetuned, one_thread, pretrained
 from uniemox.cli.explain import explain
 from uniemox.errors import CheckpointError, ConfigError, DataError, ImageError, MissingPackageError
 from uniemox.explain.explanation import Explanation
+from uniemox.explain.sheets import CELL_PX, GAP_PX
 from uniemox.explain.writing import write_whole
 from uniemox.persons.box import Box, Detection
+from uniemox.predict.faces import in_words
 from uniemox.predict.opening import open_finder
 
 
@@ -173,3 +175,33 @@ def test_what_can_not_be_done_is_an_error(images: Path, tmp_path: Path) -> None:
     with pytest.raises((CheckpointError, MissingPackageError)):
         call(images, "--model", tmp_path, *out, "--method", "grad-cam")
     assert not (tmp_path / "sheet.png").exists()
+
+
+def test_what_faces_show_stands_beside_what_the_scene_evokes(
+    shared: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a model of one's own; who is not there is told too."""
+    group = shared / "data" / "coco_persons" / "images" / "000000001000.jpg"
+    assert call(group, images / "0.png", "--faces", "--out", tmp_path / "sheet.html") == 0
+    page = (tmp_path / "sheet.html").read_text()
+    assert "<th scope=col>what faces show</th>" in page
+    assert call(group, images / "0.png", "--faces", "--out", tmp_path / "sheet.png") == 0
+    assert call(group, images / "0.png", "--out", tmp_path / "plain.png") == 0
+    step = CELL_PX + GAP_PX
+    with Image.open(tmp_path / "sheet.png") as sheet, Image.open(tmp_path / "plain.png") as plain:
+        assert sheet.size == plain.size
+        maps = (step, 30, *sheet.size)  # the columns of the models are as they were
+        assert ImageChops.difference(sheet.crop(maps), plain.crop(maps)).getbbox() is None
+        assert ImageChops.difference(sheet, plain).getbbox() is not None
+    assert call(group, "--faces", "--out", tmp_path / "maps") == 0
+    [drawn] = (tmp_path / "maps").rglob("*.faces.png")
+    with Image.open(drawn) as faces, Image.open(group) as image:
+        assert (faces.width, faces.height > round(image.height * 512 / image.width)) == (512, True)
+    capsys.readouterr()
+
+
+def test_a_group_is_summed_up_and_nobody_is_judged() -> None:
+    assert in_words([]) == "no face found"
+    assert in_words([None]) == "1 face: 1 too small to tell"
+    shown = [{"fear": 0.2, "happiness": 0.8}, {"fear": 0.9, "happiness": 0.1}, {"fear": 0.3, "happiness": 0.7}, None]
+    assert in_words(shown) == "4 faces: 2 happiness, 1 fear, 1 too small to tell"

@@ -38,6 +38,7 @@ def test_predict_ends_with_its_processes(folder: Path, sent: signal.Signals, cod
     assert process.returncode == code
     assert out == b""
     assert b"Traceback" not in errors
+    assert sent == signal.SIGTERM or errors == b"stopped after 0 images\n"
     wait_until(lambda: not any(map(is_there, children)), seconds=20)
 
 

@@ -89,7 +89,7 @@ def bench_data_command(*, data: str, soak: int = 0, as_json: JsonFlag = False) -
     as_json
         Print one JSON object.
     """
-    need("torch", "fsspec", extra="train,data")
+    need("torch", "fsspec", extra="train")
     from uniemox.bench.data import bench_data
     from uniemox.data.source import open_data
 
@@ -239,8 +239,7 @@ def resume(
     as_json
         Print one JSON object.
     """
-    need("torch", "timm", "tensorboard", "onnxscript", extra="train")
-    need("sklearn", extra="data")
+    need("torch", "timm", "tensorboard", "onnxscript", "sklearn", extra="train")
     from uniemox.bench.resume import bench_resume
 
     with tempfile.TemporaryDirectory(prefix="uniemox-resume-") as folder, progress_bar() as progress:

@@ -34,7 +34,7 @@ def compare(*, ours: Runs, theirs: Runs, baseline: Runs | None = None, as_json: 
     as_json
         Print one JSON object for every evaluation that all of them have.
     """
-    need("scipy", extra="train")
+    need("scipy", extra="data")
     from uniemox.evaluate.compare import compare as run
 
     for found in run(ours, theirs, baseline or ()):

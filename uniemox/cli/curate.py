@@ -44,7 +44,7 @@ def takedown(folder: Path, which: str, /, *, because: str) -> None:
     because
         Why; it is written down.
     """
-    need(*PACKAGES, extra="curate,serve,data")
+    need(*PACKAGES, extra="curate")
     from uniemox.curate.project import open_project
     from uniemox.curate.release.takedown import take_down
 
@@ -73,7 +73,7 @@ def undo(folder: Path, batch: int, /) -> None:
     batch
         The number.
     """
-    need(*PACKAGES, extra="curate,serve,data")
+    need(*PACKAGES, extra="curate")
     from uniemox.curate.project import open_project
     from uniemox.curate.release.takedown import take_back
 
@@ -100,7 +100,7 @@ def status(folder: Path, /, *, html: Files = None, as_json: JsonFlag = False) ->
     as_json
         Print one JSON object.
     """
-    need(*PACKAGES, extra="curate,serve,data")
+    need(*PACKAGES, extra="curate")
     from uniemox.curate.project import open_project
     from uniemox.curate.status import status as found_by
     from uniemox.curate.status_page import write_status_page
@@ -132,7 +132,7 @@ def demo(folder: Path = Path("curate-demo"), /, *, count: int = 160, as_json: Js
     as_json
         Print the figures of the release as JSON.
     """
-    need(*PACKAGES, "mlcroissant", extra="curate,serve,data")
+    need(*PACKAGES, "mlcroissant", extra="curate")
     if count < 64:
         raise ConfigError(f"--count must be at least 64, so that every split has every class, got {count}")
     from uniemox.curate.demo import demo as run

@@ -37,7 +37,7 @@ def init(folder: Path, /, *, plan: Files = None, database: str | None = None) ->
     database
         An address of SQLAlchemy, such as postgresql+psycopg://...; a file in the folder if not given.
     """
-    need(*PACKAGES, extra="curate,serve,data")
+    need(*PACKAGES, extra="curate")
     from uniemox.curate.plan import read_plan
     from uniemox.curate.project import create_project
 
@@ -106,7 +106,7 @@ def collect(
     as_json
         Print counts as JSON.
     """
-    need(*PACKAGES, "icrawler", extra="curate,serve,data")
+    need(*PACKAGES, "icrawler", extra="curate")
     if per_keyword < 1:
         raise ConfigError(f"--per-keyword must be at least 1, got {per_keyword}")
     from uniemox.curate.collect.run import failures, fetch, search
@@ -164,7 +164,7 @@ def screen(
     as_json
         Print counts as JSON.
     """
-    need(*PACKAGES, extra="curate,serve,data")
+    need(*PACKAGES, extra="curate")
     from uniemox.curate.collect.scoring import scorer
     from uniemox.curate.collect.screen import remembered_config
     from uniemox.curate.collect.screen import screen as run

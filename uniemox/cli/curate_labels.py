@@ -26,7 +26,7 @@ def invite(folder: Path, name: str, /, *, address: str = "http://127.0.0.1:8790"
     address
         Where `serve` can be reached.
     """
-    need(*PACKAGES, extra="curate,serve,data")
+    need(*PACKAGES, extra="curate")
     from uniemox.curate.annotate.access import invite as make
     from uniemox.curate.project import open_project
 
@@ -47,7 +47,7 @@ def leave_out(folder: Path, name: str, /) -> None:
     name
         Of the annotator.
     """
-    need(*PACKAGES, extra="curate,serve,data")
+    need(*PACKAGES, extra="curate")
     from uniemox.curate.project import open_project
     from uniemox.curate.store import leave_out as write_down
 
@@ -79,7 +79,7 @@ def serve(folder: Path, /, *, host: str = "127.0.0.1", port: int = 8790, address
     address
         Where people open the pages, if a proxy with https stands before this server.
     """
-    need(*PACKAGES, extra="curate,serve,data")
+    need(*PACKAGES, extra="curate")
     from uniemox.curate.annotate.access import OWNER
     from uniemox.curate.annotate.access import invite as make
     from uniemox.curate.annotate.serving import address_of, listen
@@ -114,7 +114,7 @@ def agree(folder: Path, /, *, rule: RuleName | None = None, as_json: JsonFlag = 
     as_json
         Print one JSON object.
     """
-    need(*PACKAGES, extra="curate,serve,data")
+    need(*PACKAGES, extra="curate")
     from uniemox.curate.annotate.figures import agree as run
     from uniemox.curate.annotate.verdicts import remembered_rule, verdicts
     from uniemox.curate.project import open_project
@@ -166,7 +166,7 @@ def split(
     as_json
         Print sizes and hash as JSON.
     """
-    need(*PACKAGES, extra="curate,serve,data")
+    need(*PACKAGES, extra="curate")
     from uniemox.curate.annotate.verdicts import remembered_rule, verdicts
     from uniemox.curate.project import open_project
     from uniemox.curate.release.splitting import split as run
@@ -224,7 +224,7 @@ def release(
     as_json
         Print the figures as JSON.
     """
-    need(*PACKAGES, "mlcroissant", extra="curate,serve,data")
+    need(*PACKAGES, "mlcroissant", extra="curate")
     from uniemox.curate.annotate.verdicts import remembered_rule
     from uniemox.curate.project import open_project
     from uniemox.curate.release.run import ReleaseConfig

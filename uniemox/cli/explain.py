@@ -13,6 +13,8 @@ from uniemox.cli.console import EXIT_UNREADABLE, JsonFlag, need, progress_bar, s
 from uniemox.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from uniemox.explain.explaining import Explainer
     from uniemox.explain.explanation import Explanation
     from uniemox.explain.scores import MapScores
@@ -33,6 +35,7 @@ def heat(
     model: Models = None,
     label: str | None = None,
     method: Literal["auto", "cam", "occlusion", "grad-cam"] = "auto",
+    faces: Annotated[bool, Parameter(negative="")] = False,
     scores: Annotated[bool, Parameter(negative="")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -46,6 +49,8 @@ def heat(
     uniemox explain photo.jpg --out sheet.png
 
     uniemox explain photos --model runs/fi runs/fi-scratch --label awe --out sheet.html
+
+    uniemox explain people.jpg --faces --out sheet.png
 
     uniemox explain photos --model runs/fi --method grad-cam --scores --json --out maps
 
@@ -63,6 +68,9 @@ def heat(
     method
         cam: class-activation map, of convolutional networks, one pass. occlusion: any network, about a hundred passes.
         auto: cam where it is there. grad-cam: of a run, for ViTs as in the paper's figure; needs uniemox[train].
+    faces
+        Also what faces show, which is neither what the image evokes nor what people feel: in the first column, or in
+        FOLDER/photos/a.jpg.faces.png.
     scores
         Measure the maps too: area under the label's probability while the image is deleted, or inserted, hottest
         places first, beside a random map's.
@@ -80,8 +88,9 @@ def heat(
     rows, measured = _explain_each(images, explainers, columns, out, label, people, scores=scores)
     if not rows:
         raise ImageError(f"none of {len(images)} images can be read; nothing is written")
+    shown = _with_faces(list(rows), out) if faces else None
     if not _is_folder(out):
-        _write_sheet(list(rows.values()), columns, list(map(str, rows)), out)
+        _write_sheet(list(rows.values()), columns, list(map(str, rows)), shown, out)
     say(f"wrote {out}: {len(rows)} images, {len(columns)} models")
     if scores:
         _show_scores(list(zip(*measured, strict=True)), columns, as_json)
@@ -236,12 +245,38 @@ def _write_maps(row: "list[Explanation]", columns: list[str], image: Path, out: 
         write_whole(map_path(out, image, name), found.overlay())
 
 
-def _write_sheet(rows: "list[list[Explanation]]", columns: list[str], names: list[str], out: Path) -> None:
+def _with_faces(images: Sequence[Path], out: Path) -> "list[Image.Image]":
+    """Each image with what its faces show; in a folder each is written instead."""
+    from uniemox.explain.writing import map_path, write_whole
+    from uniemox.predict.opening import load
+    from uniemox.predict.plot import plot_faces
+
+    predictor, shown = load("small", finder=None, faces="find"), []
+    with progress_bar() as progress:
+        for done, path in enumerate(images, start=1):
+            found = predictor.predict(path)
+            assert not isinstance(found, list)  # of a folder
+            image = plot_faces(found, SHEET_PX)
+            if _is_folder(out):
+                write_whole(map_path(out, path, "faces"), image)
+            else:
+                shown.append(image)
+            progress.show("looking at faces", done, len(images))
+    return shown
+
+
+def _write_sheet(
+    rows: "list[list[Explanation]]",
+    columns: list[str],
+    names: list[str],
+    faces: "list[Image.Image] | None",
+    out: Path,
+) -> None:
     from uniemox.explain.sheets import draw_sheet, sheet_html
     from uniemox.explain.writing import write_whole
 
     is_page = out.suffix.lower() == ".html"
-    write_whole(out, sheet_html(rows, columns, names) if is_page else draw_sheet(rows, columns, names))
+    write_whole(out, sheet_html(rows, columns, names, faces) if is_page else draw_sheet(rows, columns, names, faces))
 
 
 def _show_scores(measured: "list[tuple[MapScores, ...]]", columns: list[str], as_json: bool) -> None:

@@ -75,8 +75,7 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
 
 
 def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, resume: bool) -> None:
-    need("torch", "timm", "open_clip", "tensorboard", "onnxscript", extra="train")
-    need("sklearn", extra="data")
+    need("torch", "timm", "open_clip", "tensorboard", "onnxscript", "sklearn", extra="train")
     if not config.init and config.method != "histogram":
         raise ConfigError(INIT_MISSING)
     found = files.open(data, with_texts=False)

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from uniemox.cli.console import out, progress_bar, say
 from uniemox.errors import DataError
+from uniemox.predict.faces import in_words
 from uniemox.predict.prediction import Failure, Prediction
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _table(results: list[Prediction]) -> Table:
         cells += [f"{result.valence:.1f}, {result.arousal:.1f}"] if has_affect else []
         cells += [", ".join(result.likely or ())] if has_likely else []
         cells += [_people(result)] if has_persons else []
-        cells += [_faces(result)] if has_faces else []
+        cells += [in_words([face.expressions for face in result.faces or ()])] if has_faces else []
         table.add_row(*(Text(cell) for cell in cells))
     return table
 
@@ -127,13 +128,6 @@ def _people(result: Prediction) -> str:
     persons = result.persons or []
     felt = [max(person.emotions.items(), key=lambda pair: pair[1])[0] for person in persons if person.emotions]
     return f"{len(persons)}: {', '.join(felt)}" if felt else str(len(persons))
-
-
-def _faces(result: Prediction) -> str:
-    """How many there are, and what they show."""
-    faces = result.faces or []
-    shown = [max(face.expressions.items(), key=lambda pair: pair[1])[0] for face in faces if face.expressions]
-    return f"{len(faces)}: {', '.join(shown)}" if shown else str(len(faces))
 
 
 def _one_line(text: str) -> str:

@@ -23,8 +23,7 @@ def report(*runs: Path, out: Path) -> None:
     out
         The page.
     """
-    need("torch", "timm", "tensorboard", extra="train")
-    need("matplotlib", extra="data")
+    need("torch", "timm", "tensorboard", "matplotlib", extra="train")
     from uniemox.evaluate.report.page import write_report
 
     with progress_bar() as progress:

@@ -61,8 +61,7 @@ def table_or_figure(
     options
         How.
     """
-    need("torch", "timm", "open_clip", "tensorboard", "onnxscript", "scipy", extra="train")
-    need("sklearn", "matplotlib", extra="data")
+    need("torch", "timm", "open_clip", "tensorboard", "onnxscript", "scipy", "sklearn", "matplotlib", extra="train")
     from uniemox.reproduce.execute import to_do
     from uniemox.reproduce.page import write_page
 

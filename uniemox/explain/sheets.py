@@ -21,21 +21,28 @@ STYLE = (
 )
 
 
-def draw_sheet(rows: Sequence[Sequence[Explanation]], columns: Sequence[str], names: Sequence[str]) -> Image.Image:
+def draw_sheet(
+    rows: Sequence[Sequence[Explanation]],
+    columns: Sequence[str],
+    names: Sequence[str],
+    faces: Sequence[Image.Image] | None = None,
+) -> Image.Image:
     """All explanations as one image, each image itself in the first column.
 
-    rows: of each image, one explanation a model.  columns: the models' names.  names: of the images.
+    rows: of each image, one explanation a model.  columns: the models' names.  names: of the images.  faces: each image
+    with what its faces show, which the first column has then.
     Raises ShapeError if these don't belong together.
     """
     _check(rows, columns, names)
+    shown = [row[0].image for row in rows] if faces is None else faces
     step_x, step_y = CELL_PX + GAP_PX, CELL_PX + 2 * LINE_PX
     sheet = Image.new("RGB", (step_x * (len(columns) + 1) + GAP_PX, step_y * len(rows) + LINE_PX + GAP_PX), PAPER)
     draw, font = ImageDraw.Draw(sheet), load_font()
-    for j, title in enumerate(["image", *columns]):
+    for j, title in enumerate([_first(faces), *columns]):
         draw.text((GAP_PX + j * step_x, GAP_PX // 2), fitting(title, font, CELL_PX), fill=INK, font=font)
-    for i, (row, name) in enumerate(zip(rows, names, strict=True)):
+    for i, (row, name, first) in enumerate(zip(rows, names, shown, strict=True)):
         top = LINE_PX + GAP_PX + i * step_y
-        cells = [(row[0].image, name), *((one.overlay(CELL_PX), caption(one)) for one in row)]
+        cells = [(first, name), *((one.overlay(CELL_PX), caption(one)) for one in row)]
         for j, (image, text) in enumerate(cells):
             left = GAP_PX + j * step_x
             small = _small(image)
@@ -45,17 +52,22 @@ def draw_sheet(rows: Sequence[Sequence[Explanation]], columns: Sequence[str], na
 
 
 def sheet_html(
-    rows: Sequence[Sequence[Explanation]], columns: Sequence[str], names: Sequence[str], notes: Sequence[str] = ()
+    rows: Sequence[Sequence[Explanation]],
+    columns: Sequence[str],
+    names: Sequence[str],
+    faces: Sequence[Image.Image] | None = None,
+    notes: Sequence[str] = (),
 ) -> str:
     """The same as a page that needs no other file; all names are escaped.
 
     notes: lines below the table.  Raises ShapeError as `draw_sheet`.
     """
     _check(rows, columns, names)
-    head = "".join(f"<th scope=col>{html.escape(title)}</th>" for title in ("image", *columns))
+    head = "".join(f"<th scope=col>{html.escape(title)}</th>" for title in (_first(faces), *columns))
     body = []
-    for row, name in zip(rows, names, strict=True):
-        cells = [_cell(_small(row[0].image, 2 * CELL_PX), name, "the image")]
+    shown = [row[0].image for row in rows] if faces is None else faces
+    for row, name, first in zip(rows, names, shown, strict=True):
+        cells = [_cell(_small(first, 2 * CELL_PX), name, "the image")]
         cells += [
             _cell(one.overlay(2 * CELL_PX), f"{caption(one)} ({one.method})", f"what speaks for {one.label}")
             for one in row
@@ -75,6 +87,11 @@ def caption(explanation: Explanation) -> str:
     """Label and probability; the value itself for valence and arousal."""
     value = explanation.probability
     return f"{explanation.label} {value:.1f}" if explanation.label in AFFECT else f"{explanation.label} {value:.0%}"
+
+
+def _first(faces: Sequence[Image.Image] | None) -> str:
+    """Title of the first column. What a scene evokes is not what its faces show, and neither is what is felt."""
+    return "image" if faces is None else "what faces show"
 
 
 def _cell(image: Image.Image, text: str, alt: str) -> str:

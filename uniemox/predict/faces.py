@@ -1,7 +1,8 @@
 """The faces in an image, and what they show to others: which is not what their owners feel."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -123,3 +124,20 @@ def _inside(face: Box, person: Box) -> float:
     """Share of a face's box that lies in a person's."""
     shared = Box(max(face.x1, person.x1), max(face.y1, person.y1), min(face.x2, person.x2), min(face.y2, person.y2))
     return shared.area / face.area if face.area > 0 else 0.0
+
+
+def in_words(shown: Sequence[Mapping[str, float] | None]) -> str:
+    """How many faces there are and what they show, most frequent first: of a group, never of one of them.
+
+    shown: probabilities of each; None: too small to tell.
+
+    >>> in_words([{"happiness": 0.9, "fear": 0.1}, {"happiness": 0.6, "fear": 0.4}, None])
+    '3 faces: 2 happiness, 1 too small to tell'
+    """
+    if not shown:
+        return "no face found"
+    words = Counter(max(one, key=one.__getitem__) for one in shown if one)
+    parts = [f"{count} {word}" for word, count in words.most_common()]
+    if untold := len(shown) - words.total():
+        parts.append(f"{untold} too small to tell")
+    return f"{len(shown)} face{'' if len(shown) == 1 else 's'}: {', '.join(parts)}"

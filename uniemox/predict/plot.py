@@ -6,6 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from uniemox.errors import ImageError
 from uniemox.labels import AFFECT
+from uniemox.predict.faces import in_words
 from uniemox.predict.images import read_any
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 MAX_SIDE_PX = 960
 SMALLEST_PX = 240
+LETTERS = 22  # px of an image's longer side for a px of letters below it
 INK, PAPER, QUIET, BAR = "#1b1f24", "#ffffff", "#d9dee4", "#2f6f9f"
 BOX, FACE = "#ffb000", "#5fd3bc"  # of people, of faces
 
@@ -22,12 +24,7 @@ def plot_prediction(prediction: "Prediction") -> Image.Image:
 
     Raises ImageError if the image can't be had again.
     """
-    if prediction.source is None:
-        raise ImageError("this prediction does not know its image any more")
-    image, _ = read_any(prediction.source)
-    scale = min(MAX_SIDE_PX / max(image.size), max(1.0, SMALLEST_PX / image.width))
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    image = image.resize(size, Image.Resampling.BICUBIC)
+    image, scale = _image_of(prediction)
     _draw_people(image, prediction.persons or [], scale)
     _draw_faces(image, prediction.faces or [], scale)
     panel = _bars(prediction, max(image.width, SMALLEST_PX))
@@ -35,6 +32,32 @@ def plot_prediction(prediction: "Prediction") -> Image.Image:
     page.paste(image, ((panel.width - image.width) // 2, 0))
     page.paste(panel, (0, image.height))
     return page
+
+
+def plot_faces(prediction: "Prediction", side_px: int) -> Image.Image:
+    """The image with a box around every face and what it shows; below, in large letters, what all of them show.
+
+    side_px: longer side of the image.  Raises ImageError if the image can't be had again.
+    """
+    image, scale = _image_of(prediction, side_px)
+    faces, letters = prediction.faces or [], side_px // LETTERS
+    font = _font(letters)
+    _draw_faces(image, faces, scale)
+    page = Image.new("RGB", (image.width, image.height + 2 * letters), PAPER)
+    page.paste(image, (0, 0))
+    text = _cut(in_words([face.expressions for face in faces]), font, page.width)
+    ImageDraw.Draw(page).text((0, image.height + letters // 3), text, fill=INK, font=font)
+    return page
+
+
+def _image_of(prediction: "Prediction", side_px: int | None = None) -> tuple[Image.Image, float]:
+    """The image in the size in which it is shown, and its scale.  side_px: longer side; None: its own, up to 960 px."""
+    if prediction.source is None:
+        raise ImageError("this prediction does not know its image any more")
+    image, _ = read_any(prediction.source)
+    scale = min((side_px or MAX_SIDE_PX) / max(image.size), max(1.0, SMALLEST_PX / image.width))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BICUBIC), scale
 
 
 def _draw_people(image: Image.Image, persons: "list[Person]", scale: float) -> None:
