@@ -101,6 +101,8 @@ def test_a_page_and_a_folder(images: Path, tmp_path: Path) -> None:
     found = {path.name: path for path in (tmp_path / "maps").rglob("*.png")}
     assert sorted(found) == ["0.png.knn.png", "1.png.knn.png"]
     assert Image.open(found["0.png.knn.png"]).size == (320, 240)
+    assert call(images / "[1-9].png", *model, "--out", tmp_path / "matched") == 0
+    assert [path.name for path in (tmp_path / "matched").rglob("*.png")] == ["1.png.knn.png"]
 
 
 def test_every_image_has_a_map_of_its_own(

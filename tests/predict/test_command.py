@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from PIL import Image
 
 from tests.drawn import draw_image
 from tests.predict.networks import tiny_network
+from tests.runs import uniemox
 
 COMMAND = [sys.executable, "-c", "from uniemox.cli import main; main()", "predict"]
 
@@ -172,3 +174,12 @@ def test_a_listed_name_that_is_no_utf8_fails_alone(folder: Path, tmp_path: Path)
     first, second = [json.loads(line) for line in done.stdout.splitlines()]
     assert "scene" in first
     assert second["path"] == "caf\udce9.jpg"
+
+
+def test_names_with_a_dash_and_addresses(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "photos" / "a.png", tmp_path / "-a.png")
+    asked = ("predict", "--no-persons", "--model", folder / "model.onnx", "--json", "https://example.org/a.png")
+    done = uniemox(*asked, "--", "-a.png", folder=tmp_path)
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first["error"] == "https://example.org/a.png: addresses are not fetched; save the image and give its path"
+    assert (second["path"], done.returncode) == ("-a.png", 3)

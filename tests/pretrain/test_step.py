@@ -236,7 +236,7 @@ def test_two_processes_give_one_processs_losses_and_gradients(sizes: tuple[int, 
     """All four losses, also with a short batch on one process. Float32, 1e-5."""
     model = small_model()
     expected = pretrain_step(model, frozen_optimizer(model), [make_batch(sum(sizes))])
-    mp.spawn(worker, (tmp_path, sizes), nprocs=2)
+    mp.start_processes(worker, (tmp_path, sizes), nprocs=2, start_method="forkserver")
     results, twice, grads = torch.load(tmp_path / "results")
     assert results == pytest.approx(expected, rel=1e-5)
     assert twice == pytest.approx(expected, rel=1e-5)

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from functools import cache
@@ -13,7 +14,7 @@ import torch
 
 from tests.runs import (
     FOLDER,
-    command,
+    PLAIN_OUTPUT,
     losses,
     one_thread,
     pretrain_words,
@@ -70,7 +71,8 @@ def whole_run() -> Path:
 
 def stopped(out: Path, number: int) -> tuple[int, str]:
     """Exit code and standard error of a run whose processes all get a signal after three steps."""
-    line, environment = command(*pretrain_words(out, **WORDS))
+    line = [sys.executable, "-m", "uniemox", *pretrain_words(out, **WORDS)]
+    environment = os.environ | PLAIN_OUTPUT | {"OMP_NUM_THREADS": "1"}
     running = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while running.poll() is None and not ((out / METRICS).exists() and (out / METRICS).read_text().count("\n") > 2):
         time.sleep(0.005)

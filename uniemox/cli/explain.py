@@ -3,7 +3,7 @@
 import json
 import os.path
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -57,7 +57,7 @@ def heat(
     Parameters
     ----------
     files
-        Images, or folders of them.
+        Images, folders of them, or patterns.
     out
         sheet.png or sheet.html for all on one sheet, or a folder for a PNG a map: photos/a.jpg becomes
         FOLDER/photos/a.jpg.MODEL.png.
@@ -66,11 +66,10 @@ def heat(
     label
         Whose evidence is shown; the most probable one of each model if not given.
     method
-        cam: class-activation map, of convolutional networks, one pass. occlusion: any network, about a hundred passes.
-        auto: cam where it is there. grad-cam: of a run, for ViTs as in the paper's figure; needs uniemox[train].
+        cam: class-activation map, of convolutional networks. occlusion: any network, about a hundred passes. auto: cam
+        where it is there. grad-cam: of a run, for ViTs as in the paper's figure; needs uniemox[train].
     faces
-        Also what faces show, which is neither what the image evokes nor what people feel: in the first column, or in
-        FOLDER/photos/a.jpg.faces.png.
+        Also what faces show, not what people feel: in the first column, or in FOLDER/photos/a.jpg.faces.png.
     scores
         Measure the maps too: area under the label's probability while the image is deleted, or inserted, hottest
         places first, beside a random map's.
@@ -81,17 +80,11 @@ def heat(
     from uniemox.explain.explaining import open_explainer, unique_names
 
     explainers = [open_explainer(name, method) for name in model or (None,)]
-    columns, images = unique_names([one.name for one in explainers]), list(_images_in(files))
-    if not _is_folder(out):
-        _check_rows(images)
+    columns, images = unique_names([one.name for one in explainers]), _images_in(files)
+    _check_rows(images, out)
     people = _known_people(files) if any(one.looks_at_people for one in explainers) else {}
     rows, measured = _explain_each(images, explainers, columns, out, label, people, scores=scores)
-    if not rows:
-        raise ImageError(f"none of {len(images)} images can be read; nothing is written")
-    shown = _with_faces(list(rows), out) if faces else None
-    if not _is_folder(out):
-        _write_sheet(list(rows.values()), columns, list(map(str, rows)), shown, out)
-    say(f"wrote {out}: {len(rows)} images, {len(columns)} models")
+    _write(rows, columns, out, faces=faces)
     if scores:
         _show_scores(list(zip(*measured, strict=True)), columns, as_json)
     if len(rows) < len(images):
@@ -122,6 +115,8 @@ def _explain_each(
             if _is_folder(out):
                 _write_maps(row, columns, path, out)
             rows[path] = [] if _is_folder(out) else [found.shrunk(SHEET_PX) for found in row]
+    if not rows:
+        raise ImageError(f"none of {len(images)} images can be read; nothing is written")
     return rows, measured
 
 
@@ -159,8 +154,8 @@ def reconstruct(
     from uniemox.explain.reconstructions import open_reconstructors, reconstruct_images
     from uniemox.explain.writing import write_whole
 
-    images = list(_images_in(files))
-    _check_rows(images)
+    images = _images_in(files)
+    _check_rows(images, out)
     stages = [stage for path in model for stage in open_reconstructors(path)]
     with progress_bar() as progress:
         task = progress.add_task("reconstructing", total=len(stages))
@@ -178,17 +173,14 @@ def reconstruct(
         sys.exit(EXIT_UNREADABLE)
 
 
-def _images_in(files: Sequence[Path]) -> Iterator[Path]:
-    """All images, folders opened. Raises ConfigError without any."""
-    from uniemox.predict.images import walk
+def _images_in(files: Sequence[Path]) -> list[Path]:
+    """All images, folders and patterns opened. Raises ConfigError without any."""
+    from uniemox.predict.listing import list_images
 
-    count = 0
-    for path in files:
-        for found in walk(path) if os.path.isdir(path) else (path,):  # Path.is_dir raises for names too long
-            count += 1
-            yield found
-    if not count:
-        raise ConfigError("there is no image to explain; give image files, or folders that hold some")
+    found = [Path(name) for name in list_images(list(map(str, files)))]
+    if not found:
+        raise ConfigError("there is no image to explain; give image files, folders that hold some, or patterns")
+    return found
 
 
 def _known_people(files: Sequence[Path]) -> "dict[Path, tuple[Detection, ...]]":
@@ -207,9 +199,9 @@ def _check_asked(method: str, *, scores: bool, as_json: bool) -> None:
         need("torch", "timm", "safetensors", extra="train")
 
 
-def _check_rows(images: Sequence[Path]) -> None:
+def _check_rows(images: Sequence[Path], out: Path) -> None:
     """Raise ConfigError for more images than anybody looks at on one sheet, which lies in memory until the end."""
-    if len(images) > MAX_ROWS:
+    if not _is_folder(out) and len(images) > MAX_ROWS:
         raise ConfigError(
             f"a sheet shows at most {MAX_ROWS} images, here are {len(images):,}; name fewer (maps of any number "
             "go into a folder: uniemox explain --out maps)"
@@ -265,18 +257,16 @@ def _with_faces(images: Sequence[Path], out: Path) -> "list[Image.Image]":
     return shown
 
 
-def _write_sheet(
-    rows: "list[list[Explanation]]",
-    columns: list[str],
-    names: list[str],
-    faces: "list[Image.Image] | None",
-    out: Path,
-) -> None:
+def _write(rows: "Mapping[Path, list[Explanation]]", columns: list[str], out: Path, *, faces: bool) -> None:
+    """The sheet, if there is one, and a line that says so."""
     from uniemox.explain.sheets import draw_sheet, sheet_html
     from uniemox.explain.writing import write_whole
 
-    is_page = out.suffix.lower() == ".html"
-    write_whole(out, sheet_html(rows, columns, names, faces) if is_page else draw_sheet(rows, columns, names, faces))
+    shown = _with_faces(list(rows), out) if faces else None
+    if not _is_folder(out):
+        draw = sheet_html if out.suffix.lower() == ".html" else draw_sheet
+        write_whole(out, draw(list(rows.values()), columns, list(map(str, rows)), shown))
+    say(f"wrote {out}: {len(rows)} images, {len(columns)} models")
 
 
 def _show_scores(measured: "list[tuple[MapScores, ...]]", columns: list[str], as_json: bool) -> None:

@@ -158,7 +158,8 @@ def _check(images: Sequence[str], files: AnswerFiles, engine: str) -> None:
     """Raise ConfigError for what can't be asked."""
     if not images:
         raise UsageError("no image is named; give files, folders or patterns, or - for a list on standard input")
-    unknown = next((name for name in images if name.startswith("-") and name != "-"), None)
+    dashed = (name for name in images if name.startswith("-") and name != "-")
+    unknown = next((name for name in dashed if not os.path.isfile(name)), None)
     if unknown is not None:
         raise UsageError(f"there is no option {unknown}; see --help, or write ./{unknown} for a file of that name")
     if files.resume and files.out is None:

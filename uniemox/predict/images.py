@@ -39,6 +39,8 @@ def read_any(
         except IsADirectoryError:
             raise ImageError(f"{path}: a folder, not an image; a folder is given alone, and must be readable") from None
         except FileNotFoundError as error:
+            if "://" in str(source):
+                raise ImageError(f"{source}: addresses are not fetched; save the image and give its path") from None
             raise ImageNotFoundError(f"{path}: can't be read ({error.strerror})") from error
         except (OSError, ValueError) as error:  # ValueError: a name with a null character
             raise ImageError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from error
