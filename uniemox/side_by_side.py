@@ -41,9 +41,14 @@ def side_by_side(
         pool.shutdown(cancel_futures=True)
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def count_cores() -> int:
     """How many are used at once."""
-    return min(MAX_CORES, os.cpu_count() or 1)
+    return min(MAX_CORES, usable_cores())
 
 
 def has_one_core() -> bool:

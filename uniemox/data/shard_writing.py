@@ -13,13 +13,14 @@ from typing import Any
 
 from PIL import Image
 
-from uniemox.data.processes import usable_cores, worker_pool
+from uniemox.data.processes import worker_pool
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.shards import FORMAT, INDEX, PLAIN_FIELDS, parse_json
 from uniemox.data.sidecar import json_line
 from uniemox.errors import ConfigError, DataError, ImageError
 from uniemox.images import decode, open_image
 from uniemox.labels import LabelSet
+from uniemox.side_by_side import usable_cores
 
 BLOCK = 512  # bytes of a tar header
 JPEG_QUALITY = 92

@@ -13,7 +13,7 @@ class ServeConfig:
     queue: int = 64
     """Images that may wait for the network; more are answered with 503."""
     batch_size: int = 16
-    """Images that go through the network together at the most."""
+    """Images that are worked on together at the most, one a core."""
     max_wait_ms: float = 5.0
     """How long the first image of a batch waits for others; small beside the network's own time."""
     max_mb: float = 10.0

@@ -14,11 +14,11 @@ from uniemox.curate.project import Progress, Project, searched_labels, silent
 from uniemox.curate.store import Change, append, decisions, put_setting, taken_down
 from uniemox.data.audit import PLACEHOLDER_LABELS, PLACEHOLDER_TIMES
 from uniemox.data.near import near_groups
-from uniemox.data.processes import usable_cores
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.scan import THUMB, Look, scan
 from uniemox.decoding.pool import DecoderPool
 from uniemox.errors import ConfigError
+from uniemox.side_by_side import usable_cores
 
 ACTOR = "screen"  # of the decisions that no person made
 AT_ONCE = 512  # images looked at between two transactions
