@@ -5,12 +5,10 @@ import io
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import cache
@@ -150,14 +148,12 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def uniemox(
-    *words: object, folder: Path | None = None, environment: Mapping[str, str] = {}
-) -> subprocess.CompletedProcess[str]:
+def uniemox(*words: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The command, run to its end in a process that has torch already."""
     line = list(map(str, words))
     with tempfile.TemporaryDirectory() as place:
         out, err = Path(place) / "out", Path(place) / "err"
-        process = start_command(line, out=out, err=err, folder=folder, environment=PLAIN_OUTPUT | environment)
+        process = start_command(line, out=out, err=err, folder=folder, environment=PLAIN_OUTPUT)
         process.join(300)
         assert process.exitcode is not None, f"{line} does not end"
         return subprocess.CompletedProcess(line, process.exitcode, out.read_text(), err.read_text())
@@ -169,16 +165,6 @@ def torchrun(*words: object) -> subprocess.CompletedProcess[str]:
     environment = os.environ | PLAIN_OUTPUT | {"OMP_NUM_THREADS": "1"}
     line = [*start, *map(str, words)]
     return subprocess.run(line, env=environment, capture_output=True, text=True, check=False, timeout=300)
-
-
-def side_by_side(*words: object) -> list[subprocess.CompletedProcess[str]]:
-    """The command as the two processes that torchrun would start."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    ranks = [common | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda environment: uniemox(*words, environment=environment), ranks))
 
 
 def uniemox_here(*words: object) -> subprocess.CompletedProcess[str]:

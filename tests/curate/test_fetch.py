@@ -174,14 +174,15 @@ def test_patience_with_each_host_and_none_waits_for_another() -> None:
 
     jobs = [(f"http://{name[0]}.example/{name}", name) for name in ("a1", "a2", "b1", *(f"c{i}" for i in range(9)))]
     config = PolitenessConfig(per_host_per_s=50, tries=3, first_wait_s=0.01)
+    start = time.monotonic()
     found = dict(fetch_all(jobs, work, config))
     assert found["a1"] == "A1"
     assert found["b1"] == "B1"
     assert [one for one, _ in tries].count("b1") == 3
     assert {job for job, one in found.items() if isinstance(one, FetchFailure)} == {f"c{i}" for i in range(9)}
     assert len([one for one, _ in tries if one.startswith("c")]) < 9 * 3  # given up after five lost addresses
-    first, second = (at for job, at in tries if job in ("a1", "a2"))
-    assert second - first >= 0.8 / 50  # when they were due is exact, when they began is not
+    _, second = (at for job, at in tries if job in ("a1", "a2"))
+    assert second - start >= 1 / 50  # the first is due at once; on a busy machine it may begin just before the second
 
 
 def test_what_has_moved_waits_for_its_new_host_and_is_done_once() -> None:
