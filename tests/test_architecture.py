@@ -15,7 +15,7 @@ TOP = (
     *("errors", "labels", "images", "image_limits", "hub", "paper", "intervals", "html", "files", "csv_files"),
     *(
         "classifier_info",
-        "side_by_side",
+        "parallel",
         "onnx_sessions",
         "onnx_external",
         "onnx_metadata",

@@ -174,3 +174,24 @@ def test_a_path_that_can_not_be_used_is_one_line(tmp_path: Path, out: str) -> No
     assert f"error: {tmp_path}/file" in done.stderr
     assert "choose another path" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "pretrain --data nothing --out run",
+        "pretrain --data synthetic:8 --out run --batch-size 0",
+        "finetune --data synthetic:8 --out run",
+        "evaluate --model none --data synthetic:8",
+        "bench resume --kills 1",
+    ],
+)
+def test_a_refusal_does_not_wait_for_torch(words: str, tmp_path: Path) -> None:
+    program = (
+        "import sys; from uniemox.cli import main\n"
+        f"sys.argv = ['uniemox', *{words.split()}]\n"
+        "try: main()\nexcept SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout in ("1 False\n", "2 False\n"), done.stderr
+    assert not list(tmp_path.iterdir())

@@ -83,7 +83,7 @@ def test_check_split_exclude(root: Path, tmp_path: Path) -> None:
     assert page.read_text().startswith("<!doctype html>")
     report.write_text(done.stdout)
     said = uniemox("data", "check", f"folder:{root}").stdout.replace("\n", " ")
-    assert "2 samples had better be left out" in said
+    assert "2 samples should be excluded" in said
     arguments = ("data", "split", f"folder:{root}", file, "--ratio", "50/50", "--exclude", report, "--json")
     assert json.loads(uniemox(*arguments).stdout)["sizes"] == {"train": 10, "test": 10}
     shown = lines_of(uniemox("data", "show", f"folder:{root}", "--splits", file, "--json").stdout)

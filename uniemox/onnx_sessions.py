@@ -16,7 +16,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 from onnxruntime import InferenceSession, SessionOptions, get_available_providers
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
-from uniemox.side_by_side import has_one_core
+from uniemox.parallel import is_parallel_worker
 
 __all__ = [
     "RUNTIME_ERRORS",
@@ -50,10 +50,9 @@ def open_session(path: Path, *, threads: int | None = None) -> InferenceSession:
 
 
 class Session:
-    """A file that is ready to run: on all cores, or on one in threads of `side_by_side`. Threads may share it.
+    """A file that is ready to run: on all cores, or on one core in a worker of `parallel_map`. Threads may share it.
 
-    Threads of one run wait for each other, so that runs side by side on one thread each are faster than runs on
-    all cores that fight for them.
+    Parallel runs on one thread each are faster than parallel runs on all cores, whose threads wait for each other.
     threads: of every run; None: as above.  Raises one of RUNTIME_ERRORS for a file that onnxruntime can't read.
     """
 
@@ -64,7 +63,7 @@ class Session:
 
     def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, Any]) -> list[Any]:
         """Outputs by name, or all. Raises one of RUNTIME_ERRORS."""
-        session = self._one_core() if has_one_core() else self.wide
+        session = self._one_core() if is_parallel_worker() else self.wide
         return session.run(outputs, dict(inputs))
 
     def _one_core(self) -> InferenceSession:

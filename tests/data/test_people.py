@@ -1,4 +1,4 @@
-"""People found once: right places whatever the size an image is decoded at, resumable, said where nobody looked."""
+"""People found once: in the right places at any decoding size, resumable, unreadable images reported."""
 
 import json
 from collections.abc import Sequence

@@ -17,7 +17,7 @@ from uniemox.explain.explanation import Explanation
 from uniemox.explain.sheets import CELL_PX, GAP_PX
 from uniemox.explain.writing import write_whole
 from uniemox.persons.box import Box, Detection
-from uniemox.predict.faces import in_words
+from uniemox.predict.faces import summarise_faces
 from uniemox.predict.opening import open_finder
 
 
@@ -182,7 +182,7 @@ def test_what_can_not_be_done_is_an_error(images: Path, tmp_path: Path) -> None:
 def test_what_faces_show_stands_beside_what_the_scene_evokes(
     shared: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a model of one's own; who is not there is told too."""
+    """Of a photograph of a group, and of an image without a face."""
     group = shared / "data" / "coco_persons" / "images" / "000000001000.jpg"
     assert call(group, images / "0.png", "--faces", "--out", tmp_path / "sheet.html") == 0
     page = (tmp_path / "sheet.html").read_text()
@@ -202,8 +202,20 @@ def test_what_faces_show_stands_beside_what_the_scene_evokes(
     capsys.readouterr()
 
 
+def test_an_image_may_be_named_twice(images: Path, tmp_path: Path) -> None:
+    model = ("--model", finetuned("knn") / "model.onnx")
+    assert call(images / "0.png", images / "0.png", *model, "--out", tmp_path / "sheet.png") == 0
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height > 2 * CELL_PX
+
+
+def test_a_wrong_name_is_refused_before_models_are_opened(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"give sheet\.png, sheet\.html, or a folder"):
+        call(images, "--model", tmp_path / "nowhere.onnx", "--out", tmp_path / "sheet.pdf")
+
+
 def test_a_group_is_summed_up_and_nobody_is_judged() -> None:
-    assert in_words([]) == "no face found"
-    assert in_words([None]) == "1 face: 1 too small to tell"
+    assert summarise_faces([]) == "no face found"
+    assert summarise_faces([None]) == "1 face: 1 too small to tell"
     shown = [{"fear": 0.2, "happiness": 0.8}, {"fear": 0.9, "happiness": 0.1}, {"fear": 0.3, "happiness": 0.7}, None]
-    assert in_words(shown) == "4 faces: 2 happiness, 1 fear, 1 too small to tell"
+    assert summarise_faces(shown) == "4 faces: 2 happiness, 1 fear, 1 too small to tell"

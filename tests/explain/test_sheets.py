@@ -53,6 +53,16 @@ def test_the_page_is_whole_and_escaped() -> None:
     assert Image.open(io.BytesIO(base64.b64decode(sources[0].split(",")[1]))).size == (512, 512)
 
 
+def test_faces_stand_in_the_first_column() -> None:
+    drawn = [Image.new("RGB", (512, 400), "green")] * 2
+    sheet = draw_sheet(rows(2, 1), ["a"], ["1", "2"], drawn)
+    assert sheet.getpixel((GAP_PX + CELL_PX // 2, LINE_PX + GAP_PX + CELL_PX // 2)) == (0, 128, 0)
+    assert "<th scope=col>what faces show</th>" in sheet_html(rows(2, 1), ["a"], ["1", "2"], drawn)
+    for draw in (draw_sheet, sheet_html):
+        with pytest.raises(ShapeError, match="1 images with faces do not fit 2 rows"):
+            draw(rows(2, 1), ["a"], ["1", "2"], drawn[:1])
+
+
 def test_a_caption_is_a_share_or_a_value() -> None:
     found = heat_map(predictor(), spotted("awe"))
     assert re.fullmatch(r"awe \d+%", caption(found))

@@ -88,7 +88,7 @@ def test_large_images_are_decoded_two_at_a_time_and_answers_keep_their_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(models, "LARGE_PIXELS", 60 * 44)
-    monkeypatch.setattr("uniemox.side_by_side.usable_cores", lambda: 8)
+    monkeypatch.setattr("uniemox.parallel.usable_cores", lambda: 8)
     plain = predictor_of(tmp_path, finder=False)
     counted = Counted(plain.network)
     counted.lock, counted.inside, counted.limit = threading.Lock(), 0, 0

@@ -81,23 +81,25 @@ def bench_predict(
     torch_run: Path | None = None,
     finder: str | None = None,
     soak: int = 0,
-    on_progress: Callable[[int], None] = lambda _: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PredictBench:
     """Answer the images of a data set several times over.
 
     model: as `load`.  torch_run: a run, or its model.safetensors, with the same network's weights; None: the model, if
     that is a run.  finder: for the fresh process and the soak; None: nobody looks.  soak: so many images more while
-    memory is watched.  on_progress: called with the number of images answered.
+    memory is watched.  on_progress: called with the numbers of images answered and to answer.
     Raises DataError for an image that can't be read, else as `load`.
     """
     images = [sample.image.read() for sample in data.samples]
     predictor = load(model, finder=None, threads=1)
-    done = 0
+    weights = _weights(model, torch_run)
+    passes = PASSES * (1 + (finder is not None) + (weights is not None))
+    done, total = 0, passes * len(images) + soak
 
     def count(answered: int) -> None:
         nonlocal done
         done += answered
-        on_progress(done)
+        on_progress(done, total)
 
     ours = max(_pass(predictor, images, count) for _ in range(PASSES))
     with_people = None
@@ -107,7 +109,6 @@ def bench_predict(
     predictor = load(model, finder=None)
     views = _views(data.samples, predictor)
     network = max(_network_speed(lambda pixels: predictor.network.logits(*pixels), views) for _ in range(PASSES))
-    weights = _weights(model, torch_run)
     theirs = theirs_network = None
     if weights is not None:
         classifier, _ = load_classifier(weights)
@@ -153,8 +154,7 @@ def _torch_pass(
     """Images per second of the plain form: decode, cut, collate, normalise, forward."""
     start = time.perf_counter()
     for pixels in _batches(samples, predictor):
-        _torch_logits(classifier, pixels).argmax(axis=1)
-        count(BATCH)
+        count(len(_torch_logits(classifier, pixels).argmax(axis=1)))
     return len(samples) / (time.perf_counter() - start)
 
 

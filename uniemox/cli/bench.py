@@ -3,6 +3,7 @@
 import json
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -149,15 +150,13 @@ def bench_predict_command(
 
     found = open_data("synthetic:64" if data is None else data)
     with progress_bar() as progress:
-        passes = PASSES * (2 if finder == "none" else 3)
-        task = progress.add_task("images", total=passes * len(found) + soak)
         result = bench_predict(
             found,
             model=model,
             torch_run=torch_run,
             finder=None if finder == "none" else finder,
             soak=soak,
-            on_progress=lambda done: progress.update(task, completed=done),
+            on_progress=partial(progress.show, "images"),
         )
     if as_json:
         print(json.dumps(result.as_dict()))

@@ -48,9 +48,7 @@ PLAIN: dict[str, Any] = {"markup": False, "emoji": False}  # [red] and :smile: i
 out, err = SafeConsole(**PLAIN), SafeConsole(stderr=True, **PLAIN)
 
 Files = Annotated[Path | None, Parameter(negative="")]
-EXIT_UNREADABLE = (
-    3  # 1 is an error, 2 a command that can't be understood; some images could not be read; the others were
-)
+EXIT_UNREADABLE = 3  # some images could not be read; 1 is an error, 2 a command that can't be understood
 LINE_EVERY_S = 30  # of progress, where a log is written instead of a terminal
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="")]
 

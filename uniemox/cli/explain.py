@@ -48,9 +48,7 @@ def heat(
 
     uniemox explain photo.jpg --out sheet.png
 
-    uniemox explain photos --model runs/fi runs/fi-scratch --label awe --out sheet.html
-
-    uniemox explain people.jpg --faces --out sheet.png
+    uniemox explain photos --model runs/fi runs/fi-scratch --label awe --faces --out sheet.html
 
     uniemox explain photos --model runs/fi --method grad-cam --scores --json --out maps
 
@@ -69,7 +67,7 @@ def heat(
         cam: class-activation map, of convolutional networks. occlusion: any network, about a hundred passes. auto: cam
         where it is there. grad-cam: of a run, for ViTs as in the paper's figure; needs uniemox[train].
     faces
-        Also what faces show, not what people feel: in the first column, or in FOLDER/photos/a.jpg.faces.png.
+        Draw what faces show (not what people feel) in the first column, or to FOLDER/photos/a.jpg.faces.png.
     scores
         Measure the maps too: area under the label's probability while the image is deleted, or inserted, hottest
         places first, beside a random map's.
@@ -79,15 +77,16 @@ def heat(
     _check_asked(method, scores=scores, as_json=as_json)
     from uniemox.explain.explaining import open_explainer, unique_names
 
+    folder = out if _is_folder(out) else None  # a wrong name is refused before models are opened
     explainers = [open_explainer(name, method) for name in model or (None,)]
-    columns, images = unique_names([one.name for one in explainers]), _images_in(files)
-    _check_rows(images, out)
+    columns = unique_names([one.name for one in explainers])
+    images = _images_in(files, max_images=MAX_ROWS if folder is None else None)
     people = _known_people(files) if any(one.looks_at_people for one in explainers) else {}
-    rows, measured = _explain_each(images, explainers, columns, out, label, people, scores=scores)
-    _write(rows, columns, out, faces=faces)
+    read, rows, measured = _explain_each(images, explainers, columns, folder, label, people, scores=scores)
+    _write(read, rows, columns, folder, out, faces=faces)
     if scores:
         _show_scores(list(zip(*measured, strict=True)), columns, as_json)
-    if len(rows) < len(images):
+    if len(read) < len(images):
         sys.exit(EXIT_UNREADABLE)
 
 
@@ -95,14 +94,15 @@ def _explain_each(
     images: Sequence[Path],
     explainers: "Sequence[Explainer]",
     columns: list[str],
-    out: Path,
+    folder: Path | None,
     label: str | None,
     people: "Mapping[Path, tuple[Detection, ...]]",
     *,
     scores: bool,
-) -> "tuple[dict[Path, list[Explanation]], list[list[MapScores]]]":
-    """The rows of a sheet, or empty ones where each map goes to a file in a folder; and the scores of the maps."""
-    rows: dict[Path, list[Explanation]] = {}
+) -> "tuple[list[Path], list[list[Explanation]], list[list[MapScores]]]":
+    """The images that could be read, their rows of a sheet (none if maps go to a folder), and the maps' scores."""
+    read: list[Path] = []
+    rows: list[list[Explanation]] = []
     measured: list[list[MapScores]] = []
     with progress_bar() as progress:
         for done, path in enumerate(images, start=1):
@@ -110,14 +110,16 @@ def _explain_each(
             progress.show("explaining", done, len(images))
             if not row:
                 continue
+            read.append(path)
             if scores:
                 measured.append([one.score(found) for one, found in zip(explainers, row, strict=True)])
-            if _is_folder(out):
-                _write_maps(row, columns, path, out)
-            rows[path] = [] if _is_folder(out) else [found.shrunk(SHEET_PX) for found in row]
-    if not rows:
+            if folder is None:
+                rows.append([found.shrunk(SHEET_PX) for found in row])
+            else:
+                _write_maps(row, columns, path, folder)
+    if not read:
         raise ImageError(f"none of {len(images)} images can be read; nothing is written")
-    return rows, measured
+    return read, rows, measured
 
 
 @explain.command
@@ -154,8 +156,7 @@ def reconstruct(
     from uniemox.explain.reconstructions import open_reconstructors, reconstruct_images
     from uniemox.explain.writing import write_whole
 
-    images = _images_in(files)
-    _check_rows(images, out)
+    images = _images_in(files, max_images=MAX_ROWS)
     stages = [stage for path in model for stage in open_reconstructors(path)]
     with progress_bar() as progress:
         task = progress.add_task("reconstructing", total=len(stages))
@@ -173,13 +174,21 @@ def reconstruct(
         sys.exit(EXIT_UNREADABLE)
 
 
-def _images_in(files: Sequence[Path]) -> list[Path]:
-    """All images, folders and patterns opened. Raises ConfigError without any."""
+def _images_in(files: Sequence[Path], *, max_images: int | None) -> list[Path]:
+    """All images, folders and patterns opened.
+
+    max_images: of a sheet, which is in memory until the end.  Raises ConfigError for none, or for more.
+    """
     from uniemox.predict.listing import list_images
 
     found = [Path(name) for name in list_images(list(map(str, files)))]
     if not found:
         raise ConfigError("there is no image to explain; give image files, folders that hold some, or patterns")
+    if max_images is not None and len(found) > max_images:
+        raise ConfigError(
+            f"a sheet shows at most {max_images} images, here are {len(found):,}; name fewer (maps of any number "
+            "go into a folder: uniemox explain --out maps)"
+        )
     return found
 
 
@@ -197,15 +206,6 @@ def _check_asked(method: str, *, scores: bool, as_json: bool) -> None:
         raise ConfigError("--json prints the scores; add --scores")
     if method == "grad-cam":
         need("torch", "timm", "safetensors", extra="train")
-
-
-def _check_rows(images: Sequence[Path], out: Path) -> None:
-    """Raise ConfigError for more images than anybody looks at on one sheet, which lies in memory until the end."""
-    if not _is_folder(out) and len(images) > MAX_ROWS:
-        raise ConfigError(
-            f"a sheet shows at most {MAX_ROWS} images, here are {len(images):,}; name fewer (maps of any number "
-            "go into a folder: uniemox explain --out maps)"
-        )
 
 
 def _explained(
@@ -237,36 +237,44 @@ def _write_maps(row: "list[Explanation]", columns: list[str], image: Path, out: 
         write_whole(map_path(out, image, name), found.overlay())
 
 
-def _with_faces(images: Sequence[Path], out: Path) -> "list[Image.Image]":
-    """Each image with what its faces show; in a folder each is written instead."""
+def _draw_faces(images: Sequence[Path], folder: Path | None) -> "list[Image.Image] | None":
+    """Each image with what its faces show; None if they were written to a folder."""
     from uniemox.explain.writing import map_path, write_whole
     from uniemox.predict.opening import load
     from uniemox.predict.plot import plot_faces
+    from uniemox.predict.prediction import Failure
 
-    predictor, shown = load("small", finder=None, faces="find"), []
+    predictor, drawn = load("small", finder=None, faces="find"), []
     with progress_bar() as progress:
-        for done, path in enumerate(images, start=1):
-            found = predictor.predict(path)
-            assert not isinstance(found, list)  # of a folder
-            image = plot_faces(found, SHEET_PX)
-            if _is_folder(out):
-                write_whole(map_path(out, path, "faces"), image)
+        for done, (path, found) in enumerate(zip(images, predictor.predict_each(images), strict=True), start=1):
+            if isinstance(found, Failure):  # it could be read before
+                raise ImageError(found.error)
+            if folder is None:
+                drawn.append(plot_faces(found, SHEET_PX))
             else:
-                shown.append(image)
-            progress.show("looking at faces", done, len(images))
-    return shown
+                write_whole(map_path(folder, path, "faces"), plot_faces(found, SHEET_PX))
+            progress.show("finding faces", done, len(images))
+    return drawn if folder is None else None
 
 
-def _write(rows: "Mapping[Path, list[Explanation]]", columns: list[str], out: Path, *, faces: bool) -> None:
-    """The sheet, if there is one, and a line that says so."""
+def _write(
+    read: Sequence[Path],
+    rows: "Sequence[Sequence[Explanation]]",
+    columns: list[str],
+    folder: Path | None,
+    out: Path,
+    *,
+    faces: bool,
+) -> None:
+    """Write the sheet, if maps don't go to a folder, and report it."""
     from uniemox.explain.sheets import draw_sheet, sheet_html
     from uniemox.explain.writing import write_whole
 
-    shown = _with_faces(list(rows), out) if faces else None
-    if not _is_folder(out):
+    drawn = _draw_faces(read, folder) if faces else None
+    if folder is None:
         draw = sheet_html if out.suffix.lower() == ".html" else draw_sheet
-        write_whole(out, draw(list(rows.values()), columns, list(map(str, rows)), shown))
-    say(f"wrote {out}: {len(rows)} images, {len(columns)} models")
+        write_whole(out, draw(rows, columns, list(map(str, read)), drawn))
+    say(f"wrote {out}: {len(read)} images, {len(columns)} models")
 
 
 def _show_scores(measured: "list[tuple[MapScores, ...]]", columns: list[str], as_json: bool) -> None:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from uniemox.cli.console import out, progress_bar, say
 from uniemox.errors import DataError
-from uniemox.predict.faces import in_words
+from uniemox.predict.faces import summarise_faces
 from uniemox.predict.prediction import Failure, Prediction
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Output:
         images: Path | None,
         embeddings: "EmbeddingFile | None" = None,
     ) -> None:
-        self.as_json, self.file, self.pictures, self.embeddings = as_json, file, images, embeddings
+        self.as_json, self.file, self.images, self.embeddings = as_json, file, images, embeddings
         self.done = self.skipped = self.failures = 0
         self.first_failures: list[str] = []
         self._rows: list[Prediction] = []
@@ -78,8 +78,8 @@ class Output:
             if len(self.first_failures) < MAX_LISTED:
                 self.first_failures.append(_one_line(result.error))
         else:
-            if self.pictures is not None:
-                _save_image(result, self.pictures)
+            if self.images is not None:
+                _save_image(result, self.images)
             if self.embeddings is not None:
                 self.embeddings.write(result)
         if self.file is not None:
@@ -118,7 +118,7 @@ def _table(results: list[Prediction]) -> Table:
         cells += [f"{result.valence:.1f}, {result.arousal:.1f}"] if has_affect else []
         cells += [", ".join(result.likely or ())] if has_likely else []
         cells += [_people(result)] if has_persons else []
-        cells += [in_words([face.expressions for face in result.faces or ()])] if has_faces else []
+        cells += [summarise_faces([face.expressions for face in result.faces or ()])] if has_faces else []
         table.add_row(*(Text(cell) for cell in cells))
     return table
 

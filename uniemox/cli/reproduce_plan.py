@@ -132,7 +132,7 @@ def _weights(texts: "Sequence[str] | None") -> "Mapping[str, str]":
 
 def usual_jobs(scale: str) -> int:
     """Runs at a time where nobody says."""
-    from uniemox.side_by_side import usable_cores
+    from uniemox.parallel import usable_cores
 
     return min(usable_cores(), MAX_JOBS) if scale == "demo" else 1
 

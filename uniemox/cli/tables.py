@@ -67,7 +67,7 @@ def audit_tables(found: "Audit") -> Iterator[Table | str]:
         names = " and ".join(drift.splits)
         judged = "more than by chance" if drift.distance > drift.by_chance else "as by chance"
         yield f"colours of {names} differ by {drift.distance:.3f} (chance {drift.by_chance:.3f}): {judged}"
-    yield f"{len(found.exclude)} samples had better be left out: --json lists them (for --exclude), --html shows them"
+    yield f"{len(found.exclude)} samples should be excluded: --json lists them (for --exclude), --html shows them"
 
 
 def _add_row(table: Table, found: "Audit", name: str) -> None:

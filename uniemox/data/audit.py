@@ -90,7 +90,7 @@ class Audit:
     """Label to split to number of samples."""
     drift: list[Drift] = field(default_factory=list)
     exclude: list[dict[str, str]] = field(default_factory=list)
-    """Key and reason of what had better be left out; readers take it as --exclude."""
+    """Key of what should be excluded, and why; readers take it as --exclude."""
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, as JSON."""

@@ -46,7 +46,7 @@ def write_page(found: Audit, path: Path) -> None:
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(found.name)}</title>",
         f"<style>{STYLE}</style><h1>Audit of {html.escape(found.name)}</h1>",
-        f"<p>{found.count} samples; {len(found.exclude)} of them had better be left out.</p>",
+        f"<p>{found.count} samples; {len(found.exclude)} of them should be excluded.</p>",
         '<div class="counts">',
         *(f"<a {_link(found, name)}><b>{_images(found, name)}</b>{TITLES[name][0]}</a>" for name in GROUPS),
         "</div>",

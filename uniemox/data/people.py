@@ -12,9 +12,9 @@ from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.seen import seen_file, write_hashes
 from uniemox.data.sidecar import Sidecar, read_sidecar
 from uniemox.errors import DataError, ImageError
+from uniemox.parallel import parallel_map
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
-from uniemox.side_by_side import side_by_side
 
 DECODED_PX = 832  # short side from which a JPEG is decoded smaller: twice the input of the largest detector here
 
@@ -57,7 +57,7 @@ def find_people(
         before = len(by_key) - len(waiting)
         on_progress(before)
         samples = (sample for _, sample in waiting)
-        with closing(side_by_side(samples, partial(_rows_of, detector=detector))) as found:
+        with closing(parallel_map(samples, partial(_rows_of, detector=detector))) as found:
             for done, ((key, _), rows) in enumerate(zip(waiting, found, strict=True), before + 1):
                 if isinstance(rows, str):
                     broken.append(rows)  # not kept in the file: it may be there the next time

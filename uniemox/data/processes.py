@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError
-from uniemox.side_by_side import usable_cores
+from uniemox.parallel import usable_cores
 
 CHUNK = 32  # images that a process takes at once
 MAX_TEMP_DIR = 103 - len("/pymp-12345678/listener-12345678")  # characters; a socket's address has 103 on every system

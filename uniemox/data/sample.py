@@ -58,7 +58,7 @@ class Sample:
     text: str | None = None
     """What the teacher reads."""
     persons: tuple[Detection, ...] | None = None
-    """The people in it; () if a detector found none, None if nobody looked."""
+    """The people in it; () if a detector found none, None if no detector was run."""
     target_box: Box | None = None
     """The person whose emotion the label is, where the data set names one."""
     domain: str | None = None

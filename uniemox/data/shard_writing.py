@@ -20,7 +20,7 @@ from uniemox.data.sidecar import json_line
 from uniemox.errors import ConfigError, DataError, ImageError
 from uniemox.images import decode, open_image
 from uniemox.labels import LabelSet
-from uniemox.side_by_side import usable_cores
+from uniemox.parallel import usable_cores
 
 BLOCK = 512  # bytes of a tar header
 JPEG_QUALITY = 92

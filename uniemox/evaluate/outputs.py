@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.errors import DataError, ImageError
+from uniemox.parallel import parallel_map
 from uniemox.predict.network import Network
-from uniemox.side_by_side import side_by_side
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def outputs_of_network(
         return network.measure([network.look(image, full, sample.persons, sample.target_box)])
 
     found = list[tuple[NDArray[np.float32], NDArray[np.float32] | None]]()
-    with closing(side_by_side(samples, measure)) as results:
+    with closing(parallel_map(samples, measure)) as results:
         for done, (sample, measured) in enumerate(zip(samples, results, strict=True), start=1):
             if isinstance(measured, Broken):
                 broken.append(measured)

@@ -34,7 +34,7 @@ class Explanation:
     image: Image.Image
     """Upright, RGB."""
     persons: tuple[Detection, ...] | None = None
-    """The people of whom the model took its view, px; None: nobody looked."""
+    """The people of whom the model took its view, px; None: no detector was run."""
 
     def shrunk(self, max_side_px: int) -> "Explanation":
         """The same over an image of at most so many px a side; itself where it is no larger."""

@@ -73,7 +73,7 @@ def heat_map(
 def views_of(network: Network, image: Image.Image, persons: Sequence[Detection] | None) -> tuple[dict[str, Array], Box]:
     """What a network sees of an image, and which part of the image the first view shows, px.
 
-    persons: in px; None: nobody looked.  Returns views (1, 3, S, S), normalised, by name.
+    persons: in px; None: no detector was run.  Returns views (1, 3, S, S), normalised, by name.
     """
     info = network.info
     views = {name: network.pixels(view[None]) for name, view in network.look(image, image.size, persons).items()}

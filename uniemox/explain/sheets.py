@@ -33,13 +33,12 @@ def draw_sheet(
     with what its faces show, which the first column has then.
     Raises ShapeError if these don't belong together.
     """
-    _check(rows, columns, names)
-    shown = [row[0].image for row in rows] if faces is None else faces
+    title, shown = _first_column(rows, columns, names, faces)
     step_x, step_y = CELL_PX + GAP_PX, CELL_PX + 2 * LINE_PX
     sheet = Image.new("RGB", (step_x * (len(columns) + 1) + GAP_PX, step_y * len(rows) + LINE_PX + GAP_PX), PAPER)
     draw, font = ImageDraw.Draw(sheet), load_font()
-    for j, title in enumerate([_first(faces), *columns]):
-        draw.text((GAP_PX + j * step_x, GAP_PX // 2), fitting(title, font, CELL_PX), fill=INK, font=font)
+    for j, heading in enumerate([title, *columns]):
+        draw.text((GAP_PX + j * step_x, GAP_PX // 2), fitting(heading, font, CELL_PX), fill=INK, font=font)
     for i, (row, name, first) in enumerate(zip(rows, names, shown, strict=True)):
         top = LINE_PX + GAP_PX + i * step_y
         cells = [(first, name), *((one.overlay(CELL_PX), caption(one)) for one in row)]
@@ -62,10 +61,9 @@ def sheet_html(
 
     notes: lines below the table.  Raises ShapeError as `draw_sheet`.
     """
-    _check(rows, columns, names)
-    head = "".join(f"<th scope=col>{html.escape(title)}</th>" for title in (_first(faces), *columns))
+    title, shown = _first_column(rows, columns, names, faces)
+    head = "".join(f"<th scope=col>{html.escape(heading)}</th>" for heading in (title, *columns))
     body = []
-    shown = [row[0].image for row in rows] if faces is None else faces
     for row, name, first in zip(rows, names, shown, strict=True):
         cells = [_cell(_small(first, 2 * CELL_PX), name, "the image")]
         cells += [
@@ -87,11 +85,6 @@ def caption(explanation: Explanation) -> str:
     """Label and probability; the value itself for valence and arousal."""
     value = explanation.probability
     return f"{explanation.label} {value:.1f}" if explanation.label in AFFECT else f"{explanation.label} {value:.0%}"
-
-
-def _first(faces: Sequence[Image.Image] | None) -> str:
-    """Title of the first column. What a scene evokes is not what its faces show, and neither is what is felt."""
-    return "image" if faces is None else "what faces show"
 
 
 def _cell(image: Image.Image, text: str, alt: str) -> str:
@@ -126,9 +119,20 @@ def fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     return "…" + text
 
 
-def _check(rows: Sequence[Sequence[Explanation]], columns: Sequence[str], names: Sequence[str]) -> None:
+def _first_column(
+    rows: Sequence[Sequence[Explanation]],
+    columns: Sequence[str],
+    names: Sequence[str],
+    faces: Sequence[Image.Image] | None,
+) -> tuple[str, Sequence[Image.Image]]:
+    """Title and images of the first column. Raises ShapeError if the arguments don't belong together."""
     if not rows or not columns or len(rows) != len(names) or any(len(row) != len(columns) for row in rows):
         raise ShapeError(
             f"a sheet needs at least one image and model, a name for each image and an explanation for each model; "
             f"got {len(rows)} rows of {[len(row) for row in rows][:5]}, {len(columns)} models and {len(names)} names"
         )
+    if faces is None:
+        return "image", [row[0].image for row in rows]
+    if len(faces) != len(rows):
+        raise ShapeError(f"{len(faces)} images with faces do not fit {len(rows)} rows; give one a row")
+    return "what faces show", faces

@@ -28,8 +28,8 @@ def choose_person(
 ) -> PersonCrop:
     """The person view of an image.
 
-    persons: what a detector found; None if nobody looked.  target: the person meant by the data set.  size: width and
-    height of the image, px. Without a person it is the whole image, and `source` says why. People of whom less than
+    persons: what a detector found; None if no detector was run.  target: the person meant by the data set.  size: width
+    and height of the image, px. Without a person it is the whole image, and `source` says why. People of whom less than
     a px is in the image don't count.
     Raises BoxError for a target that does not touch the image.
     """

@@ -7,19 +7,20 @@ from itertools import chain, islice
 from typing import TypeVar
 
 from uniemox.decoding.pool import Decode, DecoderPool, Decoders, decode_one
+from uniemox.parallel import count_cores, parallel_map
 from uniemox.predict.images import ImageLike
-from uniemox.side_by_side import count_cores, side_by_side
 
 Item = TypeVar("Item")
 
 
-def work_ahead(
+def map_images(
     images: Iterable[ImageLike], work: Callable[[ImageLike, Decode], Item], ahead: int, decoders: Decoders | None
 ) -> Iterator[Item]:
-    """What is made of all images, in order.
+    """Results of `work`, in the order of the images.
 
-    work: called with an image and what decodes files; side by side, unless there is only one.  ahead: as `side_by_side`
-    has it.  decoders: decode all files; None: processes of this call's own, or none for a single image.
+    work: called with an image and a function that decodes files; in parallel unless there is only one image.
+    ahead: see `parallel_map`.  decoders: decode all files; None: processes of this call's own, or none for a single
+    image.
     """
     rest = iter(images)
     first = list(islice(rest, 2))
@@ -30,7 +31,7 @@ def work_ahead(
     cores = count_cores()
     own = DecoderPool(cores)  # it starts a process when the first file comes
     decode = (decoders or own).decode
-    yield from side_by_side(
+    yield from parallel_map(
         chain(first, rest),
         lambda image: work(image, decode),
         ahead=ahead,

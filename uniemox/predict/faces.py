@@ -126,12 +126,12 @@ def _inside(face: Box, person: Box) -> float:
     return shared.area / face.area if face.area > 0 else 0.0
 
 
-def in_words(shown: Sequence[Mapping[str, float] | None]) -> str:
+def summarise_faces(shown: Sequence[Mapping[str, float] | None]) -> str:
     """How many faces there are and what they show, most frequent first: of a group, never of one of them.
 
     shown: probabilities of each; None: too small to tell.
 
-    >>> in_words([{"happiness": 0.9, "fear": 0.1}, {"happiness": 0.6, "fear": 0.4}, None])
+    >>> summarise_faces([{"happiness": 0.9, "fear": 0.1}, {"happiness": 0.6, "fear": 0.4}, None])
     '3 faces: 2 happiness, 1 too small to tell'
     """
     if not shown:

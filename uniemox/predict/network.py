@@ -86,7 +86,7 @@ class Network:
     def open(cls, path: Path, *, threads: int | None = None) -> "Network":
         """The classifier in an ONNX file of `uniemox finetune`.
 
-        threads: of one run; None: one a core, or one alone in threads of `side_by_side`.
+        threads: of one run; None: one a core, or one in a worker of `parallel_map`.
         Raises CheckpointError, with the file's name, if it is no classifier of ours, damaged, larger than 2 GB or
         refers to other files.
         """

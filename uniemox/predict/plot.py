@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from uniemox.errors import ImageError
 from uniemox.labels import AFFECT
-from uniemox.predict.faces import in_words
+from uniemox.predict.faces import summarise_faces
 from uniemox.predict.images import read_any
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def plot_faces(prediction: "Prediction", side_px: int) -> Image.Image:
     _draw_faces(image, faces, scale)
     page = Image.new("RGB", (image.width, image.height + 2 * letters), PAPER)
     page.paste(image, (0, 0))
-    text = _cut(in_words([face.expressions for face in faces]), font, page.width)
+    text = _cut(summarise_faces([face.expressions for face in faces]), font, page.width)
     ImageDraw.Draw(page).text((0, image.height + letters // 3), text, fill=INK, font=font)
     return page
 

@@ -16,7 +16,7 @@ from uniemox.errors import ConfigError, ImageError
 from uniemox.images import MinSides
 from uniemox.persons.box import Detection
 from uniemox.persons.detector import Detector
-from uniemox.predict.ahead import work_ahead
+from uniemox.predict.ahead import map_images
 from uniemox.predict.faces import FaceReader
 from uniemox.predict.images import ImageLike, path_of, read_any, walk
 from uniemox.predict.network import Answers, Network, mean_answer
@@ -135,7 +135,7 @@ class Predictor:
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         question = self._question(coverage, labels, with_embedding=with_embedding)
-        return work_ahead(images, partial(self._answer_or_fail, question=question), batch_size, decoders)
+        return map_images(images, partial(self._answer_or_fail, question=question), batch_size, decoders)
 
     def _question(self, coverage: float | None, labels: str | None, *, with_embedding: bool = False) -> Question:
         faces = None if self.face_reader is None else self.face_reader.network

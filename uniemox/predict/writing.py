@@ -223,7 +223,7 @@ def _as_cells(value: dict[str, Any], labels: tuple[str, ...]) -> list[Any]:
 
 
 def _found(several: list[dict[str, Any]] | None, what: str) -> tuple[int | None, str]:
-    """How many people or faces there are, and the most probable word of each; none: nobody looked."""
+    """How many people or faces there are, and the most probable word of each; none: no detector was run."""
     if several is None:
         return None, ""
     return len(several), ";".join(max(one[what], key=one[what].get) if one[what] else "?" for one in several)

@@ -62,7 +62,7 @@ def execute(runs: Sequence[Run], *, jobs: int = 1, watch: Watch = lambda share, 
     if jobs < 1:
         raise ConfigError(f"--jobs must be at least 1, got {jobs}")
     outcome, began = RunOutcome(), time.perf_counter()
-    ahead = _work_ahead(runs)
+    ahead = _map_images(runs)
     waiting, running = sorted(to_do(runs), key=lambda run: -ahead[run.key]), list[_Started]()
     finished = {run.key for run in runs} - {run.key for run in waiting}
     outcome.done += [run for run in runs if run.key in finished]
@@ -111,7 +111,7 @@ def _weight(run: Run) -> int:
     return START_IMAGES + run.images
 
 
-def _work_ahead(runs: Sequence[Run]) -> dict[str, int]:
+def _map_images(runs: Sequence[Run]) -> dict[str, int]:
     """By key: the work of the longest chain that begins with a run. Long chains go first, so that none is left over."""
     after: dict[str, int] = {}
     for run in reversed(runs):

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from uniemox.errors import ConfigError
 from uniemox.model.config import Precision
 from uniemox.model.precision import fast_precision
-from uniemox.side_by_side import usable_cores
+from uniemox.parallel import usable_cores
 from uniemox.training.config import HardwareConfig
 from uniemox.training.distributed import local_rank, world_size
 

@@ -18,7 +18,7 @@ from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.scan import THUMB, Look, scan
 from uniemox.decoding.pool import DecoderPool
 from uniemox.errors import ConfigError
-from uniemox.side_by_side import usable_cores
+from uniemox.parallel import usable_cores
 
 ACTOR = "screen"  # of the decisions that no person made
 AT_ONCE = 512  # images looked at between two transactions

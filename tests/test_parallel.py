@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.predict.networks import tiny_network
 from uniemox import onnx_sessions
 from uniemox.onnx_sessions import Session
-from uniemox.side_by_side import MAX_AHEAD, has_one_core, side_by_side
+from uniemox.parallel import MAX_AHEAD, is_parallel_worker, parallel_map
 
 
 @given(st.lists(st.integers(0, 3), max_size=40), st.integers(1, 50))
@@ -21,11 +21,11 @@ def test_results_come_in_order_whatever_ends_first(millis: list[int], ahead: int
         time.sleep(item[1] / 1000)
         return item[0]
 
-    assert list(side_by_side(enumerate(millis), work, ahead=ahead)) == list(range(len(millis)))
+    assert list(parallel_map(enumerate(millis), work, ahead=ahead)) == list(range(len(millis)))
 
 
 def test_an_error_comes_in_its_turn_and_ends_it() -> None:
-    results, stopped = side_by_side([2, 1, 0, 1], lambda n: 2 // n, on_stop=lambda: stops.append(1)), []
+    results, stopped = parallel_map([2, 1, 0, 1], lambda n: 2 // n, on_stop=lambda: stops.append(1)), []
     stops: list[int] = []
     assert [next(results), next(results)] == [1, 2]
     with pytest.raises(ZeroDivisionError):
@@ -43,7 +43,7 @@ def test_no_more_is_taken_ahead(ahead: int, most: int) -> None:
             taken += 1
             yield i
 
-    results = side_by_side(items(), lambda i: i, ahead=ahead)
+    results = parallel_map(items(), lambda i: i, ahead=ahead)
     for i in range(50):
         assert next(results) == i
         assert taken <= i + most
@@ -52,9 +52,9 @@ def test_no_more_is_taken_ahead(ahead: int, most: int) -> None:
 
 
 def test_only_its_threads_have_one_core() -> None:
-    assert not has_one_core()
-    assert list(side_by_side(range(4), lambda _: has_one_core())) == [True] * 4
-    assert not has_one_core()
+    assert not is_parallel_worker()
+    assert list(parallel_map(range(4), lambda _: is_parallel_worker())) == [True] * 4
+    assert not is_parallel_worker()
 
 
 @pytest.mark.parametrize(("threads", "opened"), [(None, [None, 1]), (2, [2])])
@@ -73,6 +73,6 @@ def test_a_session_leaves_the_other_cores_alone(
     view = np.random.default_rng(0).random((1, *given.shape[1:]), np.float32)
     alone = session.run(["logits"], {given.name: view})
     assert asked == opened[:1]
-    for beside in side_by_side([view] * 6, lambda view: session.run(["logits"], {given.name: view})):
+    for beside in parallel_map([view] * 6, lambda view: session.run(["logits"], {given.name: view})):
         np.testing.assert_allclose(beside, alone, rtol=1e-5)
     assert asked == opened

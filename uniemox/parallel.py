@@ -1,4 +1,4 @@
-"""Images are worked on side by side: a thread and a core for each, and what is made of them comes in their order."""
+"""A parallel map over images: a thread and a core for each; results come in the order of the images."""
 
 import os
 import threading
@@ -8,13 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 MAX_CORES = 8
-MAX_AHEAD = 16  # items that are worked on, or whose results wait
+MAX_AHEAD = 16  # items under way, or whose results wait
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _THREAD = threading.local()
 
 
-def side_by_side(
+def parallel_map(
     items: Iterable[Item],
     work: Callable[[Item], Result],
     *,
@@ -22,13 +22,13 @@ def side_by_side(
     threads: int | None = None,
     on_stop: Callable[[], None] = lambda: None,
 ) -> Generator[Result]:
-    """What is made of each item, in order; what `work` raises is raised in its turn.
+    """Results of `work`, in the order of the items; an error is raised in its item's turn.
 
-    ahead: how many, at most 16, are taken ahead of the one whose result is asked for.  threads: None: one a core.
-    on_stop: called at the end, before the threads are waited for.
+    ahead: maximum number of items, up to 16, that are started before the next result is taken.  threads: None: one a
+    core.  on_stop: called at the end, before the threads are joined.
     """
     waiting: deque[Future[Result]] = deque()
-    pool = ThreadPoolExecutor(threads or count_cores(), thread_name_prefix="side-by-side", initializer=_use_one_core)
+    pool = ThreadPoolExecutor(threads or count_cores(), thread_name_prefix="parallel", initializer=_mark_worker)
     try:
         for item in items:
             waiting.append(pool.submit(work, item))
@@ -47,14 +47,14 @@ def usable_cores() -> int:
 
 
 def count_cores() -> int:
-    """How many are used at once."""
+    """Cores that one map uses."""
     return min(MAX_CORES, usable_cores())
 
 
-def has_one_core() -> bool:
-    """Whether this thread has others beside it, which use the other cores."""
-    return getattr(_THREAD, "has_one_core", False)
+def is_parallel_worker() -> bool:
+    """Whether this thread is one of several of a map, so that it should compute on one core."""
+    return getattr(_THREAD, "is_worker", False)
 
 
-def _use_one_core() -> None:
-    _THREAD.has_one_core = True
+def _mark_worker() -> None:
+    _THREAD.is_worker = True
