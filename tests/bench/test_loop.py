@@ -3,12 +3,14 @@
 import pytest
 
 from tests.runs import one_thread
-from uniemox.bench.loop import WARMUP, bench_loop
+from uniemox.bench import loop
+from uniemox.bench.loop import bench_loop
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError
 
 
-def test_runs_from_shards_and_files_stand_beside_bare_steps() -> None:
+def test_runs_from_shards_and_files_stand_beside_bare_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "WARMUP", 1)
     done = []
     with one_thread():
         found = bench_loop(
@@ -18,7 +20,7 @@ def test_runs_from_shards_and_files_stand_beside_bare_steps() -> None:
             steps=1,
             on_step=lambda: done.append(1),
         )
-    assert len(done) == 4 * 1 + 2 * WARMUP
+    assert len(done) == 4 * 1 + 2 * 1
     assert found.shards_ratio == pytest.approx(found.shards_images_per_s / found.step_images_per_s)
     assert found.files_ratio == pytest.approx(found.files_images_per_s / found.step_images_per_s)
     assert min(found.step_images_per_s, found.shards_images_per_s, found.files_images_per_s) > 0

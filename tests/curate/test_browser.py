@@ -124,18 +124,22 @@ def test_images_that_can_t_be_had_are_asked_for_with_pauses(chromium: object, tm
     ):
         page.wait_for_selector("#picture:not([hidden])")
         page.route("**/api/pictures/*", answer)
+        page.clock.install()
         page.reload()
         while not asked:
             page.wait_for_timeout(50)
-        page.wait_for_timeout(1500)
+        page.clock.fast_forward(1500)
+        page.wait_for_timeout(200)
         assert len(asked) == len(set(asked)) == 10  # ten at once, none of them again so soon
         assert page.locator("#picture").is_hidden()
         if status == 401:
             shows(page, "#message", "Your access has ended. Your answers are kept in this browser.")
-            page.wait_for_timeout(1500)
+            page.clock.fast_forward(5000)
+            page.wait_for_timeout(200)
             assert len(asked) == 10
         else:
             page.unroute("**/api/pictures/*")
+            page.clock.fast_forward(1000)
             page.wait_for_selector("#picture:not([hidden])[alt='Image 1']")
     assert [one for one in problems if "Failed to load resource" not in one] == []
 
@@ -173,17 +177,20 @@ def test_who_works_on_the_page_of_the_status_is_not_thrown_out(chromium: object,
         served(project) as address,
         opened(chromium, f"{address}/join#{invite(project, 'Eva', 'owner')}", "status", problems) as page,
     ):
+        page.clock.install()
+        page.reload()
         page.wait_for_selector("#people button")
         page.fill("input[name=name]", "owner")
         page.keyboard.press("Enter")
         message = "owner is the name of whoever serves the project; take another name for the annotator"
         shows(page, "#message", message)
         with page.expect_response("**/api/status"):
-            page.wait_for_timeout(5500)
+            page.clock.fast_forward(5500)  # longer than from one refresh to the next
         shows(page, "#message", message)
         page.focus("#people button >> nth=1")
         assert page.evaluate(focused) == "Leave answers of Ada out"
-        page.wait_for_timeout(5500)  # longer than from one refresh to the next
+        page.clock.fast_forward(5500)
+        page.wait_for_timeout(500)  # what would be asked for and drawn
         assert page.evaluate(focused) == "Leave answers of Ada out"
         page.keyboard.press("Enter")
         playwright.expect(page.locator("#people")).to_contain_text("answers left out", timeout=PATIENCE_MS)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import timm
-import timm.data
 import torch
 import torch.nn.functional as F
 from timm.layers import PatchEmbed
@@ -28,20 +27,17 @@ def build_encoder(name: str, image_size: int | None = None, **timm_options: obje
         raise EncoderError(f"timm has no model {name!r}; timm.list_models('vit_*') lists what it has")
     if image_size is not None and image_size < 1:
         raise ShapeError(f"the image size must be at least one patch, e.g. 224 px, got {image_size}")
-    with torch.device("meta"):
-        kind = timm.create_model(name, num_classes=0)
-    if type(kind) is not VisionTransformer or not kind.has_class_token:
-        raise EncoderError(_refusal(name, _why_not_plain(kind) or "it has no CLS token"))
-    size = timm.data.resolve_model_data_config(kind)["input_size"][1] if image_size is None else image_size
-    options = {"num_classes": 0, "global_pool": "token", "img_size": size, **timm_options}
+    options = {"num_classes": 0, "global_pool": "token"} | ({} if image_size is None else {"img_size": image_size})
     try:
-        vit = timm.create_model(name, **options)
-    except AssertionError as error:  # timm's constructors check with assert
-        raise EncoderError(_refusal(name, f"timm says: {error}")) from error
+        vit = timm.create_model(name, **options | timm_options)
+    except (TypeError, AssertionError) as error:  # other networks' constructors know no such option; timm asserts
+        with torch.device("meta"):
+            kind = timm.create_model(name, num_classes=0)
+        raise EncoderError(_refusal(name, _why_not_plain(kind) or f"timm says: {error}")) from error
     check_plain(vit, name)
     if vit.embed_dim % 4:
         raise EncoderError(f"{name!r}: the sin-cos position table needs a width that 4 divides, got {vit.embed_dim}")
-    patch_grid((size, size), vit.patch_embed.patch_size[0])
+    patch_grid(vit.patch_embed.img_size, vit.patch_embed.patch_size[0])
     with torch.no_grad():
         vit.pos_embed.copy_(sincos_position(vit.embed_dim, vit.patch_embed.grid_size))
     start_as_mae(vit)
