@@ -7,11 +7,11 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+from uniemox.bench.commands import run_command
 from uniemox.data.sample import DataSet
 from uniemox.data.source import open_data
 from uniemox.errors import UniemoxError
@@ -20,7 +20,7 @@ OUT = Path("runs/demo")
 SCENES, TEST = "synthetic:4096", "synthetic:512?seed=1"
 SHORT_SIDE_PX = 144
 # More threads are no faster for networks this small, and wait for each other where the machine is busy.
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def uniemox(*words: str | Path) -> None:
@@ -28,9 +28,9 @@ def uniemox(*words: str | Path) -> None:
     line = shlex.join(["uniemox", *map(str, words)])
     print(f"\n$ {line}", flush=True)
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "uniemox", *map(str, words)], check=False, env=ENVIRONMENT)
-    if done.returncode:
-        sys.exit(done.returncode)
+    code = run_command(list(map(str, words)))
+    if code:
+        sys.exit(code)
     print(f"  ({time.perf_counter() - started:.0f} s)", flush=True)
 
 

@@ -16,6 +16,15 @@ _MODULES = ("cli", "cli.callbacks", "pretrain.run", "finetune.run", "finetune.pr
 _CONTEXT.set_forkserver_preload([f"uniemox.{name}" for name in _MODULES])
 
 
+def run_command(words: Sequence[str]) -> int:
+    """`python -m uniemox WORDS` to its end, at the same terminal; its exit code."""
+    process = _CONTEXT.Process(target=_run, args=(list(words), Path.cwd(), dict(os.environ)))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
 def start_command(
     words: Sequence[str], *, out: Path, err: Path, folder: Path | None = None, environment: Mapping[str, str] = {}
 ) -> BaseProcess:
@@ -25,17 +34,21 @@ def start_command(
     of this process's, which must not be about what libraries read when they are imported (OMP_NUM_THREADS).
     """
     process = _CONTEXT.Process(
-        target=_run, args=(list(words), out, err, folder or Path.cwd(), os.environ | environment)
+        target=_run_apart, args=(list(words), folder or Path.cwd(), os.environ | environment, out, err)
     )
     process.start()
     return process
 
 
-def _run(words: list[str], out: Path, err: Path, folder: Path, environment: Mapping[str, str]) -> None:
+def _run_apart(words: list[str], folder: Path, environment: Mapping[str, str], out: Path, err: Path) -> None:
     os.setsid()
     for path, descriptor in ((out, 1), (err, 2)):
         with path.open("ab") as file:
             os.dup2(file.fileno(), descriptor)
+    _run(words, folder, environment)
+
+
+def _run(words: list[str], folder: Path, environment: Mapping[str, str]) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
