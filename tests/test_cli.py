@@ -181,6 +181,7 @@ def test_a_path_that_can_not_be_used_is_one_line(tmp_path: Path, out: str) -> No
     [
         "pretrain --data nothing --out run",
         "pretrain --data synthetic:8 --out run --batch-size 0",
+        "pretrain --data synthetic:8 --out run --batch-size 16",
         "finetune --data synthetic:8 --out run",
         "evaluate --model none --data synthetic:8",
         "bench resume --kills 1",

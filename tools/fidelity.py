@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from tests.checkpoints.test_published import HEADS, METHODS
-from tests.conftest import REFERENCE, SHARED, clip_folder, load_npz, mae_model
+from tests.conftest import REFERENCE, SHARED
+from tests.networks import clip_folder, load_npz, mae_model
 from uniemox.checkpoints import load_published
 from uniemox.losses import (
     contrastive_feature_alignment,

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from tests.conftest import load_npz
+from tests.networks import load_npz
 from uniemox.checkpoints import load_published, load_start
 from uniemox.checkpoints.reading import read_weight_file
 from uniemox.checkpoints.saving import convert, save_encoder

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.checkpoints.test_published import file_of
-from tests.conftest import load_npz
+from tests.networks import load_npz
 from uniemox.checkpoints import load_published
 from uniemox.checkpoints.resizing import (
     _growth as growth,

@@ -127,7 +127,7 @@ def test_a_model_without_losses_is_refused() -> None:
 
 def test_mixup_targets_give_timms_loss(shared: object) -> None:
     """Equation 12 on the soft targets of golden/checkpoints/soft_targets (timm 1.0.31), float32, 1e-6."""
-    from tests.conftest import load_npz
+    from tests.networks import load_npz
 
     stored = load_npz(shared / "golden" / "checkpoints" / "soft_targets" / "expected.npz")
     pairs = [name for name in stored if name.startswith("mixup_target_")]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.conftest import load_npz, mae_model
+from tests.networks import load_npz, mae_model
 from uniemox.errors import ConfigError, EncoderError, ShapeError
 from uniemox.losses.config import LossWeights
 from uniemox.model.config import DecoderConfig, ModelConfig

@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.conftest import clip_folder
 from tests.data.tree import says
 from tests.drawn import jpeg_of
+from tests.networks import clip_folder
 from tests.runs import Told
 from uniemox.cli.teacher import teacher as teacher_command
 from uniemox.data.sample import DataSet, ImageFile, Sample

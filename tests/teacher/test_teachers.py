@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.conftest import clip_folder, load_npz
+from tests.networks import clip_folder, load_npz
 from uniemox.errors import TeacherError
 from uniemox.teacher.clip import ClipTeacher
 from uniemox.teacher.image_towers import OnnxImageTower, TimmImageTower
@@ -106,7 +106,7 @@ def test_a_clip_without_weights_is_refused(golden: Path, tmp_path: Path) -> None
 
 
 def test_timm_tower_with_real_weights_tells_images_apart(shared: Path) -> None:
-    from tests.conftest import images_of
+    from tests.networks import images_of
 
     weights = shared / "models" / "mobilenetv2_100.imagenet_features.safetensors"
     tower = TimmImageTower.load("mobilenetv2_100", weights)

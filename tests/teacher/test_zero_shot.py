@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import clip_folder
 from tests.drawn import draw_image
+from tests.networks import clip_folder
 from uniemox.errors import ConfigError, TeacherError
 from uniemox.labels import MIKELS
 from uniemox.predict.opening import load

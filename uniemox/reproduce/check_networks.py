@@ -102,7 +102,7 @@ def finetuning_network(config: FinetuneConfig, planned: Planned) -> tuple[tuple[
             embed, fusion, parts = build_fused(saved, settings, width)
             left = {"fusion": parts["fusion"], "heads": parts["heads"], "width": parts["fused_width"]}
         classifier = Classifier(
-            encoder, feature_width=width, outputs=1, streams=settings.streams, embed=embed, fusion=fusion
+            nn.Identity(), feature_width=width, outputs=1, streams=settings.streams, embed=embed, fusion=fusion
         )
     key = f"encoder of {start_key(config, planned)}"
     return _read_by_head(classifier, width), Trained(lambda: _encoder_of(config, planned)[0], left, key), start
@@ -128,7 +128,10 @@ def teacher_width(source: str, planned: Mapping[str, FitConfig]) -> int:
 
 
 def _read_by_head(classifier: Classifier, width: int) -> tuple[int, ...]:
-    """What the head reads of two images, (2, D) or (2, C3).  width: D, channels of the encoder's features."""
+    """What the head reads of two images, (2, D) or (2, C3).
+
+    classifier: without its encoder.  width: D, channels of the encoder's features.
+    """
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         classifier.to_empty(device="cpu")  # fake tensors, as autocast knows no meta device
         views = 2 if classifier.streams == "both" else 1
