@@ -23,7 +23,7 @@ TOP = (
         "weight_names",
     ),
 )
-LIGHT = ("decoding", "persons", "data", "predict", "explain", "serve", "ask", "curate")
+LIGHT = ("decoding", "persons", "data", "predict", "explain", "survey", "serve", "ask", "curate")
 TORCH = (
     *("views", "losses", "model", "checkpoints", "training", "teacher", "export", "evaluate", "pretrain", "finetune"),
     *("finder", "reproduce", "bench"),

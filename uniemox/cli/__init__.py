@@ -30,6 +30,7 @@ from uniemox.cli.report import report
 from uniemox.cli.reproduce import reproduce
 from uniemox.cli.serve import serve
 from uniemox.cli.settings import preset_in
+from uniemox.cli.survey import survey
 from uniemox.cli.teacher import teacher
 from uniemox.cli.weights import convert, models
 from uniemox.errors import StoppedError, UniemoxError
@@ -46,8 +47,8 @@ app = App(
 )
 app.register_install_completion_command()
 COMMANDS = (
-    *(predict, explain, serve, data, teacher, finder, evaluate, calibrate, compare, report, export, reproduce, ask),
-    *(curate, convert, models, bench),
+    *(predict, survey, explain, serve, data, teacher, finder, evaluate, calibrate, compare, report, export, reproduce),
+    *(ask, curate, convert, models, bench),
 )
 for command in COMMANDS:
     app.command(command)

@@ -149,25 +149,30 @@ def predict(
             ask = _ray(open_predictor)
         else:
             ask = partial(predictor.predict_each, with_embedding=features is not None)
-        _take(ask(_todo(images, output), batch_size=batch_size, coverage=coverage, labels=labels), output, images)
+        _take(ask(unanswered(images, output), batch_size=batch_size, coverage=coverage, labels=labels), output, images)
     if output.failures:
         sys.exit(EXIT_UNREADABLE)
 
 
 def _check(images: Sequence[str], files: AnswerFiles, engine: str) -> None:
     """Raise ConfigError for what can't be asked."""
-    if not images:
-        raise UsageError("no image is named; give files, folders or patterns, or - for a list on standard input")
-    dashed = (name for name in images if name.startswith("-") and name != "-")
-    unknown = next((name for name in dashed if not os.path.isfile(name)), None)
-    if unknown is not None:
-        raise UsageError(f"there is no option {unknown}; see --help, or write ./{unknown} for a file of that name")
+    check_names(images)
     if files.resume and files.out is None:
         raise UsageError("--resume continues a file; name it with --out")
     if engine == "ray" and (files.save_images is not None or files.embeddings is not None):
         raise UsageError("--save-images and --embeddings are not there with --engine ray; leave them out")
     if files.resume and files.embeddings is not None:
         raise UsageError("--embeddings can't be resumed: leave out --resume, or write them in a run of their own")
+
+
+def check_names(images: Sequence[str]) -> None:
+    """Raise UsageError where no image is named, or an option that there is not."""
+    if not images:
+        raise UsageError("no image is named; give files, folders or patterns, or - for a list on standard input")
+    dashed = (name for name in images if name.startswith("-") and name != "-")
+    unknown = next((name for name in dashed if not os.path.isfile(name)), None)
+    if unknown is not None:
+        raise UsageError(f"there is no option {unknown}; see --help, or write ./{unknown} for a file of that name")
 
 
 def _absolute(name: str | None) -> str | None:
@@ -206,7 +211,7 @@ def _open_embeddings(path: Path | None) -> "AbstractContextManager[EmbeddingFile
     return EmbeddingFile(path)
 
 
-def _todo(images: Sequence[str], output: "Output") -> Iterator[str]:
+def unanswered(images: Sequence[str], output: "Output") -> Iterator[str]:
     """The images that are not in the file yet. Raises ImageError if the names mean none at all."""
     from uniemox.predict.listing import list_images
 

@@ -9,7 +9,6 @@ from cyclopts import Parameter
 from uniemox.cli.console import need, say, say_parts
 from uniemox.cli.data_options import NO_FILES_OR_TEXTS, DataFilesWithTexts, FileAndTextOptions
 from uniemox.cli.settings import config_of, options_of
-from uniemox.data.order import steps_in_epoch
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import PRESETS
 
@@ -72,6 +71,8 @@ def _pretrain(
 ) -> None:
     need("torch", "timm", "open_clip", "tensorboard", extra="train")
     found = files.open(data).to_train(*split)
+    from uniemox.data.order import steps_in_epoch
+
     steps_in_epoch(len(found), config.batch_size)  # refuses too few without waiting for torch
 
     from uniemox.cli.callbacks import ConsoleCallback

@@ -6,7 +6,7 @@ Lines are only appended, so a job that was stopped resumes where it was; a table
 import json
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from itertools import chain, islice
@@ -99,9 +99,9 @@ class ResultFile:
         place = int(np.searchsorted(self._done, np.uint64(key)))
         return place < len(self._done) and int(self._done[place]) == key
 
-    def write(self, result: Prediction | Failure) -> None:
-        """Append an answer; once it returns the answer outlives the process."""
-        self._file.write(json.dumps(result.to_dict()).encode() + b"\n")
+    def write(self, result: Prediction | Failure, more: Mapping[str, Any] | None = None) -> None:
+        """Append an answer, with more beside; once it returns the answer outlives the process."""
+        self._file.write(json.dumps(result.to_dict() | dict(more or {})).encode() + b"\n")
         self._file.flush()
 
     def finish(self) -> None:

@@ -1,0 +1,1 @@
+"""What a collection of images evokes, on one page."""
