@@ -8,19 +8,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from uniemox.data.sample import DataSet
+    from uniemox.data.source import open_data
     from uniemox.errors import ImageError, UniemoxError
     from uniemox.explain.explaining import open_explainer
     from uniemox.explain.explanation import Explanation
     from uniemox.labels import LabelSet
     from uniemox.persons.box import Box
+    from uniemox.predict.frames import to_frame
     from uniemox.predict.opening import load
-    from uniemox.predict.prediction import Failure, Person, Prediction
+    from uniemox.predict.prediction import Face, Failure, Person, Prediction
     from uniemox.predict.predictor import Predictor
 
 __version__ = "0.1.0"
 __all__ = [
     "Box",
+    "DataSet",
     "Explanation",
+    "Face",
     "Failure",
     "ImageError",
     "LabelSet",
@@ -29,11 +34,15 @@ __all__ = [
     "Predictor",
     "UniemoxError",
     "load",
+    "open_data",
     "open_explainer",
+    "to_frame",
 ]
 _MODULES = {
     "Box": "uniemox.persons.box",
+    "DataSet": "uniemox.data.sample",
     "Explanation": "uniemox.explain.explanation",
+    "Face": "uniemox.predict.prediction",
     "Failure": "uniemox.predict.prediction",
     "ImageError": "uniemox.errors",
     "LabelSet": "uniemox.labels",
@@ -42,7 +51,9 @@ _MODULES = {
     "Predictor": "uniemox.predict.predictor",
     "UniemoxError": "uniemox.errors",
     "load": "uniemox.predict.opening",
+    "open_data": "uniemox.data.source",
     "open_explainer": "uniemox.explain.explaining",
+    "to_frame": "uniemox.predict.frames",
 }
 
 

@@ -8,6 +8,7 @@ sets ORT_DISABLE_TELEMETRY=0; processes that this one starts inherit the choice.
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,17 @@ class Session:
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         self.wide = open_session(path, threads=threads)
-        self._path, self._lock = path, threading.Lock()
+        self._path, self._threads, self._lock = path, threads, threading.Lock()
         self._narrow = None if threads is None else self.wide
 
     def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, Any]) -> list[Any]:
         """Outputs by name, or all. Raises one of RUNTIME_ERRORS."""
         session = self._one_core() if is_parallel_worker() else self.wide
         return session.run(outputs, dict(inputs))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the file's name, which another process opens again."""
+        return partial(Session, Path(os.path.abspath(self._path)), threads=self._threads), ()
 
     def _one_core(self) -> InferenceSession:
         with self._lock:

@@ -146,6 +146,12 @@ class DataSet:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def _repr_html_(self) -> str:
+        """In notebooks."""
+        from uniemox.data.notebook import data_html  # noqa: PLC0415 - in notebooks alone
+
+        return data_html(self)
+
     def label_of(self, sample: Sample) -> str | None:
         """The word of a sample's label."""
         return None if sample.label is None else self.labels.labels[sample.label]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate.metrics import Array
 from uniemox.files import CONFIG, EVALUATIONS, METRICS, WEIGHTS
+from uniemox.html import element, join, table
 from uniemox.training.journal import IMAGES, read_metrics
 from uniemox.training.settings import read_json, with_new_names
 
@@ -75,6 +76,17 @@ class SavedRun:
     evaluations: tuple[SavedEvaluation, ...]
     missing: tuple[str, ...]
     """What is not there or can't be read, a line each."""
+
+    def _repr_html_(self) -> str:
+        """In notebooks: what it learned from, the last value of each curve, its scores."""
+        rows = [(name, f"{values[-1]:.4g}, step {steps[-1]:,}") for name, (steps, values) in self.curves.items()]
+        scored = [
+            (f"{one.measure} on {one.title}", f"{one.values[one.measure]:.3f} of {one.values['n']:,} images")
+            for one in self.evaluations
+        ]
+        head = element("p", element("b", str(self.path)), f": {KINDS[self.kind]} on {self.setting('data.source')}")
+        lines = (element("p", line) for line in self.missing)
+        return join([head, *lines, table(str(self.path), ("", "last value"), [*rows, *scored])])
 
     def setting(self, name: str) -> Any:
         """What the record has under a dotted name; None where it has nothing."""

@@ -30,8 +30,8 @@ class OnnxDetector:
         self.name = path.name
         others = _weights_beside(path)
         self._session = _start(path, threads)
-        self._inputs = self._session.wide.get_inputs()
         self._size = _input_size(path, self._session.wide)
+        self._inputs = {one.name: _TYPES[one.type] for one in self._session.wide.get_inputs()}
         self._batch = self._probe_batch(path)  # None: any
         outputs = self._run_grey(path, self._batch or 1)
         layout = recognise(self._size, outputs, takes_size=len(self._inputs) == 2)
@@ -75,7 +75,7 @@ class OnnxDetector:
     def _run(self, pixels: Array, image: Size) -> list[Array]:
         """Outputs for a batch (N, 3, H, W), as float32.  image: height and width before it was fitted."""
         values: list[Any] = [pixels, np.array([image])]
-        feed = {one.name: value.astype(_TYPES[one.type]) for one, value in zip(self._inputs, values, strict=False)}
+        feed = {name: value.astype(kind) for (name, kind), value in zip(self._inputs.items(), values, strict=False)}
         return [np.asarray(output, dtype=np.float32) for output in self._session.run(None, feed)]
 
     def _run_grey(self, path: Path, batch: int) -> list[Array]:
@@ -87,7 +87,7 @@ class OnnxDetector:
 
     def _probe_batch(self, path: Path) -> int | None:
         """Images a run: the graph's own number, or None for any; 1 if it only claims to take any."""
-        declared = self._inputs[0].shape[0]
+        declared = self._session.wide.get_inputs()[0].shape[0]
         if isinstance(declared, int):
             return declared
         try:

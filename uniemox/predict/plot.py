@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MAX_SIDE_PX = 960
 SMALLEST_PX = 240
 LETTERS = 22  # px of an image's longer side for a px of letters below it
-INK, PAPER, QUIET, BAR = "#1b1f24", "#ffffff", "#d9dee4", "#2f6f9f"
+INK, PAPER, QUIET, BAR, PALE = "#1b1f24", "#ffffff", "#d9dee4", "#2f6f9f", "#a9c6db"
 BOX, FACE = "#ffb000", "#5fd3bc"  # of people, of faces
 
 
@@ -85,7 +85,7 @@ def _draw_box(image: Image.Image, box: list[float], shares: dict[str, float] | N
 
 
 def _bars(prediction: "Prediction", width: int) -> Image.Image:
-    """A bar for every label, highest first."""
+    """A bar for every label, highest first; where likely labels were asked for, the others' are pale."""
     font, row, edge = _font(15), 26, 12
     pairs = prediction.top(len(prediction.scene))
     is_affect = set(prediction.scene) == set(AFFECT)
@@ -101,7 +101,8 @@ def _bars(prediction: "Prediction", width: int) -> Image.Image:
         y, share = edge + i * row, (value - 1) / 8 if is_affect else value
         draw.text((edge, y), _cut(label, font, words + 1), fill=INK, font=font)
         draw.rectangle((first, y + 3, last, y + row - 8), fill=QUIET)
-        draw.rectangle((first, y + 3, first + (last - first) * min(max(share, 0.0), 1.0), y + row - 8), fill=BAR)
+        fill = BAR if prediction.likely is None or label in prediction.likely else PALE
+        draw.rectangle((first, y + 3, first + (last - first) * min(max(share, 0.0), 1.0), y + row - 8), fill=fill)
         draw.text((last + 8, y), f"{value:.1f}" if is_affect else f"{value:.0%}", fill=INK, font=font)
     return panel
 

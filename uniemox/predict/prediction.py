@@ -1,5 +1,6 @@
 """What is said of an image."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from uniemox.errors import ImageError
 from uniemox.labels import Kind
 from uniemox.persons.box import Box
 from uniemox.predict.confidence import UNFAMILIAR
 from uniemox.predict.images import ImageLike
 
 DIGITS = 6  # of probabilities in JSON
+SHOWN_PX = 640  # in notebooks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,13 +128,22 @@ class Prediction:
         }
 
     def plot(self) -> Image.Image:
-        """The image with boxes around people, and bars for the labels.
+        """The image with boxes around people and faces, and bars for the labels; those of the likely ones are darker.
 
         Raises ImageError if the image's file is gone.
         """
         from uniemox.predict.plot import plot_prediction  # noqa: PLC0415 - it knows this module
 
         return plot_prediction(self)
+
+    def _repr_html_(self) -> str:
+        """In notebooks: the plot, or the answer as JSON where the image is gone."""
+        from uniemox.html import element, scaled_image  # noqa: PLC0415 - in notebooks alone
+
+        try:
+            return scaled_image(self.plot(), self.path or "image", max_side_px=SHOWN_PX)
+        except ImageError:
+            return element("pre", json.dumps(self.to_dict(), indent=1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,13 @@ class Predictor:
         self.network, self.finder, self.person_network = network, finder, person_network
         self.face_reader = face_reader
 
+    def __repr__(self) -> str:
+        looks = [f"{self.name} says what is {self.kind} ({self.label_set})"]
+        looks += [] if self.finder is None else ["finds people"]
+        looks += [] if self.person_network is None else [f"{self.person_network.name} what they feel"]
+        looks += [] if self.face_reader is None else ["reads faces"]
+        return f"<Predictor: {', '.join(looks)}>"
+
     @property
     def name(self) -> str:
         """The model's name."""

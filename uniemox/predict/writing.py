@@ -196,9 +196,13 @@ def _key(path: str) -> int:
 
 def _write_csv(lines: Path, table: Path, labels: tuple[str, ...]) -> None:
     with table.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        header = ["path", *TOP, *_numbers(labels), *JUDGED, "likely", *FOUND, *ABOUT, "error"]
-        rows = (_as_cells(value, labels) for value in read_lines(lines))
-        write_rows(file, chain([header], rows), line_end="\r\n")
+        rows = (as_cells(value, labels) for value in read_lines(lines))
+        write_rows(file, chain([headings(labels)], rows), line_end="\r\n")
+
+
+def headings(labels: tuple[str, ...]) -> list[str]:
+    """Of a table's columns."""
+    return ["path", *TOP, *_numbers(labels), *JUDGED, "likely", *FOUND, *ABOUT, "error"]
 
 
 def _numbers(labels: tuple[str, ...]) -> tuple[str, ...]:
@@ -206,7 +210,8 @@ def _numbers(labels: tuple[str, ...]) -> tuple[str, ...]:
     return (*labels, *(name for name in AFFECT if name not in labels))
 
 
-def _as_cells(value: dict[str, Any], labels: tuple[str, ...]) -> list[Any]:
+def as_cells(value: dict[str, Any], labels: tuple[str, ...]) -> list[Any]:
+    """A row of a table, under `headings`.  value: an answer or a failure as JSON has it."""
     scene = value.get("scene", {})
     return [
         value["path"],
