@@ -21,6 +21,7 @@ class Spots:
 
     def __init__(self, has_maps: bool) -> None:
         self.outputs = frozenset({"logits", *(["maps"] if has_maps else [])})
+        self.fingerprint = "spots"
         self.passes = self.largest = 0
 
     def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:

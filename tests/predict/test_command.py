@@ -78,6 +78,7 @@ def test_the_table_and_the_list_from_standard_input(folder: Path) -> None:
         ((), "no image is named"),
         (("x.jpg", "--modle", "m"), "no option --modle"),
         (("x.jpg", "--resume"), "--resume continues a file"),
+        (("x.jpg", "--bom", "--out", "x.jsonl"), "--bom is for a table"),
         (("x.jpg", "--model", "missing.onnx"), "missing.onnx can't be read"),
         (("x.jpg", "--model", "m" * 300), "can't be read: File name too long"),
         (("x.jpg", "--finder", "f.onnx"), "--no-persons and --finder contradict each other"),
@@ -137,6 +138,11 @@ def test_a_job_that_is_interrupted_says_how_to_go_on_and_loses_nothing(folder: P
     assert 10 <= len(before) < 40
     again = (tmp_path, "--model", folder / "model.onnx", "--out", out, "--resume")
     assert "answers of another kind (label_set" in predict(*again, "--labels", "polarity").stderr
+    model = folder / "model.onnx"
+    whole = model.read_bytes()
+    model.write_bytes(whole + b"\n\0")  # an unknown, empty field: another file that answers alike
+    assert "answers of another kind (a model or finder of the same name" in predict(*again).stderr
+    model.write_bytes(whole)
     done = predict(*again)
     assert done.returncode == 0
     assert f"40 images ({len(before)} were there already)" in done.stderr

@@ -55,6 +55,32 @@ ANSWERS = (
 )
 
 
+def test_a_model_of_the_same_name_is_told_from_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    with opened(path, asked="one") as file:
+        file.write(prediction("a.jpg", faces=FACES))
+    with pytest.raises(ConfigError, match="of the same name that is another one by now, or another coverage"):
+        opened(path, resume=True, asked="two")
+    with opened(path, resume=True, asked="one") as again:
+        assert again.has("a.jpg")
+
+
+def test_a_file_of_a_version_without_fingerprints_is_continued(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text(json.dumps(prediction("a.jpg", faces=FACES).to_dict()) + "\n")
+    with opened(path, resume=True, asked="two") as again:
+        assert again.has("a.jpg")
+
+
+@pytest.mark.parametrize("with_bom", [False, True])
+def test_a_table_begins_with_a_byte_order_mark_where_one_is_asked_for(tmp_path: Path, with_bom: bool) -> None:
+    path = tmp_path / "answers.csv"
+    with ResultFile(path, resume=False, answered=ANSWERED, with_bom=with_bom) as file:
+        file.write(prediction("ö.jpg", faces=FACES))
+        file.finish()
+    assert path.read_bytes().startswith(b"\xef\xbb\xbfpath" if with_bom else b"path")
+
+
 def test_names_that_a_spreadsheet_would_run_are_made_harmless_and_found_again(tmp_path: Path) -> None:
     names = ["=1+1.jpg", "-a.jpg", "@b.jpg", "+c.jpg", "\x1b[31md.jpg", "'e.jpg"]
     path = tmp_path / "answers.csv"

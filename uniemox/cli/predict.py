@@ -86,6 +86,8 @@ class AnswerFiles:
     """Write the answers to a file, .jsonl, .csv or .parquet."""
     resume: Annotated[bool, Parameter(negative="")] = False
     """Go on with that file: answers in it are not asked for again."""
+    bom: Annotated[bool, Parameter(negative="")] = False
+    """Begin a .csv with a byte-order mark, by which Excel knows UTF-8."""
     save_images: Files = None
     """A folder for the images with boxes and bars drawn."""
     embeddings: Files = None
@@ -141,7 +143,7 @@ def predict(
     open_predictor = models.opener(on_cluster=engine == "ray", has_several=has_several)
     predictor = open_predictor()
     with (
-        _open_file(files, predictor, labels, has_likely=coverage is not None) as file,
+        _open_file(files, predictor, labels, coverage) as file,
         _open_embeddings(files.embeddings) as features,
     ):
         output = Output(as_json=as_json, file=file, images=files.save_images, embeddings=features)
@@ -157,6 +159,8 @@ def predict(
 def _check(images: Sequence[str], files: AnswerFiles, engine: str) -> None:
     """Raise ConfigError for what can't be asked."""
     check_names(images)
+    if files.bom and (files.out is None or files.out.suffix != ".csv"):
+        raise UsageError("--bom is for a table: --out answers.csv")
     if files.resume and files.out is None:
         raise UsageError("--resume continues a file; name it with --out")
     if engine == "ray" and (files.save_images is not None or files.embeddings is not None):
@@ -188,18 +192,15 @@ def _ray(open_model: "Callable[[], Predictor]") -> "Callable[..., Iterator[Predi
 
 
 def _open_file(
-    files: AnswerFiles, predictor: "Predictor", labels: str | None, *, has_likely: bool
+    files: AnswerFiles, predictor: "Predictor", labels: str | None, coverage: float | None
 ) -> "AbstractContextManager[ResultFile | None]":
     """The file for the answers, if one is asked for."""
     if files.out is None:
         return nullcontext()
-    from uniemox.predict.mapping import answers_in
     from uniemox.predict.writing import AnswerHeader, ResultFile
 
-    answers = answers_in(predictor.network.info.find_labels(), labels)
-    has = has_likely, predictor.finder is not None, predictor.face_reader is not None
-    answered = AnswerHeader(predictor.name, answers.name, answers.labels, *has)
-    return ResultFile(files.out, resume=files.resume, answered=answered)
+    answered = AnswerHeader.of_question(predictor, labels, coverage)
+    return ResultFile(files.out, resume=files.resume, answered=answered, with_bom=files.bom)
 
 
 def _open_embeddings(path: Path | None) -> "AbstractContextManager[EmbeddingFile | None]":

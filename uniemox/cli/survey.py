@@ -82,14 +82,11 @@ def _look(images: Sequence[str], lines: Path, models: ModelOptions, labels: str 
     """Ask about all images that are not in the lines yet. Raises StoppedError after Ctrl-C."""
     from uniemox.cli.predict_output import Output
     from uniemox.predict.listing import list_images
-    from uniemox.predict.mapping import answers_in
     from uniemox.predict.writing import AnswerHeader
     from uniemox.survey.lines import SurveyFile
 
     predictor = models.opener(on_cluster=False, has_several=True)()
-    answers = answers_in(predictor.network.info.find_labels(), labels)
-    has = False, predictor.finder is not None, predictor.face_reader is not None
-    answered = AnswerHeader(predictor.name, answers.name, answers.labels, *has)
+    answered = AnswerHeader.of_question(predictor, labels, None)
     counting = None if "-" in images else partial(sum, (1 for _ in list_images(images)))
     with SurveyFile(lines, resume=resume, answered=answered) as file:
         output = Output(as_json=False, file=file, images=None)

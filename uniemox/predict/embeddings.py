@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
 from uniemox.predict.prediction import Prediction
-from uniemox.predict.writing import import_pyarrow
+from uniemox.predict.tables import import_pyarrow
 
 ENDINGS = (".npy", ".parquet")
 ROWS = 1_000  # of a Parquet file that are in memory at once

@@ -7,7 +7,7 @@ from typing import Any
 
 from uniemox.errors import MissingPackageError
 from uniemox.predict.prediction import Failure, Prediction
-from uniemox.predict.writing import as_cells, headings
+from uniemox.predict.tables import as_cells, headings
 
 LIBRARIES = ("pandas", "polars")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from uniemox.onnx_external import external_files
 from uniemox.onnx_sessions import RUNTIME_ERRORS, Session
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.crop import choose_person
+from uniemox.persons.detector_config import fingerprint_of
 from uniemox.predict.confidence import answers_of, familiarity_of
 from uniemox.predict.one_by_one import is_one_by_one, run_views
 from uniemox.predict.views import Pixels, person_view, scene_box, scene_parts, scene_view
@@ -33,6 +35,10 @@ class Engine(Protocol):
     outputs: frozenset[str]
     """The names of its outputs: logits (N, E); as far as it has them maps (N, E, h, w), features (N, D), distance (N,)
     of these from the training images."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells it from every other: of what computes the outputs, not of its name."""
 
     def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:
         """Some of its outputs, for views (N, 3, S, S), normalised."""
@@ -237,6 +243,11 @@ class _OnnxEngine:
             )
         self.outputs = frozenset(outputs)
         self._path = path
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See Engine."""
+        return fingerprint_of([self._path], "")
 
     def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:
         """See Engine."""

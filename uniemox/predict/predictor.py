@@ -16,6 +16,7 @@ from uniemox.errors import ConfigError, ImageError
 from uniemox.images import MinSides
 from uniemox.persons.box import Detection
 from uniemox.persons.detector import Detector
+from uniemox.persons.detector_config import fingerprint_of
 from uniemox.predict.ahead import map_images
 from uniemox.predict.faces import FaceReader
 from uniemox.predict.images import ImageLike, path_of, read_any, walk
@@ -64,6 +65,16 @@ class Predictor:
     def kind(self) -> str:
         """evoked or felt."""
         return self.network.info.kind
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells it from predictors that answer otherwise, whatever their models are called; 16 hexadecimal digits."""
+        reader = self.face_reader
+        networks = (self.network, self.person_network, None if reader is None else reader.network)
+        parts = [None if network is None else network.engine.fingerprint for network in networks]
+        finders = (self.finder, None if reader is None else reader.finder)
+        parts += [None if finder is None else finder.fingerprint for finder in finders]
+        return fingerprint_of([], " ".join(map(str, parts)))
 
     @property
     def labels(self) -> tuple[str, ...]:

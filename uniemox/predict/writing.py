@@ -6,31 +6,26 @@ Lines are only appended, so a job that was stopped resumes where it was; a table
 import json
 import os
 from array import array
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
-from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from uniemox.csv_files import write_rows
-from uniemox.errors import ConfigError, DataError, MissingPackageError
+from uniemox.errors import ConfigError, DataError
+from uniemox.persons.detector_config import fingerprint_of
+from uniemox.predict.mapping import answers_in
 from uniemox.predict.prediction import Failure, Prediction
+from uniemox.predict.tables import COLUMNS, import_pyarrow, read_lines, write_csv, write_parquet
+
+if TYPE_CHECKING:
+    from uniemox.predict.predictor import Predictor
 
 LINES = ".jsonl"
 TABLES = (".csv", ".parquet")
-AFFECT = ("valence", "arousal")
-JUDGED = ("familiarity", "is_unfamiliar")
-ABOUT = ("kind", "label_set", "model", "width_px", "height_px")
-ROWS = 10_000  # of a table that are in memory at once
-
-
-FOUND = ("people", "people_feel", "faces", "faces_show")  # numbers, and their most probable words
-TOP = ("top", "top_value")
-COLUMNS = ("path", "likely", "persons", "faces", *FOUND, *TOP, *JUDGED, *ABOUT, "error")  # beside the labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +41,27 @@ class AnswerHeader:
     """Somebody looked for people."""
     has_faces: bool = False
     """Somebody looked at faces."""
+    asked: str | None = None
+    """Fingerprint of models, finders and coverage; None: the file is of a version that did not keep it."""
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> Self:
         """Read off one answer."""
-        has = [value.get(name) is not None for name in ("likely", "persons", "faces")]
-        return cls(str(value.get("model")), str(value.get("label_set")), tuple(value["scene"]), *has)
+        likely, persons, faces = (value.get(name) is not None for name in ("likely", "persons", "faces"))
+        names = str(value.get("model")), str(value.get("label_set"))
+        return cls(*names, tuple(value["scene"]), likely, persons, faces, value.get("asked"))
+
+    @classmethod
+    def of_question(cls, predictor: "Predictor", labels: str | None, coverage: float | None) -> Self:
+        """Of the answers that a predictor will give; arguments as `Predictor.predict`."""
+        answers = answers_in(predictor.network.info.find_labels(), labels)
+        has = coverage is not None, predictor.finder is not None, predictor.face_reader is not None
+        asked = fingerprint_of([], f"{predictor.fingerprint} {coverage}")
+        return cls(predictor.name, answers.name, answers.labels, *has, asked=asked)
+
+    def fits(self, there: "AnswerHeader") -> bool:
+        """Whether answers that are there are of the same kind."""
+        return there == (replace(self, asked=None) if there.asked is None else self)
 
 
 class ResultFile:
@@ -59,13 +69,14 @@ class ResultFile:
 
     resume: continue a file that is there; images that could not be read are tried again.
     answered: what the answers will be; a file must not mix several kinds.
+    with_bom: begin a CSV table with a byte-order mark, by which Excel knows UTF-8.
     Raises ConfigError for another ending, a label that is called as a column of the table is, a file that is there
     already, or one with other answers; DataError for one that is damaged or can't be read or written;
     MissingPackageError for Parquet without pyarrow.
     """
 
-    def __init__(self, path: Path, *, resume: bool, answered: AnswerHeader) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, resume: bool, answered: AnswerHeader, with_bom: bool = False) -> None:
+        self.path, self.with_bom = path, with_bom
         if path.suffix not in (LINES, *TABLES):
             raise ConfigError(f"{path}: expected a name that ends in {', '.join((LINES, *TABLES))}")
         self.lines = path if path.suffix == LINES else path.with_name(path.name + LINES)
@@ -75,6 +86,7 @@ class ResultFile:
         if taken and path != self.lines:
             raise ConfigError(f"{path}: a label can't be called {taken[0]!r}, as a column is; write {LINES} instead")
         self.answered = answered
+        self._beside = {} if answered.asked is None else {"asked": answered.asked}
         there = next((one for one in (self.lines, path) if os.path.exists(one)), None)
         if there is not None and not resume:
             raise ConfigError(f"{there} is there already; continue it (--resume), or choose another name")
@@ -101,7 +113,7 @@ class ResultFile:
 
     def write(self, result: Prediction | Failure, more: Mapping[str, Any] | None = None) -> None:
         """Append an answer, with more beside; once it returns the answer outlives the process."""
-        self._file.write(json.dumps(result.to_dict() | dict(more or {})).encode() + b"\n")
+        self._file.write(json.dumps(result.to_dict() | self._beside | dict(more or {})).encode() + b"\n")
         self._file.flush()
 
     def finish(self) -> None:
@@ -110,8 +122,10 @@ class ResultFile:
             return
         partial = self.path.with_name(self.path.name + ".partial")
         try:
-            write = _write_csv if self.path.suffix == ".csv" else _write_parquet
-            write(self.lines, partial, self.answered.labels)
+            if self.path.suffix == ".csv":
+                write_csv(self.lines, partial, self.answered.labels, "utf-8-sig" if self.with_bom else "utf-8")
+            else:
+                write_parquet(self.lines, partial, self.answered.labels)
             os.replace(partial, self.path)
         finally:
             partial.unlink(missing_ok=True)
@@ -125,25 +139,6 @@ class ResultFile:
             self.lines.unlink()
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects in a file of answers; a last line that was cut off is left out. Raises DataError for other faults."""
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path} can't be read ({error.strerror}); choose another name") from error
-    with file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                value = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}:{number}: not JSON ({error}); remove the line") from error
-            if not isinstance(value, dict) or not {"scene", "error"} & value.keys():
-                raise DataError(f"{path}:{number}: not an answer of uniemox predict; choose another file with --out")
-            yield value
-
-
 def _repaired(path: Path, answered: AnswerHeader) -> np.ndarray[Any, np.dtype[np.uint64]]:
     """Keys of the images in a file, sorted, after failures and a last line that was cut off have been removed."""
     keys, failures = array("Q"), 0
@@ -153,13 +148,13 @@ def _repaired(path: Path, answered: AnswerHeader) -> np.ndarray[Any, np.dtype[np
             continue
         keys.append(_key(str(value.get("path"))))
         there = AnswerHeader.of(value)
-        if there != answered:
+        if not answered.fits(there):
             ours, theirs = asdict(answered), asdict(there)
             name = next(name for name in ours if ours[name] != theirs[name])
-            raise ConfigError(
-                f"{path} holds answers of another kind ({name} {theirs[name]!r}, not {ours[name]!r}); ask as before, "
-                "or choose another name"
-            )
+            what = f"{name} {theirs[name]!r}, not {ours[name]!r}"
+            if name == "asked":
+                what = "a model or finder of the same name that is another one by now, or another coverage"
+            raise ConfigError(f"{path} holds answers of another kind ({what}); ask as before, or choose another name")
     _cut_last_line(path)
     if failures:
         _drop_failures(path)
@@ -192,92 +187,3 @@ def _cut_last_line(path: Path) -> None:
 def _key(path: str) -> int:
     """64 bits of a path: among 10 million the odds that two are alike are 1 to 370,000."""
     return int.from_bytes(blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
-
-
-def _write_csv(lines: Path, table: Path, labels: tuple[str, ...]) -> None:
-    with table.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        rows = (as_cells(value, labels) for value in read_lines(lines))
-        write_rows(file, chain([headings(labels)], rows), line_end="\r\n")
-
-
-def headings(labels: tuple[str, ...]) -> list[str]:
-    """Of a table's columns."""
-    return ["path", *TOP, *_numbers(labels), *JUDGED, "likely", *FOUND, *ABOUT, "error"]
-
-
-def _numbers(labels: tuple[str, ...]) -> tuple[str, ...]:
-    """The columns of numbers: the labels, and valence and arousal where they are not the labels themselves."""
-    return (*labels, *(name for name in AFFECT if name not in labels))
-
-
-def as_cells(value: dict[str, Any], labels: tuple[str, ...]) -> list[Any]:
-    """A row of a table, under `headings`.  value: an answer or a failure as JSON has it."""
-    scene = value.get("scene", {})
-    return [
-        value["path"],
-        *max(scene.items(), key=lambda pair: pair[1], default=(None, None)),
-        *(scene.get(label) for label in labels),
-        *(value.get(name) for name in _numbers(labels)[len(labels) :]),
-        *(value.get(name) for name in JUDGED),
-        ";".join(value.get("likely") or ()),
-        *_found(value.get("persons"), "emotions"),
-        *_found(value.get("faces"), "expressions"),
-        *(value.get(name) for name in ABOUT),
-        value.get("error"),
-    ]
-
-
-def _found(several: list[dict[str, Any]] | None, what: str) -> tuple[int | None, str]:
-    """How many people or faces there are, and the most probable word of each; none: no detector was run."""
-    if several is None:
-        return None, ""
-    return len(several), ";".join(max(one[what], key=one[what].get) if one[what] else "?" for one in several)
-
-
-def _write_parquet(lines: Path, table: Path, labels: tuple[str, ...]) -> None:
-    pa = import_pyarrow()
-    import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
-
-    shares, place = pa.map_(pa.string(), pa.float32()), {"box": pa.list_(pa.float32(), 4), "confidence": pa.float32()}
-    person = pa.struct(place | {"emotions": shares})
-    face = pa.struct(place | {"expressions": shares, "person": pa.int32()})
-    columns = {"path": pa.string(), **dict.fromkeys((*_numbers(labels), "familiarity"), pa.float32())}
-    columns |= {"is_unfamiliar": pa.bool_(), "likely": pa.list_(pa.string())}
-    columns |= {
-        "persons": pa.list_(person),
-        "faces": pa.list_(face),
-        **dict.fromkeys(ABOUT, pa.string()),
-        "error": pa.string(),
-    }
-    schema = pa.schema(columns | dict.fromkeys(("width_px", "height_px"), pa.int32()))
-    rows = (_as_row(value) for value in read_lines(lines))
-    with pyarrow.parquet.ParquetWriter(table, schema) as writer:
-        while block := list(islice(rows, ROWS)):
-            writer.write_table(pa.Table.from_pylist(block, schema=schema))
-
-
-def _as_row(value: dict[str, Any]) -> dict[str, Any]:
-    """An answer as Arrow takes it: text that is UTF-8, maps as pairs."""
-    found = {"persons": _pairs(value.get("persons"), "emotions"), "faces": _pairs(value.get("faces"), "expressions")}
-    texts = {name: _utf8(value[name]) for name in ("path", "error") if value.get(name) is not None}
-    return value | value.get("scene", {}) | found | texts
-
-
-def _pairs(several: list[dict[str, Any]] | None, what: str) -> list[dict[str, Any]] | None:
-    if several is None:
-        return None
-    return [one | {what: None if one[what] is None else list(one[what].items())} for one in several]
-
-
-def _utf8(text: str) -> str:
-    """File names that are no UTF-8 with their odd bytes escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def import_pyarrow() -> Any:
-    """The module pyarrow. Raises MissingPackageError."""
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise MissingPackageError("a Parquet table needs pyarrow; run: pip install 'uniemox[data]'") from None
-    return pa

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from uniemox.errors import DataError
 from uniemox.labels import AFFECT
-from uniemox.predict.writing import AnswerHeader, read_lines
+from uniemox.predict.tables import read_lines
+from uniemox.predict.writing import AnswerHeader
 from uniemox.survey.lines import unpack
 from uniemox.survey.tallies import Grouping, Tally, shorten
 

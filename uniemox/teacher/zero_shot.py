@@ -1,6 +1,7 @@
 """A CLIP that chooses among words, without training (Radford et al., arXiv 2103.00020, section 3.1)."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from uniemox.errors import ConfigError, TeacherError
 from uniemox.teacher.clip import ClipTeacher
 from uniemox.teacher.opening import open_teacher
+from uniemox.teacher.protocol import hash_module
 
 PROMPT = "A photo that makes people feel {word}."
 
@@ -24,9 +26,14 @@ class ZeroShotClip:
     def __init__(self, clip: ClipTeacher, words: Sequence[str]) -> None:
         if len(set(words)) < max(2, len(words)) or not all(words):
             raise ConfigError(f"expected at least two words, all different, got {', '.join(words) or 'none'}")
-        self.clip = clip
+        self.clip, self.words = clip, tuple(words)
         texts = clip.text_features([PROMPT.format(word=word) for word in words])
         self._texts = torch.nn.functional.normalize(texts, dim=-1)  # (E, C)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of weights and words."""
+        return f"{hash_module(self.clip.model)} {' '.join(self.words)}"
 
     @property
     def size(self) -> int:
