@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from uniemox.explain.explanation import Explanation
     from uniemox.labels import LabelSet
     from uniemox.persons.box import Box
+    from uniemox.predict.film import read_film
     from uniemox.predict.frames import to_frame
     from uniemox.predict.opening import load
     from uniemox.predict.prediction import Face, Failure, Person, Prediction
@@ -36,6 +37,7 @@ __all__ = [
     "load",
     "open_data",
     "open_explainer",
+    "read_film",
     "to_frame",
 ]
 _MODULES = {
@@ -53,6 +55,7 @@ _MODULES = {
     "load": "uniemox.predict.opening",
     "open_data": "uniemox.data.source",
     "open_explainer": "uniemox.explain.explaining",
+    "read_film": "uniemox.predict.film",
     "to_frame": "uniemox.predict.frames",
 }
 

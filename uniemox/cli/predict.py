@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from uniemox.cli.console import EXIT_UNREADABLE, Files, JsonFlag, UsageError, say
+from uniemox.cli.films import seconds_of, unseen, write_timeline
 from uniemox.errors import ImageError, StoppedError
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class AnswerFiles:
     """Begin a .csv with a byte-order mark, by which Excel knows UTF-8."""
     save_images: Files = None
     """A folder for the images with boxes and bars drawn."""
+    timeline: Files = None
+    """A .png with each film's answers over time, drawn from those in --out."""
     embeddings: Files = None
     """Also write what the labels are read off, to .npy (paths in .npy.txt) or .parquet: for search and clusters."""
 
@@ -101,6 +104,7 @@ def predict(
     *images: Annotated[str, Parameter(allow_leading_hyphen=True)],
     coverage: float | None = None,
     labels: str | None = None,
+    every: str | None = None,
     batch_size: int = 16,
     engine: Literal["local", "ray"] = "local",
     as_json: JsonFlag = False,
@@ -113,13 +117,11 @@ def predict(
 
     Examples:
 
-    uniemox predict photo.jpg
-
-    uniemox predict photos/ 'more/*.png' --json
+    uniemox predict photo.jpg 'photos/*.png' --json
 
     find photos -name '*.jpg' | uniemox predict - --out answers.csv --resume
 
-    uniemox predict photos/ --out answers.csv --embeddings features.npy
+    uniemox predict clip.mp4 --every 1s --out clip.csv --timeline clip.png
 
     Parameters
     ----------
@@ -129,6 +131,8 @@ def predict(
         Also give the labels that hold the true one in this share of images, such as 0.9.
     labels
         Answer in another label set, such as polarity.
+    every
+        The names are films (animated GIF, WebP and PNG too): look at one every so often, such as 1s or 500ms.
     batch_size
         At most so many images are taken ahead of the answers; it changes no answer.
     engine
@@ -136,29 +140,33 @@ def predict(
     as_json
         A JSON object a line: path, scene, kind, valence, familiarity, persons, ...; or path, error.
     """
-    _check(images, files, engine)
+    every_s = _check(images, files, engine, every)
     from uniemox.cli.predict_output import Output
 
-    has_several = len(images) > 1 or not os.path.isfile(images[0])
+    has_several = len(images) > 1 or every_s is not None or not os.path.isfile(images[0])
     open_predictor = models.opener(on_cluster=engine == "ray", has_several=has_several)
     predictor = open_predictor()
     with (
-        _open_file(files, predictor, labels, coverage) as file,
+        _open_file(files, predictor, labels, coverage, of_film=every_s is not None) as file,
         _open_embeddings(files.embeddings) as features,
     ):
         output = Output(as_json=as_json, file=file, images=files.save_images, embeddings=features)
-        if engine == "ray":
-            ask = _ray(open_predictor)
-        else:
-            ask = partial(predictor.predict_each, with_embedding=features is not None)
-        _take(ask(unanswered(images, output), batch_size=batch_size, coverage=coverage, labels=labels), output, images)
+        ask = _ray(open_predictor) if engine == "ray" else _here(predictor, features)
+        todo = unanswered(images, output) if every_s is None else unseen(images, every_s, output)
+        _take(ask(todo, batch_size=batch_size, coverage=coverage, labels=labels), output, images, is_film=bool(every_s))
+    write_timeline(file, files.timeline)
     if output.failures:
         sys.exit(EXIT_UNREADABLE)
 
 
-def _check(images: Sequence[str], files: AnswerFiles, engine: str) -> None:
-    """Raise ConfigError for what can't be asked."""
+def _check(images: Sequence[str], files: AnswerFiles, engine: str, every: str | None) -> float | None:
+    """Seconds of --every, if it is given. Raises UsageError for what can't be asked."""
     check_names(images)
+    is_film = every is not None
+    if files.timeline is not None and not (is_film and files.out is not None and files.timeline.suffix == ".png"):
+        raise UsageError("--timeline NAME.png draws the answers about films in a file: give --every and --out too")
+    if is_film and (engine == "ray" or files.save_images is not None):
+        raise UsageError("--engine ray and --save-images are not there for films; leave them out")
     if files.bom and (files.out is None or files.out.suffix != ".csv"):
         raise UsageError("--bom is for a table: --out answers.csv")
     if files.resume and files.out is None:
@@ -167,6 +175,7 @@ def _check(images: Sequence[str], files: AnswerFiles, engine: str) -> None:
         raise UsageError("--save-images and --embeddings are not there with --engine ray; leave them out")
     if files.resume and files.embeddings is not None:
         raise UsageError("--embeddings can't be resumed: leave out --resume, or write them in a run of their own")
+    return None if every is None else seconds_of(every)
 
 
 def check_names(images: Sequence[str]) -> None:
@@ -191,15 +200,20 @@ def _ray(open_model: "Callable[[], Predictor]") -> "Callable[..., Iterator[Predi
     return partial(predict_on_ray, open_predictor=open_model)
 
 
+def _here(predictor: "Predictor", features: "EmbeddingFile | None") -> "Callable[..., Iterator[Prediction | Failure]]":
+    """What asks this process."""
+    return partial(predictor.predict_each, with_embedding=features is not None)
+
+
 def _open_file(
-    files: AnswerFiles, predictor: "Predictor", labels: str | None, coverage: float | None
+    files: AnswerFiles, predictor: "Predictor", labels: str | None, coverage: float | None, *, of_film: bool
 ) -> "AbstractContextManager[ResultFile | None]":
     """The file for the answers, if one is asked for."""
     if files.out is None:
         return nullcontext()
     from uniemox.predict.writing import AnswerHeader, ResultFile
 
-    answered = AnswerHeader.of_question(predictor, labels, coverage)
+    answered = AnswerHeader.of_question(predictor, labels, coverage, of_film=of_film)
     return ResultFile(files.out, resume=files.resume, answered=answered, with_bom=files.bom)
 
 
@@ -226,12 +240,12 @@ def unanswered(images: Sequence[str], output: "Output") -> Iterator[str]:
         raise ImageError(f"there is no image in {', '.join(images)}")
 
 
-def _take(results: "Iterable[Prediction | Failure]", output: "Output", images: Sequence[str]) -> None:
+def _take(results: "Iterable[Prediction | Failure]", output: "Output", images: Sequence[str], *, is_film: bool) -> None:
     """All answers, the table of them, and what went wrong. Raises StoppedError after Ctrl-C."""
     from uniemox.predict.listing import list_images
 
-    are_few = len(images) <= FEW and not any(name == "-" or os.path.isdir(name) for name in images)
-    is_counted = not are_few and "-" not in images
+    are_few = not is_film and len(images) <= FEW and not any(name == "-" or os.path.isdir(name) for name in images)
+    is_counted = not are_few and not is_film and "-" not in images
     counting = partial(sum, (1 for _ in list_images(images))) if is_counted else None
     try:
         output.show_all(results, counting, are_few=are_few)

@@ -46,18 +46,22 @@ class EndedError(Exception):
         self.is_the_files_fault = is_the_files_fault
 
 
+def process_settings() -> dict[str, Any]:
+    """Of `subprocess.Popen`, for a process that decodes: imports as here, a group of its own, little memory."""
+    path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+    return {"env": os.environ | _MALLOC | {"PYTHONPATH": path}, **_OWN_GROUP}
+
+
 class Child:
     """One process."""
 
     def __init__(self) -> None:
-        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
         words = [sys.executable, "-P", "-m", decoder_process.__name__, str(CPU_S)]
         self.process = subprocess.Popen(  # -P: nothing is imported from the working folder
             words,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | _MALLOC | {"PYTHONPATH": path},
-            **_OWN_GROUP,
+            **process_settings(),
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None

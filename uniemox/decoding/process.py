@@ -68,9 +68,9 @@ def main() -> None:
 def _answer(answers: BinaryIO, data: bytes, shrink: MinSides | None, *, counts_frames: bool) -> None:
     """Decode a file and send its pixels in strips. Raises ImageError, whose message calls the file {name}."""
     base = BASE_BYTES + BYTES_A_FILE_BYTE * len(data)
-    _limit_memory(base + BYTES_A_PIXEL * min(webp_pixels(data), MAX_PIXELS))
+    limit_memory(base + BYTES_A_PIXEL * min(webp_pixels(data), MAX_PIXELS))
     header = open_image(data, "{name}")
-    _limit_memory(base + BYTES_A_PIXEL * header.width * header.height)
+    limit_memory(base + BYTES_A_PIXEL * header.width * header.height)
     known = str(header.format).encode(), header.mode.encode()
     image, full = decode_opened(header, "{name}", shrink=shrink)
     frames = count_frames(open_image(data, "{name}"), "{name}") if counts_frames else 0
@@ -95,7 +95,7 @@ def _use_one_thread() -> None:
         avif.DEFAULT_MAX_THREADS = 1  # type: ignore[attr-defined]
 
 
-def _limit_memory(more: int) -> None:
+def limit_memory(more: int) -> None:
     """Let this process take so many bytes more than it has, where the system can limit that (Linux)."""
     try:
         import resource  # noqa: PLC0415 - not on Windows

@@ -23,6 +23,7 @@ def to_frame(answers: Prediction | Failure | Iterable[Prediction | Failure]) -> 
     name = next((name for name in LIBRARIES if find_spec(name)), None)
     if name is None:
         raise MissingPackageError("a data frame needs pandas or polars; run: pip install pandas")
-    rows = [as_cells(value, labels) for value in values]
-    columns = zip(*rows, strict=True) if rows else ((),) * len(headings(labels))
-    return import_module(name).DataFrame(dict(zip(headings(labels), map(list, columns), strict=True)))
+    of_film = any("time_s" in value for value in values)
+    names, rows = headings(labels, of_film=of_film), [as_cells(value, labels, of_film=of_film) for value in values]
+    columns = zip(*rows, strict=True) if rows else ((),) * len(names)
+    return import_module(name).DataFrame(dict(zip(names, map(list, columns), strict=True)))

@@ -13,8 +13,9 @@ from PIL import Image, ImageOps
 from uniemox.decoding.pool import Decode, decode_one
 from uniemox.errors import ImageError, ImageNotFoundError
 from uniemox.images import MAX_ASPECT, MAX_PIXELS, MAX_SIDE_PX, MinSides, decode, is_image_name
+from uniemox.predict.film import FILMS, Frame, frame_of
 
-ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
+ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Frame
 _WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's greys of more than 8 bits
 FOREIGN = (".heic", ".heif", ".hif", ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".psd")
 """Endings of images that are not read: in folders they are failures with a name rather than passed over in silence."""
@@ -32,6 +33,8 @@ def read_any(
     """
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
+        if path.suffix.lower() in FILMS:
+            raise ImageError(f"{path}: a film; uniemox predict --every 1s looks at a frame a second")
         if path.suffix.lower() in FOREIGN:
             raise ImageError(f"{path}: {path.suffix[1:].upper()} is not read; save it as JPEG or PNG")
         try:
@@ -45,6 +48,8 @@ def read_any(
         except (OSError, ValueError) as error:  # ValueError: a name with a null character
             raise ImageError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from error
         return decode_file(data, str(path), shrink=shrink)
+    if isinstance(source, Frame):
+        return frame_of(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return decode_file(bytes(source), "image", shrink=shrink)
     if isinstance(source, np.ndarray):
@@ -57,7 +62,9 @@ def read_any(
 
 
 def path_of(image: ImageLike) -> str | None:
-    """The path of an image that has one."""
+    """The path of an image that has one; of a frame the film's, with the moment."""
+    if isinstance(image, Frame):
+        return image.path
     return os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
 
 

@@ -16,6 +16,10 @@ MAX_SIDE_PX = 960
 SMALLEST_PX = 240
 LETTERS = 22  # px of an image's longer side for a px of letters below it
 INK, PAPER, QUIET, BAR, PALE = "#1b1f24", "#ffffff", "#d9dee4", "#2f6f9f", "#a9c6db"
+LABEL_COLOURS = (
+    *("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7", "#9c755f", "#bab0ac"),
+    *("#1b6ca8", "#8c2d04"),
+)
 BOX, FACE = "#ffb000", "#5fd3bc"  # of people, of faces
 
 
@@ -41,11 +45,11 @@ def plot_faces(prediction: "Prediction", side_px: int) -> Image.Image:
     """
     image, scale = _image_of(prediction, side_px)
     faces, letters = prediction.faces or [], side_px // LETTERS
-    font = _font(letters)
+    font = font_of(letters)
     _draw_faces(image, faces, scale)
     page = Image.new("RGB", (image.width, image.height + 2 * letters), PAPER)
     page.paste(image, (0, 0))
-    text = _cut(summarise_faces([face.expressions for face in faces]), font, page.width)
+    text = shortened(summarise_faces([face.expressions for face in faces]), font, page.width)
     ImageDraw.Draw(page).text((0, image.height + letters // 3), text, fill=INK, font=font)
     return page
 
@@ -74,11 +78,11 @@ def _draw_faces(image: Image.Image, faces: "list[Face]", scale: float) -> None:
 
 def _draw_box(image: Image.Image, box: list[float], shares: dict[str, float] | None, colour: str) -> None:
     """A box with the most probable word above it."""
-    draw, font = ImageDraw.Draw(image), _font(14)
+    draw, font = ImageDraw.Draw(image), font_of(14)
     draw.rectangle(box, outline=colour, width=3)
     if shares:
         label, p = max(shares.items(), key=lambda pair: pair[1])
-        text = _cut(f"{label} {p:.0%}", font, image.width)
+        text = shortened(f"{label} {p:.0%}", font, image.width)
         at = (max(0.0, min(box[0], image.width - font.getlength(text) - 8)), max(0.0, box[1] - 20))
         draw.rectangle((*at, at[0] + font.getlength(text) + 8, at[1] + 20), fill=colour)
         draw.text((at[0] + 4, at[1] + 2), text, fill=INK, font=font)
@@ -86,7 +90,7 @@ def _draw_box(image: Image.Image, box: list[float], shares: dict[str, float] | N
 
 def _bars(prediction: "Prediction", width: int) -> Image.Image:
     """A bar for every label, highest first; where likely labels were asked for, the others' are pale."""
-    font, row, edge = _font(15), 26, 12
+    font, row, edge = font_of(15), 26, 12
     pairs = prediction.top(len(prediction.scene))
     is_affect = set(prediction.scene) == set(AFFECT)
     title = "valence and arousal, 1 to 9" if is_affect else f"{prediction.kind} ({prediction.model})"
@@ -94,12 +98,12 @@ def _bars(prediction: "Prediction", width: int) -> Image.Image:
         title = f"a guess, unlike the training images: {title}"
     panel = Image.new("RGB", (width, row * (len(pairs) + 1) + 2 * edge), PAPER)
     draw = ImageDraw.Draw(panel)
-    draw.text((edge, edge), _cut(title, font, width - 2 * edge), fill=INK, font=font)
+    draw.text((edge, edge), shortened(title, font, width - 2 * edge), fill=INK, font=font)
     words = min(max(font.getlength(label) for label, _ in pairs), width * 0.45)
     first, last = edge + words + 8, width - edge - font.getlength("100%") - 8
     for i, (label, value) in enumerate(pairs, 1):
         y, share = edge + i * row, (value - 1) / 8 if is_affect else value
-        draw.text((edge, y), _cut(label, font, words + 1), fill=INK, font=font)
+        draw.text((edge, y), shortened(label, font, words + 1), fill=INK, font=font)
         draw.rectangle((first, y + 3, last, y + row - 8), fill=QUIET)
         fill = BAR if prediction.likely is None or label in prediction.likely else PALE
         draw.rectangle((first, y + 3, first + (last - first) * min(max(share, 0.0), 1.0), y + row - 8), fill=fill)
@@ -107,14 +111,15 @@ def _bars(prediction: "Prediction", width: int) -> Image.Image:
     return panel
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """Letters of so many px. Raises ImageError where Pillow has none."""
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise ImageError("this Pillow was built without FreeType, so it can't draw words; install another one")
     return font
 
 
-def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+def shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     """As much of a text as fits, on one line."""
     text = " ".join(text.split())
     if font.getlength(text) <= width:

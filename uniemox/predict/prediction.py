@@ -93,6 +93,10 @@ class Prediction:
     """The part of the image that was judged, px."""
     faces: list[Face] | None = None
     """Most confident first. []: there is none. None: nobody asked for faces."""
+    time_s: float | None = None
+    """The moment of a film; None for an image."""
+    shot: int | None = None
+    """1, 2, …: between which cuts of the film it is."""
     embedding: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
     """(D,), what the labels are read off, if it was asked for."""
     source: ImageLike | None = field(default=None, repr=False, compare=False)
@@ -125,6 +129,7 @@ class Prediction:
             "height_px": self.height_px,
             "label_set": self.label_set,
             "model": self.model,
+            **({} if self.time_s is None else {"time_s": self.time_s, "shot": self.shot}),
         }
 
     def plot(self) -> Image.Image:

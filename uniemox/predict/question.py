@@ -12,6 +12,7 @@ from uniemox.labels import WORD_NORMS
 from uniemox.persons.box import Box, Detection
 from uniemox.predict.conformal import likely_labels, score_limit
 from uniemox.predict.faces import owners
+from uniemox.predict.film import Frame
 from uniemox.predict.images import ImageLike, path_of
 from uniemox.predict.mapping import LabelMapping, answers_in, has_answers_in
 from uniemox.predict.network import Answers, Network, mean_answer
@@ -96,6 +97,7 @@ class Question:
         if self.limit is not None:
             likely = self.scene.likely(likely_labels(probabilities, self.limit), scene)
         valence, arousal = self._affect(probabilities)
+        frame = item.source if isinstance(item.source, Frame) else None
         return Prediction(
             scene=scene,
             valence=valence,
@@ -112,7 +114,9 @@ class Question:
             height_px=item.full[1],
             label_set=self.scene.name,
             model=self.network.name,
-            source=item.source,
+            time_s=None if frame is None else frame.time_s,
+            shot=None if frame is None else frame.shot,
+            source=item.source if frame is None else None,  # a list of answers must not hold a film's frames
         )
 
     def _person(self, found: Detection, felt: Iterator[Answers]) -> Person:

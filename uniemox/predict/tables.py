@@ -15,7 +15,8 @@ ABOUT = ("kind", "label_set", "model", "width_px", "height_px")
 ROWS = 10_000  # of a table that are in memory at once
 FOUND = ("people", "people_feel", "faces", "faces_show")  # numbers, and their most probable words
 TOP = ("top", "top_value")
-COLUMNS = ("path", "likely", "persons", "faces", *FOUND, *TOP, *JUDGED, *ABOUT, "error")  # beside the labels
+TIME = ("time_s", "shot")  # of films alone
+COLUMNS = ("path", *TIME, "likely", "persons", "faces", *FOUND, *TOP, *JUDGED, *ABOUT, "error")  # beside the labels
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -37,16 +38,16 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield value
 
 
-def write_csv(lines: Path, table: Path, labels: tuple[str, ...], encoding: str) -> None:
+def write_csv(lines: Path, table: Path, labels: tuple[str, ...], *, of_film: bool, encoding: str) -> None:
     """A row an image, under `headings`.  lines: of `uniemox predict`.  encoding: utf-8 or utf-8-sig."""
     with table.open("w", encoding=encoding, errors="backslashreplace", newline="") as file:
-        rows = (as_cells(value, labels) for value in read_lines(lines))
-        write_rows(file, chain([headings(labels)], rows), line_end="\r\n")
+        rows = (as_cells(value, labels, of_film=of_film) for value in read_lines(lines))
+        write_rows(file, chain([headings(labels, of_film=of_film)], rows), line_end="\r\n")
 
 
-def headings(labels: tuple[str, ...]) -> list[str]:
+def headings(labels: tuple[str, ...], *, of_film: bool) -> list[str]:
     """Of a table's columns."""
-    return ["path", *TOP, *_numbers(labels), *JUDGED, "likely", *FOUND, *ABOUT, "error"]
+    return ["path", *(TIME if of_film else ()), *TOP, *_numbers(labels), *JUDGED, "likely", *FOUND, *ABOUT, "error"]
 
 
 def _numbers(labels: tuple[str, ...]) -> tuple[str, ...]:
@@ -54,11 +55,12 @@ def _numbers(labels: tuple[str, ...]) -> tuple[str, ...]:
     return (*labels, *(name for name in AFFECT if name not in labels))
 
 
-def as_cells(value: dict[str, Any], labels: tuple[str, ...]) -> list[Any]:
+def as_cells(value: dict[str, Any], labels: tuple[str, ...], *, of_film: bool) -> list[Any]:
     """A row of a table, under `headings`.  value: an answer or a failure as JSON has it."""
     scene = value.get("scene", {})
     return [
         value["path"],
+        *(value.get(name) for name in (TIME if of_film else ())),
         *max(scene.items(), key=lambda pair: pair[1], default=(None, None)),
         *(scene.get(label) for label in labels),
         *(value.get(name) for name in _numbers(labels)[len(labels) :]),
@@ -78,7 +80,7 @@ def _found(several: list[dict[str, Any]] | None, what: str) -> tuple[int | None,
     return len(several), ";".join(max(one[what], key=one[what].get) if one[what] else "?" for one in several)
 
 
-def write_parquet(lines: Path, table: Path, labels: tuple[str, ...]) -> None:
+def write_parquet(lines: Path, table: Path, labels: tuple[str, ...], *, of_film: bool) -> None:
     """People and faces as lists with their boxes. Raises MissingPackageError without pyarrow."""
     pa = import_pyarrow()
     import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
@@ -86,7 +88,8 @@ def write_parquet(lines: Path, table: Path, labels: tuple[str, ...]) -> None:
     shares, place = pa.map_(pa.string(), pa.float32()), {"box": pa.list_(pa.float32(), 4), "confidence": pa.float32()}
     person = pa.struct(place | {"emotions": shares})
     face = pa.struct(place | {"expressions": shares, "person": pa.int32()})
-    columns = {"path": pa.string(), **dict.fromkeys((*_numbers(labels), "familiarity"), pa.float32())}
+    times = {"time_s": pa.float64(), "shot": pa.int32()} if of_film else {}
+    columns = {"path": pa.string(), **times, **dict.fromkeys((*_numbers(labels), "familiarity"), pa.float32())}
     columns |= {"is_unfamiliar": pa.bool_(), "likely": pa.list_(pa.string())}
     columns |= {
         "persons": pa.list_(person),

@@ -41,6 +41,8 @@ class AnswerHeader:
     """Somebody looked for people."""
     has_faces: bool = False
     """Somebody looked at faces."""
+    of_film: bool = False
+    """Of moments of films."""
     asked: str | None = None
     """Fingerprint of models, finders and coverage; None: the file is of a version that did not keep it."""
 
@@ -49,15 +51,17 @@ class AnswerHeader:
         """Read off one answer."""
         likely, persons, faces = (value.get(name) is not None for name in ("likely", "persons", "faces"))
         names = str(value.get("model")), str(value.get("label_set"))
-        return cls(*names, tuple(value["scene"]), likely, persons, faces, value.get("asked"))
+        return cls(*names, tuple(value["scene"]), likely, persons, faces, "time_s" in value, value.get("asked"))
 
     @classmethod
-    def of_question(cls, predictor: "Predictor", labels: str | None, coverage: float | None) -> Self:
+    def of_question(
+        cls, predictor: "Predictor", labels: str | None, coverage: float | None, *, of_film: bool = False
+    ) -> Self:
         """Of the answers that a predictor will give; arguments as `Predictor.predict`."""
         answers = answers_in(predictor.network.info.find_labels(), labels)
         has = coverage is not None, predictor.finder is not None, predictor.face_reader is not None
         asked = fingerprint_of([], f"{predictor.fingerprint} {coverage}")
-        return cls(predictor.name, answers.name, answers.labels, *has, asked=asked)
+        return cls(predictor.name, answers.name, answers.labels, *has, of_film, asked)
 
     def fits(self, there: "AnswerHeader") -> bool:
         """Whether answers that are there are of the same kind."""
@@ -123,9 +127,10 @@ class ResultFile:
         partial = self.path.with_name(self.path.name + ".partial")
         try:
             if self.path.suffix == ".csv":
-                write_csv(self.lines, partial, self.answered.labels, "utf-8-sig" if self.with_bom else "utf-8")
+                encoding = "utf-8-sig" if self.with_bom else "utf-8"
+                write_csv(self.lines, partial, self.answered.labels, of_film=self.answered.of_film, encoding=encoding)
             else:
-                write_parquet(self.lines, partial, self.answered.labels)
+                write_parquet(self.lines, partial, self.answered.labels, of_film=self.answered.of_film)
             os.replace(partial, self.path)
         finally:
             partial.unlink(missing_ok=True)

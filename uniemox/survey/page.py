@@ -11,6 +11,7 @@ from uniemox.errors import MissingPackageError
 from uniemox.html import UNKNOWN, Html, element, is_known, page, percent, scaled_image, scrolling, table
 from uniemox.labels import AFFECT
 from uniemox.predict.opening import IN_PACKAGE
+from uniemox.predict.plot import LABEL_COLOURS
 from uniemox.survey.similarity import CELL_PX, FEWEST, draw_map, thumbnails
 from uniemox.survey.summary import Place, Summary
 from uniemox.survey.tallies import DATE, FOLDER, Tally
@@ -18,10 +19,6 @@ from uniemox.survey.tallies import DATE, FOLDER, Tally
 MAX_ROWS = 40  # of a table of groups; the rest is one row
 FEW = 10  # images whose mean says little
 SIDE_PX = 160
-COLOURS = (
-    *("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7", "#9c755f", "#bab0ac"),
-    *("#1b6ca8", "#8c2d04"),
-)
 STYLE = """
 main > h2 { margin-top: 2.6rem } table { font-size: .82rem } td, th { padding-right: .6rem }
 .key { display: flex; flex-wrap: wrap; gap: .3rem 1rem; font-size: .85rem; margin: .4rem 0 }
@@ -38,7 +35,7 @@ td, thead th { text-align: right } td.shade { padding: .25rem .5rem } td small {
 
 def survey_page(found: Summary, title: str) -> Html:
     """The whole page. Images are read again for it; one that is gone by now is left out."""
-    colours = dict(zip(found.answered.labels, cycle(COLOURS), strict=False))
+    colours = dict(zip(found.answered.labels, cycle(LABEL_COLOURS), strict=False))
     parts = [
         element("style", Html(STYLE)),
         element("h1", title),

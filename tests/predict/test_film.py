@@ -1,0 +1,207 @@
+"""Films: moments, shots, tables over time, timelines; broken ones give what can be read."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import uniemox
+from tests.drawn import draw_image
+from tests.runs import uniemox_here
+from uniemox.decoding.film import Shown, moments
+from uniemox.errors import ConfigError, MissingPackageError
+from uniemox.predict import film
+from uniemox.predict.film import Frame, parse_time, read_film
+
+SMALL = ("--model", "small", "--no-persons")
+SHOTS = [Image.effect_mandelbrot((96, 64), (-2, -1.5, 1, 1.5), 90).convert("RGB"), *map(draw_image, range(2))]
+RATE = 10
+
+
+def shots() -> list[Image.Image]:
+    return [one.resize((96, 64)) for one in SHOTS]
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """f.mkv, f.mp4: three shots of two seconds; f.gif, f.webp: the same at five frames a second."""
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'uniemox[video]'")
+    folder = tmp_path_factory.mktemp("films")
+    for name in ("f.mkv", "f.mp4", "long.mkv"):
+        with av.open(str(folder / name), "w") as container:
+            stream = container.add_stream("mpeg4", rate=RATE)
+            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+            for image in shots() * (10 if name == "long.mkv" else 1):
+                for _ in range(2 * RATE):
+                    container.mux(stream.encode(av.VideoFrame.from_image(image)))
+            container.mux(stream.encode())
+    frames = [one for image in shots() for one in [image] * 10]
+    for name in ("f.gif", "f.webp"):
+        frames[0].save(folder / name, save_all=True, append_images=frames[1:], duration=200, loop=0)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["f.mkv", "f.mp4", "f.gif", "f.webp"])
+def test_moments_and_shots(films: Path, name: str) -> None:
+    found = list(read_film(str(films / name), 0.5))
+    assert [one.time_s for one in found] == [place / 2 for place in range(12)]
+    assert [one.shot for one in found] == [1] * 4 + [2] * 4 + [3] * 4
+    for one in found:
+        assert one.image is not None
+        assert one.size == one.image.size == (96, 64)
+        expected = np.asarray(shots()[one.shot - 1], float)
+        assert np.abs(np.asarray(one.image, float) - expected).mean() < 30
+    assert found[3].path == f"{films / name}#t={found[3].time_s:g}"
+
+
+def test_a_moment_beyond_the_end_is_not_there_and_the_first_always_is(films: Path) -> None:
+    assert [one.time_s for one in read_film(str(films / "f.mkv"), 100)] == [0]
+
+
+def test_large_films_are_scaled_down_and_boxes_are_in_their_px(tmp_path: Path) -> None:
+    image = draw_image(1).resize((1600, 1200))
+    image.save(tmp_path / "f.gif", save_all=True, append_images=[draw_image(2).resize((1600, 1200))], duration=500)
+    [first, _] = read_film(str(tmp_path / "f.gif"), 0.5)
+    assert first.image is not None
+    assert (first.size, first.image.size) == ((1600, 1200), (960, 720))
+    answer = uniemox.load("small", finder=None).predict(first)
+    assert (answer.width_px, answer.height_px, answer.time_s, answer.shot, answer.source) == (1600, 1200, 0, 1, None)
+
+
+def test_what_can_t_be_read_is_said_after_what_can(films: Path, tmp_path: Path) -> None:
+    whole = (films / "long.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    *frames, last = read_film(str(tmp_path / "cut.mkv"), 1)
+    assert len(frames) > 10
+    assert all(frame.image is not None for frame in frames)
+    assert last.image is None
+    assert "can't be read beyond" in last.error
+    assert "it should last 60 s" in last.error
+
+
+@pytest.mark.parametrize("name", ["none.mp4", "noise.mp4", "empty.mkv", "text.gif", "folder.mp4"])
+def test_what_is_no_film(tmp_path: Path, name: str) -> None:
+    (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
+    (tmp_path / "empty.mkv").touch()
+    (tmp_path / "text.gif").write_text("GIF89a and no more")
+    (tmp_path / "folder.mp4").mkdir()
+    pytest.importorskip("av")
+    [only] = read_film(str(tmp_path / name), 1)
+    assert only.image is None
+    assert only.path == str(tmp_path / name)
+    assert name in only.error
+
+
+@settings(max_examples=25)
+@given(st.binary(max_size=64), st.integers(0, 10**6))
+def test_damaged_films_harm_nobody(films: Path, junk: bytes, place: int) -> None:
+    whole = bytearray((films / "f.mkv").read_bytes())
+    start = place % len(whole)
+    whole[start : start + len(junk)] = junk
+    damaged = films / "damaged.mkv"
+    damaged.write_bytes(whole)
+    found = list(read_film(str(damaged), 1))
+    assert all(one.image is not None for one in found[:-1])
+
+
+@given(st.lists(st.floats(0, 0.5), min_size=1, max_size=30), st.sampled_from([0.1, 0.25, 1.0]))
+def test_a_moment_shows_the_frame_that_began_last(gaps: list[float], every_s: float) -> None:
+    begins = np.cumsum([0, *gaps[:-1]])
+    grey = np.zeros((36, 64), np.int16)
+    frames = [Shown(start, gap, grey, (1, 1), draw_image) for start, gap in zip(begins, gaps, strict=True)]  # type: ignore[arg-type]
+    told = [(time_s, shown.time_s) for time_s, _, shown in moments(frames, every_s) if shown is not None]
+    assert [time_s for time_s, _ in told] == [every_s * place for place in range(len(told))]
+    for time_s, start in told:
+        assert start == max(begin for begin in begins if begin <= time_s + 1e-5)
+
+
+def test_a_frame_that_claims_to_last_for_years_is_not_held_so_long() -> None:
+    still = Shown(0.0, 1e9, np.zeros((36, 64), np.int16), (1, 1), lambda: SHOTS[0])
+    assert len([one for one in moments([still], 100) if one[2] is not None]) == 6
+    late = still._replace(time_s=1e8, lasts_s=1.0)
+    assert [one[0] for one in moments([still, late], 100) if one[2] is not None] == [0, 100, 200, 300, 400, 500, 1e8]
+
+
+def test_the_command_gives_a_table_and_a_timeline_and_resumes(films: Path, tmp_path: Path) -> None:
+    out = tmp_path / "c.csv"
+    words = ("predict", films / "f.mkv", films / "f.gif", *SMALL, "--every", "1s", "--out", out)
+    done = uniemox_here(*words, "--timeline", tmp_path / "c.png")
+    assert done.returncode == 0, done.stderr
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["time_s"]) for row in rows] == [*range(6), *range(6)]
+    assert [row["shot"] for row in rows[:6]] == ["1", "1", "2", "2", "3", "3"]
+    with Image.open(tmp_path / "c.png") as drawn:
+        assert drawn.width == 1200
+        assert len(drawn.convert("RGB").getcolors(1 << 20)) > 8
+    lines = tmp_path / "c.csv.jsonl"
+    kept = lines.read_text().splitlines(keepends=True)
+    lines.write_text("".join(kept[:4]))
+    assert "12 images (4 were there already)" in uniemox_here(*words, "--resume").stderr
+    assert sorted(lines.read_text().splitlines(keepends=True)) == sorted(kept)
+    assert "of_film" in uniemox_here("predict", films / "f.gif", *SMALL, "--out", out, "--resume").stderr
+
+
+def test_a_broken_film_is_a_failure_beside_its_answers(films: Path, tmp_path: Path) -> None:
+    whole = (films / "long.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    done = uniemox_here("predict", tmp_path / "cut.mkv", *SMALL, "--every", "5s", "--json")
+    assert done.returncode == 3
+    *answers, failure = map(json.loads, done.stdout.splitlines())
+    assert len(answers) >= 3
+    assert "cut off" in failure["error"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("f.mp4",), "a film; uniemox predict --every 1s looks at a frame a second"),
+        (("f.mp4", "--every", "soon"), "expected a time such as 1s, 500ms or 2min"),
+        (("f.mp4", "--every", "0"), "expected a time such as 1s"),
+        (("f.mp4", "--every", "1s", "--save-images", "x"), "are not there for films"),
+        (("f.mp4", "--every", "1s", "--timeline", "x.png"), "give --every and --out too"),
+        (("f.mp4", "--out", "x.csv", "--timeline", "x.png"), "give --every and --out too"),
+    ],
+)
+def test_what_can_t_be_asked(
+    films: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(films)
+    done = uniemox_here("predict", *words, *SMALL)
+    assert done.returncode in (2, 3)
+    assert message in " ".join(done.stderr.split())
+    assert not (films / "x.csv").exists()
+
+
+@given(st.integers(1, 10**4))
+def test_times(number: int) -> None:
+    assert parse_time(f"{number}") == parse_time(f"{number}s") == parse_time(f"{1000 * number}ms") == number
+    assert parse_time(f" {number} min ") == 60 * number
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1s", "1h", "1e3", "0.001s", "inf", "1s1"])
+def test_no_times(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected a time"):
+        parse_time(text)
+
+
+def test_without_pyav_it_says_what_to_install(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(film, "find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r"uniemox\[video\]"):
+        next(read_film(str(films / "f.mkv"), 1))
+    assert isinstance(next(read_film(str(films / "f.gif"), 1)), Frame)
+
+
+def test_a_decoder_that_dies_is_a_failure(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = read_film(str(films / "long.mkv"), 0.1)
+    first = next(reading)
+    assert first.image is not None
+    monkeypatch.setattr(film, "WAIT_S", 0.0)  # the process is ended before it can say more
+    *_, last = reading
+    assert last.image is None
+    assert "died" in last.error
