@@ -92,7 +92,7 @@ def test_without_a_library_of_frames_it_says_what_to_install(
 
 def test_a_predictor_says_what_it_does_and_answers_the_same_in_another_process(tmp_path: Path) -> None:
     predictor = uniemox.load("small", faces="find")
-    assert repr(predictor) == "<Predictor: small.onnx says what is evoked (mikels), finds people, reads faces>"
+    assert repr(predictor) == "<Predictor: small says what is evoked (mikels), finds people, reads faces>"
     draw_image(3).save(tmp_path / "a.png")
     (tmp_path / "p.pickle").write_bytes(pickle.dumps(predictor))
     code = "import pickle; print(pickle.load(open('p.pickle', 'rb')).predict('a.png').to_dict())"

@@ -14,8 +14,8 @@ from tests.serve.serving import running
 
 IMAGE = "cat.jpg"
 VIEWS = {
-    "serve": {"viewport": {"width": 1000, "height": 900}},
-    "serve_phone": {"viewport": {"width": 390, "height": 900}, "has_touch": True, "is_mobile": True},
+    "serve": {"viewport": {"width": 1280, "height": 720}},
+    "serve_phone": {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True},
 }
 
 

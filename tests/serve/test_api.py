@@ -210,6 +210,8 @@ def test_health_and_models(server: Running) -> None:
         "models": ["colours.onnx", "other.onnx"],
         "version": __version__,
     }
+    head = server.ask("HEAD", "/health")
+    assert (head.status, head.body) == (200, b"")
     first, second = server.ask("GET", "/models").json
     assert first == {
         "name": "colours.onnx",
@@ -286,7 +288,7 @@ def test_every_answer_carries_the_headers_that_protect(server: Running, path: st
         ("GET", "/page/%2e%2e/app.py", 404),
         ("GET", "/page/..%2fapp.py", 404),
         ("GET", "/page//etc/passwd", 404),
-        ("GET", "/docs", 404),
+        ("GET", "/redoc", 404),
         ("GET", "/predict", 405),
         ("DELETE", "/health", 405),
         ("OPTIONS", "/predict", 405),

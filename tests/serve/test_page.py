@@ -1,73 +1,19 @@
 """The page as people use it, in Chromium: by mouse, by keyboard, on a phone, with what a screen reader gets."""
 
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright import sync_api
 
-from tests.conftest import CHROMIUM
 from tests.predict.networks import tiny_network
 from tests.predict.test_faces import SHOWN, Finds
 from tests.serve.serving import Running, image, predictor_of, running
+from tests.serve.visits import GIVE, Visit, expect
 from uniemox.persons.box import Box
 from uniemox.predict.faces import FaceReader
 from uniemox.predict.network import Network
 
 KEY = "a-key-of-more-than-sixteen"
 pytestmark = pytest.mark.browser
-expect = sync_api.expect
-expect.set_options(timeout=60_000)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running([predictor_of(tmp_path_factory.mktemp("models"))]) as one:
-        yield one
-
-
-class Visit:
-    """A page, and what went wrong on it."""
-
-    def __init__(self, browser: object, url: str, **settings: object) -> None:
-        self.context = browser.new_context(**settings)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(60_000)
-        self.page.on("filechooser", lambda chooser: None)  # from now on none opens for real, however busy all is
-        self.wrong: list[str] = []
-        self.requested: list[str] = []
-        self.page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("request", lambda request: self.requested.append(request.url))
-        self.page.goto(url)
-
-    def choose(self, data: bytes, name: str = "beach.jpg", kind: str = "image/jpeg") -> None:
-        self.page.locator("#choose").set_input_files({"name": name, "mimeType": kind, "buffer": data})
-
-    @property
-    def status(self) -> object:
-        return self.page.get_by_role("status")
-
-    def has_sideways_scroll(self) -> bool:
-        return self.page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
-
-
-@pytest.fixture
-def visit(browser: object, server: Running) -> Iterator[Visit]:
-    one = Visit(browser, server.url, viewport={"width": 1000, "height": 900})
-    yield one
-    assert one.wrong == []
-    assert all(url.startswith((server.url, "blob:")) for url in one.requested)
-    one.context.close()
 
 
 def test_an_image_gives_bars_people_likely_labels_and_a_heat_map(visit: Visit, server: Running) -> None:
@@ -108,13 +54,13 @@ def test_an_image_gives_bars_people_likely_labels_and_a_heat_map(visit: Visit, s
 
 def test_by_keyboard_alone(visit: Visit) -> None:
     visit.page.keyboard.press("Tab")
-    assert visit.page.evaluate("document.activeElement.textContent") == "Choose an image"
+    assert visit.page.evaluate("document.activeElement.textContent") == "Choose images"
     assert visit.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     with visit.page.expect_file_chooser() as chooser:
         visit.page.keyboard.press("Space")
     chooser.value.set_files({"name": "a.jpg", "mimeType": "image/jpeg", "buffer": image(2)})
     expect(visit.status).to_contain_text("a.jpg: ")
-    assert visit.page.evaluate("document.activeElement.textContent") == "Choose an image"
+    assert visit.page.evaluate("document.activeElement.textContent") == "Choose images"
     visited = []
     for _ in range(4):
         visit.page.keyboard.press("Tab")
@@ -134,7 +80,7 @@ def test_what_a_screen_reader_gets(visit: Visit) -> None:
     snapshot = visit.page.locator("body").aria_snapshot()
     for part in (
         '- heading "What does an image make people feel?" [level=1]',
-        '- button "Choose an image"',
+        '- button "Choose images"',
         '- combobox "Also mark the likely labels"',
         '- article "Answer of colours.onnx"',
         '- img "beach.jpg"',
@@ -244,7 +190,7 @@ def test_what_is_no_image_is_told(browser: object, server: Running) -> None:
     visit.context.close()
 
 
-def test_two_models_are_shown_side_by_side(browser: object, tmp_path: Path) -> None:
+def test_two_models_are_compared_in_two_columns(browser: object, tmp_path: Path) -> None:
     models = [predictor_of(tmp_path), predictor_of(tmp_path, "other", seed=1, finder=False)]
     with running(models) as server:
         visit = Visit(browser, server.url, viewport={"width": 1000, "height": 900})
@@ -276,18 +222,11 @@ def test_a_newer_image_wins(visit: Visit) -> None:
     for i in range(5):
         visit.choose(image(i), name=f"{i}.jpg")
     expect(visit.status).to_contain_text("4.jpg: ")
-    time.sleep(0.3)
+    expect(visit.page.locator(".tile input:not(:disabled)")).to_have_count(5)
     expect(visit.page.get_by_role("article")).to_have_count(1)
-    assert visit.page.locator("figcaption").inner_text() == "4.jpg"
+    assert visit.page.locator("article figcaption").inner_text() == "4.jpg"
 
 
-GIVE = """([kind, holder, name, bytes]) => {
-  const data = new DataTransfer();
-  data.items.add(new File([new Uint8Array(bytes)], name, { type: "image/jpeg" }));
-  const event = new Event(kind, { bubbles: true, cancelable: true });
-  Object.defineProperty(event, holder, { value: data });
-  document.querySelector("#drop").dispatchEvent(event);
-}"""
 CONTRASTS = """() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const rgba = (text) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1);

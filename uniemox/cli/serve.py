@@ -69,7 +69,7 @@ def serve(
     key_from
         Name of the environment variable that holds the key which clients must send as Authorization: Bearer KEY.
     """
-    need("fastapi", "uvicorn", "python_multipart", "prometheus_client", extra="serve")
+    need("fastapi", "uvicorn", "python_multipart", "prometheus_client", "fastapi_swagger", extra="serve")
     from uniemox.predict.opening import load
     from uniemox.serve.app import create_app
     from uniemox.serve.app import serve as run

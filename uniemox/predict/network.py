@@ -80,7 +80,7 @@ def mean_answer(parts: Sequence[Answers]) -> Answers:
 class Network:
     """A classifier: logits, class-activation maps, probabilities.
 
-    name: the file's, or of the run that holds it.  `Network.open` is the usual way.
+    name: what users call it.  `Network.open` is the usual way.
     """
 
     def __init__(self, name: str, info: ClassifierInfo, engine: Engine) -> None:
@@ -89,16 +89,17 @@ class Network:
         self._middle, self._scale = middle, scale
 
     @classmethod
-    def open(cls, path: Path, *, threads: int | None = None) -> "Network":
+    def open(cls, path: Path, *, name: str | None = None, threads: int | None = None) -> "Network":
         """The classifier in an ONNX file of `uniemox finetune`.
 
+        name: what users call it; None: the file's name, or that of the run that holds it.
         threads: of one run; None: one a core, or one in a worker of `parallel_map`.
         Raises CheckpointError, with the file's name, if it is no classifier of ours, damaged, larger than 2 GB or
         refers to other files.
         """
         engine = _OnnxEngine(path, threads)
-        name = path.parent.name if path.name == ONNX and path.parent.name else path.name
-        return cls(name, engine.info, engine)
+        of_file = path.parent.name if path.name == ONNX and path.parent.name else path.name
+        return cls(name or of_file, engine.info, engine)
 
     def look(
         self,

@@ -97,7 +97,8 @@ def open_network(
     if words is not None:
         raise ConfigError(f"words are chosen by a CLIP alone; give clip:NAME@WEIGHTS as the model, not {name}")
     if name is None or name in IN_PACKAGE:
-        return Network.open(_embedded(IN_PACKAGE[name or EMBEDDED_NAME]), threads=threads)
+        name = name or EMBEDDED_NAME
+        return Network.open(_embedded(IN_PACKAGE[name]), name=name, threads=threads)
     path = fetch(name) if name.startswith(PREFIX) else Path(name)
     if os.path.isdir(path):  # Path.is_dir raises OSError for a name that is too long
         if not (path / ONNX).is_file():

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Any
 
 import uvicorn
@@ -30,13 +31,9 @@ from uniemox.serve.protocol import with_limits
 from uniemox.serve.routes import Service, open_routes, routes
 from uniemox.serve.schema import describe
 
-PAGE = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/page/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/page/icon.svg": ("icon.svg", "image/svg+xml"),
-}
-"""By path: the file in serve/page and its type. No other file can be asked for."""
+PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+PAGES = {"index.html": "/", "docs.html": "/docs"}
+SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css")
 DESCRIPTION = (
     "What images make people feel, and where people are in them. Every answer carries the SHA-256 of the bytes that "
     "it is for. Limits of size, number and time are the server's settings; a refusal has a code for programs and a "
@@ -72,7 +69,7 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
         description=DESCRIPTION,
         version=__version__,
         lifespan=life,
-        docs_url=None,  # they load scripts from elsewhere
+        docs_url=None,  # FastAPI's own load scripts from elsewhere
         redoc_url=None,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
@@ -145,11 +142,14 @@ async def check_key(request: Request, given: Annotated[HTTPAuthorizationCredenti
 
 
 def _page() -> APIRouter:
-    """The page's files, read once."""
+    """The files of serve/page and of Swagger UI, read once. No other file can be asked for."""
     router = APIRouter(include_in_schema=False)
-    folder = files("uniemox.serve") / "page"
-    for path, (name, media_type) in PAGE.items():
-        router.add_api_route(path, _constant((folder / name).read_bytes(), media_type), methods=["GET", "HEAD"])
+    own = [one for one in (files("uniemox.serve") / "page").iterdir() if Path(one.name).suffix in PAGE_TYPES]
+    foreign = [files("fastapi_swagger.resources") / name for name in SWAGGER]
+    for file in (*own, *foreign):
+        path = PAGES.get(file.name, f"/page/{file.name}")
+        media_type = PAGE_TYPES[Path(file.name).suffix]
+        router.add_api_route(path, _constant(file.read_bytes(), media_type), methods=["GET", "HEAD"])
     return router
 
 

@@ -171,6 +171,7 @@ async def metrics(service: Shared) -> Response:
     return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
 
+@open_routes.head("/health", include_in_schema=False)
 @open_routes.get("/health", responses=refusals(500), summary="Say whether the server is up")
 async def health(service: Shared) -> HealthAnswer:
     """It answers as soon as its models are loaded, not before."""

@@ -10,7 +10,6 @@ from uniemox import __version__
 from uniemox.errors import MissingPackageError
 from uniemox.html import UNKNOWN, Html, element, is_known, page, percent, scaled_image, scrolling, table
 from uniemox.labels import AFFECT
-from uniemox.predict.opening import IN_PACKAGE
 from uniemox.predict.plot import LABEL_COLOURS
 from uniemox.survey.similarity import CELL_PX, FEWEST, draw_map, thumbnails
 from uniemox.survey.summary import Place, Summary
@@ -54,7 +53,7 @@ def _head(found: Summary) -> Iterator[Html]:
     images, whole = found.whole.images, found.whole
     yield element(
         "p",
-        f"What {images:,} images {feels}, by the model {_name(found.answered.model)} ({found.answered.label_set}), "
+        f"What {images:,} images {feels}, by the model {found.answered.model} ({found.answered.label_set}), "
         f"uniemox {__version__}. These are a model's guesses about images, not facts about people: it is often wrong "
         "about one image, and means over many carry its leanings with them.",
     )
@@ -63,11 +62,6 @@ def _head(found: Summary) -> Iterator[Html]:
     if found.people:
         facts["with people"] = percent(1 - found.people[0] / images)
     yield element("dl", *(element("div", element("dt", name), element("dd", fact)) for name, fact in facts.items()))
-
-
-def _name(model: str) -> str:
-    """What the package's own models are called in commands."""
-    return next((name for name, file in IN_PACKAGE.items() if file == model), model)
 
 
 def _groups(found: Summary) -> Iterator[Html]:
