@@ -12,7 +12,7 @@ import uniemox
 
 PACKAGE = Path(uniemox.__file__).parent
 TOP = (
-    *("errors", "labels", "images", "image_limits", "hub", "paper", "intervals", "html", "files", "csv_files"),
+    *("errors", "fonts", "labels", "images", "image_limits", "hub", "paper", "intervals", "html", "files", "csv_files"),
     *(
         "classifier_info",
         "parallel",

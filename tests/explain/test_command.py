@@ -186,13 +186,12 @@ def test_what_faces_show_stands_beside_what_the_scene_evokes(
     group = shared / "data" / "coco_persons" / "images" / "000000001000.jpg"
     assert call(group, images / "0.png", "--faces", "--out", tmp_path / "sheet.html") == 0
     page = (tmp_path / "sheet.html").read_text()
-    assert "<th scope=col>what faces show</th>" in page
+    assert page.count(": what faces show</figcaption>") == 2
     assert call(group, images / "0.png", "--faces", "--out", tmp_path / "sheet.png") == 0
     assert call(group, images / "0.png", "--out", tmp_path / "plain.png") == 0
     step = CELL_PX + GAP_PX
     with Image.open(tmp_path / "sheet.png") as sheet, Image.open(tmp_path / "plain.png") as plain:
-        assert sheet.size == plain.size
-        maps = (step, 30, *sheet.size)  # the columns of the models are as they were
+        maps = (step, 0, 2 * step, plain.height - 60)  # the first image's map is as it was, above the key
         assert ImageChops.difference(sheet.crop(maps), plain.crop(maps)).getbbox() is None
         assert ImageChops.difference(sheet, plain).getbbox() is not None
     assert call(group, "--faces", "--out", tmp_path / "maps") == 0
@@ -206,7 +205,28 @@ def test_an_image_may_be_named_twice(images: Path, tmp_path: Path) -> None:
     model = ("--model", finetuned("knn") / "model.onnx")
     assert call(images / "0.png", images / "0.png", *model, "--out", tmp_path / "sheet.png") == 0
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.height > 2 * CELL_PX
+        assert sheet.width > 4 * CELL_PX
+
+
+def test_two_methods_are_compared(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ("--model", "small", "--method", "both")
+    assert call(images, *model, "--out", tmp_path / "sheet.html") == 3
+    page = (tmp_path / "sheet.html").read_text()
+    assert page.count("small (cam): ") == page.count("small (occlusion): ") == 2
+    told = capsys.readouterr().err
+    unlike = page.count("methods disagree") // 2
+    assert f"cam and occlusion disagree on {unlike} of 2 images" in told
+    assert call(images / "0.png", *model, "--out", tmp_path / "maps") == 0
+    names = sorted(path.name for path in (tmp_path / "maps").rglob("*.png"))
+    assert names == ["0.png.small (cam).png", "0.png.small (occlusion).png"]
+
+
+def test_a_map_in_a_folder_has_its_image_s_size(tmp_path: Path) -> None:
+    draw_image(1).resize((1500, 700)).save(tmp_path / "wide.png")
+    assert call(tmp_path / "wide.png", "--model", "small", "--out", tmp_path / "maps") == 0
+    [drawn] = (tmp_path / "maps").rglob("*.png")
+    with Image.open(drawn) as image:
+        assert image.size == (1500, 700)
 
 
 def test_a_wrong_name_is_refused_before_models_are_opened(images: Path, tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ import json
 import os.path
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
 from uniemox.cli.console import EXIT_UNREADABLE, JsonFlag, need, progress_bar, say
+from uniemox.cli.reconstruct import MAX_ROWS, images_of, reconstruct
 from uniemox.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
@@ -22,10 +24,9 @@ if TYPE_CHECKING:
 
 SHEETS = (".png", ".html")
 SHEET_PX = 512  # of the images that are kept for a sheet
-MAX_ROWS = 200  # of a sheet
 explain = App(name="explain", help="Show which parts of an image speak for an answer.")
+explain.command(reconstruct)
 Models = Annotated[list[str] | None, Parameter(name="--model", consume_multiple=True, negative="")]
-Runs = Annotated[list[Path], Parameter(name="--model", consume_multiple=True, negative="")]
 
 
 @explain.default
@@ -34,7 +35,7 @@ def heat(
     out: Path,
     model: Models = None,
     label: str | None = None,
-    method: Literal["auto", "cam", "occlusion", "grad-cam"] = "auto",
+    method: Literal["auto", "cam", "occlusion", "both", "grad-cam"] = "auto",
     faces: Annotated[bool, Parameter(negative="")] = False,
     scores: Annotated[bool, Parameter(negative="")] = False,
     as_json: JsonFlag = False,
@@ -50,22 +51,23 @@ def heat(
 
     uniemox explain photos --model runs/fi runs/fi-scratch --label awe --faces --out sheet.html
 
-    uniemox explain photos --model runs/fi --method grad-cam --scores --json --out maps
+    uniemox explain photos --model runs/fi --method both --scores --json --out maps
 
     Parameters
     ----------
     files
         Images, folders of them, or patterns.
     out
-        sheet.png or sheet.html for all on one sheet, or a folder for a PNG a map: photos/a.jpg becomes
-        FOLDER/photos/a.jpg.MODEL.png.
+        sheet.png or sheet.html for all on one sheet, or a folder for a PNG a map, as large as the image:
+        photos/a.jpg becomes FOLDER/photos/a.jpg.MODEL.png.
     model
         One or more: a run or its model.onnx, hub:owner/name/file; if not given the model that comes with uniemox.
     label
         Whose evidence is shown; the most probable one of each model if not given.
     method
         cam: class-activation map, of convolutional networks. occlusion: any network, about a hundred passes. auto: cam
-        where it is there. grad-cam: of a run, for ViTs as in the paper's figure; needs uniemox[train].
+        where it is there. both: cam and occlusion, and where they disagree. grad-cam: of a run, for ViTs as in the
+        paper's figure; needs uniemox[train].
     faces
         Draw what faces show (not what people feel) in the first column, or to FOLDER/photos/a.jpg.faces.png.
     scores
@@ -75,14 +77,14 @@ def heat(
         With --scores: print them as one JSON object.
     """
     _check_asked(method, scores=scores, as_json=as_json)
-    from uniemox.explain.explaining import open_explainer, unique_names
+    from uniemox.explain.explaining import open_explainers
 
     folder = out if _is_folder(out) else None  # a wrong name is refused before models are opened
-    explainers = [open_explainer(name, method) for name in model or (None,)]
-    columns = unique_names([one.name for one in explainers])
-    images = _images_in(files, max_images=MAX_ROWS if folder is None else None)
+    explainers, columns = open_explainers(model or [None], method)
+    images = images_of(files, max_images=MAX_ROWS if folder is None else None)
     people = _known_people(files) if any(one.looks_at_people for one in explainers) else {}
-    read, rows, measured = _explain_each(images, explainers, columns, folder, label, people, scores=scores)
+    asked = _Asked(explainers, columns, folder, label, people, scores=scores, compare=method == "both")
+    read, rows, measured = _explain_each(images, asked)
     _write(read, rows, columns, folder, out, faces=faces)
     if scores:
         _show_scores(list(zip(*measured, strict=True)), columns, as_json)
@@ -90,106 +92,51 @@ def heat(
         sys.exit(EXIT_UNREADABLE)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is done with every image."""
+
+    explainers: "Sequence[Explainer]"
+    columns: list[str]
+    folder: Path | None
+    """Of the maps; None: they are kept for a sheet."""
+    label: str | None
+    people: "Mapping[Path, tuple[Detection, ...]]"
+    scores: bool
+    compare: bool
+    """Explainers come in twos, of which each shows an answer in its own way."""
+
+
 def _explain_each(
-    images: Sequence[Path],
-    explainers: "Sequence[Explainer]",
-    columns: list[str],
-    folder: Path | None,
-    label: str | None,
-    people: "Mapping[Path, tuple[Detection, ...]]",
-    *,
-    scores: bool,
+    images: Sequence[Path], asked: _Asked
 ) -> "tuple[list[Path], list[list[Explanation]], list[list[MapScores]]]":
     """The images that could be read, their rows of a sheet (none if maps go to a folder), and the maps' scores."""
+    from uniemox.explain.agreement import compared, is_unlike
+
     read: list[Path] = []
     rows: list[list[Explanation]] = []
     measured: list[list[MapScores]] = []
+    unlike = 0
     with progress_bar() as progress:
         for done, path in enumerate(images, start=1):
-            row = _explained(explainers, path, label, people.get(path))
+            row = _explained(asked.explainers, path, asked.label, asked.people.get(path))
             progress.show("explaining", done, len(images))
             if not row:
                 continue
+            row = compared(row) if asked.compare else row
+            unlike += any(map(is_unlike, row))
             read.append(path)
-            if scores:
-                measured.append([one.score(found) for one, found in zip(explainers, row, strict=True)])
-            if folder is None:
+            if asked.scores:
+                measured.append([one.score(found) for one, found in zip(asked.explainers, row, strict=True)])
+            if asked.folder is None:
                 rows.append([found.shrunk(SHEET_PX) for found in row])
             else:
-                _write_maps(row, columns, path, folder)
+                _write_maps(row, asked.columns, path, asked.folder)
     if not read:
         raise ImageError(f"none of {len(images)} images can be read; nothing is written")
+    if asked.compare:
+        say(f"cam and occlusion disagree on {unlike} of {len(read)} images; there, trust neither map")
     return read, rows, measured
-
-
-@explain.command
-def reconstruct(
-    *files: Path,
-    model: Runs,
-    out: Path,
-    ratio: float = 0.75,
-    seed: int = 0,
-    as_json: JsonFlag = False,
-) -> None:
-    """Show what pre-trained models make of hidden patches, the same mask for all, as figure 9 of arXiv 2409.18877.
-
-    Example: uniemox explain reconstruct photos --model runs/pre mae_visualize_vit_base.pth --out sheet.png
-
-    Parameters
-    ----------
-    files
-        Images, or folders of them.
-    model
-        One or more: a pre-training run, each of whose checkpoints is a column, or a checkpoint of MAE with its decoder.
-    out
-        The sheet, a PNG.
-    ratio
-        Share of the patches that is hidden.
-    seed
-        Of the mask.
-    as_json
-        Print the mean squared error over hidden patches, by column, as one JSON object.
-    """
-    need("torch", "timm", "safetensors", extra="train")
-    if out.suffix.lower() != ".png":
-        raise ConfigError(f"--out {out}: the sheet is a PNG; give sheet.png")
-    from uniemox.explain.reconstructions import open_reconstructors, reconstruct_images
-    from uniemox.explain.writing import write_whole
-
-    images = _images_in(files, max_images=MAX_ROWS)
-    stages = [stage for path in model for stage in open_reconstructors(path)]
-    with progress_bar() as progress:
-        task = progress.add_task("reconstructing", total=len(stages))
-        result = reconstruct_images(stages, images, ratio=ratio, seed=seed, on_progress=lambda: progress.advance(task))
-    write_whole(out, result.sheet)
-    for error in result.left_out:
-        say(f"left out: {error}")
-    say(f"wrote {out}")
-    if as_json:
-        print(json.dumps({"pictures": result.pictures, "masked_mse": result.errors}))
-    else:
-        for name, value in result.errors.items():
-            print(f"{name}: masked MSE {value:.4f}")
-    if result.left_out:
-        sys.exit(EXIT_UNREADABLE)
-
-
-def _images_in(files: Sequence[Path], *, max_images: int | None) -> list[Path]:
-    """All images, folders and patterns opened.
-
-    max_images: of a sheet, which is in memory until the end.  Raises ConfigError for none, or for more.
-    """
-    from uniemox.predict.listing import list_images
-
-    found = [Path(name) for name in list_images(list(map(str, files)))]
-    if not found:
-        raise ConfigError("there is no image to explain; give image files, folders that hold some, or patterns")
-    if max_images is not None and len(found) > max_images:
-        raise ConfigError(
-            f"a sheet shows at most {max_images} images, here are {len(found):,}; name fewer (maps of any number "
-            "go into a folder: uniemox explain --out maps)"
-        )
-    return found
 
 
 def _known_people(files: Sequence[Path]) -> "dict[Path, tuple[Detection, ...]]":
@@ -234,7 +181,7 @@ def _write_maps(row: "list[Explanation]", columns: list[str], image: Path, out: 
     from uniemox.explain.writing import map_path, write_whole
 
     for name, found in zip(columns, row, strict=True):
-        write_whole(map_path(out, image, name), found.overlay())
+        write_whole(map_path(out, image, name), found.overlay(max(found.image.size)))
 
 
 def _draw_faces(images: Sequence[Path], folder: Path | None) -> "list[Image.Image] | None":
@@ -274,7 +221,7 @@ def _write(
     if folder is None:
         draw = sheet_html if out.suffix.lower() == ".html" else draw_sheet
         write_whole(out, draw(rows, columns, list(map(str, read)), drawn))
-    say(f"wrote {out}: {len(read)} images, {len(columns)} models")
+    say(f"wrote {out}: {len(read)} image{'s' * (len(read) != 1)}, {len(columns)} model{'s' * (len(columns) != 1)}")
 
 
 def _show_scores(measured: "list[tuple[MapScores, ...]]", columns: list[str], as_json: bool) -> None:

@@ -16,6 +16,7 @@ from uniemox.predict.opening import open_finder, open_network
 from uniemox.predict.predictor import Predictor
 
 Method = Literal["auto", "cam", "occlusion", "grad-cam"]
+PAIR: tuple[Method, Method] = ("cam", "occlusion")  # that are compared
 
 
 class Explainer(Protocol):
@@ -49,6 +50,20 @@ def open_explainer(model: str | Path | None, method: Method = "auto") -> Explain
     from uniemox.explain.grad_cam import open_grad_cam  # noqa: PLC0415 - torch
 
     return open_grad_cam(Path(model))
+
+
+def open_explainers(
+    models: Sequence[str | Path | None], method: Method | Literal["both"]
+) -> tuple[list[Explainer], list[str]]:
+    """Explainers of several models and names for them; with both, two of each model, in the order of `PAIR`.
+
+    Raises as `open_explainer`.
+    """
+    if method != "both":
+        explainers = [open_explainer(model, method) for model in models]
+        return explainers, unique_names([one.name for one in explainers])
+    pairs = [(open_explainer(model, each), each) for model in models for each in PAIR]
+    return [one for one, _ in pairs], unique_names([f"{one.name} ({each})" for one, each in pairs])
 
 
 class MapExplainer:

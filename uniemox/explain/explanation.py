@@ -35,6 +35,8 @@ class Explanation:
     """Upright, RGB."""
     persons: tuple[Detection, ...] | None = None
     """The people of whom the model took its view, px; None: no detector was run."""
+    agreement: float | None = None
+    """Rank correlation with the map of another method, -1 to 1 (`map_agreement`); None: not compared."""
 
     def shrunk(self, max_side_px: int) -> "Explanation":
         """The same over an image of at most so many px a side; itself where it is no larger."""
@@ -49,13 +51,14 @@ class Explanation:
     def overlay(self, max_side_px: int = MAX_SIDE_PX) -> Image.Image:
         """The image with the heat over it, dark to bright; what the model does not look at is dimmed.
 
+        Below the heat the image is grey, so that all colours are the heat's.
         max_side_px: a larger image is made so small.
         """
         small = self.shrunk(max_side_px)
         image, (x1, y1, x2, y2) = small.image.convert("RGB"), map(round, small.box)
         x1, y1 = min(max(0, x1), image.width - 1), min(max(0, y1), image.height - 1)
         size = (max(1, min(x2, image.width) - x1), max(1, min(y2, image.height) - y1))
-        seen = image.crop((x1, y1, x1 + size[0], y1 + size[1]))
+        seen = image.crop((x1, y1, x1 + size[0], y1 + size[1])).convert("L").convert("RGB")
         sheet = ImageEnhance.Brightness(image).enhance(UNSEEN)
         sheet.paste(Image.blend(seen, coloured(self.heat, size), OPACITY), (x1, y1))
         if size != image.size:
@@ -87,7 +90,9 @@ def enlarged(heat: Array, size: tuple[int, int]) -> Array:
 
 def coloured(heat: Array, size: tuple[int, int]) -> Image.Image:
     """Heat (h, w), 0 to 1, as an image of (width, height) px in `COLOURS`."""
-    large = enlarged(heat, size)
-    steps = np.linspace(0, 1, len(COLOURS))
-    channels = [np.interp(large, steps, [colour[i] for colour in COLOURS]) for i in range(3)]
-    return Image.fromarray(np.stack(channels, axis=-1).round().astype(np.uint8))
+    levels = Image.fromarray(np.ascontiguousarray(heat * 255, np.float32)).resize(size, Image.Resampling.BILINEAR)
+    image = levels.convert("L")
+    steps = np.linspace(0, 255, len(COLOURS))
+    channels = [np.interp(np.arange(256), steps, [colour[i] for colour in COLOURS]) for i in range(3)]
+    image.putpalette(np.stack(channels, axis=-1).round().astype(np.uint8).tobytes())
+    return image.convert("RGB")

@@ -17,8 +17,9 @@ from uniemox.checkpoints.published import load_start
 from uniemox.checkpoints.reading import read_weight_file
 from uniemox.checkpoints.recognition import state_of
 from uniemox.errors import CheckpointError, ConfigError, ImageError
-from uniemox.explain.sheets import GAP_PX, INK, LINE_PX, PAPER, fitting, load_font
+from uniemox.explain.sheets import FONT_PX, GAP_PX, INK, LINE_PX, PAPER
 from uniemox.files import CONFIG, ENCODER, WEIGHTS
+from uniemox.fonts import fitted
 from uniemox.losses.config import LossWeights
 from uniemox.losses.reconstruction import reconstruction_loss
 from uniemox.model.config import DecoderConfig, ModelConfig
@@ -227,10 +228,11 @@ def _to_images(pixels: Tensor) -> list[Image.Image]:
 def _draw(columns: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -> Image.Image:
     step = CELL_PX + GAP_PX
     sheet = Image.new("RGB", (step * len(columns) + GAP_PX, step * len(columns[0]) + LINE_PX + GAP_PX), PAPER)
-    draw, font = ImageDraw.Draw(sheet), load_font()
+    draw = ImageDraw.Draw(sheet)
     for j, (column, title) in enumerate(zip(columns, titles, strict=True)):
         left = GAP_PX + j * step
-        draw.text((left, GAP_PX // 2), fitting(title, font, CELL_PX), fill=INK, font=font)
+        text, font = fitted(title, FONT_PX, CELL_PX, keep_end=True)
+        draw.text((left, GAP_PX // 2), text, fill=INK, font=font)
         for i, image in enumerate(column):
             small = image.resize((CELL_PX, CELL_PX), Image.Resampling.BICUBIC)
             sheet.paste(small, (left, LINE_PX + GAP_PX + i * step))

@@ -1,23 +1,30 @@
-"""Explanations side by side, as figure 8 of the paper: a row an image, a column a model; drawn with Pillow alone."""
+"""Sheets of explanations, as figure 8 of the paper: images with the maps of several models; drawn with Pillow alone."""
 
 import base64
 import html
 import io
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from PIL import Image, ImageDraw
 
-from uniemox.errors import ImageError, ShapeError
-from uniemox.explain.explanation import Explanation
+from uniemox.errors import ShapeError
+from uniemox.explain.agreement import is_unlike
+from uniemox.explain.explanation import Explanation, coloured
+from uniemox.fonts import fitted
 from uniemox.labels import AFFECT
 
 CELL_PX = 256
 GAP_PX, LINE_PX, FONT_PX = 8, 22, 14
+MAX_WIDTH_PX = 1100  # of a sheet where several images share a line
+KEY_PX = 160
 INK, PAPER = "#1b1f24", "#ffffff"
+KEY = ("nothing speaks for the label", "most does", "not looked at: dimmed")
 STYLE = (
-    "body{font:15px system-ui,sans-serif;margin:1.5rem;color:#1b1f24;background:#fff}table{border-collapse:collapse}"
-    "td,th{padding:.4rem;text-align:left;vertical-align:top;font-weight:600}td{font-weight:400}"
-    "img{max-width:320px;width:100%;height:auto;display:block}"
+    "body{font:15px system-ui,sans-serif;margin:1.5rem;color:#1b1f24;background:#fff}main{display:flex;flex-wrap:wrap;"
+    "gap:1.2rem 2rem}section{display:flex;flex-wrap:wrap;gap:.6rem}figure{margin:0;max-width:320px}"
+    "img{max-width:100%;height:auto;display:block}figcaption{overflow-wrap:anywhere}.key img{width:10rem;height:1rem;"
+    "display:inline;vertical-align:middle}"
 )
 
 
@@ -26,27 +33,35 @@ def draw_sheet(
     columns: Sequence[str],
     names: Sequence[str],
     faces: Sequence[Image.Image] | None = None,
+    notes: Sequence[str] = (),
 ) -> Image.Image:
-    """All explanations as one image, each image itself in the first column.
+    """All explanations as one image: each image and its maps beside it, several images a line where there is room.
 
     rows: of each image, one explanation a model.  columns: the models' names.  names: of the images.  faces: each image
-    with what its faces show, which the first column has then.
+    with what its faces show, in the image's place.  notes: lines at the foot, below the key of colours.
     Raises ShapeError if these don't belong together.
     """
     title, shown = _first_column(rows, columns, names, faces)
-    step_x, step_y = CELL_PX + GAP_PX, CELL_PX + 2 * LINE_PX
-    sheet = Image.new("RGB", (step_x * (len(columns) + 1) + GAP_PX, step_y * len(rows) + LINE_PX + GAP_PX), PAPER)
-    draw, font = ImageDraw.Draw(sheet), load_font()
-    for j, heading in enumerate([title, *columns]):
-        draw.text((GAP_PX + j * step_x, GAP_PX // 2), fitting(heading, font, CELL_PX), fill=INK, font=font)
-    for i, (row, name, first) in enumerate(zip(rows, names, shown, strict=True)):
-        top = LINE_PX + GAP_PX + i * step_y
-        cells = [(first, name), *((one.overlay(CELL_PX), caption(one)) for one in row)]
-        for j, (image, text) in enumerate(cells):
-            left = GAP_PX + j * step_x
-            small = _small(image)
-            sheet.paste(small, (left + (CELL_PX - small.width) // 2, top + (CELL_PX - small.height) // 2))
-            draw.text((left, top + CELL_PX + 2), fitting(text, font, CELL_PX), fill=INK, font=font)
+    group_px = (CELL_PX + GAP_PX) * (len(columns) + 1)
+    across = max(1, min(len(rows), MAX_WIDTH_PX // group_px))
+    lines = [_group(row, name, first) for row, name, first in zip(rows, names, shown, strict=True)]
+    bands = [lines[start : start + across] for start in range(0, len(lines), across)]
+    heights = [max(image.height for group in band for image, _ in group) + LINE_PX + GAP_PX for band in bands]
+    foot_px = (1 + len(notes)) * LINE_PX + GAP_PX
+    sheet = Image.new("RGB", (across * group_px + GAP_PX, LINE_PX + GAP_PX + sum(heights) + foot_px), PAPER)
+    for place in range(across):
+        for j, heading in enumerate([title, *columns]):
+            _write(sheet, (GAP_PX + place * group_px + j * (CELL_PX + GAP_PX), GAP_PX // 2), heading)
+    top = LINE_PX + GAP_PX
+    for band, height in zip(bands, heights, strict=True):
+        for j, (image, text) in enumerate(cell for group in band for cell in group):
+            left = GAP_PX + j * (CELL_PX + GAP_PX)
+            sheet.paste(image, (left, top))
+            _write(sheet, (left, top + image.height + 2), text)
+        top += height
+    _draw_key(sheet, top)
+    for i, note in enumerate(notes, start=1):
+        _write(sheet, (GAP_PX, top + i * LINE_PX), note, sheet.width - 2 * GAP_PX)
     return sheet
 
 
@@ -57,66 +72,76 @@ def sheet_html(
     faces: Sequence[Image.Image] | None = None,
     notes: Sequence[str] = (),
 ) -> str:
-    """The same as a page that needs no other file; all names are escaped.
-
-    notes: lines below the table.  Raises ShapeError as `draw_sheet`.
-    """
+    """The same as a page that needs no other file; all names are escaped. Raises ShapeError as `draw_sheet`."""
     title, shown = _first_column(rows, columns, names, faces)
-    head = "".join(f"<th scope=col>{html.escape(heading)}</th>" for heading in (title, *columns))
     body = []
     for row, name, first in zip(rows, names, shown, strict=True):
-        cells = [_cell(_small(first, 2 * CELL_PX), name, "the image")]
+        cells = [_figure(_small(first, 2 * CELL_PX), name if faces is None else f"{name}: {title}", title)]
         cells += [
-            _cell(one.overlay(2 * CELL_PX), f"{caption(one)} ({one.method})", f"what speaks for {one.label}")
-            for one in row
+            _figure(one.overlay(2 * CELL_PX), f"{model}: {caption(one)} ({one.method})", f"what speaks for {one.label}")
+            for model, one in zip(columns, row, strict=True)
         ]
-        body.append(f"<tr>{''.join(cells)}</tr>")
+        body.append(f"<section>{''.join(cells)}</section>")
     below = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    key = f'{KEY[0]} <img alt="from dark to bright yellow" src="{_data_url(_scale((KEY_PX, LINE_PX)))}"> {KEY[1]}'
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>Which parts of the image speak for the answer</title><style>{STYLE}</style>"
-        f"<h1>Which parts of the image speak for the answer</h1><p>From dark, nothing, to bright yellow, most. What "
-        f"a model does not look at is dimmed.</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
-        f"</table>{below}</html>\n"
+        f"<h1>Which parts of the image speak for the answer</h1><p class=key>{key}; {KEY[2]}.</p>"
+        f"<main>{''.join(body)}</main>{below}</html>\n"
     )
 
 
 def caption(explanation: Explanation) -> str:
-    """Label and probability; the value itself for valence and arousal."""
+    """Label and probability, the value itself for valence and arousal; and whether another method's map is unlike."""
     value = explanation.probability
-    return f"{explanation.label} {value:.1f}" if explanation.label in AFFECT else f"{explanation.label} {value:.0%}"
+    text = f"{explanation.label} {value:.1f}" if explanation.label in AFFECT else f"{explanation.label} {value:.0%}"
+    return f"{text}, methods disagree" if is_unlike(explanation) else text
 
 
-def _cell(image: Image.Image, text: str, alt: str) -> str:
+def _group(row: Sequence[Explanation], name: str, first: Image.Image) -> list[tuple[Image.Image, str]]:
+    """The cells of one image: what is shown, and the words below it."""
+    return [(_small(first), name), *((_small(one.overlay(CELL_PX)), caption(one)) for one in row)]
+
+
+def _write(sheet: Image.Image, at: tuple[int, int], text: str, width: int = CELL_PX) -> None:
+    """The end of a long text, where names differ."""
+    line, font = fitted(text, FONT_PX, width, keep_end=True)
+    ImageDraw.Draw(sheet).text(at, line, fill=INK, font=font)
+
+
+def _draw_key(sheet: Image.Image, top: int) -> None:
+    """The colours, between the words for their ends; on a narrow sheet the words are cut."""
+    first, font = fitted(KEY[0], FONT_PX, sheet.width // 2)
+    scale, draw = _scale((KEY_PX, FONT_PX)), ImageDraw.Draw(sheet)
+    draw.text((GAP_PX, top), first, fill=INK, font=font)
+    left = round(font.getlength(first)) + 2 * GAP_PX
+    sheet.paste(scale, (left, top + 2))
+    left += scale.width + GAP_PX
+    rest, font = fitted(f"{KEY[1]}; {KEY[2]}", FONT_PX, sheet.width - left - GAP_PX)
+    draw.text((left, top), rest, fill=INK, font=font)
+
+
+def _scale(size: tuple[int, int]) -> Image.Image:
+    """The colours from no heat to the most; size: width and height, px."""
+    return coloured(np.linspace(0, 1, 32, dtype=np.float32)[None], size)
+
+
+def _figure(image: Image.Image, text: str, alt: str) -> str:
+    shown = f'<img alt="{html.escape(alt)}" src="{_data_url(image)}">'
+    return f"<figure>{shown}<figcaption>{html.escape(text)}</figcaption></figure>"
+
+
+def _data_url(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=88)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    shown = html.escape(text)
-    return f'<td><img alt="{html.escape(alt)}" src="data:image/jpeg;base64,{data}">{shown}</td>'
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _small(image: Image.Image, side: int = CELL_PX) -> Image.Image:
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-
-
-def load_font() -> ImageFont.FreeTypeFont:
-    """Pillow's own. Raises ImageError if it has none."""
-    font = ImageFont.load_default(FONT_PX)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise ImageError("this Pillow was built without FreeType, so it can't draw words; install another one")
-    return font
-
-
-def fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """As much of a text as fits on one line, width in px; the end of a long one, where names differ."""
-    text = " ".join(text.split())
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength("…" + text) > width:
-        text = text[1:]
-    return "…" + text
 
 
 def _first_column(

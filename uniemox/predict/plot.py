@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from uniemox.errors import ImageError
+from uniemox.fonts import fitted, font_of
 from uniemox.labels import AFFECT
 from uniemox.predict.faces import summarise_faces
 from uniemox.predict.images import read_any
@@ -45,11 +46,10 @@ def plot_faces(prediction: "Prediction", side_px: int) -> Image.Image:
     """
     image, scale = _image_of(prediction, side_px)
     faces, letters = prediction.faces or [], side_px // LETTERS
-    font = font_of(letters)
     _draw_faces(image, faces, scale)
     page = Image.new("RGB", (image.width, image.height + 2 * letters), PAPER)
     page.paste(image, (0, 0))
-    text = shortened(summarise_faces([face.expressions for face in faces]), font, page.width)
+    text, font = fitted(summarise_faces([face.expressions for face in faces]), letters, page.width)
     ImageDraw.Draw(page).text((0, image.height + letters // 3), text, fill=INK, font=font)
     return page
 
@@ -78,11 +78,11 @@ def _draw_faces(image: Image.Image, faces: "list[Face]", scale: float) -> None:
 
 def _draw_box(image: Image.Image, box: list[float], shares: dict[str, float] | None, colour: str) -> None:
     """A box with the most probable word above it."""
-    draw, font = ImageDraw.Draw(image), font_of(14)
+    draw = ImageDraw.Draw(image)
     draw.rectangle(box, outline=colour, width=3)
     if shares:
         label, p = max(shares.items(), key=lambda pair: pair[1])
-        text = shortened(f"{label} {p:.0%}", font, image.width)
+        text, font = fitted(f"{label} {p:.0%}", 14, image.width)
         at = (max(0.0, min(box[0], image.width - font.getlength(text) - 8)), max(0.0, box[1] - 20))
         draw.rectangle((*at, at[0] + font.getlength(text) + 8, at[1] + 20), fill=colour)
         draw.text((at[0] + 4, at[1] + 2), text, fill=INK, font=font)
@@ -90,7 +90,7 @@ def _draw_box(image: Image.Image, box: list[float], shares: dict[str, float] | N
 
 def _bars(prediction: "Prediction", width: int) -> Image.Image:
     """A bar for every label, highest first; where likely labels were asked for, the others' are pale."""
-    font, row, edge = font_of(15), 26, 12
+    letters, row, edge = 15, 26, 12
     pairs = prediction.top(len(prediction.scene))
     is_affect = set(prediction.scene) == set(AFFECT)
     title = "valence and arousal, 1 to 9" if is_affect else f"{prediction.kind} ({prediction.model})"
@@ -98,32 +98,17 @@ def _bars(prediction: "Prediction", width: int) -> Image.Image:
         title = f"a guess, unlike the training images: {title}"
     panel = Image.new("RGB", (width, row * (len(pairs) + 1) + 2 * edge), PAPER)
     draw = ImageDraw.Draw(panel)
-    draw.text((edge, edge), shortened(title, font, width - 2 * edge), fill=INK, font=font)
-    words = min(max(font.getlength(label) for label, _ in pairs), width * 0.45)
-    first, last = edge + words + 8, width - edge - font.getlength("100%") - 8
-    for i, (label, value) in enumerate(pairs, 1):
+    text, font = fitted(title, letters, width - 2 * edge)
+    draw.text((edge, edge), text, fill=INK, font=font)
+    names = [fitted(label, letters, width * 0.45) for label, _ in pairs]
+    words = max(font.getlength(name) for name, font in names)
+    digits = font_of(letters)
+    first, last = edge + words + 8, width - edge - digits.getlength("100%") - 8
+    for i, ((label, value), (name, font)) in enumerate(zip(pairs, names, strict=True), 1):
         y, share = edge + i * row, (value - 1) / 8 if is_affect else value
-        draw.text((edge, y), shortened(label, font, words + 1), fill=INK, font=font)
+        draw.text((edge, y), name, fill=INK, font=font)
         draw.rectangle((first, y + 3, last, y + row - 8), fill=QUIET)
         fill = BAR if prediction.likely is None or label in prediction.likely else PALE
         draw.rectangle((first, y + 3, first + (last - first) * min(max(share, 0.0), 1.0), y + row - 8), fill=fill)
-        draw.text((last + 8, y), f"{value:.1f}" if is_affect else f"{value:.0%}", fill=INK, font=font)
+        draw.text((last + 8, y), f"{value:.1f}" if is_affect else f"{value:.0%}", fill=INK, font=digits)
     return panel
-
-
-def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """Letters of so many px. Raises ImageError where Pillow has none."""
-    font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise ImageError("this Pillow was built without FreeType, so it can't draw words; install another one")
-    return font
-
-
-def shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """As much of a text as fits, on one line."""
-    text = " ".join(text.split())
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"

@@ -7,8 +7,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from uniemox.fonts import fitted, font_of
 from uniemox.labels import AFFECT
-from uniemox.predict.plot import INK, LABEL_COLOURS, PAPER, QUIET, font_of, shortened
+from uniemox.predict.plot import INK, LABEL_COLOURS, PAPER, QUIET
 from uniemox.predict.tables import read_lines
 
 WIDTH_PX, HEIGHT_PX, EDGE_PX, ROW_PX = 1200, 220, 16, 22
@@ -46,8 +47,9 @@ def _film_of(answer: Answer) -> str:
 
 def _panel(film: str, answers: Sequence[Answer], colours: Mapping[str, str]) -> Image.Image:
     panel = Image.new("RGB", (WIDTH_PX, HEIGHT_PX + 2 * ROW_PX + EDGE_PX), PAPER)
-    draw, font = ImageDraw.Draw(panel), font_of(14)
-    draw.text((EDGE_PX, 2), shortened(film, font, WIDTH_PX - 2 * EDGE_PX), fill=INK, font=font)
+    draw = ImageDraw.Draw(panel)
+    title, font = fitted(film, 14, WIDTH_PX - 2 * EDGE_PX, keep_end=True)
+    draw.text((EDGE_PX, 2), title, fill=INK, font=font)
     first, last, top, bottom = EDGE_PX, WIDTH_PX - EDGE_PX, ROW_PX, ROW_PX + HEIGHT_PX
     times = [float(answer["time_s"]) for answer in answers]
     step = min((b - a for a, b in pairwise(times)), default=1.0)
@@ -109,11 +111,12 @@ def clock(time_s: float) -> str:
 
 def _key(colours: Mapping[str, str]) -> Image.Image:
     key = Image.new("RGB", (WIDTH_PX, 2 * ROW_PX), PAPER)
-    draw, font, x = ImageDraw.Draw(key), font_of(14), float(EDGE_PX)
+    draw, x = ImageDraw.Draw(key), float(EDGE_PX)
     entries = {**{label: colour for label, colour in colours.items() if label not in AFFECT}, "valence, 1 to 9": INK}
     for label, colour in entries.items():
         draw.rectangle((x, 12, x + 12, 24), fill=colour)
-        draw.text((x + 18, 9), label, fill=INK, font=font)
-        x += 18 + font.getlength(label) + 16
+        name, font = fitted(label, 14, WIDTH_PX / 4)
+        draw.text((x + 18, 9), name, fill=INK, font=font)
+        x += 18 + font.getlength(name) + 16
     draw.line((EDGE_PX, 2 * ROW_PX - 4, WIDTH_PX - EDGE_PX, 2 * ROW_PX - 4), fill=QUIET)
     return key

@@ -4,13 +4,14 @@ import io
 import threading
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from sqlalchemy import bindparam, select
 
 from uniemox.curate import tables as t
 from uniemox.curate.project import Project, write_whole
 from uniemox.decoding.pool import DecoderPool
 from uniemox.errors import ImageError
+from uniemox.fonts import fitted
 from uniemox.images import MinSides
 
 MAX_SIDE_PX, QUALITY = 1024, 85
@@ -70,7 +71,8 @@ def check_image(label: str) -> bytes:
     draw = ImageDraw.Draw(image)
     draw.rectangle((20, 20, CHECK_PX[0] - 21, CHECK_PX[1] - 21), outline="#444444", width=3)
     for text, y, size in (("Are you still looking?", 180, 40), ("Please answer", 270, 40), (label, 350, 72)):
-        draw.text((CHECK_PX[0] / 2, y), text, fill="#222222", font=ImageFont.load_default(size), anchor="mm")
+        line, font = fitted(text, size, CHECK_PX[0] - 80)
+        draw.text((CHECK_PX[0] / 2, y), line, fill="#222222", font=font, anchor="mm")
     return _jpeg(image)
 
 

@@ -1,0 +1,85 @@
+"""Words in drawings: in Pillow's own font, or one of the system's where that lacks a letter; spelt out where all do."""
+
+import unicodedata
+from functools import lru_cache
+
+from PIL import ImageFont
+
+from uniemox.errors import ImageError
+
+SYSTEM = (
+    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "Arial.ttf", "Arial Unicode.ttf"),
+    *("NotoSansCJK-Regular.ttc", "NotoSansSC-Regular.otf", "SourceHanSans.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc"),
+    *("DroidSansFallbackFull.ttf", "msyh.ttc", "PingFang.ttc", "Hiragino Sans GB.ttc", "malgun.ttf", "YuGothM.ttc"),
+)
+"""Of Linux, macOS and Windows; Pillow looks for them where each keeps its fonts."""
+NO_LETTER = "\uffff"  # drawn as what a font lacks
+
+
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own, letters of so many px: ASCII. Raises ImageError where it has none."""
+    font = ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise ImageError("this Pillow was built without FreeType, so it can't draw words; install another one")
+    return font
+
+
+def fitted(text: str, size: int, width: float, *, keep_end: bool = False) -> tuple[str, ImageFont.FreeTypeFont]:
+    """As much of a text as fits on one line, and the font to draw it in.
+
+    size: of the letters, px.  width: px.  keep_end: cut the start of a long text, where names of files are alike.
+    Accents are left out and other letters spelt as \\u65e5 where no font has them. Raises ImageError without FreeType.
+    """
+    text = " ".join(text.split())
+    font = _font_for(text, size)
+    text = "".join(_written(letter, font) for letter in text)
+    if font.getlength(text) <= width:
+        return text, font
+    while text and font.getlength(text + "…") > width:
+        text = text[1:] if keep_end else text[:-1]
+    return ("…" + text if keep_end else text + "…"), font
+
+
+def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
+    """The first font that has most of the letters."""
+    letters = {letter for letter in text if letter.isprintable()}
+    best, fewest = font_of(size), len(letters) + 1
+    for name in (None, *SYSTEM):
+        font = _open(name, size)
+        lacking = fewest if font is None else sum(not _has(name, size, letter) for letter in letters)
+        if font is not None and lacking < fewest:
+            best, fewest = font, lacking
+        if fewest == 0:
+            break
+    return best
+
+
+def _written(letter: str, font: ImageFont.FreeTypeFont) -> str:
+    """A letter as the font can draw it."""
+    if letter.isprintable() and _draws(font, letter):
+        return letter
+    plain = "".join(one for one in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(one))
+    if plain.isprintable() and plain and all(_draws(font, one) for one in plain):
+        return plain
+    return letter.encode("ascii", "backslashreplace").decode()
+
+
+@lru_cache
+def _open(name: str | None, size: int) -> ImageFont.FreeTypeFont | None:
+    """A font by its file's name, Pillow's own for None; None if the system lacks it."""
+    if name is None:
+        return font_of(size)
+    try:
+        return ImageFont.truetype(name, size)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _has(name: str | None, size: int, letter: str) -> bool:
+    font = _open(name, size)
+    return font is not None and _draws(font, letter)
+
+
+def _draws(font: ImageFont.FreeTypeFont, letter: str) -> bool:
+    return letter == " " or bytes(font.getmask(letter)) != bytes(font.getmask(NO_LETTER))
