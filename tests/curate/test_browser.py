@@ -71,8 +71,14 @@ def test_two_annotators_by_keys_alone(chromium: object, tmp_path: Path) -> None:
         answer_all(ada, "111111")
         answer_all(ben, "121200")
         for page in (ada, ben):
-            shows(page, "#message", "You have seen all images. Thank you!")
+            shows(page, "#thanks", "You have seen all images. Thank you!")
+            assert page.locator("#labels").is_hidden()
+            assert page.locator("#message").is_hidden()
             shows(page, "#saved", "All answers are saved")
+        ben.get_by_role("button", name="Back to the last image").click()
+        ben.wait_for_selector("#picture:not([hidden])[alt='Image 6']")
+        assert ben.locator("#labels").is_visible()
+        assert ben.locator("#thanks").is_hidden()
         ada.keyboard.press("Backspace")  # back to the last one, and change it
         ada.wait_for_selector("#picture[alt='Image 6']")
         assert ada.locator("button[aria-pressed=true]").inner_text().endswith("awe")
@@ -84,6 +90,26 @@ def test_two_annotators_by_keys_alone(chromium: object, tmp_path: Path) -> None:
     said = read_answers(project).by_picture
     assert sorted(one["Ada"] for one in said.values()) == ["awe"] * 5 + ["fear"]
     assert sorted(one["Ben"] for one in said.values()) == ["awe", "awe", "fear", "fear", "none", "none"]
+    assert problems == []
+
+
+def test_on_a_phone_the_image_and_all_answers_are_on_one_screen(chromium: object, tmp_path: Path) -> None:
+    project, problems = project_of(tmp_path / "p", LABELS[:2]), []
+    with (
+        served(project) as address,
+        opened(chromium, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
+    ):
+        page.set_viewport_size({"width": 360, "height": 640})
+        page.wait_for_selector("#picture:not([hidden])[alt='Image 1']")
+        boxes = [one.bounding_box() for one in page.locator("#labels button").all()]
+        assert len(boxes) == len(project.plan.labels) + 1
+        assert max(box["y"] + box["height"] for box in boxes) <= 640
+        assert min(box["height"] for box in boxes) >= 44
+        frame, image = (page.locator(name).bounding_box() for name in ("#frame", "#picture"))
+        assert frame["height"] > 300
+        assert (image["width"], image["height"]) == (frame["width"], frame["height"])  # scaled up to its frame
+        size = "[document.documentElement.scrollWidth, document.documentElement.scrollHeight]"
+        assert page.evaluate(size) == [360, 640]
     assert problems == []
 
 
@@ -163,7 +189,7 @@ def test_an_image_that_has_gone_makes_room_for_the_next(chromium: object, tmp_pa
         assert page.locator("#picture").is_hidden()
         held[0].fulfill(status=404)  # the first one, while the page waits for it
         answer_all(page, "111")
-        shows(page, "#message", "You have seen all images. Thank you!")
+        shows(page, "#thanks", "You have seen all images. Thank you!")
         shows(page, "#saved", "All answers are saved")
     assert count(project) == 3
     assert [one for one in problems if "404" not in one] == []

@@ -12,7 +12,7 @@ from uniemox.cli.curate import curate
 from uniemox.curate import tables as t
 from uniemox.curate.project import open_project
 from uniemox.data.source import open_data
-from uniemox.errors import ConfigError, DataError
+from uniemox.errors import ConfigError, DataError, UniemoxError
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -30,10 +30,12 @@ def test_the_demo_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "Krippendorff" in (folder / "status.html").read_text()
     assert len(open_data(f"emo8:{folder / 'release' / 'pictures'}")) == made["pictures"]
     project = folder / "project"
-    figures = json.loads(run(capsys, "agree", project, "--rule", "majority", "--json"))
+    figures = json.loads(run(capsys, "agree", project, "--rule", "soft", "--json"))
     assert 0.6 < figures["alpha"]["low"] < figures["alpha"]["value"] < 1
+    assert sum(figures["kept"].values()) > funnel["released"]
+    figures = json.loads(run(capsys, "agree", project, "--json"))
+    assert figures["rule"] == "both"  # to have looked at another rule changed nothing
     assert sum(figures["kept"].values()) == funnel["released"]
-    assert json.loads(run(capsys, "agree", project, "--json"))["rule"] == "majority"  # the one used last
     assert "Krippendorff's α" in run(capsys, "agree", project, "--rule", "both")
     told = json.loads(run(capsys, "status", project, "--json"))
     assert told["told"]["screen"].startswith(
@@ -46,6 +48,33 @@ def test_the_demo_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert sum(sizes.values()) == funnel["released"]
     with pytest.raises(ConfigError, match="holds a project already"):
         run(capsys, "demo", folder)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("folder:nowhere", "no such folder"),
+        ("csv:nowhere.csv", "nowhere.csv"),
+        ("flickr", "is no source; there are"),
+        ("folder:in", "none of the labels"),
+        (None, "holds no project; begin one"),
+    ],
+)
+def test_a_source_that_is_not_there_makes_no_project(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    source: str | None,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    class_folders(tmp_path / "in", ("awe", "holiday"), each=2)
+    with pytest.raises(UniemoxError, match=message):
+        run(capsys, "collect", "p", *(() if source is None else ("--source", source)))
+    assert not (tmp_path / "p").exists()
+    if source == "folder:in":
+        told = json.loads(run(capsys, "collect", "p", "--source", "folder:in?labels=none", "--json"))
+        assert told["fetched"] == 4
 
 
 @pytest.mark.portable

@@ -26,7 +26,7 @@ from uniemox.curate.collect.sources.openverse import Openverse
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import Project, create_project, searched_labels
 from uniemox.curate.release.takedown import take_back, take_down
-from uniemox.errors import ConfigError, DataError
+from uniemox.errors import ConfigError, DataError, LabelError
 
 PLAN = CollectionPlan(keywords={"awe": ("Wonder",), "fear": ("Dread", "Panic")}, check_every=0)
 QUICK = PolitenessConfig(per_host_per_s=1000, tries=2, first_wait_s=0.01)
@@ -296,7 +296,7 @@ def test_of_long_rules_the_first_500_kib_count() -> None:
 
 
 def test_a_folder_and_going_on_after_a_stop(tmp_path: Path) -> None:
-    class_folders(tmp_path / "in", ("awe", "Panic"), each=3)
+    class_folders(tmp_path / "in", ("awe", "Fear"), each=3)
     (tmp_path / "in" / "awe" / "Wonder").mkdir()
     (tmp_path / "in" / "awe" / "Wonder" / "<img src=x>ä.png").write_bytes(jpeg_of(draw_image(7)))
     project = create_project(tmp_path / "p", PLAN)
@@ -316,10 +316,25 @@ def test_a_folder_and_going_on_after_a_stop(tmp_path: Path) -> None:
     fetch(project, FetchConfig(), QUICK)
     rows = project.rows(select(t.candidates).order_by(t.candidates.c.rank))
     assert {row.state for row in rows} == {"fetched"}
-    assert [(row.label, row.keyword) for row in rows] == [*[(None, "Panic")] * 3, *[("awe", "")] * 3, ("awe", "Wonder")]
-    assert rows[-1].title == "<img src=x>ä.png"
+    assert [(row.label, row.keyword) for row in rows] == [*[("fear", "")] * 3, *[("awe", "")] * 3, ("awe", "Wonder")]
+    assert rows[-1].title == "awe/Wonder/<img src=x>ä.png"
     with pytest.raises(DataError, match="no such folder"):
-        list(LocalFolder(tmp_path / "nowhere", PLAN).offers(None, "", 1))
+        LocalFolder(tmp_path / "nowhere", PLAN)
+
+
+def test_folders_that_are_no_labels_are_refused_or_taken_as_keywords(tmp_path: Path) -> None:
+    word = PLAN.keywords["awe"][0]
+    class_folders(tmp_path, ("fear", "holiday", word), each=2)
+    with pytest.raises(LabelError, match=r"none of the labels awe, fear: holiday \(2 images\); rename them"):
+        LocalFolder(tmp_path, PLAN)
+    found = list(LocalFolder(tmp_path, PLAN, with_labels=False).offers(None, "", 1))
+    assert {(one.label, one.keyword) for one in found} == {(None, "fear"), (None, "holiday"), (None, word)}
+    for path in (tmp_path / "holiday").iterdir():
+        path.unlink()
+    assert {(one.label, one.keyword) for one in LocalFolder(tmp_path, PLAN).offers(None, "", 1)} == {
+        ("fear", ""),
+        ("awe", word),  # a search word of the plan says whose it is
+    }
 
 
 def test_a_source_that_fails_is_told_and_the_others_are_asked(tmp_path: Path) -> None:

@@ -84,6 +84,41 @@ def test_our_readers_read_it_back(made: Path) -> None:
     assert {s.key: s.split for s in again.samples} == {s.key: s.split for s in tree.samples}
 
 
+def test_a_folder_is_told_by_paths_below_it_and_the_datasheet_says_how_images_came(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ["awe", "fear"] * 6, looks=True)
+    say(project, Ada="af" * 6, Ben="af" * 6)
+    with project.store.write() as connection:
+        values = {"source": "folder", "address": f"{tmp_path.as_uri()}/in/awe/1.jpg", "title": "awe/1.jpg"}
+        connection.execute(update(t.candidates).where(t.candidates.c.picture_id == 1).values(**values))
+    split(project, verdicts(project), RATIOS, schemes=1)
+    release(project, tmp_path / "out", ReleaseConfig(name="Mine"))
+    assert "awe/1.jpg" in {row["address"] for row in rows_of(tmp_path / "out" / "provenance.csv")}
+    assert str(tmp_path) not in (tmp_path / "out" / "provenance.csv").read_text()
+    sheet = (tmp_path / "out" / "README.md").read_text()
+    assert "1 from a folder of files that those who made it had already" in sheet
+    assert "was taken out." in sheet
+
+
+def test_metadata_is_taken_out_of_a_release_or_kept(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ["awe", "fear"] * 6, looks=True)
+    say(project, Ada="af" * 6, Ben="af" * 6)
+    split(project, verdicts(project), RATIOS, schemes=1)
+    secret = b"\xff\xfe\x00\x08Secret"
+    for path in (tmp_path / "p" / "pictures").rglob("*.jpg"):
+        data = path.read_bytes()
+        path.write_bytes(data[:2] + secret + data[2:])
+    out = tmp_path / "out"
+    for metadata, is_there in (("remove", False), ("keep", True), ("remove", False)):
+        made = release(project, out, ReleaseConfig(name="Mine", metadata=metadata))  # type: ignore[arg-type]
+        assert made["statistics"]["metadata"] == {"asked": metadata, "still there": 0}
+        files = list((out / "pictures").rglob("*.jpg"))
+        assert len(files) == 12
+        assert all((b"Secret" in path.read_bytes()) == is_there for path in files)
+        done = subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=out, capture_output=True, check=False)
+        assert done.returncode == 0
+        assert ("is as it came" in (out / "README.md").read_text()) == is_there
+
+
 def test_checksums_fit(made: Path) -> None:
     done = subprocess.run(
         ["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=made, capture_output=True, text=True, check=False

@@ -40,7 +40,7 @@ def collect(project: Project, source: Path) -> None:
 
 def found(project: Project) -> dict[str, str]:
     """File name to the reason for which it is dropped, or to keep."""
-    names = {row.picture_id: row.title for row in project.rows(select(t.candidates))}
+    names = {row.picture_id: Path(row.title).name for row in project.rows(select(t.candidates))}
     with project.store.read() as connection:
         now = decisions(connection, "screen")
     return {names[image]: "keep" if one.value == "keep" else one.reason for image, one in now.items()}
@@ -198,7 +198,7 @@ def test_taken_down_means_gone_and_not_collected_again_until_it_is_undone(tmp_pa
     write(tmp_path / "in" / "awe", copy=plant(draw_image(0), "scaled", random.Random(3)))
     project = collected(tmp_path / "p", tmp_path / "in")
     screen(project)
-    rows = {row.title: row for row in project.rows(select(t.candidates))}
+    rows = {Path(row.title).name: row for row in project.rows(select(t.candidates))}
     done = take_down(project, rows["0.jpg"].address, because="asked")
     assert len(done.sha256) == 2  # its near duplicate too
     assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 1
@@ -206,7 +206,7 @@ def test_taken_down_means_gone_and_not_collected_again_until_it_is_undone(tmp_pa
     write(again / "fear", other=(tmp_path / "in" / "awe" / "0.jpg").read_bytes())
     collect(project, again)
     assert screen(project)["kept"] == 1
-    assert {row.title: row.reason for row in project.rows(select(t.candidates))}["other.jpg"] == "taken down"
+    assert {Path(row.title).name: row.reason for row in project.rows(select(t.candidates))}["other.jpg"] == "taken down"
     assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 1
     with project.store.write() as connection:
         batch = connection.scalar(select(t.batches.c.id).where(t.batches.c.step == "takedown"))

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from uniemox.curate.plan import CollectionPlan
 
 
+NO_LABELS = "?labels=none"
+
+
 def init(folder: Path, /, *, plan: Files = None, database: str | None = None) -> None:
     """Begin a project.
 
@@ -81,8 +84,7 @@ def collect(
 ) -> None:
     """Ask sources for images and fetch them; begins the project if there is none.
 
-    One request at a time goes to a host, with pauses; addresses on private networks are refused. What could not be
-    reached is tried again by the next call.
+    One request at a time goes to a host, with pauses; what could not be reached is tried again by the next call.
 
     Examples:
 
@@ -100,7 +102,8 @@ def collect(
         Of the project.
     source
         openverse, commons, bing, csv:TABLE (columns address, and keyword, label, page, title, licence, licence_address,
-        author where known) or folder:PATH (LABEL/KEYWORD/IMAGE, both optional); none fetches what is still waiting.
+        author where known) or folder:PATH (LABEL/KEYWORD/IMAGE, the keyword optional; 'folder:PATH?labels=none' takes
+        all images without a label); none fetches what is still waiting.
     per_keyword
         Results of a search; 165 for each of Emo8's 80 words make its 13,200 images.
     as_json
@@ -110,11 +113,14 @@ def collect(
     if per_keyword < 1:
         raise ConfigError(f"--per-keyword must be at least 1, got {per_keyword}")
     from uniemox.curate.collect.run import failures, fetch, search
+    from uniemox.curate.plan import paper_plan
     from uniemox.curate.project import create_project, is_project, open_project
 
-    project = open_project(folder) if is_project(folder) else create_project(folder)
+    known = open_project(folder) if is_project(folder) or not source else None
     files, politeness = fetching.configs()
-    sources = [_source(name, project.plan, files, politeness, fetching.licence) for name in source or ()]
+    plan = known.plan if known else paper_plan()
+    sources = [_source(name, plan, files, politeness, fetching.licence) for name in source or ()]
+    project = known or create_project(folder, plan)  # none for a source that is not there
     with progress_bar() as progress:
         problems = search(project, sources, per_keyword, progress.show)
         counts = fetch(project, files, politeness, progress.show)
@@ -195,7 +201,7 @@ def _source(
 
     kind, _, path = name.partition(":")
     if kind == "folder" and path:
-        return files.LocalFolder(Path(path), plan)
+        return files.LocalFolder(Path(path.removesuffix(NO_LABELS)), plan, with_labels=not path.endswith(NO_LABELS))
     if kind == "csv" and path:
         return files.AddressTable(Path(path), plan)
     if name == "openverse":

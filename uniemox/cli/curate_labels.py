@@ -1,6 +1,7 @@
 """Commands from images to labels, and from labels to a data set."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,8 +110,8 @@ def agree(folder: Path, /, *, rule: RuleName | None = None, as_json: JsonFlag = 
     folder
         Of the project.
     rule
-        Which images are kept: both (all annotators name the label that was searched, the paper's rule), majority, or
-        soft (all images, with shares); if not given, the one used last, at first both.
+        Which images would be kept: both (all annotators name the label that was searched, the paper's rule), majority,
+        or soft (all images, with shares); if not given, that of the last split or release, at first both.
     as_json
         Print one JSON object.
     """
@@ -120,7 +121,7 @@ def agree(folder: Path, /, *, rule: RuleName | None = None, as_json: JsonFlag = 
     from uniemox.curate.project import open_project
 
     project = open_project(folder)
-    rule = remembered_rule(project, rule)
+    rule = rule or remembered_rule(project, None)  # a look changes nothing
     found, kept = run(project), verdicts(project, rule=rule)
     if as_json:
         reasons = _count([one.reason for one in kept.values()])
@@ -162,7 +163,7 @@ def split(
     seed
         Of the first one.
     rule
-        As for `agree`.
+        As for `agree`; it is remembered.
     as_json
         Print sizes and hash as JSON.
     """
@@ -193,6 +194,7 @@ def release(
     address: str = "",
     citation: str = "",
     rule: RuleName | None = None,
+    metadata: Literal["remove", "keep"] = "remove",
     as_json: JsonFlag = False,
 ) -> None:
     """Write the data set: class folders, datasheet, Croissant, licences, statistics, checksums, Label Studio tasks.
@@ -220,7 +222,10 @@ def release(
     citation
         How to cite it.
     rule
-        As for `agree`.
+        As for `agree`; it is remembered.
+    metadata
+        Of the images' files: remove, without loss to the images, what cameras and programs wrote into them, such as
+        place, time and names; or keep it.
     as_json
         Print the figures as JSON.
     """
@@ -233,6 +238,7 @@ def release(
     project = open_project(folder)
     rule = remembered_rule(project, rule)
     config = ReleaseConfig(name=name, version=version, licence=licence, address=address, citation=citation, rule=rule)
+    config = replace(config, metadata=metadata)
     with progress_bar() as progress:
         made = run(project, out, config, progress.show)
     if made["without split"]:
@@ -240,6 +246,9 @@ def release(
     if as_json:
         print(json.dumps(made))
         return
+    left = made["statistics"]["metadata"]["still there"]
+    if left:
+        say(f"metadata is still in the files of {left} images of other formats than JPEG, PNG and WebP")
     print(f"wrote {out}: {made['pictures']} images")
 
 

@@ -84,16 +84,17 @@ def datasheet(
         "root=pictures`; `provenance.csv` says where images came from; `sha256sum -c SHA256SUMS` checks all files.",
         table_two(figures),
         "## Motivation\n\nFor what purpose, by whom, and paid by whom was it made?\n\n" + TO_WRITE,
-        "## Composition\n\nImages found by search words for each label (`plan.json`). Nobody checked who is in them: "
-        "images may show people who do not know of it, and metadata in the files is as it came.",
-        f"## Collection\n\nSources: {', '.join(f'{name} {count:,}' for name, count in sources.most_common())}. "
-        "Each image's address, page, licence, author, search word and time are in `provenance.csv`.",
+        "## Composition\n\nNobody checked who is in the images: they may show people who do not know of it. "
+        + _metadata_words(figures["metadata"]),
+        f"## Collection\n\n{_source_words(sources)} "
+        "Each image's address, page, licence, author, search word and time are in `provenance.csv`, as far as they are "
+        "known.",
         f"## Labelling\n\nAnnotators saw images in orders of their own, without search word and without each other's "
         f"answers. An image was kept if {rules[config.rule]} (at least {config.min_answers} answers). "
         f"{_agreement_words(agreement)}\n\nWho were the annotators, and what were they paid?\n\n" + TO_WRITE,
         "## Cleaning\n\nLeft out by the screen: "
         + (", ".join(f"{reason} {count:,}" for reason, count in figures["dropped"].items()) or "nothing")
-        + ". Near duplicates were removed; what is left of one author, page or scene is in one split.",
+        + f". {_screen_words(figures['funnel'])} What is left of one author, page or scene is in one split.",
         "## Uses\n\nFor research on affective computing. Labels are what a few people said, not facts about an image "
         "or about people in it; they are no ground for decisions about anybody.",
         "## Distribution\n\n"
@@ -109,6 +110,32 @@ def datasheet(
     if config.citation:
         parts.append(f"## Citation\n\n{config.citation}")
     return "\n\n".join(parts) + "\n"
+
+
+def _source_words(sources: Mapping[str, int]) -> str:
+    """How images came, by what is known of them."""
+    ways = {
+        "folder": "from a folder of files that those who made it had already",
+        "csv": "from a table of addresses that those who made it wrote",
+    }
+    found = [
+        f"{count:,} {ways.get(name, f'found by search words for each label (`plan.json`) at {name}')}"
+        for name, count in sorted(sources.items(), key=lambda pair: -pair[1])
+    ]
+    return f"Images: {'; '.join(found)}."
+
+
+def _screen_words(funnel: Mapping[str, int]) -> str:
+    return "Near duplicates were removed." if funnel["passed the screen"] else "They were not screened for duplicates."
+
+
+def _metadata_words(metadata: Mapping[str, Any]) -> str:
+    """What the files say beside the image."""
+    if metadata["asked"] == "keep":
+        return "What cameras and programs wrote into the files, such as place and time, is as it came."
+    left = metadata["still there"]
+    rest = f", but for {left:,} in formats other than JPEG, PNG and WebP" if left else ""
+    return f"What cameras and programs wrote into the files, such as place, time and names, was taken out{rest}."
 
 
 def _agreement_words(agreement: Mapping[str, Any] | None) -> str:

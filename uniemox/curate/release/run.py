@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import insert, select, update
 
@@ -24,6 +24,7 @@ from uniemox.curate.project import ENDING, Progress, Project, silent, write_whol
 from uniemox.curate.release.croissant import croissant
 from uniemox.curate.release.datasheet import datasheet, statistics, table_two
 from uniemox.curate.release.label_studio import label_studio
+from uniemox.curate.release.metadata import orientation_of, without_metadata
 from uniemox.curate.release.splitting import FILE, PLOT, kept_data, read_scheme
 from uniemox.curate.status import status
 from uniemox.data.splits import write_splits
@@ -57,6 +58,8 @@ class ReleaseConfig:
     """Which images are kept, see `decide`."""
     min_answers: int = 2
     """Images with fewer are left out."""
+    metadata: Literal["remove", "keep"] = "remove"
+    """What is done with what files say beside the image: place, time, camera, names."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):
@@ -76,6 +79,7 @@ class ReleasedImage:
     style: str
     shares: Mapping[str, float]
     sha256: str
+    """Of the file as it was collected."""
     picture: int
     file: Path
     """Where it lies in the project."""
@@ -101,10 +105,11 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / MARK, b"uniemox curate release\n")
     _register(project, folder, config, len(rows))
-    _place_images(folder / IMAGES, rows, progress)
+    sums, left_in = _place_images(folder / IMAGES, rows, progress, keep=config.metadata == "keep")
     figures = statistics(config.name, rows, status(project), project.plan)
+    figures["metadata"] = {"asked": config.metadata, "still there": left_in}
     _write_texts(project, folder, config, rows, figures)
-    _write_checksums(folder, rows)
+    _write_checksums(folder, sums)
     return {"pictures": len(rows), "without split": left, "statistics": figures}
 
 
@@ -166,7 +171,7 @@ def provenance(project: Project) -> dict[int, dict[str, str]]:
         if row.picture_id in found and (found[row.picture_id]["licence"] or not row.licence):
             continue
         fetched = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row.fetched_at)) if row.fetched_at else ""
-        address = Path(row.address).name if row.source == "folder" else row.address  # no paths of one's own disk
+        address = row.title if row.source == "folder" else row.address  # no paths of one's own disk
         found[row.picture_id] = {**{name: getattr(row, name) for name in ABOUT[1:-1]}, "fetched": fetched}
         found[row.picture_id]["address"] = address
     return found
@@ -179,26 +184,36 @@ def _register(project: Project, folder: Path, config: ReleaseConfig, count: int)
         connection.execute(insert(t.releases).values(folder=str(folder), **values))
 
 
-def _place_images(root: Path, rows: Sequence[ReleasedImage], progress: Progress) -> None:
-    """Copy what is missing, remove what does not belong there."""
+def _place_images(
+    root: Path, rows: Sequence[ReleasedImage], progress: Progress, *, keep: bool
+) -> tuple[dict[str, str], int]:
+    """Write what is missing or other, remove what does not belong there.
+
+    keep: metadata.  Returns sha256 by path, and the number of files in which metadata was kept though not wanted.
+    """
     wanted = {row.path for row in rows}
     for path in [path for path in root.rglob("*") if path.is_file()] if root.exists() else []:
         if path.relative_to(root).as_posix() not in wanted:
             path.unlink()
+    sums, left_in = {}, 0
     for number, row in enumerate(rows, start=1):
         target = root / row.path
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.tmp")
-            try:
-                shutil.copyfile(row.file, temporary)
-                temporary.replace(target)
-            except OSError as error:
-                raise DataError(f"{target}: can't be written ({error.strerror})") from error
-        progress("copying", number, len(rows))
+        try:
+            data = row.file.read_bytes()
+            plain = None if keep else without_metadata(data, orientation_of(data))
+            left_in += plain is None and not keep
+            data = plain or data
+            if not target.exists() or target.read_bytes() != data:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(target, data)
+        except OSError as error:
+            raise DataError(f"{target}: can't be written ({error.strerror})") from error
+        sums[row.path] = hashlib.sha256(data).hexdigest()
+        progress("writing", number, len(rows))
     for place, folders, files in os.walk(root, topdown=False):
         if not folders and not files and Path(place) != root and not os.listdir(place):
             os.rmdir(place)
+    return sums, left_in
 
 
 def _write_texts(
@@ -246,9 +261,9 @@ def _answers_table(project: Project, rows: Sequence[ReleasedImage]) -> str:
     return _table(["path", "annotator", "label"], lines)
 
 
-def _write_checksums(folder: Path, rows: Sequence[ReleasedImage]) -> None:
-    """As sha256sum -c reads them."""
-    lines = [f"{row.sha256}  {IMAGES}/{row.path}" for row in rows]
+def _write_checksums(folder: Path, sums: Mapping[str, str]) -> None:
+    """As sha256sum -c reads them.  sums: of the images, by path."""
+    lines = [f"{digest}  {IMAGES}/{path}" for path, digest in sums.items()]
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name not in (MARK, "SHA256SUMS"):
             lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}")

@@ -113,7 +113,8 @@ def _leave_releases(project: Project, sha256: Sequence[str]) -> TakenDown:
         folder = Path(row.folder)
         try:
             if not empty(project, folder):
-                release(project, folder, ReleaseConfig(**json.loads(row.options)))
+                options = {"metadata": "keep"} | json.loads(row.options)  # older releases did not ask
+                release(project, folder, ReleaseConfig(**options))
             written.append(row.folder)
         except (UniemoxError, OSError) as error:
             problems.append(f"{row.folder}: they went, but it can't be written again ({error})")

@@ -238,9 +238,13 @@ async function annotatePage() {
     const task = queue[at];
     const image = byId("picture");
     byId("progress").textContent = `${answered} of ${me.total} images answered`;
+    const end = task === undefined && isOver;
+    byId("over").hidden = !end;
+    byId("last").hidden = queue.length === 0;
+    for (const name of ["question", "frame", "labels"]) byId(name).hidden = end;
     if (task === undefined) {
       image.hidden = true;
-      if (isOver) say("You have seen all images. Thank you!");
+      if (end) say("You have seen all images. Thank you!");
       return;
     }
     if (task.url === null) {
@@ -262,7 +266,6 @@ async function annotatePage() {
   function say(words) {
     byId("announce").textContent = words;
     byId("frame").dataset.words = words;
-    if (words.startsWith("You have seen")) show(words);
   }
 
   function choose(label) {
@@ -291,6 +294,8 @@ async function annotatePage() {
     draw();
   }
 
+  byId("last").addEventListener("click", back);
+  byId("new").addEventListener("click", () => { isOver = false; more(); });
   if (me.kind === "felt") byId("question").textContent = "What does the person in this image feel?";
   const buttons = labelButtons(choose);
   document.addEventListener("keydown", (event) => {
