@@ -1,9 +1,11 @@
 """Commands from images to labels, and from labels to a data set."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from uniemox.cli.console import JsonFlag, need, progress_bar, say, show_all
 from uniemox.cli.curate_tables import PACKAGES, agreement_tables
@@ -183,19 +185,32 @@ def split(
     say(f"next: uniemox curate release {folder} FOLDER --name NAME")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReleaseOptions:
+    """What a release says of itself, and what its files say."""
+
+    version: str = "1.0.0"
+    """Of the data set, three numbers."""
+    licence: str = ""
+    """Of labels and texts; images keep their own."""
+    address: str = ""
+    """Where it will be found."""
+    citation: str = ""
+    """How to cite it."""
+    metadata: Literal["remove", "keep"] = "remove"
+    """Of the images' files: remove, without loss to the images, what cameras and programs wrote into them, such as
+    place, time and names; or keep it."""
+
+
 def release(
     folder: Path,
     out: Path,
     /,
     *,
     name: str,
-    version: str = "1.0.0",
-    licence: str = "",
-    address: str = "",
-    citation: str = "",
     rule: RuleName | None = None,
-    metadata: Literal["remove", "keep"] = "remove",
     as_json: JsonFlag = False,
+    about: Annotated[ReleaseOptions, Parameter(name="*")] = ReleaseOptions(),
 ) -> None:
     """Write the data set: class folders, datasheet, Croissant, licences, statistics, checksums, Label Studio tasks.
 
@@ -213,19 +228,8 @@ def release(
         A folder that is empty, or that a release was written to.
     name
         Of the data set.
-    version
-        Of the data set, three numbers.
-    licence
-        Of labels and texts; images keep their own.
-    address
-        Where it will be found.
-    citation
-        How to cite it.
     rule
         As for `agree`; it is remembered.
-    metadata
-        Of the images' files: remove, without loss to the images, what cameras and programs wrote into them, such as
-        place, time and names; or keep it.
     as_json
         Print the figures as JSON.
     """
@@ -236,9 +240,7 @@ def release(
     from uniemox.curate.release.run import release as run
 
     project = open_project(folder)
-    rule = remembered_rule(project, rule)
-    config = ReleaseConfig(name=name, version=version, licence=licence, address=address, citation=citation, rule=rule)
-    config = replace(config, metadata=metadata)
+    config = ReleaseConfig(name=name, rule=remembered_rule(project, rule), **vars(about))
     with progress_bar() as progress:
         made = run(project, out, config, progress.show)
     if made["without split"]:

@@ -241,7 +241,7 @@ async function annotatePage() {
     const end = task === undefined && isOver;
     byId("over").hidden = !end;
     byId("last").hidden = queue.length === 0;
-    for (const name of ["question", "frame", "labels"]) byId(name).hidden = end;
+    for (const name of ["question", "frame", "labels", "keys"]) byId(name).hidden = end;
     if (task === undefined) {
       image.hidden = true;
       if (end) say("You have seen all images. Thank you!");
