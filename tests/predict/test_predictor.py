@@ -45,6 +45,28 @@ def person_image(size: tuple[int, int] = (90, 70), box: tuple[int, int, int, int
     return image
 
 
+def test_open_files_are_read_once(tmp_path: Path, predictor: Predictor) -> None:
+    path = tmp_path / "a.jpg"
+    draw_image(1).save(path)
+    expected = predictor.predict(path)
+    with path.open("rb") as file:
+        found = predictor.predict(file)
+    assert found.scene == expected.scene
+    assert found.path is None
+    assert found.plot().size == expected.plot().size
+    assert predictor.predict([io.BytesIO(path.read_bytes())])[0].scene == expected.scene
+    with path.open(encoding="latin-1") as file, pytest.raises(ImageError, match="open it as bytes"):
+        predictor.predict(file)  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match="can't be read"):
+        predictor.predict(_closed(path))  # type: ignore[arg-type]
+
+
+def _closed(path: Path) -> object:
+    file = path.open("rb")
+    file.close()
+    return file
+
+
 def test_the_answer_is_the_plain_computation(predictor: Predictor, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     draw_image(5, (120, 90)).save(path)

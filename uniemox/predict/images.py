@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,10 @@ from PIL import Image, ImageOps
 
 from uniemox.decoding.pool import Decode, decode_one
 from uniemox.errors import ImageError, ImageNotFoundError
-from uniemox.images import MAX_ASPECT, MAX_PIXELS, MAX_SIDE_PX, MinSides, decode, is_image_name
+from uniemox.images import MAX_ASPECT, MAX_BYTES, MAX_PIXELS, MAX_SIDE_PX, MinSides, decode, is_image_name
 from uniemox.predict.film import FILMS, Frame, frame_of
 
-ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Frame
+ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any] | Frame
 _WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's greys of more than 8 bits
 FOREIGN = (".heic", ".heif", ".hif", ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".psd")
 """Endings of images that are not read: in folders they are failures with a name rather than passed over in silence."""
@@ -27,8 +27,8 @@ def read_any(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """The upright RGB image, and its full (width, height) in px.
 
-    source: a path; the bytes of a file; a PIL image of any mode; an array (H, W), (H, W, 3) or (H, W, 4), uint8, or
-    floats from 0 to 1.  shrink: as `images.decode`, for large JPEGs.  decode_file: of a pool, for files of strangers.
+    source: a path; the bytes of a file, or a file opened as such; a PIL image of any mode; an array (H, W), (H, W, 3)
+    or (H, W, 4), uint8, or floats from 0 to 1.  shrink: as `images.decode`, for large JPEGs.  decode_file: of a pool, for files of strangers.
     Raises ImageError for what is none of these or can't be decoded whole.
     """
     if isinstance(source, (str, os.PathLike)):
@@ -50,15 +50,33 @@ def read_any(
         return decode_file(data, str(path), shrink=shrink)
     if isinstance(source, Frame):
         return frame_of(source)
+    source = content_of(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return decode_file(bytes(source), "image", shrink=shrink)
     if isinstance(source, np.ndarray):
         source = _from_array(source)
     if not isinstance(source, Image.Image):
-        raise ImageError(f"expected a path, bytes, a PIL image or an array, got {type(source).__name__}")
+        raise ImageError(f"expected a path, bytes, an open file, a PIL image or an array, got {type(source).__name__}")
     _check_size(*source.size)
     image = _upright(source)
     return image, image.size
+
+
+def content_of(source: ImageLike) -> ImageLike:
+    """The bytes of an open file from where it stands, so that it is read once; anything else as it is.
+
+    Raises ImageError for a file that is not read as bytes, or has too many.
+    """
+    read = getattr(source, "read", None)
+    if read is None:
+        return source
+    try:
+        data = read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: it is closed, or no UTF-8
+        raise ImageError(f"the file can't be read ({error})") from error
+    if not isinstance(data, bytes):
+        raise ImageError("the file gives text; open it as bytes: open(path, 'rb')")
+    return data
 
 
 def path_of(image: ImageLike) -> str | None:

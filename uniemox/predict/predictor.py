@@ -19,7 +19,7 @@ from uniemox.persons.detector import Detector
 from uniemox.persons.detector_config import fingerprint_of
 from uniemox.predict.ahead import map_images
 from uniemox.predict.faces import FaceReader
-from uniemox.predict.images import ImageLike, path_of, read_any, walk
+from uniemox.predict.images import ImageLike, content_of, path_of, read_any, walk
 from uniemox.predict.network import Answers, Network, mean_answer
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.question import PreparedImage, Question
@@ -99,8 +99,8 @@ class Predictor:
     ) -> Prediction | list[Prediction | Failure]:
         """What is said of an image, or of each of several.
 
-        image: a path, the bytes of a file, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8 or floats
-        from 0 to 1; or a list or tuple of these, or a folder, whose images are taken in the order of their names.
+        image: a path, the bytes of a file, a file opened as such, a PIL image, or an array (H, W), (H, W, 3) or
+        (H, W, 4) of uint8 or floats from 0 to 1; or a list or tuple of these, or a folder, whose images are taken in the order of their names.
         coverage: share of images, 0 to 1, whose true label shall be among `likely`.  labels: name of the label set to
         answer in, such as polarity.
         Raises ImageError for a single image that can't be read, and for a folder without any; one of several is a
@@ -177,6 +177,7 @@ class Predictor:
 
     def _prepare(self, source: ImageLike, decode: Decode) -> PreparedImage:
         """Decode an image, find the people in it and cut the views. Raises ImageError."""
+        source = content_of(source)
         info, person_network = self.network.info, self.person_network
         reader = self.face_reader
         needs_full = info.has_person or person_network is not None or reader is not None  # people may be small
