@@ -1,75 +1,72 @@
-"""What `import uniemox` offers, that it costs nothing, and what its extras bring."""
+"""What is built for others: a wheel and an sdist that pass twine's checks and hold what they need, and the pages."""
 
-import ast
+import re
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
-import uniemox
-from uniemox.cli.curate_tables import PACKAGES
+from tests.runs import uniemox_here
 
-HEAVY = {"torch", "timm", "numpy", "PIL", "onnxruntime"}
+ROOT = Path(__file__).parents[1]
 
 
-def test_importing_it_imports_nothing_heavy() -> None:
-    code = f"import sys, uniemox; dir(uniemox); print({HEAVY!r} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The wheel and the sdist."""
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    [wheel], [sdist] = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return wheel, sdist
 
 
-def test_every_public_name_is_there_without_torch() -> None:
-    code = (
-        "import sys; sys.modules['torch'] = None\n"
-        "import uniemox; print([getattr(uniemox, name).__name__ == name for name in uniemox.__all__])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str([True] * len(uniemox.__all__))
+def test_they_pass_the_index_s_checks(built: tuple[Path, Path]) -> None:
+    check = pytest.importorskip("twine.commands.check")
+    assert not check.check([str(path) for path in built], strict=True)
 
 
-def test_names_are_shown_and_others_are_refused() -> None:
-    assert set(dir(uniemox)) == {*uniemox.__all__, "__version__"}
-    with pytest.raises(AttributeError, match="has no attribute 'predict_all'"):
-        uniemox.predict_all  # noqa: B018
+def test_the_wheel_holds_every_file_of_the_package_the_pages_and_the_licences(built: tuple[Path, Path]) -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files", "uniemox", "docs/**.md", "docs/*.md"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    if not tracked:
+        pytest.skip("needs a clone")
+    with zipfile.ZipFile(built[0]) as wheel:
+        names = wheel.namelist()
+        metadata = wheel.read(next(name for name in names if name.endswith("/METADATA"))).decode()
+    assert {re.sub("^docs/", "uniemox/docs/", name) for name in tracked} <= set(names)
+    licences = {name.rsplit("/", 1)[1] for name in names if "/licenses/" in name}
+    assert licences == {"LICENSE", "NOTICE"}
+    assert not [name for name in names if name.split("/")[0] in ("tests", "tools", "docs")]
+    assert "Project-URL" not in metadata
 
 
-def brought_by(extra: str) -> set[str]:
-    """Names of all distributions that the package brings with an extra, as they are installed here."""
-    found, waiting = set[str](), [("uniemox", name) for name in extra.split(",")]
-    seen = set[tuple[str, str]]()
-    while waiting:
-        name, with_extra = waiting.pop()
-        if (name, with_extra) in seen:
-            continue
-        seen.add((name, with_extra))
-        found.add(name)
-        try:
-            lines = requires(name) or []
-        except PackageNotFoundError:  # of another system
-            continue
-        for requirement in map(Requirement, lines):
-            if requirement.marker is None or requirement.marker.evaluate({"extra": with_extra}):
-                waiting += [(canonicalize_name(requirement.name), one) for one in (requirement.extras or {""})]
-    return found
+def test_the_sdist_holds_what_tests_and_a_build_need(built: tuple[Path, Path]) -> None:
+    with tarfile.open(built[1]) as sdist:
+        names = {name.split("/", 1)[-1] for name in sdist.getnames()}
+    needed = ("pyproject.toml", "README.md", "Makefile", "constraints.txt", "tools/wheel_docs.py", "docs/data.md")
+    assert {*needed, "tests/test_package.py", "uniemox/predict/embedded/scene.onnx"} <= names
+    assert not [name for name in names if name.startswith((".venv", "runs/", "build/"))]
 
 
-def test_each_extra_is_enough_for_the_commands_that_name_it() -> None:
-    """What a command looks for with `need` comes with the extra that its message names, and with what that brings."""
-    distributions, checked = packages_distributions(), 0
-    for path in (Path(uniemox.__file__).parent / "cli").glob("*.py"):
-        for call in ast.walk(ast.parse(path.read_text())):
-            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "need"):
-                continue
-            words = [word.value for word in call.args if isinstance(word, ast.Constant)]
-            words += PACKAGES if len(words) < len(call.args) else []
-            [extra] = [keyword.value.value for keyword in call.keywords if isinstance(keyword.value, ast.Constant)]
-            brought = brought_by(str(extra))
-            for word in words:
-                of_word = {canonicalize_name(name) for name in distributions.get(str(word), [])}
-                assert not of_word or of_word & brought, f"{path.name}: {extra} does not bring {word}"
-                checked += 1
-    assert checked > 40
+def test_pages_are_shown_by_name() -> None:
+    listed = uniemox_here("docs").stdout
+    for path in (ROOT / "docs").rglob("*.md"):
+        assert path.relative_to(ROOT / "docs").with_suffix("").as_posix() in listed
+    shown = (ROOT / "docs" / "data.md").read_text()
+    assert uniemox_here("docs", "data").stdout == uniemox_here("docs", "docs/data.md").stdout == shown
+    wrong = uniemox_here("docs", "nothing")
+    assert wrong.returncode == 1
+    assert "there is no page 'nothing'; there are ask, " in wrong.stderr
+
+
+def test_pages_that_help_and_messages_name_are_there() -> None:
+    texts = "".join(path.read_text() for path in (ROOT / "uniemox").rglob("*.py"))
+    named = set(re.findall(r"uniemox docs ([a-z/]+)", texts))
+    assert {"data", "curate", "serve", "training"} <= named
+    assert not [name for name in named if not (ROOT / "docs" / f"{name}.md").is_file()]

@@ -20,6 +20,7 @@ from uniemox.cli.compare import compare
 from uniemox.cli.console import UsageError, err, say
 from uniemox.cli.curate import curate
 from uniemox.cli.data import data
+from uniemox.cli.docs import docs
 from uniemox.cli.evaluate import evaluate
 from uniemox.cli.explain import explain
 from uniemox.cli.export import export
@@ -48,7 +49,7 @@ app = App(
 app.register_install_completion_command()
 COMMANDS = (
     *(predict, survey, explain, serve, data, teacher, finder, evaluate, calibrate, compare, report, export, reproduce),
-    *(ask, curate, convert, models, bench),
+    *(ask, curate, convert, models, bench, docs),
 )
 for command in COMMANDS:
     app.command(command)

@@ -87,7 +87,7 @@ def ask(
     Parameters
     ----------
     data
-        KIND:PATH of images with labels of what they evoke, see docs/data.md.
+        KIND:PATH of images with labels of what they evoke, see `uniemox docs data`.
     endpoint
         The service's address: https://..., or http://... on this machine.
     model

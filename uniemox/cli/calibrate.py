@@ -25,7 +25,7 @@ def calibrate(
     Parameters
     ----------
     data
-        KIND:PATH, see docs/data.md; at least 30 images with labels.
+        KIND:PATH, see `uniemox docs data`; at least 30 images with labels.
     out
         The model to write, ONNX: uniemox predict IMAGE --model OUT.
     model

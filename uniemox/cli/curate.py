@@ -16,7 +16,7 @@ curate = App(
     help=(
         "Build an emotion data set as Emo8 was built: collect, screen, annotate, agree, split, release.\n\n"
         "A project is a folder; every step can be stopped and resumed, every decision can be undone. "
-        "See docs/curate.md, and begin with `uniemox curate demo`."
+        "See `uniemox docs curate`, and begin with `uniemox curate demo`."
     ),
 )
 for command in (init, collect, screen, invite, leave_out, serve, agree, split, release):

@@ -26,7 +26,7 @@ data = App(
     name="data",
     help=(
         "Look at data sets, check them, split them, find the people in them, describe them, pack them.\n\n"
-        "A data set is KIND:PATH, such as fi:photos/fi or csv:table.csv?labels=mikels; the kinds are in docs/data.md. "
+        "A data set is KIND:PATH, such as fi:photos/fi or csv:table.csv?labels=mikels; see `uniemox docs data`. "
         "Several with commas between them, emoset:EmoSet,fi:FI, are opened as one, with the labels of the first."
     ),
 )

@@ -41,7 +41,7 @@ def evaluate(
         A fine-tuning run or its model.safetensors; or an ONNX file, or embedded or small, which come with the
         package; these need no torch.
     data
-        KIND:PATH, see docs/data.md; several with commas between them are scored as one.
+        KIND:PATH, see `uniemox docs data`; several with commas between them are scored as one.
     split
         Score this split, or all; if not given, test if there is one, else val, else all.
     by

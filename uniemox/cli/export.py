@@ -49,7 +49,7 @@ def export(
         Compute in 8 bits, but only if that is faster on this machine and the label is the same for at least 98 % of up
         to 2,000 images of --data; otherwise the figures are shown, nothing is written, and the exit code is 1.
     data
-        With --int8: KIND:PATH, images like those that the model is for, see docs/data.md.
+        With --int8: KIND:PATH, images like those that the model is for, see `uniemox docs data`.
     as_json
         Print one JSON object.
     """

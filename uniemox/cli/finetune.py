@@ -59,8 +59,8 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
             before it the same network with random weights. Several, with commas between them, are used side by side.
             Method histogram alone needs none.
         data
-            KIND:PATH, see docs/data.md; several with commas between them are trained on as one, with the labels of the
-            first.
+            KIND:PATH, see `uniemox docs data`; several with commas between them are trained on as one, with the labels
+            of the first.
         out
             Folder of the run: config.json, metrics.jsonl, checkpoints, at the end model.safetensors and model.onnx.
         preset

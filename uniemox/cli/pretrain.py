@@ -50,7 +50,7 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
         Parameters
         ----------
         data
-            KIND:PATH, see docs/data.md; several with commas between them are trained on as one.
+            KIND:PATH, see `uniemox docs data`; several with commas between them are trained on as one.
         out
             Folder of the run: config.json, metrics.jsonl, checkpoints, images, at the end encoder.safetensors.
         preset

@@ -143,7 +143,7 @@ def images(
     Parameters
     ----------
     data
-        KIND:PATH, see docs/data.md.
+        KIND:PATH, see `uniemox docs data`.
     out
         Folder of 00.png, 01.png, ... and pictures.json.
     count
@@ -180,9 +180,9 @@ def zero_shot(
     Parameters
     ----------
     teacher
-        clip:NAME@WEIGHTS, fitted:FOLDER or stored:FILE, see docs/training.md.
+        clip:NAME@WEIGHTS, fitted:FOLDER or stored:FILE, see `uniemox docs training`.
     data
-        KIND:PATH, see docs/data.md.
+        KIND:PATH, see `uniemox docs data`.
     out
         Folder; scores and predictions are written to its evaluations.
     split

@@ -41,8 +41,8 @@ def serve(
 ) -> None:
     """Serve predictions over HTTP, and a page to drop images on.
 
-    POST /predict and /explain, GET /models, /health, /metrics and /openapi.json; docs/serve.md tells of each. SIGTERM
-    and Ctrl-C answer what was accepted, then stop.
+    POST /predict and /explain, GET /models, /health, /metrics, /openapi.json, and /docs to try them out; see
+    `uniemox docs serve`. SIGTERM and Ctrl-C answer what was accepted, then stop.
 
     Examples:
 

@@ -28,7 +28,8 @@ def read_any(
     """The upright RGB image, and its full (width, height) in px.
 
     source: a path; the bytes of a file, or a file opened as such; a PIL image of any mode; an array (H, W), (H, W, 3)
-    or (H, W, 4), uint8, or floats from 0 to 1.  shrink: as `images.decode`, for large JPEGs.  decode_file: of a pool, for files of strangers.
+    or (H, W, 4), uint8, or floats from 0 to 1.  shrink: as `images.decode`, for large JPEGs.  decode_file: of a pool,
+    for files of strangers.
     Raises ImageError for what is none of these or can't be decoded whole.
     """
     if isinstance(source, (str, os.PathLike)):

@@ -100,7 +100,8 @@ class Predictor:
         """What is said of an image, or of each of several.
 
         image: a path, the bytes of a file, a file opened as such, a PIL image, or an array (H, W), (H, W, 3) or
-        (H, W, 4) of uint8 or floats from 0 to 1; or a list or tuple of these, or a folder, whose images are taken in the order of their names.
+        (H, W, 4) of uint8 or floats from 0 to 1; or a list or tuple of these, or a folder, whose images are taken in
+        the order of their names.
         coverage: share of images, 0 to 1, whose true label shall be among `likely`.  labels: name of the label set to
         answer in, such as polarity.
         Raises ImageError for a single image that can't be read, and for a folder without any; one of several is a
