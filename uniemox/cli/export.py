@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -19,13 +19,14 @@ def export(
     /,
     *,
     out: Path,
+    to: Literal["onnx", "hub-folder"] = "onnx",
     float16: Annotated[bool, Parameter(negative="")] = False,
     int8_weights: Annotated[bool, Parameter(negative="")] = False,
     int8: Annotated[bool, Parameter(negative="")] = False,
     data: str | None = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a classifier as one ONNX file, any batch size, its labels, kind and temperature inside.
+    """Write a classifier as one ONNX file, its labels, kind and temperature inside, or as a folder for a model hub.
 
     Examples:
 
@@ -35,12 +36,17 @@ def export(
 
     uniemox export runs/fi --out fi-int8.onnx --int8 --data fi:photos/fi
 
+    uniemox export runs/fi --to hub-folder --out fi-for-others
+
     Parameters
     ----------
     model
         A fine-tuning run, its model.safetensors, or its model.onnx.
     out
-        The file to write.
+        The file or folder to write.
+    to
+        onnx: one file. hub-folder: model.onnx, a card (README.md), and model.safetensors and config.json, which timm
+        opens by itself, as the Hugging Face hub shows them; nothing is uploaded.
     float16
         Store the weights in half the space; it computes in float32 as before.
     int8_weights
@@ -58,11 +64,34 @@ def export(
         raise ConfigError("--int8 and --data KIND:PATH belong together: int8 is kept only where images show it works")
     if int8_weights and (float16 or int8):
         raise ConfigError("--int8-weights goes with neither --float16 nor --int8; leave one of them out")
+    if to == "hub-folder":
+        if int8_weights or float16 or int8 or as_json:
+            raise ConfigError("--to hub-folder goes without --float16, --int8-weights, --int8 and --json")
+        _write_hub_folder(model, out)
+        return
     from uniemox.data.source import open_data
 
     found = None if data is None else open_data(data)
     check = _write(model, out, found, "float16" if float16 else "int8" if int8_weights else None)
     _tell(out, check, as_json=as_json)
+
+
+def _write_hub_folder(run: Path, out: Path) -> None:
+    """A run as others can use it, with the scores that are kept of it."""
+    from uniemox.checkpoints.classifier import load_classifier
+    from uniemox.evaluate.run_records import read_run
+    from uniemox.export.hub_folder import write_hub_folder
+    from uniemox.files import WEIGHTS
+
+    if not (run / WEIGHTS).is_file():
+        raise CheckpointError(f"{run} holds no {WEIGHTS}; give a finished run of uniemox finetune")
+    scores = [
+        f"- {one.title}, {one.values['n']:,} images: {one.measure} {one.values[one.measure]:.3f}"
+        for one in read_run(run).evaluations
+    ]
+    is_timm = write_hub_folder(*load_classifier(run / WEIGHTS), out, name=run.resolve().name, scores=scores)
+    opens = "timm and uniemox open it" if is_timm else "uniemox opens it; timm has no such network"
+    say(f"wrote {out}: {opens}. Finish its README.md, then upload the folder: hf upload OWNER/REPOSITORY {out}")
 
 
 def _tell(out: Path, check: "Int8Check | None", *, as_json: bool) -> None:

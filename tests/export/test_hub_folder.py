@@ -1,0 +1,102 @@
+"""A folder for a model hub, opened by timm and by the hub's own library."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+
+import uniemox
+from tests.drawn import draw_image
+from tests.runs import finetuned, one_thread
+from uniemox.checkpoints.classifier import load_classifier
+from uniemox.classifier_info import to_affect
+from uniemox.cli import app
+from uniemox.errors import CheckpointError, ConfigError
+from uniemox.export.hub_folder import timm_network, write_hub_folder
+from uniemox.files import WEIGHTS
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("images")
+    for i in range(3):
+        draw_image(i, (90, 70)).save(folder / f"{i}.png")
+    return sorted(folder.iterdir())
+
+
+def by_timm(folder: Path, image: Path) -> dict[str, float]:
+    """As the card says."""
+    with one_thread():
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+        with torch.no_grad():
+            outputs = model(transform(Image.open(image).convert("RGB"))[None])[0]
+    return dict(zip(model.pretrained_cfg["label_names"], outputs.softmax(-1).tolist(), strict=True))
+
+
+def test_timm_says_what_uniemox_says(images: list[Path], tmp_path: Path) -> None:
+    """Calibrated probabilities of images as timm's own transform sees them."""
+    classifier, info = load_classifier(finetuned("probe") / WEIGHTS)
+    info = replace(info, temperature=1.7, distances=())
+    assert write_hub_folder(classifier, info, tmp_path / "hub", name="mine")
+    predictor = uniemox.load(tmp_path / "hub", finder=None)
+    for image in images:
+        assert by_timm(tmp_path / "hub", image) == pytest.approx(predictor.predict(image).scene, abs=2e-3)
+
+
+def test_valence_and_arousal_come_out_as_1_to_9() -> None:
+    classifier, info = load_classifier(finetuned("affect") / WEIGHTS)
+    network = timm_network(classifier, info)
+    assert network is not None
+    pixels = torch.randn(3, 3, info.size, info.size)
+    with torch.no_grad():
+        assert torch.allclose(network(pixels), to_affect(classifier(person=pixels)), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["both", "knn"])
+def test_other_networks_come_as_onnx_with_a_card(name: str, images: list[Path], tmp_path: Path) -> None:
+    classifier, info = load_classifier(finetuned(name) / WEIGHTS)
+    assert not write_hub_folder(classifier, info, tmp_path, name="mine")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "config.json", "model.onnx"]
+    assert json.loads((tmp_path / "config.json").read_text())["library_name"] == "uniemox"
+    assert uniemox.load(tmp_path).predict(images[0]).scene.keys() == set(info.labels)
+
+
+def test_weights_that_timm_would_not_use_are_noticed() -> None:
+    classifier, info = load_classifier(finetuned("probe") / WEIGHTS)
+    with torch.no_grad():
+        classifier.encoder.register_module("more", torch.nn.Linear(1, 1))
+        classifier.encoder.forward = lambda x: torch.zeros(len(x), classifier.head.in_features)  # type: ignore[method-assign]
+    assert timm_network(classifier, info) is None
+
+
+def test_the_command_writes_a_card_that_the_hub_reads_and_no_folders_of_this_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = finetuned("probe"), tmp_path / "hub"
+    app(["export", str(run), "--to", "hub-folder", "--out", str(out)], exit_on_error=False, result_action="return_none")
+    assert "timm and uniemox open it" in capsys.readouterr().err
+    card = ModelCard.load(out / "README.md")
+    assert card.data.library_name == "timm"
+    assert card.data.pipeline_tag == "image-classification"
+    assert "must not be used to judge people" in card.text
+    onnx = uniemox.load(out, finder=None).network.info
+    texts = (out / "README.md").read_text() + (out / "config.json").read_text() + onnx.trained_on
+    assert str(run.parent) not in texts
+    assert "{" not in card.text.partition("```js")[2].partition("const { logits }")[0].replace("{ scene }", "")
+    app(["export", str(run), "--to", "hub-folder", "--out", str(out)], exit_on_error=False, result_action="return_none")
+
+
+def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+    for words, error in (
+        ([str(finetuned("probe")), "--float16"], ConfigError),
+        ([str(tmp_path)], CheckpointError),
+    ):
+        with pytest.raises(error):
+            app(["export", *words, "--to", "hub-folder", "--out", str(tmp_path / "x")], exit_on_error=False)
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,90 @@
+"""The image's recipe, as far as a machine without Docker can follow it."""
+
+import fnmatch
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.serve.process import started
+from uniemox.cli import app
+from uniemox.cli.serve import serve
+
+ROOT = Path(__file__).parents[1]
+STEPS = [
+    re.match(r"(\w+)\s+(.*)", line).groups()  # type: ignore[union-attr]
+    for line in (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    if line and not line.startswith("#")
+]
+
+
+def steps(name: str) -> list[str]:
+    return [words for step, words in STEPS if step == name]
+
+
+def context(folder: Path) -> Path:
+    """What .dockerignore lets through: all is left out but what begins with !, of which some is left out again."""
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
+    assert rules[0] == "*"
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split(
+        "\n"
+    )
+    for name in filter(None, tracked):
+        is_in = False
+        for rule in rules:
+            pattern = rule.removeprefix("!")
+            if fnmatch.fnmatch(name, pattern) or name.startswith(f"{pattern}/"):
+                is_in = rule.startswith("!")
+        if is_in:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    return folder
+
+
+def test_what_docker_is_given_is_enough_to_build_the_wheel(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    source = context(tmp_path / "src")
+    if not source.exists():
+        pytest.skip("needs a clone")
+    assert not (source / "tests").exists()
+    assert not (source / "docs" / "images").exists()
+    [install] = [words for words in steps("RUN") if "pip install" in words]
+    asked = shlex.split(install.split("&&")[0])
+    assert asked[-1] == "/src[serve]"
+    assert (source / Path(asked[asked.index("--constraint") + 1]).name).is_file()
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel"], cwd=source, check=True, capture_output=True
+    )
+    assert len(list((source / "dist").glob("*.whl"))) == 1
+
+
+def test_it_is_not_root_who_serves() -> None:
+    [user] = steps("USER")
+    assert any(f"useradd --create-home --uid 10001 {user}" in words for words in steps("RUN"))
+    assert [step for step, _ in STEPS].index("USER") < [step for step, _ in STEPS].index("ENTRYPOINT")
+    assert steps("FROM")[0].endswith("-slim")
+
+
+def test_its_command_is_one_of_ours_and_its_health_check_tells_a_server_that_is_up(tmp_path: Path) -> None:
+    [entry] = steps("ENTRYPOINT")
+    name, *words = json.loads(entry)
+    assert name == "uniemox"
+    command, bound, _ = app.parse_args(words, exit_on_error=False)
+    assert command is serve
+    assert bound.arguments["host"] == "0.0.0.0"
+    assert str(bound.arguments["port"]) == steps("EXPOSE")[0]
+    [check] = steps("HEALTHCHECK")
+    [python, *asked] = json.loads(check.partition("CMD ")[2])
+    assert python == "python"
+    assert f":{steps('EXPOSE')[0]}/health" in asked[-1]
+    with started(None, tmp_path) as (_, port):
+        here = [sys.executable, *asked[:-1], asked[-1].replace(":8000/", f":{port}/")]
+        assert urllib.request.urlopen(f"http://127.0.0.1:{port}/health").status == 200
+        assert subprocess.run(here, check=False).returncode == 0
+    assert subprocess.run(here, check=False, capture_output=True).returncode != 0

@@ -1,0 +1,175 @@
+"""A folder as model hubs show it: a card, an ONNX file, and what timm opens where the network is one of timm's.
+
+The layout is that of timm.models.push_to_hf_hub; nothing is uploaded.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import save_for_hf
+from torch import Tensor, nn
+
+from uniemox import __version__
+from uniemox.classifier_info import ClassifierInfo, to_affect
+from uniemox.errors import CheckpointError
+from uniemox.export.onnx import export_classifier
+from uniemox.files import ONNX, replacing
+from uniemox.model.classifier import Classifier
+
+CARD, CONFIG = "README.md", "config.json"
+TOLERANCE = 1e-4  # of probabilities, or of valence and arousal
+LONG = ("conformal_scores", "distances", "encoder", "parts")  # fields of no use in config.json
+WHAT = {
+    "evoked": "what an image makes people feel who look at it, not what the people in it feel",
+    "felt": "what a person in an image feels, as annotators saw it, not what the image makes people feel",
+    "expressed": "what a face shows to others, not what its owner feels",
+}
+
+
+def write_hub_folder(
+    classifier: Classifier, info: ClassifierInfo, folder: Path, *, name: str, scores: Sequence[str] = ()
+) -> bool:
+    """Write the files; those that are there already are written anew, others stay.
+
+    name: of the model, in the card.  scores: lines of Markdown for it.  Returns whether timm opens it.
+    Raises CheckpointError if it can't be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    info = replace(info, trained_on=without_folders(info.trained_on))
+    export_classifier(classifier, info, folder / ONNX)
+    network = timm_network(classifier, info)
+    if network is None:
+        about = {key: value for key, value in asdict(info).items() if key not in LONG}
+        _write(folder / CONFIG, json.dumps({"library_name": "uniemox", **about}, indent=2) + "\n")
+    else:
+        side = (3, info.size, info.size)
+        pixels = {"input_size": side, "mean": info.mean, "std": info.std, "crop_pct": info.crop_fraction}
+        save_for_hf(
+            network,
+            str(folder),
+            model_config={"label_names": list(info.labels)},
+            safe_serialization=True,
+            data_config={**pixels, "interpolation": "bicubic", "crop_mode": "center"},
+        )
+    _write(folder / CARD, _card(info, name, scores, is_timm=network is not None))
+    return network is not None
+
+
+def without_folders(source: str) -> str:
+    """A data set's name as others may see it: of each path in it the last part.
+
+    >>> without_folders("fi:/home/ada/photos/fi,csv:tables/mine.csv?root=/data/mine, split val")
+    'fi:fi,csv:mine.csv?root=mine, split val'
+    """
+    return re.sub(r"[^\s:,=?]*[/\\]+([^\s/\\,?]*)", r"\1", source)
+
+
+def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | None:
+    """The same as one network of timm, whose softmax is the calibrated probability; None where it is none of timm's.
+
+    The temperature is in its last layer; valence and arousal come out as 1 to 9.
+    """
+    described, head = info.encoder, classifier.head
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in described["options"].items()}
+    is_one = "several" not in described and timm.is_model(described["name"]) and "conv_head" not in options
+    if not is_one or classifier.fusion is not None or not isinstance(head, nn.Linear):
+        return None
+    network: Any = timm.create_model(described["name"], **options | {"num_classes": len(info.labels)})
+    last = network.get_classifier()
+    if not isinstance(last, nn.Linear) or last.weight.shape != head.weight.shape:
+        return None
+    network.load_state_dict(classifier.encoder.state_dict(), strict=False)
+    scale, shift = (4.0, 5.0) if info.task == "affect" else (1 / (info.temperature or 1.0), 0.0)
+    with torch.no_grad():
+        last.weight.copy_(scale * head.weight)
+        last.bias.copy_(scale * head.bias + shift)
+    network.eval()
+    return network if _agrees(network, classifier, info) else None
+
+
+@torch.no_grad()
+def _agrees(network: nn.Module, classifier: Classifier, info: ClassifierInfo) -> bool:
+    """Whether both say the same of an image of noise: no weight was left out."""
+    pixels = torch.randn(2, 3, info.size, info.size, generator=torch.Generator().manual_seed(0))
+    was_training = classifier.training
+    logits = classifier.eval()(**dict.fromkeys(info.views, pixels))
+    classifier.train(was_training)
+    expected: Tensor = to_affect(logits) if info.task == "affect" else (logits / (info.temperature or 1.0)).softmax(-1)
+    found = network(pixels) if info.task == "affect" else network(pixels).softmax(-1)
+    return bool((found - expected).abs().max() < TOLERANCE)
+
+
+def _write(path: Path, text: str) -> None:
+    """Raises CheckpointError."""
+    try:
+        with replacing(path) as partial:
+            partial.write_text(text, "utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be written: {error}") from error
+
+
+def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bool) -> str:
+    """The README of the folder, with the block of metadata that hubs read."""
+    front = ["---", "pipeline_tag: image-classification", f"library_name: {'timm' if is_timm else 'uniemox'}"]
+    front += ["tags:", "- image-classification", "- emotion-recognition", "- uniemox", "- onnx"]
+    front += ["- timm"] if is_timm else []
+    view = {"scene": "the middle of the image", "person": "the person, cut out", "both": "the image and the person"}
+    task = "valence and arousal, 1 to 9" if info.task == "affect" else f"one of {', '.join(info.labels)}"
+    parts = [
+        "\n".join([*front, "---"]),
+        f"# {name}",
+        f"It tells {WHAT[info.kind]}: {task}. It looks at {view[info.streams]} at {info.size} px, and was trained on "
+        f"{info.trained_on or 'data that its file does not name'}, with uniemox {__version__}.",
+        "## How good it is\n\n"
+        + ("\n".join(map(without_folders, scores)) or "*It was not evaluated, or the figures are not here.*"),
+        "## With uniemox\n\n```console\n$ pip install uniemox\n$ uniemox predict photo.jpg --model "
+        f"{ONNX}\n```\n\nFrom a hub: `--model hub:OWNER/REPOSITORY/{ONNX}`. With likely labels, heat maps and people, "
+        "as far as it has them.",
+        *([_TIMM + (_CUT_OUT if info.has_person else "")] if is_timm else []),
+        _BROWSER.format(mean=list(info.mean), std=list(info.std), size=info.size),
+        "## What it must not be used for\n\nLabels are what a few people said of images that somebody collected, not "
+        "facts about an image or the people in it. It must not be used to judge people, nor for decisions about "
+        "anybody; the law of several places forbids inferring emotions at work and in schools.",
+        "## To be written by those who publish it\n\nLicence; whose images and labels they were, and what was asked "
+        "of the people in them; where it fails.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+_TIMM = """## With timm
+
+```python
+import timm
+import torch
+from PIL import Image
+
+model = timm.create_model("local-dir:.", pretrained=True).eval()  # from a hub: "hf-hub:OWNER/REPOSITORY"
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+with torch.no_grad():
+    probabilities = model(transform(Image.open("photo.jpg").convert("RGB"))[None]).softmax(-1)
+print(dict(zip(model.pretrained_cfg["label_names"], probabilities[0].tolist())))
+```
+
+The temperature that makes the probabilities honest is in the last layer already."""
+
+_CUT_OUT = " It was trained on people who were cut out: give it such images."
+_BROWSER = """## In a browser
+
+```js
+import * as ort from "onnxruntime-web"; // npm install onnxruntime-web
+
+const session = await ort.InferenceSession.create("model.onnx");
+// data: Float32Array of 3 * {size} * {size}, red, green and blue planes of the middle square,
+// each (value / 255 - mean) / std with mean {mean} and std {std}
+const scene = new ort.Tensor("float32", data, [1, 3, {size}, {size}]);
+const {{ logits }} = await session.run({{ scene }}, ["logits"]);
+```
+
+The metadata `uniemox` in the file hold labels and temperature; the softmax of logits / temperature are the
+probabilities."""
