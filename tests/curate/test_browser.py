@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ from playwright import sync_api as playwright
 from sqlalchemy import select
 
 from tests.conftest import CHROMIUM
-from tests.curate.places import project_of, say
+from tests.curate.places import PLAN, project_of, say
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.access import invite
+from uniemox.curate.annotate.answer_files import given_answers
 from uniemox.curate.annotate.serving import served
 from uniemox.curate.annotate.verdicts import read_answers
+from uniemox.curate.plan import AnswerForm
 from uniemox.curate.project import Project
 from uniemox.curate.store import decisions
 
@@ -110,6 +113,57 @@ def test_on_a_phone_the_image_and_all_answers_are_on_one_screen(chromium: object
         assert (image["width"], image["height"]) == (frame["width"], frame["height"])  # scaled up to its frame
         size = "[document.documentElement.scrollWidth, document.documentElement.scrollHeight]"
         assert page.evaluate(size) == [360, 640]
+    assert problems == []
+
+
+def test_a_form_with_consent_scales_and_languages(chromium: object, tmp_path: Path) -> None:
+    texts = {"instructions": "Look first.", "consent": "My answers may be published."}
+    form = AnswerForm(several=True, intensity=True, affect=True, comment=True, **texts)
+    project, problems = project_of(tmp_path / "p", LABELS[:3], replace(PLAN, answer=form)), []
+    with (
+        served(project) as address,
+        opened(chromium, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
+    ):
+        shows(page, "#instructions", "Look first.")
+        begin = page.get_by_role("button", name="Begin")
+        assert begin.is_disabled()
+        page.get_by_label("I have read this and agree").check()
+        begin.click()
+        page.wait_for_selector("#picture:not([hidden])[alt='Image 1']")
+        page.keyboard.press("2")
+        page.keyboard.press("Enter")
+        shows(page, "#message", "Choose a label, and a value on every scale, first.")
+        page.keyboard.press("1")
+        pressed = page.locator("#labels button[aria-pressed=true]")
+        assert [one.get_attribute("data-label") for one in pressed.all()] == ["awe", "fear"]
+        for scale, value in (("How strong is it?", 7), ("How pleasant is it?", 2)):
+            page.get_by_role("group", name=scale).get_by_role("radio", name=str(value)).check()
+        page.get_by_role("group", name="How exciting is it?").get_by_role("radio", name="9, excited").check()
+        assert page.locator(".scale-figure").count() == 27
+        page.get_by_label("Comment").fill("<b>dark</b> 1")
+        page.get_by_role("button", name="Next").click()
+        page.wait_for_selector("#picture[alt='Image 2']")
+        assert page.locator("#labels button[aria-pressed=true]").count() == 0
+        page.get_by_label("Skip").select_option("upsetting")
+        page.wait_for_selector("#picture[alt='Image 3']")
+        page.get_by_label("Language").select_option("de")
+        shows(page, "#question", "Welches Gefühl weckt dieses Bild in Ihnen?")
+        assert page.evaluate("document.documentElement.lang") == "de"
+        assert page.get_by_role("button", name="Angst (fear)").count() == 1
+        page.keyboard.press("0")
+        page.get_by_role("button", name="Weiter").click()  # none of them needs no scales
+        shows(page, "#thanks", "Sie haben alle Bilder gesehen. Vielen Dank!")
+        shows(page, "#saved", "Alle Antworten sind gespeichert")
+        page.reload()
+        shows(page, "#progress", "3 von 3 Bildern beantwortet")
+        for _ in range(3):
+            page.keyboard.press("Backspace")
+        page.wait_for_selector("#picture:not([hidden])[alt='Bild 1']")
+        assert page.get_by_label("Bemerkung").input_value() == "<b>dark</b> 1"
+        assert page.get_by_role("radio", name="9, erregt").is_checked()
+    said = [dict(one.details) for one in given_answers(project)]
+    full = {"intensity": 7, "valence": 2, "arousal": 9, "comment": "<b>dark</b> 1", "labels": ["fear", "awe"]}
+    assert sorted(said, key=len) == [{}, {"skip": "upsetting"}, full]
     assert problems == []
 
 

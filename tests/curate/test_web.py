@@ -91,7 +91,7 @@ def test_annotators_see_their_own_and_owners_everything(project: Project, client
     assert owner.get(f"/api/pictures/{mine[0]}").status_code == 403
     said = ada.post("/api/answers", {"answers": [answer(mine[0]), answer(his[0]), answer(999)]}).json()
     assert said == {"saved": [f"answer-{mine[0]}-0"], "refused": [f"answer-{his[0]}-0", "answer-999-0"]}
-    assert ada.get("/api/answers").json() == {"answers": [{"task": mine[0], "label": "awe"}]}
+    assert ada.get("/api/answers").json() == {"answers": [{"task": mine[0], "label": "awe", "details": {}}]}
     assert ben.get("/api/answers").json() == {"answers": []}
     for path in ("/api/status", "/api/grid", "/api/disputed", "/api/originals/1"):
         assert ada.get(path).status_code == 403, path
@@ -324,10 +324,10 @@ def test_attention_checks_show_what_they_ask_for(tmp_path: Path) -> None:
     with TestClient(create_app(project, [ADDRESS]), base_url=ADDRESS) as client:
         ada = Browser(client, invite(project, "Ada"))
         tasks = ada.get("/api/tasks").json()["tasks"]
-        checks = [task for task in tasks if task["words"]]
+        checks = [task for task in tasks if task["check"]]
         assert len(checks) == 6
         assert ada.get(f"/api/pictures/{checks[0]['id']}").status_code == 200
-        wanted = checks[0]["words"].rpartition(" ")[2]
+        wanted = checks[0]["check"]
         body = [answer(checks[0]["id"], wanted), answer(checks[1]["id"], "none")]
         ada.post("/api/answers", {"answers": body})
         owner = Browser(client, invite(project, "Eva", "owner"))

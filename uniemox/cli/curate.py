@@ -6,6 +6,7 @@ from pathlib import Path
 from cyclopts import App
 
 from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, show_all
+from uniemox.cli.curate_answers import export_answers, import_answers, suggest
 from uniemox.cli.curate_collect import collect, init, screen
 from uniemox.cli.curate_labels import agree, invite, leave_out, release, serve, split
 from uniemox.cli.curate_tables import PACKAGES, status_tables
@@ -19,8 +20,10 @@ curate = App(
         "See `uniemox docs curate`, and begin with `uniemox curate demo`."
     ),
 )
-for command in (init, collect, screen, invite, leave_out, serve, agree, split, release):
+for command in (init, collect, screen, invite, leave_out, suggest, serve, agree, split, release):
     curate.command(command)
+curate.command(export_answers, name="export")
+curate.command(import_answers, name="import")
 
 
 @curate.command

@@ -35,8 +35,8 @@ def init(folder: Path, /, *, plan: Files = None, database: str | None = None) ->
     folder
         Of the project.
     plan
-        A JSON file {"keywords": {label: [word, ...]}}, optionally with kind, styles, answers_per_picture and
-        check_every; if not given, the 8 x 10 words of Emo8 (table I).
+        A JSON file {"keywords": {label: [word, ...]}}, optionally with kind, styles, answers_per_picture, check_every
+        and answer (what annotators are asked); if not given, the 8 x 10 words of Emo8 (table I).
     database
         An address of SQLAlchemy, such as postgresql+psycopg://...; a file in the folder if not given.
     """

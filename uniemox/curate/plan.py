@@ -12,6 +12,34 @@ from uniemox.paper import paper_tables
 
 STYLES = ("cartoon", "natural", "realistic", "science fiction", "advertising")  # of Emo8, section IV
 MAX_LABELS = 20
+RESERVED = ("none", "skip")  # answers that are no labels
+SWITCHES, TEXTS = ("several", "intensity", "affect", "comment"), ("instructions", "consent")
+MAX_TEXT = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerForm:
+    """What annotators are asked beside one label, and what they read before."""
+
+    several: bool = False
+    """Any number of labels, the first of which counts as the answer."""
+    intensity: bool = False
+    """How strong the emotion is, 1 to 9."""
+    affect: bool = False
+    """Valence, 1 (unpleasant) to 9 (pleasant), and arousal, 1 (calm) to 9 (excited), beside figures."""
+    comment: bool = False
+    """A field for words of their own; releases don't have them."""
+    instructions: str = ""
+    """Shown before the first image."""
+    consent: str = ""
+    """What annotators have to agree to before the first image."""
+
+    def __post_init__(self) -> None:
+        for name, kind in (*dict.fromkeys(SWITCHES, bool).items(), *dict.fromkeys(TEXTS, str).items()):
+            if not isinstance(getattr(self, name), kind):
+                raise ConfigError(f"answer: {name} must be {'true or false' if kind is bool else 'a text'}")
+        if max(len(self.instructions), len(self.consent)) > MAX_TEXT:
+            raise ConfigError(f"answer: instructions and consent may have {MAX_TEXT:,} letters each")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +56,7 @@ class CollectionPlan:
     """Annotators that see one image; None: all of them."""
     check_every: int = 40
     """Images from one attention check to the next; 0: none."""
+    answer: AnswerForm = AnswerForm()
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.keywords) <= MAX_LABELS:
@@ -36,6 +65,8 @@ class CollectionPlan:
         for label, words in self.keywords.items():
             if not _is_name(label) or clean(label) != label:
                 raise ConfigError(f"keywords: a label must be lower-case words and no path, got {label!r}")
+            if label in RESERVED:
+                raise ConfigError(f"keywords: {label!r} can't be a label, because pages use it; take another word")
             if not all(isinstance(word, str) and word.strip() for word in words):
                 raise ConfigError(f"keywords: every search word of {label} must be a text that is not empty")
             for word in words:
@@ -96,7 +127,8 @@ def plan_of(content: object, where: str) -> CollectionPlan:
         )
     try:
         words = {label: tuple(group) for label, group in fields["keywords"].items()}
-        return CollectionPlan(**{**fields, "keywords": words, "styles": tuple(fields.get("styles", STYLES))})
+        own = {"keywords": words, "styles": tuple(fields.get("styles", STYLES))}
+        return CollectionPlan(**{**fields, **own, "answer": AnswerForm(**fields.get("answer", {}))})
     except (TypeError, AttributeError) as error:
         raise ConfigError(f"{where}: a value has the wrong type ({error})") from error
     except ConfigError as error:

@@ -18,7 +18,7 @@ from uniemox.errors import ConfigError, DataError
 CONNECTIONS = 40  # as many as the web application has threads: those beyond are opened and closed at each use
 BUSY_S = 30  # how long a writer waits for another one
 LEAVE_OUT = "leave out"  # the step of a batch that is about an annotator
-NONE = "none"  # the answer that no label fits
+NONE, SKIP = "none", "skip"  # answers: no label fits; none is given, for a reason
 _LAST_BATCH = select(func.max(t.batches.c.id))
 
 
@@ -97,6 +97,9 @@ class Store:
                 t.metadata.create_all(connection)
                 if not connection.scalar(select(func.count()).select_from(t.settings)):
                     put_setting(connection, "schema", t.SCHEMA)
+        elif not inspect(self.engine).has_table(t.LATER[-1].name):
+            with self.write() as connection:
+                t.metadata.create_all(connection, tables=t.LATER)
         found = self.setting("schema")
         if found != t.SCHEMA:
             raise DataError(

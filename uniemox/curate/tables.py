@@ -168,6 +168,33 @@ answers = Table(
 )
 """Never changed: the last answer to a task counts. label is one of the plan's, or none."""
 
+details = Table(
+    "details", metadata, Column("answer_id", ForeignKey("answers.id"), primary_key=True), Column("content", Text)
+)
+"""What an answer says beside its label, as JSON: labels, intensity, valence, arousal, comment, skip, suggested."""
+
+consents = Table(
+    "consents",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("person_id", ForeignKey("people.id"), nullable=False),
+    Column("text_sha256", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+)
+"""Who agreed to which text, when."""
+
+suggestions = Table(
+    "suggestions",
+    metadata,
+    Column("picture_id", ForeignKey("pictures.id"), primary_key=True),
+    Column("label", String(60), nullable=False),
+    Column("share", Float, nullable=False),
+)
+"""What the model says that the owner has named; annotators see it."""
+
+LATER = (details, consents, suggestions)
+"""Tables that older databases of this schema lack."""
+
 releases = Table(
     "releases",
     metadata,

@@ -1,11 +1,13 @@
 """Saving answers: those that wait go to disk together, and each is acknowledged only once it is there."""
 
+import json
 import queue
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,6 +22,9 @@ _OWNERS = select(t.tasks.c.id, t.tasks.c.person_id).where(t.tasks.c.id.in_(bindp
 _KNOWN = select(t.answers.c.person_id, t.answers.c.client_id).where(
     t.answers.c.client_id.in_(bindparam("ids", expanding=True))
 )
+_NUMBERS = select(t.answers.c.id, t.answers.c.person_id, t.answers.c.client_id).where(
+    t.answers.c.client_id.in_(bindparam("ids", expanding=True))
+)
 _ADD = insert(t.answers)
 
 
@@ -31,7 +36,10 @@ class Answer:
     task: int
     id: str
     label: str
+    """One of the plan's, none or skip."""
     seconds: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What it says beside the label: see tables.details."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,7 @@ def save_answers(connection: Connection, answers: Sequence[Answer]) -> set[tuple
         rows = connection.execute(_KNOWN, {"ids": part})
         known |= {(row.person_id, row.client_id) for row in rows if row.person_id in people}
     rows_to_add = []
+    detailed: dict[tuple[int, str], Mapping[str, Any]] = {}
     for answer in answers:
         if (answer.person, answer.id) in known or owner.get(answer.task) != answer.person:
             continue
@@ -119,9 +128,20 @@ def save_answers(connection: Connection, answers: Sequence[Answer]) -> set[tuple
                 "at": time.time(),
             }
         )
+        detailed[answer.person, answer.id] = answer.details
     if rows_to_add:
         connection.execute(_ADD, rows_to_add)
+        _add_details(connection, {key: content for key, content in detailed.items() if content})
     return known
+
+
+def _add_details(connection: Connection, detailed: Mapping[tuple[int, str], Mapping[str, Any]]) -> None:
+    """What answers that were just added say beside their label.  detailed: by person and id."""
+    for part in _parts({client for _, client in detailed}):
+        rows = connection.execute(_NUMBERS, {"ids": part})
+        found = [(row.id, detailed.get((row.person_id, row.client_id))) for row in rows]
+        contents = [{"answer_id": number, "content": json.dumps(content)} for number, content in found if content]
+        connection.execute(insert(t.details), contents)
 
 
 def _parts(values: Iterable[int] | Iterable[str]) -> list[list[int | str]]:

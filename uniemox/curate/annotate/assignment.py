@@ -1,16 +1,18 @@
 """Which images an annotator sees, and in which order; attention checks among them."""
 
 import hashlib
+import json
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, or_, select
 
 from uniemox.curate import tables as t
 from uniemox.curate.project import Project
-from uniemox.curate.store import decisions, last_batch, left_out, taken_down
+from uniemox.curate.store import SKIP, decisions, last_batch, left_out, taken_down
 
 BLOCK = 60  # tasks that are given at once
 RESERVED_S = 2 * 3600  # how long an image waits for an annotator who was given it
@@ -27,6 +29,8 @@ class Task:
     picture: int | None
     check_label: str | None
     """The label that the image itself asks for, in an attention check."""
+    suggestion: str | None = None
+    """What the model says that the owner has named."""
 
 
 class TaskAssigner:
@@ -73,16 +77,19 @@ class TaskAssigner:
                 return None
         return Task(row.id, row.picture_id, row.check_label)
 
-    def own_answers(self, person: int, limit: int) -> list[dict[str, int | str]]:
-        """Somebody's last answers, the newest first: task and label."""
-        query = select(t.answers.c.task_id, t.answers.c.label).where(t.answers.c.person_id == person)
-        rows = self.project.rows(query.order_by(t.answers.c.id.desc()).limit(limit))
-        return [{"task": row.task_id, "label": row.label} for row in rows]
+    def own_answers(self, person: int, limit: int) -> list[dict[str, Any]]:
+        """Somebody's last answers, the newest first: task, label and details."""
+        query = select(t.answers.c.task_id, t.answers.c.label, t.details.c.content)
+        query = query.outerjoin(t.details, t.details.c.answer_id == t.answers.c.id)
+        query = query.where(t.answers.c.person_id == person).order_by(t.answers.c.id.desc()).limit(limit)
+        rows = self.project.rows(query)
+        return [{"task": row.task_id, "label": row.label, "details": json.loads(row.content or "{}")} for row in rows]
 
     def _open_tasks(self, connection: Connection, person: int, after: int, limit: int) -> list[Task]:
         query = (
-            select(t.tasks.c.id, t.tasks.c.picture_id, t.tasks.c.check_label)
+            select(t.tasks.c.id, t.tasks.c.picture_id, t.tasks.c.check_label, t.suggestions.c.label)
             .outerjoin(t.answers, t.answers.c.task_id == t.tasks.c.id)
+            .outerjoin(t.suggestions, t.suggestions.c.picture_id == t.tasks.c.picture_id)
             .where(t.tasks.c.person_id == person, t.tasks.c.id > after, t.answers.c.id.is_(None))
             .order_by(t.tasks.c.id)
         )
@@ -90,7 +97,7 @@ class TaskAssigner:
         found: list[Task] = []
         for row in connection.execute(query):
             if row.picture_id is None or row.picture_id in allowed:
-                found.append(Task(row.id, row.picture_id, row.check_label))
+                found.append(Task(row.id, row.picture_id, row.check_label, row.label))
             if len(found) == limit:
                 break
         return found
@@ -129,12 +136,13 @@ def pool(connection: Connection) -> frozenset[int]:
 
 def _taken(connection: Connection, among: Sequence[int] | None = None) -> dict[int, int]:
     """How many annotators have answered an image or were just given it. among: None looks at all images."""
+    is_reserved = t.tasks.c.given_at > time.time() - RESERVED_S
     query = (
         select(t.tasks.c.picture_id, func.count(func.distinct(t.tasks.c.person_id)).label("n"))
         .join(t.people, t.people.c.id == t.tasks.c.person_id)
         .outerjoin(t.answers, t.answers.c.task_id == t.tasks.c.id)
         .where(t.tasks.c.picture_id.is_not(None), t.people.c.name.not_in(sorted(left_out(connection))))
-        .where(or_(t.answers.c.id.is_not(None), t.tasks.c.given_at > time.time() - RESERVED_S))
+        .where(or_(t.answers.c.label != SKIP, t.answers.c.id.is_(None) & is_reserved))
         .group_by(t.tasks.c.picture_id)
     )
     if among is not None:

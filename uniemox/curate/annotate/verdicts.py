@@ -1,8 +1,9 @@
 """From answers to labels: what annotators said of each image, and which images are kept under which label."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from sqlalchemy import func, select
@@ -10,7 +11,7 @@ from sqlalchemy import func, select
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.assignment import pool
 from uniemox.curate.project import Project, searched_labels
-from uniemox.curate.store import NONE, decisions, left_out
+from uniemox.curate.store import NONE, SKIP, decisions, left_out
 from uniemox.errors import ConfigError
 
 Rule = Literal["both", "majority", "soft"]
@@ -37,25 +38,33 @@ class LatestAnswers:
     """Names of all annotators with an answer."""
     by_picture: Mapping[int, Mapping[str, str]]
     """Image to name to label, or to none."""
+    several: Mapping[int, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    """Likewise, of answers with several labels: all of them, the first of which is the answer."""
 
 
 def read_answers(project: Project) -> LatestAnswers:
-    """Answers to images that are in the pool, without attention checks and annotators that were left out."""
+    """Answers to images that are in the pool, without attention checks, skipped ones, and people who were left out."""
     last = select(func.max(t.answers.c.id)).group_by(t.answers.c.task_id)
     query = (
-        select(t.tasks.c.picture_id, t.people.c.name, t.answers.c.label)
+        select(t.tasks.c.picture_id, t.people.c.name, t.answers.c.label, t.details.c.content)
         .join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
         .join(t.people, t.people.c.id == t.answers.c.person_id)
-        .where(t.tasks.c.picture_id.is_not(None), t.answers.c.id.in_(last))
+        .outerjoin(t.details, t.details.c.answer_id == t.answers.c.id)
+        .where(t.tasks.c.picture_id.is_not(None), t.answers.c.id.in_(last), t.answers.c.label != SKIP)
         .order_by(t.tasks.c.picture_id, t.people.c.id)
     )
     by_picture: dict[int, dict[str, str]] = defaultdict(dict)
+    several: dict[int, dict[str, tuple[str, ...]]] = defaultdict(dict)
     with project.store.read() as connection:
         allowed, silenced = pool(connection), left_out(connection)
         for row in connection.execute(query):
             if row.picture_id in allowed and row.name not in silenced:
                 by_picture[row.picture_id][row.name] = row.label
-    return LatestAnswers(tuple(sorted({name for said in by_picture.values() for name in said})), dict(by_picture))
+                labels = json.loads(row.content or "{}").get("labels", ())
+                if len(labels) > 1:
+                    several[row.picture_id][row.name] = tuple(labels)
+    people = tuple(sorted({name for said in by_picture.values() for name in said}))
+    return LatestAnswers(people, dict(by_picture), dict(several))
 
 
 def decide(
@@ -82,7 +91,8 @@ def decide(
     found = {}
     for image, said in answers.by_picture.items():
         labels = list(said.values())
-        shares = shares_of(labels)
+        named = answers.several.get(image, {})
+        shares = shares_of([named.get(name, (label,)) for name, label in said.items()])
         if image in judged:
             label = None if judged[image] == NONE else judged[image]
             shares = {label: 1.0} if label is not None and label not in shares else shares
@@ -122,14 +132,19 @@ def disputed(answers: LatestAnswers, judged: Mapping[int, str]) -> list[int]:
     return [image for _, image in sorted(open_ones)]
 
 
-def shares_of(labels: Sequence[str]) -> dict[str, float]:
-    """Share of each label among answers that name one.
+def shares_of(answers: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Share of each label among answers that name one; of an answer with several, each has an equal part.
 
-    >>> shares_of(["awe", "fear", "awe", "none"])
-    {'awe': 0.6666666666666666, 'fear': 0.3333333333333333}
+    >>> shares_of([["awe"], ["fear"], ["awe"], ["none"], ["fear", "awe"]])
+    {'awe': 0.625, 'fear': 0.375}
     """
-    counts = Counter(label for label in labels if label != NONE)
-    return {label: count / counts.total() for label, count in sorted(counts.items())}
+    parts: dict[str, float] = defaultdict(float)
+    for labels in answers:
+        for label in labels:
+            if label != NONE:
+                parts[label] += 1 / len(labels)
+    whole = sum(parts.values())
+    return {label: part / whole for label, part in sorted(parts.items())}
 
 
 def _apply(rule: Rule, labels: Sequence[str], searched: set[str]) -> tuple[str | None, str]:

@@ -25,6 +25,8 @@ PAGES = {  # address to file; nothing else of the disk is served
     "/screen": ("screen.html", "text/html"),
     "/judge": ("judge.html", "text/html"),
     "/curate.js": ("curate.js", "text/javascript"),
+    "/annotate.js": ("annotate.js", "text/javascript"),
+    "/words.json": ("words.json", "application/json"),
     "/curate.css": ("curate.css", "text/css"),
 }
 

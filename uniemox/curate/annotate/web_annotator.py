@@ -1,6 +1,9 @@
 """What annotators ask for: their next images, and that their answers are kept."""
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse, Response
@@ -8,13 +11,16 @@ from pydantic import Field
 
 from uniemox.curate.annotate.answering import Answer
 from uniemox.curate.annotate.assignment import TaskAssigner
+from uniemox.curate.annotate.consent import agree_to, has_agreed
 from uniemox.curate.annotate.permits import IMAGE_HEADERS, MAX_ROWS, Annotator, NumberInPath, NumberInQuery, Strict
 from uniemox.curate.annotate.previews import Previews, check_image
+from uniemox.curate.plan import MAX_LABELS
 from uniemox.curate.project import Project
-from uniemox.curate.store import NONE
+from uniemox.curate.store import NONE, SKIP
 from uniemox.errors import DataError
 
 MAX_TASKS, MAX_ANSWERS = 60, 500
+DETAILS = ("labels", "intensity", "valence", "arousal", "comment", "skip", "suggested")
 
 
 class AnswerIn(Strict):
@@ -24,6 +30,24 @@ class AnswerIn(Strict):
     task: int = Field(ge=1, lt=MAX_ROWS)
     label: str = Field(max_length=60)
     seconds: float = Field(ge=0, le=86400, strict=False)
+    labels: list[str] = Field(default=[], max_length=MAX_LABELS)
+    intensity: int | None = Field(default=None, ge=1, le=9)
+    valence: int | None = Field(default=None, ge=1, le=9)
+    arousal: int | None = Field(default=None, ge=1, le=9)
+    comment: str = Field(default="", max_length=2000)
+    skip: Literal["unseen", "upsetting", "unsure", "other"] | None = None
+    suggested: str | None = Field(default=None, max_length=60)
+
+    def is_known(self, labels: Sequence[str]) -> bool:
+        """Whether it names labels of the plan, or none, or says why it is skipped."""
+        if self.label == SKIP:
+            return self.skip is not None and not self.labels
+        is_first = not self.labels or self.labels[0] == self.label
+        return self.skip is None and is_first and {self.label, *self.labels} <= {*labels, NONE}
+
+    def details(self) -> dict[str, Any]:
+        """What is said beside the label."""
+        return {name: value for name in DETAILS if (value := getattr(self, name)) not in (None, "", [])}
 
 
 class AnswersIn(Strict):
@@ -40,9 +64,20 @@ def add_annotator_routes(app: FastAPI) -> None:
 
     @app.get("/api/tasks")
     def tasks(person: Annotator, after: NumberInQuery = 0, limit: int = 30) -> Response:
+        if not has_agreed(project, person.id):
+            raise HTTPException(403, "read what you are asked to agree to first")
         found = giver.next_tasks(person.id, after, min(max(limit, 1), MAX_TASKS))
-        shown = [{"id": task.id, "words": _words(task.check_label)} for task in found]
+        shown = [{"id": task.id, "check": task.check_label, "suggested": task.suggestion} for task in found]
         return JSONResponse({"tasks": shown})
+
+    @app.get("/api/form")
+    def form(person: Annotator) -> Response:
+        return JSONResponse({**asdict(project.plan.answer), "has_agreed": has_agreed(project, person.id)})
+
+    @app.post("/api/consent")
+    def consent(person: Annotator) -> Response:
+        agree_to(project, person.id)
+        return JSONResponse({})
 
     @app.get("/api/pictures/{task}")
     def image(task: NumberInPath, person: Annotator) -> Response:
@@ -56,9 +91,8 @@ def add_annotator_routes(app: FastAPI) -> None:
 
     @app.post("/api/answers")
     async def answer(given: AnswersIn, person: Annotator) -> Response:
-        known = {*project.plan.labels, NONE}
-        fits = [one for one in given.answers if one.label in known]
-        rows = [Answer(person.id, one.task, one.id, one.label, one.seconds) for one in fits]
+        fits = [one for one in given.answers if one.is_known(project.plan.labels)]
+        rows = [Answer(person.id, one.task, one.id, one.label, one.seconds, one.details()) for one in fits]
         try:
             saved = await asyncio.wrap_future(app.state.writer.save(rows))
         except DataError as error:
@@ -74,8 +108,3 @@ def add_annotator_routes(app: FastAPI) -> None:
     def own_answers(person: Annotator, limit: int = 20) -> Response:
         rows = giver.own_answers(person.id, min(max(limit, 1), MAX_ANSWERS))
         return JSONResponse({"answers": rows})
-
-
-def _words(check_label: str | None) -> str | None:
-    """An attention check in words, for those who have the page read aloud."""
-    return None if check_label is None else f"Attention check: please answer {check_label}"

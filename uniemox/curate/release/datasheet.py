@@ -68,8 +68,12 @@ def datasheet(
     rows: "Sequence[ReleasedImage]",
     figures: Mapping[str, Any],
     agreement: Mapping[str, Any] | None,
+    suggested: int = 0,
 ) -> str:
-    """The README of a release. What a machine can't know is marked as still to be written."""
+    """The README of a release. What a machine can't know is marked as still to be written.
+
+    suggested: answers that were given in sight of a model's suggestion.
+    """
     sources = Counter(row.about.get("source", "") for row in rows)
     rules = {
         "both": "all annotators agreed with the label that was searched",
@@ -89,9 +93,11 @@ def datasheet(
         f"## Collection\n\n{_source_words(sources)} "
         "Each image's address, page, licence, author, search word and time are in `provenance.csv`, as far as they are "
         "known.",
-        f"## Labelling\n\nAnnotators saw images in orders of their own, without search word and without each other's "
+        "## Labelling\n\nAnnotators saw images in orders of their own, without search word and without each other's "
         f"answers. An image was kept if {rules[config.rule]} (at least {config.min_answers} answers). "
-        f"{_agreement_words(agreement)}\n\nWho were the annotators, and what were they paid?\n\n" + TO_WRITE,
+        + _form_words(plan, suggested)
+        + _agreement_words(agreement),
+        "Who were the annotators, and what were they paid?\n\n" + TO_WRITE,
         "## Cleaning\n\nLeft out by the screen: "
         + (", ".join(f"{reason} {count:,}" for reason, count in figures["dropped"].items()) or "nothing")
         + f". {_screen_words(figures['funnel'])} What is left of one author, page or scene is in one split.",
@@ -105,7 +111,7 @@ def datasheet(
         )
         + "The images belong to their authors.\n\n"
         + "\n".join(report(row.about.get("licence", "") for row in rows)),
-        "## Maintenance\n\nA image is taken down by its address or hash: `uniemox curate takedown`.\n\n" + TO_WRITE,
+        "## Maintenance\n\nAn image is taken down by its address or hash: `uniemox curate takedown`.\n\n" + TO_WRITE,
     ]
     if config.citation:
         parts.append(f"## Citation\n\n{config.citation}")
@@ -136,6 +142,21 @@ def _metadata_words(metadata: Mapping[str, Any]) -> str:
     left = metadata["still there"]
     rest = f", but for {left:,} in formats other than JPEG, PNG and WebP" if left else ""
     return f"What cameras and programs wrote into the files, such as place, time and names, was taken out{rest}."
+
+
+def _form_words(plan: CollectionPlan, suggested: int) -> str:
+    """What annotators were asked and shown beside the labels."""
+    form, told = plan.answer, []
+    if form.several:
+        told.append("They could name several labels, the strongest first, which is the one that counts.")
+    if form.intensity or form.affect:
+        asked = ["intensity"] * form.intensity + ["valence", "arousal"] * form.affect
+        told.append(f"They rated {', '.join(asked)} from 1 to 9 (`ratings.csv`).")
+    if form.consent:
+        told.append("They agreed to the text in `plan.json` before.")
+    if suggested:
+        told.append(f"{suggested:,} answers were given in sight of what a model suggests (`answers.csv`).")
+    return "".join(f"{sentence} " for sentence in told)
 
 
 def _agreement_words(agreement: Mapping[str, Any] | None) -> str:

@@ -1,7 +1,6 @@
 """Release: images in class folders, and beside them all that others need to trust, use and cite them."""
 
 import hashlib
-import io
 import json
 import os
 import re
@@ -9,18 +8,17 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import insert, select, update
 
-from uniemox.csv_files import write_rows
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.figures import figures_now
-from uniemox.curate.annotate.verdicts import Rule, Verdict, read_answers, verdicts
+from uniemox.curate.annotate.verdicts import Rule, Verdict, verdicts
 from uniemox.curate.licences import report
 from uniemox.curate.project import ENDING, Progress, Project, silent, write_whole
+from uniemox.curate.release.answer_tables import answer_tables, as_csv, count_suggested
 from uniemox.curate.release.croissant import croissant
 from uniemox.curate.release.datasheet import datasheet, statistics, table_two
 from uniemox.curate.release.label_studio import label_studio
@@ -34,7 +32,8 @@ MARK = ".uniemox-release"  # in a folder that may be written over
 IMAGES = "pictures"
 NAME_DIGITS = 20  # of the sha256 in the name of an image
 LISTS = (
-    *("labels.csv", "soft_labels.csv", "provenance.csv", "answers.csv", "splits.json", "label_studio.json"),
+    *("labels.csv", "soft_labels.csv", "provenance.csv", "answers.csv", "ratings.csv", "splits.json"),
+    "label_studio.json",
     *("statistics.json", "agreement.json", "croissant.json", "SHA256SUMS"),
 )
 """Files of a release that name its images, or what it has of them."""
@@ -222,18 +221,18 @@ def _write_texts(
     scheme = {row.path: row.split for row in rows}
     labels = project.plan.labels
     tables = {
-        "labels.csv": _table(["path", "label", "split", "domain"], ([r.path, r.label, r.split, r.style] for r in rows)),
-        "soft_labels.csv": _table(
+        "labels.csv": as_csv(["path", "label", "split", "domain"], ([r.path, r.label, r.split, r.style] for r in rows)),
+        "soft_labels.csv": as_csv(
             ["path", "split", *labels], ([r.path, r.split, *(r.shares.get(name, 0) for name in labels)] for r in rows)
         ),
-        "provenance.csv": _table(
+        "provenance.csv": as_csv(
             ["path", "sha256", *ABOUT], ([r.path, r.sha256, *(r.about.get(name, "") for name in ABOUT)] for r in rows)
         ),
-        "answers.csv": _answers_table(project, rows),
+        **answer_tables(project, rows),
     }
     agreement = figures_now(project)
     texts = {
-        "README.md": datasheet(config, project.plan, rows, figures, agreement),
+        "README.md": datasheet(config, project.plan, rows, figures, agreement, count_suggested(tables["answers.csv"])),
         "licences.md": "\n".join(["# Licences", "", *report(row.about.get("licence", "") for row in rows)]) + "\n",
         "statistics.md": table_two(figures),
         "statistics.json": _json(figures),
@@ -249,18 +248,6 @@ def _write_texts(
     write_whole(folder / "croissant.json", _json(croissant(folder, config, rows, labels)).encode())
 
 
-def _answers_table(project: Project, rows: Sequence[ReleasedImage]) -> str:
-    """Every annotator's answers under a number instead of a name."""
-    answers = read_answers(project)
-    number = {name: f"annotator {i + 1}" for i, name in enumerate(answers.people)}
-    lines = (
-        [row.path, number[name], label]
-        for row in rows
-        for name, label in answers.by_picture.get(row.picture, {}).items()
-    )
-    return _table(["path", "annotator", "label"], lines)
-
-
 def _write_checksums(folder: Path, sums: Mapping[str, str]) -> None:
     """As sha256sum -c reads them.  sums: of the images, by path."""
     lines = [f"{digest}  {IMAGES}/{path}" for path, digest in sums.items()]
@@ -268,12 +255,6 @@ def _write_checksums(folder: Path, sums: Mapping[str, str]) -> None:
         if path.is_file() and path.name not in (MARK, "SHA256SUMS"):
             lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}")
     write_whole(folder / "SHA256SUMS", ("\n".join(lines) + "\n").encode())
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    write_rows(text, chain([header], rows))
-    return text.getvalue()
 
 
 def _json(value: Any) -> str:

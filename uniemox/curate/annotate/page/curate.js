@@ -50,28 +50,30 @@ function keyOf(place) {
 }
 
 function isTyping(event) {
-  return event.ctrlKey || event.altKey || event.metaKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
+  if (event.ctrlKey || event.altKey || event.metaKey) return true;
+  return /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName) && !["radio", "checkbox"].includes(event.target.type);
 }
 
-function labelButtons(choose) {
+function labelButtons(choose, named = (label) => (label === "none" ? "none of them" : label)) {
   const place = byId("labels");
   const buttons = new Map();
-  const add = (label, key, words) => {
-    const button = element("button", undefined, { type: "button", "aria-keyshortcuts": key, "aria-pressed": "false" });
-    button.append(element("kbd", key), ` ${words}`);
+  place.replaceChildren();
+  const add = (label, key) => {
+    const attributes = { type: "button", "aria-keyshortcuts": key, "aria-pressed": "false", "data-label": label };
+    const button = element("button", undefined, attributes);
+    button.append(element("kbd", key), ` ${named(label)}`);
     button.addEventListener("click", () => choose(label));
     place.append(button);
     buttons.set(key, label);
   };
-  me.labels.forEach((label, place) => add(label, keyOf(place), label));
-  add("none", "0", "none of them");
+  me.labels.forEach((label, place) => add(label, keyOf(place)));
+  add("none", "0");
   return buttons;
 }
 
-function press(label) {
+function press(labels) {
   for (const button of byId("labels").children) {
-    const own = button.textContent.replace(/^\S+\s/, "");
-    button.setAttribute("aria-pressed", String(own === label || (label === "none" && own === "none of them")));
+    button.setAttribute("aria-pressed", String(labels.includes(button.dataset.label)));
   }
 }
 
@@ -90,233 +92,6 @@ async function joinPage() {
   } catch (error) {
     show(`That did not work: ${error.message}.`);
   }
-}
-
-// ---- answers that the server has not acknowledged yet: one entry of localStorage each
-
-const pending = {
-  prefix: () => `curate:${me.project}:${me.id}:`,
-  keys() {
-    return Object.keys(localStorage).filter((key) => key.startsWith(this.prefix())).sort();
-  },
-  count() {
-    return this.keys().length;
-  },
-  add(answer) {
-    const at = String(Date.now()).padStart(15, "0");
-    const number = String((this.number = (this.number || 0) + 1)).padStart(6, "0");
-    localStorage.setItem(`${this.prefix()}${at}-${number}-${answer.id}`, JSON.stringify(answer));
-  },
-  tasks() {
-    return new Set(this.keys().map((key) => JSON.parse(localStorage.getItem(key)).task));
-  },
-};
-
-let sending = false;
-let wait = 1000;
-let again = 0;
-
-async function send() {
-  if (sending) return;
-  sending = true;
-  try {
-    for (let keys = pending.keys(); keys.length > 0; keys = pending.keys()) {
-      const part = keys.slice(0, 200);
-      const answers = part.map((key) => JSON.parse(localStorage.getItem(key))).filter((answer) => answer !== null);
-      const { saved, refused } = await ask("/api/answers", { answers });
-      const over = new Set([...saved, ...refused]);
-      part.forEach((key) => over.has(key.split("-").pop()) && localStorage.removeItem(key));
-      if (refused.length > 0) show(`${refused.length} answers belong to images that are not yours and were not saved.`);
-      wait = 1000;
-      tellSaved();
-    }
-  } catch (error) {
-    if (error instanceof Refused && (error.status === 401 || error.status === 403)) {
-      show(`${error.message}. Your answers are kept in this browser.`);
-    }
-    tellSaved();
-    clearTimeout(again);
-    again = setTimeout(send, wait);
-    wait = Math.min(wait * 2, 8000);
-  } finally {
-    sending = false;
-  }
-}
-
-function tellSaved() {
-  const count = pending.count();
-  const words = count === 0 ? "All answers are saved" : `${count} ${count === 1 ? "answer waits" : "answers wait"} for the server`;
-  if (byId("saved").textContent !== words) byId("saved").textContent = words;
-}
-
-// ---- annotate
-
-const AHEAD = 30; // images loaded before they are needed: ten at once, and enough for a minute without the server
-const BEHIND = 10;
-
-async function annotatePage() {
-  const queue = []; // {id, words, answer, url, loading}
-  let at = 0;
-  let shownAt = 0;
-  let newest = 0;
-  let isAsking = false;
-  let isOver = false;
-  let later = 0; // timer after which tasks are asked for again
-  let retry = 0; // timer after which images are asked for again; until then none is
-  let answered = me.answered;
-
-  async function more() {
-    if (isAsking || isOver || queue.length - at > AHEAD) return;
-    isAsking = true;
-    try {
-      const { tasks } = await ask(`/api/tasks?after=${newest}&limit=${AHEAD}`);
-      const waiting = pending.tasks();
-      for (const task of tasks) {
-        newest = Math.max(newest, task.id);
-        if (!waiting.has(task.id)) queue.push({ ...task, answer: null, url: null, loading: false });
-      }
-      isOver = tasks.length === 0;
-    } catch (error) {
-      if (error instanceof Refused && error.status < 500) show(error.message);
-      else {
-        clearTimeout(later);
-        later = setTimeout(more, 2000);
-      }
-    } finally {
-      isAsking = false;
-    }
-    preload();
-    draw();
-  }
-
-  async function recall() { // the last answers, so that one can go back to them after loading the page again
-    const { answers } = await ask(`/api/answers?limit=${BEHIND}`);
-    const latest = new Map(answers.reverse().map((one) => [one.task, one.label]));
-    latest.forEach((answer, id) => queue.push({ id, words: null, answer, url: null, loading: false }));
-    at = queue.length;
-  }
-
-  function preload() {
-    if (retry !== 0) return;
-    queue.slice(at, at + AHEAD).filter((task) => task.url === null && !task.loading).slice(0, 10).forEach(load);
-    for (const task of queue.slice(0, Math.max(0, at - BEHIND))) {
-      if (task.url !== null) URL.revokeObjectURL(task.url);
-      task.url = null;
-    }
-  }
-
-  async function load(task) {
-    if (task.loading || retry !== 0) return;
-    task.loading = true;
-    let isRefused = false;
-    try {
-      const response = await fetch(`/api/pictures/${task.id}`, { credentials: "same-origin" });
-      if (response.ok) task.url = URL.createObjectURL(await response.blob());
-      else if (response.status === 404) drop(task);
-      else isRefused = response.status === 401;
-    } catch {
-      // no connection: as below
-    }
-    task.loading = false;
-    if (task.url === null && queue.includes(task)) { // never straight back
-      if (isRefused) show("Your access has ended. Your answers are kept in this browser.");
-      else if (retry === 0) retry = setTimeout(() => { retry = 0; preload(); }, 2000);
-      return;
-    }
-    draw();
-    preload();
-    more();
-  }
-
-  function drop(task) { // its image was taken down, or left out
-    const place = queue.indexOf(task);
-    if (place >= 0) queue.splice(place, 1);
-    if (place >= 0 && place < at) at -= 1;
-  }
-
-  function draw() {
-    const task = queue[at];
-    const image = byId("picture");
-    byId("progress").textContent = `${answered} of ${me.total} images answered`;
-    const end = task === undefined && isOver;
-    byId("over").hidden = !end;
-    byId("last").hidden = queue.length === 0;
-    for (const name of ["question", "frame", "labels", "keys"]) byId(name).hidden = end;
-    if (task === undefined) {
-      image.hidden = true;
-      if (end) say("You have seen all images. Thank you!");
-      return;
-    }
-    if (task.url === null) {
-      image.hidden = true;
-      load(task);
-      return;
-    }
-    if (image.dataset.task !== String(task.id) || image.hidden) {
-      image.src = task.url;
-      image.alt = task.words || `Image ${at + 1}`;
-      image.dataset.task = String(task.id);
-      image.hidden = false;
-      shownAt = performance.now();
-      press(task.answer);
-      say(task.words || `Image ${at + 1}${task.answer === null ? "" : `, you answered ${task.answer}`}`);
-    }
-  }
-
-  function say(words) {
-    byId("announce").textContent = words;
-    byId("frame").dataset.words = words;
-  }
-
-  function choose(label) {
-    const task = queue[at];
-    if (task === undefined || byId("picture").hidden || byId("picture").dataset.task !== String(task.id)) return;
-    const seconds = Math.min((performance.now() - shownAt) / 1000, 86400);
-    try {
-      pending.add({ id: freshId(), task: task.id, label, seconds });
-    } catch {
-      show("This browser keeps nothing for this page, so that an answer could be lost. Allow it to store data.");
-      return;
-    }
-    if (task.answer === null && task.words === null) answered += 1;
-    task.answer = label;
-    at += 1;
-    tellSaved();
-    send();
-    preload();
-    draw();
-    more();
-  }
-
-  function back() {
-    if (at === 0) return;
-    at -= 1;
-    draw();
-  }
-
-  byId("last").addEventListener("click", back);
-  byId("new").addEventListener("click", () => { isOver = false; more(); });
-  if (me.kind === "felt") byId("question").textContent = "What does the person in this image feel?";
-  const buttons = labelButtons(choose);
-  document.addEventListener("keydown", (event) => {
-    if (isTyping(event) || event.repeat) return;
-    if (event.key === "Backspace" || event.key === "ArrowLeft") back();
-    else if (buttons.has(event.key)) choose(buttons.get(event.key));
-    else return;
-    event.preventDefault();
-  });
-  addEventListener("online", () => {
-    clearTimeout(retry);
-    retry = 0;
-    wait = 1000;
-    send();
-    preload();
-    more();
-  });
-  tellSaved();
-  await send();
-  await recall();
-  await more();
 }
 
 // ---- status
@@ -557,10 +332,10 @@ async function begin() {
   try {
     me = await ask("/api/me");
     if (page === "annotate" && me.role === "owner") return location.replace("/status");
-    await { annotate: annotatePage, status: statusPage, screen: screenPage, judge: judgePage }[page]();
+    await { annotate: () => annotatePage(), status: statusPage, screen: screenPage, judge: judgePage }[page]();
   } catch (error) {
     show(error.message);
   }
 }
 
-begin();
+addEventListener("DOMContentLoaded", begin); // once annotate.js is there too

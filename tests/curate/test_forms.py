@@ -1,0 +1,226 @@
+"""Answers beyond one word: forms, consent, suggestions, and answers as files."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import inspect, select
+
+from tests.curate.places import PLAN, project_of, say
+from tests.predict.networks import tiny_network
+from uniemox.curate import tables as t
+from uniemox.curate.annotate.access import invite
+from uniemox.curate.annotate.answer_files import given_answers, import_label_studio, write_csv, write_label_studio
+from uniemox.curate.annotate.suggesting import count_suggestions, forget, suggest
+from uniemox.curate.annotate.verdicts import read_answers, verdicts
+from uniemox.curate.annotate.web import create_app
+from uniemox.curate.plan import AnswerForm, CollectionPlan, plan_of
+from uniemox.curate.project import Project, open_project
+from uniemox.curate.release.run import ReleaseConfig, release
+from uniemox.curate.release.splitting import split
+from uniemox.errors import ConfigError, DataError
+
+FORM = AnswerForm(several=True, intensity=True, affect=True, comment=True)
+ADDRESS = "http://127.0.0.1:8000"
+
+
+@contextmanager
+def annotator(project: Project, name: str = "Ada") -> Iterator[TestClient]:
+    with TestClient(create_app(project, [ADDRESS]), base_url=ADDRESS) as client:
+        client.post("/api/join", json={"token": invite(project, name)}, headers={"Origin": ADDRESS})
+        client.headers |= {"X-CSRF": client.get("/api/me").json()["csrf"], "Origin": ADDRESS}
+        yield client
+
+
+def answer(task: int, label: str, **more: object) -> dict[str, object]:
+    return {"id": f"answer-{task}-{label}", "task": task, "label": label, "seconds": 1.0, **more}
+
+
+def test_everything_that_is_said_is_kept(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ["awe", "fear", "awe"], replace(PLAN, answer=FORM))
+    with annotator(project) as ada:
+        assert ada.get("/api/form").json()["several"] is True
+        first, second, third = (task["id"] for task in ada.get("/api/tasks").json()["tasks"])
+        said = {"labels": ["fear", "awe"], "intensity": 7, "valence": 2, "arousal": 9, "comment": "dark <b>"}
+        rows = [answer(first, "fear", **said), answer(second, "skip", skip="upsetting"), answer(third, "none")]
+        saved = ada.post("/api/answers", json={"answers": rows}).json()["saved"]
+        assert len(saved) == 3
+        again = ada.get("/api/answers").json()["answers"]
+        assert [one["details"] for one in reversed(again)] == [said, {"skip": "upsetting"}, {}]
+        assert ada.get("/api/me").json()["answered"] == 3
+    by_task = {row.id: row.picture_id for row in project.rows(select(t.tasks))}
+    found = read_answers(project)
+    assert found.by_picture == {by_task[first]: {"Ada": "fear"}, by_task[third]: {"Ada": "none"}}
+    assert found.several == {by_task[first]: {"Ada": ("fear", "awe")}}
+    verdict = verdicts(project, rule="soft", min_answers=1)[by_task[first]]
+    assert (verdict.label, verdict.shares) == ("fear", {"awe": 0.5, "fear": 0.5})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"label": "skip"},
+        {"label": "awe", "skip": "unsure"},
+        {"label": "awe", "labels": ["fear", "awe"]},
+        {"label": "awe", "labels": ["awe", "joy"]},
+        {"label": "skip", "skip": "unsure", "labels": ["awe"]},
+    ],
+)
+def test_answers_that_contradict_themselves_are_refused(tmp_path: Path, more: dict[str, object]) -> None:
+    project = project_of(tmp_path / "p", ["awe"], replace(PLAN, answer=FORM))
+    with annotator(project) as ada:
+        [task] = ada.get("/api/tasks").json()["tasks"]
+        assert ada.post("/api/answers", json={"answers": [answer(task["id"], **more)]}).json()["saved"] == []
+        for wrong in ({"intensity": 0}, {"valence": 10}, {"arousal": 1.5}, {"comment": "x" * 2001}, {"skip": "bored"}):
+            body = {"answers": [answer(task["id"], "awe", **wrong)]}
+            assert ada.post("/api/answers", json=body).status_code == 422
+    assert project.rows(select(t.answers)) == []
+
+
+def test_nobody_sees_an_image_before_agreeing_to_the_text_as_it_is_now(tmp_path: Path) -> None:
+    plan = replace(PLAN, answer=AnswerForm(consent="My answers may be published."))
+    project = project_of(tmp_path / "p", ["awe"], plan)
+    with annotator(project) as ada:
+        assert ada.get("/api/form").json()["has_agreed"] is False
+        assert ada.get("/api/tasks").status_code == 403
+        assert ada.post("/api/consent", json={}).status_code == 200
+        assert len(ada.get("/api/tasks").json()["tasks"]) == 1
+    assert len(project.rows(select(t.consents))) == 1
+    other = replace(project, plan=replace(plan, answer=AnswerForm(consent="And my name.")))
+    with annotator(other) as ada:
+        assert ada.get("/api/tasks").status_code == 403
+
+
+def test_plans_with_forms() -> None:
+    plan = plan_of({"keywords": {"a": ["x"], "b": ["y"]}, "answer": {"affect": True, "consent": "yes"}}, "p")
+    assert plan.answer == AnswerForm(affect=True, consent="yes")
+    assert plan_of(json.loads(plan.to_json()), "p") == plan
+    for wrong in ({"affect": 1}, {"consent": True}, {"colour": True}, {"instructions": "x" * 20_001}, []):
+        with pytest.raises(ConfigError):
+            plan_of({"keywords": {"a": ["x"], "b": ["y"]}, "answer": wrong}, "p")
+    for label in ("none", "skip"):
+        with pytest.raises(ConfigError, match="pages use it"):
+            CollectionPlan(keywords={label: ("x",), "b": ("y",)})
+
+
+def test_projects_of_before_get_the_tables(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ["awe"])
+    say(project, Ada="a")
+    with project.store.write() as connection:
+        for table in t.LATER:
+            table.drop(connection)
+    project.store.close()
+    again = open_project(tmp_path / "p")
+    assert all(inspect(again.store.engine).has_table(table.name) for table in t.LATER)
+    assert read_answers(again).by_picture == {1: {"Ada": "awe"}}
+
+
+def test_a_model_is_shown_only_if_asked_for_and_it_is_recorded(tmp_path: Path) -> None:
+    model = tiny_network(tmp_path / "m.onnx", labels=["awe", "fear"], label_set="custom")
+    project = project_of(tmp_path / "p", ["awe", "fear"])
+    with annotator(project) as ada:
+        assert [task["suggested"] for task in ada.get("/api/tasks").json()["tasks"]] == [None, None]
+        assert suggest(project, str(model)) == count_suggestions(project) == 2
+        tasks = ada.get("/api/tasks").json()["tasks"]
+        assert {task["suggested"] for task in tasks} <= {"awe", "fear"}
+        rows = [answer(tasks[0]["id"], "awe", suggested=tasks[0]["suggested"])]
+        ada.post("/api/answers", json={"answers": rows})
+        forget(project)
+        assert [task["suggested"] for task in ada.get("/api/tasks").json()["tasks"]] == [None]
+    [given] = given_answers(project)
+    assert given.details == {"suggested": tasks[0]["suggested"]}
+    with pytest.raises(ConfigError, match="the project has"):
+        suggest(project, str(tiny_network(tmp_path / "other.onnx", labels=["red", "blue"], label_set="custom")))
+
+
+def rated(folder: Path) -> Project:
+    """Twelve images that Ada and Ben answered with values and comments."""
+    project = project_of(folder, ["awe", "fear"] * 6, replace(PLAN, answer=FORM), looks=True)
+    say(project, Ada="af" * 6, Ben="af" * 6)
+    with project.store.write() as connection:
+        for row in project.rows(select(t.answers)):
+            content = {"labels": [row.label], "valence": 3 + row.person_id, "comment": "Ada's secret"}
+            connection.execute(t.details.insert().values(answer_id=row.id, content=json.dumps(content)))
+    return project
+
+
+def test_a_release_has_means_and_no_comments(tmp_path: Path) -> None:
+    project = rated(tmp_path / "p")
+    split(project, verdicts(project), {"train": 0.6, "val": 0.2, "test": 0.2}, schemes=1)
+    release(project, tmp_path / "out", ReleaseConfig(name="Rated"))
+    with (tmp_path / "out" / "ratings.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    assert {(row["answers"], row["valence"], row["arousal"]) for row in rows} == {("2", "4.5", "")}
+    texts = [path.read_text() for path in (tmp_path / "out").iterdir() if path.is_file() and path.suffix != ".png"]
+    assert not any("secret" in text for text in texts)
+    assert "They rated intensity, valence, arousal from 1 to 9" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_all_answers_can_be_had_at_any_time(tmp_path: Path) -> None:
+    project = rated(tmp_path / "p")
+    assert write_csv(project, tmp_path / "a.csv") == 24
+    with (tmp_path / "a.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert (row["annotator"], row["label"], row["labels"], row["valence"]) == ("Ada", "awe", "awe", "4")
+    assert row["comment"] == "Ada's secret"
+    with pytest.raises(DataError, match="choose another name"):
+        write_csv(project, tmp_path)
+
+
+def test_answers_go_to_label_studio_and_come_back(tmp_path: Path) -> None:
+    project = rated(tmp_path / "p")
+    assert write_label_studio(project, tmp_path / "tasks.json") == 24
+    other = project_of(tmp_path / "q", ["awe", "fear"] * 6, replace(PLAN, answer=FORM), looks=True)
+    assert import_label_studio(other, tmp_path / "tasks.json") == (24, 0, 0)
+    assert import_label_studio(other, tmp_path / "tasks.json")[0] == 24  # the same again
+    found, before = read_answers(other), read_answers(project)
+    assert found.people == ("label studio Ada", "label studio Ben")
+    assert [sorted(said.values()) for said in found.by_picture.values()] == [
+        sorted(said.values()) for said in before.by_picture.values()
+    ]
+    assert len(project.rows(select(t.answers))) == len(other.rows(select(t.answers)))
+
+
+def test_label_studio_s_own_export_is_read(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ["awe", "fear"])
+
+    def annotation(*words: str, **more: object) -> dict[str, object]:
+        result = [{"type": "choices", "from_name": "e", "to_name": "i", "value": {"choices": list(words)}}]
+        return {"id": len(words), "completed_by": 7, "lead_time": 2.5, "result": result if words else [], **more}
+
+    tasks = [
+        {"data": {"image": "/data/upload/3/0a1b2c3d-1.jpg"}, "annotations": [annotation("Fear", "awe")]},
+        {"data": {"img": "/data/local-files/?d=photos/2.jpg"}, "annotations": [annotation(was_cancelled=True)]},
+        {"data": {"image": "somewhere/else.jpg"}, "annotations": [annotation("awe")]},
+        {"data": {"image": "2.jpg"}, "annotations": [annotation("joy")]},
+    ]
+    (tmp_path / "t.json").write_text(json.dumps(tasks))
+    assert import_label_studio(project, tmp_path / "t.json") == (2, 1, 1)
+    assert [(one.picture, one.label, dict(one.details)) for one in given_answers(project)] == [
+        (1, "fear", {"labels": ["fear", "awe"]}),
+        (2, "skip", {"skip": "other"}),
+    ]
+    for wrong in ("{", "{}", "[1]", '[{"a": 1}]'):
+        (tmp_path / "t.json").write_text(wrong)
+        with pytest.raises(DataError, match=re.escape(str(tmp_path / "t.json"))):
+            import_label_studio(project, tmp_path / "t.json")
+
+
+def test_every_language_has_every_sentence() -> None:
+    page = Path(open_project.__code__.co_filename).parent / "annotate" / "page"
+    words = json.loads((page / "words.json").read_text("utf-8"))
+    labels = words.pop("labels")
+    for language, sentences in words.items():
+        assert sentences.keys() == words["en"].keys(), language
+        for key, sentence in sentences.items():
+            assert set(re.findall(r"{\w+}", sentence)) == set(re.findall(r"{\w+}", words["en"][key])), (language, key)
+    assert labels["de"].keys() == labels["zh"].keys()
+    used = set(re.findall(r'say\("([^"]+)"', (page / "annotate.js").read_text()))
+    assert used <= words["en"].keys()

@@ -1,0 +1,200 @@
+"""Answers as files: all of a project that is still running, and those given in Label Studio."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sqlalchemy import func, insert, select
+
+from uniemox.csv_files import write_rows
+from uniemox.curate import tables as t
+from uniemox.curate.annotate.answering import Answer, save_answers
+from uniemox.curate.plan import CollectionPlan
+from uniemox.curate.project import Project
+from uniemox.curate.store import NONE, SKIP
+from uniemox.data.readers.tables import read_text
+from uniemox.errors import DataError, LabelError
+
+DETAILS = ("labels", "intensity", "valence", "arousal", "comment", "skip", "suggested")
+COLUMNS = ("sha256", "title", "annotator", "label", *DETAILS, "seconds", "at")
+IMPORTED = "label studio"  # how the names of its annotators begin
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The last answer of somebody to an image."""
+
+    picture: int
+    sha256: str
+    title: str
+    annotator: str
+    label: str
+    seconds: float
+    at: float
+    details: Mapping[str, Any]
+
+
+def given_answers(project: Project) -> Iterator[Given]:
+    """All answers that hold, by image, skipped ones too; attention checks are left out."""
+    last = select(func.max(t.answers.c.id)).group_by(t.answers.c.task_id)
+    title = select(t.candidates.c.picture_id, func.min(t.candidates.c.title).label("title"))
+    titles = title.where(t.candidates.c.picture_id.is_not(None)).group_by(t.candidates.c.picture_id).subquery()
+    query = (
+        select(t.answers, t.people.c.name, t.images.c.id.label("picture"), t.images.c.sha256, titles.c.title)
+        .add_columns(t.details.c.content)
+        .join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
+        .join(t.people, t.people.c.id == t.answers.c.person_id)
+        .join(t.images, t.images.c.id == t.tasks.c.picture_id)
+        .outerjoin(titles, titles.c.picture_id == t.images.c.id)
+        .outerjoin(t.details, t.details.c.answer_id == t.answers.c.id)
+        .where(t.answers.c.id.in_(last))
+        .order_by(t.images.c.id, t.people.c.id)
+    )
+    for row in project.rows(query):
+        content = json.loads(row.content or "{}")
+        yield Given(row.picture, row.sha256, row.title or "", row.name, row.label, row.seconds, row.at, content)
+
+
+def write_csv(project: Project, path: Path) -> int:
+    """A row an answer, under `COLUMNS`; returns how many. Raises DataError if it can't be written."""
+    rows = [
+        [one.sha256, one.title, one.annotator, one.label, *cells(one.details), round(one.seconds, 1), round(one.at)]
+        for one in given_answers(project)
+    ]
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            write_rows(file, [list(COLUMNS), *rows])
+    except OSError as error:
+        raise DataError(f"{path} can't be written ({error.strerror}); choose another name") from error
+    return len(rows)
+
+
+def write_label_studio(project: Project, path: Path) -> int:
+    """Tasks of Label Studio with an annotation for each answer; returns how many. Raises DataError likewise."""
+    tasks: dict[int, dict[str, Any]] = {}
+    count = 0
+    for one in given_answers(project):
+        data = {"image": f"/data/local-files/?d=pictures/{one.sha256[:2]}/{one.sha256}", "sha256": one.sha256}
+        task = tasks.setdefault(one.picture, {"id": one.picture, "data": data, "annotations": []})
+        labels = [] if one.label in (NONE, SKIP) else one.details.get("labels", [one.label])
+        choices = {"from_name": "emotion", "to_name": "image", "type": "choices", "value": {"choices": labels}}
+        about = {"completed_by": {"email": one.annotator}, "lead_time": one.seconds, "was_cancelled": one.label == SKIP}
+        task["annotations"].append({**about, "result": [choices] if labels else [], "meta": dict(one.details)})
+        count += 1
+    try:
+        path.write_text(json.dumps(list(tasks.values()), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    except OSError as error:
+        raise DataError(f"{path} can't be written ({error.strerror}); choose another name") from error
+    return count
+
+
+def import_label_studio(project: Project, path: Path) -> tuple[int, int, int]:
+    """Take answers of a JSON export of Label Studio: each of its annotators becomes one of the project.
+
+    An image is known by data.sha256, else by the end of its path, which must be that of one image alone. Taken again,
+    an answer is there once.  Returns how many answers were taken, and how many tasks and annotations had no image here,
+    or no choice of the plan.  Raises DataError, with the file, for anything but tasks, and nothing is taken then.
+    """
+    try:
+        tasks = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error}); export the project of Label Studio as JSON") from error
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
+        raise DataError(f"{path}: expected a list of tasks, each with data; export the project as JSON, not JSON-MIN")
+    images, unknown, unfit = _known_images(project), 0, 0
+    found: list[tuple[int, str, str, tuple[str, ...], str, float]] = []
+    for task in tasks:
+        picture = _image_of(task["data"], images)
+        if picture is None:
+            unknown += 1
+            continue
+        for annotation in task.get("annotations", ()):
+            labels = _choices(annotation, project.plan)
+            is_skipped = bool(annotation.get("was_cancelled"))
+            if labels is None and not is_skipped:
+                unfit += 1
+                continue
+            label = SKIP if is_skipped else (labels or (NONE,))[0]
+            name, number = _annotator(annotation), str(annotation.get("id", len(found)))
+            found.append((picture, name, label, labels or (), number, float(annotation.get("lead_time") or 0)))
+    _save(project, found)
+    return len(found), unknown, unfit
+
+
+def _save(project: Project, found: list[tuple[int, str, str, tuple[str, ...], str, float]]) -> None:
+    people: dict[str, int] = {}
+    with project.store.write() as connection:
+        for picture, name, label, labels, number, seconds in found:
+            if name not in people:
+                known = connection.scalar(select(t.people.c.id).where(t.people.c.name == name))
+                fresh = insert(t.people).values(
+                    name=name, role="annotator", token_hash=f"no link: {name}", invited_at=0.0
+                )
+                people[name] = known or _key(connection.execute(fresh))
+            person = people[name]
+            own = (t.tasks.c.person_id == person) & (t.tasks.c.picture_id == picture)
+            task = connection.scalar(select(t.tasks.c.id).where(own))
+            if task is None:
+                values = {"person_id": person, "picture_id": picture, "given_at": 0.0}
+                task = _key(connection.execute(insert(t.tasks).values(**values)))
+            details = {"labels": list(labels)} if len(labels) > 1 else {"skip": "other"} if label == SKIP else {}
+            save_answers(connection, [Answer(person, task, f"ls-{picture}-{number}"[:64], label, seconds, details)])
+
+
+def _key(result: Any) -> int:
+    return int(result.inserted_primary_key[0])
+
+
+def _known_images(project: Project) -> dict[str, int | None]:
+    """Images by sha256 and by the end of their paths; None for an end that several have."""
+    images: dict[str, int | None] = {row.sha256: row.id for row in project.rows(select(t.images))}
+    query = select(t.candidates.c.picture_id, t.candidates.c.address, t.candidates.c.title)
+    for row in project.rows(query.where(t.candidates.c.picture_id.is_not(None))):
+        for name in {PurePosixPath(row.address).name, PurePosixPath(row.title).name} - {""}:
+            images[name] = row.picture_id if images.get(name, row.picture_id) == row.picture_id else None
+    return images
+
+
+def _image_of(data: Any, images: Mapping[str, int | None]) -> int | None:
+    if not isinstance(data, dict):
+        return None
+    texts = [str(data["sha256"])] if "sha256" in data else []
+    texts += [value for value in data.values() if isinstance(value, str)]
+    names = [name for text in texts for name in (text, re.split(r"[/\\=]", text)[-1])]
+    names += [re.sub(r"^[0-9a-f]{8}-", "", name) for name in names]  # as Label Studio names what was uploaded
+    return next((found for name in names if (found := images.get(name)) is not None), None)
+
+
+def _choices(annotation: Mapping[str, Any], plan: CollectionPlan) -> tuple[str, ...] | None:
+    """Labels of the plan that were chosen, () if nothing was; None for choices that are no labels."""
+    chosen = [
+        word
+        for result in annotation.get("result", ())
+        if isinstance(result, dict) and result.get("type") == "choices"
+        for word in result.get("value", {}).get("choices", ())
+    ]
+    try:
+        return tuple(dict.fromkeys(plan.labels[plan.labels.index(_label(word, plan))] for word in chosen))
+    except (LabelError, ValueError):
+        return None
+
+
+def _label(word: Any, plan: CollectionPlan) -> str:
+    label_set = plan.label_set
+    return label_set.labels[label_set.index(str(word))]
+
+
+def _annotator(annotation: Mapping[str, Any]) -> str:
+    who = annotation.get("completed_by", "?")
+    if isinstance(who, dict):
+        who = who.get("email") or who.get("id") or "?"
+    return f"{IMPORTED} {who}"[:100]
+
+
+def cells(details: Mapping[str, Any], names: Sequence[str] = DETAILS) -> list[Any]:
+    """Some of the details in a row of a table."""
+    values = [details.get(name) for name in names]
+    return [";".join(value) if isinstance(value, list) else value for value in values]
