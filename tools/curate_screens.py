@@ -6,14 +6,22 @@ Goes the demo's way with a few images, and opens its pages in Chromium.
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import sync_playwright
 
 from uniemox.curate.annotate.access import invite
 from uniemox.curate.annotate.serving import served
+from uniemox.curate.collect.fetch import FetchConfig
+from uniemox.curate.collect.politeness import PolitenessConfig
+from uniemox.curate.collect.run import fetch, search
+from uniemox.curate.collect.screen import screen
+from uniemox.curate.collect.sources.files import LocalFolder
 from uniemox.curate.demo import demo
-from uniemox.curate.project import open_project
+from uniemox.curate.plan import AnswerForm
+from uniemox.curate.project import Project, create_project, open_project
 
 PAGES = ("status", "screen", "judge")
 SIZE = {"width": 1100, "height": 760}
@@ -39,7 +47,27 @@ def main() -> None:
                 page.wait_for_selector("#steps li, #grid img, #picture:not([hidden])")
                 page.wait_for_load_state("networkidle")
                 page.screenshot(path=out / f"curate_{name_of_page}.png")
+        draw_form(browser, project, Path(name) / "form", out / "curate_form.png")
         browser.close()
+
+
+def draw_form(browser: Any, project: Project, folder: Path, out: Path) -> None:
+    """The long form in German, on a tablet, with one of the demo's images."""
+    form = AnswerForm(several=True, intensity=True, affect=True)
+    (folder / "in" / "awe").mkdir(parents=True)
+    shutil.copy(next((project.folder / "pictures").rglob("*.jpg")), folder / "in" / "awe")
+    long = create_project(folder / "project", replace(project.plan, answer=form, check_every=0))
+    search(long, [LocalFolder(folder / "in", long.plan)], 1)
+    fetch(long, FetchConfig(), PolitenessConfig())
+    screen(long)
+    with served(long) as address:
+        page = browser.new_context(viewport={"width": 760, "height": 900}, locale="de-DE").new_page()
+        page.goto(f"{address}/join#{invite(long, 'Cleo')}")
+        page.wait_for_selector("#picture:not([hidden])")
+        for key in "31":
+            page.keyboard.press(key)
+        page.get_by_role("radio", name="7").nth(1).check()
+        page.screenshot(path=out, full_page=True)
 
 
 if __name__ == "__main__":

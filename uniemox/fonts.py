@@ -1,6 +1,7 @@
 """Words in drawings: in Pillow's own font, or one of the system's where that lacks a letter; spelt out where all do."""
 
 import unicodedata
+from bisect import bisect_left
 from functools import lru_cache
 
 from PIL import ImageFont
@@ -35,9 +36,13 @@ def fitted(text: str, size: int, width: float, *, keep_end: bool = False) -> tup
     text = "".join(_written(letter, font) for letter in text)
     if font.getlength(text) <= width:
         return text, font
-    while text and font.getlength(text + "…") > width:
-        text = text[1:] if keep_end else text[:-1]
-    return ("…" + text if keep_end else text + "…"), font
+
+    def without(count: int) -> str:
+        return f"…{text[count:]}" if keep_end else f"{text[: len(text) - count]}…"
+
+    letters = range(1, len(text) + 1)
+    shortest = bisect_left(letters, True, key=lambda count: font.getlength(without(count)) <= width)
+    return without(letters[min(shortest, len(text) - 1)]), font
 
 
 def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont:

@@ -97,7 +97,7 @@ def test_what_is_no_film(tmp_path: Path, name: str) -> None:
     assert name in only.error
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.binary(max_size=64), st.integers(0, 10**6))
 def test_damaged_films_harm_nobody(films: Path, junk: bytes, place: int) -> None:
     whole = bytearray((films / "f.mkv").read_bytes())

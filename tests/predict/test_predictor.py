@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -347,11 +347,18 @@ def test_likely_labels(predictor: Predictor, tmp_path: Path) -> None:
         calibrated.predict(image, coverage=0.95)
 
 
+@pytest.fixture(scope="module")
+def known(predictor: Predictor) -> list[list[float]]:
+    return [values(one(predictor.predict(Image.new("RGB", (9, 9), (80 * kind, 90, 10))))) for kind in range(3)]
+
+
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 3), max_size=9), st.integers(1, 5))
-def test_every_image_gets_its_own_answer(predictor: Predictor, kinds: list[int], batch_size: int) -> None:
+def test_every_image_gets_its_own_answer(
+    predictor: Predictor, known: list[list[float]], kinds: list[int], batch_size: int
+) -> None:
     """Whatever the order of good and bad images, and however they fall into batches."""
     images: list[Any] = [b"bad" if kind == 3 else Image.new("RGB", (9, 9), (80 * kind, 90, 10)) for kind in kinds]
-    known = [values(one(predictor.predict(Image.new("RGB", (9, 9), (80 * kind, 90, 10))))) for kind in range(3)]
     found = list(predictor.predict_each(images, batch_size=batch_size))
     assert len(found) == len(kinds)
     for kind, result in zip(kinds, found, strict=True):

@@ -64,7 +64,7 @@ def write_hub_folder(
 def without_folders(source: str) -> str:
     """A data set's name as others may see it: of each path in it the last part.
 
-    >>> without_folders("fi:/home/ada/photos/fi,csv:tables/mine.csv?root=/data/mine, split val")
+    >>> without_folders("fi:/data/ada/photos/fi,csv:tables/mine.csv?root=/data/mine, split val")
     'fi:fi,csv:mine.csv?root=mine, split val'
     """
     return re.sub(r"[^\s:,=?]*[/\\]+([^\s/\\,?]*)", r"\1", source)
