@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from uniemox.cli.console import err, say
 from uniemox.training.callbacks import RunPlan
 from uniemox.training.distributed import rank
+from uniemox.training.divergence import DivergenceWatch
 
 EVERY_S = 30  # between lines where there is no terminal
 SAID_AFTER = 5  # steps, by which the time that a run takes is known
@@ -25,6 +26,7 @@ class ConsoleCallback:
         self.tasks: dict[str, TaskID] = {}
         self.plan: RunPlan | None = None
         self.started, self.said = 0.0, time.perf_counter()
+        self.watch = DivergenceWatch()
 
     def __enter__(self) -> "ConsoleCallback":
         return self
@@ -51,6 +53,8 @@ class ConsoleCallback:
         """How far it is, every loss by name, and after a few steps how long it takes."""
         if rank() != 0 or self.plan is None:
             return
+        if trouble := self.watch.look(done, values):
+            say(f"step {done:,}: {trouble}")
         now = time.perf_counter()
         shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if name not in QUIET)
         speed = f"{values['images_per_s']:.0f} images/s, waiting {values['wait_s'] * 1000:.0f} ms"

@@ -1,6 +1,5 @@
-"""One process or many (torchrun), by the same calls: without a process group each is the identity."""
+"""One process or many, by the same calls: without a process group each is the identity."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -9,26 +8,47 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from uniemox.errors import ConfigError
+from uniemox.training.launch import Launch, find_launch, is_torchrun
+
+JOIN_WAIT = timedelta(minutes=10)
 MAX_WAIT = timedelta(hours=24)
 """Of processes for the first, which hashes all images, asks the teacher about them and scores; 10 minutes else."""
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the other processes that torchrun started, for as long as it lasts; alone if there are none."""
-    if not dist.is_torchelastic_launched() or dist.is_initialized():
+    """Join the other processes, for as long as it lasts; alone if there are none. See `find_launch`.
+
+    Raises ConfigError if the environment contradicts itself, or the others do not come within ten minutes.
+    """
+    launch = None if dist.is_initialized() or is_torchrun() else find_launch()
+    if dist.is_initialized() or (launch is None and not is_torchrun()):
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=MAX_WAIT)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if launch is None:
+        dist.init_process_group(backend, timeout=MAX_WAIT)
+    else:
+        _join(launch, backend)
     try:
         yield
     finally:
         dist.destroy_process_group()
 
 
-def local_rank() -> int:
-    """The number of this process on its machine, which is also its GPU's; torchrun says it."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+def _join(launch: Launch, backend: str) -> None:
+    """Meet at the first process, which must be there soon; later waits may be long."""
+    is_first = launch.rank == 0
+    try:
+        store = dist.TCPStore(launch.address, launch.port, launch.world_size, is_first, timeout=JOIN_WAIT)
+    except (dist.DistError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"process {launch.rank} of {launch.world_size} did not meet the others at {launch.address}:{launch.port} "
+            f"within {JOIN_WAIT.total_seconds():.0f} s ({str(error).splitlines()[0]}); are all of them started, and "
+            "can they reach that address? MASTER_ADDR and MASTER_PORT name another"
+        ) from error
+    dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size, timeout=MAX_WAIT)
 
 
 def rank() -> int:

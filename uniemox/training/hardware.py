@@ -13,7 +13,8 @@ from uniemox.model.config import Precision
 from uniemox.model.precision import fast_precision
 from uniemox.parallel import usable_cores
 from uniemox.training.config import HardwareConfig
-from uniemox.training.distributed import local_rank, world_size
+from uniemox.training.distributed import world_size
+from uniemox.training.launch import is_bound, local_rank
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 MAX_INT = 2**31 - 1
@@ -29,7 +30,10 @@ def setup_device(config: HardwareConfig) -> torch.device:
         raise ConfigError("hardware.device is cuda, but there is no CUDA device here; use cpu")
     if config.device == "cpu" or not has_gpu:
         return torch.device("cpu")
-    return torch.device("cuda", local_rank())
+    count, number = torch.cuda.device_count(), local_rank()
+    if number >= count and not (count == 1 and is_bound()):
+        raise ConfigError(f"process {number} of this machine has no GPU of its own: there are {count}; start {count}")
+    return torch.device("cuda", number if count > 1 else 0)
 
 
 def count_workers(config: HardwareConfig, device: torch.device) -> int:

@@ -126,6 +126,7 @@ function addTile(item) {
   choice.disabled = true;
   choice.addEventListener("change", () => { wanted = null; show(item); });
   const image = element("img");
+  image.loading = "lazy"; // of hundreds, those that are seen
   image.src = item.url;
   image.alt = "";
   image.addEventListener("error", () => image.remove());

@@ -1,0 +1,104 @@
+"""Who trains with whom: torchrun, srun, plain variables, and what contradicts itself."""
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+import torch
+
+from uniemox.errors import ConfigError
+from uniemox.training import distributed
+from uniemox.training.distributed import process_group, world_size
+from uniemox.training.launch import Launch, find_launch, first_node, is_bound, local_rank
+
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}
+SLURM |= {"SLURM_LOCALID": "1", "SLURM_STEP_NODELIST": "gpu[03-04]"}
+PLAIN = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "9"}
+
+
+def test_who_is_alone() -> None:
+    assert find_launch({}) is None
+    assert find_launch({"WORLD_SIZE": "1"}) is None
+    assert find_launch(PLAIN | {"WORLD_SIZE": "1", "RANK": "0"}) is None
+    batch_script = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    assert find_launch(batch_script) is None  # it is one process, whatever it asked for
+    assert find_launch(SLURM | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}) is None
+
+
+def test_a_step_of_slurm() -> None:
+    found = find_launch(SLURM)
+    assert found == Launch(3, 4, "gpu03", 20_000 + 7 * 31)
+    assert find_launch(SLURM | {"SLURM_STEP_ID": "1"}) != found  # two steps of a job don't meet
+    assert find_launch(SLURM | {"MASTER_ADDR": "x", "MASTER_PORT": "1"}) == Launch(3, 4, "x", 1)
+    assert (local_rank(SLURM), local_rank(SLURM | {"LOCAL_RANK": "0"}), local_rank({})) == (1, 0, 0)
+    assert is_bound(SLURM)
+    assert not is_bound({"LOCAL_RANK": "1"})
+
+
+def test_plain_variables() -> None:
+    assert find_launch(PLAIN) == Launch(1, 2, "a", 9)
+    assert find_launch(PLAIN | SLURM) == Launch(1, 2, "a", 9)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "RANK and WORLD_SIZE are set, but not MASTER_ADDR, MASTER_PORT"),
+        ({"RANK": "0"}, "RANK are set, but not WORLD_SIZE"),
+        (PLAIN | {"RANK": "2"}, "this is process 2 of 2"),
+        (PLAIN | {"RANK": "one"}, "RANK is 'one'; expected a number"),
+        (SLURM | {"SLURM_STEP_NODELIST": ""}, "set MASTER_ADDR"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find_launch(environment)
+
+
+def test_lists_of_machines() -> None:
+    assert [first_node(nodes) for nodes in ("n1", "n[1,3]", "n[001-128],m", "a-b,c")] == ["n1", "n1", "n001", "a-b"]
+
+
+def test_a_process_whose_others_do_not_come_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "JOIN_WAIT", timedelta(seconds=1))
+    for name in os.environ:
+        if name.startswith(("SLURM_", "TORCHELASTIC_")):
+            monkeypatch.delenv(name)
+    for name, value in {**PLAIN, "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(ConfigError, match=r"process 0 of 2 did not meet the others"),
+        process_group(torch.device("cpu")),
+    ):
+        pass
+    assert world_size() == 1
+
+
+SUM = """
+import torch
+from uniemox.training.distributed import process_group, rank, sum_over_processes, world_size
+with process_group(torch.device("cpu")):
+    print(rank(), world_size(), sum_over_processes(torch.tensor(rank() + 1)).item())
+"""
+
+
+def test_two_tasks_of_srun_work_together() -> None:
+    """As srun starts them: the same command, with nothing but SLURM's variables."""
+    own = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}
+    own |= {"SLURM_STEP_NODELIST": "localhost"}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("RANK", "WORLD", "MASTER"))
+    }
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, "-c", SUM],
+            env=environment | own | {"SLURM_PROCID": str(i)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    told = [task.communicate(timeout=120)[0] for task in tasks]
+    assert told == ["0 2 3\n", "1 2 3\n"]
