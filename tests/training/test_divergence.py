@@ -48,5 +48,12 @@ def test_gradients_that_grow_are_told() -> None:
     assert "--optimizer.max-grad-norm" in sentence
 
 
+def test_of_several_losses_the_total_counts() -> None:
+    watch = DivergenceWatch()
+    losses = [1.0] * 100 + [9.0] * 100
+    told = [watch.look(step, {"total": loss, "loss": 1.0, "grad_norm": 1.0}) for step, loss in enumerate(losses)]
+    assert len(list(filter(None, told))) == 1
+
+
 def test_values_without_a_loss_are_no_matter() -> None:
     assert DivergenceWatch().look(1, {"lr": 0.1}) is None

@@ -11,7 +11,7 @@ import torch
 from uniemox.errors import ConfigError
 from uniemox.training import distributed
 from uniemox.training.distributed import process_group, world_size
-from uniemox.training.launch import Launch, find_launch, first_node, is_bound, local_rank
+from uniemox.training.launch import Launch, find_launch, first_node, is_bound, is_first, local_rank
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}
 SLURM |= {"SLURM_LOCALID": "1", "SLURM_STEP_NODELIST": "gpu[03-04]"}
@@ -35,6 +35,12 @@ def test_a_step_of_slurm() -> None:
     assert (local_rank(SLURM), local_rank(SLURM | {"LOCAL_RANK": "0"}), local_rank({})) == (1, 0, 0)
     assert is_bound(SLURM)
     assert not is_bound({"LOCAL_RANK": "1"})
+
+
+def test_one_of_them_speaks() -> None:
+    assert is_first({})
+    assert [is_first(SLURM | {"SLURM_PROCID": str(number)}) for number in range(3)] == [True, False, False]
+    assert [is_first({"TORCHELASTIC_RUN_ID": "x", "RANK": str(number)}) for number in range(2)] == [True, False]
 
 
 def test_plain_variables() -> None:

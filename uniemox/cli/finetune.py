@@ -82,13 +82,13 @@ def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, re
 
     from uniemox.cli.callbacks import ConsoleCallback
     from uniemox.finetune.run import finetune as run
-    from uniemox.training.distributed import rank
+    from uniemox.training.launch import is_first
 
-    if rank() == 0:
+    if is_first():
         say_parts(found)
     with ConsoleCallback() as shown:
         run(config, found, out, resume=resume, callback=shown)
-    if rank() == 0:
+    if is_first():
         own = out / "splits.json"  # where the data had none
         more = f" --splits {own}" if files.splits is None and own.exists() else ""
         say(f"wrote {out}/model.safetensors and model.onnx; next: uniemox evaluate --model {out} --data {data}{more}")

@@ -77,13 +77,13 @@ def _pretrain(
 
     from uniemox.cli.callbacks import ConsoleCallback
     from uniemox.pretrain.run import pretrain as run
-    from uniemox.training.distributed import rank
+    from uniemox.training.launch import is_first
 
-    if rank() == 0:
+    if is_first():
         say_parts(found)
     with ConsoleCallback() as shown:
         path = run(config, found, out, resume=resume, callback=shown)
-    if rank() == 0:
+    if is_first():
         say(f"wrote {path}; next: uniemox finetune --init {out} --data KIND:PATH --out RUN")
 
 

@@ -20,10 +20,11 @@ class DivergenceWatch:
         self._told: set[str] = set()
 
     def look(self, done: int, values: Mapping[str, float]) -> str | None:
-        """A sentence to be shown, or None.  done: steps so far.  values: of the step, loss and grad_norm among them."""
-        if "loss" not in values or "grad_norm" not in values:
+        """A sentence to be shown, or None.  done: steps so far.  values: of the step: total or loss, and grad_norm."""
+        total = values.get("total", values.get("loss"))
+        if total is None or "grad_norm" not in values:
             return None
-        self._losses.append(values["loss"])
+        self._losses.append(total)
         self._norms.append(values["grad_norm"])
         if len(self._losses) < WINDOW:
             return None

@@ -57,6 +57,14 @@ def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
     return None if world_size == 1 else Launch(rank, world_size, address, port)
 
 
+def is_first(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is the one that speaks, also before and after the processes are together."""
+    if is_torchrun(environment):
+        return environment.get("RANK", "0") == "0"
+    launch = find_launch(environment)
+    return launch is None or launch.rank == 0
+
+
 def local_rank(environment: Mapping[str, str] = os.environ) -> int:
     """The number of this process on its machine."""
     default = environment.get("SLURM_LOCALID", "0") if "SLURM_STEP_NUM_TASKS" in environment else "0"
