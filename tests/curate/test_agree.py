@@ -127,7 +127,7 @@ def test_the_owner_stands_above_rules_and_an_image_searched_for_nothing_may_be_a
     found = decide(answers("af", "aa", "ff"), {0: {"awe"}, 1: {"awe"}}, {0: "fear", 1: "none"})
     assert [found[i].label for i in range(3)] == ["fear", None, "fear"]
     assert found[0].shares == {"awe": 0.5, "fear": 0.5}
-    assert decide(answers("aa"), {0: {"awe"}}, {0: "fear"})[0].shares == {"fear": 1.0}
+    assert decide(answers("aa"), {0: {"awe"}}, {0: "fear"})[0].shares == {"awe": 1.0}  # what annotators said
     assert decide(answers("a"), {}, {}, min_answers=1)[0].label == "awe"
     assert disputed(answers("aa", "af", "afn", "an"), {3: "awe"}) == [2, 1]
     for wrong in ({"rule": "all"}, {"min_answers": 0}):

@@ -116,6 +116,21 @@ def test_on_a_phone_the_image_and_all_answers_are_on_one_screen(chromium: object
     assert problems == []
 
 
+def skip_one(page: object, reason: str) -> None:
+    skip = page.get_by_role("button", name="Skip")  # type: ignore[attr-defined]
+    assert skip.is_disabled()
+    page.get_by_label("Skip, because").select_option(reason)  # type: ignore[attr-defined]
+    skip.click()
+
+
+def rate(page: object) -> None:
+    """Intensity 7, by a digit inside the scale, valence 2, arousal 9."""
+    page.get_by_role("group", name="How strong is it?").get_by_role("radio", name="3").check()  # type: ignore[attr-defined]
+    page.keyboard.press("7")  # type: ignore[attr-defined]
+    page.get_by_role("group", name="How pleasant is it?").get_by_role("radio", name="2").check()  # type: ignore[attr-defined]
+    page.get_by_role("group", name="How exciting is it?").get_by_role("radio", name="9, excited").check()  # type: ignore[attr-defined]
+
+
 def test_a_form_with_consent_scales_and_languages(chromium: object, tmp_path: Path) -> None:
     texts = {"instructions": "Look first.", "consent": "My answers may be published."}
     form = AnswerForm(several=True, intensity=True, affect=True, comment=True, **texts)
@@ -132,19 +147,23 @@ def test_a_form_with_consent_scales_and_languages(chromium: object, tmp_path: Pa
         page.wait_for_selector("#picture:not([hidden])[alt='Image 1']")
         page.keyboard.press("2")
         page.keyboard.press("Enter")
-        shows(page, "#message", "Choose a label, and a value on every scale, first.")
+        shows(page, "#missing", "Choose a label, and a value on every scale, first.")
+        assert page.locator("#ask .missing").count() == 3
         page.keyboard.press("1")
         pressed = page.locator("#labels button[aria-pressed=true]")
         assert [one.get_attribute("data-label") for one in pressed.all()] == ["awe", "fear"]
-        for scale, value in (("How strong is it?", 7), ("How pleasant is it?", 2)):
-            page.get_by_role("group", name=scale).get_by_role("radio", name=str(value)).check()
-        page.get_by_role("group", name="How exciting is it?").get_by_role("radio", name="9, excited").check()
+        assert [one.get_attribute("data-order") for one in pressed.all()] == ["2", "1"]
+        rate(page)
         assert page.locator(".scale-figure").count() == 27
         page.get_by_label("Comment").fill("<b>dark</b> 1")
         page.get_by_role("button", name="Next").click()
         page.wait_for_selector("#picture[alt='Image 2']")
-        assert page.locator("#labels button[aria-pressed=true]").count() == 0
-        page.get_by_label("Skip").select_option("upsetting")
+        assert page.locator("#labels button[aria-pressed=true], #ask .missing").count() == 0
+        page.get_by_role("button", name="Back").click()
+        page.wait_for_selector("#picture[alt='Image 1']")
+        page.get_by_role("button", name="Next").click()
+        page.wait_for_selector("#picture[alt='Image 2']")
+        skip_one(page, "upsetting")
         page.wait_for_selector("#picture[alt='Image 3']")
         page.get_by_label("Language").select_option("de")
         shows(page, "#question", "Welches Gefühl weckt dieses Bild in Ihnen?")
@@ -160,7 +179,7 @@ def test_a_form_with_consent_scales_and_languages(chromium: object, tmp_path: Pa
             page.keyboard.press("Backspace")
         page.wait_for_selector("#picture:not([hidden])[alt='Bild 1']")
         assert page.get_by_label("Bemerkung").input_value() == "<b>dark</b> 1"
-        assert page.get_by_role("radio", name="9, erregt").is_checked()
+        assert page.get_by_role("radio", name="9, aufgeregt").is_checked()
     said = [dict(one.details) for one in given_answers(project)]
     full = {"intensity": 7, "valence": 2, "arousal": 9, "comment": "<b>dark</b> 1", "labels": ["fear", "awe"]}
     assert sorted(said, key=len) == [{}, {"skip": "upsetting"}, full]

@@ -104,6 +104,11 @@ def test_plans_with_forms() -> None:
     for wrong in ({"affect": 1}, {"consent": True}, {"colour": True}, {"instructions": "x" * 20_001}, []):
         with pytest.raises(ConfigError):
             plan_of({"keywords": {"a": ["x"], "b": ["y"]}, "answer": wrong}, "p")
+    for wrong in ({"a": "word", "b": ["y"]}, {"a": 3, "b": ["y"]}):
+        with pytest.raises(ConfigError, match="expected a list of words"):
+            plan_of({"keywords": wrong}, "p")
+    with pytest.raises(ConfigError, match="answers_per_picture must be a whole number"):
+        plan_of({"keywords": {"a": ["x"], "b": ["y"]}, "answers_per_picture": "2"}, "p")
     for label in ("none", "skip"):
         with pytest.raises(ConfigError, match="pages use it"):
             CollectionPlan(keywords={label: ("x",), "b": ("y",)})
@@ -135,7 +140,7 @@ def test_a_model_is_shown_only_if_asked_for_and_it_is_recorded(tmp_path: Path) -
         assert [task["suggested"] for task in ada.get("/api/tasks").json()["tasks"]] == [None]
     [given] = given_answers(project)
     assert given.details == {"suggested": tasks[0]["suggested"]}
-    with pytest.raises(ConfigError, match="the project has"):
+    with pytest.raises(ConfigError, match="does not know awe, fear"):
         suggest(project, str(tiny_network(tmp_path / "other.onnx", labels=["red", "blue"], label_set="custom")))
 
 
@@ -166,7 +171,7 @@ def test_a_release_has_means_and_no_comments(tmp_path: Path) -> None:
 def test_all_answers_can_be_had_at_any_time(tmp_path: Path) -> None:
     project = rated(tmp_path / "p")
     assert write_csv(project, tmp_path / "a.csv") == 24
-    with (tmp_path / "a.csv").open(newline="") as file:
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8-sig") as file:
         row = next(csv.DictReader(file))
     assert (row["annotator"], row["label"], row["labels"], row["valence"]) == ("Ada", "awe", "awe", "4")
     assert row["comment"] == "Ada's secret"
@@ -178,8 +183,13 @@ def test_answers_go_to_label_studio_and_come_back(tmp_path: Path) -> None:
     project = rated(tmp_path / "p")
     assert write_label_studio(project, tmp_path / "tasks.json") == 24
     other = project_of(tmp_path / "q", ["awe", "fear"] * 6, replace(PLAN, answer=FORM), looks=True)
-    assert import_label_studio(other, tmp_path / "tasks.json") == (24, 0, 0)
-    assert import_label_studio(other, tmp_path / "tasks.json")[0] == 24  # the same again
+    assert import_label_studio(other, tmp_path / "tasks.json") == (24, 24, 0, 0)
+    assert import_label_studio(other, tmp_path / "tasks.json") == (0, 24, 0, 0)  # the same again
+    kept = [
+        {(one.label, json.dumps(dict(one.details), sort_keys=True)) for one in given_answers(p)}
+        for p in (project, other)
+    ]
+    assert kept[0] == kept[1]  # values and comments too
     found, before = read_answers(other), read_answers(project)
     assert found.people == ("label studio Ada", "label studio Ben")
     assert [sorted(said.values()) for said in found.by_picture.values()] == [
@@ -202,7 +212,7 @@ def test_label_studio_s_own_export_is_read(tmp_path: Path) -> None:
         {"data": {"image": "2.jpg"}, "annotations": [annotation("joy")]},
     ]
     (tmp_path / "t.json").write_text(json.dumps(tasks))
-    assert import_label_studio(project, tmp_path / "t.json") == (2, 1, 1)
+    assert import_label_studio(project, tmp_path / "t.json") == (2, 2, 1, 1)
     assert [(one.picture, one.label, dict(one.details)) for one in given_answers(project)] == [
         (1, "fear", {"labels": ["fear", "awe"]}),
         (2, "skip", {"skip": "other"}),

@@ -61,7 +61,7 @@ def test_a_sheet_of_two_models(images: Path, tmp_path: Path, capsys: pytest.Capt
         low, high = scores["deletion"]["interval"]
         assert 0 <= low <= scores["deletion"]["mean"] <= high <= 1
     assert "broken.jpg" in printed.err
-    assert "2 images, 2 models" in printed.err
+    assert "2 images, 2 maps each" in printed.err
     assert Image.open(out).format == "PNG"
 
 

@@ -50,20 +50,30 @@ def test_an_image_that_can_t_be_read_takes_nothing_away(browser: object, server:
     visit.choose(image(1, 200, 100))
     expect(visit.status).to_contain_text("beach.jpg: ")
     visit.choose(b"nothing", name="notes.txt", kind="text/plain")
-    expect(visit.page.get_by_role("alert")).to_contain_text("notes.txt: image: not an image of a known format")
+    expect(visit.page.get_by_role("alert")).to_contain_text("notes.txt: not an image of a known format")
     expect(visit.status).to_contain_text("notes.txt could not be answered")
     assert visit.page.locator("article figcaption").inner_text() == "beach.jpg"
     visit.choose_all(FOUR | {"bad.jpg": b"\xff\xd8 no more"})
     expect(visit.page.get_by_role("alert")).to_contain_text("bad.jpg: ")
     expect(visit.status).to_contain_text("4 images answered")
+    expect(visit.status).to_contain_text("; 1 could not be.")
     expect(visit.page.locator(".tile")).to_have_count(5)
+    visit.page.get_by_role("button", name="Heat map").click()
+    expect(visit.page.locator("#error")).to_be_empty()
+    failed = visit.page.get_by_text("2 files could not be answered")  # stays
+    failed.click()
+    assert [line.partition(":")[0] for line in visit.page.locator("#failed li").all_inner_texts()] == [
+        "notes.txt",
+        "bad.jpg",
+    ]
     visit.context.close()
 
 
 def test_the_table_is_that_of_the_command(visit: Visit, server: Running, tmp_path: Path) -> None:
     names = ["0.jpg", "=1+1.jpg", 'a"b, c.jpg', "grüße 喜.jpg"]
-    visit.choose_all(dict(zip(names, FOUR.values(), strict=True)))
+    visit.choose_all(dict(zip(names, FOUR.values(), strict=True)) | {"bad.jpg": b"no image"})
     expect(visit.status).to_contain_text("4 images answered")
+    visit.wrong.clear()  # the browser's own line about the refusal
     with visit.page.expect_download() as download:
         visit.page.get_by_role("button", name="Download the table").click()
     given = Path(download.value.path()).read_bytes()
@@ -74,13 +84,15 @@ def test_the_table_is_that_of_the_command(visit: Visit, server: Running, tmp_pat
     lines, table = tmp_path / "lines.jsonl", tmp_path / "table.csv"
     answers = [server.post("/predict?coverage=0.9", data).json[0] for data in FOUR.values()]
     told = [json.dumps(answer | {"path": name}) + "\n" for name, answer in zip(names, answers, strict=True)]
+    error = rows[-1][-1]
+    assert error.startswith("not an image of a known format")
+    told.append(json.dumps({"path": "bad.jpg", "error": error}) + "\n")
     lines.write_text("".join(told), encoding="utf-8")
     write_csv(lines, table, tuple(answers[0]["scene"]), of_film=False, encoding="utf-8")
     expected = list(csv.reader(io.StringIO(table.read_text(encoding="utf-8"), newline="")))
-    assert expected[0][-1] == "error"
-    assert rows[0] == expected[0][:-1]
+    assert rows[0] == expected[0]
     for row, other in zip(rows[1:], expected[1:], strict=True):
-        assert list(map(number_or_text, row)) == list(map(number_or_text, other[:-1]))
+        assert list(map(number_or_text, row)) == list(map(number_or_text, other))
 
 
 def number_or_text(cell: str) -> object:
@@ -174,9 +186,12 @@ def test_the_address_of_an_image(browser: object, server: Running, site: str) ->
         expect(visit.status).to_contain_text(f"{kind} it.jpg: ")
     alert = visit.page.get_by_role("alert")
     for address, sentence in (
-        (f"{site}/closed/a.jpg", "a.jpg can't be fetched: its site does not let other pages read it"),
+        (
+            f"{site}/closed/a.jpg",
+            "a.jpg can't be fetched: it can't be reached, or its site does not let other pages read it",
+        ),
         (f"{site}/open.html", "open.html is no image but text/html"),
-        ("data:image/png;base64,iVBORw0KGgo=", "image: image: not an image of a known format"),
+        ("data:image/png;base64,iVBORw0KGgo=", "image: not an image of a known format"),
     ):
         visit.page.evaluate(give, ["drop", "dataTransfer", address, []])
         expect(alert).to_contain_text(sentence)
@@ -190,8 +205,8 @@ def test_images_in_a_dropped_folder_are_taken(visit: Visit) -> None:
         """async (bytes) => {
           const { given } = await import("/page/files.js");
           const made = (name, type) => new File([new Uint8Array(bytes)], name, { type });
-          const file = (...about) => ({ isFile: true, file: (done) => done(made(...about)) });
-          const folder = (...parts) => ({ isDirectory: true, createReader: () => {
+          const file = (...about) => ({ isFile: true, name: about[0], file: (done) => done(made(...about)) });
+          const folder = (...parts) => ({ isDirectory: true, name: "f", createReader: () => {
             const rest = [parts.slice(0, 1), parts.slice(1), []];
             return { readEntries: (done) => done(rest.shift()) }; } });
           const inner = folder(file("c.jpg", "image/jpeg"), file("d.jpg", "image/jpeg"));
@@ -201,7 +216,7 @@ def test_images_in_a_dropped_folder_are_taken(visit: Visit) -> None:
         }""",
         list(image(0)),
     )
-    assert visit.page.evaluate("window.found") == ["a.jpg", "c.jpg", "d.jpg"]
+    assert visit.page.evaluate("window.found") == ["f/a.jpg", "f/f/c.jpg", "f/f/d.jpg"]
 
 
 def test_on_a_desk_image_and_bars_are_in_one_screen(browser: object, server: Running) -> None:

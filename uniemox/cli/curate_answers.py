@@ -88,9 +88,10 @@ def import_answers(folder: Path, tasks: Path, /) -> None:
     from uniemox.curate.annotate.answer_files import import_label_studio
     from uniemox.curate.project import open_project
 
-    taken, unknown, unfit = import_label_studio(open_project(folder), tasks)
-    if unknown:
-        say(f"{unknown} tasks are of images that the project does not have")
-    if unfit:
-        say(f"{unfit} annotations choose something that is no label of the project")
-    print(f"took {taken} answers")
+    found = import_label_studio(open_project(folder), tasks)
+    if found.unknown:
+        say(f"{found.unknown} tasks are of images that the project does not have")
+    if found.unfit:
+        say(f"{found.unfit} annotations choose something that is no label of the project")
+    print(f"took {found.new} answers; {found.answers - found.new} were there already")
+    say("uniemox curate status lists who gave them; uniemox curate leave-out counts somebody's answers no more")

@@ -113,7 +113,8 @@ def agree(folder: Path, /, *, rule: RuleName | None = None, as_json: JsonFlag = 
         Of the project.
     rule
         Which images would be kept: both (all annotators name the label that was searched, the paper's rule), majority,
-        or soft (all images, with shares); if not given, that of the last split or release, at first both.
+        or soft (under the label that most name, with shares); if not given, that of the last split or release, at
+        first both.
     as_json
         Print one JSON object.
     """
@@ -123,7 +124,7 @@ def agree(folder: Path, /, *, rule: RuleName | None = None, as_json: JsonFlag = 
     from uniemox.curate.project import open_project
 
     project = open_project(folder)
-    rule = rule or remembered_rule(project, None)  # a look changes nothing
+    rule = rule or remembered_rule(project)
     found, kept = run(project), verdicts(project, rule=rule)
     if as_json:
         reasons = _count([one.reason for one in kept.values()])
@@ -131,6 +132,7 @@ def agree(folder: Path, /, *, rule: RuleName | None = None, as_json: JsonFlag = 
         print(json.dumps({**found.as_dict(), "rule": rule, "kept": labels, "reasons": reasons}))
         return
     show_all(agreement_tables(found, kept))
+    say(f"kept by the rule {rule}")
     say(f"next: uniemox curate split {folder}; disputed images are judged on the page of uniemox curate serve")
 
 
@@ -176,8 +178,9 @@ def split(
     from uniemox.data.splits import parse_ratio
 
     project = open_project(folder)
-    rule = remembered_rule(project, rule)
+    rule = rule or remembered_rule(project)
     drawn = run(project, verdicts(project, rule=rule), parse_ratio(ratio), seed=seed, schemes=schemes)
+    project.store.set("rule", rule)
     if as_json:
         print(json.dumps({"sizes": drawn.sizes, "how": drawn.how, "sha256": drawn.sha256}))
         return
@@ -240,9 +243,10 @@ def release(
     from uniemox.curate.release.run import release as run
 
     project = open_project(folder)
-    config = ReleaseConfig(name=name, rule=remembered_rule(project, rule), **vars(about))
+    config = ReleaseConfig(name=name, rule=rule or remembered_rule(project), **vars(about))
     with progress_bar() as progress:
         made = run(project, out, config, progress.show)
+    project.store.set("rule", config.rule)
     if made["without split"]:
         say(f"{made['without split']} kept images have no split and were left out; run uniemox curate split again")
     if as_json:

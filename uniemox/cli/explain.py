@@ -221,7 +221,7 @@ def _write(
     if folder is None:
         draw = sheet_html if out.suffix.lower() == ".html" else draw_sheet
         write_whole(out, draw(rows, columns, list(map(str, read)), drawn))
-    say(f"wrote {out}: {len(read)} image{'s' * (len(read) != 1)}, {len(columns)} model{'s' * (len(columns) != 1)}")
+    say(f"wrote {out}: {len(read)} image{'s' * (len(read) != 1)}, {len(columns)} map{'s' * (len(columns) != 1)} each")
 
 
 def _show_scores(measured: "list[tuple[MapScores, ...]]", columns: list[str], as_json: bool) -> None:

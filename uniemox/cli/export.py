@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from uniemox.cli.console import JsonFlag, need, progress_bar, say
 from uniemox.errors import CheckpointError, ConfigError
+from uniemox.predict.opening import EMBEDDED, IN_PACKAGE
 
 if TYPE_CHECKING:
     from uniemox.data.sample import DataSet
@@ -41,7 +42,7 @@ def export(
     Parameters
     ----------
     model
-        A fine-tuning run, its model.safetensors, or its model.onnx.
+        A fine-tuning run, its model.safetensors, or its model.onnx; embedded or small.
     out
         The file or folder to write.
     to
@@ -132,6 +133,8 @@ def _as_onnx(model: Path, folder: Path) -> Path:
     from uniemox.export.onnx import export_classifier, read_model, write_model
     from uniemox.files import WEIGHTS
 
+    if str(model) in IN_PACKAGE:
+        model = EMBEDDED / IN_PACKAGE[str(model)]
     made, weights = folder / "model.onnx", model / WEIGHTS if model.is_dir() else model
     if model.is_dir() and not weights.is_file():
         raise CheckpointError(f"{model} holds no {WEIGHTS}; give a finished run of uniemox finetune")

@@ -126,13 +126,34 @@ def plan_of(content: object, where: str) -> CollectionPlan:
             f"{where}: unknown field {unknown[0]!r}; known are {', '.join(CollectionPlan.__dataclass_fields__)}"
         )
     try:
-        words = {label: tuple(group) for label, group in fields["keywords"].items()}
+        words = {label: _words(label, group) for label, group in fields["keywords"].items()}
+        for name in ("answers_per_picture", "check_every"):
+            _whole(name, fields.get(name))
         own = {"keywords": words, "styles": tuple(fields.get("styles", STYLES))}
-        return CollectionPlan(**{**fields, **own, "answer": AnswerForm(**fields.get("answer", {}))})
+        return CollectionPlan(**{**fields, **own, "answer": _form(fields.get("answer", {}))})
     except (TypeError, AttributeError) as error:
         raise ConfigError(f"{where}: a value has the wrong type ({error})") from error
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _words(label: str, group: object) -> tuple[str, ...]:
+    if not isinstance(group, list | tuple):
+        raise ConfigError(f"keywords: expected a list of words for {label}, got {group!r}")
+    return tuple(group)
+
+
+def _whole(name: str, value: object) -> None:
+    """Raises ConfigError for anything but a whole number, or nothing."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise ConfigError(f"{name} must be a whole number, got {value!r}")
+
+
+def _form(content: object) -> AnswerForm:
+    known = (*SWITCHES, *TEXTS)
+    if not isinstance(content, dict) or set(content) - set(known):
+        raise ConfigError(f"answer: expected an object with some of {', '.join(known)}, got {content!r}")
+    return AnswerForm(**content)
 
 
 def _is_name(text: object) -> bool:

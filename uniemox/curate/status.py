@@ -10,7 +10,7 @@ from uniemox.curate import tables as t
 from uniemox.curate.annotate.assignment import pool
 from uniemox.curate.annotate.verdicts import disputed, read_answers
 from uniemox.curate.project import Project
-from uniemox.curate.store import decisions, history, last_batch, left_out, taken_down
+from uniemox.curate.store import SKIP, decisions, history, last_batch, left_out, taken_down
 
 MAX_BATCHES = 50
 
@@ -72,9 +72,12 @@ def annotators(project: Project) -> list[dict[str, Any]]:
     )
     checks: dict[int, Counter[bool]] = defaultdict(Counter)
     seconds: dict[int, list[float]] = defaultdict(list)
+    skipped: Counter[int] = Counter()
     for row in project.rows(query):
-        if row.check_label is None:
+        if row.check_label is None and row.label != SKIP:
             seconds[row.person_id].append(row.seconds)
+        elif row.check_label is None:
+            skipped[row.person_id] += 1
         else:
             checks[row.person_id][row.label == row.check_label] += 1
     with project.store.read() as connection:
@@ -84,6 +87,7 @@ def annotators(project: Project) -> list[dict[str, Any]]:
         {
             "name": row.name,
             "answered": len(seconds[row.id]),
+            "skipped": skipped[row.id],
             "checks": checks[row.id].total(),
             "checks_passed": checks[row.id][True],
             "median_s": sorted(seconds[row.id])[len(seconds[row.id]) // 2] if seconds[row.id] else None,

@@ -78,7 +78,7 @@ def sheet_html(
     for row, name, first in zip(rows, names, shown, strict=True):
         cells = [_figure(_small(first, 2 * CELL_PX), name if faces is None else f"{name}: {title}", title)]
         cells += [
-            _figure(one.overlay(2 * CELL_PX), f"{model}: {caption(one)} ({one.method})", f"what speaks for {one.label}")
+            _figure(one.overlay(2 * CELL_PX), f"{_titled(model, one)}: {caption(one)}", f"what speaks for {one.label}")
             for model, one in zip(columns, row, strict=True)
         ]
         body.append(f"<section>{''.join(cells)}</section>")
@@ -97,6 +97,12 @@ def caption(explanation: Explanation) -> str:
     value = explanation.probability
     text = f"{explanation.label} {value:.1f}" if explanation.label in AFFECT else f"{explanation.label} {value:.0%}"
     return f"{text}, methods disagree" if is_unlike(explanation) else text
+
+
+def _titled(column: str, explanation: Explanation) -> str:
+    """A column's name with the method, unless it has it already."""
+    method = f" ({explanation.method})"
+    return column if column.endswith(method) else column + method
 
 
 def _group(row: Sequence[Explanation], name: str, first: Image.Image) -> list[tuple[Image.Image, str]]:

@@ -5,6 +5,7 @@ The layout is that of timm.models.push_to_hf_hub; nothing is uploaded.
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from uniemox import __version__
 from uniemox.classifier_info import ClassifierInfo, to_affect
 from uniemox.errors import CheckpointError
 from uniemox.export.onnx import export_classifier
-from uniemox.files import ONNX, replacing
+from uniemox.files import ONNX, WEIGHTS, replacing
 from uniemox.model.classifier import Classifier
 
 CARD, CONFIG = "README.md", "config.json"
@@ -57,6 +58,7 @@ def write_hub_folder(
             safe_serialization=True,
             data_config={**pixels, "interpolation": "bicubic", "crop_mode": "center"},
         )
+        shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors lets nobody else read it
     _write(folder / CARD, _card(info, name, scores, is_timm=network is not None))
     return network is not None
 

@@ -32,7 +32,6 @@ def describe(app: FastAPI, models: Models) -> dict[str, Any]:
             if parameter["name"] in known:
                 [value, _] = parameter["schema"].pop("anyOf")  # the other is null, which no query can say
                 parameter["schema"] |= value | known[parameter["name"]]
-                parameter["example"] = _example(known[parameter["name"]])
         form = operation["requestBody"]["content"][FORM]
         form["encoding"] = {FIELD: {"contentType": ", ".join(IMAGE_TYPES)}}
     return schema
@@ -41,7 +40,3 @@ def describe(app: FastAPI, models: Models) -> dict[str, Any]:
 def _is_answered(limits: dict[str, Any] | None) -> bool:
     """Whether any model answers a parameter of which this is known."""
     return limits is None or any(limits.values())
-
-
-def _example(limits: dict[str, Any]) -> object:
-    return limits["enum"][0] if "enum" in limits else min(0.9, limits["maximum"])

@@ -2,10 +2,12 @@
 
 import json
 import re
+import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, insert, select
 
@@ -59,13 +61,13 @@ def given_answers(project: Project) -> Iterator[Given]:
 
 
 def write_csv(project: Project, path: Path) -> int:
-    """A row an answer, under `COLUMNS`; returns how many. Raises DataError if it can't be written."""
+    """A row an answer, under `COLUMNS`, marked as UTF-8 for spreadsheets; returns how many. Raises DataError."""
     rows = [
-        [one.sha256, one.title, one.annotator, one.label, *cells(one.details), round(one.seconds, 1), round(one.at)]
+        [one.sha256, one.title, one.annotator, one.label, *cells(one.details), round(one.seconds, 1), _when(one.at)]
         for one in given_answers(project)
     ]
     try:
-        with path.open("w", encoding="utf-8", newline="") as file:
+        with path.open("w", encoding="utf-8-sig", newline="") as file:
             write_rows(file, [list(COLUMNS), *rows])
     except OSError as error:
         raise DataError(f"{path} can't be written ({error.strerror}); choose another name") from error
@@ -91,12 +93,23 @@ def write_label_studio(project: Project, path: Path) -> int:
     return count
 
 
-def import_label_studio(project: Project, path: Path) -> tuple[int, int, int]:
+class Imported(NamedTuple):
+    """What became of a file's answers."""
+
+    new: int
+    answers: int
+    unknown: int
+    """Tasks of images that the project does not have."""
+    unfit: int
+    """Annotations that choose something that is no label of the plan."""
+
+
+def import_label_studio(project: Project, path: Path) -> Imported:
     """Take answers of a JSON export of Label Studio: each of its annotators becomes one of the project.
 
     An image is known by data.sha256, else by the end of its path, which must be that of one image alone. Taken again,
-    an answer is there once.  Returns how many answers were taken, and how many tasks and annotations had no image here,
-    or no choice of the plan.  Raises DataError, with the file, for anything but tasks, and nothing is taken then.
+    an answer is there once. What `write_label_studio` puts beside the labels is taken too.
+    Raises DataError, with the file, for anything but tasks, and nothing is taken then.
     """
     try:
         tasks = json.loads(read_text(path))
@@ -105,43 +118,57 @@ def import_label_studio(project: Project, path: Path) -> tuple[int, int, int]:
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
         raise DataError(f"{path}: expected a list of tasks, each with data; export the project as JSON, not JSON-MIN")
     images, unknown, unfit = _known_images(project), 0, 0
-    found: list[tuple[int, str, str, tuple[str, ...], str, float]] = []
+    found: list[tuple[int, str, str, float, dict[str, Any], str]] = []
     for task in tasks:
         picture = _image_of(task["data"], images)
         if picture is None:
             unknown += 1
             continue
         for annotation in task.get("annotations", ()):
-            labels = _choices(annotation, project.plan)
-            is_skipped = bool(annotation.get("was_cancelled"))
-            if labels is None and not is_skipped:
+            answer = _answer_of(annotation, f"ls-{picture}-{annotation.get('id', len(found))}"[:64], project.plan)
+            if answer is None:
                 unfit += 1
-                continue
-            label = SKIP if is_skipped else (labels or (NONE,))[0]
-            name, number = _annotator(annotation), str(annotation.get("id", len(found)))
-            found.append((picture, name, label, labels or (), number, float(annotation.get("lead_time") or 0)))
-    _save(project, found)
-    return len(found), unknown, unfit
+            else:
+                found.append((picture, _annotator(annotation), *answer))
+    return Imported(_save(project, found), len(found), unknown, unfit)
 
 
-def _save(project: Project, found: list[tuple[int, str, str, tuple[str, ...], str, float]]) -> None:
+def _answer_of(
+    annotation: Mapping[str, Any], number: str, plan: CollectionPlan
+) -> "tuple[str, float, dict[str, Any], str] | None":
+    """Label, seconds, details and id; None for choices that are no labels."""
+    labels, is_skipped = _choices(annotation, plan), bool(annotation.get("was_cancelled"))
+    if labels is None and not is_skipped:
+        return None
+    meta = annotation.get("meta")
+    details = {name: meta[name] for name in DETAILS if name in meta} if isinstance(meta, dict) else {}
+    if is_skipped:
+        details = {"skip": "other"} | details
+    elif len(labels or ()) > 1:
+        details = {"labels": list(labels or ())} | details
+    label = SKIP if is_skipped else (labels or (NONE,))[0]
+    return label, float(annotation.get("lead_time") or 0), details, number
+
+
+def _save(project: Project, found: list[tuple[int, str, str, float, dict[str, Any], str]]) -> int:
+    """Write answers, with people and tasks that are not there yet; how many of them are new."""
     people: dict[str, int] = {}
     with project.store.write() as connection:
-        for picture, name, label, labels, number, seconds in found:
+        before = connection.scalar(select(func.count()).select_from(t.answers)) or 0
+        for picture, name, label, seconds, details, number in found:
             if name not in people:
                 known = connection.scalar(select(t.people.c.id).where(t.people.c.name == name))
-                fresh = insert(t.people).values(
-                    name=name, role="annotator", token_hash=f"no link: {name}", invited_at=0.0
-                )
+                values = {"name": name, "role": "annotator", "invited_at": 0.0, "token_hash": secrets.token_hex(32)}
+                fresh = insert(t.people).values(**values, revoked_at=time.time())  # nobody has a link
                 people[name] = known or _key(connection.execute(fresh))
             person = people[name]
             own = (t.tasks.c.person_id == person) & (t.tasks.c.picture_id == picture)
             task = connection.scalar(select(t.tasks.c.id).where(own))
             if task is None:
-                values = {"person_id": person, "picture_id": picture, "given_at": 0.0}
-                task = _key(connection.execute(insert(t.tasks).values(**values)))
-            details = {"labels": list(labels)} if len(labels) > 1 else {"skip": "other"} if label == SKIP else {}
-            save_answers(connection, [Answer(person, task, f"ls-{picture}-{number}"[:64], label, seconds, details)])
+                given = {"person_id": person, "picture_id": picture, "given_at": 0.0}
+                task = _key(connection.execute(insert(t.tasks).values(**given)))
+            save_answers(connection, [Answer(person, task, number, label, seconds, details)])
+        return (connection.scalar(select(func.count()).select_from(t.answers)) or 0) - before
 
 
 def _key(result: Any) -> int:
@@ -192,6 +219,10 @@ def _annotator(annotation: Mapping[str, Any]) -> str:
     if isinstance(who, dict):
         who = who.get("email") or who.get("id") or "?"
     return f"{IMPORTED} {who}"[:100]
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
 def cells(details: Mapping[str, Any], names: Sequence[str] = DETAILS) -> list[Any]:

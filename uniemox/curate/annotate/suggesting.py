@@ -5,11 +5,13 @@ from typing import Any
 
 from sqlalchemy import func, insert, select
 
+import uniemox
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.assignment import pool
 from uniemox.curate.collect.scoring import scorer
 from uniemox.curate.project import Progress, Project, silent
 from uniemox.data.sample import ImageFile, Sample
+from uniemox.errors import ConfigError
 
 AT_ONCE = 64  # images between two writes
 
@@ -17,8 +19,14 @@ AT_ONCE = 64  # images between two writes
 def suggest(project: Project, model: str, progress: Progress = silent) -> int:
     """Let annotators see the most probable label of every image that passed the screen; returns how many have one.
 
-    model: as `uniemox.load` takes it.  Raises ConfigError if it names other emotions than the plan.
+    model: as `uniemox.load` takes it.  Raises ConfigError if it does not know all labels of the plan.
     """
+    missing = set(project.plan.labels) - set(uniemox.load(model, finder=None).labels)
+    if missing:
+        raise ConfigError(
+            f"{model} does not know {', '.join(sorted(missing))}, so that it would suggest another label for such "
+            "images; take a model of the project's labels"
+        )
     score = scorer(model, project.plan.label_set)
     with project.store.read() as connection:
         kept = pool(connection)

@@ -16,6 +16,7 @@ from uniemox.errors import ConfigError
 
 Rule = Literal["both", "majority", "soft"]
 RULES: tuple[Rule, ...] = get_args(Rule)
+OWNER_SAYS = "the owner's verdict"  # a reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,8 @@ def decide(
         shares = shares_of([named.get(name, (label,)) for name, label in said.items()])
         if image in judged:
             label = None if judged[image] == NONE else judged[image]
-            shares = {label: 1.0} if label is not None and label not in shares else shares
-            found[image] = Verdict(label, shares, "the owner's verdict")
+            own = {} if label is None else {label: 1.0}
+            found[image] = Verdict(label, shares or own, OWNER_SAYS)
         elif len(labels) < min_answers:
             found[image] = Verdict(None, shares, f"only {len(labels)} of {min_answers} answers")
         else:
@@ -105,13 +106,10 @@ def decide(
     return found
 
 
-def remembered_rule(project: Project, given: Rule | None) -> Rule:
-    """The rule that is given, which is kept for later calls; None takes the one kept, at first both."""
-    if given is None:
-        kept: Rule = project.store.setting("rule") or "both"
-        return kept
-    project.store.set("rule", given)
-    return given
+def remembered_rule(project: Project) -> Rule:
+    """That of the last split or release, at first both."""
+    kept: Rule = project.store.setting("rule") or "both"
+    return kept
 
 
 def verdicts(project: Project, *, rule: Rule = "both", min_answers: int = 2) -> dict[int, Verdict]:

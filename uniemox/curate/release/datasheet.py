@@ -95,6 +95,7 @@ def datasheet(
         "known.",
         "## Labelling\n\nAnnotators saw images in orders of their own, without search word and without each other's "
         f"answers. An image was kept if {rules[config.rule]} (at least {config.min_answers} answers). "
+        + _owner_words(sum(row.by_owner for row in rows))
         + _form_words(plan, suggested)
         + _agreement_words(agreement),
         "Who were the annotators, and what were they paid?\n\n" + TO_WRITE,
@@ -142,6 +143,15 @@ def _metadata_words(metadata: Mapping[str, Any]) -> str:
     left = metadata["still there"]
     rest = f", but for {left:,} in formats other than JPEG, PNG and WebP" if left else ""
     return f"What cameras and programs wrote into the files, such as place, time and names, was taken out{rest}."
+
+
+def _owner_words(count: int) -> str:
+    if not count:
+        return ""
+    return (
+        f"Of {count:,} images those who made it decided the label, because annotators did not agree or it was no label "
+        "of theirs (`decided` in `provenance.csv`); `soft_labels.csv` has what the annotators said. "
+    )
 
 
 def _form_words(plan: CollectionPlan, suggested: int) -> str:

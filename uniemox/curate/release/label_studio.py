@@ -22,6 +22,7 @@ def label_studio(rows: "Sequence[ReleasedImage]") -> list[dict[str, Any]]:
                 "style": row.style,
                 "address": row.about.get("address", ""),
                 "licence": row.about.get("licence", ""),
+                "decided": row.decided,
             },
             "annotations": [
                 {

@@ -15,7 +15,7 @@ from sqlalchemy import insert, select, update
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.figures import figures_now
-from uniemox.curate.annotate.verdicts import Rule, Verdict, verdicts
+from uniemox.curate.annotate.verdicts import OWNER_SAYS, Rule, Verdict, verdicts
 from uniemox.curate.licences import report
 from uniemox.curate.project import ENDING, Progress, Project, silent, write_whole
 from uniemox.curate.release.answer_tables import answer_tables, as_csv, count_suggested
@@ -84,6 +84,13 @@ class ReleasedImage:
     """Where it lies in the project."""
     about: Mapping[str, str]
     """address, page, title, licence, licence_address, author, source, keyword, fetched of its first candidate."""
+    by_owner: bool = False
+    """Whether the owner decided its label, because annotators did not agree."""
+
+    @property
+    def decided(self) -> str:
+        """By whom its label was."""
+        return "owner" if self.by_owner else "annotators"
 
 
 ABOUT = ("address", "page", "title", "licence", "licence_address", "author", "source", "keyword", "fetched")
@@ -156,7 +163,9 @@ def release_rows(project: Project, found: Mapping[int, Verdict]) -> tuple[list[R
         )
         file = project.image_path(sample.key, image_format)
         shares = sample.distribution or {}
-        rows.append(ReleasedImage(path, label, split, style, shares, sample.key, image, file, about.get(image, {})))
+        by_owner = found[image].reason == OWNER_SAYS
+        own = about.get(image, {})
+        rows.append(ReleasedImage(path, label, split, style, shares, sample.key, image, file, own, by_owner))
     if not rows:
         raise DataError(f"{project.folder}: no kept image has a split; draw them: uniemox curate split")
     return sorted(rows, key=lambda row: row.path), len(data) - len(rows)
@@ -226,7 +235,8 @@ def _write_texts(
             ["path", "split", *labels], ([r.path, r.split, *(r.shares.get(name, 0) for name in labels)] for r in rows)
         ),
         "provenance.csv": as_csv(
-            ["path", "sha256", *ABOUT], ([r.path, r.sha256, *(r.about.get(name, "") for name in ABOUT)] for r in rows)
+            ["path", "sha256", *ABOUT, "decided"],
+            ([r.path, r.sha256, *(r.about.get(name, "") for name in ABOUT), r.decided] for r in rows),
         ),
         **answer_tables(project, rows),
     }

@@ -33,6 +33,8 @@ class TakenDown:
 def take_down(project: Project, which: str, *, because: str, actor: str = "owner") -> TakenDown:
     """Take images down by the address of an image or its page, or by the sha256 (at least 12 digits).
 
+    Of images of a local folder the address is the path below it, as provenance.csv has it.
+
     Its near duplicates go too. Files, previews and small copies are deleted; hash and addresses stay, so that it is
     not collected again. The decision can be undone: the next collect then fetches the image anew. The images go
     from all releases before any is written again, so that one that can't be written keeps them in no other.
@@ -42,6 +44,12 @@ def take_down(project: Project, which: str, *, because: str, actor: str = "owner
     if which.startswith(("http://", "https://", "file://")):
         found = or_(t.candidates.c.address == which, t.candidates.c.page == which)
         query = query.join(t.candidates, t.candidates.c.picture_id == t.images.c.id).where(found).distinct()
+    elif project.rows(
+        of_folder := query.join(t.candidates, t.candidates.c.picture_id == t.images.c.id)
+        .where(t.candidates.c.source == "folder", t.candidates.c.title == which)
+        .distinct()
+    ):
+        query = of_folder
     elif len(which) < MIN_HASH or set(which.lower()) - set("0123456789abcdef"):
         raise ConfigError(f"expected an address, or at least {MIN_HASH} digits of a sha256, got {which!r}")
     else:

@@ -4,31 +4,34 @@ const MAX_PX = 2048; // of the longer side
 const MAX_BYTES = 2 ** 20; // smaller files are sent as they are
 const READ = ["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif"];
 
-// The images of a drop or a paste: files, those in folders, or what an address leads to.
+// The images of a drop or a paste, as { file, name }: files, those in folders with their paths, what an address leads to.
 export async function given(transfer) {
   const entries = [...transfer.items].map((item) => item.kind === "file" && item.webkitGetAsEntry?.()).filter(Boolean);
   const files = [...transfer.files]; // both at once: a transfer is empty after the first wait
   const address = (transfer.getData("text/uri-list") || transfer.getData("text/plain")).trim();
   if (entries.some((entry) => entry.isDirectory)) {
-    return (await Promise.all(entries.map(inside))).flat().filter((file) => file.type.startsWith("image/"));
+    return (await Promise.all(entries.map((entry) => inside(entry, "")))).flat().filter(({ file }) => file.type.startsWith("image/"));
   }
-  if (files.length) return files;
-  return /^(https?|data):/.test(address) ? [await fetched(address.split("\n")[0].trim())] : [];
+  if (files.length) return files.map((file) => ({ file, name: file.name }));
+  if (!/^(https?|data):/.test(address)) return [];
+  const file = await fetched(address.split("\n")[0].trim());
+  return [{ file, name: file.name }];
 }
 
-async function inside(entry) {
-  if (entry.isFile) return [await new Promise((resolve, reject) => { entry.file(resolve, reject); })];
+async function inside(entry, folder) {
+  const name = folder + entry.name;
+  if (entry.isFile) return [{ file: await new Promise((resolve, reject) => { entry.file(resolve, reject); }), name }];
   const reader = entry.createReader();
   const found = [];
   for (;;) { // it gives a hundred at a time
     const part = await new Promise((resolve, reject) => { reader.readEntries(resolve, reject); });
     if (!part.length) return found;
-    for (const each of part) found.push(...await inside(each));
+    for (const each of part) found.push(...await inside(each, `${name}/`));
   }
 }
 
 async function fetched(address) {
-  const refusal = "its site does not let other pages read it; save the image and drop the file";
+  const refusal = "it can't be reached, or its site does not let other pages read it; save the image and drop the file";
   const name = address.startsWith("data:") ? "image" : decodeURI(new URL(address).pathname.split("/").pop()) || "image";
   let answer;
   try {

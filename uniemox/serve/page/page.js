@@ -10,6 +10,7 @@ const AT_ONCE = 4; // images that wait for an answer
 const MAX_NAMED = 8; // of what went wrong
 let models = [];
 let items = []; // { file, name, url, sent, answers, share, maps, tile }: what has been given and is not refused
+let failed = []; // { name, error }
 let shown = null; // of which the answers are seen
 let wanted = null; // to be shown as soon as it is answered
 let stop = new AbortController();
@@ -37,10 +38,10 @@ function offerCoverage(most) {
   if (Number(setting.value) > most) setting.value = "";
 }
 
-async function take(files) {
+async function take(found) { // [{ file, name }]
   complain("");
-  if (!files.length || (!models.length && !(await readModels()))) return;
-  const added = files.map((file) => ({ file, name: file.name || "the pasted image", url: URL.createObjectURL(file) }));
+  if (!found.length || (!models.length && !(await readModels()))) return;
+  const added = found.map(({ file, name }) => ({ file, name: name || "the pasted image", url: URL.createObjectURL(file) }));
   items.push(...added);
   [wanted] = added;
   for (const item of added) addTile(item);
@@ -65,7 +66,7 @@ async function answerAll(asked) {
         await answer(item, signal);
       } catch (failure) {
         if (signal.aborted) return;
-        refused.push(`${item.name}: ${failure.message}`);
+        refused.push({ name: item.name, error: failure.message.replace(/^image: /, "") });
         if (!item.answers) forget(item);
       }
       progress.value += 1;
@@ -91,10 +92,20 @@ async function answer(item, signal) {
 
 function report(asked, refused) {
   const answered = asked.filter((item) => item.answers);
-  if (asked.length > 1 && answered.length) say(`${answered.length} images answered: ${counted(answered)}.`);
+  const not = refused.length ? `; ${refused.length} could not be` : "";
+  failed.push(...refused);
+  tellFailed();
+  if (asked.length > 1 && answered.length) say(`${answered.length} images answered: ${counted(answered)}${not}.`);
   else if (!answered.length) say(asked.length === 1 ? `${asked[0].name} could not be answered.` : "None could be answered.");
   const rest = refused.length > MAX_NAMED ? [`and ${refused.length - MAX_NAMED} more`] : [];
-  if (refused.length) complain([...refused.slice(0, MAX_NAMED), ...rest].join("\n"));
+  const lines = refused.slice(0, MAX_NAMED).map(({ name, error }) => `${name}: ${error}`);
+  if (refused.length) complain([...lines, ...rest].join("\n"));
+}
+
+function tellFailed() { // stays, whatever happens after
+  find("#failed").hidden = failed.length === 0;
+  find("#failed summary").textContent = failed.length === 1 ? "1 file could not be answered" : `${failed.length} files could not be answered`;
+  find("#failed ul").replaceChildren(...failed.map(({ name, error }) => element("li", `${name}: ${error}`)));
 }
 
 // How many of each label, by the first model; or the means of values.
@@ -143,7 +154,7 @@ function fillTile(item) {
 
 function offer() {
   find("#images").hidden = items.length < 2;
-  find("#keep").hidden = !items.some((item) => item.answers);
+  find("#keep").hidden = !failed.length && !items.some((item) => item.answers);
 }
 
 function forget(item) {
@@ -164,14 +175,17 @@ function clear() {
   halt();
   for (const item of items) forget(item);
   shown = null;
+  failed = [];
+  tellFailed();
   find("#results").replaceChildren();
   complain("");
   say("No image yet.");
+  find("[data-opens=choose]").focus();
 }
 
 function downloadTable() {
   const answers = items.filter((item) => item.answers).flatMap((item) => item.answers);
-  const url = URL.createObjectURL(new Blob([csv(answers)], { type: "text/csv" }));
+  const url = URL.createObjectURL(new Blob([csv(answers, failed)], { type: "text/csv" }));
   download(url, "answers.csv");
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
@@ -190,7 +204,7 @@ function start() {
   for (const id of ["choose", "take"]) {
     const input = find(`#${id}`);
     find(`[data-opens=${id}]`).addEventListener("click", () => input.click());
-    input.addEventListener("change", () => { const files = [...input.files]; input.value = ""; take(files); });
+    input.addEventListener("change", () => { const files = [...input.files]; input.value = ""; take(files.map((file) => ({ file, name: file.name }))); });
   }
   for (const kind of ["dragover", "dragleave", "drop"]) {
     document.addEventListener(kind, (event) => {

@@ -6,11 +6,11 @@ const JUDGED = ["familiarity", "is_unfamiliar"];
 const FOUND = ["people", "people_feel", "faces", "faces_show"];
 const ABOUT = ["kind", "label_set", "model", "width_px", "height_px"];
 
-// answers: of /predict.  With the mark that lets spreadsheets know UTF-8.
-export function csv(answers) {
+// answers: of /predict.  failed: { name, error }.  With the mark that lets spreadsheets know UTF-8.
+export function csv(answers, failed) {
   const labels = [...new Set(answers.flatMap((answer) => Object.keys(answer.scene)))];
   const affect = ["valence", "arousal"].filter((name) => !labels.includes(name));
-  const head = ["path", "top", "top_value", ...labels, ...affect, ...JUDGED, "likely", ...FOUND, ...ABOUT];
+  const head = ["path", "top", "top_value", ...labels, ...affect, ...JUDGED, "likely", ...FOUND, ...ABOUT, "error"];
   const rows = answers.map((answer) => [
     answer.name,
     ...sorted(answer.scene)[0],
@@ -20,7 +20,9 @@ export function csv(answers) {
     ...found(answer.persons, "emotions"),
     ...found(answer.faces, "expressions"),
     ...ABOUT.map((name) => answer[name]),
+    null,
   ]);
+  rows.push(...failed.map(({ name, error }) => [name, ...Array(head.length - 2).fill(null), error]));
   return `\ufeff${[head, ...rows].map((row) => row.map(cell).join(",")).join("\r\n")}\r\n`;
 }
 

@@ -118,7 +118,7 @@ function scalesOf(form) {
 
 function drawScales(scales) {
   byId("scales").replaceChildren(...scales.map((scale) => {
-    const group = element("fieldset", undefined, { class: "scale" });
+    const group = element("fieldset", undefined, { class: "scale", "data-scale": scale });
     group.append(element("legend", say(scale)));
     for (let value = 1; value <= 9; value += 1) {
       const choice = element("label");
@@ -250,7 +250,7 @@ async function annotatePage() {
       image.hidden = false;
       shownAt = performance.now();
       fill(task);
-      tell(task.check || task.answer === null ? image.alt : say("answered", { number: at + 1, label: task.answer.label }));
+      tell(task.check || task.answer === null ? image.alt : say("answered", { number: at + 1, label: task.answer.label === "skip" ? say("skip") : named(task.answer.label) }));
     }
   }
 
@@ -262,7 +262,9 @@ async function annotatePage() {
       for (const input of document.getElementsByName(scale)) input.checked = Number(input.value) === answer[scale];
     }
     byId("comment").value = answer.comment || "";
-    byId("skip").value = "";
+    byId("reason").value = "";
+    byId("skip").disabled = true;
+    warn([]);
     byId("suggested").hidden = !task.suggested;
     if (task.suggested) byId("suggested").textContent = say("suggested", { label: named(task.suggested) });
   }
@@ -294,11 +296,19 @@ async function annotatePage() {
       const input = [...document.getElementsByName(scale)].find((one) => one.checked);
       if (input) values[scale] = Number(input.value);
     }
-    const isWhole = chosen.length > 0 && (chosen[0] === "none" || Object.keys(values).length === scales.length);
-    show(isWhole ? "" : say("missing"));
-    if (!isWhole) return;
+    const missing = chosen[0] === "none" ? [] : scales.filter((scale) => !(scale in values));
+    if (chosen.length === 0) missing.unshift("labels");
+    warn(missing);
+    if (missing.length > 0) return;
     const several = form.several && chosen[0] !== "none" ? { labels: chosen } : {};
     answer({ label: chosen[0], ...several, ...values, ...comment() });
+  }
+
+  function warn(missing) { // where something is still to be said
+    byId("missing").textContent = missing.length > 0 ? say("missing") : "";
+    byId("labels").classList.toggle("missing", missing.includes("labels"));
+    for (const group of byId("scales").children) group.classList.toggle("missing", missing.includes(group.dataset.scale));
+    document.querySelector("#ask .missing")?.scrollIntoView({ block: "nearest" });
   }
 
   function comment() {
@@ -307,10 +317,8 @@ async function annotatePage() {
   }
 
   function skip() {
-    const reason = byId("skip").value;
+    const reason = byId("reason").value;
     if (reason !== "" && isShown(queue[at])) answer({ label: "skip", skip: reason, ...comment() });
-    byId("skip").value = "";
-    byId("skip").blur();
   }
 
   function answer(said) {
@@ -342,13 +350,14 @@ async function annotatePage() {
 
   function speak() { // everything in the language that is chosen
     document.documentElement.lang = language;
-    const texts = { thanks: "thanks", last: "last", new: "new", next: "next", reread: "instructions", "intro-heading": "instructions" };
+    document.title = say("title");
+    const texts = { thanks: "thanks", last: "last", new: "new", next: "next", back: "back", skip: "skip", reread: "instructions", "intro-heading": "instructions" };
     Object.assign(texts, { question: me.kind, several: "several", keys: isPlain ? "keys" : "form keys", "comment-words": "comment", "agree-words": "agree", begin: "begin" });
     for (const [place, key] of Object.entries(texts)) byId(place).textContent = say(key);
     byId("language").setAttribute("aria-label", say("language"));
     const reasons = ["unseen", "upsetting", "unsure", "other"].map((reason) => element("option", say(reason), { value: reason }));
-    byId("skip").replaceChildren(element("option", say("why"), { value: "" }), ...reasons);
-    byId("skip").setAttribute("aria-label", say("skip"));
+    byId("reason").replaceChildren(element("option", say("why"), { value: "" }), ...reasons);
+    byId("reason").setAttribute("aria-label", say("why"));
     buttons = labelButtons(choose, named);
     drawScales(scales);
     byId("picture").dataset.task = ""; // drawn anew
@@ -407,12 +416,21 @@ async function annotatePage() {
   byId("begin").addEventListener("click", start);
   byId("agree").addEventListener("change", () => { byId("begin").disabled = !byId("agree").checked; });
   byId("next").addEventListener("click", next);
-  byId("skip").addEventListener("change", skip);
+  byId("back").addEventListener("click", back);
+  byId("skip").addEventListener("click", skip);
+  byId("reason").addEventListener("change", () => { byId("skip").disabled = byId("reason").value === ""; });
   byId("last").addEventListener("click", back);
   byId("new").addEventListener("click", () => { isOver = false; more(); });
   document.addEventListener("keydown", (event) => {
     if (isTyping(event) || event.repeat || !byId("intro").hidden) return;
-    const isOnRadio = event.target.type === "radio"; // whose arrows are its own
+    const isOnRadio = event.target.type === "radio"; // whose arrows and digits are its own
+    if (isOnRadio && /^[1-9]$/.test(event.key)) {
+      const input = [...document.getElementsByName(event.target.name)].find((one) => one.value === event.key);
+      input.checked = true;
+      input.focus();
+      event.preventDefault();
+      return;
+    }
     if (event.key === "Backspace" || (event.key === "ArrowLeft" && !isOnRadio)) back();
     else if (event.key === "Enter" && event.target.tagName !== "BUTTON") next();
     else if (buttons.has(event.key)) choose(buttons.get(event.key));

@@ -73,7 +73,9 @@ function labelButtons(choose, named = (label) => (label === "none" ? "none of th
 
 function press(labels) {
   for (const button of byId("labels").children) {
-    button.setAttribute("aria-pressed", String(labels.includes(button.dataset.label)));
+    const place = labels.indexOf(button.dataset.label);
+    button.setAttribute("aria-pressed", String(place >= 0));
+    button.dataset.order = labels.length > 1 && place >= 0 ? String(place + 1) : "";
   }
 }
 
@@ -211,7 +213,7 @@ async function screenPage() {
   function cell(picture, place) {
     const box = element("div", undefined, { role: "option", tabindex: "-1", id: `cell-${place}` });
     box.append(element("img", undefined, { src: `/api/originals/${picture.picture}`, alt: "", loading: "lazy" }));
-    box.append(element("p", `${picture.labels.join(", ")} (${picture.keyword})`), element("p", picture.title));
+    box.append(element("p", `${picture.labels.join(", ")}${picture.keyword ? ` (${picture.keyword})` : ""}`), element("p", picture.title));
     box.append(element("p", "", { class: "state" }));
     box.addEventListener("click", () => select(place, true));
     describe(box, picture);

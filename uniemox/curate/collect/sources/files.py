@@ -39,7 +39,9 @@ class LocalFolder:
         self.labels = {top: _label(plan, top) or of_word.get(top.lower()) for top in tops}
         unknown = {top: tops[top] for top, label in self.labels.items() if label is None}
         if unknown:
-            named = ", ".join(f"{top} ({count:,} images)" for top, count in list(unknown.items())[:MAX_NAMED])
+            named = ", ".join(
+                f"{top} ({count:,} image{'s' * (count != 1)})" for top, count in list(unknown.items())[:MAX_NAMED]
+            )
             raise LabelError(
                 f"{root}: these folders are none of the labels {', '.join(plan.labels)}: {named}; rename them, begin "
                 f"with a plan of your own (uniemox curate init --plan), or take all images without a label: "
