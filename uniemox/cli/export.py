@@ -8,7 +8,6 @@ from cyclopts import Parameter
 
 from uniemox.cli.console import JsonFlag, need, progress_bar, say
 from uniemox.errors import CheckpointError, ConfigError
-from uniemox.predict.opening import EMBEDDED, IN_PACKAGE
 
 if TYPE_CHECKING:
     from uniemox.data.sample import DataSet
@@ -132,6 +131,7 @@ def _as_onnx(model: Path, folder: Path) -> Path:
     from uniemox.checkpoints.classifier import load_classifier
     from uniemox.export.onnx import export_classifier, read_model, write_model
     from uniemox.files import WEIGHTS
+    from uniemox.predict.opening import EMBEDDED, IN_PACKAGE
 
     if str(model) in IN_PACKAGE:
         model = EMBEDDED / IN_PACKAGE[str(model)]
