@@ -149,7 +149,7 @@ def small_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[by
     return folder, [path.read_bytes() for path in sorted(folder.iterdir())]
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(data=st.data())
 def test_mangled_files_give_an_encoder_or_our_error(data: st.DataObject, small_files: tuple[Path, list[bytes]]) -> None:
     folder, files = small_files
