@@ -45,6 +45,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # First, so that no process still works on one when the others are done.
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     if CHROMIUM is None and not config.getoption("--require-browser"):
         for item in items:
             if item.get_closest_marker("browser"):

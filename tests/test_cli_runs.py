@@ -139,6 +139,7 @@ def test_a_whole_way_from_images_to_scores(tmp_path: Path) -> None:
     assert "began with other settings: view.size: 64 instead of 32" in err
 
 
+@pytest.mark.long
 @pytest.mark.portable
 def test_killed_runs_come_to_the_same_bytes(tmp_path: Path) -> None:
     """Two kills; `uniemox bench resume` makes twenty."""

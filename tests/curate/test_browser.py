@@ -174,6 +174,7 @@ def test_a_form_with_consent_scales_and_languages(chromium: object, tmp_path: Pa
         shows(page, "#thanks", "Sie haben alle Bilder gesehen. Vielen Dank!")
         shows(page, "#saved", "Alle Antworten sind gespeichert")
         page.reload()
+        shows(page, "#thanks", "Sie haben alle Bilder gesehen. Vielen Dank!")
         shows(page, "#progress", "3 von 3 Bildern beantwortet")
         for _ in range(3):
             page.keyboard.press("Backspace")

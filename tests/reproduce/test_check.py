@@ -56,6 +56,7 @@ def checked(plans: dict[str, Plan]) -> dict[str, Checked]:
         return {entry.run.key: entry for entry in check_runs(list(runs.values()), read_settings)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_every_run_of_a_target_could_start(name: str, plans: dict[str, Plan], checked: dict[str, Checked]) -> None:
     """All but those of the two rows whose checkpoints are not there, which say so."""

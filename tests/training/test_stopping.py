@@ -81,6 +81,7 @@ def stopped(out: Path, number: int) -> tuple[int, str]:
     return running.returncode, said
 
 
+@pytest.mark.long
 @pytest.mark.portable
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
