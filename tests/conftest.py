@@ -65,6 +65,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(NO_CHROMIUM)
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    """Chromium, by playwright."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
 @pytest.fixture
 def interruptible() -> Iterator[None]:
     """Ctrl-C reaches this process and those that it starts, also where the tests were started with it ignored.

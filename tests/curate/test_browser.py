@@ -9,7 +9,6 @@ import pytest
 from playwright import sync_api as playwright
 from sqlalchemy import select
 
-from tests.conftest import CHROMIUM
 from tests.curate.places import PLAN, project_of, say
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.access import invite
@@ -23,14 +22,6 @@ from uniemox.curate.store import decisions
 pytestmark = pytest.mark.browser
 LABELS = [("awe", "fear")[i % 2] for i in range(16)]
 PATIENCE_MS = 60_000
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[object]:
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @contextmanager
@@ -64,12 +55,12 @@ def answer_all(page: object, keys: str) -> None:
         page.keyboard.press(key)  # type: ignore[attr-defined]
 
 
-def test_two_annotators_by_keys_alone(chromium: object, tmp_path: Path) -> None:
+def test_two_annotators_by_keys_alone(browser: object, tmp_path: Path) -> None:
     project, problems = project_of(tmp_path / "p", LABELS[:6]), []
     with (
         served(project) as address,
-        opened(chromium, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as ada,
-        opened(chromium, f"{address}/join#{invite(project, 'Ben')}", "annotate", problems) as ben,
+        opened(browser, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as ada,
+        opened(browser, f"{address}/join#{invite(project, 'Ben')}", "annotate", problems) as ben,
     ):
         answer_all(ada, "111111")
         answer_all(ben, "121200")
@@ -96,11 +87,11 @@ def test_two_annotators_by_keys_alone(chromium: object, tmp_path: Path) -> None:
     assert problems == []
 
 
-def test_on_a_phone_the_image_and_all_answers_are_on_one_screen(chromium: object, tmp_path: Path) -> None:
+def test_on_a_phone_the_image_and_all_answers_are_on_one_screen(browser: object, tmp_path: Path) -> None:
     project, problems = project_of(tmp_path / "p", LABELS[:2]), []
     with (
         served(project) as address,
-        opened(chromium, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
+        opened(browser, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
     ):
         page.set_viewport_size({"width": 360, "height": 640})
         page.wait_for_selector("#picture:not([hidden])[alt='Image 1']")
@@ -131,13 +122,13 @@ def rate(page: object) -> None:
     page.get_by_role("group", name="How exciting is it?").get_by_role("radio", name="9, excited").check()  # type: ignore[attr-defined]
 
 
-def test_a_form_with_consent_scales_and_languages(chromium: object, tmp_path: Path) -> None:
+def test_a_form_with_consent_scales_and_languages(browser: object, tmp_path: Path) -> None:
     texts = {"instructions": "Look first.", "consent": "My answers may be published."}
     form = AnswerForm(several=True, intensity=True, affect=True, comment=True, **texts)
     project, problems = project_of(tmp_path / "p", LABELS[:3], replace(PLAN, answer=form)), []
     with (
         served(project) as address,
-        opened(chromium, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
+        opened(browser, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
     ):
         shows(page, "#instructions", "Look first.")
         begin = page.get_by_role("button", name="Begin")
@@ -187,11 +178,11 @@ def test_a_form_with_consent_scales_and_languages(chromium: object, tmp_path: Pa
     assert problems == []
 
 
-def test_a_minute_offline_loses_nothing(chromium: object, tmp_path: Path) -> None:
+def test_a_minute_offline_loses_nothing(browser: object, tmp_path: Path) -> None:
     project, problems = project_of(tmp_path / "p", LABELS), []
     with (
         served(project) as address,
-        opened(chromium, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
+        opened(browser, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
     ):
         page.wait_for_selector("#picture[alt='Image 1']")
         loaded = "performance.getEntriesByType('resource').filter(e => e.name.includes('/api/pictures/')).length"
@@ -211,7 +202,7 @@ def test_a_minute_offline_loses_nothing(chromium: object, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("status", [401, 500, 0])
-def test_images_that_can_t_be_had_are_asked_for_with_pauses(chromium: object, tmp_path: Path, status: int) -> None:
+def test_images_that_can_t_be_had_are_asked_for_with_pauses(browser: object, tmp_path: Path, status: int) -> None:
     project, problems, asked = project_of(tmp_path / "p", LABELS), [], []
 
     def answer(route: object) -> None:
@@ -220,7 +211,7 @@ def test_images_that_can_t_be_had_are_asked_for_with_pauses(chromium: object, tm
 
     with (
         served(project) as address,
-        opened(chromium, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
+        opened(browser, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
     ):
         page.wait_for_selector("#picture:not([hidden])")
         page.route("**/api/pictures/*", answer)
@@ -244,7 +235,7 @@ def test_images_that_can_t_be_had_are_asked_for_with_pauses(chromium: object, tm
     assert [one for one in problems if "Failed to load resource" not in one] == []
 
 
-def test_an_image_that_has_gone_makes_room_for_the_next(chromium: object, tmp_path: Path) -> None:
+def test_an_image_that_has_gone_makes_room_for_the_next(browser: object, tmp_path: Path) -> None:
     project, problems, held = project_of(tmp_path / "p", LABELS[:4]), [], []
 
     def answer(route: object) -> None:
@@ -252,7 +243,7 @@ def test_an_image_that_has_gone_makes_room_for_the_next(chromium: object, tmp_pa
 
     with (
         served(project) as address,
-        opened(chromium, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
+        opened(browser, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
     ):
         page.wait_for_selector("#picture:not([hidden])")
         page.route("**/api/pictures/*", answer)
@@ -269,13 +260,13 @@ def test_an_image_that_has_gone_makes_room_for_the_next(chromium: object, tmp_pa
     assert [one for one in problems if "404" not in one] == []
 
 
-def test_who_works_on_the_page_of_the_status_is_not_thrown_out(chromium: object, tmp_path: Path) -> None:
+def test_who_works_on_the_page_of_the_status_is_not_thrown_out(browser: object, tmp_path: Path) -> None:
     project, problems = project_of(tmp_path / "p", LABELS[:4]), []
     focused = "document.activeElement.getAttribute('aria-label')"
     invite(project, "Ada")
     with (
         served(project) as address,
-        opened(chromium, f"{address}/join#{invite(project, 'Eva', 'owner')}", "status", problems) as page,
+        opened(browser, f"{address}/join#{invite(project, 'Eva', 'owner')}", "status", problems) as page,
     ):
         page.clock.install()
         page.reload()
@@ -302,12 +293,12 @@ def test_who_works_on_the_page_of_the_status_is_not_thrown_out(chromium: object,
     assert [one for one in problems if "422" not in one] == []
 
 
-def test_judging_skips_in_a_circle_and_a_key_held_down_decides_once(chromium: object, tmp_path: Path) -> None:
+def test_judging_skips_in_a_circle_and_a_key_held_down_decides_once(browser: object, tmp_path: Path) -> None:
     project, problems = project_of(tmp_path / "p", LABELS[:3]), []
     say(project, Ada="aaa", Ben="fff")
     with (
         served(project) as address,
-        opened(chromium, f"{address}/join#{invite(project, 'Eva', 'owner')}", "status", problems) as page,
+        opened(browser, f"{address}/join#{invite(project, 'Eva', 'owner')}", "status", problems) as page,
     ):
         page.goto(f"{address}/judge")
         for number in (1, 2, 3, 1):
@@ -325,11 +316,11 @@ def test_judging_skips_in_a_circle_and_a_key_held_down_decides_once(chromium: ob
     assert problems == []
 
 
-def test_the_owner_screens_by_keys_and_strangers_texts_stay_texts(chromium: object, tmp_path: Path) -> None:
+def test_the_owner_screens_by_keys_and_strangers_texts_stay_texts(browser: object, tmp_path: Path) -> None:
     project, problems = project_of(tmp_path / "p", LABELS[:4]), []
     with (
         served(project) as address,
-        opened(chromium, f"{address}/join#{invite(project, 'Eva', 'owner')}", "status", problems) as page,
+        opened(browser, f"{address}/join#{invite(project, 'Eva', 'owner')}", "status", problems) as page,
     ):
         page.wait_for_selector("#steps li")
         page.fill("input[name=name]", "<b>Ada</b>")
@@ -361,11 +352,11 @@ def test_the_owner_screens_by_keys_and_strangers_texts_stay_texts(chromium: obje
     assert problems == []
 
 
-def test_what_a_screen_reader_finds(chromium: object, tmp_path: Path) -> None:
+def test_what_a_screen_reader_finds(browser: object, tmp_path: Path) -> None:
     project, problems = project_of(tmp_path / "p", LABELS[:2]), []
     with (
         served(project) as address,
-        opened(chromium, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
+        opened(browser, f"{address}/join#{invite(project, 'Ada')}", "annotate", problems) as page,
     ):
         page.wait_for_selector("#picture[alt='Image 1']")
         group = page.get_by_role("group", name="Which emotion does this image evoke in you?")

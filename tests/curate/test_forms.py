@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sqlalchemy import inspect, select
 
 from tests.curate.places import PLAN, project_of, say
@@ -17,7 +19,7 @@ from tests.predict.networks import tiny_network
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.access import invite
 from uniemox.curate.annotate.answer_files import given_answers, import_label_studio, write_csv, write_label_studio
-from uniemox.curate.annotate.suggesting import count_suggestions, forget, suggest
+from uniemox.curate.annotate.suggesting import forget, suggest, suggested_by
 from uniemox.curate.annotate.verdicts import read_answers, verdicts
 from uniemox.curate.annotate.web import create_app
 from uniemox.curate.plan import AnswerForm, CollectionPlan, plan_of
@@ -131,13 +133,14 @@ def test_a_model_is_shown_only_if_asked_for_and_it_is_recorded(tmp_path: Path) -
     project = project_of(tmp_path / "p", ["awe", "fear"])
     with annotator(project) as ada:
         assert [task["suggested"] for task in ada.get("/api/tasks").json()["tasks"]] == [None, None]
-        assert suggest(project, str(model)) == count_suggestions(project) == 2
+        assert suggest(project, str(model)) == len(project.rows(select(t.suggestions))) == 2
         tasks = ada.get("/api/tasks").json()["tasks"]
         assert {task["suggested"] for task in tasks} <= {"awe", "fear"}
         rows = [answer(tasks[0]["id"], "awe", suggested=tasks[0]["suggested"])]
         ada.post("/api/answers", json={"answers": rows})
         forget(project)
         assert [task["suggested"] for task in ada.get("/api/tasks").json()["tasks"]] == [None]
+    assert suggested_by(project) == [str(model)]
     [given] = given_answers(project)
     assert given.details == {"suggested": tasks[0]["suggested"]}
     with pytest.raises(ConfigError, match="does not know awe, fear"):
@@ -221,6 +224,42 @@ def test_label_studio_s_own_export_is_read(tmp_path: Path) -> None:
         (tmp_path / "t.json").write_text(wrong)
         with pytest.raises(DataError, match=re.escape(str(tmp_path / "t.json"))):
             import_label_studio(project, tmp_path / "t.json")
+
+
+@settings(max_examples=60)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["id", "result", "type", "value", "choices", "meta", "labels", "skip"]), inner
+            )
+        ),
+        max_leaves=12,
+    )
+)
+def test_whatever_an_export_holds_nothing_that_no_page_sends_gets_in(imports: Project, junk: object) -> None:
+    before = len(imports.rows(select(t.answers)))
+    choice = {"type": "choices", "value": {"choices": ["awe"]}}
+    annotations = [junk, {"result": junk}, {"result": [choice], "meta": junk}, {"result": [choice], "lead_time": junk}]
+    annotations += [{"result": [choice], "meta": {name: junk}} for name in ("valence", "labels", "comment", "skip")]
+    path = imports.folder / "t.json"
+    path.write_text(json.dumps([{"data": {"image": "1.jpg"}, "annotations": annotations}, {"data": junk}]))
+    found = import_label_studio(imports, path)
+    assert found.answers + found.unfit == len(annotations)
+    rows = imports.rows(select(t.answers.c.label, t.details.c.content).outerjoin(t.details))
+    assert len(rows) == before + found.new
+    for row in rows:
+        content = json.loads(row.content or "{}")
+        assert row.label in ("awe", "none", "skip")
+        assert content.get("valence") in (None, *range(1, 10))
+        assert set(content.get("labels", ())) <= {"awe", "fear"}
+
+
+@pytest.fixture(scope="module")
+def imports(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return project_of(tmp_path_factory.mktemp("imports") / "p", ["awe"])
 
 
 def test_every_language_has_every_sentence() -> None:

@@ -1,7 +1,5 @@
 """Whether two maps point at the same places."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -50,4 +48,4 @@ def test_rows_are_compared_by_twos() -> None:
     assert first.agreement == second.agreement == pytest.approx(1)
     assert third.agreement == fourth.agreement < UNLIKE
     assert list(map(is_unlike, (first, third, same))) == [False, True, False]
-    assert replace(third, agreement=None) == same or third.heat is same.heat
+    assert third.heat is same.heat

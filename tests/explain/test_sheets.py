@@ -50,9 +50,8 @@ def test_a_low_image_has_its_caption_at_its_edge() -> None:
     assert sheet.height == LINE_PX + GAP_PX + low + LINE_PX + GAP_PX + LINE_PX + GAP_PX
 
 
-def test_the_key_of_colours_and_notes_are_at_the_foot() -> None:
-    plain, noted = (draw_sheet(rows(2, 1), ["a"], ["1", "2"], notes=notes) for notes in ((), ("a note", "b")))
-    assert noted.height == plain.height + 2 * LINE_PX
+def test_the_key_of_colours_is_at_the_foot() -> None:
+    plain = draw_sheet(rows(2, 1), ["a"], ["1", "2"])
     foot = plain.crop((0, plain.height - LINE_PX - GAP_PX, *plain.size))
     assert {(0, 0, 4), (252, 255, 164)} <= {colour for _, colour in foot.getcolors(1 << 16)}
 

@@ -3,19 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright import sync_api
 
-from tests.conftest import CHROMIUM
 from tests.serve.serving import Running, predictor_of, running
 from tests.serve.visits import Visit
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,6 @@ def import_answers(folder: Path, tasks: Path, /) -> None:
     if found.unknown:
         say(f"{found.unknown} tasks are of images that the project does not have")
     if found.unfit:
-        say(f"{found.unfit} annotations choose something that is no label of the project")
+        say(f"{found.unfit} annotations choose no label of the project, or hold what no page could have sent")
     print(f"took {found.new} answers; {found.answers - found.new} were there already")
     say("uniemox curate status lists who gave them; uniemox curate leave-out counts somebody's answers no more")

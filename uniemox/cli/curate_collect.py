@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from uniemox.curate.plan import CollectionPlan
 
 
-NO_LABELS = "?labels=none"
-
-
 def init(folder: Path, /, *, plan: Files = None, database: str | None = None) -> None:
     """Begin a project.
 
@@ -84,7 +81,7 @@ def collect(
 ) -> None:
     """Ask sources for images and fetch them; begins the project if there is none.
 
-    One request at a time goes to a host, with pauses; what could not be reached is tried again by the next call.
+    Hosts get one request at a time, private networks none; what could not be reached is tried by the next call.
 
     Examples:
 
@@ -198,10 +195,14 @@ def _source(
     """The source of a name. Raises ConfigError for one that is not known."""
     from uniemox.curate.collect.sources import bing, commons, files, openverse
     from uniemox.curate.collect.sources.candidate import PagedSearch
+    from uniemox.data.source import parse_source
 
     kind, _, path = name.partition(":")
     if kind == "folder" and path:
-        return files.LocalFolder(Path(path.removesuffix(NO_LABELS)), plan, with_labels=not path.endswith(NO_LABELS))
+        _, folder, options = parse_source(name)
+        if options not in ({}, {"labels": "none"}):
+            raise ConfigError(f"{name!r}: the only option of a folder is ?labels=none")
+        return files.LocalFolder(Path(folder), plan, with_labels=not options)
     if kind == "csv" and path:
         return files.AddressTable(Path(path), plan)
     if name == "openverse":

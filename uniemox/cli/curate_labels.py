@@ -193,16 +193,15 @@ class ReleaseOptions:
     """What a release says of itself, and what its files say."""
 
     version: str = "1.0.0"
-    """Of the data set, three numbers."""
+    """Version of the data set, three numbers."""
     licence: str = ""
-    """Of labels and texts; images keep their own."""
+    """Licence of labels and texts; images keep their own."""
     address: str = ""
-    """Where it will be found."""
+    """Address where it will be found."""
     citation: str = ""
-    """How to cite it."""
+    """Text by which it is to be cited."""
     metadata: Literal["remove", "keep"] = "remove"
-    """Of the images' files: remove, without loss to the images, what cameras and programs wrote into them, such as
-    place, time and names; or keep it."""
+    """Metadata in the images' files, such as place, time and names: remove, without loss to the images, or keep."""
 
 
 def release(

@@ -99,7 +99,7 @@ class _Asked:
     explainers: "Sequence[Explainer]"
     columns: list[str]
     folder: Path | None
-    """Of the maps; None: they are kept for a sheet."""
+    """Folder for the maps; None: they are kept for a sheet."""
     label: str | None
     people: "Mapping[Path, tuple[Detection, ...]]"
     scores: bool

@@ -125,6 +125,15 @@ def parse_source(source: str) -> tuple[str, str, dict[str, str]]:
     return kind, path, {name: value for name, _, value in pairs}
 
 
+def public_name(source: str) -> str:
+    """The name of a data set or model as others may see it: of each path in it the last part.
+
+    >>> public_name("fi:/data/ada/photos/fi,csv:tables/mine.csv?root=/data/mine, split val")
+    'fi:fi,csv:mine.csv?root=mine, split val'
+    """
+    return re.sub(r"[^\s:,=?]*[/\\]+([^\s/\\,?]*)", r"\1", source)
+
+
 def folder_of(source: str) -> Path:
     """Where what is found out about a data set is kept.
 

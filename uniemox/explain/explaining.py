@@ -16,7 +16,7 @@ from uniemox.predict.opening import open_finder, open_network
 from uniemox.predict.predictor import Predictor
 
 Method = Literal["auto", "cam", "occlusion", "grad-cam"]
-PAIR: tuple[Method, Method] = ("cam", "occlusion")  # that are compared
+PAIR: tuple[MapMethod, MapMethod] = ("cam", "occlusion")  # that are compared
 
 
 class Explainer(Protocol):
@@ -42,9 +42,7 @@ def open_explainer(model: str | Path | None, method: Method = "auto") -> Explain
     Raises CheckpointError or HubError for files that can't be used, ConfigError for grad-cam without a run.
     """
     if method != "grad-cam":
-        network = open_network(model)
-        finder = open_finder("embedded") if "person" in network.info.views else None
-        return MapExplainer(Predictor(network, finder), method)
+        return MapExplainer(_open_predictor(model), method)
     if model is None:
         raise ConfigError("grad-cam needs a run: give --model RUN; the model of the package has cam")
     from uniemox.explain.grad_cam import open_grad_cam  # noqa: PLC0415 - torch
@@ -62,8 +60,14 @@ def open_explainers(
     if method != "both":
         explainers = [open_explainer(model, method) for model in models]
         return explainers, unique_names([one.name for one in explainers])
-    pairs = [(open_explainer(model, each), each) for model in models for each in PAIR]
-    return [one for one, _ in pairs], unique_names([f"{one.name} ({each})" for one, each in pairs])
+    predictors = [_open_predictor(model) for model in models]
+    pairs = [MapExplainer(predictor, each) for predictor in predictors for each in PAIR]
+    return [*pairs], unique_names([f"{one.name} ({one.method})" for one in pairs])
+
+
+def _open_predictor(model: str | Path | None) -> Predictor:
+    network = open_network(model)
+    return Predictor(network, open_finder("embedded") if "person" in network.info.views else None)
 
 
 class MapExplainer:

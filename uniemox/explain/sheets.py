@@ -33,12 +33,11 @@ def draw_sheet(
     columns: Sequence[str],
     names: Sequence[str],
     faces: Sequence[Image.Image] | None = None,
-    notes: Sequence[str] = (),
 ) -> Image.Image:
     """All explanations as one image: each image and its maps beside it, several images a line where there is room.
 
     rows: of each image, one explanation a model.  columns: the models' names.  names: of the images.  faces: each image
-    with what its faces show, in the image's place.  notes: lines at the foot, below the key of colours.
+    with what its faces show, in the image's place.
     Raises ShapeError if these don't belong together.
     """
     title, shown = _first_column(rows, columns, names, faces)
@@ -47,7 +46,7 @@ def draw_sheet(
     lines = [_group(row, name, first) for row, name, first in zip(rows, names, shown, strict=True)]
     bands = [lines[start : start + across] for start in range(0, len(lines), across)]
     heights = [max(image.height for group in band for image, _ in group) + LINE_PX + GAP_PX for band in bands]
-    foot_px = (1 + len(notes)) * LINE_PX + GAP_PX
+    foot_px = LINE_PX + GAP_PX
     sheet = Image.new("RGB", (across * group_px + GAP_PX, LINE_PX + GAP_PX + sum(heights) + foot_px), PAPER)
     for place in range(across):
         for j, heading in enumerate([title, *columns]):
@@ -60,8 +59,6 @@ def draw_sheet(
             _write(sheet, (left, top + image.height + 2), text)
         top += height
     _draw_key(sheet, top)
-    for i, note in enumerate(notes, start=1):
-        _write(sheet, (GAP_PX, top + i * LINE_PX), note, sheet.width - 2 * GAP_PX)
     return sheet
 
 
@@ -110,9 +107,9 @@ def _group(row: Sequence[Explanation], name: str, first: Image.Image) -> list[tu
     return [(_small(first), name), *((_small(one.overlay(CELL_PX)), caption(one)) for one in row)]
 
 
-def _write(sheet: Image.Image, at: tuple[int, int], text: str, width: int = CELL_PX) -> None:
+def _write(sheet: Image.Image, at: tuple[int, int], text: str) -> None:
     """The end of a long text, where names differ."""
-    line, font = fitted(text, FONT_PX, width, keep_end=True)
+    line, font = fitted(text, FONT_PX, CELL_PX, keep_end=True)
     ImageDraw.Draw(sheet).text(at, line, fill=INK, font=font)
 
 

@@ -4,7 +4,6 @@ The layout is that of timm.models.push_to_hf_hub; nothing is uploaded.
 """
 
 import json
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from uniemox import __version__
 from uniemox.classifier_info import ClassifierInfo, to_affect
+from uniemox.data.source import public_name
 from uniemox.errors import CheckpointError
 from uniemox.export.onnx import export_classifier
 from uniemox.files import ONNX, WEIGHTS, replacing
@@ -42,7 +42,7 @@ def write_hub_folder(
     Raises CheckpointError if it can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    info = replace(info, trained_on=without_folders(info.trained_on))
+    info = replace(info, trained_on=public_name(info.trained_on))
     export_classifier(classifier, info, folder / ONNX)
     network = timm_network(classifier, info)
     if network is None:
@@ -63,24 +63,16 @@ def write_hub_folder(
     return network is not None
 
 
-def without_folders(source: str) -> str:
-    """A data set's name as others may see it: of each path in it the last part.
-
-    >>> without_folders("fi:/data/ada/photos/fi,csv:tables/mine.csv?root=/data/mine, split val")
-    'fi:fi,csv:mine.csv?root=mine, split val'
-    """
-    return re.sub(r"[^\s:,=?]*[/\\]+([^\s/\\,?]*)", r"\1", source)
-
-
 def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | None:
     """The same as one network of timm, whose softmax is the calibrated probability; None where it is none of timm's.
 
     The temperature is in its last layer; valence and arousal come out as 1 to 9.
     """
     described, head = info.encoder, classifier.head
+    if "several" in described or classifier.fusion is not None or not isinstance(head, nn.Linear):
+        return None
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in described["options"].items()}
-    is_one = "several" not in described and timm.is_model(described["name"]) and "conv_head" not in options
-    if not is_one or classifier.fusion is not None or not isinstance(head, nn.Linear):
+    if not timm.is_model(described["name"]) or "conv_head" in options:
         return None
     network: Any = timm.create_model(described["name"], **options | {"num_classes": len(info.labels)})
     last = network.get_classifier()
@@ -129,7 +121,7 @@ def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bo
         f"It tells {WHAT[info.kind]}: {task}. It looks at {view[info.streams]} at {info.size} px, and was trained on "
         f"{info.trained_on or 'data that its file does not name'}, with uniemox {__version__}.",
         "## How good it is\n\n"
-        + ("\n".join(map(without_folders, scores)) or "*It was not evaluated, or the figures are not here.*"),
+        + ("\n".join(map(public_name, scores)) or "*It was not evaluated, or the figures are not here.*"),
         "## With uniemox\n\n```console\n$ pip install uniemox\n$ uniemox predict photo.jpg --model "
         f"{ONNX}\n```\n\nFrom a hub: `--model hub:OWNER/REPOSITORY/{ONNX}`. With likely labels, heat maps and people, "
         "as far as it has them.",

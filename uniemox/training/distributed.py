@@ -22,15 +22,17 @@ def process_group(device: torch.device) -> Iterator[None]:
 
     Raises ConfigError if the environment contradicts itself, or the others do not come within ten minutes.
     """
-    launch = None if dist.is_initialized() or is_torchrun() else find_launch()
-    if dist.is_initialized() or (launch is None and not is_torchrun()):
+    if dist.is_initialized():
         yield
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
-    if launch is None:
+    if is_torchrun():
         dist.init_process_group(backend, timeout=MAX_WAIT)
-    else:
+    elif launch := find_launch():
         _join(launch, backend)
+    else:
+        yield
+        return
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ class Launch:
     rank: int
     world_size: int
     address: str
-    """Of the first process's machine."""
+    """Host name or IP address of the first process."""
     port: int
 
 

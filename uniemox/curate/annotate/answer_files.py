@@ -1,5 +1,6 @@
 """Answers as files: all of a project that is still running, and those given in Label Studio."""
 
+import hashlib
 import json
 import re
 import secrets
@@ -9,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
 from sqlalchemy import func, insert, select
 
 from uniemox.csv_files import write_rows
 from uniemox.curate import tables as t
+from uniemox.curate.annotate.answer_form import DETAILS, AnswerIn
 from uniemox.curate.annotate.answering import Answer, save_answers
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import Project
@@ -20,7 +23,6 @@ from uniemox.curate.store import NONE, SKIP
 from uniemox.data.readers.tables import read_text
 from uniemox.errors import DataError, LabelError
 
-DETAILS = ("labels", "intensity", "valence", "arousal", "comment", "skip", "suggested")
 COLUMNS = ("sha256", "title", "annotator", "label", *DETAILS, "seconds", "at")
 IMPORTED = "label studio"  # how the names of its annotators begin
 
@@ -101,7 +103,7 @@ class Imported(NamedTuple):
     unknown: int
     """Tasks of images that the project does not have."""
     unfit: int
-    """Annotations that choose something that is no label of the plan."""
+    """Annotations that choose something that is no label of the plan, or hold what no page could have sent."""
 
 
 def import_label_studio(project: Project, path: Path) -> Imported:
@@ -118,44 +120,53 @@ def import_label_studio(project: Project, path: Path) -> Imported:
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
         raise DataError(f"{path}: expected a list of tasks, each with data; export the project as JSON, not JSON-MIN")
     images, unknown, unfit = _known_images(project), 0, 0
-    found: list[tuple[int, str, str, float, dict[str, Any], str]] = []
+    found: list[tuple[int, str, AnswerIn]] = []
     for task in tasks:
         picture = _image_of(task["data"], images)
         if picture is None:
             unknown += 1
             continue
-        for annotation in task.get("annotations", ()):
-            answer = _answer_of(annotation, f"ls-{picture}-{annotation.get('id', len(found))}"[:64], project.plan)
+        annotations = task.get("annotations")
+        for place, annotation in enumerate(annotations if isinstance(annotations, list) else ()):
+            answer = _answer_of(annotation, f"{picture}-{place}", project.plan)
             if answer is None:
                 unfit += 1
             else:
-                found.append((picture, _annotator(annotation), *answer))
+                found.append((picture, _annotator(annotation), answer))
     return Imported(_save(project, found), len(found), unknown, unfit)
 
 
-def _answer_of(
-    annotation: Mapping[str, Any], number: str, plan: CollectionPlan
-) -> "tuple[str, float, dict[str, Any], str] | None":
-    """Label, seconds, details and id; None for choices that are no labels."""
-    labels, is_skipped = _choices(annotation, plan), bool(annotation.get("was_cancelled"))
-    if labels is None and not is_skipped:
+def _answer_of(annotation: Any, place: str, plan: CollectionPlan) -> AnswerIn | None:
+    """An annotation as an answer; None for one that a page could not have sent.
+
+    place: where it is in the file, for those without an id.
+    """
+    if not isinstance(annotation, dict):
         return None
-    meta = annotation.get("meta")
-    details = {name: meta[name] for name in DETAILS if name in meta} if isinstance(meta, dict) else {}
-    if is_skipped:
-        details = {"skip": "other"} | details
-    elif len(labels or ()) > 1:
-        details = {"labels": list(labels or ())} | details
-    label = SKIP if is_skipped else (labels or (NONE,))[0]
-    return label, float(annotation.get("lead_time") or 0), details, number
+    labels, meta = _choices(annotation, plan), annotation.get("meta")
+    own = {name: meta[name] for name in DETAILS if name in meta} if isinstance(meta, dict) else {}
+    if annotation.get("was_cancelled"):
+        own = {"skip": "other"} | own | {"label": SKIP}
+    elif labels is None:
+        return None
+    else:
+        own = ({"labels": list(labels)} if len(labels) > 1 else {}) | own | {"label": (*labels, NONE)[0]}
+    number = hashlib.sha256(f"{place} {annotation.get('id')}".encode()).hexdigest()[:32]
+    try:
+        answer = AnswerIn(
+            id=number, task=1, seconds=annotation.get("lead_time") or 0, **own
+        )  # its task is not known yet
+    except ValidationError:
+        return None
+    return answer if answer.is_known(plan.labels) else None
 
 
-def _save(project: Project, found: list[tuple[int, str, str, float, dict[str, Any], str]]) -> int:
+def _save(project: Project, found: list[tuple[int, str, AnswerIn]]) -> int:
     """Write answers, with people and tasks that are not there yet; how many of them are new."""
     people: dict[str, int] = {}
     with project.store.write() as connection:
         before = connection.scalar(select(func.count()).select_from(t.answers)) or 0
-        for picture, name, label, seconds, details, number in found:
+        for picture, name, answer in found:
             if name not in people:
                 known = connection.scalar(select(t.people.c.id).where(t.people.c.name == name))
                 values = {"name": name, "role": "annotator", "invited_at": 0.0, "token_hash": secrets.token_hex(32)}
@@ -167,7 +178,8 @@ def _save(project: Project, found: list[tuple[int, str, str, float, dict[str, An
             if task is None:
                 given = {"person_id": person, "picture_id": picture, "given_at": 0.0}
                 task = _key(connection.execute(insert(t.tasks).values(**given)))
-            save_answers(connection, [Answer(person, task, number, label, seconds, details)])
+            row = Answer(person, task, answer.id, answer.label, answer.seconds, answer.details())
+            save_answers(connection, [row])
         return (connection.scalar(select(func.count()).select_from(t.answers)) or 0) - before
 
 
@@ -197,12 +209,12 @@ def _image_of(data: Any, images: Mapping[str, int | None]) -> int | None:
 
 def _choices(annotation: Mapping[str, Any], plan: CollectionPlan) -> tuple[str, ...] | None:
     """Labels of the plan that were chosen, () if nothing was; None for choices that are no labels."""
-    chosen = [
-        word
-        for result in annotation.get("result", ())
-        if isinstance(result, dict) and result.get("type") == "choices"
-        for word in result.get("value", {}).get("choices", ())
-    ]
+    results = annotation.get("result")
+    chosen = []
+    for result in results if isinstance(results, list) else ():
+        value = result.get("value") if isinstance(result, dict) and result.get("type") == "choices" else None
+        words = value.get("choices") if isinstance(value, dict) else None
+        chosen += words if isinstance(words, list) else []
     try:
         return tuple(dict.fromkeys(plan.labels[plan.labels.index(_label(word, plan))] for word in chosen))
     except (LabelError, ValueError):
@@ -218,7 +230,7 @@ def _annotator(annotation: Mapping[str, Any]) -> str:
     who = annotation.get("completed_by", "?")
     if isinstance(who, dict):
         who = who.get("email") or who.get("id") or "?"
-    return f"{IMPORTED} {who}"[:100]
+    return "".join(letter for letter in f"{IMPORTED} {who}" if letter.isprintable())[:100]
 
 
 def _when(at: float) -> str:

@@ -3,15 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import insert, select
 
-import uniemox
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.assignment import pool
 from uniemox.curate.collect.scoring import scorer
 from uniemox.curate.project import Progress, Project, silent
 from uniemox.data.sample import ImageFile, Sample
-from uniemox.errors import ConfigError
 
 AT_ONCE = 64  # images between two writes
 
@@ -21,13 +19,7 @@ def suggest(project: Project, model: str, progress: Progress = silent) -> int:
 
     model: as `uniemox.load` takes it.  Raises ConfigError if it does not know all labels of the plan.
     """
-    missing = set(project.plan.labels) - set(uniemox.load(model, finder=None).labels)
-    if missing:
-        raise ConfigError(
-            f"{model} does not know {', '.join(sorted(missing))}, so that it would suggest another label for such "
-            "images; take a model of the project's labels"
-        )
-    score = scorer(model, project.plan.label_set)
+    score = scorer(model, project.plan.label_set, needs_all=True)
     with project.store.read() as connection:
         kept = pool(connection)
     rows = [row for row in project.rows(select(t.images).order_by(t.images.c.id)) if row.id in kept]
@@ -42,7 +34,7 @@ def suggest(project: Project, model: str, progress: Progress = silent) -> int:
                 connection.execute(insert(t.suggestions), values)
         found += len(values)
         progress("looking", start + len(part), len(rows))
-    project.store.set("suggested by", model)
+    project.store.set("suggested by", sorted({*suggested_by(project), model}))
     return found
 
 
@@ -50,12 +42,12 @@ def forget(project: Project) -> None:
     """Show no suggestions any more; answers keep what was suggested to those who gave them."""
     with project.store.write() as connection:
         connection.execute(t.suggestions.delete())
-    project.store.set("suggested by", None)
 
 
-def count_suggestions(project: Project) -> int:
-    """How many images have one."""
-    return project.count(select(func.count()).select_from(t.suggestions))
+def suggested_by(project: Project) -> list[str]:
+    """Names of all models whose suggestions were ever shown."""
+    models: list[str] = project.store.setting("suggested by") or []
+    return models
 
 
 def _best(rows: list[Any], found: Sequence[Mapping[str, float] | None], labels: tuple[str, ...]) -> Iterator[Any]:

@@ -1,53 +1,22 @@
 """What annotators ask for: their next images, and that their answers are kept."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Literal
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
+from uniemox.curate.annotate.answer_form import AnswerIn
 from uniemox.curate.annotate.answering import Answer
 from uniemox.curate.annotate.assignment import TaskAssigner
 from uniemox.curate.annotate.consent import agree_to, has_agreed
-from uniemox.curate.annotate.permits import IMAGE_HEADERS, MAX_ROWS, Annotator, NumberInPath, NumberInQuery, Strict
+from uniemox.curate.annotate.permits import IMAGE_HEADERS, Annotator, NumberInPath, NumberInQuery, Strict
 from uniemox.curate.annotate.previews import Previews, check_image
-from uniemox.curate.plan import MAX_LABELS
 from uniemox.curate.project import Project
-from uniemox.curate.store import NONE, SKIP
 from uniemox.errors import DataError
 
 MAX_TASKS, MAX_ANSWERS = 60, 500
-DETAILS = ("labels", "intensity", "valence", "arousal", "comment", "skip", "suggested")
-
-
-class AnswerIn(Strict):
-    """One answer; the page makes the id, so that it can send the answer again."""
-
-    id: str = Field(pattern=r"^[A-Za-z0-9-]{8,64}$")
-    task: int = Field(ge=1, lt=MAX_ROWS)
-    label: str = Field(max_length=60)
-    seconds: float = Field(ge=0, le=86400, strict=False)
-    labels: list[str] = Field(default=[], max_length=MAX_LABELS)
-    intensity: int | None = Field(default=None, ge=1, le=9)
-    valence: int | None = Field(default=None, ge=1, le=9)
-    arousal: int | None = Field(default=None, ge=1, le=9)
-    comment: str = Field(default="", max_length=2000)
-    skip: Literal["unseen", "upsetting", "unsure", "other"] | None = None
-    suggested: str | None = Field(default=None, max_length=60)
-
-    def is_known(self, labels: Sequence[str]) -> bool:
-        """Whether it names labels of the plan, or none, or says why it is skipped."""
-        if self.label == SKIP:
-            return self.skip is not None and not self.labels
-        is_first = not self.labels or self.labels[0] == self.label
-        return self.skip is None and is_first and {self.label, *self.labels} <= {*labels, NONE}
-
-    def details(self) -> dict[str, Any]:
-        """What is said beside the label."""
-        return {name: value for name in DETAILS if (value := getattr(self, name)) not in (None, "", [])}
 
 
 class AnswersIn(Strict):

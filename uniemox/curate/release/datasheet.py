@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from uniemox.curate.licences import report
 from uniemox.curate.plan import CollectionPlan
+from uniemox.data.source import public_name
 from uniemox.paper import paper_tables
 
 if TYPE_CHECKING:
@@ -68,11 +69,11 @@ def datasheet(
     rows: "Sequence[ReleasedImage]",
     figures: Mapping[str, Any],
     agreement: Mapping[str, Any] | None,
-    suggested: int = 0,
+    suggestions: tuple[int, Sequence[str]] = (0, ()),
 ) -> str:
     """The README of a release. What a machine can't know is marked as still to be written.
 
-    suggested: answers that were given in sight of a model's suggestion.
+    suggestions: answers that were given in sight of a model's suggestion, and the models.
     """
     sources = Counter(row.about.get("source", "") for row in rows)
     rules = {
@@ -96,7 +97,7 @@ def datasheet(
         "## Labelling\n\nAnnotators saw images in orders of their own, without search word and without each other's "
         f"answers. An image was kept if {rules[config.rule]} (at least {config.min_answers} answers). "
         + _owner_words(sum(row.by_owner for row in rows))
-        + _form_words(plan, suggested)
+        + _form_words(plan, *suggestions)
         + _agreement_words(agreement),
         "Who were the annotators, and what were they paid?\n\n" + TO_WRITE,
         "## Cleaning\n\nLeft out by the screen: "
@@ -154,7 +155,7 @@ def _owner_words(count: int) -> str:
     )
 
 
-def _form_words(plan: CollectionPlan, suggested: int) -> str:
+def _form_words(plan: CollectionPlan, suggested: int, models: Sequence[str]) -> str:
     """What annotators were asked and shown beside the labels."""
     form, told = plan.answer, []
     if form.several:
@@ -165,7 +166,8 @@ def _form_words(plan: CollectionPlan, suggested: int) -> str:
     if form.consent:
         told.append("They agreed to the text in `plan.json` before.")
     if suggested:
-        told.append(f"{suggested:,} answers were given in sight of what a model suggests (`answers.csv`).")
+        shown = ", ".join(map(public_name, models))
+        told.append(f"{suggested:,} answers were given in sight of what a model suggests (`answers.csv`): {shown}.")
     return "".join(f"{sentence} " for sentence in told)
 
 

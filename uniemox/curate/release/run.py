@@ -15,10 +15,11 @@ from sqlalchemy import insert, select, update
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.figures import figures_now
+from uniemox.curate.annotate.suggesting import suggested_by
 from uniemox.curate.annotate.verdicts import OWNER_SAYS, Rule, Verdict, verdicts
 from uniemox.curate.licences import report
 from uniemox.curate.project import ENDING, Progress, Project, silent, write_whole
-from uniemox.curate.release.answer_tables import answer_tables, as_csv, count_suggested
+from uniemox.curate.release.answer_tables import answer_tables, as_csv
 from uniemox.curate.release.croissant import croissant
 from uniemox.curate.release.datasheet import datasheet, statistics, table_two
 from uniemox.curate.release.label_studio import label_studio
@@ -78,7 +79,7 @@ class ReleasedImage:
     style: str
     shares: Mapping[str, float]
     sha256: str
-    """Of the file as it was collected."""
+    """Hash of the file as it was collected."""
     picture: int
     file: Path
     """Where it lies in the project."""
@@ -229,6 +230,8 @@ def _write_texts(
 ) -> None:
     scheme = {row.path: row.split for row in rows}
     labels = project.plan.labels
+    answers, suggested = answer_tables(project, rows)
+    suggestions = suggested, suggested_by(project)
     tables = {
         "labels.csv": as_csv(["path", "label", "split", "domain"], ([r.path, r.label, r.split, r.style] for r in rows)),
         "soft_labels.csv": as_csv(
@@ -238,11 +241,11 @@ def _write_texts(
             ["path", "sha256", *ABOUT, "decided"],
             ([r.path, r.sha256, *(r.about.get(name, "") for name in ABOUT), r.decided] for r in rows),
         ),
-        **answer_tables(project, rows),
+        **answers,
     }
     agreement = figures_now(project)
     texts = {
-        "README.md": datasheet(config, project.plan, rows, figures, agreement, count_suggested(tables["answers.csv"])),
+        "README.md": datasheet(config, project.plan, rows, figures, agreement, suggestions),
         "licences.md": "\n".join(["# Licences", "", *report(row.about.get("licence", "") for row in rows)]) + "\n",
         "statistics.md": table_two(figures),
         "statistics.json": _json(figures),

@@ -1,0 +1,40 @@
+"""What an answer may hold, whether a page sends it or a file has it."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from uniemox.curate.annotate.permits import MAX_ROWS, Strict
+from uniemox.curate.plan import MAX_LABELS
+from uniemox.curate.store import NONE, SKIP
+
+DETAILS = ("labels", "intensity", "valence", "arousal", "comment", "skip", "suggested")
+"""Fields beside the label, which tables.details keeps."""
+
+
+class AnswerIn(Strict):
+    """One answer; the page makes the id, so that it can send the answer again."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9-]{8,64}$")
+    task: int = Field(ge=1, lt=MAX_ROWS)
+    label: str = Field(max_length=60)
+    seconds: float = Field(ge=0, le=86400, strict=False)
+    labels: list[str] = Field(default=[], max_length=MAX_LABELS)
+    intensity: int | None = Field(default=None, ge=1, le=9)
+    valence: int | None = Field(default=None, ge=1, le=9)
+    arousal: int | None = Field(default=None, ge=1, le=9)
+    comment: str = Field(default="", max_length=2000)
+    skip: Literal["unseen", "upsetting", "unsure", "other"] | None = None
+    suggested: str | None = Field(default=None, max_length=60)
+
+    def is_known(self, labels: Sequence[str]) -> bool:
+        """Whether it names labels of the plan, or none, or says why it is skipped."""
+        if self.label == SKIP:
+            return self.skip is not None and not self.labels
+        is_first = not self.labels or self.labels[0] == self.label
+        return self.skip is None and is_first and {self.label, *self.labels} <= {*labels, NONE}
+
+    def details(self) -> dict[str, Any]:
+        """What is said beside the label."""
+        return {name: value for name in DETAILS if (value := getattr(self, name)) not in (None, "", [])}
