@@ -1,6 +1,5 @@
 """From images of every kind to predictions, against a plain computation; alone and in batches; what goes wrong."""
 
-import io
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.drawn import draw_image, jpeg_of
-from tests.predict.networks import SIZE, WhiteFinder, answer, made, one, tiny_network, values
+from tests.predict.networks import SIZE, WhiteFinder, answer, made, one, values
 from uniemox.errors import ConfigError, ImageError, LabelError
 from uniemox.images import read_image
 from uniemox.labels import HECO, MIKELS
@@ -29,42 +28,10 @@ from uniemox.predict.views import person_view, scene_view
 FELT = {"labels": HECO.labels, "label_set": "heco", "kind": "felt"}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_network(tmp_path_factory.mktemp("models") / "scene.onnx")
-
-
-@pytest.fixture(scope="module")
-def predictor(model: Path) -> Predictor:
-    return Predictor(Network.open(model, threads=1))
-
-
 def person_image(size: tuple[int, int] = (90, 70), box: tuple[int, int, int, int] = (20, 10, 50, 60)) -> Image.Image:
     image = draw_image(1, size).point(lambda value: min(value, 200))
     image.paste("white", box)
     return image
-
-
-def test_open_files_are_read_once(tmp_path: Path, predictor: Predictor) -> None:
-    path = tmp_path / "a.jpg"
-    draw_image(1).save(path)
-    expected = predictor.predict(path)
-    with path.open("rb") as file:
-        found = predictor.predict(file)
-    assert found.scene == expected.scene
-    assert found.path is None
-    assert found.plot().size == expected.plot().size
-    assert predictor.predict([io.BytesIO(path.read_bytes())])[0].scene == expected.scene
-    with path.open(encoding="latin-1") as file, pytest.raises(ImageError, match="open it as bytes"):
-        predictor.predict(file)  # type: ignore[arg-type]
-    with pytest.raises(ImageError, match="can't be read"):
-        predictor.predict(_closed(path))  # type: ignore[arg-type]
-
-
-def _closed(path: Path) -> object:
-    file = path.open("rb")
-    file.close()
-    return file
 
 
 def test_the_answer_is_the_plain_computation(predictor: Predictor, tmp_path: Path) -> None:
@@ -88,108 +55,6 @@ def test_alone_and_in_any_batch_it_is_the_same(predictor: Predictor, tmp_path: P
     for size in (1, 2, 4, 16):
         found = [values(one(result)) for result in predictor.predict_each(images, batch_size=size)]  # type: ignore[arg-type]
         np.testing.assert_allclose(found, alone, atol=1e-5)
-
-
-def test_all_ways_to_give_an_image_are_one(predictor: Predictor, tmp_path: Path) -> None:
-    image, path = draw_image(2, (64, 48)), tmp_path / "ü\n.png"
-    image.save(path)
-    array = np.asarray(image)
-    ways: list[Any] = [path, str(path), path.read_bytes(), bytearray(path.read_bytes()), image, array, array / 255]
-    ways += [
-        (array / 255).astype(np.float32),
-        np.dstack([array, np.full((48, 64), 255, np.uint8)]),
-        image.convert("RGBA"),
-    ]
-    ways += [np.asfortranarray(array), array[::-1][::-1]]
-    found = predictor.predict(ways)
-    assert all(values(one(result)) == values(one(found[0])) for result in found)  # type: ignore[arg-type]
-    assert [one(result).path for result in found[:3]] == [str(path), str(path), None]  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "I", "F", "I;16", "LA", "YCbCr", "HSV"])
-def test_pil_images_of_every_mode(predictor: Predictor, mode: str) -> None:
-    grey = draw_image(3, (50, 40)).convert("L")
-    image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else grey.convert("RGB")
-    image = image if image.mode == mode else (grey if mode in ("I", "F") else image).convert(mode)
-    found = one(predictor.predict(image))
-    whole = {"I", "F", "I;16"}  # stretched to their own range, or by their highest byte
-    expected = image.convert("RGB") if mode not in whole else None
-    if expected is not None:
-        assert values(found) == pytest.approx(answer([scene_view(expected, SIZE, 0.9)]), abs=1e-5)
-    assert sum(values(found)) == pytest.approx(1)
-
-
-def test_transparent_pixels_are_white_and_grey_is_grey(predictor: Predictor) -> None:
-    rgba = np.zeros((40, 40, 4), np.uint8)
-    white = one(predictor.predict(np.full((40, 40, 3), 255, np.uint8)))
-    assert values(one(predictor.predict(rgba))) == values(white)
-    grey = np.asarray(draw_image(3).convert("L"))
-    assert values(one(predictor.predict(grey))) == values(one(predictor.predict(np.dstack([grey] * 3))))
-
-
-def test_an_image_turned_by_its_exif_is_upright(predictor: Predictor, tmp_path: Path) -> None:
-    image, exif = draw_image(4, (80, 60)), Image.Exif()
-    exif[0x0112] = 6  # shown after a turn to the right
-    path = tmp_path / "turned.png"
-    image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
-    upright = one(predictor.predict(image))
-    for way in (path, Image.open(path)):
-        found = one(predictor.predict(way))
-        assert values(found) == values(upright)
-        assert (found.width_px, found.height_px) == (80, 60)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (1, 100)])
-def test_the_smallest_images(predictor: Predictor, size: tuple[int, int]) -> None:
-    found = one(predictor.predict(Image.new("RGB", size, "red")))
-    expected = answer([scene_view(Image.new("RGB", size, "red"), SIZE, 0.9)])
-    assert values(found) == pytest.approx(expected, abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (np.full((4, 4, 3), 1.5), "from 1.5 to 1.5; expected 0 to 1"),
-        (np.full((4, 4, 3), -0.1), "expected 0 to 1"),
-        (np.full((4, 4), np.nan), "not finite"),
-        (np.full((4, 4), np.inf), "not finite"),
-        (np.array([[object()]]), "got object"),
-        (np.zeros((4, 4), np.int64), "got int64"),
-        (np.zeros((4, 4), bool), "got bool"),
-        (np.zeros((4, 4, 2), np.uint8), r"got \(4, 4, 2\)"),
-        (np.zeros((0, 4, 3), np.uint8), r"got \(0, 4, 3\)"),
-        (np.zeros((1, 4, 4, 3), np.uint8), r"got \(1, 4, 4, 3\)"),
-        (np.zeros((1, 101, 3), np.uint8), "strip"),
-        (np.zeros((1, 60_000), np.uint8), "megapixels"),
-        (b"", "empty"),
-        (b"no image", "not an image of a known format"),
-        (jpeg_of(draw_image(1))[:2000], "cut off or corrupt"),
-        ("", "a folder, not an image|no image in this folder"),
-        ("no\0name.jpg", "can't be read"),
-        ("missing.jpg", r"missing\.jpg: can't be read \(No such file"),
-        ("n" * 300, r"n: can't be read \(File name too long"),
-        (7, "got int"),
-        (None, "got NoneType"),
-        (Image.new("RGB", (0, 5)), "0 x 5 px is no image"),
-    ],
-)
-def test_what_is_no_image_is_an_error_alone_and_a_failure_in_a_list(
-    predictor: Predictor, image: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ImageError, match=message):
-        predictor.predict(image)
-    before, failed, after = predictor.predict([draw_image(1), image, draw_image(2)])
-    assert isinstance(before, Prediction)
-    assert isinstance(after, Prediction)
-    assert isinstance(failed, Failure)
-    assert failed.to_dict() == {"path": image if isinstance(image, str) else None, "error": failed.error}
-    assert failed.error
-
-
-def test_a_cut_off_pil_image_is_an_error(predictor: Predictor) -> None:
-    with pytest.raises(ImageError, match="can't be decoded"):
-        predictor.predict(Image.open(io.BytesIO(jpeg_of(draw_image(1))[:2000])))
 
 
 def test_empty_lists_and_folders(predictor: Predictor, tmp_path: Path) -> None:
@@ -400,18 +265,3 @@ def test_nothing_imports_torch(model: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout == "set() set()\n"
-
-
-def test_a_file_that_is_not_there_is_a_file_not_found_error(predictor: Predictor, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"a\.jpg: can't be read"):
-        predictor.predict(tmp_path / "a.jpg")
-
-
-def test_images_of_formats_that_are_not_read_are_named(predictor: Predictor, tmp_path: Path) -> None:
-    draw_image(1).save(tmp_path / "a.png")
-    (tmp_path / "b.HEIC").write_bytes(b"x")
-    (tmp_path / "c.txt").write_bytes(b"x")
-    first, second = predictor.predict(tmp_path)  # type: ignore[misc]
-    assert isinstance(first, Prediction)
-    assert isinstance(second, Failure)
-    assert second.error == f"{tmp_path / 'b.HEIC'}: HEIC is not read; save it as JPEG or PNG"

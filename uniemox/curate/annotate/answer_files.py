@@ -127,8 +127,8 @@ def import_label_studio(project: Project, path: Path) -> Imported:
             unknown += 1
             continue
         annotations = task.get("annotations")
-        for place, annotation in enumerate(annotations if isinstance(annotations, list) else ()):
-            answer = _answer_of(annotation, f"{picture}-{place}", project.plan)
+        for annotation in annotations if isinstance(annotations, list) else ():
+            answer = _answer_of(annotation, picture, project.plan)
             if answer is None:
                 unfit += 1
             else:
@@ -136,11 +136,8 @@ def import_label_studio(project: Project, path: Path) -> Imported:
     return Imported(_save(project, found), len(found), unknown, unfit)
 
 
-def _answer_of(annotation: Any, place: str, plan: CollectionPlan) -> AnswerIn | None:
-    """An annotation as an answer; None for one that a page could not have sent.
-
-    place: where it is in the file, for those without an id.
-    """
+def _answer_of(annotation: Any, picture: int, plan: CollectionPlan) -> AnswerIn | None:
+    """An annotation as an answer, whose id is its content's; None for one that a page could not have sent."""
     if not isinstance(annotation, dict):
         return None
     labels, meta = _choices(annotation, plan), annotation.get("meta")
@@ -151,11 +148,10 @@ def _answer_of(annotation: Any, place: str, plan: CollectionPlan) -> AnswerIn | 
         return None
     else:
         own = ({"labels": list(labels)} if len(labels) > 1 else {}) | own | {"label": (*labels, NONE)[0]}
-    number = hashlib.sha256(f"{place} {annotation.get('id')}".encode()).hexdigest()[:32]
+    content = json.dumps([picture, annotation], sort_keys=True)
+    own |= {"id": hashlib.sha256(content.encode()).hexdigest()[:32], "seconds": annotation.get("lead_time") or 0}
     try:
-        answer = AnswerIn(
-            id=number, task=1, seconds=annotation.get("lead_time") or 0, **own
-        )  # its task is not known yet
+        answer = AnswerIn(task=1, **own)  # its task is not known yet
     except ValidationError:
         return None
     return answer if answer.is_known(plan.labels) else None
