@@ -39,6 +39,8 @@ class ClassifierInfo:
     """Side of its input, px."""
     crop_fraction: float = 0.9
     """Share of the short side that the middle crop keeps."""
+    hides_person: bool = False
+    """Whether the person is blacked out of the scene view."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     """Of pixels in [0, 1], by channel."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -57,7 +59,9 @@ class ClassifierInfo:
     these with mean and std."""
     parts: Mapping[str, Any] = field(default_factory=dict)
     """What follows the encoder: feature_width, outputs; fused_width, fusion, heads and norm_eps with both streams;
-    bank, neighbours and vote_temperature of a neighbour head; distance_axes of the distance from training images."""
+    method, fused_width, has_detector, has_face_finder and word_counts of a method that relates regions; confounders of
+    CCIM's head; bank, neighbours and vote_temperature of a neighbour head; distance_axes of the distance from training
+    images."""
 
     def __post_init__(self) -> None:
         expected = {

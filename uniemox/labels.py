@@ -125,6 +125,17 @@ _BRIDGES: Mapping[tuple[str, str], Mapping[str, str]] = {
 }
 
 
+def polarities(labels: Sequence[str]) -> tuple[tuple[float, ...], ...]:
+    """A row for each polarity that occurs, negative, positive, neither: 1 for the labels that are of it, (P, E).
+
+    >>> polarities(["awe", "fear", "surprise"])
+    ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0))
+    """
+    signs = ["negative" if one in _NEGATIVE else "positive" if one in _POSITIVE else "neither" for one in labels]
+    rows = (tuple(float(sign == polarity) for sign in signs) for polarity in ("negative", "positive", "neither"))
+    return tuple(row for row in rows if any(row))
+
+
 @dataclass(frozen=True, slots=True)
 class LabelMap:
     """Which label of one set becomes which of another, and what that loses."""

@@ -1,6 +1,6 @@
 """A fine-tuned classifier as one safetensors file that needs no other: weights, and in its header what they mean."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,10 @@ from uniemox.model.colour_histogram import ColourHistogram
 from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.model.distance import Distance
 from uniemox.model.fusion import build_fusion
+from uniemox.model.methods.building import build_method
+from uniemox.model.methods.ccim import Ccim
+from uniemox.model.methods.method import Method
+from uniemox.model.regions import RegionReader
 from uniemox.views.pixels import PixelStats
 
 KEY = "uniemox_classifier"
@@ -98,6 +102,20 @@ def build_described(described: Mapping[str, Any]) -> nn.Module:
     return build_timm(name, **options)
 
 
+def build_described_method(parts: Mapping[str, Any], labels: Sequence[str], stats: PixelStats) -> Method:
+    """What relates regions, with what reads them, random weights in both.  parts: see ClassifierInfo."""
+    method = build_method(
+        parts["method"],
+        width=parts["feature_width"],
+        channels=parts["fused_width"],
+        labels=labels,
+        word_counts=parts.get("word_counts", ()),
+    )
+    has = {name: parts[name] for name in ("has_detector", "has_face_finder")}
+    method.reader = RegionReader(method.groups, stats=stats, **has)
+    return method
+
+
 def _build(info: ClassifierInfo) -> Classifier:
     """The network with other weights."""
     parts, several = info.parts, info.encoder.get("several")
@@ -106,7 +124,9 @@ def _build(info: ClassifierInfo) -> Classifier:
     else:
         stats = [PixelStats(tuple(one["mean"]), tuple(one["std"])) for one in several]
         encoder = ConcatEncoder([build_described(one) for one in several], stats)
-    fusion = embed = None
+    fusion = embed = method = None
+    if "method" in parts:
+        method = build_described_method(parts, info.labels, PixelStats(info.mean, info.std))
     if "fusion" in parts:
         embed = nn.Linear(parts["feature_width"], parts["fused_width"])
         fusion = build_fusion(parts["fusion"], parts["fused_width"], parts["heads"])
@@ -118,11 +138,14 @@ def _build(info: ClassifierInfo) -> Classifier:
         embed=embed,
         fusion=fusion,
         norm_eps=parts.get("norm_eps", OLD_NORM_EPS),
+        method=method,
     )
+    if "confounders" in parts:
+        classifier.head = Ccim(classifier.width, parts["outputs"], *parts["confounders"])
     if "bank" in parts:
-        bank = torch.ones(parts["bank"], parts.get("fused_width", parts["feature_width"]))
+        bank = torch.ones(parts["bank"], classifier.width)
         votes = torch.ones(parts["bank"], parts["outputs"])
         classifier.head = NeighbourHead(bank, votes, parts["neighbours"], parts["vote_temperature"])
     if "distance_axes" in parts:
-        classifier.distance = Distance(parts.get("fused_width", parts["feature_width"]), parts["distance_axes"])
+        classifier.distance = Distance(classifier.width, parts["distance_axes"])
     return classifier

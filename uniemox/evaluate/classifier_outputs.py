@@ -86,7 +86,7 @@ def open_classifier(
         return outputs_of(
             classifier,
             samples,
-            ViewConfig(size=info.size, crop_fraction=info.crop_fraction, person=info.person),
+            ViewConfig.of(info),
             stats=PixelStats(info.mean, info.std),
             workers=count_workers(hardware, device),
             on_progress=on_progress,

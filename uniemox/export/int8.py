@@ -213,7 +213,7 @@ def _compare(src: Path, small: Path, method: Method, batches: Iterable[Pixels]) 
 
 def _batches(samples: Sequence[Sample], info: ClassifierInfo, size: int) -> Iterator[Pixels]:
     """Views as the network takes them, of the images that can be read."""
-    view = ViewConfig(size=info.size, crop_fraction=info.crop_fraction, person=info.person)
+    view = ViewConfig.of(info)
     items = ViewDataset(samples, EvalViews(view))
     middle, scale = (np.array(value, np.float32).reshape(3, 1, 1) * 255 for value in (info.mean, info.std))
     for first in range(0, len(samples), size):

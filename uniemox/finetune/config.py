@@ -2,11 +2,11 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from uniemox.classifier_info import Streams
 from uniemox.errors import ConfigError
-from uniemox.model.config import FusionName
+from uniemox.model.config import FusionName, RegionMethod
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
 from uniemox.views.config import ViewConfig
 
@@ -22,7 +22,7 @@ class NetworkConfig:
     """The classifier's network."""
 
     streams: Streams = "scene"
-    """What it looks at: the scene, the person, or both, fused."""
+    """What it looks at: the scene, the person, or both, fused. Methods from solver on look at what they need."""
     pool: Literal["mean", "token"] = "mean"
     """Feature of a plain ViT: the mean of its patch tokens through a new norm (the paper), or its normed CLS token,
     which is what the fusion was pre-trained on. Other networks have their own feature."""
@@ -31,7 +31,7 @@ class NetworkConfig:
     fusion_heads: int = 3
     """κ, of a fusion that starts anew."""
     fused_width: int = 512
-    """C3, of a fusion that starts anew."""
+    """C3, of a fusion that starts anew; channels of methods from solver on."""
     keep_norm_statistics: bool = False
     """Leave the means and variances of batch norms as they are: for small batches, or networks whose norms were folded
     into their convolutions."""
@@ -39,6 +39,20 @@ class NetworkConfig:
     """The encoder's first layers, as layer-wise decay counts them, that stay as they are."""
     drop_path: float = 0.0
     """Share of the images for which the last block is skipped in training; it falls linearly to the first block."""
+    frozen_encoder: bool = False
+    """With methods from solver on: leave the encoder as it is and fit what follows, on features computed once."""
+    objects: str = ""
+    """ONNX file of YOLOX-nano, for methods from solver on: it finds objects and people in the scene view, and goes into
+    the model's file. Empty: the cells of a 4 x 4 grid stand for them."""
+    faces: str = ""
+    """ONNX file of YuNet-n, likewise for faces in the person view. Empty: its upper half stands for the face."""
+    confounders: int = 0
+    """Surroundings in the dictionary of CCIM (arXiv 2303.11921), which frees what a person feels from where they are;
+    the paper takes 128 to 256. 0: none."""
+
+    def __post_init__(self) -> None:
+        if self.confounders < 0 or self.confounders == 1:
+            raise ConfigError(f"network.confounders must be 0, or at least 2, got {self.confounders}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,11 +112,13 @@ class FinetuneConfig:
     init: str = ""
     """Where the encoder comes from: a run, a published checkpoint, timm:NAME, timm:NAME@FILE, or scratch: before any of
     these, which keeps the network and draws its weights anew. Several, with commas between them, stand side by side."""
-    method: Literal["full", "probe", "knn", "mean", "histogram"] = "full"
+    method: Literal["full", "probe", "knn", "mean", "histogram", RegionMethod] = "full"
     """Train all of it; or fit only what follows the frozen encoder: logistic regression (with both streams: projection,
     fusion and head), or the 20 nearest neighbours. These take a minute. Or learn nothing, and take the mean of the
     calibrated logits of several fine-tuned runs, of the same data and division, that init names. Or the least that all
-    of these must beat: logistic regression on a colour histogram and a 6 x 6 thumbnail, which needs no init."""
+    of these must beat: logistic regression on a colour histogram and a 6 x 6 thumbnail, which needs no init.
+    solver, stimuli, mdan, eap, rrla and emoticon relate regions of the image, see `uniemox docs methods`; all of the
+    network is trained."""
     task: Task = "label"
     """What is learned: a label (equation 12), a distribution of votes (KL), or valence and arousal (MSE with CCC)."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -151,9 +167,19 @@ class FinetuneConfig:
     """Maximum number of unreadable images to skip before the run stops."""
 
     @property
+    def relates_regions(self) -> bool:
+        """Whether the method relates regions of the image."""
+        return self.method in get_args(RegionMethod)
+
+    @property
+    def trains_in_steps(self) -> bool:
+        """Whether the whole network is trained, step by step, rather than what follows the encoder fitted."""
+        return self.method == "full" or (self.relates_regions and not self.network.frozen_encoder)
+
+    @property
     def chooses_epoch(self) -> bool:
         """Whether held-out images decide which weights are kept; of method mean, those of the runs that it joins."""
-        return self.select == "best" and self.method in ("full", "mean")
+        return self.select == "best" and (self.trains_in_steps or self.method == "mean")
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulation"):
@@ -176,6 +202,7 @@ class FinetuneConfig:
             )
         self._check_logit_adjustment()
         self._check_targets()
+        self._check_regions()
         if self.method == "mean" and self.network.streams != "scene":
             raise ConfigError(f"method mean joins heads on the scene, network.streams is {self.network.streams!r}")
         if self.method == "histogram" and self.init:
@@ -198,10 +225,35 @@ class FinetuneConfig:
                 "logit_adjustment is of a linear head on labels: leave it 0 with method knn and with other tasks"
             )
 
+    def _check_regions(self) -> None:
+        network = self.network
+        given = [name for name in ("frozen_encoder", "objects", "faces") if getattr(network, name)]
+        if given and not self.relates_regions:
+            raise ConfigError(
+                f"network.{given[0]} goes with methods {', '.join(get_args(RegionMethod))}, got method {self.method!r}"
+                + ("; method probe leaves the encoder as it is" if given[0] == "frozen_encoder" else "")
+            )
+        if self.relates_regions and self.task == "affect":
+            raise ConfigError(f"method {self.method} tells labels: give task label or distribution, got 'affect'")
+        sees_person = self.method in ("stimuli", "rrla", "emoticon") or (
+            self.method in ("full", "probe") and network.streams != "scene"
+        )
+        if network.confounders and not (sees_person and self.task != "affect"):
+            raise ConfigError(
+                "network.confounders frees what a person feels from their surroundings: it goes with methods stimuli, "
+                "rrla and emoticon, or full and probe with network.streams person or both; got method "
+                f"{self.method!r}, streams {network.streams!r}, task {self.task!r}"
+            )
+        if network.confounders and self.logit_adjustment > 0:
+            raise ConfigError(
+                "logit_adjustment is of a linear head; network.confounders makes another, give one of both"
+            )
+
     def _check_targets(self) -> None:
         if self.calibrate_on == "labels" and self.task != "distribution":
             raise ConfigError(f"calibrate_on labels is of task distribution, got task {self.task!r}; leave it out")
-        if self.distillation.teacher and (self.method != "full" or self.task != "label"):
+        if self.distillation.teacher and (not self.trains_in_steps or self.task != "label"):
             raise ConfigError(
-                f"distillation goes with method full and task label, got {self.method!r} and {self.task!r}"
+                f"distillation goes with task label and methods that train all of the network, got {self.method!r} and "
+                f"{self.task!r}"
             )

@@ -10,6 +10,7 @@ from uniemox.data.sample import Sample
 from uniemox.finetune.augment import smooth
 from uniemox.finetune.evaluator import Evaluator
 from uniemox.finetune.step import Objective
+from uniemox.finetune.words import WordLists
 from uniemox.model.classifier import Classifier
 from uniemox.model.distance import MIN_IMAGES, Distance
 
@@ -17,14 +18,23 @@ MAX_FITTED = 4_000  # training images that the distance is fitted on
 FEATURES = "features of the training images"
 
 
-def fit_after_encoder(model: Classifier, evaluator: Evaluator, train: Sequence[Sample], objective: Objective) -> None:
-    """Fit projection, fusion and head to the frozen encoder, in place: an optimiser may hold these parameters."""
+def fit_after_encoder(
+    model: Classifier,
+    evaluator: Evaluator,
+    train: Sequence[Sample],
+    objective: Objective,
+    words: WordLists | None = None,
+) -> None:
+    """Fit all that follows to the frozen encoder, in place: an optimiser may hold these parameters.
+
+    words: of method eap.
+    """
     from uniemox.finetune.probe import fit_fusion, fit_head  # noqa: PLC0415 - sklearn, a second to import
 
     config = evaluator.config
     found = evaluator.outputs(model, train, encoded=True, what=FEATURES)
     target, weights = evaluator.target(found.samples), objective.class_weights
-    if model.fusion is None:
+    if model.fusion is None and model.method is None and isinstance(model.head, nn.Linear):
         head, _ = fit_head(
             found.values[:, 0],
             target.numpy(),
@@ -36,7 +46,8 @@ def fit_after_encoder(model: Classifier, evaluator: Evaluator, train: Sequence[S
         return
     if config.task == "label":
         target = smooth(target, config.augment.smoothing)
-    fit_fusion(model, torch.from_numpy(found.values), target, objective, config.seed)
+    said = None if words is None else words.rows(found.samples)
+    fit_fusion(model, torch.from_numpy(found.values), target, objective, config.seed, said)
 
 
 def fit_neighbour_head(model: Classifier, evaluator: Evaluator, train: Sequence[Sample]) -> None:

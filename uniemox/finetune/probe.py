@@ -49,23 +49,32 @@ def fit_neighbours(features: NDArray[np.float32], target: NDArray[np.float32]) -
     return NeighbourHead(torch.from_numpy(features), torch.from_numpy(target))
 
 
-def fit_fusion(classifier: Classifier, encoded: Tensor, target: Tensor, objective: Objective, seed: int) -> None:
-    """Train projection, fusion, norm and head of a classifier of both streams, in place; the encoder is not asked.
+def fit_fusion(
+    classifier: Classifier,
+    encoded: Tensor,
+    target: Tensor,
+    objective: Objective,
+    seed: int,
+    words: Tensor | None = None,
+) -> None:
+    """Train all that follows the encoder of a classifier, in place; the encoder is not asked.
 
-    encoded: (N, 2, D) of `Classifier.encode`.  target: (N, E), or (N, 2) valence and arousal.
+    encoded: of `Classifier.encode`, of N images.  target: (N, E), or (N, 2) valence and arousal.  words: (N, V), with
+    which method eap aligns the images in the first half of the steps.
     A linear head alone would not do: what scene and person say together is in no weighted sum of what each says.
-    A few seconds; the same on every process.
+    A few seconds to a few minutes; the same on every process.
     """
-    learned = [module for module in (classifier.embed, classifier.fusion, classifier.norm, classifier.head) if module]
-    parameters = [parameter for module in learned for parameter in module.parameters()]
+    parameters = classifier.after_encoder()
     device = parameters[0].device
     encoded, target = encoded.to(device), target.to(device)
     optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS, pct_start=0.1)
     draws = torch.Generator().manual_seed(seed)
-    for _ in range(STEPS):
+    for step in range(STEPS):
         rows = torch.randint(len(encoded), (BATCH,), generator=draws).to(device)
-        loss = objective(classifier.head(classifier.fuse(encoded[rows])), target[rows])
+        features = classifier.fuse(encoded[rows])
+        said = None if words is None or 2 * step >= STEPS else words[rows]
+        loss = objective(classifier.head(features), target[rows], features, said)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)

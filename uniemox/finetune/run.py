@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,15 +23,26 @@ from uniemox.export.onnx import export_classifier
 from uniemox.files import ENCODER, ONNX, WEIGHTS
 from uniemox.finetune.augment import AugmentedViews
 from uniemox.finetune.config import FinetuneConfig, Task
+from uniemox.finetune.confounders import fit_confounders
 from uniemox.finetune.distillation import TeacherAnswers, ask_teacher, open_unlabelled, teacher_file
 from uniemox.finetune.evaluator import Evaluator
 from uniemox.finetune.head import adjust_logits, fit_after_encoder, fit_distance, fit_neighbour_head
-from uniemox.finetune.network import BuiltNetwork, build_histogram, build_network, checkpoint_activations, mean_head
+from uniemox.finetune.network import (
+    BuiltNetwork,
+    build_histogram,
+    build_network,
+    build_region_network,
+    checkpoint_activations,
+    mean_head,
+)
 from uniemox.finetune.parts import Parts, check_same_division, split_for_training
 from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
 from uniemox.finetune.targets import class_weights, has_target, target_of
+from uniemox.finetune.words import WordLists
 from uniemox.labels import AFFECT
 from uniemox.model.classifier import Classifier
+from uniemox.model.config import RegionMethod
+from uniemox.model.methods.ccim import Ccim
 from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
 from uniemox.training.distributed import process_group, rank, wait_for_all, world_size
 from uniemox.training.hardware import count_workers, precision_of, ready_to_train, setup_device, wrap
@@ -79,15 +90,27 @@ def finetune(
             answers = ask_teacher(config.distillation, parts.train, data.labels, out)
         torch.manual_seed(config.seed)
         outputs = 2 if config.task == "affect" else len(data.labels)
+        words = WordLists.of(parts.train, data.labels) if config.method == "eap" else None
         if config.method == "histogram":
             network = build_histogram(config.network, outputs=outputs)
+        elif config.relates_regions:
+            network = build_region_network(
+                config.init,
+                cast(RegionMethod, config.method),
+                config.network,
+                size=config.view.size,
+                labels=data.labels.labels,
+                word_counts=words.counts if words else (),
+            )
         else:
             network = build_network(config.init, config.network, size=config.view.size, outputs=outputs)
+        if network.classifier.method is not None and network.classifier.method.hides_person:
+            config = replace(config, view=replace(config.view, hide_person=True))
         ready_to_train(network.classifier, device)
         freeze_layers(network.classifier.encoder, config.network.frozen_layers)
         if config.hardware.grad_checkpointing:
             checkpoint_activations(network.classifier.encoder)
-        run = _Run(config, data, out, network, parts, answers, callback)
+        run = _Run(config, data, out, network, parts, answers, callback, words)
         run.fit()
         info = run.finish() if rank() == 0 else run.describe()
         wait_for_all()
@@ -106,21 +129,22 @@ class _Run:
         parts: Parts,
         answers: TeacherAnswers | None,
         callback: Callback,
+        words: WordLists | None,
     ) -> None:
         self.config, self.data, self.out, self.network = config, data, out, network
         self.parts, self.train, self.callback = parts, parts.train, callback
-        self.answers = answers
+        self.answers, self.words = answers, words
         self.shown = [*self.train, *(answers.unlabelled if answers else ())]  # in the steps of method full
         self.model: Classifier = network.classifier
         self.device = next(self.model.parameters()).device
         self.checkpoints = Checkpoints(out, config.save.keep)
-        self.steps_per_epoch = 0  # of method full, as are the next two
+        self.steps_per_epoch = 0  # of what trains in steps, as are the next two
         self.optimizer: Any = None
         self.ema: Any = None  # timm's running mean of the weights
         self.evaluator = Evaluator(config, data.labels, network.stats, callback)
         weights = class_weights(parts.train, data.labels) if config.class_weighting == "balanced" else None
-        self.objective = Objective(task=config.task, class_weights=weights)
-        if config.method == "full":
+        self.objective = Objective(task=config.task, class_weights=weights, method=self.model.method)
+        if config.trains_in_steps:
             settings = config.optimizer
             self.steps_per_epoch = steps_in_epoch(len(self.shown), config.batch_size)
             groups = parameter_groups(self.model, settings.weight_decay, config.layer_decay, config.head_lr_scale)
@@ -131,7 +155,9 @@ class _Run:
 
     def fit(self) -> None:
         """The head alone, or all of the network."""
-        if self.config.method == "full":
+        if isinstance(self.model.head, Ccim) and not self.checkpoints.found():
+            fit_confounders(self.model, self.evaluator, self.train)
+        if self.config.trains_in_steps:
             self._train()
             return
         if self.config.method == "mean":
@@ -141,11 +167,11 @@ class _Run:
         elif self.config.method == "knn":
             fit_neighbour_head(self.model, self.evaluator, self.train)
         else:
-            fit_after_encoder(self.model, self.evaluator, self.train, self.objective)
+            fit_after_encoder(self.model, self.evaluator, self.train, self.objective, self.words)
 
     def finish(self) -> ClassifierInfo:
         """Choose the epoch, fit the temperature, write everything down."""
-        if self.config.method == "full":
+        if self.config.trains_in_steps:
             self._choose()
         if self.config.logit_adjustment > 0:
             adjust_logits(self.model.head, self.evaluator.target(self.train), self.config.logit_adjustment)
@@ -168,7 +194,8 @@ class _Run:
             label_set=labels.name,
             kind=labels.kind,
             task=self.config.task,
-            streams=self.config.network.streams,
+            streams=self.model.streams,
+            hides_person=view.hide_person,
             person=view.person,
             size=view.size,
             crop_fraction=view.crop_fraction,
@@ -192,7 +219,7 @@ class _Run:
             if self.ema is not None:
                 self.ema.load_state_dict(progress.more["ema"])
         elif config.probe_first:
-            fit_after_encoder(self.model, self.evaluator, self.train, self.objective)
+            fit_after_encoder(self.model, self.evaluator, self.train, self.objective, self.words)
             if self.ema is not None:
                 self.ema.set(self.model)
         runner = wrap(self.model, self.device, compiled=config.hardware.compile)
@@ -226,7 +253,7 @@ class _Run:
                     values = finetune_step(
                         runner,
                         self.optimizer,
-                        [self._batch(views) for views in step.batches],
+                        [self._batch(views, aligns=2 * step.done < plan.steps) for views in step.batches],
                         objective=self.objective,
                         augment=config.augment,
                         stats=self.network.stats,
@@ -239,10 +266,12 @@ class _Run:
                     step.report(values | {"lr": lr, "epoch": (step.done + 1) / self.steps_per_epoch})
         self.model.train()
 
-    def _batch(self, views: ViewBatch) -> FinetuneBatch:
+    def _batch(self, views: ViewBatch, *, aligns: bool) -> FinetuneBatch:
+        """aligns: whether method eap still aligns images with words."""
         used = select_views(self.model, views)
         target = (self.answers.targets if self.answers else self.evaluator.target)(views.samples)
-        return FinetuneBatch(scene=used.get("scene"), person=used.get("person"), target=target)
+        words = self.words.rows(views.samples) if self.words and aligns else None
+        return FinetuneBatch(scene=used.get("scene"), person=used.get("person"), target=target, words=words)
 
     def _save(self, done: int, journal: Journal) -> None:
         """A checkpoint; at the end of an epoch with its score on the watched samples."""

@@ -1,7 +1,7 @@
 """One step of fine-tuning: augmentation, logits, loss, gradients, update."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from uniemox.finetune.config import AugmentConfig, Task
 from uniemox.losses.affect import affect_loss, distribution_loss
 from uniemox.losses.soft_target import soft_target_cross_entropy
 from uniemox.model.config import Precision
+from uniemox.model.methods.eap import Eap
+from uniemox.model.methods.method import Method
 from uniemox.training.distributed import gather_rows, world_size
 from uniemox.training.update import gradients, update
 from uniemox.views.pixels import PixelStats
@@ -23,6 +25,7 @@ class FinetuneBatch:
     scene: Tensor | None  # (N, 3, S, S) uint8, RGB
     person: Tensor | None
     target: Tensor  # (N, E), or (N, 2) valence and arousal
+    words: Tensor | None = None  # (N, V), while method eap aligns images with words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,14 +35,26 @@ class Objective:
     task: Task
     class_weights: Tensor | None = None
     """(E,), how much an image of each class counts; None: all the same."""
+    method: Method | None = None
+    """Whose own loss is added."""
 
-    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
-        """The loss.  output, target: (N, E), or (N, 2) valence and arousal."""
+    def __call__(
+        self, output: Tensor, target: Tensor, features: Tensor | None = None, words: Tensor | None = None
+    ) -> Tensor:
+        """The loss.
+
+        output, target: (N, E), or (N, 2) valence and arousal.  features: (N, C) that the head has read, where there is
+        a method.  words: (N, V), with which method eap aligns the images instead of learning labels.
+        """
         if self.task == "affect":
             return affect_loss(output, target)
+        if isinstance(self.method, Eap) and features is not None and words is not None:
+            return self.method.alignment_loss(features, words) + 0 * output.sum()  # DDP waits for the head's gradients
         weight = None if self.class_weights is None else target @ self.class_weights.to(target.device)  # (N,)
-        loss = soft_target_cross_entropy if self.task == "label" else distribution_loss
-        return loss(output, target, weight)
+        loss = (soft_target_cross_entropy if self.task == "label" else distribution_loss)(output, target, weight)
+        if self.method is None or features is None:
+            return loss
+        return loss + self.method.own_loss(output, features, target, weight)
 
 
 def finetune_step(
@@ -68,12 +83,20 @@ def finetune_step(
     for i, batch in enumerate(batches):
         share = len(batch.target) / images
         with gradients(model, synchronise=i == len(batches) - 1):
+            unmixed = replace(augment, mixup=0.0, cutmix=0.0)  # words of two images are no words of their mixture
             scene, person, target = augment_batch(
-                batch.scene, batch.person, batch.target, augment, task=objective.task, device=device, stats=stats
+                batch.scene,
+                batch.person,
+                batch.target,
+                augment if batch.words is None else unmixed,
+                task=objective.task,
+                device=device,
+                stats=stats,
             )
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                output = model(scene=scene, person=person)
-            loss = objective(output.float(), target)
+                output, features = model(scene=scene, person=person, with_features=True)
+            words = None if batch.words is None else batch.words.to(device)
+            loss = objective(output.float(), target, features.float(), words)
             (loss * share * world_size()).backward()  # DDP takes the mean over processes
         seen += loss.detach() * share
     return update(model, optimizer, {"loss": seen}, max_grad_norm)

@@ -1,6 +1,6 @@
 """The fine-tuned network: scene, person or both through one encoder, fused, and a linear head."""
 
-from typing import get_args
+from typing import Literal, get_args, overload
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from uniemox.errors import ConfigError, ShapeError
 from uniemox.model.distance import Distance
 from uniemox.model.encoder import check_plain
 from uniemox.model.fusion import Fusion
+from uniemox.model.methods.method import Method
 
 NORM_EPS = 1e-12  # far below the variance of Υ, which is 1e-6 and less after Γ2 and Γ3
 OLD_NORM_EPS = 1e-6  # of classifiers that say nothing of it: they were trained with it
@@ -27,7 +28,8 @@ class Classifier(nn.Module):
     streams: "scene" and "person" feed the head the encoder's features. With "both" the two views go through the
     encoder as one batch of 2N; embed (D -> C3) and fusion, in float32, make them the Υ of the pre-training, and a new
     layer norm of Υ feeds the head.
-    embed, fusion: given with "both" and only there.
+    embed, fusion: given with "both" and only there; or else
+    method: what relates regions of the encoder's last map, (N, D, h, w), in place of its features.
     norm_eps: added to the variance of Υ by that norm.
     The head starts as MAE's: truncated normal with a deviation of 2e-5 (facebookresearch/mae, main_finetune.py).
     Raises ConfigError if these don't belong together.
@@ -43,14 +45,18 @@ class Classifier(nn.Module):
         embed: nn.Linear | None = None,
         fusion: Fusion | None = None,
         norm_eps: float = NORM_EPS,
+        method: Method | None = None,
     ) -> None:
         super().__init__()
-        _check_parts(feature_width, outputs, streams, embed, fusion)
+        if method is None:
+            _check_parts(feature_width, outputs, streams, embed, fusion)
         width = feature_width if embed is None else embed.out_features
+        width = width if method is None else method.width
+        self.width = width
         self.streams = streams
         self.encoder = encoder
         self.embed = nn.Identity() if embed is None else embed
-        self.fusion = fusion
+        self.fusion, self.method = fusion, method
         self.norm = nn.Identity() if fusion is None else nn.LayerNorm(width, eps=norm_eps)
         self.keeps_norm_statistics = False
         self.distance: Distance | None = None  # of the features from those of the training images, once it is trained
@@ -58,9 +64,24 @@ class Classifier(nn.Module):
         nn.init.trunc_normal_(self.head.weight, std=2e-5)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, scene: Tensor | None = None, person: Tensor | None = None) -> Tensor:
-        """Logits (N, E). Arguments and errors as `features`."""
-        return self.head(self.features(scene, person))
+    @overload
+    def forward(self, scene: Tensor | None = None, person: Tensor | None = None) -> Tensor: ...
+    @overload
+    def forward(
+        self, scene: Tensor | None = None, person: Tensor | None = None, *, with_features: Literal[True]
+    ) -> tuple[Tensor, Tensor]: ...
+    def forward(
+        self, scene: Tensor | None = None, person: Tensor | None = None, *, with_features: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits (N, E), and what the head has read if it is asked for. Arguments and errors as `features`."""
+        features = self.features(scene, person)
+        logits = self.head(features)
+        return (logits, features) if with_features else logits
+
+    def after_encoder(self) -> list[nn.Parameter]:
+        """What is learned behind the encoder."""
+        of_encoder = {id(parameter) for parameter in self.encoder.parameters()}
+        return [one for one in self.parameters() if one.requires_grad and id(one) not in of_encoder]
 
     def answer(self, scene: Tensor | None = None, person: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Logits (N, E), and distances (N,) from the training images, if it knows them; see `Distance`."""
@@ -77,7 +98,7 @@ class Classifier(nn.Module):
         return self
 
     def features(self, scene: Tensor | None = None, person: Tensor | None = None) -> Tensor:
-        """What the head reads: (N, D) of one view, (N, C3) of both.
+        """What the head reads: (N, D) of one view, (N, C3) of both, (N, method.width) of regions.
 
         scene, person: (N, 3, H, W), ImageNet-normalised; a view that `streams` does not name is ignored.
         Raises ShapeError if one that it names is missing, is not of floats, or two have different shapes.
@@ -85,8 +106,13 @@ class Classifier(nn.Module):
         return self.fuse(self.encode(scene, person))
 
     def encode(self, scene: Tensor | None = None, person: Tensor | None = None) -> Tensor:
-        """The encoder's features of each of V views, one or both: (N, V, D). Arguments and errors as `features`."""
+        """The encoder's features of each of V views, one or both: (N, V, D); or its regions, see `RegionReader`.
+
+        Arguments and errors as `features`.
+        """
         views = self._views(scene, person)
+        if self.method is not None:
+            return self.method.reader(self.encoder, *views)
         if len(views) == 1:
             return self.encoder(views[0])[:, None]  # (N, 1, D)
         both = self.encoder(torch.cat(views))  # (2N, D)
@@ -94,7 +120,9 @@ class Classifier(nn.Module):
         return torch.stack([both[:count], both[count:]], dim=1)  # (N, 2, D)
 
     def fuse(self, encoded: Tensor) -> Tensor:
-        """What the head reads: (N, D) of one view, (N, C3) of both.  encoded: (N, V, D) of `encode`."""
+        """What the head reads, see `features`.  encoded: of `encode`."""
+        if self.method is not None:
+            return self.method(self.method.reader.split(encoded))
         if self.fusion is None:
             return encoded[:, 0]
         both = self.embed(encoded)  # (N, 2, C3)

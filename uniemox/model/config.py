@@ -10,6 +10,8 @@ from uniemox.views.config import MaskConfig
 Precision = Literal["float32", "bfloat16"]
 
 FusionName = Literal["static", "dynamic", "attention", "gated"]
+RegionMethod = Literal["solver", "stimuli", "mdan", "eap", "rrla", "emoticon"]
+"""Methods that relate regions of an image, see model/methods."""
 
 
 def check_fusion(name: str, channels: int, heads: int) -> None:

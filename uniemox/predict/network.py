@@ -20,7 +20,7 @@ from uniemox.persons.crop import choose_person
 from uniemox.persons.detector_config import fingerprint_of
 from uniemox.predict.confidence import answers_of, familiarity_of
 from uniemox.predict.one_by_one import is_one_by_one, run_views
-from uniemox.predict.views import Pixels, person_view, scene_box, scene_parts, scene_view
+from uniemox.predict.views import Pixels, hide, person_view, scene_box, scene_parts, scene_view
 
 MAX_PX = 2 * 224 * 224  # of the views of one run: more are no faster, and need more memory
 Array = NDArray[np.float32]
@@ -115,7 +115,10 @@ class Network:
         """
         info, views = self.info, {}
         if "scene" in info.views:
-            views["scene"] = scene_view(image, info.size, info.crop_fraction)
+            shown = image
+            if info.hides_person:
+                shown = hide(image, choose_person(persons, target, full, info.person), full)
+            views["scene"] = scene_view(shown, info.size, info.crop_fraction)
         if "person" in info.views:
             views["person"] = person_view(image, choose_person(persons, target, full, info.person), full, info.size)
         return views

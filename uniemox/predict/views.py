@@ -15,6 +15,21 @@ LONG = 2  # times the short side: an image that is longer is judged by several s
 MAX_SQUARES = 6
 
 
+def hide(image: Image.Image, person: PersonCrop, full: tuple[int, int]) -> Image.Image:
+    """The image, black where the person is; the same image if nobody is known to be in it.
+
+    person: in px of the full image.  full: its width and height; the image may be a smaller copy.
+    """
+    if person.source.startswith("whole_image"):
+        return image
+    pixels = np.array(image)
+    for box in person.keep or (person.box,):
+        x1, x2 = whole_px(box.x1, box.x2, image.width, full[0])
+        y1, y2 = whole_px(box.y1, box.y2, image.height, full[1])
+        pixels[y1:y2, x1:x2] = 0
+    return Image.fromarray(pixels)
+
+
 def scene_view(image: Image.Image, size: int, crop_fraction: float) -> Pixels:
     """The middle of an image: short side resized, bicubic, then cropped.  Returns (3, size, size) uint8, RGB.
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from uniemox.classifier_info import PersonPolicy
+from uniemox.classifier_info import ClassifierInfo, PersonPolicy
 from uniemox.errors import ConfigError
 
 
@@ -18,6 +18,13 @@ class ViewConfig:
     """Which part of the image the person view is, see persons/crop.py."""
     crop_fraction: float = 0.9
     """Share of the short side that the middle crop of evaluation keeps, 0 to 1; timm's crop_pct for ViTs."""
+    hide_person: bool = False
+    """Black out the person in the scene view, so that it shows the surroundings alone, as EmotiCon does."""
+
+    @classmethod
+    def of(cls, info: ClassifierInfo) -> "ViewConfig":
+        """The views that a classifier was made for."""
+        return cls(size=info.size, crop_fraction=info.crop_fraction, person=info.person, hide_person=info.hides_person)
 
     def __post_init__(self) -> None:
         if self.size < 8:

@@ -19,7 +19,7 @@ from uniemox.data.sample import Sample, decode_sample
 from uniemox.errors import BoxError
 from uniemox.persons.box import Box
 from uniemox.persons.crop import PersonCrop, Source, choose_person
-from uniemox.predict.views import person_view, scene_box, scene_view, whole_px
+from uniemox.predict.views import hide, person_view, scene_box, scene_view, whole_px
 from uniemox.views.config import ViewConfig
 
 ASPECT = (3 / 4, 4 / 3)
@@ -70,7 +70,8 @@ class TrainViews:
         image, full = decode_sample(sample, shrink)
         geometry, person = place[0]
         pixels = _to_tensor(image)  # (1, 3, H, W)
-        scene = _cut(pixels, geometry.crop, full, size)
+        shown = _to_tensor(hide(image, person, full)) if self.config.hide_person else pixels
+        scene = _cut(shown, geometry.crop, full, size)
         body = _cut(_black_out(pixels, person, full), person.box, full, size)
         if geometry.flip:
             scene, body = scene.flip(-1), body.flip(-1)
@@ -88,7 +89,8 @@ class EvalViews:
         size, crop_fraction = self.config.size, self.config.crop_fraction
         image, full = decode_sample(sample)
         person = _placed(sample, full, self.config.person)
-        scene = torch.from_numpy(scene_view(image, size, crop_fraction))
+        shown = hide(image, person, full) if self.config.hide_person else image
+        scene = torch.from_numpy(scene_view(shown, size, crop_fraction))
         body = torch.from_numpy(person_view(image, person, full, size))
         return Views(scene, body, person.source, Geometry(scene_box(full, size, crop_fraction), False, size))
 

@@ -1,0 +1,72 @@
+"""MDAN: affective levels that depend on each other, bottom-up and top-down (Xu et al., CVPR 2022, arXiv 2203.13443).
+
+Bottom-up the labels are told from the whole image, and the polarity's probability is the sum of its labels', so that
+the two never contradict each other. Top-down the polarity is told first, by a classifier of its own on features that
+attended across channels (MHCCA); where that classifier sees its answer (level-dependent class activation, L-CAM,
+M = Σ_c p_c Σ_k w_ck F_k), the next level looks more closely.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from uniemox.losses.hierarchy import polarity_loss
+from uniemox.losses.soft_target import soft_target_cross_entropy
+from uniemox.model.methods.method import Embed, GroupedRegions, Method
+
+HEADS = 8
+
+
+class CrossChannelAttention(nn.Module):
+    """Multi-head attention in which channels, not places, attend to each other."""
+
+    def __init__(self, channels: int, places: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(places, places) for _ in range(3))
+        self.norm = nn.LayerNorm(channels)
+        self.heads = HEADS if channels % HEADS == 0 else 1
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        """x asks, other answers: (N, T, C) both.  Returns (N, T, C)."""
+        rows, answers = x.transpose(1, 2), other.transpose(1, 2)  # (N, C, T)
+        q, k, v = (
+            layer(one).unflatten(1, (self.heads, -1))
+            for layer, one in ((self.query, rows), (self.key, answers), (self.value, answers))
+        )  # (N, heads, C / heads, T)
+        shares = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(dim=-1)
+        return self.norm(x + (shares @ v).flatten(1, 2).transpose(1, 2))
+
+
+class Mdan(Method):
+    """width: D, of the regions' features.  channels: C, of its vectors.  polarity: (P, E), see `polarity_loss`."""
+
+    groups = ("scene", "cells")
+    polarity: Tensor
+
+    def __init__(self, width: int, channels: int, polarity: Tensor, places: int) -> None:
+        super().__init__()
+        self.levels = len(polarity)  # P, whose logits are the last features
+        self.width = width + channels + self.levels
+        self.register_buffer("polarity", polarity)
+        self.scene_norm = nn.LayerNorm(width)
+        self.embed = Embed(width, channels)
+        self.first, self.second = (CrossChannelAttention(channels, places) for _ in range(2))
+        self.classify_polarity = nn.Linear(channels, self.levels)
+
+    def forward(self, regions: GroupedRegions) -> Tensor:
+        """See Method."""
+        cells = self.embed(regions["cells"])  # (N, T, C)
+        coarse = self.first(cells, cells)
+        polarity = self.classify_polarity(coarse.mean(dim=1))  # (N, P)
+        fine = self.second(cells * (1 + self._activation(coarse, polarity)), coarse)
+        scene = self.scene_norm(regions["scene"].features[:, 0])
+        return torch.cat([scene, fine.mean(dim=1), polarity], dim=1)
+
+    def _activation(self, coarse: Tensor, polarity: Tensor) -> Tensor:
+        """L-CAM: where the polarity that is told is seen, (N, T, 1), 0 to 1."""
+        maps = coarse @ self.classify_polarity.weight.T  # (N, T, P)
+        return (maps * polarity.softmax(dim=1)[:, None]).sum(dim=2, keepdim=True).sigmoid()
+
+    def own_loss(self, logits: Tensor, features: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """The polarity bottom-up, from the labels, and top-down, from its own classifier."""
+        top_down = soft_target_cross_entropy(features[:, -self.levels :].float(), target @ self.polarity.T, weight)
+        return polarity_loss(logits, target, self.polarity, weight) + top_down

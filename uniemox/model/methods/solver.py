@@ -1,0 +1,54 @@
+"""SOLVER: objects in a graph of emotions, chosen by the scene (Yang et al., TIP 2021, arXiv 2110.12334).
+
+Nodes are objects, by what they look like and what they are. The graph's edges are learned, A = softmax(φ(V) ψ(V)ᵀ); a
+graph convolution (arXiv 1609.02907) passes messages along them, V' = V + ReLU(A V W). The scene's feature s then
+attends to the objects, a_i = softmax_i(wᵀ tanh(W_s s + W_o v_i)), and is joined with what it chose.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from uniemox.model.methods.method import Embed, GroupedRegions, Method
+from uniemox.model.regions import log_presence
+
+LAYERS = 2
+
+
+class EmotionGraph(nn.Module):
+    """One graph convolution with edges of its own."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.source, self.target = nn.Linear(channels, channels), nn.Linear(channels, channels)
+        self.message = nn.Linear(channels, channels, bias=False)
+
+    def forward(self, nodes: Tensor, log_presence: Tensor) -> Tensor:
+        """nodes: (N, T, C).  log_presence: (N, T).  Returns (N, T, C)."""
+        fits = self.target(nodes) @ self.source(nodes).transpose(1, 2) / nodes.shape[2] ** 0.5  # (N, T, T)
+        edges = (fits.float() + log_presence[:, None]).softmax(dim=2).to(nodes.dtype)
+        return nodes + torch.relu(edges @ self.message(nodes))
+
+
+class Solver(Method):
+    """width: D, of the regions' features.  channels: C, of its vectors."""
+
+    groups = ("scene", "objects")
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        self.width = width + channels
+        self.scene_norm = nn.LayerNorm(width)
+        self.embed = Embed(width, channels)
+        self.graph = nn.ModuleList(EmotionGraph(channels) for _ in range(LAYERS))
+        self.of_scene, self.of_objects = nn.Linear(width, channels), nn.Linear(channels, channels, bias=False)
+        self.score = nn.Linear(channels, 1, bias=False)
+
+    def forward(self, regions: GroupedRegions) -> Tensor:
+        """See Method."""
+        scene, objects = self.scene_norm(regions["scene"].features[:, 0]), regions["objects"]
+        nodes, presence = self.embed(objects), log_presence(objects)
+        for layer in self.graph:
+            nodes = layer(nodes, presence)
+        fits = self.score(torch.tanh(self.of_scene(scene)[:, None] + self.of_objects(nodes)))[..., 0]  # (N, T)
+        shares = (fits.float() + presence).softmax(dim=1).to(nodes.dtype)
+        return torch.cat([scene, (shares[..., None] * nodes).sum(dim=1)], dim=1)

@@ -1,0 +1,40 @@
+"""Stimuli-aware: the whole image, its objects and a face, each by its own branch (Yang et al., TIP 2021).
+
+arXiv 2109.01812. An LSTM reads the branches' vectors, the whole image first, then the objects from the most to the
+least certain, then the face; its last state is joined with the whole image's feature. (In the authors' code an LSTM
+reads the objects alone, and the branches are concatenated.) An error across polarity costs more: `losses/hierarchy.py`.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from uniemox.losses.hierarchy import polarity_loss
+from uniemox.model.methods.method import Embed, GroupedRegions, Method
+
+STRENGTH = 1.0  # of the polarity in the loss
+
+
+class StimuliAware(Method):
+    """width: D, of the regions' features.  channels: C, of its vectors.  polarity: (P, E), see `polarity_loss`."""
+
+    groups = ("scene", "objects", "face")
+    polarity: Tensor
+
+    def __init__(self, width: int, channels: int, polarity: Tensor) -> None:
+        super().__init__()
+        self.width = width + channels
+        self.register_buffer("polarity", polarity)
+        self.scene_norm = nn.LayerNorm(width)
+        self.branches = nn.ModuleDict({name: Embed(width, channels) for name in self.groups})
+        self.join = nn.LSTM(channels, channels, batch_first=True)
+
+    def forward(self, regions: GroupedRegions) -> Tensor:
+        """See Method."""
+        seen = [self.branches[name](regions[name]) * regions[name].presence[..., None] for name in self.groups]
+        states, _ = self.join(torch.cat(seen, dim=1))  # (N, T, C)
+        return torch.cat([self.scene_norm(regions["scene"].features[:, 0]), states[:, -1]], dim=1)
+
+    def own_loss(self, logits: Tensor, features: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """The polarity's part of the hierarchical cross-entropy."""
+        del features
+        return STRENGTH * polarity_loss(logits, target, self.polarity, weight)

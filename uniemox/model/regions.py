@@ -1,0 +1,248 @@
+"""What the methods of `model/methods` relate: the whole scene, its objects and people, and the person with the face.
+
+Every region is the mean of the encoder's last feature map inside a box. Boxes come from detectors inside the network,
+so that a classifier's file needs no other: YOLOX-nano for objects and people, YuNet for faces. Without them the cells
+of a grid stand for objects and people, and the upper half of the person view for the face.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from uniemox.classifier_info import Streams
+from uniemox.errors import ConfigError
+from uniemox.model.yolox import CLASSES, Candidates, YoloxNano
+from uniemox.model.yunet import YuNet
+from uniemox.views.pixels import IMAGENET, PixelStats
+
+Group = Literal["scene", "cells", "objects", "people", "person", "body", "face"]
+OF_PERSON: tuple[Group, ...] = ("person", "body", "face")
+COUNT = 8  # K, objects or people of an image
+GRID = 4  # cells of a side
+DETECTOR_PX = 320  # side of what detectors see: the scene view, enlarged or reduced
+LIKELY = 100  # candidates that may become regions
+MIN_CONFIDENCE, MAX_OVERLAP = 0.25, 0.5
+PERSON = 0  # of the detector's classes
+FACE_MARGIN = 0.2  # of a face's box that is added on each side
+UPPER_HALF = (0.0, 0.0, 1.0, 0.5)
+ABSENT = 1e-6  # presence of what is not there, in an attention
+
+
+class Regions(NamedTuple):
+    """T regions of N images."""
+
+    features: Tensor  # (N, T, D), means of the encoder's map
+    classes: Tensor  # (N, T, 80), what the detector says of them, 0 to 1; all 0 without one
+    boxes: Tensor  # (N, T, 4): x1, y1, x2, y2 as shares of their view
+    presence: Tensor  # (N, T), confidence of the detector, 0 where there is no such region; 1 without one
+
+    def pack(self) -> Tensor:
+        """(N, T, D + 85)."""
+        return torch.cat([self.features, self.classes, self.boxes, self.presence[..., None]], dim=2)
+
+    @classmethod
+    def unpack(cls, packed: Tensor) -> "Regions":
+        """What `pack` gave."""
+        width = packed.shape[2] - CLASSES - 5
+        features, classes, boxes, presence = packed.split([width, CLASSES, 4, 1], dim=2)
+        return cls(features, classes, boxes, presence[..., 0])
+
+
+class RegionReader(nn.Module):
+    """Regions of the groups that a method relates.
+
+    groups: in this order.  has_detector, has_face_finder: whether there are networks that find objects and faces; they
+    are frozen.  stats: what the views come normalised with.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, groups: Sequence[Group], *, has_detector: bool, has_face_finder: bool, stats: PixelStats = IMAGENET
+    ) -> None:
+        super().__init__()
+        self.groups = tuple(groups)
+        needs_detector = bool({"objects", "people"} & set(groups))
+        self.detector = YoloxNano().requires_grad_(False) if has_detector and needs_detector else None
+        self.face_finder = YuNet().requires_grad_(False) if has_face_finder and "face" in groups else None
+        self.register_buffer("mean", torch.tensor(stats.mean)[:, None, None], persistent=False)  # (3, 1, 1)
+        self.register_buffer("std", torch.tensor(stats.std)[:, None, None], persistent=False)
+
+    @property
+    def streams(self) -> Streams:
+        """The views that the groups need."""
+        return "both" if set(OF_PERSON) & set(self.groups) else "scene"
+
+    def train(self, mode: bool = True) -> "RegionReader":
+        """As any module's; the detectors stay in eval mode."""
+        super().train(mode)
+        for network in (self.detector, self.face_finder):
+            if network is not None:
+                network.eval()
+        return self
+
+    def sizes(self) -> dict[Group, int]:
+        """T of each group."""
+        found = COUNT if self.detector is not None else GRID**2
+        of: dict[Group, int] = {"cells": GRID**2, "body": GRID**2, "objects": found, "people": found}
+        return {group: of.get(group, 1) for group in self.groups}
+
+    def forward(self, encoder: nn.Module, scene: Tensor, person: Tensor | None = None) -> Tensor:
+        """All regions, packed, group after group: (N, T, D + 85).
+
+        scene, person: (N, 3, S, S), normalised; the person where a group needs it.  They, and the face, go through the
+        encoder as one batch.
+        """
+        views, face, seen = [scene], None, None
+        if person is not None:
+            views.append(person)
+            if "face" in self.groups:
+                face, seen = self._face(person)
+                views.append(face)
+        maps = feature_map(encoder, torch.cat(views)).chunk(len(views))  # (N, D, h, w) each
+        objects = self._objects(scene)
+        return torch.cat([self._group(group, maps, objects, seen).pack() for group in self.groups], dim=1)
+
+    def split(self, packed: Tensor) -> dict[Group, Regions]:
+        """The regions of each group, of what `forward` gives."""
+        sizes = self.sizes()
+        parts = packed.split(list(sizes.values()), dim=1)
+        return {group: Regions.unpack(part) for group, part in zip(sizes, parts, strict=True)}
+
+    def _group(self, group: Group, maps: Sequence[Tensor], objects: Candidates | None, face: Tensor | None) -> Regions:
+        """Regions of one group.  maps: of scene, person and face.  face: (N,) its confidence."""
+        if group in ("objects", "people") and objects is not None:
+            confidence = objects.classes[..., PERSON] if group == "people" else objects.confidence
+            boxes, presence, classes = strongest(objects._replace(confidence=confidence))
+            return Regions(means(maps[0], boxes), classes, boxes, presence)
+        of = maps[{"person": 1, "body": 1, "face": 2}.get(group, 0)]
+        boxes = grid(GRID if group in ("cells", "objects", "people", "body") else 1, of)  # (T, 4)
+        boxes = boxes.expand(of.shape[0], -1, -1)
+        presence = torch.ones_like(boxes[..., 0]) if group != "face" or face is None else face[:, None]
+        classes = boxes.new_zeros(()).expand(*boxes.shape[:2], CLASSES)
+        return Regions(means(of, boxes), classes, boxes, presence)
+
+    def _objects(self, scene: Tensor) -> Candidates | None:
+        """What the detector says of the scene."""
+        return None if self.detector is None else self._detect(self.detector, scene)
+
+    def _face(self, person: Tensor) -> tuple[Tensor, Tensor]:
+        """The face in a person view as a view of its own, (N, 3, S, S), and how sure it is one, (N,)."""
+        if self.face_finder is None:
+            box = person.new_tensor(UPPER_HALF).expand(person.shape[0], 4)
+            return cut(person, box), torch.ones_like(box[:, 0])
+        boxes, presence, _ = strongest(self._detect(self.face_finder, person), count=1)
+        box, presence = boxes[:, 0], presence[:, 0]
+        margin = FACE_MARGIN * (box[:, 2:] - box[:, :2])
+        wide = torch.cat([box[:, :2] - margin, box[:, 2:] + margin], dim=1).clamp(0, 1)
+        return cut(person, torch.where(presence[:, None] > 0, wide, wide.new_tensor(UPPER_HALF))), presence
+
+    @torch.no_grad()
+    def _detect(self, network: nn.Module, view: Tensor) -> Candidates:
+        with torch.autocast(view.device.type, enabled=False):
+            rgb = (view.float() * self.std + self.mean).clamp(0, 1) * 255
+            return network(F.interpolate(rgb, (DETECTOR_PX, DETECTOR_PX), mode="bilinear", align_corners=False))
+
+
+def feature_map(encoder: Any, x: Tensor) -> Tensor:
+    """The encoder's last feature map, (N, D, h, w); of a ViT, its patch tokens.  x: (N, 3, S, S).
+
+    Raises ConfigError for an encoder that has none.
+    """
+    if not hasattr(encoder, "forward_features"):
+        raise ConfigError(f"this method needs one network of timm with a feature map, got {type(encoder).__name__}")
+    places = encoder.forward_features(x)
+    if places.ndim == 3:  # (N, prefix + L, D)
+        places = places[:, encoder.num_prefix_tokens :]
+        rows, columns = encoder.patch_embed.grid_size
+        return places.transpose(1, 2).unflatten(2, (rows, columns))
+    is_last = places.shape[3] == encoder.num_features and places.shape[1] == places.shape[2]  # Swin's (N, h, w, D)
+    return places.permute(0, 3, 1, 2) if is_last else places
+
+
+def grid(side: int, like: Tensor) -> Tensor:
+    """The cells of a grid over a view, row by row: (side², 4), shares."""
+    edges = torch.linspace(0, 1, side + 1, device=like.device, dtype=torch.float32)
+    y1, x1 = torch.meshgrid(edges[:-1], edges[:-1], indexing="ij")
+    y2, x2 = torch.meshgrid(edges[1:], edges[1:], indexing="ij")
+    return torch.stack([x1, y1, x2, y2], dim=-1).flatten(0, 1)
+
+
+def means(places: Tensor, boxes: Tensor) -> Tensor:
+    """The mean of a map inside boxes, every cell by the share of it that lies in the box.
+
+    places: (N, D, h, w).  boxes: (N, T, 4), shares.  Returns (N, T, D); 0 for a box outside the view.
+    """
+    rows = shares_of_cells(boxes[..., 1], boxes[..., 3], places.shape[2]).to(places.dtype)  # (N, T, h)
+    columns = shares_of_cells(boxes[..., 0], boxes[..., 2], places.shape[3]).to(places.dtype)  # (N, T, w)
+    weights = rows[..., :, None] * columns[..., None, :]  # (N, T, h, w)
+    return torch.einsum("nthw,ndhw->ntd", weights, places)
+
+
+def shares_of_cells(low: Tensor, high: Tensor, count: int) -> Tensor:
+    """Along one side: how much of a stretch lies in each of `count` cells; sums to 1, or 0 outside of all.
+
+    low, high: (...), shares of the side.  Returns (..., count).
+
+    >>> shares_of_cells(torch.tensor([0.25]), torch.tensor([1.0]), 2)
+    tensor([[0.3333, 0.6667]])
+    """
+    left = torch.arange(count, device=low.device, dtype=low.dtype) / count
+    inside = torch.minimum(high[..., None], left + 1 / count) - torch.maximum(low[..., None], left)
+    inside = inside.clamp(min=0)
+    return inside / inside.sum(dim=-1, keepdim=True).clamp(min=1e-6)
+
+
+def cut(view: Tensor, box: Tensor) -> Tensor:
+    """The part of each view in its box, squashed to the view's size, bilinear.
+
+    view: (N, 3, S, S).  box: (N, 4), shares.  Returns (N, 3, S, S).
+    """
+    size = view.shape[-1]
+    steps = (torch.arange(size, device=view.device, dtype=torch.float32) + 0.5) / size  # (S,)
+    x = box[:, :1] + steps * (box[:, 2:3] - box[:, :1])  # (N, S)
+    y = box[:, 1:2] + steps * (box[:, 3:] - box[:, 1:2])
+    places = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1)  # (N, S, S, 2)
+    return F.grid_sample(view.float(), 2 * places - 1, padding_mode="border", align_corners=False).to(view.dtype)
+
+
+def strongest(found: Candidates, count: int = COUNT) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes that don't overlap by half, most confident first (greedy non-maximum suppression, `count` rounds).
+
+    Returns boxes (N, count, 4), their confidence (N, count), 0 where fewer were found, and classes (N, count, C).
+    """
+    confidence, rows = found.confidence.topk(min(LIKELY, found.confidence.shape[1]), dim=1)  # (N, A)
+    boxes = found.boxes.gather(1, rows[..., None].expand(-1, -1, 4)).clamp(0, 1)  # (N, A, 4)
+    left = torch.where(confidence >= MIN_CONFIDENCE, confidence, 0.0)
+    chosen, sure = [], []
+    for _ in range(count):
+        best, place = left.max(dim=1, keepdim=True)  # (N, 1)
+        box = boxes.gather(1, place[..., None].expand(-1, -1, 4))  # (N, 1, 4)
+        left = torch.where(overlaps(box, boxes) > MAX_OVERLAP, 0.0, left).scatter(1, place, 0.0)
+        chosen.append(place)
+        sure.append(best)
+    places, presence = torch.cat(chosen, dim=1), torch.cat(sure, dim=1)  # (N, count)
+    is_there = (presence > 0)[..., None]
+    rows = rows.gather(1, places)[..., None]  # (N, count, 1)
+    classes = found.classes.gather(1, rows.expand(-1, -1, found.classes.shape[2]))
+    if classes.shape[2] == 0:
+        classes = classes.new_zeros(*presence.shape, CLASSES)
+    picked = boxes.gather(1, places[..., None].expand(-1, -1, 4))
+    return torch.where(is_there, picked, 0.0), presence, torch.where(is_there, classes, 0.0)
+
+
+def overlaps(box: Tensor, boxes: Tensor) -> Tensor:
+    """Intersection over union of a box (N, 1, 4) with boxes (N, A, 4): (N, A)."""
+    shared = (torch.minimum(box[..., 2:], boxes[..., 2:]) - torch.maximum(box[..., :2], boxes[..., :2])).clamp(min=0)
+    both = shared.prod(dim=2)
+    areas = [(one[..., 2:] - one[..., :2]).clamp(min=0).prod(dim=2) for one in (box, boxes)]
+    return both / (areas[0] + areas[1] - both).clamp(min=1e-9)
+
+
+def log_presence(regions: Regions) -> Tensor:
+    """(N, T), to be added to the logits of an attention: very low where there is no region."""
+    return regions.presence.clamp(min=ABSENT).log()
