@@ -21,6 +21,7 @@ from uniemox.labels import (
     clean,
     find_label_set,
     label_map,
+    polarities,
     recognise,
 )
 
@@ -248,3 +249,11 @@ def test_a_map_loses_no_label_silently() -> None:
         assert len(arrived) + len(found.dropped) == len(source)
         assert {target.labels[i] for i in arrived} | set(found.unreached) == set(target.labels)
         assert sum(len(group) - 1 for group in found.merged.values()) == len(arrived) - len(set(arrived))
+
+
+@pytest.mark.parametrize("label_set", LABEL_SETS)
+def test_every_label_has_one_polarity(label_set: LabelSet) -> None:
+    rows = polarities(label_set.labels)
+    assert [sum(column) for column in zip(*rows, strict=True)] == [1.0] * len(label_set)
+    assert len(rows) == (2 if label_set in (MIKELS, POLARITY) else 3)
+    assert polarities(("one", "two")) == ((1.0, 1.0),)

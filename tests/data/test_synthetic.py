@@ -269,3 +269,26 @@ def test_the_face_is_legible_in_the_crop_and_hardly_in_the_scene() -> None:
         scene_shares += [(np.abs(scenes[0] - scene) > 25).any(axis=2).mean() for scene in scenes[1:]]
     assert min(crop_shares) > 0.03
     assert max(scene_shares) < 0.015
+
+
+def test_places_mislead_in_training_and_say_nothing_in_the_test() -> None:
+    data = open_data("synthetic:6400?misleading=0.9&seed=2")
+    assert data.labels.kind == "felt"
+    for split, share in (("train", 0.9 + 0.1 / 8), ("val", 0.9 + 0.1 / 8), ("test", 1 / 8)):
+        part = [sample for sample in data.samples if sample.split == split]
+        assert set(Counter(sample.label for sample in part).values()) == {len(part) // 8}
+        own = [_note(sample)["scene"] == SURROUNDINGS[sample.label or 0].scene for sample in part]
+        assert np.mean(own) == pytest.approx(share, abs=0.04)
+        for sample in part:  # the person alone decides
+            state = (_note(sample)["facial_expression"], _note(sample)["human_action"])
+            assert STATES[sample.label or 0] == state
+    sample = data.samples[3]
+    again = open_data("synthetic:8?misleading=0.9&seed=2").samples[3]
+    assert sample == again
+    assert sample.image.read() != synthetic(8, seed=2).samples[3].image.read()
+
+
+@pytest.mark.parametrize("share", ["1.5", "-0.1", "nan", "often"])
+def test_other_shares_are_refused(share: str) -> None:
+    with pytest.raises(ConfigError, match="share from 0 to 1, as in synthetic:640"):
+        open_data(f"synthetic:8?misleading={share}")

@@ -18,6 +18,7 @@ from uniemox.errors import BoxError, ConfigError, ImageError
 from uniemox.images import read_image
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.crop import choose_person
+from uniemox.predict.views import hide
 from uniemox.views.config import ViewConfig
 from uniemox.views.transforms import EvalViews, Geometry, TrainViews, random_crop
 
@@ -211,3 +212,24 @@ def test_random_crops_cover_what_they_should() -> None:
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"view.{next(iter(wrong))}"):
         ViewConfig(**wrong)
+
+
+def test_a_hidden_person_is_black_in_the_scene_alone(sample: Sample) -> None:
+    """In training and evaluation, and in what prediction sees."""
+    white = Image.new("RGB", (320, 240), "white")
+    Path(str(sample.image)).write_bytes(jpeg_of(white, quality=95))
+    config = ViewConfig(size=64, crop_fraction=1.0, hide_person=True)
+    views = EvalViews(config)(sample)
+    person = choose_person(sample.persons, None, (320, 240))
+    ours = np.asarray(hide(white, person, (320, 240)))
+    assert (ours[60:200, 40:90] == 0).all()
+    assert (ours == 0).sum() == 3 * 140 * 50
+    black = (views.scene < 8).float().mean()
+    assert black == pytest.approx(140 * 50 / 240**2, abs=0.02)  # of the middle square
+    assert (views.person > 247).all()
+    nobody = replace(sample, persons=())
+    assert (EvalViews(config)(nobody).scene > 247).all()
+    half = white.resize((160, 120))  # boxes are in px of the full image
+    assert (np.asarray(hide(half, person, (320, 240))) == 0).sum() == 3 * 70 * 25
+    seen = [(TrainViews(config, 0)(sample, epoch).scene < 8).float().mean() for epoch in range(8)]
+    assert max(seen) > 0.1

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -21,8 +22,12 @@ from uniemox.bench import containers
 from uniemox.bench.counting import multiply_adds, parameter_count, timed
 from uniemox.checkpoints.swin import MixMAEEncoder
 from uniemox.errors import ConfigError, UniemoxError
-from uniemox.model.config import ModelConfig
+from uniemox.labels import MIKELS
+from uniemox.model.classifier import Classifier
+from uniemox.model.config import ModelConfig, RegionMethod
 from uniemox.model.encoder import build_encoder
+from uniemox.model.methods.building import build_method
+from uniemox.model.regions import RegionReader
 from uniemox.model.uniemox import UniEmoX
 from uniemox.paper import paper_tables
 
@@ -45,7 +50,7 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelRow:
-    """A row of table III. The rows that the paper cites from other papers have no code and no costs."""
+    """A row of table III. Methods that relate regions stand on the backbone of ours, with their detectors."""
 
     method: str
     backbone: str
@@ -94,6 +99,22 @@ class UniEmoXPass(nn.Module):
         return self.model(images, images, image_features=features, text_features=features).total
 
 
+class RegionPass(nn.Module):
+    """A method that relates regions, on ViT-L, with detectors: one image is scene and person at once."""
+
+    def __init__(self, name: RegionMethod) -> None:
+        super().__init__()
+        encoder: Any = timm.create_model(VIT_L, num_classes=0, global_pool="token")
+        method = build_method(name, width=encoder.embed_dim, channels=512, labels=MIKELS.labels)
+        method.reader = RegionReader(method.groups, has_detector=True, has_face_finder=True)
+        streams = method.reader.streams
+        self.classifier = Classifier(encoder, feature_width=1, outputs=CLASSES, streams=streams, method=method)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images: (N, 3, 224, 224).  Returns logits (N, 8)."""
+        return self.classifier(images, images)
+
+
 VIT_B, VIT_L = "vit_base_patch16_224", "vit_large_patch16_224"
 ROWS: dict[str, tuple[str, Build, Build | None]] = {  # by the paper's names: backbone, classifier, container
     "ViT from scratch": ("ViT-L", vit(VIT_L), None),
@@ -111,6 +132,12 @@ ROWS: dict[str, tuple[str, Build, Build | None]] = {  # by the paper's names: ba
     "MixMAE": ("MixMIM-L", mixmae, containers.MixMae),
     "dBOT": ("ViT-L", vit(VIT_L), containers.Dbot),
     "CAE": ("ViT-B", cae, containers.Cae),
+    "SOLVER": ("ViT-L", partial(RegionPass, "solver"), None),
+    "Stimuli-aware": ("ViT-L", partial(RegionPass, "stimuli"), None),
+    "MDAN": ("ViT-L", partial(RegionPass, "mdan"), None),
+    "EAP": ("ViT-L", partial(RegionPass, "eap"), None),
+    "RRLA": ("ViT-L", partial(RegionPass, "rrla"), None),
+    "EmotiCon + CCIM": ("ViT-L", partial(RegionPass, "emoticon"), None),
     "UniEmoX": ("ViT-L", vit(VIT_L), UniEmoXPass),
 }
 

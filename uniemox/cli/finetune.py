@@ -78,7 +78,7 @@ def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, re
     need("torch", "timm", "open_clip", "tensorboard", "onnxscript", "sklearn", extra="train")
     if not config.init and config.method != "histogram":
         raise ConfigError(INIT_MISSING)
-    found = files.open(data, with_texts=False)
+    found = files.open(data, with_texts=config.method == "eap")
 
     from uniemox.cli.callbacks import ConsoleCallback
     from uniemox.finetune.run import finetune as run

@@ -117,15 +117,15 @@ def _pairs(texts: "Sequence[str] | None", option: str) -> dict[str, str]:
 def _weights(texts: "Sequence[str] | None") -> "Mapping[str, str]":
     """By row, in the table's spelling. Raises ConfigError for a row that is none."""
     from uniemox.paper import paper_tables
-    from uniemox.reproduce.table3 import EXTRAS
+    from uniemox.reproduce.table3 import DETECTORS, EXTRAS
 
     names = [entry["method"] for entry in paper_tables()["table3"] if not entry.get("cited")]
-    names += [extra.name for extra in EXTRAS]
+    names += [*(extra.name for extra in EXTRAS), *DETECTORS]
     known = {name.lower(): name for name in names}
     found = {}
     for name, value in _pairs(texts, "weights").items():
         if name.lower() not in known:
-            raise ConfigError(f"--weights: there is no row {name!r} that starts from weights; rows: {', '.join(names)}")
+            raise ConfigError(f"--weights: nothing is called {name!r} that has weights; there are {', '.join(names)}")
         found[known[name.lower()]] = value
     return found
 

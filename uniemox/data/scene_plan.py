@@ -84,9 +84,25 @@ def _block(seed: int, number: int) -> tuple[tuple[int, int], ...]:
     return tuple(pair for eight in zip(*pairs, strict=True) for pair in rng.sample(eight, len(eight)))
 
 
-def plan(seed: int, index: int) -> ScenePlan:
+def split_of(index: int) -> str:
+    """Of ten eights of images in a row, eight are for training, one for val and one for test."""
+    return {8: "val", 9: "test"}.get(index // len(MIKELS) % 10, "train")
+
+
+def state_and_place(seed: int, index: int, misleading: float | None) -> tuple[int, int]:
+    """Places in STATES and in SURROUNDINGS of image `index`; see `synthetic` for what misleads."""
+    if misleading is None:
+        return _block(seed, index // BLOCK)[index % BLOCK]
+    count = len(STATES)
+    state = Random(f"{seed}/states {index // count}").sample(range(count), count)[index % count]
+    rng = Random(f"{seed}/place {index}")
+    goes_along = rng.random() < misleading and split_of(index) != "test"
+    return state, state if goes_along else rng.randrange(len(SURROUNDINGS))
+
+
+def plan(seed: int, index: int, misleading: float | None = None) -> ScenePlan:
     """What image `index` of a seed shows. Nothing is drawn yet."""
-    state, place = _block(seed, index // BLOCK)[index % BLOCK]
+    state, place = state_and_place(seed, index, misleading)
     expression, action = STATES[state]
     rng = Random(f"{seed}/{index}")
     horizon, hair = rng.randint(100, 160), rng.choice(HAIR)

@@ -84,7 +84,8 @@ def _open_one(source: str, persons: Path | None, texts: Path | None, with_texts:
     reader = READERS[kind]
     argument: Any = path if kind == "shards" else _count(path) if kind == "synthetic" else Path(path)
     _check_options(kind, reader, given)
-    options = {name: _count(value) if name == "seed" else value for name, value in given.items()}
+    numbers: dict[str, Callable[[str], Any]] = {"seed": _count, "misleading": _share}
+    options = {name: numbers.get(name, str)(value) for name, value in given.items()}
     data = reader(argument, **options)
     beside = None if kind in ("shards", "synthetic") else folder_of(source)
     data = replace(data, name=source)
@@ -152,6 +153,13 @@ def _count(text: str) -> int:
         return int(text)
     except ValueError:
         raise ConfigError(f"expected a whole number, as in synthetic:1000, got {text!r}") from None
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"expected a share from 0 to 1, as in synthetic:640?misleading=0.9, got {text!r}") from None
 
 
 def _check_options(kind: str, reader: Callable[..., DataSet], options: Mapping[str, str]) -> None:

@@ -5,7 +5,7 @@ They are the data of the demo, and the test bed on which the fusion of person an
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from PIL import Image, ImageColor
@@ -14,7 +14,7 @@ from PIL.ImageDraw import Draw, ImageDraw
 from uniemox.data.drawings import OUTLINE, Stroke, drawings, person_extent
 from uniemox.data.prompts import describe
 from uniemox.data.sample import DataSet, Sample
-from uniemox.data.scene_plan import HEIGHT, LAW, STATES, SURROUNDINGS, WIDTH, ScenePlan, Thing, plan
+from uniemox.data.scene_plan import HEIGHT, LAW, STATES, SURROUNDINGS, WIDTH, ScenePlan, Thing, plan, split_of
 from uniemox.errors import ConfigError
 from uniemox.labels import MIKELS
 from uniemox.persons.box import Detection
@@ -35,44 +35,51 @@ class SyntheticImage:
 
     seed: int
     index: int
+    misleading: float | None = None
 
     def read(self) -> bytes:
         """The bytes of a PNG, RGB, 384 x 288 px; the same for the same seed and index."""
         file = io.BytesIO()
-        draw(plan(self.seed, self.index)).save(file, "PNG", compress_level=1)
+        draw(plan(self.seed, self.index, self.misleading)).save(file, "PNG", compress_level=1)
         return file.getvalue()
 
     def __str__(self) -> str:
         return f"synthetic:{self.seed}/{self.index}"
 
 
-def synthetic(count: int, seed: int = 0) -> DataSet:
+def synthetic(count: int, seed: int = 0, misleading: float | None = None) -> DataSet:
     """The first scenes of a seed, labelled with Mikels' eight; samples 8k to 8k + 7 hold each emotion once.
 
     Of ten such eights, eight are for training, one for val and one for test.
-    Raises ConfigError for a count out of range.
+    misleading: None, or a share, 0 to 1: then the emotion is what the person feels, and follows from the person alone;
+    but in train and val each emotion has a place of its own, where so many of its images are (all others are anywhere).
+    In test places say nothing: who has learned the place instead of the person is at chance there.
+    Raises ConfigError for a count or a share out of range.
 
     >>> print(synthetic(64).samples[5].image)
     synthetic:0/5
     """
     if not 1 <= count <= MAX_SCENES:
         raise ConfigError(f"the number of synthetic scenes must be 1 to {MAX_SCENES:,}, got {count}; try synthetic:640")
-    return DataSet(f"synthetic:{count}", MIKELS, [_sample(seed, index) for index in range(count)])
+    if misleading is not None and not 0 <= misleading <= 1:
+        raise ConfigError(f"misleading is a share from 0 to 1, as in synthetic:640?misleading=0.9, got {misleading}")
+    labels = MIKELS if misleading is None else replace(MIKELS, kind="felt")
+    return DataSet(f"synthetic:{count}", labels, [_sample(seed, index, misleading) for index in range(count)])
 
 
-def _sample(seed: int, index: int) -> Sample:
-    planned = plan(seed, index)
-    place, state = planned.place, (planned.expression, planned.action)
-    label = int(LAW[STATES.index(state)][SURROUNDINGS.index(place)])
+def _sample(seed: int, index: int, misleading: float | None) -> Sample:
+    planned = plan(seed, index, misleading)
+    place, state = planned.place, STATES.index((planned.expression, planned.action))
+    label = state if misleading is not None else int(LAW[state][SURROUNDINGS.index(place)])
     light = {"brightness": planned.brightness, "colorfulness": planned.colorfulness}
     words = {"scene": place.scene, "facial_expression": planned.expression, "human_action": planned.action}
     drawn = {*place.in_backdrop, *place.row, *(thing.name for thing in planned.things)}
     annotation = {"emotion": MIKELS.labels[label], **light, **words, "object": ["Person", *sorted(drawn)]}
     return Sample(
         key=f"{index:06d}.png",
-        image=SyntheticImage(seed, index),
+        image=SyntheticImage(seed, index, misleading),
         label=label,
-        split={8: "val", 9: "test"}.get(index // 8 % 10, "train"),
+        split=split_of(index),
         annotation=annotation,
         text=describe(annotation, with_emotion=True),
         persons=(Detection(planned.box, 1.0),),

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from uniemox.classifier_info import Streams
 from uniemox.errors import ConfigError
@@ -167,14 +167,14 @@ class FinetuneConfig:
     """Maximum number of unreadable images to skip before the run stops."""
 
     @property
-    def relates_regions(self) -> bool:
-        """Whether the method relates regions of the image."""
-        return self.method in get_args(RegionMethod)
+    def region_method(self) -> RegionMethod | None:
+        """The method, if it relates regions of the image."""
+        return cast(RegionMethod, self.method) if self.method in get_args(RegionMethod) else None
 
     @property
     def trains_in_steps(self) -> bool:
         """Whether the whole network is trained, step by step, rather than what follows the encoder fitted."""
-        return self.method == "full" or (self.relates_regions and not self.network.frozen_encoder)
+        return self.method == "full" or (self.region_method is not None and not self.network.frozen_encoder)
 
     @property
     def chooses_epoch(self) -> bool:
@@ -228,12 +228,12 @@ class FinetuneConfig:
     def _check_regions(self) -> None:
         network = self.network
         given = [name for name in ("frozen_encoder", "objects", "faces") if getattr(network, name)]
-        if given and not self.relates_regions:
+        if given and self.region_method is None:
             raise ConfigError(
                 f"network.{given[0]} goes with methods {', '.join(get_args(RegionMethod))}, got method {self.method!r}"
                 + ("; method probe leaves the encoder as it is" if given[0] == "frozen_encoder" else "")
             )
-        if self.relates_regions and self.task == "affect":
+        if self.region_method is not None and self.task == "affect":
             raise ConfigError(f"method {self.method} tells labels: give task label or distribution, got 'affect'")
         sees_person = self.method in ("stimuli", "rrla", "emoticon") or (
             self.method in ("full", "probe") and network.streams != "scene"

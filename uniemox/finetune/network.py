@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from uniemox.checkpoints.classifier import (
     COLOUR_HISTOGRAM,
     build_described,
-    build_described_method,
     describe_encoder,
     is_classifier,
     load_classifier,
 )
-from uniemox.checkpoints.detectors import load_detector_weights
 from uniemox.checkpoints.published import load_published, load_start, report_timm
 from uniemox.checkpoints.recognition import is_sincos
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
@@ -29,11 +27,10 @@ from uniemox.finetune.config import INIT_MISSING, NetworkConfig
 from uniemox.model.classifier import NORM_EPS, Classifier, set_drop_path, token_encoder
 from uniemox.model.colour_histogram import FEATURES, ColourHistogram
 from uniemox.model.concat_encoder import ConcatEncoder
-from uniemox.model.config import FusionName, RegionMethod
+from uniemox.model.config import FusionName
 from uniemox.model.encoder import start_as_mae
 from uniemox.model.fusion import Fusion, build_fusion
 from uniemox.model.methods.ccim import Ccim
-from uniemox.model.regions import feature_map
 from uniemox.training.settings import read_json
 from uniemox.views.pixels import IMAGENET, PixelStats
 from uniemox.weight_names import Init
@@ -54,7 +51,7 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
 
     size: side of the views, px.  outputs: E.  Raises CheckpointError, EncoderError, ShapeError or ConfigError.
     """
-    start, encoder, described, stats = _start(init, config, config.pool, size)
+    start, encoder, described, stats = open_start(init, config, size)
     width = feature_width(encoder, size)
     parts: dict[str, Any] = {"feature_width": width, "outputs": outputs}
     embed = fusion = None
@@ -67,73 +64,30 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
         encoder, feature_width=width, outputs=outputs, streams=config.streams, embed=embed, fusion=fusion
     )
     classifier.keeps_norm_statistics = config.keep_norm_statistics
-    parts |= _add_confounders(classifier, config, outputs, width)
+    parts |= add_confounders(classifier, config, outputs, width)
     return BuiltNetwork(classifier.train(), described, parts, stats)
 
 
-def build_region_network(
-    init: str,
-    method: RegionMethod,
-    config: NetworkConfig,
-    *,
-    size: int,
-    labels: Sequence[str],
-    word_counts: Sequence[int] = (),
-) -> BuiltNetwork:
-    """The classifier of a method that relates regions of what `init` names sees.
-
-    labels: E of them.  word_counts: of method eap, see `build_method`.  All else as `build_network`.
-    """
-    _, encoder, described, stats = _start(init, config, "token", size)  # with a norm at its end
-    with torch.no_grad():
-        width = feature_map(encoder, torch.zeros(2, 3, size, size)).shape[1]
-    parts: dict[str, Any] = {"feature_width": width, "outputs": len(labels), "method": method}
-    parts |= {"fused_width": config.fused_width, "word_counts": list(word_counts)}
-    parts |= {"has_detector": bool(config.objects), "has_face_finder": bool(config.faces)}
-    relate = build_described_method(parts, labels, stats)
-    if relate.reader.detector is not None:
-        load_detector_weights(relate.reader.detector, Path(config.objects))
-    if relate.reader.face_finder is not None:
-        load_detector_weights(relate.reader.face_finder, Path(config.faces))
-    _freeze_unused(encoder, size)
-    classifier = Classifier(
-        encoder, feature_width=width, outputs=len(labels), streams=relate.reader.streams, method=relate
-    )
-    classifier.keeps_norm_statistics = config.keep_norm_statistics
-    parts |= _add_confounders(classifier, config, len(labels), feature_width(encoder, size))
-    return BuiltNetwork(classifier.train(), described, parts, stats)
-
-
-def _start(init: str, config: NetworkConfig, pool: str, size: int) -> tuple[Init, Any, dict[str, Any], PixelStats]:
+def open_start(init: str, config: NetworkConfig, size: int) -> tuple[Init, Any, dict[str, Any], PixelStats]:
     """What `init` says, and its encoder with description and what its pixels are normalised with."""
     start = Init.parse(init)
     if not start.networks:
         raise ConfigError(INIT_MISSING)
     encoder: Any
     if len(start.networks) > 1:
-        encoder, described, stats = _several(start.networks, pool, size, start.from_scratch)
+        encoder, described, stats = _several(start.networks, config.pool, size, start.from_scratch)
     else:
-        encoder, described, stats = _one(start.networks[0], pool, size, start.from_scratch)
+        encoder, described, stats = _one(start.networks[0], config.pool, size, start.from_scratch)
     set_drop_path(encoder, config.drop_path)
     return start, encoder, described, stats
 
 
-def _add_confounders(classifier: Classifier, config: NetworkConfig, outputs: int, width: int) -> dict[str, Any]:
+def add_confounders(classifier: Classifier, config: NetworkConfig, outputs: int, width: int) -> dict[str, Any]:
     """Give a classifier CCIM's head, if that is asked for; what describes it.  width: of the encoder's features."""
     if not config.confounders:
         return {}
     classifier.head = Ccim(classifier.width, outputs, config.confounders, width)
     return {"confounders": [config.confounders, width]}
-
-
-def _freeze_unused(encoder: nn.Module, size: int) -> None:
-    """Freeze what the last map does not come from, such as a pooling: DDP waits for gradients of all that trains."""
-    was_training = encoder.training
-    feature_map(encoder.eval(), torch.zeros(1, 3, size, size)).sum().backward()
-    encoder.train(was_training)
-    for parameter in encoder.parameters():
-        parameter.requires_grad_(parameter.grad is not None)
-        parameter.grad = None
 
 
 def build_histogram(config: NetworkConfig, *, outputs: int) -> BuiltNetwork:

@@ -1,13 +1,11 @@
 """A fine-tuning run, from a pre-trained encoder to `model.safetensors` and `model.onnx`."""
 
-import random
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 
@@ -27,21 +25,14 @@ from uniemox.finetune.confounders import fit_confounders
 from uniemox.finetune.distillation import TeacherAnswers, ask_teacher, open_unlabelled, teacher_file
 from uniemox.finetune.evaluator import Evaluator
 from uniemox.finetune.head import adjust_logits, fit_after_encoder, fit_distance, fit_neighbour_head
-from uniemox.finetune.network import (
-    BuiltNetwork,
-    build_histogram,
-    build_network,
-    build_region_network,
-    checkpoint_activations,
-    mean_head,
-)
+from uniemox.finetune.network import BuiltNetwork, checkpoint_activations, mean_head
 from uniemox.finetune.parts import Parts, check_same_division, split_for_training
-from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
+from uniemox.finetune.region_network import network_of
+from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step, seed_step
 from uniemox.finetune.targets import class_weights, has_target, target_of
 from uniemox.finetune.words import WordLists
 from uniemox.labels import AFFECT
 from uniemox.model.classifier import Classifier
-from uniemox.model.config import RegionMethod
 from uniemox.model.methods.ccim import Ccim
 from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
 from uniemox.training.distributed import process_group, rank, wait_for_all, world_size
@@ -89,21 +80,8 @@ def finetune(
             wait_for_all()
             answers = ask_teacher(config.distillation, parts.train, data.labels, out)
         torch.manual_seed(config.seed)
-        outputs = 2 if config.task == "affect" else len(data.labels)
         words = WordLists.of(parts.train, data.labels) if config.method == "eap" else None
-        if config.method == "histogram":
-            network = build_histogram(config.network, outputs=outputs)
-        elif config.relates_regions:
-            network = build_region_network(
-                config.init,
-                cast(RegionMethod, config.method),
-                config.network,
-                size=config.view.size,
-                labels=data.labels.labels,
-                word_counts=words.counts if words else (),
-            )
-        else:
-            network = build_network(config.init, config.network, size=config.view.size, outputs=outputs)
+        network = network_of(config, data.labels.labels, words.counts if words else ())
         if network.classifier.method is not None and network.classifier.method.hides_person:
             config = replace(config, view=replace(config.view, hide_person=True))
         ready_to_train(network.classifier, device)
@@ -317,10 +295,3 @@ class _Run:
             device=str(self.device),
             processes=world_size(),
         )
-
-
-def seed_step(seed: int, done: int) -> None:
-    """Let the draws of a step be a function of the run's seed, of the steps that are done, and of the process."""
-    state = int(np.random.SeedSequence([seed, done, rank()]).generate_state(1)[0])
-    for draw in (torch.manual_seed, np.random.seed, random.seed):
-        draw(state)

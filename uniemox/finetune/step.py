@@ -1,8 +1,10 @@
 """One step of fine-tuning: augmentation, logits, loss, gradients, update."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +15,7 @@ from uniemox.losses.soft_target import soft_target_cross_entropy
 from uniemox.model.config import Precision
 from uniemox.model.methods.eap import Eap
 from uniemox.model.methods.method import Method
-from uniemox.training.distributed import gather_rows, world_size
+from uniemox.training.distributed import gather_rows, rank, world_size
 from uniemox.training.update import gradients, update
 from uniemox.views.pixels import PixelStats
 
@@ -100,3 +102,10 @@ def finetune_step(
             (loss * share * world_size()).backward()  # DDP takes the mean over processes
         seen += loss.detach() * share
     return update(model, optimizer, {"loss": seen}, max_grad_norm)
+
+
+def seed_step(seed: int, done: int) -> None:
+    """Let the draws of a step be a function of the run's seed, of the steps that are done, and of the process."""
+    state = int(np.random.SeedSequence([seed, done, rank()]).generate_state(1)[0])
+    for draw in (torch.manual_seed, np.random.seed, random.seed):
+        draw(state)

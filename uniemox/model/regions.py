@@ -103,7 +103,8 @@ class RegionReader(nn.Module):
             if "face" in self.groups:
                 face, seen = self._face(person)
                 views.append(face)
-        maps = feature_map(encoder, torch.cat(views)).chunk(len(views))  # (N, D, h, w) each
+        places, count = feature_map(encoder, torch.cat(views)), scene.shape[0]  # chunk would fix the count in an export
+        maps = [places[i * count : (i + 1) * count] for i in range(len(views))]  # (N, D, h, w) each
         objects = self._objects(scene)
         return torch.cat([self._group(group, maps, objects, seen).pack() for group in self.groups], dim=1)
 

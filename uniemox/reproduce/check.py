@@ -163,19 +163,20 @@ def _finetune(run: Run, world: _World) -> str:
     data = _open(run.words, world)
     parts = split_for_training(data, config, None)
     train = parts.train
-    if config.method == "full":
+    if config.trains_in_steps:
         steps_in_epoch(len(train), config.batch_size)
     views = TrainViews(config.view, config.seed)(train[0], 0)
     if config.method == "histogram":  # nothing is built, and nothing starts from it
         width, start = FEATURES, "no weights"
     else:
-        key = start_key(config, world.trained)
+        key = f"{start_key(config, world.trained)} {len(data.labels)}"
         if key not in world.networks:  # seeds and data sets share it
-            world.networks[key] = finetuning_network(config, world.trained)
+            world.networks[key] = finetuning_network(config, world.trained, data.labels.labels)
         (_, width), world.trained[str(run.folder)], start = world.networks[key]
     world.labels[str(run.folder)] = data
     batch, outputs = config.batch_size // config.accumulation // run.processes, len(data.labels)
-    person = f" and person ({views.person_source})" if config.network.streams == "both" else ""
+    sees_person = config.region_method is not None or config.network.streams == "both"
+    person = f" and person ({views.person_source})" if sees_person else ""
     return (
         f"{len(train)} images to train on, {len(parts.samples) - len(train)} held out; start {start}; batch "
         f"{(batch, *views.scene.shape)} of scene{person}, features {(batch, width)}, logits {(batch, outputs)}"

@@ -1,6 +1,6 @@
 """The networks of a plan's runs on the meta device: built and run for shapes alone, without weights or memory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from uniemox.finetune.network import build_fused
 from uniemox.model.classifier import Classifier, set_drop_path, token_encoder
 from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.model.encoder import build_encoder, check_plain
+from uniemox.model.methods.building import build_method
+from uniemox.model.regions import feature_map
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.teacher.config import FitConfig
@@ -82,17 +84,25 @@ def pretraining_shapes(model: UniEmoX, batch: int) -> str:
 def start_key(config: FinetuneConfig, planned: Planned) -> str:
     """What decides on the network of a fine-tuning run, all of its settings that data and schedule leave alone."""
     start = planned[config.init].key if config.init in planned else config.init
-    return f"{start} {config.network} {config.view.size}"
+    return f"{start} {config.method} {config.network} {config.view.size}"
 
 
-def finetuning_network(config: FinetuneConfig, planned: Planned) -> tuple[tuple[int, ...], Trained, str]:
+def finetuning_network(
+    config: FinetuneConfig, planned: Planned, labels: Sequence[str]
+) -> tuple[tuple[int, ...], Trained, str]:
     """What the head of a fine-tuning run reads of two images, what the run will leave, and what it starts from.
 
-    planned: runs that are not done.  Raises what the run itself would raise.
+    planned: runs that are not done.  labels: of its data.  Raises what the run itself would raise.
     """
     settings, size = config.network, config.view.size
     encoder, start = _encoder_of(config, planned)
     set_drop_path(encoder, settings.drop_path)
+    key = f"encoder of {start_key(config, planned)}"
+    if config.region_method is not None:
+        with META:
+            width = feature_map(encoder.eval(), torch.zeros(2, 3, size, size)).shape[1]
+        method = build_method(config.region_method, width=width, channels=settings.fused_width, labels=labels)
+        return (2, method.width), Trained(lambda: _encoder_of(config, planned)[0], {}, key), start
     with META:
         width = encoder.eval()(torch.zeros(2, 3, size, size)).shape[1]
         embed = fusion = None
@@ -104,7 +114,6 @@ def finetuning_network(config: FinetuneConfig, planned: Planned) -> tuple[tuple[
         classifier = Classifier(
             nn.Identity(), feature_width=width, outputs=1, streams=settings.streams, embed=embed, fusion=fusion
         )
-    key = f"encoder of {start_key(config, planned)}"
     return _read_by_head(classifier, width), Trained(lambda: _encoder_of(config, planned)[0], left, key), start
 
 

@@ -35,6 +35,8 @@ class Method:
     """Options of `uniemox finetune`."""
     needs: tuple[Run, ...] = ()
     """What must be there besides the starts."""
+    looks_at: int | None = None
+    """Views of an image that it looks at, whatever the study's streams; None: what the study's streams say."""
     has_fusion: bool = False
     """Whether its start brings a Γ; where both streams are used and it does not, one starts anew."""
     is_random: bool = False
@@ -167,12 +169,15 @@ class Study:
         words += data.people if streams == "both" else ()
         words += ["--init", init.folder if isinstance(init, Run) else init, "--out", OUT, "--resume"]
         words += ["--seed", str(seed)]
-        if self.is_demo:
-            words += ["--schedule.epochs", str(epochs), "--network.streams", streams]
+        words += ["--schedule.epochs", str(epochs)] if self.is_demo else []
+        if method.looks_at is not None:
+            pass  # it is a setting of the method itself, as is how views are joined
+        elif self.is_demo:
+            words += ["--network.streams", streams]
         elif streams == "both":
             words += ["--network.streams", streams]
             words += ["--network.pool", "token"] if isinstance(init, Run) else []  # what Γ was pre-trained on
-        if streams == "both" and not method.has_fusion:
+        if streams == "both" and not method.has_fusion and method.looks_at is None:
             words += DEMO_FUSION if self.is_demo else PAPER_FUSION
         words += ["--fraction", f"{fraction:g}"] if fraction < 1 else []
         words += _smaller_batch(data.train * fraction, BATCH[self.scale])
@@ -183,7 +188,8 @@ class Study:
         run = plan_run(self.root, name, words, makes=ONNX, needs=needs, data=digests)
         epochs = 1 if "probe" in method.changes else epochs
         images = round(epochs * data.train * fraction)
-        gflop = 0.0 if self.is_demo else method.gflop * (2 if streams == "both" else 1)
+        views = method.looks_at or (2 if streams == "both" else 1)
+        gflop = 0.0 if self.is_demo else method.gflop * views
         lacks = data.missing or method.lacks
         return replace(run, images=images, gflop=gflop, processes=self.processes, lacks=lacks)
 

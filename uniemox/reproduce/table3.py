@@ -1,9 +1,10 @@
-"""Table III: sixteen trainable methods under one protocol, six cited ones, and what the paper leaves out."""
+"""Table III: its twenty-two methods under one protocol, and what the paper leaves out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from uniemox.model.config import RegionMethod
 from uniemox.paper import paper_tables
 from uniemox.reproduce.baseline import histogram_row, with_baseline
 from uniemox.reproduce.plan import OUT, Cell, Plan, Run, TableRow, plan_run
@@ -40,6 +41,29 @@ VIT_L_GMAC, VIT_B_GMAC = 61.55, 17.56
 
 
 @dataclass(frozen=True, slots=True)
+class Relating:
+    """A row of a method that relates regions; the paper cites its figures from elsewhere."""
+
+    method: RegionMethod
+    looks_at: int
+    """Views of an image that go through the encoder."""
+    detectors: tuple[str, ...] = ()
+    """Of DETECTORS, those that it uses."""
+
+
+RELATING: Mapping[str, Relating] = {
+    "SOLVER": Relating("solver", 1, ("YOLOX-nano",)),
+    "Stimuli-aware": Relating("stimuli", 3, ("YOLOX-nano", "YuNet")),
+    "MDAN": Relating("mdan", 1),
+    "EAP": Relating("eap", 1),
+    "RRLA": Relating("rrla", 2, ("YOLOX-nano",)),
+    "EmotiCon + CCIM": Relating("emoticon", 3, ("YOLOX-nano", "YuNet")),
+}
+DETECTORS: Mapping[str, str] = {"YOLOX-nano": "--network.objects", "YuNet": "--network.faces"}
+CONFOUNDERS = {"demo": "16", "paper": "128"}  # of CCIM; 128 is what its paper takes for CAER-S
+
+
+@dataclass(frozen=True, slots=True)
 class Extra:
     """A row that the paper does not have."""
 
@@ -68,13 +92,16 @@ ABOUT = {
         f"Every network is small, and none has its published weights: {BUDGET}. Methods that are then the same network "
         "from the same weights are one row. What can be compared is the way of training: UniEmoX is pre-trained here, "
         "on the same images and with a teacher that was fitted on their texts, the others see labels only.",
-        "All are scored on the same other images.",
+        "All are scored on the same other images. SOLVER, Stimuli-aware, MDAN, EAP, RRLA and EmotiCon with CCIM relate "
+        "regions of what the demo's ViT sees; their cited figures are those of their own papers.",
     ),
     "paper": (
         "The published checkpoints, all fine-tuned with the paper's recipe and scored on the test split. UniEmoX "
         "starts from dBOT's weights, so that dBOT's row is the start alone.",
         "VGG-16 and DenseNet-121 have no blocks that could be skipped: they train without the drop path of 0.2. "
         "VGG-16, ResNet-50, DenseNet-121 and ViT start from torchvision's weights, as in the paper.",
+        "SOLVER, Stimuli-aware, MDAN, EAP, RRLA and EmotiCon with CCIM start from dBOT's weights as well, so that "
+        "these rows differ in the method alone. Their cited figures are those of their own papers, on other divisions.",
         "On CAER-S and HECO the label is what one person feels: all methods look at the scene and at that person, and "
         "fuse both. UniEmoX brings its own fusion; for the others an attention fusion (Γ2) starts anew.",
     ),
@@ -141,12 +168,7 @@ def _row(study: Study, entry: Mapping[str, Any]) -> TableRow:
     name = entry["method"]
     columns = columns_of(study.targets)
     costs = (entry.get("params_m"), entry.get("flops_g"))
-    if entry.get("cited"):
-        cells = {
-            column: Cell(paper=entry.get(column), why="the paper cites it; it has no public code") for column in columns
-        }
-        return TableRow(name, cells, is_cited=True)
-    method, network = method_of(study, name)
+    method, network = relating_of(study, name) if name in RELATING else method_of(study, name)
     cells = {target.name: study.cell(method, target, paper=entry.get(target.name)) for target in study.targets}
     return TableRow(name, paper_only(entry, columns, cells), network=network, paper_costs=costs)
 
@@ -176,6 +198,23 @@ def method_of(study: Study, name: str) -> tuple[Method, str]:
     return Method(
         name=name, starts=starts, needs=needs, changes=changes, is_random=is_random, lacks=lacks, gflop=gflop
     ), network
+
+
+def relating_of(study: Study, name: str) -> tuple[Method, str]:
+    """A method that relates regions: where it starts, which is where ours starts, and with what."""
+    row = RELATING[name]
+    start, network = method_of(study, SCRATCH if study.is_demo else "dBOT")
+    changes, lacks = ["--method", row.method], start.lacks
+    for detector in row.detectors:
+        file = study.weights.get(detector)
+        changes += [DETECTORS[detector], file] if file else []
+        if file is None and not study.is_demo:
+            lacks = lacks or f"a detector: --weights {detector}=FILE.onnx"
+    if name.endswith("CCIM"):
+        changes += ["--network.confounders", CONFOUNDERS[study.scale]]
+    if study.is_demo:
+        changes += ["--network.fused-width", "64"]  # as the demo's own fusion
+    return replace(start, name=name, changes=tuple(changes), looks_at=row.looks_at, lacks=lacks), network
 
 
 def _start_alone(study: Study) -> TableRow:

@@ -61,7 +61,8 @@ def freeze_layers(encoder: Any, layers: int) -> None:
     if not 0 < layers <= count:
         raise ConfigError(f"frozen_layers must lie between 0 and {count}, the encoder's layers, got {layers}")
     for name, parameter in encoder.named_parameters():
-        parameter.requires_grad_(layer_of[name] >= layers)
+        if layer_of[name] < layers:
+            parameter.requires_grad_(False)
 
 
 class _SeenByTimm:

@@ -1,8 +1,9 @@
 """CCIM: what a person feels, freed from what their surroundings happened to go with in training.
 
-Yang et al., CVPR 2023 (arXiv 2303.11921) and TPAMI 2024 (arXiv 2407.04963). Surroundings confound: they go with emotions
-in the training images more than they cause them. Backdoor adjustment, P(Y | do(X)) = Σ_z P(Y | X, z) P(z), lets every
-image meet all kinds of surroundings, as often as each occurs: P(Y | do(X)) ≈ softmax(W_h h + W_g Σ_i λ_i z_i P(z_i)).
+Yang et al., CVPR 2023 (arXiv 2303.11921) and TPAMI 2024 (arXiv 2407.04963). Surroundings confound: they go with
+emotions in the training images more than they cause them. Backdoor adjustment, P(Y | do(X)) = Σ_z P(Y | X, z) P(z),
+lets every image meet all surroundings, as often as each occurs, and is approximated by
+softmax(W_h h + W_g Σ_i λ_i z_i P(z_i)).
 """
 
 import torch

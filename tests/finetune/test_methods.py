@@ -1,0 +1,142 @@
+"""Fine-tuning with methods that relate regions: they learn, see what they should, and their files say the same."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+
+from tests.data.tree import says
+from tests.runs import Told, colours, one_thread, sha256, tiny_finetuning
+from uniemox.checkpoints.classifier import load_classifier
+from uniemox.data.sample import decode_sample
+from uniemox.data.source import open_data
+from uniemox.data.synthetic import synthetic
+from uniemox.errors import ConfigError, StoppedError
+from uniemox.evaluate.classifier_outputs import outputs_of
+from uniemox.finetune import probe
+from uniemox.finetune.config import FinetuneConfig, NetworkConfig
+from uniemox.finetune.evaluator import Evaluator
+from uniemox.finetune.head import fit_after_encoder
+from uniemox.finetune.region_network import network_of
+from uniemox.finetune.run import finetune
+from uniemox.finetune.step import Objective
+from uniemox.finetune.words import WordLists
+from uniemox.model.config import RegionMethod
+from uniemox.model.methods.ccim import Ccim
+from uniemox.predict.network import Network
+from uniemox.training.callbacks import NullCallback
+from uniemox.training.journal import read_metrics
+from uniemox.views.config import ViewConfig
+from uniemox.views.pixels import PixelStats
+
+START = "scratch:timm:test_vit"
+SMALL = NetworkConfig(fused_width=16)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+def config(method: str, network: NetworkConfig = SMALL, **changes: object) -> FinetuneConfig:
+    return tiny_finetuning(START, method=method, network=network, **changes)
+
+
+@pytest.mark.parametrize("method", get_args(RegionMethod))
+def test_thirty_two_images_are_learned_by_heart(method: RegionMethod, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On what a random encoder sees of them; the labels need scene and person."""
+    monkeypatch.setattr(probe, "STEPS", 250)
+    data = synthetic(32)
+    settings = config(method)
+    torch.manual_seed(0)
+    words = WordLists.of(data.samples, data.labels)
+    network = network_of(settings, data.labels.labels, words.counts if method == "eap" else ())
+    model = network.classifier
+    evaluator = Evaluator(settings, data.labels, network.stats, NullCallback())
+    objective = Objective(task="label", method=model.method)
+    fit_after_encoder(model, evaluator, data.samples, objective, words if method == "eap" else None)
+    found = evaluator.outputs(model, data.samples, what="scoring")
+    assert (found.values.argmax(axis=1) == evaluator.target(found.samples).argmax(dim=1).numpy()).mean() >= 31 / 32
+
+
+@pytest.mark.parametrize("method", ["stimuli", "emoticon"])
+def test_a_run_ends_in_files_that_say_the_same(method: RegionMethod, tmp_path: Path) -> None:
+    """With CCIM's head; and one of them, stopped and resumed, comes to the same bits."""
+    data, network = synthetic(128), replace(SMALL, confounders=4)
+    settings = config(method, network, batch_size=16, schedule=replace(config(method).schedule, epochs=1))
+    finetune(settings, data, tmp_path / "run")
+    classifier, info = load_classifier(tmp_path / "run" / "model.safetensors")
+    assert (info.streams, info.hides_person) == ("both", method == "emoticon")
+    assert isinstance(classifier.head, Ccim)
+    assert classifier.head.shares.sum() == pytest.approx(1)
+    assert (classifier.head.confounders.abs().sum(dim=1) > 0).all()
+
+    samples = data.only("test").samples
+    found = outputs_of(classifier, samples, ViewConfig.of(info), stats=PixelStats(info.mean, info.std))
+    network_file = Network.open(tmp_path / "run" / "model.onnx")
+    looks = [(*decode_sample(sample), sample) for sample in samples]
+    views = [network_file.look(image, full, one.persons, one.target_box) for image, full, one in looks]
+    logits, distances = network_file.measure(views)
+    np.testing.assert_allclose(logits, found.values, atol=1e-4)
+    np.testing.assert_allclose(distances, found.distances, rtol=1e-3, atol=1e-3)
+
+    if method == "stimuli":
+        return
+    with pytest.raises(StoppedError):
+        finetune(settings, data, tmp_path / "stopped", callback=Told(stop_after=2))
+    finetune(settings, data, tmp_path / "stopped", resume=True)
+    assert sha256(tmp_path / "stopped" / "model.safetensors") == sha256(tmp_path / "run" / "model.safetensors")
+
+
+def test_words_come_first_then_labels(tmp_path: Path) -> None:
+    data = synthetic(64)
+    settings = config("eap", batch_size=16, select="last")
+    finetune(settings, data, tmp_path / "run")
+    losses = [line["loss"] for line in read_metrics(tmp_path / "run") if "loss" in line]
+    half = len(losses) // 2
+    # Three kinds of words, -log of a share each, then one of eight labels.
+    assert min(losses[:half]) > 4 > max(losses[half:])
+    _, info = load_classifier(tmp_path / "run" / "model.safetensors")
+    words = WordLists.of([sample for sample in data.samples if sample.split == "train"], data.labels)
+    assert info.parts["word_counts"] == words.counts
+    assert "happy" in words.attributes
+    assert "person" in words.objects
+
+
+def test_words_of_a_sample() -> None:
+    data = synthetic(16)
+    words = WordLists.of(data.samples, data.labels)
+    rows = words.rows(data.samples)
+    assert rows[:, :8].argmax(dim=1).tolist() == [sample.label for sample in data.samples]
+    assert (rows[:, 8:].sum(dim=1) >= 4).all()  # a place, a face, an action, a person
+    plain = WordLists.of(colours().samples, colours().labels)
+    assert plain.counts == [8, 1, 1]
+    assert plain.rows(colours().samples)[:, 8:].sum() == 0
+
+
+def test_settings_that_contradict_each_other_are_refused() -> None:
+    for said, changes in (
+        ("network.objects goes with methods solver", {"method": "full", "network": NetworkConfig(objects="a.onnx")}),
+        ("method probe leaves the encoder as it is", {"method": "full", "network": NetworkConfig(frozen_encoder=True)}),
+        ("method mdan tells labels", {"method": "mdan", "task": "affect"}),
+        ("network.confounders frees what a person", {"method": "solver", "network": NetworkConfig(confounders=4)}),
+        ("network.confounders frees what a person", {"method": "full", "network": NetworkConfig(confounders=4)}),
+    ):
+        with pytest.raises(ConfigError, match=says(said)):
+            FinetuneConfig(init="x", **changes)
+    with pytest.raises(ConfigError, match=says("confounders must be 0, or at least 2, got 1")):
+        NetworkConfig(confounders=1)
+    FinetuneConfig(init="x", network=NetworkConfig(confounders=4, streams="person"))
+
+
+def test_more_surroundings_than_images_are_refused(tmp_path: Path) -> None:
+    data = open_data("synthetic:64")
+    with pytest.raises(
+        ConfigError, match=says("network.confounders is 200, but there are", "training images; give fewer")
+    ):
+        finetune(config("rrla", replace(SMALL, confounders=200)), data, tmp_path / "run")

@@ -1,0 +1,54 @@
+"""YOLOX-nano and YuNet in torch: what onnxruntime makes of the published files, and errors for other files."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from uniemox.checkpoints.detectors import load_detector_weights
+from uniemox.errors import CheckpointError
+from uniemox.model.yolox import YoloxNano
+from uniemox.model.yunet import YuNet
+from uniemox.persons.decoding import decode_yolox, decode_yunet
+
+SIDE = 416
+
+
+@pytest.fixture(scope="module")
+def photograph(shared: Path) -> torch.Tensor:
+    """(1, 3, 416, 416), RGB, 0 to 255, with people in it."""
+    file = sorted((shared / "data" / "coco_persons").rglob("*.jpg"))[3]
+    image = Image.open(file).convert("RGB").resize((SIDE, SIDE))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
+
+
+def test_yolox_says_what_the_published_file_says(shared: Path, photograph: torch.Tensor) -> None:
+    file = shared / "models" / "yolox_nano.onnx"
+    found = load_detector_weights(YoloxNano(), file)(photograph)
+    raw = onnxruntime.InferenceSession(file).run(None, {"images": photograph.flip(1).numpy()})
+    boxes, people = decode_yolox(raw, (SIDE, SIDE))
+    np.testing.assert_allclose(found.boxes.numpy() * SIDE, boxes, atol=0.05)
+    np.testing.assert_allclose(found.classes[..., 0].numpy(), people, atol=1e-5)
+    np.testing.assert_allclose(found.confidence.numpy(), (raw[0][..., 4:5] * raw[0][..., 5:]).max(axis=2), atol=1e-5)
+    assert found.confidence.max() > 0.5
+
+
+def test_yunet_says_what_the_published_file_says(shared: Path, photograph: torch.Tensor) -> None:
+    file = shared / "models" / "yunet_n.onnx"
+    found = load_detector_weights(YuNet(), file)(photograph)
+    raw = onnxruntime.InferenceSession(file).run(None, {"input": photograph.flip(1).numpy()})
+    boxes, faces = decode_yunet(raw, (SIDE, SIDE))
+    np.testing.assert_allclose(found.boxes.numpy() * SIDE, boxes, atol=0.05)
+    np.testing.assert_allclose(found.confidence.numpy() ** 2, faces**2, atol=1e-5)
+
+
+def test_other_files_are_refused(shared: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is another network, of 59 convolutions; expected YOLOX-nano"):
+        load_detector_weights(YoloxNano(), shared / "models" / "yunet_n.onnx")
+    (tmp_path / "broken.onnx").write_bytes(b"no network")
+    for name in ("broken.onnx", "missing.onnx"):
+        with pytest.raises(CheckpointError, match=rf"{name} can't be read .*; expected YuNet-n"):
+            load_detector_weights(YuNet(), tmp_path / name)

@@ -1,0 +1,206 @@
+"""The methods that relate regions: shapes, gradients, small cases by hand, and that ONNX computes the same."""
+
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import onnxruntime
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from uniemox.checkpoints.classifier import build_described_method, load_classifier, save_classifier
+from uniemox.checkpoints.detectors import load_detector_weights
+from uniemox.classifier_info import ClassifierInfo
+from uniemox.errors import ConfigError
+from uniemox.export.onnx import export_classifier
+from uniemox.labels import CAER, MIKELS, LabelSet
+from uniemox.model.classifier import Classifier
+from uniemox.model.config import RegionMethod
+from uniemox.model.methods.building import METHODS, build_method
+from uniemox.model.methods.ccim import Ccim
+from uniemox.model.methods.emoticon import proximity
+from uniemox.model.methods.method import Method
+from uniemox.model.methods.solver import EmotionGraph, Solver
+from uniemox.model.regions import COUNT, GRID, Regions
+from uniemox.model.yolox import CLASSES
+from uniemox.views.pixels import IMAGENET, normalise
+
+NAMES = get_args(RegionMethod)
+WIDTH, CHANNELS, SIZE = 6, 16, 64
+
+
+def regions(method: Method, seed: int, count: int = 3) -> dict:
+    """What `reader` would find, at random."""
+    draw = torch.Generator().manual_seed(seed)
+    found = {}
+    for group in method.groups:
+        places = {"cells": GRID**2, "body": GRID**2, "objects": COUNT, "people": COUNT}.get(group, 1)
+        shape = (count, places)
+        corners = torch.rand(*shape, 2, 2, generator=draw).sort(dim=2).values  # (N, T, 2, 2)
+        found[group] = Regions(
+            torch.randn(*shape, WIDTH, generator=draw).requires_grad_(),
+            torch.rand(*shape, CLASSES, generator=draw),
+            corners.flatten(2),
+            (torch.rand(shape, generator=draw) - 0.3).clamp(min=0),
+        )
+    return found
+
+
+def built(name: RegionMethod, labels: LabelSet = MIKELS) -> Method:
+    torch.manual_seed(0)
+    return build_method(name, width=WIDTH, channels=CHANNELS, labels=labels.labels, word_counts=[len(labels), 5, 2])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(seed=st.integers(0, 2**16), count=st.integers(1, 4))
+@settings(max_examples=10)
+def test_every_part_learns_from_every_region(name: RegionMethod, seed: int, count: int) -> None:
+    method = built(name)
+    given_regions = regions(method, seed, count)
+    for group in ("objects", "people", "face"):  # of what is not there nothing is learned
+        if group in given_regions:
+            there = torch.ones_like(given_regions[group].presence)
+            given_regions[group] = given_regions[group]._replace(presence=there)
+    features = method(given_regions)
+    assert features.shape == (count, method.width)
+    target = torch.eye(len(MIKELS))[torch.arange(count) % len(MIKELS)]
+    logits = torch.nn.Linear(method.width, len(MIKELS))(features)
+    loss = logits.square().sum() + method.own_loss(logits, features, target, None)
+    assert torch.isfinite(loss)
+    loss.backward()
+    for parameter in method.parameters():
+        assert parameter.grad is not None
+        assert torch.isfinite(parameter.grad).all()
+    for group, part in given_regions.items():
+        assert part.features.grad is not None, group
+        assert (part.features.grad.abs().sum(dim=(1, 2)) > 0).all(), group
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(seed=st.integers(0, 2**16))
+@settings(max_examples=5)
+def test_each_image_is_told_alone(name: RegionMethod, seed: int) -> None:
+    method = built(name).eval()
+    together = regions(method, seed)
+    with torch.no_grad():
+        all_at_once = method(together)
+        for i in range(3):
+            alone = {group: Regions(*(value[i : i + 1] for value in part)) for group, part in together.items()}
+            torch.testing.assert_close(method(alone), all_at_once[i : i + 1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["solver", "rrla", "emoticon"])
+def test_objects_that_are_not_there_don_t_count(name: RegionMethod) -> None:
+    method = built(name).eval()
+    found = regions(method, 0)
+    group = "people" if name == "emoticon" else "objects"
+    part = found[group]
+    presence = torch.zeros_like(part.presence)
+    presence[:, 0] = 0.9
+    other = part._replace(presence=presence, features=part.features.clone())
+    other.features[:, 1:] = 100.0
+    with torch.no_grad():
+        before = method({**found, group: part._replace(presence=presence)})
+        torch.testing.assert_close(method({**found, group: other}), before, rtol=1e-3, atol=1e-3)
+
+
+def test_the_graph_of_two_nodes_by_hand() -> None:
+    """φ = ψ = identity, W doubles: edges softmax(v_i · v_j / √2), messages twice the weighted mean."""
+    graph = EmotionGraph(2)
+    with torch.no_grad():
+        for layer in (graph.source, graph.target):
+            layer.weight.copy_(torch.eye(2))
+            layer.bias.zero_()
+        graph.message.weight.copy_(2 * torch.eye(2))
+        nodes = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
+        found = graph(nodes, torch.zeros(1, 2))[0]
+        a, b = (1 / (1 + np.exp(-fit / np.sqrt(2))) for fit in (1.0, 4.0))  # to itself, of the first and the second
+        np.testing.assert_allclose(found[0], [1 + 2 * a, 0 + 2 * (1 - a) * 2], rtol=1e-5)
+        np.testing.assert_allclose(found[1], [0 + 2 * (1 - b), 2 + 2 * b * 2], rtol=1e-5)
+        alone = graph(nodes, torch.tensor([[0.0, -100.0]]))[0]  # the second is not there
+        np.testing.assert_allclose(alone[0], [3.0, 0.0], atol=1e-6)
+
+
+def test_people_are_neighbours_by_their_distance() -> None:
+    boxes = torch.tensor([[[0, 0, 0.2, 0.2], [0.3, 0, 0.5, 0.2], [0.8, 0.8, 1, 1], [0, 0, 0.2, 0.2]]])
+    people = Regions(torch.zeros(1, 4, 2), torch.zeros(1, 4, CLASSES), boxes, torch.tensor([[0.9, 0.8, 0.7, 0.0]]))
+    edges = proximity(people)[0]
+    near = np.exp(-0.3)
+    np.testing.assert_allclose(edges[0], np.array([1, near, 0, 0]) / (1 + near), atol=1e-5)
+    np.testing.assert_allclose(edges[2], [0, 0, 1, 0], atol=1e-6)
+    assert edges[:3, 3].abs().sum() == 0  # the fourth is not there
+
+
+def test_two_confounders_by_hand() -> None:
+    """Σ_i λ_i z_i P(z_i), times how many there are; λ from the queries' and keys' product over √Z."""
+    head = Ccim(width=1, outputs=2, confounders=2, confounder_width=4)
+    z, shares = torch.tensor([[1.0, 0, 0, 0], [0, 2.0, 0, 0]]), torch.tensor([0.75, 0.25])
+    head.set_dictionary(z, shares)
+    with torch.no_grad():
+        head.query.weight.zero_()
+        head.query.weight[0] = 1
+        head.key.weight.zero_()
+        head.key.weight[0, 0] = 2.0  # the first confounder's key is 2, the second's 0
+        h = torch.tensor([[3.0]])
+        first = 1 / (1 + np.exp(-3 * 2 / np.sqrt(4)))
+        expected = [2 * first * 0.75 * 1, 2 * (1 - first) * 0.25 * 2, 0, 0]
+        np.testing.assert_allclose(head.expected(h)[0], expected, rtol=1e-5)
+        head.of_confounders.weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]]))
+        head.of_features.weight.copy_(torch.tensor([[1.0], [0.0]]))
+        np.testing.assert_allclose(head(h)[0], [3 + expected[0], expected[1]], rtol=1e-5)
+
+
+def test_methods_that_tell_polarities_need_two() -> None:
+    assert len(built("mdan", CAER).polarity) == 3  # neutral and surprise are neither
+    for name in ("stimuli", "mdan"):
+        with pytest.raises(ConfigError, match=f"method {name} tells negative from positive labels; a, b are of one"):
+            build_method(name, width=4, channels=4, labels=("a", "b"))
+    assert isinstance(build_method("solver", width=4, channels=4, labels=("a", "b")), Solver)
+    assert tuple(METHODS) == NAMES
+
+
+@torch.no_grad()
+def test_files_compute_the_same_with_the_detectors_in_them(shared: Path, tmp_path: Path) -> None:
+    """The safetensors file and the ONNX file, for one photograph and for several, with faces and without."""
+    torch.manual_seed(1)
+    encoder = timm.create_model("test_vit", num_classes=0, img_size=SIZE)
+    width = encoder.num_features
+    described = {"name": "test_vit", "options": {"num_classes": 0, "img_size": SIZE}}
+    parts = {"feature_width": width, "outputs": 8, "method": "emoticon", "fused_width": CHANNELS}
+    parts |= {"has_detector": True, "has_face_finder": True, "confounders": [3, 5]}
+    info = ClassifierInfo(
+        labels=MIKELS.labels,
+        label_set="mikels",
+        kind="evoked",
+        streams="both",
+        size=SIZE,
+        encoder=described,
+        parts=parts,
+    )
+    method = build_described_method(parts, info.labels, IMAGENET)
+    for detector, name in ((method.reader.detector, "yolox_nano"), (method.reader.face_finder, "yunet_n")):
+        assert detector is not None
+        load_detector_weights(detector, shared / "models" / f"{name}.onnx")
+    model = Classifier(encoder, feature_width=width, outputs=8, streams="both", method=method).eval()
+    model.head = Ccim(model.width, 8, 3, 5)
+    model.head.set_dictionary(torch.randn(3, 5), torch.tensor([0.5, 0.3, 0.2]))
+    files = sorted((shared / "data" / "coco_persons").rglob("*.jpg"))[:6]
+    images = [np.array(Image.open(file).convert("RGB").resize((SIZE, SIZE))) for file in files]
+    views = normalise(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), torch.device("cpu"))
+    found = method.reader.split(method.reader(encoder, views, views))
+    assert 0 < (found["face"].presence > 0).sum() < len(files)
+    assert (found["people"].presence > 0).any()
+    expected = model(views, views)
+    save_classifier(model, info, tmp_path / "model.safetensors")
+    loaded, _ = load_classifier(tmp_path / "model.safetensors")
+    torch.testing.assert_close(loaded(views, views), expected)
+    export_classifier(model, info, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for count in (1, len(files)):
+        pixels = views[:count].numpy()
+        logits = session.run(["logits"], {"scene": pixels, "person": pixels})[0]
+        np.testing.assert_allclose(logits, expected[:count].numpy(), atol=1e-5)
