@@ -1,4 +1,4 @@
-"""Method histogram: a run like any other, from no encoder."""
+"""Relation histogram: a run like any other, from no encoder."""
 
 from collections.abc import Iterator
 from dataclasses import replace

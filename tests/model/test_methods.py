@@ -23,7 +23,7 @@ from uniemox.model.config import RegionMethod
 from uniemox.model.methods.building import METHODS, build_method
 from uniemox.model.methods.ccim import Ccim
 from uniemox.model.methods.emoticon import proximity
-from uniemox.model.methods.method import Method
+from uniemox.model.methods.relation import Relation
 from uniemox.model.methods.solver import EmotionGraph, Solver
 from uniemox.model.regions import COUNT, GRID, Regions
 from uniemox.model.yolox import CLASSES
@@ -33,7 +33,7 @@ NAMES = get_args(RegionMethod)
 WIDTH, CHANNELS, SIZE = 6, 16, 64
 
 
-def regions(method: Method, seed: int, count: int = 3) -> dict:
+def regions(method: Relation, seed: int, count: int = 3) -> dict:
     """What `reader` would find, at random."""
     draw = torch.Generator().manual_seed(seed)
     found = {}
@@ -50,7 +50,7 @@ def regions(method: Method, seed: int, count: int = 3) -> dict:
     return found
 
 
-def built(name: RegionMethod, labels: LabelSet = MIKELS) -> Method:
+def built(name: RegionMethod, labels: LabelSet = MIKELS) -> Relation:
     torch.manual_seed(0)
     return build_method(name, width=WIDTH, channels=CHANNELS, labels=labels.labels, word_counts=[len(labels), 5, 2])
 

@@ -23,7 +23,7 @@ from uniemox.model.distance import Distance
 from uniemox.model.fusion import build_fusion
 from uniemox.model.methods.building import build_method
 from uniemox.model.methods.ccim import Ccim
-from uniemox.model.methods.method import Method
+from uniemox.model.methods.relation import Relation
 from uniemox.model.regions import RegionReader
 from uniemox.views.pixels import PixelStats
 
@@ -102,7 +102,7 @@ def build_described(described: Mapping[str, Any]) -> nn.Module:
     return build_timm(name, **options)
 
 
-def build_described_method(parts: Mapping[str, Any], labels: Sequence[str], stats: PixelStats) -> Method:
+def build_described_method(parts: Mapping[str, Any], labels: Sequence[str], stats: PixelStats) -> Relation:
     """What relates regions, with what reads them, random weights in both.  parts: see ClassifierInfo."""
     method = build_method(
         parts["method"],

@@ -25,7 +25,7 @@ from uniemox.persons.detector import Detector
 from uniemox.predict.confidence import answers_of
 from uniemox.predict.images import ImageLike, read_any
 from uniemox.predict.opening import open_finder
-from uniemox.predict.views import Pixels, person_view, scene_box, scene_view
+from uniemox.predict.views import Pixels, hide, person_view, scene_box, scene_view
 from uniemox.views.pixels import PixelStats, normalise
 
 Stream = Literal["scene", "person"]
@@ -151,11 +151,12 @@ def _views(
     stats = PixelStats(info.mean, info.std)
     views: dict[str, Pixels] = {}
     boxes: dict[str, Box] = {}
+    crop = choose_person(persons, None, image.size, info.person)
     if "scene" in info.views:
-        views["scene"] = scene_view(image, info.size, info.crop_fraction)
+        shown = hide(image, crop, image.size) if info.hides_person else image
+        views["scene"] = scene_view(shown, info.size, info.crop_fraction)
         boxes["scene"] = scene_box(image.size, info.size, info.crop_fraction)
     if info.has_person:
-        crop = choose_person(persons, None, image.size, info.person)
         views["person"], boxes["person"] = person_view(image, crop, image.size, info.size), crop.box
     cpu = torch.device("cpu")
     return {name: normalise(torch.from_numpy(view)[None], cpu, stats) for name, view in views.items()}, boxes

@@ -14,7 +14,7 @@ from uniemox.losses.affect import affect_loss, distribution_loss
 from uniemox.losses.soft_target import soft_target_cross_entropy
 from uniemox.model.config import Precision
 from uniemox.model.methods.eap import Eap
-from uniemox.model.methods.method import Method
+from uniemox.model.methods.relation import Relation
 from uniemox.training.distributed import gather_rows, rank, world_size
 from uniemox.training.update import gradients, update
 from uniemox.views.pixels import PixelStats
@@ -37,7 +37,7 @@ class Objective:
     task: Task
     class_weights: Tensor | None = None
     """(E,), how much an image of each class counts; None: all the same."""
-    method: Method | None = None
+    method: Relation | None = None
     """Whose own loss is added."""
 
     def __call__(

@@ -13,7 +13,7 @@ from uniemox.errors import ConfigError, ShapeError
 from uniemox.model.distance import Distance
 from uniemox.model.encoder import check_plain
 from uniemox.model.fusion import Fusion
-from uniemox.model.methods.method import Method
+from uniemox.model.methods.relation import Relation
 
 NORM_EPS = 1e-12  # far below the variance of Υ, which is 1e-6 and less after Γ2 and Γ3
 OLD_NORM_EPS = 1e-6  # of classifiers that say nothing of it: they were trained with it
@@ -45,7 +45,7 @@ class Classifier(nn.Module):
         embed: nn.Linear | None = None,
         fusion: Fusion | None = None,
         norm_eps: float = NORM_EPS,
-        method: Method | None = None,
+        method: Relation | None = None,
     ) -> None:
         super().__init__()
         if method is None:

@@ -10,13 +10,13 @@ from uniemox.model.config import RegionMethod
 from uniemox.model.methods.eap import Eap
 from uniemox.model.methods.emoticon import EmotiCon
 from uniemox.model.methods.mdan import Mdan
-from uniemox.model.methods.method import Method
+from uniemox.model.methods.relation import Relation
 from uniemox.model.methods.rrla import Rrla
 from uniemox.model.methods.solver import Solver
 from uniemox.model.methods.stimuli import StimuliAware
 from uniemox.model.regions import GRID
 
-METHODS: dict[RegionMethod, type[Method]] = {
+METHODS: dict[RegionMethod, type[Relation]] = {
     "solver": Solver,
     "stimuli": StimuliAware,
     "mdan": Mdan,
@@ -28,7 +28,7 @@ METHODS: dict[RegionMethod, type[Method]] = {
 
 def build_method(
     name: RegionMethod, *, width: int, channels: int, labels: Sequence[str], word_counts: Sequence[int] = ()
-) -> Method:
+) -> Relation:
     """A method with random weights.
 
     width: D, of the encoder's last map.  channels: C, of the method's vectors.  labels: E of them.

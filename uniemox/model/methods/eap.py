@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniemox.losses.triplet_words import word_alignment_loss
-from uniemox.model.methods.method import GroupedRegions, Method
+from uniemox.model.methods.relation import GroupedRegions, Relation
 
 TEMPERATURE = 0.07  # CLIP's at its start
 
 
-class Eap(Method):
+class Eap(Relation):
     """width: D, of the regions' features.  channels: C, of its vectors.  kinds: words of each kind; together V.
 
     Its last V features are the cosines of image and words over the temperature.
@@ -34,7 +34,7 @@ class Eap(Method):
         self.words = nn.ParameterList(nn.Parameter(torch.randn(count, channels) / channels**0.5) for count in kinds)
 
     def forward(self, regions: GroupedRegions) -> Tensor:
-        """See Method."""
+        """See Relation."""
         scene = self.norm(regions["scene"].features[:, 0])
         cosines = [
             F.normalize(layer(scene), dim=1) @ F.normalize(words, dim=1).T

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from uniemox.losses.multiplicative import multiplicative_loss
-from uniemox.model.methods.method import Embed, GroupedRegions, Method
+from uniemox.model.methods.relation import Embed, GroupedRegions, Relation
 from uniemox.model.regions import Regions
 
 NEAR = 0.5  # of the image's side: farther people are no neighbours
 CONTEXTS = 3
 
 
-class EmotiCon(Method):
+class EmotiCon(Relation):
     """width: D, of the regions' features.  channels: C, of its vectors.  outputs: E."""
 
     groups = ("face", "person", "scene", "cells", "people")
@@ -34,7 +34,7 @@ class EmotiCon(Method):
         self.tell = nn.ModuleList(nn.Linear(channels, outputs) for _ in range(CONTEXTS))
 
     def forward(self, regions: GroupedRegions) -> Tensor:
-        """See Method."""
+        """See Relation."""
         face, body = self.embed["face"](regions["face"])[:, 0], self.embed["person"](regions["person"])[:, 0]
         face = torch.where(regions["face"].presence > 0, face, torch.ones_like(face))  # no face: the body alone
         cells = self.embed["cells"](regions["cells"])  # (N, T, C)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from uniemox.losses.hierarchy import polarity_loss
 from uniemox.losses.soft_target import soft_target_cross_entropy
-from uniemox.model.methods.method import Embed, GroupedRegions, Method
+from uniemox.model.methods.relation import Embed, GroupedRegions, Relation
 
 HEADS = 8
 
@@ -36,7 +36,7 @@ class CrossChannelAttention(nn.Module):
         return self.norm(x + (shares @ v).flatten(1, 2).transpose(1, 2))
 
 
-class Mdan(Method):
+class Mdan(Relation):
     """width: D, of the regions' features.  channels: C, of its vectors.  polarity: (P, E), see `polarity_loss`."""
 
     groups = ("scene", "cells")
@@ -53,7 +53,7 @@ class Mdan(Method):
         self.classify_polarity = nn.Linear(channels, self.levels)
 
     def forward(self, regions: GroupedRegions) -> Tensor:
-        """See Method."""
+        """See Relation."""
         cells = self.embed(regions["cells"])  # (N, T, C)
         coarse = self.first(cells, cells)
         polarity = self.classify_polarity(coarse.mean(dim=1))  # (N, P)

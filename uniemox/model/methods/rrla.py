@@ -8,12 +8,12 @@ the dependency of labels that occur together, needs images with several labels, 
 import torch
 from torch import Tensor, nn
 
-from uniemox.model.methods.method import Attention, Embed, GroupedRegions, Method
+from uniemox.model.methods.relation import Attention, Embed, GroupedRegions, Relation
 
 NARROWER = 4  # times, inside the recalibration
 
 
-class Rrla(Method):
+class Rrla(Relation):
     """width: D, of the regions' features.  channels: C, of its vectors."""
 
     groups = ("scene", "person", "body", "objects")
@@ -30,7 +30,7 @@ class Rrla(Method):
         )
 
     def forward(self, regions: GroupedRegions) -> Tensor:
-        """See Method."""
+        """See Relation."""
         scene = self.norms["scene"](regions["scene"].features[:, 0])
         person = self.norms["person"](regions["person"].features[:, 0])
         around = self.to_objects(person, self.objects(regions["objects"]), regions["objects"])

@@ -8,7 +8,7 @@ attends to the objects, a_i = softmax_i(wᵀ tanh(W_s s + W_o v_i)), and is join
 import torch
 from torch import Tensor, nn
 
-from uniemox.model.methods.method import Embed, GroupedRegions, Method
+from uniemox.model.methods.relation import Embed, GroupedRegions, Relation
 from uniemox.model.regions import log_presence
 
 LAYERS = 2
@@ -29,7 +29,7 @@ class EmotionGraph(nn.Module):
         return nodes + torch.relu(edges @ self.message(nodes))
 
 
-class Solver(Method):
+class Solver(Relation):
     """width: D, of the regions' features.  channels: C, of its vectors."""
 
     groups = ("scene", "objects")
@@ -44,7 +44,7 @@ class Solver(Method):
         self.score = nn.Linear(channels, 1, bias=False)
 
     def forward(self, regions: GroupedRegions) -> Tensor:
-        """See Method."""
+        """See Relation."""
         scene, objects = self.scene_norm(regions["scene"].features[:, 0]), regions["objects"]
         nodes, presence = self.embed(objects), log_presence(objects)
         for layer in self.graph:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from uniemox.losses.hierarchy import polarity_loss
-from uniemox.model.methods.method import Embed, GroupedRegions, Method
+from uniemox.model.methods.relation import Embed, GroupedRegions, Relation
 
 STRENGTH = 1.0  # of the polarity in the loss
 
 
-class StimuliAware(Method):
+class StimuliAware(Relation):
     """width: D, of the regions' features.  channels: C, of its vectors.  polarity: (P, E), see `polarity_loss`."""
 
     groups = ("scene", "objects", "face")
@@ -29,7 +29,7 @@ class StimuliAware(Method):
         self.join = nn.LSTM(channels, channels, batch_first=True)
 
     def forward(self, regions: GroupedRegions) -> Tensor:
-        """See Method."""
+        """See Relation."""
         seen = [self.branches[name](regions[name]) * regions[name].presence[..., None] for name in self.groups]
         states, _ = self.join(torch.cat(seen, dim=1))  # (N, T, C)
         return torch.cat([self.scene_norm(regions["scene"].features[:, 0]), states[:, -1]], dim=1)

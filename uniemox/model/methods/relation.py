@@ -11,7 +11,7 @@ from uniemox.model.regions import CLASSES, Group, RegionReader, Regions, log_pre
 GroupedRegions = Mapping[Group, Regions]
 
 
-class Method(nn.Module):
+class Relation(nn.Module):
     """From regions to what the head reads, (N, `width`).
 
     Its last `extra` features may be logits of its own, which `own_loss` compares with the target; the head reads them
