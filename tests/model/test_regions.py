@@ -1,5 +1,6 @@
 """Regions: means inside boxes, cuts, what is left of overlapping boxes, and how they are packed."""
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -94,6 +95,11 @@ def test_each_group_has_its_regions() -> None:
         torch.testing.assert_close(found["person"].features[:, 0], places.mean(dim=(2, 3)), rtol=1e-4, atol=1e-4)
         assert not any(parameter.requires_grad for parameter in reader.parameters())
         assert not any(module.training for module in reader.train().modules() if module is not reader)
+        packed = torch.ones(2, sum(reader.sizes().values()), 3 + CLASSES + 5)
+        shares = [(part.features == 0).float().mean() for part in reader.split(packed).values()]
+        assert 0.3 < np.mean(shares) < 0.7  # in training half of the features are left out, and nothing else
+        assert all((part.boxes == 1).all() and (part.presence == 1).all() for part in reader.split(packed).values())
+        assert all((part.features == 1).all() for part in reader.eval().split(packed).values())
 
 
 @pytest.mark.parametrize(

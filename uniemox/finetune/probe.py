@@ -17,6 +17,7 @@ from uniemox.model.classifier import Classifier, NeighbourHead
 PENALTIES = tuple(10.0**power for power in range(-4, 3))  # sklearn's C, or ridge's alpha
 FOLDS, ITERATIONS = 5, 2000
 STEPS, BATCH, RATE, WEIGHT_DECAY, MAX_GRAD_NORM = 1000, 256, 4e-3, 0.05, 1.0  # of fusion and head
+RELATION_RATE = 1e-3  # of methods that relate regions, which have far more weights
 
 
 def fit_head(
@@ -67,8 +68,10 @@ def fit_fusion(
     parameters = classifier.after_encoder()
     device = parameters[0].device
     encoded, target = encoded.to(device), target.to(device)
-    optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS, pct_start=0.1)
+    classifier.train()
+    rate = RATE if classifier.method is None else RELATION_RATE
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, STEPS, pct_start=0.1)
     draws = torch.Generator().manual_seed(seed)
     for step in range(STEPS):
         rows = torch.randint(len(encoded), (BATCH,), generator=draws).to(device)

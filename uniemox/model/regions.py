@@ -24,6 +24,7 @@ COUNT = 8  # K, objects or people of an image
 GRID = 4  # cells of a side
 DETECTOR_PX = 320  # side of what detectors see: the scene view, enlarged or reduced
 LIKELY = 100  # candidates that may become regions
+DROPOUT = 0.5  # share of the features that a step leaves out: without it methods learn FI's images by heart
 MIN_CONFIDENCE, MAX_OVERLAP = 0.25, 0.5
 PERSON = 0  # of the detector's classes
 FACE_MARGIN = 0.2  # of a face's box that is added on each side
@@ -109,10 +110,12 @@ class RegionReader(nn.Module):
         return torch.cat([self._group(group, maps, objects, seen).pack() for group in self.groups], dim=1)
 
     def split(self, packed: Tensor) -> dict[Group, Regions]:
-        """The regions of each group, of what `forward` gives."""
-        sizes = self.sizes()
-        parts = packed.split(list(sizes.values()), dim=1)
-        return {group: Regions.unpack(part) for group, part in zip(sizes, parts, strict=True)}
+        """The regions of each group, of what `forward` gives; in training without a part of their features."""
+        sizes, found = self.sizes(), dict[Group, Regions]()
+        for group, part in zip(sizes, packed.split(list(sizes.values()), dim=1), strict=True):
+            regions = Regions.unpack(part)
+            found[group] = regions._replace(features=F.dropout(regions.features, DROPOUT, self.training))
+        return found
 
     def _group(self, group: Group, maps: Sequence[Tensor], objects: Candidates | None, face: Tensor | None) -> Regions:
         """Regions of one group.  maps: of scene, person and face.  face: (N,) its confidence."""

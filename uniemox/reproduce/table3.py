@@ -92,8 +92,9 @@ ABOUT = {
         f"Every network is small, and none has its published weights: {BUDGET}. Methods that are then the same network "
         "from the same weights are one row. What can be compared is the way of training: UniEmoX is pre-trained here, "
         "on the same images and with a teacher that was fitted on their texts, the others see labels only.",
-        "All are scored on the same other images. SOLVER, Stimuli-aware, MDAN, EAP, RRLA and EmotiCon with CCIM relate "
-        "regions of what the demo's ViT sees; their cited figures are those of their own papers.",
+        "All are scored on the same other images. SOLVER, Stimuli-aware, MDAN, EAP, RRLA and EmotiCon with CCIM start "
+        "from our pre-training, so that these rows and UniEmoX differ in what follows the encoder; SOLVER, MDAN and "
+        "EAP see the scene alone. Their cited figures are those of their own papers.",
     ),
     "paper": (
         "The published checkpoints, all fine-tuned with the paper's recipe and scored on the test split. UniEmoX "
@@ -201,9 +202,12 @@ def method_of(study: Study, name: str) -> tuple[Method, str]:
 
 
 def relating_of(study: Study, name: str) -> tuple[Method, str]:
-    """A method that relates regions: where it starts, which is where ours starts, and with what."""
+    """A method that relates regions: where it starts, and with what.
+
+    In a demo that is our pre-training: from random weights nothing is learned there. Else it is what ours starts from.
+    """
     row = RELATING[name]
-    start, network = method_of(study, SCRATCH if study.is_demo else "dBOT")
+    start, network = method_of(study, OURS if study.is_demo else "dBOT")
     changes, lacks = ["--method", row.method], start.lacks
     for detector in row.detectors:
         file = study.weights.get(detector)
