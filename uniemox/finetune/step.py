@@ -15,7 +15,7 @@ from uniemox.losses.soft_target import soft_target_cross_entropy
 from uniemox.model.config import Precision
 from uniemox.model.methods.eap import Eap
 from uniemox.model.methods.relation import Relation
-from uniemox.training.distributed import gather_rows, rank, world_size
+from uniemox.training.distributed import gather_numbers, rank, world_size
 from uniemox.training.update import gradients, update
 from uniemox.views.pixels import PixelStats
 
@@ -78,8 +78,7 @@ def finetune_step(
     Raises NonFiniteLossError before any weight changes.
     """
     device = next(model.parameters()).device
-    sizes = torch.tensor([[float(sum(len(batch.target) for batch in batches))]], device=device)
-    images = float(gather_rows(sizes).sum())
+    images = sum(count for [count] in gather_numbers(sum(len(batch.target) for batch in batches)))
     optimizer.zero_grad(set_to_none=True)
     seen = torch.zeros((), device=device)
     for i, batch in enumerate(batches):

@@ -12,7 +12,7 @@ from uniemox.errors import ConfigError, TeacherError
 from uniemox.model.config import ModelConfig, Precision
 from uniemox.model.uniemox import ModelOutput
 from uniemox.teacher.protocol import Teacher
-from uniemox.training.distributed import gather_rows, world_size
+from uniemox.training.distributed import gather_numbers, gather_rows, world_size
 from uniemox.training.update import gradients, update
 from uniemox.views.pixels import normalise
 
@@ -51,12 +51,11 @@ def pretrain_step(
     Raises NonFiniteLossError, with the loss's name, before any weight changes, and ConfigError for batches that are
     empty or of different number: on all processes alike.
     """
-    device = next(model.parameters()).device
     if precision not in get_args(Precision):
         raise ConfigError(f"there is no precision {precision!r}; choose one of {', '.join(get_args(Precision))}")
     if max_grad_norm is not None and not max_grad_norm > 0:
         raise ConfigError(f"max_grad_norm must be above 0, got {max_grad_norm}; None does not clip")
-    images = _count_images(batches, device)
+    images = _count_images(batches)
     optimizer.zero_grad(set_to_none=True)
     seen: dict[str, Tensor] = {}
     for i, batch in enumerate(batches):
@@ -122,17 +121,17 @@ def config_of(model: Any) -> ModelConfig:
     return model.config
 
 
-def _count_images(batches: Sequence[PretrainBatch], device: torch.device) -> float:
+def _count_images(batches: Sequence[PretrainBatch]) -> int:
     """Images of the step on all processes. Raises ConfigError on all of them if batches can't be joined."""
     sizes = [len(batch.scene) for batch in batches]
-    rows = torch.tensor([[sum(sizes), len(sizes), min(sizes, default=0)]], dtype=torch.float32, device=device)
-    everywhere = gather_rows(rows)  # (processes, 3)
-    if everywhere[:, 2].min() < 1 or everywhere[:, 1].min() != everywhere[:, 1].max():
+    everywhere = gather_numbers(sum(sizes), len(sizes), min(sizes, default=0))
+    images, batches_of, smallest = zip(*everywhere, strict=True)
+    if min(smallest) < 1 or len(set(batches_of)) > 1:
         raise ConfigError(
             "a step needs at least one batch, the same number on every process, and an image in each; "
-            f"got {everywhere[:, 1].int().tolist()} batches, the smallest of {everywhere[:, 2].int().tolist()} images"
+            f"got {list(batches_of)} batches, the smallest of {list(smallest)} images"
         )
-    return float(everywhere[:, 0].sum())
+    return sum(images)
 
 
 def _required(teacher: Teacher | None) -> Teacher:

@@ -25,7 +25,8 @@ def process_group(device: torch.device) -> Iterator[None]:
     if dist.is_initialized():
         yield
         return
-    backend = "nccl" if device.type == "cuda" else "gloo"
+    # What the host must know, such as how many images the others have, goes over gloo: no GPU is waited for.
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if is_torchrun():
         dist.init_process_group(backend, timeout=MAX_WAIT)
     elif launch := find_launch():
@@ -77,6 +78,15 @@ def sum_over_processes(x: Tensor) -> Tensor:
     return x
 
 
+def gather_numbers(*numbers: int) -> list[list[int]]:
+    """The numbers of every process, of each as many, in the processes' order. No GPU is waited for."""
+    if world_size() == 1:
+        return [list(numbers)]
+    found = [torch.zeros(len(numbers), dtype=torch.long) for _ in range(world_size())]
+    dist.all_gather(found, torch.tensor(numbers))
+    return [one.tolist() for one in found]
+
+
 def gather_rows(x: Tensor) -> Tensor:
     """The rows of all processes, in their order, without gradient; processes may have different numbers of rows.
 
@@ -84,10 +94,9 @@ def gather_rows(x: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return x
-    counts = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(world_size())]
-    dist.all_gather(counts, torch.tensor([len(x)], device=x.device))
-    longest = max(int(count) for count in counts)
+    counts = [count for [count] in gather_numbers(len(x))]
+    longest = max(counts)
     padded = torch.cat([x.detach(), x.new_zeros(longest - len(x), *x.shape[1:])])  # (longest, C)
     rows = [torch.empty_like(padded) for _ in counts]
     dist.all_gather(rows, padded.contiguous())
-    return torch.cat([part[: int(count)] for part, count in zip(rows, counts, strict=True)])
+    return torch.cat([part[:count] for part, count in zip(rows, counts, strict=True)])

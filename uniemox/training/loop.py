@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
-import torch
-
 from uniemox.data.sample import Broken
 from uniemox.errors import DataError, StoppedError
 from uniemox.training.callbacks import Callback, RunPlan
@@ -71,7 +69,7 @@ def training_steps(
     Raises StoppedError after SIGTERM or Ctrl-C, when all is saved; DataError for too many unreadable images.
     Close it (contextlib.closing), so that an error in a step gives the signals back.
     """
-    stream, device = iter(loader), torch.device(plan.device)
+    stream = iter(loader)
     with StopRequest() as stop:
         for done in range(plan.done, plan.steps):
             started = time.perf_counter()
@@ -92,7 +90,7 @@ def training_steps(
                 values["with_person"] = sum(not source.startswith("whole_image") for source in sources) / len(sources)
             journal.write(done + 1, values)
             callback.step(done + 1, values)
-            is_stopped = stop.is_requested(device)
+            is_stopped = stop.is_requested()
             is_due = any((done + 1) % steps == 0 for steps in save_every)
             if is_stopped or is_due or done + 1 == plan.steps:
                 save(done + 1)

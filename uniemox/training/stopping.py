@@ -3,9 +3,7 @@
 import signal
 from types import FrameType, TracebackType
 
-import torch
-
-from uniemox.training.distributed import sum_over_processes, world_size
+from uniemox.training.distributed import gather_numbers
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -27,15 +25,12 @@ class StopRequest:
     ) -> None:
         self._restore()
 
-    def is_requested(self, device: torch.device) -> bool:
+    def is_requested(self) -> bool:
         """Whether any process was asked to stop; all of them get the same answer."""
-        if world_size() == 1:
-            return self.signal is not None
-        asked = torch.tensor([float(self.signal or 0)], device=device)
-        total = int(sum_over_processes(asked))
-        if total and self.signal is None:
+        asked = any(number for [number] in gather_numbers(self.signal or 0))
+        if asked and self.signal is None:
             self.signal = signal.SIGTERM
-        return total > 0
+        return asked
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
