@@ -39,8 +39,12 @@ class NetworkConfig:
     """The encoder's first layers, as layer-wise decay counts them, that stay as they are."""
     drop_path: float = 0.0
     """Share of the images for which the last block is skipped in training; it falls linearly to the first block."""
+    dropout: float = 0.5
+    """Share of the features of regions that is left out in training, with methods from solver on, 0 to below 1: much
+    for photographs, none for what has to be learned from scene and person together."""
     frozen_encoder: bool = False
-    """With methods from solver on: leave the encoder as it is and fit what follows, on features computed once."""
+    """With methods from solver on: leave the encoder as it is and fit what follows, on features computed once; held-out
+    images choose among two learning rates and ten moments of each."""
     objects: str = ""
     """ONNX file of YOLOX-nano, for methods from solver on: it finds objects and people in the scene view, and goes into
     the model's file. Empty: the cells of a 4 x 4 grid stand for them."""
@@ -51,6 +55,8 @@ class NetworkConfig:
     the paper takes 128 to 256. 0: none."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"network.dropout must be at least 0 and below 1, got {self.dropout}")
         if self.confounders < 0 or self.confounders == 1:
             raise ConfigError(f"network.confounders must be 0, or at least 2, got {self.confounders}")
 
@@ -179,7 +185,8 @@ class FinetuneConfig:
     @property
     def chooses_epoch(self) -> bool:
         """Whether held-out images decide which weights are kept; of method mean, those of the runs that it joins."""
-        return self.select == "best" and (self.trains_in_steps or self.method == "mean")
+        learns_in_steps = self.trains_in_steps or self.region_method is not None
+        return self.select == "best" and (learns_in_steps or self.method == "mean")
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulation"):

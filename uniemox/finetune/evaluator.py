@@ -51,7 +51,10 @@ class Evaluator:
     def score(self, model: Classifier, samples: Sequence[Sample]) -> float:
         """Higher is better: mean recall of the classes, minus KL, or concordance."""
         found = self.outputs(model, samples, what="watching")
-        target, values = self.target(found.samples), torch.from_numpy(found.values)
+        return self.score_of(torch.from_numpy(found.values), self.target(found.samples))
+
+    def score_of(self, values: Tensor, target: Tensor) -> float:
+        """See `score`.  values: (N, E) logits, or (N, 2) valence and arousal.  target: of the same shape."""
         if self.config.task == "affect":
             return float(concordance(values, target).mean())
         if self.config.task == "distribution":

@@ -1,6 +1,6 @@
 """What is fitted around the steps: all that follows the encoder before them, logits and distance after them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from uniemox.finetune.words import WordLists
 from uniemox.model.classifier import Classifier
 from uniemox.model.distance import MIN_IMAGES, Distance
 
+BATCH = 256
 MAX_FITTED = 4_000  # training images that the distance is fitted on
 FEATURES = "features of the training images"
 
@@ -24,10 +25,11 @@ def fit_after_encoder(
     train: Sequence[Sample],
     objective: Objective,
     words: WordLists | None = None,
+    selection: Sequence[Sample] = (),
 ) -> None:
     """Fit all that follows to the frozen encoder, in place: an optimiser may hold these parameters.
 
-    words: of method eap.
+    words: of method eap.  selection: held-out images by whose score the weights are chosen; none: the last ones stay.
     """
     from uniemox.finetune.probe import fit_fusion, fit_head  # noqa: PLC0415 - sklearn, a second to import
 
@@ -47,7 +49,24 @@ def fit_after_encoder(
     if config.task == "label":
         target = smooth(target, config.augment.smoothing)
     said = None if words is None else words.rows(found.samples)
-    fit_fusion(model, torch.from_numpy(found.values), target, objective, config.seed, said)
+    score = _scorer(model, evaluator, selection) if selection else None
+    fit_fusion(model, torch.from_numpy(found.values), target, objective, config.seed, said, score)
+
+
+def _scorer(model: Classifier, evaluator: Evaluator, samples: Sequence[Sample]) -> Callable[[], float]:
+    """What scores these images, whose encoder's features are computed once."""
+    held_out = evaluator.outputs(model, samples, encoded=True, what="features of held-out images")
+    encoded, target = torch.from_numpy(held_out.values), evaluator.target(held_out.samples)
+
+    @torch.no_grad()
+    def score() -> float:
+        device, was_training = next(model.parameters()).device, model.training
+        model.eval()
+        logits = torch.cat([model.head(model.fuse(part.to(device))).cpu() for part in encoded.split(BATCH)])
+        model.train(was_training)
+        return evaluator.score_of(logits, target)
+
+    return score
 
 
 def fit_neighbour_head(model: Classifier, evaluator: Evaluator, train: Sequence[Sample]) -> None:

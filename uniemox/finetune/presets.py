@@ -33,7 +33,7 @@ def best() -> FinetuneConfig:
 def demo() -> FinetuneConfig:
     """Minutes on two CPU cores, for the network that preset demo pre-trains."""
     return FinetuneConfig(
-        network=NetworkConfig(streams="both", pool="token"),
+        network=NetworkConfig(streams="both", pool="token", dropout=0.0),
         view=ViewConfig(size=96, min_area=0.5),
         augment=LIGHT,
         optimizer=OptimizerConfig(base_lr=8e-4, betas=(0.9, 0.999), max_grad_norm=1.0),

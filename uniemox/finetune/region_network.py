@@ -45,6 +45,7 @@ def _build_region_network(config: FinetuneConfig, labels: Sequence[str], word_co
     parts |= {"fused_width": settings.fused_width, "word_counts": list(word_counts)}
     parts |= {"has_detector": bool(settings.objects), "has_face_finder": bool(settings.faces)}
     relate = build_described_method(parts, labels, stats)
+    relate.reader.dropout = settings.dropout
     if relate.reader.detector is not None:
         load_detector_weights(relate.reader.detector, Path(settings.objects))
     if relate.reader.face_finder is not None:

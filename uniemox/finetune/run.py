@@ -145,7 +145,8 @@ class _Run:
         elif self.config.method == "knn":
             fit_neighbour_head(self.model, self.evaluator, self.train)
         else:
-            fit_after_encoder(self.model, self.evaluator, self.train, self.objective, self.words)
+            selection = self.parts.selection if self.config.chooses_epoch else ()
+            fit_after_encoder(self.model, self.evaluator, self.train, self.objective, self.words, selection)
 
     def finish(self) -> ClassifierInfo:
         """Choose the epoch, fit the temperature, write everything down."""

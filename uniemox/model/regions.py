@@ -24,7 +24,6 @@ COUNT = 8  # K, objects or people of an image
 GRID = 4  # cells of a side
 DETECTOR_PX = 320  # side of what detectors see: the scene view, enlarged or reduced
 LIKELY = 100  # candidates that may become regions
-DROPOUT = 0.5  # share of the features that a step leaves out: without it methods learn FI's images by heart
 MIN_CONFIDENCE, MAX_OVERLAP = 0.25, 0.5
 PERSON = 0  # of the detector's classes
 FACE_MARGIN = 0.2  # of a face's box that is added on each side
@@ -57,6 +56,7 @@ class RegionReader(nn.Module):
 
     groups: in this order.  has_detector, has_face_finder: whether there are networks that find objects and faces; they
     are frozen.  stats: what the views come normalised with.
+    `dropout` is the share of the features that is left out in training.
     """
 
     mean: Tensor
@@ -67,6 +67,7 @@ class RegionReader(nn.Module):
     ) -> None:
         super().__init__()
         self.groups = tuple(groups)
+        self.dropout = 0.0
         needs_detector = bool({"objects", "people"} & set(groups))
         self.detector = YoloxNano().requires_grad_(False) if has_detector and needs_detector else None
         self.face_finder = YuNet().requires_grad_(False) if has_face_finder and "face" in groups else None
@@ -114,7 +115,7 @@ class RegionReader(nn.Module):
         sizes, found = self.sizes(), dict[Group, Regions]()
         for group, part in zip(sizes, packed.split(list(sizes.values()), dim=1), strict=True):
             regions = Regions.unpack(part)
-            found[group] = regions._replace(features=F.dropout(regions.features, DROPOUT, self.training))
+            found[group] = regions._replace(features=F.dropout(regions.features, self.dropout, self.training))
         return found
 
     def _group(self, group: Group, maps: Sequence[Tensor], objects: Candidates | None, face: Tensor | None) -> Regions:
