@@ -52,6 +52,9 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
 
         uniemox finetune --method histogram --data fi:photos/fi --out runs/histogram
 
+        uniemox finetune --method solver --init timm:resnet50.tv_in1k --network.objects yolox_nano.onnx --data
+        fi:photos/fi --out runs/solver
+
         Parameters
         ----------
         init

@@ -170,21 +170,16 @@ class Study:
         words += ["--init", init.folder if isinstance(init, Run) else init, "--out", OUT, "--resume"]
         words += ["--seed", str(seed)]
         words += ["--schedule.epochs", str(epochs)] if self.is_demo else []
-        if method.looks_at is not None:
-            pass  # it is a setting of the method itself, as is how views are joined
-        elif self.is_demo:
-            words += ["--network.streams", streams]
-        elif streams == "both":
-            words += ["--network.streams", streams]
-            words += ["--network.pool", "token"] if isinstance(init, Run) else []  # what Γ was pre-trained on
-        if streams == "both" and not method.has_fusion and method.looks_at is None:
-            words += DEMO_FUSION if self.is_demo else PAPER_FUSION
+        if method.looks_at is None:  # else it is the method's own, as is how views are joined
+            words += self._views_of(method, streams, init)
         words += ["--fraction", f"{fraction:g}"] if fraction < 1 else []
         words += _smaller_batch(data.train * fraction, BATCH[self.scale])
         words += method.changes
         needs = [*data.needs, *([init] if isinstance(init, Run) else []), *method.needs]
         name = f"finetune {method.name} on {data.name}, seed {seed}"
-        digests = (*data.digests, *(digest_of_weights(init) if isinstance(init, str) else ()))
+        files = [word for word in method.changes if word.endswith(".onnx")]
+        files += [init] if isinstance(init, str) else []
+        digests = (*data.digests, *(digest for file in files for digest in digest_of_weights(file)))
         run = plan_run(self.root, name, words, makes=ONNX, needs=needs, data=digests)
         epochs = 1 if "probe" in method.changes else epochs
         images = round(epochs * data.train * fraction)
@@ -192,6 +187,15 @@ class Study:
         gflop = 0.0 if self.is_demo else method.gflop * views
         lacks = data.missing or method.lacks
         return replace(run, images=images, gflop=gflop, processes=self.processes, lacks=lacks)
+
+    def _views_of(self, method: Method, streams: str, init: Run | str) -> list[str]:
+        """Options that say what a method looks at, and how that is fused."""
+        words = ["--network.streams", streams] if self.is_demo or streams == "both" else []
+        if not self.is_demo and streams == "both" and isinstance(init, Run):
+            words += ["--network.pool", "token"]  # what Γ was pre-trained on
+        if streams == "both" and not method.has_fusion:
+            words += DEMO_FUSION if self.is_demo else PAPER_FUSION
+        return words
 
     def evaluate(self, model: Run, target: Target) -> Run:
         """Scores on images that were not trained on."""
