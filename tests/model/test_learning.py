@@ -49,7 +49,7 @@ def batch(shared: Path, captions: dict[str, str]) -> PretrainBatch:
 
 @pytest.fixture(scope="module")
 def teacher(tiny_clip: ClipTeacher, tmp_path_factory: pytest.TempPathFactory) -> TextCachedTeacher:
-    return TextCachedTeacher(tiny_clip, tmp_path_factory.mktemp("cache") / "texts.sqlite")
+    return TextCachedTeacher(tiny_clip, tmp_path_factory.mktemp("cache") / "texts")
 
 
 def train(batch: PretrainBatch, teacher: TextCachedTeacher, weights: LossWeights, depth: int) -> Trained:

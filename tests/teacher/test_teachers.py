@@ -1,6 +1,5 @@
 """Teachers: CLIP against stored features, other towers, stored features, and texts asked for once."""
 
-import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -250,7 +249,7 @@ def test_stored_features_that_contradict_themselves_are_refused(tmp_path: Path) 
 
 
 def test_texts_are_asked_for_once_ever(tmp_path: Path) -> None:
-    path, texts = tmp_path / "cache" / "texts.sqlite", ["a", "bb", "a", "ccc", "bb"]
+    path, texts = tmp_path / "cache" / "texts", ["a", "bb", "a", "ccc", "bb"]
     first = CountingTeacher()
     expected = CountingTeacher().text_features(texts)
     cached = TextCachedTeacher(first, path)
@@ -266,7 +265,7 @@ def test_texts_are_asked_for_once_ever(tmp_path: Path) -> None:
 
 
 def test_another_teacher_never_finds_this_ones_texts(tmp_path: Path) -> None:
-    path = tmp_path / "texts.sqlite"
+    path = tmp_path / "texts"
     TextCachedTeacher(CountingTeacher(), path).text_features(["a"])
     other = CountingTeacher(fingerprint="another")
     assert torch.equal(
@@ -276,20 +275,36 @@ def test_another_teacher_never_finds_this_ones_texts(tmp_path: Path) -> None:
 
 
 def test_a_cache_that_is_none_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "text.sqlite").write_text("no database, but long enough to be read as one " * 50)
-    with pytest.raises(TeacherError, match=r"text\.sqlite"):
-        TextCachedTeacher(CountingTeacher(), tmp_path / "text.sqlite")
-    cached = TextCachedTeacher(CountingTeacher(), tmp_path / "good.sqlite")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(TeacherError, match=r"file can't keep text features .*; choose another path"):
+        TextCachedTeacher(CountingTeacher(), tmp_path / "file")
+    cached = TextCachedTeacher(CountingTeacher(), tmp_path / "texts")
     cached.text_features(["a"])
-    with sqlite3.connect(tmp_path / "good.sqlite") as database:
-        database.execute("UPDATE features SET value = x'00'")  # a value of another width is computed anew
-    assert torch.equal(cached.text_features(["a"]), CountingTeacher().text_features(["a"]))
+    [kept] = (tmp_path / "texts").iterdir()
+    kept.write_bytes(kept.read_bytes()[:40])
+    with pytest.raises(TeacherError, match=rf"{kept.name} can't be read .*; delete it, it is a cache"):
+        TextCachedTeacher(CountingTeacher(), tmp_path / "texts")
+    kept.unlink()
+    assert torch.equal(cached.text_features(["a"]), CountingTeacher().text_features(["a"]))  # it is in memory
+
+
+def test_processes_find_what_others_have_asked_in_the_meantime(tmp_path: Path) -> None:
+    """As two runs on one network file system: each writes files of its own, and what is half written is no file."""
+    teachers = CountingTeacher(), CountingTeacher()
+    one, other = (TextCachedTeacher(teacher, tmp_path) for teacher in teachers)
+    one.text_features(["a", "b"])
+    other.text_features(["b", "c"])
+    one.text_features(["c", "a"])
+    assert [teacher.asked for teacher in teachers] == [["a", "b"], ["c"]]
+    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / "1.safetensors.77.partial").write_bytes(b"half")
+    TextCachedTeacher(CountingTeacher(), tmp_path)
 
 
 def test_threads_may_share_a_cache(tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    cached = TextCachedTeacher(CountingTeacher(), tmp_path / "texts.sqlite")
+    cached = TextCachedTeacher(CountingTeacher(), tmp_path / "texts")
     texts = [[f"text {i % 7}", f"{i}"] for i in range(40)]
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(cached.text_features, texts))
@@ -300,6 +315,6 @@ def test_threads_may_share_a_cache(tmp_path: Path) -> None:
 
 def test_clip_through_the_cache(tiny_clip: ClipTeacher, tmp_path: Path) -> None:
     """Float32, 1e-5: a text's feature depends slightly on the batch it was computed in."""
-    cached = TextCachedTeacher(tiny_clip, tmp_path / "texts.sqlite")
+    cached = TextCachedTeacher(tiny_clip, tmp_path / "texts")
     texts = ["A photo.", "A bright photo of a beach.", "A photo."]
     torch.testing.assert_close(cached.text_features(texts), tiny_clip.text_features(texts), rtol=1e-5, atol=1e-5)

@@ -20,7 +20,7 @@ from uniemox.training.distributed import rank, wait_for_all
 from uniemox.views.loader import ViewDataset, build_loader
 from uniemox.views.transforms import WholeViews
 
-FEATURES, TEXTS = "teacher_features.npz", "text_features.sqlite"
+FEATURES, TEXTS = "teacher_features.npz", "text_features"
 WHOLE_PX, BATCH = 224, 64
 
 
