@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,6 +98,7 @@ def test_what_is_missing_is_not_started(tmp_path: Path) -> None:
 GO = """
 import sys
 from pathlib import Path
+from typing import Any
 from tests.reproduce.test_execute import planned
 from uniemox.reproduce.execute import execute
 execute(planned(Path(sys.argv[1])))
@@ -132,3 +135,55 @@ def test_after_a_kill_the_same_plan_goes_on_and_starts_nothing_twice(tmp_path: P
         assert starts == 2
         assert [line["exit_code"] == 0 for line in journal(tmp_path) if line["name"] == "pack"] == [False, True]
     assert [line["name"] for line in journal(tmp_path)][-1] == "split"
+
+
+def test_each_run_sees_gpus_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four, two runs have two and one each; a run of all four waits until all are free, and the others behind it."""
+    seen, real = tmp_path / "seen", subprocess.Popen
+    note = (
+        "import os, sys, time; f = open(sys.argv[1], 'a'); v = os.environ.get('CUDA_VISIBLE_DEVICES');"
+        "f.write(f'{sys.argv[2]} start {v}\\n'); f.flush(); time.sleep(0.7); f.write(f'{sys.argv[2]} end {v}\\n')"
+    )
+
+    def noting(words: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        name = words[words.index("--seed") + 1]
+        return real([sys.executable, "-c", note, str(seen), name], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", noting)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7,8")
+    runs = []
+    for name, processes, images in (("two", 2, 900), ("one", 1, 800), ("all", 4, 700), ("last", 1, 600)):
+        words = ["finetune", "--out", "{out}", "--seed", name]
+        run = plan_run(tmp_path, name, words, makes=None)
+        runs.append(replace(run, processes=processes, images=images, scores=None))
+    execute(runs, jobs=4, gpus=4)
+    lines = [line.split(maxsplit=2) for line in seen.read_text().splitlines()]
+    devices = {name: given.split(",") for name, what, given in lines if what == "start"}
+    assert {name: len(given) for name, given in devices.items()} == {"two": 2, "one": 1, "all": 4, "last": 1}
+    assert set(devices["all"]) == {"4", "5", "6", "7"}
+    running: dict[str, set[str]] = {}
+    for name, what, given in lines:
+        if what == "end":
+            del running[name]
+            continue
+        assert not set(given.split(",")) & set().union(*running.values())
+        running[name] = set(given.split(","))
+    order = [name for name, what, _ in lines if what == "start"]
+    assert order.index("all") < order.index("last")
+    with pytest.raises(ConfigError, match="a run of this plan has 4 processes, but there are 3 GPUs"):
+        execute(runs, jobs=4, gpus=3)
+
+
+def test_what_prepares_data_sees_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, str]] = []
+    real = subprocess.Popen
+
+    def noting(words: Sequence[str], *, env: dict[str, str], **options: Any) -> subprocess.Popen[bytes]:
+        given.append(env)
+        return real(words, env=env, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", noting)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    execute([split(tmp_path, "first", 0)], gpus=2)
+    execute([split(tmp_path, "second", 1)])
+    assert [env.get("CUDA_VISIBLE_DEVICES") for env in given] == ["", None]

@@ -79,7 +79,8 @@ def table_or_figure(
         return
     left = to_do(plan.runs)
     say(f"{target}: {len(plan.runs)} runs, {len(plan.runs) - len(left)} of them are done or not needed any more")
-    outcome = with_progress(plan, options.jobs or usual_jobs(options.scale))
+    gpus = options.gpus if options.scale == "paper" else 0
+    outcome = with_progress(plan, options.jobs or usual_jobs(options.scale, options.gpus), gpus)
     path = write_page(plan, outcome, options.out)
     say_outcome(plan, outcome)
     say(f"wrote {path}, and .json and .csv beside it")

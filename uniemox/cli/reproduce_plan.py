@@ -130,15 +130,15 @@ def _weights(texts: "Sequence[str] | None") -> "Mapping[str, str]":
     return found
 
 
-def usual_jobs(scale: str) -> int:
-    """Runs at a time where nobody says."""
+def usual_jobs(scale: str, gpus: int) -> int:
+    """Runs at a time where nobody says: one a GPU at the scale of the paper, as many as they need of them."""
     from uniemox.parallel import usable_cores
 
-    return min(usable_cores(), MAX_JOBS) if scale == "demo" else 1
+    return min(usable_cores(), MAX_JOBS) if scale == "demo" else gpus
 
 
-def with_progress(plan: "Plan", jobs: int) -> "RunOutcome":
-    """Do the plan; a bar in a terminal, a line for each new run elsewhere."""
+def with_progress(plan: "Plan", jobs: int, gpus: int) -> "RunOutcome":
+    """Do the plan; a bar in a terminal, a line for each new run elsewhere.  gpus: that are shared out; 0: none are."""
     from uniemox.reproduce.execute import execute as run_plan
 
     said: list[str] = []
@@ -152,7 +152,7 @@ def with_progress(plan: "Plan", jobs: int) -> "RunOutcome":
                 said.append(words)
                 say(f"{share:.0%} of the work is done; now: {words}")
 
-        return run_plan(plan.runs, jobs=jobs, watch=show)
+        return run_plan(plan.runs, jobs=jobs, gpus=gpus, watch=show)
 
 
 def may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:

@@ -44,23 +44,31 @@ class _Started:
     process: subprocess.Popen[bytes]
     lock: IO[str]
     began: float
+    gpus: tuple[str, ...]
 
 
 Watch = Callable[[float, str], None]
 
 
-def execute(runs: Sequence[Run], *, jobs: int = 1, watch: Watch = lambda share, words: None) -> RunOutcome:
+def execute(
+    runs: Sequence[Run], *, jobs: int = 1, gpus: int = 0, watch: Watch = lambda share, words: None
+) -> RunOutcome:
     """Do every run of a plan that is not done, each after those that it needs.
 
-    runs: each after those that it needs.  jobs: at a time.  watch: told the share of the work that is done, 0 to 1, and
-    what is being done.
+    runs: each after those that it needs.  jobs: at a time.  gpus: of this machine; each command sees as many of them as
+    it has processes, and no other command sees these, and what prepares data sees none. 0: all see what this process
+    does.  watch: told the share of the work that is done, 0 to 1, and what is being done.
     Where a run fails, what needs it is left out and everything else runs. A run that another process does already,
     even one whose starter was killed, is waited for. After Ctrl-C or SIGTERM the running commands save and end;
     StoppedError is raised then, and the same plan resumes from there.
-    Raises ConfigError for fewer than one job.
+    Raises ConfigError for fewer than one job, and for a run of more processes than there are GPUs.
     """
     if jobs < 1:
         raise ConfigError(f"--jobs must be at least 1, got {jobs}")
+    free = _visible(gpus)
+    most = max(map(_gpus_of, runs), default=0)
+    if gpus and most > len(free):
+        raise ConfigError(f"a run of this plan has {most} processes, but there are {len(free)} GPUs; give fewer --gpus")
     outcome, began = RunOutcome(), time.perf_counter()
     ahead = _map_images(runs)
     waiting, running = sorted(to_do(runs), key=lambda run: -ahead[run.key]), list[_Started]()
@@ -73,6 +81,7 @@ def execute(runs: Sequence[Run], *, jobs: int = 1, watch: Watch = lambda share, 
                 _stop(running, asked[0])
             for started in [entry for entry in running if entry.process.poll() is not None]:
                 running.remove(started)
+                free += started.gpus
                 _end(started, outcome, finished)
             waiting = [run for run in waiting if not _settle(run, outcome, finished)]
             for run in waiting:
@@ -80,9 +89,13 @@ def execute(runs: Sequence[Run], *, jobs: int = 1, watch: Watch = lambda share, 
                     break
                 is_running = any(entry.run.key == run.key for entry in running)
                 if not is_running and all(needed.key in finished for needed in run.needs):
-                    started_now = _start(run)
+                    own = tuple(free[: _gpus_of(run)]) if gpus else None
+                    if own is not None and len(own) < _gpus_of(run):
+                        break  # what is first in line gets them first
+                    started_now = _start(run, own)
                     if started_now is not None:
                         running.append(started_now)
+                        free = free[len(own or ()) :]
             waiting = [run for run in waiting if all(entry.run.key != run.key for entry in running)]
             share = sum(_weight(run) for run in runs if run.key in finished) / total if total else 1.0
             watch(share, ", ".join(entry.run.name for entry in running) or "waiting for another process")
@@ -137,8 +150,23 @@ def _settle(run: Run, outcome: RunOutcome, finished: set[str]) -> bool:
     return run.key in finished
 
 
-def _start(run: Run) -> _Started | None:
-    """Start a command that holds the run's lock as long as it lives; None if another process holds it."""
+def _visible(gpus: int) -> list[str]:
+    """Names of so many GPUs, of those that this process may use."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(i) for i in range(gpus)] if given is None else [name for name in given.split(",") if name]
+    return names[:gpus]
+
+
+def _gpus_of(run: Run) -> int:
+    """How many GPUs a command uses; what prepares data uses none."""
+    return 0 if run.words[0] == "data" else run.processes
+
+
+def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
+    """Start a command that holds the run's lock as long as it lives; None if another process holds it.
+
+    gpus: the only ones that it sees; None: all that this process does.
+    """
     lock = run.root / LOCKS / f"{run.key}.lock"
     for folder in (lock.parent, run.log.parent, run.root / MARKS):
         folder.mkdir(parents=True, exist_ok=True)
@@ -155,6 +183,7 @@ def _start(run: Run) -> _Started | None:
         run.folder.mkdir(parents=True, exist_ok=True)
     if run.words[0] == "teacher":  # it begins anew, and wants its folder empty
         shutil.rmtree(run.folder, ignore_errors=True)
+    own = {} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
     start = [sys.executable, "-m"]
     if run.processes > 1:
         start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={run.processes}", "-m"]
@@ -167,11 +196,11 @@ def _start(run: Run) -> _Started | None:
             stdout=log,
             stderr=log,
             # Threads that wait leave the core to the other commands.
-            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "NO_COLOR": "1"},
+            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "NO_COLOR": "1", **own},
             pass_fds=(held.fileno(),),
             start_new_session=True,  # Ctrl-C comes through us, once
         )
-    return _Started(run, process, held, time.perf_counter())
+    return _Started(run, process, held, time.perf_counter(), gpus or ())
 
 
 def _end(started: _Started, outcome: RunOutcome, finished: set[str]) -> None:

@@ -16,6 +16,7 @@ PAPER_FUSION = ("--network.fusion", "attention")  # Γ2, which the paper pre-tra
 SCENE_EPOCHS, OWN_EPOCHS = (13, 1), (40, 12)  # of pre-training and fine-tuning on synthetic scenes, on other data
 TEACHER_STEPS, TEACHER_PX = 736, "72"  # of 64 images: places are told apart after some hundred, faces after these
 PRETRAIN_EPOCHS, SCRATCH_EPOCHS, FINETUNE_EPOCHS = 200, 150, 100  # the paper's
+LARGE_SET = 20_000  # training images from which a run uses all GPUs
 CLIP = "clip:ViT-B-16-quickgelu@openai"
 # Multiplications and additions of an image in a training step, billions; see docs/models.md and docs/performance.md.
 PRETRAIN_GFLOP, VIT_L_GFLOP, TRAINED = 282.8, 2 * 61.55, 3
@@ -96,10 +97,9 @@ class Study:
         needs_person = self.pretraining.has_people if self.is_demo else target.data.labels.kind == "felt"
         return "both" if needs_person else "scene"
 
-    @property
-    def processes(self) -> int:
-        """Of a run that trains."""
-        return 1 if self.is_demo else self.gpus
+    def processes(self, images: int) -> int:
+        """Of a run that trains on so many images: small sets on one GPU, several runs beside each other."""
+        return 1 if self.is_demo or images < LARGE_SET else self.gpus
 
     @property
     def epochs(self) -> tuple[int, int]:
@@ -149,7 +149,7 @@ class Study:
         words += changes
         run = plan_run(self.root, f"pretrain {name}", words, makes=ENCODER, needs=needs, data=digests)
         images, gflop = epochs * self._pretraining_images, 0.0 if self.is_demo else PRETRAIN_GFLOP
-        return replace(run, images=images, gflop=gflop, processes=self.processes, lacks=lacks)
+        return replace(run, images=images, gflop=gflop, processes=self.processes(self._pretraining_images), lacks=lacks)
 
     @property
     def _pretraining_images(self) -> int:
@@ -186,7 +186,7 @@ class Study:
         views = method.looks_at or (2 if streams == "both" else 1)
         gflop = 0.0 if self.is_demo else method.gflop * views
         lacks = data.missing or method.lacks
-        return replace(run, images=images, gflop=gflop, processes=self.processes, lacks=lacks)
+        return replace(run, images=images, gflop=gflop, processes=self.processes(data.train), lacks=lacks)
 
     def _views_of(self, method: Method, streams: str, init: Run | str) -> list[str]:
         """Options that say what a method looks at, and how that is fused."""
