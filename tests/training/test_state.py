@@ -88,6 +88,28 @@ def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
     assert check(tmp_path, path) == 7
 
 
+def test_every_so_many_stay_for_good(tmp_path: Path) -> None:
+    for step in range(1, 12):
+        Checkpoints(tmp_path, 1, keep_every=4).save(Progress(step, None, {}), *network(step))
+    assert steps(tmp_path) == [4, 8, 11]
+
+
+def test_a_disk_that_is_too_small_is_said_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = network(0)
+    weights = sum(value.numel() * 4 for value in model.state_dict().values())
+    one = 3 * weights  # with AdamW's two means
+    assert Checkpoints(tmp_path, 2).need_space(model, steps=100) == 4 * one
+    assert Checkpoints(tmp_path, 2, keep_every=10).need_space(model, steps=100) == 14 * one
+    assert Checkpoints(tmp_path, 2).need_space(model, steps=100, has_mean=True) == 4 * (one + weights)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3 * one))
+    with pytest.raises(CheckpointError, match=r"needs .* for 4 checkpoints of .* are free: make room, choose another"):
+        Checkpoints(tmp_path, 2).need_space(model, steps=100)
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    assert Checkpoints(tmp_path, 2).need_space(model, steps=100) == 4 * one  # two are there
+
+
 def test_the_newest_and_the_best_stay(tmp_path: Path) -> None:
     for step, score in enumerate([0.1, 0.9, None, 0.3, 0.2], start=1):
         save(tmp_path, step, score)

@@ -115,7 +115,7 @@ class _Run:
         self.shown = [*self.train, *(answers.unlabelled if answers else ())]  # in the steps of method full
         self.model: Classifier = network.classifier
         self.device = next(self.model.parameters()).device
-        self.checkpoints = Checkpoints(out, config.save.keep)
+        self.checkpoints = Checkpoints(out, config.save.keep, config.save.keep_every)
         self.steps_per_epoch = 0  # of what trains in steps, as are the next two
         self.optimizer: Any = None
         self.ema: Any = None  # timm's running mean of the weights
@@ -220,7 +220,7 @@ class _Run:
                 build_loader(views, order, count_workers(config.hardware, self.device)),
                 plan=plan,
                 save=lambda done: self._save(done, journal),
-                save_every=(config.save.every_steps, self.steps_per_epoch),  # every epoch gets its score
+                save_every=(*config.save.due, self.steps_per_epoch),  # every epoch gets its score
                 broken=BrokenCount(config.max_unreadable),
                 journal=journal,
                 callback=self.callback,
@@ -284,9 +284,10 @@ class _Run:
             self.model(pixels, pixels)
         self.model.train()
         images = config.batch_size / config.accumulation / world_size()  # of a batch of one process
+        steps = config.schedule.steps(self.steps_per_epoch)
         return RunPlan(
             what="fine-tuning",
-            steps=config.schedule.steps(self.steps_per_epoch),
+            steps=steps,
             done=start,
             batch_size=config.batch_size,
             accumulation=config.accumulation,
@@ -295,4 +296,5 @@ class _Run:
             memory_bytes=memory_estimate(self.model, int(kept.bytes * images / 2)),
             device=str(self.device),
             processes=world_size(),
+            disk_bytes=self.checkpoints.need_space(self.model, steps=steps, has_mean=self.ema is not None),
         )

@@ -118,7 +118,7 @@ class _Run:
         )
         self.schedule = build_schedule(self.optimizer, config.schedule, self.steps_per_epoch)
         self.views = ViewDataset(data.samples, TrainViews(config.view, config.seed))
-        self.checkpoints = Checkpoints(out, config.save.keep)
+        self.checkpoints = Checkpoints(out, config.save.keep, config.save.keep_every)
         saved = self.checkpoints.found()
         self.start = self.checkpoints.load(saved[-1], model, self.optimizer).step if saved else 0
         self.runner = wrap(model, self.device, compiled=config.hardware.compile)
@@ -145,7 +145,7 @@ class _Run:
             build_loader(self.views, order, count_workers(config.hardware, self.device)),
             plan=plan,
             save=lambda done: self.save(done, journal),
-            save_every=(config.save.every_steps,),
+            save_every=config.save.due,
             broken=BrokenCount(config.max_unreadable),
             journal=journal,
             callback=callback,
@@ -191,4 +191,5 @@ class _Run:
             memory_bytes=memory_estimate(self.model, int(kept.bytes * images / 2)),
             device=str(self.device),
             processes=world_size(),
+            disk_bytes=self.checkpoints.need_space(self.model, steps=self.step_count),
         )

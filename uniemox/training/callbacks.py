@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+SHOWN_BYTES = 10**9  # less disk than that is nothing to mention
 BYTES_OF_A_PARAMETER = 16  # weight, gradient, and AdamW's two means in float32
 
 
@@ -24,6 +25,7 @@ class RunPlan:
     memory_bytes: int  # estimate for one process: weights, gradients, optimiser, activations
     device: str
     processes: int
+    disk_bytes: int = 0  # that checkpoints will take at most
 
     def __str__(self) -> str:
         images = self.steps * self.batch_size
@@ -33,6 +35,7 @@ class RunPlan:
             f"{self.parameters / 1e6:.1f} million parameters, about {self.memory_bytes / 1e9:.1f} GB, on "
             f"{self.processes} x {self.device}"
         )
+        line += f", up to {self.disk_bytes / 1e9:.1f} GB of checkpoints" if self.disk_bytes >= SHOWN_BYTES else ""
         return f"{line}; {self.done:,} steps are done" if self.done else line
 
 

@@ -96,8 +96,17 @@ class SaveConfig:
     """Steps between checkpoints; there is always one at the end, and when the run is asked to stop."""
     keep: int = 2
     """So many of the newest checkpoints stay, and the best one."""
+    keep_every: int = 0
+    """Steps between checkpoints that stay for good, to see how a run went (figure 9); 0: none do."""
 
     def __post_init__(self) -> None:
         for name in ("every_steps", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"save.{name} must be at least 1, got {getattr(self, name)}")
+        if self.keep_every < 0:
+            raise ConfigError(f"save.keep_every must be at least 0, got {self.keep_every}; 0 keeps none for good")
+
+    @property
+    def due(self) -> tuple[int, ...]:
+        """A checkpoint is due at the multiples of each."""
+        return (self.every_steps, *([self.keep_every] if self.keep_every else []))

@@ -37,10 +37,13 @@ class Progress:
 
 
 class Checkpoints:
-    """The checkpoints of one run, by number of steps."""
+    """The checkpoints of one run, by number of steps.
 
-    def __init__(self, run: Path, keep: int) -> None:
-        self.folder, self.keep = run / CHECKPOINTS, keep
+    keep: so many of the newest stay, and the best.  keep_every: so do those at its multiples; 0: no others.
+    """
+
+    def __init__(self, run: Path, keep: int, keep_every: int = 0) -> None:
+        self.folder, self.keep, self.keep_every = run / CHECKPOINTS, keep, keep_every
 
     def save(
         self,
@@ -77,6 +80,28 @@ class Checkpoints:
             raise CheckpointError(f"{final} can't be written: {error}; what was saved before is intact") from error
         return final
 
+    def need_space(self, model: nn.Module, *, steps: int, has_mean: bool = False) -> int:
+        """Bytes that the checkpoints of a run will take at most, what is being written included.
+
+        steps: of the whole run.  has_mean: whether a running mean of the weights is kept beside them.
+        Raises CheckpointError if the disk can't hold what is not there yet.
+        """
+        weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        moments = 2 * sum(parameter.numel() * parameter.element_size() for parameter in trained)  # AdamW's
+        one = weights * (2 if has_mean else 1) + moments
+        count = self.keep + 2 + (steps // self.keep_every if self.keep_every else 0)  # the best, and one half written
+        there = sum(file.stat().st_size for path in self.found() for file in path.iterdir())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        if count * one - there > free:
+            raise CheckpointError(
+                f"{self.folder} needs {(count * one - there) / 1e9:.1f} GB for {count} checkpoints of "
+                f"{one / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free: make room, choose another --out, or keep fewer "
+                "(save.keep, save.keep_every)"
+            )
+        return count * one
+
     def found(self) -> list[Path]:
         """Whole checkpoints, the oldest first."""
         if not self.folder.is_dir():
@@ -112,7 +137,8 @@ class Checkpoints:
     def _prune(self) -> None:
         found, best = self.found(), self.best()
         for path in found[: -self.keep]:
-            if path != best:
+            stays = self.keep_every > 0 and _step_of(path) % self.keep_every == 0
+            if path != best and not stays:
                 _discard(path)
 
     def _score(self, path: Path) -> float | None:

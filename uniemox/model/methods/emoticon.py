@@ -3,8 +3,9 @@
 The first is the person: face and body, multiplied. (The paper's second part of it is a skeleton; here it is the body's
 feature, as there is no pose.) The second is the scene without the person, by an attention branch (arXiv 1812.10025).
 The third is how people stand to each other: a graph convolution whose edges are exp(-distance), none beyond half of the
-image. (The paper's other form of it, a map of depths, needs a depth network.) Each context tells the emotion on its own
-as well, and is learned where it tells something: `losses/multiplicative.py`.
+image. (The paper's other form of it, a map of depths, needs a depth network.) The three are multiplied, so that what
+a face means may hang on where it is, and stand beside their product. Each context tells the emotion on its own as well,
+and is learned where it tells something: `losses/multiplicative.py`.
 """
 
 import torch
@@ -26,11 +27,12 @@ class EmotiCon(Relation):
 
     def __init__(self, width: int, channels: int, outputs: int) -> None:
         super().__init__()
-        self.outputs, self.width = outputs, 2 * width + CONTEXTS * channels + CONTEXTS * outputs
+        self.outputs, self.width = outputs, 2 * width + (CONTEXTS + 1) * channels + CONTEXTS * outputs
         self.norms = nn.ModuleDict({name: nn.LayerNorm(width) for name in ("person", "scene")})
         self.embed = nn.ModuleDict({name: Embed(width, channels) for name in ("face", "person", "cells", "people")})
         self.look = nn.Linear(channels, 1)
         self.messages = nn.ModuleList(nn.Linear(channels, channels) for _ in range(2))
+        self.mix = nn.ModuleList(nn.Linear(channels, channels) for _ in range(CONTEXTS))
         self.tell = nn.ModuleList(nn.Linear(channels, outputs) for _ in range(CONTEXTS))
 
     def forward(self, regions: GroupedRegions) -> Tensor:
@@ -40,10 +42,13 @@ class EmotiCon(Relation):
         cells = self.embed["cells"](regions["cells"])  # (N, T, C)
         scene = (cells * (1 + self.look(cells).sigmoid())).mean(dim=1)
         contexts = [face * body, scene, self._together(regions["people"])]
+        fused = torch.ones_like(scene)
+        for layer, one in zip(self.mix, contexts, strict=True):
+            fused = fused * (1 + torch.tanh(layer(one)))
         told = [tell(one) for tell, one in zip(self.tell, contexts, strict=True)]  # (N, E) each
         whole_person = self.norms["person"](regions["person"].features[:, 0])
         whole_scene = self.norms["scene"](regions["scene"].features[:, 0])
-        return torch.cat([whole_person, whole_scene, *contexts, *told], dim=1)
+        return torch.cat([whole_person, whole_scene, *contexts, fused, *told], dim=1)
 
     def _together(self, people: Regions) -> Tensor:
         """The third context, (N, C)."""
