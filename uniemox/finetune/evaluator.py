@@ -25,6 +25,8 @@ class Evaluator:
     def __init__(self, config: FinetuneConfig, labels: LabelSet, stats: PixelStats, callback: Callback) -> None:
         self.config, self.labels, self.stats, self.callback = config, labels, stats, callback
         self.broken = BrokenCount(config.max_unreadable)
+        self.encoded: Outputs | None = None
+        """What the encoder makes of the training images, where it stays as it is and was asked."""
 
     def outputs(self, model: Classifier, samples: Sequence[Sample], *, what: str, encoded: bool = False) -> Outputs:
         """Logits, or what the encoder makes of each view.

@@ -35,6 +35,7 @@ def fit_after_encoder(
 
     config = evaluator.config
     found = evaluator.outputs(model, train, encoded=True, what=FEATURES)
+    evaluator.encoded = None if config.trains_in_steps else found
     target, weights = evaluator.target(found.samples), objective.class_weights
     if model.fusion is None and model.method is None and isinstance(model.head, nn.Linear):
         head, _ = fit_head(
@@ -97,10 +98,16 @@ def fit_distance(model: Classifier, evaluator: Evaluator, train: Sequence[Sample
     known = [train[int(i)] for i in np.sort(order)]
     if len(known) < MIN_IMAGES:
         return
-    found = evaluator.outputs(model, known, what="what the training images are like", encoded=True)
-    device = next(model.parameters()).device
+    if evaluator.encoded is None:
+        values = evaluator.outputs(model, known, what="what the training images are like", encoded=True).values
+    else:
+        chosen = {sample.key for sample in known}
+        values = evaluator.encoded.values[[sample.key in chosen for sample in evaluator.encoded.samples]]
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
     with torch.no_grad():
-        features = model.fuse(torch.from_numpy(found.values).to(device))
+        features = torch.cat([model.fuse(part.to(device)) for part in torch.from_numpy(values).split(BATCH)])
         logits = None if evaluator.config.task == "affect" else model.head(features)
+    model.train(was_training)
     if len(features) >= MIN_IMAGES:
         model.distance = Distance.fit(features, logits).to(device)
