@@ -117,6 +117,31 @@ def test_a_stopped_run_comes_to_the_same_bits(tmp_path: Path) -> None:
     assert all(torch.equal(value, stopped[key]) for key, value in whole.items())
 
 
+@pytest.mark.parametrize("method", ["solver", "emoticon"])
+def test_with_a_frozen_encoder_a_method_starts_as_the_linear_probe(
+    method: RegionMethod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of which nothing is kept that does not score higher on held-out images."""
+    data = synthetic(64)
+    settings = config(method, replace(SMALL, frozen_encoder=True, confounders=4 if method == "emoticon" else 0))
+    torch.manual_seed(0)
+    network = network_of(settings, data.labels.labels)
+    model, evaluator = network.classifier, Evaluator(settings, data.labels, network.stats, NullCallback())
+    if isinstance(model.head, Ccim):
+        model.head.of_confounders.weight.data.zero_()
+    objective = Objective(task="label", method=model.method)
+    monkeypatch.setattr(probe, "STEPS", 20)
+    monkeypatch.setattr(Evaluator, "score_of", lambda *_: 0.5)
+    fit_after_encoder(model, evaluator, data.samples[:40], objective, selection=data.samples[40:])
+    found = evaluator.outputs(model, data.samples[:40], what="scoring")
+    encoded = evaluator.outputs(model, data.samples[:40], what="scoring", encoded=True)
+    with torch.no_grad():
+        features = model.eval().fuse(torch.from_numpy(encoded.values))[:, : model.method.linear]
+    target = evaluator.target(found.samples).numpy()
+    head, _ = probe.fit_head(features.numpy(), target, task="label", seed=settings.seed)
+    np.testing.assert_allclose(found.values, head(features).detach().numpy(), atol=1e-3)
+
+
 def test_words_come_first_then_labels(tmp_path: Path) -> None:
     data = synthetic(64)
     settings = config("eap", batch_size=16, select="last")

@@ -43,8 +43,8 @@ class NetworkConfig:
     """Share of the features of regions that is left out in training, with methods from solver on, 0 to below 1: much
     for photographs, none for what has to be learned from scene and person together."""
     frozen_encoder: bool = False
-    """With methods from solver on: leave the encoder as it is and fit what follows, on features computed once; held-out
-    images choose among two learning rates and ten moments of each."""
+    """With methods from solver on: leave the encoder as it is and fit what follows, on features computed once. It
+    starts as the linear probe of the whole views; held-out images choose among two learning rates and ten moments."""
     objects: str = ""
     """ONNX file of YOLOX-nano, for methods from solver on: it finds objects and people in the scene view, and goes into
     the model's file. Empty: the cells of a 4 x 4 grid stand for them."""

@@ -1,6 +1,7 @@
 """What is fitted around the steps: all that follows the encoder before them, logits and distance after them."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,11 +9,13 @@ from torch import Tensor, nn
 
 from uniemox.data.sample import Sample
 from uniemox.finetune.augment import smooth
+from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.evaluator import Evaluator
 from uniemox.finetune.step import Objective
 from uniemox.finetune.words import WordLists
 from uniemox.model.classifier import Classifier
 from uniemox.model.distance import MIN_IMAGES, Distance
+from uniemox.model.methods.ccim import Ccim
 
 BATCH = 256
 MAX_FITTED = 4_000  # training images that the distance is fitted on
@@ -47,11 +50,36 @@ def fit_after_encoder(
         )
         model.head.load_state_dict(head.state_dict())
         return
-    if config.task == "label":
-        target = smooth(target, config.augment.smoothing)
+    smoothed = smooth(target, config.augment.smoothing) if config.task == "label" else target
     said = None if words is None else words.rows(found.samples)
     score = _scorer(model, evaluator, selection) if selection else None
-    fit_fusion(model, torch.from_numpy(found.values), target, objective, config.seed, said, score)
+    if score is not None and model.method is not None:
+        _start_as_probe(model, torch.from_numpy(found.values), target, weights, config)
+    fit_fusion(model, torch.from_numpy(found.values), smoothed, objective, config.seed, said, score)
+
+
+@torch.no_grad()
+def _start_as_probe(
+    model: Classifier, encoded: Tensor, target: Tensor, weights: Tensor | None, config: FinetuneConfig
+) -> None:
+    """Let a method that relates regions start as the linear probe of the whole views, and add to it."""
+    from uniemox.finetune.probe import fit_head  # noqa: PLC0415 - sklearn, a second to import
+
+    assert model.method is not None
+    device, was_training, used = next(model.parameters()).device, model.training, model.method.linear
+    model.eval()
+    features = torch.cat([model.fuse(part.to(device))[:, :used].cpu() for part in encoded.split(BATCH)])
+    model.train(was_training)
+    probe, _ = fit_head(
+        features.numpy(),
+        target.numpy(),
+        task=config.task,
+        seed=config.seed,
+        class_weights=None if weights is None else weights.numpy(),
+    )
+    linear: Any = model.head.of_features if isinstance(model.head, Ccim) else model.head
+    linear.weight[:, :used] = probe.weight.to(device)
+    linear.bias.copy_(probe.bias)
 
 
 def _scorer(model: Classifier, evaluator: Evaluator, samples: Sequence[Sample]) -> Callable[[], float]:

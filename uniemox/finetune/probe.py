@@ -65,8 +65,9 @@ def fit_fusion(
     """Train all that follows the encoder of a classifier, in place; the encoder is not asked.
 
     encoded: of `Classifier.encode`, of N images.  target: (N, E), or (N, 2) valence and arousal.  words: (N, V), with
-    which method eap aligns the images in the first half of the steps.  score: of images that are held out, asked ten
-    times with each of two learning rates; the weights with the highest stay. None: the last ones, with one rate.
+    which method eap aligns the images in the first half of the steps.  score: of images that are held out, asked
+    before the first step and ten times with each of two learning rates; the weights with the highest stay. None: the
+    last ones, with one rate.
     A linear head alone would not do: what scene and person say together is in no weighted sum of what each says.
     A few seconds to a few minutes; the same on every process.
     """
@@ -75,7 +76,7 @@ def fit_fusion(
     encoded, target = encoded.to(device), target.to(device)
     words = None if words is None else words.to(device)
     start = _copies(parameters)
-    best, kept = -math.inf, start
+    best, kept = -math.inf if score is None else score(), start
     classifier.train()
     for rate in (RATE,) if score is None else (RATE, LOW_RATE):
         _put(start, parameters)

@@ -28,7 +28,7 @@ class Eap(Relation):
     def __init__(self, width: int, channels: int, kinds: Sequence[int]) -> None:
         super().__init__()
         self.kinds = tuple(kinds)
-        self.width = width + sum(kinds)
+        self.linear, self.width = width, width + sum(kinds)
         self.norm = nn.LayerNorm(width)
         self.project = nn.ModuleList(nn.Linear(width, channels) for _ in kinds)
         self.words = nn.ParameterList(nn.Parameter(torch.randn(count, channels) / channels**0.5) for count in kinds)

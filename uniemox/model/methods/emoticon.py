@@ -27,7 +27,8 @@ class EmotiCon(Relation):
 
     def __init__(self, width: int, channels: int, outputs: int) -> None:
         super().__init__()
-        self.outputs, self.width = outputs, 2 * width + (CONTEXTS + 1) * channels + CONTEXTS * outputs
+        self.outputs, self.linear = outputs, 2 * width
+        self.width = 2 * width + (CONTEXTS + 1) * channels + CONTEXTS * outputs
         self.norms = nn.ModuleDict({name: nn.LayerNorm(width) for name in ("person", "scene")})
         self.embed = nn.ModuleDict({name: Embed(width, channels) for name in ("face", "person", "cells", "people")})
         self.look = nn.Linear(channels, 1)

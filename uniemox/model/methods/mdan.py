@@ -45,7 +45,7 @@ class Mdan(Relation):
     def __init__(self, width: int, channels: int, polarity: Tensor, places: int) -> None:
         super().__init__()
         self.levels = len(polarity)  # P, whose logits are the last features
-        self.width = width + channels + self.levels
+        self.linear, self.width = width, width + channels + self.levels
         self.register_buffer("polarity", polarity)
         self.scene_norm = nn.LayerNorm(width)
         self.embed = Embed(width, channels)

@@ -23,6 +23,8 @@ class Relation(nn.Module):
     hides_person: ClassVar[bool] = False
     """Whether the person is blacked out of the scene view."""
     width: int
+    linear: int
+    """So many of the first features are the normed features of whole views: a head on these is a linear probe."""
     reader: RegionReader
     """Which cuts these regions out of the views; whoever builds a method gives it one."""
 

@@ -20,7 +20,7 @@ class Rrla(Relation):
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
-        self.width = 2 * width + 2 * channels
+        self.linear, self.width = 2 * width, 2 * width + 2 * channels
         self.norms = nn.ModuleDict({name: nn.LayerNorm(width) for name in ("scene", "person")})
         self.parts, self.objects = Embed(width, channels), Embed(width, channels)
         self.to_objects, self.to_parts = Attention(width, channels), Attention(width, channels)

@@ -36,7 +36,7 @@ class Solver(Relation):
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
-        self.width = width + channels
+        self.linear, self.width = width, width + channels
         self.scene_norm = nn.LayerNorm(width)
         self.embed = Embed(width, channels)
         self.graph = nn.ModuleList(EmotionGraph(channels) for _ in range(LAYERS))

@@ -22,7 +22,7 @@ class StimuliAware(Relation):
 
     def __init__(self, width: int, channels: int, polarity: Tensor) -> None:
         super().__init__()
-        self.width = width + channels
+        self.linear, self.width = width, width + channels
         self.register_buffer("polarity", polarity)
         self.scene_norm = nn.LayerNorm(width)
         self.branches = nn.ModuleDict({name: Embed(width, channels) for name in self.groups})
