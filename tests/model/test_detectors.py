@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.model.detector_files import same_weights, write_detector
 from uniemox.checkpoints.detectors import load_detector_weights
 from uniemox.errors import CheckpointError
 from uniemox.model.yolox import YoloxNano
@@ -45,9 +46,18 @@ def test_yunet_says_what_the_published_file_says(shared: Path, photograph: torch
     np.testing.assert_allclose(found.confidence.numpy() ** 2, faces**2, atol=1e-5)
 
 
-def test_other_files_are_refused(shared: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [YoloxNano, YuNet])
+def test_weights_go_to_their_places(kind: type[YoloxNano | YuNet], tmp_path: Path) -> None:
+    written = write_detector(kind(), tmp_path / "detector.onnx")
+    loaded = load_detector_weights(kind(), tmp_path / "detector.onnx")
+    assert same_weights(loaded, written)
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    write_detector(YuNet(), tmp_path / "yunet.onnx")
     with pytest.raises(CheckpointError, match="is another network, of 59 convolutions; expected YOLOX-nano"):
-        load_detector_weights(YoloxNano(), shared / "models" / "yunet_n.onnx")
+        load_detector_weights(YoloxNano(), tmp_path / "yunet.onnx")
     (tmp_path / "broken.onnx").write_bytes(b"no network")
     for name in ("broken.onnx", "missing.onnx"):
         with pytest.raises(CheckpointError, match=rf"{name} can't be read .*; expected YuNet-n"):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.model.detector_files import write_detector
 from tests.reproduce.trees import seven
 from tests.reproduce.weights import published
 from tests.runs import one_thread
@@ -13,6 +14,8 @@ from uniemox.cli.plan_check import read_settings
 from uniemox.cli.reproduce import table_or_figure
 from uniemox.cli.reproduce_plan import Options
 from uniemox.errors import ConfigError
+from uniemox.model.yolox import YoloxNano
+from uniemox.model.yunet import YuNet
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.reproduce.check import Checked, check_runs
 from uniemox.reproduce.names import NAMES
@@ -33,6 +36,9 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Plan]:
     folder = tmp_path_factory.mktemp("check")
     small = {extra.name: "timm:test_vit.r160_in1k" for extra in EXTRAS} | {SCRATCH: "scratch:timm:test_vit"}
     data, weights = seven(folder / "data"), published(folder / "weights") | small
+    for name, network in (("YOLOX-nano", YoloxNano()), ("YuNet", YuNet())):
+        weights[name] = str(folder / f"{name}.onnx")
+        write_detector(network, folder / f"{name}.onnx")
     asked = {
         "scale": "paper",
         "root": folder / "out",

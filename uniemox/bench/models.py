@@ -159,7 +159,7 @@ def measure_models(methods: tuple[str, ...] = ()) -> Iterator[ModelRow]:
     for name in chosen:
         yield ModelRow(
             method=name,
-            backbone=ROWS[name][0] if name in ROWS else "cited",
+            backbone=ROWS[name][0],
             encoder=_measure_apart(name, "encoder"),
             container=_measure_apart(name, "container"),
             paper_parameters_m=table[name].get("params_m"),
@@ -215,7 +215,7 @@ def _interrupts_wait() -> Iterator[None]:
 
 
 def _build_of(name: str, part: Part) -> Build | None:
-    _, encoder, container = ROWS.get(name, ("cited", None, None))
+    _, encoder, container = ROWS[name]
     return encoder if part == "encoder" else container
 
 

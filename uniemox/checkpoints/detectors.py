@@ -13,10 +13,10 @@ from uniemox.errors import CheckpointError
 from uniemox.model.yolox import YoloxNano
 from uniemox.model.yunet import YuNet
 
-Network = TypeVar("Network", YoloxNano, YuNet)
+Network = TypeVar("Network", bound=YoloxNano | YuNet)
 PX = 64  # of the image on which the order of the convolutions is seen
 MAX_BYTES = 64 * 2**20
-SOURCES = {
+SOURCES: dict[type, str] = {
     YoloxNano: "YOLOX-nano as Megvii-BaseDetection/YOLOX publishes it (yolox_nano.onnx)",
     YuNet: "YuNet-n as libfacedetection.train publishes it (yunet_n.onnx)",
 }
@@ -29,7 +29,7 @@ def load_detector_weights(network: Network, path: Path) -> Network:
     The file's convolutions go to the network's in the order in which both run.
     Raises CheckpointError, with what is expected, if the file is none of that network.
     """
-    layers = _in_order(network)
+    layers = in_order(network)
     expected = f"expected {SOURCES[type(network)]}"
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -53,7 +53,7 @@ def load_detector_weights(network: Network, path: Path) -> Network:
     return network.eval().requires_grad_(False)
 
 
-def _in_order(network: nn.Module) -> list[nn.Conv2d]:
+def in_order(network: nn.Module) -> list[nn.Conv2d]:
     """Its convolutions, in the order in which they run."""
     seen: list[nn.Conv2d] = []
     hooks = [

@@ -261,6 +261,6 @@ class FinetuneConfig:
             raise ConfigError(f"calibrate_on labels is of task distribution, got task {self.task!r}; leave it out")
         if self.distillation.teacher and (not self.trains_in_steps or self.task != "label"):
             raise ConfigError(
-                f"distillation goes with task label and methods that train all of the network, got {self.method!r} and "
-                f"{self.task!r}"
+                f"distillation goes with method full, or others that train all of the network, and task label; got "
+                f"{self.method!r} and {self.task!r}"
             )

@@ -13,6 +13,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from uniemox.checkpoints.classifier import is_classifier, load_classifier
+from uniemox.checkpoints.detectors import load_detector_weights
 from uniemox.checkpoints.published import draft_published, report_timm
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource, load_timm
 from uniemox.errors import CheckpointError, TeacherError
@@ -25,6 +26,8 @@ from uniemox.model.encoder import build_encoder, check_plain
 from uniemox.model.methods.building import build_method
 from uniemox.model.regions import feature_map
 from uniemox.model.uniemox import UniEmoX
+from uniemox.model.yolox import YoloxNano
+from uniemox.model.yunet import YuNet
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.teacher.config import FitConfig
 from uniemox.teacher.opening import open_teacher
@@ -101,6 +104,9 @@ def finetuning_network(
     if config.region_method is not None:
         with META:
             width = feature_map(encoder.eval(), torch.zeros(2, 3, size, size)).shape[1]
+        for network, file in ((YoloxNano(), settings.objects), (YuNet(), settings.faces)):
+            if file:
+                load_detector_weights(network, Path(file))
         method = build_method(config.region_method, width=width, channels=settings.fused_width, labels=labels)
         return (2, method.width), Trained(lambda: _encoder_of(config, planned)[0], {}, key), start
     with META:

@@ -162,7 +162,8 @@ def _curves(run: SavedRun) -> Iterator[Html]:
 
 def _is_fitted(run: SavedRun) -> bool:
     """Whether no step was made, because only the head was fitted."""
-    return run.setting("config.method") != "full" and not run.curves
+    is_frozen = run.setting("config.network.frozen_encoder") is True
+    return is_frozen or run.setting("config.method") in ("probe", "knn", "mean", "histogram")
 
 
 def _curve(run: SavedRun, name: str, size: tuple[float, float]) -> Html:

@@ -13,6 +13,8 @@ let items = []; // { file, name, url, sent, answers, share, maps, tile }: what h
 let failed = []; // { name, error }
 let shown = null; // of which the answers are seen
 let wanted = null; // to be shown as soon as it is answered
+let taken = 0; // calls of `take`
+let wantedIn = 0; // of which the last that said what is wanted
 let stop = new AbortController();
 let working = 0; // calls of `answerAll`
 
@@ -40,10 +42,15 @@ function offerCoverage(most) {
 
 async function take(found) { // [{ file, name }]
   complain("");
+  taken += 1;
+  const call = taken;
   if (!found.length || (!models.length && !(await readModels()))) return;
   const added = found.map(({ file, name }) => ({ file, name: name || "the pasted image", url: URL.createObjectURL(file) }));
   items.push(...added);
-  [wanted] = added;
+  if (call > wantedIn) { // of those that wait for the models, a later one may be here first
+    [wanted] = added;
+    wantedIn = call;
+  }
   for (const item of added) addTile(item);
   await answerAll(added);
 }
