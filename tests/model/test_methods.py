@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import onnxruntime
 import pytest
 import timm
 import torch
@@ -16,7 +15,6 @@ from uniemox.checkpoints.classifier import build_described_method, load_classifi
 from uniemox.checkpoints.detectors import load_detector_weights
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import ConfigError
-from uniemox.export.onnx import export_classifier
 from uniemox.labels import CAER, MIKELS, LabelSet
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import RegionMethod
@@ -164,8 +162,8 @@ def test_methods_that_tell_polarities_need_two() -> None:
 
 
 @torch.no_grad()
-def test_files_compute_the_same_with_the_detectors_in_them(shared: Path, tmp_path: Path) -> None:
-    """The safetensors file and the ONNX file, for one photograph and for several, with faces and without."""
+def test_a_file_holds_the_detectors(shared: Path, tmp_path: Path) -> None:
+    """Of photographs with faces and without; what they become in ONNX is in test_regions.py."""
     torch.manual_seed(1)
     encoder = timm.create_model("test_vit", num_classes=0, img_size=SIZE)
     width = encoder.num_features
@@ -198,9 +196,3 @@ def test_files_compute_the_same_with_the_detectors_in_them(shared: Path, tmp_pat
     save_classifier(model, info, tmp_path / "model.safetensors")
     loaded, _ = load_classifier(tmp_path / "model.safetensors")
     torch.testing.assert_close(loaded(views, views), expected)
-    export_classifier(model, info, tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    for count in (1, len(files)):
-        pixels = views[:count].numpy()
-        logits = session.run(["logits"], {"scene": pixels, "person": pixels})[0]
-        np.testing.assert_allclose(logits, expected[:count].numpy(), atol=1e-5)

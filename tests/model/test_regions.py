@@ -1,14 +1,18 @@
 """Regions: means inside boxes, cuts, what is left of overlapping boxes, and how they are packed."""
 
+from pathlib import Path
+
 import numpy as np
+import onnxruntime
 import pytest
 import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from uniemox.errors import ConfigError
+from uniemox.export.onnx import OPSET, quiet
 from uniemox.model.regions import (
     COUNT,
     GRID,
@@ -117,3 +121,46 @@ def test_any_network_of_timm_has_a_map(name: str) -> None:
 def test_what_has_no_map_is_refused() -> None:
     with pytest.raises(ConfigError, match="needs one network of timm with a feature map, got Identity"):
         feature_map(nn.Identity(), torch.zeros(1, 3, 8, 8))
+
+
+class Chosen(nn.Module):
+    """What becomes of a detector's answer in a network."""
+
+    def forward(self, boxes: Tensor, confidence: Tensor, view: Tensor) -> dict[str, Tensor]:
+        classes = boxes[..., :1].expand(-1, -1, CLASSES)
+        found, presence, kinds = strongest(Candidates(boxes, confidence, classes))
+        return {
+            "found": found,
+            "presence": presence,
+            "kinds": kinds,
+            "means": means(view, found),
+            "cut": cut(view, found[:, 0]),
+        }
+
+
+@torch.no_grad()
+def test_onnx_chooses_the_same(tmp_path: Path) -> None:
+    """For one image, and for several of which one shows nothing."""
+    corners = torch.rand(3, 200, 2, 2).sort(dim=2).values.flatten(2)  # x1, y1, x2, y2
+    confidence = torch.rand(3, 200) * torch.tensor([[1.0], [0.5], [0.2]])
+    view = torch.rand(3, 3, 16, 16)
+    given = dict(zip(("boxes", "confidence", "view"), (corners, confidence, view), strict=True))
+    expected = Chosen()(**given)
+    assert [(one > 0).any().item() for one in expected["presence"]] == [True, True, False]
+    with quiet():
+        program = torch.onnx.export(
+            Chosen(),
+            kwargs={name: value[:2] for name, value in given.items()},
+            dynamic_shapes={name: {0: torch.export.Dim("batch", min=1)} for name in given},
+            input_names=list(given),
+            output_names=list(expected),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    program.save(tmp_path / "chosen.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "chosen.onnx")
+    for count in (1, 3):
+        found = session.run(list(expected), {name: value[:count].numpy() for name, value in given.items()})
+        for name, value in zip(expected, found, strict=True):
+            np.testing.assert_allclose(value, expected[name][:count].numpy(), atol=1e-4, err_msg=name)

@@ -50,7 +50,8 @@ def load_detector_weights(network: Network, path: Path) -> Network:
     for layer, pair in zip(layers, pairs, strict=False):
         for tensor, value in zip(layer.parameters(), pair, strict=True):
             tensor.copy_(value)
-    return network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
+    return network
 
 
 def in_order(network: nn.Module) -> list[nn.Conv2d]:
