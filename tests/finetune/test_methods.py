@@ -18,6 +18,7 @@ from uniemox.data.source import open_data
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import ConfigError, StoppedError
 from uniemox.evaluate.classifier_outputs import outputs_of
+from uniemox.export.maps import WithFeatures, has_maps
 from uniemox.finetune import probe
 from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.evaluator import Evaluator
@@ -26,6 +27,7 @@ from uniemox.finetune.region_network import network_of
 from uniemox.finetune.run import finetune
 from uniemox.finetune.step import Objective
 from uniemox.finetune.words import WordLists
+from uniemox.labels import MIKELS
 from uniemox.model.config import RegionMethod
 from uniemox.model.methods.ccim import Ccim
 from uniemox.predict.network import Network
@@ -155,6 +157,16 @@ def test_words_come_first_then_labels(tmp_path: Path) -> None:
     assert info.parts["word_counts"] == words.counts
     assert "happy" in words.attributes
     assert "person" in words.objects
+
+
+@pytest.mark.parametrize("method", ["solver", "mdan", "eap"])
+def test_what_relates_regions_has_no_maps_of_its_head(method: RegionMethod) -> None:
+    """Though its encoder is convolutional and it looks at the scene alone: the head reads more than the map's mean."""
+    settings = replace(config(method), init="scratch:timm:resnet10t")
+    model = network_of(settings, MIKELS.labels).classifier.eval()
+    assert not has_maps(model, settings.view.size)
+    views = torch.zeros(2, 3, settings.view.size, settings.view.size)
+    assert WithFeatures(model)(views)["features"].shape == (2, model.width)
 
 
 def test_words_of_a_sample() -> None:

@@ -70,7 +70,7 @@ def has_maps(classifier: Classifier, size: int) -> bool:
     classifier: in eval mode, on the CPU.  size: side of its input, px.  Tried on one image of noise.
     """
     encoder = classifier.encoder
-    if classifier.streams != "scene" or not isinstance(classifier.head, nn.Linear):
+    if classifier.streams != "scene" or classifier.method is not None or not isinstance(classifier.head, nn.Linear):
         return False
     several = encoder.encoders if isinstance(encoder, ConcatEncoder) else [encoder]
     if not all(hasattr(one, "forward_features") and hasattr(one, "forward_head") for one in several):
