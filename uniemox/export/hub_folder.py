@@ -69,7 +69,8 @@ def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | No
     The temperature is in its last layer; valence and arousal come out as 1 to 9.
     """
     described, head = info.encoder, classifier.head
-    if "several" in described or classifier.fusion is not None or not isinstance(head, nn.Linear):
+    is_joined = classifier.fusion is not None or classifier.method is not None
+    if "several" in described or is_joined or not isinstance(head, nn.Linear):
         return None
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in described["options"].items()}
     if not timm.is_model(described["name"]) or "conv_head" in options:

@@ -149,7 +149,8 @@ def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:
             raise CheckpointError(f"{source} is no fine-tuning run; method mean takes folders of them")
         classifier, info = load_classifier(Path(source) / WEIGHTS)
         head = classifier.head
-        if info.labels != tuple(labels) or info.streams != "scene" or not isinstance(head, nn.Linear):
+        is_alone = info.streams == "scene" and classifier.method is None
+        if info.labels != tuple(labels) or not is_alone or not isinstance(head, nn.Linear):
             raise ConfigError(
                 f"method mean takes runs with a linear head on the scene and the labels {', '.join(labels)}; "
                 f"{source} has {', '.join(info.labels)}, streams={info.streams!r}, a {type(head).__name__}"
