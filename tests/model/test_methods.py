@@ -28,7 +28,7 @@ from uniemox.model.yolox import CLASSES
 from uniemox.views.pixels import IMAGENET, normalise
 
 NAMES = get_args(RegionMethod)
-WIDTH, CHANNELS, SIZE = 6, 16, 64
+WIDTH, CHANNELS, SIZE = 6, 64, 64  # of fewer channels all may be cut off by a ReLU
 
 
 def regions(method: Relation, seed: int, count: int = 3) -> dict:
