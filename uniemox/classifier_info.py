@@ -96,6 +96,11 @@ class ClassifierInfo:
         """Whether it looks at a person."""
         return "person" in self.views
 
+    @property
+    def needs_person(self) -> bool:
+        """Whether it has to know where the person is: to look there, or not to."""
+        return self.has_person or self.hides_person
+
     def to_json(self) -> str:
         """All fields, as its files hold them."""
         return json.dumps(asdict(self))

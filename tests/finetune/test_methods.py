@@ -76,7 +76,7 @@ def test_thirty_two_images_are_learned_by_heart(method: RegionMethod, monkeypatc
     data = synthetic(32)
     settings = config(method)
     torch.manual_seed(0)
-    words = WordLists.of(data.samples, data.labels)
+    words = WordLists(data.samples, data.labels)
     network = network_of(settings, data.labels.labels, words.counts if method == "eap" else ())
     model = network.classifier
     evaluator = Evaluator(settings, data.labels, network.stats, NullCallback())
@@ -153,10 +153,9 @@ def test_words_come_first_then_labels(tmp_path: Path) -> None:
     # Three kinds of words, -log of a share each, then one of eight labels.
     assert min(losses[:half]) > 4 > max(losses[half:])
     _, info = load_classifier(tmp_path / "run" / "model.safetensors")
-    words = WordLists.of([sample for sample in data.samples if sample.split == "train"], data.labels)
+    words = WordLists([sample for sample in data.samples if sample.split == "train"], data.labels)
     assert info.parts["word_counts"] == words.counts
-    assert "happy" in words.attributes
-    assert "person" in words.objects
+    assert {("attribute", "happy"), ("object", "person")} <= words.places.keys()
 
 
 @pytest.mark.parametrize("method", ["solver", "mdan", "eap"])
@@ -171,11 +170,11 @@ def test_what_relates_regions_has_no_maps_of_its_head(method: RegionMethod) -> N
 
 def test_words_of_a_sample() -> None:
     data = synthetic(16)
-    words = WordLists.of(data.samples, data.labels)
+    words = WordLists(data.samples, data.labels)
     rows = words.rows(data.samples)
     assert rows[:, :8].argmax(dim=1).tolist() == [sample.label for sample in data.samples]
     assert (rows[:, 8:].sum(dim=1) >= 4).all()  # a place, a face, an action, a person
-    plain = WordLists.of(colours().samples, colours().labels)
+    plain = WordLists(colours().samples, colours().labels)
     assert plain.counts == [8, 1, 1]
     assert plain.rows(colours().samples)[:, 8:].sum() == 0
 
@@ -184,7 +183,7 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
     for said, changes in (
         ("network.objects goes with methods solver", {"method": "full", "network": NetworkConfig(objects="a.onnx")}),
         ("method probe leaves the encoder as it is", {"method": "full", "network": NetworkConfig(frozen_encoder=True)}),
-        ("method mdan tells labels", {"method": "mdan", "task": "affect"}),
+        ("method mdan predicts labels", {"method": "mdan", "task": "affect"}),
         ("network.confounders frees what a person", {"method": "solver", "network": NetworkConfig(confounders=4)}),
         ("network.confounders frees what a person", {"method": "full", "network": NetworkConfig(confounders=4)}),
     ):

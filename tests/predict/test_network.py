@@ -8,13 +8,18 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from PIL import Image
 
 from tests.predict.networks import INFO, SIZE, tiny_network
+from tests.predict.test_faces import Finds
 from uniemox.errors import CheckpointError, ConfigError, ShapeError
+from uniemox.explain.maps import heat_map
 from uniemox.labels import MIKELS
+from uniemox.persons.box import Box, Detection
 from uniemox.predict import opening
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load
+from uniemox.predict.predictor import Predictor
 
 
 def test_what_the_file_says_is_read(tmp_path: Path) -> None:
@@ -147,3 +152,16 @@ def test_loading_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         load(path)
     tiny_network(tmp_path / "scene.onnx")
     assert load(finder=None).labels == MIKELS.labels
+
+
+def test_a_network_that_hides_the_person_knows_where_they_are(tmp_path: Path) -> None:
+    """Of the scene alone: black where the person is, in a long image too, which is then looked at once."""
+    network = Network.open(tiny_network(tmp_path / "scene.onnx", hides_person=True, crop_fraction=1.0))
+    assert network.info.needs_person
+    assert not network.info.has_person
+    long, person = Image.new("RGB", (300, 100), "white"), Detection(Box(100, 0, 200, 100), 0.9)
+    views, _ = network.look_at_all(long, long.size, (person,))
+    assert [view["scene"][:, 4:-4, 4:-4].max() for view in views] == [0]  # its edges are mixed with what is beside it
+    assert network.look(long, long.size, ())["scene"].min() == 255
+    explained = heat_map(Predictor(network, Finds(person.box)), long, method="occlusion")
+    assert explained.persons == (person,)  # looked for, though no view shows them

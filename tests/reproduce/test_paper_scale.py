@@ -91,10 +91,9 @@ def test_what_a_person_feels_is_learned_from_scene_and_person(given_seven: tuple
     found = plan("table3", "paper", data=given_seven, weights={"dBOT": "dbot.pth"}, finders=Finders(detector="y.onnx"))
     streams: dict[str, set[tuple[str | None, ...]]] = {}
     options = ("--network.streams", "--network.fusion", "--network.pool")
-    relating = {row.method for row in RELATING.values()}  # which look at what they need
     for run in networks_of(found):
         kind = (after(run, "--data") or "").partition(":")[0]
-        if after(run, "--method") in relating:
+        if after(run, "--method") in RELATING.values():  # which look at what they need
             continue
         streams.setdefault(kind, set()).add(tuple(after(run, option) for option in options))
     both = {("both", "attention", None), ("both", None, "token")}  # ours brings its own Γ

@@ -7,7 +7,7 @@ import pytest
 from tests.predict.networks import tiny_network
 from tests.predict.test_faces import SHOWN, Finds
 from tests.serve.serving import Running, image, predictor_of, running
-from tests.serve.visits import GIVE, Visit, expect
+from tests.serve.visits import GIVE, Visit, expect, sync_api
 from uniemox.persons.box import Box
 from uniemox.predict.faces import FaceReader
 from uniemox.predict.network import Network
@@ -225,6 +225,22 @@ def test_a_newer_image_wins(visit: Visit) -> None:
     expect(visit.page.locator(".tile input:not(:disabled)")).to_have_count(5)
     expect(visit.page.get_by_role("article")).to_have_count(1)
     assert visit.page.locator("article figcaption").inner_text() == "4.jpg"
+
+
+def test_an_image_that_waits_for_the_models_does_not_take_the_place_of_a_newer_one(visit: Visit) -> None:
+    """Nobody has answered yet which models there are; two images ask for them, and the first is answered last."""
+    held: list[sync_api.Route] = []
+    visit.page.route("**/models", lambda route: held.append(route) if len(held) < 2 else route.continue_())
+    with visit.page.expect_request("**/models"):
+        visit.page.reload()
+    with visit.page.expect_request("**/models"):
+        visit.choose(image(0), name="first.jpg")
+    visit.choose(image(1), name="second.jpg")
+    expect(visit.status).to_contain_text("second.jpg: ")
+    for route in held:
+        route.continue_()
+    expect(visit.page.locator(".tile input:not(:disabled)")).to_have_count(2)
+    assert visit.page.locator("article figcaption").inner_text() == "second.jpg"
 
 
 CONTRASTS = """() => {

@@ -100,7 +100,7 @@ def test_a_disk_that_is_too_small_is_said_before_the_run(tmp_path: Path, monkeyp
     one = 3 * weights  # with AdamW's two means
     assert Checkpoints(tmp_path, 2).need_space(model, steps=100) == 4 * one
     assert Checkpoints(tmp_path, 2, keep_every=10).need_space(model, steps=100) == 14 * one
-    assert Checkpoints(tmp_path, 2).need_space(model, steps=100, has_mean=True) == 4 * (one + weights)
+    assert Checkpoints(tmp_path, 2).need_space(model, steps=100, has_ema=True) == 4 * (one + weights)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3 * one))
     with pytest.raises(CheckpointError, match=r"needs .* for 4 checkpoints of .* are free: make room, choose another"):

@@ -41,7 +41,7 @@ def labels_of_ours(
     target = None if set(predictor.labels) == set(labels.labels) else labels.name
     known_people: list[AskedImage] = []
     rest: list[AskedImage] = []
-    looks_at_people = predictor.network.info.has_person
+    looks_at_people = predictor.network.info.needs_person
     for asked in images:
         (known_people if looks_at_people and _knows_people(asked.sample) else rest).append(asked)
     if rest and looks_at_people:

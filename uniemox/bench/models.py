@@ -27,12 +27,14 @@ from uniemox.model.classifier import Classifier
 from uniemox.model.config import ModelConfig, RegionMethod
 from uniemox.model.encoder import build_encoder
 from uniemox.model.methods.building import build_method
+from uniemox.model.methods.ccim import Ccim
 from uniemox.model.regions import RegionReader
 from uniemox.model.uniemox import UniEmoX
 from uniemox.paper import paper_tables
 
 CLASSES = 8  # Mikels' emotions: the paper's counts include that head
 IMAGE_SIZE = 224
+CONFOUNDERS = 128  # of CCIM, as its paper takes for CAER-S
 REPEATS = 3
 Build = Callable[[], nn.Module]
 Part = Literal["encoder", "container"]
@@ -109,6 +111,8 @@ class RegionPass(nn.Module):
         method.reader = RegionReader(method.groups, has_detector=True, has_face_finder=True)
         streams = method.reader.streams
         self.classifier = Classifier(encoder, feature_width=1, outputs=CLASSES, streams=streams, method=method)
+        if name == "emoticon":
+            self.classifier.head = Ccim(method.width, CLASSES, CONFOUNDERS, encoder.embed_dim)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """images: (N, 3, 224, 224).  Returns logits (N, 8)."""

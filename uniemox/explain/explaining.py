@@ -67,7 +67,7 @@ def open_explainers(
 
 def _open_predictor(model: str | Path | None) -> Predictor:
     network = open_network(model)
-    return Predictor(network, open_finder("embedded") if "person" in network.info.views else None)
+    return Predictor(network, open_finder("embedded") if network.info.needs_person else None)
 
 
 class MapExplainer:
@@ -75,7 +75,7 @@ class MapExplainer:
 
     def __init__(self, predictor: Predictor, method: MapMethod) -> None:
         self.predictor, self.method, self.name = predictor, method, predictor.name
-        self.looks_at_people = "person" in predictor.network.info.views
+        self.looks_at_people = predictor.network.info.needs_person
 
     def explain(self, image: ImageLike, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
         """See `Explainer`."""

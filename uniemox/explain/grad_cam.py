@@ -80,7 +80,7 @@ class GradCam:
 
     def __init__(self, classifier: Classifier, info: ClassifierInfo, name: str, finder: Detector | None = None) -> None:
         self.classifier, self.info, self.name, self.finder = classifier, info, name, finder
-        self.looks_at_people = info.has_person
+        self.looks_at_people = info.needs_person
 
     def explain(self, image: ImageLike, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
         """See `Explainer`."""
@@ -114,7 +114,7 @@ def open_grad_cam(path: Path) -> GradCam:
         )
     name = path.name if path.is_dir() else path.parent.name if path.name == WEIGHTS else path.name
     classifier, info = load_classifier(weights)
-    return GradCam(classifier, info, name or str(path), open_finder("embedded") if info.has_person else None)
+    return GradCam(classifier, info, name or str(path), open_finder("embedded") if info.needs_person else None)
 
 
 def grad_cam_maps(classifier: Classifier, index: int, **views: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def heat_map(
         raise ConfigError(f"there is no method {method!r}; choose one of {', '.join(get_args(Method))}")
     decoded, _ = read_any(image)
     network = predictor.network
-    if persons is None and "person" in network.info.views:
+    if persons is None and network.info.needs_person:
         persons = predictor.find_people(decoded, decoded.size)
     views, box = views_of(network, decoded, persons)
     answer = network.answer([network.look(decoded, decoded.size, persons)]).values[0]  # (E,)

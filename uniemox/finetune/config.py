@@ -47,7 +47,7 @@ class NetworkConfig:
     starts as the linear probe of the whole views; held-out images choose among two learning rates and ten moments."""
     objects: str = ""
     """ONNX file of YOLOX-nano, for methods from solver on: it finds objects and people in the scene view, and goes into
-    the model's file. Empty: the cells of a 4 x 4 grid stand for them."""
+    the model's file. Empty: the cells of a 4 x 4 grid stand for them. Methods mdan and eap use none."""
     faces: str = ""
     """ONNX file of YuNet-n, likewise for faces in the person view. Empty: its upper half stands for the face."""
     confounders: int = 0
@@ -241,7 +241,7 @@ class FinetuneConfig:
                 + ("; method probe leaves the encoder as it is" if given[0] == "frozen_encoder" else "")
             )
         if self.region_method is not None and self.task == "affect":
-            raise ConfigError(f"method {self.method} tells labels: give task label or distribution, got 'affect'")
+            raise ConfigError(f"method {self.method} predicts labels: give task label or distribution, got 'affect'")
         sees_person = self.method in ("stimuli", "rrla", "emoticon") or (
             self.method in ("full", "probe") and network.streams != "scene"
         )

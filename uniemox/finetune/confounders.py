@@ -1,4 +1,4 @@
-"""The dictionary of surroundings that CCIM adjusts for, from the training images (arXiv 2303.11921, section 3.3)."""
+"""The dictionary of surroundings that CCIM adjusts for, from the training images (arXiv 2303.11921)."""
 
 from collections.abc import Sequence
 from dataclasses import replace

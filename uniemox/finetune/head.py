@@ -34,52 +34,51 @@ def fit_after_encoder(
 
     words: of method eap.  selection: held-out images by whose score the weights are chosen; none: the last ones stay.
     """
-    from uniemox.finetune.probe import fit_fusion, fit_head  # noqa: PLC0415 - sklearn, a second to import
+    from uniemox.finetune.probe import fit_fusion  # noqa: PLC0415 - sklearn, a second to import
 
     config = evaluator.config
     found = evaluator.outputs(model, train, encoded=True, what=FEATURES)
     evaluator.encoded = None if config.trains_in_steps else found
     target, weights = evaluator.target(found.samples), objective.class_weights
     if model.fusion is None and model.method is None and isinstance(model.head, nn.Linear):
-        head, _ = fit_head(
-            found.values[:, 0],
-            target.numpy(),
-            task=config.task,
-            seed=config.seed,
-            class_weights=None if weights is None else weights.numpy(),
-        )
-        model.head.load_state_dict(head.state_dict())
+        model.head.load_state_dict(_linear_probe(found.values[:, 0], target, weights, config).state_dict())
         return
+    encoded = torch.from_numpy(found.values)
     smoothed = smooth(target, config.augment.smoothing) if config.task == "label" else target
     said = None if words is None else words.rows(found.samples)
     score = _scorer(model, evaluator, selection) if selection else None
     if score is not None and model.method is not None:
-        _start_as_probe(model, torch.from_numpy(found.values), target, weights, config)
-    fit_fusion(model, torch.from_numpy(found.values), smoothed, objective, config.seed, said, score)
+        _start_as_probe(model, _linear_probe(fused(model, encoded)[:, : model.method.linear], target, weights, config))
+    fit_fusion(model, encoded, smoothed, objective, config.seed, said, score)
+
+
+def _linear_probe(features: Any, target: Tensor, weights: Tensor | None, config: FinetuneConfig) -> nn.Linear:
+    """features: (N, C), array or tensor.  target: (N, E).  weights: (E,), of the classes; None: all the same."""
+    from uniemox.finetune.probe import fit_head  # noqa: PLC0415 - sklearn, a second to import
+
+    class_weights = None if weights is None else weights.numpy()
+    head, _ = fit_head(
+        np.asarray(features), target.numpy(), task=config.task, seed=config.seed, class_weights=class_weights
+    )
+    return head
 
 
 @torch.no_grad()
-def _start_as_probe(
-    model: Classifier, encoded: Tensor, target: Tensor, weights: Tensor | None, config: FinetuneConfig
-) -> None:
-    """Let a method that relates regions start as the linear probe of the whole views, and add to it."""
-    from uniemox.finetune.probe import fit_head  # noqa: PLC0415 - sklearn, a second to import
-
-    assert model.method is not None
-    device, was_training, used = next(model.parameters()).device, model.training, model.method.linear
-    model.eval()
-    features = torch.cat([model.fuse(part.to(device))[:, :used].cpu() for part in encoded.split(BATCH)])
-    model.train(was_training)
-    probe, _ = fit_head(
-        features.numpy(),
-        target.numpy(),
-        task=config.task,
-        seed=config.seed,
-        class_weights=None if weights is None else weights.numpy(),
-    )
+def _start_as_probe(model: Classifier, probe: nn.Linear) -> None:
+    """Let a method that relates regions start as a linear probe of its first features, and add to it."""
     linear: Any = model.head.of_features if isinstance(model.head, Ccim) else model.head
-    linear.weight[:, :used] = probe.weight.to(device)
+    linear.weight[:, : probe.in_features] = probe.weight.to(linear.weight.device)
     linear.bias.copy_(probe.bias)
+
+
+@torch.no_grad()
+def fused(model: Classifier, encoded: Tensor) -> Tensor:
+    """What the head reads in evaluation, (N, C), on the CPU.  encoded: of N images, see `Classifier.encode`."""
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
+    features = torch.cat([model.fuse(part.to(device)).cpu() for part in encoded.split(BATCH)])
+    model.train(was_training)
+    return features
 
 
 def _scorer(model: Classifier, evaluator: Evaluator, samples: Sequence[Sample]) -> Callable[[], float]:
@@ -89,11 +88,8 @@ def _scorer(model: Classifier, evaluator: Evaluator, samples: Sequence[Sample]) 
 
     @torch.no_grad()
     def score() -> float:
-        device, was_training = next(model.parameters()).device, model.training
-        model.eval()
-        logits = torch.cat([model.head(model.fuse(part.to(device))).cpu() for part in encoded.split(BATCH)])
-        model.train(was_training)
-        return evaluator.score_of(logits, target)
+        logits = model.head(fused(model, encoded).to(next(model.parameters()).device))
+        return evaluator.score_of(logits.cpu(), target)
 
     return score
 
@@ -103,10 +99,8 @@ def fit_neighbour_head(model: Classifier, evaluator: Evaluator, train: Sequence[
     from uniemox.finetune.probe import fit_neighbours  # noqa: PLC0415 - sklearn, a second to import
 
     found = evaluator.outputs(model, train, encoded=True, what=FEATURES)
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        features = model.fuse(torch.from_numpy(found.values).to(device)).cpu().numpy()
-    model.head = fit_neighbours(features, evaluator.target(found.samples).numpy()).to(device)
+    features = fused(model, torch.from_numpy(found.values)).numpy()
+    model.head = fit_neighbours(features, evaluator.target(found.samples).numpy()).to(next(model.parameters()).device)
 
 
 @torch.no_grad()
@@ -131,11 +125,9 @@ def fit_distance(model: Classifier, evaluator: Evaluator, train: Sequence[Sample
     else:
         chosen = {sample.key for sample in known}
         values = evaluator.encoded.values[[sample.key in chosen for sample in evaluator.encoded.samples]]
-    device, was_training = next(model.parameters()).device, model.training
-    model.eval()
+    features, device = fused(model, torch.from_numpy(values)), next(model.parameters()).device
+    if len(features) < MIN_IMAGES:
+        return
     with torch.no_grad():
-        features = torch.cat([model.fuse(part.to(device)) for part in torch.from_numpy(values).split(BATCH)])
-        logits = None if evaluator.config.task == "affect" else model.head(features)
-    model.train(was_training)
-    if len(features) >= MIN_IMAGES:
-        model.distance = Distance.fit(features, logits).to(device)
+        logits = None if evaluator.config.task == "affect" else model.head(features.to(device))
+    model.distance = Distance.fit(features, logits).to(device)

@@ -80,7 +80,7 @@ def finetune(
             wait_for_all()
             answers = ask_teacher(config.distillation, parts.train, data.labels, out)
         torch.manual_seed(config.seed)
-        words = WordLists.of(parts.train, data.labels) if config.method == "eap" else None
+        words = WordLists(parts.train, data.labels) if config.method == "eap" else None
         network = network_of(config, data.labels.labels, words.counts if words else ())
         if network.classifier.method is not None and network.classifier.method.hides_person:
             config = replace(config, view=replace(config.view, hide_person=True))
@@ -296,5 +296,5 @@ class _Run:
             memory_bytes=memory_estimate(self.model, int(kept.bytes * images / 2)),
             device=str(self.device),
             processes=world_size(),
-            disk_bytes=self.checkpoints.need_space(self.model, steps=steps, has_mean=self.ema is not None),
+            disk_bytes=self.checkpoints.need_space(self.model, steps=steps, has_ema=self.ema is not None),
         )

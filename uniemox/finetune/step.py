@@ -84,15 +84,10 @@ def finetune_step(
     for i, batch in enumerate(batches):
         share = len(batch.target) / images
         with gradients(model, synchronise=i == len(batches) - 1):
-            unmixed = replace(augment, mixup=0.0, cutmix=0.0)  # words of two images are no words of their mixture
+            if batch.words is not None:  # words of two images are no words of their mixture
+                augment = replace(augment, mixup=0.0, cutmix=0.0)
             scene, person, target = augment_batch(
-                batch.scene,
-                batch.person,
-                batch.target,
-                augment if batch.words is None else unmixed,
-                task=objective.task,
-                device=device,
-                stats=stats,
+                batch.scene, batch.person, batch.target, augment, task=objective.task, device=device, stats=stats
             )
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 output, features = model(scene=scene, person=person, with_features=True)

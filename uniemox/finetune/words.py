@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,38 +14,29 @@ MAX_WORDS = 1000  # of a kind, the most frequent ones
 ATTRIBUTES = ("scene", "facial_expression", "human_action")
 
 
-@dataclass(frozen=True, slots=True)
 class WordLists:
-    """The words that a run knows: labels, objects, attributes; each list sorted, without what no image has."""
+    """The words that a run knows: labels, objects, attributes, the last two sorted.
 
-    labels: LabelSet
-    objects: tuple[str, ...]
-    attributes: tuple[str, ...]
+    labels: the first words.  objects, attributes: those of the training samples' annotations (EmoSet's, or what
+    `uniemox data describe` found), each the most frequent ones; where there are none, one word that no image has.
+    """
 
-    @classmethod
-    def of(cls, samples: Sequence[Sample], labels: LabelSet) -> "WordLists":
-        """Those of the training samples' annotations (EmoSet's, or what `uniemox data describe` found)."""
-        return cls(labels, _frequent(map(_objects, samples)), _frequent(map(_attributes, samples)))
-
-    @property
-    def counts(self) -> list[int]:
-        """Words of each kind, one for a kind without any, which no image has."""
-        return [len(self.labels), max(1, len(self.objects)), max(1, len(self.attributes))]
+    def __init__(self, samples: Sequence[Sample], labels: LabelSet) -> None:
+        objects, attributes = (_frequent(map(words, samples)) for words in (_objects, _attributes))
+        self.counts = [len(labels), max(1, len(objects)), max(1, len(attributes))]
+        self.places = {("object", word): self.counts[0] + i for i, word in enumerate(objects)}
+        start = sum(self.counts[:2])
+        self.places |= {("attribute", word): start + i for i, word in enumerate(attributes)}
 
     def rows(self, samples: Sequence[Sample]) -> Tensor:
         """(N, V), 1 for the words of each sample."""
-        starts = (0, self.counts[0], self.counts[0] + self.counts[1])
-        places = {("object", word): starts[1] + i for i, word in enumerate(self.objects)}
-        places |= {("attribute", word): starts[2] + i for i, word in enumerate(self.attributes)}
         rows = torch.zeros(len(samples), sum(self.counts))
         for row, sample in zip(rows, samples, strict=True):
-            if sample.label is not None and sample.label < len(self.labels):
+            if sample.label is not None and sample.label < self.counts[0]:
                 row[sample.label] = 1
-            said = [*(("object", word) for word in _objects(sample))]
+            said = [("object", word) for word in _objects(sample)]
             said += [("attribute", word) for word in _attributes(sample)]
-            for one in said:
-                if one in places:
-                    row[places[one]] = 1
+            row[[self.places[one] for one in said if one in self.places]] = 1
         return rows
 
 

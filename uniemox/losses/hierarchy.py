@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from uniemox.errors import ShapeError
-from uniemox.losses.soft_target import mean_over_images
+from uniemox.losses.soft_target import mean_over_images, soft_target_cross_entropy
 
 
 def hierarchical_cross_entropy(
@@ -12,10 +12,10 @@ def hierarchical_cross_entropy(
 ) -> Tensor:
     """Cross-entropy of the labels plus strength times that of their polarity: an error across polarity costs more.
 
-    As in Stimuli-aware (Yang et al., arXiv 2109.01812, section III-D; its factor is not published, 1 is ours).
+    As in Stimuli-aware (Yang et al., arXiv 2109.01812; its factor is not published, 1 is ours).
     Arguments as `polarity_loss`.
     """
-    labels = mean_over_images(-(target * logits.log_softmax(dim=-1)).sum(dim=-1), weight)
+    labels = soft_target_cross_entropy(logits, target, weight)
     return labels + strength * polarity_loss(logits, target, polarity, weight)
 
 

@@ -7,9 +7,9 @@ from uniemox.losses.soft_target import mean_over_images
 
 
 def multiplicative_loss(logits: Tensor, target: Tensor, beta: float = 1.0, weight: Tensor | None = None) -> Tensor:
-    """-Σ_k p_k^(β / (K - 1)) log p_k, p_k what context k gives the true label (Mittal et al., CVPR 2020, section 3.5).
+    """-Σ_k p_k^(β / (K - 1)) log p_k, p_k what context k gives the true label (Mittal et al., CVPR 2020).
 
-    A context that is unsure weighs little, so that each image is learned from the contexts that tell something.
+    A context that is unsure weighs little, so that each image is learned from the contexts that are sure.
     logits: (N, K, E) of K contexts.  target: (N, E), rows that sum to 1; with shares of several labels p_k is their
     weighted geometric mean.  beta: its value is not published, 1 is ours.  weight: (N,); None: all the same.
     The factor p_k^(β / (K - 1)) is no path of the gradient: it weighs, it is not to be made small.

@@ -5,7 +5,7 @@ so that a classifier's file needs no other: YOLOX-nano for objects and people, Y
 of a grid stand for objects and people, and the upper half of the person view for the face.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from uniemox.views.pixels import IMAGENET, PixelStats
 
 Group = Literal["scene", "cells", "objects", "people", "person", "body", "face"]
 OF_PERSON: tuple[Group, ...] = ("person", "body", "face")
+DETECTED: tuple[Group, ...] = ("objects", "people")
 COUNT = 8  # K, objects or people of an image
 GRID = 4  # cells of a side
 DETECTOR_PX = 320  # side of what detectors see: the scene view, enlarged or reduced
@@ -68,8 +69,7 @@ class RegionReader(nn.Module):
         super().__init__()
         self.groups = tuple(groups)
         self.dropout = 0.0
-        needs_detector = bool({"objects", "people"} & set(groups))
-        self.detector = YoloxNano().requires_grad_(False) if has_detector and needs_detector else None
+        self.detector = YoloxNano().requires_grad_(False) if has_detector and set(DETECTED) & set(groups) else None
         self.face_finder = YuNet().requires_grad_(False) if has_face_finder and "face" in groups else None
         self.register_buffer("mean", torch.tensor(stats.mean)[:, None, None], persistent=False)  # (3, 1, 1)
         self.register_buffer("std", torch.tensor(stats.std)[:, None, None], persistent=False)
@@ -107,7 +107,7 @@ class RegionReader(nn.Module):
                 views.append(face)
         places, count = feature_map(encoder, torch.cat(views)), scene.shape[0]  # chunk would fix the count in an export
         maps = [places[i * count : (i + 1) * count] for i in range(len(views))]  # (N, D, h, w) each
-        objects = self._objects(scene)
+        objects = None if self.detector is None else self._detect(self.detector, scene)
         return torch.cat([self._group(group, maps, objects, seen).pack() for group in self.groups], dim=1)
 
     def split(self, packed: Tensor) -> dict[Group, Regions]:
@@ -120,7 +120,7 @@ class RegionReader(nn.Module):
 
     def _group(self, group: Group, maps: Sequence[Tensor], objects: Candidates | None, face: Tensor | None) -> Regions:
         """Regions of one group.  maps: of scene, person and face.  face: (N,) its confidence."""
-        if group in ("objects", "people") and objects is not None:
+        if group in DETECTED and objects is not None:
             confidence = objects.classes[..., PERSON] if group == "people" else objects.confidence
             boxes, presence, classes = strongest(objects._replace(confidence=confidence))
             return Regions(means(maps[0], boxes), classes, boxes, presence)
@@ -130,10 +130,6 @@ class RegionReader(nn.Module):
         presence = torch.ones_like(boxes[..., 0]) if group != "face" or face is None else face[:, None]
         classes = boxes.new_zeros(()).expand(*boxes.shape[:2], CLASSES)
         return Regions(means(of, boxes), classes, boxes, presence)
-
-    def _objects(self, scene: Tensor) -> Candidates | None:
-        """What the detector says of the scene."""
-        return None if self.detector is None else self._detect(self.detector, scene)
 
     def _face(self, person: Tensor) -> tuple[Tensor, Tensor]:
         """The face in a person view as a view of its own, (N, 3, S, S), and how sure it is one, (N,)."""
@@ -151,6 +147,11 @@ class RegionReader(nn.Module):
         with torch.autocast(view.device.type, enabled=False):
             rgb = (view.float() * self.std + self.mean).clamp(0, 1) * 255
             return network(F.interpolate(rgb, (DETECTOR_PX, DETECTOR_PX), mode="bilinear", align_corners=False))
+
+
+def views_of_groups(groups: Collection[Group]) -> int:
+    """How many views of an image go through the encoder: the scene, the person, the face."""
+    return 1 + bool(set(OF_PERSON) & set(groups)) + ("face" in groups)
 
 
 def feature_map(encoder: Any, x: Tensor) -> Tensor:
@@ -234,8 +235,6 @@ def strongest(found: Candidates, count: int = COUNT) -> tuple[Tensor, Tensor, Te
     is_there = (presence > 0)[..., None]
     rows = rows.gather(1, places)[..., None]  # (N, count, 1)
     classes = found.classes.gather(1, rows.expand(-1, -1, found.classes.shape[2]))
-    if classes.shape[2] == 0:
-        classes = classes.new_zeros(*presence.shape, CLASSES)
     picked = boxes.gather(1, places[..., None].expand(-1, -1, 4))
     return torch.where(is_there, picked, 0.0), presence, torch.where(is_there, classes, 0.0)
 
@@ -248,6 +247,9 @@ def overlaps(box: Tensor, boxes: Tensor) -> Tensor:
     return both / (areas[0] + areas[1] - both).clamp(min=1e-9)
 
 
-def log_presence(regions: Regions) -> Tensor:
-    """(N, T), to be added to the logits of an attention: very low where there is no region."""
-    return regions.presence.clamp(min=ABSENT).log()
+def shares_of_present(fits: Tensor, presence: Tensor) -> Tensor:
+    """The weights of an attention over regions, of which those that are not there get next to nothing.
+
+    fits: (..., T), before the softmax.  presence: (..., T).  Returns (..., T), sums of 1, in the precision of fits.
+    """
+    return (fits.float() + presence.clamp(min=ABSENT).log()).softmax(dim=-1).to(fits.dtype)

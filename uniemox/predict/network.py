@@ -114,13 +114,12 @@ class Network:
         in px of the full image, as `choose_person` has them.
         """
         info, views = self.info, {}
+        person = choose_person(persons, target, full, info.person) if info.needs_person else None
         if "scene" in info.views:
-            shown = image
-            if info.hides_person:
-                shown = hide(image, choose_person(persons, target, full, info.person), full)
+            shown = hide(image, person, full) if person and info.hides_person else image
             views["scene"] = scene_view(shown, info.size, info.crop_fraction)
-        if "person" in info.views:
-            views["person"] = person_view(image, choose_person(persons, target, full, info.person), full, info.size)
+        if person and info.has_person:
+            views["person"] = person_view(image, person, full, info.size)
         return views
 
     @property
@@ -168,7 +167,7 @@ class Network:
         info = self.info
         if "scene" not in info.views:
             return [self.look(image, full, persons)], choose_person(persons, None, full, info.person).box
-        parts = [Box(0, 0, *full)] if info.has_person else scene_parts(full)
+        parts = [Box(0, 0, *full)] if info.needs_person else scene_parts(full)
         if len(parts) == 1:
             return [self.look(image, full, persons)], scene_box(full, info.size, info.crop_fraction)
         x, y = image.width / full[0], image.height / full[1]

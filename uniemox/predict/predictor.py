@@ -181,7 +181,7 @@ class Predictor:
         source = content_of(source)
         info, person_network = self.network.info, self.person_network
         reader = self.face_reader
-        needs_full = info.has_person or person_network is not None or reader is not None  # people may be small
+        needs_full = info.needs_person or person_network is not None or reader is not None  # people may be small
         short_px = SHRINK_MARGIN * math.floor(info.size / info.crop_fraction)  # of which `scene_view` cuts its middle
         shrink = None if needs_full else MinSides(short_px=short_px)
         image, full = read_any(source, shrink, decode_file=decode)

@@ -57,7 +57,7 @@ def execute(
 
     runs: each after those that it needs.  jobs: at a time.  gpus: of this machine; each command sees as many of them as
     it has processes, and no other command sees these, and what prepares data sees none. 0: all see what this process
-    does.  watch: told the share of the work that is done, 0 to 1, and what is being done.
+    does.  watch: given the share of the work that is done, 0 to 1, and what is being done.
     Where a run fails, what needs it is left out and everything else runs. A run that another process does already,
     even one whose starter was killed, is waited for. After Ctrl-C or SIGTERM the running commands save and end;
     StoppedError is raised then, and the same plan resumes from there.

@@ -98,7 +98,7 @@ class Study:
         return "both" if needs_person else "scene"
 
     def processes(self, images: int) -> int:
-        """Of a run that trains on so many images: small sets on one GPU, several runs beside each other."""
+        """Of a run that trains on so many images; those of small sets use one GPU, so that several run at a time."""
         return 1 if self.is_demo or images < LARGE_SET else self.gpus
 
     @property

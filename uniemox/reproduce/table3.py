@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from uniemox.model.config import RegionMethod
+from uniemox.model.methods.building import METHODS
+from uniemox.model.regions import DETECTED, Group, views_of_groups
 from uniemox.paper import paper_tables
 from uniemox.reproduce.baseline import histogram_row, with_baseline
 from uniemox.reproduce.plan import OUT, Cell, Plan, Run, TableRow, plan_run
@@ -40,26 +42,18 @@ VIT_L = (SCRATCH, "ViT", "MAE", "dBOT", OURS)
 VIT_L_GMAC, VIT_B_GMAC = 61.55, 17.56
 
 
-@dataclass(frozen=True, slots=True)
-class Relating:
-    """A row of a method that relates regions; the paper cites its figures from elsewhere."""
-
-    method: RegionMethod
-    looks_at: int
-    """Views of an image that go through the encoder."""
-    detectors: tuple[str, ...] = ()
-    """Of DETECTORS, those that it uses."""
-
-
-RELATING: Mapping[str, Relating] = {
-    "SOLVER": Relating("solver", 1, ("YOLOX-nano",)),
-    "Stimuli-aware": Relating("stimuli", 3, ("YOLOX-nano", "YuNet")),
-    "MDAN": Relating("mdan", 1),
-    "EAP": Relating("eap", 1),
-    "RRLA": Relating("rrla", 2, ("YOLOX-nano",)),
-    "EmotiCon + CCIM": Relating("emoticon", 3, ("YOLOX-nano", "YuNet")),
+RELATING: Mapping[str, RegionMethod] = {  # rows that relate regions; the paper cites their figures from elsewhere
+    "SOLVER": "solver",
+    "Stimuli-aware": "stimuli",
+    "MDAN": "mdan",
+    "EAP": "eap",
+    "RRLA": "rrla",
+    "EmotiCon + CCIM": "emoticon",
 }
-DETECTORS: Mapping[str, str] = {"YOLOX-nano": "--network.objects", "YuNet": "--network.faces"}
+DETECTORS: Mapping[str, tuple[str, tuple[Group, ...]]] = {  # the option that takes its file, and what it finds
+    "YOLOX-nano": ("--network.objects", DETECTED),
+    "YuNet": ("--network.faces", ("face",)),
+}
 CONFOUNDERS = {"demo": "16", "paper": "128"}  # of CCIM; 128 is what its paper takes for CAER-S
 
 
@@ -206,19 +200,21 @@ def relating_of(study: Study, name: str) -> tuple[Method, str]:
 
     In a demo that is our pre-training: from random weights nothing is learned there. Else it is what ours starts from.
     """
-    row = RELATING[name]
+    groups = set(METHODS[RELATING[name]].groups)
     start, network = method_of(study, OURS if study.is_demo else "dBOT")
-    changes, lacks = ["--method", row.method], start.lacks
-    for detector in row.detectors:
+    changes, lacks = ["--method", RELATING[name]], start.lacks
+    for detector, (option, found) in DETECTORS.items():
+        if not groups & set(found):
+            continue
         file = study.weights.get(detector)
-        changes += [DETECTORS[detector], file] if file else []
+        changes += [option, file] if file else []
         if file is None and not study.is_demo:
             lacks = lacks or f"a detector: --weights {detector}=FILE.onnx"
     if name.endswith("CCIM"):
         changes += ["--network.confounders", CONFOUNDERS[study.scale]]
     if study.is_demo:
         changes += ["--network.fused-width", "64"]  # as the demo's own fusion
-    return replace(start, name=name, changes=tuple(changes), looks_at=row.looks_at, lacks=lacks), network
+    return replace(start, name=name, changes=tuple(changes), looks_at=views_of_groups(groups), lacks=lacks), network
 
 
 def _start_alone(study: Study) -> TableRow:

@@ -80,16 +80,16 @@ class Checkpoints:
             raise CheckpointError(f"{final} can't be written: {error}; what was saved before is intact") from error
         return final
 
-    def need_space(self, model: nn.Module, *, steps: int, has_mean: bool = False) -> int:
+    def need_space(self, model: nn.Module, *, steps: int, has_ema: bool = False) -> int:
         """Bytes that the checkpoints of a run will take at most, what is being written included.
 
-        steps: of the whole run.  has_mean: whether a running mean of the weights is kept beside them.
+        steps: of the whole run.  has_ema: whether a running mean of the weights (EMA) is kept too.
         Raises CheckpointError if the disk can't hold what is not there yet.
         """
         weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         moments = 2 * sum(parameter.numel() * parameter.element_size() for parameter in trained)  # AdamW's
-        one = weights * (2 if has_mean else 1) + moments
+        one = weights * (2 if has_ema else 1) + moments
         count = self.keep + 2 + (steps // self.keep_every if self.keep_every else 0)  # the best, and one half written
         there = sum(file.stat().st_size for path in self.found() for file in path.iterdir())
         self.folder.mkdir(parents=True, exist_ok=True)

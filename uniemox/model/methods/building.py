@@ -37,7 +37,7 @@ def build_method(
     """
     signs = torch.tensor(polarities(labels))  # (P, E)
     if name in ("stimuli", "mdan") and len(signs) < 2:
-        raise ConfigError(f"method {name} tells negative from positive labels; {', '.join(labels)} are of one kind")
+        raise ConfigError(f"method {name} separates negative from positive labels; {', '.join(labels)} are of one kind")
     match name:
         case "solver":
             return Solver(width, channels)

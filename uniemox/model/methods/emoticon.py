@@ -4,8 +4,8 @@ The first is the person: face and body, multiplied. (The paper's second part of 
 feature, as there is no pose.) The second is the scene without the person, by an attention branch (arXiv 1812.10025).
 The third is how people stand to each other: a graph convolution whose edges are exp(-distance), none beyond half of the
 image. (The paper's other form of it, a map of depths, needs a depth network.) The three are multiplied, so that what
-a face means may hang on where it is, and stand beside their product. Each context tells the emotion on its own as well,
-and is learned where it tells something: `losses/multiplicative.py`.
+a face means may hang on where it is, and stand beside their product. Each context predicts the emotion on its own as
+well, and learns where it is sure: `losses/multiplicative.py`.
 """
 
 import torch
@@ -34,7 +34,7 @@ class EmotiCon(Relation):
         self.look = nn.Linear(channels, 1)
         self.messages = nn.ModuleList(nn.Linear(channels, channels) for _ in range(2))
         self.mix = nn.ModuleList(nn.Linear(channels, channels) for _ in range(CONTEXTS))
-        self.tell = nn.ModuleList(nn.Linear(channels, outputs) for _ in range(CONTEXTS))
+        self.classify = nn.ModuleList(nn.Linear(channels, outputs) for _ in range(CONTEXTS))
 
     def forward(self, regions: GroupedRegions) -> Tensor:
         """See Relation."""
@@ -46,10 +46,10 @@ class EmotiCon(Relation):
         fused = torch.ones_like(scene)
         for layer, one in zip(self.mix, contexts, strict=True):
             fused = fused * (1 + torch.tanh(layer(one)))
-        told = [tell(one) for tell, one in zip(self.tell, contexts, strict=True)]  # (N, E) each
+        logits = [layer(one) for layer, one in zip(self.classify, contexts, strict=True)]  # (N, E) each
         whole_person = self.norms["person"](regions["person"].features[:, 0])
         whole_scene = self.norms["scene"](regions["scene"].features[:, 0])
-        return torch.cat([whole_person, whole_scene, *contexts, fused, *told], dim=1)
+        return torch.cat([whole_person, whole_scene, *contexts, fused, *logits], dim=1)
 
     def _together(self, people: Regions) -> Tensor:
         """The third context, (N, C)."""
@@ -60,10 +60,10 @@ class EmotiCon(Relation):
         return (nodes * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)
 
     def own_loss(self, logits: Tensor, features: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """The multiplicative loss of what the contexts tell."""
+        """The multiplicative loss of what the contexts predict."""
         del logits
-        told = features[:, -CONTEXTS * self.outputs :].float().unflatten(1, (CONTEXTS, self.outputs))
-        return multiplicative_loss(told, target, weight=weight)
+        of_contexts = features[:, -CONTEXTS * self.outputs :].float().unflatten(1, (CONTEXTS, self.outputs))
+        return multiplicative_loss(of_contexts, target, weight=weight)
 
 
 def proximity(people: Regions) -> Tensor:

@@ -1,7 +1,7 @@
 """MDAN: affective levels that depend on each other, bottom-up and top-down (Xu et al., CVPR 2022, arXiv 2203.13443).
 
-Bottom-up the labels are told from the whole image, and the polarity's probability is the sum of its labels', so that
-the two never contradict each other. Top-down the polarity is told first, by a classifier of its own on features that
+Bottom-up the labels are predicted from the whole image, and the polarity's probability is the sum of its labels', so
+that the two never contradict each other. Top-down the polarity comes first, by a classifier of its own on features that
 attended across channels (MHCCA); where that classifier sees its answer (level-dependent class activation, L-CAM,
 M = Σ_c p_c Σ_k w_ck F_k), the next level looks more closely.
 """
@@ -62,7 +62,7 @@ class Mdan(Relation):
         return torch.cat([scene, fine.mean(dim=1), polarity], dim=1)
 
     def _activation(self, coarse: Tensor, polarity: Tensor) -> Tensor:
-        """L-CAM: where the polarity that is told is seen, (N, T, 1), 0 to 1."""
+        """L-CAM: where the predicted polarity is seen, (N, T, 1), 0 to 1."""
         maps = coarse @ self.classify_polarity.weight.T  # (N, T, P)
         return (maps * polarity.softmax(dim=1)[:, None]).sum(dim=2, keepdim=True).sigmoid()
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from uniemox.model.regions import CLASSES, Group, RegionReader, Regions, log_presence
+from uniemox.model.regions import CLASSES, Group, RegionReader, Regions, shares_of_present
 
 GroupedRegions = Mapping[Group, Regions]
 
@@ -14,8 +14,7 @@ GroupedRegions = Mapping[Group, Regions]
 class Relation(nn.Module):
     """From regions to what the head reads, (N, `width`).
 
-    Its last `extra` features may be logits of its own, which `own_loss` compares with the target; the head reads them
-    too.
+    Its last features may be logits of its own, which `own_loss` compares with the target; the head reads them too.
     """
 
     groups: ClassVar[tuple[Group, ...]]
@@ -67,5 +66,5 @@ class Attention(nn.Module):
     def forward(self, question: Tensor, x: Tensor, regions: Regions) -> Tensor:
         """question: (N, Q).  x: (N, T, C).  regions: whose presence counts.  Returns (N, C)."""
         fits = (self.key(x) @ self.query(question)[..., None])[..., 0] / x.shape[2] ** 0.5  # (N, T)
-        shares = (fits.float() + log_presence(regions)).softmax(dim=1).to(x.dtype)
+        shares = shares_of_present(fits, regions.presence)
         return (shares[..., None] * self.value(x)).sum(dim=1)

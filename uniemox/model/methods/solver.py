@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from uniemox.model.methods.relation import Embed, GroupedRegions, Relation
-from uniemox.model.regions import log_presence
+from uniemox.model.regions import shares_of_present
 
 LAYERS = 2
 
@@ -22,11 +22,10 @@ class EmotionGraph(nn.Module):
         self.source, self.target = nn.Linear(channels, channels), nn.Linear(channels, channels)
         self.message = nn.Linear(channels, channels, bias=False)
 
-    def forward(self, nodes: Tensor, log_presence: Tensor) -> Tensor:
-        """nodes: (N, T, C).  log_presence: (N, T).  Returns (N, T, C)."""
+    def forward(self, nodes: Tensor, presence: Tensor) -> Tensor:
+        """nodes: (N, T, C).  presence: (N, T).  Returns (N, T, C)."""
         fits = self.target(nodes) @ self.source(nodes).transpose(1, 2) / nodes.shape[2] ** 0.5  # (N, T, T)
-        edges = (fits.float() + log_presence[:, None]).softmax(dim=2).to(nodes.dtype)
-        return nodes + torch.relu(edges @ self.message(nodes))
+        return nodes + torch.relu(shares_of_present(fits, presence[:, None]) @ self.message(nodes))
 
 
 class Solver(Relation):
@@ -46,9 +45,9 @@ class Solver(Relation):
     def forward(self, regions: GroupedRegions) -> Tensor:
         """See Relation."""
         scene, objects = self.scene_norm(regions["scene"].features[:, 0]), regions["objects"]
-        nodes, presence = self.embed(objects), log_presence(objects)
+        nodes = self.embed(objects)
         for layer in self.graph:
-            nodes = layer(nodes, presence)
+            nodes = layer(nodes, objects.presence)
         fits = self.score(torch.tanh(self.of_scene(scene)[:, None] + self.of_objects(nodes)))[..., 0]  # (N, T)
-        shares = (fits.float() + presence).softmax(dim=1).to(nodes.dtype)
+        shares = shares_of_present(fits, objects.presence)
         return torch.cat([scene, (shares[..., None] * nodes).sum(dim=1)], dim=1)
