@@ -41,8 +41,10 @@ def opened(browser: object, link: str, wanted: str, problems: list[str]) -> Iter
 
 
 def shows(page: object, selector: str, text: str) -> None:
-    """Wait for a text; by CDP, because the pages' policy forbids what Playwright would evaluate in them."""
-    playwright.expect(page.locator(selector)).to_have_text(text, timeout=PATIENCE_MS)  # type: ignore[attr-defined]
+    """Wait for a text that can be seen; by CDP, because the pages' policy forbids what Playwright would evaluate."""
+    place = page.locator(selector)  # type: ignore[attr-defined]
+    playwright.expect(place).to_have_text(text, timeout=PATIENCE_MS)
+    playwright.expect(place).to_be_visible(timeout=PATIENCE_MS)
 
 
 def count(project: Project) -> int:
