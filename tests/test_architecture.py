@@ -16,6 +16,7 @@ TOP = (
     *(
         "classifier_info",
         "parallel",
+        "ray_map",
         "onnx_sessions",
         "onnx_external",
         "onnx_metadata",

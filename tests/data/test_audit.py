@@ -14,6 +14,7 @@ from tests.drawn import Stored, class_folders, draw_image, jpeg_of, plant
 from uniemox.data.audit import GROUPS, Audit, audit
 from uniemox.data.audit_page import write_page
 from uniemox.data.near import near_groups
+from uniemox.data.pool_config import PoolConfig
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.scan import look_at, scan
 from uniemox.data.source import open_data
@@ -103,7 +104,7 @@ def names(found: Audit, kind: str) -> list[set[str]]:
 
 
 def test_every_fault_is_found_and_nothing_else(dirty: Path) -> None:
-    found = audit(open_data(f"folder:{dirty}"), workers=1)
+    found = audit(open_data(f"folder:{dirty}"), pool=PoolConfig(workers=1))
     gone = {f"train/{label}/gone{k}.jpg" for label in ("anger", "awe", "disgust") for k in range(2)}
     leak = {"train/fear/0.jpg", "test/fear/leak.jpg"}
     conflict = {"train/awe/1.jpg", "train/fear/both.jpg"}
@@ -131,8 +132,8 @@ def test_every_fault_is_found_and_nothing_else(dirty: Path) -> None:
 def test_what_it_lists_makes_the_data_clean(dirty: Path, tmp_path: Path) -> None:
     source = f"folder:{dirty}"
     report = tmp_path / "check.json"
-    report.write_text(json.dumps(audit(open_data(source), workers=1).as_dict()))
-    again = audit(open_data(source, exclude=report), workers=1)
+    report.write_text(json.dumps(audit(open_data(source), pool=PoolConfig(workers=1)).as_dict()))
+    again = audit(open_data(source, exclude=report), pool=PoolConfig(workers=1))
     assert {kind: len(getattr(again, kind)) for kind in GROUPS if getattr(again, kind)} == {
         "wrong_endings": 1,
         "odd_modes": 2,
@@ -144,7 +145,8 @@ def test_processes_change_nothing(dirty: Path) -> None:
     data = open_data(f"folder:{dirty}")
     data = replace(data, samples=[*data.samples] * 4)
     done: list[int] = []
-    several, alone = scan(data.samples, 2, done.append), scan(data.samples, 1)
+    several = scan(data.samples, PoolConfig(workers=2), done.append)
+    alone = scan(data.samples, PoolConfig(workers=1))
     assert [look.sha256 for look in several] == [look.sha256 for look in alone]
     assert done[-1] == len(data)
     for a, b in zip(several, alone, strict=True):
@@ -161,7 +163,7 @@ def test_another_data_set_is_compared_with(tmp_path: Path) -> None:
     (theirs / "joy" / "x.jpg").write_bytes(plant(draw_image(2), "cropped", random.Random(1)))  # ours/awe/2.jpg
     (theirs / "joy" / "y.jpg").write_bytes(jpeg_of(draw_image(5000)))
     (theirs / "anger" / "z.jpg").write_bytes(jpeg_of(draw_image(5001)))
-    found = audit(open_data(f"folder:{ours}"), open_data(f"folder:{theirs}"), workers=1)
+    found = audit(open_data(f"folder:{ours}"), open_data(f"folder:{theirs}"), pool=PoolConfig(workers=1))
     assert [group.as_dict() for group in found.leaks] == [
         {"paths": [f"{ours}/awe/2.jpg", f"{theirs}/joy/x.jpg"], "labels": ["awe", "joy"], "splits": [None, None]}
         | {"in": ["data", "other"]}
@@ -174,7 +176,7 @@ def test_another_data_set_is_compared_with(tmp_path: Path) -> None:
 def test_people_of_one_image_are_no_duplicates(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "heco", ("Anger", "Peace"), each=2)
     (root / "boxes.csv").write_text("path,x1,y1,x2,y2\nAnger/0.jpg,0,0,50,50\nAnger/0.jpg,60,0,90,50\n")
-    found = audit(open_data(f"heco:{root}"), workers=1)
+    found = audit(open_data(f"heco:{root}"), pool=PoolConfig(workers=1))
     assert all(not getattr(found, kind) for kind in GROUPS)
 
 
@@ -201,7 +203,7 @@ def test_all_placeholders_of_fi_are_found(shared: Path) -> None:
 
 
 def test_the_page_shows_the_images(dirty: Path, tmp_path: Path) -> None:
-    found = audit(open_data(f"folder:{dirty}"), workers=1)
+    found = audit(open_data(f"folder:{dirty}"), pool=PoolConfig(workers=1))
     page = tmp_path / "out" / "page.html"
     write_page(found, page)
     text = page.read_text()
@@ -217,7 +219,7 @@ def test_names_cannot_write_html(tmp_path: Path) -> None:
     (root / "awe" / "<script>alert(1)<").mkdir()
     (root / "awe" / "<script>alert(1)<" / "a.jpg").write_bytes(b"no image")
     page = tmp_path / "page.html"
-    write_page(audit(open_data(f"folder:{root}"), workers=1), page)
+    write_page(audit(open_data(f"folder:{root}"), pool=PoolConfig(workers=1)), page)
     assert "<script>" not in page.read_text()
     assert "&lt;script&gt;alert(1)&lt;/a.jpg" in page.read_text()
 
@@ -237,7 +239,7 @@ def test_one_file_listed_twice_leaks_and_contradicts(tmp_path: Path) -> None:
         "path,label,split\na.jpg,awe,train\na.jpg,awe,test\nb.jpg,awe,test\nb.jpg,fear,test\n"
     )
     (tmp_path / "other.csv").write_text("path,label\nc.jpg,awe\nb.jpg,awe\n")
-    found = audit(open_data(f"csv:{tmp_path}/t.csv"), workers=1)
+    found = audit(open_data(f"csv:{tmp_path}/t.csv"), pool=PoolConfig(workers=1))
     assert names(found, "leaks") == [{"a.jpg", "a.jpg#2"}]
     assert names(found, "label_conflicts") == [{"b.jpg", "b.jpg#2"}]
     assert not found.exact_duplicates
@@ -246,7 +248,7 @@ def test_one_file_listed_twice_leaks_and_contradicts(tmp_path: Path) -> None:
         ("b.jpg", "under several labels: awe, fear"),
         ("b.jpg#2", "under several labels: awe, fear"),
     ]
-    both = audit(open_data(f"csv:{tmp_path}/t.csv"), open_data(f"csv:{tmp_path}/other.csv"), workers=1)
+    both = audit(open_data(f"csv:{tmp_path}/t.csv"), open_data(f"csv:{tmp_path}/other.csv"), pool=PoolConfig(workers=1))
     assert {"b.jpg", "b.jpg#2"} in [keys - {"a.jpg", "a.jpg#2"} for keys in names(both, "leaks")]
 
 
@@ -255,7 +257,7 @@ def test_people_of_one_image_do_not_contradict_each_other(tmp_path: Path) -> Non
         (tmp_path / f"{name}.jpg").write_bytes(jpeg_of(draw_image(1)))
     rows = [f"{name}.jpg,{label}" for name in ("a", "copy") for label in ("anger,0,0,50,50", "fear,60,0,90,50")]
     (tmp_path / "t.csv").write_text("path,label,x1,y1,x2,y2\n" + "\n".join([*rows, "a.jpg,fear,0,400,50,500"]))
-    found = audit(open_data(f"csv:{tmp_path}/t.csv"), workers=1)
+    found = audit(open_data(f"csv:{tmp_path}/t.csv"), pool=PoolConfig(workers=1))
     assert not found.label_conflicts
     assert names(found, "exact_duplicates") == [{"a.jpg", "a.jpg#2", "a.jpg#3", "copy.jpg", "copy.jpg#2"}]
     assert names(found, "wrong_boxes") == [{"a.jpg#3"}]
@@ -272,7 +274,7 @@ def test_frames_that_are_broken_are_found(tmp_path: Path) -> None:
     failed = 0
     for place in range(0, len(data), 997):
         (tmp_path / "awe" / "x.tif").write_bytes(data[: len(data) - place])
-        found = audit(open_data(f"folder:{tmp_path}"), workers=1)
+        found = audit(open_data(f"folder:{tmp_path}"), pool=PoolConfig(workers=1))
         failed += len(found.corrupt)
     assert failed > 10
 

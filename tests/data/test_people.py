@@ -1,39 +1,17 @@
 """People found once: in the right places at any decoding size, resumable, unreadable images reported."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
 
 import pytest
 from PIL import Image
 
+from tests.data.detectors import Deadly, WhiteDetector
 from tests.drawn import class_folders, draw_image, jpeg_of
-from uniemox.data.people import find_people
+from uniemox.data.people import BATCH, find_people
+from uniemox.data.pool_config import PoolConfig
 from uniemox.data.source import open_data
 from uniemox.errors import DataError
-from uniemox.persons.box import Box, Detection
-
-
-class WhiteDetector:
-    """Finds what is white, and counts the images that it is given."""
-
-    name, fingerprint = "white", "1"
-
-    def __init__(self, stop_after: int = 10**9) -> None:
-        self.seen, self.stop_after = 0, stop_after
-        self._lock = Lock()  # threads share it
-
-    def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
-        found = []
-        for image in images:
-            with self._lock:
-                self.seen += 1
-                if self.seen > self.stop_after:
-                    raise KeyboardInterrupt
-            box = image.convert("L").point(lambda value: 255 * (value > 200)).getbbox()
-            found.append(() if box is None else (Detection(Box(*map(float, box)), 0.5),))
-        return found
 
 
 @pytest.fixture
@@ -56,11 +34,11 @@ def root(tmp_path: Path) -> Path:
 
 def test_boxes_are_in_px_of_the_upright_image(root: Path) -> None:
     data = open_data(f"folder:{root}")
-    report = find_people(data, WhiteDetector(), root / "persons.jsonl")
+    report = find_people(data, WhiteDetector, root / "persons.jsonl")
     assert (report.pictures, report.new, report.with_people, report.people) == (3, 4, 2, 2)
     assert len(report.broken) == 1
     assert "broken.jpg: cut off" in report.broken[0]
-    assert find_people(data, WhiteDetector(), root / "persons.jsonl").new == 1  # it is tried again
+    assert find_people(data, WhiteDetector, root / "persons.jsonl").new == 1  # it is tried again
     found = {sample.key: sample.persons for sample in open_data(f"folder:{root}").samples}
     assert found["awe/nobody.jpg"] == ()
     assert found["fear/broken.jpg"] is None
@@ -69,42 +47,64 @@ def test_boxes_are_in_px_of_the_upright_image(root: Path) -> None:
     assert found["fear/turned.jpg"][0].confidence == 0.5
 
 
-def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
-    data, out = open_data(f"folder:{class_folders(tmp_path / 'data')}"), tmp_path / "persons.jsonl"
+def test_a_stopped_run_resumes(tmp_path: Path) -> None:
+    data = open_data(f"folder:{class_folders(tmp_path / 'data', ('awe', 'fear'), each=BATCH)}")
+    out, one = tmp_path / "persons.jsonl", PoolConfig(workers=1)
+    stops = WhiteDetector(stop_after=BATCH + 3)
     with pytest.raises(KeyboardInterrupt):
-        find_people(data, WhiteDetector(stop_after=5), out)
-    kept = len(out.read_text().splitlines()) - 1  # beside the header
-    assert kept <= 5  # the one that stopped it may be any of those under way
+        find_people(data, lambda: stops, out, pool=one)
+    assert len(out.read_text().splitlines()) == 1 + BATCH  # the header, and a batch
     with out.open("a") as file:
         file.write('{"key": "fear/0.jpg", "box')  # killed while it wrote
     detector, done = WhiteDetector(), []
-    report = find_people(data, detector, out, done.append)
-    assert detector.seen == report.new == 8 - kept
-    assert (done[0], done[-1], report.pictures) == (kept, 8, 8)
-    assert find_people(data, WhiteDetector(), out).new == 0
+    report = find_people(data, lambda: detector, out, done.append, pool=one)
+    assert detector.seen == report.new == BATCH
+    assert (done[0], done[-1], report.pictures) == (BATCH, 2 * BATCH, 2 * BATCH)
+    assert find_people(data, WhiteDetector, out).new == 0
     at_once = tmp_path / "at_once.jsonl"
-    find_people(data, WhiteDetector(), at_once)
+    find_people(data, WhiteDetector, at_once)
     assert out.read_text() == at_once.read_text()
+
+
+@pytest.mark.parametrize("in_batches", [False, True])
+def test_an_image_that_kills_its_worker_costs_its_batch(tmp_path: Path, in_batches: bool) -> None:
+    """The file is that of one process without those images, and the next run finds them."""
+    root = class_folders(tmp_path / "data", ("awe", "fear"), each=3 * BATCH)
+    data = open_data(f"folder:{root}")
+    find_people(data, WhiteDetector, tmp_path / "one.jsonl", pool=PoolConfig(workers=1))
+    whole = (tmp_path / "one.jsonl").read_text().splitlines()
+    killer = BATCH + 5
+    file = root / data.samples[killer].key
+    good = file.read_bytes()
+    file.write_bytes(jpeg_of(Image.new("RGB", (40, 40), "red")))
+    report = find_people(data, Deadly, tmp_path / "two.jsonl", pool=PoolConfig(workers=2), on_gpu=in_batches)
+    assert len(report.broken) == BATCH
+    assert all("the process that looked at it died" in line for line in report.broken)
+    assert str(file) in report.broken[5]
+    assert (tmp_path / "two.jsonl").read_text().splitlines() == whole[: 1 + BATCH] + whole[1 + 2 * BATCH :]
+    file.write_bytes(good)
+    assert find_people(data, Deadly, tmp_path / "two.jsonl", pool=PoolConfig(workers=2)).new == BATCH
+    assert sorted((tmp_path / "two.jsonl").read_text().splitlines()) == sorted(whole)
 
 
 def test_another_detector_does_not_mix_in(tmp_path: Path) -> None:
     data, out = open_data(f"folder:{class_folders(tmp_path / 'data')}"), tmp_path / "persons.jsonl"
-    find_people(data, WhiteDetector(), out)
+    find_people(data, WhiteDetector, out)
     other = WhiteDetector()
     other.fingerprint = "2"
     with pytest.raises(
         DataError, match=r"persons\.jsonl was made in another way .*fingerprint 1.*fingerprint 2.*--out"
     ):
-        find_people(data, other, out)
+        find_people(data, lambda: other, out)
     with pytest.raises(DataError, match=r"persons\.jsonl/p\.jsonl can't be written \(.*--out"):
-        find_people(data, other, out / "p.jsonl")
+        find_people(data, lambda: other, out / "p.jsonl")
 
 
 def test_people_of_one_image_are_looked_for_once(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "data", ("Anger",), each=1)
     (root / "boxes.csv").write_text("path,x1,y1,x2,y2\nAnger/0.jpg,0,0,9,9\nAnger/0.jpg,9,9,20,20\n")
     detector = WhiteDetector()
-    report = find_people(open_data(f"heco:{root}"), detector, root / "persons.jsonl")
+    report = find_people(open_data(f"heco:{root}"), lambda: detector, root / "persons.jsonl")
     assert detector.seen == report.pictures == 1
     samples = open_data(f"heco:{root}").samples
     assert [sample.persons for sample in samples] == [samples[0].persons] * 2 != [None] * 2

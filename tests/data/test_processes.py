@@ -6,8 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
+
+from uniemox.data.pool_config import PoolConfig
+from uniemox.data.processes import map_batches
+from uniemox.errors import DetectorError
 
 PARENT = """
 import os, time
@@ -46,6 +51,23 @@ def test_workers_end_with_a_parent_that_is_killed() -> None:
     while any(is_there(worker) for worker in workers):
         assert time.monotonic() - began < 30, "a worker outlives its parent"
         time.sleep(0.05)
+
+
+def _doubles() -> Callable[[int], int]:
+    return lambda number: 2 * number
+
+
+def _fails() -> Callable[[int], int]:
+    raise DetectorError("no such detector")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_are_answered_in_order_and_errors_are_raised(workers: int) -> None:
+    pool = PoolConfig(workers=workers)
+    assert list(map_batches(_doubles, range(50), pool)) == [2 * number for number in range(50)]
+    assert list(map_batches(_doubles, [], pool)) == []
+    with pytest.raises(DetectorError, match="no such detector"):
+        list(map_batches(_fails, range(5), pool))
 
 
 def is_there(pid: int) -> bool:

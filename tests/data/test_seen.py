@@ -23,6 +23,7 @@ from tests.runs import (
 )
 from uniemox.checkpoints.saving import convert
 from uniemox.data.people import find_people
+from uniemox.data.pool_config import PoolConfig
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import hashes_of, read_seen, seen_by, seen_file, write_hashes
 from uniemox.data.shard_writing import ShardConfig, write_shards
@@ -139,7 +140,7 @@ def test_converted_weights_hand_on_what_they_have_seen(tmp_path: Path) -> None:
 
 def test_shards_are_refused_by_the_originals_they_were_made_of(tmp_path: Path) -> None:
     data = described(colours(splits=SPLITS))
-    write_shards(data, tmp_path / "shards", ShardConfig(short_side_px=20, workers=1))
+    write_shards(data, tmp_path / "shards", ShardConfig(short_side_px=20, pool=PoolConfig(workers=1)))
     packed = open_data(f"shards:{tmp_path}/shards")
     folder = fitted(tmp_path / "teacher", packed)
     assert read_seen(folder) >= hashes_of(data.samples)
@@ -166,12 +167,12 @@ def test_people_of_a_finder_that_was_trained_on_the_images_are_refused(tmp_path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(sample.image.read())
     there = open_data(f"fi:{folder}")
-    find_people(there, Finder(), folder / "persons.jsonl", seen=hashes_of(there.only("test").samples))
+    find_people(there, Finder, folder / "persons.jsonl", seen=hashes_of(there.only("test").samples))
     found = open_data(f"fi:{folder}")
     assert found.detector_seen == hashes_of(there.only("test").samples)
     with pytest.raises(DataError, match=says("12 of these 12 images", "person finder")):
         evaluate(finetuned("both"), found.only("test"), hardware=CPU)
-    write_shards(found, tmp_path / "shards", ShardConfig(workers=1))
+    write_shards(found, tmp_path / "shards", ShardConfig(pool=PoolConfig(workers=1)))
     assert open_data(f"shards:{tmp_path}/shards").detector_seen == found.detector_seen
     assert seen_file(folder / "persons.jsonl").is_file()
 

@@ -10,6 +10,7 @@ from tests.data.tree import abstract, emoset, emotion6, put, says, words, write
 from tests.drawn import class_folders, draw_image, jpeg_of
 from tests.runs import one_thread, pretrained, tiny_finetuning
 from uniemox.cli.data import SchemeOptions, check, show, split
+from uniemox.data.pool_config import PoolConfig
 from uniemox.data.sample import Sample
 from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.source import folder_of, open_data, parse_source, split_sources
@@ -157,7 +158,7 @@ def test_the_papers_splits_of_each(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_copies_in_two_data_sets_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class_folders(tmp_path / "a", CLASSES, 3)
     put(tmp_path / "b", "anger/x.jpg").joinpath("anger", "x.jpg").write_bytes((tmp_path / "a/awe/1.jpg").read_bytes())
-    check(f"folder:{tmp_path}/a,fi:{tmp_path}/b", as_json=True, workers=1)
+    check(f"folder:{tmp_path}/a,fi:{tmp_path}/b", as_json=True, pool=PoolConfig(workers=1))
     found = json.loads(capsys.readouterr().out)
     [copies] = found["exact_duplicates"]
     assert copies["paths"] == [f"{tmp_path}/b/anger/x.jpg", f"{tmp_path}/a/awe/1.jpg"]
@@ -167,7 +168,7 @@ def test_copies_in_two_data_sets_are_found(tmp_path: Path, capsys: pytest.Captur
 
 def test_shards_of_several_hold_all(both: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = open_data(both)
-    write_shards(data, tmp_path / "packed", ShardConfig(workers=1))
+    write_shards(data, tmp_path / "packed", ShardConfig(pool=PoolConfig(workers=1)))
     packed = open_data(f"shards:{tmp_path}/packed")
     assert words(packed) == words(data)
     show(both, as_json=True)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.data.tree import says
 from tests.drawn import Stored
 from tests.runs import CPU, SPLITS, colour_sample, colours, data_of, finetuned, one_thread
+from uniemox.data.pool_config import PoolConfig
 from uniemox.data.sample import DataSet
 from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.shards import read_shards
@@ -109,7 +110,7 @@ def test_images_of_the_training_are_refused_with_their_number() -> None:
 
 def test_images_packed_from_those_of_the_training_are_refused(tmp_path: Path) -> None:
     train = colours(splits=SPLITS).only("train")
-    write_shards(train, tmp_path / "packed", ShardConfig(short_side_px=24, workers=1))
+    write_shards(train, tmp_path / "packed", ShardConfig(short_side_px=24, pool=PoolConfig(workers=1)))
     packed = replace(read_shards(str(tmp_path / "packed")), labels=train.labels)
     with pytest.raises(DataError, match="trained on 32 of these 32"):
         score(packed)

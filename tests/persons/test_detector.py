@@ -12,6 +12,7 @@ from tests.persons.graphs import write_constant, write_decoded, write_zoo
 from uniemox import hub
 from uniemox.errors import ConfigError, DetectorError
 from uniemox.finder.scores import FinderScores, Known, read_labelled, score
+from uniemox.onnx_sessions import get_available_providers, pick_provider
 from uniemox.persons.box import overlap
 from uniemox.persons.detector import DetectorConfig, load_detector
 
@@ -184,3 +185,27 @@ def test_broken_files(tmp_path: Path, content: bytes | str) -> None:
     path.write_bytes(path.read_bytes()[:-2000] if isinstance(content, str) else content)
     with pytest.raises(DetectorError, match=r"broken\.onnx: onnxruntime can't read it"):
         load_detector(path)
+
+
+def test_a_provider_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    if "CUDAExecutionProvider" in get_available_providers():
+        pytest.skip("onnxruntime has CUDA here")
+    assert pick_provider(None) == "cpu"
+    with pytest.raises(ConfigError, match="no provider cuda, only cpu"):
+        pick_provider("cuda")
+    (tmp_path / "yolov3.cfg").write_text("[net]")
+    (tmp_path / "yolov3.weights").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"OpenCV runs it, on the CPU; for cuda give YOLOv3 as an \.onnx file"):
+        load_detector(tmp_path / "yolov3.cfg", provider="cuda")
+
+
+def test_what_a_provider_runs_is_what_the_cpu_runs(shared: Path) -> None:
+    if "OpenVINOExecutionProvider" not in get_available_providers():
+        pytest.skip("needs a second provider: pip install onnxruntime-openvino in onnxruntime's place")
+    file = shared / "models" / "yolox_nano.onnx"
+    images = [Image.open(path).convert("RGB") for path in sorted((shared / "data/flickr8k/images").iterdir())[:20]]
+    on_cpu, there = load_detector(file).detect(images), load_detector(file, provider="openvino").detect(images)
+    assert [len(people) for people in there] == [len(people) for people in on_cpu]
+    for a, b in zip(there, on_cpu, strict=True):
+        for one, other in zip(a, b, strict=True):
+            assert one.box == pytest.approx(other.box, abs=0.5)

@@ -60,7 +60,7 @@ def texts_of(file: Path) -> dict[str, str]:
 
 def test_what_can_be_measured_is_told(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "texts.jsonl"
-    assert write_texts(open_data(f"folder:{root}"), out, Describer(with_emotion=False), {}) == []
+    assert write_texts(open_data(f"folder:{root}"), out, Describer, {}, with_emotion=False) == []
     assert texts_of(out) == {
         "awe/blue.jpg": "A dark, colorful photo.",
         "awe/red.jpg": "A dark, colorful photo.",
@@ -76,7 +76,7 @@ def test_a_teacher_chooses_words_where_it_is_sure(root: Path, info: Path, tmp_pa
     ]
     (root / "persons.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     out = tmp_path / "texts.jsonl"
-    write_texts(open_data(f"folder:{root}"), out, Describer(zero_shot=ZeroShot(ColourTeacher(), info)), {})
+    write_texts(open_data(f"folder:{root}"), out, lambda: Describer(ZeroShot(ColourTeacher(), info)), {})
     assert texts_of(out) == {
         "awe/red.jpg": (
             "A dark, colorful photo of a beach. It shows person. The facial expression is happy. "
@@ -99,8 +99,9 @@ def test_an_unsure_teacher_says_nothing(info: Path) -> None:
     many.red = ()
     zero_shot = ZeroShot(many, info)
     zero_shot.words["scene"], zero_shot.features["scene"] = ["x"] * 9, torch.ones(9, 3)
-    assert zero_shot(torch.rand(1, 3, 8, 8), ["scene"]) == {}
-    assert set(zero_shot(torch.rand(1, 3, 8, 8), list(QUESTIONS))) == {"human_action", "facial_expression"}
+    assert zero_shot([torch.rand(3, 8, 8)], [["scene"]]) == [{}]
+    [found] = zero_shot([torch.rand(3, 8, 8)], [list(QUESTIONS)])
+    assert set(found) == {"human_action", "facial_expression"}
 
 
 @pytest.mark.parametrize(("outputs", "name"), [(1000, "resnet10t"), (1001, "mobilenetv2_050")])
@@ -112,7 +113,7 @@ def test_a_classifiers_objects(outputs: int, name: str, tmp_path: Path) -> None:
         model.get_classifier().weight.zero_()
         model.get_classifier().bias.copy_(torch.eye(outputs)[207 + outputs - 1000] * 10)
     save_file(model.state_dict(), tmp_path / "x.safetensors")
-    assert ObjectClassifier(name, tmp_path / "x.safetensors")(torch.rand(1, 3, 40, 60)) == ["golden retriever"]
+    assert ObjectClassifier(name, tmp_path / "x.safetensors")([torch.rand(3, 40, 60)]) == [["golden retriever"]]
 
 
 def test_real_objects(shared: Path) -> None:
@@ -126,7 +127,7 @@ def test_real_objects(shared: Path) -> None:
     hits = 0
     for name in dogs:
         values = np.array(Image.open(shared / "data" / "flickr8k" / "images" / name).convert("RGB"))
-        found = classifier(torch.from_numpy(values).permute(2, 0, 1)[None].float() / 255)
+        [found] = classifier([torch.from_numpy(values).permute(2, 0, 1).float() / 255])
         hits += bool(found)
     assert hits >= 6
 
@@ -146,10 +147,10 @@ def test_wrong_networks_and_weights_are_named(tmp_path: Path) -> None:
 
 def test_texts_go_on_where_they_were(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "texts.jsonl"
-    write_texts(open_data(f"folder:{root}"), out, Describer(), {"with_emotion": True})
+    write_texts(open_data(f"folder:{root}"), out, Describer, {"with_emotion": True})
     before = out.read_text()
     out.write_text("\n".join(before.splitlines()[:2]) + "\n" + before.splitlines()[2][:20])
-    write_texts(open_data(f"folder:{root}"), out, Describer(), {"with_emotion": True})
+    write_texts(open_data(f"folder:{root}"), out, Describer, {"with_emotion": True})
     assert out.read_text() == before
 
 

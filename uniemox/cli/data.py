@@ -13,6 +13,7 @@ from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, say_pa
 from uniemox.cli.data_files import describe, persons, shard
 from uniemox.cli.data_options import NO_FILES_OR_TEXTS, FileAndTextOptions
 from uniemox.cli.tables import audit_tables, data_tables
+from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ def check(
     html: Files = None,
     exclude: Files = None,
     splits: Files = None,
-    workers: int | None = None,
     as_json: JsonFlag = False,
+    pool: Annotated[PoolConfig, Parameter(name="*")] = ONE_A_CORE,
 ) -> None:
     """Look for what is wrong: broken files, duplicates, contradicting labels, placeholders, leaks, drift.
 
@@ -110,14 +111,10 @@ def check(
         Leave out what an earlier check listed.
     splits
         A file of `data split`.
-    workers
-        Processes; one a core if not given.
     as_json
         Print everything as JSON; its list "exclude" is what --exclude takes.
     """
     need("sklearn", "scipy", extra="data")
-    if workers is not None and workers < 1:
-        raise ConfigError(f"--workers must be at least 1, got {workers}")
     from uniemox.data.audit import audit
     from uniemox.data.audit_page import write_page
     from uniemox.data.source import open_data
@@ -127,7 +124,7 @@ def check(
     say_parts(ours)
     with progress_bar() as progress:
         task = progress.add_task("looking at images", total=len(ours) + (len(theirs) if theirs else 0))
-        found = audit(ours, theirs, workers=workers, on_progress=lambda done: progress.update(task, completed=done))
+        found = audit(ours, theirs, pool=pool, on_progress=lambda done: progress.update(task, completed=done))
     if html is not None:
         write_page(found, html)
         say(f"wrote {html}")

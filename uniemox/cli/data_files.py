@@ -1,30 +1,61 @@
 """Commands that find something out about a data set and write it to files: people, texts, shards."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say
 from uniemox.cli.data_options import NO_FILES_OR_TEXTS, FileAndTextOptions
+from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.errors import ConfigError
 
 if TYPE_CHECKING:
+    from uniemox.persons.detector import Detector
     from uniemox.teacher.attributes import Describer
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinderOptions:
+    """What finds people."""
+
+    detector: str
+    """An ONNX file of YOLOX, NanoDet, FastestDet or YOLOv3; Darknet's yolov3.cfg with yolov3.weights beside it;
+    hub:owner/repository/file.onnx; or embedded, the small one that comes with this package."""
+    confidence: float | None = None
+    """Least confidence, 0 to 1; the detector's own if not given (0.8 for YOLOv3, as in the paper)."""
+    overlap: float | None = None
+    """Intersection over union above which the weaker of two boxes goes; the detector's own if not given."""
+    provider: Literal["cpu", "cuda", "tensorrt", "coreml", "openvino"] | None = None
+    """What of onnxruntime runs an ONNX file; cuda if not given and the installed onnxruntime has it, else cpu."""
+
+    def opener(self) -> "tuple[Callable[[], Detector], bool]":
+        """What opens the detector, and whether it works on a GPU. Tells what runs it."""
+        from uniemox.onnx_sessions import pick_provider
+        from uniemox.persons.detector import load_detector
+        from uniemox.persons.detector_config import DetectorConfig
+        from uniemox.predict.opening import finder_file
+
+        config = DetectorConfig(confidence=self.confidence, nms_overlap=self.overlap)
+        file, used = finder_file(self.detector), str(self.provider or "cpu")
+        if str(file).endswith(".onnx"):
+            used = pick_provider(self.provider)
+            say(f"onnxruntime runs {self.detector} on {used}")
+        return partial(load_detector, file, config, threads=1, provider=used), used != "cpu"
 
 
 def persons(
     source: str,
     /,
     *,
-    detector: str,
+    finder: Annotated[FinderOptions, Parameter(name="*")],
     out: Files = None,
-    confidence: float | None = None,
-    overlap: float | None = None,
     as_json: JsonFlag = False,
+    pool: Annotated[PoolConfig, Parameter(name="*")] = ONE_A_CORE,
 ) -> None:
     """Find the people in every image, once, and keep their boxes beside the data. A stopped run resumes.
 
@@ -34,19 +65,14 @@ def persons(
 
     uniemox data persons emoset:photos/emoset --detector yolov3.cfg --out boxes.jsonl
 
+    uniemox data persons emoset:photos/emoset --detector yolov3.onnx --provider cuda
+
     Parameters
     ----------
     source
         KIND:PATH.
-    detector
-        An ONNX file of YOLOX, NanoDet, FastestDet or YOLOv3; Darknet's yolov3.cfg with yolov3.weights beside it;
-        hub:owner/repository/file.onnx; or embedded, the small one that comes with this package.
     out
         The file to write; persons.jsonl beside the data if not given, where all commands find it.
-    confidence
-        Least confidence, 0 to 1; the detector's own if not given (0.8 for YOLOv3, as in the paper).
-    overlap
-        Intersection over union above which the weaker of two boxes goes; the detector's own if not given.
     as_json
         Print what was found as JSON.
     """
@@ -54,18 +80,19 @@ def persons(
     from uniemox.data.seen import read_seen
     from uniemox.data.sidecar import PERSONS
     from uniemox.data.source import folder_of, open_data
-    from uniemox.persons.detector import load_detector
-    from uniemox.persons.detector_config import DetectorConfig
-    from uniemox.predict.opening import finder_file
 
-    config = DetectorConfig(confidence=confidence, nms_overlap=overlap)
     target = out or folder_of(source) / PERSONS
-    finder = load_detector(finder_file(detector), config)
+    open_detector, on_gpu = finder.opener()
     found = open_data(source)
+    seen = read_seen(Path(finder.detector), in_folder=False)
     with progress_bar() as progress:
         task = progress.add_task("looking for people", total=len(found))
-        seen = read_seen(Path(detector), in_folder=False)
-        report = find_people(found, finder, target, lambda done: progress.update(task, completed=done), seen=seen)
+        report = find_people(
+            *(found, open_detector, target, lambda done: progress.update(task, completed=done)),
+            pool=pool,
+            on_gpu=on_gpu,
+            seen=seen,
+        )
     _list_broken(report.broken)
     if as_json:
         print(json.dumps({"file": str(target), **asdict(report)}))
@@ -91,25 +118,30 @@ class DescriberOptions:
     classifier_weights: Files = None
     """Its weights as a file; those of the hub if not given."""
 
-    def open(self, *, with_emotion: bool) -> "tuple[Describer, dict[str, Any]]":
-        """What describes, and a record of it. Raises ConfigError for a teacher without words."""
+    def check(self) -> None:
+        """Raise ConfigError for a teacher without words."""
         if (self.teacher is None) != (self.vocabulary is None):
             raise ConfigError("--teacher chooses from EmoSet's words: give --teacher and --vocabulary, or neither")
+
+    def open(self) -> "Describer":
+        """What describes, on the GPU where there is one."""
         from uniemox.teacher.attributes import Describer, ObjectClassifier, ZeroShot
         from uniemox.teacher.clip import ClipTeacher
 
-        zero_shot = names = None
+        device, zero_shot, names = "cuda" if _has_gpu() else "cpu", None, None
         if self.teacher is not None and self.vocabulary is not None:
-            zero_shot = ZeroShot(ClipTeacher.load(self.teacher, self.teacher_weights), self.vocabulary)
+            zero_shot = ZeroShot(ClipTeacher.load(self.teacher, self.teacher_weights, device), self.vocabulary)
         if self.classifier is not None:
-            names = ObjectClassifier(self.classifier, self.classifier_weights)
-        record = {
-            "with_emotion": with_emotion,
+            names = ObjectClassifier(self.classifier, self.classifier_weights, device)
+        return Describer(zero_shot=zero_shot, classifier=names)
+
+    def record(self) -> dict[str, Any]:
+        """What changes texts."""
+        return {
             "teacher": None if self.teacher is None else f"{self.teacher} {self.teacher_weights}",
             "vocabulary": _fingerprint(self.vocabulary),
             "classifier": self.classifier and f"{self.classifier} {_fingerprint(self.classifier_weights)}",
         }
-        return Describer(with_emotion=with_emotion, zero_shot=zero_shot, classifier=names), record
 
 
 def describe(
@@ -121,6 +153,7 @@ def describe(
     without_emotion: Annotated[bool, Parameter(negative="")] = False,
     as_json: JsonFlag = False,
     networks: Annotated[DescriberOptions, Parameter(name="*")] = DescriberOptions(),
+    pool: Annotated[PoolConfig, Parameter(name="*")] = ONE_A_CORE,
 ) -> None:
     """Write a text for every image, of EmoSet's annotations or of what can be found out about it.
 
@@ -151,13 +184,19 @@ def describe(
     from uniemox.data.source import folder_of, open_data
     from uniemox.teacher.attributes import write_texts
 
-    describer, record = networks.open(with_emotion=not without_emotion)
+    networks.check()
     target = out or folder_of(source) / TEXTS
     found = open_data(source, persons=persons, with_texts=False)
-    header = {**record, "people": any(sample.persons is not None for sample in found.samples)}
+    header = {"with_emotion": not without_emotion, **networks.record()}
+    header["people"] = any(sample.persons is not None for sample in found.samples)
     with progress_bar() as progress:
         task = progress.add_task("describing", total=len(found))
-        broken = write_texts(found, target, describer, header, lambda done: progress.update(task, completed=done))
+        broken = write_texts(
+            *(found, target, networks.open, header, lambda done: progress.update(task, completed=done)),
+            with_emotion=not without_emotion,
+            pool=pool,
+            on_gpu=_has_gpu(),
+        )
     _list_broken(broken)
     if as_json:
         print(json.dumps({"file": str(target), "samples": len(found) - len(broken), "broken": broken}))
@@ -173,9 +212,9 @@ def shard(
     short_side: int | None = None,
     samples: int = 1000,
     seed: int = 0,
-    workers: int | None = None,
     as_json: JsonFlag = False,
     files: FileAndTextOptions = NO_FILES_OR_TEXTS,
+    pool: Annotated[PoolConfig, Parameter(name="*")] = ONE_A_CORE,
 ) -> None:
     """Pack a data set into tar shards with an index, which train several times faster and read from any store.
 
@@ -199,17 +238,13 @@ def shard(
         Images in a shard.
     seed
         Of the order in the shards.
-    workers
-        Processes; one a core if not given.
     as_json
         Print what was written as JSON.
     """
     from uniemox.data.shard_writing import ShardConfig, write_shards
 
     need("fsspec", extra="data")
-    config = ShardConfig(
-        samples=samples, short_side_px=short_side, seed=seed, **({} if workers is None else {"workers": workers})
-    )
+    config = ShardConfig(samples=samples, short_side_px=short_side, seed=seed, pool=pool)
     found = files.open(source)
     with progress_bar() as progress:
         task = progress.add_task("packing", total=len(found))
@@ -219,6 +254,12 @@ def shard(
         print(json.dumps({"folder": str(folder), "samples": len(found) - len(broken), "broken": broken}))
         return
     print(f"wrote {folder}: {len(found) - len(broken)} samples; open them as shards:{folder}")
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _fingerprint(file: Path | None) -> str | None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.data.near import near_groups
+from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.scan import Look, scan
 from uniemox.errors import BoxError
@@ -111,14 +112,14 @@ def audit(
     data: DataSet,
     against: DataSet | None = None,
     *,
-    workers: int | None = None,
+    pool: PoolConfig = ONE_A_CORE,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Audit:
     """Look at every image of a data set, and of another one with which it must share none.
 
-    workers: processes; None: one a core.  on_progress: called with the number of images done.
+    pool: who looks.  on_progress: called with the number of images done.
     """
-    looks = scan([*data.samples, *(against.samples if against else ())], workers, on_progress)
+    looks = scan([*data.samples, *(against.samples if against else ())], pool, on_progress)
     members = [
         Member(sample, owner.label_of(sample), sample.split, look, is_other)
         for (owner, sample, is_other), look in zip(_both(data, against), looks, strict=True)

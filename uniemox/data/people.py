@@ -1,22 +1,27 @@
 """The people in a data set's images, found once and kept beside it."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
+from uniemox.data.processes import map_batches
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.seen import seen_file, write_hashes
 from uniemox.data.sidecar import Sidecar, read_sidecar
 from uniemox.errors import DataError, ImageError
-from uniemox.parallel import parallel_map
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
+from uniemox.ray_map import DIED
 
 DECODED_PX = 832  # short side from which a JPEG is decoded smaller: twice the input of the largest detector here
+BATCH = 16  # images that a worker takes at once, and that its death costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +39,21 @@ class PeopleReport:
 
 def find_people(
     data: DataSet,
-    detector: Detector,
+    open_detector: Callable[[], Detector],
     out: Path,
     on_progress: Callable[[int], None] = lambda _: None,
     *,
+    pool: PoolConfig = ONE_A_CORE,
+    on_gpu: bool = False,
     seen: Collection[str] = (),
 ) -> PeopleReport:
     """Find the people in every image and append them to a sidecar; images that it has are not looked at again.
 
-    on_progress: called with the number of images done.
+    open_detector: called here and by every worker.  on_progress: called with the number of images done.  pool: who
+    looks; the file is the same.  on_gpu: the detector works on the GPU, and takes images in batches.
     seen: hashes of the images on which the detector was trained, kept beside the sidecar, see data/seen.py.
     """
+    detector = open_detector()
     by_key = {sample.image_key: sample for sample in data.samples}
     header: dict[str, str | int] = {"detector": detector.name, "fingerprint": detector.fingerprint}
     if data.short_side_px is not None:
@@ -53,16 +62,19 @@ def find_people(
     if seen:
         write_hashes(seen_file(out), seen)
     with Sidecar(out, header) as sidecar:
-        waiting = [(key, sample) for key, sample in by_key.items() if key not in sidecar.done]
-        before = len(by_key) - len(waiting)
-        on_progress(before)
-        samples = (sample for _, sample in waiting)
-        with closing(parallel_map(samples, partial(_rows_of, detector=detector))) as found:
-            for done, ((key, _), rows) in enumerate(zip(waiting, found, strict=True), before + 1):
-                if isinstance(rows, str):
-                    broken.append(rows)  # not kept in the file: it may be there the next time
-                else:
-                    sidecar.append(key, {"boxes": rows})
+        waiting = [sample for key, sample in by_key.items() if key not in sidecar.done]
+        batches = [waiting[i : i + BATCH] for i in range(0, len(waiting), BATCH)]
+        done = len(by_key) - len(waiting)
+        on_progress(done)
+        open_work = partial(_open_work, open_detector, in_batches=on_gpu)
+        with closing(map_batches(open_work, batches, pool, on_gpu=on_gpu)) as found:
+            for batch, answers in zip(batches, found, strict=True):
+                for sample, rows in zip(batch, answers or [DIED] * len(batch), strict=True):
+                    if isinstance(rows, str):
+                        broken.append(rows if answers else f"{sample.image}: {rows}")  # it may be there the next time
+                    else:
+                        sidecar.append(sample.image_key, {"boxes": rows})
+                done += len(batch)
                 on_progress(done)
     _, lines = read_sidecar(out)
     counts = [len(line.get("boxes") or ()) for line in lines.values()]
@@ -95,15 +107,37 @@ def detections_of(rows: Any, file: Path, key: str) -> tuple[Detection, ...]:
     return tuple(people)
 
 
-def _rows_of(sample: Sample, detector: Detector) -> list[list[float]] | str:
-    """People in an image, x1, y1, x2, y2 in px of the full one and confidence; or why it can't be read."""
+def _open_work(
+    open_detector: Callable[[], Detector], *, in_batches: bool
+) -> Callable[[Sequence[Sample]], list[list[list[float]] | str]]:
+    """What looks at images one by one, or, where that is faster, at all of a batch."""
+    detector = open_detector()
+
+    def work(samples: Sequence[Sample]) -> list[list[list[float]] | str]:
+        size = BATCH if in_batches else 1
+        parts = (samples[i : i + size] for i in range(0, len(samples), size))
+        return [rows for part in parts for rows in _rows_of(part, detector)]
+
+    return work
+
+
+def _rows_of(samples: Sequence[Sample], detector: Detector) -> list[list[list[float]] | str]:
+    """People in images, x1, y1, x2, y2 in px of the full one and confidence; or why one can't be read."""
+    decoded = [_decoded(sample) for sample in samples]
+    found = iter(detector.detect([one[0] for one in decoded if not isinstance(one, str)]))
+    return [one if isinstance(one, str) else _scaled(next(found), *one) for one in decoded]
+
+
+def _decoded(sample: Sample) -> tuple[Image.Image, tuple[int, int]] | str:
     try:
-        image, full = decode_sample(sample, _shrink)
+        return decode_sample(sample, _shrink)
     except ImageError as error:
         return str(error)
+
+
+def _scaled(people: Sequence[Detection], image: Image.Image, full: tuple[int, int]) -> list[list[float]]:
     x, y = full[0] / image.width, full[1] / image.height
-    [found] = detector.detect([image])
-    rows = [[box.x1 * x, box.y1 * y, box.x2 * x, box.y2 * y, confidence] for box, confidence in found]
+    rows = [[box.x1 * x, box.y1 * y, box.x2 * x, box.y2 * y, confidence] for box, confidence in people]
     return [[round(value, 3) for value in row] for row in rows]
 
 

@@ -1,23 +1,33 @@
-"""Processes that read images beside this one, and end with it however it ends."""
+"""Processes that look at images beside this one, and end with it however it ends; or machines of a Ray cluster."""
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.context import BaseContext
 from threading import Thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.data.sample import Sample
-from uniemox.errors import ConfigError
+from uniemox.errors import ConfigError, DataError
 from uniemox.parallel import usable_cores
+from uniemox.ray_map import DIED, map_on_ray
 
 CHUNK = 32  # images that a process takes at once
 MAX_TEMP_DIR = 103 - len("/pymp-12345678/listener-12345678")  # characters; a socket's address has 103 on every system
+MAX_ON_GPU = 8  # processes that share a GPU, each with networks of its own there
+T = TypeVar("T")
 R = TypeVar("R")
+_WORKER: dict[str, Callable[..., Any]] = {}  # in a worker: how its work is opened, and the work
 
 
 def worker_context() -> BaseContext:
@@ -45,41 +55,128 @@ def loader_context() -> BaseContext:
     return worker_context()
 
 
-def worker_pool(workers: int) -> ProcessPoolExecutor:
-    """So many processes, which end when this one does: those of a parent that was killed wait for work for ever."""
-    return ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=_watch_parent)
+def worker_pool(
+    workers: int, open_work: Callable[[], Callable[[Any], Any]] | None = None, *, on_gpu: bool = False
+) -> ProcessPoolExecutor:
+    """So many processes, which end when this one does: those of a parent that was killed wait for work for ever.
+
+    open_work, on_gpu: as `map_batches` has them.
+    """
+    context = multiprocessing.get_context("spawn") if on_gpu else worker_context()
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(open_work,))
+
+
+def map_batches(
+    open_work: Callable[[], Callable[[T], R]],
+    batches: Sequence[T],
+    pool: PoolConfig,
+    *,
+    on_gpu: bool = False,
+) -> Generator[R | None]:
+    """Results of batches, in their order; None for a batch at which its worker died, twice.
+
+    open_work: called once by every worker for what answers a batch.  on_gpu: it works on the GPU, so that processes
+    start anew: a fork can't share a GPU with its parent.
+    An exception that the work raises is raised here.
+    """
+    if not batches:
+        return
+    if pool.engine == "ray":
+        yield from map_on_ray(open_work, batches, pool.workers)
+        return
+    workers = pool.workers or min(usable_cores(), MAX_ON_GPU if on_gpu else sys.maxsize)
+    if workers == 1 or (pool.workers is None and len(batches) < 3):
+        yield from map(open_work(), batches)
+        return
+    make_pool = partial(worker_pool, open_work=open_work, on_gpu=on_gpu)
+    yield from _in_processes(_Processes(make_pool, min(workers, len(batches))), batches)
 
 
 def map_samples(
     function: Callable[[Sequence[Sample]], list[R]],
     samples: Sequence[Sample],
     *,
-    workers: int | None = None,
+    pool: PoolConfig = ONE_A_CORE,
     on_progress: Callable[[int], None] = lambda _: None,
+    if_died: Callable[[Sample], R] | None = None,
 ) -> list[R]:
-    """What a function finds in samples, in their order; it is given some at a time.
+    """What a function finds in samples, in their order; it is given some at a time. Few samples need no processes.
 
-    workers: processes; None: one a core. Few samples need none.  on_progress: called with the number of samples done.
+    on_progress: called with the number of samples done.  if_died: what is said of a sample at which a worker died;
+    None: that is a DataError.
     """
-    workers = workers or usable_cores()
     found: list[R] = []
-    for some in _map(function, [samples[i : i + CHUNK] for i in range(0, len(samples), CHUNK)], workers):
-        found += some
+    chunks = [samples[i : i + CHUNK] for i in range(0, len(samples), CHUNK)]
+    for chunk, some in zip(chunks, map_batches(partial(_same, function), chunks, pool), strict=True):
+        if some is None and if_died is None:
+            raise DataError(f"{chunk[0].image} or one of the {len(chunk) - 1} images after it: {DIED}")
+        found += [if_died(sample) for sample in chunk] if some is None and if_died is not None else some or []
         on_progress(len(found))
     return found
 
 
-def _map(
-    function: Callable[[Sequence[Sample]], list[R]], chunks: Sequence[Sequence[Sample]], workers: int
-) -> Iterator[list[R]]:
-    if workers == 1 or len(chunks) < 3:
-        yield from map(function, chunks)
-        return
-    with worker_pool(workers) as pool:
-        yield from pool.map(function, chunks)
+class _Processes:
+    """Processes that answer batches. One that dies takes the others with it: what they had is done again, alone."""
+
+    def __init__(self, make_pool: Callable[[int], ProcessPoolExecutor], workers: int) -> None:
+        self.make_pool, self.workers = make_pool, workers
+        self.pool = make_pool(workers)
+        self.lone: ProcessPoolExecutor | None = None
+
+    def submit(self, batch: Any) -> Future[Any]:
+        try:
+            return self.pool.submit(_answer, batch)
+        except BrokenProcessPool:
+            self.pool.shutdown()
+            self.pool = self.make_pool(self.workers)
+            return self.pool.submit(_answer, batch)
+
+    def result(self, batch: Any, future: Future[Any]) -> Any:
+        """The answer to a batch; None where a process of its own dies at it as well."""
+        with suppress(BrokenProcessPool):
+            return future.result()
+        self.lone = self.lone or self.make_pool(1)
+        try:
+            return self.lone.submit(_answer, batch).result()
+        except BrokenProcessPool:
+            self.lone.shutdown()
+            self.lone = None
+            return None
+
+    def close(self) -> None:
+        for pool in (self.pool, self.lone):
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
 
 
-def _watch_parent() -> None:
+def _in_processes(processes: _Processes, batches: Sequence[T]) -> Iterator[Any]:
+    waiting: deque[tuple[T, Future[Any]]] = deque()
+    try:
+        for batch in batches:
+            waiting.append((batch, processes.submit(batch)))
+            if len(waiting) > 2 * processes.workers:
+                yield processes.result(*waiting.popleft())
+        while waiting:
+            yield processes.result(*waiting.popleft())
+    finally:
+        processes.close()
+
+
+def _answer(batch: Any) -> Any:
+    if "work" not in _WORKER:  # not while the worker begins: an error here is the batch's result
+        _WORKER["work"] = _WORKER["open"]()
+    return _WORKER["work"](batch)
+
+
+def _same(function: T) -> T:
+    return function
+
+
+def _begin(open_work: Callable[[], Callable[[Any], Any]] | None) -> None:
+    """Begin as a worker: Ctrl-C is the parent's, whose end is this process's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if open_work is not None:
+        _WORKER["open"] = open_work
     parent = parent_process()
     assert parent is not None, "a worker has one"
 

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from uniemox.data.colour import brightness, colorfulness, colour_histogram
+from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.data.processes import map_samples
 from uniemox.data.sample import Sample
 from uniemox.decoding.child import Decoded
 from uniemox.decoding.pool import DecoderPool, look_here
 from uniemox.errors import ImageError
 from uniemox.images import ENDINGS, MinSides
+from uniemox.ray_map import DIED
 
 THUMB = 32  # side of the small image by which near duplicates are found, px
 DECODED_PX = 64  # short side at which a JPEG is decoded for all this
@@ -49,18 +51,18 @@ class Look:
 
 def scan(
     samples: Sequence[Sample],
-    workers: int | None = None,
+    pool: PoolConfig = ONE_A_CORE,
     on_progress: Callable[[int], None] = lambda _: None,
     decoders: DecoderPool | None = None,
 ) -> list[Look]:
     """A look at every sample's image, in their order.
 
-    workers: processes; None: one a core.  on_progress: called with the number of images done.
-    decoders: for files of strangers, in place of these processes; None: they are one's own.
+    pool: who looks.  on_progress: called with the number of images done.
+    decoders: for files of strangers, in place of the pool; None: they are one's own.
     """
     if decoders is not None:
         return _scan_in(decoders, samples, on_progress)
-    return map_samples(_look_at_all, samples, workers=workers, on_progress=on_progress)
+    return map_samples(_look_at_all, samples, pool=pool, on_progress=on_progress, if_died=lambda _: Look("", DIED))
 
 
 def _scan_in(decoders: DecoderPool, samples: Sequence[Sample], on_progress: Callable[[int], None]) -> list[Look]:

@@ -6,21 +6,22 @@ import json
 import random
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from uniemox.data.processes import worker_pool
+from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
+from uniemox.data.processes import map_batches
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.shards import FORMAT, INDEX, PLAIN_FIELDS, parse_json
 from uniemox.data.sidecar import json_line
 from uniemox.errors import ConfigError, DataError, ImageError
 from uniemox.images import decode, open_image
 from uniemox.labels import LabelSet
-from uniemox.parallel import usable_cores
+from uniemox.ray_map import DIED
 
 BLOCK = 512  # bytes of a tar header
 JPEG_QUALITY = 92
@@ -36,12 +37,12 @@ class ShardConfig:
     """Images are scaled down to this short side and stored as JPEG; None stores the files as they are."""
     seed: int = 0
     """Of the order, which is random, so that reading in order meets all classes."""
-    workers: int | None = None
-    """Processes that write; None: one a core."""
+    pool: PoolConfig = ONE_A_CORE
+    """Who writes; on a cluster all machines see the folder by the same path."""
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or (self.workers is not None and self.workers < 1):
-            raise ConfigError(f"samples and workers must be at least 1, got {self.samples} and {self.workers}")
+        if self.samples < 1:
+            raise ConfigError(f"samples must be at least 1, got {self.samples}")
         if self.short_side_px is not None and self.short_side_px < 16:
             raise ConfigError(f"short_side_px must be at least 16, got {self.short_side_px}")
 
@@ -72,18 +73,14 @@ def write_shards(
             return list(parse_json((out / INDEX).read_bytes(), str(out / INDEX)).get("broken", []))
         started.write_text(json.dumps(header))
         shards, broken, done = [], [], 0
-        with worker_pool(min(config.workers or usable_cores(), len(plans))) as pool:
-            jobs = [pool.submit(_write_shard, out, name, samples, data.labels, config) for name, samples in plans]
-            try:
-                for job in as_completed(jobs):
-                    shard = job.result()
-                    shards.append({key: shard[key] for key in ("name", "samples", "bytes", "sha256")})
-                    broken += shard["broken"]
-                    done += shard["samples"] + len(shard["broken"])
-                    on_progress(done)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        open_work = partial(_open_work, out.absolute(), data.labels, config)
+        for (name, samples), shard in zip(plans, map_batches(open_work, plans, config.pool), strict=True):
+            if shard is None:
+                raise DataError(f"{out}/{name}.tar, {len(samples)} images from {samples[0].image} on: {DIED}")
+            shards.append({key: shard[key] for key in ("name", "samples", "bytes", "sha256")})
+            broken += shard["broken"]
+            done += len(samples)
+            on_progress(done)
         shards.sort(key=lambda shard: shard["name"])
         content = {**header, "data": data.name, "broken": sorted(broken), "shards": shards}
         _write_whole(out / INDEX, json.dumps(content, indent=1).encode())
@@ -103,6 +100,12 @@ def _plan(data: DataSet, config: ShardConfig) -> Iterator[tuple[str, list[Sample
         random.Random(f"{config.seed} {split}").shuffle(samples)
         for i in range(0, len(samples), config.samples):
             yield f"{split}-{i // config.samples:05d}", samples[i : i + config.samples]
+
+
+def _open_work(
+    out: Path, labels: LabelSet, config: ShardConfig
+) -> Callable[[tuple[str, Sequence[Sample]]], dict[str, Any]]:
+    return lambda plan: _write_shard(out, *plan, labels, config)
 
 
 def _write_shard(

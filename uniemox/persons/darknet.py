@@ -28,8 +28,10 @@ REVISION = 1  # raise it when code changes boxes
 class DarknetDetector:
     """People by a Darknet network with [yolo] layers; see `load_detector`."""
 
-    def __init__(self, cfg: Path, weights: Path, config: DetectorConfig) -> None:
+    def __init__(self, cfg: Path, weights: Path, config: DetectorConfig, *, threads: int | None = None) -> None:
         self._cv2, self._lock = _opencv(cfg), Lock()
+        if threads is not None:
+            self._cv2.setNumThreads(threads)  # of all of OpenCV in this process
         self.name = cfg.name
         self._net = _read(self._cv2, cfg, weights)
         self._outputs = self._net.getUnconnectedOutLayersNames()

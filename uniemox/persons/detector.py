@@ -6,7 +6,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from uniemox.errors import DetectorError
+from uniemox.errors import ConfigError, DetectorError
 from uniemox.persons.box import Detection
 from uniemox.persons.detector_config import DetectorConfig
 
@@ -23,12 +23,15 @@ class Detector(Protocol):
         """People in upright RGB images of any size; boxes in px of each, clipped to it, most confident first."""
 
 
-def load_detector(source: str | Path, config: DetectorConfig | None = None, *, threads: int | None = None) -> Detector:
+def load_detector(
+    source: str | Path, config: DetectorConfig | None = None, *, threads: int | None = None, provider: str = "cpu"
+) -> Detector:
     """The detector in an .onnx file or in Darknet's pair of files.
 
     source: path of the .onnx; path of the .cfg, with the .weights of the same stem beside it; "a.cfg+b.weights"; or a
-    name "hub:...", that `uniemox.hub` turns into a path.  threads: of a run of an .onnx file; None: one a core.
-    Raises DetectorError if there is no such file or its layout is not known.
+    name "hub:...", that `uniemox.hub` turns into a path.  threads: of a run; None: one a core.
+    provider: what of onnxruntime runs it, see `uniemox.onnx_sessions.PROVIDERS`.
+    Raises DetectorError if there is no such file or its layout is not known, ConfigError without such a provider.
     """
     config = config or DetectorConfig()
     from uniemox.persons.onnx_file import OnnxDetector  # noqa: PLC0415 (starting onnxruntime takes a while)
@@ -40,13 +43,14 @@ def load_detector(source: str | Path, config: DetectorConfig | None = None, *, t
     cfg, plus, weights = str(source).rpartition(".cfg+")
     path = Path(f"{cfg}.cfg") if plus else Path(source)
     if path.suffix.lower() == ".onnx":
-        return OnnxDetector(_existing(path), config, threads=threads)
+        return OnnxDetector(_existing(path), config, threads=threads, provider=provider)
     if path.suffix.lower() == ".cfg":
         from uniemox.persons.darknet import DarknetDetector  # noqa: PLC0415 (needs an extra)
 
-        return DarknetDetector(
-            _existing(path), _existing(Path(weights) if plus else path.with_suffix(".weights")), config
-        )
+        if provider != "cpu":
+            raise ConfigError(f"{path}: OpenCV runs it, on the CPU; for {provider} give YOLOv3 as an .onnx file")
+        beside = _existing(Path(weights) if plus else path.with_suffix(".weights"))
+        return DarknetDetector(_existing(path), beside, config, threads=threads)
     raise DetectorError(
         f"{source} is no person detector: expected an .onnx file, a Darknet .cfg with its .weights beside it, "
         "or a.cfg+b.weights"

@@ -1,4 +1,4 @@
-"""Person detectors in ONNX files, run by onnxruntime on the CPU."""
+"""Person detectors in ONNX files, run by onnxruntime."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,10 +26,12 @@ _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(in
 class OnnxDetector:
     """People by an ONNX file of a known layout; see `load_detector`."""
 
-    def __init__(self, path: Path, config: DetectorConfig, *, threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, config: DetectorConfig, *, threads: int | None = None, provider: str = "cpu"
+    ) -> None:
         self.name = path.name
         others = _weights_beside(path)
-        self._session = _start(path, threads)
+        self._session = _start(path, threads, provider)
         self._size = _input_size(path, self._session.wide)
         self._inputs = {one.name: _TYPES[one.type] for one in self._session.wide.get_inputs()}
         self._batch = self._probe_batch(path)  # None: any
@@ -96,9 +98,9 @@ class OnnxDetector:
             return 1
 
 
-def _start(path: Path, threads: int | None) -> Session:
+def _start(path: Path, threads: int | None, provider: str) -> Session:
     try:
-        return Session(path, threads=threads)
+        return Session(path, threads=threads, provider=provider)
     except RUNTIME_ERRORS as error:
         raise DetectorError(f"{path}: onnxruntime can't read it ({error}); export or download it again") from error
 

@@ -1,17 +1,13 @@
-"""Prediction on all machines of a Ray cluster, over Ray Data; it needs the extra `ray`."""
+"""Prediction on all machines of a Ray cluster."""
 
-import os
-import pickle
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
-from typing import Any
 
-from uniemox.errors import ConfigError, MissingPackageError
+from uniemox.errors import ConfigError
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
-
-AT_ONCE = 50_000  # paths that are handed to the cluster together, so that a list of any length needs no more memory
+from uniemox.ray_map import DIED, map_on_ray
 
 
 def predict_on_ray(
@@ -22,56 +18,33 @@ def predict_on_ray(
     coverage: float | None = None,
     labels: str | None = None,
 ) -> Iterator[Prediction | Failure]:
-    """What is said of each image, in any order, as soon as a machine has answered.
+    """What is said of each image, in the order of the paths.
 
     paths: of images, the same on every machine; relative ones are of this process's folder.  open_predictor: called
     once by every worker.  Other arguments as `Predictor.predict_each`.
-    Uses the cluster that this process is connected to, else that of RAY_ADDRESS, else this machine alone.
-    Raises MissingPackageError without Ray.
+    Which cluster: see `map_on_ray`. Raises MissingPackageError without Ray.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends figures of its use to its makers
-    try:
-        import ray  # type: ignore[import-not-found,unused-ignore] # noqa: PLC0415 - an extra
-        import ray.data  # type: ignore[import-not-found,unused-ignore] # noqa: PLC0415
-    except ImportError:
-        raise MissingPackageError("--engine ray needs Ray; run: pip install 'uniemox[ray]'") from None
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level="ERROR")
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    folder, rest = os.getcwd(), iter(paths)
-    workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    while some := list(islice(rest, AT_ONCE)):
-        rows = [{"path": path, "place": os.path.join(folder, path)} for path in some]
-        parts = max(1, min(len(rows) // batch_size, 8 * workers))
-        answers = ray.data.from_items(rows, override_num_blocks=parts).map_batches(
-            _Worker,
-            fn_constructor_args=(open_predictor, coverage, labels),
-            batch_size=batch_size,
-            num_cpus=1,
-            concurrency=(1, workers),
-        )
-        for row in answers.iter_rows():
-            yield _result(row["path"], row["answer"])
+    rest, taken = iter(paths), []
+
+    def batches() -> Iterator[list[str]]:
+        while batch := list(islice(rest, batch_size)):
+            taken.append(batch)
+            yield batch
+
+    open_work = partial(_open_work, open_predictor, coverage, labels)
+    for answers in map_on_ray(open_work, batches()):
+        batch = taken.pop(0)
+        yield from [Failure(path=path, error=f"{path}: {DIED}") for path in batch] if answers is None else answers
 
 
-class _Worker:
-    """A predictor on one core of the cluster."""
+def _open_work(
+    open_predictor: Callable[[], Predictor], coverage: float | None, labels: str | None
+) -> Callable[[Sequence[str]], list[Prediction | Failure]]:
+    predictor = open_predictor()
 
-    def __init__(self, open_predictor: Callable[[], Predictor], coverage: float | None, labels: str | None) -> None:
-        self.predictor, self.coverage, self.labels = open_predictor(), coverage, labels
+    def work(paths: Sequence[str]) -> list[Prediction | Failure]:
+        return list(predictor.predict_each(paths, batch_size=len(paths), coverage=coverage, labels=labels))
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Answers, pickled, for a batch of paths."""
-        places = [str(place) for place in batch["place"]]
-        answers = self.predictor.predict_each(
-            places, batch_size=len(places), coverage=self.coverage, labels=self.labels
-        )
-        return {"path": list(batch["path"]), "answer": [pickle.dumps(answer) for answer in answers]}
-
-
-def _result(path: str, pickled: bytes) -> Prediction | Failure:
-    """An answer with the path as it was given."""
-    answer: Prediction | Failure = pickle.loads(pickled)  # noqa: S301 - what a worker of ours has written
-    return replace(answer, path=path, source=path) if isinstance(answer, Prediction) else replace(answer, path=path)
+    return work

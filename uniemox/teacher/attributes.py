@@ -6,7 +6,10 @@ without one, or where it is not sure.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +19,18 @@ import timm.data
 import timm.models
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from uniemox.data.colour import brightness, colorfulness
+from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
+from uniemox.data.processes import map_batches
 from uniemox.data.prompts import describe, plain
 from uniemox.data.readers.emoset import read_vocabulary
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.sidecar import Sidecar
 from uniemox.errors import ImageError, TeacherError
+from uniemox.ray_map import DIED
 from uniemox.teacher.clip import UNLOADABLE
 from uniemox.teacher.protocol import Teacher, fit_pixels
 
@@ -38,6 +44,7 @@ OF_PEOPLE = ("human_action", "facial_expression")  # not asked of images in whic
 TEMPERATURE = 100.0  # of the softmax over cosines, CLIP's own
 MIN_SHARE = 0.2  # of the softmax over all words; below it a word is left out
 MIN_OBJECT, MAX_OBJECTS = 0.2, 3  # probability and number of a classifier's objects
+BATCH = 16  # images that a worker takes at once, and that its death costs
 SIDE_PX = 256  # short side at which images are looked at
 
 
@@ -54,25 +61,40 @@ class ZeroShot:
             for field, words in self.words.items()
         }  # (words, C) each
 
-    def __call__(self, pixels: Tensor, fields: Sequence[str]) -> dict[str, str]:
-        """The surest word for each field, where it is sure enough.  pixels: (1, 3, H, W) in [0, 1]."""
-        image = F.normalize(self.teacher.image_features(pixels, ("",)), dim=-1)  # (1, C)
-        found = {}
-        for field in fields:
-            share, best = (image @ self.features[field].T * TEMPERATURE).softmax(dim=1)[0].max(dim=0)
-            if float(share) >= MIN_SHARE:
-                found[field] = self.words[field][int(best)]
+    def __call__(self, images: Sequence[Tensor], fields: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+        """The surest word for each field of each image, where it is sure enough.
+
+        images: N of (3, H, W) in [0, 1].  fields: N, what is asked of each.
+        """
+        cosines = self._image_features(images)  # (N, C)
+        shares = {name: (cosines @ words.T * TEMPERATURE).softmax(dim=1).cpu() for name, words in self.features.items()}
+        found: list[dict[str, str]] = [{} for _ in images]
+        for i, asked in enumerate(fields):
+            for field in asked:
+                share, best = shares[field][i].max(dim=0)
+                if float(share) >= MIN_SHARE:
+                    found[i][field] = self.words[field][int(best)]
         return found
+
+    def _image_features(self, images: Sequence[Tensor]) -> Tensor:
+        """Of unit length, (N, C). Images of one size go together; the teacher resizes them itself."""
+        features: dict[int, Tensor] = {}
+        for size in {image.shape for image in images}:
+            rows = [i for i, image in enumerate(images) if image.shape == size]
+            found = self.teacher.image_features(torch.stack([images[i] for i in rows]), [""] * len(rows))
+            features |= dict(zip(rows, F.normalize(found, dim=-1), strict=True))
+        return torch.stack([features[i] for i in range(len(images))])
 
 
 class ObjectClassifier:
     """ImageNet's objects in an image, by a timm network with a classifier of 1000 classes (or 1001, as TensorFlow's).
 
-    name: timm's name.  weights: a local file; None: the published ones, from the hub or its cache.
+    name: timm's name.  weights: a local file; None: the published ones, from the hub or its cache.  device: where it
+    runs.
     Raises TeacherError if there is no such network or the weights don't fit.
     """
 
-    def __init__(self, name: str, weights: Path | None = None) -> None:
+    def __init__(self, name: str, weights: Path | None = None, device: str = "cpu") -> None:
         if not timm.is_model(name):
             raise TeacherError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")
         try:
@@ -81,6 +103,8 @@ class ObjectClassifier:
             raise TeacherError(
                 f"{name} could not be loaded with weights {weights or 'from the hub'}: {error}"
             ) from error
+        self.device = device
+        self.model.to(device)
         config = timm.data.resolve_model_data_config(self.model)
         self.size = config["input_size"][1:]
         self.mean: Sequence[float] = config["mean"]
@@ -90,20 +114,25 @@ class ObjectClassifier:
         self.names = timm.data.ImageNetInfo()
 
     @torch.no_grad()
-    def __call__(self, pixels: Tensor) -> list[str]:
-        """Objects, the surest first.  pixels: (1, 3, H, W) in [0, 1]."""
-        shares = self.model(fit_pixels(pixels, self.size, self.mean, self.std)).softmax(dim=1)[0, self.first :]
-        best = shares.topk(MAX_OBJECTS)
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [self.names.index_to_description(i).split(",")[0] for i, share in pairs if share >= MIN_OBJECT]
+    def __call__(self, images: Sequence[Tensor]) -> list[list[str]]:
+        """Objects of each image, the surest first.  images: N of (3, H, W) in [0, 1]."""
+        pixels = torch.cat([fit_pixels(image[None], self.size, self.mean, self.std) for image in images])
+        shares = self.model(pixels.to(self.device)).softmax(dim=1)[:, self.first :]
+        best = shares.topk(MAX_OBJECTS)  # (N, 3) each
+        return [
+            [
+                self.names.index_to_description(i).split(",")[0]
+                for i, share in zip(*row, strict=True)
+                if share >= MIN_OBJECT
+            ]
+            for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
 class Describer:
     """How texts are made."""
 
-    with_emotion: bool = True
-    """End with the label (table VII of the paper compares)."""
     zero_shot: ZeroShot | None = None
     classifier: ObjectClassifier | None = None
 
@@ -111,53 +140,84 @@ class Describer:
 def write_texts(
     data: DataSet,
     out: Path,
-    describer: Describer,
+    open_describer: Callable[[], Describer],
     header: Mapping[str, Any],
     on_progress: Callable[[int], None] = lambda _: None,
+    *,
+    with_emotion: bool = True,
+    pool: PoolConfig = ONE_A_CORE,
+    on_gpu: bool = False,
 ) -> list[str]:
     """Append the text and the attributes of every image to a sidecar, and return a line for each broken one.
 
     Annotations that a data set brings are kept as they are; for other images attributes are made. Images that the
     sidecar has are not looked at again.
-    header: how the texts are made, for the sidecar.  on_progress: called with the number of samples done.
+    open_describer: called by every worker.  header: how the texts are made, for the sidecar.  on_progress: called with
+    the number of images done.  with_emotion: end with the label (table VII of the paper compares).  pool: who looks at
+    the images.  on_gpu: the describer's networks are there.
     """
     broken = []
     with Sidecar(out, header) as sidecar:
-        for done, sample in enumerate(data.samples, start=1):
-            if sample.image_key not in sidecar.done:
-                try:
-                    annotation = dict(sample.annotation or _attributes(sample, describer))
-                    annotation["emotion"] = data.label_of(sample)
-                    text = describe(annotation, with_emotion=describer.with_emotion)
-                    sidecar.append(sample.image_key, {"text": text, "annotation": annotation})
-                except ImageError as error:
-                    broken.append(str(error))
-            on_progress(done)
+        by_key = {sample.image_key: sample for sample in reversed(data.samples)}  # the first of an image's people
+        waiting = [sample for key, sample in reversed(by_key.items()) if key not in sidecar.done]
+        batches = [waiting[i : i + BATCH] for i in range(0, len(waiting), BATCH)]
+        done = len(by_key) - len(waiting)
+        on_progress(done)
+        open_work = partial(_open_work, open_describer)
+        with closing(map_batches(open_work, batches, pool, on_gpu=on_gpu)) as found:
+            for batch, answers in zip(batches, found, strict=True):
+                for sample, answer in zip(batch, answers or [f"{s.image}: {DIED}" for s in batch], strict=True):
+                    if isinstance(answer, str):
+                        broken.append(answer)
+                    else:
+                        annotation = {**answer, "emotion": data.label_of(sample)}
+                        text = describe(annotation, with_emotion=with_emotion)
+                        sidecar.append(sample.image_key, {"text": text, "annotation": annotation})
+                done += len(batch)
+                on_progress(done)
     return broken
 
 
-def _attributes(sample: Sample, describer: Describer) -> dict[str, Any]:
-    """What can be found out about an image. Raises ImageError if it can't be read."""
-    image, _ = decode_sample(sample, lambda width, height: min(width, height) / SIDE_PX)
-    values = np.asarray(image)
-    found: dict[str, Any] = {
+def _open_work(open_describer: Callable[[], Describer]) -> Callable[[Sequence[Sample]], list[dict[str, Any] | str]]:
+    """What finds the attributes of a batch of images."""
+    if parent_process() is not None:
+        torch.set_num_threads(1)  # a core for each worker
+    return partial(_attributes, describer=open_describer())
+
+
+def _attributes(samples: Sequence[Sample], describer: Describer) -> list[dict[str, Any] | str]:
+    """What is known of images or can be found out about them; or why one can't be read."""
+    found: list[dict[str, Any] | str] = []
+    looked: list[tuple[dict[str, Any], Sample, Tensor]] = []
+    for sample in samples:
+        if sample.annotation:
+            found.append(dict(sample.annotation))
+            continue
+        try:
+            image, _ = decode_sample(sample, lambda width, height: min(width, height) / SIDE_PX)
+        except ImageError as error:
+            found.append(str(error))
+            continue
+        values = np.array(image)
+        found.append(attributes := _measured(values, sample))
+        looked.append((attributes, sample, torch.from_numpy(values).permute(2, 0, 1).float() / 255))
+    images = [pixels for _, _, pixels in looked]
+    if images and describer.classifier:
+        for (attributes, _, _), objects in zip(looked, describer.classifier(images), strict=True):
+            attributes["object"] += objects
+    if images and describer.zero_shot:
+        fields = [[f for f in QUESTIONS if sample.persons != () or f not in OF_PEOPLE] for _, sample, _ in looked]
+        for (attributes, _, _), words in zip(looked, describer.zero_shot(images, fields), strict=True):
+            attributes.update(words)
+    return found
+
+
+def _measured(values: NDArray[np.uint8], sample: Sample) -> dict[str, Any]:
+    return {
         "brightness": round(brightness(values), 1),
         "colorfulness": round(colorfulness(values), 1),
         "object": ["Person"] if sample.persons else [],
     }
-    if describer.classifier or describer.zero_shot:
-        pixels = _pixels(image)
-        if describer.classifier:
-            found["object"] += describer.classifier(pixels)
-        if describer.zero_shot:
-            fields = [field for field in QUESTIONS if sample.persons != () or field not in OF_PEOPLE]
-            found |= describer.zero_shot(pixels, fields)
-    return found
-
-
-def _pixels(image: Image.Image) -> Tensor:
-    """(1, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
 
 
 def _classifier(name: str, weights: Path | None) -> tuple[nn.Module, int]:

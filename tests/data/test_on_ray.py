@@ -1,0 +1,64 @@
+"""People, checks and shards by a Ray cluster of two nodes are those of one process; skipped without Ray."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.data.detectors import Deadly, WhiteDetector, not_there
+from tests.drawn import class_folders, jpeg_of
+from uniemox.data.audit import audit
+from uniemox.data.people import BATCH, find_people
+from uniemox.data.pool_config import PoolConfig
+from uniemox.data.processes import map_batches
+from uniemox.data.shard_writing import ShardConfig, write_shards
+from uniemox.data.source import open_data
+from uniemox.errors import DetectorError
+
+ray = pytest.importorskip("ray", reason="needs Ray: pip install 'uniemox[ray]'")
+from ray.cluster_utils import Cluster  # noqa: E402
+
+ON_RAY, ALONE = PoolConfig(engine="ray"), PoolConfig(workers=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """Two nodes on this machine, one core each."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    made.add_node(num_cpus=1)
+    made.wait_for_nodes()
+    ray.init(address=made.address, log_to_driver=False)
+    yield
+    ray.shutdown()
+    made.shutdown()
+
+
+def test_two_nodes_find_what_one_process_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # relative paths are of this process's folder
+    class_folders(tmp_path / "data", ("awe", "fear"), each=3 * BATCH)
+    (tmp_path / "data" / "awe" / "3.jpg").write_bytes(b"no image")
+    data = open_data("folder:data")
+    alone = find_people(data, WhiteDetector, Path("alone.jsonl"), pool=ALONE)
+    assert find_people(data, WhiteDetector, Path("ray.jsonl"), pool=ON_RAY) == alone
+    assert Path("ray.jsonl").read_bytes() == Path("alone.jsonl").read_bytes()
+    assert audit(data, pool=ON_RAY).as_dict() == audit(data, pool=ALONE).as_dict()
+    for folder, pool in (("a", ALONE), ("b", ON_RAY)):
+        write_shards(data, Path(folder), ShardConfig(samples=30, pool=pool))
+    for name in (path.name for path in Path("a").iterdir()):
+        assert (Path("a") / name).read_bytes() == (Path("b") / name).read_bytes()
+
+
+def test_an_image_that_kills_its_worker_costs_its_batch(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "data", ("awe", "fear"), each=2 * BATCH)
+    data = open_data(f"folder:{root}")
+    (root / data.samples[BATCH + 5].key).write_bytes(jpeg_of(Image.new("RGB", (40, 40), "red")))
+    report = find_people(data, Deadly, tmp_path / "persons.jsonl", pool=ON_RAY)
+    assert len(report.broken) == BATCH
+    assert report.pictures == 3 * BATCH
+    assert all("the process that looked at it died" in line for line in report.broken)
+
+
+def test_what_a_worker_raises_is_raised() -> None:
+    with pytest.raises(DetectorError, match="no such detector"):
+        list(map_batches(lambda: not_there().detect, [[], []], ON_RAY))

@@ -1,0 +1,23 @@
+"""Who looks at the images of a data set."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from uniemox.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolConfig:
+    """Who looks at the images of a data set."""
+
+    workers: int | None = None
+    """Processes; one a core if not given, and 1: no other than this one. On a cluster the most of them."""
+    engine: Literal["local", "ray"] = "local"
+    """ray: on all machines of a Ray cluster, which read and write files by the same paths."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"--workers must be at least 1, got {self.workers}")
+
+
+ONE_A_CORE = PoolConfig()
