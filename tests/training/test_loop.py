@@ -37,6 +37,9 @@ def plan(steps: int, done: int = 0, accumulation: int = 1) -> RunPlan:
     )
 
 
+NOTHING_SAVED = {"save": lambda done: None, "wait_until_saved": lambda: None, "save_every": ()}
+
+
 class Seen(NullCallback):
     """A callback that records the steps that are reported."""
 
@@ -71,6 +74,7 @@ def run(
             batches,
             plan=plan,
             save=saved.append,
+            wait_until_saved=lambda: None,
             save_every=save_every,
             broken=BrokenCount(limit),
             journal=journal,
@@ -100,7 +104,7 @@ def test_it_saves_at_multiples_and_at_the_end(tmp_path: Path) -> None:
 
 def test_an_error_in_a_step_gives_the_signals_back(tmp_path: Path) -> None:
     before, batches = signal.getsignal(signal.SIGTERM), [ViewBatch(NONE, NONE, (SAMPLE,), (), ())] * 2
-    options = {"save": lambda done: None, "save_every": (), "broken": BrokenCount(0), "callback": NullCallback()}
+    options = {**NOTHING_SAVED, "broken": BrokenCount(0), "callback": NullCallback()}
 
     def fail(journal: Journal) -> None:
         with closing(training_steps(batches, plan=plan(2), journal=journal, **options)) as steps:  # type: ignore[arg-type]
@@ -117,7 +121,7 @@ def test_the_share_of_images_with_a_person_is_logged(tmp_path: Path) -> None:
     sources = ("target", "whole_image_nobody_found", "largest", "whole_image_nobody_looked")
     batches = [ViewBatch(NONE, NONE, (SAMPLE,) * 4, sources, ())]
     with Journal(tmp_path, 0) as journal:
-        options = {"save": lambda done: None, "save_every": (), "broken": BrokenCount(0), "callback": NullCallback()}
+        options = {**NOTHING_SAVED, "broken": BrokenCount(0), "callback": NullCallback()}
         for step in training_steps(batches, plan=plan(1), journal=journal, **options):  # type: ignore[arg-type]
             step.report({"loss": 1.0})
     assert read_metrics(tmp_path)[0]["with_person"] == 0.5

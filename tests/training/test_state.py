@@ -6,6 +6,7 @@ import resource
 import shutil
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from functools import lru_cache
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from tests.data.tree import says
 from uniemox.errors import CheckpointError, ConfigError
+from uniemox.training import state as state_module
 from uniemox.training.config import SaveConfig
 from uniemox.training.state import MODEL, STATE, Checkpoints, Progress
 
@@ -40,7 +42,10 @@ def trained(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 def save(run: Path, step: int, score: float | None = None, keep: int = 2) -> Path:
-    return Checkpoints(run, keep).save(Progress(step, score, {"mean": torch.tensor([float(step)])}), *network(step))
+    checkpoints = Checkpoints(run, keep)
+    path = checkpoints.save(Progress(step, score, {"mean": torch.tensor([float(step)])}), *network(step))
+    checkpoints.wait()
+    return path
 
 
 def steps(run: Path) -> list[int]:
@@ -89,8 +94,10 @@ def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
 
 
 def test_every_so_many_stay_for_good(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, 1, keep_every=4)
     for step in range(1, 12):
-        Checkpoints(tmp_path, 1, keep_every=4).save(Progress(step, None, {}), *network(step))
+        checkpoints.save(Progress(step, None, {}), *network(step))
+    checkpoints.wait()
     assert steps(tmp_path) == [4, 8, 11]
 
 
@@ -182,6 +189,34 @@ def test_a_full_disk_is_an_error_that_leaves_the_checkpoint_before(room: int, tm
     assert not list(tmp_path.rglob("*.partial"))
 
 
+def test_what_is_written_beside_the_training_is_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights change while a checkpoint is being written; who asks for it waits; an error comes with the next."""
+    may_write = threading.Event()
+    whole = state_module.write_tensors
+
+    def slow(path: Path, tensors: dict[str, Tensor]) -> None:
+        assert may_write.wait(30)
+        whole(path, tensors)
+
+    monkeypatch.setattr(state_module, "write_tensors", slow)
+    checkpoints, (model, optimizer) = Checkpoints(tmp_path, 2), network(1)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    checkpoints.save(Progress(1, None, {}), model, optimizer)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert not list(tmp_path.rglob(MODEL))
+    may_write.set()
+    [path] = checkpoints.found()
+    checkpoints.load(path, model)
+    assert all(map(torch.equal, before, model.parameters()))
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").write_text("a file")
+    checkpoints.save(Progress(2, None, {}), model, optimizer)
+    with pytest.raises(CheckpointError, match="can't be written"):
+        checkpoints.save(Progress(3, None, {}), model, optimizer)
+
+
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file")
     with pytest.raises(CheckpointError, match="can't be written"):
@@ -231,8 +266,9 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 def test_tensors_on_any_device_and_of_any_layout_are_saved(tmp_path: Path) -> None:
     model, optimizer = network()
     more: dict[str, Tensor] = {"part": torch.arange(6.0).reshape(2, 3).T}
-    Checkpoints(tmp_path, 1).save(Progress(1, 0.5, more), model, optimizer)
-    progress = Checkpoints(tmp_path, 1).load(Checkpoints(tmp_path, 1).found()[0], model)
+    checkpoints = Checkpoints(tmp_path, 1)
+    checkpoints.save(Progress(1, 0.5, more), model, optimizer)
+    progress = checkpoints.load(checkpoints.found()[0], model)
     assert progress.score == 0.5
     assert torch.equal(progress.more["part"], more["part"])
 

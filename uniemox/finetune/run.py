@@ -123,11 +123,10 @@ class _Run:
         weights = class_weights(parts.train, data.labels) if config.class_weighting == "balanced" else None
         self.objective = Objective(task=config.task, class_weights=weights, method=self.model.method)
         if config.trains_in_steps:
-            settings = config.optimizer
+            adam = config.optimizer
             self.steps_per_epoch = steps_in_epoch(len(self.shown), config.batch_size)
-            groups = parameter_groups(self.model, settings.weight_decay, config.layer_decay, config.head_lr_scale)
-            lr = settings.lr(config.batch_size)
-            self.optimizer = torch.optim.AdamW(groups, lr=lr, betas=settings.betas, fused=True)
+            groups = parameter_groups(self.model, adam.weight_decay, config.layer_decay, config.head_lr_scale)
+            self.optimizer = torch.optim.AdamW(groups, lr=adam.lr(config.batch_size), betas=adam.betas, fused=True)
             if config.ema_decay is not None:
                 self.ema = ModelEmaV3(self.model, decay=config.ema_decay, use_warmup=True)
 
@@ -220,6 +219,7 @@ class _Run:
                 build_loader(views, order, count_workers(config.hardware, self.device)),
                 plan=plan,
                 save=lambda done: self._save(done, journal),
+                wait_until_saved=self.checkpoints.wait,
                 save_every=(*config.save.due, self.steps_per_epoch),  # every epoch gets its score
                 broken=BrokenCount(config.max_unreadable),
                 journal=journal,

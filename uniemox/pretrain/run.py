@@ -145,6 +145,7 @@ class _Run:
             build_loader(self.views, order, count_workers(config.hardware, self.device)),
             plan=plan,
             save=lambda done: self.save(done, journal),
+            wait_until_saved=self.checkpoints.wait,
             save_every=config.save.due,
             broken=BrokenCount(config.max_unreadable),
             journal=journal,

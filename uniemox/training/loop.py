@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
@@ -10,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 from uniemox.data.sample import Broken
 from uniemox.errors import DataError, StoppedError
 from uniemox.training.callbacks import Callback, RunPlan
+from uniemox.training.distributed import wait_for_all
 from uniemox.training.journal import Journal
 from uniemox.training.stopping import StopRequest
 from uniemox.views.loader import BrokenCount
@@ -54,6 +56,7 @@ def training_steps(
     *,
     plan: RunPlan,
     save: Callable[[int], object],
+    wait_until_saved: Callable[[], object],
     save_every: Sequence[int],
     broken: BrokenCount,
     journal: Journal,
@@ -62,7 +65,7 @@ def training_steps(
     """Every step that the plan has left; each is timed, logged and saved when the next one is asked for.
 
     save: given the steps that are done; called at the multiples of each number of `save_every`, at the end, and when
-    the run is asked to stop.
+    the run is asked to stop.  wait_until_saved: called however the steps end.
     What is logged beside a step's own values: images_per_s, wait_s for the loader, and with_person, the share of its
     images whose person view is a person and not the whole image.
     broken: counts the images that are skipped because they can't be read; it stops the run if they are too many.
@@ -70,7 +73,8 @@ def training_steps(
     Close it (contextlib.closing), so that an error in a step gives the signals back.
     """
     stream = iter(loader)
-    with StopRequest() as stop:
+    with StopRequest() as stop, ExitStack() as at_end:
+        at_end.callback(wait_until_saved)
         for done in range(plan.done, plan.steps):
             started = time.perf_counter()
             batches = list(islice(stream, plan.accumulation))
@@ -100,3 +104,4 @@ def training_steps(
                     "command with --resume continues",
                     exit_code=128 + (stop.signal or signal.SIGTERM),
                 )
+    wait_for_all()

@@ -71,6 +71,7 @@ class SingleRun:
                 load_from(start),
                 plan=plan,
                 save=lambda done: checkpoints.save(Progress(done, None, {}), self.model, self.optimizer),
+                wait_until_saved=checkpoints.wait,
                 save_every=(SAVE_EVERY,),
                 broken=self.broken,
                 journal=journal,

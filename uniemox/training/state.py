@@ -8,7 +8,8 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from uniemox.checkpoints.writing import write_tensors
 from uniemox.errors import CheckpointError
@@ -39,11 +40,14 @@ class Progress:
 class Checkpoints:
     """The checkpoints of one run, by number of steps.
 
+    They are written beside the training, from a copy; what asks for them waits for the one that is being written.
     keep: so many of the newest stay, and the best.  keep_every: so do those at its multiples; 0: no others.
     """
 
     def __init__(self, run: Path, keep: int, keep_every: int = 0) -> None:
         self.folder, self.keep, self.keep_every = run / CHECKPOINTS, keep, keep_every
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._written: Future[None] | None = None
 
     def save(
         self,
@@ -51,22 +55,34 @@ class Checkpoints:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
     ) -> Path:
-        """Write a checkpoint, then delete those that are neither new nor the best. Returns its folder.
+        """Begin to write a checkpoint, after which those that are neither new nor the best go. Returns its folder.
 
-        Raises CheckpointError if it can't be written; those before it are left alone.
+        The training may go on at once: what is written is a copy of weights and moments, on the CPU.
+        Raises CheckpointError if the one before it could not be written; those before that are left alone.
         """
+        self.wait()
         final = self.folder / f"step-{progress.step:08d}"
-        partial = final.with_name(final.name + PARTIAL)
         state = {
             "step": progress.step,
             "score": progress.score,
             "more": dict(progress.more),
             "optimizer": optimizer.state_dict(),
         }
+        self._written = self._writer.submit(self._write, final, _copy(model.state_dict()), _copy(state))
+        return final
+
+    def wait(self) -> None:
+        """Wait until all that was saved is on the disk. Raises CheckpointError if it could not be written."""
+        written, self._written = self._written, None
+        if written is not None:
+            written.result()
+
+    def _write(self, final: Path, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
+        partial = final.with_name(final.name + PARTIAL)
         try:
             self.clean()
             partial.mkdir(parents=True)
-            write_tensors(partial / MODEL, model.state_dict())
+            write_tensors(partial / MODEL, weights)
             torch.save(state, partial / STATE)
             for path in (partial / MODEL, partial / STATE, partial):
                 _flush(path)
@@ -78,7 +94,6 @@ class Checkpoints:
         except (OSError, RuntimeError, CheckpointError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise CheckpointError(f"{final} can't be written: {error}; what was saved before is intact") from error
-        return final
 
     def need_space(self, model: nn.Module, *, steps: int, has_ema: bool = False) -> int:
         """Bytes that the checkpoints of a run will take at most, what is being written included.
@@ -104,6 +119,10 @@ class Checkpoints:
 
     def found(self) -> list[Path]:
         """Whole checkpoints, the oldest first."""
+        self.wait()
+        return self._found()
+
+    def _found(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
         paths = [path for path in self.folder.iterdir() if re.fullmatch(r"step-\d{8,}", path.name)]
@@ -124,7 +143,10 @@ class Checkpoints:
 
     def best(self) -> Path | None:
         """The checkpoint with the highest score; the newest of equals."""
-        scored = [(self._score(path), path) for path in self.found()]
+        return self._best(self.found())
+
+    def _best(self, found: Sequence[Path]) -> Path | None:
+        scored = [(self._score(path), path) for path in found]
         ranked = [(score, _step_of(path), path) for score, path in scored if score is not None]
         return max(ranked, default=(0.0, 0, None))[2]
 
@@ -135,7 +157,8 @@ class Checkpoints:
                 shutil.rmtree(path)
 
     def _prune(self) -> None:
-        found, best = self.found(), self.best()
+        found = self._found()
+        best = self._best(found)
         for path in found[: -self.keep]:
             stays = self.keep_every > 0 and _step_of(path) % self.keep_every == 0
             if path != best and not stays:
@@ -163,6 +186,17 @@ def read_state(path: Path, *, mmap: bool = False) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:  # whose text advises to run what is in the file
         raise CheckpointError(f"{path.name} holds something else than the state of a run") from error
+
+
+def _copy(value: Any) -> Any:
+    """Dicts and lists of tensors, with copies of them on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copy(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_copy(part) for part in value]
+    return value
 
 
 def _step_of(path: Path) -> int:
