@@ -11,7 +11,16 @@ import torch
 from uniemox.errors import ConfigError
 from uniemox.training import distributed
 from uniemox.training.distributed import process_group, world_size
-from uniemox.training.launch import Launch, find_launch, first_node, is_bound, is_first, local_rank
+from uniemox.training.launch import (
+    Launch,
+    find_launch,
+    first_node,
+    is_bound,
+    is_first,
+    is_restart,
+    job_of,
+    local_rank,
+)
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}
 SLURM |= {"SLURM_LOCALID": "1", "SLURM_STEP_NODELIST": "gpu[03-04]"}
@@ -108,3 +117,13 @@ def test_two_tasks_of_srun_work_together() -> None:
     ]
     told = [task.communicate(timeout=120)[0] for task in tasks]
     assert told == ["0 2 3\n", "1 2 3\n"]
+
+
+def test_a_job_that_was_started_again() -> None:
+    assert job_of({}) is None
+    assert job_of({"TORCHELASTIC_RUN_ID": "none"}) is None  # torchrun's, where nobody named it
+    assert job_of({"TORCHELASTIC_RUN_ID": "none"} | SLURM) == "7"
+    assert job_of({"TORCHELASTIC_RUN_ID": "x"} | SLURM) == "x"
+    assert not is_restart({"TORCHELASTIC_RESTART_COUNT": "0", "SLURM_RESTART_COUNT": ""})
+    assert is_restart({"TORCHELASTIC_RESTART_COUNT": "1"})
+    assert is_restart({"SLURM_RESTART_COUNT": "2"})

@@ -169,3 +169,21 @@ def test_what_was_seen_is_written_once(tmp_path: Path, data: DataSet) -> None:
     assert read_seen(after) > expected
     write_seen(tmp_path / "third", other, [str(out / "encoder.safetensors")], told.append)
     assert read_seen(tmp_path / "third") == read_seen(after)
+
+
+def test_what_torchrun_starts_again_resumes_by_itself(
+    run: Path, data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as restarted:
+        restarted.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+        assert again(run, CONFIGURED, data, resume=False) is True
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job-7")
+    with pytest.raises(ConfigError, match="holds a run already"):
+        again(run, CONFIGURED, data, resume=False)  # it began without that job
+    mine = tmp_path / "mine"
+    again(mine, CONFIGURED, data, resume=False)
+    (mine / "metrics.jsonl").touch()
+    assert again(mine, CONFIGURED, data, resume=False) is True  # on a machine that came in a dead one's place
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job-8")
+    with pytest.raises(ConfigError, match="holds a run already"):
+        again(mine, CONFIGURED, data, resume=False)

@@ -214,7 +214,7 @@ class _Run:
             processes=world_size(),
         )
         views = ViewDataset(self.shown, AugmentedViews(config.view, config.seed, config.augment.randaugment))
-        with Journal(self.out, start, is_written=rank() == 0) as journal:
+        with Journal(self.out, start, is_written=rank() == 0, tracker=config.save.tracker) as journal:
             steps = training_steps(
                 build_loader(views, order, count_workers(config.hardware, self.device)),
                 plan=plan,

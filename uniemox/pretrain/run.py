@@ -64,7 +64,7 @@ def pretrain(
         run = _Run(config, data, out, model, teacher)
         plan = run.plan()
         callback.start(plan)
-        journal = Journal(out, run.start, is_written=rank() == 0)
+        journal = Journal(out, run.start, is_written=rank() == 0, tracker=config.save.tracker)
         with journal, closing(run.steps(plan, journal, callback)) as steps:
             for step in steps:
                 run.schedule.step_update(step.done)

@@ -5,6 +5,7 @@ import platform
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -53,7 +54,22 @@ def wrap(model: nn.Module, device: torch.device, *, compiled: bool) -> Any:
     runner: Any = model
     if world_size() > 1:
         runner = DistributedDataParallel(runner, device_ids=[device.index] if device.type == "cuda" else None)
+        if device.type == "cpu":
+            runner.register_comm_hook(None, _average_each)
     return torch.compile(runner) if compiled else runner
+
+
+def _average_each(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """Average the gradient of each parameter over the processes, by itself.
+
+    By default those of a bucket go together, and the buckets are laid out anew after the first step of a process. The
+    order of the sums, and so their last bits, would then depend on when a run was resumed.
+    """
+    for gradient in bucket.gradients():
+        dist.all_reduce(gradient.div_(world_size()))
+    done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+    done.set_result(bucket.buffer())
+    return done
 
 
 def ready_to_train(model: nn.Module, device: torch.device) -> nn.Module:

@@ -1,26 +1,29 @@
-"""What a run writes down as it goes: metrics.jsonl, TensorBoard, images."""
+"""What a run writes down as it goes: metrics.jsonl, images, and what trackers take."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 
 from uniemox.errors import DataError
 from uniemox.files import METRICS, write_text
+from uniemox.training.trackers import open_trackers
 
-IMAGES, TENSORBOARD = "pictures", "tensorboard"
+IMAGES = "pictures"
 
 
 class Journal:
     """The journal of one run.
 
     run: its folder.  step: steps that were done before; what a killed process wrote of later ones is taken out.
-    is_written: False for all processes but the first, which write nothing.
+    is_written: False for all processes but the first, which write nothing.  tracker: see `open_trackers`.
     """
 
-    def __init__(self, run: Path, step: int, *, is_written: bool = True) -> None:
+    def __init__(
+        self, run: Path, step: int, *, is_written: bool = True, tracker: Literal["wandb", "mlflow"] | None = None
+    ) -> None:
         self.run, self.is_written = run, is_written
         if not is_written:
             return
@@ -28,7 +31,7 @@ class Journal:
         kept = [line for line in read_metrics(run) if line["step"] <= step] if path.exists() else []
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
+        self.trackers = open_trackers(run, step, tracker)
 
     def __enter__(self) -> "Journal":
         return self
@@ -36,15 +39,16 @@ class Journal:
     def __exit__(self, *exception: object) -> None:
         if self.is_written:
             self.file.close()
-            self.board.close()
+            for tracker in self.trackers:
+                tracker.close()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One line, and a point of every curve.  step: steps that are done."""
         if self.is_written:
             self.file.write(json.dumps({"step": step, **values}) + "\n")
             self.file.flush()
-            for name, value in values.items():
-                self.board.add_scalar(name, value, step)
+            for tracker in self.trackers:
+                tracker.write(step, values)
 
     def image(self, step: int, name: str, image: Image.Image) -> None:
         """An image of this step, as pictures/NAME-STEP.png."""
@@ -52,6 +56,8 @@ class Journal:
             path = self.run / IMAGES / f"{name}-{step:08d}.png"
             path.parent.mkdir(exist_ok=True)
             image.save(path)
+            for tracker in self.trackers:
+                tracker.image(step, name, image)
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:

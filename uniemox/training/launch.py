@@ -76,6 +76,21 @@ def is_bound(environment: Mapping[str, str] = os.environ) -> bool:
     return "SLURM_STEP_NUM_TASKS" in environment and "LOCAL_RANK" not in environment
 
 
+def job_of(environment: Mapping[str, str] = os.environ) -> str | None:
+    """What torchrun or SLURM calls the job that this process is of; None where nobody named it.
+
+    torchrun: --rdzv-id, or a new name for each call with --standalone; "none" is what it says without either.
+    """
+    name = environment.get("TORCHELASTIC_RUN_ID", "none")
+    return environment.get("SLURM_JOB_ID") if name == "none" else name
+
+
+def is_restart(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun or SLURM has started the processes again after one of them died."""
+    counts = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    return any(_number(environment, name, "0") > 0 for name in counts)
+
+
 def first_node(nodes: str) -> str:
     """The first machine of a list as SLURM writes it. Raises ConfigError for an empty one.
 

@@ -14,6 +14,7 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN
 from uniemox.errors import ConfigError
 from uniemox.files import CHECKPOINTS, CONFIG, METRICS, PARTIAL, WEIGHTS, write_text
+from uniemox.training.launch import is_restart, job_of
 from uniemox.training.settings import differences, from_dict, read_json, to_dict
 
 BEGUN = (METRICS, CHECKPOINTS, WEIGHTS)  # one of them is there from the first step on
@@ -24,7 +25,8 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample
     """Write config.json, or check that what is there is this run. Returns whether there is something to resume.
 
     kind: "pretrain", "finetune", "teacher" or "finder".  data: a data set, or samples without labels.
-    A run that ended before its first step is begun anew.
+    A run that ended before its first step is begun anew. One that torchrun or SLURM starts again after a process died
+    resumes by itself.
     Raises ConfigError if the folder holds another run, if a run is there and resume was not asked for, or if settings
     or data differ from those that it began with.
     """
@@ -36,6 +38,7 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample
         "config": to_dict(config),
         "data": describe_data(data) if isinstance(data, DataSet) else describe_samples(data),
         "versions": _versions(),
+        "job": job_of(),
     }
     if not path.exists():
         if run.is_dir() and not all(left.match(f"{CONFIG}.*{PARTIAL}") for left in run.iterdir()):
@@ -46,7 +49,8 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample
     if found.get("kind") != kind:
         raise ConfigError(f"{run} holds a run of another command ({found.get('kind')}); choose another --out")
     has_begun = any((run / name).exists() for name in BEGUN)
-    if has_begun and not resume:
+    is_same_job = found.get("job") is not None and found["job"] == record["job"]
+    if has_begun and not (resume or is_same_job or is_restart()):
         raise ConfigError(f"{run} holds a run already; add --resume to continue it, or choose another --out")
     changed = differences(config, from_dict(type(config), found["config"], f"{path}, config"))
     changed = [line for line in changed if not line.startswith(("hardware.", "save.", "workers"))]

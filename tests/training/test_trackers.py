@@ -1,0 +1,74 @@
+"""Weights & Biases without a server and MLflow with a folder get the curves; a run that resumes is continued there."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from uniemox.errors import ConfigError, MissingPackageError
+from uniemox.files import CONFIG
+from uniemox.training.journal import Journal, read_metrics
+from uniemox.training.trackers import TRACKED_AS, Mlflow, open_trackers
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a run, and no server."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/mlflow")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = tmp_path / "runs" / "first"
+    folder.mkdir(parents=True)
+    (folder / CONFIG).write_text(json.dumps({"config": {"seed": 3, "optimizer": {"base_lr": 0.001}}}))
+    return folder
+
+
+def train(run: Path, tracker: str, first: int, last: int) -> None:
+    with Journal(run, first - 1, tracker=tracker) as journal:  # type: ignore[arg-type]
+        for step in range(first, last + 1):
+            journal.write(step, {"loss": 1 / step, "lr": 0.1})
+        journal.image(last, "reconstruction", Image.new("RGB", (8, 8)))
+
+
+def test_mlflow_has_every_step_of_a_run_that_resumed(run: Path) -> None:
+    pytest.importorskip("mlflow", reason="needs MLflow: pip install 'uniemox[track]'")
+    train(run, "mlflow", 1, 3)
+    number = (run / TRACKED_AS).read_text().strip()
+    train(run, "mlflow", 4, 5)
+    assert (run / TRACKED_AS).read_text().strip() == number
+    client = Mlflow(run, 5).client
+    found = sorted((one.step, one.value) for one in client.get_metric_history(number, "loss"))
+    assert found == [(step, 1 / step) for step in range(1, 6)]
+    kept = client.get_run(number)
+    assert kept.data.params == {"seed": "3", "optimizer.base_lr": "0.001"}
+    assert kept.info.run_name == "runs/first"
+    assert len(read_metrics(run)) == 5
+
+
+def test_a_server_that_is_gone_is_said_before_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow", reason="needs MLflow: pip install 'uniemox[track]'")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(ConfigError, match=r"MLflow does not start: .*see MLFLOW_TRACKING_URI"):
+        open_trackers(run, 0, "mlflow")
+
+
+def test_wandb_writes_beside_the_run_without_a_server(run: Path) -> None:
+    pytest.importorskip("wandb", reason="needs Weights & Biases: pip install 'uniemox[track]'")
+    train(run, "wandb", 1, 2)
+    number = (run / TRACKED_AS).read_text().strip()
+    [kept] = (run / "wandb").glob(f"offline-run-*-{number}")
+    [file] = kept.glob("*.wandb")
+    assert b"reconstruction" in file.read_bytes()
+    train(run, "wandb", 3, 4)
+    assert (run / TRACKED_AS).read_text().strip() == number
+    assert len(list((run / "wandb").glob(f"offline-run-*-{number}"))) in (1, 2)  # of one second they share a folder
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_package_that_is_missing_is_named(name: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, name, None)
+    with pytest.raises(MissingPackageError, match=f"save.tracker {name} needs"):
+        open_trackers(run, 0, name)  # type: ignore[arg-type]

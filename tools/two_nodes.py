@@ -1,0 +1,121 @@
+"""Two nodes of two processes on this machine, one of which is killed in the middle of a pre-training.
+
+    python -m tools.two_nodes          the node comes back: the same bytes as an undisturbed run
+    python -m tools.two_nodes --alone  the other goes on alone: the losses of an undisturbed run, within 1e-5
+
+Nodes are what torchrun starts, over gloo on 127.0.0.1; steps wait for each other, so that the kill comes in time.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+STEPS, KILL_AFTER, PROCESSES = 24, 6, 2
+LOSS = "scene_reconstruction"
+MAX_WAIT_S, TOLERANCE = 300, 1e-5
+NEW_NODES = {
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"
+}  # else torch 2.15 does not tell a new node where the first one is
+BACK_AFTER_S = 30  # the nodes know by missing heartbeats, after 15 s, that one is gone
+WORDS = (
+    *("pretrain", "--preset", "demo", "--data", "synthetic:64", "--encoder.patch-size", "8", "--view.size", "16"),
+    *("--encoder.embed-dim", "32", "--encoder.depth", "2", "--encoder.num-heads", "2", "--teacher.view", "whole"),
+    *("--model.decoder.width", "16", "--model.decoder.depth", "1", "--model.decoder.heads", "2", "--batch-size", "8"),
+    *("--model.losses.contrastive-feature-alignment", "0", "--model.losses.semantic-visual-alignment", "0"),
+    *("--save.every-steps", "2", "--save.keep", "3", "--hardware.device", "cpu", "--hardware.precision", "float32"),
+    *("--hardware.workers", "0", "--hardware.threads", "1", "--schedule.epochs", str(STEPS / 8)),
+)
+
+
+def main() -> None:
+    """Run both, and compare."""
+    alone = "--alone" in sys.argv
+    with tempfile.TemporaryDirectory() as place:
+        calm, disturbed = Path(place) / "calm", Path(place) / "disturbed"
+        began = time.perf_counter()
+        wait(*start_nodes(calm, "2", free_port()))
+        print(f"undisturbed: {time.perf_counter() - began:.0f} s")
+        port = free_port()
+        nodes = start_nodes(disturbed, "1:2" if alone else "2", port)
+        while not (disturbed / "checkpoints" / f"step-{KILL_AFTER:08d}").is_dir():
+            time.sleep(0.05)
+        kill_node(nodes[1])
+        done = len((disturbed / "metrics.jsonl").read_text().splitlines())
+        print(f"killed a node after step {done} of {STEPS}")
+        if alone:
+            wait(nodes[0])
+        else:
+            time.sleep(BACK_AFTER_S)
+            wait(nodes[0], start_node(disturbed, "2", port))
+        compare(calm, disturbed, same_bytes=not alone)
+
+
+def free_port() -> int:
+    """Where the nodes of a run meet."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def start_nodes(out: Path, count: str, port: int) -> list["subprocess.Popen[bytes]"]:
+    """Two nodes; the first is where they meet, and stays."""
+    first = start_node(out, count, port)
+    while True:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return [first, start_node(out, count, port)]
+        time.sleep(0.1)
+
+
+def start_node(out: Path, count: str, port: int) -> "subprocess.Popen[bytes]":
+    """What one machine of a cluster is told."""
+    line = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", count, "--nproc-per-node", str(PROCESSES)),
+        *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", out.name),
+        *("--max-restarts", "5", "-m", "uniemox", *WORDS, "--out", str(out)),
+    ]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }
+    with Path(tempfile.gettempdir(), f"two_nodes_{out.name}.log").open("ab") as log:
+        return subprocess.Popen(line, env=environment, stdout=log, stderr=log)
+
+
+def kill_node(node: "subprocess.Popen[bytes]") -> None:
+    """All of its processes at once, as when a machine loses its power."""
+    found = subprocess.run(["pgrep", "--parent", str(node.pid)], capture_output=True, text=True, check=True)
+    for pid in (node.pid, *map(int, found.stdout.split())):
+        os.kill(pid, signal.SIGKILL)
+    node.wait()
+
+
+def wait(*nodes: "subprocess.Popen[bytes]") -> None:
+    """Until all have ended well."""
+    for node in nodes:
+        if code := node.wait(MAX_WAIT_S):
+            sys.exit(f"a node ended with {code}")
+
+
+def compare(calm: Path, disturbed: Path, *, same_bytes: bool) -> None:
+    """Print whether two runs came to the same end, and end with 1 if not."""
+    if same_bytes:
+        a, b = (sha256((run / "model.safetensors").read_bytes()).hexdigest()[:16] for run in (calm, disturbed))
+        print(f"weights {a} and {b}: {'the same' if a == b else 'NOT THE SAME'}")
+        sys.exit(a != b)
+    curves = [[json.loads(line)[LOSS] for line in (run / "metrics.jsonl").open()] for run in (calm, disturbed)]
+    furthest = max(abs(a / b - 1) for a, b in zip(*curves, strict=True))
+    print(f"losses of {len(curves[0])} steps differ by {furthest:.1e} at most; {TOLERANCE:g} is allowed")
+    sys.exit(furthest > TOLERANCE)
+
+
+if __name__ == "__main__":
+    main()

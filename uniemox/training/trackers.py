@@ -1,0 +1,183 @@
+"""Where a run's curves and images go beside its own files: TensorBoard always, Weights & Biases or MLflow if asked for.
+
+Which server, which account and whether anything is sent at all is each one's own setting: WANDB_MODE=offline keeps all
+in the run's folder, MLFLOW_TRACKING_URI names a server or a database.
+"""
+
+import json
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Literal, Protocol
+
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from uniemox.errors import ConfigError, MissingPackageError
+from uniemox.files import CONFIG, write_text
+
+TENSORBOARD, TRACKED_AS = "tensorboard", "tracked_as.txt"  # the latter: the id under which a run is continued
+PROJECT = "uniemox"  # of W&B, and MLflow's experiment
+MAX_PARAM_CHARACTERS = 6000  # MLflow's
+MAX_WAITING = 200  # steps that wait for MLflow's server before the run waits for it too
+
+
+class Tracker(Protocol):
+    """Takes what a run tells after each step."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """A point of every curve.  step: steps that are done."""
+
+    def image(self, step: int, name: str, image: Image.Image) -> None:
+        """An image of this step."""
+
+    def close(self) -> None:
+        """Send what still waits."""
+
+
+class TensorBoard:
+    """Event files in RUN/tensorboard. What an earlier process wrote of later steps is hidden."""
+
+    def __init__(self, run: Path, step: int) -> None:
+        self.writer = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """See Tracker."""
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def image(self, step: int, name: str, image: Image.Image) -> None:
+        """Not repeated here: RUN/pictures has it."""
+
+    def close(self) -> None:
+        """See Tracker."""
+        self.writer.close()
+
+
+class Wandb:
+    """A run of Weights & Biases, in its project uniemox; a run that resumes is continued there."""
+
+    def __init__(self, run: Path, step: int) -> None:
+        try:
+            import wandb  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise MissingPackageError("save.tracker wandb needs Weights & Biases; run: pip install wandb") from None
+        kept = run / TRACKED_AS
+        number = kept.read_text("utf-8").strip() if kept.exists() else token_hex(8)
+        try:
+            self.run = wandb.init(
+                project=PROJECT,
+                name=_name_of(run),
+                id=number,
+                resume="allow",
+                dir=run,
+                config=_settings_of(run),
+                settings=wandb.Settings(silent=True, x_disable_stats=True, disable_git=True, disable_code=True),
+            )
+        except wandb.Error as error:
+            raise ConfigError(
+                f"Weights & Biases does not start: {error}; WANDB_MODE=offline needs no account"
+            ) from error
+        write_text(kept, number + "\n")
+        self.picture: Callable[..., Any] = wandb.Image
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """See Tracker."""
+        self.run.log(dict(values), step=step)
+
+    def image(self, step: int, name: str, image: Image.Image) -> None:
+        """See Tracker."""
+        self.run.log({name: self.picture(image)}, step=step)
+
+    def close(self) -> None:
+        """See Tracker."""
+        self.run.finish()
+
+
+class Mlflow:
+    """A run of MLflow, in its experiment uniemox; a run that resumes is continued there."""
+
+    def __init__(self, run: Path, step: int) -> None:
+        try:
+            from mlflow import MlflowClient, MlflowException  # noqa: PLC0415 - an extra
+            from mlflow.entities import Metric, Param  # noqa: PLC0415
+        except ImportError:
+            raise MissingPackageError("save.tracker mlflow needs MLflow; run: pip install mlflow-skinny") from None
+        self.metric: Callable[..., Any] = Metric
+        self.errors = (MlflowException, OSError)
+        self.sent: deque[Any] = deque()  # steps that the server may not have yet
+        kept = run / TRACKED_AS
+        try:
+            self.client = MlflowClient()
+            if kept.exists():
+                self.id = kept.read_text("utf-8").strip()
+                self.client.update_run(self.id, status="RUNNING")
+                return
+            found = self.client.get_experiment_by_name(PROJECT)
+            experiment = self.client.create_experiment(PROJECT) if found is None else found.experiment_id
+            self.id = self.client.create_run(experiment, run_name=_name_of(run)).info.run_id
+            params = _flat(_settings_of(run)).items()
+            self.client.log_batch(self.id, params=[Param(name, value[:MAX_PARAM_CHARACTERS]) for name, value in params])
+        except self.errors as error:
+            raise ConfigError(f"MLflow does not start: {error}; see MLFLOW_TRACKING_URI") from error
+        write_text(kept, self.id + "\n")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """See Tracker."""
+        points = [self.metric(name, value, 0, step) for name, value in values.items()]
+        self.sent.append(self.client.log_batch(self.id, metrics=points, synchronous=False))
+        if len(self.sent) > MAX_WAITING:
+            self._wait_for_oldest()
+
+    def _wait_for_oldest(self) -> None:
+        try:
+            self.sent.popleft().wait()
+        except self.errors as error:
+            warnings.warn(f"MLflow did not take a step: {error}", stacklevel=3)
+
+    def image(self, step: int, name: str, image: Image.Image) -> None:
+        """See Tracker. A server that is gone costs the image, not the run."""
+        try:
+            self.client.log_image(self.id, image, key=name, step=step)
+        except self.errors as error:
+            warnings.warn(f"MLflow did not take the image {name} of step {step}: {error}", stacklevel=2)
+
+    def close(self) -> None:
+        """See Tracker."""
+        while self.sent:
+            self._wait_for_oldest()
+        try:
+            self.client.set_terminated(self.id)
+        except self.errors as error:
+            warnings.warn(f"MLflow was not told that the run is over: {error}", stacklevel=2)
+
+
+def open_trackers(run: Path, step: int, name: Literal["wandb", "mlflow"] | None) -> list[Tracker]:
+    """All that watch a run.  step: steps that were done before.  name: of one beside TensorBoard.
+
+    Raises MissingPackageError if its package is not installed, ConfigError if it does not start.
+    """
+    more: dict[str, Callable[[Path, int], Tracker]] = {"wandb": Wandb, "mlflow": Mlflow}
+    return [TensorBoard(run, step), *([] if name is None else [more[name](run, step)])]
+
+
+def _name_of(run: Path) -> str:
+    return "/".join(run.absolute().parts[-2:])
+
+
+def _settings_of(run: Path) -> dict[str, Any]:
+    """The settings of a run, of the file that it has written."""
+    try:
+        return json.loads((run / CONFIG).read_text("utf-8"))["config"]
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings by dotted names: optimizer.base_lr."""
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: str(value)}
+    return flat
