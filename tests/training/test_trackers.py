@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.processes import wait_until
 from uniemox.errors import ConfigError, MissingPackageError
 from uniemox.files import CONFIG
 from uniemox.training.journal import Journal, read_metrics
@@ -61,7 +62,7 @@ def test_wandb_writes_beside_the_run_without_a_server(run: Path) -> None:
     number = (run / TRACKED_AS).read_text().strip()
     [kept] = (run / "wandb").glob(f"offline-run-*-{number}")
     [file] = kept.glob("*.wandb")
-    assert b"reconstruction" in file.read_bytes()
+    wait_until(lambda: b"reconstruction" in file.read_bytes())  # a process of its own writes it
     train(run, "wandb", 3, 4)
     assert (run / TRACKED_AS).read_text().strip() == number
     assert len(list((run / "wandb").glob(f"offline-run-*-{number}"))) in (1, 2)  # of one second they share a folder
