@@ -16,6 +16,7 @@ from uniemox.cli.reproduce_plan import (
     plan_of_options,
     say_missing,
     say_outcome,
+    show_simulation,
     usual_jobs,
     with_progress,
 )
@@ -52,6 +53,8 @@ def table_or_figure(
 
     uniemox reproduce table4 --scale paper --data emoset:EmoSet fi:FI --weights dBOT=dbot.pth --check
 
+    uniemox reproduce table3 --scale paper --plan --images-per-s 900
+
     uniemox reproduce table6 --dry-run | sh
 
     Parameters
@@ -65,6 +68,9 @@ def table_or_figure(
     from uniemox.reproduce.execute import to_do
     from uniemox.reproduce.page import write_page
 
+    if options.plan:
+        show_simulation(target, options)
+        return
     plan = plan_of_options(target, options)
     if options.check:
         if not check_plan(plan, as_json=options.as_json):

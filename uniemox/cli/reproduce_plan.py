@@ -1,12 +1,15 @@
 """Options of a table or figure, the plan that they ask for, and what is said of its runs."""
 
-from dataclasses import dataclass
+import json
+import math
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from rich.table import Table
 
-from uniemox.cli.console import JsonFlag, progress_bar, say
+from uniemox.cli.console import JsonFlag, progress_bar, say, show_all
 from uniemox.errors import ConfigError
 from uniemox.reproduce.names import Name, Scale
 
@@ -54,6 +57,8 @@ class Options:
     """Of this machine, which a run uses together at the scale of the paper."""
     images_per_s: float | None = None
     """What `bench step` measured on one of the GPUs, to compute how long the scale of the paper takes."""
+    loads_per_s: float | None = None
+    """What `bench data` measured on one core, to compute how many cores load images for --plan."""
     endpoint: str | None = None
     """Of table8 and table9: the service that is asked, see `uniemox ask`."""
     model: Several = None
@@ -64,6 +69,8 @@ class Options:
     """Print the commands in their order, for any scheduler, and do nothing."""
     check: Switch = False
     """Resolve every run's settings, data, start, network and one batch, say what is missing, and do nothing."""
+    plan: Switch = False
+    """Compute hours, disk, network and loading of the scale of the paper on 1, 8 and 64 GPUs, and do nothing."""
     as_json: JsonFlag = False
     """Print the page's figures, or what was checked, as one JSON object."""
 
@@ -75,6 +82,7 @@ class Options:
 
 
 DEFAULTS = Options()
+SIMULATED_GPUS = (1, 8, 64)
 
 
 def plan_of_options(target: Name, options: Options) -> "Plan":
@@ -155,11 +163,50 @@ def with_progress(plan: "Plan", jobs: int, gpus: int) -> "RunOutcome":
         return run_plan(plan.runs, jobs=jobs, gpus=gpus, watch=show)
 
 
+def show_simulation(target: Name, options: Options) -> None:
+    """What the scale of the paper takes on machines of several sizes. Raises ConfigError without a measured speed."""
+    from uniemox.reproduce.simulation import GPUS_OF_NODE, simulate
+
+    if options.scale != "paper" or options.images_per_s is None or options.images_per_s <= 0:
+        raise ConfigError(
+            "--plan is for --scale paper, and needs --images-per-s, which `uniemox bench step` measures on one GPU"
+        )
+    found = []
+    for gpus in SIMULATED_GPUS:  # no run is spread over nodes: its gradients would travel longer than it computes
+        plan = plan_of_options(target, replace(options, gpus=min(gpus, GPUS_OF_NODE)))
+        found.append(simulate(plan.runs, gpus=gpus, images_per_s=options.images_per_s))
+    if options.as_json:
+        print(json.dumps([asdict(one) for one in found]))
+        return
+    table = Table(title=f"{target}, {options.images_per_s:g} pre-training images/s a GPU: computed, not measured")
+    for heading in (
+        "GPUs",
+        "hours",
+        "GPUs busy",
+        "disk GB",
+        "gradients GB/s a GPU",
+        "images/s to load",
+        "cores that load",
+    ):
+        table.add_column(heading, justify="right")
+    for one in found:
+        cores = "" if not options.loads_per_s else f"{math.ceil(one.loader_images_per_s / options.loads_per_s):,}"
+        numbers = (f"{one.hours:,.1f}", f"{one.busy:.0%}", f"{one.disk_gb:,.0f}", f"{one.network_gb_per_s:.1f}")
+        table.add_row(str(one.gpus), *numbers, f"{one.loader_images_per_s:,.0f}", cores)
+    show_all([table])
+    if not options.loads_per_s:
+        say("how many cores that takes follows from `uniemox bench data`: give its images/s as --loads-per-s")
+
+
 def may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
-    """Say what the scale of the paper costs; False if there is no GPU to start it on."""
+    """Say what the scale of the paper costs; False if there is no GPU to start it on.
+
+    Raises ConfigError where the disk can't hold it.
+    """
     import torch
 
     from uniemox.reproduce.costs import plan_cost
+    from uniemox.reproduce.simulation import need_disk
 
     cost = plan_cost(plan.runs, images_per_s=images_per_s, gpus=gpus)
     say(
@@ -173,6 +220,7 @@ def may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
     say_missing(plan)
     is_possible = any(run.missing is None for run in plan.runs) or not plan.runs
     if is_possible and (torch.cuda.is_available() or cost.images_m == 0):
+        need_disk(plan.runs, gpus=gpus)
         return True
     for run in plan.runs:
         print(run.command)

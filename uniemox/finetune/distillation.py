@@ -16,6 +16,7 @@ from uniemox.finetune.config import DistillationConfig
 from uniemox.labels import LabelSet
 from uniemox.predict.opening import EMBEDDED, IN_PACKAGE, SCENE, load
 from uniemox.predict.prediction import Failure
+from uniemox.training.distributed import rank, wait_for_all
 
 FILE = "teacher_answers.npz"  # in the run's folder
 PREFIX = "unlabelled/"  # of the keys of further images
@@ -68,6 +69,7 @@ def ask_teacher(
 ) -> TeacherAnswers:
     """What the teacher says of each whole image, once; the answers are kept in `out`, from which a run resumes.
 
+    Of several processes, which all call it, the first asks and the others read.
     Images that it can't read are left out of the unlabelled ones, and have their label alone.
     Raises ConfigError for a teacher of other labels, CheckpointError for one that can't be opened, DataError for
     answers kept from other images.
@@ -75,6 +77,8 @@ def ask_teacher(
     samples = [*train, *open_unlabelled(config)]
     keys = [sample.key for sample in samples]
     path = out / FILE
+    if rank() > 0:
+        wait_for_all()
     if path.exists():
         with np.load(path, allow_pickle=False) as file:
             known, values = file["keys"].tolist(), file["shares"]
@@ -86,6 +90,8 @@ def ask_teacher(
         values = _answers(config.teacher, samples, labels, on_progress)
         with replacing(path) as partial, partial.open("wb") as to:
             np.savez(to, keys=np.array(keys), shares=values)
+    if rank() == 0:
+        wait_for_all()
     is_read = np.isfinite(values).all(axis=1)
     shares = {key: torch.from_numpy(row) for key, row, is_good in zip(keys, values, is_read, strict=True) if is_good}
     unlabelled = [sample for sample in samples[len(train) :] if sample.key in shares]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from timm.utils import ModelEmaV3
 
-from uniemox.checkpoints.classifier import save_classifier
+from uniemox.checkpoints.classifier import load_classifier, save_classifier
 from uniemox.checkpoints.writing import write_tensors
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.order import RunOrder, steps_in_epoch
@@ -66,6 +66,8 @@ def finetune(
         if rank() == 0:
             begin_run(out, "finetune", config, data, resume=resume)
         wait_for_all()
+        if not config.save.keep_finished and (out / ONNX).exists():
+            return load_classifier(out / WEIGHTS)[1]  # it was finished, and has no checkpoints to resume from
         parts = split_for_training(data, config, out if rank() == 0 else None)
         if rank() == 0:
             shown = replace(data, samples=[*parts.samples, *open_unlabelled(config.distillation)])
@@ -73,12 +75,8 @@ def finetune(
             write_seen(out, shown, sources, lambda done: callback.progress("hashing images", done, len(shown)))
         answers = None
         if config.distillation.teacher:
-            if rank() == 0:  # which keeps the answers in the run's folder, where the others read them
-                ask_teacher(
-                    config.distillation, parts.train, data.labels, out, partial(callback.progress, "asking the teacher")
-                )
-            wait_for_all()
-            answers = ask_teacher(config.distillation, parts.train, data.labels, out)
+            told = partial(callback.progress, "asking the teacher")
+            answers = ask_teacher(config.distillation, parts.train, data.labels, out, told)
         torch.manual_seed(config.seed)
         words = WordLists(parts.train, data.labels) if config.method == "eap" else None
         network = network_of(config, data.labels.labels, words.counts if words else ())
@@ -162,6 +160,8 @@ class _Run:
         save_classifier(self.model, info, self.out / WEIGHTS)
         write_tensors(self.out / ENCODER, self.model.encoder.state_dict())
         export_classifier(self.model, info, self.out / ONNX)
+        if not self.config.save.keep_finished:
+            self.checkpoints.finish()
         return info
 
     def describe(self) -> ClassifierInfo:

@@ -57,6 +57,8 @@ def pretrain(
             sources = [config.encoder.start or "", config.teacher.source if config.model.needs_image_features else ""]
             write_seen(out, data, sources, lambda done: callback.progress("hashing images", done, len(data)))
         wait_for_all()
+        if not config.save.keep_finished and (out / ENCODER).exists():
+            return out / ENCODER  # it was finished, and has no checkpoints to resume from
         teacher = prepare_teacher(config.teacher, config.model, data, out, device, callback)
         model = build_model(config, None if teacher is None else teacher.width)
         ready_to_train(model, device)
@@ -80,6 +82,8 @@ def pretrain(
         if rank() == 0:
             write_tensors(out / WEIGHTS, model.state_dict())
             save_encoder(model.encoder, out / ENCODER)
+            if not config.save.keep_finished:
+                run.checkpoints.finish()
         wait_for_all()
     return out / ENCODER
 

@@ -66,11 +66,11 @@ def execute(
     if jobs < 1:
         raise ConfigError(f"--jobs must be at least 1, got {jobs}")
     free = _visible(gpus)
-    most = max(map(_gpus_of, runs), default=0)
+    most = max(map(gpus_of, runs), default=0)
     if gpus and most > len(free):
         raise ConfigError(f"a run of this plan has {most} processes, but there are {len(free)} GPUs; give fewer --gpus")
     outcome, began = RunOutcome(), time.perf_counter()
-    ahead = _map_images(runs)
+    ahead = work_ahead(runs)
     waiting, running = sorted(to_do(runs), key=lambda run: -ahead[run.key]), list[_Started]()
     finished = {run.key for run in runs} - {run.key for run in waiting}
     outcome.done += [run for run in runs if run.key in finished]
@@ -89,8 +89,8 @@ def execute(
                     break
                 is_running = any(entry.run.key == run.key for entry in running)
                 if not is_running and all(needed.key in finished for needed in run.needs):
-                    own = tuple(free[: _gpus_of(run)]) if gpus else None
-                    if own is not None and len(own) < _gpus_of(run):
+                    own = tuple(free[: gpus_of(run)]) if gpus else None
+                    if own is not None and len(own) < gpus_of(run):
                         break  # what is first in line gets them first
                     started_now = _start(run, own)
                     if started_now is not None:
@@ -124,7 +124,7 @@ def _weight(run: Run) -> int:
     return START_IMAGES + run.images
 
 
-def _map_images(runs: Sequence[Run]) -> dict[str, int]:
+def work_ahead(runs: Sequence[Run]) -> dict[str, int]:
     """By key: the work of the longest chain that begins with a run. Long chains go first, so that none is left over."""
     after: dict[str, int] = {}
     for run in reversed(runs):
@@ -157,7 +157,7 @@ def _visible(gpus: int) -> list[str]:
     return names[:gpus]
 
 
-def _gpus_of(run: Run) -> int:
+def gpus_of(run: Run) -> int:
     """How many GPUs a command uses; what prepares data uses none."""
     return 0 if run.words[0] == "data" else run.processes
 

@@ -46,6 +46,8 @@ class Run:
     """Images that go through a network, all epochs together: by them the time is told."""
     gflop: float = 0.0
     """Of each of them, where it is known, multiplications and additions counted separately."""
+    parameters_m: float = 0.0
+    """Millions of parameters that it trains, where that is known."""
     processes: int = 1
     """Started under torchrun where there are several."""
     lacks: str | None = None

@@ -20,6 +20,7 @@ LARGE_SET = 20_000  # training images from which a run uses all GPUs
 CLIP = "clip:ViT-B-16-quickgelu@openai"
 # Multiplications and additions of an image in a training step, billions; see docs/models.md and docs/performance.md.
 PRETRAIN_GFLOP, VIT_L_GFLOP, TRAINED = 282.8, 2 * 61.55, 3
+PRETRAIN_PARAMETERS_M, VIT_L_PARAMETERS_M = 331.0, 303.3
 HELD_OUT = 0.1
 BATCH: Mapping[Scale, int] = {"demo": 64, "paper": 256}  # of the presets of fine-tuning
 PRETRAIN_BATCH: Mapping[Scale, int] = {"demo": 32, "paper": 1024}  # of the presets of pre-training
@@ -47,6 +48,8 @@ class Method:
     """What is not there."""
     gflop: float = TRAINED * VIT_L_GFLOP
     """Of an image in a training step, at the scale of the paper."""
+    parameters_m: float = VIT_L_PARAMETERS_M
+    """Millions, at the scale of the paper."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +105,11 @@ class Study:
         return 1 if self.is_demo or images < LARGE_SET else self.gpus
 
     @property
+    def _disk(self) -> tuple[str, ...]:
+        """Options by which hundreds of large runs fit on a disk."""
+        return () if self.is_demo else ("--save.no-keep-finished",)
+
+    @property
     def epochs(self) -> tuple[int, int]:
         """Of pre-training and fine-tuning."""
         if not self.is_demo:
@@ -146,10 +154,15 @@ class Study:
         if "--schedule.epochs" in changes:
             epochs = int(changes[list(changes).index("--schedule.epochs") + 1])
         words += _smaller_batch(self._pretraining_images, PRETRAIN_BATCH[self.scale])
+        words += self._disk
         words += changes
         run = plan_run(self.root, f"pretrain {name}", words, makes=ENCODER, needs=needs, data=digests)
         images, gflop = epochs * self._pretraining_images, 0.0 if self.is_demo else PRETRAIN_GFLOP
-        return replace(run, images=images, gflop=gflop, processes=self.processes(self._pretraining_images), lacks=lacks)
+        processes, parameters_m = (
+            self.processes(self._pretraining_images),
+            0.0 if self.is_demo else PRETRAIN_PARAMETERS_M,
+        )
+        return replace(run, images=images, gflop=gflop, parameters_m=parameters_m, processes=processes, lacks=lacks)
 
     @property
     def _pretraining_images(self) -> int:
@@ -174,6 +187,7 @@ class Study:
             words += self._views_of(method, streams, init)
         words += ["--fraction", f"{fraction:g}"] if fraction < 1 else []
         words += _smaller_batch(data.train * fraction, BATCH[self.scale])
+        words += self._disk
         words += method.changes
         needs = [*data.needs, *([init] if isinstance(init, Run) else []), *method.needs]
         name = f"finetune {method.name} on {data.name}, seed {seed}"
@@ -186,7 +200,9 @@ class Study:
         views = method.looks_at or (2 if streams == "both" else 1)
         gflop = 0.0 if self.is_demo else method.gflop * views
         lacks = data.missing or method.lacks
-        return replace(run, images=images, gflop=gflop, processes=self.processes(data.train), lacks=lacks)
+        parameters_m = 0.0 if self.is_demo else method.parameters_m
+        processes = self.processes(data.train)
+        return replace(run, images=images, gflop=gflop, parameters_m=parameters_m, processes=processes, lacks=lacks)
 
     def _views_of(self, method: Method, streams: str, init: Run | str) -> list[str]:
         """Options that say what a method looks at, and how that is fused."""

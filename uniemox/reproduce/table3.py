@@ -11,7 +11,7 @@ from uniemox.paper import paper_tables
 from uniemox.reproduce.baseline import histogram_row, with_baseline
 from uniemox.reproduce.plan import OUT, Cell, Plan, Run, TableRow, plan_run
 from uniemox.reproduce.sources import COLUMNS, Target
-from uniemox.reproduce.study import CLIP, TRAINED, Method, Study
+from uniemox.reproduce.study import CLIP, TRAINED, VIT_L_PARAMETERS_M, Method, Study
 
 START = "UniEmoX's start alone"
 OURS, SCRATCH = "UniEmoX", "ViT from scratch"
@@ -38,8 +38,10 @@ FILES: Mapping[str, str] = {  # of rows whose weights neither timm nor the row's
 }
 NO_DROP_PATH = ("VGG-16", "DenseNet-121")  # their layers can't be skipped
 GMAC: Mapping[str, float] = {"VGG-16": 15.47, "ResNet-50": 4.09, "DenseNet-121": 2.83, "MixMAE": 35.8}
+PARAMETERS_M: Mapping[str, float] = {"VGG-16": 134.3, "ResNet-50": 23.5, "DenseNet-121": 7.0}  # with their head
 VIT_L = (SCRATCH, "ViT", "MAE", "dBOT", OURS)
 VIT_L_GMAC, VIT_B_GMAC = 61.55, 17.56
+VIT_B_PARAMETERS_M = 85.8
 
 
 RELATING: Mapping[str, RegionMethod] = {  # rows that relate regions; the paper cites their figures from elsewhere
@@ -171,6 +173,7 @@ def _row(study: Study, entry: Mapping[str, Any]) -> TableRow:
 def method_of(study: Study, name: str) -> tuple[Method, str]:
     """Where a method starts, and what network that is."""
     gflop = 2 * TRAINED * GMAC.get(name, VIT_L_GMAC if name in VIT_L else VIT_B_GMAC)
+    parameters_m = PARAMETERS_M.get(name, VIT_L_PARAMETERS_M if name in VIT_L else VIT_B_PARAMETERS_M)
     if name == OURS:
         network = "the demo's ViT, pre-trained here" if study.is_demo else "ViT-L/16"
         return Method(name=name, starts=study.pretrained(), has_fusion=True, gflop=gflop), network
@@ -191,7 +194,14 @@ def method_of(study: Study, name: str) -> tuple[Method, str]:
     changes = ("--network.drop-path", "0") if name in NO_DROP_PATH and not study.is_demo else ()
     starts = dict.fromkeys(study.seeds, init)
     return Method(
-        name=name, starts=starts, needs=needs, changes=changes, is_random=is_random, lacks=lacks, gflop=gflop
+        name=name,
+        starts=starts,
+        needs=needs,
+        changes=changes,
+        is_random=is_random,
+        lacks=lacks,
+        gflop=gflop,
+        parameters_m=parameters_m,
     ), network
 
 
@@ -234,6 +244,7 @@ def _extra(study: Study, extra: Extra) -> TableRow:
         changes=extra.changes,
         lacks=lacks,
         gflop=2 * TRAINED * extra.gmac,
+        parameters_m=VIT_B_PARAMETERS_M if extra.gmac == VIT_B_GMAC else VIT_L_PARAMETERS_M,
     )
     cells = {target.name: study.cell(method, target) for target in study.targets}
     return TableRow(extra.name, paper_only({}, columns_of(study.targets), cells), network=given or extra.init)

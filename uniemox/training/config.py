@@ -98,6 +98,8 @@ class SaveConfig:
     """So many of the newest checkpoints stay, and the best one."""
     keep_every: int = 0
     """Steps between checkpoints that stay for good, to see how a run went (figure 9); 0: none do."""
+    keep_finished: bool = True
+    """Keep the checkpoints when the run is finished; else those of keep_every alone stay, and the finished weights."""
     tracker: Literal["wandb", "mlflow"] | None = None
     """Log to Weights & Biases or to MLflow as well, as they are set up on this machine; None: to files of the run and
     TensorBoard's alone."""

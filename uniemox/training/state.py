@@ -150,6 +150,16 @@ class Checkpoints:
         ranked = [(score, _step_of(path), path) for score, path in scored if score is not None]
         return max(ranked, default=(0.0, 0, None))[2]
 
+    def finish(self) -> None:
+        """Delete all but those that stay for good: the run is finished."""
+        self.wait()
+        for path in self._found():
+            if not self._stays(path):
+                _discard(path)
+
+    def _stays(self, path: Path) -> bool:
+        return self.keep_every > 0 and _step_of(path) % self.keep_every == 0
+
     def clean(self) -> None:
         """Remove what a killed process left half written."""
         if self.folder.is_dir():
@@ -160,8 +170,7 @@ class Checkpoints:
         found = self._found()
         best = self._best(found)
         for path in found[: -self.keep]:
-            stays = self.keep_every > 0 and _step_of(path) % self.keep_every == 0
-            if path != best and not stays:
+            if path != best and not self._stays(path):
                 _discard(path)
 
     def _score(self, path: Path) -> float | None:
