@@ -352,3 +352,13 @@ def test_the_mean_of_runs_is_the_mean_of_their_calibrated_logits(tmp_path: Path)
     for i, (other, message) in enumerate(cases):
         with pytest.raises((ConfigError, CheckpointError), match=message):
             finetune(other, colours(splits=SPLITS), tmp_path / f"refused{i}")
+
+
+def test_a_finished_run_may_leave_its_weights_alone(tmp_path: Path) -> None:
+    config = tiny_finetuning(pretrained(), save=SaveConfig(every_steps=1, keep_finished=False))
+    data = colours(splits=SPLITS)
+    info = finetune(config, data, tmp_path / "run")
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+    before = (tmp_path / "run" / "model.onnx").stat().st_mtime_ns
+    assert finetune(config, data, tmp_path / "run", resume=True) == info
+    assert (tmp_path / "run" / "model.onnx").stat().st_mtime_ns == before  # there was nothing to do

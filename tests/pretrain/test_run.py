@@ -35,7 +35,7 @@ from uniemox.losses.config import LossWeights
 from uniemox.pretrain.config import PretrainConfig, TeacherConfig
 from uniemox.pretrain.run import build_model, pretrain
 from uniemox.training.callbacks import NullCallback, RunPlan
-from uniemox.training.config import OptimizerConfig, ScheduleConfig
+from uniemox.training.config import OptimizerConfig, SaveConfig, ScheduleConfig
 from uniemox.training.state import Checkpoints
 from uniemox.views.config import MaskConfig
 
@@ -307,3 +307,12 @@ def test_what_can_not_run_is_refused(
 def test_bad_settings_are_refused_by_name(values: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         PretrainConfig(**values)
+
+
+def test_a_finished_run_may_leave_its_weights_alone(tmp_path: Path) -> None:
+    config = tiny_pretraining(save=SaveConfig(every_steps=1, keep_every=3, keep_finished=False))
+    encoder = pretrain(config, scenes(), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000003"]
+    before = encoder.stat().st_mtime_ns
+    assert pretrain(config, scenes(), tmp_path / "run", resume=True) == encoder
+    assert encoder.stat().st_mtime_ns == before  # there was nothing to do

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
@@ -22,6 +22,9 @@ from uniemox.cli.reproduce_plan import (
 )
 from uniemox.errors import ConfigError, UniemoxError
 from uniemox.reproduce.names import Name
+
+if TYPE_CHECKING:
+    from uniemox.reproduce.plan import Plan
 
 Switch = Annotated[bool, Parameter(negative="")]
 
@@ -72,14 +75,8 @@ def table_or_figure(
         show_simulation(target, options)
         return
     plan = plan_of_options(target, options)
-    if options.check:
-        if not check_plan(plan, as_json=options.as_json):
-            raise ConfigError("some runs could not start; see above")
-        return
-    if options.dry_run:
-        for run in plan.runs:
-            print(run.command)
-        say_missing(plan)
+    if options.check or options.dry_run:
+        _look_at(plan, options)
         return
     if options.scale == "paper" and not may_start(plan, options.gpus, options.images_per_s):
         return
@@ -94,6 +91,17 @@ def table_or_figure(
         print(path.with_suffix(".json").read_text("utf-8"), end="")
     if outcome.failed:
         raise UniemoxError(f"{len(outcome.failed)} of {len(plan.runs)} runs failed; the same command tries them again")
+
+
+def _look_at(plan: "Plan", options: Options) -> None:
+    """Check the runs, or print their commands."""
+    if options.check:
+        if not check_plan(plan, as_json=options.as_json):
+            raise ConfigError("some runs could not start; see above")
+        return
+    for run in plan.runs:
+        print(run.command)
+    say_missing(plan)
 
 
 @reproduce.command
