@@ -18,7 +18,7 @@ from uniemox.model.precision import fast_precision
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.step import PretrainBatch, pretrain_step
 from uniemox.teacher.clip import ClipTeacher
-from uniemox.training.hardware import ready_to_train
+from uniemox.training.hardware import ready_to_train, wrap
 from uniemox.training.optimizer import build_optimizer
 
 TRAINING = 3  # a forward pass, and a backward pass of twice its work
@@ -110,7 +110,7 @@ def prepare_step(
     network = UniEmoX(build_encoder(model), ModelConfig()).train()
     ready_to_train(network, device)
     optimizer = build_optimizer(network, lr=1e-4)
-    runner: Any = torch.compile(network) if compile_model else network
+    runner = wrap(network, device, compiled=compile_model)
     teacher = ClipTeacher(_random_clip().to(device), tokenizer=None) if with_clip else None
     batch = _random_batch(batch_size, network.image_size[0], ModelConfig().decoder.width, with_clip, device)
     precision = fast_precision(device.type)
