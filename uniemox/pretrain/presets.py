@@ -12,8 +12,8 @@ def paper() -> PretrainConfig:
     """The paper's run: ViT-L/16 from dBOT's weights, Γ2, CLIP ViT-B/16, 200 epochs of EmoSet's train.
 
     The paper gives no batch size; 1024 is MAE's recipe for few GPUs. With the base rate of 1e-3 that makes a rate of
-    4e-3; the release's own default, 2 images a GPU, makes 6e-5 of it on eight GPUs. Tables V and VI: --encoder.start none
-    --schedule.epochs 150, table V with --model.fusion static. Not run by us: it needs a machine with GPUs.
+    4e-3; the release's own default, 2 images a GPU, makes 6e-5 of it on eight GPUs. Tables V and VI:
+    --encoder.start none --schedule.epochs 150, table V with --model.fusion static. Not run by us: it needs GPUs.
     """
     return PretrainConfig(
         encoder=EncoderConfig(start="dbot_vit_large.pth"),
