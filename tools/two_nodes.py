@@ -14,16 +14,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from hashlib import sha256
 from pathlib import Path
 
+Node = subprocess.Popen[bytes]
 STEPS, KILL_AFTER, PROCESSES = 24, 6, 2
 LOSS = "scene_reconstruction"
 MAX_WAIT_S, TOLERANCE = 300, 1e-5
-NEW_NODES = {
-    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"
-}  # else torch 2.15 does not tell a new node where the first one is
+NEW_NODES = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # torch 2.15 else hides from a new node where the first is
 BACK_AFTER_S = 30  # the nodes know by missing heartbeats, after 15 s, that one is gone
 WORDS = (
     *("pretrain", "--preset", "demo", "--data", "synthetic:64", "--encoder.patch-size", "8", "--view.size", "16"),
@@ -38,23 +38,22 @@ WORDS = (
 def main() -> None:
     """Run both, and compare."""
     alone = "--alone" in sys.argv
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, ExitStack() as at_end:
         calm, disturbed = Path(place) / "calm", Path(place) / "disturbed"
         began = time.perf_counter()
-        wait(*start_nodes(calm, "2", free_port()))
+        wait(*start_nodes(at_end, calm, "2", free_port()))
         print(f"undisturbed: {time.perf_counter() - began:.0f} s")
         port = free_port()
-        nodes = start_nodes(disturbed, "1:2" if alone else "2", port)
-        while not (disturbed / "checkpoints" / f"step-{KILL_AFTER:08d}").is_dir():
-            time.sleep(0.05)
-        kill_node(nodes[1])
+        first, second = start_nodes(at_end, disturbed, "1:2" if alone else "2", port)
+        wait_until((disturbed / "checkpoints" / f"step-{KILL_AFTER:08d}").is_dir, first, disturbed)
+        kill_node(second)
         done = len((disturbed / "metrics.jsonl").read_text().splitlines())
         print(f"killed a node after step {done} of {STEPS}")
         if alone:
-            wait(nodes[0])
+            wait(first)
         else:
             time.sleep(BACK_AFTER_S)
-            wait(nodes[0], start_node(disturbed, "2", port))
+            wait(first, start_node(at_end, disturbed, "2", port))
         compare(calm, disturbed, same_bytes=not alone)
 
 
@@ -65,40 +64,52 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def start_nodes(out: Path, count: str, port: int) -> list["subprocess.Popen[bytes]"]:
+def start_nodes(at_end: ExitStack, out: Path, count: str, port: int) -> tuple[Node, Node]:
     """Two nodes; the first is where they meet, and stays."""
-    first = start_node(out, count, port)
-    while True:
+    first = start_node(at_end, out, count, port)
+
+    def is_open() -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return [first, start_node(out, count, port)]
-        time.sleep(0.1)
+            return True
+        return False
+
+    wait_until(is_open, first, out)
+    return first, start_node(at_end, out, count, port)
 
 
-def start_node(out: Path, count: str, port: int) -> "subprocess.Popen[bytes]":
-    """What one machine of a cluster is told."""
+def start_node(at_end: ExitStack, out: Path, count: str, port: int) -> Node:
+    """What one machine of a cluster starts. It is killed at the end, if it is still there."""
     line = [
         *(sys.executable, "-m", "torch.distributed.run", "--nnodes", count, "--nproc-per-node", str(PROCESSES)),
         *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", out.name),
         *("--max-restarts", "5", "-m", "uniemox", *WORDS, "--out", str(out)),
     ]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-    }
-    with Path(tempfile.gettempdir(), f"two_nodes_{out.name}.log").open("ab") as log:
-        return subprocess.Popen(line, env=environment, stdout=log, stderr=log)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **NEW_NODES}
+    with out.with_suffix(".log").open("ab") as log:
+        node = subprocess.Popen(line, env=environment, stdout=log, stderr=log)
+    at_end.callback(kill_node, node)
+    return node
 
 
-def kill_node(node: "subprocess.Popen[bytes]") -> None:
+def wait_until(is_true: Callable[[], bool], node: Node, out: Path) -> None:
+    """Until something has happened, which a node brings about; ends with its log if that ends first."""
+    end = time.monotonic() + MAX_WAIT_S
+    while not is_true():
+        if node.poll() is not None or time.monotonic() > end:
+            sys.exit(out.with_suffix(".log").read_text()[-2000:])
+        time.sleep(0.05)
+
+
+def kill_node(node: Node) -> None:
     """All of its processes at once, as when a machine loses its power."""
-    found = subprocess.run(["pgrep", "--parent", str(node.pid)], capture_output=True, text=True, check=True)
-    for pid in (node.pid, *map(int, found.stdout.split())):
-        os.kill(pid, signal.SIGKILL)
-    node.wait()
+    if node.poll() is None:
+        found = subprocess.run(["pgrep", "--parent", str(node.pid)], capture_output=True, text=True, check=False)
+        for pid in (node.pid, *map(int, found.stdout.split())):
+            os.kill(pid, signal.SIGKILL)
+        node.wait()
 
 
-def wait(*nodes: "subprocess.Popen[bytes]") -> None:
+def wait(*nodes: Node) -> None:
     """Until all have ended well."""
     for node in nodes:
         if code := node.wait(MAX_WAIT_S):

@@ -67,8 +67,8 @@ def test_a_stopped_run_resumes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("in_batches", [False, True])
-def test_an_image_that_kills_its_worker_costs_its_batch(tmp_path: Path, in_batches: bool) -> None:
-    """The file is that of one process without those images, and the next run finds them."""
+def test_an_image_that_kills_its_worker_costs_itself(tmp_path: Path, in_batches: bool) -> None:
+    """The file is that of one process without that image, and the next run tries it again."""
     root = class_folders(tmp_path / "data", ("awe", "fear"), each=3 * BATCH)
     data = open_data(f"folder:{root}")
     find_people(data, WhiteDetector, tmp_path / "one.jsonl", pool=PoolConfig(workers=1))
@@ -78,12 +78,13 @@ def test_an_image_that_kills_its_worker_costs_its_batch(tmp_path: Path, in_batch
     good = file.read_bytes()
     file.write_bytes(jpeg_of(Image.new("RGB", (40, 40), "red")))
     report = find_people(data, Deadly, tmp_path / "two.jsonl", pool=PoolConfig(workers=2), on_gpu=in_batches)
-    assert len(report.broken) == BATCH
-    assert all("the process that looked at it died" in line for line in report.broken)
-    assert str(file) in report.broken[5]
-    assert (tmp_path / "two.jsonl").read_text().splitlines() == whole[: 1 + BATCH] + whole[1 + 2 * BATCH :]
+    assert len(report.broken) == 1
+    assert f"{file}: the process that looked at it died" in report.broken[0]
+    assert (tmp_path / "two.jsonl").read_text().splitlines() == whole[: 1 + killer] + whole[2 + killer :]
+    again = find_people(data, Deadly, tmp_path / "two.jsonl")  # it is all that is left, and has a process all the same
+    assert (again.new, again.broken) == (1, report.broken)
     file.write_bytes(good)
-    assert find_people(data, Deadly, tmp_path / "two.jsonl", pool=PoolConfig(workers=2)).new == BATCH
+    assert find_people(data, Deadly, tmp_path / "two.jsonl", pool=PoolConfig(workers=2)).new == 1
     assert sorted((tmp_path / "two.jsonl").read_text().splitlines()) == sorted(whole)
 
 
@@ -104,7 +105,8 @@ def test_people_of_one_image_are_looked_for_once(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "data", ("Anger",), each=1)
     (root / "boxes.csv").write_text("path,x1,y1,x2,y2\nAnger/0.jpg,0,0,9,9\nAnger/0.jpg,9,9,20,20\n")
     detector = WhiteDetector()
-    report = find_people(open_data(f"heco:{root}"), lambda: detector, root / "persons.jsonl")
+    alone = PoolConfig(workers=1)
+    report = find_people(open_data(f"heco:{root}"), lambda: detector, root / "persons.jsonl", pool=alone)
     assert detector.seen == report.pictures == 1
     samples = open_data(f"heco:{root}").samples
     assert [sample.persons for sample in samples] == [samples[0].persons] * 2 != [None] * 2
@@ -117,3 +119,11 @@ def test_a_sidecar_with_a_wrong_box_is_named(tmp_path: Path) -> None:
         (root / "persons.jsonl").write_text(f'{{"detector": "x"}}\n{line}\n')
         with pytest.raises(DataError, match=r"persons\.jsonl, boxes of awe/0\.jpg: expected rows of x1, y1"):
             open_data(f"folder:{root}")
+
+
+def test_where_every_process_dies_it_is_not_the_images(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "data", ("awe",), each=0)
+    for number in range(40):
+        (root / "awe" / f"{number}.jpg").write_bytes(jpeg_of(Image.new("RGB", (40, 40), "red")))
+    with pytest.raises(DataError, match=r"died, .* with the first 3 of 40 images; --workers 1"):
+        find_people(open_data(f"folder:{root}"), Deadly, tmp_path / "p.jsonl", pool=PoolConfig(workers=2))

@@ -63,20 +63,23 @@ def checked(plans: dict[str, Plan]) -> dict[str, Checked]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", NAMES)
-def test_every_run_of_a_target_could_start(name: str, plans: dict[str, Plan], checked: dict[str, Checked]) -> None:
-    """All but those of the two rows whose checkpoints are not there, which say so."""
-    for run in plans[name].runs:
-        entry = checked[run.key]
-        without = next((row for row in ABSENT if row in run.name), None)
-        if without is None:
-            assert (entry.missing, bool(entry.found)) == (None, True), run.command
-        else:
-            assert f"--weights {without}=" in str(entry.missing) or "the run before it" in str(entry.missing)
+def test_every_run_of_every_target_could_start(plans: dict[str, Plan], checked: dict[str, Checked]) -> None:
+    """All but those of the two rows whose checkpoints are not there, which say so.
+
+    One test for all targets, and for what is said of them: the processes of a suite share no fixture.
+    """
+    for plan in plans.values():
+        for run in plan.runs:
+            entry = checked[run.key]
+            without = next((row for row in ABSENT if row in run.name), None)
+            if without is None:
+                assert (entry.missing, bool(entry.found)) == (None, True), run.command
+            else:
+                assert f"--weights {without}=" in str(entry.missing) or "the run before it" in str(entry.missing)
+    say_what_was_resolved({checked[run.key].run.name: checked[run.key].found for run in plans["table3"].runs})
 
 
-def test_what_was_resolved_is_said(plans: dict[str, Plan], checked: dict[str, Checked]) -> None:
-    found = {checked[run.key].run.name: checked[run.key].found for run in plans["table3"].runs}
+def say_what_was_resolved(found: dict[str, str]) -> None:
     assert found["pretrain as it is"].startswith("32 images, 2 steps an epoch; start dbot of ")
     assert "features (16, 512), losses scene_reconstruction" in found["pretrain as it is"]
     for row, start in (("MAE", "mae"), ("DINO", "dino"), ("BEiT", "beit"), ("ViT", "torchvision"), ("CAE", "cae")):

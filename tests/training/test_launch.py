@@ -122,7 +122,7 @@ def test_two_tasks_of_srun_work_together() -> None:
 def test_a_job_that_was_started_again() -> None:
     assert job_of({}) is None
     assert job_of({"TORCHELASTIC_RUN_ID": "none"}) is None  # torchrun's, where nobody named it
-    assert job_of({"TORCHELASTIC_RUN_ID": "none"} | SLURM) == "7"
+    assert job_of(SLURM) is None  # of which one job may start several runs
     assert job_of({"TORCHELASTIC_RUN_ID": "x"} | SLURM) == "x"
     assert not is_restart({"TORCHELASTIC_RESTART_COUNT": "0", "SLURM_RESTART_COUNT": ""})
     assert is_restart({"TORCHELASTIC_RESTART_COUNT": "1"})

@@ -10,7 +10,7 @@ from tests.processes import wait_until
 from uniemox.errors import ConfigError, MissingPackageError
 from uniemox.files import CONFIG
 from uniemox.training.journal import Journal, read_metrics
-from uniemox.training.trackers import TRACKED_AS, Mlflow, open_trackers
+from uniemox.training.trackers import MLFLOW_ID, WANDB_ID, Mlflow, open_trackers
 
 
 @pytest.fixture
@@ -36,13 +36,17 @@ def train(run: Path, tracker: str, first: int, last: int) -> None:
 def test_mlflow_has_every_step_of_a_run_that_resumed(run: Path) -> None:
     pytest.importorskip("mlflow", reason="needs MLflow: pip install 'uniemox[track]'")
     train(run, "mlflow", 1, 3)
-    number = (run / TRACKED_AS).read_text().strip()
+    number = (run / MLFLOW_ID).read_text().strip()
     train(run, "mlflow", 4, 5)
-    assert (run / TRACKED_AS).read_text().strip() == number
+    assert (run / MLFLOW_ID).read_text().strip() == number
     client = Mlflow(run, 5).client
     found = sorted((one.step, one.value) for one in client.get_metric_history(number, "loss"))
     assert found == [(step, 1 / step) for step in range(1, 6)]
+    assert client.get_run(number).info.status == "RUNNING"  # by the client above
+    with pytest.raises(ValueError, match="lost"), Journal(run, 5, tracker="mlflow"):
+        raise ValueError("lost")
     kept = client.get_run(number)
+    assert kept.info.status == "FAILED"
     assert kept.data.params == {"seed": "3", "optimizer.base_lr": "0.001"}
     assert kept.info.run_name == "runs/first"
     assert len(read_metrics(run)) == 5
@@ -59,12 +63,12 @@ def test_a_server_that_is_gone_is_said_before_the_run(run: Path, monkeypatch: py
 def test_wandb_writes_beside_the_run_without_a_server(run: Path) -> None:
     pytest.importorskip("wandb", reason="needs Weights & Biases: pip install 'uniemox[track]'")
     train(run, "wandb", 1, 2)
-    number = (run / TRACKED_AS).read_text().strip()
+    number = (run / WANDB_ID).read_text().strip()
     [kept] = (run / "wandb").glob(f"offline-run-*-{number}")
     [file] = kept.glob("*.wandb")
     wait_until(lambda: b"reconstruction" in file.read_bytes())  # a process of its own writes it
     train(run, "wandb", 3, 4)
-    assert (run / TRACKED_AS).read_text().strip() == number
+    assert (run / WANDB_ID).read_text().strip() == number
     assert len(list((run / "wandb").glob(f"offline-run-*-{number}"))) in (1, 2)  # of one second they share a folder
 
 

@@ -31,10 +31,13 @@ class FinderOptions:
     overlap: float | None = None
     """Intersection over union above which the weaker of two boxes goes; the detector's own if not given."""
     provider: Literal["cpu", "cuda", "tensorrt", "coreml", "openvino"] | None = None
-    """What of onnxruntime runs an ONNX file; cuda if not given and the installed onnxruntime has it, else cpu."""
+    """What of onnxruntime runs an ONNX file; cuda if not given and it starts on this machine, else cpu."""
 
-    def opener(self) -> "tuple[Callable[[], Detector], bool]":
-        """What opens the detector, and whether it works on a GPU. Tells what runs it."""
+    def opener(self, *, on_cluster: bool) -> "tuple[Callable[[], Detector], bool]":
+        """What opens the detector, and whether it works elsewhere than on the CPU, after saying on what.
+
+        on_cluster: of machines that may have no GPU; then it is the CPU where nothing else is asked for.
+        """
         from uniemox.onnx_sessions import pick_provider
         from uniemox.persons.detector import load_detector
         from uniemox.persons.detector_config import DetectorConfig
@@ -43,7 +46,12 @@ class FinderOptions:
         config = DetectorConfig(confidence=self.confidence, nms_overlap=self.overlap)
         file, used = finder_file(self.detector), str(self.provider or "cpu")
         if str(file).endswith(".onnx"):
-            used = pick_provider(self.provider)
+            used = pick_provider(None if self.provider is None and not on_cluster else used)
+            if used == "cuda" and self.provider is None:
+                try:
+                    load_detector(file, config, provider=used)
+                except ConfigError:  # an onnxruntime for GPUs, and none here
+                    used = "cpu"
             say(f"onnxruntime runs {self.detector} on {used}")
         return partial(load_detector, file, config, threads=1, provider=used), used != "cpu"
 
@@ -82,7 +90,7 @@ def persons(
     from uniemox.data.source import folder_of, open_data
 
     target = out or folder_of(source) / PERSONS
-    open_detector, on_gpu = finder.opener()
+    open_detector, on_gpu = finder.opener(on_cluster=pool.engine == "ray")
     found = open_data(source)
     seen = read_seen(Path(finder.detector), in_folder=False)
     with progress_bar() as progress:

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
-from uniemox.data.processes import map_batches
+from uniemox.data.processes import map_each
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.seen import seen_file, write_hashes
 from uniemox.data.sidecar import Sidecar, read_sidecar
@@ -21,7 +21,7 @@ from uniemox.persons.detector import Detector
 from uniemox.ray_map import DIED
 
 DECODED_PX = 832  # short side from which a JPEG is decoded smaller: twice the input of the largest detector here
-BATCH = 16  # images that a worker takes at once, and that its death costs
+BATCH = 16  # images that a worker takes at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +63,15 @@ def find_people(
         write_hashes(seen_file(out), seen)
     with Sidecar(out, header) as sidecar:
         waiting = [sample for key, sample in by_key.items() if key not in sidecar.done]
-        batches = [waiting[i : i + BATCH] for i in range(0, len(waiting), BATCH)]
-        done = len(by_key) - len(waiting)
-        on_progress(done)
+        before = len(by_key) - len(waiting)
+        on_progress(before)
         open_work = partial(_open_work, open_detector, in_batches=on_gpu)
-        with closing(map_batches(open_work, batches, pool, on_gpu=on_gpu)) as found:
-            for batch, answers in zip(batches, found, strict=True):
-                for sample, rows in zip(batch, answers or [DIED] * len(batch), strict=True):
-                    if isinstance(rows, str):
-                        broken.append(rows if answers else f"{sample.image}: {rows}")  # it may be there the next time
-                    else:
-                        sidecar.append(sample.image_key, {"boxes": rows})
-                done += len(batch)
+        with closing(map_each(open_work, waiting, pool, batch=BATCH, on_gpu=on_gpu)) as found:
+            for done, (sample, rows) in enumerate(zip(waiting, found, strict=True), before + 1):
+                if rows is None or isinstance(rows, str):  # not kept in the file: it may be there the next time
+                    broken.append(rows or f"{sample.image}: {DIED}")
+                else:
+                    sidecar.append(sample.image_key, {"boxes": rows})
                 on_progress(done)
     _, lines = read_sidecar(out)
     counts = [len(line.get("boxes") or ()) for line in lines.values()]

@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -14,7 +14,7 @@ from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.context import BaseContext
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.data.sample import Sample
@@ -25,6 +25,7 @@ from uniemox.ray_map import DIED, map_on_ray
 CHUNK = 32  # images that a process takes at once
 MAX_TEMP_DIR = 103 - len("/pymp-12345678/listener-12345678")  # characters; a socket's address has 103 on every system
 MAX_ON_GPU = 8  # processes that share a GPU, each with networks of its own there
+MAX_DEATHS = 3  # of workers before anything is done
 T = TypeVar("T")
 R = TypeVar("R")
 _WORKER: dict[str, Callable[..., Any]] = {}  # in a worker: how its work is opened, and the work
@@ -77,19 +78,46 @@ def map_batches(
 
     open_work: called once by every worker for what answers a batch.  on_gpu: it works on the GPU, so that processes
     start anew: a fork can't share a GPU with its parent.
-    An exception that the work raises is raised here.
+    An exception that the work raises is raised here. With one worker there is no other process: a death is the end.
     """
     if not batches:
         return
     if pool.engine == "ray":
         yield from map_on_ray(open_work, batches, pool.workers)
         return
-    workers = pool.workers or min(usable_cores(), MAX_ON_GPU if on_gpu else sys.maxsize)
-    if workers == 1 or (pool.workers is None and len(batches) < 3):
+    if pool.workers == 1:
         yield from map(open_work(), batches)
         return
+    workers = pool.workers or min(usable_cores(), MAX_ON_GPU if on_gpu else sys.maxsize)
     make_pool = partial(worker_pool, open_work=open_work, on_gpu=on_gpu)
     yield from _in_processes(_Processes(make_pool, min(workers, len(batches))), batches)
+
+
+def map_each(
+    open_work: Callable[[], Callable[[Sequence[T]], Sequence[R]]],
+    items: Sequence[T],
+    pool: PoolConfig,
+    *,
+    batch: int,
+    on_gpu: bool = False,
+) -> Generator[R | None]:
+    """Results of items, which workers take in batches, in their order; None for an item at which its worker died.
+
+    Of a batch that kills its worker each item is tried alone. Other arguments as `map_batches`.
+    Raises DataError if none of the first items could be done without a death: then it is not the items.
+    """
+    batches = [items[i : i + batch] for i in range(0, len(items), batch)]
+    done, died = 0, 0
+    for some, answers in zip(batches, map_batches(open_work, batches, pool, on_gpu=on_gpu), strict=True):
+        found: Iterable[R | None] = () if answers is None else answers
+        if answers is None:
+            alone = map_batches(open_work, [[item] for item in some], pool, on_gpu=on_gpu)
+            found = (None if one is None else one[0] for one in alone)
+        for one in found:
+            done, died = done + (one is not None), died + (one is None)
+            if died == MAX_DEATHS and not done:
+                raise DataError(f"{DIED}, with the first {died} of {len(items)} images; --workers 1 shows the fault")
+            yield one
 
 
 def map_samples(
@@ -105,13 +133,16 @@ def map_samples(
     on_progress: called with the number of samples done.  if_died: what is said of a sample at which a worker died;
     None: that is a DataError.
     """
+    if len(samples) < 2 * CHUNK and pool == ONE_A_CORE:
+        pool = PoolConfig(workers=1)
     found: list[R] = []
-    chunks = [samples[i : i + CHUNK] for i in range(0, len(samples), CHUNK)]
-    for chunk, some in zip(chunks, map_batches(partial(_same, function), chunks, pool), strict=True):
-        if some is None and if_died is None:
-            raise DataError(f"{chunk[0].image} or one of the {len(chunk) - 1} images after it: {DIED}")
-        found += [if_died(sample) for sample in chunk] if some is None and if_died is not None else some or []
-        on_progress(len(found))
+    results = map_each(partial(_same, function), samples, pool, batch=CHUNK)
+    for sample, one in zip(samples, results, strict=True):
+        if one is None and if_died is None:
+            raise DataError(f"{sample.image}: {DIED}")
+        found.append(if_died(sample) if one is None and if_died is not None else cast(R, one))
+        if len(found) % CHUNK == 0 or len(found) == len(samples):
+            on_progress(len(found))
     return found
 
 

@@ -1,5 +1,6 @@
 """What is fitted around the steps: all that follows the encoder before them, logits and distance after them."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -97,6 +98,8 @@ def _scorer(model: Classifier, evaluator: Evaluator, samples: Sequence[Sample]) 
         values = model.head(fused(model, encoded).to(next(model.parameters()).device)).cpu()
         if evaluator.config.task == "affect":
             return evaluator.score_of(values, target)
+        if not values.isfinite().all():  # a rate that is too high; the others may be fine
+            return -math.inf
         shares = (values / fit_temperature(values.numpy(), target.numpy())).log_softmax(dim=1)
         return float((target * shares).sum(dim=1).mean())
 

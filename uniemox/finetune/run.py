@@ -67,7 +67,7 @@ def finetune(
             begin_run(out, "finetune", config, data, resume=resume)
         wait_for_all()
         if not config.save.keep_finished and (out / ONNX).exists():
-            return load_classifier(out / WEIGHTS)[1]  # it was finished, and has no checkpoints to resume from
+            return load_classifier(out / WEIGHTS)[1]  # it was finished: nothing is left to resume
         parts = split_for_training(data, config, out if rank() == 0 else None)
         if rank() == 0:
             shown = replace(data, samples=[*parts.samples, *open_unlabelled(config.distillation)])
@@ -75,8 +75,8 @@ def finetune(
             write_seen(out, shown, sources, lambda done: callback.progress("hashing images", done, len(shown)))
         answers = None
         if config.distillation.teacher:
-            told = partial(callback.progress, "asking the teacher")
-            answers = ask_teacher(config.distillation, parts.train, data.labels, out, told)
+            reported = partial(callback.progress, "asking the teacher")
+            answers = ask_teacher(config.distillation, parts.train, data.labels, out, reported)
         torch.manual_seed(config.seed)
         words = WordLists(parts.train, data.labels) if config.method == "eap" else None
         network = network_of(config, data.labels.labels, words.counts if words else ())

@@ -57,8 +57,9 @@ def pretrain(
             sources = [config.encoder.start or "", config.teacher.source if config.model.needs_image_features else ""]
             write_seen(out, data, sources, lambda done: callback.progress("hashing images", done, len(data)))
         wait_for_all()
-        if not config.save.keep_finished and (out / ENCODER).exists():
-            return out / ENCODER  # it was finished, and has no checkpoints to resume from
+        if not config.save.keep_finished and (out / ENCODER).exists():  # it was finished: nothing is left to resume
+            Checkpoints(out, config.save.keep, config.save.keep_every).finish()
+            return out / ENCODER
         teacher = prepare_teacher(config.teacher, config.model, data, out, device, callback)
         model = build_model(config, None if teacher is None else teacher.width)
         ready_to_train(model, device)

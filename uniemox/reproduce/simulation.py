@@ -1,8 +1,8 @@
 """What a plan of the paper's scale takes on machines of other sizes, computed from parts that were measured.
 
-Taken to be so: all work runs at the multiplications and additions a second of the measured step; gradients travel after
-the backward pass, not beside it; runs start in the order of `execute`, long chains first. Not in it: evaluation,
-hashing, finding people and packing.
+Taken to be so: no run is spread over several nodes; all work runs at the multiplications and additions a second
+of the measured step; gradients travel after the backward pass, not beside it; runs start in the order of `execute`, long chains
+first. Not in it: evaluation, hashing, finding people and packing.
 """
 
 import shutil
@@ -10,14 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from uniemox.errors import ConfigError
-from uniemox.reproduce.execute import gpus_of, work_ahead
+from uniemox.reproduce.execute import gpus_of, to_do, work_ahead
 from uniemox.reproduce.plan import Run
-from uniemox.reproduce.results import is_done
 from uniemox.reproduce.study import BATCH, PRETRAIN_BATCH, PRETRAIN_GFLOP
 
 BYTES = 4  # of a weight, a gradient, and each of AdamW's two moments
-GPUS_OF_NODE = 8
-NVLINK_GB_S, NETWORK_GB_S = 400.0, 25.0  # between GPUs of a node; between nodes, 200 Gbit/s each
+GPUS_OF_NODE, NVLINK_GB_S = 8, 400.0  # between its GPUs
 CHECKPOINTS_WHILE_RUNNING = 4  # the newest two, the best, and one that is being written
 FINISHED_COPIES = {"pretrain": 2, "finetune": 3}  # encoder and model; and an ONNX file
 
@@ -60,10 +58,11 @@ def simulate(runs: Sequence[Run], *, gpus: int, images_per_s: float) -> Simulate
 
 
 def need_disk(runs: Sequence[Run], *, gpus: int) -> float:
-    """Bytes that runs which are not done will take at most. Raises ConfigError if the disk can't hold them."""
-    left = [run for run in runs if run.gflop and not is_done(run)]
+    """Bytes that are still to be written, at most. Raises ConfigError if the disk can't hold them."""
+    left = [run for run in to_do(runs) if run.gflop and run.missing is None]
     at_once = sorted(map(checkpoint_bytes, left), reverse=True)[:gpus]
-    needed = sum(map(finished_bytes, left)) + sum(at_once)
+    there = sum(file.stat().st_size for run in left for file in run.folder.rglob("*") if file.is_file())
+    needed = max(0.0, sum(map(finished_bytes, left)) + sum(at_once) - there)
     if left:
         place = next(folder for folder in (left[0].root, *left[0].root.absolute().parents) if folder.exists())
         free = shutil.disk_usage(place).free
@@ -84,8 +83,7 @@ def step_seconds(run: Run, images_per_s: float) -> float:
     """Computing, and then sending the gradients."""
     processes = gpus_of(run)
     computing = batch_of(run) * run.gflop / (images_per_s * PRETRAIN_GFLOP) / processes
-    speed = NVLINK_GB_S if processes <= GPUS_OF_NODE else NETWORK_GB_S
-    return computing + gradient_bytes(run) / (speed * 1e9)
+    return computing + gradient_bytes(run) / (NVLINK_GB_S * 1e9)
 
 
 def gradient_bytes(run: Run) -> float:

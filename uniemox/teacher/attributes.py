@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from uniemox.data.colour import brightness, colorfulness
 from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
-from uniemox.data.processes import map_batches
+from uniemox.data.processes import map_each
 from uniemox.data.prompts import describe, plain
 from uniemox.data.readers.emoset import read_vocabulary
 from uniemox.data.sample import DataSet, Sample, decode_sample
@@ -44,7 +44,7 @@ OF_PEOPLE = ("human_action", "facial_expression")  # not asked of images in whic
 TEMPERATURE = 100.0  # of the softmax over cosines, CLIP's own
 MIN_SHARE = 0.2  # of the softmax over all words; below it a word is left out
 MIN_OBJECT, MAX_OBJECTS = 0.2, 3  # probability and number of a classifier's objects
-BATCH = 16  # images that a worker takes at once, and that its death costs
+BATCH = 16  # images that a worker takes at once
 SIDE_PX = 256  # short side at which images are looked at
 
 
@@ -160,20 +160,17 @@ def write_texts(
     with Sidecar(out, header) as sidecar:
         by_key = {sample.image_key: sample for sample in reversed(data.samples)}  # the first of an image's people
         waiting = [sample for key, sample in reversed(by_key.items()) if key not in sidecar.done]
-        batches = [waiting[i : i + BATCH] for i in range(0, len(waiting), BATCH)]
-        done = len(by_key) - len(waiting)
-        on_progress(done)
+        before = len(by_key) - len(waiting)
+        on_progress(before)
         open_work = partial(_open_work, open_describer)
-        with closing(map_batches(open_work, batches, pool, on_gpu=on_gpu)) as found:
-            for batch, answers in zip(batches, found, strict=True):
-                for sample, answer in zip(batch, answers or [f"{s.image}: {DIED}" for s in batch], strict=True):
-                    if isinstance(answer, str):
-                        broken.append(answer)
-                    else:
-                        annotation = {**answer, "emotion": data.label_of(sample)}
-                        text = describe(annotation, with_emotion=with_emotion)
-                        sidecar.append(sample.image_key, {"text": text, "annotation": annotation})
-                done += len(batch)
+        with closing(map_each(open_work, waiting, pool, batch=BATCH, on_gpu=on_gpu)) as found:
+            for done, (sample, answer) in enumerate(zip(waiting, found, strict=True), before + 1):
+                if answer is None or isinstance(answer, str):
+                    broken.append(answer or f"{sample.image}: {DIED}")
+                else:
+                    annotation = {**answer, "emotion": data.label_of(sample)}
+                    text = describe(annotation, with_emotion=with_emotion)
+                    sidecar.append(sample.image_key, {"text": text, "annotation": annotation})
                 on_progress(done)
     return broken
 

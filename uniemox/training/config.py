@@ -72,7 +72,7 @@ class HardwareConfig:
     """Of matrix products and activations; weights, losses and fusion stay in float32. None: bfloat16 where this machine
     is fast with it, float32 elsewhere."""
     compile: bool = False
-    """torch.compile of each block: longer at the start, and faster on a GPU."""
+    """torch.compile: a minute at the start, and faster on a GPU."""
     grad_checkpointing: bool = False
     """Compute activations a second time in the backward pass instead of keeping them: less memory, a third slower."""
     threads: int | None = None

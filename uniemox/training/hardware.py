@@ -19,7 +19,6 @@ from uniemox.training.launch import is_bound, local_rank
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 MAX_INT = 2**31 - 1
-BLOCKS = ("blocks", "layers", "stages")  # of timm's networks
 MAX_WORKERS = 8  # of one process, where nobody says
 
 
@@ -51,33 +50,13 @@ def precision_of(config: HardwareConfig) -> Precision:
 
 
 def wrap(model: nn.Module, device: torch.device, *, compiled: bool) -> Any:
-    """The model as it is called in training: in DistributedDataParallel if there are several processes.
-
-    compiled: by its blocks, or as a whole where it has none.
-    """
+    """The model as it is called in training: in DistributedDataParallel if there are several processes, compiled."""
     runner: Any = model
     if world_size() > 1:
         runner = DistributedDataParallel(runner, device_ids=[device.index] if device.type == "cuda" else None)
         if device.type == "cpu":
             runner.register_comm_hook(None, _average_each)
-    return torch.compile(runner) if compiled and not compile_blocks(model) else runner
-
-
-def compile_blocks(model: nn.Module) -> bool:
-    """Let each block of encoders and decoders be compiled when it is first called; whether the model has any.
-
-    What is compiled for the first of equal blocks serves all of them: a network of 24 starts in the time of one.
-    """
-    found = [
-        block
-        for module in model.modules()
-        for name, child in module.named_children()
-        if name in BLOCKS
-        for block in child.children()
-    ]
-    for block in found:
-        block.compile()
-    return bool(found)
+    return torch.compile(runner) if compiled else runner
 
 
 def _average_each(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:

@@ -36,11 +36,11 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if self.is_written:
             self.file.close()
             for tracker in self.trackers:
-                tracker.close()
+                tracker.close(failed=kind is not None)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One line, and a point of every curve.  step: steps that are done."""

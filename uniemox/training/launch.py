@@ -77,12 +77,12 @@ def is_bound(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def job_of(environment: Mapping[str, str] = os.environ) -> str | None:
-    """What torchrun or SLURM calls the job that this process is of; None where nobody named it.
+    """What torchrun calls the job that this process is of; None where nobody named it.
 
-    torchrun: --rdzv-id, or a new name for each call with --standalone; "none" is what it says without either.
+    That is --rdzv-id, or a new name for each call with --standalone; "none" is what it says without either.
     """
     name = environment.get("TORCHELASTIC_RUN_ID", "none")
-    return environment.get("SLURM_JOB_ID") if name == "none" else name
+    return None if name == "none" else name
 
 
 def is_restart(environment: Mapping[str, str] = os.environ) -> bool:

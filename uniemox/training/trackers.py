@@ -5,6 +5,7 @@ in the run's folder, MLFLOW_TRACKING_URI names a server or a database.
 """
 
 import json
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -18,14 +19,15 @@ from torch.utils.tensorboard import SummaryWriter
 from uniemox.errors import ConfigError, MissingPackageError
 from uniemox.files import CONFIG, write_text
 
-TENSORBOARD, TRACKED_AS = "tensorboard", "tracked_as.txt"  # the latter: the id under which a run is continued
+TENSORBOARD = "tensorboard"
+WANDB_ID, MLFLOW_ID = "wandb_id.txt", "mlflow_id.txt"  # of the run there, under which it is continued
 PROJECT = "uniemox"  # of W&B, and MLflow's experiment
 MAX_PARAM_CHARACTERS = 6000  # MLflow's
 MAX_WAITING = 200  # steps that wait for MLflow's server before the run waits for it too
 
 
 class Tracker(Protocol):
-    """Takes what a run tells after each step."""
+    """Takes what a run reports after each step."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """A point of every curve.  step: steps that are done."""
@@ -33,8 +35,8 @@ class Tracker(Protocol):
     def image(self, step: int, name: str, image: Image.Image) -> None:
         """An image of this step."""
 
-    def close(self) -> None:
-        """Send what still waits."""
+    def close(self, *, failed: bool) -> None:
+        """Send what still waits.  failed: the run did not come to its end."""
 
 
 class TensorBoard:
@@ -51,7 +53,7 @@ class TensorBoard:
     def image(self, step: int, name: str, image: Image.Image) -> None:
         """Not repeated here: RUN/pictures has it."""
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         """See Tracker."""
         self.writer.close()
 
@@ -64,7 +66,7 @@ class Wandb:
             import wandb  # noqa: PLC0415 - an extra
         except ImportError:
             raise MissingPackageError("save.tracker wandb needs Weights & Biases; run: pip install wandb") from None
-        kept = run / TRACKED_AS
+        kept = run / WANDB_ID
         number = kept.read_text("utf-8").strip() if kept.exists() else token_hex(8)
         try:
             self.run = wandb.init(
@@ -91,9 +93,9 @@ class Wandb:
         """See Tracker."""
         self.run.log({name: self.picture(image)}, step=step)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         """See Tracker."""
-        self.run.finish()
+        self.run.finish(exit_code=int(failed))
 
 
 class Mlflow:
@@ -108,7 +110,7 @@ class Mlflow:
         self.metric: Callable[..., Any] = Metric
         self.errors = (MlflowException, OSError)
         self.sent: deque[Any] = deque()  # steps that the server may not have yet
-        kept = run / TRACKED_AS
+        kept = run / MLFLOW_ID
         try:
             self.client = MlflowClient()
             if kept.exists():
@@ -121,12 +123,15 @@ class Mlflow:
             params = _flat(_settings_of(run)).items()
             self.client.log_batch(self.id, params=[Param(name, value[:MAX_PARAM_CHARACTERS]) for name, value in params])
         except self.errors as error:
-            raise ConfigError(f"MLflow does not start: {error}; see MLFLOW_TRACKING_URI") from error
+            raise ConfigError(
+                f"MLflow does not start: {error}; see MLFLOW_TRACKING_URI, and delete {kept} if its run is gone"
+            ) from error
         write_text(kept, self.id + "\n")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """See Tracker."""
-        points = [self.metric(name, value, 0, step) for name, value in values.items()]
+        now_ms = time.time_ns() // 10**6
+        points = [self.metric(name, value, now_ms, step) for name, value in values.items()]
         self.sent.append(self.client.log_batch(self.id, metrics=points, synchronous=False))
         if len(self.sent) > MAX_WAITING:
             self._wait_for_oldest()
@@ -144,14 +149,14 @@ class Mlflow:
         except self.errors as error:
             warnings.warn(f"MLflow did not take the image {name} of step {step}: {error}", stacklevel=2)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         """See Tracker."""
         while self.sent:
             self._wait_for_oldest()
         try:
-            self.client.set_terminated(self.id)
+            self.client.set_terminated(self.id, "FAILED" if failed else "FINISHED")
         except self.errors as error:
-            warnings.warn(f"MLflow was not told that the run is over: {error}", stacklevel=2)
+            warnings.warn(f"MLflow did not take the end of the run: {error}", stacklevel=2)
 
 
 def open_trackers(run: Path, step: int, name: Literal["wandb", "mlflow"] | None) -> list[Tracker]:
