@@ -1,8 +1,8 @@
 """What a plan of the paper's scale takes on machines of other sizes, computed from parts that were measured.
 
 Taken to be so: no run is spread over several nodes; all work runs at the multiplications and additions a second
-of the measured step; gradients travel after the backward pass, not beside it; runs start in the order of `execute`, long chains
-first. Not in it: evaluation, hashing, finding people and packing.
+of the measured step; gradients travel after the backward pass, not beside it; runs start in the order of `execute`,
+long chains first. Not in it: evaluation, hashing, finding people and packing.
 """
 
 import shutil
