@@ -63,9 +63,9 @@ def test_a_session_leaves_the_other_cores_alone(
 ) -> None:
     asked, open_session = [], onnx_sessions.open_session
 
-    def watched(path: Path, *, threads: int | None = None) -> onnx_sessions.InferenceSession:
+    def watched(path: Path, *, threads: int | None = None, provider: str = "cpu") -> onnx_sessions.InferenceSession:
         asked.append(threads)
-        return open_session(path, threads=threads)
+        return open_session(path, threads=threads, provider=provider)
 
     monkeypatch.setattr(onnx_sessions, "open_session", watched)
     session = Session(tiny_network(tmp_path / "model.onnx"), threads=threads)
