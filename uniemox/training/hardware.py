@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from timm.models.byobnet import RepVggBlock
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -76,7 +77,8 @@ def ready_to_train(model: nn.Module, device: torch.device) -> nn.Module:
     """The model on its device, with the attention that trains fastest there: plain on the CPU, fused elsewhere.
 
     The fused kernel's backward is slow on the CPU. Only timm's modules have the switch, others are left alone.
-    Convolutional networks keep their channels last in memory.
+    Convolutional networks keep their channels last in memory; but RepVGG on the CPU, where torch 2.15 then writes over
+    memory that is not its own in the backward pass: the process crashes, or its loss is NaN, within some steps.
     On Linux freed memory is kept as well, see `keep_freed_memory`.
     """
     on_cpu = device.type == "cpu"
@@ -86,7 +88,8 @@ def ready_to_train(model: nn.Module, device: torch.device) -> nn.Module:
             module.fused_attn = not on_cpu
     if on_cpu:
         keep_freed_memory()
-    if any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):  # a convolutional network
+    kinds = {type(module) for module in model.modules()}
+    if nn.BatchNorm2d in kinds and not (on_cpu and RepVggBlock in kinds):  # a convolutional network
         model = model.to(memory_format=torch.channels_last)
     return model.to(device)
 
