@@ -134,6 +134,19 @@ def test_table_three_has_every_row_of_the_paper_and_what_it_leaves_out() -> None
     assert set(planned("table3", "demo").columns) == {"Scenes", *PAPER_SIZES}
 
 
+def test_what_a_plan_has_made_does_not_change_its_runs(tmp_path: Path) -> None:
+    """A start from random weights takes its network from a run of ours, which is there the second time."""
+
+    def keys() -> list[str]:
+        return [run.key for run in plan_of(ReproduceOptions(name="table3", scale="demo", root=tmp_path)).runs]
+
+    before = keys()
+    for run in plan_of(ReproduceOptions(name="table3", scale="demo", root=tmp_path)).runs:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / (run.makes or "made")).write_text("made")
+    assert keys() == before
+
+
 def test_the_same_network_from_the_same_weights_is_one_row() -> None:
     found = planned("table3", "demo")
     runs = [cell.runs for row in found.rows if (cell := row.cells["Scenes"]).runs]

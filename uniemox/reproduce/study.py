@@ -192,7 +192,8 @@ class Study:
         needs = [*data.needs, *([init] if isinstance(init, Run) else []), *method.needs]
         name = f"finetune {method.name} on {data.name}, seed {seed}"
         files = [word for word in method.changes if word.endswith(".onnx")]
-        files += [init] if isinstance(init, str) else []
+        if isinstance(init, str) and not any(str(run.folder) in init for run in method.needs):
+            files += [init]  # what a run of the plan makes is in its folder's name
         digests = (*data.digests, *(digest for file in files for digest in digest_of_weights(file)))
         run = plan_run(self.root, name, words, makes=ONNX, needs=needs, data=digests)
         epochs = 1 if "probe" in method.changes else epochs
