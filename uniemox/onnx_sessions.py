@@ -21,11 +21,13 @@ from uniemox.errors import ConfigError
 from uniemox.parallel import is_parallel_worker
 
 __all__ = [
+    "PROVIDERS",
     "RUNTIME_ERRORS",
     "InferenceSession",
     "Session",
     "get_available_providers",
     "open_session",
+    "pick_provider",
     "quantization_tools",
 ]
 

@@ -314,5 +314,7 @@ def test_a_finished_run_may_leave_its_weights_alone(tmp_path: Path) -> None:
     encoder = pretrain(config, scenes(), tmp_path / "run")
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000003"]
     before = encoder.stat().st_mtime_ns
+    shutil.copytree(tmp_path / "run/checkpoints/step-00000003", tmp_path / "run/checkpoints/step-00000004")
     assert pretrain(config, scenes(), tmp_path / "run", resume=True) == encoder
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000003"]  # a kill's, gone
     assert encoder.stat().st_mtime_ns == before  # there was nothing to do

@@ -1,6 +1,7 @@
 """Texts for images without annotations: what is measured, what a classifier and a teacher say, what is left out."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from tests.drawn import class_folders, jpeg_of
 from uniemox.data.colour import brightness, colorfulness, colour_histogram
+from uniemox.data.pool_config import PoolConfig
 from uniemox.data.source import open_data
 from uniemox.errors import TeacherError
-from uniemox.teacher.attributes import QUESTIONS, Describer, ObjectClassifier, ZeroShot, write_texts
+from uniemox.teacher.attributes import BATCH, QUESTIONS, Describer, ObjectClassifier, ZeroShot, write_texts
 
 WORDS = {
     "emotion": ["amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness"],
@@ -92,6 +94,20 @@ def test_a_teacher_chooses_words_where_it_is_sure(root: Path, info: Path, tmp_pa
     beside = open_data(f"folder:{root}", texts=out)
     assert beside.samples[0].annotation["scene"] == "ice_rink"
     assert beside.samples[0].text == texts_of(out)["awe/blue.jpg"]
+
+
+def test_processes_write_the_same_texts(tmp_path: Path, info: Path) -> None:
+    root = class_folders(tmp_path / "photos", ("awe", "fear"), each=BATCH)
+    for workers in (1, 2):
+        opened = partial(_describer, info)
+        out, pool = tmp_path / f"{workers}.jsonl", PoolConfig(workers=workers)
+        assert write_texts(open_data(f"folder:{root}"), out, opened, {}, pool=pool) == []
+    assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
+    assert len(texts_of(tmp_path / "2.jsonl")) == 2 * BATCH
+
+
+def _describer(info: Path) -> Describer:
+    return Describer(ZeroShot(ColourTeacher(), info))
 
 
 def test_an_unsure_teacher_says_nothing(info: Path) -> None:

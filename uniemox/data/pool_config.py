@@ -11,7 +11,7 @@ class PoolConfig:
     """Who looks at the images of a data set."""
 
     workers: int | None = None
-    """Processes; one a core if not given, and 1: no other than this one. On a cluster the most of them."""
+    """Processes; if not given one a core, but up to 8 on a GPU; 1: no other than this one. On a cluster the maximum."""
     engine: Literal["local", "ray"] = "local"
     """ray: on all machines of a Ray cluster, which read and write files by the same paths."""
 

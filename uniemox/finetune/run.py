@@ -42,7 +42,7 @@ from uniemox.training.loop import training_steps
 from uniemox.training.parameter_groups import freeze_layers, parameter_groups
 from uniemox.training.run_folder import begin_run
 from uniemox.training.schedule import build_schedule
-from uniemox.training.state import Checkpoints, Progress
+from uniemox.training.state import Checkpoints, Progress, was_finished
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 from uniemox.views.pixels import normalise
 from uniemox.weight_names import Init
@@ -66,8 +66,8 @@ def finetune(
         if rank() == 0:
             begin_run(out, "finetune", config, data, resume=resume)
         wait_for_all()
-        if not config.save.keep_finished and (out / ONNX).exists():
-            return load_classifier(out / WEIGHTS)[1]  # it was finished: nothing is left to resume
+        if was_finished(out, ONNX, config.save):
+            return load_classifier(out / WEIGHTS)[1]
         parts = split_for_training(data, config, out if rank() == 0 else None)
         if rank() == 0:
             shown = replace(data, samples=[*parts.samples, *open_unlabelled(config.distillation)])

@@ -30,7 +30,7 @@ from uniemox.training.loop import Step, training_steps
 from uniemox.training.optimizer import build_optimizer
 from uniemox.training.run_folder import begin_run
 from uniemox.training.schedule import build_schedule
-from uniemox.training.state import Checkpoints, Progress
+from uniemox.training.state import Checkpoints, Progress, was_finished
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader, collate
 from uniemox.views.transforms import TrainViews
 
@@ -57,8 +57,7 @@ def pretrain(
             sources = [config.encoder.start or "", config.teacher.source if config.model.needs_image_features else ""]
             write_seen(out, data, sources, lambda done: callback.progress("hashing images", done, len(data)))
         wait_for_all()
-        if not config.save.keep_finished and (out / ENCODER).exists():  # it was finished: nothing is left to resume
-            Checkpoints(out, config.save.keep, config.save.keep_every).finish()
+        if was_finished(out, ENCODER, config.save):
             return out / ENCODER
         teacher = prepare_teacher(config.teacher, config.model, data, out, device, callback)
         model = build_model(config, None if teacher is None else teacher.width)

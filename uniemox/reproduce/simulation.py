@@ -30,7 +30,7 @@ class Simulated:
     busy: float
     """Share of the GPUs' time in which they compute."""
     disk_gb: float
-    """That finished runs take, and at most so many checkpoints beside them as run at a time."""
+    """That finished runs take, and the checkpoints of those that run at a time."""
     loader_images_per_s: float
     """Images that all loaders have to give together when a run uses all GPUs."""
     network_gb_per_s: float
@@ -43,15 +43,15 @@ def simulate(runs: Sequence[Run], *, gpus: int, images_per_s: float) -> Simulate
     images_per_s: what `uniemox bench step` measured on one of the GPUs: pre-training steps of ViT-L/16.
     """
     seconds = {run.key: step_seconds(run, images_per_s) * run.images / batch_of(run) for run in runs if run.gflop}
-    hours, busy_s, most_checkpoints = _schedule(runs, gpus, seconds)
+    total_s, busy_s, max_checkpoint_bytes = _schedule(runs, gpus, seconds)
     trained = {run.key: run for run in runs if run.gflop}.values()
     widest = max(trained, key=lambda run: (gpus_of(run), run.parameters_m), default=None)
     step = step_seconds(widest, images_per_s) if widest else 1.0
     return Simulated(
         gpus=gpus,
-        hours=hours / 3600,
-        busy=busy_s / (gpus * hours) if hours else 0.0,
-        disk_gb=(sum(finished_bytes(run) for run in trained) + most_checkpoints) / 1e9,
+        hours=total_s / 3600,
+        busy=busy_s / (gpus * total_s) if total_s else 0.0,
+        disk_gb=(sum(finished_bytes(run) for run in trained) + max_checkpoint_bytes) / 1e9,
         loader_images_per_s=batch_of(widest) / step * gpus / gpus_of(widest) if widest else 0.0,
         network_gb_per_s=gradient_bytes(widest) / step / 1e9 if widest else 0.0,
     )
@@ -103,12 +103,12 @@ def checkpoint_bytes(run: Run) -> float:
 
 
 def _schedule(runs: Sequence[Run], gpus: int, seconds: Mapping[str, float]) -> tuple[float, float, float]:
-    """Seconds until all is done, those of all GPUs together in which they compute, and most bytes of checkpoints."""
+    """Seconds until all is done, those in which GPUs compute, all together, and the maximum bytes of checkpoints."""
     ahead = work_ahead(runs)
     waiting = sorted({run.key: run for run in runs}.values(), key=lambda run: -ahead[run.key])
     running: list[tuple[float, Run]] = []
     finished: set[str] = set()
-    now, busy, most = 0.0, 0.0, 0.0
+    now, busy, max_bytes = 0.0, 0.0, 0.0
     while waiting or running:
         free = gpus - sum(gpus_of(run) for _, run in running)
         for run in list(waiting):
@@ -120,8 +120,8 @@ def _schedule(runs: Sequence[Run], gpus: int, seconds: Mapping[str, float]) -> t
             waiting.remove(run)
             free -= gpus_of(run)
             busy += gpus_of(run) * seconds.get(run.key, 0.0)
-        most = max(most, sum(checkpoint_bytes(run) for _, run in running))
+        max_bytes = max(max_bytes, sum(checkpoint_bytes(run) for _, run in running))
         now, done = min(running, key=lambda entry: entry[0])
         running.remove((now, done))
         finished.add(done.key)
-    return now, busy, most
+    return now, busy, max_bytes

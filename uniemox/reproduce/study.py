@@ -158,10 +158,8 @@ class Study:
         words += changes
         run = plan_run(self.root, f"pretrain {name}", words, makes=ENCODER, needs=needs, data=digests)
         images, gflop = epochs * self._pretraining_images, 0.0 if self.is_demo else PRETRAIN_GFLOP
-        processes, parameters_m = (
-            self.processes(self._pretraining_images),
-            0.0 if self.is_demo else PRETRAIN_PARAMETERS_M,
-        )
+        processes = self.processes(self._pretraining_images)
+        parameters_m = 0.0 if self.is_demo else PRETRAIN_PARAMETERS_M
         return replace(run, images=images, gflop=gflop, parameters_m=parameters_m, processes=processes, lacks=lacks)
 
     @property

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from uniemox.checkpoints.writing import write_tensors
 from uniemox.errors import CheckpointError
 from uniemox.files import CHECKPOINTS, PARTIAL
+from uniemox.training.config import SaveConfig
+from uniemox.training.distributed import rank
 from uniemox.weight_archives import check_weight_archive
 
 MODEL, STATE = "model.safetensors", "state.pt"
@@ -178,6 +180,17 @@ class Checkpoints:
             return read_state(path / STATE, mmap=True)["score"]
         except (*UNREADABLE, CheckpointError) as error:
             raise CheckpointError(f"{path} can't be read: {error}; delete this folder") from error
+
+
+def was_finished(run: Path, made: str, config: SaveConfig) -> bool:
+    """Whether a run that keeps no checkpoints once it is finished has written its last file.
+
+    made: name of that file.  All processes ask; the first deletes the checkpoints that a kill after that file left.
+    """
+    is_finished = not config.keep_finished and (run / made).exists()
+    if is_finished and rank() == 0:
+        Checkpoints(run, config.keep, config.keep_every).finish()
+    return is_finished
 
 
 def read_weights(model: nn.Module, path: Path) -> None:

@@ -1,7 +1,7 @@
 """Where a run's curves and images go beside its own files: TensorBoard always, Weights & Biases or MLflow if asked for.
 
-Which server, which account and whether anything is sent at all is each one's own setting: WANDB_MODE=offline keeps all
-in the run's folder, MLFLOW_TRACKING_URI names a server or a database.
+Which server, which account and whether anything is sent at all is each one's own setting: WANDB_MODE=offline keeps the
+curves in the run's folder, MLFLOW_TRACKING_URI names a server or a database.
 """
 
 import json
