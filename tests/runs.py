@@ -19,6 +19,7 @@ from PIL import Image
 
 from tests.drawn import Stored, jpeg_of
 from uniemox.bench.commands import start_command
+from uniemox.data.prompts import distinct_texts
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.source import open_data
 from uniemox.data.synthetic import synthetic
@@ -27,7 +28,6 @@ from uniemox.finetune.run import finetune
 from uniemox.labels import MIKELS
 from uniemox.losses.config import LossWeights
 from uniemox.model.config import DecoderConfig, ModelConfig
-from uniemox.pretrain.batches import distinct_texts
 from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
 from uniemox.pretrain.presets import demo
 from uniemox.pretrain.run import pretrain

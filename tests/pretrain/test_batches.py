@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.runs import scenes
-from uniemox.data.prompts import NOTHING_KNOWN, describe
-from uniemox.pretrain.batches import distinct_texts, make_batch, text_of
+from uniemox.data.prompts import NOTHING_KNOWN, describe, distinct_texts, text_of
+from uniemox.pretrain.batches import make_batch
 from uniemox.pretrain.step import PretrainBatch
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewBatch, ViewDataset, collate

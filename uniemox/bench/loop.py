@@ -13,12 +13,12 @@ import torch
 
 from uniemox.bench.step import prepare_step, time_steps
 from uniemox.data.order import steps_in_epoch
+from uniemox.data.prompts import distinct_texts
 from uniemox.data.sample import DataSet
 from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.shards import read_shards
 from uniemox.errors import ConfigError
 from uniemox.model.config import ModelConfig
-from uniemox.pretrain.batches import distinct_texts
 from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
 from uniemox.pretrain.run import pretrain
 from uniemox.teacher.stored import save_features

@@ -146,6 +146,8 @@ class SchemeOptions:
     """Divide as the paper did, instead of --ratio: its official splits, ratios, strata and schemes."""
     schemes: int = 1
     """Draw so many schemes and keep the one whose splits agree best in their colours (the paper's figure 6)."""
+    hold_out: int | None = None
+    """Keep the splits that the data have, and take so many images of train as test instead."""
 
 
 @data.command
@@ -169,6 +171,8 @@ def split(
     uniemox data split emo8:photos/emo8 emo8.json --schemes 100 --plot emo8.png
 
     uniemox data split caer-s:photos/caer caer.json --paper
+
+    uniemox data split fi:photos/fi fi.json --hold-out 2000
 
     Parameters
     ----------
@@ -221,6 +225,11 @@ def _draw(found: "DataSet", source: str, options: SchemeOptions) -> "tuple[str, 
         raise ConfigError("--paper has ratio and schemes of its own; leave --ratio and --schemes out")
     if options.paper:
         return f"as the paper, seed {seed}", *_draw_as_paper(found, source, seed)
+    if options.hold_out is not None:
+        if options.ratio is not None or options.paper or schemes > 1:
+            raise ConfigError("--hold-out divides train alone; leave --ratio, --paper and --schemes out")
+        held_out = splits.hold_out(found.samples, options.hold_out, seed)
+        return f"{options.hold_out} of train held out, seed {seed}", held_out, None
     ratio = options.ratio or "80/10/10"
     shares = splits.parse_ratio(ratio)
     if schemes > 1:

@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 from uniemox.cli.console import JsonFlag, need, progress_bar, say
 from uniemox.cli.data_options import NO_FILES, FileOptions
 from uniemox.cli.plan_check import check_plan
+from uniemox.cli.reproduce_evidence import evidence, fusions, probes
 from uniemox.cli.reproduce_plan import (
     DEFAULTS,
     Options,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 Switch = Annotated[bool, Parameter(negative="")]
 
 reproduce = App(name="reproduce")
+for command in (evidence, probes, fusions):
+    reproduce.command(command)
 
 
 @reproduce.default

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from uniemox.cli.console import Files, JsonFlag, need, say, say_parts
+from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, say_parts
 
 teacher = App(name="teacher", help="Fit a teacher of your own, where no CLIP can be had.")
 
@@ -70,7 +70,8 @@ def fit(
     out
         Folder of the teacher, teacher.json and teacher.safetensors; commands take it as fitted:OUT.
     image_tower
-        A frozen image tower, timm:NAME or timm:NAME@FILE (arXiv 2111.07991); a small one is fitted if not given.
+        A frozen image tower, timm:NAME or timm:NAME@FILE (arXiv 2111.07991), several with commas between them; a small
+        one is fitted if not given.
     seed
         Of the weights, the held-out images, the crops and the order.
     without_emotion
@@ -99,6 +100,71 @@ def fit(
     if about["broken"]:
         say(f"{about['broken']} images can't be read and were left out")
     print(json.dumps({"folder": str(out), **about}) if as_json else f"wrote {out}: {_in_words(about['figures'])}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTexts:
+    """What a teacher is asked about, beside the images."""
+
+    texts: Files = None
+    """File of `data describe`; if not given, the one beside the data is used."""
+    exclude: Files = None
+    """File of `data check --json`; the images in its list "exclude" are left out."""
+    with_emotion: Annotated[bool, Parameter(negative="")] = False
+    """End texts that are made of annotations with the emotion."""
+    images_alone: Annotated[bool, Parameter(negative="")] = False
+    """Ask about images alone, as a teacher without a text side must be."""
+
+
+@teacher.command
+def store(
+    *,
+    teacher: str,
+    data: str,
+    out: Path,
+    asked: Annotated[StoredTexts, Parameter(name="*")] = StoredTexts(),
+) -> None:
+    """Ask a teacher once about all whole images and all texts of a data set, for any number of pre-training runs.
+
+    Examples:
+
+    uniemox teacher store --teacher fitted:runs/teacher --data shards:fi --out fi.npz
+
+    uniemox pretrain --teacher.source stored:fi.npz --data shards:fi --out runs/pre
+
+    Parameters
+    ----------
+    teacher
+        As --teacher.source of pretrain takes it.
+    data
+        KIND:PATH, or several with commas between them; all splits of it.
+    out
+        File, .npz.
+    """
+    need("torch", "timm", "open_clip", extra="train")
+    from uniemox.data.prompts import distinct_texts
+    from uniemox.data.source import open_data
+    from uniemox.teacher.opening import open_teacher
+    from uniemox.teacher.storing import store_features
+    from uniemox.training.config import HardwareConfig
+    from uniemox.training.hardware import keep_freed_memory, setup_device
+
+    found = open_data(data, texts=asked.texts, exclude=asked.exclude)
+    say_parts(found)
+    device = setup_device(HardwareConfig())
+    keep_freed_memory()
+    with progress_bar() as progress:
+        task = progress.add_task("asking the teacher about images", total=len(found))
+        store_features(
+            open_teacher(teacher, device),
+            teacher,
+            found,
+            out,
+            texts=[] if asked.images_alone else distinct_texts(found.samples, asked.with_emotion),
+            device=device,
+            on_progress=lambda done: progress.update(task, completed=done),
+        )
+    print(f"wrote {out}: {len(found)} images; use it with --teacher.source stored:{out}")
 
 
 def _in_words(figures: Mapping[str, Any]) -> str:

@@ -104,3 +104,8 @@ def _words(annotation: Mapping[str, object], field: str) -> list[str]:
 def _listed(words: Sequence[str]) -> str:
     """Words with commas, and an "and" before the last."""
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+
+
+def distinct_texts(samples: Sequence[Sample], with_emotion: bool) -> list[str]:
+    """All texts of a data set, each once, in the order of their first sample."""
+    return list(dict.fromkeys(text_of(sample, with_emotion) for sample in samples))

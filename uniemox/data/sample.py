@@ -157,10 +157,18 @@ class DataSet:
         return None if sample.label is None else self.labels.labels[sample.label]
 
     def to_train(self, *splits: str) -> "DataSet":
-        """The samples of these splits, or of all; if none is named those of train, or all where there are no splits."""
-        if "all" in splits or not (splits or any(sample.split for sample in self.samples)):
+        """The samples of these splits, or of all.
+
+        If none is named those of train, or all where there are no splits: of several data sets, each by itself.
+        """
+        if "all" in splits:
             return self
-        return self.only(*(splits or ("train",)))
+        if splits:
+            return self.only(*splits)
+        divided = {self.part_of(sample) for sample in self.samples if sample.split}
+        return replace(
+            self, samples=[one for one in self.samples if one.split == "train" or self.part_of(one) not in divided]
+        )
 
     def scored_split(self, split: str | None) -> str:
         """The split that is scored: the given one, or test if there is one, else val, else all."""

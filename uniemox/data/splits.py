@@ -86,6 +86,22 @@ def split_samples(
     return scheme
 
 
+def hold_out(samples: Sequence[Sample], count: int, seed: int) -> Scheme:
+    """The splits that samples have, with about so many of train as test, every class in its share.
+
+    Groups are never divided, so that the number may be missed by a few. Raises ConfigError unless there are more
+    training images than that, and no test split yet.
+    """
+    train = [sample for sample in samples if sample.split == "train"]
+    if any(sample.split == "test" for sample in samples):
+        raise ConfigError("there is a test split already; --hold-out makes one of a part of train")
+    if not 0 < count < len(train):
+        raise ConfigError(f"--hold-out must lie above 0 and below the {len(train)} training images, got {count}")
+    share = count / len(train)
+    drawn = split_samples(train, {"train": 1 - share, "test": share}, seed)
+    return {sample.key: sample.split for sample in samples if sample.split} | drawn
+
+
 def parse_ratio(text: str) -> dict[str, float]:
     """Shares of train, val and test in a text such as 80/10/10; two numbers are train and test.
 

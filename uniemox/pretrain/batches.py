@@ -1,11 +1,8 @@
 """From what the loader gives to what a pre-training step takes."""
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from uniemox.data.prompts import text_of
-from uniemox.data.sample import Sample
 from uniemox.pretrain.step import PretrainBatch
 from uniemox.views.loader import ViewBatch
 from uniemox.views.mask import mask_noise
@@ -29,8 +26,3 @@ def make_batch(views: ViewBatch, *, length: int, seed: int, epoch: int, with_emo
         scene_noise=noise("scene"),
         person_noise=noise("person"),
     )
-
-
-def distinct_texts(samples: Sequence[Sample], with_emotion: bool) -> list[str]:
-    """All texts of a data set, each once, in the order of their first sample."""
-    return list(dict.fromkeys(text_of(sample, with_emotion) for sample in samples))

@@ -13,7 +13,7 @@ class FitConfig:
     """How a teacher is fitted."""
 
     image_tower: str | None = None
-    """A frozen image tower, timm:NAME or timm:NAME@FILE; None: a small one is fitted as well."""
+    """A frozen image tower, timm:NAME or timm:NAME@FILE, several with commas; None: a small one is fitted as well."""
     width: int = 64
     """C, channels of the teacher's features."""
     image_size: int | None = None

@@ -16,9 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from uniemox.errors import TeacherError
+from uniemox.checkpoints.timm_networks import load_timm
+from uniemox.errors import CheckpointError, TeacherError
 from uniemox.model.encoder import build_encoder
 from uniemox.teacher.config import SMALL_PATCH_PX
+from uniemox.teacher.image_towers import join_networks
 from uniemox.teacher.protocol import fit_pixels, hash_module
 
 DESCRIPTION, WEIGHTS, RUN = "teacher.json", "teacher.safetensors", "fit"
@@ -104,7 +106,7 @@ class FittedTeacher(nn.Module):
         try:
             teacher = cls(architecture, about)
             teacher.load_state_dict(load_file(folder / WEIGHTS))
-        except (SafetensorError, RuntimeError, OSError, ValueError) as error:
+        except (SafetensorError, RuntimeError, OSError, ValueError, CheckpointError) as error:
             raise TeacherError(f"{folder / WEIGHTS} holds no weights of this teacher: {error}; fit it again") from error
         return teacher.eval().requires_grad_(False).to(device)
 
@@ -154,6 +156,8 @@ def build_network(name: str, size: int) -> nn.Module:
         for block in tower.blocks:
             block.attn.fused_attn = False  # it is fitted on the CPU, where the fused kernel's backward is slow
         return tower
+    if "," in name or "?" in name:
+        return join_networks([load_timm(one.partition("@")[0], None, pretrained=False) for one in name.split(",")])
     if not timm.is_model(name):
         raise TeacherError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")
     return timm.create_model(name, num_classes=0)

@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 from uniemox.checkpoints.timm_networks import load_without_head
 from uniemox.errors import TeacherError
+from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.onnx_external import external_files, leaves_folder
 from uniemox.onnx_sessions import RUNTIME_ERRORS, InferenceSession, get_available_providers
 from uniemox.teacher.clip import UNLOADABLE
 from uniemox.teacher.protocol import fit_pixels
-from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
+from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD, PixelStats
+
+AT_ONCE = 16  # images that a CPU computes together: more don't fit into its caches
 
 
 class TimmImageTower:
@@ -26,13 +29,15 @@ class TimmImageTower:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model.eval().requires_grad_(False)
+        has_maps = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+        self.layout = torch.channels_last if has_maps else torch.contiguous_format
+        self.model: nn.Module = model.eval().requires_grad_(False).to(memory_format=self.layout)
         config = timm.data.resolve_model_data_config(model)
         self.size: tuple[int, int] = config["input_size"][1:]
         self.mean, self.std = config["mean"], config["std"]
         device = next(model.parameters()).device
         features = self.image_features(torch.zeros(1, 3, *self.size, device=device))
-        if features.ndim != 2 or model.num_classes:
+        if features.ndim != 2 or getattr(model, "num_classes", None):
             raise TeacherError(
                 f"expected pooled features without a classifier, got {tuple(features.shape)} and {model.num_classes} "
                 "classes; build the network with num_classes=0 and pooling"
@@ -64,7 +69,19 @@ class TimmImageTower:
     def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
         """pixels: (N, 3, H, W) in [0, 1].  Returns (N, C) float32, not normalised. Keys are not needed."""
         device = next(self.model.parameters()).device
-        return self.model(fit_pixels(pixels.to(device), self.size, self.mean, self.std)).float()
+        rows = []
+        for some in pixels.split(AT_ONCE if device.type == "cpu" else len(pixels)):
+            fitted = fit_pixels(some.to(device), self.size, self.mean, self.std)  # (n, 3, H, W)
+            rows.append(self.model(fitted.contiguous(memory_format=self.layout)).float())
+        return torch.cat(rows)
+
+
+def join_networks(networks: Sequence[nn.Module]) -> nn.Module:
+    """One network of several of timm, their features one after the other; itself where there is one."""
+    if len(networks) == 1:
+        return networks[0]
+    configs = [timm.data.resolve_model_data_config(network) for network in networks]
+    return ConcatEncoder(networks, [PixelStats(config["mean"], config["std"]) for config in configs])
 
 
 class OnnxImageTower:

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from uniemox.errors import TeacherError
+from uniemox.checkpoints.timm_networks import load_timm
+from uniemox.errors import CheckpointError, TeacherError
 from uniemox.teacher.clip import ClipTeacher
 from uniemox.teacher.fitted import FittedTeacher
-from uniemox.teacher.image_towers import OnnxImageTower, TimmImageTower
+from uniemox.teacher.image_towers import OnnxImageTower, TimmImageTower, join_networks
 from uniemox.teacher.protocol import PairedTeacher, Teacher
 from uniemox.teacher.stored import StoredTeacher
 
@@ -31,24 +32,30 @@ def open_teacher(source: str, device: str | torch.device = "cpu") -> Teacher:
 
 
 def open_timm_tower(source: str, device: str | torch.device = "cpu") -> TimmImageTower:
-    """The frozen image tower timm:NAME or timm:NAME@FILE.
+    """The frozen image tower timm:NAME or timm:NAME@FILE, with options as --init takes them.
 
+    Several with commas between them are one tower, their features one after the other.
     Raises TeacherError for another kind, or if the tower can't be had.
     """
-    kind, _, what = source.partition(":")
-    if kind != "timm" or not what:
+    sources = source.split(",")
+    if not all(one.startswith("timm:") and one != "timm:" for one in sources):
         raise TeacherError(f"expected an image tower as timm:NAME or timm:NAME@FILE, got {source!r}")
-    _, at, file = what.partition("@")
-    return TimmImageTower.load(timm_name(source), file if at else None, device)
+    if len(sources) == 1 and "?" not in source:
+        _, at, file = source.partition("@")
+        return TimmImageTower.load(timm_name(source), file if at else None, device)
+    try:
+        return TimmImageTower(join_networks([load_timm(one, None) for one in sources]).to(device))
+    except CheckpointError as error:
+        raise TeacherError(f"the image tower {source!r} can't be had: {error}") from error
 
 
 def timm_name(source: str) -> str:
-    """timm's name in timm:NAME or timm:NAME@FILE.
+    """timm's names in a source of `open_timm_tower`, with their options.
 
     >>> timm_name("timm:resnet18@resnet18.safetensors")
     'resnet18'
     """
-    return source.removeprefix("timm:").partition("@")[0]
+    return ",".join(one.removeprefix("timm:").partition("@")[0] for one in source.split(","))
 
 
 def _open_clip(what: str, device: str | torch.device) -> Teacher:

@@ -1,0 +1,1 @@
+"""Does the method help? The experiment of docs/experiments.md."""

@@ -1,0 +1,87 @@
+"""Fusion alone: frozen networks, the scene by itself and joined with the person through Γ1 to Γ4."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from uniemox.data.sample import DataSet, Sample
+from uniemox.errors import DataError
+from uniemox.finetune.config import NetworkConfig
+from uniemox.finetune.network import build_fused
+from uniemox.finetune.probe import fit_fusion
+from uniemox.finetune.step import Objective
+from uniemox.finetune.targets import class_weights, has_target, target_of
+from uniemox.model.classifier import Classifier
+from uniemox.model.config import FusionName
+from uniemox.reproduce.evidence.answers import Answers, write_answers
+from uniemox.reproduce.evidence.features import Watch, features_of
+
+WIDTH = 128  # C3
+SCENE, TWICE = "scene", "scene and scene"
+ROWS: dict[str, tuple[FusionName | None, tuple[int, ...]]] = {  # fusion, and which views are its first and second
+    SCENE: (None, (0,)),
+    TWICE: ("attention", (0, 0)),
+    "Γ1": ("dynamic", (0, 1)),
+    "Γ2": ("attention", (0, 1)),
+    "Γ3": ("gated", (0, 1)),
+    "Γ4": ("static", (0, 1)),
+}
+ALL, PEOPLE = "all", "people"
+
+
+def compare_fusions(
+    init: str, data: DataSet, out: Path, *, size: int, seeds: int, on_progress: Watch = lambda done: None
+) -> None:
+    """Fit projection, fusion and head on train, with every seed, and write the answers for test.
+
+    On all images, and on those with people alone. "scene and scene" gives Γ2 the scene twice: what the second view and
+    the fusion's own parameters bring without a person. Nothing is chosen: 1,000 steps, the last weights.
+    init, size: see `features_of`.  Raises DataError without train, test or people.
+    """
+    useful = [sample for sample in data.samples if has_target(sample, "label", data.labels) and sample.split != "val"]
+    samples, features = features_of(init, useful, size=size, has_person=True, on_progress=on_progress)
+    encoded = torch.from_numpy(features)  # (N, 2, D)
+    encoded = (encoded - encoded.mean(dim=(0, 1))) / (encoded.std(dim=(0, 1)) + 1e-6)
+    has_people = np.array([bool(sample.persons or sample.target_box) for sample in samples])
+    parts = {ALL: _compare(samples, encoded, data, seeds)}
+    if not has_people.any():
+        raise DataError(f"nobody is known in {data.name}; give --persons of `data persons`")
+    kept = [sample for sample, is_kept in zip(samples, has_people, strict=True) if is_kept]
+    parts[PEOPLE] = _compare(kept, encoded[torch.from_numpy(has_people)], data, seeds)
+    write_answers(out, parts, {"init": init, "width": int(encoded.shape[2]), "people": int(has_people.sum())})
+
+
+def _compare(samples: Sequence[Sample], encoded: Tensor, data: DataSet, seeds: int) -> Answers:
+    is_train = torch.tensor([sample.split == "train" for sample in samples])
+    train = [sample for sample in samples if sample.split == "train"]
+    test = [sample for sample in samples if sample.split == "test"]
+    if not train or not test:
+        raise DataError(f"{data.name} needs the splits train and test; give --splits of `data split`")
+    target = target_of(train, "label", data.labels)
+    objective = Objective(task="label", class_weights=class_weights(train, data.labels))
+    labels = target_of(test, "label", data.labels).argmax(dim=1).numpy()
+    answers = Answers(tuple(sample.key for sample in test), labels)
+    for name, (fusion, views) in ROWS.items():
+        seen = encoded[:, list(views)]  # (N, V, D)
+        for seed in range(seeds):
+            network = _network(fusion, encoded.shape[2], len(data.labels), seed)
+            fit_fusion(network, seen[is_train], target, objective, seed)
+            network.eval()
+            with torch.no_grad():
+                logits = network.head(network.fuse(seen[~is_train]))  # (M, E)
+            answers.given[f"{name} {seed}"] = logits.argmax(dim=1).numpy()
+    return answers
+
+
+def _network(fusion: FusionName | None, width: int, outputs: int, seed: int) -> Classifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if fusion is None:
+            return Classifier(nn.Identity(), feature_width=width, outputs=outputs, streams="scene")
+        embed, joined, _ = build_fused({}, NetworkConfig(streams="both", fusion=fusion, fused_width=WIDTH), width)
+        return Classifier(
+            nn.Identity(), feature_width=width, outputs=outputs, streams="both", embed=embed, fusion=joined
+        )

@@ -1,0 +1,321 @@
+"""The runs of the experiment: data, teacher, fusion alone, pre-trainings of equal compute, probes and fine-tuning."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from uniemox.data.sidecar import PERSONS, TEXTS
+from uniemox.errors import ConfigError
+from uniemox.files import ENCODER, ONNX, SPLITS
+from uniemox.reproduce.evidence.answers import ANSWERS
+from uniemox.reproduce.evidence.features import HISTOGRAM, STORED
+from uniemox.reproduce.plan import OUT, Run, plan_evaluation, plan_run, with_needs
+from uniemox.reproduce.preparing import describe_run, find_people_run, pack_run
+from uniemox.reproduce.weight_files import digest_of_weights
+from uniemox.teacher.opening import timm_name
+
+SIDE_PX, SHORT_SIDE_PX, FUSION_PX = 112, 160, 160
+TEACHER_FILE = "teacher.npz"
+NO_RECONSTRUCTION = ("--model.losses.scene-reconstruction", "0", "--model.losses.person-reconstruction", "0")
+NO_PERSON = ("--model.losses.person-reconstruction", "0", "--model.fusion", "none")
+NO_FUSION = ("--model.fusion", "none")
+NO_TEXT = ("--model.losses.contrastive-feature-alignment", "0")
+NO_TEACHER = (*NO_TEXT, "--model.losses.semantic-visual-alignment", "0")
+NETWORK = (  # 2.7 million parameters
+    *("--encoder.patch-size", "14", "--encoder.embed-dim", "192", "--encoder.depth", "6", "--encoder.num-heads", "6"),
+    *("--model.decoder.width", "128"),
+)
+PRETRAINING = (
+    *("--view.size", str(SIDE_PX), "--view.min-area", "0.3", "--batch-size", "64", "--teacher.view", "whole"),
+    *("--teacher.no-with-emotion", "--optimizer.base-lr", "4e-3", "--schedule.warmup-epochs", "1"),
+    *("--save.no-keep-finished",),
+)
+TUNING = (
+    *("--network.streams", "scene", "--network.pool", "mean", "--view.size", str(SIDE_PX), "--view.min-area", "0.3"),
+    *("--view.crop-fraction", "1.0", "--class-weighting", "balanced", "--select", "last", "--no-probe-first"),
+    *(
+        "--head-lr-scale",
+        "1",
+        "--schedule.warmup-epochs",
+        "1",
+        "--optimizer.base-lr",
+        "2e-3",
+        "--save.no-keep-finished",
+    ),
+)
+TUNING_COST = 3.5  # core seconds of an image that is fine-tuned on, over plain distillation's, measured likewise
+SHARES, TUNED_SHARES = (0.01, 0.05, 0.1, 1.0), (0.1, 1.0)
+START, PLAIN, ALL, SCRATCH = (
+    "the start alone",
+    "plain distillation (L3)",
+    "all of it (L1, L2, L3, Γ2)",
+    "random weights",
+)
+TEACHER, COLOURS = "the teacher's features (ceiling)", "colour histogram"
+PRIMARY = (ALL, PLAIN)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A pre-training that goes on from the start."""
+
+    changes: tuple[str, ...]
+    """Options of `uniemox pretrain`."""
+    cost: float
+    """Core seconds of an image over those of plain distillation, measured; see docs/experiments.md."""
+
+
+VARIANTS: Mapping[str, Variant] = {
+    PLAIN: Variant((*NO_RECONSTRUCTION, *NO_TEXT, *NO_FUSION), 1.0),
+    "L1 and L3": Variant((*NO_TEXT, *NO_FUSION), 3.36),
+    "L2 and L3": Variant((*NO_RECONSTRUCTION, *NO_FUSION), 1.43),
+    ALL: Variant(("--model.fusion", "attention"), 3.33),
+    "all without fusion": Variant(NO_FUSION, 3.45),
+    "all without persons": Variant(NO_PERSON, 2.10),
+    "reconstruction of the scene alone (MAE)": Variant((*NO_PERSON, *NO_TEACHER), 2.07),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How much is run."""
+
+    hold_out: int = 2000
+    """Images of train that are scored once, at the end."""
+    fraction: float = 1.0
+    """Of train that is used at all."""
+    teacher_epochs: int = 16
+    start_epochs: float = 15.0
+    """Of plain distillation from random weights, from which all go on."""
+    epochs: float = 15.0
+    """Of plain distillation from that start; others get as many core seconds."""
+    seeds: int = 2
+    """Of pre-training."""
+    primary_seeds: int = 4
+    """Of the two whose difference is the outcome."""
+    label_seeds: int = 3
+    fusion_seeds: int = 10
+    tuning_epochs: tuple[int, ...] = (15, 3)
+    """With 10 % and with all labels."""
+    tuning_seeds: tuple[int, ...] = (2, 1)
+
+
+FULL = Budget()
+QUICK = Budget(
+    hold_out=500,
+    fraction=0.1,
+    teacher_epochs=4,
+    start_epochs=2,
+    epochs=2,
+    seeds=1,
+    primary_seeds=1,
+    label_seeds=1,
+    fusion_seeds=1,
+    tuning_epochs=(4, 2),
+    tuning_seeds=(1, 1),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceOptions:
+    """What the experiment is made with."""
+
+    root: Path
+    data: str
+    """KIND:PATH, with a train split."""
+    captions: str
+    """KIND:PATH of images with texts that people wrote."""
+    towers: str
+    """The teacher's image towers, timm:NAME@FILE, several with commas."""
+    objects: str
+    """What names objects in the texts, NAME@FILE."""
+    detector: str
+    """What finds people; it must not have seen these images."""
+    exclude: Path | None = None
+    transfer: tuple[str, ...] = ()
+    """Other data sets that probes are scored on."""
+    peers: Mapping[str, Path] = field(default_factory=dict)
+    """By name: folders with an encoder.safetensors that something else has trained."""
+    budget: Budget = FULL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The runs by what they are for."""
+
+    options: EvidenceOptions
+    pretrained: Mapping[tuple[str, int], Run]
+    """By row and seed."""
+    probes: Mapping[tuple[str, int], Run]
+    tuned: Mapping[tuple[str, int, float], Run]
+    """By row, seed and share of the labels: its evaluation."""
+    fusions: Run
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run once, each after those that it needs."""
+        found: dict[str, Run] = {}
+        for last in (*self.probes.values(), *self.tuned.values(), self.fusions):
+            found |= {run.key: run for run in with_needs(last)}
+        return list(found.values())
+
+    @property
+    def rows(self) -> list[str]:
+        """The encoders, in the order of the tables."""
+        return list(dict.fromkeys(name for name, _ in self.probes))
+
+    def seeds(self, row: str) -> list[int]:
+        """Of pre-training that a row has."""
+        return sorted(seed for name, seed in self.probes if name == row)
+
+
+def plan_evidence(options: EvidenceOptions) -> Evidence:
+    """All runs. Raises ConfigError for towers or objects that are none."""
+    budget, (data, teacher) = options.budget, _prepare(options)
+    pretrained = dict(_pretrain(options, data, teacher))
+    inits: dict[tuple[str, int], tuple[str, tuple[Run, ...], tuple[str, ...]]] = {
+        (row, seed): (str(run.folder), (run,), ()) for (row, seed), run in pretrained.items()
+    }
+    for name, folder in options.peers.items():
+        inits[name, 0] = (str(folder), (), digest_of_weights(str(folder / ENCODER)))
+    probed = dict(inits)
+    probed[TEACHER, 0] = (f"{STORED}{teacher.folder / TEACHER_FILE}", (teacher,), ())
+    probed[COLOURS, 0] = (HISTOGRAM, (), ())
+    probes = {at: _probe(options, data, at, *init) for at, init in probed.items()}
+    tuned = {
+        (*at, share): _tune(options, data, at, share, epochs, *init)
+        for at, init in _with_scratch(inits, pretrained, options).items()
+        for share, epochs, seeds in zip(TUNED_SHARES, budget.tuning_epochs, budget.tuning_seeds, strict=True)
+        if at[1] < seeds
+    }
+    return Evidence(options=options, pretrained=pretrained, probes=probes, tuned=tuned, fusions=_fusions(options, data))
+
+
+def _prepare(options: EvidenceOptions) -> tuple[Run, Run]:
+    """Shards with splits, people and texts; what the teacher says of them."""
+    root, source, budget = options.root, options.data, options.budget
+    excluded = () if options.exclude is None else ("--exclude", str(options.exclude))
+    digest = tuple(_hash(path) for path in (options.exclude,) if path is not None)
+    words = ["data", "split", source, f"{OUT}/{SPLITS}", "--hold-out", str(budget.hold_out), *excluded]
+    words += ["--fraction", f"{budget.fraction:g}"] if budget.fraction < 1 else []
+    splits = plan_run(root, "hold images out", words, makes=SPLITS, data=digest)
+    people = find_people_run(root, "the images", source, options.detector, ())
+    texts = describe_run(root, "the images", source, options.objects, (), [people])
+    packing = [*excluded, "--splits", str(splits.folder / SPLITS)]
+    packing += ["--persons", str(people.folder / PERSONS), "--texts", str(texts.folder / TEXTS)]
+    data = pack_run(root, "the images", source, packing, digest, SHORT_SIDE_PX, [splits, people, texts])
+    shards = f"shards:{data.folder}"
+    towers = digest_of_weights(options.towers)
+    words = ["teacher", "fit", "--data", f"{shards},{options.captions}", "--out", OUT, "--resume", "--without-emotion"]
+    words += ["--image-tower", options.towers, "--width", "128", "--epochs", str(budget.teacher_epochs)]
+    if not timm_name(options.towers):
+        raise ConfigError("--towers names no network; give timm:NAME@FILE, several with commas between them")
+    fitted = plan_run(root, "fit the teacher", words, makes="teacher.json", needs=[data], data=towers)
+    words = [
+        "teacher",
+        "store",
+        "--teacher",
+        f"fitted:{fitted.folder}",
+        "--data",
+        shards,
+        "--out",
+        f"{OUT}/{TEACHER_FILE}",
+    ]
+    stored = plan_run(root, "ask the teacher", words, makes=TEACHER_FILE, needs=[data, fitted])
+    return data, stored
+
+
+def _pretrain(options: EvidenceOptions, data: Run, teacher: Run) -> Iterator[tuple[tuple[str, int], Run]]:
+    """The starts, and what goes on from them."""
+    budget = options.budget
+    shared = ["pretrain", "--preset", "demo", "--data", f"shards:{data.folder}", "--split", "train", "--out", OUT]
+    shared += ["--resume", *NETWORK, *PRETRAINING, "--teacher.source", f"{STORED}{teacher.folder / TEACHER_FILE}"]
+    for seed in range(max(budget.seeds, budget.primary_seeds)):
+        words = [
+            *shared,
+            "--seed",
+            str(seed),
+            "--schedule.epochs",
+            f"{budget.start_epochs:g}",
+            *VARIANTS[PLAIN].changes,
+        ]
+        start = plan_run(options.root, f"start, seed {seed}", words, makes=ENCODER, needs=[data, teacher])
+        yield (START, seed), start
+        for name, variant in VARIANTS.items():
+            if seed < (budget.primary_seeds if name in PRIMARY else budget.seeds):
+                epochs = budget.epochs / variant.cost
+                words = [*shared, "--seed", str(seed), "--encoder.start", str(start.folder)]
+                words += ["--schedule.epochs", f"{epochs:.3g}", *variant.changes]
+                run = plan_run(options.root, f"{name}, seed {seed}", words, makes=ENCODER, needs=[data, teacher, start])
+                yield (name, seed), run
+
+
+def _with_scratch(
+    inits: Mapping[tuple[str, int], tuple[str, tuple[Run, ...], tuple[str, ...]]],
+    pretrained: Mapping[tuple[str, int], Run],
+    options: EvidenceOptions,
+) -> dict[tuple[str, int], tuple[str, tuple[Run, ...], tuple[str, ...]]]:
+    """And the same network with random weights, which is given all epochs for the labels."""
+    found = dict(inits)
+    for seed in range(options.budget.seeds):
+        start = pretrained[START, seed]
+        found[SCRATCH, seed] = (f"scratch:{start.folder}", (start,), ())
+    return found
+
+
+def _probe(
+    options: EvidenceOptions,
+    data: Run,
+    at: tuple[str, int],
+    init: str,
+    needs: tuple[Run, ...],
+    digests: tuple[str, ...],
+) -> Run:
+    words = ["reproduce", "probes", "--init", init, "--data", f"shards:{data.folder}", "--out", f"{OUT}/{ANSWERS}"]
+    words += ["--size", str(SIDE_PX), "--shares", *(f"{share:g}" for share in SHARES)]
+    words += ["--seeds", str(options.budget.label_seeds)]
+    if not init.startswith(STORED) and options.transfer:
+        words += ["--transfer", *options.transfer]
+    name = f"probe {at[0]}, seed {at[1]}"
+    return plan_run(options.root, name, words, makes=ANSWERS, needs=[data, *needs], data=digests)
+
+
+def _tune(
+    options: EvidenceOptions,
+    data: Run,
+    at: tuple[str, int],
+    share: float,
+    epochs: int,
+    init: str,
+    needs: tuple[Run, ...],
+    digests: tuple[str, ...],
+) -> Run:
+    """The evaluation of a fine-tuning run."""
+    row, seed = at
+    budget = options.budget
+    if row == SCRATCH:  # what pre-training took is given to the labels
+        epochs += round((budget.start_epochs + budget.epochs) / TUNING_COST / share)
+    shards = f"shards:{data.folder}"
+    words = ["finetune", "--preset", "demo", "--data", shards, "--init", init, "--out", OUT, "--resume", *TUNING]
+    words += [
+        "--schedule.epochs",
+        str(epochs),
+        "--seed",
+        str(seed),
+        *(["--fraction", f"{share:g}"] if share < 1 else []),
+    ]
+    name = f"tune {row} with {share:.0%}, seed {seed}"
+    run = plan_run(options.root, name, words, makes=ONNX, needs=[data, *needs], data=digests)
+    return plan_evaluation(run, data=shards, split="test", needs=[data])
+
+
+def _fusions(options: EvidenceOptions, data: Run) -> Run:
+    words = ["reproduce", "fusions", "--init", options.towers, "--data", f"shards:{data.folder}"]
+    words += ["--out", f"{OUT}/{ANSWERS}", "--size", str(FUSION_PX), "--seeds", str(options.budget.fusion_seeds)]
+    digests = digest_of_weights(options.towers)
+    return plan_run(options.root, "fusion alone", words, makes=ANSWERS, needs=[data], data=digests)
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
