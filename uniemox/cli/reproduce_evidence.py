@@ -50,6 +50,9 @@ def probes(
         Data sets whose images are scored by five-fold cross-validation.
     """
     need("torch", "timm", "scipy", "sklearn", extra="train")
+    import torch
+    from threadpoolctl import threadpool_limits
+
     from uniemox.data.source import open_data
     from uniemox.reproduce.evidence.probes import probe_encoder
     from uniemox.training.hardware import keep_freed_memory
@@ -58,7 +61,8 @@ def probes(
         raise ConfigError(f"--seeds must be at least 1, --shares above 0 and at most 1, got {seeds} and {shares}")
     found, others = files.open(data), {source: open_data(source) for source in transfer}
     keep_freed_memory()
-    with progress_bar() as progress:
+    torch.set_num_threads(1)  # several of these run at a time; regressions this small are slower on more
+    with progress_bar() as progress, threadpool_limits(limits=1):
         task = progress.add_task("looking at images", total=len(found))
         probe_encoder(
             init,
@@ -102,6 +106,8 @@ def fusions(
         How many.
     """
     need("torch", "timm", "scipy", "sklearn", extra="train")
+    import torch
+
     from uniemox.reproduce.evidence.fusions import compare_fusions
     from uniemox.training.hardware import keep_freed_memory
 
@@ -109,6 +115,7 @@ def fusions(
         raise ConfigError(f"--seeds must be at least 1, got {seeds}")
     found = files.open(data)
     keep_freed_memory()
+    torch.set_num_threads(1)
     with progress_bar() as progress:
         task = progress.add_task("looking at images", total=len(found))
         compare_fusions(

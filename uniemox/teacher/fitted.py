@@ -20,8 +20,8 @@ from uniemox.checkpoints.timm_networks import load_timm
 from uniemox.errors import CheckpointError, TeacherError
 from uniemox.model.encoder import build_encoder
 from uniemox.teacher.config import SMALL_PATCH_PX
-from uniemox.teacher.image_towers import join_networks
-from uniemox.teacher.protocol import fit_pixels, hash_module
+from uniemox.teacher.image_towers import join_networks, network_features
+from uniemox.teacher.protocol import hash_module
 
 DESCRIPTION, WEIGHTS, RUN = "teacher.json", "teacher.safetensors", "fit"
 FORMAT = 1
@@ -136,8 +136,8 @@ class FittedTeacher(nn.Module):
     @torch.no_grad()
     def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
         """pixels: (N, 3, H, W) in [0, 1].  Returns (N, C) float32, not normalised. Keys are not needed."""
-        a, device = self.architecture, self.project.weight.device
-        return self.project(self.network(fit_pixels(pixels.to(device), a.image_size, a.mean, a.std))).float()
+        a = self.architecture
+        return self.project(network_features(self.network, pixels, a.image_size, a.mean, a.std))
 
     @torch.no_grad()
     def text_features(self, texts: Sequence[str]) -> Tensor:

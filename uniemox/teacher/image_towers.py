@@ -29,9 +29,7 @@ class TimmImageTower:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        has_maps = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-        self.layout = torch.channels_last if has_maps else torch.contiguous_format
-        self.model: nn.Module = model.eval().requires_grad_(False).to(memory_format=self.layout)
+        self.model = model.eval().requires_grad_(False)
         config = timm.data.resolve_model_data_config(model)
         self.size: tuple[int, int] = config["input_size"][1:]
         self.mean, self.std = config["mean"], config["std"]
@@ -68,12 +66,25 @@ class TimmImageTower:
     @torch.no_grad()
     def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
         """pixels: (N, 3, H, W) in [0, 1].  Returns (N, C) float32, not normalised. Keys are not needed."""
-        device = next(self.model.parameters()).device
-        rows = []
-        for some in pixels.split(AT_ONCE if device.type == "cpu" else len(pixels)):
-            fitted = fit_pixels(some.to(device), self.size, self.mean, self.std)  # (n, 3, H, W)
-            rows.append(self.model(fitted.contiguous(memory_format=self.layout)).float())
-        return torch.cat(rows)
+        return network_features(self.model, pixels, self.size, self.mean, self.std)
+
+
+def network_features(
+    network: nn.Module, pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]
+) -> Tensor:
+    """A frozen network's features (N, C) float32.
+
+    pixels: (N, 3, H, W) in [0, 1]; size, mean, std: of the network's input, see `fit_pixels`.
+    On a CPU a few images go at a time, and convolutions keep their channels last.
+    """
+    device = next(network.parameters()).device
+    has_maps = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    layout = torch.channels_last if has_maps else torch.contiguous_format
+    rows = []
+    for some in pixels.split(AT_ONCE if device.type == "cpu" else max(1, len(pixels))):
+        fitted = fit_pixels(some.to(device), size, mean, std)  # (n, 3, H, W)
+        rows.append(network(fitted.contiguous(memory_format=layout)).float())
+    return torch.cat(rows)
 
 
 def join_networks(networks: Sequence[nn.Module]) -> nn.Module:

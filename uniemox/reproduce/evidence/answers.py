@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,7 @@ def read_answers(path: Path) -> tuple[dict[str, Answers], dict[str, Any]]:
             part, _, what = name.partition("|")
             if what.startswith("given|"):
                 parts[part].given[what.removeprefix("given|")] = row.astype(np.int64)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise DataError(f"{path} holds no answers of probes ({error}); delete it and run the plan again") from error
     return parts, about
 

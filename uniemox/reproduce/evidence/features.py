@@ -1,7 +1,8 @@
 """What a frozen encoder makes of the images of a data set."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from uniemox.model.classifier import Classifier
 from uniemox.model.colour_histogram import ColourHistogram
 from uniemox.model.fusion import build_fusion
 from uniemox.teacher.stored import StoredTeacher
+from uniemox.training.hardware import ready_to_train
 from uniemox.views.config import ViewConfig
 from uniemox.views.pixels import IMAGENET
 
@@ -58,12 +60,14 @@ def features_of(
     encoder: Any = ColourHistogram()
     stats = IMAGENET
     if init != HISTOGRAM:
-        _, encoder, _, stats = open_start(init, NetworkConfig(pool="token"), size)
-        encoder = TokenAndMean(encoder) if isinstance(encoder, VisionTransformer) else encoder
+        pool: Literal["mean", "token"] = "token" if Path(init).is_dir() else "mean"  # runs are plain ViTs, with norm
+        _, encoder, _, stats = open_start(init, NetworkConfig(pool=pool), size)
+        encoder = TokenAndMean(encoder) if pool == "token" else encoder
     width = feature_width(encoder, size)
     second: Any = {"embed": nn.Linear(width, 1), "fusion": build_fusion("static", 1, 1)} if has_person else {}
     streams: Streams = "both" if has_person else "scene"
     network = Classifier(encoder, feature_width=width, outputs=1, streams=streams, **second)
+    ready_to_train(network, torch.device("cpu"))  # the layout in memory that is fastest
     view = ViewConfig(size=size, crop_fraction=1.0)
     found = outputs_of(network, samples, view, stats=stats, encoded=True, on_progress=on_progress)
     return list(found.samples), found.values

@@ -54,6 +54,7 @@ START, PLAIN, ALL, SCRATCH = (
 )
 TEACHER, COLOURS = "the teacher's features (ceiling)", "colour histogram"
 PRIMARY = (ALL, PLAIN)
+TUNED_WHOLLY = (START, PLAIN, ALL, SCRATCH)  # with all labels too
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Budget:
     fusion_seeds: int = 10
     tuning_epochs: tuple[int, ...] = (15, 3)
     """With 10 % and with all labels."""
-    tuning_seeds: tuple[int, ...] = (2, 1)
+    tuning_seeds: int = 1
 
 
 FULL = Budget()
@@ -113,7 +114,6 @@ QUICK = Budget(
     label_seeds=1,
     fusion_seeds=1,
     tuning_epochs=(4, 2),
-    tuning_seeds=(1, 1),
 )
 
 
@@ -186,8 +186,8 @@ def plan_evidence(options: EvidenceOptions) -> Evidence:
     tuned = {
         (*at, share): _tune(options, data, at, share, epochs, *init)
         for at, init in _with_scratch(inits, pretrained, options).items()
-        for share, epochs, seeds in zip(TUNED_SHARES, budget.tuning_epochs, budget.tuning_seeds, strict=True)
-        if at[1] < seeds
+        for share, epochs in zip(TUNED_SHARES, budget.tuning_epochs, strict=True)
+        if at[1] < budget.tuning_seeds and (share < 1 or at[0] in TUNED_WHOLLY)
     }
     return Evidence(options=options, pretrained=pretrained, probes=probes, tuned=tuned, fusions=_fusions(options, data))
 
