@@ -62,6 +62,9 @@ class PretrainConfig:
     """Images of a step, over all processes."""
     accumulation: int = 1
     """Batches whose gradients make a step; L2 then compares with fewer texts at a time."""
+    sharded: bool = False
+    """Divide weights, gradients and moments over the processes (FSDP2), for networks that one GPU can't hold, ViT-H and
+    larger: less memory, more traffic, the same result up to rounding."""
     seed: int = 0
     """Random seed for weights, order, crops and masks."""
     max_unreadable: int = 20

@@ -30,6 +30,7 @@ from uniemox.training.loop import Step, training_steps
 from uniemox.training.optimizer import build_optimizer
 from uniemox.training.run_folder import begin_run
 from uniemox.training.schedule import build_schedule
+from uniemox.training.sharding import is_sharded, shard, whole
 from uniemox.training.state import Checkpoints, Progress, was_finished
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader, collate
 from uniemox.views.transforms import TrainViews
@@ -79,8 +80,12 @@ def pretrain(
                     max_grad_norm=config.optimizer.max_grad_norm,
                 )
                 step.report(losses | {"lr": run.lr, "epoch": (step.done + 1) / run.steps_per_epoch})
+        weights = whole(model.state_dict())
         if rank() == 0:
-            write_tensors(out / WEIGHTS, model.state_dict())
+            if is_sharded(model):
+                model = build_model(config, None if teacher is None else teacher.width)
+                model.load_state_dict(weights)
+            write_tensors(out / WEIGHTS, weights)
             save_encoder(model.encoder, out / ENCODER)
             if not config.save.keep_finished:
                 run.checkpoints.finish()
@@ -114,6 +119,8 @@ class _Run:
         self.steps_per_epoch = steps_in_epoch(len(data), config.batch_size)
         self.step_count = config.schedule.steps(self.steps_per_epoch)
         settings = config.optimizer
+        if config.sharded and world_size() > 1:
+            shard(model, self.device)
         self.optimizer = build_optimizer(
             model,
             lr=settings.lr(config.batch_size),
@@ -163,7 +170,7 @@ class _Run:
 
     def save(self, done: int, journal: Journal) -> None:
         """A checkpoint, and an image of what is reconstructed."""
-        if rank() == 0:
+        if rank() == 0 or is_sharded(self.model):
             self.checkpoints.save(Progress(done, None, {}), self.model, self.optimizer)
         shown = collate([self.views[0, i] for i in range(min(PICTURED, len(self.data)))])
         if shown.samples:

@@ -7,6 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from uniemox.training.sharding import kept_parameters
+
 SHOWN_BYTES = 10**9  # less disk than that is nothing to mention
 BYTES_OF_A_PARAMETER = 16  # weight, gradient, and AdamW's two means in float32
 
@@ -72,7 +74,7 @@ class ActivationCount:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        self.parameters = {parameter.untyped_storage().data_ptr() for parameter in kept_parameters(model)}
         self.kept: dict[int, int] = {}
         self.alive: list[Tensor] = []  # so that no address is used twice
         self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
@@ -99,6 +101,6 @@ class ActivationCount:
 
 
 def memory_estimate(model: nn.Module, activation_bytes: int) -> int:
-    """Bytes of a training process: 16 for each trained parameter, and the activations of one batch."""
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    """Bytes of a training process: 16 for each trained parameter that it keeps, and the activations of one batch."""
+    trained = sum(parameter.numel() for parameter in kept_parameters(model) if parameter.requires_grad)
     return BYTES_OF_A_PARAMETER * trained + activation_bytes

@@ -17,6 +17,7 @@ from uniemox.parallel import usable_cores
 from uniemox.training.config import HardwareConfig
 from uniemox.training.distributed import world_size
 from uniemox.training.launch import is_bound, local_rank
+from uniemox.training.sharding import is_sharded
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 MAX_INT = 2**31 - 1
@@ -51,9 +52,12 @@ def precision_of(config: HardwareConfig) -> Precision:
 
 
 def wrap(model: nn.Module, device: torch.device, *, compiled: bool) -> Any:
-    """The model as it is called in training: in DistributedDataParallel if there are several processes, compiled."""
+    """The model as it is called in training: in DistributedDataParallel if there are several processes, compiled.
+
+    One that is divided over the processes (FSDP2) is called as it is.
+    """
     runner: Any = model
-    if world_size() > 1:
+    if world_size() > 1 and not is_sharded(model):
         runner = DistributedDataParallel(runner, device_ids=[device.index] if device.type == "cuda" else None)
         if device.type == "cpu":
             runner.register_comm_hook(None, _average_each)

@@ -24,6 +24,7 @@ from uniemox.errors import CheckpointError
 from uniemox.files import CHECKPOINTS, PARTIAL
 from uniemox.training.config import SaveConfig
 from uniemox.training.distributed import rank
+from uniemox.training.sharding import divided, divided_moments, whole
 from uniemox.weight_archives import check_weight_archive
 
 MODEL, STATE = "model.safetensors", "state.pt"
@@ -59,7 +60,8 @@ class Checkpoints:
     ) -> Path:
         """Begin to write a checkpoint, after which those that are neither new nor the best go. Returns its folder.
 
-        The training may go on at once: what is written is a copy of weights and moments, on the CPU.
+        The training may go on at once: what is written is a copy of weights and moments, on the CPU. Those that are
+        divided over processes (FSDP2) are gathered first: then all processes call it, and the first one writes.
         Raises CheckpointError if the one before it could not be written; those before that are left alone.
         """
         self.wait()
@@ -68,9 +70,11 @@ class Checkpoints:
             "step": progress.step,
             "score": progress.score,
             "more": dict(progress.more),
-            "optimizer": optimizer.state_dict(),
+            "optimizer": whole(optimizer.state_dict()),
         }
-        self._written = self._writer.submit(self._write, final, _copy(model.state_dict()), _copy(state))
+        weights = whole(model.state_dict())
+        if rank() == 0:
+            self._written = self._writer.submit(self._write, final, _copy(weights), _copy(state))
         return final
 
     def wait(self) -> None:
@@ -136,7 +140,7 @@ class Checkpoints:
             read_weights(model, path / MODEL)
             state = read_state(path / STATE)
             if optimizer is not None:
-                optimizer.load_state_dict(state["optimizer"])
+                optimizer.load_state_dict(divided_moments(state["optimizer"], optimizer))
             return Progress(int(state["step"]), state["score"], state["more"])
         except (*UNREADABLE, CheckpointError) as error:
             raise CheckpointError(
@@ -196,7 +200,7 @@ def was_finished(run: Path, made: str, config: SaveConfig) -> bool:
 def read_weights(model: nn.Module, path: Path) -> None:
     """Load what `write_tensors` wrote, every tensor of it. Raises CheckpointError if they don't fit."""
     try:
-        model.load_state_dict(safetensors.torch.load_file(path))
+        model.load_state_dict(divided(safetensors.torch.load_file(path), model.state_dict()))
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} can't be loaded: {error}") from error
 

@@ -6,15 +6,19 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from uniemox.errors import NonFiniteLossError
 from uniemox.training.distributed import sum_over_processes
+from uniemox.training.sharding import whole
 
 
 def gradients(model: nn.Module, *, synchronise: bool) -> AbstractContextManager[None]:
-    """Let DistributedDataParallel exchange gradients only after the last batch of a step."""
+    """Let DistributedDataParallel, or FSDP2, exchange gradients only after the last batch of a step."""
     inner = getattr(model, "_orig_mod", model)  # inside torch.compile
+    if isinstance(inner, FSDPModule):
+        inner.set_requires_gradient_sync(synchronise)
     if isinstance(inner, DistributedDataParallel) and not synchronise:
         return inner.no_sync()
     return nullcontext()
@@ -33,7 +37,7 @@ def update(
     norm = nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
     summed = sum_over_processes(torch.stack(list(losses.values())))
     # The one time in a step that the host waits for the device.
-    results = dict(zip((*losses, "grad_norm"), torch.cat([summed, norm[None]]).tolist(), strict=True))
+    results = dict(zip((*losses, "grad_norm"), torch.cat([summed, whole(norm)[None]]).tolist(), strict=True))
     for name, value in results.items():
         if not math.isfinite(value):
             optimizer.zero_grad(set_to_none=True)
