@@ -62,6 +62,9 @@ class PretrainConfig:
     """Images of a step, over all processes."""
     accumulation: int = 1
     """Batches whose gradients make a step; L2 then compares with fewer texts at a time."""
+    layer_decay: float | None = None
+    """Learning rate of a layer of the encoder over that of the layer above it; None: the same everywhere. Below 1 it
+    keeps more of a published start."""
     sharded: bool = False
     """Divide weights, gradients and moments over the processes (FSDP2), for networks that one GPU can't hold, ViT-H and
     larger: less memory, more traffic, the same result up to rounding."""

@@ -126,6 +126,7 @@ class _Run:
             lr=settings.lr(config.batch_size),
             weight_decay=settings.weight_decay,
             betas=settings.betas,
+            layer_decay=config.layer_decay,
         )
         self.schedule = build_schedule(self.optimizer, config.schedule, self.steps_per_epoch)
         self.views = ViewDataset(data.samples, TrainViews(config.view, config.seed))

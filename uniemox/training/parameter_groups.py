@@ -1,4 +1,4 @@
-"""Which learning rate and which weight decay each parameter gets in fine-tuning."""
+"""Which learning rate and which weight decay each parameter of an encoder, and of what follows it, gets."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,15 +8,14 @@ from timm.models._manipulate import group_with_matcher
 from torch import nn
 
 from uniemox.errors import ConfigError
-from uniemox.model.classifier import Classifier
 
 
 def parameter_groups(
-    model: Classifier, weight_decay: float, layer_decay: float | None, head_lr_scale: float = 1.0
+    model: Any, weight_decay: float, layer_decay: float | None, head_lr_scale: float = 1.0
 ) -> list[dict[str, Any]]:
     """Groups for an optimiser of torch: every parameter that trains, once, with "weight_decay" and "lr_scale".
 
-    Biases, norms, tokens and position tables are not decayed.
+    model: with an `encoder`.  Biases, norms, tokens and position tables are not decayed.
     layer_decay: with it a layer of the encoder, counted down from the head, gets the learning rate times layer_decay to
     the power of its number (BEiT, arXiv 2106.08254); what follows the encoder's blocks has 1. Above 0, at most 1.
     None: "lr_scale" is 1 everywhere.
@@ -66,13 +65,13 @@ def freeze_layers(encoder: Any, layers: int) -> None:
 
 
 class _SeenByTimm:
-    """A classifier as timm's functions read it.
+    """A network with an encoder as timm's functions read it.
 
     The encoder's parameters have the encoder's own names, so that its own patterns find their layers. All others have
     names that no pattern finds, which makes them the head.
     """
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = model
         self.group_matcher = getattr(model.encoder, "group_matcher", None)
 
