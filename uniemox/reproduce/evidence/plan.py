@@ -28,30 +28,18 @@ NETWORK = (  # 2.7 million parameters
 )
 PRETRAINING = (
     *("--view.size", str(SIDE_PX), "--view.min-area", "0.3", "--batch-size", "64", "--teacher.view", "whole"),
-    *("--teacher.no-with-emotion", "--optimizer.base-lr", "4e-3", "--schedule.warmup-epochs", "1"),
-    *("--save.no-keep-finished",),
+    *("--teacher.no-with-emotion", "--optimizer.base-lr", "4e-3", "--save.no-keep-finished"),
 )
 TUNING = (
     *("--network.streams", "scene", "--network.pool", "mean", "--view.size", str(SIDE_PX), "--view.min-area", "0.3"),
     *("--view.crop-fraction", "1.0", "--class-weighting", "balanced", "--select", "last", "--no-probe-first"),
-    *(
-        "--head-lr-scale",
-        "1",
-        "--schedule.warmup-epochs",
-        "1",
-        "--optimizer.base-lr",
-        "2e-3",
-        "--save.no-keep-finished",
-    ),
+    *("--head-lr-scale", "1", "--schedule.warmup-epochs", "1", "--optimizer.base-lr", "2e-3"),
+    "--save.no-keep-finished",
 )
 TUNING_COST = 3.5  # core seconds of an image that is fine-tuned on, over plain distillation's, measured likewise
 SHARES, TUNED_SHARES = (0.01, 0.05, 0.1, 1.0), (0.1, 1.0)
-START, PLAIN, ALL, SCRATCH = (
-    "the start alone",
-    "plain distillation (L3)",
-    "all of it (L1, L2, L3, Γ2)",
-    "random weights",
-)
+START, PLAIN, SCRATCH = "the start alone", "plain distillation (L3)", "random weights"
+ALL = "all of it (L1, L2, L3, Γ2)"
 TEACHER, COLOURS = "the teacher's features (ceiling)", "colour histogram"
 PRIMARY = (ALL, PLAIN)
 TUNED_WHOLLY = (START, PLAIN, ALL, SCRATCH)  # with all labels too
@@ -87,13 +75,13 @@ class Budget:
     fraction: float = 1.0
     """Of train that is used at all."""
     teacher_epochs: int = 16
-    start_epochs: float = 15.0
+    start_epochs: float = 12.0
     """Of plain distillation from random weights, from which all go on."""
-    epochs: float = 15.0
+    epochs: float = 12.0
     """Of plain distillation from that start; others get as many core seconds."""
     seeds: int = 2
     """Of pre-training."""
-    primary_seeds: int = 4
+    primary_seeds: int = 3
     """Of the two whose difference is the outcome."""
     label_seeds: int = 3
     fusion_seeds: int = 10
@@ -232,23 +220,20 @@ def _pretrain(options: EvidenceOptions, data: Run, teacher: Run) -> Iterator[tup
     shared = ["pretrain", "--preset", "demo", "--data", f"shards:{data.folder}", "--split", "train", "--out", OUT]
     shared += ["--resume", *NETWORK, *PRETRAINING, "--teacher.source", f"{STORED}{teacher.folder / TEACHER_FILE}"]
     for seed in range(max(budget.seeds, budget.primary_seeds)):
-        words = [
-            *shared,
-            "--seed",
-            str(seed),
-            "--schedule.epochs",
-            f"{budget.start_epochs:g}",
-            *VARIANTS[PLAIN].changes,
-        ]
+        words = [*shared, "--seed", str(seed), *_schedule(budget.start_epochs), *VARIANTS[PLAIN].changes]
         start = plan_run(options.root, f"start, seed {seed}", words, makes=ENCODER, needs=[data, teacher])
         yield (START, seed), start
         for name, variant in VARIANTS.items():
             if seed < (budget.primary_seeds if name in PRIMARY else budget.seeds):
-                epochs = budget.epochs / variant.cost
                 words = [*shared, "--seed", str(seed), "--encoder.start", str(start.folder)]
-                words += ["--schedule.epochs", f"{epochs:.3g}", *variant.changes]
+                words += [*_schedule(budget.epochs / variant.cost), *variant.changes]
                 run = plan_run(options.root, f"{name}, seed {seed}", words, makes=ENCODER, needs=[data, teacher, start])
                 yield (name, seed), run
+
+
+def _schedule(epochs: float) -> tuple[str, ...]:
+    """So many epochs, a tenth of them warm-up: what gets fewer epochs is warmed up as long a part of them."""
+    return ("--schedule.epochs", f"{epochs:.3g}", "--schedule.warmup-epochs", f"{epochs / 10:.3g}")
 
 
 def _with_scratch(

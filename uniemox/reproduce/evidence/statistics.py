@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import sqrt
 
 import numpy as np
@@ -47,24 +48,30 @@ def mean_recall(hits: Hits, labels: NDArray[np.int64], theirs: Hits | None = Non
         other = "" if theirs is None else f" and {theirs.shape}"
         raise ShapeError(f"hits {hits.shape}{other} must be (P, L, N), N the {len(labels)} labels")
     gain = hits.astype(np.float64) - (0 if theirs is None else theirs)  # (P, L, N)
-    values = np.empty(RESAMPLES)
-    rng = np.random.default_rng(0)
-    places = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     runs, draws, _ = gain.shape
-    widened = [sqrt(count / (count - 1)) if count > 1 else 0.0 for count in (runs, draws)]
-    for i in range(RESAMPLES):
-        weights = np.zeros(len(labels))
-        for place in places:
-            weights[place] = np.bincount(rng.integers(len(place), size=len(place)), minlength=len(place)) / len(place)
-        by_run = gain @ (weights / len(places))  # (P, L)
-        some = by_run[rng.integers(runs, size=runs)]
-        both = some[:, rng.integers(draws, size=draws)]
-        values[i] = (
-            by_run.mean() + widened[0] * (some.mean() - by_run.mean()) + widened[1] * (both.mean() - some.mean())
-        )
-    value = float(np.mean([gain[:, :, place].mean() for place in places]))
+    by_run = np.moveaxis(gain @ _weights(labels.tobytes()).T, 2, 0)  # (R, P, L)
+    rng = np.random.default_rng(0)
+    some = np.take_along_axis(by_run, rng.integers(runs, size=(RESAMPLES, runs, 1)), axis=1)  # (R, P, L)
+    both = np.take_along_axis(some, rng.integers(draws, size=(RESAMPLES, 1, draws)), axis=2)
+    means = [one.mean(axis=(1, 2)) for one in (by_run, some, both)]  # (R,) each
+    of_runs, of_draws = (sqrt(count / (count - 1)) if count > 1 else 0.0 for count in (runs, draws))
+    values = means[0] + of_runs * (means[1] - means[0]) + of_draws * (means[2] - means[1])
+    value = float(np.mean([gain[:, :, labels == label].mean() for label in np.unique(labels)]))
     low, high = percentile_interval(values)
     return Recall(value, low, high, POWER * float(values.std(ddof=1)), runs)
+
+
+@lru_cache(maxsize=4)  # all rows of a table are scored on the same images
+def _weights(labels: bytes) -> NDArray[np.float64]:
+    """What each image counts in the mean recall of each resample: (R, N), rows that sum to 1."""
+    places = np.frombuffer(labels, dtype=np.int64)
+    rng, classes = np.random.default_rng(0), np.unique(places)
+    weights = np.empty((RESAMPLES, len(places)))
+    for label in classes:
+        of_class = np.flatnonzero(places == label)
+        counts = rng.multinomial(len(of_class), np.full(len(of_class), 1 / len(of_class)), size=RESAMPLES)
+        weights[:, of_class] = counts / (len(of_class) * len(classes))
+    return weights
 
 
 def stacked(rows: Sequence[Sequence[NDArray[np.bool_]]]) -> Hits:
