@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from uniemox.data.splits import (
     PAPER_RECIPES,
     choose_scheme,
     frechet_distance,
+    hold_out,
     keep_fraction,
     paper_split,
     parse_ratio,
@@ -99,6 +101,29 @@ def test_a_fraction_leaves_val_and_test_whole() -> None:
     for wrong in (0, -1, 1.1):
         with pytest.raises(ConfigError, match="fraction"):
             take_fraction(samples, wrong, 0)
+
+
+@given(st.integers(8, 300), st.integers(1, 6), st.integers(0, 3), st.data())
+def test_what_is_held_out_comes_out_of_train_alone(count: int, classes: int, seed: int, draw: st.DataObject) -> None:
+    samples = samples_of(count, classes)
+    samples = [replace(sample, split="val" if i % 4 == 0 else "train") for i, sample in enumerate(samples)]
+    train = sum(sample.split == "train" for sample in samples)
+    wanted = draw.draw(st.integers(1, train - 1))
+    scheme = hold_out(samples, wanted, seed)
+    sizes = Counter(scheme.values())
+    assert sizes["val"] == count - train
+    assert abs(sizes["test"] - wanted) <= classes
+    assert {key for key, split in scheme.items() if split == "val"} == {s.key for s in samples if s.split == "val"}
+    assert hold_out(samples[::-1], wanted, seed) == scheme
+
+
+@pytest.mark.parametrize("count", [0, -1, 6, 7])
+def test_more_than_train_has_is_not_held_out(count: int) -> None:
+    samples = [replace(sample, split="train") for sample in samples_of(6)]
+    with pytest.raises(ConfigError, match="below the 6 training images"):
+        hold_out(samples, count, 0)
+    with pytest.raises(ConfigError, match="there is a test split already"):
+        hold_out([replace(samples[0], split="test"), *samples[1:]], 2, 0)
 
 
 def test_files_know_when_they_were_changed(tmp_path: Path) -> None:

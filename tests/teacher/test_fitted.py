@@ -19,7 +19,9 @@ from tests.data.tree import says
 from tests.drawn import jpeg_of
 from tests.networks import clip_folder
 from tests.runs import Told
+from tests.runs import uniemox_here as uniemox
 from uniemox.cli.teacher import teacher as teacher_command
+from uniemox.data.prompts import distinct_texts
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import ConfigError, DataError, StoppedError, TeacherError
@@ -28,7 +30,7 @@ from uniemox.teacher.config import FitConfig
 from uniemox.teacher.fitted import MAX_WORDS, SMALL, SMALL_CHANNELS, Architecture, FittedTeacher, words_of
 from uniemox.teacher.fitting import fit_teacher, pair_loss, recalls
 from uniemox.teacher.image_towers import TimmImageTower
-from uniemox.teacher.opening import open_teacher
+from uniemox.teacher.opening import open_teacher, open_timm_tower
 from uniemox.teacher.protocol import PairedTeacher
 from uniemox.teacher.stored import StoredTeacher, save_features
 from uniemox.training.journal import read_metrics
@@ -352,6 +354,55 @@ def test_image_towers_by_name(tmp_path: Path) -> None:
         assert teacher.image_features(torch.rand(2, 3, 8, 8), ["", ""]).shape == (2, teacher.width)
         with pytest.raises(TeacherError, match="no text side"):
             teacher.text_features(["a"])
+
+
+def test_several_towers_are_one(tmp_path: Path) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    networks = [timm.create_model("test_resnet", num_classes=0).eval() for _ in range(2)]
+    for i, network in enumerate(networks):
+        save_file(network.state_dict(), tmp_path / f"{i}.safetensors")
+    source = f"timm:test_resnet@{tmp_path}/0.safetensors,timm:test_resnet?mean=0.5&std=0.5@{tmp_path}/1.safetensors"
+    teacher = open_timm_tower(source)
+    pixels = torch.rand(2, 3, *teacher.size)
+    first = TimmImageTower(networks[0]).image_features(pixels)
+    with torch.no_grad():
+        second = networks[1]((pixels - 0.5) / 0.5)  # with pixels of its own
+    torch.testing.assert_close(teacher.image_features(pixels), torch.cat([first, second], dim=1), rtol=1e-4, atol=1e-5)
+    config = replace(QUICK, image_size=None, image_tower=source, epochs=1, batch_size=16)
+    fitted = fit_teacher(colours(tmp_path), config, tmp_path / "out")
+    for i in range(2):
+        (tmp_path / f"{i}.safetensors").unlink()  # the folder is all that is needed
+    loaded = FittedTeacher.load(tmp_path / "out")
+    torch.testing.assert_close(loaded.image_features(pixels), fitted.image_features(pixels))
+    with pytest.raises(TeacherError, match="can't be had"):
+        open_timm_tower(source)
+    with pytest.raises(TeacherError, match="expected an image tower"):
+        open_timm_tower("timm:test_resnet,onnx:x")
+
+
+def test_a_teacher_is_asked_once_for_many_runs(tmp_path: Path) -> None:
+    teacher = fit_teacher(colours(tmp_path), replace(QUICK, epochs=1), tmp_path / "teacher")
+    done = uniemox(
+        "teacher",
+        "store",
+        "--teacher",
+        f"fitted:{tmp_path}/teacher",
+        "--data",
+        "synthetic:8",
+        "--out",
+        tmp_path / "new" / "f.npz",
+    )
+    assert done.returncode == 0, done.stderr
+    stored = StoredTeacher(tmp_path / "new" / "f.npz")
+    data = synthetic(8)
+    assert set(stored.image_rows) == {sample.key for sample in data.samples}
+    texts = distinct_texts(data.samples, with_emotion=False)
+    torch.testing.assert_close(stored.text_features(texts), teacher.text_features(texts))
+    alone = ["--data", "synthetic:8", "--out", tmp_path / "g.npz", "--images-alone"]
+    assert uniemox("teacher", "store", "--teacher", f"fitted:{tmp_path}/teacher", *alone).returncode == 0
+    assert StoredTeacher(tmp_path / "g.npz").text_rows == {}
 
 
 @pytest.mark.parametrize("source", ["", "clip", "clip:", "nothing:x", "runs/teacher"])

@@ -86,7 +86,7 @@ def table_or_figure(
     left = to_do(plan.runs)
     say(f"{target}: {len(plan.runs)} runs, {len(plan.runs) - len(left)} of them are done or not needed any more")
     gpus = options.gpus if options.scale == "paper" else 0
-    outcome = with_progress(plan, options.jobs or usual_jobs(options.scale, options.gpus), gpus)
+    outcome = with_progress(plan.runs, options.jobs or usual_jobs(options.scale, options.gpus), gpus)
     path = write_page(plan, outcome, options.out)
     say_outcome(plan, outcome)
     say(f"wrote {path}, and .json and .csv beside it")

@@ -2,13 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from uniemox.cli.console import JsonFlag, need, progress_bar, say
 from uniemox.cli.data_options import NO_FILES, FileOptions
+from uniemox.cli.reproduce_plan import with_progress
 from uniemox.errors import ConfigError, UniemoxError
+
+if TYPE_CHECKING:
+    from uniemox.reproduce.plan import Run
 
 Several = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)]
 Switch = Annotated[bool, Parameter(negative="")]
@@ -179,7 +183,6 @@ def evidence(
     need("torch", "timm", "open_clip", "tensorboard", "onnxscript", "scipy", "sklearn", extra="train")
     from uniemox.reproduce.evidence.page import write_evidence
     from uniemox.reproduce.evidence.plan import FULL, QUICK, EvidenceOptions, plan_evidence
-    from uniemox.reproduce.execute import execute
 
     if flags.jobs < 1:
         raise ConfigError(f"--jobs must be at least 1, got {flags.jobs}")
@@ -201,18 +204,10 @@ def evidence(
         for run in planned.runs:
             print(run.command)
         return
-    said: list[str] = []
-    with progress_bar() as progress:
-        task = progress.add_task("starting", total=1000)
-
-        def show(share: float, words: str) -> None:
-            if progress.console.is_terminal:
-                progress.update(task, completed=round(1000 * share), description=words)
-            elif said[-1:] != [words]:
-                said.append(words)
-                say(f"{share:.0%} of the work is done; now: {words}")
-
-        outcome = execute(planned.runs, jobs=flags.jobs, watch=show)
+    due: list[Run] = []
+    for stage in planned.stages:  # what the outcome needs comes first
+        due += stage
+        outcome = with_progress(due, flags.jobs, 0)
     names = {run.key: run.name for run in planned.runs}
     for key, why in outcome.failed.items():
         say(f"failed: {names[key]}: {why}")

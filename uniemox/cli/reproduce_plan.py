@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from uniemox.reproduce.execute import RunOutcome
-    from uniemox.reproduce.plan import Plan
+    from uniemox.reproduce.plan import Plan, Run
 
 MAX_JOBS = 4  # of a demo, where nobody says
 Several = Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)]
@@ -145,8 +145,8 @@ def usual_jobs(scale: str, gpus: int) -> int:
     return min(usable_cores(), MAX_JOBS) if scale == "demo" else gpus
 
 
-def with_progress(plan: "Plan", jobs: int, gpus: int) -> "RunOutcome":
-    """Do the plan; a bar in a terminal, a line for each new run elsewhere.  gpus: that are shared out; 0: none are."""
+def with_progress(runs: "Sequence[Run]", jobs: int, gpus: int) -> "RunOutcome":
+    """Do the runs of a plan; a bar in a terminal, a line for each new run elsewhere.  gpus: shared out; 0: none are."""
     from uniemox.reproduce.execute import execute as run_plan
 
     said: list[str] = []
@@ -160,7 +160,7 @@ def with_progress(plan: "Plan", jobs: int, gpus: int) -> "RunOutcome":
                 said.append(words)
                 say(f"{share:.0%} of the work is done; now: {words}")
 
-        return run_plan(plan.runs, jobs=jobs, gpus=gpus, watch=show)
+        return run_plan(runs, jobs=jobs, gpus=gpus, watch=show)
 
 
 def show_simulation(target: Name, options: Options) -> None:

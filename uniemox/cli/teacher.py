@@ -77,7 +77,7 @@ def fit(
     without_emotion
         Leave the label out of texts that are made of annotations, so that no label reaches what is distilled.
     split
-        Use this split only, or all; train if not given, or everything where the data have no splits.
+        Use this split only, or all; train if not given, and everything of data that have no splits.
     resume
         Continue the fit in --out, if there is one, to the same result.
     as_json
@@ -92,7 +92,8 @@ def fit(
 
     given: dict[str, Any] = {name: value for name, value in vars(tower).items() if value is not None}
     config = FitConfig(image_tower=image_tower, seed=seed, with_emotion=not without_emotion, **given)
-    found = open_data(data, **vars(files)).to_train(*([] if split is None else [split]))
+    opened = open_data(data, **vars(files))
+    found = opened.to_describe() if split is None else opened.to_train(split)
     say_parts(found)
     keep_freed_memory()
     with ConsoleCallback() as shown:

@@ -157,18 +157,19 @@ class DataSet:
         return None if sample.label is None else self.labels.labels[sample.label]
 
     def to_train(self, *splits: str) -> "DataSet":
-        """The samples of these splits, or of all.
-
-        If none is named those of train, or all where there are no splits: of several data sets, each by itself.
-        """
-        if "all" in splits:
+        """The samples of these splits, or of all; if none is named those of train, or all where there are no splits."""
+        if "all" in splits or not (splits or any(sample.split for sample in self.samples)):
             return self
-        if splits:
-            return self.only(*splits)
+        return self.only(*(splits or ("train",)))
+
+    def to_describe(self) -> "DataSet":
+        """What images and texts are learned from: of several data sets train of those that have it, all of the others.
+
+        They are not compared with each other by label, as what is trained on labels is.
+        """
         divided = {self.part_of(sample) for sample in self.samples if sample.split}
-        return replace(
-            self, samples=[one for one in self.samples if one.split == "train" or self.part_of(one) not in divided]
-        )
+        kept = [one for one in self.samples if one.split == "train" or self.part_of(one) not in divided]
+        return replace(self, samples=kept) if kept else self.only("train")
 
     def scored_split(self, split: str | None) -> str:
         """The split that is scored: the given one, or test if there is one, else val, else all."""

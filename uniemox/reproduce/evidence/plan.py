@@ -143,10 +143,19 @@ class Evidence:
     @property
     def runs(self) -> list[Run]:
         """Every run once, each after those that it needs."""
-        found: dict[str, Run] = {}
-        for last in (*self.probes.values(), *self.tuned.values(), self.fusions):
-            found |= {run.key: run for run in with_needs(last)}
-        return list(found.values())
+        return [run for stage in self.stages for run in stage]
+
+    @property
+    def stages(self) -> list[list[Run]]:
+        """The runs in the order of their weight: the outcome, the other probes and fusions, what is fine-tuned."""
+        outcome = [run for (row, _), run in self.probes.items() if row in (*PRIMARY, TEACHER, COLOURS)]
+        tuned = sorted(self.tuned.items(), key=lambda item: item[0][2])  # by the share of the labels
+        stages, found = list[list[Run]](), set[str]()
+        for last in (outcome, [*self.probes.values(), self.fusions], [run for _, run in tuned]):
+            wanted = {run.key: run for one in last for run in with_needs(one) if run.key not in found}
+            stages.append(list(wanted.values()))
+            found |= wanted.keys()
+        return stages
 
     @property
     def rows(self) -> list[str]:
