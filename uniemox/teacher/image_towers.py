@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -88,11 +89,17 @@ def network_features(
 
 
 def join_networks(networks: Sequence[nn.Module]) -> nn.Module:
-    """One network of several of timm, their features one after the other; itself where there is one."""
+    """One network of several of timm, their features one after the other; itself where there is one.
+
+    All see the image at the size of the largest, each in its own normalisation.
+    """
     if len(networks) == 1:
         return networks[0]
     configs = [timm.data.resolve_model_data_config(network) for network in networks]
-    return ConcatEncoder(networks, [PixelStats(config["mean"], config["std"]) for config in configs])
+    joined: Any = ConcatEncoder(networks, [PixelStats(config["mean"], config["std"]) for config in configs])
+    size = max(config["input_size"] for config in configs)
+    joined.pretrained_cfg = {"input_size": size, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}  # what timm is asked for
+    return joined
 
 
 class OnnxImageTower:
