@@ -19,7 +19,7 @@ from uniemox.data.sample import decode_sample
 from uniemox.data.source import open_data
 from uniemox.files import ENCODER
 from uniemox.model.encoder import build_encoder
-from uniemox.reproduce.evidence.plan import SIDE_PX
+from uniemox.reproduce.evidence.rows import SIDE_PX
 
 SHAPE = {"patch_size": 14, "embed_dim": 192, "depth": 6, "num_heads": 6}  # NETWORK of the plan
 ARCHITECTURE = "vit_tiny_patch16_224"

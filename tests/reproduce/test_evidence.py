@@ -22,25 +22,13 @@ from uniemox.finetune import probe
 from uniemox.model.encoder import build_encoder
 from uniemox.reproduce.evidence.answers import ANSWERS, Answers, read_answers, right, write_answers
 from uniemox.reproduce.evidence.features import TokenAndMean, features_of
+from uniemox.reproduce.evidence.findings import Findings
 from uniemox.reproduce.evidence.fusions import ALL as ALL_IMAGES
 from uniemox.reproduce.evidence.fusions import PEOPLE, ROWS, compare_fusions
-from uniemox.reproduce.evidence.page import Findings, write_evidence
-from uniemox.reproduce.evidence.plan import (
-    ALL,
-    COLOURS,
-    FULL,
-    PLAIN,
-    QUICK,
-    SCRATCH,
-    SHARES,
-    START,
-    TEACHER,
-    VARIANTS,
-    Evidence,
-    EvidenceOptions,
-    plan_evidence,
-)
+from uniemox.reproduce.evidence.page import write_evidence
+from uniemox.reproduce.evidence.plan import Evidence, EvidenceOptions, plan_evidence
 from uniemox.reproduce.evidence.probes import NEIGHBOURS, REGRESSION, probe_encoder, probe_name
+from uniemox.reproduce.evidence.rows import ALL, COLOURS, FULL, PLAIN, QUICK, SCRATCH, SHARES, START, TEACHER, VARIANTS
 from uniemox.reproduce.evidence.statistics import mean_recall
 from uniemox.teacher.stored import save_features
 

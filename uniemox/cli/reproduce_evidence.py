@@ -182,7 +182,8 @@ def evidence(
     """
     need("torch", "timm", "open_clip", "tensorboard", "onnxscript", "scipy", "sklearn", extra="train")
     from uniemox.reproduce.evidence.page import write_evidence
-    from uniemox.reproduce.evidence.plan import FULL, QUICK, EvidenceOptions, plan_evidence
+    from uniemox.reproduce.evidence.plan import EvidenceOptions, plan_evidence
+    from uniemox.reproduce.evidence.rows import FULL, QUICK
 
     if flags.jobs < 1:
         raise ConfigError(f"--jobs must be at least 1, got {flags.jobs}")
