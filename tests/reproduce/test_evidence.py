@@ -129,6 +129,17 @@ def test_features_of_colours_and_of_a_teacher(tmp_path: Path) -> None:
     read, stored = features_of(f"stored:{tmp_path}/t.npz", samples, size=32)
     assert [sample.key for sample in read] == keys  # the others it was not asked about
     np.testing.assert_allclose(stored[:, 0], features)
+    others = [f"other {i}" for i in range(9)]
+    save_features(
+        tmp_path / "u.npz",
+        image_keys=others,
+        image_features=torch.ones(9, 5),
+        texts=[],
+        text_features=torch.empty(0, 5),
+    )
+    for files in ("t.npz,{}/u.npz", "u.npz,{}/t.npz"):  # the one that knows these images is asked
+        read, found = features_of(f"stored:{tmp_path}/{files.format(tmp_path)}", samples, size=32)
+        np.testing.assert_array_equal(found, stored)
 
 
 def test_probes_find_what_features_say_and_nothing_where_they_say_nothing(tmp_path: Path) -> None:

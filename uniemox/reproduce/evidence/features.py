@@ -48,13 +48,15 @@ def features_of(
 ) -> tuple[list[Sample], NDArray[np.float32]]:
     """The samples that can be read, M of them, and features (M, V, D) of each view.
 
-    init: as --init of finetune takes it; "histogram", the colours of the image; or stored:FILE, a teacher's features.
+    init: as --init of finetune takes it; "histogram", the colours of the image; or stored:FILE, a teacher's features,
+    of several files with commas between them those of the one that knows these images.
     size: side of the views, px.  has_person: the person is a second view, so that V is 2.
     on_progress: called with the number of samples done.
     Raises DataError, CheckpointError, EncoderError or TeacherError.
     """
     if init.startswith(STORED):
-        teacher = StoredTeacher(init.removeprefix(STORED))
+        files = map(StoredTeacher, init.removeprefix(STORED).split(","))
+        teacher = max(files, key=lambda one: sum(sample.key in one.image_rows for sample in samples))
         known = [sample for sample in samples if sample.key in teacher.image_rows]
         return known, teacher.image_features(torch.empty(0), [sample.key for sample in known])[:, None].numpy()
     encoder: Any = ColourHistogram()

@@ -100,30 +100,48 @@ class Evidence:
         return sorted(seed for name, seed in self.probes if name == row)
 
 
+@dataclass(frozen=True, slots=True)
+class _Encoder:
+    """What probes and fine-tuning begin with."""
+
+    init: str
+    """As --init takes it."""
+    needs: tuple[Run, ...] = ()
+    digests: tuple[str, ...] = ()
+    """Of what no run has made."""
+
+
 def plan_evidence(options: EvidenceOptions) -> Evidence:
-    """All runs. Raises ConfigError for towers or objects that are none."""
-    budget, (data, teacher) = options.budget, _prepare(options)
+    """All runs. Raises ConfigError for towers that are none."""
+    budget = options.budget
+    data, fitted = _prepare(options)
+    teacher = _ask(options, fitted, f"shards:{data.folder}", data)
     pretrained = dict(_pretrain(options, data, teacher))
-    inits: dict[tuple[str, int], tuple[str, tuple[Run, ...], tuple[str, ...]]] = {
-        (row, seed): (str(run.folder), (run,), ()) for (row, seed), run in pretrained.items()
-    }
+    encoders = {at: _Encoder(str(run.folder), (run,)) for at, run in pretrained.items()}
     for name, folder in options.peers.items():
-        inits[name, 0] = (str(folder), (), digest_of_weights(str(folder / ENCODER)))
-    probed = dict(inits)
-    probed[TEACHER, 0] = (f"{STORED}{teacher.folder / TEACHER_FILE}", (teacher,), ())
-    probed[COLOURS, 0] = (HISTOGRAM, (), ())
-    probes = {at: _probe(options, data, at, *init) for at, init in probed.items()}
-    tuned = {
-        (*at, share): _tune(options, data, at, share, epochs, *init)
-        for at, init in _with_scratch(inits, pretrained, options).items()
-        for share, epochs in zip(TUNED_SHARES, budget.tuning_epochs, strict=True)
-        if at[1] < budget.tuning_seeds and (share < 1 or at[0] in TUNED_WHOLLY)
-    }
-    return Evidence(options=options, pretrained=pretrained, probes=probes, tuned=tuned, fusions=_fusions(options, data))
+        encoders[name, 0] = _Encoder(str(folder), digests=digest_of_weights(str(folder / ENCODER)))
+    said = (teacher, *(_ask(options, fitted, source) for source in options.transfer))
+    ceiling = _Encoder(STORED + ",".join(str(run.folder / TEACHER_FILE) for run in said), said)
+    probed = {**encoders, (TEACHER, 0): ceiling, (COLOURS, 0): _Encoder(HISTOGRAM)}
+    for seed in range(budget.tuning_seeds):
+        start = pretrained[START, seed]
+        encoders[SCRATCH, seed] = _Encoder(f"scratch:{start.folder}", (start,))
+    return Evidence(
+        options=options,
+        pretrained=pretrained,
+        probes={at: _probe(options, data, at, encoder) for at, encoder in probed.items()},
+        tuned={
+            (*at, share): _tune(options, data, at, share, epochs, encoder)
+            for at, encoder in encoders.items()
+            for share, epochs in zip(TUNED_SHARES, budget.tuning_epochs, strict=True)
+            if at[1] < budget.tuning_seeds and (share < 1 or at[0] in TUNED_WHOLLY)
+        },
+        fusions=_fusions(options, data),
+    )
 
 
 def _prepare(options: EvidenceOptions) -> tuple[Run, Run]:
-    """Shards with splits, people and texts; what the teacher says of them."""
+    """Shards with splits, people and texts; the teacher."""
     root, source, budget = options.root, options.data, options.budget
     excluded = () if options.exclude is None else ("--exclude", str(options.exclude))
     digest = tuple(_hash(path) for path in (options.exclude,) if path is not None)
@@ -142,18 +160,14 @@ def _prepare(options: EvidenceOptions) -> tuple[Run, Run]:
     if not timm_name(options.towers):
         raise ConfigError("--towers names no network; give timm:NAME@FILE, several with commas between them")
     fitted = plan_run(root, "fit the teacher", words, makes="teacher.json", needs=[data], data=towers)
-    words = [
-        "teacher",
-        "store",
-        "--teacher",
-        f"fitted:{fitted.folder}",
-        "--data",
-        shards,
-        "--out",
-        f"{OUT}/{TEACHER_FILE}",
-    ]
-    stored = plan_run(root, "ask the teacher", words, makes=TEACHER_FILE, needs=[data, fitted])
-    return data, stored
+    return data, fitted
+
+
+def _ask(options: EvidenceOptions, fitted: Run, source: str, *needs: Run) -> Run:
+    """What the teacher says of a data set."""
+    words = ["teacher", "store", "--teacher", f"fitted:{fitted.folder}", "--data", source]
+    words += ["--out", f"{OUT}/{TEACHER_FILE}", *([] if needs else ["--images-alone"])]
+    return plan_run(options.root, "ask the teacher", words, makes=TEACHER_FILE, needs=[*needs, fitted])
 
 
 def _pretrain(options: EvidenceOptions, data: Run, teacher: Run) -> Iterator[tuple[tuple[str, int], Run]]:
@@ -178,62 +192,28 @@ def _schedule(epochs: float) -> tuple[str, ...]:
     return ("--schedule.epochs", f"{epochs:.3g}", "--schedule.warmup-epochs", f"{epochs / 10:.3g}")
 
 
-def _with_scratch(
-    inits: Mapping[tuple[str, int], tuple[str, tuple[Run, ...], tuple[str, ...]]],
-    pretrained: Mapping[tuple[str, int], Run],
-    options: EvidenceOptions,
-) -> dict[tuple[str, int], tuple[str, tuple[Run, ...], tuple[str, ...]]]:
-    """And the same network with random weights, which is given all epochs for the labels."""
-    found = dict(inits)
-    for seed in range(options.budget.seeds):
-        start = pretrained[START, seed]
-        found[SCRATCH, seed] = (f"scratch:{start.folder}", (start,), ())
-    return found
-
-
-def _probe(
-    options: EvidenceOptions,
-    data: Run,
-    at: tuple[str, int],
-    init: str,
-    needs: tuple[Run, ...],
-    digests: tuple[str, ...],
-) -> Run:
-    words = ["reproduce", "probes", "--init", init, "--data", f"shards:{data.folder}", "--out", f"{OUT}/{ANSWERS}"]
-    words += ["--size", str(SIDE_PX), "--shares", *(f"{share:g}" for share in SHARES)]
+def _probe(options: EvidenceOptions, data: Run, at: tuple[str, int], encoder: _Encoder) -> Run:
+    words = ["reproduce", "probes", "--init", encoder.init, "--data", f"shards:{data.folder}"]
+    words += ["--out", f"{OUT}/{ANSWERS}", "--size", str(SIDE_PX), "--shares", *(f"{share:g}" for share in SHARES)]
     words += ["--seeds", str(options.budget.label_seeds)]
-    if not init.startswith(STORED) and options.transfer:
-        words += ["--transfer", *options.transfer]
+    words += ["--transfer", *options.transfer] if options.transfer else []
     name = f"probe {at[0]}, seed {at[1]}"
-    return plan_run(options.root, name, words, makes=ANSWERS, needs=[data, *needs], data=digests)
+    return plan_run(options.root, name, words, makes=ANSWERS, needs=[data, *encoder.needs], data=encoder.digests)
 
 
 def _tune(
-    options: EvidenceOptions,
-    data: Run,
-    at: tuple[str, int],
-    share: float,
-    epochs: int,
-    init: str,
-    needs: tuple[Run, ...],
-    digests: tuple[str, ...],
+    options: EvidenceOptions, data: Run, at: tuple[str, int], share: float, epochs: int, encoder: _Encoder
 ) -> Run:
     """The evaluation of a fine-tuning run."""
     row, seed = at
-    budget = options.budget
     if row == SCRATCH:  # what pre-training took is given to the labels
-        epochs += round((budget.start_epochs + budget.epochs) / TUNING_COST / share)
+        epochs += round((options.budget.start_epochs + options.budget.epochs) / TUNING_COST / share)
     shards = f"shards:{data.folder}"
-    words = ["finetune", "--preset", "demo", "--data", shards, "--init", init, "--out", OUT, "--resume", *TUNING]
-    words += [
-        "--schedule.epochs",
-        str(epochs),
-        "--seed",
-        str(seed),
-        *(["--fraction", f"{share:g}"] if share < 1 else []),
-    ]
+    words = ["finetune", "--preset", "demo", "--data", shards, "--init", encoder.init, "--out", OUT, "--resume"]
+    words += [*TUNING, "--schedule.epochs", str(epochs), "--seed", str(seed)]
+    words += ["--fraction", f"{share:g}"] if share < 1 else []
     name = f"tune {row} with {share:.0%}, seed {seed}"
-    run = plan_run(options.root, name, words, makes=ONNX, needs=[data, *needs], data=digests)
+    run = plan_run(options.root, name, words, makes=ONNX, needs=[data, *encoder.needs], data=encoder.digests)
     return plan_evaluation(run, data=shards, split="test", needs=[data])
 
 
