@@ -158,7 +158,7 @@ def _cost_table(found: Findings) -> Html:
     for (row, seed), run in planned.pretrained.items():
         if seed == 0:
             cost = VARIANTS[row].cost if row in VARIANTS else 1.0
-            epochs = budget.epochs / cost if row in VARIANTS else budget.start_epochs
+            epochs = VARIANTS[row].epochs(budget.epochs) if row in VARIANTS else budget.start_epochs
             minutes = found.minutes(run)
             rows.append([row, f"{epochs:.1f}", f"{cost:.2f}", UNKNOWN if minutes is None else f"{minutes:.1f}"])
     title = "What pre-training cost"

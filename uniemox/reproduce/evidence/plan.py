@@ -19,6 +19,7 @@ from uniemox.reproduce.evidence.rows import (
     PRIMARY,
     SCRATCH,
     SHARES,
+    SHORT,
     SIDE_PX,
     START,
     TEACHER,
@@ -180,9 +181,9 @@ def _pretrain(options: EvidenceOptions, data: Run, teacher: Run) -> Iterator[tup
         start = plan_run(options.root, f"start, seed {seed}", words, makes=ENCODER, needs=[data, teacher])
         yield (START, seed), start
         for name, variant in VARIANTS.items():
-            if seed < (budget.primary_seeds if name in PRIMARY else budget.seeds):
+            if seed < (budget.primary_seeds if name in (*PRIMARY, SHORT) else budget.seeds):
                 words = [*shared, "--seed", str(seed), "--encoder.start", str(start.folder)]
-                words += [*_schedule(budget.epochs / variant.cost), *variant.changes]
+                words += [*_schedule(variant.epochs(budget.epochs)), *variant.changes]
                 run = plan_run(options.root, f"{name}, seed {seed}", words, makes=ENCODER, needs=[data, teacher, start])
                 yield (name, seed), run
 

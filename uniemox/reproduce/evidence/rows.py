@@ -28,6 +28,7 @@ SHARES, TUNED_SHARES = (0.01, 0.05, 0.1, 1.0), (0.1, 1.0)
 START, PLAIN, SCRATCH = "the start alone", "plain distillation (L3)", "random weights"
 ALL = "all of it (L1, L2, L3, Γ2)"
 TEACHER, COLOURS = "the teacher's features (ceiling)", "colour histogram"
+SHORT = "plain distillation, on as few images as all of it"
 PRIMARY = (ALL, PLAIN)
 TUNED_WHOLLY = (START, PLAIN, ALL, SCRATCH)  # with all labels too
 
@@ -40,16 +41,25 @@ class Variant:
     """Options of `uniemox pretrain`."""
     cost: float
     """Core seconds of an image over those of plain distillation, measured; see docs/experiments.md."""
+    share: float = 1.0
+    """Of the compute that all others get."""
+
+    def epochs(self, of_plain: float) -> float:
+        """How many it gets, of_plain being those of plain distillation."""
+        return self.share * of_plain / self.cost
 
 
+ALL_COST = 3.33
+DISTILLATION = (*NO_RECONSTRUCTION, *NO_TEXT, *NO_FUSION)
 VARIANTS: Mapping[str, Variant] = {
-    PLAIN: Variant((*NO_RECONSTRUCTION, *NO_TEXT, *NO_FUSION), 1.0),
+    PLAIN: Variant(DISTILLATION, 1.0),
     "L1 and L3": Variant((*NO_TEXT, *NO_FUSION), 3.36),
     "L2 and L3": Variant((*NO_RECONSTRUCTION, *NO_FUSION), 1.43),
-    ALL: Variant(("--model.fusion", "attention"), 3.33),
+    ALL: Variant(("--model.fusion", "attention"), ALL_COST),
     "all without fusion": Variant(NO_FUSION, 3.45),
     "all without persons": Variant(NO_PERSON, 2.10),
     "reconstruction of the scene alone (MAE)": Variant((*NO_PERSON, *NO_TEACHER), 2.07),
+    SHORT: Variant(DISTILLATION, 1.0, share=1 / ALL_COST),
 }
 
 
@@ -69,7 +79,7 @@ class Budget:
     seeds: int = 2
     """Of pre-training."""
     primary_seeds: int = 3
-    """Of the two whose difference is the outcome."""
+    """Of the two whose difference is the outcome, and of what explains it."""
     label_seeds: int = 3
     fusion_seeds: int = 10
     tuning_epochs: tuple[int, ...] = (15, 3)
