@@ -37,23 +37,26 @@ class Findings:
         return None if hits is None else mean_recall(hits[0], hits[1])
 
     def gained(self, row: str, method: str, share: float, part: str = "test", base: str = PLAIN) -> Recall | None:
-        """By how much a row's probes are above those of another, over the seeds that both have."""
-        seeds = [seed for seed in self.planned.seeds(row) if seed in self.planned.seeds(base)]
+        """By how much a row's probes are above those of another, over the seeds of which both are done."""
+        seeds = [seed for seed in self._seeds(row) if seed in self._seeds(base)]
         ours = self._probe_hits(row, method, share, part, seeds)
         theirs = self._probe_hits(base, method, share, part, seeds)
         if row == base or ours is None or theirs is None or ours[0].shape != theirs[0].shape:
             return None
         return mean_recall(ours[0], ours[1], theirs[0])
 
+    def _seeds(self, row: str) -> list[int]:
+        """Of pre-training, whose probes are done."""
+        return [seed for seed in self.planned.seeds(row) if (row, seed) in self.answers]
+
     def _probe_hits(
         self, row: str, method: str, share: float, part: str, seeds: Sequence[int] | None = None
     ) -> tuple[Hits, NDArray[np.int64]] | None:
-        seeds = self.planned.seeds(row) if seeds is None else seeds
+        seeds = self._seeds(row) if seeds is None else seeds
         names = [probe_name(method, share, seed) for seed in range(self.planned.options.budget.label_seeds)]
         names = names[:1] if share == 1 and part in ("test", "val") else names
-        every = [self.answers[row, seed][0].get(part) for seed in seeds if (row, seed) in self.answers]
-        known = [one for one in every if one is not None]
-        if not known or len(known) < len(seeds):
+        known = [one for seed in seeds if (one := self.answers[row, seed][0].get(part)) is not None]
+        if not known:
             return None
         return stacked([list(right(one, names)) for one in known]), known[0].labels
 
