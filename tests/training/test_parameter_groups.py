@@ -6,9 +6,11 @@ import torch
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
+from tests.networks import small_model
 from uniemox.errors import ConfigError
 from uniemox.model.classifier import Classifier
 from uniemox.model.fusion import build_fusion
+from uniemox.training.optimizer import build_optimizer
 from uniemox.training.parameter_groups import freeze_layers, parameter_groups
 
 VIT = {"embed_dim": 16, "depth": 3, "num_heads": 2}
@@ -139,3 +141,14 @@ def test_frozen_layers_that_are_not_there_are_refused() -> None:
         with pytest.raises(ConfigError, match="between 0 and 18"):
             freeze_layers(encoder, layers)
     freeze_layers(nn.Linear(2, 2), 0)
+
+
+def test_pre_training_decays_the_layers_of_its_encoder_alone() -> None:
+    model = small_model()
+    found = settings_of(model, build_optimizer(model, lr=1.0, layer_decay=0.5).param_groups)
+    assert set(found) == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    scales = {name: scale for name, (scale, _) in found.items()}
+    assert [scales[f"encoder.blocks.{i}.mlp.fc1.weight"] for i in range(3)] == [0.125, 0.25, 0.5]
+    assert scales["encoder.patch_embed.proj.weight"] == 0.0625
+    assert {scale for name, scale in scales.items() if not name.startswith("encoder.")} == {1.0}
+    assert all(group["lr"] == 1.0 for group in build_optimizer(model, lr=1.0).param_groups)
