@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from timm.layers import DropPath
 from timm.models.byobnet import RepVggBlock
+from timm.models.vision_transformer import Block
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -55,13 +57,28 @@ def wrap(model: nn.Module, device: torch.device, *, compiled: bool) -> Any:
     """The model as it is called in training: in DistributedDataParallel if there are several processes, compiled.
 
     One that is divided over the processes (FSDP2) is called as it is.
+    compiled: by transformer blocks, or else as a whole, see `compile_blocks`.
     """
     runner: Any = model
     if world_size() > 1 and not is_sharded(model):
         runner = DistributedDataParallel(runner, device_ids=[device.index] if device.type == "cuda" else None)
         if device.type == "cpu":
             runner.register_comm_hook(None, _average_each)
-    return torch.compile(runner) if compiled else runner
+    return torch.compile(runner) if compiled and not compile_blocks(model) else runner
+
+
+def compile_blocks(model: nn.Module) -> bool:
+    """Let each transformer block be compiled when it is first called; False, with nothing done, where that is no gain.
+
+    What is compiled for the first of equal blocks serves all of them. Blocks that drop their path are not equal: each
+    has a rate of its own, and would be compiled anew, up to torch's limit of eight.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    if not blocks or any(isinstance(part, DropPath) and part.drop_prob for block in blocks for part in block.modules()):
+        return False
+    for block in blocks:
+        block.compile()
+    return True
 
 
 def _average_each(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
