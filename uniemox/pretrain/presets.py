@@ -31,7 +31,7 @@ def best() -> PretrainConfig:
         encoder=EncoderConfig(start="timm:vit_large_patch14_dinov2.lvd142m"),
         teacher=TeacherConfig(source="clip:ViT-L-14-quickgelu@openai"),
         schedule=ScheduleConfig(epochs=50, warmup_epochs=5),
-        optimizer=OptimizerConfig(base_lr=2e-4, max_grad_norm=1.0),
+        optimizer=OptimizerConfig(base_lr=2.5e-4, max_grad_norm=1.0),
         layer_decay=0.75,
         batch_size=1024,
         hardware=HardwareConfig(compile=True),
