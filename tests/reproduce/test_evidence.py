@@ -20,9 +20,9 @@ from uniemox.data.synthetic import synthetic
 from uniemox.errors import DataError, ShapeError
 from uniemox.finetune import probe
 from uniemox.model.encoder import build_encoder
-from uniemox.reproduce.evidence.answers import ANSWERS, Answers, read_answers, right, write_answers
+from uniemox.reproduce.evidence.answers import ANSWERS, ProbeAnswers, read_answers, right, write_answers
 from uniemox.reproduce.evidence.features import TokenAndMean, features_of
-from uniemox.reproduce.evidence.findings import Findings
+from uniemox.reproduce.evidence.findings import EvidenceFindings
 from uniemox.reproduce.evidence.fusions import ALL as ALL_IMAGES
 from uniemox.reproduce.evidence.fusions import PEOPLE, ROWS, compare_fusions
 from uniemox.reproduce.evidence.page import write_evidence
@@ -95,7 +95,7 @@ def test_hits_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_answers_are_read_as_they_were_written(tmp_path: Path) -> None:
-    parts = {"test": Answers(("a", "ü|x"), np.array([0, 3]), {"regression 0.1 0": np.array([0, 1])})}
+    parts = {"test": ProbeAnswers(("a", "ü|x"), np.array([0, 3]), {"regression 0.1 0": np.array([0, 1])})}
     write_answers(tmp_path / "new" / ANSWERS, parts, {"init": "x"})
     read, about = read_answers(tmp_path / "new" / ANSWERS)
     assert about == {"init": "x"}
@@ -292,7 +292,7 @@ def answered(planned: Evidence, chances: dict[str, float]) -> None:
                     for seed in range(planned.options.budget.label_seeds):
                         is_right = rng.random(len(labels)) < chances.get(row, 0.4)
                         given[probe_name(method, share, seed)] = np.where(is_right, labels, (labels + 1) % 8)
-            parts[part] = Answers(keys, labels, given)
+            parts[part] = ProbeAnswers(keys, labels, given)
         write_answers(run.folder / ANSWERS, parts, {})
 
 
@@ -310,7 +310,7 @@ def test_the_page_says_what_was_found(tmp_path: Path, chance: float, verdict: st
     assert figures["outcome"]["seeds"] == FULL.primary_seeds
     for row in (*VARIANTS, START, COLOURS, TEACHER, SCRATCH):
         assert row.replace("'", "&#x27;") in page
-    secondary = Findings(planned).gained("L1 and L3", REGRESSION, 0.1)
+    secondary = EvidenceFindings(planned).gained("L1 and L3", REGRESSION, 0.1)
     assert secondary is not None
     assert secondary.seeds == FULL.seeds
 

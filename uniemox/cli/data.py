@@ -172,8 +172,6 @@ def split(
 
     uniemox data split caer-s:photos/caer caer.json --paper
 
-    uniemox data split fi:photos/fi fi.json --hold-out 2000
-
     Parameters
     ----------
     source

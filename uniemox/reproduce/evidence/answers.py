@@ -18,7 +18,7 @@ ABOUT = "about"
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class ProbeAnswers:
     """Of several classifiers, for the images of one part of a data set."""
 
     keys: tuple[str, ...]
@@ -29,7 +29,7 @@ class Answers:
     """By name of a classifier: (N,), what it says."""
 
 
-def write_answers(path: Path, parts: Mapping[str, Answers], about: Mapping[str, Any]) -> None:
+def write_answers(path: Path, parts: Mapping[str, ProbeAnswers], about: Mapping[str, Any]) -> None:
     """Write the answers for several parts, and what else is known of those who gave them, to one file."""
     arrays: dict[str, Any] = {ABOUT: np.array(json.dumps(about))}
     for part, answers in parts.items():
@@ -39,14 +39,14 @@ def write_answers(path: Path, parts: Mapping[str, Answers], about: Mapping[str, 
         np.savez_compressed(file, **arrays)
 
 
-def read_answers(path: Path) -> tuple[dict[str, Answers], dict[str, Any]]:
+def read_answers(path: Path) -> tuple[dict[str, ProbeAnswers], dict[str, Any]]:
     """What `write_answers` wrote. Raises DataError for another file."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         about = json.loads(str(arrays.pop(ABOUT)))
         parts = {
-            part: Answers(tuple(map(str, arrays[f"{part}|keys"])), arrays[f"{part}|labels"].astype(np.int64))
+            part: ProbeAnswers(tuple(map(str, arrays[f"{part}|keys"])), arrays[f"{part}|labels"].astype(np.int64))
             for part in dict.fromkeys(name.partition("|")[0] for name in arrays)
         }
         for name, row in arrays.items():
@@ -58,6 +58,6 @@ def read_answers(path: Path) -> tuple[dict[str, Answers], dict[str, Any]]:
     return parts, about
 
 
-def right(answers: Answers, names: Sequence[str]) -> NDArray[np.bool_]:
+def right(answers: ProbeAnswers, names: Sequence[str]) -> NDArray[np.bool_]:
     """(S, N) whether each of S classifiers is right about each image."""
     return np.array([answers.given[name] == answers.labels for name in names])

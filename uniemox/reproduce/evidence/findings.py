@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.reproduce.evidence.answers import ANSWERS, Answers, read_answers, right
+from uniemox.reproduce.evidence.answers import ANSWERS, ProbeAnswers, read_answers, right
 from uniemox.reproduce.evidence.fusions import ALL as ALL_IMAGES
 from uniemox.reproduce.evidence.fusions import PEOPLE, ROWS, SCENE
 from uniemox.reproduce.evidence.plan import Evidence
@@ -23,7 +23,7 @@ PRIMARY_SHARE = 0.1
 BASELINES = (COLOURS, TEACHER)
 
 
-class Findings:
+class EvidenceFindings:
     """Of the runs that are done."""
 
     def __init__(self, planned: Evidence) -> None:
@@ -85,7 +85,7 @@ class Findings:
         parts, _ = read_answers(self.planned.fusions.folder / ANSWERS)
         return {part: {name: self._fused(parts[part], name) for name in ROWS} for part in (ALL_IMAGES, PEOPLE)}
 
-    def _fused(self, answers: Answers, name: str) -> tuple[Recall, Recall | None]:
+    def _fused(self, answers: ProbeAnswers, name: str) -> tuple[Recall, Recall | None]:
         ours, scene = (
             stacked(
                 [

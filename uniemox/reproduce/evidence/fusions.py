@@ -16,7 +16,7 @@ from uniemox.finetune.step import Objective
 from uniemox.finetune.targets import class_weights, has_target, target_of
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import FusionName
-from uniemox.reproduce.evidence.answers import Answers, write_answers
+from uniemox.reproduce.evidence.answers import ProbeAnswers, write_answers
 from uniemox.reproduce.evidence.features import Watch, features_of
 
 WIDTH = 128  # C3
@@ -54,7 +54,7 @@ def compare_fusions(
     write_answers(out, parts, {"init": init, "width": int(encoded.shape[2]), "people": int(has_people.sum())})
 
 
-def _compare(samples: Sequence[Sample], encoded: Tensor, data: DataSet, seeds: int) -> Answers:
+def _compare(samples: Sequence[Sample], encoded: Tensor, data: DataSet, seeds: int) -> ProbeAnswers:
     is_train = torch.tensor([sample.split == "train" for sample in samples])
     train = [sample for sample in samples if sample.split == "train"]
     test = [sample for sample in samples if sample.split == "test"]
@@ -63,7 +63,7 @@ def _compare(samples: Sequence[Sample], encoded: Tensor, data: DataSet, seeds: i
     target = target_of(train, "label", data.labels)
     objective = Objective(task="label", class_weights=class_weights(train, data.labels))
     labels = target_of(test, "label", data.labels).argmax(dim=1).numpy()
-    answers = Answers(tuple(sample.key for sample in test), labels)
+    answers = ProbeAnswers(tuple(sample.key for sample in test), labels)
     for name, (fusion, views) in ROWS.items():
         seen = encoded[:, list(views)]  # (N, V, D)
         for seed in range(seeds):

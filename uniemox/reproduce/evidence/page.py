@@ -7,7 +7,7 @@ from pathlib import Path
 from uniemox.errors import DataError
 from uniemox.files import write_text
 from uniemox.html import UNKNOWN, Html, element, page, table
-from uniemox.reproduce.evidence.findings import BASELINES, NAME, PRIMARY_SHARE, Findings
+from uniemox.reproduce.evidence.findings import BASELINES, NAME, PRIMARY_SHARE, EvidenceFindings
 from uniemox.reproduce.evidence.fusions import ROWS, SCENE
 from uniemox.reproduce.evidence.plan import Evidence
 from uniemox.reproduce.evidence.probes import NEIGHBOURS, REGRESSION
@@ -25,7 +25,7 @@ NOTE = (
 
 def write_evidence(planned: Evidence) -> Path:
     """Write ROOT/evidence.html and .json from the runs that are done. Returns the page. Raises DataError."""
-    found = Findings(planned)
+    found = EvidenceFindings(planned)
     path = planned.options.root / f"{NAME}.html"
     try:
         write_text(path, page("Does the method help?", _parts(found)))
@@ -35,7 +35,7 @@ def write_evidence(planned: Evidence) -> Path:
     return path
 
 
-def _parts(found: Findings) -> Iterator[Html]:
+def _parts(found: EvidenceFindings) -> Iterator[Html]:
     planned = found.planned
     yield element("header", element("h1", "Does the method help?"), element("p", _outcome(found)))
     if planned.options.budget != FULL:
@@ -65,7 +65,7 @@ def _parts(found: Findings) -> Iterator[Html]:
     yield _cost_table(found)
 
 
-def _outcome(found: Findings) -> str:
+def _outcome(found: EvidenceFindings) -> str:
     """The one outcome, in words."""
     primary = found.gained(ALL, REGRESSION, PRIMARY_SHARE)
     if primary is None:
@@ -82,7 +82,7 @@ def _outcome(found: Findings) -> str:
     return words + f"A difference was not seen; one under {visible} would be missed more often than one time in five."
 
 
-def _drawing(found: Findings) -> Html:
+def _drawing(found: EvidenceFindings) -> Html:
     title = "Logistic regression with 10 % of the labels, mean recall"
     known = {row: found.probed(row, REGRESSION, PRIMARY_SHARE) for row in found.planned.rows}
     rows = {row: Dot(one.value, one.low, one.high) for row, one in known.items() if one is not None}
@@ -91,7 +91,7 @@ def _drawing(found: Findings) -> Html:
     return element("figure", dots(title, rows, chance=found.chance), element("figcaption", f"{title}. Dashed: chance."))
 
 
-def _tuned_table(found: Findings) -> Html:
+def _tuned_table(found: EvidenceFindings) -> Html:
     names = [row for row in (*found.planned.rows, SCRATCH) if row not in BASELINES]
     headings = ["start"]
     for share in TUNED_SHARES:
@@ -111,7 +111,7 @@ def _tuned_table(found: Findings) -> Html:
     return element("section", element("h2", title), table(title, headings, rows))
 
 
-def _fusion_tables(found: Findings) -> Html:
+def _fusion_tables(found: EvidenceFindings) -> Html:
     title = "Fusion alone, on the teacher's frozen networks"
     fused = found.fused()
     rows = []
@@ -131,7 +131,7 @@ def _fusion_tables(found: Findings) -> Html:
     )
 
 
-def _transfer_table(found: Findings) -> Html:
+def _transfer_table(found: EvidenceFindings) -> Html:
     sets = found.planned.options.transfer
     names = [row for row in found.planned.rows if row != TEACHER]
     headings = ["encoder"]
@@ -152,7 +152,7 @@ def _transfer_table(found: Findings) -> Html:
     return element("section", element("h2", title), table(title, headings, rows))
 
 
-def _cost_table(found: Findings) -> Html:
+def _cost_table(found: EvidenceFindings) -> Html:
     planned, budget = found.planned, found.planned.options.budget
     rows = []
     for (row, seed), run in planned.pretrained.items():

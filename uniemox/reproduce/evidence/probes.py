@@ -15,7 +15,7 @@ from uniemox.data.splits import take_fraction
 from uniemox.errors import DataError
 from uniemox.finetune.probe import fit_head, fit_neighbours
 from uniemox.finetune.targets import class_weights, has_target, target_of
-from uniemox.reproduce.evidence.answers import Answers, write_answers
+from uniemox.reproduce.evidence.answers import ProbeAnswers, write_answers
 from uniemox.reproduce.evidence.features import Watch, features_of
 
 TRANSFER_FOLDS, MIN_OF_CLASS = 5, 5
@@ -46,7 +46,7 @@ def probe_encoder(
     Raises DataError where there is nothing to fit or to score.
     """
     began = time.process_time()
-    parts: dict[str, Answers] = {}
+    parts: dict[str, ProbeAnswers] = {}
     samples, features = _encoded(init, data, size, on_progress)
     encoding_s = time.process_time() - began
     rows = {sample.key: i for i, sample in enumerate(samples)}
@@ -54,7 +54,7 @@ def probe_encoder(
     for part in ("test", "val"):
         scored = [sample for sample in samples if sample.split == part]
         if scored:
-            parts[part] = Answers(tuple(sample.key for sample in scored), _labels(scored, data))
+            parts[part] = ProbeAnswers(tuple(sample.key for sample in scored), _labels(scored, data))
     if not train or "test" not in parts:
         raise DataError(f"{data.name} needs the splits train and test for probes; give --splits of `data split`")
     for share in shares:
@@ -99,8 +99,8 @@ def _fit(features: NDArray[np.float32], samples: Sequence[Sample], data: DataSet
     }
 
 
-def _transferred(init: str, data: DataSet, size: int, seeds: int) -> Answers:
-    """Answers for all images of another data set, each by a regression that was fitted on the other four folds."""
+def _transferred(init: str, data: DataSet, size: int, seeds: int) -> ProbeAnswers:
+    """ProbeAnswers for all images of another data set, each by a regression that was fitted on the other four folds."""
     samples, features = _encoded(init, data, size, lambda done: None)
     labels = _labels(samples, data)
     is_common = np.bincount(labels)[labels] >= MIN_OF_CLASS  # of a rarer class not every fold has one
@@ -108,7 +108,7 @@ def _transferred(init: str, data: DataSet, size: int, seeds: int) -> Answers:
     features, labels = features[is_common], labels[is_common]
     if len(np.unique(labels)) < 2:
         raise DataError(f"{data.name} has too few labels for probes: two classes of {MIN_OF_CLASS} images are needed")
-    answers = Answers(tuple(sample.key for sample in samples), labels)
+    answers = ProbeAnswers(tuple(sample.key for sample in samples), labels)
     for seed in range(seeds):
         said = np.zeros_like(labels)
         for known, held in StratifiedKFold(TRANSFER_FOLDS, shuffle=True, random_state=seed).split(features, labels):

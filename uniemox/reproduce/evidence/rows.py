@@ -34,7 +34,7 @@ TUNED_WHOLLY = (START, PLAIN, ALL, SCRATCH)  # with all labels too
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class PretrainingRow:
     """A pre-training that goes on from the start."""
 
     changes: tuple[str, ...]
@@ -51,15 +51,15 @@ class Variant:
 
 ALL_COST = 3.33
 DISTILLATION = (*NO_RECONSTRUCTION, *NO_TEXT, *NO_FUSION)
-VARIANTS: Mapping[str, Variant] = {
-    PLAIN: Variant(DISTILLATION, 1.0),
-    "L1 and L3": Variant((*NO_TEXT, *NO_FUSION), 3.36),
-    "L2 and L3": Variant((*NO_RECONSTRUCTION, *NO_FUSION), 1.43),
-    ALL: Variant(("--model.fusion", "attention"), ALL_COST),
-    "all without fusion": Variant(NO_FUSION, 3.45),
-    "all without persons": Variant(NO_PERSON, 2.10),
-    "reconstruction of the scene alone (MAE)": Variant((*NO_PERSON, *NO_TEACHER), 2.07),
-    SHORT: Variant(DISTILLATION, 1.0, share=1 / ALL_COST),
+VARIANTS: Mapping[str, PretrainingRow] = {
+    PLAIN: PretrainingRow(DISTILLATION, 1.0),
+    "L1 and L3": PretrainingRow((*NO_TEXT, *NO_FUSION), 3.36),
+    "L2 and L3": PretrainingRow((*NO_RECONSTRUCTION, *NO_FUSION), 1.43),
+    ALL: PretrainingRow(("--model.fusion", "attention"), ALL_COST),
+    "all without fusion": PretrainingRow(NO_FUSION, 3.45),
+    "all without persons": PretrainingRow(NO_PERSON, 2.10),
+    "reconstruction of the scene alone (MAE)": PretrainingRow((*NO_PERSON, *NO_TEACHER), 2.07),
+    SHORT: PretrainingRow(DISTILLATION, 1.0, share=1 / ALL_COST),
 }
 
 
