@@ -12,6 +12,7 @@ from uniemox.cli.reproduce_plan import with_progress
 from uniemox.errors import ConfigError, UniemoxError
 
 if TYPE_CHECKING:
+    from uniemox.reproduce.evidence.plan import Evidence
     from uniemox.reproduce.plan import Run
 
 Several = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)]
@@ -61,8 +62,6 @@ def probes(
     from uniemox.reproduce.evidence.probes import probe_encoder
     from uniemox.training.hardware import keep_freed_memory
 
-    if seeds < 1 or not shares or not all(0 < share <= 1 for share in shares):
-        raise ConfigError(f"--seeds must be at least 1, --shares above 0 and at most 1, got {seeds} and {shares}")
     found, others = files.open(data), {source: open_data(source) for source in transfer}
     keep_freed_memory()
     torch.set_num_threads(1)  # several of these run at a time; regressions this small are slower on more
@@ -181,12 +180,9 @@ def evidence(
         Finds people, see --detector of `data persons`; one that was trained on other images.
     """
     need("torch", "timm", "open_clip", "tensorboard", "onnxscript", "scipy", "sklearn", extra="train")
-    from uniemox.reproduce.evidence.page import write_evidence
     from uniemox.reproduce.evidence.plan import EvidenceOptions, plan_evidence
     from uniemox.reproduce.evidence.rows import FULL, QUICK
 
-    if flags.jobs < 1:
-        raise ConfigError(f"--jobs must be at least 1, got {flags.jobs}")
     planned = plan_evidence(
         EvidenceOptions(
             root=flags.out,
@@ -205,19 +201,27 @@ def evidence(
         for run in planned.runs:
             print(run.command)
         return
+    _do(planned, flags)
+
+
+def _do(planned: "Evidence", flags: EvidenceFlags) -> None:
+    """Run what is left and write the page. Raises UniemoxError where runs fail."""
+    from uniemox.reproduce.evidence.page import write_evidence
+
     due: list[Run] = []
+    failed: dict[str, str] = {}
     for stage in planned.stages:  # what the outcome needs comes first
         due += stage
-        outcome = with_progress(due, flags.jobs, 0)
-    names = {run.key: run.name for run in planned.runs}
-    for key, why in outcome.failed.items():
+        failed = with_progress(due, flags.jobs, 0).failed
+    names = {run.key: run.name for run in due}
+    for key, why in failed.items():
         say(f"failed: {names[key]}: {why}")
     path = write_evidence(planned)
     say(f"wrote {path}, and .json beside it")
     if flags.as_json:
         print(path.with_suffix(".json").read_text("utf-8"), end="")
-    if outcome.failed:
-        raise UniemoxError(f"{len(outcome.failed)} of {len(planned.runs)} runs failed; the same command tries again")
+    if failed:
+        raise UniemoxError(f"{len(failed)} of {len(due)} runs failed; the same command tries them again")
 
 
 def _peers(texts: tuple[str, ...]) -> dict[str, Path]:

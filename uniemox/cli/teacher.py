@@ -70,8 +70,7 @@ def fit(
     out
         Folder of the teacher, teacher.json and teacher.safetensors; commands take it as fitted:OUT.
     image_tower
-        A frozen image tower, timm:NAME or timm:NAME@FILE (arXiv 2111.07991), several with commas between them; a small
-        one is fitted if not given.
+        Frozen, timm:NAME or timm:NAME@FILE, several with commas (arXiv 2111.07991); a small one is fitted if not given.
     seed
         Of the weights, the held-out images, the crops and the order.
     without_emotion

@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.splits import take_fraction
-from uniemox.errors import DataError
+from uniemox.errors import ConfigError, DataError
 from uniemox.finetune.probe import fit_head, fit_neighbours
 from uniemox.finetune.targets import class_weights, has_target, target_of
 from uniemox.reproduce.evidence.answers import ProbeAnswers, write_answers
@@ -43,8 +43,10 @@ def probe_encoder(
     init, size: see `features_of`.  shares: of every class of train, 0 to 1; all of it is fitted once, a part once for
     each of so many seeds, which draw it. Whatever chooses a penalty is within the share. All classes count the same.
     others: by name, data sets that are small: five folds each, all answers of a seed together.
-    Raises DataError where there is nothing to fit or to score.
+    Raises ConfigError for shares or seeds that are none, DataError where there is nothing to fit or to score.
     """
+    if seeds < 1 or not shares or not all(0 < share <= 1 for share in shares):
+        raise ConfigError(f"--seeds must be at least 1, --shares above 0 and at most 1, got {seeds} and {shares}")
     began = time.process_time()
     parts: dict[str, ProbeAnswers] = {}
     samples, features = _encoded(init, data, size, on_progress)
