@@ -276,6 +276,9 @@ def test_a_peer_is_probed_and_tuned_as_the_others(tmp_path: Path) -> None:
     planned = plan_evidence(asked(tmp_path, peers={"DINO": tmp_path / "peer"}))
     assert "DINO" in planned.rows
     assert ("DINO", 0, 0.1) in planned.tuned
+    words = planned.probes["DINO", 0].words
+    _, features = features_of(words[words.index("--init") + 1], synthetic(8).samples, size=112)
+    assert features.shape == (8, 1, 48)
 
 
 def answered(planned: Evidence, chances: dict[str, float]) -> None:

@@ -1,7 +1,6 @@
 """What a frozen encoder makes of the images of a data set."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from uniemox.checkpoints.timm_networks import TIMM
 from uniemox.classifier_info import Streams
 from uniemox.data.sample import Sample
 from uniemox.evaluate.classifier_outputs import outputs_of
@@ -62,7 +62,7 @@ def features_of(
     encoder: Any = ColourHistogram()
     stats = IMAGENET
     if init != HISTOGRAM:
-        pool: Literal["mean", "token"] = "token" if Path(init).is_dir() else "mean"  # runs are plain ViTs, with norm
+        pool: Literal["mean", "token"] = "mean" if init.startswith(TIMM) else "token"
         _, encoder, _, stats = open_start(init, NetworkConfig(pool=pool), size)
         encoder = TokenAndMean(encoder) if pool == "token" else encoder
     width = feature_width(encoder, size)

@@ -120,7 +120,8 @@ def plan_evidence(options: EvidenceOptions) -> Evidence:
     pretrained = dict(_pretrain(options, data, teacher))
     encoders = {at: _Encoder(str(run.folder), (run,)) for at, run in pretrained.items()}
     for name, folder in options.peers.items():
-        encoders[name, 0] = _Encoder(str(folder), digests=digest_of_weights(str(folder / ENCODER)))
+        encoder = str(folder / ENCODER)
+        encoders[name, 0] = _Encoder(encoder, digests=digest_of_weights(encoder))
     said = (teacher, *(_ask(options, fitted, source) for source in options.transfer))
     ceiling = _Encoder(STORED + ",".join(str(run.folder / TEACHER_FILE) for run in said), said)
     probed = {**encoders, (TEACHER, 0): ceiling, (COLOURS, 0): _Encoder(HISTOGRAM)}
