@@ -142,7 +142,7 @@ class EvidenceFlags:
     jobs: int = 2
     """Runs at a time."""
     quick: Switch = False
-    """Every command on a tenth of the images, in 15 minutes: proves nothing."""
+    """Every command on a tenth of the images: a check that all of it works, which proves nothing."""
     dry_run: Switch = False
     """Print the commands in their order, and do nothing."""
     as_json: JsonFlag = False
@@ -160,7 +160,7 @@ def evidence(
 ) -> None:
     """Does the method help? Pre-trainings of equal compute against plain distillation, as docs/experiments.md plans.
 
-    Two hours on two cores. Stopped or killed at any moment, the same command resumes. The page is --out/evidence.html.
+    Three hours and more on two cores. Stopped or killed at any moment, the same command resumes. The page is --out/evidence.html.
 
     Example: uniemox reproduce evidence --data fi:fi,fi:fi_more --exclude check.json
     --captions 'csv:flickr8k/captions.txt?root=images&missing=skip' --towers timm:mobilenetv2_100@a.safetensors
