@@ -160,7 +160,8 @@ def evidence(
 ) -> None:
     """Does the method help? Pre-trainings of equal compute against plain distillation, as docs/experiments.md plans.
 
-    Three hours and more on two cores. Stopped or killed at any moment, the same command resumes. The page is --out/evidence.html.
+    Three hours and more on two cores. Stopped or killed at any moment, the same command resumes; --out/evidence.html is
+    the page.
 
     Example: uniemox reproduce evidence --data fi:fi,fi:fi_more --exclude check.json
     --captions 'csv:flickr8k/captions.txt?root=images&missing=skip' --towers timm:mobilenetv2_100@a.safetensors

@@ -58,6 +58,7 @@ def _parts(found: EvidenceFindings) -> Iterator[Html]:
             ]
             for row in planned.rows
         ]
+        rows.append(_chance_row(found, len(SHARES), 1))
         yield element("section", element("h2", title), table(title, headings, rows))
     yield _tuned_table(found)
     yield _fusion_tables(found)
@@ -107,6 +108,7 @@ def _tuned_table(found: EvidenceFindings) -> Html:
         for share in TUNED_SHARES:
             cells += [_shown(found.probed(row, REGRESSION, share)), UNKNOWN]
         rows.append(cells)
+    rows.append(["chance", *(2 * _chance_row(found, 1, 1)[1:])])
     title = "Fine-tuned"
     return element("section", element("h2", title), table(title, headings, rows))
 
@@ -125,6 +127,7 @@ def _fusion_tables(found: EvidenceFindings) -> Html:
     rows += [
         [row, _shown(one), UNKNOWN, UNKNOWN, UNKNOWN] for row, one in zip(BASELINES, (colours, teacher), strict=True)
     ]
+    rows.append(["chance", *(2 * _chance_row(found, 1, 1)[1:])])
     headings = ["views", "all images", f"over {SCENE}", "images with people", f"over {SCENE}"]
     return element(
         "section", element("h2", title), table(title, headings, rows) if fused else element("p", "Not done.")
@@ -164,6 +167,11 @@ def _cost_table(found: EvidenceFindings) -> Html:
     title = "What pre-training cost"
     headings = ["encoder", "epochs", "core seconds of an image, over plain distillation", "minutes, beside another run"]
     return element("section", element("h2", title), table(title, headings, rows))
+
+
+def _chance_row(found: EvidenceFindings, scores: int, differences: int) -> list[str]:
+    """One class of all, in so many columns; nothing in those of differences."""
+    return ["chance", *[f"{100 * found.chance:.1f}"] * scores, *[UNKNOWN] * differences]
 
 
 def _shown(found: Recall | None) -> str:
