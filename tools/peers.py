@@ -1,7 +1,7 @@
 """Pre-train the network of `uniemox reproduce evidence` with lightly-train's DINO, on the same images.
 
 In an environment with uniemox and lightly-train (which is no dependency of uniemox):
-    python -m tools.peers --data shards:runs/evidence/runs/data-shard-... --epochs 4 --out peers/dino
+    python -m tools.peers --data shards:runs/evidence/runs/data-shard-... --epochs 1 --out peers/dino
     uniemox reproduce evidence ... --peers 'lightly-train, DINO=peers/dino'
 Its distillation takes DINOv2 and DINOv3 as teachers alone, whose weights must be downloaded, so that it is not here.
 """
@@ -19,9 +19,8 @@ from uniemox.data.sample import decode_sample
 from uniemox.data.source import open_data
 from uniemox.files import ENCODER
 from uniemox.model.encoder import build_encoder
-from uniemox.reproduce.evidence.rows import SIDE_PX
+from uniemox.reproduce.evidence.rows import SHAPE, SIDE_PX
 
-SHAPE = {"patch_size": 14, "embed_dim": 192, "depth": 6, "num_heads": 6}  # NETWORK of the plan
 ARCHITECTURE = "vit_tiny_patch16_224"
 LOCAL_PX = 56  # of lightly-train's local views: half of the global ones, whole patches
 BATCH = 64

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uniemox.cli.data import SchemeOptions
+from uniemox.cli.data import split as split_command
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.splits import (
     PAPER_RECIPES,
@@ -124,6 +126,12 @@ def test_more_than_train_has_is_not_held_out(count: int) -> None:
         hold_out(samples, count, 0)
     with pytest.raises(ConfigError, match="there is a test split already"):
         hold_out([replace(samples[0], split="test"), *samples[1:]], 2, 0)
+
+
+@pytest.mark.parametrize("other", [{"paper": True}, {"ratio": "80/20"}, {"schemes": 2}])
+def test_what_divides_otherwise_does_not_go_with_holding_out(other: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--hold-out divides train alone"):
+        split_command("synthetic:16", tmp_path / "s.json", scheme=SchemeOptions(hold_out=2, **other))  # type: ignore[arg-type]
 
 
 def test_files_know_when_they_were_changed(tmp_path: Path) -> None:

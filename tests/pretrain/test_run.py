@@ -168,10 +168,11 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
     assert len(two) == len(one) == 4
     for line, other in zip(two, one, strict=True):
         assert line == pytest.approx(other, rel=1e-5, abs=1e-7)
-    # Divided over the processes (FSDP2) it is the same to 1e-6, and goes on from a checkpoint to the same bits.
+    # Divided over the processes (FSDP2) it is the same to 1e-6, and resumes from a checkpoint to the same bits.
     words = [*pretrain_words(tmp_path / "sharded", accumulation=2), "--sharded"]
     done = torchrun(*words)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "the network divided over them" in " ".join(done.stderr.split())
     for line, other in zip(losses(tmp_path / "sharded"), two, strict=True):
         assert line == pytest.approx(other, rel=1e-6, abs=1e-7)
     weights = (tmp_path / "sharded" / "model.safetensors").read_bytes()

@@ -23,8 +23,7 @@ from uniemox.model.encoder import build_encoder
 from uniemox.reproduce.evidence.answers import ANSWERS, ProbeAnswers, read_answers, right, write_answers
 from uniemox.reproduce.evidence.features import TokenAndMean, features_of
 from uniemox.reproduce.evidence.findings import EvidenceFindings
-from uniemox.reproduce.evidence.fusions import ALL as ALL_IMAGES
-from uniemox.reproduce.evidence.fusions import PEOPLE, ROWS, compare_fusions
+from uniemox.reproduce.evidence.fusions import ALL_IMAGES, PEOPLE, ROWS, compare_fusions
 from uniemox.reproduce.evidence.page import write_evidence
 from uniemox.reproduce.evidence.plan import Evidence, EvidenceOptions, plan_evidence
 from uniemox.reproduce.evidence.probes import NEIGHBOURS, REGRESSION, probe_encoder, probe_name

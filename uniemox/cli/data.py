@@ -221,13 +221,13 @@ def _draw(found: "DataSet", source: str, options: SchemeOptions) -> "tuple[str, 
         raise ConfigError(f"--schemes must be at least 1, got {schemes}")
     if options.paper and (options.ratio is not None or schemes > 1):
         raise ConfigError("--paper has ratio and schemes of its own; leave --ratio and --schemes out")
-    if options.paper:
-        return f"as the paper, seed {seed}", *_draw_as_paper(found, source, seed)
     if options.hold_out is not None:
         if options.ratio is not None or options.paper or schemes > 1:
             raise ConfigError("--hold-out divides train alone; leave --ratio, --paper and --schemes out")
         held_out = splits.hold_out(found.samples, options.hold_out, seed)
         return f"{options.hold_out} of train held out, seed {seed}", held_out, None
+    if options.paper:
+        return f"as the paper, seed {seed}", *_draw_as_paper(found, source, seed)
     ratio = options.ratio or "80/10/10"
     shares = splits.parse_ratio(ratio)
     if schemes > 1:

@@ -155,7 +155,7 @@ def store(
     keep_freed_memory()
     with progress_bar() as progress:
         task = progress.add_task("asking the teacher about images", total=len(found))
-        store_features(
+        stored = store_features(
             open_teacher(teacher, device),
             teacher,
             found,
@@ -164,7 +164,7 @@ def store(
             device=device,
             on_progress=lambda done: progress.update(task, completed=done),
         )
-    print(f"wrote {out}: {len(found)} images; use it with --teacher.source stored:{out}")
+    print(f"wrote {out}: {stored} of {len(found)} images; use it with --teacher.source stored:{out}")
 
 
 def _in_words(figures: Mapping[str, Any]) -> str:

@@ -205,4 +205,5 @@ class _Run:
             device=str(self.device),
             processes=world_size(),
             disk_bytes=self.checkpoints.need_space(self.model, steps=self.step_count),
+            is_sharded=is_sharded(self.model),
         )

@@ -27,13 +27,13 @@ def store_features(
     with_person: bool = False,
     device: torch.device | str = "cpu",
     on_progress: Callable[[int], None] = lambda done: None,
-) -> None:
+) -> int:
     """Write a teacher's features of every whole image of a data set, and of texts, to one .npz file.
 
     source: the teacher's name, by which it is known what it has seen.  texts: distinct ones, see `distinct_texts`; none
     for a teacher without a text side.  with_person: the mean of its features of whole image and person instead of those
     of the image.  device: where the teacher is.  on_progress: called with the number of images done.
-    Images that can't be read are left out. Raises TeacherError if none can.
+    Images that can't be read are left out. Returns how many could. Raises TeacherError if none can.
     """
     places = [[(0, i) for i in range(start, min(start + BATCH, len(data)))] for start in range(0, len(data), BATCH)]
     keys, rows = list[str](), list[torch.Tensor]()
@@ -57,3 +57,4 @@ def store_features(
             text_features=torch.cat(features) if features else torch.empty(0, teacher.width),
             seen=seen_by(source),
         )
+    return len(keys)

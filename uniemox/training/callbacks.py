@@ -28,6 +28,7 @@ class RunPlan:
     device: str
     processes: int
     disk_bytes: int = 0  # that checkpoints will take at most
+    is_sharded: bool = False  # whether the network is divided over the processes (FSDP2)
 
     def __str__(self) -> str:
         images = self.steps * self.batch_size
@@ -35,7 +36,7 @@ class RunPlan:
             f"{self.what}: {self.steps:,} steps of {self.batch_size} images "
             f"({self.samples:,} samples, {images / self.samples:.1f} epochs), "
             f"{self.parameters / 1e6:.1f} million parameters, about {self.memory_bytes / 1e9:.1f} GB, on "
-            f"{self.processes} x {self.device}"
+            f"{self.processes} x {self.device}{', the network divided over them' if self.is_sharded else ''}"
         )
         line += f", up to {self.disk_bytes / 1e9:.1f} GB of checkpoints" if self.disk_bytes >= SHOWN_BYTES else ""
         return f"{line}; {self.done:,} steps are done" if self.done else line

@@ -1,4 +1,7 @@
-"""Weights, gradients and moments divided over the processes (FSDP2), and their tensors whole again for files."""
+"""Weights, gradients and moments divided over the processes (FSDP2), and their tensors whole again for files.
+
+FSDP2 takes half a second to import, so that what every run asks here knows its tensors by their methods.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,9 +9,6 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from uniemox.training.distributed import world_size
 
@@ -19,6 +19,9 @@ def shard(model: nn.Module, device: torch.device) -> None:
     Each process then keeps one part of every tensor and gathers a block's weights while it computes the block. What
     comes out is that of DistributedDataParallel, up to rounding. Every process must call the model alike.
     """
+    from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415 - half a second, for those who shard
+    from torch.distributed.fsdp import fully_shard  # noqa: PLC0415
+
     mesh = init_device_mesh(device.type, (world_size(),))
     for module in [part for part in model.modules() if isinstance(part, Block)]:
         fully_shard(module, mesh=mesh)
@@ -27,17 +30,18 @@ def shard(model: nn.Module, device: torch.device) -> None:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether `shard` has divided a model."""
-    return isinstance(model, FSDPModule)
+    return hasattr(model, "set_requires_gradient_sync")
 
 
 def kept_parameters(model: nn.Module) -> list[Tensor]:
     """The parameters, of divided ones the part that this process keeps."""
-    return [one.to_local() if isinstance(one, DTensor) else one for one in model.parameters()]
+    parameters: list[Any] = list(model.parameters())
+    return [one.to_local() if _is_divided(one) else one for one in parameters]
 
 
 def whole(value: Any) -> Any:
     """Dicts, lists and tensors, with every divided tensor gathered; all processes must ask alike."""
-    if isinstance(value, DTensor):
+    if _is_divided(value):
         return value.full_tensor()
     if isinstance(value, Mapping):
         return {key: whole(part) for key, part in value.items()}
@@ -60,6 +64,13 @@ def divided_moments(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) 
 
 
 def _divide(value: Any, like: Any) -> Any:
-    if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
+    if not _is_divided(like) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value
+    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415
+
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def _is_divided(value: Any) -> bool:
+    """Whether it is a DTensor."""
+    return hasattr(value, "full_tensor")

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.reproduce.evidence.answers import ANSWERS, ProbeAnswers, read_answers, right
-from uniemox.reproduce.evidence.fusions import ALL as ALL_IMAGES
-from uniemox.reproduce.evidence.fusions import PEOPLE, ROWS, SCENE
+from uniemox.reproduce.evidence.fusions import ALL_IMAGES, PEOPLE, ROWS, SCENE
 from uniemox.reproduce.evidence.plan import Evidence
 from uniemox.reproduce.evidence.probes import NEIGHBOURS, REGRESSION, probe_name
 from uniemox.reproduce.evidence.rows import ALL, COLOURS, FULL, PLAIN, SCRATCH, SHARES, TEACHER, TUNED_SHARES
@@ -24,7 +23,7 @@ BASELINES = (COLOURS, TEACHER)
 
 
 class EvidenceFindings:
-    """Of the runs that are done."""
+    """Scores of the runs that are done."""
 
     def __init__(self, planned: Evidence) -> None:
         self.planned = planned
@@ -86,17 +85,9 @@ class EvidenceFindings:
         return {part: {name: self._fused(parts[part], name) for name in ROWS} for part in (ALL_IMAGES, PEOPLE)}
 
     def _fused(self, answers: ProbeAnswers, name: str) -> tuple[Recall, Recall | None]:
-        ours, scene = (
-            stacked(
-                [
-                    [hit]
-                    for hit in right(
-                        answers, [f"{one} {seed}" for seed in range(self.planned.options.budget.fusion_seeds)]
-                    )
-                ]
-            )
-            for one in (name, SCENE)
-        )
+        seeds = range(self.planned.options.budget.fusion_seeds)
+        by_name = {one: right(answers, [f"{one} {seed}" for seed in seeds]) for one in (name, SCENE)}  # (S, N) each
+        ours, scene = by_name[name][:, None], by_name[SCENE][:, None]
         return mean_recall(ours, answers.labels), None if name == SCENE else mean_recall(ours, answers.labels, scene)
 
     @property

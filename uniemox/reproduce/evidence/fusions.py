@@ -29,7 +29,7 @@ ROWS: dict[str, tuple[FusionName | None, tuple[int, ...]]] = {  # fusion, and wh
     "Γ3": ("gated", (0, 1)),
     "Γ4": ("static", (0, 1)),
 }
-ALL, PEOPLE = "all", "people"
+ALL_IMAGES, PEOPLE = "all", "people"
 
 
 def compare_fusions(
@@ -46,7 +46,7 @@ def compare_fusions(
     encoded = torch.from_numpy(features)  # (N, 2, D)
     encoded = (encoded - encoded.mean(dim=(0, 1))) / (encoded.std(dim=(0, 1)) + 1e-6)
     has_people = np.array([bool(sample.persons or sample.target_box) for sample in samples])
-    parts = {ALL: _compare(samples, encoded, data, seeds)}
+    parts = {ALL_IMAGES: _compare(samples, encoded, data, seeds)}
     if not has_people.any():
         raise DataError(f"nobody is known in {data.name}; give --persons of `data persons`")
     kept = [sample for sample, is_kept in zip(samples, has_people, strict=True) if is_kept]

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from uniemox.data.sidecar import PERSONS, TEXTS
-from uniemox.errors import ConfigError
 from uniemox.files import ENCODER, ONNX, SPLITS
 from uniemox.reproduce.evidence.answers import ANSWERS
 from uniemox.reproduce.evidence.features import HISTOGRAM, STORED
@@ -33,7 +32,6 @@ from uniemox.reproduce.evidence.rows import (
 from uniemox.reproduce.plan import OUT, Run, plan_evaluation, plan_run, with_needs
 from uniemox.reproduce.preparing import describe_run, find_people_run, pack_run
 from uniemox.reproduce.weight_files import digest_of_weights
-from uniemox.teacher.opening import timm_name
 
 SHORT_SIDE_PX, FUSION_PX = 160, 160
 TEACHER_FILE = "teacher.npz"
@@ -113,7 +111,7 @@ class _Encoder:
 
 
 def plan_evidence(options: EvidenceOptions) -> Evidence:
-    """All runs. Raises ConfigError for towers that are none."""
+    """All runs."""
     budget = options.budget
     data, fitted = _prepare(options)
     teacher = _ask(options, fitted, f"shards:{data.folder}", data)
@@ -159,8 +157,6 @@ def _prepare(options: EvidenceOptions) -> tuple[Run, Run]:
     towers = digest_of_weights(options.towers)
     words = ["teacher", "fit", "--data", f"{shards},{options.captions}", "--out", OUT, "--resume", "--without-emotion"]
     words += ["--image-tower", options.towers, "--width", "128", "--epochs", str(budget.teacher_epochs)]
-    if not timm_name(options.towers):
-        raise ConfigError("--towers names no network; give timm:NAME@FILE, several with commas between them")
     fitted = plan_run(root, "fit the teacher", words, makes="teacher.json", needs=[data], data=towers)
     return data, fitted
 
@@ -173,7 +169,7 @@ def _ask(options: EvidenceOptions, fitted: Run, source: str, *needs: Run) -> Run
 
 
 def _pretrain(options: EvidenceOptions, data: Run, teacher: Run) -> Iterator[tuple[tuple[str, int], Run]]:
-    """The starts, and what goes on from them."""
+    """The starts, and what continues from them."""
     budget = options.budget
     shared = ["pretrain", "--preset", "demo", "--data", f"shards:{data.folder}", "--split", "train", "--out", OUT]
     shared += ["--resume", *NETWORK, *PRETRAINING, "--teacher.source", f"{STORED}{teacher.folder / TEACHER_FILE}"]

@@ -1,8 +1,7 @@
 """How much a frozen encoder tells of the labels: logistic regression and 20 neighbours on shares of them."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from uniemox.reproduce.evidence.features import Watch, features_of
 
 TRANSFER_FOLDS, MIN_OF_CLASS = 5, 5
 REGRESSION, NEIGHBOURS = "regression", "neighbours"
+Classify = Callable[[NDArray[np.float32]], NDArray[np.int64]]
 
 
 def probe_name(method: str, share: float, seed: int) -> str:
@@ -84,7 +84,7 @@ def _labels(samples: Sequence[Sample], data: DataSet) -> NDArray[np.int64]:
     return target_of(samples, "label", data.labels).argmax(dim=1).numpy()
 
 
-def _fit(features: NDArray[np.float32], samples: Sequence[Sample], data: DataSet, seed: int) -> dict:
+def _fit(features: NDArray[np.float32], samples: Sequence[Sample], data: DataSet, seed: int) -> dict[str, Classify]:
     """By method, a classifier of features (N, D): (N,) places of labels."""
     target = target_of(samples, "label", data.labels)
     weights = class_weights(samples, data.labels).numpy()
@@ -114,7 +114,7 @@ def _transferred(init: str, data: DataSet, size: int, seeds: int) -> ProbeAnswer
     for seed in range(seeds):
         said = np.zeros_like(labels)
         for known, held in StratifiedKFold(TRANSFER_FOLDS, shuffle=True, random_state=seed).split(features, labels):
-            shown = [replace(samples[i], split="train") for i in known]
+            shown = [samples[i] for i in known]
             said[held] = _fit(features[known], shown, data, seed)[REGRESSION](features[held])
         answers.given[probe_name(REGRESSION, 1.0, seed)] = said
     return answers

@@ -9,8 +9,9 @@ NO_PERSON = ("--model.losses.person-reconstruction", "0", "--model.fusion", "non
 NO_FUSION = ("--model.fusion", "none")
 NO_TEXT = ("--model.losses.contrastive-feature-alignment", "0")
 NO_TEACHER = (*NO_TEXT, "--model.losses.semantic-visual-alignment", "0")
-NETWORK = (  # 2.7 million parameters
-    *("--encoder.patch-size", "14", "--encoder.embed-dim", "192", "--encoder.depth", "6", "--encoder.num-heads", "6"),
+SHAPE = {"patch_size": 14, "embed_dim": 192, "depth": 6, "num_heads": 6}  # 2.7 million parameters
+NETWORK = (
+    *(word for name, value in SHAPE.items() for word in (f"--encoder.{name.replace('_', '-')}", str(value))),
     *("--model.decoder.width", "128"),
 )
 PRETRAINING = (
@@ -35,14 +36,14 @@ TUNED_WHOLLY = (START, PLAIN, ALL, SCRATCH)  # with all labels too
 
 @dataclass(frozen=True, slots=True)
 class PretrainingRow:
-    """A pre-training that goes on from the start."""
+    """A pre-training that continues from the start."""
 
     changes: tuple[str, ...]
     """Options of `uniemox pretrain`."""
     cost: float
     """Core seconds of an image over those of plain distillation, measured; see docs/experiments.md."""
     share: float = 1.0
-    """Of the compute that all others get."""
+    """Share of the compute that the others get, above 0 and at most 1."""
 
     def epochs(self, of_plain: float) -> float:
         """How many it gets, of_plain being those of plain distillation."""
@@ -77,9 +78,9 @@ class Budget:
     epochs: float = 12.0
     """Of plain distillation from that start; others get as many core seconds."""
     seeds: int = 2
-    """Of pre-training."""
+    """Seeds of pre-training of all other rows."""
     primary_seeds: int = 3
-    """Of the two whose difference is the outcome, and of what explains it."""
+    """Seeds of pre-training of the two rows whose difference is the outcome, and of the row that explains it."""
     label_seeds: int = 3
     fusion_seeds: int = 10
     tuning_epochs: tuple[int, ...] = (15, 3)
