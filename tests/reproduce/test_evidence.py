@@ -23,7 +23,7 @@ from uniemox.model.encoder import build_encoder
 from uniemox.reproduce.evidence.answers import ANSWERS, ProbeAnswers, read_answers, right, write_answers
 from uniemox.reproduce.evidence.features import TokenAndMean, features_of
 from uniemox.reproduce.evidence.findings import EvidenceFindings
-from uniemox.reproduce.evidence.fusions import ALL_IMAGES, PEOPLE, ROWS, compare_fusions
+from uniemox.reproduce.evidence.fusions import ALL_IMAGES, PEOPLE, ROWS, compare_fusions, fits_in_all
 from uniemox.reproduce.evidence.page import write_evidence
 from uniemox.reproduce.evidence.plan import Evidence, EvidenceOptions, plan_evidence
 from uniemox.reproduce.evidence.probes import NEIGHBOURS, REGRESSION, probe_encoder, probe_name
@@ -196,6 +196,19 @@ def test_fusions_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert set(parts[ALL_IMAGES].given) == {f"{name} {seed}" for name in ROWS for seed in (0, 1)}
     assert 0 < len(parts[PEOPLE].keys) <= len(parts[ALL_IMAGES].keys) == 24
     assert about["people"] > 0
+
+    def stop(done: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    fits: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        compare_fusions(weights_of(tmp_path), divided(), tmp_path / "c.npz", size=32, seeds=2, on_fit=stop)
+    compare_fusions(weights_of(tmp_path), divided(), tmp_path / "c.npz", size=32, seeds=2, on_fit=fits.append)
+    assert fits == list(range(6, fits_in_all(2) + 1))
+    again, _ = read_answers(tmp_path / "c.npz")
+    assert again[PEOPLE].given.keys() == parts[PEOPLE].given.keys()
+    assert all((again[ALL_IMAGES].given[name] == row).all() for name, row in parts[ALL_IMAGES].given.items())
     nobody = divided()
     nobody = replace(nobody, samples=[replace(sample, persons=(), target_box=None) for sample in nobody.samples])
     with pytest.raises(DataError, match="nobody is known"):

@@ -92,6 +92,7 @@ def fusions(
     """Compare the scene alone with scene and person through Γ1 to Γ4, on frozen networks.
 
     Projection, fusion and head are trained for 1,000 steps with each seed, on all images and on those with people.
+    Stopped at any moment, the same command resumes.
 
     Example: uniemox reproduce fusions --init timm:mobilenetv2_100 --data shards:fi --out answers.npz
 
@@ -111,7 +112,7 @@ def fusions(
     need("torch", "timm", "scipy", "sklearn", extra="train")
     import torch
 
-    from uniemox.reproduce.evidence.fusions import compare_fusions
+    from uniemox.reproduce.evidence.fusions import compare_fusions, fits_in_all
     from uniemox.training.hardware import keep_freed_memory
 
     if seeds < 1:
@@ -120,9 +121,16 @@ def fusions(
     keep_freed_memory()
     torch.set_num_threads(1)
     with progress_bar() as progress:
-        task = progress.add_task("looking at images", total=len(found))
+        looking = progress.add_task("looking at images", total=len(found))
+        fitting = progress.add_task("fitting", total=fits_in_all(seeds))
         compare_fusions(
-            init, found, out, size=size, seeds=seeds, on_progress=lambda done: progress.update(task, completed=done)
+            init,
+            found,
+            out,
+            size=size,
+            seeds=seeds,
+            on_progress=lambda done: progress.update(looking, completed=done),
+            on_fit=lambda done: progress.update(fitting, completed=done),
         )
     print(f"wrote {out}")
 
