@@ -248,6 +248,15 @@ def test_every_pre_training_gets_the_same_compute_from_one_start(tmp_path: Path)
     assert len(set(commands)) == len(commands)
 
 
+def test_quick_looks_for_people_in_the_images_that_it_uses_alone(tmp_path: Path) -> None:
+    whole, quick = (plan_evidence(asked(tmp_path, budget=budget)).runs for budget in (FULL, QUICK))
+    sources = [[run.words[2] for run in runs if run.words[1] in ("persons", "describe")] for runs in (whole, quick)]
+    (drawn,) = (run for run in quick if run.name == "pack the images that are used")
+    assert sources[0] == ["fi:fi"] * 2
+    assert sources[1] == [f"shards:{drawn.folder}"] * 2
+    assert all(drawn in run.needs for run in quick if run.words[1] == "persons")
+
+
 def test_no_text_names_the_emotion(tmp_path: Path) -> None:
     for run in plan_evidence(asked(tmp_path)).runs:
         if run.words[:2] == ("teacher", "fit"):

@@ -1,8 +1,7 @@
-"""A teacher fitted on pairs: what it learns, what it keeps, what it refuses; and teachers by name."""
+"""A teacher fitted on pairs: what it learns, what it keeps, what it refuses."""
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +16,8 @@ from torch import Tensor
 
 from tests.data.tree import says
 from tests.drawn import jpeg_of
-from tests.networks import clip_folder
 from tests.runs import Told
-from tests.runs import uniemox_here as uniemox
 from uniemox.cli.teacher import teacher as teacher_command
-from uniemox.data.prompts import distinct_texts
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import ConfigError, DataError, StoppedError, TeacherError
@@ -30,22 +26,10 @@ from uniemox.teacher.config import FitConfig
 from uniemox.teacher.fitted import MAX_WORDS, SMALL, SMALL_CHANNELS, Architecture, FittedTeacher, words_of
 from uniemox.teacher.fitting import fit_teacher, pair_loss, recalls
 from uniemox.teacher.image_towers import TimmImageTower
-from uniemox.teacher.opening import open_teacher, open_timm_tower
-from uniemox.teacher.protocol import PairedTeacher
-from uniemox.teacher.stored import StoredTeacher, save_features
 from uniemox.training.journal import read_metrics
 
 QUICK = FitConfig(width=8, image_size=36, views=1, epochs=2, batch_size=8, workers=0)
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "white": (240, 240, 240)}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small networks are slower on many threads, most of all where tests share the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def architecture(*words: str) -> Architecture:
@@ -322,102 +306,6 @@ def test_folders_that_hold_no_teacher_are_refused(tmp_path: Path) -> None:
         (tmp_path / "good" / "teacher.safetensors").write_bytes(content)
         with pytest.raises(TeacherError, match="holds no weights of this teacher"):
             FittedTeacher.load(tmp_path / "good")
-
-
-def test_teachers_by_name(golden: Path, tmp_path: Path) -> None:
-    FittedTeacher(architecture("a"), {}).save(tmp_path / "fitted")
-    assert open_teacher(f"fitted:{tmp_path}/fitted").width == 8
-    save_features(
-        tmp_path / "f.npz",
-        image_keys=["a"],
-        image_features=torch.ones(1, 3),
-        texts=["A photo."],
-        text_features=torch.ones(1, 3),
-    )
-    stored = open_teacher(f"stored:{tmp_path}/f.npz", torch.device("cpu"))
-    assert isinstance(stored, StoredTeacher)
-    assert stored.text_features(["A photo."]).tolist() == [[1, 1, 1]]
-    clip = open_teacher(f"clip:local-dir:{clip_folder(golden, tmp_path)}")
-    assert clip.text_features(["A photo."]).shape == (1, 16)
-
-
-def test_image_towers_by_name(tmp_path: Path) -> None:
-    import timm
-
-    from tests.teacher.test_teachers import onnx_mean
-
-    torch.manual_seed(0)
-    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "w.safetensors")
-    for source in (f"timm:test_resnet@{tmp_path}/w.safetensors", f"onnx:{onnx_mean(tmp_path / 'mean.onnx', 'n')}"):
-        teacher = open_teacher(source)
-        assert isinstance(teacher, PairedTeacher)
-        assert teacher.image_features(torch.rand(2, 3, 8, 8), ["", ""]).shape == (2, teacher.width)
-        with pytest.raises(TeacherError, match="no text side"):
-            teacher.text_features(["a"])
-
-
-def test_several_towers_are_one(tmp_path: Path) -> None:
-    import timm
-
-    torch.manual_seed(0)
-    networks = [timm.create_model("test_resnet", num_classes=0).eval() for _ in range(2)]
-    for i, network in enumerate(networks):
-        save_file(network.state_dict(), tmp_path / f"{i}.safetensors")
-    source = f"timm:test_resnet@{tmp_path}/0.safetensors,timm:test_resnet?mean=0.5&std=0.5@{tmp_path}/1.safetensors"
-    teacher = open_timm_tower(source)
-    pixels = torch.rand(2, 3, *teacher.size)
-    first = TimmImageTower(networks[0]).image_features(pixels)
-    with torch.no_grad():
-        second = networks[1]((pixels - 0.5) / 0.5)  # with pixels of its own
-    torch.testing.assert_close(teacher.image_features(pixels), torch.cat([first, second], dim=1), rtol=1e-4, atol=1e-5)
-    config = replace(QUICK, image_size=None, image_tower=source, epochs=1, batch_size=16)
-    fitted = fit_teacher(colours(tmp_path), config, tmp_path / "out")
-    for i in range(2):
-        (tmp_path / f"{i}.safetensors").unlink()  # the folder is all that is needed
-    loaded = FittedTeacher.load(tmp_path / "out")
-    torch.testing.assert_close(loaded.image_features(pixels), fitted.image_features(pixels))
-    with pytest.raises(TeacherError, match="can't be had"):
-        open_timm_tower(source)
-    with pytest.raises(TeacherError, match="expected an image tower"):
-        open_timm_tower("timm:test_resnet,onnx:x")
-
-
-def test_a_teacher_is_asked_once_for_many_runs(tmp_path: Path) -> None:
-    teacher = fit_teacher(colours(tmp_path), replace(QUICK, epochs=1), tmp_path / "teacher")
-    done = uniemox(
-        "teacher",
-        "store",
-        "--teacher",
-        f"fitted:{tmp_path}/teacher",
-        "--data",
-        "synthetic:8",
-        "--out",
-        tmp_path / "new" / "f.npz",
-    )
-    assert done.returncode == 0, done.stderr
-    stored = StoredTeacher(tmp_path / "new" / "f.npz")
-    data = synthetic(8)
-    assert set(stored.image_rows) == {sample.key for sample in data.samples}
-    texts = distinct_texts(data.samples, with_emotion=False)
-    torch.testing.assert_close(stored.text_features(texts), teacher.text_features(texts))
-    alone = ["--data", "synthetic:8", "--out", tmp_path / "g.npz", "--images-alone"]
-    assert uniemox("teacher", "store", "--teacher", f"fitted:{tmp_path}/teacher", *alone).returncode == 0
-    assert StoredTeacher(tmp_path / "g.npz").text_rows == {}
-
-
-@pytest.mark.parametrize("source", ["", "clip", "clip:", "nothing:x", "runs/teacher"])
-def test_unknown_kinds_are_refused(source: str) -> None:
-    with pytest.raises(TeacherError, match=says(f"{source!r} is no teacher", "fitted:FOLDER")):
-        open_teacher(source)
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [("clip:ViT-B-999@openai", "no model 'ViT-B-999'"), ("timm:resnet18@/nowhere", "no file /nowhere")],
-)
-def test_names_and_files_reach_the_teachers(source: str, message: str) -> None:
-    with pytest.raises(TeacherError, match=message):
-        open_teacher(source)
 
 
 def run(*arguments: object) -> None:

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -181,8 +180,6 @@ def _start(run: Run, gpus: tuple[str, ...] | None = None) -> _Started | None:
         return None
     if run.makes is None and run.scores is None:  # a file in its folder, which keeps growing
         run.folder.mkdir(parents=True, exist_ok=True)
-    if run.words[0] == "teacher":  # it begins anew, and wants its folder empty
-        shutil.rmtree(run.folder, ignore_errors=True)
     own = {} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
     start = [sys.executable, "-m"]
     if run.processes > 1:

@@ -53,11 +53,13 @@ def pack_run(
     return plan_run(root, f"pack {name}", words, makes="shards.json", needs=needs, data=digest)
 
 
-def find_people_run(root: Path, name: str, source: str, detector: str, digest: tuple[str, ...]) -> Run:
+def find_people_run(
+    root: Path, name: str, source: str, detector: str, digest: tuple[str, ...], needs: Sequence[Run] = ()
+) -> Run:
     """A file of the people in all images."""
     words = ["data", "persons", source, "--detector", detector, "--out", f"{OUT}/{PERSONS}"]
     data = (*digest, *(digest_of_weights(detector) if detector != EMBEDDED else ()))
-    return plan_run(root, f"find the people in {name}", words, makes=None, data=data)
+    return plan_run(root, f"find the people in {name}", words, makes=None, needs=needs, data=data)
 
 
 def describe_run(

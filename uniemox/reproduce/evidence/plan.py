@@ -34,6 +34,7 @@ from uniemox.reproduce.preparing import describe_run, find_people_run, pack_run
 from uniemox.reproduce.weight_files import digest_of_weights
 
 SHORT_SIDE_PX, FUSION_PX = 160, 160
+DRAWN_PX = 480  # short side of the images in which people are found with --quick
 TEACHER_FILE = "teacher.npz"
 
 
@@ -148,11 +149,14 @@ def _prepare(options: EvidenceOptions) -> tuple[Run, Run]:
     words = ["data", "split", source, f"{OUT}/{SPLITS}", "--hold-out", str(budget.hold_out), *excluded]
     words += ["--fraction", f"{budget.fraction:g}"] if budget.fraction < 1 else []
     splits = plan_run(root, "hold images out", words, makes=SPLITS, data=digest)
-    people = find_people_run(root, "the images", source, options.detector, ())
+    packing, drawn = [*excluded, "--splits", str(splits.folder / SPLITS)], list[Run]()
+    if budget.fraction < 1:  # people are looked for in these images alone
+        drawn = [pack_run(root, "the images that are used", source, packing, digest, DRAWN_PX, [splits])]
+        source, packing = f"shards:{drawn[0].folder}", []
+    people = find_people_run(root, "the images", source, options.detector, (), drawn)
     texts = describe_run(root, "the images", source, options.objects, (), [people])
-    packing = [*excluded, "--splits", str(splits.folder / SPLITS)]
     packing += ["--persons", str(people.folder / PERSONS), "--texts", str(texts.folder / TEXTS)]
-    data = pack_run(root, "the images", source, packing, digest, SHORT_SIDE_PX, [splits, people, texts])
+    data = pack_run(root, "the images", source, packing, digest, SHORT_SIDE_PX, [splits, *drawn, people, texts])
     shards = f"shards:{data.folder}"
     towers = digest_of_weights(options.towers)
     words = ["teacher", "fit", "--data", f"{shards},{options.captions}", "--out", OUT, "--resume", "--without-emotion"]
