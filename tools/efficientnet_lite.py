@@ -38,7 +38,7 @@ def under_timms_names(published: Mapping[str, Tensor], network: str = NETWORK) -
         elif part != "_fc":
             renamed[f"{OUTSIDE[part]}.{rest}"] = tensor
     model.load_state_dict(renamed)
-    return renamed
+    return {name: tensor.contiguous() for name, tensor in renamed.items()}
 
 
 def main() -> None:
