@@ -334,6 +334,10 @@ def test_the_page_says_what_was_found(tmp_path: Path, chance: float, verdict: st
     assert figures["outcome"]["seeds"] == FULL.primary_seeds
     for row in (*VARIANTS, START, COLOURS, TEACHER, SCRATCH):
         assert row.replace("'", "&#x27;") in page
+    tables = [part for part in page.split("<section")[1:] if "20 nearest" in part or "five folds" in part]
+    assert len(tables) == 2
+    for table in tables:  # what no table may lack
+        assert all(row.replace("'", "&#x27;") in table for row in (TEACHER, COLOURS, "chance"))
     secondary = EvidenceFindings(planned).gained("L1 and L3", REGRESSION, 0.1)
     assert secondary is not None
     assert secondary.seeds == FULL.seeds

@@ -11,7 +11,7 @@ from uniemox.reproduce.evidence.findings import BASELINES, NAME, PRIMARY_SHARE, 
 from uniemox.reproduce.evidence.fusions import ROWS, SCENE
 from uniemox.reproduce.evidence.plan import Evidence
 from uniemox.reproduce.evidence.probes import NEIGHBOURS, REGRESSION
-from uniemox.reproduce.evidence.rows import ALL, FULL, PLAIN, SCRATCH, SHARES, TEACHER, TUNED_SHARES, VARIANTS
+from uniemox.reproduce.evidence.rows import ALL, FULL, PLAIN, SCRATCH, SHARES, TUNED_SHARES, VARIANTS
 from uniemox.reproduce.evidence.statistics import Recall
 from uniemox.reproduce.plots import Dot, dots
 from uniemox.reproduce.results import is_done
@@ -136,12 +136,11 @@ def _fusion_tables(found: EvidenceFindings) -> Html:
 
 def _transfer_table(found: EvidenceFindings) -> Html:
     sets = found.planned.options.transfer
-    names = [row for row in found.planned.rows if row != TEACHER]
     headings = ["encoder"]
     for source in sets:
         headings += [source.rpartition("/")[2], f"over {PLAIN}"]
     rows = []
-    for row in names:
+    for row in found.planned.rows:
         cells = [row]
         for source in sets:
             cells += [
