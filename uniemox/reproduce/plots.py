@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from uniemox.html import Html
 
-LEFT_PX, WIDTH_PX, ROW_PX, TOP_PX, BOTTOM_PX = 250, 760, 22, 26, 34
+LEFT_PX, WIDTH_PX, ROW_PX, TOP_PX, BOTTOM_PX = 330, 840, 22, 26, 34  # left: names of 50 letters
 CURVE_PX = 320  # height of a drawing of lines
 TICKS = 5
 COLOURS = ("#4a80d9", "#d9773f", "#2e8b57", "#a05fc4", "#b8902c", "#c2466b", "#3f9c9c", "#7a7f87")
