@@ -80,11 +80,15 @@ class Evidence:
 
     @property
     def stages(self) -> list[list[Run]]:
-        """The runs in the order of their weight: the outcome, the other probes and fusions, what is fine-tuned."""
+        """The runs in the order of their weight: the outcome, the other probes and fusions, what is fine-tuned.
+
+        All at once with --quick, where no core shall wait.
+        """
         outcome = [run for (row, _), run in self.probes.items() if row in (*PRIMARY, TEACHER, COLOURS)]
         tuned = sorted(self.tuned.items(), key=lambda item: item[0][2])  # by the share of the labels
         stages, found = list[list[Run]](), set[str]()
-        for last in (outcome, [*self.probes.values(), self.fusions], [run for _, run in tuned]):
+        groups = [outcome, [self.fusions, *self.probes.values()], [run for _, run in tuned]]
+        for last in groups if self.options.budget.fraction == 1 else [[*groups[1], *groups[2]]]:
             wanted = {run.key: run for one in last for run in with_needs(one) if run.key not in found}
             stages.append(list(wanted.values()))
             found |= wanted.keys()
