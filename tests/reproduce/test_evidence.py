@@ -27,7 +27,19 @@ from uniemox.reproduce.evidence.fusions import ALL_IMAGES, PEOPLE, ROWS, compare
 from uniemox.reproduce.evidence.page import write_evidence
 from uniemox.reproduce.evidence.plan import Evidence, EvidenceOptions, plan_evidence
 from uniemox.reproduce.evidence.probes import NEIGHBOURS, REGRESSION, probe_encoder, probe_name
-from uniemox.reproduce.evidence.rows import ALL, COLOURS, FULL, PLAIN, QUICK, SCRATCH, SHARES, START, TEACHER, VARIANTS
+from uniemox.reproduce.evidence.rows import (
+    ALL,
+    COLOURS,
+    FULL,
+    PLAIN,
+    QUICK,
+    SCRATCH,
+    SHARES,
+    START,
+    TEACHER,
+    VARIANTS,
+    Budget,
+)
 from uniemox.reproduce.evidence.statistics import mean_recall
 from uniemox.teacher.stored import save_features
 
@@ -255,6 +267,17 @@ def test_quick_looks_for_people_in_the_images_that_it_uses_alone(tmp_path: Path)
     assert sources[0] == ["fi:fi"] * 2
     assert sources[1] == [f"shards:{drawn.folder}"] * 2
     assert all(drawn in run.needs for run in quick if run.words[1] == "persons")
+
+
+@pytest.mark.parametrize(("budget", "stages"), [(FULL, 3), (QUICK, 1)])
+def test_every_run_comes_once_and_after_those_that_it_needs(budget: Budget, stages: int, tmp_path: Path) -> None:
+    planned = plan_evidence(asked(tmp_path, budget=budget))
+    keys = [run.key for run in planned.runs]
+    assert len(planned.stages) == stages
+    assert len(set(keys)) == len(keys)
+    assert {run.key for run in (planned.fusions, *planned.probes.values(), *planned.tuned.values())} <= set(keys)
+    for run in planned.runs:
+        assert all(keys.index(needed.key) < keys.index(run.key) for needed in run.needs)
 
 
 def test_no_text_names_the_emotion(tmp_path: Path) -> None:
