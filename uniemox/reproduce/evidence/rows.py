@@ -90,9 +90,9 @@ class Budget:
 
 FULL = Budget()
 QUICK = Budget(
-    hold_out=500,
+    hold_out=300,
     fraction=0.1,
-    teacher_epochs=4,
+    teacher_epochs=2,
     start_epochs=2,
     epochs=2,
     seeds=1,
