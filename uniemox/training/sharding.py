@@ -1,7 +1,4 @@
-"""Weights, gradients and moments divided over the processes (FSDP2), and their tensors whole again for files.
-
-FSDP2 takes half a second to import, so that what every run asks here knows its tensors by their methods.
-"""
+"""Weights, gradients and moments divided over the processes (FSDP2), and their tensors whole again for files."""
 
 import warnings
 from collections.abc import Mapping
@@ -10,6 +7,9 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from uniemox.training.distributed import world_size
 
@@ -20,9 +20,6 @@ def shard(model: nn.Module, device: torch.device) -> None:
     Each process then keeps one part of every tensor and gathers a block's weights while it computes the block. What
     comes out is that of DistributedDataParallel, up to rounding. Every process must call the model alike.
     """
-    from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415 - half a second, for those who shard
-    from torch.distributed.fsdp import fully_shard  # noqa: PLC0415
-
     # The losses change nothing in place: they are those of DistributedDataParallel, which tests compare.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(device.type, (world_size(),))
@@ -33,18 +30,17 @@ def shard(model: nn.Module, device: torch.device) -> None:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether `shard` has divided a model."""
-    return hasattr(model, "set_requires_gradient_sync")
+    return isinstance(model, FSDPModule)
 
 
 def kept_parameters(model: nn.Module) -> list[Tensor]:
     """The parameters, of divided ones the part that this process keeps."""
-    parameters: list[Any] = list(model.parameters())
-    return [one.to_local() if _is_divided(one) else one for one in parameters]
+    return [one.to_local() if isinstance(one, DTensor) else one for one in model.parameters()]
 
 
 def whole(value: Any) -> Any:
     """Dicts, lists and tensors, with every divided tensor gathered; all processes must ask alike."""
-    if _is_divided(value):
+    if isinstance(value, DTensor):
         return value.full_tensor()
     if isinstance(value, Mapping):
         return {key: whole(part) for key, part in value.items()}
@@ -67,13 +63,6 @@ def divided_moments(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) 
 
 
 def _divide(value: Any, like: Any) -> Any:
-    if not _is_divided(like) or not isinstance(value, Tensor) or value.shape != like.shape:
+    if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value
-    from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415
-
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
-
-
-def _is_divided(value: Any) -> bool:
-    """Whether it is a DTensor."""
-    return hasattr(value, "full_tensor")

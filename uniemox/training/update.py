@@ -3,21 +3,21 @@
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from uniemox.errors import NonFiniteLossError
 from uniemox.training.distributed import sum_over_processes
-from uniemox.training.sharding import is_sharded, whole
+from uniemox.training.sharding import whole
 
 
 def gradients(model: nn.Module, *, synchronise: bool) -> AbstractContextManager[None]:
     """Let DistributedDataParallel, or FSDP2, exchange gradients only after the last batch of a step."""
-    inner: Any = getattr(model, "_orig_mod", model)  # inside torch.compile
-    if is_sharded(inner):
+    inner = getattr(model, "_orig_mod", model)  # inside torch.compile
+    if isinstance(inner, FSDPModule):
         inner.set_requires_gradient_sync(synchronise)
     if isinstance(inner, DistributedDataParallel) and not synchronise:
         return inner.no_sync()
