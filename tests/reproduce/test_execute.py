@@ -36,13 +36,28 @@ def test_an_empty_plan_is_done(tmp_path: Path) -> None:
         execute([], jobs=0)
 
 
+def test_what_a_killed_fit_of_a_teacher_left_is_there_for_the_next(tmp_path: Path) -> None:
+    words = ["teacher", "fit", "--data", "synthetic:none", "--out", "{out}", "--resume"]
+    run = plan_run(tmp_path, "teacher", words, makes="teacher.json")
+    run.folder.mkdir(parents=True)
+    (run.folder / "checkpoint").write_text("of many steps")
+    assert set(execute([run]).failed) == {run.key}
+    assert (run.folder / "checkpoint").is_file()
+
+
 def test_runs_are_done_in_order_and_once_and_go_on_after_a_failure(tmp_path: Path) -> None:
     first = split(tmp_path, "first", 0)
     broken = split(tmp_path, "broken", 1, [first], source="synthetic:none")
     runs = [first, broken, split(tmp_path, "second", 2, [first]), split(tmp_path, "lost", 3, [broken])]
-    told: list[float] = []
-    outcome = execute(runs, jobs=2, watch=lambda share, words: told.append(share))
+    told, doing = list[float](), list[str]()
+
+    def watch(share: float, words: str) -> None:
+        told.append(share)
+        doing.append(words)
+
+    outcome = execute(runs, jobs=2, watch=watch)
     assert [run.name for run in outcome.done] == ["first", "second"]
+    assert doing[-1] == "no run is left"
     assert set(outcome.failed) == {runs[1].key, runs[3].key}
     assert "exit code 1" in outcome.failed[runs[1].key]
     assert "expected a whole number" in outcome.failed[runs[1].key]

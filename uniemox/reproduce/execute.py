@@ -97,7 +97,7 @@ def execute(
                         free = free[len(own or ()) :]
             waiting = [run for run in waiting if all(entry.run.key != run.key for entry in running)]
             share = sum(_weight(run) for run in runs if run.key in finished) / total if total else 1.0
-            idle = "waiting for another process" if waiting else "all runs are done"
+            idle = "waiting for another process" if waiting else "no run is left"
             watch(share, ", ".join(entry.run.name for entry in running) or idle)
             if waiting or running:
                 time.sleep(LOOK_EVERY_S)

@@ -102,7 +102,7 @@ def _fit(features: NDArray[np.float32], samples: Sequence[Sample], data: DataSet
 
 
 def _transferred(init: str, data: DataSet, size: int, seeds: int) -> ProbeAnswers:
-    """ProbeAnswers for all images of another data set, each by a regression that was fitted on the other four folds."""
+    """Answers for all images of another data set, each by a regression that was fitted on the other four folds."""
     samples, features = _encoded(init, data, size, lambda done: None)
     labels = _labels(samples, data)
     is_common = np.bincount(labels)[labels] >= MIN_OF_CLASS  # of a rarer class not every fold has one

@@ -74,7 +74,7 @@ class Budget:
     """Of train that is used at all."""
     teacher_epochs: int = 16
     start_epochs: float = 12.0
-    """Of plain distillation from random weights, from which all go on."""
+    """Of plain distillation from random weights, from which all continue."""
     epochs: float = 12.0
     """Of plain distillation from that start; others get as many core seconds."""
     seeds: int = 2
