@@ -17,7 +17,7 @@ from uniemox.intervals import paired_bootstrap
 from uniemox.reproduce.execute import RunOutcome
 from uniemox.reproduce.page import write_page
 from uniemox.reproduce.plan import Cell, Plan, plan_evaluation, plan_run
-from uniemox.reproduce.plots import Dot, curves, dots
+from uniemox.reproduce.plots import LEFT_PX, WIDTH_PX, Dot, curves, dots
 from uniemox.reproduce.results import find_evaluation, gain, is_done, mark_of, score_of, seed_interval
 from uniemox.reproduce.table8 import _found
 
@@ -223,8 +223,8 @@ def test_curves_have_a_line_each(tmp_path: Path) -> None:
     text, _, _ = written(table(cells, is_curve=True), tmp_path)
     assert text.count("<polyline") == 2
     drawn = curves("t", ("10%", "100%"), {"a": (Dot(0.2), Dot(0.4))}, chance=0.125)
-    assert 'points="280.0' in drawn
-    assert "730.0" in drawn
+    first, last = re.search(r'points="([\d.]+),[\d.]+ ([\d.]+),', drawn).groups()  # type: ignore[union-attr]
+    assert (float(first), float(last)) == (LEFT_PX + 30, WIDTH_PX - 30)
 
 
 def test_chance_is_drawn_where_it_is_the_same_for_all_curves(tmp_path: Path) -> None:
