@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.export.networks import SIZE, Convolutions, classify, info_of
-from uniemox.errors import CheckpointError
+from uniemox.errors import CheckpointError, ConfigError
 from uniemox.export.compact import FEW_VALUES, store_as_float16, store_as_int8
 from uniemox.export.onnx import KEY, export_classifier
 
@@ -82,6 +82,18 @@ def test_a_quarter_of_the_space_with_a_scale_for_each_channel(tmp_path: Path) ->
     logits, small = (session.run(["logits"], {"scene": pixels})[0] for session in sessions)
     np.testing.assert_allclose(small, logits, atol=0.1)
     assert (small.argmax(axis=1) == logits.argmax(axis=1)).all()
+
+
+def test_kernels_that_are_named_stay_in_16_bits(tmp_path: Path) -> None:
+    kernels = [np.random.default_rng(i).standard_normal((40, 200)).astype(np.float32) for i in range(2)]
+    path = matrices(tmp_path / "model.onnx", kernels[0], kernels[1].T.copy())
+    store_as_int8(path, tmp_path / "mixed.onnx", keep_float16="weight1")
+    found = {one.name: one.data_type for one in onnx.load(tmp_path / "mixed.onnx").graph.initializer}
+    assert (found["weight0.int8"], found["weight1.float16"]) == (TensorProto.INT8, TensorProto.FLOAT16)
+    for wrong, said in (("weight2", "is found in no kernel's name"), ("(", "is no regular expression")):
+        with pytest.raises(ConfigError, match=said):
+            store_as_int8(path, tmp_path / "none.onnx", keep_float16=wrong)
+    assert not (tmp_path / "none.onnx").exists()
 
 
 def test_it_computes_in_float32_with_the_rounded_weights(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ def export(
     to: Literal["onnx", "hub-folder"] = "onnx",
     float16: Annotated[bool, Parameter(negative="")] = False,
     int8_weights: Annotated[bool, Parameter(negative="")] = False,
+    keep_float16: str | None = None,
     int8: Annotated[bool, Parameter(negative="")] = False,
     data: str | None = None,
     as_json: JsonFlag = False,
@@ -51,6 +52,8 @@ def export(
         Store the weights in half the space; it computes in float32 as before.
     int8_weights
         Store the weights in a quarter of the space; it computes in float32, with answers that differ a little.
+    keep_float16
+        With --int8-weights: a regular expression; weights in whose name it is found stay in 16 bits.
     int8
         Compute in 8 bits, but only if that is faster on this machine and the label is the same for at least 98 % of up
         to 2,000 images of --data; otherwise the figures are shown, nothing is written, and the exit code is 1.
@@ -60,10 +63,7 @@ def export(
         Print one JSON object.
     """
     need("torch", "timm", "onnx", "onnxscript", extra="train")
-    if int8 != (data is not None):
-        raise ConfigError("--int8 and --data KIND:PATH belong together: int8 is kept only where images show it works")
-    if int8_weights and (float16 or int8):
-        raise ConfigError("--int8-weights goes with neither --float16 nor --int8; leave one of them out")
+    _check_weights(float16, int8_weights, keep_float16, int8, data)
     if to == "hub-folder":
         if int8_weights or float16 or int8 or as_json:
             raise ConfigError("--to hub-folder goes without --float16, --int8-weights, --int8 and --json")
@@ -71,9 +71,19 @@ def export(
         return
     from uniemox.data.source import open_data
 
-    found = None if data is None else open_data(data)
-    check = _write(model, out, found, "float16" if float16 else "int8" if int8_weights else None)
+    weights = "float16" if float16 else "int8" if int8_weights else None
+    check = _write(model, out, None if data is None else open_data(data), weights, keep_float16)
     _tell(out, check, as_json=as_json)
+
+
+def _check_weights(float16: bool, int8_weights: bool, keep_float16: str | None, int8: bool, data: str | None) -> None:
+    """Raises ConfigError for options that contradict each other."""
+    if int8 != (data is not None):
+        raise ConfigError("--int8 and --data KIND:PATH belong together: int8 is kept only where images show it works")
+    if int8_weights and (float16 or int8):
+        raise ConfigError("--int8-weights goes with neither --float16 nor --int8; leave one of them out")
+    if keep_float16 is not None and not int8_weights:
+        raise ConfigError("--keep-float16 goes with --int8-weights alone; --float16 stores all weights so")
 
 
 def _write_hub_folder(run: Path, out: Path) -> None:
@@ -108,7 +118,9 @@ def _tell(out: Path, check: "Int8Check | None", *, as_json: bool) -> None:
         say(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB; next: uniemox predict IMAGE --model {out}")
 
 
-def _write(model: Path, out: Path, data: "DataSet | None", weights: str | None) -> "Int8Check | None":
+def _write(
+    model: Path, out: Path, data: "DataSet | None", weights: str | None, keep_float16: str | None
+) -> "Int8Check | None":
     """Write the file; with data in 8 bits, or not at all if that does not pay.  weights: float16, int8 or None."""
     import tempfile
 
@@ -120,8 +132,10 @@ def _write(model: Path, out: Path, data: "DataSet | None", weights: str | None) 
         check = None if data is None else _compare_int8(source, data)
         if check is not None and not check.is_kept:
             return check
-        if weights is not None:
-            (store_as_float16 if weights == "float16" else store_as_int8)(source, source)
+        if weights == "float16":
+            store_as_float16(source, source)
+        elif weights == "int8":
+            store_as_int8(source, source, keep_float16=keep_float16)
         write_model(read_model(source), out)
     return check
 

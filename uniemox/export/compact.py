@@ -1,5 +1,6 @@
 """A network's weights in a half or a quarter of the space; it computes in float32 as before."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
+from uniemox.errors import ConfigError
 from uniemox.export.onnx import read_model, write_model
 
 FEW_VALUES = 1_000  # tensors of so few values are left: they save nothing, and scales and biases live there
@@ -23,20 +25,43 @@ def store_as_float16(src: Path, dst: Path) -> None:
     are; metadata, inputs and outputs stay too. The result is the same for the same file; dst may be src.
     Raises CheckpointError if src can't be read or dst can't be written.
     """
-    _store(src, dst, _as_half)
+    write_model(_packed(src, _as_half), dst)
 
 
-def store_as_int8(src: Path, dst: Path) -> None:
+def store_as_int8(src: Path, dst: Path, *, keep_float16: str | None = None) -> None:
     """The same with the kernels in 8 bits, a scale for each output channel, and all other large weights as float16.
 
     Logits move more than with float16: those of the embedded `small` by up to 0.12, see docs/export.md.
+    keep_float16: a regular expression; kernels in whose name it is found are stored as float16 too. Raises ConfigError
+    if there is none, or for what is no expression.
     """
-    _store(src, dst, lambda name, values: _as_bytes(name, values) if _is_kernel(values) else _as_half(name, values))
+    try:
+        chosen = None if keep_float16 is None else re.compile(keep_float16)
+    except re.error as error:
+        raise ConfigError(f"--keep-float16 {keep_float16!r} is no regular expression: {error}") from error
+    kept = []
+
+    def pack(name: str, values: Values) -> tuple[list[TensorProto], list[onnx.NodeProto]] | None:
+        if not _is_kernel(values):
+            return _as_half(name, values)
+        if chosen and chosen.search(name):
+            kept.append(name)
+            return _as_half(name, values)
+        return _as_bytes(name, values)
+
+    model = _packed(src, pack)
+    if chosen and not kept:
+        raise ConfigError(
+            f"--keep-float16 {keep_float16!r} is found in no kernel's name; the networks of a mean are called "
+            "encoders.0, encoders.1 and so on"
+        )
+    write_model(model, dst)
 
 
-def _store(
-    src: Path, dst: Path, pack: Callable[[str, Values], tuple[list[TensorProto], list[onnx.NodeProto]] | None]
-) -> None:
+def _packed(
+    src: Path, pack: Callable[[str, Values], tuple[list[TensorProto], list[onnx.NodeProto]] | None]
+) -> onnx.ModelProto:
+    """A file's model with its large weights packed.  pack: what takes the place of one; None: it stays."""
     model = read_model(src)
     graph = model.graph
     given = {one.name for one in graph.input}  # weights that a caller may replace
@@ -55,7 +80,7 @@ def _store(
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
     graph.initializer.extend(kept)
-    write_model(model, dst)
+    return model
 
 
 def _as_half(name: str, values: Values) -> tuple[list[TensorProto], list[onnx.NodeProto]] | None:
