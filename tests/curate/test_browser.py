@@ -225,6 +225,7 @@ def test_images_that_can_t_be_had_are_asked_for_with_pauses(browser: object, tmp
         page.clock.fast_forward(1500)
         page.wait_for_timeout(200)
         assert len(asked) == len(set(asked)) == 10  # ten at once, none of them again so soon
+        assert page.locator("#picture").is_hidden()
         if status == 401:
             shows(page, "#message", "Your access has ended. Your answers are kept in this browser.")
             page.clock.fast_forward(5000)

@@ -121,6 +121,15 @@ def test_what_float16_can_not_hold_stays(tmp_path: Path, value: float) -> None:
     assert types(tmp_path / "small.onnx") == [TensorProto.FLOAT]
 
 
+def test_what_is_stored_in_fewer_bits_is_not_put_into_8(tmp_path: Path) -> None:
+    path = matrices(tmp_path / "model.onnx", np.ones((40, 200), np.float32), np.ones((200, 40), np.float32))
+    for store in (store_as_float16, store_as_int8):
+        store(path, tmp_path / "fewer.onnx")
+        with pytest.raises(CheckpointError, match="stored in 16 or 8 bits already"):
+            store_as_int8(tmp_path / "fewer.onnx", tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
 def test_twice_is_as_once(tmp_path: Path) -> None:
     path = matrices(tmp_path / "model.onnx", weights())
     once, twice = tmp_path / "once.onnx", tmp_path / "twice.onnx"

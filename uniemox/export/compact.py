@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from uniemox.errors import ConfigError
+from uniemox.errors import CheckpointError, ConfigError
 from uniemox.export.onnx import read_model, write_model
 
 FEW_VALUES = 1_000  # tensors of so few values are left: they save nothing, and scales and biases live there
@@ -25,7 +25,7 @@ def store_as_float16(src: Path, dst: Path) -> None:
     are; metadata, inputs and outputs stay too. The result is the same for the same file; dst may be src.
     Raises CheckpointError if src can't be read or dst can't be written.
     """
-    write_model(_packed(src, _as_half), dst)
+    write_model(_packed(read_model(src), _as_half), dst)
 
 
 def store_as_int8(src: Path, dst: Path, *, keep_float16: str | None = None) -> None:
@@ -33,7 +33,7 @@ def store_as_int8(src: Path, dst: Path, *, keep_float16: str | None = None) -> N
 
     Logits move more than with float16: those of the embedded `small` by up to 0.12, see docs/export.md.
     keep_float16: a regular expression; kernels in whose name it is found are stored as float16 too. Raises ConfigError
-    if there is none, or for what is no expression.
+    if there is none, or for what is no expression; CheckpointError for a file whose weights are stored so already.
     """
     try:
         chosen = None if keep_float16 is None else re.compile(keep_float16)
@@ -49,7 +49,9 @@ def store_as_int8(src: Path, dst: Path, *, keep_float16: str | None = None) -> N
             return _as_half(name, values)
         return _as_bytes(name, values)
 
-    model = _packed(src, pack)
+    model = read_model(src)
+    check_float32(model)
+    model = _packed(model, pack)
     if chosen and not kept:
         raise ConfigError(
             f"--keep-float16 {keep_float16!r} is found in no kernel's name; the networks of a mean are called "
@@ -58,11 +60,19 @@ def store_as_int8(src: Path, dst: Path, *, keep_float16: str | None = None) -> N
     write_model(model, dst)
 
 
+def check_float32(model: onnx.ModelProto) -> None:
+    """Raises CheckpointError for a model whose weights are stored in fewer bits."""
+    if any(tensor.data_type in (TensorProto.FLOAT16, TensorProto.INT8) for tensor in model.graph.initializer):
+        raise CheckpointError(
+            "the model's weights are stored in 16 or 8 bits already; export the run that it was made of, or the run's "
+            "own model.onnx"
+        )
+
+
 def _packed(
-    src: Path, pack: Callable[[str, Values], tuple[list[TensorProto], list[onnx.NodeProto]] | None]
+    model: onnx.ModelProto, pack: Callable[[str, Values], tuple[list[TensorProto], list[onnx.NodeProto]] | None]
 ) -> onnx.ModelProto:
-    """A file's model with its large weights packed.  pack: what takes the place of one; None: it stays."""
-    model = read_model(src)
+    """The model, changed: its large weights are packed.  pack: what takes the place of one; None: it stays."""
     graph = model.graph
     given = {one.name for one in graph.input}  # weights that a caller may replace
     kept, nodes = [], []

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto
 
 from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.data.sample import Broken, DataSet, Sample
 from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.export.compact import check_float32
 from uniemox.export.onnx import KEY, read_model, write_model
 from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session, quantization_tools
 from uniemox.predict.one_by_one import ONE_BY_ONE, is_one_by_one, run_views
@@ -99,8 +99,7 @@ def quantise(src: Path, dst: Path, images: Iterable[Pixels]) -> Method:
     """
     tools = quantization_tools()
     model = read_model(src)
-    if any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer):
-        raise CheckpointError(f"{src} is stored as float16; give the run's own model.onnx, and both are done in one go")
+    check_float32(model)
     metadata = {one.key: one.value for one in model.metadata_props}
     del model.graph.value_info[:]  # shapes that torch's exporter leaves contradict those that are inferred here
     method: Method = "static" if _is_convolutional(model) else "dynamic"
