@@ -9,7 +9,7 @@ import pytest
 from tests.drawn import draw_image
 from tests.predict.networks import made, tiny_network
 from tests.runs import uniemox_here
-from uniemox.errors import ConfigError, DataError, ImageError
+from uniemox.errors import ConfigError, DataError, ImageError, ImageNotFoundError
 from uniemox.predict.embeddings import EmbeddingFile
 from uniemox.predict.predictor import Predictor
 
@@ -75,5 +75,7 @@ def test_a_folder_and_what_can_not_be_read(photos: Path, tmp_path: Path) -> None
         predictor.embed(photos)
     (photos / "x.jpg").unlink()
     assert predictor.embed(photos).shape == (COUNT, WIDTH)
+    with pytest.raises(ImageNotFoundError, match=r"x\.jpg"):
+        predictor.embed(photos / "x.jpg")
     with pytest.raises(ImageError, match="no image to embed"):
         predictor.embed([])

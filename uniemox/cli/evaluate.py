@@ -24,8 +24,9 @@ def evaluate(
 ) -> None:
     """Score a fine-tuned classifier, with 95 % intervals.
 
-    Scores and predictions are kept in the run's folder. Images that it was trained on are refused. A data set with
-    other labels is scored through a label map; what is evoked is never mapped to what is felt.
+    Scores and predictions are kept in the run's folder; of an ONNX file beside it, of embedded and small in a folder of
+    that name where you are. Images that it was trained on are refused. A data set with other labels is scored through
+    a label map; what is evoked is never mapped to what is felt.
 
     Examples:
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from uniemox.decoding.pool import Decode, Decoders, decode_one
-from uniemox.errors import ConfigError, ImageError
+from uniemox.errors import ConfigError, ImageError, ImageNotFoundError
 from uniemox.images import MinSides
 from uniemox.persons.box import Detection
 from uniemox.persons.detector import Detector
@@ -120,13 +120,14 @@ class Predictor:
     def embed(self, images: ImageLike | ImageLikes) -> NDArray[np.float32]:
         """What the labels are read off: (N, D) features of N images, for search, clusters and models of one's own.
 
-        images: as `predict` takes them.  Raises ImageError for the first that can't be read, ConfigError for a model
-        whose file is of version 0.1.
+        images: as `predict` takes them.  Raises ImageError for the first that can't be read, ImageNotFoundError if it
+        is not there, ConfigError for a model whose file is of version 0.1.
         """
         rows = []
         for found in self.predict_each(_each_of(images), with_embedding=True):
             if isinstance(found, Failure):
-                raise ImageError(found.error)
+                is_missing = found.path is not None and not os.path.exists(found.path)
+                raise (ImageNotFoundError if is_missing else ImageError)(found.error)
             if found.embedding is not None:
                 rows.append(found.embedding)
         if not rows:
