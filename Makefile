@@ -14,7 +14,7 @@ demo: .venv/ready
 
 # The documentation as a site; its search needs a server: .venv/bin/python -m http.server -d build/docs
 docs: .venv/ready
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "wrote build/docs/index.html"
 
 # FI=fi:PATH PEOPLE='KIND:PATH ...' FERPLUS=ferplus:PATH STARTS=FOLDER TEST_PEOPLE=FOLDER, see tools/embedded.py: rebuilds the embedded model.

@@ -55,6 +55,20 @@ def test_int8_is_written_or_refused_with_figures(tmp_path: Path, capsys: pytest.
     assert found["int8"]["pictures"] == 6
 
 
+def test_which_weights_stay_in_16_bits_is_checked(tmp_path: Path) -> None:
+    asked = (finetuned("probe") / "model.onnx", "--out", tmp_path / "out.onnx", "--keep-float16", "no.such.name")
+    with pytest.raises(ConfigError, match="is found in no kernel's name"):
+        call(*asked, "--int8-weights")
+    for words in ((), ("--float16",)):
+        with pytest.raises(ConfigError, match="--keep-float16 goes with --int8-weights alone"):
+            call(*asked, *words)
+    with pytest.raises(ConfigError, match="goes with neither"):
+        call(*asked, "--int8-weights", "--float16")
+    with pytest.raises(CheckpointError, match="there is no such file"):
+        call(tmp_path / "missing.onnx", "--out", tmp_path / "out.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_can_not_be_exported_is_an_error(tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out.onnx")
     with pytest.raises(ConfigError, match="belong together"):

@@ -53,7 +53,7 @@ def export(
     int8_weights
         Store the weights in a quarter of the space; it computes in float32, with answers that differ a little.
     keep_float16
-        With --int8-weights: a regular expression; weights in whose name it is found stay in 16 bits.
+        With --int8-weights: a regular expression; weights in whose name it is found are stored in 16 bits.
     int8
         Compute in 8 bits, but only if that is faster on this machine and the label is the same for at least 98 % of up
         to 2,000 images of --data; otherwise the figures are shown, nothing is written, and the exit code is 1.
