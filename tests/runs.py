@@ -44,7 +44,8 @@ L1 = LossWeights(contrastive_feature_alignment=0.0, semantic_visual_alignment=0.
 PLAIN = AugmentConfig(randaugment=None, mixup=0.0, cutmix=0.0, smoothing=0.0, erasing=0.0)
 COLOURS = {"amusement": (220, 30, 30), "awe": (30, 200, 40), "contentment": (30, 40, 220), "excitement": (230, 220, 40)}
 PLAIN_OUTPUT = {"NO_COLOR": "1", "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": ""}
-BESIDE_LOSSES = ("images_per_s", "wait_s", "with_person")
+DIAGNOSTICS = ("clipped", "fused_cosine", "offset_share")  # the last two depend on how images fall into batches
+BESIDE_LOSSES = ("images_per_s", "wait_s", "with_person", *DIAGNOSTICS)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from uniemox.errors import CheckpointError
 from uniemox.labels import KINDS, Kind, LabelSet
 
 Streams = Literal["scene", "person", "both"]
-PersonPolicy = Literal["largest", "union", "persons_only"]
+PersonPolicy = Literal["largest", "union", "persons_only", "second_crop"]
 CalibrationImages = Literal["independent", "selection", "unknown"]
 Values = TypeVar("Values")  # a float, an array or a tensor
 MAX_SIZE_PX = 4096

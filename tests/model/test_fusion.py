@@ -8,6 +8,7 @@ from torch.func import functional_call
 
 from uniemox.errors import ConfigError, ShapeError
 from uniemox.model.fusion import build_fusion
+from uniemox.model.uniemox import fused_diagnostics
 
 NAMES = ("static", "dynamic", "attention", "gated")
 
@@ -25,6 +26,43 @@ def test_equals_stored_values(name: str, equations: dict[str, Tensor]) -> None:
     expected = weights.pop("out")
     fusion.load_state_dict(weights)  # strict: the stable names, all of them
     torch.testing.assert_close(fusion(scene, person), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_scaled_attention_keeps_images_apart_where_the_offset_hides_them_in_attention() -> None:
+    """With ε as large as features are, Γ2's products, C times smaller, vanish beside it; ours keep their scale."""
+    torch.manual_seed(0)
+    scene, person = draw(64, 512), draw(64, 512, seed=1)
+    shares, cosines = {}, {}
+    for name in ("attention", "scaled_attention"):
+        fusion = build_fusion(name, channels=512).double()
+        torch.nn.init.constant_(fusion.bias, 0.1)
+        found = fused_diagnostics(fusion(scene, person), fusion.bias)
+        shares[name], cosines[name] = found["offset_share"].item(), found["fused_cosine"].item()
+    assert shares["attention"] > 0.98
+    assert cosines["attention"] > 0.98
+    assert shares["scaled_attention"] < 0.5
+    assert cosines["scaled_attention"] < 0.7
+
+
+def test_scaled_attention_is_attention_with_scaled_products() -> None:
+    torch.manual_seed(0)
+    scaled, plain = (
+        build_fusion("scaled_attention", 8, heads=2).double(),
+        build_fusion("attention", 8, heads=2).double(),
+    )
+    plain.load_state_dict(scaled.state_dict())
+    plain.scale = 8 / 2
+    scene, person = draw(3, 8), draw(3, 8, seed=1)
+    torch.testing.assert_close(scaled(scene, person), plain(scene, person), rtol=0, atol=0)
+
+
+def test_diagnostics_of_one_direction_and_of_orthogonal_features() -> None:
+    same, apart = torch.ones(3, 4), torch.eye(4)
+    assert fused_diagnostics(same, torch.ones(4))["fused_cosine"].item() == pytest.approx(1)
+    assert fused_diagnostics(same, torch.ones(4))["offset_share"].item() == pytest.approx(1)
+    assert fused_diagnostics(apart, None).keys() == {"fused_cosine"}
+    assert fused_diagnostics(apart, None)["fused_cosine"].item() == pytest.approx(0)
+    assert fused_diagnostics(same[:1], None)["fused_cosine"].item() == pytest.approx(0)
 
 
 @pytest.mark.parametrize("name", NAMES)

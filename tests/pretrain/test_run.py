@@ -1,5 +1,6 @@
 """Whole runs of pre-training, tiny: the same bits every way, errors that leave checkpoints, every ablation."""
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -32,7 +33,8 @@ from uniemox.checkpoints.published import load_start
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, EncoderError, NonFiniteLossError, TeacherError, UniemoxError
 from uniemox.losses.config import LossWeights
-from uniemox.pretrain.config import PretrainConfig, TeacherConfig
+from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
+from uniemox.pretrain.presets import paper
 from uniemox.pretrain.run import build_model, pretrain
 from uniemox.training.callbacks import NullCallback, RunPlan
 from uniemox.training.config import OptimizerConfig, SaveConfig, ScheduleConfig
@@ -317,12 +319,39 @@ def test_what_can_not_run_is_refused(
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"accumulation": 0}, "accumulation must be at least 1, got 0"),
         ({"batch_size": 8, "accumulation": 3}, "accumulation 3 must divide batch_size 8 evenly"),
+        ({"diagnose_every": -1}, "diagnose_every must be at least 0"),
+        ({"diagnose_every": 5, "sharded": True}, "and 0 with sharded"),
+        (
+            {"encoder": EncoderConfig(start="dbot.pth"), "batch_size": 1024},
+            r"base_lr 0.001 times batch_size 1024 / 256 is a learning rate of 0.004; .* --optimizer.base-lr 0.00025 ",
+        ),
         ({"seed": -1}, "seed and max_unreadable must be at least 0"),
     ],
 )
 def test_bad_settings_are_refused_by_name(values: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         PretrainConfig(**values)
+
+
+def test_a_high_learning_rate_is_allowed_from_scratch_or_by_force() -> None:
+    start = EncoderConfig(start="dbot.pth")
+    assert PretrainConfig(batch_size=1024).optimizer.lr(1024) == 4e-3
+    assert PretrainConfig(batch_size=1024, encoder=start, force_lr=True).optimizer.lr(1024) == 4e-3
+    assert paper().optimizer.lr(paper().batch_size) == pytest.approx(6e-4)
+
+
+def test_gradient_norms_of_each_loss_are_logged_every_n_steps_and_change_nothing(tmp_path: Path) -> None:
+    plain, diagnosed = tiny_pretraining(), tiny_pretraining(diagnose_every=2)
+    pretrain(plain, scenes(), tmp_path / "plain")
+    pretrain(diagnosed, scenes(), tmp_path / "diagnosed")
+    lines = losses(tmp_path / "diagnosed")
+    names = {f"grad_norm_{name}" for name in NAMES}
+    assert [names <= set(line) for line in lines] == [step % 2 == 0 for step in range(len(lines))]
+    assert all(value > 0 for value in (lines[0][name] for name in names))
+    logged = [json.loads(line) for line in (tmp_path / "plain" / "metrics.jsonl").read_text().splitlines()]
+    assert all(-1 <= line["fused_cosine"] <= 1 and line["offset_share"] > 0 for line in logged)
+    assert {line["clipped"] for line in logged} <= {0.0, 1.0}
+    assert sha256(tmp_path / "plain" / ENCODER) == sha256(tmp_path / "diagnosed" / ENCODER)
 
 
 def test_a_finished_run_may_leave_its_weights_alone(tmp_path: Path) -> None:

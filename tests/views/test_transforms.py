@@ -142,6 +142,20 @@ def test_everything_but_persons_is_black(sample: Sample, make: type) -> None:
     assert body[:, :, :15].float().mean() > 20
 
 
+def test_second_crop_leaves_the_scene_crop_unchanged(sample: Sample) -> None:
+    """Runs with another person policy draw the same scene crops and flips."""
+    with_person, with_crop = (
+        TrainViews(ViewConfig(size=32, person=policy), 0) for policy in ("largest", "second_crop")
+    )
+    crops = [with_crop(sample, epoch) for epoch in range(8)]
+    for epoch, views in enumerate(crops):
+        assert views.geometry == with_person(sample, epoch).geometry
+        assert views.person_source == "whole_image_second_crop"
+        assert not torch.equal(views.person, views.scene)
+    assert len({views.person.numpy().tobytes() for views in crops}) == len(crops)
+    assert EvalViews(ViewConfig(size=32, person="second_crop"))(sample).person_source == "whole_image_second_crop"
+
+
 def test_who_is_taken() -> None:
     size = (100, 100)
     near, far, sure = Box(0, 0, 50, 50), Box(60, 60, 70, 70), Box(10, 10, 50, 50)

@@ -9,7 +9,8 @@ from uniemox.views.config import MaskConfig
 
 Precision = Literal["float32", "bfloat16"]
 
-FusionName = Literal["static", "dynamic", "attention", "gated"]
+FusionName = Literal["static", "dynamic", "attention", "gated", "scaled_attention"]
+"""The paper's Γ4, Γ1, Γ2 and Γ3; scaled_attention is Γ2 with products that keep the scale of its inputs (ours)."""
 RegionMethod = Literal["solver", "stimuli", "mdan", "eap", "rrla", "emoticon"]
 """Methods that relate regions of an image, see model/methods."""
 

@@ -1,5 +1,7 @@
 """Γ1 to Γ4: four ways to fuse the scene feature α and the person feature β into Υ (arXiv 2409.18877, equations 2 to 6).
 
+Beside them stands one of ours, scaled_attention, a Γ2 whose offset does not come to dominate.
+
 All compute in the precision of their input; the whole model hands them float32.
 """
 
@@ -13,9 +15,9 @@ OFFSET = 1e-5  # start of the learned offsets b and ε
 
 
 def build_fusion(name: FusionName, channels: int, heads: int = 3) -> "Fusion":
-    """One of the four fusions: a module that takes scene (N, C) and person (N, C) and gives the fused feature (N, C).
+    """Build a fusion: a module that takes scene (N, C) and person (N, C) and returns the fused feature (N, C).
 
-    name: "static" (Γ4), "dynamic" (Γ1), "attention" (Γ2) or "gated" (Γ3).  channels: C.
+    name: "static" (Γ4), "dynamic" (Γ1), "attention" (Γ2), "gated" (Γ3) or "scaled_attention" (ours).  channels: C.
     heads: κ, sets of fusion weights, 3 in the paper; the static fusion has none.
     Raises ConfigError for another name or numbers below 1; the module raises ShapeError for other shapes.
 
@@ -32,6 +34,8 @@ def build_fusion(name: FusionName, channels: int, heads: int = 3) -> "Fusion":
             return AttentionFusion(channels, heads)
         case "gated":
             return GatedFusion(channels, heads)
+        case "scaled_attention":
+            return AttentionFusion(channels, heads, scale=channels / heads)
 
 
 class StaticFusion(nn.Module):
@@ -70,13 +74,16 @@ class DynamicFusion(nn.Module):
 
 
 class AttentionFusion(nn.Module):
-    """Γ2: Υ = Swish(Σ_i (softmax(α η_i) ⊙ α + softmax(β ξ_i) ⊙ β)) + ε (equation 5).
+    """Γ2: Υ = Swish(s Σ_i (softmax(α η_i) ⊙ α + softmax(β ξ_i) ⊙ β)) + ε (equation 5, in which s = 1).
 
-    Each softmax runs over the channels of one sample.
+    Each softmax runs over the channels of one sample, so its weights average 1/C and the products are about C times
+    smaller than α and β. With s = 1 the learned offset ε, which all samples share, therefore grows to dominate Υ.
+    scale: s; C/κ makes the weights of all κ heads together average 1 ("scaled_attention").
     """
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         self.scene_proj = _projections(channels, heads)  # (κ, C, C) η
         self.person_proj = _projections(channels, heads)  # (κ, C, C) ξ
         self.bias = nn.Parameter(torch.full((channels,), OFFSET))  # ε
@@ -85,7 +92,7 @@ class AttentionFusion(nn.Module):
         """scene, person: (N, C).  Returns (N, C)."""
         _check(scene, person, self.bias.shape[0])
         mixed = _attend(scene, self.scene_proj) + _attend(person, self.person_proj)  # (N, κ, C)
-        return nn.functional.silu(mixed.sum(dim=1)) + self.bias
+        return nn.functional.silu(self.scale * mixed.sum(dim=1)) + self.bias
 
 
 class GatedFusion(nn.Module):

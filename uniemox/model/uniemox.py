@@ -30,6 +30,7 @@ class ModelOutput:
     scene: Tensor  # (N, C3) α
     person: Tensor | None  # (N, C3) β
     fused: Tensor | None  # (N, C3) Υ
+    diagnostics: dict[str, Tensor]  # scalars without gradients, see `fused_diagnostics`; empty without Υ
     scene_pred: Tensor | None  # (N, L, P) predicted patches
     person_pred: Tensor | None  # (N, L, P)
     scene_mask: Mask
@@ -119,6 +120,7 @@ class UniEmoX(nn.Module):
             scene=alpha,
             person=beta,
             fused=fused,
+            diagnostics={} if fused is None else fused_diagnostics(fused, getattr(self.fusion, "bias", None)),
             scene_pred=preds.get("scene"),
             person_pred=preds.get("person"),
             scene_mask=Mask(mask.visible[:count], mask.hidden[:count]),
@@ -193,3 +195,20 @@ class UniEmoX(nn.Module):
         if config.losses.semantic_visual_alignment > 0:
             losses["semantic_visual_alignment"] = semantic_visual_alignment(projected, image)
         return losses
+
+
+@torch.no_grad()
+def fused_diagnostics(fused: Tensor, offset: Tensor | None) -> dict[str, Tensor]:
+    """Measure whether Υ still tells images apart.
+
+    fused: (N, C) Υ.  offset: (C,) ε or b, which the fusion adds to every image alike; None without one.
+    Returns scalars: "fused_cosine", the mean cosine between the Υ of different images, 0 for one image; and
+    "offset_share", |ε| over the mean |Υ|. Both near 1: Υ has collapsed to the offset.
+    """
+    unit = nn.functional.normalize(fused, dim=1)  # (N, C)
+    count = len(fused)
+    pairs = unit.sum(dim=0).square().sum() - unit.square().sum()  # over ordered pairs of different images
+    found = {"fused_cosine": pairs / max(1, count * (count - 1))}
+    if offset is not None:
+        found["offset_share"] = offset.norm() / fused.norm(dim=1).mean().clamp(min=1e-12)
+    return found

@@ -8,9 +8,18 @@ from uniemox.errors import BoxError
 from uniemox.persons.box import Box, Detection, clip_box, touched_box, union_box
 
 """largest: the target where the data set names one, else the person with the largest area × confidence.  union: the box
-around everybody.  persons_only: the whole image, black where nobody is."""
+around everybody.  persons_only: the whole image, black where nobody is.  second_crop: no person; in training a second
+random crop of the image, as in the paper's released code, elsewhere the whole image."""
 
-Source = Literal["target", "largest", "union", "persons_only", "whole_image_nobody_found", "whole_image_nobody_looked"]
+Source = Literal[
+    "target",
+    "largest",
+    "union",
+    "persons_only",
+    "whole_image_nobody_found",
+    "whole_image_nobody_looked",
+    "whole_image_second_crop",
+]
 
 
 class PersonCrop(NamedTuple):
@@ -34,6 +43,8 @@ def choose_person(
     Raises BoxError for a target that does not touch the image.
     """
     whole = Box(0, 0, *size)
+    if policy == "second_crop":
+        return PersonCrop(whole, "whole_image_second_crop")
     if target is not None and policy == "largest":
         return PersonCrop(touched_box(target, *size), "target")
     seen = list(_seen(persons or (), size))

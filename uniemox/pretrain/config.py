@@ -8,6 +8,8 @@ from uniemox.model.config import ModelConfig
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
 from uniemox.views.config import ViewConfig
 
+MAX_START_LR = 1e-3  # with 2e-3 a small distilled start fell from 29.0 to 23.5 % (docs/training.md)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderConfig:
@@ -65,6 +67,12 @@ class PretrainConfig:
     layer_decay: float | None = None
     """Learning rate of a layer of the encoder over that of the layer above it; None: the same everywhere. Below 1 it
     keeps more of a published start."""
+    diagnose_every: int = 0
+    """Steps between measurements of each loss's gradient norm at the encoder, for the log; 0: none. Shows whether one
+    loss drowns the others. A measurement costs a forward pass, and a backward pass per loss."""
+    force_lr: bool = False
+    """Allow a learning rate above 1e-3 (base_lr * batch_size / 256) on a pre-trained start, which usually loses most of
+    what the start has learned."""
     sharded: bool = False
     """Divide weights, gradients and moments over the processes (FSDP2), for networks that one GPU can't hold, ViT-H and
     larger: less memory, more traffic, the same result up to rounding."""
@@ -79,5 +87,16 @@ class PretrainConfig:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.batch_size % self.accumulation:
             raise ConfigError(f"accumulation {self.accumulation} must divide batch_size {self.batch_size} evenly")
+        if self.diagnose_every < 0 or (self.diagnose_every and self.sharded):
+            raise ConfigError(
+                f"diagnose_every must be at least 0, and 0 with sharded, got {self.diagnose_every} and {self.sharded}"
+            )
+        lr = self.optimizer.lr(self.batch_size)
+        if self.encoder.start is not None and lr > MAX_START_LR and not self.force_lr:
+            raise ConfigError(
+                f"optimizer.base_lr {self.optimizer.base_lr:g} times batch_size {self.batch_size} / 256 is a learning "
+                f"rate of {lr:g}; above {MAX_START_LR:g} the start {self.encoder.start} loses what it has learned. "
+                f"Give --optimizer.base-lr {MAX_START_LR * 256 / self.batch_size:.2g} or less, or --force-lr"
+            )
         if self.seed < 0 or self.max_unreadable < 0:
             raise ConfigError(f"seed and max_unreadable must be at least 0, got {self.seed} and {self.max_unreadable}")

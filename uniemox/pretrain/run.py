@@ -19,7 +19,7 @@ from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.batches import make_batch
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.images import reconstruction_image
-from uniemox.pretrain.step import PretrainBatch, forward, pretrain_step
+from uniemox.pretrain.step import PretrainBatch, forward, loss_gradient_norms, pretrain_step
 from uniemox.pretrain.teacher import prepare_teacher
 from uniemox.teacher.protocol import Teacher
 from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
@@ -71,15 +71,19 @@ def pretrain(
         with journal, closing(run.steps(plan, journal, callback)) as steps:
             for step in steps:
                 run.schedule.step_update(step.done)
+                batches = [run.batch(views, step.done // run.steps_per_epoch) for views in step.batches]
+                precision, norms = precision_of(config.hardware), dict[str, float]()
+                if config.diagnose_every and step.done % config.diagnose_every == 0:
+                    norms = loss_gradient_norms(model, batches[0], teacher=teacher, precision=precision)
                 losses = pretrain_step(
                     run.runner,
                     run.optimizer,
-                    [run.batch(views, step.done // run.steps_per_epoch) for views in step.batches],
+                    batches,
                     teacher=teacher,
-                    precision=precision_of(config.hardware),
+                    precision=precision,
                     max_grad_norm=config.optimizer.max_grad_norm,
                 )
-                step.report(losses | {"lr": run.lr, "epoch": (step.done + 1) / run.steps_per_epoch})
+                step.report(losses | norms | {"lr": run.lr, "epoch": (step.done + 1) / run.steps_per_epoch})
         weights = whole(model.state_dict())
         if rank() == 0:
             if is_sharded(model):

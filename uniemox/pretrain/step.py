@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from uniemox.errors import ConfigError, TeacherError
 from uniemox.model.config import ModelConfig, Precision
-from uniemox.model.uniemox import ModelOutput
+from uniemox.model.uniemox import ModelOutput, UniEmoX
 from uniemox.teacher.protocol import Teacher
 from uniemox.training.distributed import gather_numbers, gather_rows, world_size
 from uniemox.training.update import gradients, update
@@ -47,7 +47,8 @@ def pretrain_step(
     one batch at a time.
     teacher: asked for the features that losses need and the batch does not bring.
     max_grad_norm: L2 norm to which the gradient is clipped; None does not clip.
-    Returns every loss by name, "total" and "grad_norm": means over all images of all processes.
+    Returns every loss by name, "total", the diagnostics of Υ (see `fused_diagnostics`) and "grad_norm": means over all
+    images of all processes; with max_grad_norm also "clipped", 1 if this step's gradient was clipped.
     Raises NonFiniteLossError, with the loss's name, before any weight changes, and ConfigError for batches that are
     empty or of different number: on all processes alike.
     """
@@ -63,9 +64,27 @@ def pretrain_step(
         with gradients(model, synchronise=i == len(batches) - 1):
             output = forward(model, batch, teacher=teacher, precision=precision)
             (output.total * share * world_size()).backward()  # DDP takes the mean over processes
-        for name, value in (output.losses | {"total": output.total}).items():
+        for name, value in (output.losses | {"total": output.total} | output.diagnostics).items():
             seen[name] = seen.get(name, 0) + value.detach().float() * share
     return update(model, optimizer, seen, max_grad_norm)
+
+
+def loss_gradient_norms(
+    model: UniEmoX, batch: PretrainBatch, *, teacher: Teacher | None = None, precision: Precision = "float32"
+) -> dict[str, float]:
+    """Measure how strongly each loss pulls at the encoder: L2 norm of the gradient of each weighted loss there.
+
+    Costs one forward pass and one backward pass per loss; changes neither weights nor gradients. Arguments and errors
+    as `pretrain_step`; the norms are those of this process's batch.  Returns "grad_norm_NAME" by name of a loss.
+    """
+    output = forward(model, batch, teacher=teacher, precision=precision)
+    weights = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
+    norms = {}
+    for name, loss in output.losses.items():
+        weighted = getattr(model.config.losses, name) * loss
+        found = torch.autograd.grad(weighted, weights, retain_graph=True, allow_unused=True)
+        norms[f"grad_norm_{name}"] = nn.utils.get_total_norm([one for one in found if one is not None])
+    return dict(zip(norms, torch.stack(list(norms.values())).tolist(), strict=True))
 
 
 def forward(

@@ -30,7 +30,8 @@ def update(
     """Update the weights by the gradients that are there, if every number is finite.
 
     losses: scalars by name, this process's part of each mean.  max_grad_norm: L2 norm to which the gradient is clipped;
-    None does not clip.  Returns the losses summed over all processes, and "grad_norm".
+    None does not clip.  Returns the losses summed over all processes, "grad_norm", and with max_grad_norm "clipped",
+    which is 1 if the gradient was clipped and 0 if not.
     Raises NonFiniteLossError, with the name of the number, before any weight changes.
     """
     trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
@@ -47,5 +48,6 @@ def update(
             )
     if max_grad_norm is not None:
         nn.utils.clip_grads_with_norm_(trained, max_grad_norm, norm)
+        results["clipped"] = float(results["grad_norm"] > max_grad_norm)
     optimizer.step()
     return results

@@ -64,6 +64,8 @@ class TrainViews:
             crop = random_crop(width, height, self.config.min_area, draw)
             geometry = Geometry(crop, draw.random() < 0.5, size)
             person = _placed(sample, (width, height), self.config.person)
+            if self.config.person == "second_crop":
+                person = person._replace(box=random_crop(width, height, self.config.min_area, draw))
             place.append((geometry, person))
             return min(_short_side(crop), _short_side(person.box)) / size
 
