@@ -9,7 +9,6 @@ from cyclopts import App, Parameter
 from uniemox.cli.console import JsonFlag, need, progress_bar, say
 from uniemox.cli.data_options import NO_FILES, FileOptions
 from uniemox.cli.plan_check import check_plan
-from uniemox.cli.reproduce_evidence import evidence, fusions, probes
 from uniemox.cli.reproduce_plan import (
     DEFAULTS,
     Options,
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 Switch = Annotated[bool, Parameter(negative="")]
 
 reproduce = App(name="reproduce")
-for command in (evidence, probes, fusions):
-    reproduce.command(command)
 
 
 @reproduce.default

@@ -1,0 +1,1 @@
+"""Registered experiments: their plans, commands and stored outcomes."""

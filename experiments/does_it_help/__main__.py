@@ -1,0 +1,104 @@
+"""Run the experiment, or compute its tables again from the stored outcomes.
+
+python -m experiments.does_it_help --tables
+    print every table of docs/experiments.md, in seconds, from outcomes/
+python -m experiments.does_it_help --data fi:fi,fi:fi_more --captions 'csv:...' --towers 'timm:...,timm:...'
+        --objects NAME@FILE --detector yolox_nano.onnx [--quick]
+    train and probe everything; stopped at any moment, the same command resumes
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from experiments.does_it_help.choice import choose_recipes
+from experiments.does_it_help.outcomes import OUTCOMES, collect
+from experiments.does_it_help.plan import FEW, FULL_BUDGET, QUICK, Job, Study
+from experiments.does_it_help.running import run_jobs
+from experiments.does_it_help.tables import print_tables
+from uniemox.errors import UniemoxError
+
+QUICK_IMAGES, QUICK_FEW = 0.1, 200
+
+
+def main() -> None:
+    """Read the command line and run what is left."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", action="store_true", help="only compute the tables from the stored outcomes")
+    parser.add_argument("--data", help="KIND:PATH with splits train and val; several with commas")
+    parser.add_argument("--captions", help="KIND:PATH of images with captions, for the teacher's text tower")
+    parser.add_argument("--towers", help="image towers of the teacher, timm:NAME@FILE, several with commas")
+    parser.add_argument("--objects", help="timm network that names objects in the texts, NAME@FILE")
+    parser.add_argument("--detector", help="ONNX file that finds people and has not seen these images")
+    parser.add_argument("--root", type=Path, default=Path("runs/does_it_help"), help="folder of all runs")
+    parser.add_argument("--jobs", type=int, default=2, help="commands at a time; each computes on one core")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the images, minutes; shows no result")
+    given = parser.parse_args()
+    if given.tables:
+        print_tables(OUTCOMES)
+        return
+    missing = [name for name in ("data", "captions", "towers", "objects", "detector") if not getattr(given, name)]
+    if missing:
+        parser.error(f"give --{' and --'.join(missing)}, or --tables")
+    try:
+        _run(given)
+    except UniemoxError as error:
+        parser.exit(1, f"{error}\n")
+
+
+def _run(given: argparse.Namespace) -> None:
+    root = given.root / ("quick" if given.quick else "")
+    study = Study(
+        root=root,
+        shards=f"shards:{root / 'shards'}",
+        few=root / "few.json",
+        teacher=root / "teacher.npz",
+        budget=QUICK if given.quick else FULL_BUDGET,
+    )
+    for stage in _prepare(given, study):
+        run_jobs(stage, root, given.jobs)
+    grid = list(study.grid())
+    run_jobs([job for _, _, jobs in grid for job in jobs], root, given.jobs)
+    recipes = choose_recipes(grid, root / "recipes.json")
+    run_jobs([job for _, _, jobs in study.main(recipes) for job in jobs if "seed 0" in job.name], root, given.jobs)
+    later = [job for _, jobs in [*study.control(recipes), *study.baselines()] for job in jobs]
+    later += [job for _, _, jobs in [*study.main(recipes), *study.small(recipes)] for job in jobs]
+    run_jobs(later, root, given.jobs)
+    target = root / "outcomes" if given.quick else OUTCOMES
+    collect(study, recipes, grid, target)
+    print_tables(target)
+
+
+def _prepare(given: argparse.Namespace, study: Study) -> Iterator[list[Job]]:
+    """People, texts, shards, the teacher and its features."""
+    root, source, exclude = study.root, given.data, ["--exclude", str(study.root / "check.json")]
+    root.mkdir(parents=True, exist_ok=True)
+
+    def job(name: str, *words: str) -> list[Job]:
+        return [Job(name, ("uniemox", *words))]
+
+    yield [Job("check", ("uniemox", "data", "check", source, "--json"), prints=root / "check.json")]
+    if given.quick:
+        few = ["--fraction", str(QUICK_IMAGES), *exclude]
+        yield job("a tenth", "data", "split", source, str(root / "tenth.json"), "--hold-out", "1", *few)
+        packed = ["--splits", str(root / "tenth.json"), *exclude]
+        yield job("pack a tenth", "data", "shard", source, str(root / "tenth"), "--short-side", "480", *packed)
+        source, exclude = f"shards:{root / 'tenth'}", []
+    people, texts = str(root / "persons.json"), str(root / "texts.json")
+    yield job("people", "data", "persons", source, "--detector", given.detector, "--out", people)
+    network, _, file = given.objects.partition("@")
+    named = ["--persons", people, "--classifier", network, "--classifier-weights", file]
+    yield job("texts", "data", "describe", source, "--out", texts, *named)
+    packed = ["--short-side", "160", "--persons", people, "--texts", texts, *exclude]
+    yield job("pack", "data", "shard", source, str(root / "shards"), *packed)
+    fit = ["--width", "128", "--epochs", "2" if given.quick else "16", "--without-emotion", "--resume"]
+    fit += ["--image-tower", given.towers, "--data", f"{study.shards},{given.captions}"]
+    yield job("teacher", "teacher", "fit", "--out", str(root / "teacher"), *fit)
+    store = ["--data", study.shards, "--out", str(study.teacher)]
+    yield job("features", "teacher", "store", "--teacher", f"fitted:{root / 'teacher'}", *store)
+    count = str(QUICK_FEW if given.quick else FEW)
+    yield job("few images", "data", "split", study.shards, str(study.few), "--hold-out", count)
+
+
+if __name__ == "__main__":
+    main()

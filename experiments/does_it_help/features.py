@@ -1,0 +1,73 @@
+"""What a frozen encoder gives a probe to read."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from uniemox.data.sample import Sample
+from uniemox.evaluate.classifier_outputs import outputs_of
+from uniemox.finetune.config import NetworkConfig
+from uniemox.finetune.network import feature_width, open_start
+from uniemox.model.classifier import Classifier
+from uniemox.model.colour_histogram import ColourHistogram
+from uniemox.model.encoder import build_encoder
+from uniemox.teacher.stored import StoredTeacher
+from uniemox.training.hardware import ready_to_train
+from uniemox.views.config import ViewConfig
+from uniemox.views.pixels import IMAGENET
+
+STORED, UNTRAINED, HISTOGRAM = "stored:", "untrained:", "histogram"
+
+
+class TokenAndMean(nn.Module):
+    """(N, 3, H, W) -> (N, 2 D): a plain ViT's CLS token and the mean of its patch tokens, after its norm.
+
+    Distillation teaches the first, reconstruction the second, so that neither objective is read at a disadvantage.
+    """
+
+    def __init__(self, vit: VisionTransformer) -> None:
+        super().__init__()
+        self.vit = vit
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, 3, H, W).  Returns (N, 2 D)."""
+        tokens = self.vit.forward_features(x)  # (N, 1 + L, D)
+        return torch.cat([tokens[:, 0], tokens[:, self.vit.num_prefix_tokens :].mean(dim=1)], dim=1)
+
+
+def features_of(init: str, samples: Sequence[Sample], size: int) -> tuple[list[Sample], NDArray[np.float32]]:
+    """Return the samples that can be read, N of them, and their features (N, D).
+
+    init: a pre-training run; untrained:RUN, the same network with the weights that it began with; histogram, the
+    colours of the image; or stored:FILE, the features of a teacher.  size: side of the views, px.
+    """
+    if init.startswith(STORED):
+        teacher = StoredTeacher(init.removeprefix(STORED))
+        return list(samples), teacher.image_features(torch.empty(0), [one.key for one in samples]).numpy()
+    encoder: Any = ColourHistogram()
+    stats = IMAGENET
+    if init.startswith(UNTRAINED):
+        encoder = TokenAndMean(_untrained(Path(init.removeprefix(UNTRAINED)), size))
+    elif init != HISTOGRAM:
+        _, token_encoder, _, stats = open_start(init, NetworkConfig(pool="token"), size)
+        encoder = TokenAndMean(token_encoder)
+    width = feature_width(encoder, size)
+    network = Classifier(encoder, feature_width=width, outputs=1, streams="scene")
+    ready_to_train(network, torch.device("cpu"))  # the layout in memory that is fastest
+    found = outputs_of(network, samples, ViewConfig(size=size, crop_fraction=1.0), stats=stats, encoded=True)
+    return list(found.samples), found.values[:, 0]
+
+
+def _untrained(run: Path, size: int) -> VisionTransformer:
+    """The encoder that a run began with, drawn by its seed."""
+    config = json.loads((run / "config.json").read_text("utf-8"))["config"]
+    torch.manual_seed(config["seed"])
+    shape = {name: config["encoder"][name] for name in ("patch_size", "embed_dim", "depth", "num_heads")}
+    return build_encoder(config["encoder"]["name"], size, **shape).eval()

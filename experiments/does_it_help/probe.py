@@ -1,0 +1,124 @@
+"""Score a frozen encoder: a cross-fitted logistic probe on emotions, and R² onto the teacher's features.
+
+    python -m experiments.does_it_help.probe --init RUN --data shards:PATH --teacher teacher.npz --out probe.npz
+
+Pre-training reads no label, so every image of train is scored by a probe that was not fitted on it: five folds, the
+same for every encoder. The penalty is chosen on the images of val, which are scored for nothing else.
+"""
+
+import argparse
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
+
+from experiments.does_it_help.features import features_of
+from experiments.does_it_help.plan import SIDE_PX
+from uniemox.data.source import open_data
+from uniemox.files import replacing
+from uniemox.teacher.stored import StoredTeacher
+from uniemox.training.hardware import keep_freed_memory
+
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)  # sklearn's C; more separates the training images of all encoders here
+FOLDS = 5
+RIDGE = 100.0  # of the map to the teacher's features
+
+
+def main() -> None:
+    """Read the command line, probe, and write the outcome."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("init", "data", "teacher", "out"):
+        parser.add_argument(f"--{name}", required=True, type=Path if name in ("teacher", "out") else str)
+    parser.add_argument("--validation-only", action="store_true", help="score val alone, for the grid")
+    given = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    with threadpool_limits(limits=1):
+        found = probe(given.init, given.data, given.teacher, is_scored=not given.validation_only)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(given.out) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **found)
+
+
+def probe(init: str, data: str, teacher: Path, *, is_scored: bool) -> dict[str, Any]:
+    """Fit and score.
+
+    Returns "about", JSON with the penalty and the scores on val: balanced log-likelihood, its values per image, mean
+    recall, and R² onto the teacher's features; with is_scored also "keys" (N,), "labels" (N,) and "log_probabilities"
+    (N, E) of all images of train.
+    """
+    opened = open_data(data)
+    samples, features = features_of(init, [sample for sample in opened.samples if sample.label is not None], SIDE_PX)
+    order = np.argsort([sample.key for sample in samples])
+    samples, features = [samples[i] for i in order], features[order]
+    labels = np.array([sample.label for sample in samples])
+    is_train = np.array([sample.split == "train" for sample in samples])
+    mean, std = features[is_train].mean(axis=0), features[is_train].std(axis=0) + 1e-6
+    x = ((features - mean) / std).astype(np.float64)
+    classes = len(opened.labels)
+    tried = {c: _fit(x[is_train], labels[is_train], c, x[~is_train], classes) for c in PENALTIES}
+    scores = {c: balanced(true_of(rows, labels[~is_train]), labels[~is_train]) for c, rows in tried.items()}
+    best = max(scores, key=lambda c: scores[c])
+    on_val = true_of(tried[best], labels[~is_train])
+    stored = StoredTeacher(teacher)
+    target = stored.image_features(torch.empty(0), [sample.key for sample in samples]).numpy()
+    about: dict[str, Any] = {"init": init, "penalty": best, "val_log_likelihood": scores[best]}
+    about["val_recall"] = balanced(tried[best].argmax(axis=1) == labels[~is_train], labels[~is_train])
+    about["val_values"] = [round(float(value), 4) for value in on_val]
+    about["val_labels"] = labels[~is_train].tolist()
+    about["r2"] = _r2(x, target, is_train)
+    found: dict[str, Any] = {"about": np.array(json.dumps(about))}
+    if is_scored:
+        x, labels = x[is_train], labels[is_train]
+        answers = np.empty((len(x), classes))
+        for known, held in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(x, labels):
+            answers[held] = _fit(x[known], labels[known], best, x[held], classes)
+        keys = [sample.key for sample, is_kept in zip(samples, is_train, strict=True) if is_kept]
+        found |= {"keys": np.array(keys, dtype=str), "labels": labels.astype(np.uint8)}
+        found["log_probabilities"] = answers.astype(np.float32)
+    return found
+
+
+def _fit(x: NDArray, labels: NDArray, penalty: float, asked: NDArray, classes: int) -> NDArray[np.float64]:
+    """Log-probabilities (M, E) of `asked` by a logistic regression in which all classes count the same."""
+    model = LogisticRegression(C=penalty, class_weight="balanced", max_iter=500, tol=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of the weakest penalties
+        model.fit(x, labels)
+    rows = np.full((len(asked), classes), np.log(1e-12))
+    rows[:, model.classes_] = model.predict_log_proba(asked)
+    return rows
+
+
+def true_of(log_probabilities: NDArray, labels: NDArray) -> NDArray[np.float64]:
+    """Log-probability of each image's label: (N, E), (N,) -> (N,)."""
+    return log_probabilities[np.arange(len(labels)), labels]
+
+
+def balanced(values: NDArray, labels: NDArray) -> float:
+    """Mean over classes of the mean over the class's images.
+
+    >>> balanced(np.array([1.0, 1.0, 0.0]), np.array([0, 0, 1]))
+    0.5
+    """
+    return float(np.mean([values[labels == label].mean() for label in np.unique(labels)]))
+
+
+def _r2(x: NDArray, target: NDArray, is_train: NDArray[np.bool_]) -> float:
+    """Share of the variance of the teacher's features on val that a ridge regression explains."""
+    target = target / np.linalg.norm(target, axis=1, keepdims=True)
+    guess = Ridge(alpha=RIDGE).fit(x[is_train], target[is_train]).predict(x[~is_train])
+    held, mean = target[~is_train], target[is_train].mean(axis=0)
+    return float(1 - np.square(held - guess).sum() / np.square(held - mean).sum())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Run commands a few at a time, each once, however often the experiment is stopped."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+from experiments.does_it_help.plan import Job
+from uniemox.errors import UniemoxError
+
+JOURNAL = "journal.jsonl"
+
+
+def run_jobs(jobs: Sequence[Job], root: Path, count: int) -> None:
+    """Run every job that has no mark below ROOT/done, `count` at a time, in order.
+
+    Jobs whose names differ in their first word alone ("train X", "probe X") run one after the other.
+    Ctrl-C stops the commands, which save, and the same call resumes. Raises UniemoxError if a command fails.
+    """
+    chains: dict[str, list[Job]] = {}
+    for job in jobs:
+        chains.setdefault(job.name.partition(" ")[2] or job.name, []).append(job)
+    left = [chain for chain in chains.values() if any(not _mark(job, root).exists() for job in chain)]
+    stop = Event()
+
+    def run_chain(chain: Sequence[Job]) -> None:
+        for job in chain:
+            if not stop.is_set() and not _mark(job, root).exists():
+                _run(job, root, stop)
+
+    with ThreadPoolExecutor(count) as pool:
+        waiting = [pool.submit(run_chain, chain) for chain in left]
+        try:
+            for done, one in enumerate(waiting, 1):
+                one.result()
+                sys.stderr.write(f"{done} of {len(waiting)} done\n")
+        except BaseException:
+            stop.set()
+            raise
+
+
+def _run(job: Job, root: Path, stop: Event) -> None:
+    log = root / "logs" / f"{_slug(job)}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    start, beside = time.monotonic(), os.getloadavg()[0]
+    module = [sys.executable, *(("-m", *job.command) if job.command[0] == "uniemox" else job.command)]
+    with log.open("ab") as file, (job.prints or log).open("wb" if job.prints else "ab") as printed:
+        environment = {**os.environ, "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(module, stdin=subprocess.DEVNULL, stdout=printed, stderr=file, env=environment)
+        while process.poll() is None:
+            if stop.wait(0.2):
+                process.terminate()  # it saves and ends
+                process.wait()
+    line = {"name": job.name, "seconds": round(time.monotonic() - start, 1), "exit_code": process.returncode}
+    line["load_before"] = round(beside, 2)  # what else ran; compute is counted in steps, not in seconds
+    with (root / JOURNAL).open("a", encoding="utf-8") as journal:
+        journal.write(json.dumps(line) + "\n")
+    if process.returncode:
+        tail = " / ".join(log.read_text("utf-8", "replace").splitlines()[-3:])
+        raise UniemoxError(f"{job.name} failed with exit code {process.returncode}: {tail} (all of it: {log})")
+    _mark(job, root).parent.mkdir(parents=True, exist_ok=True)
+    _mark(job, root).write_text(" ".join(job.command) + "\n", "utf-8")
+
+
+def _mark(job: Job, root: Path) -> Path:
+    return root / "done" / _slug(job)
+
+
+def _slug(job: Job) -> str:
+    return job.name.replace("/", "--").replace(" ", "_")

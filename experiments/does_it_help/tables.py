@@ -1,0 +1,202 @@
+"""Tables and figure of docs/experiments.md, computed from the stored outcomes alone."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.does_it_help.outcomes import read_labels, read_outcome
+from experiments.does_it_help.plan import (
+    DISTILLATION,
+    DISTILLATION_FEW_LOOKS,
+    FULL,
+    HISTOGRAM,
+    ROWS,
+    SMALL_ROWS,
+    TEACHER,
+)
+from experiments.does_it_help.statistics import Estimate, balanced_mean
+
+Values = tuple[NDArray, NDArray]
+"""Of the seeds of a row: (S, N) hits, (S, N) log-probabilities of the labels."""
+
+
+class Outcomes:
+    """Every stored run, by stage and row."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.labels = read_labels(folder)
+        self.about = json.loads((folder / "about.json").read_text("utf-8"))
+        self.recipes = json.loads((folder / "recipes.json").read_text("utf-8"))
+
+    def values(self, *names: str) -> Values | None:
+        """Hits and log-probabilities of runs; None where one is missing."""
+        paths = [self.folder / f"{name}.npz" for name in names]
+        if not paths or not all(path.exists() for path in paths):
+            return None
+        found = [read_outcome(path, self.labels) for path in paths]
+        hits = np.array([one.predicted == self.labels for one in found])
+        return hits, np.array([one.true_log_probability for one in found])
+
+    def row(self, stage: str, row: str, seeds: int | None = None) -> Values | None:
+        """The seeds of a row that are done, at most `seeds` of them."""
+        names = [f"{stage}/{row}/{seed}" for seed in range(ROWS[row].seeds)]
+        done = [name for name in names if (self.folder / f"{name}.npz").exists()]
+        return self.values(*done[:seeds])
+
+    def contrast(self, stage: str, row: str, base: str, of: int) -> Estimate | None:
+        """A row minus another, over the seeds that both have.  of: 0 hits, 1 log-probabilities."""
+        ours, theirs = self.row(stage, row), self.row(stage, base)
+        if ours is None or theirs is None or row == base:
+            return None
+        seeds = min(len(ours[of]), len(theirs[of]))
+        return balanced_mean(ours[of][:seeds], self.labels, theirs[of][:seeds])
+
+
+def print_tables(folder: Path) -> None:
+    """Print every table as Markdown."""
+    sys.stdout.write("\n".join(tables(folder)) + "\n")
+
+
+def tables(folder: Path) -> list[str]:
+    """Lines of all tables."""
+    found = Outcomes(folder)
+    parts = (_verdict(found), _main(found, "main"), _control(found), _main(found, "few"), _logs(found), _grid(found))
+    return [line for part in parts for line in (*part, "")]
+
+
+def _verdict(found: Outcomes) -> Iterator[str]:
+    yield "**Primary contrasts**, full minus distillation:"
+    yield ""
+    yield "| images | compared at equal | recall, points | log-likelihood, nats | visible from | verdict |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for stage, images in (("main", "all"), ("few", "1,000")):
+        for base, equal in ((DISTILLATION, "compute"), (DISTILLATION_FEW_LOOKS, "images")):
+            both = [found.contrast(stage, FULL, base, of) for of in (0, 1)]
+            if both[0] is not None and both[1] is not None:
+                recall, likelihood = both[0], both[1]
+                visible = f"{100 * recall.visible:.1f}; {likelihood.visible:.3f}"
+                verdict = verdict_of(recall, likelihood)
+                yield f"| {images} | {equal} | {points(recall)} | {nats(likelihood)} | {visible} | {verdict} |"
+
+
+def verdict_of(recall: Estimate, likelihood: Estimate) -> str:
+    """Apply the plan's rule: yes or no where both intervals exclude 0 on the same side.
+
+    >>> low, high = Estimate(-2.0, -3.0, -1.0, 1.0, 3), Estimate(2.0, 1.0, 3.0, 1.0, 3)
+    >>> verdict_of(low, low), verdict_of(high, high), verdict_of(low, high)
+    ('no', 'yes', 'not seen')
+    """
+    if recall.low > 0 and likelihood.low > 0:
+        return "yes"
+    return "no" if recall.high < 0 and likelihood.high < 0 else "not seen"
+
+
+def _main(found: Outcomes, stage: str) -> Iterator[str]:
+    """All rows, with their differences from distillation."""
+    rows = list(ROWS) if stage == "main" else list(SMALL_ROWS)
+    rows = [row for row in rows if found.row(stage, row) is not None]
+    if not rows:
+        return
+    yield f"**{'All images' if stage == 'main' else '1,000 images'}**, mean over seeds:"
+    yield ""
+    yield "| pre-training | seeds | recall, % | log-likelihood, nats | over distillation, equal compute | equal images |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    baseline = found.values(f"baseline/{HISTOGRAM}")
+    for row in rows:
+        hits, likelihoods = found.row(stage, row) or ((), ())
+        differences = [found.contrast(stage, row, base, 0) for base in (DISTILLATION, DISTILLATION_FEW_LOOKS)]
+        cells = ["" if one is None else points(one) for one in differences]
+        mark = "" if baseline is None or _beats(hits, baseline[0], found.labels) else "▼ "
+        recall, likelihood = balanced_mean(hits, found.labels), balanced_mean(likelihoods, found.labels)
+        scores = f"{percent(recall)} | {nats(likelihood, signed=False)}"
+        yield f"| {mark}{row} | {len(hits)} | {scores} | {' | '.join(cells)} |"
+    for name, shown in ((TEACHER, "*the teacher's own features (ceiling)*"), (HISTOGRAM, "*colour histogram*")):
+        values = found.values(f"baseline/{name}")
+        if values is not None:
+            recall, likelihood = (balanced_mean(one, found.labels) for one in values)
+            yield f"| {shown} | | {percent(recall)} | {nats(likelihood, signed=False)} | | |"
+    chance = 1 / len(np.unique(found.labels))
+    yield f"| *chance* | | {100 * chance:.1f} | {np.log(chance):.3f} | | |"
+    yield ""
+    yield "▼: not above the colour histogram by the paired interval."
+
+
+def _beats(hits: NDArray, baseline: NDArray, labels: NDArray) -> bool:
+    """Whether a row is above the histogram: its paired interval lies above 0."""
+    return balanced_mean(hits, labels, np.repeat(baseline, len(hits), axis=0)).low > 0
+
+
+def doses(found: Outcomes) -> dict[float, Values]:
+    """Distillation alone by epochs: the control's runs, and seed 0 of the main row as the longest."""
+    names = {float(name.partition("/")[2]): name for name in found.about if name.startswith("control/")}
+    longest = found.about.get(f"main/{DISTILLATION}/0")
+    if longest is not None:
+        names[longest["epochs"]] = f"main/{DISTILLATION}/0"
+    return {epochs: values for epochs, name in sorted(names.items()) if (values := found.values(name)) is not None}
+
+
+def _control(found: Outcomes) -> Iterator[str]:
+    shown = doses(found)
+    if 0.0 not in shown:
+        return
+    yield "**Positive control**: distillation alone, seed 0:"
+    yield ""
+    yield "| epochs | recall, % | over the untrained ViT | log-likelihood, nats | over the untrained ViT |"
+    yield "| --- | --- | --- | --- | --- |"
+    start = shown[0.0]
+    for epochs, values in shown.items():
+        cells = []
+        for of, show in ((0, percent), (1, lambda one: nats(one, signed=False))):
+            cells.append(show(balanced_mean(values[of], found.labels)))
+            gain = balanced_mean(values[of], found.labels, start[of])
+            cells.append("" if epochs == 0 else points(gain) if of == 0 else nats(gain))
+        yield f"| {epochs:g} | {' | '.join(cells)} |"
+
+
+def _logs(found: Outcomes) -> Iterator[str]:
+    """Gradient norms at the encoder, clipping, and whether Υ collapsed."""
+    columns = ("grad_norm_scene_reconstruction", "grad_norm_person_reconstruction")
+    columns += ("grad_norm_contrastive_feature_alignment", "grad_norm_semantic_visual_alignment")
+    columns += ("clipped", "offset_share", "fused_cosine", "r2")
+    yield "**Logged** (seed 0, all images): weighted gradient norms at the encoder and the share of clipped steps;"
+    yield "over the last tenth |ε| / |Υ| and the mean cosine of Υ; R² onto the teacher's features on val:"
+    yield ""
+    yield "| pre-training | L1 scene | L1 person | L2 | L3 | clipped | \\|ε\\| / \\|Υ\\| | cosine of Υ | R² |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    for row in ROWS:
+        about = found.about.get(f"main/{row}/0")
+        if about:
+            yield f"| {row} | " + " | ".join(f"{about[name]:.2g}" if name in about else "" for name in columns) + " |"
+
+
+def _grid(found: Outcomes) -> Iterator[str]:
+    yield "**Grid**, scored on val (480 images), bold where chosen:"
+    yield ""
+    yield "| row | rate per 256 | weight of L1 | fusion | log-likelihood | recall, % | R² |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for line in found.recipes:
+        row = f"**{line['row']}**" if line["is_chosen"] else line["row"]
+        weight = f"{line['reconstruction']:g}" if ROWS[line["row"]].reconstructs else ""
+        scores = f"{line['val_log_likelihood']:.3f} | {100 * line['val_recall']:.1f} | {line['r2']:.3f}"
+        yield f"| {row} | {line['lr']:g} | {weight} | {line['fusion']} | {scores} |"
+
+
+def percent(one: Estimate) -> str:
+    """A recall in percent."""
+    return f"{100 * one.value:.1f} ({100 * one.low:.1f} to {100 * one.high:.1f})"
+
+
+def points(one: Estimate) -> str:
+    """A difference of recalls in percentage points."""
+    return f"{100 * one.value:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
+
+
+def nats(one: Estimate, *, signed: bool = True) -> str:
+    """A log-likelihood, or a difference of two."""
+    form = "+.3f" if signed else ".3f"
+    return f"{one.value:{form}} ({one.low:{form}} to {one.high:{form}})"

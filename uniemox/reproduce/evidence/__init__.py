@@ -1,1 +1,0 @@
-"""Does the method help? The experiment of docs/experiments.md."""
