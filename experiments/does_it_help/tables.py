@@ -104,7 +104,7 @@ def _main(found: Outcomes, stage: str) -> Iterator[str]:
         return
     yield f"**{'All images' if stage == 'main' else '1,000 images'}**, mean over seeds:"
     yield ""
-    yield "| pre-training | seeds | recall, % | log-likelihood, nats | over distillation, equal compute | equal images |"
+    yield "| pre-training | seeds | recall, % | log-likelihood, nats | minus distillation, equal compute | images |"
     yield "| --- | --- | --- | --- | --- | --- |"
     baseline = found.values(f"baseline/{HISTOGRAM}")
     for row in rows:
