@@ -174,19 +174,21 @@ def test_the_people_in_shown_images_are_kept_with_them(tmp_path: Path) -> None:
 
 
 def test_zero_shot_answers_are_the_nearest_sentences(tmp_path: Path) -> None:
-    """A stored teacher whose image features are its sentences' features answers all rightly."""
-    from uniemox.reproduce.zero_shot import SENTENCE
+    """A stored teacher whose image features are the means of its sentences' features answers all rightly."""
+    from uniemox.reproduce.zero_shot import PROMPTS
     from uniemox.teacher.stored import save_features
 
     data = open_data("synthetic:16")
-    texts = [SENTENCE.format(label) for label in data.labels.labels]
+    prompts = PROMPTS["evoked"]
+    texts = [prompt.format(label) for label in data.labels.labels for prompt in prompts]
     space = torch.eye(8)
+    of_texts = space.repeat_interleave(len(prompts), dim=0) + 0.3 * torch.eye(8).repeat(len(prompts), 1)
     keys = [sample.key for sample in data.samples]
     images = torch.stack([space[sample.label or 0] for sample in data.samples])
     path = tmp_path / "teacher.npz"
-    save_features(path, image_keys=keys, image_features=images, texts=texts, text_features=space)
+    save_features(path, image_keys=keys, image_features=images, texts=texts, text_features=of_texts)
     written = json.loads(score_zero_shot(f"stored:{path}", data, tmp_path / "out", split="all").read_text())
     assert (written["accuracy"], written["n"], written["split"]) == (1.0, 16, "all")
-    save_features(path, image_keys=keys, image_features=images.roll(1, 1), texts=texts, text_features=space)
+    save_features(path, image_keys=keys, image_features=images.roll(1, 1), texts=texts, text_features=of_texts)
     written = json.loads(score_zero_shot(f"stored:{path}", data, tmp_path / "out", split="all").read_text())
     assert written["accuracy"] == 0.0

@@ -7,9 +7,10 @@ import pytest
 from tests.drawn import class_folders
 from tests.reproduce.test_plan import FIGURES, plan
 from tests.reproduce.trees import seven
+from uniemox.data.source import split_sources
 from uniemox.reproduce.plan import Plan, Run
 from uniemox.reproduce.sources import Finders
-from uniemox.reproduce.table3 import RELATING
+from uniemox.reproduce.table3 import RELATING, SCRATCH
 
 # The scale of the paper, with the seven data sets
 
@@ -38,6 +39,25 @@ def test_networks_without_blocks_to_skip_train_without_drop_path(given_seven: tu
     assert without == {"VGG-16", "DenseNet-121", "CLIP ViT-B/16, frozen, linear probe"}
     assert drop_paths["ResNet-50"] is None
     assert "vit_l_16-852ce7e3.pth" in rows["ViT"].cells["FI"].why  # torchvision's, as the paper says
+
+
+def test_vit_from_scratch_is_trained_on_all_data_sets_of_a_kind_at_once(given_seven: tuple[str, ...]) -> None:
+    made = plan("table3", "paper", data=given_seven, finders=Finders(detector="y.onnx"))
+    cells = next(row for row in made.rows if row.name == SCRATCH).cells
+    models = {name: cell.runs[0].needs[0] for name, cell in cells.items() if cell.runs}
+    evoked = {models[name].key for name in ("UBE", "FI", "Emotion6", "EmoSet", "Emo8")}
+    felt = {models[name].key for name in ("CAER-S", "HECO")}
+    assert len(evoked) == len(felt) == 1
+    data = open_data_words(models["FI"])
+    assert [source.partition(":")[0] for source in split_sources(data)] == ["ube", "fi", "emotion6", "emoset", "emo8"]
+    assert "fi:" in data
+    assert data.count("?splits=") == 5  # a file of each
+    assert cells["FI"].runs[0].scores == (next(one for one in given_seven if one.startswith("fi:")), "test")
+
+
+def open_data_words(run: Run) -> str:
+    """The data that a run trains on."""
+    return run.words[run.words.index("--data") + 1]
 
 
 def test_figures_show_the_papers_data_sets(given_seven: tuple[str, ...]) -> None:
@@ -103,7 +123,9 @@ def test_what_a_person_feels_is_learned_from_scene_and_person(given_seven: tuple
     persons = {run.words[2].partition(":")[0]: run for run in found.runs if run.words[:2] == ("data", "persons")}
     assert set(persons) == {"emoset", "caer-s"}  # HECO names the persons meant
     for command, kind in (("pretrain", "emoset"), ("finetune", "caer-s"), ("evaluate", "caer-s")):
-        run = next(r for r in runs_of(found, command) if (after(r, "--data") or "").startswith(kind))
+        run = next(
+            r for r in runs_of(found, command) if (after(r, "--data") or "").startswith(kind) and SCRATCH not in r.name
+        )
         assert after(run, "--persons") == str(persons[kind].folder / "persons.jsonl")
     without = plan("table3", "paper", data=given_seven, weights={"dBOT": "dbot.pth"})
     assert {run.missing for run in runs_of(without, "finetune") if after(run, "--data") == given_seven[5]} == {

@@ -88,6 +88,45 @@ def test_texts_name_the_emotion_only_if_asked_for_and_the_page_says_so(name: str
     assert [("do not name the emotion" in words) for words in said] == [not with_emotion]
 
 
+@pytest.mark.parametrize("name", ["table3", "table4"])
+def test_texts_end_with_the_emotion_at_the_papers_scale_unless_asked_otherwise(name: str) -> None:
+    for asked, flag in ((None, "--teacher.with-emotion"), (False, "--teacher.no-with-emotion")):
+        pretrainings = [
+            run.words for run in planned(name, "paper", with_emotion=asked).runs if run.words[0] == "pretrain"
+        ]
+        assert pretrainings
+        assert all(flag in words for words in pretrainings)
+
+
+def after(run: Run, option: str) -> str | None:
+    """The value of an option in a run's words."""
+    return run.words[run.words.index(option) + 1] if option in run.words else None
+
+
+def test_pretrain_seeds_are_shared_by_the_seeds_of_fine_tuning_in_turn() -> None:
+    made = plan("table4", seeds=4, pretrain_seeds=2)
+    starts = {
+        after(run, "--seed"): after(run, "--init")
+        for run in made.runs
+        if run.words[0] == "finetune" and "as it is" in run.name
+    }
+    assert starts["0"] == starts["2"] != starts["1"] == starts["3"]
+    of_pretrainings = [after(run, "--seed") for run in made.runs if run.words[0] == "pretrain"]
+    assert sorted(map(str, of_pretrainings)) == ["1"] * 5 + ["None"] * 5
+    assert "done with 2 seeds" in made.about[-1]
+    with pytest.raises(ConfigError, match="--pretrain-seeds must be at least 1 and at most --seeds, which is 1, got 2"):
+        plan("table4", seeds=1, pretrain_seeds=2)
+
+
+def test_figure_9_shows_each_quarter_of_the_pre_training_that_the_tables_share() -> None:
+    whole = next(run for run in planned("fig9", "paper").runs if run.name == "pretrain as it is")
+    assert "--save.no-keep-finished" in whole.words  # but for these:
+    every = int(after(whole, "--save.keep-every") or 0)
+    steps = 200 * round(118_000 * 0.8) // 1024
+    assert [step // every for step in (every, steps)] == [1, 4]
+    assert whole.key in {run.key for run in planned("table3", "paper").runs}
+
+
 def test_table7_compares_teachers_and_pre_trainings_that_read_the_emotion_with_some_that_do_not() -> None:
     found = [run.words for run in planned("table7").runs if run.words[0] in ("teacher", "pretrain")]
     assert sum("--without-emotion" in words for words in found) == 1
@@ -319,8 +358,9 @@ def test_switches_of_the_ablations() -> None:
     pretrained = [run for run in planned("table4", "demo").runs if run.words[0] == "pretrain"]
     assert len(pretrained) == 5
     extra = {tuple(run.words[run.words.index("--schedule.epochs") + 2 :]) for run in pretrained}
+    every = next(words[-1] for words in extra if "--save.keep-every" in words)
     assert extra == {
-        (),
+        ("--save.keep-every", every),
         ("--model.losses.scene-reconstruction", "0", "--model.losses.person-reconstruction", "0"),
         ("--model.losses.contrastive-feature-alignment", "0"),
         ("--model.losses.semantic-visual-alignment", "0"),

@@ -46,13 +46,16 @@ class Options:
     pretrain_split: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = ("train",)
     """Splits that are pre-trained on: train val, or all for the paper's 118,000 pairs, which hold EmoSet's test."""
     seeds: int | None = None
-    """Of fine-tuning; if not given 1 for table3 and what shows images, 3 for all else."""
+    """Seeds of fine-tuning; if not given 1 for table3 and what shows images, 3 for all else."""
+    pretrain_seeds: int = 1
+    """Pre-trainings of each kind, at most --seeds; the seeds of fine-tuning start from them in turn."""
     jobs: int | None = None
     """Runs at a time; if not given one for each core in a demo, up to 4, else 1."""
     teacher: str | None = None
     """Whose features are distilled, as --teacher.source of pretrain; a demo fits one, the paper has CLIP ViT-B/16."""
-    with_emotion: Switch = False
-    """End the texts that teachers and pre-training read with the emotion, which is the label in words, as the paper."""
+    with_emotion: bool | None = None
+    """Whether the texts that teachers and pre-training read end with the emotion, the label in words; if not given as
+    in the paper's tables at its scale, and not in a demo."""
     gpus: int = 1
     """Of this machine, which a run uses together at the scale of the paper."""
     images_per_s: float | None = None
@@ -102,6 +105,7 @@ def plan_of_options(target: Name, options: Options) -> "Plan":
             weights=_weights(options.weights),
             seeds=options.seeds,
             teacher=options.teacher,
+            pretrain_seeds=options.pretrain_seeds,
             with_emotion=options.with_emotion,
             gpus=options.gpus,
             finders=Finders(detector=options.detector, objects=options.objects),

@@ -44,6 +44,9 @@ READERS: Mapping[str, Callable[..., DataSet]] = {
     "synthetic": synthetic,
 }
 
+FILES = ("persons", "texts", "splits", "exclude")
+"""Options of every kind: files that say more of its images."""
+
 
 def open_data(
     source: str,
@@ -57,6 +60,7 @@ def open_data(
     """The samples of a data set, or of several as one.
 
     source: KIND:PATH with one of READERS, and options of its reader as in `emotion6:photos?label=vote`; `synthetic:N`.
+    Any kind takes files of its own, which a union can't name otherwise: `fi:FI?splits=fi.json&exclude=check.json`.
     Several with commas between them, `emoset:EmoSet,fi:FI`, are one data set, see `combine`.
     persons, texts: what `uniemox data persons` and `describe` wrote; None takes the files of their usual names beside
     the data, if they are there.
@@ -81,6 +85,8 @@ def open_data(
 def _open_one(source: str, persons: Path | None, texts: Path | None, with_texts: bool) -> DataSet:
     """One data set, with the people and texts that are given or lie beside it."""
     kind, path, given = parse_source(source)
+    files = {name: Path(given.pop(name)) for name in FILES if name in given}
+    persons, texts = files.get("persons", persons), files.get("texts", texts)
     reader = READERS[kind]
     argument: Any = path if kind == "shards" else _count(path) if kind == "synthetic" else Path(path)
     _check_options(kind, reader, given)
@@ -96,7 +102,9 @@ def _open_one(source: str, persons: Path | None, texts: Path | None, with_texts:
             data = add(data, file)
         elif beside is not None and (beside / name).is_file() and (name != TEXTS or with_texts):
             data = add(data, beside / name)
-    return data
+    if "splits" in files:
+        data = read_splits(files["splits"], data)
+    return _leave_out(data, files["exclude"]) if "exclude" in files else data
 
 
 def split_sources(source: str) -> list[str]:

@@ -12,10 +12,7 @@ from uniemox.reproduce.table3 import columns_of, paper_only
 NO_RECONSTRUCTION = ("--model.losses.scene-reconstruction", "0", "--model.losses.person-reconstruction", "0")
 NO_ALIGNMENT = ("--model.losses.contrastive-feature-alignment", "0")
 NO_VISUAL = ("--model.losses.semantic-visual-alignment", "0")
-SAME = (
-    "Pre-training differs in what the row says and in nothing else; fine-tuning and scoring are the same for all. Each "
-    "pre-training is done once and fine-tuned with several seeds, so that intervals do not hold for pre-training again."
-)
+SAME = "Pre-training differs in what the row says and in nothing else; fine-tuning and scoring are the same for all."
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +109,7 @@ def _plan(
         paper = table[variant.key]
         word = variant.name if variant.changes or variant.with_emotion else "as it is"
         told = study if variant.with_emotion is None else replace(study, with_emotion=variant.with_emotion)
-        starts = dict.fromkeys(study.seeds, told.pretrain(word, variant.changes))
+        starts = told.pretrained(word, variant.changes)
         method = Method(name=f"UniEmoX, {word}", starts=starts, has_fusion=variant.has_fusion)
         cells = {target.name: study.cell(method, target, paper=paper.get(target.name)) for target in study.targets}
         network = " ".join(variant.changes)

@@ -10,8 +10,9 @@ from uniemox.checkpoints.reading import read_weight_file
 from uniemox.checkpoints.recognition import state_of
 from uniemox.data.order import steps_in_epoch
 from uniemox.data.sample import DataSet
-from uniemox.data.source import open_data, parse_source
+from uniemox.data.source import FILES, open_data, parse_source, split_sources
 from uniemox.data.splits import PAPER_RECIPES, Scheme, paper_split, parse_ratio, split_samples
+from uniemox.data.union import combine
 from uniemox.errors import CheckpointError, ConfigError, DataError, UniemoxError
 from uniemox.evaluate.run import map_to_data
 from uniemox.finetune.config import FinetuneConfig
@@ -114,7 +115,9 @@ def _values(words: Words, name: str) -> Words:
 def _open(words: Words, world: _World, source: str | None = None) -> DataSet:
     """The data of a command, with the files that exist and what will be in those that don't."""
     source = source or _option(words, "--data")
-    files = {name: _option(words, f"--{name}") for name in ("persons", "texts", "splits", "exclude")}
+    if len(split_sources(source)) > 1:
+        return combine([_open_member(one, world) for one in split_sources(source)])
+    files = {name: _option(words, f"--{name}") for name in FILES}
     planned = {"", *world.schemes, *world.made}
     there: Mapping[str, Any] = {name: Path(file) for name, file in files.items() if file not in planned}
     key = " ".join([source, *map(str, there.values())])
@@ -127,6 +130,14 @@ def _open(words: Words, world: _World, source: str | None = None) -> DataSet:
         return data
     samples = [replace(sample, split=scheme[sample.key]) for sample in data.samples if sample.key in scheme]
     return replace(data, samples=samples)
+
+
+def _open_member(source: str, world: _World) -> tuple[str, DataSet]:
+    """Kind and data of one of several sources, whose files are in its own options."""
+    kind, path, given = parse_source(source)
+    files = [word for name in FILES if name in given for word in (f"--{name}", given.pop(name))]
+    query = "&".join(f"{name}={value}" for name, value in given.items())
+    return kind, _open(tuple(files), world, f"{kind}:{path}?{query}" if query else f"{kind}:{path}")
 
 
 def _part(words: Words, world: _World) -> DataSet:

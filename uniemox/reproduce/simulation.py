@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from uniemox.errors import ConfigError
 from uniemox.reproduce.execute import gpus_of, to_do, work_ahead
 from uniemox.reproduce.plan import Run
-from uniemox.reproduce.study import BATCH, PRETRAIN_BATCH, PRETRAIN_GFLOP
+from uniemox.reproduce.study import BATCH, PRETRAIN_BATCH, PRETRAIN_GFLOP, STAGES
 
 BYTES = 4  # of a weight, a gradient, and each of AdamW's two moments
 GPUS_OF_NODE, NVLINK_GB_S = 8, 400.0  # between its GPUs
@@ -93,8 +93,9 @@ def gradient_bytes(run: Run) -> float:
 
 
 def finished_bytes(run: Run) -> float:
-    """Of the files that a finished run leaves, without its checkpoints."""
-    return FINISHED_COPIES[run.words[0]] * run.parameters_m * 1e6 * BYTES
+    """Bytes that a finished run leaves, with the checkpoints that figure 9 shows."""
+    checkpoints = 3 * STAGES if "--save.keep-every" in run.words else 0
+    return (FINISHED_COPIES[run.words[0]] + checkpoints) * run.parameters_m * 1e6 * BYTES
 
 
 def checkpoint_bytes(run: Run) -> float:

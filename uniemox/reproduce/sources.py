@@ -281,6 +281,32 @@ def _digest(data: DataSet, source: str) -> str:
     return digest.hexdigest()
 
 
+def union_of(targets: Sequence[Target]) -> Target:
+    """Join data sets to train on as one; each keeps its own splits and exclusions, and people where they are meant.
+
+    targets: at least one, labels of one kind. Labels become those of the first, through the label maps.
+    """
+    sources = []
+    for data in (target.data for target in targets):
+        words = (*data.options, *(data.people if data.labels.kind == "felt" else ()))
+        files = "&".join(f"{name[2:]}={value}" for name, value in zip(words[::2], words[1::2], strict=True))
+        mark = "" if not files else "&" if parse_source(data.source)[2] else "?"
+        sources.append(f"{data.source}{mark}{files}")
+    first = targets[0].data
+    joined = DataSource(
+        name=" + ".join(target.name for target in targets),
+        source=",".join(sources),
+        origin=",".join(target.data.origin for target in targets),
+        labels=first.labels,
+        train=sum(target.data.train for target in targets),
+        needs=tuple(run for target in targets for run in target.data.needs),
+        digests=tuple(digest for target in targets for digest in target.data.digests),
+        has_people=all(target.data.has_people for target in targets),
+        missing=next((target.data.missing for target in targets if target.data.missing), None),
+    )
+    return Target(data=joined, scored=joined, split="test", scored_pictures=0)
+
+
 def _has_people(data: DataSet) -> bool:
     return any(sample.persons or sample.target_box for sample in data.samples)
 

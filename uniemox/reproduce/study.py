@@ -22,6 +22,8 @@ CLIP = "clip:ViT-B-16-quickgelu@openai"
 PRETRAIN_GFLOP, VIT_L_GFLOP, TRAINED = 282.8, 2 * 61.55, 3
 PRETRAIN_PARAMETERS_M, VIT_L_PARAMETERS_M = 331.0, 303.3
 HELD_OUT = 0.1
+MAIN = "as it is"  # the pre-training without changes
+STAGES = 4  # of a pre-training that figure 9 shows
 BATCH: Mapping[Scale, int] = {"demo": 64, "paper": 256}  # of the presets of fine-tuning
 PRETRAIN_BATCH: Mapping[Scale, int] = {"demo": 32, "paper": 1024}  # of the presets of pre-training
 
@@ -66,7 +68,9 @@ class Study:
     weights: Mapping[str, str]
     """By row of table III: a published checkpoint, or timm:NAME."""
     seeds: tuple[int, ...] = (0,)
-    """Of fine-tuning; each gives a figure. Pre-training is done once, with seed 0."""
+    """Of fine-tuning; each gives a figure."""
+    pretrain_seeds: int = 1
+    """Pre-trainings of each kind, with seeds from 0; the seeds of fine-tuning start from them in turn."""
     teacher: str | None = None
     """Whose features L2 and L3 distil; None: CLIP at the scale of the paper, one that is fitted at that of the demo."""
     with_emotion: bool = False
@@ -83,16 +87,27 @@ class Study:
 
     @property
     def about_texts(self) -> str:
-        """What teachers and pre-training were told of the labels."""
+        """How much of the labels the teacher and pre-training have read."""
         if self.with_emotion:
             return (
-                "The texts that teacher and pre-training read end with the emotion (--with-emotion), as the paper's: "
-                "they have seen the label of every training image in words, also where few labels are fine-tuned on."
+                "The texts that teacher and pre-training read end with the emotion, as the paper's in all tables but "
+                "VII: they have seen the label of every training image in words, also where few labels are fine-tuned "
+                "on. --no-with-emotion leaves it out."
             )
         return (
             "The texts that teacher and pre-training read do not name the emotion: the only labels are those that are "
             "fine-tuned on, and what chooses an epoch or a temperature is held out of these. The paper's texts end "
             "with the emotion: --with-emotion."
+        )
+
+    @property
+    def about_pretraining(self) -> str:
+        """What the intervals say about pre-training again."""
+        if self.pretrain_seeds > 1:
+            return f"Each pre-training was done with {self.pretrain_seeds} seeds, which the seeds of fine-tuning share."
+        return (
+            "Each pre-training was done once, with seed 0, so that intervals do not hold for pre-training again; "
+            "--pretrain-seeds N does it N times."
         )
 
     def streams(self, target: Target) -> str:
@@ -128,10 +143,11 @@ class Study:
         run = plan_run(self.root, "teacher", words, makes="teacher.json", needs=data.needs, data=data.digests)
         return replace(run, images=2 * images * epochs, lacks=data.missing)
 
-    def pretrain(self, name: str, changes: Sequence[str] = (), *, needs_teacher: bool = True) -> Run:
+    def pretrain(self, name: str, changes: Sequence[str] = (), *, needs_teacher: bool = True, seed: int = 0) -> Run:
         """Our pre-training, with other settings than the preset's.
 
         changes: options of `uniemox pretrain`.  needs_teacher: False where no loss needs one.
+        Without changes the run keeps the checkpoints of each quarter, which figure 9 shows.
         """
         data = self.pretraining
         needs, epochs, digests = [*data.needs], self.epochs[0], [*data.digests]
@@ -156,6 +172,12 @@ class Study:
         words += _smaller_batch(self._pretraining_images, PRETRAIN_BATCH[self.scale])
         words += self._disk
         words += changes
+        if not changes:
+            steps = epochs * int(self._pretraining_images) // PRETRAIN_BATCH[self.scale]
+            words += ["--save.keep-every", str(max(1, steps // STAGES))]
+        if seed:
+            words += ["--seed", str(seed)]
+        name += f", seed {seed}" if self.pretrain_seeds > 1 else ""
         run = plan_run(self.root, f"pretrain {name}", words, makes=ENCODER, needs=needs, data=digests)
         images, gflop = epochs * self._pretraining_images, 0.0 if self.is_demo else PRETRAIN_GFLOP
         processes = self.processes(self._pretraining_images)
@@ -234,9 +256,12 @@ class Study:
         )
         return Cell(paper, runs, runs[0].missing or "")
 
-    def pretrained(self) -> Mapping[int, Run | str]:
-        """Our pre-training as the paper has it, once, for every seed of fine-tuning; shared by most tables."""
-        return dict.fromkeys(self.seeds, self.pretrain("as it is"))
+    def pretrained(self, name: str = MAIN, changes: Sequence[str] = ()) -> Mapping[int, Run | str]:
+        """Pre-trainings by seed of fine-tuning; the one without changes is shared by most tables."""
+        return {
+            seed: self.pretrain(name, changes, seed=place % self.pretrain_seeds)
+            for place, seed in enumerate(self.seeds)
+        }
 
 
 def _smaller_batch(images: float, batch: int) -> list[str]:

@@ -55,7 +55,10 @@ class ReproduceOptions:
     seeds: int | None = None
     """None: one for table III and the figures that show images, three for all else."""
     teacher: str | None = None
-    with_emotion: bool = False
+    pretrain_seeds: int = 1
+    """Pre-trainings of each kind."""
+    with_emotion: bool | None = None
+    """Whether texts end with the emotion; None: at the scale of the paper, as its tables do, and not in a demo."""
     gpus: int = 1
     finders: Finders = field(default_factory=Finders)
     pretrain_splits: tuple[str, ...] = ("train",)
@@ -66,6 +69,12 @@ class ReproduceOptions:
 def plan_of(asked: ReproduceOptions) -> Plan:
     """The plan of a table or figure. Raises ConfigError, DataError for what was given wrongly."""
     given = parse_given(asked.data)
+    seeds = asked.seeds or (1 if asked.name in ONE_SEED else SEEDS)
+    if not 1 <= asked.pretrain_seeds <= seeds:
+        raise ConfigError(
+            f"--pretrain-seeds must be at least 1 and at most --seeds, which is {seeds}, got {asked.pretrain_seeds}: "
+            "each pre-training is fine-tuned with a seed of its own"
+        )
     if asked.name in ("table1", "table2"):
         return (table1 if asked.name == "table1" else table2)(given, asked.scale)
     is_demo = asked.scale == "demo"
@@ -77,9 +86,10 @@ def plan_of(asked: ReproduceOptions) -> Plan:
         targets=tuple(targets),
         pretraining=pretraining_of(targets, is_demo=is_demo),
         weights=asked.weights,
-        seeds=tuple(range(asked.seeds or (1 if asked.name in ONE_SEED else SEEDS))),
+        seeds=tuple(range(seeds)),
         teacher=asked.teacher,
-        with_emotion=asked.with_emotion,
+        pretrain_seeds=asked.pretrain_seeds,
+        with_emotion=not is_demo if asked.with_emotion is None else asked.with_emotion,
         gpus=asked.gpus,
         pretrain_splits=asked.pretrain_splits,
     )
@@ -90,6 +100,8 @@ def plan_of(asked: ReproduceOptions) -> Plan:
     is_compared = asked.name == "table7"  # its rows differ in it
     if any("--teacher.source" in run.words for run in plan.runs) and not is_compared:
         plan = replace(plan, about=(*plan.about, study.about_texts))
+    if any(run.words[0] == "pretrain" for run in plan.runs):
+        plan = replace(plan, about=(*plan.about, study.about_pretraining))
     return _headed(plan, study)
 
 
