@@ -39,7 +39,7 @@ def read_outcome(path: Path, labels: NDArray[np.uint8]) -> Outcome:
     """Read what `write_outcome` wrote, for images with these labels (N,)."""
     with np.load(path, allow_pickle=False) as file:
         steps, predicted = file["steps"], file["predicted"]
-    return Outcome(predicted, -steps[np.arange(len(labels)), labels] / STEPS_PER_NAT)
+    return Outcome(predicted, -steps[np.arange(len(labels)), labels].astype(np.float64) / STEPS_PER_NAT)
 
 
 def read_labels(folder: Path) -> NDArray[np.uint8]:

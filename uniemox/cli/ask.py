@@ -124,7 +124,7 @@ def ask(
 def _ask(
     config: "AskConfig", key: str | None, data: "DataSet", split: str, ours: Path | None, out: Path, *, as_json: bool
 ) -> None:
-    """Ask, and show what came of it; leave with 2 if a question failed."""
+    """Ask, and show the results; exit with 3 if a question failed."""
     from uniemox.ask.page import write_results
     from uniemox.ask.question import question, select
     from uniemox.ask.result import summarise

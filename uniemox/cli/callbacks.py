@@ -13,11 +13,12 @@ from uniemox.training.divergence import DivergenceWatch
 
 EVERY_S = 30  # between lines where there is no terminal
 SAID_AFTER = 5  # steps, by which the time that a run takes is known
-QUIET = ("lr", "epoch", "images_per_s", "wait_s", "with_person")  # not shown beside the bar
+QUIET = ("lr", "epoch", "images_per_s", "wait_s", "with_person", "clipped", "fused_cosine", "offset_share")
+NORM_OF_LOSS = "grad_norm_"  # begins the names of gradient norms of single losses, in the log alone, as QUIET's are
 
 
 class ConsoleCallback:
-    """A Watcher that prints, in the first process only."""
+    """A training callback that prints, in the first process only."""
 
     def __init__(self) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
@@ -56,7 +57,8 @@ class ConsoleCallback:
         if trouble := self.watch.look(done, values):
             say(f"step {done:,}: {trouble}")
         now = time.perf_counter()
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if name not in QUIET)
+        logged = {name for name in values if name in QUIET or name.startswith(NORM_OF_LOSS)}
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if name not in logged)
         speed = f"{values['images_per_s']:.0f} images/s, waiting {values['wait_s'] * 1000:.0f} ms"
         left = (now - self.started) / (done - self.plan.done) * (self.plan.steps - done)
         if done - self.plan.done == SAID_AFTER or done == self.plan.steps == self.plan.done + 1:

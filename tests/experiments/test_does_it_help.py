@@ -1,0 +1,186 @@
+"""The experiment: statistics by hand, the plan, the choice of recipes, probes on drawn scenes, stored outcomes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from experiments.does_it_help.choice import choose_recipes
+from experiments.does_it_help.outcomes import OUTCOMES, read_outcome, write_outcome
+from experiments.does_it_help.plan import (
+    DISTILLATION,
+    DISTILLATION_FEW_LOOKS,
+    FULL,
+    ROWS,
+    Job,
+    Recipe,
+    Study,
+    recipes_of,
+)
+from experiments.does_it_help.probe import balanced, probe, true_of
+from experiments.does_it_help.running import run_jobs
+from experiments.does_it_help.statistics import balanced_mean
+from experiments.does_it_help.tables import tables
+from tests.runs import tiny_pretraining
+from uniemox.cli import app
+from uniemox.data.shard_writing import ShardConfig, write_shards
+from uniemox.data.synthetic import synthetic
+from uniemox.errors import ShapeError, UniemoxError
+from uniemox.pretrain.run import pretrain
+from uniemox.teacher.stored import save_features
+
+LABELS = np.repeat(np.arange(4), 50)
+
+
+def test_classes_count_the_same() -> None:
+    labels = np.array([0, 0, 0, 1])
+    assert balanced_mean(np.array([[1, 1, 1, 0]]), labels).value == pytest.approx(0.5)
+    assert balanced(np.array([1.0, 1.0, 1.0, 0.0]), labels) == pytest.approx(0.5)
+
+
+def test_a_difference_is_paired() -> None:
+    """Two rows that miss the same images differ by nothing, however much the images differ."""
+    rng = np.random.default_rng(0)
+    hits = rng.random((3, len(LABELS))) < 0.4
+    assert balanced_mean(hits, LABELS, hits) == replace(balanced_mean(hits, LABELS, hits), value=0.0, low=0.0, high=0.0)
+    assert balanced_mean(hits, LABELS).high > balanced_mean(hits, LABELS).low + 0.1
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    """Rows whose seeds differ by chance of their own: 95 % intervals hold the true difference in 88 to 99 %."""
+    rng, held = np.random.default_rng(1), 0
+    for _ in range(100):
+        chances = 0.4 + 0.05 * rng.standard_normal((3, 1))
+        others = 0.4 + 0.05 * rng.standard_normal((3, 1))
+        draws = [rng.random((3, len(LABELS))) < np.clip(chance, 0, 1) for chance in (chances, others)]
+        found = balanced_mean(draws[0], LABELS, draws[1])
+        held += found.low <= 0 <= found.high
+    assert 88 <= held <= 99
+
+
+@pytest.mark.parametrize("shapes", [((3,), None), ((2, 7), None), ((2, 200), (3, 200))])
+def test_values_that_do_not_fit_are_refused(shapes: tuple[tuple[int, ...], tuple[int, ...] | None]) -> None:
+    values, others = (None if shape is None else np.zeros(shape) for shape in shapes)
+    assert values is not None
+    with pytest.raises(ShapeError, match=r"must be \(S, N\)"):
+        balanced_mean(values, LABELS, others)
+
+
+def study(root: Path) -> Study:
+    return Study(root=root, shards="shards:s", few=root / "few.json", teacher=root / "t.npz")
+
+
+def after(job: Job, option: str) -> str:
+    return job.command[job.command.index(option) + 1]
+
+
+def test_every_row_gets_the_compute_of_distillation_or_the_images_of_the_full_objective(tmp_path: Path) -> None:
+    recipes = {name: recipes_of(row)[0] for name, row in ROWS.items() if not row.recipe_of}
+    planned = {(name, seed): jobs[0] for name, seed, jobs in study(tmp_path).main(recipes)}
+    assert len(planned) == sum(row.seeds for row in ROWS.values())
+    epochs = {name: float(after(planned[name, 0], "--schedule.epochs")) for name in ROWS}
+    for name, row in ROWS.items():
+        if name != DISTILLATION_FEW_LOOKS:
+            assert epochs[name] * row.cost == pytest.approx(epochs[DISTILLATION], rel=1e-3)
+    assert epochs[DISTILLATION_FEW_LOOKS] == epochs[FULL]
+    assert {after(job, "--schedule.warmup-epochs") for job in planned.values()} == {"1"}
+
+
+def test_rows_differ_in_what_their_names_say(tmp_path: Path) -> None:
+    recipes = {name: Recipe(1e-3, 0.1, row.fusions[0]) for name, row in ROWS.items() if not row.recipe_of}
+    jobs = {name: jobs[0] for name, seed, jobs in study(tmp_path).main(recipes) if seed == 0}
+    losses = [f"--model.losses.{name}" for name in ("scene-reconstruction", "person-reconstruction")]
+    assert [after(jobs[FULL], option) for option in losses] == ["0.1", "0.1"]
+    assert [after(jobs[DISTILLATION], option) for option in losses] == ["0", "0"]
+    assert [after(jobs["MAE"], option) for option in losses] == ["0.1", "0"]
+    assert after(jobs["full, second crop"], "--view.person") == "second_crop"
+    assert after(jobs["full, second crop"], "--model.fusion") == after(jobs[FULL], "--model.fusion") == "attention"
+    assert after(jobs["full without fusion"], "--model.fusion") == "none"
+
+
+def test_every_command_is_one_that_the_command_line_takes(tmp_path: Path) -> None:
+    recipes = {name: recipes_of(row)[-1] for name, row in ROWS.items() if not row.recipe_of}
+    found = study(tmp_path)
+    jobs = [jobs[0] for _, _, jobs in (*found.main(recipes), *found.small(recipes), *found.grid())]
+    for job in jobs:
+        app.parse_args(list(job.command[1:]), exit_on_error=False, print_error=False)
+        assert "," not in str(job.makes)  # --init would divide it
+        assert " " not in str(job.makes)
+
+
+def scored(folder: Path, name: str, likelihood: NDArray[np.float64], r2: float) -> list[Job]:
+    labels = np.tile([0, 1], 20)
+    about = {"val_values": likelihood.tolist(), "val_labels": labels.tolist(), "r2": r2, "val_recall": 0.5}
+    about["val_log_likelihood"] = balanced(likelihood, labels)
+    np.savez(folder / f"{name}.npz", about=np.array(json.dumps(about)))
+    return [Job("train", ()), Job("probe", (), folder / f"{name}.npz")]
+
+
+def test_ties_within_a_standard_error_go_to_the_nearest_to_the_teacher(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    best = rng.normal(-1.0, 0.1, 40)
+    recipes = [Recipe(lr, 1.0, "none") for lr in (1e-3, 2e-3, 3e-3)]
+    values = {
+        recipes[0]: (best, 0.2),
+        recipes[1]: (best - 0.001 + 0.05 * rng.standard_normal(40), 0.3),  # as good, and nearer to the teacher
+        recipes[2]: (best - 0.5, 0.9),  # far worse
+    }
+    grid = [("row", one, scored(tmp_path, str(i), *values[one])) for i, one in enumerate(recipes)]
+    assert choose_recipes(grid, tmp_path / "recipes.json") == {"row": recipes[1]}
+    lines = json.loads((tmp_path / "recipes.json").read_text())
+    assert [line["is_chosen"] for line in lines] == [False, True, False]
+
+
+def test_outcomes_keep_predictions_and_likelihoods(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = np.log(rng.dirichlet(np.ones(8), 500)).astype(np.float32)
+    labels = rng.integers(8, size=500).astype(np.uint8)
+    write_outcome(tmp_path / "a.npz", rows)
+    found = read_outcome(tmp_path / "a.npz", labels)
+    assert np.array_equal(found.predicted, rows.argmax(axis=1))
+    assert np.abs(found.true_log_probability - true_of(rows, labels)).max() <= 1 / 32 + 1e-6
+
+
+def test_a_probe_scores_every_image_of_train_by_folds_that_did_not_hold_it(tmp_path: Path) -> None:
+    data = synthetic(120)
+    samples = [replace(one, split="val" if i % 4 == 0 else "train") for i, one in enumerate(data.samples)]
+    write_shards(replace(data, samples=samples), tmp_path / "shards", ShardConfig())
+    keys = [sample.key for sample in samples]
+    features = torch.nn.functional.one_hot(torch.tensor([sample.label or 0 for sample in samples]), 8).float()
+    teacher = tmp_path / "teacher.npz"
+    save_features(teacher, image_keys=keys, image_features=features, texts=["a"], text_features=torch.ones(1, 8))
+    source = f"shards:{tmp_path / 'shards'}"
+    known = probe(f"stored:{teacher}", source, teacher, is_scored=True)
+    labels = known["labels"]
+    assert len(labels) == sum(sample.split == "train" for sample in samples)
+    assert (known["log_probabilities"].argmax(axis=1) == labels).mean() == 1.0  # its features are the labels
+    pretrain(tiny_pretraining(), replace(data, samples=samples[:16]), tmp_path / "run")
+    drawn = probe(str(tmp_path / "run"), source, teacher, is_scored=True)
+    assert np.array_equal(drawn["keys"], known["keys"])
+    about = json.loads(str(drawn["about"]))
+    assert about["r2"] < json.loads(str(known["about"]))["r2"]
+    untrained = probe(f"untrained:{tmp_path / 'run'}", source, teacher, is_scored=False)
+    assert "labels" not in untrained
+
+
+def test_jobs_run_once_and_resume_after_a_failure(tmp_path: Path) -> None:
+    counter = (
+        "import sys, pathlib; p = pathlib.Path(sys.argv[1]); p.write_text(p.read_text() + 'x' if p.exists() else 'x')"
+    )
+    jobs = [Job(f"train {i}", ("-c", counter, str(tmp_path / str(i)))) for i in range(3)]
+    broken = Job("probe 1", ("-c", "import sys; sys.exit(5)"))
+    with pytest.raises(UniemoxError, match="probe 1 failed with exit code 5"):
+        run_jobs([*jobs, broken], tmp_path, 2)
+    run_jobs(jobs, tmp_path, 2)
+    assert [(tmp_path / str(i)).read_text() for i in range(3)] == ["x"] * 3
+
+
+@pytest.mark.skipif(not (OUTCOMES / "about.json").exists(), reason="the experiment has no stored outcomes yet")
+def test_the_page_shows_the_tables_of_the_stored_outcomes() -> None:
+    page = (Path(__file__).parents[2] / "docs/experiments.md").read_text("utf-8")
+    for line in tables(OUTCOMES):
+        assert line in page, line
