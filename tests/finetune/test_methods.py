@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count, repeat
 from pathlib import Path
 from typing import get_args
 
@@ -11,16 +12,18 @@ import torch
 from safetensors.torch import load_file
 
 from tests.data.tree import says
-from tests.runs import Told, colours, one_thread, tiny_finetuning
+from tests.runs import PLAIN, Told, colours, one_thread, tiny_finetuning
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.sample import decode_sample
 from uniemox.data.source import open_data
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import ConfigError, StoppedError
 from uniemox.evaluate.classifier_outputs import outputs_of
+from uniemox.evaluate.report.page import write_report
+from uniemox.evaluate.run_records import read_run
 from uniemox.export.maps import WithFeatures, has_maps
-from uniemox.finetune import probe
-from uniemox.finetune.config import FinetuneConfig, NetworkConfig
+from uniemox.finetune import head, probe
+from uniemox.finetune.config import AugmentConfig, FinetuneConfig, NetworkConfig
 from uniemox.finetune.evaluator import Evaluator
 from uniemox.finetune.head import fit_after_encoder
 from uniemox.finetune.region_network import network_of
@@ -30,8 +33,11 @@ from uniemox.finetune.words import WordLists
 from uniemox.labels import MIKELS
 from uniemox.model.config import RegionMethod
 from uniemox.model.methods.ccim import Ccim
+from uniemox.model.regions import RegionReader
+from uniemox.model.yolox import Candidates
 from uniemox.predict.network import Network
 from uniemox.training.callbacks import NullCallback
+from uniemox.training.config import ScheduleConfig
 from uniemox.training.journal import read_metrics
 from uniemox.training.state import Checkpoints
 from uniemox.views.config import ViewConfig
@@ -72,7 +78,7 @@ class Ends(Told):
 @pytest.mark.parametrize("method", get_args(RegionMethod))
 def test_thirty_two_images_are_learned_by_heart(method: RegionMethod, monkeypatch: pytest.MonkeyPatch) -> None:
     """On what a random encoder sees of them, with nothing that holds them back."""
-    monkeypatch.setattr(probe, "STEPS", 250)
+    monkeypatch.setattr(probe, "steps_for", lambda images: 250)
     data = synthetic(32)
     settings = config(method)
     torch.manual_seed(0)
@@ -132,16 +138,63 @@ def test_with_a_frozen_encoder_a_method_starts_as_the_linear_probe(
     if isinstance(model.head, Ccim):
         model.head.of_confounders.weight.data.zero_()
     objective = Objective(task="label", method=model.method)
-    monkeypatch.setattr(probe, "STEPS", 20)
-    monkeypatch.setattr(Evaluator, "score_of", lambda *_: 0.5)
+    monkeypatch.setattr(probe, "steps_for", lambda images: 20)
+    monkeypatch.setattr(head, "_scorer", lambda *_: lambda: 0.5)
     fit_after_encoder(model, evaluator, data.samples[:40], objective, selection=data.samples[40:])
     found = evaluator.outputs(model, data.samples[:40], what="scoring")
     encoded = evaluator.outputs(model, data.samples[:40], what="scoring", encoded=True)
     with torch.no_grad():
         features = model.eval().fuse(torch.from_numpy(encoded.values))[:, : model.method.linear]
     target = evaluator.target(found.samples).numpy()
-    head, _ = probe.fit_head(features.numpy(), target, task="label", seed=settings.seed)
-    np.testing.assert_allclose(found.values, head(features).detach().numpy(), atol=1e-3)
+    linear, _ = probe.fit_head(features.numpy(), target, task="label", seed=settings.seed)
+    np.testing.assert_allclose(found.values, linear(features).detach().numpy(), atol=1e-3)
+
+
+def test_boxes_do_not_depend_on_augmentation(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Detectors look at clean images, in training as in testing: what moves, mixes or erases pixels is off."""
+    detect, seen = RegionReader._detect, []
+
+    def recorded(reader: RegionReader, network: torch.nn.Module, view: torch.Tensor) -> Candidates:
+        seen[-1].append(view)
+        return detect(reader, network, view)
+
+    monkeypatch.setattr(RegionReader, "_detect", recorded)
+    network = replace(SMALL, objects=str(shared / "models" / "yolox_nano.onnx"))
+    strong = AugmentConfig(mixup=0.8, cutmix=1.0, smoothing=0.0, erasing=0.5)
+    for name, augment in (("plain", PLAIN), ("strong", strong)):
+        seen.append([])
+        settings = config(
+            "solver", network, augment=augment, select="last", schedule=ScheduleConfig(epochs=1, warmup_epochs=0)
+        )
+        finetune(settings, synthetic(24), tmp_path / name)
+    assert len(seen[0]) == len(seen[1]) > 1
+    assert all(torch.equal(one, other) for one, other in zip(*seen, strict=True))
+    run = read_run(tmp_path / "strong")
+    assert (run.setting("config.augment.mixup"), run.setting("config.augment.randaugment")) == (0.0, None)
+
+
+def test_a_run_records_what_held_out_images_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On its page too, so that a start that nothing improved on is not taken for what was fitted."""
+    settings = config("solver", replace(SMALL, frozen_encoder=True))
+    monkeypatch.setattr(probe, "steps_for", lambda images: 20)
+    told = []
+    monkeypatch.setattr(NullCallback, "progress", lambda _, what, done, total: told.append((what, done, total)))
+    for name, scores, expected in (
+        ("start", repeat(0.5), "start, no step was better"),
+        ("later", count(), "step 20, rate 0.001"),
+    ):
+        monkeypatch.setattr(head, "_scorer", lambda *_, scores=scores: lambda: float(next(scores)))
+        finetune(settings, synthetic(64), tmp_path / name)
+        assert read_run(tmp_path / name).kept == expected
+        write_report([tmp_path / name], tmp_path / "report.html")
+        assert expected in (tmp_path / "report.html").read_text("utf-8")
+    fitting = [one[1:] for one in told if one[0] == "fitting what follows the encoder"]
+    assert fitting[:40] == [(done, 40) for done in range(1, 41)]
+
+
+def test_fewer_images_are_fitted_in_fewer_steps() -> None:
+    found = [probe.steps_for(images) for images in (10, 128, 500, 5_000, 50_000)]
+    assert found == [100, 100, 250, 1000, 1000]
 
 
 def test_words_come_first_then_labels(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from PIL import Image
 from uniemox.checkpoints.classifier import build_described_method, load_classifier, save_classifier
 from uniemox.checkpoints.detectors import load_detector_weights
 from uniemox.classifier_info import ClassifierInfo
-from uniemox.errors import ConfigError
+from uniemox.errors import CheckpointError, ConfigError
 from uniemox.labels import CAER, MIKELS, LabelSet
+from uniemox.losses.multiplicative import multiplicative_loss
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import RegionMethod
 from uniemox.model.methods.building import METHODS, build_method
@@ -48,21 +49,21 @@ def regions(method: Relation, seed: int, count: int = 3) -> dict:
     return found
 
 
-def built(name: RegionMethod, labels: LabelSet = MIKELS) -> Relation:
+def built(name: RegionMethod, labels: LabelSet = MIKELS, skip: bool | None = True) -> Relation:
     torch.manual_seed(0)
-    return build_method(name, width=WIDTH, channels=CHANNELS, labels=labels.labels, word_counts=[len(labels), 5, 2])
+    counts = [len(labels), 5, 2]
+    return build_method(name, width=WIDTH, channels=CHANNELS, labels=labels.labels, word_counts=counts, skip=skip)
 
 
+@pytest.mark.parametrize("skip", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 @given(seed=st.integers(0, 2**16), count=st.integers(1, 4))
 @settings(max_examples=10)
-def test_every_part_learns_from_every_region(name: RegionMethod, seed: int, count: int) -> None:
-    method = built(name)
+def test_every_part_learns_from_every_region(name: RegionMethod, skip: bool, seed: int, count: int) -> None:
+    method = built(name, skip=skip)
     given_regions = regions(method, seed, count)
-    for group in ("objects", "people", "face"):  # of what is not there nothing is learned
-        if group in given_regions:
-            there = torch.ones_like(given_regions[group].presence)
-            given_regions[group] = given_regions[group]._replace(presence=there)
+    for group, part in given_regions.items():  # of what is not there nothing is learned
+        given_regions[group] = part._replace(presence=torch.ones_like(part.presence))
     features = method(given_regions)
     assert features.shape == (count, method.width)
     target = torch.eye(len(MIKELS))[torch.arange(count) % len(MIKELS)]
@@ -74,6 +75,9 @@ def test_every_part_learns_from_every_region(name: RegionMethod, seed: int, coun
         assert parameter.grad is not None
         assert torch.isfinite(parameter.grad).all()
     for group, part in given_regions.items():
+        if group == "scene" and not skip and name in ("mdan", "rrla", "emoticon"):
+            assert part.features.grad is None  # only its cells, or objects, count
+            continue
         assert part.features.grad is not None, group
         assert (part.features.grad.abs().sum(dim=(1, 2)) > 0).all(), group
 
@@ -89,6 +93,46 @@ def test_each_image_is_told_alone(name: RegionMethod, seed: int) -> None:
         for i in range(3):
             alone = {group: Regions(*(value[i : i + 1] for value in part)) for group, part in together.items()}
             torch.testing.assert_close(method(alone), all_at_once[i : i + 1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_skip_is_the_normed_features_of_whole_views(name: RegionMethod) -> None:
+    """With it they come first, so that a head on them is a linear probe; without it they are not among the features."""
+    method, paper = built(name), built(name, skip=False)
+    found = regions(method, 0)
+    with torch.no_grad():
+        features = method(found)
+        assert paper(found).shape == (3, paper.width)
+    assert (method.linear > 0, method.linear % WIDTH, paper.linear) == (True, 0, 0)
+    views = features[:, : method.linear].unflatten(1, (-1, WIDTH)).sort(dim=1).values
+    whole = [found[group].features[:, 0] for group in ("scene", "person") if group in found]
+    normed = torch.stack([torch.nn.functional.layer_norm(part, (WIDTH,)) for part in whole], dim=1).sort(dim=1).values
+    torch.testing.assert_close(views, normed, rtol=1e-4, atol=1e-4)
+
+
+def test_files_that_do_not_say_keep_what_they_computed() -> None:
+    """Those of before the choice have the skip; MDAN's had no classifier of its labels, EmotiCon was another."""
+    assert built("solver", skip=None).width == built("solver").width
+    old, new = built("mdan", skip=None), built("mdan")
+    assert new.state_dict().keys() - old.state_dict().keys() == {"classify_labels.weight", "classify_labels.bias"}
+    assert new.width == old.width + len(MIKELS)
+    with pytest.raises(CheckpointError, match=r"multiplies its contexts.*still predicts.*train it again"):
+        built("emoticon", skip=None)
+
+
+def test_emoticon_multiplies_its_modalities_alone() -> None:
+    """Each image is learned from the modality that is sure of its label; contexts stand side by side."""
+    method = built("emoticon", skip=False)
+    assert method.width == 4 * CHANNELS + 2 * len(MIKELS)
+    target, logits = torch.eye(len(MIKELS))[:1], torch.zeros(2, len(MIKELS))
+    logits[0, 0], logits[1, 1] = 2.0, 6.0  # the face rather sure, the body wrong
+    logits.requires_grad_()
+    features = torch.cat([torch.zeros(4 * CHANNELS), *logits])[None]
+    loss = method.own_loss(logits[:1], features, target, None)
+    torch.testing.assert_close(loss, multiplicative_loss(logits[None], target))
+    loss.backward()
+    of_face, of_body = logits.grad.abs().sum(dim=1)
+    assert of_face > 50 * of_body > 0
 
 
 @pytest.mark.parametrize("name", ["solver", "rrla", "emoticon"])
@@ -171,7 +215,7 @@ def test_a_file_holds_the_detectors(shared: Path, tmp_path: Path) -> None:
     width = encoder.num_features
     described = {"name": "test_vit", "options": {"num_classes": 0, "img_size": SIZE}}
     parts = {"feature_width": width, "outputs": 8, "method": "emoticon", "fused_width": CHANNELS}
-    parts |= {"has_detector": True, "has_face_finder": True, "confounders": [3, 5]}
+    parts |= {"has_detector": True, "has_face_finder": True, "confounders": [3, 5], "skip": False}
     info = ClassifierInfo(
         labels=MIKELS.labels,
         label_set="mikels",

@@ -110,6 +110,7 @@ def build_described_method(parts: Mapping[str, Any], labels: Sequence[str], stat
         channels=parts["fused_width"],
         labels=labels,
         word_counts=parts.get("word_counts", ()),
+        skip=parts.get("skip"),
     )
     has = {name: parts[name] for name in ("has_detector", "has_face_finder")}
     method.reader = RegionReader(method.groups, stats=stats, **has)

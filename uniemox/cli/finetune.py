@@ -84,14 +84,19 @@ def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, re
     found = files.open(data, with_texts=config.method == "eap")
 
     from uniemox.cli.callbacks import ConsoleCallback
+    from uniemox.evaluate.run_records import read_run
     from uniemox.finetune.run import finetune as run
     from uniemox.training.launch import is_first
 
     if is_first():
         say_parts(found)
+        if config.resolved().augment != config.augment:
+            say("detectors look at clean images: RandAugment, mixup, CutMix and erasing are off")
     with ConsoleCallback() as shown:
         run(config, found, out, resume=resume, callback=shown)
     if is_first():
+        if kept := read_run(out).kept:
+            say(f"kept: {kept}")
         own = out / "splits.json"  # where the data had none
         more = f" --splits {own}" if files.splits is None and own.exists() else ""
         say(f"wrote {out}/model.safetensors and model.onnx; next: uniemox evaluate --model {out} --data {data}{more}")

@@ -88,6 +88,14 @@ class SavedRun:
         lines = (element("p", line) for line in self.missing)
         return join([head, *lines, table(str(self.path), ("", "last value"), [*rows, *scored])])
 
+    @property
+    def kept(self) -> str | None:
+        """Step and rate whose weights held-out images chose, of what was fitted to a frozen encoder; None elsewhere."""
+        if "kept_lr" not in self.curves:
+            return None
+        steps, rates = self.curves["kept_lr"]
+        return f"step {steps[-1]}, rate {rates[-1]:g}" if steps[-1] else "start, no step was better"
+
     def setting(self, name: str) -> Any:
         """What the record has under a dotted name; None where it has nothing."""
         value: Any = self.record

@@ -1,7 +1,7 @@
 """All settings of a fine-tuning run; what is set where it is read is only put together here."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast, get_args
 
 from uniemox.classifier_info import Streams
@@ -45,9 +45,13 @@ class NetworkConfig:
     frozen_encoder: bool = False
     """With methods from solver on: leave the encoder as it is and fit what follows, on features computed once. It
     starts as the linear probe of the whole views; held-out images choose among two learning rates and ten moments."""
+    skip: bool = True
+    """With methods from solver on: let the head also read the features of whole views, which the papers do not. With a
+    frozen encoder the method then starts as a linear probe. Preset paper has none."""
     objects: str = ""
     """ONNX file of YOLOX-nano, for methods from solver on: it finds objects and people in the scene view, and goes into
-    the model's file. Empty: the cells of a 4 x 4 grid stand for them. Methods mdan and eap use none."""
+    the model's file. Empty: the cells of a 4 x 4 grid stand for them. Methods mdan and eap use none.
+    With a detector RandAugment, mixup, CutMix and erasing are off, because boxes are those of clean images."""
     faces: str = ""
     """ONNX file of YuNet-n, likewise for faces in the person view. Empty: its upper half stands for the face."""
     confounders: int = 0
@@ -176,6 +180,18 @@ class FinetuneConfig:
     def region_method(self) -> RegionMethod | None:
         """The method, if it relates regions of the image."""
         return cast(RegionMethod, self.method) if self.method in get_args(RegionMethod) else None
+
+    def resolved(self) -> "FinetuneConfig":
+        """These settings with what the method implies, as a run records them.
+
+        Detectors look at clean images: augmentation that moves, mixes or erases pixels is off where there are any, and
+        crops and flips stay. EmotiCon reads the scene without the person.
+        """
+        config = self
+        if self.network.objects or self.network.faces:
+            clean = replace(self.augment, randaugment=None, mixup=0.0, cutmix=0.0, erasing=0.0)
+            config = replace(config, augment=clean)
+        return replace(config, view=replace(config.view, hide_person=True)) if self.method == "emoticon" else config
 
     @property
     def trains_in_steps(self) -> bool:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from uniemox.model.classifier import Classifier
 from uniemox.model.distance import MIN_IMAGES, Distance
 from uniemox.model.methods.ccim import Ccim
 
+if TYPE_CHECKING:
+    from uniemox.finetune.probe import Kept
+
 BATCH = 256
 MAX_FITTED = 4_000  # training images that the distance is fitted on
 FEATURES = "features of the training images"
@@ -31,10 +35,11 @@ def fit_after_encoder(
     objective: Objective,
     words: WordLists | None = None,
     selection: Sequence[Sample] = (),
-) -> None:
+) -> "Kept | None":
     """Fit all that follows to the frozen encoder, in place: an optimiser may hold these parameters.
 
     words: of method eap.  selection: held-out images by whose score the weights are chosen; none: the last ones stay.
+    Returns what held-out images chose; None where they chose nothing.
     """
     from uniemox.finetune.probe import fit_fusion  # noqa: PLC0415 - sklearn, a second to import
 
@@ -44,14 +49,15 @@ def fit_after_encoder(
     target, weights = evaluator.target(found.samples), objective.class_weights
     if model.fusion is None and model.method is None and isinstance(model.head, nn.Linear):
         model.head.load_state_dict(_linear_probe(found.values[:, 0], target, weights, config).state_dict())
-        return
+        return None
     encoded = torch.from_numpy(found.values)
     smoothed = smooth(target, config.augment.smoothing) if config.task == "label" else target
     said = None if words is None else words.rows(found.samples)
     score = _scorer(model, evaluator, selection) if selection else None
-    if score is not None and model.method is not None:
+    if score is not None and model.method is not None and model.method.linear:
         _start_as_probe(model, _linear_probe(fused(model, encoded)[:, : model.method.linear], target, weights, config))
-    fit_fusion(model, encoded, smoothed, objective, config.seed, said, score)
+    reported = partial(evaluator.callback.progress, "fitting what follows the encoder")
+    return fit_fusion(model, encoded, smoothed, objective, config.seed, said, score, reported)
 
 
 def _linear_probe(features: Any, target: Tensor, weights: Tensor | None, config: FinetuneConfig) -> nn.Linear:

@@ -10,8 +10,11 @@ LIGHT = AugmentConfig(randaugment=None, mixup=0.0, cutmix=0.0, smoothing=0.1, er
 
 
 def paper() -> FinetuneConfig:
-    """The paper's fine-tuning: 100 epochs, soft targets, RandAugment, mixup, cutmix, erasing, drop path 0.2."""
-    return FinetuneConfig(network=NetworkConfig(drop_path=0.2))
+    """The paper's fine-tuning: 100 epochs, soft targets, RandAugment, mixup, cutmix, erasing, drop path 0.2.
+
+    Methods that relate regions have the form of their papers, without the skip.
+    """
+    return FinetuneConfig(network=NetworkConfig(drop_path=0.2, skip=False))
 
 
 def best() -> FinetuneConfig:

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +19,18 @@ from uniemox.model.classifier import Classifier, NeighbourHead
 
 PENALTIES = tuple(10.0**power for power in range(-4, 3))  # sklearn's C, or ridge's alpha
 FOLDS, ITERATIONS = 5, 2000
-STEPS, BATCH, RATE, WEIGHT_DECAY, MAX_GRAD_NORM = 1000, 256, 4e-3, 0.05, 1.0  # of fusion and head
+BATCH, RATE, WEIGHT_DECAY, MAX_GRAD_NORM = 256, 4e-3, 0.05, 1.0  # of fusion and head
+MAX_STEPS, MIN_STEPS, IMAGES_OF_A_STEP = 1000, 100, 2  # all steps from 2,000 images on
 WATCHED = 10  # times that held-out images are scored
 LOW_RATE = 1e-3  # tried as well where held-out images choose
+
+
+class Kept(NamedTuple):
+    """The weights that held-out images chose."""
+
+    step: int
+    """0: those that it began with."""
+    lr: float
 
 
 def fit_head(
@@ -61,13 +71,16 @@ def fit_fusion(
     seed: int,
     words: Tensor | None = None,
     score: Callable[[], float] | None = None,
-) -> None:
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Kept | None:
     """Train all that follows the encoder of a classifier, in place; the encoder is not asked.
 
     encoded: of `Classifier.encode`, of N images.  target: (N, E), or (N, 2) valence and arousal.  words: (N, V), with
     which method eap aligns the images in the first half of the steps.  score: of images that are held out, asked
     before the first step and ten times with each of two learning rates; the weights with the highest stay. None: the
     last ones, with one rate.
+    on_progress: called with steps done and steps in all.
+    Returns the moment that the score chose; None without a score.
     A linear head alone would not do: what scene and person say together is in no weighted sum of what each says.
     A few seconds to a few minutes; the same on every process.
     """
@@ -76,15 +89,24 @@ def fit_fusion(
     encoded, target = encoded.to(device), target.to(device)
     words = None if words is None else words.to(device)
     start = _copies(parameters)
-    best, kept = -math.inf if score is None else score(), start
+    best, kept, chosen = -math.inf if score is None else score(), start, Kept(0, 0.0)
     classifier.train()
-    for rate in (RATE,) if score is None else (RATE, LOW_RATE):
+    rates, steps = (RATE,) if score is None else (RATE, LOW_RATE), steps_for(len(encoded))
+    for place, rate in enumerate(rates):
         _put(start, parameters)
         for done in _fit_steps(classifier, parameters, encoded, target, objective, seed, words, rate):
-            if score is not None and done % (STEPS // WATCHED) == 0 and (found := score()) > best:
-                best, kept = found, _copies(parameters)
-    if score is not None:
-        _put(kept, parameters)
+            on_progress(place * steps + done, len(rates) * steps)
+            if score is not None and done % (steps // WATCHED) == 0 and (found := score()) > best:
+                best, kept, chosen = found, _copies(parameters), Kept(done, rate)
+    if score is None:
+        return None
+    _put(kept, parameters)
+    return chosen
+
+
+def steps_for(images: int) -> int:
+    """Steps that fusion and head are trained for: fewer for fewer images, a multiple of `WATCHED`."""
+    return max(MIN_STEPS, min(MAX_STEPS, images // IMAGES_OF_A_STEP)) // WATCHED * WATCHED
 
 
 def _fit_steps(
@@ -97,14 +119,15 @@ def _fit_steps(
     words: Tensor | None,
     rate: float,
 ) -> Iterator[int]:
-    """All steps with one learning rate; how many are done, after each."""
+    """Train with one learning rate; gives the number of steps done after each."""
+    steps = steps_for(len(encoded))
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, STEPS, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
     draws = torch.Generator().manual_seed(seed)
-    for step in range(STEPS):
+    for step in range(steps):
         rows = torch.randint(len(encoded), (BATCH,), generator=draws).to(encoded.device)
         features = classifier.fuse(encoded[rows])
-        said = None if words is None or 2 * step >= STEPS else words[rows]
+        said = None if words is None or 2 * step >= steps else words[rows]
         loss = objective(classifier.head(features), target[rows], features, said)
         optimizer.zero_grad()
         loss.backward()

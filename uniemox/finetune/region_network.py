@@ -42,7 +42,7 @@ def _build_region_network(config: FinetuneConfig, labels: Sequence[str], word_co
     _, encoder, described, stats = open_start(config.init, settings, size)
     width = _freeze_unused(encoder, size)
     parts: dict[str, Any] = {"feature_width": width, "outputs": len(labels), "method": config.region_method}
-    parts |= {"fused_width": settings.fused_width, "word_counts": list(word_counts)}
+    parts |= {"fused_width": settings.fused_width, "word_counts": list(word_counts), "skip": settings.skip}
     parts |= {"has_detector": bool(settings.objects), "has_face_finder": bool(settings.faces)}
     relate = build_described_method(parts, labels, stats)
     relate.reader.dropout = settings.dropout

@@ -60,7 +60,7 @@ def finetune(
     it raises, the last checkpoint stays.
     """
     device, callback = setup_device(config.hardware), callback or NullCallback()
-    config = replace(config, hardware=replace(config.hardware, precision=precision_of(config.hardware)))
+    config = replace(config.resolved(), hardware=replace(config.hardware, precision=precision_of(config.hardware)))
     with process_group(device):
         split_for_training(data, config, None)  # raises before anything is written
         if rank() == 0:
@@ -80,8 +80,6 @@ def finetune(
         torch.manual_seed(config.seed)
         words = WordLists(parts.train, data.labels) if config.method == "eap" else None
         network = network_of(config, data.labels.labels, words.counts if words else ())
-        if network.classifier.method is not None and network.classifier.method.hides_person:
-            config = replace(config, view=replace(config.view, hide_person=True))
         ready_to_train(network.classifier, device)
         freeze_layers(network.classifier.encoder, config.network.frozen_layers)
         if config.hardware.grad_checkpointing:
@@ -143,7 +141,10 @@ class _Run:
             fit_neighbour_head(self.model, self.evaluator, self.train)
         else:
             selection = self.parts.selection if self.config.chooses_epoch else ()
-            fit_after_encoder(self.model, self.evaluator, self.train, self.objective, self.words, selection)
+            kept = fit_after_encoder(self.model, self.evaluator, self.train, self.objective, self.words, selection)
+            if kept is not None:
+                with Journal(self.out, 0, is_written=rank() == 0) as journal:
+                    journal.write(kept.step, {"kept_lr": kept.lr})
 
     def finish(self) -> ClassifierInfo:
         """Choose the epoch, fit the temperature, write everything down."""

@@ -107,7 +107,9 @@ def finetuning_network(
         for network, file in ((YoloxNano(), settings.objects), (YuNet(), settings.faces)):
             if file:
                 load_detector_weights(network, Path(file))
-        method = build_method(config.region_method, width=width, channels=settings.fused_width, labels=labels)
+        method = build_method(
+            config.region_method, width=width, channels=settings.fused_width, labels=labels, skip=settings.skip
+        )
         return (2, method.width), Trained(lambda: _encoder_of(config, planned)[0], {}, key), start
     with META:
         width = encoder.eval()(torch.zeros(2, 3, size, size)).shape[1]

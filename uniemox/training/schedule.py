@@ -21,7 +21,7 @@ def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, ste
     steps = config.steps(steps_per_epoch)
     return CosineLRScheduler(
         optimizer,
-        t_initial=steps,
+        t_initial=max(steps, 2),  # a single step has the highest rate either way, and timm warns of a cycle of one
         lr_min=config.min_lr,
         warmup_t=min(round(config.warmup_epochs * steps_per_epoch), steps - 1),
         t_in_epochs=False,

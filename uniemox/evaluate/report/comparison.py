@@ -30,6 +30,8 @@ def comparison_section(runs: Mapping[str, SavedRun]) -> Html:
     for title, found in shared.items():
         histogram = next((name for name in found if runs[name].setting("config.method") == "histogram"), None)
         parts += [element("h3", title), _comparison(title, found, histogram)]
+        kept = [f"{name} kept: {runs[name].kept}." for name in found if runs[name].kept is not None]
+        parts += [element("p", line, class_="note") for line in kept]
         parts += [element("p", line, class_="note") for line in _floor(found, histogram)]
     return element("section", *parts, class_="comparison")
 

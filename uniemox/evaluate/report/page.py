@@ -129,6 +129,8 @@ def _facts(run: SavedRun) -> Iterator[tuple[str, str]]:
         weights = run.setting("config.model.losses") or {}
         is_used = any(weights.get(name) for name in TEACHER_LOSSES)
         yield "teacher", str(run.setting("config.teacher.source")) if is_used else "none: no loss needs one"
+    if run.kept is not None:
+        yield "kept", run.kept
     if "epoch" in run.curves:
         steps, epochs = run.curves["epoch"]
         yield "done", f"{steps[-1]:,} steps, {epochs[-1]:.4g} epochs"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from uniemox.errors import ConfigError
+from uniemox.errors import CheckpointError, ConfigError
 from uniemox.labels import polarities
 from uniemox.model.config import RegionMethod
 from uniemox.model.methods.eap import Eap
@@ -27,27 +27,42 @@ METHODS: dict[RegionMethod, type[Relation]] = {
 
 
 def build_method(
-    name: RegionMethod, *, width: int, channels: int, labels: Sequence[str], word_counts: Sequence[int] = ()
+    name: RegionMethod,
+    *,
+    width: int,
+    channels: int,
+    labels: Sequence[str],
+    word_counts: Sequence[int] = (),
+    skip: bool | None = True,
 ) -> Relation:
-    """A method with random weights.
+    """Build a method with random weights.
 
     width: D, of the encoder's last map.  channels: C, of the method's vectors.  labels: E of them.
-    word_counts: of method eap, how many words it knows of each kind; one kind, the labels, if it is empty.
-    Raises ConfigError for a method that needs labels of two polarities at least, where there are not.
+    word_counts: of method eap, number of words of each kind; one kind, the labels, if it is empty.
+    skip: whether the head also reads the features of whole views, see `relation`; None: as files have it that do not
+    say, with the skip, and of method mdan without a classifier of the labels' level.
+    Raises ConfigError for a method that needs labels of two polarities at least, where there are not; CheckpointError
+    for a file of method emoticon that does not say.
     """
+    has_skip = skip is not False
     signs = torch.tensor(polarities(labels))  # (P, E)
     if name in ("stimuli", "mdan") and len(signs) < 2:
         raise ConfigError(f"method {name} separates negative from positive labels; {', '.join(labels)} are of one kind")
     match name:
         case "solver":
-            return Solver(width, channels)
+            return Solver(width, channels, skip=has_skip)
         case "stimuli":
-            return StimuliAware(width, channels, signs)
+            return StimuliAware(width, channels, signs, skip=has_skip)
         case "mdan":
-            return Mdan(width, channels, signs, GRID**2)
+            return Mdan(width, channels, signs, GRID**2, skip=has_skip, classifies_labels=skip is not None)
         case "eap":
-            return Eap(width, channels, word_counts or [len(labels)])
+            return Eap(width, channels, word_counts or [len(labels)], skip=has_skip)
         case "rrla":
-            return Rrla(width, channels)
+            return Rrla(width, channels, skip=has_skip)
         case "emoticon":
-            return EmotiCon(width, channels, len(labels))
+            if skip is None:
+                raise CheckpointError(
+                    "this EmotiCon multiplies its contexts, which the paper does not and uniemox no longer builds; its "
+                    "model.onnx still predicts, for anything else train it again"
+                )
+            return EmotiCon(width, channels, len(labels), skip=skip)

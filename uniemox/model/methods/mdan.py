@@ -3,7 +3,8 @@
 Bottom-up the labels are predicted from the whole image, and the polarity's probability is the sum of its labels', so
 that the two never contradict each other. Top-down the polarity comes first, by a classifier of its own on features that
 attended across channels (MHCCA); where that classifier sees its answer (level-dependent class activation, L-CAM,
-M = Σ_c p_c Σ_k w_ck F_k), the next level looks more closely.
+M = Σ_c p_c Σ_k w_ck F_k), the next level looks more closely. Each level has a supervised classifier of its own; the
+head reads the last level's features and the logits of all levels.
 """
 
 import torch
@@ -37,17 +38,25 @@ class CrossChannelAttention(nn.Module):
 
 
 class Mdan(Relation):
-    """width: D, of the regions' features.  channels: C, of its vectors.  polarity: (P, E), see `polarity_loss`."""
+    """width: D, of the regions' features.  channels: C, of its vectors.  polarity: (P, E), see `polarity_loss`.
+
+    places: T, cells of the map.  skip: see `relation`.  classifies_labels: whether the level of the labels has a
+    classifier of its own, besides the head; files that do not say have none.
+    """
 
     groups = ("scene", "cells")
     polarity: Tensor
 
-    def __init__(self, width: int, channels: int, polarity: Tensor, places: int) -> None:
+    def __init__(
+        self, width: int, channels: int, polarity: Tensor, places: int, *, skip: bool, classifies_labels: bool
+    ) -> None:
         super().__init__()
-        self.levels = len(polarity)  # P, whose logits are the last features
-        self.linear, self.width = width, width + channels + self.levels
+        self.levels, labels = polarity.shape  # P, E: their logits are the last features
+        self.linear = width if skip else 0
+        self.width = self.linear + channels + self.levels + (labels if classifies_labels else 0)
         self.register_buffer("polarity", polarity)
-        self.scene_norm = nn.LayerNorm(width)
+        self.scene_norm = nn.LayerNorm(width) if skip else None
+        self.classify_labels = nn.Linear(channels, labels) if classifies_labels else None
         self.embed = Embed(width, channels)
         self.first, self.second = (CrossChannelAttention(channels, places) for _ in range(2))
         self.classify_polarity = nn.Linear(channels, self.levels)
@@ -57,9 +66,11 @@ class Mdan(Relation):
         cells = self.embed(regions["cells"])  # (N, T, C)
         coarse = self.first(cells, cells)
         polarity = self.classify_polarity(coarse.mean(dim=1))  # (N, P)
-        fine = self.second(cells * (1 + self._activation(coarse, polarity)), coarse)
-        scene = self.scene_norm(regions["scene"].features[:, 0])
-        return torch.cat([scene, fine.mean(dim=1), polarity], dim=1)
+        fine = self.second(cells * (1 + self._activation(coarse, polarity)), coarse).mean(dim=1)  # (N, C)
+        found = [fine, polarity] if self.classify_labels is None else [fine, self.classify_labels(fine), polarity]
+        if self.scene_norm is not None:
+            found.insert(0, self.scene_norm(regions["scene"].features[:, 0]))
+        return torch.cat(found, dim=1)
 
     def _activation(self, coarse: Tensor, polarity: Tensor) -> Tensor:
         """L-CAM: where the predicted polarity is seen, (N, T, 1), 0 to 1."""
@@ -67,6 +78,10 @@ class Mdan(Relation):
         return (maps * polarity.softmax(dim=1)[:, None]).sum(dim=2, keepdim=True).sigmoid()
 
     def own_loss(self, logits: Tensor, features: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """The polarity bottom-up, from the labels, and top-down, from its own classifier."""
-        top_down = soft_target_cross_entropy(features[:, -self.levels :].float(), target @ self.polarity.T, weight)
-        return polarity_loss(logits, target, self.polarity, weight) + top_down
+        """The polarity bottom-up, from the labels, and each level top-down, from its own classifier."""
+        loss = polarity_loss(logits, target, self.polarity, weight)
+        loss = loss + soft_target_cross_entropy(features[:, -self.levels :].float(), target @ self.polarity.T, weight)
+        if self.classify_labels is None:
+            return loss
+        of_labels = features[:, -self.levels - target.shape[1] : -self.levels].float()
+        return loss + soft_target_cross_entropy(of_labels, target, weight)

@@ -1,4 +1,9 @@
-"""What all methods that relate regions have in common."""
+"""What all methods that relate regions have in common.
+
+With `skip` the normed features of whole views go straight to the head, beside what the method makes of the regions. No
+paper of these methods has that; it lets a method on a frozen encoder start as a linear probe. Without it the head reads
+what the paper's reads.
+"""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -23,7 +28,7 @@ class Relation(nn.Module):
     """Whether the person is blacked out of the scene view."""
     width: int
     linear: int
-    """So many of the first features are the normed features of whole views: a head on these is a linear probe."""
+    """Number of first features that are the skip, so that a head on these is a linear probe; 0 without it."""
     reader: RegionReader
     """Which cuts these regions out of the views; whoever builds a method gives it one."""
 

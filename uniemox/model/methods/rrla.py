@@ -14,14 +14,17 @@ NARROWER = 4  # times, inside the recalibration
 
 
 class Rrla(Relation):
-    """width: D, of the regions' features.  channels: C, of its vectors."""
+    """width: D, of the regions' features.  channels: C, of its vectors.  skip: see `relation`."""
 
     groups = ("scene", "person", "body", "objects")
 
-    def __init__(self, width: int, channels: int) -> None:
+    def __init__(self, width: int, channels: int, *, skip: bool) -> None:
         super().__init__()
-        self.linear, self.width = 2 * width, 2 * width + 2 * channels
-        self.norms = nn.ModuleDict({name: nn.LayerNorm(width) for name in ("scene", "person")})
+        self.linear = 2 * width if skip else 0
+        self.width = self.linear + 2 * channels
+        self.norms = nn.ModuleDict(
+            {name: nn.LayerNorm(width) for name in ("scene", "person") if skip or name != "scene"}
+        )
         self.parts, self.objects = Embed(width, channels), Embed(width, channels)
         self.to_objects, self.to_parts = Attention(width, channels), Attention(width, channels)
         narrow = max(1, channels // NARROWER)
@@ -31,9 +34,11 @@ class Rrla(Relation):
 
     def forward(self, regions: GroupedRegions) -> Tensor:
         """See Relation."""
-        scene = self.norms["scene"](regions["scene"].features[:, 0])
         person = self.norms["person"](regions["person"].features[:, 0])
         around = self.to_objects(person, self.objects(regions["objects"]), regions["objects"])
         parts = self.parts(regions["body"])
         parts = parts * self.recalibrate(parts.mean(dim=1))[:, None]
-        return torch.cat([scene, person, around, self.to_parts(person, parts, regions["body"])], dim=1)
+        related = [around, self.to_parts(person, parts, regions["body"])]
+        if self.linear:
+            related = [self.norms["scene"](regions["scene"].features[:, 0]), person, *related]
+        return torch.cat(related, dim=1)

@@ -3,6 +3,9 @@
 Nodes are objects, by what they look like and what they are. The graph's edges are learned, A = softmax(φ(V) ψ(V)ᵀ); a
 graph convolution (arXiv 1609.02907) passes messages along them, V' = V + ReLU(A V W). The scene's feature s then
 attends to the objects, a_i = softmax_i(wᵀ tanh(W_s s + W_o v_i)), and is joined with what it chose.
+
+A region is the mean of the encoder's map inside a box, where the paper has a detector's own feature. With the skip the
+scene is joined as the encoder's features, without it as W_s s.
 """
 
 import torch
@@ -29,13 +32,14 @@ class EmotionGraph(nn.Module):
 
 
 class Solver(Relation):
-    """width: D, of the regions' features.  channels: C, of its vectors."""
+    """width: D, of the regions' features.  channels: C, of its vectors.  skip: see `relation`."""
 
     groups = ("scene", "objects")
 
-    def __init__(self, width: int, channels: int) -> None:
+    def __init__(self, width: int, channels: int, *, skip: bool) -> None:
         super().__init__()
-        self.linear, self.width = width, width + channels
+        self.linear = width if skip else 0
+        self.width = (self.linear or channels) + channels
         self.scene_norm = nn.LayerNorm(width)
         self.embed = Embed(width, channels)
         self.graph = nn.ModuleList(EmotionGraph(channels) for _ in range(LAYERS))
@@ -48,6 +52,7 @@ class Solver(Relation):
         nodes = self.embed(objects)
         for layer in self.graph:
             nodes = layer(nodes, objects.presence)
-        fits = self.score(torch.tanh(self.of_scene(scene)[:, None] + self.of_objects(nodes)))[..., 0]  # (N, T)
+        embedded = self.of_scene(scene)  # (N, C)
+        fits = self.score(torch.tanh(embedded[:, None] + self.of_objects(nodes)))[..., 0]  # (N, T)
         shares = shares_of_present(fits, objects.presence)
-        return torch.cat([scene, (shares[..., None] * nodes).sum(dim=1)], dim=1)
+        return torch.cat([scene if self.linear else embedded, (shares[..., None] * nodes).sum(dim=1)], dim=1)

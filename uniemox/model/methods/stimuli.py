@@ -15,16 +15,20 @@ STRENGTH = 1.0  # of the polarity in the loss
 
 
 class StimuliAware(Relation):
-    """width: D, of the regions' features.  channels: C, of its vectors.  polarity: (P, E), see `polarity_loss`."""
+    """width: D, of the regions' features.  channels: C, of its vectors.  polarity: (P, E), see `polarity_loss`.
+
+    skip: see `relation`; without it the head reads the LSTM's last state alone.
+    """
 
     groups = ("scene", "objects", "face")
     polarity: Tensor
 
-    def __init__(self, width: int, channels: int, polarity: Tensor) -> None:
+    def __init__(self, width: int, channels: int, polarity: Tensor, *, skip: bool) -> None:
         super().__init__()
-        self.linear, self.width = width, width + channels
+        self.linear = width if skip else 0
+        self.width = self.linear + channels
         self.register_buffer("polarity", polarity)
-        self.scene_norm = nn.LayerNorm(width)
+        self.scene_norm = nn.LayerNorm(width) if skip else None
         self.branches = nn.ModuleDict({name: Embed(width, channels) for name in self.groups})
         self.join = nn.LSTM(channels, channels, batch_first=True)
 
@@ -32,6 +36,8 @@ class StimuliAware(Relation):
         """See Relation."""
         seen = [self.branches[name](regions[name]) * regions[name].presence[..., None] for name in self.groups]
         states, _ = self.join(torch.cat(seen, dim=1))  # (N, T, C)
+        if self.scene_norm is None:
+            return states[:, -1]
         return torch.cat([self.scene_norm(regions["scene"].features[:, 0]), states[:, -1]], dim=1)
 
     def own_loss(self, logits: Tensor, features: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
