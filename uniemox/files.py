@@ -1,14 +1,45 @@
-"""Files that are there whole or not at all, and what those of a run are called."""
+"""Files of strangers read safely, files written whole or not at all, and the names of a run's files."""
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 PARTIAL = ".partial"
 CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
 ENCODER, WEIGHTS, ONNX = "encoder.safetensors", "model.safetensors", "model.onnx"  # what a run ends with
 SPLITS, EVALUATIONS = "splits.json", "evaluations"  # where the data had none; scores
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file for reading. Raises OSError if it is no regular file: pipes would hang, devices never end."""
+    return open(path, "rb", opener=_open_regular)
+
+
+def read_limited(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Return the bytes of a regular file. Raises OSError if it can't be read or has more than max_bytes."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(max_bytes + 1) if size <= max_bytes else b""  # it may grow meanwhile
+    if max(size, len(data)) > max_bytes:
+        raise OSError(
+            errno.EFBIG, f"{size / 2**20:,.0f} MiB, more than the {max_bytes / 2**20:g} MiB that are read", str(path)
+        )
+    return data
+
+
+def _open_regular(path: str, flags: int) -> int:
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return handle
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise OSError(errno.EINVAL, "a pipe, device or socket, not a file", path)
 
 
 @contextmanager

@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
 from uniemox.decoding.process import limit_memory
+from uniemox.files import open_regular
 from uniemox.images import MAX_PIXELS
 
 ANIMATIONS = (".gif", ".webp", ".png", ".apng")  # by Pillow
+ANIMATION_FORMATS = ("GIF", "WEBP", "PNG")
 SHORT_PX = 720  # of the pixels that are sent
 MEMORY_BYTES = 3 * 2**30  # more than the process has at its start
 SMALL = (64, 36)  # width and height in px at which frames are compared
@@ -33,6 +35,9 @@ CUT, TIMES_MEDIAN, SEEN = 20.0, 4.0, 25  # levels of 255 by which a cut differs;
 SHORTEST_S = 0.3  # of a shot
 ALIVE_S = 1.0  # between two signs of life
 MAX_HELD_S = 600.0
+# A playlist (concat, hls, dash, sdp) would send FFmpeg to other files and machines, so only containers are opened.
+CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
+OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 NEAR_S = 1e-6
 
 
@@ -124,7 +129,8 @@ def _film(path: Path) -> Iterator[Shown]:
     """By PyAV."""
     import av  # noqa: PLC0415 - an extra
 
-    with av.open(str(path), metadata_errors="ignore") as container:
+    # An open file, not its name: FFmpeg takes "http:x.mp4" for an address.
+    with open_regular(path) as file, av.open(file, "r", metadata_errors="ignore", options=OPTIONS) as container:
         if not container.streams.video:
             raise ValueError("there are no pictures in it")
         stream = container.streams.video[0]
@@ -151,7 +157,7 @@ def _of_film(frame: Any) -> Image.Image:
 
 def _animation(path: Path) -> Iterator[Shown]:
     """By Pillow: GIF, WebP, PNG."""
-    with Image.open(path) as file:
+    with open_regular(path) as content, Image.open(content, formats=ANIMATION_FORMATS) as file:
         if file.width * file.height > MAX_PIXELS:
             raise ValueError(f"{file.width} x {file.height} px is more than {MAX_PIXELS // 10**6} megapixels")
         time_s = 0.0
