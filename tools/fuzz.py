@@ -146,7 +146,7 @@ def sidecar_targets(root: Path) -> list[Target]:
 def shard_targets(root: Path) -> list[Target]:
     """Shards of a folder with people in its images."""
     data = open_data(f"fi:{root / 'fi'}", persons=root / "persons.json", texts=root / "texts.json")
-    write_shards(data, root / "shards", ShardConfig(samples=1, workers=1))
+    write_shards(data, root / "shards", ShardConfig(samples=1))
     names = sorted(path for path in (root / "shards").iterdir() if path.suffix in (".json", ".jsonl", ".tar"))
     return [Target("shards", names, lambda _: read_images(read_shards(str(root / "shards"))))]
 

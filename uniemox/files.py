@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+MAX_TEXT_BYTES = 2**30
 PARTIAL = ".partial"
 CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
 ENCODER, WEIGHTS, ONNX = "encoder.safetensors", "model.safetensors", "model.onnx"  # what a run ends with
@@ -19,11 +20,13 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return open(path, "rb", opener=_open_regular)
 
 
-def read_limited(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+def read_limited(path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES) -> bytes:
     """Return the bytes of a regular file. Raises OSError if it can't be read or has more than max_bytes."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        data = file.read(max_bytes + 1) if size <= max_bytes else b""  # it may grow meanwhile
+        data = file.read(size + 1) if size <= max_bytes else b""
+        while size < len(data) <= max_bytes and (block := file.read(2**20)):  # it grows, or is one of /proc
+            data += block
     if max(size, len(data)) > max_bytes:
         raise OSError(
             errno.EFBIG, f"{size / 2**20:,.0f} MiB, more than the {max_bytes / 2**20:g} MiB that are read", str(path)
@@ -39,7 +42,7 @@ def _open_regular(path: str, flags: int) -> int:
     os.close(handle)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    raise OSError(errno.EINVAL, "a pipe, device or socket, not a file", path)
+    raise OSError(errno.EINVAL, "a pipe or device, not a file", path)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from uniemox.errors import ImageError
+from uniemox.files import read_limited
 from uniemox.image_limits import check_bytes, check_memory, check_tiff
 
 MAX_BYTES = 100 * 2**20
@@ -141,7 +142,7 @@ def decode_opened(
 def read_image(path: Path) -> Image.Image:
     """The upright RGB image in a file. Raises ImageError, with the path, if that can't be done."""
     try:
-        data = path.read_bytes()
+        data = read_limited(path, MAX_BYTES)
     except OSError as error:
         raise ImageError(f"{path}: can't be read ({error.strerror or error})") from error
     return decode(data, str(path))[0]

@@ -7,6 +7,8 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from uniemox.files import open_regular
+
 LOCATION = b"location"  # the key of TensorProto.external_data whose value is the file's name
 _KEYS = (b"\x08" + LOCATION, b"\x00" + LOCATION)  # with the last byte of its length, 8, written short or long
 EXTERNAL = 1  # TensorProto.data_location
@@ -33,7 +35,7 @@ def external_files(path: Path) -> list[str]:
     found: set[str] = set()
     if path.stat().st_size == 0:  # which can't be mapped
         return []
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if all(content.find(key) < 0 for key in _KEYS):  # most files need no further look
             return []
         waiting = [("Model", 0, len(content))]

@@ -18,6 +18,7 @@ from onnxruntime import InferenceSession, SessionOptions, get_available_provider
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from uniemox.errors import ConfigError
+from uniemox.files import open_regular
 from uniemox.parallel import is_parallel_worker
 
 __all__ = [
@@ -58,6 +59,7 @@ def open_session(path: Path, *, threads: int | None = None, provider: str = "cpu
     installed onnxruntime has not, or that does not start here.
     """
     wanted = PROVIDERS[pick_provider(provider)]
+    open_regular(path).close()  # onnxruntime would wait for a pipe
     options = SessionOptions()
     options.log_severity_level = 4  # errors reach the user as exceptions, not as lines of a log
     options.intra_op_num_threads = threads or 0

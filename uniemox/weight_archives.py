@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from uniemox.errors import CheckpointError
+from uniemox.files import open_regular
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_PICKLES = 5  # magic number, protocol, machine, the content, its storages' names
@@ -31,7 +32,7 @@ def check_weight_archive(path: Path) -> None:
     refers to its own parts until they are too many; ValueError or OSError for an archive that can't be read. Pickles
     that are no whole ones pass: torch.load stops at the same byte.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         is_zip = file.read(len(ZIP_START)) == ZIP_START
         file.seek(0)
         if is_zip:

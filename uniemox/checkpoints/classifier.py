@@ -16,6 +16,7 @@ from uniemox.checkpoints.timm_networks import TIMM, TimmSource, build_timm
 from uniemox.checkpoints.writing import write_tensors
 from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.errors import CheckpointError, UniemoxError
+from uniemox.files import open_regular
 from uniemox.model.classifier import OLD_NORM_EPS, Classifier, NeighbourHead
 from uniemox.model.colour_histogram import ColourHistogram
 from uniemox.model.concat_encoder import ConcatEncoder
@@ -77,7 +78,7 @@ def is_classifier(path: Path) -> bool:
 
 def _header(path: Path) -> str | None:
     try:
-        with safetensors.safe_open(str(path), "pt") as file:
+        with open_regular(path), safetensors.safe_open(str(path), "pt") as file:
             return (file.metadata() or {}).get(KEY)
     except UNREADABLE as error:
         raise CheckpointError(f"{path} can't be read: {error}") from error

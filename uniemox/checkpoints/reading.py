@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from uniemox.errors import CheckpointError
+from uniemox.files import open_regular
 from uniemox.weight_archives import check_weight_archive, refusal
 
 ZIP = b"PK"  # how the newer of torch.save's two formats begins
@@ -49,7 +50,7 @@ def read_weight_file(path: str | Path, *, mapped: bool = False) -> WeightFile:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(64)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no file {path}; give the path of a weight file") from error

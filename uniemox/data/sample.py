@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol
 from PIL import Image
 
 from uniemox.errors import DataError, ImageError
-from uniemox.images import decode
+from uniemox.files import read_limited
+from uniemox.images import MAX_BYTES, decode
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
 
@@ -30,7 +31,7 @@ class ImageFile:
 
     def read(self) -> bytes:
         """The bytes of the file."""
-        return self.path.read_bytes()
+        return read_limited(self.path, MAX_BYTES)
 
     def __str__(self) -> str:
         return str(self.path)

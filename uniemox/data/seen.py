@@ -13,7 +13,7 @@ import numpy as np
 from uniemox.data.hashes import image_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError
-from uniemox.files import write_text
+from uniemox.files import open_regular, read_limited, write_text
 from uniemox.weight_names import Init, weight_paths
 
 SEEN = "training_pictures.txt"
@@ -92,14 +92,14 @@ def refuse_seen(
 
 def _read(path: Path) -> set[str]:
     try:
-        return set(path.read_text("ascii").split()) if path.is_file() else set()
+        return set(read_limited(path).decode("ascii").split()) if path.is_file() else set()
     except ValueError as error:
         raise DataError(f"{path} is no list of hashes ({error}); restore it from the run's own copy") from error
 
 
 def _stored(path: Path) -> set[str]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_regular(path) as content, np.load(content, allow_pickle=False) as file:
             return set(map(str, file[STORED])) if STORED in file else set()
     except (OSError, ValueError, zipfile.BadZipFile):  # whoever opens the features says what is wrong with them
         return set()

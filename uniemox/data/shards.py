@@ -15,6 +15,8 @@ from typing import Any
 
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError, MissingPackageError
+from uniemox.files import MAX_TEXT_BYTES, open_regular, read_limited
+from uniemox.images import MAX_BYTES
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
 
@@ -37,7 +39,7 @@ class ShardedImage:
             system, path = open_address(self.address)
             data = system.cat_file(path, start=self.offset, end=self.offset + self.size)
         else:
-            with open(self.address, "rb", buffering=0) as file:
+            with open_regular(self.address) as file:
                 file.seek(self.offset)
                 data = file.read(self.size)
         if len(data) != self.size:
@@ -109,7 +111,7 @@ def _sample_of(values: dict[str, Any], tar: str, labels: LabelSet) -> Sample:
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a text")
     offset, size = int(values["offset"]), int(values["size"])
-    if not 0 <= offset < 2**62 or not 0 <= size < 2**31:
+    if not 0 <= offset < 2**62 or not 0 <= size <= MAX_BYTES:
         raise ValueError("the place of the image")
     if not re.fullmatch("[0-9a-f]{64}", values.get("source_sha256", "0" * 64)):
         raise ValueError("source_sha256")
@@ -134,6 +136,11 @@ def _size(system: Any, path: str) -> int | None:
 
 def _read(system: Any, path: str, address: str) -> bytes:
     try:
+        if getattr(system, "local_file", False):
+            return read_limited(path)
+        size = system.size(path)
+        if size is not None and size > MAX_TEXT_BYTES:
+            raise OSError(f"{size >> 20:,} MiB, more than the {MAX_TEXT_BYTES >> 20:,} MiB that are read")
         return system.cat_file(path)
     except OSError as error:
         raise DataError(f"{address}: {path.rsplit('/', 1)[-1]} can't be read ({error}); are these shards?") from error

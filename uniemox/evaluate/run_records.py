@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate.metrics import Array
-from uniemox.files import CONFIG, EVALUATIONS, METRICS, WEIGHTS
+from uniemox.files import CONFIG, EVALUATIONS, METRICS, WEIGHTS, open_regular
 from uniemox.html import element, join, table
 from uniemox.training.journal import IMAGES, read_metrics
 from uniemox.training.settings import read_json, with_new_names
@@ -194,7 +194,7 @@ def read_predictions(file: Path, labels: list[str]) -> Predictions:
 def _lines(file: Path) -> Iterator[tuple[str, Any]]:
     """Where a line stands, and its object."""
     try:
-        with file.open(encoding="utf-8") as lines:
+        with open_regular(file) as lines:
             for number, line in enumerate(lines, start=1):
                 yield f"{file}:{number}", json.loads(line)
     except (OSError, ValueError, RecursionError) as error:

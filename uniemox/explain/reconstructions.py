@@ -18,7 +18,7 @@ from uniemox.checkpoints.reading import read_weight_file
 from uniemox.checkpoints.recognition import state_of
 from uniemox.errors import CheckpointError, ConfigError, ImageError
 from uniemox.explain.sheets import FONT_PX, GAP_PX, INK, LINE_PX, PAPER
-from uniemox.files import CONFIG, ENCODER, WEIGHTS
+from uniemox.files import CONFIG, ENCODER, WEIGHTS, open_regular
 from uniemox.fonts import fitted
 from uniemox.losses.config import LossWeights
 from uniemox.losses.reconstruction import reconstruction_loss
@@ -179,6 +179,7 @@ def _load_run(run: Path, config: PretrainConfig, weights: Path) -> UniEmoX:
         encoder = load_start(start, image_size=config.view.size)
     model = UniEmoX(encoder, replace(config.model, fusion=None, losses=PIXELS_ONLY, teacher_width=None))
     try:
+        open_regular(weights).close()
         tensors = safetensors.torch.load_file(weights)
     except UNFIT as error:
         raise CheckpointError(f"{weights} can't be read: {error}") from error

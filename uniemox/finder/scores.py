@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from uniemox.errors import DataError
+from uniemox.files import read_limited
 from uniemox.images import read_image
 from uniemox.persons.box import Box, Detection, overlap
 
@@ -70,7 +71,7 @@ def read_labelled(folder: Path, limit: int | None = None) -> list[tuple[Image.Im
         image, people = read_image(path), []
         labels = folder / "labels" / f"{path.stem}.txt"
         try:
-            lines = [[float(word) for word in line.split()] for line in labels.read_text("utf-8").splitlines()]
+            lines = [[float(word) for word in line.split()] for line in read_limited(labels).decode().splitlines()]
             for label, cx, cy, w, h in lines:
                 x1, y1 = (cx - w / 2) * image.width, (cy - h / 2) * image.height
                 if label == 0:

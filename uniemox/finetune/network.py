@@ -22,7 +22,7 @@ from uniemox.checkpoints.published import load_published, load_start, report_tim
 from uniemox.checkpoints.recognition import is_sincos
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
 from uniemox.errors import CheckpointError, ConfigError
-from uniemox.files import CONFIG, ENCODER, WEIGHTS
+from uniemox.files import CONFIG, ENCODER, WEIGHTS, open_regular
 from uniemox.finetune.config import INIT_MISSING, NetworkConfig
 from uniemox.model.classifier import NORM_EPS, Classifier, set_drop_path, token_encoder
 from uniemox.model.colour_histogram import FEATURES, ColourHistogram
@@ -238,7 +238,7 @@ def _saved_parts(folder: Path) -> dict[str, Any]:
     """Name, heads, width and weights of a run's own fusion; empty if it has none. Raises CheckpointError."""
     path = folder / WEIGHTS
     try:
-        with safetensors.safe_open(str(path), "pt") as file:
+        with open_regular(path), safetensors.safe_open(str(path), "pt") as file:
             names = [name for name in file.keys() if name.startswith(("embed.", "fusion."))]  # noqa: SIM118
             tensors = {name: file.get_tensor(name) for name in names}
             header = (file.metadata() or {}).get("uniemox_classifier")

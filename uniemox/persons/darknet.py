@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from uniemox.errors import ConfigError, DetectorError, MissingPackageError
+from uniemox.files import open_regular
 from uniemox.persons.box import Detection
 from uniemox.persons.decoding import Array, corners
 from uniemox.persons.detector_config import DetectorConfig, fingerprint_of
@@ -123,7 +124,7 @@ def _read(cv2: Any, cfg: Path, weights: Path) -> Any:
 
 def _header_bytes(weights: Path) -> int:
     """Three ints of the version, and the number of images seen, 64 bits since version 0.2 (Darknet's parser.c)."""
-    with weights.open("rb") as file:
+    with open_regular(weights) as file:
         header = file.read(8)
     if len(header) < 8:
         raise DetectorError(f"{weights}: {len(header)} bytes are no Darknet weights; download it again")

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from uniemox.errors import ConfigError
+from uniemox.files import open_regular
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +34,7 @@ def fingerprint_of(files: Sequence[Path], settings: str) -> str:
     """16 hexadecimal digits of the files' content and the settings."""
     digest = sha256(settings.encode() + b"\0")
     for path in files:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while block := file.read(2**20):
                 digest.update(block)
         digest.update(b"\0")

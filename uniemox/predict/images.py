@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from uniemox.decoding.pool import Decode, decode_one
 from uniemox.errors import ImageError, ImageNotFoundError
+from uniemox.files import read_limited
 from uniemox.images import MAX_ASPECT, MAX_BYTES, MAX_PIXELS, MAX_SIDE_PX, MinSides, decode, is_image_name
 from uniemox.predict.film import FILMS, Frame, frame_of
 
@@ -39,7 +40,7 @@ def read_any(
         if path.suffix.lower() in FOREIGN:
             raise ImageError(f"{path}: {path.suffix[1:].upper()} is not read; save it as JPEG or PNG")
         try:
-            data = path.read_bytes()
+            data = read_limited(path, MAX_BYTES)
         except IsADirectoryError:
             raise ImageError(f"{path}: a folder, not an image; a folder is given alone, and must be readable") from None
         except FileNotFoundError as error:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from uniemox.errors import ImageError
-from uniemox.images import open_image
+from uniemox.files import read_limited
+from uniemox.images import MAX_BYTES, open_image
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.writing import ResultFile
 
@@ -36,7 +37,7 @@ class SurveyFile(ResultFile):
 def date_taken(path: Path) -> str | None:
     """The day on which a photograph was taken, YYYY-MM-DD, by its EXIF; None where that does not say."""
     try:
-        exif = open_image(path.read_bytes(), str(path)).getexif()
+        exif = open_image(read_limited(path, MAX_BYTES), str(path)).getexif()
         value = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
         found = re.match(r"(\d{4})[:-](\d\d)[:-](\d\d)", str(value))
         return date(*map(int, found.groups())).isoformat() if found else None

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from uniemox.checkpoints.timm_networks import load_timm
 from uniemox.errors import CheckpointError, TeacherError
+from uniemox.files import open_regular, read_limited
 from uniemox.model.encoder import build_encoder
 from uniemox.teacher.config import SMALL_PATCH_PX
 from uniemox.teacher.image_towers import join_networks, network_features
@@ -104,6 +105,7 @@ class FittedTeacher(nn.Module):
         folder = Path(folder)
         architecture, about = _read_description(folder / DESCRIPTION)
         try:
+            open_regular(folder / WEIGHTS).close()
             teacher = cls(architecture, about)
             teacher.load_state_dict(load_file(folder / WEIGHTS))
         except (SafetensorError, RuntimeError, OSError, ValueError, CheckpointError) as error:
@@ -182,7 +184,7 @@ def check_folder(folder: Path) -> None:
 
 def _read_description(path: Path) -> tuple[Architecture, Mapping[str, Any]]:
     try:
-        parts = json.loads(path.read_text("utf-8"))
+        parts = json.loads(read_limited(path))
         if parts["format"] != FORMAT:
             raise ValueError(f"it is of format {parts['format']!r}, this version reads {FORMAT}")
         fields, about = parts["architecture"], dict(parts["about"])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from uniemox.data.seen import STORED
 from uniemox.errors import TeacherError
+from uniemox.files import open_regular
 
 # What numpy raises for archives that are missing, mangled or something else.
 UNREADABLE = (
@@ -32,7 +33,7 @@ class StoredTeacher:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with open_regular(self.path) as content, np.load(content, allow_pickle=False) as file:
                 image_keys, images, texts, text_features = (file[field] for field in FIELDS)
         except UNREADABLE as error:
             raise TeacherError(

@@ -8,7 +8,7 @@ from typing import Literal
 from PIL import Image
 
 from uniemox.errors import DataError
-from uniemox.files import METRICS, write_text
+from uniemox.files import METRICS, read_limited, write_text
 from uniemox.training.trackers import open_trackers
 
 IMAGES = "pictures"
@@ -66,7 +66,7 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     Raises DataError if there is no such file.
     """
     try:
-        lines = (run / METRICS).read_text("utf-8").splitlines()
+        lines = read_limited(run / METRICS).decode().splitlines()
     except OSError as error:
         raise DataError(f"{run} has no metrics: {error}") from error
     values = []

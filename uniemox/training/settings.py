@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from uniemox.errors import ConfigError
+from uniemox.files import read_limited
 
 Config = TypeVar("Config")
 OLD_NAMES = {
@@ -62,7 +63,7 @@ def differences(ours: Any, theirs: Any) -> list[str]:
 def read_json(path: Path) -> dict[str, Any]:
     """An object from a file. Raises ConfigError, with the file's name, if there is none."""
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = json.loads(read_limited(path))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} can't be read: {error}") from error
     if not isinstance(values, dict):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from uniemox.checkpoints.writing import write_tensors
 from uniemox.errors import CheckpointError
-from uniemox.files import CHECKPOINTS, PARTIAL
+from uniemox.files import CHECKPOINTS, PARTIAL, open_regular
 from uniemox.training.config import SaveConfig
 from uniemox.training.distributed import rank
 from uniemox.training.sharding import divided, divided_moments, whole
@@ -200,6 +200,7 @@ def was_finished(run: Path, made: str, config: SaveConfig) -> bool:
 def read_weights(model: nn.Module, path: Path) -> None:
     """Load what `write_tensors` wrote, every tensor of it. Raises CheckpointError if they don't fit."""
     try:
+        open_regular(path).close()
         model.load_state_dict(divided(safetensors.torch.load_file(path), model.state_dict()))
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} can't be loaded: {error}") from error

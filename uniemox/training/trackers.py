@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from uniemox.errors import ConfigError, MissingPackageError
-from uniemox.files import CONFIG, write_text
+from uniemox.files import CONFIG, read_limited, write_text
 
 TENSORBOARD = "tensorboard"
 WANDB_ID, MLFLOW_ID = "wandb_id.txt", "mlflow_id.txt"  # of the run there, under which it is continued
@@ -175,7 +175,7 @@ def _name_of(run: Path) -> str:
 def _settings_of(run: Path) -> dict[str, Any]:
     """The settings of a run, of the file that it has written."""
     try:
-        return json.loads((run / CONFIG).read_text("utf-8"))["config"]
+        return json.loads(read_limited(run / CONFIG))["config"]
     except (OSError, ValueError, KeyError):
         return {}
 

@@ -11,8 +11,9 @@ from uniemox.curate import tables as t
 from uniemox.curate.project import Project, write_whole
 from uniemox.decoding.pool import DecoderPool
 from uniemox.errors import ImageError
+from uniemox.files import read_limited
 from uniemox.fonts import fitted
-from uniemox.images import MinSides
+from uniemox.images import MAX_BYTES, MinSides
 
 MAX_SIDE_PX, QUALITY = 1024, 85
 CHECK_PX = (800, 600)
@@ -58,7 +59,7 @@ class Previews:
 def _shrunk(path: Path, decoders: DecoderPool) -> bytes | None:
     """The preview of a file; None if it can't be read."""
     try:
-        image, _ = decoders.decode(path.read_bytes(), "image", shrink=MinSides(long_px=MAX_SIDE_PX))
+        image, _ = decoders.decode(read_limited(path, MAX_BYTES), "image", shrink=MinSides(long_px=MAX_SIDE_PX))
     except (OSError, ImageError):
         return None
     image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)

@@ -19,6 +19,7 @@ from uniemox.curate.project import Progress, Project, silent
 from uniemox.curate.release.takedown import give_back
 from uniemox.curate.store import taken_down
 from uniemox.errors import DataError, ImageError
+from uniemox.files import read_limited
 from uniemox.images import open_image
 
 AT_ONCE = 50  # candidates in one transaction
@@ -157,9 +158,7 @@ def _fetch_one(project: Project, job: _Job, fetching: FetchConfig, robots: Robot
 def _read_file(address: str, fetching: FetchConfig) -> Fetched | FetchFailure:
     path = Path(url2pathname(urlsplit(address).path))
     try:
-        if path.stat().st_size > fetching.max_bytes:
-            return FetchFailure(f"{path.stat().st_size:,} bytes, more than the {fetching.max_bytes:,} that are taken")
-        return Fetched(path.read_bytes(), address)
+        return Fetched(read_limited(path, fetching.max_bytes), address)
     except OSError as error:
         return FetchFailure(f"can't be read ({error.strerror or error})")
 

@@ -28,6 +28,8 @@ from uniemox.curate.release.splitting import FILE, PLOT, kept_data, read_scheme
 from uniemox.curate.status import status
 from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError
+from uniemox.files import read_limited
+from uniemox.images import MAX_BYTES
 
 MARK = ".uniemox-release"  # in a folder that may be written over
 IMAGES = "pictures"
@@ -208,7 +210,7 @@ def _place_images(
     for number, row in enumerate(rows, start=1):
         target = root / row.path
         try:
-            data = row.file.read_bytes()
+            data = read_limited(row.file, MAX_BYTES)
             plain = None if keep else without_metadata(data, orientation_of(data))
             left_in += plain is None and not keep
             data = plain or data

@@ -18,6 +18,7 @@ from uniemox.data.colour import BINS
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.splits import Choice, choose_scheme, split_samples, write_splits
 from uniemox.errors import ConfigError, DataError
+from uniemox.files import read_limited
 
 FILE, PLOT = "splits.json", "splits.png"
 
@@ -97,7 +98,7 @@ def read_scheme(project: Project) -> dict[str, str]:
     """From sha256 to split, as it was drawn last. Raises DataError if none was."""
     path = project.folder / FILE
     try:
-        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        content: dict[str, Any] = json.loads(read_limited(path))
         return {key: name for name, keys in content["splits"].items() for key in keys}
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise DataError(f"{path}: no splits; draw them: uniemox curate split {project.folder}") from error

@@ -7,17 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from uniemox.errors import DataError
+from uniemox.files import read_limited
 
-MAX_BYTES = 2**30
 csv.field_size_limit(2**20)
 
 
 def read_bytes(path: Path) -> bytes:
     """The bytes of a text file. Raises DataError if it is missing, too large, or binary."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path}: larger than the {MAX_BYTES >> 20} MiB that are read")
-        data = path.read_bytes()
+        data = read_limited(path)
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror or error})") from error
     if b"\0" in data:

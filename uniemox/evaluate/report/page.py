@@ -10,8 +10,9 @@ from uniemox.evaluate.report.examples import ImageLikes
 from uniemox.evaluate.report.plots import MIN_SMOOTHED, curve
 from uniemox.evaluate.report.scores import evaluation_section
 from uniemox.evaluate.run_records import KINDS, SavedRun, read_run
+from uniemox.files import read_limited
 from uniemox.html import Html, element, page, scaled_image
-from uniemox.images import decode
+from uniemox.images import MAX_BYTES, decode
 
 SMALL = ("grad_norm", "lr", "rate", "with_person")  # curves that are drawn small
 SPEED = ("epoch", "images_per_s", "wait_s")  # no curves of how it learns
@@ -193,7 +194,7 @@ def _reconstructions(run: SavedRun) -> Iterator[Html]:
 def _sheet(file: Path) -> Html:
     step = int(digits) if (digits := file.stem.rpartition("-")[2]).isdecimal() else 0
     try:
-        image, _ = decode(file.read_bytes(), str(file))
+        image, _ = decode(read_limited(file, MAX_BYTES), str(file))
     except (ImageError, OSError) as error:
         return element("p", f"An image can't be read: {error}", class_="missing")
     drawing = scaled_image(image, f"Reconstructions after step {step:,}", max_side_px=MAX_SIDE_PX, quality=85)

@@ -1,0 +1,151 @@
+"""Pipes, devices and files of gigabytes in a folder: refused at once, by every reader of files."""
+
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.drawn import draw_image
+from uniemox.checkpoints.reading import read_weight_file
+from uniemox.data.readers.tables import read_text
+from uniemox.data.sample import ImageFile, Sample
+from uniemox.data.scan import look_at
+from uniemox.data.shard_writing import ShardConfig, write_shards
+from uniemox.data.shards import read_shards
+from uniemox.data.source import open_data
+from uniemox.decoding.process import limit_memory
+from uniemox.errors import UniemoxError
+from uniemox.files import read_limited
+from uniemox.images import read_image
+from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session
+from uniemox.persons.detector import load_detector
+from uniemox.predict.images import read_any
+from uniemox.predict.opening import load
+from uniemox.survey.lines import date_taken
+from uniemox.teacher.stored import StoredTeacher
+from uniemox.training.journal import read_metrics
+from uniemox.training.settings import read_json
+
+MAX_WAIT_S, MAX_MORE_BYTES, SPARSE_BYTES = 10, 500 * 2**20, 6 * 2**30
+KINDS = ("pipe", "device", "sparse")
+
+
+@pytest.fixture
+def bounded() -> Iterator[None]:
+    """A test that hangs or takes 500 MiB fails."""
+
+    def late(number: int, frame: object) -> None:
+        raise AssertionError(f"still at work after {MAX_WAIT_S} s")
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    handler = signal.signal(signal.SIGALRM, late)
+    limit_memory(MAX_MORE_BYTES)
+    signal.alarm(MAX_WAIT_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, handler)
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def make(path: Path, kind: str) -> Path:
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(SPARSE_BYTES)
+    return path
+
+
+def scanned(path: Path) -> None:
+    problem = look_at(Sample(key="a", image=ImageFile(path))).problem
+    if problem:
+        raise UniemoxError(problem)
+
+
+def metrics(path: Path) -> None:
+    read_metrics(path.rename(path.with_name("metrics.jsonl")).parent)
+
+
+READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "predict": ("a.jpg", read_any),
+    "image": ("a.jpg", read_image),
+    "data check": ("a.jpg", scanned),
+    "table": ("a.csv", read_text),
+    "csv": ("a.csv", lambda path: open_data(f"csv:{path}")),
+    "weights": ("a.pth", read_weight_file),
+    "safetensors": ("a.safetensors", read_weight_file),
+    "model": ("model.onnx", load),
+    "detector": ("finder.onnx", load_detector),
+    "settings": ("config.json", read_json),
+    "metrics": ("a", metrics),
+    "features": ("a.npz", StoredTeacher),
+}
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reader", READERS)
+def test_readers_refuse_what_is_no_plain_file(tmp_path: Path, reader: str, kind: str) -> None:
+    if (reader, kind) == ("safetensors", "sparse"):
+        pytest.skip("safetensors maps the file: its size takes addresses, not memory")
+    name, read = READERS[reader]
+    with pytest.raises(UniemoxError, match=r"not a file|more than|expected|read|MiB|no file|cut off"):
+        read(make(tmp_path / name, kind))
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_date_of_what_is_no_plain_file_is_not_known(tmp_path: Path, kind: str) -> None:
+    assert date_taken(make(tmp_path / "a.jpg", kind)) is None
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_session_refuses_what_is_no_plain_file(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(RUNTIME_ERRORS, match="not a file"):
+        open_session(make(tmp_path / "a.onnx", kind))
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    for word in ("amusement", "anger", "awe", "contentment", "disgust", "excitement", "fear", "sadness"):
+        (tmp_path / "fi" / "train" / word).mkdir(parents=True)
+        draw_image(1).save(tmp_path / "fi" / "train" / word / "1.jpg")
+    write_shards(open_data(f"fi:{tmp_path / 'fi'}"), tmp_path / "shards", ShardConfig())
+    return tmp_path / "shards"
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ending", [".json", ".jsonl", ".tar"])
+def test_shards_refuse_what_is_no_plain_file(shards: Path, ending: str, kind: str) -> None:
+    path = next(path for path in sorted(shards.iterdir()) if path.suffix == ending)
+    make(path, kind)
+    with pytest.raises(UniemoxError, match=r"not a file|MiB|cut off"):
+        read_shards(str(shards))
+
+
+@pytest.mark.usefixtures("bounded")
+def test_a_shard_that_becomes_a_pipe_is_refused_when_it_is_read(shards: Path) -> None:
+    image = read_shards(str(shards)).samples[0].image
+    make(next(shards.glob("*.tar")), "pipe")
+    with pytest.raises(OSError, match="not a file"):
+        image.read()
+
+
+def test_no_more_than_the_limit_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"12345")
+    assert read_limited(path, 5) == b"12345"
+    with pytest.raises(OSError, match="MiB, more than"):
+        read_limited(path, 4)
+    with pytest.raises(OSError, match="more than"):
+        read_limited("/proc/self/maps", 100)  # its size is given as 0
+    with pytest.raises(IsADirectoryError):
+        read_limited(tmp_path, 4)
