@@ -1,4 +1,4 @@
-"""A folder for a model hub, opened by timm and by the hub's own library."""
+"""A folder for a model hub, opened by timm, by transformers and by the hub's own library."""
 
 import json
 from dataclasses import replace
@@ -49,6 +49,25 @@ def test_timm_says_what_uniemox_says(images: list[Path], tmp_path: Path) -> None
         assert by_timm(tmp_path / "hub", image) == pytest.approx(predictor.predict(image).scene, abs=2e-3)
 
 
+def test_transformers_gives_the_probabilities_of_uniemox(images: list[Path], tmp_path: Path) -> None:
+    """Its pipeline and its model class, preprocessing included; to 2e-3 as timm."""
+    transformers = pytest.importorskip("transformers")
+    classifier, info = load_classifier(finetuned("probe") / WEIGHTS)
+    folder = tmp_path / "hub"
+    write_hub_folder(classifier, replace(info, temperature=1.7, distances=()), folder, name="mine")
+    expected = [uniemox.load(folder, finder=None).predict(image).scene for image in images]
+    with one_thread():
+        classify = transformers.pipeline("image-classification", model=str(folder), top_k=len(info.labels))
+        by_pipeline = [{one["label"]: one["score"] for one in answer} for answer in classify(list(map(str, images)))]
+        model = transformers.AutoModelForImageClassification.from_pretrained(folder)
+        pixels = transformers.AutoImageProcessor.from_pretrained(folder)([Image.open(image) for image in images])
+        with torch.no_grad():
+            by_model = model(**pixels).logits.softmax(-1)
+    assert by_pipeline == [pytest.approx(scene, abs=2e-3) for scene in expected]
+    for row, scene in zip(by_model.tolist(), expected, strict=True):
+        assert dict(zip(model.config.id2label.values(), row, strict=True)) == pytest.approx(scene, abs=2e-3)
+
+
 def test_valence_and_arousal_come_out_as_1_to_9() -> None:
     classifier, info = load_classifier(finetuned("affect") / WEIGHTS)
     network = timm_network(classifier, info)
@@ -82,7 +101,7 @@ def test_the_command_writes_a_card_that_the_hub_reads_and_no_folders_of_this_mac
 ) -> None:
     run, out = finetuned("probe"), tmp_path / "hub"
     app(["export", str(run), "--to", "hub-folder", "--out", str(out)], exit_on_error=False, result_action="return_none")
-    assert "timm and uniemox open it" in capsys.readouterr().err
+    assert "timm, transformers and uniemox open it" in capsys.readouterr().err
     card = ModelCard.load(out / "README.md")
     assert card.data.library_name == "timm"
     assert card.data.pipeline_tag == "image-classification"

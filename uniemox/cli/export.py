@@ -47,7 +47,7 @@ def export(
         The file or folder to write.
     to
         onnx: one file. hub-folder: model.onnx, a card (README.md), and model.safetensors and config.json, which timm
-        opens by itself, as the Hugging Face hub shows them; nothing is uploaded.
+        and transformers open, as the Hugging Face hub shows them; nothing is uploaded.
     float16
         Store the weights in half the space; it computes in float32 as before.
     int8_weights
@@ -100,7 +100,7 @@ def _write_hub_folder(run: Path, out: Path) -> None:
         for one in read_run(run).evaluations
     ]
     is_timm = write_hub_folder(*load_classifier(run / WEIGHTS), out, name=run.resolve().name, scores=scores)
-    opens = "timm and uniemox open it" if is_timm else "uniemox opens it; timm has no such network"
+    opens = "timm, transformers and uniemox open it" if is_timm else "uniemox opens it; timm has no such network"
     say(f"wrote {out}: {opens}. Finish its README.md, then upload the folder: hf upload OWNER/REPOSITORY {out}")
 
 

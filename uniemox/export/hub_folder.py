@@ -1,4 +1,4 @@
-"""A folder as model hubs show it: a card, an ONNX file, and what timm opens where the network is one of timm's.
+"""A folder as model hubs show it: a card, an ONNX file, and weights for timm and transformers if the network is timm's.
 
 The layout is that of timm.models.push_to_hf_hub; nothing is uploaded.
 """
@@ -38,7 +38,7 @@ def write_hub_folder(
 ) -> bool:
     """Write the files; those that are there already are written anew, others stay.
 
-    name: of the model, in the card.  scores: lines of Markdown for it.  Returns whether timm opens it.
+    name: of the model, in the card.  scores: lines of Markdown for it.  Returns whether timm and transformers open it.
     Raises CheckpointError if it can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,6 +58,9 @@ def write_hub_folder(
             safe_serialization=True,
             data_config={**pixels, "interpolation": "bicubic", "crop_mode": "center"},
         )
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
+        config["model_args"].pop("num_classes", None)  # transformers adds that of the top level
+        _write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
         shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors lets nobody else read it
     _write(folder / CARD, _card(info, name, scores, is_timm=network is not None))
     return network is not None
@@ -127,6 +130,7 @@ def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bo
         f"{ONNX}\n```\n\nFrom a hub: `--model hub:OWNER/REPOSITORY/{ONNX}`. With likely labels, heat maps and people, "
         "as far as it has them.",
         *([_TIMM + (_CUT_OUT if info.has_person else "")] if is_timm else []),
+        *([_TRANSFORMERS] if is_timm and info.task != "affect" else []),
         _BROWSER.format(mean=list(info.mean), std=list(info.std), size=info.size),
         "## What it must not be used for\n\nLabels are what a few people said of images that somebody collected, not "
         "facts about an image or the people in it. It must not be used to judge people, nor for decisions about "
@@ -152,6 +156,15 @@ print(dict(zip(model.pretrained_cfg["label_names"], probabilities[0].tolist())))
 ```
 
 The temperature that makes the probabilities honest is in the last layer already."""
+
+_TRANSFORMERS = """## With transformers
+
+```python
+from transformers import pipeline
+
+classify = pipeline("image-classification", model=".")  # from a hub: "OWNER/REPOSITORY"
+print(classify("photo.jpg"))
+```"""
 
 _CUT_OUT = " It was trained on people who were cut out: give it such images."
 _BROWSER = """## In a browser
