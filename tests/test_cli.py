@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from tests.runs import uniemox_here
 from uniemox.cli import console
+from uniemox.cli.callbacks import ConsoleCallback
 from uniemox.cli.console import progress_bar
 
 
@@ -160,6 +161,25 @@ def test_progress_is_lines_where_there_is_no_terminal(
         "looking: 301/4,000, 10.0/s, about 6 min to go",
         "looking: 602/4,000, 10.0/s, about 6 min to go",
         "looking: 903/4,000, 10.0/s, about 5 min to go",
+    ]
+
+
+def test_work_of_a_run_shows_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twice the same work, as fitting a head in two epochs: the second begins at 0 again."""
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr(console, "err", Console(file=sys.stderr, width=80))
+    with ConsoleCallback() as shown:
+        shown.bar.get_time = lambda: now
+        for _ in range(2):
+            for done in range(1, 401):
+                now += 0.1
+                shown.progress("fitting", done, 400)
+    assert capsys.readouterr().err.splitlines() == [
+        "fitting: 301/400, 10.0/s, about 10 s to go",
+        "fitting: 202/400, 10.0/s, about 20 s to go",
     ]
 
 

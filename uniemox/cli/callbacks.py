@@ -4,9 +4,7 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-from uniemox.cli.console import err, say
+from uniemox.cli.console import duration, err, progress_bar, say
 from uniemox.training.callbacks import RunPlan
 from uniemox.training.distributed import rank
 from uniemox.training.divergence import DivergenceWatch
@@ -21,10 +19,7 @@ class ConsoleCallback:
     """A training callback that prints, in the first process only."""
 
     def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
-        more = TextColumn("{task.fields[values]}", style="dim")
-        self.bar = Progress(*columns, more, console=err, transient=True, redirect_stdout=False, redirect_stderr=False)
-        self.tasks: dict[str, TaskID] = {}
+        self.bar = progress_bar()
         self.plan: RunPlan | None = None
         self.started, self.said = 0.0, time.perf_counter()
         self.watch = DivergenceWatch()
@@ -39,10 +34,9 @@ class ConsoleCallback:
 
     def progress(self, what: str, done: int, total: int) -> None:
         """A bar of its own, or a line now and then."""
-        if rank() != 0:
-            return
-        self._update(what, done, total)
-        self._say_now_and_then(f"{what}: {done:,} of {total:,}", is_last=False)
+        if rank() == 0:
+            self.bar.start()
+            self.bar.show(what, done, total)
 
     def start(self, plan: RunPlan) -> None:
         """What it will cost."""
@@ -62,9 +56,11 @@ class ConsoleCallback:
         speed = f"{values['images_per_s']:.0f} images/s, waiting {values['wait_s'] * 1000:.0f} ms"
         left = (now - self.started) / (done - self.plan.done) * (self.plan.steps - done)
         if done - self.plan.done == SAID_AFTER or done == self.plan.steps == self.plan.done + 1:
-            say(f"about {_duration(left)} to go, {speed}")
-        self._update(self.plan.what, done, self.plan.steps, f"{shown}  {speed}")
-        line = f"step {done:,} of {self.plan.steps:,}, {_duration(left)} to go: {shown}  {speed}"
+            say(f"about {duration(left)} to go, {speed}")
+        if err.is_terminal:
+            self.bar.start()
+            self.bar.show(self.plan.what, done, self.plan.steps, f"{shown}  {speed}")
+        line = f"step {done:,} of {self.plan.steps:,}, {duration(left)} to go: {shown}  {speed}"
         self._say_now_and_then(line, is_last=done == self.plan.steps)
 
     def _say_now_and_then(self, line: str, *, is_last: bool) -> None:
@@ -73,20 +69,3 @@ class ConsoleCallback:
         if not err.is_terminal and (now - self.said > EVERY_S or is_last):
             self.said = now
             say(line)
-
-    def _update(self, what: str, done: int, total: int, values: str = "") -> None:
-        if not err.is_terminal:
-            return
-        self.bar.start()
-        if what not in self.tasks:
-            self.tasks[what] = self.bar.add_task(what, total=total, values="")
-        self.bar.update(self.tasks[what], completed=done, total=total, values=values, visible=done < total)
-
-
-def _duration(seconds: float) -> str:
-    """Words for a time."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -73,6 +73,15 @@ def say_parts(data: "DataSet") -> None:
         say(str(part))
 
 
+def duration(seconds: float) -> str:
+    """Words for a time."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
 class ProgressBar(Progress):
     """A bar in a terminal; in a log, where rich shows nothing, a line now and then."""
 
@@ -89,11 +98,14 @@ class ProgressBar(Progress):
         self.next_line = time.monotonic() + LINE_EVERY_S
         self._by_name: dict[str, TaskID] = {}
 
-    def show(self, what: str, done: int, total: int | None) -> None:
-        """How far a kind of work is; each has a bar."""
+    def show(self, what: str, done: int, total: int | None, values: str = "") -> None:
+        """How far a kind of work is; each has a bar until it is done.  values: shown beside its name."""
         if what not in self._by_name:
             self._by_name[what] = self.add_task(what, total=total)
-        self.update(self._by_name[what], completed=done, total=total)
+        elif self._tasks[self._by_name[what]].finished and done != total:  # the same work again, as every epoch has
+            self.reset(self._by_name[what], total=total)
+        name = f"{what}: {values}" if values else what
+        self.update(self._by_name[what], description=name, completed=done, total=total, visible=done != total)
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
         """As rich has it."""
@@ -111,7 +123,7 @@ class ProgressBar(Progress):
         self.next_line = time.monotonic() + LINE_EVERY_S
         task = self._tasks[task_id]
         rate = _rate(task) and f", {_rate(task)}"
-        left = "" if task.time_remaining is None else f", about {task.time_remaining / 60:.0f} min to go"
+        left = "" if task.time_remaining is None else f", about {duration(task.time_remaining)} to go"
         say(f"{task.description}: {_count(task)}{rate}{left}")
 
 

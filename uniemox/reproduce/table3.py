@@ -83,6 +83,11 @@ EXTRAS = (
     Extra("EVA-02 ViT-L/14", "timm:eva02_large_patch14_224.mim_m38m", 81.1),
 )
 ZERO_SHOT = "CLIP ViT-B/16, zero-shot"
+NO_ANNOTATIONS = (
+    "EAP learns from the words of annotations. Where a data set has none, its only words are the labels, and it is a "
+    "class-prototype method; its cited figures are of a model that was pre-trained on millions of tagged images."
+)
+CLASS_PROTOTYPES = "class prototypes where data have no annotations; its cited figures can't be compared"
 ABOUT = {
     "demo": (
         f"Every network is small, and none has its published weights: {BUDGET}. Methods that are then the same network "
@@ -91,6 +96,7 @@ ABOUT = {
         "All are scored on the same other images. SOLVER, Stimuli-aware, MDAN, EAP, RRLA and EmotiCon with CCIM start "
         "from our pre-training, so that these rows and UniEmoX differ in what follows the encoder; SOLVER, MDAN and "
         "EAP see the scene alone. Their cited figures are those of their own papers.",
+        NO_ANNOTATIONS,
     ),
     "paper": (
         "The published checkpoints, all fine-tuned with the paper's recipe and scored on the test split. UniEmoX "
@@ -98,7 +104,9 @@ ABOUT = {
         "VGG-16 and DenseNet-121 have no blocks that could be skipped: they train without the drop path of 0.2. "
         "VGG-16, ResNet-50, DenseNet-121 and ViT start from torchvision's weights, as in the paper.",
         "SOLVER, Stimuli-aware, MDAN, EAP, RRLA and EmotiCon with CCIM start from dBOT's weights as well, so that "
-        "these rows differ in the method alone. Their cited figures are those of their own papers, on other divisions.",
+        "these rows differ in the method alone, in the form of its paper. Their cited figures are those of their own "
+        "papers, on other divisions.",
+        NO_ANNOTATIONS,
         "On CAER-S and HECO the label is what one person feels: all methods look at the scene and at that person, and "
         "fuse both. UniEmoX brings its own fusion; for the others an attention fusion (Γ2) starts anew.",
     ),
@@ -171,6 +179,7 @@ def _row(study: Study, entry: Mapping[str, Any]) -> TableRow:
         network += ", trained on all data sets of the column's kind at once"
     else:
         cells = {target.name: study.cell(method, target, paper=entry.get(target.name)) for target in study.targets}
+    network += f"; {CLASS_PROTOTYPES}" if name == "EAP" else ""
     return TableRow(name, paper_only(entry, columns, cells), network=network, paper_costs=costs)
 
 
