@@ -164,9 +164,7 @@ def test_progress_is_lines_where_there_is_no_terminal(
     ]
 
 
-def test_work_of_a_run_shows_the_time_left(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_work_of_a_run_shows_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Twice the same work, as fitting a head in two epochs: the second begins at 0 again."""
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)

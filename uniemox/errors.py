@@ -61,6 +61,10 @@ class NonFiniteLossError(UniemoxError):
     """A loss or the gradient norm is infinite or not a number; no weight has been changed."""
 
 
+class DivergedError(UniemoxError):
+    """A run's loss rose or its gradients grew, and it was asked to stop then; earlier checkpoints stay."""
+
+
 class StoppedError(UniemoxError):
     """A run was asked to stop, by SIGTERM or Ctrl-C; what it did is saved.
 

@@ -13,10 +13,13 @@ import safetensors.torch
 import timm
 import torch
 from PIL import Image
+from torch import nn
+from torch._dynamo.utils import counters
 
 from tests.data.tree import says
 from tests.drawn import class_folders
 from tests.runs import (
+    CPU,
     L1,
     SCENES,
     losses,
@@ -352,6 +355,24 @@ def test_gradient_norms_of_each_loss_are_logged_every_n_steps_and_change_nothing
     assert all(-1 <= line["fused_cosine"] <= 1 and line["offset_share"] > 0 for line in logged)
     assert {line["clipped"] for line in logged} <= {0.0, 1.0}
     assert sha256(tmp_path / "plain" / ENCODER) == sha256(tmp_path / "diagnosed" / ENCODER)
+
+
+def test_nothing_is_compiled_again_after_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for the plan, which looks at two images, nor for the reconstructions that a checkpoint draws."""
+    compile_module, counts = nn.Module.compile, []
+    monkeypatch.setattr(nn.Module, "compile", lambda block: compile_module(block, backend="eager"))
+    torch._dynamo.reset()
+    counters.clear()
+    count = NullCallback()
+    count.start = count.step = lambda *_: counts.append(counters["stats"]["unique_graphs"])
+    config = tiny_pretraining(
+        batch_size=4, schedule=ScheduleConfig(epochs=2.5, warmup_epochs=0), hardware=replace(CPU, compile=True)
+    )
+    pretrain(replace(config, save=SaveConfig(every_steps=3)), scenes(), tmp_path / "run", callback=count)
+    torch._dynamo.reset()
+    assert len(counts) == 11
+    assert counts[0] == 0
+    assert 0 < counts[1] == counts[-1]
 
 
 def test_a_finished_run_may_leave_its_weights_alone(tmp_path: Path) -> None:

@@ -88,6 +88,19 @@ def test_steps_lower_the_loss_and_report_every_part(build_model: Build) -> None:
     assert first["total"] == pytest.approx(sum(first[name] for name in LossWeights.__slots__), rel=1e-5)
 
 
+def test_the_host_reads_back_one_list_of_numbers(build_model: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU every other number that the host asked for would make it wait for the device."""
+    model, read, tolist = build_model(), [], Tensor.tolist
+    optimizer = build_optimizer(model, lr=1e-3)
+    monkeypatch.setattr(Tensor, "tolist", lambda tensor: read.append(tensor) or tolist(tensor))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        pretrain_step(model, optimizer, [make_batch()], max_grad_norm=1.0)
+    asked = [event for event in profiler.events() if event.name in ("aten::item", "aten::is_nonzero", "aten::nonzero")]
+    assert len(read) == 1
+    # The CPU's kernel of AdamW reads its own count of steps; the GPU's does not.
+    assert {event.cpu_parent.name if event.cpu_parent else "" for event in asked} == {"aten::_fused_adamw_"}
+
+
 def test_the_teacher_is_asked_for_what_a_loss_needs_and_the_batch_lacks(build_model: Build) -> None:
     off = {"contrastive_feature_alignment": 0.0, "semantic_visual_alignment": 0.0}
     bare = replace(make_batch(), image_features=None, text_features=None)

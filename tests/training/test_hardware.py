@@ -1,5 +1,8 @@
-"""How convolutional networks lie in memory, and what is compiled."""
+"""How convolutional networks lie in memory, what is compiled, and what loading takes of a machine."""
 
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -7,9 +10,13 @@ import timm
 import torch
 from torch import nn
 
+from tests.data.tree import says
 from tests.networks import small_model
+from uniemox.errors import ConfigError
 from uniemox.model.classifier import set_drop_path
-from uniemox.training.hardware import ready_to_train, wrap
+from uniemox.training import hardware
+from uniemox.training.config import HardwareConfig
+from uniemox.training.hardware import check_shared_memory, count_workers, ready_to_train, wrap
 
 CPU = torch.device("cpu")
 
@@ -46,6 +53,33 @@ def test_blocks_of_encoder_and_decoder_are_compiled(compiled: list[nn.Module]) -
     assert wrap(model, CPU, compiled=True) is model
     assert model.decoder is not None
     assert compiled == [*model.encoder.blocks, *model.decoder.blocks]
+
+
+def test_workers_are_shared_by_the_processes_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight processes of torchrun on 16 cores start two workers each, not eight."""
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(hardware, "usable_cores", lambda: 16)
+    assert count_workers(HardwareConfig(), gpu) == 8
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert count_workers(HardwareConfig(), gpu) == 2
+    assert count_workers(HardwareConfig(workers=5), gpu) == 5
+    assert count_workers(HardwareConfig(), CPU) == 1
+
+
+def test_too_little_shared_memory_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Docker gives a container 64 MB: the need of all processes is compared with what is free."""
+    monkeypatch.setattr(hardware, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=64 * 2**20))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    batch = 128 * 2 * 3 * 224**2  # bytes of both views, at a batch of 1,024 on eight GPUs
+    with pytest.raises(
+        ConfigError, match=says("16 loading processes need 2.5 GB", "--shm-size=4g", "--hardware.workers (now 2)")
+    ):
+        check_shared_memory(2, batch)
+    check_shared_memory(0, batch)
+    check_shared_memory(1, 10_000)
+    monkeypatch.setattr(hardware, "SHARED_MEMORY", tmp_path / "none")
+    check_shared_memory(2, batch)
 
 
 def test_blocks_that_differ_are_compiled_as_a_whole(compiled: list[nn.Module]) -> None:

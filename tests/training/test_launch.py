@@ -13,12 +13,14 @@ from uniemox.training import distributed
 from uniemox.training.distributed import process_group, world_size
 from uniemox.training.launch import (
     Launch,
+    cores_of_process,
     find_launch,
     first_node,
     is_bound,
     is_first,
     is_restart,
     job_of,
+    local_processes,
     local_rank,
 )
 
@@ -70,6 +72,22 @@ def test_plain_variables() -> None:
 def test_what_contradicts_itself_is_refused(environment: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         find_launch(environment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "processes", "cores"),
+    [
+        ({}, 1, 16),
+        ({"LOCAL_WORLD_SIZE": "8"}, 8, 2),
+        ({"LOCAL_WORLD_SIZE": "32"}, 32, 1),
+        ({"SLURM_STEP_NUM_TASKS": "16", "SLURM_STEP_TASKS_PER_NODE": "8(x2)"}, 8, 2),
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "4", "SLURM_CPUS_PER_TASK": "12"}, 4, 12),
+        ({"SLURM_CPUS_PER_TASK": "12"}, 1, 16),  # of a batch script, not of a step
+    ],
+)
+def test_processes_of_a_machine_share_its_cores(environment: dict[str, str], processes: int, cores: int) -> None:
+    assert local_processes(environment) == processes
+    assert cores_of_process(16, environment) == cores
 
 
 def test_lists_of_machines() -> None:

@@ -3,7 +3,8 @@
 import os
 import signal
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from tests.data.tree import says
 from tests.drawn import Stored
 from uniemox.data.sample import Broken, Sample
-from uniemox.errors import DataError, StoppedError
+from uniemox.errors import DataError, DivergedError, StoppedError
 from uniemox.training.callbacks import ActivationCount, NullCallback, RunPlan, memory_estimate
 from uniemox.training.journal import Journal, read_metrics
 from uniemox.training.loop import training_steps
@@ -155,6 +156,33 @@ def test_too_many_broken_images_stop_it_before_the_step(tmp_path: Path) -> None:
 def test_a_batch_of_nothing_but_broken_images_stops_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=says("none of 2 images of a batch can be read: 1.jpg: cut off")):
         run(tmp_path, plan(2), broken=2, limit=9, is_empty=True)
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_run_that_diverges_stops_or_warns(tmp_path: Path, stops: bool) -> None:
+    """When it stops, what diverged is not saved: the last checkpoint is one of before."""
+    saved, warned, callback = [], [], NullCallback()
+    callback.warn = lambda done, trouble: warned.append((done, trouble))
+    batches, losses = [ViewBatch(NONE, NONE, (SAMPLE,), (), ())] * 60, [1.0] * 30 + [9.0] * 30
+    with Journal(tmp_path, 0) as journal:
+        steps = training_steps(
+            batches,
+            plan=replace(plan(60), stops_on_divergence=stops),
+            save=saved.append,
+            wait_until_saved=lambda: None,
+            save_every=(20,),
+            broken=BrokenCount(0),
+            journal=journal,
+            callback=callback,
+        )
+        ends = pytest.raises(DivergedError, match=says("last checkpoint is of step 20", "--optimizer.base-lr"))
+        with ends if stops else nullcontext(), closing(steps):
+            for step in steps:
+                step.report({"loss": losses[step.done], "grad_norm": 1.0})
+    assert saved == ([20] if stops else [20, 40, 60])
+    assert len(warned) == 1
+    assert 30 < warned[0][0] < 60
+    assert "the loss was 1 at step" in warned[0][1]
 
 
 def test_the_plan_says_what_it_costs() -> None:

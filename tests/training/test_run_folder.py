@@ -17,7 +17,7 @@ from uniemox.errors import ConfigError
 from uniemox.files import CONFIG
 from uniemox.persons.box import Box, Detection
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.training.config import HardwareConfig, SaveConfig
+from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig
 from uniemox.training.run_folder import begin_run, describe_data
 from uniemox.training.settings import from_dict
 
@@ -90,6 +90,17 @@ def test_other_settings_are_refused_by_name(
     with pytest.raises(ConfigError, match=says(run, message)):
         again(run, change(CONFIGURED), data)
     assert (run / CONFIG).read_bytes() == before
+
+
+def test_a_run_that_diverged_continues_with_a_lower_rate(run: Path, data: DataSet) -> None:
+    """Its record keeps the earlier rates; a higher one is another run."""
+    for rate in (5e-4, 1e-4):
+        assert again(run, replace(CONFIGURED, optimizer=OptimizerConfig(base_lr=rate)), data)
+    record = json.loads((run / CONFIG).read_text())
+    assert record["config"]["optimizer"]["base_lr"] == 1e-4
+    assert record["earlier_base_lrs"] == [CONFIGURED.optimizer.base_lr, 5e-4]
+    with pytest.raises(ConfigError, match=says("optimizer.base_lr: 0.0005 instead of 0.0001")):
+        again(run, replace(CONFIGURED, optimizer=OptimizerConfig(base_lr=5e-4)), data)
 
 
 def test_a_run_is_not_begun_twice_nor_by_another_command(run: Path, data: DataSet) -> None:

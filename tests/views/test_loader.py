@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from tests.drawn import class_folders, draw_image, jpeg_of
 from uniemox.data.order import BatchOrder
@@ -45,6 +46,14 @@ def test_workers_change_nothing(dataset: ViewDataset, method: str, monkeypatch: 
     parts = [run(0, rank=rank, processes=2) for rank in (0, 1)]
     for whole, first, second in zip(alone, *parts, strict=True):
         assert torch.equal(whole.scene, torch.cat([first.scene, second.scene]))
+
+
+def test_a_batch_is_copied_to_memory_that_a_gpu_reads(dataset: ViewDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's loader pins what it knows, and asks other objects to pin themselves; it passes over those that can't."""
+    batch, pinned = next(iter(build_loader(dataset, [[(0, 0), (0, 1)]], 0))), []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: pinned.append(tensor) or tensor)
+    assert pin_memory(batch) == batch
+    assert [id(tensor) for tensor in pinned] == [id(batch.scene), id(batch.person)]
 
 
 @given(st.integers(1, 60), st.integers(1, 12), st.integers(0, 5), st.sampled_from([1, 2, 3]))

@@ -7,7 +7,6 @@ from types import TracebackType
 from uniemox.cli.console import duration, err, progress_bar, say
 from uniemox.training.callbacks import RunPlan
 from uniemox.training.distributed import rank
-from uniemox.training.divergence import DivergenceWatch
 
 EVERY_S = 30  # between lines where there is no terminal
 SAID_AFTER = 5  # steps, by which the time that a run takes is known
@@ -22,7 +21,6 @@ class ConsoleCallback:
         self.bar = progress_bar()
         self.plan: RunPlan | None = None
         self.started, self.said = 0.0, time.perf_counter()
-        self.watch = DivergenceWatch()
 
     def __enter__(self) -> "ConsoleCallback":
         return self
@@ -44,12 +42,15 @@ class ConsoleCallback:
         if rank() == 0:
             say(str(plan))
 
+    def warn(self, done: int, trouble: str) -> None:
+        """The sentence."""
+        if rank() == 0:
+            say(f"step {done:,}: {trouble}")
+
     def step(self, done: int, values: Mapping[str, float]) -> None:
         """How far it is, every loss by name, and after a few steps how long it takes."""
         if rank() != 0 or self.plan is None:
             return
-        if trouble := self.watch.look(done, values):
-            say(f"step {done:,}: {trouble}")
         now = time.perf_counter()
         logged = {name for name in values if name in QUIET or name.startswith(NORM_OF_LOSS)}
         shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if name not in logged)

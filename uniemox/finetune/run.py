@@ -34,9 +34,17 @@ from uniemox.finetune.words import WordLists
 from uniemox.labels import AFFECT
 from uniemox.model.classifier import Classifier
 from uniemox.model.methods.ccim import Ccim
+from uniemox.parallel import usable_cores
 from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
 from uniemox.training.distributed import process_group, rank, wait_for_all, world_size
-from uniemox.training.hardware import count_workers, precision_of, ready_to_train, setup_device, wrap
+from uniemox.training.hardware import (
+    check_shared_memory,
+    count_workers,
+    precision_of,
+    ready_to_train,
+    setup_device,
+    wrap,
+)
 from uniemox.training.journal import Journal
 from uniemox.training.loop import training_steps
 from uniemox.training.parameter_groups import freeze_layers, parameter_groups
@@ -281,11 +289,14 @@ class _Run:
         pixels = normalise(grey, self.device)
         self.model.eval()  # grey images would go into the statistics of batch norms, once more each resume
         is_half = precision_of(config.hardware) == "bfloat16"
-        with ActivationCount(self.model) as kept, torch.autocast(self.device.type, torch.bfloat16, enabled=is_half):
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=is_half)
+        with torch.compiler.set_stance("force_eager"), ActivationCount(self.model) as kept, half:
             self.model(pixels, pixels)
         self.model.train()
         images = config.batch_size / config.accumulation / world_size()  # of a batch of one process
         steps = config.schedule.steps(self.steps_per_epoch)
+        workers = count_workers(config.hardware, self.device)
+        check_shared_memory(workers, int(images * grey[0].numel() * 2))
         return RunPlan(
             what="fine-tuning",
             steps=steps,
@@ -298,4 +309,6 @@ class _Run:
             device=str(self.device),
             processes=world_size(),
             disk_bytes=self.checkpoints.need_space(self.model, steps=steps, has_ema=self.ema is not None),
+            workers=workers,
+            cores=usable_cores(),
         )

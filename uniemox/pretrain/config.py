@@ -73,6 +73,9 @@ class PretrainConfig:
     force_lr: bool = False
     """Allow a learning rate above 1e-3 (base_lr * batch_size / 256) on a pre-trained start, which usually loses most of
     what the start has learned."""
+    stop_on_divergence: bool = False
+    """Stop when the loss has doubled or gradients are 20 times as long as at first, in place of a warning. --resume
+    with a lower --optimizer.base-lr continues from the last checkpoint."""
     sharded: bool = False
     """Divide weights, gradients and moments over the processes (FSDP2), for networks that one GPU can't hold, ViT-H and
     larger: less memory, more traffic, the same result up to rounding."""

@@ -20,6 +20,7 @@ def paper() -> PretrainConfig:
         encoder=EncoderConfig(start="dbot_vit_large.pth"),
         optimizer=OptimizerConfig(base_lr=1.5e-4, max_grad_norm=1.0),
         batch_size=1024,
+        stop_on_divergence=True,
         hardware=HardwareConfig(compile=True),
     )
 
@@ -36,6 +37,7 @@ def best() -> PretrainConfig:
         optimizer=OptimizerConfig(base_lr=2.5e-4, max_grad_norm=1.0),
         layer_decay=0.75,
         batch_size=1024,
+        stop_on_divergence=True,
         hardware=HardwareConfig(compile=True),
     )
 

@@ -16,6 +16,7 @@ from uniemox.data.seen import write_seen
 from uniemox.files import ENCODER, WEIGHTS
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
+from uniemox.parallel import usable_cores
 from uniemox.pretrain.batches import make_batch
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.images import reconstruction_image
@@ -24,7 +25,14 @@ from uniemox.pretrain.teacher import prepare_teacher
 from uniemox.teacher.protocol import Teacher
 from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
 from uniemox.training.distributed import process_group, rank, wait_for_all, world_size
-from uniemox.training.hardware import count_workers, precision_of, ready_to_train, setup_device, wrap
+from uniemox.training.hardware import (
+    check_shared_memory,
+    count_workers,
+    precision_of,
+    ready_to_train,
+    setup_device,
+    wrap,
+)
 from uniemox.training.journal import Journal
 from uniemox.training.loop import Step, training_steps
 from uniemox.training.optimizer import build_optimizer
@@ -180,7 +188,10 @@ class _Run:
         shown = collate([self.views[0, i] for i in range(min(PICTURED, len(self.data)))])
         if shown.samples:
             batch = self.batch(shown, epoch=0)
-            with torch.no_grad():  # on all processes alike, because they gather texts
+            with (
+                torch.no_grad(),
+                torch.compiler.set_stance("force_eager"),
+            ):  # on all processes alike, because they gather texts
                 output = forward(self.model, batch, teacher=self.teacher)
             if self.model.decoder is not None:
                 norm_pix = self.config.model.norm_pix
@@ -194,9 +205,11 @@ class _Run:
         pixels = torch.zeros(2, 3, size, size, dtype=torch.uint8)
         features = None if self.teacher is None else torch.randn(2, self.teacher.width)
         batch = PretrainBatch(scene=pixels, person=pixels, image_features=features, text_features=features)
-        with ActivationCount(self.model) as kept:
+        with torch.compiler.set_stance("force_eager"), ActivationCount(self.model) as kept:
             forward(self.model, batch, precision=precision_of(config.hardware))
         images = config.batch_size / config.accumulation / world_size()  # of a batch of one process
+        workers = count_workers(config.hardware, self.device)
+        check_shared_memory(workers, int(images * pixels[0].numel() * 2))
         return RunPlan(
             what="pre-training",
             steps=self.step_count,
@@ -210,4 +223,7 @@ class _Run:
             processes=world_size(),
             disk_bytes=self.checkpoints.need_space(self.model, steps=self.step_count),
             is_sharded=is_sharded(self.model),
+            workers=workers,
+            stops_on_divergence=config.stop_on_divergence,
+            cores=usable_cores(),
         )

@@ -29,6 +29,9 @@ class RunPlan:
     processes: int
     disk_bytes: int = 0  # that checkpoints will take at most
     is_sharded: bool = False  # whether the network is divided over the processes (FSDP2)
+    workers: int = 0  # processes that load, of each process
+    stops_on_divergence: bool = False
+    cores: int = 0  # of this machine that may be used; 0: not known
 
     def __str__(self) -> str:
         images = self.steps * self.batch_size
@@ -38,6 +41,8 @@ class RunPlan:
             f"{self.parameters / 1e6:.1f} million parameters, about {self.memory_bytes / 1e9:.1f} GB, on "
             f"{self.processes} x {self.device}{', the network divided over them' if self.is_sharded else ''}"
         )
+        if self.cores:
+            line += f", each with {self.workers} loading; this machine has {self.cores} cores"
         line += f", up to {self.disk_bytes / 1e9:.1f} GB of checkpoints" if self.disk_bytes >= SHOWN_BYTES else ""
         return f"{line}; {self.done:,} steps are done" if self.done else line
 
@@ -51,6 +56,9 @@ class Callback(Protocol):
     def start(self, plan: RunPlan) -> None:
         """Told once, before the first step."""
 
+    def warn(self, done: int, trouble: str) -> None:
+        """Told, once for each kind, that the run seems to go wrong.  done: steps so far.  trouble: a sentence."""
+
     def step(self, done: int, values: Mapping[str, float]) -> None:
         """Told after every step.  done: steps so far.  values: losses and more, by name."""
 
@@ -62,6 +70,9 @@ class NullCallback:
         """Nothing."""
 
     def start(self, plan: RunPlan) -> None:
+        """Nothing."""
+
+    def warn(self, done: int, trouble: str) -> None:
         """Nothing."""
 
     def step(self, done: int, values: Mapping[str, float]) -> None:

@@ -79,7 +79,8 @@ class HardwareConfig:
     """Cores that one process computes on; None: torch's choice, all of them. Small networks are faster on one, beside a
     process that loads."""
     workers: int | None = None
-    """Processes that load images, of each process that trains; None: one on the CPU, up to 8 beside a GPU."""
+    """Processes that load images, of each process that trains; None: one on the CPU; beside a GPU its share of
+    the cores, up to 8."""
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:

@@ -1,7 +1,10 @@
 """How a model is made to train fast on a device, with the same results up to rounding."""
 
 import ctypes
+import math
 import platform
+import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,12 +21,14 @@ from uniemox.model.precision import fast_precision
 from uniemox.parallel import usable_cores
 from uniemox.training.config import HardwareConfig
 from uniemox.training.distributed import world_size
-from uniemox.training.launch import is_bound, local_rank
+from uniemox.training.launch import cores_of_process, is_bound, local_processes, local_rank
 from uniemox.training.sharding import is_sharded
+from uniemox.views.loader import PREFETCH
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 MAX_INT = 2**31 - 1
 MAX_WORKERS = 8  # of one process, where nobody says
+SHARED_MEMORY = Path("/dev/shm")  # where processes that load put batches, on Linux
 
 
 def setup_device(config: HardwareConfig) -> torch.device:
@@ -45,7 +50,24 @@ def count_workers(config: HardwareConfig, device: torch.device) -> int:
     """Processes that load, of each process that trains."""
     if config.workers is not None:
         return config.workers
-    return 1 if device.type == "cpu" else min(usable_cores(), MAX_WORKERS)
+    return 1 if device.type == "cpu" else min(cores_of_process(usable_cores()), MAX_WORKERS)
+
+
+def check_shared_memory(workers: int, batch_bytes: int) -> None:
+    """Refuse loaders that need more shared memory than there is, before one dies of a bus error.
+
+    workers: of one process.  batch_bytes: of the views of a batch of one process.
+    Raises ConfigError with what raises the limit of a container, and the setting that lowers the need.
+    """
+    if not workers or not SHARED_MEMORY.is_dir():
+        return
+    need, free = workers * PREFETCH * batch_bytes * local_processes(), shutil.disk_usage(SHARED_MEMORY).free
+    if need > free:
+        raise ConfigError(
+            f"{workers * local_processes()} loading processes need {need / 1e9:.2g} GB of shared memory, but "
+            f"{SHARED_MEMORY} has {free / 1e9:.2g} GB free. Start the container with "
+            f"--shm-size={math.ceil(need / 1e9) + 1}g, or give fewer --hardware.workers (now {workers})"
+        )
 
 
 def precision_of(config: HardwareConfig) -> Precision:

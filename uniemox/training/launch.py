@@ -71,6 +71,22 @@ def local_rank(environment: Mapping[str, str] = os.environ) -> int:
     return _number(environment, "LOCAL_RANK", default)
 
 
+def local_processes(environment: Mapping[str, str] = os.environ) -> int:
+    """Processes of this launch on this machine, which share its cores and memory; 1 for one that is alone."""
+    if "LOCAL_WORLD_SIZE" in environment:
+        return max(_number(environment, "LOCAL_WORLD_SIZE"), 1)
+    if "SLURM_STEP_NUM_TASKS" not in environment:
+        return 1
+    first = re.match(r"\d+", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))  # of "8(x2)" or "8,4"
+    return int(first[0]) if first else 1
+
+
+def cores_of_process(usable: int, environment: Mapping[str, str] = os.environ) -> int:
+    """Cores for this process and those that load for it, at least 1.  usable: cores that it may use."""
+    own = environment.get("SLURM_CPUS_PER_TASK", "") if "SLURM_STEP_NUM_TASKS" in environment else ""
+    return max(min(usable, int(own)) if own.isdecimal() else usable // local_processes(environment), 1)
+
+
 def is_bound(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether SLURM shows each process GPUs of its own (srun --gpus-per-task), so that each counts from 0."""
     return "SLURM_STEP_NUM_TASKS" in environment and "LOCAL_RANK" not in environment

@@ -9,9 +9,10 @@ from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 from uniemox.data.sample import Broken
-from uniemox.errors import DataError, StoppedError
+from uniemox.errors import DataError, DivergedError, StoppedError
 from uniemox.training.callbacks import Callback, RunPlan
 from uniemox.training.distributed import wait_for_all
+from uniemox.training.divergence import DivergenceWatch
 from uniemox.training.journal import Journal
 from uniemox.training.stopping import StopRequest
 from uniemox.views.loader import BrokenCount
@@ -69,10 +70,11 @@ def training_steps(
     What is logged beside a step's own values: images_per_s, wait_s for the loader, and with_person, the share of its
     images whose person view is a person and not the whole image.
     broken: counts the images that are skipped because they can't be read; it stops the run if they are too many.
-    Raises StoppedError after SIGTERM or Ctrl-C, when all is saved; DataError for too many unreadable images.
+    Raises StoppedError after SIGTERM or Ctrl-C, when all is saved; DataError for too many unreadable images;
+    DivergedError, without a checkpoint, when the run seems to go wrong and the plan says to stop (DivergenceWatch).
     Close it (contextlib.closing), so that an error in a step gives the signals back.
     """
-    stream = iter(loader)
+    stream, watch, saved = iter(loader), DivergenceWatch(), plan.done
     with StopRequest() as stop, ExitStack() as at_end:
         at_end.callback(wait_until_saved)
         for done in range(plan.done, plan.steps):
@@ -94,10 +96,19 @@ def training_steps(
                 values["with_person"] = sum(not source.startswith("whole_image") for source in sources) / len(sources)
             journal.write(done + 1, values)
             callback.step(done + 1, values)
+            if trouble := watch.look(done + 1, values):
+                callback.warn(done + 1, trouble)
+                if plan.stops_on_divergence:
+                    raise DivergedError(
+                        f"stopped after step {done + 1:,}: {trouble}. The last checkpoint is of step {saved:,}: the "
+                        "same command with --resume and a lower --optimizer.base-lr continues from there, one with "
+                        "--no-stop-on-divergence whatever happens"
+                    )
             is_stopped = stop.is_requested()
             is_due = any((done + 1) % steps == 0 for steps in save_every)
             if is_stopped or is_due or done + 1 == plan.steps:
                 save(done + 1)
+                saved = done + 1
             if is_stopped and done + 1 < plan.steps:
                 raise StoppedError(
                     f"stopped after step {done + 1:,} of {plan.steps:,}, which is saved in {journal.run}; the same "

@@ -18,6 +18,7 @@ from uniemox.training.launch import is_restart, job_of
 from uniemox.training.settings import differences, from_dict, read_json, to_dict
 
 BEGUN = (METRICS, CHECKPOINTS, WEIGHTS)  # one of them is there from the first step on
+FREE = ("hardware.", "save.", "workers", "stop_on_divergence")  # settings that may change when a run is resumed
 PACKAGES = ("torch", "timm", "numpy", "pillow")
 
 
@@ -25,7 +26,8 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample
     """Write config.json, or check that what is there is this run. Returns whether there is something to resume.
 
     kind: "pretrain", "finetune", "teacher" or "finder".  data: a data set, or samples without labels.
-    A run that ended before its first step is begun anew. One that torchrun or SLURM starts again after a process died
+    A run that ended before its first step is begun anew. One may continue with a lower learning rate, because it
+    diverged, say; config.json then names the earlier ones. One that torchrun or SLURM starts again after a process died
     resumes by itself.
     Raises ConfigError if the folder holds another run, if a run is there and resume was not asked for, or if settings
     or data differ from those that it began with.
@@ -52,8 +54,10 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample
     is_same_job = found.get("job") is not None and found["job"] == record["job"]
     if has_begun and not (resume or is_same_job or is_restart()):
         raise ConfigError(f"{run} holds a run already; add --resume to continue it, or choose another --out")
-    changed = differences(config, from_dict(type(config), found["config"], f"{path}, config"))
-    changed = [line for line in changed if not line.startswith(("hardware.", "save.", "workers"))]
+    began = from_dict(type(config), found["config"], f"{path}, config")
+    lowers_rate = hasattr(config, "optimizer") and config.optimizer.base_lr < began.optimizer.base_lr
+    free = (*FREE, "optimizer.base_lr") if lowers_rate else FREE
+    changed = [line for line in differences(config, began) if not line.startswith(free)]
     is_other_data = found["data"]["sha256"] != record["data"]["sha256"]
     if not has_begun and (changed or is_other_data):  # a setting was wrong, say, and it ended before its first step
         (run / SEEN).unlink(missing_ok=True)
@@ -66,6 +70,9 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample
     if is_other_data:
         name = data.name if isinstance(data, DataSet) else "what is given"
         raise ConfigError(f"{run} began with other data than {name} now is; choose another --out")
+    if lowers_rate:
+        rates = [*found.get("earlier_base_lrs", ()), began.optimizer.base_lr]
+        write_text(path, json.dumps(record | {"earlier_base_lrs": rates}, indent=2) + "\n")
     for left in run.glob(f"*{PARTIAL}"):  # by a process that was killed while it wrote
         left.unlink()
     return True

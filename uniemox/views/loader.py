@@ -6,7 +6,7 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import overload
 
 import numpy as np
@@ -19,6 +19,7 @@ from uniemox.data.sample import Broken, Sample
 from uniemox.errors import BoxError, DataError, ImageError
 from uniemox.views.transforms import Views
 
+PREFETCH = 4  # batches that each process that loads keeps ready
 PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
 
@@ -31,6 +32,10 @@ class ViewBatch:
     samples: tuple[Sample, ...]  # N
     person_sources: tuple[str, ...]  # N
     broken: tuple[Broken, ...] = ()
+
+    def pin_memory(self) -> "ViewBatch":
+        """Copy to memory that a GPU reads while it computes; torch's loader asks for it where there is a GPU."""
+        return replace(self, scene=self.scene.pin_memory(), person=self.person.pin_memory())
 
 
 class PackedSamples(Sequence[Sample]):
@@ -127,7 +132,7 @@ def build_loader(dataset: ViewDataset, order: Iterable[list[tuple[int, int]]], w
         num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=PREFETCH if workers else None,
         persistent_workers=False,
         worker_init_fn=start_worker,
         multiprocessing_context=loader_context() if workers else None,
