@@ -37,7 +37,7 @@ def weight_paths(name: str) -> list[Path]:
         kind, _, rest = word.partition(":")
         if kind in ("fitted", "stored", "onnx"):
             paths.append(Path(rest))
-        elif kind == "clip" and rest.startswith("local-dir:"):
+        elif kind in ("clip", "timm") and rest.startswith("local-dir:"):
             paths.append(Path(rest.removeprefix("local-dir:")))
         elif kind in ("clip", "timm"):
             paths += [Path(rest.partition("@")[2])] if "@" in rest else []

@@ -1,6 +1,7 @@
 """Published files give the features of the methods' own code, at any input size, whole or not at all."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 
+from tests.data.tree import says
 from tests.networks import load_npz
 from uniemox.checkpoints import load_published, load_start
+from uniemox.checkpoints.classifier import describe_encoder
 from uniemox.checkpoints.reading import read_weight_file
 from uniemox.checkpoints.saving import convert, save_encoder
 from uniemox.errors import CheckpointError, EncoderError, ShapeError
 from uniemox.model.config import ModelConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
+from uniemox.teacher.opening import open_teacher
 from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
+from uniemox.weight_names import weight_paths
 
 HEADS = {"mae": 3, "dino": 3, "moco_v3": 4, "dbot": 3, "cae": 3, "siameseim": 3, "tinymim": 3}
 RELATIVE = ("beit", "simmim", "simmim_swin", "mixmae")
@@ -326,3 +331,29 @@ def test_torchvisions_vits_are_timms_under_other_names(size: int | None, tmp_pat
     convert(tmp_path / "vit.pth", tmp_path / "vit.safetensors")
     again: Any = load_published(tmp_path / "vit.safetensors", image_size=size)
     torch.testing.assert_close(again(x), encoder(x))
+
+
+def test_a_folder_of_the_hub_is_a_network_of_timm_without_network(tmp_path: Path) -> None:
+    """config.json and weights, as a repository of timm's on the Hugging Face hub has them; its own pixels count."""
+    torch.manual_seed(0)
+    network = timm.create_model("test_vit", num_classes=5)
+    pixels = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    config = {"architecture": "test_vit", "num_classes": 5, "pretrained_cfg": {"tag": "x", **pixels}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=says(tmp_path, "has no weights; expected model.safetensors or")):
+        load_published(f"timm:local-dir:{tmp_path}")
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    loaded = load_published(f"timm:local-dir:{tmp_path}")
+    assert loaded.report.mean_std == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    x = torch.randn(2, 3, 160, 160)
+    expected = network.eval().forward_head(network.forward_features(x), pre_logits=True)
+    torch.testing.assert_close(loaded(x), expected, rtol=0, atol=0)
+    assert describe_encoder(loaded)["name"] == "test_vit"
+    tower = open_teacher(f"timm:local-dir:{tmp_path}")
+    assert tower.width == network.num_features
+    assert weight_paths(f"timm:local-dir:{tmp_path}") == [tmp_path]
+    (tmp_path / "config.json").write_text('{"architecture": "os.system"}')
+    with pytest.raises(CheckpointError, match=r"names the architecture 'os\.system', which timm does not have"):
+        load_published(f"timm:local-dir:{tmp_path}")
+    with pytest.raises(CheckpointError, match="holds no network of timm"):
+        load_published("timm:local-dir:/nowhere")

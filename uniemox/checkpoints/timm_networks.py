@@ -1,5 +1,6 @@
-"""Networks of timm, as --init names them: timm:NAME, timm:NAME@FILE, timm:NAME?OPTION=VALUE&...@FILE."""
+"""Networks of timm, as --init names them: timm:NAME, timm:NAME@FILE, timm:local-dir:FOLDER, with ?OPTION=VALUE&..."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ from safetensors import SafetensorError
 from torch import nn
 
 from uniemox.errors import CheckpointError
+from uniemox.files import read_limited
 from uniemox.weight_archives import check_weight_archive
 
-TIMM = "timm:"
+TIMM, LOCAL = "timm:", "local-dir:"
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,8 +28,8 @@ class TimmSource:
     options: Mapping[str, str]
     """How it is built: pad_type, as networks converted from TensorFlow need it; conv_head=none, without the last
     convolution, for files that lack it. An EfficientNet-B0 then has 320 features."""
-    pixels: Mapping[str, float]
-    """mean and std of its input pixels, of all channels, where they are not those that timm knows."""
+    pixels: Mapping[str, tuple[float, ...]]
+    """mean and std of its input pixels, a number per channel, where they are not those that timm knows."""
     file: str
     """A local file of weights; empty: the published ones, fetched from the hub or its cache."""
 
@@ -34,16 +37,19 @@ class TimmSource:
     def parse(cls, text: str) -> "TimmSource":
         """NAME?OPTION=VALUE&...@FILE, with timm: before it or without; all but the name may be absent.
 
+        local-dir:FOLDER is a folder with config.json and weights, as the Hugging Face hub has them.
         Raises CheckpointError for another option, a name that timm does not know, or a file that is not there.
 
         >>> TimmSource.parse("timm:mobilenetv2_100?pad_type=same&mean=0.5").pixels
-        {'mean': 0.5}
+        {'mean': (0.5, 0.5, 0.5)}
         """
         source = text.removeprefix(TIMM)
+        if source.startswith(LOCAL):
+            return _read_folder(Path(source.removeprefix(LOCAL)))
         name, _, file = source.partition("@")
         name, _, query = name.partition("?")
         options: dict[str, str] = {}
-        pixels: dict[str, float] = {}
+        pixels: dict[str, tuple[float, ...]] = {}
         for pair in filter(None, query.split("&")):
             key, _, value = pair.partition("=")
             if key == "pad_type" or pair == "conv_head=none":
@@ -52,7 +58,7 @@ class TimmSource:
             try:
                 if key not in ("mean", "std"):
                     raise ValueError("no such option")
-                pixels[key] = float(value)
+                pixels[key] = (float(value),) * 3
             except ValueError as error:
                 raise CheckpointError(
                     f"timm:{source}: {pair!r} is none of pad_type, conv_head=none, mean, std: {error}"
@@ -62,6 +68,25 @@ class TimmSource:
         if file and not Path(file).is_file():
             raise CheckpointError(f"there is no file {file} with weights for {name}")
         return cls(name=name, options=options, pixels=pixels, file=file)
+
+
+def _read_folder(folder: Path) -> TimmSource:
+    """The network in a folder of the Hugging Face hub. Raises CheckpointError if it is none of timm's."""
+    try:
+        config = json.loads(read_limited(folder / "config.json"))
+        name, known = config["architecture"], config.get("pretrained_cfg", config)
+        pixels = {key: tuple(float(value) for value in known[key]) for key in ("mean", "std") if key in known}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{folder} holds no network of timm ({error}); it needs config.json with an architecture, and weights, as "
+            "a repository of timm's on the Hugging Face hub has them"
+        ) from error
+    file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if not isinstance(name, str) or not timm.is_model(name):
+        raise CheckpointError(f"{folder}/config.json names the architecture {name!r}, which timm does not have")
+    if file is None:
+        raise CheckpointError(f"{folder} has no weights; expected {' or '.join(WEIGHT_FILES)}")
+    return TimmSource(name=name, options={}, pixels=pixels, file=str(file))
 
 
 def build_timm(name: str, *, conv_head: str = "", **options: Any) -> nn.Module:
@@ -94,7 +119,7 @@ def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> 
             source.name,
             pretrained=pretrained and not source.file,
             num_classes=0,
-            pretrained_cfg_overlay={key: (value,) * 3 for key, value in source.pixels.items()} or None,
+            pretrained_cfg_overlay=dict(source.pixels) or None,
             **options,
         )
         if source.file and pretrained:

@@ -85,7 +85,7 @@ def load_body(
     except (RuntimeError, OSError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{start} could not be built with its weights: {error}") from error
     _freeze_before(body, name, levels[0], options)
-    mean, std = ([pixels[key]] * 3 if key in pixels else body.default_cfg[key] for key in ("mean", "std"))
+    mean, std = (pixels[key] if key in pixels else body.default_cfg[key] for key in ("mean", "std"))
     return body, tuple(body.feature_info.channels()), tuple(mean), tuple(std)
 
 

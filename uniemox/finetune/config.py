@@ -120,7 +120,8 @@ class FinetuneConfig:
     """A fine-tuning run (arXiv 2409.18877, section III-E)."""
 
     init: str = ""
-    """Where the encoder comes from: a run, a published checkpoint, timm:NAME, timm:NAME@FILE, or scratch: before any of
+    """Where the encoder comes from: a run, a published checkpoint, timm:NAME, timm:NAME@FILE,
+    timm:local-dir:FOLDER as the Hugging Face hub has it, or scratch: before any of
     these, which keeps the network and draws its weights anew. Several, with commas between them, stand side by side."""
     method: Literal["full", "probe", "knn", "mean", "histogram", RegionMethod] = "full"
     """Train all of it; or fit only what follows the frozen encoder: logistic regression (with both streams: projection,

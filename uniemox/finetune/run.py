@@ -36,7 +36,7 @@ from uniemox.model.classifier import Classifier
 from uniemox.model.methods.ccim import Ccim
 from uniemox.parallel import usable_cores
 from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
-from uniemox.training.distributed import process_group, rank, wait_for_all, world_size
+from uniemox.training.distributed import first_process_first, process_group, rank, wait_for_all, world_size
 from uniemox.training.hardware import (
     check_shared_memory,
     count_workers,
@@ -77,6 +77,10 @@ def finetune(
         if was_finished(out, ONNX, config.save):
             return load_classifier(out / WEIGHTS)[1]
         parts = split_for_training(data, config, out if rank() == 0 else None)
+        torch.manual_seed(config.seed)
+        words = WordLists(parts.train, data.labels) if config.method == "eap" else None
+        with first_process_first():  # it may have to be downloaded
+            network = network_of(config, data.labels.labels, words.counts if words else ())
         if rank() == 0:
             shown = replace(data, samples=[*parts.samples, *open_unlabelled(config.distillation)])
             sources = [config.init, teacher_file(config.distillation)]
@@ -85,9 +89,6 @@ def finetune(
         if config.distillation.teacher:
             reported = partial(callback.progress, "asking the teacher")
             answers = ask_teacher(config.distillation, parts.train, data.labels, out, reported)
-        torch.manual_seed(config.seed)
-        words = WordLists(parts.train, data.labels) if config.method == "eap" else None
-        network = network_of(config, data.labels.labels, words.counts if words else ())
         ready_to_train(network.classifier, device)
         freeze_layers(network.classifier.encoder, config.network.frozen_layers)
         if config.hardware.grad_checkpointing:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from uniemox.checkpoints.published import load_start
 from uniemox.checkpoints.saving import save_encoder
@@ -21,10 +22,10 @@ from uniemox.pretrain.batches import make_batch
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.images import reconstruction_image
 from uniemox.pretrain.step import PretrainBatch, forward, loss_gradient_norms, pretrain_step
-from uniemox.pretrain.teacher import prepare_teacher
+from uniemox.pretrain.teacher import compile_teacher, open_needed_teacher, prepare_teacher
 from uniemox.teacher.protocol import Teacher
 from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
-from uniemox.training.distributed import process_group, rank, wait_for_all, world_size
+from uniemox.training.distributed import first_process_first, process_group, rank, wait_for_all, world_size
 from uniemox.training.hardware import (
     check_shared_memory,
     count_workers,
@@ -63,15 +64,22 @@ def pretrain(
         steps_in_epoch(len(data), config.batch_size)  # raises before anything is written
         if rank() == 0:
             begin_run(out, "pretrain", config, data, resume=resume)
-            sources = [config.encoder.start or "", config.teacher.source if config.model.needs_image_features else ""]
-            write_seen(out, data, sources, lambda done: callback.progress("hashing images", done, len(data)))
         wait_for_all()
         if was_finished(out, ENCODER, config.save):
             return out / ENCODER
-        teacher = prepare_teacher(config.teacher, config.model, data, out, device, callback)
-        model = build_model(config, None if teacher is None else teacher.width)
+        with first_process_first():  # all that may have to be downloaded, before hours of anything else
+            opened = open_needed_teacher(config.teacher, config.model, out, device)
+            encoder = None if config.encoder.start is None else build_encoder_of(config)
+        if rank() == 0:
+            sources = [config.encoder.start or "", config.teacher.source if config.model.needs_image_features else ""]
+            write_seen(out, data, sources, lambda done: callback.progress("hashing images", done, len(data)))
+        wait_for_all()
+        teacher = prepare_teacher(opened, config.teacher, config.model, data, out, device, callback)
+        model = build_model(config, None if teacher is None else teacher.width, encoder)
         ready_to_train(model, device)
         model.set_grad_checkpointing(config.hardware.grad_checkpointing)
+        if config.hardware.compile:
+            compile_teacher(teacher)
         run = _Run(config, data, out, model, teacher)
         plan = run.plan()
         callback.start(plan)
@@ -105,19 +113,23 @@ def pretrain(
     return out / ENCODER
 
 
-def build_model(config: PretrainConfig, teacher_width: int | None) -> UniEmoX:
+def build_model(config: PretrainConfig, teacher_width: int | None, encoder: VisionTransformer | None = None) -> UniEmoX:
     """The model at its start, its random weights drawn by the seed.
 
-    teacher_width: channels of the teacher's features; None without a teacher.
+    teacher_width: channels of the teacher's features; None without a teacher.  encoder: the start, if it is open.
     """
     torch.manual_seed(config.seed)
+    encoder = encoder or build_encoder_of(config)
+    return UniEmoX(encoder, replace(config.model, teacher_width=teacher_width)).train()
+
+
+def build_encoder_of(config: PretrainConfig) -> VisionTransformer:
+    """The encoder at its start: published weights, those of a run, or random ones."""
     size = config.view.size
     if config.encoder.start is None:
-        encoder = build_encoder(config.encoder.name, size, **config.encoder.timm_options)
-    else:
-        start = Path(config.encoder.start)
-        encoder = load_start(start / ENCODER if start.is_dir() else config.encoder.start, image_size=size)
-    return UniEmoX(encoder, replace(config.model, teacher_width=teacher_width)).train()
+        return build_encoder(config.encoder.name, size, **config.encoder.timm_options)
+    start = Path(config.encoder.start)
+    return load_start(start / ENCODER if start.is_dir() else config.encoder.start, image_size=size)
 
 
 class _Run:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from uniemox.checkpoints.timm_networks import load_timm
+from uniemox.checkpoints.timm_networks import LOCAL, TIMM, load_timm
 from uniemox.errors import CheckpointError, TeacherError
 from uniemox.teacher.clip import ClipTeacher
 from uniemox.teacher.fitted import FittedTeacher
@@ -18,7 +18,7 @@ def open_teacher(source: str, device: str | torch.device = "cpu") -> Teacher:
 
     source: clip:NAME@WEIGHTS with open_clip's name and published weights or a file (without @, OpenAI's weights),
     clip:local-dir:FOLDER, fitted:FOLDER of `uniemox teacher fit`, stored:FILE of `save_features`; without a text side:
-    timm:NAME with published weights, timm:NAME@FILE, onnx:FILE.
+    timm:NAME with published weights, timm:NAME@FILE, timm:local-dir:FOLDER, onnx:FILE.
     device: where the teacher runs; give the student's. ONNX files run where onnxruntime can, stored features nowhere.
     Raises TeacherError for an unknown kind, or if the teacher can't be had.
     """
@@ -40,7 +40,7 @@ def open_timm_tower(source: str, device: str | torch.device = "cpu") -> TimmImag
     sources = source.split(",")
     if not all(one.startswith("timm:") and one != "timm:" for one in sources):
         raise TeacherError(f"expected an image tower as timm:NAME or timm:NAME@FILE, got {source!r}")
-    if len(sources) == 1 and "?" not in source:
+    if len(sources) == 1 and "?" not in source and not source.startswith(f"{TIMM}{LOCAL}"):
         _, at, file = source.partition("@")
         return TimmImageTower.load(timm_name(source), file if at else None, device)
     try:

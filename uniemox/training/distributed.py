@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from uniemox.errors import ConfigError
-from uniemox.training.launch import Launch, find_launch, is_torchrun
+from uniemox.training.launch import Launch, find_launch, is_torchrun, local_rank
 
 JOIN_WAIT = timedelta(minutes=10)
 MAX_WAIT = timedelta(hours=24)
@@ -68,6 +68,17 @@ def wait_for_all() -> None:
     """Go on when every process is here."""
     if world_size() > 1:
         dist.barrier()
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Let one process of each machine go before the others, so that they find what it has downloaded."""
+    is_first_here = local_rank() == 0
+    if not is_first_here:
+        wait_for_all()
+    yield
+    if is_first_here:
+        wait_for_all()
 
 
 def sum_over_processes(x: Tensor) -> Tensor:
