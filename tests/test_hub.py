@@ -5,12 +5,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
+import timm
+from safetensors.torch import save
 
+from tests.networks import clip_folder
 from uniemox.errors import HubError
 from uniemox.hub import fetch
 
@@ -19,8 +23,14 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 COMMIT = "a" * 40
 
 
+@cache
+def weights() -> bytes:
+    """Of timm's test_vit."""
+    return save(timm.create_model("test_vit").state_dict())
+
+
 class Hub(BaseHTTPRequestHandler):
-    """`good.onnx` is what its header says, `evil.onnx` is not, `small.txt` has no sha256."""
+    """`good.onnx` is what its header says, `evil.onnx` is not, `small.txt` has no sha256; and a network of timm's."""
 
     def do_HEAD(self) -> None:
         self.answer(with_body=False)
@@ -30,17 +40,20 @@ class Hub(BaseHTTPRequestHandler):
 
     def answer(self, *, with_body: bool) -> None:
         name = self.path.rsplit("/", 1)[-1]
-        if not self.path.startswith("/team/finder/resolve/") or name not in ("good.onnx", "evil.onnx", "small.txt"):
+        is_network = self.path.startswith("/timm/test_vit.r160_in1k/resolve/") and name == "model.safetensors"
+        is_finder = self.path.startswith("/team/finder/resolve/") and name in ("good.onnx", "evil.onnx", "small.txt")
+        if not is_network and not is_finder:
             self.send_response(404)
             self.send_header("X-Error-Code", "EntryNotFound")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        body = CONTENT if name != "evil.onnx" else CONTENT[::-1]
+        body = weights() if is_network else CONTENT if name != "evil.onnx" else CONTENT[::-1]
+        sha256 = hashlib.sha256(weights()).hexdigest() if is_network else SHA256
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{"b" * 40 if name == "small.txt" else SHA256}"')
+        self.send_header("ETag", f'"{"b" * 40 if name == "small.txt" else sha256}"')
         self.end_headers()
         if with_body:
             self.wfile.write(body)
@@ -94,6 +107,42 @@ def test_what_is_not_what_it_should_be_is_refused(address: str, tmp_path: Path) 
 def test_what_is_not_there_is_said(address: str, tmp_path: Path) -> None:
     said = fetch_in_process("hub:team/finder/none.onnx", address, tmp_path)
     assert said.startswith("HubError hub:team/finder/none.onnx can't be downloaded: ")
+
+
+def test_what_a_preset_needs_is_fetched_once_and_then_there_without_network(
+    address: str, golden: Path, tmp_path: Path
+) -> None:
+    """On a login node first, with `uniemox fetch`; on the nodes by the variables that it prints."""
+    clip = tmp_path / "clip"
+    clip.mkdir()
+    code = f"""
+import sys, os
+from dataclasses import replace
+from uniemox.pretrain import presets
+small = presets.demo()
+small = replace(small, encoder=replace(small.encoder, start="timm:test_vit"), optimizer=presets.best().optimizer,
+                teacher=replace(small.teacher, source="clip:local-dir:{clip_folder(golden, clip)}"))
+presets.PRESETS = {{"best": lambda: small}}
+from uniemox.cli.weights import fetch
+from pathlib import Path
+fetch(preset="best", to=Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+"""
+
+    def run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, *map(str, words)]
+        changed = os.environ | {"HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home")} | environment
+        return subprocess.run(command, env=changed, capture_output=True, text=True, check=False, timeout=120)
+
+    first = run(tmp_path / "weights", HF_ENDPOINT=address)
+    assert first.returncode == 0, first.stderr
+    assert first.stderr.splitlines()[0] == "fetching timm:test_vit"
+    variables = f"HF_HUB_CACHE={tmp_path / 'weights'} HF_HUB_OFFLINE=1"
+    assert first.stdout == f"{variables} uniemox pretrain --preset best --data KIND:PATH --out RUN\n"
+    offline = dict(word.split("=", 1) for word in variables.split())
+    assert run(HF_ENDPOINT="http://127.0.0.1:9", **offline).returncode == 0
+    nowhere = run(HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="1")
+    assert nowhere.returncode == 1
+    assert "timm:test_vit could not be built with its weights" in nowhere.stderr
 
 
 @pytest.mark.parametrize(

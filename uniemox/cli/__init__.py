@@ -33,7 +33,7 @@ from uniemox.cli.serve import serve
 from uniemox.cli.settings import preset_in
 from uniemox.cli.survey import survey
 from uniemox.cli.teacher import teacher
-from uniemox.cli.weights import convert, models
+from uniemox.cli.weights import convert, fetch, models
 from uniemox.errors import StoppedError, UniemoxError
 
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
@@ -49,7 +49,7 @@ app = App(
 app.register_install_completion_command()
 COMMANDS = (
     *(predict, survey, explain, serve, data, teacher, finder, evaluate, calibrate, compare, report, export, reproduce),
-    *(ask, curate, convert, models, bench, docs),
+    *(ask, curate, convert, fetch, models, bench, docs),
 )
 for command in COMMANDS:
     app.command(command)

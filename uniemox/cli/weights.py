@@ -1,9 +1,12 @@
 """Commands about published checkpoints."""
 
 import json
+import os
+import shlex
 from pathlib import Path
+from typing import Literal
 
-from uniemox.cli.console import JsonFlag, need, out, progress_bar
+from uniemox.cli.console import JsonFlag, need, out, progress_bar, say
 
 
 def convert(
@@ -48,6 +51,40 @@ def convert(
         return
     print(report)
     print(f"  wrote {target}; load it with\n    {line}")
+
+
+def fetch(*, preset: Literal["paper", "best"] = "best", to: Path | None = None) -> None:
+    """Download the weights that a preset of pretrain starts and learns from, once, where there is a network.
+
+    Nodes of a cluster often have none: run this on the login node, and what it prints on the others.
+
+    Example: uniemox fetch --preset best --to /scratch/weights
+
+    Parameters
+    ----------
+    preset
+        paper or best.
+    to
+        Folder that all nodes can read; the Hugging Face cache if not given.
+    """
+    if to is not None:  # huggingface_hub reads it when it is imported
+        os.environ["HF_HUB_CACHE"] = str(to.resolve())
+    need("torch", "timm", "open_clip", extra="train")
+    from uniemox.checkpoints.timm_networks import TIMM, load_timm
+    from uniemox.pretrain.presets import PRESETS
+    from uniemox.teacher.opening import open_teacher
+
+    config = PRESETS[preset]()
+    start, teacher = config.encoder.start or "", config.teacher.source
+    if start.startswith(TIMM):
+        say(f"fetching {start}")
+        load_timm(start, None)
+    elif start:
+        say(f"{start} is a file that no hub has; `uniemox docs checkpoints` has its address and hash")
+    say(f"fetching {teacher}")
+    open_teacher(teacher)
+    place = "" if to is None else f"HF_HUB_CACHE={shlex.quote(str(to.resolve()))} "
+    print(f"{place}HF_HUB_OFFLINE=1 uniemox pretrain --preset {preset} --data KIND:PATH --out RUN")
 
 
 def models(*methods: str, as_json: JsonFlag = False) -> None:
