@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.runs import uniemox_here
 from uniemox.cli.reproduce import images, table_or_figure, verify
 from uniemox.cli.reproduce_plan import Options
 from uniemox.errors import ConfigError
@@ -34,13 +35,31 @@ def test_the_paper_scale_says_what_it_costs_and_starts_nothing_here(
     table_or_figure("table4", Options(scale="paper", out=tmp_path / "r", images_per_s=1000, gpus=8))
     said = capsys.readouterr()
     assert "229 runs, 363.3 million images through a network, 156.8 EFLOP of training" in said.err
-    assert "0.80 days on 8 GPUs of 1000 pre-training images/s" in said.err
+    assert "0.80 days on 8 GPUs of 1,000 pre-training images/s, 283 TFLOP/s" in said.err
     assert "nothing was started, because what they need is missing" in said.err
     assert "need the data: --data EmoSet=emoset:PATH" in said.err
     assert said.out.splitlines()[0].startswith(
         "torchrun --standalone --nproc-per-node 8 -m uniemox pretrain --preset paper"
     )
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "hours"), [("500", 40), ("train.json", 20.6), ("none.json", None), ("list.json", None)]
+)
+def test_a_measured_speed_is_a_number_or_a_file(given: str, hours: float | None, tmp_path: Path) -> None:
+    """The file is what `uniemox bench train --json` printed on one of the GPUs."""
+    (tmp_path / "train.json").write_text('{"images_per_s": 1000.0, "mfu": 0.3}')
+    (tmp_path / "list.json").write_text("[1]")
+    speed = given if given == "500" else tmp_path / given
+    words = ("reproduce", "table4", "--scale", "paper", "--plan", "--images-per-s", speed, "--json")
+    done = uniemox_here(*words, "--out", tmp_path / "r")
+    if hours is None:
+        assert done.returncode == 1
+        assert "is neither a number nor a file that `bench train --json` wrote" in done.stderr
+        return
+    eight = next(one for one in json.loads(done.stdout) if one["gpus"] == 8)
+    assert eight["hours"] == pytest.approx(hours, rel=0.05)
 
 
 def test_tables_of_the_paper_need_nothing_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from uniemox.cli.console import JsonFlag, need, progress_bar
+from uniemox.cli.console import JsonFlag, UsageError, need, progress_bar
 from uniemox.errors import ConfigError
 
 bench = App(name="bench", help="Measure the speed of this machine with uniemox.")
@@ -173,49 +174,71 @@ def bench_predict_command(
         print(f"memory grew by {result.memory_growth_mb:.1f} MB between the 2,000th and the {soak:,}th image")
 
 
-@bench.command
-def loop(
+@bench.command(name="train")
+def bench_train_command(
     *,
     data: str,
-    model: str = "vit_small_patch16_224",
-    batch_size: int = 32,
-    steps: int = 8,
+    preset: str = "paper",
+    steps: Annotated[int, Parameter(validator=Number(gte=1))] = 50,
+    batch_size: int | None = None,
+    compiled: Annotated[bool | None, Parameter(name="--compile")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Time a pre-training run from shards and from files, beside bare steps: what loop and loading cost.
+    """Time a pre-training run on one device, and each of its parts: loading, step, teacher, optimiser, saving.
 
-    Example: uniemox bench loop --data fi:photos/fi --json
+    Random weights stand for start and teacher. `uniemox reproduce --plan --images-per-s FILE` takes what --json prints.
+
+    Examples:
+
+    uniemox bench train --preset paper --data shards:EmoSet --batch-size 128 --json > train.json
+
+    uniemox bench train --preset demo --data synthetic:512 --steps 10
 
     Parameters
     ----------
     data
         KIND:PATH.
-    model
-        A plain ViT of timm.
-    batch_size
-        Images in a step.
+    preset
+        Of pretrain: paper, best or demo.
     steps
-        Timed steps of each of the four measurements.
+        Timed steps, after three to warm up.
+    batch_size
+        Images of a step, of one device; the preset's if not given.
+    compiled
+        torch.compile; as the preset has it if not given.
     as_json
         Print one JSON object.
     """
     need("torch", "timm", "open_clip", "tensorboard", extra="train")
-    from uniemox.bench.loop import WARMUP, bench_loop
+    from uniemox.bench.train import WARMUP, bench_train
     from uniemox.data.source import open_data
+    from uniemox.pretrain.presets import PRESETS
 
+    if preset not in PRESETS:
+        raise UsageError(f"there is no preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    config = PRESETS[preset]()
+    if compiled is not None:
+        config = replace(config, hardware=replace(config.hardware, compile=compiled))
+    config = replace(config, batch_size=batch_size or config.batch_size)
     found = open_data(data)
     with progress_bar() as progress:
-        task = progress.add_task("steps", total=4 * steps + 2 * WARMUP)
-        result = bench_loop(
-            found, model=model, batch_size=batch_size, steps=steps, on_step=lambda: progress.advance(task)
-        )
+        task = progress.add_task("steps", total=steps + WARMUP)
+        result = bench_train(config, found, steps=steps, on_step=lambda: progress.advance(task))
     if as_json:
         print(json.dumps(result.as_dict()))
         return
     print(
-        f"{result.step_images_per_s:.2f} images/s in bare steps; a run from shards has "
-        f"{result.shards_images_per_s:.2f} ({result.shards_ratio:.1%}), from files {result.files_images_per_s:.2f} "
-        f"({result.files_ratio:.1%}); {model}, batch {batch_size}, medians of {steps} steps"
+        f"{result.images_per_s:.4g} images/s in a run, {result.mfu:.1%} of this machine's {result.peak_tflops:.3g} "
+        f"TFLOP/s; steps wait for images {result.waiting:.1%} of the time"
+    )
+    print(
+        f"bare steps {result.step_images_per_s:.4g} images/s, loading alone {result.loading_images_per_s:.4g} with "
+        f"{result.workers} workers; a step's teacher {result.teacher_ms:.3g} ms, optimiser {result.optimizer_ms:.3g} "
+        f"ms, log {result.log_ms:.3g} ms; a checkpoint {result.checkpoint_s:.3g} s, beside the next steps"
+    )
+    print(
+        f"{result.parameters_m:.1f} million parameters, {result.gflop_per_image:.4g} GFLOP an image, batch "
+        f"{result.batch_size}, {result.precision}, {result.device}"
     )
 
 

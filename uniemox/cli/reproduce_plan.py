@@ -4,13 +4,14 @@ import json
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.table import Table
 
 from uniemox.cli.console import JsonFlag, progress_bar, say, show_all
 from uniemox.errors import ConfigError
+from uniemox.files import read_limited
 from uniemox.reproduce.names import Name, Scale
 
 if TYPE_CHECKING:
@@ -20,6 +21,23 @@ if TYPE_CHECKING:
     from uniemox.reproduce.plan import Plan, Run
 
 MAX_JOBS = 4  # of a demo, where nobody says
+
+
+def speed_of(_: Any, tokens: Any) -> float:
+    """Images/s that were given as a number, or as a file of `bench train --json`. Raises ConfigError for neither."""
+    text = tokens[0].value
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return float(json.loads(read_limited(text))["images_per_s"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"--images-per-s {text!r} is neither a number nor a file that `bench train --json` wrote ({error})"
+        ) from error
+
+
 Several = Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)]
 Switch = Annotated[bool, Parameter(negative="")]
 
@@ -58,8 +76,9 @@ class Options:
     in the paper's tables at its scale, and not in a demo."""
     gpus: int = 1
     """Of this machine, which a run uses together at the scale of the paper."""
-    images_per_s: float | None = None
-    """What `bench step` measured on one of the GPUs, to compute how long the scale of the paper takes."""
+    images_per_s: Annotated[float | None, Parameter(converter=speed_of)] = None
+    """Pre-training images/s of one of the GPUs, to compute how long the scale of the paper takes: a number, or a file
+    that `bench train --json` wrote."""
     loads_per_s: float | None = None
     """What `bench data` measured on one core, to compute how many cores load images for --plan."""
     endpoint: str | None = None
@@ -173,7 +192,7 @@ def show_simulation(target: Name, options: Options) -> None:
 
     if options.scale != "paper" or options.images_per_s is None or options.images_per_s <= 0:
         raise ConfigError(
-            "--plan is for --scale paper, and needs --images-per-s, which `uniemox bench step` measures on one GPU"
+            "--plan is for --scale paper, and needs --images-per-s, which `uniemox bench train` measures on one GPU"
         )
     found = []
     for gpus in SIMULATED_GPUS:  # no run is spread over nodes: its gradients would travel longer than it computes
@@ -182,7 +201,7 @@ def show_simulation(target: Name, options: Options) -> None:
     if options.as_json:
         print(json.dumps([asdict(one) for one in found]))
         return
-    table = Table(title=f"{target}, {options.images_per_s:g} pre-training images/s a GPU: computed, not measured")
+    table = Table(title=f"{target}, computed from {speed_in_words(options.images_per_s)} a GPU")
     for heading in (
         "GPUs",
         "hours",
@@ -202,6 +221,13 @@ def show_simulation(target: Name, options: Options) -> None:
         say("how many cores that takes follows from `uniemox bench data`: give its images/s as --loads-per-s")
 
 
+def speed_in_words(images_per_s: float) -> str:
+    """With the computing that it takes: what a GPU would have to reach."""
+    from uniemox.reproduce.study import PRETRAIN_GFLOP
+
+    return f"{images_per_s:,.4g} pre-training images/s, {images_per_s * PRETRAIN_GFLOP / 1000:,.0f} TFLOP/s"
+
+
 def may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
     """Say what the scale of the paper costs; False if there is no GPU to start it on.
 
@@ -218,9 +244,9 @@ def may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
         f"{cost.exaflop:,.1f} EFLOP of training"
     )
     if cost.days is None:
-        say("how long that takes follows from `uniemox bench step` on the GPU: give its images/s as --images-per-s")
+        say("how long that takes follows from `uniemox bench train` on the GPU: give its images/s as --images-per-s")
     else:
-        say(f"{cost.days:,.2f} days on {gpus} GPU{'s' if gpus > 1 else ''} of {images_per_s:g} pre-training images/s")
+        say(f"{cost.days:,.2f} days on {gpus} GPU{'s' if gpus > 1 else ''} of {speed_in_words(images_per_s or 0)}")
     say_missing(plan)
     is_possible = any(run.missing is None for run in plan.runs) or not plan.runs
     if is_possible and (torch.cuda.is_available() or cost.images_m == 0):

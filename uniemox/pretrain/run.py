@@ -1,6 +1,6 @@
 """A pre-training run, from samples to `encoder.safetensors`."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -80,26 +80,8 @@ def pretrain(
         model.set_grad_checkpointing(config.hardware.grad_checkpointing)
         if config.hardware.compile:
             compile_teacher(teacher)
-        run = _Run(config, data, out, model, teacher)
-        plan = run.plan()
-        callback.start(plan)
-        journal = Journal(out, run.start, is_written=rank() == 0, tracker=config.save.tracker)
-        with journal, closing(run.steps(plan, journal, callback)) as steps:
-            for step in steps:
-                run.schedule.step_update(step.done)
-                batches = [run.batch(views, step.done // run.steps_per_epoch) for views in step.batches]
-                precision, norms = precision_of(config.hardware), dict[str, float]()
-                if config.diagnose_every and step.done % config.diagnose_every == 0:
-                    norms = loss_gradient_norms(model, batches[0], teacher=teacher, precision=precision)
-                losses = pretrain_step(
-                    run.runner,
-                    run.optimizer,
-                    batches,
-                    teacher=teacher,
-                    precision=precision,
-                    max_grad_norm=config.optimizer.max_grad_norm,
-                )
-                step.report(losses | norms | {"lr": run.lr, "epoch": (step.done + 1) / run.steps_per_epoch})
+        run = PretrainRun(config, data, out, model, teacher)
+        run.train(callback)
         weights = whole(model.state_dict())
         if rank() == 0:
             if is_sharded(model):
@@ -132,8 +114,8 @@ def build_encoder_of(config: PretrainConfig) -> VisionTransformer:
     return load_start(start / ENCODER if start.is_dir() else config.encoder.start, image_size=size)
 
 
-class _Run:
-    """What the steps of a run share."""
+class PretrainRun:
+    """What the steps of a run share.  model: on its device.  teacher: of `prepare_teacher`."""
 
     def __init__(
         self, config: PretrainConfig, data: DataSet, out: Path, model: UniEmoX, teacher: Teacher | None
@@ -163,6 +145,32 @@ class _Run:
     def lr(self) -> float:
         """The learning rate of this step."""
         return self.optimizer.param_groups[0]["lr"]
+
+    def train(self, callback: Callback) -> None:
+        """Take all steps that are still to be done. Raises as `pretrain`."""
+        config, plan, precision = self.config, self.plan(), precision_of(self.config.hardware)
+        callback.start(plan)
+        journal = Journal(self.out, self.start, is_written=rank() == 0, tracker=config.save.tracker)
+        with journal, closing(self.steps(plan, journal, callback)) as steps:
+            for step in steps:
+                self.schedule.step_update(step.done)
+                batches = [self.batch(views, step.done // self.steps_per_epoch) for views in step.batches]
+                norms = dict[str, float]()
+                if config.diagnose_every and step.done % config.diagnose_every == 0:
+                    norms = loss_gradient_norms(self.model, batches[0], teacher=self.teacher, precision=precision)
+                losses = self.take_step(batches)
+                step.report(losses | norms | {"lr": self.lr, "epoch": (step.done + 1) / self.steps_per_epoch})
+
+    def take_step(self, batches: Sequence[PretrainBatch]) -> dict[str, float]:
+        """One update of the weights; its losses, see `pretrain_step`."""
+        return pretrain_step(
+            self.runner,
+            self.optimizer,
+            batches,
+            teacher=self.teacher,
+            precision=precision_of(self.config.hardware),
+            max_grad_norm=self.config.optimizer.max_grad_norm,
+        )
 
     def steps(self, plan: RunPlan, journal: Journal, callback: Callback) -> Generator[Step[ViewBatch]]:
         """The steps that are still to be done."""

@@ -82,7 +82,7 @@ def measure_run(run: Path) -> NetworkCost:
 def plan_cost(runs: Sequence[Run], *, images_per_s: float | None, gpus: int) -> PlanCost:
     """What runs of the paper's scale cost.
 
-    images_per_s: what `uniemox bench step` measured on one of the GPUs: pre-training steps of ViT-L/16. All other work
+    images_per_s: what `uniemox bench train` measured on one of the GPUs: pre-training steps of ViT-L/16. All other work
     is taken to run at the same multiplications and additions a second, and several GPUs to share it without loss.
     Raises ConfigError for a speed that is not above 0.
     """

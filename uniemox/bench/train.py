@@ -1,0 +1,233 @@
+"""`uniemox bench train`: how fast a pre-training run is, and what each of its parts takes."""
+
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice, pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import open_clip
+import torch
+
+from uniemox.bench.counting import matmul_peak, multiply_adds, parameter_count, timed
+from uniemox.bench.step import TRAINING
+from uniemox.checkpoints.timm_networks import TIMM, TimmSource
+from uniemox.data.order import RunOrder, steps_in_epoch
+from uniemox.data.prompts import distinct_texts
+from uniemox.data.sample import DataSet
+from uniemox.errors import ConfigError
+from uniemox.pretrain.config import PretrainConfig
+from uniemox.pretrain.run import PretrainRun, build_model
+from uniemox.pretrain.step import teacher_features
+from uniemox.pretrain.teacher import TEXTS, compile_teacher
+from uniemox.teacher.clip import ClipTeacher
+from uniemox.teacher.protocol import Teacher
+from uniemox.teacher.stored import StoredTeacher, save_features
+from uniemox.teacher.text_cache import TextCachedTeacher
+from uniemox.training.callbacks import NullCallback
+from uniemox.training.config import SaveConfig, ScheduleConfig
+from uniemox.training.hardware import count_workers, precision_of, ready_to_train, setup_device
+from uniemox.training.journal import Journal
+from uniemox.training.state import Progress
+from uniemox.views.loader import build_loader
+
+WARMUP = 3  # steps that are not counted
+WIDTH = 512  # channels of a stored teacher
+PARTS = 5  # times that each part is measured
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainBench:
+    """Medians. The parts are measured one after the other, each alone; in a run some go on beside each other."""
+
+    images_per_s: float
+    """Of the whole run, from the end of one step to the end of the next."""
+    waiting: float
+    """Share of the run's time in which a step waits for its images."""
+    mfu: float
+    """Model FLOPs utilisation of the run: a fraction of peak_tflops."""
+    step_images_per_s: float
+    """Of bare steps on one batch: teacher, forward, backward, optimiser."""
+    loading_images_per_s: float
+    """Of the loader alone."""
+    teacher_ms: float
+    """Of the features of one batch; 0 where they are stored."""
+    optimizer_ms: float
+    log_ms: float
+    checkpoint_s: float
+    """Until it is on the disk; a run writes it beside its next steps."""
+    peak_tflops: float
+    """TFLOP/s of the best matrix product of the run's precision, measured here."""
+    gflop_per_image: float
+    """Forward and twice that backward, and the teacher's forward where it runs in the step."""
+    parameters_m: float
+    batch_size: int
+    steps: int
+    workers: int
+    compiled: bool
+    precision: str
+    device: str
+    torch_version: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields."""
+        return asdict(self)
+
+
+def bench_train(
+    config: PretrainConfig, data: DataSet, *, steps: int, on_step: Callable[[], None] = lambda: None
+) -> TrainBench:
+    """Time a pre-training run and its parts, on the device that the run would take, in this process alone.
+
+    Random weights stand for the start and the teacher, so that nothing has to be there: speed does not depend on them.
+    Raises ConfigError for no steps, DataError for data that do not fill a batch or can't be read.
+    """
+    if steps < 1:
+        raise ConfigError(f"steps must be at least 1, got {steps}")
+    device, precision = setup_device(config.hardware), precision_of(config.hardware)
+    epochs = (steps + WARMUP) / steps_in_epoch(len(data), config.batch_size)
+    config = replace(
+        with_random_weights(config),
+        schedule=ScheduleConfig(epochs=epochs, warmup_epochs=0),
+        save=SaveConfig(every_steps=steps + WARMUP),
+    )
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    with tempfile.TemporaryDirectory(prefix="uniemox-train-") as folder:
+        out = Path(folder)
+        teacher = random_teacher(config, data, out, device)
+        model = build_model(config, None if teacher is None else teacher.width)
+        gflop = flop_per_image(model, teacher) / 1e9
+        ready_to_train(model, device)
+        model.set_grad_checkpointing(config.hardware.grad_checkpointing)
+        if config.hardware.compile:
+            compile_teacher(teacher)
+        peak = matmul_peak(device, dtype)
+        run, clock = PretrainRun(config, data, out, model, teacher), _Clock(on_step)
+        run.train(clock)
+        parts = _time_parts(run)
+        peak = max(peak, matmul_peak(device, dtype))
+    seconds = [end - start for start, end in pairwise(clock.ends[WARMUP - 1 :])]
+    images_per_s = config.batch_size / median(seconds)
+    return TrainBench(
+        images_per_s=images_per_s,
+        waiting=sum(clock.waits[WARMUP:]) / sum(seconds),
+        mfu=images_per_s * gflop * 1e9 / peak,
+        step_images_per_s=config.batch_size / parts["step"],
+        loading_images_per_s=config.batch_size / parts["loading"],
+        teacher_ms=1000 * parts["teacher"],
+        optimizer_ms=1000 * parts["optimizer"],
+        log_ms=1000 * parts["log"],
+        checkpoint_s=parts["checkpoint"],
+        peak_tflops=peak / 1e12,
+        gflop_per_image=gflop,
+        parameters_m=parameter_count(model) / 1e6,
+        batch_size=config.batch_size,
+        steps=steps,
+        workers=count_workers(config.hardware, device),
+        compiled=config.hardware.compile,
+        precision=precision,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        torch_version=torch.__version__,
+    )
+
+
+def with_random_weights(config: PretrainConfig) -> PretrainConfig:
+    """The same network without its start."""
+    start = config.encoder.start or ""
+    name = TimmSource.parse(start).name if start.startswith(TIMM) else config.encoder.name
+    return replace(config, encoder=replace(config.encoder, start=None, name=name))
+
+
+def random_teacher(config: PretrainConfig, data: DataSet, out: Path, device: torch.device) -> Teacher | None:
+    """A CLIP of the same size, or stored features where the run would have them stored; None if no loss needs any."""
+    if not config.model.needs_image_features:
+        return None
+    kind, _, name = config.teacher.source.partition(":")
+    if kind == "clip" and config.teacher.view == "augmented" and not name.startswith("local-dir:"):
+        architecture = name.partition("@")[0]
+        network = open_clip.create_model(architecture, load_weights=False, pretrained_text=False)
+        clip = ClipTeacher(network.to(device), open_clip.get_tokenizer(architecture))
+        return TextCachedTeacher(clip, out / TEXTS) if config.model.needs_text_features else clip
+    keys = [sample.key for sample in data.samples]
+    texts = distinct_texts(data.samples, config.teacher.with_emotion)
+    image_features, text_features = torch.randn(len(keys), WIDTH), torch.randn(len(texts), WIDTH)
+    path = out / "teacher.npz"
+    save_features(path, image_keys=keys, image_features=image_features, texts=texts, text_features=text_features)
+    return StoredTeacher(path)
+
+
+def flop_per_image(model: Any, teacher: Teacher | None) -> float:
+    """Of a step: the student's forward pass and twice that backward, and the teacher's where it runs."""
+    views = torch.zeros(2, 3, *model.image_size)  # two, because L2 compares images
+    features = None if teacher is None else torch.zeros(2, teacher.width)
+    student = multiply_adds(lambda: model(views, views, image_features=features, text_features=features)) / 2
+    clip: Any = teacher.teacher if isinstance(teacher, TextCachedTeacher) else teacher
+    if not isinstance(clip, ClipTeacher):
+        return 2 * TRAINING * student
+    size = clip.model.visual.image_size
+    pixels = torch.zeros(1, 3, *(size if isinstance(size, tuple) else (size, size)), device=clip._device)
+    return 2 * (TRAINING * student + multiply_adds(lambda: clip.model.visual(pixels)))
+
+
+def _time_parts(run: PretrainRun) -> dict[str, float]:
+    """Median seconds of each part of a step, alone."""
+    config, device = run.config, run.device
+    order = RunOrder(
+        len(run.data),
+        batch_size=config.batch_size,
+        accumulation=config.accumulation,
+        seed=config.seed,
+        start=0,
+        steps=run.step_count,
+        rank=0,
+        processes=1,
+    )
+    loader = iter(build_loader(run.views, order, count_workers(config.hardware, device)))
+    batches = [run.batch(views, 0) for views in islice(loader, config.accumulation)]
+    began = time.perf_counter()
+    others = sum(1 for _ in loader)
+    loading = (time.perf_counter() - began) / others
+
+    def median_of(call: Callable[[], object]) -> float:
+        return median(timed(call, device) for _ in range(PARTS))
+
+    def ask() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision_of(config.hardware) == "bfloat16"):
+            for batch in batches:
+                teacher_features(batch, run.teacher, config.model, device)
+
+    def save() -> None:
+        run.checkpoints.save(Progress(run.step_count, None, {}), run.model, run.optimizer)
+        run.checkpoints.wait()
+
+    is_asked = run.teacher is not None and not isinstance(run.teacher, StoredTeacher)
+    with Journal(run.out, run.step_count) as journal:
+        log = median_of(partial(journal.write, run.step_count, {"total": 1.0, "lr": 1.0, "grad_norm": 1.0}))
+    return {
+        "loading": loading * config.accumulation,
+        "step": median_of(lambda: run.take_step(batches)),
+        "teacher": median_of(ask) if is_asked else 0.0,
+        "optimizer": median_of(run.optimizer.step),
+        "log": log,
+        "checkpoint": median_of(save),
+    }
+
+
+class _Clock(NullCallback):
+    """When every step ended, and how long it waited for images."""
+
+    def __init__(self, on_step: Callable[[], None]) -> None:
+        self.on_step = on_step
+        self.ends: list[float] = []
+        self.waits: list[float] = []
+
+    def step(self, done: int, values: Mapping[str, float]) -> None:
+        """Note both."""
+        self.ends.append(time.perf_counter())
+        self.waits.append(values["wait_s"])
+        self.on_step()
