@@ -21,6 +21,7 @@ from uniemox.cli.console import UsageError, err, say
 from uniemox.cli.curate import curate
 from uniemox.cli.data import data
 from uniemox.cli.docs import docs
+from uniemox.cli.doctor import doctor
 from uniemox.cli.evaluate import evaluate
 from uniemox.cli.explain import explain
 from uniemox.cli.export import export
@@ -49,7 +50,7 @@ app = App(
 app.register_install_completion_command()
 COMMANDS = (
     *(predict, survey, explain, serve, data, teacher, finder, evaluate, calibrate, compare, report, export, reproduce),
-    *(ask, curate, convert, fetch, models, bench, docs),
+    *(ask, curate, convert, fetch, models, bench, doctor, docs),
 )
 for command in COMMANDS:
     app.command(command)

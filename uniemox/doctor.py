@@ -1,0 +1,209 @@
+"""What a machine has for training, what is in the way, and what to do about it: `uniemox doctor`."""
+
+import os
+import platform
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from uniemox.bench.data import bench_data
+from uniemox.data.synthetic import synthetic
+from uniemox.model.precision import fast_precision
+from uniemox.parallel import usable_cores
+from uniemox.pretrain.presets import paper
+from uniemox.training.hardware import MAX_WORKERS, SHARED_MEMORY
+from uniemox.views.loader import PREFETCH
+
+State = Literal["ok", "warning", "not checked"]
+PACKAGES = ("timm", "open_clip_torch", "tensorboard", "onnxruntime", "scikit-learn")
+GPU_IMAGES_PER_S = 1000  # that a GPU may train on, see docs/scaling.md
+MIN_FILES, MIN_DISK_GB, MIN_DISK_MB_S, MIN_LINK_GB_S = 4096, 100, 200, 20
+WRITTEN_MB, SENT_MB, ROUNDS = 256, 256, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found."""
+
+    name: str
+    state: State
+    found: str
+    remedy: str = ""
+    """What to do; empty where nothing has to be done."""
+
+
+def examine(gpus: int, folder: Path) -> Iterator[Finding]:
+    """Check this machine for a run on so many GPUs that writes to a folder; each finding as soon as it is there.
+
+    Takes about a minute. Nothing raises: what can't be checked is a finding too.
+    """
+    checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
+        ("python and packages", _packages),
+        ("GPUs", lambda: _gpus(gpus)),
+        ("bfloat16", _bfloat16),
+        ("torch.compile", _compile),
+        ("all-reduce", lambda: _all_reduce(gpus)),
+        ("shared memory", lambda: _shared_memory(gpus)),
+        ("open files", _open_files),
+        ("disk", lambda: _disk(folder)),
+        ("loading", lambda: _loading(gpus)),
+    )
+    for name, check in checks:
+        try:
+            yield check()
+        except Exception as error:  # noqa: BLE001 - whatever fails on this machine is what is looked for
+            yield Finding(name, "warning", f"failed: {type(error).__name__}: {error}", "mend this before a long run")
+
+
+def _packages() -> Finding:
+    missing = [name for name in PACKAGES if not _version(name)]
+    found = f"Python {platform.python_version()}, torch {torch.__version__}, {platform.system()} {platform.machine()}"
+    if sys.version_info < (3, 11) or missing:
+        return Finding("python and packages", "warning", found, f"install uniemox[train] (missing: {missing})")
+    return Finding("python and packages", "ok", found)
+
+
+def _gpus(wanted: int) -> Finding:
+    if not torch.cuda.is_available():
+        return Finding(
+            "GPUs", "not checked", f"torch sees none (built for CUDA {torch.version.cuda})", "run it on a node"
+        )
+    count = torch.cuda.device_count()
+    names = sorted({torch.cuda.get_device_name(i) for i in range(count)})
+    memory = min(torch.cuda.mem_get_info(i)[0] for i in range(count)) / 1e9
+    found = f"{count} of {wanted}: {', '.join(names)}, {memory:.0f} GB free, CUDA {torch.version.cuda}"
+    if count < wanted:
+        return Finding("GPUs", "warning", found, "ask the scheduler for more, or look at CUDA_VISIBLE_DEVICES")
+    return Finding("GPUs", "ok", found)
+
+
+def _bfloat16() -> Finding:
+    if not torch.cuda.is_available():
+        return Finding("bfloat16", "not checked", f"no GPU; the CPU is fast with {fast_precision('cpu')}")
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return Finding("bfloat16", "ok", "the GPU computes it")
+    return Finding("bfloat16", "warning", "the GPU does not compute it", "give --hardware.precision float32")
+
+
+def _compile() -> Finding:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x, began = torch.randn(64, 64, device=device), time.perf_counter()
+    difference = (torch.compile(lambda y: torch.relu(y @ y) + 1)(x) - (torch.relu(x @ x) + 1)).abs().max()
+    found = f"a small function on {device} in {time.perf_counter() - began:.0f} s"
+    if difference > 1e-2:
+        return Finding("torch.compile", "warning", f"{found}, off by {difference:.2g}", "give --hardware.no-compile")
+    return Finding("torch.compile", "ok", found)
+
+
+def _all_reduce(gpus: int) -> Finding:
+    count = min(gpus, torch.cuda.device_count())
+    if count < 2:
+        return Finding("all-reduce", "not checked", "needs two GPUs")
+    speed = all_reduce_gb_s(count, "nccl")
+    found = f"{speed:.1f} GB/s between {count} GPUs (NCCL {'.'.join(map(str, torch.cuda.nccl.version()))})"
+    if speed < MIN_LINK_GB_S:
+        return Finding("all-reduce", "warning", found, "NCCL_DEBUG=INFO shows which way it goes; NVLink reaches 100")
+    return Finding("all-reduce", "ok", found)
+
+
+def all_reduce_gb_s(processes: int, backend: str) -> float:
+    """Bandwidth of an all-reduce of 256 MB between processes of this machine: GB/s that each one sends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = mp.get_context("spawn")
+    times = context.SimpleQueue()
+    mp.start_processes(_send, (processes, backend, port, times), nprocs=processes, start_method="spawn")
+    return 2 * (processes - 1) / processes * SENT_MB / 1000 / times.get()
+
+
+def _send(rank: int, processes: int, backend: str, port: int, times: "mp.SimpleQueue") -> None:
+    dist.init_process_group(backend, init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
+    device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
+    numbers = torch.ones(SENT_MB * 250_000, device=device)
+    best = float("inf")
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        dist.all_reduce(numbers)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - began)
+    if rank == 0:
+        times.put(best)
+    dist.destroy_process_group()
+
+
+def _shared_memory(gpus: int) -> Finding:
+    if not SHARED_MEMORY.is_dir():
+        return Finding("shared memory", "not checked", f"there is no {SHARED_MEMORY}")
+    config, free = paper(), shutil.disk_usage(SHARED_MEMORY).free
+    workers = max(1, min(MAX_WORKERS, usable_cores() // gpus))
+    need = workers * PREFETCH * config.batch_size * 2 * 3 * config.view.size**2
+    found = f"{free / 1e9:.1f} GB free in {SHARED_MEMORY}; preset paper needs {need / 1e9:.1f} GB"
+    if free < need:
+        return Finding(
+            "shared memory",
+            "warning",
+            found,
+            f"docker run --shm-size={need // 10**9 + 2}g, or fewer --hardware.workers",
+        )
+    return Finding("shared memory", "ok", found)
+
+
+def _open_files() -> Finding:
+    if os.name != "posix":
+        return Finding("open files", "not checked", "this system has no such limit")
+    import resource  # noqa: PLC0415 - not on Windows
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= limit < MIN_FILES:
+        return Finding("open files", "warning", f"{limit} at most", f"ulimit -n {16 * MIN_FILES}")
+    return Finding("open files", "ok", f"{limit} at most" if limit >= 0 else "no limit")
+
+
+def _disk(folder: Path) -> Finding:
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    free, block, file = shutil.disk_usage(place).free / 1e9, os.urandom(2**20), place / f".uniemox-doctor-{os.getpid()}"
+    try:
+        began = time.perf_counter()
+        with file.open("wb") as written:
+            for _ in range(WRITTEN_MB):
+                written.write(block)
+            written.flush()
+            os.fsync(written.fileno())
+        speed = WRITTEN_MB * 1.048576 / (time.perf_counter() - began)
+    finally:
+        file.unlink(missing_ok=True)
+    found = f"{free:,.0f} GB free in {place}, written at {speed:,.0f} MB/s"
+    if free < MIN_DISK_GB or speed < MIN_DISK_MB_S:
+        return Finding(
+            "disk", "warning", found, f"give an --out with {MIN_DISK_GB} GB and {MIN_DISK_MB_S} MB/s or more"
+        )
+    return Finding("disk", "ok", found)
+
+
+def _loading(gpus: int) -> Finding:
+    speeds, cores = bench_data(synthetic(32), passes=1, soak=0), usable_cores()
+    possible, wanted = speeds.shards_samples_per_s * cores, gpus * GPU_IMAGES_PER_S
+    found = f"{speeds.shards_samples_per_s:,.0f} images/s a core from shards, {possible:,.0f} on {cores} cores"
+    if possible < wanted:
+        remedy = f"{gpus} GPUs may want {wanted:,}: ask for more cores, or expect GPUs to wait"
+        return Finding("loading", "warning", found, remedy)
+    return Finding("loading", "ok", found)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
