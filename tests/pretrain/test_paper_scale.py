@@ -1,8 +1,10 @@
 """`pretrain --preset paper` as a GPU node runs it, in miniature: real layouts on disk, two processes, kill, resume."""
 
 import os
+import re
 import signal
 import socket
+import subprocess
 import time
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
@@ -17,11 +19,13 @@ from tests.networks import clip_folder
 from tests.runs import PLAIN_OUTPUT, losses, scenes, tiny_pretraining
 from uniemox.bench.commands import start_command
 from uniemox.checkpoints.published import load_start
+from uniemox.cli import app
 from uniemox.errors import CheckpointError, TeacherError
 from uniemox.model.position import sincos_position
 from uniemox.pretrain.config import EncoderConfig, TeacherConfig
 from uniemox.pretrain.run import pretrain
 
+ROOT = Path(__file__).parents[2]
 SIZE, STEPS = 32, 12
 
 
@@ -98,3 +102,28 @@ def test_what_can_not_be_had_is_known_before_images_are_hashed(
         config = replace(config, teacher=TeacherConfig(source="clip:local-dir:/nowhere", view="augmented"))
     with pytest.raises((CheckpointError, TeacherError), match=r"none\.pth|/nowhere"):
         pretrain(config, scenes(), tmp_path / "run")
+
+
+def scripts(language: str) -> list[str]:
+    """Blocks of docs/scaling.md in a language."""
+    text = (ROOT / "docs" / "scaling.md").read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_scripts_for_clusters_are_whole(tmp_path: Path) -> None:
+    """Bash reads each, and every option that they give to pretrain is one."""
+    found = scripts("bash")
+    assert [name in "\n".join(found) for name in ("torchrun", "srun", "docker run")] == [True] * 3
+    for script in found:
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=10)
+        for line in script.replace("\\\n", " ").splitlines():
+            if " pretrain " not in line:
+                continue
+            words = line.split(" pretrain ")[1].split()
+            given, _, _ = app.parse_args(["pretrain", *words], print_error=False, exit_on_error=False)
+            assert given.__name__ == "pretrain"
+    [recipe] = scripts("dockerfile")
+    steps = [line.split()[0] for line in recipe.splitlines()]
+    assert steps == ["FROM", "RUN", "COPY", "RUN", "ENTRYPOINT"]
+    assert "constraints.txt" in recipe
+    assert (ROOT / "constraints.txt").is_file()
