@@ -7,7 +7,7 @@ import torch
 
 from tests.runs import scenes
 from uniemox.data.prompts import NOTHING_KNOWN, describe, distinct_texts, text_of
-from uniemox.pretrain.batches import make_batch
+from uniemox.pretrain.batches import MaskedViews, make_batch
 from uniemox.pretrain.step import PretrainBatch
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewBatch, ViewDataset, collate
@@ -16,13 +16,13 @@ from uniemox.views.transforms import TrainViews
 LENGTH = 16
 
 
-def views(*places: int, epoch: int = 0) -> ViewBatch:
-    dataset = ViewDataset(scenes().samples, TrainViews(ViewConfig(size=32), 0))
+def views(*places: int, seed: int = 0, epoch: int = 0) -> ViewBatch:
+    dataset = ViewDataset(scenes().samples, MaskedViews(TrainViews(ViewConfig(size=32), seed), LENGTH))
     return collate([dataset[epoch, place] for place in places])
 
 
 def batch(*places: int, seed: int = 0, epoch: int = 0, with_emotion: bool = True) -> PretrainBatch:
-    return make_batch(views(*places), length=LENGTH, seed=seed, epoch=epoch, with_emotion=with_emotion)
+    return make_batch(views(*places, seed=seed, epoch=epoch), with_emotion=with_emotion)
 
 
 def test_masks_hang_on_seed_epoch_sample_and_stream_alone() -> None:

@@ -188,7 +188,7 @@ def _time_parts(run: PretrainRun) -> dict[str, float]:
         processes=1,
     )
     loader = iter(build_loader(run.views, order, count_workers(config.hardware, device)))
-    batches = [run.batch(views, 0) for views in islice(loader, config.accumulation)]
+    batches = [run.batch(views) for views in islice(loader, config.accumulation)]
     began = time.perf_counter()
     others = sum(1 for _ in loader)
     loading = (time.perf_counter() - began) / others

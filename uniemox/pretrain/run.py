@@ -18,7 +18,7 @@ from uniemox.files import ENCODER, WEIGHTS
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
 from uniemox.parallel import usable_cores
-from uniemox.pretrain.batches import make_batch
+from uniemox.pretrain.batches import MaskedViews, make_batch
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.images import reconstruction_image
 from uniemox.pretrain.step import PretrainBatch, forward, loss_gradient_norms, pretrain_step
@@ -135,7 +135,8 @@ class PretrainRun:
             layer_decay=config.layer_decay,
         )
         self.schedule = build_schedule(self.optimizer, config.schedule, self.steps_per_epoch)
-        self.views = ViewDataset(data.samples, TrainViews(config.view, config.seed))
+        length = model.encoder.patch_embed.num_patches
+        self.views = ViewDataset(data.samples, MaskedViews(TrainViews(config.view, config.seed), length))
         self.checkpoints = Checkpoints(out, config.save.keep, config.save.keep_every)
         saved = self.checkpoints.found()
         self.start = self.checkpoints.load(saved[-1], model, self.optimizer).step if saved else 0
@@ -154,7 +155,7 @@ class PretrainRun:
         with journal, closing(self.steps(plan, journal, callback)) as steps:
             for step in steps:
                 self.schedule.step_update(step.done)
-                batches = [self.batch(views, step.done // self.steps_per_epoch) for views in step.batches]
+                batches = [self.batch(views) for views in step.batches]
                 norms = dict[str, float]()
                 if config.diagnose_every and step.done % config.diagnose_every == 0:
                     norms = loss_gradient_norms(self.model, batches[0], teacher=self.teacher, precision=precision)
@@ -196,10 +197,9 @@ class PretrainRun:
             callback=callback,
         )
 
-    def batch(self, views: ViewBatch, epoch: int) -> PretrainBatch:
+    def batch(self, views: ViewBatch) -> PretrainBatch:
         """Views with texts, keys and masks."""
-        length, emotion = self.model.encoder.patch_embed.num_patches, self.config.teacher.with_emotion
-        return make_batch(views, length=length, seed=self.config.seed, epoch=epoch, with_emotion=emotion)
+        return make_batch(views, with_emotion=self.config.teacher.with_emotion)
 
     def save(self, done: int, journal: Journal) -> None:
         """A checkpoint, and an image of what is reconstructed."""
@@ -207,7 +207,7 @@ class PretrainRun:
             self.checkpoints.save(Progress(done, None, {}), self.model, self.optimizer)
         shown = collate([self.views[0, i] for i in range(min(PICTURED, len(self.data)))])
         if shown.samples:
-            batch = self.batch(shown, epoch=0)
+            batch = self.batch(shown)
             with (
                 torch.no_grad(),
                 torch.compiler.set_stance("force_eager"),

@@ -1,7 +1,7 @@
 """One step of pre-training: teacher, model, losses, gradients, update."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import torch
@@ -93,6 +93,7 @@ def forward(
     """The model's output for a batch, every loss included. Arguments and errors as `pretrain_step`."""
     config = config_of(model)
     device = next(model.parameters()).device
+    batch = replace(batch, scene=batch.scene.to(device, non_blocking=True))  # once, for teacher and student
     scene, person = batch.scene, batch.person if config.needs_person else None
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
         image, text = teacher_features(batch, teacher, config, device)
@@ -114,7 +115,7 @@ def teacher_features(
     if config.needs_image_features:
         image = batch.image_features
         if image is None:
-            pixels = batch.scene.to(device, non_blocking=True).float() / 255
+            pixels = batch.scene.to(device).float() / 255
             image = _required(teacher).image_features(pixels, batch.keys)
             if len(image) != len(pixels):
                 raise TeacherError(

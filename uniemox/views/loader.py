@@ -32,10 +32,12 @@ class ViewBatch:
     samples: tuple[Sample, ...]  # N
     person_sources: tuple[str, ...]  # N
     broken: tuple[Broken, ...] = ()
+    noise: Tensor | None = None  # (N, 2, L) draws of the masks of scene and person, in pre-training
 
     def pin_memory(self) -> "ViewBatch":
         """Copy to memory that a GPU reads while it computes; torch's loader asks for it where there is a GPU."""
-        return replace(self, scene=self.scene.pin_memory(), person=self.person.pin_memory())
+        noise = None if self.noise is None else self.noise.pin_memory()
+        return replace(self, scene=self.scene.pin_memory(), person=self.person.pin_memory(), noise=noise)
 
 
 class PackedSamples(Sequence[Sample]):
@@ -107,12 +109,14 @@ def collate(items: Sequence[tuple[Sample, Views] | Broken]) -> ViewBatch:
     """One batch of all items; broken ones are only listed."""
     good = [item for item in items if not isinstance(item, Broken)]
     views = [view for _, view in good]
+    noise = [view.noise for view in views if view.noise is not None]
     return ViewBatch(
         scene=_stack([view.scene for view in views]),
         person=_stack([view.person for view in views]),
         samples=tuple(sample for sample, _ in good),
         person_sources=tuple(view.person_source for view in views),
         broken=tuple(item for item in items if isinstance(item, Broken)),
+        noise=default_collate(noise) if noise else None,
     )
 
 

@@ -1,5 +1,6 @@
 """Pixels as the encoder takes them."""
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,13 @@ def normalise(images: Tensor, device: torch.device, stats: PixelStats = IMAGENET
     """
     if images.dtype != torch.uint8:
         raise ShapeError(f"expected images as uint8, 0 to 255, got {str(images.dtype).removeprefix('torch.')}")
-    middle = torch.tensor(stats.mean, device=device).view(3, 1, 1) * 255
-    scale = torch.tensor(stats.std, device=device).view(3, 1, 1) * 255
+    middle, scale = _constants(stats, device)
     return images.to(device, non_blocking=True).float().sub_(middle).div_(scale)
+
+
+@cache
+def _constants(stats: PixelStats, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of pixels of 0 to 255, (3, 1, 1): made once, as each copy to a GPU makes the host wait."""
+    with torch.inference_mode(False):
+        middle, scale = (torch.tensor(values).view(3, 1, 1) * 255 for values in stats)
+    return middle.to(device), scale.to(device)

@@ -45,6 +45,8 @@ class Views:
     """(3, S, S) uint8, RGB."""
     person_source: Source
     geometry: Geometry
+    noise: Tensor | None = None
+    """(2, L) draws of the masks of both, in pre-training."""
 
 
 @dataclass(frozen=True, slots=True)
