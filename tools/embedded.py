@@ -82,8 +82,11 @@ def uniemox(*words: str | Path, makes: Path, into: Path | None = None) -> None:
     print(f"  ({time.perf_counter() - started:.0f} s)", flush=True)
 
 
-def classifiers(fi: str, starts: Path) -> None:
-    """Fine-tune three networks on FI's training part; score each, and their mean, once on its validation part."""
+def classifiers(fi: str, ratings: str, starts: Path) -> None:
+    """Fine-tune three networks on FI's training part; score each, and their mean, once on its validation part.
+
+    Valence and arousal are learned from ratings, on what the finished networks compute.
+    """
     check = OUT / "check.json"
     uniemox("data", "check", fi, "--json", makes=check, into=check)
     data = ("--data", fi, "--exclude", check)
@@ -97,7 +100,9 @@ def classifiers(fi: str, starts: Path) -> None:
         uniemox("finetune", *words, "--resume", makes=run / "model.onnx")
         score_file = run / "evaluations" / "val.json"
         uniemox("evaluate", "--model", run, *data, "--split", "val", "--name", "val", makes=score_file)
-        uniemox("export", run, "--out", OUT / f"{name}.onnx", *STORED[name], makes=OUT / f"{name}.onnx")
+        plain, made = OUT / f"{name}-plain.onnx", OUT / f"{name}.onnx"
+        uniemox("export", run, "--out", plain, *STORED[name], makes=plain)
+        uniemox("calibrate", "--ratings", "--model", plain, "--data", ratings, "--out", made, makes=made)
     shutil.copyfile(OUT / "scene" / SEEN, seen_file(OUT / "scene.onnx"))
 
 
@@ -126,13 +131,14 @@ def main() -> None:
     """Build all of it in runs/embedded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fi", required=True, help="KIND:PATH of FI, several with commas between")
+    parser.add_argument("--ratings", required=True, help="KIND:PATH of images with valence and arousal, likewise")
     parser.add_argument("--people", required=True, nargs="+", help="KIND:PATH of images for the person finder")
     parser.add_argument("--ferplus", required=True, help="KIND:PATH of faces with votes")
     parser.add_argument("--starts", required=True, type=Path, help="folder of the published networks")
     parser.add_argument("--test-people", required=True, type=Path, help="folder of photographs with people's boxes")
     given = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    classifiers(given.fi, given.starts)
+    classifiers(given.fi, given.ratings, given.starts)
     finder("finder", given.people, given.starts, "yolox_nano.onnx", "0.1", "--epochs", "28")
     faces(given.people, given.ferplus, given.starts)
     images, known = zip(*read_labelled(given.test_people), strict=True)

@@ -54,6 +54,8 @@ class ClassifierInfo:
     calibration_images: CalibrationImages = "unknown"
     """Which images temperature and conformal scores were fitted on: independent ones, held out of training, that chose
     nothing; or the selection, too few to be divided, that chose the epoch as well; unknown: of an older version."""
+    ratings: Mapping[str, Any] = field(default_factory=dict)
+    """The head of valence and arousal (predict/ratings.py); {} of files that have none."""
     encoder: Mapping[str, Any] = field(default_factory=dict)
     """timm's name of the network (or mixmae, colour_histogram) and the options that make it; or "several", a list of
     these with mean and std."""
@@ -76,6 +78,7 @@ class ClassifierInfo:
             "mean": len(self.mean) == 3,
             "std": len(self.std) == 3 and all(value > 0 for value in self.std),
             "conformal_scores": all(0 <= score <= 1 for score in self.conformal_scores),
+            "ratings": isinstance(self.ratings, Mapping),
             "distances": all(-math.inf < distance < math.inf for distance in self.distances),
         }
         wrong = [f"{name} {getattr(self, name)!r}" for name, is_right in expected.items() if not is_right]

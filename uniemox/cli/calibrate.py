@@ -3,13 +3,25 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from uniemox.cli.console import JsonFlag, need, progress_bar, say, say_parts
 from uniemox.cli.data_options import NO_FILES, FileOptions
 
+if TYPE_CHECKING:
+    from uniemox.data.sample import DataSet
+
 
 def calibrate(
-    *, data: str, out: Path, model: str = "embedded", as_json: JsonFlag = False, files: FileOptions = NO_FILES
+    *,
+    data: str,
+    out: Path,
+    model: str = "embedded",
+    ratings: Annotated[bool, Parameter(negative="")] = False,
+    as_json: JsonFlag = False,
+    files: FileOptions = NO_FILES,
 ) -> None:
     """Fit a model's confidence, its likely labels and what it takes for familiar to labelled images of one's own.
 
@@ -22,6 +34,8 @@ def calibrate(
 
     uniemox calibrate --model runs/fi --data csv:photos/labels.csv --out mine.onnx
 
+    uniemox calibrate --ratings --data oasis:OASIS --out mine.onnx
+
     Parameters
     ----------
     data
@@ -30,10 +44,16 @@ def calibrate(
         The model to write, ONNX: uniemox predict IMAGE --model OUT.
     model
         embedded, an ONNX file of uniemox finetune, or a run that holds one.
+    ratings
+        Learn valence and arousal instead, from images with people's ratings of both, at least 100: a linear head on
+        the model's features, with an interval for each. Images of one group are held out together.
     as_json
         Print one JSON object.
     """
     need("scipy", extra="data")
+    if ratings:
+        _fit_ratings(model, files.open(data), out, as_json)
+        return
     from uniemox.evaluate.recalibration import recalibrate
 
     found = files.open(data)
@@ -47,3 +67,21 @@ def calibrate(
         f"wrote {out}: {result.images} images, temperature {result.temperature:.2f}, calibration error on these "
         f"{result.ece_before:.3f}, now {result.ece_after:.3f}; score other images with uniemox evaluate --model {out}"
     )
+
+
+def _fit_ratings(model: str, data: "DataSet", out: Path, as_json: bool) -> None:
+    from uniemox.evaluate.rating_fit import fit_ratings
+
+    say_parts(data)
+    with progress_bar() as progress:
+        found = fit_ratings(model, data, out, progress.show)
+    if as_json:
+        print(json.dumps(asdict(found) | {"written": str(out)}))
+        return
+    say(f"wrote {out}: {found.images} images of {found.groups} groups; held out, by tens of the groups:")
+    for i, name in enumerate(("valence", "arousal")):
+        print(
+            f"{name}: rank correlation {found.spearman[i]:.2f}, error {found.mean_error[i]:.2f} of 8 (the mean rating "
+            f"for all images: {found.mean_error_of_mean[i]:.2f}), intervals of ±{found.half_width[i]:.2f} hold "
+            f"{found.coverage[i]:.0%}"
+        )

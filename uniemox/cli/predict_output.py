@@ -105,8 +105,9 @@ def _table(results: list[Prediction]) -> Table:
     table = Table()
     table.add_column("image", overflow="fold")
     table.add_column(f"{first.kind} ({first.label_set})")
-    has_affect = first.valence is not None and "valence" not in first.scene
-    shown = {"valence, arousal": has_affect, "likely": has_likely, "people": has_persons, "faces show": has_faces}
+    has_affect = first.affect_from in ("ratings", "norms")
+    named = "valence, arousal" if first.arousal is not None else "valence of the labels"
+    shown = {named: has_affect, "likely": has_likely, "people": has_persons, "faces show": has_faces}
     for heading in (heading for heading, is_shown in shown.items() if is_shown):
         table.add_column(heading)
     for result in results:
@@ -115,7 +116,8 @@ def _table(results: list[Prediction]) -> Table:
         if result.is_unfamiliar:
             top.append(UNLIKE)
         cells = [_one_line(result.path or ""), "  ".join(top)]
-        cells += [f"{result.valence:.1f}, {result.arousal:.1f}"] if has_affect else []
+        told = [f"{value:.1f}" for value in (result.valence, result.arousal) if value is not None]
+        cells += [", ".join(told)] if has_affect else []
         cells += [", ".join(result.likely or ())] if has_likely else []
         cells += [_people(result)] if has_persons else []
         cells += [summarise_faces([face.expressions for face in result.faces or ()])] if has_faces else []

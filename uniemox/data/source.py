@@ -17,6 +17,7 @@ from uniemox.data.readers.ferplus import read_ferplus
 from uniemox.data.readers.folders import read_caer_s, read_emo8, read_fi, read_folder, read_ube
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract, read_artphoto
+from uniemox.data.readers.oasis import read_oasis
 from uniemox.data.readers.tables import read_text
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import read_seen
@@ -30,6 +31,7 @@ from uniemox.errors import AnnotationError, ConfigError, DataError
 READERS: Mapping[str, Callable[..., DataSet]] = {
     "emoset": read_emoset,
     "emotion6": read_emotion6,
+    "oasis": read_oasis,
     "abstract": read_abstract,
     "artphoto": read_artphoto,
     "ube": read_ube,

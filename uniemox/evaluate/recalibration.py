@@ -66,13 +66,14 @@ def recalibrate(
     before = answers_of(info, found.values, found.distances)
     fitted = calibrated(info, found.values, found.distances, np.eye(len(info.labels))[truth])
     after = answers_of(fitted, found.values, found.distances)
-    _write(source, out, replace(fitted, calibration_images="independent").to_json())
+    write_model(source, out, replace(fitted, calibration_images="independent").to_json())
     write_hashes(seen_file(out), {digest for digest in hashes if digest} | seen)
     ece = [expected_calibration_error(answers, truth) for answers in (before, after)]
     return Recalibration(len(truth), fitted.temperature or 1.0, *ece)
 
 
-def _write(source: Path, out: Path, info: str) -> None:
+def write_model(source: Path, out: Path, info: str) -> None:
+    """Write an ONNX file of ours again with other metadata. Raises CheckpointError."""
     try:
         content = with_metadata(source.read_bytes(), KEY, info)
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from uniemox.persons.crop import choose_person
 from uniemox.persons.detector_config import fingerprint_of
 from uniemox.predict.confidence import answers_of, familiarity_of
 from uniemox.predict.one_by_one import is_one_by_one, run_views
+from uniemox.predict.ratings import RatingHead
 from uniemox.predict.views import Pixels, hide, person_view, scene_box, scene_parts, scene_view
 
 MAX_PX = 2 * 224 * 224  # of the views of one run: more are no faster, and need more memory
@@ -54,6 +55,8 @@ class Answers:
     """(N,), 0 to 1, see `familiarity_of`; None: the network does not know."""
     features: Array | None
     """(N, D) of the last layer before the labels; None: not asked for."""
+    ratings: NDArray[np.float64] | None = None
+    """(N, 2) valence and arousal as people rate images, 1 to 9; None: the network has no head for them."""
 
     def rows(self) -> Iterator["Answers"]:
         """Of each image alone."""
@@ -63,6 +66,7 @@ class Answers:
                 self.values[row],
                 None if self.familiarity is None else self.familiarity[row],
                 None if self.features is None else self.features[row],
+                None if self.ratings is None else self.ratings[row],
             )
 
 
@@ -74,7 +78,8 @@ def mean_answer(parts: Sequence[Answers]) -> Answers:
     def mean(rows: list[Any]) -> Any:
         return None if rows[0] is None else np.concatenate(rows).mean(axis=0, keepdims=True)
 
-    return Answers(*(mean([getattr(part, name) for part in parts]) for name in ("values", "familiarity", "features")))
+    names = ("values", "familiarity", "features", "ratings")
+    return Answers(*(mean([getattr(part, name) for part in parts]) for name in names))
 
 
 class Network:
@@ -134,13 +139,30 @@ class Network:
         """
         if with_features and FEATURES not in self.engine.outputs:
             raise ConfigError(f"{self.name} gives no features: its file is of an older version; export it again")
-        found = self._run(views, [FEATURES] if with_features else [])
+        head = self.rating_head
+        found = self._run(views, [FEATURES] if with_features or head else [])
         distances = found.get(DISTANCE)
         return Answers(
             answers_of(self.info, found[LOGITS], distances),
             None if distances is None else familiarity_of(distances, self.info.distances),
-            found.get(FEATURES),
+            found[FEATURES] if with_features else None,
+            None if head is None else head.rate(found[FEATURES], found[LOGITS]),
         )
+
+    @cached_property
+    def rating_head(self) -> RatingHead | None:
+        """What reads valence and arousal off its features; None of files that have none.
+
+        Raises CheckpointError for one that can't be read or belongs to another network.
+        """
+        if not self.info.ratings or FEATURES not in self.engine.outputs:
+            return None
+        return RatingHead.from_dict(self.info.ratings)
+
+    def features(self, views: Sequence[Mapping[str, Pixels]]) -> tuple[Array, Array]:
+        """Features (N, D) and logits (N, E) of N images' views."""
+        found = self._run(views, [FEATURES])
+        return found[FEATURES], found[LOGITS]
 
     def measure(self, views: Sequence[Mapping[str, Pixels]]) -> tuple[Array, Array | None]:
         """Logits (N, E) of N images' views, and their distances (N,) from the training images, if it knows them."""

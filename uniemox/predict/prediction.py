@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,10 +82,17 @@ class Prediction:
     model: str
     """The model's name."""
     valence: float | None = None
-    """1 (negative) to 9 (positive): from a model that tells it, or the mean of the labels' word norms (NRC-VAD), each
-    as probable as here; None where the labels have none, and where the model says what is felt."""
+    """1 (negative) to 9 (positive); see `affect_from`. None where the model can't tell."""
     arousal: float | None = None
-    """1 (calm) to 9 (excited), likewise."""
+    """1 (calm) to 9 (excited); None where the model has not learned it."""
+    valence_interval: tuple[float, float] | None = None
+    """Holds the mean rating of nine images in ten that are like those with ratings; wider where the image is unlike
+    the training images. None without a head for ratings."""
+    arousal_interval: tuple[float, float] | None = None
+    """Likewise."""
+    affect_from: Literal["ratings", "model", "norms"] | None = None
+    """ratings: a head fitted to people's ratings of images. model: a network that predicts nothing else (task affect).
+    norms: the mean of the labels' word norms (NRC-VAD, valence alone), each as probable as here. None: from nothing."""
     familiarity: float | None = None
     """0 to 1, how like the training images this one is: the share of such images that are as unlike them, or more.
     Below 0.2 the probabilities are drawn towards each other. None: the model does not know."""
@@ -119,6 +126,9 @@ class Prediction:
             "kind": self.kind,
             "valence": _number(self.valence),
             "arousal": _number(self.arousal),
+            "valence_interval": _ends(self.valence_interval),
+            "arousal_interval": _ends(self.arousal_interval),
+            "affect_from": self.affect_from,
             "familiarity": _number(self.familiarity),
             "is_unfamiliar": self.is_unfamiliar,
             "view": None if self.view is None else [round(value, 2) for value in self.view],
@@ -166,6 +176,10 @@ class Failure:
 
 def _number(value: float | None) -> float | None:
     return None if value is None else round(value, DIGITS)
+
+
+def _ends(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else [round(end, DIGITS) for end in interval]
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ class Question:
     limit: float | None
     """Of the scores of likely labels; None: not asked."""
     norms: NDArray[np.float64] | None
-    """(E, 2) valence and arousal of the network's labels, 1 to 9; None: there are none."""
+    """(E,) valence of the network's labels as words, 1 to 9; None: there are none."""
     with_embedding: bool
 
     @classmethod
@@ -96,12 +97,11 @@ class Question:
         scene, likely = self.scene.named(probabilities), None
         if self.limit is not None:
             likely = self.scene.likely(likely_labels(probabilities, self.limit), scene)
-        valence, arousal = self._affect(probabilities)
+        affect = self._affect(judged)
         frame = item.source if isinstance(item.source, Frame) else None
         return Prediction(
             scene=scene,
-            valence=valence,
-            arousal=arousal,
+            **affect,
             familiarity=None if judged.familiarity is None else float(judged.familiarity[0]),
             view=item.view,
             embedding=None if judged.features is None else judged.features[0],
@@ -142,11 +142,27 @@ class Question:
             return None
         return self.face.named(mean_answer([next(shown) for _ in views]).values[0])
 
-    def _affect(self, values: NDArray[np.float64]) -> Sequence[float | None]:
-        """Valence and arousal, 1 to 9."""
+    def _affect(self, judged: Answers) -> dict[str, Any]:
+        """What a prediction says of valence and arousal."""
+        values = judged.values[0]
         if self.network.info.task == "affect":
-            return values.tolist()
-        return (None, None) if self.norms is None else (values @ self.norms).tolist()
+            return {"valence": values[0], "arousal": values[1], "affect_from": "model"}
+        head = self.network.rating_head
+        if head is not None and judged.ratings is not None:
+            (valence, arousal), (of_valence, of_arousal) = (
+                judged.ratings[0].tolist(),
+                head.intervals(judged.ratings, judged.familiarity)[0].tolist(),
+            )
+            return {
+                "valence": valence,
+                "valence_interval": tuple(of_valence),
+                "arousal": arousal,
+                "arousal_interval": tuple(of_arousal),
+                "affect_from": "ratings",
+            }
+        if self.norms is None:
+            return {}
+        return {"valence": float(values @ self.norms), "affect_from": "norms"}
 
 
 def _also_in(network: Network | None, labels: str | None) -> LabelMapping | None:
@@ -158,8 +174,8 @@ def _also_in(network: Network | None, labels: str | None) -> LabelMapping | None
 
 
 def _norms_of(info: ClassifierInfo) -> NDArray[np.float64] | None:
-    """(E, 2) valence and arousal of a classifier's labels, 1 to 9; None where they have none, or say what is felt."""
+    """(E,) valence of a classifier's labels, 1 to 9; None where they have none, or say what is felt."""
     norms = WORD_NORMS.get(info.label_set, {})
     if info.kind != "evoked" or info.task == "affect" or not set(info.labels) <= norms.keys():
         return None
-    return 1 + 8 * np.array([norms[label] for label in info.labels])
+    return 1 + 8 * np.array([norms[label][0] for label in info.labels])

@@ -1,6 +1,6 @@
 """What the server answers, as its OpenAPI schema shows it, and the one shape of every refusal."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -42,8 +42,13 @@ class ImageAnswer(BaseModel):
     name: str | None = Field(description="The file name that was sent; it is only repeated")
     scene: dict[str, float] = Field(description="Label to probability, or to value for valence and arousal")
     kind: Kind = Field(description="What the scene makes people feel, what people in it feel, or what a face shows")
-    valence: float | None = Field(description="1 (negative) to 9 (positive); null where the labels have no norms")
-    arousal: float | None = Field(description="1 (calm) to 9 (excited), likewise")
+    valence: float | None = Field(description="1 (negative) to 9 (positive); null where the model can't tell")
+    arousal: float | None = Field(description="1 (calm) to 9 (excited); null where the model has not learned it")
+    valence_interval: list[float] | None = Field(description="90 % interval of people's mean rating, where learned")
+    arousal_interval: list[float] | None = Field(description="Likewise")
+    affect_from: Literal["ratings", "model", "norms"] | None = Field(
+        description="ratings: learned from people's ratings of images; norms: the mean of the labels' word norms"
+    )
     familiarity: float | None = Field(description="0 to 1, how like the training images; null: the model can't tell")
     is_unfamiliar: bool = Field(description="So unlike the training images that the answer is a guess")
     view: list[float] | None = Field(description="The part that was judged: x1, y1, x2, y2 in px of the upright image")
@@ -59,7 +64,8 @@ class ImageAnswer(BaseModel):
         json_schema_extra={
             "example": {
                 **{"sha256": SHA256, "name": "beach.jpg", "scene": SCENE, "kind": "evoked"},
-                **{"valence": 5.9, "arousal": 5.7, "familiarity": 0.62, "is_unfamiliar": False},
+                **{"valence": 6.9, "valence_interval": [4.6, 9.0], "affect_from": "ratings"},
+                **{"arousal": 4.1, "arousal_interval": [2.6, 5.6], "familiarity": 0.62, "is_unfamiliar": False},
                 "view": [106.5, 0.0, 533.5, 427.0],
                 "persons": [{"box": [12.0, 40.5, 120.0, 300.0], "confidence": 0.87, "emotions": None}],
                 "faces": None,

@@ -1,5 +1,6 @@
 """Tables of images: the way in for IAPSa, Twitter I and II, and everything of one's own."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,15 +9,19 @@ from typing import Literal
 
 from uniemox.csv_files import plain_cell
 from uniemox.data.readers.folders import SPLITS, inside
-from uniemox.data.readers.tables import number, read_rows, shares, top_vote
+from uniemox.data.readers.tables import number, on_nine_points, read_rows, shares, top_vote
 from uniemox.data.sample import DataSet, ImageFile, Sample, tell_apart
 from uniemox.errors import DataError, LabelError
 from uniemox.labels import LABEL_SETS, Kind, LabelSet, clean, find_label_set, recognise
 from uniemox.persons.box import Box
 
 BOX = ("x1", "y1", "x2", "y2")
-ALIASES = {"image": "path", "file": "path", "filename": "path", "caption": "text"}
+ALIASES = {
+    **{"image": "path", "file": "path", "filename": "path", "caption": "text", "theme": "group"},
+    **{"valence_mean": "valence", "arousal_mean": "arousal"},
+}
 KNOWN = ("path", "label", "split", "text", "domain", "group", "valence", "arousal", *BOX)
+PASSED_OVER = ("category", "valence_sd", "valence_n", "arousal_sd", "arousal_n")  # of tables of ratings
 
 
 def read_csv(
@@ -25,21 +30,26 @@ def read_csv(
     labels: str | None = None,
     kind: Kind | None = None,
     root: str = ".",
+    scale: str = "1-9",
     missing: Literal["fail", "skip"] = "fail",
 ) -> DataSet:
     """A table with the column path (or image, file, filename) and label, or one column of votes for each class.
 
-    Further columns, all optional: split, text (or caption), domain, group, valence and arousal (1 to 9), and the target
-    person's box x1, y1, x2, y2 in px. Every other column is a class, and its values are votes or shares. A table of
-    texts needs no labels. Images with a tie have a distribution and no label.
+    Further columns, all optional: split, text (or caption), domain, group, valence and arousal (or
+    valence_mean, arousal_mean), and the target person's box x1, y1, x2, y2 in px. Every other column is a class, and
+    its values are votes or shares; those of a table with ratings that are their SD, n or category are passed over. A
+    table of texts or ratings needs no labels. Images with a tie have a distribution and no label.
     labels: the name of a published label set; None looks the classes up.
     kind: what the labels say, where it is not what their set says.
-    root: the folder of the images, from the table's.  missing: "skip" leaves out rows whose image is not there.
+    root: the folder of the images, from the table's.  scale: of valence and arousal, LOW-HIGH as 1-7; they become 1 to
+    9.
+    missing: "skip" leaves out rows whose image is not there.
     Raises DataError with file, line and column.
     """
     rows = [(f"{table}:{line}", _renamed(row)) for line, row in read_rows(table, prose=("text", "caption"))]
     if not rows:
         raise DataError(f"{table}: no rows under the header")
+    low, high = _ends(scale, table)
     classes = _classes(table, list(rows[0][1]), labels)
     words = classes or sorted({row["label"] for _, row in rows if row.get("label")})
     label_set = find_label_set(labels) if labels else recognise(words, kind)
@@ -54,7 +64,7 @@ def read_csv(
                 raise DataError(f"{where}, path: {path} is not there; ?missing=skip leaves such rows out")
             absent += 1
             continue
-        samples.append(_sample(row, path, where, label_set, classes))
+        samples.append(_sample(row, path, where, label_set, classes, low, high))
     if not samples:
         raise DataError(f"{table}: none of its {absent} images is there")
     ties = sum(sample.label is None and sample.distribution is not None for sample in samples)
@@ -73,12 +83,13 @@ def _renamed(row: Mapping[str, str]) -> dict[str, str]:
 
 def _classes(table: Path, columns: list[str], labels: str | None) -> list[str]:
     """The columns that are classes. Raises DataError for a header that makes no sense."""
-    classes = [name for name in columns if name not in KNOWN]
+    is_rated = {"valence", "arousal"} & set(columns)
+    classes = [name for name in columns if name not in KNOWN and not (is_rated and name.lower() in PASSED_OVER)]
     if "path" not in columns:
         raise DataError(f"{table}:1: there is no column path (or {', '.join(ALIASES)}); found {', '.join(columns)}")
     if 0 < len(set(BOX) & set(columns)) < len(BOX):
         raise DataError(f"{table}:1: a box needs all of the columns {', '.join(BOX)}")
-    if ("label" in columns and classes) or not ("label" in columns or classes or "text" in columns):
+    if ("label" in columns and classes) or not ("label" in columns or classes or "text" in columns or is_rated):
         raise DataError(
             f"{table}:1: expected a column label or one column for each class, and not both; beside the known columns "
             f"({', '.join(KNOWN)}) there are: {', '.join(classes) or 'none'}"
@@ -102,7 +113,22 @@ def read_box(row: Mapping[str, str], where: str) -> Box | None:
     return Box(max(box.x1, 0), max(box.y1, 0), box.x2, box.y2)
 
 
-def _sample(row: Mapping[str, str], path: Path, where: str, labels: LabelSet, classes: list[str]) -> Sample:
+def _ends(scale: str, table: Path) -> tuple[float, float]:
+    try:
+        low, high = map(float, scale.split("-"))
+    except ValueError:
+        low = high = 0.0
+    if not low < high < math.inf:
+        raise DataError(f"{table}: scale must be LOW-HIGH, such as 1-7, got {scale!r}")
+    return low, high
+
+
+def _sample(
+    row: Mapping[str, str], path: Path, where: str, labels: LabelSet, classes: list[str], low: float, high: float
+) -> Sample:
+    def rating(field: str) -> float | None:
+        return on_nine_points(number(row, field, where, low=low, high=high), low, high) if row.get(field) else None
+
     distribution, label = None, None
     try:
         if classes:
@@ -125,8 +151,8 @@ def _sample(row: Mapping[str, str], path: Path, where: str, labels: LabelSet, cl
         image=ImageFile(path),
         label=label,
         distribution=distribution,
-        valence=number(row, "valence", where, low=1, high=9) if row.get("valence") else None,
-        arousal=number(row, "arousal", where, low=1, high=9) if row.get("arousal") else None,
+        valence=rating("valence"),
+        arousal=rating("arousal"),
         split=None if split is None else SPLITS[split.lower()],
         target_box=read_box(row, where),
         text=row.get("text") or None,

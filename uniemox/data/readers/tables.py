@@ -92,3 +92,12 @@ def top_vote(votes: Mapping[str, float]) -> str | None:
     limit = max(votes.values())
     best = [emotion for emotion, vote in votes.items() if math.isclose(vote, limit, rel_tol=1e-5)]
     return best[0] if len(best) == 1 else None
+
+
+def on_nine_points(value: float, low: float, high: float) -> float:
+    """A rating on a scale from low to high, linearly on one of 1 to 9.
+
+    >>> on_nine_points(4.0, 1, 7)
+    5.0
+    """
+    return 1 + 8 * (value - low) / (high - low)

@@ -87,8 +87,14 @@ function drawBars(made, model, answer, share) {
   }
   const notes = [];
   if (answer.is_unfamiliar) notes.push("This image is unlike those that the model was trained on: its answer is a guess.");
-  if (!isAffect && answer.valence !== null) {
-    notes.push(`Valence ${answer.valence.toFixed(1)} (1 negative, 9 positive), arousal ${answer.arousal.toFixed(1)} (1 calm, 9 excited).`);
+  if (answer.affect_from === "ratings") {
+    const rated = (name, ends) => {
+      const [low, high] = answer[`${name}_interval`];
+      return `${name} ${answer[name].toFixed(1)} of 1 to 9 (${ends}; ${low.toFixed(1)} to ${high.toFixed(1)} for nine images in ten)`;
+    };
+    notes.push(`People would rate: ${rated("valence", "9 positive")}, ${rated("arousal", "9 excited")}.`);
+  } else if (answer.affect_from === "norms") {
+    notes.push(`Valence of the labels as words: ${answer.valence.toFixed(1)} of 1 to 9.`);
   }
   find(".judged", made).textContent = notes.join(" ");
   find(".likely", made).textContent = likely.length

@@ -1,0 +1,130 @@
+"""Valence and arousal fitted to ratings: ridge regression, held-out groups, intervals that hold what they say."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import Ridge
+
+from tests.data.tree import says
+from tests.drawn import draw_image
+from tests.predict.networks import one, tiny_network
+from tests.runs import uniemox_here
+from uniemox.data.source import open_data
+from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.evaluate.rating_fit import PENALTY, cross_fitted, fit_ratings, limit_of, ridge
+from uniemox.predict.network import Network
+from uniemox.predict.predictor import Predictor
+from uniemox.predict.ratings import RatingHead, head_inputs
+
+COUNT, DRAW = 160, np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images whose brightness is their valence and whose redness is their arousal, with noise of 0.3."""
+    folder, rows = tmp_path_factory.mktemp("rated"), ["path,group,valence,arousal"]
+    for i in range(COUNT):
+        bright, red = DRAW.uniform(0, 1, 2)
+        pixels = [130 * bright + 120 * red, 130 * bright, 130 * bright]
+        Image.new("RGB", (48, 48), tuple(int(value) for value in pixels)).save(folder / f"{i}.png")
+        valence, arousal = np.clip(DRAW.normal([1 + 8 * bright, 1 + 8 * red], 0.3), 1, 9)
+        rows.append(f"{i}.png,{i // 2},{valence:.3f},{arousal:.3f}")
+    (folder / "ratings.csv").write_text("\n".join(rows))
+    return folder / "ratings.csv"
+
+
+@pytest.fixture(scope="module")
+def fitted(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("fitted")
+    source = tiny_network(folder / "m.onnx", distances=(5.0, 200.0), conformal_scores=(0.5,))
+    done = uniemox_here(
+        "calibrate", "--ratings", "--model", source, "--data", f"csv:{table}", "--out", folder / "rated.onnx", "--json"
+    )
+    return folder / "rated.onnx", json.loads(done.stdout)
+
+
+def test_what_the_images_show_is_found_on_held_out_groups(fitted: tuple[Path, dict]) -> None:
+    _, found = fitted
+    assert (found["images"], found["groups"]) == (COUNT, COUNT // 2)
+    assert min(found["spearman"]) > 0.9
+    assert max(found["mean_error"]) < min(found["mean_error_of_mean"]) / 2
+    assert all(0.83 <= share <= 0.96 for share in found["coverage"])
+
+
+def test_a_prediction_has_both_with_intervals_and_says_where_they_come_from(fitted: tuple[Path, dict]) -> None:
+    path, found = fitted
+    image = Image.new("RGB", (48, 48), (120, 100, 100))
+    plain = one(Predictor(Network.open(path)).predict(image))
+    assert plain.affect_from == "ratings"
+    assert plain.valence is not None
+    assert plain.arousal is not None
+    assert plain.valence_interval is not None
+    if plain.familiarity >= 0.05:
+        assert plain.valence_interval[1] - plain.valence == pytest.approx(found["half_width"][0], abs=1e-6)
+    told = plain.to_dict()
+    assert told["arousal_interval"][0] < told["arousal"] < told["arousal_interval"][1]
+    [embedded] = Predictor(Network.open(path)).predict_each([image], with_embedding=True)
+    assert (embedded.valence, embedded.embedding.shape) == (plain.valence, (48,))
+    assert plain.embedding is None
+    without = one(Predictor(Network.open(path.parent / "m.onnx")).predict(image))
+    assert (without.affect_from, without.arousal, without.valence_interval) == ("norms", None, None)
+
+
+def test_an_unfamiliar_image_has_the_interval_of_all_ratings(fitted: tuple[Path, dict]) -> None:
+    head = Network.open(fitted[0]).rating_head
+    known, strange = head.intervals(np.array([[5.0, 5.0]] * 2), np.array([0.5, 0.01]))
+    np.testing.assert_allclose(known[0], [5 - head.half_widths[0], 5 + head.half_widths[0]])
+    assert (strange[:, 0] <= head.spread[:, 0]).all()
+    assert (strange[:, 1] >= head.spread[:, 1]).all()
+    assert head.intervals(np.array([[9.0, 1.0]]), None).max() <= 9
+
+
+def test_ridge_is_scikit_learns_on_scaled_blocks() -> None:
+    inputs, ratings = DRAW.normal(size=(50, 12)) * np.arange(1, 13), DRAW.uniform(1, 9, (50, 2))
+    weights, bias = ridge(inputs, ratings, (8, 4))
+    scale = np.concatenate([np.full(8, 8**-0.5), np.full(4, 4**-0.5)]) / (inputs.std(axis=0) + 1e-6)
+    x = (inputs - inputs.mean(axis=0)) * scale
+    expected = Ridge(alpha=PENALTY).fit(x, ratings).predict(x)
+    np.testing.assert_allclose(inputs @ weights + bias, expected, rtol=1e-6)
+
+
+def test_no_group_is_in_two_folds_and_limits_are_conformal() -> None:
+    inputs, ratings = DRAW.normal(size=(60, 6)), DRAW.uniform(1, 9, (60, 2))
+    groups = [str(i % 17) for i in range(60)]
+    found, fold = cross_fitted(inputs, ratings, groups, (4, 2))
+    assert all(len({int(fold[i]) for i in range(60) if groups[i] == group}) == 1 for group in set(groups))
+    changed = ratings.copy()
+    changed[fold == 3] = 1.0
+    np.testing.assert_array_equal(cross_fitted(inputs, changed, groups, (4, 2))[0][fold == 3], found[fold == 3])
+    np.testing.assert_array_equal(limit_of(np.arange(1.0, 20.0)[:, None].repeat(2, axis=1)), [18, 18])
+
+
+def test_a_head_is_written_and_read_and_damage_is_told(fitted: tuple[Path, dict], table: Path) -> None:
+    head = Network.open(fitted[0]).rating_head
+    again = RatingHead.from_dict(json.loads(json.dumps(head.to_dict())))
+    features, logits = DRAW.normal(size=(3, 48)), DRAW.normal(size=(3, 8))
+    np.testing.assert_array_equal(again.rate(features, logits), head.rate(features, logits))
+    assert again.seen == head.seen
+    assert head.seen == {hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in table.parent.glob("*.png")}
+    shares = np.exp(head_inputs(features, logits)[:, 48:])
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    for change in ({"weights": "?"}, {"bias": [1]}, {"half_widths": [float("nan"), 1]}, {"images": None}):
+        with pytest.raises(CheckpointError, match="head of valence and arousal"):
+            RatingHead.from_dict(head.to_dict() | change)
+
+
+def test_what_can_not_be_fitted_is_refused(table: Path, tmp_path: Path) -> None:
+    plain, few = tiny_network(tmp_path / "plain.onnx"), tmp_path / "few"
+    few.mkdir()
+    with pytest.raises(ConfigError, match=says("is no classifier that gives features")):
+        fit_ratings(str(plain), open_data(f"csv:{table}"), tmp_path / "out.onnx")
+    draw_image(0).save(few / "a.png")
+    (few / "t.csv").write_text("path,valence,arousal\na.png,5,5\n")
+    source = tiny_network(tmp_path / "m.onnx", distances=(5.0,))
+    with pytest.raises(DataError, match=says("1 images with valence and arousal; at least 100 are needed")):
+        fit_ratings(str(source), open_data(f"csv:{few / 't.csv'}"), tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()

@@ -1,0 +1,167 @@
+"""A head of valence and arousal, fitted to people's ratings on what a finished classifier computes, without torch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uniemox.data.hashes import image_hashes
+from uniemox.data.sample import DataSet, Sample, decode_sample
+from uniemox.data.seen import seen_file, write_hashes
+from uniemox.errors import ConfigError, DataError, ImageError
+from uniemox.evaluate.recalibration import write_model
+from uniemox.evaluate.run import file_of, is_onnx, seen_by_model
+from uniemox.files import ONNX
+from uniemox.labels import AFFECT
+from uniemox.parallel import parallel_map
+from uniemox.predict.network import FEATURES, Network
+from uniemox.predict.opening import IN_PACKAGE, open_network
+from uniemox.predict.ratings import HASH_DIGITS, HIGHEST, LOWEST, RatingHead, head_inputs
+
+MIN_IMAGES, FOLDS, COVERAGE = 100, 10, 0.9
+PENALTY = 1.0  # of ridge regression, where all features together, and all labels together, have variance 1
+
+
+@dataclass(frozen=True, slots=True)
+class RatingFit:
+    """What was fitted, and how well it does on groups that were held out; valence first, then arousal."""
+
+    images: int
+    groups: int
+    spearman: tuple[float, float]
+    """Rank correlation of held-out predictions."""
+    mean_error: tuple[float, float]
+    """Mean distance from the ratings, on the scale of 1 to 9."""
+    mean_error_of_mean: tuple[float, float]
+    """The same where every image gets the mean rating."""
+    half_width: tuple[float, float]
+    coverage: tuple[float, float]
+    """Of intervals whose width other groups decided."""
+
+
+def fit_ratings(
+    model: str, data: DataSet, out: Path, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
+) -> RatingFit:
+    """Write an ONNX classifier again with a head of valence and arousal.
+
+    model: embedded, small, an ONNX file, or a run that holds one.  data: with valence and arousal; images of one group
+    are held out together.  out: the file to write. The images may still be scored by their labels, because
+    these were not read; the head knows them again, so that their ratings are not.
+    Raises DataError for fewer than 100 rated images, ConfigError for a model without features or with task affect,
+    CheckpointError if out can't be written.
+    """
+    given = Path(model)
+    source = file_of(given) if is_onnx(given) else given / ONNX
+    network = open_network(source)
+    if network.info.task == "affect" or FEATURES not in network.engine.outputs:
+        raise ConfigError(f"{model} is no classifier that gives features; give one of uniemox finetune, task label")
+    rated = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
+    if len(rated) < MIN_IMAGES:
+        raise DataError(
+            f"{data.name} has {len(rated)} images with valence and arousal; at least {MIN_IMAGES} are needed"
+        )
+    samples, inputs, blocks = _inputs(network, rated, lambda done: on_progress("looking", done, len(rated)))
+    ratings = np.array([[sample.valence, sample.arousal] for sample in samples])  # (N, 2)
+    groups = [sample.group or sample.image_key for sample in samples]
+    held_out, fold = cross_fitted(inputs, ratings, groups, blocks)
+    distances = np.abs(held_out - ratings)
+    weights, bias = ridge(inputs, ratings, blocks)
+    hashes = image_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
+    tails = (1 - COVERAGE) / 2
+    head = RatingHead(
+        weights=weights.T.astype(np.float32),
+        bias=bias,
+        half_widths=limit_of(distances),
+        spread=np.quantile(ratings, [tails, 1 - tails], axis=0).T,
+        images=len(samples),
+        trained_on=", ".join(part.name for part in data.parts) or Path(data.name).name,  # no path of this machine
+        seen=frozenset(digest[:HASH_DIGITS] for digest in hashes if digest),
+    )
+    write_model(source, out, replace(network.info, ratings=head.to_dict()).to_json())
+    write_hashes(seen_file(out), set(seen_by_model(given if str(given) in IN_PACKAGE else source)))
+    inside = [distances[fold == i] <= limit_of(distances[fold != i]) for i in range(FOLDS)]
+    return RatingFit(
+        images=len(samples),
+        groups=len(set(groups)),
+        spearman=_pair([rank_correlation(held_out[:, i], ratings[:, i]) for i in range(len(AFFECT))]),
+        mean_error=_pair(distances.mean(axis=0)),
+        mean_error_of_mean=_pair(np.abs(ratings - ratings.mean(axis=0)).mean(axis=0)),
+        half_width=_pair(head.half_widths),
+        coverage=_pair(np.concatenate(inside).mean(axis=0)),
+    )
+
+
+def cross_fitted(
+    inputs: NDArray[np.float64], ratings: NDArray[np.float64], groups: Sequence[str], blocks: Sequence[int]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Predictions (N, 2) by fits that have not seen an image's group, and the number of the fold of each, (N,)."""
+    names = sorted(set(groups))
+    order = np.random.default_rng(0).permutation(len(names))
+    fold_of = {names[place]: i % FOLDS for i, place in enumerate(order)}
+    fold, found = np.array([fold_of[group] for group in groups]), np.empty_like(ratings)
+    for i in range(FOLDS):
+        weights, bias = ridge(inputs[fold != i], ratings[fold != i], blocks)
+        found[fold == i] = (inputs[fold == i] @ weights + bias).clip(LOWEST, HIGHEST)
+    return found, fold
+
+
+def ridge(
+    inputs: NDArray[np.float64], ratings: NDArray[np.float64], blocks: Sequence[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weights (D + E, 2) and bias (2,) of ridge regression on standardised inputs.
+
+    inputs: (N, D + E).  ratings: (N, 2).  blocks: D and E. Each block has variance 1 in all, so that eight labels
+    count as much as thousands of features.
+    """
+    mean, std = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6
+    scale = np.concatenate([np.full(width, width**-0.5) for width in blocks]) / std
+    x, middle = (inputs - mean) * scale, ratings.mean(axis=0)
+    dual = np.linalg.solve(x @ x.T + PENALTY * np.eye(len(x)), ratings - middle)  # (N, 2)
+    weights = scale[:, None] * (x.T @ dual)
+    return weights, middle - mean @ weights
+
+
+def limit_of(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(2,) below which nine in ten of N new distances lie, by the conformal quantile.  distances: (N, 2)."""
+    place = min(int(np.ceil((len(distances) + 1) * COVERAGE)), len(distances)) - 1
+    return np.sort(distances, axis=0)[place]
+
+
+def rank_correlation(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    """Spearman's, -1 to 1; 0 where one of them is constant."""
+    from scipy.stats import rankdata  # noqa: PLC0415 - half a second
+
+    ranks = rankdata(a), rankdata(b)
+    return 0.0 if min(map(np.std, ranks)) == 0 else float(np.corrcoef(*ranks)[0, 1])
+
+
+def _inputs(
+    network: Network, samples: Sequence[Sample], on_progress: Callable[[int], None]
+) -> tuple[list[Sample], NDArray[np.float64], tuple[int, int]]:
+    """The samples that can be read, what a head reads of them, and the widths D and E."""
+
+    def look(sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        try:
+            image, full = decode_sample(sample)
+        except ImageError:
+            return None
+        return network.features([network.look(image, full, sample.persons, sample.target_box)])
+
+    read, found = list[Sample](), list[tuple[NDArray[np.float32], NDArray[np.float32]]]()
+    for done, (sample, one) in enumerate(zip(samples, parallel_map(samples, look), strict=True), start=1):
+        if one is not None:
+            read.append(sample)
+            found.append(one)
+        on_progress(done)
+    if len(read) < MIN_IMAGES:
+        raise DataError(
+            f"only {len(read)} of {len(samples)} rated images can be read; at least {MIN_IMAGES} are needed"
+        )
+    features, logits = (np.concatenate(part) for part in zip(*found, strict=True))
+    return read, head_inputs(features, logits), (features.shape[1], logits.shape[1])
+
+
+def _pair(values: Sequence[float] | NDArray[np.floating]) -> tuple[float, float]:
+    return float(values[0]), float(values[1])

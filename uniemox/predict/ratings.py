@@ -1,0 +1,91 @@
+"""Valence and arousal as people rate images, read off what a classifier has computed, each with an interval."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uniemox.errors import CheckpointError
+from uniemox.predict.confidence import UNFAMILIAR
+
+LOWEST, HIGHEST = 1.0, 9.0
+HASH_DIGITS = 16  # of an image's SHA-256, enough to know it again
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True, slots=True)
+class RatingHead:
+    """A linear map from features and log-probabilities to valence and arousal, 1 to 9."""
+
+    weights: NDArray[np.float32]
+    """(2, D + E)."""
+    bias: NDArray[np.float64]
+    """(2,)."""
+    half_widths: NDArray[np.float64]
+    """(2,) of the intervals: nine in ten ratings of images that were held out lie so near or nearer."""
+    spread: NDArray[np.float64]
+    """(2, 2): between these lie nine in ten of all ratings, whatever the image shows."""
+    images: int
+    """That it was fitted on."""
+    trained_on: str
+    """The data sets' kinds, or the one's name."""
+    seen: frozenset[str] = frozenset()
+    """Of the images that it was fitted on: the first 16 digits of their SHA-256."""
+
+    def rate(self, features: Array, logits: Array) -> NDArray[np.float64]:
+        """(N, 2) valence and arousal, 1 to 9.  features: (N, D).  logits: (N, E)."""
+        found = head_inputs(features, logits) @ self.weights.T.astype(np.float64) + self.bias
+        return found.clip(LOWEST, HIGHEST)
+
+    def intervals(self, ratings: Array, familiarity: Array | None) -> NDArray[np.float64]:
+        """(N, 2, 2) low and high of each rating, at 90 % for images like those that it was fitted on.
+
+        ratings: (N, 2).  familiarity: (N,); below 0.05 the interval holds the spread of all ratings too, because
+        nobody can tell.  Split conformal prediction with cross-fitted residuals (arXiv 2107.07511, section 1).
+        """
+        ends = np.stack([ratings - self.half_widths, ratings + self.half_widths], axis=2)
+        if familiarity is not None:
+            strange = np.asarray(familiarity) < UNFAMILIAR  # (N,)
+            ends[strange, :, 0] = np.minimum(ends[strange, :, 0], self.spread[:, 0])
+            ends[strange, :, 1] = np.maximum(ends[strange, :, 1], self.spread[:, 1])
+        return ends.clip(LOWEST, HIGHEST)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a model's metadata have it."""
+        return {
+            "weights": base64.b64encode(self.weights.astype("<f4").tobytes()).decode(),
+            "bias": self.bias.tolist(),
+            "half_widths": self.half_widths.tolist(),
+            "spread": self.spread.tolist(),
+            "images": self.images,
+            "trained_on": self.trained_on,
+            "seen": "".join(sorted(self.seen)),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RatingHead":
+        """Raises CheckpointError for what `to_dict` did not write."""
+        try:
+            weights = np.frombuffer(base64.b64decode(values["weights"], validate=True), "<f4").reshape(2, -1)
+            bias, half_widths = (np.array(values[name], float).reshape(2) for name in ("bias", "half_widths"))
+            spread = np.array(values["spread"], float).reshape(2, 2)
+            digits = str(values["seen"])
+            seen = frozenset(digits[i : i + HASH_DIGITS] for i in range(0, len(digits), HASH_DIGITS))
+            head = cls(weights, bias, half_widths, spread, int(values["images"]), str(values["trained_on"]), seen)
+        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+            raise CheckpointError(f"its head of valence and arousal can't be read ({error}); fit it again") from error
+        if not all(np.isfinite(part).all() for part in (weights, bias, half_widths, spread)) or half_widths.min() < 0:
+            raise CheckpointError("its head of valence and arousal holds numbers that are not finite; fit it again")
+        return head
+
+
+def head_inputs(features: Array, logits: Array) -> NDArray[np.float64]:
+    """What a rating head reads: features (N, D) and the logarithms of the probabilities (N, E), as (N, D + E)."""
+    values = np.asarray(logits, np.float64)
+    values = values - values.max(axis=1, keepdims=True)
+    shares = values - np.log(np.exp(values).sum(axis=1, keepdims=True))
+    return np.concatenate([np.asarray(features, np.float64), shares], axis=1)
