@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.runs import uniemox_here
-from uniemox import doctor
-from uniemox.doctor import all_reduce_gb_s, examine
+from uniemox.bench import doctor
+from uniemox.bench.doctor import all_reduce_gb_s, examine
 
 NAMES = (
     *("python and packages", "GPUs", "bfloat16", "torch.compile", "all-reduce"),

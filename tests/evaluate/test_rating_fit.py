@@ -103,6 +103,34 @@ def test_no_group_is_in_two_folds_and_limits_are_conformal() -> None:
     np.testing.assert_array_equal(limit_of(np.arange(1.0, 20.0)[:, None].repeat(2, axis=1)), [18, 18])
 
 
+def test_ratings_of_other_images_are_scored_and_those_it_was_fitted_on_refused(
+    fitted: tuple[Path, dict], table: Path, tmp_path: Path
+) -> None:
+    rows = ["path,valence,arousal"]
+    for i in range(40):
+        bright, red = DRAW.uniform(0, 1, 2)
+        pixels = [130 * bright + 120 * red, 130 * bright, 130 * bright + 1]
+        Image.new("RGB", (48, 48), tuple(int(value) for value in pixels)).save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png,{1 + 8 * bright:.3f},{1 + 8 * red:.3f}")
+    (tmp_path / "new.csv").write_text("\n".join(rows))
+    done = uniemox_here(
+        "evaluate", "--model", fitted[0], "--data", f"csv:{tmp_path / 'new.csv'}", "--task", "affect", "--json"
+    )
+    valence = json.loads(done.stdout)["valence"]
+    assert valence["spearman"] > 0.95
+    assert valence["coverage"] > 0.8
+    assert valence["mae"] < 0.5
+    for words in ((fitted[0], f"csv:{table}"), (fitted[0].parent / "m.onnx", f"csv:{tmp_path / 'new.csv'}")):
+        refused = uniemox_here("evaluate", "--model", words[0], "--data", words[1], "--task", "affect")
+        assert refused.returncode == 1
+        said = (
+            "was trained on"
+            if words[0] == fitted[0]
+            else "has no head of valence and arousal; uniemox calibrate --ratings"
+        )
+        assert said in " ".join(refused.stderr.split())
+
+
 def test_a_head_is_written_and_read_and_damage_is_told(fitted: tuple[Path, dict], table: Path) -> None:
     head = Network.open(fitted[0]).rating_head
     again = RatingHead.from_dict(json.loads(json.dumps(head.to_dict())))

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 from sklearn import metrics as sklearn_metrics
 
 from uniemox.errors import ConfigError, DataError, LabelError, ShapeError
@@ -209,16 +210,31 @@ def test_affect_is_the_single_measures_together() -> None:
         assert axis.mae == pytest.approx(distributions.mean_absolute_error(t, p))
         assert axis.pearson == pytest.approx(distributions.pearson(t, p))
         assert axis.ccc == pytest.approx(distributions.concordance(t, p))
+        assert axis.spearman == pytest.approx(spearmanr(t, p).statistic)
+        assert axis.coverage is None
         for value, (low, high) in (
             (axis.mae, axis.mae_interval),
             (axis.pearson, axis.pearson_interval),
             (axis.ccc, axis.ccc_interval),
+            (axis.spearman, axis.spearman_interval),
         ):
             assert low < value < high
     assert found.ccc == pytest.approx((found.valence.ccc + found.arousal.ccc) / 2)
     assert found.ccc_interval[0] < found.ccc < found.ccc_interval[1]
     assert found.n == 120
     assert_json(found)
+
+
+def test_ratings_inside_their_intervals_are_counted() -> None:
+    """Equal ratings share a rank, as scipy has it."""
+    predicted, target = affect()
+    target = target.round()
+    ends = np.stack([predicted - 1, predicted + 1], axis=2)
+    found = score_affect(predicted, target, intervals=ends)
+    inside = (np.abs(predicted - target) <= 1).mean(axis=0)
+    assert (found.valence.coverage, found.arousal.coverage) == pytest.approx(inside)
+    assert found.valence.coverage_interval[0] < found.valence.coverage < found.valence.coverage_interval[1]
+    assert found.arousal.spearman == pytest.approx(spearmanr(target[:, 1], predicted[:, 1]).statistic)
 
 
 def test_intervals_of_correlations_agree_with_a_plain_bootstrap() -> None:

@@ -6,13 +6,16 @@ import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from uniemox.cli.console import JsonFlag, UsageError, need, progress_bar
 from uniemox.errors import ConfigError
+
+if TYPE_CHECKING:
+    from uniemox.bench.train import TrainBench
 
 bench = App(name="bench", help="Measure the speed of this machine with uniemox.")
 
@@ -227,6 +230,10 @@ def bench_train_command(
     if as_json:
         print(json.dumps(result.as_dict()))
         return
+    _show_train(result)
+
+
+def _show_train(result: "TrainBench") -> None:
     print(
         f"{result.images_per_s:.4g} images/s in a run, {result.mfu:.1%} of this machine's {result.peak_tflops:.3g} "
         f"TFLOP/s; steps wait for images {result.waiting:.1%} of the time"

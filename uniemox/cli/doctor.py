@@ -33,7 +33,7 @@ def doctor(
         Print one JSON object a line.
     """
     need("torch", "timm", "open_clip", extra="train")
-    from uniemox.doctor import examine
+    from uniemox.bench.doctor import examine
 
     for finding in examine(gpus, out):
         if as_json:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -17,6 +17,7 @@ def evaluate(
     data: str,
     split: str | None = None,
     by: str | None = None,
+    task: Literal["affect"] | None = None,
     allow_seen: Annotated[bool, Parameter(negative="")] = False,
     name: str | None = None,
     as_json: JsonFlag = False,
@@ -30,23 +31,24 @@ def evaluate(
 
     Examples:
 
-    uniemox evaluate --model runs/fi --data fi:photos/fi
-
     uniemox evaluate --model embedded --data folder:photos
 
     uniemox evaluate --model runs/fi --data emotion6:photos/emotion6 --by domain --json
 
+    uniemox evaluate --model embedded --data csv:ratings.csv --task affect
+
     Parameters
     ----------
     model
-        A fine-tuning run or its model.safetensors; or an ONNX file, or embedded or small, which come with the
-        package; these need no torch.
+        A fine-tuning run or its model.safetensors; or an ONNX file, embedded or small, which need no torch.
     data
         KIND:PATH, see `uniemox docs data`; several with commas between them are scored as one.
     split
         Score this split, or all; if not given, test if there is one, else val, else all.
     by
         Scores by a column's values too: domain, split, label, group, part (of several data sets), or an annotation's.
+    task
+        affect: score valence and arousal, of a classifier with a head for ratings, against people's ratings.
     allow_seen
         Score images that the model was trained on as well.
     name
@@ -65,7 +67,7 @@ def evaluate(
         found = found.only(chosen)
         say(f"scoring split {chosen}: {len(found)} samples")
     with progress_bar() as progress:
-        result = run.evaluate(model, found, by=by, allow_seen=allow_seen, on_progress=progress.show)
+        result = run.evaluate(model, found, by=by, task=task, allow_seen=allow_seen, on_progress=progress.show)
     path = run.write_evaluation(result, model, found, chosen, name=name, persons=files.persons)
     for line in (f"wrote {path}, and every prediction beside it (.jsonl)", *result.notes):
         say(line)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from uniemox.classifier_info import from_affect
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.errors import DataError, ImageError
 from uniemox.parallel import parallel_map
@@ -24,10 +25,15 @@ class Outputs:
 
 
 def outputs_of_network(
-    network: Network, samples: Sequence[Sample], on_progress: Callable[[int], None] = lambda _: None
+    network: Network,
+    samples: Sequence[Sample],
+    on_progress: Callable[[int], None] = lambda _: None,
+    *,
+    rated: bool = False,
 ) -> Outputs:
     """Logits of all samples in the views of evaluation: the middle, and the people that the data set knows.
 
+    rated: valence and arousal of its head for ratings instead, as a network of task affect gives them (`from_affect`).
     on_progress: called with the number of samples done.  Raises DataError if none of the images can be read.
     """
     read, broken = list[Sample](), list[Broken]()
@@ -37,7 +43,12 @@ def outputs_of_network(
             image, full = decode_sample(sample)
         except ImageError as error:
             return Broken(sample.key, str(error))
-        return network.measure([network.look(image, full, sample.persons, sample.target_box)])
+        views = [network.look(image, full, sample.persons, sample.target_box)]
+        logits, distances = network.measure(views)
+        if rated and network.rating_head is not None:
+            ratings = network.rating_head.rate(*network.features(views))
+            return from_affect(ratings).astype(np.float32), distances
+        return logits, distances
 
     found = list[tuple[NDArray[np.float32], NDArray[np.float32] | None]]()
     with closing(parallel_map(samples, measure)) as results:

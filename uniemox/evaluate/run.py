@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,10 @@ from uniemox.evaluate.groups import GroupScores, score_groups
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
 from uniemox.files import EVALUATIONS, WEIGHTS, write_text
-from uniemox.labels import CUSTOM, LabelMap, LabelSet, label_map
-from uniemox.predict.confidence import answers_of
+from uniemox.labels import AFFECT, CUSTOM, LabelMap, LabelSet, label_map
+from uniemox.predict.confidence import answers_of, familiarity_of
 from uniemox.predict.opening import EMBEDDED, IN_PACKAGE, SCENE, open_network
+from uniemox.predict.ratings import HASH_DIGITS, RatingHead
 
 if TYPE_CHECKING:
     from uniemox.training.config import HardwareConfig
@@ -58,6 +59,7 @@ def evaluate(
     data: DataSet,
     *,
     by: str | None = None,
+    task: Literal["affect"] | None = None,
     allow_seen: bool = False,
     hardware: "HardwareConfig | None" = None,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
@@ -65,6 +67,7 @@ def evaluate(
     """Score a classifier on all samples of a data set that have what it predicts.
 
     model: a fine-tuning run or its model.safetensors, with torch; or an ONNX file, embedded or small, without.
+    task: affect scores the head of valence and arousal of an ONNX classifier in place of its labels.
     by: a column (domain, split, label, group, or a field of the annotation) by whose values the scores are given too.
     allow_seen: score images that the model, or what it was made of, was trained on as well.
     Where the data set has other labels the model's are mapped to them (`label_map`), and what has no counterpart is
@@ -72,7 +75,13 @@ def evaluate(
     Raises DataError for images that it has seen (`uniemox.data.seen`), or if nothing is left; LabelError where no map
     is known; ConfigError for a column that is not there.
     """
-    info, answer = _open_onnx(model) if is_onnx(model) else _open_classifier(model, hardware)
+    head = None
+    if task == "affect" and is_onnx(model):
+        info, answer, head = _open_rated(model)
+    else:
+        info, answer = _open_onnx(model) if is_onnx(model) else _open_classifier(model, hardware)
+        if task == "affect" and info.task != "affect":
+            raise ConfigError(f"{model} predicts labels; give its model.onnx, which may hold a head of ratings")
     mapping = None if info.task == "affect" else map_to_data(info.find_labels(), data.labels)
     samples, notes = _scorable(data, info, mapping)
     if by is not None:
@@ -81,12 +90,16 @@ def evaluate(
     if seen:
         hashes = image_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
         refuse_seen(samples, hashes, seen, data.name, override="--allow-seen")
+    if head is not None and not allow_seen:
+        hashes = image_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
+        known = {digest for digest in hashes if digest and digest[:HASH_DIGITS] in head.seen}
+        refuse_seen(samples, hashes, known, data.name, override="--allow-seen")
     outputs = answer(samples, lambda done: on_progress("evaluating", done, len(samples)))
     if outputs.broken:
         notes.append(f"{len(outputs.broken)} images can't be read: {outputs.broken[0].reason}")
     if info.calibration_images == "selection":
         notes.append("the temperature was fitted on the images that chose the epoch: too few were held out to divide")
-    scorer = _Scorer(info, data.labels, mapping, outputs)
+    scorer = _Scorer(info, data.labels, mapping, outputs, head)
     groups = None if by is None else score_groups(column_of(outputs.samples, by, data), scorer.score)
     everything = np.arange(len(outputs.samples))
     return Evaluation(scorer.score(everything), groups, tuple(notes), tuple(scorer.predictions()))
@@ -110,6 +123,15 @@ def seen_by_model(model: Path) -> set[str]:
 def _open_onnx(model: Path) -> tuple[ClassifierInfo, Answer]:
     network = open_network(model)
     return network.info, partial(outputs_of_network, network)
+
+
+def _open_rated(model: Path) -> tuple[ClassifierInfo, Answer, RatingHead | None]:
+    """A classifier by its head of valence and arousal. Raises ConfigError where it has none."""
+    network = open_network(model)
+    head = network.rating_head
+    if network.info.task != "affect" and head is None:
+        raise ConfigError(f"{model} has no head of valence and arousal; uniemox calibrate --ratings fits one")
+    return replace(network.info, task="affect", labels=AFFECT), partial(outputs_of_network, network, rated=True), head
 
 
 def _open_classifier(model: Path, hardware: "HardwareConfig | None") -> tuple[ClassifierInfo, Answer]:
@@ -181,6 +203,7 @@ class _Scorer:
     labels: LabelSet
     mapping: LabelMap | None
     outputs: Outputs
+    head: RatingHead | None = None
 
     def score(self, places: NDArray[np.intp]) -> Scores:
         """places: (M,) of the samples that count."""
@@ -190,7 +213,9 @@ class _Scorer:
         answers = self.answers[places]
         if self.mapping is None:
             target = np.array([[sample.valence, sample.arousal] for sample in samples], dtype=np.float64)
-            return score_affect(answers, target, groups=units)
+            return score_affect(
+                answers, target, groups=units, intervals=None if self.intervals is None else self.intervals[places]
+            )
         shares = mapped(_log(answers), self.mapping)
         if self.info.task == "distribution":
             target = np.stack([_shares(sample, self.labels) for sample in samples])
@@ -206,6 +231,15 @@ class _Scorer:
     def answers(self) -> NDArray[np.float64]:
         """As prediction gives them: (M, E) probabilities in the classifier's labels, or valence and arousal."""
         return answers_of(self.info, self.outputs.values, self.outputs.distances)
+
+    @cached_property
+    def intervals(self) -> NDArray[np.float64] | None:
+        """(M, 2, 2) of valence and arousal; None without a head of ratings."""
+        if self.head is None:
+            return None
+        distances, known = self.outputs.distances, self.info.distances
+        familiarity = familiarity_of(distances, known) if distances is not None and known else None
+        return self.head.intervals(self.answers, familiarity)
 
     def predictions(self) -> list[dict[str, Any]]:
         """A line for every image."""

@@ -7,8 +7,8 @@ undefined are left out. The interval of a class with a handful of samples is too
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,6 +125,13 @@ class AxisScores:
     ccc: float | None
     """Lin's concordance."""
     ccc_interval: Interval | None
+    spearman: float | None
+    """Rank correlation."""
+    spearman_interval: Interval | None
+    """Of the ranks among all samples, drawn with their sample."""
+    coverage: float | None = None
+    """Share of the ratings that lie in the interval predicted for them; None where none is predicted."""
+    coverage_interval: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,11 +237,16 @@ def score_distributions(
 
 
 def score_affect(
-    predicted: NDArray[np.floating], target: NDArray[np.floating], *, groups: Groups | None = None
+    predicted: NDArray[np.floating],
+    target: NDArray[np.floating],
+    *,
+    groups: Groups | None = None,
+    intervals: NDArray[np.floating] | None = None,
 ) -> AffectScores:
     """Every score of a network that predicts valence and arousal.
 
     predicted, target: (N, 2), valence first, both in the data set's unit.  groups: as `score_classes`.
+    intervals: (N, 2, 2) low and high of each prediction; None: there are none.
     Raises DataError for no samples or values that are not finite, ShapeError for other shapes.
     """
     if target.ndim != 2 or target.shape[1] != 2 or predicted.shape != target.shape:
@@ -243,12 +255,22 @@ def score_affect(
         )
     axes = [(target[:, i], predicted[:, i]) for i in range(2)]
     errors = np.abs(np.subtract(target, predicted, dtype=np.float64))  # (N, 2)
-    terms = [errors, *(distributions.moments(*axis) for axis in axes)]
-    error, valence, arousal = np.split(resampled_means(np.hstack(terms), groups), [2, 7], axis=1)  # (R, 2), 2 of (R, 5)
+    inside = np.zeros_like(errors)
+    if intervals is not None:
+        inside = ((intervals[:, :, 0] <= target) & (target <= intervals[:, :, 1])).astype(np.float64)
+    ranks = [(_ranks(t), _ranks(p)) for t, p in axes]
+    terms = [errors, inside, *(distributions.moments(*pair) for pair in (*axes, *ranks))]
+    means = resampled_means(np.hstack(terms), groups)  # (R, 2 + 2 + 4 * 5)
+    error, held, valence, arousal, *of_ranks = np.split(means, [2, 4, 9, 14, 19], axis=1)
     scores = [
-        _score_axis(*axis, error[:, i], means)
+        _score_axis(*axis, error[:, i], means, _RankScores(*ranks[i], of_ranks[i]))
         for i, (axis, means) in enumerate(zip(axes, (valence, arousal), strict=True))
     ]
+    if intervals is not None:
+        scores = [
+            replace(one, coverage=float(inside[:, i].mean()), coverage_interval=percentile_interval(held[:, i]))
+            for i, one in enumerate(scores)
+        ]
     both = float(np.mean([distributions.concordance(*axis) for axis in axes]))
     resampled = (distributions.concordance_of_moments(valence) + distributions.concordance_of_moments(arousal)) / 2
     return AffectScores(
@@ -267,9 +289,22 @@ def json_ready(value: Any) -> Any:
     return [json_ready(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def _score_axis(target: Array, predicted: Array, errors: Array, means: Array) -> AxisScores:
+class _RankScores(NamedTuple):
+    target: Array  # (N,) ranks
+    predicted: Array
+    means: Array  # (R, 5) of resamples
+
+
+def _ranks(values: Array) -> Array:
+    """(N,) ranks from 1; equal values share the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place]
+
+
+def _score_axis(target: Array, predicted: Array, errors: Array, means: Array, ranks: _RankScores) -> AxisScores:
     """Scores of one axis; errors: (R,) and means: (R, 5) of its resamples."""
     pearson, ccc = distributions.pearson(target, predicted), distributions.concordance(target, predicted)
+    spearman = distributions.pearson(ranks.target, ranks.predicted)
     return AxisScores(
         mae=distributions.mean_absolute_error(target, predicted),
         mae_interval=percentile_interval(errors),
@@ -277,6 +312,8 @@ def _score_axis(target: Array, predicted: Array, errors: Array, means: Array) ->
         pearson_interval=_interval(pearson, distributions.pearson_of_moments(means)),
         ccc=_defined(ccc),
         ccc_interval=_interval(ccc, distributions.concordance_of_moments(means)),
+        spearman=_defined(spearman),
+        spearman_interval=_interval(spearman, distributions.pearson_of_moments(ranks.means)),
     )
 
 

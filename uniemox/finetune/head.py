@@ -21,7 +21,7 @@ from uniemox.model.distance import MIN_IMAGES, Distance
 from uniemox.model.methods.ccim import Ccim
 
 if TYPE_CHECKING:
-    from uniemox.finetune.probe import Kept
+    from uniemox.finetune.probe import KeptWeights
 
 BATCH = 256
 MAX_FITTED = 4_000  # training images that the distance is fitted on
@@ -35,7 +35,7 @@ def fit_after_encoder(
     objective: Objective,
     words: WordLists | None = None,
     selection: Sequence[Sample] = (),
-) -> "Kept | None":
+) -> "KeptWeights | None":
     """Fit all that follows to the frozen encoder, in place: an optimiser may hold these parameters.
 
     words: of method eap.  selection: held-out images by whose score the weights are chosen; none: the last ones stay.

@@ -25,7 +25,7 @@ WATCHED = 10  # times that held-out images are scored
 LOW_RATE = 1e-3  # tried as well where held-out images choose
 
 
-class Kept(NamedTuple):
+class KeptWeights(NamedTuple):
     """The weights that held-out images chose."""
 
     step: int
@@ -72,7 +72,7 @@ def fit_fusion(
     words: Tensor | None = None,
     score: Callable[[], float] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Kept | None:
+) -> KeptWeights | None:
     """Train all that follows the encoder of a classifier, in place; the encoder is not asked.
 
     encoded: of `Classifier.encode`, of N images.  target: (N, E), or (N, 2) valence and arousal.  words: (N, V), with
@@ -89,7 +89,7 @@ def fit_fusion(
     encoded, target = encoded.to(device), target.to(device)
     words = None if words is None else words.to(device)
     start = _copies(parameters)
-    best, kept, chosen = -math.inf if score is None else score(), start, Kept(0, 0.0)
+    best, kept, chosen = -math.inf if score is None else score(), start, KeptWeights(0, 0.0)
     classifier.train()
     rates, steps = (RATE,) if score is None else (RATE, LOW_RATE), steps_for(len(encoded))
     for place, rate in enumerate(rates):
@@ -97,7 +97,7 @@ def fit_fusion(
         for done in _fit_steps(classifier, parameters, encoded, target, objective, seed, words, rate):
             on_progress(place * steps + done, len(rates) * steps)
             if score is not None and done % (steps // WATCHED) == 0 and (found := score()) > best:
-                best, kept, chosen = found, _copies(parameters), Kept(done, rate)
+                best, kept, chosen = found, _copies(parameters), KeptWeights(done, rate)
     if score is None:
         return None
     _put(kept, parameters)
