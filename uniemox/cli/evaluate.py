@@ -31,8 +31,6 @@ def evaluate(
 
     Examples:
 
-    uniemox evaluate --model embedded --data folder:photos
-
     uniemox evaluate --model runs/fi --data emotion6:photos/emotion6 --by domain --json
 
     uniemox evaluate --model embedded --data csv:ratings.csv --task affect
@@ -48,7 +46,7 @@ def evaluate(
     by
         Scores by a column's values too: domain, split, label, group, part (of several data sets), or an annotation's.
     task
-        affect: score valence and arousal, of a classifier with a head for ratings, against people's ratings.
+        affect: score a classifier's valence and arousal against people's ratings.
     allow_seen
         Score images that the model was trained on as well.
     name
