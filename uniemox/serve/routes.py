@@ -27,6 +27,7 @@ from uniemox.serve.config import ServeConfig
 from uniemox.serve.metrics import CONTENT_TYPE, Metrics
 from uniemox.serve.models import ExplainAsk, Models, Overlay, PredictAsk, without_folders
 
+EXPLAINED = ("X-Picture-SHA256", "X-Label", "X-Method")  # headers of a heat map
 open_routes = APIRouter()
 """Without a key."""
 routes = APIRouter()
@@ -121,7 +122,7 @@ async def predict(
             "model": ExplanationAnswer,
             "description": "The image with the heat over it, at most 1024 px a side: a PNG, or JSON that holds one",
             "content": {"image/png": {"schema": _BINARY}},
-            "headers": {name: {"schema": {"type": "string"}} for name in ("X-Picture-SHA256", "X-Label", "X-Method")},
+            "headers": {name: {"schema": {"type": "string"}} for name in EXPLAINED},
         },
         **refusals(400, 401, 408, 413, 415, 422, 500, 503, 504),
     },
