@@ -81,7 +81,7 @@ def test_answers_that_contradict_themselves_are_refused(tmp_path: Path, more: di
         assert ada.post("/api/answers", json={"answers": [answer(task["id"], **more)]}).json()["saved"] == []
         for wrong in ({"intensity": 0}, {"valence": 10}, {"arousal": 1.5}, {"comment": "x" * 2001}, {"skip": "bored"}):
             body = {"answers": [answer(task["id"], "awe", **wrong)]}
-            assert ada.post("/api/answers", json=body).status_code == 422
+            assert ada.post("/api/answers", json=body).json()["saved"] == []
     assert project.rows(select(t.answers)) == []
 
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
 from sqlalchemy import func, insert, select
 
 from uniemox.csv_files import write_rows
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.answer_form import DETAILS, AnswerIn
+from uniemox.curate.annotate.answer_form import DETAILS, AnswerIn, read_answer
 from uniemox.curate.annotate.answering import Answer, save_answers
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import Project
@@ -150,11 +149,7 @@ def _answer_of(annotation: Any, picture: int, plan: CollectionPlan) -> AnswerIn 
         own = ({"labels": list(labels)} if len(labels) > 1 else {}) | own | {"label": (*labels, NONE)[0]}
     content = json.dumps([picture, annotation], sort_keys=True)
     own |= {"id": hashlib.sha256(content.encode()).hexdigest()[:32], "seconds": annotation.get("lead_time") or 0}
-    try:
-        answer = AnswerIn(task=1, **own)  # its task is not known yet
-    except ValidationError:
-        return None
-    return answer if answer.is_known(plan.labels) else None
+    return read_answer({"task": 1, **own}, plan.labels)  # its task is not known yet
 
 
 def _save(project: Project, found: list[tuple[int, str, AnswerIn]]) -> int:

@@ -1,9 +1,10 @@
 """What an answer may hold, whether a page sends it or a file has it."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from uniemox.curate.annotate.permits import MAX_ROWS, Strict
 from uniemox.curate.plan import MAX_LABELS
@@ -13,10 +14,13 @@ DETAILS = ("labels", "intensity", "valence", "arousal", "comment", "skip", "sugg
 """Fields beside the label, which tables.details keeps."""
 
 
+ID = r"^[A-Za-z0-9-]{8,64}$"
+
+
 class AnswerIn(Strict):
     """One answer; the page makes the id, so that it can send the answer again."""
 
-    id: str = Field(pattern=r"^[A-Za-z0-9-]{8,64}$")
+    id: str = Field(pattern=ID)
     task: int = Field(ge=1, lt=MAX_ROWS)
     label: str = Field(max_length=60)
     seconds: float = Field(ge=0, le=86400, strict=False)
@@ -38,3 +42,17 @@ class AnswerIn(Strict):
     def details(self) -> dict[str, Any]:
         """What is said beside the label."""
         return {name: value for name in DETAILS if (value := getattr(self, name)) not in (None, "", [])}
+
+
+def read_answer(value: Any, labels: Sequence[str]) -> AnswerIn | None:
+    """Return one answer; None if it is invalid.  labels: of the plan."""
+    try:
+        answer = AnswerIn.model_validate(value)
+    except ValidationError:
+        return None
+    return answer if answer.is_known(labels) else None
+
+
+def is_named(value: Any) -> bool:
+    """Whether something that should be an answer has an id, by which it can be refused."""
+    return isinstance(value, dict) and re.fullmatch(ID, str(value.get("id"))) is not None
