@@ -60,6 +60,11 @@ class ServeConfig:
         return min(self.max_files, self.queue)
 
     @property
-    def max_requests(self) -> int:
-        """Requests that are read or worked on at a time; with max_mb it bounds the memory that bodies take."""
-        return 2 * self.queue + self.batch_size
+    def max_held_bytes(self) -> int:
+        """Of all bodies that are read or worked on at a time."""
+        return (2 * self.queue + self.batch_size) * self.max_bytes
+
+    @property
+    def max_connections_each(self) -> int:
+        """Of one client, open at a time."""
+        return max(2, self.max_connections // 2)

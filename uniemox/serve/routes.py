@@ -42,8 +42,8 @@ class Service:
     models: Models
     batcher: Batcher
     metrics: Metrics
-    requests: int = 0
-    """That are read or worked on now."""
+    held_bytes: int = 0
+    """Of bodies that are read or worked on now."""
 
 
 def find_service(request: Request) -> Service:
@@ -181,11 +181,17 @@ async def health(service: Shared) -> HealthAnswer:
 
 async def _ask(request: Request, service: Service, ask: PredictAsk | ExplainAsk) -> tuple[list[Upload], Sequence[Any]]:
     """Read a request's images, put them into the queue, and wait for the answers. Raises RefusedError."""
-    if service.requests >= service.config.max_requests:
-        raise _full(QueueFullError(service.batcher.retry_after_s))
-    service.requests += 1
+    held = 0
+
+    def hold(count: int) -> None:
+        nonlocal held
+        if service.held_bytes + count > service.config.max_held_bytes:
+            raise QueueFullError(service.batcher.retry_after_s)
+        held += count
+        service.held_bytes += count
+
     try:
-        uploads = await read_uploads(request, service.config)
+        uploads = await read_uploads(request, service.config, hold)
         if isinstance(ask, ExplainAsk):
             only_one(uploads)
         answers = service.batcher.submit([upload.data for upload in uploads], ask, is_slow=isinstance(ask, ExplainAsk))
@@ -195,7 +201,7 @@ async def _ask(request: Request, service: Service, ask: PredictAsk | ExplainAsk)
     except (LabelError, ConfigError) as error:
         raise RefusedError(422, "bad_parameter", without_folders(str(error))) from error
     finally:
-        service.requests -= 1
+        service.held_bytes -= held
 
 
 def _full(error: QueueFullError) -> RefusedError:
