@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import inspect, select
+from sqlalchemy import insert, inspect, select
 
 from tests.curate.places import PLAN, project_of, say
 from tests.predict.networks import tiny_network
@@ -72,6 +72,11 @@ def test_everything_that_is_said_is_kept(tmp_path: Path) -> None:
         {"label": "awe", "labels": ["fear", "awe"]},
         {"label": "awe", "labels": ["awe", "joy"]},
         {"label": "skip", "skip": "unsure", "labels": ["awe"]},
+        {"label": "awe", "labels": ["awe", "none"]},
+        {"label": "none", "labels": ["none", "awe"]},
+        {"label": "awe", "labels": ["awe", "awe"]},
+        {"label": "awe", "suggested": "joy"},
+        {"label": "awe", "suggested": "none"},
     ],
 )
 def test_answers_that_contradict_themselves_are_refused(tmp_path: Path, more: dict[str, object]) -> None:
@@ -83,6 +88,21 @@ def test_answers_that_contradict_themselves_are_refused(tmp_path: Path, more: di
             body = {"answers": [answer(task["id"], "awe", **wrong)]}
             assert ada.post("/api/answers", json=body).json()["saved"] == []
     assert project.rows(select(t.answers)) == []
+
+
+def test_what_was_suggested_is_the_servers_word(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ["awe", "fear"], replace(PLAN, answer=FORM))
+    with annotator(project) as ada:
+        first, second = (task["id"] for task in ada.get("/api/tasks").json()["tasks"])
+        image = {row.id: row.picture_id for row in project.rows(select(t.tasks))}[second]
+        with project.store.write() as connection:
+            connection.execute(insert(t.suggestions).values(picture_id=image, label="fear", share=0.9))
+        rows = [answer(task, "awe", suggested="awe") for task in (first, second)]
+        assert len(ada.post("/api/answers", json={"answers": rows}).json()["saved"]) == 2
+    assert [one.details for one in sorted(given_answers(project), key=lambda one: one.picture == image)] == [
+        {},
+        {"suggested": "fear"},
+    ]
 
 
 def test_nobody_sees_an_image_before_agreeing_to_the_text_as_it_is_now(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def _save(project: Project, found: list[tuple[int, str, AnswerIn]]) -> int:
             if task is None:
                 given = {"person_id": person, "picture_id": picture, "given_at": 0.0}
                 task = _key(connection.execute(insert(t.tasks).values(**given)))
-            row = Answer(person, task, answer.id, answer.label, answer.seconds, answer.details())
+            row = Answer(person, task, answer.id, answer.label, answer.seconds, answer.details(answer.suggested))
             save_answers(connection, [row])
         return (connection.scalar(select(func.count()).select_from(t.answers)) or 0) - before
 

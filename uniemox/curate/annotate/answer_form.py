@@ -33,15 +33,19 @@ class AnswerIn(Strict):
     suggested: str | None = Field(default=None, max_length=60)
 
     def is_known(self, labels: Sequence[str]) -> bool:
-        """Whether it names labels of the plan, or none, or says why it is skipped."""
+        """Whether it names labels of the plan, each once, or none of them alone, or says why it is skipped."""
+        if self.suggested is not None and self.suggested not in labels:
+            return False
         if self.label == SKIP:
             return self.skip is not None and not self.labels
-        is_first = not self.labels or self.labels[0] == self.label
-        return self.skip is None and is_first and {self.label, *self.labels} <= {*labels, NONE}
+        named = self.labels or [self.label]
+        are_labels = named == [NONE] or set(named) <= {*labels}
+        return self.skip is None and named[0] == self.label and are_labels and len(set(named)) == len(named)
 
-    def details(self) -> dict[str, Any]:
-        """What is said beside the label."""
-        return {name: value for name in DETAILS if (value := getattr(self, name)) not in (None, "", [])}
+    def details(self, suggested: str | None) -> dict[str, Any]:
+        """What is said beside the label.  suggested: what the annotator has seen, whatever the answer claims."""
+        values = {**{name: getattr(self, name) for name in DETAILS}, "suggested": suggested}
+        return {name: value for name, value in values.items() if value not in (None, "", [])}
 
 
 def read_answer(value: Any, labels: Sequence[str]) -> AnswerIn | None:

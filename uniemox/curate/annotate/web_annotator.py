@@ -62,7 +62,12 @@ def add_annotator_routes(app: FastAPI) -> None:
     @app.post("/api/answers")
     async def answer(given: AnswersIn, person: Annotator) -> Response:
         fits = [one for each in given.answers if (one := read_answer(each, project.plan.labels)) is not None]
-        rows = [Answer(person.id, one.task, one.id, one.label, one.seconds, one.details()) for one in fits]
+        claims = {one.task: one.suggested for one in fits if one.suggested}
+        shown = await asyncio.to_thread(giver.suggestions, person.id, claims) if claims else {}
+        rows = [
+            Answer(person.id, one.task, one.id, one.label, one.seconds, one.details(shown.get(one.task)))
+            for one in fits
+        ]
         try:
             saved = await asyncio.wrap_future(app.state.writer.save(rows))
         except DataError as error:
