@@ -17,6 +17,7 @@ from sqlalchemy import insert, inspect, select
 from tests.curate.places import PLAN, project_of, say
 from tests.predict.networks import tiny_network
 from uniemox.curate import tables as t
+from uniemox.curate.annotate import answer_files
 from uniemox.curate.annotate.access import invite
 from uniemox.curate.annotate.answer_files import given_answers, import_label_studio, write_csv, write_label_studio
 from uniemox.curate.annotate.suggesting import forget, suggest, suggested_by
@@ -88,6 +89,21 @@ def test_answers_that_contradict_themselves_are_refused(tmp_path: Path, more: di
             body = {"answers": [answer(task["id"], "awe", **wrong)]}
             assert ada.post("/api/answers", json=body).json()["saved"] == []
     assert project.rows(select(t.answers)) == []
+
+
+def test_an_import_is_written_in_short_transactions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Annotators wait for none of them long."""
+    project = project_of(tmp_path / "p", ["awe", "fear"])
+    sha256 = project.rows(select(t.images))[0].sha256
+    result = [{"type": "choices", "value": {"choices": ["awe"]}}]
+    annotations = [{"completed_by": {"email": f"{i}@a.example"}, "result": result} for i in range(500)]
+    (tmp_path / "export.json").write_text(json.dumps([{"data": {"sha256": sha256}, "annotations": annotations}]))
+    sizes, save = [], answer_files._save_part
+    monkeypatch.setattr(answer_files, "_save_part", lambda to, part: sizes.append(len(part)) or save(to, part))
+    assert import_label_studio(project, tmp_path / "export.json") == (500, 500, 0, 0)
+    assert sizes == [200, 200, 100]
+    assert import_label_studio(project, tmp_path / "export.json") == (0, 500, 0, 0)
+    assert len(project.rows(select(t.people))) == len(project.rows(select(t.tasks))) == 500
 
 
 def test_what_was_suggested_is_the_servers_word(tmp_path: Path) -> None:

@@ -277,6 +277,13 @@ def test_access_ends_and_a_new_invitation_replaces_the_old(project: Project, cli
             invite(project, name)
 
 
+def test_the_owner_can_not_end_their_own_access(project: Project, client: TestClient) -> None:
+    owner = Browser(client, invite(project, "owner", "owner"))
+    found = owner.post("/api/people/revoke", {"name": "owner"})
+    assert (found.status_code, found.json()["detail"]) == (409, "you can't end your own access; leave instead")
+    assert owner.get("/api/status").status_code == 200
+
+
 def test_where_pages_are_must_be_known(project: Project) -> None:
     with listen("0.0.0.0", 0) as sock:
         with pytest.raises(ConfigError, match="--address"):

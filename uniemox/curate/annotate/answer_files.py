@@ -23,6 +23,7 @@ from uniemox.data.readers.tables import read_text
 from uniemox.errors import DataError, LabelError
 
 COLUMNS = ("sha256", "title", "annotator", "label", *DETAILS, "seconds", "at")
+AT_ONCE, PAUSE_S = 200, 0.02  # answers of one transaction; between two, so that annotators' answers get their turn
 IMPORTED = "label studio"  # how the names of its annotators begin
 
 
@@ -152,11 +153,21 @@ def _answer_of(annotation: Any, picture: int, plan: CollectionPlan) -> AnswerIn 
     return read_answer({"task": 1, **own}, plan.labels)  # its task is not known yet
 
 
-def _save(project: Project, found: list[tuple[int, str, AnswerIn]]) -> int:
+def _save(project: Project, found: Sequence[tuple[int, str, AnswerIn]]) -> int:
     """Write answers, with people and tasks that are not there yet; how many of them are new."""
+    new = 0
+    for start in range(0, len(found), AT_ONCE):
+        if start:
+            time.sleep(PAUSE_S)
+        new += _save_part(project, found[start : start + AT_ONCE])
+    return new
+
+
+def _save_part(project: Project, found: Sequence[tuple[int, str, AnswerIn]]) -> int:
     people: dict[str, int] = {}
     with project.store.write() as connection:
         before = connection.scalar(select(func.count()).select_from(t.answers)) or 0
+        rows = []
         for picture, name, answer in found:
             if name not in people:
                 known = connection.scalar(select(t.people.c.id).where(t.people.c.name == name))
@@ -169,8 +180,9 @@ def _save(project: Project, found: list[tuple[int, str, AnswerIn]]) -> int:
             if task is None:
                 given = {"person_id": person, "picture_id": picture, "given_at": 0.0}
                 task = _key(connection.execute(insert(t.tasks).values(**given)))
-            row = Answer(person, task, answer.id, answer.label, answer.seconds, answer.details(answer.suggested))
-            save_answers(connection, [row])
+            told = answer.details(answer.suggested)
+            rows.append(Answer(person, task, answer.id, answer.label, answer.seconds, told))
+        save_answers(connection, rows)
         return (connection.scalar(select(func.count()).select_from(t.answers)) or 0) - before
 
 
