@@ -70,8 +70,7 @@ def serve(
     key_from
         Name of the environment variable that holds the key which clients must send as Authorization: Bearer KEY.
     allow_origin
-        A site whose pages may ask, such as https://example.org; the server also answers under its host. Without it
-        only pages of the server itself may, under localhost or an IP address.
+        A site whose pages may ask, such as https://example.org; the server answers under its host too.
     """
     need("fastapi", "uvicorn", "python_multipart", "prometheus_client", "fastapi_swagger", extra="serve")
     from uniemox.predict.opening import load

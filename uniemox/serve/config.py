@@ -61,10 +61,10 @@ class ServeConfig:
 
     @property
     def max_held_bytes(self) -> int:
-        """Of all bodies that are read or worked on at a time."""
+        """Bytes of all bodies that are read or worked on at a time."""
         return (2 * self.queue + self.batch_size) * self.max_bytes
 
     @property
     def max_connections_each(self) -> int:
-        """Of one client, open at a time."""
+        """Connections that one client may have open."""
         return max(2, self.max_connections // 2)

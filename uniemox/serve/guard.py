@@ -96,7 +96,7 @@ class Guard:
 
 
 def is_numeric(host: str) -> bool:
-    """Whether a Host is localhost or an IP address, which no stranger's name server can point to this machine.
+    """Return True for localhost and IP addresses: no stranger's name server can point them to this machine.
 
     >>> [is_numeric(host) for host in ("localhost:8000", "[::1]:80", "10.0.0.7", "example.org", "127.0.0.1.nip.io", "")]
     [True, True, True, False, False, False]

@@ -33,7 +33,7 @@ class AnswerIn(Strict):
     suggested: str | None = Field(default=None, max_length=60)
 
     def is_known(self, labels: Sequence[str]) -> bool:
-        """Whether it names labels of the plan, each once, or none of them alone, or says why it is skipped."""
+        """Return True if it names labels of the plan, each once, or none of them, or says why it is skipped."""
         if self.suggested is not None and self.suggested not in labels:
             return False
         if self.label == SKIP:
@@ -43,7 +43,7 @@ class AnswerIn(Strict):
         return self.skip is None and named[0] == self.label and are_labels and len(set(named)) == len(named)
 
     def details(self, suggested: str | None) -> dict[str, Any]:
-        """What is said beside the label.  suggested: what the annotator has seen, whatever the answer claims."""
+        """Return the fields beside the label.  suggested: the label that the annotator has seen suggested."""
         values = {**{name: getattr(self, name) for name in DETAILS}, "suggested": suggested}
         return {name: value for name, value in values.items() if value not in (None, "", [])}
 
@@ -58,5 +58,5 @@ def read_answer(value: Any, labels: Sequence[str]) -> AnswerIn | None:
 
 
 def is_named(value: Any) -> bool:
-    """Whether something that should be an answer has an id, by which it can be refused."""
+    """Return True if an invalid answer still has an id, by which it can be refused."""
     return isinstance(value, dict) and re.fullmatch(ID, str(value.get("id"))) is not None
