@@ -56,22 +56,21 @@ def post(port: int, path: str, body: bytes, kind: str) -> int:
 def hostile(rng: random.Random) -> list[bytes]:
     """What to send on one connection, piece by piece."""
     body, kind = form([image()], [rng.choice(NAMES)])
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n".encode("latin-1")
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n".encode("latin-1")
     whole = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
     match rng.randrange(9):
         case 0:
             return [mutate_bytes(whole, [whole, *PIECES], rng)]
         case 1:
-            return [
-                b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"a" * rng.choice((10_000, 70_000, 300_000)) + b"\r\n\r\n"
-            ]
+            many = b"a" * rng.choice((10_000, 70_000, 300_000))
+            return [b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + many + b"\r\n\r\n"]
         case 2:
-            return [b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * rng.choice((200, 50_000)) + b"\r\n"]
+            return [b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * rng.choice((200, 50_000)) + b"\r\n"]
         case 3:
             size = rng.choice((b"ffffffffffffffff", b"-1", b"zz", b"5;a=b", b"5\n", b"0x5", b"1e3", b"00000005"))
             return [head + b"Transfer-Encoding: chunked\r\n\r\n" + size + b"\r\n" + body[:5] + b"\r\n0\r\n\r\n"]
         case 4:
-            return [f"GET {rng.choice(PATHS)} HTTP/1.1\r\nHost: x\r\n\r\n".encode("latin-1")]
+            return [f"GET {rng.choice(PATHS)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode("latin-1")]
         case 5:
             at = rng.randrange(len(whole))
             return [whole[:at], whole[at : at + 50]]  # and no more

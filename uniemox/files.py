@@ -8,6 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from uniemox.errors import ConfigError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 MAX_TEXT_BYTES = 2**30
 PARTIAL = ".partial"
 CONFIG, METRICS, CHECKPOINTS = "config.json", "metrics.jsonl", "checkpoints"
@@ -58,6 +65,35 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+class FileLock:
+    """An advisory lock, PATH.lock, which ends with its process; Windows has none.
+
+    Raises ConfigError if another process holds it, OSError if the folder can't be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path.with_name(path.name + ".lock")
+        is_ours = False
+        while not is_ours:  # a lock that was released meanwhile is a file without a name
+            self._file = self._path.open("ab")
+            try:
+                if fcntl is not None:
+                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._file.close()
+                raise ConfigError(
+                    f"another process is writing {path}; wait until it ends, or choose another name"
+                ) from None
+            is_ours = self._path.exists() and os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+
+    def release(self) -> None:
+        """Remove the lock."""
+        if fcntl is not None:
+            self._path.unlink(missing_ok=True)
+        self._file.close()
 
 
 def write_text(path: Path, text: str) -> None:

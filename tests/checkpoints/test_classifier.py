@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import onnxruntime
 import pytest
 import safetensors.torch
+import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +26,7 @@ from uniemox.errors import CheckpointError
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import build_network
+from uniemox.model.classifier import Classifier
 
 NAMES = ("both", "knn", "probe", "affect")
 
@@ -127,6 +131,7 @@ def test_what_is_no_classifier_is_refused_with_what_would_be_one(tmp_path: Path)
             load_classifier(pretrained() / name)
 
 
+ENCODER = {"name": "vit_tiny_patch16_224", "options": {"num_classes": 0}, "mean": [0.5] * 3, "std": [0.5] * 3}
 HEADERS: dict[str, Any] = {
     "no JSON": "{",
     "a list": "[]",
@@ -166,6 +171,73 @@ def test_a_mangled_header_is_an_error_of_ours(name: str, tmp_path: Path) -> None
     values = header(weights("both")) | values if isinstance(values, dict) and values else values
     path = with_header(tmp_path / "bad.safetensors", values)
     with pytest.raises(CheckpointError):
+        load_classifier(path)
+
+
+PLAIN = {"feature_width": 32, "outputs": 8}
+LARGE: dict[str, Any] = {
+    "blocks": {"encoder": {"name": "vit_tiny_patch16_224", "options": {"depth": 20_000}}},
+    "stages": {"encoder": {"name": "swin_tiny_patch4_window7_224", "options": {"depths": [10**9, -(10**9)]}}},
+    "encoders": {"encoder": {"several": [ENCODER] * 2000}, "streams": "scene", "parts": PLAIN},
+    "a wide encoder": {"encoder": {"name": "vit_tiny_patch16_224", "options": {"embed_dim": 48_000}}},
+    "a table of positions": {"encoder": {"name": "vit_tiny_patch16_224", "options": {"img_size": 160_000}}},
+    "outputs": {"streams": "scene", "parts": {"feature_width": 64, "outputs": 10**7}},
+    "a fusion": {"parts": {**PLAIN, "fused_width": 20_000, "fusion": "attention", "heads": 3}},
+    "a bank": {"streams": "scene", "parts": {**PLAIN, "bank": 10**8, "neighbours": 3, "vote_temperature": 1}},
+    "distances": {"streams": "scene", "parts": {**PLAIN, "distance_axes": 10**8}},
+    "confounders": {"streams": "scene", "parts": {**PLAIN, "confounders": [10**8, 32]}},
+}
+REFUSE = """
+import resource, sys
+from uniemox.checkpoints.classifier import load_classifier
+from uniemox.errors import CheckpointError
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + 2**29
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+resource.setrlimit(resource.RLIMIT_CPU, (40, 40))
+for path in sys.argv[1:]:
+    try:
+        load_classifier(Path(path))
+    except CheckpointError as error:
+        assert "alloc" not in str(error), error
+        print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory need Linux")
+def test_a_small_file_that_describes_a_large_network_takes_no_memory(tmp_path: Path) -> None:
+    paths = []
+    for name, changes in LARGE.items():
+        values = json.dumps(header(weights("both")) | changes)
+        safetensors.torch.save_file({"x": torch.zeros(1)}, tmp_path / name, {KEY: values})
+        paths.append(str(tmp_path / name))
+    assert sum(Path(path).stat().st_size < 3000 for path in paths) == len(LARGE) - 1
+    code = f"from pathlib import Path\n{REFUSE}"
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(" can't be loaded")[0] for line in done.stdout.splitlines()] == paths
+
+
+def test_masks_that_no_weights_stand_for_are_limited(tmp_path: Path) -> None:
+    sizes = {"num_classes": 0, "embed_dim": 8, "depths": [2], "num_heads": [1]}
+    name = "swin_tiny_patch4_window7_224"
+    classifier = Classifier(timm.create_model(name, **sizes), feature_width=8, outputs=8, streams="scene")
+    for img_size in (224, 7000):
+        options = {**sizes, "img_size": img_size}
+        values = header(weights("both")) | {"encoder": {"name": name, "options": options}, "streams": "scene"}
+        values["parts"] = {"feature_width": 8, "outputs": 8}
+        safetensors.torch.save_file(classifier.state_dict(), tmp_path / "swin", {KEY: json.dumps(values)})
+        if img_size == 224:
+            load_classifier(tmp_path / "swin")
+    with pytest.raises(CheckpointError, match=r"needs [\d,]+ MiB beside its weights"):
+        load_classifier(tmp_path / "swin")
+
+
+def test_a_refusal_names_the_weight_that_does_not_fit(tmp_path: Path) -> None:
+    values = header(weights("both"))
+    values["parts"]["outputs"] += 1
+    path = with_header(tmp_path / "bad.safetensors", values)
+    with pytest.raises(CheckpointError, match=r"head.weight has shape \(8, 16\) in the file, but .* \(9, 16\)"):
         load_classifier(path)
 
 

@@ -12,11 +12,12 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import inspect, select
+from sqlalchemy import insert, inspect, select
 
 from tests.curate.places import PLAN, project_of, say
 from tests.predict.networks import tiny_network
 from uniemox.curate import tables as t
+from uniemox.curate.annotate import answer_files
 from uniemox.curate.annotate.access import invite
 from uniemox.curate.annotate.answer_files import given_answers, import_label_studio, write_csv, write_label_studio
 from uniemox.curate.annotate.suggesting import forget, suggest, suggested_by
@@ -72,6 +73,11 @@ def test_everything_that_is_said_is_kept(tmp_path: Path) -> None:
         {"label": "awe", "labels": ["fear", "awe"]},
         {"label": "awe", "labels": ["awe", "joy"]},
         {"label": "skip", "skip": "unsure", "labels": ["awe"]},
+        {"label": "awe", "labels": ["awe", "none"]},
+        {"label": "none", "labels": ["none", "awe"]},
+        {"label": "awe", "labels": ["awe", "awe"]},
+        {"label": "awe", "suggested": "joy"},
+        {"label": "awe", "suggested": "none"},
     ],
 )
 def test_answers_that_contradict_themselves_are_refused(tmp_path: Path, more: dict[str, object]) -> None:
@@ -81,8 +87,38 @@ def test_answers_that_contradict_themselves_are_refused(tmp_path: Path, more: di
         assert ada.post("/api/answers", json={"answers": [answer(task["id"], **more)]}).json()["saved"] == []
         for wrong in ({"intensity": 0}, {"valence": 10}, {"arousal": 1.5}, {"comment": "x" * 2001}, {"skip": "bored"}):
             body = {"answers": [answer(task["id"], "awe", **wrong)]}
-            assert ada.post("/api/answers", json=body).status_code == 422
+            assert ada.post("/api/answers", json=body).json()["saved"] == []
     assert project.rows(select(t.answers)) == []
+
+
+def test_an_import_is_written_in_short_transactions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Annotators wait for none of them long."""
+    project = project_of(tmp_path / "p", ["awe", "fear"])
+    sha256 = project.rows(select(t.images))[0].sha256
+    result = [{"type": "choices", "value": {"choices": ["awe"]}}]
+    annotations = [{"completed_by": {"email": f"{i}@a.example"}, "result": result} for i in range(500)]
+    (tmp_path / "export.json").write_text(json.dumps([{"data": {"sha256": sha256}, "annotations": annotations}]))
+    sizes, save = [], answer_files._save_part
+    monkeypatch.setattr(answer_files, "_save_part", lambda to, part: sizes.append(len(part)) or save(to, part))
+    assert import_label_studio(project, tmp_path / "export.json") == (500, 500, 0, 0)
+    assert sizes == [200, 200, 100]
+    assert import_label_studio(project, tmp_path / "export.json") == (0, 500, 0, 0)
+    assert len(project.rows(select(t.people))) == len(project.rows(select(t.tasks))) == 500
+
+
+def test_what_was_suggested_is_the_servers_word(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ["awe", "fear"], replace(PLAN, answer=FORM))
+    with annotator(project) as ada:
+        first, second = (task["id"] for task in ada.get("/api/tasks").json()["tasks"])
+        image = {row.id: row.picture_id for row in project.rows(select(t.tasks))}[second]
+        with project.store.write() as connection:
+            connection.execute(insert(t.suggestions).values(picture_id=image, label="fear", share=0.9))
+        rows = [answer(task, "awe", suggested="awe") for task in (first, second)]
+        assert len(ada.post("/api/answers", json={"answers": rows}).json()["saved"]) == 2
+    assert [one.details for one in sorted(given_answers(project), key=lambda one: one.picture == image)] == [
+        {},
+        {"suggested": "fear"},
+    ]
 
 
 def test_nobody_sees_an_image_before_agreeing_to_the_text_as_it_is_now(tmp_path: Path) -> None:

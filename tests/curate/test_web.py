@@ -1,6 +1,7 @@
 """Who may do what, what forged requests get, and that an acknowledged answer is on disk."""
 
 import io
+import json
 import logging
 import socket
 import threading
@@ -173,16 +174,60 @@ def test_forged_requests(project: Project, client: TestClient) -> None:
     [
         {},
         {"answers": "x"},
-        {"answers": [{"id": "a", "task": 1, "label": "awe", "seconds": 1}]},
-        {"answers": [{"id": "<script>", "task": 1, "label": "awe", "seconds": 1}]},
-        {"answers": [{"id": "abcdefgh", "task": "1", "label": "awe", "seconds": 1}]},
-        {"answers": [{"id": "abcdefgh", "task": 1, "label": "awe", "seconds": -1}]},
-        {"answers": [{"id": "abcdefgh", "task": 1, "label": "awe", "seconds": 1, "person": 2}]},
         {"answers": [answer(1)] * 501},
     ],
 )
 def test_bodies_that_make_no_sense(project: Project, client: TestClient, body: object) -> None:
     assert Browser(client, invite(project, "Ada")).post("/api/answers", body).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/join", '{"token": "\\ud800"}'),
+        ("/api/join", '{"token": NaN}'),
+        ("/api/join", '{"token": "x", "\\ud800": 1}'),
+        ("/api/join", '{"token": 1e999}'),
+        ("/api/join", "{"),
+        ("/api/join", "[" * 100_000),
+        ("/api/answers", '{"answers": "\\ud800"}'),
+        ("/api/answers", '{"answers": NaN}'),
+    ],
+)
+def test_values_that_json_can_not_repeat_are_refused_with_a_sentence(
+    project: Project, client: TestClient, path: str, body: str
+) -> None:
+    ada = Browser(client, invite(project, "Ada"))
+    headers = {"Cookie": f"uniemox_curate={ada.cookie}", "X-CSRF": ada.me["csrf"], "Origin": ADDRESS}
+    found = client.post(path, content=body, headers={**headers, "Content-Type": "application/json"})
+    assert found.status_code in (400, 422)
+    assert isinstance(found.json()["detail"], str)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"seconds": float("nan")},
+        {"seconds": float("inf")},
+        {"seconds": "nan"},
+        {"seconds": -1},
+        {"task": "1"},
+        {"task": 10**30},
+        {"label": "\ud800"},
+        {"comment": "\ud800"},
+        {"person": 2},
+        {"label": None},
+    ],
+)
+def test_an_invalid_answer_is_refused_alone(project: Project, client: TestClient, wrong: dict[str, object]) -> None:
+    ada = Browser(client, invite(project, "Ada"))
+    good, other = (answer(task) for task in ada.tasks()[:2])
+    body = json.dumps({"answers": [good, {**answer(3, number=9), **wrong}, 7, None, {"id": "<script>"}, other]})
+    headers = {"Cookie": f"uniemox_curate={ada.cookie}", "X-CSRF": ada.me["csrf"], "Origin": ADDRESS}
+    found = client.post("/api/answers", content=body, headers={**headers, "Content-Type": "application/json"})
+    assert found.status_code == 200
+    assert found.json() == {"saved": [good["id"], other["id"]], "refused": ["answer-3-9"]}
+    assert {row.client_id for row in project.rows(select(t.answers))} == {good["id"], other["id"]}
 
 
 def test_only_the_pages_files_are_served_and_all_answers_carry_strict_headers(client: TestClient) -> None:
@@ -230,6 +275,13 @@ def test_access_ends_and_a_new_invitation_replaces_the_old(project: Project, cli
     for name in ("", "  ", "x" * 101, "a\x00b", "owner", " owner "):
         with pytest.raises(ConfigError):
             invite(project, name)
+
+
+def test_the_owner_can_not_end_their_own_access(project: Project, client: TestClient) -> None:
+    owner = Browser(client, invite(project, "owner", "owner"))
+    found = owner.post("/api/people/revoke", {"name": "owner"})
+    assert (found.status_code, found.json()["detail"]) == (409, "you can't end your own access; leave instead")
+    assert owner.get("/api/status").status_code == 200
 
 
 def test_where_pages_are_must_be_known(project: Project) -> None:

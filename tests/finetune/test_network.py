@@ -1,6 +1,7 @@
 """The classifier that fine-tuning starts from: what is loaded is what the run holds, what is drawn is not."""
 
 import copy
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -135,6 +136,16 @@ def test_a_fine_tuning_run_is_a_start_too() -> None:
         assert not torch.equal(again[name], value), name
     with pytest.raises(ConfigError, match=says("was fine-tuned at 32 px; give --view.size 32")):
         build_network(str(finetuned("both")), SCENE, size=64, outputs=3)
+
+
+def test_a_run_that_claims_a_large_fusion_is_refused_without_memory(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(pretrained(), run)
+    config = json.loads((run / "config.json").read_text())
+    config["config"]["model"]["decoder"]["width"] = 10**7  # Γ3 of it would take 1 PB
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"in the file, but its header describes \(.*10000000"):
+        build_network(str(run), NetworkConfig(streams="both"), size=SIZE, outputs=8)
 
 
 def test_blocks_are_skipped_more_the_deeper_they_lie() -> None:

@@ -87,20 +87,20 @@ def test_a_body_of_the_limit_is_read_and_one_byte_more_is_not(server: Running) -
 
 def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(server: Running) -> None:
     raw = Raw(server.port).send(
-        "POST /predict HTTP/1.1", "Host: x", "Content-Type: image/jpeg", "Content-Length: 10000000000", ""
+        "POST /predict HTTP/1.1", "Host: localhost", "Content-Type: image/jpeg", "Content-Length: 10000000000", ""
     )
     assert raw.read().startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_chunked_body_is_refused_while_it_comes(server: Running) -> None:
-    head = ("POST /predict HTTP/1.1", "Host: x", "Content-Type: image/jpeg", "Transfer-Encoding: chunked", "")
+    head = ("POST /predict HTTP/1.1", "Host: localhost", "Content-Type: image/jpeg", "Transfer-Encoding: chunked", "")
     raw = Raw(server.port).send(*head, body=b"%x\r\n%s\r\n" % (MOST + 1, bytes(MOST + 1)))
     assert raw.read().startswith(b"HTTP/1.1 413 ")  # its end has not been sent
 
 
 def test_who_goes_on_sending_what_nobody_reads_is_cut_off(server: Running) -> None:
     raw = Raw(server.port).send(
-        "POST /predict HTTP/1.1", "Host: x", "Content-Type: image/jpeg", "Content-Length: 10000000000", ""
+        "POST /predict HTTP/1.1", "Host: localhost", "Content-Type: image/jpeg", "Content-Length: 10000000000", ""
     )
     assert b"413" in raw.read()
     assert cut_off_after_s(raw, bytes(1000)) < 5
@@ -118,7 +118,7 @@ def test_who_does_not_read_the_answers_is_cut_off(server: Running, asked: int, l
         [connection] = connections
         connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
         last = "Connection: close\r\n" if asked == 1 else ""
-        client.sendall(f"GET /openapi.json HTTP/1.1\r\nHost: x\r\n{last}\r\n".encode() * asked)
+        client.sendall(f"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n{last}\r\n".encode() * asked)
         wait_until(connection.transport.get_write_buffer_size)
         wait_until(lambda: not connections)
 
@@ -127,7 +127,7 @@ def test_who_reads_slowly_gets_the_whole_answer(server: Running) -> None:
     whole = server.ask("GET", "/openapi.json").body
     raw = Raw(server.port)
     raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-    raw.send("GET /openapi.json HTTP/1.1", "Host: x", "")
+    raw.send("GET /openapi.json HTTP/1.1", "Host: localhost", "")
     time.sleep(0.2)
     assert raw.read().endswith(whole)
 
@@ -184,7 +184,7 @@ def test_images_that_would_be_too_large_once_decoded_are_refused_by_their_header
 
 def test_a_body_that_comes_too_slowly_is_408(server: Running) -> None:
     raw = Raw(server.port).send(
-        "POST /predict HTTP/1.1", "Host: x", "Content-Type: image/jpeg", "Content-Length: 100", ""
+        "POST /predict HTTP/1.1", "Host: localhost", "Content-Type: image/jpeg", "Content-Length: 100", ""
     )
     answer = raw.read()
     assert answer.startswith(b"HTTP/1.1 408 ")
@@ -192,7 +192,7 @@ def test_a_body_that_comes_too_slowly_is_408(server: Running) -> None:
     assert raw.is_closed
 
 
-@pytest.mark.parametrize("lines", [(), ("GET /health HTTP/1.1", "Host: x", "X-A: b")])
+@pytest.mark.parametrize("lines", [(), ("GET /health HTTP/1.1", "Host: localhost", "X-A: b")])
 def test_headers_that_do_not_come_are_not_waited_for(server: Running, lines: tuple[str, ...]) -> None:
     start = time.monotonic()
     raw = Raw(server.port).send(*lines)
@@ -207,7 +207,7 @@ def test_a_trickle_of_headers_does_not_wind_up_the_clock(server: Running) -> Non
 def test_a_second_request_on_the_same_connection_has_its_own_time(server: Running) -> None:
     raw = Raw(server.port)
     for _ in range(4):
-        raw.send("GET /health HTTP/1.1", "Host: x", "")
+        raw.send("GET /health HTTP/1.1", "Host: localhost", "")
         assert b'"ready":true' in raw.read()
         time.sleep(0.2)
 
@@ -216,14 +216,14 @@ def test_a_second_request_on_the_same_connection_has_its_own_time(server: Runnin
     "sent",
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"GET / HTTP/1.1\r\nHost: x\r\nA b\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 20_000 + b"\r\n",
-        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
-        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nA b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 20_000 + b"\r\n",
+        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: [::]\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
     ],
 )
 def test_what_is_no_http_is_400(server: Running, sent: bytes) -> None:

@@ -73,7 +73,12 @@ def test_the_work_of_a_client_that_has_gone_is_dropped(slow: tuple[Running, Gate
     assert model.started.wait(10)
     body, kind = form([image(1)])
     gone = Raw(server.port).send(
-        "POST /predict HTTP/1.1", "Host: x", f"Content-Type: {kind}", f"Content-Length: {len(body)}", "", body=body
+        "POST /predict HTTP/1.1",
+        "Host: localhost",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(body)}",
+        "",
+        body=body,
     )
     wait_until(lambda: queue_length(server) == 1)
     gone.socket.close()
@@ -100,13 +105,13 @@ def test_sigterm_lets_a_request_end_and_the_exit_code_is_0(tmp_path: Path) -> No
         body = image()
         raw = Raw(port).send(
             "POST /predict HTTP/1.1",
-            "Host: x",
+            "Host: localhost",
             "Content-Type: image/jpeg",
             f"Content-Length: {len(body)}",
             "",
             body=body[:50],
         )
-        idle = Raw(port).send("GET /health HTTP/1.1", "Host: x", "")
+        idle = Raw(port).send("GET /health HTTP/1.1", "Host: localhost", "")
         assert b"200 OK" in idle.read()
         process.send_signal(signal.SIGTERM)
         assert idle.is_closed
@@ -157,7 +162,13 @@ def test_sigterm_ends_what_is_being_decoded_and_all_processes(tmp_path: Path, sl
         decoders = children_of(process.pid)
         assert len(decoders) >= 2
         body, kind = form([slow_file] * 6)
-        head = ("POST /predict HTTP/1.1", "Host: x", f"Content-Type: {kind}", f"Content-Length: {len(body)}", "")
+        head = (
+            "POST /predict HTTP/1.1",
+            "Host: localhost",
+            f"Content-Type: {kind}",
+            f"Content-Length: {len(body)}",
+            "",
+        )
         raw = Raw(port).send(*head, body=body)
         wait_until(lambda: b"504" in raw.read() or raw.is_closed)
         process.send_signal(signal.SIGTERM)

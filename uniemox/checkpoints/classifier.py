@@ -31,6 +31,8 @@ from uniemox.views.pixels import PixelStats
 KEY = "uniemox_classifier"
 MIXMAE = "mixmae"  # a Swin of its own, which timm does not have
 COLOUR_HISTOGRAM = "colour_histogram"  # no network at all
+MAX_BLOCKS, MAX_ENCODERS = 256, 16
+MAX_BUFFERS = 2**28  # bytes of masks and indices that are computed instead of stored
 OPTIONS = {
     *("num_classes", "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "global_pool"),
     *("init_values", "qkv_bias", "mlp_ratio", "use_abs_pos_emb", "window_size", "pad_type"),
@@ -64,11 +66,46 @@ def load_classifier(path: Path) -> tuple[Classifier, ClassifierInfo]:
         )
     try:
         info = read_info(header)
+        _check_blocks(info.encoder)
+        with torch.device("meta"):  # all but the numbers: no memory is taken before the shapes fit
+            draft = _build(info)
+        check_shapes(draft, _shapes(path))
         classifier = _build(info)
         classifier.load_state_dict(safetensors.torch.load_file(path))
     except (*UNREADABLE, AssertionError, UniemoxError) as error:
         raise CheckpointError(f"{path} can't be loaded: {error}") from error
     return classifier.eval(), info
+
+
+def _check_blocks(described: Mapping[str, Any]) -> None:
+    """Raise CheckpointError for more blocks or encoders than any network has: each takes time, also without weights."""
+    several = described.get("several", [described])
+    depths = [one["options"].get(key, 0) for one in several for key in ("depth", "depths")]
+    blocks = sum(abs(count) for depth in depths for count in (depth if isinstance(depth, list) else [depth]))
+    if blocks > MAX_BLOCKS or len(several) > MAX_ENCODERS:
+        raise CheckpointError(
+            f"its {len(several)} encoders have {blocks} blocks; at most {MAX_ENCODERS} and {MAX_BLOCKS} are read"
+        )
+
+
+def check_shapes(draft: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare a network on the meta device with the shapes in a file. Raises CheckpointError if they differ."""
+    wanted = draft.state_dict()
+    for name, value in wanted.items():
+        shape = shapes.get(name)
+        if shape != tuple(value.shape) and not (shape is None and value.ndim == 0):  # counters may be absent
+            told = "is not" if shape is None else f"has shape {shape}"
+            raise CheckpointError(f"{name} {told} in the file, but its header describes {tuple(value.shape)}")
+    computed = sum(value.nbytes for name, value in draft.named_buffers() if name not in wanted)
+    if computed > MAX_BUFFERS:
+        raise CheckpointError(
+            f"its network needs {computed / 2**20:,.0f} MiB beside its weights; at most {MAX_BUFFERS >> 20} are given"
+        )
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    with safetensors.safe_open(str(path), "pt") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
 def is_classifier(path: Path) -> bool:

@@ -37,6 +37,7 @@ def serve(
     port: int = 8000,
     threads: int | None = None,
     key_from: str | None = None,
+    allow_origin: Annotated[list[str] | None, Parameter(negative="")] = None,
     limits: Annotated[LimitOptions, Parameter(name="*")] = LimitOptions(),
 ) -> None:
     """Serve predictions over HTTP, and a page to drop images on.
@@ -68,6 +69,8 @@ def serve(
         Of the network; without it one a core.
     key_from
         Name of the environment variable that holds the key which clients must send as Authorization: Bearer KEY.
+    allow_origin
+        A site whose pages may ask, such as https://example.org; the server answers under its host too.
     """
     need("fastapi", "uvicorn", "python_multipart", "prometheus_client", "fastapi_swagger", extra="serve")
     from uniemox.predict.opening import load
@@ -79,7 +82,7 @@ def serve(
     if len(names) > MAX_MODELS:
         raise ConfigError(f"{len(names)} models given; the server takes up to {MAX_MODELS}")
     key = read_key(key_from)
-    config = ServeConfig(**vars(limits))
+    config = ServeConfig(**vars(limits), allow_origins=tuple(allow_origin or ()))
     predictors = [load(name, person_model=person_model, faces=faces, threads=threads) for name in names]
     app = create_app(predictors, config, key=key)
     if host not in ("127.0.0.1", "localhost", "::1") and key is None:

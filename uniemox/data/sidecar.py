@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from uniemox.data.readers.tables import read_bytes
 from uniemox.errors import DataError
+from uniemox.files import FileLock
 
 PERSONS, TEXTS = "persons.jsonl", "texts.jsonl"  # names beside the data
 
@@ -21,12 +22,24 @@ class Sidecar:
     """A file of one line an image, open for appending.
 
     header: how the lines are made; what a file already holds must have been made the same way.
-    Raises DataError if it was not, or the file can't be written.
+    Raises DataError if it was not, or the file can't be written; ConfigError if another process writes it.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         self.path = path
         self.done: set[str] = set()
+        try:
+            self._lock = FileLock(path)
+        except OSError as error:
+            raise DataError(f"{path} can't be written ({error.strerror}); choose another file with --out") from error
+        try:
+            self._open(header)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self, header: Mapping[str, Any]) -> None:
+        path = self.path
         if path.exists():
             before, lines, good_bytes = _parse(path)
             stopped_at_once = good_bytes == 0 and json_line(header).startswith(read_bytes(path))
@@ -39,7 +52,6 @@ class Sidecar:
             if good_bytes < path.stat().st_size:
                 os.truncate(path, good_bytes)  # the line at which the last run was stopped
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab")
         except OSError as error:
             raise DataError(f"{path} can't be written ({error.strerror}); choose another file with --out") from error
@@ -60,6 +72,7 @@ class Sidecar:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
+        self._lock.release()
 
 
 def read_sidecar(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

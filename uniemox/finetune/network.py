@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from uniemox.checkpoints.classifier import (
     COLOUR_HISTOGRAM,
     build_described,
+    check_shapes,
     describe_encoder,
     is_classifier,
     load_classifier,
@@ -248,10 +249,17 @@ def _saved_parts(folder: Path) -> dict[str, Any]:
         return {}
     if header is not None:
         parts = json.loads(header)["parts"]
-        return {"fusion": parts["fusion"], "heads": parts["heads"], "width": parts["fused_width"], "tensors": tensors}
-    model = read_json(folder / CONFIG)["config"]["model"]
-    heads, width = model["fusion_heads"], model["decoder"]["width"]
-    return {"fusion": model["fusion"], "heads": heads, "width": width, "tensors": tensors}
+        name, heads, width = parts["fusion"], parts["heads"], parts["fused_width"]
+    else:
+        model = read_json(folder / CONFIG)["config"]["model"]
+        name, heads, width = model["fusion"], model["fusion_heads"], model["decoder"]["width"]
+    with torch.device("meta"):  # a header may claim any size
+        draft = build_fusion(name, width, heads)
+    try:
+        check_shapes(draft, {key: tuple(value.shape) for key, value in _under(tensors, "fusion.").items()})
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return {"fusion": name, "heads": heads, "width": width, "tensors": tensors}
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

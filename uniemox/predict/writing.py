@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from uniemox.errors import ConfigError, DataError
+from uniemox.files import FileLock
 from uniemox.persons.detector_config import fingerprint_of
 from uniemox.predict.mapping import answers_in
 from uniemox.predict.prediction import Failure, Prediction
@@ -75,8 +76,8 @@ class ResultFile:
     answered: what the answers will be; a file must not mix several kinds.
     with_bom: begin a CSV table with a byte-order mark, by which Excel knows UTF-8.
     Raises ConfigError for another ending, a label that is called as a column of the table is, a file that is there
-    already, or one with other answers; DataError for one that is damaged or can't be read or written;
-    MissingPackageError for Parquet without pyarrow.
+    already, that another process writes, or that has other answers; DataError for one that is damaged or can't be read
+    or written; MissingPackageError for Parquet without pyarrow.
     """
 
     def __init__(self, path: Path, *, resume: bool, answered: AnswerHeader, with_bom: bool = False) -> None:
@@ -91,16 +92,27 @@ class ResultFile:
             raise ConfigError(f"{path}: a label can't be called {taken[0]!r}, as a column is; write {LINES} instead")
         self.answered = answered
         self._beside = {} if answered.asked is None else {"asked": answered.asked}
+        self._done: np.ndarray[Any, np.dtype[np.uint64]] = np.empty(0, np.uint64)
+        try:
+            self._lock = FileLock(self.lines)
+        except OSError as error:
+            raise DataError(f"{self.lines} can't be written ({error.strerror}); choose another name") from error
+        try:
+            self._open(resume=resume)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self, *, resume: bool) -> None:
+        path = self.path
         there = next((one for one in (self.lines, path) if os.path.exists(one)), None)
         if there is not None and not resume:
             raise ConfigError(f"{there} is there already; continue it (--resume), or choose another name")
         if there == path and path != self.lines:
             raise ConfigError(f"{path} is there, but not {self.lines}, which --resume needs; choose another name")
-        self._done: np.ndarray[Any, np.dtype[np.uint64]] = np.empty(0, np.uint64)
         if there is not None:
-            self._done = _repaired(self.lines, answered)
+            self._done = _repaired(self.lines, self.answered)
         try:
-            self.lines.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.lines.open("ab")
         except OSError as error:
             raise DataError(f"{self.lines} can't be written ({error.strerror}); choose another name") from error
@@ -142,6 +154,7 @@ class ResultFile:
         self._file.close()
         if kind is not None and self.lines.stat().st_size == 0:  # so that the same command can be given again
             self.lines.unlink()
+        self._lock.release()
 
 
 def _repaired(path: Path, answered: AnswerHeader) -> np.ndarray[Any, np.dtype[np.uint64]]:

@@ -144,7 +144,7 @@ class RefusedError(Exception):
 REFUSALS = {
     400: ("malformed_body", "the multipart body can't be read; does its boundary fit, and is it whole?"),
     401: ("wrong_key", "this server asks for a key; send it as Authorization: Bearer KEY"),
-    408: ("too_slow", "the body was not there within 30 s; send it faster, or a smaller image"),
+    408: ("too_slow", "the body came too slowly; send it within 30 s and at least 10 KiB/s, or a smaller image"),
     413: ("too_large", "the body is larger than 10 MiB; send fewer or smaller images"),
     415: ("unsupported_type", "expected multipart/form-data or an image's own type"),
     422: ("unreadable_picture", "image: not an image of a known format"),

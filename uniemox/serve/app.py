@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from uniemox import __version__
 from uniemox.errors import ConfigError
@@ -28,7 +29,7 @@ from uniemox.serve.guard import MAX_HEADER_BYTES, Guard
 from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import Models
 from uniemox.serve.protocol import with_limits
-from uniemox.serve.routes import Service, open_routes, routes
+from uniemox.serve.routes import EXPLAINED, Service, open_routes, routes
 from uniemox.serve.schema import describe
 
 PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -74,7 +75,15 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     app.state.key = None if key is None else key.encode()
-    app.add_middleware(Guard, metrics=metrics)
+    if config.allow_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.allow_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("Authorization", "Content-Type"),
+            expose_headers=(*EXPLAINED, "Retry-After"),
+        )
+    app.add_middleware(Guard, metrics=metrics, origins=config.allow_origins)
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)

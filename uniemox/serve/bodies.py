@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fastapi import Request
@@ -23,6 +23,8 @@ MAX_NAME_LENGTH = 255
 MAX_FALSE_BOUNDARIES = 1000
 """Lines inside files that begin as the boundary does, of which a true form has none: each costs the parser 1 µs."""
 CLOSE = {"Connection": "close"}
+GRACE_S, MIN_BYTES_PER_S = 5.0, 10 * 2**10
+"""Until a body must come at that rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,10 @@ class Upload:
         return hashlib.sha256(self.data).hexdigest()
 
 
-async def read_uploads(request: Request, config: ServeConfig) -> list[Upload]:
+async def read_uploads(request: Request, config: ServeConfig, hold: Callable[[int], None]) -> list[Upload]:
     """The images in a body, at least one.
 
+    hold: called with the number of bytes before they are kept; may raise.
     Raises RefusedError: 400 malformed, 408 too slow, 413 too large or too many, 415 another type, 422 no image.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
@@ -55,7 +58,7 @@ async def read_uploads(request: Request, config: ServeConfig) -> list[Upload]:
             f"expected {FORM} with files in the field {FIELD!r}, or one image with its own type "
             f"({', '.join(IMAGE_TYPES)})",
         )
-    body = await read_body(request, config)
+    body = await read_body(request, config, hold)
     if content_type != FORM:
         if not body:
             raise RefusedError(422, "no_picture", "the body is empty; it should be the bytes of an image")
@@ -63,22 +66,28 @@ async def read_uploads(request: Request, config: ServeConfig) -> list[Upload]:
     return uploads_of(body, options.get(b"boundary", b""), config.files)
 
 
-async def read_body(request: Request, config: ServeConfig) -> bytes:
-    """A request's body, refused as soon as it is known to be too large; never more than the limit is held."""
+async def read_body(request: Request, config: ServeConfig, hold: Callable[[int], None]) -> bytes:
+    """A request's body, refused as soon as it is known to be too large or too slow; see `read_uploads`."""
     limit, body = config.max_bytes, bytearray()
     too_large = RefusedError(
         413, "too_large", f"the body is larger than {config.max_mb:g} MiB; send fewer or smaller images"
     )
     if int(request.headers.get("content-length", 0)) > limit:  # h11 lets nothing but digits through
         raise too_large
+    start = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(config.read_timeout_s):
+        async with asyncio.timeout(min(config.read_timeout_s, GRACE_S)) as clock:
             async for chunk in request.stream():
                 if len(body) + len(chunk) > limit:
                     raise too_large
+                hold(len(chunk))
                 body += chunk
+                clock.reschedule(start + min(config.read_timeout_s, GRACE_S + len(body) / MIN_BYTES_PER_S))
     except TimeoutError:
-        sentence = f"the body was not there within {config.read_timeout_s:g} s; send it faster, or a smaller image"
+        sentence = (
+            f"the body came too slowly; send it within {config.read_timeout_s:g} s and at least "
+            f"{MIN_BYTES_PER_S >> 10} KiB/s, or a smaller image"
+        )
         raise RefusedError(408, "too_slow", sentence, CLOSE) from None
     return bytes(body)
 

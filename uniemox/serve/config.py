@@ -1,6 +1,7 @@
 """What the server takes, and how long it works on it."""
 
 import math
+import re
 from dataclasses import dataclass
 
 from uniemox.errors import ConfigError
@@ -31,7 +32,13 @@ class ServeConfig:
     max_connections: int = 1000
     """Open at a time; more are closed at once. Below the 1024 files that a process may have open."""
 
+    allow_origins: tuple[str, ...] = ()
+    """Sites whose pages may ask, such as https://example.org; the server also answers under their hosts."""
+
     def __post_init__(self) -> None:
+        for origin in self.allow_origins:
+            if not re.fullmatch(r"https?://[^/\s?#@]+", origin):
+                raise ConfigError(f"allow_origin is {origin!r}; it must be like https://example.org, without a path")
         for name in ("queue", "batch_size", "max_files", "max_megapixels", "max_connections"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -53,6 +60,11 @@ class ServeConfig:
         return min(self.max_files, self.queue)
 
     @property
-    def max_requests(self) -> int:
-        """Requests that are read or worked on at a time; with max_mb it bounds the memory that bodies take."""
-        return 2 * self.queue + self.batch_size
+    def max_held_bytes(self) -> int:
+        """Bytes of all bodies that are read or worked on at a time."""
+        return (2 * self.queue + self.batch_size) * self.max_bytes
+
+    @property
+    def max_connections_each(self) -> int:
+        """Connections that one client may have open."""
+        return max(2, self.max_connections // 2)

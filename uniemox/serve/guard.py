@@ -1,9 +1,12 @@
-"""Around every request: headers that protect the page, one line of log, counts, and an answer to our own mistakes."""
+"""Checks and headers around every request, one line of log, counts, and an answer to our own mistakes."""
 
+import ipaddress
 import logging
 import time
+from collections.abc import Collection
+from urllib.parse import urlsplit
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,10 +35,13 @@ MAX_HEADER_BYTES = 32 * 2**10
 
 
 class Guard:
-    """ASGI middleware."""
+    """ASGI middleware.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    origins: such as https://example.org: its pages may ask, and the server answers under that host.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, origins: Collection[str] = ()) -> None:
+        self._app, self._metrics, self._origins = app, metrics, origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request; anything else, as the life span, passes."""
@@ -54,12 +60,8 @@ class Guard:
             await send(message)
 
         try:
-            if header_bytes(scope) > MAX_HEADER_BYTES:
-                await _answer(HEADERS_TOO_LARGE, "headers_too_large", "the headers are too large")(
-                    scope, receive, guarded
-                )
-            else:
-                await self._app(scope, receive, guarded)
+            problem = self._problem(scope)
+            await (self._app if problem is None else _answer(*problem))(scope, receive, guarded)
         except ClientDisconnect:
             status = CLIENT_GONE
         except Exception:  # the border: what no line below expected is our mistake, and the server keeps running
@@ -69,6 +71,20 @@ class Guard:
             status = INTERNAL
         self._note(scope, status, time.monotonic() - start)
 
+    def _problem(self, scope: Scope) -> tuple[int, str, str] | None:
+        """Status, code and sentence, if a request is refused by its headers."""
+        if header_bytes(scope) > MAX_HEADER_BYTES:
+            return HEADERS_TOO_LARGE, "headers_too_large", "the headers are too large"
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not is_numeric(host) and host not in map(_host_of, self._origins):
+            sentence = "this server does not answer under that name; see --allow-origin, or use the machine's address"
+            return 421, "wrong_host", sentence
+        is_own = origin is None or origin in self._origins or _host_of(origin) == host
+        if scope["method"] == "POST" and not is_own:
+            return 403, "foreign_origin", "pages of other sites may not ask this server; see --allow-origin"
+        return None
+
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
         path = getattr(route, "path", "other")  # a client's own paths would make metrics without end
@@ -77,6 +93,23 @@ class Guard:
         client = scope.get("client")
         method = scope["method"] if scope["method"].isalpha() else "?"
         logger.info("%s %.20s %s %d %.0f ms", client[0] if client else "-", method, path, status, 1000 * seconds)
+
+
+def is_numeric(host: str) -> bool:
+    """Return True for localhost and IP addresses: no stranger's name server can point them to this machine.
+
+    >>> [is_numeric(host) for host in ("localhost:8000", "[::1]:80", "10.0.0.7", "example.org", "127.0.0.1.nip.io", "")]
+    [True, True, True, False, False, False]
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
+
+
+def _host_of(origin: str) -> str:
+    return origin.partition("://")[2]
 
 
 def header_bytes(scope: Scope) -> int:

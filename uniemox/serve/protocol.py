@@ -17,12 +17,15 @@ class PatientProtocol(H11Protocol):
     """
 
     config_of_server: ServeConfig
+    _address: str
     _waiting: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has come; one too many is sent away."""
-        if len(self.connections) >= self.config_of_server.max_connections:
+        config, self._address = self.config_of_server, _address(transport)
+        same = sum(getattr(one, "_address", None) == self._address for one in self.connections)
+        if len(self.connections) >= config.max_connections or same >= config.max_connections_each:
             transport.abort()
             return
         super().connection_made(transport)
@@ -91,6 +94,11 @@ class PatientProtocol(H11Protocol):
         self._waiting = None
         if not self.transport.is_closing():
             self.transport.close()
+
+
+def _address(transport: asyncio.Transport) -> str:
+    peer = transport.get_extra_info("peername")
+    return str(peer[0]) if isinstance(peer, tuple) else ""
 
 
 def with_limits(config: ServeConfig) -> Any:

@@ -27,6 +27,7 @@ from uniemox.serve.config import ServeConfig
 from uniemox.serve.metrics import CONTENT_TYPE, Metrics
 from uniemox.serve.models import ExplainAsk, Models, Overlay, PredictAsk, without_folders
 
+EXPLAINED = ("X-Picture-SHA256", "X-Label", "X-Method")  # headers of a heat map
 open_routes = APIRouter()
 """Without a key."""
 routes = APIRouter()
@@ -41,8 +42,8 @@ class Service:
     models: Models
     batcher: Batcher
     metrics: Metrics
-    requests: int = 0
-    """That are read or worked on now."""
+    held_bytes: int = 0
+    """Of bodies that are read or worked on now."""
 
 
 def find_service(request: Request) -> Service:
@@ -121,7 +122,7 @@ async def predict(
             "model": ExplanationAnswer,
             "description": "The image with the heat over it, at most 1024 px a side: a PNG, or JSON that holds one",
             "content": {"image/png": {"schema": _BINARY}},
-            "headers": {name: {"schema": {"type": "string"}} for name in ("X-Picture-SHA256", "X-Label", "X-Method")},
+            "headers": {name: {"schema": {"type": "string"}} for name in EXPLAINED},
         },
         **refusals(400, 401, 408, 413, 415, 422, 500, 503, 504),
     },
@@ -180,11 +181,17 @@ async def health(service: Shared) -> HealthAnswer:
 
 async def _ask(request: Request, service: Service, ask: PredictAsk | ExplainAsk) -> tuple[list[Upload], Sequence[Any]]:
     """Read a request's images, put them into the queue, and wait for the answers. Raises RefusedError."""
-    if service.requests >= service.config.max_requests:
-        raise _full(QueueFullError(service.batcher.retry_after_s))
-    service.requests += 1
+    held = 0
+
+    def hold(count: int) -> None:
+        nonlocal held
+        if service.held_bytes + count > service.config.max_held_bytes:
+            raise QueueFullError(service.batcher.retry_after_s)
+        held += count
+        service.held_bytes += count
+
     try:
-        uploads = await read_uploads(request, service.config)
+        uploads = await read_uploads(request, service.config, hold)
         if isinstance(ask, ExplainAsk):
             only_one(uploads)
         answers = service.batcher.submit([upload.data for upload in uploads], ask, is_slow=isinstance(ask, ExplainAsk))
@@ -194,7 +201,7 @@ async def _ask(request: Request, service: Service, ask: PredictAsk | ExplainAsk)
     except (LabelError, ConfigError) as error:
         raise RefusedError(422, "bad_parameter", without_folders(str(error))) from error
     finally:
-        service.requests -= 1
+        service.held_bytes -= held
 
 
 def _full(error: QueueFullError) -> RefusedError:

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
 from sqlalchemy import func, insert, select
 
 from uniemox.csv_files import write_rows
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.answer_form import DETAILS, AnswerIn
+from uniemox.curate.annotate.answer_form import DETAILS, AnswerIn, read_answer
 from uniemox.curate.annotate.answering import Answer, save_answers
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import Project
@@ -24,6 +23,7 @@ from uniemox.data.readers.tables import read_text
 from uniemox.errors import DataError, LabelError
 
 COLUMNS = ("sha256", "title", "annotator", "label", *DETAILS, "seconds", "at")
+AT_ONCE, PAUSE_S = 200, 0.02  # answers of one transaction; between two, so that annotators' answers get their turn
 IMPORTED = "label studio"  # how the names of its annotators begin
 
 
@@ -150,18 +150,24 @@ def _answer_of(annotation: Any, picture: int, plan: CollectionPlan) -> AnswerIn 
         own = ({"labels": list(labels)} if len(labels) > 1 else {}) | own | {"label": (*labels, NONE)[0]}
     content = json.dumps([picture, annotation], sort_keys=True)
     own |= {"id": hashlib.sha256(content.encode()).hexdigest()[:32], "seconds": annotation.get("lead_time") or 0}
-    try:
-        answer = AnswerIn(task=1, **own)  # its task is not known yet
-    except ValidationError:
-        return None
-    return answer if answer.is_known(plan.labels) else None
+    return read_answer({"task": 1, **own}, plan.labels)  # its task is not known yet
 
 
-def _save(project: Project, found: list[tuple[int, str, AnswerIn]]) -> int:
+def _save(project: Project, found: Sequence[tuple[int, str, AnswerIn]]) -> int:
     """Write answers, with people and tasks that are not there yet; how many of them are new."""
+    new = 0
+    for start in range(0, len(found), AT_ONCE):
+        if start:
+            time.sleep(PAUSE_S)
+        new += _save_part(project, found[start : start + AT_ONCE])
+    return new
+
+
+def _save_part(project: Project, found: Sequence[tuple[int, str, AnswerIn]]) -> int:
     people: dict[str, int] = {}
     with project.store.write() as connection:
         before = connection.scalar(select(func.count()).select_from(t.answers)) or 0
+        rows = []
         for picture, name, answer in found:
             if name not in people:
                 known = connection.scalar(select(t.people.c.id).where(t.people.c.name == name))
@@ -174,8 +180,9 @@ def _save(project: Project, found: list[tuple[int, str, AnswerIn]]) -> int:
             if task is None:
                 given = {"person_id": person, "picture_id": picture, "given_at": 0.0}
                 task = _key(connection.execute(insert(t.tasks).values(**given)))
-            row = Answer(person, task, answer.id, answer.label, answer.seconds, answer.details())
-            save_answers(connection, [row])
+            told = answer.details(answer.suggested)
+            rows.append(Answer(person, task, answer.id, answer.label, answer.seconds, told))
+        save_answers(connection, rows)
         return (connection.scalar(select(func.count()).select_from(t.answers)) or 0) - before
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,15 @@ class TaskAssigner:
             if row is None or (row.picture_id is not None and row.picture_id not in self.pool(connection)):
                 return None
         return Task(row.id, row.picture_id, row.check_label)
+
+    def suggestions(self, person: int, claims: Mapping[int, str]) -> dict[int, str]:
+        """What was suggested for somebody's tasks; claims, by task, count only where suggestions were withdrawn."""
+        query = select(t.tasks.c.id, t.suggestions.c.label).join(
+            t.suggestions, t.suggestions.c.picture_id == t.tasks.c.picture_id
+        )
+        rows = self.project.rows(query.where(t.tasks.c.person_id == person, t.tasks.c.id.in_(claims)))
+        withdrawn = claims if self.project.store.setting("suggested by") else {}
+        return {**withdrawn, **{row.id: row.label for row in rows}}
 
     def own_answers(self, person: int, limit: int) -> list[dict[str, Any]]:
         """Somebody's last answers, the newest first: task, label and details."""

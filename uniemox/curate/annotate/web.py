@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import Field
 
@@ -54,6 +55,7 @@ def create_app(project: Project, addresses: Iterable[str], *, read_timeout_s: fl
 
     app = FastAPI(title="uniemox curate", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(RequestGuard, addresses=addresses, read_timeout_s=read_timeout_s)
+    app.add_exception_handler(RequestValidationError, _invalid)
     app.state.project, app.state.giver, app.state.previews = project, TaskAssigner(project), Previews(project)
     app.state.is_secure = all(address.startswith("https://") for address in addresses)
     _add_pages(app)
@@ -61,6 +63,13 @@ def create_app(project: Project, addresses: Iterable[str], *, read_timeout_s: fl
     add_annotator_routes(app)
     add_owner_routes(app)
     return app
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """Say what is wrong without the value, which JSON might not hold: NaN, or half a character."""
+    assert isinstance(error, RequestValidationError)
+    sentence = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
+    return JSONResponse({"detail": sentence.encode("ascii", "backslashreplace").decode()}, 422)
 
 
 def _add_pages(app: FastAPI) -> None:

@@ -2,12 +2,13 @@
 
 import asyncio
 from dataclasses import asdict
+from typing import Any
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
-from uniemox.curate.annotate.answer_form import AnswerIn
+from uniemox.curate.annotate.answer_form import is_named, read_answer
 from uniemox.curate.annotate.answering import Answer
 from uniemox.curate.annotate.assignment import TaskAssigner
 from uniemox.curate.annotate.consent import agree_to, has_agreed
@@ -22,7 +23,7 @@ MAX_TASKS, MAX_ANSWERS = 60, 500
 class AnswersIn(Strict):
     """What a page has not been told yet to be saved."""
 
-    answers: list[AnswerIn] = Field(max_length=MAX_ANSWERS)
+    answers: list[Any] = Field(max_length=MAX_ANSWERS)
 
 
 def add_annotator_routes(app: FastAPI) -> None:
@@ -60,17 +61,20 @@ def add_annotator_routes(app: FastAPI) -> None:
 
     @app.post("/api/answers")
     async def answer(given: AnswersIn, person: Annotator) -> Response:
-        fits = [one for one in given.answers if one.is_known(project.plan.labels)]
-        rows = [Answer(person.id, one.task, one.id, one.label, one.seconds, one.details()) for one in fits]
+        fits = [one for each in given.answers if (one := read_answer(each, project.plan.labels)) is not None]
+        claims = {one.task: one.suggested for one in fits if one.suggested}
+        shown = await asyncio.to_thread(giver.suggestions, person.id, claims) if claims else {}
+        rows = [
+            Answer(person.id, one.task, one.id, one.label, one.seconds, one.details(shown.get(one.task)))
+            for one in fits
+        ]
         try:
             saved = await asyncio.wrap_future(app.state.writer.save(rows))
         except DataError as error:
             raise HTTPException(503, "answers can't be saved now; they are kept in the page") from error
+        ids = [one["id"] for one in given.answers if is_named(one)]
         return JSONResponse(
-            {
-                "saved": [one.id for one in given.answers if one.id in saved],
-                "refused": [one.id for one in given.answers if one.id not in saved],
-            }
+            {"saved": [one for one in ids if one in saved], "refused": [one for one in ids if one not in saved]}
         )
 
     @app.get("/api/answers")

@@ -118,6 +118,8 @@ def _add_people_routes(app: FastAPI, project: Project) -> None:
 
     @app.post("/api/people/revoke")
     def end_access(given: NameIn, person: Owner) -> Response:
+        if given.name == person.name:
+            raise HTTPException(409, "you can't end your own access; leave instead")
         try:
             revoke(project, given.name)
         except DataError as error:

@@ -48,6 +48,7 @@ async function send() {
       const answers = part.map((key) => JSON.parse(localStorage.getItem(key))).filter((answer) => answer !== null);
       const { saved, refused } = await ask("/api/answers", { answers });
       const over = new Set([...saved, ...refused]);
+      if (over.size === 0) throw new Error("nothing was acknowledged");
       part.forEach((key) => over.has(key.split("-").pop()) && localStorage.removeItem(key));
       if (refused.length > 0) show(say("refused", { count: refused.length }));
       wait = 1000;
