@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from uniemox.data.seen import SEEN, seen_file
+from uniemox.data.seen import SEEN
 from uniemox.evaluate.scores import json_ready
 from uniemox.files import replacing
 from uniemox.finder.scores import read_labelled, score
@@ -98,7 +98,7 @@ def classifiers(fi: str, starts: Path) -> None:
         score_file = run / "evaluations" / "val.json"
         uniemox("evaluate", "--model", run, *data, "--split", "val", "--name", "val", makes=score_file)
         uniemox("export", run, "--out", OUT / f"{name}.onnx", *STORED[name], makes=OUT / f"{name}.onnx")
-    shutil.copyfile(OUT / "scene" / SEEN, seen_file(OUT / "scene.onnx"))
+    shutil.copyfile(OUT / "scene" / SEEN, OUT / SEEN)
 
 
 def finder(name: str, sources: list[str], starts: Path, detector: str, confidence: str, *how: str) -> None:
