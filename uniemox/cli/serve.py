@@ -37,6 +37,7 @@ def serve(
     port: int = 8000,
     threads: int | None = None,
     key_from: str | None = None,
+    root_path: str = "",
     limits: Annotated[LimitOptions, Parameter(name="*")] = LimitOptions(),
 ) -> None:
     """Serve predictions over HTTP, and a page to drop images on.
@@ -68,6 +69,8 @@ def serve(
         Of the network; without it one a core.
     key_from
         Name of the environment variable that holds the key which clients must send as Authorization: Bearer KEY.
+    root_path
+        Prefix that a proxy offers the server under and removes, such as /emotions. The schema names it.
     """
     need("fastapi", "uvicorn", "python_multipart", "prometheus_client", "fastapi_swagger", extra="serve")
     from uniemox.predict.opening import load
@@ -79,7 +82,7 @@ def serve(
     if len(names) > MAX_MODELS:
         raise ConfigError(f"{len(names)} models given; the server takes up to {MAX_MODELS}")
     key = read_key(key_from)
-    config = ServeConfig(**vars(limits))
+    config = ServeConfig(root_path=root_path, **vars(limits))
     predictors = [load(name, person_model=person_model, faces=faces, threads=threads) for name in names]
     app = create_app(predictors, config, key=key)
     if host not in ("127.0.0.1", "localhost", "::1") and key is None:

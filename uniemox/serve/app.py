@@ -81,7 +81,7 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
     app.include_router(routes, dependencies=[] if key is None else [Depends(check_key)])
     app.include_router(open_routes)
     app.include_router(_page())
-    schema = describe(app, models)
+    schema = describe(app, models, config.root_path)
     app.openapi = lambda: schema  # type: ignore[method-assign] # as FastAPI's own documentation has it
     return app
 
