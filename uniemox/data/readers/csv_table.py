@@ -9,7 +9,7 @@ from typing import Literal
 from uniemox.csv_files import plain_cell
 from uniemox.data.readers.folders import SPLITS, inside
 from uniemox.data.readers.tables import number, read_rows, shares, top_vote
-from uniemox.data.sample import DataSet, ImageFile, Sample, tell_apart
+from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, tell_apart
 from uniemox.errors import DataError, LabelError
 from uniemox.labels import LABEL_SETS, Kind, LabelSet, clean, find_label_set, recognise
 from uniemox.persons.box import Box
@@ -54,7 +54,7 @@ def read_csv(
                 raise DataError(f"{where}, path: {path} is not there; ?missing=skip leaves such rows out")
             absent += 1
             continue
-        samples.append(_sample(row, path, where, label_set, classes))
+        samples.append(sample_of_row(row, ImageFile(path), where, label_set, classes))
     if not samples:
         raise DataError(f"{table}: none of its {absent} images is there")
     ties = sum(sample.label is None and sample.distribution is not None for sample in samples)
@@ -102,7 +102,10 @@ def read_box(row: Mapping[str, str], where: str) -> Box | None:
     return Box(max(box.x1, 0), max(box.y1, 0), box.x2, box.y2)
 
 
-def _sample(row: Mapping[str, str], path: Path, where: str, labels: LabelSet, classes: list[str]) -> Sample:
+def sample_of_row(
+    row: Mapping[str, str], image: StoredImage, where: str, labels: LabelSet, classes: list[str]
+) -> Sample:
+    """The sample of a row whose columns are of KNOWN.  classes: columns of votes.  Raises DataError with `where`."""
     distribution, label = None, None
     try:
         if classes:
@@ -122,7 +125,7 @@ def _sample(row: Mapping[str, str], path: Path, where: str, labels: LabelSet, cl
         raise DataError(f"{where}, split: {split!r} is none of train, val, test")
     return Sample(
         key=PurePosixPath(row["path"].replace("\\", "/")).as_posix(),  # ./a.jpg and a.jpg are one image
-        image=ImageFile(path),
+        image=image,
         label=label,
         distribution=distribution,
         valence=number(row, "valence", where, low=1, high=9) if row.get("valence") else None,
