@@ -128,8 +128,8 @@ def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bo
         + ("\n".join(map(public_name, scores)) or "*It was not evaluated, or the figures are not here.*"),
         "## With uniemox\n\n`pip install .` in a clone of its repository, then:\n\n"
         f"```console\n$ uniemox predict photo.jpg --model {ONNX}\n```\n\n"
-        f"From a hub: `--model hub:OWNER/REPOSITORY/{ONNX}`. With likely labels, heat maps and people, as far as it has "
-        "them.",
+        f"From a hub: `--model hub:OWNER/REPOSITORY/{ONNX}`. With likely labels, heat maps and people, "
+        "as far as it has them.",
         *([_TIMM + (_CUT_OUT if info.has_person else "")] if is_timm else []),
         *([_TRANSFORMERS] if is_timm and info.task != "affect" else []),
         _BROWSER.format(mean=list(info.mean), std=list(info.std), size=info.size),

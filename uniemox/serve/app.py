@@ -69,6 +69,7 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
         description=DESCRIPTION,
         version=__version__,
         lifespan=life,
+        generate_unique_id_function=lambda route: route.name,  # the names of functions in generated clients
         docs_url=None,  # FastAPI's own load scripts from elsewhere
         redoc_url=None,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
