@@ -159,7 +159,7 @@ def test_names_of_images(name: str) -> None:
     assert is_image_name(Path(name))
 
 
-@pytest.mark.parametrize("name", ["a.txt", "jpg", ".jpg", "a.jpg.bak", "a.json", "a", "a.heic"])
+@pytest.mark.parametrize("name", ["a.txt", "jpg", ".jpg", "a.jpg.bak", "a.json", "a", "a.jxl"])
 def test_names_of_others(name: str) -> None:
     assert not is_image_name(Path(name))
 

@@ -1,9 +1,14 @@
 """What is built for others: a wheel and an sdist that pass twine's checks and hold what they need, and the pages."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
+import tomllib
+import venv
 import zipfile
 from pathlib import Path
 
@@ -16,10 +21,11 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The wheel and the sdist."""
+    """The wheel, which is built from the sdist, and the sdist."""
     pytest.importorskip("hatchling")
+    pytest.importorskip("build")
     folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     [wheel], [sdist] = folder.glob("*.whl"), folder.glob("*.tar.gz")
     return wheel, sdist
@@ -52,6 +58,51 @@ def test_the_sdist_holds_what_tests_and_a_build_need(built: tuple[Path, Path]) -
     needed = ("pyproject.toml", "README.md", "Makefile", "constraints.txt", "tools/wheel_docs.py", "docs/data.md")
     assert {*needed, "tests/test_package.py", "uniemox/predict/embedded/scene.onnx"} <= names
     assert not [name for name in names if name.startswith((".venv", "runs/", "build/"))]
+
+
+@pytest.mark.long
+def test_an_installed_wheel_passes_the_first_page_of_the_docs(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """In an environment of its own, with the dependencies of this one; extras are added to what is installed."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    place = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    pip = [sys.executable, "-m", "pip", "--python", str(place / "python"), "install", "--no-index"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PIP_FIND_LINKS")}
+
+    def run(*words: str) -> str:
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run(*pip, "--no-deps", str(built[0]))
+    [packages] = (tmp_path / "venv").rglob("site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    assert run(str(place / "python"), "-c", "import uniemox; print(uniemox.__file__)").startswith(str(packages))
+    shutil.copy(ROOT / "docs" / "images" / "cat.jpg", tmp_path / "photo.jpg")
+    page = (ROOT / "docs" / "index.md").read_text("utf-8")
+    install, *commands = re.findall(r"^\$ ([^#\n]+)", page, re.MULTILINE)
+    assert (install.strip(), len(commands)) == ("pip install .", 1)
+    assert "contentment" in run(str(place / commands[0].split()[0]), *commands[0].split()[1:])
+    assert "already satisfied: uniemox[serve]" in run(*pip, "uniemox[serve]")
+
+
+def test_all_pages_and_messages_give_one_way_to_install() -> None:
+    """pip install . in a clone, as no index has uniemox; then uniemox[EXTRA], with an extra that there is."""
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    pages += [path for ending in ("py", "md") for path in (ROOT / "uniemox").rglob(f"*.{ending}")]
+    found = 0
+    for path in pages:
+        for what in re.findall(r"pip install ('[^']*'|[^\s`'\"]+)", path.read_text("utf-8")):
+            named = re.fullmatch(r"'uniemox\[([a-z,]+|{extra})\]'", what)
+            assert named or not re.search(r"uniemox|\.\[", what), f"{path}: pip install {what}"
+            assert not named or set(named[1].split(",")) <= extras | {"{extra}"}, f"{path}: pip install {what}"
+            found += bool(named)
+    assert found > 20
+    for name in ("README.md", "docs/index.md", "docs/tutorials/predict.md"):
+        assert re.search(r"pip install \.[\s`]", (ROOT / name).read_text("utf-8")), name
+    for path in (ROOT / "docs" / "tutorials").glob("*.md"):
+        text = path.read_text("utf-8")
+        assert "'uniemox[" not in text or "[uniemox](../index.md)" in text, path
 
 
 def test_pages_are_shown_by_name() -> None:

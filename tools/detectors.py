@@ -10,7 +10,7 @@ import time
 from tests.conftest import SHARED
 from uniemox.finder.scores import read_labelled, score
 from uniemox.persons.detector import DetectorConfig, load_detector
-from uniemox.predict.opening import EMBEDDED
+from uniemox.weight_names import EMBEDDED
 
 
 def main() -> None:

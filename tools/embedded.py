@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from uniemox.data.seen import SEEN, seen_file
+from uniemox.data.seen import SEEN
 from uniemox.evaluate.scores import json_ready
 from uniemox.files import replacing
 from uniemox.finder.scores import read_labelled, score
@@ -103,7 +103,7 @@ def classifiers(fi: str, ratings: str, starts: Path) -> None:
         plain, made = OUT / f"{name}-plain.onnx", OUT / f"{name}.onnx"
         uniemox("export", run, "--out", plain, *STORED[name], makes=plain)
         uniemox("calibrate", "--ratings", "--model", plain, "--data", ratings, "--out", made, makes=made)
-    shutil.copyfile(OUT / "scene" / SEEN, seen_file(OUT / "scene.onnx"))
+    shutil.copyfile(OUT / "scene" / SEEN, OUT / SEEN)
 
 
 def finder(name: str, sources: list[str], starts: Path, detector: str, confidence: str, *how: str) -> None:

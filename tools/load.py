@@ -20,7 +20,7 @@ import numpy as np
 
 from tests.serve.process import predictor_from, started
 from tests.serve.serving import image
-from uniemox.predict.opening import EMBEDDED, SCENE
+from uniemox.weight_names import EMBEDDED
 
 DIFFERENT = 8
 """Images of each client, used in turn."""
@@ -120,7 +120,7 @@ def main() -> int:
     parser.add_argument("--model", help="a model; without it the embedded one, or a tiny one where there is none")
     parser.add_argument("--queue", type=int, default=64)
     given = parser.parse_args()
-    model = given.model or ("embedded" if (EMBEDDED / SCENE).is_file() else None)
+    model = given.model or ("embedded" if (EMBEDDED / "scene.onnx").is_file() else None)
     tally = run(given.clients, given.seconds, model, given.queue)
     times = np.array(tally.seconds or [np.nan])
     p50, p99 = np.percentile(times, [50, 99])

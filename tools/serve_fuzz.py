@@ -22,8 +22,8 @@ from tests.images import draw, every_file, png_header, save
 from tests.serve.process import started
 from tests.serve.serving import form, image
 from tools.mutations import PIECES, mutate_bytes
-from uniemox.predict.opening import EMBEDDED, SCENE
 from uniemox.serve.bodies import IMAGE_TYPES
+from uniemox.weight_names import EMBEDDED
 
 NAMES = ("../../etc/passwd", "..\\..\\boot.ini", "/etc/shadow", "%2e%2e%2f", "a\0b", "x" * 5000, "<script>", "\r\nX: y")
 PATHS = ("/../../etc/passwd", "/page/../app.py", "/page/%2e%2e/%2e%2e/", "//", "/%00", "/predict/..;/x", "/\\", "*")
@@ -140,7 +140,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", help="a model; without it the embedded one, or a tiny one where there is none")
     given = parser.parse_args()
-    model = given.model or ("embedded" if (EMBEDDED / SCENE).is_file() else None)
+    model = given.model or ("embedded" if (EMBEDDED / "scene.onnx").is_file() else None)
     return fuzz(given.pictures, given.hostile, given.seed, model)
 
 

@@ -31,8 +31,20 @@ MAX_PPM_HEADER_BYTES = 65_536
 """Maximum size of a PPM's header, comments included."""
 SMALL_FILE_BYTES, MAX_MEMORY_OF_SMALL_FILE = 10 * 2**20, 600 * 2**20
 """A file below the one may not take more than the other while it is decoded."""
-BYTES_A_PIXEL = {"JPEG": 4, "progressive": 10, "PNG": 8, "WEBP": 17, "AVIF": 12, "TIFF": 12, "GIF": 8, "BMP": 8}
+BYTES_A_PIXEL = {
+    "JPEG": 4,
+    "progressive": 10,
+    "PNG": 8,
+    "WEBP": 17,
+    "AVIF": 12,
+    "HEIF": 10,
+    "TIFF": 12,
+    "GIF": 8,
+    "BMP": 8,
+}
 """That decoding takes at the most, by format; MPO counts as JPEG."""
+MAX_BOXES = 100
+"""Number of a HEIC's boxes that are looked at; cameras write about five."""
 MIN_TILE_PIXELS = 4_194_304
 """A TIFF's tile may always be so large, 2048 x 2048, also where the image is smaller."""
 
@@ -87,6 +99,25 @@ def check_tiff(data: bytes, tags: Mapping[int, Any], pixels: int, name: str) -> 
         scanned = data.count(b"\xff\xda") * pixels // strips  # a scan visits one strip
         what = f"more than {MAX_SCANNED_PIXELS // 10**6:,} megapixels in all scans of its strips"
         _refuse_if(scanned > MAX_SCANNED_PIXELS, name, what)
+
+
+def check_heif(data: bytes, name: str) -> None:
+    """Raise ImageError for a HEIC that is cut off: libheif fills missing tiles without an error.
+
+    What follows the known boxes is passed over; phones append films and notes.
+    """
+    at = 0
+    for _ in range(MAX_BOXES):
+        if data[at + 4 : at + 8] not in (b"ftyp", b"meta", b"mdat", b"moov", b"free"):
+            return
+        size = int.from_bytes(data[at : at + 4], "big")
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+        if at + size > len(data):
+            raise ImageError(f"{name}: cut off or corrupt ({at + size:,} bytes expected, {len(data):,} found)")
+        if size < 8:  # 0: up to the end
+            return
+        at += size
 
 
 def webp_pixels(data: bytes) -> int:

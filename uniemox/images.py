@@ -6,14 +6,17 @@ Whatever comes in, a small upright RGB image comes out, or an ImageError that sa
 import io
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from uniemox.errors import ImageError
 from uniemox.files import read_limited
-from uniemox.image_limits import check_bytes, check_memory, check_tiff
+from uniemox.image_limits import check_bytes, check_heif, check_memory, check_tiff
 
 MAX_BYTES = 100 * 2**20
 MAX_PIXELS = 100_000_000
@@ -28,6 +31,7 @@ FORMATS = (
     "TIFF",
     "AVIF",
     "PPM",
+    "HEIF",
 )  # an MPO is opened as the JPEG that it begins with
 ENDINGS = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
@@ -35,6 +39,12 @@ ENDINGS = {
     **{".avif": "AVIF", ".mpo": "MPO", ".ppm": "PPM", ".pgm": "PPM"},
 }
 """File endings of images, lower-case, to their format."""
+
+HEIF_ENDINGS = (".heic", ".heif", ".hif")
+HEIF_NEEDS = "needs pillow-heif; run: pip install 'uniemox[heic]', or save it as JPEG or PNG"
+if find_spec("pillow_heif") is not None:
+    ENDINGS |= dict.fromkeys(HEIF_ENDINGS, "HEIF")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 STRIP_PX = 64  # height of the strips in which transparent images are put on white
 _ORIENTATION = 0x0112  # the tag of EXIF
@@ -57,6 +67,10 @@ def open_image(data: bytes, name: str) -> Image.Image:
         raise ImageError(f"{name}: the file is empty")
     check_bytes(data, name)
     Image.init()
+    is_heif = data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
+    if is_heif:
+        check_heif(data, name)
+        _register_heif()
     known = [fmt for fmt in FORMATS if fmt in Image.OPEN]  # Pillow raises KeyError for one that it was built without
     try:
         image = Image.open(io.BytesIO(data), formats=known)
@@ -66,6 +80,8 @@ def open_image(data: bytes, name: str) -> Image.Image:
             "scale it down, or remove it"
         ) from error
     except UnidentifiedImageError:
+        if is_heif and "HEIF" not in known:
+            raise ImageError(f"{name}: HEIC {HEIF_NEEDS}") from None
         raise ImageError(f"{name}: not an image of a known format ({', '.join(known)})") from None
     except _DECODING_ERRORS as error:
         raise ImageError(f"{name}: the header can't be read ({error})") from error
@@ -86,6 +102,15 @@ def open_image(data: bytes, name: str) -> Image.Image:
     if fmt == "TIFF":
         check_tiff(data, getattr(image, "tag_v2", {}), width * height, name)
     return image
+
+
+@cache
+def _register_heif() -> None:
+    """Let Pillow open HEIC where the extra `heic` is installed, on one thread: there is a process for each core."""
+    with suppress(ImportError):
+        import pillow_heif  # type: ignore[import-not-found, unused-ignore] # noqa: PLC0415 - an extra
+
+        pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCRATCH = "scratch:"
+EMBEDDED = Path(__file__).parent / "predict" / "embedded"
+IN_PACKAGE = {"embedded": "scene.onnx", "small": "small.onnx"}  # models that come with the package
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +13,7 @@ class Init:
     """Where an encoder comes from."""
 
     networks: tuple[str, ...]
-    """Runs, files, timm:NAME, timm:NAME@FILE; several stand side by side, none is no start."""
+    """Runs, files, timm:NAME, timm:NAME@FILE, embedded, small; several stand side by side, none is no start."""
     from_scratch: bool
     """They are built as they are, with random weights."""
 
@@ -35,7 +37,9 @@ def weight_paths(name: str) -> list[Path]:
     paths = []
     for word in Init.parse(name).networks:
         kind, _, rest = word.partition(":")
-        if kind in ("fitted", "stored", "onnx"):
+        if word in IN_PACKAGE:
+            paths.append(EMBEDDED / IN_PACKAGE[word])
+        elif kind in ("fitted", "stored", "onnx"):
             paths.append(Path(rest))
         elif kind in ("clip", "timm") and rest.startswith("local-dir:"):
             paths.append(Path(rest.removeprefix("local-dir:")))

@@ -2,6 +2,10 @@
 
 import argparse
 import json
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from tests.data.tree import says
 from tests.networks import load_npz
-from uniemox.checkpoints import load_published, load_start
+from uniemox.checkpoints import load_published, load_start, timm_networks
 from uniemox.checkpoints.classifier import describe_encoder
 from uniemox.checkpoints.reading import read_weight_file
 from uniemox.checkpoints.saving import convert, save_encoder
@@ -261,6 +265,31 @@ def test_networks_of_timm_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         load_published("timm:resnet18")
     with pytest.raises(CheckpointError, match="timm:vit_tiny_patch16_224"):
         load_start("timm:vit_tiny_patch16_224")
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_unreachable_hub_fails_in_seconds_with_advice(answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that nobody listens on, and one that takes connections and says nothing."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        if answers:
+            silent.listen()
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(timm_networks, "HUB_TIMEOUT_S", 1)
+        began = time.monotonic()
+        with pytest.raises(CheckpointError, match=r"timm:test_vit.*can't be reached.*@FILE.*--init embedded"):
+            load_published("timm:test_vit")
+        assert time.monotonic() - began < 5
+
+
+def test_a_hub_that_answers_is_asked_for_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any answer counts, also a refusal: what follows is the hub client's own."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        timm_networks.check_hub("test_vit")
+        server.shutdown()
 
 
 def test_a_swin_that_tells_nothing_takes_the_given_size(golden: Path, tmp_path: Path) -> None:

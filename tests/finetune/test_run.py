@@ -19,6 +19,7 @@ from tests.runs import (
     BOTH,
     CPU,
     FINETUNINGS,
+    SIZE,
     SPLITS,
     colours,
     data_of,
@@ -30,6 +31,7 @@ from tests.runs import (
     tiny_finetuning,
 )
 from uniemox.checkpoints.classifier import load_classifier
+from uniemox.checkpoints.embedded import load_embedded
 from uniemox.data.seen import read_seen
 from uniemox.data.splits import read_splits
 from uniemox.errors import CheckpointError, ConfigError, DataError, NonFiniteLossError
@@ -44,9 +46,11 @@ from uniemox.predict.confidence import familiarity_of
 from uniemox.training.callbacks import NullCallback
 from uniemox.training.config import OptimizerConfig, SaveConfig, ScheduleConfig
 from uniemox.training.journal import read_metrics
+from uniemox.training.parameter_groups import parameter_groups
 from uniemox.training.state import Checkpoints
 from uniemox.views.config import ViewConfig
 from uniemox.views.pixels import PixelStats
+from uniemox.weight_names import EMBEDDED
 
 FILES = ("model.safetensors", "model.onnx", "encoder.safetensors")
 
@@ -362,3 +366,35 @@ def test_a_finished_run_may_leave_its_weights_alone(tmp_path: Path) -> None:
     before = (tmp_path / "run" / "model.onnx").stat().st_mtime_ns
     assert finetune(config, data, tmp_path / "run", resume=True) == info
     assert (tmp_path / "run" / "model.onnx").stat().st_mtime_ns == before  # there was nothing to do
+
+
+@pytest.mark.parametrize("method", ["probe", "full"])
+def test_init_small_counts_what_the_package_model_has_seen(method: str, tmp_path: Path) -> None:
+    """Its batch norms are folded, so their statistics stay, also in a run that starts from this one."""
+    config = tiny_finetuning("small", method=method, schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
+    data = colours(splits=SPLITS)
+    info = finetune(config, data, tmp_path / "run")
+    assert info.distances  # familiarity is measured from the new training images
+    seen = read_seen(tmp_path / "run")
+    assert read_seen(EMBEDDED / "small.onnx") < seen
+    assert len(seen - read_seen(EMBEDDED / "small.onnx")) == 4 * 11
+    assert evaluate(tmp_path / "run", data.only("test"), hardware=CPU).scores.n == 12
+    saved = load_file(tmp_path / "run" / "encoder.safetensors")
+    assert all(bool((value == 0).all()) for name, value in saved.items() if name.endswith("running_mean"))
+    assert torch.equal(saved["conv_stem.weight"], load_embedded("small")[0].conv_stem.weight) == (method == "probe")
+    again = build_network(str(tmp_path / "run"), NetworkConfig(), size=SIZE, outputs=3).classifier
+    assert again.keeps_norm_statistics
+    assert torch.equal(again.encoder.conv_stem.weight, saved["conv_stem.weight"])
+
+
+def test_init_embedded_can_be_trained_layer_by_layer_or_restarted() -> None:
+    """Three encoders side by side; with random weights nothing is folded."""
+    network = build_network("embedded", NetworkConfig(streams="both", fusion="gated"), size=64, outputs=3)
+    assert network.classifier.keeps_norm_statistics
+    assert len(network.classifier.encoder.encoders) == 3
+    groups = parameter_groups(network.classifier, 0.05, 0.75)
+    assert len({group["lr_scale"] for group in groups}) > 3
+    fresh = build_network("scratch:embedded", NetworkConfig(), size=64, outputs=3)
+    assert not fresh.classifier.keeps_norm_statistics
+    with pytest.raises(ConfigError, match="name small in place of embedded"):
+        build_network("embedded,small", NetworkConfig(), size=64, outputs=3)

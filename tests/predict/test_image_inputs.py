@@ -147,9 +147,9 @@ def test_a_file_that_is_not_there_is_a_file_not_found_error(predictor: Predictor
 
 def test_images_of_formats_that_are_not_read_are_named(predictor: Predictor, tmp_path: Path) -> None:
     draw_image(1).save(tmp_path / "a.png")
-    (tmp_path / "b.HEIC").write_bytes(b"x")
+    (tmp_path / "b.JXL").write_bytes(b"x")
     (tmp_path / "c.txt").write_bytes(b"x")
     first, second = predictor.predict(tmp_path)  # type: ignore[misc]
     assert isinstance(first, Prediction)
     assert isinstance(second, Failure)
-    assert second.error == f"{tmp_path / 'b.HEIC'}: HEIC is not read; save it as JPEG or PNG"
+    assert second.error == f"{tmp_path / 'b.JXL'}: JXL is not read; save it as JPEG or PNG"

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import io
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from uniemox.predict.predictor import Predictor
 from uniemox.serve.answers import REFUSALS
 from uniemox.serve.models import without_folders
 
+GENERATOR = shutil.which("openapi-python-client")
 KEY = "a-key-of-more-than-sixteen"
 
 
@@ -63,6 +66,7 @@ def test_the_answer_is_the_predictors_own_alone_in_a_form_and_among_others(
     for i, (data, among) in enumerate(zip(images, many.json, strict=True)):
         [alone] = server.post("/predict", data).json
         [raw] = server.ask("POST", "/predict", data, Content_Type="image/jpeg").json
+        assert server.ask("POST", "/predict", data, Content_Type="application/octet-stream").json == [raw]
         for found, name in ((among, f"{i}.jpg"), (alone, "0.jpg"), (raw, None)):
             assert (found.pop("sha256"), found.pop("name")) == (sha256(data), name)
             assert_same(found, told(predictors[0], data))
@@ -308,7 +312,8 @@ def test_the_schema_tells_every_refusal_and_an_example_of_each(server: Running) 
     for path in ("/predict", "/explain"):
         operation = schema["paths"][path]["post"]
         assert set(operation["responses"]) == {"200", *map(str, REFUSALS)}
-        assert {"multipart/form-data", "image/jpeg", "image/png"} <= set(operation["requestBody"]["content"])
+        assert set(operation["requestBody"]["content"]) == {"multipart/form-data", "application/octet-stream"}
+        assert "image/jpeg, image/png" in operation["requestBody"]["description"]
         for status, response in operation["responses"].items():
             if status != "200":
                 content = response["content"]["application/json"]
@@ -317,6 +322,24 @@ def test_the_schema_tells_every_refusal_and_an_example_of_each(server: Running) 
         assert "Retry-After" in operation["responses"]["503"]["headers"]
     assert set(schema["paths"]) == {"/predict", "/explain", "/models", "/metrics", "/health"}
     assert "example" in schema["components"]["schemas"]["ImageAnswer"]
+
+
+def test_operations_have_the_names_of_what_they_do(server: Running) -> None:
+    paths = server.ask("GET", "/openapi.json").json["paths"]
+    named = {path: operation["operationId"] for path, methods in paths.items() for operation in methods.values()}
+    names = {"/predict": "predict", "/explain": "explain", "/models": "list_models"}
+    assert named == names | {"/metrics": "metrics", "/health": "health"}
+
+
+def test_a_client_is_generated_without_warnings(server: Running, tmp_path: Path) -> None:
+    if GENERATOR is None:
+        pytest.skip("needs openapi-python-client on the PATH")
+    words = [GENERATOR, "generate", "--url", f"{server.url}/openapi.json", "--meta", "none"]
+    words += ["--output-path", str(tmp_path / "client"), "--fail-on-warning"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "client" / "api" / "default" / "predict.py").is_file()
 
 
 def test_messages_do_not_say_where_files_lie_here() -> None:

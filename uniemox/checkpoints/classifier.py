@@ -122,10 +122,13 @@ def _header(path: Path) -> str | None:
 
 
 def build_described(described: Mapping[str, Any]) -> nn.Module:
-    """A network with random weights.  described: by `describe_encoder`, a single one.
+    """A network with random weights.  described: as in ClassifierInfo.encoder; several become one side by side.
 
     Raises CheckpointError for what could make timm open other files.
     """
+    if "several" in described:
+        stats = [PixelStats(tuple(one["mean"]), tuple(one["std"])) for one in described["several"]]
+        return ConcatEncoder([build_described(one) for one in described["several"]], stats)
     name = described["name"]
     options: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in described["options"].items()}
     foreign = options.keys() - OPTIONS
@@ -157,12 +160,7 @@ def build_described_method(parts: Mapping[str, Any], labels: Sequence[str], stat
 
 def _build(info: ClassifierInfo) -> Classifier:
     """The network with other weights."""
-    parts, several = info.parts, info.encoder.get("several")
-    if several is None:
-        encoder = build_described(info.encoder)
-    else:
-        stats = [PixelStats(tuple(one["mean"]), tuple(one["std"])) for one in several]
-        encoder = ConcatEncoder([build_described(one) for one in several], stats)
+    parts, encoder = info.parts, build_described(info.encoder)
     fusion = embed = method = None
     if "method" in parts:
         method = build_described_method(parts, info.labels, PixelStats(info.mean, info.std))

@@ -1,14 +1,19 @@
 """Networks of timm, as --init names them: timm:NAME, timm:NAME@FILE, timm:local-dir:FOLDER, with ?OPTION=VALUE&..."""
 
 import json
+import ssl
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import timm
 import timm.models
 import torch
+from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError
 from torch import nn
 
@@ -18,6 +23,8 @@ from uniemox.weight_archives import check_weight_archive
 
 TIMM, LOCAL = "timm:", "local-dir:"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+HUB_FILES = (*WEIGHT_FILES, "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+HUB_TIMEOUT_S = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,6 +118,8 @@ def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> 
     source = TimmSource.parse(text)
     with torch.device("meta"):
         embedding = getattr(timm.create_model(source.name, num_classes=0), "patch_embed", None)
+    if pretrained and not source.file:
+        check_hub(source.name)
     options: dict[str, Any] = dict(source.options)
     if image_size is not None and hasattr(embedding, "img_size"):
         options["img_size"] = image_size
@@ -127,6 +136,46 @@ def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> 
     except (RuntimeError, OSError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"timm:{text.removeprefix(TIMM)} could not be built with its weights: {error}") from error
     return network
+
+
+def is_cached(name: str) -> bool:
+    """Return whether the hub's cache holds the published weights of a network of timm."""
+    config = timm.get_pretrained_cfg(name)
+    files = (
+        (try_to_load_from_cache(config.hf_hub_id, file) for file in HUB_FILES) if config and config.hf_hub_id else ()
+    )
+    return any(isinstance(file, str) for file in files)
+
+
+def check_hub(name: str) -> None:
+    """Raise CheckpointError in seconds if a network's weights must be fetched and the hub doesn't answer.
+
+    The hub's own client retries for a minute.
+    """
+    if constants.HF_HUB_OFFLINE or is_cached(name):
+        return
+    reasons = [f"no answer in {HUB_TIMEOUT_S} s"]
+
+    def ask() -> None:
+        try:
+            urlopen(constants.ENDPOINT, timeout=HUB_TIMEOUT_S).close()
+        except (HTTPError, ssl.SSLError):
+            pass  # an answer; whether it is trusted, the hub's client decides
+        except OSError as error:
+            if not isinstance(getattr(error, "reason", None), ssl.SSLError):
+                reasons.append(str(error))
+                return
+        reasons.clear()
+
+    asking = threading.Thread(target=ask, daemon=True)  # a timeout does not cover names and several addresses
+    asking.start()
+    asking.join(HUB_TIMEOUT_S)
+    if reasons:
+        raise CheckpointError(
+            f"the weights of timm:{name} are not in the cache, and {constants.ENDPOINT} can't be reached "
+            f"({reasons[-1]}): give timm:{name}@FILE with a local file, or fine-tune offline from the model that comes "
+            "with uniemox (--init embedded, or --init small)"
+        )
 
 
 def load_without_head(network: Any, file: str | Path) -> None:

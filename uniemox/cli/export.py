@@ -145,7 +145,7 @@ def _as_onnx(model: Path, folder: Path) -> Path:
     from uniemox.checkpoints.classifier import load_classifier
     from uniemox.export.onnx import export_classifier, read_model, write_model
     from uniemox.files import WEIGHTS
-    from uniemox.predict.opening import EMBEDDED, IN_PACKAGE
+    from uniemox.weight_names import EMBEDDED, IN_PACKAGE
 
     if str(model) in IN_PACKAGE:
         model = EMBEDDED / IN_PACKAGE[str(model)]

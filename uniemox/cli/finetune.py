@@ -44,7 +44,7 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
 
         uniemox finetune --init runs/pre --data fi:photos/fi --out runs/fi
 
-        uniemox finetune --init timm:vit_small_patch16_224 --data folder:photos --out runs/mine --method probe
+        uniemox finetune --init embedded --data folder:photos --out runs/mine --method probe
 
         uniemox finetune --init scratch:timm:vit_large_patch16_224 --data emoset:EmoSet,emo8:Emo8 --out runs/two
 
@@ -58,9 +58,9 @@ def command_for(preset: str = DEFAULT, act: Callable[..., Any] | None = None) ->
         Parameters
         ----------
         init
-            Where the encoder comes from: a run, a published checkpoint, timm:NAME or timm:NAME@FILE; with scratch:
-            before it the same network with random weights. Several, with commas between them, are used side by side.
-            Method histogram alone needs none.
+            Where the encoder comes from: embedded or small (they come with uniemox), a run, a published checkpoint,
+            timm:NAME or timm:NAME@FILE; with scratch: before it the same network with random weights. Several, with
+            commas between them, are used side by side. Method histogram alone needs none.
         data
             KIND:PATH, see `uniemox docs data`; several with commas between them are trained on as one, with the labels
             of the first.

@@ -38,6 +38,7 @@ def serve(
     threads: int | None = None,
     key_from: str | None = None,
     allow_origin: Annotated[list[str] | None, Parameter(negative="")] = None,
+    root_path: str = "",
     limits: Annotated[LimitOptions, Parameter(name="*")] = LimitOptions(),
 ) -> None:
     """Serve predictions over HTTP, and a page to drop images on.
@@ -71,6 +72,8 @@ def serve(
         Name of the environment variable that holds the key which clients must send as Authorization: Bearer KEY.
     allow_origin
         A site whose pages may ask, such as https://example.org; the server answers under its host too.
+    root_path
+        Prefix that a proxy offers the server under and removes, such as /emotions. The schema names it.
     """
     need("fastapi", "uvicorn", "python_multipart", "prometheus_client", "fastapi_swagger", extra="serve")
     from uniemox.predict.opening import load
@@ -82,7 +85,7 @@ def serve(
     if len(names) > MAX_MODELS:
         raise ConfigError(f"{len(names)} models given; the server takes up to {MAX_MODELS}")
     key = read_key(key_from)
-    config = ServeConfig(**vars(limits), allow_origins=tuple(allow_origin or ()))
+    config = ServeConfig(root_path=root_path, allow_origins=tuple(allow_origin or ()), **vars(limits))
     predictors = [load(name, person_model=person_model, faces=faces, threads=threads) for name in names]
     app = create_app(predictors, config, key=key)
     if host not in ("127.0.0.1", "localhost", "::1") and key is None:

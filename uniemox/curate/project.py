@@ -17,7 +17,7 @@ from uniemox.curate.store import Store
 from uniemox.errors import ConfigError, DataError
 
 ENDING = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
-ENDING |= {"AVIF": "avif", "PPM": "ppm"}
+ENDING |= {"AVIF": "avif", "PPM": "ppm", "HEIF": "heic"}
 
 Progress = Callable[[str, int, int], None]
 """Called with what is done, how much of it is done, and how much there is."""

@@ -16,6 +16,7 @@ from uniemox.data.readers.emotion6 import read_emotion6
 from uniemox.data.readers.ferplus import read_ferplus
 from uniemox.data.readers.folders import read_caer_s, read_emo8, read_fi, read_folder, read_ube
 from uniemox.data.readers.heco import read_heco
+from uniemox.data.readers.hugging_face import read_hugging_face
 from uniemox.data.readers.machajdik import read_abstract, read_artphoto
 from uniemox.data.readers.oasis import read_oasis
 from uniemox.data.readers.tables import read_text
@@ -42,6 +43,7 @@ READERS: Mapping[str, Callable[..., DataSet]] = {
     "ferplus": read_ferplus,
     "folder": read_folder,
     "csv": read_csv,
+    "hf": read_hugging_face,
     "shards": read_shards,
     "synthetic": synthetic,
 }

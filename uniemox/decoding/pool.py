@@ -143,7 +143,7 @@ class DecoderPool:
 def decode_one(
     data: bytes, name: str = "image", *, shrink: MinSides | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """As `images.decode`, in this process unless only the codec knows how large the image really is (AVIF)."""
+    """As `images.decode`, in this process unless only the codec knows how large the image is (AVIF; HEIC too)."""
     if data[4:8] == b"ftyp":
         with DecoderPool(1) as pool:
             return pool.decode(data, name, shrink=shrink)

@@ -17,7 +17,8 @@ from uniemox.files import ONNX, replacing
 from uniemox.onnx_metadata import with_metadata
 from uniemox.predict.confidence import answers_of
 from uniemox.predict.network import KEY
-from uniemox.predict.opening import IN_PACKAGE, open_network
+from uniemox.predict.opening import open_network
+from uniemox.weight_names import IN_PACKAGE
 
 MIN_IMAGES = 30
 

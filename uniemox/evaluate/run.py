@@ -24,8 +24,9 @@ from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_d
 from uniemox.files import EVALUATIONS, WEIGHTS, write_text
 from uniemox.labels import AFFECT, CUSTOM, LabelMap, LabelSet, label_map
 from uniemox.predict.confidence import answers_of, familiarity_of
-from uniemox.predict.opening import EMBEDDED, IN_PACKAGE, SCENE, open_network
+from uniemox.predict.opening import open_network
 from uniemox.predict.ratings import HASH_DIGITS, RatingHead
+from uniemox.weight_names import EMBEDDED, IN_PACKAGE
 
 if TYPE_CHECKING:
     from uniemox.training.config import HardwareConfig
@@ -116,8 +117,8 @@ def file_of(model: Path) -> Path:
 
 
 def seen_by_model(model: Path) -> set[str]:
-    """Hashes of the images that a model was trained on. Both models of the package have seen the same ones."""
-    return read_seen(EMBEDDED / SCENE if str(model) in IN_PACKAGE else model)
+    """Hashes of the images that a model was trained on."""
+    return read_seen(file_of(model))
 
 
 def _open_onnx(model: Path) -> tuple[ClassifierInfo, Answer]:

@@ -126,8 +126,9 @@ def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bo
         f"{info.trained_on or 'data that its file does not name'}, with uniemox {__version__}.",
         "## How good it is\n\n"
         + ("\n".join(map(public_name, scores)) or "*It was not evaluated, or the figures are not here.*"),
-        "## With uniemox\n\n```console\n$ pip install uniemox\n$ uniemox predict photo.jpg --model "
-        f"{ONNX}\n```\n\nFrom a hub: `--model hub:OWNER/REPOSITORY/{ONNX}`. With likely labels, heat maps and people, "
+        "## With uniemox\n\n`pip install .` in a clone of its repository, then:\n\n"
+        f"```console\n$ uniemox predict photo.jpg --model {ONNX}\n```\n\n"
+        f"From a hub: `--model hub:OWNER/REPOSITORY/{ONNX}`. With likely labels, heat maps and people, "
         "as far as it has them.",
         *([_TIMM + (_CUT_OUT if info.has_person else "")] if is_timm else []),
         *([_TRANSFORMERS] if is_timm and info.task != "affect" else []),

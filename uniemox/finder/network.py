@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from uniemox.checkpoints.timm_networks import TIMM, TimmSource
+from uniemox.checkpoints.timm_networks import TIMM, TimmSource, check_hub
 from uniemox.errors import CheckpointError
 from uniemox.persons.centres import STRIDE
 
@@ -77,6 +77,8 @@ def load_body(
         if not set(wanted) <= set(strides):
             raise CheckpointError(f"{name} has maps at strides {strides}; a finder needs {wanted}, as mobilenetv2_100")
         levels = [strides.index(stride) for stride in wanted]
+        if not file:
+            check_hub(name)
         body: Any = timm.create_model(name, pretrained=not file, features_only=True, out_indices=levels, **options)
         if file:
             _load(body, file)

@@ -12,7 +12,8 @@ from uniemox.views.config import ViewConfig
 
 Task = Literal["label", "distribution", "affect"]
 INIT_MISSING = (
-    "--init is missing: give a run, a checkpoint, timm:NAME, or scratch:timm:NAME; only --method histogram needs none"
+    "--init is missing: give embedded (comes with uniemox), a run, a checkpoint, timm:NAME, or scratch:timm:NAME; only "
+    "--method histogram needs none"
 )
 RANDAUGMENT = r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)*"  # timm passes over some parts that it can't read
 
@@ -34,7 +35,7 @@ class NetworkConfig:
     """C3, of a fusion that starts anew; channels of methods from solver on."""
     keep_norm_statistics: bool = False
     """Leave the means and variances of batch norms as they are: for small batches, or networks whose norms were folded
-    into their convolutions."""
+    into their convolutions; always so after --init embedded or small."""
     frozen_layers: int = 0
     """The encoder's first layers, as layer-wise decay counts them, that stay as they are."""
     drop_path: float = 0.0
@@ -120,9 +121,9 @@ class FinetuneConfig:
     """A fine-tuning run (arXiv 2409.18877, section III-E)."""
 
     init: str = ""
-    """Where the encoder comes from: a run, a published checkpoint, timm:NAME, timm:NAME@FILE,
-    timm:local-dir:FOLDER as the Hugging Face hub has it, or scratch: before any of
-    these, which keeps the network and draws its weights anew. Several, with commas between them, stand side by side."""
+    """Where the encoder comes from: embedded or small, a run, a published checkpoint, timm:NAME, timm:NAME@FILE,
+    timm:local-dir:FOLDER as the Hugging Face hub has it, or scratch: before any of these, which keeps the network and
+    draws its weights anew. Several, with commas between them, stand side by side."""
     method: Literal["full", "probe", "knn", "mean", "histogram", RegionMethod] = "full"
     """Train all of it; or fit only what follows the frozen encoder: logistic regression (with both streams: projection,
     fusion and head), or the 20 nearest neighbours. These take a minute. Or learn nothing, and take the mean of the

@@ -14,7 +14,7 @@ from uniemox.errors import ConfigError, DataError
 from uniemox.files import replacing
 from uniemox.finetune.config import DistillationConfig
 from uniemox.labels import LabelSet
-from uniemox.predict.opening import EMBEDDED, IN_PACKAGE, SCENE, load
+from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure
 from uniemox.training.distributed import rank, wait_for_all
 
@@ -44,11 +44,6 @@ class TeacherAnswers:
             return said
         label = nn.functional.one_hot(torch.tensor(sample.label), self.classes).float()
         return label if said is None else torch.lerp(label, said, self.weight)
-
-
-def teacher_file(config: DistillationConfig) -> str:
-    """Where the teacher lies, beside which is listed what it has seen; empty for none."""
-    return str(EMBEDDED / SCENE) if config.teacher in IN_PACKAGE else config.teacher
 
 
 def open_unlabelled(config: DistillationConfig) -> list[Sample]:

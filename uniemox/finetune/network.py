@@ -19,9 +19,11 @@ from uniemox.checkpoints.classifier import (
     is_classifier,
     load_classifier,
 )
+from uniemox.checkpoints.embedded import FOLDED, load_embedded
 from uniemox.checkpoints.published import load_published, load_start, report_timm
 from uniemox.checkpoints.recognition import is_sincos
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.files import CONFIG, ENCODER, WEIGHTS, open_regular
 from uniemox.finetune.config import INIT_MISSING, NetworkConfig
@@ -34,7 +36,7 @@ from uniemox.model.fusion import Fusion, build_fusion
 from uniemox.model.methods.ccim import Ccim
 from uniemox.training.settings import read_json
 from uniemox.views.pixels import IMAGENET, PixelStats
-from uniemox.weight_names import Init
+from uniemox.weight_names import IN_PACKAGE, Init
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,14 @@ def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) 
     embed = fusion = None
     if config.streams == "both":
         folder = Path(start.networks[0])
-        saved = _saved_parts(folder) if folder.is_dir() and not start.from_scratch else {}
+        is_run = folder.is_dir() and start.networks[0] not in IN_PACKAGE
+        saved = _saved_parts(folder) if is_run and not start.from_scratch else {}
         embed, fusion, shapes = build_fused(saved, config, width)
         parts |= shapes
     classifier = Classifier(
         encoder, feature_width=width, outputs=outputs, streams=config.streams, embed=embed, fusion=fusion
     )
-    classifier.keeps_norm_statistics = config.keep_norm_statistics
+    classifier.keeps_norm_statistics = config.keep_norm_statistics or FOLDED in described
     parts |= add_confounders(classifier, config, outputs, width)
     return BuiltNetwork(classifier.train(), described, parts, stats)
 
@@ -122,13 +125,19 @@ def _several(
     """Several encoders side by side, their description, and what their common pixels are normalised with."""
     encoders, described, stats = zip(*(_one(source, pool, size, from_scratch) for source in sources), strict=True)
     if any("several" in one for one in described):
-        raise ConfigError("one of these runs has several encoders itself; name those that it was made of instead")
+        raise ConfigError(
+            "one of these has several encoders itself: name small in place of embedded, and in place of a run those "
+            "that it was made of"
+        )
     several = [one | own._asdict() for one, own in zip(described, stats, strict=True)]
-    return ConcatEncoder(encoders, stats), {"several": several}, IMAGENET
+    folded = {FOLDED: True} if any(FOLDED in one for one in described) else {}
+    return ConcatEncoder(encoders, stats), {"several": several} | folded, IMAGENET
 
 
 def _one(source: str, pool: str, size: int, from_scratch: bool) -> tuple[Any, dict[str, Any], PixelStats]:
     """An encoder, its description, and what its pixels are normalised with."""
+    if source in IN_PACKAGE:
+        return _described(*load_embedded(source), from_scratch)
     folder = Path(source) if not source.startswith(TIMM) and Path(source).is_dir() else None
     if folder is not None and not (folder / ENCODER).is_file():
         raise CheckpointError(f"{folder} holds no {ENCODER}: is it a finished run?")
@@ -172,9 +181,18 @@ def _finetuned_encoder(folder: Path, size: int, from_scratch: bool) -> tuple[Any
     classifier, info = load_classifier(folder / WEIGHTS)
     if "img_size" in info.encoder.get("options", {}) and info.size != size:
         raise ConfigError(f"{folder} was fine-tuned at {info.size} px; give --view.size {info.size}")
+    return _described(classifier.encoder, info, from_scratch)
+
+
+def _described(
+    encoder: nn.Module, info: ClassifierInfo, from_scratch: bool
+) -> tuple[nn.Module, dict[str, Any], PixelStats]:
+    """The encoder of a classifier, or that with random weights, its description, and its pixels' normalisation."""
+    described = dict(info.encoder)
     if from_scratch:
-        restart(classifier.encoder, info.encoder)
-    return classifier.encoder.train(), dict(info.encoder), PixelStats(info.mean, info.std)
+        restart(encoder, described)
+        described.pop(FOLDED, None)
+    return encoder.train(), described, PixelStats(info.mean, info.std)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from torch import nn
 
 from uniemox.checkpoints.classifier import build_described_method
 from uniemox.checkpoints.detectors import load_detector_weights
+from uniemox.checkpoints.embedded import FOLDED
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.network import (
     BuiltNetwork,
@@ -53,7 +54,7 @@ def _build_region_network(config: FinetuneConfig, labels: Sequence[str], word_co
     classifier = Classifier(
         encoder, feature_width=width, outputs=len(labels), streams=relate.reader.streams, method=relate
     )
-    classifier.keeps_norm_statistics = settings.keep_norm_statistics
+    classifier.keeps_norm_statistics = settings.keep_norm_statistics or FOLDED in described
     parts |= add_confounders(classifier, settings, len(labels), feature_width(encoder, size))
     return BuiltNetwork(classifier.train(), described, parts, stats)
 

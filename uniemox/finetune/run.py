@@ -22,7 +22,7 @@ from uniemox.files import ENCODER, ONNX, WEIGHTS
 from uniemox.finetune.augment import AugmentedViews
 from uniemox.finetune.config import FinetuneConfig, Task
 from uniemox.finetune.confounders import fit_confounders
-from uniemox.finetune.distillation import TeacherAnswers, ask_teacher, open_unlabelled, teacher_file
+from uniemox.finetune.distillation import TeacherAnswers, ask_teacher, open_unlabelled
 from uniemox.finetune.evaluator import Evaluator
 from uniemox.finetune.head import adjust_logits, fit_after_encoder, fit_distance, fit_neighbour_head
 from uniemox.finetune.network import BuiltNetwork, checkpoint_activations, mean_head
@@ -83,7 +83,7 @@ def finetune(
             network = network_of(config, data.labels.labels, words.counts if words else ())
         if rank() == 0:
             shown = replace(data, samples=[*parts.samples, *open_unlabelled(config.distillation)])
-            sources = [config.init, teacher_file(config.distillation)]
+            sources = [config.init, config.distillation.teacher]
             write_seen(out, shown, sources, lambda done: callback.progress("hashing images", done, len(shown)))
         answers = None
         if config.distillation.teacher:

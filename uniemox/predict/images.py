@@ -13,12 +13,22 @@ from PIL import Image, ImageOps
 from uniemox.decoding.pool import Decode, decode_one
 from uniemox.errors import ImageError, ImageNotFoundError
 from uniemox.files import read_limited
-from uniemox.images import MAX_ASPECT, MAX_BYTES, MAX_PIXELS, MAX_SIDE_PX, MinSides, decode, is_image_name
+from uniemox.images import (
+    HEIF_ENDINGS,
+    HEIF_NEEDS,
+    MAX_ASPECT,
+    MAX_BYTES,
+    MAX_PIXELS,
+    MAX_SIDE_PX,
+    MinSides,
+    decode,
+    is_image_name,
+)
 from uniemox.predict.film import FILMS, Frame, frame_of
 
 ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any] | Frame
 _WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's greys of more than 8 bits
-FOREIGN = (".heic", ".heif", ".hif", ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".psd")
+FOREIGN = (*HEIF_ENDINGS, ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".psd")
 """Endings of images that are not read: in folders they are failures with a name rather than passed over in silence."""
 _BROKEN = (OSError, ValueError, SyntaxError, TypeError, EOFError, IndexError, KeyError, AttributeError)
 
@@ -37,8 +47,9 @@ def read_any(
         path = Path(source)
         if path.suffix.lower() in FILMS:
             raise ImageError(f"{path}: a film; uniemox predict --every 1s looks at a frame a second")
-        if path.suffix.lower() in FOREIGN:
-            raise ImageError(f"{path}: {path.suffix[1:].upper()} is not read; save it as JPEG or PNG")
+        if path.suffix.lower() in FOREIGN and not is_image_name(path):
+            reason = HEIF_NEEDS if path.suffix.lower() in HEIF_ENDINGS else "is not read; save it as JPEG or PNG"
+            raise ImageError(f"{path}: {path.suffix[1:].upper()} {reason}")
         try:
             data = read_limited(path, MAX_BYTES)
         except IsADirectoryError:

@@ -13,13 +13,13 @@ from uniemox.persons.detector_config import DetectorConfig
 from uniemox.predict.faces import BothWays, FaceReader
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
+from uniemox.weight_names import EMBEDDED, IN_PACKAGE
 
-EMBEDDED, EMBEDDED_NAME = Path(__file__).parent / "embedded", "embedded"
-SCENE, FINDER = "scene.onnx", "finder.onnx"
+EMBEDDED_NAME = "embedded"
+FINDER = "finder.onnx"
 FACE_FINDER, EXPRESSIONS = "faces.onnx", "expressions.onnx"
 FACE_CONFIG = DetectorConfig(confidence=0.35)  # of the embedded finder: chosen on images held out from its training
 Faces = Literal["find", "whole"]
-IN_PACKAGE = {EMBEDDED_NAME: SCENE, "small": "small.onnx"}
 CLIP = "clip:"
 
 
@@ -72,7 +72,7 @@ def open_faces(
         raise ConfigError("with faces as whole nobody looks for faces; leave face_finder out")
     if faces is None:
         return None
-    network = open_network(_embedded(EXPRESSIONS) if face_model is None else face_model, threads=threads)
+    network = open_network(embedded_file(EXPRESSIONS) if face_model is None else face_model, threads=threads)
     if faces == "whole":
         return FaceReader(network, None)
     if face_finder is not None:
@@ -82,7 +82,7 @@ def open_faces(
 
 def open_embedded_faces(threads: int | None = None) -> BothWays:
     """The face finder that comes with the package."""
-    return BothWays(load_detector(_embedded(FACE_FINDER), FACE_CONFIG, threads=threads))
+    return BothWays(load_detector(embedded_file(FACE_FINDER), FACE_CONFIG, threads=threads))
 
 
 def open_network(
@@ -98,7 +98,7 @@ def open_network(
         raise ConfigError(f"words are chosen by a CLIP alone; give clip:NAME@WEIGHTS as the model, not {name}")
     if name is None or name in IN_PACKAGE:
         name = name or EMBEDDED_NAME
-        return Network.open(_embedded(IN_PACKAGE[name]), name=name, threads=threads)
+        return Network.open(embedded_file(IN_PACKAGE[name]), name=name, threads=threads)
     path = fetch(name) if name.startswith(PREFIX) else Path(name)
     if os.path.isdir(path):  # Path.is_dir raises OSError for a name that is too long
         if not (path / ONNX).is_file():
@@ -116,10 +116,11 @@ def open_finder(finder: str | Path | None, threads: int | None = None) -> Detect
 
 def finder_file(finder: str | Path) -> str | Path:
     """The file that `embedded` means, or what was given."""
-    return _embedded(FINDER) if str(finder) == EMBEDDED_NAME else finder
+    return embedded_file(FINDER) if str(finder) == EMBEDDED_NAME else finder
 
 
-def _embedded(name: str) -> Path:
+def embedded_file(name: str) -> Path:
+    """The path of a file that comes with the package. Raises CheckpointError if this installation lacks it."""
     path = EMBEDDED / name
     if not path.is_file():
         others = {FINDER: "a person finder, or None (--no-persons)", FACE_FINDER: "a face finder (--face-finder)"}

@@ -8,14 +8,14 @@ from typing import Any
 import open_clip
 import timm
 import torch
-from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from uniemox.checkpoints.classifier import is_classifier, load_classifier
 from uniemox.checkpoints.detectors import load_detector_weights
+from uniemox.checkpoints.embedded import load_embedded
 from uniemox.checkpoints.published import draft_published, report_timm
-from uniemox.checkpoints.timm_networks import TIMM, TimmSource, load_timm
+from uniemox.checkpoints.timm_networks import TIMM, TimmSource, is_cached, load_timm
 from uniemox.errors import CheckpointError, TeacherError
 from uniemox.files import ENCODER, WEIGHTS
 from uniemox.finetune.config import FinetuneConfig
@@ -32,10 +32,9 @@ from uniemox.pretrain.config import PretrainConfig
 from uniemox.teacher.config import FitConfig
 from uniemox.teacher.opening import open_teacher
 from uniemox.views.pixels import IMAGENET
-from uniemox.weight_names import Init
+from uniemox.weight_names import IN_PACKAGE, Init
 
 META = torch.device("meta")
-HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +182,8 @@ def _encoder_of(config: FinetuneConfig, planned: Planned) -> tuple[Any, str]:
 
 def _one(source: str, config: FinetuneConfig, planned: Planned) -> tuple[Any, str]:
     size, folder = config.view.size, Path(source)
+    if source in IN_PACKAGE:
+        return load_embedded(source)[0].to(META), f"{source}, which comes with the package"
     if source in planned:
         return planned[source].build(), f"the run {folder.name}"
     if source.startswith(TIMM):
@@ -209,5 +210,4 @@ def _weights_of_timm(source: str) -> str:
     config = timm.get_pretrained_cfg(parsed.name)
     if config is None or not config.has_weights:
         raise CheckpointError(f"{source}: timm has no weights of it; give timm:NAME.TAG or timm:NAME@FILE")
-    there = config.hf_hub_id and any(try_to_load_from_cache(config.hf_hub_id, file) for file in HUB_FILES)
-    return f"{source}, {'in the cache' if there else 'fetched from the hub when it starts'}"
+    return f"{source}, {'in the cache' if is_cached(parsed.name) else 'fetched from the hub when it starts'}"

@@ -70,6 +70,7 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
         description=DESCRIPTION,
         version=__version__,
         lifespan=life,
+        generate_unique_id_function=lambda route: route.name,  # the names of functions in generated clients
         docs_url=None,  # FastAPI's own load scripts from elsewhere
         redoc_url=None,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
@@ -90,7 +91,7 @@ def create_app(predictors: Sequence[Predictor], config: ServeConfig, *, key: str
     app.include_router(routes, dependencies=[] if key is None else [Depends(check_key)])
     app.include_router(open_routes)
     app.include_router(_page())
-    schema = describe(app, models)
+    schema = describe(app, models, config.root_path)
     app.openapi = lambda: schema  # type: ignore[method-assign] # as FastAPI's own documentation has it
     return app
 

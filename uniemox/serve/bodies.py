@@ -12,8 +12,10 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from uniemox.serve.answers import RefusedError
 from uniemox.serve.config import ServeConfig
 
+ANY = "application/octet-stream"
 IMAGE_TYPES = (
     *("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif"),
+    *("image/heic", "image/heif", ANY),
     *("image/x-portable-pixmap", "image/x-portable-graymap"),
 )
 """Content types of a body that is one image; what it really is, its bytes say."""

@@ -31,6 +31,8 @@ class ServeConfig:
     """Until a request's headers are there, again until its body is (408 after that), and until its answer is read."""
     max_connections: int = 1000
     """Open at a time; more are closed at once. Below the 1024 files that a process may have open."""
+    root_path: str = ""
+    """Prefix under which a proxy offers the server, such as /emotions; the schema names it. Empty: none."""
 
     allow_origins: tuple[str, ...] = ()
     """Sites whose pages may ask, such as https://example.org; the server also answers under their hosts."""
@@ -46,6 +48,10 @@ class ServeConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} is {value}; it must be above 0")
+        if self.root_path and (self.root_path[0] != "/" or self.root_path[-1] == "/"):
+            raise ConfigError(
+                f"root_path is {self.root_path!r}; it begins with / and does not end with it, as in /emotions"
+            )
         if not (math.isfinite(self.max_wait_ms) and self.max_wait_ms >= 0):
             raise ConfigError(f"max_wait_ms is {self.max_wait_ms}; it must be 0 or more")
 

@@ -22,7 +22,7 @@ from uniemox.serve.answers import (
     refusals,
 )
 from uniemox.serve.batching import Batcher, QueueFullError
-from uniemox.serve.bodies import FIELD, FORM, IMAGE_TYPES, Upload, only_one, read_uploads
+from uniemox.serve.bodies import ANY, FIELD, FORM, IMAGE_TYPES, Upload, only_one, read_uploads
 from uniemox.serve.config import ServeConfig
 from uniemox.serve.metrics import CONTENT_TYPE, Metrics
 from uniemox.serve.models import ExplainAsk, Models, Overlay, PredictAsk, without_folders
@@ -67,7 +67,7 @@ def only_known(request: Request) -> None:
 
 ModelName = Annotated[str | None, Query(description="A name of GET /models; without it the first")]
 _BINARY = {"type": "string", "format": "binary"}
-_ONE = {kind: {"schema": _BINARY} for kind in IMAGE_TYPES}
+_BODY = f"Images in a form, or one image with its own type ({', '.join(IMAGE_TYPES)})"
 
 
 def _body(limit: int | None) -> dict[str, Any]:
@@ -81,7 +81,8 @@ def _body(limit: int | None) -> dict[str, Any]:
         "required": [FIELD],
         "additionalProperties": False,
     }
-    return {"requestBody": {"required": True, "content": {FORM: {"schema": form}, **_ONE}}}
+    content = {FORM: {"schema": form}, ANY: {"schema": _BINARY}}  # generators of clients know no image/jpeg
+    return {"requestBody": {"required": True, "description": _BODY, "content": content}}
 
 
 @routes.post(

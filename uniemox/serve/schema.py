@@ -9,14 +9,18 @@ from uniemox.serve.bodies import FIELD, FORM, IMAGE_TYPES
 from uniemox.serve.models import Models
 
 
-def describe(app: FastAPI, models: Models) -> dict[str, Any]:
-    """The schema, with the names of models, labels and label sets that this server takes."""
+def describe(app: FastAPI, models: Models, root_path: str) -> dict[str, Any]:
+    """The schema, with the names of models, labels and label sets that this server takes.
+
+    root_path: prefix of its address; empty for none.
+    """
     schema = get_openapi(
         title=app.title,
         version=app.version,
         description=app.description,
         routes=app.routes,
         license_info=app.license_info,
+        servers=[{"url": root_path}] if root_path else None,
     )
     known: dict[str, dict[str, Any]] = {
         "model": {"enum": models.names},

@@ -10,7 +10,7 @@ from typing import Literal
 from uniemox.csv_files import plain_cell
 from uniemox.data.readers.folders import SPLITS, inside
 from uniemox.data.readers.tables import number, on_nine_points, read_rows, shares, top_vote
-from uniemox.data.sample import DataSet, ImageFile, Sample, tell_apart
+from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, tell_apart
 from uniemox.errors import DataError, LabelError
 from uniemox.labels import LABEL_SETS, Kind, LabelSet, clean, find_label_set, recognise
 from uniemox.persons.box import Box
@@ -64,7 +64,7 @@ def read_csv(
                 raise DataError(f"{where}, path: {path} is not there; ?missing=skip leaves such rows out")
             absent += 1
             continue
-        samples.append(_sample(row, path, where, label_set, classes, low, high))
+        samples.append(sample_of_row(row, ImageFile(path), where, label_set, classes, scale=(low, high)))
     if not samples:
         raise DataError(f"{table}: none of its {absent} images is there")
     ties = sum(sample.label is None and sample.distribution is not None for sample in samples)
@@ -123,9 +123,21 @@ def _ends(scale: str, table: Path) -> tuple[float, float]:
     return low, high
 
 
-def _sample(
-    row: Mapping[str, str], path: Path, where: str, labels: LabelSet, classes: list[str], low: float, high: float
+def sample_of_row(
+    row: Mapping[str, str],
+    image: StoredImage,
+    where: str,
+    labels: LabelSet,
+    classes: list[str],
+    *,
+    scale: tuple[float, float] = (1.0, 9.0),
 ) -> Sample:
+    """The sample of a row whose columns are of KNOWN.  classes: columns of votes.  scale: of valence and arousal.
+
+    Raises DataError with `where`.
+    """
+    low, high = scale
+
     def rating(field: str) -> float | None:
         return on_nine_points(number(row, field, where, low=low, high=high), low, high) if row.get(field) else None
 
@@ -148,7 +160,7 @@ def _sample(
         raise DataError(f"{where}, split: {split!r} is none of train, val, test")
     return Sample(
         key=PurePosixPath(row["path"].replace("\\", "/")).as_posix(),  # ./a.jpg and a.jpg are one image
-        image=ImageFile(path),
+        image=image,
         label=label,
         distribution=distribution,
         valence=rating("valence"),

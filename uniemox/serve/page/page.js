@@ -20,7 +20,7 @@ let working = 0; // calls of `answerAll`
 
 async function readModels() {
   try {
-    models = await (await ask("/models")).json();
+    models = await (await ask("models")).json();
   } catch (failure) {
     complain(failure.message);
     return false;

@@ -44,7 +44,7 @@ function post(file, name, signal) {
 
 export async function predict(model, item, share, signal) {
   const coverage = Number(share) <= model.max_coverage ? share : "";
-  const path = address("/predict", { model: model.name, coverage });
+  const path = address("predict", { model: model.name, coverage });
   const [answer] = await (await ask(path, post(item.sent, item.name, signal))).json();
   return { ...answer, name: item.name }; // a form changes some signs of it
 }
@@ -53,7 +53,7 @@ export async function predict(model, item, share, signal) {
 export async function heatMap(model, item, label) {
   const kept = `${model.name} ${label}`;
   if (!item.maps.has(kept)) {
-    const path = address("/explain", { model: model.name, label });
+    const path = address("explain", { model: model.name, label });
     const picture = await (await ask(path, post(item.sent, item.name))).blob();
     item.maps.set(kept, URL.createObjectURL(picture));
   }

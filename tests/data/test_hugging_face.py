@@ -1,0 +1,142 @@
+"""Data sets in Hugging Face's layouts: files that `datasets` 5.2.0 wrote, and files with its metadata."""
+
+import csv
+import importlib.util
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.conftest import REFERENCE
+from tests.data.hugging_face import COLOURS, PARTS, write_all
+from tests.data.tree import put, says
+from uniemox.data.hashes import image_hashes
+from uniemox.data.sample import decode_sample
+from uniemox.data.source import open_data
+from uniemox.errors import DataError, ImageError
+
+STORED = REFERENCE / "hugging_face"
+
+
+@pytest.fixture(scope="module", params=["stored", "written now"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == "stored":
+        return STORED
+    if importlib.util.find_spec("datasets") is None:
+        pytest.skip("needs the package datasets; its files of version 5.2.0 are in tests/reference/hugging_face")
+    out = tmp_path_factory.mktemp("hugging_face")
+    write_all(out)
+    return out
+
+
+@pytest.mark.parametrize("layout", ["saved", "parquet"])
+def test_rows_of_datasets_become_samples(layout: str, folder: Path) -> None:
+    data = open_data(f"hf:{folder / layout}")
+    assert data.labels.labels == tuple(COLOURS)
+    splits = {"train": "train", "validation": "val", "test": "test"}
+    rows = [(splits[part], i, label) for part, each in PARTS.items() for i in range(each) for label in COLOURS]
+    by_key = {sample.key: sample for sample in data.samples}
+    assert len(by_key) == len(rows) == 18
+    counts = dict.fromkeys(splits.values(), 0)
+    for split, i, label in rows:
+        sample = by_key[f"{split}/{counts[split]}"]
+        counts[split] += 1
+        hidden = split == "test" and label == "fear"  # saved as -1
+        assert data.label_of(sample) == (None if hidden else label)
+        assert (sample.split, sample.text, sample.valence) == (split, f"{label} {i}" if i else None, 2.5)
+        image, size = decode_sample(sample)
+        assert (size, image.getpixel((0, 0))) == ((8, 6), tuple(value + i for value in COLOURS[label]))
+
+
+def test_one_saved_split_has_no_split(folder: Path) -> None:
+    data = open_data(f"hf:{folder / 'one'}")
+    assert [(sample.key, sample.split) for sample in data.samples] == [("0", None), ("1", None), ("2", None)]
+
+
+def test_worker_processes_read_the_images() -> None:
+    data = open_data(f"hf:{STORED / 'saved'}")
+    again = open_data(f"hf:{STORED / 'parquet'}")
+    hashes = {sample.key: one for sample, one in zip(data.samples, image_hashes(data.samples), strict=True)}
+    others = {sample.key: one for sample, one in zip(again.samples, image_hashes(again.samples), strict=True)}
+    assert all(hashes.values())
+    assert hashes == others
+
+
+METADATA = (
+    {"file_name": "a.png", "label": "awe", "text": "A hill, far away", "camera": "x"},
+    {"file_name": "sub/b.png", "label": "fear", "text": None, "camera": "y"},
+)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+@pytest.mark.parametrize("split", [None, "train"])
+def test_metadata_names_images_from_its_folder(ending: str, split: str | None, tmp_path: Path) -> None:
+    place = tmp_path / split if split else tmp_path
+    put(place, "a.png", "sub/b.png", "not listed.png")
+    if ending == "csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, METADATA[0].keys())
+        writer.writeheader()
+        writer.writerows(METADATA)
+        (place / "metadata.csv").write_text(text.getvalue())
+    else:
+        (place / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in METADATA))
+    data = open_data(f"hf:{tmp_path}")
+    before = f"{split}/" if split else ""
+    found = [(sample.key, data.label_of(sample), sample.text, sample.split) for sample in data.samples]
+    assert found == [(f"{before}a.png", "awe", "A hill, far away", split), (f"{before}sub/b.png", "fear", None, split)]
+    assert data.notes == ("columns not read: camera",)
+
+
+def test_label_column_of_texts_and_a_kind(tmp_path: Path) -> None:
+    """Parquet without `datasets`' description: the image's type is known by its fields."""
+    png = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(png, "PNG")
+    rows = {"image": [{"bytes": png.getvalue(), "path": "x.png"}] * 3, "emotion": ["calm", "tense", None]}
+    pq.write_table(pa.table(rows), tmp_path / "all.parquet", row_group_size=2)
+    data = open_data(f"hf:{tmp_path}?kind=felt")
+    assert [data.label_of(sample) for sample in data.samples] == ["calm", "tense", None]
+    assert data.labels.kind == "felt"
+    assert [decode_sample(sample)[1] for sample in data.samples] == [(4, 4)] * 3
+
+
+def test_wrong_folders_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    empty = {"bytes": None, "path": "elsewhere.png"}
+    tables = {
+        "numbers": ({"image": [empty], "label": [3]}, "row 0, label: expected a name"),
+        "none": ({"label": ["awe"]}, "expected one column of embedded images"),
+        "two": ({"left": [empty], "right": [empty]}, "found left, right among left, right"),
+    }
+    for name, (rows, message) in tables.items():
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.table(rows), tmp_path / name / "x.parquet")
+        with pytest.raises(DataError, match=says(message)):
+            open_data(f"hf:{tmp_path / name}")
+    (tmp_path / "cut").mkdir()
+    whole = (STORED / "parquet" / "data" / "test-00000-of-00001.parquet").read_bytes()
+    (tmp_path / "cut" / "x.parquet").write_bytes(whole[:-20])
+    with pytest.raises(DataError, match=r"x\.parquet: can't be read as a table"):
+        open_data(f"hf:{tmp_path / 'cut'}")
+    with pytest.raises(DataError, match=says("no rows; expected a folder of Dataset.save_to_disk")):
+        open_data(f"hf:{put(tmp_path / 'images', 'a.png')}")
+    (tmp_path / "images" / "metadata.jsonl").write_text('{"file_name": "../x.png"}\n')
+    with pytest.raises(DataError, match=r"metadata\.jsonl:1, file_name: .* must be a path inside"):
+        open_data(f"hf:{tmp_path / 'images'}")
+    shutil.copytree(STORED / "one", tmp_path / "gone")
+    (tmp_path / "gone" / "data-00000-of-00001.arrow").unlink()
+    with pytest.raises(DataError, match="arrow is not there; copy the data set again"):
+        open_data(f"hf:{tmp_path / 'gone'}")
+
+
+def test_rows_with_a_path_but_no_bytes_are_broken_images(tmp_path: Path) -> None:
+    rows = {"image": [{"bytes": None, "path": "a.png"}, None], "label": ["awe", "fear"]}
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({"image": pa.array(rows["image"], image), "label": rows["label"]}), tmp_path / "x.parquet")
+    for sample in open_data(f"hf:{tmp_path}").samples:
+        with pytest.raises(ImageError, match=r"x\.parquet, group 0, row \d: can't be read \(the row"):
+            decode_sample(sample)

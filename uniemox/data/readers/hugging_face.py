@@ -1,0 +1,248 @@
+"""Local data sets in Hugging Face's layouts: what `datasets` saved, Parquet files, and images with a metadata file."""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from uniemox.csv_files import plain_cell
+from uniemox.data.readers.csv_table import KNOWN, sample_of_row
+from uniemox.data.readers.folders import SPLITS, checked_folder, inside, walk_files
+from uniemox.data.readers.tables import read_rows, read_text
+from uniemox.data.sample import DataSet, ImageFile, StoredImage, tell_apart
+from uniemox.errors import DataError, MissingPackageError
+from uniemox.images import MAX_BYTES
+from uniemox.labels import Kind, recognise
+
+METADATA = ("metadata.csv", "metadata.jsonl")
+SPLITS_FILE, STATE_FILE = "dataset_dict.json", "state.json"  # of Dataset.save_to_disk
+LABELS = ("label", "labels", "emotion")
+COLUMNS = {name: name for name in KNOWN if name not in ("path", "label")} | {"caption": "text"}
+
+
+class Row(NamedTuple):
+    """A row of a data set and its image."""
+
+    where: str
+    cells: dict[str, str]
+    """By the columns of `sample_of_row`."""
+    image: StoredImage
+
+
+@dataclass(frozen=True, slots=True)
+class TableImage:
+    """An image in a row of an Arrow or Parquet file."""
+
+    path: Path
+    column: str
+    group: int
+    """Group of rows of a Parquet file; 0 in Arrow files, which are mapped into memory."""
+    row: int
+    """In the group."""
+
+    def read(self) -> bytes:
+        """The bytes of the image. Raises OSError if the row holds none."""
+        try:
+            data = _images(self.path, self.column, self.group)[self.row].as_py()["bytes"]
+        except (ValueError, LookupError, TypeError) as error:  # pyarrow's own errors are among these
+            raise OSError(f"the row has no image, or the file was changed: {error}") from error
+        if data is None or len(data) > MAX_BYTES:
+            raise OSError("the row holds a path without bytes; save the data set again, with its images embedded")
+        return bytes(data)
+
+    def __str__(self) -> str:
+        return f"{self.path}, group {self.group}, row {self.row}"
+
+
+def read_hugging_face(root: Path, *, kind: Kind | None = None) -> DataSet:
+    """A folder that `Dataset.save_to_disk` wrote, one of Parquet files, or images with metadata.csv or metadata.jsonl.
+
+    Arrow and Parquet files hold the images; their names or folders tell the split. A metadata file names each image as
+    file_name, from its own folder. The label is in the column label (or labels, emotion), or in the only one of
+    ClassLabel; -1 is none. split, text (or caption), domain, group, valence, arousal and the box x1, y1, x2, y2 are
+    read as in csv tables.
+    kind: what the labels say, where it is not what their set says.
+    Raises DataError with file and row, and MissingPackageError for tables without pyarrow.
+    """
+    files = list(walk_files(checked_folder(root)))
+    metadata = [path for path in files if path.name in METADATA]
+    words: set[str] = set()
+    unread: set[str] = set()
+    if (root / SPLITS_FILE).is_file() or (root / STATE_FILE).is_file():
+        rows = list(_table_rows(_saved_files(root), words, unread))
+    elif metadata:
+        rows = [row for path in metadata for row in _metadata_rows(root, path, unread)]
+    else:
+        tables = ((_split_of(path.relative_to(root)), path) for path in files if path.suffix == ".parquet")
+        rows = list(_table_rows(tables, words, unread))
+    if not rows:
+        raise DataError(
+            f"{root}: no rows; expected a folder of Dataset.save_to_disk, *.parquet, or {' or '.join(METADATA)} beside "
+            "images (images in folders of classes are folder:PATH)"
+        )
+    labels = recognise(sorted(words | {row.cells["label"] for row in rows} - {""}), kind)
+    samples = tell_apart([sample_of_row(row.cells, row.image, row.where, labels, []) for row in rows])
+    return DataSet(str(root), labels, samples, (f"columns not read: {', '.join(sorted(unread))}",) if unread else ())
+
+
+def _saved_files(root: Path) -> Iterator[tuple[str | None, Path]]:
+    """Each Arrow file with its split, as the JSON files of `save_to_disk` name them."""
+    names = _listed(root / SPLITS_FILE, "splits") if (root / SPLITS_FILE).is_file() else [""]
+    for name in names:
+        folder = inside(root, str(name), str(root / SPLITS_FILE)) if name else root
+        for entry in _listed(folder / STATE_FILE, "_data_files"):
+            named = entry.get("filename") if isinstance(entry, dict) else None
+            yield _split_of(Path(str(name))), inside(folder, str(named), str(folder / STATE_FILE))
+
+
+def _listed(path: Path, field: str) -> list[Any]:
+    try:
+        return list(json.loads(read_text(path))[field])
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise DataError(f"{path}: expected a list {field!r} ({error}); save the data set again") from error
+
+
+def _split_of(path: Path) -> str | None:
+    """The split that a word in the name of a file, or else of its folders, tells."""
+    words = (word for part in reversed(path.parts) for word in re.split(r"[^a-z]+", part.lower()))
+    return next((SPLITS[word] for word in words if word in SPLITS), None)
+
+
+def _metadata_rows(root: Path, path: Path, unread: set[str]) -> Iterator[Row]:
+    """The rows of one metadata file; its folder may tell the split."""
+    split = _split_of(path.parent.relative_to(root))
+    for number, row in _csv_rows(path) if path.suffix == ".csv" else _json_rows(path):
+        where = f"{path}:{number}"
+        label = next((name for name in LABELS if name in row), "label")
+        image = inside(path.parent, _text(row.get("file_name")), f"{where}, file_name")
+        if not os.path.isfile(image):
+            raise DataError(f"{where}, file_name: {image} is not there")
+        unread |= row.keys() - COLUMNS.keys() - {"file_name", label}
+        cells = _cells(row, split, image.relative_to(root).as_posix(), _text(row.get(label)))
+        yield Row(where, cells, ImageFile(image))
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, row in read_rows(path, prose=("text", "caption")):
+        yield number, {name: plain_cell(value) for name, value in row.items()}
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path}:{number}: not JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path}:{number}: expected an object with file_name")
+            yield number, row
+
+
+def _table_rows(tables: Iterable[tuple[str | None, Path]], words: set[str], unread: set[str]) -> Iterator[Row]:
+    """The rows of Arrow and Parquet files. They are named by split and number.
+
+    words, unread: take the names of classes, and those of columns that are left out.
+    """
+    numbers: Counter[str | None] = Counter()
+    pa = _import_pyarrow()
+    for split, path in tables:
+        if not os.path.isfile(path):
+            raise DataError(f"{path} is not there; copy the data set again")
+        try:
+            schema, sizes, table = _open_table(path)
+            image, label, names = _columns(schema, path)
+            read = [name for name in schema.names if name in COLUMNS or name == label]
+            rows = table.read(columns=read) if path.suffix == ".parquet" else table.select(read)
+            found = rows.to_pylist() if read else [{}] * sum(sizes)
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{path}: can't be read as a table ({error}); copy it again") from error
+        words |= set(names)
+        unread |= set(schema.names) - set(read) - {image}
+        places = ((group, row) for group, size in enumerate(sizes) for row in range(size))
+        for (group, row), values in zip(places, found, strict=True):
+            where = f"{path}, group {group}, row {row}"
+            key = f"{split}/{numbers[split]}" if split else str(numbers[split])
+            cells = _cells(values, split, key, _label(values.get(label), names, f"{where}, {label}"))
+            yield Row(where, cells, TableImage(path, image, group, row))
+            numbers[split] += 1
+
+
+def _open_table(path: Path) -> tuple[Any, list[int], Any]:
+    """The schema, the rows of each group, and what they are read from."""
+    if path.suffix != ".parquet":
+        table = _mapped(path)
+        return table.schema, [table.num_rows], table
+    file = _import_pyarrow().parquet.ParquetFile(path)
+    return file.schema_arrow, [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)], file
+
+
+def _columns(schema: Any, path: Path) -> tuple[str, str | None, Sequence[str]]:
+    """The columns of images and of labels, and the names of its classes, as `datasets` describes them."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        features = {}
+    types = {name: one for name, one in dict(features).items() if isinstance(one, dict)}
+    images = [name for name in schema.names if "bytes" in {field.name for field in _fields(schema.field(name).type)}]
+    images = ["image"] if "image" in images else images
+    if len(images) != 1:
+        raise DataError(
+            f"{path}: expected one column of embedded images (`datasets` type Image), or one that is named image; "
+            f"found {', '.join(images) or 'none'} among {', '.join(schema.names)}"
+        )
+    classes = [name for name in schema.names if types.get(name, {}).get("_type") == "ClassLabel"]
+    label = next((name for name in LABELS if name in schema.names), classes[0] if len(classes) == 1 else None)
+    return images[0], label, [str(name) for name in types.get(label, {}).get("names") or ()]
+
+
+def _fields(kind: Any) -> list[Any]:
+    return [kind.field(i) for i in range(kind.num_fields)]
+
+
+def _label(value: Any, names: Sequence[str], where: str) -> str:
+    """The name of a class; empty for none."""
+    if isinstance(value, str) or value is None:
+        return value or ""
+    if not isinstance(value, int) or not -1 <= value < len(names):
+        known = f"a number below {len(names)}" if names else "a name: its column has no names of classes (ClassLabel)"
+        raise DataError(f"{where}: expected {known}, got {value!r}")
+    return "" if value == -1 else names[value]
+
+
+def _cells(row: Mapping[str, Any], split: str | None, path: str, label: str) -> dict[str, str]:
+    known = {COLUMNS[name]: text for name, value in row.items() if name in COLUMNS and (text := _text(value))}
+    return {"split": split or "", **known, "path": path, "label": label}
+
+
+def _text(value: Any) -> str:
+    return str(value) if isinstance(value, str | int | float) else ""
+
+
+@lru_cache(maxsize=4)
+def _images(path: Path, column: str, group: int) -> Any:
+    """A column of a Parquet file's group of rows, or of an Arrow file."""
+    if path.suffix == ".parquet":
+        file = _import_pyarrow().parquet.ParquetFile(path)
+        return file.read_row_group(group, columns=[column], use_threads=False).column(0)
+    return _mapped(path).column(column)
+
+
+def _mapped(path: Path) -> Any:
+    """A table whose images stay in the file."""
+    pa = _import_pyarrow()
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_stream(source).read_all()
+
+
+def _import_pyarrow() -> Any:
+    try:
+        import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
+    except ImportError:
+        raise MissingPackageError("hf: with Arrow or Parquet needs pyarrow; run: pip install 'uniemox[data]'") from None
+    return pyarrow
