@@ -48,8 +48,6 @@ def serve(
 
     Examples:
 
-    uniemox serve
-
     uniemox serve --model runs/fi --model runs/emoset --port 8080
 
     UNIEMOX_KEY=$(openssl rand -hex 24) uniemox serve --host 0.0.0.0 --key-from UNIEMOX_KEY

@@ -99,11 +99,7 @@ def training_steps(
             if trouble := watch.look(done + 1, values):
                 callback.warn(done + 1, trouble)
                 if plan.stops_on_divergence:
-                    raise DivergedError(
-                        f"stopped after step {done + 1:,}: {trouble}. The last checkpoint is of step {saved:,}: the "
-                        "same command with --resume and a lower --optimizer.base-lr continues from there, one with "
-                        "--no-stop-on-divergence whatever happens"
-                    )
+                    raise _diverged(done + 1, saved, trouble)
             is_stopped = stop.is_requested()
             is_due = any((done + 1) % steps == 0 for steps in save_every)
             if is_stopped or is_due or done + 1 == plan.steps:
@@ -116,3 +112,10 @@ def training_steps(
                     exit_code=128 + (stop.signal or signal.SIGTERM),
                 )
     wait_for_all()
+
+
+def _diverged(done: int, saved: int, trouble: str) -> DivergedError:
+    return DivergedError(
+        f"stopped after step {done:,}: {trouble}. The last checkpoint is of step {saved:,}: the same command with "
+        "--resume and a lower --optimizer.base-lr continues from there, one with --no-stop-on-divergence whatever happens"
+    )
