@@ -43,8 +43,7 @@ def serve(
 ) -> None:
     """Serve predictions over HTTP, and a page to drop images on.
 
-    POST /predict and /explain, GET /models, /health, /metrics, /openapi.json, and /docs to try them out; see
-    `uniemox docs serve`. SIGTERM and Ctrl-C answer what was accepted, then stop.
+    See `uniemox docs serve`, and /docs of the server. SIGTERM and Ctrl-C answer what was accepted, then stop.
 
     Examples:
 

@@ -117,5 +117,5 @@ def training_steps(
 def _diverged(done: int, saved: int, trouble: str) -> DivergedError:
     return DivergedError(
         f"stopped after step {done:,}: {trouble}. The last checkpoint is of step {saved:,}: the same command with "
-        "--resume and a lower --optimizer.base-lr continues from there, one with --no-stop-on-divergence whatever happens"
+        "--resume and a lower --optimizer.base-lr continues from there; one with --no-stop-on-divergence never stops"
     )
