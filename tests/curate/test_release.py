@@ -203,6 +203,33 @@ def test_a_release_written_again_loses_what_was_taken_down(tmp_path: Path) -> No
     )
 
 
+def test_a_licence_is_refused_for_images_of_unknown_licence(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", [LABELS[i % 2] for i in range(12)], looks=True)
+    say(project, Ada="af" * 6, Ben="af" * 6)
+    with project.store.write() as connection:
+        of = t.candidates.c.picture_id
+        connection.execute(update(t.candidates).where(of.in_([2, 5])).values(licence=""))
+        connection.execute(update(t.candidates).where(of == 7).values(licence="ask the author"))
+    split(project, verdicts(project), RATIOS, schemes=1)
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match="3 of 12 images have no known licence") as refused:
+        release(project, out, ReleaseConfig(name="x", licence="CC-BY-4.0"))
+    for number in (2, 5, 7):
+        assert f"https://pictures.example/{number}.jpg" in str(refused.value)
+    assert "pictures.example/3.jpg" not in str(refused.value)
+    assert "--only-licensed" in str(refused.value)
+    assert not out.exists()
+    done = release(project, out, ReleaseConfig(name="x", licence="CC-BY-4.0", only_licensed=True))
+    assert (done["pictures"], done["unlicensed"]) == (9, 3)
+    assert {row["licence"] for row in rows_of(out / "provenance.csv")} == {"by 2.0"}
+    assert "of 0 the licence is not known" in (out / "licences.md").read_text()
+    assert release(project, out, ReleaseConfig(name="x"))["pictures"] == 12  # without a licence nothing is promised
+    with project.store.write() as connection:
+        connection.execute(update(t.candidates).values(licence=""))
+    with pytest.raises(DataError, match="none of 12 images has a known licence"):
+        release(project, out, ReleaseConfig(name="x", only_licensed=True))
+
+
 def released(folder: Path, *names: str) -> Project:
     """Twelve images on which both agree, released under each name."""
     project = project_of(folder / "p", [LABELS[i % 2] for i in range(12)], looks=True)

@@ -195,7 +195,9 @@ class ReleaseOptions:
     version: str = "1.0.0"
     """Version of the data set, three numbers."""
     licence: str = ""
-    """Licence of labels and texts; images keep their own."""
+    """Licence of labels and texts; images keep their own. Refused where that of some images is not known."""
+    only_licensed: Annotated[bool, Parameter(negative="")] = False
+    """Leave out images whose licence is not known."""
     address: str = ""
     """Address where it will be found."""
     citation: str = ""
@@ -248,6 +250,8 @@ def release(
     project.store.set("rule", config.rule)
     if made["without split"]:
         say(f"{made['without split']} kept images have no split and were left out; run uniemox curate split again")
+    if made["unlicensed"]:
+        say(f"{made['unlicensed']} images of unknown licence were left out")
     if as_json:
         print(json.dumps(made))
         return
