@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select, update
 
 from tests.curate.places import LABELS, PLAN, project_of, say
+from tests.runs import uniemox_here
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.figures import agree
 from uniemox.curate.annotate.verdicts import verdicts
@@ -82,6 +83,20 @@ def test_our_readers_read_it_back(made: Path) -> None:
     assert soft.samples[0].distribution == {"awe": 1.0, "fear": 0.0}
     again = open_data(f"folder:{made / 'pictures'}", splits=made / "splits.json")
     assert {s.key: s.split for s in again.samples} == {s.key: s.split for s in tree.samples}
+
+
+def test_classes_without_an_image_in_a_split_are_named(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ["awe"] * 30 + ["fear"] * 2, looks=True)
+    say(project, Ada="a" * 30 + "ff", Ben="a" * 30 + "ff")
+    for schemes in (1, 3):
+        drawn = split(project, verdicts(project), RATIOS, schemes=schemes)
+        scheme = read_scheme(project)
+        kept = {row.sha256 for row in project.rows(select(t.images).where(t.images.c.id > 30))}
+        empty = {*RATIOS} - {scheme[digest] for digest in kept}
+        assert empty
+        assert drawn.lacking == {"fear": tuple(name for name in RATIOS if name in empty)}
+    done = uniemox_here("curate", "split", tmp_path / "p", "--ratio", "60/20/20", "--schemes", 3)
+    assert f"fear has no image in {' and '.join(drawn.lacking['fear'])}" in " ".join(done.stderr.split())
 
 
 def test_a_folder_is_told_by_paths_below_it_and_the_datasheet_says_how_images_came(tmp_path: Path) -> None:
