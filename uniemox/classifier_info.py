@@ -54,6 +54,8 @@ class ClassifierInfo:
     calibration_images: CalibrationImages = "unknown"
     """Which images temperature and conformal scores were fitted on: independent ones, held out of training, that chose
     nothing; or the selection, too few to be divided, that chose the epoch as well; unknown: of an older version."""
+    calibrated_on: str = ""
+    """Data and split that `uniemox calibrate` used; empty for files that it did not write."""
     ratings: Mapping[str, Any] = field(default_factory=dict)
     """The head of valence and arousal (predict/ratings.py); {} of files that have none."""
     encoder: Mapping[str, Any] = field(default_factory=dict)

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select, update
 
 from tests.curate.places import LABELS, PLAN, project_of, say
+from tests.runs import uniemox_here
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.figures import agree
 from uniemox.curate.annotate.verdicts import verdicts
@@ -82,6 +83,20 @@ def test_our_readers_read_it_back(made: Path) -> None:
     assert soft.samples[0].distribution == {"awe": 1.0, "fear": 0.0}
     again = open_data(f"folder:{made / 'pictures'}", splits=made / "splits.json")
     assert {s.key: s.split for s in again.samples} == {s.key: s.split for s in tree.samples}
+
+
+def test_classes_without_an_image_in_a_split_are_named(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ["awe"] * 30 + ["fear"] * 2, looks=True)
+    say(project, Ada="a" * 30 + "ff", Ben="a" * 30 + "ff")
+    for schemes in (1, 3):
+        drawn = split(project, verdicts(project), RATIOS, schemes=schemes)
+        scheme = read_scheme(project)
+        kept = {row.sha256 for row in project.rows(select(t.images).where(t.images.c.id > 30))}
+        empty = {*RATIOS} - {scheme[digest] for digest in kept}
+        assert empty
+        assert drawn.lacking == {"fear": tuple(name for name in RATIOS if name in empty)}
+    done = uniemox_here("curate", "split", tmp_path / "p", "--ratio", "60/20/20", "--schemes", 3)
+    assert f"fear has no image in {' and '.join(drawn.lacking['fear'])}" in " ".join(done.stderr.split())
 
 
 def test_a_folder_is_told_by_paths_below_it_and_the_datasheet_says_how_images_came(tmp_path: Path) -> None:
@@ -201,6 +216,33 @@ def test_a_release_written_again_loses_what_was_taken_down(tmp_path: Path) -> No
     assert hashlib.sha256((tmp_path / "out" / "labels.csv").read_bytes()).hexdigest() in (
         (tmp_path / "out" / "SHA256SUMS").read_text()
     )
+
+
+def test_a_licence_is_refused_for_images_of_unknown_licence(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", [LABELS[i % 2] for i in range(12)], looks=True)
+    say(project, Ada="af" * 6, Ben="af" * 6)
+    with project.store.write() as connection:
+        of = t.candidates.c.picture_id
+        connection.execute(update(t.candidates).where(of.in_([2, 5])).values(licence=""))
+        connection.execute(update(t.candidates).where(of == 7).values(licence="ask the author"))
+    split(project, verdicts(project), RATIOS, schemes=1)
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match="3 of 12 images have no known licence") as refused:
+        release(project, out, ReleaseConfig(name="x", licence="CC-BY-4.0"))
+    for number in (2, 5, 7):
+        assert f"https://pictures.example/{number}.jpg" in str(refused.value)
+    assert "pictures.example/3.jpg" not in str(refused.value)
+    assert "--only-licensed" in str(refused.value)
+    assert not out.exists()
+    done = release(project, out, ReleaseConfig(name="x", licence="CC-BY-4.0", only_licensed=True))
+    assert (done["pictures"], done["unlicensed"]) == (9, 3)
+    assert {row["licence"] for row in rows_of(out / "provenance.csv")} == {"by 2.0"}
+    assert "of 0 the licence is not known" in (out / "licences.md").read_text()
+    assert release(project, out, ReleaseConfig(name="x"))["pictures"] == 12  # without a licence nothing is promised
+    with project.store.write() as connection:
+        connection.execute(update(t.candidates).values(licence=""))
+    with pytest.raises(DataError, match="none of 12 images has a known licence"):
+        release(project, out, ReleaseConfig(name="x", only_licensed=True))
 
 
 def released(folder: Path, *names: str) -> Project:

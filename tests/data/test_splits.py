@@ -218,9 +218,24 @@ def test_frechet_distance_of_known_normals() -> None:
     assert frechet_distance(a, a[:1]) == np.inf
 
 
+def test_schemes_leave_no_class_without_an_image_in_a_split() -> None:
+    counts = (5, 40, 30, 20, 60, 20, 16, 2)
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    samples = [replace(sample, label=label) for sample, label in zip(samples_of(len(labels)), labels, strict=True)]
+    ratios = {"train": 0.8, "val": 0.1, "test": 0.1}
+    plain = split_samples(samples, ratios, 0)
+    assert {plain[sample.key] for sample in samples if sample.label == 0} != ratios.keys()
+    histograms = np.random.default_rng(0).random((len(samples), 48))
+    scheme = choose_scheme(samples, ratios, histograms, seeds=range(5)).scheme
+    for label in range(7):
+        assert {scheme[sample.key] for sample in samples if sample.label == label} == ratios.keys()
+    totals = Counter(scheme.values())
+    assert all(abs(totals[name] - share * len(samples)) < 2 for name, share in ratios.items())
+
+
 def test_schemes_of_too_few_samples_are_refused() -> None:
-    for count in (1, 9):
-        with pytest.raises(ConfigError, match=f"{count} samples"):
+    for count in (1, 4):
+        with pytest.raises(ConfigError, match=f"{count} samples.*--schemes 1"):
             choose_scheme(samples_of(count), RATIOS, np.random.default_rng(0).random((count, 48)), seeds=range(3))
     with pytest.raises(ConfigError, match="compared by train and test; there are only a, b"):
         choose_scheme(samples_of(50), {"a": 0.5, "b": 0.5}, np.zeros((50, 48)), seeds=range(3))

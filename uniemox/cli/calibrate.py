@@ -12,6 +12,8 @@ from uniemox.cli.data_options import NO_FILES, FileOptions
 
 if TYPE_CHECKING:
     from uniemox.data.sample import DataSet
+    from uniemox.evaluate.rating_fit import RatingFit
+    from uniemox.evaluate.recalibration import Recalibration
 
 
 def calibrate(
@@ -19,6 +21,7 @@ def calibrate(
     data: str,
     out: Path,
     model: str = "embedded",
+    split: str | None = None,
     ratings: Annotated[bool, Parameter(negative="")] = False,
     as_json: JsonFlag = False,
     files: FileOptions = NO_FILES,
@@ -44,6 +47,8 @@ def calibrate(
         The model to write, ONNX: uniemox predict IMAGE --model OUT.
     model
         embedded, an ONNX file of uniemox finetune, or a run that holds one.
+    split
+        Use this split only, or all; if not given, calibration or val of data with splits, else all.
     ratings
         Learn valence and arousal instead, from images with people's ratings of both, at least 100: a linear head on
         the model's features, with an interval for each. Images of one group are held out together.
@@ -52,33 +57,38 @@ def calibrate(
     """
     need("scipy", extra="data")
     if ratings:
-        _fit_ratings(model, files.open(data), out, as_json)
+        _fit_ratings(model, files.open(data), out, split, as_json)
         return
     from uniemox.evaluate.recalibration import recalibrate
 
     found = files.open(data)
     say_parts(found)
     with progress_bar() as progress:
-        result = recalibrate(model, found, out, progress.show)
+        result = recalibrate(model, found, out, progress.show, split=split)
     if as_json:
         print(json.dumps(asdict(result) | {"written": str(out)}))
         return
     say(
-        f"wrote {out}: {result.images} images, temperature {result.temperature:.2f}, calibration error on these "
+        f"wrote {out}: {_count(result)}, temperature {result.temperature:.2f}, calibration error on these "
         f"{result.ece_before:.3f}, now {result.ece_after:.3f}; score other images with uniemox evaluate --model {out}"
     )
 
 
-def _fit_ratings(model: str, data: "DataSet", out: Path, as_json: bool) -> None:
+def _count(result: "Recalibration | RatingFit") -> str:
+    """Words for the images that were used."""
+    return f"{result.images} images" + ("" if result.split == "all" else f" of split {result.split}")
+
+
+def _fit_ratings(model: str, data: "DataSet", out: Path, split: str | None, as_json: bool) -> None:
     from uniemox.evaluate.rating_fit import fit_ratings
 
     say_parts(data)
     with progress_bar() as progress:
-        found = fit_ratings(model, data, out, progress.show)
+        found = fit_ratings(model, data, out, progress.show, split=split)
     if as_json:
         print(json.dumps(asdict(found) | {"written": str(out)}))
         return
-    say(f"wrote {out}: {found.images} images of {found.groups} groups; held out, by tens of the groups:")
+    say(f"wrote {out}: {_count(found)} of {found.groups} groups; held out, by tens of the groups:")
     for i, name in enumerate(("valence", "arousal")):
         print(
             f"{name}: rank correlation {found.spearman[i]:.2f}, error {found.mean_error[i]:.2f} of 8 (the mean rating "

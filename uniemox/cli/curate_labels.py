@@ -181,8 +181,11 @@ def split(
     rule = rule or remembered_rule(project)
     drawn = run(project, verdicts(project, rule=rule), parse_ratio(ratio), seed=seed, schemes=schemes)
     project.store.set("rule", rule)
+    for label, names in drawn.lacking.items():
+        say(f"{label} has no image in {' and '.join(names)}: collect more images of it, or leave it out of the plan")
     if as_json:
-        print(json.dumps({"sizes": drawn.sizes, "how": drawn.how, "sha256": drawn.sha256}))
+        found = {"sizes": drawn.sizes, "how": drawn.how, "sha256": drawn.sha256, "lacking": drawn.lacking}
+        print(json.dumps(found))
         return
     print(f"{', '.join(f'{name} {size}' for name, size in sorted(drawn.sizes.items()))} ({drawn.how})")
     say(f"next: uniemox curate release {folder} FOLDER --name NAME")
@@ -195,7 +198,9 @@ class ReleaseOptions:
     version: str = "1.0.0"
     """Version of the data set, three numbers."""
     licence: str = ""
-    """Licence of labels and texts; images keep their own."""
+    """Licence of labels and texts; images keep their own. Refused where that of some images is not known."""
+    only_licensed: Annotated[bool, Parameter(negative="")] = False
+    """Leave out images whose licence is not known."""
     address: str = ""
     """Address where it will be found."""
     citation: str = ""
@@ -248,6 +253,8 @@ def release(
     project.store.set("rule", config.rule)
     if made["without split"]:
         say(f"{made['without split']} kept images have no split and were left out; run uniemox curate split again")
+    if made["unlicensed"]:
+        say(f"{made['unlicensed']} images of unknown licence were left out")
     if as_json:
         print(json.dumps(made))
         return

@@ -185,7 +185,7 @@ def zero_shot(
     teacher: str,
     data: str,
     out: Path,
-    split: str = "all",
+    split: str | None = None,
     files: FileOptions = NO_FILES,
 ) -> None:
     """Score a teacher that was shown no label: the class whose sentence is nearest to the image is its answer.
@@ -201,12 +201,13 @@ def zero_shot(
     out
         Folder; scores and predictions are written to its evaluations.
     split
-        Of this split only, or all.
+        Score this split, or all; if not given, test if there is one, else val, else all.
     """
     need("torch", "timm", "open_clip", extra="train")
     from uniemox.reproduce.zero_shot import score_zero_shot
 
     found = files.open(data)
+    split = found.scored_split(split)
     found = found if split == "all" else found.only(split)
     with progress_bar() as progress:
         task = progress.add_task("asking the teacher", total=len(found))

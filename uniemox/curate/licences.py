@@ -36,6 +36,11 @@ def terms_of(licence: str) -> Terms:
     return Terms(licence.strip(), None, None, None)
 
 
+def is_known_licence(licence: str) -> bool:
+    """Whether its terms are known."""
+    return terms_of(licence).needs_credit is not None
+
+
 def report(licences: Iterable[str]) -> list[str]:
     """A report in Markdown, line by line: images under each licence, and what that means for the whole."""
     counts = Counter(licence.strip() or UNKNOWN for licence in licences)

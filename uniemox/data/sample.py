@@ -177,6 +177,17 @@ class DataSet:
         there = {sample.split for sample in self.samples}
         return split or next((name for name in ("test", "val") if name in there), "all")
 
+    def to_calibrate(self, split: str | None) -> tuple[str, "DataSet"]:
+        """The split that calibrates, and its samples: the given one, else calibration, else val; all without splits."""
+        there = {sample.split for sample in self.samples}
+        name = split or ("calibration" if "calibration" in there else "all" if there <= {None} else "val")
+        return name, self if name == "all" else self.only(name)
+
+    def name_with_split(self, split: str) -> str:
+        """Its name without this machine's folders, and the split unless that is all: "folder:photos, split val"."""
+        name = ", ".join(part.name for part in self.parts) or Path(self.name).name
+        return name if split == "all" else f"{name}, split {split}"
+
     def part_of(self, sample: Sample) -> str | None:
         """The name of the data set, of several opened as one, that a sample comes from."""
         return sample.key.partition("/")[0] if self.parts else None

@@ -18,6 +18,7 @@ from uniemox.errors import ConfigError, DataError
 
 Scheme = dict[str, str]  # from key to split
 FORMAT = "uniemox-splits-1"
+ONE_SCHEME = "--schemes 1 draws one without comparing colours"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +52,13 @@ def split_samples(
     ratios: Mapping[str, float],
     seed: int,
     stratum: Callable[[Sample], Hashable] = lambda sample: sample.label,
+    *,
+    fill_splits: bool = False,
 ) -> Scheme:
     """A split for every sample: each stratum in the given ratios to within a few samples, groups never divided.
 
     ratios: split to share, with sum 1.  stratum: what must be spread evenly, the label by default.
+    fill_splits: give every split a group of each stratum that has enough, also where its share is below one.
     The draw depends on the keys and the seed alone, not on the order of the samples.
     Raises ConfigError for ratios that don't add up to 1.
 
@@ -79,8 +83,11 @@ def split_samples(
         units.sort(key=len, reverse=True)  # the largest groups first, while there is room for them
         for split, share in ratios.items():
             wanted[split] += share * sum(map(len, units))
-        for unit in units:
-            best = max(ratios, key=lambda split: wanted[split] - given[split])
+        empty = set(ratios) if fill_splits and len(units) >= len(ratios) else set()
+        for left, unit in zip(range(len(units), 0, -1), units, strict=True):
+            choices = [split for split in ratios if left > len(empty) or split in empty]
+            best = max(choices, key=lambda split: wanted[split] - given[split])
+            empty.discard(best)
             given[best] += len(unit)
             scheme |= dict.fromkeys((sample.key for sample in unit), best)
     return scheme
@@ -193,7 +200,8 @@ def choose_scheme(
 
     histograms: (N, D), one row a sample. They are projected to two principal components; the distance of a scheme is
     the Fréchet distance between the normal distributions of train and val there (of train and test, if there is no
-    val). The paper looks at plots of the same; this puts a number on them.
+    val). The paper looks at plots of the same; this puts a number on them. A class with an image or group for every
+    split is in all of them.
     Raises ConfigError if a split has less than two samples.
     """
     compared = ("train", "val" if "val" in ratios else "test")
@@ -204,16 +212,20 @@ def choose_scheme(
     from sklearn.decomposition import PCA  # noqa: PLC0415 - a second to import
 
     if len(samples) < 2:
-        raise ConfigError(f"{len(samples)} samples have no colours to compare; schemes need two in every split")
+        raise ConfigError(
+            f"{len(samples)} samples have no colours to compare; schemes need two in every split: {ONE_SCHEME}"
+        )
     projected = PCA(n_components=2, random_state=0).fit_transform(histograms)  # (N, 2)
-    schemes = {seed: split_samples(samples, ratios, seed) for seed in seeds}
+    schemes = {seed: split_samples(samples, ratios, seed, fill_splits=True) for seed in seeds}
     distances = {}
     for seed, scheme in schemes.items():
         splits = np.array([scheme[sample.key] for sample in samples])
         distances[seed] = frechet_distance(*(projected[splits == split] for split in compared))
     best = min(distances, key=distances.__getitem__)
     if math.isinf(distances[best]):
-        raise ConfigError(f"{len(samples)} samples are too few to compare schemes: two are needed in {compared[1]}")
+        raise ConfigError(
+            f"{len(samples)} samples are too few to compare schemes, two are needed in {compared[1]}: {ONE_SCHEME}"
+        )
     return Choice(schemes[best], best, distances, projected)
 
 

@@ -29,6 +29,7 @@ class RatingFit:
     """What was fitted, and how well it does on groups that were held out; valence first, then arousal."""
 
     images: int
+    split: str
     groups: int
     spearman: tuple[float, float]
     """Rank correlation of held-out predictions."""
@@ -42,13 +43,19 @@ class RatingFit:
 
 
 def fit_ratings(
-    model: str, data: DataSet, out: Path, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    model: str,
+    data: DataSet,
+    out: Path,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    *,
+    split: str | None = None,
 ) -> RatingFit:
     """Write an ONNX classifier again with a head of valence and arousal.
 
     model: embedded, small, an ONNX file, or a run that holds one.  data: with valence and arousal; images of one group
-    are held out together.  out: the file to write. The images may still be scored by their labels, because
-    these were not read; the head knows them again, so that their ratings are not.
+    are held out together.  out: the file to write.  split: as `recalibrate` takes it.
+    The images may still be scored by their labels, because these were not read; the head knows them again, so that
+    their ratings are not.
     Raises DataError for fewer than 100 rated images, ConfigError for a model without features or with task affect,
     CheckpointError if out can't be written.
     """
@@ -57,10 +64,12 @@ def fit_ratings(
     network = open_network(source)
     if network.info.task == "affect" or FEATURES not in network.engine.outputs:
         raise ConfigError(f"{model} is no classifier that gives features; give one of uniemox finetune, task label")
+    split, data = data.to_calibrate(split)
     rated = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]
     if len(rated) < MIN_IMAGES:
         raise DataError(
-            f"{data.name} has {len(rated)} images with valence and arousal; at least {MIN_IMAGES} are needed"
+            f"{data.name_with_split(split)} has {len(rated)} images with valence and arousal; at least {MIN_IMAGES} "
+            "are needed"
         )
     samples, inputs, blocks = _inputs(network, rated, lambda done: on_progress("looking", done, len(rated)))
     ratings = np.array([[sample.valence, sample.arousal] for sample in samples])  # (N, 2)
@@ -76,7 +85,7 @@ def fit_ratings(
         half_widths=limit_of(distances),
         spread=np.quantile(ratings, [tails, 1 - tails], axis=0).T,
         images=len(samples),
-        trained_on=", ".join(part.name for part in data.parts) or Path(data.name).name,  # no path of this machine
+        trained_on=data.name_with_split(split),
         seen=frozenset(digest[:HASH_DIGITS] for digest in hashes if digest),
     )
     write_model(source, out, replace(network.info, ratings=head.to_dict()).to_json())
@@ -84,6 +93,7 @@ def fit_ratings(
     inside = [distances[fold == i] <= limit_of(distances[fold != i]) for i in range(FOLDS)]
     return RatingFit(
         images=len(samples),
+        split=split,
         groups=len(set(groups)),
         spearman=_pair([rank_correlation(held_out[:, i], ratings[:, i]) for i in range(len(AFFECT))]),
         mean_error=_pair(distances.mean(axis=0)),

@@ -28,18 +28,25 @@ class Recalibration:
     """What was fitted, on how many images, and what it changes on these."""
 
     images: int
+    split: str
     temperature: float
     ece_before: float
     ece_after: float
 
 
 def recalibrate(
-    model: str, data: DataSet, out: Path, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    model: str,
+    data: DataSet,
+    out: Path,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    *,
+    split: str | None = None,
 ) -> Recalibration:
     """Write an ONNX model again with temperature, conformal scores and known distances of labelled images.
 
     model: embedded, an ONNX file, or a run that holds one.  data: with labels that the model's can be mapped from one
     to one.  out: the file to write; the hashes of the images lie beside it, so that they are not scored later.
+    split: which images are used, or all; None: calibration or val of data with splits, else all.
     Raises DataError for fewer than 30 labelled images, or for some that the model was trained on; ConfigError for a
     model without probabilities, LabelError without a label map, CheckpointError if out can't be written.
     """
@@ -53,11 +60,12 @@ def recalibrate(
     back = {mapping(i): i for i in range(len(info.labels)) if mapping(i) is not None}
     if len(back) < sum(mapping(i) is not None for i in range(len(info.labels))):
         raise ConfigError(f"several labels of {model} become one of {data.labels.name}; give data in its own labels")
+    split, data = data.to_calibrate(split)
     samples = [sample for sample in data.samples if sample.label in back]
     if len(samples) < MIN_IMAGES:
         raise DataError(
-            f"{data.name} has {len(samples)} images with a label of {model}; at least {MIN_IMAGES} are needed, and a "
-            "hundred are better"
+            f"{data.name_with_split(split)} has {len(samples)} images with a label of {model}; at least "
+            f"{MIN_IMAGES} are needed, and a hundred are better"
         )
     hashes = image_hashes(samples, lambda done: on_progress("hashing", done, len(samples)))
     seen = seen_by_model(given if str(given) in IN_PACKAGE else source)
@@ -66,11 +74,12 @@ def recalibrate(
     truth = np.array([back[sample.label] for sample in found.samples])
     before = answers_of(info, found.values, found.distances)
     fitted = calibrated(info, found.values, found.distances, np.eye(len(info.labels))[truth])
+    fitted = replace(fitted, calibration_images="independent", calibrated_on=data.name_with_split(split))
     after = answers_of(fitted, found.values, found.distances)
-    write_model(source, out, replace(fitted, calibration_images="independent").to_json())
+    write_model(source, out, fitted.to_json())
     write_hashes(seen_file(out), {digest for digest in hashes if digest} | seen)
     ece = [expected_calibration_error(answers, truth) for answers in (before, after)]
-    return Recalibration(len(truth), fitted.temperature or 1.0, *ece)
+    return Recalibration(len(truth), split, fitted.temperature or 1.0, *ece)
 
 
 def write_model(source: Path, out: Path, info: str) -> None:

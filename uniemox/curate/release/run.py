@@ -17,7 +17,7 @@ from uniemox.curate import tables as t
 from uniemox.curate.annotate.figures import figures_now
 from uniemox.curate.annotate.suggesting import suggested_by
 from uniemox.curate.annotate.verdicts import OWNER_SAYS, Rule, Verdict, verdicts
-from uniemox.curate.licences import report
+from uniemox.curate.licences import is_known_licence, report
 from uniemox.curate.project import ENDING, Progress, Project, silent, write_whole
 from uniemox.curate.release.answer_tables import answer_tables, as_csv
 from uniemox.curate.release.croissant import croissant
@@ -33,6 +33,7 @@ from uniemox.images import MAX_BYTES
 
 MARK = ".uniemox-release"  # in a folder that may be written over
 IMAGES = "pictures"
+MAX_LISTED = 20  # images in an error; a thousand would scroll its advice away
 NAME_DIGITS = 20  # of the sha256 in the name of an image
 LISTS = (
     *("labels.csv", "soft_labels.csv", "provenance.csv", "answers.csv", "ratings.csv", "splits.json"),
@@ -60,6 +61,8 @@ class ReleaseConfig:
     """Which images are kept, see `decide`."""
     min_answers: int = 2
     """Images with fewer are left out."""
+    only_licensed: bool = False
+    """Leave out images whose licence is not known."""
     metadata: Literal["remove", "keep"] = "remove"
     """What is done with what files say beside the image: place, time, camera, names."""
 
@@ -104,13 +107,15 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
 
     Images whose split was never drawn, because they were kept later, are left out and counted.
     Returns how many images it has, how many were left out, and its figures.
-    Raises DataError if the folder holds something else, nothing is kept, or there are no splits.
+    Raises DataError if the folder holds something else, nothing is kept, there are no splits, or a licence is given
+    for images of which some have no known one.
     """
     folder = folder.absolute()
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise DataError(f"{folder} holds something else; name an empty folder, or one that a release was written to")
     found = verdicts(project, rule=config.rule, min_answers=config.min_answers)
     rows, left = release_rows(project, found)
+    everything, rows = rows, _licensed(rows, config)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / MARK, b"uniemox curate release\n")
     _register(project, folder, config, len(rows))
@@ -119,7 +124,27 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     figures["metadata"] = {"asked": config.metadata, "still there": left_in}
     _write_texts(project, folder, config, rows, figures)
     _write_checksums(folder, sums)
-    return {"pictures": len(rows), "without split": left, "statistics": figures}
+    unlicensed = len(everything) - len(rows)
+    return {"pictures": len(rows), "without split": left, "unlicensed": unlicensed, "statistics": figures}
+
+
+def _licensed(rows: list[ReleasedImage], config: ReleaseConfig) -> list[ReleasedImage]:
+    """The images that may be released. Raises DataError, with the images of unknown licence, if they are in the way."""
+    known = {row.path for row in rows if is_known_licence(row.about.get("licence", ""))}
+    unknown = [row for row in rows if row.path not in known]
+    if config.only_licensed:
+        if not known:
+            raise DataError(f"none of {len(rows)} images has a known licence; nothing is left to release")
+        return [row for row in rows if row.path in known]
+    if unknown and config.licence:
+        lines = [f"{row.about.get('address') or row.sha256} ({row.label})" for row in unknown[:MAX_LISTED]]
+        if len(unknown) > MAX_LISTED:
+            lines.append(f"and {len(unknown) - MAX_LISTED} more (provenance.csv of a release without --licence)")
+        raise DataError(
+            f"{len(unknown)} of {len(rows)} images have no known licence, so the release can't be {config.licence}; "
+            "give --only-licensed to leave them out, or leave --licence out:\n" + "\n".join(lines)
+        )
+    return rows
 
 
 def remove(folder: Path, sha256: Iterable[str]) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ class Drawn:
     sizes: Mapping[str, int]
     how: str
     sha256: str
+    lacking: Mapping[str, Sequence[str]]
+    """Labels without an image in some splits, and these splits."""
     choice: Choice | None
     """How the scheme was chosen; None if only one was drawn."""
 
@@ -81,7 +83,7 @@ def split(
     shares = "/".join(f"{100 * share:g}" for share in ratios.values())
     choice = None
     if schemes == 1:
-        scheme, how = split_samples(data.samples, ratios, seed), f"{shares}, seed {seed}"
+        scheme, how = split_samples(data.samples, ratios, seed, fill_splits=True), f"{shares}, seed {seed}"
     else:
         choice = choose_scheme(data.samples, ratios, histograms, seeds=range(seed, seed + schemes))
         scheme, how = choice.scheme, f"{shares}, the best of {schemes} schemes from seed {seed}"
@@ -91,7 +93,9 @@ def split(
     digest = write_splits(project.folder / FILE, scheme, source=str(project.folder.name), how=how)
     sizes = dict(Counter(scheme.values()))
     project.store.set("split", {"how": how, "sizes": sizes, "sha256": digest})
-    return Drawn(sizes, how, digest, choice)
+    filled = {(data.label_of(sample), scheme[sample.key]) for sample in data.samples}
+    lacking = {label: tuple(name for name in ratios if (label, name) not in filled) for label in data.labels.labels}
+    return Drawn(sizes, how, digest, {label: names for label, names in lacking.items() if names}, choice)
 
 
 def read_scheme(project: Project) -> dict[str, str]:
