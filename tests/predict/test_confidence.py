@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.drawn import draw_image
 from tests.predict.networks import made, one, tiny_network, values
@@ -93,6 +94,20 @@ def test_likely_sets_of_unfamiliar_images_are_larger(tmp_path: Path) -> None:
         return sum(len(one(found).likely or ()) for found in predictor.predict(images, coverage=0.9))
 
     assert count((0.0,) * 99) > count((1e6,) * 99)
+
+
+def test_images_that_show_nothing_are_flagged(tmp_path: Path) -> None:
+    """One colour, with the noise of a camera or without: whatever the distance of its features."""
+    predictor, draw = Predictor(made(tmp_path, distances=(1e6,) * 99)), np.random.default_rng(0)
+    for colour in ((255, 0, 0), (0, 0, 0), (128, 140, 120)):
+        pixels = np.clip(np.array(colour) + draw.normal(0, 2, (64, 64, 3)), 0, 255).astype(np.uint8)
+        for image in (Image.new("RGB", (64, 64), colour), Image.fromarray(pixels)):
+            found = one(predictor.predict(image))
+            assert found.is_unfamiliar
+            assert found.familiarity == pytest.approx(1 / 100)
+    half = Image.new("RGB", (64, 64), (255, 0, 0))
+    half.paste((250, 40, 0), (0, 0, 64, 32))
+    assert not one(predictor.predict(half)).is_unfamiliar
 
 
 def test_valence_is_the_labels_norms_where_nothing_better_is_known(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def _table(results: list[Prediction]) -> Table:
     table.add_column("image", overflow="fold")
     table.add_column(f"{first.kind} ({first.label_set})")
     has_affect = first.affect_from in ("ratings", "norms")
-    named = "valence, arousal" if first.arousal is not None else "valence of the labels"
+    named = "valence, arousal" if first.arousal is not None else "valence"
     shown = {named: has_affect, "likely": has_likely, "people": has_persons, "faces show": has_faces}
     for heading in (heading for heading, is_shown in shown.items() if is_shown):
         table.add_column(heading)

@@ -27,6 +27,8 @@ MAX_PX = 2 * 224 * 224  # of the views of one run: more are no faster, and need 
 Array = NDArray[np.float32]
 KEY = "uniemox"
 MAX_BYTES = 2 * 2**30
+BLANK_STD = 4.0  # levels of 255
+FAR = np.float32(1e30)  # from all training images: the distance of an image that shows nothing
 LOGITS, MAPS, FEATURES, DISTANCE = "logits", "maps", "features", "distance"
 
 
@@ -142,6 +144,8 @@ class Network:
         head = self.rating_head
         found = self._run(views, [FEATURES] if with_features or head else [])
         distances = found.get(DISTANCE)
+        if distances is not None:
+            distances = np.where([is_blank(view) for view in views], FAR, distances)
         return Answers(
             answers_of(self.info, found[LOGITS], distances),
             None if distances is None else familiarity_of(distances, self.info.distances),
@@ -286,6 +290,11 @@ class _OnnxEngine:
                     f"{self._path}: has {len(self.info.labels)} labels, but gives {values.shape}; export it again"
                 )
         return [np.asarray(values, np.float32) for values in found]
+
+
+def is_blank(views: Mapping[str, Pixels]) -> bool:
+    """Whether the views show nothing: no channel varies by more than the noise of a camera or of JPEG."""
+    return all(view.reshape(3, -1).std(axis=1).max() < BLANK_STD for view in views.values())
 
 
 def _check_file(path: Path) -> None:
