@@ -1,4 +1,4 @@
-"""What a machine has for training, what is in the way, and what to do about it: `uniemox doctor`."""
+"""Checks of a machine before a long run, each with what to do: `uniemox doctor`."""
 
 import os
 import platform
@@ -33,7 +33,7 @@ WRITTEN_MB, SENT_MB, ROUNDS = 256, 256, 5
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found."""
+    """The result of one check."""
 
     name: str
     state: State
@@ -43,7 +43,7 @@ class Finding:
 
 
 def examine(gpus: int, folder: Path) -> Iterator[Finding]:
-    """Check this machine for a run on so many GPUs that writes to a folder; each finding as soon as it is there.
+    """Check this machine for a run on a number of GPUs that writes to a folder; each finding as soon as it is there.
 
     Takes about a minute. Nothing raises: what can't be checked is a finding too.
     """

@@ -162,7 +162,7 @@ def random_teacher(config: PretrainConfig, data: DataSet, out: Path, device: tor
 
 
 def flop_per_image(model: Any, teacher: Teacher | None) -> float:
-    """Of a step: the student's forward pass and twice that backward, and the teacher's where it runs."""
+    """Count the work of a step: the student's forward pass, twice that backward, and the teacher's where it runs."""
     views = torch.zeros(2, 3, *model.image_size)  # two, because L2 compares images
     features = None if teacher is None else torch.zeros(2, teacher.width)
     student = multiply_adds(lambda: model(views, views, image_features=features, text_features=features)) / 2
@@ -219,7 +219,7 @@ def _time_parts(run: PretrainRun) -> dict[str, float]:
 
 
 class _Clock(NullCallback):
-    """When every step ended, and how long it waited for images."""
+    """Notes when every step ended, and how long it waited for images."""
 
     def __init__(self, on_step: Callable[[], None]) -> None:
         self.on_step = on_step

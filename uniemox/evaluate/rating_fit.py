@@ -26,7 +26,7 @@ PENALTY = 1.0  # of ridge regression, where all features together, and all label
 
 @dataclass(frozen=True, slots=True)
 class RatingFit:
-    """What was fitted, and how well it does on groups that were held out; valence first, then arousal."""
+    """The outcome of a fit, measured on groups that were held out; valence first, then arousal."""
 
     images: int
     split: str

@@ -55,7 +55,7 @@ class RatingHead:
         return ends.clip(LOWEST, HIGHEST)
 
     def to_dict(self) -> dict[str, Any]:
-        """As a model's metadata have it."""
+        """Return the JSON form that a model's metadata hold."""
         return {
             "weights": base64.b64encode(self.weights.astype("<f4").tobytes()).decode(),
             "bias": self.bias.tolist(),
@@ -84,7 +84,7 @@ class RatingHead:
 
 
 def head_inputs(features: Array, logits: Array) -> NDArray[np.float64]:
-    """What a rating head reads: features (N, D) and the logarithms of the probabilities (N, E), as (N, D + E)."""
+    """Join what a rating head reads: features (N, D) and log-probabilities (N, E), as (N, D + E)."""
     values = np.asarray(logits, np.float64)
     values = values - values.max(axis=1, keepdims=True)
     shares = values - np.log(np.exp(values).sum(axis=1, keepdims=True))

@@ -21,7 +21,7 @@ class MaskedViews:
     """L, patches of a view."""
 
     def __call__(self, sample: Sample, epoch: int) -> Views:
-        """As `TrainViews`."""
+        """Make the views and draw the masks; errors as `TrainViews`."""
         seed = self.make_views.seed
         noise = [
             mask_noise([sample.key], self.length, seed=seed, epoch=epoch, stream=stream)
