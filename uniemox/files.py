@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -87,7 +87,8 @@ class FileLock:
                 raise ConfigError(
                     f"another process is writing {path}; wait until it ends, or choose another name"
                 ) from None
-            is_ours = self._path.exists() and os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+            with suppress(FileNotFoundError):
+                is_ours = os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
 
     def release(self) -> None:
         """Remove the lock."""
