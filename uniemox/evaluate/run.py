@@ -22,7 +22,7 @@ from uniemox.evaluate.groups import GroupScores, score_groups
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
 from uniemox.files import EVALUATIONS, WEIGHTS, write_text
-from uniemox.labels import CUSTOM, LabelMap, LabelSet, label_map
+from uniemox.labels import LabelMap, LabelSet, label_map
 from uniemox.predict.confidence import answers_of
 from uniemox.predict.opening import EMBEDDED, IN_PACKAGE, SCENE, open_network
 
@@ -256,10 +256,6 @@ def map_to_data(ours: LabelSet, theirs: LabelSet) -> LabelMap:
             f"the model says what is {ours.kind}, the labels of the data what is {theirs.kind}: one does not follow "
             "from the other"
         )
-    if theirs.name == CUSTOM:  # some of ours, under no published set's name
-        found = {ours.aliases.get(word, word): word for word in theirs.labels}
-        if len(found) == len(theirs) and found.keys() <= set(ours.labels):
-            return LabelMap(ours, theirs, {label: found.get(label) for label in ours.labels})
     return label_map(ours, theirs)
 
 
