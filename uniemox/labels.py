@@ -195,6 +195,14 @@ def label_map(source: LabelSet, target: LabelSet) -> LabelMap:
         signs = {"negative": _NEGATIVE, "positive": _POSITIVE}
         found = {label: next((s for s, group in signs.items() if label in group), None) for label in source.labels}
         return LabelMap(source, target, found)
+    if source.name == CUSTOM:  # some of the other's labels, under no published set's name; below the reverse
+        words = {label: target.aliases.get(label, label) for label in source.labels}
+        if set(words.values()) <= set(target.labels):
+            return LabelMap(source, target, words)
+    if target.name == CUSTOM:
+        own = {source.aliases.get(word, word): word for word in target.labels}
+        if len(own) == len(target) and own.keys() <= set(source.labels):
+            return LabelMap(source, target, {label: own.get(label) for label in source.labels})
     bridge = _BRIDGES.get((source.name, target.name))
     if bridge is None:
         raise LabelError(f"no map from {source.name} to {target.name} is known")
@@ -216,17 +224,25 @@ def find_label_set(name: str) -> LabelSet:
     raise LabelError(f"there is no label set {name!r}; there are {', '.join(s.name for s in LABEL_SETS)}")
 
 
-def recognise(words: Sequence[str], kind: Kind | None = None) -> LabelSet:
-    """The published set that these class names belong to, else a set of their own, sorted, named "custom".
+def recognise(words: Sequence[str], kind: Kind | None = None, asked: str | None = None) -> LabelSet:
+    """The published set that these class names are, else a set of their own, sorted, named "custom".
 
-    words: class names of any case; they may be some of the set's only, but more than half. Numbers say nothing.
+    words: class names of any case. More than half of a published set's have its spelling and kind, and no more classes
+    than there are names. Numbers say nothing.
     kind: what the labels say, where that is known; None takes the published set's, and "evoked" for others.
+    asked: the name of the published set to take. Raises LabelError if there is none of that name.
     """
+    if asked is not None:
+        label_set = find_label_set(asked)
+        return label_set if kind in (None, label_set.kind) else replace(label_set, kind=kind)
     names = sorted({clean(word) for word in words})
     for label_set in LABEL_SETS:
         known = {label_set.aliases.get(name, name) for name in names if not name.isdigit()}
         if len(known) * 2 > len(label_set) and known <= set(label_set.labels) and len(known) == len(names):
-            return label_set if kind in (None, label_set.kind) else replace(label_set, kind=kind)
+            found = label_set if kind in (None, label_set.kind) else replace(label_set, kind=kind)
+            if len(known) == len(label_set):
+                return found
+            return replace(found, name=CUSTOM, labels=tuple(one for one in label_set.labels if one in known))
     return LabelSet(CUSTOM, tuple(names), kind or "evoked")
 
 

@@ -81,7 +81,9 @@ def test_a_text_may_have_several_lines(tmp_path: Path) -> None:
 
 def test_a_column_for_each_class(tmp_path: Path) -> None:
     table = "path,Joy,Anger,Fear,Sadness,valence\na.jpg,3,1,0,0,7\nb.jpg,2,2,0,0,5\nc.jpg,0,0.25,0,0.75,1\n"
-    data = read_csv(table_of(tmp_path, table, "a.jpg", "b.jpg", "c.jpg"))
+    path = table_of(tmp_path, table, "a.jpg", "b.jpg", "c.jpg")
+    assert read_csv(path).labels.labels == ("anger", "fear", "joy", "sadness")
+    data = read_csv(path, labels="ekman")
     assert data.labels is EKMAN
     assert [data.label_of(sample) for sample in data.samples] == ["joy", None, "sadness"]
     assert data.samples[0].distribution == {**dict.fromkeys(EKMAN.labels, 0.0), "joy": 0.75, "anger": 0.25}

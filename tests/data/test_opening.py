@@ -13,6 +13,7 @@ from tests.data.tree import abstract, emoset, emotion6, put, write
 from uniemox.data.sidecar import PERSONS, TEXTS, Sidecar, read_sidecar
 from uniemox.data.source import READERS, folder_of, open_data, parse_source
 from uniemox.errors import AnnotationError, ConfigError, DataError, UniemoxError
+from uniemox.labels import MIKELS
 from uniemox.persons.box import Box, Detection
 
 HEADER = {"detector": "drawn by hand", "threshold": 0.3}
@@ -88,6 +89,15 @@ def test_options_reach_their_reader(tmp_path: Path, root: Path) -> None:
     assert data.name == f"emotion6:{tmp_path / 'e6'}?label=vote"
     assert open_data(f"folder:{root}?kind=felt").labels.kind == "felt"
     assert open_data("synthetic:5?seed=3").samples != open_data("synthetic:5?seed=4").samples
+
+
+def test_six_class_folders_are_six_classes_unless_the_set_is_asked_for(tmp_path: Path) -> None:
+    for word in ("amusement", "anger", "awe", "contentment", "disgust", "Excited"):
+        put(tmp_path / "six" / word, "1.jpg")
+    source = f"folder:{tmp_path / 'six'}"
+    assert open_data(source).labels.labels == ("amusement", "anger", "awe", "contentment", "disgust", "excitement")
+    assert open_data(f"{source}?labels=mikels").labels is MIKELS
+    assert len(open_data(f"fi:{tmp_path / 'six'}").labels) == 8
 
 
 def test_where_sidecars_lie() -> None:

@@ -290,7 +290,7 @@ def test_folder_recognises_its_classes(tmp_path: Path) -> None:
     known = read_folder(
         put(tmp_path / "a", *(f"{word}/1.jpg" for word in ("Happy", "angry", "FEAR", "sad", "disgust")))
     )
-    assert (known.labels.name, known.labels.kind) == ("ekman", "evoked")
+    assert (known.labels.labels, known.labels.kind) == (("anger", "disgust", "fear", "joy", "sadness"), "evoked")
     own = read_folder(put(tmp_path / "b", "train/Cosy/1.jpg", "val/eerie/2.jpg"))
     assert (own.labels.name, own.labels.labels, own.labels.kind) == ("custom", ("cosy", "eerie"), "evoked")
     assert [(s.label, s.split) for s in own.samples] == [(0, "train"), (1, "val")]

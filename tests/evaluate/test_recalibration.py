@@ -1,6 +1,7 @@
 """`uniemox calibrate` and `uniemox evaluate` on ONNX files, without torch."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.tree import says
+from tests.data.tree import put, says
 from tests.drawn import draw_image
 from tests.evaluate.test_run import known
 from tests.predict.networks import tiny_network
@@ -17,9 +18,11 @@ from uniemox.data.seen import read_seen
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate.calibration import fit_temperature
+from uniemox.evaluate.compare import chance_of
 from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.evaluate.recalibration import recalibrate
-from uniemox.evaluate.run import evaluate
+from uniemox.evaluate.run import evaluate, write_evaluation
+from uniemox.evaluate.run_records import read_predictions
 from uniemox.predict.confidence import familiarity_of
 from uniemox.predict.conformal import likely_labels, score_limit
 from uniemox.predict.network import Network
@@ -71,6 +74,16 @@ def test_the_images_count_as_seen_afterwards(photos: Path, tmp_path: Path) -> No
         evaluate(tmp_path / "mine.onnx", data)
     with pytest.raises(DataError, match="trained on"):
         recalibrate(str(tmp_path / "mine.onnx"), data, tmp_path / "again.onnx")
+
+
+def test_chance_is_that_of_the_classes_of_the_data(photos: Path, tmp_path: Path) -> None:
+    """Five folders named like Mikels' labels, scored with a model of his eight."""
+    shutil.copytree(photos, tmp_path / "five")
+    put(tmp_path / "five", "disgust/0.jpg")
+    model, data = tiny_network(tmp_path / "m.onnx"), open_data(f"folder:{tmp_path / 'five'}")
+    path = write_evaluation(evaluate(model, data), model, data, "all")
+    commonest, uniform = chance_of(read_predictions(path.with_suffix(".jsonl"), list(data.labels.labels)))
+    assert (commonest, uniform) == (pytest.approx(15 / 61), 1 / 5)
 
 
 def test_what_can_not_calibrate(photos: Path, tmp_path: Path) -> None:

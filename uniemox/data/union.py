@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from uniemox.data.sample import DataSet, Part, Sample
 from uniemox.errors import LabelError
-from uniemox.labels import CUSTOM, LabelMap, label_map
+from uniemox.labels import LabelMap, label_map
 
 
 def combine(members: Sequence[tuple[str, DataSet]]) -> DataSet:
@@ -51,10 +51,6 @@ def _map(data: DataSet, first: DataSet) -> LabelMap:
             f"{data.name} says what is {ours.kind}, {first.name} what is {theirs.kind}: these are never trained on or "
             "scored as one; name data sets of one kind"
         )
-    if ours.name == CUSTOM:  # some of the other's classes, under no published set's name
-        words = {label: theirs.aliases.get(label, label) for label in ours.labels}
-        if set(words.values()) <= set(theirs.labels):
-            return LabelMap(ours, theirs, words)
     try:
         return label_map(ours, theirs)
     except LabelError as error:

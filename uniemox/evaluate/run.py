@@ -22,7 +22,7 @@ from uniemox.evaluate.groups import GroupScores, score_groups
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
 from uniemox.files import EVALUATIONS, WEIGHTS, write_text
-from uniemox.labels import AFFECT, CUSTOM, LabelMap, LabelSet, label_map
+from uniemox.labels import AFFECT, LabelMap, LabelSet, label_map
 from uniemox.predict.confidence import answers_of, familiarity_of
 from uniemox.predict.opening import open_network
 from uniemox.predict.ratings import HASH_DIGITS, RatingHead
@@ -291,10 +291,6 @@ def map_to_data(ours: LabelSet, theirs: LabelSet) -> LabelMap:
             f"the model says what is {ours.kind}, the labels of the data what is {theirs.kind}: one does not follow "
             "from the other"
         )
-    if theirs.name == CUSTOM:  # some of ours, under no published set's name
-        found = {ours.aliases.get(word, word): word for word in theirs.labels}
-        if len(found) == len(theirs) and found.keys() <= set(ours.labels):
-            return LabelMap(ours, theirs, {label: found.get(label) for label in ours.labels})
     return label_map(ours, theirs)
 
 

@@ -175,7 +175,8 @@ def _also_in(network: Network | None, labels: str | None) -> LabelMapping | None
 
 def _norms_of(info: ClassifierInfo) -> NDArray[np.float64] | None:
     """(E,) valence of a classifier's labels, 1 to 9; None where they have none, or say what is felt."""
-    norms = WORD_NORMS.get(info.label_set, {})
-    if info.kind != "evoked" or info.task == "affect" or not set(info.labels) <= norms.keys():
+    norms = WORD_NORMS["mikels"]
+    is_most = set(info.labels) <= norms.keys() and 2 * len(info.labels) > len(norms)
+    if info.kind != "evoked" or info.task == "affect" or not is_most:
         return None
     return 1 + 8 * np.array([norms[label][0] for label in info.labels])

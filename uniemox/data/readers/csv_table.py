@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -12,7 +11,7 @@ from uniemox.data.readers.folders import SPLITS, inside
 from uniemox.data.readers.tables import number, on_nine_points, read_rows, shares, top_vote
 from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, tell_apart
 from uniemox.errors import DataError, LabelError
-from uniemox.labels import LABEL_SETS, Kind, LabelSet, clean, find_label_set, recognise
+from uniemox.labels import LABEL_SETS, Kind, LabelSet, clean, recognise
 from uniemox.persons.box import Box
 
 BOX = ("x1", "y1", "x2", "y2")
@@ -52,9 +51,7 @@ def read_csv(
     low, high = _ends(scale, table)
     classes = _classes(table, list(rows[0][1]), labels)
     words = classes or sorted({row["label"] for _, row in rows if row.get("label")})
-    label_set = find_label_set(labels) if labels else recognise(words, kind)
-    if kind is not None:
-        label_set = replace(label_set, kind=kind)
+    label_set = recognise(words, kind, labels)
     folder = table.parent / root
     samples, absent = [], 0
     for where, row in rows:

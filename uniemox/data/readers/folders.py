@@ -18,20 +18,23 @@ SPLITS = {
 """Names of split folders, lower-case, to the split."""
 
 
-def read_folder(root: Path, *, kind: Kind | None = None) -> DataSet:
+def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = None) -> DataSet:
     """Any tree `[<split>/]<class>/**/<picture>`; its classes are looked up among the published label sets.
 
     Images without at least two folders of classes have no labels, and everything below the folder is read.
+    labels: the name of the published set to take, all of its classes; None looks the names up.
     kind: what the labels say, for classes of one's own; None takes that of the set found, else "evoked".
     """
     places = [folder for split in _split_folders(root) for _, folder in _class_folders(root, split)]
     with_images = {folder.name for folder in places if any(map(is_image_name, walk_files(folder)))}
     if len(with_images) > 1:
-        return read_class_folders(root, lambda names: recognise(names, kind))
+        return read_class_folders(root, lambda names: recognise(names, kind, labels))
     samples = [Sample(key=key, image=ImageFile(path)) for key, path in images_below(root).items()]
     if not samples:
         raise DataError(f"{root}: no images; expected <class>/<picture>, <split>/<class>/<picture>, or images alone")
-    return DataSet(str(root), recognise((), kind), samples, ("no folders of classes: the images have no labels",))
+    return DataSet(
+        str(root), recognise((), kind, labels), samples, ("no folders of classes: the images have no labels",)
+    )
 
 
 def read_fi(root: Path) -> DataSet:
