@@ -42,7 +42,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_temperature_scores_and_distances_are_those_of_the_images(photos: Path, tmp_path: Path) -> None:
+def test_temperature_and_scores_are_those_of_the_images_and_distances_stay(photos: Path, tmp_path: Path) -> None:
     source = tiny_network(tmp_path / "m.onnx", distances=(1.0, 2.0), conformal_scores=(0.5,))
     data = open_data(f"folder:{photos}")
     result = recalibrate(str(source), data, tmp_path / "out" / "mine.onnx")
@@ -51,18 +51,42 @@ def test_temperature_scores_and_distances_are_those_of_the_images(photos: Path, 
     truth = np.array([network.info.labels.index(data.label_of(sample) or "") for sample in found.samples])
     assert result.images == COUNT
     assert found.distances is not None
-    familiarity = familiarity_of(found.distances, np.sort(found.distances).tolist())
+    familiarity = familiarity_of(found.distances, (1.0, 2.0))
     assert network.info.temperature == pytest.approx(fit_temperature(found.values, truth, familiarity), rel=1e-2)
-    np.testing.assert_allclose(network.info.distances, np.sort(found.distances), atol=1e-3)
+    assert network.info.distances == (1.0, 2.0)  # of the network's own training, which calibration does not change
     assert result.ece_after < result.ece_before
     limit = score_limit(network.info.conformal_scores, 0.9)
     answers = [network.answer([network.look(draw_image(i, (48, 48)), (48, 48), None)]) for i in range(COUNT)]
     labels = [("awe", "fear", "anger", "sadness")[i % 4] for i in range(COUNT)]
     truth = np.array([network.info.labels.index(label) for label in labels])
-    held = [place in likely_labels(one.values[0], limit) for one, place in zip(answers, truth, strict=True)]
+    sets = [likely_labels(one.values[0], limit) for one in answers]
+    held = [place in likely for likely, place in zip(sets, truth, strict=True)]
     assert 0.88 <= np.mean(held) <= 0.95
-    flagged = np.mean([one.familiarity[0] < 0.05 for one in answers if one.familiarity is not None])
-    assert flagged == pytest.approx(0.05, abs=0.02)
+    assert result.coverage_after == pytest.approx(np.mean(held))
+    assert result.set_size_after == pytest.approx(np.mean([len(likely) for likely in sets]))
+    assert (result.coverage_before, result.set_size_before) == (None, None)  # one score is too few for 90 %
+    assert result.flagged == np.mean(familiarity < 0.05)
+
+
+def test_a_model_at_chance_is_said_to_be(photos: Path, tmp_path: Path) -> None:
+    """Labels that say nothing of the images; then those that the model itself gives."""
+    source = tiny_network(tmp_path / "m.onnx", distances=(0.0,) * 99, conformal_scores=(0.5,) * 99)
+    words = ("calibrate", "--model", source, "--out", tmp_path / "mine.onnx", "--data")
+    printed = " ".join(uniemox_here(*words, f"folder:{photos}").stdout.split())
+    assert "chance 25.0%, the commonest class 25.0%" in printed
+    assert "labels in a set" in printed
+    assert "100% are flagged as unlike the images that the network was trained on" in printed
+    assert "no better than chance on these images: fine-tune instead" in printed
+    network = Network.open(source)
+    for i in range(COUNT):
+        image = draw_image(i, (48, 48))
+        [answer] = network.answer([network.look(image, (48, 48), None)]).values
+        path = tmp_path / "easy" / network.info.labels[int(answer.argmax())] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+    result = recalibrate(str(source), open_data(f"folder:{tmp_path / 'easy'}"), tmp_path / "other.onnx")
+    assert (result.accuracy, result.verdict) == (1.0, "better than chance on these images")
+    assert result.chance == 1 / len(list((tmp_path / "easy").iterdir()))
 
 
 def test_the_images_count_as_seen_afterwards(photos: Path, tmp_path: Path) -> None:

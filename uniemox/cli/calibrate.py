@@ -26,7 +26,7 @@ def calibrate(
     as_json: JsonFlag = False,
     files: FileOptions = NO_FILES,
 ) -> None:
-    """Fit a model's confidence, its likely labels and what it takes for familiar to labelled images of one's own.
+    """Fit a model's confidence and its likely labels to labelled images of one's own.
 
     What it answers first stays the same; how sure it says it is will be true of images like these. A hundred will do.
     The images must be new to the model, and can't be scored with the result.
@@ -66,12 +66,31 @@ def calibrate(
     with progress_bar() as progress:
         result = recalibrate(model, found, out, progress.show, split=split)
     if as_json:
-        print(json.dumps(asdict(result) | {"written": str(out)}))
+        print(json.dumps(asdict(result) | {"verdict": result.verdict, "written": str(out)}))
         return
     say(
         f"wrote {out}: {_count(result)}, temperature {result.temperature:.2f}, calibration error on these "
         f"{result.ece_before:.3f}, now {result.ece_after:.3f}; score other images with uniemox evaluate --model {out}"
     )
+    _print_verdict(result)
+
+
+def _print_verdict(result: "Recalibration") -> None:
+    low, high = result.accuracy_interval
+    print(
+        f"accuracy {result.accuracy:.1%} ({low:.1%} to {high:.1%}); chance {result.chance:.1%}, the commonest class "
+        f"{result.commonest:.1%}"
+    )
+    before = ""
+    if result.coverage_before is not None:
+        before = f"; before {result.coverage_before:.0%} with {result.set_size_before:.1f}"
+    print(
+        f"likely sets for 90% hold the label of {result.coverage_after:.0%}, with {result.set_size_after:.1f} labels "
+        f"in a set{before}"
+    )
+    if result.flagged is not None:
+        print(f"{result.flagged:.0%} are flagged as unlike the images that the network was trained on")
+    print(f"verdict: {result.verdict}")
 
 
 def _count(result: "Recalibration | RatingFit") -> str:

@@ -128,9 +128,12 @@ def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, tar
     """What a classifier's numbers mean after held-out images: temperature, known distances, scores of likely labels.
 
     logits: (N, E).  distances: (N,) from the training images; None: it does not know them.  target: (N, E).
+    Known distances that it has stay: they say what is far from the network's own training images.
     Of valence and arousal (task affect) only the distances are kept.
     """
-    known = () if distances is None else tuple(round(float(value), 3) for value in quantiles(distances))
+    known = info.distances
+    if distances is not None and not known:
+        known = tuple(round(float(value), 3) for value in quantiles(distances))
     info = replace(info, distances=known)
     if info.task == "affect":
         return info

@@ -5,22 +5,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.hashes import image_hashes
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import refuse_seen, seen_file, write_hashes
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import calibrated, expected_calibration_error
-from uniemox.evaluate.outputs import outputs_of_network
+from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.run import file_of, is_onnx, map_to_data, seen_by_model
 from uniemox.files import ONNX, replacing
+from uniemox.intervals import Interval, bootstrap_interval
 from uniemox.onnx_metadata import with_metadata
-from uniemox.predict.confidence import answers_of
+from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of
+from uniemox.predict.conformal import likely_labels, score_limit
 from uniemox.predict.network import KEY
 from uniemox.predict.opening import open_network
 from uniemox.weight_names import IN_PACKAGE
 
-MIN_IMAGES = 30
+MIN_IMAGES, COVERAGE = 30, 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,30 @@ class Recalibration:
     temperature: float
     ece_before: float
     ece_after: float
+    accuracy: float
+    """Among the labels of the images; calibration does not change the order of the answers."""
+    accuracy_interval: Interval
+    chance: float
+    """Accuracy of guessing one of these labels."""
+    commonest: float
+    """Accuracy of always answering the commonest one."""
+    coverage_before: float | None
+    """Share of images whose label is in the set for 90 %; None if the model had too few scores."""
+    coverage_after: float
+    set_size_before: float | None
+    """Labels in such a set, mean."""
+    set_size_after: float
+    flagged: float | None
+    """Share of images flagged as unlike those that the network was trained on; None if it can't tell."""
+
+    @property
+    def verdict(self) -> str:
+        """Whether the lower end of the accuracy's interval lies above what needs no image."""
+        if self.accuracy_interval[0] <= self.chance:
+            return "no better than chance on these images: fine-tune instead"
+        if self.accuracy_interval[0] <= self.commonest:
+            return "no better than always answering the commonest class of these images: fine-tune instead"
+        return "better than chance on these images"
 
 
 def recalibrate(
@@ -42,7 +70,9 @@ def recalibrate(
     *,
     split: str | None = None,
 ) -> Recalibration:
-    """Write an ONNX model again with temperature, conformal scores and known distances of labelled images.
+    """Write an ONNX model again with temperature and conformal scores of labelled images.
+
+    Distances from the training images stay those of the network.
 
     model: embedded, an ONNX file, or a run that holds one.  data: with labels that the model's can be mapped from one
     to one.  out: the file to write; the hashes of the images lie beside it, so that they are not scored later.
@@ -71,15 +101,55 @@ def recalibrate(
     seen = seen_by_model(given if str(given) in IN_PACKAGE else source)
     refuse_seen(samples, hashes, seen, data.name)
     found = outputs_of_network(network, samples, lambda done: on_progress("calibrating", done, len(samples)))
+    if len(found.samples) < MIN_IMAGES:
+        raise DataError(f"only {len(found.samples)} of {len(samples)} images can be read; {MIN_IMAGES} are needed")
     truth = np.array([back[sample.label] for sample in found.samples])
-    before = answers_of(info, found.values, found.distances)
     fitted = calibrated(info, found.values, found.distances, np.eye(len(info.labels))[truth])
     fitted = replace(fitted, calibration_images="independent", calibrated_on=data.name_with_split(split))
-    after = answers_of(fitted, found.values, found.distances)
     write_model(source, out, fitted.to_json())
     write_hashes(seen_file(out), {digest for digest in hashes if digest} | seen)
-    ece = [expected_calibration_error(answers, truth) for answers in (before, after)]
-    return Recalibration(len(truth), split, fitted.temperature or 1.0, *ece)
+    return _measured(info, fitted, found, truth, split)
+
+
+def _measured(
+    info: ClassifierInfo, fitted: ClassifierInfo, found: Outputs, truth: NDArray[np.integer], split: str
+) -> Recalibration:
+    """The change from info to fitted on the same outputs.  truth: (N,) places in the model's labels."""
+    before, after = (answers_of(one, found.values, found.distances) for one in (info, fitted))
+    labels = np.unique(truth)
+    is_right = labels[before[:, labels].argmax(axis=1)] == truth
+    familiarity = None if found.distances is None else familiarity_of(found.distances, fitted.distances)
+    coverage_before = size_before = None
+    if len(info.conformal_scores) >= MIN_IMAGES:
+        coverage_before, size_before = likely_sets(info, before, truth)
+    coverage_after, size_after = likely_sets(fitted, after, truth)
+    return Recalibration(
+        images=len(truth),
+        split=split,
+        temperature=fitted.temperature or 1.0,
+        ece_before=expected_calibration_error(before, truth),
+        ece_after=expected_calibration_error(after, truth),
+        accuracy=float(is_right.mean()),
+        accuracy_interval=bootstrap_interval(is_right, [one.group or one.image_key for one in found.samples]),
+        chance=1 / len(labels),
+        commonest=float(np.bincount(truth).max() / len(truth)),
+        coverage_before=coverage_before,
+        coverage_after=coverage_after,
+        set_size_before=size_before,
+        set_size_after=size_after,
+        flagged=None if familiarity is None else float((familiarity < UNFAMILIAR).mean()),
+    )
+
+
+def likely_sets(info: ClassifierInfo, answers: NDArray[np.float64], truth: NDArray[np.integer]) -> tuple[float, float]:
+    """How often the sets for 90 % hold the true label, and their mean size.
+
+    answers: (N, E) probabilities.  truth: (N,).  Raises ConfigError if the model has too few scores.
+    """
+    limit = score_limit(info.conformal_scores, COVERAGE)
+    sets = [likely_labels(row, limit) for row in answers]
+    held = [label in likely for label, likely in zip(truth, sets, strict=True)]
+    return float(np.mean(held)), float(np.mean([len(likely) for likely in sets]))
 
 
 def write_model(source: Path, out: Path, info: str) -> None:
