@@ -100,4 +100,4 @@ class FileLock:
 def write_text(path: Path, text: str) -> None:
     """Write a text file."""
     with replacing(path) as partial:
-        partial.write_text(text, "utf-8")
+        partial.write_text(text, "utf-8", "backslashreplace")  # names of files that are no UTF-8

@@ -148,7 +148,7 @@ def decode_opened(
     """The same for an image that `open_image` gave."""
     if image.format == "PNG":
         _load(image, name)  # its EXIF may follow its pixels, and Pillow says only once that they are corrupt
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     turned = orientation >= 5
     full = image.size[::-1] if turned else image.size
     factor = 1.0 if shrink is None else shrink(*full)
@@ -175,7 +175,7 @@ def read_image(path: Path) -> Image.Image:
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height in px once its EXIF orientation is applied."""
-    return image.size[::-1] if _orientation(image) >= 5 else image.size
+    return image.size[::-1] if orientation_of(image) >= 5 else image.size
 
 
 def count_frames(image: Image.Image, name: str) -> int:
@@ -198,7 +198,7 @@ def _load(image: Image.Image, name: str) -> None:
         raise ImageError(f"{name}: cut off or corrupt ({error})") from error
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """1 to 8 from EXIF; 1 where it is missing or broken, and for TIFF, which Pillow turns upright itself."""
     if image.format == "TIFF" or ("exif" not in image.info and image.format not in ("PNG", "MPO")):
         return 1

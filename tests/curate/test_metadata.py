@@ -1,6 +1,10 @@
 """What files say beside the image is taken out; pixels, colours and orientation stay."""
 
+import contextlib
 import io
+import random
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -9,7 +13,9 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
 from tests.drawn import draw_image
+from tools.mutations import mutate_bytes
 from uniemox.curate.release.metadata import orientation_of, without_metadata
+from uniemox.errors import ImageError
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 FORMATS = {
@@ -81,6 +87,36 @@ def test_damaged_files_give_a_file_or_none(name: str, place: int, junk: bytes) -
         assert found is None or len(found) < len(data) + 200
 
 
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def png_with(*chunks: bytes) -> bytes:
+    """A PNG with chunks behind its header."""
+    buffer = io.BytesIO()
+    draw_image(3).resize((90, 61)).save(buffer, "PNG")
+    data = buffer.getvalue()
+    return data[:33] + b"".join(chunks) + data[33:]
+
+
+@pytest.mark.parametrize(
+    "exif", [b"", b"no TIFF at all", b"MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff" + b"a" * 40]
+)
+def test_exif_that_is_no_tiff_says_nothing(exif: bytes) -> None:
+    data = png_with(chunk(b"eXIf", exif))
+    assert orientation_of(data) == 1
+    assert without_metadata(data, 1) == without_metadata(png_with(), 1)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_mutated_files_have_an_orientation_or_are_no_images(name: str) -> None:
+    rng = random.Random(0)
+    data, others = told(name), [told(other) for other in FORMATS]
+    for _ in range(200):
+        with contextlib.suppress(ImageError):
+            assert orientation_of(mutate_bytes(data, others, rng)) in range(1, 9)
+
+
 def test_photographs(shared: object) -> None:
     folder = shared / "data" / "coco_persons" / "images"  # type: ignore[operator]
     for path in sorted(folder.glob("*.jpg"))[:20]:
@@ -89,3 +125,40 @@ def test_photographs(shared: object) -> None:
         assert plain is not None
         with Image.open(io.BytesIO(data)) as before, Image.open(io.BytesIO(plain)) as after:
             assert np.array_equal(np.asarray(before), np.asarray(after))
+
+
+def test_chunks_that_nobody_listed_are_left_out() -> None:
+    """C2PA's author and tools, previews, vendors' own, text behind a profile, and the profile's name."""
+    named = chunk(b"iCCP", b"Jane Doe's camera\0\0" + zlib.compress(PROFILE) + b"taken at home")
+    others = [chunk(name, b"Jane Doe") for name in (b"caBX", b"prVW", b"mkBS", b"gIFx", b"iDOT", b"sPLT", b"zzZz")]
+    found = without_metadata(png_with(named, *others), 1)
+    assert found is not None
+    assert b"Jane" not in found
+    assert b"home" not in found
+    opened = Image.open(io.BytesIO(found))
+    opened.load()
+    assert opened.info["icc_profile"] == PROFILE
+
+
+def test_segments_that_nobody_listed_are_left_out() -> None:
+    """Bytes behind what decoders read of Adobe's segment, and markers that are reserved; WebP's unknown chunks."""
+    buffer = io.BytesIO()
+    draw_image(3).convert("CMYK").save(buffer, "JPEG")
+    data = buffer.getvalue()
+    at = data.index(b"\xff\xee")
+    adobe = data[at + 4 : at + 16] + b"Jane Doe"
+    reserved = b"\xff\xf7" + struct.pack(">H", 10) + b"Jane Doe"
+    told = data[:at] + struct.pack(">BBH", 0xFF, 0xEE, len(adobe) + 2) + adobe + reserved + data[at + 16 :]
+    found = without_metadata(told, 1)
+    assert found is not None
+    assert b"Jane" not in found
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(found))), np.asarray(Image.open(io.BytesIO(data))))
+
+    buffer = io.BytesIO()
+    draw_image(3).save(buffer, "WEBP", exif=b"Exif\0\0")
+    data = buffer.getvalue() + struct.pack("<4sI", b"note", 8) + b"Jane Doe"
+    data = data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
+    found = without_metadata(data, 1)
+    assert found is not None
+    assert b"Jane" not in found
+    Image.open(io.BytesIO(found)).load()

@@ -1,7 +1,9 @@
 """`uniemox survey`: what a collection evokes, on one page that opens from a disk."""
 
 import json
+import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +183,13 @@ def test_alike_images_are_neighbours_on_the_map() -> None:
     sides = [(cell, (cell[0] + 1, cell[1])) for cell in kinds] + [(cell, (cell[0], cell[1] + 1)) for cell in kinds]
     same = [kinds[a] == kinds[b] for a, b in sides if b in kinds]
     assert np.mean(same) > 0.7  # 0.24 by chance
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode there")
+def test_a_file_name_that_is_no_utf8_is_on_the_page(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    draw_image(0).save(tmp_path / "photos" / "a.png")
+    (tmp_path / "photos" / "a.png").rename(tmp_path / "photos" / os.fsdecode(b"caf\xe9.png"))
+    done = uniemox_here("survey", tmp_path / "photos", *SMALL, "--out", tmp_path / "s.html")
+    assert done.returncode == 0, done.stderr
+    assert "caf\\udce9.png" in (tmp_path / "s.html").read_text("utf-8")

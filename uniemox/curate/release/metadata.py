@@ -5,16 +5,24 @@ import zlib
 from collections.abc import Iterator
 
 from uniemox.images import open_image
+from uniemox.images import orientation_of as orientation_of_image
 
 SOI, SOS, EOI = 0xD8, 0xDA, 0xD9
 ALONE = (0x01, *range(0xD0, 0xD8))  # markers of JPEG without a length
-APPS, COM = range(0xE0, 0xF0), 0xFE
+# Segments that decoders need: frames, tables, scans, restart intervals and lines.
+NEEDED = (*range(0xC0, 0xC8), *range(0xC9, 0xD0), SOS, 0xDB, 0xDC, 0xDD)
+ADOBE_BYTES = 12
 ADOBE, ICC, EXIF = b"Adobe", b"ICC_PROFILE\0", b"Exif\0\0"
 JFIF_BYTES = 14  # of the segment that begins a JPEG, without a small image
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
-PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tIME")
+PNG_CHUNKS = (
+    *(b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"),  # pixels, also of films
+    *(b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"sBIT"),  # what its numbers mean as colours
+)
+WEBP_CHUNKS = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP")
 WEBP_TEXTS = {b"EXIF": 0x08, b"XMP ": 0x04}  # chunks, and the flags that announce them
 ORIENTATION = 0x0112
+MAX_PROFILE_BYTES = 16 * 2**20
 
 
 def without_metadata(data: bytes, orientation: int) -> bytes | None:
@@ -31,15 +39,14 @@ def without_metadata(data: bytes, orientation: int) -> bytes | None:
             return b"".join(_png(data, exif))
         if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
             return _webp(data, exif)
-    except (struct.error, ValueError, IndexError):  # cut off, or damaged
+    except (struct.error, ValueError, IndexError, zlib.error):  # cut off, or damaged
         return None
     return None
 
 
 def orientation_of(data: bytes) -> int:
     """How an image's file says that it is to be turned, 1 to 8; 1 where it says nothing. Raises ImageError."""
-    found = open_image(data, "image").getexif().get(ORIENTATION, 1)
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    return orientation_of_image(open_image(data, "image"))
 
 
 def _exif(orientation: int) -> bytes:
@@ -72,7 +79,9 @@ def _jpeg(data: bytes, exif: bytes) -> Iterator[bytes]:
         if length < 2 or end > len(data):
             raise ValueError("cut off")
         content = data[at + 4 : end]
-        if not _is_told(marker, content):
+        if marker == 0xEE and content.startswith(ADOBE) and length >= ADOBE_BYTES + 2:
+            yield struct.pack(">BBH", 0xFF, marker, ADOBE_BYTES + 2) + content[:ADOBE_BYTES]
+        elif _is_needed(marker, content):
             yield data[at:end]
         at = end
         if marker == SOS:
@@ -81,14 +90,11 @@ def _jpeg(data: bytes, exif: bytes) -> Iterator[bytes]:
             at = stop
 
 
-def _is_told(marker: int, content: bytes) -> bool:
-    """Whether a segment holds metadata: all of APP0 to APP15 but what decoders need, and comments."""
-    if marker == COM:
-        return True
+def _is_needed(marker: int, content: bytes) -> bool:
+    """Whether decoders need a segment: all that is not listed is left out, known or not."""
     is_jfif = marker == 0xE0 and content.startswith(b"JFIF\0") and len(content) == JFIF_BYTES
-    is_adobe = marker == 0xEE and content.startswith(ADOBE)
     is_profile = marker == 0xE2 and content.startswith(ICC)
-    return marker in APPS and not (is_jfif or is_adobe or is_profile)
+    return marker in NEEDED or is_jfif or is_profile
 
 
 def _end_of_scan(data: bytes, at: int) -> int:
@@ -103,7 +109,7 @@ def _end_of_scan(data: bytes, at: int) -> int:
 
 
 def _png(data: bytes, exif: bytes) -> Iterator[bytes]:
-    """Chunks up to the last; those of text, time and EXIF are left out."""
+    """Chunks up to the last, of those that are listed; of a colour profile its bytes alone, not its name."""
     yield PNG_HEAD
     at, name = len(PNG_HEAD), b""
     while name != b"IEND":
@@ -111,11 +117,27 @@ def _png(data: bytes, exif: bytes) -> Iterator[bytes]:
         end = at + 12 + length
         if end > len(data):
             raise ValueError("cut off")
-        if name not in PNG_TEXTS:
+        if name == b"iCCP":
+            yield _chunk(name, b"ICC\0\0" + _profile(data[at + 8 : at + 8 + length]))
+        elif name in PNG_CHUNKS:
             yield data[at:end]
         if name == b"IHDR" and exif:
-            yield struct.pack(">I", len(exif)) + b"eXIf" + exif + struct.pack(">I", zlib.crc32(b"eXIf" + exif))
+            yield _chunk(b"eXIf", exif)
         at = end
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def _profile(content: bytes) -> bytes:
+    """The packed profile of a chunk iCCP, without what stands behind it."""
+    packed = content[content.index(b"\0") + 2 :]
+    unpacking = zlib.decompressobj()
+    profile = unpacking.decompress(packed, MAX_PROFILE_BYTES)
+    if not unpacking.eof:
+        raise ValueError("a profile that is cut off, or too large")
+    return zlib.compress(profile[: int.from_bytes(profile[:4], "big")])
 
 
 def _webp(data: bytes, exif: bytes) -> bytes:
@@ -130,7 +152,7 @@ def _webp(data: bytes, exif: bytes) -> bytes:
         if name == b"VP8X":
             flags = chunk[8] & ~sum(WEBP_TEXTS.values()) | (WEBP_TEXTS[b"EXIF"] if exif else 0)
             chunk = chunk[:8] + bytes((flags,)) + chunk[9:]
-        if name not in WEBP_TEXTS:
+        if name in WEBP_CHUNKS:
             kept.append(chunk)
         at += len(chunk)
     if exif:
