@@ -121,6 +121,23 @@ def test_what_can_not_calibrate(photos: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out.onnx").exists()
 
 
+def test_evaluation_says_whether_likely_sets_and_flags_hold(photos: Path, tmp_path: Path) -> None:
+    """As the predictor gives them: sets for 90 %, and images that are flagged as unfamiliar."""
+    scores = tuple(np.linspace(0.01, 0.99, 60).round(5))
+    source = tiny_network(tmp_path / "m.onnx", distances=tuple(np.linspace(1, 60, 60)), conformal_scores=scores)
+    data = open_data(f"folder:{photos}?labels=mikels")
+    found = evaluate(source, data)
+    answers = load(source, finder=None).predict([str(sample.image) for sample in data.samples], coverage=0.9)
+    labels = [data.label_of(sample) for sample in data.samples]
+    held = np.mean([label in one.likely for label, one in zip(labels, answers, strict=True)])
+    assert found.trust["coverage"] == pytest.approx(held)
+    assert found.trust["set_size"] == pytest.approx(np.mean([len(one.likely) for one in answers]))
+    assert found.trust["flagged"] == pytest.approx(np.mean([one.is_unfamiliar for one in answers]))
+    assert found.as_dict()["set_size"] == found.trust["set_size"]
+    plain = tiny_network(tmp_path / "plain.onnx")
+    assert evaluate(plain, data).trust == {}
+
+
 def test_an_onnx_file_has_the_scores_of_its_run() -> None:
     for name in ("both", "knn"):
         run = finetuned(name)

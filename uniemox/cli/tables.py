@@ -77,12 +77,19 @@ def _add_row(table: Table, found: "Audit", name: str) -> None:
     table.add_row(name.replace("_", " "), str(len(groups)), str(sum(len(g.members) for g in groups)), example)
 
 
+TRUST = {
+    "coverage": "likely sets for 90 % that hold the label",
+    "set_size": "labels in such a set",
+    "flagged": "flagged as unfamiliar",
+}
+
+
 def score_tables(found: "Evaluation") -> Iterator[Table | str]:
     """Every score with its interval, the confusion matrix, and groups."""
     values = found.scores.as_dict()
     table = Table("score", "value", "95 % interval")
-    for name, value, interval in _flat(values):
-        table.add_row(name, value, interval)
+    for name, value, interval in _flat(values | dict(found.trust)):
+        table.add_row(TRUST.get(name.replace(" ", "_"), name), value, interval)
     yield table
     if "confusion" in values:
         yield _confusion(values)

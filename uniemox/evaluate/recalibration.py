@@ -19,7 +19,7 @@ from uniemox.files import ONNX, replacing
 from uniemox.intervals import Interval, bootstrap_interval
 from uniemox.onnx_metadata import with_metadata
 from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of
-from uniemox.predict.conformal import likely_labels, score_limit
+from uniemox.predict.conformal import likely_sets
 from uniemox.predict.network import KEY
 from uniemox.predict.opening import open_network
 from uniemox.weight_names import IN_PACKAGE
@@ -121,8 +121,8 @@ def _measured(
     familiarity = None if found.distances is None else familiarity_of(found.distances, fitted.distances)
     coverage_before = size_before = None
     if len(info.conformal_scores) >= MIN_IMAGES:
-        coverage_before, size_before = likely_sets(info, before, truth)
-    coverage_after, size_after = likely_sets(fitted, after, truth)
+        coverage_before, size_before = likely_sets(info.conformal_scores, COVERAGE, before, truth)
+    coverage_after, size_after = likely_sets(fitted.conformal_scores, COVERAGE, after, truth)
     return Recalibration(
         images=len(truth),
         split=split,
@@ -139,17 +139,6 @@ def _measured(
         set_size_after=size_after,
         flagged=None if familiarity is None else float((familiarity < UNFAMILIAR).mean()),
     )
-
-
-def likely_sets(info: ClassifierInfo, answers: NDArray[np.float64], truth: NDArray[np.integer]) -> tuple[float, float]:
-    """How often the sets for 90 % hold the true label, and their mean size.
-
-    answers: (N, E) probabilities.  truth: (N,).  Raises ConfigError if the model has too few scores.
-    """
-    limit = score_limit(info.conformal_scores, COVERAGE)
-    sets = [likely_labels(row, limit) for row in answers]
-    held = [label in likely for label, likely in zip(truth, sets, strict=True)]
-    return float(np.mean(held)), float(np.mean([len(likely) for likely in sets]))
 
 
 def write_model(source: Path, out: Path, info: str) -> None:

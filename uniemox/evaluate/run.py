@@ -3,8 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +23,8 @@ from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
 from uniemox.files import EVALUATIONS, WEIGHTS, write_text
 from uniemox.labels import AFFECT, LabelMap, LabelSet, label_map
-from uniemox.predict.confidence import answers_of, familiarity_of
+from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of
+from uniemox.predict.conformal import likely_sets
 from uniemox.predict.opening import open_network
 from uniemox.predict.ratings import HASH_DIGITS, RatingHead
 from uniemox.weight_names import EMBEDDED, IN_PACKAGE
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 Logits = NDArray[np.floating]
 Answer = Callable[[Sequence[Sample], Callable[[int], None]], Outputs]
+COVERAGE, MIN_SCORES = 0.9, 30  # of likely labels
 COLUMNS = ("domain", "split", "label", "group")
 MAX_NAME = 120  # characters of a file made of names of data, of which there may be several
 
@@ -48,10 +50,13 @@ class Evaluation:
     """What was left out or mapped, and why."""
     predictions: tuple[dict[str, Any], ...]
     """Of every image: key, label, predicted, probabilities; or valence and arousal."""
+    trust: Mapping[str, float] = field(default_factory=dict)
+    """What the model says of its own answers, as far as it does: flagged, the share of images that it flags as
+    unfamiliar; coverage and set_size, of its likely labels for 90 %."""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it, without the predictions."""
-        found = self.scores.as_dict() | {"notes": list(self.notes)}
+        found = self.scores.as_dict() | dict(self.trust) | {"notes": list(self.notes)}
         return found if self.by is None else found | {"by": self.by.as_dict()}
 
 
@@ -103,7 +108,7 @@ def evaluate(
     scorer = _Scorer(info, data.labels, mapping, outputs, head)
     groups = None if by is None else score_groups(column_of(outputs.samples, by, data), scorer.score)
     everything = np.arange(len(outputs.samples))
-    return Evaluation(scorer.score(everything), groups, tuple(notes), tuple(scorer.predictions()))
+    return Evaluation(scorer.score(everything), groups, tuple(notes), tuple(scorer.predictions()), trust=scorer.trust())
 
 
 def is_onnx(model: Path) -> bool:
@@ -241,6 +246,18 @@ class _Scorer:
         distances, known = self.outputs.distances, self.info.distances
         familiarity = familiarity_of(distances, known) if distances is not None and known else None
         return self.head.intervals(self.answers, familiarity)
+
+    def trust(self) -> dict[str, float]:
+        """See Evaluation. Sets are scored in the model's own labels."""
+        found, distances = dict[str, float](), self.outputs.distances
+        if distances is not None and self.info.distances:
+            found["flagged"] = float((familiarity_of(distances, self.info.distances) < UNFAMILIAR).mean())
+        is_own = self.mapping is not None and self.mapping.source.labels == self.mapping.target.labels
+        if self.info.task == "label" and is_own and len(self.info.conformal_scores) >= MIN_SCORES:
+            truth = np.array([sample.label for sample in self.outputs.samples])
+            sets = likely_sets(self.info.conformal_scores, COVERAGE, self.answers, truth)
+            found |= dict(zip(("coverage", "set_size"), sets, strict=True))
+        return found
 
     def predictions(self) -> list[dict[str, Any]]:
         """A line for every image."""

@@ -44,3 +44,16 @@ def likely_labels(probabilities: NDArray[np.floating], limit: float) -> list[int
     """
     order = np.argsort(-probabilities, kind="stable")
     return [int(i) for n, i in enumerate(order) if n == 0 or 1 - probabilities[i] <= limit + ROUNDING]
+
+
+def likely_sets(
+    scores: Sequence[float], coverage: float, answers: NDArray[np.floating], truth: NDArray[np.integer]
+) -> tuple[float, float]:
+    """Measure how often the sets of likely labels hold the true one, and their mean size.
+
+    scores, coverage: as `score_limit`, which tells the errors.  answers: (N, E) probabilities.  truth: (N,).
+    """
+    limit = score_limit(scores, coverage)
+    sets = [likely_labels(row, limit) for row in answers]
+    held = [label in likely for label, likely in zip(truth, sets, strict=True)]
+    return float(np.mean(held)), float(np.mean([len(likely) for likely in sets]))

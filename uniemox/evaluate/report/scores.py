@@ -25,6 +25,9 @@ NAMES = {
     "clark": "Clark distance",
     "canberra": "Canberra distance",
     "chebyshev": "Chebyshev distance",
+    "coverage": "likely sets for 90 % that hold the label",
+    "set_size": "labels in such a set",
+    "flagged": "flagged as unfamiliar",
 }
 NO_SCORES = ("data", "split", "n", "notes", "by", "labels", "confusion", "per_class_recall", "per_class_interval")
 
