@@ -1,6 +1,7 @@
 """pretrain, finetune, evaluate and bench resume as users meet them; whole runs in processes of their own."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,19 +108,36 @@ def test_none_is_nothing_where_text_is_taken_too() -> None:
 def test_a_whole_way_from_images_to_scores(tmp_path: Path) -> None:
     """Images in folders, fine-tuned from a run by the command and evaluated on the splits that it made."""
     photos, run = (
-        class_folders(tmp_path / "photos", ("awe", "fear", "anger", "disgust", "sadness"), 10),
+        class_folders(tmp_path / "my photos", ("awe", "fear", "anger", "disgust", "sadness"), 10),
         tmp_path / "run",
     )
-    small = ("--method", "knn", "--view.size", "32", "--hardware.device", "cpu", "--hardware.workers", "0")
+    excluded = tmp_path / "check.json"
+    excluded.write_text('{"exclude": []}')
+    small = (
+        "--exclude",
+        excluded,
+        "--method",
+        "knn",
+        "--view.size",
+        "32",
+        "--hardware.device",
+        "cpu",
+        "--hardware.workers",
+        "0",
+    )
     done = uniemox("finetune", "--init", pretrained(), "--data", f"folder:{photos}", "--out", run, *small)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    assert f"wrote {run}/model.safetensors and model.onnx; next: uniemox evaluate --model {run}" in done.stderr
+    said, line = " ".join(done.stderr.split()).rsplit(" next: ", 1)
+    assert said.endswith(f"wrote {run}/model.safetensors and model.onnx;")
+    program, *pasted = shlex.split(line)
+    assert program == "uniemox"
+    assert uniemox(*pasted).returncode == 0
     assert sorted(path.name for path in run.iterdir() if path.is_file()) == [
         *("config.json", "encoder.safetensors", "model.onnx", "model.safetensors", "splits.json"),
         "training_pictures.txt",
     ]
-    splits = ("--splits", run / "splits.json")
+    splits = ("--splits", run / "splits.json", "--exclude", excluded)
     done = uniemox("evaluate", "--model", run, "--data", f"folder:{photos}", *splits, "--by", "label", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -134,7 +152,7 @@ def test_a_whole_way_from_images_to_scores(tmp_path: Path) -> None:
     assert "the model was trained on 45 of these 50 images" in err
     status, _, err = parsed("finetune", "--init", pretrained(), "--data", f"folder:{photos}", "--out", run, *small)
     assert (status, "add --resume to continue it" in err) == (1, True)
-    changed = (*small[:3], "64", *small[4:], "--resume")
+    changed = (*("64" if word == "32" else word for word in small), "--resume")
     status, _, err = parsed("finetune", "--init", pretrained(), "--data", f"folder:{photos}", "--out", run, *changed)
     assert status == 1
     assert "began with other settings: view.size: 64 instead of 32" in err

@@ -28,6 +28,11 @@ class DataFiles:
 
         return open_data(source, **vars(self), **options)
 
+    def words(self) -> list[str]:
+        """These options as they are typed for a command that takes persons, splits and exclude."""
+        given = ((name, getattr(self, name)) for name in ("persons", "splits", "exclude"))
+        return [word for name, file in given if file is not None for word in (f"--{name}", str(file))]
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataFilesWithTexts(DataFiles):

@@ -1,5 +1,6 @@
 """The command that fine-tunes."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -98,8 +99,9 @@ def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, re
         if kept := read_run(out).kept:
             say(f"kept: {kept}")
         own = out / "splits.json"  # where the data had none
-        more = f" --splits {own}" if files.splits is None and own.exists() else ""
-        say(f"wrote {out}/model.safetensors and model.onnx; next: uniemox evaluate --model {out} --data {data}{more}")
+        more = ["--splits", str(own)] if files.splits is None and own.exists() else []
+        line = shlex.join(["uniemox", "evaluate", "--model", str(out), "--data", data, *files.words(), *more])
+        say(f"wrote {out}/model.safetensors and model.onnx; next: {line}")
 
 
 finetune = command_for()
