@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LINES = ".jsonl"
 TABLES = (".csv", ".parquet")
+OPTIONAL = {"has_likely": "likely labels", "has_persons": "people", "has_faces": "faces", "of_film": "moments of films"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,8 @@ def _repaired(path: Path, answered: AnswerHeader) -> np.ndarray[Any, np.dtype[np
             ours, theirs = asdict(answered), asdict(there)
             name = next(name for name in ours if ours[name] != theirs[name])
             what = f"{name} {theirs[name]!r}, not {ours[name]!r}"
+            if name in OPTIONAL:
+                what = f"{'with' if theirs[name] else 'without'} {OPTIONAL[name]}"
             if name == "asked":
                 what = "a model or finder of the same name that is another one by now, or another coverage"
             raise ConfigError(f"{path} holds answers of another kind ({what}); ask as before, or choose another name")
