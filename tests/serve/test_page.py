@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.drawn import draw_image, jpeg_of
 from tests.predict.networks import tiny_network
 from tests.predict.test_faces import SHOWN, Finds
 from tests.serve.serving import Running, image, predictor_of, running
@@ -156,7 +157,7 @@ def test_it_says_where_an_answer_is_a_guess(browser: object, tmp_path: Path) -> 
     for distances, is_guess in (((0.0,) * 99, True), ((1e6,) * 99, False)):
         with running([predictor_of(tmp_path, distances=distances)]) as server:
             visit = Visit(browser, server.url)
-            visit.choose(image(1, 200, 100))
+            visit.choose(jpeg_of(draw_image(1, (200, 100))))
             expect(visit.status).to_contain_text("1 person found")
             judged = visit.page.locator(".judged").first.inner_text()
             assert ("its answer is a guess" in judged) == is_guess

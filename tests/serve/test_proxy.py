@@ -35,7 +35,10 @@ http {{
     scgi_temp_path {folder}/scgi;
     server {{
         listen 127.0.0.1:{port};
-        location {prefix}/ {{ proxy_pass http://127.0.0.1:{upstream}/; }}
+        location {prefix}/ {{
+            proxy_pass http://127.0.0.1:{upstream}/;
+            proxy_set_header Host $http_host;
+        }}
     }}
 }}
 """
