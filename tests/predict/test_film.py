@@ -145,7 +145,7 @@ def test_the_command_gives_a_table_and_a_timeline_and_resumes(films: Path, tmp_p
     lines.write_text("".join(kept[:4]))
     assert "12 images (4 were there already)" in uniemox_here(*words, "--resume").stderr
     assert sorted(lines.read_text().splitlines(keepends=True)) == sorted(kept)
-    assert "of_film" in uniemox_here("predict", films / "f.gif", *SMALL, "--out", out, "--resume").stderr
+    assert "with moments of films" in uniemox_here("predict", films / "f.gif", *SMALL, "--out", out, "--resume").stderr
 
 
 def test_a_broken_film_is_a_failure_beside_its_answers(films: Path, tmp_path: Path) -> None:
