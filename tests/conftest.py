@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-import uniemox.onnx_sessions  # noqa: F401 - without telemetry, before a test imports onnxruntime
+import uniemox.io.onnx_sessions  # noqa: F401 - without telemetry, before a test imports onnxruntime
 
 if TYPE_CHECKING:  # torch is imported where it is used: the process that shares out the tests needs none
     from torch import Tensor

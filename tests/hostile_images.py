@@ -17,8 +17,8 @@ from PIL import Image
 
 from tests.images import draw, png_chunks, png_of, save
 from tests.processes import peak_mib
-from uniemox.decoding.pool import DecoderPool
 from uniemox.errors import ImageError
+from uniemox.io.decoding.pool import DecoderPool
 
 AC_TABLE = b"\xff\xc4\x00\x14\x10" + b"\x01" + bytes(15) + b"\xe0"  # one code, 0: 2^14 empty blocks, and 14 bits more
 AC_REFINEMENT = b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x10"  # a scan of the grey's coefficients 1 to 63, bit 0 again

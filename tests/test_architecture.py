@@ -10,25 +10,13 @@ from pathlib import Path
 import uniemox
 
 PACKAGE = Path(uniemox.__file__).parent
-TOP = (
-    *("errors", "fonts", "labels", "images", "image_limits", "hub", "paper", "intervals", "html", "files", "csv_files"),
-    *(
-        "classifier_info",
-        "parallel",
-        "ray_map",
-        "onnx_sessions",
-        "onnx_external",
-        "onnx_metadata",
-        "weight_archives",
-        "weight_names",
-    ),
-)
-LIGHT = ("decoding", "persons", "data", "predict", "explain", "survey", "serve", "ask", "curate")
+TOP = ("errors", "labels", "intervals", "paper", "classifier_info", "io")
+LIGHT = ("persons", "data", "predict", "serve", "ask", "curate")
 TORCH = (
     *("views", "losses", "model", "checkpoints", "training", "teacher", "export", "evaluate", "pretrain", "finetune"),
     *("finder", "reproduce", "bench"),
 )
-WITH_TORCH = ("explain/grad_cam.py", "explain/reconstructions.py")
+WITH_TORCH = ("predict/explain/grad_cam.py", "predict/explain/reconstructions.py")
 """Parts of the light half that need torch: imported inside the functions that use them."""
 SETTINGS = ("config.py", "presets.py")
 """Modules of the torch half that need no torch, so that help and refusals don't wait for it."""
@@ -128,7 +116,7 @@ def test_no_module_imports_itself_over_others() -> None:
 def test_one_module_alone_imports_onnxruntime() -> None:
     """It switches its telemetry off first."""
     using = [path for path in MODULES if any(name.split(".")[0] == "onnxruntime" for name in imports_of(path))]
-    assert using == [PACKAGE / "onnx_sessions.py"]
+    assert using == [PACKAGE / "io/onnx_sessions.py"]
 
 
 def test_no_two_classes_share_a_name() -> None:

@@ -16,15 +16,15 @@ from uniemox.data.scan import look_at
 from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.shards import read_shards
 from uniemox.data.source import open_data
-from uniemox.decoding.process import limit_memory
 from uniemox.errors import UniemoxError
-from uniemox.files import read_limited
-from uniemox.images import read_image
-from uniemox.onnx_sessions import RUNTIME_ERRORS, open_session
+from uniemox.io.decoding.process import limit_memory
+from uniemox.io.files import read_limited
+from uniemox.io.images import read_image
+from uniemox.io.onnx_sessions import RUNTIME_ERRORS, open_session
 from uniemox.persons.detector import load_detector
 from uniemox.predict.images import read_any
 from uniemox.predict.opening import load
-from uniemox.survey.lines import date_taken
+from uniemox.predict.survey.lines import date_taken
 from uniemox.teacher.stored import StoredTeacher
 from uniemox.training.journal import read_metrics
 from uniemox.training.settings import read_json

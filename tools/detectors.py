@@ -9,8 +9,8 @@ import time
 
 from tests.conftest import SHARED
 from uniemox.finder.scores import read_labelled, score
+from uniemox.io.weight_names import EMBEDDED
 from uniemox.persons.detector import DetectorConfig, load_detector
-from uniemox.weight_names import EMBEDDED
 
 
 def main() -> None:

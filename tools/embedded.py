@@ -17,8 +17,8 @@ from pathlib import Path
 
 from uniemox.data.seen import SEEN
 from uniemox.evaluate.scores import json_ready
-from uniemox.files import replacing
 from uniemox.finder.scores import read_labelled, score
+from uniemox.io.files import replacing
 from uniemox.persons.detector import load_detector
 
 OUT = Path("runs/embedded")

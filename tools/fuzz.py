@@ -42,9 +42,9 @@ from uniemox.data.shards import read_shards
 from uniemox.data.sidecar import Sidecar, read_sidecar
 from uniemox.data.source import open_data
 from uniemox.data.splits import read_splits, write_splits
-from uniemox.decoding.pool import DecoderPool
 from uniemox.errors import UniemoxError
-from uniemox.images import decode
+from uniemox.io.decoding.pool import DecoderPool
+from uniemox.io.images import decode
 
 MAX_DURATION_S = 10.0
 MAX_MIB = 750  # a process that decodes: small files may take 600, beside what it needs itself

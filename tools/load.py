@@ -20,7 +20,7 @@ import numpy as np
 
 from tests.serve.process import predictor_from, started
 from tests.serve.serving import image
-from uniemox.weight_names import EMBEDDED
+from uniemox.io.weight_names import EMBEDDED
 
 DIFFERENT = 8
 """Images of each client, used in turn."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from tests.conftest import SHARED
-from uniemox.images import read_image
+from uniemox.io.images import read_image
 from uniemox.labels import MIKELS
 
 COUNT, OF_EACH, SHORT_SIDE_PX = 20_000, 20, 480

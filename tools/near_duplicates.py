@@ -11,7 +11,7 @@ from tests.data.test_audit import pairs_of
 from tests.drawn import Stored, plant
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.scan import look_at, scan
-from uniemox.images import read_image
+from uniemox.io.images import read_image
 
 FOLDERS = ("fi", "flickr8k/images", "coco_persons/images", "emotion6/images", "abstract/images")
 WAYS = ("encoded", "scaled", "mirrored", "cropped", "all")

@@ -22,8 +22,8 @@ from tests.images import draw, every_file, png_header, save
 from tests.serve.process import started
 from tests.serve.serving import form, image
 from tools.mutations import PIECES, mutate_bytes
+from uniemox.io.weight_names import EMBEDDED
 from uniemox.serve.bodies import IMAGE_TYPES
-from uniemox.weight_names import EMBEDDED
 
 NAMES = ("../../etc/passwd", "..\\..\\boot.ini", "/etc/shadow", "%2e%2e%2f", "a\0b", "x" * 5000, "<script>", "\r\nX: y")
 PATHS = ("/../../etc/passwd", "/page/../app.py", "/page/%2e%2e/%2e%2e/", "//", "/%00", "/predict/..;/x", "/\\", "*")

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from uniemox.data.sample import DataSet
     from uniemox.data.source import open_data
     from uniemox.errors import ImageError, UniemoxError
-    from uniemox.explain.explaining import open_explainer
-    from uniemox.explain.explanation import Explanation
     from uniemox.labels import LabelSet
     from uniemox.persons.box import Box
+    from uniemox.predict.explain.explaining import open_explainer
+    from uniemox.predict.explain.explanation import Explanation
     from uniemox.predict.film import read_film
     from uniemox.predict.frames import to_frame
     from uniemox.predict.opening import load
@@ -43,7 +43,7 @@ __all__ = [
 _MODULES = {
     "Box": "uniemox.persons.box",
     "DataSet": "uniemox.data.sample",
-    "Explanation": "uniemox.explain.explanation",
+    "Explanation": "uniemox.predict.explain.explanation",
     "Face": "uniemox.predict.prediction",
     "Failure": "uniemox.predict.prediction",
     "ImageError": "uniemox.errors",
@@ -54,7 +54,7 @@ _MODULES = {
     "UniemoxError": "uniemox.errors",
     "load": "uniemox.predict.opening",
     "open_data": "uniemox.data.source",
-    "open_explainer": "uniemox.explain.explaining",
+    "open_explainer": "uniemox.predict.explain.explaining",
     "read_film": "uniemox.predict.film",
     "to_frame": "uniemox.predict.frames",
 }

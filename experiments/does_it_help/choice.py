@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.does_it_help.plan import Job, Recipe
-from uniemox.files import write_text
+from uniemox.io.files import write_text
 
 
 def about_of(probe: Path) -> dict[str, Any]:

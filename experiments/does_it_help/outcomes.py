@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from experiments.does_it_help.choice import about_of
 from experiments.does_it_help.plan import Job, Recipe, Study
-from uniemox.files import replacing, write_text
+from uniemox.io.files import replacing, write_text
 
 OUTCOMES = Path(__file__).parent / "outcomes"
 STEPS_PER_NAT = 16.0  # log-probabilities are stored as whole sixteenths of a nat, down to -15.9

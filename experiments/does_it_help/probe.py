@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from experiments.does_it_help.features import features_of
 from experiments.does_it_help.plan import SIDE_PX
 from uniemox.data.source import open_data
-from uniemox.files import replacing
+from uniemox.io.files import replacing
 from uniemox.teacher.stored import StoredTeacher
 from uniemox.training.hardware import keep_freed_memory
 

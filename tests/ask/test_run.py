@@ -19,7 +19,7 @@ from uniemox.ask.run import FAILURES_IN_A_ROW, AskPlan, ask
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import DataSet
 from uniemox.errors import ConfigError, DataError
-from uniemox.images import read_image
+from uniemox.io.images import read_image
 
 
 @pytest.fixture(scope="module")

@@ -23,12 +23,12 @@ from uniemox.checkpoints.classifier import describe_encoder
 from uniemox.checkpoints.reading import read_weight_file
 from uniemox.checkpoints.saving import convert, save_encoder
 from uniemox.errors import CheckpointError, EncoderError, ShapeError
+from uniemox.io.weight_names import weight_paths
 from uniemox.model.config import ModelConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
 from uniemox.teacher.opening import open_teacher
 from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
-from uniemox.weight_names import weight_paths
 
 HEADS = {"mae": 3, "dino": 3, "moco_v3": 4, "dbot": 3, "cae": 3, "siameseim": 3, "tinymim": 3}
 RELATIVE = ("beit", "simmim", "simmim_swin", "mixmae")

@@ -18,7 +18,7 @@ from uniemox.data.pool_config import PoolConfig
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.scan import look_at, scan
 from uniemox.data.source import open_data
-from uniemox.images import decode
+from uniemox.io.images import decode
 
 
 def pairs_of(thumbs: np.ndarray) -> set[tuple[int, int]]:

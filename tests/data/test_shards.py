@@ -24,7 +24,7 @@ from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.shards import read_shards
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
-from uniemox.images import decode
+from uniemox.io.images import decode
 from uniemox.persons.box import Box, Detection
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewDataset, build_loader

@@ -18,7 +18,7 @@ from uniemox.classifier_info import to_affect
 from uniemox.cli import app
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.export.hub_folder import timm_network, write_hub_folder
-from uniemox.files import WEIGHTS
+from uniemox.io.files import WEIGHTS
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.seen import read_seen
 from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate.run import evaluate
-from uniemox.explain.grad_cam import grad_cam
 from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.run import finetune
-from uniemox.onnx_sessions import open_session
+from uniemox.io.onnx_sessions import open_session
+from uniemox.predict.explain.grad_cam import grad_cam
 from uniemox.predict.opening import load
 
 

@@ -12,9 +12,9 @@ from tests.runs import colours
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.splits import read_splits
 from uniemox.errors import DataError
-from uniemox.files import SPLITS
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.parts import find_monitor, split_for_training
+from uniemox.io.files import SPLITS
 
 
 def keys(samples: list[Sample]) -> set[str]:

@@ -42,6 +42,7 @@ from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.finetune.run import finetune
 from uniemox.finetune.targets import target_of
+from uniemox.io.weight_names import EMBEDDED
 from uniemox.predict.confidence import familiarity_of
 from uniemox.training.callbacks import NullCallback
 from uniemox.training.config import OptimizerConfig, SaveConfig, ScheduleConfig
@@ -50,7 +51,6 @@ from uniemox.training.parameter_groups import parameter_groups
 from uniemox.training.state import Checkpoints
 from uniemox.views.config import ViewConfig
 from uniemox.views.pixels import PixelStats
-from uniemox.weight_names import EMBEDDED
 
 FILES = ("model.safetensors", "model.onnx", "encoder.safetensors")
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from tests.persons.graphs import write_constant, write_decoded, write_zoo
-from uniemox import hub
 from uniemox.errors import ConfigError, DetectorError
 from uniemox.finder.scores import FinderScores, Known, read_labelled, score
-from uniemox.onnx_sessions import get_available_providers, pick_provider
+from uniemox.io import hub
+from uniemox.io.onnx_sessions import get_available_providers, pick_provider
 from uniemox.persons.box import overlap
 from uniemox.persons.detector import DetectorConfig, load_detector
 

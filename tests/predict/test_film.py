@@ -13,8 +13,8 @@ from PIL import Image
 import uniemox
 from tests.drawn import draw_image
 from tests.runs import uniemox_here
-from uniemox.decoding.film import Shown, moments
 from uniemox.errors import ConfigError, MissingPackageError
+from uniemox.io.decoding.film import Shown, moments
 from uniemox.predict import film
 from uniemox.predict.film import Frame, parse_time, read_film
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.drawn import draw_image, jpeg_of
 from tests.predict.networks import made, one, values
-from uniemox.images import decode, read_image
+from uniemox.io.images import decode, read_image
 from uniemox.predict.opening import load
 from uniemox.predict.predictor import Predictor
 

@@ -13,10 +13,10 @@ from PIL import Image
 from tests.predict.networks import INFO, SIZE, tiny_network
 from tests.predict.test_faces import Finds
 from uniemox.errors import CheckpointError, ConfigError, ShapeError
-from uniemox.explain.maps import heat_map
 from uniemox.labels import MIKELS
 from uniemox.persons.box import Box, Detection
 from uniemox.predict import opening
+from uniemox.predict.explain.maps import heat_map
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load
 from uniemox.predict.predictor import Predictor

@@ -16,7 +16,7 @@ from PIL import Image
 from tests.drawn import draw_image, jpeg_of
 from tests.predict.networks import SIZE, WhiteFinder, answer, made, one, values
 from uniemox.errors import ConfigError, ImageError, LabelError
-from uniemox.images import read_image
+from uniemox.io.images import read_image
 from uniemox.labels import HECO, MIKELS
 from uniemox.persons.box import Box
 from uniemox.persons.crop import PersonCrop

@@ -18,8 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serve.serving import Running, form, image, predictor_of, running
 from uniemox import __version__
-from uniemox.explain.maps import heat_map
 from uniemox.labels import MIKELS
+from uniemox.predict.explain.maps import heat_map
 from uniemox.predict.predictor import Predictor
 from uniemox.serve.answers import REFUSALS
 from uniemox.serve.models import without_folders

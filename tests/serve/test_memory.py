@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.images import save
 from tests.serve.serving import image, predictor_of
-from uniemox.images import decode
+from uniemox.io.images import decode
 from uniemox.predict.predictor import Predictor
 from uniemox.serve import models
 from uniemox.serve.models import LARGE_AT_ONCE, Models, PredictAsk
@@ -20,7 +20,7 @@ from uniemox.serve.models import LARGE_AT_ONCE, Models, PredictAsk
 SIDE = 2400  # of the large image, px
 PEAK = """
 import sys
-from uniemox.images import decode
+from uniemox.io.images import decode
 def peak():  # of this process alone, kB; what the system counts for its parent too is of no use
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 data = open(sys.argv[1], "rb").read()
@@ -88,7 +88,7 @@ def test_large_images_are_decoded_two_at_a_time_and_answers_keep_their_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(models, "LARGE_PIXELS", 60 * 44)
-    monkeypatch.setattr("uniemox.parallel.usable_cores", lambda: 8)
+    monkeypatch.setattr("uniemox.io.parallel.usable_cores", lambda: 8)
     plain = predictor_of(tmp_path, finder=False)
     counted = Counted(plain.network)
     counted.lock, counted.inside, counted.limit = threading.Lock(), 0, 0

@@ -23,7 +23,7 @@ from tests.runs import (
     tiny_pretraining,
     uniemox,
 )
-from uniemox.files import METRICS
+from uniemox.io.files import METRICS
 from uniemox.pretrain.run import pretrain
 from uniemox.training.stopping import SIGNALS, StopRequest
 

@@ -15,7 +15,7 @@ from timm.data import create_transform
 from tests.drawn import draw_image, jpeg_of, sample_of
 from uniemox.data.sample import Sample
 from uniemox.errors import BoxError, ConfigError, ImageError
-from uniemox.images import read_image
+from uniemox.io.images import read_image
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.crop import choose_person
 from uniemox.predict.views import hide

@@ -8,7 +8,7 @@ from uniemox.ask.question import AskedImage
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.errors import ConfigError, DataError, LabelError
-from uniemox.files import ONNX
+from uniemox.io.files import ONNX
 from uniemox.labels import LabelSet
 from uniemox.predict.mapping import answers_in
 from uniemox.predict.network import Network

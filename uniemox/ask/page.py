@@ -10,7 +10,7 @@ from uniemox.ask.answers import OUTCOMES
 from uniemox.ask.result import OURS, ModelResult, ReadAnswer, Results
 from uniemox.data.sample import decode_sample
 from uniemox.errors import DataError, ImageError
-from uniemox.html import (
+from uniemox.io.html import (
     UNKNOWN,
     Html,
     element,

@@ -14,7 +14,7 @@ from uniemox.data.sample import Broken, DataSet, Sample
 from uniemox.data.shard_writing import ShardConfig, write_shards
 from uniemox.data.shards import read_shards
 from uniemox.errors import DataError, ImageError
-from uniemox.images import open_image, upright_size
+from uniemox.io.images import open_image, upright_size
 from uniemox.persons.box import Box, Detection
 from uniemox.training.hardware import keep_freed_memory
 from uniemox.views.config import ViewConfig

@@ -18,7 +18,7 @@ from uniemox.bench.counting import memory_mb
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError, UniemoxError
-from uniemox.files import WEIGHTS
+from uniemox.io.files import WEIGHTS
 from uniemox.model.classifier import Classifier
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure

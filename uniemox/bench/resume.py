@@ -20,7 +20,7 @@ from uniemox.bench.commands import start_command
 from uniemox.data.prompts import distinct_texts
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import StoppedError
-from uniemox.files import CHECKPOINTS, ENCODER, ONNX, PARTIAL, WEIGHTS
+from uniemox.io.files import CHECKPOINTS, ENCODER, ONNX, PARTIAL, WEIGHTS
 from uniemox.teacher.stored import save_features
 
 BEFORE, BETWEEN, WRITING, AFTER = MOMENTS = (

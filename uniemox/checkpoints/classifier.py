@@ -16,7 +16,7 @@ from uniemox.checkpoints.timm_networks import TIMM, TimmSource, build_timm
 from uniemox.checkpoints.writing import write_tensors
 from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.errors import CheckpointError, UniemoxError
-from uniemox.files import open_regular
+from uniemox.io.files import open_regular
 from uniemox.model.classifier import OLD_NORM_EPS, Classifier, NeighbourHead
 from uniemox.model.colour_histogram import ColourHistogram
 from uniemox.model.concat_encoder import ConcatEncoder

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from uniemox.checkpoints.classifier import build_described
 from uniemox.classifier_info import ClassifierInfo, read_info
+from uniemox.io.weight_names import IN_PACKAGE
 from uniemox.predict.network import KEY
 from uniemox.predict.opening import embedded_file
-from uniemox.weight_names import IN_PACKAGE
 
 FOLDED = "folded_norms"  # in the description of an encoder whose batch norms must stay in eval mode
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from uniemox.errors import CheckpointError
-from uniemox.files import open_regular
-from uniemox.weight_archives import check_weight_archive, refusal
+from uniemox.io.files import open_regular
+from uniemox.io.weight_archives import check_weight_archive, refusal
 
 ZIP = b"PK"  # how the newer of torch.save's two formats begins
 METADATA_KEY = "uniemox"  # in the header of the safetensors files that we write

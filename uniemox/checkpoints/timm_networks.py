@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from uniemox.errors import CheckpointError
-from uniemox.files import read_limited
-from uniemox.weight_archives import check_weight_archive
+from uniemox.io.files import read_limited
+from uniemox.io.weight_archives import check_weight_archive
 
 TIMM, LOCAL = "timm:", "local-dir:"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")

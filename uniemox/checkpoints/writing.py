@@ -9,7 +9,7 @@ import safetensors.torch
 from torch import Tensor
 
 from uniemox.errors import CheckpointError
-from uniemox.files import replacing
+from uniemox.io.files import replacing
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

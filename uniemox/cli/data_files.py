@@ -38,7 +38,7 @@ class FinderOptions:
 
         on_cluster: of machines that may have no GPU; then it is the CPU where nothing else is asked for.
         """
-        from uniemox.onnx_sessions import pick_provider
+        from uniemox.io.onnx_sessions import pick_provider
         from uniemox.persons.detector import load_detector
         from uniemox.persons.detector_config import DetectorConfig
         from uniemox.predict.opening import finder_file

@@ -17,10 +17,10 @@ from uniemox.errors import ConfigError, ImageError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from uniemox.explain.explaining import Explainer
-    from uniemox.explain.explanation import Explanation
-    from uniemox.explain.scores import MapScores
     from uniemox.persons.box import Detection
+    from uniemox.predict.explain.explaining import Explainer
+    from uniemox.predict.explain.explanation import Explanation
+    from uniemox.predict.explain.scores import MapScores
 
 SHEETS = (".png", ".html")
 SHEET_PX = 512  # of the images that are kept for a sheet
@@ -77,7 +77,7 @@ def heat(
         With --scores: print them as one JSON object.
     """
     _check_asked(method, scores=scores, as_json=as_json)
-    from uniemox.explain.explaining import open_explainers
+    from uniemox.predict.explain.explaining import open_explainers
 
     folder = out if _is_folder(out) else None  # a wrong name is refused before models are opened
     explainers, columns = open_explainers(model or [None], method)
@@ -111,7 +111,7 @@ def _explain_each(
     images: Sequence[Path], asked: _Asked
 ) -> "tuple[list[Path], list[list[Explanation]], list[list[MapScores]]]":
     """The images that could be read, their rows of a sheet (none if maps go to a folder), and the maps' scores."""
-    from uniemox.explain.agreement import compared, is_unlike
+    from uniemox.predict.explain.agreement import compared, is_unlike
 
     read: list[Path] = []
     rows: list[list[Explanation]] = []
@@ -178,7 +178,7 @@ def _is_folder(out: Path) -> bool:
 
 
 def _write_maps(row: "list[Explanation]", columns: list[str], image: Path, out: Path) -> None:
-    from uniemox.explain.writing import map_path, write_whole
+    from uniemox.predict.explain.writing import map_path, write_whole
 
     for name, found in zip(columns, row, strict=True):
         write_whole(map_path(out, image, name), found.overlay(max(found.image.size)))
@@ -186,7 +186,7 @@ def _write_maps(row: "list[Explanation]", columns: list[str], image: Path, out: 
 
 def _draw_faces(images: Sequence[Path], folder: Path | None) -> "list[Image.Image] | None":
     """Each image with what its faces show; None if they were written to a folder."""
-    from uniemox.explain.writing import map_path, write_whole
+    from uniemox.predict.explain.writing import map_path, write_whole
     from uniemox.predict.opening import load
     from uniemox.predict.plot import plot_faces
     from uniemox.predict.prediction import Failure
@@ -214,8 +214,8 @@ def _write(
     faces: bool,
 ) -> None:
     """Write the sheet, if maps don't go to a folder, and report it."""
-    from uniemox.explain.sheets import draw_sheet, sheet_html
-    from uniemox.explain.writing import write_whole
+    from uniemox.predict.explain.sheets import draw_sheet, sheet_html
+    from uniemox.predict.explain.writing import write_whole
 
     drawn = _draw_faces(read, folder) if faces else None
     if folder is None:
@@ -228,7 +228,7 @@ def _show_scores(measured: "list[tuple[MapScores, ...]]", columns: list[str], as
     from rich.table import Table
 
     from uniemox.cli.console import out as console
-    from uniemox.explain.scores import summarise
+    from uniemox.predict.explain.scores import summarise
 
     found = {name: summarise(kept).as_dict() for name, kept in zip(columns, measured, strict=True)}
     if as_json:

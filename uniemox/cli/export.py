@@ -91,7 +91,7 @@ def _write_hub_folder(run: Path, out: Path) -> None:
     from uniemox.checkpoints.classifier import load_classifier
     from uniemox.evaluate.run_records import read_run
     from uniemox.export.hub_folder import write_hub_folder
-    from uniemox.files import WEIGHTS
+    from uniemox.io.files import WEIGHTS
 
     if not (run / WEIGHTS).is_file():
         raise CheckpointError(f"{run} holds no {WEIGHTS}; give a finished run of uniemox finetune")
@@ -144,8 +144,8 @@ def _as_onnx(model: Path, folder: Path) -> Path:
     """A file of the model in a folder. Raises CheckpointError for a run that is not finished."""
     from uniemox.checkpoints.classifier import load_classifier
     from uniemox.export.onnx import export_classifier, read_model, write_model
-    from uniemox.files import WEIGHTS
-    from uniemox.weight_names import EMBEDDED, IN_PACKAGE
+    from uniemox.io.files import WEIGHTS
+    from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
 
     if str(model) in IN_PACKAGE:
         model = EMBEDDED / IN_PACKAGE[str(model)]

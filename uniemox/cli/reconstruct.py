@@ -45,8 +45,8 @@ def reconstruct(
     need("torch", "timm", "safetensors", extra="train")
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--out {out}: the sheet is a PNG; give sheet.png")
-    from uniemox.explain.reconstructions import open_reconstructors, reconstruct_images
-    from uniemox.explain.writing import write_whole
+    from uniemox.predict.explain.reconstructions import open_reconstructors, reconstruct_images
+    from uniemox.predict.explain.writing import write_whole
 
     images = images_of(files, max_images=MAX_ROWS)
     stages = [stage for path in model for stage in open_reconstructors(path)]

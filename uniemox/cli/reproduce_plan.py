@@ -11,7 +11,7 @@ from rich.table import Table
 
 from uniemox.cli.console import JsonFlag, progress_bar, say, show_all
 from uniemox.errors import ConfigError
-from uniemox.files import read_limited
+from uniemox.io.files import read_limited
 from uniemox.reproduce.names import Name, Scale
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _weights(texts: "Sequence[str] | None") -> "Mapping[str, str]":
 
 def usual_jobs(scale: str, gpus: int) -> int:
     """Runs at a time where nobody says: one a GPU at the scale of the paper, as many as they need of them."""
-    from uniemox.parallel import usable_cores
+    from uniemox.io.parallel import usable_cores
 
     return min(usable_cores(), MAX_JOBS) if scale == "demo" else gpus
 

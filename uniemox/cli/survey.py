@@ -59,10 +59,10 @@ def survey(
     check_names(images)
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{out}: expected a name that ends in .html")
-    from uniemox.files import write_text
-    from uniemox.survey.page import survey_page
-    from uniemox.survey.summary import summarise
-    from uniemox.survey.tallies import groupings_of
+    from uniemox.io.files import write_text
+    from uniemox.predict.survey.page import survey_page
+    from uniemox.predict.survey.summary import summarise
+    from uniemox.predict.survey.tallies import groupings_of
 
     groupings = groupings_of(by, table)
     lines = out.with_name(out.name + ".jsonl")
@@ -82,8 +82,8 @@ def _look(images: Sequence[str], lines: Path, models: ModelOptions, labels: str 
     """Ask about all images that are not in the lines yet. Raises StoppedError after Ctrl-C."""
     from uniemox.cli.predict_output import Output
     from uniemox.predict.listing import list_images
+    from uniemox.predict.survey.lines import SurveyFile
     from uniemox.predict.writing import AnswerHeader
-    from uniemox.survey.lines import SurveyFile
 
     predictor = models.opener(on_cluster=False, has_several=True)()
     answered = AnswerHeader.of_question(predictor, labels, None)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from uniemox.curate.annotate.agree import AgreementStats, Figure
 from uniemox.errors import DataError
-from uniemox.html import Html, element, page, scaled_image, table
+from uniemox.io.html import Html, element, page, scaled_image, table
 
 
 def write_status_page(

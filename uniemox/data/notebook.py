@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from PIL import ImageOps
 
 from uniemox.errors import ImageError
-from uniemox.html import Html, element, join, scaled_image, table
-from uniemox.images import MinSides, decode
+from uniemox.io.html import Html, element, join, scaled_image, table
+from uniemox.io.images import MinSides, decode
 
 if TYPE_CHECKING:
     from uniemox.data.sample import DataSet, Sample

@@ -16,9 +16,9 @@ from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.seen import seen_file, write_hashes
 from uniemox.data.sidecar import Sidecar, read_sidecar
 from uniemox.errors import DataError, ImageError
+from uniemox.io.ray_map import DIED
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
-from uniemox.ray_map import DIED
 
 DECODED_PX = 832  # short side from which a JPEG is decoded smaller: twice the input of the largest detector here
 BATCH = 16  # images that a worker takes at once

@@ -19,8 +19,8 @@ from typing import Any, TypeVar, cast
 from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, DataError
-from uniemox.parallel import usable_cores
-from uniemox.ray_map import DIED, map_on_ray
+from uniemox.io.parallel import usable_cores
+from uniemox.io.ray_map import DIED, map_on_ray
 
 CHUNK = 32  # images that a process takes at once
 MAX_TEMP_DIR = 103 - len("/pymp-12345678/listener-12345678")  # characters; a socket's address has 103 on every system

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Protocol
 from PIL import Image
 
 from uniemox.errors import DataError, ImageError
-from uniemox.files import read_limited
-from uniemox.images import MAX_BYTES, decode
+from uniemox.io.files import read_limited
+from uniemox.io.images import MAX_BYTES, decode
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
 

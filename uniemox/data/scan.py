@@ -14,11 +14,11 @@ from uniemox.data.colour import brightness, colorfulness, colour_histogram
 from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.data.processes import map_samples
 from uniemox.data.sample import Sample
-from uniemox.decoding.child import Decoded
-from uniemox.decoding.pool import DecoderPool, look_here
 from uniemox.errors import ImageError
-from uniemox.images import ENDINGS, MinSides
-from uniemox.ray_map import DIED
+from uniemox.io.decoding.child import Decoded
+from uniemox.io.decoding.pool import DecoderPool, look_here
+from uniemox.io.images import ENDINGS, MinSides
+from uniemox.io.ray_map import DIED
 
 THUMB = 32  # side of the small image by which near duplicates are found, px
 DECODED_PX = 64  # short side at which a JPEG is decoded for all this

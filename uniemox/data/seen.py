@@ -13,8 +13,8 @@ import numpy as np
 from uniemox.data.hashes import image_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError
-from uniemox.files import open_regular, read_limited, write_text
-from uniemox.weight_names import Init, weight_paths
+from uniemox.io.files import open_regular, read_limited, write_text
+from uniemox.io.weight_names import Init, weight_paths
 
 SEEN = "training_pictures.txt"
 STORED = "seen"  # name of the array in a file of stored features

@@ -19,9 +19,9 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.data.shards import FORMAT, INDEX, PLAIN_FIELDS, parse_json
 from uniemox.data.sidecar import json_line
 from uniemox.errors import ConfigError, DataError, ImageError
-from uniemox.images import decode, open_image
+from uniemox.io.images import decode, open_image
+from uniemox.io.ray_map import DIED
 from uniemox.labels import LabelSet
-from uniemox.ray_map import DIED
 
 BLOCK = 512  # bytes of a tar header
 JPEG_QUALITY = 92

@@ -15,8 +15,8 @@ from typing import Any
 
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError, MissingPackageError
-from uniemox.files import MAX_TEXT_BYTES, open_regular, read_limited
-from uniemox.images import MAX_BYTES
+from uniemox.io.files import MAX_TEXT_BYTES, open_regular, read_limited
+from uniemox.io.images import MAX_BYTES
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
 

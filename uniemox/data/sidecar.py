@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from uniemox.data.readers.tables import read_bytes
 from uniemox.errors import DataError
-from uniemox.files import FileLock
+from uniemox.io.files import FileLock
 
 PERSONS, TEXTS = "persons.jsonl", "texts.jsonl"  # names beside the data
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from uniemox.classifier_info import from_affect
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.errors import DataError, ImageError
-from uniemox.parallel import parallel_map
+from uniemox.io.parallel import parallel_map
 from uniemox.predict.network import Network
 
 

@@ -13,9 +13,9 @@ from uniemox.data.seen import seen_file, write_hashes
 from uniemox.errors import ConfigError, DataError, ImageError
 from uniemox.evaluate.recalibration import write_model
 from uniemox.evaluate.run import file_of, is_onnx, seen_by_model
-from uniemox.files import ONNX
+from uniemox.io.files import ONNX
+from uniemox.io.parallel import parallel_map
 from uniemox.labels import AFFECT
-from uniemox.parallel import parallel_map
 from uniemox.predict.network import FEATURES, Network
 from uniemox.predict.opening import IN_PACKAGE, open_network
 from uniemox.predict.ratings import HASH_DIGITS, HIGHEST, LOWEST, RatingHead, head_inputs

@@ -15,14 +15,14 @@ from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.evaluate.calibration import calibrated, expected_calibration_error
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.run import file_of, is_onnx, map_to_data, seen_by_model
-from uniemox.files import ONNX, replacing
 from uniemox.intervals import Interval, bootstrap_interval
-from uniemox.onnx_metadata import with_metadata
+from uniemox.io.files import ONNX, replacing
+from uniemox.io.onnx_metadata import with_metadata
+from uniemox.io.weight_names import IN_PACKAGE
 from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of
 from uniemox.predict.conformal import likely_sets
 from uniemox.predict.network import KEY
 from uniemox.predict.opening import open_network
-from uniemox.weight_names import IN_PACKAGE
 
 MIN_IMAGES, COVERAGE = 30, 0.9
 

@@ -21,13 +21,13 @@ from uniemox.evaluate.calibration import expected_calibration_error, softmax
 from uniemox.evaluate.groups import GroupScores, score_groups
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
 from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
-from uniemox.files import EVALUATIONS, WEIGHTS, write_text
+from uniemox.io.files import EVALUATIONS, WEIGHTS, write_text
+from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
 from uniemox.labels import AFFECT, LabelMap, LabelSet, label_map
 from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of
 from uniemox.predict.conformal import likely_sets
 from uniemox.predict.opening import open_network
 from uniemox.predict.ratings import HASH_DIGITS, RatingHead
-from uniemox.weight_names import EMBEDDED, IN_PACKAGE
 
 if TYPE_CHECKING:
     from uniemox.training.config import HardwareConfig

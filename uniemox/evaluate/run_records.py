@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
 from uniemox.evaluate.metrics import Array
-from uniemox.files import CONFIG, EVALUATIONS, METRICS, WEIGHTS, open_regular
-from uniemox.html import element, join, table
+from uniemox.io.files import CONFIG, EVALUATIONS, METRICS, WEIGHTS, open_regular
+from uniemox.io.html import element, join, table
 from uniemox.training.journal import IMAGES, read_metrics
 from uniemox.training.settings import read_json, with_new_names
 

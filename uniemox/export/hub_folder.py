@@ -20,7 +20,7 @@ from uniemox.classifier_info import ClassifierInfo, to_affect
 from uniemox.data.source import public_name
 from uniemox.errors import CheckpointError
 from uniemox.export.onnx import export_classifier
-from uniemox.files import ONNX, WEIGHTS, replacing
+from uniemox.io.files import ONNX, WEIGHTS, replacing
 from uniemox.model.classifier import Classifier
 
 CARD, CONFIG = "README.md", "config.json"

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError
 from uniemox.export.maps import WithFeatures, WithMaps, has_maps
-from uniemox.files import replacing
+from uniemox.io.files import replacing
 from uniemox.model.classifier import Classifier
 
 KEY = "uniemox"

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from uniemox.errors import CheckpointError
 from uniemox.export.compact import store_as_float16
 from uniemox.export.onnx import OPSET, forget_origin, quiet, write_model
-from uniemox.files import replacing
 from uniemox.finder.network import FinderNetwork
+from uniemox.io.files import replacing
 
 KEY = "uniemox_finder"
 

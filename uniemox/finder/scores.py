@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from uniemox.errors import DataError
-from uniemox.files import read_limited
-from uniemox.images import read_image
+from uniemox.io.files import read_limited
+from uniemox.io.images import read_image
 from uniemox.persons.box import Box, Detection, overlap
 
 MIN_OVERLAP = 0.5

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
-from uniemox.files import replacing
 from uniemox.finetune.config import DistillationConfig
+from uniemox.io.files import replacing
 from uniemox.labels import LabelSet
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure

@@ -25,8 +25,9 @@ from uniemox.checkpoints.recognition import is_sincos
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError
-from uniemox.files import CONFIG, ENCODER, WEIGHTS, open_regular
 from uniemox.finetune.config import INIT_MISSING, NetworkConfig
+from uniemox.io.files import CONFIG, ENCODER, WEIGHTS, open_regular
+from uniemox.io.weight_names import IN_PACKAGE, Init
 from uniemox.model.classifier import NORM_EPS, Classifier, set_drop_path, token_encoder
 from uniemox.model.colour_histogram import FEATURES, ColourHistogram
 from uniemox.model.concat_encoder import ConcatEncoder
@@ -36,7 +37,6 @@ from uniemox.model.fusion import Fusion, build_fusion
 from uniemox.model.methods.ccim import Ccim
 from uniemox.training.settings import read_json
 from uniemox.views.pixels import IMAGENET, PixelStats
-from uniemox.weight_names import IN_PACKAGE, Init
 
 
 @dataclass(frozen=True, slots=True)

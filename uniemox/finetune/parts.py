@@ -9,9 +9,9 @@ from uniemox.classifier_info import CalibrationImages
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.splits import split_samples, take_fraction, write_splits
 from uniemox.errors import ConfigError, DataError
-from uniemox.files import CONFIG, SPLITS
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.targets import MISSING, has_target
+from uniemox.io.files import CONFIG, SPLITS
 from uniemox.training.settings import read_json
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}

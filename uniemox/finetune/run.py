@@ -18,7 +18,6 @@ from uniemox.data.seen import write_seen
 from uniemox.evaluate.calibration import calibrated
 from uniemox.evaluate.classifier_outputs import select_views
 from uniemox.export.onnx import export_classifier
-from uniemox.files import ENCODER, ONNX, WEIGHTS
 from uniemox.finetune.augment import AugmentedViews
 from uniemox.finetune.config import FinetuneConfig, Task
 from uniemox.finetune.confounders import fit_confounders
@@ -31,10 +30,12 @@ from uniemox.finetune.region_network import network_of
 from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step, seed_step
 from uniemox.finetune.targets import class_weights, has_target, target_of
 from uniemox.finetune.words import WordLists
+from uniemox.io.files import ENCODER, ONNX, WEIGHTS
+from uniemox.io.parallel import usable_cores
+from uniemox.io.weight_names import Init
 from uniemox.labels import AFFECT
 from uniemox.model.classifier import Classifier
 from uniemox.model.methods.ccim import Ccim
-from uniemox.parallel import usable_cores
 from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
 from uniemox.training.distributed import first_process_first, process_group, rank, wait_for_all, world_size
 from uniemox.training.hardware import (
@@ -53,7 +54,6 @@ from uniemox.training.schedule import build_schedule
 from uniemox.training.state import Checkpoints, Progress, was_finished
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 from uniemox.views.pixels import normalise
-from uniemox.weight_names import Init
 
 
 def finetune(

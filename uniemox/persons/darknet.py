@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from uniemox.errors import ConfigError, DetectorError, MissingPackageError
-from uniemox.files import open_regular
+from uniemox.io.files import open_regular
 from uniemox.persons.box import Detection
 from uniemox.persons.decoding import Array, corners
 from uniemox.persons.detector_config import DetectorConfig, fingerprint_of

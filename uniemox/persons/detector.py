@@ -29,15 +29,15 @@ def load_detector(
     """The detector in an .onnx file or in Darknet's pair of files.
 
     source: path of the .onnx; path of the .cfg, with the .weights of the same stem beside it; "a.cfg+b.weights"; or a
-    name "hub:...", that `uniemox.hub` turns into a path.  threads: of a run; None: one a core.
-    provider: what of onnxruntime runs it, see `uniemox.onnx_sessions.PROVIDERS`.
+    name "hub:...", that `uniemox.io.hub` turns into a path.  threads: of a run; None: one a core.
+    provider: what of onnxruntime runs it, see `uniemox.io.onnx_sessions.PROVIDERS`.
     Raises DetectorError if there is no such file or its layout is not known, ConfigError without such a provider.
     """
     config = config or DetectorConfig()
     from uniemox.persons.onnx_file import OnnxDetector  # noqa: PLC0415 (starting onnxruntime takes a while)
 
     if str(source).startswith("hub:"):
-        from uniemox.hub import fetch  # noqa: PLC0415 (only names of the hub need it)
+        from uniemox.io.hub import fetch  # noqa: PLC0415 (only names of the hub need it)
 
         source = fetch(str(source))
     cfg, plus, weights = str(source).rpartition(".cfg+")

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from uniemox.errors import ConfigError
-from uniemox.files import open_regular
+from uniemox.io.files import open_regular
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

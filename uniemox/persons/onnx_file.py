@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from uniemox.errors import DetectorError
-from uniemox.onnx_external import external_files, leaves_folder
-from uniemox.onnx_sessions import RUNTIME_ERRORS, InferenceSession, Session
+from uniemox.io.onnx_external import external_files, leaves_folder
+from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, Session
 from uniemox.persons.box import Detection
 from uniemox.persons.decoding import Array
 from uniemox.persons.detector_config import DetectorConfig, fingerprint_of

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import TypeVar
 
-from uniemox.decoding.pool import Decode, DecoderPool, Decoders, decode_one
-from uniemox.parallel import count_cores, parallel_map
+from uniemox.io.decoding.pool import Decode, DecoderPool, Decoders, decode_one
+from uniemox.io.parallel import count_cores, parallel_map
 from uniemox.predict.images import ImageLike
 
 Item = TypeVar("Item")

@@ -13,9 +13,9 @@ from typing import Any
 
 from PIL import Image
 
-from uniemox.decoding.child import process_settings
-from uniemox.decoding.film import ANIMATIONS
 from uniemox.errors import ConfigError, ImageError, MissingPackageError
+from uniemox.io.decoding.child import process_settings
+from uniemox.io.decoding.film import ANIMATIONS
 
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv")
 WAIT_S = 60.0  # for a sign of life of the process
@@ -63,7 +63,7 @@ def read_film(path: str, every_s: float) -> Iterator[Frame]:
     if not Path(path).is_file():
         yield Frame(path, 0.0, 0, None, (0, 0), f"{path}: there is no such file")
         return
-    words = [sys.executable, "-P", "-m", "uniemox.decoding.film", path, str(every_s)]
+    words = [sys.executable, "-P", "-m", "uniemox.io.decoding.film", path, str(every_s)]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, **process_settings()) as process:
         try:
             yield from _frames(path, process)

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from uniemox.decoding.pool import Decode, decode_one
 from uniemox.errors import ImageError, ImageNotFoundError
-from uniemox.files import read_limited
-from uniemox.images import (
+from uniemox.io.decoding.pool import Decode, decode_one
+from uniemox.io.files import read_limited
+from uniemox.io.images import (
     HEIF_ENDINGS,
     HEIF_NEEDS,
     MAX_ASPECT,

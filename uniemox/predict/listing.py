@@ -5,7 +5,7 @@ import os.path
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from uniemox.images import is_image_name
+from uniemox.io.images import is_image_name
 from uniemox.predict.images import walk
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.errors import CheckpointError, ConfigError, ShapeError
-from uniemox.files import ONNX
-from uniemox.onnx_external import external_files
-from uniemox.onnx_sessions import RUNTIME_ERRORS, Session
+from uniemox.io.files import ONNX
+from uniemox.io.onnx_external import external_files
+from uniemox.io.onnx_sessions import RUNTIME_ERRORS, Session
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.crop import choose_person
 from uniemox.persons.detector_config import fingerprint_of

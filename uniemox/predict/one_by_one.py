@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.onnx_sessions import InferenceSession, Session
+from uniemox.io.onnx_sessions import InferenceSession, Session
 
 ONE_BY_ONE = "uniemox_one_by_one"  # key of a file's metadata; that it is there says it
 

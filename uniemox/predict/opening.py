@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from uniemox.errors import CheckpointError, ConfigError
-from uniemox.files import ONNX
-from uniemox.hub import PREFIX, fetch
+from uniemox.io.files import ONNX
+from uniemox.io.hub import PREFIX, fetch
+from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
 from uniemox.persons.detector import Detector, load_detector
 from uniemox.persons.detector_config import DetectorConfig
 from uniemox.predict.faces import BothWays, FaceReader
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
-from uniemox.weight_names import EMBEDDED, IN_PACKAGE
 
 EMBEDDED_NAME = "embedded"
 FINDER = "finder.onnx"

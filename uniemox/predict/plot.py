@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 from uniemox.errors import ImageError
-from uniemox.fonts import fitted, font_of
+from uniemox.io.fonts import fitted, font_of
 from uniemox.labels import AFFECT
 from uniemox.predict.faces import summarise_faces
 from uniemox.predict.images import read_any

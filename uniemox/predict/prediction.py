@@ -153,7 +153,7 @@ class Prediction:
 
     def _repr_html_(self) -> str:
         """In notebooks: the plot, or the answer as JSON where the image is gone."""
-        from uniemox.html import element, scaled_image  # noqa: PLC0415 - in notebooks alone
+        from uniemox.io.html import element, scaled_image  # noqa: PLC0415 - in notebooks alone
 
         try:
             return scaled_image(self.plot(), self.path or "image", max_side_px=SHOWN_PX)

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from uniemox.decoding.pool import Decode, Decoders, decode_one
 from uniemox.errors import ConfigError, ImageError, ImageNotFoundError
-from uniemox.images import MinSides
+from uniemox.io.decoding.pool import Decode, Decoders, decode_one
+from uniemox.io.images import MinSides
 from uniemox.persons.box import Detection
 from uniemox.persons.detector import Detector
 from uniemox.persons.detector_config import fingerprint_of

@@ -5,9 +5,9 @@ from functools import partial
 from itertools import islice
 
 from uniemox.errors import ConfigError
+from uniemox.io.ray_map import DIED, map_on_ray
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
-from uniemox.ray_map import DIED, map_on_ray
 
 
 def predict_on_ray(

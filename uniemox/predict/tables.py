@@ -6,8 +6,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from uniemox.csv_files import write_rows
 from uniemox.errors import DataError, MissingPackageError
+from uniemox.io.csv_files import write_rows
 from uniemox.labels import AFFECT
 
 JUDGED = ("familiarity", "is_unfamiliar")

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from uniemox.fonts import fitted, font_of
+from uniemox.io.fonts import fitted, font_of
 from uniemox.labels import AFFECT
 from uniemox.predict.plot import INK, LABEL_COLOURS, PAPER, QUIET
 from uniemox.predict.tables import read_lines

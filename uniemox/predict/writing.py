@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from uniemox.errors import ConfigError, DataError
-from uniemox.files import FileLock
+from uniemox.io.files import FileLock
 from uniemox.persons.detector_config import fingerprint_of
 from uniemox.predict.mapping import answers_in
 from uniemox.predict.prediction import Failure, Prediction

@@ -14,10 +14,10 @@ from uniemox.checkpoints.writing import write_tensors
 from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import write_seen
-from uniemox.files import ENCODER, WEIGHTS
+from uniemox.io.files import ENCODER, WEIGHTS
+from uniemox.io.parallel import usable_cores
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
-from uniemox.parallel import usable_cores
 from uniemox.pretrain.batches import MaskedViews, make_batch
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.images import reconstruction_image

@@ -12,9 +12,9 @@ from uniemox.data.source import open_data
 from uniemox.errors import CheckpointError, DataError
 from uniemox.evaluate.run import Evaluation, evaluate
 from uniemox.evaluate.run_records import SavedEvaluation, read_evaluation
-from uniemox.files import CONFIG, EVALUATIONS, WEIGHTS
+from uniemox.io.files import CONFIG, EVALUATIONS, WEIGHTS
+from uniemox.io.weight_names import weight_paths
 from uniemox.training.settings import read_json
-from uniemox.weight_names import weight_paths
 
 NEEDED = (
     *("kind", "config.seed", "data.source", "data.samples", "data.sha256", "data.labels.name", "data.labels.kind"),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from uniemox.files import ONNX
+from uniemox.io.files import ONNX
 from uniemox.reproduce.plan import OUT, Cell, Run, TableRow, plan_run
 from uniemox.reproduce.results import gain, score_of
 from uniemox.reproduce.sources import Target

@@ -17,9 +17,10 @@ from uniemox.checkpoints.embedded import load_embedded
 from uniemox.checkpoints.published import draft_published, report_timm
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource, is_cached, load_timm
 from uniemox.errors import CheckpointError, TeacherError
-from uniemox.files import ENCODER, WEIGHTS
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.network import build_fused
+from uniemox.io.files import ENCODER, WEIGHTS
+from uniemox.io.weight_names import IN_PACKAGE, Init
 from uniemox.model.classifier import Classifier, set_drop_path, token_encoder
 from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.model.encoder import build_encoder, check_plain
@@ -32,7 +33,6 @@ from uniemox.pretrain.config import PretrainConfig
 from uniemox.teacher.config import FitConfig
 from uniemox.teacher.opening import open_teacher
 from uniemox.views.pixels import IMAGENET
-from uniemox.weight_names import IN_PACKAGE, Init
 
 META = torch.device("meta")
 

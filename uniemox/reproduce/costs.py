@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.errors import ConfigError
-from uniemox.files import WEIGHTS, write_text
+from uniemox.io.files import WEIGHTS, write_text
 from uniemox.reproduce.plan import Run
 from uniemox.reproduce.study import PRETRAIN_GFLOP
 from uniemox.training.settings import read_json

@@ -5,7 +5,7 @@ from collections import Counter
 from uniemox.data.sample import DataSet
 from uniemox.data.source import open_data
 from uniemox.errors import UniemoxError
-from uniemox.html import UNKNOWN, Html, element, join, table
+from uniemox.io.html import UNKNOWN, Html, element, join, table
 from uniemox.paper import paper_tables
 from uniemox.reproduce.names import Scale
 from uniemox.reproduce.plan import Plan

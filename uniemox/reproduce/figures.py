@@ -7,9 +7,9 @@ from pathlib import Path
 from PIL import Image
 
 from uniemox.errors import ImageError
-from uniemox.files import SPLITS
-from uniemox.html import Html, element, join, scaled_image
-from uniemox.images import decode
+from uniemox.io.files import SPLITS
+from uniemox.io.html import Html, element, join, scaled_image
+from uniemox.io.images import decode
 from uniemox.reproduce.ablations import NO_ALIGNMENT, NO_VISUAL
 from uniemox.reproduce.images import LIST, read_images
 from uniemox.reproduce.plan import OUT, Plan, Run, plan_run

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from uniemox.csv_files import write_rows
-from uniemox.files import WEIGHTS
 from uniemox.intervals import PairedDifference
+from uniemox.io.csv_files import write_rows
+from uniemox.io.files import WEIGHTS
 from uniemox.reproduce.baseline import Margin, margin_of
 from uniemox.reproduce.costs import NetworkCost, measure_run
 from uniemox.reproduce.execute import RunOutcome, seconds_of

@@ -12,7 +12,7 @@ from uniemox.data.prompts import text_of
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.sidecar import PERSONS, json_line
 from uniemox.errors import ConfigError, DataError, ImageError
-from uniemox.files import write_text
+from uniemox.io.files import write_text
 from uniemox.training.settings import read_json
 
 LIST = "pictures.json"

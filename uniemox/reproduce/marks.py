@@ -3,8 +3,8 @@
 from collections.abc import Collection
 
 from uniemox.evaluate.report.comparison import BELOW
-from uniemox.html import UNKNOWN, Html, element, join
 from uniemox.intervals import PairedDifference
+from uniemox.io.html import UNKNOWN, Html, element, join
 from uniemox.reproduce.baseline import HISTOGRAM, Margin
 from uniemox.reproduce.results import Score
 

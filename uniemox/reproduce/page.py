@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from uniemox.errors import DataError, UniemoxError
-from uniemox.files import write_text
-from uniemox.html import UNKNOWN, Html, element, join, page, scrolling, table
+from uniemox.io.files import write_text
+from uniemox.io.html import UNKNOWN, Html, element, join, page, scrolling, table
 from uniemox.reproduce.audit import audit
 from uniemox.reproduce.execute import RunOutcome
 from uniemox.reproduce.findings import Findings

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from uniemox.html import Html
+from uniemox.io.html import Html
 from uniemox.reproduce.names import Scale
 
 OUT = "{out}"  # in the words of a run: its folder

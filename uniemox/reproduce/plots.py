@@ -4,7 +4,7 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from uniemox.html import Html
+from uniemox.io.html import Html
 
 LEFT_PX, WIDTH_PX, ROW_PX, TOP_PX, BOTTOM_PX = 330, 840, 22, 26, 34  # left: names of 50 letters
 CURVE_PX = 320  # height of a drawing of lines

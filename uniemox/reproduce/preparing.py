@@ -7,7 +7,7 @@ from uniemox.data.sample import DataSet
 from uniemox.data.sidecar import PERSONS, TEXTS
 from uniemox.data.source import parse_source
 from uniemox.data.splits import PAPER_RECIPES
-from uniemox.files import SPLITS
+from uniemox.io.files import SPLITS
 from uniemox.reproduce.plan import OUT, Run, plan_run
 from uniemox.reproduce.weight_files import digest_of_weights
 

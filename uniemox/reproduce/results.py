@@ -10,8 +10,8 @@ from scipy.stats import t as student
 
 from uniemox.errors import DataError
 from uniemox.evaluate.run_records import SavedEvaluation, read_evaluation
-from uniemox.files import EVALUATIONS
 from uniemox.intervals import PairedDifference, paired_bootstrap
+from uniemox.io.files import EVALUATIONS
 from uniemox.reproduce.plan import Cell, Run
 
 Mark = Literal["ours", "cited", "not run", "failed"]

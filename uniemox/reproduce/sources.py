@@ -13,7 +13,7 @@ from uniemox.data.sidecar import PERSONS, TEXTS
 from uniemox.data.source import open_data, parse_source
 from uniemox.data.splits import PAPER_RECIPES
 from uniemox.errors import ConfigError
-from uniemox.files import SPLITS
+from uniemox.io.files import SPLITS
 from uniemox.labels import CAER, EKMAN, HECO, MIKELS, UBE, LabelSet
 from uniemox.reproduce.plan import Run
 from uniemox.reproduce.preparing import EMBEDDED, describe_run, find_people_run, pack_run, splits_run

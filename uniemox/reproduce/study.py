@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from uniemox.files import ENCODER, ONNX
+from uniemox.io.files import ENCODER, ONNX
 from uniemox.reproduce.names import Scale
 from uniemox.reproduce.plan import OUT, Cell, Run, plan_evaluation, plan_run
 from uniemox.reproduce.sources import DataSource, Target

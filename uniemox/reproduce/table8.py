@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from uniemox.evaluate.report.comparison import BELOW
-from uniemox.html import UNKNOWN, Html, element, interval, join, number, table
+from uniemox.io.html import UNKNOWN, Html, element, interval, join, number, table
 from uniemox.paper import paper_tables
 from uniemox.reproduce.baseline import HISTOGRAM, histogram_cell
 from uniemox.reproduce.plan import OUT, Cell, Plan, Run, plan_run

@@ -4,7 +4,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from uniemox.weight_names import weight_paths
+from uniemox.io.weight_names import weight_paths
 
 
 def digest_of_weights(name: str) -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""Prediction over HTTP, and a page for people: wraps uniemox.predict and uniemox.explain, without torch."""
+"""Prediction over HTTP, and a page for people: wraps uniemox.predict and uniemox.predict.explain, without torch."""

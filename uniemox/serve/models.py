@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from uniemox.decoding.pool import DecoderPool, Decoders
 from uniemox.errors import ImageError, LabelError
-from uniemox.explain.maps import heat_map
-from uniemox.images import MinSides, open_image
+from uniemox.io.decoding.pool import DecoderPool, Decoders
+from uniemox.io.images import MinSides, open_image
 from uniemox.labels import LABEL_SETS, LabelSet
 from uniemox.persons.box import Box
+from uniemox.predict.explain.maps import heat_map
 from uniemox.predict.mapping import answers_in
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor

@@ -30,7 +30,7 @@ from uniemox.data.readers.emoset import read_vocabulary
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.sidecar import Sidecar
 from uniemox.errors import ImageError, TeacherError
-from uniemox.ray_map import DIED
+from uniemox.io.ray_map import DIED
 from uniemox.teacher.clip import UNLOADABLE
 from uniemox.teacher.protocol import Teacher, fit_pixels
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from uniemox.checkpoints.timm_networks import load_timm
 from uniemox.errors import CheckpointError, TeacherError
-from uniemox.files import open_regular, read_limited
+from uniemox.io.files import open_regular, read_limited
 from uniemox.model.encoder import build_encoder
 from uniemox.teacher.config import SMALL_PATCH_PX
 from uniemox.teacher.image_towers import join_networks, network_features

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from uniemox.data.seen import STORED
 from uniemox.errors import TeacherError
-from uniemox.files import open_regular
+from uniemox.io.files import open_regular
 
 # What numpy raises for archives that are missing, mangled or something else.
 UNREADABLE = (

@@ -8,7 +8,7 @@ import torch
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import seen_by
 from uniemox.errors import TeacherError
-from uniemox.files import replacing
+from uniemox.io.files import replacing
 from uniemox.teacher.protocol import Teacher
 from uniemox.teacher.stored import save_features
 from uniemox.views.loader import ViewDataset, build_loader

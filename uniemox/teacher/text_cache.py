@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uniemox.errors import TeacherError
-from uniemox.files import replacing
+from uniemox.io.files import replacing
 from uniemox.teacher.protocol import Teacher
 
 KEY_BYTES = 32  # of SHA-256

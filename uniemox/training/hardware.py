@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from uniemox.errors import ConfigError
+from uniemox.io.parallel import usable_cores
 from uniemox.model.config import Precision
 from uniemox.model.precision import fast_precision
-from uniemox.parallel import usable_cores
 from uniemox.training.config import HardwareConfig
 from uniemox.training.distributed import world_size
 from uniemox.training.launch import cores_of_process, is_bound, local_processes, local_rank

@@ -8,7 +8,7 @@ from typing import Literal
 from PIL import Image
 
 from uniemox.errors import DataError
-from uniemox.files import METRICS, read_limited, write_text
+from uniemox.io.files import METRICS, read_limited, write_text
 from uniemox.training.trackers import open_trackers
 
 IMAGES = "pictures"

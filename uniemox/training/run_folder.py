@@ -13,7 +13,7 @@ import torch
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN
 from uniemox.errors import ConfigError
-from uniemox.files import CHECKPOINTS, CONFIG, METRICS, PARTIAL, WEIGHTS, write_text
+from uniemox.io.files import CHECKPOINTS, CONFIG, METRICS, PARTIAL, WEIGHTS, write_text
 from uniemox.training.launch import is_restart, job_of
 from uniemox.training.settings import differences, from_dict, read_json, to_dict
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from uniemox.errors import ConfigError
-from uniemox.files import read_limited
+from uniemox.io.files import read_limited
 
 Config = TypeVar("Config")
 OLD_NAMES = {

@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from uniemox.errors import ConfigError, MissingPackageError
-from uniemox.files import CONFIG, read_limited, write_text
+from uniemox.io.files import CONFIG, read_limited, write_text
 
 TENSORBOARD = "tensorboard"
 WANDB_ID, MLFLOW_ID = "wandb_id.txt", "mlflow_id.txt"  # of the run there, under which it is continued

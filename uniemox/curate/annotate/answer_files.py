@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import func, insert, select
 
-from uniemox.csv_files import write_rows
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.answer_form import DETAILS, AnswerIn, read_answer
 from uniemox.curate.annotate.answering import Answer, save_answers
@@ -21,6 +20,7 @@ from uniemox.curate.project import Project
 from uniemox.curate.store import NONE, SKIP
 from uniemox.data.readers.tables import read_text
 from uniemox.errors import DataError, LabelError
+from uniemox.io.csv_files import write_rows
 
 COLUMNS = ("sha256", "title", "annotator", "label", *DETAILS, "seconds", "at")
 AT_ONCE, PAUSE_S = 200, 0.02  # answers of one transaction; between two, so that annotators' answers get their turn

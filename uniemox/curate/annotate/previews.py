@@ -9,11 +9,11 @@ from sqlalchemy import bindparam, select
 
 from uniemox.curate import tables as t
 from uniemox.curate.project import Project, write_whole
-from uniemox.decoding.pool import DecoderPool
 from uniemox.errors import ImageError
-from uniemox.files import read_limited
-from uniemox.fonts import fitted
-from uniemox.images import MAX_BYTES, MinSides
+from uniemox.io.decoding.pool import DecoderPool
+from uniemox.io.files import read_limited
+from uniemox.io.fonts import fitted
+from uniemox.io.images import MAX_BYTES, MinSides
 
 MAX_SIDE_PX, QUALITY = 1024, 85
 CHECK_PX = (800, 600)

@@ -19,8 +19,8 @@ from uniemox.curate.project import Progress, Project, silent
 from uniemox.curate.release.takedown import give_back
 from uniemox.curate.store import taken_down
 from uniemox.errors import DataError, ImageError
-from uniemox.files import read_limited
-from uniemox.images import open_image
+from uniemox.io.files import read_limited
+from uniemox.io.images import open_image
 
 AT_ONCE = 50  # candidates in one transaction
 

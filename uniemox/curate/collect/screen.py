@@ -16,9 +16,9 @@ from uniemox.data.audit import PLACEHOLDER_LABELS, PLACEHOLDER_TIMES
 from uniemox.data.near import near_groups
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.scan import THUMB, Look, scan
-from uniemox.decoding.pool import DecoderPool
 from uniemox.errors import ConfigError
-from uniemox.parallel import usable_cores
+from uniemox.io.decoding.pool import DecoderPool
+from uniemox.io.parallel import usable_cores
 
 ACTOR = "screen"  # of the decisions that no person made
 AT_ONCE = 512  # images looked at between two transactions

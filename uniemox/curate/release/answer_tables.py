@@ -6,10 +6,10 @@ from itertools import chain
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from uniemox.csv_files import write_rows
 from uniemox.curate.annotate.answer_files import cells, given_answers
 from uniemox.curate.annotate.verdicts import read_answers
 from uniemox.curate.project import Project
+from uniemox.io.csv_files import write_rows
 
 if TYPE_CHECKING:
     from uniemox.curate.release.run import ReleasedImage

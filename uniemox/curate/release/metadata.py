@@ -4,8 +4,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from uniemox.images import open_image
-from uniemox.images import orientation_of as orientation_of_image
+from uniemox.io.images import open_image
+from uniemox.io.images import orientation_of as orientation_of_image
 
 SOI, SOS, EOI = 0xD8, 0xDA, 0xD9
 ALONE = (0x01, *range(0xD0, 0xD8))  # markers of JPEG without a length

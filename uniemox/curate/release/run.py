@@ -28,8 +28,8 @@ from uniemox.curate.release.splitting import FILE, PLOT, kept_data, read_scheme
 from uniemox.curate.status import status
 from uniemox.data.splits import write_splits
 from uniemox.errors import ConfigError, DataError
-from uniemox.files import read_limited
-from uniemox.images import MAX_BYTES
+from uniemox.io.files import read_limited
+from uniemox.io.images import MAX_BYTES
 
 MARK = ".uniemox-release"  # in a folder that may be written over
 IMAGES = "pictures"

@@ -18,7 +18,7 @@ from uniemox.data.colour import BINS
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.data.splits import Choice, choose_scheme, split_samples, write_splits
 from uniemox.errors import ConfigError, DataError
-from uniemox.files import read_limited
+from uniemox.io.files import read_limited
 
 FILE, PLOT = "splits.json", "splits.png"
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from uniemox.csv_files import plain_cell
 from uniemox.data.readers.folders import SPLITS, inside
 from uniemox.data.readers.tables import number, on_nine_points, read_rows, shares, top_vote
 from uniemox.data.sample import DataSet, ImageFile, Sample, StoredImage, tell_apart
 from uniemox.errors import DataError, LabelError
+from uniemox.io.csv_files import plain_cell
 from uniemox.labels import LABEL_SETS, Kind, LabelSet, clean, recognise
 from uniemox.persons.box import Box
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError, LabelError
-from uniemox.images import is_image_name
+from uniemox.io.images import is_image_name
 from uniemox.labels import CAER, MIKELS, UBE, Kind, LabelSet, recognise
 
 SPLITS = {

@@ -10,13 +10,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from uniemox.csv_files import plain_cell
 from uniemox.data.readers.csv_table import KNOWN, sample_of_row
 from uniemox.data.readers.folders import SPLITS, checked_folder, inside, walk_files
 from uniemox.data.readers.tables import read_rows, read_text
 from uniemox.data.sample import DataSet, ImageFile, StoredImage, tell_apart
 from uniemox.errors import DataError, MissingPackageError
-from uniemox.images import MAX_BYTES
+from uniemox.io.csv_files import plain_cell
+from uniemox.io.images import MAX_BYTES
 from uniemox.labels import Kind, recognise
 
 METADATA = ("metadata.csv", "metadata.jsonl")

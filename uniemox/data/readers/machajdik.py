@@ -6,7 +6,7 @@ from uniemox.data.readers.folders import checked_folder, images_below, read_clas
 from uniemox.data.readers.tables import read_rows, shares, top_vote
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError, LabelError
-from uniemox.images import is_image_name
+from uniemox.io.images import is_image_name
 from uniemox.labels import MIKELS
 
 

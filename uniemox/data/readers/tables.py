@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from uniemox.errors import DataError
-from uniemox.files import read_limited
+from uniemox.io.files import read_limited
 
 csv.field_size_limit(2**20)
 

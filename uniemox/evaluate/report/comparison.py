@@ -6,8 +6,8 @@ import numpy as np
 
 from uniemox.evaluate.compare import chance_of
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation, SavedRun
-from uniemox.html import UNKNOWN, Html, are_known, element, interval, is_known, number, table, track
 from uniemox.intervals import PairedDifference, paired_bootstrap
+from uniemox.io.html import UNKNOWN, Html, are_known, element, interval, is_known, number, table, track
 
 BELOW = "▼"  # before what does not beat the histogram
 

@@ -9,7 +9,7 @@ from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.source import open_data
 from uniemox.errors import ImageError, UniemoxError
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation
-from uniemox.html import Html, element, percent, scaled_image
+from uniemox.io.html import Html, element, percent, scaled_image
 
 SHOWN = 6  # right ones, and as many wrong ones
 MAX_SIDE_PX = 320  # twice as wide as it is shown, for fine screens

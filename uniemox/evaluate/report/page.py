@@ -10,9 +10,9 @@ from uniemox.evaluate.report.examples import ImageLikes
 from uniemox.evaluate.report.plots import MIN_SMOOTHED, curve
 from uniemox.evaluate.report.scores import evaluation_section
 from uniemox.evaluate.run_records import KINDS, SavedRun, read_run
-from uniemox.files import read_limited
-from uniemox.html import Html, element, page, scaled_image
-from uniemox.images import MAX_BYTES, decode
+from uniemox.io.files import read_limited
+from uniemox.io.html import Html, element, page, scaled_image
+from uniemox.io.images import MAX_BYTES, decode
 
 SMALL = ("grad_norm", "lr", "rate", "with_person")  # curves that are drawn small
 SPEED = ("epoch", "images_per_s", "wait_s")  # no curves of how it learns

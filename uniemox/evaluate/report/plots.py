@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from uniemox.evaluate.calibration import Reliability
 from uniemox.evaluate.metrics import Array
-from uniemox.html import Html, inline_image
+from uniemox.io.html import Html, inline_image
 
 MAX_POINTS = 1000  # of a curve: more than a screen has
 SMOOTHED = 30  # a mean goes over this part of a curve

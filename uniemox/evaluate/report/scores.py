@@ -9,7 +9,7 @@ from uniemox.evaluate.calibration import BINS, expected_calibration_error, relia
 from uniemox.evaluate.report.examples import ImageLikes, examples
 from uniemox.evaluate.report.plots import reliability_diagram
 from uniemox.evaluate.run_records import Predictions, SavedEvaluation
-from uniemox.html import Html, element, interval, is_known, number, percent, scrolling, table, track
+from uniemox.io.html import Html, element, interval, is_known, number, percent, scrolling, table, track
 
 NAMES = {
     "macro_f1": "macro F1",

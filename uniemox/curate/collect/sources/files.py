@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from uniemox.csv_files import plain_cell
 from uniemox.curate.collect.sources.candidate import Candidate, Words, address_of, one_line, text_of
 from uniemox.curate.plan import CollectionPlan
 from uniemox.data.readers.folders import checked_folder, images_below
 from uniemox.data.readers.tables import read_rows
 from uniemox.errors import DataError, LabelError
+from uniemox.io.csv_files import plain_cell
 from uniemox.labels import clean
 
 MAX_NAMED = 8  # folders in a message

@@ -1,0 +1,213 @@
+"""Decoding in other processes: the same pixels, and an end to what takes too long or too much memory."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.hostile_images import LYING_AVIF, progressive_jpeg
+from tests.images import draw, every_file, save, with_orientation
+from tests.processes import is_there, peak_mib, wait_until
+from uniemox.errors import ImageError
+from uniemox.io.decoding.pool import DecoderPool, decode_one, look_here
+from uniemox.io.images import MinSides, decode
+
+FILES = every_file()
+LYING = LYING_AVIF.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[DecoderPool]:
+    with DecoderPool(2) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def slow_file() -> bytes:
+    """Within all limits; seconds of work."""
+    return progressive_jpeg(90, 4000, 4000)
+
+
+@pytest.mark.parametrize("shrink", [None, MinSides(short_px=20), MinSides(long_px=20)])
+def test_pixels_are_the_same_in_every_format(pool: DecoderPool, shrink: MinSides | None) -> None:
+    large = {"large": save(draw(1500, 700), "PNG"), "turned": with_orientation(draw(1500, 700), "JPEG", 6)}
+    for name, data in (FILES | large).items():
+        here, there = look_here(data, name, shrink=shrink, counts_frames=True), None
+        there = pool.look(data, name, shrink=shrink, counts_frames=True)
+        assert np.array_equal(np.asarray(here.image), np.asarray(there.image)), name
+        assert there.image.mode == "RGB"
+        assert (here.full, here.format, here.mode, here.frames) == (there.full, there.format, there.mode, there.frames)
+
+
+@pytest.mark.parametrize("data", [b"", b"text", FILES["jpeg"][:300], FILES["png"][:-40]])
+def test_what_is_refused_here_is_refused_there_in_the_same_words(pool: DecoderPool, data: bytes) -> None:
+    with pytest.raises(ImageError) as here:
+        decode(data, "photos/{0}.jpg")
+    with pytest.raises(ImageError) as there:
+        pool.decode(data, "photos/{0}.jpg")
+    assert str(there.value) == str(here.value)
+
+
+def test_a_refused_file_costs_no_process(pool: DecoderPool) -> None:
+    pool.decode(FILES["jpeg"])
+    before = own_children_of(pool)
+    for _ in range(5):
+        with pytest.raises(ImageError):
+            pool.decode(b"text")
+    assert own_children_of(pool) == before
+
+
+def test_threads_share_a_pool(pool: DecoderPool) -> None:
+    names = list(FILES) * 4
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda name: pool.decode(FILES[name], name), names))
+    for name, (image, full) in zip(names, found, strict=True):
+        expected, size = decode(FILES[name])
+        assert full == size
+        assert np.array_equal(np.asarray(image), np.asarray(expected)), name
+    assert len(own_children_of(pool)) <= 2
+
+
+def test_a_file_that_takes_too_long_is_ended_and_the_next_is_decoded(slow_file: bytes) -> None:
+    with DecoderPool(1, wait_s=0.2) as pool:
+        pool.start_all()
+        [first] = own_children_of(pool)
+        with pytest.raises(ImageError, match=r"^slow\.jpg: decoding took longer than 0\.2 s; save it again"):
+            pool.decode(slow_file, "slow.jpg")
+        assert not is_there(first)
+        pool.wait_s = 60
+        assert pool.decode(FILES["jpeg"])[1] == (60, 44)
+
+
+def own_children_of(pool: DecoderPool) -> set[int]:
+    return {child.process.pid for child in list(pool._children)}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of processor time")
+def test_processor_time_is_limited() -> None:
+    endless = "from uniemox.io.decoding.process import _limit_cpu; _limit_cpu(0)\nwhile True: pass"
+    assert subprocess.run([sys.executable, "-c", endless], check=False, timeout=60).returncode == -signal.SIGXCPU
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of processor time")
+def test_a_file_that_takes_too_much_processor_time_is_told() -> None:
+    with DecoderPool(1) as pool, ThreadPoolExecutor(1) as thread:
+        pool.start_all()
+        [pid] = own_children_of(pool)
+        os.kill(pid, signal.SIGSTOP)  # nothing is decoded before the signal is there
+        answer = thread.submit(pool.decode, FILES["jpeg"], "slow")
+        os.kill(pid, signal.SIGXCPU)
+        os.kill(pid, signal.SIGCONT)
+        with pytest.raises(ImageError, match="slow: decoding took more than 5 s of processor time"):
+            answer.result()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process so")
+def test_a_file_that_takes_more_memory_than_it_says_is_refused() -> None:
+    with DecoderPool(1) as pool:
+        with pytest.raises(ImageError, match=r"^lying\.avif: cut off or corrupt"):
+            pool.decode(LYING, "lying.avif")
+        [pid] = own_children_of(pool)
+        assert peak_mib(pid) < 150  # 555 in a process without a limit
+    with pytest.raises(ImageError, match="cut off or corrupt"):
+        decode_one(LYING)
+
+
+def test_large_images_have_the_memory_that_they_need(pool: DecoderPool) -> None:
+    """A WebP takes 17 bytes a pixel, some before its size is known to Pillow."""
+    rgba = draw(3000, 2500).convert("RGBA")
+    for fmt, options in (("WEBP", {"lossless": True}), ("AVIF", {"speed": 10}), ("PNG", {}), ("TIFF", {})):
+        data = save(rgba, fmt, **options)
+        assert np.array_equal(np.asarray(pool.decode(data)[0]), np.asarray(decode(data)[0])), fmt
+
+
+def test_a_process_that_was_killed_is_replaced(pool: DecoderPool) -> None:
+    pool.start_all()
+    for pid in own_children_of(pool):
+        os.kill(pid, signal.SIGKILL)
+    assert [pool.decode(FILES["png"])[1] for _ in range(3)] == [(60, 44)] * 3
+
+
+def test_a_file_whose_process_is_killed_is_tried_once_more(slow_file: bytes) -> None:
+    with DecoderPool(1) as pool, ThreadPoolExecutor(1) as threads:
+        pool.start_all()
+        answer, killed = threads.submit(pool.decode, slow_file, "a"), set()
+        while len(killed) < 2:
+            wait_until(lambda: any(not child.is_idle and child.is_ready for child in list(pool._children)))
+            [child] = pool._children
+            os.kill(child.process.pid, signal.SIGKILL)
+            killed.add(child.process.pid)
+            wait_until(lambda child=child: child not in pool._children)
+        with pytest.raises(ImageError, match=r"a: its decoder ended \(exit code -9\)"):
+            answer.result()
+        assert pool.decode(FILES["png"])[1] == (60, 44)
+
+
+def test_closing_ends_what_is_being_decoded(slow_file: bytes) -> None:
+    pool = DecoderPool(1)
+    pool.start_all()
+    [pid] = own_children_of(pool)
+    with ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(pool.decode, slow_file, "a") for _ in range(2)]
+        wait_until(lambda: any(not child.is_idle for child in list(pool._children)))
+        pool.close()
+        for one in waiting:
+            with pytest.raises(ImageError, match=r"a: its decoder ended|the work was stopped"):
+                one.result()
+    assert not is_there(pid)
+    with pytest.raises(ImageError, match="the work was stopped"):
+        pool.decode(FILES["png"])
+
+
+def test_no_thread_and_no_process_is_left() -> None:
+    threads = set(threading.enumerate())
+    with DecoderPool(3) as pool:
+        pool.start_all()
+        children = own_children_of(pool)
+        assert len(children) == 3
+    assert not any(map(is_there, children))
+    wait_until(lambda: set(threading.enumerate()) <= threads)  # those of earlier tests may end meanwhile
+
+
+PARENT = """
+import sys, threading
+from pathlib import Path
+from uniemox.io.decoding.pool import DecoderPool
+pool = DecoderPool(1)
+pool.start_all()
+threading.Thread(target=pool.decode, args=(Path(sys.argv[1]).read_bytes(),), daemon=True).start()
+print(next(iter(pool._children)).process.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there the end of input is seen between two files")
+def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path, slow_file: bytes) -> None:
+    (tmp_path / "slow.jpg").write_bytes(slow_file)
+    words = [sys.executable, "-c", PARENT, str(tmp_path / "slow.jpg")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert is_there(pid)
+        parent.kill()
+    wait_until(lambda: not is_there(pid))
+
+
+def test_a_script_needs_no_main_guard_and_nothing_is_imported_from_where_the_images_lie(tmp_path: Path) -> None:
+    """Images of strangers may lie beside a numpy.py of theirs."""
+    for name in ("numpy.py", "PIL.py", "uniemox.py"):
+        (tmp_path / name).write_text("raise SystemExit('imported from the working folder')")
+    (tmp_path / "a.jpg").write_bytes(FILES["jpeg"])
+    (tmp_path / "scripts").mkdir()
+    script = tmp_path / "scripts/script.py"
+    script.write_text("import uniemox\nprint([a.width_px for a in uniemox.load(finder=None).predict(['a.jpg'] * 3)])")
+    words = [sys.executable, str(script)]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "[60, 60, 60]\n", done.stderr

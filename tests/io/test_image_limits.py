@@ -1,0 +1,160 @@
+"""Files that would keep a decoder busy for long are refused by their bytes; those at the limit are read."""
+
+import struct
+import zlib
+
+import pytest
+from PIL import Image
+
+from tests.hostile_images import after_the_start, animated_webp, jpeg_in_tiff, progressive_jpeg, tiled_tiff, webp_of
+from tests.images import animate, draw, every_file, png_chunks, png_of, save
+from uniemox.errors import ImageError
+from uniemox.io import image_limits
+from uniemox.io.image_limits import check_bytes, webp_pixels
+from uniemox.io.images import decode
+
+IMAGE = draw()
+JPEG, GIF, PNG = save(IMAGE, "JPEG"), save(IMAGE, "GIF"), png_chunks(save(IMAGE, "PNG"))
+GIF_START = 13 + (3 << (GIF[10] & 7) + 1)
+FRAME = GIF.index(b",", GIF_START)
+OWN_SCANS = progressive_jpeg(0, 64, 64).count(b"\xff\xda")
+
+
+def png_with(count: int) -> bytes:
+    """So many chunks in all, one of them the last."""
+    return png_of([PNG[0], *[(b"abCd", b"")] * (count - len(PNG)), *PNG[1:]])
+
+
+@pytest.mark.parametrize(
+    ("just_read", "refused", "why"),
+    [
+        (
+            progressive_jpeg(100 - OWN_SCANS, 64, 64),
+            progressive_jpeg(101 - OWN_SCANS, 64, 64),
+            "more than 100 scans",
+        ),
+        (
+            after_the_start(JPEG, 2, b"\xff\xe5\x00\x02" * 9_000),
+            after_the_start(JPEG, 2, b"\xff\xe5\x00\x02" * 10_000),
+            "more than 10,000 segments",
+        ),
+        (
+            after_the_start(JPEG, 2, b"\xff" * 65_536),
+            after_the_start(JPEG, 2, b"\xff" * 65_537),
+            "more than 65,536 bytes between",
+        ),
+        (
+            after_the_start(JPEG, 2, b"\xff\x00" * 32_768),
+            after_the_start(JPEG, 2, b"\xff\x00" * 32_769),
+            "more than 65,536 bytes between",
+        ),
+        (png_with(50_000), png_with(50_001), "more than 50,000 chunks"),
+        (
+            after_the_start(GIF, GIF_START, b"!\xfe" + b"\1a" * 49_000 + b"\0"),
+            after_the_start(GIF, GIF_START, b"!\xfe" + b"\1a" * 50_000 + b"\0"),
+            "more than 50,000 blocks",
+        ),
+        (
+            after_the_start(GIF, GIF_START, bytes(49_000)),
+            after_the_start(GIF, GIF_START, bytes(50_000)),
+            "more than 50,000 blocks",
+        ),
+        (
+            b"P6\n" + b"#" * 65_000 + b"\n10 10 255\n" + bytes(600),
+            b"P6\n" + b"#" * 65_536 + b"\n10 10 255\n" + bytes(600),
+            "a header of more than 65,536 bytes",
+        ),
+        (
+            b"P1\n200 200\n" + b"1 " * 40_000,
+            b"P1\n3000 3000\n" + b"1" * 9_000_000,
+            "a PPM in text of 9 MiB",
+        ),
+        (tiled_tiff(64, 2048), tiled_tiff(64, 2064), "tiles of 2064 x 2064 px in an image of 4,096 px"),
+    ],
+)
+def test_a_file_at_the_limit_is_read_and_one_beyond_is_not(just_read: bytes, refused: bytes, why: str) -> None:
+    assert decode(just_read)[0].mode == "RGB"
+    with pytest.raises(ImageError, match=f"^a/b.jpg: {why}"):
+        decode(refused, "a/b.jpg")
+
+
+def test_scans_times_pixels_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = progressive_jpeg(20, 100, 80)
+    monkeypatch.setattr(image_limits, "MAX_SCANNED_PIXELS", (20 + OWN_SCANS) * 8000)
+    decode(data)
+    monkeypatch.setattr(image_limits, "MAX_SCANNED_PIXELS", (20 + OWN_SCANS) * 8000 - 1)
+    with pytest.raises(ImageError, match="megapixels in all its scans"):
+        decode(data)
+
+
+def test_scans_of_jpegs_in_a_tiff_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = jpeg_in_tiff(20, 64)
+    monkeypatch.setattr(image_limits, "MAX_SCANNED_PIXELS", (20 + OWN_SCANS) * 64 * 64)
+    assert decode(data)[1] == (64, 64)
+    monkeypatch.setattr(image_limits, "MAX_SCANNED_PIXELS", (20 + OWN_SCANS) * 64 * 64 - 1)
+    with pytest.raises(ImageError, match="all scans of its strips"):
+        decode(data)
+
+
+def test_scans_in_thumbnails_and_behind_the_end_do_not_count() -> None:
+    """An EXIF thumbnail is a JPEG in a segment; an MPO's further images follow the end of the first."""
+    thumbnail = b"Exif\0\0" + progressive_jpeg(200, 64, 64)
+    inside = after_the_start(JPEG, 2, b"\xff\xe1" + struct.pack(">H", 2 + len(thumbnail)) + thumbnail)
+    for data in (inside, JPEG + progressive_jpeg(200, 64, 64), animate("MPO", [IMAGE] * 30)):
+        check_bytes(data, "a")
+        assert decode(data)[1] == (60, 44)
+
+
+def test_markers_are_found_as_libjpeg_finds_them() -> None:
+    """Fill bytes before a marker, stuffed bytes and restarts inside a scan."""
+    hostile = progressive_jpeg(200, 64, 64).replace(b"\xff\xda", b"\xff\xff\xff\xda")
+    with pytest.raises(ImageError, match="more than 100 scans"):
+        check_bytes(hostile, "a")
+    restarts = save(draw(400, 300), "JPEG", restart_marker_blocks=1)
+    assert restarts.count(b"\xff\xd0") > 50
+    check_bytes(restarts, "a")
+
+
+@pytest.mark.parametrize("name", every_file())
+def test_every_format_passes_cut_anywhere_without_another_error(name: str) -> None:
+    data = every_file()[name]
+    for end in range(0, len(data), max(1, len(data) // 200)):
+        check_bytes(data[:end], name)
+        webp_pixels(data[:end])
+
+
+@pytest.mark.parametrize(
+    "options", [{"lossless": True}, {"quality": 80}, {"lossless": True, "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}]
+)
+def test_pixels_of_a_webp(options: dict[str, object]) -> None:
+    assert webp_pixels(save(draw(123, 77), "WEBP", **options)) == 123 * 77
+    assert webp_pixels(JPEG) == 0
+
+
+def test_small_files_may_not_take_much_memory() -> None:
+    small = save(IMAGE, "WEBP", lossless=True)[12:]
+    large = animated_webp(9900, 60, small)
+    with pytest.raises(ImageError, match=r"9900 x 9900 px in \d+ bytes; a WEBP of that size takes 1588 MiB"):
+        decode(large, "a")
+    header = struct.pack(">IIBBBBB", 9000, 9000, 8, 2, 0, 0, 0)
+    png = png_of([(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")])
+    with pytest.raises(ImageError, match="a PNG of that size takes 617 MiB, and files below 10 MiB may take 600"):
+        decode(png, "a")
+    with pytest.raises(ImageError, match="cut off or corrupt"):  # a file of its size may hold so many pixels
+        decode(png + bytes(10 * 2**20), "a")
+
+
+def test_frames_of_a_webp_are_no_larger_than_its_canvas() -> None:
+    content = save(Image.new("RGB", (2000, 2000)), "WEBP", lossless=True)[12:]
+    for data in (animated_webp(64, 2000, content), animated_webp(64, 64, content)):
+        with pytest.raises(ImageError, match="can't be read"):
+            decode(data)
+    chunk = content[8 : 8 + struct.unpack("<I", content[4:8])[0]]
+    with pytest.raises(ImageError, match="can't be read"):
+        decode(webp_of([(b"VP8X", bytes(4) + b"\x3f\0\0" * 2), (b"VP8L", chunk)]))
+
+
+def test_a_gif_is_as_large_as_its_first_frame_needs() -> None:
+    far_off = GIF[: FRAME + 1] + struct.pack("<HH", 9000, 9000) + GIF[FRAME + 5 :]
+    with pytest.raises(ImageError, match="9060 x 9044 px"):
+        decode(far_off)

@@ -1,0 +1,141 @@
+"""Which files an ONNX file takes weights from, wherever in it they are named and however that is written."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from uniemox.errors import CheckpointError, DetectorError, TeacherError
+from uniemox.io.onnx_external import external_files, leaves_folder
+from uniemox.persons.detector import load_detector
+from uniemox.predict.network import Network
+
+NAME = "weights.bin"
+X = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])]
+Y = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])]
+OPERATORS = [helper.make_opsetid("", 20)]
+
+
+def elsewhere(name: str = NAME) -> TensorProto:
+    """A tensor whose values are in another file."""
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", name), ("offset", "0"), ("length", "16")):
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+def sparse() -> onnx.SparseTensorProto:
+    return onnx.SparseTensorProto(values=elsewhere(), indices=TensorProto(), dims=[4])
+
+
+def graph_of(nodes: list[onnx.NodeProto], **more: object) -> onnx.GraphProto:
+    return helper.make_graph(nodes, "g", X, Y, **more)
+
+
+def node_with(**attributes: object) -> onnx.NodeProto:
+    return helper.make_node("Anything", ["x"], ["y"], **attributes)
+
+
+def model_of(graph: onnx.GraphProto, **more: object) -> onnx.ModelProto:
+    return helper.make_model(graph, opset_imports=OPERATORS, **more)
+
+
+def function_with(**attributes: object) -> onnx.ModelProto:
+    function = helper.make_function("d", "F", ["x"], ["y"], [node_with(**attributes)], OPERATORS)
+    return model_of(graph_of([]), functions=[function])
+
+
+def training() -> onnx.ModelProto:
+    model = model_of(graph_of([]))
+    model.training_info.add(algorithm=graph_of([], initializer=[elsewhere()]))
+    return model
+
+
+def default_attribute() -> onnx.ModelProto:
+    model = function_with()
+    model.functions[0].attribute_proto.append(helper.make_attribute("value", elsewhere()))
+    return model
+
+
+PLACES = {
+    "an initializer": lambda: model_of(graph_of([], initializer=[elsewhere()])),
+    "a sparse initializer": lambda: model_of(graph_of([], sparse_initializer=[sparse()])),
+    "a constant": lambda: model_of(graph_of([node_with(value=elsewhere())])),
+    "a list of constants": lambda: model_of(graph_of([node_with(values=[elsewhere()])])),
+    "a sparse constant": lambda: model_of(graph_of([node_with(value=sparse())])),
+    "a graph in a node": lambda: model_of(graph_of([node_with(body=graph_of([], initializer=[elsewhere()]))])),
+    "a graph of several": lambda: model_of(graph_of([node_with(bodies=[graph_of([node_with(value=elsewhere())])])])),
+    "a function": lambda: function_with(value=elsewhere()),
+    "a function's default": default_attribute,
+    "a training graph": training,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_place_that_a_tensor_may_have_is_looked_at(place: str, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(PLACES[place]().SerializeToString())
+    assert external_files(tmp_path / "m.onnx") == [NAME]
+
+
+def field(number: int, content: bytes, *, padding: int = 0) -> bytes:
+    """A field as bytes, its length with so many needless bytes."""
+    length = len(content)
+    digits = [length & 0x7F, length >> 7] if padding or length > 0x7F else [length]
+    return bytes([number << 3 | 2, *(d | 0x80 for d in digits[:-1]), *digits[-1:]]) + content
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        field(1, b"location") + field(2, NAME.encode()),
+        field(2, NAME.encode()) + field(1, b"location"),  # the name first
+        field(1, b"location", padding=1) + field(2, NAME.encode(), padding=1),
+        field(1, b"location") + field(9, b"nothing") + field(2, NAME.encode()),  # a field that nobody knows between
+        field(1, b"offset") + field(1, b"location") + field(2, NAME.encode()),  # the last of two counts
+    ],
+    ids=["plain", "backwards", "padded", "with more", "twice"],
+)
+def test_every_way_to_write_it_is_understood(entry: bytes, tmp_path: Path) -> None:
+    """The same for onnx; a search for the bytes of the plain one finds two of them."""
+    tensor = b"\x08\x04\x10\x01" + field(8, b"w") + field(13, entry) + b"\x70\x01"
+    (tmp_path / "m.onnx").write_bytes(b"\x08\x09" + field(7, field(5, tensor)))
+    [read] = onnx.load(tmp_path / "m.onnx", load_external_data=False).graph.initializer
+    assert (read.data_location, read.external_data[0].value) == (TensorProto.EXTERNAL, NAME)
+    assert external_files(tmp_path / "m.onnx") == [NAME]
+    with pytest.raises(CheckpointError, match=r"m\.onnx keeps weights in other files \('weights\.bin'\)"):
+        Network.open(tmp_path / "m.onnx")
+
+
+def test_the_word_alone_is_no_other_file(tmp_path: Path) -> None:
+    """In a label, a name, the text of a description."""
+    tensor = helper.make_tensor("\n\x08location\x12\x01w", TensorProto.FLOAT, [1], [1.0])
+    model = model_of(graph_of([], initializer=[tensor]), doc_string="location")
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    assert external_files(tmp_path / "m.onnx") == []
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 7))
+def test_what_is_cut_off_is_no_protocol_buffer(cut: int, tmp_path: Path) -> None:
+    whole = model_of(graph_of([], initializer=[elsewhere()])).SerializeToString()
+    (tmp_path / "m.onnx").write_bytes(whole[:-cut])
+    with pytest.raises(ValueError, match="no protocol buffer"):
+        external_files(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("name", ["../w.bin", "/etc/passwd", "a/../../w", "C:\\w", "..\\w", "\\\\host\\w", ""])
+def test_names_outside_of_the_folder(name: str, tmp_path: Path) -> None:
+    assert leaves_folder(name)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model_of(graph_of([], initializer=[elsewhere(name)])).SerializeToString())
+    with pytest.raises(DetectorError, match=r"m\.onnx: its weights are said to be in .*; put"):
+        load_detector(path)
+    from uniemox.teacher.image_towers import OnnxImageTower
+
+    with pytest.raises(TeacherError, match=r"m\.onnx: its weights are said to be in .*; put"):
+        OnnxImageTower(path)
+
+
+@pytest.mark.parametrize("name", ["w.bin", "sub/w.bin", "./w.bin", "m.onnx.data", "a..b"])
+def test_names_inside_of_the_folder(name: str) -> None:
+    assert not leaves_folder(name)

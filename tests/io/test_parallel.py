@@ -1,0 +1,78 @@
+"""Results come in order, errors in their turn, and no more is taken ahead than was asked for."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.predict.networks import tiny_network
+from uniemox.io import onnx_sessions
+from uniemox.io.onnx_sessions import Session
+from uniemox.io.parallel import MAX_AHEAD, is_parallel_worker, parallel_map
+
+
+@given(st.lists(st.integers(0, 3), max_size=40), st.integers(1, 50))
+def test_results_come_in_order_whatever_ends_first(millis: list[int], ahead: int) -> None:
+    def work(item: tuple[int, int]) -> int:
+        time.sleep(item[1] / 1000)
+        return item[0]
+
+    assert list(parallel_map(enumerate(millis), work, ahead=ahead)) == list(range(len(millis)))
+
+
+def test_an_error_comes_in_its_turn_and_ends_it() -> None:
+    results, stopped = parallel_map([2, 1, 0, 1], lambda n: 2 // n, on_stop=lambda: stops.append(1)), []
+    stops: list[int] = []
+    assert [next(results), next(results)] == [1, 2]
+    with pytest.raises(ZeroDivisionError):
+        stopped.append(next(results))
+    assert (stopped, stops, list(results)) == ([], [1], [])
+
+
+@pytest.mark.parametrize(("ahead", "most"), [(3, 4), (1000, MAX_AHEAD + 1)])
+def test_no_more_is_taken_ahead(ahead: int, most: int) -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for i in range(100):
+            taken += 1
+            yield i
+
+    results = parallel_map(items(), lambda i: i, ahead=ahead)
+    for i in range(50):
+        assert next(results) == i
+        assert taken <= i + most
+    results.close()
+    assert taken <= 50 + most
+
+
+def test_only_its_threads_have_one_core() -> None:
+    assert not is_parallel_worker()
+    assert list(parallel_map(range(4), lambda _: is_parallel_worker())) == [True] * 4
+    assert not is_parallel_worker()
+
+
+@pytest.mark.parametrize(("threads", "opened"), [(None, [None, 1]), (2, [2])])
+def test_a_session_leaves_the_other_cores_alone(
+    threads: int | None, opened: list[int | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, open_session = [], onnx_sessions.open_session
+
+    def watched(path: Path, *, threads: int | None = None, provider: str = "cpu") -> onnx_sessions.InferenceSession:
+        asked.append(threads)
+        return open_session(path, threads=threads, provider=provider)
+
+    monkeypatch.setattr(onnx_sessions, "open_session", watched)
+    session = Session(tiny_network(tmp_path / "model.onnx"), threads=threads)
+    [given] = session.wide.get_inputs()
+    view = np.random.default_rng(0).random((1, *given.shape[1:]), np.float32)
+    alone = session.run(["logits"], {given.name: view})
+    assert asked == opened[:1]
+    for beside in parallel_map([view] * 6, lambda view: session.run(["logits"], {given.name: view})):
+        np.testing.assert_allclose(beside, alone, rtol=1e-5)
+    assert asked == opened

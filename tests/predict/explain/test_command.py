@@ -1,0 +1,241 @@
+"""uniemox explain, from files to sheets."""
+
+import errno
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cyclopts import App
+from PIL import Image, ImageChops
+
+from tests.drawn import draw_image
+from tests.runs import finetuned, one_thread, pretrained
+from uniemox.cli.explain import explain
+from uniemox.errors import CheckpointError, ConfigError, DataError, ImageError, MissingPackageError
+from uniemox.persons.box import Box, Detection
+from uniemox.predict.explain.explanation import Explanation
+from uniemox.predict.explain.sheets import CELL_PX, GAP_PX
+from uniemox.predict.explain.writing import write_whole
+from uniemox.predict.faces import summarise_faces
+from uniemox.predict.opening import open_finder
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(2):
+        draw_image(i).save(folder / f"{i}.png")
+    (folder / "broken.jpg").write_bytes(b"no image")
+    return folder
+
+
+def call(*words: object) -> int:
+    """The exit code."""
+    app = App(name="uniemox")
+    app.command(explain)
+    try:
+        app(["explain", *map(str, words)], exit_on_error=False, print_error=False)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_a_sheet_of_two_models(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bad images are named and left out; scores are one JSON object."""
+    out = tmp_path / "new" / "sheet.png"
+    models = ("--model", finetuned("knn"), finetuned("probe"))
+    assert call(images, *models, "--out", out, "--scores", "--json") == 3
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert set(found) == {"knn", "probe"}
+    for scores in found.values():
+        assert scores["pictures"] == 2
+        low, high = scores["deletion"]["interval"]
+        assert 0 <= low <= scores["deletion"]["mean"] <= high <= 1
+    assert "broken.jpg" in printed.err
+    assert "2 images, 2 maps each" in printed.err
+    assert Image.open(out).format == "PNG"
+
+
+@pytest.mark.parametrize("method", ["occlusion", "grad-cam"])
+def test_a_model_that_looks_at_people_sees_those_that_are_known(
+    method: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of persons.jsonl, else those of the finder, as `uniemox predict` has it."""
+    seen: list[tuple[Detection, ...] | None] = []
+
+    def kept(rows: list[list[Explanation]], *_: object) -> str:
+        seen.extend(row[0].persons for row in rows)
+        return ""
+
+    monkeypatch.setattr("uniemox.predict.explain.sheets.sheet_html", kept)
+    monkeypatch.setattr(Explanation, "shrunk", lambda self, _: self)
+    asked = (images, "--model", finetuned("both"), "--method", method, "--out", tmp_path / "sheet.html")
+    assert call(*asked) == 3
+    box = [10.0, 20.0, 200.0, 220.0]
+    lines = [{"detector": "somebody"}, {"key": "0.png", "boxes": [[*box, 0.5]]}, {"key": "1.png", "boxes": []}]
+    (images / "persons.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert call(*asked) == 3
+    finder = open_finder("embedded")
+    assert finder is not None
+    assert seen[:2] == finder.detect([Image.open(images / f"{i}.png").convert("RGB") for i in range(2)])
+    assert seen[2:] == [(Detection(Box(*box), 0.5),), ()]
+    (images / "persons.jsonl").write_text('{"detector": "somebody", "short_side_px": 64}\n')
+    with pytest.raises(DataError, match=r"persons\.jsonl: its boxes are in px of packed images"):
+        call(*asked)
+
+
+def test_a_page_and_a_folder(images: Path, tmp_path: Path) -> None:
+    model = ("--model", finetuned("knn") / "model.onnx", "--label", "awe")
+    assert call(images / "0.png", *model, "--out", tmp_path / "page.html") == 0
+    assert "0.png" in (tmp_path / "page.html").read_text("utf-8")
+    call(images, *model, "--out", tmp_path / "maps")
+    found = {path.name: path for path in (tmp_path / "maps").rglob("*.png")}
+    assert sorted(found) == ["0.png.knn.png", "1.png.knn.png"]
+    assert Image.open(found["0.png.knn.png"]).size == (320, 240)
+    assert call(images / "[1-9].png", *model, "--out", tmp_path / "matched") == 0
+    assert [path.name for path in (tmp_path / "matched").rglob("*.png")] == ["1.png.knn.png"]
+
+
+def test_every_image_has_a_map_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images of one name in several folders, and of several endings; a name that is too long is left out."""
+    monkeypatch.chdir(tmp_path)
+    names = [f"photos/{name}" for name in ("awe/1.jpg", "fear/1.jpg", "a.jpg", "a.png", "a b.png", "a-b.png")]
+    for i, name in enumerate(names):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        draw_image(i, (48, 40)).save(name)
+    assert call("photos", "n" * 300 + ".jpg", "--model", finetuned("knn"), "--out", "maps") == 3
+    found = sorted(str(path) for path in Path("maps").rglob("*") if path.is_file())
+    assert found == sorted(f"maps/{name}.knn.png" for name in names)
+    said = capsys.readouterr().err
+    assert "wrote maps: 6 images" in said
+    assert "File name too long" in said
+
+
+def test_what_is_cut_off_leaves_what_was_there(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is there counts as done, so it must never be half of one."""
+    out, maps = tmp_path / "out" / "sheet.png", tmp_path / "maps"
+    model, run = finetuned("knn"), pretrained()
+    write_whole(out, draw_image(0))
+    whole = out.read_bytes()
+
+    def cut_off(self: Image.Image, target: Path, *_: object) -> None:
+        target.write_bytes(b"half")
+        assert out.read_bytes() == whole
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", cut_off)
+    with pytest.raises(DataError, match="No space left"):
+        call(images, "--model", model, "--out", out)
+    with pytest.raises(DataError, match="No space left"):
+        call(images, "--model", model, "--out", maps)
+    with pytest.raises(DataError, match="No space left"):
+        call("reconstruct", images, "--model", run, "--out", out)
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "write_text", lambda path, *_: cut_off(draw_image(0), path))
+    with pytest.raises(DataError, match="No space left"):
+        call(images, "--model", model, "--out", out.with_name("page.html"))
+    assert [path for folder in (out.parent, maps) for path in folder.rglob("*") if path.is_file()] == [out]
+    assert out.read_bytes() == whole
+
+
+def test_reconstructions(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("reconstruct", images, "--model", pretrained(), "--out", tmp_path / "sheet.png", "--json") == 3
+    found = json.loads(capsys.readouterr().out)
+    assert found["pictures"] == 2
+    assert list(found["masked_mse"]) == ["pretrained step-00000002", "pretrained step-00000004"]
+    assert Image.open(tmp_path / "sheet.png").width > 4 * 160
+
+
+def test_what_can_not_be_done_is_an_error(images: Path, tmp_path: Path) -> None:
+    model, out = ("--model", finetuned("knn")), ("--out", tmp_path / "sheet.png")
+    with pytest.raises(ConfigError, match="add --scores"):
+        call(images, *model, *out, "--json")
+    with pytest.raises(ConfigError, match=r"give sheet\.png"):
+        call(images, *model, "--out", tmp_path / "sheet.gif")
+    with pytest.raises(ConfigError, match=r"give sheet\.png"):
+        call("reconstruct", images, "--model", pretrained(), "--out", tmp_path / "sheet.jpg")
+    with pytest.raises(ConfigError, match="no image to explain"):
+        call(*model, *out)
+    many = [images / "0.png"] * 201
+    with pytest.raises(ConfigError, match="a sheet shows at most 200 images, here are 201"):
+        call(*many, *model, *out)
+    with pytest.raises(ConfigError, match="a sheet shows at most 200 images, here are 201"):
+        call("reconstruct", *many, "--model", pretrained(), *out)
+    with pytest.raises(ImageError, match="none of 1 images"):
+        call(images / "broken.jpg", *model, *out)
+    with pytest.raises((CheckpointError, MissingPackageError)):
+        call(images, "--model", tmp_path, *out, "--method", "grad-cam")
+    assert not (tmp_path / "sheet.png").exists()
+
+
+def test_what_faces_show_stands_beside_what_the_scene_evokes(
+    shared: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a photograph of a group, and of an image without a face."""
+    group = shared / "data" / "coco_persons" / "images" / "000000001000.jpg"
+    assert call(group, images / "0.png", "--faces", "--out", tmp_path / "sheet.html") == 0
+    page = (tmp_path / "sheet.html").read_text()
+    assert page.count(": what faces show</figcaption>") == 2
+    assert call(group, images / "0.png", "--faces", "--out", tmp_path / "sheet.png") == 0
+    assert call(group, images / "0.png", "--out", tmp_path / "plain.png") == 0
+    step = CELL_PX + GAP_PX
+    with Image.open(tmp_path / "sheet.png") as sheet, Image.open(tmp_path / "plain.png") as plain:
+        maps = (step, 0, 2 * step, plain.height - 60)  # the first image's map is as it was, above the key
+        assert ImageChops.difference(sheet.crop(maps), plain.crop(maps)).getbbox() is None
+        assert ImageChops.difference(sheet, plain).getbbox() is not None
+    assert call(group, "--faces", "--out", tmp_path / "maps") == 0
+    [drawn] = (tmp_path / "maps").rglob("*.faces.png")
+    with Image.open(drawn) as faces, Image.open(group) as image:
+        assert (faces.width, faces.height > round(image.height * 512 / image.width)) == (512, True)
+    capsys.readouterr()
+
+
+def test_an_image_may_be_named_twice(images: Path, tmp_path: Path) -> None:
+    model = ("--model", finetuned("knn") / "model.onnx")
+    assert call(images / "0.png", images / "0.png", *model, "--out", tmp_path / "sheet.png") == 0
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 4 * CELL_PX
+
+
+def test_two_methods_are_compared(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ("--model", "small", "--method", "both")
+    assert call(images, *model, "--out", tmp_path / "sheet.html") == 3
+    page = (tmp_path / "sheet.html").read_text()
+    assert page.count("small (cam): ") == page.count("small (occlusion): ") == 2
+    told = capsys.readouterr().err
+    unlike = page.count("methods disagree") // 2
+    assert f"cam and occlusion disagree on {unlike} of 2 images" in told
+    assert call(images / "0.png", *model, "--out", tmp_path / "maps") == 0
+    names = sorted(path.name for path in (tmp_path / "maps").rglob("*.png"))
+    assert names == ["0.png.small (cam).png", "0.png.small (occlusion).png"]
+
+
+def test_a_map_in_a_folder_has_its_image_s_size(tmp_path: Path) -> None:
+    draw_image(1).resize((1500, 700)).save(tmp_path / "wide.png")
+    assert call(tmp_path / "wide.png", "--model", "small", "--out", tmp_path / "maps") == 0
+    [drawn] = (tmp_path / "maps").rglob("*.png")
+    with Image.open(drawn) as image:
+        assert image.size == (1500, 700)
+
+
+def test_a_wrong_name_is_refused_before_models_are_opened(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"give sheet\.png, sheet\.html, or a folder"):
+        call(images, "--model", tmp_path / "nowhere.onnx", "--out", tmp_path / "sheet.pdf")
+
+
+def test_a_group_is_summed_up_and_nobody_is_judged() -> None:
+    assert summarise_faces([]) == "no face found"
+    assert summarise_faces([None]) == "1 face: 1 too small to tell"
+    shown = [{"fear": 0.2, "happiness": 0.8}, {"fear": 0.9, "happiness": 0.1}, {"fear": 0.3, "happiness": 0.7}, None]
+    assert summarise_faces(shown) == "4 faces: 2 happiness, 1 fear, 1 too small to tell"

@@ -1,0 +1,74 @@
+"""Heat over an image."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from uniemox.errors import ShapeError
+from uniemox.persons.box import Box
+from uniemox.predict.explain.explanation import COLOURS, OPACITY, UNSEEN, Explanation, coloured, enlarged, normalised
+
+
+def explanation(heat: np.ndarray, size: tuple[int, int], box: Box) -> Explanation:
+    image = Image.new("RGB", size, (100, 200, 40))
+    return Explanation(label="awe", probability=0.5, method="cam", heat=heat, box=box, image=image)
+
+
+def test_colours_run_from_dark_to_bright() -> None:
+    for place, colour in enumerate(COLOURS):
+        heat = np.full((2, 2), place / (len(COLOURS) - 1), np.float32)
+        assert coloured(heat, (4, 6)).getpixel((3, 5)) == pytest.approx(colour, abs=1)
+    brightness = [sum(colour) for colour in COLOURS]
+    assert brightness == sorted(brightness)
+
+
+def test_an_overlay_mixes_inside_the_box_and_dims_outside() -> None:
+    found = explanation(np.ones((3, 3), np.float32), (60, 40), Box(10, 0, 50, 40)).overlay()
+    assert found.size == (60, 40)
+    grey = Image.new("RGB", (1, 1), (100, 200, 40)).convert("L").getpixel((0, 0))  # so that all colours are the heat's
+    mixed = [round(OPACITY * hot + (1 - OPACITY) * grey) for hot in COLOURS[-1]]
+    assert found.getpixel((30, 20)) == pytest.approx(tuple(mixed), abs=1)
+    assert found.getpixel((5, 20)) == pytest.approx(tuple(UNSEEN * own for own in (100, 200, 40)), abs=1)
+    assert found.getpixel((10, 20)) == (255, 255, 255)  # the box's edge
+
+
+def test_a_large_image_becomes_small() -> None:
+    found = explanation(np.eye(4, dtype=np.float32), (3000, 1500), Box(750, 0, 2250, 1500))
+    assert found.overlay().size == (1024, 512)
+    assert found.overlay(100).size == (100, 50)
+
+
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.tuples(*[st.floats(-3, 43)] * 4),
+    st.tuples(st.integers(1, 5), st.integers(1, 5)),
+)
+def test_any_box_and_heat_can_be_drawn(size: tuple[int, int], ends: tuple[float, ...], grid: tuple[int, int]) -> None:
+    x1, x2, y1, y2 = *sorted(ends[:2]), *sorted(ends[2:])
+    heat = np.random.default_rng(0).random(grid, np.float32)
+    assert explanation(heat, size, Box(x1, y1, x2, y2)).overlay().size == size
+
+
+def test_heat_is_what_speaks_for_the_label() -> None:
+    assert normalised(np.array([[-3.0, -1.0]])).tolist() == [[0, 0]]
+    assert normalised(np.array([[5.0]])).tolist() == [[1]]
+    assert normalised(np.array([[-8.0, 2.0, 4.0]])).tolist() == [[0, 0.5, 1]]
+
+
+@pytest.mark.parametrize("values", [np.ones(3), np.ones((0, 3)), np.array([[np.nan]]), np.array([[np.inf, 1]])])
+def test_heat_of_no_map_is_refused(values: np.ndarray) -> None:
+    with pytest.raises(ShapeError, match="finite"):
+        normalised(values)
+
+
+def test_enlarging_keeps_the_range_and_the_place() -> None:
+    heat = np.zeros((4, 4), np.float32)
+    heat[1, 3] = 1
+    large = enlarged(heat, (80, 40))
+    assert large.shape == (40, 80)
+    assert large.max() == pytest.approx(1, abs=0.2)
+    assert large.min() == 0
+    row, column = np.unravel_index(large.argmax(), large.shape)
+    assert (row // 10, column // 20) == (1, 3)

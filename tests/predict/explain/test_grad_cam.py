@@ -1,0 +1,160 @@
+"""Grad-CAM against a plain form, for ViTs, Swin and convolutional networks, one stream and two."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from tests.drawn import draw_image
+from tests.export.networks import Convolutions, classify, info_of
+from tests.runs import finetuned, one_thread
+from uniemox.checkpoints.classifier import load_classifier
+from uniemox.errors import CheckpointError, ConfigError, LabelError
+from uniemox.export.maps import WithMaps
+from uniemox.model.concat_encoder import ConcatEncoder
+from uniemox.persons.box import Box, Detection
+from uniemox.predict.explain.explaining import open_explainer
+from uniemox.predict.explain.grad_cam import grad_cam, grad_cam_maps, open_grad_cam
+from uniemox.views.pixels import IMAGENET
+
+SIZE = 32
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    torch.manual_seed(0)
+    with one_thread():
+        yield
+
+
+def plain(maps: Tensor, slopes: Tensor) -> Tensor:
+    """Equations 1 and 2 of arXiv 1610.02391, before ReLU, one channel at a time. maps, slopes: (C, h, w)."""
+    total = torch.zeros(maps.shape[1:])
+    for channel in range(maps.shape[0]):
+        total += slopes[channel].sum() / slopes[channel].numel() * maps[channel]
+    return total
+
+
+def taped(module: nn.Module, classifier: nn.Module, index: int, **views: Tensor) -> tuple[Tensor, Tensor]:
+    """A module's output in a forward pass, and the slope of one of the logits by it."""
+    found: list[Tensor] = []
+
+    def keep(_: nn.Module, __: object, output: Tensor) -> None:
+        output.retain_grad()
+        found.append(output)
+
+    handle = module.register_forward_hook(keep)
+    classifier(**{name: view.clone().requires_grad_() for name, view in views.items()})[0, index].backward()
+    handle.remove()
+    return found[0].detach(), found[0].grad
+
+
+@pytest.mark.parametrize("pool", ["token", "avg"])
+def test_of_a_vit_it_reads_the_last_blocks_first_norm(pool: str) -> None:
+    options = {"img_size": SIZE, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, global_pool=pool, **options)
+    classifier, pixels = classify(vit, 24), torch.randn(1, 3, SIZE, SIZE)
+    tokens, slopes = taped(vit.blocks[-1].norm1, classifier, 3, scene=pixels)  # (1, 17, 24)
+    expected = plain(*(part[0, 1:].reshape(4, 4, 24).permute(2, 0, 1) for part in (tokens, slopes)))
+    torch.testing.assert_close(grad_cam_maps(classifier, 3, scene=pixels), expected[None], atol=1e-6, rtol=1e-4)
+
+
+def test_of_a_swin_the_grid_is_the_last_stages() -> None:
+    name, options = "swin_tiny_patch4_window7_224", {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2)}
+    swin = timm.create_model(name, num_classes=0, img_size=56, **options)
+    classifier, pixels = classify(swin, 16), torch.randn(1, 3, 56, 56)
+    places, slopes = taped(swin.layers[-1].blocks[-1].norm1, classifier, 0, scene=pixels)  # (1, 7, 7, 16)
+    expected = plain(places[0].permute(2, 0, 1), slopes[0].permute(2, 0, 1))
+    torch.testing.assert_close(grad_cam_maps(classifier, 0, scene=pixels), expected[None], atol=1e-6, rtol=1e-4)
+
+
+def test_of_a_convolutional_network_it_is_its_activation_map() -> None:
+    """With a linear head over the mean of a map, both are the same but for the number of places."""
+    for encoder, width in ((Convolutions(), 48), (timm.create_model("resnet10t", num_classes=0), 512)):
+        size = 64 if width == 512 else SIZE
+        classifier, pixels = classify(encoder, width), torch.randn(1, 3, size, size)
+        with torch.no_grad():
+            maps = WithMaps(classifier)(pixels)["maps"][:, 2]  # (1, h, w)
+        found = grad_cam_maps(classifier, 2, scene=pixels)
+        torch.testing.assert_close(found * maps[0].numel(), maps, atol=1e-4, rtol=1e-4)
+
+
+def test_maps_of_several_encoders_are_added_at_the_size_of_the_largest() -> None:
+    encoders = [Convolutions(16, 4), Convolutions(24, 8)]
+    classifier, pixels = classify(ConcatEncoder(encoders, [IMAGENET, IMAGENET]), 40), torch.randn(1, 3, SIZE, SIZE)
+    parts = []
+    for encoder, rows in zip(encoders, (slice(0, 16), slice(16, 40)), strict=True):
+        alone = classify(encoder, rows.stop - rows.start)
+        alone.head.weight.data = classifier.head.weight.data[:, rows]
+        parts.append(grad_cam_maps(alone, 5, scene=pixels))
+    large = nn.functional.interpolate(parts[1][None], (8, 8), mode="bilinear")[0]
+    torch.testing.assert_close(grad_cam_maps(classifier, 5, scene=pixels), parts[0] + large, atol=1e-5, rtol=1e-4)
+
+
+def test_with_both_streams_each_has_its_map() -> None:
+    classifier, info = load_classifier(finetuned("both") / "model.safetensors")
+    views = {name: torch.randn(1, 3, SIZE, SIZE) for name in ("scene", "person")}
+    tokens, slopes = taped(classifier.encoder.blocks[-1].norm1, classifier, 1, **views)  # (2, 17, 32)
+    found = grad_cam_maps(classifier, 1, **views)
+    for i in range(2):
+        grids = (part[i, 1:].reshape(4, 4, -1).permute(2, 0, 1) for part in (tokens, slopes))
+        torch.testing.assert_close(found[i], plain(*grids), atol=1e-6, rtol=1e-4)
+    image, box = draw_image(0), Box(20, 30, 120, 200)
+    persons = [Detection(box, 0.9)]
+    scene = grad_cam(classifier, info, image, persons=persons)
+    person = grad_cam(classifier, info, image, scene.label, stream="person", persons=persons)
+    assert person.box == box
+    assert scene.box.y2 - scene.box.y1 == pytest.approx(240 * 32 / 35)
+    assert scene.probability == person.probability
+    assert not np.array_equal(scene.heat, person.heat)
+    assert scene.heat.shape == person.heat.shape == (4, 4)
+    assert scene.heat.max() == person.heat.max() == 1
+
+
+def test_it_says_what_onnx_says() -> None:
+    """Label and probability as `heat_map`, from the same run."""
+    for run in (finetuned("knn"), finetuned("probe")):
+        by_slopes, by_covers = open_explainer(run, "grad-cam"), open_explainer(run)
+        assert by_slopes.name == by_covers.name == run.name
+        found, expected = (one.explain(draw_image(3), None) for one in (by_slopes, by_covers))
+        assert found.label == expected.label
+        assert found.probability == pytest.approx(expected.probability, abs=1e-5)
+        assert found.box == expected.box
+        assert found.method == "grad-cam"
+
+
+def test_its_maps_are_scored_as_others() -> None:
+    run = finetuned("probe")
+    by_slopes, by_covers = open_grad_cam(run / "model.safetensors"), open_explainer(run)
+    found = by_covers.explain(draw_image(3), None)
+    first, second = by_slopes.score(found), by_covers.score(found)
+    assert first.deletion == pytest.approx(second.deletion, abs=1e-5)
+    assert first.random_insertion == pytest.approx(second.random_insertion, abs=1e-5)
+
+
+def test_values_have_maps_but_no_scores() -> None:
+    explainer = open_grad_cam(finetuned("affect"))
+    found = explainer.explain(draw_image(1), "arousal")
+    assert found.label == "arousal"
+    with pytest.raises(ConfigError, match="valence and arousal"):
+        explainer.score(found)
+
+
+def test_what_can_not_be_explained_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="needs a fine-tuning run"):
+        open_grad_cam(tmp_path)
+    with pytest.raises(ConfigError, match="give --model RUN"):
+        open_explainer(None, "grad-cam")
+    classifier, info = load_classifier(finetuned("knn") / "model.safetensors")
+    with pytest.raises(ConfigError, match="sees scene; there is no map of person"):
+        grad_cam(classifier, info, draw_image(0), stream="person")
+    with pytest.raises(LabelError, match="'boredom'"):
+        grad_cam(classifier, info, draw_image(0), "boredom")
+    flat = classify(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 4)), 4)
+    with pytest.raises(ConfigError, match="no last feature map"):
+        grad_cam(flat, info_of(SIZE), Image.new("RGB", (50, 50)))

@@ -1,0 +1,116 @@
+"""Heat maps lie where the network looks."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.predict.explain.spots import CELLS, LABELS, PLACES, SIZE, OnePerson, predictor, spotted
+from uniemox.errors import ConfigError, ImageError, LabelError
+from uniemox.persons.box import Box
+from uniemox.predict.explain.maps import Explanation, heat_map
+
+
+def hottest(explanation: Explanation) -> tuple[int, int]:
+    """Row and column of the hottest place, in cells of 8 x 8."""
+    row, column = np.unravel_index(explanation.heat.argmax(), explanation.heat.shape)
+    return int(row * CELLS // explanation.heat.shape[0]), int(column * CELLS // explanation.heat.shape[1])
+
+
+@pytest.mark.parametrize("method", ["cam", "occlusion"])
+@pytest.mark.parametrize("label", LABELS)
+def test_heat_is_where_the_label_is(label: str, method: str) -> None:
+    found = heat_map(predictor(), spotted(*LABELS), label, method=method)  # type: ignore[arg-type]
+    assert (found.label, found.method) == (label, method)
+    assert found.heat.dtype == np.float32
+    assert found.heat.min() == 0
+    assert found.heat.max() == 1
+    assert hottest(found) == PLACES[label]
+    assert found.box == Box(0, 0, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("has_maps", [False, True])
+def test_without_a_label_it_is_the_most_probable(has_maps: bool) -> None:
+    model = predictor(has_maps=has_maps)
+    for label in LABELS:
+        found = heat_map(model, spotted(label))
+        assert found.label == label
+        assert found.method == ("cam" if has_maps else "occlusion")
+        assert found.probability == pytest.approx(model.predict(spotted(label)).scene[label], abs=1e-12)
+        assert hottest(found) == PLACES[label]
+
+
+def test_occlusion_costs_a_hundred_passes_in_small_batches() -> None:
+    model = predictor(has_maps=False)
+    heat_map(model, spotted("awe"))
+    assert model.network.engine.passes <= 100
+    assert model.network.engine.largest <= 16
+
+
+@pytest.mark.parametrize("method", ["cam", "occlusion"])
+def test_nothing_that_speaks_for_a_label_is_no_heat(method: str) -> None:
+    black = Image.new("RGB", (SIZE, SIZE))
+    found = heat_map(predictor(), black, "fear", method=method)  # type: ignore[arg-type]
+    assert not found.heat.any()
+    assert found.overlay().size == (SIZE, SIZE)
+
+
+@pytest.mark.parametrize("size", [(300, 100), (100, 300), (64, 64), (101, 67)])
+def test_the_box_is_the_middle_that_the_model_sees(size: tuple[int, int]) -> None:
+    found = heat_map(predictor(crop_fraction=0.875), Image.new("RGB", size, (200, 0, 0)))
+    width, height = found.box.x2 - found.box.x1, found.box.y2 - found.box.y1
+    assert width == pytest.approx(height)
+    assert width == pytest.approx(min(size) * 64 / 73)
+    assert found.box.x1 + found.box.x2 == pytest.approx(size[0])
+    assert found.box.y1 + found.box.y2 == pytest.approx(size[1])
+    assert found.image.size == found.overlay().size == size
+
+
+def test_the_person_is_explained_where_nothing_else_is_seen() -> None:
+    """In px of the image; with both views it is the scene, and the person stays as it is."""
+    image = Image.new("RGB", (200, 200), (20, 20, 20))
+    image.paste(spotted("fear", side=80), (30, 100))
+    box = Box(30, 100, 110, 180)
+    found = heat_map(predictor(streams="person", finder=OnePerson(box)), image)
+    assert (found.label, found.method, found.box) == ("fear", "occlusion", box)
+    assert hottest(found) == PLACES["fear"]
+    both = heat_map(predictor(streams="both", finder=OnePerson(box)), spotted("awe", side=200), "awe")
+    assert both.box == Box(0, 0, 200, 200)
+    assert hottest(both) == PLACES["awe"]
+
+
+def test_values_are_explained_as_probabilities_are() -> None:
+    model = predictor(has_maps=False, task="affect", labels=LABELS, label_set="affect")
+    found = heat_map(model, spotted("fear"), "fear")
+    assert hottest(found) == PLACES["fear"]
+    assert found.probability == pytest.approx(4 * 6 + 5)
+
+
+def test_images_come_as_paths_bytes_and_arrays(tmp_path: Path) -> None:
+    image = spotted("fear")
+    image.save(tmp_path / "fear.png")
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    expected = heat_map(predictor(), image).heat
+    for given in (tmp_path / "fear.png", str(tmp_path / "fear.png"), data.getvalue(), np.asarray(image)):
+        np.testing.assert_array_equal(heat_map(predictor(), given).heat, expected)
+
+
+def test_what_can_not_be_explained_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="'joy' is none of the 3 labels"):
+        heat_map(predictor(), spotted("awe"), "joy")
+    with pytest.raises(ConfigError, match="spots has no class-activation maps"):
+        heat_map(predictor(has_maps=False), spotted("awe"), method="cam")
+    with pytest.raises(ConfigError, match="no method 'lime'"):
+        heat_map(predictor(), spotted("awe"), method="lime")  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match=r"nothing\.jpg"):
+        heat_map(predictor(), tmp_path / "nothing.jpg")
+
+
+def test_torch_is_not_imported() -> None:
+    code = "import sys, uniemox.predict.explain.maps; assert not {'torch', 'scipy', 'matplotlib'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,119 @@
+"""Reconstructions by stages of a run and by MAE's own files, from the same visible patches."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.drawn import draw_image
+from tests.runs import SIZE, finetuned, one_thread, pretrained
+from uniemox.errors import CheckpointError, ConfigError, ImageError
+from uniemox.model.config import DecoderConfig, ModelConfig
+from uniemox.model.encoder import build_encoder
+from uniemox.model.uniemox import UniEmoX
+from uniemox.predict.explain.reconstructions import PIXELS_ONLY, open_reconstructors, reconstruct_images
+from uniemox.predict.views import scene_view
+from uniemox.views.mask import mask_noise, random_mask
+from uniemox.views.patches import patchify
+from uniemox.views.pixels import normalise
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"{i}.png" for i in range(2)]
+    for i, path in enumerate(paths):
+        draw_image(i).save(path)
+    return paths
+
+
+def mae_file(path: Path) -> UniEmoX:
+    """A small MAE with its decoder under its own names, and the same as a model of ours."""
+    torch.manual_seed(0)
+    encoder = build_encoder("vit_tiny_patch16_224", 32, depth=1)
+    decoder = DecoderConfig(width=64, depth=2, heads=16)
+    model = UniEmoX(encoder, ModelConfig(fusion=None, losses=PIXELS_ONLY, decoder=decoder)).eval()
+    names = {"embed.": "decoder_embed.", "decoder.blocks.": "decoder_blocks.", "decoder.norm.": "decoder_norm."}
+    names |= {"decoder.pred.": "decoder_pred.", "decoder.mask_token": "mask_token", "encoder.": ""}
+    state = {"decoder_pos_embed": model.decoder.pos_embed}
+    for name, value in model.state_dict().items():
+        [ours] = [ours for ours in names if name.startswith(ours)]
+        state[names[ours] + name.removeprefix(ours)] = value
+    torch.save({"model": state}, path)
+    return model
+
+
+def test_a_run_has_a_stage_a_checkpoint(images: list[Path]) -> None:
+    """The last one's error is that of a pass written here."""
+    stages = open_reconstructors(pretrained())
+    assert [stage.name for stage in stages] == ["pretrained step-00000002", "pretrained step-00000004"]
+    counted: list[int] = []
+    found = reconstruct_images(stages, images, on_progress=lambda: counted.append(1))
+    assert len(counted) == len(found.errors) == 2
+    assert found.pictures == 2
+    model, errors = stages[1].load(), []
+    noise = mask_noise([path.name for path in images], 16, seed=0, epoch=0, stream="explain")
+    for i, path in enumerate(images):
+        view = torch.from_numpy(scene_view(draw_image(i), SIZE, 1.0))[None]
+        pixels = normalise(view, torch.device("cpu"))
+        hidden = random_mask(noise[i : i + 1], 0.75).hidden.bool()[0]
+        with torch.no_grad():
+            pred = model(pixels, scene_noise=noise[i : i + 1]).scene_pred[0]
+        errors.append(float((pred - patchify(pixels, 8)[0])[hidden].square().mean()))
+        assert path.name == f"{i}.png"
+    assert found.errors[stages[1].name] == pytest.approx(np.mean(errors), rel=1e-5)
+    assert found.errors[stages[0].name] != found.errors[stages[1].name]
+
+
+@torch.no_grad()
+def test_maes_own_files_are_read(images: list[Path], tmp_path: Path) -> None:
+    """Encoder and decoder predict what they did under our names; by the file's name, pixels or standardised patches."""
+    path = tmp_path / "mae_visualize_vit_tiny.pth"
+    model = mae_file(path)
+    [stage] = open_reconstructors(path)
+    pixels, noise = torch.randn(1, 3, 32, 32), torch.rand(1, 4)
+    found, expected = (one(pixels, scene_noise=noise).scene_pred for one in (stage.load(), model))
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    assert not stage.load().config.norm_pix
+    path.rename(tmp_path / "mae_pretrain_vit_tiny_full.pth")
+    [stage] = open_reconstructors(tmp_path / "mae_pretrain_vit_tiny_full.pth")
+    assert stage.load().config.norm_pix
+    assert list(reconstruct_images([stage], images).errors) == ["mae_pretrain_vit_tiny_full"]
+    with pytest.raises(ConfigError, match="the same mask"):
+        reconstruct_images([stage, *open_reconstructors(pretrained())], images)
+
+
+def test_the_sheet_shows_what_was_seen_the_same_for_all(images: list[Path]) -> None:
+    stages = open_reconstructors(pretrained())
+    once, again, other = (reconstruct_images(stages[1:], images, seed=seed) for seed in (0, 0, 1))
+    assert once.sheet.tobytes() == again.sheet.tobytes() != other.sheet.tobytes()
+    few = reconstruct_images(stages[1:], images, ratio=0.25)
+    assert few.errors.keys() == once.errors.keys()
+
+
+def test_images_that_can_not_be_read_are_left_out(images: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    stages = open_reconstructors(pretrained())[:1]
+    found = reconstruct_images(stages, [tmp_path / "broken.jpg", *images])
+    assert found.pictures == 2
+    assert "broken.jpg" in found.left_out[0]
+    with pytest.raises(ImageError, match="none of 1 images"):
+        reconstruct_images(stages, [tmp_path / "broken.jpg"])
+
+
+def test_what_can_not_reconstruct_is_an_error(images: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no run of uniemox pretrain"):
+        open_reconstructors(finetuned("knn"))
+    with pytest.raises(CheckpointError, match="no run of uniemox pretrain"):
+        open_reconstructors(tmp_path)
+    with pytest.raises(ConfigError, match="no model that reconstructs"):
+        reconstruct_images([], images)
+    with pytest.raises(ConfigError, match="mask"):
+        reconstruct_images(open_reconstructors(pretrained()), images, ratio=1.5)

@@ -1,0 +1,117 @@
+"""Deletion and insertion, against a plain form and where the right answer is known."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter1d
+
+from tests.predict.explain.spots import LABELS, predictor, spotted
+from uniemox.errors import ConfigError, DataError, ShapeError
+from uniemox.predict.explain.explaining import MapExplainer
+from uniemox.predict.explain.scores import STEPS, MapScores, blur, map_scores, summarise
+
+
+def corner(pixels: np.ndarray) -> np.ndarray:
+    """A classifier of two labels: the first is as probable as the upper left quarter is bright."""
+    half = pixels.shape[2] // 2
+    p = pixels[:, :, :half, :half].mean(axis=(1, 2, 3))
+    return np.stack([p, 1 - p], axis=1)
+
+
+def bright_corner() -> np.ndarray:
+    pixels = np.zeros((3, 32, 32), np.float32)
+    pixels[:, :16, :16] = 1
+    return pixels
+
+
+def heat_of(quarter: tuple[int, int]) -> np.ndarray:
+    heat = np.zeros((2, 2), np.float32)
+    heat[quarter] = 1
+    return heat
+
+
+def test_the_right_map_is_better_than_chance_and_a_wrong_one_worse() -> None:
+    pixels = bright_corner()
+    right, wrong = (map_scores(corner, pixels, heat_of(place), 0) for place in ((0, 0), (1, 1)))
+    assert right.deletion < right.random_deletion < wrong.deletion
+    assert right.insertion > right.random_insertion > wrong.insertion
+    assert (right.random_deletion, right.random_insertion) == (wrong.random_deletion, wrong.random_insertion)
+
+
+def test_deletion_is_the_area_under_the_plain_curve() -> None:
+    """One px at a time is a plain sum; steps of 1/28 lie within a step of it."""
+    pixels = bright_corner()
+    heat = np.zeros((32, 32), np.float32)
+    heat[:16, :16] = np.linspace(2, 1, 256).reshape(16, 16)
+    now, curve = pixels.copy(), []
+    mean = pixels.mean(axis=(1, 2))
+    for row, column in [(-1, -1), *np.ndindex(16, 16)]:
+        if row >= 0:
+            now[:, row, column] = mean
+        curve.append(corner(now[None])[0, 0])
+    curve += [curve[-1]] * (1024 - 256)
+    plain = np.trapezoid(curve, np.linspace(0, 1, 1025))
+    assert map_scores(corner, pixels, heat, 0).deletion == pytest.approx(plain, abs=1 / STEPS**2)
+
+
+def test_an_image_of_one_colour_scores_its_probability() -> None:
+    grey = np.full((3, 32, 32), 0.25, np.float32)
+    found = map_scores(corner, grey, heat_of((0, 0)), 0)
+    for value in (found.deletion, found.insertion, found.random_deletion, found.random_insertion):
+        assert value == pytest.approx(0.25, abs=1e-6)
+
+
+def test_blurring_is_scipys() -> None:
+    pixels = np.random.default_rng(0).random((3, 40, 40), np.float32)
+    expected = pixels.astype(np.float64)
+    for axis in (1, 2):
+        expected = gaussian_filter1d(expected, 2.0, axis=axis, mode="nearest", radius=6)
+    np.testing.assert_allclose(blur(pixels, 2.0), expected, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_scores() -> None:
+    pixels = np.random.default_rng(0).random((3, 32, 32), np.float32)
+    first, again, other = (map_scores(corner, pixels, heat_of((0, 1)), 0, seed=seed) for seed in (0, 0, 1))
+    assert first == again
+    assert first.random_deletion != other.random_deletion
+
+
+def test_maps_of_a_predictor_are_better_than_chance() -> None:
+    for has_maps in (True, False):
+        explainer = MapExplainer(predictor(has_maps=has_maps), "auto")
+        for label in LABELS:
+            found = explainer.score(explainer.explain(spotted(*LABELS), label))
+            assert found.deletion < found.random_deletion
+            assert found.insertion > found.random_insertion
+
+
+def test_values_have_no_scores() -> None:
+    affect = MapExplainer(predictor(task="affect"), "auto")
+    found = affect.explain(spotted("awe"), None)
+    with pytest.raises(ConfigError, match="scores of probabilities"):
+        affect.score(found)
+
+
+def test_a_summary_has_means_and_intervals() -> None:
+    kept = [
+        MapScores(deletion=0.2, insertion=0.8, random_deletion=0.5, random_insertion=0.4),
+        MapScores(deletion=0.4, insertion=0.6, random_deletion=0.5, random_insertion=0.6),
+    ]
+    found = summarise(kept)
+    assert found.pictures == 2
+    assert found.mean.deletion == pytest.approx(0.3)
+    assert found.deletion_gain == pytest.approx(0.2)
+    assert found.insertion_gain == pytest.approx(0.2)
+    assert found.intervals["deletion"] == pytest.approx((0.2, 0.4))
+    assert found.as_dict()["insertion_gain"] == {"mean": pytest.approx(0.2), "interval": pytest.approx([0.0, 0.4])}
+    assert summarise(kept[:1]).intervals["insertion"] == pytest.approx((0.8, 0.8))
+    with pytest.raises(DataError, match="no image"):
+        summarise([])
+
+
+def test_what_can_not_be_scored_is_an_error() -> None:
+    pixels = bright_corner()
+    with pytest.raises(ConfigError, match="no label 2"):
+        map_scores(corner, pixels, heat_of((0, 0)), 2)
+    for wrong in (pixels[None], pixels[0]):
+        with pytest.raises(ShapeError, match="expected pixels"):
+            map_scores(corner, wrong, heat_of((0, 0)), 0)

@@ -1,0 +1,108 @@
+"""Sheets: a row an image, a column a model."""
+
+import base64
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.predict.explain.spots import predictor, spotted
+from uniemox.errors import ShapeError
+from uniemox.predict.explain.explaining import unique_names
+from uniemox.predict.explain.maps import heat_map
+from uniemox.predict.explain.sheets import CELL_PX, GAP_PX, LINE_PX, caption, draw_sheet, sheet_html
+from uniemox.predict.explain.writing import map_path
+
+HOSTILE = '<script>alert("x")</script>&.jpg'
+
+
+def rows(count: int = 2, models: int = 2) -> list:
+    labels = ("awe", "fear", "sadness")
+    return [[heat_map(predictor(), spotted(labels[i % 3])) for _ in range(models)] for i in range(count)]
+
+
+def test_a_sheet_has_a_cell_for_each() -> None:
+    found = draw_sheet(rows(3, 3), ["a", "b", "c"], ["1", "2", "3"])
+    step, height = CELL_PX + GAP_PX, CELL_PX + LINE_PX + GAP_PX  # square images, their captions right below
+    assert found.size == (4 * step + GAP_PX, LINE_PX + GAP_PX + 3 * height + LINE_PX + GAP_PX)
+    middle = LINE_PX + GAP_PX + CELL_PX // 2
+    assert found.getpixel((GAP_PX + CELL_PX // 2, middle)) == (60, 60, 60)  # the image as it is
+    assert found.getpixel((GAP_PX + step + CELL_PX // 2, middle)) != (60, 60, 60)
+
+
+def test_images_share_a_line_where_there_is_room() -> None:
+    one, two, three = (draw_sheet(rows(count, 1), ["a"], ["x"] * count) for count in (1, 2, 3))
+    assert one.height == two.height < three.height
+    assert one.width < two.width == three.width
+    step, height = CELL_PX + GAP_PX, CELL_PX + LINE_PX + GAP_PX
+    assert two.getpixel((GAP_PX + 2 * step + CELL_PX // 2, LINE_PX + GAP_PX + CELL_PX // 2)) == (60, 60, 60)
+    assert three.getpixel((GAP_PX + CELL_PX // 2, LINE_PX + GAP_PX + height + CELL_PX // 2)) == (60, 60, 60)
+
+
+def test_a_low_image_has_its_caption_at_its_edge() -> None:
+    found = heat_map(predictor(), spotted("awe").crop((0, 0, 64, 16)))
+    sheet = draw_sheet([[found]], ["a"], ["name"])
+    low = round(CELL_PX * 16 / 64)
+    assert sheet.height == LINE_PX + GAP_PX + low + LINE_PX + GAP_PX + LINE_PX + GAP_PX
+
+
+def test_the_key_of_colours_is_at_the_foot() -> None:
+    plain = draw_sheet(rows(2, 1), ["a"], ["1", "2"])
+    foot = plain.crop((0, plain.height - LINE_PX - GAP_PX, *plain.size))
+    assert {(0, 0, 4), (252, 255, 164)} <= {colour for _, colour in foot.getcolors(1 << 16)}
+
+
+def test_long_and_odd_names_are_drawn() -> None:
+    draw_sheet(rows(1, 1), ["model " * 100], ["日本語\n" * 100])
+
+
+def test_the_page_is_whole_and_escaped() -> None:
+    text = sheet_html(rows(), [HOSTILE, "b"], [HOSTILE, "2"], notes=[HOSTILE])
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") == 4  # an image's name, a model's at two images, a note
+    tags: list[str] = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attrs: tags.append(tag)  # type: ignore[method-assign]
+    parser.feed(text)
+    assert tags.count("img") == 7  # two images with two maps each, and the key
+    sources = re.findall(r'src="([^"]*)"', text)
+    assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert "http" not in text
+    assert Image.open(io.BytesIO(base64.b64decode(sources[1].split(",")[1]))).size == (512, 512)
+
+
+def test_faces_stand_in_the_first_column() -> None:
+    drawn = [Image.new("RGB", (512, 400), "green")] * 2
+    sheet = draw_sheet(rows(2, 1), ["a"], ["1", "2"], drawn)
+    assert sheet.getpixel((GAP_PX + CELL_PX // 2, LINE_PX + GAP_PX + CELL_PX // 2)) == (0, 128, 0)
+    assert "<figcaption>2: what faces show</figcaption>" in sheet_html(rows(2, 1), ["a"], ["1", "2"], drawn)
+    for draw in (draw_sheet, sheet_html):
+        with pytest.raises(ShapeError, match="1 images with faces do not fit 2 rows"):
+            draw(rows(2, 1), ["a"], ["1", "2"], drawn[:1])
+
+
+def test_a_caption_is_a_share_or_a_value() -> None:
+    found = heat_map(predictor(), spotted("awe"))
+    assert re.fullmatch(r"awe \d+%", caption(found))
+    assert caption(replace(found, label="valence", probability=0.8)) == "valence 0.8"
+    assert caption(replace(found, agreement=0.5)) == caption(found)
+    assert caption(replace(found, agreement=0.1)) == f"{caption(found)}, methods disagree"
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "names"), [(0, ["a"], []), (1, [], ["1"]), (1, ["a"], []), (1, ["a"], ["1"])]
+)
+def test_what_does_not_belong_together_is_refused(count: int, columns: list[str], names: list[str]) -> None:
+    for make in (draw_sheet, sheet_html):
+        with pytest.raises(ShapeError, match="a sheet needs"):
+            make(rows(count, 2), columns, names)
+
+
+def test_names() -> None:
+    assert unique_names([]) == []
+    assert unique_names(["a", "a"]) == ["a (1)", "a (2)"]
+    assert map_path(Path("maps"), Path("/x/../y.jpg"), "../../etc") == Path("maps/x/y.jpg...-..-etc.png")

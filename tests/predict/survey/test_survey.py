@@ -1,0 +1,195 @@
+"""`uniemox survey`: what a collection evokes, on one page that opens from a disk."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.drawn import draw_image
+from tests.runs import uniemox_here
+from uniemox.predict.survey.lines import date_taken, pack, unpack
+from uniemox.predict.survey.similarity import arrange
+from uniemox.predict.survey.summary import SHOWN, summarise
+from uniemox.predict.survey.tallies import Tally, groupings_of
+
+SMALL = ("--model", "small", "--no-persons")
+DATES = ("2019:05:03 10:00:00", "2020:11:30 10:00:00", None)
+
+
+def photographs(folder: Path, count: int) -> Path:
+    """In two folders, of three dates."""
+    for i in range(count):
+        path = folder / ("summer", "winter <b>")[i % 2] / f"{i:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        exif = Image.Exif()
+        if date := DATES[i % 3]:
+            exif[306] = date
+        draw_image(i).save(path, exif=exif)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def surveyed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("survey")
+    photos = photographs(folder / "photos", 14)
+    (photos / "table.csv").write_text("path,city\n" + "".join(f"summer/{i:02d}.jpg,Köln\n" for i in range(0, 14, 2)))
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8 no image")
+    by = ("--by", "folder", "date", "city", "--table", photos / "table.csv")
+    done = uniemox_here("survey", photos, *SMALL, "--out", folder / "s.html", *by)
+    assert done.returncode == 3, done.stderr
+    assert "14 images" in done.stderr
+    assert "1 of 15 images could not be read" in done.stderr
+    return folder
+
+
+def test_the_page_has_all_parts_and_needs_nobody_else(surveyed: Path) -> None:
+    html = (surveyed / "s.html").read_text()
+    for words in ("By folder", "By date", "By city", "The most and the least", "Images of one mood", "Köln", "no date"):
+        assert words in html
+    assert "not in the table" in html
+    assert "winter &lt;b&gt;" in html
+    assert "winter <b>" not in html
+    assert not re.search(r'(?:src|href)="(?!data:|#)', html)
+    assert html.count("<area ") == 14
+
+
+def test_groups_are_those_of_the_images(surveyed: Path) -> None:
+    table = surveyed / "photos" / "table.csv"
+    found = summarise(surveyed / "s.html.jsonl", groupings_of(("folder", "date", "city"), table))
+    counts = {name: {key: tally.images for key, tally in group.items()} for name, group in found.groups.items()}
+    assert counts["folder"] == {"summer": 7, "winter <b>": 7}
+    assert counts["date"] == {"2019-05": 5, "2020-11": 5, "no date": 4}
+    assert counts["city"] == {"Köln": 7, "not in the table": 7}
+    assert (found.whole.images, found.failures) == (14, 1)
+    lines = [json.loads(line) for line in (surveyed / "s.html.jsonl").read_text().splitlines()]
+    answers = [line["scene"] for line in lines if "scene" in line]
+    for place, label in enumerate(found.columns[:8]):
+        values = sorted(answer[label] for answer in answers)
+        assert found.whole.means[place] == pytest.approx(np.mean(values))
+        assert [one.value for one in found.most[label]] == values[::-1][:SHOWN]
+        assert [one.value for one in found.least[label]] == values[:SHOWN]
+
+
+def test_it_resumes_and_asks_for_new_images_only(surveyed: Path) -> None:
+    again = ("survey", surveyed / "photos", *SMALL, "--out", surveyed / "s.html")
+    assert "continue it (--resume)" in uniemox_here(*again).stderr
+    before = (surveyed / "s.html.jsonl").read_text().splitlines()
+    draw_image(99).save(surveyed / "photos" / "summer" / "new.jpg")
+    assert uniemox_here(*again, "--resume").returncode == 3
+    after = (surveyed / "s.html.jsonl").read_text().splitlines()
+    assert len(after) == 16
+    assert [line for line in before if '"scene"' in line] == after[:14]
+    (surveyed / "photos" / "summer" / "new.jpg").unlink()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--out", "s.png"), 2, "ends in .html"),
+        (("--out", "t.html", "--by", "city"), 1, "--by city: neither folder nor date"),
+        (("--out", "t.html", "--by", "town", "--table", "photos/table.csv"), 1, "no column 'town'; it has path, city"),
+        (("--out", "t.html", "--table", "none.csv"), 1, "none.csv: can't be read"),
+    ],
+)
+def test_what_can_t_be_asked(
+    surveyed: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int, message: str
+) -> None:
+    monkeypatch.chdir(surveyed)
+    done = uniemox_here("survey", "photos", *SMALL, *words)
+    assert (done.returncode, message in " ".join(done.stderr.split())) == (code, True), done.stderr
+    assert not (surveyed / "t.html").exists()
+
+
+def test_nothing_that_can_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"nothing")
+    done = uniemox_here("survey", tmp_path / "a.jpg", *SMALL, "--out", tmp_path / "s.html")
+    assert done.returncode == 1
+    assert "none of its 1 images could be read" in done.stderr
+
+
+@pytest.mark.parametrize("exif", [b"", b"Exif\0\0II*\0", b"Exif\0\0" + bytes(range(200))])
+def test_odd_exif_has_no_date(tmp_path: Path, exif: bytes) -> None:
+    draw_image(1).save(tmp_path / "a.jpg", exif=exif)
+    assert date_taken(tmp_path / "a.jpg") is None
+
+
+@pytest.mark.parametrize(("text", "date"), [("2019:05:03 1", "2019-05-03"), ("2019:13:03", None), ("yesterday", None)])
+def test_dates(tmp_path: Path, text: str, date: str | None) -> None:
+    exif = Image.Exif()
+    exif[306] = text
+    draw_image(1).save(tmp_path / "a.jpg", exif=exif)
+    assert date_taken(tmp_path / "a.jpg") == date
+
+
+def line(place: int, **more: object) -> str:
+    answer = {"scene": {"awe": (place % 10) / 10, "fear": 1 - (place % 10) / 10}, "kind": "evoked", "model": "m"}
+    about = {"path": f"a/{place}.jpg", "label_set": "x", "features": pack(np.ones(4, np.float32)), "taken": None}
+    return json.dumps(answer | about | more) + "\n"
+
+
+def test_many_images_take_no_more_memory_and_are_as_likely_on_the_map(tmp_path: Path) -> None:
+    (tmp_path / "l.jsonl").write_text("".join(map(line, range(5000))))
+    found = summarise(tmp_path / "l.jsonl", groupings_of(("folder", "date"), None))
+    places = [int(Path(one.path).stem) for one in found.on_map]
+    assert (len(places), len(set(places))) == (600, 600)
+    assert abs(np.mean(places) - 2500) < 4 * 5000 / np.sqrt(12 * 600)
+    assert len(found.most["awe"]) == SHOWN
+    assert found.whole.images == 5000
+
+
+def test_many_months_become_years(tmp_path: Path) -> None:
+    days = [f"{2000 + i // 12}-{i % 12 + 1:02d}-01" for i in range(36)]
+    (tmp_path / "l.jsonl").write_text("".join(line(i, taken=day) for i, day in enumerate(days)))
+    found = summarise(tmp_path / "l.jsonl", groupings_of(("date",), None))
+    assert {key: tally.images for key, tally in found.groups["date"].items()} == {"2000": 12, "2001": 12, "2002": 12}
+
+
+@given(st.lists(st.lists(st.floats(0, 1), min_size=2, max_size=2), min_size=2, max_size=30), st.integers(0, 30))
+def test_a_merged_tally_is_that_of_all(values: list[list[float]], cut: int) -> None:
+    whole, first, second = Tally(2), Tally(2), Tally(2)
+    for place, one in enumerate(values):
+        for tally in (whole, first if place < cut else second):
+            tally.add(np.array(one), is_unfamiliar=place % 2 == 0)
+    first.merge(second)
+    np.testing.assert_allclose(first.means, whole.means, atol=1e-12)
+    np.testing.assert_allclose(whole.margins, 1.96 * np.std(values, axis=0, ddof=1) / np.sqrt(len(values)), atol=1e-6)
+    assert (first.images, first.unfamiliar) == (whole.images, whole.unfamiliar)
+
+
+def test_packed_features_keep_their_angles() -> None:
+    rows = np.random.default_rng(0).standard_normal((40, 900)).astype(np.float32)
+    rows[1] = rows[0] + 0.1 * rows[1]
+    small = np.stack([unpack(pack(row)) for row in rows])
+    angles, kept = (np.corrcoef(some) for some in (rows, small))
+    assert kept[0, 1] > 0.98
+    assert np.abs(angles - kept).max() < 0.45
+    assert np.abs(angles - kept).mean() < 0.1
+
+
+def test_alike_images_are_neighbours_on_the_map() -> None:
+    pytest.importorskip("sklearn")
+    draw = np.random.default_rng(0)
+    centres = draw.standard_normal((4, 16)) * 5
+    cells = arrange((np.repeat(centres, 16, axis=0) + draw.standard_normal((64, 16))).astype(np.float32))
+    assert len(set(cells)) == 64
+    kinds = {cell: place // 16 for place, cell in enumerate(cells)}
+    sides = [(cell, (cell[0] + 1, cell[1])) for cell in kinds] + [(cell, (cell[0], cell[1] + 1)) for cell in kinds]
+    same = [kinds[a] == kinds[b] for a, b in sides if b in kinds]
+    assert np.mean(same) > 0.7  # 0.24 by chance
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode there")
+def test_a_file_name_that_is_no_utf8_is_on_the_page(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    draw_image(0).save(tmp_path / "photos" / "a.png")
+    (tmp_path / "photos" / "a.png").rename(tmp_path / "photos" / os.fsdecode(b"caf\xe9.png"))
+    done = uniemox_here("survey", tmp_path / "photos", *SMALL, "--out", tmp_path / "s.html")
+    assert done.returncode == 0, done.stderr
+    assert "caf\\udce9.png" in (tmp_path / "s.html").read_text("utf-8")

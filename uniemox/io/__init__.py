@@ -1,0 +1,1 @@
+"""Bytes on disk: files, images, tables, weights, ONNX sessions, pages; and parallel maps over them."""

@@ -1,0 +1,179 @@
+"""What runs in a film's process: python -m uniemox.io.decoding.film PATH SECONDS, started by predict/film.py.
+
+It writes to standard output, for a moment every so many seconds, a line of JSON (`time_s`, `shot`, `size`: width and
+height of the film, `shape`: those of the pixels) and the pixels, RGB; at the end a line with `end_s` and `error` (null
+where the film could be read to its end). An empty line says that it is still at work.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageSequence
+
+from uniemox.io.decoding.process import limit_memory
+from uniemox.io.files import open_regular
+from uniemox.io.images import MAX_PIXELS
+
+ANIMATIONS = (".gif", ".webp", ".png", ".apng")  # by Pillow
+ANIMATION_FORMATS = ("GIF", "WEBP", "PNG")
+SHORT_PX = 720  # of the pixels that are sent
+MEMORY_BYTES = 3 * 2**30  # more than the process has at its start
+SMALL = (64, 36)  # width and height in px at which frames are compared
+CUT, TIMES_MEDIAN, SEEN = 20.0, 4.0, 25  # levels of 255 by which a cut differs; times the median of so many frames
+SHORTEST_S = 0.3  # of a shot
+ALIVE_S = 1.0  # between two signs of life
+MAX_HELD_S = 600.0
+# A playlist (concat, hls, dash, sdp) would send FFmpeg to other files and machines, so only containers are opened.
+CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg"
+OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
+NEAR_S = 1e-6
+
+
+class Shown(NamedTuple):
+    """A frame of a film."""
+
+    time_s: float
+    lasts_s: float
+    small: NDArray[np.int16]
+    """(36, 64) grey levels."""
+    size: tuple[int, int]
+    pixels: Callable[[], Image.Image]
+    """RGB, upright, scaled down."""
+
+
+def main() -> None:
+    """Write what is shown at the moments that are asked for."""
+    path, every_s = Path(sys.argv[1]), float(sys.argv[2])
+    answers = os.fdopen(os.dup(1), "wb")
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)  # libraries write about broken files
+    os.dup2(silent, 2)
+    limit_memory(MEMORY_BYTES)
+    end_s, error, alive = 0.0, None, time.monotonic()
+    try:
+        frames = _animation(path) if path.suffix.lower() in ANIMATIONS else _film(path)
+        for end_s, shot, shown in moments(frames, every_s):
+            if shown is not None:
+                image = shown.pixels()
+                known = {"time_s": round(end_s, 3), "shot": shot, "size": shown.size, "shape": image.size}
+                answers.write(json.dumps(known).encode() + b"\n" + image.tobytes())
+            elif time.monotonic() < alive + ALIVE_S:
+                continue
+            else:
+                answers.write(b"\n")
+            answers.flush()
+            alive = time.monotonic()
+    except BrokenPipeError:  # nobody listens any more
+        return
+    except (Exception, MemoryError) as problem:  # noqa: BLE001 - the border: what a broken film does to its decoder
+        error = f"{type(problem).__name__}: {problem}"
+    answers.write(json.dumps({"end_s": round(end_s, 3), "error": error}).encode() + b"\n")
+    answers.flush()
+
+
+def moments(frames: Iterable[Shown], every_s: float) -> Iterator[tuple[float, int, Shown | None]]:
+    """The time, the number of the shot and what is shown, for every moment; for every frame its time, and None.
+
+    What a frame shows is shown until the next one, but for ten minutes at the most.
+    """
+    cuts, shot, count, before = Cuts(), 1, 0, None
+    for shown in chain(frames, [None]):
+        if before is not None:
+            next_s = before.time_s + before.lasts_s if shown is None else shown.time_s
+            while count * every_s < min(next_s, before.time_s + MAX_HELD_S) - NEAR_S:
+                yield count * every_s, shot, before
+                count += 1
+            count = max(count, math.ceil((next_s - NEAR_S) / every_s))
+        if shown is not None:
+            shot += cuts.is_cut(shown)
+            before = shown
+            yield shown.time_s, shot, None
+
+
+class Cuts:
+    """Tells where one shot ends and the next begins: frames that differ far more than those before them."""
+
+    def __init__(self) -> None:
+        self.before: Shown | None = None
+        self.differences: deque[float] = deque(maxlen=SEEN)
+        self.last_s = -SHORTEST_S
+
+    def is_cut(self, shown: Shown) -> bool:
+        """Whether a shot begins with a frame; they come in order."""
+        before, self.before = self.before, shown
+        if before is None:
+            return False
+        difference = float(np.abs(shown.small - before.small).mean())
+        usual = median(self.differences) if self.differences else 0.0
+        is_far = difference > CUT and difference > TIMES_MEDIAN * usual and shown.time_s - self.last_s >= SHORTEST_S
+        if is_far:
+            self.last_s = shown.time_s
+        else:
+            self.differences.append(difference)
+        return is_far
+
+
+def _film(path: Path) -> Iterator[Shown]:
+    """By PyAV."""
+    import av  # noqa: PLC0415 - an extra
+
+    # An open file, not its name: FFmpeg takes "http:x.mp4" for an address.
+    with open_regular(path) as file, av.open(file, "r", metadata_errors="ignore", options=OPTIONS) as container:
+        if not container.streams.video:
+            raise ValueError("there are no pictures in it")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        time_s = 0.0
+        for count, frame in enumerate(container.decode(stream)):
+            if frame.width * frame.height > MAX_PIXELS:
+                raise ValueError(f"{frame.width} x {frame.height} px is more than {MAX_PIXELS // 10**6} megapixels")
+            time_s = max(float(count / (stream.average_rate or 25) if frame.time is None else frame.time), 0.0)
+            small = frame.reformat(*SMALL, format="gray").to_ndarray().astype(np.int16)
+            size = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
+            lasts_s = float((frame.duration or 0) * (frame.time_base or 0)) or float(1 / (stream.average_rate or 25))
+            yield Shown(time_s, lasts_s, small, size, partial(_of_film, frame))
+        declared_s = (container.duration or 0) / av.time_base
+        if time_s < 0.95 * declared_s - 1:
+            raise ValueError(f"it is cut off; it should last {declared_s:.0f} s")
+
+
+def _of_film(frame: Any) -> Image.Image:
+    scale = min(1.0, SHORT_PX / min(frame.width, frame.height))
+    image = frame.reformat(round(frame.width * scale), round(frame.height * scale), format="rgb24").to_image()
+    return image.rotate(frame.rotation, expand=True) if frame.rotation else image
+
+
+def _animation(path: Path) -> Iterator[Shown]:
+    """By Pillow: GIF, WebP, PNG."""
+    with open_regular(path) as content, Image.open(content, formats=ANIMATION_FORMATS) as file:
+        if file.width * file.height > MAX_PIXELS:
+            raise ValueError(f"{file.width} x {file.height} px is more than {MAX_PIXELS // 10**6} megapixels")
+        time_s = 0.0
+        for frame in ImageSequence.Iterator(file):
+            image = frame.convert("RGBA")
+            on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+            small = np.asarray(on_white.convert("L").resize(SMALL), np.int16)
+            lasts_s = float(frame.info.get("duration") or 100) / 1000
+            yield Shown(time_s, lasts_s, small, image.size, partial(_scaled, on_white))
+            time_s += lasts_s
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    scale = min(1.0, SHORT_PX / min(image.size))
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+
+
+if __name__ == "__main__":
+    main()

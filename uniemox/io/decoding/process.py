@@ -1,0 +1,138 @@
+"""What runs in a decoder's process: python -m uniemox.io.decoding.process SECONDS, started by decoding/pool.py.
+
+It reads files from standard input and writes pixels to standard output, one after the other, until its input ends:
+  question  HEADER: bytes of the file, short_px and long_px of `images.MinSides` (-1: decode in full), whether frames
+            are to be counted; then the file
+  answer    ANSWER: a status, bytes that follow. DONE: an IMAGE, format and mode as text, then strips of RGB pixels.
+            REFUSED: why, as text. BUG: a traceback
+"""
+
+import os
+import select
+import signal
+import struct
+import sys
+import threading
+import traceback
+import warnings
+from typing import BinaryIO
+
+from PIL import Image
+
+from uniemox.errors import ImageError
+from uniemox.io.image_limits import webp_pixels
+from uniemox.io.images import MAX_PIXELS, MinSides, count_frames, decode_opened, open_image
+
+QUESTION = struct.Struct("<Qqq?")
+ANSWER = struct.Struct("<BQ")
+IMAGE = struct.Struct("<IIIII16s16s")
+"""Width and height of the pixels, of the full image, number of frames (0: not counted), format, mode."""
+READY, DONE, REFUSED, BUG = range(4)
+STRIP_BYTES = 2**20
+BASE_BYTES = 96 * 2**20
+"""That any file may take beside what its size and pixels explain."""
+BYTES_A_FILE_BYTE = 4
+BYTES_A_PIXEL = 20
+"""The most that a format takes is 17 (WebP with transparency)."""
+
+
+def main() -> None:
+    """Answer until standard input ends. Argument: seconds of processor time that one file may take."""
+    cpu_s = int(sys.argv[1])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a service manager's SIGTERM reaches all processes: what was
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # accepted is still decoded; the end of input ends this
+    questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    _end_with_parent()
+    warnings.simplefilter("ignore")
+    Image.init()
+    _use_one_thread()
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)  # libtiff and libjpeg write about broken files
+    os.dup2(silent, 2)
+    _send(answers, READY, b"")
+    while len(head := questions.read(QUESTION.size)) == QUESTION.size:
+        size, short_px, long_px, counts_frames = QUESTION.unpack(head)
+        data = questions.read(size)
+        if len(data) < size:
+            return
+        _limit_cpu(cpu_s)
+        shrink = None if short_px < 0 else MinSides(short_px=short_px, long_px=long_px)
+        try:
+            _answer(answers, data, shrink, counts_frames=counts_frames)
+        except ImageError as error:
+            _send(answers, REFUSED, str(error).encode())
+        except Exception:  # noqa: BLE001 - the border: it is raised again in the parent
+            _send(answers, BUG, traceback.format_exc().encode())
+
+
+def _answer(answers: BinaryIO, data: bytes, shrink: MinSides | None, *, counts_frames: bool) -> None:
+    """Decode a file and send its pixels in strips. Raises ImageError, whose message calls the file {name}."""
+    base = BASE_BYTES + BYTES_A_FILE_BYTE * len(data)
+    limit_memory(base + BYTES_A_PIXEL * min(webp_pixels(data), MAX_PIXELS))
+    header = open_image(data, "{name}")
+    limit_memory(base + BYTES_A_PIXEL * header.width * header.height)
+    known = str(header.format).encode(), header.mode.encode()
+    image, full = decode_opened(header, "{name}", shrink=shrink)
+    frames = count_frames(open_image(data, "{name}"), "{name}") if counts_frames else 0
+    width, height = image.size
+    answers.write(ANSWER.pack(DONE, IMAGE.size + 3 * width * height))
+    answers.write(IMAGE.pack(width, height, *full, frames, *known))
+    rows = max(1, STRIP_BYTES // (3 * width))
+    for y in range(0, height, rows):
+        answers.write(image.crop((0, y, width, min(y + rows, height))).tobytes())
+    answers.flush()
+
+
+def _send(answers: BinaryIO, status: int, text: bytes) -> None:
+    answers.write(ANSWER.pack(status, len(text)) + text)
+    answers.flush()
+
+
+def _use_one_thread() -> None:
+    """libavif's threads would take memory that no header explains, and there are as many processes as cores."""
+    avif = sys.modules.get("PIL.AvifImagePlugin")
+    if avif is not None:
+        avif.DEFAULT_MAX_THREADS = 1  # type: ignore[attr-defined]
+
+
+def limit_memory(more: int) -> None:
+    """Let this process take so many bytes more than it has, where the system can limit that (Linux)."""
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+
+        with open("/proc/self/statm", encoding="ascii") as file:
+            now = int(file.read().split()[0]) * resource.getpagesize()
+    except (ImportError, FileNotFoundError):
+        return
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (now + more if hard_limit < 0 else min(now + more, hard_limit), hard_limit))
+
+
+def _limit_cpu(seconds: int) -> None:
+    """Let the system end this process if it works longer, whatever becomes of its parent; not on Windows."""
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return
+    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_CPU)
+    limit = int(used) + seconds + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (limit if hard_limit < 0 else min(limit, hard_limit), hard_limit))
+
+
+def _end_with_parent() -> None:
+    """End as soon as nobody holds the other end of standard input, also while a file is decoded; not on Windows."""
+    if not hasattr(select, "poll"):
+        return
+    poll = select.poll()
+    poll.register(0, 0)  # a hang-up is always told
+
+    def watch() -> None:
+        poll.poll()
+        os._exit(0)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()

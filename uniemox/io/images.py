@@ -1,0 +1,273 @@
+"""Safe decoding of images, without torch.
+
+Whatever comes in, a small upright RGB image comes out, or an ImageError that says what is wrong with the file.
+"""
+
+import io
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from uniemox.errors import ImageError
+from uniemox.io.files import read_limited
+from uniemox.io.image_limits import check_bytes, check_heif, check_memory, check_tiff
+
+MAX_BYTES = 100 * 2**20
+MAX_PIXELS = 100_000_000
+MAX_SIDE_PX = 50_000
+MAX_ASPECT = 100  # a strip of 1 : 100 is no scene
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "AVIF",
+    "PPM",
+    "HEIF",
+)  # an MPO is opened as the JPEG that it begins with
+ENDINGS = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
+    **{".png": "PNG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"},
+    **{".avif": "AVIF", ".mpo": "MPO", ".ppm": "PPM", ".pgm": "PPM"},
+}
+"""File endings of images, lower-case, to their format."""
+
+HEIF_ENDINGS = (".heic", ".heif", ".hif")
+HEIF_NEEDS = "needs pillow-heif; run: pip install 'uniemox[heic]', or save it as JPEG or PNG"
+if find_spec("pillow_heif") is not None:
+    ENDINGS |= dict.fromkeys(HEIF_ENDINGS, "HEIF")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+STRIP_PX = 64  # height of the strips in which transparent images are put on white
+_ORIENTATION = 0x0112  # the tag of EXIF
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether a file's ending is one of an image."""
+    return path.suffix.lower() in ENDINGS
+
+
+def open_image(data: bytes, name: str) -> Image.Image:
+    """The image in a file's bytes, its header read and checked, nothing decoded yet.
+
+    name: what error messages call it. Raises ImageError if it is no image, of an unknown format, absurdly large, or
+    would keep a decoder busy for far longer than its size explains (see image_limits.py).
+    """
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"{name}: {len(data) / 2**20:.0f} MiB, more than the {MAX_BYTES >> 20} MiB that are read")
+    if not data:
+        raise ImageError(f"{name}: the file is empty")
+    check_bytes(data, name)
+    Image.init()
+    is_heif = data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
+    if is_heif:
+        check_heif(data, name)
+        _register_heif()
+    known = [fmt for fmt in FORMATS if fmt in Image.OPEN]  # Pillow raises KeyError for one that it was built without
+    try:
+        image = Image.open(io.BytesIO(data), formats=known)
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{name}: more than the {MAX_PIXELS // 10**6} megapixels that are decoded ({error}); "
+            "scale it down, or remove it"
+        ) from error
+    except UnidentifiedImageError:
+        if is_heif and "HEIF" not in known:
+            raise ImageError(f"{name}: HEIC {HEIF_NEEDS}") from None
+        raise ImageError(f"{name}: not an image of a known format ({', '.join(known)})") from None
+    except _DECODING_ERRORS as error:
+        raise ImageError(f"{name}: the header can't be read ({error})") from error
+    width, height = image.size
+    if min(width, height) < 1:
+        raise ImageError(f"{name}: {width} x {height} px is no image")
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
+        raise ImageError(
+            f"{name}: {width} x {height} px is more than the {MAX_PIXELS // 10**6} megapixels that are decoded; "
+            "scale it down, or remove it"
+        )
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(f"{name}: {width} x {height} px is a strip, not a scene; crop or remove it")
+    fmt = "JPEG" if image.format == "MPO" else str(image.format)
+    check_memory(
+        len(data), "progressive" if fmt == "JPEG" and "progressive" in image.info else fmt, width, height, name
+    )
+    if fmt == "TIFF":
+        check_tiff(data, getattr(image, "tag_v2", {}), width * height, name)
+    return image
+
+
+@cache
+def _register_heif() -> None:
+    """Let Pillow open HEIC where the extra `heic` is installed, on one thread: there is a process for each core."""
+    with suppress(ImportError):
+        import pillow_heif  # type: ignore[import-not-found, unused-ignore] # noqa: PLC0415 - an extra
+
+        pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinSides:
+    """How small a JPEG may be decoded: a `shrink` of `decode` that can be sent to another process.
+
+    Its sides stay at least so long, px; 0: that side may be of any length.
+    """
+
+    short_px: int = 0
+    long_px: int = 0
+
+    def __call__(self, width: int, height: int) -> float:
+        """How many times smaller."""
+        short, long = sorted((width, height))
+        return min(short / self.short_px if self.short_px else short, long / self.long_px if self.long_px else long)
+
+
+def decode(
+    data: bytes, name: str = "image", *, shrink: Callable[[int, int], float] | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """The upright RGB image in a file's bytes, and its full (width, height) when upright, in px.
+
+    shrink: called once with the full upright width and height, says how many times smaller the caller can bear it; a
+    JPEG is then decoded at 1/2, 1/4 or 1/8. None decodes in full.
+    Transparent pixels become white; animations give their first frame; 16-bit and float greys are scaled to their own
+    range. Raises ImageError for what can't be decoded whole.
+    """
+    return decode_opened(open_image(data, name), name, shrink=shrink)
+
+
+def decode_opened(
+    image: Image.Image, name: str, *, shrink: Callable[[int, int], float] | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """The same for an image that `open_image` gave."""
+    if image.format == "PNG":
+        _load(image, name)  # its EXIF may follow its pixels, and Pillow says only once that they are corrupt
+    orientation = orientation_of(image)
+    turned = orientation >= 5
+    full = image.size[::-1] if turned else image.size
+    factor = 1.0 if shrink is None else shrink(*full)
+    if factor >= 2 and image.format == "JPEG":
+        image.draft(None, (max(1, int(image.width / factor)), max(1, int(image.height / factor))))
+    _load(image, name)
+    try:
+        image = _to_rgb(image)  # under the same name, so that what was decoded goes before the image is turned
+    except _DECODING_ERRORS as error:
+        raise ImageError(f"{name}: cut off or corrupt ({error})") from error
+    if orientation in _TURNS:
+        image = image.transpose(_TURNS[orientation])
+    return image, full
+
+
+def read_image(path: Path) -> Image.Image:
+    """The upright RGB image in a file. Raises ImageError, with the path, if that can't be done."""
+    try:
+        data = read_limited(path, MAX_BYTES)
+    except OSError as error:
+        raise ImageError(f"{path}: can't be read ({error.strerror or error})") from error
+    return decode(data, str(path))[0]
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height in px once its EXIF orientation is applied."""
+    return image.size[::-1] if orientation_of(image) >= 5 else image.size
+
+
+def count_frames(image: Image.Image, name: str) -> int:
+    """Images in a file. Raises ImageError if those after the first can't be read."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except _DECODING_ERRORS as error:
+        raise ImageError(f"{name}: its further frames are cut off or corrupt ({error})") from error
+
+
+def _load(image: Image.Image, name: str) -> None:
+    try:
+        image.load()
+    except MemoryError:
+        raise ImageError(
+            f"{name}: decoding it takes more memory than its {image.width} x {image.height} px explain; "
+            "save it again, or remove it"
+        ) from None
+    except _DECODING_ERRORS as error:
+        raise ImageError(f"{name}: cut off or corrupt ({error})") from error
+
+
+def orientation_of(image: Image.Image) -> int:
+    """1 to 8 from EXIF; 1 where it is missing or broken, and for TIFF, which Pillow turns upright itself."""
+    if image.format == "TIFF" or ("exif" not in image.info and image.format not in ("PNG", "MPO")):
+        return 1
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except _DECODING_ERRORS:
+        return 1
+    return int(value) if value in _TURNS else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode in ("I", "F", "I;16", "I;16B", "I;16L", "I;16N"):
+        return _grey_from_wide(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return _on_white(image if image.mode == "RGBA" else image.convert("RGBA"))
+    return image.convert("RGB")  # Pillow has turned Adobe's inverted CMYK round already
+
+
+def _on_white(rgba: Image.Image) -> Image.Image:
+    """The image on white, by strips: whole, it would take 12 more bytes a pixel."""
+    rgb = Image.new("RGB", rgba.size)
+    for y in range(0, rgba.height, STRIP_PX):
+        strip = rgba.crop((0, y, rgba.width, min(y + STRIP_PX, rgba.height)))
+        white = Image.new("RGBA", strip.size, "white")
+        rgb.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, y))
+    return rgb
+
+
+def _grey_from_wide(image: Image.Image) -> Image.Image:
+    """Greys of 16 or 32 bits or floats as RGB: 16 bits by their highest byte, others by their own range."""
+    import numpy as np  # noqa: PLC0415 - a decoder's process starts in half the time without
+
+    values = np.array(image, dtype=np.float32)  # changed in place: a copy is 4 bytes a pixel
+    if not np.isfinite(values).all():
+        raise ValueError("values that are not finite")
+    if image.mode.startswith("I;16") or (image.mode == "I" and values.min() >= 0 and values.max() < 2**16):
+        values /= 257
+    elif values.max() > values.min():
+        low, high = values.min(), values.max()
+        values -= low
+        values /= high - low
+        values *= 255
+    grey = Image.fromarray(values.round(out=values).clip(0, 255, out=values).astype(np.uint8))
+    return grey.convert("RGB")
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow's decoders raise for broken files.
+_DECODING_ERRORS = (
+    *(OSError, ValueError, SyntaxError, EOFError, struct.error, OverflowError, IndexError, TypeError),
+    *(
+        ZeroDivisionError,
+        KeyError,
+        KeyError,
+        MemoryError,
+        Image.DecompressionBombError,
+        AttributeError,
+        NotImplementedError,
+        AssertionError,
+        RuntimeError,
+    ),
+)

@@ -1,0 +1,100 @@
+"""Which other files an ONNX file takes its weights from, read off its protocol buffer without the package onnx.
+
+onnxruntime opens these files by itself; a classifier must not name any, a person detector only such as lie beside it.
+"""
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from uniemox.io.files import open_regular
+
+LOCATION = b"location"  # the key of TensorProto.external_data whose value is the file's name
+_KEYS = (b"\x08" + LOCATION, b"\x00" + LOCATION)  # with the last byte of its length, 8, written short or long
+EXTERNAL = 1  # TensorProto.data_location
+# Message: number of a field that leads to tensors, to the message in it (onnx/onnx.proto).
+_LEADS: dict[str, dict[int, str]] = {
+    "Model": {7: "Graph", 20: "Training", 25: "Function"},
+    "Training": {1: "Graph", 2: "Graph"},
+    "Function": {7: "Node", 11: "Attribute"},
+    "Graph": {1: "Node", 5: "Tensor", 15: "Sparse"},
+    "Node": {5: "Attribute"},
+    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "Sparse", 23: "Sparse"},
+    "Sparse": {1: "Tensor", 2: "Tensor"},
+}
+_DATA, _PLACE = 13, 14  # TensorProto.external_data, .data_location
+_KEY, _VALUE = 1, 2  # StringStringEntryProto
+_VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5  # kinds of fields
+
+
+def external_files(path: Path) -> list[str]:
+    """The names, as written in an ONNX file, of the files with its weights; an empty name where one is missing.
+
+    Raises ValueError if it names some and is no whole protocol buffer; OSError if it can't be read.
+    """
+    found: set[str] = set()
+    if path.stat().st_size == 0:  # which can't be mapped
+        return []
+    with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if all(content.find(key) < 0 for key in _KEYS):  # most files need no further look
+            return []
+        waiting = [("Model", 0, len(content))]
+        while waiting:
+            message, start, end = waiting.pop()
+            if message == "Tensor":
+                found |= _of_tensor(content, start, end)
+                continue
+            for number, kind, first, last in fields_of(content, start, end):
+                inner = _LEADS[message].get(number)
+                if inner is not None and kind == _BYTES:
+                    waiting.append((inner, first, last))
+    return sorted(found)
+
+
+def leaves_folder(name: str) -> bool:
+    """Whether the name of a file with weights, or one of Windows, leads out of the model's folder."""
+    paths = PurePosixPath(name), PureWindowsPath(name)
+    return not name or any(path.is_absolute() or path.anchor != "" or ".." in path.parts for path in paths)
+
+
+def _of_tensor(content: mmap.mmap | bytes, start: int, end: int) -> set[str]:
+    is_external, names = False, set()
+    for number, kind, first, last in fields_of(content, start, end):
+        if number == _PLACE and kind == _VARINT:
+            is_external |= _varint(content, first, last)[0] & 0xFFFFFFFF == EXTERNAL
+        elif number == _DATA and kind == _BYTES:
+            entry = {n: content[a:b] for n, k, a, b in fields_of(content, first, last) if k == _BYTES}
+            if entry.get(_KEY) == LOCATION:
+                names.add(entry.get(_VALUE, b"").decode("utf-8", "backslashreplace"))
+    return (names or {""}) if is_external else set()
+
+
+def fields_of(content: mmap.mmap | bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Number, kind, and first and last byte of the value, of each field of a message."""
+    while start < end:
+        tag, first = _varint(content, start, end)
+        number, kind = tag >> 3, tag & 7
+        if kind == _VARINT:
+            start = _varint(content, first, end)[1]
+        elif kind == _BYTES:
+            length, first = _varint(content, first, end)
+            start = first + length
+        elif kind in (_EIGHT, _FOUR):
+            start = first + (8 if kind == _EIGHT else 4)
+        else:
+            raise ValueError(f"no protocol buffer: a field of kind {kind} at byte {first - 1}")
+        if start > end or not 0 < number < 2**29:
+            raise ValueError(f"no protocol buffer, or cut off at byte {end}")
+        yield number, kind, first, start
+
+
+def _varint(content: mmap.mmap | bytes, start: int, end: int) -> tuple[int, int]:
+    """A number, and where the next field begins."""
+    value = shift = 0
+    for place in range(start, min(end, start + 10)):
+        byte = content[place]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place + 1
+        shift += 7
+    raise ValueError(f"no protocol buffer, or cut off at byte {end}")

@@ -1,0 +1,122 @@
+"""ONNX files in onnxruntime. Nothing else here imports onnxruntime: its telemetry is switched off before it loads.
+
+Since 1.31 it otherwise keeps a device id and a queue of events in ~/.cache/Microsoft, with the interpreter's path,
+file names and error texts, and sends them to its maker. Switching it off after the import is too late. Who wants it
+sets ORT_DISABLE_TELEMETRY=0; processes that this one starts inherit the choice.
+"""
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+from onnxruntime import InferenceSession, SessionOptions, get_available_providers
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+from uniemox.errors import ConfigError
+from uniemox.io.files import open_regular
+from uniemox.io.parallel import is_parallel_worker
+
+__all__ = [
+    "PROVIDERS",
+    "RUNTIME_ERRORS",
+    "InferenceSession",
+    "Session",
+    "get_available_providers",
+    "open_session",
+    "pick_provider",
+    "quantization_tools",
+]
+
+# What opening and running a file raises that is damaged or of another kind; onnxruntime's own classes have no base in
+# common but Exception. TypeError: outputs that are no tensors.
+RUNTIME_ERRORS = (
+    *(runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph, runtime.InvalidProtobuf, runtime.NoModel),
+    *(runtime.NoSuchFile, runtime.NotImplemented, runtime.RuntimeException, RuntimeError, ValueError),
+    *(TypeError, OSError),
+)
+
+
+PROVIDERS: Mapping[str, tuple[str, ...]] = {  # what runs a file, and what runs those parts of it that it can't
+    "cpu": (),
+    "cuda": ("CUDAExecutionProvider",),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+    "coreml": ("CoreMLExecutionProvider",),
+    "openvino": ("OpenVINOExecutionProvider",),
+}
+CPU = "CPUExecutionProvider"
+
+
+def open_session(path: Path, *, threads: int | None = None, provider: str = "cpu") -> InferenceSession:
+    """A file that is ready to run.
+
+    threads: of a run; None: one a core.  provider: one of PROVIDERS.
+    Raises one of RUNTIME_ERRORS for a file that onnxruntime can't read, and ConfigError for a provider that the
+    installed onnxruntime has not, or that does not start here.
+    """
+    wanted = PROVIDERS[pick_provider(provider)]
+    open_regular(path).close()  # onnxruntime would wait for a pipe
+    options = SessionOptions()
+    options.log_severity_level = 4  # errors reach the user as exceptions, not as lines of a log
+    options.intra_op_num_threads = threads or 0
+    options.enable_mem_pattern = False  # one block for all of a run is no faster, and larger
+    there = get_available_providers()
+    session = InferenceSession(path, options, providers=[*(one for one in wanted if one in there), CPU])
+    if wanted and wanted[0] not in session.get_providers():
+        raise ConfigError(
+            f"onnxruntime can't start {wanted[0]} on this machine: its driver or its libraries are missing"
+        )
+    return session
+
+
+def pick_provider(name: str | None) -> str:
+    """A provider that the installed onnxruntime has; None: cuda where it is there, else cpu. Raises ConfigError."""
+    found = set(get_available_providers())
+    known = [one for one, parts in PROVIDERS.items() if not parts or parts[0] in found]
+    if name is None:
+        return "cuda" if "cuda" in known else "cpu"
+    if name not in known:
+        raise ConfigError(
+            f"the installed onnxruntime has no provider {name}, only {', '.join(known)}; packages such as "
+            "onnxruntime-gpu and onnxruntime-openvino, in its place, bring others"
+        )
+    return name
+
+
+class Session:
+    """A file that is ready to run: on all cores, or on one core in a worker of `parallel_map`. Threads may share it.
+
+    Parallel runs on one thread each are faster than parallel runs on all cores, whose threads wait for each other.
+    threads: of every run; None: as above.  provider and errors: as `open_session`.
+    """
+
+    def __init__(self, path: Path, *, threads: int | None = None, provider: str = "cpu") -> None:
+        self.wide = open_session(path, threads=threads, provider=provider)
+        self._path, self._threads, self._provider, self._lock = path, threads, provider, threading.Lock()
+        self._narrow = None if threads is None and provider == "cpu" else self.wide
+
+    def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, Any]) -> list[Any]:
+        """Outputs by name, or all. Raises one of RUNTIME_ERRORS."""
+        session = self._one_core() if is_parallel_worker() else self.wide
+        return session.run(outputs, dict(inputs))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the file's name, which another process opens again."""
+        return partial(Session, Path(os.path.abspath(self._path)), threads=self._threads, provider=self._provider), ()
+
+    def _one_core(self) -> InferenceSession:
+        with self._lock:
+            if self._narrow is None:
+                self._narrow = open_session(self._path, threads=1)
+            return self._narrow
+
+
+def quantization_tools() -> Any:
+    """The module onnxruntime.quantization; it needs `onnx`, of the extra train."""
+    from onnxruntime import quantization  # noqa: PLC0415 - an extra
+
+    return quantization

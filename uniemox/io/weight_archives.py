@@ -1,0 +1,123 @@
+"""What torch.load would make of a file, looked at before it reads it: no file of kilobytes may ask for gigabytes.
+
+torch.load with weights_only runs no foreign code, but it inflates what is compressed, and calls functions that build
+large objects from small ones as often as a file asks for. Nothing here imports torch.
+"""
+
+import os
+import pickletools
+import struct
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+from uniemox.errors import CheckpointError
+from uniemox.io.files import open_regular
+
+ZIP_START = b"PK\x03\x04"
+LEGACY_PICKLES = 5  # magic number, protocol, machine, the content, its storages' names
+MIN_PARTS = 2**20
+MAX_GROWTH = 64
+"""Parts that a pickle may hold, each counted as often as it is referred to, are MIN_PARTS + MAX_GROWTH x its bytes."""
+BUILDERS = ("_codecs encode", "builtins bytearray", "__builtin__ bytearray")
+"""Functions that torch.load calls for a file, and that make much of little: bytearray(10**9), encode(x, "hex")."""
+_GETS, _PUTS = ("BINGET", "LONG_BINGET"), ("BINPUT", "LONG_BINPUT")
+_MARK = -1
+
+
+def check_weight_archive(path: Path) -> None:
+    """Look at a file of torch.save, a zip archive or the older plain pickles, without building anything of it.
+
+    Raises CheckpointError for one that is compressed, claims more than the file holds, wants one of BUILDERS called, or
+    refers to its own parts until they are too many; ValueError or OSError for an archive that can't be read. Pickles
+    that are no whole ones pass: torch.load stops at the same byte.
+    """
+    with open_regular(path) as file:
+        is_zip = file.read(len(ZIP_START)) == ZIP_START
+        file.seek(0)
+        if is_zip:
+            _check_zip(file, path)
+            return
+        size = os.path.getsize(path)
+        for _ in range(LEGACY_PICKLES):
+            if not _check_pickle(file, size, path):
+                return
+
+
+def _check_zip(file: IO[bytes], path: Path) -> None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            _check_members(archive, path)
+            for member in archive.infolist():
+                if "data.pkl" in member.orig_filename.lower():  # torch does not care for case
+                    with archive.open(member) as stream:
+                        _check_pickle(stream, member.file_size, path)
+    except (zipfile.BadZipFile, RuntimeError, struct.error, OverflowError, EOFError) as error:
+        raise ValueError(f"not an archive that can be read ({error})") from error
+
+
+def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
+    """As torch.save writes them: stored as they are, one after the other from the first byte on, and nothing behind."""
+    members = archive.infolist()
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
+            raise CheckpointError(
+                f"{path} was refused: {member.filename[:80]!r} in it is compressed, {member.file_size:,} bytes out of "
+                f"{member.compress_size:,}; torch.save compresses nothing. If you trust its source, load it there, "
+                "and save it again"
+            )
+    claimed, size = sum(member.file_size for member in members), os.path.getsize(path)
+    if claimed > size:
+        raise CheckpointError(
+            f"{path} was refused: what is in it claims {claimed:,} bytes, the file has {size:,}; fetch it again"
+        )
+    if archive.comment or min((member.header_offset for member in members), default=0):
+        # Here readers of zip files differ in where they look for the list of members.
+        raise CheckpointError(f"{path} was refused: there is something before or behind its members; fetch it again")
+
+
+def _check_pickle(stream: IO[bytes], size: int, path: Path) -> bool:
+    """Walk through one pickle and count its parts, without building any; whether it was whole.
+
+    size: bytes that the pickle, or the file around it, has.  Raises CheckpointError as `check_weight_archive` does.
+    """
+    limit = MIN_PARTS + MAX_GROWTH * size
+    stack: list[int] = []  # how many parts each value has
+    memo: dict[Any, int] = {}  # by the number that the pickle gives
+    try:
+        for operation, argument, _ in pickletools.genops(stream):
+            if operation.name == "GLOBAL" and argument in BUILDERS:
+                raise CheckpointError(refusal(path, str(argument).replace(" ", ".")))
+            if operation.name in _PUTS:
+                memo[argument] = stack[-1]
+                continue
+            parts = memo[argument] if operation.name in _GETS else _parts(operation, argument, stack)
+            if parts > limit:
+                raise CheckpointError(
+                    f"{path} was refused: its {size:,} bytes refer to themselves until they are more than {limit:,} "
+                    "parts, as no weight file does; fetch it again"
+                )
+            if operation.stack_after:
+                stack.append(_MARK if operation.name == "MARK" else parts)
+    except (ValueError, IndexError, KeyError):
+        return False
+    return True
+
+
+def _parts(operation: pickletools.OpcodeInfo, argument: Any, stack: list[int]) -> int:
+    """Take an operation's operands off the stack; the parts of what it puts there, their sum and one."""
+    parts = max(1, len(argument)) if isinstance(argument, str | bytes) else 1
+    needs = len(operation.stack_before)
+    if pickletools.markobject in operation.stack_before:
+        needs = operation.stack_before.index(pickletools.markobject)
+        while (top := stack.pop()) != _MARK:
+            parts += top
+    return parts + sum(stack.pop() for _ in range(needs))
+
+
+def refusal(path: Path, wanted: str) -> str:
+    """The sentence about a file that wants something called.  wanted: module.name."""
+    return (
+        f"{path} was refused: reading it would run code ({wanted}), which a weight file need not. If you trust its "
+        "source, load it there, keep only the tensors, and save them as safetensors"
+    )

@@ -1,0 +1,108 @@
+"""A model by its name as something that explains images and measures its own maps; torch only for Grad-CAM."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+from uniemox.errors import ConfigError
+from uniemox.persons.box import Detection
+from uniemox.predict.explain.explanation import Explanation
+from uniemox.predict.explain.maps import Method as MapMethod
+from uniemox.predict.explain.maps import heat_map, logits_of, views_of
+from uniemox.predict.explain.scores import MapScores, check_has_probabilities, map_scores
+from uniemox.predict.images import ImageLike
+from uniemox.predict.opening import open_finder, open_network
+from uniemox.predict.predictor import Predictor
+
+Method = Literal["auto", "cam", "occlusion", "grad-cam"]
+PAIR: tuple[MapMethod, MapMethod] = ("cam", "occlusion")  # that are compared
+
+
+class Explainer(Protocol):
+    """Explains the answers of one model."""
+
+    name: str
+
+    looks_at_people: bool
+
+    def explain(self, image: ImageLike, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
+        """See `heat_map`."""
+
+    def score(self, explanation: Explanation) -> MapScores:
+        """Deletion and insertion of a map that it made, see `map_scores`."""
+
+
+def open_explainer(model: str | Path | None, method: Method = "auto") -> Explainer:
+    """The explainer of a model.
+
+    model: as `uniemox.load` takes it, None for the one that comes with the package; for grad-cam a fine-tuning run or
+    its model.safetensors.  method: grad-cam asks for torch, the others don't.
+    A model that looks at people sees those that the embedded finder finds, as in `uniemox predict`.
+    Raises CheckpointError or HubError for files that can't be used, ConfigError for grad-cam without a run.
+    """
+    if method != "grad-cam":
+        return MapExplainer(_open_predictor(model), method)
+    if model is None:
+        raise ConfigError("grad-cam needs a run: give --model RUN; the model of the package has cam")
+    from uniemox.predict.explain.grad_cam import open_grad_cam  # noqa: PLC0415 - torch
+
+    return open_grad_cam(Path(model))
+
+
+def open_explainers(
+    models: Sequence[str | Path | None], method: Method | Literal["both"]
+) -> tuple[list[Explainer], list[str]]:
+    """Explainers of several models and names for them; with both, two of each model, in the order of `PAIR`.
+
+    Raises as `open_explainer`.
+    """
+    if method != "both":
+        explainers = [open_explainer(model, method) for model in models]
+        return explainers, unique_names([one.name for one in explainers])
+    predictors = [_open_predictor(model) for model in models]
+    pairs = [MapExplainer(predictor, each) for predictor in predictors for each in PAIR]
+    return [*pairs], unique_names([f"{one.name} ({one.method})" for one in pairs])
+
+
+def _open_predictor(model: str | Path | None) -> Predictor:
+    network = open_network(model)
+    return Predictor(network, open_finder("embedded") if network.info.needs_person else None)
+
+
+class MapExplainer:
+    """A predictor that explains its answers, without torch; see `Explainer`."""
+
+    def __init__(self, predictor: Predictor, method: MapMethod) -> None:
+        self.predictor, self.method, self.name = predictor, method, predictor.name
+        self.looks_at_people = predictor.network.info.needs_person
+
+    def explain(self, image: ImageLike, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
+        """See `Explainer`."""
+        return heat_map(self.predictor, image, label, method=self.method, persons=persons)
+
+    def score(self, explanation: Explanation) -> MapScores:
+        """See `Explainer`. Raises ConfigError for valence and arousal."""
+        network = self.predictor.network
+        check_has_probabilities(network.info.task, self.name)
+        views, _ = views_of(network, explanation.image, explanation.persons)
+        seen = network.info.views[0]
+        return map_scores(
+            lambda pixels: network.probabilities(logits_of(network, views | {seen: pixels})),
+            views[seen][0],
+            explanation.heat,
+            network.info.labels.index(explanation.label),
+        )
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Names of models, those that occur more than once numbered.
+
+    >>> unique_names(["fi", "clip", "fi"])
+    ['fi (1)', 'clip', 'fi (2)']
+    """
+    times, seen, unique = Counter(names), Counter[str](), []
+    for name in names:
+        seen[name] += 1
+        unique.append(f"{name} ({seen[name]})" if times[name] > 1 else name)
+    return unique

@@ -1,0 +1,240 @@
+"""What pre-trained models make of hidden patches, side by side, as figure 9 of the paper (arXiv 2409.18877)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from uniemox.checkpoints.published import load_start
+from uniemox.checkpoints.reading import read_weight_file
+from uniemox.checkpoints.recognition import state_of
+from uniemox.errors import CheckpointError, ConfigError, ImageError
+from uniemox.io.files import CONFIG, ENCODER, WEIGHTS, open_regular
+from uniemox.io.fonts import fitted
+from uniemox.losses.config import LossWeights
+from uniemox.losses.reconstruction import reconstruction_loss
+from uniemox.model.config import DecoderConfig, ModelConfig
+from uniemox.model.encoder import build_encoder
+from uniemox.model.uniemox import UniEmoX
+from uniemox.predict.explain.sheets import FONT_PX, GAP_PX, INK, LINE_PX, PAPER
+from uniemox.predict.images import read_any
+from uniemox.predict.views import scene_view
+from uniemox.pretrain.config import PretrainConfig
+from uniemox.training.settings import from_dict, read_json
+from uniemox.training.state import Checkpoints
+from uniemox.views.mask import mask_noise
+from uniemox.views.patches import patchify, unpatchify
+from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
+
+CELL_PX = 160
+PIXELS_ONLY = LossWeights(
+    scene_reconstruction=1.0,
+    person_reconstruction=0.0,
+    contrastive_feature_alignment=0.0,
+    semantic_visual_alignment=0.0,
+)
+MAE_HEADS = 16  # of the published decoders; the tensors don't tell
+MAE_NAMES = {"decoder_embed.": "embed.", "decoder_blocks.": "decoder.blocks.", "decoder_norm.": "decoder.norm."}
+MAE_NAMES |= {"decoder_pred.": "decoder.pred.", "mask_token": "decoder.mask_token"}
+UNFIT = (OSError, RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A pre-trained model at one point of its training."""
+
+    name: str
+    load: Callable[[], UniEmoX]
+    """The model in eval mode. Raises CheckpointError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconstructions:
+    """A sheet, and what it is worth."""
+
+    sheet: Image.Image
+    """A row an image: as it is, what the models saw, what each made of it."""
+    pictures: int
+    errors: dict[str, float]
+    """By stage, the mean squared error over hidden patches of ImageNet-normalised pixels, mean over images. Models of
+    standardised patches (norm_pix) are told each patch's mean and deviation, and look better for it."""
+    left_out: tuple[str, ...]
+    """Images that can't be read, and why."""
+
+
+def open_reconstructors(path: Path) -> list[Stage]:
+    """The stages of a pre-training run, one a checkpoint that it kept, the oldest first; or of a file of MAE's, one.
+
+    path: a run's folder, or a checkpoint of MAE with its decoder (mae_visualize_vit_*.pth, mae_pretrain_*_full.pth).
+    Raises CheckpointError if there is none, ConfigError if the run reconstructs nothing.
+    """
+    if not path.is_dir():
+        return [Stage(name=path.stem, load=partial(_load_mae, path))]
+    record = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
+    if record.get("kind") != "pretrain":
+        raise CheckpointError(f"{path} is no run of uniemox pretrain; give one, or a checkpoint of MAE")
+    config = from_dict(PretrainConfig, record["config"], f"{path / CONFIG}, config")
+    weights = config.model.losses
+    if not max(weights.scene_reconstruction, weights.person_reconstruction):
+        raise ConfigError(f"{path} was trained without reconstruction, so it has no decoder; leave it out")
+    files = {f"{path.name} {saved.name}": saved / WEIGHTS for saved in Checkpoints(path, 1).found()}
+    if not files and (path / WEIGHTS).is_file():
+        files = {path.name: path / WEIGHTS}
+    if not files:
+        raise CheckpointError(f"{path} holds neither checkpoints nor {WEIGHTS}; has it begun?")
+    return [Stage(name=name, load=partial(_load_run, path, config, file)) for name, file in files.items()]
+
+
+@torch.no_grad()
+def reconstruct_images(
+    stages: Sequence[Stage],
+    paths: Sequence[Path],
+    *,
+    ratio: float = 0.75,
+    seed: int = 0,
+    on_progress: Callable[[], None] = lambda: None,
+) -> Reconstructions:
+    """Every stage's reconstruction of every image, all from the same visible patches.
+
+    ratio: share of patches that is hidden, 0 to 1.  seed: of the masks, which depend on the files' names else.
+    on_progress: called when a stage is done.
+    Raises ConfigError without stages, for a ratio out of range, or if the models' patches differ in number;
+    ImageError if no image can be read.
+    """
+    if not stages:
+        raise ConfigError("there is no model that reconstructs; give a pre-training run or a checkpoint of MAE")
+    whole, left_out = [], []
+    for path in paths:
+        try:
+            read_any(path)  # not kept: a sheet's photographs would fill the memory
+            whole.append(path)
+        except ImageError as error:
+            left_out.append(str(error))
+    names = [path.name for path in whole]
+    if not whole:
+        raise ImageError(f"none of {len(paths)} images can be read: {'; '.join(left_out[:3]) or 'none was given'}")
+    columns: list[list[Image.Image]] = []
+    errors: dict[str, float] = {}
+    grid: tuple[int, int] | None = None
+    for stage in stages:
+        model = stage.load()
+        own: tuple[int, int] = model.encoder.patch_embed.grid_size
+        if grid not in (None, own):
+            raise ConfigError(
+                f"{stage.name} has {own} rows and columns of patches, those before it {grid}; the same mask fits only "
+                "models with as many: make a sheet for each"
+            )
+        grid = own
+        model.config = replace(model.config, mask=replace(model.config.mask, ratio=ratio))
+        noise = mask_noise(names, own[0] * own[1], seed=seed, epoch=0, stream="explain")
+        truth = _truth(whole, model)  # (M, 3, S, S)
+        made, hidden, errors[stage.name] = _reconstruct(model, truth, noise)
+        if not columns:
+            seen = truth * (1 - hidden) + _normalised_grey() * hidden
+            columns += [_to_images(truth), _to_images(seen)]
+        columns.append(_to_images(made * hidden + truth * (1 - hidden)))
+        on_progress()
+    titles = ["image", f"{1 - ratio:.0%} seen", *(f"{name}: {value:.3f}" for name, value in errors.items())]
+    return Reconstructions(sheet=_draw(columns, titles), pictures=len(whole), errors=errors, left_out=tuple(left_out))
+
+
+def _truth(paths: Sequence[Path], model: UniEmoX) -> Tensor:
+    """The middle squares, (M, 3, S, S), ImageNet-normalised."""
+    views = np.stack([scene_view(read_any(path)[0], model.image_size[0], 1.0) for path in paths])
+    return normalise(torch.from_numpy(views), torch.device("cpu"))
+
+
+def _reconstruct(model: UniEmoX, truth: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, float]:
+    """What the model makes of each image, where patches are hidden (1), both (M, 3, S, S), and the mean error."""
+    made, hidden, errors = [], [], []
+    grid, patch = model.encoder.patch_embed.grid_size, model.patch_size
+    for pixels, draw in zip(truth.split(1), noise.split(1), strict=True):
+        output = model(pixels, scene_noise=draw)
+        patches = patchify(pixels, patch)  # (1, L, P)
+        assert output.scene_pred is not None  # the loss of the scene is on
+        pred = output.scene_pred.float()
+        if model.config.norm_pix:
+            variance, middle = patches.var(dim=-1, keepdim=True), patches.mean(dim=-1, keepdim=True)
+            pred = pred * (variance + 1e-6).sqrt() + middle
+        mask = output.scene_mask.hidden
+        errors.append(float(reconstruction_loss(pred, patches, mask)))
+        made.append(unpatchify(pred, patch, grid))
+        hidden.append(unpatchify(mask[..., None].expand_as(pred), patch, grid))
+    return torch.cat(made), torch.cat(hidden), sum(errors) / len(errors)
+
+
+def _load_run(run: Path, config: PretrainConfig, weights: Path) -> UniEmoX:
+    if config.encoder.start is None:
+        encoder = build_encoder(config.encoder.name, config.view.size, **config.encoder.timm_options)
+    else:  # of a finished run the start may be gone
+        start = str(run / ENCODER) if (run / ENCODER).is_file() else config.encoder.start
+        encoder = load_start(start, image_size=config.view.size)
+    model = UniEmoX(encoder, replace(config.model, fusion=None, losses=PIXELS_ONLY, teacher_width=None))
+    try:
+        open_regular(weights).close()
+        tensors = safetensors.torch.load_file(weights)
+    except UNFIT as error:
+        raise CheckpointError(f"{weights} can't be read: {error}") from error
+    own = {name: value for name, value in tensors.items() if name.startswith(("encoder.", "embed.", "decoder."))}
+    return _fill(model, own, weights)
+
+
+def _load_mae(path: Path) -> UniEmoX:
+    """A checkpoint of MAE's with its decoder; those named visualize predict pixels, others standardised patches."""
+    encoder = load_start(path, method="mae")
+    state = state_of(read_weight_file(path))
+    if "decoder_pred.weight" not in state:
+        raise CheckpointError(f"{path} has no decoder; take MAE's mae_visualize_vit_*.pth or mae_pretrain_*_full.pth")
+    depth = len({name.split(".")[1] for name in state if name.startswith("decoder_blocks.")})
+    decoder = DecoderConfig(width=state["decoder_embed.weight"].shape[0], depth=depth, heads=MAE_HEADS)
+    norm_pix = "visualize" not in path.name
+    model = UniEmoX(encoder, ModelConfig(fusion=None, losses=PIXELS_ONLY, decoder=decoder, norm_pix=norm_pix))
+    own = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
+    for theirs, ours in MAE_NAMES.items():
+        own |= {ours + name.removeprefix(theirs): state[name] for name in state if name.startswith(theirs)}
+    model = _fill(model, own, path)
+    if model.decoder is not None and "decoder_pos_embed" in state:
+        model.decoder.pos_embed.copy_(state["decoder_pos_embed"])
+    return model
+
+
+def _fill(model: UniEmoX, tensors: Mapping[str, Any], path: Path) -> UniEmoX:
+    try:
+        model.load_state_dict(tensors)
+    except UNFIT as error:
+        raise CheckpointError(f"{path} does not fit its own description: {error}") from error
+    return model.eval()
+
+
+def _normalised_grey() -> Tensor:
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
+    return (0.5 - mean) / std
+
+
+def _to_images(pixels: Tensor) -> list[Image.Image]:
+    """(M, 3, S, S), ImageNet-normalised, as images."""
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
+    values = ((pixels * std + mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(one) for one in values]
+
+
+def _draw(columns: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -> Image.Image:
+    step = CELL_PX + GAP_PX
+    sheet = Image.new("RGB", (step * len(columns) + GAP_PX, step * len(columns[0]) + LINE_PX + GAP_PX), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for j, (column, title) in enumerate(zip(columns, titles, strict=True)):
+        left = GAP_PX + j * step
+        text, font = fitted(title, FONT_PX, CELL_PX, keep_end=True)
+        draw.text((left, GAP_PX // 2), text, fill=INK, font=font)
+        for i, image in enumerate(column):
+            small = image.resize((CELL_PX, CELL_PX), Image.Resampling.BICUBIC)
+            sheet.paste(small, (left, LINE_PX + GAP_PX + i * step))
+    return sheet

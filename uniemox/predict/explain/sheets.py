@@ -1,0 +1,166 @@
+"""Sheets of explanations, as figure 8 of the paper: images with the maps of several models; drawn with Pillow alone."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from uniemox.errors import ShapeError
+from uniemox.io.fonts import fitted
+from uniemox.labels import AFFECT
+from uniemox.predict.explain.agreement import is_unlike
+from uniemox.predict.explain.explanation import Explanation, coloured
+
+CELL_PX = 256
+GAP_PX, LINE_PX, FONT_PX = 8, 22, 14
+MAX_WIDTH_PX = 1100  # of a sheet where several images share a line
+KEY_PX = 160
+INK, PAPER = "#1b1f24", "#ffffff"
+KEY = ("nothing speaks for the label", "most does", "not looked at: dimmed")
+STYLE = (
+    "body{font:15px system-ui,sans-serif;margin:1.5rem;color:#1b1f24;background:#fff}main{display:flex;flex-wrap:wrap;"
+    "gap:1.2rem 2rem}section{display:flex;flex-wrap:wrap;gap:.6rem}figure{margin:0;max-width:320px}"
+    "img{max-width:100%;height:auto;display:block}figcaption{overflow-wrap:anywhere}.key img{width:10rem;height:1rem;"
+    "display:inline;vertical-align:middle}"
+)
+
+
+def draw_sheet(
+    rows: Sequence[Sequence[Explanation]],
+    columns: Sequence[str],
+    names: Sequence[str],
+    faces: Sequence[Image.Image] | None = None,
+) -> Image.Image:
+    """All explanations as one image: each image and its maps beside it, several images a line where there is room.
+
+    rows: of each image, one explanation a model.  columns: the models' names.  names: of the images.  faces: each image
+    with what its faces show, in the image's place.
+    Raises ShapeError if these don't belong together.
+    """
+    title, shown = _first_column(rows, columns, names, faces)
+    group_px = (CELL_PX + GAP_PX) * (len(columns) + 1)
+    across = max(1, min(len(rows), MAX_WIDTH_PX // group_px))
+    lines = [_group(row, name, first) for row, name, first in zip(rows, names, shown, strict=True)]
+    bands = [lines[start : start + across] for start in range(0, len(lines), across)]
+    heights = [max(image.height for group in band for image, _ in group) + LINE_PX + GAP_PX for band in bands]
+    foot_px = LINE_PX + GAP_PX
+    sheet = Image.new("RGB", (across * group_px + GAP_PX, LINE_PX + GAP_PX + sum(heights) + foot_px), PAPER)
+    for place in range(across):
+        for j, heading in enumerate([title, *columns]):
+            _write(sheet, (GAP_PX + place * group_px + j * (CELL_PX + GAP_PX), GAP_PX // 2), heading)
+    top = LINE_PX + GAP_PX
+    for band, height in zip(bands, heights, strict=True):
+        for j, (image, text) in enumerate(cell for group in band for cell in group):
+            left = GAP_PX + j * (CELL_PX + GAP_PX)
+            sheet.paste(image, (left, top))
+            _write(sheet, (left, top + image.height + 2), text)
+        top += height
+    _draw_key(sheet, top)
+    return sheet
+
+
+def sheet_html(
+    rows: Sequence[Sequence[Explanation]],
+    columns: Sequence[str],
+    names: Sequence[str],
+    faces: Sequence[Image.Image] | None = None,
+    notes: Sequence[str] = (),
+) -> str:
+    """The same as a page that needs no other file; all names are escaped. Raises ShapeError as `draw_sheet`."""
+    title, shown = _first_column(rows, columns, names, faces)
+    body = []
+    for row, name, first in zip(rows, names, shown, strict=True):
+        cells = [_figure(_small(first, 2 * CELL_PX), name if faces is None else f"{name}: {title}", title)]
+        cells += [
+            _figure(one.overlay(2 * CELL_PX), f"{_titled(model, one)}: {caption(one)}", f"what speaks for {one.label}")
+            for model, one in zip(columns, row, strict=True)
+        ]
+        body.append(f"<section>{''.join(cells)}</section>")
+    below = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    key = f'{KEY[0]} <img alt="from dark to bright yellow" src="{_data_url(_scale((KEY_PX, LINE_PX)))}"> {KEY[1]}'
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>Which parts of the image speak for the answer</title><style>{STYLE}</style>"
+        f"<h1>Which parts of the image speak for the answer</h1><p class=key>{key}; {KEY[2]}.</p>"
+        f"<main>{''.join(body)}</main>{below}</html>\n"
+    )
+
+
+def caption(explanation: Explanation) -> str:
+    """Label and probability, the value itself for valence and arousal; and whether another method's map is unlike."""
+    value = explanation.probability
+    text = f"{explanation.label} {value:.1f}" if explanation.label in AFFECT else f"{explanation.label} {value:.0%}"
+    return f"{text}, methods disagree" if is_unlike(explanation) else text
+
+
+def _titled(column: str, explanation: Explanation) -> str:
+    """A column's name with the method, unless it has it already."""
+    method = f" ({explanation.method})"
+    return column if column.endswith(method) else column + method
+
+
+def _group(row: Sequence[Explanation], name: str, first: Image.Image) -> list[tuple[Image.Image, str]]:
+    """The cells of one image: what is shown, and the words below it."""
+    return [(_small(first), name), *((_small(one.overlay(CELL_PX)), caption(one)) for one in row)]
+
+
+def _write(sheet: Image.Image, at: tuple[int, int], text: str) -> None:
+    """The end of a long text, where names differ."""
+    line, font = fitted(text, FONT_PX, CELL_PX, keep_end=True)
+    ImageDraw.Draw(sheet).text(at, line, fill=INK, font=font)
+
+
+def _draw_key(sheet: Image.Image, top: int) -> None:
+    """The colours, between the words for their ends; on a narrow sheet the words are cut."""
+    first, font = fitted(KEY[0], FONT_PX, sheet.width // 2)
+    scale, draw = _scale((KEY_PX, FONT_PX)), ImageDraw.Draw(sheet)
+    draw.text((GAP_PX, top), first, fill=INK, font=font)
+    left = round(font.getlength(first)) + 2 * GAP_PX
+    sheet.paste(scale, (left, top + 2))
+    left += scale.width + GAP_PX
+    rest, font = fitted(f"{KEY[1]}; {KEY[2]}", FONT_PX, sheet.width - left - GAP_PX)
+    draw.text((left, top), rest, fill=INK, font=font)
+
+
+def _scale(size: tuple[int, int]) -> Image.Image:
+    """The colours from no heat to the most; size: width and height, px."""
+    return coloured(np.linspace(0, 1, 32, dtype=np.float32)[None], size)
+
+
+def _figure(image: Image.Image, text: str, alt: str) -> str:
+    shown = f'<img alt="{html.escape(alt)}" src="{_data_url(image)}">'
+    return f"<figure>{shown}<figcaption>{html.escape(text)}</figcaption></figure>"
+
+
+def _data_url(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _small(image: Image.Image, side: int = CELL_PX) -> Image.Image:
+    scale = side / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+
+
+def _first_column(
+    rows: Sequence[Sequence[Explanation]],
+    columns: Sequence[str],
+    names: Sequence[str],
+    faces: Sequence[Image.Image] | None,
+) -> tuple[str, Sequence[Image.Image]]:
+    """Title and images of the first column. Raises ShapeError if the arguments don't belong together."""
+    if not rows or not columns or len(rows) != len(names) or any(len(row) != len(columns) for row in rows):
+        raise ShapeError(
+            f"a sheet needs at least one image and model, a name for each image and an explanation for each model; "
+            f"got {len(rows)} rows of {[len(row) for row in rows][:5]}, {len(columns)} models and {len(names)} names"
+        )
+    if faces is None:
+        return "image", [row[0].image for row in rows]
+    if len(faces) != len(rows):
+        raise ShapeError(f"{len(faces)} images with faces do not fit {len(rows)} rows; give one a row")
+    return "what faces show", faces

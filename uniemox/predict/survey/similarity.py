@@ -1,0 +1,76 @@
+"""A map of images: those that are alike stand near each other, one in each cell of a grid."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from uniemox.errors import ImageError, MissingPackageError
+from uniemox.io.decoding.pool import Decode
+from uniemox.io.images import MinSides
+from uniemox.predict.ahead import map_images
+from uniemox.predict.images import ImageLike, read_any
+from uniemox.predict.survey.summary import OnMap
+
+FEWEST = 12  # images that are worth a map
+CELL_PX, EDGE_PX = 44, 3
+
+
+def draw_map(images: Sequence[OnMap], colours: Mapping[str, str]) -> tuple[Image.Image, list[tuple[int, int]]]:
+    """The map, and (column, row) of each image.
+
+    images: at least `FEWEST`.  colours: of the frames, by most probable label.
+    Raises MissingPackageError without scikit-learn.
+    """
+    cells = arrange(np.stack([image.features for image in images]))
+    columns, rows = (max(place) + 1 for place in zip(*cells, strict=True))
+    page = Image.new("RGB", (columns * CELL_PX, rows * CELL_PX), "white")
+    for image, small, (column, row) in zip(
+        images, thumbnails([one.path for one in images], CELL_PX), cells, strict=True
+    ):
+        tile = ImageOps.expand(small or _gone(), EDGE_PX, colours[image.top]).resize((CELL_PX, CELL_PX))
+        page.paste(tile, (column * CELL_PX, row * CELL_PX))
+    return page, cells
+
+
+def arrange(features: NDArray[np.float32]) -> list[tuple[int, int]]:
+    """A cell (column, row) of a grid for each image: t-SNE (van der Maaten and Hinton 2008), then the assignment to
+    cells that moves them least. The same for the same features on one machine.
+
+    features: (N, D).  Raises MissingPackageError without scikit-learn.
+    """
+    try:
+        from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - an extra
+        from sklearn.manifold import TSNE  # noqa: PLC0415
+    except ImportError:
+        raise MissingPackageError("a map needs scikit-learn; run: pip install 'uniemox[data]'") from None
+
+    count = len(features)
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    tsne = TSNE(perplexity=min(30, (count - 1) / 3), metric="cosine", init="random", random_state=0)
+    drawn = tsne.fit_transform(features)
+    drawn = (drawn - drawn.min(0)) / np.maximum(np.ptp(drawn, axis=0), 1e-9)
+    cells = np.array([(column, row) for row in range(rows) for column in range(columns)])
+    at = (cells + 0.5) / (columns, rows)
+    _, chosen = linear_sum_assignment(((drawn[:, None] - at[None]) ** 2).sum(-1))
+    return [(int(column), int(row)) for column, row in cells[chosen]]
+
+
+def thumbnails(paths: Iterable[str], side_px: int) -> Iterable[Image.Image | None]:
+    """The middle square of each image, RGB; None for one that can't be read any more."""
+
+    def small(source: ImageLike, decode: Decode) -> Image.Image | None:
+        try:
+            image, _ = read_any(source, MinSides(short_px=side_px), decode_file=decode)
+        except ImageError:
+            return None
+        return ImageOps.fit(image, (side_px, side_px))
+
+    return map_images(paths, small, 16, None)
+
+
+def _gone() -> Image.Image:
+    return Image.new("RGB", (CELL_PX, CELL_PX), "#888888")
