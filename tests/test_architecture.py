@@ -14,7 +14,7 @@ TOP = ("errors", "labels", "intervals", "paper", "classifier_info", "io")
 LIGHT = ("persons", "data", "predict", "serve", "ask", "curate")
 TORCH = (
     *("views", "losses", "model", "checkpoints", "training", "teacher", "export", "evaluate", "pretrain", "finetune"),
-    *("finder", "reproduce", "bench"),
+    *("reproduce", "bench"),
 )
 WITH_TORCH = ("predict/explain/grad_cam.py", "predict/explain/reconstructions.py")
 """Parts of the light half that need torch: imported inside the functions that use them."""

@@ -22,9 +22,9 @@ from uniemox.cli.console import progress_bar
 @pytest.mark.parametrize(
     "command",
     [
-        *[(), ("convert",), ("models",), ("bench",), ("bench", "step"), ("data",), ("data", "check"), ("predict",)],
+        *[(), ("convert",), ("bench",), ("bench", "step"), ("data",), ("data", "check"), ("predict",)],
         *[("explain",), ("serve",), ("export",), ("ask",), ("reproduce",), ("curate",), ("compare",)],
-        *[("evaluate",), ("finder",), ("report",), ("teacher",)],
+        *[("evaluate",), ("report",), ("teacher",)],
         *[("pretrain",), ("pretrain", "--preset", "demo"), ("finetune",)],
     ],
 )
@@ -38,7 +38,7 @@ def test_help_shows_and_imports_nothing_heavy(command: tuple[str, ...]) -> None:
     )
     assert "Usage: uniemox" in done.stdout
     assert done.stdout.rstrip().endswith("light")
-    if command in (("convert",), ("models",), ("bench", "step")):
+    if command in (("convert",), ("bench", "step")):
         assert "Example: uniemox" in done.stdout
 
 
@@ -78,7 +78,6 @@ def test_progress_on_a_terminal_leaves_standard_output_alone() -> None:
         (("convert", "none.pth", "out.safetensors"), 1, "there is no file none.pth"),
         (("convert", "none.pth"), 2, "requires an argument"),
         (("convert", "a", "b", "--metod", "mae"), 2, "Did you mean --method?"),
-        (("models", "MEA"), 1, "did you mean 'MAE'?"),
         (("bench", "step", "--batch-size", "0"), 1, "batch size and steps must be at least 1, got 0"),
         (("bench", "step", "--model", "resnet18"), 1, "'resnet18' cannot be the encoder"),
         (("bench", "step", "--device", "tpu"), 2, "cpu"),
@@ -106,23 +105,12 @@ def test_bench_step_measures_a_whole_step(monkeypatch: pytest.MonkeyPatch) -> No
         assert result["teacher"] == "given"
 
 
-def test_models_prints_a_row_with_the_papers_figures() -> None:
-    done = uniemox_here("models", "tinymim", "TinyMIM", "--json")
-    [tiny] = (json.loads(line) for line in done.stdout.splitlines())
-    assert tiny["container"]["parameters_m"] == pytest.approx(85.798656)
-    assert tiny["paper_parameters_m"] == 85.8
-    assert tiny["encoder"]["latency_ms"] > 0
-    if sys.platform == "linux":
-        assert tiny["encoder"]["peak_memory_mb"] > 85.8 * 4
-
-
 NEEDED = r"error: .* torch; run: pip install 'uniemox\[train\]'\s"
 
 
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ("models", 1, NEEDED),
         ("pretrain --data synthetic:8 --out x", 1, NEEDED),
         ("finetune --init x --data synthetic:8 --out x", 1, NEEDED),
         ("evaluate --model x --data synthetic:8", 1, NEEDED),
@@ -200,7 +188,6 @@ def test_a_path_that_can_not_be_used_is_one_line(tmp_path: Path, out: str) -> No
         "pretrain --data synthetic:8 --out run --batch-size 16",
         "finetune --data synthetic:8 --out run",
         "evaluate --model none --data synthetic:8",
-        "bench resume --kills 1",
     ],
 )
 def test_a_refusal_does_not_wait_for_torch(words: str, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.resume import MOMENTS, bench_resume
 from tests.drawn import class_folders
 from tests.runs import one_thread, pretrained, uniemox
-from uniemox.bench.resume import MOMENTS, bench_resume
 from uniemox.cli.settings import config_of, options_of
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import paper
@@ -58,7 +58,6 @@ FINETUNE = ("finetune", "--init", "x", "--data", "synthetic:8", "--out", "run")
         (("finetune", "--data", "synthetic:8", "--out", "run"), 1, "--init is missing"),
         (("evaluate", "--model", "none", "--data", "synthetic:8"), 1, "none can't be read"),
         (("evaluate", "--data", "synthetic:8"), 2, "--model"),
-        (("bench", "resume", "--kills", "1"), 2, "Must be >= 2"),
     ],
 )
 def test_mistakes_get_one_clear_message(
@@ -161,7 +160,7 @@ def test_a_whole_way_from_images_to_scores(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.portable
 def test_killed_runs_come_to_the_same_bytes(tmp_path: Path) -> None:
-    """Two kills; `uniemox bench resume` makes twenty."""
+    """Two kills; `python -m benchmarks.resume` makes twenty."""
     told: list[int] = []
     outcomes = bench_resume(tmp_path, kills=2, seed=0, on_kill=lambda: told.append(1))
     assert [outcome.command for outcome in outcomes] == ["pretrain", "finetune"]

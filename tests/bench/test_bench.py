@@ -1,5 +1,8 @@
 """What is counted is right: parameters to the last one, multiply-adds to the last digit that can be compared."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -7,9 +10,9 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from uniemox.bench import containers
+from benchmarks import containers
+from benchmarks.models import ROWS, measure_models
 from uniemox.bench.counting import matmul_peak, multiply_adds, parameter_count
-from uniemox.bench.models import ROWS, measure_models
 from uniemox.bench.step import step_multiply_adds
 from uniemox.errors import ConfigError
 from uniemox.paper import paper_tables
@@ -100,3 +103,18 @@ def test_supervised_rows_have_the_papers_sizes(method: str, expected: float) -> 
 def test_an_unknown_row_is_refused() -> None:
     with pytest.raises(ConfigError, match="did you mean 'DINO'"):
         next(measure_models(("DIN0",)))
+
+
+def test_models_prints_a_row_with_the_papers_figures() -> None:
+    words = [sys.executable, "-m", "benchmarks.models", "tinymim", "TinyMIM", "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=300)
+    [tiny] = (json.loads(line) for line in done.stdout.splitlines())
+    assert tiny["container"]["parameters_m"] == pytest.approx(85.798656)
+    assert tiny["paper_parameters_m"] == 85.8
+    assert tiny["encoder"]["latency_ms"] > 0
+    if sys.platform == "linux":
+        assert tiny["encoder"]["peak_memory_mb"] > 85.8 * 4
+    words[3:4] = ["MEA"]
+    failed = subprocess.run(words[:4], capture_output=True, text=True, check=False, timeout=300)
+    assert failed.returncode == 1
+    assert "did you mean 'MAE'?" in failed.stderr

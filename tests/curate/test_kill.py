@@ -1,4 +1,4 @@
-"""A server that is killed in the middle loses nothing that it acknowledged; see also `python -m tools.curate_load`."""
+"""A killed server loses no answer that it acknowledged; see also `python -m benchmarks.curate_load`."""
 
 import argparse
 import asyncio
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from benchmarks.curate_load import Server, load
 from tests.curate.places import LABELS, project_of
-from tools.curate_load import Server, load
 from uniemox.curate import tables as t
 
 

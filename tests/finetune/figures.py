@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from recipes.finder.views import FinderView
 from tests.drawn import Stored, jpeg_of
 from uniemox.data.sample import Sample
-from uniemox.finder.views import FinderView
 from uniemox.persons.box import Box, Detection
 
 

@@ -8,9 +8,9 @@ import onnx
 import pytest
 from PIL import Image
 
+from recipes.finder.scores import FinderScores, Known, read_labelled, score
 from tests.persons.graphs import write_constant, write_decoded, write_zoo
 from uniemox.errors import ConfigError, DetectorError
-from uniemox.finder.scores import FinderScores, Known, read_labelled, score
 from uniemox.io import hub
 from uniemox.io.onnx_sessions import get_available_providers, pick_provider
 from uniemox.persons.box import overlap

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.load import run
 from tests.serve.process import started
-from tools.load import run
 from tools.serve_fuzz import fuzz
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")

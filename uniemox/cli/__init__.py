@@ -5,7 +5,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from uniemox.cli.doctor import doctor
 from uniemox.cli.evaluate import evaluate
 from uniemox.cli.explain import explain
 from uniemox.cli.export import export
-from uniemox.cli.finder import finder
 from uniemox.cli.old_options import with_new_options
 from uniemox.cli.predict import predict
 from uniemox.cli.report import report
@@ -34,7 +33,7 @@ from uniemox.cli.serve import serve
 from uniemox.cli.settings import preset_in
 from uniemox.cli.survey import survey
 from uniemox.cli.teacher import teacher
-from uniemox.cli.weights import convert, fetch, models
+from uniemox.cli.weights import convert, fetch
 from uniemox.errors import StoppedError, UniemoxError
 
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
@@ -49,8 +48,8 @@ app = App(
 )
 app.register_install_completion_command()
 COMMANDS = (
-    *(predict, survey, explain, serve, data, teacher, finder, evaluate, calibrate, compare, report, export, reproduce),
-    *(ask, curate, convert, fetch, models, bench, doctor, docs),
+    *(predict, survey, explain, serve, data, teacher, evaluate, calibrate, compare, report, export, reproduce),
+    *(ask, curate, convert, fetch, bench, doctor, docs),
 )
 for command in COMMANDS:
     app.command(command)
@@ -86,9 +85,18 @@ def main() -> None:
     sys.argv[1:], notices = with_new_options(sys.argv[1:])
     for notice in notices:
         say(notice)
+    run_and_report_errors(_run_app)
+
+
+def _run_app() -> None:
+    _offer_preset(sys.argv[1:])
+    app(sys.argv[1:], exit_on_error=False)
+
+
+def run_and_report_errors(program: Callable[[], None]) -> None:
+    """Run a program; errors that bad input causes become one line on standard error and an exit code."""
     try:
-        _offer_preset(sys.argv[1:])
-        app(sys.argv[1:], exit_on_error=False)
+        program()
     except CycloptsError:  # which has said what is wrong
         sys.exit(EXIT_USAGE)
     except StoppedError as error:

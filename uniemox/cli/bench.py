@@ -1,8 +1,6 @@
 """Commands that measure speed."""
 
 import json
-import sys
-import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -247,43 +245,3 @@ def _show_train(result: "TrainBench") -> None:
         f"{result.parameters_m:.1f} million parameters, {result.gflop_per_image:.4g} GFLOP an image, batch "
         f"{result.batch_size}, {result.precision}, {result.device}"
     )
-
-
-@bench.command
-def resume(
-    *, kills: Annotated[int, Parameter(validator=Number(gte=2))] = 20, seed: int = 0, as_json: JsonFlag = False
-) -> None:
-    """Kill tiny runs of pre-training and fine-tuning, resume them, and compare their files with undisturbed runs'.
-
-    Half of the kills wait for a file that is half written. Exits with 1 if a byte differs.
-
-    Example: uniemox bench resume --kills 20
-
-    Parameters
-    ----------
-    kills
-        Times that a process gets SIGKILL, over both commands; at least 2.
-    seed
-        Of the moments.
-    as_json
-        Print one JSON object.
-    """
-    need("torch", "timm", "tensorboard", "onnxscript", "sklearn", extra="train")
-    from uniemox.bench.resume import bench_resume
-
-    with tempfile.TemporaryDirectory(prefix="uniemox-resume-") as folder, progress_bar() as progress:
-        task = progress.add_task("kills", total=kills)
-        outcomes = bench_resume(Path(folder), kills=kills, seed=seed, on_kill=lambda: progress.advance(task))
-    is_same = all(outcome.is_same for outcome in outcomes)
-    if as_json:
-        print(json.dumps({"is_same": is_same, "runs": [outcome.as_dict() for outcome in outcomes]}))
-    else:
-        for outcome in outcomes:
-            print(f"{outcome.command}: kills {', '.join(f'{name} {n}' for name, n in outcome.kills.items())}")
-            for name, digest in outcome.undisturbed.items():
-                print(f"  {name} undisturbed {digest}")
-                for other in sorted({run[name] for run in outcome.disturbed}):
-                    print(f"  {' ' * len(name)} resumed     {other}")
-        print("PASS" if is_same else "FAIL")
-    if not is_same:
-        sys.exit(1)

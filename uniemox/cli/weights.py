@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Literal
 
-from uniemox.cli.console import JsonFlag, need, out, progress_bar, say
+from uniemox.cli.console import JsonFlag, need, say
 
 
 def convert(
@@ -85,35 +85,3 @@ def fetch(*, preset: Literal["paper", "best"] = "best", to: Path | None = None) 
     open_teacher(teacher)
     place = "" if to is None else f"HF_HUB_CACHE={shlex.quote(str(to.resolve()))} "
     print(f"{place}HF_HUB_OFFLINE=1 uniemox pretrain --preset {preset} --data KIND:PATH --out RUN")
-
-
-def models(*methods: str, as_json: JsonFlag = False) -> None:
-    """Measure every network of the paper's table III on this machine's CPU; the paper's figures stand beside ours.
-
-    The six methods that the paper cites from elsewhere stand on the backbone of ours, with their detectors. All take
-    about two minutes.
-
-    Example: uniemox models MAE UniEmoX
-
-    Parameters
-    ----------
-    methods
-        Rows of the table, by the paper's names; all of them if none is given.
-    as_json
-        Print a JSON object a row.
-    """
-    need("torch", "timm", extra="train")
-    from uniemox.bench.models import measure_models
-    from uniemox.bench.tables import models_tables
-
-    rows = []
-    with progress_bar() as progress:
-        task = progress.add_task("measuring", total=len(methods) or None)
-        for row in measure_models(methods):
-            progress.update(task, advance=1, description=f"measured {row.method}")
-            rows.append(row)
-            if as_json:
-                print(json.dumps(row.as_dict()), flush=True)
-    if not as_json:
-        for table in models_tables(rows):
-            out.print(table)

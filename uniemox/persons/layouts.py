@@ -160,7 +160,7 @@ _TO_ONE = (255.0, 255.0, 255.0)
 YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP = 0.8, 0.4
 """As UniEmoX has them (models/model_yolo.py of its release)."""
 CENTRES = Preparation(fit="squash", order="RGB", averaged=True)
-"""What `uniemox finder fit` trains with; its files normalise px of 0 to 255 themselves."""
+"""What `python -m recipes.finder fit` trains with; its files normalise px of 0 to 255 themselves."""
 CENTRES_CONFIDENCE, CENTRES_NMS_OVERLAP = 0.5, 0.6
 """The heat is shifted in the file, so that 0.5 is what was chosen on held-out images."""
 

@@ -185,7 +185,7 @@ class _Page:
         ]
         words = (
             "Measured on this machine's CPU, on the classifiers as they were run here: one image, all streams. The "
-            "paper's columns mix classifiers with what pre-training holds; `uniemox models` measures its networks."
+            "paper's columns mix classifiers with pre-training networks; `python -m benchmarks.models` measures both."
         )
         return join([element("h2", "Costs"), element("p", words, class_="note"), table("costs", heads, rows)])
 

@@ -1,4 +1,4 @@
-"""Training a person finder on boxes that another detector found: `uniemox finder fit`."""
+"""Training a person finder on boxes that another detector found: `python -m recipes.finder fit`."""
 
 import math
 import shutil
@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from recipes.finder.config import SIDE_STEP, FinderConfig
+from recipes.finder.export import FinderGraph, export_finder
+from recipes.finder.loss import build_targets, finder_loss
+from recipes.finder.network import FinderNetwork, load_body
+from recipes.finder.scores import FinderScores, Known, best_threshold
+from recipes.finder.views import FinderViews, finder_loader, packed
 from uniemox.data.order import BatchOrder, steps_in_epoch
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.data.seen import hashes_of, seen_file, write_hashes
 from uniemox.errors import DataError, ImageError
-from uniemox.finder.config import SIDE_STEP, FinderConfig
-from uniemox.finder.export import FinderGraph, export_finder
-from uniemox.finder.loss import build_targets, finder_loss
-from uniemox.finder.network import FinderNetwork, load_body
-from uniemox.finder.scores import FinderScores, Known, best_threshold
-from uniemox.finder.views import FinderViews, finder_loader, packed
 from uniemox.model.precision import fast_precision
 from uniemox.persons.box import Detection
 from uniemox.persons.centres import decode_centres_map

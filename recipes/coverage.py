@@ -1,6 +1,6 @@
 """How often the embedded model is right on other data, how sure it is, and how often its likely sets hold the truth.
 
-Run: python -m tools.coverage fi:../shared/data/fi abstract:../shared/data/abstract emotion6:../shared/data/emotion6
+Run: python -m recipes.coverage fi:../shared/data/fi abstract:../shared/data/abstract emotion6:../shared/data/emotion6
 
 Of a data set with splits its part val. Where the data have other labels than Mikels' eight, the model's are mapped to
 them, and images whose label nothing becomes are left out. Prints a line of a table for docs for each.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uniemox.finder.views import FinderView
+from recipes.finder.views import FinderView
 from uniemox.persons.centres import STRIDE
 
 SPREAD = 0.54 / 6  # standard deviation of a peak, share of the box's sides (TTFNet, arXiv 1909.00700, section 3.2)

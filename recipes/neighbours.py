@@ -1,6 +1,6 @@
 """Draw an image for the docs: scenes, and those whose features are nearest.
 
-Run: python -m tools.neighbours docs/images/neighbours.png
+Run: python -m recipes.neighbours docs/images/neighbours.png
 """
 
 import sys

@@ -11,9 +11,12 @@ from uniemox.cli.console import Files, JsonFlag, need, say
 from uniemox.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from uniemox.finder.run import FinderReport
+    from recipes.finder.run import FinderReport
 
-finder = App(name="finder", help="Train a person finder of your own: small, and free of other detectors' licences.")
+finder = App(
+    name="python -m recipes.finder",
+    help="Train a person finder of your own: small, and free of other detectors' licences.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +54,9 @@ def fit(
 
     Examples:
 
-    uniemox finder fit --data fi:photos/fi --start timm:mobilenetv2_100 --out finder.onnx
+    python -m recipes.finder fit --data fi:photos/fi --start timm:mobilenetv2_100 --out finder.onnx
 
-    uniemox finder fit --data fi:fi,emotion6:e6 --persons a.jsonl b.jsonl --start timm:mobilenetv2_100 --out finder.onnx
+    python -m recipes.finder fit --data fi:fi,emotion6:e6 --persons a.jsonl b.jsonl --start timm:NAME --out finder.onnx
 
     uniemox data persons fi:photos/fi --detector finder.onnx
 
@@ -76,9 +79,9 @@ def fit(
         Print the figures as JSON.
     """
     need("torch", "timm", "onnx", "onnxscript", "safetensors", "tensorboard", extra="train")
+    from recipes.finder.config import FinderConfig
+    from recipes.finder.run import fit_finder, in_numbers
     from uniemox.cli.callbacks import ConsoleCallback
-    from uniemox.finder.config import FinderConfig
-    from uniemox.finder.run import fit_finder, in_numbers
 
     given: dict[str, Any] = {name: value for name, value in vars(training).items() if value is not None}
     config = FinderConfig(start=start, **given)

@@ -1,4 +1,4 @@
-"""As many images as Emo8 began with, through all steps: `python -m tools.curate_many`.
+"""As many images as Emo8 began with, through all steps: `python -m benchmarks.curate_many`.
 
 13,200 images of at most 100 kB come from a server on this machine, in a process of its own; then screen, two
 annotators that are programs and load every image over HTTP, agree, split and release. Prints JSON: seconds of each

@@ -1,7 +1,7 @@
 """How well faces are found and read: the figures of the model card.
 
-    python -m tools.faces --faces ferplus:ferplus --photos coco_persons/images --labels yunet_n.onnx
-    python -m tools.faces --photos coco_persons/images
+    python -m recipes.faces --faces ferplus:ferplus --photos coco_persons/images --labels yunet_n.onnx
+    python -m recipes.faces --photos coco_persons/images
 
 Expressions: FER+'s validation part, faces with a majority, as they are and changed. Faces: photographs that the finder
 was not trained on, against what another detector finds there with a confidence of 0.8 and over 1 % of the image.

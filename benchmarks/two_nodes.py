@@ -1,7 +1,7 @@
 """Two nodes of two processes on this machine, one of which is killed in the middle of a pre-training.
 
-    python -m tools.two_nodes          the node comes back: the same bytes as an undisturbed run
-    python -m tools.two_nodes --alone  the other continues alone: the losses of an undisturbed run, within 1e-5
+    python -m benchmarks.two_nodes          the node comes back: the same bytes as an undisturbed run
+    python -m benchmarks.two_nodes --alone  the other continues alone: the losses of an undisturbed run, within 1e-5
 
 Nodes are what torchrun starts, over gloo on 127.0.0.1; steps wait for each other, so that the kill comes in time.
 """

@@ -7,10 +7,10 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from recipes.finder.views import FinderView, FinderViews, draw_crop, place_people, vary_light
 from tests.drawn import Stored
 from tests.finetune.figures import SAMPLES, figure
 from uniemox.data.sample import Broken, Sample
-from uniemox.finder.views import FinderView, FinderViews, draw_crop, place_people, vary_light
 from uniemox.persons.box import Box
 
 

@@ -15,9 +15,9 @@ import sys
 import time
 from pathlib import Path
 
+from recipes.finder.scores import read_labelled, score
 from uniemox.data.seen import SEEN
 from uniemox.evaluate.scores import json_ready
-from uniemox.finder.scores import read_labelled, score
 from uniemox.io.files import replacing
 from uniemox.persons.detector import load_detector
 
@@ -58,18 +58,18 @@ EXPRESSIONS = (
 )
 
 
-def uniemox(*words: str | Path, makes: Path, into: Path | None = None) -> None:
+def uniemox(*words: str | Path, makes: Path, into: Path | None = None, program: str = "uniemox") -> None:
     """Print a command and run it, unless its result is there; ends the program if it fails.
 
-    into: a file for its standard output.
+    into: a file for its standard output.  program: the Python module to run.
     """
-    line = shlex.join(["uniemox", *map(str, words)]) + (f" > {into}" if into else "")
+    line = shlex.join(["python", "-m", program, *map(str, words)]) + (f" > {into}" if into else "")
     print(f"\n$ {line}", flush=True)
     if makes.exists():
         print(f"  ({makes} is there)", flush=True)
         return
     started = time.perf_counter()
-    command = [sys.executable, "-m", "uniemox", *map(str, words)]
+    command = [sys.executable, "-m", program, *map(str, words)]
     if into is None:
         done = subprocess.run(command, check=False)
     else:
@@ -115,7 +115,7 @@ def finder(name: str, sources: list[str], starts: Path, detector: str, confidenc
         uniemox("data", "persons", *words, makes=files[-1])
     shown = ("--data", ",".join(sources), "--persons", *files, "--exclude", OUT / "check.json", *how)
     start = ("--start", FINDER_START.format(starts), "--out", OUT / f"{name}.onnx")
-    uniemox("finder", "fit", *shown, *start, "--resume", makes=OUT / f"{name}.onnx")
+    uniemox("fit", *shown, *start, "--resume", makes=OUT / f"{name}.onnx", program="recipes.finder")
 
 
 def faces(people: list[str], ferplus: str, starts: Path) -> None:

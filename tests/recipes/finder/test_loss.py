@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from recipes.finder.loss import boxes_of, build_targets, finder_loss, generalised_overlap
 from tests.finetune.figures import view_of
-from uniemox.finder.loss import boxes_of, build_targets, finder_loss, generalised_overlap
 
 
 def test_targets_without_people() -> None:

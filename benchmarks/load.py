@@ -1,6 +1,6 @@
 """Many clients at once: every answer is for the image that was sent, with the predictor's own numbers; none is lost.
 
-    python -m tools.load --clients 64 --seconds 300
+    python -m benchmarks.load --clients 64 --seconds 300
 
 Starts a server in a process of its own and prints throughput, latency, and what was refused and tried again as told.
 The exit code is 1 if an answer was lost, mixed up, or wrong.

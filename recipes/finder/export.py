@@ -9,10 +9,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from recipes.finder.network import FinderNetwork
 from uniemox.errors import CheckpointError
 from uniemox.export.compact import store_as_float16
 from uniemox.export.onnx import OPSET, forget_origin, quiet, write_model
-from uniemox.finder.network import FinderNetwork
 from uniemox.io.files import replacing
 
 KEY = "uniemox_finder"

@@ -1,8 +1,16 @@
-"""Whether killed runs go on to the same bits: tiny runs, killed at random moments and while they write."""
+"""Kill tiny runs of pre-training and fine-tuning, resume them, and compare their files with undisturbed runs'.
 
+    python -m benchmarks.resume --kills 20
+
+Half of the kills wait for a file that is half written. Exits with 1 if a byte differs.
+"""
+
+import argparse
 import hashlib
 import os
 import signal
+import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
@@ -17,6 +25,8 @@ from typing import Any
 import torch
 
 from uniemox.bench.commands import start_command
+from uniemox.cli import run_and_report_errors
+from uniemox.cli.console import progress_bar
 from uniemox.data.prompts import distinct_texts
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import StoppedError
@@ -206,3 +216,32 @@ def _write_teacher(path: Path) -> None:
     features = torch.randn(len(keys) + len(texts), WIDTH, generator=torch.Generator().manual_seed(0))
     images, of_texts = features[: len(keys)], features[len(keys) :]
     save_features(path, image_keys=keys, image_features=images, texts=texts, text_features=of_texts)
+
+
+def main() -> None:
+    """Kill, resume, compare and print the digests."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="processes to kill, over both commands; at least 2")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    words = parser.parse_args()
+    if words.kills < 2:
+        parser.error("--kills must be at least 2")
+    with tempfile.TemporaryDirectory(prefix="uniemox-resume-") as folder, progress_bar() as progress:
+        task = progress.add_task("kills", total=words.kills)
+        outcomes = bench_resume(
+            Path(folder), kills=words.kills, seed=words.seed, on_kill=lambda: progress.advance(task)
+        )
+    is_same = all(outcome.is_same for outcome in outcomes)
+    for outcome in outcomes:
+        print(f"{outcome.command}: kills {', '.join(f'{name} {n}' for name, n in outcome.kills.items())}")
+        for name, digest in outcome.undisturbed.items():
+            print(f"  {name} undisturbed {digest}")
+            for other in sorted({run[name] for run in outcome.disturbed}):
+                print(f"  {' ' * len(name)} resumed     {other}")
+    print("PASS" if is_same else "FAIL")
+    if not is_same:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run_and_report_errors(main)

@@ -1,10 +1,18 @@
-"""`uniemox models`: how large, how costly and how fast every row of table III is, the paper's figures beside ours."""
+"""Size, cost and speed of every row of table III on this machine's CPU, next to the paper's figures.
 
+    python -m benchmarks.models MAE UniEmoX     some rows; without names all of them, in about two minutes
+    python -m benchmarks.models --json          a JSON object a row
+
+The six methods that the paper cites from elsewhere get the backbone of ours, with their detectors.
+"""
+
+import argparse
+import json
 import multiprocessing
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
@@ -16,11 +24,14 @@ from typing import Any, Literal
 
 import timm
 import torch
+from rich.table import Table
 from torch import nn
 
-from uniemox.bench import containers
+from benchmarks import containers
 from uniemox.bench.counting import multiply_adds, parameter_count, timed
 from uniemox.checkpoints.swin import MixMAEEncoder
+from uniemox.cli import run_and_report_errors
+from uniemox.cli.console import out, progress_bar
 from uniemox.errors import ConfigError, UniemoxError
 from uniemox.labels import MIKELS
 from uniemox.model.classifier import Classifier
@@ -246,3 +257,65 @@ def _resident_mb(field: str) -> float | None:
         return None
     line = next((line for line in status.splitlines() if line.startswith(field)), None)
     return None if line is None else int(line.split()[1]) * 1024 / 1e6
+
+
+HEADINGS = ("M param", "G mult-add", "ms", "MB", "paper M", "paper G")
+
+
+def models_tables(rows: Sequence[ModelRow]) -> tuple[Table, Table]:
+    """Two tables: encoders as fine-tuned, and what pre-training holds and runs.
+
+    The paper's figures stand where they belong: with the encoder for supervised methods, else with the pre-training.
+    """
+    encoders = _table("Encoders as fine-tuned, with a head of 8 classes")
+    containers = _table("Pre-training: all that it holds and runs")
+    for row in rows:
+        paper = (_figure(row.paper_parameters_m, 2), _figure(row.paper_multiply_adds_g, 2))
+        is_supervised = row.container is None
+        encoders.add_row(row.method, row.backbone, *_cells(row.encoder), *(paper if is_supervised else ("", "")))
+        if row.container is not None:
+            containers.add_row(row.method, row.backbone, *_cells(row.container), *paper)
+    return encoders, containers
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, padding=(0, 0), pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    table.add_column("backbone", no_wrap=True)
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _cells(cost: Cost | None) -> tuple[str, ...]:
+    if cost is None:
+        return ("-",) * 4
+    figures = (cost.parameters_m, 2), (cost.multiply_adds_g, 2), (cost.latency_ms, 0), (cost.peak_memory_mb, 0)
+    return tuple(_figure(value, digits) for value, digits in figures)
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def main() -> None:
+    """Measure the rows that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("methods", nargs="*", help="rows of the table, by the paper's names")
+    parser.add_argument("--json", action="store_true", help="print a JSON object a row")
+    words = parser.parse_args()
+    rows = []
+    with progress_bar() as progress:
+        task = progress.add_task("measuring", total=len(words.methods) or None)
+        for row in measure_models(words.methods):
+            progress.update(task, advance=1, description=f"measured {row.method}")
+            rows.append(row)
+            if words.json:
+                print(json.dumps(row.as_dict()), flush=True)
+    if not words.json:
+        for table in models_tables(rows):
+            out.print(table)
+
+
+if __name__ == "__main__":
+    run_and_report_errors(main)

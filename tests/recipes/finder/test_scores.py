@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from recipes.finder.scores import Known, best_threshold, read_labelled, score
 from uniemox.errors import DataError
-from uniemox.finder.scores import Known, best_threshold, read_labelled, score
 from uniemox.persons.box import Box, Detection
 
 

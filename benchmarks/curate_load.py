@@ -1,4 +1,4 @@
-"""Annotators at full load, and a server that is killed: `python -m tools.curate_load`.
+"""Annotators at full load, and a server that is killed: `python -m benchmarks.curate_load`.
 
 200 annotators give 100 answers a second for two minutes and load an image for each; the server is killed (SIGKILL)
 three times in the middle and started again. Server and annotators share this machine's cores. Prints JSON: latencies

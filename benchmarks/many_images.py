@@ -1,4 +1,4 @@
-"""20,000 different images for timing `uniemox data check`. `python -m tools.many_images FOLDER` (1 GB)."""
+"""20,000 different images for timing `uniemox data check`. `python -m benchmarks.many_images FOLDER` (1 GB)."""
 
 import random
 import sys

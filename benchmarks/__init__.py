@@ -1,0 +1,1 @@
+"""Load tests and timings that only developers need: python -m benchmarks.NAME."""
