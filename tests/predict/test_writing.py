@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from uniemox.errors import ConfigError, DataError
 from uniemox.persons.box import Box
-from uniemox.predict.listing import list_images
+from uniemox.predict.images import list_images
 from uniemox.predict.prediction import Face, Failure, Person, Prediction
 from uniemox.predict.writing import AnswerHeader, ResultFile
 

@@ -11,7 +11,7 @@ from uniemox.io.hub import PREFIX, fetch
 from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
 from uniemox.persons.detector import Detector, load_detector
 from uniemox.persons.detector_config import DetectorConfig
-from uniemox.predict.faces import BothWays, FaceReader
+from uniemox.predict.faces import FaceReader, MirrorDetector
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
 
@@ -80,9 +80,9 @@ def open_faces(
     return FaceReader(network, open_embedded_faces(threads))
 
 
-def open_embedded_faces(threads: int | None = None) -> BothWays:
+def open_embedded_faces(threads: int | None = None) -> MirrorDetector:
     """The face finder that comes with the package."""
-    return BothWays(load_detector(embedded_file(FACE_FINDER), FACE_CONFIG, threads=threads))
+    return MirrorDetector(load_detector(embedded_file(FACE_FINDER), FACE_CONFIG, threads=threads))
 
 
 def open_network(

@@ -18,8 +18,8 @@ import numpy as np
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import FileLock
 from uniemox.persons.detector_config import fingerprint_of
-from uniemox.predict.mapping import answers_in
 from uniemox.predict.prediction import Failure, Prediction
+from uniemox.predict.question import answers_in
 from uniemox.predict.tables import import_pyarrow, read_lines, reserved_names, write_csv, write_parquet
 
 if TYPE_CHECKING:
