@@ -20,7 +20,7 @@ from uniemox.io.files import FileLock
 from uniemox.persons.detector_config import fingerprint_of
 from uniemox.predict.mapping import answers_in
 from uniemox.predict.prediction import Failure, Prediction
-from uniemox.predict.tables import COLUMNS, import_pyarrow, read_lines, write_csv, write_parquet
+from uniemox.predict.tables import import_pyarrow, read_lines, reserved_names, write_csv, write_parquet
 
 if TYPE_CHECKING:
     from uniemox.predict.predictor import Predictor
@@ -88,7 +88,7 @@ class ResultFile:
         self.lines = path if path.suffix == LINES else path.with_name(path.name + LINES)
         if path.suffix == ".parquet":
             import_pyarrow()
-        taken = [label for label in answered.labels if label in COLUMNS]
+        taken = [label for label in answered.labels if label in reserved_names()]
         if taken and path != self.lines:
             raise ConfigError(f"{path}: a label can't be called {taken[0]!r}, as a column is; write {LINES} instead")
         self.answered = answered
