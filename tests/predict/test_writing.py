@@ -66,13 +66,6 @@ def test_a_model_of_the_same_name_is_told_from_the_one_before(tmp_path: Path) ->
         assert again.has("a.jpg")
 
 
-def test_a_file_of_a_version_without_fingerprints_is_continued(tmp_path: Path) -> None:
-    path = tmp_path / "answers.jsonl"
-    path.write_text(json.dumps(prediction("a.jpg", faces=FACES).to_dict()) + "\n")
-    with opened(path, resume=True, asked="two") as again:
-        assert again.has("a.jpg")
-
-
 @pytest.mark.parametrize("with_bom", [False, True])
 def test_a_table_begins_with_a_byte_order_mark_where_one_is_asked_for(tmp_path: Path, with_bom: bool) -> None:
     path = tmp_path / "answers.csv"

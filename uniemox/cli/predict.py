@@ -17,10 +17,9 @@ from uniemox.errors import ImageError, StoppedError
 
 if TYPE_CHECKING:
     from uniemox.cli.predict_output import Output
-    from uniemox.predict.embeddings import EmbeddingFile
     from uniemox.predict.prediction import Failure, Prediction
     from uniemox.predict.predictor import Predictor
-    from uniemox.predict.writing import ResultFile
+    from uniemox.predict.writing import EmbeddingFile, ResultFile
 
 EXIT_INTERRUPTED = 130
 FEW = 8  # images that need no progress bar
@@ -221,7 +220,7 @@ def _open_embeddings(path: Path | None) -> "AbstractContextManager[EmbeddingFile
     """The file for embeddings, if one is asked for."""
     if path is None:
         return nullcontext()
-    from uniemox.predict.embeddings import EmbeddingFile
+    from uniemox.predict.writing import EmbeddingFile
 
     return EmbeddingFile(path)
 
