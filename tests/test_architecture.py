@@ -16,7 +16,7 @@ TORCH = (
     *("views", "losses", "model", "checkpoints", "training", "teacher", "export", "evaluate", "pretrain", "finetune"),
     *("reproduce", "bench"),
 )
-WITH_TORCH = ("predict/explain/grad_cam.py", "predict/explain/reconstructions.py")
+WITH_TORCH = ("predict/clip.py", "predict/explain/grad_cam.py", "predict/explain/reconstructions.py")
 """Parts of the light half that need torch: imported inside the functions that use them."""
 SETTINGS = ("config.py", "presets.py")
 """Modules of the torch half that need no torch, so that help and refusals don't wait for it."""

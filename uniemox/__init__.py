@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from uniemox.predict.explain.explaining import open_explainer
     from uniemox.predict.explain.explanation import Explanation
     from uniemox.predict.film import read_film
-    from uniemox.predict.frames import to_frame
     from uniemox.predict.opening import load
     from uniemox.predict.prediction import Face, Failure, Person, Prediction
     from uniemox.predict.predictor import Predictor
+    from uniemox.predict.tables import to_frame
 
 __version__ = "0.1.0"
 __all__ = [
@@ -56,7 +56,7 @@ _MODULES = {
     "open_data": "uniemox.data.source",
     "open_explainer": "uniemox.predict.explain.explaining",
     "read_film": "uniemox.predict.film",
-    "to_frame": "uniemox.predict.frames",
+    "to_frame": "uniemox.predict.tables",
 }
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from uniemox.errors import ConfigError
 from uniemox.evaluate.calibration import conformal_scores, softmax
-from uniemox.predict.conformal import likely_labels, score_limit
+from uniemox.predict.confidence import likely_labels, score_limit
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.95])

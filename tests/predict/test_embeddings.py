@@ -10,8 +10,8 @@ from tests.drawn import draw_image
 from tests.predict.networks import made, tiny_network
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError, DataError, ImageError, ImageNotFoundError
-from uniemox.predict.embeddings import EmbeddingFile
 from uniemox.predict.predictor import Predictor
+from uniemox.predict.writing import EmbeddingFile
 
 COUNT, WIDTH = 5, 48
 

@@ -15,7 +15,7 @@ from uniemox.errors import ConfigError, DetectorError
 from uniemox.labels import FERPLUS
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import load_detector
-from uniemox.predict.faces import MIN_FACE_PX, BothWays, FaceReader, face_square, owners
+from uniemox.predict.faces import MIN_FACE_PX, FaceReader, MirrorDetector, face_square, owners
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Face, Failure, Prediction
@@ -142,12 +142,12 @@ class Sees(Finds):
 def test_what_is_found_both_ways_has_the_mean_box() -> None:
     """In an image 100 px wide; what only one of the two shows is left out."""
     near, far = Box(10, 10, 30, 30), Box(60, 10, 80, 30)
-    finder = BothWays(Sees([near, far], [Box(68, 10, 88, 30), Box(0, 50, 20, 70)]))
+    finder = MirrorDetector(Sees([near, far], [Box(68, 10, 88, 30), Box(0, 50, 20, 70)]))
     [[one]] = finder.detect([Image.new("RGB", (100, 80))])
     assert one.box == Box(11, 10, 31, 30)
     assert one.confidence == pytest.approx(0.7)
-    assert BothWays(Sees([near], [])).detect([Image.new("RGB", (100, 80))] * 2) == [(), ()]
-    assert BothWays(Sees([], [])).detect([]) == []
+    assert MirrorDetector(Sees([near], [])).detect([Image.new("RGB", (100, 80))] * 2) == [(), ()]
+    assert MirrorDetector(Sees([], [])).detect([]) == []
 
 
 def test_whose_face_it_is() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from uniemox.errors import ConfigError, DataError
 from uniemox.persons.box import Box
-from uniemox.predict.listing import list_images
+from uniemox.predict.images import list_images
 from uniemox.predict.prediction import Face, Failure, Person, Prediction
 from uniemox.predict.writing import AnswerHeader, ResultFile
 
@@ -63,13 +63,6 @@ def test_a_model_of_the_same_name_is_told_from_the_one_before(tmp_path: Path) ->
     with pytest.raises(ConfigError, match="of the same name that is another one by now, or another coverage"):
         opened(path, resume=True, asked="two")
     with opened(path, resume=True, asked="one") as again:
-        assert again.has("a.jpg")
-
-
-def test_a_file_of_a_version_without_fingerprints_is_continued(tmp_path: Path) -> None:
-    path = tmp_path / "answers.jsonl"
-    path.write_text(json.dumps(prediction("a.jpg", faces=FACES).to_dict()) + "\n")
-    with opened(path, resume=True, asked="two") as again:
         assert again.has("a.jpg")
 
 

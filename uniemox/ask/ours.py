@@ -10,11 +10,11 @@ from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.io.files import ONNX
 from uniemox.labels import LabelSet
-from uniemox.predict.mapping import answers_in
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load, open_finder
 from uniemox.predict.prediction import Failure
 from uniemox.predict.predictor import Predictor
+from uniemox.predict.question import answers_in
 
 
 def labels_of_ours(

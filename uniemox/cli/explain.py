@@ -187,6 +187,7 @@ def _write_maps(row: "list[Explanation]", columns: list[str], image: Path, out: 
 def _draw_faces(images: Sequence[Path], folder: Path | None) -> "list[Image.Image] | None":
     """Each image with what its faces show; None if they were written to a folder."""
     from uniemox.predict.explain.writing import map_path, write_whole
+    from uniemox.predict.faces import summarise_faces
     from uniemox.predict.opening import load
     from uniemox.predict.plot import plot_faces
     from uniemox.predict.prediction import Failure
@@ -196,10 +197,12 @@ def _draw_faces(images: Sequence[Path], folder: Path | None) -> "list[Image.Imag
         for done, (path, found) in enumerate(zip(images, predictor.predict_each(images), strict=True), start=1):
             if isinstance(found, Failure):  # it could be read before
                 raise ImageError(found.error)
+            faces = [(face.box, face.expressions) for face in found.faces or ()]
+            image = plot_faces(found.source, faces, summarise_faces([shown for _, shown in faces]), SHEET_PX)
             if folder is None:
-                drawn.append(plot_faces(found, SHEET_PX))
+                drawn.append(image)
             else:
-                write_whole(map_path(folder, path, "faces"), plot_faces(found, SHEET_PX))
+                write_whole(map_path(folder, path, "faces"), image)
             progress.show("finding faces", done, len(images))
     return drawn if folder is None else None
 

@@ -17,10 +17,9 @@ from uniemox.errors import ImageError, StoppedError
 
 if TYPE_CHECKING:
     from uniemox.cli.predict_output import Output
-    from uniemox.predict.embeddings import EmbeddingFile
     from uniemox.predict.prediction import Failure, Prediction
     from uniemox.predict.predictor import Predictor
-    from uniemox.predict.writing import ResultFile
+    from uniemox.predict.writing import EmbeddingFile, ResultFile
 
 EXIT_INTERRUPTED = 130
 FEW = 8  # images that need no progress bar
@@ -195,7 +194,7 @@ def _absolute(name: str | None) -> str | None:
 
 def _ray(open_model: "Callable[[], Predictor]") -> "Callable[..., Iterator[Prediction | Failure]]":
     """What asks a Ray cluster as `Predictor.predict_each` asks this process."""
-    from uniemox.predict.ray_job import predict_on_ray
+    from uniemox.predict.predictor import predict_on_ray
 
     return partial(predict_on_ray, open_predictor=open_model)
 
@@ -221,14 +220,14 @@ def _open_embeddings(path: Path | None) -> "AbstractContextManager[EmbeddingFile
     """The file for embeddings, if one is asked for."""
     if path is None:
         return nullcontext()
-    from uniemox.predict.embeddings import EmbeddingFile
+    from uniemox.predict.writing import EmbeddingFile
 
     return EmbeddingFile(path)
 
 
 def unanswered(images: Sequence[str], output: "Output") -> Iterator[str]:
     """The images that are not in the file yet. Raises ImageError if the names mean none at all."""
-    from uniemox.predict.listing import list_images
+    from uniemox.predict.images import list_images
 
     name = None
     for name in list_images(images, sys.stdin):
@@ -242,7 +241,7 @@ def unanswered(images: Sequence[str], output: "Output") -> Iterator[str]:
 
 def _take(results: "Iterable[Prediction | Failure]", output: "Output", images: Sequence[str], *, is_film: bool) -> None:
     """All answers, the table of them, and what went wrong. Raises StoppedError after Ctrl-C."""
-    from uniemox.predict.listing import list_images
+    from uniemox.predict.images import list_images
 
     are_few = not is_film and len(images) <= FEW and not any(name == "-" or os.path.isdir(name) for name in images)
     is_counted = not are_few and not is_film and "-" not in images

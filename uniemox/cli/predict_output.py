@@ -18,8 +18,7 @@ from uniemox.predict.faces import summarise_faces
 from uniemox.predict.prediction import Failure, Prediction
 
 if TYPE_CHECKING:
-    from uniemox.predict.embeddings import EmbeddingFile
-    from uniemox.predict.writing import ResultFile
+    from uniemox.predict.writing import EmbeddingFile, ResultFile
 
 ROWS = 200  # of a table; then the next one begins, so that no list is too long for the memory
 MAX_LISTED = 20

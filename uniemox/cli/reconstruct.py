@@ -71,7 +71,7 @@ def images_of(files: Sequence[Path], *, max_images: int | None) -> list[Path]:
 
     max_images: of a sheet, which is in memory until the end.  Raises ConfigError for none, or for more.
     """
-    from uniemox.predict.listing import list_images
+    from uniemox.predict.images import list_images
 
     found = [Path(name) for name in list_images(list(map(str, files)))]
     if not found:

@@ -81,7 +81,7 @@ def survey(
 def _look(images: Sequence[str], lines: Path, models: ModelOptions, labels: str | None, *, resume: bool) -> "Output":
     """Ask about all images that are not in the lines yet. Raises StoppedError after Ctrl-C."""
     from uniemox.cli.predict_output import Output
-    from uniemox.predict.listing import list_images
+    from uniemox.predict.images import list_images
     from uniemox.predict.survey.lines import SurveyFile
     from uniemox.predict.writing import AnswerHeader
 

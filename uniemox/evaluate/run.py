@@ -24,8 +24,7 @@ from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_d
 from uniemox.io.files import EVALUATIONS, WEIGHTS, write_text
 from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
 from uniemox.labels import AFFECT, LabelMap, LabelSet, label_map
-from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of
-from uniemox.predict.conformal import likely_sets
+from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of, likely_sets
 from uniemox.predict.opening import open_network
 from uniemox.predict.ratings import HASH_DIGITS, RatingHead
 

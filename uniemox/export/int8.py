@@ -18,7 +18,7 @@ from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.export.compact import check_float32
 from uniemox.export.onnx import KEY, read_model, write_model
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, open_session, quantization_tools
-from uniemox.predict.one_by_one import ONE_BY_ONE, is_one_by_one, run_views
+from uniemox.predict.network import ONE_BY_ONE, is_one_by_one, run_views
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewDataset, collate
 from uniemox.views.transforms import EvalViews

@@ -10,8 +10,7 @@ from PIL import Image, ImageOps
 from uniemox.errors import ImageError, MissingPackageError
 from uniemox.io.decoding.pool import Decode
 from uniemox.io.images import MinSides
-from uniemox.predict.ahead import map_images
-from uniemox.predict.images import ImageLike, read_any
+from uniemox.predict.images import ImageLike, map_images, read_any
 from uniemox.predict.survey.summary import OnMap
 
 FEWEST = 12  # images that are worth a map

@@ -1,4 +1,4 @@
-"""A CLIP that chooses among words, without training (Radford et al., arXiv 2103.00020, section 3.1)."""
+"""A CLIP as a network that chooses among words, without training (Radford et al., arXiv 2103.00020, section 3.1)."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -7,7 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import ConfigError, TeacherError
+from uniemox.labels import MIKELS, clean, recognise
+from uniemox.predict.network import Network
 from uniemox.teacher.clip import ClipTeacher
 from uniemox.teacher.opening import open_teacher
 from uniemox.teacher.protocol import hash_module
@@ -15,8 +18,37 @@ from uniemox.teacher.protocol import hash_module
 PROMPT = "A photo that makes people feel {word}."
 
 
+def open_clip(name: str, words: Sequence[str] | None, *, threads: int | None = None) -> Network:
+    """Open clip:NAME@WEIGHTS (see `open_teacher`) as an uncalibrated network of kind evoked.
+
+    words: None: Mikels' eight labels.  threads: of torch in this process; None: unchanged.
+    Raises TeacherError if the CLIP can't be loaded, ConfigError for fewer than two words or the same one twice.
+    """
+    labels = MIKELS.labels if words is None else tuple(clean(word) for word in words)
+    if not all(labels):
+        raise ConfigError(f"expected words with commas between, got {','.join(words or ())!r}")
+    teacher = open_teacher(name)
+    if not isinstance(teacher, ClipTeacher):
+        raise TeacherError(f"{name} is no CLIP; write clip:NAME@WEIGHTS or clip:local-dir:FOLDER")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    engine = ZeroShotClip(teacher, labels)
+    known = recognise(labels, "evoked")
+    mean, std = engine.stats
+    info = ClassifierInfo(
+        labels=labels,
+        label_set=known.name if set(known.labels) == set(labels) else "custom",
+        kind="evoked",
+        size=engine.size,
+        crop_fraction=1.0,
+        mean=mean,
+        std=std,
+    )
+    return Network(name, info, engine)
+
+
 class ZeroShotClip:
-    """Logits of words for images: their cosines with a sentence about each word, times CLIP's own scale.
+    """Logits of words for images: cosines with a sentence about each word, times CLIP's own scale; see `Engine`.
 
     words: at least two, no two alike.  Raises ConfigError for other lists.
     """
@@ -32,12 +64,12 @@ class ZeroShotClip:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of weights and words."""
+        """Hash of the weights, and the words."""
         return f"{hash_module(self.clip.model)} {' '.join(self.words)}"
 
     @property
     def size(self) -> int:
-        """Side of the images that it sees, px. Raises TeacherError if they are not square."""
+        """Side of its input, px. Raises TeacherError for an input that is not square."""
         size = self.clip.model.visual.image_size
         width, height = size if isinstance(size, tuple) else (size, size)
         if width != height:
@@ -46,29 +78,15 @@ class ZeroShotClip:
 
     @property
     def stats(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and std of pixels in [0, 1], by channel."""
+        """Mean and standard deviation of pixels in [0, 1], by channel."""
         visual = self.clip.model.visual
         return tuple(visual.image_mean), tuple(visual.image_std)
 
     @torch.no_grad()
     def run(self, outputs: Sequence[str], views: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """Logits (N, E).  outputs: logits alone.  views: the scene (N, 3, S, S), normalised."""
+        """Return logits (N, E).  outputs: logits alone.  views: the scene (N, 3, S, S), normalised."""
         if set(outputs) != self.outputs:
             raise ConfigError(f"a CLIP gives logits alone, not {', '.join(outputs)}")
         pixels = torch.from_numpy(views["scene"]).to(self._texts.device)
         images = torch.nn.functional.normalize(self.clip.model.encode_image(pixels).float(), dim=-1)  # (N, C)
         return [(self.clip.model.logit_scale.exp().float() * images @ self._texts.T).cpu().numpy()]
-
-
-def open_zero_shot(name: str, words: Sequence[str], threads: int | None = None) -> ZeroShotClip:
-    """The CLIP of a name clip:NAME@WEIGHTS (see `open_teacher`), choosing among words.
-
-    threads: of torch in this process; None: as they are.  Raises TeacherError if it can't be had, ConfigError as
-    `ZeroShotClip`.
-    """
-    teacher = open_teacher(name)
-    if not isinstance(teacher, ClipTeacher):
-        raise TeacherError(f"{name} is no CLIP; write clip:NAME@WEIGHTS or clip:local-dir:FOLDER")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return ZeroShotClip(teacher, words)
