@@ -84,9 +84,7 @@ def collect(
 
     uniemox curate collect mine --source openverse --source commons --contact me@example.org
 
-    uniemox curate collect mine --source folder:photos
-
-    uniemox curate collect mine --source csv:addresses.csv
+    uniemox curate collect mine --source folder:photos --source csv:addresses.csv
 
     Parameters
     ----------
