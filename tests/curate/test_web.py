@@ -21,11 +21,12 @@ from uniemox.curate import tables as t
 from uniemox.curate.annotate.access import account_of, invite, join, revoke
 from uniemox.curate.annotate.answers import Answer, AnswerWriter
 from uniemox.curate.annotate.assignment import TaskAssigner
-from uniemox.curate.annotate.serving import listen, served, server
+from uniemox.curate.annotate.serving import served, server
 from uniemox.curate.annotate.verdicts import read_answers
 from uniemox.curate.annotate.web import PAGES, Previews, create_app
 from uniemox.curate.project import Project, decisions
 from uniemox.errors import ConfigError, DataError
+from uniemox.serve.protocol import listen
 
 ADDRESS = "http://127.0.0.1:8000"
 LABELS = ("awe", "fear", "awe", "fear")
