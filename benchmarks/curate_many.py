@@ -22,18 +22,17 @@ from pathlib import Path
 
 from tests.drawn import draw_image, jpeg_of
 from uniemox.curate.annotate.access import invite
-from uniemox.curate.annotate.figures import agree
+from uniemox.curate.annotate.agree import agree
 from uniemox.curate.annotate.serving import served
-from uniemox.curate.annotate.simulate import annotate
 from uniemox.curate.annotate.verdicts import verdicts
-from uniemox.curate.collect.fetch import FetchConfig
-from uniemox.curate.collect.politeness import PolitenessConfig
+from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
 from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import screen
-from uniemox.curate.collect.sources.files import AddressTable
-from uniemox.curate.demo import RATIOS
+from uniemox.curate.collect.sources import AddressTable
+from uniemox.curate.demo import RATIOS, annotate
 from uniemox.curate.project import create_project
-from uniemox.curate.release.run import ReleaseConfig, release
+from uniemox.curate.release.config import ReleaseConfig
+from uniemox.curate.release.run import release
 from uniemox.curate.release.splitting import split
 from uniemox.labels import MIKELS
 

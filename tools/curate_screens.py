@@ -14,11 +14,10 @@ from playwright.sync_api import sync_playwright
 
 from uniemox.curate.annotate.access import invite
 from uniemox.curate.annotate.serving import served
-from uniemox.curate.collect.fetch import FetchConfig
-from uniemox.curate.collect.politeness import PolitenessConfig
+from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
 from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import screen
-from uniemox.curate.collect.sources.files import LocalFolder
+from uniemox.curate.collect.sources import LocalFolder
 from uniemox.curate.demo import demo
 from uniemox.curate.plan import AnswerForm
 from uniemox.curate.project import Project, create_project, open_project

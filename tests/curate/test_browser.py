@@ -16,8 +16,7 @@ from uniemox.curate.annotate.answer_files import given_answers
 from uniemox.curate.annotate.serving import served
 from uniemox.curate.annotate.verdicts import read_answers
 from uniemox.curate.plan import AnswerForm
-from uniemox.curate.project import Project
-from uniemox.curate.store import decisions
+from uniemox.curate.project import Project, decisions
 
 pytestmark = pytest.mark.browser
 LABELS = [("awe", "fear")[i % 2] for i in range(16)]

@@ -123,7 +123,7 @@ def test_a_takedown_that_leaves_work_says_so(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "b" / "README.md").unlink()
     (tmp_path / "b" / "README.md").mkdir()
     sha256 = project.rows(select(t.images.c.sha256))[0].sha256
-    with pytest.raises(DataError, match="b: they went, but it can't be written again"):
+    with pytest.raises(DataError, match="b: the images are removed, but it can't be written again"):
         curate(["takedown", str(tmp_path / "p"), sha256, "--because", "x"], exit_on_error=False)
     told = capsys.readouterr()
     assert sha256[:12] in told.out

@@ -11,21 +11,18 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from sqlalchemy import select
 
+from tests.curate.places import take_back
 from tests.curate.servers import JPEG, Handler, local, misbehaving, serving
 from tests.drawn import class_folders, draw_image, jpeg_of
 from uniemox.curate import tables as t
-from uniemox.curate.collect.fetch import FetchConfig
-from uniemox.curate.collect.politeness import PolitenessConfig
-from uniemox.curate.collect.robots import MAX_BYTES, Robots
+from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
+from uniemox.curate.collect.fetch import MAX_RULES_BYTES, Robots
 from uniemox.curate.collect.run import failures, fetch, search
-from uniemox.curate.collect.sources.bing import Bing, page_addresses
-from uniemox.curate.collect.sources.candidate import Candidate, PagedSearch
-from uniemox.curate.collect.sources.commons import Commons
-from uniemox.curate.collect.sources.files import AddressTable, LocalFolder
-from uniemox.curate.collect.sources.openverse import Openverse
+from uniemox.curate.collect.services import PagedSearch, bing, bing_pages, commons, openverse
+from uniemox.curate.collect.sources import AddressTable, Candidate, LocalFolder
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import Project, create_project, searched_labels
-from uniemox.curate.release.takedown import take_back, take_down
+from uniemox.curate.release.run import take_down
 from uniemox.errors import ConfigError, DataError, LabelError
 
 PLAN = CollectionPlan(keywords={"awe": ("Wonder",), "fear": ("Dread", "Panic")}, check_every=0)
@@ -60,8 +57,8 @@ def test_openverse() -> None:
         as_json(handler, {"result_count": 37, "page_count": 2, "results": rows[: 20 if page == 1 else 17]})
 
     with serving(answer) as server:
-        found = list(Openverse(asking(server), server.address).offers("awe", "Wonder of the world", 100))
-        few = list(Openverse(asking(server), server.address).offers("awe", "Wonder of the world", 3))
+        found = list(openverse(asking(server), server.address).offers("awe", "Wonder of the world", 100))
+        few = list(openverse(asking(server), server.address).offers("awe", "Wonder of the world", 3))
     assert len(found) == 37
     assert found[20] == Candidate(
         address="https://live.example/2-0.jpg",
@@ -102,13 +99,13 @@ def test_commons() -> None:
             as_json(handler, {"batchcomplete": True, "query": {"pages": [page(4)]}})
 
     with serving(answer) as server:
-        found = list(Commons(asking(server), server.address).offers("fear", "Dread", 10))
+        found = list(commons(asking(server), server.address).offers("fear", "Dread", 10))
     assert [one.address for one in found] == [f"https://upload.example/{i}/1024px.jpg" for i in (1, 3, 4)]
     assert [one.rank for one in found] == [0, 2, 3]
     assert found[0].title == "1.jpg"
     assert (found[0].licence, found[0].licence_address, found[0].author) == ("CC BY 2.0", "", "Jane")
     with serving(lambda handler: as_json(handler, {"batchcomplete": True})) as server:
-        assert list(Commons(asking(server), server.address).offers("fear", "Dread", 10)) == []
+        assert list(commons(asking(server), server.address).offers("fear", "Dread", 10)) == []
 
 
 def bing_page(rows: list[dict[str, str]]) -> bytes:
@@ -128,7 +125,7 @@ def test_bing() -> None:
         handler.send(bing_page(rows))
 
     with serving(answer) as server:
-        source = Bing(asking(server), licence="publicdomain", site=server.address)
+        source = bing(asking(server), licence="publicdomain", site=server.address)
         found = list(source.offers("fear", "Panic & fear", 200))
         assert len(server.paths) == 3
         assert "license-L1" in server.paths[0]
@@ -142,20 +139,20 @@ def test_bing() -> None:
         title="T",
         licence="Bing's filter publicdomain",
     )
-    assert next(page_addresses("a", 40, None)) == "https://www.bing.com/images/async?q=a&first=0"
+    assert next(bing_pages("a", 40, None)) == "https://www.bing.com/images/async?q=a&first=0"
     with (
         serving(lambda handler: handler.send(b"<html>Solve this CAPTCHA</html>")) as server,
-        pytest.raises(DataError, match="whether a person is there"),
+        pytest.raises(DataError, match="proof that you are a person"),
     ):
-        list(Bing(asking(server), site=server.address).offers("fear", "x", 20))
+        list(bing(asking(server), site=server.address).offers("fear", "x", 20))
     with pytest.raises(ConfigError, match="licence must be one of"):
-        Bing(asking(server), licence="any")
+        bing(asking(server), licence="any")
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"[]", b'{"results": 5}', b'{"error": {"info": "too many"}}'])
 def test_services_that_answer_otherwise_are_an_error_that_says_so(content: bytes) -> None:
     with serving(lambda handler: handler.send(content)) as server:
-        for source in (Openverse(asking(server), server.address), Commons(asking(server), server.address)):
+        for source in (openverse(asking(server), server.address), commons(asking(server), server.address)):
             if content == b'{"results": 5}' and source.name == "commons":
                 continue  # an answer without results
             with pytest.raises(DataError, match=server.address):
@@ -209,7 +206,7 @@ def test_from_a_server_that_misbehaves_only_images_are_kept_and_the_rest_is_told
         assert counts == {"fetched": 3, "failed": 5, "waiting": 2}
         found = states(project)
         assert [found[name][0] for name in names[:5]] == ["fetched", "fetched", "failed", "failed", "failed"]
-        assert found["1.jpg"] == ("failed", "its host's robots.txt asks programs to leave it")
+        assert found["1.jpg"] == ("failed", "robots.txt of its host forbids it")
         assert found["page"][1].startswith("no image: ")
         assert found["x"] == ("failed", "127.0.0.1 is 127.0.0.1, which is not on the public internet")
         assert found["cut"][0] == found["twice"][0] == "waiting"
@@ -268,7 +265,7 @@ def test_a_redirect_waits_for_its_host_and_asks_for_its_rules(tmp_path: Path, pl
     assert last.paths.count("/robots.txt") == 1
     assert at_once == [1] * asked
     if not asked:
-        assert set(failures(project)) == {"its host's robots.txt asks programs to leave it"}
+        assert set(failures(project)) == {"robots.txt of its host forbids it"}
 
 
 def test_redirects_end(tmp_path: Path) -> None:
@@ -287,7 +284,7 @@ def test_of_long_rules_the_first_500_kib_count() -> None:
     def answer(handler: Handler) -> None:
         rules = b"User-agent: *\nDisallow: /private/\n"
         cut = b"Disallow: /all-of-it-is-behind-the-end\n"  # its beginning alone would forbid everything
-        handler.send((rules + b"#" * (MAX_BYTES - len(rules) - 12) + b"\n" + cut).ljust(600_000, b"#"))
+        handler.send((rules + b"#" * (MAX_RULES_BYTES - len(rules) - 12) + b"\n" + cut).ljust(600_000, b"#"))
 
     with serving(answer) as server:
         rules = Robots(local(server))
@@ -341,7 +338,7 @@ def test_a_source_that_fails_is_told_and_the_others_are_asked(tmp_path: Path) ->
     class_folders(tmp_path / "in", ("awe",), each=2)
     project = create_project(tmp_path / "p", PLAN)
     with serving(lambda handler: handler.send(b"no json")) as server:
-        broken = Openverse(asking(server), server.address)
+        broken = openverse(asking(server), server.address)
         problems = search(project, [broken, LocalFolder(tmp_path / "in", PLAN)], 5)
         assert len(server.paths) == 1
     assert len(problems) == 1
@@ -355,7 +352,7 @@ def test_searches_that_were_carried_through_are_not_repeated(tmp_path: Path) -> 
 
     project = create_project(tmp_path / "p", PLAN)
     with serving(answer) as server:
-        source = Openverse(asking(server), server.address)
+        source = openverse(asking(server), server.address)
         search(project, [source], 5)
         assert len(server.paths) == 3
         search(project, [source], 5)
@@ -382,6 +379,6 @@ def test_an_address_that_was_taken_down_is_not_asked_for_again_by_any_source(tmp
         assert len(server.paths) == asked
         assert [row.reason for row in project.rows(select(t.candidates))] == ["taken down"] * 2
         assert not list((tmp_path / "p" / "pictures").rglob("*.jpg"))
-        take_back(project, 1, actor="owner")
+        take_back(project.store, 1)
         assert fetch(project, local(server), QUICK) == {"fetched": 2, "failed": 0, "waiting": 0}
         assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 1

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.curate.servers import JPEG, local, misbehaving, serving
-from uniemox.curate.collect.fetch import FetchConfig, Fetched, FetchFailure, _retry_after, get, is_public
-from uniemox.curate.collect.politeness import Moved, PolitenessConfig, fetch_all, host_of
+from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
+from uniemox.curate.collect.fetch import Fetched, FetchFailure, _retry_after, get, is_public
+from uniemox.curate.collect.politeness import Moved, fetch_all, host_of
 from uniemox.errors import ConfigError
 
 

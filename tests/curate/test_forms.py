@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import insert, inspect, select
+from sqlalchemy import insert, select
 
 from tests.curate.places import PLAN, project_of, say
 from tests.predict.networks import tiny_network
@@ -20,12 +20,13 @@ from uniemox.curate import tables as t
 from uniemox.curate.annotate import answer_files
 from uniemox.curate.annotate.access import invite
 from uniemox.curate.annotate.answer_files import given_answers, import_label_studio, write_csv, write_label_studio
-from uniemox.curate.annotate.suggesting import forget, suggest, suggested_by
+from uniemox.curate.annotate.assignment import forget, suggest, suggested_by
 from uniemox.curate.annotate.verdicts import read_answers, verdicts
 from uniemox.curate.annotate.web import create_app
 from uniemox.curate.plan import AnswerForm, CollectionPlan, plan_of
 from uniemox.curate.project import Project, open_project
-from uniemox.curate.release.run import ReleaseConfig, release
+from uniemox.curate.release.config import ReleaseConfig
+from uniemox.curate.release.run import release
 from uniemox.curate.release.splitting import split
 from uniemox.errors import ConfigError, DataError
 
@@ -150,18 +151,6 @@ def test_plans_with_forms() -> None:
     for label in ("none", "skip"):
         with pytest.raises(ConfigError, match="pages use it"):
             CollectionPlan(keywords={label: ("x",), "b": ("y",)})
-
-
-def test_projects_of_before_get_the_tables(tmp_path: Path) -> None:
-    project = project_of(tmp_path / "p", ["awe"])
-    say(project, Ada="a")
-    with project.store.write() as connection:
-        for table in t.LATER:
-            table.drop(connection)
-    project.store.close()
-    again = open_project(tmp_path / "p")
-    assert all(inspect(again.store.engine).has_table(table.name) for table in t.LATER)
-    assert read_answers(again).by_picture == {1: {"Ada": "awe"}}
 
 
 def test_a_model_is_shown_only_if_asked_for_and_it_is_recorded(tmp_path: Path) -> None:

@@ -13,15 +13,14 @@ from sqlalchemy import select, update
 from tests.curate.places import LABELS, PLAN, project_of, say
 from tests.runs import uniemox_here
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.figures import agree
+from uniemox.curate.annotate.agree import agree
 from uniemox.curate.annotate.verdicts import verdicts
-from uniemox.curate.project import Project
-from uniemox.curate.release.run import LISTS, ReleaseConfig, release
+from uniemox.curate.project import Change, Project, append, leave_out
+from uniemox.curate.release.config import ReleaseConfig
+from uniemox.curate.release.run import LISTS, release, take_down
 from uniemox.curate.release.splitting import kept_data, read_scheme, split, together
-from uniemox.curate.release.takedown import take_down
 from uniemox.curate.status import status
 from uniemox.curate.status_page import write_status_page
-from uniemox.curate.store import Change, append, leave_out
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
 
@@ -110,7 +109,7 @@ def test_a_folder_is_told_by_paths_below_it_and_the_datasheet_says_how_images_ca
     assert "awe/1.jpg" in {row["address"] for row in rows_of(tmp_path / "out" / "provenance.csv")}
     assert str(tmp_path) not in (tmp_path / "out" / "provenance.csv").read_text()
     sheet = (tmp_path / "out" / "README.md").read_text()
-    assert "1 from a folder of files that those who made it had already" in sheet
+    assert "1 from a folder of files that its makers had already" in sheet
     assert "was taken out." in sheet
 
 
@@ -131,7 +130,7 @@ def test_metadata_is_taken_out_of_a_release_or_kept(tmp_path: Path) -> None:
         assert all((b"Secret" in path.read_bytes()) == is_there for path in files)
         done = subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=out, capture_output=True, check=False)
         assert done.returncode == 0
-        assert ("is as it came" in (out / "README.md").read_text()) == is_there
+        assert ("is unchanged" in (out / "README.md").read_text()) == is_there
 
 
 def test_checksums_fit(made: Path) -> None:
@@ -237,7 +236,7 @@ def test_a_licence_is_refused_for_images_of_unknown_licence(tmp_path: Path) -> N
     done = release(project, out, ReleaseConfig(name="x", licence="CC-BY-4.0", only_licensed=True))
     assert (done["pictures"], done["unlicensed"]) == (9, 3)
     assert {row["licence"] for row in rows_of(out / "provenance.csv")} == {"by 2.0"}
-    assert "of 0 the licence is not known" in (out / "licences.md").read_text()
+    assert "; 0 without a known licence" in (out / "licences.md").read_text()
     assert release(project, out, ReleaseConfig(name="x"))["pictures"] == 12  # without a licence nothing is promised
     with project.store.write() as connection:
         connection.execute(update(t.candidates).values(licence=""))
@@ -276,7 +275,7 @@ def test_a_release_that_can_t_be_written_again_keeps_the_image_in_none(tmp_path:
     assert done.releases == (str(tmp_path / "a"), str(tmp_path / "c"))
     assert done.gone == (str(tmp_path / "moved"),)
     assert len(done.problems) == 1
-    assert "b: they went, but it can't be written again" in done.problems[0]
+    assert "b: the images are removed, but it can't be written again" in done.problems[0]
     assert (tmp_path / "c" / "SHA256SUMS").exists()
 
 

@@ -7,18 +7,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select
 
+from tests.curate.places import take_back
 from tests.drawn import class_folders, draw_image, jpeg_of, plant
 from uniemox.curate import tables as t
-from uniemox.curate.collect.fetch import FetchConfig
-from uniemox.curate.collect.politeness import PolitenessConfig
+from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
 from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import ScreenConfig, remembered_config, screen
-from uniemox.curate.collect.sources.files import LocalFolder
+from uniemox.curate.collect.sources import LocalFolder
 from uniemox.curate.plan import CollectionPlan
-from uniemox.curate.project import Project, create_project
-from uniemox.curate.release.takedown import take_back, take_down
+from uniemox.curate.project import Change, Project, append, create_project, decisions, undo
+from uniemox.curate.release.run import take_down
 from uniemox.curate.status import status
-from uniemox.curate.store import Change, append, decisions, undo
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, DataError
@@ -182,7 +181,7 @@ def test_after_a_takedown_was_undone_status_leads_back_to_the_image(tmp_path: Pa
     address = project.rows(select(t.candidates.c.address))[0].address
     take_down(project, address, because="asked")
     before = status(project)["next"]
-    take_back(project, 2, actor="owner")
+    take_back(project.store, 2)
     assert screen(project) == {"kept": 2}  # as it was judged before; its file is not there to be looked at
     assert len(project.rows(select(t.looks))) == 1
     assert status(project)["next"] == "uniemox curate collect p"

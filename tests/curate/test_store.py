@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert
 
+from tests.curate.places import take_back
 from uniemox.curate import tables as t
 from uniemox.curate.plan import CollectionPlan, paper_plan, read_plan
-from uniemox.curate.project import create_project, open_project
-from uniemox.curate.store import Change, Store, append, decisions, history, undo, undone
+from uniemox.curate.project import Change, Store, append, create_project, decisions, history, open_project, undone
 from uniemox.errors import ConfigError, DataError
 from uniemox.labels import MIKELS
 
@@ -35,11 +35,6 @@ def decide(store: Store, image: int, value: str) -> int:
         batch = append(connection, actor="me", step="s", note="", changes=[Change(image, "screen", value)])
     assert batch is not None
     return batch
-
-
-def take_back(store: Store, batch: int) -> int:
-    with store.write() as connection:
-        return undo(connection, batch, actor="me")
 
 
 def values(store: Store) -> dict[int, str]:

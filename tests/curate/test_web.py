@@ -18,15 +18,13 @@ from starlette.testclient import TestClient
 
 from tests.curate.places import PLAN, project_of
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.access import invite, join, revoke, who
-from uniemox.curate.annotate.answering import Answer, AnswerWriter
+from uniemox.curate.annotate.access import account_of, invite, join, revoke
+from uniemox.curate.annotate.answers import Answer, AnswerWriter
 from uniemox.curate.annotate.assignment import TaskAssigner
-from uniemox.curate.annotate.previews import Previews
 from uniemox.curate.annotate.serving import listen, served, server
 from uniemox.curate.annotate.verdicts import read_answers
-from uniemox.curate.annotate.web import PAGES, create_app
-from uniemox.curate.project import Project
-from uniemox.curate.store import decisions
+from uniemox.curate.annotate.web import PAGES, Previews, create_app
+from uniemox.curate.project import Project, decisions
 from uniemox.errors import ConfigError, DataError
 
 ADDRESS = "http://127.0.0.1:8000"
@@ -129,7 +127,7 @@ def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.M
             inside -= 1
         return path.read_bytes()
 
-    monkeypatch.setattr("uniemox.curate.annotate.previews._shrunk", slow)
+    monkeypatch.setattr("uniemox.curate.annotate.web._shrunk", slow)
     previews = Previews(project)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(previews.of, [1, 2, 3, 4, 1, 2, 3, 4]))
@@ -267,7 +265,7 @@ def test_access_ends_and_a_new_invitation_replaces_the_old(project: Project, cli
     fresh = invite(project, "Ada")
     assert Browser(client, fresh).me["id"] == ada.me["id"]
     assert join(project.store, token) is None
-    assert who(project.store, "") is None
+    assert account_of(project.store, "") is None
     with pytest.raises(DataError, match="nobody named"):
         revoke(project, "Zoe")
     with pytest.raises(ConfigError, match="annotator already"):
@@ -363,7 +361,7 @@ def test_so_many_answers_for_each_image_and_no_more(tmp_path: Path) -> None:
     giver = TaskAssigner(project)
     given = []
     for name in ("Ada", "Ben", "Cem"):
-        person = who(project.store, str(join(project.store, invite(project, name))))
+        person = account_of(project.store, str(join(project.store, invite(project, name))))
         assert person is not None
         given.append([task.picture for task in giver.next_tasks(person.id, 0, 10)])
     assert [len(images) for images in given] == [5, 5, 0]
@@ -392,7 +390,7 @@ def test_many_writers_at_once_lose_nothing(project: Project) -> None:
     giver, writer = TaskAssigner(project), AnswerWriter(project.store)
     people = []
     for i in range(12):
-        person = who(project.store, str(join(project.store, invite(project, f"p{i}"))))
+        person = account_of(project.store, str(join(project.store, invite(project, f"p{i}"))))
         assert person is not None
         people.append((person.id, [task.id for task in giver.next_tasks(person.id, 0, 10)]))
     acknowledged: list[str] = []

@@ -1,26 +1,40 @@
-"""What the commands that build a data set share: tables, the packages they need."""
+"""Tables of the commands that build a data set, and what these commands share."""
 
 import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
+from cyclopts import Parameter
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from uniemox.cli.console import need
+
 if TYPE_CHECKING:
     from uniemox.curate.annotate.agree import AgreementStats, Figure
     from uniemox.curate.annotate.verdicts import Verdict
-
+    from uniemox.curate.project import Project
 
 PACKAGES = ("sqlalchemy", "fastapi", "uvicorn", "sklearn", "scipy", "matplotlib")
+Folder = Annotated[Path, Parameter(help="Folder of the project.")]
+AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object.")]
+
+
+def opened(folder: Path) -> "Project":
+    """Open a project. Raises MissingPackageError without the extra, DataError without a project."""
+    need(*PACKAGES, extra="curate")
+    from uniemox.curate.project import open_project
+
+    return open_project(folder)
 
 
 def status_tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
-    """Steps, annotators, the last batches, and what to do next."""
-    steps = Table("step", "how far", title=_title(f"project {found['folder']}"))
+    """Yield steps, annotators, the last batches, and the next command."""
+    steps = Table("step", "progress", title=_title(f"project {found['folder']}"))
     for name, sentence in found["told"].items():
         _add(steps, name, sentence)
     yield steps
@@ -43,7 +57,7 @@ def status_tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
 
 
 def agreement_tables(found: "AgreementStats", kept: "Mapping[int, Verdict]") -> Iterator[Table | str]:
-    """Figures with their intervals, confusions, and what became of the images."""
+    """Yield statistics with intervals, confusion matrices, and the verdicts by reason."""
     figures = Table("figure", "value", "95 % interval", title=f"{found.pictures} images, {found.answers} answers")
     rows = [("same answer", found.percent), ("Krippendorff's α", found.alpha)]
     rows += [(f"α of {label}", figure) for label, figure in found.per_class.items()]
@@ -57,14 +71,14 @@ def agreement_tables(found: "AgreementStats", kept: "Mapping[int, Verdict]") -> 
         for label, row in zip(found.labels, pair.confusion, strict=True):
             _add(confusion, label, *map(str, row))
         yield confusion
-    fate = Table("images", "", title=f"{sum(one.label is not None for one in kept.values())} kept")
+    reasons = Table("images", "", title=f"{sum(one.label is not None for one in kept.values())} kept")
     for reason, number in Counter(one.reason for one in kept.values()).most_common():
-        _add(fate, str(number), reason)
-    yield fate
+        _add(reasons, str(number), reason)
+    yield reasons
 
 
 def _add(to: Table, *cells: str) -> None:
-    """A row; people wrote some of its cells, and rich takes [...] in plain texts for its own."""
+    """Add a row of plain text: people wrote some of its cells, and rich would read [...] as markup."""
     to.add_row(*map(Text, cells))
 
 

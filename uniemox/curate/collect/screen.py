@@ -1,4 +1,4 @@
-"""Screen: what a machine can see to be no image for the data set. People drop the rest, on the page."""
+"""Screen: drop unsuitable images automatically. People drop the rest on the page."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,29 +9,42 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import bindparam, insert, select, true, update
 
+import uniemox
 from uniemox.curate import tables as t
-from uniemox.curate.project import Progress, Project, searched_labels, silent
-from uniemox.curate.store import Change, append, decisions, put_setting, taken_down
+from uniemox.curate.project import (
+    Change,
+    Progress,
+    Project,
+    append,
+    decisions,
+    put_setting,
+    searched_labels,
+    silent,
+    taken_down,
+)
 from uniemox.data.audit import PLACEHOLDER_LABELS, PLACEHOLDER_TIMES
 from uniemox.data.near import near_groups
-from uniemox.data.sample import DataSet, ImageFile, Sample
+from uniemox.data.sample import DataSet, ImageFile, Sample, decode_sample
 from uniemox.data.scan import THUMB, Look, scan
-from uniemox.errors import ConfigError
+from uniemox.errors import ConfigError, ImageError
 from uniemox.io.decoding.pool import DecoderPool
 from uniemox.io.parallel import usable_cores
+from uniemox.labels import LabelSet
 
-ACTOR = "screen"  # of the decisions that no person made
-AT_ONCE = 512  # images looked at between two transactions
+ACTOR = "screen"  # of automatic decisions
+AT_ONCE, SCORED_AT_ONCE = 512, 64  # images between two transactions
+Scorer = Callable[[Sequence[Sample]], Sequence[Mapping[str, float] | None]]
+"""Returns a model's probabilities by label for each image, None for an unreadable one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScreenConfig:
-    """What is dropped without a person."""
+    """Limits below which images are dropped."""
 
     min_side_px: int = 128
-    """Shorter sides are too small to judge."""
+    """Minimum length of the shorter side."""
     min_score: float = 0.0
-    """Share, 0 to 1, that a model must give to the searched label; 0 only sorts by it."""
+    """Minimum probability, 0 to 1, of the searched label by a model; 0 only sorts by it."""
 
     def __post_init__(self) -> None:
         if self.min_side_px < 1:
@@ -42,7 +55,7 @@ class ScreenConfig:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known of an image when it is judged."""
+    """Facts by which an image is judged."""
 
     id: int
     sha256: str
@@ -60,16 +73,15 @@ def screen(
     config: ScreenConfig | None = None,
     *,
     against: Sequence[DataSet] = (),
-    score: Callable[[Sequence[Sample]], Sequence[Mapping[str, float] | None]] | None = None,
+    score: Scorer | None = None,
     model: str = "",
     progress: Progress = silent,
 ) -> dict[str, int]:
-    """Look at every image that was not looked at yet, then judge all anew, and write down what changed.
+    """Scan new images, then judge all images again and save changed decisions.
 
-    against: test sets whose images must not be in the new one; those of earlier calls still count.
-    score: the probabilities of a model by label for some images, None for one that it can't read.  model: its name;
-    scores of another one go.
-    What a person decided stays. Returns how many are dropped by reason, and kept under "kept".
+    against: test sets whose images must not be in the new data set; those of earlier calls still count.
+    score: of a model.  model: its name; scores of another model are replaced.
+    Decisions by a person stay. Returns the number of dropped images by reason, and of kept ones under "kept".
     """
     config = config or ScreenConfig()
     _look(project, progress)
@@ -83,14 +95,13 @@ def screen(
     progress("comparing", 1, 1)
     with project.store.write() as connection:
         before = decisions(connection, "screen")
-        by_person = _by_person(connection, before.values())
+        is_ours = t.batches.c.actor == ACTOR
+        automatic = set(connection.scalars(select(t.batches.c.id).where(is_ours)))
         changes = []
         for one in seen:
             old = before.get(one.id)
             value, reason = ("drop", reasons[one.id]) if one.id in reasons else ("keep", "")
-            if (old is None or old.batch not in by_person) and (
-                old is None or (old.value, old.reason) != (value, reason)
-            ):
+            if old is None or (old.batch in automatic and (old.value, old.reason) != (value, reason)):
                 changes.append(Change(one.id, "screen", value, reason))
         append(connection, actor=ACTOR, step="screen", note=f"{len(changes)} images judged", changes=changes)
         if groups:
@@ -104,7 +115,7 @@ def screen(
 
 
 def remembered_config(project: Project, min_side_px: int | None, min_score: float | None) -> ScreenConfig:
-    """What is given, which is kept for later calls; None takes the one kept, at first the default.
+    """Save the given settings for later calls; None takes the saved value, or else the default.
 
     Raises ConfigError for settings out of range.
     """
@@ -121,10 +132,10 @@ def judge(
     benchmarks: Sequence[tuple[str, str, str, NDArray[np.uint8] | None]],
     config: ScreenConfig,
 ) -> tuple[dict[int, str], dict[int, int]]:
-    """Why images are dropped, and the number of the group of near duplicates of each.
+    """Return the reason for each dropped image, and the number of each image's group of near duplicates.
 
     benchmarks: name, key, sha256, thumb of each image that must not be in the data set.
-    Of near duplicates the largest stays, and among equals the one found first.
+    Of near duplicates the largest stays, or the first of several largest.
     """
     reasons: dict[int, str] = {}
     by_hash = {sha256: f"{name}, {key}" for name, key, sha256, _ in benchmarks}
@@ -154,7 +165,7 @@ def judge(
 def _judge_group(
     members: Sequence[Seen], in_test: str | None, reasons: Mapping[int, str]
 ) -> Iterable[tuple[Seen, str]]:
-    """Images of one group that can't stay, with the reason."""
+    """Yield images of one group that can't stay, with the reason."""
     if in_test is not None:
         yield from ((one, f"in a benchmark: {in_test}, nearly the same") for one in members)
         return
@@ -176,16 +187,13 @@ def _look(project: Project, progress: Progress) -> None:
     rows = [
         row
         for row in project.rows(query.order_by(t.images.c.id))
-        # after the undoing of a takedown there is no file until collect has fetched it again
+        # after an undone takedown there is no file until collect has fetched it again
         if row.id not in taken and project.image_path(row.sha256, row.format).exists()
     ]
-    with DecoderPool(usable_cores()) as decoders:  # what was collected may be made to hold its decoder up
+    with DecoderPool(usable_cores()) as decoders:  # collected files may be made to block their decoder
         for start in range(0, len(rows), AT_ONCE):
             part = rows[start : start + AT_ONCE]
-            samples = [
-                Sample(key=str(row.id), image=ImageFile(project.image_path(row.sha256, row.format))) for row in part
-            ]
-            looks = scan(samples, decoders=decoders)
+            looks = scan(samples_of(project, part), decoders=decoders)
             with project.store.write() as connection:
                 connection.execute(
                     insert(t.looks), [_look_row(row.id, look) for row, look in zip(part, looks, strict=True)]
@@ -205,7 +213,7 @@ def _look_row(image: int, look: Look) -> dict[str, Any]:
 
 
 def _look_at_benchmark(project: Project, data: DataSet, progress: Progress) -> None:
-    """Only images of it that were not looked at in an earlier call."""
+    """Scan new images of a test set."""
     known = {row.key for row in project.rows(select(t.benchmarks.c.key).where(t.benchmarks.c.name == data.name))}
     samples = list({sample.image_key: sample for sample in data.samples if sample.image_key not in known}.values())
     for start in range(0, len(samples), AT_ONCE):
@@ -220,28 +228,60 @@ def _look_at_benchmark(project: Project, data: DataSet, progress: Progress) -> N
         progress(f"looking at {data.name}", start + len(part), len(samples))
 
 
-def _score(
-    project: Project,
-    score: Callable[[Sequence[Sample]], Sequence[Mapping[str, float] | None]],
-    model: str,
-    progress: Progress,
-) -> None:
-    """The share that a model gives to the label an image was searched for; the largest of several.
+def scorer(model: str, labels: LabelSet, *, needs_all: bool = False) -> Scorer:
+    """Return a function that gives a classifier's probabilities for images.
 
-    Only of images that could be looked at, within the limits of decoding/pool.py.
+    model: as `uniemox.load` takes it.  needs_all: require that it knows all labels.
+    Raises ConfigError if it does not, or, at the first image, if it predicts other emotions.
+    """
+    predictor = uniemox.load(model)
+    missing = set(labels.labels) - set(predictor.labels)
+    if needs_all and missing:
+        raise ConfigError(
+            f"{model} does not know {', '.join(sorted(missing))}, so that it would name another label for such images; "
+            "take a model of the project's labels"
+        )
 
-    Scores of another model go with the first ones of this.
+    def score(samples: Sequence[Sample]) -> list[Mapping[str, float] | None]:
+        found: list[Mapping[str, float] | None] = []
+        for sample in samples:
+            try:
+                image, _ = decode_sample(sample)
+            except ImageError:
+                found.append(None)
+                continue
+            prediction = predictor.predict(image)
+            assert not isinstance(prediction, list), "of one image"
+            if prediction.kind != labels.kind or not set(prediction.scene) & set(labels.labels):
+                raise ConfigError(
+                    f"{model} predicts {prediction.kind} emotions: {', '.join(prediction.scene)}; the project has "
+                    f"{', '.join(labels.labels)} ({labels.kind})"
+                )
+            found.append(prediction.scene)
+        return found
+
+    return score
+
+
+def samples_of(project: Project, rows: Sequence[Any]) -> list[Sample]:
+    """Return samples of images, keyed by id.  rows: with id, sha256 and format."""
+    return [Sample(key=str(row.id), image=ImageFile(project.image_path(row.sha256, row.format))) for row in rows]
+
+
+def _score(project: Project, score: Scorer, model: str, progress: Progress) -> None:
+    """Save a model's probability of the label that an image was searched for, the largest of several.
+
+    Only readable images are scored. The first scores of a model replace those of another.
     """
     labels = searched_labels(project)
     is_other = project.store.setting("scored by") != model
     query = select(t.images.c.id, t.images.c.sha256, t.images.c.format).join(t.looks)
     query = query.where(t.looks.c.problem == "", true() if is_other else t.looks.c.score.is_(None))
     rows = project.rows(query.order_by(t.images.c.id))
-    for start in range(0, len(rows), AT_ONCE // 8):
-        part = rows[start : start + AT_ONCE // 8]
-        samples = [Sample(key=str(row.id), image=ImageFile(project.image_path(row.sha256, row.format))) for row in part]
+    for start in range(0, len(rows), SCORED_AT_ONCE):
+        part = rows[start : start + SCORED_AT_ONCE]
         values = []
-        for row, shares in zip(part, score(samples), strict=True):
+        for row, shares in zip(part, score(samples_of(project, part)), strict=True):
             found = [shares.get(label, 0.0) for label in labels.get(row.id, ())] if shares else []
             if found:
                 values.append({"id": row.id, "share": float(max(found))})
@@ -285,10 +325,3 @@ def _benchmarks(project: Project) -> list[tuple[str, str, str, NDArray[np.uint8]
 
 def _thumb(data: bytes | None) -> NDArray[np.uint8] | None:
     return None if data is None else np.frombuffer(data, np.uint8).reshape(THUMB, THUMB, 3)
-
-
-def _by_person(connection: Any, found: Iterable[Any]) -> set[int]:
-    """Batches that a person made."""
-    numbers = {decision.batch for decision in found}
-    rows = connection.execute(select(t.batches.c.id, t.batches.c.actor))
-    return {row.id for row in rows if row.id in numbers and row.actor != ACTOR}

@@ -1,24 +1,22 @@
-"""The datasheet of a release (Gebru et al., arXiv 1803.09010), and its figures in the form of the paper's table II."""
+"""Readable files of a release: datasheet (Gebru et al., arXiv 1803.09010), table II of the paper, licences."""
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from uniemox.curate.licences import report
 from uniemox.curate.plan import CollectionPlan
+from uniemox.curate.release.config import ReleaseConfig, ReleasedImage
 from uniemox.data.source import public_name
 from uniemox.paper import paper_tables
-
-if TYPE_CHECKING:
-    from uniemox.curate.release.run import ReleaseConfig, ReleasedImage
 
 TO_WRITE = "*To be written by those who publish it.*"
 
 
 def statistics(
-    name: str, rows: "Sequence[ReleasedImage]", status: Mapping[str, Any], plan: CollectionPlan
+    name: str, rows: Sequence[ReleasedImage], status: Mapping[str, Any], plan: CollectionPlan
 ) -> dict[str, Any]:
-    """Figures of a release: what table II has of it, classes by split, styles, and what was lost on the way."""
+    """Return the statistics of a release: a row of table II, classes by split, styles, images after each step."""
     splits = sorted({row.split for row in rows}, key=("train", "val", "test").index)
     counts = Counter((row.label, row.split) for row in rows)
     steps = status["steps"]
@@ -46,7 +44,7 @@ def statistics(
 
 
 def table_two(figures: Mapping[str, Any]) -> str:
-    """Table II of arXiv 2409.18877 with one more row, then the classes by split and the way to them, in Markdown."""
+    """Return table II of arXiv 2409.18877 with one more row, classes by split, and images by step, in Markdown."""
     own = figures["table II"]
     lines = ["| Dataset | Samples | Annotation | Type |", "| --- | --- | --- | --- |"]
     lines += [
@@ -64,16 +62,16 @@ def table_two(figures: Mapping[str, Any]) -> str:
 
 
 def datasheet(
-    config: "ReleaseConfig",
+    config: ReleaseConfig,
     plan: CollectionPlan,
-    rows: "Sequence[ReleasedImage]",
+    rows: Sequence[ReleasedImage],
     figures: Mapping[str, Any],
     agreement: Mapping[str, Any] | None,
     suggestions: tuple[int, Sequence[str]] = (0, ()),
 ) -> str:
-    """The README of a release. What a machine can't know is marked as still to be written.
+    """Return the README of a release. Texts that only a person can write are marked as missing.
 
-    suggestions: answers that were given in sight of a model's suggestion, and the models.
+    suggestions: number of answers with a visible suggestion, and the models.
     """
     sources = Counter(row.about.get("source", "") for row in rows)
     rules = {
@@ -112,7 +110,7 @@ def datasheet(
             else "The licence of labels and texts is not decided. "
         )
         + "The images belong to their authors.\n\n"
-        + "\n".join(report(row.about.get("licence", "") for row in rows)),
+        + "\n".join(licence_report(row.licence for row in rows)),
         "## Maintenance\n\nAn image is taken down by its address or hash: `uniemox curate takedown`.\n\n" + TO_WRITE,
     ]
     if config.citation:
@@ -121,10 +119,9 @@ def datasheet(
 
 
 def _source_words(sources: Mapping[str, int]) -> str:
-    """How images came, by what is known of them."""
     ways = {
-        "folder": "from a folder of files that those who made it had already",
-        "csv": "from a table of addresses that those who made it wrote",
+        "folder": "from a folder of files that its makers had already",
+        "csv": "from a table of addresses that its makers wrote",
     }
     found = [
         f"{count:,} {ways.get(name, f'found by search words for each label (`plan.json`) at {name}')}"
@@ -138,9 +135,8 @@ def _screen_words(funnel: Mapping[str, int]) -> str:
 
 
 def _metadata_words(metadata: Mapping[str, Any]) -> str:
-    """What the files say beside the image."""
     if metadata["asked"] == "keep":
-        return "What cameras and programs wrote into the files, such as place and time, is as it came."
+        return "What cameras and programs wrote into the files, such as place and time, is unchanged."
     left = metadata["still there"]
     rest = f", but for {left:,} in formats other than JPEG, PNG and WebP" if left else ""
     return f"What cameras and programs wrote into the files, such as place, time and names, was taken out{rest}."
@@ -156,19 +152,18 @@ def _owner_words(count: int) -> str:
 
 
 def _form_words(plan: CollectionPlan, suggested: int, models: Sequence[str]) -> str:
-    """What annotators were asked and shown beside the labels."""
-    form, told = plan.answer, []
+    form, sentences = plan.answer, []
     if form.several:
-        told.append("They could name several labels, the strongest first, which is the one that counts.")
+        sentences.append("They could name several labels, the strongest first, which is the one that counts.")
     if form.intensity or form.affect:
         asked = ["intensity"] * form.intensity + ["valence", "arousal"] * form.affect
-        told.append(f"They rated {', '.join(asked)} from 1 to 9 (`ratings.csv`).")
+        sentences.append(f"They rated {', '.join(asked)} from 1 to 9 (`ratings.csv`).")
     if form.consent:
-        told.append("They agreed to the text in `plan.json` before.")
+        sentences.append("They agreed to the text in `plan.json` before.")
     if suggested:
         shown = ", ".join(map(public_name, models))
-        told.append(f"{suggested:,} answers were given in sight of what a model suggests (`answers.csv`): {shown}.")
-    return "".join(f"{sentence} " for sentence in told)
+        sentences.append(f"{suggested:,} answers were given next to a model's suggestion (`answers.csv`): {shown}.")
+    return "".join(f"{sentence} " for sentence in sentences)
 
 
 def _agreement_words(agreement: Mapping[str, Any] | None) -> str:
@@ -182,3 +177,50 @@ def _agreement_words(agreement: Mapping[str, Any] | None) -> str:
         f"{100 * percent['value']:.1f} %, Krippendorff's α {alpha['value']:.3f} "
         f"(95 % interval {alpha['low']:.3f} to {alpha['high']:.3f})."
     )
+
+
+class Terms(NamedTuple):
+    """Terms of a licence; None where unknown."""
+
+    needs_credit: bool | None = None
+    allows_commerce: bool | None = None
+    allows_changes: bool | None = None
+
+
+def terms_of(licence: str) -> Terms:
+    """Return the terms of a licence by its short name, as Openverse, Commons and people write it.
+
+    >>> terms_of("CC BY-NC-SA 4.0")
+    Terms(needs_credit=True, allows_commerce=False, allows_changes=True)
+    """
+    word = re.sub(r"[\s_]+", "-", licence.strip().lower())
+    if word.startswith("bing"):
+        return Terms()
+    if re.search(r"(^|-)(cc0|cc-zero|pdm|public-domain)", word) or word.startswith("pd"):
+        return Terms(False, True, True)
+    match = re.match(r"(cc-)?by((?:-(?:nc|nd|sa))*)(-\d.*)?$", word)
+    return Terms(True, "-nc" not in match.group(2), "-nd" not in match.group(2)) if match else Terms()
+
+
+def licence_report(licences: Iterable[str]) -> list[str]:
+    """Return lines of Markdown: images under each licence, and what that means for the whole data set."""
+    counts = Counter(licence.strip() or "unknown" for licence in licences)
+    lines = ["| licence | images | credit | commercial use | changes |", "| --- | --- | --- | --- | --- |"]
+    words = {None: "not known", True: "yes", False: "no"}
+    unknown = closed = fixed = 0
+    for name, count in counts.most_common():
+        terms = terms_of(name)
+        cell = name.replace("|", "\\|")
+        lines.append(f"| {cell} | {count} | {' | '.join(words[term] for term in terms)} |")
+        unknown += count * (terms.needs_credit is None)
+        closed += count * (terms.allows_commerce is False)
+        fixed += count * (terms.allows_changes is False)
+    total = (
+        f"{counts.total()} images; {unknown} without a known licence, {closed} exclude commercial use, {fixed} changes."
+    )
+    lines += ["", total]
+    if unknown:
+        lines.append(
+            "An image without a known licence belongs to somebody: unless a law permits research, do not pass it on."
+        )
+    return lines
