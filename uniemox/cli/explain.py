@@ -3,7 +3,7 @@
 import json
 import os.path
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -74,29 +74,26 @@ def heat(
     as_json
         With --scores: print them as one JSON object.
     """
-    if as_json and not scores:
-        raise ConfigError("--json prints the scores; add --scores")
-    if method == "grad-cam":
-        need("torch", "timm", "safetensors", extra="train")
+    _check_asked(method, scores=scores, as_json=as_json)
     from uniemox.predict.explain.explaining import open_explainers
 
     folder = out if _is_folder(out) else None  # a wrong name is refused before models are opened
     explainers, columns = open_explainers(model or [None], method)
     images = images_of(files, max_images=MAX_ROWS if folder is None else None)
-    people = _people_beside(files) if any(one.looks_at_people for one in explainers) else {}
-    read, rows, measured = [], [], []
-    for path, row in _explain_each(images, explainers, label, people, compare=method == "both"):
-        read.append(path)
-        measured.append([one.score(found) for one, found in zip(explainers, row, strict=True)] if scores else [])
-        if folder is None:
-            rows.append([found.shrunk(SHEET_PX) for found in row])
-        else:
-            _write_maps(row, columns, path, folder)
-    _write(read, rows, columns, out, faces=faces, is_sheet=folder is None)
+    rows = _explain_each(images, explainers, label, _people_beside(files, explainers), compare=method == "both")
+    read, kept, measured = _keep(rows, explainers if scores else [], columns, folder)
+    _write(read, kept, columns, out, faces=faces, is_sheet=folder is None)
     if scores:
         _show_scores(list(zip(*measured, strict=True)), columns, as_json)
     if len(read) < len(images):
         sys.exit(EXIT_UNREADABLE)
+
+
+def _check_asked(method: str, *, scores: bool, as_json: bool) -> None:
+    if as_json and not scores:
+        raise ConfigError("--json prints the scores; add --scores")
+    if method == "grad-cam":
+        need("torch", "timm", "safetensors", extra="train")
 
 
 def _explain_each(
@@ -133,12 +130,37 @@ def _explain_each(
         say(f"cam and occlusion disagree on {unlike} of {read} images; there, trust neither map")
 
 
-def _people_beside(files: Sequence[Path]) -> "dict[Path, tuple[Detection, ...]]":
-    """Read the people of persons.jsonl in folders, by image. Raises DataError for damaged files."""
+def _keep(
+    rows: "Iterable[tuple[Path, list[Explanation]]]",
+    scored_by: "Sequence[Explainer]",
+    columns: list[str],
+    folder: Path | None,
+) -> "tuple[list[Path], list[list[Explanation]], list[list[MapScores]]]":
+    """Write maps to the folder, or keep them for a sheet; return the images, the kept maps, and the maps' scores.
+
+    scored_by: the explainers; empty: no scores.
+    """
+    from uniemox.predict.plot import drawing_path, write_whole
+
+    read, kept, measured = [], [], []
+    for path, row in rows:
+        read.append(path)
+        measured.append([one.score(found) for one, found in zip(scored_by, row, strict=False)])
+        if folder is None:
+            kept.append([found.shrunk(SHEET_PX) for found in row])
+        else:
+            for name, found in zip(columns, row, strict=True):
+                write_whole(drawing_path(folder, path, f".{name}.png"), found.overlay(max(found.image.size)))
+    return read, kept, measured
+
+
+def _people_beside(files: Sequence[Path], explainers: "Sequence[Explainer]") -> "dict[Path, tuple[Detection, ...]]":
+    """Read persons.jsonl in folders if an explainer needs people. Raises DataError for damaged files."""
     from uniemox.data.people import read_people
     from uniemox.data.sidecar import PERSONS
 
-    folders = [path for path in files if os.path.isfile(path / PERSONS)]
+    needs_people = any(one.looks_at_people for one in explainers)
+    folders = [path for path in files if needs_people and os.path.isfile(path / PERSONS)]
     return {folder / key: found for folder in folders for key, found in read_people(folder / PERSONS).items()}
 
 
@@ -151,13 +173,6 @@ def _is_folder(out: Path) -> bool:
         raise ConfigError(f"--out {out}: give sheet.png, sheet.html, or a folder")
     out.mkdir(parents=True, exist_ok=True)
     return True
-
-
-def _write_maps(row: "list[Explanation]", columns: list[str], image: Path, folder: Path) -> None:
-    from uniemox.predict.plot import drawing_path, write_whole
-
-    for name, found in zip(columns, row, strict=True):
-        write_whole(drawing_path(folder, image, f".{name}.png"), found.overlay(max(found.image.size)))
 
 
 def _draw_faces(images: Sequence[Path]) -> "Iterator[Image.Image]":

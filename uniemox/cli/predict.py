@@ -146,18 +146,20 @@ def predict(
     with ExitStack() as opened:
         output = Output(as_json=as_json, images=files.save_images)
         _open_files(opened, output, files, predictor, labels=labels, coverage=coverage, of_film=every_s is not None)
-        ask: Callable[..., Iterator[Prediction | Failure]] = predictor.predict_each
-        if output.embeddings is not None:
-            ask = partial(ask, with_embedding=True)
         if engine == "ray":
             from uniemox.predict.predictor import predict_on_ray
 
-            ask = partial(predict_on_ray, open_predictor=open_predictor)
+            ask: Callable[..., Iterator[Prediction | Failure]] = partial(predict_on_ray, open_predictor=open_predictor)
+        else:
+            ask = partial(predictor.predict_each, with_embedding=files.embeddings is not None)
         todo = output.unanswered(named_images(images) if every_s is None else _frames(images, every_s))
         results = ask(todo, batch_size=batch_size, coverage=coverage, labels=labels)
-        _take(results, output, images, is_film=every_s is not None)
-    if files.timeline is not None and output.file is not None:
-        _write_timeline(output.file.lines, files.timeline)
+        are_few = (
+            every_s is None and len(images) <= FEW and all(name != "-" and not os.path.isdir(name) for name in images)
+        )
+        count = None if are_few or every_s is not None else counter(images)
+        take(results, output, count, None if output.file is None else output.file.lines, are_few=are_few)
+        _finish(output, files.timeline)
     if output.failures:
         sys.exit(EXIT_UNREADABLE)
 
@@ -250,16 +252,26 @@ def counter(images: Sequence[str]) -> Callable[[], int] | None:
     return None if "-" in images else partial(sum, (1 for _ in list_images(images)))
 
 
-def _take(results: "Iterable[Prediction | Failure]", output: "Output", images: Sequence[str], *, is_film: bool) -> None:
-    """Take all answers, make the table, and report failures. Raises StoppedError after Ctrl-C."""
-    are_few = not is_film and len(images) <= FEW and not any(name == "-" or os.path.isdir(name) for name in images)
+def take(
+    results: "Iterable[Prediction | Failure]",
+    output: "Output",
+    count: Callable[[], int] | None,
+    lines: Path | None,
+    *,
+    are_few: bool = False,
+) -> None:
+    """Show all answers, and report failures.  lines: file of the answers.  Raises StoppedError after Ctrl-C."""
     try:
-        output.show_all(results, None if are_few or is_film else counter(images), are_few=are_few)
+        output.show_all(results, count, are_few=are_few)
     except KeyboardInterrupt:
-        kept = "" if output.file is None else f"; they are in {output.file.lines}: continue with --resume"
+        kept = "" if lines is None else f"; they are in {lines}: continue with --resume"
         raise StoppedError(f"stopped after {output.done} images{kept}", EXIT_INTERRUPTED) from None
     finally:
         output.list_failures()
+
+
+def _finish(output: "Output", timeline: Path | None) -> None:
+    """Write the table, the embeddings and the timeline that are asked for."""
     if output.file is not None:
         output.file.finish()
         again = f" ({output.skipped} were there already)" if output.skipped else ""
@@ -267,14 +279,11 @@ def _take(results: "Iterable[Prediction | Failure]", output: "Output", images: S
     if output.embeddings is not None:
         output.embeddings.finish()
         say(f"wrote {output.embeddings.path}: {output.embeddings.count} x {output.embeddings.width}")
+    if output.file is not None and timeline is not None:
+        from uniemox.predict.plot import write_whole
+        from uniemox.predict.timeline import draw_timelines
 
-
-def _write_timeline(lines: Path, out: Path) -> None:
-    """Draw all films in a file of answers. Raises DataError if the image can't be written."""
-    from uniemox.predict.plot import write_whole
-    from uniemox.predict.timeline import draw_timelines
-
-    drawn = draw_timelines(lines)
-    if drawn is not None:
-        write_whole(out, drawn)
-        say(f"wrote {out}")
+        drawn = draw_timelines(output.file.lines)
+        if drawn is not None:
+            write_whole(timeline, drawn)
+            say(f"wrote {timeline}")

@@ -16,12 +16,7 @@ Runs = Annotated[list[Path], Parameter(name="--model", consume_multiple=True, ne
 
 
 def reconstruct(
-    *files: Path,
-    model: Runs,
-    out: Path,
-    ratio: float = 0.75,
-    seed: int = 0,
-    as_json: JsonFlag = False,
+    *files: Path, model: Runs, out: Path, ratio: float = 0.75, seed: int = 0, as_json: JsonFlag = False
 ) -> None:
     """Show how pre-trained models reconstruct hidden patches, with one mask for all, as figure 9 of arXiv 2409.18877.
 

@@ -2,16 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from uniemox.cli.console import EXIT_UNREADABLE, Files, UsageError, say
-from uniemox.cli.predict import EXIT_INTERRUPTED, NO_MODEL, ModelOptions, check_names, counter, named_images
-from uniemox.errors import StoppedError
-
-if TYPE_CHECKING:
-    from uniemox.predict.survey.run import Answers
+from uniemox.cli.predict import NO_MODEL, ModelOptions, check_names, counter, named_images, take
 
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")]
 
@@ -63,16 +59,6 @@ def survey(
 
     groupings = groupings_of(by, table)
     output = Output(as_json=False, has_rows=False)
-
-    def watch(answers: "Answers") -> None:
-        try:
-            output.show_all(answers, counter(images), are_few=False)
-        except KeyboardInterrupt:
-            kept = f"stopped after {output.done} images; they are in {lines_of(out)}: continue with --resume"
-            raise StoppedError(kept, EXIT_INTERRUPTED) from None
-        finally:
-            output.list_failures()
-
     found = take_survey(
         models.opener(on_cluster=False, has_several=True)(),
         named_images(images),
@@ -81,7 +67,7 @@ def survey(
         title=f"Survey of {', '.join(images[:3])}{' …' * (len(images) > 3)}",
         labels=labels,
         resume=resume,
-        watch=watch,
+        watch=lambda answers: take(answers, output, counter(images), lines_of(out)),
     )
     say(f"wrote {out}: {found.whole.images:,} images; open it in a browser. Answers and features: {lines_of(out)}")
     if output.failures:
