@@ -40,7 +40,7 @@ from uniemox.errors import ConfigError
         ("/to/http://me:secret@example.org/", "name and password", False),
     ],
 )
-def test_what_goes_wrong_is_said(path: str, reason: str, may_pass: bool) -> None:
+def test_failed_downloads_give_the_reason(path: str, reason: str, may_pass: bool) -> None:
     with serving(misbehaving()) as server:
         found = get(server.address + path, local(server, max_bytes=50_000))
     assert isinstance(found, FetchFailure)
@@ -58,7 +58,7 @@ def test_a_server_that_drips_bytes_has_no_more_time_than_others(path: str) -> No
     assert found == FetchFailure("not done within 0.4 s", may_pass=True)
 
 
-def test_what_goes_well() -> None:
+def test_downloads_and_redirects() -> None:
     with serving(misbehaving()) as server:
         config = local(server, contact="me@example.org")
         assert get(f"{server.address}/ok.jpg", config) == Fetched(JPEG, f"{server.address}/ok.jpg")
@@ -72,7 +72,7 @@ def test_what_goes_well() -> None:
 @pytest.mark.parametrize(
     "address", ["", "nonsense", "ftp://example.org/", "http://", "http://a:b:c/", "http://[::1", "http://exa mple/"]
 )
-def test_what_is_no_address(address: str) -> None:
+def test_invalid_addresses_fail(address: str) -> None:
     assert isinstance(get(address, FetchConfig(timeout_s=1)), FetchFailure)
 
 
@@ -87,7 +87,7 @@ def test_this_machine_is_not_fetched_from() -> None:
     ("header", "seconds"),
     [("7", 7.0), ("9" * 5000, math.inf), ("\xb2", None), ("-1", None), ("nan", None), ("soon", None), (None, None)],
 )
-def test_what_a_server_may_ask_for(header: str | None, seconds: float | None) -> None:
+def test_retry_after_headers(header: str | None, seconds: float | None) -> None:
     """An endless pause gives the host up for this run."""
     assert _retry_after(header) == seconds
     assert PolitenessConfig().wait_after(1, math.inf) > PolitenessConfig().max_wait_s
@@ -123,39 +123,15 @@ def test_public_addresses_inside_ipv6_ones_need_a_form_that_leads_outside(ip: st
     assert found == {"mapped", "6to4", "NAT64"}
 
 
-@pytest.mark.parametrize(
-    "ip",
-    [
-        *PRIVATE_V4,
-        "::",
-        "::1",
-        "::2",
-        "fec0::1",
-        "feff:ffff::1",
-        "fe80::1",
-        "fe80::1%eth0",
-        "fc00::1",
-        "fdff::1",
-        "ff02::1",
-        "64:ff9b:1::1",
-        "64:ff9b:1:ffff::1",
-        "64:ff9b:0:1::1",
-        "100::1",
-        "2001:db8::1",
-        "2001::1",
-        "3fff::1",
-        "4000::1",
-        "5f00::1",
-        "8000::1",
-        "192.88.99.1",
-        "224.0.0.1",
-        "240.0.0.1",
-        "255.255.255.255",
-        "198.18.0.1",
-        "192.0.2.1",
-    ],
+RESERVED = (
+    *("::", "::1", "::2", "fec0::1", "feff:ffff::1", "fe80::1", "fe80::1%eth0", "fc00::1", "fdff::1", "ff02::1"),
+    *("64:ff9b:1::1", "64:ff9b:1:ffff::1", "64:ff9b:0:1::1", "100::1", "2001:db8::1", "2001::1", "3fff::1", "4000::1"),
+    *("5f00::1", "8000::1", "192.88.99.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "198.18.0.1", "192.0.2.1"),
 )
-def test_addresses_that_are_nobodys_on_the_internet_are_refused(ip: str) -> None:
+
+
+@pytest.mark.parametrize("ip", [*PRIVATE_V4, *RESERVED])
+def test_reserved_addresses_are_not_public(ip: str) -> None:
     assert not is_public(ip)
 
 
@@ -164,7 +140,7 @@ def test_addresses_of_well_known_hosts_are_public(ip: str) -> None:
     assert is_public(ip)
 
 
-def test_patience_with_each_host_and_none_waits_for_another() -> None:
+def test_hosts_are_retried_independently() -> None:
     tries: list[tuple[str, float]] = []
 
     def work(job: str) -> str | FetchFailure:
@@ -186,7 +162,7 @@ def test_patience_with_each_host_and_none_waits_for_another() -> None:
     assert second - start >= 1 / 50  # the first is due at once; on a busy machine it may begin just before the second
 
 
-def test_what_has_moved_waits_for_its_new_host_and_is_done_once() -> None:
+def test_redirected_jobs_queue_at_the_new_host_once() -> None:
     """a0 ... a3 go on at b, which is asked for b0 and tries it again; c goes from host to host and back."""
     began: dict[str, list[str]] = {}
 
@@ -208,14 +184,14 @@ def test_what_has_moved_waits_for_its_new_host_and_is_done_once() -> None:
     assert sorted(began["b"]) == ["a0/b", "a1/b", "a2/b", "a3/b", "b0/b", "b0/b"]
 
 
-def test_files_of_this_machine_are_not_waited_for() -> None:
+def test_local_files_are_read_without_pauses() -> None:
     """A hundred seconds between two requests to one host would be long."""
     jobs = [(f"file:///photos/{i}.jpg", str(i)) for i in range(4)]
     found = dict(fetch_all(jobs, lambda job: job * 2, PolitenessConfig(per_host_per_s=0.01)))
     assert found == {"0": "00", "1": "11", "2": "22", "3": "33"}
 
 
-def test_stopping_early_begins_nothing_new() -> None:
+def test_stopping_early_starts_no_further_job() -> None:
     done: list[int] = []
 
     def work(job: int) -> int:

@@ -21,8 +21,7 @@ from uniemox.curate.annotate.access import invite
 from uniemox.curate.annotate.agree import agree
 from uniemox.curate.annotate.serving import served
 from uniemox.curate.annotate.verdicts import verdicts
-from uniemox.curate.collect.fetch import FetchConfig
-from uniemox.curate.collect.politeness import PolitenessConfig
+from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
 from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import screen
 from uniemox.curate.collect.sources import AddressTable

@@ -11,8 +11,9 @@ from urllib.request import url2pathname
 from sqlalchemy import func, insert, select, update
 
 from uniemox.curate import tables as t
-from uniemox.curate.collect.fetch import FetchConfig, Fetched, FetchFailure, Redirect, Robots, get_once
-from uniemox.curate.collect.politeness import Moved, PolitenessConfig, fetch_all
+from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
+from uniemox.curate.collect.fetch import Fetched, FetchFailure, Redirect, Robots, get_once
+from uniemox.curate.collect.politeness import Moved, fetch_all
 from uniemox.curate.collect.sources import Candidate, ImageSource
 from uniemox.curate.project import Progress, Project, follow_takedowns, silent, taken_down
 from uniemox.errors import DataError, ImageError

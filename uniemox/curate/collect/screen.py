@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from sqlalchemy import bindparam, insert, select, true, update
+from sqlalchemy import bindparam, func, insert, select, true, update
 
 import uniemox
 from uniemox.curate import tables as t
@@ -53,21 +52,6 @@ class ScreenConfig:
             raise ConfigError(f"min_score must be at least 0 and below 1, got {self.min_score}")
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """Facts by which an image is judged."""
-
-    id: int
-    sha256: str
-    problem: str
-    width: int
-    height: int
-    thumb: NDArray[np.uint8] | None
-    score: float | None
-    addresses: int
-    labels: frozenset[str]
-
-
 def screen(
     project: Project,
     config: ScreenConfig | None = None,
@@ -90,8 +74,8 @@ def screen(
     if score is not None:
         _score(project, score, model, progress)
     progress("comparing", 0, 1)
-    seen = _seen(project)
-    reasons, groups = judge(seen, _benchmarks(project), config)
+    seen = _scanned_images(project)
+    reasons, groups = _judge(seen, searched_labels(project), project.rows(select(t.benchmarks)), config)
     progress("comparing", 1, 1)
     with project.store.write() as connection:
         before = decisions(connection, "screen")
@@ -127,18 +111,24 @@ def remembered_config(project: Project, min_side_px: int | None, min_score: floa
     return config
 
 
-def judge(
-    images: Sequence[Seen],
-    benchmarks: Sequence[tuple[str, str, str, NDArray[np.uint8] | None]],
-    config: ScreenConfig,
+def _scanned_images(project: Project) -> list[Any]:
+    """Return rows with id, sha256, the scan, and `addresses`, the number of addresses that led to the image."""
+    addresses = func.count(t.candidates.c.address.distinct())
+    of_image = t.candidates.c.picture_id == t.images.c.id
+    count = select(addresses).where(of_image).correlate(t.images).scalar_subquery().label("addresses")
+    return project.rows(select(t.images.c.id, t.images.c.sha256, t.looks, count).join(t.looks).order_by(t.images.c.id))
+
+
+def _judge(
+    images: Sequence[Any], labels: Mapping[int, set[str]], benchmarks: Sequence[Any], config: ScreenConfig
 ) -> tuple[dict[int, str], dict[int, int]]:
     """Return the reason for each dropped image, and the number of each image's group of near duplicates.
 
-    benchmarks: name, key, sha256, thumb of each image that must not be in the data set.
+    images: of `_scanned_images`.  labels: searched labels by image.  benchmarks: images to keep out.
     Of near duplicates the largest stays, or the first of several largest.
     """
     reasons: dict[int, str] = {}
-    by_hash = {sha256: f"{name}, {key}" for name, key, sha256, _ in benchmarks}
+    by_hash = {one.sha256: f"{one.name}, {one.key}" for one in benchmarks}
     for one in images:
         if one.problem:
             reasons[one.id] = f"unreadable: {one.problem}"
@@ -148,30 +138,30 @@ def judge(
             reasons[one.id] = f"in a benchmark: {by_hash[one.sha256]}"
         elif one.score is not None and one.score < config.min_score:
             reasons[one.id] = f"mismatch: the model gives its label {one.score:.3f}"
-    whole = [one for one in images if one.thumb is not None]
-    tests = [(f"{name}, {key}", thumb) for name, key, _, thumb in benchmarks if thumb is not None]
-    thumbs = [one.thumb for one in whole if one.thumb is not None] + [thumb for _, thumb in tests]
+    readable = [one for one in images if one.thumb is not None]
+    tests = [one for one in benchmarks if one.thumb is not None]
+    thumbs = [np.frombuffer(one.thumb, np.uint8).reshape(THUMB, THUMB, 3) for one in (*readable, *tests)]
     numbers = near_groups(np.stack(thumbs)).tolist() if thumbs else []
-    in_tests = {number: name for number, (name, _) in zip(numbers[len(whole) :], tests, strict=True)}
-    groups: dict[int, list[Seen]] = defaultdict(list)
-    for number, one in zip(numbers, whole, strict=False):
+    in_tests = {number: f"{one.name}, {one.key}" for number, one in zip(numbers[len(readable) :], tests, strict=True)}
+    groups: dict[int, list[Any]] = defaultdict(list)
+    for number, one in zip(numbers, readable, strict=False):
         groups[number].append(one)
     for number, members in groups.items():
-        for one, reason in _judge_group(members, in_tests.get(number), reasons):
+        for one, reason in _judge_group(members, labels, in_tests.get(number), reasons):
             reasons.setdefault(one.id, reason)
     return reasons, {one.id: number for number, members in groups.items() for one in members}
 
 
 def _judge_group(
-    members: Sequence[Seen], in_test: str | None, reasons: Mapping[int, str]
-) -> Iterable[tuple[Seen, str]]:
+    members: Sequence[Any], labels: Mapping[int, set[str]], in_test: str | None, reasons: Mapping[int, str]
+) -> Iterable[tuple[Any, str]]:
     """Yield images of one group that can't stay, with the reason."""
     if in_test is not None:
         yield from ((one, f"in a benchmark: {in_test}, nearly the same") for one in members)
         return
-    labels = frozenset[str]().union(*(one.labels for one in members))
-    if sum(one.addresses for one in members) >= PLACEHOLDER_TIMES and len(labels) >= PLACEHOLDER_LABELS:
-        yield from ((one, f"placeholder: found under {', '.join(sorted(labels))}") for one in members)
+    names = set().union(*(labels.get(one.id, ()) for one in members))
+    if sum(one.addresses for one in members) >= PLACEHOLDER_TIMES and len(names) >= PLACEHOLDER_LABELS:
+        yield from ((one, f"placeholder: found under {', '.join(sorted(names))}") for one in members)
         return
     standing = [one for one in members if one.id not in reasons]
     if standing:
@@ -294,34 +284,3 @@ def _score(project: Project, score: Scorer, model: str, progress: Progress) -> N
                 of_image = update(t.looks).where(t.looks.c.picture_id == bindparam("id"))
                 connection.execute(of_image.values(score=bindparam("share")), values)
         progress("asking the model", start + len(part), len(rows))
-
-
-def _seen(project: Project) -> list[Seen]:
-    labels = searched_labels(project)
-    addresses: dict[int, set[str]] = defaultdict(set)
-    query = select(t.candidates.c.picture_id, t.candidates.c.address).where(t.candidates.c.picture_id.is_not(None))
-    for row in project.rows(query):
-        addresses[row.picture_id].add(row.address)
-    rows = project.rows(select(t.images.c.id, t.images.c.sha256, t.looks).join(t.looks).order_by(t.images.c.id))
-    return [
-        Seen(
-            row.id,
-            row.sha256,
-            row.problem,
-            row.width,
-            row.height,
-            _thumb(row.thumb),
-            row.score,
-            len(addresses[row.id]),
-            frozenset(labels.get(row.id, ())),
-        )
-        for row in rows
-    ]
-
-
-def _benchmarks(project: Project) -> list[tuple[str, str, str, NDArray[np.uint8] | None]]:
-    return [(row.name, row.key, row.sha256, _thumb(row.thumb)) for row in project.rows(select(t.benchmarks))]
-
-
-def _thumb(data: bytes | None) -> NDArray[np.uint8] | None:
-    return None if data is None else np.frombuffer(data, np.uint8).reshape(THUMB, THUMB, 3)

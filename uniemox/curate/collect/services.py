@@ -10,8 +10,9 @@ from queue import Queue
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
-from uniemox.curate.collect.fetch import FetchConfig, Fetched, get
-from uniemox.curate.collect.politeness import PolitenessConfig
+from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
+from uniemox.curate.collect.fetch import FetchFailure, get
+from uniemox.curate.collect.politeness import fetch_all
 from uniemox.curate.collect.sources import (
     AddressTable,
     Candidate,
@@ -51,18 +52,12 @@ class PagedSearch:
 
     def __call__(self, address: str) -> bytes:
         """Return the bytes of a page. Raises DataError, with the address, after all tries."""
-        failures = 0
-        while True:
-            time.sleep(max(0.0, self._next_at - time.monotonic()))
-            found = get(address, self.fetching)
-            self._next_at = time.monotonic() + self.pause_s
-            if isinstance(found, Fetched):
-                return found.data
-            failures += 1
-            pause = self.politeness.wait_after(failures, found.wait_s)
-            if not found.may_pass or failures >= self.politeness.tries or pause > self.politeness.max_wait_s:
-                raise DataError(f"{address}: {found.reason}; earlier results are kept, run collect again to continue")
-            self._next_at = time.monotonic() + pause
+        time.sleep(max(0.0, self._next_at - time.monotonic()))
+        ((_, found),) = fetch_all([(address, address)], lambda one: get(one, self.fetching), self.politeness)
+        self._next_at = time.monotonic() + self.pause_s
+        if isinstance(found, FetchFailure):
+            raise DataError(f"{address}: {found.reason}; earlier results are kept, run collect again to continue")
+        return found.data
 
 
 @dataclass(frozen=True, slots=True)
