@@ -146,22 +146,27 @@ def predict(
     with ExitStack() as opened:
         output = Output(as_json=as_json, images=files.save_images)
         _open_files(opened, output, files, predictor, labels=labels, coverage=coverage, of_film=every_s is not None)
-        if engine == "ray":
-            from uniemox.predict.predictor import predict_on_ray
-
-            ask: Callable[..., Iterator[Prediction | Failure]] = partial(predict_on_ray, open_predictor=open_predictor)
-        else:
-            ask = partial(predictor.predict_each, with_embedding=files.embeddings is not None)
+        ask = partial(predictor.predict_each, with_embedding=files.embeddings is not None)
         todo = output.unanswered(named_images(images) if every_s is None else _frames(images, every_s))
-        results = ask(todo, batch_size=batch_size, coverage=coverage, labels=labels)
-        are_few = (
-            every_s is None and len(images) <= FEW and all(name != "-" and not os.path.isdir(name) for name in images)
+        results = (_on_cluster(open_predictor) if engine == "ray" else ask)(
+            todo, batch_size=batch_size, coverage=coverage, labels=labels
         )
+        are_few = every_s is None and _are_few(images)
         count = None if are_few or every_s is not None else counter(images)
         take(results, output, count, None if output.file is None else output.file.lines, are_few=are_few)
         _finish(output, files.timeline)
     if output.failures:
         sys.exit(EXIT_UNREADABLE)
+
+
+def _on_cluster(open_predictor: "Callable[[], Predictor]") -> "Callable[..., Iterator[Prediction | Failure]]":
+    from uniemox.predict.predictor import predict_on_ray
+
+    return partial(predict_on_ray, open_predictor=open_predictor)
+
+
+def _are_few(images: Sequence[str]) -> bool:
+    return len(images) <= FEW and not any(name == "-" or os.path.isdir(name) for name in images)
 
 
 def _check(images: Sequence[str], files: AnswerFiles, engine: str, every: str | None) -> float | None:
