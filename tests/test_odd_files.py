@@ -24,7 +24,7 @@ from uniemox.io.onnx_sessions import RUNTIME_ERRORS, open_session
 from uniemox.persons.detector import load_detector
 from uniemox.predict.images import read_any
 from uniemox.predict.opening import load
-from uniemox.predict.survey.lines import date_taken
+from uniemox.predict.survey.run import date_taken
 from uniemox.teacher.stored import StoredTeacher
 from uniemox.training.journal import read_metrics
 from uniemox.training.settings import read_json

@@ -53,11 +53,7 @@ def test_a_name_that_is_too_long_is_one_failure(folder: Path) -> None:
     long, good = "n" * 300 + ".jpg", str(folder / "photos" / "a.png")
     done = predict(good, long, f"{long}/*.jpg", "--model", folder / "model.onnx", "--json")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [(line["path"], "error" in line) for line in lines] == [
-        (good, False),
-        (long, True),
-        (f"{long}/*.jpg", True),
-    ]
+    assert [(line["path"], "error" in line) for line in lines] == [(good, False), (long, True), (f"{long}/*.jpg", True)]
     assert "File name too long" in lines[1]["error"]
     assert "Traceback" not in done.stderr
     assert done.returncode == 3

@@ -217,9 +217,5 @@ def test_names_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert list(list_images(["d/**/*.png", "no*.jpg"])) == ["d/e/c.png", "no*.jpg"]
     assert list(list_images(["d/*"])) == ["d/a.jpg", "d/b.jpg", "d/e/c.png"]
     assert list(list_images(["d/**"])) == ["d/a.jpg", "d/b.jpg", "d/e/c.png"]
-    assert list(list_images(["-", "x"], ["one.jpg\n", "\n", "two words.jpg\r\n"])) == [
-        "one.jpg",
-        "two words.jpg",
-        "x",
-    ]
+    assert list(list_images(["-", "x"], ["one.jpg\n", "\n", "two words.jpg\r\n"])) == ["one.jpg", "two words.jpg", "x"]
     assert list(list_images([])) == []

@@ -93,11 +93,7 @@ class Network:
         return cls(name or of_file, engine.info, engine)
 
     def look(
-        self,
-        image: Image.Image,
-        full: tuple[int, int],
-        persons: Sequence[Detection] | None,
-        target: Box | None = None,
+        self, image: Image.Image, full: tuple[int, int], persons: Sequence[Detection] | None, target: Box | None = None
     ) -> dict[str, Pixels]:
         """Return the network's views of an image by name, (3, S, S) uint8 each.
 

@@ -1,10 +1,12 @@
-"""An answer as an image: boxes around people and faces, and a bar for each label; drawn with Pillow alone."""
+"""An answer as an image: boxes around people and faces, and a bar for each label; files of drawings. Pillow alone."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from uniemox.errors import ImageError
+from uniemox.errors import DataError, ImageError
+from uniemox.io.files import replacing
 from uniemox.io.fonts import fitted, font_of
 from uniemox.persons.box import Box
 from uniemox.predict.images import ImageLike, read_any
@@ -107,3 +109,25 @@ def _bars(
         draw.rectangle((first, y + 3, first + (last - first) * min(max(share, 0.0), 1.0), y + row - 8), fill=fill)
         draw.text((last + 8, y), f"{value:.1f}" if is_affect else f"{value:.0%}", fill=INK, font=digits)
     return panel
+
+
+def drawing_path(folder: Path, image: Path, ending: str) -> Path:
+    """Return the file in a folder for the drawing of an image.
+
+    >>> drawing_path(Path("maps"), Path("photos/awe/1.jpg"), ".fi (1).png").as_posix()
+    'maps/photos/awe/1.jpg.fi (1).png'
+    """
+    parts = [part for part in image.parts if part not in (image.anchor, "..")]
+    return folder.joinpath(*parts[:-1], parts[-1] + ending.replace("/", "-"))
+
+
+def write_whole(path: Path, content: Image.Image | str) -> None:
+    """Write an image as a PNG, or a page, whole or not at all. Raises DataError if the file can't be written."""
+    try:
+        with replacing(path) as partial:
+            if isinstance(content, str):
+                partial.write_text(content, "utf-8", "backslashreplace")
+            else:
+                content.save(partial, "PNG")
+    except OSError as error:
+        raise DataError(f"{path} can't be written ({error.strerror}); choose another name") from error

@@ -18,12 +18,11 @@ from uniemox.io.images import MinSides
 from uniemox.persons.box import Detection
 from uniemox.persons.detector import Detector
 from uniemox.persons.detector_config import fingerprint_of
-from uniemox.predict.faces import FaceReader, detect_in
+from uniemox.predict.faces import FaceReader, detect_in, owners
 from uniemox.predict.images import ImageLike, content_of, map_images, path_of, read_any, walk
 from uniemox.predict.network import Network
-from uniemox.predict.prediction import Failure, Prediction
-from uniemox.predict.question import PreparedImage, Probabilities, Question
-from uniemox.predict.views import Pixels
+from uniemox.predict.prediction import Face, Failure, Person, Prediction
+from uniemox.predict.question import LabelMapping, Question
 
 ImageLikes = list[ImageLike] | tuple[ImageLike, ...]
 SHRINK_MARGIN = 4  # factor by which decoded images stay larger than the input; at 2 some answers move by 0.06
@@ -169,35 +168,50 @@ class Predictor:
             return Failure(path=path_of(source), error=str(error))
 
     def _answer(self, source: ImageLike, decode: Decode, question: Question) -> Prediction:
-        """Raises ImageError."""
-        item, reader = self._prepare(source, decode), self.face_reader
-        judged = self.network.answer(item.views, with_features=question.with_embedding).mean()
-        felt = _probabilities(self.person_network, item.person_views)
-        face_views = [view for views in item.face_views for view in views]
-        expressed = _probabilities(None if reader is None else reader.network, face_views)
-        return question.prediction(item, judged, felt, expressed)
-
-    def _prepare(self, source: ImageLike, decode: Decode) -> PreparedImage:
-        """Decode an image, detect people and faces, and cut the views. Raises ImageError."""
-        source = content_of(source)
-        info, person_network, reader = self.network.info, self.person_network, self.face_reader
-        needs_full = info.needs_person or person_network is not None or reader is not None  # people may be small
+        """Decode an image and answer. Raises ImageError."""
+        source, info = content_of(source), self.network.info
+        needs_full = (
+            info.needs_person or self.person_network is not None or self.face_reader is not None
+        )  # small people
         short_px = SHRINK_MARGIN * math.floor(info.size / info.crop_fraction)  # of which `scene_view` cuts its middle
         image, full = read_any(source, None if needs_full else MinSides(short_px=short_px), decode_file=decode)
-        persons = self.find_people(image, full)
-        person_views = [person_network.look(image, full, (person,)) for person in persons or () if person_network]
-        faces = None if reader is None else reader.find(image, full)
-        views, view = self.network.look_at_all(image, full, persons)
-        return PreparedImage(
-            source=source,
-            full=full,
-            persons=persons,
-            views=tuple(views),
-            view=view,
-            person_views=tuple(person_views),
-            faces=faces,
-            face_views=tuple(reader.look(image, full, face.box) for face in faces or () if reader),
-        )
+        people = self.find_people(image, full)
+        views, view = self.network.look_at_all(image, full, people)
+        judged = self.network.answer(views, with_features=question.with_embedding).mean()
+        persons = None if people is None else self._persons(image, full, people, question.person)
+        faces = None if self.face_reader is None else self._faces(self.face_reader, image, full, people, question.face)
+        return question.prediction(source, full, judged, view, persons, faces)
+
+    def _persons(
+        self, image: Image.Image, full: tuple[int, int], people: Sequence[Detection], labels: LabelMapping | None
+    ) -> list[Person]:
+        network = self.person_network
+        emotions: list[dict[str, float] | None] = [None] * len(people)
+        if network is not None and labels is not None and people:
+            felt = network.answer([network.look(image, full, (person,)) for person in people])
+            emotions = [*map(labels.named, felt.values)]
+        return [Person(box=p.box, confidence=p.confidence, emotions=e) for p, e in zip(people, emotions, strict=True)]
+
+    def _faces(
+        self,
+        reader: FaceReader,
+        image: Image.Image,
+        full: tuple[int, int],
+        people: Sequence[Detection] | None,
+        labels: LabelMapping | None,
+    ) -> list[Face]:
+        found = reader.find(image, full)
+        persons = owners([face.box for face in found], None if people is None else [person.box for person in people])
+        looked = [reader.look(image, full, face.box) for face in found]
+        views = [view for several in looked for view in several]
+        rows = iter(reader.network.answer(views).values if views else ())
+        faces = []
+        for face, several, person in zip(found, looked, persons, strict=True):
+            shown = None
+            if several and labels is not None:
+                shown = labels.named(np.mean([next(rows) for _ in several], axis=0))
+            faces.append(Face(box=face.box, confidence=face.confidence, expressions=shown, person=person))
+        return faces
 
     def find_people(self, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...] | None:
         """Detect the people in an image, px of the full one, most confident first; None without a finder.
@@ -243,11 +257,6 @@ def _open_work(
     predictor = open_predictor()
     ask = partial(predictor.predict_each, coverage=coverage, labels=labels)
     return lambda paths: list(ask(paths, batch_size=len(paths)))
-
-
-def _probabilities(network: Network | None, views: Sequence[dict[str, Pixels]]) -> Sequence[Probabilities]:
-    """Return a network's probabilities (E,) for each view."""
-    return [*network.answer(views).values] if network is not None and views else []
 
 
 def _each_of(images: ImageLike | ImageLikes) -> Iterable[ImageLike]:

@@ -1,6 +1,5 @@
 """What is asked of a predictor, checked once for all images, and the answer that its networks' outputs give."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +9,14 @@ from numpy.typing import NDArray
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import ConfigError, LabelError
 from uniemox.labels import WORD_NORMS, LabelMap, LabelSet, find_label_set, in_kind_of, label_map
-from uniemox.persons.box import Box, Detection
+from uniemox.persons.box import Box
 from uniemox.predict.confidence import likely_labels, score_limit
-from uniemox.predict.faces import owners
 from uniemox.predict.film import Frame
 from uniemox.predict.images import ImageLike, path_of
 from uniemox.predict.network import Answers, Network
 from uniemox.predict.prediction import Face, Person, Prediction
-from uniemox.predict.views import Pixels
 
 MIN_REACHED = 2
-Probabilities = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +34,7 @@ class LabelMapping:
         """Labels of the network without a counterpart in the answer's set."""
         return () if self.mapping is None else self.mapping.dropped
 
-    def named(self, probabilities: Probabilities) -> dict[str, float]:
+    def named(self, probabilities: NDArray[np.float64]) -> dict[str, float]:
         """Return probability by label.  probabilities: (E,).
 
         Those of labels that become one label add up; without dropped labels the rest is divided by its sum.
@@ -78,25 +74,6 @@ def answers_in(source: LabelSet, target: str | None) -> LabelMapping:
         what = f"only {reached[0]} is" if reached else "no label is"
         raise LabelError(f"of {target} {what} reached by {', '.join(source.labels)}; answer in them (no other labels)")
     return LabelMapping(reached, mapping.target.name, mapping)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedImage:
-    """An image, decoded and cut into views."""
-
-    source: ImageLike
-    full: tuple[int, int]
-    """Width and height of the image, px."""
-    persons: tuple[Detection, ...] | None
-    views: tuple[dict[str, Pixels], ...]
-    """Views for the scene's network, (3, S, S) each; several of a long image."""
-    view: Box
-    """Part of the image that they show, px."""
-    person_views: tuple[dict[str, Pixels], ...]
-    """Views for the person network, one for each person."""
-    faces: tuple[Detection, ...] | None
-    face_views: tuple[tuple[dict[str, Pixels], ...], ...]
-    """Views for the expression network, for each face; () for one that is too small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,57 +123,42 @@ class Question:
         )
 
     def prediction(
-        self, item: PreparedImage, judged: Answers, felt: Iterable[Probabilities], expressed: Sequence[Probabilities]
+        self,
+        source: ImageLike,
+        full: tuple[int, int],
+        judged: Answers,
+        view: Box,
+        persons: list[Person] | None,
+        faces: list[Face] | None,
     ) -> Prediction:
         """Return the prediction for an image.
 
-        judged: for its views, one row.  felt: (E,) for each person view.  expressed: (E,) for each face view.
+        full: width and height, px.  judged: for its views, one row.  view: the part of the image that they show, px.
         """
         probabilities = judged.values[0]
         scene, likely = self.scene.named(probabilities), None
         if self.limit is not None:
             likely = self.scene.likely(likely_labels(probabilities, self.limit), scene)
-        frame = item.source if isinstance(item.source, Frame) else None
+        frame = source if isinstance(source, Frame) else None
         return Prediction(
             scene=scene,
             **self._affect(judged),
             familiarity=None if judged.familiarity is None else float(judged.familiarity[0]),
-            view=item.view,
+            view=view,
             embedding=None if judged.features is None else judged.features[0],
             kind=self.network.info.kind,
-            persons=self._persons(item, felt),
-            faces=self._faces(item, expressed),
+            persons=persons,
+            faces=faces,
             likely=likely,
-            path=path_of(item.source),
-            width_px=item.full[0],
-            height_px=item.full[1],
+            path=path_of(source),
+            width_px=full[0],
+            height_px=full[1],
             label_set=self.scene.name,
             model=self.network.name,
             time_s=None if frame is None else frame.time_s,
             shot=None if frame is None else frame.shot,
-            source=item.source if frame is None else None,  # a list of answers must not hold a film's frames
+            source=source if frame is None else None,  # a list of answers must not hold a film's frames
         )
-
-    def _persons(self, item: PreparedImage, felt: Iterable[Probabilities]) -> list[Person] | None:
-        if item.persons is None:
-            return None
-        emotions = [None] * len(item.persons) if self.person is None else [self.person.named(row) for row in felt]
-        return [
-            Person(box=found.box, confidence=found.confidence, emotions=each)
-            for found, each in zip(item.persons, emotions, strict=True)
-        ]
-
-    def _faces(self, item: PreparedImage, expressed: Sequence[Probabilities]) -> list[Face] | None:
-        if item.faces is None:
-            return None
-        persons = None if item.persons is None else [person.box for person in item.persons]
-        places = owners([face.box for face in item.faces], persons)
-        faces, first = [], 0
-        for face, views, place in zip(item.faces, item.face_views, places, strict=True):
-            rows, first = expressed[first : first + len(views)], first + len(views)
-            expressions = self.face.named(np.mean(rows, axis=0)) if self.face is not None and len(rows) else None
-            faces.append(Face(box=face.box, confidence=face.confidence, expressions=expressions, person=place))
-        return faces
 
     def _affect(self, judged: Answers) -> dict[str, Any]:
         """Return the fields of valence and arousal."""

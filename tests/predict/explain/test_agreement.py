@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from uniemox.persons.box import Box
-from uniemox.predict.explain.agreement import UNLIKE, compared, is_unlike, map_agreement
-from uniemox.predict.explain.explanation import Explanation
+from uniemox.predict.explain.explanation import UNLIKE, Explanation, compared, map_agreement
 
 
 def explanation(heat: np.ndarray) -> Explanation:
@@ -47,5 +46,5 @@ def test_rows_are_compared_by_twos() -> None:
     first, second, third, fourth = compared([same, same, same, other])
     assert first.agreement == second.agreement == pytest.approx(1)
     assert third.agreement == fourth.agreement < UNLIKE
-    assert list(map(is_unlike, (first, third, same))) == [False, True, False]
+    assert [one.is_unlike for one in (first, third, same)] == [False, True, False]
     assert third.heat is same.heat

@@ -16,9 +16,9 @@ from uniemox.errors import CheckpointError, ConfigError, DataError, ImageError, 
 from uniemox.persons.box import Box, Detection
 from uniemox.predict.explain.explanation import Explanation
 from uniemox.predict.explain.sheets import CELL_PX, GAP_PX
-from uniemox.predict.explain.writing import write_whole
 from uniemox.predict.faces import summarise_faces
 from uniemox.predict.opening import open_finder
+from uniemox.predict.plot import write_whole
 
 
 @pytest.fixture(autouse=True)

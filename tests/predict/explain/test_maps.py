@@ -12,7 +12,8 @@ from PIL import Image
 from tests.predict.explain.spots import CELLS, LABELS, PLACES, SIZE, OnePerson, predictor, spotted
 from uniemox.errors import ConfigError, ImageError, LabelError
 from uniemox.persons.box import Box
-from uniemox.predict.explain.maps import Explanation, heat_map
+from uniemox.predict.explain.explanation import Explanation
+from uniemox.predict.explain.maps import heat_map
 
 
 def hottest(explanation: Explanation) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from uniemox.errors import ShapeError
-from uniemox.predict.explain.occlusion import CELLS, COARSE, COARSE_STEP, FINE, FINE_COVERS, occlusion_map
+from uniemox.predict.explain.maps import CELLS, COARSE, COARSE_STEP, FINE, FINE_COVERS, occlusion_map
 
 
 def plain(score: object, pixels: np.ndarray) -> np.ndarray:

@@ -97,13 +97,15 @@ def test_a_summary_has_means_and_intervals() -> None:
         MapScores(deletion=0.4, insertion=0.6, random_deletion=0.5, random_insertion=0.6),
     ]
     found = summarise(kept)
-    assert found.pictures == 2
-    assert found.mean.deletion == pytest.approx(0.3)
-    assert found.deletion_gain == pytest.approx(0.2)
-    assert found.insertion_gain == pytest.approx(0.2)
-    assert found.intervals["deletion"] == pytest.approx((0.2, 0.4))
-    assert found.as_dict()["insertion_gain"] == {"mean": pytest.approx(0.2), "interval": pytest.approx([0.0, 0.4])}
-    assert summarise(kept[:1]).intervals["insertion"] == pytest.approx((0.8, 0.8))
+    assert list(found) == [
+        *("pictures", "deletion", "insertion", "random_deletion", "random_insertion"),
+        *("deletion_gain", "insertion_gain"),
+    ]
+    assert found["pictures"] == 2
+    assert found["deletion"] == {"mean": pytest.approx(0.3), "interval": pytest.approx([0.2, 0.4])}
+    assert found["deletion_gain"]["mean"] == pytest.approx(0.2)
+    assert found["insertion_gain"] == {"mean": pytest.approx(0.2), "interval": pytest.approx([0.0, 0.4])}
+    assert summarise(kept[:1])["insertion"]["interval"] == pytest.approx([0.8, 0.8])
     with pytest.raises(DataError, match="no image"):
         summarise([])
 

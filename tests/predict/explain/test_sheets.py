@@ -15,7 +15,7 @@ from uniemox.errors import ShapeError
 from uniemox.predict.explain.explaining import unique_names
 from uniemox.predict.explain.maps import heat_map
 from uniemox.predict.explain.sheets import CELL_PX, GAP_PX, LINE_PX, caption, draw_sheet, sheet_html
-from uniemox.predict.explain.writing import map_path
+from uniemox.predict.plot import drawing_path
 
 HOSTILE = '<script>alert("x")</script>&.jpg'
 
@@ -105,4 +105,4 @@ def test_what_does_not_belong_together_is_refused(count: int, columns: list[str]
 def test_names() -> None:
     assert unique_names([]) == []
     assert unique_names(["a", "a"]) == ["a (1)", "a (2)"]
-    assert map_path(Path("maps"), Path("/x/../y.jpg"), "../../etc") == Path("maps/x/y.jpg...-..-etc.png")
+    assert drawing_path(Path("maps"), Path("/x/../y.jpg"), ".../../etc.png") == Path("maps/x/y.jpg...-..-etc.png")

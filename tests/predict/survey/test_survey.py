@@ -14,10 +14,9 @@ from PIL import Image
 
 from tests.drawn import draw_image
 from tests.runs import uniemox_here
-from uniemox.predict.survey.lines import date_taken, pack, unpack
+from uniemox.predict.survey.run import date_taken, pack
 from uniemox.predict.survey.similarity import arrange
-from uniemox.predict.survey.summary import SHOWN, summarise
-from uniemox.predict.survey.tallies import Tally, groupings_of
+from uniemox.predict.survey.summary import SHOWN, Tally, groupings_of, summarise, unpack
 
 SMALL = ("--model", "small", "--no-persons")
 DATES = ("2019:05:03 10:00:00", "2020:11:30 10:00:00", None)

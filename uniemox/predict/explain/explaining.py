@@ -1,4 +1,4 @@
-"""A model by its name as something that explains images and measures its own maps; torch only for Grad-CAM."""
+"""Open the explainer of a model, which draws heat maps and scores them; torch only for Grad-CAM."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,8 +8,7 @@ from typing import Literal, Protocol
 from uniemox.errors import ConfigError
 from uniemox.persons.box import Detection
 from uniemox.predict.explain.explanation import Explanation
-from uniemox.predict.explain.maps import Method as MapMethod
-from uniemox.predict.explain.maps import heat_map, logits_of, views_of
+from uniemox.predict.explain.maps import MapMethod, heat_map, logits_of, views_of
 from uniemox.predict.explain.scores import MapScores, check_has_probabilities, map_scores
 from uniemox.predict.images import ImageLike
 from uniemox.predict.opening import open_finder, open_network
@@ -30,15 +29,15 @@ class Explainer(Protocol):
         """See `heat_map`."""
 
     def score(self, explanation: Explanation) -> MapScores:
-        """Deletion and insertion of a map that it made, see `map_scores`."""
+        """Measure deletion and insertion of one of its maps, see `map_scores`."""
 
 
 def open_explainer(model: str | Path | None, method: Method = "auto") -> Explainer:
-    """The explainer of a model.
+    """Open the explainer of a model.
 
     model: as `uniemox.load` takes it, None for the one that comes with the package; for grad-cam a fine-tuning run or
-    its model.safetensors.  method: grad-cam asks for torch, the others don't.
-    A model that looks at people sees those that the embedded finder finds, as in `uniemox predict`.
+    its model.safetensors.  method: grad-cam needs torch, the others don't.
+    For a model that looks at people the embedded finder detects them, as in `uniemox predict`.
     Raises CheckpointError or HubError for files that can't be used, ConfigError for grad-cam without a run.
     """
     if method != "grad-cam":
@@ -53,7 +52,7 @@ def open_explainer(model: str | Path | None, method: Method = "auto") -> Explain
 def open_explainers(
     models: Sequence[str | Path | None], method: Method | Literal["both"]
 ) -> tuple[list[Explainer], list[str]]:
-    """Explainers of several models and names for them; with both, two of each model, in the order of `PAIR`.
+    """Open explainers of several models and name them; with both, two of each model, in the order of `PAIR`.
 
     Raises as `open_explainer`.
     """
@@ -96,7 +95,7 @@ class MapExplainer:
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """Names of models, those that occur more than once numbered.
+    """Number the names that occur more than once.
 
     >>> unique_names(["fi", "clip", "fi"])
     ['fi (1)', 'clip', 'fi (2)']

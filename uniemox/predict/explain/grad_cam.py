@@ -40,18 +40,18 @@ def grad_cam(
     stream: Stream | None = None,
     persons: Sequence[Detection] | None = None,
 ) -> Explanation:
-    """Which parts of an image speak for a label.
+    """Explain which parts of an image speak for a label.
 
     classifier, info: of `load_classifier`.  label: None: the most probable.
-    stream: which view is explained; None: the scene, or the person for a network that sees nothing else. Where both
-    are seen, each has its own map of the same answer.
-    persons: people in the image, px, of whom `info.person` takes its view; None: the whole image is the person.
-    Raises ImageError for what is no image, LabelError for an unknown label, ConfigError for a view that is not seen
-    or a network without a last feature map.
+    stream: the view that is explained; None: the scene, or the person for a network that sees nothing else. With both
+    streams each has its own map of the same answer.
+    persons: people in the image, px, from whom `info.person` takes its view; None: the whole image is the person.
+    Raises ImageError for an unreadable image, LabelError for an unknown label, ConfigError for a view that the network
+    does not have or a network without a last feature map.
     """
-    shown = info.views[0] if stream is None else stream
-    if shown not in info.views:
-        raise ConfigError(f"the network sees {' and '.join(info.views)}; there is no map of {shown}")
+    explained = info.views[0] if stream is None else stream
+    if explained not in info.views:
+        raise ConfigError(f"the network sees {' and '.join(info.views)}; there is no map of {explained}")
     decoded, _ = read_any(image)
     views, boxes = _views(info, decoded, persons)
     device = next(classifier.parameters()).device
@@ -65,8 +65,8 @@ def grad_cam(
         label=info.labels[index],
         probability=float(answer[index]),
         method="grad-cam",
-        heat=normalised(maps[info.views.index(shown)].cpu().numpy()),
-        box=boxes[shown],
+        heat=normalised(maps[info.views.index(explained)].cpu().numpy()),
+        box=boxes[explained],
         image=decoded,
         persons=None if persons is None else tuple(persons),
     )
@@ -75,7 +75,7 @@ def grad_cam(
 class GradCam:
     """A fine-tuned network that explains its answers; see `Explainer`.
 
-    finder: looks for people where none are given; None: nobody looks.
+    finder: detects people where none are given; None: no detector is run.
     """
 
     def __init__(self, classifier: Classifier, info: ClassifierInfo, name: str, finder: Detector | None = None) -> None:
@@ -106,7 +106,7 @@ class GradCam:
 
 
 def open_grad_cam(path: Path) -> GradCam:
-    """The explainer of a fine-tuning run, or of its model.safetensors. Raises CheckpointError if it is none."""
+    """Open the explainer of a fine-tuning run, or of its model.safetensors. Raises CheckpointError for other files."""
     weights = path / WEIGHTS if path.is_dir() else path
     if not weights.is_file() or weights.suffix != ".safetensors":
         raise CheckpointError(
@@ -118,13 +118,13 @@ def open_grad_cam(path: Path) -> GradCam:
 
 
 def grad_cam_maps(classifier: Classifier, index: int, **views: Tensor) -> Tensor:
-    """Maps of one output, by view: (V, h, w), V = 2 with both streams, scene first; before ReLU.
+    """Return maps of one output, by view: (V, h, w), V = 2 with both streams, scene first; before ReLU.
 
     index: of the output.  views: scene, person as `Classifier.forward` takes them, one image each.
-    Each channel of the last feature map A counts by the mean of its gradient over the places (arXiv 1610.02391,
-    equations 1 and 2). Of a ViT, A is what the first norm of the last block gives, without prefix tokens, as
-    pytorch-grad-cam has it; of a convolutional network its last map of more than one place. Maps of several encoders
-    are added at the size of the largest. Raises ConfigError where there is no such A.
+    Each channel of the last feature map A is weighted by the mean of its gradient over the places (arXiv 1610.02391,
+    equations 1 and 2). For a ViT, A is the output of the first norm of the last block, without prefix tokens, as in
+    pytorch-grad-cam; for a convolutional network its last map of more than one place. Maps of several encoders are
+    added at the size of the largest. Raises ConfigError for a network without such an A.
     """
     classifier.eval()
     encoder: Any = classifier.encoder
@@ -147,14 +147,14 @@ def grad_cam_maps(classifier: Classifier, index: int, **views: Tensor) -> Tensor
 def _views(
     info: ClassifierInfo, image: Image.Image, persons: Sequence[Detection] | None
 ) -> tuple[dict[str, Tensor], dict[str, Box]]:
-    """What the network sees, (1, 3, S, S), normalised, by view; and which part of the image each view is."""
+    """Return the network's views, (1, 3, S, S), normalised, by name; and the part of the image that each shows."""
     stats = PixelStats(info.mean, info.std)
     views: dict[str, Pixels] = {}
     boxes: dict[str, Box] = {}
     crop = choose_person(persons, None, image.size, info.person)
     if "scene" in info.views:
-        shown = hide(image, crop, image.size) if info.hides_person else image
-        views["scene"] = scene_view(shown, info.size, info.crop_fraction)
+        visible = hide(image, crop, image.size) if info.hides_person else image
+        views["scene"] = scene_view(visible, info.size, info.crop_fraction)
         boxes["scene"] = scene_box(image.size, info.size, info.crop_fraction)
     if info.has_person:
         views["person"], boxes["person"] = person_view(image, crop, image.size, info.size), crop.box
@@ -164,7 +164,7 @@ def _views(
 
 @contextmanager
 def _recorded(encoders: Sequence[nn.Module]) -> Iterator[dict[int, Tensor]]:
-    """While it lasts, the feature map of each encoder's forward pass, by its number."""
+    """Record the feature map of each encoder's forward pass, by its number."""
     found: dict[int, Tensor] = {}
     handles = []
     for i, encoder in enumerate(encoders):
@@ -184,7 +184,7 @@ def _recorded(encoders: Sequence[nn.Module]) -> Iterator[dict[int, Tensor]]:
 
 
 def _last_norm(encoder: Any) -> nn.Module | None:
-    """The first norm of the last block of a ViT or Swin; None for other networks."""
+    """Return the first norm of the last block of a ViT or Swin; None for other networks."""
     blocks = getattr(encoder, "blocks", None)
     if blocks is None and hasattr(encoder, "layers"):
         blocks = getattr(encoder.layers[-1], "blocks", None)
@@ -192,7 +192,7 @@ def _last_norm(encoder: Any) -> nn.Module | None:
 
 
 def _as_grid(encoder: Any, x: Tensor) -> Tensor:
-    """A feature map as (V, C, h, w), from tokens (V, prefix + L, C), Swin's (V, h, w, C), or as it is."""
+    """Return a feature map as (V, C, h, w), from tokens (V, prefix + L, C), Swin's (V, h, w, C), or unchanged."""
     if _last_norm(encoder) is None:
         return x
     if x.ndim == 4:
