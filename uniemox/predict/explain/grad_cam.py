@@ -62,7 +62,8 @@ class TorchEngine:
     @torch.no_grad()
     def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:
         """See `Engine`."""
-        found: dict[str, Any] = dict(zip((LOGITS, DISTANCE), self.classifier.answer(**self.tensors(views)), strict=True))
+        logits, distance = self.classifier.answer(**self.tensors(views))
+        found: dict[str, Any] = {LOGITS: logits, DISTANCE: distance}
         return [found[name].float().cpu().numpy() for name in outputs]
 
     def tensors(self, views: Mapping[str, Array]) -> dict[str, Tensor]:
