@@ -43,15 +43,9 @@ def test_openverse() -> None:
         page = int(query["page"][0])
         assert query["q"] == ["Wonder of the world"]
         rows = [
-            {
-                "url": f"https://live.example/{page}-{i}.jpg",
-                "foreign_landing_url": f"https://example.org/photo/{page}-{i}",
-                "title": "<b>Big</b> &amp; wide\n",
-                "creator": "A. Author",
-                "license": "by-sa",
-                "license_version": "4.0",
-                "license_url": "https://creativecommons.org/licenses/by-sa/4.0/",
-            }
+            {"url": f"https://live.example/{page}-{i}.jpg", "foreign_landing_url": f"https://example.org/{page}-{i}"}
+            | {"title": "<b>Big</b> &amp; wide\n", "creator": "A. Author", "license": "by-sa"}
+            | {"license_version": "4.0", "license_url": "https://creativecommons.org/licenses/by-sa/4.0/"}
             for i in range(20)
         ]
         as_json(handler, {"result_count": 37, "page_count": 2, "results": rows[: 20 if page == 1 else 17]})
@@ -65,7 +59,7 @@ def test_openverse() -> None:
         rank=20,
         keyword="Wonder of the world",
         label="awe",
-        page="https://example.org/photo/2-0",
+        page="https://example.org/2-0",
         title="Big & wide",
         licence="by-sa 4.0",
         licence_address="https://creativecommons.org/licenses/by-sa/4.0/",
@@ -150,7 +144,7 @@ def test_bing() -> None:
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"[]", b'{"results": 5}', b'{"error": {"info": "too many"}}'])
-def test_services_that_answer_otherwise_are_an_error_that_says_so(content: bytes) -> None:
+def test_unexpected_answers_of_services_are_errors(content: bytes) -> None:
     with serving(lambda handler: handler.send(content)) as server:
         for source in (openverse(asking(server), server.address), commons(asking(server), server.address)):
             if content == b'{"results": 5}' and source.name == "commons":
@@ -190,18 +184,24 @@ def test_a_table_of_addresses(tmp_path: Path) -> None:
             list(AddressTable(table(tmp_path, text), PLAN).offers(None, "", 0))
 
 
+def offered(folder: Path, *rows: str) -> Project:
+    """A project with the candidates of a table; each row is address,label."""
+    project = create_project(folder / "p", PLAN)
+    path = table(folder, "address,label\n" + "".join(f"{row}\n" for row in rows))
+    assert search(project, [AddressTable(path, PLAN)], 1) == []
+    return project
+
+
 def states(project: Project) -> dict[str, tuple[str, str]]:
     rows = project.rows(select(t.candidates))
     return {row.address.rpartition("/")[2]: (row.state, row.reason) for row in rows}
 
 
-def test_from_a_server_that_misbehaves_only_images_are_kept_and_the_rest_is_told(tmp_path: Path) -> None:
+def test_only_images_are_kept_and_failures_are_counted(tmp_path: Path) -> None:
     names = ("ok.jpg", "same.jpg", "page", "missing", "promised", "cut", "moved", "twice", "private/1.jpg")
     with serving(misbehaving()) as server:
-        rows = "".join(f"{server.address}/{name},awe\n" for name in names)
-        project = create_project(tmp_path / "p", PLAN)
-        source = AddressTable(table(tmp_path, f"address,label\n{rows}http://127.0.0.1:1/x,awe\n"), PLAN)
-        assert search(project, [source], 1) == []
+        rows = [f"{server.address}/{name},awe" for name in names]
+        project = offered(tmp_path, *rows, "http://127.0.0.1:1/x,awe")
         counts = fetch(project, local(server, max_bytes=50_000), QUICK)
         assert counts == {"fetched": 3, "failed": 5, "waiting": 2}
         found = states(project)
@@ -212,7 +212,8 @@ def test_from_a_server_that_misbehaves_only_images_are_kept_and_the_rest_is_told
         assert found["cut"][0] == found["twice"][0] == "waiting"
         assert failures(project)["answered 503"] == 1
         assert fetch(project, local(server, max_bytes=50_000), QUICK) == {"fetched": 1, "failed": 0, "waiting": 1}
-        assert search(project, [source], 1) == []  # nothing is offered twice
+        search(project, [AddressTable(tmp_path / "addresses.csv", PLAN)], 1)
+        assert len(states(project)) == len(names) + 1  # nothing is offered twice
     rows = project.rows(select(t.images))
     assert [(row.bytes, row.width, row.height, row.format) for row in rows] == [(len(JPEG), 160, 140, "JPEG")]
     assert project.image_path(rows[0].sha256, "JPEG").read_bytes() == JPEG
@@ -221,9 +222,7 @@ def test_from_a_server_that_misbehaves_only_images_are_kept_and_the_rest_is_told
 
 def test_an_address_under_two_labels_is_kept_under_both(tmp_path: Path) -> None:
     with serving(misbehaving()) as server:
-        path = table(tmp_path, f"address,label\n{server.address}/ok.jpg,awe\n{server.address}/ok.jpg,fear\n")
-        project = create_project(tmp_path / "p", PLAN)
-        search(project, [AddressTable(path, PLAN)], 1)
+        project = offered(tmp_path, f"{server.address}/ok.jpg,awe", f"{server.address}/ok.jpg,fear")
         assert fetch(project, local(server), QUICK)["fetched"] == 2
     assert searched_labels(project) == {1: {"awe", "fear"}}
 
@@ -256,9 +255,7 @@ def test_a_redirect_waits_for_its_host_and_asks_for_its_rules(tmp_path: Path, pl
         last = stack.enter_context(serving(answer))
         to_last = lambda handler: handler.send(b"", 302, Location=last.address + place)  # noqa: E731
         firsts = [stack.enter_context(serving(without_rules(to_last))) for _ in range(6)]
-        rows = "".join(f"{server.address}/{i},awe\n" for i, server in enumerate(firsts))
-        project = create_project(tmp_path / "p", PLAN)
-        search(project, [AddressTable(table(tmp_path, f"address,label\n{rows}"), PLAN)], 1)
+        project = offered(tmp_path, *(f"{server.address}/{i},awe" for i, server in enumerate(firsts)))
         hosts = tuple(server.host for server in (last, *firsts))
         counts = fetch(project, FetchConfig(private_hosts=hosts, timeout_s=5), QUICK)
     assert (counts["fetched"], counts["failed"]) == (asked, 6 - asked)
@@ -270,17 +267,13 @@ def test_a_redirect_waits_for_its_host_and_asks_for_its_rules(tmp_path: Path, pl
 
 def test_redirects_end(tmp_path: Path) -> None:
     with serving(misbehaving()) as server:
-        project = create_project(tmp_path / "p", PLAN)
-        path = table(
-            tmp_path, f"address,label\n{server.address}/loop,awe\n{server.address}/to/file:///etc/passwd,awe\n"
-        )
-        search(project, [AddressTable(path, PLAN)], 1)
+        project = offered(tmp_path, f"{server.address}/loop,awe", f"{server.address}/to/file:///etc/passwd,awe")
         assert fetch(project, local(server), QUICK) == {"fetched": 0, "failed": 2, "waiting": 0}
         assert server.paths.count("/loop") == 6
     assert set(failures(project)) == {"more than 5 redirects", "not http or https but 'file'"}
 
 
-def test_of_long_rules_the_first_500_kib_count() -> None:
+def test_only_the_first_500_kib_of_robots_txt_count() -> None:
     def answer(handler: Handler) -> None:
         rules = b"User-agent: *\nDisallow: /private/\n"
         cut = b"Disallow: /all-of-it-is-behind-the-end\n"  # its beginning alone would forbid everything
@@ -292,7 +285,7 @@ def test_of_long_rules_the_first_500_kib_count() -> None:
         assert rules.problem(f"{server.address}/all.jpg") is None
 
 
-def test_a_folder_and_going_on_after_a_stop(tmp_path: Path) -> None:
+def test_a_folder_and_resume_after_a_stop(tmp_path: Path) -> None:
     class_folders(tmp_path / "in", ("awe", "Fear"), each=3)
     (tmp_path / "in" / "awe" / "Wonder").mkdir()
     (tmp_path / "in" / "awe" / "Wonder" / "<img src=x>ä.png").write_bytes(jpeg_of(draw_image(7)))
@@ -334,7 +327,7 @@ def test_folders_that_are_no_labels_are_refused_or_taken_as_keywords(tmp_path: P
     }
 
 
-def test_a_source_that_fails_is_told_and_the_others_are_asked(tmp_path: Path) -> None:
+def test_a_failing_source_is_reported_and_the_others_are_asked(tmp_path: Path) -> None:
     class_folders(tmp_path / "in", ("awe",), each=2)
     project = create_project(tmp_path / "p", PLAN)
     with serving(lambda handler: handler.send(b"no json")) as server:
@@ -346,7 +339,7 @@ def test_a_source_that_fails_is_told_and_the_others_are_asked(tmp_path: Path) ->
     assert len(states(project)) == 2
 
 
-def test_searches_that_were_carried_through_are_not_repeated(tmp_path: Path) -> None:
+def test_finished_searches_are_not_repeated(tmp_path: Path) -> None:
     def answer(handler: Handler) -> None:
         as_json(handler, {"page_count": 1, "results": [{"url": f"https://a.example{handler.path}"}]})
 
@@ -361,17 +354,15 @@ def test_searches_that_were_carried_through_are_not_repeated(tmp_path: Path) -> 
         assert len(server.paths) == 6
 
 
-def test_an_address_that_was_taken_down_is_not_asked_for_again_by_any_source(tmp_path: Path) -> None:
+def test_an_address_taken_down_is_not_fetched_again_from_any_source(tmp_path: Path) -> None:
     other = jpeg_of(draw_image(9))
     served = {"/1.jpg": JPEG}
     with serving(without_rules(lambda handler: handler.send(served[handler.path]))) as server:
-        path = table(tmp_path, f"address,label\n{server.address}/1.jpg,awe\n")
-        project = create_project(tmp_path / "p", PLAN)
-        search(project, [AddressTable(path, PLAN)], 1)
+        project = offered(tmp_path, f"{server.address}/1.jpg,awe")
         fetch(project, local(server), QUICK)
         take_down(project, f"{server.address}/1.jpg", because="asked")
         served["/1.jpg"] = other  # the same address, other bytes
-        source = AddressTable(path, PLAN)
+        source = AddressTable(tmp_path / "addresses.csv", PLAN)
         source.name = "another"
         search(project, [source], 1)
         asked = len(server.paths)

@@ -120,8 +120,9 @@ def serve(folder: Folder, /, *, host: str = "127.0.0.1", port: int = 8790, addre
     project = opened(folder)
     from uniemox.curate.annotate.access import OWNER
     from uniemox.curate.annotate.access import invite as new_token
-    from uniemox.curate.annotate.serving import address_of, listen
+    from uniemox.curate.annotate.serving import address_of
     from uniemox.curate.annotate.serving import serve as run
+    from uniemox.serve.protocol import listen
 
     sock = listen(host, port)
     base = (address or address_of(sock)).rstrip("/")

@@ -185,8 +185,6 @@ def _alpha(counts: Counts, seed: int) -> Figure:
 
 
 def _percent(counts: Counts, seed: int) -> Figure:
-    if not len(counts):
-        return UNDEFINED
     m = counts.sum(axis=1)
     return _mean((counts * (counts - 1)).sum(axis=1) / (m * (m - 1)), seed)
 

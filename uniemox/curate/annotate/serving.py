@@ -13,26 +13,12 @@ from uniemox.curate.annotate.web import create_app
 from uniemox.curate.project import Project
 from uniemox.errors import ConfigError
 from uniemox.serve.config import ServeConfig
-from uniemox.serve.protocol import with_limits
+from uniemox.serve.protocol import listen, with_limits
 
 MAX_CONNECTIONS = 4000
 """Connections open at a time; two hundred browsers keep up to six each."""
 MAX_FILES = 8192  # file limit of the process
 OTHER_FILES = 200  # files that the process may open besides its connections
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; port 0 takes a free one. Raises ConfigError if that fails."""
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # otherwise the end of an answer can wait for 40 ms
-    try:
-        sock.bind((host, port))
-        sock.listen(512)
-    except OSError as error:
-        sock.close()
-        raise ConfigError(f"can't listen on {host}:{port} ({error.strerror}); try another --port") from error
-    return sock
 
 
 def address_of(sock: socket.socket) -> str:

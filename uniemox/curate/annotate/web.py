@@ -19,22 +19,8 @@ from pydantic import Field
 from sqlalchemy import bindparam, select
 
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.access import (
-    COOKIE,
-    READ_TIMEOUT_S,
-    SESSION_S,
-    Annotator,
-    Anybody,
-    Owner,
-    RequestGuard,
-    account_of,
-    agree_to,
-    has_agreed,
-    invite,
-    join,
-    leave,
-    revoke,
-)
+from uniemox.curate.annotate import access
+from uniemox.curate.annotate.access import Annotator, Anybody, Owner
 from uniemox.curate.annotate.answers import MAX_ROWS, Answer, AnswerWriter, Strict, has_id, read_answer
 from uniemox.curate.annotate.assignment import TaskAssigner
 from uniemox.curate.annotate.verdicts import disputed, judged_labels, read_answers
@@ -112,7 +98,7 @@ class NameIn(Strict):
     name: str = Field(max_length=100)
 
 
-def create_app(project: Project, addresses: Iterable[str], *, read_timeout_s: float = READ_TIMEOUT_S) -> FastAPI:
+def create_app(project: Project, addresses: Iterable[str], *, read_timeout_s: float = access.READ_TIMEOUT_S) -> FastAPI:
     """Create the application.
 
     addresses: of its pages, such as http://127.0.0.1:8000; requests for others are refused.
@@ -128,7 +114,7 @@ def create_app(project: Project, addresses: Iterable[str], *, read_timeout_s: fl
         app.state.writer.close()
 
     app = FastAPI(title="uniemox curate", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(RequestGuard, addresses=addresses, read_timeout_s=read_timeout_s)
+    app.add_middleware(access.RequestGuard, addresses=addresses, read_timeout_s=read_timeout_s)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.state.project, app.state.assigner, app.state.previews = project, TaskAssigner(project), Previews(project)
     app.state.is_secure = all(address.startswith("https://") for address in addresses)
@@ -166,20 +152,20 @@ def _add_session_routes(app: FastAPI) -> None:
 
     @app.post("/api/join")
     def begin(invitation: TokenIn) -> Response:
-        secret = join(project.store, invitation.token)
+        secret = access.join(project.store, invitation.token)
         if secret is None:
             raise HTTPException(401, "this invitation is not valid, or was replaced or taken back; ask for a new one")
-        person = account_of(project.store, secret)
+        person = access.account_of(project.store, secret)
         response = JSONResponse({"role": None if person is None else person.role})
         settings = {"httponly": True, "samesite": "strict", "secure": app.state.is_secure}
-        response.set_cookie(COOKIE, secret, max_age=SESSION_S, path="/", **settings)
+        response.set_cookie(access.COOKIE, secret, max_age=access.SESSION_S, path="/", **settings)
         return response
 
     @app.post("/api/leave")
     def end(request: Request, person: Anybody) -> Response:
-        leave(project.store, request.cookies[COOKIE])
+        access.leave(project.store, request.cookies[access.COOKIE])
         response = JSONResponse({})
-        response.delete_cookie(COOKIE, path="/")
+        response.delete_cookie(access.COOKIE, path="/")
         return response
 
     @app.get("/api/me")
@@ -198,7 +184,7 @@ def _add_annotator_routes(app: FastAPI) -> None:
 
     @app.get("/api/tasks")
     def tasks(person: Annotator, after: RowInQuery = 0, limit: int = 30) -> Response:
-        if not has_agreed(project, person.id):
+        if not access.has_agreed(project, person.id):
             raise HTTPException(403, "read what you are asked to agree to first")
         found = assigner.next_tasks(person.id, after, min(max(limit, 1), MAX_TASKS))
         shown = [{"id": task.id, "check": task.check_label, "suggested": task.suggestion} for task in found]
@@ -206,11 +192,11 @@ def _add_annotator_routes(app: FastAPI) -> None:
 
     @app.get("/api/form")
     def form(person: Annotator) -> Response:
-        return JSONResponse({**asdict(project.plan.answer), "has_agreed": has_agreed(project, person.id)})
+        return JSONResponse({**asdict(project.plan.answer), "has_agreed": access.has_agreed(project, person.id)})
 
     @app.post("/api/consent")
     def consent(person: Annotator) -> Response:
-        agree_to(project, person.id)
+        access.agree_to(project, person.id)
         return JSONResponse({})
 
     @app.get("/api/pictures/{task}")
@@ -302,7 +288,7 @@ def _add_people_routes(app: FastAPI) -> None:
     @app.post("/api/people")
     def invite_somebody(given: NameIn, person: Owner) -> Response:
         try:
-            token = invite(project, given.name)
+            token = access.invite(project, given.name)
         except ConfigError as error:
             raise HTTPException(422, str(error)) from error
         return JSONResponse({"path": f"/join#{token}"})
@@ -321,7 +307,7 @@ def _add_people_routes(app: FastAPI) -> None:
         if given.name == person.name:
             raise HTTPException(409, "you can't end your own access; leave instead")
         try:
-            revoke(project, given.name)
+            access.revoke(project, given.name)
         except DataError as error:
             raise HTTPException(404, str(error)) from error
         return JSONResponse({})

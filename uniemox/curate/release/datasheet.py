@@ -3,14 +3,25 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
 from typing import Any, NamedTuple
 
-from uniemox.curate.plan import CollectionPlan
+from uniemox.curate.plan import CollectionPlan, Rule
 from uniemox.curate.release.config import ReleaseConfig, ReleasedImage
 from uniemox.data.source import public_name
 from uniemox.paper import paper_tables
 
-TO_WRITE = "*To be written by those who publish it.*"
+MISSING = "*To be written by those who publish it.*"
+KINDS = {
+    "evoked": "what an image evokes in its viewer",
+    "felt": "what a person in the image feels",
+    "expressed": "what a face in the image shows",
+}
+RULES: dict[Rule, str] = {
+    "both": "all annotators agreed with the label that was searched",
+    "majority": "more than half of the annotators agreed on its label",
+    "soft": "most annotators named its label; soft_labels.csv has all shares",
+}
 
 
 def statistics(
@@ -73,81 +84,62 @@ def datasheet(
 
     suggestions: number of answers with a visible suggestion, and the models.
     """
-    sources = Counter(row.about.get("source", "") for row in rows)
-    rules = {
-        "both": "all annotators agreed with the label that was searched",
-        "majority": "more than half of the annotators agreed on its label",
-        "soft": "most annotators named its label; soft_labels.csv has all shares",
-    }
-    kind = "what an image evokes in its viewer" if plan.kind == "evoked" else "what a person in the image feels"
-    parts = [
-        f"# {config.name}",
-        f"{len(rows):,} images with one of {len(plan.labels)} labels, {', '.join(plan.labels)}: {kind}.",
-        "Read it with `uniemox data show folder:pictures`, or `csv:labels.csv?root=pictures` and `csv:soft_labels.csv?"
-        "root=pictures`; `provenance.csv` says where images came from; `sha256sum -c SHA256SUMS` checks all files.",
-        table_two(figures),
-        "## Motivation\n\nFor what purpose, by whom, and paid by whom was it made?\n\n" + TO_WRITE,
-        "## Composition\n\nNobody checked who is in the images: they may show people who do not know of it. "
-        + _metadata_words(figures["metadata"]),
-        f"## Collection\n\n{_source_words(sources)} "
-        "Each image's address, page, licence, author, search word and time are in `provenance.csv`, as far as they are "
-        "known.",
-        "## Labelling\n\nAnnotators saw images in orders of their own, without search word and without each other's "
-        f"answers. An image was kept if {rules[config.rule]} (at least {config.min_answers} answers). "
-        + _owner_words(sum(row.by_owner for row in rows))
-        + _form_words(plan, *suggestions)
-        + _agreement_words(agreement),
-        "Who were the annotators, and what were they paid?\n\n" + TO_WRITE,
-        "## Cleaning\n\nLeft out by the screen: "
-        + (", ".join(f"{reason} {count:,}" for reason, count in figures["dropped"].items()) or "nothing")
-        + f". {_screen_words(figures['funnel'])} What is left of one author, page or scene is in one split.",
-        "## Uses\n\nFor research on affective computing. Labels are what a few people said, not facts about an image "
-        "or about people in it; they are no ground for decisions about anybody.",
-        "## Distribution\n\n"
-        + (
-            f"Labels and texts: {config.licence}. "
+    funnel, licences = figures["funnel"], licence_report(row.licence for row in rows)
+    return (
+        files(__package__)
+        .joinpath("datasheet.md")
+        .read_text("utf-8")
+        .format(
+            name=config.name,
+            count=len(rows),
+            label_count=len(plan.labels),
+            labels=", ".join(plan.labels),
+            kind=KINDS[plan.kind],
+            statistics=table_two(figures),
+            missing=MISSING,
+            metadata=_metadata_words(figures["metadata"]),
+            sources=_source_words(Counter(row.about.get("source", "") for row in rows)),
+            rule=RULES[config.rule],
+            min_answers=config.min_answers,
+            owner=_owner_words(sum(row.by_owner for row in rows)),
+            form=_form_words(plan, *suggestions),
+            agreement=_agreement_words(agreement),
+            dropped=", ".join(f"{reason} {count:,}" for reason, count in figures["dropped"].items()) or "nothing",
+            duplicates="Near duplicates were removed."
+            if funnel["passed the screen"]
+            else "They were not screened for them.",
+            licence=f"Labels and texts: {config.licence}."
             if config.licence
-            else "The licence of labels and texts is not decided. "
+            else "The licence of labels is not decided.",
+            licences="\n".join(licences),
+            citation=f"\n## Citation\n\n{config.citation}\n" if config.citation else "",
         )
-        + "The images belong to their authors.\n\n"
-        + "\n".join(licence_report(row.licence for row in rows)),
-        "## Maintenance\n\nAn image is taken down by its address or hash: `uniemox curate takedown`.\n\n" + TO_WRITE,
-    ]
-    if config.citation:
-        parts.append(f"## Citation\n\n{config.citation}")
-    return "\n\n".join(parts) + "\n"
+    )
 
 
-def _source_words(sources: Mapping[str, int]) -> str:
+def _source_words(sources: Counter[str]) -> str:
     ways = {
         "folder": "from a folder of files that its makers had already",
         "csv": "from a table of addresses that its makers wrote",
     }
-    found = [
-        f"{count:,} {ways.get(name, f'found by search words for each label (`plan.json`) at {name}')}"
-        for name, count in sorted(sources.items(), key=lambda pair: -pair[1])
-    ]
-    return f"Images: {'; '.join(found)}."
-
-
-def _screen_words(funnel: Mapping[str, int]) -> str:
-    return "Near duplicates were removed." if funnel["passed the screen"] else "They were not screened for duplicates."
+    searched = "found by search words for each label (`plan.json`) at"
+    return "; ".join(f"{count:,} {ways.get(name, f'{searched} {name}')}" for name, count in sources.most_common())
 
 
 def _metadata_words(metadata: Mapping[str, Any]) -> str:
+    written = "What cameras and programs wrote into the files, such as place, time and names,"
     if metadata["asked"] == "keep":
-        return "What cameras and programs wrote into the files, such as place and time, is unchanged."
+        return f"{written} is unchanged."
     left = metadata["still there"]
-    rest = f", but for {left:,} in formats other than JPEG, PNG and WebP" if left else ""
-    return f"What cameras and programs wrote into the files, such as place, time and names, was taken out{rest}."
+    return f"{written} was taken out{f', but for {left:,} in formats other than JPEG, PNG and WebP' if left else ''}."
 
 
 def _owner_words(count: int) -> str:
     if not count:
         return ""
     return (
-        f"Of {count:,} images those who made it decided the label, because annotators did not agree or it was no label "
-        "of theirs (`decided` in `provenance.csv`); `soft_labels.csv` has what the annotators said. "
+        f"The makers decided the label of {count:,} images on which annotators did not agree or named no fitting label "
+        "(`decided` in `provenance.csv`); `soft_labels.csv` has the annotators' answers. "
     )
 
 
