@@ -152,13 +152,13 @@ def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: AsJson = False
     from uniemox.curate.annotate.verdicts import remembered_rule, verdicts
 
     rule = rule or remembered_rule(project)
-    found, kept = run(project), verdicts(project, rule=rule)
+    stats, kept = run(project), verdicts(project, rule=rule)
     if as_json:
         reasons = Counter(sorted(one.reason for one in kept.values()))
         labels = Counter(sorted(one.label for one in kept.values() if one.label is not None))
-        print(json.dumps({**found.as_dict(), "rule": rule, "kept": labels, "reasons": reasons}))
+        print(json.dumps({**stats.as_dict(), "rule": rule, "kept": labels, "reasons": reasons}))
         return
-    show_all(agreement_tables(found, kept))
+    show_all(agreement_tables(stats, kept))
     say(f"kept by the rule {rule}")
     say(f"next: uniemox curate split {folder}; disputed images are judged on the page of uniemox curate serve")
 
@@ -301,10 +301,10 @@ def import_answers(folder: Folder, tasks: Path, /) -> None:
     project = opened(folder)
     from uniemox.curate.annotate.answer_files import import_label_studio
 
-    found = import_label_studio(project, tasks)
-    if found.unknown:
-        say(f"{found.unknown} tasks are of images that the project does not have")
-    if found.unfit:
-        say(f"{found.unfit} annotations choose no label of the project, or hold values that no page could send")
-    print(f"imported {found.new} answers; {found.answers - found.new} were there already")
+    imported = import_label_studio(project, tasks)
+    if imported.unknown:
+        say(f"{imported.unknown} tasks are of images that the project does not have")
+    if imported.unfit:
+        say(f"{imported.unfit} annotations choose no label of the project, or hold values that no page could send")
+    print(f"imported {imported.new} answers; {imported.answers - imported.new} were there already")
     say("uniemox curate status lists who gave them; uniemox curate leave-out stops counting a person's answers")
