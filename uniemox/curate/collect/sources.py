@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from uniemox.curate.plan import CollectionPlan
+from uniemox.data.readers.csv_table import read_rows
 from uniemox.data.readers.folders import checked_folder, images_below
-from uniemox.data.readers.tables import read_rows
 from uniemox.errors import DataError, LabelError
-from uniemox.io.csv_files import plain_cell
+from uniemox.io.files import plain_cell
 from uniemox.labels import clean
 
 MAX_LISTED = 8  # folders in a message

@@ -16,7 +16,7 @@ from uniemox.curate.annotate.verdicts import read_answers
 from uniemox.curate.project import Project
 from uniemox.curate.release.config import ReleaseConfig, ReleasedImage
 from uniemox.errors import DataError, MissingPackageError
-from uniemox.io.csv_files import write_rows
+from uniemox.io.files import write_rows
 
 TABLES = ("labels.csv", "soft_labels.csv", "provenance.csv")
 SCALES = ("intensity", "valence", "arousal")

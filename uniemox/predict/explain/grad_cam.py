@@ -16,9 +16,8 @@ from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.io.files import WEIGHTS
 from uniemox.model.classifier import Classifier
-from uniemox.model.concat_encoder import ConcatEncoder
-from uniemox.persons.box import Box, Detection
-from uniemox.persons.crop import choose_person
+from uniemox.model.encoder import ConcatEncoder
+from uniemox.persons.box import Box, Detection, choose_person
 from uniemox.persons.detector import Detector
 from uniemox.predict.confidence import answers_of
 from uniemox.predict.explain.explanation import Array, Explanation, normalised
@@ -26,7 +25,7 @@ from uniemox.predict.explain.scores import MapScores, check_has_probabilities, m
 from uniemox.predict.images import ImageLike, read_any
 from uniemox.predict.opening import open_finder
 from uniemox.predict.views import Pixels, hide, person_view, scene_box, scene_view
-from uniemox.views.pixels import PixelStats, normalise
+from uniemox.views.patches import PixelStats, normalise
 
 Stream = Literal["scene", "person"]
 
