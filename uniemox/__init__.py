@@ -1,4 +1,4 @@
-"""uniemox: what images of whole scenes make people feel; with a model trained for it, what people in them feel.
+"""uniemox: predict what images of whole scenes make people feel, and with a model for it what people in them feel.
 
 After UniEmoX (arXiv 2409.18877). Importing the package imports neither torch nor any other large library: each of its
 names is imported when it is first used.

@@ -15,7 +15,7 @@ from uniemox.errors import ConfigError, DetectorError
 from uniemox.labels import FERPLUS
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import load_detector
-from uniemox.predict.faces import MIN_FACE_PX, FaceReader, MirrorDetector, face_square, owners
+from uniemox.predict.faces import MIN_FACE_PX, FaceReader, MirrorDetector, face_square, owners, summarise_faces
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Face, Failure, Prediction
@@ -229,6 +229,10 @@ def test_the_embedded_models_on_a_photograph_and_its_mirror_image(shared: Path) 
         np.testing.assert_allclose(nearest.box, mirrored, atol=0.1 * (mirrored.x2 - mirrored.x1))
         assert face.expressions is not None
         assert nearest.expressions == pytest.approx(face.expressions, abs=0.1)
+
+
+def test_a_group_is_summed_up() -> None:
+    assert (summarise_faces([]), summarise_faces([None])) == ("no face found", "1 face: 1 too small to tell")
 
 
 def test_faces_cost_nothing_where_nobody_asks() -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,14 +45,6 @@ def test_the_answer_is_the_plain_computation(predictor: Predictor, tmp_path: Pat
     assert about == ("evoked", str(path), 120, 90, "mikels", "scene.onnx")
     assert (found.persons, found.likely) == (None, None)
     assert (predictor.name, predictor.kind, predictor.label_set) == ("scene.onnx", "evoked", "mikels")
-
-
-def test_alone_and_in_any_batch_it_is_the_same(predictor: Predictor, tmp_path: Path) -> None:
-    images: list[Any] = [draw_image(i, (40 + 7 * i, 90 - 3 * i)) for i in range(11)]
-    alone = [values(one(predictor.predict(image))) for image in images]
-    for size in (1, 2, 4, 16):
-        found = [values(one(result)) for result in predictor.predict_each(images, batch_size=size)]  # type: ignore[arg-type]
-        np.testing.assert_allclose(found, alone, atol=1e-5)
 
 
 def test_empty_lists_and_folders(predictor: Predictor, tmp_path: Path) -> None:

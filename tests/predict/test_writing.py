@@ -7,16 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uniemox.errors import ConfigError, DataError
+from tests.drawn import draw_image
+from tests.predict.networks import made, tiny_network
+from tests.runs import uniemox_here
+from uniemox.errors import ConfigError, DataError, ImageError, ImageNotFoundError
 from uniemox.persons.box import Box
 from uniemox.predict.images import list_images
 from uniemox.predict.prediction import Face, Failure, Person, Prediction
-from uniemox.predict.writing import AnswerHeader, ResultFile
+from uniemox.predict.predictor import Predictor
+from uniemox.predict.writing import AnswerHeader, EmbeddingFile, ResultFile
 
 ODD = 'a,"b"\n\udcff é.jpg'  # a name that is no UTF-8
 
@@ -116,8 +122,8 @@ def test_a_job_stopped_at_any_moment_goes_on(tmp_path: Path, ending: str) -> Non
         assert sorted(part.lines.read_bytes().splitlines()) == sorted(lines.splitlines())
         if ending == ".csv":
             assert sorted(path.read_bytes().splitlines()) == sorted(whole.read_bytes().splitlines())
-        for made in {path, part.lines}:
-            made.unlink()
+        for written in {path, part.lines}:
+            written.unlink()
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -219,3 +225,76 @@ def test_names_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert list(list_images(["d/**"])) == ["d/a.jpg", "d/b.jpg", "d/e/c.png"]
     assert list(list_images(["-", "x"], ["one.jpg\n", "\n", "two words.jpg\r\n"])) == ["one.jpg", "two words.jpg", "x"]
     assert list(list_images([])) == []
+
+
+COUNT, WIDTH = 5, 48
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Five images, one with a line break in its name, and a broken one."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(COUNT):
+        draw_image(i, (48, 48)).save(folder / ("a\nb.png" if i == 2 else f"{i}.png"))
+    (folder / "x.jpg").write_bytes(b"broken")
+    tiny_network(tmp_path / "m.onnx", distances=(1.0,))
+    return folder
+
+
+@pytest.mark.parametrize("ending", [".npy", ".parquet"])
+def test_a_row_for_each_image_that_could_be_read(photos: Path, tmp_path: Path, ending: str) -> None:
+    out = tmp_path / "new" / f"features{ending}"
+    done = uniemox_here(
+        "predict", photos, "--model", tmp_path / "m.onnx", "--no-persons", "--embeddings", out, "--json"
+    )
+    assert done.returncode == 3, done.stderr  # the broken one
+    if ending == ".npy":
+        rows = np.load(out)
+        names = (out.parent / "features.npy.txt").read_text().splitlines()
+    else:
+        table = pq.read_table(out)
+        rows, names = np.stack(table["embedding"].to_numpy()), table["path"].to_pylist()
+    assert rows.shape == (COUNT, WIDTH)
+    assert rows.dtype == np.float32
+    assert [Path(name).name for name in names] == ["0.png", "1.png", "3.png", "4.png", "a b.png"]
+    predictor = Predictor(made(tmp_path / "new", distances=(1.0,)))
+    np.testing.assert_allclose(rows[:2], predictor.embed([photos / "0.png", photos / "1.png"]), atol=1e-5)
+    left = {path.name for path in out.parent.iterdir() if path.suffix != ".onnx"}
+    assert left == ({out.name, "features.npy.txt"} if ending == ".npy" else {out.name})
+
+
+def test_what_can_not_be_written(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "there.npy").touch()
+    for name, message in (("a.txt", "ends in .npy or .parquet"), ("there.npy", "is there already")):
+        with pytest.raises(ConfigError, match=message):
+            EmbeddingFile(tmp_path / name)
+    with EmbeddingFile(tmp_path / "none.npy") as file, pytest.raises(DataError, match="no embeddings"):
+        file.finish()
+    assert not list(tmp_path.glob("none*"))
+    words = ("predict", photos, "--embeddings", tmp_path / "f.npy")
+    done = uniemox_here(*words, "--out", tmp_path / "o.csv", "--resume")
+    assert (done.returncode, "--embeddings can't be resumed" in done.stderr) == (2, True)
+
+
+def test_old_files_have_no_features(tmp_path: Path) -> None:
+    predictor = Predictor(made(tmp_path))
+    with pytest.raises(ConfigError, match="export it again"):
+        predictor.embed([draw_image(0)])
+
+
+def test_a_folder_and_what_can_not_be_read(photos: Path, tmp_path: Path) -> None:
+    predictor = Predictor(made(tmp_path, distances=(1.0,)))
+    with pytest.raises(ImageError, match=r"x\.jpg"):
+        predictor.embed(photos)
+    (photos / "x.jpg").unlink()
+    found = predictor.embed(photos)
+    assert (found.shape, found.dtype) == ((COUNT, WIDTH), np.float32)
+    np.testing.assert_allclose(predictor.embed(photos / "1.png")[0], found[1], atol=1e-6)
+    answers = [one for one in predictor.predict(photos) if isinstance(one, Prediction)]
+    assert all(answer.embedding is None for answer in answers)
+    assert replace(answers[0], embedding=found[0]) == answers[0]
+    with pytest.raises(ImageNotFoundError, match=r"x\.jpg"):
+        predictor.embed(photos / "x.jpg")
+    with pytest.raises(ImageError, match="no image to embed"):
+        predictor.embed([])

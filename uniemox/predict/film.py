@@ -53,9 +53,9 @@ def parse_time(text: str) -> float:
 
 
 def read_film(path: str, every_s: float) -> Iterator[Frame]:
-    """Yield a frame every so many seconds, from the start; memory does not grow with the film's length.
+    """Yield a frame every `every_s` seconds, from the start; memory does not grow with the film's length.
 
-    A film that can't be read, or not to its end, yields a last frame without image that says so.
+    A film that can't be read, or not to its end, yields a last frame without image but with an error.
     Raises MissingPackageError where PyAV is not installed; GIF, WebP and PNG do not need it.
     """
     if Path(path).suffix.lower() not in ANIMATIONS and find_spec("av") is None:

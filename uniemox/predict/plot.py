@@ -65,7 +65,7 @@ def plot_faces(source: ImageLike | None, faces: Labelled, caption: str, side_px:
 
 
 def _read(source: ImageLike | None, side_px: int | None = None) -> tuple[Image.Image, float]:
-    """Return the image as it is drawn, and its scale.  side_px: longer side; None: unchanged, up to 960 px."""
+    """Return the image in the drawn size, and its scale.  side_px: longer side; None: unchanged, up to 960 px."""
     if source is None:
         raise ImageError("this prediction does not know its image any more")
     image, _ = read_any(source)

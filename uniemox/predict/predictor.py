@@ -103,8 +103,8 @@ class Predictor:
         the order of their names.
         coverage: share of images, 0 to 1, whose true label shall be among `likely`.  labels: name of the label set to
         answer in, such as polarity.
-        Raises ImageError for a single image that can't be read, and for a folder without images; one of several is a
-        Failure in its place. Raises ConfigError, LabelError for a coverage or labels that the model can't answer.
+        Raises ImageError for a single image that can't be read, and for a folder without images; among several it
+        becomes a Failure. Raises ConfigError, LabelError for a coverage or labels that the model can't answer.
         """
         if isinstance(image, (list, tuple)):
             return list(self.predict_each(image, coverage=coverage, labels=labels))

@@ -1,4 +1,4 @@
-"""What is asked of a predictor, checked once for all images, and the answer that its networks' outputs give."""
+"""Settings of a prediction, checked once for all images, and the prediction from the networks' outputs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +78,7 @@ def answers_in(source: LabelSet, target: str | None) -> LabelMapping:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked, checked once for all images."""
+    """Settings of a prediction, checked once for all images."""
 
     network: Network
     scene: LabelMapping

@@ -120,7 +120,7 @@ def add_field(field: Field) -> None:
 
 
 def as_dict(prediction: Any) -> dict[str, Any]:
-    """Return a Prediction as JSON has it."""
+    """Return the JSON form of a Prediction."""
     is_of_film = prediction.time_s is not None
     return {field.name: field.value(prediction) for field in FIELDS if is_of_film or not field.of_film}
 

@@ -85,8 +85,8 @@ class ResultFile:
     resume: continue an existing file; images that could not be read are tried again.
     answered: header of the answers; a file must not mix several.
     with_bom: begin a CSV table with a byte-order mark, by which Excel recognises UTF-8.
-    Raises ConfigError for another ending, for a label with the name of a column, and for an existing file unless it can
-    be resumed, or if another process writes it; DataError for one that is damaged or can't be read or written;
+    Raises ConfigError for another ending, for a label with the name of a column, for an existing file that can't be
+    resumed, and for one that another process writes. Raises DataError for a damaged, unreadable or unwritable file,
     MissingPackageError for Parquet without pyarrow.
     """
 

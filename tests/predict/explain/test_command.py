@@ -16,7 +16,6 @@ from uniemox.errors import CheckpointError, ConfigError, DataError, ImageError, 
 from uniemox.persons.box import Box, Detection
 from uniemox.predict.explain.explanation import Explanation
 from uniemox.predict.explain.sheets import CELL_PX, GAP_PX
-from uniemox.predict.faces import summarise_faces
 from uniemox.predict.opening import open_finder
 from uniemox.predict.plot import write_whole
 
@@ -232,10 +231,3 @@ def test_a_map_in_a_folder_has_its_image_s_size(tmp_path: Path) -> None:
 def test_a_wrong_name_is_refused_before_models_are_opened(images: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"give sheet\.png, sheet\.html, or a folder"):
         call(images, "--model", tmp_path / "nowhere.onnx", "--out", tmp_path / "sheet.pdf")
-
-
-def test_a_group_is_summed_up_and_nobody_is_judged() -> None:
-    assert summarise_faces([]) == "no face found"
-    assert summarise_faces([None]) == "1 face: 1 too small to tell"
-    shown = [{"fear": 0.2, "happiness": 0.8}, {"fear": 0.9, "happiness": 0.1}, {"fear": 0.3, "happiness": 0.7}, None]
-    assert summarise_faces(shown) == "4 faces: 2 happiness, 1 fear, 1 too small to tell"

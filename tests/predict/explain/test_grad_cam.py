@@ -19,7 +19,7 @@ from uniemox.export.onnx import WithMaps
 from uniemox.model.encoder import ConcatEncoder
 from uniemox.persons.box import Box, Detection
 from uniemox.predict.explain.explaining import open_explainer
-from uniemox.predict.explain.grad_cam import grad_cam, grad_cam_maps, open_grad_cam
+from uniemox.predict.explain.grad_cam import grad_cam, grad_cam_maps
 from uniemox.views.patches import IMAGENET
 
 SIZE = 32
@@ -130,7 +130,7 @@ def test_it_says_what_onnx_says() -> None:
 
 def test_its_maps_are_scored_as_others() -> None:
     run = finetuned("probe")
-    by_slopes, by_covers = open_grad_cam(run / "model.safetensors"), open_explainer(run)
+    by_slopes, by_covers = open_explainer(run / "model.safetensors", "grad-cam"), open_explainer(run)
     found = by_covers.explain(draw_image(3), None)
     first, second = by_slopes.score(found), by_covers.score(found)
     assert first.deletion == pytest.approx(second.deletion, abs=1e-5)
@@ -138,7 +138,7 @@ def test_its_maps_are_scored_as_others() -> None:
 
 
 def test_values_have_maps_but_no_scores() -> None:
-    explainer = open_grad_cam(finetuned("affect"))
+    explainer = open_explainer(finetuned("affect"), "grad-cam")
     found = explainer.explain(draw_image(1), "arousal")
     assert found.label == "arousal"
     with pytest.raises(ConfigError, match="valence and arousal"):
@@ -147,7 +147,7 @@ def test_values_have_maps_but_no_scores() -> None:
 
 def test_what_can_not_be_explained_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="needs a fine-tuning run"):
-        open_grad_cam(tmp_path)
+        open_explainer(tmp_path, "grad-cam")
     with pytest.raises(ConfigError, match="give --model RUN"):
         open_explainer(None, "grad-cam")
     classifier, info = load_classifier(finetuned("knn") / "model.safetensors")

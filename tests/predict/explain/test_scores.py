@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from tests.predict.explain.spots import LABELS, predictor, spotted
 from uniemox.errors import ConfigError, DataError, ShapeError
-from uniemox.predict.explain.explaining import MapExplainer
+from uniemox.predict.explain.explaining import Explainer
 from uniemox.predict.explain.scores import STEPS, MapScores, blur, map_scores, summarise
 
 
@@ -77,7 +77,7 @@ def test_the_same_seed_gives_the_same_scores() -> None:
 
 def test_maps_of_a_predictor_are_better_than_chance() -> None:
     for has_maps in (True, False):
-        explainer = MapExplainer(predictor(has_maps=has_maps), "auto")
+        explainer = Explainer(predictor(has_maps=has_maps))
         for label in LABELS:
             found = explainer.score(explainer.explain(spotted(*LABELS), label))
             assert found.deletion < found.random_deletion
@@ -85,7 +85,7 @@ def test_maps_of_a_predictor_are_better_than_chance() -> None:
 
 
 def test_values_have_no_scores() -> None:
-    affect = MapExplainer(predictor(task="affect"), "auto")
+    affect = Explainer(predictor(task="affect"))
     found = affect.explain(spotted("awe"), None)
     with pytest.raises(ConfigError, match="scores of probabilities"):
         affect.score(found)

@@ -1,15 +1,16 @@
 """Open the explainer of a model, which draws heat maps and scores them; torch only for Grad-CAM."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from uniemox.errors import ConfigError
 from uniemox.persons.box import Detection
 from uniemox.predict.explain.explanation import Explanation
 from uniemox.predict.explain.maps import MapMethod, heat_map, logits_of, views_of
-from uniemox.predict.explain.scores import MapScores, check_has_probabilities, map_scores
+from uniemox.predict.explain.scores import MapScores, map_scores
 from uniemox.predict.images import ImageLike
 from uniemox.predict.opening import open_finder, open_network
 from uniemox.predict.predictor import Predictor
@@ -18,18 +19,35 @@ Method = Literal["auto", "cam", "occlusion", "grad-cam"]
 PAIR: tuple[MapMethod, MapMethod] = ("cam", "occlusion")  # that are compared
 
 
-class Explainer(Protocol):
-    """Explains the answers of one model."""
+class Explainer:
+    """Explains the answers of a predictor and scores its maps.
 
-    name: str
+    draw: draws a map of the predictor's answer, as `heat_map`.
+    """
 
-    looks_at_people: bool
+    def __init__(self, predictor: Predictor, draw: Callable[..., Explanation] = heat_map) -> None:
+        self.predictor, self.draw, self.name = predictor, draw, predictor.name
+        self.looks_at_people = predictor.network.info.needs_person
 
     def explain(self, image: ImageLike, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
         """See `heat_map`."""
+        return self.draw(self.predictor, image, label, persons=persons)
 
     def score(self, explanation: Explanation) -> MapScores:
-        """Measure deletion and insertion of one of its maps, see `map_scores`."""
+        """Measure one of its maps, see `map_scores`. Raises ConfigError for valence and arousal."""
+        network = self.predictor.network
+        if network.info.task == "affect":
+            raise ConfigError(
+                f"{self.name} gives valence and arousal; deletion and insertion are scores of probabilities"
+            )
+        views, _ = views_of(network, explanation.image, explanation.persons)
+        seen = network.info.views[0]
+        return map_scores(
+            lambda pixels: network.probabilities(logits_of(network, views | {seen: pixels})),
+            views[seen][0],
+            explanation.heat,
+            network.info.labels.index(explanation.label),
+        )
 
 
 def open_explainer(model: str | Path | None, method: Method = "auto") -> Explainer:
@@ -41,12 +59,12 @@ def open_explainer(model: str | Path | None, method: Method = "auto") -> Explain
     Raises CheckpointError or HubError for files that can't be used, ConfigError for grad-cam without a run.
     """
     if method != "grad-cam":
-        return MapExplainer(_open_predictor(model), method)
+        return Explainer(_open_predictor(model), partial(heat_map, method=method))
     if model is None:
         raise ConfigError("grad-cam needs a run: give --model RUN; the model of the package has cam")
-    from uniemox.predict.explain.grad_cam import open_grad_cam  # noqa: PLC0415 - torch
+    from uniemox.predict.explain.grad_cam import gradient_map, open_in_torch  # noqa: PLC0415 - torch
 
-    return open_grad_cam(Path(model))
+    return Explainer(open_in_torch(Path(model)), gradient_map)
 
 
 def open_explainers(
@@ -60,38 +78,14 @@ def open_explainers(
         explainers = [open_explainer(model, method) for model in models]
         return explainers, unique_names([one.name for one in explainers])
     predictors = [_open_predictor(model) for model in models]
-    pairs = [MapExplainer(predictor, each) for predictor in predictors for each in PAIR]
-    return [*pairs], unique_names([f"{one.name} ({one.method})" for one in pairs])
+    pairs = [(predictor, each) for predictor in predictors for each in PAIR]
+    names = unique_names([f"{predictor.name} ({each})" for predictor, each in pairs])
+    return [Explainer(predictor, partial(heat_map, method=each)) for predictor, each in pairs], names
 
 
 def _open_predictor(model: str | Path | None) -> Predictor:
     network = open_network(model)
     return Predictor(network, open_finder("embedded") if network.info.needs_person else None)
-
-
-class MapExplainer:
-    """A predictor that explains its answers, without torch; see `Explainer`."""
-
-    def __init__(self, predictor: Predictor, method: MapMethod) -> None:
-        self.predictor, self.method, self.name = predictor, method, predictor.name
-        self.looks_at_people = predictor.network.info.needs_person
-
-    def explain(self, image: ImageLike, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
-        """See `Explainer`."""
-        return heat_map(self.predictor, image, label, method=self.method, persons=persons)
-
-    def score(self, explanation: Explanation) -> MapScores:
-        """See `Explainer`. Raises ConfigError for valence and arousal."""
-        network = self.predictor.network
-        check_has_probabilities(network.info.task, self.name)
-        views, _ = views_of(network, explanation.image, explanation.persons)
-        seen = network.info.views[0]
-        return map_scores(
-            lambda pixels: network.probabilities(logits_of(network, views | {seen: pixels})),
-            views[seen][0],
-            explanation.heat,
-            network.info.labels.index(explanation.label),
-        )
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

@@ -45,28 +45,48 @@ def heat_map(
     """
     if method not in get_args(MapMethod):
         raise ConfigError(f"there is no method {method!r}; choose one of {', '.join(get_args(MapMethod))}")
+    network = predictor.network
+
+    def find_map(views: dict[str, Array], index: int) -> tuple[str, Array]:
+        maps = None if method == "occlusion" or "scene" not in views else network.maps(views["scene"])
+        if maps is not None:
+            return "cam", maps[0, index]
+        if method == "cam":
+            raise ConfigError(
+                f"{predictor.name} has no class-activation maps: it is no convolutional network with a linear head, or "
+                "its file is from before they were written; take method occlusion"
+            )
+        seen = network.info.views[0]
+        return "occlusion", occlusion_map(lambda pixels: _score(network, views | {seen: pixels}, index), views[seen][0])
+
+    return explain_by(find_map, predictor, image, label, persons)
+
+
+def explain_by(
+    find_map: Callable[[dict[str, Array], int], tuple[str, Array]],
+    predictor: Predictor,
+    image: ImageLike,
+    label: str | None,
+    persons: Sequence[Detection] | None,
+    *,
+    stream: str | None = None,
+) -> Explanation:
+    """Explain an answer by a function from views (1, 3, S, S) and a label's index to a method's name and map (h, w).
+
+    stream: name of the explained view; None: the first.  Other arguments and errors as `heat_map`.
+    """
     decoded, _ = read_any(image)
     network = predictor.network
     if persons is None and network.info.needs_person:
         persons = predictor.find_people(decoded, decoded.size)
-    views, box = views_of(network, decoded, persons)
+    views, box = views_of(network, decoded, persons, stream)
     answer = network.answer([network.look(decoded, decoded.size, persons)]).values[0]  # (E,)
     index = int(answer.argmax()) if label is None else network.info.find_labels().index(label)
-    maps = None if method == "occlusion" or "scene" not in views else network.maps(views["scene"])
-    if maps is not None:
-        values = maps[0, index]
-    elif method == "cam":
-        raise ConfigError(
-            f"{predictor.name} has no class-activation maps: it is no convolutional network with a linear head, or its "
-            "file is from before they were written; take method occlusion"
-        )
-    else:
-        seen = network.info.views[0]
-        values = occlusion_map(lambda pixels: _score(network, views | {seen: pixels}, index), views[seen][0])
+    method, values = find_map(views, index)
     return Explanation(
         label=network.info.labels[index],
         probability=float(answer[index]),
-        method="occlusion" if maps is None else "cam",
+        method=method,
         heat=normalised(values),
         box=box,
         image=decoded,
@@ -74,14 +94,16 @@ def heat_map(
     )
 
 
-def views_of(network: Network, image: Image.Image, persons: Sequence[Detection] | None) -> tuple[dict[str, Array], Box]:
-    """Return a network's views of an image, (1, 3, S, S), normalised, by name; and the part of the first view, px.
+def views_of(
+    network: Network, image: Image.Image, persons: Sequence[Detection] | None, stream: str | None = None
+) -> tuple[dict[str, Array], Box]:
+    """Return a network's views of an image, (1, 3, S, S), normalised, by name; and the part that one of them shows, px.
 
-    persons: in px; None: no detector was run.
+    persons: in px; None: no detector was run.  stream: name of the view whose part is returned; None: the first.
     """
     info = network.info
     views = {name: network.pixels(view[None]) for name, view in network.look(image, image.size, persons).items()}
-    if "scene" in views:
+    if (stream or info.views[0]) == "scene":
         return views, scene_box(image.size, info.size, info.crop_fraction)
     return views, choose_person(persons, None, image.size, info.person).box
 

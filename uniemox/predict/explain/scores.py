@@ -108,9 +108,3 @@ def _area(classify: Classify, before: Array, after: Array, order: NDArray[np.int
             found += [float(value) for value in answers[:, index]]
             batch = []
     return float(np.trapezoid(found, ends / len(order)))
-
-
-def check_has_probabilities(task: str, name: str) -> None:
-    """Raise ConfigError for a task without probabilities."""
-    if task == "affect":
-        raise ConfigError(f"{name} gives valence and arousal; deletion and insertion are scores of probabilities")
