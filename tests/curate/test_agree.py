@@ -11,7 +11,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from uniemox.curate.annotate.agree import agreement, codes_of, krippendorff_alpha, label_counts
 from uniemox.curate.annotate.verdicts import LatestAnswers, decide, disputed
-from uniemox.curate.release.datasheet import licence_report, terms_of
+from uniemox.curate.release.documents import licence_report, terms_of
 from uniemox.errors import ConfigError, ShapeError
 
 # Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), section C: four observers, twelve units, one value

@@ -102,9 +102,9 @@ def test_classes_without_an_image_in_a_split_are_named(tmp_path: Path) -> None:
         kept = {row.sha256 for row in project.rows(select(t.images).where(t.images.c.id > 30))}
         empty = {*RATIOS} - {scheme[digest] for digest in kept}
         assert empty
-        assert drawn.lacking == {"fear": tuple(name for name in RATIOS if name in empty)}
+        assert drawn["lacking"] == {"fear": tuple(name for name in RATIOS if name in empty)}
     done = uniemox_here("curate", "split", tmp_path / "p", "--ratio", "60/20/20", "--schemes", 3)
-    assert f"fear has no image in {' and '.join(drawn.lacking['fear'])}" in " ".join(done.stderr.split())
+    assert f"fear has no image in {' and '.join(drawn['lacking']['fear'])}" in " ".join(done.stderr.split())
 
 
 def test_local_paths_are_relative_and_the_datasheet_names_sources(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from uniemox.curate import tables as t
 from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
 from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import ScreenConfig, remembered_config, screen
-from uniemox.curate.collect.sources import LocalFolder
+from uniemox.curate.collect.sources import local_folder
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import Change, Project, append, create_project, decisions, undo
 from uniemox.curate.release.run import take_down
@@ -33,7 +33,7 @@ def collected(folder: Path, source: Path) -> Project:
 
 
 def collect(project: Project, source: Path) -> None:
-    search(project, [LocalFolder(source, PLAN)], 1)
+    search(project, [local_folder(source, PLAN)], 1)
     fetch(project, FetchConfig(), QUICK)
 
 

@@ -107,7 +107,7 @@ def collect(
     if per_keyword < 1:
         raise ConfigError(f"--per-keyword must be at least 1, got {per_keyword}")
     from uniemox.curate.collect.run import failures, fetch, search
-    from uniemox.curate.collect.services import open_source
+    from uniemox.curate.collect.sources import open_source
     from uniemox.curate.plan import paper_plan
     from uniemox.curate.project import create_project, is_project
 

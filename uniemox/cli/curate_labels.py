@@ -201,12 +201,12 @@ def split(
     rule = rule or remembered_rule(project)
     drawn = run(project, verdicts(project, rule=rule), parse_ratio(ratio), seed=seed, schemes=schemes)
     project.store.set("rule", rule)
-    for label, names in drawn.lacking.items():
+    for label, names in drawn["lacking"].items():
         say(f"{label} has no image in {' and '.join(names)}: collect more images of it, or leave it out of the plan")
     if as_json:
-        print(json.dumps({name: getattr(drawn, name) for name in ("sizes", "how", "sha256", "lacking")}))
+        print(json.dumps(drawn))
         return
-    print(f"{', '.join(f'{name} {size}' for name, size in sorted(drawn.sizes.items()))} ({drawn.how})")
+    print(f"{', '.join(f'{name} {size}' for name, size in sorted(drawn['sizes'].items()))} ({drawn['how']})")
     say(f"next: uniemox curate release {folder} FOLDER --name NAME")
 
 

@@ -17,8 +17,17 @@ from uniemox.curate.annotate.assignment import suggested_by
 from uniemox.curate.annotate.verdicts import OWNER_SAYS, Verdict, verdicts
 from uniemox.curate.project import SUFFIXES, Change, Progress, Project, append, silent, write_whole
 from uniemox.curate.release.config import ABOUT, ReleaseConfig, ReleasedImage
-from uniemox.curate.release.datasheet import datasheet, licence_report, statistics, table_two, terms_of
-from uniemox.curate.release.exports import answer_tables, as_csv, croissant, label_studio
+from uniemox.curate.release.documents import (
+    answer_tables,
+    as_csv,
+    croissant,
+    datasheet,
+    label_studio,
+    licence_report,
+    statistics,
+    table_two,
+    terms_of,
+)
 from uniemox.curate.release.metadata import orientation_of, without_metadata
 from uniemox.curate.release.splitting import FILE, PLOT, kept_data, read_scheme
 from uniemox.curate.status import status
