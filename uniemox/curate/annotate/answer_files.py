@@ -18,10 +18,9 @@ from uniemox.curate.annotate.answers import DETAILS, Answer, AnswerIn, read_answ
 from uniemox.curate.annotate.verdicts import last_answers
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import NONE, SKIP, Project, inserted_id
-from uniemox.data.readers.tables import read_text
+from uniemox.data.readers.csv_table import read_text
 from uniemox.errors import DataError
-from uniemox.io.csv_files import write_rows
-from uniemox.io.files import replacing
+from uniemox.io.files import replacing, write_rows
 
 COLUMNS = ("sha256", "title", "annotator", "label", *DETAILS, "seconds", "at")
 AT_ONCE, PAUSE_S = 200, 0.02  # answers of one transaction; pause between two, so that annotators' answers get through

@@ -23,8 +23,8 @@ from uniemox.curate.project import (
 )
 from uniemox.data.audit import PLACEHOLDER_LABELS, PLACEHOLDER_TIMES
 from uniemox.data.near import near_groups
+from uniemox.data.processes import THUMB, Look, scan
 from uniemox.data.sample import DataSet, ImageFile, Sample, decode_sample
-from uniemox.data.scan import THUMB, Look, scan
 from uniemox.errors import ConfigError, ImageError
 from uniemox.io.decoding.pool import DecoderPool
 from uniemox.io.parallel import usable_cores

@@ -16,11 +16,11 @@ from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
 from uniemox.curate.collect.fetch import FetchFailure, get
 from uniemox.curate.collect.politeness import fetch_all
 from uniemox.curate.plan import CollectionPlan
+from uniemox.data.readers.csv_table import read_rows
 from uniemox.data.readers.folders import checked_folder, images_below
-from uniemox.data.readers.tables import read_rows
 from uniemox.data.source import parse_source
 from uniemox.errors import ConfigError, DataError, LabelError, MissingPackageError
-from uniemox.io.csv_files import plain_cell
+from uniemox.io.files import plain_cell
 from uniemox.labels import clean
 
 OPENVERSE = "https://api.openverse.org/v1/images/"

@@ -21,7 +21,7 @@ from uniemox.curate.project import Project
 from uniemox.curate.release.config import ReleaseConfig, ReleasedImage
 from uniemox.data.source import public_name
 from uniemox.errors import DataError, MissingPackageError
-from uniemox.io.csv_files import write_rows
+from uniemox.io.files import write_rows
 from uniemox.paper import paper_tables
 
 MISSING = "*To be written by those who publish it.*"

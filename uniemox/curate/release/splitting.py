@@ -76,7 +76,7 @@ def split(
     else:
         choice = choose_scheme(data.samples, ratios, histograms, seeds=range(seed, seed + schemes))
         scheme, how = choice.scheme, f"{shares}, the best of {schemes} schemes from seed {seed}"
-        from uniemox.data.split_plot import plot_choice  # noqa: PLC0415 - matplotlib takes a second
+        from uniemox.data.splits import plot_choice  # noqa: PLC0415 - matplotlib takes a second
 
         plot_choice(choice, data, project.folder / PLOT)
     digest = write_splits(project.folder / FILE, scheme, source=str(project.folder.name), how=how)
