@@ -18,8 +18,16 @@ from uniemox.curate import tables as t
 from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
 from uniemox.curate.collect.fetch import MAX_RULES_BYTES, Robots
 from uniemox.curate.collect.run import failures, fetch, search
-from uniemox.curate.collect.services import PagedSearch, bing, bing_pages, commons, openverse
-from uniemox.curate.collect.sources import AddressTable, Candidate, LocalFolder
+from uniemox.curate.collect.sources import (
+    Candidate,
+    PagedSearch,
+    address_table,
+    bing,
+    bing_pages,
+    commons,
+    local_folder,
+    openverse,
+)
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import Project, create_project, searched_labels
 from uniemox.curate.release.run import take_down
@@ -153,7 +161,7 @@ def test_unexpected_answers_of_services_are_errors(content: bytes) -> None:
                 list(source.offers("awe", "x", 5))
 
 
-def test_a_service_that_is_busy_is_asked_again() -> None:
+def test_a_busy_service_is_asked_again() -> None:
     with serving(misbehaving()) as server:
         ask = PagedSearch(local(server), PolitenessConfig(tries=3, first_wait_s=0.01), pause_s=0.0)
         assert ask(f"{server.address}/twice") == JPEG
@@ -168,7 +176,7 @@ def table(folder: Path, text: str) -> Path:
 
 def test_a_table_of_addresses(tmp_path: Path) -> None:
     path = table(tmp_path, "url;keyword;license;label\nhttp://a.example/1.jpg;panic;CC0;\nhttp://b.example/2;;;Awe\n")
-    first, second = AddressTable(path, PLAN).offers(None, "", 0)
+    first, second = address_table(path, PLAN).offers(None, "", 0)
     assert (first.label, first.keyword, first.licence) == ("fear", "panic", "CC0")
     assert (second.label, second.keyword) == ("awe", "awe")  # no keyword: the label is one
     for text, message in (
@@ -181,14 +189,14 @@ def test_a_table_of_addresses(tmp_path: Path) -> None:
         ),
     ):
         with pytest.raises(DataError, match=message):
-            list(AddressTable(table(tmp_path, text), PLAN).offers(None, "", 0))
+            list(address_table(table(tmp_path, text), PLAN).offers(None, "", 0))
 
 
 def offered(folder: Path, *rows: str) -> Project:
     """A project with the candidates of a table; each row is address,label."""
     project = create_project(folder / "p", PLAN)
     path = table(folder, "address,label\n" + "".join(f"{row}\n" for row in rows))
-    assert search(project, [AddressTable(path, PLAN)], 1) == []
+    assert search(project, [address_table(path, PLAN)], 1) == []
     return project
 
 
@@ -212,7 +220,7 @@ def test_only_images_are_kept_and_failures_are_counted(tmp_path: Path) -> None:
         assert found["cut"][0] == found["twice"][0] == "waiting"
         assert failures(project)["answered 503"] == 1
         assert fetch(project, local(server, max_bytes=50_000), QUICK) == {"fetched": 1, "failed": 0, "waiting": 1}
-        search(project, [AddressTable(tmp_path / "addresses.csv", PLAN)], 1)
+        search(project, [address_table(tmp_path / "addresses.csv", PLAN)], 1)
         assert len(states(project)) == len(names) + 1  # nothing is offered twice
     rows = project.rows(select(t.images))
     assert [(row.bytes, row.width, row.height, row.format) for row in rows] == [(len(JPEG), 160, 140, "JPEG")]
@@ -249,7 +257,7 @@ def without_rules(answer: Callable[[Handler], None]) -> Callable[[Handler], None
 
 
 @pytest.mark.parametrize(("place", "asked"), [("/private/x.jpg", 0), ("/open/x.jpg", 6)])
-def test_a_redirect_waits_for_its_host_and_asks_for_its_rules(tmp_path: Path, place: str, asked: int) -> None:
+def test_a_redirect_obeys_rate_and_rules_of_its_host(tmp_path: Path, place: str, asked: int) -> None:
     answer, at_once = slow_host()
     with ExitStack() as stack:
         last = stack.enter_context(serving(answer))
@@ -290,7 +298,7 @@ def test_a_folder_and_resume_after_a_stop(tmp_path: Path) -> None:
     (tmp_path / "in" / "awe" / "Wonder").mkdir()
     (tmp_path / "in" / "awe" / "Wonder" / "<img src=x>ä.png").write_bytes(jpeg_of(draw_image(7)))
     project = create_project(tmp_path / "p", PLAN)
-    search(project, [LocalFolder(tmp_path / "in", PLAN)], 1)
+    search(project, [local_folder(tmp_path / "in", PLAN)], 1)
 
     class StopError(Exception):
         pass
@@ -309,19 +317,19 @@ def test_a_folder_and_resume_after_a_stop(tmp_path: Path) -> None:
     assert [(row.label, row.keyword) for row in rows] == [*[("fear", "")] * 3, *[("awe", "")] * 3, ("awe", "Wonder")]
     assert rows[-1].title == "awe/Wonder/<img src=x>ä.png"
     with pytest.raises(DataError, match="no such folder"):
-        LocalFolder(tmp_path / "nowhere", PLAN)
+        local_folder(tmp_path / "nowhere", PLAN)
 
 
-def test_folders_that_are_no_labels_are_refused_or_taken_as_keywords(tmp_path: Path) -> None:
+def test_unknown_folders_are_refused_or_taken_as_keywords(tmp_path: Path) -> None:
     word = PLAN.keywords["awe"][0]
     class_folders(tmp_path, ("fear", "holiday", word), each=2)
     with pytest.raises(LabelError, match=r"none of the labels awe, fear: holiday \(2 images\); rename them"):
-        LocalFolder(tmp_path, PLAN)
-    found = list(LocalFolder(tmp_path, PLAN, with_labels=False).offers(None, "", 1))
+        local_folder(tmp_path, PLAN)
+    found = list(local_folder(tmp_path, PLAN, with_labels=False).offers(None, "", 1))
     assert {(one.label, one.keyword) for one in found} == {(None, "fear"), (None, "holiday"), (None, word)}
     for path in (tmp_path / "holiday").iterdir():
         path.unlink()
-    assert {(one.label, one.keyword) for one in LocalFolder(tmp_path, PLAN).offers(None, "", 1)} == {
+    assert {(one.label, one.keyword) for one in local_folder(tmp_path, PLAN).offers(None, "", 1)} == {
         ("fear", ""),
         ("awe", word),  # a search word of the plan says whose it is
     }
@@ -332,7 +340,7 @@ def test_a_failing_source_is_reported_and_the_others_are_asked(tmp_path: Path) -
     project = create_project(tmp_path / "p", PLAN)
     with serving(lambda handler: handler.send(b"no json")) as server:
         broken = openverse(asking(server), server.address)
-        problems = search(project, [broken, LocalFolder(tmp_path / "in", PLAN)], 5)
+        problems = search(project, [broken, local_folder(tmp_path / "in", PLAN)], 5)
         assert len(server.paths) == 1
     assert len(problems) == 1
     assert "no JSON" in problems[0]
@@ -362,7 +370,7 @@ def test_an_address_taken_down_is_not_fetched_again_from_any_source(tmp_path: Pa
         fetch(project, local(server), QUICK)
         take_down(project, f"{server.address}/1.jpg", because="asked")
         served["/1.jpg"] = other  # the same address, other bytes
-        source = AddressTable(tmp_path / "addresses.csv", PLAN)
+        source = address_table(tmp_path / "addresses.csv", PLAN)
         source.name = "another"
         search(project, [source], 1)
         asked = len(server.paths)

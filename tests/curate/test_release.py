@@ -102,9 +102,9 @@ def test_classes_without_an_image_in_a_split_are_named(tmp_path: Path) -> None:
         kept = {row.sha256 for row in project.rows(select(t.images).where(t.images.c.id > 30))}
         empty = {*RATIOS} - {scheme[digest] for digest in kept}
         assert empty
-        assert drawn.lacking == {"fear": tuple(name for name in RATIOS if name in empty)}
+        assert drawn["lacking"] == {"fear": tuple(name for name in RATIOS if name in empty)}
     done = uniemox_here("curate", "split", tmp_path / "p", "--ratio", "60/20/20", "--schemes", 3)
-    assert f"fear has no image in {' and '.join(drawn.lacking['fear'])}" in " ".join(done.stderr.split())
+    assert f"fear has no image in {' and '.join(drawn['lacking']['fear'])}" in " ".join(done.stderr.split())
 
 
 def test_local_paths_are_relative_and_the_datasheet_names_sources(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_local_paths_are_relative_and_the_datasheet_names_sources(tmp_path: Path
     assert "was taken out." in sheet
 
 
-def test_metadata_is_taken_out_of_a_release_or_kept(tmp_path: Path) -> None:
+def test_metadata_is_removed_or_kept(tmp_path: Path) -> None:
     project = agreed(tmp_path)
     secret = b"\xff\xfe\x00\x08Secret"
     for path in (tmp_path / "p" / "pictures").rglob("*.jpg"):
@@ -192,7 +192,7 @@ def test_label_studio(made: Path) -> None:
     assert (made / path).is_file()
 
 
-def test_the_page_of_the_status_stands_alone(project: Project, made: Path, tmp_path: Path) -> None:
+def test_the_status_page_is_self_contained(project: Project, made: Path, tmp_path: Path) -> None:
     write_status_page(tmp_path / "s.html", status(project), agree(project), project.folder / "splits.png")
     text = (tmp_path / "s.html").read_text()
     assert "Krippendorff" in text

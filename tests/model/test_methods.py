@@ -11,22 +11,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from uniemox.checkpoints.classifier import build_described_method, load_classifier, save_classifier
-from uniemox.checkpoints.detectors import load_detector_weights
+from uniemox.checkpoints.classifier import (
+    build_described_method,
+    load_classifier,
+    load_detector_weights,
+    save_classifier,
+)
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.labels import CAER, MIKELS, LabelSet
-from uniemox.losses.multiplicative import multiplicative_loss
+from uniemox.losses.methods import multiplicative_loss
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import RegionMethod
+from uniemox.model.detectors import CLASSES
 from uniemox.model.methods.building import METHODS, build_method
 from uniemox.model.methods.ccim import Ccim
 from uniemox.model.methods.emoticon import proximity
 from uniemox.model.methods.relation import Relation
 from uniemox.model.methods.solver import EmotionGraph, Solver
 from uniemox.model.regions import COUNT, GRID, Regions
-from uniemox.model.yolox import CLASSES
-from uniemox.views.pixels import IMAGENET, normalise
+from uniemox.views.patches import IMAGENET, normalise
 
 NAMES = get_args(RegionMethod)
 WIDTH, CHANNELS, SIZE = 6, 64, 64  # of fewer channels all may be cut off by a ReLU

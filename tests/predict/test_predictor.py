@@ -17,8 +17,7 @@ from tests.predict.networks import SIZE, WhiteFinder, answer, made, one, values
 from uniemox.errors import ConfigError, ImageError, LabelError
 from uniemox.io.images import read_image
 from uniemox.labels import HECO, MIKELS
-from uniemox.persons.box import Box
-from uniemox.persons.crop import PersonCrop
+from uniemox.persons.box import Box, PersonCrop
 from uniemox.predict.network import Network
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor

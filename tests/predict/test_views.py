@@ -8,8 +8,7 @@ from PIL import Image
 from timm.data import create_transform
 
 from tests.drawn import draw_image
-from uniemox.persons.box import Box
-from uniemox.persons.crop import PersonCrop
+from uniemox.persons.box import Box, PersonCrop
 from uniemox.predict.views import person_view, scene_box, scene_view, whole_px
 
 

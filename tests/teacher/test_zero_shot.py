@@ -14,7 +14,7 @@ from uniemox.predict.clip import PROMPT, ZeroShotClip, open_clip
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Prediction
 from uniemox.predict.views import scene_view
-from uniemox.teacher.clip import ClipTeacher
+from uniemox.teacher.sources import ClipTeacher
 
 
 def test_probabilities_are_softmax_of_scaled_cosines(golden: Path, tmp_path: Path, tiny_clip: ClipTeacher) -> None:

@@ -22,17 +22,14 @@ from uniemox.data.prompts import distinct_texts
 from uniemox.data.sample import DataSet
 from uniemox.errors import ConfigError
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.pretrain.run import PretrainRun, build_model
+from uniemox.pretrain.run import TEXTS, PretrainRun, build_model, compile_teacher
 from uniemox.pretrain.step import teacher_features
-from uniemox.pretrain.teacher import TEXTS, compile_teacher
-from uniemox.teacher.clip import ClipTeacher
+from uniemox.teacher.features import StoredTeacher, TextCachedTeacher, save_features
 from uniemox.teacher.protocol import Teacher
-from uniemox.teacher.stored import StoredTeacher, save_features
-from uniemox.teacher.text_cache import TextCachedTeacher
-from uniemox.training.callbacks import NullCallback
+from uniemox.teacher.sources import ClipTeacher
 from uniemox.training.config import SaveConfig, ScheduleConfig
 from uniemox.training.hardware import count_workers, precision_of, ready_to_train, setup_device
-from uniemox.training.journal import Journal
+from uniemox.training.journal import Journal, NullCallback
 from uniemox.training.state import Progress
 from uniemox.views.loader import build_loader
 

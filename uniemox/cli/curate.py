@@ -107,7 +107,7 @@ def collect(
     if per_keyword < 1:
         raise ConfigError(f"--per-keyword must be at least 1, got {per_keyword}")
     from uniemox.curate.collect.run import failures, fetch, search
-    from uniemox.curate.collect.services import open_source
+    from uniemox.curate.collect.sources import open_source
     from uniemox.curate.plan import paper_plan
     from uniemox.curate.project import create_project, is_project
 
@@ -262,14 +262,14 @@ def status(folder: Folder, /, *, html: Files = None, as_json: AsJson = False) ->
     from uniemox.curate.status import status as run
     from uniemox.curate.status_page import write_status_page
 
-    found = run(project)
+    content = run(project)
     if html is not None:
-        write_status_page(html, found, None, folder / "splits.png")
+        write_status_page(html, content, None, folder / "splits.png")
         say(f"wrote {html}")
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(content))
         return
-    show_all(status_tables(found))
+    show_all(status_tables(content))
 
 
 @curate.command

@@ -152,13 +152,13 @@ def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: AsJson = False
     from uniemox.curate.annotate.verdicts import remembered_rule, verdicts
 
     rule = rule or remembered_rule(project)
-    found, kept = run(project), verdicts(project, rule=rule)
+    stats, kept = run(project), verdicts(project, rule=rule)
     if as_json:
         reasons = Counter(sorted(one.reason for one in kept.values()))
         labels = Counter(sorted(one.label for one in kept.values() if one.label is not None))
-        print(json.dumps({**found.as_dict(), "rule": rule, "kept": labels, "reasons": reasons}))
+        print(json.dumps({**stats.as_dict(), "rule": rule, "kept": labels, "reasons": reasons}))
         return
-    show_all(agreement_tables(found, kept))
+    show_all(agreement_tables(stats, kept))
     say(f"kept by the rule {rule}")
     say(f"next: uniemox curate split {folder}; disputed images are judged on the page of uniemox curate serve")
 
@@ -201,12 +201,12 @@ def split(
     rule = rule or remembered_rule(project)
     drawn = run(project, verdicts(project, rule=rule), parse_ratio(ratio), seed=seed, schemes=schemes)
     project.store.set("rule", rule)
-    for label, names in drawn.lacking.items():
+    for label, names in drawn["lacking"].items():
         say(f"{label} has no image in {' and '.join(names)}: collect more images of it, or leave it out of the plan")
     if as_json:
-        print(json.dumps({name: getattr(drawn, name) for name in ("sizes", "how", "sha256", "lacking")}))
+        print(json.dumps(drawn))
         return
-    print(f"{', '.join(f'{name} {size}' for name, size in sorted(drawn.sizes.items()))} ({drawn.how})")
+    print(f"{', '.join(f'{name} {size}' for name, size in sorted(drawn['sizes'].items()))} ({drawn['how']})")
     say(f"next: uniemox curate release {folder} FOLDER --name NAME")
 
 
@@ -301,10 +301,10 @@ def import_answers(folder: Folder, tasks: Path, /) -> None:
     project = opened(folder)
     from uniemox.curate.annotate.answer_files import import_label_studio
 
-    found = import_label_studio(project, tasks)
-    if found.unknown:
-        say(f"{found.unknown} tasks are of images that the project does not have")
-    if found.unfit:
-        say(f"{found.unfit} annotations choose no label of the project, or hold values that no page could send")
-    print(f"imported {found.new} answers; {found.answers - found.new} were there already")
+    imported = import_label_studio(project, tasks)
+    if imported.unknown:
+        say(f"{imported.unknown} tasks are of images that the project does not have")
+    if imported.unfit:
+        say(f"{imported.unfit} annotations choose no label of the project, or hold values that no page could send")
+    print(f"imported {imported.new} answers; {imported.answers - imported.new} were there already")
     say("uniemox curate status lists who gave them; uniemox curate leave-out stops counting a person's answers")

@@ -156,8 +156,7 @@ def _keep(
 
 def _people_beside(files: Sequence[Path], explainers: "Sequence[Explainer]") -> "dict[Path, tuple[Detection, ...]]":
     """Read persons.jsonl in folders if an explainer needs people. Raises DataError for damaged files."""
-    from uniemox.data.people import read_people
-    from uniemox.data.sidecar import PERSONS
+    from uniemox.data.people import PERSONS, read_people
 
     needs_people = any(one.looks_at_people for one in explainers)
     folders = [path for path in files if needs_people and os.path.isfile(path / PERSONS)]

@@ -24,7 +24,7 @@ from uniemox.curate.annotate.verdicts import verdicts
 from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
 from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import screen
-from uniemox.curate.collect.sources import AddressTable
+from uniemox.curate.collect.sources import address_table
 from uniemox.curate.project import NONE, Progress, Project, create_project, searched_labels, silent
 from uniemox.curate.release.config import ReleaseConfig
 from uniemox.curate.release.run import release
@@ -49,8 +49,8 @@ def demo(folder: Path, *, count: int = 160, schemes: int = 20, progress: Progres
     images = demo_images(count)
     with image_server(images) as address:
         table = folder / "addresses.csv"
-        table.write_text(address_table(address, images, count), "utf-8")
-        search(project, [AddressTable(table, project.plan)], count, progress)
+        table.write_text(_table_of(address, images, count), "utf-8")
+        search(project, [address_table(table, project.plan)], count, progress)
         fetching = FetchConfig(private_hosts=(urlsplit(address).netloc,))
         fetch(project, fetching, PolitenessConfig(per_host_per_s=1000, tries=1), progress)
     screen(project, progress=progress)
@@ -87,7 +87,7 @@ def demo_images(count: int) -> Mapping[str, bytes]:
     return files
 
 
-def address_table(address: str, files: Mapping[str, bytes], count: int) -> str:
+def _table_of(address: str, files: Mapping[str, bytes], count: int) -> str:
     """Return the table of addresses that collect reads."""
     data = synthetic(count)
     lines = ["address,label,keyword,title,licence,author"]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from uniemox.data.readers.tables import read_text
+from uniemox.data.readers.csv_table import read_text
 from uniemox.errors import ConfigError, LabelError
 from uniemox.labels import KINDS, MIKELS, Kind, LabelSet, clean, recognise
 from uniemox.paper import paper_tables

@@ -6,17 +6,16 @@ import torch
 from torch import Tensor
 
 from uniemox.data.sample import Sample
-from uniemox.evaluate.classifier_outputs import outputs_of
-from uniemox.evaluate.outputs import Outputs
+from uniemox.evaluate.outputs import Outputs, outputs_of
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.targets import target_of
+from uniemox.finetune.samples import target_of
 from uniemox.labels import LabelSet
-from uniemox.losses.affect import concordance
+from uniemox.losses.methods import concordance
 from uniemox.model.classifier import Classifier
-from uniemox.training.callbacks import Callback
 from uniemox.training.hardware import count_workers, precision_of
+from uniemox.training.journal import Callback
 from uniemox.views.loader import BrokenCount
-from uniemox.views.pixels import PixelStats
+from uniemox.views.patches import PixelStats
 
 
 class Evaluator:

@@ -1,4 +1,4 @@
-"""The classifier that fine-tuning starts from, out of a run, a published checkpoint or timm."""
+"""The classifier that a run starts from: encoder, fusion or region method, and head."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,30 +13,32 @@ from torch import Tensor, nn
 
 from uniemox.checkpoints.classifier import (
     COLOUR_HISTOGRAM,
+    FOLDED,
     build_described,
+    build_described_method,
     check_shapes,
     describe_encoder,
     is_classifier,
     load_classifier,
+    load_detector_weights,
+    load_embedded,
 )
-from uniemox.checkpoints.embedded import FOLDED, load_embedded
 from uniemox.checkpoints.published import load_published, load_start, report_timm
-from uniemox.checkpoints.recognition import is_sincos
+from uniemox.checkpoints.reading import is_sincos
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError
-from uniemox.finetune.config import INIT_MISSING, NetworkConfig
+from uniemox.finetune.config import INIT_MISSING, FinetuneConfig, NetworkConfig
 from uniemox.io.files import CONFIG, ENCODER, WEIGHTS, open_regular
 from uniemox.io.weight_names import IN_PACKAGE, Init
 from uniemox.model.classifier import NORM_EPS, Classifier, set_drop_path, token_encoder
-from uniemox.model.colour_histogram import FEATURES, ColourHistogram
-from uniemox.model.concat_encoder import ConcatEncoder
 from uniemox.model.config import FusionName
-from uniemox.model.encoder import start_as_mae
+from uniemox.model.encoder import FEATURES, ColourHistogram, ConcatEncoder, start_as_mae
 from uniemox.model.fusion import Fusion, build_fusion
 from uniemox.model.methods.ccim import Ccim
-from uniemox.training.settings import read_json
-from uniemox.views.pixels import IMAGENET, PixelStats
+from uniemox.model.regions import feature_map
+from uniemox.training.run_folder import read_json
+from uniemox.views.patches import IMAGENET, PixelStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,3 +291,54 @@ def checkpoint_activations(encoder: Any) -> None:
     if not hasattr(encoder, "set_grad_checkpointing"):
         raise ConfigError(f"hardware.grad_checkpointing is not there for a {type(encoder).__name__}; turn it off")
     encoder.set_grad_checkpointing(True)
+
+
+def network_of(config: FinetuneConfig, labels: Sequence[str], word_counts: Sequence[int] = ()) -> BuiltNetwork:
+    """What a run trains; random weights are drawn from torch's generator.
+
+    labels: of its data.  word_counts: of method eap, see `build_method`.
+    Raises CheckpointError, EncoderError, ShapeError or ConfigError.
+    """
+    outputs = 2 if config.task == "affect" else len(labels)
+    if config.method == "histogram":
+        return build_histogram(config.network, outputs=outputs)
+    if config.region_method is not None:
+        return _build_region_network(config, labels, word_counts)
+    return build_network(config.init, config.network, size=config.view.size, outputs=outputs)
+
+
+def _build_region_network(config: FinetuneConfig, labels: Sequence[str], word_counts: Sequence[int]) -> BuiltNetwork:
+    """The classifier of a method that relates regions of what the encoder of `init` sees."""
+    settings, size = config.network, config.view.size
+    _, encoder, described, stats = open_start(config.init, settings, size)
+    width = _freeze_unused(encoder, size)
+    parts: dict[str, Any] = {"feature_width": width, "outputs": len(labels), "method": config.region_method}
+    parts |= {"fused_width": settings.fused_width, "word_counts": list(word_counts), "skip": settings.skip}
+    parts |= {"has_detector": bool(settings.objects), "has_face_finder": bool(settings.faces)}
+    relate = build_described_method(parts, labels, stats)
+    relate.reader.dropout = settings.dropout
+    if relate.reader.detector is not None:
+        load_detector_weights(relate.reader.detector, Path(settings.objects))
+    if relate.reader.face_finder is not None:
+        load_detector_weights(relate.reader.face_finder, Path(settings.faces))
+    classifier = Classifier(
+        encoder, feature_width=width, outputs=len(labels), streams=relate.reader.streams, method=relate
+    )
+    classifier.keeps_norm_statistics = settings.keep_norm_statistics or FOLDED in described
+    parts |= add_confounders(classifier, settings, len(labels), feature_width(encoder, size))
+    return BuiltNetwork(classifier.train(), described, parts, stats)
+
+
+def _freeze_unused(encoder: nn.Module, size: int) -> int:
+    """Freeze what the last map does not come from, such as a pooling: DDP waits for gradients of all that trains.
+
+    Returns D, the channels of that map.
+    """
+    was_training = encoder.training
+    places = feature_map(encoder.eval(), torch.zeros(1, 3, size, size))  # (1, D, h, w)
+    places.sum().backward()
+    encoder.train(was_training)
+    for parameter in encoder.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+        parameter.grad = None
+    return places.shape[1]

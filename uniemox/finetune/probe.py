@@ -1,25 +1,150 @@
-"""What follows a frozen encoder: logistic regression, ridge regression, nearest neighbours; or fusion and head."""
+"""Fit what follows a frozen encoder: probe, nearest neighbours, fused and region heads."""
 
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
-from uniemox.finetune.config import Task
-from uniemox.finetune.step import Objective
-from uniemox.model.classifier import Classifier, NeighbourHead
+from uniemox.data.sample import Sample
+from uniemox.evaluate.calibration import fit_temperature
+from uniemox.finetune.config import FinetuneConfig, Task
+from uniemox.finetune.evaluator import Evaluator
+from uniemox.finetune.samples import WordLists
+from uniemox.finetune.step import Objective, smooth
+from uniemox.model.classifier import MIN_IMAGES, Classifier, Distance, NeighbourHead
+from uniemox.model.methods.ccim import Ccim
+
+BATCH = 256
+MAX_FITTED = 4_000  # training images that the distance is fitted on
+FEATURES = "features of the training images"
+
+
+def fit_after_encoder(
+    model: Classifier,
+    evaluator: Evaluator,
+    train: Sequence[Sample],
+    objective: Objective,
+    words: WordLists | None = None,
+    selection: Sequence[Sample] = (),
+) -> "KeptWeights | None":
+    """Fit all that follows to the frozen encoder, in place: an optimiser may hold these parameters.
+
+    words: of method eap.  selection: held-out images by whose score the weights are chosen; none: the last ones stay.
+    Returns what held-out images chose; None where they chose nothing.
+    """
+    config = evaluator.config
+    found = evaluator.outputs(model, train, encoded=True, what=FEATURES)
+    evaluator.encoded = None if config.trains_in_steps else found
+    target, weights = evaluator.target(found.samples), objective.class_weights
+    if model.fusion is None and model.method is None and isinstance(model.head, nn.Linear):
+        model.head.load_state_dict(_linear_probe(found.values[:, 0], target, weights, config).state_dict())
+        return None
+    encoded = torch.from_numpy(found.values)
+    smoothed = smooth(target, config.augment.smoothing) if config.task == "label" else target
+    said = None if words is None else words.rows(found.samples)
+    score = _scorer(model, evaluator, selection) if selection else None
+    if score is not None and model.method is not None and model.method.linear:
+        _start_as_probe(model, _linear_probe(fused(model, encoded)[:, : model.method.linear], target, weights, config))
+    reported = partial(evaluator.callback.progress, "fitting what follows the encoder")
+    return fit_fusion(model, encoded, smoothed, objective, config.seed, said, score, reported)
+
+
+def _linear_probe(features: Any, target: Tensor, weights: Tensor | None, config: FinetuneConfig) -> nn.Linear:
+    """features: (N, C), array or tensor.  target: (N, E).  weights: (E,), of the classes; None: all the same."""
+    class_weights = None if weights is None else weights.numpy()
+    head, _ = fit_head(
+        np.asarray(features), target.numpy(), task=config.task, seed=config.seed, class_weights=class_weights
+    )
+    return head
+
+
+@torch.no_grad()
+def _start_as_probe(model: Classifier, probe: nn.Linear) -> None:
+    """Let a method that relates regions start as a linear probe of its first features, and add to it."""
+    linear: Any = model.head.of_features if isinstance(model.head, Ccim) else model.head
+    linear.weight[:, : probe.in_features] = probe.weight.to(linear.weight.device)
+    linear.bias.copy_(probe.bias)
+
+
+@torch.no_grad()
+def fused(model: Classifier, encoded: Tensor) -> Tensor:
+    """What the head reads in evaluation, (N, C), on the CPU.  encoded: of N images, see `Classifier.encode`."""
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
+    features = torch.cat([model.fuse(part.to(device)).cpu() for part in encoded.split(BATCH)])
+    model.train(was_training)
+    return features
+
+
+def _scorer(model: Classifier, evaluator: Evaluator, samples: Sequence[Sample]) -> Callable[[], float]:
+    """What scores these images, whose encoder's features are computed once.
+
+    The score is their mean log-likelihood at the temperature that suits them: of a few hundred images the share of
+    right answers differs by points from one moment to the next by chance alone, and the best of many moments is chosen
+    for its luck.
+    """
+    held_out = evaluator.outputs(model, samples, encoded=True, what="features of held-out images")
+    encoded, target = torch.from_numpy(held_out.values), evaluator.target(held_out.samples)
+
+    @torch.no_grad()
+    def score() -> float:
+        values = model.head(fused(model, encoded).to(next(model.parameters()).device)).cpu()
+        if evaluator.config.task == "affect":
+            return evaluator.score_of(values, target)
+        if not values.isfinite().all():  # a rate that is too high; the others may be fine
+            return -math.inf
+        shares = (values / fit_temperature(values.numpy(), target.numpy())).log_softmax(dim=1)
+        return float((target * shares).sum(dim=1).mean())
+
+    return score
+
+
+def fit_neighbour_head(model: Classifier, evaluator: Evaluator, train: Sequence[Sample]) -> None:
+    """Let the 20 nearest training images answer."""
+    found = evaluator.outputs(model, train, encoded=True, what=FEATURES)
+    features = fused(model, torch.from_numpy(found.values)).numpy()
+    model.head = fit_neighbours(features, evaluator.target(found.samples).numpy()).to(next(model.parameters()).device)
+
+
+@torch.no_grad()
+def adjust_logits(head: nn.Module, target: Tensor, strength: float) -> None:
+    """Let rare classes be named more often (arXiv 2007.07314, equation 9).
+
+    target: (N, E), of the training images.  strength: τ, of at least 0.
+    """
+    if strength > 0 and isinstance(head, nn.Linear):
+        shares = target.mean(dim=0).clamp(min=1 / len(target))  # (E,)
+        head.bias.sub_(strength * shares.log().to(head.bias.device))
+
+
+def fit_distance(model: Classifier, evaluator: Evaluator, train: Sequence[Sample]) -> None:
+    """Let the classifier know what its training images are like, from up to 4,000 of them."""
+    order = np.random.default_rng(evaluator.config.seed).permutation(len(train))[:MAX_FITTED]
+    known = [train[int(i)] for i in np.sort(order)]
+    if len(known) < MIN_IMAGES:
+        return
+    if evaluator.encoded is None:
+        values = evaluator.outputs(model, known, what="what the training images are like", encoded=True).values
+    else:
+        chosen = {sample.key for sample in known}
+        values = evaluator.encoded.values[[sample.key in chosen for sample in evaluator.encoded.samples]]
+    features, device = fused(model, torch.from_numpy(values)), next(model.parameters()).device
+    if len(features) < MIN_IMAGES:
+        return
+    with torch.no_grad():
+        logits = None if evaluator.config.task == "affect" else model.head(features.to(device))
+    model.distance = Distance.fit(features, logits).to(device)
+
 
 PENALTIES = tuple(10.0**power for power in range(-4, 3))  # sklearn's C, or ridge's alpha
 FOLDS, ITERATIONS = 5, 2000
-BATCH, RATE, WEIGHT_DECAY, MAX_GRAD_NORM = 256, 4e-3, 0.05, 1.0  # of fusion and head
+PROBE_BATCH, RATE, WEIGHT_DECAY, MAX_GRAD_NORM = 256, 4e-3, 0.05, 1.0  # of fusion and head
 MAX_STEPS, MIN_STEPS, IMAGES_OF_A_STEP = 1000, 100, 2  # all steps from 2,000 images on
 WATCHED = 10  # times that held-out images are scored
 LOW_RATE = 1e-3  # tried as well where held-out images choose
@@ -47,6 +172,8 @@ def fit_head(
     class_weights: (E,), how much a sample of each class counts; None: all the same.
     Features are standardised for the fit; the head takes them as they are.
     """
+    from sklearn.linear_model import RidgeCV  # noqa: PLC0415 (a second to import)
+
     mean, std = features.mean(axis=0), features.std(axis=0) + 1e-6
     x = (features - mean) / std
     if task == "affect":
@@ -125,7 +252,7 @@ def _fit_steps(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
     draws = torch.Generator().manual_seed(seed)
     for step in range(steps):
-        rows = torch.randint(len(encoded), (BATCH,), generator=draws).to(encoded.device)
+        rows = torch.randint(len(encoded), (PROBE_BATCH,), generator=draws).to(encoded.device)
         features = classifier.fuse(encoded[rows])
         said = None if words is None or 2 * step >= steps else words[rows]
         loss = objective(classifier.head(features), target[rows], features, said)
@@ -154,6 +281,8 @@ def _best_penalty(x: NDArray, target: NDArray, weights: NDArray, seed: int) -> f
     Penalties are tried from strong to weak, until two in a row are worse than the best: the weakest, which separate the
     training samples, take by far the longest to fit.
     """
+    from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415 (a second to import)
+
     classes = target.argmax(axis=1)
     folds = min(FOLDS, np.bincount(classes)[np.unique(classes)].min())
     if folds < 2:
@@ -178,6 +307,9 @@ def _fit(x: NDArray, target: NDArray, weights: NDArray, penalty: float) -> tuple
 
     A sample with shares of several classes counts as one of each, by its shares.
     """
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 (a second to import)
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+
     rows, columns = np.nonzero(target * weights)
     present = np.unique(columns)
     coefficients, offsets = np.zeros((target.shape[1], x.shape[1])), np.full(target.shape[1], -20.0)

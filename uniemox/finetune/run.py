@@ -10,34 +10,44 @@ import torch
 from timm.utils import ModelEmaV3
 
 from uniemox.checkpoints.classifier import load_classifier, save_classifier
-from uniemox.checkpoints.writing import write_tensors
+from uniemox.checkpoints.saving import write_tensors
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import write_seen
 from uniemox.evaluate.calibration import calibrated
-from uniemox.evaluate.classifier_outputs import select_views
+from uniemox.evaluate.outputs import select_views
 from uniemox.export.onnx import export_classifier
-from uniemox.finetune.augment import AugmentedViews
 from uniemox.finetune.config import FinetuneConfig, Task
 from uniemox.finetune.confounders import fit_confounders
-from uniemox.finetune.distillation import TeacherAnswers, ask_teacher, open_unlabelled
 from uniemox.finetune.evaluator import Evaluator
-from uniemox.finetune.head import adjust_logits, fit_after_encoder, fit_distance, fit_neighbour_head
-from uniemox.finetune.network import BuiltNetwork, checkpoint_activations, mean_head
-from uniemox.finetune.parts import Parts, check_same_division, split_for_training
-from uniemox.finetune.region_network import network_of
-from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step, seed_step
-from uniemox.finetune.targets import class_weights, has_target, target_of
-from uniemox.finetune.words import WordLists
+from uniemox.finetune.network import BuiltNetwork, checkpoint_activations, mean_head, network_of
+from uniemox.finetune.probe import adjust_logits, fit_after_encoder, fit_distance, fit_neighbour_head
+from uniemox.finetune.samples import (
+    Parts,
+    WordLists,
+    check_same_division,
+    class_weights,
+    has_target,
+    split_for_training,
+    target_of,
+)
+from uniemox.finetune.step import (
+    AugmentedViews,
+    FinetuneBatch,
+    Objective,
+    TeacherAnswers,
+    ask_teacher,
+    finetune_step,
+    open_unlabelled,
+    seed_step,
+)
 from uniemox.io.files import ENCODER, ONNX, WEIGHTS
 from uniemox.io.parallel import usable_cores
 from uniemox.io.weight_names import Init
 from uniemox.labels import AFFECT
 from uniemox.model.classifier import Classifier
 from uniemox.model.methods.ccim import Ccim
-from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
-from uniemox.training.distributed import first_process_first, process_group, rank, wait_for_all, world_size
 from uniemox.training.hardware import (
     check_shared_memory,
     count_workers,
@@ -46,14 +56,14 @@ from uniemox.training.hardware import (
     setup_device,
     wrap,
 )
-from uniemox.training.journal import Journal
+from uniemox.training.journal import ActivationCount, Callback, Journal, NullCallback, RunPlan, memory_estimate
 from uniemox.training.loop import training_steps
-from uniemox.training.parameter_groups import freeze_layers, parameter_groups
+from uniemox.training.optimization import build_schedule, freeze_layers, parameter_groups
+from uniemox.training.processes import first_process_first, process_group, rank, wait_for_all, world_size
 from uniemox.training.run_folder import begin_run
-from uniemox.training.schedule import build_schedule
 from uniemox.training.state import Checkpoints, Progress, was_finished
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
-from uniemox.views.pixels import normalise
+from uniemox.views.patches import normalise
 
 
 def finetune(

@@ -10,15 +10,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from uniemox.errors import ShapeError
-from uniemox.losses.alignment import contrastive_feature_alignment, semantic_visual_alignment
-from uniemox.losses.reconstruction import reconstruction_loss
+from uniemox.losses.objective import contrastive_feature_alignment, reconstruction_loss, semantic_visual_alignment
 from uniemox.losses.total import total_loss
 from uniemox.model.config import ModelConfig
 from uniemox.model.decoder import Decoder
 from uniemox.model.encoder import check_plain, encode_visible
 from uniemox.model.fusion import build_fusion
-from uniemox.views.mask import Mask, random_mask
-from uniemox.views.patches import patchify
+from uniemox.views.patches import Mask, patchify, random_mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +139,7 @@ class UniEmoX(nn.Module):
                     f"got {tuple(view.shape)}"
                 )
             if not view.is_floating_point():
-                raise ShapeError(f"expected normalised views of floats, got {view.dtype}; see uniemox.views.pixels")
+                raise ShapeError(f"expected normalised views of floats, got {view.dtype}; see uniemox.views.patches")
         return views
 
     def _draw_mask(self, patches: Tensor, noises: list[Tensor | None]) -> Mask:

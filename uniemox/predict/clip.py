@@ -11,9 +11,9 @@ from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import ConfigError, TeacherError
 from uniemox.labels import MIKELS, clean, recognise
 from uniemox.predict.network import Network
-from uniemox.teacher.clip import ClipTeacher
 from uniemox.teacher.opening import open_teacher
 from uniemox.teacher.protocol import hash_module
+from uniemox.teacher.sources import ClipTeacher
 
 PROMPT = "A photo that makes people feel {word}."
 

@@ -14,8 +14,8 @@ from typing import Any
 from PIL import Image
 
 from uniemox.errors import ConfigError, ImageError, MissingPackageError
-from uniemox.io.decoding.child import process_settings
 from uniemox.io.decoding.film import ANIMATIONS
+from uniemox.io.decoding.pool import process_settings
 
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv")
 WAIT_S = 60.0  # for the next frame of the process

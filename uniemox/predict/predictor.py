@@ -16,8 +16,8 @@ from uniemox.errors import ConfigError, ImageError, ImageNotFoundError
 from uniemox.io.decoding.pool import Decode, Decoders, decode_one
 from uniemox.io.images import MinSides
 from uniemox.persons.box import Detection
+from uniemox.persons.config import fingerprint_of
 from uniemox.persons.detector import Detector
-from uniemox.persons.detector_config import fingerprint_of
 from uniemox.predict.faces import FaceReader, detect_in, owners
 from uniemox.predict.images import ImageLike, content_of, map_images, path_of, read_any, walk
 from uniemox.predict.network import Network
@@ -235,7 +235,7 @@ def predict_on_ray(
     once by every worker.  Other arguments as `Predictor.predict_each`.
     `map_on_ray` says which cluster is used. Raises MissingPackageError without Ray.
     """
-    from uniemox.io.ray_map import DIED, map_on_ray  # noqa: PLC0415 - for a cluster alone
+    from uniemox.io.parallel import DIED, map_on_ray  # noqa: PLC0415 - for a cluster alone
 
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, got {batch_size}")

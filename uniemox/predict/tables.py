@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from uniemox.errors import DataError, MissingPackageError
-from uniemox.io.csv_files import write_rows
+from uniemox.io.files import write_rows
 from uniemox.labels import AFFECT
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.schema import DIGITS, FIELDS, Field, columns_of, required_type, table_fields, words_of

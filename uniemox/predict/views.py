@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from uniemox.persons.box import Box
-from uniemox.persons.crop import PersonCrop
+from uniemox.persons.box import Box, PersonCrop
 
 Pixels = NDArray[np.uint8]
 LONG = 2  # multiple of the short side from which an image is judged by several squares

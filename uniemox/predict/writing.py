@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import FileLock, replacing
-from uniemox.persons.detector_config import fingerprint_of
+from uniemox.persons.config import fingerprint_of
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.question import answers_in

@@ -1,4 +1,4 @@
-"""A pre-training run, from samples to `encoder.safetensors`."""
+"""A pre-training run: data, teacher and model, the loop over its steps, and what it leaves."""
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -6,26 +6,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
 from uniemox.checkpoints.published import load_start
-from uniemox.checkpoints.saving import save_encoder
-from uniemox.checkpoints.writing import write_tensors
+from uniemox.checkpoints.saving import save_encoder, write_tensors
 from uniemox.data.order import RunOrder, steps_in_epoch
+from uniemox.data.prompts import distinct_texts
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import write_seen
 from uniemox.io.files import ENCODER, WEIGHTS
 from uniemox.io.parallel import usable_cores
+from uniemox.model.config import ModelConfig
 from uniemox.model.encoder import build_encoder
-from uniemox.model.uniemox import UniEmoX
-from uniemox.pretrain.batches import MaskedViews, make_batch
-from uniemox.pretrain.config import PretrainConfig
-from uniemox.pretrain.images import reconstruction_image
-from uniemox.pretrain.step import PretrainBatch, forward, loss_gradient_norms, pretrain_step
-from uniemox.pretrain.teacher import compile_teacher, open_needed_teacher, prepare_teacher
+from uniemox.model.uniemox import ModelOutput, UniEmoX
+from uniemox.pretrain.config import PretrainConfig, TeacherConfig
+from uniemox.pretrain.step import MaskedViews, PretrainBatch, forward, loss_gradient_norms, make_batch, pretrain_step
+from uniemox.teacher.features import StoredTeacher, TextCachedTeacher, store_features
+from uniemox.teacher.opening import open_teacher
 from uniemox.teacher.protocol import Teacher
-from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
-from uniemox.training.distributed import first_process_first, process_group, rank, wait_for_all, world_size
+from uniemox.teacher.sources import ClipTeacher
 from uniemox.training.hardware import (
     check_shared_memory,
     count_workers,
@@ -34,15 +35,121 @@ from uniemox.training.hardware import (
     setup_device,
     wrap,
 )
-from uniemox.training.journal import Journal
+from uniemox.training.journal import ActivationCount, Callback, Journal, NullCallback, RunPlan, memory_estimate
 from uniemox.training.loop import Step, training_steps
-from uniemox.training.optimizer import build_optimizer
+from uniemox.training.optimization import build_optimizer, build_schedule
+from uniemox.training.processes import (
+    first_process_first,
+    is_sharded,
+    process_group,
+    rank,
+    shard,
+    wait_for_all,
+    whole,
+    world_size,
+)
 from uniemox.training.run_folder import begin_run
-from uniemox.training.schedule import build_schedule
-from uniemox.training.sharding import is_sharded, shard, whole
 from uniemox.training.state import Checkpoints, Progress, was_finished
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader, collate
+from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, patchify, unpatchify
 from uniemox.views.transforms import TrainViews
+
+GAP_PX = 2
+
+
+def reconstruction_image(output: ModelOutput, batch: PretrainBatch, *, patch_size: int, norm_pix: bool) -> Image.Image:
+    """Three rows for each stream that is reconstructed: what was seen, what the model made of it, what was there.
+
+    With norm_pix the model predicts standardised patches; they are shown in the true patch's mean and deviation.
+    """
+    rows: list[Tensor] = []
+    for pred, mask, pixels in (
+        (output.scene_pred, output.scene_mask, batch.scene),
+        (output.person_pred, output.person_mask, batch.person),
+    ):
+        if pred is None or mask is None or pixels is None:
+            continue
+        truth = pixels.float() / 255  # (N, 3, H, W)
+        grid = (truth.shape[2] // patch_size, truth.shape[3] // patch_size)
+        hidden = unpatchify(mask.hidden[..., None].expand_as(pred).float(), patch_size, grid)  # (N, 3, H, W)
+        made = _to_pixels(pred.float(), truth, patch_size, grid, norm_pix)
+        rows += [truth * (1 - hidden) + 0.5 * hidden, made * hidden + truth * (1 - hidden), truth]
+    return _sheet(rows)
+
+
+def _to_pixels(pred: Tensor, truth: Tensor, patch_size: int, grid: tuple[int, int], norm_pix: bool) -> Tensor:
+    """Predicted patches (N, L, P) as pixels (N, 3, H, W) in [0, 1]."""
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
+    if norm_pix:
+        patches = patchify((truth - mean) / std, patch_size)  # (N, L, P)
+        variance, middle = patches.var(dim=-1, keepdim=True), patches.mean(dim=-1, keepdim=True)
+        pred = pred * (variance + 1e-6).sqrt() + middle
+    return (unpatchify(pred, patch_size, grid) * std + mean).clamp(0, 1)
+
+
+def _sheet(rows: list[Tensor]) -> Image.Image:
+    """Rows of images (N, 3, H, W) in [0, 1] as one image, white between them."""
+    count, _, height, width = rows[0].shape
+    sheet = torch.ones(3, len(rows) * (height + GAP_PX) - GAP_PX, count * (width + GAP_PX) - GAP_PX)
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            y, x = i * (height + GAP_PX), j * (width + GAP_PX)
+            sheet[:, y : y + height, x : x + width] = image
+    return Image.fromarray((sheet * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+FEATURES, TEXTS = "teacher_features.npz", "text_features"
+
+
+def open_needed_teacher(config: TeacherConfig, model: ModelConfig, out: Path, device: torch.device) -> Teacher | None:
+    """The teacher before it is asked about any image; None if no loss needs one, or where its answers are stored.
+
+    Raises TeacherError if it can't be had.
+    """
+    if not model.needs_image_features or (config.view != "augmented" and (rank() > 0 or (out / FEATURES).exists())):
+        return None
+    return open_teacher(config.source, device)
+
+
+def prepare_teacher(
+    teacher: Teacher | None,
+    config: TeacherConfig,
+    model: ModelConfig,
+    data: DataSet,
+    out: Path,
+    device: torch.device,
+    callback: Callback,
+) -> Teacher | None:
+    """The teacher as the step asks it; None if no loss needs one. What it was asked for is kept in the run's folder.
+
+    teacher: of `open_needed_teacher`. Raises TeacherError if it lacks something.
+    """
+    if not model.needs_image_features:
+        return None
+    if config.view != "augmented":
+        if teacher is not None:
+            store_features(
+                teacher,
+                config.source,
+                data,
+                out / FEATURES,
+                with_person=config.view == "whole_and_person",
+                texts=distinct_texts(data.samples, config.with_emotion) if model.needs_text_features else (),
+                device=device,
+                on_progress=lambda done: callback.progress("asking the teacher about images", done, len(data)),
+            )
+        wait_for_all()
+        return StoredTeacher(out / FEATURES)
+    assert teacher is not None
+    return TextCachedTeacher(teacher, out / TEXTS) if model.needs_text_features else teacher
+
+
+def compile_teacher(teacher: Teacher | None) -> None:
+    """Let the image side of CLIP, which runs in every step, be compiled when it is first called."""
+    teacher = teacher.teacher if isinstance(teacher, TextCachedTeacher) else teacher
+    if isinstance(teacher, ClipTeacher):
+        teacher.model.visual.compile()
+
 
 PICTURED = 8  # samples in a reconstruction image
 

@@ -1,4 +1,4 @@
-"""One step of pre-training: teacher, model, losses, gradients, update."""
+"""One step of pre-training: batches, teacher, forward, backward, update."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,13 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from uniemox.data.prompts import text_of
+from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, TeacherError
 from uniemox.model.config import ModelConfig, Precision
 from uniemox.model.uniemox import ModelOutput, UniEmoX
 from uniemox.teacher.protocol import Teacher
-from uniemox.training.distributed import gather_numbers, gather_rows, world_size
-from uniemox.training.update import gradients, update
-from uniemox.views.pixels import normalise
+from uniemox.training.optimization import gradients, update
+from uniemox.training.processes import gather_numbers, gather_rows, world_size
+from uniemox.views.loader import ViewBatch
+from uniemox.views.patches import mask_noise, normalise
+from uniemox.views.transforms import TrainViews, Views
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,3 +162,34 @@ def _required(teacher: Teacher | None) -> Teacher:
     if teacher is None:
         raise TeacherError("L2 or L3 is on, but there is neither a teacher nor features in the batch")
     return teacher
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedViews:
+    """Views for training, with the draws of their masks: functions of seed, epoch and sample alone."""
+
+    make_views: TrainViews
+    length: int
+    """L, patches of a view."""
+
+    def __call__(self, sample: Sample, epoch: int) -> Views:
+        """Make the views and draw the masks; errors as `TrainViews`."""
+        seed = self.make_views.seed
+        noise = [
+            mask_noise([sample.key], self.length, seed=seed, epoch=epoch, stream=stream)
+            for stream in ("scene", "person")
+        ]
+        return replace(self.make_views(sample, epoch), noise=torch.cat(noise))
+
+
+def make_batch(views: ViewBatch, *, with_emotion: bool) -> PretrainBatch:
+    """The batch of a step.  views: of `MaskedViews`.  with_emotion: see `text_of`."""
+    noise = torch.empty(0, 2, 0) if views.noise is None else views.noise  # of a batch without images
+    return PretrainBatch(
+        scene=views.scene,
+        person=views.person,
+        texts=[text_of(sample, with_emotion) for sample in views.samples],
+        keys=[sample.key for sample in views.samples],
+        scene_noise=noise[:, 0],
+        person_noise=noise[:, 1],
+    )

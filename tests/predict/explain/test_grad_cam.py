@@ -15,12 +15,12 @@ from tests.export.networks import Convolutions, classify, info_of
 from tests.runs import finetuned, one_thread
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.errors import CheckpointError, ConfigError, LabelError
-from uniemox.export.maps import WithMaps
-from uniemox.model.concat_encoder import ConcatEncoder
+from uniemox.export.onnx import WithMaps
+from uniemox.model.encoder import ConcatEncoder
 from uniemox.persons.box import Box, Detection
 from uniemox.predict.explain.explaining import open_explainer
 from uniemox.predict.explain.grad_cam import grad_cam, grad_cam_maps
-from uniemox.views.pixels import IMAGENET
+from uniemox.views.patches import IMAGENET
 
 SIZE = 32
 

@@ -15,9 +15,7 @@ from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
 from uniemox.predict.explain.reconstructions import PIXELS_ONLY, open_reconstructors, reconstruct_images
 from uniemox.predict.views import scene_view
-from uniemox.views.mask import mask_noise, random_mask
-from uniemox.views.patches import patchify
-from uniemox.views.pixels import normalise
+from uniemox.views.patches import mask_noise, normalise, patchify, random_mask
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -23,17 +22,6 @@ from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import read_limited
 
 FILE, PLOT = "splits.json", "splits.png"
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A split of a project's images."""
-
-    sizes: Mapping[str, int]
-    how: str
-    sha256: str
-    lacking: Mapping[str, Sequence[str]]
-    """Splits without an image, by label."""
 
 
 def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSet, NDArray[np.float32]]:
@@ -71,8 +59,10 @@ def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSe
 
 def split(
     project: Project, verdicts: Mapping[int, Verdict], ratios: Mapping[str, float], *, seed: int = 0, schemes: int = 100
-) -> Drawn:
+) -> dict[str, Any]:
     """Split all kept images and write splits.json, and for several schemes splits.png (figure 6).
+
+    Returns sizes, how it was drawn, sha256, and under `lacking` the splits without an image, by label.
 
     ratios: share of each split.  schemes: number drawn; the one with the most similar colours is kept (data/splits.py).
     Raises DataError if nothing is kept, ConfigError for settings out of range or too few images.
@@ -86,15 +76,15 @@ def split(
     else:
         choice = choose_scheme(data.samples, ratios, histograms, seeds=range(seed, seed + schemes))
         scheme, how = choice.scheme, f"{shares}, the best of {schemes} schemes from seed {seed}"
-        from uniemox.data.split_plot import plot_choice  # noqa: PLC0415 - matplotlib takes a second
+        from uniemox.data.splits import plot_choice  # noqa: PLC0415 - matplotlib takes a second
 
         plot_choice(choice, data, project.folder / PLOT)
     digest = write_splits(project.folder / FILE, scheme, source=str(project.folder.name), how=how)
-    sizes = dict(Counter(scheme.values()))
-    project.store.set("split", {"how": how, "sizes": sizes, "sha256": digest})
+    drawn = {"sizes": dict(Counter(scheme.values())), "how": how, "sha256": digest}
+    project.store.set("split", drawn)
     filled = {(data.label_of(sample), scheme[sample.key]) for sample in data.samples}
     lacking = {label: tuple(name for name in ratios if (label, name) not in filled) for label in data.labels.labels}
-    return Drawn(sizes, how, digest, {label: names for label, names in lacking.items() if names})
+    return {**drawn, "lacking": {label: names for label, names in lacking.items() if names}}
 
 
 def read_scheme(project: Project) -> dict[str, str]:

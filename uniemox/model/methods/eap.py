@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniemox.losses.triplet_words import word_alignment_loss
+from uniemox.losses.methods import word_alignment_loss
 from uniemox.model.methods.relation import GroupedRegions, Relation
 
 TEMPERATURE = 0.07  # CLIP's at its start

@@ -11,7 +11,7 @@ The three contexts are concatenated.
 import torch
 from torch import Tensor, nn
 
-from uniemox.losses.multiplicative import multiplicative_loss
+from uniemox.losses.methods import multiplicative_loss
 from uniemox.model.methods.relation import Embed, GroupedRegions, Relation
 from uniemox.model.regions import Group, Regions
 

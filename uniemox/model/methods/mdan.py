@@ -10,8 +10,8 @@ head reads the last level's features and the logits of all levels.
 import torch
 from torch import Tensor, nn
 
-from uniemox.losses.hierarchy import polarity_loss
-from uniemox.losses.soft_target import soft_target_cross_entropy
+from uniemox.losses.methods import polarity_loss
+from uniemox.losses.objective import soft_target_cross_entropy
 from uniemox.model.methods.relation import Embed, GroupedRegions, Relation
 
 HEADS = 8

@@ -8,7 +8,7 @@ reads the objects alone, and the branches are concatenated.) An error across pol
 import torch
 from torch import Tensor, nn
 
-from uniemox.losses.hierarchy import polarity_loss
+from uniemox.losses.methods import polarity_loss
 from uniemox.model.methods.relation import Embed, GroupedRegions, Relation
 
 STRENGTH = 1.0  # of the polarity in the loss

@@ -14,7 +14,7 @@ from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.io.files import WEIGHTS
 from uniemox.model.classifier import Classifier
-from uniemox.model.concat_encoder import ConcatEncoder
+from uniemox.model.encoder import ConcatEncoder
 from uniemox.persons.box import Detection
 from uniemox.predict.explain.explanation import Array, Explanation
 from uniemox.predict.explain.maps import explain_by

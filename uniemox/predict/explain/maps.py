@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from uniemox.errors import ConfigError, ShapeError
-from uniemox.persons.box import Box, Detection
-from uniemox.persons.crop import choose_person
+from uniemox.persons.box import Box, Detection, choose_person
 from uniemox.predict.confidence import log_softmax
 from uniemox.predict.explain.explanation import Array, Explanation, normalised
 from uniemox.predict.images import ImageLike, read_any

@@ -14,13 +14,12 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from uniemox.checkpoints.published import load_start
-from uniemox.checkpoints.reading import read_weight_file
-from uniemox.checkpoints.recognition import state_of
+from uniemox.checkpoints.reading import read_weight_file, state_of
 from uniemox.errors import CheckpointError, ConfigError, ImageError
 from uniemox.io.files import CONFIG, ENCODER, WEIGHTS, open_regular
 from uniemox.io.fonts import fitted
 from uniemox.losses.config import LossWeights
-from uniemox.losses.reconstruction import reconstruction_loss
+from uniemox.losses.objective import reconstruction_loss
 from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
@@ -28,11 +27,9 @@ from uniemox.predict.explain.sheets import FONT_PX, GAP_PX, INK, LINE_PX, PAPER
 from uniemox.predict.images import read_any
 from uniemox.predict.views import scene_view
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.training.settings import from_dict, read_json
+from uniemox.training.run_folder import from_dict, read_json
 from uniemox.training.state import Checkpoints
-from uniemox.views.mask import mask_noise
-from uniemox.views.patches import patchify, unpatchify
-from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
+from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, mask_noise, normalise, patchify, unpatchify
 
 CELL_PX = 160
 PIXELS_ONLY = LossWeights(

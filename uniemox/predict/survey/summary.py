@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.data.readers.tables import read_rows
+from uniemox.data.readers.csv_table import read_rows
 from uniemox.errors import ConfigError, DataError
 from uniemox.labels import AFFECT
 from uniemox.predict.schema import top_word

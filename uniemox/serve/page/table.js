@@ -40,7 +40,7 @@ function topWord(element) {
 function cell(value) {
   if (typeof value === "boolean") return value ? "True" : "False";
   const text = String(value ?? "");
-  const isFormula = typeof value === "string" && /^'*[=+\-@\t\r\n\x1b＝＋－＠]/.test(text); // as uniemox/io/csv_files.py
+  const isFormula = typeof value === "string" && /^'*[=+\-@\t\r\n\x1b＝＋－＠]/.test(text); // as uniemox/io/files.py
   const safe = isFormula ? `'${text}` : text;
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }

@@ -1,4 +1,4 @@
-"""What all person detectors share: which boxes count, and how a detector is told from another."""
+"""Settings of a person detector."""
 
 import math
 from collections.abc import Sequence

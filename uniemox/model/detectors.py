@@ -1,8 +1,4 @@
-"""YOLOX-nano in torch, for methods that relate the objects of a scene; its weights come from the published ONNX file.
-
-Architecture: arXiv 2107.08430 (Megvii-BaseDetection/YOLOX, yolox_nano: depth 0.33, width 0.25, depthwise). The file's
-convolutions, into which batch norms are folded, come in the order in which these run.
-"""
+"""YOLOX-nano and YuNet-n as torch modules inside a classifier."""
 
 from typing import NamedTuple
 
@@ -161,3 +157,56 @@ def in_shares(box: Tensor, stride: int, size: torch.Size) -> Tensor:
     corners = torch.cat([centre - half, centre + half], dim=1) * stride  # (N, 4, H, W), px
     height, width = size
     return flat(corners) / corners.new_tensor([width, height, width, height])
+
+
+YUNET_WIDTH = 64
+
+
+class Unit(nn.Sequential):
+    """A pointwise and a depthwise 3 x 3 convolution, then ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, *, is_last: bool = False) -> None:
+        layers = [nn.Conv2d(inputs, outputs, 1), nn.Conv2d(outputs, outputs, 3, padding=1, groups=outputs)]
+        super().__init__(*layers, *([] if is_last else [nn.ReLU()]))
+
+
+class YuNet(nn.Module):
+    """A face detector of 0.05 million parameters, trained on WIDER FACE."""
+
+    unused_convolutions = 6  # of the published file
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), Unit(16, 16))
+        self.stride4 = nn.Sequential(
+            Unit(16, 16), Unit(16, YUNET_WIDTH), Unit(YUNET_WIDTH, YUNET_WIDTH), Unit(YUNET_WIDTH, YUNET_WIDTH)
+        )
+        self.stride8, self.stride16, self.stride32 = (
+            nn.Sequential(Unit(YUNET_WIDTH, YUNET_WIDTH), Unit(YUNET_WIDTH, YUNET_WIDTH)) for _ in STRIDES
+        )
+        self.out32, self.out16, self.out8 = (Unit(YUNET_WIDTH, YUNET_WIDTH) for _ in STRIDES)
+        self.heads = nn.ModuleList(Unit(YUNET_WIDTH, YUNET_WIDTH) for _ in STRIDES)
+        self.faces, self.boxes, self.objectness = (
+            nn.ModuleList(Unit(YUNET_WIDTH, values, is_last=True) for _ in STRIDES) for values in (1, 4, 1)
+        )
+
+    def forward(self, rgb: Tensor) -> Candidates:
+        """rgb: (N, 3, H, W), 0 to 255; H and W multiples of 32."""
+        maps = self._maps(rgb.flip(1))
+        faces, boxes, objectness = (
+            [head(one) for head, one in zip(heads, maps, strict=True)]
+            for heads in (self.faces, self.boxes, self.objectness)
+        )
+        places = [in_shares(box, stride, rgb.shape[-2:]) for box, stride in zip(boxes, STRIDES, strict=True)]
+        pairs = [flat(one.sigmoid() * other.sigmoid()) for one, other in zip(faces, objectness, strict=True)]
+        confidence = torch.cat(pairs, dim=1).sqrt()  # (N, A, 1)
+        return Candidates(torch.cat(places, dim=1), confidence[..., 0], confidence[..., :0])
+
+    def _maps(self, bgr: Tensor) -> list[Tensor]:
+        """Maps at strides 8, 16 and 32."""
+        fine = self.stride8(F.max_pool2d(self.stride4(F.max_pool2d(self.stem(bgr), 2)), 2))
+        middle = self.stride16(F.max_pool2d(fine, 2))
+        coarse = self.out32(self.stride32(F.max_pool2d(middle, 2)))
+        middle = self.out16(middle + enlarge(coarse))
+        fine = self.out8(fine + enlarge(middle))
+        return [head(one) for head, one in zip(self.heads, (fine, middle, coarse), strict=True)]

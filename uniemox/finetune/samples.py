@@ -1,0 +1,234 @@
+"""Samples of a run: the parts that train, choose the epoch and calibrate; their targets and words."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from uniemox.classifier_info import CalibrationImages, from_affect
+from uniemox.data.prompts import plain
+from uniemox.data.sample import DataSet, Sample
+from uniemox.data.splits import split_samples, take_fraction, write_splits
+from uniemox.errors import ConfigError, DataError, LabelError
+from uniemox.finetune.config import FinetuneConfig, Task
+from uniemox.io.files import CONFIG, SPLITS
+from uniemox.labels import LabelSet
+from uniemox.training.run_folder import read_json
+
+MISSING = {
+    "label": "no label of the set",
+    "distribution": "no vote for one of the labels",
+    "affect": "no valence or no arousal",
+}
+
+
+def target_of(samples: Sequence[Sample], task: Task, label_set: LabelSet) -> Tensor:
+    """The targets of N samples in float32.
+
+    "label": (N, E), 1 at the label.  "distribution": (N, E), shares of the votes for the set's labels, with sum 1;
+    votes for other words are dropped.  "affect": (N, 2), valence and arousal, from 1 to 9 scaled to -1 to 1.
+    Raises DataError, with its key, for a sample that has no such target.
+    """
+    rows = []
+    for sample in samples:
+        row = _row(sample, task, label_set)
+        if row is None:
+            raise DataError(
+                f"{sample.key} has {MISSING[task]} ({label_set.name}), which task={task!r} needs; leave it out"
+            )
+        rows.append(row)
+    width = 2 if task == "affect" else len(label_set)
+    return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), width)
+
+
+def has_target(sample: Sample, task: Task, label_set: LabelSet) -> bool:
+    """Whether `target_of` has an answer for a sample."""
+    return _row(sample, task, label_set) is not None
+
+
+def class_weights(samples: Sequence[Sample], label_set: LabelSet) -> Tensor:
+    """Weights under which all classes count the same: (E,) float32, with mean 1 over the samples.
+
+    A class of n among N samples gets N / (classes that have samples · n), one without samples 0. Samples without label
+    are passed over. Raises DataError if none has one.
+    """
+    labelled = [sample for sample in samples if has_target(sample, "label", label_set)]
+    if not labelled:
+        raise DataError(
+            f"none of {len(samples)} samples has a label of {label_set.name}, so there are no class weights"
+        )
+    counts = target_of(labelled, "label", label_set).sum(dim=0)  # (E,)
+    present = counts > 0
+    return torch.where(present, len(labelled) / (present.sum() * counts), 0.0)
+
+
+def _row(sample: Sample, task: Task, label_set: LabelSet) -> list[float] | None:
+    """The target of one sample; None if it has none."""
+    match task:
+        case "label":
+            if sample.label is None or sample.label >= len(label_set):
+                return None
+            return [float(place == sample.label) for place in range(len(label_set))]
+        case "distribution":
+            return _shares(sample, label_set)
+        case "affect":
+            if sample.valence is None or sample.arousal is None:
+                return None
+            return [from_affect(value) for value in (sample.valence, sample.arousal)]
+
+
+def _shares(sample: Sample, label_set: LabelSet) -> list[float] | None:
+    """Shares of the votes for the labels; None if there is no vote for any."""
+    votes = [0.0] * len(label_set)
+    for word, share in (sample.distribution or {}).items():
+        try:
+            place = label_set.index(word)
+        except LabelError:
+            continue
+        votes[place] += share
+    total = sum(votes)
+    return [vote / total for vote in votes] if total > 0 else None
+
+
+SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
+SETTINGS = ("seed", "task", "monitor", "holdout_fraction", "fraction", "select")  # that decide who learns from what
+MIN_HALVED = 40  # held-out samples from which one half can choose the epoch and the other calibrate
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The samples of a run."""
+
+    train: list[Sample]
+    selection: list[Sample]
+    """That choose the epoch, or whose score is reported after each where nothing is chosen."""
+    calibration: list[Sample]
+    """That temperature and conformal scores are fitted on."""
+    calibration_images: CalibrationImages
+
+    @property
+    def samples(self) -> list[Sample]:
+        """All of them, each once."""
+        return list({sample.key: sample for sample in [*self.train, *self.selection, *self.calibration]}.values())
+
+
+def split_for_training(data: DataSet, config: FinetuneConfig, out: Path | None) -> Parts:
+    """Training samples, those that choose the epoch, and those on which the temperature is fitted.
+
+    Data without splits are divided 80/10/10 by the seed, which is written to splits.json in `out`, if it is given.
+    Samples without what is to be learned are left out. Of config.fraction that part is taken first, so that all labels
+    that a run reads are within it. Where an epoch is chosen the held-out samples are halved: one half chooses, the
+    other calibrates; with fewer than 40 both are the same, and `calibration_images` says so.
+    Raises DataError if nothing is left to train on or to watch by.
+    """
+    useful = _with_splits(data, config, out)
+    train = [sample for sample in useful if sample.split == "train"]
+    monitor = config.monitor or find_monitor({sample.split for sample in useful})
+    held_out = [sample for sample in useful if sample.split == "val"] if monitor == "val" else []
+    if config.fraction < 1:
+        train, held_out = (take_fraction(part, config.fraction, config.seed) for part in (train, held_out))
+    if monitor == "holdout":
+        train, held_out = _halves(train, 1 - config.holdout_fraction, config.seed)
+    if not held_out or not train:
+        raise DataError(
+            f"{data.name} leaves {len(train)} samples to train on and {len(held_out)} to watch by (monitor={monitor}); "
+            "both must be there: choose another --monitor, --holdout-fraction or --fraction"
+        )
+    if not config.chooses_epoch:
+        return Parts(train, held_out, held_out, "independent")
+    if len(held_out) < MIN_HALVED:
+        return Parts(train, held_out, held_out, "selection")
+    return Parts(train, *_halves(held_out, 0.5, config.seed), "independent")
+
+
+def _with_splits(data: DataSet, config: FinetuneConfig, out: Path | None) -> list[Sample]:
+    """The samples that have a target, each with a split."""
+    data.check_splits()
+    samples = list(data.samples)
+    if all(sample.split is None for sample in samples):
+        scheme = split_samples(samples, SHARES, config.seed)
+        samples = [replace(sample, split=scheme[sample.key]) for sample in samples]
+        if out is not None:
+            write_splits(out / SPLITS, scheme, source=data.name, how=f"80/10/10, seed {config.seed}")
+    useful = [sample for sample in samples if has_target(sample, config.task, data.labels)]
+    if not any(sample.split == "train" for sample in useful):
+        raise DataError(
+            f"{data.name} has nothing to train on: of {len(samples)} samples {len(useful)} have a target "
+            f"({len(samples) - len(useful)} have {MISSING[config.task]}), and none of these is of split train"
+        )
+    return useful
+
+
+def _halves(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Two parts, the first with that share of every class; groups are not divided."""
+    scheme = split_samples(samples, {"first": share, "second": 1 - share}, seed)
+    return tuple([s for s in samples if scheme[s.key] == part] for part in ("first", "second"))  # type: ignore[return-value]
+
+
+def find_monitor(splits: set[str | None]) -> Literal["val", "holdout"]:
+    """val where the data have a test split to score on as well; else val is left for that, and train gives a part."""
+    return "val" if {"val", "test"} <= splits else "holdout"
+
+
+def check_same_division(run: Path, others: Sequence[str]) -> None:
+    """Raise ConfigError unless other runs learned from the same data, divided alike.
+
+    Else the images by which `run` is calibrated would be known to them. All are folders with a config.json.
+    """
+    own = read_json(run / CONFIG)
+    for other in others:
+        theirs = read_json(Path(other) / CONFIG)
+        differ = [name for name in SETTINGS if own["config"].get(name) != theirs["config"].get(name)]
+        if own["data"]["sha256"] != theirs["data"]["sha256"]:
+            differ.append("data")
+        if differ:
+            raise ConfigError(f"{other} was made with another {' and '.join(differ)} than is asked for now")
+
+
+MAX_WORDS = 1000  # of a kind, the most frequent ones
+ATTRIBUTES = ("scene", "facial_expression", "human_action")
+
+
+class WordLists:
+    """The words that a run knows: labels, objects, attributes, the last two sorted.
+
+    labels: the first words.  objects, attributes: those of the training samples' annotations (EmoSet's, or what
+    `uniemox data describe` found), each the most frequent ones; where there are none, one word that no image has.
+    """
+
+    def __init__(self, samples: Sequence[Sample], labels: LabelSet) -> None:
+        objects, attributes = (_frequent(map(words, samples)) for words in (_objects, _attributes))
+        self.counts = [len(labels), max(1, len(objects)), max(1, len(attributes))]
+        self.places = {("object", word): self.counts[0] + i for i, word in enumerate(objects)}
+        start = sum(self.counts[:2])
+        self.places |= {("attribute", word): start + i for i, word in enumerate(attributes)}
+
+    def rows(self, samples: Sequence[Sample]) -> Tensor:
+        """(N, V), 1 for the words of each sample."""
+        rows = torch.zeros(len(samples), sum(self.counts))
+        for row, sample in zip(rows, samples, strict=True):
+            if sample.label is not None and sample.label < self.counts[0]:
+                row[sample.label] = 1
+            said = [("object", word) for word in _objects(sample)]
+            said += [("attribute", word) for word in _attributes(sample)]
+            row[[self.places[one] for one in said if one in self.places]] = 1
+        return rows
+
+
+def _objects(sample: Sample) -> list[str]:
+    words = (sample.annotation or {}).get("object") or ()
+    return [plain(word) for word in words if isinstance(word, str)]
+
+
+def _attributes(sample: Sample) -> list[str]:
+    found = [(sample.annotation or {}).get(name) for name in ATTRIBUTES]
+    return [plain(word) for word in found if isinstance(word, str) and word]
+
+
+def _frequent(lists: Iterable[list[str]]) -> tuple[str, ...]:
+    counts = Counter(word for words in lists for word in set(words))
+    return tuple(sorted(word for word, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:MAX_WORDS]))
