@@ -117,7 +117,7 @@ def all_steps(folder: Path, address: str, count: int, schemes: int) -> dict[str,
         agreement = agree(project)
         found["alpha"] = round(agreement.alpha.value, 3)
     with step("split"):
-        found["split"] = split(project, verdicts(project), RATIOS, schemes=schemes).sizes
+        found["split"] = split(project, verdicts(project), RATIOS, schemes=schemes)["sizes"]
     with step("release"):
         found["released"] = release(project, folder / "release", ReleaseConfig(name="many"))["pictures"]
     times["all"] = round(sum(times.values()), 1)

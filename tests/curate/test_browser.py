@@ -101,7 +101,7 @@ def test_two_annotators_by_keys_alone(browser: object, tmp_path: Path) -> None:
     assert sorted(one["Ben"] for one in said.values()) == ["awe", "awe", "fear", "fear", "none", "none"]
 
 
-def test_on_a_phone_the_image_and_all_answers_are_on_one_screen(browser: object, tmp_path: Path) -> None:
+def test_a_phone_shows_image_and_answers_on_one_screen(browser: object, tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", LABELS[:2])
     with working(browser, project) as page:
         page.set_viewport_size({"width": 360, "height": 640})
@@ -184,7 +184,7 @@ def test_a_form_with_consent_scales_and_languages(browser: object, tmp_path: Pat
     assert sorted(said, key=len) == [{}, {"skip": "upsetting"}, full]
 
 
-def test_a_minute_offline_loses_nothing(browser: object, tmp_path: Path) -> None:
+def test_answers_given_offline_are_saved_later(browser: object, tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", LABELS)
     with working(browser, project, expected="ERR_INTERNET_DISCONNECTED") as page:
         page.wait_for_selector("#picture[alt='Image 1']")

@@ -161,7 +161,7 @@ def test_unexpected_answers_of_services_are_errors(content: bytes) -> None:
                 list(source.offers("awe", "x", 5))
 
 
-def test_a_service_that_is_busy_is_asked_again() -> None:
+def test_a_busy_service_is_asked_again() -> None:
     with serving(misbehaving()) as server:
         ask = PagedSearch(local(server), PolitenessConfig(tries=3, first_wait_s=0.01), pause_s=0.0)
         assert ask(f"{server.address}/twice") == JPEG
@@ -257,7 +257,7 @@ def without_rules(answer: Callable[[Handler], None]) -> Callable[[Handler], None
 
 
 @pytest.mark.parametrize(("place", "asked"), [("/private/x.jpg", 0), ("/open/x.jpg", 6)])
-def test_a_redirect_waits_for_its_host_and_asks_for_its_rules(tmp_path: Path, place: str, asked: int) -> None:
+def test_a_redirect_obeys_rate_and_rules_of_its_host(tmp_path: Path, place: str, asked: int) -> None:
     answer, at_once = slow_host()
     with ExitStack() as stack:
         last = stack.enter_context(serving(answer))
@@ -320,7 +320,7 @@ def test_a_folder_and_resume_after_a_stop(tmp_path: Path) -> None:
         local_folder(tmp_path / "nowhere", PLAN)
 
 
-def test_folders_that_are_no_labels_are_refused_or_taken_as_keywords(tmp_path: Path) -> None:
+def test_unknown_folders_are_refused_or_taken_as_keywords(tmp_path: Path) -> None:
     word = PLAN.keywords["awe"][0]
     class_folders(tmp_path, ("fear", "holiday", word), each=2)
     with pytest.raises(LabelError, match=r"none of the labels awe, fear: holiday \(2 images\); rename them"):

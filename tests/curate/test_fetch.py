@@ -50,7 +50,7 @@ def test_failed_downloads_give_the_reason(path: str, reason: str, may_pass: bool
 
 
 @pytest.mark.parametrize("path", ["/drip", "/drip-header"])
-def test_a_server_that_drips_bytes_has_no_more_time_than_others(path: str) -> None:
+def test_slow_servers_time_out(path: str) -> None:
     with serving(misbehaving()) as server:
         began = time.monotonic()
         found = get(server.address + path, local(server, timeout_s=0.4))
@@ -76,7 +76,7 @@ def test_invalid_addresses_fail(address: str) -> None:
     assert isinstance(get(address, FetchConfig(timeout_s=1)), FetchFailure)
 
 
-def test_this_machine_is_not_fetched_from() -> None:
+def test_local_addresses_are_not_fetched() -> None:
     with serving(misbehaving()) as server:
         found = get(f"{server.address}/ok.jpg", FetchConfig())
         assert found == FetchFailure("127.0.0.1 is 127.0.0.1, which is not on the public internet")
@@ -118,7 +118,7 @@ def test_private_addresses_inside_ipv6_ones_are_refused(form: str, ip: str) -> N
 
 
 @pytest.mark.parametrize("ip", PUBLIC_V4)
-def test_public_addresses_inside_ipv6_ones_need_a_form_that_leads_outside(ip: str) -> None:
+def test_public_addresses_inside_ipv6_ones(ip: str) -> None:
     found = {form for form, address in inside_v6(ip).items() if is_public(address)}
     assert found == {"mapped", "6to4", "NAT64"}
 
@@ -212,13 +212,13 @@ def test_hosts(address: str, host: str) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"max_bytes": 0}, {"timeout_s": 0}, {"contact": "a\nb"}, {"max_redirects": -1}])
-def test_limits_make_sense(settings: dict[str, object]) -> None:
+def test_invalid_limits_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         FetchConfig(**settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
-def test_a_certificate_that_nobody_signed_is_refused(tmp_path: Path) -> None:
+def test_a_self_signed_certificate_is_refused(tmp_path: Path) -> None:
     make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=127.0.0.1"
     names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
     subprocess.run([*make.split(), *names], cwd=tmp_path, check=True, capture_output=True)

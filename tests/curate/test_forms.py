@@ -46,7 +46,7 @@ def answer(task: int, label: str, **more: object) -> dict[str, object]:
     return {"id": f"answer-{task}-{label}", "task": task, "label": label, "seconds": 1.0, **more}
 
 
-def test_everything_that_is_said_is_kept(tmp_path: Path) -> None:
+def test_all_fields_of_an_answer_are_saved(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ["awe", "fear", "awe"], replace(PLAN, answer=FORM))
     with annotator(project) as ada:
         assert ada.get("/api/form").json()["several"] is True
@@ -107,7 +107,7 @@ def test_an_import_is_written_in_short_transactions(tmp_path: Path, monkeypatch:
     assert len(project.rows(select(t.people))) == len(project.rows(select(t.tasks))) == 500
 
 
-def test_what_was_suggested_is_the_servers_word(tmp_path: Path) -> None:
+def test_the_server_decides_what_was_suggested(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ["awe", "fear"], replace(PLAN, answer=FORM))
     with annotator(project) as ada:
         first, second = (task["id"] for task in ada.get("/api/tasks").json()["tasks"])
@@ -122,7 +122,7 @@ def test_what_was_suggested_is_the_servers_word(tmp_path: Path) -> None:
     ]
 
 
-def test_nobody_sees_an_image_before_agreeing_to_the_text_as_it_is_now(tmp_path: Path) -> None:
+def test_consent_to_the_current_text_comes_before_images(tmp_path: Path) -> None:
     plan = replace(PLAN, answer=AnswerForm(consent="My answers may be published."))
     project = project_of(tmp_path / "p", ["awe"], plan)
     with annotator(project) as ada:
@@ -153,7 +153,7 @@ def test_plans_with_forms() -> None:
             CollectionPlan(keywords={label: ("x",), "b": ("y",)})
 
 
-def test_a_model_is_shown_only_if_asked_for_and_it_is_recorded(tmp_path: Path) -> None:
+def test_suggestions_are_shown_on_request_and_recorded(tmp_path: Path) -> None:
     model = tiny_network(tmp_path / "m.onnx", labels=["awe", "fear"], label_set="custom")
     project = project_of(tmp_path / "p", ["awe", "fear"])
     with annotator(project) as ada:
@@ -196,7 +196,7 @@ def test_a_release_has_means_and_no_comments(tmp_path: Path) -> None:
     assert "They rated intensity, valence, arousal from 1 to 9" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_all_answers_can_be_had_at_any_time(tmp_path: Path) -> None:
+def test_answers_are_exported_as_csv(tmp_path: Path) -> None:
     project = rated(tmp_path / "p")
     assert write_csv(project, tmp_path / "a.csv") == 24
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8-sig") as file:
@@ -264,7 +264,7 @@ def test_label_studio_s_own_export_is_read(tmp_path: Path) -> None:
         max_leaves=12,
     )
 )
-def test_whatever_an_export_holds_nothing_that_no_page_sends_gets_in(imports: Project, junk: object) -> None:
+def test_imports_hold_only_valid_answers(imports: Project, junk: object) -> None:
     before = len(imports.rows(select(t.answers)))
     choice = {"type": "choices", "value": {"choices": ["awe"]}}
     annotations = [junk, {"result": junk}, {"result": [choice], "meta": junk}, {"result": [choice], "lead_time": junk}]

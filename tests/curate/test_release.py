@@ -120,7 +120,7 @@ def test_local_paths_are_relative_and_the_datasheet_names_sources(tmp_path: Path
     assert "was taken out." in sheet
 
 
-def test_metadata_is_taken_out_of_a_release_or_kept(tmp_path: Path) -> None:
+def test_metadata_is_removed_or_kept(tmp_path: Path) -> None:
     project = agreed(tmp_path)
     secret = b"\xff\xfe\x00\x08Secret"
     for path in (tmp_path / "p" / "pictures").rglob("*.jpg"):
@@ -192,7 +192,7 @@ def test_label_studio(made: Path) -> None:
     assert (made / path).is_file()
 
 
-def test_the_page_of_the_status_stands_alone(project: Project, made: Path, tmp_path: Path) -> None:
+def test_the_status_page_is_self_contained(project: Project, made: Path, tmp_path: Path) -> None:
     write_status_page(tmp_path / "s.html", status(project), agree(project), project.folder / "splits.png")
     text = (tmp_path / "s.html").read_text()
     assert "Krippendorff" in text
@@ -237,7 +237,7 @@ def test_a_licence_is_refused_for_images_of_unknown_licence(tmp_path: Path) -> N
     done = release(project, out, ReleaseConfig(name="x", licence="CC-BY-4.0", only_licensed=True))
     assert (done["pictures"], done["unlicensed"]) == (9, 3)
     assert {row["licence"] for row in rows_of(out / "provenance.csv")} == {"by 2.0"}
-    assert "; 0 without a known licence" in (out / "licences.md").read_text()
+    assert ": 0 without a known licence" in (out / "licences.md").read_text()
     assert release(project, out, ReleaseConfig(name="x"))["pictures"] == 12  # without a licence nothing is promised
     with project.store.write() as connection:
         connection.execute(update(t.candidates).values(licence=""))

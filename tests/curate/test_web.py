@@ -115,7 +115,7 @@ def test_annotators_see_their_own_tasks_and_owners_everything(project: Project, 
     assert ada.get("/api/me").json()["answered"] == 1
 
 
-def test_numbers_that_no_row_can_have_are_refused(project: Project, client: TestClient) -> None:
+def test_row_numbers_out_of_range_are_refused(project: Project, client: TestClient) -> None:
     ada, owner = Browser(client, invite(project, "Ada")), Browser(client, invite(project, "Eva", "owner"))
     for number in (2**53, 2**63, 2**70, -1):
         assert ada.get(f"/api/tasks?after={number}").status_code == 422
@@ -226,7 +226,7 @@ def test_only_the_pages_files_are_served_and_all_answers_carry_strict_headers(cl
     assert client.get("/", follow_redirects=False).headers["location"] == "/annotate"
 
 
-def test_an_answer_sent_twice_is_one_and_a_later_one_counts(project: Project, client: TestClient) -> None:
+def test_repeated_answers_count_once_and_the_last_one_holds(project: Project, client: TestClient) -> None:
     ada = Browser(client, invite(project, "Ada"))
     task = ada.tasks()[0]
     for _ in range(2):
@@ -352,7 +352,7 @@ def test_answers_per_image_are_limited(tmp_path: Path) -> None:
     assert sorted(map(int, given[0])) == [1, 2, 3, 4, 5]
 
 
-def test_attention_checks_show_what_they_ask_for(tmp_path: Path) -> None:
+def test_attention_checks_are_counted_apart(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ["awe"] * 6, replace(PLAN, check_every=1))
     with TestClient(create_app(project, [ADDRESS]), base_url=ADDRESS) as client:
         ada = Browser(client, invite(project, "Ada"))

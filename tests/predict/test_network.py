@@ -21,7 +21,7 @@ from uniemox.predict.opening import load
 from uniemox.predict.predictor import Predictor
 
 
-def test_what_the_file_says_is_read(tmp_path: Path) -> None:
+def test_metadata_of_a_file_are_read(tmp_path: Path) -> None:
     network = Network.open(tiny_network(tmp_path / "run" / "model.onnx", conformal_scores=[0.1, 0.5]))
     info = network.info
     assert network.name == "run"
@@ -142,7 +142,7 @@ def test_loading_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert load(finder=None).labels == MIKELS.labels
 
 
-def test_a_network_that_hides_the_person_knows_where_they_are(tmp_path: Path) -> None:
+def test_a_network_that_hides_the_person_needs_detections(tmp_path: Path) -> None:
     """Of the scene alone: black where the person is, in a long image too, which is then looked at once."""
     network = Network.open(tiny_network(tmp_path / "scene.onnx", hides_person=True, crop_fraction=1.0))
     assert network.info.needs_person

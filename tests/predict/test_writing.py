@@ -62,7 +62,7 @@ ANSWERS = (
 )
 
 
-def test_a_model_of_the_same_name_is_told_from_the_one_before(tmp_path: Path) -> None:
+def test_resume_refuses_another_model_of_the_same_name(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     with opened(path, asked="one") as file:
         file.write(prediction("a.jpg", faces=FACES))
@@ -73,7 +73,7 @@ def test_a_model_of_the_same_name_is_told_from_the_one_before(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("with_bom", [False, True])
-def test_a_table_begins_with_a_byte_order_mark_where_one_is_asked_for(tmp_path: Path, with_bom: bool) -> None:
+def test_a_byte_order_mark_is_written_on_request(tmp_path: Path, with_bom: bool) -> None:
     path = tmp_path / "answers.csv"
     with ResultFile(path, resume=False, answered=ANSWERED, with_bom=with_bom) as file:
         file.write(prediction("ö.jpg", faces=FACES))
@@ -81,7 +81,7 @@ def test_a_table_begins_with_a_byte_order_mark_where_one_is_asked_for(tmp_path: 
     assert path.read_bytes().startswith(b"\xef\xbb\xbfpath" if with_bom else b"path")
 
 
-def test_names_that_a_spreadsheet_would_run_are_made_harmless_and_found_again(tmp_path: Path) -> None:
+def test_formulas_in_names_are_escaped_and_found_again(tmp_path: Path) -> None:
     names = ["=1+1.jpg", "-a.jpg", "@b.jpg", "+c.jpg", "\x1b[31md.jpg", "'e.jpg"]
     path = tmp_path / "answers.csv"
     affect = {"scene": {"valence": -0.5, "=joy": 1.5}}
@@ -100,7 +100,7 @@ def test_names_that_a_spreadsheet_would_run_are_made_harmless_and_found_again(tm
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
-def test_a_job_stopped_at_any_moment_goes_on(tmp_path: Path, ending: str) -> None:
+def test_resume_continues_from_any_cut(tmp_path: Path, ending: str) -> None:
     whole = tmp_path / f"whole{ending}"
     with opened(whole) as file:
         for answer in ANSWERS:
@@ -127,7 +127,7 @@ def test_a_job_stopped_at_any_moment_goes_on(tmp_path: Path, ending: str) -> Non
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_lines_are_json_and_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
+def test_json_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
     for ending in (".jsonl", ".csv", ".parquet"):
         with opened(tmp_path / f"o{ending}") as file:
             for answer in ANSWERS:
@@ -155,7 +155,7 @@ def test_lines_are_json_and_csv_and_parquet_hold_the_same(tmp_path: Path) -> Non
     assert (table[0]["width_px"], table[1]["error"]) == (30, "broken")
 
 
-def test_a_file_of_failures_alone_and_one_of_nothing_are_tables_too(tmp_path: Path) -> None:
+def test_tables_of_failures_alone_and_of_nothing(tmp_path: Path) -> None:
     for name, answers in (("bad", [ANSWERS[1]]), ("none", [])):
         for ending in (".csv", ".parquet"):
             with opened(tmp_path / f"{name}{ending}") as file:
@@ -165,7 +165,7 @@ def test_a_file_of_failures_alone_and_one_of_nothing_are_tables_too(tmp_path: Pa
         assert pyarrow.parquet.read_table(tmp_path / f"{name}.parquet").num_rows == len(answers)
 
 
-def test_what_must_not_be_written_over_is_refused(tmp_path: Path) -> None:
+def test_files_that_can_not_be_resumed_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "o.csv"
     with opened(path) as file:
         file.write(ANSWERS[0])
@@ -203,7 +203,7 @@ def test_what_must_not_be_written_over_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.sets(st.text(max_size=5), max_size=20), st.text(max_size=5))
-def test_what_is_in_the_file_is_known(tmp_path_factory: pytest.TempPathFactory, paths: set[str], other: str) -> None:
+def test_answered_images_are_found_again(tmp_path_factory: pytest.TempPathFactory, paths: set[str], other: str) -> None:
     path = tmp_path_factory.mktemp("o") / "o.jsonl"
     with opened(path) as file:
         for one in paths:
@@ -277,7 +277,7 @@ def test_what_can_not_be_written(photos: Path, tmp_path: Path) -> None:
     assert (done.returncode, "--embeddings can't be resumed" in done.stderr) == (2, True)
 
 
-def test_old_files_have_no_features(tmp_path: Path) -> None:
+def test_files_without_features_are_refused(tmp_path: Path) -> None:
     predictor = Predictor(made(tmp_path))
     with pytest.raises(ConfigError, match="export it again"):
         predictor.embed([draw_image(0)])

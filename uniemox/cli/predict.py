@@ -129,11 +129,11 @@ def predict(
     labels
         Answer in another label set, such as polarity.
     every
-        The names are films (animated GIF, WebP and PNG too): answer for a frame every 1s, 500ms or 2min.
+        Time between two answered frames, such as 1s, 500ms or 2min; the names are films (animated images too).
     batch_size
-        Maximum number of images, 1 to 16, that are started before the next answer is written; it changes no answer.
+        Maximum number of images started before the next answer is written; more than 16 act as 16. No answer changes.
     engine
-        ray: on all machines of a Ray cluster, which read the images by the same paths.
+        local: this machine. ray: all machines of a Ray cluster, which read the images by the same paths.
     as_json
         Print a JSON object a line: path, scene, kind, valence, familiarity, persons, ...; or path, error.
     """

@@ -81,11 +81,9 @@ class Store:
         """Close all connections."""
         self.engine.dispose()
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """Open a connection that sees one state of the database."""
-        with self.engine.connect() as connection:
-            yield connection
+    def read(self) -> Connection:
+        """Open a connection, for a with statement, that sees one state of the database."""
+        return self.engine.connect()
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -106,10 +104,10 @@ class Store:
 
     def _create_tables(self) -> None:
         names = set(inspect(self.engine).get_table_names())
-        found = self.setting("schema") if "settings" in names else t.SCHEMA
-        if found != t.SCHEMA:
+        version = self.setting("schema") if "settings" in names else t.SCHEMA
+        if version != t.SCHEMA:
             raise DataError(
-                f"{self.engine.url}: its tables are of version {found}, this uniemox knows {t.SCHEMA}; "
+                f"{self.engine.url}: its tables are of version {version}, this uniemox knows {t.SCHEMA}; "
                 "use the version of uniemox that made it"
             )
         if t.metadata.tables.keys() - names:
@@ -205,10 +203,10 @@ def searched_labels(project: Project) -> dict[int, set[str]]:
     query = select(t.candidates.c.picture_id, t.candidates.c.label).where(
         t.candidates.c.picture_id.is_not(None), t.candidates.c.label.is_not(None)
     )
-    found: dict[int, set[str]] = {}
+    labels: dict[int, set[str]] = {}
     for row in project.rows(query.distinct()):
-        found.setdefault(row.picture_id, set()).add(row.label)
-    return found
+        labels.setdefault(row.picture_id, set()).add(row.label)
+    return labels
 
 
 def put_setting(connection: Connection, name: str, value: Any) -> None:

@@ -110,12 +110,12 @@ def _collected(project: Project) -> dict[str, Any]:
 
 def _screened(project: Project) -> dict[str, Any]:
     with project.store.read() as connection:
-        found = decisions(connection, "screen")
+        screened = decisions(connection, "screen")
         styles = Counter(one.value for one in decisions(connection, "style").values() if one.value)
         kept = len(pool(connection))
         taken = taken_down(connection)
     reasons = Counter(
-        one.reason.split(":")[0] for number, one in found.items() if one.value == "drop" and number not in taken
+        one.reason.split(":")[0] for number, one in screened.items() if one.value == "drop" and number not in taken
     )
     looked = project.count(select(func.count()).select_from(t.looks))
     fresh = select(func.count(func.distinct(t.candidates.c.picture_id))).outerjoin(
@@ -129,18 +129,18 @@ def _screened(project: Project) -> dict[str, Any]:
 
 def _figures(project: Project) -> dict[str, Any]:
     """Return the last computed agreement in short."""
-    found = project.store.setting("agreement")
-    if found is None:
+    saved = project.store.setting("agreement")
+    if saved is None:
         return {}
     newest = project.count(select(func.max(t.answers.c.id)))
     with project.store.read() as connection:
         batch = last_batch(connection)
     shown = {
-        name: {key: None if value is None else round(value, 3) for key, value in found[name].items()}
+        name: {key: None if value is None else round(value, 3) for key, value in saved[name].items()}
         for name in ("percent", "alpha")
     }
-    later = {"later answers": newest - found["of_answers"], "later steps": batch - found.get("of_batch", 0)}
-    return {"figures": {"pictures": found["pictures"], **shown, **later}}
+    later = {"later answers": newest - saved["of_answers"], "later steps": batch - saved.get("of_batch", 0)}
+    return {"figures": {"pictures": saved["pictures"], **shown, **later}}
 
 
 def _agreed(figures: Mapping[str, Any] | None) -> str:

@@ -29,6 +29,13 @@ def familiarity_of(distances: Array, held_out: Sequence[float]) -> NDArray[np.fl
     return (len(held_out) - nearer + 1) / (len(held_out) + 1)
 
 
+def log_softmax(logits: Array) -> NDArray[np.float64]:
+    """Return log-probabilities (N, E) of logits (N, E)."""
+    values = np.asarray(logits, np.float64)
+    values = values - values.max(axis=1, keepdims=True)
+    return values - np.log(np.exp(values).sum(axis=1, keepdims=True))
+
+
 def probabilities_of(
     logits: Array, temperature: float | None, familiarity: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:

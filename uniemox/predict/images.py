@@ -1,7 +1,6 @@
 """Images as people give them: paths, bytes, PIL images, arrays, folders, patterns; and a parallel map over them."""
 
 import glob
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -10,22 +9,12 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from uniemox.errors import ImageError, ImageNotFoundError
 from uniemox.io.decoding.pool import Decode, DecoderPool, Decoders, decode_one
 from uniemox.io.files import read_limited
-from uniemox.io.images import (
-    HEIF_ENDINGS,
-    HEIF_NEEDS,
-    MAX_ASPECT,
-    MAX_BYTES,
-    MAX_PIXELS,
-    MAX_SIDE_PX,
-    MinSides,
-    decode,
-    is_image_name,
-)
+from uniemox.io.images import HEIF_ENDINGS, HEIF_NEEDS, MAX_BYTES, MinSides, check_size, decode_opened, is_image_name
 from uniemox.io.parallel import count_cores, parallel_map
 from uniemox.predict.film import FILMS, Frame, frame_of
 
@@ -33,9 +22,6 @@ ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[An
 Item = TypeVar("Item")
 FOREIGN = (*HEIF_ENDINGS, ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".psd")
 """Endings of images that are not read; in a folder each is a failure with its name."""
-PILLOW_ERRORS = (OSError, ValueError, SyntaxError, TypeError, EOFError, IndexError, KeyError, AttributeError)
-"""Errors that Pillow raises for damaged images."""
-_WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's greys of more than 8 bits
 
 
 def read_any(
@@ -59,9 +45,8 @@ def read_any(
         source = _from_array(source)
     if not isinstance(source, Image.Image):
         raise ImageError(f"expected a path, bytes, an open file, a PIL image or an array, got {type(source).__name__}")
-    _check_size(*source.size)
-    image = _upright(source)
-    return image, image.size
+    check_size(*source.size, "image")
+    return decode_opened(source, "image")
 
 
 def _read_file(source: str | os.PathLike[str]) -> bytes:
@@ -112,7 +97,7 @@ def _from_array(values: NDArray[Any]) -> Image.Image:
     shape = values.shape
     if not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))) or 0 in shape:
         raise ImageError(f"expected an array (H, W), (H, W, 3) or (H, W, 4), got {shape}")
-    _check_size(shape[1], shape[0])
+    check_size(shape[1], shape[0], "image")
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise ImageError("the array holds values that are not finite; expected floats from 0 to 1")
@@ -124,32 +109,6 @@ def _from_array(values: NDArray[Any]) -> Image.Image:
     if values.dtype != np.uint8:
         raise ImageError(f"expected an array of uint8, or of floats from 0 to 1, got {values.dtype}")
     return Image.fromarray(np.ascontiguousarray(values))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Convert to RGB: transparent pixels become white, wide greys are scaled as `images.decode` does."""
-    try:
-        image = ImageOps.exif_transpose(image)
-        if image.mode in _WIDE:
-            encoded = io.BytesIO()
-            image.save(encoded, "TIFF")
-            return decode(encoded.getvalue())[0]
-        if image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-        return image.convert("RGB")
-    except PILLOW_ERRORS as error:
-        raise ImageError(f"image: can't be decoded ({error})") from error
-
-
-def _check_size(width: int, height: int) -> None:
-    """Raise ImageError for sizes that `images.open_image` refuses in files."""
-    if min(width, height) < 1:
-        raise ImageError(f"{width} x {height} px is no image")
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
-        raise ImageError(f"{width} x {height} px is more than {MAX_PIXELS // 10**6} megapixels; scale it down")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ImageError(f"{width} x {height} px is a strip, not a scene; crop it")
 
 
 def walk(folder: Path) -> Iterator[Path]:

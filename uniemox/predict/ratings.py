@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import CheckpointError
-from uniemox.predict.confidence import UNFAMILIAR
+from uniemox.predict.confidence import UNFAMILIAR, log_softmax
 
 LOWEST, HIGHEST = 1.0, 9.0
 HASH_DIGITS = 16  # of an image's SHA-256 that identify it
@@ -85,7 +85,4 @@ class RatingHead:
 
 def head_inputs(features: Array, logits: Array) -> NDArray[np.float64]:
     """Join the inputs of a rating head: features (N, D) and log-probabilities (N, E), as (N, D + E)."""
-    values = np.asarray(logits, np.float64)
-    values = values - values.max(axis=1, keepdims=True)
-    shares = values - np.log(np.exp(values).sum(axis=1, keepdims=True))
-    return np.concatenate([np.asarray(features, np.float64), shares], axis=1)
+    return np.concatenate([np.asarray(features, np.float64), log_softmax(logits)], axis=1)

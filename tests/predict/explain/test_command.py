@@ -65,7 +65,7 @@ def test_a_sheet_of_two_models(images: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("method", ["occlusion", "grad-cam"])
-def test_a_model_that_looks_at_people_sees_those_that_are_known(
+def test_known_people_are_used_else_detected(
     method: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of persons.jsonl, else those of the finder, as `uniemox predict` has it."""
@@ -121,7 +121,7 @@ def test_every_image_has_a_map_of_its_own(
     assert "File name too long" in said
 
 
-def test_what_is_cut_off_leaves_what_was_there(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_writing_keeps_the_old_file(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is there counts as done, so it must never be half of one."""
     out, maps = tmp_path / "out" / "sheet.png", tmp_path / "maps"
     model, run = finetuned("knn"), pretrained()
@@ -178,7 +178,7 @@ def test_what_can_not_be_done_is_an_error(images: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "sheet.png").exists()
 
 
-def test_what_faces_show_stands_beside_what_the_scene_evokes(
+def test_faces_are_drawn_in_the_first_column(
     shared: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of a photograph of a group, and of an image without a face."""

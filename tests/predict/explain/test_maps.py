@@ -51,7 +51,7 @@ def test_occlusion_costs_a_hundred_passes_in_small_batches() -> None:
 
 
 @pytest.mark.parametrize("method", ["cam", "occlusion"])
-def test_nothing_that_speaks_for_a_label_is_no_heat(method: str) -> None:
+def test_an_image_without_evidence_has_no_heat(method: str) -> None:
     black = Image.new("RGB", (SIZE, SIZE))
     found = heat_map(predictor(), black, "fear", method=method)  # type: ignore[arg-type]
     assert not found.heat.any()
@@ -69,7 +69,7 @@ def test_the_box_is_the_middle_that_the_model_sees(size: tuple[int, int]) -> Non
     assert found.image.size == found.overlay().size == size
 
 
-def test_the_person_is_explained_where_nothing_else_is_seen() -> None:
+def test_the_person_view_is_explained_if_it_is_the_only_one() -> None:
     """In px of the image; with both views it is the scene, and the person stays as it is."""
     image = Image.new("RGB", (200, 200), (20, 20, 20))
     image.paste(spotted("fear", side=80), (30, 100))
@@ -133,7 +133,7 @@ def random_score(seed: int, size: int) -> tuple[object, np.ndarray]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_it_is_the_plain_form(seed: int) -> None:
+def test_occlusion_matches_a_plain_computation(seed: int) -> None:
     score, pixels = random_score(seed, 32)
     np.testing.assert_allclose(occlusion_map(score, pixels), plain(score, pixels), atol=1e-5)
 
@@ -143,7 +143,7 @@ def test_an_image_of_one_colour_has_no_heat() -> None:
     assert not occlusion_map(score, np.full((3, 32, 32), 0.25, np.float32)).any()
 
 
-def test_what_lowers_the_score_is_negative() -> None:
+def test_places_that_lower_the_score_are_negative() -> None:
     pixels = np.zeros((3, 32, 32), np.float32)
     pixels[:, 8:10, 8:10] = 1
     heat = occlusion_map(lambda batch: -batch[:, 0, 8:10, 8:10].sum(axis=(1, 2)), pixels)

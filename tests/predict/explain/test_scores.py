@@ -29,7 +29,7 @@ def heat_of(quarter: tuple[int, int]) -> np.ndarray:
     return heat
 
 
-def test_the_right_map_is_better_than_chance_and_a_wrong_one_worse() -> None:
+def test_scores_rank_the_right_map_above_chance() -> None:
     pixels = bright_corner()
     right, wrong = (map_scores(corner, pixels, heat_of(place), 0) for place in ((0, 0), (1, 1)))
     assert right.deletion < right.random_deletion < wrong.deletion

@@ -68,8 +68,8 @@ class AgreementStats:
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON-serialisable statistics, nan as None."""
-        found: dict[str, Any] = _without_nan(asdict(self))
-        return found
+        content: dict[str, Any] = _without_nan(asdict(self))
+        return content
 
     def anonymous(self) -> dict[str, Any]:
         """Return `as_dict` with numbers instead of names, as in a release's answers.csv."""
@@ -88,11 +88,11 @@ def agree(project: Project, seed: int = 0) -> AgreementStats:
     """
     with project.store.read() as connection:
         newest, batch = int(connection.scalar(select(func.max(t.answers.c.id))) or 0), last_batch(connection)
-    found = agreement_now(project, seed)
-    if not found.pictures:
+    stats = agreement_now(project, seed)
+    if not stats.pictures:
         raise DataError(f"{project.folder}: no image has two answers yet; uniemox curate serve {project.folder}")
-    project.store.set("agreement", {**found.anonymous(), "of_answers": newest, "of_batch": batch})
-    return found
+    project.store.set("agreement", {**stats.anonymous(), "of_answers": newest, "of_batch": batch})
+    return stats
 
 
 def agreement_now(project: Project, seed: int = 0) -> AgreementStats:

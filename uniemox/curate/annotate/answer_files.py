@@ -122,7 +122,7 @@ def import_label_studio(project: Project, path: Path) -> Imported:
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
         raise DataError(f"{path}: expected a list of tasks, each with data; export the project as JSON, not JSON-MIN")
     images, unknown, unfit = _known_images(project), 0, 0
-    found: list[tuple[int, str, AnswerIn]] = []
+    answers: list[tuple[int, str, AnswerIn]] = []
     for task in tasks:
         picture = _image_of(task["data"], images)
         if picture is None:
@@ -134,12 +134,12 @@ def import_label_studio(project: Project, path: Path) -> Imported:
             if answer is None:
                 unfit += 1
             else:
-                found.append((picture, _annotator(annotation), answer))
+                answers.append((picture, _annotator(annotation), answer))
     new = 0
-    for start in range(0, len(found), AT_ONCE):
+    for start in range(0, len(answers), AT_ONCE):
         time.sleep(PAUSE_S if start else 0)
-        new += _save_part(project, found[start : start + AT_ONCE])
-    return Imported(new, len(found), unknown, unfit)
+        new += _save_part(project, answers[start : start + AT_ONCE])
+    return Imported(new, len(answers), unknown, unfit)
 
 
 def _answer_of(annotation: Any, picture: int, plan: CollectionPlan) -> AnswerIn | None:
@@ -159,13 +159,13 @@ def _answer_of(annotation: Any, picture: int, plan: CollectionPlan) -> AnswerIn 
     return read_answer({"task": 1, **own}, plan.labels)  # its task is not known yet
 
 
-def _save_part(project: Project, found: Sequence[tuple[int, str, AnswerIn]]) -> int:
+def _save_part(project: Project, answers: Sequence[tuple[int, str, AnswerIn]]) -> int:
     """Save answers, with new people and tasks; return the number of new answers."""
     people: dict[str, int] = {}
     with project.store.write() as connection:
         before = connection.scalar(select(func.count()).select_from(t.answers)) or 0
         rows = []
-        for picture, name, answer in found:
+        for picture, name, answer in answers:
             if name not in people:
                 known = connection.scalar(select(t.people.c.id).where(t.people.c.name == name))
                 values = {"name": name, "role": "annotator", "invited_at": 0.0, "token_hash": secrets.token_hex(32)}
@@ -200,7 +200,7 @@ def _image_of(data: Any, images: Mapping[str, int | None]) -> int | None:
     texts += [value for value in data.values() if isinstance(value, str)]
     names = [name for text in texts for name in (text, re.split(r"[/\\=]", text)[-1])]
     names += [re.sub(r"^[0-9a-f]{8}-", "", name) for name in names]  # as Label Studio names what was uploaded
-    return next((found for name in names if (found := images.get(name)) is not None), None)
+    return next((image for name in names if (image := images.get(name)) is not None), None)
 
 
 def _chosen_labels(annotation: Mapping[str, Any], plan: CollectionPlan) -> tuple[str, ...] | None:

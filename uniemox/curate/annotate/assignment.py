@@ -53,10 +53,10 @@ class TaskAssigner:
 
     def next_tasks(self, person: int, after: int, limit: int) -> list[Task]:
         """Return the next unanswered tasks with a number above `after`; assign new ones if there are too few."""
-        found = self._open_tasks(person, after, limit)
-        while len(found) < limit and self._assign(person):
-            found = self._open_tasks(person, after, limit)
-        return found
+        tasks = self._open_tasks(person, after, limit)
+        while len(tasks) < limit and self._assign(person):
+            tasks = self._open_tasks(person, after, limit)
+        return tasks
 
     def count(self, person: int) -> tuple[int, int]:
         """Return the number of images that a person has answered, and the number of images in the pool."""
@@ -205,8 +205,10 @@ def suggested_by(project: Project) -> list[str]:
     return models
 
 
-def _best(rows: Sequence[Any], found: Sequence[Mapping[str, float] | None], labels: Sequence[str]) -> Iterator[Any]:
-    for row, shares in zip(rows, found, strict=True):
+def _best(
+    rows: Sequence[Any], predictions: Sequence[Mapping[str, float] | None], labels: Sequence[str]
+) -> Iterator[Any]:
+    for row, shares in zip(rows, predictions, strict=True):
         own = {label: share for label, share in (shares or {}).items() if label in labels}
         if own:
             label = max(own, key=lambda one: own[one])

@@ -89,7 +89,7 @@ def decide(
         raise ConfigError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
     if min_answers < 1:
         raise ConfigError(f"min_answers must be at least 1, got {min_answers}")
-    found = {}
+    decided = {}
     for image, said in answers.by_picture.items():
         labels = list(said.values())
         named = answers.several.get(image, {})
@@ -97,13 +97,13 @@ def decide(
         if image in judged:
             label = None if judged[image] == NONE else judged[image]
             own = {} if label is None else {label: 1.0}
-            found[image] = Verdict(label, shares or own, OWNER_SAYS)
+            decided[image] = Verdict(label, shares or own, OWNER_SAYS)
         elif len(labels) < min_answers:
-            found[image] = Verdict(None, shares, f"only {len(labels)} of {min_answers} answers")
+            decided[image] = Verdict(None, shares, f"only {len(labels)} of {min_answers} answers")
         else:
             label, reason = _apply(rule, labels, searched.get(image, set()))
-            found[image] = Verdict(label, shares, reason)
-    return found
+            decided[image] = Verdict(label, shares, reason)
+    return decided
 
 
 def remembered_rule(project: Project) -> Rule:

@@ -186,8 +186,8 @@ def _add_annotator_routes(app: FastAPI) -> None:
     def tasks(person: Annotator, after: RowInQuery = 0, limit: int = 30) -> Response:
         if not access.has_agreed(project, person.id):
             raise HTTPException(403, "read what you are asked to agree to first")
-        found = assigner.next_tasks(person.id, after, min(max(limit, 1), MAX_TASKS))
-        shown = [{"id": task.id, "check": task.check_label, "suggested": task.suggestion} for task in found]
+        next_tasks = assigner.next_tasks(person.id, after, min(max(limit, 1), MAX_TASKS))
+        shown = [{"id": task.id, "check": task.check_label, "suggested": task.suggestion} for task in next_tasks]
         return JSONResponse({"tasks": shown})
 
     @app.get("/api/form")
@@ -201,10 +201,10 @@ def _add_annotator_routes(app: FastAPI) -> None:
 
     @app.get("/api/pictures/{task}")
     def image(task: RowInPath, person: Annotator) -> Response:
-        found = assigner.task_of(person.id, task)
-        if found is None:
+        row = assigner.task_of(person.id, task)
+        if row is None:
             raise HTTPException(404, "no image of yours")
-        data = draw_check(found.check_label) if found.check_label else previews.of(found.picture or 0)
+        data = draw_check(row.check_label) if row.check_label else previews.of(row.picture or 0)
         if data is None:
             raise HTTPException(404, "the image is not there any more")
         return Response(data, media_type="image/jpeg", headers=IMAGE_HEADERS)
@@ -248,11 +248,11 @@ def _add_owner_routes(app: FastAPI) -> None:
     @app.get("/api/disputed")
     def open_questions(person: Owner) -> Response:
         answers = read_answers(project)
-        found = disputed(answers, judged_labels(project))
+        images = disputed(answers, judged_labels(project))
         rows = [
-            {"picture": image, "answers": sorted(answers.by_picture[image].values())} for image in found[:GRID_SIZE]
+            {"picture": image, "answers": sorted(answers.by_picture[image].values())} for image in images[:GRID_SIZE]
         ]
-        return JSONResponse({"count": len(found), "pictures": rows})
+        return JSONResponse({"count": len(images), "pictures": rows})
 
     @app.get("/api/originals/{image}")
     def original(image: RowInPath, person: Owner) -> Response:

@@ -58,10 +58,10 @@ def get(address: str, config: FetchConfig) -> Fetched | FetchFailure:
     """Download an address and follow its redirects."""
     deadline = time.monotonic() + config.timeout_s
     for _ in range(config.max_redirects + 1):
-        found = get_once(address, config, deadline)
-        if not isinstance(found, Redirect):
-            return found
-        address = found.address
+        result = get_once(address, config, deadline)
+        if not isinstance(result, Redirect):
+            return result
+        address = result.address
     return FetchFailure(f"more than {config.max_redirects} redirects")
 
 
@@ -104,11 +104,11 @@ class Robots:
         with self._lock:
             rules = self._rules.get(host)
         if rules is None:
-            found = get(urlunsplit((*host, "/robots.txt", "", "")), self.fetching)
-            if isinstance(found, FetchFailure) and found.may_pass:
-                return replace(found, reason=f"robots.txt: {found.reason}")
+            result = get(urlunsplit((*host, "/robots.txt", "", "")), self.fetching)
+            if isinstance(result, FetchFailure) and result.may_pass:
+                return replace(result, reason=f"robots.txt: {result.reason}")
             rules = RobotFileParser()
-            rules.parse(_lines(found.data) if isinstance(found, Fetched) else [])
+            rules.parse(_lines(result.data) if isinstance(result, Fetched) else [])
             with self._lock:
                 self._rules[host] = rules
         return None if rules.can_fetch(AGENT, address) else FetchFailure("robots.txt of its host forbids it")

@@ -63,12 +63,12 @@ def fetch_all(
                 continue
             for future in wait(running, timeout=pause, return_when=FIRST_COMPLETED).done:
                 host, waiting = running.pop(future)
-                found = future.result()
-                if isinstance(found, Moved):
+                result = future.result()
+                if isinstance(result, Moved):
                     host.lost = 0
-                    add(found.address, found.job)
+                    add(result.address, result.job)
                 else:
-                    yield from host.ended(waiting, found, config)
+                    yield from host.ended(waiting, result, config)
                 host.is_listed = bool(host.queue)
                 if host.is_listed:
                     heapq.heappush(idle, (host.next_at, host.name))
@@ -91,14 +91,14 @@ class _Host(Generic[Job]):
     is_listed: bool = False  # it has a running request, or waits for its turn
 
     def ended(
-        self, waiting: _Waiting[Job], found: Done | FetchFailure, config: PolitenessConfig
+        self, waiting: _Waiting[Job], result: Done | FetchFailure, config: PolitenessConfig
     ) -> list[tuple[Job, Done | FetchFailure]]:
         """Return finished jobs: none if the job is tried again, the whole queue if the host is given up."""
-        if not isinstance(found, FetchFailure) or not found.may_pass:
+        if not isinstance(result, FetchFailure) or not result.may_pass:
             self.lost = 0
-            return [(waiting.job, found)]
+            return [(waiting.job, result)]
         waiting.failures += 1
-        pause_s = config.wait_after(waiting.failures, found.wait_s)
+        pause_s = config.wait_after(waiting.failures, result.wait_s)
         self.next_at = time.monotonic() + pause_s
         too_long = pause_s > config.max_wait_s
         if waiting.failures < config.tries and not too_long:
@@ -109,7 +109,7 @@ class _Host(Generic[Job]):
         if too_long or self.lost >= MAX_LOST:
             finished += self.queue
             self.queue.clear()
-        return [(one.job, found) for one in finished]
+        return [(one.job, result) for one in finished]
 
 
 def host_of(address: str) -> str:

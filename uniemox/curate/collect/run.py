@@ -57,18 +57,18 @@ def search(project: Project, sources: Sequence[ImageSource], limit: int, progres
         is_done = keyword != "" and done.get((source.name, keyword, label or ""), 0) >= limit
         if source.name in problems or is_done:
             continue
-        found, candidates = 0, iter(source.offers(label, keyword, limit))
+        count, candidates = 0, iter(source.offers(label, keyword, limit))
         try:
             while chunk := list(islice(candidates, OFFERED_AT_ONCE)):
                 _offer(project, source.name, chunk)
-                found += len(chunk)
+                count += len(chunk)
         except DataError as error:
             problems[source.name] = str(error)
             continue
         row = {"source": source.name, "keyword": keyword, "label": label or ""}
         with project.store.write() as connection:
             connection.execute(t.searches.delete().filter_by(**row))
-            connection.execute(insert(t.searches).values(**row, asked=limit, found=found, at=time.time()))
+            connection.execute(insert(t.searches).values(**row, asked=limit, found=count, at=time.time()))
     progress("asking", len(searches), len(searches))
     return list(problems.values())
 
@@ -117,28 +117,28 @@ def fetch(
 
 def _fetch_one(project: Project, job: _Job, fetching: FetchConfig, robots: Robots) -> Kept | FetchFailure | Moved[_Job]:
     """Send one request. A redirect becomes another job, so that its host's rules and rate apply."""
-    found: Fetched | Redirect | FetchFailure
+    result: Fetched | Redirect | FetchFailure
     if job.source == "folder":
         try:
             data = read_limited(url2pathname(urlsplit(job.address).path), fetching.max_bytes)
         except OSError as error:
             return FetchFailure(f"can't be read ({error.strerror or error})")
-        found = Fetched(data, job.address)
+        result = Fetched(data, job.address)
     else:
-        found = robots.problem(job.address) or get_once(job.address, fetching)
-    if isinstance(found, Redirect):
+        result = robots.problem(job.address) or get_once(job.address, fetching)
+    if isinstance(result, Redirect):
         if job.redirects == fetching.max_redirects:
             return FetchFailure(f"more than {fetching.max_redirects} redirects")
-        return Moved(found.address, replace(job, address=found.address, redirects=job.redirects + 1))
-    if isinstance(found, FetchFailure):
-        return found
+        return Moved(result.address, replace(job, address=result.address, redirects=job.redirects + 1))
+    if isinstance(result, FetchFailure):
+        return result
     try:
-        image = open_image(found.data, "it")
+        image = open_image(result.data, "it")
         image_format = str(image.format)
-        sha256 = project.keep_file(found.data, image_format)
+        sha256 = project.keep_file(result.data, image_format)
     except ImageError as error:
         return FetchFailure(f"no image: {error}")
-    return Kept(sha256, image_format, len(found.data), *image.size)
+    return Kept(sha256, image_format, len(result.data), *image.size)
 
 
 def _write_down(project: Project, ended: Sequence[tuple[_Job, Kept | FetchFailure]], counts: dict[str, int]) -> None:
@@ -146,22 +146,22 @@ def _write_down(project: Project, ended: Sequence[tuple[_Job, Kept | FetchFailur
     if not ended:
         return
     now = time.time()
-    kept = {found.sha256: found for _, found in ended if isinstance(found, Kept)}
+    kept = {result.sha256: result for _, result in ended if isinstance(result, Kept)}
     with project.store.write() as connection:
         query = select(t.images.c.sha256, t.images.c.id).where(t.images.c.sha256.in_(kept))
         ids = {row.sha256: row.id for row in connection.execute(query)}
         taken = taken_down(connection)
-        fresh = [{**asdict(found), "added_at": now} for sha256, found in kept.items() if sha256 not in ids]
+        fresh = [{**asdict(result), "added_at": now} for sha256, result in kept.items() if sha256 not in ids]
         if fresh:
             connection.execute(insert(t.images), fresh)
             ids = {row.sha256: row.id for row in connection.execute(query)}
-        for job, found in ended:
-            image = {} if isinstance(found, FetchFailure) else {"picture_id": ids[found.sha256]}
-            if isinstance(found, FetchFailure):
-                state, reason = "waiting" if found.may_pass else "failed", found.reason
-            elif ids[found.sha256] in taken:
+        for job, result in ended:
+            image = {} if isinstance(result, FetchFailure) else {"picture_id": ids[result.sha256]}
+            if isinstance(result, FetchFailure):
+                state, reason = "waiting" if result.may_pass else "failed", result.reason
+            elif ids[result.sha256] in taken:
                 state, reason = "failed", "taken down"
-                project.image_path(found.sha256, found.format).unlink(missing_ok=True)
+                project.image_path(result.sha256, result.format).unlink(missing_ok=True)
             else:
                 state, reason = "fetched", ""
             counts[state] += 1

@@ -233,12 +233,12 @@ def scorer(model: str, labels: LabelSet, *, needs_all: bool = False) -> Scorer:
         )
 
     def score(samples: Sequence[Sample]) -> list[Mapping[str, float] | None]:
-        found: list[Mapping[str, float] | None] = []
+        predictions: list[Mapping[str, float] | None] = []
         for sample in samples:
             try:
                 image, _ = decode_sample(sample)
             except ImageError:
-                found.append(None)
+                predictions.append(None)
                 continue
             prediction = predictor.predict(image)
             assert not isinstance(prediction, list), "of one image"
@@ -247,8 +247,8 @@ def scorer(model: str, labels: LabelSet, *, needs_all: bool = False) -> Scorer:
                     f"{model} predicts {prediction.kind} emotions: {', '.join(prediction.scene)}; the project has "
                     f"{', '.join(labels.labels)} ({labels.kind})"
                 )
-            found.append(prediction.scene)
-        return found
+            predictions.append(prediction.scene)
+        return predictions
 
     return score
 
@@ -272,9 +272,9 @@ def _score(project: Project, score: Scorer, model: str, progress: Progress) -> N
         part = rows[start : start + SCORED_AT_ONCE]
         values = []
         for row, shares in zip(part, score(samples_of(project, part)), strict=True):
-            found = [shares.get(label, 0.0) for label in labels.get(row.id, ())] if shares else []
-            if found:
-                values.append({"id": row.id, "share": float(max(found))})
+            own = [shares.get(label, 0.0) for label in labels.get(row.id, ())] if shares else []
+            if own:
+                values.append({"id": row.id, "share": float(max(own))})
         with project.store.write() as connection:
             if is_other:
                 connection.execute(update(t.looks).values(score=None))

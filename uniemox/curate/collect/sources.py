@@ -208,11 +208,11 @@ class PagedSearch:
     def __call__(self, address: str) -> bytes:
         """Return the bytes of a page. Raises DataError, with the address, after all tries."""
         time.sleep(max(0.0, self._next_at - time.monotonic()))
-        ((_, found),) = fetch_all([(address, address)], lambda one: get(one, self.fetching), self.politeness)
+        ((_, result),) = fetch_all([(address, address)], lambda one: get(one, self.fetching), self.politeness)
         self._next_at = time.monotonic() + self.pause_s
-        if isinstance(found, FetchFailure):
-            raise DataError(f"{address}: {found.reason}; earlier results are kept, run collect again to continue")
-        return found.data
+        if isinstance(result, FetchFailure):
+            raise DataError(f"{address}: {result.reason}; earlier results are kept, run collect again to continue")
+        return result.data
 
 
 def open_source(

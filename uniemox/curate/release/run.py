@@ -59,8 +59,8 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
     folder = folder.absolute()
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise DataError(f"{folder} holds something else; name an empty folder, or one that a release was written to")
-    found = verdicts(project, rule=config.rule, min_answers=config.min_answers)
-    everything, left = release_rows(project, found)
+    kept = verdicts(project, rule=config.rule, min_answers=config.min_answers)
+    everything, left = release_rows(project, kept)
     rows = _licensed(everything, config)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / MARK, b"uniemox curate release\n")
@@ -101,10 +101,10 @@ def _remove(folder: Path, sha256: Iterable[str]) -> bool:
     if not (folder / MARK).exists():
         return False
     names = {digest[:NAME_DIGITS] for digest in sha256}
-    found = [path for path in (folder / IMAGES).rglob("*") if path.stem in names]
-    for path in found:
+    paths = [path for path in (folder / IMAGES).rglob("*") if path.stem in names]
+    for path in paths:
         path.unlink()
-    if found:
+    if paths:
         for name in LISTS:
             (folder / name).unlink(missing_ok=True)
     return True
@@ -119,9 +119,9 @@ def _is_empty(project: Project, folder: Path) -> bool:
     return True
 
 
-def release_rows(project: Project, found: Mapping[int, Verdict]) -> tuple[list[ReleasedImage], int]:
+def release_rows(project: Project, kept: Mapping[int, Verdict]) -> tuple[list[ReleasedImage], int]:
     """Return the images of a release in the order of their paths, and the number of images without a split."""
-    data, _ = kept_data(project, found)
+    data, _ = kept_data(project, kept)
     scheme = read_scheme(project)
     numbers = {row.sha256: (row.id, row.format) for row in project.rows(select(t.images))}
     about = provenance(project)
@@ -136,7 +136,7 @@ def release_rows(project: Project, found: Mapping[int, Verdict]) -> tuple[list[R
         path = "/".join(part for part in (split, label, style, name) if part)
         file = project.image_path(sample.key, image_format)
         shares = sample.distribution or {}
-        by_owner = found[image].reason == OWNER_SAYS
+        by_owner = kept[image].reason == OWNER_SAYS
         own = about.get(image, {})
         rows.append(ReleasedImage(path, label, split, style, shares, sample.key, image, file, own, by_owner))
     if not rows:
@@ -147,15 +147,15 @@ def release_rows(project: Project, found: Mapping[int, Verdict]) -> tuple[list[R
 def provenance(project: Project) -> dict[int, dict[str, str]]:
     """Return the fields of each image's first candidate, preferring one with a licence."""
     query = select(t.candidates).where(t.candidates.c.picture_id.is_not(None)).order_by(t.candidates.c.id)
-    found: dict[int, dict[str, str]] = {}
+    fields: dict[int, dict[str, str]] = {}
     for row in project.rows(query):
-        if row.picture_id in found and (found[row.picture_id]["licence"] or not row.licence):
+        if row.picture_id in fields and (fields[row.picture_id]["licence"] or not row.licence):
             continue
         fetched = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row.fetched_at)) if row.fetched_at else ""
         address = row.title if row.source == "folder" else row.address  # no paths of one's own disk
-        found[row.picture_id] = {**{name: getattr(row, name) for name in ABOUT[1:-1]}, "fetched": fetched}
-        found[row.picture_id]["address"] = address
-    return found
+        fields[row.picture_id] = {**{name: getattr(row, name) for name in ABOUT[1:-1]}, "fetched": fetched}
+        fields[row.picture_id]["address"] = address
+    return fields
 
 
 def _register(project: Project, folder: Path, config: ReleaseConfig, count: int) -> None:
@@ -214,8 +214,8 @@ def _write_texts(
         ),
         **answers,
     }
-    found = agreement_now(project)
-    agreement = found.anonymous() if found.pictures else None
+    stats = agreement_now(project)
+    agreement = stats.anonymous() if stats.pictures else None
     texts = {
         "README.md": datasheet(config, project.plan, rows, figures, agreement, suggestions),
         "licences.md": "\n".join(["# Licences", "", *licence_report(row.licence for row in rows)]) + "\n",

@@ -9,6 +9,7 @@ from PIL import Image
 
 from uniemox.errors import ConfigError, ShapeError
 from uniemox.persons.box import Box, Detection, choose_person
+from uniemox.predict.confidence import log_softmax
 from uniemox.predict.explain.explanation import Array, Explanation, normalised
 from uniemox.predict.images import ImageLike, read_any
 from uniemox.predict.network import Network
@@ -117,11 +118,8 @@ def logits_of(network: Network, views: Mapping[str, Array]) -> Array:
 
 def _score(network: Network, views: dict[str, Array], index: int) -> NDArray[np.floating]:
     """Return the log-probability of a label, or the value itself for valence and arousal: (N,)."""
-    logits = logits_of(network, views).astype(np.float64)
-    if network.info.task == "affect":
-        return logits[:, index]
-    highest = logits.max(axis=1, keepdims=True)
-    return logits[:, index] - highest[:, 0] - np.log(np.exp(logits - highest).sum(axis=1))
+    logits = logits_of(network, views)
+    return (logits.astype(np.float64) if network.info.task == "affect" else log_softmax(logits))[:, index]
 
 
 def occlusion_map(score: Score, pixels: Array) -> Array:

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from uniemox.errors import DataError, ImageError
 from uniemox.io.files import read_limited, write_text
-from uniemox.io.images import MAX_BYTES, open_image
-from uniemox.predict.images import PILLOW_ERRORS
+from uniemox.io.images import DECODING_ERRORS, MAX_BYTES, open_image
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.survey.page import survey_page
@@ -82,7 +81,7 @@ def date_taken(path: Path) -> str | None:
         value = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
         found = re.match(r"(\d{4})[:-](\d\d)[:-](\d\d)", str(value))
         return date(*map(int, found.groups())).isoformat() if found else None
-    except (ImageError, Image.DecompressionBombError, *PILLOW_ERRORS):
+    except (ImageError, *DECODING_ERRORS):
         return None
 
 
