@@ -164,5 +164,5 @@ def test_the_report_of_licences_counts() -> None:
     lines = licence_report(["by 2.0", "by 2.0", "", "by-nc-nd 4.0", "a|b"])
     assert lines[2] == "| by 2.0 | 2 | yes | yes | yes |"
     assert "| a\\|b | 1 | not known | not known | not known |" in lines
-    assert "5 images; 2 without a known licence, 1 exclude commercial use, 1 changes." in lines
+    assert "5 images: 2 without a known licence, 1 exclude commercial use, 1 exclude changes." in lines
     assert licence_report([])[-1].startswith("0 images")

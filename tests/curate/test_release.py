@@ -237,7 +237,7 @@ def test_a_licence_is_refused_for_images_of_unknown_licence(tmp_path: Path) -> N
     done = release(project, out, ReleaseConfig(name="x", licence="CC-BY-4.0", only_licensed=True))
     assert (done["pictures"], done["unlicensed"]) == (9, 3)
     assert {row["licence"] for row in rows_of(out / "provenance.csv")} == {"by 2.0"}
-    assert "; 0 without a known licence" in (out / "licences.md").read_text()
+    assert ": 0 without a known licence" in (out / "licences.md").read_text()
     assert release(project, out, ReleaseConfig(name="x"))["pictures"] == 12  # without a licence nothing is promised
     with project.store.write() as connection:
         connection.execute(update(t.candidates).values(licence=""))

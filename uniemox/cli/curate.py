@@ -3,9 +3,9 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from uniemox.cli.console import Files, need, progress_bar, say, show_all
 from uniemox.cli.curate_labels import (
@@ -219,19 +219,10 @@ def takedown(folder: Folder, which: str, /, *, because: str) -> None:
 
 
 @curate.command
-def undo(folder: Folder, batch: int, /) -> None:
+def undo(folder: Folder, batch: Annotated[int, Parameter(help="Number of the step.")], /) -> None:
     """Undo a step by its number, which `status` lists. An undo can be undone too.
 
-    Examples:
-
-    uniemox curate undo mine 12
-
-    Parameters
-    ----------
-    folder
-        Folder of the project.
-    batch
-        Number of the step.
+    Example: uniemox curate undo mine 12
     """
     project = opened(folder)
     from uniemox.curate.project import undo as run
@@ -242,21 +233,16 @@ def undo(folder: Folder, batch: int, /) -> None:
 
 
 @curate.command
-def status(folder: Folder, /, *, html: Files = None, as_json: AsJson = False) -> None:
+def status(
+    folder: Folder,
+    /,
+    *,
+    html: Annotated[Files, Parameter(help="Write a page to this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show the progress of every step and the next command.
 
-    Examples:
-
-    uniemox curate status mine
-
-    uniemox curate status mine --html mine.html
-
-    Parameters
-    ----------
-    folder
-        Folder of the project.
-    html
-        Write a page to this file.
+    Example: uniemox curate status mine --html mine.html
     """
     project = opened(folder)
     from uniemox.curate.status import status as run
@@ -273,19 +259,16 @@ def status(folder: Folder, /, *, html: Files = None, as_json: AsJson = False) ->
 
 
 @curate.command
-def demo(folder: Path = Path("curate-demo"), /, *, count: int = 160, as_json: AsJson = False) -> None:
+def demo(
+    folder: Annotated[Path, Parameter(help="Folder to write to; must not hold a demo yet.")] = Path("curate-demo"),
+    /,
+    *,
+    count: Annotated[int, Parameter(help="Number of images, at least 64.")] = 160,
+    as_json: AsJson = False,
+) -> None:
     """Run all steps on synthetic images: a server on this machine, two simulated annotators, a release.
 
-    Examples:
-
-    uniemox curate demo
-
-    Parameters
-    ----------
-    folder
-        Folder to write to; must not hold a demo yet.
-    count
-        Number of images, at least 64.
+    Example: uniemox curate demo
     """
     need(*PACKAGES, "mlcroissant", extra="curate")
     if count < 64:

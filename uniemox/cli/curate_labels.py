@@ -21,22 +21,15 @@ RuleOption = Annotated[
         "majority, or soft (most frequent label, with shares). Default: that of the last split or release, or both."
     ),
 ]
+Name = Annotated[str, Parameter(help="Name of the annotator.")]
+Address = Annotated[str, Parameter(help="Address of `uniemox curate serve`.")]
 RELEASE = options_of(ReleaseConfig(name="-"), without=("name", "rule", "min_answers"))
 
 
-def invite(folder: Folder, name: str, /, *, address: str = "http://127.0.0.1:8790") -> None:
+def invite(folder: Folder, name: Name, /, *, address: Address = "http://127.0.0.1:8790") -> None:
     """Print a link for an annotator. It is shown once; a new one for the same name replaces it.
 
-    Examples:
-
-    uniemox curate invite mine Ada
-
-    Parameters
-    ----------
-    name
-        Name of the annotator.
-    address
-        Address of `uniemox curate serve`.
+    Example: uniemox curate invite mine Ada
     """
     project = opened(folder)
     from uniemox.curate.annotate.access import invite as run
@@ -44,19 +37,10 @@ def invite(folder: Folder, name: str, /, *, address: str = "http://127.0.0.1:879
     print(f"{address.rstrip('/')}/join#{run(project, name)}")
 
 
-def leave_out(folder: Folder, name: str, /) -> None:
+def leave_out(folder: Folder, name: Name, /) -> None:
     """Stop counting an annotator's answers, for example after failed attention checks; `undo` takes it back.
 
-    Examples:
-
-    uniemox curate leave-out mine Ada
-
-    Parameters
-    ----------
-    folder
-        Folder of the project.
-    name
-        Name of the annotator.
+    Example: uniemox curate leave-out mine Ada
     """
     project = opened(folder)
     from uniemox.curate.project import leave_out as run
@@ -134,18 +118,7 @@ def serve(folder: Folder, /, *, host: str = "127.0.0.1", port: int = 8790, addre
 def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: AsJson = False) -> None:
     """Report the agreement of annotators: percentage, Cohen's kappa, Krippendorff's alpha, with 95 % intervals.
 
-    Examples:
-
-    uniemox curate agree mine
-
-    uniemox curate agree mine --rule majority --json
-
-    Parameters
-    ----------
-    folder
-        Folder of the project.
-    as_json
-        Print one JSON object.
+    Example: uniemox curate agree mine --rule majority --json
     """
     project = opened(folder)
     from uniemox.curate.annotate.agree import agree as run
@@ -257,23 +230,14 @@ def release(
     print(f"wrote {out}: {made['pictures']} images")
 
 
-def export_answers(folder: Folder, out: Path, /) -> None:
+def export_answers(
+    folder: Folder, out: Annotated[Path, Parameter(help="File to write: .csv, or .json for Label Studio.")], /
+) -> None:
     """Export all answers as a table or for Label Studio, also while annotators are at work.
 
     The file holds annotators' names and comments; a release has neither.
 
-    Examples:
-
-    uniemox curate export mine answers.csv
-
-    uniemox curate export mine tasks.json
-
-    Parameters
-    ----------
-    folder
-        Folder of the project.
-    out
-        File to write: .csv, or .json for Label Studio.
+    Example: uniemox curate export mine answers.csv
     """
     project = opened(folder)
     from uniemox.curate.annotate.answer_files import write_csv, write_label_studio
@@ -284,19 +248,12 @@ def export_answers(folder: Folder, out: Path, /) -> None:
     print(f"wrote {out}: {write(project, out)} answers")
 
 
-def import_answers(folder: Folder, tasks: Path, /) -> None:
+def import_answers(folder: Folder, tasks: Annotated[Path, Parameter(help="JSON export of Label Studio.")], /) -> None:
     """Import answers given in Label Studio to images of the project.
 
-    Examples:
+    Images are identified by data.sha256, else by file name.
 
-    uniemox curate import mine export.json
-
-    Parameters
-    ----------
-    folder
-        Folder of the project.
-    tasks
-        JSON export of Label Studio. An image is identified by data.sha256, else by its file name.
+    Example: uniemox curate import mine export.json
     """
     project = opened(folder)
     from uniemox.curate.annotate.answer_files import import_label_studio

@@ -81,11 +81,9 @@ class Store:
         """Close all connections."""
         self.engine.dispose()
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """Open a connection that sees one state of the database."""
-        with self.engine.connect() as connection:
-            yield connection
+    def read(self) -> Connection:
+        """Open a connection, for a with statement, that sees one state of the database."""
+        return self.engine.connect()
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

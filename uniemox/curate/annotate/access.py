@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -161,20 +161,17 @@ async def _anybody(request: Request) -> Account:
 Anybody = Annotated[Account, Depends(_anybody)]
 
 
-async def _annotator(person: Anybody) -> Account:
-    if person.role != "annotator":
-        raise HTTPException(403, "this page is for annotators")
-    return person
+def _only(role: Role, refusal: str) -> Callable[[Account], Awaitable[Account]]:
+    async def check(person: Anybody) -> Account:
+        if person.role != role:
+            raise HTTPException(403, refusal)
+        return person
+
+    return check
 
 
-async def _owner(person: Anybody) -> Account:
-    if person.role != "owner":
-        raise HTTPException(403, "this page is for the owner of the project")
-    return person
-
-
-Annotator = Annotated[Account, Depends(_annotator)]
-Owner = Annotated[Account, Depends(_owner)]
+Annotator = Annotated[Account, Depends(_only("annotator", "this page is for annotators"))]
+Owner = Annotated[Account, Depends(_only("owner", "this page is for the owner of the project"))]
 
 
 class RequestGuard:

@@ -217,16 +217,13 @@ def licence_report(licences: Iterable[str]) -> list[str]:
     words = {None: "not known", True: "yes", False: "no"}
     unknown = closed = fixed = 0
     for name, count in counts.most_common():
-        terms = terms_of(name)
-        cell = name.replace("|", "\\|")
+        terms, cell = terms_of(name), name.replace("|", "\\|")
         lines.append(f"| {cell} | {count} | {' | '.join(words[term] for term in terms)} |")
         unknown += count * (terms.needs_credit is None)
         closed += count * (terms.allows_commerce is False)
         fixed += count * (terms.allows_changes is False)
-    total = (
-        f"{counts.total()} images; {unknown} without a known licence, {closed} exclude commercial use, {fixed} changes."
-    )
-    lines += ["", total]
+    summary = f"{unknown} without a known licence, {closed} exclude commercial use, {fixed} exclude changes."
+    lines += ["", f"{counts.total()} images: {summary}"]
     if unknown:
         lines.append(
             "An image without a known licence belongs to somebody: unless a law permits research, do not pass it on."
