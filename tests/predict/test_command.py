@@ -98,7 +98,7 @@ def test_an_error_before_the_first_answer_leaves_no_file(folder: Path, tmp_path:
 
 
 def test_images_are_drawn_and_a_folder_without_any_is_an_error(folder: Path, tmp_path: Path) -> None:
-    done = predict(folder / "photos" / "a.png", "--model", folder / "model.onnx", "--save-pictures", tmp_path / "drawn")
+    done = predict(folder / "photos" / "a.png", "--model", folder / "model.onnx", "--save-images", tmp_path / "drawn")
     assert done.returncode == 0
     [path] = (tmp_path / "drawn").rglob("*.png")
     assert path.name == "a.png.png"

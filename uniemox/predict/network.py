@@ -139,7 +139,7 @@ class Network:
         Raises ConfigError for features of a network that does not give them.
         """
         if with_features and FEATURES not in self.engine.outputs:
-            raise ConfigError(f"{self.name} gives no features: its file is of an older version; export it again")
+            raise ConfigError(f"{self.name} gives no features; export it again")
         head = self.rating_head
         found = self._run(views, [FEATURES] if with_features or head else [])
         distances = found.get(DISTANCE)

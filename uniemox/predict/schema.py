@@ -28,7 +28,8 @@ class Field:
     get: Callable[[Any], Any] | None = None
     """Return the value for a Prediction; None: its attribute of that name."""
     columns: tuple[str, ...] | None = None
-    """Columns of a CSV table; None: one, called as the field. (): the field is left out of tables."""
+    """Columns of a CSV table; None: one, called as the field. (): the field is left out of tables. A list of objects
+    has one for their number, and may have one more for the most probable word of each."""
     parts: tuple["Field", ...] = ()
     """Fields of each element, for a list of objects."""
     digits: int = DIGITS
@@ -149,6 +150,6 @@ def top_word(values: Mapping[str, float] | None) -> str:
 
 
 def words_of(field: Field, elements: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the most probable word of each element of a list of objects."""
-    [name] = [part.name for part in field.parts if required_type(part) == Shares]
-    return [top_word(element[name]) for element in elements]
+    """Return the most probable word of each element of a list of objects; [] for objects without probabilities."""
+    name = next((part.name for part in field.parts if required_type(part) == Shares), None)
+    return [] if name is None else [top_word(element[name]) for element in elements]

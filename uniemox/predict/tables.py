@@ -76,7 +76,8 @@ def _cells(field: Field, answer: dict[str, Any], labels: tuple[str, ...]) -> lis
         top = max(scene.items(), key=lambda pair: pair[1], default=(None, None))
         return [*top, *(scene.get(label) for label in labels)]
     if field.parts:
-        return [None, ""] if value is None else [len(value), ";".join(words_of(field, value))]
+        both = (None, "") if value is None else (len(value), ";".join(words_of(field, value)))
+        return [*both[: len(columns_of(field))]]
     if get_origin(required_type(field)) in (list, tuple, dict):
         return [";".join(map(str, value.items() if isinstance(value, dict) else value or ()))]
     return [value]

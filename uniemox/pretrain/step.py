@@ -1,6 +1,6 @@
 """One step of pre-training: batches, teacher, forward, backward, update."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from uniemox.data.prompts import text_of
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, TeacherError
+from uniemox.losses.config import LossWeights
 from uniemox.model.config import ModelConfig, Precision
 from uniemox.model.uniemox import ModelOutput, UniEmoX
 from uniemox.teacher.protocol import Teacher
@@ -35,6 +36,10 @@ class PretrainBatch:
     person_noise: Tensor | None = None  # (N, L)
 
 
+ExtraLoss = Callable[[ModelOutput, PretrainBatch], Tensor]
+"""A further loss: a scalar, the mean over the batch's images."""
+
+
 def pretrain_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -43,6 +48,8 @@ def pretrain_step(
     teacher: Teacher | None = None,
     precision: Precision = "float32",
     max_grad_norm: float | None = None,
+    weights: LossWeights | None = None,
+    extra_losses: Mapping[str, ExtraLoss] = {},
 ) -> dict[str, float]:
     """Forward and backward over the batches of all processes, then one update of the weights.
 
@@ -51,6 +58,8 @@ def pretrain_step(
     one batch at a time.
     teacher: asked for the features that losses need and the batch does not bring.
     max_grad_norm: L2 norm to which the gradient is clipped; None does not clip.
+    weights: of the losses in this step; None: those of the model's configuration.
+    extra_losses: functions of output and batch, by name, whose scalars are added to the sum.
     Returns every loss by name, "total", the diagnostics of Υ (see `fused_diagnostics`) and "grad_norm": means over all
     images of all processes; with max_grad_norm also "clipped", 1 if this step's gradient was clipped.
     Raises NonFiniteLossError, with the loss's name, before any weight changes, and ConfigError for batches that are
@@ -66,9 +75,12 @@ def pretrain_step(
     for i, batch in enumerate(batches):
         share = len(batch.scene) / images
         with gradients(model, synchronise=i == len(batches) - 1):
-            output = forward(model, batch, teacher=teacher, precision=precision)
-            (output.total * share * world_size()).backward()  # DDP takes the mean over processes
-        for name, value in (output.losses | {"total": output.total} | output.diagnostics).items():
+            with autocast(model, precision):
+                output = model(**model_inputs(model, batch, teacher), weights=weights)
+                extra = {name: loss(output, batch) for name, loss in extra_losses.items()}
+            total = sum(extra.values(), start=output.total)
+            (total * share * world_size()).backward()  # DDP takes the mean over processes
+        for name, value in (output.losses | extra | {"total": total} | output.diagnostics).items():
             seen[name] = seen.get(name, 0) + value.detach().float() * share
     return update(model, optimizer, seen, max_grad_norm)
 
@@ -95,20 +107,30 @@ def forward(
     model: nn.Module, batch: PretrainBatch, *, teacher: Teacher | None = None, precision: Precision = "float32"
 ) -> ModelOutput:
     """The model's output for a batch, every loss included. Arguments and errors as `pretrain_step`."""
-    config = config_of(model)
+    with autocast(model, precision):
+        return model(**model_inputs(model, batch, teacher))
+
+
+def autocast(model: nn.Module, precision: Precision) -> torch.autocast:
+    """The context in which the model computes with this precision on its device."""
     device = next(model.parameters()).device
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def model_inputs(model: nn.Module, batch: PretrainBatch, teacher: Teacher | None) -> dict[str, Tensor | None]:
+    """Arguments of the model for a batch: normalised views, Ω, Λ of all processes, draws of the masks."""
+    config, device = config_of(model), next(model.parameters()).device
     batch = replace(batch, scene=batch.scene.to(device, non_blocking=True))  # once, for teacher and student
     scene, person = batch.scene, batch.person if config.needs_person else None
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-        image, text = teacher_features(batch, teacher, config, device)
-        return model(
-            normalise(scene, device),
-            None if person is None else normalise(person, device),
-            image_features=image,
-            text_features=None if text is None else gather_rows(text),
-            scene_noise=None if batch.scene_noise is None else batch.scene_noise.to(device),
-            person_noise=None if person is None or batch.person_noise is None else batch.person_noise.to(device),
-        )
+    image, text = teacher_features(batch, teacher, config, device)
+    return {
+        "scene": normalise(scene, device),
+        "person": None if person is None else normalise(person, device),
+        "image_features": image,
+        "text_features": None if text is None else gather_rows(text),
+        "scene_noise": None if batch.scene_noise is None else batch.scene_noise.to(device),
+        "person_noise": None if person is None or batch.person_noise is None else batch.person_noise.to(device),
+    }
 
 
 def teacher_features(

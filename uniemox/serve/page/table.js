@@ -27,8 +27,8 @@ export async function csv(answers, failed) {
 
 // The cells of a field: for a list of objects their number and the most probable word of each.
 function cells(value, count) {
-  if (count === 1) return [Array.isArray(value) ? value.join(";") : value];
-  if (value === null) return [null, ""];
+  if (!Array.isArray(value)) return count === 1 ? [value] : [null, ""];
+  if (count === 1) return [value.some((one) => typeof one === "object") ? value.length : value.join(";")];
   return [value.length, value.map(topWord).join(";")];
 }
 
