@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from sklearn import metrics as sklearn_metrics
 
 from uniemox.errors import ConfigError, DataError, LabelError, ShapeError
-from uniemox.evaluate import distributions, metrics
+from uniemox.evaluate import metrics
 from uniemox.evaluate.calibration import expected_calibration_error, softmax
 from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
 from uniemox.intervals import bootstrap_interval
@@ -175,12 +175,12 @@ def test_distributions_are_the_means_of_the_single_measures() -> None:
     logits, target = voted()
     found, pred = score_distributions(logits, target, temperature=2), softmax(logits, 2)
     for name, measure in (
-        ("kl", distributions.kl_divergence),
-        ("cosine", distributions.cosine_similarity),
-        ("clark", distributions.clark),
-        ("canberra", distributions.canberra),
-        ("chebyshev", distributions.chebyshev),
-        ("intersection", distributions.intersection),
+        ("kl", metrics.kl_divergence),
+        ("cosine", metrics.cosine_similarity),
+        ("clark", metrics.clark),
+        ("canberra", metrics.canberra),
+        ("chebyshev", metrics.chebyshev),
+        ("intersection", metrics.intersection),
     ):
         scores = measure(target, pred)
         assert getattr(found, name) == pytest.approx(scores.mean())
@@ -189,7 +189,7 @@ def test_distributions_are_the_means_of_the_single_measures() -> None:
         np.testing.assert_allclose(getattr(found, f"{name}_interval"), expected, atol=0.25 * width)
     assert found.accuracy == pytest.approx((target.argmax(axis=1) == logits.argmax(axis=1)).mean())
     assert (found.temperature, found.n) == (2, 120)
-    plain = distributions.kl_divergence(target, softmax(logits))
+    plain = metrics.kl_divergence(target, softmax(logits))
     assert score_distributions(logits, target).kl == pytest.approx(plain.mean())
     assert_json(found)
 
@@ -207,9 +207,9 @@ def test_affect_is_the_single_measures_together() -> None:
     found = score_affect(predicted, target)
     for i, axis in enumerate((found.valence, found.arousal)):
         t, p = target[:, i], predicted[:, i]
-        assert axis.mae == pytest.approx(distributions.mean_absolute_error(t, p))
-        assert axis.pearson == pytest.approx(distributions.pearson(t, p))
-        assert axis.ccc == pytest.approx(distributions.concordance(t, p))
+        assert axis.mae == pytest.approx(metrics.mean_absolute_error(t, p))
+        assert axis.pearson == pytest.approx(metrics.pearson(t, p))
+        assert axis.ccc == pytest.approx(metrics.concordance(t, p))
         assert axis.spearman == pytest.approx(spearmanr(t, p).statistic)
         assert axis.coverage is None
         for value, (low, high) in (
@@ -242,7 +242,7 @@ def test_intervals_of_correlations_agree_with_a_plain_bootstrap() -> None:
     rng = np.random.default_rng(1)
     draws = [rng.integers(120, size=120) for _ in range(2000)]
     found = score_affect(predicted, target)
-    for name, measure in (("pearson", distributions.pearson), ("ccc", distributions.concordance)):
+    for name, measure in (("pearson", metrics.pearson), ("ccc", distributions.concordance)):
         resampled = [measure(target[d, 0], predicted[d, 0]) for d in draws]
         interval = getattr(found.valence, f"{name}_interval")
         np.testing.assert_allclose(interval, np.quantile(resampled, [0.025, 0.975]), atol=0.012)

@@ -22,7 +22,7 @@ from uniemox.evaluate.outputs import outputs_of
 from uniemox.evaluate.report.page import write_report
 from uniemox.evaluate.run_records import read_run
 from uniemox.export.onnx import WithFeatures, has_maps
-from uniemox.finetune import head, probe
+from uniemox.finetune import probe
 from uniemox.finetune.config import AugmentConfig, FinetuneConfig, NetworkConfig
 from uniemox.finetune.evaluator import Evaluator
 from uniemox.finetune.network import network_of
@@ -138,7 +138,7 @@ def test_with_a_frozen_encoder_a_method_starts_as_the_linear_probe(
         model.head.of_confounders.weight.data.zero_()
     objective = Objective(task="label", method=model.method)
     monkeypatch.setattr(probe, "steps_for", lambda images: 20)
-    monkeypatch.setattr(head, "_scorer", lambda *_: lambda: 0.5)
+    monkeypatch.setattr(probe, "_scorer", lambda *_: lambda: 0.5)
     fit_after_encoder(model, evaluator, data.samples[:40], objective, selection=data.samples[40:])
     found = evaluator.outputs(model, data.samples[:40], what="scoring")
     encoded = evaluator.outputs(model, data.samples[:40], what="scoring", encoded=True)
@@ -183,7 +183,7 @@ def test_a_run_records_what_held_out_images_chose(tmp_path: Path, monkeypatch: p
         ("start", repeat(0.5), "start, no step was better"),
         ("later", count(), "step 20, rate 0.001"),
     ):
-        monkeypatch.setattr(head, "_scorer", lambda *_, scores=scores: lambda: float(next(scores)))
+        monkeypatch.setattr(probe, "_scorer", lambda *_, scores=scores: lambda: float(next(scores)))
         finetune(settings, synthetic(64), tmp_path / name)
         assert read_run(tmp_path / name).kept == expected
         write_report([tmp_path / name], tmp_path / "report.html")
