@@ -23,7 +23,7 @@ from tests.runs import (
 )
 from uniemox.checkpoints.saving import convert
 from uniemox.data.people import find_people
-from uniemox.data.processes import PoolConfig
+from uniemox.data.pool_config import PoolConfig
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import hashes_of, read_seen, seen_by, seen_file, write_hashes
 from uniemox.data.shards import ShardConfig, write_shards

@@ -18,7 +18,7 @@ import webdataset
 
 from tests.drawn import class_folders, draw_image, jpeg_of
 from uniemox.data.order import BatchOrder
-from uniemox.data.processes import PoolConfig
+from uniemox.data.pool_config import PoolConfig
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.data.source import open_data

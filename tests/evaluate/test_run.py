@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.data.tree import says
 from tests.drawn import Stored
 from tests.runs import CPU, SPLITS, colour_sample, colours, data_of, finetuned, one_thread
-from uniemox.data.processes import PoolConfig
+from uniemox.data.pool_config import PoolConfig
 from uniemox.data.sample import DataSet
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError

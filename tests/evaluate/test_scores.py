@@ -242,7 +242,7 @@ def test_intervals_of_correlations_agree_with_a_plain_bootstrap() -> None:
     rng = np.random.default_rng(1)
     draws = [rng.integers(120, size=120) for _ in range(2000)]
     found = score_affect(predicted, target)
-    for name, measure in (("pearson", metrics.pearson), ("ccc", distributions.concordance)):
+    for name, measure in (("pearson", metrics.pearson), ("ccc", metrics.concordance)):
         resampled = [measure(target[d, 0], predicted[d, 0]) for d in draws]
         interval = getattr(found.valence, f"{name}_interval")
         np.testing.assert_allclose(interval, np.quantile(resampled, [0.025, 0.975]), atol=0.012)

@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 
 from uniemox.cli.console import Files, JsonFlag, audit_tables, data_tables, need, progress_bar, say, say_parts, show_all
 from uniemox.cli.data_files import NO_FILES_OR_TEXTS, FileAndTextOptions, describe, persons, shard
-from uniemox.data.processes import ONE_A_CORE, PoolConfig
+from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say
-from uniemox.data.processes import ONE_A_CORE, PoolConfig
+from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import Any, Self
 
 from PIL import Image
 
-from uniemox.data.processes import ONE_A_CORE, PoolConfig, map_each
+from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
+from uniemox.data.processes import map_each
 from uniemox.data.readers.csv_table import read_bytes
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.seen import seen_file, write_hashes

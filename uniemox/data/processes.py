@@ -17,36 +17,19 @@ from multiprocessing import parent_process
 from multiprocessing.context import BaseContext
 from pathlib import PurePath
 from threading import Thread
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from uniemox.data.colour import brightness, colorfulness, colour_histogram
+from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, DataError, ImageError
 from uniemox.io.decoding.pool import Decoded, DecoderPool, look_here
 from uniemox.io.images import ENDINGS, MinSides
 from uniemox.io.parallel import DIED, map_on_ray, usable_cores
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolConfig:
-    """Who looks at the images of a data set."""
-
-    workers: int | None = None
-    """Processes; if not given one a core, but up to 8 on a GPU; 1: no other than this one. On a cluster the maximum."""
-    engine: Literal["local", "ray"] = "local"
-    """ray: on all machines of a Ray cluster, which read and write files by the same paths."""
-
-    def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"--workers must be at least 1, got {self.workers}")
-
-
-ONE_A_CORE = PoolConfig()
-
 
 CHUNK = 32  # images that a process takes at once
 MAX_TEMP_DIR = 103 - len("/pymp-12345678/listener-12345678")  # characters; a socket's address has 103 on every system

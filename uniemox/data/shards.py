@@ -15,7 +15,8 @@ from typing import Any
 from PIL import Image
 
 from uniemox.data.people import json_line
-from uniemox.data.processes import ONE_A_CORE, PoolConfig, map_batches
+from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
+from uniemox.data.processes import map_batches
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError, DataError, ImageError, MissingPackageError
 from uniemox.io.files import MAX_TEXT_BYTES, open_regular, read_limited

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from uniemox.data.colour import brightness, colorfulness
 from uniemox.data.people import Sidecar
-from uniemox.data.processes import ONE_A_CORE, PoolConfig, map_each
+from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
+from uniemox.data.processes import map_each
 from uniemox.data.prompts import describe, plain
 from uniemox.data.readers.emoset import read_vocabulary
 from uniemox.data.sample import DataSet, Sample, decode_sample
