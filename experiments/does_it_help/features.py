@@ -16,8 +16,8 @@ from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import feature_width, open_start
 from uniemox.model.classifier import Classifier
-from uniemox.model.colour_histogram import ColourHistogram
 from uniemox.model.encoder import build_encoder
+from uniemox.model.encoders import ColourHistogram
 from uniemox.teacher.stored import StoredTeacher
 from uniemox.training.hardware import ready_to_train
 from uniemox.views.config import ViewConfig

@@ -13,9 +13,10 @@ from tests.export.networks import SIZE, Convolutions, classify, info_of, timm_en
 from tests.runs import one_thread
 from uniemox.export.maps import WithMaps, has_maps
 from uniemox.export.onnx import export_classifier
-from uniemox.model.classifier import Classifier, NeighbourHead
-from uniemox.model.concat_encoder import ConcatEncoder
+from uniemox.model.classifier import Classifier
+from uniemox.model.encoders import ConcatEncoder
 from uniemox.model.fusion import build_fusion
+from uniemox.model.heads import NeighbourHead
 from uniemox.views.pixels import IMAGENET, PixelStats
 
 HALVES = PixelStats((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

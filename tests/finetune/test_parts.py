@@ -13,7 +13,7 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.data.splits import read_splits
 from uniemox.errors import DataError
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.parts import find_monitor, split_for_training
+from uniemox.finetune.samples import find_monitor, split_for_training
 from uniemox.io.files import SPLITS
 
 

@@ -41,7 +41,7 @@ from uniemox.evaluate.run import evaluate
 from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.finetune.run import finetune
-from uniemox.finetune.targets import target_of
+from uniemox.finetune.scoring import target_of
 from uniemox.io.weight_names import EMBEDDED
 from uniemox.predict.confidence import familiarity_of
 from uniemox.training.callbacks import NullCallback
@@ -124,7 +124,7 @@ def test_the_run_says_what_its_numbers_mean() -> None:
     assert info.labels == colours().labels.labels
     assert (info.label_set, info.kind, info.task, info.streams) == ("mikels", "evoked", "label", "both")
     assert (info.size, info.crop_fraction, info.person, info.trained_on) == (32, 0.9, "largest", "colours")
-    assert info.parts["fusion"] == "gated"
+    assert info.network.fusion == "gated"
     assert info.temperature is not None
     assert info.calibration_images == "selection"  # 12 held-out images are too few to be divided
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from uniemox.model.colour_histogram import FEATURES, ColourHistogram, hsv_bins
+from uniemox.model.encoders import FEATURES, ColourHistogram, hsv_bins
 from uniemox.views.pixels import normalise
 
 CPU = torch.device("cpu")

@@ -8,13 +8,11 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
-from uniemox.checkpoints.classifier import build_described
 from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.io.weight_names import IN_PACKAGE
+from uniemox.model.encoders import build_encoders
 from uniemox.predict.network import KEY
 from uniemox.predict.opening import embedded_file
-
-FOLDED = "folded_norms"  # in the description of an encoder whose batch norms must stay in eval mode
 
 
 @torch.no_grad()
@@ -27,7 +25,8 @@ def load_embedded(name: str) -> tuple[Any, ClassifierInfo]:
     """
     model = onnx.load(embedded_file(IN_PACKAGE[name]))
     info = read_info(next(entry.value for entry in model.metadata_props if entry.key == KEY))
-    encoder, weights = build_described(info.encoder), _Weights(model.graph)
+    assert info.network is not None, "they are of this version"
+    encoder, weights = build_encoders(info.network), _Weights(model.graph)
     conv = ""
     for path, module in encoder.named_modules(prefix="classifier.encoder"):
         if isinstance(module, nn.Conv2d):
@@ -38,7 +37,7 @@ def load_embedded(name: str) -> tuple[Any, ClassifierInfo]:
         elif isinstance(module, nn.BatchNorm2d):
             module.weight.fill_((1 + module.eps) ** 0.5)
             module.bias.copy_(weights[f"{conv}.weight_bias"])
-    return encoder.eval(), replace(info, encoder={**info.encoder, FOLDED: True})
+    return encoder.eval(), replace(info, network=replace(info.network, folded_norms=True))
 
 
 class _Weights:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniemox.model.classifier import Classifier
-from uniemox.model.concat_encoder import ConcatEncoder
+from uniemox.model.encoders import ConcatEncoder
 
 TOLERANCE = 1e-4  # of the pooled features, relative to the largest
 

@@ -3,20 +3,16 @@
 from typing import Literal, get_args, overload
 
 import torch
-import torch.nn.functional as F
 from timm.layers import DropPath, calculate_drop_path_rates
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from uniemox.classifier_info import Streams, views_of
 from uniemox.errors import ConfigError, ShapeError
-from uniemox.model.distance import Distance
 from uniemox.model.encoder import check_plain
-from uniemox.model.fusion import Fusion
+from uniemox.model.heads import Distance
 from uniemox.model.methods.relation import Relation
 
-NORM_EPS = 1e-12  # far below the variance of Υ, which is 1e-6 and less after Γ2 and Γ3
-OLD_NORM_EPS = 1e-6  # of classifiers that say nothing of it: they were trained with it
 DROP_PATHS = ("drop_path1", "drop_path2", "drop_path")  # timm's names: of attention and MLP, or of a whole block
 
 
@@ -43,8 +39,8 @@ class Classifier(nn.Module):
         outputs: int,
         streams: Streams,
         embed: nn.Linear | None = None,
-        fusion: Fusion | None = None,
-        norm_eps: float = NORM_EPS,
+        fusion: nn.Module | None = None,
+        norm_eps: float = 1e-12,
         method: Relation | None = None,
     ) -> None:
         super().__init__()
@@ -131,16 +127,6 @@ class Classifier(nn.Module):
         with torch.autocast(both.device.type, enabled=False):
             return self.norm(self.fusion(alpha, beta))  # (N, C3)
 
-    def later_parts(self) -> dict[str, int | float]:
-        """What a `NeighbourHead` and a `Distance` are rebuilt from before their tensors are loaded."""
-        parts: dict[str, int | float] = {}
-        if isinstance(self.head, NeighbourHead):
-            parts |= {"bank": len(self.head.bank), "neighbours": self.head.neighbours}
-            parts["vote_temperature"] = self.head.temperature
-        if self.distance is not None:
-            parts["distance_axes"] = len(self.distance.axes)
-        return parts
-
     def _views(self, scene: Tensor | None, person: Tensor | None) -> list[Tensor]:
         """The views that are used, checked."""
         given = {"scene": scene, "person": person}
@@ -158,43 +144,6 @@ class Classifier(nn.Module):
         if len(views) == 2 and views[0].shape != views[1].shape:
             raise ShapeError(f"scene {tuple(views[0].shape)} and person {tuple(views[1].shape)} must be alike")
         return views
-
-
-class NeighbourHead(nn.Module):
-    """Votes of the nearest known images, in place of `classifier.head`; nothing of it is learned.
-
-    The neighbours are found by cosine; each votes with exp(cosine / temperature), as in DINO (arXiv 2104.14294).
-    bank: (M, C) features of known images, as `Classifier.features` gives them.  targets: (M, E) rows that sum to 1.
-    neighbours: how many vote, all M if there are fewer.
-    Raises ShapeError if bank and targets don't belong together, ConfigError for numbers out of range.
-    """
-
-    bank: Tensor
-    targets: Tensor
-
-    def __init__(self, bank: Tensor, targets: Tensor, neighbours: int = 20, temperature: float = 0.07) -> None:
-        super().__init__()
-        if bank.ndim != 2 or targets.ndim != 2 or len(bank) != len(targets) or not len(bank):
-            raise ShapeError(
-                f"the bank {tuple(bank.shape)} must be (M, C) and its targets {tuple(targets.shape)} (M, E), M above 0"
-            )
-        if neighbours < 1 or not 0 < temperature < float("inf"):
-            raise ConfigError(
-                f"neighbours must be at least 1 and temperature positive and finite, got {neighbours}, {temperature}"
-            )
-        self.neighbours = min(neighbours, len(bank))
-        self.temperature = temperature
-        self.register_buffer("bank", F.normalize(bank.detach().float(), dim=-1))  # (M, C)
-        self.register_buffer("targets", targets.detach().float())  # (M, E)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """features: (N, C).  Returns log(share of the votes + 1e-6), (N, E), in float32."""
-        with torch.autocast(features.device.type, enabled=False):
-            cosines = F.normalize(features.float(), dim=-1) @ self.bank.T  # (N, M)
-            nearest, rows = cosines.topk(self.neighbours, dim=-1)  # (N, neighbours)
-            votes = (nearest / self.temperature).softmax(dim=-1)  # (N, neighbours)
-            shares = (votes[..., None] * self.targets[rows]).sum(dim=1)  # (N, E)
-            return (shares + 1e-6).log()
 
 
 def token_encoder(vit: VisionTransformer) -> VisionTransformer:
@@ -230,7 +179,7 @@ def set_drop_path(encoder: nn.Module, rate: float) -> None:
 
 
 def _check_parts(
-    feature_width: int, outputs: int, streams: str, embed: nn.Linear | None, fusion: Fusion | None
+    feature_width: int, outputs: int, streams: str, embed: nn.Linear | None, fusion: nn.Module | None
 ) -> None:
     """Raise ConfigError unless a classifier can be made of these."""
     if streams not in get_args(Streams):

@@ -15,7 +15,7 @@ from uniemox.checkpoints.timm_networks import load_without_head
 from uniemox.errors import TeacherError
 from uniemox.io.onnx_external import external_files, leaves_folder
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, get_available_providers
-from uniemox.model.concat_encoder import ConcatEncoder
+from uniemox.model.encoders import ConcatEncoder
 from uniemox.teacher.clip import UNLOADABLE
 from uniemox.teacher.protocol import fit_pixels
 from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD, PixelStats

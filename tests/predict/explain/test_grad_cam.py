@@ -16,7 +16,7 @@ from tests.runs import finetuned, one_thread
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.errors import CheckpointError, ConfigError, LabelError
 from uniemox.export.maps import WithMaps
-from uniemox.model.concat_encoder import ConcatEncoder
+from uniemox.model.encoders import ConcatEncoder
 from uniemox.persons.box import Box, Detection
 from uniemox.predict.explain.explaining import open_explainer
 from uniemox.predict.explain.grad_cam import grad_cam, grad_cam_maps, open_grad_cam

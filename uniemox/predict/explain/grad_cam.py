@@ -16,7 +16,7 @@ from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.io.files import WEIGHTS
 from uniemox.model.classifier import Classifier
-from uniemox.model.concat_encoder import ConcatEncoder
+from uniemox.model.encoders import ConcatEncoder
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.crop import choose_person
 from uniemox.persons.detector import Detector
