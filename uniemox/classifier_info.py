@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
 from uniemox.errors import CheckpointError
@@ -103,11 +103,13 @@ class NetworkSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "NetworkSpec | None":
-        """Read the network out of a classifier's metadata; None if they name no encoder."""
+        """Read the network out of a classifier's metadata; None if they name no encoder.
+
+        The metadata hold streams, labels, mean and std themselves: `ClassifierInfo` sets these.
+        """
         if not values.get("encoder"):
             return None
         encoder, parts = dict(values["encoder"]), dict(values.get("parts") or {})
-        shared = {name: values[name] for name in ("streams", "labels", "mean", "std") if values.get(name)}
         known = {part.name: parts[part.name] for part in fields(cls) if part.name in parts}
         if "fusion" in parts:
             known |= {"fusion_heads": parts["heads"], "norm_eps": parts["norm_eps"]}
@@ -115,14 +117,12 @@ class NetworkSpec:
             options = {"word_counts": parts["word_counts"]} if parts.get("word_counts") else {}
             known |= {"skip": parts["skip"], "method_options": parts.get("method_options", options)}
         known["head"] = "ccim" if "confounders" in parts else "neighbours" if "bank" in parts else "linear"
-        for name in ("labels", "mean", "std", "confounders"):
-            for given in (shared, known):
-                if name in given:
-                    given[name] = tuple(given[name])
+        if "confounders" in known:
+            known["confounders"] = tuple(known["confounders"])
         return cls(
             encoders=tuple(_read_encoder(one) for one in encoder.get("several", [encoder])),
             folded_norms=bool(encoder.get("folded_norms")),
-            **shared | known,
+            **known,
         )
 
 
@@ -195,6 +195,9 @@ class ClassifierInfo:
         wrong = [f"{name} {getattr(self, name)!r}" for name, is_right in expected.items() if not is_right]
         if wrong:
             raise CheckpointError(f"no classifier has {', '.join(wrong)}")
+        if self.network is not None:  # what both hold is the same
+            shared = {"streams": self.streams, "labels": self.labels, "mean": self.mean, "std": self.std}
+            object.__setattr__(self, "network", replace(self.network, **shared))  # type: ignore[arg-type]
 
     def find_labels(self) -> LabelSet:
         """Return its labels as a set."""

@@ -6,7 +6,7 @@ from typing import Any, Literal, cast, get_args
 
 from uniemox.classifier_info import Streams
 from uniemox.errors import ConfigError
-from uniemox.model.config import REGION_METHODS, check_fusion, check_name, import_named
+from uniemox.model.config import REGION_METHODS, check_fusion, check_name
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
 from uniemox.views.config import ViewConfig
 
@@ -303,5 +303,6 @@ class FinetuneConfig:
 
 
 def _class_of(method: str) -> Any:
-    """Import the class of a region method, which needs torch."""
-    return import_named(method, REGION_METHODS)
+    from uniemox.model.methods.relation import method_class  # noqa: PLC0415 - needs torch, which settings do not
+
+    return method_class(method)
