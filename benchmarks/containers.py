@@ -19,7 +19,7 @@ from uniemox.checkpoints.swin import MixMAEEncoder
 from uniemox.model.config import DecoderConfig
 from uniemox.model.decoder import Decoder
 from uniemox.model.encoder import build_encoder, take_rows
-from uniemox.views.mask import random_mask
+from uniemox.views.patches import random_mask
 
 PATCHES = 196  # of 16 px in 224 x 224
 BASE = 768

@@ -22,18 +22,17 @@ from pathlib import Path
 
 from tests.drawn import draw_image, jpeg_of
 from uniemox.curate.annotate.access import invite
-from uniemox.curate.annotate.figures import agree
+from uniemox.curate.annotate.agree import agree
 from uniemox.curate.annotate.serving import served
-from uniemox.curate.annotate.simulate import annotate
 from uniemox.curate.annotate.verdicts import verdicts
-from uniemox.curate.collect.fetch import FetchConfig
-from uniemox.curate.collect.politeness import PolitenessConfig
+from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
 from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import screen
-from uniemox.curate.collect.sources.files import AddressTable
-from uniemox.curate.demo import RATIOS
+from uniemox.curate.collect.sources import address_table
+from uniemox.curate.demo import RATIOS, annotate
 from uniemox.curate.project import create_project
-from uniemox.curate.release.run import ReleaseConfig, release
+from uniemox.curate.release.config import ReleaseConfig
+from uniemox.curate.release.run import release
 from uniemox.curate.release.splitting import split
 from uniemox.labels import MIKELS
 
@@ -105,7 +104,7 @@ def all_steps(folder: Path, address: str, count: int, schemes: int) -> dict[str,
     lines = [f"{address}/{i}.jpg,{MIKELS.labels[i % 8]}" for i in range(count)]
     (folder / "addresses.csv").write_text("\n".join(["address,label", *lines]))
     with step("collect"):
-        search(project, [AddressTable(folder / "addresses.csv", project.plan)], count)
+        search(project, [address_table(folder / "addresses.csv", project.plan)], count)
         host = address.removeprefix("http://")
         fetching = FetchConfig(private_hosts=(host,))
         found["collected"] = fetch(project, fetching, PolitenessConfig(per_host_per_s=100_000))
@@ -118,7 +117,7 @@ def all_steps(folder: Path, address: str, count: int, schemes: int) -> dict[str,
         agreement = agree(project)
         found["alpha"] = round(agreement.alpha.value, 3)
     with step("split"):
-        found["split"] = split(project, verdicts(project), RATIOS, schemes=schemes).sizes
+        found["split"] = split(project, verdicts(project), RATIOS, schemes=schemes)["sizes"]
     with step("release"):
         found["released"] = release(project, folder / "release", ReleaseConfig(name="many"))["pictures"]
     times["all"] = round(sum(times.values()), 1)

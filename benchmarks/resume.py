@@ -31,7 +31,7 @@ from uniemox.data.prompts import distinct_texts
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import StoppedError
 from uniemox.io.files import CHECKPOINTS, ENCODER, ONNX, PARTIAL, WEIGHTS
-from uniemox.teacher.stored import save_features
+from uniemox.teacher.features import save_features
 
 BEFORE, BETWEEN, WRITING, AFTER = MOMENTS = (
     "before the first checkpoint",

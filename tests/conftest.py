@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # torch is imported where it is used: the process that shares
     from torch import Tensor
 
     from uniemox.model.uniemox import UniEmoX
-    from uniemox.teacher.clip import ClipTeacher
+    from uniemox.teacher.sources import ClipTeacher
 
 # Machines that run the tests are slow and shared: no test fails for taking long.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -113,6 +113,6 @@ def build_model() -> "Callable[..., UniEmoX]":
 def tiny_clip(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> "ClipTeacher":
     """The golden CLIP (open_clip, random weights, 16 channels), loaded as a user would: from a local folder."""
     from tests.networks import clip_folder
-    from uniemox.teacher.clip import ClipTeacher
+    from uniemox.teacher.sources import ClipTeacher
 
     return ClipTeacher.load(f"local-dir:{clip_folder(golden, tmp_path_factory.mktemp('clip'))}")

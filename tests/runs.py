@@ -31,10 +31,9 @@ from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
 from uniemox.pretrain.presets import demo
 from uniemox.pretrain.run import pretrain
-from uniemox.teacher.stored import save_features
-from uniemox.training.callbacks import NullCallback, RunPlan
+from uniemox.teacher.features import save_features
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
-from uniemox.training.journal import read_metrics
+from uniemox.training.journal import NullCallback, RunPlan, read_metrics
 from uniemox.views.config import ViewConfig
 
 SCENES, CHANNELS, SIZE = 16, 16, 32

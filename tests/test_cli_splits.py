@@ -16,8 +16,8 @@ from uniemox.cli import app
 from uniemox.data.source import open_data
 from uniemox.data.splits import write_splits
 from uniemox.predict.opening import load
-from uniemox.reproduce.zero_shot import PROMPTS
-from uniemox.teacher.stored import save_features
+from uniemox.reproduce.table3 import PROMPTS
+from uniemox.teacher.features import save_features
 
 COUNT, OUT = 72, "OUT"
 FITS = {  # on train or val: refuses a data set that has test images alone

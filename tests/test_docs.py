@@ -1,5 +1,6 @@
 """The documentation: the site builds strictly, its tutorials run as they stand, and it names every public name."""
 
+import os
 import re
 import shlex
 import shutil
@@ -20,6 +21,7 @@ from tests.runs import uniemox as uniemox_command
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
+EXTENSIONS = sorted((DOCS / "extending").glob("*.md"))
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +87,21 @@ def test_a_tutorial_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypa
             (tmp_path / file).write_text(done.stdout)
     monkeypatch.chdir(tmp_path)
     exec("\n".join(blocks), {})
+
+
+@pytest.mark.parametrize("page", EXTENSIONS, ids=lambda page: page.stem)
+def test_a_page_about_extending_runs(page: Path, tmp_path: Path) -> None:
+    """Blocks with a title are files of a package outside ours; the other Python blocks run in a process of their own,
+    then the console lines."""
+    shutil.copytree(DOCS / "images", tmp_path / "photos", ignore=lambda _, names: [n for n in names if ".jpg" not in n])
+    text = page.read_text("utf-8")
+    for name, block in re.findall(r'```python title="(.+?)"\n(.*?)```', text, re.DOTALL):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(block, "utf-8")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
+    commands = [[sys.executable, "-c", "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))]]
+    lines = [line[2:] for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    commands += [[sys.executable, "-m", *shlex.split(line)] for line in lines]
+    for command in commands:
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"

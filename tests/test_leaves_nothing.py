@@ -35,8 +35,9 @@ CURATE = """
 import urllib.request
 from pathlib import Path
 from tests.curate.places import project_of, say
-from uniemox.curate.annotate.figures import agree
-from uniemox.curate.release.run import ReleaseConfig, release
+from uniemox.curate.annotate.agree import agree
+from uniemox.curate.release.config import ReleaseConfig
+from uniemox.curate.release.run import release
 from uniemox.curate.annotate.serving import served
 from uniemox.curate.release.splitting import split
 from uniemox.cli.curate import curate

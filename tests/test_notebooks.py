@@ -16,7 +16,7 @@ from tests.drawn import draw_image
 from tests.runs import pretrained
 from uniemox.errors import MissingPackageError
 from uniemox.evaluate.run_records import read_run
-from uniemox.predict import frames
+from uniemox.predict import tables
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +79,13 @@ def test_a_frame_has_a_row_for_each_image(answers: list[uniemox.Prediction]) -> 
     assert np.allclose(frame["awe"][:2].astype(float), [answer.scene["awe"] for answer in answers[:2]], atol=1e-6)
     assert "cut off or corrupt" in frame["error"][2] or "no image" in frame["error"][2] or frame["error"][2]
     assert len(uniemox.to_frame(answers[0])) == 1
-    assert list(uniemox.to_frame([]).columns) == frames.headings((), of_film=False)
+    assert list(uniemox.to_frame([]).columns) == tables.headings((), of_film=False)
 
 
 def test_without_a_library_of_frames_it_says_what_to_install(
     answers: list[uniemox.Prediction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frames, "LIBRARIES", ("no_such_pandas",))
+    monkeypatch.setattr(tables, "FRAMES", ("no_such_pandas",))
     with pytest.raises(MissingPackageError, match="pip install pandas"):
         uniemox.to_frame(answers)
 

@@ -10,11 +10,10 @@ import pytest
 
 from tests.drawn import draw_image
 from uniemox.checkpoints.reading import read_weight_file
-from uniemox.data.readers.tables import read_text
+from uniemox.data.processes import look_at
+from uniemox.data.readers.csv_table import read_text
 from uniemox.data.sample import ImageFile, Sample
-from uniemox.data.scan import look_at
-from uniemox.data.shard_writing import ShardConfig, write_shards
-from uniemox.data.shards import read_shards
+from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.data.source import open_data
 from uniemox.errors import UniemoxError
 from uniemox.io.decoding.process import limit_memory
@@ -24,10 +23,10 @@ from uniemox.io.onnx_sessions import RUNTIME_ERRORS, open_session
 from uniemox.persons.detector import load_detector
 from uniemox.predict.images import read_any
 from uniemox.predict.opening import load
-from uniemox.predict.survey.lines import date_taken
-from uniemox.teacher.stored import StoredTeacher
+from uniemox.predict.survey.run import date_taken
+from uniemox.teacher.features import StoredTeacher
 from uniemox.training.journal import read_metrics
-from uniemox.training.settings import read_json
+from uniemox.training.run_folder import read_json
 
 MAX_WAIT_S, MAX_MORE_BYTES, SPARSE_BYTES = 10, 500 * 2**20, 6 * 2**30
 KINDS = ("pipe", "device", "sparse")

@@ -6,8 +6,6 @@ classifier of every fusion, head and method, written before networks had a Netwo
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,12 +119,3 @@ def test_a_folder_of_answers_is_continued(tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").write_text(json.dumps(header) + "\n")
     with Record(tmp_path, question(MIKELS)) as record:
         assert record.rows == {}
-
-
-def test_old_options_are_taken_with_a_notice(tmp_path: Path) -> None:
-    words = ["finetune", "--data", "folder:none", "--out", str(tmp_path / "run"), "--method", "histogram"]
-    words += ["--optimizer.base-rate=1e-3", "--most-broken", "3"]
-    done = subprocess.run([sys.executable, "-m", "uniemox", *words], capture_output=True, text=True, check=False)
-    assert "--optimizer.base-rate is now --optimizer.base-lr" in done.stderr
-    assert "--most-broken is now --max-unreadable" in done.stderr
-    assert "none" in done.stderr.splitlines()[-1]  # there is no such folder

@@ -14,11 +14,10 @@ from playwright.sync_api import sync_playwright
 
 from uniemox.curate.annotate.access import invite
 from uniemox.curate.annotate.serving import served
-from uniemox.curate.collect.fetch import FetchConfig
-from uniemox.curate.collect.politeness import PolitenessConfig
+from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
 from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import screen
-from uniemox.curate.collect.sources.files import LocalFolder
+from uniemox.curate.collect.sources import local_folder
 from uniemox.curate.demo import demo
 from uniemox.curate.plan import AnswerForm
 from uniemox.curate.project import Project, create_project, open_project
@@ -57,7 +56,7 @@ def draw_form(browser: Any, project: Project, folder: Path, out: Path) -> None:
     (folder / "in" / "awe").mkdir(parents=True)
     shutil.copy(next((project.folder / "pictures").rglob("*.jpg")), folder / "in" / "awe")
     long = create_project(folder / "project", replace(project.plan, answer=form, check_every=0))
-    search(long, [LocalFolder(folder / "in", long.plan)], 1)
+    search(long, [local_folder(folder / "in", long.plan)], 1)
     fetch(long, FetchConfig(), PolitenessConfig())
     screen(long)
     with served(long) as address:

@@ -20,7 +20,7 @@ from uniemox.losses import (
     soft_target_cross_entropy,
 )
 from uniemox.model.fusion import build_fusion
-from uniemox.teacher.clip import ClipTeacher
+from uniemox.teacher.sources import ClipTeacher
 
 Row = tuple[str, str, float, str]  # set, what was compared, largest absolute difference, precision and tolerance
 GOLDEN = SHARED / "golden" / "checkpoints"

@@ -29,6 +29,8 @@ from tests.data.tree import abstract, emoset, emotion6, put, write
 from tests.images import draw, every_file, save
 from tests.processes import peak_mib
 from tools.mutations import mutate_bytes, mutate_json, mutate_sizes, mutate_text
+from uniemox.data.people import Sidecar, read_sidecar
+from uniemox.data.processes import look_at
 from uniemox.data.readers.csv_table import read_csv
 from uniemox.data.readers.emoset import read_emoset
 from uniemox.data.readers.emotion6 import read_emotion6
@@ -36,10 +38,7 @@ from uniemox.data.readers.folders import read_fi, read_folder
 from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.machajdik import read_abstract
 from uniemox.data.sample import DataSet, ImageFile, Sample
-from uniemox.data.scan import look_at
-from uniemox.data.shard_writing import ShardConfig, write_shards
-from uniemox.data.shards import read_shards
-from uniemox.data.sidecar import Sidecar, read_sidecar
+from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.data.source import open_data
 from uniemox.data.splits import read_splits, write_splits
 from uniemox.errors import UniemoxError

@@ -9,8 +9,8 @@ import numpy as np
 from tests.conftest import SHARED
 from tests.data.test_audit import pairs_of
 from tests.drawn import Stored, plant
+from uniemox.data.processes import look_at, scan
 from uniemox.data.sample import ImageFile, Sample
-from uniemox.data.scan import look_at, scan
 from uniemox.io.images import read_image
 
 FOLDERS = ("fi", "flickr8k/images", "coco_persons/images", "emotion6/images", "abstract/images")

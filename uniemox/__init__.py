@@ -1,4 +1,4 @@
-"""uniemox: what images of whole scenes make people feel; with a model trained for it, what people in them feel.
+"""uniemox: predict what images of whole scenes make people feel, and with a model for it what people in them feel.
 
 After UniEmoX (arXiv 2409.18877). Importing the package imports neither torch nor any other large library: each of its
 names is imported when it is first used.
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from uniemox.predict.explain.explaining import open_explainer
     from uniemox.predict.explain.explanation import Explanation
     from uniemox.predict.film import read_film
-    from uniemox.predict.frames import to_frame
     from uniemox.predict.opening import load
     from uniemox.predict.prediction import Face, Failure, Person, Prediction
     from uniemox.predict.predictor import Predictor
+    from uniemox.predict.tables import to_frame
 
 __version__ = "0.1.0"
 __all__ = [
@@ -56,7 +56,7 @@ _MODULES = {
     "open_data": "uniemox.data.source",
     "open_explainer": "uniemox.predict.explain.explaining",
     "read_film": "uniemox.predict.film",
-    "to_frame": "uniemox.predict.frames",
+    "to_frame": "uniemox.predict.tables",
 }
 
 

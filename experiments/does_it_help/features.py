@@ -12,16 +12,15 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from uniemox.data.sample import Sample
-from uniemox.evaluate.classifier_outputs import outputs_of
+from uniemox.evaluate.outputs import outputs_of
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import feature_width, open_start
 from uniemox.model.classifier import Classifier
-from uniemox.model.encoder import build_encoder
-from uniemox.model.encoders import ColourHistogram
-from uniemox.teacher.stored import StoredTeacher
+from uniemox.model.encoder import ColourHistogram, build_encoder
+from uniemox.teacher.features import StoredTeacher
 from uniemox.training.hardware import ready_to_train
 from uniemox.views.config import ViewConfig
-from uniemox.views.pixels import IMAGENET
+from uniemox.views.patches import IMAGENET
 
 STORED, UNTRAINED, HISTOGRAM = "stored:", "untrained:", "histogram"
 

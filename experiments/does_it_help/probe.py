@@ -24,7 +24,7 @@ from experiments.does_it_help.features import features_of
 from experiments.does_it_help.plan import SIDE_PX
 from uniemox.data.source import open_data
 from uniemox.io.files import replacing
-from uniemox.teacher.stored import StoredTeacher
+from uniemox.teacher.features import StoredTeacher
 from uniemox.training.hardware import keep_freed_memory
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)  # sklearn's C; more separates the training images of all encoders here

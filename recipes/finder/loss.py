@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recipes.finder.views import FinderView
-from uniemox.persons.centres import STRIDE
+from uniemox.persons.layouts import STRIDE
 
 SPREAD = 0.54 / 6  # standard deviation of a peak, share of the box's sides (TTFNet, arXiv 1909.00700, section 3.2)
 MIN_SPREAD = 0.4  # cells

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource, check_hub
 from uniemox.errors import CheckpointError
-from uniemox.persons.centres import STRIDE
+from uniemox.persons.layouts import STRIDE
 
 LEVELS = (STRIDE, 2 * STRIDE, 4 * STRIDE)  # strides of the maps that may be used
 RARE = 0.01  # what the heat is at the start: most cells hold nobody (arXiv 1708.02002, section 4.1)

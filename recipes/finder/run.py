@@ -22,19 +22,17 @@ from uniemox.data.order import BatchOrder, steps_in_epoch
 from uniemox.data.sample import Broken, Sample, decode_sample
 from uniemox.data.seen import hashes_of, seen_file, write_hashes
 from uniemox.errors import DataError, ImageError
-from uniemox.model.precision import fast_precision
-from uniemox.persons.box import Detection
-from uniemox.persons.centres import decode_centres_map
+from uniemox.model.encoder import fast_precision
+from uniemox.persons.box import Detection, select
 from uniemox.persons.fitting import fit_images
-from uniemox.persons.layouts import CENTRES, CENTRES_NMS_OVERLAP
-from uniemox.persons.selection import select
-from uniemox.training.callbacks import Callback, NullCallback
+from uniemox.persons.layouts import CENTRES, CENTRES_NMS_OVERLAP, decode_centres_map
 from uniemox.training.hardware import ready_to_train
+from uniemox.training.journal import Callback, NullCallback
+from uniemox.training.loop import SingleRun, parameter_groups_of
+from uniemox.training.optimization import update
 from uniemox.training.run_folder import begin_run
-from uniemox.training.single import SingleRun, parameter_groups_of
-from uniemox.training.update import update
 from uniemox.views.loader import BrokenCount
-from uniemox.views.pixels import PixelStats, normalise
+from uniemox.views.patches import PixelStats, normalise
 
 FEWEST = 20  # images with people, so that some can be held out
 MIN_SCALE = 0.5  # of the training images, share of the finder's own size

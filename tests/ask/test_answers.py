@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uniemox.ask.answers import OUTCOMES, AnswerReader, Reading
+from uniemox.ask.record import OUTCOMES, AnswerReader, Reading
 from uniemox.labels import EKMAN, MIKELS, POLARITY, LabelSet
 
 READER = AnswerReader(MIKELS)

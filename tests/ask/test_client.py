@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from tests.ask.server import Endpoint, Response, error, in_turn, says, serving
 from uniemox.ask import client
-from uniemox.ask.client import MAX_BYTES, Client, Reply, chat_url, is_loopback
-from uniemox.ask.pace import MAX_WAIT_S, Pace, back_off, retry_after
+from uniemox.ask.client import MAX_BYTES, MAX_WAIT_S, Client, Pace, Reply, back_off, chat_url, is_loopback, retry_after
 from uniemox.ask.question import first_message
 from uniemox.errors import ConfigError
 

@@ -11,20 +11,19 @@ import pytest
 
 from tests.drawn import class_folders
 from tests.runs import finetuned, one_thread
-from uniemox.ask.ours import labels_of_ours
-from uniemox.ask.question import AskedImage, select
+from uniemox.ask.question import AskedImage, labels_of_ours, select
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import ImageFile, Sample, decode_sample
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
-from uniemox.evaluate.classifier_outputs import outputs_of
+from uniemox.evaluate.outputs import outputs_of
 from uniemox.labels import CAER, EKMAN
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector
 from uniemox.predict.confidence import answers_of
 from uniemox.predict.opening import load
 from uniemox.views.config import ViewConfig
-from uniemox.views.pixels import PixelStats
+from uniemox.views.patches import PixelStats
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +53,7 @@ def test_a_model_of_both_streams_sees_the_people_of_the_data(
     def refused(name: str) -> Detector:
         raise AssertionError(f"the {name} finder is asked")
 
-    monkeypatch.setattr("uniemox.ask.ours.open_finder", refused)
+    monkeypatch.setattr("uniemox.ask.question.open_finder", refused)
     box, other = Box(3, 5, 40, 60), Detection(Box(0, 0, 20, 20), 0.9)
     people: dict[str, dict[str, Any]] = {
         "boxes": {"persons": (Detection(box, 0.9), other)},

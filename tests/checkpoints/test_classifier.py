@@ -20,7 +20,8 @@ from safetensors import safe_open
 from tests.data.tree import says
 from tests.runs import SIZE, finetuned, one_thread, pretrained
 from uniemox.checkpoints import load_published
-from uniemox.checkpoints.classifier import KEY, load_classifier, save_classifier
+from uniemox.checkpoints.classifier import CLASSIFIER_KEY as KEY
+from uniemox.checkpoints.classifier import load_classifier, save_classifier
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError
 from uniemox.export.onnx import export_classifier

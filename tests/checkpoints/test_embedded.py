@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from uniemox.checkpoints.embedded import load_embedded
+from uniemox.checkpoints.classifier import load_embedded
 from uniemox.predict.opening import open_network
-from uniemox.views.pixels import PixelStats, normalise
+from uniemox.views.patches import PixelStats, normalise
 
 
 @pytest.mark.parametrize(("name", "width"), [("embedded", 2880), ("small", 1280)])

@@ -28,7 +28,7 @@ from uniemox.model.config import ModelConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
 from uniemox.teacher.opening import open_teacher
-from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
+from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD
 
 HEADS = {"mae": 3, "dino": 3, "moco_v3": 4, "dbot": 3, "cae": 3, "siameseim": 3, "tinymim": 3}
 RELATIVE = ("beit", "simmim", "simmim_swin", "mixmae")

@@ -9,16 +9,16 @@ import torch
 from tests.checkpoints.test_published import file_of
 from tests.networks import load_npz
 from uniemox.checkpoints import load_published
-from uniemox.checkpoints.resizing import (
+from uniemox.checkpoints.vit import (
     _growth as growth,
 )
-from uniemox.checkpoints.resizing import (
+from uniemox.checkpoints.vit import (
     resize_bias_bicubic,
     resize_bias_geometric,
     resize_position,
     resize_position_dino,
 )
-from uniemox.model.position import sincos_position
+from uniemox.model.encoder import sincos_position
 
 
 def test_mae_is_plain_bicubic() -> None:

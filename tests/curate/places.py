@@ -9,8 +9,7 @@ from tests.drawn import draw_image, jpeg_of
 from uniemox.curate import tables as t
 from uniemox.curate.collect.screen import screen
 from uniemox.curate.plan import CollectionPlan
-from uniemox.curate.project import Project, create_project
-from uniemox.curate.store import Change, append
+from uniemox.curate.project import Change, Project, Store, append, create_project, undo
 
 LABELS = ("awe", "fear")
 PLAN = CollectionPlan(keywords={"awe": ("Wonder",), "fear": ("Panic",)}, check_every=0)
@@ -46,6 +45,11 @@ def project_of(
     if looks:
         screen(project)
     return project
+
+
+def take_back(store: Store, batch: int) -> int:
+    with store.write() as connection:
+        return undo(connection, batch, actor="owner")
 
 
 def say(project: Project, **answers: str) -> None:

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from uniemox.curate.annotate.agree import agreement, codes_of, cohen_kappa, krippendorff_alpha, label_counts
+from uniemox.curate.annotate.agree import agreement, codes_of, krippendorff_alpha, label_counts
 from uniemox.curate.annotate.verdicts import LatestAnswers, decide, disputed
-from uniemox.curate.licences import report, terms_of
+from uniemox.curate.release.documents import licence_report, terms_of
 from uniemox.errors import ConfigError, ShapeError
 
 # Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), section C: four observers, twelve units, one value
@@ -44,7 +44,7 @@ def test_alpha_of_the_published_example() -> None:
 
 @settings(max_examples=50)
 @given(st.lists(st.lists(st.integers(-1, 2), min_size=3, max_size=3), max_size=12))
-def test_alpha_is_what_pairs_say(units: list[list[int]]) -> None:
+def test_alpha_equals_its_definition_by_pairs(units: list[list[int]]) -> None:
     codes = np.array(units, dtype=int).reshape(len(units), 3)
     found = krippendorff_alpha(label_counts(codes, 3))
     assert found == pytest.approx(plain_alpha(codes.T.tolist()), nan_ok=True)
@@ -67,7 +67,7 @@ def test_kappa_percent_and_confusion_of_two() -> None:
     assert found.per_class["a"].value == pytest.approx(binary)
 
 
-def test_the_interval_of_alpha_is_that_of_a_plain_bootstrap() -> None:
+def test_the_interval_of_alpha_equals_a_plain_bootstrap() -> None:
     rng = np.random.default_rng(1)
     codes = rng.integers(0, 3, (60, 3))
     codes[:, 1:] = np.where(rng.random((60, 2)) < 0.6, codes[:, :1], codes[:, 1:])
@@ -87,7 +87,7 @@ def test_edges_of_agreement() -> None:
     same = agreement(np.zeros((5, 2), dtype=int), ("a", "b"), ("x", "y"))
     assert same.percent.value == 1.0
     assert math.isnan(same.alpha.value)
-    assert math.isnan(cohen_kappa(np.array([[5.0, 0], [0, 0]])))
+    assert math.isnan(same.pairs[0].kappa.value)
     with pytest.raises(ShapeError):
         agreement(np.zeros((5, 3), dtype=int), ("a",), ("x", "y"))
     with pytest.raises(ShapeError):
@@ -123,7 +123,7 @@ def test_rules(said: str, both: str | None, majority: str | None, soft: str | No
         assert decide(found, {0: {"awe"}}, {}, rule=rule)[0].label == expected, rule  # type: ignore[arg-type]
 
 
-def test_the_owner_stands_above_rules_and_an_image_searched_for_nothing_may_be_anything() -> None:
+def test_the_owners_verdict_overrides_rules() -> None:
     found = decide(answers("af", "aa", "ff"), {0: {"awe"}, 1: {"awe"}}, {0: "fear", 1: "none"})
     assert [found[i].label for i in range(3)] == ["fear", None, "fear"]
     assert found[0].shares == {"awe": 0.5, "fear": 0.5}
@@ -157,13 +157,12 @@ def test_codes() -> None:
     ],
 )
 def test_terms(name: str, expected: tuple[bool | None, ...]) -> None:
-    terms = terms_of(name)
-    assert (terms.needs_credit, terms.allows_commerce, terms.allows_changes) == expected
+    assert terms_of(name) == expected
 
 
 def test_the_report_of_licences_counts() -> None:
-    lines = report(["by 2.0", "by 2.0", "", "by-nc-nd 4.0", "a|b"])
+    lines = licence_report(["by 2.0", "by 2.0", "", "by-nc-nd 4.0", "a|b"])
     assert lines[2] == "| by 2.0 | 2 | yes | yes | yes |"
     assert "| a\\|b | 1 | not known | not known | not known |" in lines
-    assert "5 images; of 2 the licence is not known, 1 exclude commercial use, 1 changes." in lines
-    assert report([])[-1].startswith("0 images")
+    assert "5 images: 2 without a known licence, 1 exclude commercial use, 1 exclude changes." in lines
+    assert licence_report([])[-1].startswith("0 images")

@@ -60,7 +60,7 @@ def test_the_demo_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixtu
         (None, "holds no project; begin one"),
     ],
 )
-def test_a_source_that_is_not_there_makes_no_project(
+def test_an_invalid_source_creates_no_project(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -78,7 +78,7 @@ def test_a_source_that_is_not_there_makes_no_project(
 
 
 @pytest.mark.portable
-def test_from_a_folder_to_an_invitation_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_from_a_folder_to_a_takedown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class_folders(tmp_path / "in", ("awe", "fear"), each=2)
     place = tmp_path / "p"
     assert "8 labels, 80 search words" in run(capsys, "init", place)
@@ -95,7 +95,7 @@ def test_from_a_folder_to_an_invitation_and_back(tmp_path: Path, capsys: pytest.
     assert run(capsys, "takedown", place, sha256, "--because", "asked") == f"removed 1 images: {sha256[:12]}\n"
 
 
-def test_names_and_notes_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_markup_in_names_and_notes_is_printed_unchanged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ("Ada [/b]", "[red]Ben", "Cem :smile:")
     project = project_of(tmp_path / "[p]", ["awe", "fear"])
     say(project, **dict.fromkeys(names, "af"))
@@ -106,14 +106,7 @@ def test_names_and_notes_are_printed_as_they_are(tmp_path: Path, capsys: pytest.
         assert words in told, words
 
 
-def test_screen_remembers_its_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    project_of(tmp_path / "p", ["awe", "fear"], looks=True)  # 160 x 140 px
-    assert json.loads(run(capsys, "screen", tmp_path / "p", "--min-side", 150, "--json")) == {"too small": 2}
-    assert json.loads(run(capsys, "screen", tmp_path / "p", "--json")) == {"too small": 2}
-    assert json.loads(run(capsys, "screen", tmp_path / "p", "--min-side", 140, "--json")) == {"kept": 2}
-
-
-def test_a_takedown_that_leaves_work_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_takedown_reports_releases_it_could_not_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     project = project_of(tmp_path / "p", ["awe", "fear"] * 6, looks=True)
     say(project, Ada="af" * 6, Ben="af" * 6)
     run(capsys, "split", tmp_path / "p", "--schemes", 1, "--ratio", "50/50")
@@ -123,7 +116,7 @@ def test_a_takedown_that_leaves_work_says_so(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "b" / "README.md").unlink()
     (tmp_path / "b" / "README.md").mkdir()
     sha256 = project.rows(select(t.images.c.sha256))[0].sha256
-    with pytest.raises(DataError, match="b: they went, but it can't be written again"):
+    with pytest.raises(DataError, match="b: the images are removed, but it can't be written again"):
         curate(["takedown", str(tmp_path / "p"), sha256, "--because", "x"], exit_on_error=False)
     told = capsys.readouterr()
     assert sha256[:12] in told.out
@@ -144,7 +137,7 @@ def test_a_takedown_that_leaves_work_says_so(tmp_path: Path, capsys: pytest.Capt
         (("demo", "NEW", "--count", "8"), ConfigError, "--count must be at least 64"),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(
+def test_errors_are_one_sentence(
     tmp_path: Path, arguments: tuple[str, ...], error: type[Exception], message: str
 ) -> None:
     project_of(tmp_path / "P", ["awe"])

@@ -11,21 +11,26 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from sqlalchemy import select
 
+from tests.curate.places import take_back
 from tests.curate.servers import JPEG, Handler, local, misbehaving, serving
 from tests.drawn import class_folders, draw_image, jpeg_of
 from uniemox.curate import tables as t
-from uniemox.curate.collect.fetch import FetchConfig
-from uniemox.curate.collect.politeness import PolitenessConfig
-from uniemox.curate.collect.robots import MAX_BYTES, Robots
+from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
+from uniemox.curate.collect.fetch import MAX_RULES_BYTES, Robots
 from uniemox.curate.collect.run import failures, fetch, search
-from uniemox.curate.collect.sources.bing import Bing, page_addresses
-from uniemox.curate.collect.sources.candidate import Candidate, PagedSearch
-from uniemox.curate.collect.sources.commons import Commons
-from uniemox.curate.collect.sources.files import AddressTable, LocalFolder
-from uniemox.curate.collect.sources.openverse import Openverse
+from uniemox.curate.collect.sources import (
+    Candidate,
+    PagedSearch,
+    address_table,
+    bing,
+    bing_pages,
+    commons,
+    local_folder,
+    openverse,
+)
 from uniemox.curate.plan import CollectionPlan
 from uniemox.curate.project import Project, create_project, searched_labels
-from uniemox.curate.release.takedown import take_back, take_down
+from uniemox.curate.release.run import take_down
 from uniemox.errors import ConfigError, DataError, LabelError
 
 PLAN = CollectionPlan(keywords={"awe": ("Wonder",), "fear": ("Dread", "Panic")}, check_every=0)
@@ -46,29 +51,23 @@ def test_openverse() -> None:
         page = int(query["page"][0])
         assert query["q"] == ["Wonder of the world"]
         rows = [
-            {
-                "url": f"https://live.example/{page}-{i}.jpg",
-                "foreign_landing_url": f"https://example.org/photo/{page}-{i}",
-                "title": "<b>Big</b> &amp; wide\n",
-                "creator": "A. Author",
-                "license": "by-sa",
-                "license_version": "4.0",
-                "license_url": "https://creativecommons.org/licenses/by-sa/4.0/",
-            }
+            {"url": f"https://live.example/{page}-{i}.jpg", "foreign_landing_url": f"https://example.org/{page}-{i}"}
+            | {"title": "<b>Big</b> &amp; wide\n", "creator": "A. Author", "license": "by-sa"}
+            | {"license_version": "4.0", "license_url": "https://creativecommons.org/licenses/by-sa/4.0/"}
             for i in range(20)
         ]
         as_json(handler, {"result_count": 37, "page_count": 2, "results": rows[: 20 if page == 1 else 17]})
 
     with serving(answer) as server:
-        found = list(Openverse(asking(server), server.address).offers("awe", "Wonder of the world", 100))
-        few = list(Openverse(asking(server), server.address).offers("awe", "Wonder of the world", 3))
+        found = list(openverse(asking(server), server.address).offers("awe", "Wonder of the world", 100))
+        few = list(openverse(asking(server), server.address).offers("awe", "Wonder of the world", 3))
     assert len(found) == 37
     assert found[20] == Candidate(
         address="https://live.example/2-0.jpg",
         rank=20,
         keyword="Wonder of the world",
         label="awe",
-        page="https://example.org/photo/2-0",
+        page="https://example.org/2-0",
         title="Big & wide",
         licence="by-sa 4.0",
         licence_address="https://creativecommons.org/licenses/by-sa/4.0/",
@@ -102,13 +101,13 @@ def test_commons() -> None:
             as_json(handler, {"batchcomplete": True, "query": {"pages": [page(4)]}})
 
     with serving(answer) as server:
-        found = list(Commons(asking(server), server.address).offers("fear", "Dread", 10))
+        found = list(commons(asking(server), server.address).offers("fear", "Dread", 10))
     assert [one.address for one in found] == [f"https://upload.example/{i}/1024px.jpg" for i in (1, 3, 4)]
     assert [one.rank for one in found] == [0, 2, 3]
     assert found[0].title == "1.jpg"
     assert (found[0].licence, found[0].licence_address, found[0].author) == ("CC BY 2.0", "", "Jane")
     with serving(lambda handler: as_json(handler, {"batchcomplete": True})) as server:
-        assert list(Commons(asking(server), server.address).offers("fear", "Dread", 10)) == []
+        assert list(commons(asking(server), server.address).offers("fear", "Dread", 10)) == []
 
 
 def bing_page(rows: list[dict[str, str]]) -> bytes:
@@ -128,7 +127,7 @@ def test_bing() -> None:
         handler.send(bing_page(rows))
 
     with serving(answer) as server:
-        source = Bing(asking(server), licence="publicdomain", site=server.address)
+        source = bing(asking(server), licence="publicdomain", site=server.address)
         found = list(source.offers("fear", "Panic & fear", 200))
         assert len(server.paths) == 3
         assert "license-L1" in server.paths[0]
@@ -142,27 +141,27 @@ def test_bing() -> None:
         title="T",
         licence="Bing's filter publicdomain",
     )
-    assert next(page_addresses("a", 40, None)) == "https://www.bing.com/images/async?q=a&first=0"
+    assert next(bing_pages("a", 40, None)) == "https://www.bing.com/images/async?q=a&first=0"
     with (
         serving(lambda handler: handler.send(b"<html>Solve this CAPTCHA</html>")) as server,
-        pytest.raises(DataError, match="whether a person is there"),
+        pytest.raises(DataError, match="proof that you are a person"),
     ):
-        list(Bing(asking(server), site=server.address).offers("fear", "x", 20))
+        list(bing(asking(server), site=server.address).offers("fear", "x", 20))
     with pytest.raises(ConfigError, match="licence must be one of"):
-        Bing(asking(server), licence="any")
+        bing(asking(server), licence="any")
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"[]", b'{"results": 5}', b'{"error": {"info": "too many"}}'])
-def test_services_that_answer_otherwise_are_an_error_that_says_so(content: bytes) -> None:
+def test_unexpected_answers_of_services_are_errors(content: bytes) -> None:
     with serving(lambda handler: handler.send(content)) as server:
-        for source in (Openverse(asking(server), server.address), Commons(asking(server), server.address)):
+        for source in (openverse(asking(server), server.address), commons(asking(server), server.address)):
             if content == b'{"results": 5}' and source.name == "commons":
                 continue  # an answer without results
             with pytest.raises(DataError, match=server.address):
                 list(source.offers("awe", "x", 5))
 
 
-def test_a_service_that_is_busy_is_asked_again() -> None:
+def test_a_busy_service_is_asked_again() -> None:
     with serving(misbehaving()) as server:
         ask = PagedSearch(local(server), PolitenessConfig(tries=3, first_wait_s=0.01), pause_s=0.0)
         assert ask(f"{server.address}/twice") == JPEG
@@ -177,7 +176,7 @@ def table(folder: Path, text: str) -> Path:
 
 def test_a_table_of_addresses(tmp_path: Path) -> None:
     path = table(tmp_path, "url;keyword;license;label\nhttp://a.example/1.jpg;panic;CC0;\nhttp://b.example/2;;;Awe\n")
-    first, second = AddressTable(path, PLAN).offers(None, "", 0)
+    first, second = address_table(path, PLAN).offers(None, "", 0)
     assert (first.label, first.keyword, first.licence) == ("fear", "panic", "CC0")
     assert (second.label, second.keyword) == ("awe", "awe")  # no keyword: the label is one
     for text, message in (
@@ -190,7 +189,15 @@ def test_a_table_of_addresses(tmp_path: Path) -> None:
         ),
     ):
         with pytest.raises(DataError, match=message):
-            list(AddressTable(table(tmp_path, text), PLAN).offers(None, "", 0))
+            list(address_table(table(tmp_path, text), PLAN).offers(None, "", 0))
+
+
+def offered(folder: Path, *rows: str) -> Project:
+    """A project with the candidates of a table; each row is address,label."""
+    project = create_project(folder / "p", PLAN)
+    path = table(folder, "address,label\n" + "".join(f"{row}\n" for row in rows))
+    assert search(project, [address_table(path, PLAN)], 1) == []
+    return project
 
 
 def states(project: Project) -> dict[str, tuple[str, str]]:
@@ -198,24 +205,23 @@ def states(project: Project) -> dict[str, tuple[str, str]]:
     return {row.address.rpartition("/")[2]: (row.state, row.reason) for row in rows}
 
 
-def test_from_a_server_that_misbehaves_only_images_are_kept_and_the_rest_is_told(tmp_path: Path) -> None:
+def test_only_images_are_kept_and_failures_are_counted(tmp_path: Path) -> None:
     names = ("ok.jpg", "same.jpg", "page", "missing", "promised", "cut", "moved", "twice", "private/1.jpg")
     with serving(misbehaving()) as server:
-        rows = "".join(f"{server.address}/{name},awe\n" for name in names)
-        project = create_project(tmp_path / "p", PLAN)
-        source = AddressTable(table(tmp_path, f"address,label\n{rows}http://127.0.0.1:1/x,awe\n"), PLAN)
-        assert search(project, [source], 1) == []
+        rows = [f"{server.address}/{name},awe" for name in names]
+        project = offered(tmp_path, *rows, "http://127.0.0.1:1/x,awe")
         counts = fetch(project, local(server, max_bytes=50_000), QUICK)
         assert counts == {"fetched": 3, "failed": 5, "waiting": 2}
         found = states(project)
         assert [found[name][0] for name in names[:5]] == ["fetched", "fetched", "failed", "failed", "failed"]
-        assert found["1.jpg"] == ("failed", "its host's robots.txt asks programs to leave it")
+        assert found["1.jpg"] == ("failed", "robots.txt of its host forbids it")
         assert found["page"][1].startswith("no image: ")
         assert found["x"] == ("failed", "127.0.0.1 is 127.0.0.1, which is not on the public internet")
         assert found["cut"][0] == found["twice"][0] == "waiting"
         assert failures(project)["answered 503"] == 1
         assert fetch(project, local(server, max_bytes=50_000), QUICK) == {"fetched": 1, "failed": 0, "waiting": 1}
-        assert search(project, [source], 1) == []  # nothing is offered twice
+        search(project, [address_table(tmp_path / "addresses.csv", PLAN)], 1)
+        assert len(states(project)) == len(names) + 1  # nothing is offered twice
     rows = project.rows(select(t.images))
     assert [(row.bytes, row.width, row.height, row.format) for row in rows] == [(len(JPEG), 160, 140, "JPEG")]
     assert project.image_path(rows[0].sha256, "JPEG").read_bytes() == JPEG
@@ -224,9 +230,7 @@ def test_from_a_server_that_misbehaves_only_images_are_kept_and_the_rest_is_told
 
 def test_an_address_under_two_labels_is_kept_under_both(tmp_path: Path) -> None:
     with serving(misbehaving()) as server:
-        path = table(tmp_path, f"address,label\n{server.address}/ok.jpg,awe\n{server.address}/ok.jpg,fear\n")
-        project = create_project(tmp_path / "p", PLAN)
-        search(project, [AddressTable(path, PLAN)], 1)
+        project = offered(tmp_path, f"{server.address}/ok.jpg,awe", f"{server.address}/ok.jpg,fear")
         assert fetch(project, local(server), QUICK)["fetched"] == 2
     assert searched_labels(project) == {1: {"awe", "fear"}}
 
@@ -253,41 +257,35 @@ def without_rules(answer: Callable[[Handler], None]) -> Callable[[Handler], None
 
 
 @pytest.mark.parametrize(("place", "asked"), [("/private/x.jpg", 0), ("/open/x.jpg", 6)])
-def test_a_redirect_waits_for_its_host_and_asks_for_its_rules(tmp_path: Path, place: str, asked: int) -> None:
+def test_a_redirect_obeys_rate_and_rules_of_its_host(tmp_path: Path, place: str, asked: int) -> None:
     answer, at_once = slow_host()
     with ExitStack() as stack:
         last = stack.enter_context(serving(answer))
         to_last = lambda handler: handler.send(b"", 302, Location=last.address + place)  # noqa: E731
         firsts = [stack.enter_context(serving(without_rules(to_last))) for _ in range(6)]
-        rows = "".join(f"{server.address}/{i},awe\n" for i, server in enumerate(firsts))
-        project = create_project(tmp_path / "p", PLAN)
-        search(project, [AddressTable(table(tmp_path, f"address,label\n{rows}"), PLAN)], 1)
+        project = offered(tmp_path, *(f"{server.address}/{i},awe" for i, server in enumerate(firsts)))
         hosts = tuple(server.host for server in (last, *firsts))
         counts = fetch(project, FetchConfig(private_hosts=hosts, timeout_s=5), QUICK)
     assert (counts["fetched"], counts["failed"]) == (asked, 6 - asked)
     assert last.paths.count("/robots.txt") == 1
     assert at_once == [1] * asked
     if not asked:
-        assert set(failures(project)) == {"its host's robots.txt asks programs to leave it"}
+        assert set(failures(project)) == {"robots.txt of its host forbids it"}
 
 
 def test_redirects_end(tmp_path: Path) -> None:
     with serving(misbehaving()) as server:
-        project = create_project(tmp_path / "p", PLAN)
-        path = table(
-            tmp_path, f"address,label\n{server.address}/loop,awe\n{server.address}/to/file:///etc/passwd,awe\n"
-        )
-        search(project, [AddressTable(path, PLAN)], 1)
+        project = offered(tmp_path, f"{server.address}/loop,awe", f"{server.address}/to/file:///etc/passwd,awe")
         assert fetch(project, local(server), QUICK) == {"fetched": 0, "failed": 2, "waiting": 0}
         assert server.paths.count("/loop") == 6
     assert set(failures(project)) == {"more than 5 redirects", "not http or https but 'file'"}
 
 
-def test_of_long_rules_the_first_500_kib_count() -> None:
+def test_only_the_first_500_kib_of_robots_txt_count() -> None:
     def answer(handler: Handler) -> None:
         rules = b"User-agent: *\nDisallow: /private/\n"
         cut = b"Disallow: /all-of-it-is-behind-the-end\n"  # its beginning alone would forbid everything
-        handler.send((rules + b"#" * (MAX_BYTES - len(rules) - 12) + b"\n" + cut).ljust(600_000, b"#"))
+        handler.send((rules + b"#" * (MAX_RULES_BYTES - len(rules) - 12) + b"\n" + cut).ljust(600_000, b"#"))
 
     with serving(answer) as server:
         rules = Robots(local(server))
@@ -295,12 +293,12 @@ def test_of_long_rules_the_first_500_kib_count() -> None:
         assert rules.problem(f"{server.address}/all.jpg") is None
 
 
-def test_a_folder_and_going_on_after_a_stop(tmp_path: Path) -> None:
+def test_a_folder_and_resume_after_a_stop(tmp_path: Path) -> None:
     class_folders(tmp_path / "in", ("awe", "Fear"), each=3)
     (tmp_path / "in" / "awe" / "Wonder").mkdir()
     (tmp_path / "in" / "awe" / "Wonder" / "<img src=x>ä.png").write_bytes(jpeg_of(draw_image(7)))
     project = create_project(tmp_path / "p", PLAN)
-    search(project, [LocalFolder(tmp_path / "in", PLAN)], 1)
+    search(project, [local_folder(tmp_path / "in", PLAN)], 1)
 
     class StopError(Exception):
         pass
@@ -319,43 +317,43 @@ def test_a_folder_and_going_on_after_a_stop(tmp_path: Path) -> None:
     assert [(row.label, row.keyword) for row in rows] == [*[("fear", "")] * 3, *[("awe", "")] * 3, ("awe", "Wonder")]
     assert rows[-1].title == "awe/Wonder/<img src=x>ä.png"
     with pytest.raises(DataError, match="no such folder"):
-        LocalFolder(tmp_path / "nowhere", PLAN)
+        local_folder(tmp_path / "nowhere", PLAN)
 
 
-def test_folders_that_are_no_labels_are_refused_or_taken_as_keywords(tmp_path: Path) -> None:
+def test_unknown_folders_are_refused_or_taken_as_keywords(tmp_path: Path) -> None:
     word = PLAN.keywords["awe"][0]
     class_folders(tmp_path, ("fear", "holiday", word), each=2)
     with pytest.raises(LabelError, match=r"none of the labels awe, fear: holiday \(2 images\); rename them"):
-        LocalFolder(tmp_path, PLAN)
-    found = list(LocalFolder(tmp_path, PLAN, with_labels=False).offers(None, "", 1))
+        local_folder(tmp_path, PLAN)
+    found = list(local_folder(tmp_path, PLAN, with_labels=False).offers(None, "", 1))
     assert {(one.label, one.keyword) for one in found} == {(None, "fear"), (None, "holiday"), (None, word)}
     for path in (tmp_path / "holiday").iterdir():
         path.unlink()
-    assert {(one.label, one.keyword) for one in LocalFolder(tmp_path, PLAN).offers(None, "", 1)} == {
+    assert {(one.label, one.keyword) for one in local_folder(tmp_path, PLAN).offers(None, "", 1)} == {
         ("fear", ""),
         ("awe", word),  # a search word of the plan says whose it is
     }
 
 
-def test_a_source_that_fails_is_told_and_the_others_are_asked(tmp_path: Path) -> None:
+def test_a_failing_source_is_reported_and_the_others_are_asked(tmp_path: Path) -> None:
     class_folders(tmp_path / "in", ("awe",), each=2)
     project = create_project(tmp_path / "p", PLAN)
     with serving(lambda handler: handler.send(b"no json")) as server:
-        broken = Openverse(asking(server), server.address)
-        problems = search(project, [broken, LocalFolder(tmp_path / "in", PLAN)], 5)
+        broken = openverse(asking(server), server.address)
+        problems = search(project, [broken, local_folder(tmp_path / "in", PLAN)], 5)
         assert len(server.paths) == 1
     assert len(problems) == 1
     assert "no JSON" in problems[0]
     assert len(states(project)) == 2
 
 
-def test_searches_that_were_carried_through_are_not_repeated(tmp_path: Path) -> None:
+def test_finished_searches_are_not_repeated(tmp_path: Path) -> None:
     def answer(handler: Handler) -> None:
         as_json(handler, {"page_count": 1, "results": [{"url": f"https://a.example{handler.path}"}]})
 
     project = create_project(tmp_path / "p", PLAN)
     with serving(answer) as server:
-        source = Openverse(asking(server), server.address)
+        source = openverse(asking(server), server.address)
         search(project, [source], 5)
         assert len(server.paths) == 3
         search(project, [source], 5)
@@ -364,17 +362,15 @@ def test_searches_that_were_carried_through_are_not_repeated(tmp_path: Path) -> 
         assert len(server.paths) == 6
 
 
-def test_an_address_that_was_taken_down_is_not_asked_for_again_by_any_source(tmp_path: Path) -> None:
+def test_an_address_taken_down_is_not_fetched_again_from_any_source(tmp_path: Path) -> None:
     other = jpeg_of(draw_image(9))
     served = {"/1.jpg": JPEG}
     with serving(without_rules(lambda handler: handler.send(served[handler.path]))) as server:
-        path = table(tmp_path, f"address,label\n{server.address}/1.jpg,awe\n")
-        project = create_project(tmp_path / "p", PLAN)
-        search(project, [AddressTable(path, PLAN)], 1)
+        project = offered(tmp_path, f"{server.address}/1.jpg,awe")
         fetch(project, local(server), QUICK)
         take_down(project, f"{server.address}/1.jpg", because="asked")
         served["/1.jpg"] = other  # the same address, other bytes
-        source = AddressTable(path, PLAN)
+        source = address_table(tmp_path / "addresses.csv", PLAN)
         source.name = "another"
         search(project, [source], 1)
         asked = len(server.paths)
@@ -382,6 +378,6 @@ def test_an_address_that_was_taken_down_is_not_asked_for_again_by_any_source(tmp
         assert len(server.paths) == asked
         assert [row.reason for row in project.rows(select(t.candidates))] == ["taken down"] * 2
         assert not list((tmp_path / "p" / "pictures").rglob("*.jpg"))
-        take_back(project, 1, actor="owner")
+        take_back(project.store, 1)
         assert fetch(project, local(server), QUICK) == {"fetched": 2, "failed": 0, "waiting": 0}
         assert len(list((tmp_path / "p" / "pictures").rglob("*.jpg"))) == 1

@@ -3,7 +3,6 @@
 import http.client
 import json
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,23 +53,11 @@ def status_of(port: int) -> int:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /join HTTP/1.1\r\nHost: x\r\nX-A"])
-def test_headers_that_do_not_come_are_not_waited_for(port: int, sent: bytes) -> None:
+def test_missing_headers_time_out(port: int, sent: bytes) -> None:
     assert rest_of(connect(port, sent)) == b""
 
 
-def test_a_trickle_does_not_wind_up_the_clock(port: int) -> None:
-    one, end = connect(port, b"GET /join HTTP/1.1\r\n"), time.monotonic() + 20
-    is_closed = False
-    while not is_closed:
-        assert time.monotonic() < end
-        try:
-            one.sendall(b"X-A: b\r\n")
-        except (ConnectionResetError, BrokenPipeError):
-            is_closed = True
-        time.sleep(0.02)
-
-
-def test_a_body_that_does_not_come_is_408(port: int) -> None:
+def test_a_missing_body_times_out_with_408(port: int) -> None:
     head = f"POST /api/join HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\n"
     head += "Content-Type: application/json\r\nContent-Length: 60\r\n\r\n{"
     answer = rest_of(connect(port, head.encode()))
@@ -78,7 +65,7 @@ def test_a_body_that_does_not_come_is_408(port: int) -> None:
     assert b"the body was not there within 0.5 s" in answer
 
 
-def test_a_body_in_pieces_is_read(port: int, project: Project) -> None:
+def test_a_body_in_pieces_is_accepted(port: int, project: Project) -> None:
     body = json.dumps({"token": invite(project, "Ada")}).encode()
     head = f"POST /api/join HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
@@ -90,7 +77,7 @@ def test_a_body_in_pieces_is_read(port: int, project: Project) -> None:
     assert b'"role":"annotator"' in answer
 
 
-def test_idle_connections_shut_nobody_out_for_long(port: int) -> None:
+def test_idle_connections_are_closed(port: int) -> None:
     assert status_of(port) == 200
     idle = [connect(port) for _ in range(30)]
     assert all(rest_of(one) == b"" for one in idle)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.curate.servers import JPEG, local, misbehaving, serving
-from uniemox.curate.collect.fetch import FetchConfig, Fetched, FetchFailure, _retry_after, get, is_public
-from uniemox.curate.collect.politeness import Moved, PolitenessConfig, fetch_all, host_of
+from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
+from uniemox.curate.collect.fetch import Fetched, FetchFailure, _retry_after, get, is_public
+from uniemox.curate.collect.politeness import Moved, fetch_all, host_of
 from uniemox.errors import ConfigError
 
 
@@ -39,7 +40,7 @@ from uniemox.errors import ConfigError
         ("/to/http://me:secret@example.org/", "name and password", False),
     ],
 )
-def test_what_goes_wrong_is_said(path: str, reason: str, may_pass: bool) -> None:
+def test_failed_downloads_give_the_reason(path: str, reason: str, may_pass: bool) -> None:
     with serving(misbehaving()) as server:
         found = get(server.address + path, local(server, max_bytes=50_000))
     assert isinstance(found, FetchFailure)
@@ -49,7 +50,7 @@ def test_what_goes_wrong_is_said(path: str, reason: str, may_pass: bool) -> None
 
 
 @pytest.mark.parametrize("path", ["/drip", "/drip-header"])
-def test_a_server_that_drips_bytes_has_no_more_time_than_others(path: str) -> None:
+def test_slow_servers_time_out(path: str) -> None:
     with serving(misbehaving()) as server:
         began = time.monotonic()
         found = get(server.address + path, local(server, timeout_s=0.4))
@@ -57,7 +58,7 @@ def test_a_server_that_drips_bytes_has_no_more_time_than_others(path: str) -> No
     assert found == FetchFailure("not done within 0.4 s", may_pass=True)
 
 
-def test_what_goes_well() -> None:
+def test_downloads_and_redirects() -> None:
     with serving(misbehaving()) as server:
         config = local(server, contact="me@example.org")
         assert get(f"{server.address}/ok.jpg", config) == Fetched(JPEG, f"{server.address}/ok.jpg")
@@ -71,11 +72,11 @@ def test_what_goes_well() -> None:
 @pytest.mark.parametrize(
     "address", ["", "nonsense", "ftp://example.org/", "http://", "http://a:b:c/", "http://[::1", "http://exa mple/"]
 )
-def test_what_is_no_address(address: str) -> None:
+def test_invalid_addresses_fail(address: str) -> None:
     assert isinstance(get(address, FetchConfig(timeout_s=1)), FetchFailure)
 
 
-def test_this_machine_is_not_fetched_from() -> None:
+def test_local_addresses_are_not_fetched() -> None:
     with serving(misbehaving()) as server:
         found = get(f"{server.address}/ok.jpg", FetchConfig())
         assert found == FetchFailure("127.0.0.1 is 127.0.0.1, which is not on the public internet")
@@ -86,7 +87,7 @@ def test_this_machine_is_not_fetched_from() -> None:
     ("header", "seconds"),
     [("7", 7.0), ("9" * 5000, math.inf), ("\xb2", None), ("-1", None), ("nan", None), ("soon", None), (None, None)],
 )
-def test_what_a_server_may_ask_for(header: str | None, seconds: float | None) -> None:
+def test_retry_after_headers(header: str | None, seconds: float | None) -> None:
     """An endless pause gives the host up for this run."""
     assert _retry_after(header) == seconds
     assert PolitenessConfig().wait_after(1, math.inf) > PolitenessConfig().max_wait_s
@@ -117,44 +118,20 @@ def test_private_addresses_inside_ipv6_ones_are_refused(form: str, ip: str) -> N
 
 
 @pytest.mark.parametrize("ip", PUBLIC_V4)
-def test_public_addresses_inside_ipv6_ones_need_a_form_that_leads_outside(ip: str) -> None:
+def test_public_addresses_inside_ipv6_ones(ip: str) -> None:
     found = {form for form, address in inside_v6(ip).items() if is_public(address)}
     assert found == {"mapped", "6to4", "NAT64"}
 
 
-@pytest.mark.parametrize(
-    "ip",
-    [
-        *PRIVATE_V4,
-        "::",
-        "::1",
-        "::2",
-        "fec0::1",
-        "feff:ffff::1",
-        "fe80::1",
-        "fe80::1%eth0",
-        "fc00::1",
-        "fdff::1",
-        "ff02::1",
-        "64:ff9b:1::1",
-        "64:ff9b:1:ffff::1",
-        "64:ff9b:0:1::1",
-        "100::1",
-        "2001:db8::1",
-        "2001::1",
-        "3fff::1",
-        "4000::1",
-        "5f00::1",
-        "8000::1",
-        "192.88.99.1",
-        "224.0.0.1",
-        "240.0.0.1",
-        "255.255.255.255",
-        "198.18.0.1",
-        "192.0.2.1",
-    ],
+RESERVED = (
+    *("::", "::1", "::2", "fec0::1", "feff:ffff::1", "fe80::1", "fe80::1%eth0", "fc00::1", "fdff::1", "ff02::1"),
+    *("64:ff9b:1::1", "64:ff9b:1:ffff::1", "64:ff9b:0:1::1", "100::1", "2001:db8::1", "2001::1", "3fff::1", "4000::1"),
+    *("5f00::1", "8000::1", "192.88.99.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "198.18.0.1", "192.0.2.1"),
 )
-def test_addresses_that_are_nobodys_on_the_internet_are_refused(ip: str) -> None:
+
+
+@pytest.mark.parametrize("ip", [*PRIVATE_V4, *RESERVED])
+def test_reserved_addresses_are_not_public(ip: str) -> None:
     assert not is_public(ip)
 
 
@@ -163,7 +140,7 @@ def test_addresses_of_well_known_hosts_are_public(ip: str) -> None:
     assert is_public(ip)
 
 
-def test_patience_with_each_host_and_none_waits_for_another() -> None:
+def test_hosts_are_retried_independently() -> None:
     tries: list[tuple[str, float]] = []
 
     def work(job: str) -> str | FetchFailure:
@@ -185,7 +162,7 @@ def test_patience_with_each_host_and_none_waits_for_another() -> None:
     assert second - start >= 1 / 50  # the first is due at once; on a busy machine it may begin just before the second
 
 
-def test_what_has_moved_waits_for_its_new_host_and_is_done_once() -> None:
+def test_redirected_jobs_queue_at_the_new_host_once() -> None:
     """a0 ... a3 go on at b, which is asked for b0 and tries it again; c goes from host to host and back."""
     began: dict[str, list[str]] = {}
 
@@ -207,14 +184,14 @@ def test_what_has_moved_waits_for_its_new_host_and_is_done_once() -> None:
     assert sorted(began["b"]) == ["a0/b", "a1/b", "a2/b", "a3/b", "b0/b", "b0/b"]
 
 
-def test_files_of_this_machine_are_not_waited_for() -> None:
+def test_local_files_are_read_without_pauses() -> None:
     """A hundred seconds between two requests to one host would be long."""
     jobs = [(f"file:///photos/{i}.jpg", str(i)) for i in range(4)]
     found = dict(fetch_all(jobs, lambda job: job * 2, PolitenessConfig(per_host_per_s=0.01)))
     assert found == {"0": "00", "1": "11", "2": "22", "3": "33"}
 
 
-def test_stopping_early_begins_nothing_new() -> None:
+def test_stopping_early_starts_no_further_job() -> None:
     done: list[int] = []
 
     def work(job: int) -> int:
@@ -235,13 +212,13 @@ def test_hosts(address: str, host: str) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"max_bytes": 0}, {"timeout_s": 0}, {"contact": "a\nb"}, {"max_redirects": -1}])
-def test_limits_make_sense(settings: dict[str, object]) -> None:
+def test_invalid_limits_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         FetchConfig(**settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
-def test_a_certificate_that_nobody_signed_is_refused(tmp_path: Path) -> None:
+def test_a_self_signed_certificate_is_refused(tmp_path: Path) -> None:
     make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=127.0.0.1"
     names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
     subprocess.run([*make.split(), *names], cwd=tmp_path, check=True, capture_output=True)

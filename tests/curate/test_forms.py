@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import insert, inspect, select
+from sqlalchemy import insert, select
 
 from tests.curate.places import PLAN, project_of, say
 from tests.predict.networks import tiny_network
@@ -20,12 +20,13 @@ from uniemox.curate import tables as t
 from uniemox.curate.annotate import answer_files
 from uniemox.curate.annotate.access import invite
 from uniemox.curate.annotate.answer_files import given_answers, import_label_studio, write_csv, write_label_studio
-from uniemox.curate.annotate.suggesting import forget, suggest, suggested_by
+from uniemox.curate.annotate.assignment import forget, suggest, suggested_by
 from uniemox.curate.annotate.verdicts import read_answers, verdicts
 from uniemox.curate.annotate.web import create_app
 from uniemox.curate.plan import AnswerForm, CollectionPlan, plan_of
 from uniemox.curate.project import Project, open_project
-from uniemox.curate.release.run import ReleaseConfig, release
+from uniemox.curate.release.config import ReleaseConfig
+from uniemox.curate.release.run import release
 from uniemox.curate.release.splitting import split
 from uniemox.errors import ConfigError, DataError
 
@@ -45,7 +46,7 @@ def answer(task: int, label: str, **more: object) -> dict[str, object]:
     return {"id": f"answer-{task}-{label}", "task": task, "label": label, "seconds": 1.0, **more}
 
 
-def test_everything_that_is_said_is_kept(tmp_path: Path) -> None:
+def test_all_fields_of_an_answer_are_saved(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ["awe", "fear", "awe"], replace(PLAN, answer=FORM))
     with annotator(project) as ada:
         assert ada.get("/api/form").json()["several"] is True
@@ -106,7 +107,7 @@ def test_an_import_is_written_in_short_transactions(tmp_path: Path, monkeypatch:
     assert len(project.rows(select(t.people))) == len(project.rows(select(t.tasks))) == 500
 
 
-def test_what_was_suggested_is_the_servers_word(tmp_path: Path) -> None:
+def test_the_server_decides_what_was_suggested(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ["awe", "fear"], replace(PLAN, answer=FORM))
     with annotator(project) as ada:
         first, second = (task["id"] for task in ada.get("/api/tasks").json()["tasks"])
@@ -121,7 +122,7 @@ def test_what_was_suggested_is_the_servers_word(tmp_path: Path) -> None:
     ]
 
 
-def test_nobody_sees_an_image_before_agreeing_to_the_text_as_it_is_now(tmp_path: Path) -> None:
+def test_consent_to_the_current_text_comes_before_images(tmp_path: Path) -> None:
     plan = replace(PLAN, answer=AnswerForm(consent="My answers may be published."))
     project = project_of(tmp_path / "p", ["awe"], plan)
     with annotator(project) as ada:
@@ -152,19 +153,7 @@ def test_plans_with_forms() -> None:
             CollectionPlan(keywords={label: ("x",), "b": ("y",)})
 
 
-def test_projects_of_before_get_the_tables(tmp_path: Path) -> None:
-    project = project_of(tmp_path / "p", ["awe"])
-    say(project, Ada="a")
-    with project.store.write() as connection:
-        for table in t.LATER:
-            table.drop(connection)
-    project.store.close()
-    again = open_project(tmp_path / "p")
-    assert all(inspect(again.store.engine).has_table(table.name) for table in t.LATER)
-    assert read_answers(again).by_picture == {1: {"Ada": "awe"}}
-
-
-def test_a_model_is_shown_only_if_asked_for_and_it_is_recorded(tmp_path: Path) -> None:
+def test_suggestions_are_shown_on_request_and_recorded(tmp_path: Path) -> None:
     model = tiny_network(tmp_path / "m.onnx", labels=["awe", "fear"], label_set="custom")
     project = project_of(tmp_path / "p", ["awe", "fear"])
     with annotator(project) as ada:
@@ -207,7 +196,7 @@ def test_a_release_has_means_and_no_comments(tmp_path: Path) -> None:
     assert "They rated intensity, valence, arousal from 1 to 9" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_all_answers_can_be_had_at_any_time(tmp_path: Path) -> None:
+def test_answers_are_exported_as_csv(tmp_path: Path) -> None:
     project = rated(tmp_path / "p")
     assert write_csv(project, tmp_path / "a.csv") == 24
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8-sig") as file:
@@ -275,7 +264,7 @@ def test_label_studio_s_own_export_is_read(tmp_path: Path) -> None:
         max_leaves=12,
     )
 )
-def test_whatever_an_export_holds_nothing_that_no_page_sends_gets_in(imports: Project, junk: object) -> None:
+def test_imports_hold_only_valid_answers(imports: Project, junk: object) -> None:
     before = len(imports.rows(select(t.answers)))
     choice = {"type": "choices", "value": {"choices": ["awe"]}}
     annotations = [junk, {"result": junk}, {"result": [choice], "meta": junk}, {"result": [choice], "lead_time": junk}]

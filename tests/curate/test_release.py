@@ -13,15 +13,14 @@ from sqlalchemy import select, update
 from tests.curate.places import LABELS, PLAN, project_of, say
 from tests.runs import uniemox_here
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.figures import agree
+from uniemox.curate.annotate.agree import agree
 from uniemox.curate.annotate.verdicts import verdicts
-from uniemox.curate.project import Project
-from uniemox.curate.release.run import LISTS, ReleaseConfig, release
+from uniemox.curate.project import Change, Project, append, leave_out
+from uniemox.curate.release.config import ReleaseConfig
+from uniemox.curate.release.run import LISTS, release, take_down
 from uniemox.curate.release.splitting import kept_data, read_scheme, split, together
-from uniemox.curate.release.takedown import take_down
 from uniemox.curate.status import status
 from uniemox.curate.status_page import write_status_page
-from uniemox.curate.store import Change, append, leave_out
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError
 
@@ -53,12 +52,21 @@ def made(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def agreed(folder: Path, *, is_split: bool = True) -> Project:
+    """Twelve images on which Ada and Ben agree."""
+    project = project_of(folder / "p", [LABELS[i % 2] for i in range(12)], looks=True)
+    say(project, Ada="af" * 6, Ben="af" * 6)
+    if is_split:
+        split(project, verdicts(project), RATIOS, schemes=1)
+    return project
+
+
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_what_belongs_together_stays_together(project: Project, made: Path) -> None:
+def test_related_images_stay_in_one_split(project: Project, made: Path) -> None:
     data, histograms = kept_data(project, verdicts(project))
     assert len(data) == len(histograms) == 18
     numbers = {row.sha256: row.id for row in project.rows(select(t.images))}
@@ -71,7 +79,7 @@ def test_what_belongs_together_stays_together(project: Project, made: Path) -> N
     assert together([]) == {}
 
 
-def test_our_readers_read_it_back(made: Path) -> None:
+def test_a_release_is_read_by_our_readers(made: Path) -> None:
     tree, table = open_data(f"folder:{made / 'pictures'}"), open_data(f"csv:{made / 'labels.csv'}?root=pictures")
     assert len(tree) == len(table) == 18
     assert {s.key: (tree.label_of(s), s.split, s.domain) for s in tree.samples} == {
@@ -94,30 +102,26 @@ def test_classes_without_an_image_in_a_split_are_named(tmp_path: Path) -> None:
         kept = {row.sha256 for row in project.rows(select(t.images).where(t.images.c.id > 30))}
         empty = {*RATIOS} - {scheme[digest] for digest in kept}
         assert empty
-        assert drawn.lacking == {"fear": tuple(name for name in RATIOS if name in empty)}
+        assert drawn["lacking"] == {"fear": tuple(name for name in RATIOS if name in empty)}
     done = uniemox_here("curate", "split", tmp_path / "p", "--ratio", "60/20/20", "--schemes", 3)
-    assert f"fear has no image in {' and '.join(drawn.lacking['fear'])}" in " ".join(done.stderr.split())
+    assert f"fear has no image in {' and '.join(drawn['lacking']['fear'])}" in " ".join(done.stderr.split())
 
 
-def test_a_folder_is_told_by_paths_below_it_and_the_datasheet_says_how_images_came(tmp_path: Path) -> None:
-    project = project_of(tmp_path / "p", ["awe", "fear"] * 6, looks=True)
-    say(project, Ada="af" * 6, Ben="af" * 6)
+def test_local_paths_are_relative_and_the_datasheet_names_sources(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
     with project.store.write() as connection:
         values = {"source": "folder", "address": f"{tmp_path.as_uri()}/in/awe/1.jpg", "title": "awe/1.jpg"}
         connection.execute(update(t.candidates).where(t.candidates.c.picture_id == 1).values(**values))
-    split(project, verdicts(project), RATIOS, schemes=1)
     release(project, tmp_path / "out", ReleaseConfig(name="Mine"))
     assert "awe/1.jpg" in {row["address"] for row in rows_of(tmp_path / "out" / "provenance.csv")}
     assert str(tmp_path) not in (tmp_path / "out" / "provenance.csv").read_text()
     sheet = (tmp_path / "out" / "README.md").read_text()
-    assert "1 from a folder of files that those who made it had already" in sheet
+    assert "1 from a folder of files that its makers had already" in sheet
     assert "was taken out." in sheet
 
 
-def test_metadata_is_taken_out_of_a_release_or_kept(tmp_path: Path) -> None:
-    project = project_of(tmp_path / "p", ["awe", "fear"] * 6, looks=True)
-    say(project, Ada="af" * 6, Ben="af" * 6)
-    split(project, verdicts(project), RATIOS, schemes=1)
+def test_metadata_is_removed_or_kept(tmp_path: Path) -> None:
+    project = agreed(tmp_path)
     secret = b"\xff\xfe\x00\x08Secret"
     for path in (tmp_path / "p" / "pictures").rglob("*.jpg"):
         data = path.read_bytes()
@@ -131,10 +135,10 @@ def test_metadata_is_taken_out_of_a_release_or_kept(tmp_path: Path) -> None:
         assert all((b"Secret" in path.read_bytes()) == is_there for path in files)
         done = subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=out, capture_output=True, check=False)
         assert done.returncode == 0
-        assert ("is as it came" in (out / "README.md").read_text()) == is_there
+        assert ("is unchanged" in (out / "README.md").read_text()) == is_there
 
 
-def test_checksums_fit(made: Path) -> None:
+def test_checksums_match(made: Path) -> None:
     done = subprocess.run(
         ["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=made, capture_output=True, text=True, check=False
     )
@@ -152,7 +156,7 @@ def test_croissant_is_valid_and_its_records_can_be_read(made: Path) -> None:
     assert {record["pictures/label"] for record in records} == {b"awe", b"fear"}
 
 
-def test_provenance_answers_and_licences_are_told_without_names_and_formulas(made: Path) -> None:
+def test_tables_hold_no_names_and_no_formulas(made: Path) -> None:
     rows = rows_of(made / "provenance.csv")
     assert len(rows) == 18
     assert {row["licence"] for row in rows} == {"by 2.0"}
@@ -188,7 +192,7 @@ def test_label_studio(made: Path) -> None:
     assert (made / path).is_file()
 
 
-def test_the_page_of_the_status_stands_alone(project: Project, made: Path, tmp_path: Path) -> None:
+def test_the_status_page_is_self_contained(project: Project, made: Path, tmp_path: Path) -> None:
     write_status_page(tmp_path / "s.html", status(project), agree(project), project.folder / "splits.png")
     text = (tmp_path / "s.html").read_text()
     assert "Krippendorff" in text
@@ -196,10 +200,8 @@ def test_the_page_of_the_status_stands_alone(project: Project, made: Path, tmp_p
     assert "http" not in text.replace("http://www.w3.org", "")
 
 
-def test_a_release_written_again_loses_what_was_taken_down(tmp_path: Path) -> None:
-    project = project_of(tmp_path / "p", [LABELS[i % 2] for i in range(12)], looks=True)
-    same = "afafafafafaf"
-    say(project, Ada=same, Ben=same)
+def test_a_takedown_removes_the_image_from_a_release(tmp_path: Path) -> None:
+    project = agreed(tmp_path, is_split=False)
     with pytest.raises(DataError, match="curate split"):
         release(project, tmp_path / "out", ReleaseConfig(name="x"))
     split(project, verdicts(project), RATIOS, schemes=1)
@@ -219,13 +221,11 @@ def test_a_release_written_again_loses_what_was_taken_down(tmp_path: Path) -> No
 
 
 def test_a_licence_is_refused_for_images_of_unknown_licence(tmp_path: Path) -> None:
-    project = project_of(tmp_path / "p", [LABELS[i % 2] for i in range(12)], looks=True)
-    say(project, Ada="af" * 6, Ben="af" * 6)
+    project = agreed(tmp_path)
     with project.store.write() as connection:
         of = t.candidates.c.picture_id
         connection.execute(update(t.candidates).where(of.in_([2, 5])).values(licence=""))
         connection.execute(update(t.candidates).where(of == 7).values(licence="ask the author"))
-    split(project, verdicts(project), RATIOS, schemes=1)
     out = tmp_path / "out"
     with pytest.raises(DataError, match="3 of 12 images have no known licence") as refused:
         release(project, out, ReleaseConfig(name="x", licence="CC-BY-4.0"))
@@ -237,7 +237,7 @@ def test_a_licence_is_refused_for_images_of_unknown_licence(tmp_path: Path) -> N
     done = release(project, out, ReleaseConfig(name="x", licence="CC-BY-4.0", only_licensed=True))
     assert (done["pictures"], done["unlicensed"]) == (9, 3)
     assert {row["licence"] for row in rows_of(out / "provenance.csv")} == {"by 2.0"}
-    assert "of 0 the licence is not known" in (out / "licences.md").read_text()
+    assert ": 0 without a known licence" in (out / "licences.md").read_text()
     assert release(project, out, ReleaseConfig(name="x"))["pictures"] == 12  # without a licence nothing is promised
     with project.store.write() as connection:
         connection.execute(update(t.candidates).values(licence=""))
@@ -246,10 +246,8 @@ def test_a_licence_is_refused_for_images_of_unknown_licence(tmp_path: Path) -> N
 
 
 def released(folder: Path, *names: str) -> Project:
-    """Twelve images on which both agree, released under each name."""
-    project = project_of(folder / "p", [LABELS[i % 2] for i in range(12)], looks=True)
-    say(project, Ada="af" * 6, Ben="af" * 6)
-    split(project, verdicts(project), RATIOS, schemes=1)
+    """Images released under each name."""
+    project = agreed(folder)
     for name in names:
         release(project, folder / name, ReleaseConfig(name=name))
     return project
@@ -276,12 +274,15 @@ def test_a_release_that_can_t_be_written_again_keeps_the_image_in_none(tmp_path:
     assert done.releases == (str(tmp_path / "a"), str(tmp_path / "c"))
     assert done.gone == (str(tmp_path / "moved"),)
     assert len(done.problems) == 1
-    assert "b: they went, but it can't be written again" in done.problems[0]
+    assert "b: the images are removed, but it can't be written again" in done.problems[0]
     assert (tmp_path / "c" / "SHA256SUMS").exists()
 
 
-def test_of_a_release_whose_last_image_goes_no_list_stays(tmp_path: Path) -> None:
-    project = released(tmp_path, "a")
+def test_taking_down_the_last_image_removes_all_lists(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", LABELS * 2, looks=True)
+    say(project, Ada="afaf", Ben="afaf")
+    split(project, verdicts(project), {"train": 0.5, "test": 0.5}, schemes=1)
+    release(project, tmp_path / "a", ReleaseConfig(name="a"))
     for row in project.rows(select(t.images)):
         done = take_down(project, row.sha256, because="asked")
         assert (done.releases, done.problems) == ((str(tmp_path / "a"),), ())
@@ -291,7 +292,7 @@ def test_of_a_release_whose_last_image_goes_no_list_stays(tmp_path: Path) -> Non
     assert status(project)["steps"]["release"]["releases"][0]["pictures"] == 0
 
 
-def test_a_release_tells_the_agreement_of_what_counts_now(tmp_path: Path) -> None:
+def test_a_release_holds_the_current_agreement(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", [LABELS[i % 2] for i in range(12)], looks=True)
     say(project, Ada="fa" * 6, Ben="af" * 6, Cem="af" * 6)
     agree(project)
@@ -314,9 +315,8 @@ def test_a_release_tells_the_agreement_of_what_counts_now(tmp_path: Path) -> Non
     assert (tmp_path / "out" / "agreement.json").read_text() == "null\n"
 
 
-def test_what_can_t_be_read_is_in_no_split_whoever_kept_it(tmp_path: Path) -> None:
-    project = project_of(tmp_path / "p", [LABELS[i % 2] for i in range(12)], looks=True)
-    say(project, Ada="af" * 6, Ben="af" * 6)
+def test_unreadable_images_are_in_no_split(tmp_path: Path) -> None:
+    project = agreed(tmp_path, is_split=False)
     with project.store.write() as connection:
         broken = update(t.looks).where(t.looks.c.picture_id == 3)
         connection.execute(broken.values(problem="cut off", histogram=None, thumb=None))
@@ -325,7 +325,7 @@ def test_what_can_t_be_read_is_in_no_split_whoever_kept_it(tmp_path: Path) -> No
     assert len(data) == len(histograms) == 11
 
 
-def test_what_can_t_be_released(tmp_path: Path) -> None:
+def test_errors_of_release_and_split(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", LABELS, looks=True)
     with pytest.raises(DataError, match="no image has two answers"):
         agree(project)

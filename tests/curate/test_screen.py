@@ -7,18 +7,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select
 
+from tests.curate.places import take_back
 from tests.drawn import class_folders, draw_image, jpeg_of, plant
 from uniemox.curate import tables as t
-from uniemox.curate.collect.fetch import FetchConfig
-from uniemox.curate.collect.politeness import PolitenessConfig
+from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
 from uniemox.curate.collect.run import fetch, search
 from uniemox.curate.collect.screen import ScreenConfig, remembered_config, screen
-from uniemox.curate.collect.sources.files import LocalFolder
+from uniemox.curate.collect.sources import local_folder
 from uniemox.curate.plan import CollectionPlan
-from uniemox.curate.project import Project, create_project
-from uniemox.curate.release.takedown import take_back, take_down
+from uniemox.curate.project import Change, Project, append, create_project, decisions, undo
+from uniemox.curate.release.run import take_down
 from uniemox.curate.status import status
-from uniemox.curate.store import Change, append, decisions, undo
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, DataError
@@ -34,7 +33,7 @@ def collected(folder: Path, source: Path) -> Project:
 
 
 def collect(project: Project, source: Path) -> None:
-    search(project, [LocalFolder(source, PLAN)], 1)
+    search(project, [local_folder(source, PLAN)], 1)
     fetch(project, FetchConfig(), QUICK)
 
 
@@ -53,7 +52,7 @@ def write(folder: Path, **files: bytes) -> Path:
     return folder
 
 
-def test_each_fault_is_found_and_named(tmp_path: Path) -> None:
+def test_every_fault_of_an_image_is_found(tmp_path: Path) -> None:
     image = draw_image(50)
     write(
         tmp_path / "in" / "awe",
@@ -92,7 +91,7 @@ def test_one_image_under_many_labels_is_a_placeholder(tmp_path: Path) -> None:
     assert "placeholder: found under anger, awe, fear" in found(project).values()
 
 
-def test_what_a_person_decides_stays_until_it_is_undone(tmp_path: Path) -> None:
+def test_a_persons_decision_stays_until_it_is_undone(tmp_path: Path) -> None:
     class_folders(tmp_path / "in", ("awe",), each=3)
     project = collected(tmp_path / "p", tmp_path / "in")
     assert screen(project) == {"kept": 3}
@@ -107,7 +106,7 @@ def test_what_a_person_decides_stays_until_it_is_undone(tmp_path: Path) -> None:
     assert screen(project) == {"kept": 3}
 
 
-def test_nothing_and_more_later(tmp_path: Path) -> None:
+def test_screen_without_images_and_with_later_ones(tmp_path: Path) -> None:
     project = create_project(tmp_path / "p", PLAN)
     assert screen(project) == {}
     class_folders(tmp_path / "in", ("awe",), each=1)
@@ -123,7 +122,7 @@ def test_nothing_and_more_later(tmp_path: Path) -> None:
     assert found(project)["late.jpg"] == "keep"
 
 
-def test_a_model_s_score_sorts_and_drops(tmp_path: Path) -> None:
+def test_scores_of_a_model_sort_and_drop(tmp_path: Path) -> None:
     class_folders(tmp_path / "in", ("awe", "fear"), each=2)
     project = collected(tmp_path / "p", tmp_path / "in")
 
@@ -138,7 +137,7 @@ def test_a_model_s_score_sorts_and_drops(tmp_path: Path) -> None:
             ScreenConfig(**settings)  # type: ignore[arg-type]
 
 
-def test_another_model_s_scores_are_its_own(tmp_path: Path) -> None:
+def test_scores_of_another_model_are_replaced(tmp_path: Path) -> None:
     class_folders(tmp_path / "in", ("awe", "fear"), each=2)
     project = collected(tmp_path / "p", tmp_path / "in")
     asked: list[int] = []
@@ -175,14 +174,14 @@ def test_settings_are_remembered(tmp_path: Path) -> None:
     assert remembered_config(project, None, 0.0) == ScreenConfig(min_side_px=64)
 
 
-def test_after_a_takedown_was_undone_status_leads_back_to_the_image(tmp_path: Path) -> None:
+def test_status_after_an_undone_takedown(tmp_path: Path) -> None:
     class_folders(tmp_path / "in", ("awe",), each=2)
     project = collected(tmp_path / "p", tmp_path / "in")
     screen(project)
     address = project.rows(select(t.candidates.c.address))[0].address
     take_down(project, address, because="asked")
     before = status(project)["next"]
-    take_back(project, 2, actor="owner")
+    take_back(project.store, 2)
     assert screen(project) == {"kept": 2}  # as it was judged before; its file is not there to be looked at
     assert len(project.rows(select(t.looks))) == 1
     assert status(project)["next"] == "uniemox curate collect p"
@@ -193,7 +192,7 @@ def test_after_a_takedown_was_undone_status_leads_back_to_the_image(tmp_path: Pa
     assert status(project)["next"] == before
 
 
-def test_taken_down_means_gone_and_not_collected_again_until_it_is_undone(tmp_path: Path) -> None:
+def test_a_takedown_deletes_files_until_it_is_undone(tmp_path: Path) -> None:
     class_folders(tmp_path / "in", ("awe",), each=2)
     write(tmp_path / "in" / "awe", copy=plant(draw_image(0), "scaled", random.Random(3)))
     project = collected(tmp_path / "p", tmp_path / "in")
@@ -218,7 +217,7 @@ def test_taken_down_means_gone_and_not_collected_again_until_it_is_undone(tmp_pa
             take_down(project, which, because="x")
 
 
-def test_a_hash_names_an_image_without_any_candidate(tmp_path: Path) -> None:
+def test_takedown_by_hash_works_without_candidates(tmp_path: Path) -> None:
     project = create_project(tmp_path / "p", PLAN)
     sha256 = project.keep_file(jpeg_of(draw_image(1)), "JPEG")
     with project.store.write() as connection:

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert
 
+from tests.curate.places import take_back
 from uniemox.curate import tables as t
 from uniemox.curate.plan import CollectionPlan, paper_plan, read_plan
-from uniemox.curate.project import create_project, open_project
-from uniemox.curate.store import Change, Store, append, decisions, history, undo, undone
+from uniemox.curate.project import Change, Store, append, create_project, decisions, history, open_project, undone
 from uniemox.errors import ConfigError, DataError
 from uniemox.labels import MIKELS
 
@@ -37,17 +37,12 @@ def decide(store: Store, image: int, value: str) -> int:
     return batch
 
 
-def take_back(store: Store, batch: int) -> int:
-    with store.write() as connection:
-        return undo(connection, batch, actor="me")
-
-
 def values(store: Store) -> dict[int, str]:
     with store.read() as connection:
         return {image: one.value for image, one in decisions(connection, "screen").items()}
 
 
-def test_the_last_decision_holds_until_it_is_undone_and_undoing_can_be_undone() -> None:
+def test_the_last_decision_holds_and_undo_can_be_undone() -> None:
     store = store_with(2)
     assert values(store) == {}
     decide(store, 1, "keep")
@@ -72,7 +67,7 @@ def test_the_last_decision_holds_until_it_is_undone_and_undoing_can_be_undone() 
 @given(
     st.lists(st.one_of(st.tuples(st.just("set"), st.integers(1, 3)), st.tuples(st.just("undo"), st.integers(1, 12))))
 )
-def test_undoing_is_what_a_plain_replay_says(steps: list[tuple[str, int]]) -> None:
+def test_undo_equals_a_plain_replay(steps: list[tuple[str, int]]) -> None:
     store = store_with(3)
     log: list[tuple[str, int]] = []
     for kind, number in steps:
@@ -99,7 +94,7 @@ def test_undoing_is_what_a_plain_replay_says(steps: list[tuple[str, int]]) -> No
     assert values(store) == expected
 
 
-def test_nothing_decided_is_no_batch() -> None:
+def test_an_empty_batch_is_not_written() -> None:
     store = store_with(0)
     with store.write() as connection:
         assert append(connection, actor="me", step="s", note="", changes=[]) is None
@@ -107,7 +102,7 @@ def test_nothing_decided_is_no_batch() -> None:
         assert history(connection, 5) == []
 
 
-def test_several_writers_wait_for_each_other(tmp_path: Path) -> None:
+def test_concurrent_writers_queue(tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path / 'p.db'}"
     store_with(1, address).close()
 
@@ -127,7 +122,7 @@ def test_several_writers_wait_for_each_other(tmp_path: Path) -> None:
     assert sqlite3.connect(tmp_path / "p.db").execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_another_version_and_no_database_are_refused(tmp_path: Path) -> None:
+def test_invalid_databases_are_refused(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path / 'p.db'}")
     store.set("schema", 99)
     store.close()
@@ -141,7 +136,7 @@ def test_another_version_and_no_database_are_refused(tmp_path: Path) -> None:
             Store(address)
 
 
-def test_a_project_is_begun_once_and_keeps_its_plan(tmp_path: Path) -> None:
+def test_a_project_is_created_once_and_keeps_its_plan(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="curate init"):
         open_project(tmp_path)
     plan = CollectionPlan(keywords={"calm": ("lake",), "joy": ("party", "win")}, answers_per_picture=2)
@@ -179,13 +174,13 @@ def test_the_paper_s_plan() -> None:
         ('{"keywords": {"awe": 5, "fear": ["b"]}}', "expected a list of words"),
     ],
 )
-def test_plans_that_make_no_sense(tmp_path: Path, content: str, message: str) -> None:
+def test_invalid_plans_are_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "plan.json").write_text(content)
     with pytest.raises(ConfigError, match=message):
         read_plan(tmp_path / "plan.json")
 
 
-def test_a_plan_file_reads_back(tmp_path: Path) -> None:
+def test_a_plan_file_round_trips(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(paper_plan().to_json())
     assert read_plan(tmp_path / "plan.json") == paper_plan()
     (tmp_path / "plan.json").write_text(json.dumps({"calm": ["lake"], "joy": ["party"]}))

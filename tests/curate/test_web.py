@@ -18,16 +18,15 @@ from starlette.testclient import TestClient
 
 from tests.curate.places import PLAN, project_of
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.access import invite, join, revoke, who
-from uniemox.curate.annotate.answering import Answer, AnswerWriter
+from uniemox.curate.annotate.access import account_of, invite, join, revoke
+from uniemox.curate.annotate.answers import Answer, AnswerWriter
 from uniemox.curate.annotate.assignment import TaskAssigner
-from uniemox.curate.annotate.previews import Previews
-from uniemox.curate.annotate.serving import listen, served, server
+from uniemox.curate.annotate.serving import served, server
 from uniemox.curate.annotate.verdicts import read_answers
-from uniemox.curate.annotate.web import PAGES, create_app
-from uniemox.curate.project import Project
-from uniemox.curate.store import decisions
+from uniemox.curate.annotate.web import PAGES, Previews, create_app
+from uniemox.curate.project import Project, decisions
 from uniemox.errors import ConfigError, DataError
+from uniemox.serve.protocol import listen
 
 ADDRESS = "http://127.0.0.1:8000"
 LABELS = ("awe", "fear", "awe", "fear")
@@ -53,6 +52,11 @@ class Browser:
         own = {"Cookie": f"uniemox_curate={self.cookie}", "X-CSRF": self.me["csrf"], "Origin": ADDRESS}
         return self.client.post(path, json=body, headers={**own, **headers})
 
+    def send(self, path: str, content: str | bytes, kind: str = "application/json"):
+        """Raw bytes instead of JSON."""
+        own = {"Cookie": f"uniemox_curate={self.cookie}", "X-CSRF": self.me["csrf"], "Origin": ADDRESS}
+        return self.client.post(path, content=content, headers={**own, "Content-Type": kind})
+
     def tasks(self, after: int = 0) -> list[int]:
         return [task["id"] for task in self.get(f"/api/tasks?after={after}").json()["tasks"]]
 
@@ -68,11 +72,18 @@ def client(project: Project) -> Iterator[TestClient]:
         yield client
 
 
+def number_of(project: Project, name: str) -> int:
+    """The number of a new annotator."""
+    person = account_of(project.store, str(join(project.store, invite(project, name))))
+    assert person is not None
+    return person.id
+
+
 def answer(task: int, label: str = "awe", number: int = 0) -> dict[str, object]:
     return {"id": f"answer-{task}-{number}", "task": task, "label": label, "seconds": 1.5}
 
 
-def test_without_an_invitation_nothing_is_told(client: TestClient) -> None:
+def test_no_access_without_an_invitation(client: TestClient) -> None:
     for path in ("/api/me", "/api/tasks", "/api/pictures/1", "/api/answers", "/api/status", "/api/grid"):
         assert client.get(path).status_code == 401, path
     for path in ("/api/answers", "/api/changes", "/api/undo", "/api/people", "/api/people/revoke", "/api/leave"):
@@ -81,7 +92,7 @@ def test_without_an_invitation_nothing_is_told(client: TestClient) -> None:
         assert client.post("/api/join", json={"token": token}, headers={"Origin": ADDRESS}).status_code == 401
 
 
-def test_annotators_see_their_own_and_owners_everything(project: Project, client: TestClient) -> None:
+def test_annotators_see_their_own_tasks_and_owners_everything(project: Project, client: TestClient) -> None:
     ada, ben = Browser(client, invite(project, "Ada")), Browser(client, invite(project, "Ben"))
     owner = Browser(client, invite(project, "Eva", "owner"))
     mine, his = ada.tasks(), ben.tasks()
@@ -104,7 +115,7 @@ def test_annotators_see_their_own_and_owners_everything(project: Project, client
     assert ada.get("/api/me").json()["answered"] == 1
 
 
-def test_numbers_that_no_row_can_have_are_refused(project: Project, client: TestClient) -> None:
+def test_row_numbers_out_of_range_are_refused(project: Project, client: TestClient) -> None:
     ada, owner = Browser(client, invite(project, "Ada")), Browser(client, invite(project, "Eva", "owner"))
     for number in (2**53, 2**63, 2**70, -1):
         assert ada.get(f"/api/tasks?after={number}").status_code == 422
@@ -129,7 +140,7 @@ def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.M
             inside -= 1
         return path.read_bytes()
 
-    monkeypatch.setattr("uniemox.curate.annotate.previews._shrunk", slow)
+    monkeypatch.setattr("uniemox.curate.annotate.web._shrunk", slow)
     previews = Previews(project)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(previews.of, [1, 2, 3, 4, 1, 2, 3, 4]))
@@ -138,7 +149,7 @@ def test_previews_are_made_two_at_a_time(project: Project, monkeypatch: pytest.M
     assert found[:4] == found[4:]
 
 
-def test_blind_to_keyword_title_and_metadata(project: Project, client: TestClient) -> None:
+def test_annotators_see_no_keyword_title_or_metadata(project: Project, client: TestClient) -> None:
     ada = Browser(client, invite(project, "Ada"))
     told = ada.get("/api/tasks").text + ada.get("/api/me").text
     for secret in ("Wonder", "script", "onerror", "pictures.example"):
@@ -147,21 +158,15 @@ def test_blind_to_keyword_title_and_metadata(project: Project, client: TestClien
     assert not image.getexif()
 
 
-def test_forged_requests(project: Project, client: TestClient) -> None:
+def test_forged_requests_are_refused(project: Project, client: TestClient) -> None:
     ada = Browser(client, invite(project, "Ada"))
     body = {"answers": [answer(ada.tasks()[0])]}
     assert ada.post("/api/answers", body, **{"X-CSRF": ""}).status_code == 403
     assert ada.post("/api/answers", body, **{"X-CSRF": "wrong"}).status_code == 403
     assert ada.post("/api/answers", body, Origin="https://evil.example").status_code == 403
     assert ada.post("/api/answers", body, Origin="null").status_code == 403
-    plain = {"Cookie": f"uniemox_curate={ada.cookie}", "X-CSRF": ada.me["csrf"], "Origin": ADDRESS}
-    assert client.post("/api/answers", content="{}", headers={**plain, "Content-Type": "text/plain"}).status_code == 415
-    assert (
-        client.post(
-            "/api/answers", content=b"x" * 300_000, headers={**plain, "Content-Type": "application/json"}
-        ).status_code
-        == 413
-    )
+    assert ada.send("/api/answers", "{}", "text/plain").status_code == 415
+    assert ada.send("/api/answers", b"x" * 300_000).status_code == 413
     assert ada.get("/api/me", Host="evil.example").status_code == 421
     assert "HttpOnly" in ada.set_cookie
     assert "SameSite=strict" in ada.set_cookie
@@ -169,37 +174,23 @@ def test_forged_requests(project: Project, client: TestClient) -> None:
     assert ada.post("/api/answers", body).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {},
-        {"answers": "x"},
-        {"answers": [answer(1)] * 501},
-    ],
-)
-def test_bodies_that_make_no_sense(project: Project, client: TestClient, body: object) -> None:
+@pytest.mark.parametrize("body", [{}, {"answers": "x"}, {"answers": [answer(1)] * 501}])
+def test_invalid_bodies_are_refused(project: Project, client: TestClient, body: object) -> None:
     assert Browser(client, invite(project, "Ada")).post("/api/answers", body).status_code == 422
 
 
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/api/join", '{"token": "\\ud800"}'),
-        ("/api/join", '{"token": NaN}'),
-        ("/api/join", '{"token": "x", "\\ud800": 1}'),
-        ("/api/join", '{"token": 1e999}'),
-        ("/api/join", "{"),
-        ("/api/join", "[" * 100_000),
-        ("/api/answers", '{"answers": "\\ud800"}'),
-        ("/api/answers", '{"answers": NaN}'),
+        *[("/api/join", f'{{"token": {value}}}') for value in ('"\\ud800"', "NaN", '"x", "\\ud800": 1', "1e999")],
+        *[("/api/join", "{"), ("/api/join", "[" * 100_000)],
+        *[("/api/answers", f'{{"answers": {value}}}') for value in ('"\\ud800"', "NaN")],
     ],
 )
-def test_values_that_json_can_not_repeat_are_refused_with_a_sentence(
+def test_unprintable_values_are_refused_with_a_sentence(
     project: Project, client: TestClient, path: str, body: str
 ) -> None:
-    ada = Browser(client, invite(project, "Ada"))
-    headers = {"Cookie": f"uniemox_curate={ada.cookie}", "X-CSRF": ada.me["csrf"], "Origin": ADDRESS}
-    found = client.post(path, content=body, headers={**headers, "Content-Type": "application/json"})
+    found = Browser(client, invite(project, "Ada")).send(path, body)
     assert found.status_code in (400, 422)
     assert isinstance(found.json()["detail"], str)
 
@@ -207,24 +198,15 @@ def test_values_that_json_can_not_repeat_are_refused_with_a_sentence(
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"seconds": float("nan")},
-        {"seconds": float("inf")},
-        {"seconds": "nan"},
-        {"seconds": -1},
-        {"task": "1"},
-        {"task": 10**30},
-        {"label": "\ud800"},
-        {"comment": "\ud800"},
-        {"person": 2},
-        {"label": None},
+        *({"seconds": value} for value in (float("nan"), float("inf"), "nan", -1)),
+        *({"task": "1"}, {"task": 10**30}, {"label": "\ud800"}, {"comment": "\ud800"}, {"person": 2}, {"label": None}),
     ],
 )
 def test_an_invalid_answer_is_refused_alone(project: Project, client: TestClient, wrong: dict[str, object]) -> None:
     ada = Browser(client, invite(project, "Ada"))
     good, other = (answer(task) for task in ada.tasks()[:2])
     body = json.dumps({"answers": [good, {**answer(3, number=9), **wrong}, 7, None, {"id": "<script>"}, other]})
-    headers = {"Cookie": f"uniemox_curate={ada.cookie}", "X-CSRF": ada.me["csrf"], "Origin": ADDRESS}
-    found = client.post("/api/answers", content=body, headers={**headers, "Content-Type": "application/json"})
+    found = ada.send("/api/answers", body)
     assert found.status_code == 200
     assert found.json() == {"saved": [good["id"], other["id"]], "refused": ["answer-3-9"]}
     assert {row.client_id for row in project.rows(select(t.answers))} == {good["id"], other["id"]}
@@ -244,7 +226,7 @@ def test_only_the_pages_files_are_served_and_all_answers_carry_strict_headers(cl
     assert client.get("/", follow_redirects=False).headers["location"] == "/annotate"
 
 
-def test_an_answer_sent_twice_is_one_and_a_later_one_counts(project: Project, client: TestClient) -> None:
+def test_repeated_answers_count_once_and_the_last_one_holds(project: Project, client: TestClient) -> None:
     ada = Browser(client, invite(project, "Ada"))
     task = ada.tasks()[0]
     for _ in range(2):
@@ -267,7 +249,7 @@ def test_access_ends_and_a_new_invitation_replaces_the_old(project: Project, cli
     fresh = invite(project, "Ada")
     assert Browser(client, fresh).me["id"] == ada.me["id"]
     assert join(project.store, token) is None
-    assert who(project.store, "") is None
+    assert account_of(project.store, "") is None
     with pytest.raises(DataError, match="nobody named"):
         revoke(project, "Zoe")
     with pytest.raises(ConfigError, match="annotator already"):
@@ -284,7 +266,7 @@ def test_the_owner_can_not_end_their_own_access(project: Project, client: TestCl
     assert owner.get("/api/status").status_code == 200
 
 
-def test_where_pages_are_must_be_known(project: Project) -> None:
+def test_invalid_addresses_of_the_server(project: Project) -> None:
     with listen("0.0.0.0", 0) as sock:
         with pytest.raises(ConfigError, match="--address"):
             server(project, sock)
@@ -294,7 +276,7 @@ def test_where_pages_are_must_be_known(project: Project) -> None:
         listen("127.0.0.1", sock.getsockname()[1])
 
 
-def test_no_answer_waits_for_another_packet() -> None:
+def test_tcp_nodelay_is_set() -> None:
     with listen("127.0.0.1", 0) as sock:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
@@ -358,20 +340,19 @@ def test_the_owner_invites_and_judges_what_is_disputed(project: Project, client:
     assert owner.post("/api/people/revoke", {"name": "Zoe"}).status_code == 404
 
 
-def test_so_many_answers_for_each_image_and_no_more(tmp_path: Path) -> None:
+def test_answers_per_image_are_limited(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ["awe"] * 5, replace(PLAN, answers_per_picture=2))
-    giver = TaskAssigner(project)
-    given = []
-    for name in ("Ada", "Ben", "Cem"):
-        person = who(project.store, str(join(project.store, invite(project, name))))
-        assert person is not None
-        given.append([task.picture for task in giver.next_tasks(person.id, 0, 10)])
+    assigner = TaskAssigner(project)
+    given = [
+        [task.picture for task in assigner.next_tasks(number_of(project, name), 0, 10)]
+        for name in ("Ada", "Ben", "Cem")
+    ]
     assert [len(images) for images in given] == [5, 5, 0]
     assert given[0] != given[1]  # each has an order of their own
     assert sorted(map(int, given[0])) == [1, 2, 3, 4, 5]
 
 
-def test_attention_checks_show_what_they_ask_for(tmp_path: Path) -> None:
+def test_attention_checks_are_counted_apart(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ["awe"] * 6, replace(PLAN, check_every=1))
     with TestClient(create_app(project, [ADDRESS]), base_url=ADDRESS) as client:
         ada = Browser(client, invite(project, "Ada"))
@@ -389,12 +370,9 @@ def test_attention_checks_show_what_they_ask_for(tmp_path: Path) -> None:
 
 
 def test_many_writers_at_once_lose_nothing(project: Project) -> None:
-    giver, writer = TaskAssigner(project), AnswerWriter(project.store)
-    people = []
-    for i in range(12):
-        person = who(project.store, str(join(project.store, invite(project, f"p{i}"))))
-        assert person is not None
-        people.append((person.id, [task.id for task in giver.next_tasks(person.id, 0, 10)]))
+    assigner, writer = TaskAssigner(project), AnswerWriter(project.store)
+    numbers = [number_of(project, f"p{i}") for i in range(12)]
+    people = [(number, [task.id for task in assigner.next_tasks(number, 0, 10)]) for number in numbers]
     acknowledged: list[str] = []
 
     def run(person: int, tasks: list[int]) -> None:
@@ -412,16 +390,11 @@ def test_many_writers_at_once_lose_nothing(project: Project) -> None:
     assert {row.client_id for row in project.rows(select(t.answers))} == set(acknowledged)
 
 
-class Kept(logging.Handler):
-    is_closed = False
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
 def test_serving_leaves_other_log_handlers_open(project: Project) -> None:
     """absl's, which mlcroissant brings, closes with it the file that was standard error when it was imported."""
-    handler = Kept()
+    closed: list[bool] = []
+    handler = logging.NullHandler()
+    handler.close = lambda: closed.append(True)
     with served(project):
         logging.getLogger("uvicorn.error").warning("as it serves")
-    assert not handler.is_closed
+    assert closed == []

@@ -14,9 +14,8 @@ from tests.drawn import Stored, class_folders, draw_image, jpeg_of, plant
 from uniemox.data.audit import GROUPS, Audit, audit
 from uniemox.data.audit_page import write_page
 from uniemox.data.near import near_groups
-from uniemox.data.pool_config import PoolConfig
+from uniemox.data.processes import PoolConfig, look_at, scan
 from uniemox.data.sample import ImageFile, Sample
-from uniemox.data.scan import look_at, scan
 from uniemox.data.source import open_data
 from uniemox.io.images import decode
 

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.tree import put, write
-from uniemox.data.readers.csv_table import read_csv
-from uniemox.data.readers.tables import read_rows, read_text, top_vote
+from uniemox.data.readers.csv_table import read_csv, read_rows, read_text, top_vote
 from uniemox.data.source import open_data
 from uniemox.errors import DataError, LabelError, UniemoxError
 from uniemox.labels import EKMAN, MIKELS

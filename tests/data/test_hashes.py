@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from tests.drawn import sample_of
-from uniemox.data.hashes import image_hashes
+from uniemox.data.near import image_hashes
 from uniemox.data.processes import CHUNK
 
 

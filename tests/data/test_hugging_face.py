@@ -15,7 +15,7 @@ from PIL import Image
 from tests.conftest import REFERENCE
 from tests.data.hugging_face import COLOURS, PARTS, write_all
 from tests.data.tree import put, says
-from uniemox.data.hashes import image_hashes
+from uniemox.data.near import image_hashes
 from uniemox.data.sample import decode_sample
 from uniemox.data.source import open_data
 from uniemox.errors import DataError, ImageError

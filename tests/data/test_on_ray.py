@@ -10,9 +10,8 @@ from tests.data.detectors import Deadly, WhiteDetector, not_there
 from tests.drawn import class_folders, jpeg_of
 from uniemox.data.audit import audit
 from uniemox.data.people import BATCH, find_people
-from uniemox.data.pool_config import PoolConfig
-from uniemox.data.processes import map_batches
-from uniemox.data.shard_writing import ShardConfig, write_shards
+from uniemox.data.processes import PoolConfig, map_batches
+from uniemox.data.shards import ShardConfig, write_shards
 from uniemox.data.source import open_data
 from uniemox.errors import DetectorError
 

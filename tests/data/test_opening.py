@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.tree import abstract, emoset, emotion6, put, write
-from uniemox.data.sidecar import PERSONS, TEXTS, Sidecar, read_sidecar
+from uniemox.data.people import PERSONS, TEXTS, Sidecar, read_sidecar
 from uniemox.data.source import READERS, folder_of, open_data, parse_source
 from uniemox.errors import AnnotationError, ConfigError, DataError, UniemoxError
 from uniemox.labels import MIKELS

@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from uniemox.data.pool_config import PoolConfig
-from uniemox.data.processes import map_batches
+from uniemox.data.processes import PoolConfig, map_batches
 from uniemox.errors import DetectorError
 
 PARENT = """

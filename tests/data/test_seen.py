@@ -23,10 +23,10 @@ from tests.runs import (
 )
 from uniemox.checkpoints.saving import convert
 from uniemox.data.people import find_people
-from uniemox.data.pool_config import PoolConfig
+from uniemox.data.processes import PoolConfig
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import hashes_of, read_seen, seen_by, seen_file, write_hashes
-from uniemox.data.shard_writing import ShardConfig, write_shards
+from uniemox.data.shards import ShardConfig, write_shards
 from uniemox.data.source import open_data
 from uniemox.errors import DataError
 from uniemox.evaluate.run import evaluate
@@ -35,9 +35,9 @@ from uniemox.persons.box import Box, Detection
 from uniemox.pretrain.config import TeacherConfig
 from uniemox.pretrain.run import pretrain
 from uniemox.teacher.config import FitConfig
+from uniemox.teacher.features import save_features
 from uniemox.teacher.fitted import FittedTeacher
 from uniemox.teacher.fitting import fit_teacher
-from uniemox.teacher.stored import save_features
 
 REFUSED = "through what it was made of (pre-training, teacher, joined runs, person finder)"
 

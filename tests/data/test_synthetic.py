@@ -20,9 +20,8 @@ from PIL import Image
 from uniemox.data import synthetic as module
 from uniemox.data.prompts import describe
 from uniemox.data.sample import Sample
-from uniemox.data.scene_plan import HEIGHT, LAW, STATES, SURROUNDINGS, WIDTH, ScenePlan, plan
 from uniemox.data.source import open_data
-from uniemox.data.synthetic import draw, synthetic
+from uniemox.data.synthetic import HEIGHT, LAW, STATES, SURROUNDINGS, WIDTH, ScenePlan, draw, plan, synthetic
 from uniemox.errors import ConfigError
 from uniemox.labels import MIKELS
 

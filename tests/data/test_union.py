@@ -11,9 +11,9 @@ from tests.data.tree import abstract, emoset, emotion6, put, says, words, write
 from tests.drawn import class_folders, draw_image, jpeg_of
 from tests.runs import one_thread, pretrained, tiny_finetuning
 from uniemox.cli.data import SchemeOptions, check, show, split
-from uniemox.data.pool_config import PoolConfig
+from uniemox.data.processes import PoolConfig
 from uniemox.data.sample import Sample
-from uniemox.data.shard_writing import ShardConfig, write_shards
+from uniemox.data.shards import ShardConfig, write_shards
 from uniemox.data.source import folder_of, open_data, parse_source, split_sources
 from uniemox.errors import ConfigError, DataError, LabelError
 from uniemox.evaluate.run import evaluate

@@ -8,8 +8,8 @@ from scipy import stats
 from scipy.spatial import distance
 
 from uniemox.errors import DataError, ShapeError
-from uniemox.evaluate import distributions
-from uniemox.evaluate.distributions import (
+from uniemox.evaluate import metrics as distributions
+from uniemox.evaluate.metrics import (
     canberra,
     chebyshev,
     clark,

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uniemox.errors import ConfigError, DataError
-from uniemox.evaluate.groups import score_groups
-from uniemox.evaluate.scores import ClassScores, score_affect, score_classes, score_distributions
+from uniemox.evaluate.scores import ClassScores, score_affect, score_classes, score_distributions, score_groups
 from uniemox.labels import LabelSet
 
 TWO = LabelSet("two", ("a", "b"), "evoked")

@@ -23,8 +23,7 @@ from uniemox.evaluate.outputs import outputs_of_network
 from uniemox.evaluate.recalibration import recalibrate
 from uniemox.evaluate.run import evaluate, write_evaluation
 from uniemox.evaluate.run_records import read_predictions
-from uniemox.predict.confidence import familiarity_of
-from uniemox.predict.conformal import likely_labels, score_limit
+from uniemox.predict.confidence import familiarity_of, likely_labels, score_limit
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load
 

@@ -16,11 +16,10 @@ from uniemox.data.sample import DataSet
 from uniemox.data.source import open_data
 from uniemox.errors import DataError
 from uniemox.evaluate.calibration import softmax
-from uniemox.evaluate.groups import score_groups
 from uniemox.evaluate.report.page import write_report
 from uniemox.evaluate.run import Evaluation, write_evaluation
 from uniemox.evaluate.run_records import read_predictions, read_run
-from uniemox.evaluate.scores import score_affect, score_classes, score_distributions
+from uniemox.evaluate.scores import score_affect, score_classes, score_distributions, score_groups
 from uniemox.intervals import paired_bootstrap
 from uniemox.labels import LabelSet
 

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uniemox.evaluate.report.comparison import difference
-from uniemox.evaluate.report.examples import surest
 from uniemox.evaluate.report.page import names_of
-from uniemox.evaluate.report.plots import curve, running_mean
+from uniemox.evaluate.report.plots import curve, running_mean, surest
+from uniemox.evaluate.report.scores import difference
 from uniemox.evaluate.run_records import Predictions
 from uniemox.intervals import paired_bootstrap
 

@@ -16,12 +16,11 @@ from hypothesis import strategies as st
 from tests.data.tree import says
 from tests.drawn import Stored
 from tests.runs import CPU, SPLITS, colour_sample, colours, data_of, finetuned, one_thread
-from uniemox.data.pool_config import PoolConfig
+from uniemox.data.processes import PoolConfig
 from uniemox.data.sample import DataSet
-from uniemox.data.shard_writing import ShardConfig, write_shards
-from uniemox.data.shards import read_shards
+from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
-from uniemox.evaluate.classifier_outputs import outputs_of, select_views
+from uniemox.evaluate.outputs import outputs_of, select_views
 from uniemox.evaluate.run import Evaluation, column_of, evaluate, map_to_data, mapped, write_evaluation
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import build_network
@@ -29,7 +28,7 @@ from uniemox.labels import CAER, EKMAN, MIKELS, POLARITY, LabelSet, label_map
 from uniemox.model.classifier import Classifier
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewDataset, collate
-from uniemox.views.pixels import PixelStats
+from uniemox.views.patches import PixelStats
 from uniemox.views.transforms import EvalViews
 
 # (what the image shows, what it is labelled, how often): the classifier answers what it shows.

@@ -27,11 +27,11 @@ from experiments.does_it_help.statistics import balanced_mean
 from experiments.does_it_help.tables import tables
 from tests.runs import tiny_pretraining
 from uniemox.cli import app
-from uniemox.data.shard_writing import ShardConfig, write_shards
+from uniemox.data.shards import ShardConfig, write_shards
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import ShapeError, UniemoxError
 from uniemox.pretrain.run import pretrain
-from uniemox.teacher.stored import save_features
+from uniemox.teacher.features import save_features
 
 LABELS = np.repeat(np.arange(4), 50)
 

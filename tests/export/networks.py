@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.labels import MIKELS
 from uniemox.model.classifier import Classifier
-from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
+from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE = 32
 

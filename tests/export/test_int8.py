@@ -14,12 +14,10 @@ from tests.export.networks import SIZE, Convolutions, classify, info_of
 from tests.runs import colours, finetuned, one_thread
 from uniemox.data.sample import DataSet
 from uniemox.errors import CheckpointError, ConfigError, DataError
-from uniemox.export import int8
-from uniemox.export.compact import store_as_float16
-from uniemox.export.int8 import Int8Check, export_int8, quantise
+from uniemox.export import compact as int8
+from uniemox.export.compact import Int8Check, export_int8, quantise, store_as_float16
 from uniemox.export.onnx import KEY, export_classifier
-from uniemox.predict.network import Network
-from uniemox.predict.one_by_one import ONE_BY_ONE, run_views
+from uniemox.predict.network import ONE_BY_ONE, Network, run_views
 
 CHECK = Int8Check(
     method="dynamic", pictures=50, agreement=0.98, float32_ms=2, int8_ms=1, float32_bytes=4000, int8_bytes=1000

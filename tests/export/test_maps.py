@@ -11,13 +11,11 @@ from torch import nn
 
 from tests.export.networks import SIZE, Convolutions, classify, info_of, timm_encoder
 from tests.runs import one_thread
-from uniemox.export.maps import WithMaps, has_maps
-from uniemox.export.onnx import export_classifier
-from uniemox.model.classifier import Classifier
-from uniemox.model.encoders import ConcatEncoder
+from uniemox.export.onnx import WithMaps, export_classifier, has_maps
+from uniemox.model.classifier import Classifier, NeighbourHead
+from uniemox.model.encoder import ConcatEncoder
 from uniemox.model.fusion import build_fusion
-from uniemox.model.heads import NeighbourHead
-from uniemox.views.pixels import IMAGENET, PixelStats
+from uniemox.views.patches import IMAGENET, PixelStats
 
 HALVES = PixelStats((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

@@ -17,11 +17,11 @@ from torch import Tensor
 from tests.drawn import draw_image, jpeg_of, sample_of
 from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, ShapeError
-from uniemox.finetune.augment import AugmentedViews, _randaugment, augment_batch
 from uniemox.finetune.config import AugmentConfig
+from uniemox.finetune.step import AugmentedViews, _randaugment, augment_batch
 from uniemox.persons.box import Box, Detection
 from uniemox.views.config import ViewConfig
-from uniemox.views.pixels import PixelStats, normalise
+from uniemox.views.patches import PixelStats, normalise
 from uniemox.views.transforms import TrainViews, Views
 
 CPU = torch.device("cpu")

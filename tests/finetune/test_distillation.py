@@ -14,7 +14,7 @@ from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, StoppedError
 from uniemox.finetune.config import DistillationConfig, FinetuneConfig
 from uniemox.finetune.run import finetune
-from uniemox.finetune.samples import FILE, PREFIX, TeacherAnswers, ask_teacher
+from uniemox.finetune.step import FILE, PREFIX, TeacherAnswers, ask_teacher
 from uniemox.labels import EKMAN, MIKELS
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Prediction

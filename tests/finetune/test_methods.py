@@ -17,29 +17,28 @@ from uniemox.data.sample import decode_sample
 from uniemox.data.source import open_data
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import ConfigError, StoppedError
-from uniemox.evaluate.classifier_outputs import outputs_of
+from uniemox.evaluate.outputs import outputs_of
 from uniemox.evaluate.report.page import write_report
 from uniemox.evaluate.run_records import read_run
-from uniemox.export.maps import WithFeatures, has_maps
+from uniemox.export.onnx import WithFeatures, has_maps
 from uniemox.finetune import fitting
 from uniemox.finetune.config import AugmentConfig, FinetuneConfig, NetworkConfig
+from uniemox.finetune.evaluator import Evaluator
 from uniemox.finetune.fitting import fit_after_encoder
 from uniemox.finetune.network import network_of
 from uniemox.finetune.run import finetune
-from uniemox.finetune.scoring import Evaluator
 from uniemox.finetune.step import Objective
 from uniemox.model.config import REGION_METHODS
-from uniemox.model.heads import Ccim
+from uniemox.model.detectors import Candidates
+from uniemox.model.methods.ccim import Ccim
 from uniemox.model.methods.eap import WordLists
 from uniemox.model.regions import RegionReader
-from uniemox.model.yolox import Candidates
 from uniemox.predict.network import Network
-from uniemox.training.callbacks import NullCallback
 from uniemox.training.config import ScheduleConfig
-from uniemox.training.journal import read_metrics
+from uniemox.training.journal import NullCallback, read_metrics
 from uniemox.training.state import Checkpoints
 from uniemox.views.config import ViewConfig
-from uniemox.views.pixels import PixelStats
+from uniemox.views.patches import PixelStats
 
 START = "scratch:timm:test_vit"
 SMALL = NetworkConfig(fused_width=16, dropout=0.0)

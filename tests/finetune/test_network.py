@@ -24,8 +24,8 @@ from uniemox.classifier_info import ClassifierInfo, NetworkSpec
 from uniemox.errors import CheckpointError, ConfigError, UniemoxError
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import BuiltNetwork, build_network, restart
-from uniemox.training.parameter_groups import parameter_groups
-from uniemox.views.pixels import IMAGENET
+from uniemox.training.optimization import parameter_groups
+from uniemox.views.patches import IMAGENET
 
 SCENE = NetworkConfig()
 

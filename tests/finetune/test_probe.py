@@ -11,9 +11,8 @@ from sklearn.preprocessing import StandardScaler
 
 from uniemox.finetune.fitting import FOLDS, PENALTIES, fit_fusion, fit_head
 from uniemox.finetune.step import Objective
-from uniemox.model.classifier import Classifier
+from uniemox.model.classifier import Classifier, NeighbourHead
 from uniemox.model.fusion import build_fusion
-from uniemox.model.heads import NeighbourHead
 
 DRAW = np.random.default_rng(0)
 CENTRES = DRAW.normal(size=(4, 6)) * 1.5

@@ -30,27 +30,25 @@ from tests.runs import (
     sha256,
     tiny_finetuning,
 )
-from uniemox.checkpoints.classifier import load_classifier
-from uniemox.checkpoints.embedded import load_embedded
+from uniemox.checkpoints.classifier import load_classifier, load_embedded
 from uniemox.data.seen import read_seen
 from uniemox.data.splits import read_splits
 from uniemox.errors import CheckpointError, ConfigError, DataError, NonFiniteLossError
 from uniemox.evaluate.calibration import fit_temperature
-from uniemox.evaluate.classifier_outputs import outputs_of
+from uniemox.evaluate.outputs import outputs_of
 from uniemox.evaluate.run import evaluate
 from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.network import build_network
 from uniemox.finetune.run import finetune
-from uniemox.finetune.scoring import target_of
+from uniemox.finetune.samples import target_of
 from uniemox.io.weight_names import EMBEDDED
 from uniemox.predict.confidence import familiarity_of
-from uniemox.training.callbacks import NullCallback
 from uniemox.training.config import OptimizerConfig, SaveConfig, ScheduleConfig
-from uniemox.training.journal import read_metrics
-from uniemox.training.parameter_groups import parameter_groups
+from uniemox.training.journal import NullCallback, read_metrics
+from uniemox.training.optimization import parameter_groups
 from uniemox.training.state import Checkpoints
 from uniemox.views.config import ViewConfig
-from uniemox.views.pixels import PixelStats
+from uniemox.views.patches import PixelStats
 
 FILES = ("model.safetensors", "model.onnx", "encoder.safetensors")
 
@@ -124,7 +122,7 @@ def test_the_run_says_what_its_numbers_mean() -> None:
     assert info.labels == colours().labels.labels
     assert (info.label_set, info.kind, info.task, info.streams) == ("mikels", "evoked", "label", "both")
     assert (info.size, info.crop_fraction, info.person, info.trained_on) == (32, 0.9, "largest", "colours")
-    assert info.network.fusion == "gated"
+    assert info.parts["fusion"] == "gated"
     assert info.temperature is not None
     assert info.calibration_images == "selection"  # 12 held-out images are too few to be divided
 

@@ -12,7 +12,7 @@ from tests.runs import PLAIN
 from uniemox.errors import NonFiniteLossError, ShapeError
 from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
 from uniemox.model.classifier import Classifier
-from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD, PixelStats
+from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, PixelStats
 
 STATS = PixelStats(IMAGENET_MEAN, IMAGENET_STD)
 LABEL = Objective(task="label")

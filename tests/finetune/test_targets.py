@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from uniemox.data.sample import ImageFile, Sample
 from uniemox.errors import DataError
 from uniemox.finetune.config import Task
-from uniemox.finetune.scoring import class_weights, has_target, target_of
+from uniemox.finetune.samples import class_weights, has_target, target_of
 from uniemox.labels import EKMAN, MIKELS, POLARITY
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.test_architecture import MODULES
 from uniemox.data.readers.csv_table import read_csv
-from uniemox.io.csv_files import plain_cell, safe_cell, write_rows
+from uniemox.io.files import plain_cell, safe_cell, write_rows
 
 FIRST = ("=", "+", "-", "@", "\t", "\r", "\n", "\x1b", "＝", "＋", "－", "＠")
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from tests.predict.test_writing import opened, prediction
-from uniemox.data.sidecar import Sidecar, read_sidecar
+from uniemox.data.people import Sidecar, read_sidecar
 from uniemox.errors import ConfigError, DataError
 from uniemox.predict.tables import read_lines
 
 ANSWERS = "from tests.predict.test_writing import *; file = opened(Path({0!r})); file.write(prediction('a.jpg'))"
-SIDECAR = "from uniemox.data.sidecar import *; file = Sidecar(Path({0!r}), {{}}); file.append('a', {{}})"
+SIDECAR = "from uniemox.data.people import *; file = Sidecar(Path({0!r}), {{}}); file.append('a', {{}})"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no advisory locks")
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from uniemox.evaluate.report.comparison import scale_of
+from uniemox.evaluate.report.scores import scale_of
 from uniemox.io.html import element, interval, number, scaled_image, track
 
 

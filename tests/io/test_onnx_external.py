@@ -130,7 +130,7 @@ def test_names_outside_of_the_folder(name: str, tmp_path: Path) -> None:
     path.write_bytes(model_of(graph_of([], initializer=[elsewhere(name)])).SerializeToString())
     with pytest.raises(DetectorError, match=r"m\.onnx: its weights are said to be in .*; put"):
         load_detector(path)
-    from uniemox.teacher.image_towers import OnnxImageTower
+    from uniemox.teacher.sources import OnnxImageTower
 
     with pytest.raises(TeacherError, match=r"m\.onnx: its weights are said to be in .*; put"):
         OnnxImageTower(path)

@@ -15,7 +15,6 @@ from uniemox.losses import (
     soft_target_cross_entropy,
 )
 from uniemox.losses.config import LossWeights
-from uniemox.losses.total import total_loss
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -105,12 +104,6 @@ def test_a_zero_feature_gives_a_finite_gradient() -> None:
 def test_widths_that_do_not_fit_are_refused(call: object, message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         call()
-
-
-def test_total_is_the_weighted_sum_of_what_is_there() -> None:
-    weights = LossWeights(person_reconstruction=0.5, contrastive_feature_alignment=0)
-    losses = {"scene_reconstruction": torch.tensor(2.0), "person_reconstruction": torch.tensor(3.0)}
-    assert total_loss(losses, weights).item() == pytest.approx(3.5)
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])

@@ -8,10 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from uniemox.errors import ShapeError
-from uniemox.losses.hierarchy import hierarchical_cross_entropy, polarity_loss
-from uniemox.losses.multiplicative import multiplicative_loss
-from uniemox.losses.soft_target import soft_target_cross_entropy
-from uniemox.losses.triplet_words import word_alignment_loss
+from uniemox.losses.methods import hierarchical_cross_entropy, multiplicative_loss, polarity_loss, word_alignment_loss
+from uniemox.losses.objective import soft_target_cross_entropy
 
 POLARITY = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]])  # of four labels
 LOGITS = arrays(np.float32, (3, 4), elements=st.floats(-8, 8, width=32)).map(torch.from_numpy)

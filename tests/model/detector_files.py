@@ -7,9 +7,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from uniemox.checkpoints.detectors import in_order
-from uniemox.model.yolox import YoloxNano
-from uniemox.model.yunet import YuNet
+from uniemox.checkpoints.classifier import in_order
+from uniemox.model.detectors import YoloxNano, YuNet
 
 
 def write_detector(network: YoloxNano | YuNet, path: Path) -> YoloxNano | YuNet:

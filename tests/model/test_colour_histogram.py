@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from uniemox.model.encoders import FEATURES, ColourHistogram, hsv_bins
-from uniemox.views.pixels import normalise
+from uniemox.model.encoder import FEATURES, ColourHistogram, hsv_bins
+from uniemox.views.patches import normalise
 
 CPU = torch.device("cpu")
 

@@ -9,11 +9,10 @@ import torch
 from PIL import Image
 
 from tests.model.detector_files import same_weights, write_detector
-from uniemox.checkpoints.detectors import load_detector_weights
+from uniemox.checkpoints.classifier import load_detector_weights
 from uniemox.errors import CheckpointError
-from uniemox.model.yolox import YoloxNano
-from uniemox.model.yunet import YuNet
-from uniemox.persons.decoding import decode_yolox, decode_yunet
+from uniemox.model.detectors import YoloxNano, YuNet
+from uniemox.persons.layouts import decode_yolox, decode_yunet
 
 SIDE = 416
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from uniemox.errors import EncoderError, ShapeError
-from uniemox.model.encoder import build_encoder, check_plain, encode_visible
-from uniemox.model.position import sincos_position
+from uniemox.model.encoder import build_encoder, check_plain, encode_visible, sincos_position
 from uniemox.views.patches import patchify
 
 PLAIN = [  # name, image size: Ti to H, patches of 8, 14, 16 and 32 px

@@ -13,9 +13,9 @@ from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.step import PretrainBatch, forward, pretrain_step
-from uniemox.teacher.clip import ClipTeacher
-from uniemox.teacher.text_cache import TextCachedTeacher
-from uniemox.training.optimizer import build_optimizer
+from uniemox.teacher.features import TextCachedTeacher
+from uniemox.teacher.sources import ClipTeacher
+from uniemox.training.optimization import build_optimizer
 
 L1_SCENE, L1_PERSON, L2, L3 = LossWeights.__slots__
 STEPS = 50

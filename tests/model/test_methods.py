@@ -10,21 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from uniemox.checkpoints.classifier import load_classifier, save_classifier
-from uniemox.checkpoints.detectors import load_detector_weights
+from uniemox.checkpoints.classifier import load_classifier, load_detector_weights, save_classifier
 from uniemox.classifier_info import ClassifierInfo, EncoderSpec, NetworkSpec
 from uniemox.errors import ConfigError
 from uniemox.labels import CAER, MIKELS, LabelSet
-from uniemox.losses.multiplicative import multiplicative_loss
+from uniemox.losses.methods import multiplicative_loss
 from uniemox.model.config import REGION_METHODS
-from uniemox.model.heads import Ccim
+from uniemox.model.detectors import CLASSES
+from uniemox.model.methods.ccim import Ccim
 from uniemox.model.methods.emoticon import proximity
 from uniemox.model.methods.relation import Relation, build_method
 from uniemox.model.methods.solver import EmotionGraph, Solver
 from uniemox.model.regions import COUNT, GRID, Regions
 from uniemox.model.spec import build
-from uniemox.model.yolox import CLASSES
-from uniemox.views.pixels import normalise
+from uniemox.views.patches import normalise
 
 NAMES = tuple(REGION_METHODS)
 WIDTH, CHANNELS, SIZE = 6, 64, 64  # of fewer channels all may be cut off by a ReLU

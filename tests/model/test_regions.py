@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from uniemox.errors import ConfigError
 from uniemox.export.onnx import OPSET, quiet
+from uniemox.model.detectors import CLASSES, Candidates
 from uniemox.model.regions import (
     COUNT,
     GRID,
@@ -25,7 +26,6 @@ from uniemox.model.regions import (
     shares_of_present,
     strongest,
 )
-from uniemox.model.yolox import CLASSES, Candidates
 
 SHARES = st.floats(0, 1, width=32)
 

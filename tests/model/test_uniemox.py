@@ -187,3 +187,12 @@ def test_bf16_fuses_and_compares_in_float32(build_model: Build) -> None:
     assert output.fused.dtype == output.losses[L2].dtype == output.losses[L3].dtype == torch.float32
     exact = model(**given)
     assert output.total.item() == pytest.approx(exact.total.item(), rel=0.02)
+
+
+def test_total_is_the_sum_of_the_losses_times_their_weights(build_model: Build) -> None:
+    weights = LossWeights(person_reconstruction=0.5, contrastive_feature_alignment=0, semantic_visual_alignment=0.25)
+    output = build_model()(**inputs(), weights=weights)
+    parts = {name: value.item() for name, value in output.losses.items()}
+    expected = parts[L1_SCENE] + 0.5 * parts[L1_PERSON] + 0.25 * parts[L3]
+    assert output.total.item() == pytest.approx(expected)
+    assert build_model()(**inputs()).total.item() == pytest.approx(sum(parts.values()))

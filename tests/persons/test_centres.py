@@ -10,8 +10,8 @@ from PIL import Image
 
 from tests.persons.graphs import write_constant
 from uniemox.errors import DetectorError
-from uniemox.persons.centres import STRIDE, decode_centres_map, highest_around
 from uniemox.persons.detector import load_detector
+from uniemox.persons.layouts import STRIDE, decode_centres_map, highest_around
 
 
 def one_person() -> np.ndarray:

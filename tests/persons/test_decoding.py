@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from uniemox.persons import decoding
-from uniemox.persons.box import suppress
+from uniemox.persons import layouts as decoding
+from uniemox.persons.box import select, suppress
 from uniemox.persons.fitting import Placement
 from uniemox.persons.layouts import LAYOUTS
-from uniemox.persons.selection import select
 
 SIZE = (96, 64)
 CELLS = 12 * 8 + 6 * 4 + 3 * 2

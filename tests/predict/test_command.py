@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.portable
-def test_json_is_a_line_an_image_and_the_exit_code_tells(folder: Path) -> None:
+def test_json_prints_a_line_an_image_and_sets_the_exit_code(folder: Path) -> None:
     done = predict(folder / "photos", "--model", folder / "model.onnx", "--json", "--coverage", 0.9)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [Path(line["path"]).name for line in lines] == ["a.png", "b\nc.png", "z.jpg", "ü.png"]
@@ -53,11 +53,7 @@ def test_a_name_that_is_too_long_is_one_failure(folder: Path) -> None:
     long, good = "n" * 300 + ".jpg", str(folder / "photos" / "a.png")
     done = predict(good, long, f"{long}/*.jpg", "--model", folder / "model.onnx", "--json")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [(line["path"], "error" in line) for line in lines] == [
-        (good, False),
-        (long, True),
-        (f"{long}/*.jpg", True),
-    ]
+    assert [(line["path"], "error" in line) for line in lines] == [(good, False), (long, True), (f"{long}/*.jpg", True)]
     assert "File name too long" in lines[1]["error"]
     assert "Traceback" not in done.stderr
     assert done.returncode == 3
@@ -85,7 +81,7 @@ def test_the_table_and_the_list_from_standard_input(folder: Path) -> None:
         (("x.jpg", "--engine", "ray", "--save-images", "f"), "--save-images and --embeddings are not there"),
     ],
 )
-def test_what_can_not_be_asked_is_one_line(arguments: tuple[str, ...], message: str) -> None:
+def test_usage_errors_are_one_line(arguments: tuple[str, ...], message: str) -> None:
     done = predict(*arguments)
     assert message in done.stderr.replace("\n", " ")
     assert done.returncode == (1 if "read" in message else 2)
@@ -102,7 +98,7 @@ def test_an_error_before_the_first_answer_leaves_no_file(folder: Path, tmp_path:
 
 
 def test_images_are_drawn_and_a_folder_without_any_is_an_error(folder: Path, tmp_path: Path) -> None:
-    done = predict(folder / "photos" / "a.png", "--model", folder / "model.onnx", "--save-pictures", tmp_path / "drawn")
+    done = predict(folder / "photos" / "a.png", "--model", folder / "model.onnx", "--save-images", tmp_path / "drawn")
     assert done.returncode == 0
     [path] = (tmp_path / "drawn").rglob("*.png")
     assert path.name == "a.png.png"
@@ -114,7 +110,7 @@ def test_images_are_drawn_and_a_folder_without_any_is_an_error(folder: Path, tmp
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_a_job_that_is_interrupted_says_how_to_go_on_and_loses_nothing(folder: Path, tmp_path: Path) -> None:
+def test_an_interrupted_job_resumes_without_loss(folder: Path, tmp_path: Path) -> None:
     """The list comes through a pipe that stays open, so the job is surely in its middle."""
     out = tmp_path / "o.csv"
     command = [*COMMAND, "-", "--no-persons", "--model", str(folder / "model.onnx"), "--out", str(out)]
@@ -151,7 +147,7 @@ def test_a_job_that_is_interrupted_says_how_to_go_on_and_loses_nothing(folder: P
     assert len(out.read_text().splitlines()) == 41
 
 
-def test_what_could_not_be_read_is_tried_again(folder: Path, tmp_path: Path) -> None:
+def test_resume_tries_failures_again(folder: Path, tmp_path: Path) -> None:
     good, bad, out = folder / "photos" / "a.png", tmp_path / "bad.png", tmp_path / "o.csv"
     bad.write_bytes(b"not yet")
     command = (good, bad, "--model", folder / "model.onnx", "--out", out)

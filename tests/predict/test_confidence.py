@@ -1,5 +1,6 @@
 """Less confidence in unfamiliar images: what it does to probabilities, and what it leaves as it was."""
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +14,17 @@ from PIL import Image
 from tests.drawn import draw_image
 from tests.predict.networks import made, one, tiny_network, values
 from tests.runs import uniemox_here
-from uniemox.predict.confidence import MIN_WEIGHT, TRUSTED, familiarity_of, probabilities_of
+from uniemox.errors import ConfigError
+from uniemox.evaluate.calibration import conformal_scores, softmax
+from uniemox.predict.confidence import MIN_WEIGHT, TRUSTED, familiarity_of, likely_labels, probabilities_of, score_limit
 from uniemox.predict.opening import load
-from uniemox.predict.prediction import Prediction
 from uniemox.predict.predictor import Predictor
 
 NUMBERS = st.floats(-20, 20)
 
 
 @given(st.lists(NUMBERS, min_size=2, max_size=9), st.floats(0.1, 10), st.floats(0, 1))
-def test_the_order_of_the_labels_stays_and_confidence_never_rises(
+def test_unfamiliarity_keeps_the_order_and_never_raises_confidence(
     logits: list[float], temperature: float, familiarity: float
 ) -> None:
     row = np.array([logits])
@@ -40,7 +42,7 @@ def test_the_order_of_the_labels_stays_and_confidence_never_rises(
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.integers(0, 49))
-def test_familiarity_is_the_share_that_is_as_far(known: list[float], place: int) -> None:
+def test_familiarity_is_the_share_of_images_at_least_as_far(known: list[float], place: int) -> None:
     known = sorted(known)
     distance = known[min(place, len(known) - 1)]
     [found] = familiarity_of(np.array([distance]), known)
@@ -48,13 +50,13 @@ def test_familiarity_is_the_share_that_is_as_far(known: list[float], place: int)
     assert familiarity_of(np.array([0.0, 2e6]), known).tolist() == [1, 1 / (len(known) + 1)]
 
 
-def test_of_images_like_the_held_out_ones_one_in_twenty_is_flagged() -> None:
+def test_one_in_twenty_familiar_images_is_flagged() -> None:
     draw = np.random.default_rng(0)
     found = familiarity_of(draw.normal(size=20_000) ** 2, np.sort(draw.normal(size=2_000) ** 2).tolist())
     assert (found < 0.05).mean() == pytest.approx(0.05, abs=0.015)
 
 
-def test_a_prediction_says_how_familiar_the_image_is(tmp_path: Path) -> None:
+def test_predictions_hold_familiarity(tmp_path: Path) -> None:
     plain = Predictor(made(tmp_path))
     image = draw_image(3, (64, 64))
     first = one(plain.predict(image))
@@ -71,7 +73,7 @@ def test_a_prediction_says_how_familiar_the_image_is(tmp_path: Path) -> None:
         np.testing.assert_allclose(values(found), expected, atol=1e-6)
 
 
-def test_the_table_and_the_drawn_image_say_so_too(tmp_path: Path) -> None:
+def test_table_and_plot_mark_unfamiliar_images(tmp_path: Path) -> None:
     draw_image(3, (64, 64)).save(tmp_path / "a.png")
     drawn = []
     for name, distances in (("far", (0.0,) * 99), ("near", (1e6,) * 99)):
@@ -96,7 +98,7 @@ def test_likely_sets_of_unfamiliar_images_are_larger(tmp_path: Path) -> None:
     assert count((0.0,) * 99) > count((1e6,) * 99)
 
 
-def test_images_that_show_nothing_are_flagged(tmp_path: Path) -> None:
+def test_blank_images_are_flagged_as_unfamiliar(tmp_path: Path) -> None:
     """One colour, with the noise of a camera or without: whatever the distance of its features."""
     predictor, draw = Predictor(made(tmp_path, distances=(1e6,) * 99)), np.random.default_rng(0)
     for colour in ((255, 0, 0), (0, 0, 0), (128, 140, 120)):
@@ -110,7 +112,7 @@ def test_images_that_show_nothing_are_flagged(tmp_path: Path) -> None:
     assert not one(predictor.predict(half)).is_unfamiliar
 
 
-def test_valence_is_the_labels_norms_where_nothing_better_is_known(tmp_path: Path) -> None:
+def test_valence_falls_back_to_word_norms(tmp_path: Path) -> None:
     found = one(Predictor(made(tmp_path)).predict(draw_image(1)))
     assert found.valence is not None
     assert (found.affect_from, found.arousal) == ("norms", None)
@@ -126,7 +128,7 @@ def test_valence_is_the_labels_norms_where_nothing_better_is_known(tmp_path: Pat
     assert (head.valence, head.arousal) == (head.scene["valence"], head.scene["arousal"])
 
 
-def test_the_view_is_the_middle_square_and_of_long_images_all(tmp_path: Path) -> None:
+def test_the_view_is_the_middle_square_or_all_of_a_long_image(tmp_path: Path) -> None:
     predictor = Predictor(made(tmp_path, crop_fraction=1.0))
     assert one(predictor.predict(draw_image(1, (90, 60)))).view == (15, 0, 75, 60)
     wide = draw_image(1, (300, 100))
@@ -138,13 +140,66 @@ def test_the_view_is_the_middle_square_and_of_long_images_all(tmp_path: Path) ->
     assert one(predictor.predict(draw_image(1, (40, 80)))).view == (0, 0, 40, 80)
 
 
-def test_embeddings_are_what_the_labels_are_read_off(tmp_path: Path) -> None:
-    predictor = Predictor(made(tmp_path, distances=(1.0, 2.0)))
-    images = [draw_image(i, (64, 64)) for i in range(5)]
-    found = predictor.embed(images)
-    assert found.shape == (5, 48)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(predictor.embed(images[2])[0], found[2], atol=1e-6)
-    answers = [answer for answer in predictor.predict(images) if isinstance(answer, Prediction)]
-    assert all(answer.embedding is None for answer in answers)
-    assert replace(answers[0], embedding=found[0]) == answers[0]
+@pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.95])
+@pytest.mark.parametrize("held_out", [40, 480, 5000])
+def test_likely_labels_reach_the_asked_coverage(coverage: float, held_out: int) -> None:
+    """Over many draws of held-out and new images of one distribution; within three standard errors."""
+    draw = np.random.default_rng(held_out)
+    hits, draws, new = 0.0, 200, 50
+    for _ in range(draws):
+        logits = draw.normal(0, 2, (held_out + new, 6))
+        wrong = np.exp(0.7 * logits + draw.normal(0, 0.5, logits.shape))  # the model is not quite right
+        truth = (wrong.cumsum(axis=1) / wrong.sum(axis=1, keepdims=True) < draw.random((len(logits), 1))).sum(axis=1)
+        scores = conformal_scores(softmax(logits[:held_out]), np.eye(6)[truth[:held_out]])
+        limit = score_limit(scores, coverage)
+        exponentials = np.exp(logits[held_out:])
+        p = exponentials / exponentials.sum(axis=1, keepdims=True)
+        hits += np.mean([label in likely_labels(row, limit) for row, label in zip(p, truth[held_out:], strict=True)])
+    error = math.sqrt(coverage * (1 - coverage) * (1 / new + 1 / held_out) / draws)
+    assert hits / draws >= coverage - 3 * error
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.floats(0.01, 0.99))
+def test_the_limit_is_the_quantile(scores: list[float], coverage: float) -> None:
+    scores = sorted(scores)
+    place = math.ceil((len(scores) + 1) * coverage - 1e-9)
+    if place > len(scores):
+        with pytest.raises(ConfigError, match="can't be had"):
+            score_limit(scores, coverage)
+    else:
+        limit = score_limit(scores, coverage)
+        assert sum(score <= limit for score in scores) >= place
+        assert sum(score < limit for score in scores) < place
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=9), st.floats(0, 1))
+def test_likely_labels_are_never_empty_and_sorted(weights: list[float], limit: float) -> None:
+    p = np.array(weights) / sum(weights)
+    found = likely_labels(p, limit)
+    assert found[0] == int(p.argmax())
+    assert sorted(found, key=lambda i: (-p[i], i)) == found
+    assert set(found[1:]) == {i for i in range(len(p)) if 1 - p[i] <= limit + 1e-5} - {found[0]}
+
+
+@pytest.mark.parametrize("coverage", [0, 1, -0.5, 1.5, float("nan")])
+def test_other_coverages_are_refused(coverage: float) -> None:
+    with pytest.raises(ConfigError, match="strictly between 0 and 1"):
+        score_limit([0.5] * 100, coverage)
+
+
+def test_scores_are_one_minus_the_true_labels_probability() -> None:
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.25, 0.25, 0.5], [0.1, 0.8, 0.1]])
+    target = np.array([[1, 0, 0], [0, 1, 0], [0.3, 0.6, 0.1]])
+    assert conformal_scores(probabilities, target) == (0.2, 0.3, 0.75)
+
+
+def test_two_thousand_of_many_scores_keep_the_coverage() -> None:
+    draw = np.random.default_rng(0)
+    logits, truth = draw.normal(0, 2, (7001, 4)), draw.integers(0, 4, 7001)
+    kept = conformal_scores(softmax(logits), np.eye(4)[truth])
+    assert len(kept) == 2000
+    assert list(kept) == sorted(kept)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    every = np.sort(1 - p[np.arange(7001), truth]).tolist()
+    for coverage in (0.1, 0.5, 0.9, 0.99):
+        assert 0 <= score_limit(kept, coverage) - score_limit(every, coverage) + 1e-5 < 0.005

@@ -15,7 +15,7 @@ from uniemox.errors import ConfigError, DetectorError
 from uniemox.labels import FERPLUS
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import load_detector
-from uniemox.predict.faces import MIN_FACE_PX, BothWays, FaceReader, face_square, owners
+from uniemox.predict.faces import MIN_FACE_PX, FaceReader, MirrorDetector, face_square, owners, summarise_faces
 from uniemox.predict.network import Network
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Face, Failure, Prediction
@@ -66,7 +66,7 @@ def shown_by(face: Image.Image) -> np.ndarray:
     return np.mean([answer([view], seed=3, **SHOWN) for view in views], axis=0)
 
 
-def test_an_expression_is_the_plain_computation(scene: Network, shown: Path) -> None:
+def test_expressions_match_a_plain_computation(scene: Network, shown: Path) -> None:
     """The grey square around the face's box, 1.14 times the mean of its sides, a little raised."""
     image, box = draw_image(1, (200, 160)), Box(60, 40, 110, 100)
     found = one(predictor(scene, shown, box, people=[Box(50, 30, 130, 160)]).predict(image))
@@ -85,7 +85,7 @@ def test_an_expression_is_the_plain_computation(scene: Network, shown: Path) -> 
     assert plain.to_dict()["faces"] is None
 
 
-def test_faces_of_several_images_keep_to_their_own(scene: Network, shown: Path) -> None:
+def test_faces_do_not_depend_on_the_batch(scene: Network, shown: Path) -> None:
     """Also where some are too small to be read, and nothing is said of them."""
     images = [draw_image(i, (200, 160)) for i in range(5)]
     small = Box(10, 10, 10 + MIN_FACE_PX - 0.5, 40)
@@ -139,18 +139,18 @@ class Sees(Finds):
         ]
 
 
-def test_what_is_found_both_ways_has_the_mean_box() -> None:
+def test_detections_in_image_and_mirror_image_are_averaged() -> None:
     """In an image 100 px wide; what only one of the two shows is left out."""
     near, far = Box(10, 10, 30, 30), Box(60, 10, 80, 30)
-    finder = BothWays(Sees([near, far], [Box(68, 10, 88, 30), Box(0, 50, 20, 70)]))
+    finder = MirrorDetector(Sees([near, far], [Box(68, 10, 88, 30), Box(0, 50, 20, 70)]))
     [[one]] = finder.detect([Image.new("RGB", (100, 80))])
     assert one.box == Box(11, 10, 31, 30)
     assert one.confidence == pytest.approx(0.7)
-    assert BothWays(Sees([near], [])).detect([Image.new("RGB", (100, 80))] * 2) == [(), ()]
-    assert BothWays(Sees([], [])).detect([]) == []
+    assert MirrorDetector(Sees([near], [])).detect([Image.new("RGB", (100, 80))] * 2) == [(), ()]
+    assert MirrorDetector(Sees([], [])).detect([]) == []
 
 
-def test_whose_face_it_is() -> None:
+def test_faces_are_assigned_to_owners() -> None:
     near, far = Box(0, 0, 100, 200), Box(0, 0, 300, 300)
     assert owners([Box(20, 10, 60, 60)], [far, near]) == [1]  # the smaller of two that hold all of it
     assert owners([Box(20, 10, 60, 60), Box(30, 20, 40, 30)], [near]) == [0, None]  # one face a person, the larger one
@@ -160,7 +160,7 @@ def test_whose_face_it_is() -> None:
 
 
 @given(SIDES, SIDES, SIDES, SIDES)
-def test_squares_hold_the_middle_and_follow_the_box(x: float, y: float, width: float, height: float) -> None:
+def test_face_squares_follow_the_box(x: float, y: float, width: float, height: float) -> None:
     square = face_square(Box(x, y, x + width, y + height))
     side = square.x2 - square.x1
     assert side == pytest.approx(square.y2 - square.y1) == pytest.approx(1.14 * (width * height) ** 0.5)
@@ -170,7 +170,7 @@ def test_squares_hold_the_middle_and_follow_the_box(x: float, y: float, width: f
 
 
 @given(st.lists(CORNERS, max_size=6), st.lists(CORNERS, max_size=4))
-def test_nobody_has_two_faces(faces: list[tuple[float, ...]], people: list[tuple[float, ...]]) -> None:
+def test_each_person_owns_at_most_one_face(faces: list[tuple[float, ...]], people: list[tuple[float, ...]]) -> None:
     boxes = [[Box(x, y, x + w, y + h) for x, y, w, h in some] for some in (faces, people)]
     found = [place for place in owners(boxes[0], boxes[1]) if place is not None]
     assert len(set(found)) == len(found)
@@ -231,6 +231,10 @@ def test_the_embedded_models_on_a_photograph_and_its_mirror_image(shared: Path) 
         assert nearest.expressions == pytest.approx(face.expressions, abs=0.1)
 
 
-def test_faces_cost_nothing_where_nobody_asks() -> None:
+def test_a_group_is_summed_up() -> None:
+    assert (summarise_faces([]), summarise_faces([None])) == ("no face found", "1 face: 1 too small to tell")
+
+
+def test_face_models_are_opened_only_on_request() -> None:
     """Their networks are not even opened."""
     assert load("small", finder=None).face_reader is None

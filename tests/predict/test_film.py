@@ -59,7 +59,7 @@ def test_moments_and_shots(films: Path, name: str) -> None:
     assert found[3].path == f"{films / name}#t={found[3].time_s:g}"
 
 
-def test_a_moment_beyond_the_end_is_not_there_and_the_first_always_is(films: Path) -> None:
+def test_moments_beyond_the_end_are_left_out(films: Path) -> None:
     assert [one.time_s for one in read_film(str(films / "f.mkv"), 100)] == [0]
 
 
@@ -73,7 +73,7 @@ def test_large_films_are_scaled_down_and_boxes_are_in_their_px(tmp_path: Path) -
     assert (answer.width_px, answer.height_px, answer.time_s, answer.shot, answer.source) == (1600, 1200, 0, 1, None)
 
 
-def test_what_can_t_be_read_is_said_after_what_can(films: Path, tmp_path: Path) -> None:
+def test_a_cut_off_film_ends_with_an_error_frame(films: Path, tmp_path: Path) -> None:
     whole = (films / "long.mkv").read_bytes()
     (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
     *frames, last = read_film(str(tmp_path / "cut.mkv"), 1)
@@ -99,7 +99,7 @@ def test_what_is_no_film(tmp_path: Path, name: str) -> None:
 
 @settings(max_examples=12)
 @given(st.binary(max_size=64), st.integers(0, 10**6))
-def test_damaged_films_harm_nobody(films: Path, junk: bytes, place: int) -> None:
+def test_damaged_films_fail_alone(films: Path, junk: bytes, place: int) -> None:
     whole = bytearray((films / "f.mkv").read_bytes())
     start = place % len(whole)
     whole[start : start + len(junk)] = junk
@@ -121,7 +121,7 @@ def test_a_moment_shows_the_frame_that_began_last(gaps_ms: list[int], every_s: f
         assert start == max(begin for begin in begins if begin <= time_s + 1e-5)
 
 
-def test_a_frame_that_claims_to_last_for_years_is_not_held_so_long() -> None:
+def test_a_frame_that_claims_to_last_for_years_is_cut_short() -> None:
     still = Shown(0.0, 1e9, np.zeros((36, 64), np.int16), (1, 1), lambda: SHOTS[0])
     assert len([one for one in moments([still], 100) if one[2] is not None]) == 6
     late = still._replace(time_s=1e8, lasts_s=1.0)
@@ -186,7 +186,7 @@ def test_times(number: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "s", "-1s", "1h", "1e3", "0.001s", "inf", "1s1"])
-def test_no_times(text: str) -> None:
+def test_invalid_times_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="expected a time"):
         parse_time(text)
 

@@ -103,19 +103,8 @@ def test_the_system_calls_of_a_film_are_about_that_film_alone(ok: Path) -> None:
     (ok.parent / "http:127.0.0.1:9?x.mp4").write_bytes(ok.read_bytes())
     (ok.parent / "b.mkv").write_text("ffconcat version 1.0\nfile ok.mp4\n")
     code = "import sys; from uniemox.predict.film import read_film; [list(read_film(one, 1)) for one in sys.argv[1:]]"
-    words = [
-        STRACE,
-        "-f",
-        "-qq",
-        "-e",
-        "trace=openat,open,connect,socket,execve",
-        "-o",
-        "trace",
-        sys.executable,
-        "-c",
-        code,
-    ]
-    assert os.spawnv(os.P_WAIT, str(STRACE), [str(word) for word in (*words, "http:127.0.0.1:9?x.mp4", "b.mkv")]) == 0
+    words = f"{STRACE} -f -qq -e trace=openat,open,connect,socket,execve -o trace {sys.executable} -c".split()
+    assert os.spawnv(os.P_WAIT, str(STRACE), [*words, code, "http:127.0.0.1:9?x.mp4", "b.mkv"]) == 0
     trace = Path("trace").read_text()
     assert not re.findall(r"sa_family=AF_INET.*", trace)
     opened = {os.path.basename(path) for path in re.findall(r'open(?:at)?\(.*?"([^"]*)"', trace)}

@@ -9,14 +9,16 @@ import pytest
 from PIL import Image
 
 from tests.drawn import draw_image, jpeg_of
-from tests.predict.networks import SIZE, answer, one, values
+from tests.predict.networks import SIZE, answer, made, one, values
 from uniemox.errors import ImageError
+from uniemox.io.images import decode, read_image
+from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.views import scene_view
 
 
-def test_all_ways_to_give_an_image_are_one(predictor: Predictor, tmp_path: Path) -> None:
+def test_all_kinds_of_images_give_the_same_answer(predictor: Predictor, tmp_path: Path) -> None:
     image, path = draw_image(2, (64, 48)), tmp_path / "ü\n.png"
     image.save(path)
     array = np.asarray(image)
@@ -53,7 +55,7 @@ def test_transparent_pixels_are_white_and_grey_is_grey(predictor: Predictor) -> 
     assert values(one(predictor.predict(grey))) == values(one(predictor.predict(np.dstack([grey] * 3))))
 
 
-def test_an_image_turned_by_its_exif_is_upright(predictor: Predictor, tmp_path: Path) -> None:
+def test_exif_orientation_is_applied(predictor: Predictor, tmp_path: Path) -> None:
     image, exif = draw_image(4, (80, 60)), Image.Exif()
     exif[0x0112] = 6  # shown after a turn to the right
     path = tmp_path / "turned.png"
@@ -99,7 +101,7 @@ def test_the_smallest_images(predictor: Predictor, size: tuple[int, int]) -> Non
         (Image.new("RGB", (0, 5)), "0 x 5 px is no image"),
     ],
 )
-def test_what_is_no_image_is_an_error_alone_and_a_failure_in_a_list(
+def test_unreadable_images_raise_alone_and_fail_in_a_list(
     predictor: Predictor, image: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -114,7 +116,7 @@ def test_what_is_no_image_is_an_error_alone_and_a_failure_in_a_list(
 
 
 def test_a_cut_off_pil_image_is_an_error(predictor: Predictor) -> None:
-    with pytest.raises(ImageError, match="can't be decoded"):
+    with pytest.raises(ImageError, match="image: cut off or corrupt"):
         predictor.predict(Image.open(io.BytesIO(jpeg_of(draw_image(1))[:2000])))
 
 
@@ -140,12 +142,12 @@ def _closed(path: Path) -> object:
     return file
 
 
-def test_a_file_that_is_not_there_is_a_file_not_found_error(predictor: Predictor, tmp_path: Path) -> None:
+def test_a_missing_file_raises_file_not_found(predictor: Predictor, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"a\.jpg: can't be read"):
         predictor.predict(tmp_path / "a.jpg")
 
 
-def test_images_of_formats_that_are_not_read_are_named(predictor: Predictor, tmp_path: Path) -> None:
+def test_unsupported_formats_are_named(predictor: Predictor, tmp_path: Path) -> None:
     draw_image(1).save(tmp_path / "a.png")
     (tmp_path / "b.JXL").write_bytes(b"x")
     (tmp_path / "c.txt").write_bytes(b"x")
@@ -153,3 +155,28 @@ def test_images_of_formats_that_are_not_read_are_named(predictor: Predictor, tmp
     assert isinstance(first, Prediction)
     assert isinstance(second, Failure)
     assert second.error == f"{tmp_path / 'b.JXL'}: JXL is not read; save it as JPEG or PNG"
+
+
+def test_decoding_large_jpegs_small_hardly_changes_the_answer(tmp_path: Path) -> None:
+    predictor = Predictor(made(tmp_path, temperature=10.0))  # as sharp as trained networks are
+    for seed in range(6):
+        path, full = tmp_path / "large.jpg", tmp_path / "large.png"
+        path.write_bytes(jpeg_of(draw_image(seed, (900 + 10 * seed, 700)), quality=95))
+        read_image(path).save(full)
+        small, whole = one(predictor.predict(path)), one(predictor.predict(full))
+        assert np.abs(np.subtract(values(small), values(whole))).max() < 0.02
+        assert values(small) != values(whole)
+        assert (small.width_px, small.height_px) == (900 + 10 * seed, 700)
+
+
+def test_decoding_small_hardly_changes_the_embedded_model(shared: Path) -> None:
+    predictor, moved = load(finder=None, threads=1), []
+    for path in sorted((shared / "data" / "coco_persons" / "images").glob("*.jpg"))[:12]:
+        photo = read_image(path)
+        scale = 2000 / min(photo.size)
+        large = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BICUBIC)
+        data = jpeg_of(large, quality=92)
+        small, whole = one(predictor.predict(data)), one(predictor.predict(decode(data)[0]))
+        moved.append(np.abs(np.subtract(values(small), values(whole))).max())
+    assert max(moved) < 0.02
+    assert min(moved) > 0  # they were decoded small

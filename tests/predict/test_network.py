@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -22,7 +21,7 @@ from uniemox.predict.opening import load
 from uniemox.predict.predictor import Predictor
 
 
-def test_what_the_file_says_is_read(tmp_path: Path) -> None:
+def test_metadata_of_a_file_are_read(tmp_path: Path) -> None:
     network = Network.open(tiny_network(tmp_path / "run" / "model.onnx", conformal_scores=[0.1, 0.5]))
     info = network.info
     assert network.name == "run"
@@ -48,46 +47,35 @@ def test_pixels_and_probabilities(tmp_path: Path) -> None:
             network.logits(wrong)
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"kind": "liked"}, "kind 'liked'"),
-        ({"labels": ()}, r"labels \(\)"),
-        ({"task": "ranking"}, "task 'ranking'"),
-        ({"temperature": 0}, "temperature 0"),
-        ({"streams": "sound"}, "streams 'sound'"),
-        ({"person": "smallest"}, "person 'smallest'"),
-        ({"mean": (0.5,)}, "mean"),
-        ({"std": (0.0, 1.0, 1.0)}, "std"),
-        ({"crop_fraction": 0}, "crop_fraction 0"),
-        ({"conformal_scores": [2.0]}, "conformal_scores"),
-        ({"temperature": "warm"}, "can't be read"),
-        ({"labels": None}, "can't be read"),
-    ],
+SAID = (
+    ({"kind": "liked"}, "kind 'liked'"),
+    ({"labels": ()}, r"labels \(\)"),
+    ({"task": "ranking"}, "task 'ranking'"),
+    ({"temperature": 0}, "temperature 0"),
+    ({"streams": "sound"}, "streams 'sound'"),
+    ({"person": "smallest"}, "person 'smallest'"),
+    ({"mean": (0.5,)}, "mean"),
+    ({"std": (0.0, 1.0, 1.0)}, "std"),
+    ({"crop_fraction": 0}, "crop_fraction 0"),
+    ({"conformal_scores": [2.0]}, "conformal_scores"),
+    ({"temperature": "warm"}, "can't be read"),
+    ({"labels": None}, "can't be read"),
+    ({"streams": "both"}, "expected inputs scene, person"),
+    ({"size": 64}, r"expected inputs scene \[N, 3, 64, 64\]"),
 )
-def test_what_no_classifier_says_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
-    path = tiny_network(tmp_path / "m.onnx", metadata={"uniemox": json.dumps(INFO | changed)})
+OTHERS = (("not JSON", "can't be read"), ("[1]", "can't be read"), ("{}", "can't be read"))
+
+
+@pytest.mark.parametrize(("said", "message"), [*((json.dumps(INFO | one), text) for one, text in SAID), *OTHERS])
+def test_metadata_of_no_classifier_are_refused(tmp_path: Path, said: str, message: str) -> None:
+    path = tiny_network(tmp_path / "m.onnx", metadata={"uniemox": said})
     with pytest.raises(CheckpointError, match=rf"m\.onnx: .*{message}"):
         Network.open(path)
 
 
-@pytest.mark.parametrize(
-    ("metadata", "message"),
-    [
-        ({}, "no classifier of uniemox"),
-        ({"uniemox": "not JSON"}, "can't be read"),
-        ({"uniemox": "[1]"}, "can't be read"),
-        ({"uniemox": "{}"}, "can't be read"),
-        ({"uniemox": json.dumps(INFO | {"streams": "both"})}, "expected inputs scene, person"),
-        ({"uniemox": json.dumps(INFO | {"size": 64})}, r"expected inputs scene \[N, 3, 64, 64\]"),
-    ],
-)
-def test_metadata_that_are_not_ours(tmp_path: Path, metadata: dict[str, str], message: str) -> None:
-    with pytest.raises(CheckpointError, match=message):
-        Network.open(tiny_network(tmp_path / "m.onnx", metadata=metadata))
-
-
-def test_more_labels_than_outputs(tmp_path: Path) -> None:
+def test_files_without_our_metadata_or_with_more_labels_than_outputs(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no classifier of uniemox"):
+        Network.open(tiny_network(tmp_path / "other.onnx", metadata={}))
     path = tiny_network(tmp_path / "m.onnx", metadata={"uniemox": json.dumps(INFO | {"labels": ["a", "b"]})})
     with pytest.raises(CheckpointError, match="has 2 labels, but gives"):
         Network.open(path).logits(np.zeros((1, 3, SIZE, SIZE), np.float32))
@@ -154,7 +142,7 @@ def test_loading_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert load(finder=None).labels == MIKELS.labels
 
 
-def test_a_network_that_hides_the_person_knows_where_they_are(tmp_path: Path) -> None:
+def test_a_network_that_hides_the_person_needs_detections(tmp_path: Path) -> None:
     """Of the scene alone: black where the person is, in a long image too, which is then looked at once."""
     network = Network.open(tiny_network(tmp_path / "scene.onnx", hides_person=True, crop_fraction=1.0))
     assert network.info.needs_person

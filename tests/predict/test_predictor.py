@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,8 +17,7 @@ from tests.predict.networks import SIZE, WhiteFinder, answer, made, one, values
 from uniemox.errors import ConfigError, ImageError, LabelError
 from uniemox.io.images import read_image
 from uniemox.labels import HECO, MIKELS
-from uniemox.persons.box import Box
-from uniemox.persons.crop import PersonCrop
+from uniemox.persons.box import Box, PersonCrop
 from uniemox.predict.network import Network
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
@@ -34,7 +32,7 @@ def person_image(size: tuple[int, int] = (90, 70), box: tuple[int, int, int, int
     return image
 
 
-def test_the_answer_is_the_plain_computation(predictor: Predictor, tmp_path: Path) -> None:
+def test_probabilities_match_a_plain_computation(predictor: Predictor, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     draw_image(5, (120, 90)).save(path)
     found = one(predictor.predict(path))
@@ -47,14 +45,6 @@ def test_the_answer_is_the_plain_computation(predictor: Predictor, tmp_path: Pat
     assert about == ("evoked", str(path), 120, 90, "mikels", "scene.onnx")
     assert (found.persons, found.likely) == (None, None)
     assert (predictor.name, predictor.kind, predictor.label_set) == ("scene.onnx", "evoked", "mikels")
-
-
-def test_alone_and_in_any_batch_it_is_the_same(predictor: Predictor, tmp_path: Path) -> None:
-    images: list[Any] = [draw_image(i, (40 + 7 * i, 90 - 3 * i)) for i in range(11)]
-    alone = [values(one(predictor.predict(image))) for image in images]
-    for size in (1, 2, 4, 16):
-        found = [values(one(result)) for result in predictor.predict_each(images, batch_size=size)]  # type: ignore[arg-type]
-        np.testing.assert_allclose(found, alone, atol=1e-5)
 
 
 def test_empty_lists_and_folders(predictor: Predictor, tmp_path: Path) -> None:
@@ -78,7 +68,7 @@ def test_a_folder_is_its_images_in_order(predictor: Predictor, tmp_path: Path) -
     assert [isinstance(result, Failure) for result in found] == [False, False, False, True, False]
 
 
-def test_images_are_taken_as_they_are_needed(predictor: Predictor) -> None:
+def test_images_are_read_lazily(predictor: Predictor) -> None:
     """Of a list without end at most the batch, twice as many ahead and the next one are taken."""
     taken = 0
 
@@ -97,7 +87,7 @@ def test_images_are_taken_as_they_are_needed(predictor: Predictor) -> None:
         predictor.predict_each([], batch_size=0)
 
 
-def test_people_are_in_px_of_the_full_image(model: Path, tmp_path: Path) -> None:
+def test_person_boxes_are_in_px_of_the_full_image(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "large.jpg"
     path.write_bytes(jpeg_of(person_image((900, 700), (200, 100, 500, 600)), quality=95))
     finder = WhiteFinder()
@@ -107,7 +97,7 @@ def test_people_are_in_px_of_the_full_image(model: Path, tmp_path: Path) -> None
     assert one(Predictor(Network.open(model), finder).predict(draw_image(1).point(lambda v: v // 2))).persons == []
 
 
-def test_what_each_person_feels_is_asked_of_the_person_network(model: Path, tmp_path: Path) -> None:
+def test_the_person_network_predicts_the_emotions_of_each_person(model: Path, tmp_path: Path) -> None:
     image, dark = person_image(), draw_image(1).point(lambda value: value // 2)
     crop = person_view(image, PersonCrop(Box(20, 10, 50, 60), "largest"), image.size, SIZE)
     scene = scene_view(image, SIZE, 0.9)
@@ -131,7 +121,7 @@ def test_what_each_person_feels_is_asked_of_the_person_network(model: Path, tmp_
 
 
 @pytest.mark.parametrize("policy", ["largest", "persons_only"])
-def test_a_network_of_both_views_sees_the_person_or_the_whole_image(policy: str, tmp_path: Path) -> None:
+def test_both_streams_use_the_person_or_the_whole_image(policy: str, tmp_path: Path) -> None:
     network, image = made(tmp_path, streams="both", person=policy, seed=2), person_image()
     scene, box = scene_view(image, SIZE, 0.9), Box(20, 10, 50, 60)
     whole = PersonCrop(Box(0, 0, *image.size), "whole_image_nobody_looked")
@@ -146,7 +136,7 @@ def replaced(whole: PersonCrop, keep: Box) -> PersonCrop:
     return whole._replace(source="persons_only", keep=(keep,))
 
 
-def test_person_networks_that_can_not_be_are_refused(model: Path, tmp_path: Path) -> None:
+def test_unsuitable_person_networks_are_refused(model: Path, tmp_path: Path) -> None:
     felt = made(tmp_path, streams="person", **FELT)
     with pytest.raises(ConfigError, match="needs a person finder"):
         Predictor(Network.open(model), None, felt)
@@ -219,7 +209,7 @@ def known(predictor: Predictor) -> list[list[float]]:
 
 @settings(max_examples=40)
 @given(st.lists(st.integers(0, 3), max_size=9), st.integers(1, 5))
-def test_every_image_gets_its_own_answer(
+def test_predictions_do_not_depend_on_the_batch(
     predictor: Predictor, known: list[list[float]], kinds: list[int], batch_size: int
 ) -> None:
     """Whatever the order of good and bad images, and however they fall into batches."""

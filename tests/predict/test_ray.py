@@ -14,7 +14,7 @@ from uniemox.predict.prediction import Failure
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'uniemox[ray]'")
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from uniemox.predict.ray_job import predict_on_ray  # noqa: E402
+from uniemox.predict.predictor import predict_on_ray  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,7 @@ from PIL import Image
 from timm.data import create_transform
 
 from tests.drawn import draw_image
-from uniemox.persons.box import Box
-from uniemox.persons.crop import PersonCrop
+from uniemox.persons.box import Box, PersonCrop
 from uniemox.predict.views import person_view, scene_box, scene_view, whole_px
 
 
@@ -19,7 +18,7 @@ from uniemox.predict.views import person_view, scene_box, scene_view, whole_px
     size=st.sampled_from([8, 33, 64]),
     crop_fraction=st.sampled_from([0.7, 0.875, 0.9, 1.0]),
 )
-def test_the_scene_is_timms(width: int, height: int, size: int, crop_fraction: float) -> None:
+def test_the_scene_view_equals_timms(width: int, height: int, size: int, crop_fraction: float) -> None:
     image = draw_image(width).resize((width, height))
     transform = create_transform(
         size, is_training=False, use_prefetcher=True, interpolation="bicubic", crop_pct=crop_fraction

@@ -7,16 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uniemox.errors import ConfigError, DataError
+from tests.drawn import draw_image
+from tests.predict.networks import made, tiny_network
+from tests.runs import uniemox_here
+from uniemox.errors import ConfigError, DataError, ImageError, ImageNotFoundError
 from uniemox.persons.box import Box
-from uniemox.predict.listing import list_images
+from uniemox.predict.images import list_images
 from uniemox.predict.prediction import Face, Failure, Person, Prediction
-from uniemox.predict.writing import AnswerHeader, ResultFile
+from uniemox.predict.predictor import Predictor
+from uniemox.predict.writing import AnswerHeader, EmbeddingFile, ResultFile
 
 ODD = 'a,"b"\n\udcff é.jpg'  # a name that is no UTF-8
 
@@ -56,7 +62,7 @@ ANSWERS = (
 )
 
 
-def test_a_model_of_the_same_name_is_told_from_the_one_before(tmp_path: Path) -> None:
+def test_resume_refuses_another_model_of_the_same_name(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     with opened(path, asked="one") as file:
         file.write(prediction("a.jpg", faces=FACES))
@@ -66,15 +72,8 @@ def test_a_model_of_the_same_name_is_told_from_the_one_before(tmp_path: Path) ->
         assert again.has("a.jpg")
 
 
-def test_a_file_of_a_version_without_fingerprints_is_continued(tmp_path: Path) -> None:
-    path = tmp_path / "answers.jsonl"
-    path.write_text(json.dumps(prediction("a.jpg", faces=FACES).to_dict()) + "\n")
-    with opened(path, resume=True, asked="two") as again:
-        assert again.has("a.jpg")
-
-
 @pytest.mark.parametrize("with_bom", [False, True])
-def test_a_table_begins_with_a_byte_order_mark_where_one_is_asked_for(tmp_path: Path, with_bom: bool) -> None:
+def test_a_byte_order_mark_is_written_on_request(tmp_path: Path, with_bom: bool) -> None:
     path = tmp_path / "answers.csv"
     with ResultFile(path, resume=False, answered=ANSWERED, with_bom=with_bom) as file:
         file.write(prediction("ö.jpg", faces=FACES))
@@ -82,7 +81,7 @@ def test_a_table_begins_with_a_byte_order_mark_where_one_is_asked_for(tmp_path: 
     assert path.read_bytes().startswith(b"\xef\xbb\xbfpath" if with_bom else b"path")
 
 
-def test_names_that_a_spreadsheet_would_run_are_made_harmless_and_found_again(tmp_path: Path) -> None:
+def test_formulas_in_names_are_escaped_and_found_again(tmp_path: Path) -> None:
     names = ["=1+1.jpg", "-a.jpg", "@b.jpg", "+c.jpg", "\x1b[31md.jpg", "'e.jpg"]
     path = tmp_path / "answers.csv"
     affect = {"scene": {"valence": -0.5, "=joy": 1.5}}
@@ -101,7 +100,7 @@ def test_names_that_a_spreadsheet_would_run_are_made_harmless_and_found_again(tm
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
-def test_a_job_stopped_at_any_moment_goes_on(tmp_path: Path, ending: str) -> None:
+def test_resume_continues_from_any_cut(tmp_path: Path, ending: str) -> None:
     whole = tmp_path / f"whole{ending}"
     with opened(whole) as file:
         for answer in ANSWERS:
@@ -123,12 +122,12 @@ def test_a_job_stopped_at_any_moment_goes_on(tmp_path: Path, ending: str) -> Non
         assert sorted(part.lines.read_bytes().splitlines()) == sorted(lines.splitlines())
         if ending == ".csv":
             assert sorted(path.read_bytes().splitlines()) == sorted(whole.read_bytes().splitlines())
-        for made in {path, part.lines}:
-            made.unlink()
+        for written in {path, part.lines}:
+            written.unlink()
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_lines_are_json_and_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
+def test_json_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
     for ending in (".jsonl", ".csv", ".parquet"):
         with opened(tmp_path / f"o{ending}") as file:
             for answer in ANSWERS:
@@ -156,7 +155,7 @@ def test_lines_are_json_and_csv_and_parquet_hold_the_same(tmp_path: Path) -> Non
     assert (table[0]["width_px"], table[1]["error"]) == (30, "broken")
 
 
-def test_a_file_of_failures_alone_and_one_of_nothing_are_tables_too(tmp_path: Path) -> None:
+def test_tables_of_failures_alone_and_of_nothing(tmp_path: Path) -> None:
     for name, answers in (("bad", [ANSWERS[1]]), ("none", [])):
         for ending in (".csv", ".parquet"):
             with opened(tmp_path / f"{name}{ending}") as file:
@@ -166,7 +165,7 @@ def test_a_file_of_failures_alone_and_one_of_nothing_are_tables_too(tmp_path: Pa
         assert pyarrow.parquet.read_table(tmp_path / f"{name}.parquet").num_rows == len(answers)
 
 
-def test_what_must_not_be_written_over_is_refused(tmp_path: Path) -> None:
+def test_files_that_can_not_be_resumed_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "o.csv"
     with opened(path) as file:
         file.write(ANSWERS[0])
@@ -204,7 +203,7 @@ def test_what_must_not_be_written_over_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.sets(st.text(max_size=5), max_size=20), st.text(max_size=5))
-def test_what_is_in_the_file_is_known(tmp_path_factory: pytest.TempPathFactory, paths: set[str], other: str) -> None:
+def test_answered_images_are_found_again(tmp_path_factory: pytest.TempPathFactory, paths: set[str], other: str) -> None:
     path = tmp_path_factory.mktemp("o") / "o.jsonl"
     with opened(path) as file:
         for one in paths:
@@ -224,9 +223,78 @@ def test_names_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert list(list_images(["d/**/*.png", "no*.jpg"])) == ["d/e/c.png", "no*.jpg"]
     assert list(list_images(["d/*"])) == ["d/a.jpg", "d/b.jpg", "d/e/c.png"]
     assert list(list_images(["d/**"])) == ["d/a.jpg", "d/b.jpg", "d/e/c.png"]
-    assert list(list_images(["-", "x"], ["one.jpg\n", "\n", "two words.jpg\r\n"])) == [
-        "one.jpg",
-        "two words.jpg",
-        "x",
-    ]
+    assert list(list_images(["-", "x"], ["one.jpg\n", "\n", "two words.jpg\r\n"])) == ["one.jpg", "two words.jpg", "x"]
     assert list(list_images([])) == []
+
+
+COUNT, WIDTH = 5, 48
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Five images, one with a line break in its name, and a broken one."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(COUNT):
+        draw_image(i, (48, 48)).save(folder / ("a\nb.png" if i == 2 else f"{i}.png"))
+    (folder / "x.jpg").write_bytes(b"broken")
+    tiny_network(tmp_path / "m.onnx", distances=(1.0,))
+    return folder
+
+
+@pytest.mark.parametrize("ending", [".npy", ".parquet"])
+def test_a_row_for_each_image_that_could_be_read(photos: Path, tmp_path: Path, ending: str) -> None:
+    out = tmp_path / "new" / f"features{ending}"
+    done = uniemox_here(
+        "predict", photos, "--model", tmp_path / "m.onnx", "--no-persons", "--embeddings", out, "--json"
+    )
+    assert done.returncode == 3, done.stderr  # the broken one
+    if ending == ".npy":
+        rows = np.load(out)
+        names = (out.parent / "features.npy.txt").read_text().splitlines()
+    else:
+        table = pq.read_table(out)
+        rows, names = np.stack(table["embedding"].to_numpy()), table["path"].to_pylist()
+    assert rows.shape == (COUNT, WIDTH)
+    assert rows.dtype == np.float32
+    assert [Path(name).name for name in names] == ["0.png", "1.png", "3.png", "4.png", "a b.png"]
+    predictor = Predictor(made(tmp_path / "new", distances=(1.0,)))
+    np.testing.assert_allclose(rows[:2], predictor.embed([photos / "0.png", photos / "1.png"]), atol=1e-5)
+    left = {path.name for path in out.parent.iterdir() if path.suffix != ".onnx"}
+    assert left == ({out.name, "features.npy.txt"} if ending == ".npy" else {out.name})
+
+
+def test_what_can_not_be_written(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "there.npy").touch()
+    for name, message in (("a.txt", "ends in .npy or .parquet"), ("there.npy", "is there already")):
+        with pytest.raises(ConfigError, match=message):
+            EmbeddingFile(tmp_path / name)
+    with EmbeddingFile(tmp_path / "none.npy") as file, pytest.raises(DataError, match="no embeddings"):
+        file.finish()
+    assert not list(tmp_path.glob("none*"))
+    words = ("predict", photos, "--embeddings", tmp_path / "f.npy")
+    done = uniemox_here(*words, "--out", tmp_path / "o.csv", "--resume")
+    assert (done.returncode, "--embeddings can't be resumed" in done.stderr) == (2, True)
+
+
+def test_files_without_features_are_refused(tmp_path: Path) -> None:
+    predictor = Predictor(made(tmp_path))
+    with pytest.raises(ConfigError, match="export it again"):
+        predictor.embed([draw_image(0)])
+
+
+def test_a_folder_and_what_can_not_be_read(photos: Path, tmp_path: Path) -> None:
+    predictor = Predictor(made(tmp_path, distances=(1.0,)))
+    with pytest.raises(ImageError, match=r"x\.jpg"):
+        predictor.embed(photos)
+    (photos / "x.jpg").unlink()
+    found = predictor.embed(photos)
+    assert (found.shape, found.dtype) == ((COUNT, WIDTH), np.float32)
+    np.testing.assert_allclose(predictor.embed(photos / "1.png")[0], found[1], atol=1e-6)
+    answers = [one for one in predictor.predict(photos) if isinstance(one, Prediction)]
+    assert all(answer.embedding is None for answer in answers)
+    assert replace(answers[0], embedding=found[0]) == answers[0]
+    with pytest.raises(ImageNotFoundError, match=r"x\.jpg"):
+        predictor.embed(photos / "x.jpg")
+    with pytest.raises(ImageError, match="no image to embed"):
+        predictor.embed([])

@@ -7,8 +7,7 @@ import torch
 
 from tests.runs import scenes
 from uniemox.data.prompts import NOTHING_KNOWN, describe, distinct_texts, text_of
-from uniemox.pretrain.batches import MaskedViews, make_batch
-from uniemox.pretrain.step import PretrainBatch
+from uniemox.pretrain.step import MaskedViews, PretrainBatch, make_batch
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewBatch, ViewDataset, collate
 from uniemox.views.transforms import TrainViews

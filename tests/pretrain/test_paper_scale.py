@@ -21,7 +21,7 @@ from uniemox.bench.commands import start_command
 from uniemox.checkpoints.published import load_start
 from uniemox.cli import app
 from uniemox.errors import CheckpointError, TeacherError
-from uniemox.model.position import sincos_position
+from uniemox.model.encoder import sincos_position
 from uniemox.pretrain.config import EncoderConfig, TeacherConfig
 from uniemox.pretrain.run import pretrain
 

@@ -39,8 +39,8 @@ from uniemox.losses.config import LossWeights
 from uniemox.pretrain.config import EncoderConfig, PretrainConfig, TeacherConfig
 from uniemox.pretrain.presets import paper
 from uniemox.pretrain.run import build_model, pretrain
-from uniemox.training.callbacks import NullCallback, RunPlan
 from uniemox.training.config import OptimizerConfig, SaveConfig, ScheduleConfig
+from uniemox.training.journal import NullCallback, RunPlan
 from uniemox.training.state import Checkpoints
 from uniemox.views.config import MaskConfig
 

@@ -19,10 +19,10 @@ from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.step import PretrainBatch, config_of, forward, loss_gradient_norms, pretrain_step
-from uniemox.training.distributed import gather_rows, sum_over_processes
 from uniemox.training.hardware import keep_freed_memory, ready_to_train
-from uniemox.training.optimizer import build_optimizer
-from uniemox.views.pixels import normalise
+from uniemox.training.optimization import build_optimizer
+from uniemox.training.processes import gather_rows, sum_over_processes
+from uniemox.views.patches import normalise
 
 Build = Callable[..., UniEmoX]
 

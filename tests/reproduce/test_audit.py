@@ -24,9 +24,9 @@ from uniemox.labels import MIKELS
 from uniemox.persons.box import Box, Detection
 from uniemox.reproduce.audit import audit, verify
 from uniemox.reproduce.costs import measure_run, plan_cost
-from uniemox.reproduce.images import read_images, write_images
+from uniemox.reproduce.figures import read_images, write_images
 from uniemox.reproduce.plan import plan_run
-from uniemox.reproduce.zero_shot import score_zero_shot
+from uniemox.reproduce.table3 import score_zero_shot
 from uniemox.training.config import HardwareConfig
 
 CPU = HardwareConfig(device="cpu", workers=0)
@@ -175,8 +175,8 @@ def test_the_people_in_shown_images_are_kept_with_them(tmp_path: Path) -> None:
 
 def test_zero_shot_answers_are_the_nearest_sentences(tmp_path: Path) -> None:
     """A stored teacher whose image features are the means of its sentences' features answers all rightly."""
-    from uniemox.reproduce.zero_shot import PROMPTS
-    from uniemox.teacher.stored import save_features
+    from uniemox.reproduce.table3 import PROMPTS
+    from uniemox.teacher.features import save_features
 
     data = open_data("synthetic:16")
     prompts = PROMPTS["evoked"]

@@ -14,8 +14,7 @@ from uniemox.cli.plan_check import read_settings
 from uniemox.cli.reproduce import table_or_figure
 from uniemox.cli.reproduce_plan import Options
 from uniemox.errors import ConfigError
-from uniemox.model.yolox import YoloxNano
-from uniemox.model.yunet import YuNet
+from uniemox.model.detectors import YoloxNano, YuNet
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.reproduce.check import Checked, check_runs
 from uniemox.reproduce.names import NAMES

@@ -18,10 +18,10 @@ from uniemox.errors import ConfigError
 from uniemox.finetune.presets import PRESETS as FINETUNINGS
 from uniemox.labels import CAER, MIKELS, POLARITY
 from uniemox.paper import paper_tables
-from uniemox.reproduce.baseline import HISTOGRAM
-from uniemox.reproduce.cross import _obstacle
+from uniemox.reproduce.ablations import _obstacle
 from uniemox.reproduce.names import NAMES
 from uniemox.reproduce.plan import Plan, Run, plan_run
+from uniemox.reproduce.results import HISTOGRAM
 from uniemox.reproduce.sources import PAPER_SIZES, parse_given
 from uniemox.reproduce.study import BATCH
 from uniemox.reproduce.table3 import EXTRAS, START, ZERO_SHOT

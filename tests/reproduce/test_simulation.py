@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from uniemox.errors import ConfigError
+from uniemox.reproduce.costs import BYTES, NVLINK_GB_S, need_disk, simulate, step_seconds
 from uniemox.reproduce.plan import Run, plan_run
-from uniemox.reproduce.simulation import BYTES, NVLINK_GB_S, need_disk, simulate, step_seconds
 from uniemox.reproduce.study import PRETRAIN_GFLOP
 
 SPEED = 1000.0

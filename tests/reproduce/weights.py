@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
 
-from uniemox.model.position import sincos_position
+from uniemox.model.encoder import sincos_position
 
 WIDTH, GRID = 192, (2, 2)
 SHAPE = {"img_size": 32, "patch_size": 16, "embed_dim": WIDTH, "depth": 1, "num_heads": 3, "num_classes": 0}

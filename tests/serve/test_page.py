@@ -53,6 +53,17 @@ def test_an_image_gives_bars_people_likely_labels_and_a_heat_map(visit: Visit, s
     assert visit.page.locator(".picture").get_attribute("src") == shown
 
 
+def test_a_field_that_the_page_does_not_know_is_shown(visit: Visit) -> None:
+    def with_margin(route: sync_api.Route) -> None:
+        received = route.fetch()
+        [answer] = received.json()
+        route.fulfill(response=received, json=[answer | {"margin": 0.5}])
+
+    visit.page.route("**/predict*", with_margin)
+    visit.choose(image(1, 200, 100))
+    expect(visit.page.locator(".others li")).to_have_text("margin: 0.5")
+
+
 def test_by_keyboard_alone(visit: Visit) -> None:
     visit.page.keyboard.press("Tab")
     assert visit.page.evaluate("document.activeElement.textContent") == "Choose images"

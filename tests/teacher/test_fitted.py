@@ -25,7 +25,7 @@ from uniemox.labels import MIKELS
 from uniemox.teacher.config import FitConfig
 from uniemox.teacher.fitted import MAX_WORDS, SMALL, SMALL_CHANNELS, Architecture, FittedTeacher, words_of
 from uniemox.teacher.fitting import fit_teacher, pair_loss, recalls
-from uniemox.teacher.image_towers import TimmImageTower
+from uniemox.teacher.sources import TimmImageTower
 from uniemox.training.journal import read_metrics
 
 QUICK = FitConfig(width=8, image_size=36, views=1, epochs=2, batch_size=8, workers=0)

@@ -14,12 +14,12 @@ from tests.teacher.test_fitted import QUICK, architecture, colours
 from uniemox.data.prompts import distinct_texts
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import TeacherError
+from uniemox.teacher.features import StoredTeacher, save_features
 from uniemox.teacher.fitted import FittedTeacher
 from uniemox.teacher.fitting import fit_teacher
-from uniemox.teacher.image_towers import TimmImageTower
 from uniemox.teacher.opening import open_teacher, open_timm_tower
 from uniemox.teacher.protocol import PairedTeacher
-from uniemox.teacher.stored import StoredTeacher, save_features
+from uniemox.teacher.sources import TimmImageTower
 
 
 def test_teachers_by_name(golden: Path, tmp_path: Path) -> None:

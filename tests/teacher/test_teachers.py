@@ -12,11 +12,9 @@ from torch import Tensor
 
 from tests.networks import clip_folder, load_npz
 from uniemox.errors import TeacherError
-from uniemox.teacher.clip import ClipTeacher
-from uniemox.teacher.image_towers import OnnxImageTower, TimmImageTower
+from uniemox.teacher.features import StoredTeacher, TextCachedTeacher, save_features
 from uniemox.teacher.protocol import PairedTeacher
-from uniemox.teacher.stored import StoredTeacher, save_features
-from uniemox.teacher.text_cache import TextCachedTeacher
+from uniemox.teacher.sources import ClipTeacher, OnnxImageTower, TimmImageTower
 
 
 class CountingTeacher:

@@ -10,11 +10,11 @@ from tests.drawn import draw_image
 from tests.networks import clip_folder
 from uniemox.errors import ConfigError, TeacherError
 from uniemox.labels import MIKELS
+from uniemox.predict.clip import PROMPT, ZeroShotClip, open_clip
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Prediction
 from uniemox.predict.views import scene_view
-from uniemox.teacher.clip import ClipTeacher
-from uniemox.teacher.zero_shot import PROMPT, ZeroShotClip, open_zero_shot
+from uniemox.teacher.sources import ClipTeacher
 
 
 def test_probabilities_are_softmax_of_scaled_cosines(golden: Path, tmp_path: Path, tiny_clip: ClipTeacher) -> None:
@@ -51,6 +51,6 @@ def test_other_lists_of_words_are_refused(tiny_clip: ClipTeacher, words: list[st
 
 def test_what_is_no_clip_is_refused(tiny_clip: ClipTeacher) -> None:
     with pytest.raises(TeacherError):
-        open_zero_shot("clip:local-dir:/nowhere", ["a", "b"])
+        open_clip("clip:local-dir:/nowhere", ["a", "b"])
     with pytest.raises(ConfigError, match="logits alone, not maps"):
         ZeroShotClip(tiny_clip, ["a", "b"]).run(["maps"], {})

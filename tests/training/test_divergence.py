@@ -3,7 +3,7 @@
 import math
 import random
 
-from uniemox.training.divergence import WINDOW, DivergenceWatch
+from uniemox.training.journal import WINDOW, DivergenceWatch
 
 
 def told(losses: list[float], norms: list[float] | None = None) -> list[tuple[int, str]]:

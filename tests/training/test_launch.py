@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from uniemox.errors import ConfigError
-from uniemox.training import distributed
-from uniemox.training.distributed import process_group, world_size
-from uniemox.training.launch import (
+from uniemox.training import processes as distributed
+from uniemox.training.processes import (
     Launch,
     cores_of_process,
     find_launch,
@@ -22,6 +21,8 @@ from uniemox.training.launch import (
     job_of,
     local_processes,
     local_rank,
+    process_group,
+    world_size,
 )
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}
@@ -111,7 +112,7 @@ def test_a_process_whose_others_do_not_come_says_so(monkeypatch: pytest.MonkeyPa
 
 SUM = """
 import torch
-from uniemox.training.distributed import process_group, rank, sum_over_processes, world_size
+from uniemox.training.processes import process_group, rank, sum_over_processes, world_size
 with process_group(torch.device("cpu")):
     print(rank(), world_size(), sum_over_processes(torch.tensor(rank() + 1)).item())
 """

@@ -14,8 +14,7 @@ from tests.data.tree import says
 from tests.drawn import Stored
 from uniemox.data.sample import Broken, Sample
 from uniemox.errors import DataError, DivergedError, StoppedError
-from uniemox.training.callbacks import ActivationCount, NullCallback, RunPlan, memory_estimate
-from uniemox.training.journal import Journal, read_metrics
+from uniemox.training.journal import ActivationCount, Journal, NullCallback, RunPlan, memory_estimate, read_metrics
 from uniemox.training.loop import training_steps
 from uniemox.views.loader import BrokenCount, ViewBatch
 

@@ -10,8 +10,7 @@ from tests.networks import small_model
 from uniemox.errors import ConfigError
 from uniemox.model.classifier import Classifier
 from uniemox.model.fusion import build_fusion
-from uniemox.training.optimizer import build_optimizer
-from uniemox.training.parameter_groups import freeze_layers, parameter_groups
+from uniemox.training.optimization import build_optimizer, freeze_layers, parameter_groups
 
 VIT = {"embed_dim": 16, "depth": 3, "num_heads": 2}
 NETWORKS = {

@@ -18,8 +18,7 @@ from uniemox.io.files import CONFIG
 from uniemox.persons.box import Box, Detection
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig
-from uniemox.training.run_folder import begin_run, describe_data
-from uniemox.training.settings import from_dict
+from uniemox.training.run_folder import begin_run, describe_data, from_dict
 
 CONFIGURED = PretrainConfig(batch_size=4)
 

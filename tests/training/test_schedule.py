@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from uniemox.errors import ConfigError
 from uniemox.training.config import OptimizerConfig, ScheduleConfig
-from uniemox.training.schedule import build_schedule, warmup_cosine
+from uniemox.training.optimization import build_schedule, warmup_cosine
 
 RATE = 0.5
 

@@ -25,7 +25,7 @@ from tests.runs import (
 )
 from uniemox.io.files import METRICS
 from uniemox.pretrain.run import pretrain
-from uniemox.training.stopping import SIGNALS, StopRequest
+from uniemox.training.loop import SIGNALS, StopRequest
 
 CPU = torch.device("cpu")
 WORDS = {"schedule__epochs": 20, "save__every_steps": 1000, "hardware__workers": 1}

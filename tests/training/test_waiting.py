@@ -19,7 +19,7 @@ from uniemox.model.methods.relation import build_method
 from uniemox.model.regions import RegionReader
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.step import PretrainBatch, pretrain_step
-from uniemox.views.pixels import IMAGENET
+from uniemox.views.patches import IMAGENET
 
 # What asks a tensor for its values, or for a shape that hangs on them.
 ASKING = ("item", "tolist", "numpy", "cpu", "nonzero", "unique", "masked_select", "__array__")

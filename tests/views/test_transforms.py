@@ -16,8 +16,7 @@ from tests.drawn import draw_image, jpeg_of, sample_of
 from uniemox.data.sample import Sample
 from uniemox.errors import BoxError, ConfigError, ImageError
 from uniemox.io.images import read_image
-from uniemox.persons.box import Box, Detection
-from uniemox.persons.crop import choose_person
+from uniemox.persons.box import Box, Detection, choose_person
 from uniemox.predict.views import hide
 from uniemox.views.config import ViewConfig
 from uniemox.views.transforms import EvalViews, Geometry, TrainViews, random_crop

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from uniemox.errors import ConfigError, ShapeError
 from uniemox.views.config import MaskConfig
-from uniemox.views.mask import random_mask
-from uniemox.views.patches import patchify, unpatchify
+from uniemox.views.patches import patchify, random_mask, unpatchify
 
 
 @given(st.integers(0, 3), st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 2, 14, 16]))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from uniemox.ask.answers import OUTCOMES
+from uniemox.ask.record import OUTCOMES
 from uniemox.ask.result import OURS, ModelResult, ReadAnswer, Results
 from uniemox.data.sample import decode_sample
 from uniemox.errors import DataError, ImageError

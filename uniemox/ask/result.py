@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from uniemox.ask.answers import OUTCOMES, AnswerReader, Reading
 from uniemox.ask.config import AskConfig
 from uniemox.ask.question import AskedImage
-from uniemox.ask.record import AnswerRow
+from uniemox.ask.record import OUTCOMES, AnswerReader, AnswerRow, Reading
 from uniemox.ask.run import read_row
 from uniemox.intervals import Interval, bootstrap_interval
 from uniemox.labels import LabelSet

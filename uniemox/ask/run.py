@@ -1,21 +1,54 @@
-"""Asking several models about the same images, where it was left off."""
+"""Ask all questions: order, record, stopping."""
 
 import queue
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
 
-from uniemox.ask.answers import AnswerReader, Reading
-from uniemox.ask.client import Client, Reply
+from uniemox.ask.client import Client, Pace, Reply
 from uniemox.ask.config import TOKENS_IN, TOKENS_OUT, AskConfig, tokens
-from uniemox.ask.pace import Pace
 from uniemox.ask.question import AskedImage, data_url, first_message, follow_up, question
-from uniemox.ask.record import AnswerRow, Record, key_of, row_of, sha256_of, with_word
-from uniemox.ask.stopping import AskedToStop
+from uniemox.ask.record import AnswerReader, AnswerRow, Reading, Record, key_of, row_of, sha256_of, with_word
 from uniemox.errors import ConfigError, DataError, ImageError, StoppedError, UniemoxError
 from uniemox.labels import LabelSet
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class AskedToStop:
+    """Within it a first SIGTERM or Ctrl-C sets the event; the second one acts at once, as without it.
+
+    stop: set then. Only the main thread hears signals; elsewhere nothing changes.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        self.stop = stop
+        self.signal: int | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        self._restore()
+        self.stop.set()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
+        self._before = {}
+
 
 FAILURES_IN_A_ROW = 5  # of one model, after which asking on only costs time
 

@@ -11,15 +11,14 @@ import torch
 
 from uniemox.bench.counting import memory_mb
 from uniemox.data.sample import Broken, DataSet, Sample
-from uniemox.data.shard_writing import ShardConfig, write_shards
-from uniemox.data.shards import read_shards
+from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import DataError, ImageError
 from uniemox.io.images import open_image, upright_size
 from uniemox.persons.box import Box, Detection
 from uniemox.training.hardware import keep_freed_memory
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewDataset, collate
-from uniemox.views.pixels import normalise
+from uniemox.views.patches import normalise
 from uniemox.views.transforms import TrainViews
 
 SHORT_SIDE_PX = 256  # of the shards

@@ -19,7 +19,7 @@ import torch.multiprocessing as mp
 from uniemox.bench.data import bench_data
 from uniemox.data.synthetic import synthetic
 from uniemox.io.parallel import usable_cores
-from uniemox.model.precision import fast_precision
+from uniemox.model.encoder import fast_precision
 from uniemox.pretrain.presets import paper
 from uniemox.training.hardware import MAX_WORKERS, SHARED_MEMORY
 from uniemox.views.loader import PREFETCH

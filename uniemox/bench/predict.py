@@ -25,7 +25,7 @@ from uniemox.predict.prediction import Failure
 from uniemox.predict.predictor import Predictor
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import ViewDataset, collate
-from uniemox.views.pixels import PixelStats, normalise
+from uniemox.views.patches import PixelStats, normalise
 from uniemox.views.transforms import EvalViews
 
 BATCH = 16

@@ -13,13 +13,12 @@ from torch import Tensor
 from uniemox.bench.counting import matmul_peak, multiply_adds, parameter_count, timed
 from uniemox.errors import ConfigError
 from uniemox.model.config import ModelConfig
-from uniemox.model.encoder import build_encoder
-from uniemox.model.precision import fast_precision
+from uniemox.model.encoder import build_encoder, fast_precision
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.step import PretrainBatch, pretrain_step
-from uniemox.teacher.clip import ClipTeacher
+from uniemox.teacher.sources import ClipTeacher
 from uniemox.training.hardware import ready_to_train, wrap
-from uniemox.training.optimizer import build_optimizer
+from uniemox.training.optimization import build_optimizer
 
 TRAINING = 3  # a forward pass, and a backward pass of twice its work
 

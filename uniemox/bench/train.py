@@ -3,7 +3,7 @@
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice, pairwise
@@ -22,17 +22,14 @@ from uniemox.data.prompts import distinct_texts
 from uniemox.data.sample import DataSet
 from uniemox.errors import ConfigError
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.pretrain.run import PretrainRun, build_model
-from uniemox.pretrain.step import teacher_features
-from uniemox.pretrain.teacher import TEXTS, compile_teacher
-from uniemox.teacher.clip import ClipTeacher
+from uniemox.pretrain.run import TEXTS, PretrainRun, build_model, compile_teacher
+from uniemox.pretrain.step import PretrainBatch, pretrain_step, teacher_features
+from uniemox.teacher.features import StoredTeacher, TextCachedTeacher, save_features
 from uniemox.teacher.protocol import Teacher
-from uniemox.teacher.stored import StoredTeacher, save_features
-from uniemox.teacher.text_cache import TextCachedTeacher
-from uniemox.training.callbacks import NullCallback
+from uniemox.teacher.sources import ClipTeacher
 from uniemox.training.config import SaveConfig, ScheduleConfig
 from uniemox.training.hardware import count_workers, precision_of, ready_to_train, setup_device
-from uniemox.training.journal import Journal
+from uniemox.training.journal import Journal, NullCallback
 from uniemox.training.state import Progress
 from uniemox.views.loader import build_loader
 
@@ -108,7 +105,10 @@ def bench_train(
             compile_teacher(teacher)
         peak = matmul_peak(device, dtype)
         run, clock = PretrainRun(config, data, out, model, teacher), _Clock(on_step)
-        run.train(clock)
+        with run.steps(clock) as timed_steps:
+            for step in timed_steps:
+                losses = _take_step(run, [run.batch(views) for views in step.batches])
+                step.report(losses | {"lr": run.lr, "epoch": 0.0})
         parts = _time_parts(run)
         peak = max(peak, matmul_peak(device, dtype))
     seconds = [end - start for start, end in pairwise(clock.ends[WARMUP - 1 :])]
@@ -174,6 +174,17 @@ def flop_per_image(model: Any, teacher: Teacher | None) -> float:
     return 2 * (TRAINING * student + multiply_adds(lambda: clip.model.visual(pixels)))
 
 
+def _take_step(run: PretrainRun, batches: Sequence[PretrainBatch]) -> dict[str, float]:
+    return pretrain_step(
+        run.runner,
+        run.optimizer,
+        batches,
+        teacher=run.teacher,
+        precision=precision_of(run.config.hardware),
+        max_grad_norm=run.config.optimizer.max_grad_norm,
+    )
+
+
 def _time_parts(run: PretrainRun) -> dict[str, float]:
     """Median seconds of each part of a step, alone."""
     config, device = run.config, run.device
@@ -210,7 +221,7 @@ def _time_parts(run: PretrainRun) -> dict[str, float]:
         log = median_of(partial(journal.write, run.step_count, {"total": 1.0, "lr": 1.0, "grad_norm": 1.0}))
     return {
         "loading": loading * config.accumulation,
-        "step": median_of(lambda: run.take_step(batches)),
+        "step": median_of(lambda: _take_step(run, batches)),
         "teacher": median_of(ask) if is_asked else 0.0,
         "optimizer": median_of(run.optimizer.step),
         "log": log,

@@ -1,26 +1,33 @@
-"""A fine-tuned classifier as one safetensors file that needs no other: weights, and in its header what they mean."""
+"""Classifiers of ours: one safetensors file with its description; detectors' weights; the embedded models."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import onnx
 import safetensors
 import safetensors.torch
 import torch
-from torch import nn
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import TensorProto, numpy_helper
+from torch import Tensor, nn
 
-from uniemox.checkpoints.saving import timm_model
+from uniemox.checkpoints.saving import timm_model, write_tensors
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource
-from uniemox.checkpoints.writing import write_tensors
 from uniemox.classifier_info import ClassifierInfo, EncoderSpec, NetworkSpec, read_info
 from uniemox.errors import CheckpointError, UniemoxError
 from uniemox.io.files import open_regular
+from uniemox.io.weight_names import IN_PACKAGE
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import refuse_foreign
-from uniemox.model.encoders import MIXMAE, MixMAEEncoder
+from uniemox.model.detectors import YoloxNano, YuNet
+from uniemox.model.encoders import MIXMAE, MixMAEEncoder, build_encoders
 from uniemox.model.spec import build
+from uniemox.predict.network import KEY
+from uniemox.predict.opening import embedded_file
 
-KEY = "uniemox_classifier"
+CLASSIFIER_KEY = "uniemox_classifier"
 MAX_BLOCKS, MAX_ENCODERS = 256, 16
 MAX_BUFFERS = 2**28  # bytes of masks and indices that are computed instead of stored
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, safetensors.SafetensorError)
@@ -39,7 +46,7 @@ def describe_encoder(encoder: Any) -> EncoderSpec:
 
 def save_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) -> None:
     """Write weights and info; the file is there whole or not at all. Raises CheckpointError."""
-    write_tensors(path, classifier.state_dict(), {KEY: info.to_json()})
+    write_tensors(path, classifier.state_dict(), {CLASSIFIER_KEY: info.to_json()})
 
 
 def load_classifier(path: Path, allow: Collection[str] = ()) -> tuple[Classifier, ClassifierInfo]:
@@ -101,13 +108,107 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def is_classifier(path: Path) -> bool:
-    """Return True if a safetensors file is a classifier of ours. Raises CheckpointError if it can't be read."""
+    """Whether a safetensors file is a classifier of ours. Raises CheckpointError if it can't be read."""
     return _header(path) is not None
 
 
 def _header(path: Path) -> str | None:
     try:
         with open_regular(path), safetensors.safe_open(str(path), "pt") as file:
-            return (file.metadata() or {}).get(KEY)
+            return (file.metadata() or {}).get(CLASSIFIER_KEY)
     except UNREADABLE as error:
         raise CheckpointError(f"{path} can't be read: {error}") from error
+
+
+Network = TypeVar("Network", bound=YoloxNano | YuNet)
+PX = 64  # of the image on which the order of the convolutions is seen
+MAX_BYTES = 64 * 2**20
+SOURCES: dict[type, str] = {
+    YoloxNano: "YOLOX-nano as Megvii-BaseDetection/YOLOX publishes it (yolox_nano.onnx)",
+    YuNet: "YuNet-n as libfacedetection.train publishes it (yunet_n.onnx)",
+}
+
+
+@torch.no_grad()
+def load_detector_weights(network: Network, path: Path) -> Network:
+    """The same network, with the weights of a published ONNX file, in eval mode and frozen.
+
+    The file's convolutions go to the network's in the order in which both run.
+    Raises CheckpointError, with what is expected, if the file is none of that network.
+    """
+    layers = in_order(network)
+    expected = f"expected {SOURCES[type(network)]}"
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise CheckpointError(f"{path} has {path.stat().st_size:,} bytes; {expected}")
+        graph = onnx.load(path).graph
+        tensors = {one.name: one for one in graph.initializer}
+        pairs = [
+            [torch.from_numpy(numpy_helper.to_array(tensors[name]).copy()) for name in node.input[1:]]
+            for node in graph.node
+            if node.op_type == "Conv"
+        ]
+    except (OSError, ValueError, KeyError, DecodeError) as error:
+        raise CheckpointError(f"{path} can't be read ({error}); {expected}") from error
+    own = [[tensor.shape for tensor in layer.parameters()] for layer in layers]
+    theirs = [[tensor.shape for tensor in pair] for pair in pairs[: len(layers)]]
+    if len(pairs) != len(layers) + network.unused_convolutions or own != theirs:
+        raise CheckpointError(f"{path} is another network, of {len(pairs)} convolutions; {expected}")
+    for layer, pair in zip(layers, pairs, strict=False):
+        for tensor, value in zip(layer.parameters(), pair, strict=True):
+            tensor.copy_(value)
+    network.eval().requires_grad_(False)
+    return network
+
+
+def in_order(network: nn.Module) -> list[nn.Conv2d]:
+    """Its convolutions, in the order in which they run."""
+    seen: list[nn.Conv2d] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda layer, _: seen.append(layer))
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    network(torch.zeros(1, 3, PX, PX))
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@torch.no_grad()
+def load_embedded(name: str) -> tuple[Any, ClassifierInfo]:
+    """Return the encoder of embedded or small, in eval mode, and what describes its classifier.
+
+    Its features are those of the ONNX file. There batch norms are folded into convolutions; here they have mean 0,
+    variance 1 and the convolution's bias, so they must stay in eval mode while the encoder is trained.
+    Raises CheckpointError if this installation lacks the file.
+    """
+    model = onnx.load(embedded_file(IN_PACKAGE[name]))
+    info = read_info(next(entry.value for entry in model.metadata_props if entry.key == KEY))
+    assert info.network is not None, "they are of this version"
+    encoder, weights = build_encoders(info.network), _Weights(model.graph)
+    conv = ""
+    for path, module in encoder.named_modules(prefix="classifier.encoder"):
+        if isinstance(module, nn.Conv2d):
+            conv = path
+            module.weight.copy_(weights[f"{path}.weight"])
+            if module.bias is not None:
+                module.bias.copy_(weights[f"{path}.bias"])
+        elif isinstance(module, nn.BatchNorm2d):
+            module.weight.fill_((1 + module.eps) ** 0.5)
+            module.bias.copy_(weights[f"{conv}.weight_bias"])
+    return encoder.eval(), replace(info, network=replace(info.network, folded_norms=True))
+
+
+class _Weights:
+    """The weights of a graph by name, in float32, however they are stored; see `uniemox.export.compact`."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.stored: dict[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
+        self.nodes = {node.output[0]: node for node in graph.node if node.op_type in ("Cast", "Mul")}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name in self.stored:
+            return torch.from_numpy(numpy_helper.to_array(self.stored[name]).copy()).float()
+        parts = [self[one] for one in self.nodes[name].input]
+        return parts[0] if len(parts) == 1 else parts[0] * parts[1]  # of 8 bits: times the scales

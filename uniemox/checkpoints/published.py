@@ -11,16 +11,21 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from uniemox.checkpoints.beit import draft_beit
-from uniemox.checkpoints.draft import Draft
-from uniemox.checkpoints.reading import WeightFile, read_weight_file
-from uniemox.checkpoints.recognition import MethodName, check_method, encoder_tensors, recognise, state_of
+from uniemox.checkpoints.reading import (
+    MethodName,
+    WeightFile,
+    check_method,
+    encoder_tensors,
+    read_weight_file,
+    recognise,
+    state_of,
+)
 from uniemox.checkpoints.swin import draft_swin
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
-from uniemox.checkpoints.vit import draft_start, draft_vit, plain_names
+from uniemox.checkpoints.vit import Draft, draft_beit, draft_start, draft_vit, plain_names
 from uniemox.errors import CheckpointError, EncoderError, UniemoxError
 from uniemox.model.encoder import check_plain
-from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD
+from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD
 
 BEIT_LIKE = ("beit", "simmim", "cae")
 SWIN_LIKE = ("simmim_swin", "mixmae")

@@ -6,10 +6,16 @@ import re
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 
-from uniemox.checkpoints.draft import Draft, check_size, count_of
-from uniemox.checkpoints.recognition import MethodName
-from uniemox.checkpoints.resizing import resize_bias_bicubic, resize_bias_geometric, resize_position
-from uniemox.checkpoints.vit import side_of
+from uniemox.checkpoints.reading import MethodName
+from uniemox.checkpoints.vit import (
+    Draft,
+    check_size,
+    count_of,
+    resize_bias_bicubic,
+    resize_bias_geometric,
+    resize_position,
+    side_of,
+)
 from uniemox.errors import CheckpointError, ShapeError
 from uniemox.model.encoders import MixMAEEncoder
 

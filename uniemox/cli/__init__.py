@@ -25,7 +25,6 @@ from uniemox.cli.doctor import doctor
 from uniemox.cli.evaluate import evaluate
 from uniemox.cli.explain import explain
 from uniemox.cli.export import export
-from uniemox.cli.old_options import with_new_options
 from uniemox.cli.predict import predict
 from uniemox.cli.report import report
 from uniemox.cli.reproduce import reproduce
@@ -82,9 +81,6 @@ def main() -> None:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # names of files that are no UTF-8, as Path has them
     warnings.filterwarnings("ignore", module="PIL")  # of odd metadata; what can't be read is an error of ours
-    sys.argv[1:], notices = with_new_options(sys.argv[1:])
-    for notice in notices:
-        say(notice)
     run_and_report_errors(_run_app)
 
 

@@ -138,7 +138,7 @@ def _ask(
             say(note)
         predicted = None
         if ours is not None:  # first: if it can't be used, nothing has been paid yet
-            from uniemox.ask.ours import labels_of_ours
+            from uniemox.ask.question import labels_of_ours
 
             own = progress.add_task("asking ours", total=len(selection.images))
             predicted = labels_of_ours(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from uniemox.cli.console import JsonFlag, need, progress_bar, say, say_parts
-from uniemox.cli.data_options import NO_FILES, FileOptions
+from uniemox.cli.data_files import NO_FILES, FileOptions
 
 if TYPE_CHECKING:
     from uniemox.data.sample import DataSet

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from uniemox.cli.console import duration, err, progress_bar, say
-from uniemox.training.callbacks import RunPlan
-from uniemox.training.distributed import rank
+from uniemox.training.journal import RunPlan
+from uniemox.training.processes import rank
 
 EVERY_S = 30  # between lines where there is no terminal
 SAID_AFTER = 5  # steps, by which the time that a run takes is known

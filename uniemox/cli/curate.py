@@ -1,16 +1,29 @@
-"""Commands that build a data set."""
+"""Commands that build a data set: project, collection, screening, takedown, status, demo."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
-from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, show_all
-from uniemox.cli.curate_answers import export_answers, import_answers, suggest
-from uniemox.cli.curate_collect import collect, init, screen
-from uniemox.cli.curate_labels import agree, invite, leave_out, release, serve, split
-from uniemox.cli.curate_tables import PACKAGES, status_tables
+from uniemox.cli.console import Files, need, progress_bar, say, show_all
+from uniemox.cli.curate_labels import (
+    agree,
+    export_answers,
+    import_answers,
+    invite,
+    leave_out,
+    release,
+    serve,
+    split,
+    suggest,
+)
+from uniemox.cli.curate_tables import PACKAGES, AsJson, Folder, opened, status_tables
+from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
 from uniemox.errors import ConfigError, DataError
+
+FETCHING, POLITENESS = FetchConfig(), PolitenessConfig()  # defaults of options
 
 curate = App(
     name="curate",
@@ -20,17 +33,164 @@ curate = App(
         "See `uniemox docs curate`, and begin with `uniemox curate demo`."
     ),
 )
-for command in (init, collect, screen, invite, leave_out, suggest, serve, agree, split, release):
+
+
+@curate.command
+def init(folder: Folder, /, *, plan: Files = None, database: str | None = None) -> None:
+    """Create a project.
+
+    Examples:
+
+    uniemox curate init mine
+
+    uniemox curate init mine --plan plan.json
+
+    Parameters
+    ----------
+    plan
+        JSON file {"keywords": {label: [word, ...]}}, optionally with kind, styles, answers_per_picture, check_every and
+        answer (questions to annotators). Default: the 8 x 10 words of Emo8 (table I).
+    database
+        SQLAlchemy URL, such as postgresql+psycopg://... Default: a file in the folder.
+    """
+    need(*PACKAGES, extra="curate")
+    from uniemox.curate.plan import read_plan
+    from uniemox.curate.project import create_project
+
+    project = create_project(folder, None if plan is None else read_plan(plan), database=database)
+    words = sum(map(len, project.plan.keywords.values()))
+    print(f"began {folder}: {len(project.plan.labels)} labels, {words} search words")
+    say(f"next: uniemox curate collect {folder} --source openverse")
+
+
+@curate.command
+def collect(
+    folder: Folder,
+    /,
+    *,
+    source: list[str] | None = None,
+    per_keyword: int = 165,
+    rate: float = POLITENESS.per_host_per_s,
+    max_kb: int = FETCHING.max_bytes // 1024,
+    contact: str = FETCHING.contact,
+    licence: str | None = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask sources for images and download them; creates the project if there is none.
+
+    Hosts get one request at a time, private networks none; the next call tries temporary failures again.
+
+    Examples:
+
+    uniemox curate collect mine --source openverse --source commons --contact me@example.org
+
+    uniemox curate collect mine --source folder:photos --source csv:addresses.csv
+
+    Parameters
+    ----------
+    source
+        openverse, commons, bing, csv:TABLE (columns address, and keyword, label, page, title, licence, licence_address,
+        author where known) or folder:PATH (LABEL/KEYWORD/IMAGE; 'folder:PATH?labels=none' takes images without labels).
+        Default: download what is still waiting.
+    per_keyword
+        Results of a search; 165 for each of Emo8's 80 words make its 13,200 images.
+    rate
+        Requests per second to one host. Lower it if hosts refuse requests.
+    max_kb
+        Maximum size of a file, KiB; larger ones are refused.
+    contact
+        Your mail or web address, sent to the servers. Wikimedia asks for one.
+    licence
+        Filter of Bing: creativecommons, publicdomain, noncommercial or commercial. Default: no filter.
+    """
+    need(*PACKAGES, "icrawler", extra="curate")
+    if per_keyword < 1:
+        raise ConfigError(f"--per-keyword must be at least 1, got {per_keyword}")
+    from uniemox.curate.collect.run import failures, fetch, search
+    from uniemox.curate.collect.sources import open_source
+    from uniemox.curate.plan import paper_plan
+    from uniemox.curate.project import create_project, is_project
+
+    known = opened(folder) if is_project(folder) or not source else None
+    files, politeness = FetchConfig(contact=contact, max_bytes=max_kb * 1024), PolitenessConfig(per_host_per_s=rate)
+    plan = known.plan if known else paper_plan()
+    sources = [open_source(name, plan, files, politeness, licence) for name in source or ()]
+    project = known or create_project(folder, plan)  # only after all sources were found
+    with progress_bar() as progress:
+        problems = search(project, sources, per_keyword, progress.show)
+        counts = fetch(project, files, politeness, progress.show)
+    failed = [f"{number} x {reason}" for reason, number in failures(project).items()]
+    for line in (*(f"incomplete: {problem}" for problem in problems), *failed[:8]):
+        say(line)
+    _print_counts(counts, f"uniemox curate screen {folder}", as_json, problems=problems)
+
+
+@curate.command
+def screen(
+    folder: Folder,
+    /,
+    *,
+    against: list[str] | None = None,
+    min_side: int | None = None,
+    model: str | None = None,
+    min_score: float | None = None,
+    as_json: AsJson = False,
+) -> None:
+    """Drop images that are broken, tiny, placeholders, duplicates, or in a test set; people then drop the rest.
+
+    Examples:
+
+    uniemox curate screen mine --against fi:photos/fi --against emoset:photos/emoset
+
+    uniemox curate screen mine --model runs/fi --min-score 0.02
+
+    Parameters
+    ----------
+    against
+        KIND:PATH of a data set that must share no image with the new one; it is remembered.
+    min_side
+        Minimum length of the shorter side, px. Default: the value used last, at first 128.
+    model
+        Classifier whose scores sort the grid, least fitting images first. Its scores are kept until another one is
+        given.
+    min_score
+        Minimum probability, 0 to 1, that the model gives to an image's label; 0 drops none. Default: the value used
+        last, at first 0.
+    """
+    project = opened(folder)
+    from uniemox.curate.collect.screen import remembered_config, scorer
+    from uniemox.curate.collect.screen import screen as run
+    from uniemox.data.source import open_data
+
+    if min_score and model is None and project.store.setting("scored by") is None:
+        raise ConfigError("--min-score needs the shares of a --model")
+    config = remembered_config(project, min_side, min_score)
+    score = None if model is None else scorer(model, project.plan.label_set)
+    with progress_bar() as progress:
+        others = [open_data(name) for name in against or ()]
+        counts = run(project, config, against=others, score=score, model=model or "", progress=progress.show)
+    _print_counts(counts, f"uniemox curate invite {folder} NAME, then uniemox curate serve {folder}", as_json)
+
+
+def _print_counts(counts: Mapping[str, int], following: str, as_json: bool, **more: Any) -> None:
+    if as_json:
+        print(json.dumps({**counts, **more}))
+        return
+    print(", ".join(f"{name} {number}" for name, number in counts.items()) or "no images")
+    say(f"next: {following}")
+
+
+for command in (invite, leave_out, suggest, serve, agree, split, release):
     curate.command(command)
 curate.command(export_answers, name="export")
 curate.command(import_answers, name="import")
 
 
 @curate.command
-def takedown(folder: Path, which: str, /, *, because: str) -> None:
+def takedown(folder: Folder, which: str, /, *, because: str) -> None:
     """Remove an image from the project and its releases; it is not collected again.
 
-    Fails, once all else is done, if a release could not be written again.
+    Fails, after all other work, if a release could not be written again.
 
     Examples:
 
@@ -40,18 +200,15 @@ def takedown(folder: Path, which: str, /, *, because: str) -> None:
 
     Parameters
     ----------
-    folder
-        Of the project.
     which
-        The address of the image or its page, or at least 12 digits of its sha256.
+        Address of the image or its page, or at least 12 digits of its sha256.
     because
-        Why; it is written down.
+        Reason, which is recorded.
     """
-    need(*PACKAGES, extra="curate")
-    from uniemox.curate.project import open_project
-    from uniemox.curate.release.takedown import take_down
+    project = opened(folder)
+    from uniemox.curate.release.run import take_down
 
-    done = take_down(open_project(folder), which, because=because)
+    done = take_down(project, which, because=because)
     print(f"removed {len(done.sha256)} images: {', '.join(digest[:12] for digest in done.sha256)}")
     for place in done.releases:
         say(f"{place} is without them")
@@ -62,78 +219,56 @@ def takedown(folder: Path, which: str, /, *, because: str) -> None:
 
 
 @curate.command
-def undo(folder: Path, batch: int, /) -> None:
-    """Take a step back by its number; `status` lists them. What undid something can be undone too.
+def undo(folder: Folder, batch: Annotated[int, Parameter(help="Number of the step.")], /) -> None:
+    """Undo a step by its number, which `status` lists. An undo can be undone too.
 
-    Examples:
-
-    uniemox curate undo mine 12
-
-    Parameters
-    ----------
-    folder
-        Of the project.
-    batch
-        The number.
+    Example: uniemox curate undo mine 12
     """
-    need(*PACKAGES, extra="curate")
-    from uniemox.curate.project import open_project
-    from uniemox.curate.release.takedown import take_back
+    project = opened(folder)
+    from uniemox.curate.project import undo as run
 
-    number = take_back(open_project(folder), batch, actor="owner")
+    with project.store.write() as connection:
+        number = run(connection, batch, actor="owner")
     print(f"undone; undo {number} to have it back")
 
 
 @curate.command
-def status(folder: Path, /, *, html: Files = None, as_json: JsonFlag = False) -> None:
-    """Show how far every step is, and what to do next.
+def status(
+    folder: Folder,
+    /,
+    *,
+    html: Annotated[Files, Parameter(help="Write a page to this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the progress of every step and the next command.
 
-    Examples:
-
-    uniemox curate status mine
-
-    uniemox curate status mine --html mine.html
-
-    Parameters
-    ----------
-    folder
-        Of the project.
-    html
-        Write a page to this file.
-    as_json
-        Print one JSON object.
+    Example: uniemox curate status mine --html mine.html
     """
-    need(*PACKAGES, extra="curate")
-    from uniemox.curate.project import open_project
-    from uniemox.curate.status import status as found_by
+    project = opened(folder)
+    from uniemox.curate.status import status as run
     from uniemox.curate.status_page import write_status_page
 
-    found = found_by(open_project(folder))
+    content = run(project)
     if html is not None:
-        write_status_page(html, found, None, folder / "splits.png")
+        write_status_page(html, content, None, folder / "splits.png")
         say(f"wrote {html}")
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(content))
         return
-    show_all(status_tables(found))
+    show_all(status_tables(content))
 
 
 @curate.command
-def demo(folder: Path = Path("curate-demo"), /, *, count: int = 160, as_json: JsonFlag = False) -> None:
-    """Go the whole way on synthetic images: a server on this machine, two annotators that are programs, a release.
+def demo(
+    folder: Annotated[Path, Parameter(help="Folder to write to; must not hold a demo yet.")] = Path("curate-demo"),
+    /,
+    *,
+    count: Annotated[int, Parameter(help="Number of images, at least 64.")] = 160,
+    as_json: AsJson = False,
+) -> None:
+    """Run all steps on synthetic images: a server on this machine, two simulated annotators, a release.
 
-    Examples:
-
-    uniemox curate demo
-
-    Parameters
-    ----------
-    folder
-        To write to; must not hold a demo yet.
-    count
-        Images.
-    as_json
-        Print the figures of the release as JSON.
+    Example: uniemox curate demo
     """
     need(*PACKAGES, "mlcroissant", extra="curate")
     if count < 64:

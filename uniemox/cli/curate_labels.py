@@ -1,69 +1,90 @@
 """Commands from images to labels, and from labels to a data set."""
 
 import json
-from dataclasses import dataclass
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import JsonFlag, need, progress_bar, say, show_all
-from uniemox.cli.curate_tables import PACKAGES, agreement_tables
+from uniemox.cli.console import need, progress_bar, say, show_all
+from uniemox.cli.curate_tables import AsJson, Folder, agreement_tables, opened
+from uniemox.cli.settings import options_of
+from uniemox.curate.plan import Rule
+from uniemox.curate.release.config import ReleaseConfig
+from uniemox.errors import ConfigError
 
-RuleName = Literal["both", "majority", "soft"]
+RuleOption = Annotated[
+    Rule | None,
+    Parameter(
+        help="Rule for keeping images: both (all annotators give the label that was searched, as in the paper), "
+        "majority, or soft (most frequent label, with shares). Default: that of the last split or release, or both."
+    ),
+]
+Name = Annotated[str, Parameter(help="Name of the annotator.")]
+Address = Annotated[str, Parameter(help="Address of `uniemox curate serve`.")]
+RELEASE = options_of(ReleaseConfig(name="-"), without=("name", "rule", "min_answers"))
 
 
-def invite(folder: Path, name: str, /, *, address: str = "http://127.0.0.1:8790") -> None:
-    """Print a link by which somebody can annotate. It is shown once; a new one for the same name replaces it.
+def invite(folder: Folder, name: Name, /, *, address: Address = "http://127.0.0.1:8790") -> None:
+    """Print a link for an annotator. It is shown once; a new one for the same name replaces it.
 
-    Examples:
-
-    uniemox curate invite mine Ada
-
-    Parameters
-    ----------
-    folder
-        Of the project.
-    name
-        Of the annotator.
-    address
-        Where `serve` can be reached.
+    Example: uniemox curate invite mine Ada
     """
-    need(*PACKAGES, extra="curate")
-    from uniemox.curate.annotate.access import invite as make
-    from uniemox.curate.project import open_project
+    project = opened(folder)
+    from uniemox.curate.annotate.access import invite as run
 
-    print(f"{address.rstrip('/')}/join#{make(open_project(folder), name)}")
+    print(f"{address.rstrip('/')}/join#{run(project, name)}")
 
 
-def leave_out(folder: Path, name: str, /) -> None:
-    """Count an annotator's answers no more, for example who failed the attention checks; `undo` takes it back.
+def leave_out(folder: Folder, name: Name, /) -> None:
+    """Stop counting an annotator's answers, for example after failed attention checks; `undo` takes it back.
 
-    Examples:
-
-    uniemox curate leave-out mine Ada
-
-    Parameters
-    ----------
-    folder
-        Of the project.
-    name
-        Of the annotator.
+    Example: uniemox curate leave-out mine Ada
     """
-    need(*PACKAGES, extra="curate")
-    from uniemox.curate.project import open_project
-    from uniemox.curate.store import leave_out as write_down
+    project = opened(folder)
+    from uniemox.curate.project import leave_out as run
 
-    project = open_project(folder)
     with project.store.write() as connection:
-        number = write_down(connection, name, actor="owner")
+        number = run(connection, name, actor="owner")
     print(f"answers of {name} are left out; undo {number} to have them back")
 
 
-def serve(folder: Path, /, *, host: str = "127.0.0.1", port: int = 8790, address: str | None = None) -> None:
-    """Serve the pages: annotators answer, the owner screens, judges and sees how far everything is.
+def suggest(folder: Folder, /, *, model: str = "embedded", off: bool = False) -> None:
+    """Show annotators a model's prediction for each image, or stop it (--off).
 
-    Prints a link for the owner. Only this machine can reach it by default; no image leaves it but to those invited.
+    Suggestions bias answers towards the model. Each answer records its suggestion, and the release counts them.
+
+    Examples:
+
+    uniemox curate suggest mine --model runs/fi
+
+    uniemox curate suggest mine --off
+
+    Parameters
+    ----------
+    model
+        Model as for `uniemox predict`, with the labels of the project.
+    off
+        Show no suggestions any more.
+    """
+    project = opened(folder)
+    from uniemox.curate.annotate.assignment import forget
+    from uniemox.curate.annotate.assignment import suggest as run
+
+    if off:
+        forget(project)
+        print("annotators see no suggestions any more")
+        return
+    with progress_bar() as progress:
+        count = run(project, model, progress.show)
+    print(f"annotators see the predictions of {model} for {count} images; --off ends it")
+
+
+def serve(folder: Folder, /, *, host: str = "127.0.0.1", port: int = 8790, address: str | None = None) -> None:
+    """Serve the pages: annotators answer; the owner screens, judges and follows the progress.
+
+    Prints a link for the owner. By default only this machine can open the pages. Only invited people see images.
 
     Examples:
 
@@ -73,82 +94,62 @@ def serve(folder: Path, /, *, host: str = "127.0.0.1", port: int = 8790, address
 
     Parameters
     ----------
-    folder
-        Of the project.
     host
-        Where to listen.
+        Address to listen on.
     port
-        0 takes a free one.
+        Port to listen on; 0 takes a free one.
     address
-        Where people open the pages, if a proxy with https stands before this server.
+        Public address of the pages, if there is an https proxy in front of this server.
     """
-    need(*PACKAGES, extra="curate")
+    project = opened(folder)
     from uniemox.curate.annotate.access import OWNER
-    from uniemox.curate.annotate.access import invite as make
-    from uniemox.curate.annotate.serving import address_of, listen
+    from uniemox.curate.annotate.access import invite as new_token
+    from uniemox.curate.annotate.serving import address_of
     from uniemox.curate.annotate.serving import serve as run
-    from uniemox.curate.project import open_project
+    from uniemox.serve.protocol import listen
 
-    project = open_project(folder)
     sock = listen(host, port)
     base = (address or address_of(sock)).rstrip("/")
-    token = make(project, OWNER, "owner")
-    print(f"owner: {base}/join#{token}", flush=True)
+    print(f"owner: {base}/join#{new_token(project, OWNER, 'owner')}", flush=True)
     say(f"serving {base}; Ctrl-C ends it, and nothing is lost")
     run(project, sock, address)
 
 
-def agree(folder: Path, /, *, rule: RuleName | None = None, as_json: JsonFlag = False) -> None:
-    """Say how far annotators agree: percentage, Cohen's kappa, Krippendorff's alpha, each with a 95 % interval.
+def agree(folder: Folder, /, *, rule: RuleOption = None, as_json: AsJson = False) -> None:
+    """Report the agreement of annotators: percentage, Cohen's kappa, Krippendorff's alpha, with 95 % intervals.
 
-    Examples:
-
-    uniemox curate agree mine
-
-    uniemox curate agree mine --rule majority --json
-
-    Parameters
-    ----------
-    folder
-        Of the project.
-    rule
-        Which images would be kept: both (all annotators name the label that was searched, the paper's rule), majority,
-        or soft (under the label that most name, with shares); if not given, that of the last split or release, at
-        first both.
-    as_json
-        Print one JSON object.
+    Example: uniemox curate agree mine --rule majority --json
     """
-    need(*PACKAGES, extra="curate")
-    from uniemox.curate.annotate.figures import agree as run
+    project = opened(folder)
+    from uniemox.curate.annotate.agree import agree as run
     from uniemox.curate.annotate.verdicts import remembered_rule, verdicts
-    from uniemox.curate.project import open_project
 
-    project = open_project(folder)
     rule = rule or remembered_rule(project)
-    found, kept = run(project), verdicts(project, rule=rule)
+    stats, kept = run(project), verdicts(project, rule=rule)
     if as_json:
-        reasons = _count([one.reason for one in kept.values()])
-        labels = _count([one.label for one in kept.values() if one.label is not None])
-        print(json.dumps({**found.as_dict(), "rule": rule, "kept": labels, "reasons": reasons}))
+        reasons = Counter(sorted(one.reason for one in kept.values()))
+        labels = Counter(sorted(one.label for one in kept.values() if one.label is not None))
+        print(json.dumps({**stats.as_dict(), "rule": rule, "kept": labels, "reasons": reasons}))
         return
-    show_all(agreement_tables(found, kept))
+    show_all(agreement_tables(stats, kept))
     say(f"kept by the rule {rule}")
     say(f"next: uniemox curate split {folder}; disputed images are judged on the page of uniemox curate serve")
 
 
 def split(
-    folder: Path,
+    folder: Folder,
     /,
     *,
     ratio: str = "80/10/10",
     schemes: int = 100,
     seed: int = 0,
-    rule: RuleName | None = None,
-    as_json: JsonFlag = False,
+    rule: RuleOption = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Divide what is kept into train, val and test: of many schemes the one whose colours agree best (figure 6).
+    """Split the kept images into train, val and test. Of many schemes, keep the one with the most similar colours.
 
-    Near duplicates, an author's images and those of one page stay together.
+    Near duplicates, an author's images and those of one page stay together. Writes splits.json and splits.png
+    (figure 6) to the project.
 
     Examples:
 
@@ -158,66 +159,39 @@ def split(
 
     Parameters
     ----------
-    folder
-        Of the project; gets splits.json and splits.png.
     ratio
         Shares of train, val and test.
     schemes
-        Draw so many.
+        Number of schemes to draw; 1 takes the first one without comparing colours.
     seed
-        Of the first one.
-    rule
-        As for `agree`; it is remembered.
-    as_json
-        Print sizes and hash as JSON.
+        Random seed of the first scheme.
     """
-    need(*PACKAGES, extra="curate")
+    project = opened(folder)
     from uniemox.curate.annotate.verdicts import remembered_rule, verdicts
-    from uniemox.curate.project import open_project
     from uniemox.curate.release.splitting import split as run
     from uniemox.data.splits import parse_ratio
 
-    project = open_project(folder)
     rule = rule or remembered_rule(project)
     drawn = run(project, verdicts(project, rule=rule), parse_ratio(ratio), seed=seed, schemes=schemes)
     project.store.set("rule", rule)
-    for label, names in drawn.lacking.items():
+    for label, names in drawn["lacking"].items():
         say(f"{label} has no image in {' and '.join(names)}: collect more images of it, or leave it out of the plan")
     if as_json:
-        found = {"sizes": drawn.sizes, "how": drawn.how, "sha256": drawn.sha256, "lacking": drawn.lacking}
-        print(json.dumps(found))
+        print(json.dumps(drawn))
         return
-    print(f"{', '.join(f'{name} {size}' for name, size in sorted(drawn.sizes.items()))} ({drawn.how})")
+    print(f"{', '.join(f'{name} {size}' for name, size in sorted(drawn['sizes'].items()))} ({drawn['how']})")
     say(f"next: uniemox curate release {folder} FOLDER --name NAME")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReleaseOptions:
-    """What a release says of itself, and what its files say."""
-
-    version: str = "1.0.0"
-    """Version of the data set, three numbers."""
-    licence: str = ""
-    """Licence of labels and texts; images keep their own. Refused where that of some images is not known."""
-    only_licensed: Annotated[bool, Parameter(negative="")] = False
-    """Leave out images whose licence is not known."""
-    address: str = ""
-    """Address where it will be found."""
-    citation: str = ""
-    """Text by which it is to be cited."""
-    metadata: Literal["remove", "keep"] = "remove"
-    """Metadata in the images' files, such as place, time and names: remove, without loss to the images, or keep."""
-
-
 def release(
-    folder: Path,
+    folder: Folder,
     out: Path,
     /,
     *,
     name: str,
-    rule: RuleName | None = None,
-    as_json: JsonFlag = False,
-    about: Annotated[ReleaseOptions, Parameter(name="*")] = ReleaseOptions(),
+    rule: RuleOption = None,
+    as_json: AsJson = False,
+    about: Annotated[Any, Parameter(name="*")] = RELEASE(),  # noqa: B008
 ) -> None:
     """Write the data set: class folders, datasheet, Croissant, licences, statistics, checksums, Label Studio tasks.
 
@@ -229,24 +203,16 @@ def release(
 
     Parameters
     ----------
-    folder
-        Of the project.
     out
-        A folder that is empty, or that a release was written to.
+        Folder to write to: an empty one, or one with a release.
     name
-        Of the data set.
-    rule
-        As for `agree`; it is remembered.
-    as_json
-        Print the figures as JSON.
+        Name of the data set.
     """
-    need(*PACKAGES, "mlcroissant", extra="curate")
+    need("mlcroissant", extra="curate")
+    project = opened(folder)
     from uniemox.curate.annotate.verdicts import remembered_rule
-    from uniemox.curate.project import open_project
-    from uniemox.curate.release.run import ReleaseConfig
     from uniemox.curate.release.run import release as run
 
-    project = open_project(folder)
     config = ReleaseConfig(name=name, rule=rule or remembered_rule(project), **vars(about))
     with progress_bar() as progress:
         made = run(project, out, config, progress.show)
@@ -264,5 +230,38 @@ def release(
     print(f"wrote {out}: {made['pictures']} images")
 
 
-def _count(words: list[Any]) -> dict[str, int]:
-    return {word: words.count(word) for word in sorted(set(words))}
+def export_answers(
+    folder: Folder, out: Annotated[Path, Parameter(help="File to write: .csv, or .json for Label Studio.")], /
+) -> None:
+    """Export all answers as a table or for Label Studio, also while annotators are at work.
+
+    The file holds annotators' names and comments; a release has neither.
+
+    Example: uniemox curate export mine answers.csv
+    """
+    project = opened(folder)
+    from uniemox.curate.annotate.answer_files import write_csv, write_label_studio
+
+    if out.suffix not in (".csv", ".json"):
+        raise ConfigError(f"{out}: give answers.csv, or tasks.json for Label Studio")
+    write = write_csv if out.suffix == ".csv" else write_label_studio
+    print(f"wrote {out}: {write(project, out)} answers")
+
+
+def import_answers(folder: Folder, tasks: Annotated[Path, Parameter(help="JSON export of Label Studio.")], /) -> None:
+    """Import answers given in Label Studio to images of the project.
+
+    Images are identified by data.sha256, else by file name.
+
+    Example: uniemox curate import mine export.json
+    """
+    project = opened(folder)
+    from uniemox.curate.annotate.answer_files import import_label_studio
+
+    imported = import_label_studio(project, tasks)
+    if imported.unknown:
+        say(f"{imported.unknown} tasks are of images that the project does not have")
+    if imported.unfit:
+        say(f"{imported.unfit} annotations choose no label of the project, or hold values that no page could send")
+    print(f"imported {imported.new} answers; {imported.answers - imported.new} were there already")
+    say("uniemox curate status lists who gave them; uniemox curate leave-out stops counting a person's answers")

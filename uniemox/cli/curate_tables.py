@@ -1,70 +1,84 @@
-"""What the commands that build a data set share: tables, the packages they need."""
+"""Tables of the commands that build a data set, and what these commands share."""
 
 import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
+from cyclopts import Parameter
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from uniemox.cli.console import need
+
 if TYPE_CHECKING:
     from uniemox.curate.annotate.agree import AgreementStats, Figure
     from uniemox.curate.annotate.verdicts import Verdict
-
+    from uniemox.curate.project import Project
 
 PACKAGES = ("sqlalchemy", "fastapi", "uvicorn", "sklearn", "scipy", "matplotlib")
+Folder = Annotated[Path, Parameter(help="Folder of the project.")]
+AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object.")]
 
 
-def status_tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
-    """Steps, annotators, the last batches, and what to do next."""
-    steps = Table("step", "how far", title=_title(f"project {found['folder']}"))
-    for name, sentence in found["told"].items():
+def opened(folder: Path) -> "Project":
+    """Open a project. Raises MissingPackageError without the extra, DataError without a project."""
+    need(*PACKAGES, extra="curate")
+    from uniemox.curate.project import open_project
+
+    return open_project(folder)
+
+
+def status_tables(status: Mapping[str, Any]) -> Iterator[Table | str]:
+    """Yield steps, annotators, the last batches, and the next command."""
+    steps = Table("step", "progress", title=_title(f"project {status['folder']}"))
+    for name, sentence in status["told"].items():
         _add(steps, name, sentence)
     yield steps
-    if found["people"]:
+    if status["people"]:
         people = Table("annotator", "answered", "checks passed", "median s", "access")
-        for one in found["people"]:
+        for one in status["people"]:
             time_s = "" if one["median_s"] is None else f"{one['median_s']:.1f}"
             access = ("ended" if one["is_revoked"] else "yes") + (", left out" if one["is_left_out"] else "")
             checks = f"{one['checks_passed']}/{one['checks']}"
             _add(people, one["name"], str(one["answered"]), checks, time_s, access)
         yield people
-    if found["history"]:
+    if status["history"]:
         batches = Table("number", "when", "who", "step", "what", "images")
-        for one in found["history"][:10]:
+        for one in status["history"][:10]:
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one["at"]))
             note = f"{one['note']} (undone)" if one["is_undone"] else one["note"]
             _add(batches, str(one["id"]), when, one["actor"], one["step"], note, str(one["changes"]))
         yield batches
-    yield f"next: {found['next']}"
+    yield f"next: {status['next']}"
 
 
-def agreement_tables(found: "AgreementStats", kept: "Mapping[int, Verdict]") -> Iterator[Table | str]:
-    """Figures with their intervals, confusions, and what became of the images."""
-    figures = Table("figure", "value", "95 % interval", title=f"{found.pictures} images, {found.answers} answers")
-    rows = [("same answer", found.percent), ("Krippendorff's α", found.alpha)]
-    rows += [(f"α of {label}", figure) for label, figure in found.per_class.items()]
-    rows += [(f"{name} with the others", figure) for name, figure in found.per_annotator.items()]
-    rows += [(f"Cohen's κ, {pair.first} and {pair.second}", pair.kappa) for pair in found.pairs]
+def agreement_tables(stats: "AgreementStats", kept: "Mapping[int, Verdict]") -> Iterator[Table | str]:
+    """Yield statistics with intervals, confusion matrices, and the verdicts by reason."""
+    figures = Table("figure", "value", "95 % interval", title=f"{stats.pictures} images, {stats.answers} answers")
+    rows = [("same answer", stats.percent), ("Krippendorff's α", stats.alpha)]
+    rows += [(f"α of {label}", figure) for label, figure in stats.per_class.items()]
+    rows += [(f"{name} with the others", figure) for name, figure in stats.per_annotator.items()]
+    rows += [(f"Cohen's κ, {pair.first} and {pair.second}", pair.kappa) for pair in stats.pairs]
     for name, figure in rows:
         _add(figures, name, *_cells(figure))
     yield figures
-    for pair in found.pairs[:3]:
-        confusion = Table("", *map(escape, found.labels), title=_title(f"{pair.first} (rows), {pair.second} (columns)"))
-        for label, row in zip(found.labels, pair.confusion, strict=True):
+    for pair in stats.pairs[:3]:
+        confusion = Table("", *map(escape, stats.labels), title=_title(f"{pair.first} (rows), {pair.second} (columns)"))
+        for label, row in zip(stats.labels, pair.confusion, strict=True):
             _add(confusion, label, *map(str, row))
         yield confusion
-    fate = Table("images", "", title=f"{sum(one.label is not None for one in kept.values())} kept")
+    reasons = Table("images", "", title=f"{sum(one.label is not None for one in kept.values())} kept")
     for reason, number in Counter(one.reason for one in kept.values()).most_common():
-        _add(fate, str(number), reason)
-    yield fate
+        _add(reasons, str(number), reason)
+    yield reasons
 
 
 def _add(to: Table, *cells: str) -> None:
-    """A row; people wrote some of its cells, and rich takes [...] in plain texts for its own."""
+    """Add a row of plain text: people wrote some of its cells, and rich would read [...] as markup."""
     to.add_row(*map(Text, cells))
 
 

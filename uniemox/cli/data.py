@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say, say_parts, show_all
-from uniemox.cli.data_files import describe, persons, shard
-from uniemox.cli.data_options import NO_FILES_OR_TEXTS, FileAndTextOptions
-from uniemox.cli.tables import audit_tables, data_tables
-from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
+from uniemox.cli.console import Files, JsonFlag, audit_tables, data_tables, need, progress_bar, say, say_parts, show_all
+from uniemox.cli.data_files import NO_FILES_OR_TEXTS, FileAndTextOptions, describe, persons, shard
+from uniemox.data.processes import ONE_A_CORE, PoolConfig
 from uniemox.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -197,7 +195,7 @@ def split(
     if plot is not None:
         if choice is None:
             raise ConfigError("--plot shows how a scheme was chosen: give --schemes 100 as well")
-        from uniemox.data.split_plot import plot_choice
+        from uniemox.data.splits import plot_choice
 
         plot_choice(choice, found, plot)
         say(f"wrote {plot}")
@@ -260,7 +258,7 @@ def _histograms(found: "DataSet") -> "NDArray[np.floating]":
     """Colour histograms of all samples, (N, D); broken images have the mean of the others."""
     import numpy as np
 
-    from uniemox.data.scan import scan
+    from uniemox.data.processes import scan
 
     with progress_bar() as progress:
         task = progress.add_task("looking at colours", total=len(found))

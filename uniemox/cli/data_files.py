@@ -1,4 +1,4 @@
-"""Commands that find something out about a data set and write it to files: people, texts, shards."""
+"""Options that name data, people, texts and splits."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -10,13 +10,49 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say
-from uniemox.cli.data_options import NO_FILES_OR_TEXTS, FileAndTextOptions
-from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
+from uniemox.data.processes import ONE_A_CORE, PoolConfig
 from uniemox.errors import ConfigError
 
 if TYPE_CHECKING:
+    from uniemox.data.sample import DataSet
     from uniemox.persons.detector import Detector
     from uniemox.teacher.attributes import Describer
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFiles:
+    """Files beside a data set."""
+
+    persons: Files = None
+    """File of `data persons`; if not given, the one beside the data is used."""
+    splits: Files = None
+    """File of `data split`, such as RUN/splits.json."""
+    exclude: Files = None
+    """File of `data check --json`; the images in its list "exclude" are left out."""
+
+    def open(self, source: str, **options: Any) -> "DataSet":
+        """The data set.  source: KIND:PATH.  options: of `open_data`."""
+        from uniemox.data.source import open_data
+
+        return open_data(source, **vars(self), **options)
+
+    def words(self) -> list[str]:
+        """These options as they are typed for a command that takes persons, splits and exclude."""
+        given = ((name, getattr(self, name)) for name in ("persons", "splits", "exclude"))
+        return [word for name, file in given if file is not None for word in (f"--{name}", str(file))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFilesWithTexts(DataFiles):
+    """The same, with texts."""
+
+    texts: Files = None
+    """File of `data describe`; if not given, the one beside the data is used."""
+
+
+FileOptions = Annotated[DataFiles, Parameter(name="*")]
+FileAndTextOptions = Annotated[DataFilesWithTexts, Parameter(name="*")]
+NO_FILES, NO_FILES_OR_TEXTS = DataFiles(), DataFilesWithTexts()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +75,8 @@ class FinderOptions:
         on_cluster: of machines that may have no GPU; then it is the CPU where nothing else is asked for.
         """
         from uniemox.io.onnx_sessions import pick_provider
+        from uniemox.persons.config import DetectorConfig
         from uniemox.persons.detector import load_detector
-        from uniemox.persons.detector_config import DetectorConfig
         from uniemox.predict.opening import finder_file
 
         config = DetectorConfig(confidence=self.confidence, nms_overlap=self.overlap)
@@ -84,9 +120,8 @@ def persons(
     as_json
         Print what was found as JSON.
     """
-    from uniemox.data.people import find_people
+    from uniemox.data.people import PERSONS, find_people
     from uniemox.data.seen import read_seen
-    from uniemox.data.sidecar import PERSONS
     from uniemox.data.source import folder_of, open_data
 
     target = out or folder_of(source) / PERSONS
@@ -134,7 +169,7 @@ class DescriberOptions:
     def open(self) -> "Describer":
         """What describes, on the GPU where there is one."""
         from uniemox.teacher.attributes import Describer, ObjectClassifier, ZeroShot
-        from uniemox.teacher.clip import ClipTeacher
+        from uniemox.teacher.sources import ClipTeacher
 
         device, zero_shot, names = "cuda" if _has_gpu() else "cpu", None, None
         if self.teacher is not None and self.vocabulary is not None:
@@ -188,7 +223,7 @@ def describe(
         Print what was written as JSON.
     """
     need("torch", "timm", "open_clip", extra="train")
-    from uniemox.data.sidecar import TEXTS
+    from uniemox.data.people import TEXTS
     from uniemox.data.source import folder_of, open_data
     from uniemox.teacher.attributes import write_texts
 
@@ -249,7 +284,7 @@ def shard(
     as_json
         Print what was written as JSON.
     """
-    from uniemox.data.shard_writing import ShardConfig, write_shards
+    from uniemox.data.shards import ShardConfig, write_shards
 
     need("fsspec", extra="data")
     config = ShardConfig(samples=samples, short_side_px=short_side, seed=seed, pool=pool)
@@ -272,7 +307,7 @@ def _has_gpu() -> bool:
 
 def _fingerprint(file: Path | None) -> str | None:
     """16 hexadecimal digits of a file's content."""
-    from uniemox.persons.detector_config import fingerprint_of
+    from uniemox.persons.config import fingerprint_of
 
     return None if file is None else fingerprint_of([file], "")
 

@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import JsonFlag, need, progress_bar, say, say_parts, show_all
-from uniemox.cli.data_options import NO_FILES, FileOptions
-from uniemox.cli.tables import score_tables
+from uniemox.cli.console import JsonFlag, need, progress_bar, say, say_parts, score_tables, show_all
+from uniemox.cli.data_files import NO_FILES, FileOptions
 
 
 def evaluate(

@@ -3,10 +3,9 @@
 import json
 import os.path
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -42,8 +41,8 @@ def heat(
 ) -> None:
     """Lay a heat map over each image, a column for each model, as figure 8 of arXiv 2409.18877.
 
-    A model that looks at people sees those of persons.jsonl in the image's folder (uniemox data persons); where there
-    is none, those that the embedded finder finds. Exits with 3 if an image could not be read; the others are done.
+    A model that looks at people uses persons.jsonl in the image's folder (uniemox data persons), else the embedded
+    finder. Exits with 3 if an image could not be read; the others are done.
 
     Examples:
 
@@ -56,23 +55,22 @@ def heat(
     Parameters
     ----------
     files
-        Images, folders of them, or patterns.
+        Images, folders, or patterns.
     out
         sheet.png or sheet.html for all on one sheet, or a folder for a PNG a map, as large as the image:
         photos/a.jpg becomes FOLDER/photos/a.jpg.MODEL.png.
     model
-        One or more: a run or its model.onnx, hub:owner/name/file; if not given the model that comes with uniemox.
+        One or more runs, model.onnx files or names hub:owner/name/file; by default the model of the package.
     label
-        Whose evidence is shown; the most probable one of each model if not given.
+        Label whose evidence is shown; by default the most probable one of each model.
     method
-        cam: class-activation map, of convolutional networks. occlusion: any network, about a hundred passes. auto: cam
-        where it is there. both: cam and occlusion, and where they disagree. grad-cam: of a run, for ViTs as in the
-        paper's figure; needs uniemox[train].
+        cam: class-activation map of a convolutional network. occlusion: any network, about 100 passes. auto: cam, else
+        occlusion. both: compare the two. grad-cam: for a run, ViTs as in the paper's figure; needs uniemox[train].
     faces
         Draw what faces show (not what people feel) in the first column, or to FOLDER/photos/a.jpg.faces.png.
     scores
-        Measure the maps too: area under the label's probability while the image is deleted, or inserted, hottest
-        places first, beside a random map's.
+        Measure the maps: area under the label's probability while the image is deleted, or inserted, hottest places
+        first, compared with a random map.
     as_json
         With --scores: print them as one JSON object.
     """
@@ -82,70 +80,13 @@ def heat(
     folder = out if _is_folder(out) else None  # a wrong name is refused before models are opened
     explainers, columns = open_explainers(model or [None], method)
     images = images_of(files, max_images=MAX_ROWS if folder is None else None)
-    people = _known_people(files) if any(one.looks_at_people for one in explainers) else {}
-    asked = _Asked(explainers, columns, folder, label, people, scores=scores, compare=method == "both")
-    read, rows, measured = _explain_each(images, asked)
-    _write(read, rows, columns, folder, out, faces=faces)
+    rows = _explain_each(images, explainers, label, _people_beside(files, explainers), compare=method == "both")
+    read, kept, measured = _keep(rows, explainers if scores else [], columns, folder)
+    _write(read, kept, columns, out, faces=faces, is_sheet=folder is None)
     if scores:
         _show_scores(list(zip(*measured, strict=True)), columns, as_json)
     if len(read) < len(images):
         sys.exit(EXIT_UNREADABLE)
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What is done with every image."""
-
-    explainers: "Sequence[Explainer]"
-    columns: list[str]
-    folder: Path | None
-    """Folder for the maps; None: they are kept for a sheet."""
-    label: str | None
-    people: "Mapping[Path, tuple[Detection, ...]]"
-    scores: bool
-    compare: bool
-    """Explainers come in twos, of which each shows an answer in its own way."""
-
-
-def _explain_each(
-    images: Sequence[Path], asked: _Asked
-) -> "tuple[list[Path], list[list[Explanation]], list[list[MapScores]]]":
-    """The images that could be read, their rows of a sheet (none if maps go to a folder), and the maps' scores."""
-    from uniemox.predict.explain.agreement import compared, is_unlike
-
-    read: list[Path] = []
-    rows: list[list[Explanation]] = []
-    measured: list[list[MapScores]] = []
-    unlike = 0
-    with progress_bar() as progress:
-        for done, path in enumerate(images, start=1):
-            row = _explained(asked.explainers, path, asked.label, asked.people.get(path))
-            progress.show("explaining", done, len(images))
-            if not row:
-                continue
-            row = compared(row) if asked.compare else row
-            unlike += any(map(is_unlike, row))
-            read.append(path)
-            if asked.scores:
-                measured.append([one.score(found) for one, found in zip(asked.explainers, row, strict=True)])
-            if asked.folder is None:
-                rows.append([found.shrunk(SHEET_PX) for found in row])
-            else:
-                _write_maps(row, asked.columns, path, asked.folder)
-    if not read:
-        raise ImageError(f"none of {len(images)} images can be read; nothing is written")
-    if asked.compare:
-        say(f"cam and occlusion disagree on {unlike} of {len(read)} images; there, trust neither map")
-    return read, rows, measured
-
-
-def _known_people(files: Sequence[Path]) -> "dict[Path, tuple[Detection, ...]]":
-    """What is known of the people in images of folders. Raises DataError for files that are damaged."""
-    from uniemox.data.people import read_people
-    from uniemox.data.sidecar import PERSONS
-
-    folders = [path for path in files if os.path.isfile(path / PERSONS)]
-    return {folder / key: found for folder in folders for key, found in read_people(folder / PERSONS).items()}
 
 
 def _check_asked(method: str, *, scores: bool, as_json: bool) -> None:
@@ -155,19 +96,75 @@ def _check_asked(method: str, *, scores: bool, as_json: bool) -> None:
         need("torch", "timm", "safetensors", extra="train")
 
 
-def _explained(
-    explainers: "Sequence[Explainer]", path: Path, label: str | None, persons: "Sequence[Detection] | None"
-) -> "list[Explanation]":
-    """Every model's map of an image; none, with a line that says why, if it can't be read."""
-    try:
-        return [explainer.explain(path, label, persons) for explainer in explainers]
-    except ImageError as error:
-        say(f"left out: {error}")
-        return []
+def _explain_each(
+    images: Sequence[Path],
+    explainers: "Sequence[Explainer]",
+    label: str | None,
+    people: "Mapping[Path, tuple[Detection, ...]]",
+    *,
+    compare: bool,
+) -> "Iterator[tuple[Path, list[Explanation]]]":
+    """Yield each image that can be read with every model's map. Raises ImageError if there are none.
+
+    people: detected before, by image.  compare: the explainers come in pairs, two methods for one answer.
+    """
+    from uniemox.predict.explain.explanation import compared
+
+    read = unlike = 0
+    with progress_bar() as progress:
+        for done, path in enumerate(images, start=1):
+            try:
+                row = [explainer.explain(path, label, people.get(path)) for explainer in explainers]
+            except ImageError as error:
+                say(f"left out: {error}")
+                continue
+            finally:
+                progress.show("explaining", done, len(images))
+            row = compared(row) if compare else row
+            read += 1
+            unlike += any(one.is_unlike for one in row)
+            yield path, row
+    if not read:
+        raise ImageError(f"none of {len(images)} images can be read; nothing is written")
+    if compare:
+        say(f"cam and occlusion disagree on {unlike} of {read} images; there, trust neither map")
+
+
+def _keep(
+    rows: "Iterable[tuple[Path, list[Explanation]]]",
+    scored_by: "Sequence[Explainer]",
+    columns: list[str],
+    folder: Path | None,
+) -> "tuple[list[Path], list[list[Explanation]], list[list[MapScores]]]":
+    """Write maps to the folder, or keep them for a sheet; return the images, the kept maps, and the maps' scores.
+
+    scored_by: the explainers; empty: no scores.
+    """
+    from uniemox.predict.plot import drawing_path, write_whole
+
+    read, kept, measured = [], [], []
+    for path, row in rows:
+        read.append(path)
+        measured.append([one.score(found) for one, found in zip(scored_by, row, strict=False)])
+        if folder is None:
+            kept.append([found.shrunk(SHEET_PX) for found in row])
+        else:
+            for name, found in zip(columns, row, strict=True):
+                write_whole(drawing_path(folder, path, f".{name}.png"), found.overlay(max(found.image.size)))
+    return read, kept, measured
+
+
+def _people_beside(files: Sequence[Path], explainers: "Sequence[Explainer]") -> "dict[Path, tuple[Detection, ...]]":
+    """Read persons.jsonl in folders if an explainer needs people. Raises DataError for damaged files."""
+    from uniemox.data.people import PERSONS, read_people
+
+    needs_people = any(one.looks_at_people for one in explainers)
+    folders = [path for path in files if needs_people and os.path.isfile(path / PERSONS)]
+    return {folder / key: found for folder in folders for key, found in read_people(folder / PERSONS).items()}
 
 
 def _is_folder(out: Path) -> bool:
-    """Whether --out is a folder, which is then there. Raises ConfigError for a file of another kind."""
+    """Return True if --out is a folder, and create it. Raises ConfigError for a file of another kind."""
     if out.suffix.lower() in SHEETS and not out.is_dir():
         out.parent.mkdir(parents=True, exist_ok=True)
         return False
@@ -177,50 +174,43 @@ def _is_folder(out: Path) -> bool:
     return True
 
 
-def _write_maps(row: "list[Explanation]", columns: list[str], image: Path, out: Path) -> None:
-    from uniemox.predict.explain.writing import map_path, write_whole
-
-    for name, found in zip(columns, row, strict=True):
-        write_whole(map_path(out, image, name), found.overlay(max(found.image.size)))
-
-
-def _draw_faces(images: Sequence[Path], folder: Path | None) -> "list[Image.Image] | None":
-    """Each image with what its faces show; None if they were written to a folder."""
-    from uniemox.predict.explain.writing import map_path, write_whole
+def _draw_faces(images: Sequence[Path]) -> "Iterator[Image.Image]":
+    """Yield a drawing of what the faces in each image show."""
+    from uniemox.predict.faces import summarise_faces
     from uniemox.predict.opening import load
     from uniemox.predict.plot import plot_faces
     from uniemox.predict.prediction import Failure
 
-    predictor, drawn = load("small", finder=None, faces="find"), []
+    predictor = load("small", finder=None, faces="find")
     with progress_bar() as progress:
-        for done, (path, found) in enumerate(zip(images, predictor.predict_each(images), strict=True), start=1):
+        for done, found in enumerate(predictor.predict_each(images), start=1):
             if isinstance(found, Failure):  # it could be read before
                 raise ImageError(found.error)
-            if folder is None:
-                drawn.append(plot_faces(found, SHEET_PX))
-            else:
-                write_whole(map_path(folder, path, "faces"), plot_faces(found, SHEET_PX))
+            faces = [(face.box, face.expressions) for face in found.faces or ()]
+            yield plot_faces(found.source, faces, summarise_faces([shown for _, shown in faces]), SHEET_PX)
             progress.show("finding faces", done, len(images))
-    return drawn if folder is None else None
 
 
 def _write(
     read: Sequence[Path],
     rows: "Sequence[Sequence[Explanation]]",
     columns: list[str],
-    folder: Path | None,
     out: Path,
     *,
     faces: bool,
+    is_sheet: bool,
 ) -> None:
-    """Write the sheet, if maps don't go to a folder, and report it."""
+    """Write the drawings of faces, and the sheet if maps don't go to a folder."""
     from uniemox.predict.explain.sheets import draw_sheet, sheet_html
-    from uniemox.predict.explain.writing import write_whole
+    from uniemox.predict.plot import drawing_path, write_whole
 
-    drawn = _draw_faces(read, folder) if faces else None
-    if folder is None:
+    drawings = _draw_faces(read) if faces else None
+    if is_sheet:
         draw = sheet_html if out.suffix.lower() == ".html" else draw_sheet
-        write_whole(out, draw(rows, columns, list(map(str, read)), drawn))
+        write_whole(out, draw(rows, columns, list(map(str, read)), None if drawings is None else list(drawings)))
+    elif drawings is not None:
+        for path, drawn in zip(read, drawings, strict=True):
+            write_whole(drawing_path(out, path, ".faces.png"), drawn)
     say(f"wrote {out}: {len(read)} image{'s' * (len(read) != 1)}, {len(columns)} map{'s' * (len(columns) != 1)} each")
 
 
@@ -230,14 +220,14 @@ def _show_scores(measured: "list[tuple[MapScores, ...]]", columns: list[str], as
     from uniemox.cli.console import out as console
     from uniemox.predict.explain.scores import summarise
 
-    found = {name: summarise(kept).as_dict() for name, kept in zip(columns, measured, strict=True)}
+    found = {name: summarise(scores) for name, scores in zip(columns, measured, strict=True)}
     if as_json:
         print(json.dumps(found))
         return
     table = Table("model", "score", "mean", "95 % interval", title="Deletion: lower is better. Insertion: higher.")
     for name, summary in found.items():
-        values: dict[str, Any] = {key: value for key, value in summary.items() if isinstance(value, dict)}
-        for key, value in values.items():
-            low, high = value["interval"]
-            table.add_row(name, key, f"{value['mean']:.3f}", f"{low:.3f} to {high:.3f}")
+        for key, value in summary.items():
+            if key != "pictures":
+                low, high = value["interval"]
+                table.add_row(name, key, f"{value['mean']:.3f}", f"{low:.3f} to {high:.3f}")
     console.print(table)

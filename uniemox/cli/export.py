@@ -11,7 +11,7 @@ from uniemox.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from uniemox.data.sample import DataSet
-    from uniemox.export.int8 import Int8Check
+    from uniemox.export.compact import Int8Check
 
 
 def export(
@@ -161,7 +161,7 @@ def _as_onnx(model: Path, folder: Path) -> Path:
 
 def _compare_int8(path: Path, data: "DataSet") -> "Int8Check":
     """Put the model into 8 bits, in place, if that pays; how it compares."""
-    from uniemox.export.int8 import export_int8
+    from uniemox.export.compact import export_int8
 
     with progress_bar() as progress:
         task = progress.add_task("comparing int8 with float32", total=None)

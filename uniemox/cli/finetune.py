@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from uniemox.cli.console import need, say, say_parts
-from uniemox.cli.data_options import NO_FILES, DataFiles, FileOptions
+from uniemox.cli.data_files import NO_FILES, DataFiles, FileOptions
 from uniemox.cli.settings import config_of, options_of
 from uniemox.errors import ConfigError
 from uniemox.finetune.config import INIT_MISSING, FinetuneConfig
@@ -87,7 +87,7 @@ def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, re
     from uniemox.cli.callbacks import ConsoleCallback
     from uniemox.evaluate.run_records import read_run
     from uniemox.finetune.run import finetune as run
-    from uniemox.training.launch import is_first
+    from uniemox.training.processes import is_first
 
     if is_first():
         say_parts(found)

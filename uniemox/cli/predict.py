@@ -1,26 +1,23 @@
-"""The command that says what images evoke."""
+"""The command that predicts the emotions of images."""
 
 import os.path
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from uniemox.cli.console import EXIT_UNREADABLE, Files, JsonFlag, UsageError, say
-from uniemox.cli.films import seconds_of, unseen, write_timeline
-from uniemox.errors import ImageError, StoppedError
+from uniemox.errors import ConfigError, ImageError, StoppedError
 
 if TYPE_CHECKING:
     from uniemox.cli.predict_output import Output
-    from uniemox.predict.embeddings import EmbeddingFile
     from uniemox.predict.prediction import Failure, Prediction
     from uniemox.predict.predictor import Predictor
-    from uniemox.predict.writing import ResultFile
 
 EXIT_INTERRUPTED = 130
 FEW = 8  # images that need no progress bar
@@ -28,73 +25,73 @@ FEW = 8  # images that need no progress bar
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """What looks at the images."""
+    """Models and detectors, as `uniemox.load` takes them."""
 
     model: str | None = None
-    """A run of uniemox finetune, its model.onnx, hub:owner/repository/file.onnx, or clip:NAME@WEIGHTS; small, one that
-    starts sooner; if not given embedded, the one that comes with the package."""
+    """A run of uniemox finetune, its model.onnx, hub:owner/repository/file.onnx, or clip:NAME@WEIGHTS. embedded, the
+    default, comes with the package; small starts sooner."""
     person_model: str | None = None
-    """A model that says what the people found feel."""
+    """A model that predicts what the detected people feel."""
     persons: bool = True
-    """Look for people."""
+    """Detect people."""
     finder: str = "embedded"
-    """Another person detector, as `data persons` takes it."""
+    """Person detector, as for `data persons`."""
     faces: Literal["find", "whole"] | None = None
-    """Also say what faces show to others, which is not what their owners feel: find, of all that are found; whole, the
-    image is a face already."""
+    """Also predict what faces show to others, which is not what their owners feel. find: for all detected faces. whole:
+    the image is a face already."""
     face_model: str | None = None
-    """Another model of expressions, such as a run on ferplus."""
+    """A model of facial expressions, such as a run on ferplus; by default the one of the package."""
     face_finder: str | None = None
-    """Another face detector, such as yunet_n.onnx."""
+    """Face detector, such as yunet_n.onnx; by default the one of the package."""
     words: str | None = None
-    """For clip: the words to choose from, with commas between."""
+    """For clip: the words to choose from, separated by commas; by default Mikels' eight labels."""
     threads: int | None = None
-    """Threads of each network; if not given one per core for a single image, and one for each of several."""
+    """Threads for each network; by default one per core for a single image, and one for each of several."""
 
     def opener(self, *, on_cluster: bool, has_several: bool) -> "Callable[[], Predictor]":
-        """What opens the predictor.  on_cluster: in workers that have folders of their own, and a core each.
-        has_several: images, which are worked on side by side.
+        """Return a function that opens the predictor.
+
+        on_cluster: in workers that have folders of their own, and a core each.  has_several: several images, which are
+        worked on in parallel.
         """
         from uniemox.predict.opening import load
 
         if not self.persons and self.finder != "embedded":
             raise UsageError("--no-persons and --finder contradict each other; leave one of them out")
-        names = (
-            *(self.model, self.person_model, self.finder if self.persons else None),
-            *(self.face_model, self.face_finder),
-        )
-        model, person, finder, face_model, face_finder = map(_absolute, names) if on_cluster else names
-        words = None if self.words is None else self.words.split(",")
-        threads = self.threads or (1 if on_cluster or has_several else None)
+        files: dict[str, Any] = {
+            "path_or_name": self.model,
+            "person_model": self.person_model,
+            "finder": self.finder if self.persons else None,
+            "face_model": self.face_model,
+            "face_finder": self.face_finder,
+        }
+        if on_cluster:
+            files = {option: _absolute(name) for option, name in files.items()}
         return partial(
             load,
-            model,
-            person_model=person,
-            finder=finder,
+            **files,
             faces=self.faces,
-            face_model=face_model,
-            face_finder=face_finder,
-            threads=threads,
-            words=words,
+            threads=self.threads or (1 if on_cluster or has_several else None),
+            words=None if self.words is None else self.words.split(","),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerFiles:
-    """Where the answers go beside the screen."""
+    """Files for the answers."""
 
     out: Files = None
-    """Write the answers to a file, .jsonl, .csv or .parquet."""
+    """Write the answers to this file: .jsonl, .csv or .parquet."""
     resume: Annotated[bool, Parameter(negative="")] = False
-    """Go on with that file: answers in it are not asked for again."""
+    """Continue that file: images that it answers are skipped."""
     bom: Annotated[bool, Parameter(negative="")] = False
-    """Begin a .csv with a byte-order mark, by which Excel knows UTF-8."""
+    """Begin a .csv with a byte-order mark, by which Excel recognises UTF-8."""
     save_images: Files = None
-    """A folder for the images with boxes and bars drawn."""
+    """Folder for the images with boxes and bars drawn."""
     timeline: Files = None
-    """A .png with each film's answers over time, drawn from those in --out."""
+    """A .png of each film's answers over time, drawn from those in --out."""
     embeddings: Files = None
-    """Also write what the labels are read off, to .npy (paths in .npy.txt) or .parquet: for search and clusters."""
+    """Also write the features, for search and clusters, to .npy (paths in .npy.txt) or .parquet."""
 
 
 NO_MODEL, NO_FILES = ModelOptions(), AnswerFiles()
@@ -111,9 +108,9 @@ def predict(
     models: Annotated[ModelOptions, Parameter(name="*")] = NO_MODEL,
     files: Annotated[AnswerFiles, Parameter(name="*")] = NO_FILES,
 ) -> None:
-    """Say what images make people feel, and find the people in them.
+    """Predict what images make people feel, and detect the people in them.
 
-    Exits with 3 if an image could not be read; those that could are done all the same, and --resume tries it again.
+    Exits with 3 if an image could not be read; the others are answered, and --resume tries it again.
 
     Examples:
 
@@ -128,17 +125,17 @@ def predict(
     images
         Files, folders, patterns; - reads a list of paths from standard input.
     coverage
-        Also give the labels that hold the true one in this share of images, such as 0.9.
+        Also give the labels that hold the true one in this share of images, between 0 and 1, such as 0.9.
     labels
         Answer in another label set, such as polarity.
     every
-        The names are films (animated GIF, WebP and PNG too): look at one every so often, such as 1s or 500ms.
+        Time between two answered frames, such as 1s, 500ms or 2min; the names are films (animated images too).
     batch_size
-        At most so many images are taken ahead of the answers; it changes no answer.
+        Maximum number of images started before the next answer is written; more than 16 act as 16. No answer changes.
     engine
-        ray: on all machines of a Ray cluster, which read the images by the same paths.
+        local: this machine. ray: all machines of a Ray cluster, which read the images by the same paths.
     as_json
-        A JSON object a line: path, scene, kind, valence, familiarity, persons, ...; or path, error.
+        Print a JSON object a line: path, scene, kind, valence, familiarity, persons, ...; or path, error.
     """
     every_s = _check(images, files, engine, every)
     from uniemox.cli.predict_output import Output
@@ -146,21 +143,34 @@ def predict(
     has_several = len(images) > 1 or every_s is not None or not os.path.isfile(images[0])
     open_predictor = models.opener(on_cluster=engine == "ray", has_several=has_several)
     predictor = open_predictor()
-    with (
-        _open_file(files, predictor, labels, coverage, of_film=every_s is not None) as file,
-        _open_embeddings(files.embeddings) as features,
-    ):
-        output = Output(as_json=as_json, file=file, images=files.save_images, embeddings=features)
-        ask = _ray(open_predictor) if engine == "ray" else _here(predictor, features)
-        todo = unanswered(images, output) if every_s is None else unseen(images, every_s, output)
-        _take(ask(todo, batch_size=batch_size, coverage=coverage, labels=labels), output, images, is_film=bool(every_s))
-    write_timeline(file, files.timeline)
+    with ExitStack() as opened:
+        output = Output(as_json=as_json, images=files.save_images)
+        _open_files(opened, output, files, predictor, labels=labels, coverage=coverage, of_film=every_s is not None)
+        ask = partial(predictor.predict_each, with_embedding=files.embeddings is not None)
+        todo = output.unanswered(named_images(images) if every_s is None else _frames(images, every_s))
+        results = (_on_cluster(open_predictor) if engine == "ray" else ask)(
+            todo, batch_size=batch_size, coverage=coverage, labels=labels
+        )
+        are_few = every_s is None and _are_few(images)
+        count = None if are_few or every_s is not None else counter(images)
+        take(results, output, count, None if output.file is None else output.file.lines, are_few=are_few)
+        _finish(output, files.timeline)
     if output.failures:
         sys.exit(EXIT_UNREADABLE)
 
 
+def _on_cluster(open_predictor: "Callable[[], Predictor]") -> "Callable[..., Iterator[Prediction | Failure]]":
+    from uniemox.predict.predictor import predict_on_ray
+
+    return partial(predict_on_ray, open_predictor=open_predictor)
+
+
+def _are_few(images: Sequence[str]) -> bool:
+    return len(images) <= FEW and not any(name == "-" or os.path.isdir(name) for name in images)
+
+
 def _check(images: Sequence[str], files: AnswerFiles, engine: str, every: str | None) -> float | None:
-    """Seconds of --every, if it is given. Raises UsageError for what can't be asked."""
+    """Return the seconds of --every, if it is given. Raises UsageError for options that contradict each other."""
     check_names(images)
     is_film = every is not None
     if files.timeline is not None and not (is_film and files.out is not None and files.timeline.suffix == ".png"):
@@ -175,11 +185,18 @@ def _check(images: Sequence[str], files: AnswerFiles, engine: str, every: str | 
         raise UsageError("--save-images and --embeddings are not there with --engine ray; leave them out")
     if files.resume and files.embeddings is not None:
         raise UsageError("--embeddings can't be resumed: leave out --resume, or write them in a run of their own")
-    return None if every is None else seconds_of(every)
+    if every is None:
+        return None
+    from uniemox.predict.film import parse_time
+
+    try:
+        return parse_time(every)
+    except ConfigError as error:
+        raise UsageError(f"--every: {error}") from None
 
 
 def check_names(images: Sequence[str]) -> None:
-    """Raise UsageError where no image is named, or an option that there is not."""
+    """Raise UsageError where no image is named, or for an unknown option."""
     if not images:
         raise UsageError("no image is named; give files, folders or patterns, or - for a list on standard input")
     dashed = (name for name in images if name.startswith("-") and name != "-")
@@ -189,71 +206,77 @@ def check_names(images: Sequence[str]) -> None:
 
 
 def _absolute(name: str | None) -> str | None:
-    """The whole path of what is a file or folder; other names as they are."""
+    """Return the absolute path of an existing file or folder; other names unchanged."""
     return str(Path(name).resolve()) if name is not None and os.path.exists(name) else name
 
 
-def _ray(open_model: "Callable[[], Predictor]") -> "Callable[..., Iterator[Prediction | Failure]]":
-    """What asks a Ray cluster as `Predictor.predict_each` asks this process."""
-    from uniemox.predict.ray_job import predict_on_ray
+def _open_files(
+    opened: ExitStack,
+    output: "Output",
+    files: AnswerFiles,
+    predictor: "Predictor",
+    *,
+    labels: str | None,
+    coverage: float | None,
+    of_film: bool,
+) -> None:
+    """Open the files for answers and embeddings that are asked for."""
+    if files.out is None and files.embeddings is None:
+        return
+    from uniemox.predict.writing import AnswerHeader, EmbeddingFile, ResultFile
 
-    return partial(predict_on_ray, open_predictor=open_model)
-
-
-def _here(predictor: "Predictor", features: "EmbeddingFile | None") -> "Callable[..., Iterator[Prediction | Failure]]":
-    """What asks this process."""
-    return partial(predictor.predict_each, with_embedding=features is not None)
-
-
-def _open_file(
-    files: AnswerFiles, predictor: "Predictor", labels: str | None, coverage: float | None, *, of_film: bool
-) -> "AbstractContextManager[ResultFile | None]":
-    """The file for the answers, if one is asked for."""
-    if files.out is None:
-        return nullcontext()
-    from uniemox.predict.writing import AnswerHeader, ResultFile
-
-    answered = AnswerHeader.of_question(predictor, labels, coverage, of_film=of_film)
-    return ResultFile(files.out, resume=files.resume, answered=answered, with_bom=files.bom)
-
-
-def _open_embeddings(path: Path | None) -> "AbstractContextManager[EmbeddingFile | None]":
-    """The file for embeddings, if one is asked for."""
-    if path is None:
-        return nullcontext()
-    from uniemox.predict.embeddings import EmbeddingFile
-
-    return EmbeddingFile(path)
+    if files.out is not None:
+        answered = AnswerHeader.of_question(predictor, labels, coverage, of_film=of_film)
+        file = ResultFile(files.out, resume=files.resume, answered=answered, with_bom=files.bom)
+        output.file = opened.enter_context(file)
+    if files.embeddings is not None:
+        output.embeddings = opened.enter_context(EmbeddingFile(files.embeddings))
 
 
-def unanswered(images: Sequence[str], output: "Output") -> Iterator[str]:
-    """The images that are not in the file yet. Raises ImageError if the names mean none at all."""
-    from uniemox.predict.listing import list_images
+def named_images(images: Sequence[str]) -> Iterator[str]:
+    """Yield the images that the names mean. Raises ImageError if there are none."""
+    from uniemox.predict.images import list_images
 
     name = None
     for name in list_images(images, sys.stdin):
-        if output.file is not None and output.file.has(name):
-            output.skipped += 1
-        else:
-            yield name
+        yield name
     if name is None:
         raise ImageError(f"there is no image in {', '.join(images)}")
 
 
-def _take(results: "Iterable[Prediction | Failure]", output: "Output", images: Sequence[str], *, is_film: bool) -> None:
-    """All answers, the table of them, and what went wrong. Raises StoppedError after Ctrl-C."""
-    from uniemox.predict.listing import list_images
+def _frames(films: Sequence[str], every_s: float) -> Iterator[Any]:
+    from uniemox.predict.film import read_film
 
-    are_few = not is_film and len(images) <= FEW and not any(name == "-" or os.path.isdir(name) for name in images)
-    is_counted = not are_few and not is_film and "-" not in images
-    counting = partial(sum, (1 for _ in list_images(images))) if is_counted else None
+    return (frame for film in films for frame in read_film(film, every_s))
+
+
+def counter(images: Sequence[str]) -> Callable[[], int] | None:
+    """Return a function that counts the named images; None for a list on standard input, which can be read once."""
+    from uniemox.predict.images import list_images
+
+    return None if "-" in images else partial(sum, (1 for _ in list_images(images)))
+
+
+def take(
+    results: "Iterable[Prediction | Failure]",
+    output: "Output",
+    count: Callable[[], int] | None,
+    lines: Path | None,
+    *,
+    are_few: bool = False,
+) -> None:
+    """Show all answers, and report failures.  lines: file of the answers.  Raises StoppedError after Ctrl-C."""
     try:
-        output.show_all(results, counting, are_few=are_few)
+        output.show_all(results, count, are_few=are_few)
     except KeyboardInterrupt:
-        kept = "" if output.file is None else f"; they are in {output.file.lines}: continue with --resume"
+        kept = "" if lines is None else f"; they are in {lines}: continue with --resume"
         raise StoppedError(f"stopped after {output.done} images{kept}", EXIT_INTERRUPTED) from None
     finally:
         output.list_failures()
+
+
+def _finish(output: "Output", timeline: Path | None) -> None:
+    """Write the table, the embeddings and the timeline that are asked for."""
     if output.file is not None:
         output.file.finish()
         again = f" ({output.skipped} were there already)" if output.skipped else ""
@@ -261,3 +284,11 @@ def _take(results: "Iterable[Prediction | Failure]", output: "Output", images: S
     if output.embeddings is not None:
         output.embeddings.finish()
         say(f"wrote {output.embeddings.path}: {output.embeddings.count} x {output.embeddings.width}")
+    if output.file is not None and timeline is not None:
+        from uniemox.predict.plot import write_whole
+        from uniemox.predict.timeline import draw_timelines
+
+        drawn = draw_timelines(output.file.lines)
+        if drawn is not None:
+            write_whole(timeline, drawn)
+            say(f"wrote {timeline}")

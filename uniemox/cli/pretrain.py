@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from uniemox.cli.console import need, say, say_parts
-from uniemox.cli.data_options import NO_FILES_OR_TEXTS, DataFilesWithTexts, FileAndTextOptions
+from uniemox.cli.data_files import NO_FILES_OR_TEXTS, DataFilesWithTexts, FileAndTextOptions
 from uniemox.cli.settings import config_of, options_of
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.pretrain.presets import PRESETS
@@ -77,7 +77,7 @@ def _pretrain(
 
     from uniemox.cli.callbacks import ConsoleCallback
     from uniemox.pretrain.run import pretrain as run
-    from uniemox.training.launch import is_first
+    from uniemox.training.processes import is_first
 
     if is_first():
         say_parts(found)

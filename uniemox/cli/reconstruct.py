@@ -1,4 +1,4 @@
-"""The command that shows what pre-trained models make of hidden patches, and the images of a sheet."""
+"""The command that shows reconstructions of hidden patches, and the images of a sheet."""
 
 import json
 import sys
@@ -16,14 +16,9 @@ Runs = Annotated[list[Path], Parameter(name="--model", consume_multiple=True, ne
 
 
 def reconstruct(
-    *files: Path,
-    model: Runs,
-    out: Path,
-    ratio: float = 0.75,
-    seed: int = 0,
-    as_json: JsonFlag = False,
+    *files: Path, model: Runs, out: Path, ratio: float = 0.75, seed: int = 0, as_json: JsonFlag = False
 ) -> None:
-    """Show what pre-trained models make of hidden patches, the same mask for all, as figure 9 of arXiv 2409.18877.
+    """Show how pre-trained models reconstruct hidden patches, with one mask for all, as figure 9 of arXiv 2409.18877.
 
     Example: uniemox explain reconstruct photos --model runs/pre mae_visualize_vit_base.pth --out sheet.png
 
@@ -36,9 +31,9 @@ def reconstruct(
     out
         The sheet, a PNG.
     ratio
-        Share of the patches that is hidden.
+        Share of the patches that are hidden, between 0 and 1.
     seed
-        Of the mask.
+        Random seed for the masks.
     as_json
         Print the mean squared error over hidden patches, by column, as one JSON object.
     """
@@ -46,7 +41,7 @@ def reconstruct(
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--out {out}: the sheet is a PNG; give sheet.png")
     from uniemox.predict.explain.reconstructions import open_reconstructors, reconstruct_images
-    from uniemox.predict.explain.writing import write_whole
+    from uniemox.predict.plot import write_whole
 
     images = images_of(files, max_images=MAX_ROWS)
     stages = [stage for path in model for stage in open_reconstructors(path)]
@@ -67,11 +62,11 @@ def reconstruct(
 
 
 def images_of(files: Sequence[Path], *, max_images: int | None) -> list[Path]:
-    """All images, folders and patterns opened.
+    """Return the images that files, folders and patterns mean.
 
     max_images: of a sheet, which is in memory until the end.  Raises ConfigError for none, or for more.
     """
-    from uniemox.predict.listing import list_images
+    from uniemox.predict.images import list_images
 
     found = [Path(name) for name in list_images(list(map(str, files)))]
     if not found:

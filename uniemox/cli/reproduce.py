@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from uniemox.cli.console import JsonFlag, need, progress_bar, say
-from uniemox.cli.data_options import NO_FILES, FileOptions
+from uniemox.cli.data_files import NO_FILES, FileOptions
 from uniemox.cli.plan_check import check_plan
 from uniemox.cli.reproduce_plan import (
     DEFAULTS,
@@ -171,7 +171,7 @@ def images(
         End the texts with the emotion, where the annotation holds one.
     """
     need("torch", extra="train")
-    from uniemox.reproduce.images import write_images
+    from uniemox.reproduce.figures import write_images
 
     found = files.open(data)
     found = found if split == "all" else found.only(split)
@@ -204,7 +204,7 @@ def zero_shot(
         Score this split, or all; if not given, test if there is one, else val, else all.
     """
     need("torch", "timm", "open_clip", extra="train")
-    from uniemox.reproduce.zero_shot import score_zero_shot
+    from uniemox.reproduce.table3 import score_zero_shot
 
     found = files.open(data)
     split = found.scored_split(split)

@@ -188,7 +188,7 @@ def with_progress(runs: "Sequence[Run]", jobs: int, gpus: int) -> "RunOutcome":
 
 def show_simulation(target: Name, options: Options) -> None:
     """What the scale of the paper takes on machines of several sizes. Raises ConfigError without a measured speed."""
-    from uniemox.reproduce.simulation import GPUS_OF_NODE, simulate
+    from uniemox.reproduce.costs import GPUS_OF_NODE, simulate
 
     if options.scale != "paper" or options.images_per_s is None or options.images_per_s <= 0:
         raise ConfigError(
@@ -235,8 +235,7 @@ def may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
     """
     import torch
 
-    from uniemox.reproduce.costs import plan_cost
-    from uniemox.reproduce.simulation import need_disk
+    from uniemox.reproduce.costs import need_disk, plan_cost
 
     cost = plan_cost(plan.runs, images_per_s=images_per_s, gpus=gpus)
     say(

@@ -144,8 +144,8 @@ def store(
     need("torch", "timm", "open_clip", extra="train")
     from uniemox.data.prompts import distinct_texts
     from uniemox.data.source import open_data
+    from uniemox.teacher.features import store_features
     from uniemox.teacher.opening import open_teacher
-    from uniemox.teacher.storing import store_features
     from uniemox.training.config import HardwareConfig
     from uniemox.training.hardware import keep_freed_memory, setup_device
 

@@ -1,41 +1,43 @@
-"""What a project looks for: labels, the search words of each, styles; by default those of Emo8 (table I)."""
+"""Plan of a project: labels, the search words of each, styles, questions. The default is Emo8's (table I)."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
-from uniemox.data.readers.tables import read_text
-from uniemox.errors import ConfigError
+from uniemox.errors import ConfigError, LabelError
 from uniemox.labels import KINDS, MIKELS, Kind, LabelSet, clean, recognise
 from uniemox.paper import paper_tables
 
 STYLES = ("cartoon", "natural", "realistic", "science fiction", "advertising")  # of Emo8, section IV
+Rule = Literal["both", "majority", "soft"]
+"""Rule by which images are kept, see annotate.verdicts.decide."""
+RULES: tuple[Rule, ...] = get_args(Rule)
 MAX_LABELS = 20
 RESERVED = ("none", "skip")  # answers that are no labels
-SWITCHES, TEXTS = ("several", "intensity", "affect", "comment"), ("instructions", "consent")
 MAX_TEXT = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerForm:
-    """What annotators are asked beside one label, and what they read before."""
+    """Questions to annotators besides the label, and the texts shown to them first."""
 
     several: bool = False
-    """Any number of labels, the first of which counts as the answer."""
+    """Allow several labels; the first one counts as the answer."""
     intensity: bool = False
-    """How strong the emotion is, 1 to 9."""
+    """Ask for the strength of the emotion, 1 to 9."""
     affect: bool = False
-    """Valence, 1 (unpleasant) to 9 (pleasant), and arousal, 1 (calm) to 9 (excited), beside figures."""
+    """Ask for valence, 1 (unpleasant) to 9 (pleasant), and arousal, 1 (calm) to 9 (excited)."""
     comment: bool = False
-    """A field for words of their own; releases don't have them."""
+    """Offer a field for comments; releases do not contain them."""
     instructions: str = ""
-    """Shown before the first image."""
+    """Text shown before the first image."""
     consent: str = ""
-    """What annotators have to agree to before the first image."""
+    """Text that annotators have to agree to before the first image."""
 
     def __post_init__(self) -> None:
-        for name, kind in (*dict.fromkeys(SWITCHES, bool).items(), *dict.fromkeys(TEXTS, str).items()):
+        for name, kind in self.__class__.__annotations__.items():
             if not isinstance(getattr(self, name), kind):
                 raise ConfigError(f"answer: {name} must be {'true or false' if kind is bool else 'a text'}")
         if max(len(self.instructions), len(self.consent)) > MAX_TEXT:
@@ -44,18 +46,18 @@ class AnswerForm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionPlan:
-    """What to look for, and who says what is there."""
+    """Search words, and how images are tagged and answered."""
 
     keywords: Mapping[str, tuple[str, ...]]
-    """Label to the words that are searched for it."""
+    """Search words of each label."""
     kind: Kind = "evoked"
-    """What the labels name: what an image evokes, or what a person in it feels."""
+    """Meaning of the labels: what an image evokes, or what a person in it feels."""
     styles: tuple[str, ...] = STYLES
-    """What an image may be tagged with while screening; folder names of the release."""
+    """Tags for images while screening; folder names in the release."""
     answers_per_picture: int | None = None
-    """Annotators that see one image; None: all of them."""
+    """Number of annotators who see one image; None: all of them."""
     check_every: int = 40
-    """Images from one attention check to the next; 0: none."""
+    """Images from one attention check to the next; 0: no checks."""
     answer: AnswerForm = AnswerForm()
 
     def __post_init__(self) -> None:
@@ -71,7 +73,7 @@ class CollectionPlan:
                 raise ConfigError(f"keywords: every search word of {label} must be a text that is not empty")
             for word in words:
                 other = label_of.setdefault(word.strip().lower(), label)
-                if other != label:  # what it finds would count for one of them only
+                if other != label:  # its results would count for one of them only
                     raise ConfigError(f"keywords: {word!r} is searched for {other} and for {label}; leave it to one")
         if self.kind not in KINDS:
             raise ConfigError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
@@ -89,25 +91,34 @@ class CollectionPlan:
 
     @property
     def label_set(self) -> LabelSet:
-        """The published set that the labels are, else one of their own."""
+        """Published label set with these labels, else a custom one."""
         return recognise(self.labels, self.kind)
 
+    def label_of(self, word: str) -> str | None:
+        """Return the label that a word names, by its own name or an alias of the published set."""
+        try:
+            return self.label_set.labels[self.label_set.index(word)]
+        except LabelError:
+            return None
+
     def to_json(self) -> str:
-        """As a plan file."""
+        """Return the content of a plan file."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False)
 
 
 def paper_plan() -> CollectionPlan:
-    """Eight labels with ten words each (table I of arXiv 2409.18877)."""
+    """Return eight labels with ten words each (table I of arXiv 2409.18877)."""
     table = paper_tables()["table1_keywords"]
     return CollectionPlan(keywords={label: tuple(table[label]) for label in MIKELS.labels})
 
 
 def read_plan(path: Path) -> CollectionPlan:
-    """A plan file: {"keywords": {label: [word, ...]}, ...} with the fields of CollectionPlan, or only label to words.
+    """Read a plan file: {"keywords": {label: [word, ...]}, ...} with the fields of CollectionPlan, or keywords alone.
 
     Raises ConfigError, with the path, for anything else.
     """
+    from uniemox.data.readers.csv_table import read_text  # noqa: PLC0415 - numpy, which help need not wait for
+
     try:
         content = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
@@ -116,48 +127,41 @@ def read_plan(path: Path) -> CollectionPlan:
 
 
 def plan_of(content: object, where: str) -> CollectionPlan:
-    """The plan of a JSON value. Raises ConfigError, beginning with where, if it is none."""
+    """Return the plan of a JSON value. Raises ConfigError, beginning with where, if it is invalid."""
     if not isinstance(content, dict):
         raise ConfigError(f'{where}: expected {{"keywords": {{label: [word, ...]}}}}, got {type(content).__name__}')
     fields = content if "keywords" in content else {"keywords": content}
-    unknown = sorted(set(fields) - set(CollectionPlan.__dataclass_fields__))
+    known = CollectionPlan.__dataclass_fields__
+    unknown = sorted(set(fields) - set(known))
     if unknown:
-        raise ConfigError(
-            f"{where}: unknown field {unknown[0]!r}; known are {', '.join(CollectionPlan.__dataclass_fields__)}"
-        )
+        raise ConfigError(f"{where}: unknown field {unknown[0]!r}; known are {', '.join(known)}")
     try:
-        words = {label: _words(label, group) for label, group in fields["keywords"].items()}
+        for label, words in fields["keywords"].items():
+            if not isinstance(words, list | tuple):
+                raise ConfigError(f"keywords: expected a list of words for {label}, got {words!r}")
         for name in ("answers_per_picture", "check_every"):
-            _whole(name, fields.get(name))
-        own = {"keywords": words, "styles": tuple(fields.get("styles", STYLES))}
-        return CollectionPlan(**{**fields, **own, "answer": _form(fields.get("answer", {}))})
+            value = fields.get(name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise ConfigError(f"{name} must be a whole number, got {value!r}")
+        form = fields.get("answer", {})
+        if not isinstance(form, dict) or set(form) - set(AnswerForm.__dataclass_fields__):
+            raise ConfigError(
+                f"answer: expected an object with some of {', '.join(AnswerForm.__dataclass_fields__)}, got {form!r}"
+            )
+        own = {
+            "keywords": {label: tuple(words) for label, words in fields["keywords"].items()},
+            "styles": tuple(fields.get("styles", STYLES)),
+            "answer": AnswerForm(**form),
+        }
+        return CollectionPlan(**{**fields, **own})
     except (TypeError, AttributeError) as error:
         raise ConfigError(f"{where}: a value has the wrong type ({error})") from error
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _words(label: str, group: object) -> tuple[str, ...]:
-    if not isinstance(group, list | tuple):
-        raise ConfigError(f"keywords: expected a list of words for {label}, got {group!r}")
-    return tuple(group)
-
-
-def _whole(name: str, value: object) -> None:
-    """Raises ConfigError for anything but a whole number, or nothing."""
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise ConfigError(f"{name} must be a whole number, got {value!r}")
-
-
-def _form(content: object) -> AnswerForm:
-    known = (*SWITCHES, *TEXTS)
-    if not isinstance(content, dict) or set(content) - set(known):
-        raise ConfigError(f"answer: expected an object with some of {', '.join(known)}, got {content!r}")
-    return AnswerForm(**content)
-
-
 def _is_name(text: object) -> bool:
-    """Whether a text can be the name of a folder everywhere."""
+    """Return True if a text is a valid folder name on every system."""
     return (
         isinstance(text, str)
         and 0 < len(text) <= 60

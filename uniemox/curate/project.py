@@ -1,30 +1,119 @@
-"""A project's folder: project.db, pictures/, and what the steps write."""
+"""A project: its folder, its database, and its decisions, which are appended so that each can be undone."""
 
 import hashlib
 import json
-import os
 import secrets
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, inspect, select, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from uniemox.curate import tables as t
 from uniemox.curate.plan import CollectionPlan, paper_plan, plan_of
-from uniemox.curate.store import Store
 from uniemox.errors import ConfigError, DataError
+from uniemox.io.files import replacing
 
-ENDING = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
-ENDING |= {"AVIF": "avif", "PPM": "ppm", "HEIF": "heic"}
+SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
+SUFFIXES |= {"AVIF": "avif", "PPM": "ppm", "HEIF": "heic"}
+CONNECTIONS = 40  # one for each thread of the web application; further ones are opened for each use
+BUSY_S = 30  # how long a writer waits for another one
+LEAVE_OUT = "leave out"  # the step of a batch that is about an annotator
+NONE, SKIP = "none", "skip"  # answers: no label fits; none is given, for a reason
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is done, how much of it is done, and how much there is."""
+"""Called with the name of the work, the finished items and all items."""
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Progress that nobody sees."""
+    """Ignore progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One decision about one image."""
+
+    picture: int
+    field: str
+    """screen, style, verdict or taken."""
+    value: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The current decision about an image and a field."""
+
+    value: str
+    reason: str
+    batch: int
+
+
+class Store:
+    """A database with the tables of a project; missing tables are created.
+
+    address: an SQLAlchemy URL, such as sqlite:///project/project.db.
+    Raises ConfigError for an unusable URL, DataError for a database of another version.
+    """
+
+    def __init__(self, address: str) -> None:
+        try:
+            url = make_url(address)
+            self.engine = create_engine(url, pool_size=CONNECTIONS)
+        except (ArgumentError, NoSuchModuleError, ImportError) as error:
+            raise ConfigError(f"{address!r} is not a usable database address ({error})") from error
+        if url.get_backend_name() == "sqlite":
+            _tune_sqlite(self.engine)
+        self._turn = threading.Lock()  # a writer that finds SQLite locked sleeps up to 100 ms at a time
+        self._writing = self.engine.execution_options(writes=True)
+        try:
+            self._create_tables()
+        except DBAPIError as error:
+            raise DataError(f"{address}: not a database that can be used ({error.orig})") from error
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    def read(self) -> Connection:
+        """Open a connection, for a with statement, that sees one state of the database."""
+        return self.engine.connect()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Open a transaction: all or nothing. Only one writer runs at a time, so keep it short."""
+        with self._turn, self._writing.begin() as connection:
+            yield connection
+
+    def setting(self, name: str) -> Any:
+        """Return a setting's value; None if it was never set."""
+        with self.read() as connection:
+            text = connection.scalar(select(t.settings.c.value).where(t.settings.c.name == name))
+        return None if text is None else json.loads(text)
+
+    def set(self, name: str, value: Any) -> None:
+        """Save a setting, any JSON value."""
+        with self.write() as connection:
+            put_setting(connection, name, value)
+
+    def _create_tables(self) -> None:
+        names = set(inspect(self.engine).get_table_names())
+        version = self.setting("schema") if "settings" in names else t.SCHEMA
+        if version != t.SCHEMA:
+            raise DataError(
+                f"{self.engine.url}: its tables are of version {version}, this uniemox knows {t.SCHEMA}; "
+                "use the version of uniemox that made it"
+            )
+        if t.metadata.tables.keys() - names:
+            with self.write() as connection:
+                t.metadata.create_all(connection)
+                put_setting(connection, "schema", t.SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,34 +125,37 @@ class Project:
     plan: CollectionPlan
 
     def image_path(self, sha256: str, image_format: str) -> Path:
-        """Where an image lies."""
-        return self.folder / "pictures" / sha256[:2] / f"{sha256}.{ENDING[image_format]}"
+        """Return the path of an image file."""
+        return self.folder / "pictures" / sha256[:2] / f"{sha256}.{SUFFIXES[image_format]}"
+
+    def preview_path(self, sha256: str) -> Path:
+        """Return the path of an image's preview."""
+        return self.folder / "previews" / sha256[:2] / f"{sha256}.jpg"
 
     def keep_file(self, data: bytes, image_format: str) -> str:
-        """Write an image's bytes, if they are not there yet, and return their sha256."""
+        """Write an image's bytes if they are new, and return their sha256."""
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.image_path(sha256, image_format)
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, data)
         return sha256
 
     def rows(self, query: Any) -> list[Any]:
-        """All rows of a query."""
+        """Return all rows of a query."""
         with self.store.read() as connection:
             return list(connection.execute(query))
 
     def count(self, query: Any) -> int:
-        """The number that a query counts."""
+        """Return the number that a query counts."""
         with self.store.read() as connection:
             return int(connection.scalar(query) or 0)
 
 
 def create_project(folder: Path, plan: CollectionPlan | None = None, *, database: str | None = None) -> Project:
-    """A new project.
+    """Create a project.
 
-    plan: what to look for; None takes the paper's.  database: SQLAlchemy's address of one elsewhere; None keeps it in
-    the folder. Raises ConfigError if the folder holds a project already.
+    plan: labels and search words; None takes the paper's.  database: an SQLAlchemy URL; None keeps it in the folder.
+    Raises ConfigError if the folder holds a project already.
     """
     plan = plan or paper_plan()
     if is_project(folder):
@@ -81,43 +173,158 @@ def create_project(folder: Path, plan: CollectionPlan | None = None, *, database
 
 
 def open_project(folder: Path) -> Project:
-    """The project in a folder. Raises DataError if there is none."""
+    """Open the project in a folder. Raises DataError if there is none."""
     if not is_project(folder):
         raise DataError(f"{folder} holds no project; begin one: uniemox curate init {folder}")
     elsewhere = folder / "database.txt"
     store = Store(elsewhere.read_text("utf-8").strip() if elsewhere.exists() else _own_address(folder))
     content = store.setting("plan")
     if content is None:
-        raise DataError(f"{folder}: making the project was cut off; remove the folder and begin anew")
+        raise DataError(f"{folder}: creating the project was interrupted; remove the folder and start again")
     return Project(folder, store, plan_of(content, str(folder)))
 
 
 def is_project(folder: Path) -> bool:
-    """Whether a folder holds a project."""
+    """Return True if a folder holds a project."""
     return (folder / "project.db").exists() or (folder / "database.txt").exists()
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    """Write a file whole or not at all. Raises DataError if it can't be written."""
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        with replacing(path) as partial:
+            partial.write_bytes(data)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise DataError(f"{path}: can't be written ({error.strerror})") from error
 
 
 def searched_labels(project: Project) -> dict[int, set[str]]:
-    """By image: the labels whose keywords found it."""
+    """Return the labels whose keywords found each image, by image."""
     query = select(t.candidates.c.picture_id, t.candidates.c.label).where(
         t.candidates.c.picture_id.is_not(None), t.candidates.c.label.is_not(None)
     )
-    found: dict[int, set[str]] = {}
+    labels: dict[int, set[str]] = {}
     for row in project.rows(query.distinct()):
-        found.setdefault(row.picture_id, set()).add(row.label)
-    return found
+        labels.setdefault(row.picture_id, set()).add(row.label)
+    return labels
+
+
+def put_setting(connection: Connection, name: str, value: Any) -> None:
+    """Save a setting within a transaction."""
+    connection.execute(t.settings.delete().where(t.settings.c.name == name))
+    connection.execute(insert(t.settings).values(name=name, value=json.dumps(value)))
+
+
+def append(connection: Connection, *, actor: str, step: str, note: str, changes: Iterable[Change]) -> int | None:
+    """Write decisions as one batch and return its number; without decisions write nothing and return None."""
+    rows = [{"picture_id": c.picture, "field": c.field, "value": c.value, "reason": c.reason} for c in changes]
+    if not rows:
+        return None
+    batch = _new_batch(connection, actor=actor, step=step, note=note)
+    connection.execute(insert(t.events), [{**row, "batch_id": batch} for row in rows])
+    return batch
+
+
+def leave_out(connection: Connection, name: str, *, actor: str) -> int:
+    """Stop counting an annotator's answers, by a batch that can be undone. Raises DataError for an unknown name."""
+    if connection.scalar(select(t.people.c.id).where(t.people.c.name == name)) is None:
+        raise DataError(f"nobody named {name!r} was invited; uniemox curate status lists who was")
+    return _new_batch(connection, actor=actor, step=LEAVE_OUT, note=name)
+
+
+def left_out(connection: Connection) -> set[str]:
+    """Return the names of annotators whose answers do not count."""
+    rows = connection.execute(select(t.batches.c.id, t.batches.c.note).where(t.batches.c.step == LEAVE_OUT))
+    gone = undone(connection)
+    return {row.note for row in rows if row.id not in gone}
+
+
+def undo(connection: Connection, batch: int, *, actor: str) -> int:
+    """Undo a batch by another batch, which can be undone too, and return its number.
+
+    Raises DataError for a number that does not exist or is undone already.
+    """
+    row = connection.execute(select(t.batches.c.step, t.batches.c.note).where(t.batches.c.id == batch)).first()
+    if row is None:
+        raise DataError(f"there is no batch {batch} to undo; uniemox curate status lists them")
+    if batch in undone(connection):
+        raise DataError(f"batch {batch} is undone already; undo what undid it, to have it back")
+    number = _new_batch(connection, actor=actor, step="undo", note=f"{row.step} {batch}: {row.note}", undoes=batch)
+    follow_takedowns(connection)
+    return number
+
+
+def undone(connection: Connection) -> set[int]:
+    """Return the batches that do not hold: those undone by a batch that holds."""
+    undoes = select(t.batches.c.id, t.batches.c.undoes).where(t.batches.c.undoes.is_not(None))
+    gone: set[int] = set()
+    for row in connection.execute(undoes.order_by(t.batches.c.id.desc())):
+        if row.id not in gone:
+            gone.add(row.undoes)
+    return gone
+
+
+def decisions(connection: Connection, field: str) -> dict[int, Decision]:
+    """Return the current decision about a field by image: the last one that was not undone."""
+    events = t.events.c
+    holds = events.field == field, events.batch_id.not_in(sorted(undone(connection)))
+    newest = select(func.max(events.id)).where(*holds).group_by(events.picture_id)
+    query = select(events.picture_id, events.value, events.reason, events.batch_id).where(events.id.in_(newest))
+    return {row.picture_id: Decision(row.value, row.reason, row.batch_id) for row in connection.execute(query)}
+
+
+def taken_down(connection: Connection) -> set[int]:
+    """Return the images that were taken down; no step may use them."""
+    return {image for image, one in decisions(connection, "taken").items() if one.value == "yes"}
+
+
+def follow_takedowns(connection: Connection) -> None:
+    """Queue candidates whose image's takedown was undone, and stop those whose address leads to a taken image."""
+    candidates = t.candidates.c
+    addresses = select(candidates.address).where(candidates.picture_id.in_(sorted(taken_down(connection))))
+    is_free = ~candidates.address.in_(addresses)
+    again = update(t.candidates).where(candidates.reason == "taken down", is_free)
+    connection.execute(again.values(state="waiting", reason=""))
+    late = update(t.candidates).where(candidates.state == "waiting", ~is_free)
+    connection.execute(late.values(state="failed", reason="taken down"))
+
+
+def last_batch(connection: Connection) -> int:
+    """Return the number of the newest batch, 0 without any: a cache of decisions is valid until it changes."""
+    return connection.scalar(select(func.max(t.batches.c.id))) or 0
+
+
+def history(connection: Connection, limit: int) -> list[Mapping[str, Any]]:
+    """Return the newest batches first: id, at, actor, step, note, changes, is_undone."""
+    gone = undone(connection)
+    query = select(t.batches, func.count(t.events.c.id).label("changes")).outerjoin(t.events)
+    rows = connection.execute(query.group_by(t.batches.c.id).order_by(t.batches.c.id.desc()).limit(limit))
+    return [{**row, "is_undone": row["id"] in gone} for row in rows.mappings()]
+
+
+def inserted_id(result: Any) -> int:
+    """Return the key of the row that an insert added."""
+    return int(result.inserted_primary_key[0])
+
+
+def _new_batch(connection: Connection, **values: Any) -> int:
+    return inserted_id(connection.execute(insert(t.batches).values(at=time.time(), **values)))
 
 
 def _own_address(folder: Path) -> str:
     return f"sqlite:///{(folder / 'project.db').absolute()}"
+
+
+def _tune_sqlite(engine: Engine) -> None:
+    """Use a write-ahead log, sync every commit to disk, and let writers queue instead of failing half-way."""
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # SQLAlchemy's begin event below starts transactions
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_S * 1000}", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def began(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,27 +1,27 @@
-"""How far a project is, for the page and the terminal."""
+"""Progress of a project, for the page and the terminal."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from statistics import median_high
 from typing import Any
 
 from sqlalchemy import func, select
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.assignment import pool
-from uniemox.curate.annotate.verdicts import disputed, read_answers
-from uniemox.curate.project import Project
-from uniemox.curate.store import SKIP, decisions, history, last_batch, left_out, taken_down
+from uniemox.curate.annotate.verdicts import disputed, judged_labels, last_answers, read_answers
+from uniemox.curate.project import SKIP, Project, decisions, history, last_batch, left_out, taken_down
 
 MAX_BATCHES = 50
 
 
 def status(project: Project) -> dict[str, Any]:
-    """Every step with its counts, the people, what was done last, and what to do next, as JSON."""
+    """Return all steps with their counts, annotators, recent batches, and the next command, JSON-serialisable."""
     collected, screened = _collected(project), _screened(project)
-    answers = read_answers(project)
+    answers, judged = read_answers(project), judged_labels(project)
     with project.store.read() as connection:
-        judged = {image: one.value for image, one in decisions(connection, "verdict").items()}
         batches = [dict(row) for row in history(connection, MAX_BATCHES)]
+    releases = select(t.releases.c.folder, t.releases.c.pictures, t.releases.c.at).order_by(t.releases.c.id)
     people = annotators(project)
     fully = sum(len(said) >= 2 for said in answers.by_picture.values())
     steps = {
@@ -30,21 +30,21 @@ def status(project: Project) -> dict[str, Any]:
         "annotate": {"answered twice": fully, "to answer": screened["kept"], "annotators": len(people)},
         "agree": {"disputed": len(disputed(answers, judged)), "judged": len(judged)} | _figures(project),
         "split": project.store.setting("split") or {},
-        "release": {"releases": _releases(project)},
+        "release": {"releases": [dict(row._mapping) for row in project.rows(releases)]},
     }
     return {
         "folder": project.folder.name,
         "labels": list(project.plan.labels),
         "steps": steps,
-        "told": told(steps),
+        "told": sentences(steps),
         "people": people,
         "history": batches,
         "next": _next(project, steps),
     }
 
 
-def told(steps: Mapping[str, Any]) -> dict[str, str]:
-    """A sentence for each step."""
+def sentences(steps: Mapping[str, Any]) -> dict[str, str]:
+    """Return a sentence for each step."""
     collect, screen, annotate, agree = (steps[name] for name in ("collect", "screen", "annotate", "agree"))
     releases = [f"{one['pictures']:,} images in {one['folder']}" for one in steps["release"]["releases"]]
     split = steps["split"]
@@ -56,19 +56,18 @@ def told(steps: Mapping[str, Any]) -> dict[str, str]:
         f"styles: {_list(screen['styles'])}; {screen['taken down']:,} taken down",
         "annotate": f"{annotate['answered twice']:,} of {annotate['to answer']:,} images answered by two or more of "
         f"{annotate['annotators']} annotators",
-        "agree": f"{_figures_told(agree.get('figures'))}; {agree['disputed']:,} disputed, {agree['judged']:,} judged",
+        "agree": f"{_agreed(agree.get('figures'))}; {agree['disputed']:,} disputed, {agree['judged']:,} judged",
         "split": f"{_list(split['sizes'])} ({split['how']})" if split else "not yet",
         "release": "; ".join(releases) or "not yet",
     }
 
 
 def annotators(project: Project) -> list[dict[str, Any]]:
-    """Everybody who was invited to annotate: answers, attention checks passed, time for an image, access."""
-    last = select(func.max(t.answers.c.id)).group_by(t.answers.c.task_id)
+    """Return all invited annotators: answers, attention checks passed, time for an image, access."""
     query = (
         select(t.tasks.c.person_id, t.tasks.c.check_label, t.answers.c.label, t.answers.c.seconds)
         .join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
-        .where(t.answers.c.id.in_(last))
+        .where(t.answers.c.id.in_(last_answers()))
     )
     checks: dict[int, Counter[bool]] = defaultdict(Counter)
     seconds: dict[int, list[float]] = defaultdict(list)
@@ -90,7 +89,7 @@ def annotators(project: Project) -> list[dict[str, Any]]:
             "skipped": skipped[row.id],
             "checks": checks[row.id].total(),
             "checks_passed": checks[row.id][True],
-            "median_s": sorted(seconds[row.id])[len(seconds[row.id]) // 2] if seconds[row.id] else None,
+            "median_s": median_high(seconds[row.id]) if seconds[row.id] else None,
             "is_revoked": row.revoked_at is not None,
             "is_left_out": row.name in silenced,
         }
@@ -99,24 +98,24 @@ def annotators(project: Project) -> list[dict[str, Any]]:
 
 
 def _collected(project: Project) -> dict[str, Any]:
-    query = select(t.candidates.c.source, t.candidates.c.state, func.count().label("n"))
-    rows = project.rows(query.group_by(t.candidates.c.source, t.candidates.c.state))
-    states = {state: sum(row.n for row in rows if row.state == state) for state in ("fetched", "failed", "waiting")}
-    sources = {
-        source: sum(row.n for row in rows if row.source == source) for source in sorted({r.source for r in rows})
-    }
+    columns = t.candidates.c.source, t.candidates.c.state
+    states = dict.fromkeys(("fetched", "failed", "waiting"), 0)
+    sources: Counter[str] = Counter()
+    for row in project.rows(select(*columns, func.count().label("n")).group_by(*columns).order_by(*columns)):
+        states[row.state] += row.n
+        sources[row.source] += row.n
     images = project.count(select(func.count()).select_from(t.images))
-    return {"offered": sum(states.values()), **states, "different pictures": images, "sources": sources}
+    return {"offered": sources.total(), **states, "different pictures": images, "sources": dict(sources)}
 
 
 def _screened(project: Project) -> dict[str, Any]:
     with project.store.read() as connection:
-        found = decisions(connection, "screen")
+        screened = decisions(connection, "screen")
         styles = Counter(one.value for one in decisions(connection, "style").values() if one.value)
         kept = len(pool(connection))
         taken = taken_down(connection)
     reasons = Counter(
-        one.reason.split(":")[0] for number, one in found.items() if one.value == "drop" and number not in taken
+        one.reason.split(":")[0] for number, one in screened.items() if one.value == "drop" and number not in taken
     )
     looked = project.count(select(func.count()).select_from(t.looks))
     fresh = select(func.count(func.distinct(t.candidates.c.picture_id))).outerjoin(
@@ -129,19 +128,22 @@ def _screened(project: Project) -> dict[str, Any]:
 
 
 def _figures(project: Project) -> dict[str, Any]:
-    """The last agreement that was computed, in short."""
-    found = project.store.setting("agreement")
-    if found is None:
+    """Return the last computed agreement in short."""
+    saved = project.store.setting("agreement")
+    if saved is None:
         return {}
     newest = project.count(select(func.max(t.answers.c.id)))
     with project.store.read() as connection:
         batch = last_batch(connection)
-    shown = {name: {key: _rounded(value) for key, value in found[name].items()} for name in ("percent", "alpha")}
-    later = {"later answers": newest - found["of_answers"], "later steps": batch - found.get("of_batch", 0)}
-    return {"figures": {"pictures": found["pictures"], **shown, **later}}
+    shown = {
+        name: {key: None if value is None else round(value, 3) for key, value in saved[name].items()}
+        for name in ("percent", "alpha")
+    }
+    later = {"later answers": newest - saved["of_answers"], "later steps": batch - saved.get("of_batch", 0)}
+    return {"figures": {"pictures": saved["pictures"], **shown, **later}}
 
 
-def _figures_told(figures: Mapping[str, Any] | None) -> str:
+def _agreed(figures: Mapping[str, Any] | None) -> str:
     if figures is None:
         return "not computed yet"
     parts = [
@@ -157,31 +159,19 @@ def _list(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
-
-
-def _releases(project: Project) -> list[dict[str, Any]]:
-    rows = project.rows(select(t.releases).order_by(t.releases.c.id))
-    return [{"folder": row.folder, "pictures": row.pictures, "at": row.at} for row in rows]
-
-
 def _next(project: Project, steps: dict[str, Any]) -> str:
-    """The command that continues the work."""
+    """Return the command that continues the work."""
     name = project.folder.name
-    collected, screened = steps["collect"], steps["screen"]
+    collected, annotated = steps["collect"], steps["annotate"]
     if not collected["offered"]:
         return f"uniemox curate collect {name} --source folder:IMAGES (or openverse, commons, bing, csv:TABLE)"
-    if collected["waiting"]:
-        return f"uniemox curate collect {name}"
-    if screened["to look at"]:
-        return f"uniemox curate screen {name}"
-    if steps["annotate"]["annotators"] < 2:
-        return f"uniemox curate invite {name} NAME"
-    if steps["annotate"]["answered twice"] < steps["annotate"]["to answer"]:
-        return f"uniemox curate serve {name}"
-    if "figures" not in steps["agree"]:
-        return f"uniemox curate agree {name}"
-    if not steps["split"]:
-        return f"uniemox curate split {name}"
-    return f"uniemox curate release {name} FOLDER"
+    commands = {
+        f"collect {name}": collected["waiting"],
+        f"screen {name}": steps["screen"]["to look at"],
+        f"invite {name} NAME": annotated["annotators"] < 2,
+        f"serve {name}": annotated["answered twice"] < annotated["to answer"],
+        f"agree {name}": "figures" not in steps["agree"],
+        f"split {name}": not steps["split"],
+        f"release {name} FOLDER": True,
+    }
+    return f"uniemox curate {next(command for command, is_due in commands.items() if is_due)}"

@@ -1,4 +1,4 @@
-"""The tables of a project's database. Images lie beside it as files, named by their sha256."""
+"""Tables of a project's database. Images are files next to it, named by their sha256."""
 
 from sqlalchemy import (
     Column,
@@ -14,7 +14,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = 1  # a change of the tables is another number
+SCHEMA = 1  # version of the tables; increase it with every change
 
 metadata = MetaData()
 
@@ -32,7 +32,7 @@ searches = Table(
     Column("found", Integer, nullable=False),
     Column("at", Float, nullable=False),
 )
-"""Searches that were carried through, for as many images as asked; others are begun anew. label "": any."""
+"""Finished searches with the number of results asked for; unfinished ones start again. label "": any."""
 
 images = Table(
     "pictures",
@@ -68,7 +68,7 @@ candidates = Table(
     Column("picture_id", ForeignKey("pictures.id"), index=True),
     UniqueConstraint("source", "address", "keyword"),
 )
-"""What a source offered for a keyword: the provenance. state: waiting, fetched, failed. Several may be one image."""
+"""Results of a source for a keyword: the provenance. state: waiting, fetched, failed. Several may be one image."""
 
 looks = Table(
     "looks",
@@ -82,7 +82,7 @@ looks = Table(
     Column("near_group", Integer),
     Column("score", Float),
 )
-"""What a look at an image showed: thumb (32, 32, 3) uint8, histogram (48,) float32; score: a model's for the label."""
+"""Scan of an image: thumb (32, 32, 3) uint8, histogram (48,) float32; score: a model's share for the label."""
 
 benchmarks = Table(
     "benchmarks",
@@ -94,7 +94,7 @@ benchmarks = Table(
     Column("thumb", LargeBinary),
     UniqueConstraint("name", "key"),
 )
-"""Images of test sets that must not be in the new one."""
+"""Images of test sets, which must not be in the new data set."""
 
 batches = Table(
     "batches",
@@ -106,7 +106,7 @@ batches = Table(
     Column("note", Text, nullable=False),
     Column("undoes", ForeignKey("batches.id")),
 )
-"""What was done, never changed; a batch that undoes another is one too."""
+"""Steps, never changed; a batch that undoes another is one too."""
 
 events = Table(
     "events",
@@ -152,7 +152,7 @@ tasks = Table(
     Column("given_at", Float, nullable=False),
     UniqueConstraint("person_id", "picture_id"),
 )
-"""What an annotator is shown: an image, or an attention check (check_label)."""
+"""Items shown to an annotator: an image, or an attention check (check_label)."""
 
 answers = Table(
     "answers",
@@ -166,12 +166,12 @@ answers = Table(
     Column("at", Float, nullable=False),
     UniqueConstraint("person_id", "client_id"),
 )
-"""Never changed: the last answer to a task counts. label is one of the plan's, or none."""
+"""Answers, never changed: the last one to a task counts. label is one of the plan's, none or skip."""
 
 details = Table(
     "details", metadata, Column("answer_id", ForeignKey("answers.id"), primary_key=True), Column("content", Text)
 )
-"""What an answer says beside its label, as JSON: labels, intensity, valence, arousal, comment, skip, suggested."""
+"""Further fields of an answer, as JSON: labels, intensity, valence, arousal, comment, skip, suggested."""
 
 consents = Table(
     "consents",
@@ -181,7 +181,7 @@ consents = Table(
     Column("text_sha256", String(64), nullable=False),
     Column("at", Float, nullable=False),
 )
-"""Who agreed to which text, when."""
+"""Consent of a person to a text."""
 
 suggestions = Table(
     "suggestions",
@@ -190,10 +190,7 @@ suggestions = Table(
     Column("label", String(60), nullable=False),
     Column("share", Float, nullable=False),
 )
-"""What the model says that the owner has named; annotators see it."""
-
-LATER = (details, consents, suggestions)
-"""Tables that older databases of this schema lack."""
+"""Predictions of the model that the owner chose, shown to annotators."""
 
 releases = Table(
     "releases",

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.data.near import near_groups
-from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
+from uniemox.data.processes import ONE_A_CORE, Look, PoolConfig, scan
 from uniemox.data.sample import DataSet, Sample
-from uniemox.data.scan import Look, scan
 from uniemox.errors import BoxError
 from uniemox.persons.box import Box, touched_box
 

@@ -1,12 +1,13 @@
-"""Near duplicates: the same image, encoded again, scaled, mirrored, or cropped by a little.
+"""Hashes of images, and near duplicates."""
 
-An image is described by the lowest frequencies of its grey values (cosine transform, as perceptual hashes do it),
-each weighted by its frequency, because in photographs the amplitude falls with it. Mirroring only changes the sign of
-every other horizontal frequency, so that both ways round are compared by matrix products, exactly and without an index.
-"""
+import hashlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from uniemox.data.processes import map_samples
+from uniemox.data.sample import Sample
 
 FREQUENCIES = 8  # in each direction
 ALIKE = 0.85  # cosine of two descriptions, from which images may be the same; docs/data.md has the measurements
@@ -85,3 +86,22 @@ def _left_after_crop(first: NDArray[np.float32], second: NDArray[np.float32]) ->
     limit = MAX_CROP * side * np.array([0.5, 1, 0.5, 1], dtype=np.float32)[:, None]  # px of shift and of stretch
     left = (change - basis @ steps.clip(-limit, limit)).reshape(-1, 8, side // 8, 8, side // 8, 3)
     return np.sqrt((left.mean(axis=(2, 4)) ** 2).mean(axis=(1, 2, 3)))  # (M,)
+
+
+def image_hashes(samples: Sequence[Sample], on_progress: Callable[[int], None] = lambda _: None) -> list[str]:
+    """The sha256 of every sample's file, in their order; empty where it can't be read.
+
+    on_progress: called with the number of images done.
+    """
+    return map_samples(_hash_all, samples, on_progress=on_progress)
+
+
+def _hash_all(samples: Sequence[Sample]) -> list[str]:
+    return [_hash(sample) for sample in samples]
+
+
+def _hash(sample: Sample) -> str:
+    try:
+        return hashlib.sha256(sample.image.read()).hexdigest()
+    except OSError:
+        return ""

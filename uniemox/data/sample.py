@@ -1,4 +1,4 @@
-"""An image of a data set and all that is known of it."""
+"""Samples and data sets, and their form in notebooks."""
 
 import re
 from collections import Counter
@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from uniemox.errors import DataError, ImageError
 from uniemox.io.files import read_limited
-from uniemox.io.images import MAX_BYTES, decode
+from uniemox.io.html import Html, element, join, scaled_image, table
+from uniemox.io.images import MAX_BYTES, MinSides, decode
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
 
@@ -149,8 +150,6 @@ class DataSet:
 
     def _repr_html_(self) -> str:
         """In notebooks."""
-        from uniemox.data.notebook import data_html  # noqa: PLC0415 - in notebooks alone
-
         return data_html(self)
 
     def label_of(self, sample: Sample) -> str | None:
@@ -212,3 +211,34 @@ class DataSet:
             there = sorted({sample.split or "none" for sample in self.samples})
             raise DataError(f"{self.name} has no samples of split {' or '.join(splits)}; it has {', '.join(there)}")
         return replace(self, samples=samples)
+
+
+MAX_IMAGES, SIDE_PX = 8, 112
+
+
+def data_html(data: "DataSet") -> Html:
+    """Its name, how many samples each split has of each label, and the first image of up to eight labels."""
+    splits = sorted({sample.split or "all" for sample in data.samples})
+    counts = Counter((data.label_of(sample) or "no label", sample.split or "all") for sample in data.samples)
+    words = [*data.labels.labels, "no label"]
+    rows = [
+        (word, *(f"{counts[word, split]:,}" for split in splits))
+        for word in words
+        if any(counts[word, s] for s in splits)
+    ]
+    firsts = {sample.label: sample for sample in reversed(data.samples) if sample.label is not None}
+    images = [_image(data, firsts[label]) for label in sorted(firsts)[:MAX_IMAGES]]
+    head = element("p", element("b", data.name), f": {len(data):,} samples, {data.labels.name} ({data.labels.kind})")
+    notes = (element("p", note) for note in data.notes)
+    row = element("div", *images, style="display:flex;flex-wrap:wrap;gap:6px")
+    return join([head, table(data.name, ("label", *splits), rows), *notes, row])
+
+
+def _image(data: "DataSet", sample: "Sample") -> Html:
+    try:
+        image, _ = decode(sample.image.read(), str(sample.image), shrink=MinSides(short_px=SIDE_PX))
+    except (OSError, ImageError) as error:
+        return element("span", str(error))
+    square = ImageOps.fit(image, (SIDE_PX, SIDE_PX))
+    word = data.label_of(sample) or ""
+    return element("figure", scaled_image(square, sample.key, max_side_px=SIDE_PX), element("figcaption", word))

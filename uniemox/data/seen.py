@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uniemox.data.hashes import image_hashes
+from uniemox.data.near import image_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError
 from uniemox.io.files import open_regular, read_limited, write_text

@@ -1,22 +1,26 @@
-"""Shards: tar files in WebDataset's format with an index, on disk or at any address that fsspec knows.
-
-    shards.json          what the labels mean, and every shard with its size
-    train-00000.tar      000000000.jpg, 000000000.json, 000000001.jpg, ...
-    train-00000.jsonl    the same JSON, a line a sample, with the place of its image in the tar
-
-Any process reads any sample by one call, so a run can go on in the middle of an epoch.
-"""
+"""Shards: tar files with an index, read at any place, and written by many processes."""
 
 import hashlib
+import io
 import json
+import random
 import re
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from uniemox.data.people import json_line
+from uniemox.data.processes import ONE_A_CORE, PoolConfig, map_batches
 from uniemox.data.sample import DataSet, Sample
-from uniemox.errors import DataError, MissingPackageError
+from uniemox.errors import ConfigError, DataError, ImageError, MissingPackageError
 from uniemox.io.files import MAX_TEXT_BYTES, open_regular, read_limited
-from uniemox.io.images import MAX_BYTES
+from uniemox.io.images import MAX_BYTES, decode, open_image
+from uniemox.io.parallel import DIED
 from uniemox.labels import LabelSet
 from uniemox.persons.box import Box, Detection
 
@@ -155,3 +159,181 @@ def parse_json(text: bytes | str, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{where}: expected an object, got {type(value).__name__}")
     return value
+
+
+BLOCK = 512  # bytes of a tar header
+JPEG_QUALITY = 92
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardConfig:
+    """How shards are cut."""
+
+    samples: int = 1000
+    """Images in a shard."""
+    short_side_px: int | None = None
+    """Images are scaled down to this short side and stored as JPEG; None stores the files as they are."""
+    seed: int = 0
+    """Of the order, which is random, so that reading in order meets all classes."""
+    pool: PoolConfig = ONE_A_CORE
+    """Who writes; on a cluster all machines see the folder by the same path."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ConfigError(f"samples must be at least 1, got {self.samples}")
+        if self.short_side_px is not None and self.short_side_px < 16:
+            raise ConfigError(f"short_side_px must be at least 16, got {self.short_side_px}")
+
+
+def write_shards(
+    data: DataSet, out: Path, config: ShardConfig, on_progress: Callable[[int], None] = lambda _: None
+) -> list[str]:
+    """Write a data set as shards and return a line for every image that was left out because it is broken.
+
+    Stopped and called again with the same data and settings it resumes with the next shard.
+    on_progress: called with the number of samples done.
+    Raises DataError if the folder holds other shards or can't be written.
+    """
+    plans = list(_plan(data, config))
+    labels = {"name": data.labels.name, "labels": list(data.labels.labels), "kind": data.labels.kind}
+    digest = _digest(plans, data.labels)
+    header: dict[str, Any] = {"format": FORMAT, "short_side_px": config.short_side_px, "labels": labels, "plan": digest}
+    if data.detector_seen:
+        header["detector_seen"] = sorted(data.detector_seen)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        started = out / "shards.part.json"
+        for file in (out / INDEX, started):
+            before = parse_json(file.read_bytes(), str(file)) if file.exists() else header
+            if {name: before.get(name) for name in header} != header:
+                raise DataError(f"{out} holds shards of other data or settings; choose another folder")
+        if (out / INDEX).exists():
+            return list(parse_json((out / INDEX).read_bytes(), str(out / INDEX)).get("broken", []))
+        started.write_text(json.dumps(header))
+        shards, broken, done = [], [], 0
+        open_work = partial(_open_work, out.absolute(), data.labels, config)
+        for (name, samples), shard in zip(plans, map_batches(open_work, plans, config.pool), strict=True):
+            if shard is None:
+                raise DataError(f"{out}/{name}.tar, {len(samples)} images from {samples[0].image} on: {DIED}")
+            shards.append({key: shard[key] for key in ("name", "samples", "bytes", "sha256")})
+            broken += shard["broken"]
+            done += len(samples)
+            on_progress(done)
+        shards.sort(key=lambda shard: shard["name"])
+        content = {**header, "data": data.name, "broken": sorted(broken), "shards": shards}
+        _write_whole(out / INDEX, json.dumps(content, indent=1).encode())
+        for file in (started, *out.glob("*.report.json")):
+            file.unlink()
+    except OSError as error:
+        raise DataError(f"{out}: can't be written ({error.strerror or error})") from error
+    return sorted(broken)
+
+
+def _plan(data: DataSet, config: ShardConfig) -> Iterator[tuple[str, list[Sample]]]:
+    """Name and samples of every shard: splits apart, in random order."""
+    splits: dict[str, list[Sample]] = {}
+    for sample in data.samples:
+        splits.setdefault(sample.split or "all", []).append(sample)
+    for split, samples in sorted(splits.items()):
+        random.Random(f"{config.seed} {split}").shuffle(samples)
+        for i in range(0, len(samples), config.samples):
+            yield f"{split}-{i // config.samples:05d}", samples[i : i + config.samples]
+
+
+def _open_work(
+    out: Path, labels: LabelSet, config: ShardConfig
+) -> Callable[[tuple[str, Sequence[Sample]]], dict[str, Any]]:
+    return lambda plan: _write_shard(out, *plan, labels, config)
+
+
+def _write_shard(
+    out: Path, name: str, samples: Sequence[Sample], labels: LabelSet, config: ShardConfig
+) -> dict[str, Any]:
+    """One tar, its index and a report; nothing if all three are there."""
+    report_file = out / f"{name}.report.json"
+    tar_file = out / f"{name}.tar"
+    if report_file.exists() and tar_file.exists():
+        report = json.loads(report_file.read_text("utf-8"))
+        if tar_file.stat().st_size == report["bytes"]:
+            return report
+    lines, broken = [], []
+    temporary = out / f"{name}.tar.tmp"
+    with temporary.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, sample in enumerate(samples):
+            try:
+                original = sample.image.read()
+                image, ending, scale = _packed(original, sample.key, config.short_side_px)
+            except (ImageError, OSError) as error:
+                broken.append(f"{sample.key}: {error}")
+                continue
+            values = _values_of(sample, labels, scale) | {"sha256": hashlib.sha256(image).hexdigest()}
+            if image != original:
+                values.setdefault("source_sha256", hashlib.sha256(original).hexdigest())
+            offset = file.tell() + BLOCK
+            _add(tar, f"{number:09d}.{ending}", image)
+            _add(tar, f"{number:09d}.json", json_line(values))
+            lines.append(json_line({**values, "offset": offset, "size": len(image)}))
+    with temporary.open("rb") as written:
+        digest = hashlib.file_digest(written, "sha256").hexdigest()
+    size = temporary.stat().st_size
+    report = {"name": name, "samples": len(lines), "bytes": size, "sha256": digest, "broken": broken}
+    temporary.replace(tar_file)
+    _write_whole(out / f"{name}.jsonl", b"".join(lines))
+    _write_whole(report_file, json.dumps(report).encode())
+    return report
+
+
+def _packed(data: bytes, name: str, short_side_px: int | None) -> tuple[bytes, str, float]:
+    """An image's bytes, its ending, and by how much it was scaled. Raises ImageError if it can't be decoded."""
+    header = open_image(data, name)
+    image, full = decode(data, name, shrink=_half_of(short_side_px))
+    if short_side_px is None or min(full) <= short_side_px:
+        return data, (header.format or "jpg").lower().replace("jpeg", "jpg"), 1.0
+    scale = short_side_px / min(full)
+    size = (max(1, round(full[0] * scale)), max(1, round(full[1] * scale)))
+    buffer = io.BytesIO()
+    image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return buffer.getvalue(), "jpg", scale
+
+
+def _half_of(short_side_px: int | None) -> Callable[[int, int], float] | None:
+    """Decode at no less than twice the size wanted, so that the resampling is what decides on the sharpness."""
+    return None if short_side_px is None else lambda width, height: min(width, height) / (2 * short_side_px)
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)  # no time, owner or mode of this machine: the same data give the same bytes
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def _values_of(sample: Sample, labels: LabelSet, scale: float) -> dict[str, Any]:
+    """What is known of a sample, as JSON; boxes in px of the stored image."""
+    boxes = None
+    if sample.persons is not None:
+        boxes = [[*(value * scale for value in person.box), person.confidence] for person in sample.persons]
+    values = {
+        "key": sample.key,
+        "label": None if sample.label is None else labels.labels[sample.label],
+        "distribution": None if sample.distribution is None else dict(sample.distribution),
+        "boxes": boxes,
+        "target_box": None if sample.target_box is None else [value * scale for value in sample.target_box],
+        "annotation": None if sample.annotation is None else dict(sample.annotation),
+    }
+    values |= {name: getattr(sample, name) for name in PLAIN_FIELDS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _digest(plans: Sequence[tuple[str, list[Sample]]], labels: LabelSet) -> str:
+    """Changes with the order and with all that is known of the samples, but not with where they lie."""
+    digest = hashlib.sha256()
+    for name, samples in plans:
+        for sample in samples:
+            digest.update(name.encode() + json_line(_values_of(sample, labels, 1.0)))
+    return digest.hexdigest()
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)

@@ -1,16 +1,17 @@
-"""Opening a data set by KIND:PATH, with everything that is kept beside it."""
+"""Open a data set by KIND:PATH, or several as one."""
 
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from uniemox.data.people import detections_of
+from uniemox.data.people import PERSONS, TEXTS, detections_of, read_sidecar
 from uniemox.data.prompts import describe
-from uniemox.data.readers.csv_table import read_csv
+from uniemox.data.readers.csv_table import read_csv, read_text
 from uniemox.data.readers.emoset import read_emoset
 from uniemox.data.readers.emotion6 import read_emotion6
 from uniemox.data.readers.ferplus import read_ferplus
@@ -19,15 +20,82 @@ from uniemox.data.readers.heco import read_heco
 from uniemox.data.readers.hugging_face import read_hugging_face
 from uniemox.data.readers.machajdik import read_abstract, read_artphoto
 from uniemox.data.readers.oasis import read_oasis
-from uniemox.data.readers.tables import read_text
-from uniemox.data.sample import DataSet
+from uniemox.data.sample import DataSet, Part, Sample
 from uniemox.data.seen import read_seen
 from uniemox.data.shards import read_shards
-from uniemox.data.sidecar import PERSONS, TEXTS, read_sidecar
 from uniemox.data.splits import read_splits
 from uniemox.data.synthetic import synthetic
-from uniemox.data.union import combine
-from uniemox.errors import AnnotationError, ConfigError, DataError
+from uniemox.errors import AnnotationError, ConfigError, DataError, LabelError
+from uniemox.labels import LabelMap, label_map
+
+
+def combine(members: Sequence[tuple[str, DataSet]]) -> DataSet:
+    """The union of opened data sets.
+
+    members: the kind of each, and its data.  Keys and groups begin with the kind (`fi/awe/1.jpg`; the second of a kind
+    is `fi2/...`), so that they clash nowhere and stay the same wherever the data lie. Labels become those of the first
+    data set that has labels, through `label_map`; an image whose label has no counterpart stays, without a label.
+    Raises LabelError where labels are of different kinds (evoked, felt) or no map between them is known.
+    """
+    labelled = [data for _, data in members if data.labels.labels]
+    labels = (labelled[0] if labelled else members[0][1]).labels
+    samples: list[Sample] = []
+    parts, notes = [], list[str]()
+    seen: Counter[str] = Counter()
+    for kind, data in members:
+        seen[kind] += 1
+        name = kind if seen[kind] == 1 else f"{kind}{seen[kind]}"
+        mapping = _map(data, labelled[0]) if data.labels.labels else None
+        samples += [_renamed(sample, name, mapping) for sample in data.samples]
+        parts.append(Part(name, data.name, len(data), "no labels" if mapping is None else str(mapping)))
+        notes += [str(parts[-1]), *(f"{name}: {note}" for note in data.notes)]
+    sides = {data.short_side_px for _, data in members}
+    source = ",".join(data.name for _, data in members)
+    side = sides.pop() if len(sides) == 1 else None
+    finders_saw = frozenset().union(*(data.detector_seen for _, data in members))
+    return DataSet(
+        source,
+        labels,
+        samples,
+        tuple(notes),
+        short_side_px=side,
+        detector_seen=finders_saw,
+        parts=tuple(parts),
+    )
+
+
+def _map(data: DataSet, first: DataSet) -> LabelMap:
+    ours, theirs = data.labels, first.labels
+    if ours.kind != theirs.kind:  # label_map lets polarity take any kind
+        raise LabelError(
+            f"{data.name} says what is {ours.kind}, {first.name} what is {theirs.kind}: these are never trained on or "
+            "scored as one; name data sets of one kind"
+        )
+    try:
+        return label_map(ours, theirs)
+    except LabelError as error:
+        raise LabelError(
+            f"{data.name} can't be joined with {first.name}, whose labels all get: {error}; name another data set first"
+        ) from error
+
+
+def _renamed(sample: Sample, name: str, mapping: LabelMap | None) -> Sample:
+    label, distribution = sample.label, sample.distribution
+    if mapping is not None and label is not None:
+        label = mapping(label)
+    if mapping is not None and distribution is not None:
+        votes: Counter[str] = Counter()  # words without a counterpart stay, as those beyond any labels do
+        for word, share in distribution.items():
+            votes[mapping.pairs.get(word) or word] += share  # type: ignore[assignment] # shares are floats
+        distribution = dict(votes)
+    return replace(
+        sample,
+        key=f"{name}/{sample.key}",
+        group=None if sample.group is None else f"{name}/{sample.group}",
+        label=label,
+        distribution=distribution,
+    )
+
 
 READERS: Mapping[str, Callable[..., DataSet]] = {
     "emoset": read_emoset,

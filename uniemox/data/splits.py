@@ -1,4 +1,4 @@
-"""Splits: stratified and group-aware, repeatable by a seed, kept in hashed files; the paper's recipes."""
+"""Stratified splits that keep groups together, their files and their plot."""
 
 import hashlib
 import json
@@ -9,10 +9,11 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.data.readers.tables import read_text
+from uniemox.data.readers.csv_table import read_text
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError, DataError
 
@@ -286,3 +287,38 @@ def read_splits(path: Path, data: DataSet) -> DataSet:
 def _digest(splits: Mapping[str, Sequence[str]]) -> str:
     lines = sorted(f"{split}\t{key}" for split, keys in splits.items() for key in keys)
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def plot_choice(choice: Choice, data: DataSet, path: Path) -> None:
+    """Colours of the splits in two principal components, a colour for each label, and the distances of all schemes.
+
+    Raises DataError if the file can't be written.
+    """
+    mpl.use("agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415 - after the choice of how to draw
+
+    splits = [name for name in ("train", "val", "test") if name in set(choice.scheme.values())]
+    figure, axes = plt.subplots(1, len(splits) + 1, figsize=(4 * (len(splits) + 1), 4), layout="constrained")
+    assigned = np.array([choice.scheme[sample.key] for sample in data.samples])
+    labels = np.array([-1 if sample.label is None else sample.label for sample in data.samples])
+    low, high = choice.projected.min(axis=0), choice.projected.max(axis=0)
+    for axis, split in zip(axes, splits, strict=False):
+        for i, label in enumerate(data.labels.labels):
+            points = choice.projected[(assigned == split) & (labels == i)]
+            axis.scatter(*points.T, s=8, alpha=0.6, label=label, color=mpl.colormaps["tab10"](i % 10))
+        axis.set(title=f"{split} ({(assigned == split).sum()})", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    axes[0].legend(fontsize="x-small")
+    ordered = sorted(choice.distances.values())
+    axes[-1].plot(ordered, marker=".")
+    axes[-1].set(
+        title=f"{len(ordered)} schemes; seed {choice.seed} chosen",
+        xlabel="rank",
+        ylabel="Fréchet distance of train and val",
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} can't be written ({error})") from error
+    finally:
+        plt.close(figure)

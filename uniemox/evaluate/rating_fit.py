@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.data.hashes import image_hashes
+from uniemox.data.near import image_hashes
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.seen import seen_file, write_hashes
 from uniemox.errors import ConfigError, DataError, ImageError

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
-from uniemox.data.hashes import image_hashes
+from uniemox.data.near import image_hashes
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import refuse_seen, seen_file, write_hashes
 from uniemox.errors import CheckpointError, ConfigError, DataError
@@ -19,8 +19,7 @@ from uniemox.intervals import Interval, bootstrap_interval
 from uniemox.io.files import ONNX, replacing
 from uniemox.io.onnx_metadata import with_metadata
 from uniemox.io.weight_names import IN_PACKAGE
-from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of
-from uniemox.predict.conformal import likely_sets
+from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of, likely_sets
 from uniemox.predict.network import KEY
 from uniemox.predict.opening import open_network
 

@@ -13,19 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
-from uniemox.data.hashes import image_hashes
+from uniemox.data.near import image_hashes
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import read_seen, refuse_seen
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
 from uniemox.evaluate.calibration import expected_calibration_error, softmax
-from uniemox.evaluate.groups import GroupScores, score_groups
 from uniemox.evaluate.outputs import Outputs, outputs_of_network
-from uniemox.evaluate.scores import Scores, score_affect, score_classes, score_distributions
+from uniemox.evaluate.scores import GroupScores, Scores, score_affect, score_classes, score_distributions, score_groups
 from uniemox.io.files import EVALUATIONS, WEIGHTS, write_text
 from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
 from uniemox.labels import AFFECT, LabelMap, LabelSet, label_map
-from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of
-from uniemox.predict.conformal import likely_sets
+from uniemox.predict.confidence import UNFAMILIAR, answers_of, familiarity_of, likely_sets
 from uniemox.predict.opening import open_network
 from uniemox.predict.ratings import HASH_DIGITS, RatingHead
 
@@ -144,7 +142,7 @@ def _open_classifier(model: Path, hardware: "HardwareConfig | None") -> tuple[Cl
     weights = model / WEIGHTS if model.is_dir() else model
     if not weights.is_file():  # said before torch is imported
         raise CheckpointError(f"{weights} can't be read: there is no such file")
-    from uniemox.evaluate.classifier_outputs import open_classifier  # noqa: PLC0415 - torch
+    from uniemox.evaluate.outputs import open_classifier  # noqa: PLC0415 - torch
 
     return open_classifier(weights, hardware)
 

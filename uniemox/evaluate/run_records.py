@@ -14,7 +14,7 @@ from uniemox.evaluate.metrics import Array
 from uniemox.io.files import CONFIG, EVALUATIONS, METRICS, WEIGHTS, open_regular
 from uniemox.io.html import element, join, table
 from uniemox.training.journal import IMAGES, read_metrics
-from uniemox.training.settings import read_json, with_new_names
+from uniemox.training.run_folder import read_json, with_new_names
 
 KINDS = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 MEASURES = {"confusion": "accuracy", "kl": "kl", "ccc": "ccc"}  # what only scores of one kind have: what they rank by

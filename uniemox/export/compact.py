@@ -1,16 +1,28 @@
-"""A network's weights in a half or a quarter of the space; it computes in float32 as before."""
+"""Smaller ONNX files: weights in 16 or 8 bits, and int8 computation where it pays."""
 
+import logging
 import re
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from uniemox.errors import CheckpointError, ConfigError
-from uniemox.export.onnx import read_model, write_model
+from uniemox.classifier_info import ClassifierInfo, read_info
+from uniemox.data.sample import Broken, DataSet, Sample
+from uniemox.errors import CheckpointError, ConfigError, DataError
+from uniemox.export.onnx import KEY, read_model, write_model
+from uniemox.io.onnx_sessions import RUNTIME_ERRORS, open_session, quantization_tools
+from uniemox.predict.network import ONE_BY_ONE, is_one_by_one, run_views
+from uniemox.views.config import ViewConfig
+from uniemox.views.loader import ViewDataset, collate
+from uniemox.views.transforms import EvalViews
 
 FEW_VALUES = 1_000  # tensors of so few values are left: they save nothing, and scales and biases live there
 MATRIX_VALUES = 5_000  # kernels of so many are stored in 8 bits, where that is asked for; smaller ones in 16
@@ -113,3 +125,237 @@ def _as_bytes(name: str, values: Values) -> tuple[list[TensorProto], list[onnx.N
     read = onnx.helper.make_node("Cast", [whole.name], [whole.name + HALF], whole.name, to=TensorProto.FLOAT)
     scaled = onnx.helper.make_node("Mul", [whole.name + HALF, name + SCALES], [name], name + SCALES)
     return [whole, numpy_helper.from_array(scales, name + SCALES)], [read, scaled]
+
+
+Method = Literal["dynamic", "static"]
+Pixels = Mapping[str, NDArray[np.float32]]
+"""Views by name, (N, 3, S, S), normalised."""
+
+MAX_IMAGES = 2_000
+CALIBRATING = 64  # images that ranges are measured on
+BATCH = 16
+MIN_AGREEMENT = 0.98
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Int8Check:
+    """What 8 bits change, measured on this machine."""
+
+    method: Method
+    pictures: int
+    agreement: float
+    """Share of the images, 0 to 1, whose most probable label is the same."""
+    float32_ms: float
+    """Median time of an image in batches, as it was."""
+    int8_ms: float
+    """The same in 8 bits, as it is run later: dynamic ones one image at a time."""
+    float32_bytes: int
+    int8_bytes: int
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is faster and agrees on at least 98 % of the images."""
+        return self.int8_ms < self.float32_ms and self.agreement >= MIN_AGREEMENT
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self) | {"is_kept": self.is_kept}
+
+    def __str__(self) -> str:
+        return (
+            f"int8 ({self.method}): {self.int8_ms:.1f} ms an image, float32 {self.float32_ms:.1f} ms; the same label "
+            f"for {self.agreement:.1%} of {self.pictures} images; {self.int8_bytes / 1e6:.1f} MB, "
+            f"float32 {self.float32_bytes / 1e6:.1f} MB"
+        )
+
+
+def export_int8(
+    src: Path, dst: Path, data: DataSet, *, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> Int8Check:
+    """Write a classifier's ONNX file in int8 if that is worth it, and say what was measured.
+
+    src: of `export_classifier`, in float32.  data: up to 2,000 of its images, evenly spread, are compared; of these
+    64 give the ranges where `quantise` needs them.  on_progress: called with images done and their number.
+    Nothing is written where the result is not `is_kept`. Raises CheckpointError if src is no classifier of ours, or
+    can't be quantised or written; ConfigError if it gives no labels; DataError without images that can be read.
+    """
+    info = _read_info(src)
+    chosen = _spread(data.samples, MAX_IMAGES)
+    with tempfile.TemporaryDirectory(prefix="uniemox-int8-") as folder:
+        small = Path(folder) / "int8.onnx"
+        method = quantise(src, small, _batches(_spread(chosen, CALIBRATING), info, 1))
+        total = len(chosen)
+        batches = _counted(_batches(chosen, info, BATCH), lambda done: on_progress(done, total))
+        check = _compare(src, small, method, batches)
+        if check.is_kept:
+            write_model(read_model(small), dst)
+    return check
+
+
+def quantise(src: Path, dst: Path, images: Iterable[Pixels]) -> Method:
+    """Write an ONNX file again with 8-bit weights, and say how.
+
+    static, where most weights belong to convolutions: weights by channel and activations in 8 bits, their ranges
+    measured on `pictures`; dynamic elsewhere: matrix products alone, ranges measured as it runs, images not used.
+    Metadata stay; a dynamic file is marked as one that takes one image at a time, see one_by_one.py.
+    Raises CheckpointError if src can't be read or quantised, or dst can't be written; DataError without images where
+    they are needed.
+    """
+    tools = quantization_tools()
+    model = read_model(src)
+    check_float32(model)
+    metadata = {one.key: one.value for one in model.metadata_props}
+    del model.graph.value_info[:]  # shapes that torch's exporter leaves contradict those that are inferred here
+    method: Method = "static" if _is_convolutional(model) else "dynamic"
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)  # it advises on the root logger
+    try:
+        with tempfile.TemporaryDirectory(prefix="uniemox-int8-") as folder:
+            partial = Path(folder) / "int8.onnx"
+            if method == "static":
+                calibration = list(images)
+                _check_any(calibration, src)
+                tools.quantize_static(
+                    model,
+                    partial,
+                    _Reader(calibration),
+                    per_channel=True,
+                    activation_type=tools.QuantType.QUInt8,
+                    nodes_to_exclude=_behind_logits(model.graph),
+                )
+            else:
+                tools.quantize_dynamic(
+                    model,
+                    partial,
+                    op_types_to_quantize=["MatMul", "Gemm"],
+                    per_channel=True,
+                    nodes_to_exclude=_behind_logits(model.graph),
+                )
+                metadata[ONE_BY_ONE] = "yes"
+            result = onnx.load(partial)
+    except RUNTIME_ERRORS as error:
+        raise CheckpointError(f"{src} can't be quantised: {error}") from error
+    finally:
+        logging.root.setLevel(level)
+    onnx.helper.set_model_props(result, metadata)
+    write_model(result, dst)
+    return method
+
+
+class _Reader:
+    """Images, one after the other, as onnxruntime asks for them."""
+
+    def __init__(self, images: Iterable[Pixels]) -> None:
+        self.rest = iter(images)
+
+    def get_next(self) -> Any:
+        """The next one's inputs; None at the end."""
+        return next(self.rest, None)
+
+
+def _check_any(images: Sequence[Pixels], src: Path) -> None:
+    if not images:
+        raise DataError(f"{src} is convolutional: its int8 form needs images to measure ranges on, got none")
+
+
+def _behind_logits(graph: onnx.GraphProto) -> list[str]:
+    """Names of the nodes that the logits don't need: distances in 8 bits could not be compared with the known ones."""
+    makers = {output: node for node in graph.node for output in node.output}
+    needed, waiting = set[str](), ["logits"]
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is not None and node.name not in needed:
+            needed.add(node.name)
+            waiting += node.input
+    return [node.name for node in graph.node if node.name not in needed]
+
+
+def _is_convolutional(model: onnx.ModelProto) -> bool:
+    """Whether convolutions hold more than half of the weights that could be quantised."""
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
+    held = {"Conv": 0, "MatMul": 0, "Gemm": 0}
+    for node in model.graph.node:
+        if node.op_type in held:
+            held[node.op_type] += sum(sizes.get(name, 0) for name in node.input)
+    return held["Conv"] > held["MatMul"] + held["Gemm"]
+
+
+def _compare(src: Path, small: Path, method: Method, batches: Iterable[Pixels]) -> Int8Check:
+    """Run both on the same batches, in turns, so that a busy machine is as slow for one as for the other.
+
+    Each runs as prediction runs it, or the speed would be that of something else.
+    """
+    sessions = [open_session(src), open_session(small)]
+    alone = [is_one_by_one(session) for session in sessions]
+    times: list[list[float]] = [[], []]
+    same = count = 0
+    for number, batch in enumerate(batches):
+        size = len(next(iter(batch.values())))
+        answers: list[NDArray[np.intp]] = [np.empty(0, np.intp)] * 2
+        for which in (0, 1) if number % 2 else (1, 0):
+            if number == 0:
+                run_views(sessions[which], ["logits"], batch, one_by_one=alone[which])  # the first run allocates
+            began = time.perf_counter()
+            [logits] = run_views(sessions[which], ["logits"], batch, one_by_one=alone[which])
+            times[which].append((time.perf_counter() - began) / size * 1000)
+            answers[which] = logits.argmax(axis=1)
+        same += int((answers[0] == answers[1]).sum())
+        count += size
+    if not count:
+        raise DataError("none of the images can be read, so nothing can be compared; run uniemox data check")
+    return Int8Check(
+        method=method,
+        pictures=count,
+        agreement=same / count,
+        float32_ms=float(np.median(times[0])),
+        int8_ms=float(np.median(times[1])),
+        float32_bytes=src.stat().st_size,
+        int8_bytes=small.stat().st_size,
+    )
+
+
+def _batches(samples: Sequence[Sample], info: ClassifierInfo, size: int) -> Iterator[Pixels]:
+    """Views as the network takes them, of the images that can be read."""
+    view = ViewConfig.of(info)
+    items = ViewDataset(samples, EvalViews(view))
+    middle, scale = (np.array(value, np.float32).reshape(3, 1, 1) * 255 for value in (info.mean, info.std))
+    for first in range(0, len(samples), size):
+        found = [items[0, i] for i in range(first, min(first + size, len(samples)))]
+        good = [item for item in found if not isinstance(item, Broken)]
+        if good:
+            batch = collate(good)
+            views = {"scene": batch.scene, "person": batch.person}
+            yield {
+                name: (view.numpy().astype(np.float32) - middle) / scale
+                for name, view in views.items()
+                if name in info.views
+            }
+
+
+def _counted(batches: Iterable[Pixels], on_progress: Callable[[int], None]) -> Iterator[Pixels]:
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(next(iter(batch.values())))
+        on_progress(done)
+
+
+def _spread(samples: Sequence[Sample], limit: int) -> Sequence[Sample]:
+    """At most so many, evenly over all."""
+    if len(samples) <= limit:
+        return samples
+    return [samples[i * len(samples) // limit] for i in range(limit)]
+
+
+def _read_info(path: Path) -> ClassifierInfo:
+    """The metadata of a file. Raises CheckpointError, or ConfigError if it gives no labels."""
+    metadata = {one.key: one.value for one in read_model(path).metadata_props}
+    try:
+        info = read_info(metadata[KEY])
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path} is no classifier of uniemox; uniemox finetune writes one as RUN/model.onnx"
+        ) from error
+    if info.task == "affect":
+        raise ConfigError(f"{path} gives valence and arousal; int8 is checked by labels, and is not offered for it")
+    return info

@@ -17,12 +17,10 @@ from torch import Tensor, nn
 
 from uniemox.data.sample import Sample
 from uniemox.evaluate.calibration import fit_temperature
-from uniemox.finetune.augment import smooth
 from uniemox.finetune.config import FinetuneConfig, Task
-from uniemox.finetune.scoring import Evaluator
-from uniemox.finetune.step import Objective
-from uniemox.model.classifier import Classifier
-from uniemox.model.heads import MIN_IMAGES, Distance, NeighbourHead
+from uniemox.finetune.evaluator import Evaluator
+from uniemox.finetune.step import Objective, smooth
+from uniemox.model.classifier import MIN_IMAGES, Classifier, Distance, NeighbourHead
 
 PENALTIES = tuple(10.0**power for power in range(-4, 3))  # sklearn's C, or ridge's alpha
 FOLDS, ITERATIONS = 5, 2000

@@ -10,12 +10,17 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from uniemox.checkpoints.classifier import KEY as CLASSIFIER_KEY
-from uniemox.checkpoints.classifier import check_shapes, describe_encoder, is_classifier, load_classifier
-from uniemox.checkpoints.detectors import load_detector_weights
-from uniemox.checkpoints.embedded import load_embedded
+from uniemox.checkpoints.classifier import (
+    CLASSIFIER_KEY,
+    check_shapes,
+    describe_encoder,
+    is_classifier,
+    load_classifier,
+    load_detector_weights,
+    load_embedded,
+)
 from uniemox.checkpoints.published import load_published, load_start, report_timm
-from uniemox.checkpoints.recognition import is_sincos
+from uniemox.checkpoints.reading import is_sincos
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
 from uniemox.classifier_info import ClassifierInfo, EncoderSpec, NetworkSpec, read_info
 from uniemox.data.sample import DataSet, Sample
@@ -26,14 +31,14 @@ from uniemox.io.weight_names import IN_PACKAGE, Init
 from uniemox.labels import LabelSet
 from uniemox.model.classifier import Classifier, set_drop_path, token_encoder
 from uniemox.model.config import is_foreign, refuse_foreign
-from uniemox.model.encoder import start_as_mae
-from uniemox.model.encoders import COLOUR_HISTOGRAM, FEATURES, ConcatEncoder, build_encoders
+from uniemox.model.encoder import FEATURES, ConcatEncoder, start_as_mae
+from uniemox.model.encoders import COLOUR_HISTOGRAM, build_encoders
 from uniemox.model.fusion import build_fusion
 from uniemox.model.methods.relation import method_class
 from uniemox.model.regions import feature_map
 from uniemox.model.spec import build
-from uniemox.training.settings import read_json
-from uniemox.views.pixels import IMAGENET, PixelStats
+from uniemox.training.run_folder import read_json
+from uniemox.views.patches import IMAGENET, PixelStats
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,28 +10,36 @@ import torch
 from timm.utils import ModelEmaV3
 
 from uniemox.checkpoints.classifier import load_classifier, save_classifier
-from uniemox.checkpoints.writing import write_tensors
+from uniemox.checkpoints.saving import write_tensors
 from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import write_seen
 from uniemox.evaluate.calibration import calibrated
-from uniemox.evaluate.classifier_outputs import select_views
+from uniemox.evaluate.outputs import select_views
 from uniemox.export.onnx import export_classifier
-from uniemox.finetune.augment import AugmentedViews
 from uniemox.finetune.config import FinetuneConfig, Task
+from uniemox.finetune.evaluator import Evaluator
 from uniemox.finetune.fitting import adjust_logits, fit_after_encoder, fit_distance, fit_neighbour_head, prepare_network
 from uniemox.finetune.network import BuiltNetwork, checkpoint_activations, mean_head, network_of
 from uniemox.finetune.samples import (
     Parts,
+    check_same_division,
+    class_weights,
+    has_target,
+    split_for_training,
+    target_of,
+)
+from uniemox.finetune.step import (
+    AugmentedViews,
+    FinetuneBatch,
+    Objective,
     TeacherAnswers,
     ask_teacher,
-    check_same_division,
+    finetune_step,
     open_unlabelled,
-    split_for_training,
+    seed_step,
 )
-from uniemox.finetune.scoring import Evaluator, class_weights, has_target, target_of
-from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step, seed_step
 from uniemox.io.files import ENCODER, ONNX, WEIGHTS
 from uniemox.io.parallel import usable_cores
 from uniemox.io.weight_names import Init
@@ -39,8 +47,6 @@ from uniemox.labels import AFFECT
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import is_foreign
 from uniemox.model.spec import with_fitted
-from uniemox.training.callbacks import ActivationCount, Callback, NullCallback, RunPlan, memory_estimate
-from uniemox.training.distributed import first_process_first, process_group, rank, wait_for_all, world_size
 from uniemox.training.hardware import (
     check_shared_memory,
     count_workers,
@@ -49,14 +55,14 @@ from uniemox.training.hardware import (
     setup_device,
     wrap,
 )
-from uniemox.training.journal import Journal
+from uniemox.training.journal import ActivationCount, Callback, Journal, NullCallback, RunPlan, memory_estimate
 from uniemox.training.loop import training_steps
-from uniemox.training.parameter_groups import freeze_layers, parameter_groups
+from uniemox.training.optimization import build_schedule, freeze_layers, parameter_groups
+from uniemox.training.processes import first_process_first, process_group, rank, wait_for_all, world_size
 from uniemox.training.run_folder import begin_run
-from uniemox.training.schedule import build_schedule
 from uniemox.training.state import Checkpoints, Progress, was_finished
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
-from uniemox.views.pixels import normalise
+from uniemox.views.patches import normalise
 
 
 def finetune(

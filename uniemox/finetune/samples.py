@@ -1,27 +1,96 @@
-"""The samples of a run: those it trains on, chooses its epoch by and calibrates on; and a teacher's answers to them."""
+"""Samples of a run: the parts that train, choose the epoch and calibrate; their targets and words."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from uniemox.classifier_info import CalibrationImages
-from uniemox.data.sample import DataSet, ImageFile, Sample
-from uniemox.data.source import open_data
+from uniemox.classifier_info import CalibrationImages, from_affect
+from uniemox.data.sample import DataSet, Sample
 from uniemox.data.splits import split_samples, take_fraction, write_splits
-from uniemox.errors import ConfigError, DataError
-from uniemox.finetune.config import DistillationConfig, FinetuneConfig
-from uniemox.finetune.scoring import MISSING, has_target
-from uniemox.io.files import CONFIG, SPLITS, replacing
+from uniemox.errors import ConfigError, DataError, LabelError
+from uniemox.finetune.config import FinetuneConfig, Task
+from uniemox.io.files import CONFIG, SPLITS
 from uniemox.labels import LabelSet
-from uniemox.predict.opening import load
-from uniemox.predict.prediction import Failure
-from uniemox.training.distributed import rank, wait_for_all
-from uniemox.training.settings import read_json
+from uniemox.training.run_folder import read_json
+
+MISSING = {
+    "label": "no label of the set",
+    "distribution": "no vote for one of the labels",
+    "affect": "no valence or no arousal",
+}
+
+
+def target_of(samples: Sequence[Sample], task: Task, label_set: LabelSet) -> Tensor:
+    """The targets of N samples in float32.
+
+    "label": (N, E), 1 at the label.  "distribution": (N, E), shares of the votes for the set's labels, with sum 1;
+    votes for other words are dropped.  "affect": (N, 2), valence and arousal, from 1 to 9 scaled to -1 to 1.
+    Raises DataError, with its key, for a sample that has no such target.
+    """
+    rows = []
+    for sample in samples:
+        row = _row(sample, task, label_set)
+        if row is None:
+            raise DataError(
+                f"{sample.key} has {MISSING[task]} ({label_set.name}), which task={task!r} needs; leave it out"
+            )
+        rows.append(row)
+    width = 2 if task == "affect" else len(label_set)
+    return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), width)
+
+
+def has_target(sample: Sample, task: Task, label_set: LabelSet) -> bool:
+    """Whether `target_of` has an answer for a sample."""
+    return _row(sample, task, label_set) is not None
+
+
+def class_weights(samples: Sequence[Sample], label_set: LabelSet) -> Tensor:
+    """Weights under which all classes count the same: (E,) float32, with mean 1 over the samples.
+
+    A class of n among N samples gets N / (classes that have samples · n), one without samples 0. Samples without label
+    are passed over. Raises DataError if none has one.
+    """
+    labelled = [sample for sample in samples if has_target(sample, "label", label_set)]
+    if not labelled:
+        raise DataError(
+            f"none of {len(samples)} samples has a label of {label_set.name}, so there are no class weights"
+        )
+    counts = target_of(labelled, "label", label_set).sum(dim=0)  # (E,)
+    present = counts > 0
+    return torch.where(present, len(labelled) / (present.sum() * counts), 0.0)
+
+
+def _row(sample: Sample, task: Task, label_set: LabelSet) -> list[float] | None:
+    """The target of one sample; None if it has none."""
+    match task:
+        case "label":
+            if sample.label is None or sample.label >= len(label_set):
+                return None
+            return [float(place == sample.label) for place in range(len(label_set))]
+        case "distribution":
+            return _shares(sample, label_set)
+        case "affect":
+            if sample.valence is None or sample.arousal is None:
+                return None
+            return [from_affect(value) for value in (sample.valence, sample.arousal)]
+
+
+def _shares(sample: Sample, label_set: LabelSet) -> list[float] | None:
+    """Shares of the votes for the labels; None if there is no vote for any."""
+    votes = [0.0] * len(label_set)
+    for word, share in (sample.distribution or {}).items():
+        try:
+            place = label_set.index(word)
+        except LabelError:
+            continue
+        votes[place] += share
+    total = sum(votes)
+    return [vote / total for vote in votes] if total > 0 else None
+
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 SETTINGS = ("seed", "task", "monitor", "holdout_fraction", "fraction", "select")  # that decide who learns from what
@@ -116,96 +185,3 @@ def check_same_division(run: Path, others: Sequence[str]) -> None:
             differ.append("data")
         if differ:
             raise ConfigError(f"{other} was made with another {' and '.join(differ)} than is asked for now")
-
-
-FILE = "teacher_answers.npz"  # in the run's folder
-PREFIX = "unlabelled/"  # of the keys of further images
-
-
-@dataclass(frozen=True, slots=True)
-class TeacherAnswers:
-    """What a teacher says of the training images."""
-
-    unlabelled: list[Sample]
-    """The further images that it could read."""
-    shares: dict[str, Tensor]
-    """(E,) by the sample's key, with sum 1."""
-    weight: float
-    classes: int
-
-    def targets(self, samples: Sequence[Sample]) -> Tensor:
-        """(N, E), rows with sum 1: of N samples with a label its mixture with the teacher's answer, of others that."""
-        return torch.stack([self._target(sample) for sample in samples])
-
-    def _target(self, sample: Sample) -> Tensor:
-        said = self.shares.get(sample.key)
-        if sample.label is None:
-            assert said is not None, "an image without answer and label is left out"
-            return said
-        label = nn.functional.one_hot(torch.tensor(sample.label), self.classes).float()
-        return label if said is None else torch.lerp(label, said, self.weight)
-
-
-def open_unlabelled(config: DistillationConfig) -> list[Sample]:
-    """The further images, under keys that no other data set has."""
-    if not config.data:
-        return []
-    samples = open_data(config.data, with_texts=False).samples
-    unique = {sample.image_key: sample for sample in samples}  # several people of one image are one
-    return [replace(sample, key=PREFIX + key, label=None) for key, sample in unique.items()]
-
-
-def ask_teacher(
-    config: DistillationConfig,
-    train: Sequence[Sample],
-    labels: LabelSet,
-    out: Path,
-    on_progress: Callable[[int, int], None] = lambda _done, _of: None,
-) -> TeacherAnswers:
-    """What the teacher says of each whole image, once; the answers are kept in `out`, from which a run resumes.
-
-    Of several processes, which all call it, the first asks and the others read.
-    Images that it can't read are left out of the unlabelled ones, and have their label alone.
-    Raises ConfigError for a teacher of other labels, CheckpointError for one that can't be opened, DataError for
-    answers kept from other images.
-    """
-    samples = [*train, *open_unlabelled(config)]
-    keys = [sample.key for sample in samples]
-    path = out / FILE
-    if rank() > 0:
-        wait_for_all()
-    if path.exists():
-        with np.load(path, allow_pickle=False) as file:
-            known, values = file["keys"].tolist(), file["shares"]
-        if known != keys:
-            raise DataError(
-                f"{path} holds answers on other images; give the same --distillation.data, or another --out"
-            )
-    else:
-        values = _answers(config.teacher, samples, labels, on_progress)
-        with replacing(path) as partial, partial.open("wb") as to:
-            np.savez(to, keys=np.array(keys), shares=values)
-    if rank() == 0:
-        wait_for_all()
-    is_read = np.isfinite(values).all(axis=1)
-    shares = {key: torch.from_numpy(row) for key, row, is_good in zip(keys, values, is_read, strict=True) if is_good}
-    unlabelled = [sample for sample in samples[len(train) :] if sample.key in shares]
-    return TeacherAnswers(unlabelled, shares, config.weight, len(labels))
-
-
-def _answers(
-    teacher: str, samples: Sequence[Sample], labels: LabelSet, on_progress: Callable[[int, int], None]
-) -> np.ndarray:
-    """(N, E) float32; rows of NaN for images that can't be read."""
-    predictor = load(teacher, finder=None)
-    if predictor.labels != labels.labels:
-        raise ConfigError(
-            f"the teacher {teacher} answers {', '.join(predictor.labels)}; the data have {', '.join(labels.labels)}"
-        )
-    images = (sample.image.path if isinstance(sample.image, ImageFile) else sample.image.read() for sample in samples)
-    values = np.full((len(samples), len(labels)), np.nan, np.float32)
-    for i, answer in enumerate(predictor.predict_each(images)):
-        if not isinstance(answer, Failure):
-            values[i] = [answer.scene[label] for label in labels.labels]
-        on_progress(i + 1, len(samples))
-    return values / values.sum(axis=1, keepdims=True)

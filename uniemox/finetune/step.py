@@ -1,22 +1,150 @@
-"""One step of fine-tuning: augmentation, logits, loss, gradients, update."""
+"""One step of fine-tuning: augmentation, distillation, forward, backward, update."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
+from timm.data import Mixup
+from timm.data.auto_augment import rand_augment_transform
+from timm.data.random_erasing import RandomErasing
 from torch import Tensor, nn
 
-from uniemox.finetune.augment import augment_batch
-from uniemox.finetune.config import AugmentConfig, Task
-from uniemox.losses.affect import affect_loss, distribution_loss
-from uniemox.losses.soft_target import soft_target_cross_entropy
+from uniemox.data.sample import ImageFile, Sample
+from uniemox.data.source import open_data
+from uniemox.errors import ConfigError, DataError, ShapeError
+from uniemox.finetune.config import AugmentConfig, DistillationConfig, Task
+from uniemox.io.files import replacing
+from uniemox.labels import LabelSet
+from uniemox.losses.methods import affect_loss, distribution_loss
+from uniemox.losses.objective import soft_target_cross_entropy
 from uniemox.model.config import Precision
 from uniemox.model.methods.relation import Relation
-from uniemox.training.distributed import gather_numbers, rank, world_size
-from uniemox.training.update import gradients, update
-from uniemox.views.pixels import PixelStats
+from uniemox.predict.opening import load
+from uniemox.predict.prediction import Failure
+from uniemox.training.optimization import gradients, update
+from uniemox.training.processes import gather_numbers, rank, wait_for_all, world_size
+from uniemox.views.config import ViewConfig
+from uniemox.views.patches import IMAGENET, IMAGENET_MEAN, PixelStats, normalise
+from uniemox.views.transforms import TrainViews, Views
+
+Augment = Callable[[Image.Image], Image.Image]
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentedViews:
+    """Views for fine-tuning: those of `TrainViews`, each changed by RandAugment.
+
+    The draw is a function of seed, epoch and the sample's key. RandAugment draws for scene and person anew, and
+    `geometry` does not follow what it shifts and turns.
+    """
+
+    config: ViewConfig
+    seed: int
+    randaugment: str | None
+
+    def __call__(self, sample: Sample, epoch: int) -> Views:
+        """Views of a sample in an epoch. Raises ImageError or BoxError, with the image's name."""
+        views = TrainViews(self.config, self.seed)(sample, epoch)
+        if self.randaugment is None:
+            return views
+        augment = _randaugment(self.randaugment, self.config.size)
+        with _drawn_from(f"randaugment/{self.seed}/{epoch}/{sample.key}"):
+            return replace(views, scene=_changed(views.scene, augment), person=_changed(views.person, augment))
+
+
+def augment_batch(
+    scene: Tensor | None,
+    person: Tensor | None,
+    targets: Tensor,
+    config: AugmentConfig,
+    *,
+    task: Task,
+    device: torch.device,
+    stats: PixelStats = IMAGENET,
+) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """A batch as the classifier takes it: on the device, normalised, erased and mixed, its targets mixed likewise.
+
+    scene, person: (N, 3, S, S) uint8, RGB, or None.  targets: (N, E), or (N, 2) for task "affect".
+    stats: what the encoder's pixels are normalised with.
+    Returns float32 tensors of these shapes, None where None was given. Labels are smoothed, other targets are not.
+    Every view is erased on its own; scene and person of an image are mixed alike. A batch mixes with itself in reverse
+    order, all images in one way, drawn anew each time; the last image of an odd batch stays unmixed.
+    Draws come from the global generators of torch, numpy and Python.
+    Raises ShapeError if there is no view, or views and targets don't belong together.
+    """
+    views = [normalise(view, device, stats) for view in (scene, person) if view is not None]
+    if not views or targets.ndim != 2 or any(view.shape != (len(targets), *views[0].shape[1:]) for view in views):
+        raise ShapeError(
+            f"expected views (N, 3, S, S) and targets (N, E), got {[tuple(view.shape) for view in views]} "
+            f"and {tuple(targets.shape)}"
+        )
+    targets = targets.to(device, torch.float32, non_blocking=True)
+    if task == "label":
+        targets = smooth(targets, config.smoothing)
+    if config.erasing > 0:
+        views = [RandomErasing(config.erasing, mode="pixel", device=device)(view) for view in views]
+    if config.mixup > 0 or config.cutmix > 0:
+        pixels, targets = _mix(torch.cat(views, dim=1), targets, config)  # (N, 3 or 6, S, S)
+        views = list(pixels.split(3, dim=1))
+    left = iter(views)
+    return (None if scene is None else next(left), None if person is None else next(left), targets)
+
+
+def smooth(targets: Tensor, share: float) -> Tensor:
+    """Targets (N, E) of which a share, 0 to 1, is spread over all classes (arXiv 1512.00567, section 7)."""
+    return (1 - share) * targets + share / targets.shape[1]
+
+
+def _mix(pixels: Tensor, targets: Tensor, config: AugmentConfig) -> tuple[Tensor, Tensor]:
+    """Mixup or cutmix of all images but an odd batch's last, in place. pixels: (N, K, S, S), targets: (N, E)."""
+    even = len(pixels) // 2 * 2
+    if even == 0:
+        return pixels, targets
+    mixup = Mixup(config.mixup, config.cutmix, label_smoothing=0.0, num_classes=even)
+    _, shares = mixup(pixels[:even], torch.arange(even, device=pixels.device))  # (even, even): who is in whom
+    return pixels, torch.cat([shares @ targets[:even], targets[even:]])
+
+
+@lru_cache(maxsize=8)
+def _randaugment(name: str, size: int) -> Augment:
+    """timm's RandAugment for views of a size in px, as its own training sets it up; gaps get the mean colour."""
+    colour = tuple(round(255 * value) for value in IMAGENET_MEAN)
+    options = {"translate_const": int(size * 0.45), "img_mean": colour, "interpolation": Image.Resampling.BICUBIC}
+    augment = rand_augment_transform(name, options)
+    for operation in augment.ops:
+        if operation.name.startswith("Posterize"):
+            operation.aug_fn = _posterize
+    return augment
+
+
+def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
+    """timm's, but with one bit at least: at an end of its range timm asks for none, which Pillow refuses."""
+    return ImageOps.posterize(image, max(1, min(bits, 8)))
+
+
+def _changed(view: Tensor, augment: Augment) -> Tensor:
+    """An image through Pillow. view: (3, S, S) uint8.  Returns (3, S, S) uint8."""
+    image = augment(Image.fromarray(view.permute(1, 2, 0).numpy()))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+@contextmanager
+def _drawn_from(name: str) -> Iterator[None]:
+    """Inside, the global generators of Python and numpy, which timm draws from, are a function of the name alone."""
+    before, before_numpy = random.getstate(), np.random.get_state()
+    random.seed(name.encode("utf-8", "surrogatepass"))
+    np.random.seed(random.getrandbits(32))
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(before_numpy)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,3 +228,96 @@ def seed_step(seed: int, done: int) -> None:
     state = int(np.random.SeedSequence([seed, done, rank()]).generate_state(1)[0])
     for draw in (torch.manual_seed, np.random.seed, random.seed):
         draw(state)
+
+
+FILE = "teacher_answers.npz"  # in the run's folder
+PREFIX = "unlabelled/"  # of the keys of further images
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherAnswers:
+    """What a teacher says of the training images."""
+
+    unlabelled: list[Sample]
+    """The further images that it could read."""
+    shares: dict[str, Tensor]
+    """(E,) by the sample's key, with sum 1."""
+    weight: float
+    classes: int
+
+    def targets(self, samples: Sequence[Sample]) -> Tensor:
+        """(N, E), rows with sum 1: of N samples with a label its mixture with the teacher's answer, of others that."""
+        return torch.stack([self._target(sample) for sample in samples])
+
+    def _target(self, sample: Sample) -> Tensor:
+        said = self.shares.get(sample.key)
+        if sample.label is None:
+            assert said is not None, "an image without answer and label is left out"
+            return said
+        label = nn.functional.one_hot(torch.tensor(sample.label), self.classes).float()
+        return label if said is None else torch.lerp(label, said, self.weight)
+
+
+def open_unlabelled(config: DistillationConfig) -> list[Sample]:
+    """The further images, under keys that no other data set has."""
+    if not config.data:
+        return []
+    samples = open_data(config.data, with_texts=False).samples
+    unique = {sample.image_key: sample for sample in samples}  # several people of one image are one
+    return [replace(sample, key=PREFIX + key, label=None) for key, sample in unique.items()]
+
+
+def ask_teacher(
+    config: DistillationConfig,
+    train: Sequence[Sample],
+    labels: LabelSet,
+    out: Path,
+    on_progress: Callable[[int, int], None] = lambda _done, _of: None,
+) -> TeacherAnswers:
+    """What the teacher says of each whole image, once; the answers are kept in `out`, from which a run resumes.
+
+    Of several processes, which all call it, the first asks and the others read.
+    Images that it can't read are left out of the unlabelled ones, and have their label alone.
+    Raises ConfigError for a teacher of other labels, CheckpointError for one that can't be opened, DataError for
+    answers kept from other images.
+    """
+    samples = [*train, *open_unlabelled(config)]
+    keys = [sample.key for sample in samples]
+    path = out / FILE
+    if rank() > 0:
+        wait_for_all()
+    if path.exists():
+        with np.load(path, allow_pickle=False) as file:
+            known, values = file["keys"].tolist(), file["shares"]
+        if known != keys:
+            raise DataError(
+                f"{path} holds answers on other images; give the same --distillation.data, or another --out"
+            )
+    else:
+        values = _answers(config.teacher, samples, labels, on_progress)
+        with replacing(path) as partial, partial.open("wb") as to:
+            np.savez(to, keys=np.array(keys), shares=values)
+    if rank() == 0:
+        wait_for_all()
+    is_read = np.isfinite(values).all(axis=1)
+    shares = {key: torch.from_numpy(row) for key, row, is_good in zip(keys, values, is_read, strict=True) if is_good}
+    unlabelled = [sample for sample in samples[len(train) :] if sample.key in shares]
+    return TeacherAnswers(unlabelled, shares, config.weight, len(labels))
+
+
+def _answers(
+    teacher: str, samples: Sequence[Sample], labels: LabelSet, on_progress: Callable[[int, int], None]
+) -> np.ndarray:
+    """(N, E) float32; rows of NaN for images that can't be read."""
+    predictor = load(teacher, finder=None)
+    if predictor.labels != labels.labels:
+        raise ConfigError(
+            f"the teacher {teacher} answers {', '.join(predictor.labels)}; the data have {', '.join(labels.labels)}"
+        )
+    images = (sample.image.path if isinstance(sample.image, ImageFile) else sample.image.read() for sample in samples)
+    values = np.full((len(samples), len(labels)), np.nan, np.float32)
+    for i, answer in enumerate(predictor.predict_each(images)):
+        if not isinstance(answer, Failure):
+            values[i] = [answer.scene[label] for label in labels.labels]
+        on_progress(i + 1, len(samples))
+    return values / values.sum(axis=1, keepdims=True)

@@ -1,12 +1,15 @@
-"""Files of strangers read safely, files written whole or not at all, and the names of a run's files."""
+"""Files written whole or not at all, locks, and CSV that spreadsheets do not run."""
 
+import csv
 import errno
 import os
+import re
 import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 from uniemox.errors import ConfigError
 
@@ -56,7 +59,7 @@ def _open_regular(path: str, flags: int) -> int:
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of `path` when all went well and is removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
     try:
         partial.touch()
         permissions = partial.stat().st_mode  # what the umask leaves; safetensors takes away more
@@ -101,3 +104,33 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file."""
     with replacing(path) as partial:
         partial.write_text(text, "utf-8", "backslashreplace")  # names of files that are no UTF-8
+
+
+# Those of OWASP, full-width ones, and ESC, which steers terminals. An apostrophe before one of them is doubled, so that
+# what was written can be told from what was there.
+_RISKY = re.compile("'*[=+\\-@\t\r\n\x1b＝＋－＠]")
+_MARKED = re.compile("'+[=+\\-@\t\r\n\x1b＝＋－＠]")
+
+
+def write_rows(file: IO[str], rows: Iterable[Sequence[Any]], *, line_end: str = "\n") -> None:
+    """Write rows, the header first; numbers as they are, texts as `safe_cell`, None as an empty cell."""
+    writer = csv.writer(file, lineterminator=line_end)
+    writer.writerows([safe_cell(value) for value in row] for row in rows)
+
+
+def safe_cell(value: Any) -> Any:
+    """A text that no spreadsheet runs; anything else as it is.
+
+    >>> safe_cell("=1+1"), safe_cell("joy"), safe_cell(-0.5)
+    ("'=1+1", 'joy', -0.5)
+    """
+    return f"'{value}" if isinstance(value, str) and _RISKY.match(value) else value
+
+
+def plain_cell(text: str) -> str:
+    """A text as it was before `safe_cell`; also of a cell to which somebody's spreadsheet has put the apostrophe.
+
+    >>> plain_cell("'=1+1"), plain_cell("'tis joy")
+    ('=1+1', "'tis joy")
+    """
+    return text[1:] if _MARKED.match(text) else text

@@ -83,9 +83,21 @@ def open_image(data: bytes, name: str) -> Image.Image:
         if is_heif and "HEIF" not in known:
             raise ImageError(f"{name}: HEIC {HEIF_NEEDS}") from None
         raise ImageError(f"{name}: not an image of a known format ({', '.join(known)})") from None
-    except _DECODING_ERRORS as error:
+    except DECODING_ERRORS as error:
         raise ImageError(f"{name}: the header can't be read ({error})") from error
     width, height = image.size
+    check_size(width, height, name)
+    fmt = "JPEG" if image.format == "MPO" else str(image.format)
+    check_memory(
+        len(data), "progressive" if fmt == "JPEG" and "progressive" in image.info else fmt, width, height, name
+    )
+    if fmt == "TIFF":
+        check_tiff(data, getattr(image, "tag_v2", {}), width * height, name)
+    return image
+
+
+def check_size(width: int, height: int, name: str) -> None:
+    """Raise ImageError for an image that is empty, too large, or a strip.  name: what the message calls it."""
     if min(width, height) < 1:
         raise ImageError(f"{name}: {width} x {height} px is no image")
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
@@ -95,13 +107,6 @@ def open_image(data: bytes, name: str) -> Image.Image:
         )
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(f"{name}: {width} x {height} px is a strip, not a scene; crop or remove it")
-    fmt = "JPEG" if image.format == "MPO" else str(image.format)
-    check_memory(
-        len(data), "progressive" if fmt == "JPEG" and "progressive" in image.info else fmt, width, height, name
-    )
-    if fmt == "TIFF":
-        check_tiff(data, getattr(image, "tag_v2", {}), width * height, name)
-    return image
 
 
 @cache
@@ -157,7 +162,7 @@ def decode_opened(
     _load(image, name)
     try:
         image = _to_rgb(image)  # under the same name, so that what was decoded goes before the image is turned
-    except _DECODING_ERRORS as error:
+    except DECODING_ERRORS as error:
         raise ImageError(f"{name}: cut off or corrupt ({error})") from error
     if orientation in _TURNS:
         image = image.transpose(_TURNS[orientation])
@@ -182,7 +187,7 @@ def count_frames(image: Image.Image, name: str) -> int:
     """Images in a file. Raises ImageError if those after the first can't be read."""
     try:
         return int(getattr(image, "n_frames", 1))
-    except _DECODING_ERRORS as error:
+    except DECODING_ERRORS as error:
         raise ImageError(f"{name}: its further frames are cut off or corrupt ({error})") from error
 
 
@@ -194,7 +199,7 @@ def _load(image: Image.Image, name: str) -> None:
             f"{name}: decoding it takes more memory than its {image.width} x {image.height} px explain; "
             "save it again, or remove it"
         ) from None
-    except _DECODING_ERRORS as error:
+    except DECODING_ERRORS as error:
         raise ImageError(f"{name}: cut off or corrupt ({error})") from error
 
 
@@ -204,7 +209,7 @@ def orientation_of(image: Image.Image) -> int:
         return 1
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except _DECODING_ERRORS:
+    except DECODING_ERRORS:
         return 1
     return int(value) if value in _TURNS else 1
 
@@ -257,7 +262,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 # What Pillow's decoders raise for broken files.
-_DECODING_ERRORS = (
+DECODING_ERRORS = (
     *(OSError, ValueError, SyntaxError, EOFError, struct.error, OverflowError, IndexError, TypeError),
     *(
         ZeroDivisionError,

@@ -1,11 +1,17 @@
-"""A parallel map over images: a thread and a core for each; results come in the order of the images."""
+"""Parallel maps: threads for images, machines of a Ray cluster."""
 
 import os
+import pickle
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import suppress
+from functools import cache
+from itertools import islice
+from typing import Any, TypeVar
+
+from uniemox.errors import MissingPackageError
 
 MAX_CORES = 8
 MAX_AHEAD = 16  # items under way, or whose results wait
@@ -58,3 +64,77 @@ def is_parallel_worker() -> bool:
 
 def _mark_worker() -> None:
     _THREAD.is_worker = True
+
+
+AT_ONCE = 4_000  # batches that are handed to the cluster together, so that a list of any length needs no more memory
+DIED = "the process that looked at it died, of too little memory or of a fault in a library"
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def map_on_ray(
+    open_work: Callable[[], Callable[[T], R]], batches: Iterable[T], workers: int | None = None
+) -> Iterator[R | None]:
+    """Results of batches, in their order; None for a batch at which its worker died, twice.
+
+    open_work: called once by every worker, on one core each, for what answers a batch; its folder is this process's,
+    where the machine has it.  workers: the most of them; None: as many as the cluster has cores.
+    Uses the cluster that this process is connected to, else that of RAY_ADDRESS, else this machine alone.
+    An exception that the work raises is raised here. Raises MissingPackageError without Ray.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends figures of its use to its makers
+    try:
+        import ray  # type: ignore[import-not-found,unused-ignore] # noqa: PLC0415 - an extra
+        import ray.data  # type: ignore[import-not-found,unused-ignore] # noqa: PLC0415
+    except ImportError:
+        raise MissingPackageError("--engine ray needs Ray; run: pip install 'uniemox[ray]'") from None
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, logging_level="ERROR")
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    context.max_errored_blocks = -1  # what a dead worker had is missing, and the rest comes
+    workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    numbered = enumerate(batches)
+    while some := list(islice(numbered, AT_ONCE)):
+        rows = [{"number": number, "batch": pickle.dumps(batch)} for number, batch in some]
+        answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            _Worker,
+            fn_constructor_args=(open_work, os.getcwd()),
+            batch_size=1,
+            num_cpus=1,
+            concurrency=(1, min(workers, len(rows))),
+            max_restarts=-1,
+            max_task_retries=1,
+        )
+        due = (number for number, _ in some)
+        for row in answers.iter_rows():
+            while next(due) != row["number"]:
+                yield None
+            yield _opened(row["answer"])
+        yield from (None for _ in due)
+
+
+class _Worker:
+    """What answers batches, on one core of the cluster."""
+
+    def __init__(self, open_work: Callable[[], Callable[[Any], Any]], folder: str) -> None:
+        with suppress(OSError):  # files may well be named by whole paths
+            os.chdir(folder)
+        self.open_work = cache(open_work)
+
+    def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """The answer to a batch, or the error, pickled."""
+        try:
+            batch = pickle.loads(rows["batch"][0])  # noqa: S301 - what this process's parent has written
+            answer: tuple[Any, Exception | None] = (self.open_work()(batch), None)
+        except Exception as error:  # noqa: BLE001 - raised again where the answer is read
+            answer = (None, error)
+        return {"number": list(rows["number"]), "answer": [pickle.dumps(answer)]}
+
+
+def _opened(pickled: bytes) -> Any:
+    answer, error = pickle.loads(pickled)  # noqa: S301 - what a worker of ours has written
+    if error is not None:
+        raise error
+    return answer

@@ -7,12 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from uniemox.losses.alignment import contrastive_feature_alignment, semantic_visual_alignment
-    from uniemox.losses.hierarchy import hierarchical_cross_entropy, polarity_loss
-    from uniemox.losses.multiplicative import multiplicative_loss
-    from uniemox.losses.reconstruction import reconstruction_loss
-    from uniemox.losses.soft_target import soft_target_cross_entropy
-    from uniemox.losses.triplet_words import word_alignment_loss
+    from uniemox.losses.methods import (
+        hierarchical_cross_entropy,
+        multiplicative_loss,
+        polarity_loss,
+        word_alignment_loss,
+    )
+    from uniemox.losses.objective import (
+        contrastive_feature_alignment,
+        reconstruction_loss,
+        semantic_visual_alignment,
+        soft_target_cross_entropy,
+    )
 
 __all__ = [
     "contrastive_feature_alignment",
@@ -25,14 +31,14 @@ __all__ = [
     "word_alignment_loss",
 ]
 _MODULES = {
-    "contrastive_feature_alignment": "uniemox.losses.alignment",
-    "hierarchical_cross_entropy": "uniemox.losses.hierarchy",
-    "multiplicative_loss": "uniemox.losses.multiplicative",
-    "polarity_loss": "uniemox.losses.hierarchy",
-    "reconstruction_loss": "uniemox.losses.reconstruction",
-    "semantic_visual_alignment": "uniemox.losses.alignment",
-    "soft_target_cross_entropy": "uniemox.losses.soft_target",
-    "word_alignment_loss": "uniemox.losses.triplet_words",
+    "contrastive_feature_alignment": "uniemox.losses.objective",
+    "hierarchical_cross_entropy": "uniemox.losses.methods",
+    "multiplicative_loss": "uniemox.losses.methods",
+    "polarity_loss": "uniemox.losses.methods",
+    "reconstruction_loss": "uniemox.losses.objective",
+    "semantic_visual_alignment": "uniemox.losses.objective",
+    "soft_target_cross_entropy": "uniemox.losses.objective",
+    "word_alignment_loss": "uniemox.losses.methods",
 }
 
 

@@ -1,8 +1,9 @@
-"""The fine-tuned network: scene, person or both through one encoder, fused, and a linear head."""
+"""The fine-tuned network: encoder, fusion or method, head, and the distance to the training images."""
 
 from typing import Literal, get_args, overload
 
 import torch
+import torch.nn.functional as F
 from timm.layers import DropPath, calculate_drop_path_rates
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -10,8 +11,81 @@ from torch import Tensor, nn
 from uniemox.classifier_info import Streams, views_of
 from uniemox.errors import ConfigError, ShapeError
 from uniemox.model.encoder import check_plain
-from uniemox.model.heads import Distance
 from uniemox.model.methods.relation import Relation
+
+MAX_AXES = 64
+MIN_IMAGES = 8
+
+
+class Distance(nn.Module):
+    """How unlike the training images an image is: far from their features, and without a label that stands out.
+
+    The sum of two parts, each in units of its standard deviation over the training images:
+    the squared distance of the features under a Gaussian (arXiv 1807.03888, equation 1). Features are scaled to length
+    1, so that only their direction counts. Along the first K principal axes the variance is that of the training
+    images, along all others one and the same (probabilistic PCA, Tipping & Bishop, JRSS B 1999, section 3.2), so that
+    directions that no training image has count too;
+    and the energy of the logits, -log Σ exp (arXiv 2010.03759, equation 4).
+    width: D, of the features.  axes: K.
+    """
+
+    mean: Tensor
+    axes: Tensor
+    variances: Tensor
+    rest: Tensor
+    weights: Tensor
+
+    def __init__(self, width: int, axes: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))  # (D,)
+        self.register_buffer("axes", torch.eye(axes, width))  # (K, D), orthonormal
+        self.register_buffer("variances", torch.ones(axes))  # (K,)
+        self.register_buffer("rest", torch.ones(()))  # variance along every other axis
+        self.register_buffer("weights", torch.tensor([1.0, 0.0]))  # of the squared distance and of the energy
+
+    @classmethod
+    def fit(cls, features: Tensor, logits: Tensor | None = None) -> "Distance":
+        """Of M training images.
+
+        features: (M, D), M at least 8.  logits: (M, E); None: the outputs are none, and the energy does not count.
+        Raises ShapeError for fewer images.
+        """
+        if features.ndim != 2 or len(features) < MIN_IMAGES:
+            raise ShapeError(f"expected features (M, D) of at least {MIN_IMAGES} images, got {tuple(features.shape)}")
+        units = F.normalize(features.cpu().double(), dim=1)
+        offsets = units - units.mean(dim=0)
+        count = min(MAX_AXES, min(offsets.shape) // 2)
+        with torch.random.fork_rng(devices=[]):  # the search for the axes starts from random ones
+            torch.manual_seed(0)
+            _, lengths, axes = torch.svd_lowrank(offsets, q=min(2 * count, *offsets.shape), niter=6)
+        variances, axes = lengths[:count].square() / len(units), axes[:, :count]  # (K,), (D, K)
+        left = (offsets.square().sum() / len(units) - variances.sum()) / (features.shape[1] - count)
+        floor = torch.finfo(torch.float32).eps
+        fitted = cls(features.shape[1], count)
+        fitted.mean.copy_(units.mean(dim=0))
+        fitted.axes.copy_(axes.T)
+        fitted.variances.copy_(variances.clamp(min=floor))
+        fitted.rest.copy_(left.clamp(min=floor))
+        far = fitted.squared_distance(features.cpu())
+        fitted.weights[0] = 1 / far.std().clamp(min=floor)
+        if logits is not None:
+            fitted.weights[1] = 1 / logits.cpu().float().logsumexp(dim=1).std().clamp(min=floor)
+        return fitted
+
+    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
+        """features: (N, D).  logits: (N, E).  Returns (N,) in float32; larger is less like the training images."""
+        with torch.autocast(features.device.type, enabled=False):
+            energy = -logits.float().logsumexp(dim=1)
+            return self.weights[0] * self.squared_distance(features) + self.weights[1] * energy
+
+    def squared_distance(self, features: Tensor) -> Tensor:
+        """features: (N, D).  Returns (N,), about D for training images."""
+        with torch.autocast(features.device.type, enabled=False):
+            offset = F.normalize(features.float(), dim=1) - self.mean  # (N, D)
+            along = offset @ self.axes.T  # (N, K)
+            outside = offset.square().sum(dim=1) - along.square().sum(dim=1)
+            return (along.square() / self.variances).sum(dim=1) + outside.clamp(min=0) / self.rest
+
 
 DROP_PATHS = ("drop_path1", "drop_path2", "drop_path")  # timm's names: of attention and MLP, or of a whole block
 
@@ -138,12 +212,49 @@ class Classifier(nn.Module):
             if view.ndim != 4 or not view.is_floating_point():
                 raise ShapeError(
                     f"expected the {name} view as normalised floats (N, 3, H, W), got {view.dtype} "
-                    f"{tuple(view.shape)}; see uniemox.views.pixels"
+                    f"{tuple(view.shape)}; see uniemox.views.patches"
                 )
             views.append(view)
         if len(views) == 2 and views[0].shape != views[1].shape:
             raise ShapeError(f"scene {tuple(views[0].shape)} and person {tuple(views[1].shape)} must be alike")
         return views
+
+
+class NeighbourHead(nn.Module):
+    """Votes of the nearest known images, in place of `classifier.head`; nothing of it is learned.
+
+    The neighbours are found by cosine; each votes with exp(cosine / temperature), as in DINO (arXiv 2104.14294).
+    bank: (M, C) features of known images, as `Classifier.features` gives them.  targets: (M, E) rows that sum to 1.
+    neighbours: how many vote, all M if there are fewer.
+    Raises ShapeError if bank and targets don't belong together, ConfigError for numbers out of range.
+    """
+
+    bank: Tensor
+    targets: Tensor
+
+    def __init__(self, bank: Tensor, targets: Tensor, neighbours: int = 20, temperature: float = 0.07) -> None:
+        super().__init__()
+        if bank.ndim != 2 or targets.ndim != 2 or len(bank) != len(targets) or not len(bank):
+            raise ShapeError(
+                f"the bank {tuple(bank.shape)} must be (M, C) and its targets {tuple(targets.shape)} (M, E), M above 0"
+            )
+        if neighbours < 1 or not 0 < temperature < float("inf"):
+            raise ConfigError(
+                f"neighbours must be at least 1 and temperature positive and finite, got {neighbours}, {temperature}"
+            )
+        self.neighbours = min(neighbours, len(bank))
+        self.temperature = temperature
+        self.register_buffer("bank", F.normalize(bank.detach().float(), dim=-1))  # (M, C)
+        self.register_buffer("targets", targets.detach().float())  # (M, E)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features: (N, C).  Returns log(share of the votes + 1e-6), (N, E), in float32."""
+        with torch.autocast(features.device.type, enabled=False):
+            cosines = F.normalize(features.float(), dim=-1) @ self.bank.T  # (N, M)
+            nearest, rows = cosines.topk(self.neighbours, dim=-1)  # (N, neighbours)
+            votes = (nearest / self.temperature).softmax(dim=-1)  # (N, neighbours)
+            shares = (votes[..., None] * self.targets[rows]).sum(dim=1)  # (N, E)
+            return (shares + 1e-6).log()
 
 
 def token_encoder(vit: VisionTransformer) -> VisionTransformer:

@@ -6,9 +6,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from uniemox.model.config import DecoderConfig
-from uniemox.model.encoder import start_as_mae
-from uniemox.model.position import sincos_position
-from uniemox.views.mask import Mask
+from uniemox.model.encoder import sincos_position, start_as_mae
+from uniemox.views.patches import Mask
 
 
 class Decoder(nn.Module):

@@ -1,5 +1,6 @@
-"""The encoder: a plain timm VisionTransformer, run over the visible patches only (MAE, arXiv 2111.06377)."""
+"""Vision transformers as encoders: position tables, visible tokens, several side by side; the colour histogram."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import timm
@@ -7,12 +8,29 @@ import torch
 import torch.nn.functional as F
 from timm.layers import PatchEmbed
 from timm.models import checkpoint_seq
+from timm.models._manipulate import group_with_matcher
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from uniemox.errors import EncoderError, ShapeError
-from uniemox.model.position import sincos_position
-from uniemox.views.patches import patch_grid
+from uniemox.errors import ConfigError, EncoderError, ShapeError
+from uniemox.model.config import Precision
+from uniemox.views.patches import IMAGENET, PixelStats, patch_grid
+
+
+def sincos_position(channels: int, grid: tuple[int, int], *, rows_first: bool = False) -> Tensor:
+    """Sines and cosines of the column, then of the row; a zero row for the CLS token comes first.
+
+    channels: C, a multiple of 4.  grid: rows and columns.  Returns (1, 1 + rows * columns, C).
+    rows_first: the row, then the column: MoCo v3, CAE and SiameseIM, where MAE, dBOT, TinyMIM and MixMAE begin with the
+    column.  Source: facebookresearch/mae, util/pos_embed.py; facebookresearch/moco-v3, vits.py.
+    """
+    rows, columns = grid
+    bands = 10000.0 ** -(torch.arange(channels // 4, dtype=torch.float64) / (channels // 4))  # (C/4,)
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    places = (row, column) if rows_first else (column, row)
+    angles = [place.flatten()[:, None] * bands for place in places]  # 2 x (L, C/4)
+    table = torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1)  # (L, C)
+    return torch.cat([table.new_zeros(1, channels), table])[None].float()
 
 
 def build_encoder(name: str, image_size: int | None = None, **timm_options: object) -> VisionTransformer:
@@ -114,3 +132,110 @@ def _refusal(name: str, reason: str) -> str:
         f"{name!r} cannot be the encoder of the pre-training: {reason}. It takes plain ViTs of timm with a CLS token "
         "and an absolute position table, such as vit_tiny_patch16_224 to vit_huge_patch14_224"
     )
+
+
+class ConcatEncoder(nn.Module):
+    """(N, 3, H, W) -> (N, D1 + D2 + ...); each encoder gets its pixels in its own normalisation.
+
+    encoders: of timm, with features (N, D).  stats: what each one's pixels are normalised with; the views come in
+    ImageNet's normalisation.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, encoders: Sequence[nn.Module], stats: Sequence[PixelStats]) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders)
+        mean, std = (torch.tensor([getattr(one, name) for one in stats]) for name in PixelStats._fields)  # (K, 3)
+        own_mean, own_std = torch.tensor(IMAGENET.mean), torch.tensor(IMAGENET.std)
+        self.register_buffer("scale", (own_std / std)[..., None, None], persistent=False)  # (K, 3, 1, 1)
+        self.register_buffer("shift", ((own_mean - mean) / std)[..., None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, 3, H, W).  Returns (N, D)."""
+        features = [encoder(x * self.scale[i] + self.shift[i]) for i, encoder in enumerate(self.encoders)]
+        return torch.cat(features, dim=1)
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """From a parameter's name to the number of its layer in its own encoder, for timm's layer-wise decay."""
+        layers: dict[str, int] = {}
+        encoder: Any
+        for i, encoder in enumerate(self.encoders):
+            if not hasattr(encoder, "group_matcher"):
+                raise ConfigError(f"layer_decay needs encoders of timm; {type(encoder).__name__} is none")
+            own = group_with_matcher(encoder.named_parameters(), encoder.group_matcher(coarse=coarse), reverse=True)
+            layers |= {f"encoders.{i}.{name}": layer for name, layer in own.items()}
+        last = max(layers.values(), default=0)
+        return lambda name: layers.get(name, last + 1)
+
+
+HUES, SATURATIONS, VALUES = 8, 4, 4  # bins of HSV, 128 together
+THUMBNAIL = 6  # cells of a side
+FEATURES = HUES * SATURATIONS * VALUES + 3 * THUMBNAIL**2
+
+
+class ColourHistogram(nn.Module):
+    """(N, 3, H, W) -> (N, 236): roots of the shares of pixels in 128 HSV bins, then the mean colours of 6 x 6 cells.
+
+    It has no weights. The root evens out rare and frequent colours (the Hellinger kernel); its squares sum to 1.
+    Mean colours are 0 to 1, channel by channel, row by row. In float32 whatever the precision around it.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(IMAGENET.mean)[:, None, None], persistent=False)  # (3, 1, 1)
+        self.register_buffer("std", torch.tensor(IMAGENET.std)[:, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, 3, H, W), ImageNet-normalised.  Returns (N, 236)."""
+        with torch.autocast(x.device.type, enabled=False):
+            rgb = ((x.float() * self.std + self.mean) * 255).round().clamp(0, 255)  # whole: no bin hangs on rounding
+            bins = hsv_bins(rgb).flatten(1)  # (N, HW)
+            counts = rgb.new_zeros(rgb.shape[0], HUES * SATURATIONS * VALUES)  # (N, 128)
+            counts = counts.scatter_add(1, bins, torch.ones_like(bins, dtype=counts.dtype))
+            rows, columns = (cell_means(side, x.device) for side in rgb.shape[-2:])
+            cells = rows @ rgb @ columns.T / 255  # (N, 3, 6, 6)
+            return torch.cat([(counts / bins.shape[1]).sqrt(), cells.flatten(1)], dim=1)  # (N, 236)
+
+
+def hsv_bins(rgb: Tensor) -> Tensor:
+    """The bin of every pixel, 0 to 127, of equal steps in hue, saturation and value.
+
+    rgb: (N, 3, H, W), whole numbers 0 to 255.  Returns (N, H, W) int64. Grey has hue 0, black saturation 0.
+    """
+    red, green, blue = rgb.unbind(dim=1)  # (N, H, W) each
+    value, minimum = rgb.amax(dim=1), rgb.amin(dim=1)
+    spread = value - minimum
+    safe = spread.clamp(min=1)  # the smallest spread of a pixel that is not grey
+    of_green, of_blue = 2 + (blue - red) / safe, 4 + (red - green) / safe
+    hue = torch.where(value == red, (green - blue) / safe, torch.where(value == green, of_green, of_blue))
+    hue = torch.where(hue < 0, hue + 6, hue)  # 0 to below 6
+    hues = (hue * (HUES / 6)).floor().clamp(max=HUES - 1)
+    saturations = (SATURATIONS * spread / value.clamp(min=1)).floor().clamp(max=SATURATIONS - 1)
+    values = (VALUES * value / 256).floor()
+    return ((hues * SATURATIONS + saturations) * VALUES + values).long()
+
+
+def cell_means(side: int, device: torch.device) -> Tensor:
+    """How much each of `side` pixels counts in each of 6 cells of equal width, which may cut pixels: (6, side)."""
+    edges = torch.arange(THUMBNAIL + 1, device=device) * (side / THUMBNAIL)  # (7,)
+    pixels = torch.arange(side, device=device)
+    last = torch.minimum(edges[1:, None], pixels + 1)  # (6, side)
+    overlap = (last - torch.maximum(edges[:-1, None], pixels)).clamp(min=0)
+    return overlap * (THUMBNAIL / side)
+
+
+def fast_precision(device: str | None = None) -> Precision:
+    """bfloat16 on a GPU and on processors that multiply it (AVX-512, AMX, newer Arm), float32 on all others.
+
+    device: cpu or cuda; None: a GPU if there is one.
+    Without such instructions bfloat16 works too, but 60 times slower than float32 (an AMD EPYC with AVX2).
+    """
+    # Private, but the one place where torch says what its CPU kernels can do.
+    is_gpu = torch.cuda.is_available() if device is None else device == "cuda"
+    is_fast = is_gpu or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bfloat16" if is_fast else "float32"

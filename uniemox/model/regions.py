@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from uniemox.classifier_info import Streams
 from uniemox.errors import ConfigError
-from uniemox.model.yolox import CLASSES, Candidates, YoloxNano
-from uniemox.model.yunet import YuNet
-from uniemox.views.pixels import IMAGENET, PixelStats
+from uniemox.model.detectors import CLASSES, Candidates, YoloxNano, YuNet
+from uniemox.views.patches import IMAGENET, PixelStats
 
 Group = Literal["scene", "cells", "objects", "people", "person", "body", "face"]
 OF_PERSON: tuple[Group, ...] = ("person", "body", "face")

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from uniemox.classifier_info import NetworkSpec
-from uniemox.model.classifier import Classifier
+from uniemox.model.classifier import Classifier, Distance, NeighbourHead
 from uniemox.model.encoders import build_encoders
 from uniemox.model.fusion import build_fusion
-from uniemox.model.heads import Ccim, Distance, NeighbourHead
+from uniemox.model.methods.ccim import Ccim
 from uniemox.model.methods.relation import build_method
-from uniemox.views.pixels import PixelStats
+from uniemox.views.patches import PixelStats
 
 
 def build(spec: NetworkSpec, encoder: nn.Module | None = None) -> Classifier:

@@ -10,15 +10,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from uniemox.errors import ShapeError
-from uniemox.losses.alignment import contrastive_feature_alignment, semantic_visual_alignment
-from uniemox.losses.reconstruction import reconstruction_loss
-from uniemox.losses.total import total_loss
+from uniemox.losses.config import LossWeights
+from uniemox.losses.objective import contrastive_feature_alignment, reconstruction_loss, semantic_visual_alignment
 from uniemox.model.config import ModelConfig
 from uniemox.model.decoder import Decoder
 from uniemox.model.encoder import check_plain, encode_visible
 from uniemox.model.fusion import build_fusion
-from uniemox.views.mask import Mask, random_mask
-from uniemox.views.patches import patchify
+from uniemox.views.patches import Mask, patchify, random_mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +86,7 @@ class UniEmoX(nn.Module):
         text_features: Tensor | None = None,
         scene_noise: Tensor | None = None,
         person_noise: Tensor | None = None,
+        weights: LossWeights | None = None,
     ) -> ModelOutput:
         """One pass over a batch, with every loss that is on.
 
@@ -95,6 +94,7 @@ class UniEmoX(nn.Module):
         `config.needs_person` is false, and is ignored there.
         image_features: (N, C) the teacher's Ω.  text_features: (M, C) its Λ, M >= N.
         scene_noise, person_noise: (N, L) random numbers that draw the masks; None draws them from torch's generator.
+        weights: of the losses in this step; None: those of the configuration.
         Raises ShapeError if a view or feature is missing or has another shape.
         """
         views = self._views(scene, person)
@@ -102,9 +102,7 @@ class UniEmoX(nn.Module):
         patches = patchify(torch.cat(views), self.patch_size)  # (2N, L, P), or (N, L, P) without person
         mask = self._draw_mask(patches, [scene_noise, person_noise][: len(views)])
         tokens = encode_visible(self.encoder, patches, mask.visible)  # (2N, 1 + K, C2)
-        if self.decoder is None:
-            tokens = tokens[:, :1]  # (2N, 1, C2)
-        tokens = self.embed(tokens)  # (2N, 1 + K, C3)
+        tokens = self.embed(tokens if self.decoder else tokens[:, :1])  # (2N, 1 + K, C3), or (2N, 1, C3)
         cls = tokens[:, 0].to(torch.promote_types(tokens.dtype, torch.float32))  # (2N, C3)
         alpha, beta = cls[:count], cls[count:] if has_person else None
 
@@ -113,10 +111,22 @@ class UniEmoX(nn.Module):
         if self.config.needs_image_features:
             with torch.autocast(scene.device.type, enabled=False):
                 fused = alpha if self.fusion is None else self.fusion(alpha, beta)  # (N, C3)
-                losses |= self._align(fused, image_features, text_features)
+                projected, image, text = self._compared(fused, image_features, text_features)
+                if text is not None:
+                    cfa = contrastive_feature_alignment(projected, image, text, self.config.temperature)
+                    losses["contrastive_feature_alignment"] = cfa
+                if self.config.losses.semantic_visual_alignment > 0:
+                    losses["semantic_visual_alignment"] = semantic_visual_alignment(projected, image)
+        w, off = weights or self.config.losses, cls.new_zeros(())
+        total = (
+            w.scene_reconstruction * losses.get("scene_reconstruction", off)
+            + w.person_reconstruction * losses.get("person_reconstruction", off)
+            + w.contrastive_feature_alignment * losses.get("contrastive_feature_alignment", off)
+            + w.semantic_visual_alignment * losses.get("semantic_visual_alignment", off)
+        )
         return ModelOutput(
             losses=losses,
-            total=total_loss(losses, self.config.losses),
+            total=total,
             scene=alpha,
             person=beta,
             fused=fused,
@@ -141,7 +151,7 @@ class UniEmoX(nn.Module):
                     f"got {tuple(view.shape)}"
                 )
             if not view.is_floating_point():
-                raise ShapeError(f"expected normalised views of floats, got {view.dtype}; see uniemox.views.pixels")
+                raise ShapeError(f"expected normalised views of floats, got {view.dtype}; see uniemox.views.patches")
         return views
 
     def _draw_mask(self, patches: Tensor, noises: list[Tensor | None]) -> Mask:
@@ -174,8 +184,10 @@ class UniEmoX(nn.Module):
         }
         return preds, losses
 
-    def _align(self, fused: Tensor, image: Tensor | None, text: Tensor | None) -> dict[str, Tensor]:
-        """L2 and L3 where they are on."""
+    def _compared(
+        self, fused: Tensor, image: Tensor | None, text: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Υ projected to the teacher's width, Ω and Λ, (N, C) each, checked; Λ is None where L2 is off."""
         config = self.config
         if image is None:
             raise ShapeError("the teacher's image_features are missing; give them, or turn L2 and L3 off")
@@ -187,14 +199,7 @@ class UniEmoX(nn.Module):
                 f"the teacher's image features {tuple(image.shape)} must be (N, {projected.shape[1]}); a teacher of "
                 "another width needs ModelConfig(teacher_width=...)"
             )
-        losses = {}
-        if text is not None and config.needs_text_features:
-            losses["contrastive_feature_alignment"] = contrastive_feature_alignment(
-                projected, image, text.to(fused.dtype), config.temperature
-            )
-        if config.losses.semantic_visual_alignment > 0:
-            losses["semantic_visual_alignment"] = semantic_visual_alignment(projected, image)
-        return losses
+        return projected, image, text.to(fused.dtype) if text is not None and config.needs_text_features else None
 
 
 @torch.no_grad()

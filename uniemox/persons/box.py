@@ -1,12 +1,13 @@
-"""Boxes in px of the upright image, and what is done with them."""
+"""Boxes, crops of a person, and the selection of detections."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from uniemox.classifier_info import PersonPolicy
 from uniemox.errors import BoxError
 
 
@@ -88,3 +89,95 @@ def suppress(boxes: NDArray[np.floating], confidences: NDArray[np.floating], thr
         kept.append(int(best))
         order = order[overlap(boxes[best][None], boxes[order])[0] <= threshold]
     return kept
+
+
+"""largest: the target where the data set names one, else the person with the largest area × confidence.  union: the box
+around everybody.  persons_only: the whole image, black where nobody is.  second_crop: no person; in training a second
+random crop of the image, as in the paper's released code, elsewhere the whole image."""
+
+Source = Literal[
+    "target",
+    "largest",
+    "union",
+    "persons_only",
+    "whole_image_nobody_found",
+    "whole_image_nobody_looked",
+    "whole_image_second_crop",
+]
+
+
+class PersonCrop(NamedTuple):
+    """A part of an image and why it was taken."""
+
+    box: Box
+    """Inside the image, at least one px."""
+    source: Source
+    keep: tuple[Box, ...] = ()
+    """Only these boxes are not blacked out; none: everything is kept."""
+
+
+def choose_person(
+    persons: Sequence[Detection] | None, target: Box | None, size: tuple[int, int], policy: PersonPolicy = "largest"
+) -> PersonCrop:
+    """The person view of an image.
+
+    persons: what a detector found; None if no detector was run.  target: the person meant by the data set.  size: width
+    and height of the image, px. Without a person it is the whole image, and `source` says why. People of whom less than
+    a px is in the image don't count.
+    Raises BoxError for a target that does not touch the image.
+    """
+    whole = Box(0, 0, *size)
+    if policy == "second_crop":
+        return PersonCrop(whole, "whole_image_second_crop")
+    if target is not None and policy == "largest":
+        return PersonCrop(touched_box(target, *size), "target")
+    seen = list(_seen(persons or (), size))
+    boxes = [] if target is None else [touched_box(target, *size)]
+    boxes += [person.box for person in seen]
+    if not boxes:
+        return PersonCrop(whole, "whole_image_nobody_looked" if persons is None else "whole_image_nobody_found")
+    if policy == "union":
+        return PersonCrop(union_box(boxes), "union")
+    if policy == "persons_only":
+        return PersonCrop(whole, "persons_only", tuple(boxes))
+    return PersonCrop(max(seen, key=lambda person: person.box.area * person.confidence).box, "largest")
+
+
+def _seen(persons: Sequence[Detection], size: tuple[int, int]) -> Iterator[Detection]:
+    """People clipped to the image, without those of whom less than a px is in it."""
+    for person in persons:
+        try:
+            yield Detection(clip_box(person.box, *size), person.confidence)
+        except BoxError:
+            continue
+
+
+MAX_CANDIDATES = 1000
+"""Boxes of an image that are compared with each other, the most confident ones, as NanoDet has it."""
+
+
+def select(
+    boxes: NDArray[np.floating],
+    confidences: NDArray[np.floating],
+    image: tuple[int, int],
+    *,
+    confidence: float,
+    nms_overlap: float,
+    max_detections: int,
+) -> tuple[Detection, ...]:
+    """People in one image, clipped to it, most confident first.
+
+    boxes: (M, 4) in px of the image.  confidences: (M,).  image: width and height in px.
+    Boxes that are less confident than `confidence`, are not finite or cover no px of the image are left out.
+    """
+    candidates = np.flatnonzero((confidences >= confidence) & np.isfinite(boxes).all(axis=1))
+    candidates = candidates[np.argsort(-confidences[candidates], kind="stable")][:MAX_CANDIDATES]
+    kept = candidates[suppress(boxes[candidates], confidences[candidates], nms_overlap)]
+    found = []
+    for row in kept:
+        try:
+            box = clip_box(Box(*map(float, boxes[row])), *image)
+        except BoxError:
+            continue  # outside the image, in the letterbox, or thinner than a px
+        found.append(Detection(box, float(min(confidences[row], 1.0))))
+    return tuple(found[:max_detections])

@@ -13,12 +13,10 @@ from PIL import Image
 
 from uniemox.errors import ConfigError, DetectorError, MissingPackageError
 from uniemox.io.files import open_regular
-from uniemox.persons.box import Detection
-from uniemox.persons.decoding import Array, corners
-from uniemox.persons.detector_config import DetectorConfig, fingerprint_of
+from uniemox.persons.box import Detection, select
+from uniemox.persons.config import DetectorConfig, fingerprint_of
 from uniemox.persons.fitting import Preparation, Size, fit_images
-from uniemox.persons.layouts import CLASS_COUNTS, YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP
-from uniemox.persons.selection import select
+from uniemox.persons.layouts import CLASS_COUNTS, YOLOV3_CONFIDENCE, YOLOV3_NMS_OVERLAP, Array, corners
 
 SIZE: Size = (416, 416)  # as UniEmoX has it, whatever the .cfg says
 PREPARATION = Preparation(fit="squash", order="RGB", std=(255.0, 255.0, 255.0))

@@ -8,7 +8,7 @@ from PIL import Image
 
 from uniemox.errors import ConfigError, DetectorError
 from uniemox.persons.box import Detection
-from uniemox.persons.detector_config import DetectorConfig
+from uniemox.persons.config import DetectorConfig
 
 
 class Detector(Protocol):

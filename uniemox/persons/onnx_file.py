@@ -10,12 +10,10 @@ from PIL import Image
 from uniemox.errors import DetectorError
 from uniemox.io.onnx_external import external_files, leaves_folder
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, Session
-from uniemox.persons.box import Detection
-from uniemox.persons.decoding import Array
-from uniemox.persons.detector_config import DetectorConfig, fingerprint_of
+from uniemox.persons.box import Detection, select
+from uniemox.persons.config import DetectorConfig, fingerprint_of
 from uniemox.persons.fitting import UNMOVED, Size, fit_images
-from uniemox.persons.layouts import LAYOUTS, recognise
-from uniemox.persons.selection import select
+from uniemox.persons.layouts import LAYOUTS, Array, recognise
 
 FREE_SIZE_PX = 416  # of inputs that take any size, until their layout is known
 MAX_SIZE_PX = 4096

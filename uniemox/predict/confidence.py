@@ -1,39 +1,49 @@
-"""From a network's numbers to its answer: its temperature, and less confidence in images that it does not know."""
+"""From logits to an answer: calibrated probabilities, familiarity of the image, and sets of likely labels."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo, to_affect
+from uniemox.errors import ConfigError
 
 Array = NDArray[np.floating]
-UNFAMILIAR = 0.05  # below it an image is flagged: that unlike is one in twenty of those like the training images
+UNFAMILIAR = 0.05  # images below it are flagged: one in twenty of the images like those of training is
 TRUSTED = 0.2  # from here on the network's own confidence counts in full
 MIN_WEIGHT = 0.2  # of the network's own probabilities: their order stays
+ROUNDING = 1e-5  # stored conformal scores are rounded to 5 digits
 
 
-def familiarity_of(distances: Array, known: Sequence[float]) -> NDArray[np.float64]:
-    """Share of held-out images, and of each image itself, that are at least as far from the training images, 0 to 1.
+def familiarity_of(distances: Array, held_out: Sequence[float]) -> NDArray[np.float64]:
+    """Return the share of held-out images that are at least as far from the training images as each image, 0 to 1.
 
-    distances: (N,).  known: of the held-out images, sorted.  Among images like them every value is as frequent: it is
-    the conformal p-value of "this image is like them" (arXiv 2107.07511, section 4.4).
+    distances: (N,).  held_out: sorted distances of held-out images; the image itself is counted with them. This is the
+    conformal p-value of "this image is like them" (arXiv 2107.07511, section 4.4).
 
     >>> familiarity_of(np.array([1.0, 2.0, 9.0]), (1.0, 2.0, 3.0, 4.0)).tolist()
     [1.0, 0.8, 0.2]
     """
-    nearer = np.searchsorted(np.asarray(known), np.asarray(distances, np.float64))  # (N,)
-    return (len(known) - nearer + 1) / (len(known) + 1)
+    nearer = np.searchsorted(np.asarray(held_out), np.asarray(distances, np.float64))  # (N,)
+    return (len(held_out) - nearer + 1) / (len(held_out) + 1)
+
+
+def log_softmax(logits: Array) -> NDArray[np.float64]:
+    """Return log-probabilities (N, E) of logits (N, E)."""
+    values = np.asarray(logits, np.float64)
+    values = values - values.max(axis=1, keepdims=True)
+    return values - np.log(np.exp(values).sum(axis=1, keepdims=True))
 
 
 def probabilities_of(
     logits: Array, temperature: float | None, familiarity: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
-    """Calibrated probabilities (N, E), rows of sum 1.
+    """Return calibrated probabilities (N, E), rows of sum 1.
 
     logits: (N, E).  temperature: divides them (arXiv 1706.04599); None: 1.
-    familiarity: (N,). The network's probabilities count with the weight familiarity / 0.2, from 0.2 to 1; the rest is
-    spread over all labels alike, since nobody can tell.
+    familiarity: (N,). Below 0.2 the network's probabilities get the weight familiarity / 0.2, at least 0.2; the rest is
+    spread equally over all labels.
 
     >>> probabilities_of(np.log([[1.0, 3.0]]), None, np.array([0.1])).tolist()
     [[0.375, 0.625]]
@@ -48,11 +58,57 @@ def probabilities_of(
 
 
 def answers_of(info: ClassifierInfo, logits: Array, distances: Array | None = None) -> NDArray[np.float64]:
-    """What a classifier answers: calibrated probabilities (N, E); for task affect valence and arousal (N, 2), 1 to 9.
+    """Return calibrated probabilities (N, E), or for task affect valence and arousal (N, 2), 1 to 9.
 
-    distances: (N,), from the training images; None: it does not know.
+    distances: (N,), from the training images; None: the network does not give them.
     """
     if info.task == "affect":
         return to_affect(np.asarray(logits, np.float64))
     familiarity = familiarity_of(distances, info.distances) if distances is not None and info.distances else None
     return probabilities_of(logits, info.temperature, familiarity)
+
+
+def score_limit(scores: Sequence[float], coverage: float) -> float:
+    """Return the highest score of a likely label: the ⌈(n + 1) · coverage⌉-th of n held-out scores.
+
+    Split conformal prediction (arXiv 2107.07511, section 1). The score of a held-out image is 1 - p(its true label)
+    (LAC, Sadinle et al., JASA 2019).
+    scores: sorted.  coverage: share of images whose true label shall be in its set, between 0 and 1.
+    Raises ConfigError for another coverage, or for no or too few scores.
+    """
+    if not 0 < coverage < 1:
+        raise ConfigError(f"coverage must lie strictly between 0 and 1, got {coverage}; try 0.9")
+    if not scores:
+        raise ConfigError(
+            "this model keeps no scores of held-out images, so it can't say which labels are likely; leave coverage "
+            "out, or fine-tune it again"
+        )
+    place = math.ceil((len(scores) + 1) * coverage - 1e-9)  # a product such as 0.9 · 10 may lie a bit above 9
+    if place > len(scores):
+        raise ConfigError(
+            f"coverage {coverage} can't be had from {len(scores)} held-out images; they do for at most "
+            f"{len(scores) / (len(scores) + 1):.3f}"
+        )
+    return scores[place - 1]
+
+
+def likely_labels(probabilities: NDArray[np.floating], limit: float) -> list[int]:
+    """Return the indices of the likely labels, most probable first; the first is always among them.
+
+    probabilities: (E,).  limit: of `score_limit`.
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    return [int(i) for n, i in enumerate(order) if n == 0 or 1 - probabilities[i] <= limit + ROUNDING]
+
+
+def likely_sets(
+    scores: Sequence[float], coverage: float, answers: NDArray[np.floating], truth: NDArray[np.integer]
+) -> tuple[float, float]:
+    """Measure the share of images whose likely labels hold the true one, and the mean number of likely labels.
+
+    scores, coverage: as `score_limit`, which also raises.  answers: (N, E) probabilities.  truth: (N,).
+    """
+    limit = score_limit(scores, coverage)
+    sets = [likely_labels(row, limit) for row in answers]
+    held = [label in likely for label, likely in zip(truth, sets, strict=True)]
+    return float(np.mean(held)), float(np.mean([len(likely) for likely in sets]))

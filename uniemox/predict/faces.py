@@ -13,19 +13,23 @@ from uniemox.persons.detector import Detector
 from uniemox.predict.network import Network
 from uniemox.predict.views import Pixels
 
-MIN_FACE_PX = 16  # shorter side of a face in the image; of smaller ones nothing is said
+MIN_FACE_PX = 16  # shorter side of a face; smaller ones get no answer
 SIDE, RISE = 1.14, 0.02
 """Faces of FER+ fill squares of 1.14 times the geometric mean of their box's sides, whose middle lies 2 % of the side
-above the box's: medians over what YuNet finds in its validation part."""
-SAME = 0.5  # overlap from which a face in an image and one in its mirror image are one
-MIN_INSIDE = 0.7  # share of a face's box that lies in a person's, for it to be that person's face
+above the box's: medians over what YuNet detects in its validation part."""
+MIN_OVERLAP = 0.5  # of the boxes of one face in an image and in its mirror image
+MIN_INSIDE = 0.7  # share of a face's box that lies in its owner's
 
 
-class BothWays:
-    """A detector that finds alike in an image and in its mirror image: what it finds in both, with the mean box.
+def detect_in(detector: Detector, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...]:
+    """Detect in an image that may be a smaller copy; boxes are in px of the full one, most confident first."""
+    [found] = detector.detect([image])
+    x, y = full[0] / image.width, full[1] / image.height
+    return tuple(Detection(Box(b.x1 * x, b.y1 * y, b.x2 * x, b.y2 * y), confidence) for b, confidence in found)
 
-    detector: asked twice for each image.
-    """
+
+class MirrorDetector:
+    """A detector that keeps what another one finds both in an image and in its mirror image, with the mean box."""
 
     def __init__(self, detector: Detector) -> None:
         self.detector, self.name = detector, detector.name
@@ -44,12 +48,12 @@ def _mirrored(found: Detection, width: int) -> Detection:
 
 
 def _in_both(found: Sequence[Detection], others: Sequence[Detection]) -> tuple[Detection, ...]:
-    """Means of detections that overlap by half, most confident first."""
+    """Return the means of detections that overlap by half, most confident first."""
     if not found or not others:
         return ()
     shared = overlap(np.array([one.box for one in found]), np.array([one.box for one in others]))  # (M, N)
     means = []
-    while shared.max() >= SAME:
+    while shared.max() >= MIN_OVERLAP:
         i, j = divmod(int(shared.argmax()), len(others))
         a, b = found[i], others[j]
         box = Box(*((x + y) / 2 for x, y in zip(a.box, b.box, strict=True)))
@@ -59,9 +63,9 @@ def _in_both(found: Sequence[Detection], others: Sequence[Detection]) -> tuple[D
 
 
 class FaceReader:
-    """Finds faces and cuts them as the expression network was trained on them.
+    """Detects faces and crops them as the expression network was trained on them.
 
-    network: of kind expressed.  finder: of faces; None: the whole image is a face.
+    network: of kind expressed.  finder: detects faces; None: the whole image is a face.
     Raises ConfigError for a network of another kind.
     """
 
@@ -75,15 +79,11 @@ class FaceReader:
         self.network, self.finder = network, finder
 
     def find(self, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...]:
-        """Faces in px of the full image, most confident first.  image: RGB, which may be a smaller copy of it."""
-        if self.finder is None:
-            return (Detection(Box(0, 0, *full), 1.0),)
-        [found] = self.finder.detect([image])
-        x, y = full[0] / image.width, full[1] / image.height
-        return tuple(Detection(Box(b.x1 * x, b.y1 * y, b.x2 * x, b.y2 * y), sure) for b, sure in found)
+        """Detect faces, in px of the full image, most confident first.  image: RGB, which may be a smaller copy."""
+        return (Detection(Box(0, 0, *full), 1.0),) if self.finder is None else detect_in(self.finder, image, full)
 
     def look(self, image: Image.Image, full: tuple[int, int], face: Box) -> tuple[dict[str, Pixels], ...]:
-        """What the network sees of a face: it and its mirror image, whose mean is the answer; () if it is too small."""
+        """Return views of a face and of its mirror image, whose mean is the answer; () if the face is too small."""
         if min(face.x2 - face.x1, face.y2 - face.y1) < MIN_FACE_PX:
             return ()
         square = Box(0, 0, *full) if self.finder is None else face_square(face)
@@ -94,7 +94,7 @@ class FaceReader:
 
 
 def face_square(face: Box) -> Box:
-    """The square around a face that is judged, which may reach beyond the image.
+    """Return the square around a face that is judged, which may reach beyond the image.
 
     >>> [round(value, 1) for value in face_square(Box(100, 100, 180, 200))]
     [89.0, 97.0, 191.0, 198.9]
@@ -106,7 +106,7 @@ def face_square(face: Box) -> Box:
 
 
 def owners(faces: Sequence[Box], persons: Sequence[Box] | None) -> list[int | None]:
-    """Whose face each is, as a place among the persons; None where it is nobody's.
+    """Return the index of each face's owner among the persons; None without one.
 
     A face belongs to the person whose box holds most of it, the smallest of equals, if that is at least 0.7 of it. Of
     two faces in one box the larger one is the person's.
@@ -121,23 +121,23 @@ def owners(faces: Sequence[Box], persons: Sequence[Box] | None) -> list[int | No
 
 
 def _inside(face: Box, person: Box) -> float:
-    """Share of a face's box that lies in a person's."""
+    """Return the share of a face's box that lies in a person's."""
     shared = Box(max(face.x1, person.x1), max(face.y1, person.y1), min(face.x2, person.x2), min(face.y2, person.y2))
     return shared.area / face.area if face.area > 0 else 0.0
 
 
-def summarise_faces(shown: Sequence[Mapping[str, float] | None]) -> str:
-    """How many faces there are and what they show, most frequent first: of a group, never of one of them.
+def summarise_faces(expressions: Sequence[Mapping[str, float] | None]) -> str:
+    """Count faces and their most probable expressions, most frequent first: for a group, never for one person.
 
-    shown: probabilities of each; None: too small to tell.
+    expressions: probabilities of each face; None: too small to tell.
 
     >>> summarise_faces([{"happiness": 0.9, "fear": 0.1}, {"happiness": 0.6, "fear": 0.4}, None])
     '3 faces: 2 happiness, 1 too small to tell'
     """
-    if not shown:
+    if not expressions:
         return "no face found"
-    words = Counter(max(one, key=one.__getitem__) for one in shown if one)
+    words = Counter(max(one, key=one.__getitem__) for one in expressions if one)
     parts = [f"{count} {word}" for word, count in words.most_common()]
-    if untold := len(shown) - words.total():
-        parts.append(f"{untold} too small to tell")
-    return f"{len(shown)} face{'' if len(shown) == 1 else 's'}: {', '.join(parts)}"
+    if unknown := len(expressions) - words.total():
+        parts.append(f"{unknown} too small to tell")
+    return f"{len(expressions)} face{'' if len(expressions) == 1 else 's'}: {', '.join(parts)}"

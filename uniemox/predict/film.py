@@ -1,4 +1,4 @@
-"""Films as images at moments of theirs. A process of their own decodes them, so that a broken one harms nobody."""
+"""Films as images at moments of theirs. A separate process decodes them, so that a broken one does no harm."""
 
 import json
 import re
@@ -14,23 +14,23 @@ from typing import Any
 from PIL import Image
 
 from uniemox.errors import ConfigError, ImageError, MissingPackageError
-from uniemox.io.decoding.child import process_settings
 from uniemox.io.decoding.film import ANIMATIONS
+from uniemox.io.decoding.pool import process_settings
 
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv")
-WAIT_S = 60.0  # for a sign of life of the process
-LEAST_S = 0.01
+WAIT_S = 60.0  # for the next frame of the process
+MIN_S = 0.01
 _UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "min": 60.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a film shows at a moment; or, as its last one, why the rest of it can't be read."""
+    """A film's image at a moment; or, as its last one, why the rest of it can't be read."""
 
     film: str
     time_s: float
     shot: int
-    """1, 2, …: what is between two cuts."""
+    """Number of the shot between two cuts, from 1."""
     image: Image.Image | None
     """RGB, upright, at most 720 px on its shorter side."""
     size: tuple[int, int]
@@ -44,19 +44,19 @@ class Frame:
 
 
 def parse_time(text: str) -> float:
-    """Seconds of "1s", "0.5", "500ms", "2min". Raises ConfigError for others, and for less than a hundredth."""
+    """Return the seconds of "1s", "0.5", "500ms", "2min". Raises ConfigError for others, and below a hundredth."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|min|)", text.strip())
     value = float(found[1]) * _UNITS[found[2]] if found else 0.0
-    if not LEAST_S <= value < float("inf"):
-        raise ConfigError(f"expected a time such as 1s, 500ms or 2min, at least {LEAST_S} s, got {text!r}")
+    if not MIN_S <= value < float("inf"):
+        raise ConfigError(f"expected a time such as 1s, 500ms or 2min, at least {MIN_S} s, got {text!r}")
     return value
 
 
 def read_film(path: str, every_s: float) -> Iterator[Frame]:
-    """What is shown every so many seconds, from the start; memory does not grow with the film's length.
+    """Yield a frame every `every_s` seconds, from the start; memory does not grow with the film's length.
 
-    A film that can't be read, or not to its end, gives a last frame without image that says so.
-    Raises MissingPackageError where PyAV is not installed; GIF, WebP and PNG need none.
+    A film that can't be read, or not to its end, yields a last frame without image but with an error.
+    Raises MissingPackageError where PyAV is not installed; GIF, WebP and PNG do not need it.
     """
     if Path(path).suffix.lower() not in ANIMATIONS and find_spec("av") is None:
         raise MissingPackageError("films need PyAV; run: pip install 'uniemox[video]'")
@@ -72,41 +72,41 @@ def read_film(path: str, every_s: float) -> Iterator[Frame]:
 
 
 def _frames(path: str, process: subprocess.Popen[bytes]) -> Iterator[Frame]:
-    reached: dict[str, Any] = {"end_s": 0.0, "error": "its decoder died, or took longer than a minute for a frame"}
+    last: dict[str, Any] = {"end_s": 0.0, "error": "its decoder died, or took longer than a minute for a frame"}
     shot = 0
-    while "end_s" not in (known := _next(process)):
-        if not known:
-            known = reached
+    while "end_s" not in (message := _next(process)):
+        if not message:
+            message = last
             break
-        reached["end_s"], shot = known["time_s"], known["shot"]
-        yield Frame(path, known["time_s"], shot, known["image"], tuple(known["size"]))
-    if known["error"] is not None:
-        where = f"beyond {known['end_s']:g} s" if shot else "as a film"
-        yield Frame(path, known["end_s"], shot, None, (0, 0), f"{path}: can't be read {where} ({known['error']})")
+        last["end_s"], shot = message["time_s"], message["shot"]
+        yield Frame(path, message["time_s"], shot, message["image"], tuple(message["size"]))
+    if message["error"] is not None:
+        where = f"beyond {message['end_s']:g} s" if shot else "as a film"
+        yield Frame(path, message["end_s"], shot, None, (0, 0), f"{path}: can't be read {where} ({message['error']})")
 
 
 def _next(process: subprocess.Popen[bytes]) -> dict[str, Any]:
-    """What the process says next; {} if it is gone. It is ended if it says nothing for a minute."""
+    """Return the process's next message; {} if it has ended. It is ended if it is silent for a minute."""
     assert process.stdout is not None
     while True:
         watch = Timer(WAIT_S, process.kill)
         watch.start()
         try:
             line = process.stdout.readline()
-            known: dict[str, Any] = json.loads(line) if line.strip() else {}
-            if "shape" in known:
-                width, height = known["shape"]
-                known["image"] = Image.frombytes("RGB", (width, height), process.stdout.read(3 * width * height))
+            message: dict[str, Any] = json.loads(line) if line.strip() else {}
+            if "shape" in message:
+                width, height = message["shape"]
+                message["image"] = Image.frombytes("RGB", (width, height), process.stdout.read(3 * width * height))
         except ValueError:  # cut off in the middle
             return {}
         finally:
             watch.cancel()
-        if known or not line:
-            return known
+        if message or not line:
+            return message
 
 
 def frame_of(frame: Frame) -> tuple[Image.Image, tuple[int, int]]:
-    """The image, and the film's width and height. Raises ImageError for the last one of a broken film."""
+    """Return the image, and the film's width and height. Raises ImageError for the last one of a broken film."""
     if frame.image is None:
         raise ImageError(frame.error)
     return frame.image, frame.size

@@ -1,66 +1,41 @@
-"""Images as people have them: paths, bytes, PIL images, arrays, folders."""
+"""Images as people give them: paths, bytes, PIL images, arrays, folders, patterns; and a parallel map over them."""
 
-import io
+import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from uniemox.errors import ImageError, ImageNotFoundError
-from uniemox.io.decoding.pool import Decode, decode_one
+from uniemox.io.decoding.pool import Decode, DecoderPool, Decoders, decode_one
 from uniemox.io.files import read_limited
-from uniemox.io.images import (
-    HEIF_ENDINGS,
-    HEIF_NEEDS,
-    MAX_ASPECT,
-    MAX_BYTES,
-    MAX_PIXELS,
-    MAX_SIDE_PX,
-    MinSides,
-    decode,
-    is_image_name,
-)
+from uniemox.io.images import HEIF_ENDINGS, HEIF_NEEDS, MAX_BYTES, MinSides, check_size, decode_opened, is_image_name
+from uniemox.io.parallel import count_cores, parallel_map
 from uniemox.predict.film import FILMS, Frame, frame_of
 
 ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any] | Frame
-_WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's greys of more than 8 bits
+Item = TypeVar("Item")
 FOREIGN = (*HEIF_ENDINGS, ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".psd")
-"""Endings of images that are not read: in folders they are failures with a name rather than passed over in silence."""
-_BROKEN = (OSError, ValueError, SyntaxError, TypeError, EOFError, IndexError, KeyError, AttributeError)
+"""Endings of images that are not read; in a folder each is a failure with its name."""
 
 
 def read_any(
     source: ImageLike, shrink: MinSides | None = None, *, decode_file: Decode = decode_one
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The upright RGB image, and its full (width, height) in px.
+    """Return the upright RGB image, and its full (width, height) in px.
 
     source: a path; the bytes of a file, or a file opened as such; a PIL image of any mode; an array (H, W), (H, W, 3)
     or (H, W, 4), uint8, or floats from 0 to 1.  shrink: as `images.decode`, for large JPEGs.  decode_file: of a pool,
-    for files of strangers.
-    Raises ImageError for what is none of these or can't be decoded whole.
+    for untrusted files.
+    Raises ImageError for any other type, and for a file that can't be decoded whole.
     """
     if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        if path.suffix.lower() in FILMS:
-            raise ImageError(f"{path}: a film; uniemox predict --every 1s looks at a frame a second")
-        if path.suffix.lower() in FOREIGN and not is_image_name(path):
-            reason = HEIF_NEEDS if path.suffix.lower() in HEIF_ENDINGS else "is not read; save it as JPEG or PNG"
-            raise ImageError(f"{path}: {path.suffix[1:].upper()} {reason}")
-        try:
-            data = read_limited(path, MAX_BYTES)
-        except IsADirectoryError:
-            raise ImageError(f"{path}: a folder, not an image; a folder is given alone, and must be readable") from None
-        except FileNotFoundError as error:
-            if "://" in str(source):
-                raise ImageError(f"{source}: addresses are not fetched; save the image and give its path") from None
-            raise ImageNotFoundError(f"{path}: can't be read ({error.strerror})") from error
-        except (OSError, ValueError) as error:  # ValueError: a name with a null character
-            raise ImageError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from error
-        return decode_file(data, str(path), shrink=shrink)
+        return decode_file(_read_file(source), str(Path(source)), shrink=shrink)
     if isinstance(source, Frame):
         return frame_of(source)
     source = content_of(source)
@@ -70,13 +45,32 @@ def read_any(
         source = _from_array(source)
     if not isinstance(source, Image.Image):
         raise ImageError(f"expected a path, bytes, an open file, a PIL image or an array, got {type(source).__name__}")
-    _check_size(*source.size)
-    image = _upright(source)
-    return image, image.size
+    check_size(*source.size, "image")
+    return decode_opened(source, "image")
+
+
+def _read_file(source: str | os.PathLike[str]) -> bytes:
+    path = Path(source)
+    ending = path.suffix.lower()
+    if ending in FILMS:
+        raise ImageError(f"{path}: a film; uniemox predict --every 1s looks at a frame a second")
+    if ending in FOREIGN and not is_image_name(path):
+        reason = HEIF_NEEDS if ending in HEIF_ENDINGS else "is not read; save it as JPEG or PNG"
+        raise ImageError(f"{path}: {path.suffix[1:].upper()} {reason}")
+    try:
+        return read_limited(path, MAX_BYTES)
+    except IsADirectoryError:
+        raise ImageError(f"{path}: a folder, not an image; a folder is given alone, and must be readable") from None
+    except FileNotFoundError as error:
+        if "://" in str(source):
+            raise ImageError(f"{source}: addresses are not fetched; save the image and give its path") from None
+        raise ImageNotFoundError(f"{path}: can't be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        raise ImageError(f"{path}: can't be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def content_of(source: ImageLike) -> ImageLike:
-    """The bytes of an open file from where it stands, so that it is read once; anything else as it is.
+    """Return the remaining bytes of an open file, so that it is read once; anything else unchanged.
 
     Raises ImageError for a file that is not read as bytes, or has too many.
     """
@@ -93,39 +87,17 @@ def content_of(source: ImageLike) -> ImageLike:
 
 
 def path_of(image: ImageLike) -> str | None:
-    """The path of an image that has one; of a frame the film's, with the moment."""
+    """Return the path of an image; for a frame the film's with its moment, None for an image from memory."""
     if isinstance(image, Frame):
         return image.path
     return os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
-
-
-def walk(folder: Path) -> Iterator[Path]:
-    """The images in a folder and the folders inside it, one folder's names in order; hidden ones are passed over.
-
-    A folder is read when its turn comes, so that millions of files need no memory. Links to folders are not followed. A
-    folder that can't be read is given in place of its images, so that it fails in its turn.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted(
-                (entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if entry.name[0] != "."
-            )
-    except OSError:
-        yield folder
-        return
-    for name, is_folder in found:
-        path = folder / name
-        if is_folder:
-            yield from walk(path)
-        elif is_image_name(path) or path.suffix.lower() in FOREIGN:
-            yield path
 
 
 def _from_array(values: NDArray[Any]) -> Image.Image:
     shape = values.shape
     if not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))) or 0 in shape:
         raise ImageError(f"expected an array (H, W), (H, W, 3) or (H, W, 4), got {shape}")
-    _check_size(shape[1], shape[0])
+    check_size(shape[1], shape[0], "image")
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise ImageError("the array holds values that are not finite; expected floats from 0 to 1")
@@ -139,27 +111,75 @@ def _from_array(values: NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(values))
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """RGB; transparent pixels become white, wide greys are scaled as `images.decode` does."""
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield the images in a folder and the folders inside it, in the order of their names, without hidden ones.
+
+    Folders are read lazily, so that millions of files need no memory. Links to folders are not followed. A folder that
+    can't be read is yielded in place of its images, so that it fails when it is read.
+    """
     try:
-        image = ImageOps.exif_transpose(image)
-        if image.mode in _WIDE:
-            encoded = io.BytesIO()
-            image.save(encoded, "TIFF")
-            return decode(encoded.getvalue())[0]
-        if image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-        return image.convert("RGB")
-    except _BROKEN as error:
-        raise ImageError(f"image: can't be decoded ({error})") from error
+        with os.scandir(folder) as entries:
+            found = sorted((one.name, one.is_dir(follow_symlinks=False)) for one in entries if one.name[0] != ".")
+    except OSError:
+        yield folder
+        return
+    for name, is_folder in found:
+        path = folder / name
+        if is_folder:
+            yield from walk(path)
+        elif is_image_name(path) or path.suffix.lower() in FOREIGN:
+            yield path
 
 
-def _check_size(width: int, height: int) -> None:
-    """Raise ImageError for what `images.open_image` refuses in files."""
-    if min(width, height) < 1:
-        raise ImageError(f"{width} x {height} px is no image")
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
-        raise ImageError(f"{width} x {height} px is more than {MAX_PIXELS // 10**6} megapixels; scale it down")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ImageError(f"{width} x {height} px is a strip, not a scene; crop it")
+def list_images(names: Sequence[str], listed: Iterable[str] = ()) -> Iterator[str]:
+    """Yield the images that names on the command line mean.
+
+    names: files; folders, for the images in and below them; patterns such as photos/*.jpg where no file has that name
+    (** also for images in folders below); "-" for `listed`, a path a line. Other names are yielded unchanged, so that
+    they fail when they are read.
+    """
+    for name in names:  # by os.path: Path.is_dir and exists raise OSError for a name that is too long
+        if name == "-":
+            yield from (line.rstrip("\r\n") for line in listed if line.strip())
+        elif os.path.isdir(name):
+            yield from map(str, walk(Path(name)))
+        elif not os.path.exists(name) and glob.has_magic(name):
+            found = sorted(glob.iglob(name, recursive=True))
+            yield from _matched(found, has_folders="**" not in name) if found else [name]
+        else:
+            yield name
+
+
+def _matched(found: Sequence[str], *, has_folders: bool) -> Iterator[str]:
+    """Yield the matched images, and those in matched folders unless the pattern matched them too."""
+    for name in found:
+        if not os.path.isdir(name):
+            yield from [name] if is_image_name(Path(name)) else []
+        elif has_folders:
+            yield from map(str, walk(Path(name)))
+
+
+def map_images(
+    images: Iterable[ImageLike], work: Callable[[ImageLike, Decode], Item], ahead: int, decoders: Decoders | None
+) -> Iterator[Item]:
+    """Yield the results of `work`, in the order of the images.
+
+    work: called in parallel with an image and a function that decodes files.  ahead: see `parallel_map`.
+    decoders: decode all files; None: processes of this call, or this process for a single image.
+    """
+    rest = iter(images)
+    first = list(islice(rest, 2))
+    if len(first) < 2:  # a process of its own would take longer to start than to decode
+        decode_file = decode_one if decoders is None else decoders.decode
+        yield from (work(image, decode_file) for image in first)
+        return
+    cores = count_cores()
+    own = DecoderPool(cores)  # it starts a process when the first file comes
+    decode_file = (decoders or own).decode
+    yield from parallel_map(
+        chain(first, rest),
+        lambda image: work(image, decode_file),
+        ahead=ahead,
+        threads=cores + 1,  # while one waits for its decoder
+        on_stop=own.close,
+    )

@@ -1,6 +1,6 @@
-"""A classifier as an ONNX file, run by onnxruntime on the CPU, and what its numbers mean."""
+"""A classifier as an ONNX file, run by onnxruntime on the CPU, and the meaning of its outputs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,80 +14,63 @@ from uniemox.classifier_info import ClassifierInfo, read_info
 from uniemox.errors import CheckpointError, ConfigError, ShapeError
 from uniemox.io.files import ONNX
 from uniemox.io.onnx_external import external_files
-from uniemox.io.onnx_sessions import RUNTIME_ERRORS, Session
-from uniemox.persons.box import Box, Detection
-from uniemox.persons.crop import choose_person
-from uniemox.persons.detector_config import fingerprint_of
+from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, Session
+from uniemox.persons.box import Box, Detection, choose_person
+from uniemox.persons.config import fingerprint_of
 from uniemox.predict.confidence import answers_of, familiarity_of
-from uniemox.predict.one_by_one import is_one_by_one, run_views
 from uniemox.predict.ratings import RatingHead
 from uniemox.predict.views import Pixels, hide, person_view, scene_box, scene_parts, scene_view
 
 MAX_PX = 2 * 224 * 224  # of the views of one run: more are no faster, and need more memory
 Array = NDArray[np.float32]
 KEY = "uniemox"
+ONE_BY_ONE = "uniemox_one_by_one"
+"""Key in the metadata of files that take one image at a time: products in 8 bits whose ranges are measured as they run
+(DynamicQuantizeLinear) have one range for the whole batch, so that answers would depend on the other images in it."""
 MAX_BYTES = 2 * 2**30
 BLANK_STD = 4.0  # levels of 255
-FAR = np.float32(1e30)  # from all training images: the distance of an image that shows nothing
+FAR = np.float32(1e30)  # distance of a blank image from the training images
 LOGITS, MAPS, FEATURES, DISTANCE = "logits", "maps", "features", "distance"
 
 
 class Engine(Protocol):
-    """What computes a network's outputs."""
+    """Computes a network's outputs."""
 
     outputs: frozenset[str]
-    """The names of its outputs: logits (N, E); as far as it has them maps (N, E, h, w), features (N, D), distance (N,)
-    of these from the training images."""
+    """Names of its outputs: logits (N, E); optionally maps (N, E, h, w), features (N, D), distance (N,) of these from
+    the training images."""
 
     @property
     def fingerprint(self) -> str:
-        """Tells it from every other: of what computes the outputs, not of its name."""
+        """Identifies the computation, whatever the network's name."""
 
     def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:
-        """Some of its outputs, for views (N, 3, S, S), normalised."""
+        """Return some of its outputs, for views (N, 3, S, S), normalised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Of N images."""
+    """Outputs for N images."""
 
     values: NDArray[np.float64]
     """(N, E) probabilities, or (N, 2) valence and arousal."""
     familiarity: NDArray[np.float64] | None
-    """(N,), 0 to 1, see `familiarity_of`; None: the network does not know."""
+    """(N,), 0 to 1, see `familiarity_of`; None: the network can't tell."""
     features: Array | None
     """(N, D) of the last layer before the labels; None: not asked for."""
     ratings: NDArray[np.float64] | None = None
-    """(N, 2) valence and arousal as people rate images, 1 to 9; None: the network has no head for them."""
+    """(N, 2) valence and arousal as people rate images, 1 to 9; None: the network has no rating head."""
 
-    def rows(self) -> Iterator["Answers"]:
-        """Of each image alone."""
-        for i in range(len(self.values)):
-            row = slice(i, i + 1)
-            yield Answers(
-                self.values[row],
-                None if self.familiarity is None else self.familiarity[row],
-                None if self.features is None else self.features[row],
-                None if self.ratings is None else self.ratings[row],
-            )
-
-
-def mean_answer(parts: Sequence[Answers]) -> Answers:
-    """Of one image, the mean of what was said of its parts, one row each."""
-    if len(parts) == 1:
-        return parts[0]
-
-    def mean(rows: list[Any]) -> Any:
-        return None if rows[0] is None else np.concatenate(rows).mean(axis=0, keepdims=True)
-
-    names = ("values", "familiarity", "features", "ratings")
-    return Answers(*(mean([getattr(part, name) for part in parts]) for name in names))
+    def mean(self) -> "Answers":
+        """Return the mean over the N images, as one: they are parts of an image."""
+        parts = (self.values, self.familiarity, self.features, self.ratings)
+        return Answers(*(None if part is None else part.mean(axis=0, keepdims=True) for part in parts))  # type: ignore[arg-type]
 
 
 class Network:
     """A classifier: logits, class-activation maps, probabilities.
 
-    name: what users call it.  `Network.open` is the usual way.
+    name: shown to users.  `Network.open` is the usual way to create one.
     """
 
     def __init__(self, name: str, info: ClassifierInfo, engine: Engine) -> None:
@@ -97,10 +80,10 @@ class Network:
 
     @classmethod
     def open(cls, path: Path, *, name: str | None = None, threads: int | None = None) -> "Network":
-        """The classifier in an ONNX file of `uniemox finetune`.
+        """Open the classifier in an ONNX file of `uniemox finetune`.
 
-        name: what users call it; None: the file's name, or that of the run that holds it.
-        threads: of one run; None: one a core, or one in a worker of `parallel_map`.
+        name: shown to users; None: the file's name, or that of the run that holds it.
+        threads: for one run; None: one a core, or one in a worker of `parallel_map`.
         Raises CheckpointError, with the file's name, if it is no classifier of ours, damaged, larger than 2 GB or
         refers to other files.
         """
@@ -109,86 +92,28 @@ class Network:
         return cls(name or of_file, engine.info, engine)
 
     def look(
-        self,
-        image: Image.Image,
-        full: tuple[int, int],
-        persons: Sequence[Detection] | None,
-        target: Box | None = None,
+        self, image: Image.Image, full: tuple[int, int], persons: Sequence[Detection] | None, target: Box | None = None
     ) -> dict[str, Pixels]:
-        """The views that it looks at, by name, (3, S, S) uint8 each.
+        """Return the network's views of an image by name, (3, S, S) uint8 each.
 
         image: RGB.  full: width and height of the image, of which the image may be a smaller copy.  persons, target:
-        in px of the full image, as `choose_person` has them.
+        in px of the full image, as `choose_person` takes them.
         """
         info, views = self.info, {}
         person = choose_person(persons, target, full, info.person) if info.needs_person else None
         if "scene" in info.views:
-            shown = hide(image, person, full) if person and info.hides_person else image
-            views["scene"] = scene_view(shown, info.size, info.crop_fraction)
+            visible = hide(image, person, full) if person and info.hides_person else image
+            views["scene"] = scene_view(visible, info.size, info.crop_fraction)
         if person and info.has_person:
             views["person"] = person_view(image, person, full, info.size)
         return views
 
-    @property
-    def knows_familiarity(self) -> bool:
-        """Whether it says how familiar an image is."""
-        return DISTANCE in self.engine.outputs and bool(self.info.distances)
-
-    def answer(self, views: Sequence[Mapping[str, Pixels]], *, with_features: bool = False) -> Answers:
-        """What it says of N images' views, see `look`.
-
-        Raises ConfigError for features of a network that does not give them.
-        """
-        if with_features and FEATURES not in self.engine.outputs:
-            raise ConfigError(f"{self.name} gives no features: its file is of an older version; export it again")
-        head = self.rating_head
-        found = self._run(views, [FEATURES] if with_features or head else [])
-        distances = found.get(DISTANCE)
-        if distances is not None:
-            distances = np.where([is_blank(view) for view in views], FAR, distances)
-        return Answers(
-            answers_of(self.info, found[LOGITS], distances),
-            None if distances is None else familiarity_of(distances, self.info.distances),
-            found[FEATURES] if with_features else None,
-            None if head is None else head.rate(found[FEATURES], found[LOGITS]),
-        )
-
-    @cached_property
-    def rating_head(self) -> RatingHead | None:
-        """What reads valence and arousal off its features; None of files that have none.
-
-        Raises CheckpointError for one that can't be read or belongs to another network.
-        """
-        if not self.info.ratings or FEATURES not in self.engine.outputs:
-            return None
-        return RatingHead.from_dict(self.info.ratings)
-
-    def features(self, views: Sequence[Mapping[str, Pixels]]) -> tuple[Array, Array]:
-        """Features (N, D) and logits (N, E) of N images' views."""
-        found = self._run(views, [FEATURES])
-        return found[FEATURES], found[LOGITS]
-
-    def measure(self, views: Sequence[Mapping[str, Pixels]]) -> tuple[Array, Array | None]:
-        """Logits (N, E) of N images' views, and their distances (N,) from the training images, if it knows them."""
-        found = self._run(views, [])
-        return found[LOGITS], found.get(DISTANCE)
-
-    def _run(self, views: Sequence[Mapping[str, Pixels]], more: Sequence[str]) -> dict[str, Array]:
-        asked = [LOGITS, *([DISTANCE] if self.knows_familiarity else []), *more]
-        at_once = max(1, MAX_PX // self.info.size**2)
-        parts = []
-        for i in range(0, len(views), at_once):
-            part = views[i : i + at_once]
-            pixels = {name: self.pixels(np.stack([view[name] for view in part])) for name in self.info.views}
-            parts.append(self.engine.run(asked, pixels))
-        return {name: np.concatenate(several) for name, several in zip(asked, zip(*parts, strict=True), strict=True)}
-
     def look_at_all(
         self, image: Image.Image, full: tuple[int, int], persons: Sequence[Detection] | None
     ) -> tuple[list[dict[str, Pixels]], Box]:
-        """The views of a whole image, several of a long one (`scene_parts`), and what they show of it, px.
+        """Return the views of a whole image, several of a long one (`scene_parts`), and the part that they show, px.
 
-        Arguments as `look`.  A network that looks at a person looks once.
+        Arguments as `look`.  A network that looks at a person has one view.
         """
         info = self.info
         if "scene" not in info.views:
@@ -203,16 +128,70 @@ class Network:
         view = Box(middle.x1, middle.y1, last.x1 + middle.x2, last.y1 + middle.y2)
         return [self.look(one, one.size, None) for one in cut], view
 
+    @property
+    def knows_familiarity(self) -> bool:
+        """True if the network can tell how familiar an image is."""
+        return DISTANCE in self.engine.outputs and bool(self.info.distances)
+
+    def answer(self, views: Sequence[Mapping[str, Pixels]], *, with_features: bool = False) -> Answers:
+        """Return the answers for N images' views, see `look`.
+
+        Raises ConfigError for features of a network that does not give them.
+        """
+        if with_features and FEATURES not in self.engine.outputs:
+            raise ConfigError(f"{self.name} gives no features; export it again")
+        head = self.rating_head
+        found = self._run(views, [FEATURES] if with_features or head else [])
+        distances = found.get(DISTANCE)
+        if distances is not None:
+            distances = np.where([is_blank(view) for view in views], FAR, distances)
+        return Answers(
+            answers_of(self.info, found[LOGITS], distances),
+            None if distances is None else familiarity_of(distances, self.info.distances),
+            found[FEATURES] if with_features else None,
+            None if head is None else head.rate(found[FEATURES], found[LOGITS]),
+        )
+
+    @cached_property
+    def rating_head(self) -> RatingHead | None:
+        """Head for valence and arousal; None in files without one.
+
+        Raises CheckpointError for one that can't be read or belongs to another network.
+        """
+        if not self.info.ratings or FEATURES not in self.engine.outputs:
+            return None
+        return RatingHead.from_dict(self.info.ratings)
+
+    def features(self, views: Sequence[Mapping[str, Pixels]]) -> tuple[Array, Array]:
+        """Return features (N, D) and logits (N, E) of N images' views."""
+        found = self._run(views, [FEATURES])
+        return found[FEATURES], found[LOGITS]
+
+    def measure(self, views: Sequence[Mapping[str, Pixels]]) -> tuple[Array, Array | None]:
+        """Return logits (N, E) of N images' views, and their distances (N,) from the training images, if known."""
+        found = self._run(views, [])
+        return found[LOGITS], found.get(DISTANCE)
+
+    def _run(self, views: Sequence[Mapping[str, Pixels]], more: Sequence[str]) -> dict[str, Array]:
+        asked = [LOGITS, *([DISTANCE] if self.knows_familiarity else []), *more]
+        at_once = max(1, MAX_PX // self.info.size**2)
+        parts = []
+        for i in range(0, len(views), at_once):
+            part = views[i : i + at_once]
+            pixels = {name: self.pixels(np.stack([view[name] for view in part])) for name in self.info.views}
+            parts.append(self.engine.run(asked, pixels))
+        return {name: np.concatenate(several) for name, several in zip(asked, zip(*parts, strict=True), strict=True)}
+
     def pixels(self, views: NDArray[np.uint8]) -> Array:
-        """Views as the network takes them.  views: (N, 3, S, S) uint8, RGB.  Returns float32, normalised."""
+        """Normalise views (N, 3, S, S) uint8, RGB, to float32."""
         if views.dtype != np.uint8:
             raise ShapeError(f"expected images as uint8, 0 to 255, got {views.dtype}")
         return (views.astype(np.float32) - self._middle) / self._scale
 
     def logits(self, scene: Array | None, person: Array | None = None) -> Array:
-        """Logits (N, E), or valence and arousal (N, 2).
+        """Return logits (N, E), or valence and arousal (N, 2).
 
-        scene, person: (N, 3, S, S) float32, of `pixels`; None for a view that its streams don't have.
+        scene, person: (N, 3, S, S) float32, from `pixels`; None for a view that its streams don't have.
         Raises ShapeError if one is missing or of another shape.
         """
         given = {"scene": scene, "person": person}
@@ -228,18 +207,18 @@ class Network:
         return self.engine.run([LOGITS], views)[0]
 
     def maps(self, scene: Array) -> Array | None:
-        """Class-activation maps (N, E, h, w) of scene views (N, 3, S, S); None if the network has none."""
+        """Return class-activation maps (N, E, h, w) of scene views (N, 3, S, S); None if the network has none."""
         if MAPS not in self.engine.outputs or self.info.has_person:
             return None
         return self.engine.run([MAPS], {"scene": scene})[0]
 
     def probabilities(self, logits: Array) -> NDArray[np.float64]:
-        """What the logits (N, E) of familiar images say; see `answers_of`."""
+        """Return the probabilities for logits (N, E) of familiar images; see `answers_of`."""
         return answers_of(self.info, logits)
 
 
 class _OnnxEngine:
-    """An ONNX file in onnxruntime."""
+    """An ONNX file in onnxruntime; see Engine."""
 
     def __init__(self, path: Path, threads: int | None) -> None:
         _check_file(path)
@@ -275,11 +254,9 @@ class _OnnxEngine:
 
     @cached_property
     def fingerprint(self) -> str:
-        """See Engine."""
         return fingerprint_of([self._path], "")
 
     def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:
-        """See Engine."""
         try:
             found = run_views(self._session, outputs, views, one_by_one=self._is_one_by_one)
         except RUNTIME_ERRORS as error:
@@ -292,13 +269,32 @@ class _OnnxEngine:
         return [np.asarray(values, np.float32) for values in found]
 
 
+def is_one_by_one(session: InferenceSession) -> bool:
+    """Return True if a file takes one image at a time; see ONE_BY_ONE."""
+    return ONE_BY_ONE in session.get_modelmeta().custom_metadata_map
+
+
+def run_views(
+    session: InferenceSession | Session, outputs: Sequence[str], views: Mapping[str, Array], *, one_by_one: bool
+) -> list[NDArray[Any]]:
+    """Return outputs by name, (N, ...) each, for views by name, (N, 3, S, S) each.
+
+    one_by_one: see `is_one_by_one`.  Raises one of RUNTIME_ERRORS if it does not run.
+    """
+    count = len(next(iter(views.values())))
+    if not one_by_one or count < 2:
+        return session.run(list(outputs), dict(views))
+    parts = [session.run(list(outputs), {name: view[i : i + 1] for name, view in views.items()}) for i in range(count)]
+    return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+
 def is_blank(views: Mapping[str, Pixels]) -> bool:
-    """Whether the views show nothing: no channel varies by more than the noise of a camera or of JPEG."""
+    """Return True if the views show nothing: no channel varies by more than the noise of a camera or of JPEG."""
     return all(view.reshape(3, -1).std(axis=1).max() < BLANK_STD for view in views.values())
 
 
 def _check_file(path: Path) -> None:
-    """Raise CheckpointError for a file that is not there, empty, too large, or only a part of a model."""
+    """Raise CheckpointError for a file that is missing, empty, too large, or only a part of a model."""
     try:
         size = path.stat().st_size
         if not path.is_file():

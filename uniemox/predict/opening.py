@@ -1,23 +1,23 @@
-"""A predictor by name."""
+"""Open a predictor by the name of its model."""
 
 import os.path
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
-from uniemox.errors import CheckpointError, ConfigError
+from uniemox.errors import CheckpointError, ConfigError, MissingPackageError
 from uniemox.io.files import ONNX
 from uniemox.io.hub import PREFIX, fetch
 from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
+from uniemox.persons.config import DetectorConfig
 from uniemox.persons.detector import Detector, load_detector
-from uniemox.persons.detector_config import DetectorConfig
-from uniemox.predict.faces import BothWays, FaceReader
+from uniemox.predict.faces import FaceReader, MirrorDetector
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
 
 EMBEDDED_NAME = "embedded"
-FINDER = "finder.onnx"
-FACE_FINDER, EXPRESSIONS = "faces.onnx", "expressions.onnx"
+FINDER, FACE_FINDER, EXPRESSIONS = "finder.onnx", "faces.onnx", "expressions.onnx"
 FACE_CONFIG = DetectorConfig(confidence=0.35)  # of the embedded finder: chosen on images held out from its training
 Faces = Literal["find", "whole"]
 CLIP = "clip:"
@@ -27,25 +27,25 @@ def load(
     path_or_name: str | Path | None = None,
     *,
     person_model: str | Path | None = None,
-    finder: str | Path | None = "embedded",
+    finder: str | Path | None = EMBEDDED_NAME,
     faces: Faces | None = None,
     face_model: str | Path | None = None,
     face_finder: str | Path | None = None,
     threads: int | None = None,
     words: Sequence[str] | None = None,
 ) -> Predictor:
-    """The predictor of a model.
+    """Open the predictor of a model.
 
     path_or_name: a fine-tuning run, its model.onnx, hub:owner/repository/file.onnx, or clip:NAME@WEIGHTS, a CLIP that
     chooses among words; None or embedded: the model that comes with the package; small: one of its networks, which
-    starts sooner and is right a little less often.
-    person_model: says what the people found feel; named likewise.  finder: embedded, or a person detector as
-    `load_detector` takes it; None: nobody looks for people.
-    faces: say what faces show to others: find, of all that are found; whole, the image is a face already; None: nobody
-    asks.  face_model: says so, as one that was fine-tuned on ferplus; face_finder: a face detector as `load_detector`
-    takes it, such as yunet_n.onnx; None: those that come with the package.
-    threads: of one run of a network; None: one a core.
-    words: for clip:, the words to choose from; None: Mikels' eight.
+    starts sooner and is slightly less accurate.
+    person_model: predicts what the detected people feel; named likewise.  finder: embedded, or a person detector as
+    `load_detector` takes it; None: people are not detected.
+    faces: predict what faces show to others: find, for all detected faces; whole, the image is a face already; None: no
+    faces.  face_model: predicts it, such as a run on ferplus; face_finder: a face detector as `load_detector` takes
+    it, such as yunet_n.onnx; None: those that come with the package.
+    threads: for one run of a network; None: one a core.
+    words: for clip:, the words to choose from; None: Mikels' eight labels.
     Raises CheckpointError, DetectorError, HubError for files that can't be used, ConfigError for settings that
     contradict each other.
     """
@@ -63,7 +63,7 @@ def open_faces(
     face_finder: str | Path | None = None,
     threads: int | None = None,
 ) -> FaceReader | None:
-    """What reads faces; see `load`. Raises ConfigError for settings that contradict each other."""
+    """Open the reader of faces; see `load`. Raises ConfigError for settings that contradict each other."""
     if faces not in (None, *get_args(Faces)):
         raise ConfigError(f"faces must be find or whole, got {faces!r}; leave it out if nobody asks for faces")
     if faces is None and (face_model is not None or face_finder is not None):
@@ -80,20 +80,23 @@ def open_faces(
     return FaceReader(network, open_embedded_faces(threads))
 
 
-def open_embedded_faces(threads: int | None = None) -> BothWays:
-    """The face finder that comes with the package."""
-    return BothWays(load_detector(embedded_file(FACE_FINDER), FACE_CONFIG, threads=threads))
+def open_embedded_faces(threads: int | None = None) -> MirrorDetector:
+    """Open the face detector that comes with the package."""
+    return MirrorDetector(load_detector(embedded_file(FACE_FINDER), FACE_CONFIG, threads=threads))
 
 
 def open_network(
     path_or_name: str | Path | None, *, threads: int | None = None, words: Sequence[str] | None = None
 ) -> Network:
-    """The network of a model; see `load`."""
+    """Open the network of a model; see `load`."""
     name = None if path_or_name is None else str(path_or_name)
     if name is not None and name.startswith(CLIP):
-        from uniemox.predict.words import open_words  # noqa: PLC0415 - asks for torch
+        missing = [package for package in ("torch", "timm", "open_clip") if find_spec(package) is None]
+        if missing:
+            raise MissingPackageError(f"{name} needs {', '.join(missing)}; run: pip install 'uniemox[train]'")
+        from uniemox.predict.clip import open_clip  # noqa: PLC0415 - torch
 
-        return open_words(name, words, threads=threads)
+        return open_clip(name, words, threads=threads)
     if words is not None:
         raise ConfigError(f"words are chosen by a CLIP alone; give clip:NAME@WEIGHTS as the model, not {name}")
     if name is None or name in IN_PACKAGE:
@@ -108,19 +111,17 @@ def open_network(
 
 
 def open_finder(finder: str | Path | None, threads: int | None = None) -> Detector | None:
-    """The person finder of a name; see `load`."""
-    if finder is None:
-        return None
-    return load_detector(finder_file(finder), threads=threads)
+    """Open the person detector of a name; see `load`."""
+    return None if finder is None else load_detector(finder_file(finder), threads=threads)
 
 
 def finder_file(finder: str | Path) -> str | Path:
-    """The file that `embedded` means, or what was given."""
+    """Return the file that `embedded` means; other names unchanged."""
     return embedded_file(FINDER) if str(finder) == EMBEDDED_NAME else finder
 
 
 def embedded_file(name: str) -> Path:
-    """The path of a file that comes with the package. Raises CheckpointError if this installation lacks it."""
+    """Return the path of a file that comes with the package. Raises CheckpointError if this installation lacks it."""
     path = EMBEDDED / name
     if not path.is_file():
         others = {FINDER: "a person finder, or None (--no-persons)", FACE_FINDER: "a face finder (--face-finder)"}

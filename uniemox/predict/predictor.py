@@ -1,9 +1,10 @@
-"""From images to predictions: of several images one a core is worked on, from its file to its answer."""
+"""From images to predictions: several images in parallel, one a core, each from its file to its answer."""
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TypeGuard, overload
 
@@ -15,26 +16,24 @@ from uniemox.errors import ConfigError, ImageError, ImageNotFoundError
 from uniemox.io.decoding.pool import Decode, Decoders, decode_one
 from uniemox.io.images import MinSides
 from uniemox.persons.box import Detection
+from uniemox.persons.config import fingerprint_of
 from uniemox.persons.detector import Detector
-from uniemox.persons.detector_config import fingerprint_of
-from uniemox.predict.ahead import map_images
-from uniemox.predict.faces import FaceReader
-from uniemox.predict.images import ImageLike, content_of, path_of, read_any, walk
-from uniemox.predict.network import Answers, Network, mean_answer
-from uniemox.predict.prediction import Failure, Prediction
-from uniemox.predict.question import PreparedImage, Question
-from uniemox.predict.views import Pixels
+from uniemox.predict.faces import FaceReader, detect_in, owners
+from uniemox.predict.images import ImageLike, content_of, map_images, path_of, read_any, walk
+from uniemox.predict.network import Network
+from uniemox.predict.prediction import Face, Failure, Person, Prediction
+from uniemox.predict.question import LabelMapping, Question
 
 ImageLikes = list[ImageLike] | tuple[ImageLike, ...]
-SHRINK_MARGIN = 4  # decoded images stay so many times larger than the input; at 2 some answers move by 0.06
+SHRINK_MARGIN = 4  # factor by which decoded images stay larger than the input; at 2 some answers move by 0.06
 
 
 class Predictor:
-    """What a model says of images, and of the people in them; `uniemox.load` is the usual way to one.
+    """A model that predicts the emotions of images, and of the people in them; `uniemox.load` opens one.
 
-    network: of the scene.  finder: finds people; None: nobody looks.  person_network: says what they feel, and needs a
-    finder.  face_reader: finds faces and says what they show; None: nobody asks.
-    Threads may share a predictor. Raises ConfigError for a person network that does not say what is felt.
+    network: for the scene.  finder: detects people; None: no detector is run.  person_network: predicts what they feel,
+    and needs a finder.  face_reader: detects faces and predicts what they show; None: no faces.
+    Threads may share a predictor. Raises ConfigError for a person network that does not predict what is felt.
     """
 
     def __init__(
@@ -50,25 +49,25 @@ class Predictor:
         self.face_reader = face_reader
 
     def __repr__(self) -> str:
-        looks = [f"{self.name} says what is {self.kind} ({self.label_set})"]
-        looks += [] if self.finder is None else ["finds people"]
-        looks += [] if self.person_network is None else [f"{self.person_network.name} what they feel"]
-        looks += [] if self.face_reader is None else ["reads faces"]
-        return f"<Predictor: {', '.join(looks)}>"
+        parts = [f"{self.name} says what is {self.kind} ({self.label_set})"]
+        parts += [] if self.finder is None else ["finds people"]
+        parts += [] if self.person_network is None else [f"{self.person_network.name} what they feel"]
+        parts += [] if self.face_reader is None else ["reads faces"]
+        return f"<Predictor: {', '.join(parts)}>"
 
     @property
     def name(self) -> str:
-        """The model's name."""
+        """Name of the model."""
         return self.network.name
 
     @property
     def kind(self) -> str:
-        """evoked or felt."""
+        """Kind of emotion: evoked or felt."""
         return self.network.info.kind
 
     @property
     def fingerprint(self) -> str:
-        """Tells it from predictors that answer otherwise, whatever their models are called; 16 hexadecimal digits."""
+        """16 hexadecimal digits that differ for predictors with other answers, whatever their models' names."""
         reader = self.face_reader
         networks = (self.network, self.person_network, None if reader is None else reader.network)
         parts = [None if network is None else network.engine.fingerprint for network in networks]
@@ -78,7 +77,7 @@ class Predictor:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Of its own answers, in order."""
+        """Labels of the scene's answers, in order."""
         return self.network.info.labels
 
     @property
@@ -97,15 +96,15 @@ class Predictor:
     def predict(
         self, image: ImageLike | ImageLikes, *, coverage: float | None = None, labels: str | None = None
     ) -> Prediction | list[Prediction | Failure]:
-        """What is said of an image, or of each of several.
+        """Return the prediction for an image, or a list of them for several.
 
         image: a path, the bytes of a file, a file opened as such, a PIL image, or an array (H, W), (H, W, 3) or
         (H, W, 4) of uint8 or floats from 0 to 1; or a list or tuple of these, or a folder, whose images are taken in
         the order of their names.
         coverage: share of images, 0 to 1, whose true label shall be among `likely`.  labels: name of the label set to
         answer in, such as polarity.
-        Raises ImageError for a single image that can't be read, and for a folder without any; one of several is a
-        Failure in its place. Raises ConfigError, LabelError for what the model can't answer.
+        Raises ImageError for a single image that can't be read, and for a folder without images; among several it
+        becomes a Failure. Raises ConfigError, LabelError for a coverage or labels that the model can't answer.
         """
         if isinstance(image, (list, tuple)):
             return list(self.predict_each(image, coverage=coverage, labels=labels))
@@ -114,14 +113,13 @@ class Predictor:
             if not found:
                 raise ImageError(f"{os.fspath(image)}: no image in this folder or in those inside it")
             return found
-        question = self._question(coverage, labels)
-        return self._answer(image, decode_one, question)
+        return self._answer(image, decode_one, self._question(coverage, labels))
 
     def embed(self, images: ImageLike | ImageLikes) -> NDArray[np.float32]:
-        """What the labels are read off: (N, D) features of N images, for search, clusters and models of one's own.
+        """Return features (N, D) of N images, the input of the last layer: for search, clusters and other models.
 
         images: as `predict` takes them.  Raises ImageError for the first that can't be read, ImageNotFoundError if it
-        is not there, ConfigError for a model whose file is of version 0.1.
+        is missing, ConfigError for a model file without features.
         """
         rows = []
         for found in self.predict_each(_each_of(images), with_embedding=True):
@@ -144,12 +142,12 @@ class Predictor:
         decoders: Decoders | None = None,
         with_embedding: bool = False,
     ) -> Iterator[Prediction | Failure]:
-        """What is said of each image, in order, as soon as those before it are done; see `predict`.
+        """Yield the prediction for each image, in order, as soon as it and those before it are done; see `predict`.
 
-        images: any number.  batch_size: at most so many, and no more than 16, are taken ahead of the one whose answer
-        is asked for; it changes no answer.
-        decoders: decode all files; None: processes of this call's own, or none for a single image.
-        with_embedding: give each prediction its features too.
+        images: any number.  batch_size: maximum number of images, up to 16, that are started before the next answer is
+        taken; it changes no answer.
+        decoders: decode all files; None: processes of this call, or this process for a single image.
+        with_embedding: set `embedding` of each prediction.
         Raises ConfigError for a batch size below 1, and ConfigError and LabelError as `predict`.
         """
         if batch_size < 1:
@@ -170,55 +168,95 @@ class Predictor:
             return Failure(path=path_of(source), error=str(error))
 
     def _answer(self, source: ImageLike, decode: Decode, question: Question) -> Prediction:
-        """From a file to its answer. Raises ImageError."""
-        item, reader = self._prepare(source, decode), self.face_reader
-        seen = self.network.answer(item.views, with_features=question.with_embedding)
-        felt = _rows(self.person_network, item.person_views)
-        shown = _rows(None if reader is None else reader.network, [view for views in item.face_views for view in views])
-        return question.prediction(item, mean_answer(list(seen.rows())), felt, shown)
-
-    def _prepare(self, source: ImageLike, decode: Decode) -> PreparedImage:
-        """Decode an image, find the people in it and cut the views. Raises ImageError."""
-        source = content_of(source)
-        info, person_network = self.network.info, self.person_network
-        reader = self.face_reader
-        needs_full = info.needs_person or person_network is not None or reader is not None  # people may be small
+        """Decode an image and answer. Raises ImageError."""
+        source, info = content_of(source), self.network.info
+        needs_full = (
+            info.needs_person or self.person_network is not None or self.face_reader is not None
+        )  # small people
         short_px = SHRINK_MARGIN * math.floor(info.size / info.crop_fraction)  # of which `scene_view` cuts its middle
-        shrink = None if needs_full else MinSides(short_px=short_px)
-        image, full = read_any(source, shrink, decode_file=decode)
-        persons = self.find_people(image, full)
-        person_views = [person_network.look(image, full, (person,)) for person in persons or () if person_network]
-        faces = None if reader is None else reader.find(image, full)
-        views, view = self.network.look_at_all(image, full, persons)
-        return PreparedImage(
-            source=source,
-            full=full,
-            persons=persons,
-            views=tuple(views),
-            view=view,
-            person_views=tuple(person_views),
-            faces=faces,
-            face_views=tuple(reader.look(image, full, face.box) for face in faces or () if reader),
-        )
+        image, full = read_any(source, None if needs_full else MinSides(short_px=short_px), decode_file=decode)
+        people = self.find_people(image, full)
+        views, view = self.network.look_at_all(image, full, people)
+        judged = self.network.answer(views, with_features=question.with_embedding).mean()
+        persons = None if people is None else self._persons(image, full, people, question.person)
+        faces = None if self.face_reader is None else self._faces(self.face_reader, image, full, people, question.face)
+        return question.prediction(source, full, judged, view, persons, faces)
+
+    def _persons(
+        self, image: Image.Image, full: tuple[int, int], people: Sequence[Detection], labels: LabelMapping | None
+    ) -> list[Person]:
+        network = self.person_network
+        emotions: list[dict[str, float] | None] = [None] * len(people)
+        if network is not None and labels is not None and people:
+            felt = network.answer([network.look(image, full, (person,)) for person in people])
+            emotions = [*map(labels.named, felt.values)]
+        return [Person(box=p.box, confidence=p.confidence, emotions=e) for p, e in zip(people, emotions, strict=True)]
+
+    def _faces(
+        self,
+        reader: FaceReader,
+        image: Image.Image,
+        full: tuple[int, int],
+        people: Sequence[Detection] | None,
+        labels: LabelMapping | None,
+    ) -> list[Face]:
+        found = reader.find(image, full)
+        persons = owners([face.box for face in found], None if people is None else [person.box for person in people])
+        looked = [reader.look(image, full, face.box) for face in found]
+        views = [view for several in looked for view in several]
+        rows = iter(reader.network.answer(views).values if views else ())
+        faces = []
+        for face, several, person in zip(found, looked, persons, strict=True):
+            shown = None
+            if several and labels is not None:
+                shown = labels.named(np.mean([next(rows) for _ in several], axis=0))
+            faces.append(Face(box=face.box, confidence=face.confidence, expressions=shown, person=person))
+        return faces
 
     def find_people(self, image: Image.Image, full: tuple[int, int]) -> tuple[Detection, ...] | None:
-        """The people in an image, px of the full one, most confident first; None: there is no finder.
+        """Detect the people in an image, px of the full one, most confident first; None without a finder.
 
         image: RGB, which may be a smaller copy.  full: width and height of the image.
         """
-        if self.finder is None:
-            return None
-        [found] = self.finder.detect([image])
-        x, y = full[0] / image.width, full[1] / image.height
-        return tuple(
-            Detection(box._replace(x1=box.x1 * x, y1=box.y1 * y, x2=box.x2 * x, y2=box.y2 * y), confidence)
-            for box, confidence in found
-        )
+        return None if self.finder is None else detect_in(self.finder, image, full)
 
 
-def _rows(network: Network | None, views: Sequence[dict[str, Pixels]]) -> Iterator[Answers]:
-    """A network's answer to each view, if there is any."""
-    return network.answer(views).rows() if network is not None and views else iter(())
+def predict_on_ray(
+    paths: Iterable[str],
+    open_predictor: Callable[[], Predictor],
+    *,
+    batch_size: int = 16,
+    coverage: float | None = None,
+    labels: str | None = None,
+) -> Iterator[Prediction | Failure]:
+    """Yield the prediction for each image, in the order of the paths, from all machines of a Ray cluster.
+
+    paths: of images, the same on every machine; relative ones start at this process's folder.  open_predictor: called
+    once by every worker.  Other arguments as `Predictor.predict_each`.
+    `map_on_ray` says which cluster is used. Raises MissingPackageError without Ray.
+    """
+    from uniemox.io.parallel import DIED, map_on_ray  # noqa: PLC0415 - for a cluster alone
+
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+    rest, taken = iter(paths), []
+
+    def batches() -> Iterator[list[str]]:
+        while batch := list(islice(rest, batch_size)):
+            taken.append(batch)
+            yield batch
+
+    for answers in map_on_ray(partial(_open_work, open_predictor, coverage, labels), batches()):
+        batch = taken.pop(0)
+        yield from [Failure(path=path, error=f"{path}: {DIED}") for path in batch] if answers is None else answers
+
+
+def _open_work(
+    open_predictor: Callable[[], Predictor], coverage: float | None, labels: str | None
+) -> Callable[[Sequence[str]], list[Prediction | Failure]]:
+    predictor = open_predictor()
+    ask = partial(predictor.predict_each, coverage=coverage, labels=labels)
+    return lambda paths: list(ask(paths, batch_size=len(paths)))
 
 
 def _each_of(images: ImageLike | ImageLikes) -> Iterable[ImageLike]:

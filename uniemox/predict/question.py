@@ -1,6 +1,5 @@
-"""How answers are wanted, and what a network's values say then."""
+"""Settings of a prediction, checked once for all images, and the prediction from the networks' outputs."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,49 +7,87 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.classifier_info import ClassifierInfo
-from uniemox.errors import ConfigError
-from uniemox.labels import WORD_NORMS
-from uniemox.persons.box import Box, Detection
-from uniemox.predict.conformal import likely_labels, score_limit
-from uniemox.predict.faces import owners
+from uniemox.errors import ConfigError, LabelError
+from uniemox.labels import WORD_NORMS, LabelMap, LabelSet, find_label_set, in_kind_of, label_map
+from uniemox.persons.box import Box
+from uniemox.predict.confidence import likely_labels, score_limit
 from uniemox.predict.film import Frame
 from uniemox.predict.images import ImageLike, path_of
-from uniemox.predict.mapping import LabelMapping, answers_in, has_answers_in
-from uniemox.predict.network import Answers, Network, mean_answer
+from uniemox.predict.network import Answers, Network
 from uniemox.predict.prediction import Face, Person, Prediction
-from uniemox.predict.views import Pixels
+
+MIN_REACHED = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedImage:
-    """An image, decoded and cut into views."""
+@dataclass(frozen=True, slots=True)
+class LabelMapping:
+    """Names for a network's probabilities, in the labels of an answer."""
 
-    source: ImageLike
-    full: tuple[int, int]
-    persons: tuple[Detection, ...] | None
-    views: tuple[dict[str, Pixels], ...]
-    """Views for the scene's network, (3, S, S) each; several of a long image."""
-    view: Box
-    """What they show of it, px."""
-    person_views: tuple[dict[str, Pixels], ...]
-    """Of the person network, for everybody found."""
-    faces: tuple[Detection, ...] | None
-    face_views: tuple[tuple[dict[str, Pixels], ...], ...]
-    """Of the network of expressions, for each face; () for one that is too small."""
+    labels: tuple[str, ...]
+    name: str
+    """Name of the answer's label set."""
+    mapping: LabelMap | None = None
+    """Map from the network's labels; None: the answer is in them."""
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Labels of the network without a counterpart in the answer's set."""
+        return () if self.mapping is None else self.mapping.dropped
+
+    def named(self, probabilities: NDArray[np.float64]) -> dict[str, float]:
+        """Return probability by label.  probabilities: (E,).
+
+        Those of labels that become one label add up; without dropped labels the rest is divided by its sum.
+        """
+        if self.mapping is None:
+            return {label: float(p) for label, p in zip(self.labels, probabilities, strict=True)}
+        sums = dict.fromkeys(self.labels, 0.0)
+        for i, p in enumerate(probabilities):
+            label = self._target(i)
+            if label is not None:
+                sums[label] += float(p)
+        total = max(sum(sums.values()), np.finfo(np.float64).tiny)
+        return {label: value / total for label, value in sums.items()}
+
+    def likely(self, indices: list[int], named: dict[str, float]) -> tuple[str, ...]:
+        """Return the answer's labels for indices of the network's, most probable first.  named: of `named`."""
+        found = {self._target(i) for i in indices} - {None}
+        return tuple(sorted((label for label in found if label), key=lambda label: -named[label]))
+
+    def _target(self, index: int) -> str | None:
+        if self.mapping is None:
+            return self.labels[index]
+        return self.mapping.pairs[self.mapping.source.labels[index]]
+
+
+def answers_in(source: LabelSet, target: str | None) -> LabelMapping:
+    """Map answers in `source` to the label set of that name, without labels that nothing maps to; None: no change.
+
+    Raises LabelError without such a set or a map to it, if one is evoked and the other felt, or if only one label is
+    reached, which would always have probability 1.
+    """
+    if target is None:
+        return LabelMapping(source.labels, source.name)
+    mapping = label_map(source, find_label_set(target))
+    reached = tuple(label for label in mapping.target.labels if label not in mapping.unreached)
+    if len(reached) < MIN_REACHED:
+        what = f"only {reached[0]} is" if reached else "no label is"
+        raise LabelError(f"of {target} {what} reached by {', '.join(source.labels)}; answer in them (no other labels)")
+    return LabelMapping(reached, mapping.target.name, mapping)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """How the answers are wanted, checked once for all images."""
+    """Settings of a prediction, checked once for all images."""
 
     network: Network
     scene: LabelMapping
     person: LabelMapping | None
     face: LabelMapping | None
     limit: float | None
-    """Of the scores of likely labels; None: not asked."""
+    """Highest score of likely labels; None: not asked."""
     norms: NDArray[np.float64] | None
-    """(E,) valence of the network's labels as words, 1 to 9; None: there are none."""
+    """(E,) word norms of the labels' valence, 1 to 9; None: there are none."""
     with_embedding: bool
 
     @classmethod
@@ -64,7 +101,7 @@ class Question:
         labels: str | None,
         with_embedding: bool = False,
     ) -> "Question":
-        """See `Predictor.predict`. Raises ConfigError, LabelError for what the networks can't answer."""
+        """Check a question; see `Predictor.predict`. Raises ConfigError, LabelError if the networks can't answer it."""
         info = network.info
         if info.task == "affect" and (coverage is not None or labels is not None):
             raise ConfigError(f"{network.name} gives valence and arousal; leave coverage and labels out")
@@ -86,95 +123,70 @@ class Question:
         )
 
     def prediction(
-        self, item: PreparedImage, judged: Answers, felt: Iterator[Answers], shown: Iterator[Answers]
+        self,
+        source: ImageLike,
+        full: tuple[int, int],
+        judged: Answers,
+        view: Box,
+        persons: list[Person] | None,
+        faces: list[Face] | None,
     ) -> Prediction:
-        """What is said of an image.
+        """Return the prediction for an image.
 
-        judged: of its views.  felt, shown: of everybody and of all faces in the batch, from which those of this image
-        are taken.
+        full: width and height, px.  judged: for its views, one row.  view: the part of the image that they show, px.
         """
         probabilities = judged.values[0]
         scene, likely = self.scene.named(probabilities), None
         if self.limit is not None:
             likely = self.scene.likely(likely_labels(probabilities, self.limit), scene)
-        affect = self._affect(judged)
-        frame = item.source if isinstance(item.source, Frame) else None
+        frame = source if isinstance(source, Frame) else None
         return Prediction(
             scene=scene,
-            **affect,
+            **self._affect(judged),
             familiarity=None if judged.familiarity is None else float(judged.familiarity[0]),
-            view=item.view,
+            view=view,
             embedding=None if judged.features is None else judged.features[0],
             kind=self.network.info.kind,
-            persons=None if item.persons is None else [self._person(found, felt) for found in item.persons],
-            faces=None if item.faces is None else self._faces(item, shown),
+            persons=persons,
+            faces=faces,
             likely=likely,
-            path=path_of(item.source),
-            width_px=item.full[0],
-            height_px=item.full[1],
+            path=path_of(source),
+            width_px=full[0],
+            height_px=full[1],
             label_set=self.scene.name,
             model=self.network.name,
             time_s=None if frame is None else frame.time_s,
             shot=None if frame is None else frame.shot,
-            source=item.source if frame is None else None,  # a list of answers must not hold a film's frames
+            source=source if frame is None else None,  # a list of answers must not hold a film's frames
         )
 
-    def _person(self, found: Detection, felt: Iterator[Answers]) -> Person:
-        emotions = None if self.person is None else self.person.named(next(felt).values[0])
-        return Person(box=found.box, confidence=found.confidence, emotions=emotions)
-
-    def _faces(self, item: PreparedImage, shown: Iterator[Answers]) -> list[Face]:
-        assert item.faces is not None, "faces were asked for"
-        persons = None if item.persons is None else [person.box for person in item.persons]
-        places = owners([face.box for face in item.faces], persons)
-        return [
-            Face(
-                box=face.box,
-                confidence=face.confidence,
-                expressions=self._expressions(views, shown),
-                person=place,
-            )
-            for face, views, place in zip(item.faces, item.face_views, places, strict=True)
-        ]
-
-    def _expressions(self, views: Sequence[object], shown: Iterator[Answers]) -> dict[str, float] | None:
-        if not views or self.face is None:
-            return None
-        return self.face.named(mean_answer([next(shown) for _ in views]).values[0])
-
     def _affect(self, judged: Answers) -> dict[str, Any]:
-        """What a prediction says of valence and arousal."""
+        """Return the fields of valence and arousal."""
         values = judged.values[0]
         if self.network.info.task == "affect":
             return {"valence": values[0], "arousal": values[1], "affect_from": "model"}
         head = self.network.rating_head
         if head is not None and judged.ratings is not None:
-            (valence, arousal), (of_valence, of_arousal) = (
-                judged.ratings[0].tolist(),
-                head.intervals(judged.ratings, judged.familiarity)[0].tolist(),
-            )
+            valence, arousal = judged.ratings[0].tolist()
+            valence_ends, arousal_ends = head.intervals(judged.ratings, judged.familiarity)[0].tolist()
             return {
-                "valence": valence,
-                "valence_interval": tuple(of_valence),
-                "arousal": arousal,
-                "arousal_interval": tuple(of_arousal),
-                "affect_from": "ratings",
+                **{"valence": valence, "valence_interval": tuple(valence_ends)},
+                **{"arousal": arousal, "arousal_interval": tuple(arousal_ends), "affect_from": "ratings"},
             }
-        if self.norms is None:
-            return {}
-        return {"valence": float(values @ self.norms), "affect_from": "norms"}
+        return {} if self.norms is None else {"valence": float(values @ self.norms), "affect_from": "norms"}
 
 
 def _also_in(network: Network | None, labels: str | None) -> LabelMapping | None:
-    """The answers of a network beside the scene's: in the asked set if it can, else in its own labels."""
+    """Map another network's answers to the asked set if its kind allows that; else they keep their labels."""
     if network is None:
         return None
     own = network.info.find_labels()
-    return answers_in(own, labels if labels is not None and has_answers_in(own, labels) else None)
+    can_map = labels is not None and in_kind_of(find_label_set(labels), own).kind == own.kind
+    return answers_in(own, labels if can_map else None)
 
 
 def _norms_of(info: ClassifierInfo) -> NDArray[np.float64] | None:
-    """(E,) valence of a classifier's labels, 1 to 9; None where they have none, or say what is felt."""
+    """Return (E,) word norms of the labels' valence, 1 to 9; None without norms or for another kind than evoked."""
     norms = WORD_NORMS["mikels"]
     is_most = set(info.labels) <= norms.keys() and 2 * len(info.labels) > len(norms)
     if info.kind != "evoked" or info.task == "affect" or not is_most:

@@ -1,4 +1,4 @@
-"""Valence and arousal as people rate images, read off what a classifier has computed, each with an interval."""
+"""Valence and arousal as people rate images, predicted from a classifier's features, each with an interval."""
 
 import base64
 import binascii
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import CheckpointError
-from uniemox.predict.confidence import UNFAMILIAR
+from uniemox.predict.confidence import UNFAMILIAR, log_softmax
 
 LOWEST, HIGHEST = 1.0, 9.0
-HASH_DIGITS = 16  # of an image's SHA-256, enough to know it again
+HASH_DIGITS = 16  # of an image's SHA-256 that identify it
 Array = NDArray[np.floating]
 
 
@@ -26,26 +26,26 @@ class RatingHead:
     bias: NDArray[np.float64]
     """(2,)."""
     half_widths: NDArray[np.float64]
-    """(2,) of the intervals: nine in ten ratings of images that were held out lie so near or nearer."""
+    """(2,) half widths of the intervals: the 90 % quantile of errors on held-out images."""
     spread: NDArray[np.float64]
-    """(2, 2): between these lie nine in ten of all ratings, whatever the image shows."""
+    """(2, 2): interval of 90 % of all ratings, whatever the image shows."""
     images: int
-    """That it was fitted on."""
+    """Number of images that it was fitted on."""
     trained_on: str
-    """The data sets' kinds, or the one's name."""
+    """Name of the data set, or the kinds of several."""
     seen: frozenset[str] = frozenset()
-    """Of the images that it was fitted on: the first 16 digits of their SHA-256."""
+    """First 16 digits of the SHA-256 of the images that it was fitted on."""
 
     def rate(self, features: Array, logits: Array) -> NDArray[np.float64]:
-        """(N, 2) valence and arousal, 1 to 9.  features: (N, D).  logits: (N, E)."""
+        """Return (N, 2) valence and arousal, 1 to 9.  features: (N, D).  logits: (N, E)."""
         found = head_inputs(features, logits) @ self.weights.T.astype(np.float64) + self.bias
         return found.clip(LOWEST, HIGHEST)
 
     def intervals(self, ratings: Array, familiarity: Array | None) -> NDArray[np.float64]:
-        """(N, 2, 2) low and high of each rating, at 90 % for images like those that it was fitted on.
+        """Return (N, 2, 2) low and high of each rating, at 90 % for images like those that it was fitted on.
 
-        ratings: (N, 2).  familiarity: (N,); below 0.05 the interval holds the spread of all ratings too, because
-        nobody can tell.  Split conformal prediction with cross-fitted residuals (arXiv 2107.07511, section 1).
+        ratings: (N, 2).  familiarity: (N,); below 0.05 the interval is widened to hold the spread of all ratings.
+        Split conformal prediction with cross-fitted residuals (arXiv 2107.07511, section 1).
         """
         ends = np.stack([ratings - self.half_widths, ratings + self.half_widths], axis=2)
         if familiarity is not None:
@@ -68,7 +68,7 @@ class RatingHead:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RatingHead":
-        """Raises CheckpointError for what `to_dict` did not write."""
+        """Read the form that `to_dict` returns. Raises CheckpointError for others."""
         try:
             weights = np.frombuffer(base64.b64decode(values["weights"], validate=True), "<f4").reshape(2, -1)
             bias, half_widths = (np.array(values[name], float).reshape(2) for name in ("bias", "half_widths"))
@@ -84,8 +84,5 @@ class RatingHead:
 
 
 def head_inputs(features: Array, logits: Array) -> NDArray[np.float64]:
-    """Join what a rating head reads: features (N, D) and log-probabilities (N, E), as (N, D + E)."""
-    values = np.asarray(logits, np.float64)
-    values = values - values.max(axis=1, keepdims=True)
-    shares = values - np.log(np.exp(values).sum(axis=1, keepdims=True))
-    return np.concatenate([np.asarray(features, np.float64), shares], axis=1)
+    """Join the inputs of a rating head: features (N, D) and log-probabilities (N, E), as (N, D + E)."""
+    return np.concatenate([np.asarray(features, np.float64), log_softmax(logits)], axis=1)

@@ -1,26 +1,31 @@
-"""Tables of answers: CSV and Parquet, made from lines of JSON."""
+"""Tables of answers: CSV and Parquet, made from lines of JSON, and data frames; columns come from `schema`."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from uniemox.errors import DataError, MissingPackageError
-from uniemox.io.csv_files import write_rows
+from uniemox.io.files import write_rows
 from uniemox.labels import AFFECT
+from uniemox.predict.prediction import Failure, Prediction
+from uniemox.predict.schema import DIGITS, FIELDS, Field, columns_of, required_type, table_fields, words_of
 
-JUDGED = ("familiarity", "is_unfamiliar")
-ABOUT = ("kind", "label_set", "model", "width_px", "height_px")
 ROWS = 10_000  # of a table that are in memory at once
-FOUND = ("people", "people_feel", "faces", "faces_show")  # numbers, and their most probable words
-TOP = ("top", "top_value")
-TIME = ("time_s", "shot")  # of films alone
-COLUMNS = ("path", *TIME, "likely", "persons", "faces", *FOUND, *TOP, *JUDGED, *ABOUT, "error")  # beside the labels
+FRAMES = ("pandas", "polars")
+
+
+def reserved_names() -> set[str]:
+    """Names of columns that no label may have."""
+    fields = [field for field in table_fields(of_film=True) if field.name not in ("scene", *AFFECT)]
+    return {"top", "top_value", "error"}.union(*({field.name, *columns_of(field)} for field in fields))
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects in a file of answers; a last line that was cut off is left out. Raises DataError for other faults."""
+    """Read the answers in a file, without a last line that was cut off. Raises DataError for other faults."""
     try:
         file = path.open("rb")
     except OSError as error:
@@ -39,93 +44,115 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def write_csv(lines: Path, table: Path, labels: tuple[str, ...], *, of_film: bool, encoding: str) -> None:
-    """A row an image, under `headings`.  lines: of `uniemox predict`.  encoding: utf-8 or utf-8-sig."""
+    """Write a row for each answer.  lines: of `uniemox predict`.  encoding: utf-8 or utf-8-sig."""
     with table.open("w", encoding=encoding, errors="backslashreplace", newline="") as file:
         rows = (as_cells(value, labels, of_film=of_film) for value in read_lines(lines))
         write_rows(file, chain([headings(labels, of_film=of_film)], rows), line_end="\r\n")
 
 
 def headings(labels: tuple[str, ...], *, of_film: bool) -> list[str]:
-    """Of a table's columns."""
-    return ["path", *(TIME if of_film else ()), *TOP, *_numbers(labels), *JUDGED, "likely", *FOUND, *ABOUT, "error"]
-
-
-def _numbers(labels: tuple[str, ...]) -> tuple[str, ...]:
-    """The columns of numbers: the labels, and valence and arousal where they are not the labels themselves."""
-    return (*labels, *(name for name in AFFECT if name not in labels))
+    """Names of a table's columns."""
+    names: list[str] = []
+    for field in _fields_beside(labels, of_film=of_film):
+        names += (*columns_of(field), *(labels if field.name == "scene" else ()))
+    return [*names, "error"]
 
 
 def as_cells(value: dict[str, Any], labels: tuple[str, ...], *, of_film: bool) -> list[Any]:
-    """A row of a table, under `headings`.  value: an answer or a failure as JSON has it."""
-    scene = value.get("scene", {})
-    return [
-        value["path"],
-        *(value.get(name) for name in (TIME if of_film else ())),
-        *max(scene.items(), key=lambda pair: pair[1], default=(None, None)),
-        *(scene.get(label) for label in labels),
-        *(value.get(name) for name in _numbers(labels)[len(labels) :]),
-        *(value.get(name) for name in JUDGED),
-        ";".join(value.get("likely") or ()),
-        *_found(value.get("persons"), "emotions"),
-        *_found(value.get("faces"), "expressions"),
-        *(value.get(name) for name in ABOUT),
-        value.get("error"),
-    ]
+    """Return a table's row, under `headings`, for an answer or a failure in JSON form."""
+    cells = [cell for field in _fields_beside(labels, of_film=of_film) for cell in _cells(field, value, labels)]
+    return [*cells, value.get("error")]
 
 
-def _found(several: list[dict[str, Any]] | None, what: str) -> tuple[int | None, str]:
-    """How many people or faces there are, and the most probable word of each; none: no detector was run."""
-    if several is None:
-        return None, ""
-    return len(several), ";".join(max(one[what], key=one[what].get) if one[what] else "?" for one in several)
+def _fields_beside(labels: tuple[str, ...], *, of_film: bool) -> list[Field]:
+    """Fields with columns; valence and arousal only where they are not the labels themselves."""
+    return [field for field in table_fields(of_film=of_film) if field.name not in AFFECT or field.name not in labels]
+
+
+def _cells(field: Field, answer: dict[str, Any], labels: tuple[str, ...]) -> list[Any]:
+    value = answer.get(field.name)
+    if field.name == "scene":
+        scene = value or {}
+        top = max(scene.items(), key=lambda pair: pair[1], default=(None, None))
+        return [*top, *(scene.get(label) for label in labels)]
+    if field.parts:
+        both = (None, "") if value is None else (len(value), ";".join(words_of(field, value)))
+        return [*both[: len(columns_of(field))]]
+    if get_origin(required_type(field)) in (list, tuple, dict):
+        return [";".join(map(str, value.items() if isinstance(value, dict) else value or ()))]
+    return [value]
 
 
 def write_parquet(lines: Path, table: Path, labels: tuple[str, ...], *, of_film: bool) -> None:
-    """People and faces as lists with their boxes. Raises MissingPackageError without pyarrow."""
+    """Write a row for each answer; people and faces are lists. Raises MissingPackageError without pyarrow."""
     pa = import_pyarrow()
     import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
 
-    shares, place = pa.map_(pa.string(), pa.float32()), {"box": pa.list_(pa.float32(), 4), "confidence": pa.float32()}
-    person = pa.struct(place | {"emotions": shares})
-    face = pa.struct(place | {"expressions": shares, "person": pa.int32()})
-    times = {"time_s": pa.float64(), "shot": pa.int32()} if of_film else {}
-    columns = {"path": pa.string(), **times, **dict.fromkeys((*_numbers(labels), "familiarity"), pa.float32())}
-    columns |= {"is_unfamiliar": pa.bool_(), "likely": pa.list_(pa.string())}
-    columns |= {
-        "persons": pa.list_(person),
-        "faces": pa.list_(face),
-        **dict.fromkeys(ABOUT, pa.string()),
-        "error": pa.string(),
-    }
-    schema = pa.schema(columns | dict.fromkeys(("width_px", "height_px"), pa.int32()))
+    columns: dict[str, Any] = {}
+    for field in _fields_beside(labels, of_film=of_film):
+        columns |= dict.fromkeys(labels, pa.float32()) if field.name == "scene" else {field.name: _arrow(field, pa)}
+    schema = pa.schema(columns | {"error": pa.string()})
     rows = (_as_row(value) for value in read_lines(lines))
     with pyarrow.parquet.ParquetWriter(table, schema) as writer:
         while block := list(islice(rows, ROWS)):
             writer.write_table(pa.Table.from_pylist(block, schema=schema))
 
 
+def _arrow(field: Field, pa: Any) -> Any:
+    """Arrow type of a field."""
+    number = pa.float32() if field.digits <= DIGITS else pa.float64()
+    scalars = {bool: pa.bool_(), int: pa.int32(), float: number}
+    kind = required_type(field)
+    if field.parts:
+        return pa.list_(pa.struct({part.name: _arrow(part, pa) for part in field.parts}))
+    if get_origin(kind) is dict:
+        return pa.map_(pa.string(), number)
+    if get_origin(kind) is tuple:
+        return pa.list_(number, len(get_args(kind)))
+    if get_origin(kind) is list:
+        return pa.list_(scalars.get(get_args(kind)[0], pa.string()))
+    return scalars.get(kind, pa.string())
+
+
 def _as_row(value: dict[str, Any]) -> dict[str, Any]:
-    """An answer as Arrow takes it: text that is UTF-8, maps as pairs."""
-    found = {"persons": _pairs(value.get("persons"), "emotions"), "faces": _pairs(value.get("faces"), "expressions")}
-    texts = {name: _utf8(value[name]) for name in ("path", "error") if value.get(name) is not None}
-    return value | value.get("scene", {}) | found | texts
+    """Return an answer as Arrow takes it: text in UTF-8, mappings as pairs."""
+    row = value | value.get("scene", {})
+    for field in FIELDS:
+        if field.parts and value.get(field.name) is not None:
+            row[field.name] = [{key: _pairs(part) for key, part in element.items()} for element in value[field.name]]
+    return row | {key: _utf8(value[key]) for key in ("path", "error") if value.get(key) is not None}
 
 
-def _pairs(several: list[dict[str, Any]] | None, what: str) -> list[dict[str, Any]] | None:
-    if several is None:
-        return None
-    return [one | {what: None if one[what] is None else list(one[what].items())} for one in several]
+def _pairs(value: Any) -> Any:
+    return list(value.items()) if isinstance(value, dict) else value
 
 
 def _utf8(text: str) -> str:
-    """File names that are no UTF-8 with their odd bytes escaped."""
+    """Escape the bytes of a file name that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def import_pyarrow() -> Any:
-    """The module pyarrow. Raises MissingPackageError."""
+    """Import pyarrow. Raises MissingPackageError."""
     try:
         import pyarrow as pa  # noqa: PLC0415 - an extra
     except ImportError:
         raise MissingPackageError("a Parquet table needs pyarrow; run: pip install 'uniemox[data]'") from None
     return pa
+
+
+def to_frame(answers: Prediction | Failure | Iterable[Prediction | Failure]) -> Any:
+    """Return a DataFrame of pandas, or of polars without pandas: a row an image, columns as in `--out answers.csv`.
+
+    answers: from `Predictor.predict`; for an image that could not be read `error` says why.
+    Raises MissingPackageError without both libraries.
+    """
+    values = [one.to_dict() for one in ([answers] if isinstance(answers, Prediction | Failure) else answers)]
+    labels = next((tuple(value["scene"]) for value in values if "scene" in value), ())
+    library = next((name for name in FRAMES if find_spec(name)), None)
+    if library is None:
+        raise MissingPackageError("a data frame needs pandas or polars; run: pip install pandas")
+    of_film = any("time_s" in value for value in values)
+    names, rows = headings(labels, of_film=of_film), [as_cells(value, labels, of_film=of_film) for value in values]
+    columns = zip(*rows, strict=True) if rows else ((),) * len(names)
+    return import_module(library).DataFrame(dict(zip(names, map(list, columns), strict=True)))

@@ -1,6 +1,6 @@
-"""A film's answers over time, drawn with Pillow alone: how probable each label is, cuts, valence."""
+"""A film's answers over time, drawn with Pillow alone: probability of each label, cuts, valence."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle, groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -13,29 +13,30 @@ from uniemox.predict.plot import INK, LABEL_COLOURS, PAPER, QUIET
 from uniemox.predict.tables import read_lines
 
 WIDTH_PX, HEIGHT_PX, EDGE_PX, ROW_PX = 1200, 220, 16, 22
+TOP, BOTTOM = ROW_PX, ROW_PX + HEIGHT_PX
 MAX_FILMS = 40
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # s between two marks
 MAX_TICKS = 12
 Answer = Mapping[str, Any]
+Across = Callable[[float], float]
+"""From seconds to px."""
 
 
 def draw_timelines(lines: Path) -> Image.Image | None:
-    """One film above the other, at most 40, in the order of the file; None if no moment could be read.
+    """Draw one film above the other, at most 40, in the order of the file; None if no moment could be read.
 
-    lines: of `uniemox predict --every`.  Of each label, the height is its probability; white lines are cuts, and the
-    dark line is valence, 1 at the bottom to 9 at the top.
+    lines: of `uniemox predict --every`.  Each label's height is its probability; white lines are cuts, and the dark
+    line is valence, 1 at the bottom to 9 at the top.
     """
     answers = [value for value in read_lines(lines) if "time_s" in value]
     films = {film: sorted(found, key=lambda one: one["time_s"]) for film, found in groupby(answers, _film_of)}
     if not films:
         return None
-    labels = list(answers[0]["scene"])
-    colours = dict(zip(labels, cycle(LABEL_COLOURS), strict=False))
-    panels = [_panel(film, found, colours) for film, found in list(films.items())[:MAX_FILMS]]
-    key = _key(colours)
-    page = Image.new("RGB", (WIDTH_PX, key.height + sum(panel.height for panel in panels)), PAPER)
+    colours = dict(zip(answers[0]["scene"], cycle(LABEL_COLOURS), strict=False))
+    parts = [_key(colours), *(_panel(film, found, colours) for film, found in list(films.items())[:MAX_FILMS])]
+    page = Image.new("RGB", (WIDTH_PX, sum(part.height for part in parts)), PAPER)
     y = 0
-    for part in (key, *panels):
+    for part in parts:
         page.paste(part, (0, y))
         y += part.height
     return page
@@ -46,67 +47,65 @@ def _film_of(answer: Answer) -> str:
 
 
 def _panel(film: str, answers: Sequence[Answer], colours: Mapping[str, str]) -> Image.Image:
-    panel = Image.new("RGB", (WIDTH_PX, HEIGHT_PX + 2 * ROW_PX + EDGE_PX), PAPER)
+    panel = Image.new("RGB", (WIDTH_PX, BOTTOM + ROW_PX + EDGE_PX), PAPER)
     draw = ImageDraw.Draw(panel)
     title, font = fitted(film, 14, WIDTH_PX - 2 * EDGE_PX, keep_end=True)
     draw.text((EDGE_PX, 2), title, fill=INK, font=font)
-    first, last, top, bottom = EDGE_PX, WIDTH_PX - EDGE_PX, ROW_PX, ROW_PX + HEIGHT_PX
     times = [float(answer["time_s"]) for answer in answers]
     step = min((b - a for a, b in pairwise(times)), default=1.0)
     end = times[-1] + step
 
-    def at(time_s: float) -> float:
-        return first + (last - first) * time_s / end
+    def across(time_s: float) -> float:
+        return EDGE_PX + (WIDTH_PX - 2 * EDGE_PX) * time_s / end
 
     for answer, (start, stop) in zip(answers, pairwise([*times, end]), strict=True):
-        _stack(draw, answer, colours, (at(start), at(min(stop, start + 2 * step)), top, bottom))
+        _stack(draw, answer, colours, across(start), across(min(stop, start + 2 * step)))
     for before, after in pairwise(answers):
         if before["shot"] != after["shot"]:
-            x = at(after["time_s"])
-            draw.line((x, top, x, bottom), fill=PAPER, width=2)
-    _valence(draw, [(at(time + step / 2), answer) for time, answer in zip(times, answers, strict=True)], top, bottom)
-    _ticks(draw, end, at, bottom)
+            x = across(after["time_s"])
+            draw.line((x, TOP, x, BOTTOM), fill=PAPER, width=2)
+    _valence(draw, [(across(time + step / 2), answer) for time, answer in zip(times, answers, strict=True)])
+    _ticks(draw, end, across)
     return panel
 
 
-def _stack(draw: ImageDraw.ImageDraw, answer: Answer, colours: Mapping[str, str], box: tuple[float, ...]) -> None:
-    """The labels' shares of a moment, one above the other; of valence and arousal nothing."""
-    left, right, top, bottom = box
-    y = float(bottom)
+def _stack(draw: ImageDraw.ImageDraw, answer: Answer, colours: Mapping[str, str], left: float, right: float) -> None:
+    """Draw the labels' shares at a moment, one above the other; nothing for valence and arousal."""
+    y = float(BOTTOM)
     for label, share in answer["scene"].items():
-        height = 0 if label in AFFECT else share * (bottom - top)
+        height = 0 if label in AFFECT else share * HEIGHT_PX
         if height:
             draw.rectangle((left, y - height, max(right - 1, left), y), fill=colours[label])
         y -= height
 
 
-def _valence(draw: ImageDraw.ImageDraw, moments: Sequence[tuple[float, Answer]], top: float, bottom: float) -> None:
+def _valence(draw: ImageDraw.ImageDraw, moments: Sequence[tuple[float, Answer]]) -> None:
     values = [(x, answer.get("valence", answer["scene"].get("valence"))) for x, answer in moments]
-    points = [(x, bottom - (bottom - top) * (value - 1) / 8) for x, value in values if value is not None]
+    points = [(x, BOTTOM - HEIGHT_PX * (value - 1) / 8) for x, value in values if value is not None]
     if len(points) > 1:
         draw.line(points, fill=PAPER, width=5)
         draw.line(points, fill=INK, width=2)
 
 
-def _ticks(draw: ImageDraw.ImageDraw, end: float, at: Any, bottom: float) -> None:
+def _ticks(draw: ImageDraw.ImageDraw, end: float, across: Across) -> None:
     step = next((one for one in TICKS if end / one <= MAX_TICKS), TICKS[-1])
     font, time_s = font_of(13), 0.0
     while time_s < end:
-        draw.line((at(time_s), bottom, at(time_s), bottom + 4), fill=INK)
-        draw.text((at(time_s), bottom + 5), clock(time_s), fill=INK, font=font)
+        draw.line((across(time_s), BOTTOM, across(time_s), BOTTOM + 4), fill=INK)
+        draw.text((across(time_s), BOTTOM + 5), clock(time_s), fill=INK, font=font)
         time_s += step
 
 
 def clock(time_s: float) -> str:
-    """As players show it.
+    """Format a time as players show it.
 
     >>> clock(2.5), clock(75), clock(3725)
     ('0:02.5', '1:15', '1:02:05')
     """
     hours, rest = divmod(time_s, 3600)
     minutes, seconds = divmod(rest, 60)
-    shown = f"{seconds:04.1f}" if seconds % 1 else f"{seconds:02.0f}"
-    return f"{hours:.0f}:{minutes:02.0f}:{shown}" if hours else f"{minutes:.0f}:{shown}"
+    digits = f"{seconds:04.1f}" if seconds % 1 else f"{seconds:02.0f}"
+    return f"{hours:.0f}:{minutes:02.0f}:{digits}" if hours else f"{minutes:.0f}:{digits}"
 
 
 def _key(colours: Mapping[str, str]) -> Image.Image:

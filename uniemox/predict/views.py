@@ -1,4 +1,4 @@
-"""The views of evaluation with numpy and Pillow alone: one for scores and for predictions, the same to the bit."""
+"""Views for evaluation and prediction, the same to the bit, with numpy and Pillow alone."""
 
 import math
 from collections.abc import Sequence
@@ -7,16 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from uniemox.persons.box import Box
-from uniemox.persons.crop import PersonCrop
+from uniemox.persons.box import Box, PersonCrop
 
 Pixels = NDArray[np.uint8]
-LONG = 2  # times the short side: an image that is longer is judged by several squares
+LONG = 2  # multiple of the short side from which an image is judged by several squares
 MAX_SQUARES = 6
 
 
 def hide(image: Image.Image, person: PersonCrop, full: tuple[int, int]) -> Image.Image:
-    """The image, black where the person is; the same image if nobody is known to be in it.
+    """Black out the person; return the same image if no person was detected.
 
     person: in px of the full image.  full: its width and height; the image may be a smaller copy.
     """
@@ -31,7 +30,7 @@ def hide(image: Image.Image, person: PersonCrop, full: tuple[int, int]) -> Image
 
 
 def scene_view(image: Image.Image, size: int, crop_fraction: float) -> Pixels:
-    """The middle of an image: short side resized, bicubic, then cropped.  Returns (3, size, size) uint8, RGB.
+    """Resize the short side of an image, bicubic, and crop its middle.  Returns (3, size, size) uint8, RGB.
 
     crop_fraction: share of the short side that is kept, above 0 to 1.  Source: timm's transform for evaluation.
     """
@@ -45,14 +44,14 @@ def scene_view(image: Image.Image, size: int, crop_fraction: float) -> Pixels:
 
 
 def scene_box(full: tuple[int, int], size: int, crop_fraction: float) -> Box:
-    """The part of an image that `scene_view` shows, px.  full: width and height of the image."""
+    """Return the part of an image that `scene_view` shows, px.  full: width and height of the image."""
     side = min(full) * size / math.floor(size / crop_fraction)
     left, top = (full[0] - side) / 2, (full[1] - side) / 2
     return Box(left, top, left + side, top + side)
 
 
 def scene_parts(full: tuple[int, int]) -> list[Box]:
-    """The parts of an image whose middles are judged, px: all of it, or squares from end to end of a long one.
+    """Return the parts of an image whose middles are judged, px: all of it, or squares along a long one.
 
     full: width and height.  An image of 2:1 and longer has as many squares as cover it, at most six.
 
@@ -71,7 +70,7 @@ def scene_parts(full: tuple[int, int]) -> list[Box]:
 
 
 def person_view(image: Image.Image, person: PersonCrop, full: tuple[int, int], size: int) -> Pixels:
-    """The person view of an image, squashed, bicubic.  Returns (3, size, size) uint8, RGB.
+    """Resize the person's part of an image, squashed, bicubic.  Returns (3, size, size) uint8, RGB.
 
     person: in px of the full image.  full: its width and height; the image may be a smaller copy.
     """
@@ -80,12 +79,12 @@ def person_view(image: Image.Image, person: PersonCrop, full: tuple[int, int], s
 
 
 def to_planes(image: Image.Image) -> Pixels:
-    """An RGB image as (3, H, W) uint8."""
+    """Return an RGB image as (3, H, W) uint8."""
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
 def whole_px(low: float, high: float, decoded: int, full: int) -> tuple[int, int]:
-    """Both ends of a side in whole px of the decoded image, at least one px apart.
+    """Round both ends of a side to whole px of the decoded image, at least one px apart.
 
     low, high: in px of the full image.  decoded, full: the side's length, px.
     """
@@ -94,7 +93,7 @@ def whole_px(low: float, high: float, decoded: int, full: int) -> tuple[int, int
 
 
 def _black_out(image: Image.Image, boxes: Sequence[Box], full: tuple[int, int]) -> Image.Image:
-    """The image, black outside the boxes."""
+    """Black out what lies outside the boxes."""
     pixels = np.asarray(image)
     kept = np.zeros_like(pixels)
     for box in boxes:
@@ -105,7 +104,7 @@ def _black_out(image: Image.Image, boxes: Sequence[Box], full: tuple[int, int]) 
 
 
 def _scaled(box: Box, size: tuple[int, int], full: tuple[int, int]) -> Box:
-    """A box in px of a smaller copy; the same box, to the bit, where the copy is not smaller."""
+    """Scale a box to px of a smaller copy; the same box, to the bit, where the copy is not smaller."""
     if size == full:
         return box
     x, y = size[0] / full[0], size[1] / full[1]

@@ -1,38 +1,41 @@
-"""Answers in files: a JSON object a line as they come, and a CSV or Parquet table of them at the end.
+"""Answers and features in files: a JSON object a line as they come, a CSV or Parquet table, an array of embeddings.
 
-Lines are only appended, so a job that was stopped resumes where it was; a table is made from the lines beside it.
+Lines are only appended, so that a stopped job can resume; a table is made from the lines at the end.
 """
 
 import json
 import os
+import shutil
 from array import array
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError
-from uniemox.io.files import FileLock
-from uniemox.persons.detector_config import fingerprint_of
-from uniemox.predict.mapping import answers_in
+from uniemox.io.files import FileLock, replacing
+from uniemox.persons.config import fingerprint_of
 from uniemox.predict.prediction import Failure, Prediction
-from uniemox.predict.tables import COLUMNS, import_pyarrow, read_lines, write_csv, write_parquet
-
-if TYPE_CHECKING:
-    from uniemox.predict.predictor import Predictor
+from uniemox.predict.predictor import Predictor
+from uniemox.predict.question import answers_in
+from uniemox.predict.tables import import_pyarrow, read_lines, reserved_names, write_csv, write_parquet
 
 LINES = ".jsonl"
 TABLES = (".csv", ".parquet")
+EMBEDDINGS = (".npy", ".parquet")
+EMBEDDING_ROWS = 1_000  # of a Parquet file that are in memory at once
 OPTIONAL = {"has_likely": "likely labels", "has_persons": "people", "has_faces": "faces", "of_film": "moments of films"}
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerHeader:
-    """What all answers in one file have in common."""
+    """Properties that all answers in one file share."""
 
     model: str
     label_set: str
@@ -40,45 +43,51 @@ class AnswerHeader:
     has_likely: bool
     """Coverage was asked for."""
     has_persons: bool
-    """Somebody looked for people."""
+    """A person detector was run."""
     has_faces: bool = False
-    """Somebody looked at faces."""
+    """A face detector was run."""
     of_film: bool = False
-    """Of moments of films."""
+    """The answers are about moments of films."""
     asked: str | None = None
-    """Fingerprint of models, finders and coverage; None: the file is of a version that did not keep it."""
+    """Fingerprint of models, finders and coverage."""
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> Self:
-        """Read off one answer."""
+        """Read the header off one answer in JSON form."""
         likely, persons, faces = (value.get(name) is not None for name in ("likely", "persons", "faces"))
         names = str(value.get("model")), str(value.get("label_set"))
         return cls(*names, tuple(value["scene"]), likely, persons, faces, "time_s" in value, value.get("asked"))
 
     @classmethod
     def of_question(
-        cls, predictor: "Predictor", labels: str | None, coverage: float | None, *, of_film: bool = False
+        cls, predictor: Predictor, labels: str | None, coverage: float | None, *, of_film: bool = False
     ) -> Self:
-        """Of the answers that a predictor will give; arguments as `Predictor.predict`."""
+        """Return the header of the answers that a predictor will give; arguments as `Predictor.predict`."""
         answers = answers_in(predictor.network.info.find_labels(), labels)
         has = coverage is not None, predictor.finder is not None, predictor.face_reader is not None
         asked = fingerprint_of([], f"{predictor.fingerprint} {coverage}")
         return cls(predictor.name, answers.name, answers.labels, *has, of_film, asked)
 
-    def fits(self, there: "AnswerHeader") -> bool:
-        """Whether answers that are there are of the same kind."""
-        return there == (replace(self, asked=None) if there.asked is None else self)
+    def difference(self, other: "AnswerHeader") -> str:
+        """Describe the first property in which answers in a file, `other`, differ from these."""
+        ours, theirs = asdict(self), asdict(other)
+        name = next(name for name in ours if ours[name] != theirs[name])
+        if name == "asked":
+            return "a model or finder of the same name that is another one by now, or another coverage"
+        if name in OPTIONAL:
+            return f"{'with' if theirs[name] else 'without'} {OPTIONAL[name]}"
+        return f"{name} {theirs[name]!r}, not {ours[name]!r}"
 
 
 class ResultFile:
-    """Answers in OUT.jsonl; for OUT.csv and OUT.parquet in lines beside it, from which `finish` makes the table.
+    """Answers in OUT.jsonl; for OUT.csv and OUT.parquet in OUT.csv.jsonl, from which `finish` makes the table.
 
-    resume: continue a file that is there; images that could not be read are tried again.
-    answered: what the answers will be; a file must not mix several kinds.
-    with_bom: begin a CSV table with a byte-order mark, by which Excel knows UTF-8.
-    Raises ConfigError for another ending, a label that is called as a column of the table is, a file that is there
-    already, that another process writes, or that has other answers; DataError for one that is damaged or can't be read
-    or written; MissingPackageError for Parquet without pyarrow.
+    resume: continue an existing file; images that could not be read are tried again.
+    answered: header of the answers; a file must not mix several.
+    with_bom: begin a CSV table with a byte-order mark, by which Excel recognises UTF-8.
+    Raises ConfigError for another ending, for a label with the name of a column, for an existing file that can't be
+    resumed, and for one that another process writes. Raises DataError for a damaged, unreadable or unwritable file,
+    MissingPackageError for Parquet without pyarrow.
     """
 
     def __init__(self, path: Path, *, resume: bool, answered: AnswerHeader, with_bom: bool = False) -> None:
@@ -88,16 +97,16 @@ class ResultFile:
         self.lines = path if path.suffix == LINES else path.with_name(path.name + LINES)
         if path.suffix == ".parquet":
             import_pyarrow()
-        taken = [label for label in answered.labels if label in COLUMNS]
+        taken = [label for label in answered.labels if label in reserved_names()]
         if taken and path != self.lines:
             raise ConfigError(f"{path}: a label can't be called {taken[0]!r}, as a column is; write {LINES} instead")
         self.answered = answered
         self._beside = {} if answered.asked is None else {"asked": answered.asked}
-        self._done: np.ndarray[Any, np.dtype[np.uint64]] = np.empty(0, np.uint64)
+        self._done: NDArray[np.uint64] = np.empty(0, np.uint64)
         try:
             self._lock = FileLock(self.lines)
         except OSError as error:
-            raise DataError(f"{self.lines} can't be written ({error.strerror}); choose another name") from error
+            raise _unwritable(self.lines, error) from error
         try:
             self._open(resume=resume)
         except BaseException:
@@ -112,24 +121,24 @@ class ResultFile:
         if there == path and path != self.lines:
             raise ConfigError(f"{path} is there, but not {self.lines}, which --resume needs; choose another name")
         if there is not None:
-            self._done = _repaired(self.lines, self.answered)
+            self._done = _repair(self.lines, self.answered)
         try:
             self._file = self.lines.open("ab")
         except OSError as error:
-            raise DataError(f"{self.lines} can't be written ({error.strerror}); choose another name") from error
+            raise _unwritable(self.lines, error) from error
 
     def __len__(self) -> int:
-        """Images that were there when it was opened."""
+        """Number of images that were answered when the file was opened."""
         return len(self._done)
 
     def has(self, path: str) -> bool:
-        """Whether an image's answer was there when the file was opened."""
+        """Return True if the image was answered when the file was opened."""
         key = _key(path)
         place = int(np.searchsorted(self._done, np.uint64(key)))
         return place < len(self._done) and int(self._done[place]) == key
 
     def write(self, result: Prediction | Failure, more: Mapping[str, Any] | None = None) -> None:
-        """Append an answer, with more beside; once it returns the answer outlives the process."""
+        """Append an answer, with further fields; once it returns the answer outlives the process."""
         self._file.write(json.dumps(result.to_dict() | self._beside | dict(more or {})).encode() + b"\n")
         self._file.flush()
 
@@ -137,16 +146,13 @@ class ResultFile:
         """Make the table from the lines, whole or not at all."""
         if self.path == self.lines:
             return
-        partial = self.path.with_name(self.path.name + ".partial")
-        try:
+        labels, of_film = self.answered.labels, self.answered.of_film
+        with replacing(self.path) as partial:
             if self.path.suffix == ".csv":
                 encoding = "utf-8-sig" if self.with_bom else "utf-8"
-                write_csv(self.lines, partial, self.answered.labels, of_film=self.answered.of_film, encoding=encoding)
+                write_csv(self.lines, partial, labels, of_film=of_film, encoding=encoding)
             else:
-                write_parquet(self.lines, partial, self.answered.labels, of_film=self.answered.of_film)
-            os.replace(partial, self.path)
-        finally:
-            partial.unlink(missing_ok=True)
+                write_parquet(self.lines, partial, labels, of_film=of_film)
 
     def __enter__(self) -> Self:
         return self
@@ -158,8 +164,12 @@ class ResultFile:
         self._lock.release()
 
 
-def _repaired(path: Path, answered: AnswerHeader) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Keys of the images in a file, sorted, after failures and a last line that was cut off have been removed."""
+def _unwritable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path} can't be written ({error.strerror}); choose another name")
+
+
+def _repair(path: Path, answered: AnswerHeader) -> NDArray[np.uint64]:
+    """Remove failures and a last line that was cut off; return the sorted keys of the answered images."""
     keys, failures = array("Q"), 0
     for value in read_lines(path):
         if "scene" not in value:
@@ -167,31 +177,18 @@ def _repaired(path: Path, answered: AnswerHeader) -> np.ndarray[Any, np.dtype[np
             continue
         keys.append(_key(str(value.get("path"))))
         there = AnswerHeader.of(value)
-        if not answered.fits(there):
-            ours, theirs = asdict(answered), asdict(there)
-            name = next(name for name in ours if ours[name] != theirs[name])
-            what = f"{name} {theirs[name]!r}, not {ours[name]!r}"
-            if name in OPTIONAL:
-                what = f"{'with' if theirs[name] else 'without'} {OPTIONAL[name]}"
-            if name == "asked":
-                what = "a model or finder of the same name that is another one by now, or another coverage"
+        if there != answered:
+            what = answered.difference(there)
             raise ConfigError(f"{path} holds answers of another kind ({what}); ask as before, or choose another name")
     _cut_last_line(path)
     if failures:
-        _drop_failures(path)
+        with replacing(path) as partial, path.open("rb") as lines, partial.open("wb") as kept:
+            kept.writelines(line for line in lines if "scene" in json.loads(line))
     return np.sort(np.frombuffer(keys, np.uint64)) if keys else np.empty(0, np.uint64)
 
 
-def _drop_failures(path: Path) -> None:
-    """Rewrite the lines without those of images that could not be read."""
-    partial = path.with_name(path.name + ".partial")
-    with path.open("rb") as lines, partial.open("wb") as kept:
-        kept.writelines(line for line in lines if "scene" in json.loads(line))
-    os.replace(partial, path)
-
-
 def _cut_last_line(path: Path) -> None:
-    """Remove what follows the last line's end."""
+    """Remove an unfinished last line."""
     with path.open("r+b") as file:
         end = file.seek(0, os.SEEK_END)
         while end > 0:
@@ -206,5 +203,74 @@ def _cut_last_line(path: Path) -> None:
 
 
 def _key(path: str) -> int:
-    """64 bits of a path: among 10 million the odds that two are alike are 1 to 370,000."""
+    """Return 64 bits of a path: among 10 million the odds that two are alike are 1 to 370,000."""
     return int.from_bytes(blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+class EmbeddingFile:
+    """OUT.npy, (N, D) float32, with the images' paths in OUT.npy.txt, a line each; or OUT.parquet with both.
+
+    Images that could not be read have no row. The file is written by `finish`, whole or not at all.
+    Raises ConfigError for another ending or an existing file, DataError if it can't be written, MissingPackageError for
+    Parquet without pyarrow.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.names = path, path.with_name(path.name + ".txt")
+        if path.suffix not in EMBEDDINGS:
+            raise ConfigError(f"{path}: expected a name that ends in {' or '.join(EMBEDDINGS)}")
+        if path.suffix == ".parquet":
+            import_pyarrow()
+        there = next((one for one in (path, self.names) if os.path.exists(one)), None)
+        if there is not None:
+            raise ConfigError(f"{there} is there already; choose another name")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._rows, self._paths = TemporaryFile(dir=path.parent), TemporaryFile(dir=path.parent)  # noqa: SIM115
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        self.count, self.width = 0, 0
+
+    def write(self, prediction: Prediction) -> None:
+        """Add the features of an image."""
+        if prediction.embedding is None:
+            return
+        row = np.asarray(prediction.embedding, np.float32)
+        self.count, self.width = self.count + 1, len(row)
+        self._rows.write(row.tobytes())
+        self._paths.write(" ".join((prediction.path or "").splitlines()).encode("utf-8", "backslashreplace") + b"\n")
+
+    def finish(self) -> None:
+        """Write the file. Raises DataError if no features were added."""
+        if not self.count:
+            raise DataError(f"{self.path}: there is no image that could be read, so there are no embeddings")
+        self._rows.flush()
+        self._paths.seek(0)
+        rows = np.memmap(self._rows, np.float32, "r", shape=(self.count, self.width))
+        with replacing(self.path) as partial:
+            if self.path.suffix == ".parquet":
+                self._write_parquet(rows, partial)
+                return
+            with partial.open("wb") as file:
+                np.save(file, rows)
+            with replacing(self.names) as names, names.open("wb") as text:
+                shutil.copyfileobj(self._paths, text)
+
+    def _write_parquet(self, rows: NDArray[np.float32], path: Path) -> None:
+        pa: Any = import_pyarrow()
+        import pyarrow.parquet  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
+
+        schema = pa.schema({"path": pa.string(), "embedding": pa.list_(pa.float32(), self.width)})
+        names = [line.decode().rstrip("\n") for line in self._paths]
+        with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+            for first in range(0, self.count, EMBEDDING_ROWS):
+                part = rows[first : first + EMBEDDING_ROWS]
+                values = pa.FixedSizeListArray.from_arrays(pa.array(part.ravel()), self.width)
+                writer.write_table(pa.table([pa.array(names[first : first + EMBEDDING_ROWS]), values], schema=schema))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._rows.close()
+        self._paths.close()

@@ -1,6 +1,6 @@
-"""One step of pre-training: teacher, model, losses, gradients, update."""
+"""One step of pre-training: batches, teacher, forward, backward, update."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -8,13 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from uniemox.data.prompts import text_of
+from uniemox.data.sample import Sample
 from uniemox.errors import ConfigError, TeacherError
+from uniemox.losses.config import LossWeights
 from uniemox.model.config import ModelConfig, Precision
 from uniemox.model.uniemox import ModelOutput, UniEmoX
 from uniemox.teacher.protocol import Teacher
-from uniemox.training.distributed import gather_numbers, gather_rows, world_size
-from uniemox.training.update import gradients, update
-from uniemox.views.pixels import normalise
+from uniemox.training.optimization import gradients, update
+from uniemox.training.processes import gather_numbers, gather_rows, world_size
+from uniemox.views.loader import ViewBatch
+from uniemox.views.patches import mask_noise, normalise
+from uniemox.views.transforms import TrainViews, Views
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +36,10 @@ class PretrainBatch:
     person_noise: Tensor | None = None  # (N, L)
 
 
+ExtraLoss = Callable[[ModelOutput, PretrainBatch], Tensor]
+"""A further loss: a scalar, the mean over the batch's images."""
+
+
 def pretrain_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -39,6 +48,8 @@ def pretrain_step(
     teacher: Teacher | None = None,
     precision: Precision = "float32",
     max_grad_norm: float | None = None,
+    weights: LossWeights | None = None,
+    extra_losses: Mapping[str, ExtraLoss] = {},
 ) -> dict[str, float]:
     """Forward and backward over the batches of all processes, then one update of the weights.
 
@@ -47,6 +58,8 @@ def pretrain_step(
     one batch at a time.
     teacher: asked for the features that losses need and the batch does not bring.
     max_grad_norm: L2 norm to which the gradient is clipped; None does not clip.
+    weights: of the losses in this step; None: those of the model's configuration.
+    extra_losses: functions of output and batch, by name, whose scalars are added to the sum.
     Returns every loss by name, "total", the diagnostics of Υ (see `fused_diagnostics`) and "grad_norm": means over all
     images of all processes; with max_grad_norm also "clipped", 1 if this step's gradient was clipped.
     Raises NonFiniteLossError, with the loss's name, before any weight changes, and ConfigError for batches that are
@@ -62,9 +75,12 @@ def pretrain_step(
     for i, batch in enumerate(batches):
         share = len(batch.scene) / images
         with gradients(model, synchronise=i == len(batches) - 1):
-            output = forward(model, batch, teacher=teacher, precision=precision)
-            (output.total * share * world_size()).backward()  # DDP takes the mean over processes
-        for name, value in (output.losses | {"total": output.total} | output.diagnostics).items():
+            with autocast(model, precision):
+                output = model(**model_inputs(model, batch, teacher), weights=weights)
+                extra = {name: loss(output, batch) for name, loss in extra_losses.items()}
+            total = sum(extra.values(), start=output.total)
+            (total * share * world_size()).backward()  # DDP takes the mean over processes
+        for name, value in (output.losses | extra | {"total": total} | output.diagnostics).items():
             seen[name] = seen.get(name, 0) + value.detach().float() * share
     return update(model, optimizer, seen, max_grad_norm)
 
@@ -91,20 +107,30 @@ def forward(
     model: nn.Module, batch: PretrainBatch, *, teacher: Teacher | None = None, precision: Precision = "float32"
 ) -> ModelOutput:
     """The model's output for a batch, every loss included. Arguments and errors as `pretrain_step`."""
-    config = config_of(model)
+    with autocast(model, precision):
+        return model(**model_inputs(model, batch, teacher))
+
+
+def autocast(model: nn.Module, precision: Precision) -> torch.autocast:
+    """The context in which the model computes with this precision on its device."""
     device = next(model.parameters()).device
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def model_inputs(model: nn.Module, batch: PretrainBatch, teacher: Teacher | None) -> dict[str, Tensor | None]:
+    """Arguments of the model for a batch: normalised views, Ω, Λ of all processes, draws of the masks."""
+    config, device = config_of(model), next(model.parameters()).device
     batch = replace(batch, scene=batch.scene.to(device, non_blocking=True))  # once, for teacher and student
     scene, person = batch.scene, batch.person if config.needs_person else None
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-        image, text = teacher_features(batch, teacher, config, device)
-        return model(
-            normalise(scene, device),
-            None if person is None else normalise(person, device),
-            image_features=image,
-            text_features=None if text is None else gather_rows(text),
-            scene_noise=None if batch.scene_noise is None else batch.scene_noise.to(device),
-            person_noise=None if person is None or batch.person_noise is None else batch.person_noise.to(device),
-        )
+    image, text = teacher_features(batch, teacher, config, device)
+    return {
+        "scene": normalise(scene, device),
+        "person": None if person is None else normalise(person, device),
+        "image_features": image,
+        "text_features": None if text is None else gather_rows(text),
+        "scene_noise": None if batch.scene_noise is None else batch.scene_noise.to(device),
+        "person_noise": None if person is None or batch.person_noise is None else batch.person_noise.to(device),
+    }
 
 
 def teacher_features(
@@ -158,3 +184,34 @@ def _required(teacher: Teacher | None) -> Teacher:
     if teacher is None:
         raise TeacherError("L2 or L3 is on, but there is neither a teacher nor features in the batch")
     return teacher
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedViews:
+    """Views for training, with the draws of their masks: functions of seed, epoch and sample alone."""
+
+    make_views: TrainViews
+    length: int
+    """L, patches of a view."""
+
+    def __call__(self, sample: Sample, epoch: int) -> Views:
+        """Make the views and draw the masks; errors as `TrainViews`."""
+        seed = self.make_views.seed
+        noise = [
+            mask_noise([sample.key], self.length, seed=seed, epoch=epoch, stream=stream)
+            for stream in ("scene", "person")
+        ]
+        return replace(self.make_views(sample, epoch), noise=torch.cat(noise))
+
+
+def make_batch(views: ViewBatch, *, with_emotion: bool) -> PretrainBatch:
+    """The batch of a step.  views: of `MaskedViews`.  with_emotion: see `text_of`."""
+    noise = torch.empty(0, 2, 0) if views.noise is None else views.noise  # of a batch without images
+    return PretrainBatch(
+        scene=views.scene,
+        person=views.person,
+        texts=[text_of(sample, with_emotion) for sample in views.samples],
+        keys=[sample.key for sample in views.samples],
+        scene_noise=noise[:, 0],
+        person_noise=noise[:, 1],
+    )

@@ -1,13 +1,17 @@
-"""Tables IV to VII: one model, its parts switched off or replaced, everything else alike."""
+"""Plans of tables IV to VII, figure 7 and transfer: one model, its parts switched off or replaced."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from uniemox.errors import LabelError
+from uniemox.evaluate.run import map_to_data
+from uniemox.labels import LabelSet
 from uniemox.paper import paper_tables
-from uniemox.reproduce.baseline import histogram_row, with_baseline
-from uniemox.reproduce.plan import Plan, TableRow
+from uniemox.reproduce.plan import Cell, Plan, Run, TableRow
+from uniemox.reproduce.results import HISTOGRAM, NETWORK, fit_histogram, histogram_cell, histogram_row, with_baseline
+from uniemox.reproduce.sources import Target
 from uniemox.reproduce.study import SCRATCH_EPOCHS, Method, Study
-from uniemox.reproduce.table3 import columns_of, paper_only
+from uniemox.reproduce.table3 import BUDGET, EXTRAS, OURS, SCRATCH, columns_of, method_of, paper_only
 
 NO_RECONSTRUCTION = ("--model.losses.scene-reconstruction", "0", "--model.losses.person-reconstruction", "0")
 NO_ALIGNMENT = ("--model.losses.contrastive-feature-alignment", "0")
@@ -122,4 +126,116 @@ def _plan(
         columns=columns,
         rows=with_baseline(rows, histogram_row(study)),
         reference=reference,
+    )
+
+
+FEW = 0.1  # of the labels
+ON, OF_FEW = ": trained on {}", f": {FEW:.0%} of its own labels"
+
+
+def cross(study: Study) -> Plan:
+    """Every pair of data sets whose labels can be mapped, for our pre-training and for its start alone."""
+    rows = []
+    start = SCRATCH if study.is_demo else "dBOT"
+    for name in (start, OURS):
+        method = method_of(study, name)[0]
+        for trained in study.targets:
+            models = [study.finetune(method, trained, seed=seed) for seed in method.starts]
+            cells = {target.name: _transferred(study, models, trained, target) for target in study.targets}
+            rows.append(TableRow(name + ON.format(trained.name), cells, baseline=HISTOGRAM + ON.format(trained.name)))
+        few = {target.name: study.cell(method, target, fraction=FEW) for target in study.targets}
+        rows.append(TableRow(name + OF_FEW, few, baseline=HISTOGRAM + OF_FEW))
+        if len(study.targets) > 1:
+            first = study.targets[0]
+            moved = {target.name: _retuned(study, method, first, target) for target in study.targets[1:]}
+            rows.append(
+                TableRow(f"{name}: {first.name}, then {FEW:.0%} of its own", moved, baseline=HISTOGRAM + OF_FEW)
+            )
+    for trained in study.targets:
+        models = [fit_histogram(study, trained)]
+        cells = {target.name: _transferred(study, models, trained, target) for target in study.targets}
+        rows.append(TableRow(HISTOGRAM + ON.format(trained.name), cells))
+    few = {target.name: histogram_cell(study, target, fraction=FEW) for target in study.targets}
+    rows.append(TableRow(HISTOGRAM + OF_FEW, few))
+    about = (
+        *((f"Random weights: {BUDGET}.",) if study.is_demo else ()),
+        "Each column is what is scored, on images that nothing was trained on. Where labels differ, the model's are "
+        "mapped and images whose label it can't know are left out, so that columns of mapped labels hold other "
+        "images than the diagonal. What an image evokes is never mapped to what a person in it feels.",
+        "The paper claims generality and fine-tunes on each data set by itself; it has no figures for this.",
+    )
+    columns = tuple(target.name for target in study.targets)
+    return Plan(
+        name="cross",
+        title="From one data set to others",
+        scale=study.scale,
+        about=about,
+        columns=columns,
+        rows=tuple(rows),
+    )
+
+
+def _transferred(study: Study, models: Sequence[Run], trained: Target, target: Target) -> Cell:
+    """models: trained on the first data set, one a seed."""
+    why = _obstacle(trained.data.labels, target.data.labels)
+    if why is not None:
+        return Cell(why=why)
+    runs = tuple(study.evaluate(model, target) for model in models)
+    return Cell(runs=runs, why=runs[0].missing or "")
+
+
+def _retuned(study: Study, method: Method, first: Target, target: Target) -> Cell:
+    starts = {seed: study.finetune(method, first, seed=seed) for seed in method.starts}
+    has_fusion = study.streams(first) == "both"  # a classifier of the scene keeps none
+    name = f"{method.name} of {first.name}"
+    again = replace(method, name=name, starts=starts, needs=(), has_fusion=has_fusion, is_random=False)
+    return study.cell(again, target, fraction=FEW)
+
+
+def _obstacle(ours: LabelSet, theirs: LabelSet) -> str | None:
+    """Why labels can't be mapped; None if they can."""
+    try:
+        map_to_data(ours, theirs)
+    except LabelError as error:
+        return str(error)
+    return None
+
+
+DEMO_FRACTIONS = (0.1, 0.25, 0.5, 1.0)
+PAPER_FRACTIONS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+def fig7(study: Study) -> Plan:
+    """Our pre-training, its start alone, and every method whose checkpoint was given, on growing parts of the data."""
+    fractions = DEMO_FRACTIONS if study.is_demo else PAPER_FRACTIONS
+    start = SCRATCH if study.is_demo else "dBOT"
+    given = [name for name in study.weights if name not in {extra.name for extra in EXTRAS}]
+    names = list(dict.fromkeys([start, *given, OURS]))
+    rows: list[TableRow] = []
+    for target in study.targets:
+        suffix = f", {target.name}" if len(study.targets) > 1 else ""
+        own = []
+        for name in names:
+            method, network = method_of(study, name)
+            if method.is_random:  # each of its runs sees as many images as our pre-training: one seed is what fits
+                method = replace(method, starts={study.seeds[0]: method.starts[study.seeds[0]]})
+            cells = {f"{part:.0%}": study.cell(method, target, fraction=part) for part in fractions}
+            own.append(TableRow(name + suffix, cells, network=network))
+        histograms = {f"{part:.0%}": histogram_cell(study, target, fraction=part) for part in fractions}
+        rows += with_baseline(own, TableRow(HISTOGRAM + suffix, histograms, network=NETWORK))
+    about = (
+        "A smaller part of every class is contained in a larger one, and the same for all methods of a seed. All train "
+        "for the same number of epochs, so that less data are fewer steps too."
+        + (f" Random weights: {BUDGET}; one seed." if study.is_demo else ""),
+        "The paper shows one run of each as a curve without numbers.",
+    )
+    return Plan(
+        name="fig7",
+        title="Figure 7: parts of the training data",
+        scale=study.scale,
+        about=about,
+        columns=tuple(f"{part:.0%}" for part in fractions),
+        rows=tuple(rows),
+        reference=rows[0].name if len(study.targets) == 1 else None,
+        is_curve=True,
     )

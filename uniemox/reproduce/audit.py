@@ -14,7 +14,7 @@ from uniemox.evaluate.run import Evaluation, evaluate
 from uniemox.evaluate.run_records import SavedEvaluation, read_evaluation
 from uniemox.io.files import CONFIG, EVALUATIONS, WEIGHTS
 from uniemox.io.weight_names import weight_paths
-from uniemox.training.settings import read_json
+from uniemox.training.run_folder import read_json
 
 NEEDED = (
     *("kind", "config.seed", "data.source", "data.samples", "data.sha256", "data.labels.name", "data.labels.kind"),

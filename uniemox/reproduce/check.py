@@ -6,19 +6,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from uniemox.checkpoints.reading import read_weight_file
-from uniemox.checkpoints.recognition import state_of
+from uniemox.checkpoints.reading import read_weight_file, state_of
 from uniemox.data.order import steps_in_epoch
 from uniemox.data.sample import DataSet
-from uniemox.data.source import FILES, open_data, parse_source, split_sources
+from uniemox.data.source import FILES, combine, open_data, parse_source, split_sources
 from uniemox.data.splits import PAPER_RECIPES, Scheme, paper_split, parse_ratio, split_samples
-from uniemox.data.union import combine
 from uniemox.errors import CheckpointError, ConfigError, DataError, UniemoxError
 from uniemox.evaluate.run import map_to_data
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.network import SavedFusion
 from uniemox.finetune.samples import split_for_training
-from uniemox.model.encoders import FEATURES
+from uniemox.model.encoder import FEATURES
 from uniemox.persons.detector import load_detector
 from uniemox.predict.opening import finder_file
 from uniemox.pretrain.config import PretrainConfig

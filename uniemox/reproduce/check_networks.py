@@ -1,7 +1,9 @@
-"""The networks of a plan's runs on the meta device: built and run for shapes alone, without weights or memory."""
+"""Check weight files and networks of a plan without training."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from uniemox.checkpoints.classifier import is_classifier, load_classifier
-from uniemox.checkpoints.detectors import load_detector_weights
-from uniemox.checkpoints.embedded import load_embedded
+from uniemox.checkpoints.classifier import is_classifier, load_classifier, load_detector_weights, load_embedded
 from uniemox.checkpoints.published import draft_published, report_timm
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource, is_cached, load_timm
 from uniemox.classifier_info import NetworkSpec
@@ -21,19 +21,17 @@ from uniemox.errors import CheckpointError, TeacherError
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.network import SavedFusion, fusion_settings
 from uniemox.io.files import ENCODER, WEIGHTS
-from uniemox.io.weight_names import IN_PACKAGE, Init
+from uniemox.io.weight_names import IN_PACKAGE, Init, weight_paths
 from uniemox.model.classifier import Classifier, set_drop_path, token_encoder
-from uniemox.model.encoder import build_encoder, check_plain
-from uniemox.model.encoders import ConcatEncoder
+from uniemox.model.detectors import YoloxNano, YuNet
+from uniemox.model.encoder import ConcatEncoder, build_encoder, check_plain
 from uniemox.model.regions import feature_map
 from uniemox.model.spec import build
 from uniemox.model.uniemox import UniEmoX
-from uniemox.model.yolox import YoloxNano
-from uniemox.model.yunet import YuNet
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.teacher.config import FitConfig
 from uniemox.teacher.opening import open_teacher
-from uniemox.views.pixels import IMAGENET
+from uniemox.views.patches import IMAGENET
 
 META = torch.device("meta")
 
@@ -206,3 +204,18 @@ def _weights_of_timm(source: str) -> str:
     if config is None or not config.has_weights:
         raise CheckpointError(f"{source}: timm has no weights of it; give timm:NAME.TAG or timm:NAME@FILE")
     return f"{source}, {'in the cache' if is_cached(parsed.name) else 'fetched from the hub when it starts'}"
+
+
+def digest_of_weights(name: str) -> tuple[str, ...]:
+    """Hashes of the files that a name such as mae.pth, timm:NAME@FILE or fitted:FOLDER means, if there are any."""
+    files: list[Path] = []
+    for path in weight_paths(name):
+        files += sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    stats = [(file, file.stat()) for file in files if file.is_file()]
+    return tuple(_hash(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
+
+
+@cache  # many runs start from one file, which may have a gigabyte
+def _hash(file: Path, size: int, time_ns: int) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

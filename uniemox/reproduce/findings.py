@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from uniemox.intervals import PairedDifference
-from uniemox.io.csv_files import write_rows
-from uniemox.io.files import WEIGHTS
-from uniemox.reproduce.baseline import Margin, margin_of
+from uniemox.io.files import WEIGHTS, write_rows
 from uniemox.reproduce.costs import NetworkCost, measure_run
 from uniemox.reproduce.execute import RunOutcome, seconds_of
 from uniemox.reproduce.plan import Cell, Plan, TableRow
-from uniemox.reproduce.results import gain, is_done, mark_of, score_of
+from uniemox.reproduce.results import Margin, gain, is_done, margin_of, mark_of, score_of
 
 CSV_FIELDS = (
     *("method", "network", "data", "mark", "accuracy", "low", "high", "over", "seeds", "pictures", "chance", "uniform"),

@@ -10,10 +10,19 @@ from uniemox.io.html import UNKNOWN, Html, element, join, page, scrolling, table
 from uniemox.reproduce.audit import audit
 from uniemox.reproduce.execute import RunOutcome
 from uniemox.reproduce.findings import Findings
-from uniemox.reproduce.marks import BELOW_NOTE, chance_cell, mark_label, our_score, over_histogram, paper_figure, points
 from uniemox.reproduce.plan import Cell, Plan, TableRow
 from uniemox.reproduce.plots import Dot, curves, dots
-from uniemox.reproduce.results import is_done, mark_of
+from uniemox.reproduce.results import (
+    BELOW_NOTE,
+    chance_cell,
+    is_done,
+    mark_label,
+    mark_of,
+    our_score,
+    over_histogram,
+    paper_figure,
+    points,
+)
 
 LOOK = """
 .mark { font-size: .7rem; padding: .05rem .35rem; border-radius: .5rem; border: 1px solid var(--line);

@@ -1,6 +1,6 @@
-"""What the runs of a plan found: accuracy over seeds, with an interval, and whether it is more than chance."""
+"""Results of a plan: scores, intervals, marks against the baseline."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from typing import Any, Literal
@@ -9,10 +9,14 @@ import numpy as np
 from scipy.stats import t as student
 
 from uniemox.errors import DataError
+from uniemox.evaluate.report.scores import BELOW
 from uniemox.evaluate.run_records import SavedEvaluation, read_evaluation
 from uniemox.intervals import PairedDifference, paired_bootstrap
-from uniemox.io.files import EVALUATIONS
-from uniemox.reproduce.plan import Cell, Run
+from uniemox.io.files import EVALUATIONS, ONNX
+from uniemox.io.html import UNKNOWN, Html, element, join
+from uniemox.reproduce.plan import OUT, Cell, Run, TableRow, plan_run
+from uniemox.reproduce.sources import Target
+from uniemox.reproduce.study import Study
 
 Mark = Literal["ours", "cited", "not run", "failed"]
 MIN_SEEDS = 3  # of which an interval can be made
@@ -143,3 +147,122 @@ def mark_of(cell: Cell, failed: set[str]) -> Mark:
     if any(run.key in failed for run in cell.runs):
         return "failed"
     return "cited" if cell.paper is not None and not cell.runs else "not run"
+
+
+HISTOGRAM = "colour histogram"
+NETWORK = "128 HSV bins and a 6 x 6 thumbnail of the scene, logistic regression; one run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Margin:
+    """By how much a row's accuracy is above the histogram's, shares."""
+
+    difference: float
+    low: float | None = None
+    """95 %, paired, over the same images; None where the two were scored on different ones."""
+    high: float | None = None
+    beats: bool
+    """The interval lies above 0; without one, the row's own interval lies above the histogram's accuracy."""
+
+
+def fit_histogram(study: Study, target: Target, *, fraction: float = 1.0) -> Run:
+    """Method histogram on the labels that the first seed of every row gets. It has no seeds of its own."""
+    data = target.data
+    words = ["finetune", "--preset", study.scale, "--method", "histogram", "--network.streams", "scene"]
+    words += ["--data", data.source, *data.options, "--out", OUT, "--resume", "--seed", str(study.seeds[0])]
+    words += ["--fraction", f"{fraction:g}"] if fraction < 1 else []
+    run = plan_run(study.root, f"{HISTOGRAM} of {data.name}", words, makes=ONNX, needs=data.needs, data=data.digests)
+    return replace(run, images=round(data.train * fraction), lacks=data.missing)
+
+
+def histogram_cell(study: Study, target: Target, *, fraction: float = 1.0) -> Cell:
+    """The histogram on a data set, scored as every method is."""
+    run = study.evaluate(fit_histogram(study, target, fraction=fraction), target)
+    return Cell(runs=(run,), why=run.missing or "")
+
+
+def histogram_row(study: Study) -> TableRow:
+    """The histogram on all data sets."""
+    return TableRow(
+        HISTOGRAM, {target.name: histogram_cell(study, target) for target in study.targets}, network=NETWORK
+    )
+
+
+def with_baseline(rows: Sequence[TableRow], baseline: TableRow) -> tuple[TableRow, ...]:
+    """The rows, each to be compared with the baseline, and the baseline below them."""
+    return (*(replace(row, baseline=baseline.name) for row in rows), baseline)
+
+
+def margin_of(cell: Cell, baseline: Cell) -> Margin | None:
+    """How a cell compares with the baseline's; None where one of them has no score."""
+    ours, theirs = score_of(cell), score_of(baseline)
+    if ours is None or theirs is None or cell.runs == baseline.runs:
+        return None
+    paired = gain(cell, baseline)
+    if paired is None:
+        return Margin(difference=ours.accuracy - theirs.accuracy, beats=ours.low > theirs.accuracy)
+    return Margin(difference=paired.difference, low=paired.low, high=paired.high, beats=paired.low > 0)
+
+
+BELOW_NOTE = (
+    f"{BELOW}: does not beat the {HISTOGRAM}: the 95 % interval of the difference on the same images, over images, is "
+    "not above 0. Where the two were scored on different images, the row's own interval is not above the histogram's "
+    "accuracy."
+)
+CLASSES = {"UBE": 6, "FI": 8, "Emotion6": 6, "EmoSet": 8, "Emo8": 8, "CAER-S": 7, "HECO": 8}
+PAPER_NEAR_PERCENT = 1.0  # so close to 1 / classes a figure of the paper is flagged
+
+
+def mark_label(word: str) -> Html:
+    """Where a figure comes from."""
+    return element("span", word, class_=f"mark {word.split(maxsplit=1)[0]}")
+
+
+def our_score(score: Score) -> Html:
+    """Accuracy with its interval; near chance it is said first."""
+    shown = f"{100 * score.accuracy:.1f} % ({100 * score.low:.1f} to {100 * score.high:.1f})"
+    words = f"{score.seeds} seeds, {score.pictures} images, chance {100 * score.chance:.1f} %"
+    if score.near_chance:
+        return element(
+            "span", f"near chance ({100 * score.accuracy:.1f} %)", class_="chance", title=f"{shown}; {words}"
+        )
+    return element("span", shown, title=words)
+
+
+def paper_figure(value: float, name: str) -> Html:
+    """A figure of the paper, percent."""
+    classes = CLASSES.get(name)
+    if classes is not None and value <= 100 / classes + PAPER_NEAR_PERCENT:
+        return element("span", f"{value:.2f}, near chance", class_="chance", title=f"1 of {classes} classes")
+    return element("span", f"{value:.2f}")
+
+
+def points(found: PairedDifference) -> str:
+    """A difference in percentage points."""
+    return f"{100 * found.difference:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+
+
+def over_histogram(margin: Margin) -> Html:
+    """The difference to the histogram, with a sign where it is not beaten."""
+    words = f"{100 * margin.difference:+.1f}"
+    if margin.low is not None and margin.high is not None:
+        words += f" ({100 * margin.low:+.1f} to {100 * margin.high:+.1f})"
+    else:
+        words += " (different images)"
+    if margin.beats:
+        return element("small", f"{words} over the {HISTOGRAM}")
+    return element("small", f"{BELOW} {words} over the {HISTOGRAM}", class_="below")
+
+
+def chance_cell(scores: Collection[Score]) -> Html:
+    """What needs no image: the commonest class of the scored images, and one class of all; ranges where they differ."""
+    if not scores:
+        return Html(UNKNOWN)
+    commonest = _percents({score.chance for score in scores})
+    uniform = _percents({score.uniform for score in scores})
+    return join([f"{commonest} the commonest class", Html("<br>"), f"{uniform} 1 / classes"])
+
+
+def _percents(shares: Collection[float]) -> str:
+    low, high = min(shares), max(shares)
+    return f"{100 * low:.1f} %" if low == high else f"{100 * low:.1f} to {100 * high:.1f} %"

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from uniemox.data.people import PERSONS, TEXTS
 from uniemox.data.sample import DataSet, ImageFile
 from uniemox.data.shards import INDEX
-from uniemox.data.sidecar import PERSONS, TEXTS
 from uniemox.data.source import open_data, parse_source
 from uniemox.data.splits import PAPER_RECIPES
 from uniemox.errors import ConfigError
 from uniemox.io.files import SPLITS
 from uniemox.labels import CAER, EKMAN, HECO, MIKELS, UBE, LabelSet
+from uniemox.reproduce.datasets import EMBEDDED, describe_run, find_people_run, pack_run, splits_run
 from uniemox.reproduce.plan import Run
-from uniemox.reproduce.preparing import EMBEDDED, describe_run, find_people_run, pack_run, splits_run
 from uniemox.training.run_folder import describe_data
 
 COLUMNS: Mapping[str, str] = {  # of table III, by kind

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from uniemox.io.files import ENCODER, ONNX
+from uniemox.reproduce.check_networks import digest_of_weights
 from uniemox.reproduce.names import Scale
 from uniemox.reproduce.plan import OUT, Cell, Run, plan_evaluation, plan_run
 from uniemox.reproduce.sources import DataSource, Target
-from uniemox.reproduce.weight_files import digest_of_weights
 
 DEMO_FUSION = ("--network.fusion", "gated", "--network.fused-width", "64")  # Γ and C3 of preset demo's pre-training
 PAPER_FUSION = ("--network.fusion", "attention")  # Γ2, which the paper pre-trains with

@@ -4,15 +4,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from uniemox.evaluate.report.comparison import BELOW
+from uniemox.evaluate.report.scores import BELOW
 from uniemox.io.html import UNKNOWN, Html, element, interval, join, number, table
 from uniemox.paper import paper_tables
-from uniemox.reproduce.baseline import HISTOGRAM, histogram_cell
 from uniemox.reproduce.plan import OUT, Cell, Plan, Run, plan_run
-from uniemox.reproduce.results import Score, score_of
+from uniemox.reproduce.results import HISTOGRAM, Score, histogram_cell, score_of
 from uniemox.reproduce.study import Study
 from uniemox.reproduce.table3 import OURS, method_of
-from uniemox.training.settings import read_json
+from uniemox.training.run_folder import read_json
 
 RESULT = "result.json"
 SETS = {"table8": "UBE", "table9": "FI"}  # of the images that the paper shows

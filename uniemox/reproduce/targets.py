@@ -5,10 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from uniemox.errors import ConfigError
-from uniemox.reproduce.ablations import table4, table5, table6, table7
-from uniemox.reproduce.cross import cross
+from uniemox.reproduce.ablations import cross, fig7, table4, table5, table6, table7
 from uniemox.reproduce.datasets import table1, table2
-from uniemox.reproduce.fig7 import fig7
 from uniemox.reproduce.figures import fig4, fig6, fig8, fig9
 from uniemox.reproduce.names import Name, Scale
 from uniemox.reproduce.plan import Plan

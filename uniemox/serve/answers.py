@@ -1,10 +1,13 @@
 """What the server answers, as its OpenAPI schema shows it, and the one shape of every refusal."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
 
 from uniemox.labels import Kind
+from uniemox.predict.schema import FIELDS, columns_of, required_type, table_fields
+from uniemox.predict.schema import Field as AnswerField
 
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 SCENE: dict[str, JsonValue] = {
@@ -18,47 +21,32 @@ SCENE: dict[str, JsonValue] = {
 SCENE |= {"fear": 0.01, "sadness": 0.01}
 
 
-class PersonAnswer(BaseModel):
-    """A person that was found."""
-
-    box: list[float] = Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in px of the upright image")
-    confidence: float = Field(ge=0, le=1)
-    emotions: dict[str, float] | None = Field(description="What the person feels; null without a person model")
-
-
-class FaceAnswer(BaseModel):
-    """A face that was found."""
-
-    box: list[float] = Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in px of the upright image")
-    confidence: float = Field(ge=0, le=1)
-    expressions: dict[str, float] | None = Field(description="What the face shows to others; null: too small to tell")
-    person: int | None = Field(description="Whose it is, as a place in persons; null: nobody's that was found")
+def _type_of(field: AnswerField) -> Any:
+    """Type of a field as pydantic takes it: lists of fixed length for tuples, models for objects."""
+    kind = required_type(field)
+    if field.parts:
+        part: Any = create_model(f"{field.name.removesuffix('s').title()}Answer", **_described(field.parts))
+        kind = list[part]
+    elif get_origin(kind) is tuple:
+        count = len(get_args(kind))
+        kind = Annotated[list[float], Field(min_length=count, max_length=count)]
+    return kind if required_type(field) is field.type else kind | None
 
 
-class ImageAnswer(BaseModel):
-    """What was found in one image."""
+def _described(fields: Sequence[AnswerField]) -> dict[str, Any]:
+    """Arguments of `create_model`."""
+    return {field.name: (_type_of(field), Field(description=field.meaning)) for field in fields}
 
-    sha256: str = Field(description="Of the bytes received: which image this is the answer for")
-    name: str | None = Field(description="The file name that was sent; it is only repeated")
-    scene: dict[str, float] = Field(description="Label to probability, or to value for valence and arousal")
-    kind: Kind = Field(description="What the scene makes people feel, what people in it feel, or what a face shows")
-    valence: float | None = Field(description="1 (negative) to 9 (positive); null where the model can't tell")
-    arousal: float | None = Field(description="1 (calm) to 9 (excited); null where the model has not learned it")
-    valence_interval: list[float] | None = Field(description="90 % interval of people's mean rating, where learned")
-    arousal_interval: list[float] | None = Field(description="Likewise")
-    affect_from: Literal["ratings", "model", "norms"] | None = Field(
-        description="ratings: learned from people's ratings of images; norms: the mean of the labels' word norms"
+
+class ImageAnswer(
+    create_model(  # type: ignore[misc]
+        "ImageFields",
+        sha256=(str, Field(description="SHA-256 of the bytes received: the image that this answer is for")),
+        name=(str | None, Field(description="The file name that was sent; it is only repeated")),
+        **_described([field for field in FIELDS if field.name != "path" and not field.of_film]),
     )
-    familiarity: float | None = Field(description="0 to 1, how like the training images; null: the model can't tell")
-    is_unfamiliar: bool = Field(description="So unlike the training images that the answer is a guess")
-    view: list[float] | None = Field(description="The part that was judged: x1, y1, x2, y2 in px of the upright image")
-    persons: list[PersonAnswer] | None = Field(description="[]: nobody found; null: the server has no person finder")
-    faces: list[FaceAnswer] | None = Field(description="[]: there is none; null: the server does not look at faces")
-    likely: list[str] | None = Field(description="Holds the true label with the coverage asked; null if not asked")
-    width_px: int
-    height_px: int
-    label_set: str
-    model: str
+):
+    """The answer about one image: the fields of `predict.schema`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -71,7 +59,8 @@ class ImageAnswer(BaseModel):
                 "faces": None,
                 **{"likely": ["awe", "contentment"], "width_px": 640, "height_px": 427},
                 **{"label_set": "mikels", "model": "scene"},
-            }
+            },
+            "x-columns": [[field.name, *columns_of(field)] for field in table_fields(of_film=False)],
         }
     )
 

@@ -3,7 +3,6 @@
 import hmac
 import logging
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -20,7 +19,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from uniemox import __version__
-from uniemox.errors import ConfigError
 from uniemox.predict.predictor import Predictor
 from uniemox.serve.answers import REFUSALS, RefusedError
 from uniemox.serve.batching import Batcher
@@ -28,7 +26,7 @@ from uniemox.serve.config import ServeConfig
 from uniemox.serve.guard import MAX_HEADER_BYTES, Guard
 from uniemox.serve.metrics import Metrics
 from uniemox.serve.models import Models
-from uniemox.serve.protocol import with_limits
+from uniemox.serve.protocol import listen, with_limits
 from uniemox.serve.routes import EXPLAINED, Service, open_routes, routes
 from uniemox.serve.schema import describe
 
@@ -40,7 +38,6 @@ DESCRIPTION = (
     "it is for. Limits of size, number and time are the server's settings; a refusal has a code for programs and a "
     "sentence for people."
 )
-BACKLOG = 2048  # connections that the kernel holds until they are accepted
 logger = logging.getLogger("uniemox.serve")
 bearer = HTTPBearer(auto_error=False, description="The key that the server was started with (--key-from)")
 
@@ -111,19 +108,6 @@ def serve(app: FastAPI, config: ServeConfig, *, host: str, port: int) -> None:
         uvicorn.Server(server_config(app, config)).run([listener])
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that waits for clients. Raises ConfigError if the address is taken, not ours, or none."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"can't listen on {host}, port {port}: {error}; choose another --port (0: any free one), or --host"
-        ) from error
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else the end of an answer can wait for 40 ms
-    return listener
 
 
 def server_config(app: FastAPI, config: ServeConfig) -> uvicorn.Config:

@@ -17,9 +17,9 @@ from uniemox.io.images import MinSides, open_image
 from uniemox.labels import LABEL_SETS, LabelSet
 from uniemox.persons.box import Box
 from uniemox.predict.explain.maps import heat_map
-from uniemox.predict.mapping import answers_in
 from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
+from uniemox.predict.question import answers_in
 from uniemox.serve.answers import ModelAnswer
 
 LARGE_PIXELS = 13_000_000  # a little more than most phones take

@@ -1,12 +1,29 @@
 """uvicorn's HTTP/1.1 with an end to how long it waits for a client, and to how many it waits for."""
 
 import asyncio
+import socket
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from uniemox.errors import ConfigError
 from uniemox.serve.config import ServeConfig
+
+BACKLOG = 2048  # connections that the kernel holds until they are accepted
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; port 0 takes a free one. Raises ConfigError if the address is taken or invalid."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"can't listen on {host}, port {port}: {error}; choose another --port (0: any free one), or --host"
+        ) from error
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # otherwise the end of an answer can wait for 40 ms
+    return listener
 
 
 class PatientProtocol(H11Protocol):

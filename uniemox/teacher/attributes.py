@@ -23,16 +23,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from uniemox.data.colour import brightness, colorfulness
-from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
-from uniemox.data.processes import map_each
+from uniemox.data.people import Sidecar
+from uniemox.data.processes import ONE_A_CORE, PoolConfig, map_each
 from uniemox.data.prompts import describe, plain
 from uniemox.data.readers.emoset import read_vocabulary
 from uniemox.data.sample import DataSet, Sample, decode_sample
-from uniemox.data.sidecar import Sidecar
 from uniemox.errors import ImageError, TeacherError
-from uniemox.io.ray_map import DIED
-from uniemox.teacher.clip import UNLOADABLE
+from uniemox.io.parallel import DIED
 from uniemox.teacher.protocol import Teacher, fit_pixels
+from uniemox.teacher.sources import UNLOADABLE
 
 QUESTIONS = {
     "scene": "A photo of a {}.",

@@ -21,8 +21,8 @@ from uniemox.errors import CheckpointError, TeacherError
 from uniemox.io.files import open_regular, read_limited
 from uniemox.model.encoder import build_encoder
 from uniemox.teacher.config import SMALL_PATCH_PX
-from uniemox.teacher.image_towers import join_networks, network_features
 from uniemox.teacher.protocol import hash_module
+from uniemox.teacher.sources import join_networks, network_features
 
 DESCRIPTION, WEIGHTS, RUN = "teacher.json", "teacher.safetensors", "fit"
 FORMAT = 1

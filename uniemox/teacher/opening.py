@@ -6,11 +6,10 @@ import torch
 
 from uniemox.checkpoints.timm_networks import LOCAL, TIMM, load_timm
 from uniemox.errors import CheckpointError, TeacherError
-from uniemox.teacher.clip import ClipTeacher
+from uniemox.teacher.features import StoredTeacher
 from uniemox.teacher.fitted import FittedTeacher
-from uniemox.teacher.image_towers import OnnxImageTower, TimmImageTower, join_networks
 from uniemox.teacher.protocol import PairedTeacher, Teacher
-from uniemox.teacher.stored import StoredTeacher
+from uniemox.teacher.sources import ClipTeacher, OnnxImageTower, TimmImageTower, join_networks
 
 
 def open_teacher(source: str, device: str | torch.device = "cpu") -> Teacher:

@@ -18,11 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 from uniemox.errors import ConfigError
 from uniemox.io.parallel import usable_cores
 from uniemox.model.config import Precision
-from uniemox.model.precision import fast_precision
+from uniemox.model.encoder import fast_precision
 from uniemox.training.config import HardwareConfig
-from uniemox.training.distributed import world_size
-from uniemox.training.launch import cores_of_process, is_bound, local_processes, local_rank
-from uniemox.training.sharding import is_sharded
+from uniemox.training.processes import cores_of_process, is_bound, is_sharded, local_processes, local_rank, world_size
 from uniemox.views.loader import PREFETCH
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h

@@ -1,15 +1,130 @@
-"""What a run writes down as it goes: metrics.jsonl, images, and what trackers take."""
+"""Records of a run while it trains: callbacks, metrics.jsonl, images, warnings of divergence."""
 
 import json
+from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from statistics import median
+from typing import Literal, Protocol
 
+import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from uniemox.errors import DataError
 from uniemox.io.files import METRICS, read_limited, write_text
+from uniemox.training.processes import kept_parameters
 from uniemox.training.trackers import open_trackers
+
+SHOWN_BYTES = 10**9  # less disk than that is nothing to mention
+BYTES_OF_A_PARAMETER = 16  # weight, gradient, and AdamW's two means in float32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunPlan:
+    """What a run is going to do."""
+
+    what: str  # "pre-training"
+    steps: int
+    done: int  # steps that an earlier process did
+    batch_size: int  # images of a step, over all processes
+    accumulation: int  # batches of a step
+    samples: int  # training images
+    parameters: int  # that are trained
+    memory_bytes: int  # estimate for one process: weights, gradients, optimiser, activations
+    device: str
+    processes: int
+    disk_bytes: int = 0  # that checkpoints will take at most
+    is_sharded: bool = False  # whether the network is divided over the processes (FSDP2)
+    workers: int = 0  # processes that load, of each process
+    stops_on_divergence: bool = False
+    cores: int = 0  # of this machine that may be used; 0: not known
+
+    def __str__(self) -> str:
+        images = self.steps * self.batch_size
+        line = (
+            f"{self.what}: {self.steps:,} steps of {self.batch_size} images "
+            f"({self.samples:,} samples, {images / self.samples:.1f} epochs), "
+            f"{self.parameters / 1e6:.1f} million parameters, about {self.memory_bytes / 1e9:.1f} GB, on "
+            f"{self.processes} x {self.device}{', the network divided over them' if self.is_sharded else ''}"
+        )
+        if self.cores:
+            line += f", each with {self.workers} loading; this machine has {self.cores} cores"
+        line += f", up to {self.disk_bytes / 1e9:.1f} GB of checkpoints" if self.disk_bytes >= SHOWN_BYTES else ""
+        return f"{line}; {self.done:,} steps are done" if self.done else line
+
+
+class Callback(Protocol):
+    """Whoever watches a run."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Called during long work before the first step or after a save."""
+
+    def start(self, plan: RunPlan) -> None:
+        """Told once, before the first step."""
+
+    def warn(self, done: int, trouble: str) -> None:
+        """Told, once for each kind, that the run seems to go wrong.  done: steps so far.  trouble: a sentence."""
+
+    def step(self, done: int, values: Mapping[str, float]) -> None:
+        """Told after every step.  done: steps so far.  values: losses and more, by name."""
+
+
+class NullCallback:
+    """Nobody watches."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Nothing."""
+
+    def start(self, plan: RunPlan) -> None:
+        """Nothing."""
+
+    def warn(self, done: int, trouble: str) -> None:
+        """Nothing."""
+
+    def step(self, done: int, values: Mapping[str, float]) -> None:
+        """Nothing."""
+
+
+class ActivationCount:
+    """Within it, the bytes that autograd keeps for the backward pass, parameters left out.
+
+    model: whose forward pass runs within.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.parameters = {parameter.untyped_storage().data_ptr() for parameter in kept_parameters(model)}
+        self.kept: dict[int, int] = {}
+        self.alive: list[Tensor] = []  # so that no address is used twice
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+
+    @property
+    def bytes(self) -> int:
+        """Of all distinct tensors."""
+        return sum(self.kept.values())
+
+    def __enter__(self) -> "ActivationCount":
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.hooks.__exit__(*exception)
+        self.alive.clear()
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self.parameters:
+            self.kept[storage.data_ptr()] = storage.nbytes()
+            self.alive.append(tensor)
+        return tensor
+
+
+def memory_estimate(model: nn.Module, activation_bytes: int) -> int:
+    """Bytes of a training process: 16 for each trained parameter that it keeps, and the activations of one batch."""
+    trained = sum(parameter.numel() for parameter in kept_parameters(model) if parameter.requires_grad)
+    return BYTES_OF_A_PARAMETER * trained + activation_bytes
+
 
 IMAGES = "pictures"
 
@@ -77,3 +192,48 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
             if number < len(lines):
                 raise DataError(f"{run / METRICS}:{number}: not JSON ({error})") from error
     return values
+
+
+WINDOW = 20  # steps of whose values the middle one counts
+RISE, PART = 2.0, 0.5  # times the lowest, and by so much of what it was at first
+GROWTH = 20.0  # of gradients, times what they were
+
+
+class DivergenceWatch:
+    """Looks at every step of a run, and tells each kind of trouble once."""
+
+    def __init__(self) -> None:
+        self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._norms: deque[float] = deque(maxlen=WINDOW)
+        self._first: tuple[float, float] | None = None  # middle loss and norm of the first window
+        self._lowest = (0.0, 0)  # middle loss, and the step
+        self._told: set[str] = set()
+
+    def look(self, done: int, values: Mapping[str, float]) -> str | None:
+        """A sentence to be shown, or None.  done: steps so far.  values: of the step: total or loss, and grad_norm."""
+        total = values.get("total", values.get("loss"))
+        if total is None or "grad_norm" not in values:
+            return None
+        self._losses.append(total)
+        self._norms.append(values["grad_norm"])
+        if len(self._losses) < WINDOW:
+            return None
+        loss, norm = median(self._losses), median(self._norms)
+        if self._first is None:
+            self._first, self._lowest = (loss, norm), (loss, done)
+        if loss < self._lowest[0]:
+            self._lowest = loss, done
+        lowest, step = self._lowest
+        remedy = "the learning rate may be too high: try half of --optimizer.base-lr, or more --schedule.warmup-epochs"
+        if loss > RISE * lowest and loss > lowest + PART * abs(self._first[0]):
+            return self._once("loss", f"the loss was {lowest:.3g} at step {step:,} and is {loss:.3g} now; {remedy}")
+        if norm > GROWTH * self._first[1]:
+            sentence = f"gradients were {self._first[1]:.3g} long at first and are {norm:.3g} now; {remedy}"
+            return self._once("grad_norm", f"{sentence}; or set --optimizer.max-grad-norm")
+        return None
+
+    def _once(self, kind: str, sentence: str) -> str | None:
+        if kind in self._told:
+            return None
+        self._told.add(kind)
+        return sentence

@@ -19,13 +19,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from uniemox.checkpoints.writing import write_tensors
+from uniemox.checkpoints.saving import write_tensors
 from uniemox.errors import CheckpointError
 from uniemox.io.files import CHECKPOINTS, PARTIAL, open_regular
 from uniemox.io.weight_archives import check_weight_archive
 from uniemox.training.config import SaveConfig
-from uniemox.training.distributed import rank
-from uniemox.training.sharding import divided, divided_moments, whole
+from uniemox.training.processes import divided, divided_moments, rank, whole
 
 MODEL, STATE = "model.safetensors", "state.pt"
 UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, safetensors.SafetensorError)

@@ -17,8 +17,7 @@ from torch import Tensor
 from uniemox.classifier_info import PersonPolicy
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.errors import BoxError
-from uniemox.persons.box import Box
-from uniemox.persons.crop import PersonCrop, Source, choose_person
+from uniemox.persons.box import Box, PersonCrop, Source, choose_person
 from uniemox.predict.views import hide, person_view, scene_box, scene_view, whole_px
 from uniemox.views.config import ViewConfig
 

@@ -16,9 +16,8 @@ from uniemox.errors import CheckpointError, ConfigError, DataError, ImageError, 
 from uniemox.persons.box import Box, Detection
 from uniemox.predict.explain.explanation import Explanation
 from uniemox.predict.explain.sheets import CELL_PX, GAP_PX
-from uniemox.predict.explain.writing import write_whole
-from uniemox.predict.faces import summarise_faces
 from uniemox.predict.opening import open_finder
+from uniemox.predict.plot import write_whole
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +65,7 @@ def test_a_sheet_of_two_models(images: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("method", ["occlusion", "grad-cam"])
-def test_a_model_that_looks_at_people_sees_those_that_are_known(
+def test_known_people_are_used_else_detected(
     method: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of persons.jsonl, else those of the finder, as `uniemox predict` has it."""
@@ -122,7 +121,7 @@ def test_every_image_has_a_map_of_its_own(
     assert "File name too long" in said
 
 
-def test_what_is_cut_off_leaves_what_was_there(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_writing_keeps_the_old_file(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is there counts as done, so it must never be half of one."""
     out, maps = tmp_path / "out" / "sheet.png", tmp_path / "maps"
     model, run = finetuned("knn"), pretrained()
@@ -179,7 +178,7 @@ def test_what_can_not_be_done_is_an_error(images: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "sheet.png").exists()
 
 
-def test_what_faces_show_stands_beside_what_the_scene_evokes(
+def test_faces_are_drawn_in_the_first_column(
     shared: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of a photograph of a group, and of an image without a face."""
@@ -232,10 +231,3 @@ def test_a_map_in_a_folder_has_its_image_s_size(tmp_path: Path) -> None:
 def test_a_wrong_name_is_refused_before_models_are_opened(images: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"give sheet\.png, sheet\.html, or a folder"):
         call(images, "--model", tmp_path / "nowhere.onnx", "--out", tmp_path / "sheet.pdf")
-
-
-def test_a_group_is_summed_up_and_nobody_is_judged() -> None:
-    assert summarise_faces([]) == "no face found"
-    assert summarise_faces([None]) == "1 face: 1 too small to tell"
-    shown = [{"fear": 0.2, "happiness": 0.8}, {"fear": 0.9, "happiness": 0.1}, {"fear": 0.3, "happiness": 0.7}, None]
-    assert summarise_faces(shown) == "4 faces: 2 happiness, 1 fear, 1 too small to tell"

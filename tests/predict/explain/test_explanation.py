@@ -8,7 +8,18 @@ from PIL import Image
 
 from uniemox.errors import ShapeError
 from uniemox.persons.box import Box
-from uniemox.predict.explain.explanation import COLOURS, OPACITY, UNSEEN, Explanation, coloured, enlarged, normalised
+from uniemox.predict.explain.explanation import (
+    COLOURS,
+    OPACITY,
+    UNLIKE,
+    UNSEEN,
+    Explanation,
+    coloured,
+    compared,
+    enlarged,
+    map_agreement,
+    normalised,
+)
 
 
 def explanation(heat: np.ndarray, size: tuple[int, int], box: Box) -> Explanation:
@@ -51,14 +62,14 @@ def test_any_box_and_heat_can_be_drawn(size: tuple[int, int], ends: tuple[float,
     assert explanation(heat, size, Box(x1, y1, x2, y2)).overlay().size == size
 
 
-def test_heat_is_what_speaks_for_the_label() -> None:
+def test_normalised_heat_keeps_positive_evidence() -> None:
     assert normalised(np.array([[-3.0, -1.0]])).tolist() == [[0, 0]]
     assert normalised(np.array([[5.0]])).tolist() == [[1]]
     assert normalised(np.array([[-8.0, 2.0, 4.0]])).tolist() == [[0, 0.5, 1]]
 
 
 @pytest.mark.parametrize("values", [np.ones(3), np.ones((0, 3)), np.array([[np.nan]]), np.array([[np.inf, 1]])])
-def test_heat_of_no_map_is_refused(values: np.ndarray) -> None:
+def test_invalid_maps_are_refused(values: np.ndarray) -> None:
     with pytest.raises(ShapeError, match="finite"):
         normalised(values)
 
@@ -72,3 +83,43 @@ def test_enlarging_keeps_the_range_and_the_place() -> None:
     assert large.min() == 0
     row, column = np.unravel_index(large.argmax(), large.shape)
     assert (row // 10, column // 20) == (1, 3)
+
+
+def of_heat(heat: np.ndarray) -> Explanation:
+    image = Image.new("RGB", (8, 8))
+    heat = heat.astype(np.float32)
+    return Explanation(label="awe", probability=0.5, method="cam", heat=heat, box=Box(0, 0, 8, 8), image=image)
+
+
+def test_agreement_depends_on_places_not_on_amounts() -> None:
+    left = np.zeros((14, 14))
+    left[:, :7] = np.arange(1, 8)
+    one = of_heat(left)
+    assert map_agreement(one, one) == pytest.approx(1)
+    assert map_agreement(one, of_heat(left[:, ::-1])) < -0.5
+    assert map_agreement(one, of_heat(np.sqrt(left))) == pytest.approx(1)  # places count, not how much
+
+
+def test_an_empty_map_has_agreement_zero() -> None:
+    empty, full = of_heat(np.zeros((7, 7))), of_heat(np.eye(7))
+    assert map_agreement(empty, full) == map_agreement(empty, empty) == 0
+
+
+@given(st.integers(0, 2**16), st.tuples(st.integers(2, 14), st.integers(2, 14)))
+def test_agreement_is_spearman_s(seed: int, grid: tuple[int, int]) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    draw = np.random.default_rng(seed)
+    one, other = draw.integers(0, 4, (2, 14, 14))
+    assert map_agreement(of_heat(one), of_heat(other)) == pytest.approx(
+        stats.spearmanr(one.ravel(), other.ravel()).statistic
+    )
+    assert -1 <= map_agreement(of_heat(one), of_heat(draw.random(grid))) <= 1 + 1e-9
+
+
+def test_maps_are_compared_in_pairs() -> None:
+    same, other = of_heat(np.eye(14)), of_heat(np.eye(14)[::-1])
+    first, second, third, fourth = compared([same, same, same, other])
+    assert first.agreement == second.agreement == pytest.approx(1)
+    assert third.agreement == fourth.agreement < UNLIKE
+    assert [one.is_unlike for one in (first, third, same)] == [False, True, False]
+    assert third.heat is same.heat

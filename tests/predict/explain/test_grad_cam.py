@@ -15,12 +15,12 @@ from tests.export.networks import Convolutions, classify, info_of
 from tests.runs import finetuned, one_thread
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.errors import CheckpointError, ConfigError, LabelError
-from uniemox.export.maps import WithMaps
-from uniemox.model.encoders import ConcatEncoder
+from uniemox.export.onnx import WithMaps
+from uniemox.model.encoder import ConcatEncoder
 from uniemox.persons.box import Box, Detection
 from uniemox.predict.explain.explaining import open_explainer
-from uniemox.predict.explain.grad_cam import grad_cam, grad_cam_maps, open_grad_cam
-from uniemox.views.pixels import IMAGENET
+from uniemox.predict.explain.grad_cam import grad_cam, grad_cam_maps
+from uniemox.views.patches import IMAGENET
 
 SIZE = 32
 
@@ -55,7 +55,7 @@ def taped(module: nn.Module, classifier: nn.Module, index: int, **views: Tensor)
 
 
 @pytest.mark.parametrize("pool", ["token", "avg"])
-def test_of_a_vit_it_reads_the_last_blocks_first_norm(pool: str) -> None:
+def test_a_vit_uses_the_first_norm_of_its_last_block(pool: str) -> None:
     options = {"img_size": SIZE, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, global_pool=pool, **options)
     classifier, pixels = classify(vit, 24), torch.randn(1, 3, SIZE, SIZE)
@@ -64,7 +64,7 @@ def test_of_a_vit_it_reads_the_last_blocks_first_norm(pool: str) -> None:
     torch.testing.assert_close(grad_cam_maps(classifier, 3, scene=pixels), expected[None], atol=1e-6, rtol=1e-4)
 
 
-def test_of_a_swin_the_grid_is_the_last_stages() -> None:
+def test_a_swin_uses_the_grid_of_its_last_stage() -> None:
     name, options = "swin_tiny_patch4_window7_224", {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2)}
     swin = timm.create_model(name, num_classes=0, img_size=56, **options)
     classifier, pixels = classify(swin, 16), torch.randn(1, 3, 56, 56)
@@ -73,7 +73,7 @@ def test_of_a_swin_the_grid_is_the_last_stages() -> None:
     torch.testing.assert_close(grad_cam_maps(classifier, 0, scene=pixels), expected[None], atol=1e-6, rtol=1e-4)
 
 
-def test_of_a_convolutional_network_it_is_its_activation_map() -> None:
+def test_a_convolutional_network_gives_its_activation_map() -> None:
     """With a linear head over the mean of a map, both are the same but for the number of places."""
     for encoder, width in ((Convolutions(), 48), (timm.create_model("resnet10t", num_classes=0), 512)):
         size = 64 if width == 512 else SIZE
@@ -96,7 +96,7 @@ def test_maps_of_several_encoders_are_added_at_the_size_of_the_largest() -> None
     torch.testing.assert_close(grad_cam_maps(classifier, 5, scene=pixels), parts[0] + large, atol=1e-5, rtol=1e-4)
 
 
-def test_with_both_streams_each_has_its_map() -> None:
+def test_each_stream_has_its_own_map() -> None:
     classifier, info = load_classifier(finetuned("both") / "model.safetensors")
     views = {name: torch.randn(1, 3, SIZE, SIZE) for name in ("scene", "person")}
     tokens, slopes = taped(classifier.encoder.blocks[-1].norm1, classifier, 1, **views)  # (2, 17, 32)
@@ -116,7 +116,7 @@ def test_with_both_streams_each_has_its_map() -> None:
     assert scene.heat.max() == person.heat.max() == 1
 
 
-def test_it_says_what_onnx_says() -> None:
+def test_label_and_probability_equal_those_of_onnx() -> None:
     """Label and probability as `heat_map`, from the same run."""
     for run in (finetuned("knn"), finetuned("probe")):
         by_slopes, by_covers = open_explainer(run, "grad-cam"), open_explainer(run)
@@ -128,9 +128,9 @@ def test_it_says_what_onnx_says() -> None:
         assert found.method == "grad-cam"
 
 
-def test_its_maps_are_scored_as_others() -> None:
+def test_scores_equal_those_of_onnx() -> None:
     run = finetuned("probe")
-    by_slopes, by_covers = open_grad_cam(run / "model.safetensors"), open_explainer(run)
+    by_slopes, by_covers = open_explainer(run / "model.safetensors", "grad-cam"), open_explainer(run)
     found = by_covers.explain(draw_image(3), None)
     first, second = by_slopes.score(found), by_covers.score(found)
     assert first.deletion == pytest.approx(second.deletion, abs=1e-5)
@@ -138,7 +138,7 @@ def test_its_maps_are_scored_as_others() -> None:
 
 
 def test_values_have_maps_but_no_scores() -> None:
-    explainer = open_grad_cam(finetuned("affect"))
+    explainer = open_explainer(finetuned("affect"), "grad-cam")
     found = explainer.explain(draw_image(1), "arousal")
     assert found.label == "arousal"
     with pytest.raises(ConfigError, match="valence and arousal"):
@@ -147,7 +147,7 @@ def test_values_have_maps_but_no_scores() -> None:
 
 def test_what_can_not_be_explained_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="needs a fine-tuning run"):
-        open_grad_cam(tmp_path)
+        open_explainer(tmp_path, "grad-cam")
     with pytest.raises(ConfigError, match="give --model RUN"):
         open_explainer(None, "grad-cam")
     classifier, info = load_classifier(finetuned("knn") / "model.safetensors")

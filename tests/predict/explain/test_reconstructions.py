@@ -15,9 +15,7 @@ from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
 from uniemox.predict.explain.reconstructions import PIXELS_ONLY, open_reconstructors, reconstruct_images
 from uniemox.predict.views import scene_view
-from uniemox.views.mask import mask_noise, random_mask
-from uniemox.views.patches import patchify
-from uniemox.views.pixels import normalise
+from uniemox.views.patches import mask_noise, normalise, patchify, random_mask
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +71,7 @@ def test_a_run_has_a_stage_a_checkpoint(images: list[Path]) -> None:
 
 
 @torch.no_grad()
-def test_maes_own_files_are_read(images: list[Path], tmp_path: Path) -> None:
+def test_mae_checkpoints_are_read(images: list[Path], tmp_path: Path) -> None:
     """Encoder and decoder predict what they did under our names; by the file's name, pixels or standardised patches."""
     path = tmp_path / "mae_visualize_vit_tiny.pth"
     model = mae_file(path)
@@ -90,7 +88,7 @@ def test_maes_own_files_are_read(images: list[Path], tmp_path: Path) -> None:
         reconstruct_images([stage, *open_reconstructors(pretrained())], images)
 
 
-def test_the_sheet_shows_what_was_seen_the_same_for_all(images: list[Path]) -> None:
+def test_all_stages_get_the_same_mask(images: list[Path]) -> None:
     stages = open_reconstructors(pretrained())
     once, again, other = (reconstruct_images(stages[1:], images, seed=seed) for seed in (0, 0, 1))
     assert once.sheet.tobytes() == again.sheet.tobytes() != other.sheet.tobytes()
@@ -108,7 +106,7 @@ def test_images_that_can_not_be_read_are_left_out(images: list[Path], tmp_path: 
         reconstruct_images(stages, [tmp_path / "broken.jpg"])
 
 
-def test_what_can_not_reconstruct_is_an_error(images: list[Path], tmp_path: Path) -> None:
+def test_models_without_reconstruction_are_refused(images: list[Path], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no run of uniemox pretrain"):
         open_reconstructors(finetuned("knn"))
     with pytest.raises(CheckpointError, match="no run of uniemox pretrain"):

@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from tests.predict.explain.spots import LABELS, predictor, spotted
 from uniemox.errors import ConfigError, DataError, ShapeError
-from uniemox.predict.explain.explaining import MapExplainer
+from uniemox.predict.explain.explaining import Explainer
 from uniemox.predict.explain.scores import STEPS, MapScores, blur, map_scores, summarise
 
 
@@ -29,7 +29,7 @@ def heat_of(quarter: tuple[int, int]) -> np.ndarray:
     return heat
 
 
-def test_the_right_map_is_better_than_chance_and_a_wrong_one_worse() -> None:
+def test_scores_rank_the_right_map_above_chance() -> None:
     pixels = bright_corner()
     right, wrong = (map_scores(corner, pixels, heat_of(place), 0) for place in ((0, 0), (1, 1)))
     assert right.deletion < right.random_deletion < wrong.deletion
@@ -77,7 +77,7 @@ def test_the_same_seed_gives_the_same_scores() -> None:
 
 def test_maps_of_a_predictor_are_better_than_chance() -> None:
     for has_maps in (True, False):
-        explainer = MapExplainer(predictor(has_maps=has_maps), "auto")
+        explainer = Explainer(predictor(has_maps=has_maps))
         for label in LABELS:
             found = explainer.score(explainer.explain(spotted(*LABELS), label))
             assert found.deletion < found.random_deletion
@@ -85,7 +85,7 @@ def test_maps_of_a_predictor_are_better_than_chance() -> None:
 
 
 def test_values_have_no_scores() -> None:
-    affect = MapExplainer(predictor(task="affect"), "auto")
+    affect = Explainer(predictor(task="affect"))
     found = affect.explain(spotted("awe"), None)
     with pytest.raises(ConfigError, match="scores of probabilities"):
         affect.score(found)
@@ -97,13 +97,15 @@ def test_a_summary_has_means_and_intervals() -> None:
         MapScores(deletion=0.4, insertion=0.6, random_deletion=0.5, random_insertion=0.6),
     ]
     found = summarise(kept)
-    assert found.pictures == 2
-    assert found.mean.deletion == pytest.approx(0.3)
-    assert found.deletion_gain == pytest.approx(0.2)
-    assert found.insertion_gain == pytest.approx(0.2)
-    assert found.intervals["deletion"] == pytest.approx((0.2, 0.4))
-    assert found.as_dict()["insertion_gain"] == {"mean": pytest.approx(0.2), "interval": pytest.approx([0.0, 0.4])}
-    assert summarise(kept[:1]).intervals["insertion"] == pytest.approx((0.8, 0.8))
+    assert list(found) == [
+        *("pictures", "deletion", "insertion", "random_deletion", "random_insertion"),
+        *("deletion_gain", "insertion_gain"),
+    ]
+    assert found["pictures"] == 2
+    assert found["deletion"] == {"mean": pytest.approx(0.3), "interval": pytest.approx([0.2, 0.4])}
+    assert found["deletion_gain"]["mean"] == pytest.approx(0.2)
+    assert found["insertion_gain"] == {"mean": pytest.approx(0.2), "interval": pytest.approx([0.0, 0.4])}
+    assert summarise(kept[:1])["insertion"]["interval"] == pytest.approx([0.8, 0.8])
     with pytest.raises(DataError, match="no image"):
         summarise([])
 

@@ -15,7 +15,7 @@ from uniemox.errors import ShapeError
 from uniemox.predict.explain.explaining import unique_names
 from uniemox.predict.explain.maps import heat_map
 from uniemox.predict.explain.sheets import CELL_PX, GAP_PX, LINE_PX, caption, draw_sheet, sheet_html
-from uniemox.predict.explain.writing import map_path
+from uniemox.predict.plot import drawing_path
 
 HOSTILE = '<script>alert("x")</script>&.jpg'
 
@@ -60,7 +60,7 @@ def test_long_and_odd_names_are_drawn() -> None:
     draw_sheet(rows(1, 1), ["model " * 100], ["日本語\n" * 100])
 
 
-def test_the_page_is_whole_and_escaped() -> None:
+def test_the_html_sheet_is_complete_and_escaped() -> None:
     text = sheet_html(rows(), [HOSTILE, "b"], [HOSTILE, "2"], notes=[HOSTILE])
     assert "<script" not in text
     assert text.count("&lt;script&gt;") == 4  # an image's name, a model's at two images, a note
@@ -96,7 +96,7 @@ def test_a_caption_is_a_share_or_a_value() -> None:
 @pytest.mark.parametrize(
     ("count", "columns", "names"), [(0, ["a"], []), (1, [], ["1"]), (1, ["a"], []), (1, ["a"], ["1"])]
 )
-def test_what_does_not_belong_together_is_refused(count: int, columns: list[str], names: list[str]) -> None:
+def test_mismatched_rows_columns_and_names_are_refused(count: int, columns: list[str], names: list[str]) -> None:
     for make in (draw_sheet, sheet_html):
         with pytest.raises(ShapeError, match="a sheet needs"):
             make(rows(count, 2), columns, names)
@@ -105,4 +105,4 @@ def test_what_does_not_belong_together_is_refused(count: int, columns: list[str]
 def test_names() -> None:
     assert unique_names([]) == []
     assert unique_names(["a", "a"]) == ["a (1)", "a (2)"]
-    assert map_path(Path("maps"), Path("/x/../y.jpg"), "../../etc") == Path("maps/x/y.jpg...-..-etc.png")
+    assert drawing_path(Path("maps"), Path("/x/../y.jpg"), ".../../etc.png") == Path("maps/x/y.jpg...-..-etc.png")

@@ -14,10 +14,9 @@ from PIL import Image
 
 from tests.drawn import draw_image
 from tests.runs import uniemox_here
-from uniemox.predict.survey.lines import date_taken, pack, unpack
+from uniemox.predict.survey.run import date_taken, pack
 from uniemox.predict.survey.similarity import arrange
-from uniemox.predict.survey.summary import SHOWN, summarise
-from uniemox.predict.survey.tallies import Tally, groupings_of
+from uniemox.predict.survey.summary import SHOWN, Tally, groupings_of, summarise, unpack
 
 SMALL = ("--model", "small", "--no-persons")
 DATES = ("2019:05:03 10:00:00", "2020:11:30 10:00:00", None)
@@ -49,7 +48,7 @@ def surveyed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_page_has_all_parts_and_needs_nobody_else(surveyed: Path) -> None:
+def test_the_page_is_complete_and_self_contained(surveyed: Path) -> None:
     html = (surveyed / "s.html").read_text()
     for words in ("By folder", "By date", "By city", "The most and the least", "Images of one mood", "Köln", "no date"):
         assert words in html
@@ -77,7 +76,7 @@ def test_groups_are_those_of_the_images(surveyed: Path) -> None:
         assert [one.value for one in found.least[label]] == values[:SHOWN]
 
 
-def test_it_resumes_and_asks_for_new_images_only(surveyed: Path) -> None:
+def test_resume_answers_only_new_images(surveyed: Path) -> None:
     again = ("survey", surveyed / "photos", *SMALL, "--out", surveyed / "s.html")
     assert "continue it (--resume)" in uniemox_here(*again).stderr
     before = (surveyed / "s.html.jsonl").read_text().splitlines()
@@ -107,7 +106,7 @@ def test_what_can_t_be_asked(
     assert not (surveyed / "t.html").exists()
 
 
-def test_nothing_that_can_be_read_is_said(tmp_path: Path) -> None:
+def test_a_survey_without_readable_images_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"nothing")
     done = uniemox_here("survey", tmp_path / "a.jpg", *SMALL, "--out", tmp_path / "s.html")
     assert done.returncode == 1
@@ -134,7 +133,7 @@ def line(place: int, **more: object) -> str:
     return json.dumps(answer | about | more) + "\n"
 
 
-def test_many_images_take_no_more_memory_and_are_as_likely_on_the_map(tmp_path: Path) -> None:
+def test_the_map_is_an_even_sample_of_many_images(tmp_path: Path) -> None:
     (tmp_path / "l.jsonl").write_text("".join(map(line, range(5000))))
     found = summarise(tmp_path / "l.jsonl", groupings_of(("folder", "date"), None))
     places = [int(Path(one.path).stem) for one in found.on_map]
@@ -152,7 +151,7 @@ def test_many_months_become_years(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.lists(st.floats(0, 1), min_size=2, max_size=2), min_size=2, max_size=30), st.integers(0, 30))
-def test_a_merged_tally_is_that_of_all(values: list[list[float]], cut: int) -> None:
+def test_merged_tallies_equal_the_tally_of_all(values: list[list[float]], cut: int) -> None:
     whole, first, second = Tally(2), Tally(2), Tally(2)
     for place, one in enumerate(values):
         for tally in (whole, first if place < cut else second):
@@ -173,7 +172,7 @@ def test_packed_features_keep_their_angles() -> None:
     assert np.abs(angles - kept).mean() < 0.1
 
 
-def test_alike_images_are_neighbours_on_the_map() -> None:
+def test_similar_images_are_neighbours_on_the_map() -> None:
     pytest.importorskip("sklearn")
     draw = np.random.default_rng(0)
     centres = draw.standard_normal((4, 16)) * 5

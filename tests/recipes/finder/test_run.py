@@ -26,12 +26,11 @@ from tests.runs import Told
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.data.seen import read_seen, seen_file
 from uniemox.errors import CheckpointError, ConfigError, DataError, StoppedError
-from uniemox.persons.box import Box, Detection
-from uniemox.persons.centres import decode_centres_map
+from uniemox.persons.box import Box, Detection, select
 from uniemox.persons.detector import load_detector
-from uniemox.persons.selection import select
+from uniemox.persons.layouts import decode_centres_map
 from uniemox.training.journal import read_metrics
-from uniemox.views.pixels import normalise
+from uniemox.views.patches import normalise
 
 BODY = "test_efficientnet"
 

@@ -1,22 +1,45 @@
-"""Who may do what: invitations by token, sessions, and a token against forged requests."""
+"""Access to the pages: invitations, sessions, consent, and the checks that every request must pass."""
 
+import asyncio
 import hashlib
 import secrets
 import time
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
+from fastapi import Depends, HTTPException, Request
 from sqlalchemy import bindparam, insert, select, update
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from uniemox.curate import tables as t
-from uniemox.curate.project import Project
-from uniemox.curate.store import Store
+from uniemox.curate.project import Project, Store
 from uniemox.errors import ConfigError, DataError
 
 Role = Literal["annotator", "owner"]
 OWNER = "owner"  # the name of whoever serves the project
+COOKIE = "uniemox_curate"
 SESSION_S = 60 * 24 * 3600
-_WHO = (  # made once, because every request asks it
+MAX_BODY = 256 * 1024
+READ_TIMEOUT_S = 30.0
+"""Limit for a request's headers, for its body, and for the client to read the answer."""
+SAFE_METHODS = ("GET", "HEAD")
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+_ACCOUNT = (  # built once, because every request runs it
     select(t.people.c.id, t.people.c.name, t.people.c.role, t.sessions.c.csrf)
     .join(t.sessions, t.sessions.c.person_id == t.people.c.id)
     .where(
@@ -29,20 +52,20 @@ _WHO = (  # made once, because every request asks it
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who makes a request."""
+    """The person who sends a request."""
 
     id: int
     name: str
     role: str
     csrf: str
-    """What every request that changes something must carry in its header."""
+    """Token that every request that changes something must carry in its header."""
 
 
 def invite(project: Project, name: str, role: Role = "annotator") -> str:
-    """A token for one person; it is shown once and kept as a hash. Whoever has it is that person.
+    """Return a new invitation token for a person. Only its hash is stored; whoever has the token is that person.
 
-    An invitation for a name that is there replaces the old one and ends that person's sessions; the answers stay.
-    Raises ConfigError for a name that is empty, too long, the owner's, or somebody's in another role.
+    A new invitation for a known name replaces the old one and ends that person's sessions; the answers stay.
+    Raises ConfigError for a name that is empty, too long, the owner's, or used in another role.
     """
     name = " ".join(name.split())
     if not 0 < len(name) <= 100 or not name.isprintable():
@@ -64,7 +87,7 @@ def invite(project: Project, name: str, role: Role = "annotator") -> str:
 
 
 def revoke(project: Project, name: str) -> None:
-    """End somebody's access; the answers stay. Raises DataError for a name that nobody has."""
+    """End a person's access; the answers stay. Raises DataError for an unknown name."""
     with project.store.write() as connection:
         number = connection.scalar(select(t.people.c.id).where(t.people.c.name == name))
         if number is None:
@@ -74,7 +97,7 @@ def revoke(project: Project, name: str) -> None:
 
 
 def join(store: Store, token: str) -> str | None:
-    """Begin a session and return its secret, for a cookie; None for a token that is not valid."""
+    """Start a session and return its secret, for a cookie; None for an invalid token."""
     secret = secrets.token_urlsafe(32)
     with store.write() as connection:
         valid = (t.people.c.token_hash == _hash(token)) & t.people.c.revoked_at.is_(None)
@@ -93,13 +116,126 @@ def leave(store: Store, secret: str) -> None:
         connection.execute(t.sessions.delete().where(t.sessions.c.token_hash == _hash(secret)))
 
 
-def who(store: Store, secret: str) -> Account | None:
-    """Whose session it is; None if it is over or never was."""
+def account_of(store: Store, secret: str) -> Account | None:
+    """Return the person of a session; None if the session has ended or never existed."""
     with store.read() as connection:
-        row = connection.execute(_WHO, {"secret": _hash(secret), "since": time.time() - SESSION_S}).first()
+        row = connection.execute(_ACCOUNT, {"secret": _hash(secret), "since": time.time() - SESSION_S}).first()
     return None if row is None else Account(row.id, row.name, row.role, row.csrf)
+
+
+def has_agreed(project: Project, person: int) -> bool:
+    """Return True if a person has agreed to the current text, or the plan asks for no consent."""
+    if not project.plan.answer.consent:
+        return True
+    same_text = t.consents.c.text_sha256 == _hash(project.plan.answer.consent)
+    return bool(project.rows(select(t.consents.c.id).where(t.consents.c.person_id == person, same_text).limit(1)))
+
+
+def agree_to(project: Project, person: int) -> None:
+    """Save a person's consent, with the time."""
+    if not has_agreed(project, person):
+        row = {"person_id": person, "text_sha256": _hash(project.plan.answer.consent), "at": time.time()}
+        with project.store.write() as connection:
+            connection.execute(insert(t.consents).values(**row))
 
 
 def _hash(secret: str) -> str:
     """Tokens are long and random, so that a fast hash is enough."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+async def _anybody(request: Request) -> Account:
+    """Require a session, and its CSRF token in a request that changes something.
+
+    The query runs in the server's own thread: a thread pool would cost more than the query.
+    """
+    person = account_of(request.app.state.project.store, request.cookies.get(COOKIE, ""))
+    if person is None:
+        raise HTTPException(401, "open the link of your invitation first")
+    sent = request.headers.get("x-csrf", "")
+    if request.method != "GET" and not secrets.compare_digest(sent.encode(), person.csrf.encode()):
+        raise HTTPException(403, "the page is too old; load it again")
+    return person
+
+
+Anybody = Annotated[Account, Depends(_anybody)]
+
+
+def _only(role: Role, refusal: str) -> Callable[[Account], Awaitable[Account]]:
+    async def check(person: Anybody) -> Account:
+        if person.role != role:
+            raise HTTPException(403, refusal)
+        return person
+
+    return check
+
+
+Annotator = Annotated[Account, Depends(_only("annotator", "this page is for annotators"))]
+Owner = Annotated[Account, Depends(_only("owner", "this page is for the owner of the project"))]
+
+
+class RequestGuard:
+    """Middleware that refuses requests for other hosts (DNS rebinding) and from other sites, and large or slow bodies.
+
+    addresses: of the pages, such as http://127.0.0.1:8000.  read_timeout_s: for the body of a request.
+    """
+
+    def __init__(self, app: ASGIApp, addresses: Iterable[str], read_timeout_s: float) -> None:
+        self.app, self.read_timeout_s = app, read_timeout_s
+        self.origins = frozenset(addresses)
+        self.hosts = frozenset(urlsplit(address).netloc for address in self.origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request (ASGI)."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        problem, headers = self._problem(scope["method"], Headers(scope=scope)), {}
+        if problem is None and scope["method"] not in SAFE_METHODS:
+            try:
+                receive = await _with_body(receive, self.read_timeout_s)
+            except TimeoutError:
+                problem = 408, f"the body was not there within {self.read_timeout_s:g} s"
+                headers = {"Connection": "close"}
+        app = self.app if problem is None else JSONResponse({"detail": problem[1]}, problem[0], headers=headers)
+        await app(scope, receive, send_with_headers)
+
+    def _problem(self, method: str, headers: Headers) -> tuple[int, str] | None:
+        if headers.get("host") not in self.hosts:
+            return 421, "this server does not answer for that name"
+        if method in SAFE_METHODS:
+            return None
+        if headers.get("origin", "none sent") not in self.origins:
+            return 403, "requests from other sites are refused"
+        if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            return 415, "expected JSON"
+        length = headers.get("content-length", "")
+        if not length.isdigit():
+            return 411, "expected a Content-Length"
+        return (413, f"more than {MAX_BODY} bytes") if int(length) > MAX_BODY else None
+
+
+async def _with_body(receive: Receive, timeout_s: float) -> Receive:
+    """Read the body, whose Content-Length was checked, and return what replays it. Raises TimeoutError."""
+    body, is_whole = bytearray(), False
+    async with asyncio.timeout(timeout_s):
+        while not is_whole:
+            message = await receive()
+            if message["type"] != "http.request":  # the client has gone
+                break
+            body += message.get("body", b"")
+            is_whole = not message.get("more_body", False)
+    waiting = [{"type": "http.request", "body": bytes(body), "more_body": False} if is_whole else message]
+
+    async def replay() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replay

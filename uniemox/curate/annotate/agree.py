@@ -1,4 +1,4 @@
-"""How far annotators agree: percentage, Cohen's κ, Krippendorff's α, per class and annotator, with intervals."""
+"""Agreement of annotators: percentage, Cohen's κ, Krippendorff's α, per class and annotator, with intervals."""
 
 import itertools
 import math
@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import func, select
 
-from uniemox.errors import ShapeError
+from uniemox.curate import tables as t
+from uniemox.curate.annotate.verdicts import read_answers
+from uniemox.curate.project import NONE, Project, last_batch
+from uniemox.errors import DataError, ShapeError
 from uniemox.intervals import percentile_interval, resampled_means
 
 RESAMPLES = 1000
@@ -19,58 +23,91 @@ Counts = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure with its 95 % bootstrap interval over images; nan where it is not defined."""
+    """A statistic with its 95 % bootstrap interval over images; nan where it is not defined."""
 
     value: float
     low: float
     high: float
 
 
+UNDEFINED = Figure(math.nan, math.nan, math.nan)
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two annotators on the images that both answered."""
+    """Agreement of two annotators on the images that both answered."""
 
     first: str
     second: str
     pictures: int
     percent: Figure
-    """Share of the images, 0 to 1, on which both said the same."""
+    """Share of images, 0 to 1, with the same answer."""
     kappa: Figure
     """Cohen's κ (Educational and Psychological Measurement 20, 1960)."""
     confusion: tuple[tuple[int, ...], ...]
-    """Rows: what the first said; columns: the second; in the order of the labels."""
+    """Rows: answers of the first; columns: of the second; in the order of the labels."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgreementStats:
-    """All figures of a set of answers."""
+    """All statistics of a set of answers."""
 
     labels: tuple[str, ...]
     pictures: int
-    """With at least two answers; only they count."""
+    """Number of images with at least two answers; only they count."""
     answers: int
     percent: Figure
-    """Of all pairs of answers to one image, the mean over images."""
+    """Share of equal pairs of answers to one image, the mean over images."""
     alpha: Figure
     """Krippendorff's α for nominal data (Content Analysis, 2004)."""
     per_class: Mapping[str, Figure]
     """α of "this class or not"."""
     per_annotator: Mapping[str, Figure]
-    """Share of others' answers that are the same, the mean over images."""
+    """Share of the others' answers that are the same, the mean over images."""
     pairs: tuple[Pair, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON, nan as null."""
-        found: dict[str, Any] = _without_nan(asdict(self))
-        return found
+        """Return JSON-serialisable statistics, nan as None."""
+        content: dict[str, Any] = _without_nan(asdict(self))
+        return content
+
+    def anonymous(self) -> dict[str, Any]:
+        """Return `as_dict` with numbers instead of names, as in a release's answers.csv."""
+        content = self.as_dict()
+        number = {name: f"annotator {i + 1}" for i, name in enumerate(self.per_annotator)}
+        content["per_annotator"] = {number[name]: value for name, value in content["per_annotator"].items()}
+        for pair in content["pairs"]:
+            pair["first"], pair["second"] = number[pair["first"]], number[pair["second"]]
+        return content
+
+
+def agree(project: Project, seed: int = 0) -> AgreementStats:
+    """Compute the agreement of all current answers and save it for `status`.
+
+    Raises DataError if no image has two answers.
+    """
+    with project.store.read() as connection:
+        newest, batch = int(connection.scalar(select(func.max(t.answers.c.id))) or 0), last_batch(connection)
+    stats = agreement_now(project, seed)
+    if not stats.pictures:
+        raise DataError(f"{project.folder}: no image has two answers yet; uniemox curate serve {project.folder}")
+    project.store.set("agreement", {**stats.anonymous(), "of_answers": newest, "of_batch": batch})
+    return stats
+
+
+def agreement_now(project: Project, seed: int = 0) -> AgreementStats:
+    """Compute the agreement of all current answers; nan if no image has two."""
+    answers = read_answers(project)
+    labels = (*project.plan.labels, NONE)
+    return agreement(codes_of(answers.by_picture, labels, answers.people), labels, answers.people, seed)
 
 
 def agreement(
     codes: NDArray[np.integer], labels: Sequence[str], people: Sequence[str], seed: int = 0
 ) -> AgreementStats:
-    """All figures.
+    """Return all statistics.
 
-    codes: (images, annotators) places in labels, -1 where there is no answer.  Raises ShapeError if they don't fit.
+    codes: (images, annotators) indices into labels, -1 for no answer.  Raises ShapeError if they don't fit.
     """
     if codes.ndim != 2 or codes.shape[1] != len(people):
         raise ShapeError(f"codes {codes.shape} must be (images, {len(people)} annotators)")
@@ -100,7 +137,7 @@ def agreement(
 def codes_of(
     by_picture: Mapping[int, Mapping[str, str]], labels: Sequence[str], people: Sequence[str]
 ) -> NDArray[np.int64]:
-    """Answers as (images, annotators) places in labels, -1 where there is none."""
+    """Return answers as (images, annotators) indices into labels, -1 for no answer."""
     place, column = {label: i for i, label in enumerate(labels)}, {name: i for i, name in enumerate(people)}
     codes = np.full((len(by_picture), len(people)), MISSING)
     for row, said in enumerate(by_picture.values()):
@@ -110,36 +147,29 @@ def codes_of(
 
 
 def label_counts(codes: NDArray[np.integer], classes: int) -> Counts:
-    """How many annotators named each label: (U, annotators) -> (U, E)."""
+    """Count the annotators of each label: (U, annotators) -> (U, E)."""
     return np.stack([(codes == i).sum(axis=1) for i in range(classes)], axis=1).astype(np.float64)
 
 
 def krippendorff_alpha(counts: Counts) -> float:
-    """Krippendorff's α for nominal data: (U, E) counts of labels, a row an image; nan if it is not defined.
+    """Return Krippendorff's α for nominal data from (U, E) counts of labels, one row an image; nan if undefined.
 
-    α = 1 - D_o / D_e with D_o the disagreement of pairs inside an image, each image's pairs weighted by 1 / (m - 1)
-    for its m answers, and D_e that of all pairs of answers. Images with one answer are left out.
+    α = 1 - D_o / D_e. D_o is the disagreement of pairs inside an image, weighted by 1 / (m - 1) for its m answers; D_e
+    is that of all pairs of answers. Images with one answer are left out.
     """
     terms = _alpha_terms(counts[counts.sum(axis=1) >= 2])
     return float(_alpha_from(terms.sum(axis=0, keepdims=True))[0]) if len(terms) else math.nan
 
 
-def cohen_kappa(confusion: Counts) -> float:
-    """Cohen's κ of a confusion matrix of two annotators, (E, E); nan if chance alone would agree always."""
-    shares = confusion / confusion.sum()
-    by_chance = float(shares.sum(axis=1) @ shares.sum(axis=0))
-    return math.nan if by_chance >= 1 else (float(np.trace(shares)) - by_chance) / (1 - by_chance)
-
-
 def _alpha_terms(counts: Counts) -> Counts:
-    """What α is made of, a row an image: disagreement inside, number of answers, and counts. (U, 2 + E)."""
+    """Return the terms of α by image: disagreement inside, number of answers, and counts. (U, 2 + E)."""
     m = counts.sum(axis=1)  # (U,)
     inside = (m**2 - (counts**2).sum(axis=1)) / (m - 1)
     return np.column_stack([inside, m, counts])
 
 
 def _alpha_from(sums: Counts) -> Counts:
-    """α of sums of `_alpha_terms`, (R, 2 + E) -> (R,); nan where all answers are the same."""
+    """Return α of sums of `_alpha_terms`, (R, 2 + E) -> (R,); nan where all answers are the same."""
     inside, n, per_label = sums[:, 0], sums[:, 1], sums[:, 2:]
     expected = n**2 - (per_label**2).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -148,15 +178,13 @@ def _alpha_from(sums: Counts) -> Counts:
 
 def _alpha(counts: Counts, seed: int) -> Figure:
     if not len(counts):
-        return Figure(math.nan, math.nan, math.nan)
+        return UNDEFINED
     terms = _alpha_terms(counts)
     sums = resampled_means(terms, resamples=RESAMPLES, seed=seed) * len(terms)  # (R, 2 + E)
     return Figure(krippendorff_alpha(counts), *percentile_interval(_alpha_from(sums)))
 
 
 def _percent(counts: Counts, seed: int) -> Figure:
-    if not len(counts):
-        return Figure(math.nan, math.nan, math.nan)
     m = counts.sum(axis=1)
     return _mean((counts * (counts - 1)).sum(axis=1) / (m * (m - 1)), seed)
 
@@ -174,25 +202,30 @@ def _pair(
     both = (first != MISSING) & (second != MISSING)
     a, b = np.eye(classes)[first[both]], np.eye(classes)[second[both]]  # (U, E)
     same = (a * b).sum(axis=1)
-    terms = np.column_stack([same, a, b])
-    means = resampled_means(terms, resamples=RESAMPLES, seed=seed)
-    by_chance = (means[:, 1 : 1 + classes] * means[:, 1 + classes :]).sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        kappas = np.where(by_chance < 1 - 1e-12, (means[:, 0] - by_chance) / (1 - by_chance), np.nan)
-    confusion = a.T @ b
+    terms = np.column_stack([same, a, b])  # (U, 1 + 2 E)
+    [kappa] = _kappa_from(terms.mean(axis=0, keepdims=True))
+    kappas = _kappa_from(resampled_means(terms, resamples=RESAMPLES, seed=seed))
     return Pair(
         name,
         other,
         int(both.sum()),
         _mean(same, seed),
-        Figure(cohen_kappa(confusion), *percentile_interval(kappas)),
-        tuple(tuple(int(value) for value in row) for row in confusion),
+        Figure(float(kappa), *percentile_interval(kappas)),
+        tuple(tuple(int(value) for value in row) for row in a.T @ b),
     )
+
+
+def _kappa_from(means: Counts) -> Counts:
+    """Return Cohen's κ from shares (R, 1 + 2 E): same answer, labels of either; nan if chance alone always agrees."""
+    classes = means.shape[1] // 2
+    by_chance = (means[:, 1 : 1 + classes] * means[:, 1 + classes :]).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(by_chance < 1 - 1e-12, (means[:, 0] - by_chance) / (1 - by_chance), np.nan)
 
 
 def _mean(values: Counts, seed: int) -> Figure:
     if not len(values):
-        return Figure(math.nan, math.nan, math.nan)
+        return UNDEFINED
     means = resampled_means(values[:, None], resamples=RESAMPLES, seed=seed)[:, 0]
     return Figure(float(values.mean()), *percentile_interval(means))
 

@@ -1,6 +1,7 @@
-"""Answers as files: all of a project that is still running, and those given in Label Studio."""
+"""Answers as files: export all answers of a project, import those given in Label Studio."""
 
 import hashlib
+import io
 import json
 import re
 import secrets
@@ -13,23 +14,22 @@ from typing import Any, NamedTuple
 from sqlalchemy import func, insert, select
 
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.answer_form import DETAILS, AnswerIn, read_answer
-from uniemox.curate.annotate.answering import Answer, save_answers
+from uniemox.curate.annotate.answers import DETAILS, Answer, AnswerIn, read_answer, save_answers
+from uniemox.curate.annotate.verdicts import last_answers
 from uniemox.curate.plan import CollectionPlan
-from uniemox.curate.project import Project
-from uniemox.curate.store import NONE, SKIP
-from uniemox.data.readers.tables import read_text
-from uniemox.errors import DataError, LabelError
-from uniemox.io.csv_files import write_rows
+from uniemox.curate.project import NONE, SKIP, Project, inserted_id
+from uniemox.data.readers.csv_table import read_text
+from uniemox.errors import DataError
+from uniemox.io.files import replacing, write_rows
 
 COLUMNS = ("sha256", "title", "annotator", "label", *DETAILS, "seconds", "at")
-AT_ONCE, PAUSE_S = 200, 0.02  # answers of one transaction; between two, so that annotators' answers get their turn
-IMPORTED = "label studio"  # how the names of its annotators begin
+AT_ONCE, PAUSE_S = 200, 0.02  # answers of one transaction; pause between two, so that annotators' answers get through
+IMPORTED = "label studio"  # prefix of its annotators' names
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The last answer of somebody to an image."""
+    """The last answer of a person to an image."""
 
     picture: int
     sha256: str
@@ -42,8 +42,7 @@ class Given:
 
 
 def given_answers(project: Project) -> Iterator[Given]:
-    """All answers that hold, by image, skipped ones too; attention checks are left out."""
-    last = select(func.max(t.answers.c.id)).group_by(t.answers.c.task_id)
+    """Yield the last answers by image, including skipped images, without attention checks."""
     title = select(t.candidates.c.picture_id, func.min(t.candidates.c.title).label("title"))
     titles = title.where(t.candidates.c.picture_id.is_not(None)).group_by(t.candidates.c.picture_id).subquery()
     query = (
@@ -54,7 +53,7 @@ def given_answers(project: Project) -> Iterator[Given]:
         .join(t.images, t.images.c.id == t.tasks.c.picture_id)
         .outerjoin(titles, titles.c.picture_id == t.images.c.id)
         .outerjoin(t.details, t.details.c.answer_id == t.answers.c.id)
-        .where(t.answers.c.id.in_(last))
+        .where(t.answers.c.id.in_(last_answers()))
         .order_by(t.images.c.id, t.people.c.id)
     )
     for row in project.rows(query):
@@ -63,21 +62,19 @@ def given_answers(project: Project) -> Iterator[Given]:
 
 
 def write_csv(project: Project, path: Path) -> int:
-    """A row an answer, under `COLUMNS`, marked as UTF-8 for spreadsheets; returns how many. Raises DataError."""
+    """Write one row for each answer, marked as UTF-8 for spreadsheets; return their number. Raises DataError."""
     rows = [
         [one.sha256, one.title, one.annotator, one.label, *cells(one.details), round(one.seconds, 1), _when(one.at)]
         for one in given_answers(project)
     ]
-    try:
-        with path.open("w", encoding="utf-8-sig", newline="") as file:
-            write_rows(file, [list(COLUMNS), *rows])
-    except OSError as error:
-        raise DataError(f"{path} can't be written ({error.strerror}); choose another name") from error
+    text = io.StringIO()
+    write_rows(text, [list(COLUMNS), *rows])
+    _write(path, text.getvalue().encode("utf-8-sig"))
     return len(rows)
 
 
 def write_label_studio(project: Project, path: Path) -> int:
-    """Tasks of Label Studio with an annotation for each answer; returns how many. Raises DataError likewise."""
+    """Write tasks of Label Studio with an annotation for each answer; return their number. Raises DataError."""
     tasks: dict[int, dict[str, Any]] = {}
     count = 0
     for one in given_answers(project):
@@ -88,30 +85,35 @@ def write_label_studio(project: Project, path: Path) -> int:
         about = {"completed_by": {"email": one.annotator}, "lead_time": one.seconds, "was_cancelled": one.label == SKIP}
         task["annotations"].append({**about, "result": [choices] if labels else [], "meta": dict(one.details)})
         count += 1
-    try:
-        path.write_text(json.dumps(list(tasks.values()), indent=1, ensure_ascii=False) + "\n", "utf-8")
-    except OSError as error:
-        raise DataError(f"{path} can't be written ({error.strerror}); choose another name") from error
+    _write(path, (json.dumps(list(tasks.values()), indent=1, ensure_ascii=False) + "\n").encode())
     return count
 
 
+def _write(path: Path, data: bytes) -> None:
+    try:
+        with replacing(path) as partial:
+            partial.write_bytes(data)
+    except OSError as error:
+        raise DataError(f"{path} can't be written ({error.strerror}); choose another name") from error
+
+
 class Imported(NamedTuple):
-    """What became of a file's answers."""
+    """Result of an import."""
 
     new: int
     answers: int
     unknown: int
-    """Tasks of images that the project does not have."""
+    """Number of tasks whose image is not in the project."""
     unfit: int
-    """Annotations that choose something that is no label of the plan, or hold what no page could have sent."""
+    """Number of annotations with choices that are no labels of the plan, or other values that no page could send."""
 
 
 def import_label_studio(project: Project, path: Path) -> Imported:
-    """Take answers of a JSON export of Label Studio: each of its annotators becomes one of the project.
+    """Import the answers of Label Studio's JSON export; each of its annotators becomes one of the project.
 
-    An image is known by data.sha256, else by the end of its path, which must be that of one image alone. Taken again,
-    an answer is there once. What `write_label_studio` puts beside the labels is taken too.
-    Raises DataError, with the file, for anything but tasks, and nothing is taken then.
+    An image is identified by data.sha256, else by the end of its path, which must be unique. Importing again adds
+    nothing. Details that `write_label_studio` wrote are imported too.
+    Raises DataError, with the file, for anything but tasks; then nothing is imported.
     """
     try:
         tasks = json.loads(read_text(path))
@@ -120,7 +122,7 @@ def import_label_studio(project: Project, path: Path) -> Imported:
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
         raise DataError(f"{path}: expected a list of tasks, each with data; export the project as JSON, not JSON-MIN")
     images, unknown, unfit = _known_images(project), 0, 0
-    found: list[tuple[int, str, AnswerIn]] = []
+    answers: list[tuple[int, str, AnswerIn]] = []
     for task in tasks:
         picture = _image_of(task["data"], images)
         if picture is None:
@@ -132,15 +134,19 @@ def import_label_studio(project: Project, path: Path) -> Imported:
             if answer is None:
                 unfit += 1
             else:
-                found.append((picture, _annotator(annotation), answer))
-    return Imported(_save(project, found), len(found), unknown, unfit)
+                answers.append((picture, _annotator(annotation), answer))
+    new = 0
+    for start in range(0, len(answers), AT_ONCE):
+        time.sleep(PAUSE_S if start else 0)
+        new += _save_part(project, answers[start : start + AT_ONCE])
+    return Imported(new, len(answers), unknown, unfit)
 
 
 def _answer_of(annotation: Any, picture: int, plan: CollectionPlan) -> AnswerIn | None:
-    """An annotation as an answer, whose id is its content's; None for one that a page could not have sent."""
+    """Return an annotation as an answer with a hash of the content as id; None if no page could have sent it."""
     if not isinstance(annotation, dict):
         return None
-    labels, meta = _choices(annotation, plan), annotation.get("meta")
+    labels, meta = _chosen_labels(annotation, plan), annotation.get("meta")
     own = {name: meta[name] for name in DETAILS if name in meta} if isinstance(meta, dict) else {}
     if annotation.get("was_cancelled"):
         own = {"skip": "other"} | own | {"label": SKIP}
@@ -153,45 +159,32 @@ def _answer_of(annotation: Any, picture: int, plan: CollectionPlan) -> AnswerIn 
     return read_answer({"task": 1, **own}, plan.labels)  # its task is not known yet
 
 
-def _save(project: Project, found: Sequence[tuple[int, str, AnswerIn]]) -> int:
-    """Write answers, with people and tasks that are not there yet; how many of them are new."""
-    new = 0
-    for start in range(0, len(found), AT_ONCE):
-        if start:
-            time.sleep(PAUSE_S)
-        new += _save_part(project, found[start : start + AT_ONCE])
-    return new
-
-
-def _save_part(project: Project, found: Sequence[tuple[int, str, AnswerIn]]) -> int:
+def _save_part(project: Project, answers: Sequence[tuple[int, str, AnswerIn]]) -> int:
+    """Save answers, with new people and tasks; return the number of new answers."""
     people: dict[str, int] = {}
     with project.store.write() as connection:
         before = connection.scalar(select(func.count()).select_from(t.answers)) or 0
         rows = []
-        for picture, name, answer in found:
+        for picture, name, answer in answers:
             if name not in people:
                 known = connection.scalar(select(t.people.c.id).where(t.people.c.name == name))
                 values = {"name": name, "role": "annotator", "invited_at": 0.0, "token_hash": secrets.token_hex(32)}
                 fresh = insert(t.people).values(**values, revoked_at=time.time())  # nobody has a link
-                people[name] = known or _key(connection.execute(fresh))
+                people[name] = known or inserted_id(connection.execute(fresh))
             person = people[name]
             own = (t.tasks.c.person_id == person) & (t.tasks.c.picture_id == picture)
             task = connection.scalar(select(t.tasks.c.id).where(own))
             if task is None:
                 given = {"person_id": person, "picture_id": picture, "given_at": 0.0}
-                task = _key(connection.execute(insert(t.tasks).values(**given)))
-            told = answer.details(answer.suggested)
-            rows.append(Answer(person, task, answer.id, answer.label, answer.seconds, told))
+                task = inserted_id(connection.execute(insert(t.tasks).values(**given)))
+            details = answer.details(answer.suggested)
+            rows.append(Answer(person, task, answer.id, answer.label, answer.seconds, details))
         save_answers(connection, rows)
         return (connection.scalar(select(func.count()).select_from(t.answers)) or 0) - before
 
 
-def _key(result: Any) -> int:
-    return int(result.inserted_primary_key[0])
-
-
 def _known_images(project: Project) -> dict[str, int | None]:
-    """Images by sha256 and by the end of their paths; None for an end that several have."""
+    """Return images by sha256 and by the end of their paths; None for an end that several have."""
     images: dict[str, int | None] = {row.sha256: row.id for row in project.rows(select(t.images))}
     query = select(t.candidates.c.picture_id, t.candidates.c.address, t.candidates.c.title)
     for row in project.rows(query.where(t.candidates.c.picture_id.is_not(None))):
@@ -207,26 +200,19 @@ def _image_of(data: Any, images: Mapping[str, int | None]) -> int | None:
     texts += [value for value in data.values() if isinstance(value, str)]
     names = [name for text in texts for name in (text, re.split(r"[/\\=]", text)[-1])]
     names += [re.sub(r"^[0-9a-f]{8}-", "", name) for name in names]  # as Label Studio names what was uploaded
-    return next((found for name in names if (found := images.get(name)) is not None), None)
+    return next((image for name in names if (image := images.get(name)) is not None), None)
 
 
-def _choices(annotation: Mapping[str, Any], plan: CollectionPlan) -> tuple[str, ...] | None:
-    """Labels of the plan that were chosen, () if nothing was; None for choices that are no labels."""
+def _chosen_labels(annotation: Mapping[str, Any], plan: CollectionPlan) -> tuple[str, ...] | None:
+    """Return the chosen labels of the plan, () for no choice; None for choices that are no labels."""
     results = annotation.get("result")
-    chosen = []
+    chosen: list[str | None] = []
     for result in results if isinstance(results, list) else ():
         value = result.get("value") if isinstance(result, dict) and result.get("type") == "choices" else None
         words = value.get("choices") if isinstance(value, dict) else None
-        chosen += words if isinstance(words, list) else []
-    try:
-        return tuple(dict.fromkeys(plan.labels[plan.labels.index(_label(word, plan))] for word in chosen))
-    except (LabelError, ValueError):
-        return None
-
-
-def _label(word: Any, plan: CollectionPlan) -> str:
-    label_set = plan.label_set
-    return label_set.labels[label_set.index(str(word))]
+        chosen += [plan.label_of(str(word)) for word in words] if isinstance(words, list) else []
+    labels = tuple(label for label in dict.fromkeys(chosen) if label in plan.labels)
+    return labels if len(labels) == len(set(chosen)) else None
 
 
 def _annotator(annotation: Mapping[str, Any]) -> str:
@@ -241,6 +227,6 @@ def _when(at: float) -> str:
 
 
 def cells(details: Mapping[str, Any], names: Sequence[str] = DETAILS) -> list[Any]:
-    """Some of the details in a row of a table."""
+    """Return some of the details as cells of a table."""
     values = [details.get(name) for name in names]
     return [";".join(value) if isinstance(value, list) else value for value in values]

@@ -1,21 +1,22 @@
-"""Which images an annotator sees, and in which order; attention checks among them."""
+"""Assignment of images to annotators: order, attention checks, and suggestions of a model."""
 
 import hashlib
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, or_, select
 
 from uniemox.curate import tables as t
-from uniemox.curate.project import Project
-from uniemox.curate.store import SKIP, decisions, last_batch, left_out, taken_down
+from uniemox.curate.collect.screen import SCORED_AT_ONCE, samples_of, scorer
+from uniemox.curate.project import SKIP, Progress, Project, decisions, last_batch, left_out, silent, taken_down
 
-BLOCK = 60  # tasks that are given at once
-RESERVED_S = 2 * 3600  # how long an image waits for an annotator who was given it
+BLOCK = 60  # tasks assigned at once
+RESERVED_S = 2 * 3600  # time that an image waits for an annotator it was assigned to
 _TASK = select(t.tasks.c.id, t.tasks.c.picture_id, t.tasks.c.check_label).where(
     t.tasks.c.id == bindparam("task"), t.tasks.c.person_id == bindparam("person")
 )
@@ -23,18 +24,18 @@ _TASK = select(t.tasks.c.id, t.tasks.c.picture_id, t.tasks.c.check_label).where(
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What an annotator is shown next."""
+    """An image or an attention check for an annotator."""
 
     id: int
     picture: int | None
     check_label: str | None
-    """The label that the image itself asks for, in an attention check."""
+    """Label that the image of an attention check asks for."""
     suggestion: str | None = None
-    """What the model says that the owner has named."""
+    """Prediction of the model that the owner chose."""
 
 
 class TaskAssigner:
-    """Gives tasks out: each annotator has an order of their own, and nobody sees an image twice."""
+    """Assigns tasks: each annotator has their own order, and nobody sees an image twice."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -43,7 +44,7 @@ class TaskAssigner:
         self._lock = threading.Lock()
 
     def pool(self, connection: Connection) -> frozenset[int]:
-        """Images that passed the screen and were not taken down."""
+        """Return `pool`, cached until the next batch of decisions."""
         newest = last_batch(connection)
         with self._lock:
             if newest != self._pool_of:
@@ -51,16 +52,14 @@ class TaskAssigner:
             return self._pool
 
     def next_tasks(self, person: int, after: int, limit: int) -> list[Task]:
-        """The next unanswered tasks with a number above `after`; new ones are given if there are too few."""
-        with self.project.store.read() as connection:
-            found = self._open_tasks(connection, person, after, limit)
-        while len(found) < limit and self._give(person):
-            with self.project.store.read() as connection:
-                found = self._open_tasks(connection, person, after, limit)
-        return found
+        """Return the next unanswered tasks with a number above `after`; assign new ones if there are too few."""
+        tasks = self._open_tasks(person, after, limit)
+        while len(tasks) < limit and self._assign(person):
+            tasks = self._open_tasks(person, after, limit)
+        return tasks
 
     def count(self, person: int) -> tuple[int, int]:
-        """How many images somebody has answered, and how many there are to see for them at most."""
+        """Return the number of images that a person has answered, and the number of images in the pool."""
         answered = (
             select(func.count(func.distinct(t.tasks.c.id)))
             .join(t.answers, t.answers.c.task_id == t.tasks.c.id)
@@ -70,7 +69,7 @@ class TaskAssigner:
             return int(connection.scalar(answered) or 0), len(self.pool(connection))
 
     def task_of(self, person: int, task: int) -> Task | None:
-        """One of somebody's own tasks, if its image may still be shown."""
+        """Return one of a person's own tasks, if its image may still be shown."""
         with self.project.store.read() as connection:
             row = connection.execute(_TASK, {"task": task, "person": person}).first()
             if row is None or (row.picture_id is not None and row.picture_id not in self.pool(connection)):
@@ -78,7 +77,7 @@ class TaskAssigner:
         return Task(row.id, row.picture_id, row.check_label)
 
     def suggestions(self, person: int, claims: Mapping[int, str]) -> dict[int, str]:
-        """What was suggested for somebody's tasks; claims, by task, count only where suggestions were withdrawn."""
+        """Return the label suggested for each task. The page's claims count only if suggestions were withdrawn."""
         query = select(t.tasks.c.id, t.suggestions.c.label).join(
             t.suggestions, t.suggestions.c.picture_id == t.tasks.c.picture_id
         )
@@ -87,14 +86,14 @@ class TaskAssigner:
         return {**withdrawn, **{row.id: row.label for row in rows}}
 
     def own_answers(self, person: int, limit: int) -> list[dict[str, Any]]:
-        """Somebody's last answers, the newest first: task, label and details."""
+        """Return a person's last answers, the newest first: task, label and details."""
         query = select(t.answers.c.task_id, t.answers.c.label, t.details.c.content)
         query = query.outerjoin(t.details, t.details.c.answer_id == t.answers.c.id)
         query = query.where(t.answers.c.person_id == person).order_by(t.answers.c.id.desc()).limit(limit)
         rows = self.project.rows(query)
         return [{"task": row.task_id, "label": row.label, "details": json.loads(row.content or "{}")} for row in rows]
 
-    def _open_tasks(self, connection: Connection, person: int, after: int, limit: int) -> list[Task]:
+    def _open_tasks(self, person: int, after: int, limit: int) -> list[Task]:
         query = (
             select(t.tasks.c.id, t.tasks.c.picture_id, t.tasks.c.check_label, t.suggestions.c.label)
             .outerjoin(t.answers, t.answers.c.task_id == t.tasks.c.id)
@@ -102,17 +101,13 @@ class TaskAssigner:
             .where(t.tasks.c.person_id == person, t.tasks.c.id > after, t.answers.c.id.is_(None))
             .order_by(t.tasks.c.id)
         )
-        allowed = self.pool(connection)
-        found: list[Task] = []
-        for row in connection.execute(query):
-            if row.picture_id is None or row.picture_id in allowed:
-                found.append(Task(row.id, row.picture_id, row.check_label, row.label))
-            if len(found) == limit:
-                break
-        return found
+        with self.project.store.read() as connection:
+            allowed = self.pool(connection) | {None}
+            rows = (row for row in connection.execute(query) if row.picture_id in allowed)
+            return [Task(row.id, row.picture_id, row.check_label, row.label) for row in islice(rows, limit)]
 
-    def _give(self, person: int) -> bool:
-        """Give a block of tasks out; False if nothing is left for this person."""
+    def _assign(self, person: int) -> bool:
+        """Assign a block of tasks; return False if nothing is left for this person."""
         plan = self.project.plan
         limit = plan.answers_per_picture
         with self.project.store.read() as connection:
@@ -120,8 +115,8 @@ class TaskAssigner:
             taken = {} if limit is None else _taken(connection)
             left = [p for p in self.pool(connection) if p not in mine and (limit is None or taken.get(p, 0) < limit)]
         left.sort(key=lambda image: (-taken.get(image, 0), _order(person, image)))
-        chosen = left[: BLOCK if limit is None else 4 * BLOCK]  # some may be given to others meanwhile
-        with self.project.store.write() as connection:  # short, because whoever answers waits for it
+        chosen = left[: BLOCK if limit is None else 4 * BLOCK]  # some may be assigned to others meanwhile
+        with self.project.store.write() as connection:  # short, because answers wait for it
             own = (t.tasks.c.person_id == person) & t.tasks.c.picture_id.in_(chosen)
             mine = set(connection.scalars(select(t.tasks.c.picture_id).where(own)))
             taken = {} if limit is None else _taken(connection, chosen)
@@ -134,7 +129,7 @@ class TaskAssigner:
 
 
 def pool(connection: Connection) -> frozenset[int]:
-    """Images that passed the screen and were not taken down."""
+    """Return the images that passed the screen and were not taken down."""
     taken = taken_down(connection)
     return frozenset(
         image
@@ -144,7 +139,7 @@ def pool(connection: Connection) -> frozenset[int]:
 
 
 def _taken(connection: Connection, among: Sequence[int] | None = None) -> dict[int, int]:
-    """How many annotators have answered an image or were just given it. among: None looks at all images."""
+    """Count annotators who answered each image or were just assigned it.  among: None counts for all images."""
     is_reserved = t.tasks.c.given_at > time.time() - RESERVED_S
     query = (
         select(t.tasks.c.picture_id, func.count(func.distinct(t.tasks.c.person_id)).label("n"))
@@ -160,7 +155,7 @@ def _taken(connection: Connection, among: Sequence[int] | None = None) -> dict[i
 
 
 def _with_checks(person: int, images: Sequence[int], labels: Sequence[str], every: int) -> list[dict[str, object]]:
-    """Tasks of these images, with an attention check about every so many, at no fixed place."""
+    """Return tasks for images, with an attention check about every `every` images, at random places."""
     rows: list[dict[str, object]] = []
     for image in images:
         drawn = int.from_bytes(_order(person, -image))
@@ -171,5 +166,50 @@ def _with_checks(person: int, images: Sequence[int], labels: Sequence[str], ever
 
 
 def _order(person: int, image: int) -> bytes:
-    """Mixes the labels, differently for each annotator, so that neither order nor neighbours tell anything."""
+    """Return a sort key that differs for each annotator, so that order and neighbours reveal nothing."""
     return hashlib.blake2b(f"{person} {image}".encode(), digest_size=8).digest()
+
+
+def suggest(project: Project, model: str, progress: Progress = silent) -> int:
+    """Show annotators the most probable label of every image in the pool; return the number of suggestions.
+
+    model: as `uniemox.load` takes it.  Raises ConfigError if it does not know all labels of the plan.
+    """
+    score = scorer(model, project.plan.label_set, needs_all=True)
+    with project.store.read() as connection:
+        kept = pool(connection)
+    rows = [row for row in project.rows(select(t.images).order_by(t.images.c.id)) if row.id in kept]
+    forget(project)
+    count = 0
+    for start in range(0, len(rows), SCORED_AT_ONCE):
+        part = rows[start : start + SCORED_AT_ONCE]
+        values = list(_best(part, score(samples_of(project, part)), project.plan.labels))
+        if values:
+            with project.store.write() as connection:
+                connection.execute(insert(t.suggestions), values)
+        count += len(values)
+        progress("predicting", start + len(part), len(rows))
+    project.store.set("suggested by", sorted({*suggested_by(project), model}))
+    return count
+
+
+def forget(project: Project) -> None:
+    """Stop showing suggestions; answers keep those that their annotators saw."""
+    with project.store.write() as connection:
+        connection.execute(t.suggestions.delete())
+
+
+def suggested_by(project: Project) -> list[str]:
+    """Return the names of all models whose suggestions were ever shown."""
+    models: list[str] = project.store.setting("suggested by") or []
+    return models
+
+
+def _best(
+    rows: Sequence[Any], predictions: Sequence[Mapping[str, float] | None], labels: Sequence[str]
+) -> Iterator[Any]:
+    for row, shares in zip(rows, predictions, strict=True):
+        own = {label: share for label, share in (shares or {}).items() if label in labels}
+        if own:
+            label = max(own, key=lambda one: own[one])
+            yield {"picture_id": row.id, "label": label, "share": own[label]}

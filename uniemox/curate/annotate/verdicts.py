@@ -1,34 +1,31 @@
-"""From answers to labels: what annotators said of each image, and which images are kept under which label."""
+"""From answers to labels: the latest answers to each image, and the label under which it is kept."""
 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.assignment import pool
-from uniemox.curate.project import Project, searched_labels
-from uniemox.curate.store import NONE, SKIP, decisions, left_out
+from uniemox.curate.plan import RULES, Rule
+from uniemox.curate.project import NONE, SKIP, Project, decisions, left_out, searched_labels
 from uniemox.errors import ConfigError
 
-Rule = Literal["both", "majority", "soft"]
-RULES: tuple[Rule, ...] = get_args(Rule)
 OWNER_SAYS = "the owner's verdict"  # a reason
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of an image."""
+    """Label of an image, or the reason for leaving it out."""
 
     label: str | None
-    """The label it is kept under; None: it is left out."""
+    """Label under which it is kept; None: it is left out."""
     shares: Mapping[str, float]
-    """Of the annotators, by label, with sum 1; those who said none are not counted. Empty if all did."""
+    """Share of annotators by label, with sum 1, without those who answered none. Empty if all did."""
     reason: str
-    """Why it is kept or left out."""
+    """Reason for keeping it or leaving it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +35,24 @@ class LatestAnswers:
     people: tuple[str, ...]
     """Names of all annotators with an answer."""
     by_picture: Mapping[int, Mapping[str, str]]
-    """Image to name to label, or to none."""
+    """Label (or none) by image and name."""
     several: Mapping[int, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
-    """Likewise, of answers with several labels: all of them, the first of which is the answer."""
+    """All labels of answers with several, by image and name; the first one is the answer."""
+
+
+def last_answers() -> Select[tuple[int | None]]:
+    """Return a query for the number of the last answer to every task: only it counts."""
+    return select(func.max(t.answers.c.id)).group_by(t.answers.c.task_id)
 
 
 def read_answers(project: Project) -> LatestAnswers:
-    """Answers to images that are in the pool, without attention checks, skipped ones, and people who were left out."""
-    last = select(func.max(t.answers.c.id)).group_by(t.answers.c.task_id)
+    """Read the answers to images in the pool, without attention checks, skipped images and annotators left out."""
     query = (
         select(t.tasks.c.picture_id, t.people.c.name, t.answers.c.label, t.details.c.content)
         .join(t.tasks, t.tasks.c.id == t.answers.c.task_id)
         .join(t.people, t.people.c.id == t.answers.c.person_id)
         .outerjoin(t.details, t.details.c.answer_id == t.answers.c.id)
-        .where(t.tasks.c.picture_id.is_not(None), t.answers.c.id.in_(last), t.answers.c.label != SKIP)
+        .where(t.tasks.c.picture_id.is_not(None), t.answers.c.id.in_(last_answers()), t.answers.c.label != SKIP)
         .order_by(t.tasks.c.picture_id, t.people.c.id)
     )
     by_picture: dict[int, dict[str, str]] = defaultdict(dict)
@@ -76,20 +77,19 @@ def decide(
     rule: Rule = "both",
     min_answers: int = 2,
 ) -> dict[int, Verdict]:
-    """The verdict on every image that was answered.
+    """Return the verdict on every answered image.
 
-    searched: labels whose keywords found an image.  judged: what the owner decided of it, a label or none, which
-    stands above any rule.
-    rule: both, as the paper has it, keeps an image if all annotators name the same label, and it is one that the
-    image was searched for (any one, if it was searched for none); majority keeps the label that more than half
-    name; soft keeps every image with its shares, under the label that most name, ties left out.
+    searched: labels whose keywords found an image.  judged: the owner's decision, a label or none; it overrides rules.
+    rule: `both` is the paper's. It keeps an image if all annotators name the same label and the image was searched for
+    it, or for no label. `majority` keeps the label that more than half name. `soft` keeps every image with its shares,
+    under the most frequent label, except ties.
     Raises ConfigError for settings out of range.
     """
     if rule not in RULES:
         raise ConfigError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
     if min_answers < 1:
         raise ConfigError(f"min_answers must be at least 1, got {min_answers}")
-    found = {}
+    decided = {}
     for image, said in answers.by_picture.items():
         labels = list(said.values())
         named = answers.several.get(image, {})
@@ -97,31 +97,35 @@ def decide(
         if image in judged:
             label = None if judged[image] == NONE else judged[image]
             own = {} if label is None else {label: 1.0}
-            found[image] = Verdict(label, shares or own, OWNER_SAYS)
+            decided[image] = Verdict(label, shares or own, OWNER_SAYS)
         elif len(labels) < min_answers:
-            found[image] = Verdict(None, shares, f"only {len(labels)} of {min_answers} answers")
+            decided[image] = Verdict(None, shares, f"only {len(labels)} of {min_answers} answers")
         else:
             label, reason = _apply(rule, labels, searched.get(image, set()))
-            found[image] = Verdict(label, shares, reason)
-    return found
+            decided[image] = Verdict(label, shares, reason)
+    return decided
 
 
 def remembered_rule(project: Project) -> Rule:
-    """That of the last split or release, at first both."""
-    kept: Rule = project.store.setting("rule") or "both"
-    return kept
+    """Return the rule of the last split or release, at first both."""
+    rule: Rule = project.store.setting("rule") or "both"
+    return rule
 
 
 def verdicts(project: Project, *, rule: Rule = "both", min_answers: int = 2) -> dict[int, Verdict]:
-    """`decide` for all of a project."""
+    """Decide about all images of a project."""
+    searched, judged = searched_labels(project), judged_labels(project)
+    return decide(read_answers(project), searched, judged, rule=rule, min_answers=min_answers)
+
+
+def judged_labels(project: Project) -> dict[int, str]:
+    """Return the owner's label, or none, by image."""
     with project.store.read() as connection:
-        judged = {image: decision.value for image, decision in decisions(connection, "verdict").items()}
-    found = read_answers(project)
-    return decide(found, searched_labels(project), judged, rule=rule, min_answers=min_answers)
+        return {image: one.value for image, one in decisions(connection, "verdict").items()}
 
 
 def disputed(answers: LatestAnswers, judged: Mapping[int, str]) -> list[int]:
-    """Images on which annotators disagree and nobody has decided, those with most different answers first."""
+    """Return images on which annotators disagree and the owner has not decided, most different answers first."""
     open_ones = [
         (-len(set(said.values())), image)
         for image, said in answers.by_picture.items()
@@ -131,7 +135,7 @@ def disputed(answers: LatestAnswers, judged: Mapping[int, str]) -> list[int]:
 
 
 def shares_of(answers: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Share of each label among answers that name one; of an answer with several, each has an equal part.
+    """Return the share of each label among answers that name one; the labels of one answer share it equally.
 
     >>> shares_of([["awe"], ["fear"], ["awe"], ["none"], ["fear", "awe"]])
     {'awe': 0.625, 'fear': 0.375}
@@ -146,7 +150,7 @@ def shares_of(answers: Sequence[Sequence[str]]) -> dict[str, float]:
 
 
 def _apply(rule: Rule, labels: Sequence[str], searched: set[str]) -> tuple[str | None, str]:
-    """The label a rule keeps, and why it keeps it or none."""
+    """Return the label that a rule keeps, or None, and the reason."""
     (top, times), *others = Counter(labels).most_common()
     is_tie = bool(others) and others[0][1] == times
     if top == NONE and not is_tie:

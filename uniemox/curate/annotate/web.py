@@ -1,35 +1,63 @@
-"""The web application: annotators answer, the owner screens, judges and sees how far everything is."""
+"""The web application: annotators answer; the owner screens, judges, invites, and follows the progress."""
 
+import asyncio
+import io
+import threading
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, HTTPException, Request
+import fastapi
+from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
+from PIL import Image, ImageDraw
 from pydantic import Field
+from sqlalchemy import bindparam, select
 
-from uniemox.curate.annotate.access import SESSION_S, join, leave, who
-from uniemox.curate.annotate.answering import AnswerWriter
+from uniemox.curate import tables as t
+from uniemox.curate.annotate import access
+from uniemox.curate.annotate.access import Annotator, Anybody, Owner
+from uniemox.curate.annotate.answers import MAX_ROWS, Answer, AnswerWriter, Strict, has_id, read_answer
 from uniemox.curate.annotate.assignment import TaskAssigner
-from uniemox.curate.annotate.guard import READ_TIMEOUT_S, RequestGuard
-from uniemox.curate.annotate.permits import COOKIE, Anybody, Strict
-from uniemox.curate.annotate.previews import Previews
-from uniemox.curate.annotate.web_annotator import add_annotator_routes
-from uniemox.curate.annotate.web_owner import add_owner_routes
-from uniemox.curate.project import Project
+from uniemox.curate.annotate.verdicts import disputed, judged_labels, read_answers
+from uniemox.curate.project import (
+    NONE,
+    Change,
+    Project,
+    append,
+    decisions,
+    leave_out,
+    searched_labels,
+    taken_down,
+    undo,
+    write_whole,
+)
+from uniemox.curate.status import status
+from uniemox.errors import ConfigError, DataError, ImageError
+from uniemox.io.decoding.pool import DecoderPool
+from uniemox.io.files import read_limited
+from uniemox.io.fonts import fitted
+from uniemox.io.images import MAX_BYTES, MinSides
 
-PAGES = {  # address to file; nothing else of the disk is served
-    "/annotate": ("annotate.html", "text/html"),
-    "/join": ("join.html", "text/html"),
-    "/status": ("status.html", "text/html"),
-    "/screen": ("screen.html", "text/html"),
-    "/judge": ("judge.html", "text/html"),
-    "/curate.js": ("curate.js", "text/javascript"),
-    "/annotate.js": ("annotate.js", "text/javascript"),
+PAGES = {  # file and media type by path; nothing else of the disk is served
+    **{f"/{name}": (f"{name}.html", "text/html") for name in ("annotate", "join", "status", "screen", "judge")},
+    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("curate", "annotate")},
     "/words.json": ("words.json", "application/json"),
     "/curate.css": ("curate.css", "text/css"),
 }
+MAX_TASKS, MAX_ANSWERS, MAX_CHANGES = 60, 500, 500  # of one request
+GRID_SIZE = 48  # images of one page of the owner's grid
+MAX_SIDE_PX, QUALITY = 1024, 85  # of previews
+CHECK_PX = (800, 600)
+PREVIEWS_AT_ONCE = 2  # an image of 100 megapixels takes up to 1.6 GB while it is decoded
+IMAGE_HEADERS = {"Cache-Control": "private, max-age=86400, immutable"}
+RowInPath = Annotated[int, fastapi.Path(ge=1, lt=MAX_ROWS)]
+RowInQuery = Annotated[int, Query(ge=0, lt=MAX_ROWS)]
+_IMAGE = select(t.images.c.sha256, t.images.c.format).where(t.images.c.id == bindparam("picture"))
 
 
 class TokenIn(Strict):
@@ -38,10 +66,42 @@ class TokenIn(Strict):
     token: str = Field(max_length=200)
 
 
-def create_app(project: Project, addresses: Iterable[str], *, read_timeout_s: float = READ_TIMEOUT_S) -> FastAPI:
-    """The application.
+class AnswersIn(Strict):
+    """Answers that the page has not yet confirmed as saved."""
 
-    addresses: where its pages are, such as http://127.0.0.1:8000; requests for others are refused.
+    answers: list[Any] = Field(max_length=MAX_ANSWERS)
+
+
+class ChangeIn(Strict):
+    """A decision about an image."""
+
+    picture: int = Field(ge=1, lt=MAX_ROWS)
+    field: Literal["screen", "style", "verdict"]
+    value: str = Field(max_length=60)
+
+
+class ChangesIn(Strict):
+    """Decisions that are undone together."""
+
+    changes: list[ChangeIn] = Field(min_length=1, max_length=MAX_CHANGES)
+
+
+class BatchIn(Strict):
+    """A batch to undo."""
+
+    batch: int = Field(ge=1, lt=MAX_ROWS)
+
+
+class NameIn(Strict):
+    """A person to invite, to leave out, or to shut out."""
+
+    name: str = Field(max_length=100)
+
+
+def create_app(project: Project, addresses: Iterable[str], *, read_timeout_s: float = access.READ_TIMEOUT_S) -> FastAPI:
+    """Create the application.
+
+    addresses: of its pages, such as http://127.0.0.1:8000; requests for others are refused.
     read_timeout_s: for the body of a request.
     """
     addresses = tuple(addresses)
@@ -54,19 +114,20 @@ def create_app(project: Project, addresses: Iterable[str], *, read_timeout_s: fl
         app.state.writer.close()
 
     app = FastAPI(title="uniemox curate", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(RequestGuard, addresses=addresses, read_timeout_s=read_timeout_s)
+    app.add_middleware(access.RequestGuard, addresses=addresses, read_timeout_s=read_timeout_s)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.state.project, app.state.giver, app.state.previews = project, TaskAssigner(project), Previews(project)
+    app.state.project, app.state.assigner, app.state.previews = project, TaskAssigner(project), Previews(project)
     app.state.is_secure = all(address.startswith("https://") for address in addresses)
     _add_pages(app)
     _add_session_routes(app)
-    add_annotator_routes(app)
-    add_owner_routes(app)
+    _add_annotator_routes(app)
+    _add_owner_routes(app)
+    _add_people_routes(app)
     return app
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    """Say what is wrong without the value, which JSON might not hold: NaN, or half a character."""
+    """Describe the error without the value, which JSON may not be able to hold: NaN, or half a character."""
     assert isinstance(error, RequestValidationError)
     sentence = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
     return JSONResponse({"detail": sentence.encode("ascii", "backslashreplace").decode()}, 422)
@@ -91,26 +152,278 @@ def _add_session_routes(app: FastAPI) -> None:
 
     @app.post("/api/join")
     def begin(invitation: TokenIn) -> Response:
-        secret = join(project.store, invitation.token)
+        secret = access.join(project.store, invitation.token)
         if secret is None:
             raise HTTPException(401, "this invitation is not valid, or was replaced or taken back; ask for a new one")
-        person = who(project.store, secret)
+        person = access.account_of(project.store, secret)
         response = JSONResponse({"role": None if person is None else person.role})
         settings = {"httponly": True, "samesite": "strict", "secure": app.state.is_secure}
-        response.set_cookie(COOKIE, secret, max_age=SESSION_S, path="/", **settings)
+        response.set_cookie(access.COOKIE, secret, max_age=access.SESSION_S, path="/", **settings)
         return response
 
     @app.post("/api/leave")
     def end(request: Request, person: Anybody) -> Response:
-        leave(project.store, request.cookies[COOKIE])
+        access.leave(project.store, request.cookies[access.COOKIE])
         response = JSONResponse({})
-        response.delete_cookie(COOKIE, path="/")
+        response.delete_cookie(access.COOKIE, path="/")
         return response
 
     @app.get("/api/me")
     def me(person: Anybody) -> Response:
-        answered, total = app.state.giver.count(person.id)
+        answered, total = app.state.assigner.count(person.id)
         known = {"project": project_id, "id": person.id, "name": person.name, "role": person.role, "csrf": person.csrf}
         plan = project.plan
         more = {"labels": plan.labels, "kind": plan.kind, "styles": plan.styles, "answered": answered, "total": total}
         return JSONResponse({**known, **more})
+
+
+def _add_annotator_routes(app: FastAPI) -> None:
+    project: Project = app.state.project
+    assigner: TaskAssigner = app.state.assigner
+    previews: Previews = app.state.previews
+
+    @app.get("/api/tasks")
+    def tasks(person: Annotator, after: RowInQuery = 0, limit: int = 30) -> Response:
+        if not access.has_agreed(project, person.id):
+            raise HTTPException(403, "read what you are asked to agree to first")
+        next_tasks = assigner.next_tasks(person.id, after, min(max(limit, 1), MAX_TASKS))
+        shown = [{"id": task.id, "check": task.check_label, "suggested": task.suggestion} for task in next_tasks]
+        return JSONResponse({"tasks": shown})
+
+    @app.get("/api/form")
+    def form(person: Annotator) -> Response:
+        return JSONResponse({**asdict(project.plan.answer), "has_agreed": access.has_agreed(project, person.id)})
+
+    @app.post("/api/consent")
+    def consent(person: Annotator) -> Response:
+        access.agree_to(project, person.id)
+        return JSONResponse({})
+
+    @app.get("/api/pictures/{task}")
+    def image(task: RowInPath, person: Annotator) -> Response:
+        row = assigner.task_of(person.id, task)
+        if row is None:
+            raise HTTPException(404, "no image of yours")
+        data = draw_check(row.check_label) if row.check_label else previews.of(row.picture or 0)
+        if data is None:
+            raise HTTPException(404, "the image is not there any more")
+        return Response(data, media_type="image/jpeg", headers=IMAGE_HEADERS)
+
+    @app.post("/api/answers")
+    async def answer(given: AnswersIn, person: Annotator) -> Response:
+        fits = [one for each in given.answers if (one := read_answer(each, project.plan.labels)) is not None]
+        claims = {one.task: one.suggested for one in fits if one.suggested}
+        shown = await asyncio.to_thread(assigner.suggestions, person.id, claims) if claims else {}
+        rows = [
+            Answer(person.id, one.task, one.id, one.label, one.seconds, one.details(shown.get(one.task)))
+            for one in fits
+        ]
+        try:
+            saved = await asyncio.wrap_future(app.state.writer.save(rows))
+        except DataError as error:
+            raise HTTPException(503, "answers can't be saved now; they are kept in the page") from error
+        ids = [one["id"] for one in given.answers if has_id(one)]
+        return JSONResponse(
+            {"saved": [one for one in ids if one in saved], "refused": [one for one in ids if one not in saved]}
+        )
+
+    @app.get("/api/answers")
+    def own_answers(person: Annotator, limit: int = 20) -> Response:
+        rows = assigner.own_answers(person.id, min(max(limit, 1), MAX_ANSWERS))
+        return JSONResponse({"answers": rows})
+
+
+def _add_owner_routes(app: FastAPI) -> None:
+    project: Project = app.state.project
+    previews: Previews = app.state.previews
+
+    @app.get("/api/status")
+    def how_far(person: Owner) -> Response:
+        return JSONResponse(status(project))
+
+    @app.get("/api/grid")
+    def grid(person: Owner, shown: Literal["keep", "drop"] = "keep", label: str = "", page: int = 0) -> Response:
+        return JSONResponse(_grid(project, shown, label, max(page, 0)))
+
+    @app.get("/api/disputed")
+    def open_questions(person: Owner) -> Response:
+        answers = read_answers(project)
+        images = disputed(answers, judged_labels(project))
+        rows = [
+            {"picture": image, "answers": sorted(answers.by_picture[image].values())} for image in images[:GRID_SIZE]
+        ]
+        return JSONResponse({"count": len(images), "pictures": rows})
+
+    @app.get("/api/originals/{image}")
+    def original(image: RowInPath, person: Owner) -> Response:
+        data = previews.of(image)
+        if data is None:
+            raise HTTPException(404, "this image is not there or can't be shown")
+        return Response(data, media_type="image/jpeg", headers=IMAGE_HEADERS)
+
+    @app.post("/api/changes")
+    def change(given: ChangesIn, person: Owner) -> Response:
+        changes = [_checked(project, one) for one in given.changes]
+        note = ", ".join(sorted({f"{one.field} {one.value or 'none'}" for one in changes}))
+        with project.store.write() as connection:
+            known = set(connection.scalars(select(t.images.c.id).where(t.images.c.id.in_(c.picture for c in changes))))
+            if not {one.picture for one in changes} <= known:
+                raise HTTPException(404, "an image is not there")
+            batch = append(connection, actor=person.name, step="by hand", note=note, changes=changes)
+        return JSONResponse({"batch": batch})
+
+    @app.post("/api/undo")
+    def undo_batch(given: BatchIn, person: Owner) -> Response:
+        try:
+            with project.store.write() as connection:
+                batch = undo(connection, given.batch, actor=person.name)
+        except DataError as error:
+            raise HTTPException(409, str(error)) from error
+        return JSONResponse({"batch": batch})
+
+
+def _add_people_routes(app: FastAPI) -> None:
+    project: Project = app.state.project
+
+    @app.post("/api/people")
+    def invite_somebody(given: NameIn, person: Owner) -> Response:
+        try:
+            token = access.invite(project, given.name)
+        except ConfigError as error:
+            raise HTTPException(422, str(error)) from error
+        return JSONResponse({"path": f"/join#{token}"})
+
+    @app.post("/api/people/leave-out")
+    def count_no_more(given: NameIn, person: Owner) -> Response:
+        try:
+            with project.store.write() as connection:
+                batch = leave_out(connection, given.name, actor=person.name)
+        except DataError as error:
+            raise HTTPException(404, str(error)) from error
+        return JSONResponse({"batch": batch})
+
+    @app.post("/api/people/revoke")
+    def end_access(given: NameIn, person: Owner) -> Response:
+        if given.name == person.name:
+            raise HTTPException(409, "you can't end your own access; leave instead")
+        try:
+            access.revoke(project, given.name)
+        except DataError as error:
+            raise HTTPException(404, str(error)) from error
+        return JSONResponse({})
+
+
+def _checked(project: Project, given: ChangeIn) -> Change:
+    """Return a change if its value is allowed. Raises HTTPException otherwise."""
+    values = {
+        "screen": ("keep", "drop"),
+        "style": ("", *project.plan.styles),
+        "verdict": (*project.plan.labels, NONE),
+    }[given.field]
+    if given.value not in values:
+        raise HTTPException(422, f"{given.field} must be one of {', '.join(values)}")
+    reason = "mismatch: by hand" if (given.field, given.value) == ("screen", "drop") else "by hand"
+    return Change(given.picture, given.field, given.value, reason)
+
+
+def _grid(project: Project, shown: str, label: str, page: int) -> dict[str, Any]:
+    """Return one page of kept or dropped images, lowest scores of a model first."""
+    with project.store.read() as connection:
+        screened, styles = decisions(connection, "screen"), decisions(connection, "style")
+        gone = taken_down(connection)
+        scores = {
+            row.picture_id: row.score for row in connection.execute(select(t.looks.c.picture_id, t.looks.c.score))
+        }
+    labels = searched_labels(project)
+    numbers = [
+        image
+        for image, one in screened.items()
+        if one.value == shown and image not in gone and (not label or label in labels.get(image, ()))
+    ]
+    numbers.sort(key=lambda number: (sorted(labels.get(number, ())), scores.get(number) or 0.0, number))
+    on_page = numbers[page * GRID_SIZE : (page + 1) * GRID_SIZE]
+    provenance = _provenance(project, on_page)
+    return {
+        "count": len(numbers),
+        "page": page,
+        "pages": -(-len(numbers) // GRID_SIZE),
+        "pictures": [
+            {
+                "picture": number,
+                "labels": sorted(labels.get(number, ())),
+                "screen": screened[number].value,
+                "reason": screened[number].reason,
+                "style": styles[number].value if number in styles else "",
+                "score": scores.get(number),
+                **provenance.get(number, {}),
+            }
+            for number in on_page
+        ],
+    }
+
+
+def _provenance(project: Project, images: list[int]) -> dict[int, dict[str, str]]:
+    """Return keyword and title of each image's first candidate. Both come from strangers: texts, never HTML."""
+    query = select(t.candidates.c.picture_id, t.candidates.c.keyword, t.candidates.c.title)
+    rows = project.rows(query.where(t.candidates.c.picture_id.in_(images)).order_by(t.candidates.c.id.desc()))
+    return {row.picture_id: {"keyword": row.keyword, "title": row.title} for row in rows}
+
+
+class Previews:
+    """Previews of a project's images: JPEGs of bounded size without the file's metadata, made once.
+
+    Threads may share it. Close it at the end: it holds processes.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self._turn = threading.BoundedSemaphore(PREVIEWS_AT_ONCE)
+        self._decoders = DecoderPool(PREVIEWS_AT_ONCE)
+
+    def close(self) -> None:
+        """End the decoding processes."""
+        self._decoders.close()
+
+    def of(self, image: int) -> bytes | None:
+        """Return an image's JPEG, longest side at most 1024 px; None if it is missing or unreadable.
+
+        Titles and search words inside the file, which would bias annotators, are not in it.
+        """
+        with self.project.store.read() as connection:
+            row = connection.execute(_IMAGE, {"picture": image}).first()
+        if row is None:
+            return None
+        path = self.project.preview_path(row.sha256)
+        if path.exists():
+            return path.read_bytes()
+        with self._turn:
+            made = _shrunk(self.project.image_path(row.sha256, row.format), self._decoders)
+        if made is not None:
+            write_whole(path, made)
+        return made
+
+
+def _shrunk(path: Path, decoders: DecoderPool) -> bytes | None:
+    try:
+        image, _ = decoders.decode(read_limited(path, MAX_BYTES), "image", shrink=MinSides(long_px=MAX_SIDE_PX))
+    except (OSError, ImageError):
+        return None
+    image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
+    return _jpeg(image)
+
+
+def draw_check(label: str) -> bytes:
+    """Return the JPEG of an attention check, which asks for a label."""
+    image = Image.new("RGB", CHECK_PX, "#f4f1ea")
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((20, 20, CHECK_PX[0] - 21, CHECK_PX[1] - 21), outline="#444444", width=3)
+    for text, y, size in (("Are you still looking?", 180, 40), ("Please answer", 270, 40), (label, 350, 72)):
+        line, font = fitted(text, size, CHECK_PX[0] - 80)
+        draw.text((CHECK_PX[0] / 2, y), line, fill="#222222", font=font, anchor="mm")
+    return _jpeg(image)
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()

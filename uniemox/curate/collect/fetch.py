@@ -1,4 +1,4 @@
-"""One careful GET: only to public addresses, within limits of size and time, redirects looked at one by one."""
+"""Careful downloads: public addresses only, limits of size and time, each redirect checked, robots.txt obeyed."""
 
 import http.client
 import ipaddress
@@ -7,13 +7,15 @@ import socket
 import ssl
 import threading
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+from urllib.robotparser import RobotFileParser
 
-from uniemox import __version__
-from uniemox.errors import ConfigError
+from uniemox.curate.collect.config import AGENT, FetchConfig
 
+MAX_RULES_BYTES = 500 * 1024  # of robots.txt; the standard asks to read this much of a larger one
 PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
 LATER = (408, 425, 429, 500, 502, 503, 504)  # answers after which another try may help
@@ -25,82 +27,50 @@ NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("3fff::/20", "192.88.99.0/24")))  
 SAFE = "%/:?#[]@!$&'()*+,;=~-._|{}^`<>\\\""  # all of ASCII that is there already
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FetchConfig:
-    """Limits of one download."""
-
-    max_bytes: int = 20 * 2**20
-    """Of a file."""
-    timeout_s: float = 30.0
-    """For one request, or for all of an address where `get` follows its redirects; names looked up included only as
-    far as the system's resolver does."""
-    max_redirects: int = 5
-    contact: str = ""
-    """An address or mail where you can be reached, told to the servers; Wikimedia asks for one."""
-    private_hosts: tuple[str, ...] = ()
-    """host:port on this machine or a private network that may be asked all the same."""
-    takes_part: bool = False
-    """Whether the first max_bytes of a larger file are taken; otherwise it is refused."""
-
-    def __post_init__(self) -> None:
-        if self.max_bytes < 1 or self.timeout_s <= 0 or self.max_redirects < 0:
-            raise ConfigError(
-                f"max_bytes and timeout_s must be above 0 and max_redirects at least 0, got {self.max_bytes}, "
-                f"{self.timeout_s} and {self.max_redirects}"
-            )
-        if not self.contact.isprintable() or not self.contact.isascii():
-            raise ConfigError(f"contact must be plain ASCII of one line, got {self.contact!r}")
-
-    @property
-    def user_agent(self) -> str:
-        """What servers are told."""
-        return f"uniemox-curate/{__version__}" + (f" ({self.contact})" if self.contact else "")
-
-
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What came."""
+    """Downloaded bytes."""
 
     data: bytes
     address: str
-    """Where it lay after redirects."""
+    """Address after redirects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Where the server says that it lies."""
+    """New address that the server names."""
 
     address: str
 
 
 @dataclass(frozen=True, slots=True)
 class FetchFailure:
-    """Why nothing came."""
+    """Reason for a failed download."""
 
     reason: str
     may_pass: bool = False
-    """Whether it may go better later."""
+    """True if a later try may succeed."""
     wait_s: float | None = None
-    """How long the server asks to be left alone."""
+    """Pause that the server asks for."""
 
 
 def get(address: str, config: FetchConfig) -> Fetched | FetchFailure:
-    """The bytes at an address, wherever it redirects to."""
+    """Download an address and follow its redirects."""
     deadline = time.monotonic() + config.timeout_s
     for _ in range(config.max_redirects + 1):
-        found = get_once(address, config, deadline)
-        if not isinstance(found, Redirect):
-            return found
-        address = found.address
+        result = get_once(address, config, deadline)
+        if not isinstance(result, Redirect):
+            return result
+        address = result.address
     return FetchFailure(f"more than {config.max_redirects} redirects")
 
 
 def get_once(address: str, config: FetchConfig, deadline: float | None = None) -> Fetched | Redirect | FetchFailure:
-    """The bytes at an address, or where it redirects to: one request.
+    """Send one request and return the bytes or the redirect.
 
     deadline: of time.monotonic(); None: timeout_s from now.
-    The name is looked up once, all its addresses must be public, and the connection goes to the one that was checked,
-    so that a name that changes its address in between gains nothing.
+    The name is resolved once and all its addresses must be public. The connection goes to the checked address, so that
+    a name that changes its address in between gains nothing.
     """
     deadline = time.monotonic() + config.timeout_s if deadline is None else deadline
     try:
@@ -113,15 +83,51 @@ def get_once(address: str, config: FetchConfig, deadline: float | None = None) -
         return FetchFailure(f"no connection, or cut off: {_words(error)}", may_pass=True)
 
 
+class Robots:
+    """The robots.txt of every host (RFC 9309), read once a run."""
+
+    def __init__(self, fetching: FetchConfig) -> None:
+        self.fetching = replace(fetching, max_bytes=MAX_RULES_BYTES, takes_part=True)
+        self._rules: dict[tuple[str, str], RobotFileParser] = {}
+        self._lock = threading.Lock()
+
+    def problem(self, address: str) -> FetchFailure | None:
+        """Return the reason why an address may not be fetched; None if it may.
+
+        A host without the file allows everything; a host whose file is unavailable now is tried later.
+        """
+        try:
+            parts = urlsplit(address)
+        except ValueError:
+            return None  # the download will report that it is no address
+        host = parts.scheme, parts.netloc
+        with self._lock:
+            rules = self._rules.get(host)
+        if rules is None:
+            result = get(urlunsplit((*host, "/robots.txt", "", "")), self.fetching)
+            if isinstance(result, FetchFailure) and result.may_pass:
+                return replace(result, reason=f"robots.txt: {result.reason}")
+            rules = RobotFileParser()
+            rules.parse(_lines(result.data) if isinstance(result, Fetched) else [])
+            with self._lock:
+                self._rules[host] = rules
+        return None if rules.can_fetch(AGENT, address) else FetchFailure("robots.txt of its host forbids it")
+
+
+def _lines(data: bytes) -> list[str]:
+    if len(data) == MAX_RULES_BYTES:
+        data = data.rpartition(b"\n")[0]  # the last line may be cut in two, and half a path forbids more
+    return data.decode("utf-8", "ignore").splitlines()
+
+
 class _RefusedError(Exception):
-    """Leaves a hop with what is to be said of it."""
+    """Ends a request with a failure to report."""
 
     def __init__(self, reason: str, *, may_pass: bool = False, wait_s: float | None = None) -> None:
         self.failure = FetchFailure(reason, may_pass, wait_s)
 
 
 def _one_hop(address: str, config: FetchConfig, deadline: float) -> Fetched | Redirect:
-    """What lies at an address, or where it redirects to. Raises _RefusedError, and what a connection raises."""
     scheme, host, port, path = _parts(address)
     connection = _Pinned(_checked_ip(host, port, config), host, port, scheme == "https", deadline)
     watchdog = threading.Timer(max(0.0, deadline - time.monotonic()), connection.abort)  # a server may drip bytes
@@ -167,7 +173,7 @@ def _body(response: http.client.HTTPResponse, config: FetchConfig, deadline: flo
 
 
 def _parts(address: str) -> tuple[str, str, int, str]:
-    """Scheme, host, port and path of an address. Raises _RefusedError for one that is not fetched."""
+    """Return scheme, host, port and path of an address. Raises _RefusedError for one that is not fetched."""
     try:
         parts = urlsplit(_quoted(address))
         port = parts.port or PORTS.get(parts.scheme, 0)
@@ -182,7 +188,7 @@ def _parts(address: str) -> tuple[str, str, int, str]:
 
 
 def _checked_ip(host: str, port: int, config: FetchConfig) -> str:
-    """An address of a host, all of which are public. Raises _RefusedError if one is not."""
+    """Return an IP address of a host. Raises _RefusedError if any of its addresses is not public."""
     try:
         rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -196,7 +202,7 @@ def _checked_ip(host: str, port: int, config: FetchConfig) -> str:
 
 
 def is_public(ip: str) -> bool:
-    """Whether an IP address is on the public internet, the IPv4 one inside an IPv6 one included.
+    """Return True for an IP address on the public internet; IPv4 addresses inside IPv6 ones are checked too.
 
     >>> is_public("127.0.0.1"), is_public("::ffff:10.0.0.1"), is_public("8.8.8.8")
     (False, False, True)
@@ -214,7 +220,7 @@ def is_public(ip: str) -> bool:
 
 
 class _Pinned(http.client.HTTPConnection):
-    """A connection to one checked IP address, whatever the name says by then."""
+    """A connection to one checked IP address, even if the name now resolves to another."""
 
     def __init__(self, ip: str, host: str, port: int, is_secure: bool, deadline: float) -> None:
         default = PORTS["https" if is_secure else "http"]
@@ -224,24 +230,21 @@ class _Pinned(http.client.HTTPConnection):
         self.raw: socket.socket | None = None
 
     def connect(self) -> None:
-        """As the base class, but to the IP address; the certificate must be that of the name."""
+        """Connect to the IP address; the certificate must be that of the name."""
         self.raw = socket.create_connection((self.ip, self.to_port), self.timeout)
         self.sock = self.raw
         if self.is_secure:
             self.sock = ssl.create_default_context().wrap_socket(self.raw, server_hostname=self.host)
 
     def abort(self) -> None:
-        """End it from another thread: what waits on it fails."""
-        sock = self.sock or self.raw
-        if sock is not None:
-            try:
+        """End the connection from another thread: whoever waits on it gets an error."""
+        if sock := self.sock or self.raw:
+            with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                return
 
 
 def _quoted(address: str) -> str:
-    """An address in ASCII without blanks and control characters, as browsers send it."""
+    """Return an address in ASCII without blanks and control characters, as browsers send it."""
     clean = re.sub(r"[\x00-\x20\x7f]", lambda match: f"%{ord(match.group()):02X}", address.strip())
     parts = urlsplit(clean)
     path, query = (quote(text, safe=SAFE, errors="surrogatepass") for text in (parts.path, parts.query))
@@ -249,7 +252,7 @@ def _quoted(address: str) -> str:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds from a Retry-After header, which holds seconds or a date."""
+    """Return the seconds of a Retry-After header, which holds seconds or a date."""
     if not value:
         return None
     if value.isascii() and value.strip().isdigit():

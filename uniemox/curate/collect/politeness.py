@@ -1,7 +1,6 @@
-"""Many downloads, one at a time for each host, with pauses between them and patience after failures."""
+"""Many downloads: one at a time for each host, with pauses between requests and retries after failures."""
 
 import heapq
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -10,47 +9,17 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
+from uniemox.curate.collect.config import PolitenessConfig
 from uniemox.curate.collect.fetch import FetchFailure
-from uniemox.errors import ConfigError
 
-LOST = 5  # addresses of one host in a row that fail every time, after which the host is given up for this run
+MAX_LOST = 5  # consecutive addresses of a host that fail every time before the run gives the host up
 Job = TypeVar("Job")
 Done = TypeVar("Done")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolitenessConfig:
-    """How hard hosts may be asked."""
-
-    per_host_per_s: float = 2.0
-    """Requests to one host; it never has more than one at a time."""
-    workers: int = 16
-    """Hosts that are asked at the same time."""
-    tries: int = 4
-    """For one address."""
-    first_wait_s: float = 1.0
-    """After the first failure; each further one doubles it, up to a minute, and a server may ask for more."""
-    max_wait_s: float = 300.0
-    """A host that asks for a longer pause is given up for this run."""
-
-    def __post_init__(self) -> None:
-        if self.per_host_per_s <= 0 or self.workers < 1 or self.tries < 1:
-            raise ConfigError(
-                f"per_host_per_s must be above 0, workers and tries at least 1, got {self.per_host_per_s}, "
-                f"{self.workers} and {self.tries}"
-            )
-        if self.first_wait_s < 0 or self.max_wait_s < 0:
-            raise ConfigError(f"waits must be at least 0, got {self.first_wait_s} and {self.max_wait_s}")
-
-    def wait_after(self, failures: int, asked: float | None) -> float:
-        """Seconds to leave a host alone after so many failures of one address."""
-        doubled = min(60.0, self.first_wait_s * 2 ** (failures - 1)) * random.uniform(0.75, 1.25)
-        return max(doubled, asked or 0.0)
-
-
 @dataclass(frozen=True, slots=True)
 class Moved(Generic[Job]):
-    """Work that continues as another job at another address, when it is the turn of that one's host."""
+    """Work that continues as another job at another address, in the queue of that address's host."""
 
     address: str
     job: Job
@@ -59,14 +28,14 @@ class Moved(Generic[Job]):
 def fetch_all(
     jobs: Iterable[tuple[str, Job]], work: Callable[[Job], Done | FetchFailure | Moved[Job]], config: PolitenessConfig
 ) -> Generator[tuple[Job, Done | FetchFailure], None, None]:
-    """Do the work of every job, and yield each as it ends, hosts in turn.
+    """Run every job and yield each result when it is done, hosts in turn.
 
-    jobs: (address, job); addresses of one host follow each other.  work: runs in a thread; a FetchFailure that may pass
-    is tried again later, while other hosts go on, and what has moved waits behind what its new host is asked for
-    already. Stopped early, what runs is waited for and nothing else begun.
+    jobs: (address, job).  work: runs in a thread. A FetchFailure that may pass is tried again later, while other hosts
+    continue; a moved job joins the end of its new host's queue. Stopped early, it waits for running jobs and starts
+    no other.
     """
     hosts: dict[str, _Host[Job]] = {}
-    idle: list[tuple[float, str]] = []  # a heap: when a host that is not asked now may be
+    idle: list[tuple[float, str]] = []  # a heap: the time from which a host without a running request may be asked
 
     def add(address: str, job: Job) -> None:
         name = host_of(address)
@@ -86,7 +55,7 @@ def fetch_all(
             while idle and len(running) < config.workers and idle[0][0] <= now:
                 host = hosts[heapq.heappop(idle)[1]]
                 waiting = host.queue.popleft()
-                host.next_at = now + (1 / config.per_host_per_s if host.name else 0)  # files of this machine have none
+                host.next_at = now + (1 / config.per_host_per_s if host.name else 0)  # local files have none
                 running[pool.submit(work, waiting.job)] = host, waiting
             pause = max(0.0, idle[0][0] - now) if idle and len(running) < config.workers else None
             if not running:
@@ -94,12 +63,12 @@ def fetch_all(
                 continue
             for future in wait(running, timeout=pause, return_when=FIRST_COMPLETED).done:
                 host, waiting = running.pop(future)
-                found = future.result()
-                if isinstance(found, Moved):
+                result = future.result()
+                if isinstance(result, Moved):
                     host.lost = 0
-                    add(found.address, found.job)
+                    add(result.address, result.job)
                 else:
-                    yield from host.ended(waiting, found, config)
+                    yield from host.ended(waiting, result, config)
                 host.is_listed = bool(host.queue)
                 if host.is_listed:
                     heapq.heappush(idle, (host.next_at, host.name))
@@ -118,33 +87,33 @@ class _Host(Generic[Job]):
     name: str
     queue: "deque[_Waiting[Job]]" = field(default_factory=deque)
     next_at: float = 0.0
-    lost: int = 0  # addresses in a row that were given up
-    is_listed: bool = False  # whether it is asked now, or waits for its turn
+    lost: int = 0  # consecutive addresses that were given up
+    is_listed: bool = False  # it has a running request, or waits for its turn
 
     def ended(
-        self, waiting: _Waiting[Job], found: Done | FetchFailure, config: PolitenessConfig
+        self, waiting: _Waiting[Job], result: Done | FetchFailure, config: PolitenessConfig
     ) -> list[tuple[Job, Done | FetchFailure]]:
-        """What is over by that: nothing if it is tried again, all that waits if the host is given up."""
-        if not isinstance(found, FetchFailure) or not found.may_pass:
+        """Return finished jobs: none if the job is tried again, the whole queue if the host is given up."""
+        if not isinstance(result, FetchFailure) or not result.may_pass:
             self.lost = 0
-            return [(waiting.job, found)]
+            return [(waiting.job, result)]
         waiting.failures += 1
-        pause_s = config.wait_after(waiting.failures, found.wait_s)
+        pause_s = config.wait_after(waiting.failures, result.wait_s)
         self.next_at = time.monotonic() + pause_s
         too_long = pause_s > config.max_wait_s
         if waiting.failures < config.tries and not too_long:
             self.queue.append(waiting)
             return []
         self.lost += 1
-        over = [waiting]
-        if too_long or self.lost >= LOST:
-            over += self.queue
+        finished = [waiting]
+        if too_long or self.lost >= MAX_LOST:
+            finished += self.queue
             self.queue.clear()
-        return [(one.job, found) for one in over]
+        return [(one.job, result) for one in finished]
 
 
 def host_of(address: str) -> str:
-    """Host and port of an address, in lower case; empty if it has none."""
+    """Return host and port of an address in lower case; empty if it has none."""
     try:
         return urlsplit(address).netloc.rpartition("@")[2].lower()
     except ValueError:

@@ -1,4 +1,4 @@
-"""Screen: what a machine can see to be no image for the data set. People drop the rest, on the page."""
+"""Screen: drop unsuitable images automatically. People drop the rest on the page."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -6,32 +6,44 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from sqlalchemy import bindparam, insert, select, true, update
+from sqlalchemy import bindparam, func, insert, select, true, update
 
+import uniemox
 from uniemox.curate import tables as t
-from uniemox.curate.project import Progress, Project, searched_labels, silent
-from uniemox.curate.store import Change, append, decisions, put_setting, taken_down
+from uniemox.curate.project import (
+    Change,
+    Progress,
+    Project,
+    append,
+    decisions,
+    put_setting,
+    searched_labels,
+    silent,
+    taken_down,
+)
 from uniemox.data.audit import PLACEHOLDER_LABELS, PLACEHOLDER_TIMES
 from uniemox.data.near import near_groups
-from uniemox.data.sample import DataSet, ImageFile, Sample
-from uniemox.data.scan import THUMB, Look, scan
-from uniemox.errors import ConfigError
+from uniemox.data.processes import THUMB, Look, scan
+from uniemox.data.sample import DataSet, ImageFile, Sample, decode_sample
+from uniemox.errors import ConfigError, ImageError
 from uniemox.io.decoding.pool import DecoderPool
 from uniemox.io.parallel import usable_cores
+from uniemox.labels import LabelSet
 
-ACTOR = "screen"  # of the decisions that no person made
-AT_ONCE = 512  # images looked at between two transactions
+ACTOR = "screen"  # of automatic decisions
+AT_ONCE, SCORED_AT_ONCE = 512, 64  # images between two transactions
+Scorer = Callable[[Sequence[Sample]], Sequence[Mapping[str, float] | None]]
+"""Returns a model's probabilities by label for each image, None for an unreadable one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScreenConfig:
-    """What is dropped without a person."""
+    """Limits below which images are dropped."""
 
     min_side_px: int = 128
-    """Shorter sides are too small to judge."""
+    """Minimum length of the shorter side."""
     min_score: float = 0.0
-    """Share, 0 to 1, that a model must give to the searched label; 0 only sorts by it."""
+    """Minimum probability, 0 to 1, of the searched label by a model; 0 only sorts by it."""
 
     def __post_init__(self) -> None:
         if self.min_side_px < 1:
@@ -40,36 +52,20 @@ class ScreenConfig:
             raise ConfigError(f"min_score must be at least 0 and below 1, got {self.min_score}")
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What is known of an image when it is judged."""
-
-    id: int
-    sha256: str
-    problem: str
-    width: int
-    height: int
-    thumb: NDArray[np.uint8] | None
-    score: float | None
-    addresses: int
-    labels: frozenset[str]
-
-
 def screen(
     project: Project,
     config: ScreenConfig | None = None,
     *,
     against: Sequence[DataSet] = (),
-    score: Callable[[Sequence[Sample]], Sequence[Mapping[str, float] | None]] | None = None,
+    score: Scorer | None = None,
     model: str = "",
     progress: Progress = silent,
 ) -> dict[str, int]:
-    """Look at every image that was not looked at yet, then judge all anew, and write down what changed.
+    """Scan new images, then judge all images again and save changed decisions.
 
-    against: test sets whose images must not be in the new one; those of earlier calls still count.
-    score: the probabilities of a model by label for some images, None for one that it can't read.  model: its name;
-    scores of another one go.
-    What a person decided stays. Returns how many are dropped by reason, and kept under "kept".
+    against: test sets whose images must not be in the new data set; those of earlier calls still count.
+    score: of a model.  model: its name; scores of another model are replaced.
+    Decisions by a person stay. Returns the number of dropped images by reason, and of kept ones under "kept".
     """
     config = config or ScreenConfig()
     _look(project, progress)
@@ -78,19 +74,18 @@ def screen(
     if score is not None:
         _score(project, score, model, progress)
     progress("comparing", 0, 1)
-    seen = _seen(project)
-    reasons, groups = judge(seen, _benchmarks(project), config)
+    seen = _scanned_images(project)
+    reasons, groups = _judge(seen, searched_labels(project), project.rows(select(t.benchmarks)), config)
     progress("comparing", 1, 1)
     with project.store.write() as connection:
         before = decisions(connection, "screen")
-        by_person = _by_person(connection, before.values())
+        is_ours = t.batches.c.actor == ACTOR
+        automatic = set(connection.scalars(select(t.batches.c.id).where(is_ours)))
         changes = []
         for one in seen:
             old = before.get(one.id)
             value, reason = ("drop", reasons[one.id]) if one.id in reasons else ("keep", "")
-            if (old is None or old.batch not in by_person) and (
-                old is None or (old.value, old.reason) != (value, reason)
-            ):
+            if old is None or (old.batch in automatic and (old.value, old.reason) != (value, reason)):
                 changes.append(Change(one.id, "screen", value, reason))
         append(connection, actor=ACTOR, step="screen", note=f"{len(changes)} images judged", changes=changes)
         if groups:
@@ -104,7 +99,7 @@ def screen(
 
 
 def remembered_config(project: Project, min_side_px: int | None, min_score: float | None) -> ScreenConfig:
-    """What is given, which is kept for later calls; None takes the one kept, at first the default.
+    """Save the given settings for later calls; None takes the saved value, or else the default.
 
     Raises ConfigError for settings out of range.
     """
@@ -116,18 +111,24 @@ def remembered_config(project: Project, min_side_px: int | None, min_score: floa
     return config
 
 
-def judge(
-    images: Sequence[Seen],
-    benchmarks: Sequence[tuple[str, str, str, NDArray[np.uint8] | None]],
-    config: ScreenConfig,
-) -> tuple[dict[int, str], dict[int, int]]:
-    """Why images are dropped, and the number of the group of near duplicates of each.
+def _scanned_images(project: Project) -> list[Any]:
+    """Return rows with id, sha256, the scan, and `addresses`, the number of addresses that led to the image."""
+    addresses = func.count(t.candidates.c.address.distinct())
+    of_image = t.candidates.c.picture_id == t.images.c.id
+    count = select(addresses).where(of_image).correlate(t.images).scalar_subquery().label("addresses")
+    return project.rows(select(t.images.c.id, t.images.c.sha256, t.looks, count).join(t.looks).order_by(t.images.c.id))
 
-    benchmarks: name, key, sha256, thumb of each image that must not be in the data set.
-    Of near duplicates the largest stays, and among equals the one found first.
+
+def _judge(
+    images: Sequence[Any], labels: Mapping[int, set[str]], benchmarks: Sequence[Any], config: ScreenConfig
+) -> tuple[dict[int, str], dict[int, int]]:
+    """Return the reason for each dropped image, and the number of each image's group of near duplicates.
+
+    images: of `_scanned_images`.  labels: searched labels by image.  benchmarks: images to keep out.
+    Of near duplicates the largest stays, or the first of several largest.
     """
     reasons: dict[int, str] = {}
-    by_hash = {sha256: f"{name}, {key}" for name, key, sha256, _ in benchmarks}
+    by_hash = {one.sha256: f"{one.name}, {one.key}" for one in benchmarks}
     for one in images:
         if one.problem:
             reasons[one.id] = f"unreadable: {one.problem}"
@@ -137,30 +138,30 @@ def judge(
             reasons[one.id] = f"in a benchmark: {by_hash[one.sha256]}"
         elif one.score is not None and one.score < config.min_score:
             reasons[one.id] = f"mismatch: the model gives its label {one.score:.3f}"
-    whole = [one for one in images if one.thumb is not None]
-    tests = [(f"{name}, {key}", thumb) for name, key, _, thumb in benchmarks if thumb is not None]
-    thumbs = [one.thumb for one in whole if one.thumb is not None] + [thumb for _, thumb in tests]
+    readable = [one for one in images if one.thumb is not None]
+    tests = [one for one in benchmarks if one.thumb is not None]
+    thumbs = [np.frombuffer(one.thumb, np.uint8).reshape(THUMB, THUMB, 3) for one in (*readable, *tests)]
     numbers = near_groups(np.stack(thumbs)).tolist() if thumbs else []
-    in_tests = {number: name for number, (name, _) in zip(numbers[len(whole) :], tests, strict=True)}
-    groups: dict[int, list[Seen]] = defaultdict(list)
-    for number, one in zip(numbers, whole, strict=False):
+    in_tests = {number: f"{one.name}, {one.key}" for number, one in zip(numbers[len(readable) :], tests, strict=True)}
+    groups: dict[int, list[Any]] = defaultdict(list)
+    for number, one in zip(numbers, readable, strict=False):
         groups[number].append(one)
     for number, members in groups.items():
-        for one, reason in _judge_group(members, in_tests.get(number), reasons):
+        for one, reason in _judge_group(members, labels, in_tests.get(number), reasons):
             reasons.setdefault(one.id, reason)
     return reasons, {one.id: number for number, members in groups.items() for one in members}
 
 
 def _judge_group(
-    members: Sequence[Seen], in_test: str | None, reasons: Mapping[int, str]
-) -> Iterable[tuple[Seen, str]]:
-    """Images of one group that can't stay, with the reason."""
+    members: Sequence[Any], labels: Mapping[int, set[str]], in_test: str | None, reasons: Mapping[int, str]
+) -> Iterable[tuple[Any, str]]:
+    """Yield images of one group that can't stay, with the reason."""
     if in_test is not None:
         yield from ((one, f"in a benchmark: {in_test}, nearly the same") for one in members)
         return
-    labels = frozenset[str]().union(*(one.labels for one in members))
-    if sum(one.addresses for one in members) >= PLACEHOLDER_TIMES and len(labels) >= PLACEHOLDER_LABELS:
-        yield from ((one, f"placeholder: found under {', '.join(sorted(labels))}") for one in members)
+    names = set().union(*(labels.get(one.id, ()) for one in members))
+    if sum(one.addresses for one in members) >= PLACEHOLDER_TIMES and len(names) >= PLACEHOLDER_LABELS:
+        yield from ((one, f"placeholder: found under {', '.join(sorted(names))}") for one in members)
         return
     standing = [one for one in members if one.id not in reasons]
     if standing:
@@ -176,16 +177,13 @@ def _look(project: Project, progress: Progress) -> None:
     rows = [
         row
         for row in project.rows(query.order_by(t.images.c.id))
-        # after the undoing of a takedown there is no file until collect has fetched it again
+        # after an undone takedown there is no file until collect has fetched it again
         if row.id not in taken and project.image_path(row.sha256, row.format).exists()
     ]
-    with DecoderPool(usable_cores()) as decoders:  # what was collected may be made to hold its decoder up
+    with DecoderPool(usable_cores()) as decoders:  # collected files may be made to block their decoder
         for start in range(0, len(rows), AT_ONCE):
             part = rows[start : start + AT_ONCE]
-            samples = [
-                Sample(key=str(row.id), image=ImageFile(project.image_path(row.sha256, row.format))) for row in part
-            ]
-            looks = scan(samples, decoders=decoders)
+            looks = scan(samples_of(project, part), decoders=decoders)
             with project.store.write() as connection:
                 connection.execute(
                     insert(t.looks), [_look_row(row.id, look) for row, look in zip(part, looks, strict=True)]
@@ -205,7 +203,7 @@ def _look_row(image: int, look: Look) -> dict[str, Any]:
 
 
 def _look_at_benchmark(project: Project, data: DataSet, progress: Progress) -> None:
-    """Only images of it that were not looked at in an earlier call."""
+    """Scan new images of a test set."""
     known = {row.key for row in project.rows(select(t.benchmarks.c.key).where(t.benchmarks.c.name == data.name))}
     samples = list({sample.image_key: sample for sample in data.samples if sample.image_key not in known}.values())
     for start in range(0, len(samples), AT_ONCE):
@@ -220,31 +218,63 @@ def _look_at_benchmark(project: Project, data: DataSet, progress: Progress) -> N
         progress(f"looking at {data.name}", start + len(part), len(samples))
 
 
-def _score(
-    project: Project,
-    score: Callable[[Sequence[Sample]], Sequence[Mapping[str, float] | None]],
-    model: str,
-    progress: Progress,
-) -> None:
-    """The share that a model gives to the label an image was searched for; the largest of several.
+def scorer(model: str, labels: LabelSet, *, needs_all: bool = False) -> Scorer:
+    """Return a function that gives a classifier's probabilities for images.
 
-    Only of images that could be looked at, within the limits of decoding/pool.py.
+    model: as `uniemox.load` takes it.  needs_all: require that it knows all labels.
+    Raises ConfigError if it does not, or, at the first image, if it predicts other emotions.
+    """
+    predictor = uniemox.load(model)
+    missing = set(labels.labels) - set(predictor.labels)
+    if needs_all and missing:
+        raise ConfigError(
+            f"{model} does not know {', '.join(sorted(missing))}, so that it would name another label for such images; "
+            "take a model of the project's labels"
+        )
 
-    Scores of another model go with the first ones of this.
+    def score(samples: Sequence[Sample]) -> list[Mapping[str, float] | None]:
+        predictions: list[Mapping[str, float] | None] = []
+        for sample in samples:
+            try:
+                image, _ = decode_sample(sample)
+            except ImageError:
+                predictions.append(None)
+                continue
+            prediction = predictor.predict(image)
+            assert not isinstance(prediction, list), "of one image"
+            if prediction.kind != labels.kind or not set(prediction.scene) & set(labels.labels):
+                raise ConfigError(
+                    f"{model} predicts {prediction.kind} emotions: {', '.join(prediction.scene)}; the project has "
+                    f"{', '.join(labels.labels)} ({labels.kind})"
+                )
+            predictions.append(prediction.scene)
+        return predictions
+
+    return score
+
+
+def samples_of(project: Project, rows: Sequence[Any]) -> list[Sample]:
+    """Return samples of images, keyed by id.  rows: with id, sha256 and format."""
+    return [Sample(key=str(row.id), image=ImageFile(project.image_path(row.sha256, row.format))) for row in rows]
+
+
+def _score(project: Project, score: Scorer, model: str, progress: Progress) -> None:
+    """Save a model's probability of the label that an image was searched for, the largest of several.
+
+    Only readable images are scored. The first scores of a model replace those of another.
     """
     labels = searched_labels(project)
     is_other = project.store.setting("scored by") != model
     query = select(t.images.c.id, t.images.c.sha256, t.images.c.format).join(t.looks)
     query = query.where(t.looks.c.problem == "", true() if is_other else t.looks.c.score.is_(None))
     rows = project.rows(query.order_by(t.images.c.id))
-    for start in range(0, len(rows), AT_ONCE // 8):
-        part = rows[start : start + AT_ONCE // 8]
-        samples = [Sample(key=str(row.id), image=ImageFile(project.image_path(row.sha256, row.format))) for row in part]
+    for start in range(0, len(rows), SCORED_AT_ONCE):
+        part = rows[start : start + SCORED_AT_ONCE]
         values = []
-        for row, shares in zip(part, score(samples), strict=True):
-            found = [shares.get(label, 0.0) for label in labels.get(row.id, ())] if shares else []
-            if found:
-                values.append({"id": row.id, "share": float(max(found))})
+        for row, shares in zip(part, score(samples_of(project, part)), strict=True):
+            own = [shares.get(label, 0.0) for label in labels.get(row.id, ())] if shares else []
+            if own:
+                values.append({"id": row.id, "share": float(max(own))})
         with project.store.write() as connection:
             if is_other:
                 connection.execute(update(t.looks).values(score=None))
@@ -254,41 +284,3 @@ def _score(
                 of_image = update(t.looks).where(t.looks.c.picture_id == bindparam("id"))
                 connection.execute(of_image.values(score=bindparam("share")), values)
         progress("asking the model", start + len(part), len(rows))
-
-
-def _seen(project: Project) -> list[Seen]:
-    labels = searched_labels(project)
-    addresses: dict[int, set[str]] = defaultdict(set)
-    query = select(t.candidates.c.picture_id, t.candidates.c.address).where(t.candidates.c.picture_id.is_not(None))
-    for row in project.rows(query):
-        addresses[row.picture_id].add(row.address)
-    rows = project.rows(select(t.images.c.id, t.images.c.sha256, t.looks).join(t.looks).order_by(t.images.c.id))
-    return [
-        Seen(
-            row.id,
-            row.sha256,
-            row.problem,
-            row.width,
-            row.height,
-            _thumb(row.thumb),
-            row.score,
-            len(addresses[row.id]),
-            frozenset(labels.get(row.id, ())),
-        )
-        for row in rows
-    ]
-
-
-def _benchmarks(project: Project) -> list[tuple[str, str, str, NDArray[np.uint8] | None]]:
-    return [(row.name, row.key, row.sha256, _thumb(row.thumb)) for row in project.rows(select(t.benchmarks))]
-
-
-def _thumb(data: bytes | None) -> NDArray[np.uint8] | None:
-    return None if data is None else np.frombuffer(data, np.uint8).reshape(THUMB, THUMB, 3)
-
-
-def _by_person(connection: Any, found: Iterable[Any]) -> set[int]:
-    """Batches that a person made."""
-    numbers = {decision.batch for decision in found}
-    rows = connection.execute(select(t.batches.c.id, t.batches.c.actor))
-    return {row.id for row in rows if row.id in numbers and row.actor != ACTOR}

@@ -1,4 +1,4 @@
-"""Takes out of an image's file what it says beside the image: where and when it was taken, by which camera, by whom."""
+"""Removing metadata from image files: place, time, camera, names. Pixels, colours and orientation stay."""
 
 import struct
 import zlib
@@ -8,7 +8,7 @@ from uniemox.io.images import open_image
 from uniemox.io.images import orientation_of as orientation_of_image
 
 SOI, SOS, EOI = 0xD8, 0xDA, 0xD9
-ALONE = (0x01, *range(0xD0, 0xD8))  # markers of JPEG without a length
+WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD8))  # markers of JPEG
 # Segments that decoders need: frames, tables, scans, restart intervals and lines.
 NEEDED = (*range(0xC0, 0xC8), *range(0xC9, 0xD0), SOS, 0xDB, 0xDC, 0xDD)
 ADOBE_BYTES = 12
@@ -16,8 +16,8 @@ ADOBE, ICC, EXIF = b"Adobe", b"ICC_PROFILE\0", b"Exif\0\0"
 JFIF_BYTES = 14  # of the segment that begins a JPEG, without a small image
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 PNG_CHUNKS = (
-    *(b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"),  # pixels, also of films
-    *(b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"sBIT"),  # what its numbers mean as colours
+    *(b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"),  # pixels, also of animations
+    *(b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"sBIT"),  # meaning of the numbers as colours
 )
 WEBP_CHUNKS = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP")
 WEBP_TEXTS = {b"EXIF": 0x08, b"XMP ": 0x04}  # chunks, and the flags that announce them
@@ -26,10 +26,10 @@ MAX_PROFILE_BYTES = 16 * 2**20
 
 
 def without_metadata(data: bytes, orientation: int) -> bytes | None:
-    """An image's file with the same pixels, colour profile and orientation, and nothing else told.
+    """Return an image's file with the same pixels, colour profile and orientation, and nothing else.
 
-    orientation: of EXIF, 1 to 8, which is written again where it is not 1.  Returns None for a file in which it can't
-    be taken out without encoding the image anew: other formats than JPEG, PNG and WebP, or a damaged one.
+    orientation: EXIF orientation, 1 to 8, which is written again unless it is 1.  Returns None where the image would
+    have to be encoded again: formats other than JPEG, PNG and WebP, and damaged files.
     """
     exif = _exif(orientation) if orientation > 1 else b""
     try:
@@ -45,17 +45,17 @@ def without_metadata(data: bytes, orientation: int) -> bytes | None:
 
 
 def orientation_of(data: bytes) -> int:
-    """How an image's file says that it is to be turned, 1 to 8; 1 where it says nothing. Raises ImageError."""
+    """Return the EXIF orientation of an image file, 1 to 8; 1 without one. Raises ImageError."""
     return orientation_of_image(open_image(data, "image"))
 
 
 def _exif(orientation: int) -> bytes:
-    """EXIF with the orientation alone."""
+    """Return EXIF with the orientation alone."""
     return struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, ORIENTATION, 3, 1, orientation, 0, 0)
 
 
 def _jpeg(data: bytes, exif: bytes) -> Iterator[bytes]:
-    """Segments up to the scan, then the rest up to the end of the image: what is behind it may be another image."""
+    """Yield the needed segments up to the end of the image; another image may follow in the file."""
     yield data[:2]
     if exif:  # before JFIF, as readers of either allow
         yield struct.pack(">BBH", 0xFF, 0xE1, len(EXIF + exif) + 2) + EXIF + exif
@@ -67,7 +67,7 @@ def _jpeg(data: bytes, exif: bytes) -> Iterator[bytes]:
         if marker == 0xFF:  # a fill byte
             at += 1
             continue
-        if marker in ALONE:
+        if marker in WITHOUT_LENGTH:
             yield data[at : at + 2]
             at += 2
             continue
@@ -91,14 +91,14 @@ def _jpeg(data: bytes, exif: bytes) -> Iterator[bytes]:
 
 
 def _is_needed(marker: int, content: bytes) -> bool:
-    """Whether decoders need a segment: all that is not listed is left out, known or not."""
+    """Return True if decoders need a segment; all others are left out, known or not."""
     is_jfif = marker == 0xE0 and content.startswith(b"JFIF\0") and len(content) == JFIF_BYTES
     is_profile = marker == 0xE2 and content.startswith(ICC)
     return marker in NEEDED or is_jfif or is_profile
 
 
 def _end_of_scan(data: bytes, at: int) -> int:
-    """Where the next marker is that is none of a scan's own."""
+    """Return the place of the next marker that does not belong to the scan."""
     while True:
         at = data.index(b"\xff", at)
         if at + 1 >= len(data):
@@ -109,7 +109,7 @@ def _end_of_scan(data: bytes, at: int) -> int:
 
 
 def _png(data: bytes, exif: bytes) -> Iterator[bytes]:
-    """Chunks up to the last, of those that are listed; of a colour profile its bytes alone, not its name."""
+    """Yield the listed chunks; a colour profile keeps its bytes, not its name."""
     yield PNG_HEAD
     at, name = len(PNG_HEAD), b""
     while name != b"IEND":
@@ -131,7 +131,7 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def _profile(content: bytes) -> bytes:
-    """The packed profile of a chunk iCCP, without what stands behind it."""
+    """Return the packed profile of a chunk iCCP, without trailing bytes."""
     packed = content[content.index(b"\0") + 2 :]
     unpacking = zlib.decompressobj()
     profile = unpacking.decompress(packed, MAX_PROFILE_BYTES)
@@ -141,7 +141,7 @@ def _profile(content: bytes) -> bytes:
 
 
 def _webp(data: bytes, exif: bytes) -> bytes:
-    """Chunks of the extended form; the simple form has no room for metadata."""
+    """Return the file with the listed chunks; only the extended form can hold metadata."""
     kept, at = [], 12
     (size,) = struct.unpack_from("<I", data, 4)
     if size + 8 > len(data):

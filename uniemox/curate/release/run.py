@@ -1,121 +1,67 @@
-"""Release: images in class folders, and beside them all that others need to trust, use and cite them."""
+"""Release: images in class folders with all texts and tables, written again without images that were taken down."""
 
 import hashlib
 import json
 import os
-import re
-import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, or_, select, update
 
 from uniemox.curate import tables as t
-from uniemox.curate.annotate.figures import figures_now
-from uniemox.curate.annotate.suggesting import suggested_by
-from uniemox.curate.annotate.verdicts import OWNER_SAYS, Rule, Verdict, verdicts
-from uniemox.curate.licences import is_known_licence, report
-from uniemox.curate.project import ENDING, Progress, Project, silent, write_whole
-from uniemox.curate.release.answer_tables import answer_tables, as_csv
-from uniemox.curate.release.croissant import croissant
-from uniemox.curate.release.datasheet import datasheet, statistics, table_two
-from uniemox.curate.release.label_studio import label_studio
+from uniemox.curate.annotate.agree import agreement_now
+from uniemox.curate.annotate.assignment import suggested_by
+from uniemox.curate.annotate.verdicts import OWNER_SAYS, Verdict, verdicts
+from uniemox.curate.project import SUFFIXES, Change, Progress, Project, append, silent, write_whole
+from uniemox.curate.release.config import ABOUT, ReleaseConfig, ReleasedImage
+from uniemox.curate.release.documents import (
+    answer_tables,
+    as_csv,
+    croissant,
+    datasheet,
+    label_studio,
+    licence_report,
+    statistics,
+    table_two,
+    terms_of,
+)
 from uniemox.curate.release.metadata import orientation_of, without_metadata
 from uniemox.curate.release.splitting import FILE, PLOT, kept_data, read_scheme
 from uniemox.curate.status import status
 from uniemox.data.splits import write_splits
-from uniemox.errors import ConfigError, DataError
+from uniemox.errors import ConfigError, DataError, UniemoxError
 from uniemox.io.files import read_limited
 from uniemox.io.images import MAX_BYTES
 
 MARK = ".uniemox-release"  # in a folder that may be written over
 IMAGES = "pictures"
-MAX_LISTED = 20  # images in an error; a thousand would scroll its advice away
-NAME_DIGITS = 20  # of the sha256 in the name of an image
+MAX_LISTED = 20  # images in an error, so that its advice stays visible
+MIN_HASH = 12  # digits of a sha256 that name an image
+NAME_DIGITS = 20  # digits of the sha256 in the name of an image
 LISTS = (
     *("labels.csv", "soft_labels.csv", "provenance.csv", "answers.csv", "ratings.csv", "splits.json"),
-    "label_studio.json",
-    *("statistics.json", "agreement.json", "croissant.json", "SHA256SUMS"),
+    *("label_studio.json", "statistics.json", "agreement.json", "croissant.json", "SHA256SUMS"),
 )
-"""Files of a release that name its images, or what it has of them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReleaseConfig:
-    """What a release is called, and by which rule its images are kept."""
-
-    name: str
-    """Of the data set, in its texts and metadata."""
-    version: str = "1.0.0"
-    """Three numbers, as Croissant asks for."""
-    licence: str = ""
-    """Of the collection: its labels and texts, such as CC-BY-4.0. Empty: not decided yet."""
-    address: str = ""
-    """Where it will be found."""
-    citation: str = ""
-    """How to cite it."""
-    rule: Rule = "both"
-    """Which images are kept, see `decide`."""
-    min_answers: int = 2
-    """Images with fewer are left out."""
-    only_licensed: bool = False
-    """Leave out images whose licence is not known."""
-    metadata: Literal["remove", "keep"] = "remove"
-    """What is done with what files say beside the image: place, time, camera, names."""
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):
-            raise ConfigError(f"version must be three numbers such as 1.0.0, got {self.version!r}")
-        if not self.name.strip() or not self.name.isprintable():
-            raise ConfigError(f"name must be a printable text, got {self.name!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class ReleasedImage:
-    """An image of a release."""
-
-    path: str
-    """From the folder of the images."""
-    label: str
-    split: str
-    style: str
-    shares: Mapping[str, float]
-    sha256: str
-    """Hash of the file as it was collected."""
-    picture: int
-    file: Path
-    """Where it lies in the project."""
-    about: Mapping[str, str]
-    """address, page, title, licence, licence_address, author, source, keyword, fetched of its first candidate."""
-    by_owner: bool = False
-    """Whether the owner decided its label, because annotators did not agree."""
-
-    @property
-    def decided(self) -> str:
-        """By whom its label was."""
-        return "owner" if self.by_owner else "annotators"
-
-
-ABOUT = ("address", "page", "title", "licence", "licence_address", "author", "source", "keyword", "fetched")
+"""Files of a release that name or count its images."""
 
 
 def release(project: Project, folder: Path, config: ReleaseConfig, progress: Progress = silent) -> dict[str, Any]:
-    """Write a release, or write one anew; what is no longer part of it goes.
+    """Write a release into a new folder or over an old release; files that are no longer part of it are removed.
 
-    Images whose split was never drawn, because they were kept later, are left out and counted.
-    Returns how many images it has, how many were left out, and its figures.
+    Images without a split, because they were kept after the split was drawn, are left out and counted.
+    Returns the number of images, the numbers left out, and the statistics.
     Raises DataError if the folder holds something else, nothing is kept, there are no splits, or a licence is given
-    for images of which some have no known one.
+    while some images have no known one.
     """
     folder = folder.absolute()
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise DataError(f"{folder} holds something else; name an empty folder, or one that a release was written to")
-    found = verdicts(project, rule=config.rule, min_answers=config.min_answers)
-    rows, left = release_rows(project, found)
-    everything, rows = rows, _licensed(rows, config)
+    kept = verdicts(project, rule=config.rule, min_answers=config.min_answers)
+    everything, left = release_rows(project, kept)
+    rows = _licensed(everything, config)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / MARK, b"uniemox curate release\n")
     _register(project, folder, config, len(rows))
@@ -129,13 +75,13 @@ def release(project: Project, folder: Path, config: ReleaseConfig, progress: Pro
 
 
 def _licensed(rows: list[ReleasedImage], config: ReleaseConfig) -> list[ReleasedImage]:
-    """The images that may be released. Raises DataError, with the images of unknown licence, if they are in the way."""
-    known = {row.path for row in rows if is_known_licence(row.about.get("licence", ""))}
-    unknown = [row for row in rows if row.path not in known]
+    """Return the images that may be released. Raises DataError, with the images in the way, if there are any."""
+    unknown = [row for row in rows if terms_of(row.licence).needs_credit is None]
     if config.only_licensed:
-        if not known:
+        if len(unknown) == len(rows):
             raise DataError(f"none of {len(rows)} images has a known licence; nothing is left to release")
-        return [row for row in rows if row.path in known]
+        names = {row.path for row in unknown}
+        return [row for row in rows if row.path not in names]
     if unknown and config.licence:
         lines = [f"{row.about.get('address') or row.sha256} ({row.label})" for row in unknown[:MAX_LISTED]]
         if len(unknown) > MAX_LISTED:
@@ -147,25 +93,25 @@ def _licensed(rows: list[ReleasedImage], config: ReleaseConfig) -> list[Released
     return rows
 
 
-def remove(folder: Path, sha256: Iterable[str]) -> bool:
-    """Take images out of a release, with the lists that may name them; False if there is no release any more.
+def _remove(folder: Path, sha256: Iterable[str]) -> bool:
+    """Remove images from a release, with the lists that may name them; return False if the release is gone.
 
-    What is left has to be written again. Raises OSError.
+    The remaining images have to be written again. Raises OSError.
     """
     if not (folder / MARK).exists():
         return False
     names = {digest[:NAME_DIGITS] for digest in sha256}
-    found = [path for path in (folder / IMAGES).rglob("*") if path.stem in names]
-    for path in found:
+    paths = [path for path in (folder / IMAGES).rglob("*") if path.stem in names]
+    for path in paths:
         path.unlink()
-    if found:
+    if paths:
         for name in LISTS:
             (folder / name).unlink(missing_ok=True)
     return True
 
 
-def empty(project: Project, folder: Path) -> bool:
-    """Whether a release has no image left; that is written down then."""
+def _is_empty(project: Project, folder: Path) -> bool:
+    """Return True, and save it, if a release has no image left."""
     if any(path.is_file() for path in (folder / IMAGES).rglob("*")):
         return False
     with project.store.write() as connection:
@@ -173,9 +119,9 @@ def empty(project: Project, folder: Path) -> bool:
     return True
 
 
-def release_rows(project: Project, found: Mapping[int, Verdict]) -> tuple[list[ReleasedImage], int]:
-    """The images of a release in the order of their paths, and how many have no split."""
-    data, _ = kept_data(project, found)
+def release_rows(project: Project, kept: Mapping[int, Verdict]) -> tuple[list[ReleasedImage], int]:
+    """Return the images of a release in the order of their paths, and the number of images without a split."""
+    data, _ = kept_data(project, kept)
     scheme = read_scheme(project)
     numbers = {row.sha256: (row.id, row.format) for row in project.rows(select(t.images))}
     about = provenance(project)
@@ -186,12 +132,11 @@ def release_rows(project: Project, found: Mapping[int, Verdict]) -> tuple[list[R
             continue
         image, image_format = numbers[sample.key]
         label, style = str(data.label_of(sample)), sample.domain or ""
-        path = "/".join(
-            part for part in (split, label, style, f"{sample.key[:NAME_DIGITS]}.{ENDING[image_format]}") if part
-        )
+        name = f"{sample.key[:NAME_DIGITS]}.{SUFFIXES[image_format]}"
+        path = "/".join(part for part in (split, label, style, name) if part)
         file = project.image_path(sample.key, image_format)
         shares = sample.distribution or {}
-        by_owner = found[image].reason == OWNER_SAYS
+        by_owner = kept[image].reason == OWNER_SAYS
         own = about.get(image, {})
         rows.append(ReleasedImage(path, label, split, style, shares, sample.key, image, file, own, by_owner))
     if not rows:
@@ -200,17 +145,17 @@ def release_rows(project: Project, found: Mapping[int, Verdict]) -> tuple[list[R
 
 
 def provenance(project: Project) -> dict[int, dict[str, str]]:
-    """By image: what its first candidate says, one with a licence before one without."""
+    """Return the fields of each image's first candidate, preferring one with a licence."""
     query = select(t.candidates).where(t.candidates.c.picture_id.is_not(None)).order_by(t.candidates.c.id)
-    found: dict[int, dict[str, str]] = {}
+    fields: dict[int, dict[str, str]] = {}
     for row in project.rows(query):
-        if row.picture_id in found and (found[row.picture_id]["licence"] or not row.licence):
+        if row.picture_id in fields and (fields[row.picture_id]["licence"] or not row.licence):
             continue
         fetched = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row.fetched_at)) if row.fetched_at else ""
         address = row.title if row.source == "folder" else row.address  # no paths of one's own disk
-        found[row.picture_id] = {**{name: getattr(row, name) for name in ABOUT[1:-1]}, "fetched": fetched}
-        found[row.picture_id]["address"] = address
-    return found
+        fields[row.picture_id] = {**{name: getattr(row, name) for name in ABOUT[1:-1]}, "fetched": fetched}
+        fields[row.picture_id]["address"] = address
+    return fields
 
 
 def _register(project: Project, folder: Path, config: ReleaseConfig, count: int) -> None:
@@ -223,9 +168,9 @@ def _register(project: Project, folder: Path, config: ReleaseConfig, count: int)
 def _place_images(
     root: Path, rows: Sequence[ReleasedImage], progress: Progress, *, keep: bool
 ) -> tuple[dict[str, str], int]:
-    """Write what is missing or other, remove what does not belong there.
+    """Write new and changed images and remove all others.
 
-    keep: metadata.  Returns sha256 by path, and the number of files in which metadata was kept though not wanted.
+    keep: leave metadata in the files.  Returns sha256 by path, and the number of files whose metadata can't be removed.
     """
     wanted = {row.path for row in rows}
     for path in [path for path in root.rglob("*") if path.is_file()] if root.exists() else []:
@@ -240,7 +185,6 @@ def _place_images(
             left_in += plain is None and not keep
             data = plain or data
             if not target.exists() or target.read_bytes() != data:
-                target.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(target, data)
         except OSError as error:
             raise DataError(f"{target}: can't be written ({error.strerror})") from error
@@ -270,10 +214,11 @@ def _write_texts(
         ),
         **answers,
     }
-    agreement = figures_now(project)
+    stats = agreement_now(project)
+    agreement = stats.anonymous() if stats.pictures else None
     texts = {
         "README.md": datasheet(config, project.plan, rows, figures, agreement, suggestions),
-        "licences.md": "\n".join(["# Licences", "", *report(row.about.get("licence", "") for row in rows)]) + "\n",
+        "licences.md": "\n".join(["# Licences", "", *licence_report(row.licence for row in rows)]) + "\n",
         "statistics.md": table_two(figures),
         "statistics.json": _json(figures),
         "agreement.json": _json(agreement),
@@ -284,12 +229,12 @@ def _write_texts(
         write_whole(folder / name, text.encode("utf-8", "replace"))
     write_splits(folder / FILE, scheme, source=config.name, how=str((project.store.setting("split") or {}).get("how")))
     if (project.folder / PLOT).exists():
-        shutil.copyfile(project.folder / PLOT, folder / PLOT)
+        write_whole(folder / PLOT, (project.folder / PLOT).read_bytes())
     write_whole(folder / "croissant.json", _json(croissant(folder, config, rows, labels)).encode())
 
 
 def _write_checksums(folder: Path, sums: Mapping[str, str]) -> None:
-    """As sha256sum -c reads them.  sums: of the images, by path."""
+    """Write checksums for sha256sum -c.  sums: of the images, by path."""
     lines = [f"{digest}  {IMAGES}/{path}" for path, digest in sums.items()]
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name not in (MARK, "SHA256SUMS"):
@@ -299,3 +244,86 @@ def _write_checksums(folder: Path, sums: Mapping[str, str]) -> None:
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class TakenDown:
+    """Result of a takedown."""
+
+    sha256: tuple[str, ...]
+    """Hashes of the deleted images."""
+    releases: tuple[str, ...]
+    """Folders of releases that were written again without them."""
+    gone: tuple[str, ...]
+    """Folders of releases that are no longer there; copies may exist elsewhere."""
+    problems: tuple[str, ...]
+    """A sentence for each release that could not be changed."""
+
+
+def take_down(project: Project, which: str, *, because: str, actor: str = "owner") -> TakenDown:
+    """Remove images from the project and its releases, so that they are not collected again.
+
+    which: address of an image or its page, path below a local folder as in provenance.csv, or at least 12 digits of the
+    sha256. Near duplicates go too. Files, previews and thumbnails are deleted; hash and addresses stay in the database.
+    The decision can be undone: the next collect then fetches the image again. Images leave all releases before any
+    release is written again, so that a release that can't be written keeps them in no other.
+    Raises DataError if there is no such image, ConfigError for a hash that is too short.
+    """
+    query = select(t.images.c.id, t.images.c.sha256, t.images.c.format)
+    of_candidate = query.join(t.candidates, t.candidates.c.picture_id == t.images.c.id).distinct()
+    of_folder = of_candidate.where(t.candidates.c.source == "folder", t.candidates.c.title == which)
+    if which.startswith(("http://", "https://", "file://")):
+        query = of_candidate.where(or_(t.candidates.c.address == which, t.candidates.c.page == which))
+    elif project.rows(of_folder):
+        query = of_folder
+    elif len(which) < MIN_HASH or set(which.lower()) - set("0123456789abcdef"):
+        raise ConfigError(f"expected an address, or at least {MIN_HASH} digits of a sha256, got {which!r}")
+    else:
+        query = query.where(t.images.c.sha256.like(f"{which.lower()}%"))
+    rows = project.rows(query)
+    if not rows:
+        raise DataError(f"no image of {project.folder} has the address, page or hash {which}")
+    rows = _with_copies(project, rows)
+    numbers = [row.id for row in rows]
+    with project.store.write() as connection:
+        changes = [Change(row.id, "taken", "yes", because) for row in rows]
+        append(connection, actor=actor, step="takedown", note=f"{which}: {because}", changes=changes)
+        connection.execute(t.looks.delete().where(t.looks.c.picture_id.in_(numbers)))
+        taken = update(t.candidates).where(t.candidates.c.picture_id.in_(numbers))
+        connection.execute(taken.values(state="failed", reason="taken down"))
+    for row in rows:
+        project.image_path(row.sha256, row.format).unlink(missing_ok=True)
+        project.preview_path(row.sha256).unlink(missing_ok=True)
+    return _leave_releases(project, [row.sha256 for row in rows])
+
+
+def _with_copies(project: Project, rows: Sequence[Any]) -> list[Any]:
+    """Return the images and their near duplicates."""
+    numbers = [row.id for row in rows]
+    groups = select(t.looks.c.near_group).where(t.looks.c.picture_id.in_(numbers), t.looks.c.near_group.is_not(None))
+    query = select(t.images.c.id, t.images.c.sha256, t.images.c.format)
+    query = query.outerjoin(t.looks, t.looks.c.picture_id == t.images.c.id)
+    return project.rows(query.where(or_(t.images.c.id.in_(numbers), t.looks.c.near_group.in_(groups))))
+
+
+def _leave_releases(project: Project, sha256: Sequence[str]) -> TakenDown:
+    """Remove images from every release that is still there, then write the non-empty ones again."""
+    there, gone, problems = [], [], []
+    for row in project.rows(select(t.releases).order_by(t.releases.c.id)):
+        try:
+            if _remove(Path(row.folder), sha256):
+                there.append(row)
+            else:
+                gone.append(row.folder)
+        except OSError as error:
+            problems.append(f"{row.folder}: the images can't be removed ({error}); remove them by hand")
+    written = []
+    for row in there:
+        folder = Path(row.folder)
+        try:
+            if not _is_empty(project, folder):
+                release(project, folder, ReleaseConfig(**json.loads(row.options)))
+            written.append(row.folder)
+        except (UniemoxError, OSError) as error:
+            problems.append(f"{row.folder}: the images are removed, but it can't be written again ({error})")
+    return TakenDown(tuple(sha256), tuple(written), tuple(gone), tuple(problems))

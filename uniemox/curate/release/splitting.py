@@ -1,46 +1,34 @@
-"""Split: many schemes are drawn and the most consistent in colour is kept; what belongs together stays together."""
+"""Split: draw many schemes, keep the one with the most similar colours, and keep related images together."""
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sqlalchemy import select
 
 from uniemox.curate import tables as t
 from uniemox.curate.annotate.verdicts import Verdict
-from uniemox.curate.project import Project
-from uniemox.curate.store import decisions
+from uniemox.curate.project import Project, decisions
 from uniemox.data.colour import BINS
 from uniemox.data.sample import DataSet, ImageFile, Sample
-from uniemox.data.splits import Choice, choose_scheme, split_samples, write_splits
+from uniemox.data.splits import choose_scheme, split_samples, write_splits
 from uniemox.errors import ConfigError, DataError
 from uniemox.io.files import read_limited
 
 FILE, PLOT = "splits.json", "splits.png"
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A split of a project's images."""
-
-    sizes: Mapping[str, int]
-    how: str
-    sha256: str
-    lacking: Mapping[str, Sequence[str]]
-    """Labels without an image in some splits, and these splits."""
-    choice: Choice | None
-    """How the scheme was chosen; None if only one was drawn."""
-
-
 def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSet, NDArray[np.float32]]:
-    """The images that were kept, keyed by sha256, and their colour histograms, (N, 48).
+    """Return the kept images, keyed by sha256, and their colour histograms, (N, 48).
 
-    Images that are nearly the same, of one author, or from one page are one group. Those that can't be read have no
-    colours and are left out, whoever kept them. Raises DataError if none is kept.
+    Near duplicates, images of one author, and images of one page form a group. Unreadable images are left out, even if
+    a person kept them. Raises DataError if none is kept.
     """
     kept = {image: verdict for image, verdict in verdicts.items() if verdict.label is not None}
     query = select(t.images, t.looks.c.histogram, t.looks.c.near_group).join(
@@ -71,35 +59,36 @@ def kept_data(project: Project, verdicts: Mapping[int, Verdict]) -> tuple[DataSe
 
 def split(
     project: Project, verdicts: Mapping[int, Verdict], ratios: Mapping[str, float], *, seed: int = 0, schemes: int = 100
-) -> Drawn:
-    """Draw splits of all kept images and keep them in splits.json, with the plot of figure 6 beside them.
+) -> dict[str, Any]:
+    """Split all kept images and write splits.json, and for several schemes splits.png (figure 6).
 
-    ratios: split to share.  schemes: so many are drawn, and the one is kept whose colours agree best (data/splits.py).
+    Returns sizes, how it was drawn, sha256, and under `lacking` the splits without an image, by label.
+
+    ratios: share of each split.  schemes: number drawn; the one with the most similar colours is kept (data/splits.py).
     Raises DataError if nothing is kept, ConfigError for settings out of range or too few images.
     """
     if schemes < 1:
         raise ConfigError(f"schemes must be at least 1, got {schemes}")
     data, histograms = kept_data(project, verdicts)
     shares = "/".join(f"{100 * share:g}" for share in ratios.values())
-    choice = None
     if schemes == 1:
         scheme, how = split_samples(data.samples, ratios, seed, fill_splits=True), f"{shares}, seed {seed}"
     else:
         choice = choose_scheme(data.samples, ratios, histograms, seeds=range(seed, seed + schemes))
         scheme, how = choice.scheme, f"{shares}, the best of {schemes} schemes from seed {seed}"
-        from uniemox.data.split_plot import plot_choice  # noqa: PLC0415 - matplotlib takes a second
+        from uniemox.data.splits import plot_choice  # noqa: PLC0415 - matplotlib takes a second
 
         plot_choice(choice, data, project.folder / PLOT)
     digest = write_splits(project.folder / FILE, scheme, source=str(project.folder.name), how=how)
-    sizes = dict(Counter(scheme.values()))
-    project.store.set("split", {"how": how, "sizes": sizes, "sha256": digest})
+    drawn = {"sizes": dict(Counter(scheme.values())), "how": how, "sha256": digest}
+    project.store.set("split", drawn)
     filled = {(data.label_of(sample), scheme[sample.key]) for sample in data.samples}
     lacking = {label: tuple(name for name in ratios if (label, name) not in filled) for label in data.labels.labels}
-    return Drawn(sizes, how, digest, {label: names for label, names in lacking.items() if names}, choice)
+    return {**drawn, "lacking": {label: names for label, names in lacking.items() if names}}
 
 
 def read_scheme(project: Project) -> dict[str, str]:
-    """From sha256 to split, as it was drawn last. Raises DataError if none was."""
+    """Return the last drawn split by sha256. Raises DataError if there is none."""
     path = project.folder / FILE
     try:
         content: dict[str, Any] = json.loads(read_limited(path))
@@ -109,33 +98,27 @@ def read_scheme(project: Project) -> dict[str, str]:
 
 
 def together(links: Iterable[tuple[int, Hashable]]) -> dict[int, str]:
-    """Names of groups: images that share a trait, directly or through others, have the same.
+    """Return group names by image: images that share a trait, directly or through others, form a group.
 
     links: image and trait.
 
     >>> together([(1, "a"), (2, "a"), (2, "b"), (3, "b"), (4, "c")])
     {1: '1', 2: '1', 3: '1', 4: '4'}
     """
-    parent: dict[Hashable, Hashable] = {}
-
-    def root(node: Hashable) -> Hashable:
-        while parent.setdefault(node, node) != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    images: dict[int, None] = {}
-    for image, trait in links:
-        images[image] = None
-        parent[root(("trait", trait))] = root(("picture", image))
-    members: dict[Hashable, list[int]] = defaultdict(list)
-    for image in images:
-        members[root(("picture", image))].append(image)
-    return {image: str(min(group)) for group in members.values() for image in group}
+    pairs = [(("image", image), ("trait", trait)) for image, trait in links]
+    nodes = {node: place for place, node in enumerate(dict.fromkeys(chain.from_iterable(pairs)))}
+    rows, columns = [nodes[image] for image, _ in pairs], [nodes[trait] for _, trait in pairs]
+    graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(len(nodes),) * 2)
+    _, numbers = connected_components(graph, directed=False) if pairs else (0, [])
+    images = {image: int(numbers[nodes["image", image]]) for (_, image), _ in pairs}
+    first: dict[int, int] = {}
+    for image in sorted(images):
+        first.setdefault(images[image], image)
+    return {image: str(first[number]) for image, number in images.items()}
 
 
 def _shared(project: Project, images: Iterable[tuple[int, int | None]]) -> Iterable[tuple[int, Hashable]]:
-    """What images may have in common: near duplicates, author, page."""
+    """Yield traits that images may share: near duplicates, author, page."""
     numbers = set()
     for image, near in images:
         numbers.add(image)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uniemox.data.prompts import describe, plain
+from uniemox.data.readers.csv_table import read_text
 from uniemox.data.readers.folders import checked_folder, inside
-from uniemox.data.readers.tables import read_text
 from uniemox.data.sample import DataSet, ImageFile, Sample, tell_apart
 from uniemox.errors import AnnotationError, DataError, LabelError
 from uniemox.labels import MIKELS, LabelSet

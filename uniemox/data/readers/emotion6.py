@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from uniemox.data.readers.csv_table import number, read_rows, shares, top_vote
 from uniemox.data.readers.folders import checked_folder, images_below
-from uniemox.data.readers.tables import number, read_rows, shares, top_vote
 from uniemox.data.sample import DataSet, ImageFile, Sample
 from uniemox.errors import DataError, LabelError
 from uniemox.labels import EKMAN

@@ -3,9 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from uniemox.data.readers.csv_table import BOX, read_box
+from uniemox.data.readers.csv_table import BOX, read_box, read_rows
 from uniemox.data.readers.folders import read_class_folders
-from uniemox.data.readers.tables import read_rows
 from uniemox.data.sample import DataSet, Sample, tell_apart
 from uniemox.errors import DataError, LabelError
 from uniemox.labels import HECO

@@ -10,12 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from uniemox.data.readers.csv_table import KNOWN, sample_of_row
+from uniemox.data.readers.csv_table import KNOWN, read_rows, read_text, sample_of_row
 from uniemox.data.readers.folders import SPLITS, checked_folder, inside, walk_files
-from uniemox.data.readers.tables import read_rows, read_text
 from uniemox.data.sample import DataSet, ImageFile, StoredImage, tell_apart
 from uniemox.errors import DataError, MissingPackageError
-from uniemox.io.csv_files import plain_cell
+from uniemox.io.files import plain_cell
 from uniemox.io.images import MAX_BYTES
 from uniemox.labels import Kind, recognise
 

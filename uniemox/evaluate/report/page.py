@@ -5,10 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from uniemox.errors import DataError, ImageError
-from uniemox.evaluate.report.comparison import comparison_section
-from uniemox.evaluate.report.examples import ImageLikes
-from uniemox.evaluate.report.plots import MIN_SMOOTHED, curve
-from uniemox.evaluate.report.scores import evaluation_section
+from uniemox.evaluate.report.plots import MIN_SMOOTHED, ImageLikes, curve
+from uniemox.evaluate.report.scores import comparison_section, evaluation_section
 from uniemox.evaluate.run_records import KINDS, SavedRun, read_run
 from uniemox.io.files import read_limited
 from uniemox.io.html import Html, element, page, scaled_image

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from uniemox.data.prompts import plain
 from uniemox.data.sample import Sample
 from uniemox.labels import LabelSet
-from uniemox.losses.triplet_words import word_alignment_loss
+from uniemox.losses.methods import word_alignment_loss
 from uniemox.model.methods.relation import GroupedRegions, Relation
 
 TEMPERATURE = 0.07  # CLIP's at its start

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from uniemox.losses.multiplicative import multiplicative_loss
+from uniemox.losses.methods import multiplicative_loss
 from uniemox.model.methods.relation import Embed, GroupedRegions, Relation
 from uniemox.model.regions import Group, Regions
 

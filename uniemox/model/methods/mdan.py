@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from uniemox.losses.hierarchy import polarity_loss
-from uniemox.losses.soft_target import soft_target_cross_entropy
+from uniemox.losses.methods import polarity_loss
+from uniemox.losses.objective import soft_target_cross_entropy
 from uniemox.model.methods.relation import Embed, GroupedRegions, Relation, polarity_matrix
 from uniemox.model.regions import GRID
 

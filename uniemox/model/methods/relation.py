@@ -16,7 +16,7 @@ from uniemox.errors import ConfigError
 from uniemox.labels import LabelSet, polarities
 from uniemox.model.config import REGION_METHODS, check_name, import_named
 from uniemox.model.regions import CLASSES, Group, RegionReader, Regions, shares_of_present
-from uniemox.views.pixels import IMAGENET, PixelStats
+from uniemox.views.patches import IMAGENET, PixelStats
 
 GroupedRegions = Mapping[Group, Regions]
 

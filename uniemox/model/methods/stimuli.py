@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from uniemox.losses.hierarchy import polarity_loss
+from uniemox.losses.methods import polarity_loss
 from uniemox.model.methods.relation import Embed, GroupedRegions, Relation, polarity_matrix
 
 STRENGTH = 1.0  # of the polarity in the loss

@@ -1,16 +1,16 @@
-"""A model by its name as something that explains images and measures its own maps; torch only for Grad-CAM."""
+"""Open the explainer of a model, which draws heat maps and scores them; torch only for Grad-CAM."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from uniemox.errors import ConfigError
 from uniemox.persons.box import Detection
 from uniemox.predict.explain.explanation import Explanation
-from uniemox.predict.explain.maps import Method as MapMethod
-from uniemox.predict.explain.maps import heat_map, logits_of, views_of
-from uniemox.predict.explain.scores import MapScores, check_has_probabilities, map_scores
+from uniemox.predict.explain.maps import MapMethod, heat_map, logits_of, views_of
+from uniemox.predict.explain.scores import MapScores, map_scores
 from uniemox.predict.images import ImageLike
 from uniemox.predict.opening import open_finder, open_network
 from uniemox.predict.predictor import Predictor
@@ -19,72 +19,27 @@ Method = Literal["auto", "cam", "occlusion", "grad-cam"]
 PAIR: tuple[MapMethod, MapMethod] = ("cam", "occlusion")  # that are compared
 
 
-class Explainer(Protocol):
-    """Explains the answers of one model."""
+class Explainer:
+    """Explains the answers of a predictor and scores its maps.
 
-    name: str
-
-    looks_at_people: bool
-
-    def explain(self, image: ImageLike, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
-        """See `heat_map`."""
-
-    def score(self, explanation: Explanation) -> MapScores:
-        """Deletion and insertion of a map that it made, see `map_scores`."""
-
-
-def open_explainer(model: str | Path | None, method: Method = "auto") -> Explainer:
-    """The explainer of a model.
-
-    model: as `uniemox.load` takes it, None for the one that comes with the package; for grad-cam a fine-tuning run or
-    its model.safetensors.  method: grad-cam asks for torch, the others don't.
-    A model that looks at people sees those that the embedded finder finds, as in `uniemox predict`.
-    Raises CheckpointError or HubError for files that can't be used, ConfigError for grad-cam without a run.
+    draw: draws a map of the predictor's answer, as `heat_map`.
     """
-    if method != "grad-cam":
-        return MapExplainer(_open_predictor(model), method)
-    if model is None:
-        raise ConfigError("grad-cam needs a run: give --model RUN; the model of the package has cam")
-    from uniemox.predict.explain.grad_cam import open_grad_cam  # noqa: PLC0415 - torch
 
-    return open_grad_cam(Path(model))
-
-
-def open_explainers(
-    models: Sequence[str | Path | None], method: Method | Literal["both"]
-) -> tuple[list[Explainer], list[str]]:
-    """Explainers of several models and names for them; with both, two of each model, in the order of `PAIR`.
-
-    Raises as `open_explainer`.
-    """
-    if method != "both":
-        explainers = [open_explainer(model, method) for model in models]
-        return explainers, unique_names([one.name for one in explainers])
-    predictors = [_open_predictor(model) for model in models]
-    pairs = [MapExplainer(predictor, each) for predictor in predictors for each in PAIR]
-    return [*pairs], unique_names([f"{one.name} ({one.method})" for one in pairs])
-
-
-def _open_predictor(model: str | Path | None) -> Predictor:
-    network = open_network(model)
-    return Predictor(network, open_finder("embedded") if network.info.needs_person else None)
-
-
-class MapExplainer:
-    """A predictor that explains its answers, without torch; see `Explainer`."""
-
-    def __init__(self, predictor: Predictor, method: MapMethod) -> None:
-        self.predictor, self.method, self.name = predictor, method, predictor.name
+    def __init__(self, predictor: Predictor, draw: Callable[..., Explanation] = heat_map) -> None:
+        self.predictor, self.draw, self.name = predictor, draw, predictor.name
         self.looks_at_people = predictor.network.info.needs_person
 
     def explain(self, image: ImageLike, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
-        """See `Explainer`."""
-        return heat_map(self.predictor, image, label, method=self.method, persons=persons)
+        """See `heat_map`."""
+        return self.draw(self.predictor, image, label, persons=persons)
 
     def score(self, explanation: Explanation) -> MapScores:
-        """See `Explainer`. Raises ConfigError for valence and arousal."""
+        """Measure one of its maps, see `map_scores`. Raises ConfigError for valence and arousal."""
         network = self.predictor.network
-        check_has_probabilities(network.info.task, self.name)
+        if network.info.task == "affect":
+            raise ConfigError(
+                f"{self.name} gives valence and arousal; deletion and insertion are scores of probabilities"
+            )
         views, _ = views_of(network, explanation.image, explanation.persons)
         seen = network.info.views[0]
         return map_scores(
@@ -95,8 +50,46 @@ class MapExplainer:
         )
 
 
+def open_explainer(model: str | Path | None, method: Method = "auto") -> Explainer:
+    """Open the explainer of a model.
+
+    model: as `uniemox.load` takes it, None for the one that comes with the package; for grad-cam a fine-tuning run or
+    its model.safetensors.  method: grad-cam needs torch, the others don't.
+    For a model that looks at people the embedded finder detects them, as in `uniemox predict`.
+    Raises CheckpointError or HubError for files that can't be used, ConfigError for grad-cam without a run.
+    """
+    if method != "grad-cam":
+        return Explainer(_open_predictor(model), partial(heat_map, method=method))
+    if model is None:
+        raise ConfigError("grad-cam needs a run: give --model RUN; the model of the package has cam")
+    from uniemox.predict.explain.grad_cam import gradient_map, open_in_torch  # noqa: PLC0415 - torch
+
+    return Explainer(open_in_torch(Path(model)), gradient_map)
+
+
+def open_explainers(
+    models: Sequence[str | Path | None], method: Method | Literal["both"]
+) -> tuple[list[Explainer], list[str]]:
+    """Open explainers of several models and name them; with both, two of each model, in the order of `PAIR`.
+
+    Raises as `open_explainer`.
+    """
+    if method != "both":
+        explainers = [open_explainer(model, method) for model in models]
+        return explainers, unique_names([one.name for one in explainers])
+    predictors = [_open_predictor(model) for model in models]
+    pairs = [(predictor, each) for predictor in predictors for each in PAIR]
+    names = unique_names([f"{predictor.name} ({each})" for predictor, each in pairs])
+    return [Explainer(predictor, partial(heat_map, method=each)) for predictor, each in pairs], names
+
+
+def _open_predictor(model: str | Path | None) -> Predictor:
+    network = open_network(model)
+    return Predictor(network, open_finder("embedded") if network.info.needs_person else None)
+
+
 def unique_names(names: Sequence[str]) -> list[str]:
-    """Names of models, those that occur more than once numbered.
+    """Number the names that occur more than once.
 
     >>> unique_names(["fi", "clip", "fi"])
     ['fi (1)', 'clip', 'fi (2)']

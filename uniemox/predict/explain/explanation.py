@@ -1,5 +1,6 @@
-"""What an explanation is, and how it is drawn; without torch."""
+"""The evidence for an answer as a heat map: how it is drawn, and how far two of them agree; without torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,31 +16,37 @@ COLOURS = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 16
 OPACITY = 0.6
 MAX_SIDE_PX = 1024  # of an overlay
 UNSEEN = 0.45  # brightness of what the model does not look at
+GRID = 14  # cells a side on which maps are compared
+UNLIKE = 0.2  # median agreement of the maps of two different images (docs/explain.md)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Which parts of an image speak for a label."""
+    """A map of the parts of an image that speak for a label."""
 
     label: str
     probability: float
-    """Of the label, 0 to 1, as the model says it; for valence and arousal the value itself."""
+    """Probability of the label, 0 to 1; for valence and arousal the value itself."""
     method: str
     """cam, occlusion or grad-cam."""
     heat: Array
     """(h, w), 0 to 1, its largest value 1; all 0 where nothing in the image speaks for the label."""
     box: Box
-    """The part of the image that `heat` covers, in px: what the model looks at. It may reach over the edges by less
-    than a px."""
+    """The part of the image that the model looks at and `heat` covers, px; it may exceed the edges by a px."""
     image: Image.Image
     """Upright, RGB."""
     persons: tuple[Detection, ...] | None = None
-    """The people of whom the model took its view, px; None: no detector was run."""
+    """People from whom the person view was taken, px; None: no detector was run."""
     agreement: float | None = None
     """Rank correlation with the map of another method, -1 to 1 (`map_agreement`); None: not compared."""
 
+    @property
+    def is_unlike(self) -> bool:
+        """True if another method's map points elsewhere."""
+        return self.agreement is not None and self.agreement < UNLIKE
+
     def shrunk(self, max_side_px: int) -> "Explanation":
-        """The same over an image of at most so many px a side; itself where it is no larger."""
+        """Return the explanation with an image of at most max_side_px a side."""
         scale = max_side_px / max(self.image.size)
         if scale >= 1:
             return self
@@ -49,10 +56,10 @@ class Explanation:
         return replace(self, image=image, box=box, persons=None)
 
     def overlay(self, max_side_px: int = MAX_SIDE_PX) -> Image.Image:
-        """The image with the heat over it, dark to bright; what the model does not look at is dimmed.
+        """Draw the heat over the image, dark to bright; what the model does not look at is dimmed.
 
         Below the heat the image is grey, so that all colours are the heat's.
-        max_side_px: a larger image is made so small.
+        max_side_px: longer side up to which the image keeps its size.
         """
         small = self.shrunk(max_side_px)
         image, (x1, y1, x2, y2) = small.image.convert("RGB"), map(round, small.box)
@@ -68,7 +75,7 @@ class Explanation:
 
 
 def normalised(values: NDArray[np.floating]) -> Array:
-    """A map (h, w) as heat: what speaks against the label is 0, the largest value 1; all 0 where nothing speaks for it.
+    """Scale a map (h, w) to heat: evidence against the label becomes 0, the largest value 1; all 0 without evidence.
 
     Raises ShapeError for another shape or values that are not finite.
 
@@ -83,16 +90,36 @@ def normalised(values: NDArray[np.floating]) -> Array:
 
 
 def enlarged(heat: Array, size: tuple[int, int]) -> Array:
-    """A map (h, w) bilinearly at (width, height) px: (height, width)."""
+    """Resize a map (h, w) bilinearly to (width, height) px.  Returns (height, width)."""
     image = Image.fromarray(np.ascontiguousarray(heat, dtype=np.float32))
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
 
 
 def coloured(heat: Array, size: tuple[int, int]) -> Image.Image:
-    """Heat (h, w), 0 to 1, as an image of (width, height) px in `COLOURS`."""
+    """Draw heat (h, w), 0 to 1, as an image of (width, height) px in `COLOURS`."""
     levels = Image.fromarray(np.ascontiguousarray(heat * 255, np.float32)).resize(size, Image.Resampling.BILINEAR)
     image = levels.convert("L")
     steps = np.linspace(0, 255, len(COLOURS))
     channels = [np.interp(np.arange(256), steps, [colour[i] for colour in COLOURS]) for i in range(3)]
     image.putpalette(np.stack(channels, axis=-1).round().astype(np.uint8).tobytes())
     return image.convert("RGB")
+
+
+def map_agreement(one: Explanation, other: Explanation) -> float:
+    """Return Spearman's rank correlation of two maps of one image, -1 to 1; 0 if one of them is constant."""
+    ranks = [_ranks(enlarged(each.heat, (GRID, GRID)).ravel()) for each in (one, other)]
+    a, b = (values - values.mean() for values in ranks)
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale else 0.0
+
+
+def _ranks(values: Array) -> NDArray[np.float64]:
+    """Return ranks (N,); equal values share their mean rank."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place]
+
+
+def compared(row: Sequence[Explanation]) -> list[Explanation]:
+    """Set the agreement of maps that come in pairs: of one answer, by two methods."""
+    pairs = [(pair, map_agreement(*pair)) for pair in zip(row[::2], row[1::2], strict=True)]
+    return [replace(one, agreement=agreement) for pair, agreement in pairs for one in pair]

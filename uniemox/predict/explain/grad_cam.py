@@ -1,14 +1,12 @@
 """Grad-CAM of a fine-tuned network, as figure 8 of the paper shows it (arXiv 1610.02391)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from uniemox.checkpoints.classifier import load_classifier
@@ -16,17 +14,14 @@ from uniemox.classifier_info import ClassifierInfo
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.io.files import WEIGHTS
 from uniemox.model.classifier import Classifier
-from uniemox.model.encoders import ConcatEncoder
-from uniemox.persons.box import Box, Detection
-from uniemox.persons.crop import choose_person
-from uniemox.persons.detector import Detector
-from uniemox.predict.confidence import answers_of
-from uniemox.predict.explain.explanation import Array, Explanation, normalised
-from uniemox.predict.explain.scores import MapScores, check_has_probabilities, map_scores
-from uniemox.predict.images import ImageLike, read_any
+from uniemox.model.encoder import ConcatEncoder
+from uniemox.persons.box import Detection
+from uniemox.predict.explain.explanation import Array, Explanation
+from uniemox.predict.explain.maps import explain_by
+from uniemox.predict.images import ImageLike
+from uniemox.predict.network import DISTANCE, LOGITS, Network
 from uniemox.predict.opening import open_finder
-from uniemox.predict.views import Pixels, hide, person_view, scene_box, scene_view
-from uniemox.views.pixels import PixelStats, normalise
+from uniemox.predict.predictor import Predictor
 
 Stream = Literal["scene", "person"]
 
@@ -40,73 +35,64 @@ def grad_cam(
     stream: Stream | None = None,
     persons: Sequence[Detection] | None = None,
 ) -> Explanation:
-    """Which parts of an image speak for a label.
+    """Explain which parts of an image speak for a label.
 
     classifier, info: of `load_classifier`.  label: None: the most probable.
-    stream: which view is explained; None: the scene, or the person for a network that sees nothing else. Where both
-    are seen, each has its own map of the same answer.
-    persons: people in the image, px, of whom `info.person` takes its view; None: the whole image is the person.
-    Raises ImageError for what is no image, LabelError for an unknown label, ConfigError for a view that is not seen
-    or a network without a last feature map.
+    stream: the view that is explained; None: the scene, or the person for a network that sees nothing else. With both
+    streams each has its own map of the same answer.
+    persons: people in the image, px, from whom `info.person` takes its view; None: the whole image is the person.
+    Raises ImageError for an unreadable image, LabelError for an unknown label, ConfigError for a view that the network
+    does not have or a network without a last feature map.
     """
-    shown = info.views[0] if stream is None else stream
-    if shown not in info.views:
-        raise ConfigError(f"the network sees {' and '.join(info.views)}; there is no map of {shown}")
-    decoded, _ = read_any(image)
-    views, boxes = _views(info, decoded, persons)
-    device = next(classifier.parameters()).device
-    pixels = {name: view.to(device) for name, view in views.items()}
-    with torch.no_grad():
-        logits, far = classifier.eval().answer(**pixels)
-    answer = answers_of(info, logits.float().cpu().numpy(), None if far is None else far.cpu().numpy())[0]  # (E,)
-    index = int(answer.argmax()) if label is None else info.find_labels().index(label)
-    maps = grad_cam_maps(classifier, index, **pixels)  # (views, h, w)
-    return Explanation(
-        label=info.labels[index],
-        probability=float(answer[index]),
-        method="grad-cam",
-        heat=normalised(maps[info.views.index(shown)].cpu().numpy()),
-        box=boxes[shown],
-        image=decoded,
-        persons=None if persons is None else tuple(persons),
-    )
+    if stream is not None and stream not in info.views:
+        raise ConfigError(f"the network sees {' and '.join(info.views)}; there is no map of {stream}")
+    predictor = Predictor(Network("grad-cam", info, TorchEngine(classifier)))
+    return gradient_map(predictor, image, label, stream=stream, persons=persons)
 
 
-class GradCam:
-    """A fine-tuned network that explains its answers; see `Explainer`.
+class TorchEngine:
+    """A fine-tuned network in torch; see `Engine`."""
 
-    finder: looks for people where none are given; None: nobody looks.
-    """
+    fingerprint = "torch"
 
-    def __init__(self, classifier: Classifier, info: ClassifierInfo, name: str, finder: Detector | None = None) -> None:
-        self.classifier, self.info, self.name, self.finder = classifier, info, name, finder
-        self.looks_at_people = info.needs_person
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier.eval()
+        self.outputs = frozenset({LOGITS} if classifier.distance is None else {LOGITS, DISTANCE})
 
-    def explain(self, image: ImageLike, label: str | None, persons: Sequence[Detection] | None = None) -> Explanation:
-        """See `Explainer`."""
-        if persons is None and self.finder is not None:
-            image, _ = read_any(image)
-            [persons] = self.finder.detect([image])
-        return grad_cam(self.classifier, self.info, image, label, persons=persons)
+    @torch.no_grad()
+    def run(self, outputs: Sequence[str], views: Mapping[str, Array]) -> list[Array]:
+        """See `Engine`."""
+        logits, distance = self.classifier.answer(**self.tensors(views))
+        found: dict[str, Any] = {LOGITS: logits, DISTANCE: distance}
+        return [found[name].float().cpu().numpy() for name in outputs]
 
-    def score(self, explanation: Explanation) -> MapScores:
-        """See `Explainer`. Raises ConfigError for valence and arousal."""
-        check_has_probabilities(self.info.task, self.name)
-        views = _views(self.info, explanation.image, explanation.persons)[0]
-        seen = next(iter(views))
-
-        def classify(pixels: Array) -> Array:
-            given = {name: view.expand(len(pixels), -1, -1, -1) for name, view in views.items()}
-            with torch.no_grad():
-                logits = self.classifier(**(given | {seen: torch.from_numpy(pixels)})).float()
-            return answers_of(self.info, logits.numpy()).astype(np.float32)
-
-        index = self.info.labels.index(explanation.label)
-        return map_scores(classify, views[seen][0].numpy(), explanation.heat, index)
+    def tensors(self, views: Mapping[str, Array]) -> dict[str, Tensor]:
+        """Return the views on the network's device."""
+        device = next(self.classifier.parameters()).device
+        return {name: torch.from_numpy(view).to(device) for name, view in views.items()}
 
 
-def open_grad_cam(path: Path) -> GradCam:
-    """The explainer of a fine-tuning run, or of its model.safetensors. Raises CheckpointError if it is none."""
+def gradient_map(
+    predictor: Predictor,
+    image: ImageLike,
+    label: str | None = None,
+    *,
+    stream: Stream | None = None,
+    persons: Sequence[Detection] | None = None,
+) -> Explanation:
+    """Explain as `grad_cam`, by a predictor of `open_in_torch`; its finder detects people where none are given."""
+    engine, seen = predictor.network.engine, predictor.network.info.views
+    assert isinstance(engine, TorchEngine)
+
+    def find_map(views: dict[str, Array], index: int) -> tuple[str, Array]:
+        maps = grad_cam_maps(engine.classifier, index, **engine.tensors(views))  # (V, h, w)
+        return "grad-cam", maps[0 if stream is None else seen.index(stream)].cpu().numpy()
+
+    return explain_by(find_map, predictor, image, label, persons, stream=stream)
+
+
+def open_in_torch(path: Path) -> Predictor:
+    """Open a fine-tuning run, or its model.safetensors. Raises CheckpointError for other files."""
     weights = path / WEIGHTS if path.is_dir() else path
     if not weights.is_file() or weights.suffix != ".safetensors":
         raise CheckpointError(
@@ -114,17 +100,18 @@ def open_grad_cam(path: Path) -> GradCam:
         )
     name = path.name if path.is_dir() else path.parent.name if path.name == WEIGHTS else path.name
     classifier, info = load_classifier(weights)
-    return GradCam(classifier, info, name or str(path), open_finder("embedded") if info.needs_person else None)
+    finder = open_finder("embedded") if info.needs_person else None
+    return Predictor(Network(name or str(path), info, TorchEngine(classifier)), finder)
 
 
 def grad_cam_maps(classifier: Classifier, index: int, **views: Tensor) -> Tensor:
-    """Maps of one output, by view: (V, h, w), V = 2 with both streams, scene first; before ReLU.
+    """Return maps of one output, by view: (V, h, w), V = 2 with both streams, scene first; before ReLU.
 
     index: of the output.  views: scene, person as `Classifier.forward` takes them, one image each.
-    Each channel of the last feature map A counts by the mean of its gradient over the places (arXiv 1610.02391,
-    equations 1 and 2). Of a ViT, A is what the first norm of the last block gives, without prefix tokens, as
-    pytorch-grad-cam has it; of a convolutional network its last map of more than one place. Maps of several encoders
-    are added at the size of the largest. Raises ConfigError where there is no such A.
+    Each channel of the last feature map A is weighted by the mean of its gradient over the places (arXiv 1610.02391,
+    equations 1 and 2). For a ViT, A is the output of the first norm of the last block, without prefix tokens, as in
+    pytorch-grad-cam; for a convolutional network its last map of more than one place. Maps of several encoders are
+    added at the size of the largest. Raises ConfigError for a network without such an A.
     """
     classifier.eval()
     encoder: Any = classifier.encoder
@@ -144,27 +131,9 @@ def grad_cam_maps(classifier: Classifier, index: int, **views: Tensor) -> Tensor
     return torch.stack([F.interpolate(one[:, None], size, mode="bilinear")[:, 0] for one in maps]).sum(dim=0)
 
 
-def _views(
-    info: ClassifierInfo, image: Image.Image, persons: Sequence[Detection] | None
-) -> tuple[dict[str, Tensor], dict[str, Box]]:
-    """What the network sees, (1, 3, S, S), normalised, by view; and which part of the image each view is."""
-    stats = PixelStats(info.mean, info.std)
-    views: dict[str, Pixels] = {}
-    boxes: dict[str, Box] = {}
-    crop = choose_person(persons, None, image.size, info.person)
-    if "scene" in info.views:
-        shown = hide(image, crop, image.size) if info.hides_person else image
-        views["scene"] = scene_view(shown, info.size, info.crop_fraction)
-        boxes["scene"] = scene_box(image.size, info.size, info.crop_fraction)
-    if info.has_person:
-        views["person"], boxes["person"] = person_view(image, crop, image.size, info.size), crop.box
-    cpu = torch.device("cpu")
-    return {name: normalise(torch.from_numpy(view)[None], cpu, stats) for name, view in views.items()}, boxes
-
-
 @contextmanager
 def _recorded(encoders: Sequence[nn.Module]) -> Iterator[dict[int, Tensor]]:
-    """While it lasts, the feature map of each encoder's forward pass, by its number."""
+    """Record the feature map of each encoder's forward pass, by its number."""
     found: dict[int, Tensor] = {}
     handles = []
     for i, encoder in enumerate(encoders):
@@ -184,7 +153,7 @@ def _recorded(encoders: Sequence[nn.Module]) -> Iterator[dict[int, Tensor]]:
 
 
 def _last_norm(encoder: Any) -> nn.Module | None:
-    """The first norm of the last block of a ViT or Swin; None for other networks."""
+    """Return the first norm of the last block of a ViT or Swin; None for other networks."""
     blocks = getattr(encoder, "blocks", None)
     if blocks is None and hasattr(encoder, "layers"):
         blocks = getattr(encoder.layers[-1], "blocks", None)
@@ -192,7 +161,7 @@ def _last_norm(encoder: Any) -> nn.Module | None:
 
 
 def _as_grid(encoder: Any, x: Tensor) -> Tensor:
-    """A feature map as (V, C, h, w), from tokens (V, prefix + L, C), Swin's (V, h, w, C), or as it is."""
+    """Return a feature map as (V, C, h, w), from tokens (V, prefix + L, C), Swin's (V, h, w, C), or unchanged."""
     if _last_norm(encoder) is None:
         return x
     if x.ndim == 4:

@@ -1,25 +1,30 @@
-"""Heat maps of what a predictor says, without torch: class-activation maps, or occlusion for any network."""
+"""Heat maps of a predictor's answers, without torch: class-activation maps, or occlusion for any network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from uniemox.errors import ConfigError
-from uniemox.persons.box import Box, Detection
-from uniemox.persons.crop import choose_person
+from uniemox.errors import ConfigError, ShapeError
+from uniemox.persons.box import Box, Detection, choose_person
+from uniemox.predict.confidence import log_softmax
 from uniemox.predict.explain.explanation import Array, Explanation, normalised
-from uniemox.predict.explain.occlusion import occlusion_map
 from uniemox.predict.images import ImageLike, read_any
 from uniemox.predict.network import Network
 from uniemox.predict.predictor import Predictor
 from uniemox.predict.views import scene_box
 
-__all__ = ["Explanation", "Method", "heat_map"]
+MapMethod = Literal["auto", "cam", "occlusion"]
+Score = Callable[[Array], NDArray[np.floating]]
+"""Pixels (N, 3, S, S) -> evidence for the label, (N,); a log-probability keeps apart what is nearly sure."""
 
-Method = Literal["auto", "cam", "occlusion"]
+CELLS = 16  # of a side; an occlusion map has CELLS x CELLS values
+COARSE, COARSE_STEP = 4, 2  # side of a large cover and from one to the next, in cells: 7 x 7 covers
+FINE = 2  # side of a small cover, in cells
+FINE_COVERS = 48
+BATCH = 14  # images at a time: 49 and 48 covers in seven runs
 
 
 def heat_map(
@@ -27,42 +32,62 @@ def heat_map(
     image: ImageLike,
     label: str | None = None,
     *,
-    method: Method = "auto",
+    method: MapMethod = "auto",
     persons: Sequence[Detection] | None = None,
 ) -> Explanation:
-    """Which parts of an image speak for a label.
+    """Explain which parts of an image speak for a label.
 
     label: one of the predictor's; None: the most probable.
     method: cam, the class-activation map that convolutional networks have as an output, in one pass; occlusion, for any
-    network, in about a hundred; auto, cam where it is there.
-    persons: people in the image, px; None: those that the predictor's finder finds, if the network looks at people.
+    network, in about a hundred; auto, cam where the network has it.
+    persons: people in the image, px; None: those that the predictor's finder detects, if the network needs them.
     The map is of the scene view; of the person view for a network that sees nothing else.
-    Raises ImageError for what is no image, LabelError for an unknown label, ConfigError for cam where there is none.
+    Raises ImageError for an unreadable image, LabelError for an unknown label, ConfigError for cam without such maps.
     """
-    if method not in get_args(Method):
-        raise ConfigError(f"there is no method {method!r}; choose one of {', '.join(get_args(Method))}")
+    if method not in get_args(MapMethod):
+        raise ConfigError(f"there is no method {method!r}; choose one of {', '.join(get_args(MapMethod))}")
+    network = predictor.network
+
+    def find_map(views: dict[str, Array], index: int) -> tuple[str, Array]:
+        maps = None if method == "occlusion" or "scene" not in views else network.maps(views["scene"])
+        if maps is not None:
+            return "cam", maps[0, index]
+        if method == "cam":
+            raise ConfigError(
+                f"{predictor.name} has no class-activation maps: it is no convolutional network with a linear head, or "
+                "its file is from before they were written; take method occlusion"
+            )
+        seen = network.info.views[0]
+        return "occlusion", occlusion_map(lambda pixels: _score(network, views | {seen: pixels}, index), views[seen][0])
+
+    return explain_by(find_map, predictor, image, label, persons)
+
+
+def explain_by(
+    find_map: Callable[[dict[str, Array], int], tuple[str, Array]],
+    predictor: Predictor,
+    image: ImageLike,
+    label: str | None,
+    persons: Sequence[Detection] | None,
+    *,
+    stream: str | None = None,
+) -> Explanation:
+    """Explain an answer by a function from views (1, 3, S, S) and a label's index to a method's name and map (h, w).
+
+    stream: name of the explained view; None: the first.  Other arguments and errors as `heat_map`.
+    """
     decoded, _ = read_any(image)
     network = predictor.network
     if persons is None and network.info.needs_person:
         persons = predictor.find_people(decoded, decoded.size)
-    views, box = views_of(network, decoded, persons)
+    views, box = views_of(network, decoded, persons, stream)
     answer = network.answer([network.look(decoded, decoded.size, persons)]).values[0]  # (E,)
     index = int(answer.argmax()) if label is None else network.info.find_labels().index(label)
-    maps = None if method == "occlusion" or "scene" not in views else network.maps(views["scene"])
-    if maps is not None:
-        values = maps[0, index]
-    elif method == "cam":
-        raise ConfigError(
-            f"{predictor.name} has no class-activation maps: it is no convolutional network with a linear head, or its "
-            "file is from before they were written; take method occlusion"
-        )
-    else:
-        seen = network.info.views[0]
-        values = occlusion_map(lambda pixels: _score(network, views | {seen: pixels}, index), views[seen][0])
+    method, values = find_map(views, index)
     return Explanation(
         label=network.info.labels[index],
         probability=float(answer[index]),
-        method="occlusion" if maps is None else "cam",
+        method=method,
         heat=normalised(values),
         box=box,
         image=decoded,
@@ -70,29 +95,69 @@ def heat_map(
     )
 
 
-def views_of(network: Network, image: Image.Image, persons: Sequence[Detection] | None) -> tuple[dict[str, Array], Box]:
-    """What a network sees of an image, and which part of the image the first view shows, px.
+def views_of(
+    network: Network, image: Image.Image, persons: Sequence[Detection] | None, stream: str | None = None
+) -> tuple[dict[str, Array], Box]:
+    """Return a network's views of an image, (1, 3, S, S), normalised, by name; and the part that one of them shows, px.
 
-    persons: in px; None: no detector was run.  Returns views (1, 3, S, S), normalised, by name.
+    persons: in px; None: no detector was run.  stream: name of the view whose part is returned; None: the first.
     """
     info = network.info
     views = {name: network.pixels(view[None]) for name, view in network.look(image, image.size, persons).items()}
-    if "scene" in views:
+    if (stream or info.views[0]) == "scene":
         return views, scene_box(image.size, info.size, info.crop_fraction)
     return views, choose_person(persons, None, image.size, info.person).box
 
 
 def logits_of(network: Network, views: Mapping[str, Array]) -> Array:
-    """Logits (N, E) of views by name, of which those of one image are repeated."""
+    """Return logits (N, E) of views by name; a view of one image is repeated."""
     count = max(len(view) for view in views.values())
     whole = {name: view if len(view) == count else np.repeat(view, count, axis=0) for name, view in views.items()}
     return network.logits(whole.get("scene"), whole.get("person"))
 
 
 def _score(network: Network, views: dict[str, Array], index: int) -> NDArray[np.floating]:
-    """Log-probability of a label, or the value itself for valence and arousal: (N,)."""
-    logits = logits_of(network, views).astype(np.float64)
-    if network.info.task == "affect":
-        return logits[:, index]
-    highest = logits.max(axis=1, keepdims=True)
-    return logits[:, index] - highest[:, 0] - np.log(np.exp(logits - highest).sum(axis=1))
+    """Return the log-probability of a label, or the value itself for valence and arousal: (N,)."""
+    logits = logits_of(network, views)
+    return (logits.astype(np.float64) if network.info.task == "affect" else log_softmax(logits))[:, index]
+
+
+def occlusion_map(score: Score, pixels: Array) -> Array:
+    """Measure how much the score falls when a place is covered (arXiv 1311.2901), in 98 passes.
+
+    pixels: (3, S, S), normalised; S at least 16.  Returns (16, 16): for each place the mean fall over the large covers
+    on it, plus the mean over the small covers on it, which lie on the 48 hottest places. It is negative where the score
+    rises. A cover has the mean colour of the image. Raises ShapeError for other pixels.
+    """
+    if pixels.ndim != 3 or pixels.shape[0] != 3 or min(pixels.shape[1:]) < CELLS:
+        raise ShapeError(f"expected pixels (3, S, S) with S at least {CELLS}, got {pixels.shape}")
+    before = float(score(pixels[None])[0])
+    starts = range(0, CELLS - COARSE + 1, COARSE_STEP)
+    large = [(row, column) for row in starts for column in starts]
+    coarse = _mean_fall(before, large, COARSE, score, pixels)
+    hottest = np.argsort(-coarse, axis=None, kind="stable")
+    corners = ((min(int(i) // CELLS, CELLS - FINE), min(int(i) % CELLS, CELLS - FINE)) for i in hottest)
+    small = list(dict.fromkeys(corners))[:FINE_COVERS]
+    return coarse + _mean_fall(before, small, FINE, score, pixels)
+
+
+def _mean_fall(before: float, corners: list[tuple[int, int]], side: int, score: Score, pixels: Array) -> Array:
+    """Return the mean fall of the score over the covers on each place, 0 without covers: (CELLS, CELLS)."""
+    falls = np.concatenate([before - score(batch) for batch in _covered(corners, side, pixels)])  # (M,)
+    total, count = np.zeros((CELLS, CELLS)), np.zeros((CELLS, CELLS))
+    for (row, column), fall in zip(corners, falls, strict=True):
+        total[row : row + side, column : column + side] += fall
+        count[row : row + side, column : column + side] += 1
+    return (total / np.maximum(count, 1)).astype(np.float32)
+
+
+def _covered(corners: list[tuple[int, int]], side: int, pixels: Array) -> Iterator[Array]:
+    """Yield batches (n, 3, S, S) of the image, each with one square of cells covered."""
+    mean = pixels.mean(axis=(1, 2), keepdims=True)  # (3, 1, 1)
+    rows, columns = (np.linspace(0, length, CELLS + 1).round().astype(int) for length in pixels.shape[1:])
+    for first in range(0, len(corners), BATCH):
+        part = corners[first : first + BATCH]
+        batch = np.repeat(pixels[None], len(part), axis=0)
+        for one, (row, column) in zip(batch, part, strict=True):
+            one[:, rows[row] : rows[row + side], columns[column] : columns[column + side]] = mean
+        yield batch

@@ -1,4 +1,4 @@
-"""What pre-trained models make of hidden patches, side by side, as figure 9 of the paper (arXiv 2409.18877)."""
+"""Reconstructions of hidden patches by pre-trained models, as in figure 9 of the paper (arXiv 2409.18877)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +14,12 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from uniemox.checkpoints.published import load_start
-from uniemox.checkpoints.reading import read_weight_file
-from uniemox.checkpoints.recognition import state_of
+from uniemox.checkpoints.reading import read_weight_file, state_of
 from uniemox.errors import CheckpointError, ConfigError, ImageError
 from uniemox.io.files import CONFIG, ENCODER, WEIGHTS, open_regular
 from uniemox.io.fonts import fitted
 from uniemox.losses.config import LossWeights
-from uniemox.losses.reconstruction import reconstruction_loss
+from uniemox.losses.objective import reconstruction_loss
 from uniemox.model.config import DecoderConfig, ModelConfig
 from uniemox.model.encoder import build_encoder
 from uniemox.model.uniemox import UniEmoX
@@ -28,11 +27,9 @@ from uniemox.predict.explain.sheets import FONT_PX, GAP_PX, INK, LINE_PX, PAPER
 from uniemox.predict.images import read_any
 from uniemox.predict.views import scene_view
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.training.settings import from_dict, read_json
+from uniemox.training.run_folder import from_dict, read_json
 from uniemox.training.state import Checkpoints
-from uniemox.views.mask import mask_noise
-from uniemox.views.patches import patchify, unpatchify
-from uniemox.views.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
+from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, mask_noise, normalise, patchify, unpatchify
 
 CELL_PX = 160
 PIXELS_ONLY = LossWeights(
@@ -41,7 +38,7 @@ PIXELS_ONLY = LossWeights(
     contrastive_feature_alignment=0.0,
     semantic_visual_alignment=0.0,
 )
-MAE_HEADS = 16  # of the published decoders; the tensors don't tell
+MAE_HEADS = 16  # of the published decoders; the tensors don't hold the number
 MAE_NAMES = {"decoder_embed.": "embed.", "decoder_blocks.": "decoder.blocks.", "decoder_norm.": "decoder.norm."}
 MAE_NAMES |= {"decoder_pred.": "decoder.pred.", "mask_token": "decoder.mask_token"}
 UNFIT = (OSError, RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError)
@@ -49,32 +46,32 @@ UNFIT = (OSError, RuntimeError, ValueError, KeyError, TypeError, safetensors.Saf
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A pre-trained model at one point of its training."""
+    """A pre-trained model at one step of its training."""
 
     name: str
     load: Callable[[], UniEmoX]
-    """The model in eval mode. Raises CheckpointError."""
+    """Returns the model in eval mode. Raises CheckpointError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconstructions:
-    """A sheet, and what it is worth."""
+    """A sheet of reconstructions, with their errors."""
 
     sheet: Image.Image
-    """A row an image: as it is, what the models saw, what each made of it."""
+    """A row an image: the original, its visible patches, the reconstruction by each model."""
     pictures: int
     errors: dict[str, float]
     """By stage, the mean squared error over hidden patches of ImageNet-normalised pixels, mean over images. Models of
-    standardised patches (norm_pix) are told each patch's mean and deviation, and look better for it."""
+    standardised patches (norm_pix) are given each patch's mean and deviation, and look better for it."""
     left_out: tuple[str, ...]
-    """Images that can't be read, and why."""
+    """Reasons why images could not be read."""
 
 
 def open_reconstructors(path: Path) -> list[Stage]:
-    """The stages of a pre-training run, one a checkpoint that it kept, the oldest first; or of a file of MAE's, one.
+    """Return the stages of a pre-training run, one a checkpoint, the oldest first; or the one of an MAE checkpoint.
 
     path: a run's folder, or a checkpoint of MAE with its decoder (mae_visualize_vit_*.pth, mae_pretrain_*_full.pth).
-    Raises CheckpointError if there is none, ConfigError if the run reconstructs nothing.
+    Raises CheckpointError if there is none, ConfigError for a run without reconstruction.
     """
     if not path.is_dir():
         return [Stage(name=path.stem, load=partial(_load_mae, path))]
@@ -102,11 +99,11 @@ def reconstruct_images(
     seed: int = 0,
     on_progress: Callable[[], None] = lambda: None,
 ) -> Reconstructions:
-    """Every stage's reconstruction of every image, all from the same visible patches.
+    """Reconstruct each image by each stage, all from the same visible patches.
 
-    ratio: share of patches that is hidden, 0 to 1.  seed: of the masks, which depend on the files' names else.
+    ratio: share of patches that is hidden, 0 to 1.  seed: for the masks, which also depend on the files' names.
     on_progress: called when a stage is done.
-    Raises ConfigError without stages, for a ratio out of range, or if the models' patches differ in number;
+    Raises ConfigError without stages, for a ratio out of range, or if the models' numbers of patches differ;
     ImageError if no image can be read.
     """
     if not stages:
@@ -147,13 +144,13 @@ def reconstruct_images(
 
 
 def _truth(paths: Sequence[Path], model: UniEmoX) -> Tensor:
-    """The middle squares, (M, 3, S, S), ImageNet-normalised."""
+    """Return the middle squares, (M, 3, S, S), ImageNet-normalised."""
     views = np.stack([scene_view(read_any(path)[0], model.image_size[0], 1.0) for path in paths])
     return normalise(torch.from_numpy(views), torch.device("cpu"))
 
 
 def _reconstruct(model: UniEmoX, truth: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, float]:
-    """What the model makes of each image, where patches are hidden (1), both (M, 3, S, S), and the mean error."""
+    """Return reconstructions and masks (1: hidden), both (M, 3, S, S), and the mean error."""
     made, hidden, errors = [], [], []
     grid, patch = model.encoder.patch_embed.grid_size, model.patch_size
     for pixels, draw in zip(truth.split(1), noise.split(1), strict=True):
@@ -174,7 +171,7 @@ def _reconstruct(model: UniEmoX, truth: Tensor, noise: Tensor) -> tuple[Tensor, 
 def _load_run(run: Path, config: PretrainConfig, weights: Path) -> UniEmoX:
     if config.encoder.start is None:
         encoder = build_encoder(config.encoder.name, config.view.size, **config.encoder.timm_options)
-    else:  # of a finished run the start may be gone
+    else:  # the start of a finished run may be gone
         start = str(run / ENCODER) if (run / ENCODER).is_file() else config.encoder.start
         encoder = load_start(start, image_size=config.view.size)
     model = UniEmoX(encoder, replace(config.model, fusion=None, losses=PIXELS_ONLY, teacher_width=None))
@@ -188,7 +185,7 @@ def _load_run(run: Path, config: PretrainConfig, weights: Path) -> UniEmoX:
 
 
 def _load_mae(path: Path) -> UniEmoX:
-    """A checkpoint of MAE's with its decoder; those named visualize predict pixels, others standardised patches."""
+    """Load an MAE checkpoint with its decoder; those named visualize predict pixels, others standardised patches."""
     encoder = load_start(path, method="mae")
     state = state_of(read_weight_file(path))
     if "decoder_pred.weight" not in state:
@@ -220,7 +217,7 @@ def _normalised_grey() -> Tensor:
 
 
 def _to_images(pixels: Tensor) -> list[Image.Image]:
-    """(M, 3, S, S), ImageNet-normalised, as images."""
+    """Convert (M, 3, S, S), ImageNet-normalised, to images."""
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
     values = ((pixels * std + mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(one) for one in values]

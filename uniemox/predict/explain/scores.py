@@ -1,17 +1,14 @@
-"""What a heat map is worth, as numbers: deletion and insertion (RISE, arXiv 1806.07421, section 4.3).
-
-Without torch; any classifier is a function from pixels to probabilities.
-"""
+"""Quality of a heat map: deletion and insertion (RISE, arXiv 1806.07421, section 4.3), without torch."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.errors import ConfigError, DataError, ShapeError
-from uniemox.intervals import Interval, bootstrap_interval
+from uniemox.intervals import bootstrap_interval
 from uniemox.predict.explain.explanation import Array, enlarged
 
 Classify = Callable[[Array], NDArray[np.floating]]
@@ -24,49 +21,23 @@ BLUR = 5 / 224  # deviation of the Gaussian, as a share of the side; the paper's
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapScores:
-    """Areas under the probability's curve while an image is taken away or put together, hottest places first."""
+    """Areas under the probability's curve while places of an image are deleted or inserted, hottest first."""
 
     deletion: float
     """0 to 1; low where the map names what the answer needs. Places become the image's mean colour."""
     insertion: float
     """0 to 1; high where the map names what is enough for the answer. Places appear on the blurred image."""
     random_deletion: float
-    """The same of a map of random values as coarse as the given one: what the two are to be compared with."""
+    """Deletion of a random map of the same size, for comparison."""
     random_insertion: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreSummary:
-    """Means over images, with 95 % bootstrap intervals."""
-
-    pictures: int
-    mean: MapScores
-    intervals: dict[str, Interval]
-    """By the name of the score; of `deletion_gain` and `insertion_gain` too, how much better than the random map."""
-    deletion_gain: float
-    """Mean of random_deletion - deletion: above 0 where the map is better than chance."""
-    insertion_gain: float
-    """Mean of insertion - random_insertion."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        gains = {"deletion_gain": self.deletion_gain, "insertion_gain": self.insertion_gain}
-        return {
-            "pictures": self.pictures,
-            **{
-                name: {"mean": value, "interval": list(self.intervals[name])}
-                for name, value in asdict(self.mean).items()
-            },
-            **{name: {"mean": value, "interval": list(self.intervals[name])} for name, value in gains.items()},
-        }
-
-
 def map_scores(classify: Classify, pixels: Array, heat: Array, index: int, *, seed: int = 0) -> MapScores:
-    """Deletion and insertion of one map, and of a random one, in 116 passes.
+    """Measure deletion and insertion of one map, and of a random one, in 116 passes.
 
-    pixels: (3, S, S), normalised.  heat: (h, w), of these pixels.  index: of the label that the map is of.
-    seed: of the random map, and of the order among equally hot places.
-    Raises ShapeError if the pixels are none, ConfigError if there is no such label.
+    pixels: (3, S, S), normalised.  heat: (h, w), of these pixels.  index: of the explained label.
+    seed: for the random map, and for the order of equally hot places.
+    Raises ShapeError for other shapes, ConfigError if there is no such label.
     """
     if pixels.ndim != 3 or pixels.shape[0] != 3 or heat.ndim != 2:
         raise ShapeError(f"expected pixels (3, S, S) and a map (h, w), got {pixels.shape} and {heat.shape}")
@@ -82,27 +53,26 @@ def map_scores(classify: Classify, pixels: Array, heat: Array, index: int, *, se
     return MapScores(deletion=areas[0], insertion=areas[1], random_deletion=areas[2], random_insertion=areas[3])
 
 
-def summarise(scores: Sequence[MapScores]) -> ScoreSummary:
-    """Means and intervals over images. Raises DataError without any."""
+def summarise(scores: Sequence[MapScores]) -> dict[str, Any]:
+    """Return means over images with 95 % bootstrap intervals, in JSON form. Raises DataError without scores.
+
+    The gains, deletion_gain and insertion_gain, are above 0 where the map is better than the random one.
+    """
     if not scores:
         raise DataError("there is no image whose map could be scored; give at least one")
-    names = [part.name for part in fields(MapScores)]
     table = np.array([astuple(one) for one in scores])  # (N, 4)
-    columns = {name: table[:, i] for i, name in enumerate(names)}
+    columns = {part.name: table[:, i] for i, part in enumerate(fields(MapScores))}
     columns["deletion_gain"] = columns["random_deletion"] - columns["deletion"]
     columns["insertion_gain"] = columns["insertion"] - columns["random_insertion"]
-    means = {name: float(column.mean()) for name, column in columns.items()}
-    return ScoreSummary(
-        pictures=len(scores),
-        mean=MapScores(**{name: means[name] for name in names}),
-        intervals={name: bootstrap_interval(column) for name, column in columns.items()},
-        deletion_gain=means["deletion_gain"],
-        insertion_gain=means["insertion_gain"],
-    )
+    means = {
+        name: {"mean": float(column.mean()), "interval": list(bootstrap_interval(column))}
+        for name, column in columns.items()
+    }
+    return {"pictures": len(scores), **means}
 
 
 def blur(pixels: Array, deviation: float) -> Array:
-    """Gaussian blur of (3, H, W); edges are continued. deviation: in px, above 0."""
+    """Blur (3, H, W) with a Gaussian; edges are continued. deviation: in px, above 0."""
     reach = max(1, round(3 * deviation))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
     kernel /= kernel.sum()
@@ -117,13 +87,13 @@ def blur(pixels: Array, deviation: float) -> Array:
 
 
 def _order(heat: Array, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.intp]:
-    """Places (H*W,) of an image, the hottest first, equals in random order."""
+    """Return the places (H*W,) of an image, hottest first, equals in random order."""
     large = enlarged(heat, (shape[2], shape[1])).ravel()
     return np.lexsort((rng.random(len(large)), -large))
 
 
 def _area(classify: Classify, before: Array, after: Array, order: NDArray[np.intp], index: int) -> float:
-    """Area under the label's probability while places change from one image into the other; the whole way is 1."""
+    """Return the area under the label's probability while places change from one image to the other; length 1."""
     ends = np.linspace(0, len(order), STEPS + 1).round().astype(int)
     image, target = before.reshape(3, -1).copy(), after.reshape(3, -1)
     found: list[float] = []
@@ -138,9 +108,3 @@ def _area(classify: Classify, before: Array, after: Array, order: NDArray[np.int
             found += [float(value) for value in answers[:, index]]
             batch = []
     return float(np.trapezoid(found, ends / len(order)))
-
-
-def check_has_probabilities(task: str, name: str) -> None:
-    """Raise ConfigError where there is no probability whose curve could be measured."""
-    if task == "affect":
-        raise ConfigError(f"{name} gives valence and arousal; deletion and insertion are scores of probabilities")

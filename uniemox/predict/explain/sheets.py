@@ -1,4 +1,4 @@
-"""Sheets of explanations, as figure 8 of the paper: images with the maps of several models; drawn with Pillow alone."""
+"""Sheets of heat maps, as figure 8 of the paper: images with the maps of several models."""
 
 import base64
 import html
@@ -11,7 +11,6 @@ from PIL import Image, ImageDraw
 from uniemox.errors import ShapeError
 from uniemox.io.fonts import fitted
 from uniemox.labels import AFFECT
-from uniemox.predict.explain.agreement import is_unlike
 from uniemox.predict.explain.explanation import Explanation, coloured
 
 CELL_PX = 256
@@ -34,11 +33,11 @@ def draw_sheet(
     names: Sequence[str],
     faces: Sequence[Image.Image] | None = None,
 ) -> Image.Image:
-    """All explanations as one image: each image and its maps beside it, several images a line where there is room.
+    """Draw all explanations as one image: each image next to its maps, several images a line where there is room.
 
-    rows: of each image, one explanation a model.  columns: the models' names.  names: of the images.  faces: each image
-    with what its faces show, in the image's place.
-    Raises ShapeError if these don't belong together.
+    rows: for each image one explanation a model.  columns: the models' names.  names: of the images.  faces: drawings
+    of what the faces show, in place of the images.
+    Raises ShapeError if their numbers don't fit.
     """
     title, shown = _first_column(rows, columns, names, faces)
     group_px = (CELL_PX + GAP_PX) * (len(columns) + 1)
@@ -69,7 +68,7 @@ def sheet_html(
     faces: Sequence[Image.Image] | None = None,
     notes: Sequence[str] = (),
 ) -> str:
-    """The same as a page that needs no other file; all names are escaped. Raises ShapeError as `draw_sheet`."""
+    """Return the sheet as an HTML page that needs no other file. Arguments and errors as `draw_sheet`."""
     title, shown = _first_column(rows, columns, names, faces)
     body = []
     for row, name, first in zip(rows, names, shown, strict=True):
@@ -90,31 +89,31 @@ def sheet_html(
 
 
 def caption(explanation: Explanation) -> str:
-    """Label and probability, the value itself for valence and arousal; and whether another method's map is unlike."""
+    """Return label and probability, or value, and a note if another method's map disagrees."""
     value = explanation.probability
     text = f"{explanation.label} {value:.1f}" if explanation.label in AFFECT else f"{explanation.label} {value:.0%}"
-    return f"{text}, methods disagree" if is_unlike(explanation) else text
+    return f"{text}, methods disagree" if explanation.is_unlike else text
 
 
 def _titled(column: str, explanation: Explanation) -> str:
-    """A column's name with the method, unless it has it already."""
+    """Append the method to a column's name, unless it ends with it."""
     method = f" ({explanation.method})"
     return column if column.endswith(method) else column + method
 
 
 def _group(row: Sequence[Explanation], name: str, first: Image.Image) -> list[tuple[Image.Image, str]]:
-    """The cells of one image: what is shown, and the words below it."""
+    """Return the cells of one image: drawings, and the captions below them."""
     return [(_small(first), name), *((_small(one.overlay(CELL_PX)), caption(one)) for one in row)]
 
 
 def _write(sheet: Image.Image, at: tuple[int, int], text: str) -> None:
-    """The end of a long text, where names differ."""
+    """Write a text; a long one is cut at its start, because names differ at their ends."""
     line, font = fitted(text, FONT_PX, CELL_PX, keep_end=True)
     ImageDraw.Draw(sheet).text(at, line, fill=INK, font=font)
 
 
 def _draw_key(sheet: Image.Image, top: int) -> None:
-    """The colours, between the words for their ends; on a narrow sheet the words are cut."""
+    """Draw the colours between the words for their ends; on a narrow sheet the words are cut."""
     first, font = fitted(KEY[0], FONT_PX, sheet.width // 2)
     scale, draw = _scale((KEY_PX, FONT_PX)), ImageDraw.Draw(sheet)
     draw.text((GAP_PX, top), first, fill=INK, font=font)
@@ -126,7 +125,7 @@ def _draw_key(sheet: Image.Image, top: int) -> None:
 
 
 def _scale(size: tuple[int, int]) -> Image.Image:
-    """The colours from no heat to the most; size: width and height, px."""
+    """Draw the colours from no heat to the most; size: width and height, px."""
     return coloured(np.linspace(0, 1, 32, dtype=np.float32)[None], size)
 
 
@@ -153,7 +152,7 @@ def _first_column(
     names: Sequence[str],
     faces: Sequence[Image.Image] | None,
 ) -> tuple[str, Sequence[Image.Image]]:
-    """Title and images of the first column. Raises ShapeError if the arguments don't belong together."""
+    """Return title and images of the first column. Raises ShapeError if the arguments' numbers don't fit."""
     if not rows or not columns or len(rows) != len(names) or any(len(row) != len(columns) for row in rows):
         raise ShapeError(
             f"a sheet needs at least one image and model, a name for each image and an explanation for each model; "

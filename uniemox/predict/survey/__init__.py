@@ -1,1 +1,1 @@
-"""What a collection of images evokes, on one page."""
+"""Survey of a collection of images: the emotions that they evoke, on one page."""

@@ -12,8 +12,7 @@ from uniemox.io.html import UNKNOWN, Html, element, is_known, page, percent, sca
 from uniemox.labels import AFFECT
 from uniemox.predict.plot import LABEL_COLOURS
 from uniemox.predict.survey.similarity import CELL_PX, FEWEST, draw_map, thumbnails
-from uniemox.predict.survey.summary import Place, Summary
-from uniemox.predict.survey.tallies import DATE, FOLDER, Tally
+from uniemox.predict.survey.summary import DATE, FOLDER, Place, Summary, Tally
 
 MAX_ROWS = 40  # of a table of groups; the rest is one row
 FEW = 10  # images whose mean says little

@@ -1,4 +1,4 @@
-"""A map of images: those that are alike stand near each other, one in each cell of a grid."""
+"""A map of images: similar ones are neighbours, one in each cell of a grid."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,16 +10,15 @@ from PIL import Image, ImageOps
 from uniemox.errors import ImageError, MissingPackageError
 from uniemox.io.decoding.pool import Decode
 from uniemox.io.images import MinSides
-from uniemox.predict.ahead import map_images
-from uniemox.predict.images import ImageLike, read_any
+from uniemox.predict.images import ImageLike, map_images, read_any
 from uniemox.predict.survey.summary import OnMap
 
-FEWEST = 12  # images that are worth a map
+FEWEST = 12  # images for a map
 CELL_PX, EDGE_PX = 44, 3
 
 
 def draw_map(images: Sequence[OnMap], colours: Mapping[str, str]) -> tuple[Image.Image, list[tuple[int, int]]]:
-    """The map, and (column, row) of each image.
+    """Draw the map; return it with (column, row) of each image.
 
     images: at least `FEWEST`.  colours: of the frames, by most probable label.
     Raises MissingPackageError without scikit-learn.
@@ -36,8 +35,8 @@ def draw_map(images: Sequence[OnMap], colours: Mapping[str, str]) -> tuple[Image
 
 
 def arrange(features: NDArray[np.float32]) -> list[tuple[int, int]]:
-    """A cell (column, row) of a grid for each image: t-SNE (van der Maaten and Hinton 2008), then the assignment to
-    cells that moves them least. The same for the same features on one machine.
+    """Assign each image a cell (column, row) of a grid: t-SNE (van der Maaten and Hinton 2008), then the assignment to
+    cells that moves them least. Deterministic on one machine.
 
     features: (N, D).  Raises MissingPackageError without scikit-learn.
     """
@@ -60,7 +59,7 @@ def arrange(features: NDArray[np.float32]) -> list[tuple[int, int]]:
 
 
 def thumbnails(paths: Iterable[str], side_px: int) -> Iterable[Image.Image | None]:
-    """The middle square of each image, RGB; None for one that can't be read any more."""
+    """Yield the middle square of each image, RGB; None for one that can't be read any more."""
 
     def small(source: ImageLike, decode: Decode) -> Image.Image | None:
         try:

@@ -1,9 +1,11 @@
 """From the lines of a survey to its numbers: one pass, in memory that does not grow with the images."""
 
+import base64
 import heapq
+import os
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,16 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uniemox.errors import DataError
+from uniemox.data.readers.csv_table import read_rows
+from uniemox.errors import ConfigError, DataError
 from uniemox.labels import AFFECT
-from uniemox.predict.survey.lines import unpack
-from uniemox.predict.survey.tallies import Grouping, Tally, shorten
+from uniemox.predict.schema import top_word
 from uniemox.predict.tables import read_lines
 from uniemox.predict.writing import AnswerHeader
 
 SHOWN = 6  # images with the most, and with the least, of each label
 MAX_UNFAMILIAR = 12  # shown
 MAX_ON_MAP = 600
+FOLDER, DATE = "folder", "date"
+NOWHERE, UNDATED = "not in the table", "no date"
+MAX_MONTHS = 24  # then years
+Z = 1.96  # of a 95 % interval
+Answer = Mapping[str, Any]
+Grouping = Callable[[Answer], str]
+"""From an answer in JSON form to the name of its group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +39,7 @@ class Place:
     path: str
     top: str
     value: float
-    """Of what it is shown for."""
+    """The value that it is shown for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,107 +52,44 @@ class OnMap:
 
 
 @dataclass(slots=True)
-class Summary:
-    """What a survey found."""
+class Tally:
+    """Means of a group of images."""
 
-    answered: AnswerHeader
-    kind: str
-    columns: tuple[str, ...]
-    """The labels, and valence and arousal where the model tells them beside."""
-    whole: Tally
-    groups: dict[str, dict[str, Tally]]
-    """By what is grouped (folder, date, a column), then by its value."""
-    most: dict[str, list[Place]]
-    """By label, highest first."""
-    least: dict[str, list[Place]]
-    unfamiliar: list[Place]
-    """Least familiar first, the model's flagged ones only."""
-    people: Counter[int]
-    """Images by the number of people in them."""
-    shown: Counter[str]
-    """Faces by the word that is most probable for them; "" for those too small to tell."""
-    on_map: list[OnMap]
-    failures: int
+    columns: int
+    images: int = 0
+    unfamiliar: int = 0
+    sums: NDArray[np.float64] = field(init=False)
+    squares: NDArray[np.float64] = field(init=False)
 
+    def __post_init__(self) -> None:
+        self.sums, self.squares = np.zeros(self.columns), np.zeros(self.columns)
 
-def summarise(lines: Path, groupings: Mapping[str, Grouping]) -> Summary:
-    """Read a survey's lines.  groupings: by name, what says to which group an answer belongs; see `groupings_of`.
+    def add(self, values: NDArray[np.float64], *, is_unfamiliar: bool) -> None:
+        """Count an image.  values: (columns,)."""
+        self.images += 1
+        self.unfamiliar += is_unfamiliar
+        self.sums += values
+        self.squares += values**2
 
-    Raises DataError if no image could be read.
-    """
-    found: Summary | None = None
-    failures = 0
-    draw, extremes = Random(0), _Extremes()
-    for value in read_lines(lines):
-        if "scene" not in value:
-            failures += 1
-            continue
-        found = found or _empty(value, groupings)
-        _count(found, value, groupings)
-        extremes.add(value)
-        _draw_for_map(found, value, draw)
-    if found is None:
-        raise DataError(f"{lines}: none of its {failures} images could be read")
-    found.failures = failures
-    found.most = {label: highest.sorted() for label, highest in extremes.most.items()}
-    found.least = {label: highest.sorted() for label, highest in extremes.least.items()}
-    found.unfamiliar = extremes.unfamiliar.sorted()
-    shorten(found.groups)
-    return found
+    def merge(self, other: "Tally") -> None:
+        """Count another group's images too."""
+        self.images += other.images
+        self.unfamiliar += other.unfamiliar
+        self.sums += other.sums
+        self.squares += other.squares
 
+    @property
+    def means(self) -> NDArray[np.float64]:
+        """(columns,)."""
+        return self.sums / max(self.images, 1)
 
-def _empty(value: Mapping[str, Any], groupings: Mapping[str, Grouping]) -> Summary:
-    answered = AnswerHeader.of(dict(value))
-    columns = (*answered.labels, *(name for name in AFFECT if name not in answered.labels and value.get(name)))
-    groups: dict[str, dict[str, Tally]] = {name: {} for name in groupings}
-    whole = Tally(len(columns))
-    return Summary(answered, value["kind"], columns, whole, groups, {}, {}, [], Counter(), Counter(), [], 0)
-
-
-def _count(found: Summary, value: Mapping[str, Any], groupings: Mapping[str, Grouping]) -> None:
-    numbers = np.array([value["scene"].get(name, value.get(name)) for name in found.columns], np.float64)
-    own = [found.groups[name].setdefault(of(value), Tally(len(found.columns))) for name, of in groupings.items()]
-    for tally in (found.whole, *own):
-        tally.add(numbers, is_unfamiliar=bool(value.get("is_unfamiliar")))
-    if value.get("persons") is not None:
-        found.people[len(value["persons"])] += 1
-    for face in value.get("faces") or ():
-        words = face["expressions"]
-        found.shown[max(words, key=words.get) if words else ""] += 1
-
-
-def _draw_for_map(found: Summary, value: Mapping[str, Any], draw: Random) -> None:
-    """Every image is as likely on the map as any other (Vitter's algorithm R)."""
-    if not value.get("features"):
-        return
-    place = len(found.on_map) if len(found.on_map) < MAX_ON_MAP else draw.randrange(found.whole.images)
-    if place >= MAX_ON_MAP:
-        return
-    one = OnMap(value["path"], _top(value), unpack(value["features"]))
-    found.on_map[place : place + 1] = [one]
-
-
-def _top(value: Mapping[str, Any]) -> str:
-    return str(max(value["scene"], key=value["scene"].get))
-
-
-class _Extremes:
-    """The images with the most and the least of each label, and the least familiar ones."""
-
-    def __init__(self) -> None:
-        self.most: dict[str, _Highest] = {}
-        self.least: dict[str, _Highest] = {}
-        self.unfamiliar = _Highest(MAX_UNFAMILIAR)
-
-    def add(self, value: Mapping[str, Any]) -> None:
-        """Look at an answer."""
-        for label, share in value["scene"].items():
-            place = Place(value["path"], _top(value), share)
-            self.most.setdefault(label, _Highest(SHOWN)).add(share, place)
-            self.least.setdefault(label, _Highest(SHOWN)).add(-share, place)
-        if value.get("is_unfamiliar"):
-            familiarity = value["familiarity"]
-            self.unfamiliar.add(-familiarity, Place(value["path"], _top(value), familiarity))
+    @property
+    def margins(self) -> NDArray[np.float64]:
+        """(columns,), half of each mean's 95 % interval; nan for fewer than two images."""
+        if self.images < 2:
+            return np.full(self.columns, np.nan)
+        variance = np.maximum(self.squares - self.images * self.means**2, 0) / (self.images - 1)
+        return np.asarray(Z * np.sqrt(variance / self.images))
 
 
 class _Highest:
@@ -154,11 +100,154 @@ class _Highest:
         self.heap: list[tuple[float, int, Place]] = []
 
     def add(self, rank: float, place: Place) -> None:
-        """Another one."""
         self.seen += 1
         push = heapq.heappush if len(self.heap) < self.size else heapq.heappushpop
         push(self.heap, (rank, -self.seen, place))
 
     def sorted(self) -> list[Place]:
-        """Highest first."""
+        """Return the places, highest first."""
         return [place for _, _, place in sorted(self.heap, reverse=True)]
+
+
+class Summary:
+    """Numbers of a survey. `add` counts the answers, `shorten` names the groups at the end.
+
+    first: an answer in JSON form.  groupings: by name, see `groupings_of`.
+    """
+
+    def __init__(self, first: Answer, groupings: Mapping[str, Grouping]) -> None:
+        self.answered = AnswerHeader.of(dict(first))
+        self.kind: str = first["kind"]
+        labels = self.answered.labels
+        self.columns = (*labels, *(name for name in AFFECT if name not in labels and first.get(name)))
+        """The labels, and valence and arousal where the model also predicts them."""
+        self.whole = Tally(len(self.columns))
+        self.groups: dict[str, dict[str, Tally]] = {name: {} for name in groupings}
+        """By the name of the grouping, then by group."""
+        self.people: Counter[int] = Counter()
+        """Images by the number of people in them."""
+        self.shown: Counter[str] = Counter()
+        """Faces by their most probable word; "" for those too small to tell."""
+        self.on_map: list[OnMap] = []
+        self.failures = 0
+        self._groupings, self._random = groupings, Random(0)
+        self._most = {label: _Highest(SHOWN) for label in labels}
+        self._least = {label: _Highest(SHOWN) for label in labels}
+        self._unfamiliar = _Highest(MAX_UNFAMILIAR)
+
+    @property
+    def most(self) -> dict[str, list[Place]]:
+        """Images with the most of each label, highest first."""
+        return {label: highest.sorted() for label, highest in self._most.items()}
+
+    @property
+    def least(self) -> dict[str, list[Place]]:
+        """Images with the least of each label, lowest first."""
+        return {label: highest.sorted() for label, highest in self._least.items()}
+
+    @property
+    def unfamiliar(self) -> list[Place]:
+        """Images that the model flags as unfamiliar, least familiar first."""
+        return self._unfamiliar.sorted()
+
+    def add(self, value: Answer) -> None:
+        """Count an answer in JSON form."""
+        path, top, is_unfamiliar = value["path"], top_word(value["scene"]), bool(value.get("is_unfamiliar"))
+        numbers = np.array([value["scene"].get(name, value.get(name)) for name in self.columns], np.float64)
+        groups = [self.groups[name].setdefault(of(value), Tally(len(numbers))) for name, of in self._groupings.items()]
+        for tally in (self.whole, *groups):
+            tally.add(numbers, is_unfamiliar=is_unfamiliar)
+        if value.get("persons") is not None:
+            self.people[len(value["persons"])] += 1
+        for face in value.get("faces") or ():
+            self.shown[top_word(face["expressions"]) if face["expressions"] else ""] += 1
+        for label, share in value["scene"].items():
+            self._most[label].add(share, Place(path, top, share))
+            self._least[label].add(-share, Place(path, top, share))
+        if is_unfamiliar:
+            self._unfamiliar.add(-value["familiarity"], Place(path, top, value["familiarity"]))
+        if value.get("features"):
+            self._draw_for_map(OnMap(path, top, unpack(value["features"])))
+
+    def _draw_for_map(self, image: OnMap) -> None:
+        """Give every image the same chance to be on the map (Vitter's algorithm R)."""
+        is_full = len(self.on_map) >= MAX_ON_MAP
+        place = self._random.randrange(self.whole.images) if is_full else len(self.on_map)
+        if place < MAX_ON_MAP:
+            self.on_map[place : place + 1] = [image]
+
+    def shorten(self) -> None:
+        """Name folders from the one that holds them all; turn many months into years."""
+        for name, tallies in self.groups.items():
+            rename: Callable[[str], str] = str
+            if name == FOLDER and len(tallies) > 1:
+                rename = _below(tallies)
+            elif name == DATE and len(tallies) > MAX_MONTHS:
+                rename = lambda month: month[:4] if month != UNDATED else month  # noqa: E731
+            shorter: dict[str, Tally] = {}
+            for key, tally in sorted(tallies.items()):
+                shorter.setdefault(rename(key), Tally(tally.columns)).merge(tally)
+            self.groups[name] = shorter
+
+
+def summarise(lines: Path, groupings: Mapping[str, Grouping]) -> Summary:
+    """Read a survey's lines.  groupings: by name, see `groupings_of`.  Raises DataError if no image could be read."""
+    found: Summary | None = None
+    failures = 0
+    for value in read_lines(lines):
+        if "scene" in value:
+            found = found or Summary(value, groupings)
+            found.add(value)
+        else:
+            failures += 1
+    if found is None:
+        raise DataError(f"{lines}: none of its {failures} images could be read")
+    found.failures = failures
+    found.shorten()
+    return found
+
+
+def unpack(text: str) -> NDArray[np.float32]:
+    """Return the packed features (128,) of an image."""
+    return np.frombuffer(base64.b64decode(text), "<f2").astype(np.float32)
+
+
+def groupings_of(names: Sequence[str], table: Path | None) -> dict[str, Grouping]:
+    """Return the groupings that `--by` names.  table: a CSV file with the column path, for further columns.
+
+    Raises ConfigError for a name that is neither folder, date nor a column, DataError for a table that can't be read.
+    """
+    known: dict[str, Grouping] = {
+        FOLDER: lambda answer: os.path.dirname(answer["path"]) or ".",
+        DATE: lambda answer: answer["taken"][:7] if answer.get("taken") else UNDATED,
+    }
+    columns = [name for name in names if name not in known]
+    if columns and table is None:
+        raise ConfigError(f"--by {columns[0]}: neither folder nor date; for a column give a CSV file, --table")
+    if table is not None:
+        known |= _columns_of(table, columns)
+    return {name: known[name] for name in names}
+
+
+def _columns_of(table: Path, columns: Sequence[str]) -> dict[str, Grouping]:
+    rows: dict[str, tuple[str, ...]] = {}
+    for line, row in read_rows(table):
+        absent = next((name for name in ("path", *columns) if name not in row), None)
+        if absent is not None:
+            raise ConfigError(f"{table}:{line}: there is no column {absent!r}; it has {', '.join(row)}")
+        values = tuple(row[name] for name in columns)
+        rows[os.path.abspath(table.parent / row["path"])] = rows[os.path.abspath(row["path"])] = values
+
+    def grouping(place: int) -> Grouping:
+        return lambda value: rows[path][place] if (path := os.path.abspath(value["path"])) in rows else NOWHERE
+
+    return {name: grouping(place) for place, name in enumerate(columns)}
+
+
+def _below(folders: Iterable[str]) -> Callable[[str], str]:
+    absolute = [os.path.abspath(folder) for folder in folders]
+    try:
+        common = os.path.commonpath(absolute)
+    except ValueError:  # on several drives
+        return str
+    return lambda folder: os.path.relpath(os.path.abspath(folder), common)

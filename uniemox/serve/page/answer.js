@@ -2,8 +2,14 @@
 
 import { element, find, percent, sorted } from "./elements.js";
 import { offerMaps } from "./maps.js";
+import { schema } from "./table.js";
 
 const KINDS = { evoked: "What the scene evokes", felt: "What the people in it feel", expressed: "What the face shows" };
+
+const DRAWN = [ // in ways of their own, or left out
+  "sha256", "name", "scene", "kind", "valence", "arousal", "valence_interval", "arousal_interval", "affect_from",
+  "familiarity", "is_unfamiliar", "view", "persons", "faces", "likely", "width_px", "height_px", "label_set", "model",
+];
 
 function amount(model, value) { return model.task === "affect" ? value.toFixed(1) : percent(value); }
 
@@ -43,6 +49,7 @@ export function article(model, answer, item) {
   drawBars(made, model, answer, item.share);
   drawPeople(made, answer);
   drawFaces(made, answer);
+  drawOthers(made, answer);
   offerMaps(made, model, answer, item);
   return made;
 }
@@ -132,5 +139,19 @@ function drawFaces(made, answer) {
       : "too small to tell";
     const whose = face.person === null ? "" : `person ${face.person + 1}: `;
     find(".faces", made).append(element("li", whose + words));
+  }
+}
+
+// Fields that this page does not know: each with its value, and with its meaning as the server describes it.
+async function drawOthers(made, answer) {
+  const others = Object.entries(answer).filter(([name]) => !DRAWN.includes(name));
+  if (!others.length) return;
+  const list = element("ul", undefined, "others");
+  find(".judged", made).after(list);
+  const { properties } = await schema();
+  for (const [name, value] of others) {
+    const line = element("li", `${name}: ${typeof value === "string" ? value : JSON.stringify(value)}`);
+    line.title = properties[name]?.description || "";
+    list.append(line);
   }
 }

@@ -190,9 +190,9 @@ function clear() {
   find("[data-opens=choose]").focus();
 }
 
-function downloadTable() {
+async function downloadTable() {
   const answers = items.filter((item) => item.answers).flatMap((item) => item.answers);
-  const url = URL.createObjectURL(new Blob([csv(answers, failed)], { type: "text/csv" }));
+  const url = URL.createObjectURL(new Blob([await csv(answers, failed)], { type: "text/csv" }));
   download(url, "answers.csv");
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }

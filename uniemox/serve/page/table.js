@@ -1,40 +1,46 @@
-// The table of answers, with the columns of `uniemox predict --out answers.csv`.
+// The table of answers, with the columns of `uniemox predict --out answers.csv`, and the server's description of them.
 
 import { sorted } from "./elements.js";
+import { ask } from "./server.js";
 
-const JUDGED = ["familiarity", "is_unfamiliar"];
-const FOUND = ["people", "people_feel", "faces", "faces_show"];
-const ABOUT = ["kind", "label_set", "model", "width_px", "height_px"];
+let described = null;
 
-// answers: of /predict.  failed: { name, error }.  With the mark that lets spreadsheets know UTF-8.
-export function csv(answers, failed) {
-  const labels = [...new Set(answers.flatMap((answer) => Object.keys(answer.scene)))];
-  const affect = ["valence", "arousal"].filter((name) => !labels.includes(name));
-  const head = ["path", "top", "top_value", ...labels, ...affect, ...JUDGED, "likely", ...FOUND, ...ABOUT, "error"];
-  const rows = answers.map((answer) => [
-    answer.name,
-    ...sorted(answer.scene)[0],
-    ...labels.map((label) => answer.scene[label]),
-    ...[...affect, ...JUDGED].map((name) => answer[name]),
-    (answer.likely || []).join(";"),
-    ...found(answer.persons, "emotions"),
-    ...found(answer.faces, "expressions"),
-    ...ABOUT.map((name) => answer[name]),
-    null,
-  ]);
-  rows.push(...failed.map(({ name, error }) => [name, ...Array(head.length - 2).fill(null), error]));
-  return `\ufeff${[head, ...rows].map((row) => row.map(cell).join(",")).join("\r\n")}\r\n`;
+// The schema of an answer: `properties` by field, and `x-columns`, each field of a table with its headings, in order.
+export async function schema() {
+  described ??= (await (await ask("openapi.json")).json()).components.schemas.ImageAnswer;
+  return described;
 }
 
-function found(several, what) {
-  if (several === null) return [null, ""];
-  return [several.length, several.map((one) => (one[what] ? sorted(one[what])[0][0] : "?")).join(";")];
+// answers: of /predict.  failed: { name, error }.  With the mark that lets spreadsheets know UTF-8.
+export async function csv(answers, failed) {
+  const labels = [...new Set(answers.flatMap((answer) => Object.keys(answer.scene)))];
+  const columns = (await schema())["x-columns"].filter(([field]) => !labels.includes(field));
+  const headings = columns.flatMap(([field, ...names]) => (field === "scene" ? [...names, ...labels] : names));
+  const rows = answers.map((answer) => columns.flatMap(([field, ...names]) => {
+    if (field === "path") return [answer.name];
+    if (field === "scene") return [...sorted(answer.scene)[0], ...labels.map((label) => answer.scene[label])];
+    return cells(answer[field], names.length);
+  }).concat([null]));
+  rows.push(...failed.map(({ name, error }) => [name, ...Array(headings.length - 1).fill(null), error]));
+  return `\ufeff${[[...headings, "error"], ...rows].map((row) => row.map(cell).join(",")).join("\r\n")}\r\n`;
+}
+
+// The cells of a field: for a list of objects their number and the most probable word of each.
+function cells(value, count) {
+  if (!Array.isArray(value)) return count === 1 ? [value] : [null, ""];
+  if (count === 1) return [value.some((one) => typeof one === "object") ? value.length : value.join(";")];
+  return [value.length, value.map(topWord).join(";")];
+}
+
+function topWord(element) {
+  const shares = Object.values(element).find((part) => part !== null && typeof part === "object" && !Array.isArray(part));
+  return shares ? sorted(shares)[0][0] : "?";
 }
 
 function cell(value) {
   if (typeof value === "boolean") return value ? "True" : "False";
   const text = String(value ?? "");
-  const isFormula = typeof value === "string" && /^'*[=+\-@\t\r\n\x1b＝＋－＠]/.test(text); // as uniemox/io/csv_files.py
+  const isFormula = typeof value === "string" && /^'*[=+\-@\t\r\n\x1b＝＋－＠]/.test(text); // as uniemox/io/files.py
   const safe = isFormula ? `'${text}` : text;
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }

@@ -1,0 +1,185 @@
+"""Answers: what one may contain, and saving them so that an acknowledged answer is on disk."""
+
+import json
+import queue
+import re
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from uniemox.curate import tables as t
+from uniemox.curate.plan import MAX_LABELS
+from uniemox.curate.project import NONE, SKIP, Store
+from uniemox.errors import DataError
+
+DETAILS = ("labels", "intensity", "valence", "arousal", "comment", "skip", "suggested")
+"""Fields besides the label, which tables.details keeps."""
+ID = r"^[A-Za-z0-9-]{8,64}$"
+MAX_ROWS = 2**53  # limit for row numbers: pages can't tell larger ones apart, and databases take none
+MAX_AT_ONCE = 2000  # answers of one transaction
+IN_A_QUERY = 500  # parameters that every database takes
+_OWNERS = select(t.tasks.c.id, t.tasks.c.person_id).where(t.tasks.c.id.in_(bindparam("values", expanding=True)))
+_SAVED = select(t.answers.c.id, t.answers.c.person_id, t.answers.c.client_id).where(
+    t.answers.c.client_id.in_(bindparam("values", expanding=True))
+)
+
+
+class Strict(BaseModel):
+    """A request body without unknown fields or converted types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class AnswerIn(Strict):
+    """One answer of a page or a file. The page makes the id, so that it can send the answer again."""
+
+    id: str = Field(pattern=ID)
+    task: int = Field(ge=1, lt=MAX_ROWS)
+    label: str = Field(max_length=60)
+    seconds: float = Field(ge=0, le=86400, strict=False)
+    labels: list[str] = Field(default=[], max_length=MAX_LABELS)
+    intensity: int | None = Field(default=None, ge=1, le=9)
+    valence: int | None = Field(default=None, ge=1, le=9)
+    arousal: int | None = Field(default=None, ge=1, le=9)
+    comment: str = Field(default="", max_length=2000)
+    skip: Literal["unseen", "upsetting", "unsure", "other"] | None = None
+    suggested: str | None = Field(default=None, max_length=60)
+
+    def fits(self, labels: Sequence[str]) -> bool:
+        """Return True if it names labels of the plan, each once, or none of them, or gives a reason to skip."""
+        if self.suggested is not None and self.suggested not in labels:
+            return False
+        if self.label == SKIP:
+            return self.skip is not None and not self.labels
+        named = self.labels or [self.label]
+        are_labels = named == [NONE] or set(named) <= {*labels}
+        return self.skip is None and named[0] == self.label and are_labels and len(set(named)) == len(named)
+
+    def details(self, suggested: str | None) -> dict[str, Any]:
+        """Return the fields besides the label.  suggested: the label that the annotator saw suggested."""
+        values = {**{name: getattr(self, name) for name in DETAILS}, "suggested": suggested}
+        return {name: value for name, value in values.items() if value not in (None, "", [])}
+
+
+def read_answer(value: Any, labels: Sequence[str]) -> AnswerIn | None:
+    """Return one answer; None if it is invalid.  labels: of the plan."""
+    try:
+        answer = AnswerIn.model_validate(value)
+    except ValidationError:
+        return None
+    return answer if answer.fits(labels) else None
+
+
+def has_id(value: Any) -> bool:
+    """Return True if an invalid answer still has an id, by which it can be refused."""
+    return isinstance(value, dict) and re.fullmatch(ID, str(value.get("id"))) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An annotator's answer to a task. Sent again with the same id, it is the same answer."""
+
+    person: int
+    task: int
+    id: str
+    label: str
+    """One of the plan's, none or skip."""
+    seconds: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Fields besides the label, see tables.details."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    answers: Sequence[Answer]
+    done: "Future[frozenset[str]]"
+
+
+class AnswerWriter:
+    """A thread that writes all waiting answers in one transaction: a hundred annotators cost a few commits a second."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+        self._thread.start()
+
+    def save(self, answers: Sequence[Answer]) -> "Future[frozenset[str]]":
+        """Queue answers of one person; the result is the ids of those that are on disk.
+
+        An answer to a task of another person is not written. The future raises DataError if the database can't be
+        written.
+        """
+        job = _Job(answers, Future())
+        self._jobs.put(job)
+        return job.done
+
+    def close(self) -> None:
+        """Write the waiting answers and end the thread."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        job = self._jobs.get()
+        while job is not None:
+            jobs = [job]
+            while sum(len(one.answers) for one in jobs) < MAX_AT_ONCE and not self._jobs.empty():
+                job = self._jobs.get()
+                if job is None:
+                    break
+                jobs.append(job)
+            self._write(jobs)
+            if job is not None:
+                job = self._jobs.get()
+
+    def _write(self, jobs: Sequence[_Job]) -> None:
+        try:
+            with self.store.write() as connection:
+                saved = save_answers(connection, [answer for job in jobs for answer in job.answers])
+        except SQLAlchemyError as error:
+            for job in jobs:
+                job.done.set_exception(DataError(f"answers can't be written: {error}"))
+            return
+        for job in jobs:
+            job.done.set_result(frozenset(one.id for one in job.answers if (one.person, one.id) in saved))
+
+
+def save_answers(connection: Connection, answers: Sequence[Answer]) -> set[tuple[int, str]]:
+    """Add new answers and return person and id of all of these answers that are in the database now."""
+    owner = {row.id: row.person_id for row in _rows(connection, _OWNERS, {answer.task for answer in answers})}
+    ids, people = {answer.id for answer in answers}, {answer.person for answer in answers}
+    saved = {(row.person_id, row.client_id) for row in _rows(connection, _SAVED, ids) if row.person_id in people}
+    fresh: dict[tuple[int, str], Answer] = {}
+    for one in answers:
+        if (one.person, one.id) not in saved and owner.get(one.task) == one.person:
+            fresh.setdefault((one.person, one.id), one)
+    if fresh:
+        now = time.time()
+        rows = [
+            {"person_id": one.person, "task_id": one.task, "client_id": one.id, "label": one.label}
+            | {"seconds": one.seconds, "at": now}
+            for one in fresh.values()
+        ]
+        connection.execute(insert(t.answers), rows)
+    detailed = {key: json.dumps(one.details) for key, one in fresh.items() if one.details}
+    if detailed:
+        added = [
+            (row.id, (row.person_id, row.client_id)) for row in _rows(connection, _SAVED, {id for _, id in detailed})
+        ]
+        rows = [{"answer_id": number, "content": detailed[key]} for number, key in added if key in detailed]
+        connection.execute(insert(t.details), rows)
+    return saved | fresh.keys()
+
+
+def _rows(connection: Connection, query: Any, values: Iterable[Any]) -> list[Any]:
+    """Return the rows of a query for all values, asked in parts."""
+    values = list(values)
+    parts = (values[i : i + IN_A_QUERY] for i in range(0, len(values), IN_A_QUERY))
+    return [row for part in parts for row in connection.execute(query, {"values": part})]

@@ -1,0 +1,376 @@
+"""Sources of images: a local folder, a table of addresses, and search services (Openverse, Commons, Bing)."""
+
+import html
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from typing import Any
+from urllib.parse import quote_plus, urlencode
+
+from uniemox.curate.collect.config import FetchConfig, PolitenessConfig
+from uniemox.curate.collect.fetch import FetchFailure, get
+from uniemox.curate.collect.politeness import fetch_all
+from uniemox.curate.plan import CollectionPlan
+from uniemox.data.readers.csv_table import read_rows
+from uniemox.data.readers.folders import checked_folder, images_below
+from uniemox.data.source import parse_source
+from uniemox.errors import ConfigError, DataError, LabelError, MissingPackageError
+from uniemox.io.files import plain_cell
+from uniemox.labels import clean
+
+OPENVERSE = "https://api.openverse.org/v1/images/"
+OPENVERSE_PAGE = 20  # largest page without a key
+COMMONS = "https://commons.wikimedia.org/w/api.php"
+COMMONS_QUERY = {
+    **{"action": "query", "format": "json", "formatversion": "2", "generator": "search", "gsrnamespace": "6"},
+    **{"gsrlimit": "50", "prop": "imageinfo", "iiprop": "url|size|mime|extmetadata", "maxlag": "5"},
+    "iiurlwidth": "1024",  # originals may have 100 megapixels; the service scales them
+}
+BING = "https://www.bing.com"
+BING_MAX = 1000  # results that the service gives for a search
+BING_LICENCES = ("creativecommons", "publicdomain", "noncommercial", "commercial")
+PAUSES_S = {"openverse": 3.0, "commons": 1.0, "bing": 2.0}  # Openverse allows 20 requests a minute without a key
+MAX_LISTED = 8  # folders in a message
+ALIASES = {"url": "address", "license": "licence"}
+ALIASES |= dict.fromkeys(("license_address", "license_url"), "licence_address")
+Searches = list[tuple[str | None, str]]
+"""Label and keyword of each search."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An image that a source offers for a keyword. Fields that the source does not know are empty."""
+
+    address: str
+    rank: int
+    """Place among the keyword's results, from 0."""
+    keyword: str = ""
+    label: str | None = None
+    page: str = ""
+    """Address of the page that shows it."""
+    title: str = ""
+    licence: str = ""
+    """Short name of the licence, such as by-sa 4.0."""
+    licence_address: str = ""
+    author: str = ""
+
+
+@dataclass(slots=True)
+class ListSource:
+    """A source that is a list of candidates already."""
+
+    name: str
+    candidates: list[Candidate]
+
+    def searches(self, plan: CollectionPlan) -> Searches:
+        """Return one search for everything."""
+        return [(None, "")]
+
+    def offers(self, label: str | None, keyword: str, limit: int) -> Iterator[Candidate]:
+        """Yield all candidates."""
+        yield from self.candidates
+
+
+@dataclass(frozen=True, slots=True)
+class SearchService:
+    """A source that is asked for every keyword of the plan.
+
+    results: yields the fields of candidates for a keyword in the service's order, about as many as the limit.
+    """
+
+    name: str
+    results: Callable[[str, int], Iterator[dict[str, str]]]
+
+    def searches(self, plan: CollectionPlan) -> Searches:
+        """Return every keyword of the plan."""
+        return [(label, word) for label in plan.labels for word in plan.keywords[label]]
+
+    def offers(self, label: str | None, keyword: str, limit: int) -> Iterator[Candidate]:
+        """Yield the first results, each address once. Raises DataError for a service that can't be asked."""
+        seen: set[str] = set()
+        for rank, fields in enumerate(self.results(keyword, limit)):
+            if len(seen) >= limit:
+                return
+            if fields.get("address") and fields["address"] not in seen:
+                seen.add(fields["address"])
+                yield Candidate(rank=rank, keyword=keyword, label=label, **fields)
+
+
+ImageSource = ListSource | SearchService
+
+
+def local_folder(root: Path, plan: CollectionPlan, *, with_labels: bool = True) -> ListSource:
+    """Return `[<label>/][<keyword>/]<image>` below a folder in the order of names; others have no label.
+
+    with_labels: top folders are labels; otherwise all folders are keywords, and no image has a label.
+    Titles are paths below the folder.
+    Raises DataError without images, LabelError for a top folder that is neither a label nor a search word of the plan.
+    """
+    paths = images_below(checked_folder(root))
+    if not paths:
+        raise DataError(f"{root}: no images below this folder")
+    of_word = _labels_by_word(plan)
+    tops = Counter(key.split("/")[0] for key in paths if "/" in key) if with_labels else Counter[str]()
+    labels = {top: plan.label_of(top) or of_word.get(top.lower()) for top in tops}
+    unknown = [f"{top} ({tops[top]:,} image{'s' * (tops[top] != 1)})" for top in tops if labels[top] is None]
+    if unknown:
+        named = ", ".join(unknown[:MAX_LISTED])
+        raise LabelError(
+            f"{root}: these folders are none of the labels {', '.join(plan.labels)}: {named}; "
+            "rename them, begin with a plan of your own (uniemox curate init --plan), or take all images without a "
+            f"label: --source 'folder:{root}?labels=none'"
+        )
+    candidates = []
+    for rank, (key, path) in enumerate(paths.items()):
+        first, *between = key.split("/")[:-1] or [""]
+        label = labels.get(first)
+        words = between if label is not None and clean(first) == label else [first, *between]
+        keyword, title = "/".join(word for word in words if word), one_line(key)
+        address = path.absolute().as_uri()
+        candidates.append(Candidate(address=address, rank=rank, keyword=keyword, label=label, title=title))
+    return ListSource("folder", candidates)
+
+
+def address_table(table: Path, plan: CollectionPlan) -> ListSource:
+    """Read a table with address (or url), and keyword, label, page, title, licence, licence_address, author.
+
+    A row without a keyword takes its label as keyword, so that an address may have several labels.
+    Raises DataError, with file and line, for an invalid row.
+    """
+    return ListSource("csv", list(_read(table, plan)))
+
+
+def text_of(value: Any, limit: int = 500) -> str:
+    """Return a service's value as plain text on one line, without tags; empty unless it is a text or number."""
+    if not isinstance(value, str | int | float):
+        return ""
+    return one_line(html.unescape(re.sub(r"<[^>]*>", " ", str(value))), limit)
+
+
+def one_line(text: str, limit: int = 500) -> str:
+    """Return a text on one line, without unprintable characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:limit]
+
+
+def address_of(value: Any) -> str:
+    """Return an http address; empty for anything else, such as javascript:."""
+    text = value.strip() if isinstance(value, str) else ""
+    return text if re.match(r"https?://", text) and len(text) <= 2000 else ""
+
+
+def _read(table: Path, plan: CollectionPlan) -> Iterator[Candidate]:
+    labels: dict[tuple[str, str], str | None] = {}
+    of_word = _labels_by_word(plan)
+    for rank, (line, raw) in enumerate(read_rows(table)):
+        row = {ALIASES.get(name.lower(), name.lower()): plain_cell(value) for name, value in raw.items()}
+        where = f"{table}:{line}"
+        if not address_of(row.get("address", "")):
+            raise DataError(f"{where}: expected http(s)://... in the column address, got {row.get('address')!r}")
+        label = plan.label_of(row.get("label", ""))
+        if row.get("label") and label is None:
+            raise DataError(f"{where}: {row['label']!r} is none of the labels {', '.join(plan.labels)}")
+        label = label or of_word.get(row.get("keyword", "").lower())
+        keyword = text_of(row.get("keyword", ""), 200) or label or ""
+        if labels.setdefault((row["address"], keyword), label) != label:
+            raise DataError(f"{where}: {row['address']} has the keyword {keyword!r} for another label; use another")
+        yield Candidate(
+            address=row["address"],
+            rank=rank,
+            keyword=keyword,
+            label=label,
+            page=address_of(row.get("page")),
+            title=text_of(row.get("title")),
+            licence=text_of(row.get("licence"), 200),
+            licence_address=address_of(row.get("licence_address")),
+            author=text_of(row.get("author")),
+        )
+
+
+def _labels_by_word(plan: CollectionPlan) -> dict[str, str]:
+    return {word.lower(): label for label, words in plan.keywords.items() for word in words}
+
+
+class PagedSearch:
+    """Downloads the pages of a search service one by one, with pauses and retries.
+
+    pause_s: between two requests.
+    """
+
+    def __init__(self, fetching: FetchConfig, politeness: PolitenessConfig, *, pause_s: float) -> None:
+        self.fetching, self.politeness, self.pause_s = fetching, politeness, pause_s
+        self._next_at = 0.0
+
+    def __call__(self, address: str) -> bytes:
+        """Return the bytes of a page. Raises DataError, with the address, after all tries."""
+        time.sleep(max(0.0, self._next_at - time.monotonic()))
+        ((_, result),) = fetch_all([(address, address)], lambda one: get(one, self.fetching), self.politeness)
+        self._next_at = time.monotonic() + self.pause_s
+        if isinstance(result, FetchFailure):
+            raise DataError(f"{address}: {result.reason}; earlier results are kept, run collect again to continue")
+        return result.data
+
+
+def open_source(
+    name: str, plan: CollectionPlan, fetching: FetchConfig, politeness: PolitenessConfig, licence: str | None = None
+) -> ImageSource:
+    """Return the source of a name: folder:PATH, csv:TABLE or a service. Raises ConfigError for an unknown one."""
+    kind, _, path = name.partition(":")
+    if kind == "folder" and path:
+        _, folder, options = parse_source(name)
+        if options not in ({}, {"labels": "none"}):
+            raise ConfigError(f"{name!r}: the only option of a folder is ?labels=none")
+        return local_folder(Path(folder), plan, with_labels=not options)
+    if kind == "csv" and path:
+        return address_table(Path(path), plan)
+    if name not in PAUSES_S:
+        raise ConfigError(f"{name!r} is no source; there are openverse, commons, bing, csv:TABLE and folder:PATH")
+    ask = PagedSearch(fetching, politeness, pause_s=PAUSES_S[name])
+    if name == "bing":
+        return bing(ask, licence=licence)
+    return openverse(ask) if name == "openverse" else commons(ask)
+
+
+def openverse(ask: PagedSearch, api: str = OPENVERSE) -> SearchService:
+    """Return the search of Openverse: openly licensed images with licence and author.  api: its address."""
+
+    def results(keyword: str, limit: int) -> Iterator[dict[str, str]]:
+        count, page, pages = 0, 1, 1
+        while count < limit and page <= pages:
+            query = urlencode({"q": keyword, "page": page, "page_size": OPENVERSE_PAGE})
+            content = _json(ask(f"{api}?{query}"), api)
+            rows = content.get("results") if isinstance(content, dict) else None
+            if not isinstance(rows, list):
+                raise DataError(f"{api}: its answer has no list results; has its interface changed?")
+            for row in rows:
+                count += 1
+                yield (
+                    {}
+                    if not isinstance(row, dict)
+                    else {
+                        "address": address_of(row.get("url")),
+                        "page": address_of(row.get("foreign_landing_url")),
+                        "title": text_of(row.get("title")),
+                        "licence": f"{text_of(row.get('license'))} {text_of(row.get('license_version'))}".strip(),
+                        "licence_address": address_of(row.get("license_url")),
+                        "author": text_of(row.get("creator")),
+                    }
+                )
+            last = content.get("page_count")
+            pages, page = last if isinstance(last, int) else 0, page + 1
+
+    return SearchService("openverse", results)
+
+
+def commons(ask: PagedSearch, api: str = COMMONS) -> SearchService:
+    """Return the search of Wikimedia Commons: free images with licence and author.  api: its address."""
+
+    def results(keyword: str, limit: int) -> Iterator[dict[str, str]]:
+        count, more = 0, dict[str, str]()
+        while count < limit:
+            query = urlencode({**COMMONS_QUERY, "gsrsearch": f"filetype:bitmap {keyword}", **more})
+            content = _json(ask(f"{api}?{query}"), api)
+            if not isinstance(content, dict) or "error" in content:
+                reason = text_of(_dict(_dict(content).get("error")).get("info")) or "unknown"
+                raise DataError(f"{api}: it answers with an error: {reason}")
+            rows = _dict(content["query"]).get("pages") if "query" in content else []
+            if not isinstance(rows, list):
+                raise DataError(f"{api}: its answer has no list query.pages; has its interface changed?")
+            rows = [row for row in rows if isinstance(row, dict)]
+            for row in sorted(rows, key=lambda row: row["index"] if isinstance(row.get("index"), int) else 0):
+                count += 1
+                yield _commons_fields(row)
+            more = {name: str(value) for name, value in _dict(content.get("continue")).items()}
+            if not rows or not more:
+                return
+
+    return SearchService("commons", results)
+
+
+def _commons_fields(row: dict[str, Any]) -> dict[str, str]:
+    infos = row.get("imageinfo")
+    info = _dict(infos[0]) if isinstance(infos, list) and infos else {}
+    values = {name: _dict(entry).get("value") for name, entry in _dict(info.get("extmetadata")).items()}
+    return {
+        "address": address_of(info.get("thumburl")) or address_of(info.get("url")),
+        "page": address_of(info.get("descriptionurl")),
+        "title": text_of(row.get("title")).removeprefix("File:"),
+        "licence": text_of(values.get("LicenseShortName")),
+        "licence_address": address_of(values.get("LicenseUrl")),
+        "author": text_of(values.get("Artist")),
+    }
+
+
+def bing(ask: PagedSearch, *, licence: str | None = None, site: str = BING) -> SearchService:
+    """Return the image search of Bing, which Emo8 used. It gives about 1,000 results and no licences.
+
+    licence: filter, one of BING_LICENCES; None takes everything.  site: its address.
+    """
+    if licence is not None and licence not in BING_LICENCES:
+        raise ConfigError(f"licence must be one of {', '.join(BING_LICENCES)}, got {licence!r}")
+
+    def results(keyword: str, limit: int) -> Iterator[dict[str, str]]:
+        seen = set()
+        for address in bing_pages(keyword, min(limit, BING_MAX), licence):
+            rows = _bing_rows(ask(address.replace(BING, site, 1)))
+            fresh = [row for row in rows if row.get("murl") not in seen]
+            for row in fresh:
+                seen.add(row.get("murl"))
+                yield {
+                    "address": address_of(row.get("murl")),
+                    "page": address_of(row.get("purl")),
+                    "title": text_of(row.get("t")),
+                    "licence": f"Bing's filter {licence}" if licence else "",
+                }
+            if not fresh:  # the service repeats its last page for ever
+                return
+
+    return SearchService("bing", results)
+
+
+def bing_pages(keyword: str, limit: int, licence: str | None) -> Iterator[str]:
+    """Yield addresses of result pages, made by icrawler's feeder. Raises MissingPackageError without icrawler."""
+    try:
+        from icrawler.builtin.bing import BingFeeder  # type: ignore[import-untyped]  # noqa: PLC0415
+        from icrawler.utils import Signal  # type: ignore[import-untyped]  # noqa: PLC0415
+    except ImportError:
+        raise MissingPackageError("the source bing needs icrawler; run: pip install 'uniemox[curate]'") from None
+    feeder = BingFeeder(1, Signal(), None)
+    feeder.out_queue = Queue()
+    feeder.feed(quote_plus(keyword), 0, limit, {"license": licence} if licence else None)
+    while not feeder.out_queue.empty():
+        yield feeder.out_queue.get()
+
+
+def _bing_rows(page: bytes) -> list[dict[str, Any]]:
+    """Return murl (address), purl (page) and t (title) of each image. icrawler's parser takes only .jpg addresses.
+
+    Raises DataError for a page that asks for proof of a person.
+    """
+    from bs4 import BeautifulSoup  # noqa: PLC0415 - icrawler brings it
+
+    text = page.decode("utf-8", "ignore")
+    rows = []
+    for link in BeautifulSoup(text, "lxml").select("div.imgpt a[m]"):
+        try:
+            rows.append(_dict(json.loads(str(link["m"]))))
+        except ValueError:
+            continue
+    if not rows and re.search("captcha|unusual traffic", text, re.IGNORECASE):
+        raise DataError("Bing asks for proof that you are a person; wait some hours, or take another source")
+    return rows
+
+
+def _json(data: bytes, api: str) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise DataError(f"{api}: its answer is no JSON ({error})") from error
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

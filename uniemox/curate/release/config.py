@@ -1,0 +1,75 @@
+"""Settings of a release, and the images that it holds."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from uniemox.curate.plan import Rule
+from uniemox.errors import ConfigError
+
+ABOUT = ("address", "page", "title", "licence", "licence_address", "author", "source", "keyword", "fetched")
+"""Provenance of an image."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseConfig:
+    """Name and texts of a release, and the rule by which images are kept."""
+
+    name: str
+    """Name of the data set in its texts and metadata."""
+    version: str = "1.0.0"
+    """Version of the data set, three numbers as Croissant requires."""
+    licence: str = ""
+    """Licence of labels and texts, such as CC-BY-4.0; images keep their own. Refused while some images have no known
+    licence. Default: undecided."""
+    address: str = ""
+    """Web address of the data set, for its metadata."""
+    citation: str = ""
+    """Text for citing the data set."""
+    rule: Rule = "both"
+    """Rule for keeping images, see `decide`."""
+    min_answers: int = 2
+    """Minimum number of answers to a kept image."""
+    only_licensed: bool = False
+    """Leave out images without a known licence."""
+    metadata: Literal["remove", "keep"] = "remove"
+    """Place, time, camera and names in image files: remove them, which leaves pixels unchanged, or keep them."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):
+            raise ConfigError(f"version must be three numbers such as 1.0.0, got {self.version!r}")
+        if not self.name.strip() or not self.name.isprintable():
+            raise ConfigError(f"name must be a printable text, got {self.name!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasedImage:
+    """An image of a release."""
+
+    path: str
+    """Path below the folder of the images."""
+    label: str
+    split: str
+    style: str
+    shares: Mapping[str, float]
+    sha256: str
+    """Hash of the collected file."""
+    picture: int
+    file: Path
+    """Path in the project."""
+    about: Mapping[str, str]
+    """Fields of ABOUT of its first candidate."""
+    by_owner: bool = False
+    """True if the owner decided its label."""
+
+    @property
+    def decided(self) -> str:
+        """Source of the label: owner or annotators."""
+        return "owner" if self.by_owner else "annotators"
+
+    @property
+    def licence(self) -> str:
+        """Licence as the source names it; empty if unknown."""
+        return self.about.get("licence", "")

@@ -1,0 +1,101 @@
+"""Losses of the paper: reconstruction (L1), alignment (L2, L3) and soft targets (arXiv 2409.18877)."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from uniemox.errors import ShapeError
+
+
+def reconstruction_loss(pred: Tensor, target: Tensor, mask: Tensor, norm_pix: bool = False) -> Tensor:
+    """Mean squared error over hidden patches (MAE, arXiv 2111.06377, section 3; equation 1 of arXiv 2409.18877).
+
+    pred, target: (N, L, P) pixel values.  mask: (N, L), 1 hidden, 0 seen, at least one hidden.
+    norm_pix compares with each patch's own standardised pixels.
+    A mean: over the P values of a patch, then over all hidden patches of the batch on this device. With the same number
+    of images on each of several GPUs, the mean of their losses is the loss of the joined batch.
+    Raises ShapeError if the shapes don't belong together.
+    """
+    if pred.shape != target.shape or mask.shape != pred.shape[:2]:
+        raise ShapeError(
+            f"pred {tuple(pred.shape)} and target {tuple(target.shape)} must both be (N, L, P), "
+            f"and mask {tuple(mask.shape)} their (N, L)"
+        )
+    if norm_pix:
+        target = standardise(target)  # (N, L, P)
+    error = (pred - target).square().mean(dim=-1)  # (N, L)
+    return (error * mask).sum() / mask.sum()
+
+
+def standardise(patches: Tensor) -> Tensor:
+    """Each patch minus its mean, over its standard deviation; unbiased variance and 1e-6, as MAE.
+
+    patches: (N, L, P).  Returns (N, L, P).
+    """
+    variance, mean = patches.var(dim=-1, keepdim=True), patches.mean(dim=-1, keepdim=True)
+    return (patches - mean) / (variance + 1e-6).sqrt()
+
+
+def contrastive_feature_alignment(fused: Tensor, image: Tensor, text: Tensor, temperature: float | Tensor) -> Tensor:
+    """L2: one minus the mean cosine between the rows of A and C (arXiv 2409.18877, equations 7 to 9).
+
+    fused: (N, C) Υ.  image: (N, C) the teacher's Ω.  text: (M, C) the teacher's Λ, of the N images (M = N) or, with
+    several GPUs, of all their images (M > N): a row compares one image with all M texts, so more texts make longer
+    rows and another loss, while gradient accumulation, which sees fewer texts at a time, makes shorter ones. One text
+    alone leaves nothing to align: every row is 1 or -1, without gradient.
+    temperature: τ, positive. It multiplies A and C and cancels in the normalisation of their rows, so neither the value
+    nor any gradient depends on it; it is an argument because equation 8 has it.
+    A mean over the N rows of this device, in [0, 2]. Raises ShapeError if the widths differ or M < N.
+    """
+    _check(fused, image)
+    if text.ndim != 2 or text.shape[1] != fused.shape[1] or len(text) < len(fused):
+        raise ShapeError(
+            f"text features {tuple(text.shape)} must have the width of the fused ones {tuple(fused.shape)}, "
+            "and at least as many rows"
+        )
+    fused, image, text = F.normalize(fused, dim=-1), F.normalize(image, dim=-1), F.normalize(text, dim=-1)  # eq 7
+    A = temperature * fused @ text.T  # (N, M), eq 8
+    C = temperature * image @ text.T  # (N, M), eq 8
+    return 1 - (F.normalize(A, dim=-1) * F.normalize(C, dim=-1)).sum(dim=-1).mean()  # eq 9
+
+
+def semantic_visual_alignment(fused: Tensor, image: Tensor) -> Tensor:
+    """L3: one minus the mean cosine between Υ and Ω (arXiv 2409.18877, equation 10).
+
+    fused: (N, C) Υ.  image: (N, C) the teacher's Ω.
+    A mean over the N images of this device, in [0, 2]. With the same number of images on each of several GPUs, the
+    mean of their losses is the loss of the joined batch. Raises ShapeError if the shapes differ.
+    """
+    _check(fused, image)
+    return 1 - (F.normalize(fused, dim=-1) * F.normalize(image, dim=-1)).sum(dim=-1).mean()
+
+
+def _check(fused: Tensor, image: Tensor) -> None:
+    if fused.ndim != 2 or fused.shape != image.shape:
+        raise ShapeError(
+            f"fused features {tuple(fused.shape)} and the teacher's image features {tuple(image.shape)} "
+            "must both be (N, C)"
+        )
+
+
+def soft_target_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Cross-entropy with a probability for each class (arXiv 2409.18877, equation 12).
+
+    logits: (N, E), before the softmax.  target: (N, E), rows that sum to 1 (label smoothing, mixup, votes).
+    weight: (N,), how much each image counts; None: all the same.
+    A mean over the N images of this device of the sum over classes. Raises ShapeError if the shapes differ.
+    """
+    if logits.ndim != 2 or logits.shape != target.shape:
+        raise ShapeError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} must both be (N, E)")
+    return mean_over_images(-(target * logits.log_softmax(dim=-1)).sum(dim=-1), weight)
+
+
+def mean_over_images(values: Tensor, weight: Tensor | None) -> Tensor:
+    """The mean, or with weights the sum of weight times value over the sum of the weights of this device.
+
+    values, weight: (N,), weights of at least 0 and not all 0. Raises ShapeError for a weight of another shape.
+    """
+    if weight is None:
+        return values.mean()
+    if weight.shape != values.shape:
+        raise ShapeError(f"weight {tuple(weight.shape)} must be (N,) = {tuple(values.shape)}, a number an image")
+    return (weight * values).sum() / weight.sum()

@@ -1,0 +1,212 @@
+"""YOLOX-nano and YuNet-n as torch modules inside a classifier."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STRIDES = (8, 16, 32)
+CHANNELS = (64, 128, 256)  # of the maps at these strides
+WIDTH = 64  # of the head's maps
+CLASSES = 80  # COCO's; 0 is a person
+MAX_LOG_SIZE = 10.0  # of a box in cells; what lies beyond is none
+
+
+class Candidates(NamedTuple):
+    """What a detector says of each of A places, before overlapping boxes are dropped."""
+
+    boxes: Tensor  # (N, A, 4): x1, y1, x2, y2 as shares of the view
+    confidence: Tensor  # (N, A), 0 to 1
+    classes: Tensor  # (N, A, 80), 0 to 1; a face finder has none, (N, A, 0)
+
+
+class Convolution(nn.Sequential):
+    """A convolution that keeps the size at stride 1, then SiLU."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups), nn.SiLU())
+
+
+class Separable(nn.Sequential):
+    """A depthwise 3 x 3 and a pointwise convolution."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__(Convolution(inputs, inputs, 3, stride, groups=inputs), Convolution(inputs, outputs, 1))
+
+
+class Bottleneck(nn.Module):
+    """1 x 1, then 3 x 3, with or without a shortcut."""
+
+    def __init__(self, width: int, has_shortcut: bool) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(Convolution(width, width, 1), Separable(width, width))
+        self.has_shortcut = has_shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
+        return self.layers(x) + x if self.has_shortcut else self.layers(x)
+
+
+class CrossStage(nn.Module):
+    """Half of the channels through bottlenecks, the other half past them (CSPNet, arXiv 1911.11929)."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int = 1, *, has_shortcut: bool = False) -> None:
+        super().__init__()
+        half = outputs // 2
+        self.through, self.past = Convolution(inputs, half, 1), Convolution(inputs, half, 1)
+        self.blocks = nn.Sequential(*(Bottleneck(half, has_shortcut) for _ in range(blocks)))
+        self.join = Convolution(2 * half, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, outputs, H, W)."""
+        through, past = self.through(x), self.past(x)
+        return self.join(torch.cat([self.blocks(through), past], dim=1))
+
+
+class PyramidPooling(nn.Module):
+    """The map beside its maxima over 5, 9 and 13 cells."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.narrow, self.widen = Convolution(width, width // 2, 1), Convolution(2 * width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
+        x = self.narrow(x)
+        return self.widen(torch.cat([x, *(F.max_pool2d(x, size, 1, size // 2) for size in (5, 9, 13))], dim=1))
+
+
+class Head(nn.Module):
+    """What is read off one map: classes, box, objectness."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.stem = Convolution(inputs, WIDTH, 1)
+        self.class_layers = nn.Sequential(Separable(WIDTH, WIDTH), Separable(WIDTH, WIDTH))
+        self.classes = nn.Conv2d(WIDTH, CLASSES, 1)
+        self.box_layers = nn.Sequential(Separable(WIDTH, WIDTH), Separable(WIDTH, WIDTH))
+        self.box, self.objectness = nn.Conv2d(WIDTH, 4, 1), nn.Conv2d(WIDTH, 1, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, C, H, W) -> box (N, 4, H, W), objectness (N, 1, H, W), classes (N, 80, H, W), not decoded."""
+        x = self.stem(x)
+        classes = self.classes(self.class_layers(x))
+        x = self.box_layers(x)
+        return self.box(x), self.objectness(x), classes
+
+
+class YoloxNano(nn.Module):
+    """An object detector of 0.9 million parameters, trained on COCO."""
+
+    unused_convolutions = 0  # of the published file
+
+    def __init__(self) -> None:
+        super().__init__()
+        fine, middle, coarse = CHANNELS
+        self.stem = Convolution(12, 16, 3)
+        self.dark2 = nn.Sequential(Separable(16, 32, 2), CrossStage(32, 32, has_shortcut=True))
+        self.dark3 = nn.Sequential(Separable(32, fine, 2), CrossStage(fine, fine, 3, has_shortcut=True))
+        self.dark4 = nn.Sequential(Separable(fine, middle, 2), CrossStage(middle, middle, 3, has_shortcut=True))
+        self.dark5 = nn.Sequential(Separable(middle, coarse, 2), PyramidPooling(coarse), CrossStage(coarse, coarse))
+        self.narrow_coarse, self.up_middle = Convolution(coarse, middle, 1), CrossStage(coarse, middle)
+        self.narrow_middle, self.up_fine = Convolution(middle, fine, 1), CrossStage(middle, fine)
+        self.down_fine, self.out_middle = Separable(fine, fine, 2), CrossStage(middle, middle)
+        self.down_middle, self.out_coarse = Separable(middle, middle, 2), CrossStage(coarse, coarse)
+        self.heads = nn.ModuleList(Head(width) for width in CHANNELS)
+
+    def forward(self, rgb: Tensor) -> Candidates:
+        """rgb: (N, 3, H, W), 0 to 255; H and W multiples of 32."""
+        found = [head(one) for head, one in zip(self.heads, self._maps(rgb.flip(1)), strict=True)]
+        boxes = [in_shares(box, stride, rgb.shape[-2:]) for (box, _, _), stride in zip(found, STRIDES, strict=True)]
+        objectness = torch.cat([flat(one) for _, one, _ in found], dim=1).sigmoid()  # (N, A, 1)
+        classes = torch.cat([flat(one) for _, _, one in found], dim=1).sigmoid()  # (N, A, 80)
+        confidence = objectness[..., 0] * classes.amax(dim=2)
+        return Candidates(torch.cat(boxes, dim=1), confidence, objectness * classes)
+
+    def _maps(self, bgr: Tensor) -> list[Tensor]:
+        """Maps at strides 8, 16 and 32."""
+        corners = [bgr[..., row::2, column::2] for column in (0, 1) for row in (0, 1)]
+        fine = self.dark3(self.dark2(self.stem(torch.cat(corners, dim=1))))
+        middle = self.dark4(fine)
+        coarse = self.narrow_coarse(self.dark5(middle))
+        middle = self.narrow_middle(self.up_middle(torch.cat([enlarge(coarse), middle], dim=1)))
+        fine = self.up_fine(torch.cat([enlarge(middle), fine], dim=1))
+        middle = self.out_middle(torch.cat([self.down_fine(fine), middle], dim=1))
+        return [fine, middle, self.out_coarse(torch.cat([self.down_middle(middle), coarse], dim=1))]
+
+
+def enlarge(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C, 2H, 2W), every cell four times."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def flat(x: Tensor) -> Tensor:
+    """A map (N, C, H, W) as rows, (N, HW, C)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def in_shares(box: Tensor, stride: int, size: torch.Size) -> Tensor:
+    """Boxes (N, 4, H, W), offsets of centres in cells and logs of sizes, as corners in shares of the view, (N, HW, 4).
+
+    stride: of the map, px.  size: height and width of the view, px.
+    """
+    rows, columns = torch.arange(box.shape[2], device=box.device), torch.arange(box.shape[3], device=box.device)
+    corner = torch.stack(torch.meshgrid(columns, rows, indexing="xy")).to(box.dtype)  # (2, H, W)
+    centre, half = box[:, :2] + corner, box[:, 2:].clamp(max=MAX_LOG_SIZE).exp() / 2
+    corners = torch.cat([centre - half, centre + half], dim=1) * stride  # (N, 4, H, W), px
+    height, width = size
+    return flat(corners) / corners.new_tensor([width, height, width, height])
+
+
+YUNET_WIDTH = 64
+
+
+class Unit(nn.Sequential):
+    """A pointwise and a depthwise 3 x 3 convolution, then ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, *, is_last: bool = False) -> None:
+        layers = [nn.Conv2d(inputs, outputs, 1), nn.Conv2d(outputs, outputs, 3, padding=1, groups=outputs)]
+        super().__init__(*layers, *([] if is_last else [nn.ReLU()]))
+
+
+class YuNet(nn.Module):
+    """A face detector of 0.05 million parameters, trained on WIDER FACE."""
+
+    unused_convolutions = 6  # of the published file
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), Unit(16, 16))
+        self.stride4 = nn.Sequential(
+            Unit(16, 16), Unit(16, YUNET_WIDTH), Unit(YUNET_WIDTH, YUNET_WIDTH), Unit(YUNET_WIDTH, YUNET_WIDTH)
+        )
+        self.stride8, self.stride16, self.stride32 = (
+            nn.Sequential(Unit(YUNET_WIDTH, YUNET_WIDTH), Unit(YUNET_WIDTH, YUNET_WIDTH)) for _ in STRIDES
+        )
+        self.out32, self.out16, self.out8 = (Unit(YUNET_WIDTH, YUNET_WIDTH) for _ in STRIDES)
+        self.heads = nn.ModuleList(Unit(YUNET_WIDTH, YUNET_WIDTH) for _ in STRIDES)
+        self.faces, self.boxes, self.objectness = (
+            nn.ModuleList(Unit(YUNET_WIDTH, values, is_last=True) for _ in STRIDES) for values in (1, 4, 1)
+        )
+
+    def forward(self, rgb: Tensor) -> Candidates:
+        """rgb: (N, 3, H, W), 0 to 255; H and W multiples of 32."""
+        maps = self._maps(rgb.flip(1))
+        faces, boxes, objectness = (
+            [head(one) for head, one in zip(heads, maps, strict=True)]
+            for heads in (self.faces, self.boxes, self.objectness)
+        )
+        places = [in_shares(box, stride, rgb.shape[-2:]) for box, stride in zip(boxes, STRIDES, strict=True)]
+        pairs = [flat(one.sigmoid() * other.sigmoid()) for one, other in zip(faces, objectness, strict=True)]
+        confidence = torch.cat(pairs, dim=1).sqrt()  # (N, A, 1)
+        return Candidates(torch.cat(places, dim=1), confidence[..., 0], confidence[..., :0])
+
+    def _maps(self, bgr: Tensor) -> list[Tensor]:
+        """Maps at strides 8, 16 and 32."""
+        fine = self.stride8(F.max_pool2d(self.stride4(F.max_pool2d(self.stem(bgr), 2)), 2))
+        middle = self.stride16(F.max_pool2d(fine, 2))
+        coarse = self.out32(self.stride32(F.max_pool2d(middle, 2)))
+        middle = self.out16(middle + enlarge(coarse))
+        fine = self.out8(fine + enlarge(middle))
+        return [head(one) for head, one in zip(self.heads, (fine, middle, coarse), strict=True)]

@@ -1,0 +1,92 @@
+"""A CLIP as a network that chooses among words, without training (Radford et al., arXiv 2103.00020, section 3.1)."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from uniemox.classifier_info import ClassifierInfo
+from uniemox.errors import ConfigError, TeacherError
+from uniemox.labels import MIKELS, clean, recognise
+from uniemox.predict.network import Network
+from uniemox.teacher.opening import open_teacher
+from uniemox.teacher.protocol import hash_module
+from uniemox.teacher.sources import ClipTeacher
+
+PROMPT = "A photo that makes people feel {word}."
+
+
+def open_clip(name: str, words: Sequence[str] | None, *, threads: int | None = None) -> Network:
+    """Open clip:NAME@WEIGHTS (see `open_teacher`) as an uncalibrated network of kind evoked.
+
+    words: None: Mikels' eight labels.  threads: of torch in this process; None: unchanged.
+    Raises TeacherError if the CLIP can't be loaded, ConfigError for fewer than two words or the same one twice.
+    """
+    labels = MIKELS.labels if words is None else tuple(clean(word) for word in words)
+    if not all(labels):
+        raise ConfigError(f"expected words with commas between, got {','.join(words or ())!r}")
+    teacher = open_teacher(name)
+    if not isinstance(teacher, ClipTeacher):
+        raise TeacherError(f"{name} is no CLIP; write clip:NAME@WEIGHTS or clip:local-dir:FOLDER")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    engine = ZeroShotClip(teacher, labels)
+    known = recognise(labels, "evoked")
+    mean, std = engine.stats
+    info = ClassifierInfo(
+        labels=labels,
+        label_set=known.name if set(known.labels) == set(labels) else "custom",
+        kind="evoked",
+        size=engine.size,
+        crop_fraction=1.0,
+        mean=mean,
+        std=std,
+    )
+    return Network(name, info, engine)
+
+
+class ZeroShotClip:
+    """Logits of words for images: cosines with a sentence about each word, times CLIP's own scale; see `Engine`.
+
+    words: at least two, no two alike.  Raises ConfigError for other lists.
+    """
+
+    outputs = frozenset({"logits"})
+
+    def __init__(self, clip: ClipTeacher, words: Sequence[str]) -> None:
+        if len(set(words)) < max(2, len(words)) or not all(words):
+            raise ConfigError(f"expected at least two words, all different, got {', '.join(words) or 'none'}")
+        self.clip, self.words = clip, tuple(words)
+        texts = clip.text_features([PROMPT.format(word=word) for word in words])
+        self._texts = torch.nn.functional.normalize(texts, dim=-1)  # (E, C)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the weights, and the words."""
+        return f"{hash_module(self.clip.model)} {' '.join(self.words)}"
+
+    @property
+    def size(self) -> int:
+        """Side of its input, px. Raises TeacherError for an input that is not square."""
+        size = self.clip.model.visual.image_size
+        width, height = size if isinstance(size, tuple) else (size, size)
+        if width != height:
+            raise TeacherError(f"this CLIP sees images of {height} x {width} px; choose one with a square input")
+        return int(width)
+
+    @property
+    def stats(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of pixels in [0, 1], by channel."""
+        visual = self.clip.model.visual
+        return tuple(visual.image_mean), tuple(visual.image_std)
+
+    @torch.no_grad()
+    def run(self, outputs: Sequence[str], views: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Return logits (N, E).  outputs: logits alone.  views: the scene (N, 3, S, S), normalised."""
+        if set(outputs) != self.outputs:
+            raise ConfigError(f"a CLIP gives logits alone, not {', '.join(outputs)}")
+        pixels = torch.from_numpy(views["scene"]).to(self._texts.device)
+        images = torch.nn.functional.normalize(self.clip.model.encode_image(pixels).float(), dim=-1)  # (N, C)
+        return [(self.clip.model.logit_scale.exp().float() * images @ self._texts.T).cpu().numpy()]

@@ -1,0 +1,155 @@
+"""Every field of an answer, once: JSON, CSV, Parquet, data frames, the HTTP schema and the web page derive from it.
+
+docs/extending/field.md shows how to add a field, in this list or from another package.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from uniemox.errors import ConfigError
+from uniemox.labels import Kind
+
+DIGITS = 6  # after the point, of numbers in JSON
+Corners = tuple[float, float, float, float]
+Interval = tuple[float, float]
+Shares = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of an answer."""
+
+    name: str
+    type: Any
+    """Type of the JSON value: bool, int, float, str, Literal, tuple, list or dict of these, or any of them | None."""
+    meaning: str
+    """One line for the HTTP schema and the web page, with unit and range."""
+    get: Callable[[Any], Any] | None = None
+    """Return the value for a Prediction; None: its attribute of that name."""
+    columns: tuple[str, ...] | None = None
+    """Columns of a CSV table; None: one, called as the field. (): the field is left out of tables. A list of objects
+    has one for their number, and may have one more for the most probable word of each."""
+    parts: tuple["Field", ...] = ()
+    """Fields of each element, for a list of objects."""
+    digits: int = DIGITS
+    """Digits after the point to which floats are rounded. Parquet holds 32-bit floats up to 6 digits, else 64-bit."""
+    of_film: bool = False
+    """The field is left out of answers that are not about a moment of a film."""
+
+    def value(self, answer: Any) -> Any:
+        """Return the JSON form of this field of a Prediction, Person or Face."""
+        return self._as_json(getattr(answer, self.name) if self.get is None else self.get(answer))
+
+    def _as_json(self, value: Any) -> Any:
+        if isinstance(value, float):
+            return round(float(value), self.digits)
+        if isinstance(value, Mapping):
+            return {key: self._as_json(one) for key, one in value.items()}
+        if isinstance(value, list | tuple) and self.parts:
+            return [{part.name: part.value(one) for part in self.parts} for one in value]
+        return [self._as_json(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+BOX = Field("box", Corners, "x1, y1, x2, y2 in px of the upright image", digits=2)
+PERSON = (
+    BOX,
+    Field("confidence", float, "Confidence that this is a person, 0 to 1"),
+    Field("emotions", Shares | None, "What the person feels: probability by label; null without a person model"),
+)
+FACE = (
+    BOX,
+    Field("confidence", float, "Confidence that this is a face, 0 to 1"),
+    Field("expressions", Shares | None, "What the face shows to others: probability by label; null: too small to tell"),
+    Field("person", int | None, "Index in persons of the owner; null: no detected person"),
+)
+FIELDS: list[Field] = [
+    Field("path", str | None, "Path of the image; null for one from memory"),
+    Field("scene", Shares, "Probability by label; or values of valence and arousal", columns=("top", "top_value")),
+    Field("kind", Kind, "What the scene makes people feel, what people in it feel, or what a face shows"),
+    Field("valence", float | None, "1 (negative) to 9 (positive); null where the model can't tell"),
+    Field("arousal", float | None, "1 (calm) to 9 (excited); null where the model has not learned it"),
+    Field("valence_interval", Interval | None, "90 % interval of people's mean rating, where learned", columns=()),
+    Field("arousal_interval", Interval | None, "90 % interval of people's mean rating, where learned", columns=()),
+    Field(
+        "affect_from",
+        Literal["ratings", "model", "norms"] | None,
+        "ratings: learned from people's ratings of images; model: the network's only task; norms: word norms of labels",
+        columns=(),
+    ),
+    Field("familiarity", float | None, "Similarity to the training images, 0 to 1; null: the model can't tell"),
+    Field("is_unfamiliar", bool, "The image is so unlike the training images that the answer is a guess"),
+    Field("view", Corners | None, "The part that was judged: x1, y1, x2, y2, px", columns=(), digits=2),
+    Field(
+        "persons",
+        list[dict[str, Any]] | None,
+        "Most confident first; []: nobody found; null: no person finder",
+        columns=("people", "people_feel"),
+        parts=PERSON,
+    ),
+    Field(
+        "faces",
+        list[dict[str, Any]] | None,
+        "Most confident first; []: no face; null: faces were not asked for",
+        columns=("faces", "faces_show"),
+        parts=FACE,
+    ),
+    Field("likely", list[str] | None, "Labels that hold the true one with the coverage asked; null if not asked"),
+    Field("width_px", int, "Width of the upright image"),
+    Field("height_px", int, "Height of the upright image"),
+    Field("label_set", str, "Name of the label set"),
+    Field("model", str, "Name of the model"),
+    Field("time_s", float, "Moment of the film", digits=15, of_film=True),
+    Field("shot", int, "Number of the shot between two cuts of the film, from 1", of_film=True),
+]
+"""In the order of JSON and of the HTTP schema."""
+COLUMN_ORDER = (
+    *("path", "time_s", "shot", "scene", "valence", "arousal", "familiarity", "is_unfamiliar", "likely"),
+    *("persons", "faces", "kind", "label_set", "model", "width_px", "height_px"),
+)
+"""Order of the columns in tables; other fields follow, before `error`."""
+
+
+def add_field(field: Field) -> None:
+    """Give every answer of this process another field; call it before anything of `uniemox.serve` is imported.
+
+    Raises ConfigError if the name is taken.
+    """
+    if field.name in {"error", "name", "sha256"} | {one.name for one in FIELDS}:
+        raise ConfigError(f"an answer has a field {field.name!r} already; choose another name")
+    FIELDS.append(field)
+
+
+def as_dict(prediction: Any) -> dict[str, Any]:
+    """Return the JSON form of a Prediction."""
+    is_of_film = prediction.time_s is not None
+    return {field.name: field.value(prediction) for field in FIELDS if is_of_film or not field.of_film}
+
+
+def table_fields(*, of_film: bool) -> list[Field]:
+    """Fields that tables hold, in the order of their columns."""
+    fields = [field for field in FIELDS if field.columns != () and (of_film or not field.of_film)]
+    order = {name: place for place, name in enumerate(COLUMN_ORDER)}
+    return sorted(fields, key=lambda field: order.get(field.name, len(order)))
+
+
+def columns_of(field: Field) -> tuple[str, ...]:
+    """Names of a field's columns in a CSV table; those of the labels come after the ones of `scene`."""
+    return (field.name,) if field.columns is None else field.columns
+
+
+def required_type(field: Field) -> Any:
+    """Return a field's type without None."""
+    options = [one for one in get_args(field.type) if one is not type(None)]
+    return options[0] if type(None) in get_args(field.type) else field.type
+
+
+def top_word(values: Mapping[str, float] | None) -> str:
+    """Return the most probable label; "?" where there are no probabilities."""
+    return max(values, key=values.__getitem__) if values else "?"
+
+
+def words_of(field: Field, elements: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the most probable word of each element of a list of objects; [] for objects without probabilities."""
+    name = next((part.name for part in field.parts if required_type(part) == Shares), None)
+    return [] if name is None else [top_word(element[name]) for element in elements]

@@ -1,0 +1,98 @@
+"""Take a survey: answer all images, keep a line for each, and draw the page."""
+
+import base64
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags
+
+from uniemox.errors import DataError, ImageError
+from uniemox.io.files import read_limited, write_text
+from uniemox.io.images import DECODING_ERRORS, MAX_BYTES, open_image
+from uniemox.predict.prediction import Failure, Prediction
+from uniemox.predict.predictor import Predictor
+from uniemox.predict.survey.page import survey_page
+from uniemox.predict.survey.summary import DATE, FOLDER, Grouping, Summary, groupings_of, summarise
+from uniemox.predict.writing import AnswerHeader, ResultFile
+
+EXHAUST = partial(deque[Any], maxlen=0)
+FEATURES = 128  # numbers kept of an image's features
+Answers = Iterable[Prediction | Failure]
+
+
+def take_survey(
+    predictor: Predictor,
+    images: Iterable[str],
+    out: Path,
+    *,
+    groupings: Mapping[str, Grouping] | None = None,
+    title: str = "Survey",
+    labels: str | None = None,
+    resume: bool = False,
+    watch: Callable[[Answers], object] = EXHAUST,
+) -> Summary:
+    """Answer images and draw the page; answers are kept in OUT.jsonl as they come.
+
+    images: paths.  out: the page, .html.  groupings: of `groupings_of`; None: by folder and date.  labels: as
+    `Predictor.predict`.  resume: continue OUT.jsonl; images that it answers are skipped.  watch: takes the answers.
+    Raises ConfigError and DataError as `ResultFile`, DataError if no image could be read or the page can't be written.
+    """
+    lines = lines_of(out)
+    with ResultFile(lines, resume=resume, answered=AnswerHeader.of_question(predictor, labels, None)) as file:
+        watch(_answer(predictor, images, file, labels))
+    found = summarise(lines, groupings_of((FOLDER, DATE), None) if groupings is None else groupings)
+    try:
+        write_text(out, survey_page(found, title))
+    except OSError as error:
+        raise DataError(f"{out} can't be written ({error.strerror}); choose another name") from error
+    return found
+
+
+def lines_of(out: Path) -> Path:
+    """Return the file of answers of a page."""
+    return out.with_name(out.name + ".jsonl")
+
+
+def _answer(
+    predictor: Predictor, images: Iterable[str], file: ResultFile, labels: str | None
+) -> Iterator[Prediction | Failure]:
+    """Answer the images that a file does not hold; write `taken` (YYYY-MM-DD or null) and `features` beside."""
+    todo = (image for image in images if not file.has(image))
+    for result in predictor.predict_each(todo, labels=labels, with_embedding=True):
+        beside = {}
+        if isinstance(result, Prediction):
+            beside["taken"] = None if result.path is None else date_taken(Path(result.path))
+            beside["features"] = None if result.embedding is None else pack(result.embedding)
+        file.write(result, beside)
+        yield result
+
+
+def date_taken(path: Path) -> str | None:
+    """Return the day on which a photograph was taken, YYYY-MM-DD, by its EXIF; None without one."""
+    try:
+        exif = open_image(read_limited(path, MAX_BYTES), str(path)).getexif()
+        value = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
+        found = re.match(r"(\d{4})[:-](\d\d)[:-](\d\d)", str(value))
+        return date(*map(int, found.groups())).isoformat() if found else None
+    except (ImageError, *DECODING_ERRORS):
+        return None
+
+
+def pack(features: NDArray[np.float32]) -> str:
+    """Project features (D,) to 128 numbers, as text; angles are nearly kept (Johnson and Lindenstrauss)."""
+    length = float(np.linalg.norm(features)) or 1.0
+    return base64.b64encode((features / length @ _directions(len(features))).astype("<f2").tobytes()).decode()
+
+
+@cache
+def _directions(width: int) -> NDArray[np.float32]:
+    """Return (D, 128), the same in every process."""
+    drawn = np.random.default_rng(0).standard_normal((width, FEATURES), np.float32)
+    return drawn / np.float32(np.sqrt(FEATURES))

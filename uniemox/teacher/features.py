@@ -1,0 +1,242 @@
+"""A teacher's features in files, and the cache of its text features."""
+
+import hashlib
+import struct
+import threading
+import uuid
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from uniemox.data.sample import DataSet
+from uniemox.data.seen import STORED, seen_by
+from uniemox.errors import TeacherError
+from uniemox.io.files import open_regular, replacing
+from uniemox.teacher.protocol import Teacher
+from uniemox.views.loader import ViewDataset, build_loader
+from uniemox.views.transforms import WholeViews
+
+# What numpy raises for archives that are missing, mangled or something else.
+UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
+FIELDS = ("image_keys", "image_features", "texts", "text_features")
+
+
+class StoredTeacher:
+    """Looks features up in a .npz file that `save_features` wrote: by an image's key, by a text.
+
+    Raises TeacherError if the file is none, and when a key or text is asked for that it does not hold.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            with open_regular(self.path) as content, np.load(content, allow_pickle=False) as file:
+                image_keys, images, texts, text_features = (file[field] for field in FIELDS)
+        except UNREADABLE as error:
+            raise TeacherError(
+                f"{path} is no file of stored features ({error}); write one with uniemox.teacher.save_features"
+            ) from error
+        check_features(image_keys, images, texts, text_features, where=str(path))
+        self.images, self.texts = (torch.from_numpy(part.astype(np.float32)) for part in (images, text_features))
+        self.image_rows = {str(key): row for row, key in enumerate(image_keys)}
+        self.text_rows = {str(text): row for row, text in enumerate(texts)}
+        self.width: int = images.shape[1]
+        self.fingerprint = hashlib.sha256(text_features.tobytes() + "\0".join(self.text_rows).encode()).hexdigest()
+
+    def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
+        """keys: N.  Returns (N, C) float32 on the device of the pixels, which are not needed otherwise."""
+        return self._look_up(self.images, self.image_rows, keys, "image").to(pixels.device)
+
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """texts: N.  Returns (N, C) float32."""
+        return self._look_up(self.texts, self.text_rows, texts, "text")
+
+    def _look_up(self, features: Tensor, rows: dict[str, int], keys: Sequence[str], what: str) -> Tensor:
+        missing = [key for key in keys if key not in rows]
+        if missing:
+            raise TeacherError(
+                f"{self.path} holds no features of the {what} {missing[0]!r}, and {len(missing) - 1} more"
+            )
+        return features[[rows[key] for key in keys]]
+
+
+def save_features(
+    path: str | Path,
+    *,
+    image_keys: Sequence[str],
+    image_features: Tensor,
+    texts: Sequence[str],
+    text_features: Tensor,
+    seen: Collection[str] = (),
+) -> None:
+    """Write a teacher's features to a .npz file, for `StoredTeacher`.
+
+    image_features: (M, C), of the M image_keys; text_features: (T, C), of the T texts.
+    seen: sha256 of the files of all images that the teacher was trained on, as `uniemox.data.seen.seen_by` gives them
+    for a fitted one; nothing that is trained on these features is scored on them then.
+    Raises TeacherError if lengths or widths contradict each other.
+    """
+    arrays = [np.asarray(image_keys, dtype=str), image_features.float().cpu().numpy()]
+    arrays += [np.asarray(texts, dtype=str), text_features.float().cpu().numpy()]
+    check_features(*arrays, where=str(path))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with Path(path).open("wb") as file:
+        named: dict[str, Any] = dict(zip(FIELDS, arrays, strict=True)) | {STORED: np.array(sorted(seen), dtype=str)}
+        np.savez(file, **named)
+
+
+def check_features(
+    image_keys: np.ndarray, images: np.ndarray, texts: np.ndarray, text_features: np.ndarray, *, where: str
+) -> None:
+    """Raise TeacherError unless each key has a row and both sides one width of finite numbers."""
+    for what, names, features in (("image", image_keys, images), ("text", texts, text_features)):
+        if names.ndim != 1 or features.ndim != 2 or len(names) != len(features):
+            raise TeacherError(f"{where}: {what} names {names.shape} don't fit {what} features {features.shape}")
+        if len(set(names.tolist())) != len(names):
+            raise TeacherError(f"{where}: a {what} stands there twice")
+        if features.dtype not in (np.float16, np.float32, np.float64) or not np.isfinite(features).all():
+            raise TeacherError(f"{where}: the {what} features must be finite numbers of 16, 32 or 64 bits")
+    if images.shape[1] != text_features.shape[1]:
+        raise TeacherError(
+            f"{where}: image features are {images.shape[1]} wide, text features {text_features.shape[1]}"
+        )
+
+
+WHOLE_PX, BATCH = 224, 64
+
+
+def store_features(
+    teacher: Teacher,
+    source: str,
+    data: DataSet,
+    path: Path,
+    *,
+    texts: Sequence[str],
+    with_person: bool = False,
+    device: torch.device | str = "cpu",
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> int:
+    """Write a teacher's features of every whole image of a data set, and of texts, to one .npz file.
+
+    source: the teacher's name, by which it is known what it has seen.  texts: distinct ones, see `distinct_texts`; none
+    for a teacher without a text side.  with_person: the mean of its features of whole image and person instead of those
+    of the image.  device: where the teacher is.  on_progress: called with the number of images done.
+    Images that can't be read are left out. Returns how many could. Raises TeacherError if none can.
+    """
+    places = [[(0, i) for i in range(start, min(start + BATCH, len(data)))] for start in range(0, len(data), BATCH)]
+    keys, rows = list[str](), list[torch.Tensor]()
+    for batch in build_loader(ViewDataset(data.samples, WholeViews(WHOLE_PX)), places, workers=1):
+        if batch.samples:
+            names = [sample.key for sample in batch.samples]
+            views = [batch.scene, batch.person] if with_person else [batch.scene]
+            asked = [teacher.image_features(view.to(device).float() / 255, names).cpu() for view in views]
+            rows.append(torch.stack(asked).mean(dim=0))  # (n, C)
+            keys += names
+        on_progress(len(keys))
+    if not rows:
+        raise TeacherError(f"none of the images of {data.name} can be read, so there is nothing to ask the teacher")
+    features = [teacher.text_features(texts[i : i + BATCH]).cpu() for i in range(0, len(texts), BATCH)]
+    with replacing(path) as partial:
+        save_features(
+            partial,
+            image_keys=keys,
+            image_features=torch.cat(rows),
+            texts=texts,
+            text_features=torch.cat(features) if features else torch.empty(0, teacher.width),
+            seen=seen_by(source),
+        )
+    return len(keys)
+
+
+KEY_BYTES = 32  # of SHA-256
+SUFFIX = ".safetensors"
+
+
+class TextCachedTeacher:
+    """A teacher that asks another for each distinct text once, ever: the folder outlives the process.
+
+    folder: made if it is not there; several processes, on several machines, may share it. Whoever has asked for texts
+    writes a file of its own, which is there whole or not at all and never changes, so that nothing has to be locked and
+    network file systems will do; two who ask at the same time both ask. A feature's key is a hash of the teacher's
+    fingerprint and the text, so another teacher never finds this one's features.
+    Raises TeacherError if the folder can't be read or written.
+    """
+
+    def __init__(self, teacher: Teacher, folder: str | Path) -> None:
+        self.teacher, self.folder = teacher, Path(folder)
+        self.width, self.fingerprint = teacher.width, teacher.fingerprint
+        self.lock = threading.Lock()
+        self.known: dict[bytes, NDArray[np.float32]] = {}
+        self.read: set[str] = set()  # names of files
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TeacherError(f"{folder} can't keep text features ({error}); choose another path") from error
+        self._read_new()
+
+    def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
+        """Ω, straight from the teacher."""
+        return self.teacher.image_features(pixels, keys)
+
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """texts: N.  Returns (N, C) float32, on the CPU."""
+        if not texts:
+            return torch.empty(0, self.width)
+        key_of = {text: self._key(text) for text in texts}
+        with self.lock:
+            if self._missing(key_of):
+                self._read_new()
+            if missing := self._missing(key_of):
+                self._ask(missing, key_of)
+            return torch.from_numpy(np.stack([self.known[key_of[text]] for text in texts]))
+
+    def _missing(self, key_of: dict[str, bytes]) -> list[str]:
+        return [text for text, key in key_of.items() if key not in self.known]
+
+    def _ask(self, texts: list[str], key_of: dict[str, bytes]) -> None:
+        """Ask the teacher, and keep what it says."""
+        values = self.teacher.text_features(texts).float().cpu().numpy()
+        keys = [key_of[text] for text in texts]
+        self._remember(keys, values)
+        name = f"{uuid.uuid4().hex}{SUFFIX}"
+        rows = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES)
+        try:
+            with replacing(self.folder / name) as partial:
+                safetensors.numpy.save_file({"keys": rows, "values": values}, partial)
+        except OSError as error:
+            raise TeacherError(f"{self.folder} can't keep text features ({error})") from error
+        self.read.add(name)
+
+    def _read_new(self) -> None:
+        """What other processes, or earlier ones, have written since the last look."""
+        try:
+            names = {path.name for path in self.folder.iterdir() if path.suffix == SUFFIX} - self.read
+        except OSError as error:
+            raise TeacherError(f"{self.folder} can't be read ({error}); choose another path") from error
+        for name in sorted(names):
+            try:
+                found = safetensors.numpy.load_file(self.folder / name)
+                keys, values = found["keys"], found["values"]
+            except (OSError, KeyError, safetensors.SafetensorError) as error:
+                raise TeacherError(f"{self.folder / name} can't be read ({error}); delete it, it is a cache") from error
+            if keys.shape[1:] == (KEY_BYTES,) and values.shape == (len(keys), self.width):  # else another teacher's
+                self._remember([row.tobytes() for row in keys], values.astype(np.float32))
+            self.read.add(name)
+
+    def _remember(self, keys: Iterable[bytes], values: NDArray[np.float32]) -> None:
+        self.known.update(zip(keys, values, strict=True))
+
+    def _key(self, text: str) -> bytes:
+        return hashlib.sha256(f"{self.fingerprint}\0{text}".encode()).digest()

@@ -1,0 +1,242 @@
+"""Networks that teach: CLIP, and image towers of timm or ONNX."""
+
+import pickle
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import timm
+import timm.data
+import timm.models
+import torch
+from torch import Tensor, nn
+
+from uniemox.checkpoints.timm_networks import load_without_head
+from uniemox.errors import TeacherError
+from uniemox.io.onnx_external import external_files, leaves_folder
+from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, get_available_providers
+from uniemox.model.encoder import ConcatEncoder
+from uniemox.teacher.protocol import fit_pixels, hash_module
+from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, PixelStats
+
+# What open_clip raises for a weight file that is missing, mangled or something else; the file decides which of them.
+UNLOADABLE = (
+    *(RuntimeError, OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, StopIteration),
+    *(AssertionError, pickle.UnpicklingError),
+)
+
+
+class ClipTeacher:
+    """Image and text features of a frozen open_clip model, with its own normalisation and tokenizer.
+
+    model, tokenizer: as open_clip makes them; `ClipTeacher.load` is the usual way. Texts longer than the model's
+    context are cut off by its tokenizer.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:  # open_clip's are not typed
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, name: str = "ViT-B-16", weights: str = "openai", device: str | torch.device = "cpu") -> "ClipTeacher":
+        """A model of open_clip with weights.
+
+        name: open_clip's name of the architecture, or local-dir:FOLDER with open_clip_config.json and weights in it.
+        weights: open_clip's name of published weights, fetched from the hub or its cache, or a local file. The weights
+        of OpenAI need the architectures ending in -quickgelu when they come from a file.
+        device: where the teacher runs; give the student's.
+        Raises TeacherError if there is no such model or its weights can't be had.
+        """
+        is_folder = name.startswith("local-dir:")
+        if not is_folder and open_clip.get_model_config(name) is None:
+            raise TeacherError(f"open_clip has no model {name!r}; open_clip.list_models() lists what it has")
+        try:
+            model = open_clip.create_model(name, pretrained=None if is_folder else weights, require_pretrained=True)
+            tokenizer = open_clip.get_tokenizer(name)
+        except UNLOADABLE as error:
+            raise TeacherError(
+                f"the CLIP model {name} could not be loaded with weights {weights}: {error}. Give a local file, or a "
+                f"name that open_clip.list_pretrained_tags_by_model({name!r}) lists, with network"
+            ) from error
+        return cls(model.to(device), tokenizer)
+
+    @cached_property
+    def width(self) -> int:
+        """C, channels of its features."""
+        return int(self.text_features([""]).shape[1])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with the text tower's weights and structure, and with what the tokenizer makes of a text."""
+        tokens = self.tokenizer(
+            ["A photo of a café: 3 people, naïve & glad!"], context_length=self.model.context_length
+        )
+        return f"{hash_module(self.model, without='visual.')} {tokens.tolist()}"
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @torch.no_grad()
+    def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
+        """pixels: (N, 3, H, W) in [0, 1].  Returns (N, C) float32, not normalised. Keys are not needed."""
+        visual = self.model.visual
+        size = visual.image_size if isinstance(visual.image_size, tuple) else (visual.image_size, visual.image_size)
+        pixels = fit_pixels(pixels.to(self._device), size, visual.image_mean, visual.image_std)
+        return self.model.encode_image(pixels).float()
+
+    @torch.no_grad()
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """texts: N.  Returns (N, C) float32, not normalised."""
+        tokens = self.tokenizer(list(texts), context_length=self.model.context_length)  # (N, context)
+        return self.model.encode_text(tokens.to(self._device)).float()
+
+
+AT_ONCE = 16  # images that a CPU computes together: more don't fit into its caches
+
+
+class TimmImageTower:
+    """Pooled features of a frozen timm network, with its own input size and normalisation.
+
+    model: built with num_classes=0; `TimmImageTower.load` is the usual way. Raises TeacherError for other networks.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model.eval().requires_grad_(False)
+        config = timm.data.resolve_model_data_config(model)
+        self.size: tuple[int, int] = config["input_size"][1:]
+        self.mean, self.std = config["mean"], config["std"]
+        device = next(model.parameters()).device
+        features = self.image_features(torch.zeros(1, 3, *self.size, device=device))
+        if features.ndim != 2 or getattr(model, "num_classes", None):
+            raise TeacherError(
+                f"expected pooled features without a classifier, got {tuple(features.shape)} and {model.num_classes} "
+                "classes; build the network with num_classes=0 and pooling"
+            )
+        self.width: int = features.shape[1]
+
+    @classmethod
+    def load(cls, name: str, weights: str | Path | None = None, device: str | torch.device = "cpu") -> "TimmImageTower":
+        """A network of timm with weights.
+
+        name: timm's name.  weights: a local file of this network's weights, with a classifier or without; None: the
+        published ones, fetched from the hub or its cache.  device: where the tower runs; give the student's.
+        Raises TeacherError if there is no such network or the weights don't fit, CheckpointError for a file of weights
+        that asks for more than it holds.
+        """
+        if not timm.is_model(name):
+            raise TeacherError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")
+        if weights is not None and not Path(weights).is_file():
+            raise TeacherError(f"there is no file {weights} with weights for {name}")
+        try:
+            model = timm.create_model(name, pretrained=weights is None, num_classes=0)
+            if weights is not None:
+                load_without_head(model, weights)
+            return cls(model.to(device))
+        except UNLOADABLE as error:
+            raise TeacherError(f"the weights of timm's {name} could not be loaded: {error}") from error
+
+    @torch.no_grad()
+    def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
+        """pixels: (N, 3, H, W) in [0, 1].  Returns (N, C) float32, not normalised. Keys are not needed."""
+        return network_features(self.model, pixels, self.size, self.mean, self.std)
+
+
+def network_features(
+    network: nn.Module, pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]
+) -> Tensor:
+    """A frozen network's features (N, C) float32.
+
+    pixels: (N, 3, H, W) in [0, 1]; size, mean, std: of the network's input, see `fit_pixels`.
+    On a CPU a few images go at a time, and convolutions keep their channels last.
+    """
+    device = next(network.parameters()).device
+    has_maps = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    layout = torch.channels_last if has_maps else torch.contiguous_format
+    rows = []
+    for some in pixels.split(AT_ONCE if device.type == "cpu" else max(1, len(pixels))):
+        fitted = fit_pixels(some.to(device), size, mean, std)  # (n, 3, H, W)
+        rows.append(network(fitted.contiguous(memory_format=layout)).float())
+    return torch.cat(rows)
+
+
+def join_networks(networks: Sequence[nn.Module]) -> nn.Module:
+    """One network of several of timm, their features one after the other; itself where there is one.
+
+    All see the image at the size of the largest, each in its own normalisation.
+    """
+    if len(networks) == 1:
+        return networks[0]
+    configs = [timm.data.resolve_model_data_config(network) for network in networks]
+    joined: Any = ConcatEncoder(networks, [PixelStats(config["mean"], config["std"]) for config in configs])
+    size = max(config["input_size"] for config in configs)
+    joined.pretrained_cfg = {"input_size": size, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}  # what timm is asked for
+    return joined
+
+
+class OnnxImageTower:
+    """Features of a frozen ONNX network: input (N, 3, H, W), first output (N, C).
+
+    mean, std: of its input pixels on the scale of 0 to 1; ImageNet's by default.
+    Raises TeacherError if the file is no such network.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        self.mean, self.std = mean, std
+        if not Path(path).is_file():
+            raise TeacherError(f"there is no file {path}")
+        _check_weights(Path(path))
+        try:
+            self.session = InferenceSession(str(path), providers=get_available_providers())
+        except RUNTIME_ERRORS as error:
+            raise TeacherError(f"{path} is no ONNX network that onnxruntime can run: {error}") from error
+        inputs = self.session.get_inputs()
+        batch, channels, height, width = inputs[0].shape if len(inputs[0].shape) == 4 else (None,) * 4
+        if len(inputs) != 1 or channels != 3 or not isinstance(height, int) or not isinstance(width, int):
+            raise TeacherError(
+                f"{path}: expected one input of shape (N, 3, H, W) with H and W fixed, got "
+                f"{', '.join(f'{i.name} {i.shape}' for i in inputs)}"
+            )
+        self.path, self.size, self.batch = path, (height, width), batch if isinstance(batch, int) else None
+        try:
+            features = self.image_features(torch.zeros(1, 3, height, width))
+        except RUNTIME_ERRORS as error:
+            raise TeacherError(f"{path} does not take float32 images of {height} x {width} px: {error}") from error
+        if features.ndim != 2:
+            raise TeacherError(
+                f"{path}: expected features of shape (N, C), its first output is {tuple(features.shape)}"
+            )
+        self.width: int = features.shape[1]
+
+    def image_features(self, pixels: Tensor, keys: Sequence[str] = ()) -> Tensor:
+        """pixels: (N, 3, H, W) in [0, 1].  Returns (N, C) float32 on their device. Keys are not needed."""
+        fitted = fit_pixels(pixels, self.size, self.mean, self.std).cpu().numpy()  # (N, 3, H, W)
+        chunks = [fitted] if self.batch is None else np.split(fitted, range(self.batch, len(fitted), self.batch))
+        outputs = [self._run(chunk) for chunk in chunks]
+        return torch.from_numpy(np.concatenate(outputs)).float().to(pixels.device)
+
+    def _run(self, chunk: np.ndarray) -> np.ndarray:
+        """One run; a short chunk of a network with a fixed batch is filled up and cut again."""
+        lack = 0 if self.batch is None else self.batch - len(chunk)
+        filled = np.concatenate([chunk, np.zeros((lack, *chunk.shape[1:]), chunk.dtype)]) if lack else chunk
+        return self.session.run(None, {self.session.get_inputs()[0].name: filled})[0][: len(chunk)]
+
+
+def _check_weights(path: Path) -> None:
+    """Raise TeacherError for an ONNX file that takes weights from outside of its folder."""
+    try:
+        outside = [name for name in external_files(path) if leaves_folder(name)]
+    except (OSError, ValueError) as error:
+        raise TeacherError(f"{path} is no ONNX network that onnxruntime can run: {error}") from error
+    if outside:
+        raise TeacherError(
+            f"{path}: its weights are said to be in {outside[0][:80]!r}; put them beside it, or into one file"
+        )

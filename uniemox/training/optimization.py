@@ -1,0 +1,181 @@
+"""AdamW, learning rates and weight decay by parameter, the schedule, and the update that ends a step."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import timm.optim
+import torch
+from timm.models._manipulate import group_with_matcher
+from timm.scheduler import CosineLRScheduler
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
+
+from uniemox.errors import ConfigError, NonFiniteLossError
+from uniemox.training.config import ScheduleConfig
+from uniemox.training.processes import sum_over_processes, whole
+
+
+def parameter_groups(
+    model: Any, weight_decay: float, layer_decay: float | None, head_lr_scale: float = 1.0
+) -> list[dict[str, Any]]:
+    """Groups for an optimiser of torch: every parameter that trains, once, with "weight_decay" and "lr_scale".
+
+    model: with an `encoder`.  Biases, norms, tokens and position tables are not decayed.
+    layer_decay: with it a layer of the encoder, counted down from the head, gets the learning rate times layer_decay to
+    the power of its number (BEiT, arXiv 2106.08254); what follows the encoder's blocks has 1. Above 0, at most 1.
+    None: "lr_scale" is 1 everywhere.
+    head_lr_scale: by which the learning rate of what is not the encoder's is multiplied in addition.
+    Raises ConfigError for another layer_decay, and if the encoder, not being timm's, doesn't say what its layers are.
+    """
+    if layer_decay is not None and not 0 < layer_decay <= 1:
+        raise ConfigError(f"layer_decay must be above 0 and at most 1, got {layer_decay}; None turns it off")
+    if layer_decay is not None and not hasattr(model.encoder, "group_matcher"):
+        raise ConfigError(
+            f"layer_decay needs an encoder of timm, which names its layers; {type(model.encoder).__name__} doesn't. "
+            "None turns it off"
+        )
+    seen = _SeenByTimm(model)
+    if layer_decay is None:
+        groups = timm.optim.param_groups_weight_decay(seen, weight_decay, no_weight_decay_list=seen.undecayed())
+    else:
+        groups = timm.optim.param_groups_layer_decay(
+            seen, weight_decay, no_weight_decay_list=seen.undecayed(), layer_decay=layer_decay
+        )
+    of_encoder = {id(parameter) for parameter in model.encoder.parameters()}
+    result = []
+    for group in groups:
+        for scale, inside in ((1.0, True), (head_lr_scale, False)):
+            own = [parameter for parameter in group["params"] if (id(parameter) in of_encoder) == inside]
+            if own:
+                result.append({**group, "params": own, "lr_scale": scale * group.get("lr_scale", 1.0)})
+    return result
+
+
+def freeze_layers(encoder: Any, layers: int) -> None:
+    """Let the first layers of an encoder of timm get no gradients, counted as for `layer_decay`.
+
+    Raises ConfigError for more layers than there are, and if the encoder, not being timm's, doesn't say what they are.
+    """
+    if layers == 0:
+        return
+    if not hasattr(encoder, "group_matcher"):
+        raise ConfigError(f"frozen_layers needs an encoder of timm, which names its layers; got {layers}, give 0")
+    layer_of = group_with_matcher(encoder.named_parameters(), encoder.group_matcher(coarse=False), reverse=True)
+    count = max(layer_of.values()) + 1
+    if not 0 < layers <= count:
+        raise ConfigError(f"frozen_layers must lie between 0 and {count}, the encoder's layers, got {layers}")
+    for name, parameter in encoder.named_parameters():
+        if layer_of[name] < layers:
+            parameter.requires_grad_(False)
+
+
+class _SeenByTimm:
+    """A network with an encoder as timm's functions read it.
+
+    The encoder's parameters have the encoder's own names, so that its own patterns find their layers. All others have
+    names that no pattern finds, which makes them the head.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.group_matcher = getattr(model.encoder, "group_matcher", None)
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters, those of the encoder first."""
+        for name, parameter in self.model.named_parameters():
+            inner = name.removeprefix("encoder.")
+            yield (f"after the encoder: {name}" if inner == name else inner), parameter
+
+    def undecayed(self) -> set[str]:
+        """Names of tokens and tables; what has one axis is left out of the decay by timm."""
+        encoder: Any = self.model.encoder
+        own = encoder.no_weight_decay() if hasattr(encoder, "no_weight_decay") else set()
+        return {*own, *(name for name, _ in self.named_parameters() if name.endswith(("_token", "pos_embed")))}
+
+
+def build_optimizer(
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float = 0.05,
+    betas: tuple[float, float] = (0.9, 0.95),
+    layer_decay: float | None = None,
+) -> torch.optim.AdamW:
+    """Fused AdamW over the parameters that train; biases, norms and tokens are not decayed (timm's rule).
+
+    lr: the learning rate itself, not base_lr.  layer_decay: of the layers of `model.encoder`, see `parameter_groups`.
+    """
+    if layer_decay is not None:
+        groups = parameter_groups(model, weight_decay, layer_decay)
+        return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+    tokens = [name for name, _ in model.named_parameters() if name.endswith(("cls_token", "mask_token"))]
+    groups = timm.optim.param_groups_weight_decay(model, weight_decay, no_weight_decay_list=tokens)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps_per_epoch: int) -> CosineLRScheduler:
+    """timm's schedule over steps; `step_update(n)` sets the rates for the step after n steps, a function of n alone.
+
+    Parameter groups with an lr_scale get so much of the learning rate.
+    """
+    steps = config.steps(steps_per_epoch)
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=max(steps, 2),  # a single step has the highest rate either way, and timm warns of a cycle of one
+        lr_min=config.min_lr,
+        warmup_t=min(round(config.warmup_epochs * steps_per_epoch), steps - 1),
+        t_in_epochs=False,
+    )
+
+
+def warmup_cosine(step: int, steps: int, warmup: float) -> float:
+    """Share of the highest learning rate in a step: a linear warm-up, then half a cosine down to 0.
+
+    warmup: share of the steps.  Unlike `build_schedule`, the cosine begins at its top, after the warm-up.
+    """
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising))) / 2
+
+
+def gradients(model: nn.Module, *, synchronise: bool) -> AbstractContextManager[None]:
+    """Let DistributedDataParallel, or FSDP2, exchange gradients only after the last batch of a step."""
+    inner = getattr(model, "_orig_mod", model)  # inside torch.compile
+    if isinstance(inner, FSDPModule):
+        inner.set_requires_gradient_sync(synchronise)
+    if isinstance(inner, DistributedDataParallel) and not synchronise:
+        return inner.no_sync()
+    return nullcontext()
+
+
+def update(
+    model: nn.Module, optimizer: torch.optim.Optimizer, losses: Mapping[str, Tensor], max_grad_norm: float | None
+) -> dict[str, float]:
+    """Update the weights by the gradients that are there, if every number is finite.
+
+    losses: scalars by name, this process's part of each mean.  max_grad_norm: L2 norm to which the gradient is clipped;
+    None does not clip.  Returns the losses summed over all processes, "grad_norm", and with max_grad_norm "clipped",
+    which is 1 if the gradient was clipped and 0 if not.
+    Raises NonFiniteLossError, with the name of the number, before any weight changes.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
+    summed = sum_over_processes(torch.stack(list(losses.values())))
+    # The one time in a step that the host waits for the device.
+    results = dict(zip((*losses, "grad_norm"), torch.cat([summed, whole(norm)[None]]).tolist(), strict=True))
+    for name, value in results.items():
+        if not math.isfinite(value):
+            optimizer.zero_grad(set_to_none=True)
+            raise NonFiniteLossError(
+                f"{name} is {value}; no weight was changed. Lower the learning rate (optimizer.base_lr), clip the "
+                "gradient (optimizer.max_grad_norm), or look at the images of this batch"
+            )
+    if max_grad_norm is not None:
+        nn.utils.clip_grads_with_norm_(trained, max_grad_norm, norm)
+        results["clipped"] = float(results["grad_norm"] > max_grad_norm)
+    optimizer.step()
+    return results

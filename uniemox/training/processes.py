@@ -1,0 +1,294 @@
+"""One process or many: how they start, talk to each other, and share a large model."""
+
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from uniemox.errors import ConfigError
+
+PORTS = range(20_000, 40_000)  # of jobs of SLURM, each with its own
+NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What one process knows of the others."""
+
+    rank: int
+    world_size: int
+    address: str
+    """Host name or IP address of the first process."""
+    port: int
+
+
+def is_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun has started this process; it tells torch all else."""
+    return "TORCHELASTIC_RUN_ID" in environment
+
+
+def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
+    """The launch that the environment tells of; None for a process that is alone.
+
+    RANK and WORLD_SIZE come with MASTER_ADDR and MASTER_PORT. Of a step of SLURM (srun) with several tasks the first
+    machine of its list and a port made of its number are taken where MASTER_ADDR and MASTER_PORT don't say others. A
+    batch script of several tasks that calls us without srun is one process, and alone.
+    Raises ConfigError for a part of the variables, or values that contradict each other.
+    """
+    if "RANK" in environment or "WORLD_SIZE" in environment:
+        missing = [name for name in NEEDED if not environment.get(name)]
+        if missing and environment.get("WORLD_SIZE") != "1":
+            raise ConfigError(
+                f"{' and '.join(name for name in NEEDED if name not in missing)} are set, but not "
+                f"{', '.join(missing)}; start the processes with torchrun or srun, or set all of {', '.join(NEEDED)}"
+            )
+        rank, world_size = _number(environment, "RANK", "0"), _number(environment, "WORLD_SIZE")
+        address, port = environment.get("MASTER_ADDR", ""), _number(environment, "MASTER_PORT", "0")
+    elif "SLURM_STEP_NUM_TASKS" in environment:
+        rank, world_size = _number(environment, "SLURM_PROCID"), _number(environment, "SLURM_STEP_NUM_TASKS")
+        nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
+        address = environment.get("MASTER_ADDR") or first_node(nodes)
+        number = 31 * _number(environment, "SLURM_JOB_ID", "0") + _number(environment, "SLURM_STEP_ID", "0")
+        port = _number(environment, "MASTER_PORT", str(PORTS[number % len(PORTS)]))
+    else:
+        return None
+    if not 0 <= rank < world_size:
+        raise ConfigError(f"this is process {rank} of {world_size}; numbers begin at 0 and end before {world_size}")
+    return None if world_size == 1 else Launch(rank, world_size, address, port)
+
+
+def is_first(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is the one that speaks, also before and after the processes are together."""
+    if is_torchrun(environment):
+        return environment.get("RANK", "0") == "0"
+    launch = find_launch(environment)
+    return launch is None or launch.rank == 0
+
+
+def local_rank(environment: Mapping[str, str] = os.environ) -> int:
+    """The number of this process on its machine."""
+    default = environment.get("SLURM_LOCALID", "0") if "SLURM_STEP_NUM_TASKS" in environment else "0"
+    return _number(environment, "LOCAL_RANK", default)
+
+
+def local_processes(environment: Mapping[str, str] = os.environ) -> int:
+    """Processes of this launch on this machine, which share its cores and memory; 1 for one that is alone."""
+    if "LOCAL_WORLD_SIZE" in environment:
+        return max(_number(environment, "LOCAL_WORLD_SIZE"), 1)
+    if "SLURM_STEP_NUM_TASKS" not in environment:
+        return 1
+    first = re.match(r"\d+", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))  # of "8(x2)" or "8,4"
+    return int(first[0]) if first else 1
+
+
+def cores_of_process(usable: int, environment: Mapping[str, str] = os.environ) -> int:
+    """Cores for this process and those that load for it, at least 1.  usable: cores that it may use."""
+    own = environment.get("SLURM_CPUS_PER_TASK", "") if "SLURM_STEP_NUM_TASKS" in environment else ""
+    return max(min(usable, int(own)) if own.isdecimal() else usable // local_processes(environment), 1)
+
+
+def is_bound(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether SLURM shows each process GPUs of its own (srun --gpus-per-task), so that each counts from 0."""
+    return "SLURM_STEP_NUM_TASKS" in environment and "LOCAL_RANK" not in environment
+
+
+def job_of(environment: Mapping[str, str] = os.environ) -> str | None:
+    """What torchrun calls the job that this process is of; None where nobody named it.
+
+    That is --rdzv-id, or a new name for each call with --standalone; "none" is what it says without either.
+    """
+    name = environment.get("TORCHELASTIC_RUN_ID", "none")
+    return None if name == "none" else name
+
+
+def is_restart(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun or SLURM has started the processes again after one of them died."""
+    counts = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    return any(_number(environment, name, "0") > 0 for name in counts)
+
+
+def first_node(nodes: str) -> str:
+    """The first machine of a list as SLURM writes it. Raises ConfigError for an empty one.
+
+    >>> first_node("gpu[03-07,11],cpu1"), first_node("tux-2"), first_node("r1,r2")
+    ('gpu03', 'tux-2', 'r1')
+    """
+    match = re.match(r"([^\[,]+)(?:\[(\w+))?", nodes)
+    if match is None:
+        raise ConfigError(f"SLURM's list of machines is {nodes!r}; set MASTER_ADDR to the first one's address")
+    return match[1] + (match[2] or "")
+
+
+def _number(environment: Mapping[str, str], name: str, default: str = "") -> int:
+    text = environment.get(name) or default
+    if not text.isdecimal():
+        raise ConfigError(f"{name} is {text!r}; expected a number from 0")
+    return int(text)
+
+
+JOIN_WAIT = timedelta(minutes=10)
+MAX_WAIT = timedelta(hours=24)
+"""Of processes for the first, which hashes all images, asks the teacher about them and scores; 10 minutes else."""
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the other processes, for as long as it lasts; alone if there are none. See `find_launch`.
+
+    Raises ConfigError if the environment contradicts itself, or the others do not come within ten minutes.
+    """
+    if dist.is_initialized():
+        yield
+        return
+    # What the host must know, such as how many images the others have, goes over gloo: no GPU is waited for.
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    if is_torchrun():
+        dist.init_process_group(backend, timeout=MAX_WAIT)
+    elif launch := find_launch():
+        _join(launch, backend)
+    else:
+        yield
+        return
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _join(launch: Launch, backend: str) -> None:
+    """Meet at the first process, which must be there soon; later waits may be long."""
+    is_first = launch.rank == 0
+    try:
+        store = dist.TCPStore(launch.address, launch.port, launch.world_size, is_first, timeout=JOIN_WAIT)
+    except (dist.DistError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"process {launch.rank} of {launch.world_size} did not meet the others at {launch.address}:{launch.port} "
+            f"within {JOIN_WAIT.total_seconds():.0f} s ({str(error).splitlines()[0]}); are all of them started, and "
+            "can they reach that address? MASTER_ADDR and MASTER_PORT name another"
+        ) from error
+    dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size, timeout=MAX_WAIT)
+
+
+def rank() -> int:
+    """The number of this process among all, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def wait_for_all() -> None:
+    """Go on when every process is here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Let one process of each machine go before the others, so that they find what it has downloaded."""
+    is_first_here = local_rank() == 0
+    if not is_first_here:
+        wait_for_all()
+    yield
+    if is_first_here:
+        wait_for_all()
+
+
+def sum_over_processes(x: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, without gradient; the argument is left alone."""
+    x = x.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(x)
+    return x
+
+
+def gather_numbers(*numbers: int) -> list[list[int]]:
+    """The numbers of every process, of each as many, in the processes' order. No GPU is waited for."""
+    if world_size() == 1:
+        return [list(numbers)]
+    found = [torch.zeros(len(numbers), dtype=torch.long) for _ in range(world_size())]
+    dist.all_gather(found, torch.tensor(numbers))
+    return [one.tolist() for one in found]
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """The rows of all processes, in their order, without gradient; processes may have different numbers of rows.
+
+    x: (N, C).  Returns (sum of all N, C).
+    """
+    if world_size() == 1:
+        return x
+    counts = [count for [count] in gather_numbers(len(x))]
+    longest = max(counts)
+    padded = torch.cat([x.detach(), x.new_zeros(longest - len(x), *x.shape[1:])])  # (longest, C)
+    rows = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(rows, padded.contiguous())
+    return torch.cat([part[:count] for part, count in zip(rows, counts, strict=True)])
+
+
+def shard(model: nn.Module, device: torch.device) -> None:
+    """Divide a model over all processes, in place, a transformer block at a time.
+
+    Each process then keeps one part of every tensor and gathers a block's weights while it computes the block. What
+    comes out is that of DistributedDataParallel, up to rounding. Every process must call the model alike.
+    """
+    # The losses change nothing in place: they are those of DistributedDataParallel, which tests compare.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+    mesh = init_device_mesh(device.type, (world_size(),))
+    for module in [part for part in model.modules() if isinstance(part, Block)]:
+        fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether `shard` has divided a model."""
+    return isinstance(model, FSDPModule)
+
+
+def kept_parameters(model: nn.Module) -> list[Tensor]:
+    """The parameters, of divided ones the part that this process keeps."""
+    return [one.to_local() if isinstance(one, DTensor) else one for one in model.parameters()]
+
+
+def whole(value: Any) -> Any:
+    """Dicts, lists and tensors, with every divided tensor gathered; all processes must ask alike."""
+    if isinstance(value, DTensor):
+        return value.full_tensor()
+    if isinstance(value, Mapping):
+        return {key: whole(part) for key, part in value.items()}
+    return [whole(part) for part in value] if isinstance(value, list) else value
+
+
+def divided(values: Mapping[Any, Any], like: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Whole tensors by name, those whose namesake in `like` is divided as that is."""
+    return {name: _divide(value, like.get(name)) for name, value in values.items()}
+
+
+def divided_moments(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimiser's state with whole tensors, those as large as their parameter divided as it is."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments = {
+        place: {name: _divide(value, parameters[place]) for name, value in of_one.items()}
+        for place, of_one in state["state"].items()
+    }
+    return {**state, "state": moments}
+
+
+def _divide(value: Any, like: Any) -> Any:
+    if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
