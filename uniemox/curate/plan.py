@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from uniemox.data.readers.csv_table import read_text
 from uniemox.errors import ConfigError, LabelError
 from uniemox.labels import KINDS, MIKELS, Kind, LabelSet, clean, recognise
 from uniemox.paper import paper_tables
@@ -118,6 +117,8 @@ def read_plan(path: Path) -> CollectionPlan:
 
     Raises ConfigError, with the path, for anything else.
     """
+    from uniemox.data.readers.csv_table import read_text  # noqa: PLC0415 - numpy, which help need not wait for
+
     try:
         content = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
