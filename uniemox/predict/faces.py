@@ -121,7 +121,7 @@ def owners(faces: Sequence[Box], persons: Sequence[Box] | None) -> list[int | No
 
 
 def _inside(face: Box, person: Box) -> float:
-    """Return the share of a face's box that lies in a person's."""
+    """Return the share of a face's box inside a person's."""
     shared = Box(max(face.x1, person.x1), max(face.y1, person.y1), min(face.x2, person.x2), min(face.y2, person.y2))
     return shared.area / face.area if face.area > 0 else 0.0
 

@@ -65,11 +65,11 @@ def open_faces(
 ) -> FaceReader | None:
     """Open the reader of faces; see `load`. Raises ConfigError for settings that contradict each other."""
     if faces not in (None, *get_args(Faces)):
-        raise ConfigError(f"faces must be find or whole, got {faces!r}; leave it out if nobody asks for faces")
+        raise ConfigError(f"faces must be find or whole, got {faces!r}; leave it out for no faces")
     if faces is None and (face_model is not None or face_finder is not None):
         raise ConfigError("face_model and face_finder go with faces; give faces as find or whole")
     if faces == "whole" and face_finder is not None:
-        raise ConfigError("with faces as whole nobody looks for faces; leave face_finder out")
+        raise ConfigError("with faces as whole no face is detected; leave face_finder out")
     if faces is None:
         return None
     network = open_network(embedded_file(EXPRESSIONS) if face_model is None else face_model, threads=threads)

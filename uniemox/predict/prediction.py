@@ -27,7 +27,7 @@ class Person:
     confidence: float
     """0 to 1, that this is a person."""
     emotions: dict[str, float] | None
-    """What the person feels: probability by label; None without a person model."""
+    """Probability of each emotion that the person may feel; None without a person model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Face:
     confidence: float
     """0 to 1, that this is a face."""
     expressions: dict[str, float] | None
-    """What the face shows to others, not what its owner feels: probability by label. None: too small to tell."""
+    """Probability of each expression that others see, which is not what the owner feels; None: too small to tell."""
     person: int | None
     """Index in `persons` of the face's owner; None: no detected person."""
 

@@ -66,7 +66,7 @@ class ReleasedImage:
 
     @property
     def decided(self) -> str:
-        """Who decided the label."""
+        """Source of the label: owner or annotators."""
         return "owner" if self.by_owner else "annotators"
 
     @property

@@ -61,7 +61,7 @@ class Reconstructions:
     """A row an image: the original, its visible patches, the reconstruction by each model."""
     pictures: int
     errors: dict[str, float]
-    """By stage, the mean squared error over hidden patches of ImageNet-normalised pixels, mean over images. Models of
+    """Mean squared error over hidden patches of ImageNet-normalised pixels, mean over images, by stage. Models of
     standardised patches (norm_pix) are given each patch's mean and deviation, and look better for it."""
     left_out: tuple[str, ...]
     """Reasons why images could not be read."""

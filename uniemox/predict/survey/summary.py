@@ -123,7 +123,7 @@ class Summary:
         """The labels, and valence and arousal where the model also predicts them."""
         self.whole = Tally(len(self.columns))
         self.groups: dict[str, dict[str, Tally]] = {name: {} for name in groupings}
-        """By the name of the grouping, then by group."""
+        """Tallies by grouping, then by group."""
         self.people: Counter[int] = Counter()
         """Images by the number of people in them."""
         self.shown: Counter[str] = Counter()
