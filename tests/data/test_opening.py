@@ -67,7 +67,7 @@ def test_unknown_kinds_are_refused_with_all_kinds(source: str) -> None:
         ("csv:x?kind=guessed", "csv?kind must be one of evoked, felt, expressed, got 'guessed'"),
         ("folder:x?kind=", "folder?kind must be one of evoked, felt, expressed, got ''"),
         ("synthetic:many", "expected a whole number, as in synthetic:1000, got 'many'"),
-        ("synthetic:9?seed=x", "expected a whole number"),
+        ("synthetic:9?seed=x", "seed must be a whole number"),
     ],
 )
 def test_wrong_options_are_refused(source: str, said: str) -> None:
@@ -397,3 +397,52 @@ def test_one_data_set_of_every_layout_by_its_name(tmp_path: Path) -> None:
         kind, _, folder = source.partition(":")
         data = open_data(f"{kind}:{tmp_path / folder}")
         assert [(sample.key, data.label_of(sample)) for sample in data.samples] == samples, source
+
+
+@pytest.fixture
+def own_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A reader of a package outside ours, with a typed option."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "__init__.py").write_text("")
+    (tmp_path / "outside" / "readers.py").write_text(
+        "from pathlib import Path\n"
+        "from uniemox.data.synthetic import synthetic\n"
+        "def open_mine(root: Path, *, count: int = 4):\n"
+        "    return synthetic(count)\n"
+        "def wrong(root: Path):\n"
+        "    return []\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return f"outside.readers:open_mine:{tmp_path}"
+
+
+def test_a_reader_of_another_package_is_named_by_its_import_path(own_reader: str) -> None:
+    assert len(open_data(own_reader)) == 4
+    both = open_data(f"{own_reader}?count=3,synthetic:2")
+    assert [part.name for part in both.parts] == ["open_mine", "synthetic"]
+    assert len(both) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("open_mine", "none"), "there is no reader outside.readers:none"),
+        (("outside.readers", "outside.nothing"), "is its package installed or on PYTHONPATH"),
+        (("open_mine", "wrong"), "must return a uniemox.DataSet, got list"),
+    ],
+)
+def test_a_reader_that_is_not_there_is_named(own_reader: str, change: tuple[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_data(own_reader.replace(*change))
+
+
+def test_options_of_a_reader_have_its_types(own_reader: str) -> None:
+    with pytest.raises(ConfigError, match="count must be a whole number, got 'x'"):
+        open_data(f"{own_reader}?count=x")
+    with pytest.raises(ConfigError, match="has no option 'seeds'; it has count"):
+        open_data(f"{own_reader}?seeds=1")
+
+
+def test_a_data_set_named_in_a_file_imports_no_package(own_reader: str) -> None:
+    with pytest.raises(ConfigError, match="name it on the command line"):
+        open_data(own_reader, from_file=True)

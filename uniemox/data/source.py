@@ -6,8 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 from uniemox.data.people import PERSONS, TEXTS, detections_of, read_sidecar
 from uniemox.data.prompts import describe
@@ -116,6 +117,9 @@ READERS: Mapping[str, Callable[..., DataSet]] = {
     "synthetic": synthetic,
 }
 
+OWN_READER = r"[A-Za-z_]\w*(?:\.\w+)+:[A-Za-z_]\w*"
+"""A function of the user's own package that opens a path as a DataSet: mypackage.module:open_mine."""
+
 FILES = ("persons", "texts", "splits", "exclude")
 """Options of every kind: files that say more of its images."""
 
@@ -128,10 +132,13 @@ def open_data(
     splits: Path | None = None,
     exclude: Path | None = None,
     with_texts: bool = True,
+    from_file: bool = False,
 ) -> DataSet:
     """The samples of a data set, or of several as one.
 
-    source: KIND:PATH with one of READERS, and options of its reader as in `emotion6:photos?label=vote`; `synthetic:N`.
+    source: KIND:PATH with one of READERS, and options of its reader as in `emotion6:photos?label=vote`; `synthetic:N`;
+    or a reader of your own, `mypackage.module:open_mine:PATH`, whose module is imported.
+    from_file: the source was read from a file, not typed by the user: readers of other packages are refused.
     Any kind takes files of its own, which a union can't name otherwise: `fi:FI?splits=fi.json&exclude=check.json`.
     Several with commas between them, `emoset:EmoSet,fi:FI`, are one data set, see `combine`.
     persons, texts: what `uniemox data persons` and `describe` wrote; None takes the files of their usual names beside
@@ -143,8 +150,14 @@ def open_data(
     sets whose labels are of different kinds or can't be mapped.
     """
     sources = split_sources(source)
+    if from_file and any(re.match(OWN_READER, one) for one in sources):
+        raise ConfigError(
+            f"{source!r}, named in a file, needs a reader of another package; name it on the command line"
+        )
     if len(sources) > 1:
-        data = combine([(parse_source(one)[0], _open_one(one, None, None, with_texts)) for one in sources])
+        data = combine(
+            [(parse_source(one)[0].rpartition(":")[2], _open_one(one, None, None, with_texts)) for one in sources]
+        )
         data = data if persons is None else _add_persons(data, persons)
         data = data if texts is None else _add_texts(data, texts)
     else:
@@ -159,12 +172,11 @@ def _open_one(source: str, persons: Path | None, texts: Path | None, with_texts:
     kind, path, given = parse_source(source)
     files = {name: Path(given.pop(name)) for name in FILES if name in given}
     persons, texts = files.get("persons", persons), files.get("texts", texts)
-    reader = READERS[kind]
+    reader = READERS[kind] if kind in READERS else _own_reader(kind)
     argument: Any = path if kind == "shards" else _count(path) if kind == "synthetic" else Path(path)
-    _check_options(kind, reader, given)
-    numbers: dict[str, Callable[[str], Any]] = {"seed": _count, "misleading": _share}
-    options = {name: numbers.get(name, str)(value) for name, value in given.items()}
-    data = reader(argument, **options)
+    data = reader(argument, **_typed_options(kind, reader, given))
+    if not isinstance(data, DataSet):
+        raise ConfigError(f"{kind} must return a uniemox.DataSet, got {type(data).__name__}")
     beside = None if kind in ("shards", "synthetic") else folder_of(source)
     data = replace(data, name=source)
     if len({sample.key for sample in data.samples}) < len(data):
@@ -185,7 +197,7 @@ def split_sources(source: str) -> list[str]:
     >>> split_sources("emoset:EmoSet,csv:a,b.csv,fi:FI")
     ['emoset:EmoSet', 'csv:a,b.csv', 'fi:FI']
     """
-    return re.split(rf",(?=(?:{'|'.join(map(re.escape, READERS))}):)", source)
+    return re.split(rf",(?=(?:{'|'.join(map(re.escape, READERS))}|{OWN_READER}):)", source)
 
 
 def parse_source(source: str) -> tuple[str, str, dict[str, str]]:
@@ -196,9 +208,13 @@ def parse_source(source: str) -> tuple[str, str, dict[str, str]]:
     """
     if len(split_sources(source)) > 1:
         raise ConfigError(f"{source!r} names several data sets where one is expected")
-    kind, colon, rest = source.partition(":")
-    if not colon or not rest or kind not in READERS:
-        raise ConfigError(f"{source!r} is no data set; write KIND:PATH, with one of {', '.join(READERS)} as KIND")
+    own = re.match(rf"({OWN_READER}):", source)
+    kind, colon, rest = (own[1], ":", source[own.end() :]) if own else source.partition(":")
+    if not colon or not rest or not (own or kind in READERS):
+        raise ConfigError(
+            f"{source!r} is no data set; write KIND:PATH, with one of {', '.join(READERS)} as KIND, or a function of "
+            "your own, mypackage.module:function:PATH"
+        )
     path, mark, query = rest.rpartition("?")
     pairs = [pair.partition("=") for pair in query.split("&")]
     if not mark or not all(equals and name for name, equals, _ in pairs):
@@ -225,7 +241,7 @@ def folder_of(source: str) -> Path:
     kind, path, _ = parse_source(source)
     if kind in ("shards", "synthetic"):
         raise ConfigError(f"{source}: nothing can be kept beside {kind} data; write to a file with --out")
-    return Path(path).parent if kind == "csv" else Path(path)
+    return Path(path).parent if kind == "csv" or Path(path).is_file() else Path(path)
 
 
 def _count(text: str) -> int:
@@ -235,24 +251,35 @@ def _count(text: str) -> int:
         raise ConfigError(f"expected a whole number, as in synthetic:1000, got {text!r}") from None
 
 
-def _share(text: str) -> float:
+def _own_reader(kind: str) -> Callable[..., DataSet]:
+    """The function that mypackage.module:function names. Raises ConfigError."""
+    module, _, name = kind.partition(":")
     try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"expected a share from 0 to 1, as in synthetic:640?misleading=0.9, got {text!r}") from None
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"there is no reader {kind}: {error}; is its package installed or on PYTHONPATH?") from error
 
 
-def _check_options(kind: str, reader: Callable[..., DataSet], options: Mapping[str, str]) -> None:
-    """Raise ConfigError for an option that the reader does not have, or a value that it does not take."""
-    signature = inspect.signature(reader)
-    known = {name: p.annotation for name, p in list(signature.parameters.items())[1:]}
+def _typed_options(kind: str, reader: Callable[..., DataSet], options: Mapping[str, str]) -> dict[str, Any]:
+    """Options as the types of the reader's keyword arguments. Raises ConfigError for an unknown or wrong one."""
+    hints = get_type_hints(reader)
+    known = {name: hints.get(name, str) for name in list(inspect.signature(reader).parameters)[1:]}
+    typed: dict[str, Any] = {}
     for name, value in options.items():
         if name not in known:
             raise ConfigError(f"{kind} has no option {name!r}; it has {', '.join(known) or 'none'}")
-        choices = [choice for choice in get_args(known[name]) if isinstance(choice, str)]
-        choices = choices or [c for literal in get_args(known[name]) for c in get_args(literal)]
+        kinds = [one for one in (get_args(known[name]) or (known[name],)) if one is not type(None)]
+        choices = [one for one in kinds if isinstance(one, str)]
+        choices = choices or [one for literal in kinds for one in get_args(literal)]
         if choices and value not in choices:
             raise ConfigError(f"{kind}?{name} must be one of {', '.join(choices)}, got {value!r}")
+        as_type = next((one for one in kinds if one in (int, float, Path)), str)
+        try:
+            typed[name] = as_type(value)
+        except ValueError:
+            what = "a whole number" if as_type is int else "a number"
+            raise ConfigError(f"{kind}?{name} must be {what}, got {value!r}") from None
+    return typed
 
 
 def _add_persons(data: DataSet, file: Path) -> DataSet:

@@ -193,7 +193,8 @@ def pretrain(
             for step in steps:
                 run.schedule.step_update(step.done)
                 batches = [run.batch(views) for views in step.batches]
-                norms = run.gradient_norms(batches, step.done)
+                weights = None if weights_at is None else weights_at(step.done)
+                norms = run.gradient_norms(batches, step.done, weights)
                 losses = pretrain_step(
                     run.runner,
                     run.optimizer,
@@ -201,7 +202,7 @@ def pretrain(
                     teacher=run.teacher,
                     precision=precision_of(config.hardware),
                     max_grad_norm=config.optimizer.max_grad_norm,
-                    weights=None if weights_at is None else weights_at(step.done),
+                    weights=weights,
                     extra_losses=extra_losses,
                 )
                 step.report(losses | norms | {"lr": run.lr, "epoch": (step.done + 1) / run.steps_per_epoch})
@@ -316,12 +317,14 @@ class PretrainRun:
             with closing(steps):
                 yield steps
 
-    def gradient_norms(self, batches: Sequence[PretrainBatch], done: int) -> dict[str, float]:
+    def gradient_norms(
+        self, batches: Sequence[PretrainBatch], done: int, weights: LossWeights | None
+    ) -> dict[str, float]:
         """Norm of each loss's gradient at the encoder, in the steps that config.diagnose_every asks for."""
         if not self.config.diagnose_every or done % self.config.diagnose_every:
             return {}
         precision = precision_of(self.config.hardware)
-        return loss_gradient_norms(self.model, batches[0], teacher=self.teacher, precision=precision)
+        return loss_gradient_norms(self.model, batches[0], teacher=self.teacher, precision=precision, weights=weights)
 
     def finish(self) -> None:
         """Write the whole model and the encoder; remove checkpoints that are not to be kept."""

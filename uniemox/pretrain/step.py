@@ -86,7 +86,12 @@ def pretrain_step(
 
 
 def loss_gradient_norms(
-    model: UniEmoX, batch: PretrainBatch, *, teacher: Teacher | None = None, precision: Precision = "float32"
+    model: UniEmoX,
+    batch: PretrainBatch,
+    *,
+    teacher: Teacher | None = None,
+    precision: Precision = "float32",
+    weights: LossWeights | None = None,
 ) -> dict[str, float]:
     """Measure how strongly each loss pulls at the encoder: L2 norm of the gradient of each weighted loss there.
 
@@ -94,11 +99,11 @@ def loss_gradient_norms(
     as `pretrain_step`; the norms are those of this process's batch.  Returns "grad_norm_NAME" by name of a loss.
     """
     output = forward(model, batch, teacher=teacher, precision=precision)
-    weights = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
+    parameters = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
     norms = {}
     for name, loss in output.losses.items():
-        weighted = getattr(model.config.losses, name) * loss
-        found = torch.autograd.grad(weighted, weights, retain_graph=True, allow_unused=True)
+        weighted = getattr(weights or model.config.losses, name) * loss
+        found = torch.autograd.grad(weighted, parameters, retain_graph=True, allow_unused=True)
         norms[f"grad_norm_{name}"] = nn.utils.get_total_norm([one for one in found if one is not None])
     return dict(zip(norms, torch.stack(list(norms.values())).tolist(), strict=True))
 

@@ -67,7 +67,7 @@ def _verify(run: Path, kept: SavedEvaluation) -> Verified:
         reason = kept.missing or "only classifiers' evaluations keep what was predicted for every image"
         raise DataError(f"{run}: the evaluation on {kept.title} can't be verified: {reason}")
     persons = kept.values.get("persons")
-    opened = open_data(kept.data, persons=None if persons is None else Path(persons))
+    opened = open_data(kept.data, persons=None if persons is None else Path(persons), from_file=True)
     data = _of_keys(opened, kept.predictions.keys)
     found = evaluate(run, data, allow_seen=True)  # refused or allowed when it was made
     largest = _largest_difference(found, kept)

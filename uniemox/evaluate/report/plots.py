@@ -123,7 +123,9 @@ class ImageLikes:
         """
         if source not in self.opened:
             try:
-                self.opened[source] = {sample.key: sample for sample in open_data(source, with_texts=False).samples}
+                self.opened[source] = {
+                    sample.key: sample for sample in open_data(source, with_texts=False, from_file=True).samples
+                }
             except (UniemoxError, OSError) as error:
                 self.opened[source] = str(error)
         return self.opened[source]
