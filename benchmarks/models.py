@@ -30,16 +30,14 @@ from torch import nn
 from benchmarks import containers
 from uniemox.bench.counting import multiply_adds, parameter_count, timed
 from uniemox.checkpoints.swin import MixMAEEncoder
+from uniemox.classifier_info import NetworkSpec
 from uniemox.cli import run_and_report_errors
 from uniemox.cli.console import out, progress_bar
 from uniemox.errors import ConfigError, UniemoxError
 from uniemox.labels import MIKELS
-from uniemox.model.classifier import Classifier
-from uniemox.model.config import ModelConfig, RegionMethod
+from uniemox.model.config import ModelConfig
 from uniemox.model.encoder import build_encoder
-from uniemox.model.methods.building import build_method
-from uniemox.model.methods.ccim import Ccim
-from uniemox.model.regions import RegionReader
+from uniemox.model.spec import build
 from uniemox.model.uniemox import UniEmoX
 from uniemox.paper import paper_tables
 
@@ -115,15 +113,19 @@ class UniEmoXPass(nn.Module):
 class RegionPass(nn.Module):
     """A method that relates regions, on ViT-L, with detectors: one image is scene and person at once."""
 
-    def __init__(self, name: RegionMethod) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
         encoder: Any = timm.create_model(VIT_L, num_classes=0, global_pool="token")
-        method = build_method(name, width=encoder.embed_dim, channels=512, labels=MIKELS.labels)
-        method.reader = RegionReader(method.groups, has_detector=True, has_face_finder=True)
-        streams = method.reader.streams
-        self.classifier = Classifier(encoder, feature_width=1, outputs=CLASSES, streams=streams, method=method)
-        if name == "emoticon":
-            self.classifier.head = Ccim(method.width, CLASSES, CONFOUNDERS, encoder.embed_dim)
+        spec = NetworkSpec(
+            feature_width=encoder.embed_dim,
+            outputs=CLASSES,
+            labels=MIKELS.labels,
+            method=name,
+            has_detector=True,
+            has_face_finder=True,
+            confounders=(CONFOUNDERS, encoder.embed_dim) if name == "emoticon" else None,
+        )
+        self.classifier = build(spec, encoder)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """images: (N, 3, 224, 224).  Returns logits (N, 8)."""

@@ -1,6 +1,7 @@
-"""What version 0.1 wrote is read: runs in the middle and at their end, an evaluation, an ONNX file, a project.
+"""Files of earlier versions open: runs in the middle and at their end, classifiers of every kind, ONNX, a project.
 
-tests/reference/version_0_1 was written by that version, with the tiny settings of tests/runs.py.
+tests/reference/version_0_1 was written by that version, with the tiny settings of tests/runs.py. version_0_2 holds a
+classifier of every fusion, head and method, written before networks had a NetworkSpec, and answers.json what each said.
 """
 
 import json
@@ -8,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -17,12 +19,14 @@ from uniemox import load
 from uniemox.ask.question import question
 from uniemox.ask.record import Record
 from uniemox.checkpoints.classifier import load_classifier
+from uniemox.classifier_info import read_info
 from uniemox.curate.annotate.verdicts import verdicts
 from uniemox.curate.collect.screen import remembered_config
 from uniemox.curate.project import open_project
 from uniemox.evaluate.report.page import write_report
 from uniemox.evaluate.run_records import read_run
 from uniemox.labels import MIKELS
+from uniemox.predict.network import Network
 from uniemox.pretrain.config import TeacherConfig
 from uniemox.pretrain.run import pretrain
 
@@ -59,6 +63,31 @@ def test_a_classifier_gives_the_logits_of_then(old: Path) -> None:
     expected = json.loads((old / "logits.json").read_text())
     assert np.allclose(classifier(scene, person).detach().numpy(), expected, atol=1e-4)
     assert info.streams == "both"
+
+
+CLASSIFIERS = sorted(path.parent.name for path in (REFERENCE / "version_0_2").glob("*/model.safetensors"))
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_kind_of_classifier_gives_the_logits_it_gave_then(name: str) -> None:
+    """Full, probe, knn, mean, histogram; each fusion; several encoders; CCIM; each method that relates regions."""
+    folder = REFERENCE / "version_0_2" / name
+    generator = torch.Generator().manual_seed(0)
+    scene, person = (torch.randn(2, 3, 32, 32, generator=generator) for _ in range(2))
+    expected = json.loads((folder.parent / "answers.json").read_text())[name]
+    classifier, info = load_classifier(folder / "model.safetensors")
+    with torch.no_grad():
+        logits, distances = classifier.answer(scene, person)
+    np.testing.assert_allclose(logits.numpy(), expected["logits"], atol=1e-4)
+    np.testing.assert_allclose(distances.numpy(), expected["distances"], rtol=1e-3, atol=1e-3)
+    assert read_info(info.to_json()) == info
+    if (folder / "model.onnx").is_file():
+        network = Network.open(folder / "model.onnx")
+        assert network.info == info
+        views = {"scene": scene.numpy(), "person": person.numpy()}
+        session = onnxruntime.InferenceSession(folder / "model.onnx")
+        [found] = session.run(["logits"], {name: views[name] for name in info.views})
+        np.testing.assert_allclose(found, expected["logits"], atol=1e-3)
 
 
 def test_an_onnx_file_answers(old: Path) -> None:

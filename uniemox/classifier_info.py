@@ -1,9 +1,9 @@
-"""What a classifier's numbers mean and what it looks at: the metadata of its files, read with and without torch."""
+"""Metadata of a classifier: what its numbers mean, what it looks at, and its network; needs no torch."""
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
 from uniemox.errors import CheckpointError
@@ -12,9 +12,124 @@ from uniemox.labels import KINDS, Kind, LabelSet
 Streams = Literal["scene", "person", "both"]
 PersonPolicy = Literal["largest", "union", "persons_only", "second_crop"]
 CalibrationImages = Literal["independent", "selection", "unknown"]
+HeadKind = Literal["linear", "ccim", "neighbours"]
 Values = TypeVar("Values")  # a float, an array or a tensor
 MAX_SIZE_PX = 4096
 TUPLES = ("labels", "mean", "std", "conformal_scores", "distances")
+
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderSpec:
+    """One encoder, without its weights."""
+
+    name: str
+    """timm's name, or mixmae or colour_histogram."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of its constructor."""
+    pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Mean and std of its pixels, where it stands beside other encoders; else those of the network."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkSpec:
+    """A classifier's network without its weights; `uniemox.model.spec.build` makes the module."""
+
+    encoders: tuple[EncoderSpec, ...] = ()
+    """One; or several, whose features are concatenated."""
+    folded_norms: bool = False
+    """Batch norms are folded into convolutions, and stay in eval mode."""
+    feature_width: int = 1
+    """D, channels of the encoders' features; with a region method, of the last feature map."""
+    outputs: int = 1
+    """E."""
+    streams: Streams = "scene"
+    labels: tuple[str, ...] = ()
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    fusion: str | None = None
+    """Name of the fusion, or mypackage.module:MyFusion; None without one."""
+    fusion_heads: int = 3
+    fused_width: int = 512
+    """C3 of the fusion, or channels of the region method."""
+    norm_eps: float = 1e-12
+    """Added to the variance of the fused feature by its norm; far below that variance, which is 1e-6 and less."""
+    method: str | None = None
+    """Name of the region method, or mypackage.module:MyMethod; None without one."""
+    skip: bool = True
+    """The head also reads the features of whole views."""
+    has_detector: bool = False
+    has_face_finder: bool = False
+    method_options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the method's constructor."""
+    head: HeadKind = "linear"
+    confounders: tuple[int, int] | None = None
+    """Number and width of the entries in the dictionary of head ccim."""
+    bank: int = 0
+    """Number of images that head neighbours remembers."""
+    neighbours: int = 20
+    vote_temperature: float = 0.07
+    distance_axes: int | None = None
+    """Axes of the distance from the training images; None if it does not know them."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields encoder and parts of a classifier's metadata."""
+        one: list[dict[str, Any]] = [{"name": each.name, "options": each.options} for each in self.encoders]
+        if any(each.pixels for each in self.encoders):
+            pixels = [
+                dict(zip(("mean", "std"), each.pixels or (self.mean, self.std), strict=True)) for each in self.encoders
+            ]
+            encoder: dict[str, Any] = {"several": [a | b for a, b in zip(one, pixels, strict=True)]}
+        else:
+            encoder = one[0]
+        encoder |= {"folded_norms": True} if self.folded_norms else {}
+        parts: dict[str, Any] = {"feature_width": self.feature_width, "outputs": self.outputs}
+        if self.fusion is not None:
+            parts |= {"fused_width": self.fused_width, "fusion": self.fusion, "heads": self.fusion_heads}
+            parts |= {"norm_eps": self.norm_eps}
+        if self.method is not None:
+            parts |= {"method": self.method, "fused_width": self.fused_width, "skip": self.skip}
+            parts |= {"has_detector": self.has_detector, "has_face_finder": self.has_face_finder}
+            parts |= {"method_options": self.method_options}
+        if self.head == "ccim":
+            parts |= {"confounders": self.confounders}
+        if self.head == "neighbours":
+            parts |= {"bank": self.bank, "neighbours": self.neighbours, "vote_temperature": self.vote_temperature}
+        if self.distance_axes is not None:
+            parts |= {"distance_axes": self.distance_axes}
+        return {"encoder": encoder, "parts": parts}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "NetworkSpec | None":
+        """Read the network out of a classifier's metadata; None if they name no encoder.
+
+        The metadata hold streams, labels, mean and std themselves: `ClassifierInfo` sets these.
+        """
+        if not values.get("encoder"):
+            return None
+        encoder, parts = dict(values["encoder"]), dict(values.get("parts") or {})
+        known = {part.name: parts[part.name] for part in fields(cls) if part.name in parts}
+        if "fusion" in parts:
+            known |= {"fusion_heads": parts["heads"], "norm_eps": parts["norm_eps"]}
+        if "method" in parts:  # until method_options there were word_counts alone, empty but for method eap
+            options = {"word_counts": parts["word_counts"]} if parts.get("word_counts") else {}
+            known |= {"skip": parts["skip"], "method_options": parts.get("method_options", options)}
+        known["head"] = "ccim" if "confounders" in parts else "neighbours" if "bank" in parts else "linear"
+        if "confounders" in known:
+            known["confounders"] = tuple(known["confounders"])
+        return cls(
+            encoders=tuple(_read_encoder(one) for one in encoder.get("several", [encoder])),
+            folded_norms=bool(encoder.get("folded_norms")),
+            **known,
+        )
+
+
+def _read_encoder(values: Mapping[str, Any]) -> EncoderSpec:
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in values["options"].items()}
+    pixels = (tuple(values["mean"]), tuple(values["std"])) if "mean" in values else None
+    return EncoderSpec(name=values["name"], options=options, pixels=pixels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +137,7 @@ class ClassifierInfo:
     """Metadata of a classifier; its files hold the same fields as JSON. Raises CheckpointError for wrong values."""
 
     labels: tuple[str, ...]
-    """Of its outputs, in order; valence and arousal for task affect."""
+    """Names of its outputs, in order; valence and arousal for task affect."""
     label_set: str
     """Name of the label set."""
     kind: Kind
@@ -30,42 +145,36 @@ class ClassifierInfo:
     task: str = "label"
     """label, distribution or affect."""
     temperature: float | None = None
-    """By which logits are divided before the softmax, fitted on images it was not trained on; None: 1."""
+    """Divides the logits before the softmax; fitted on images it was not trained on. None: 1."""
     streams: Streams = "scene"
-    """The views that it looks at."""
+    """Views that it looks at."""
     person: PersonPolicy = "largest"
-    """Which part of the image the person view is, see persons/crop.py."""
+    """Part of the image that is the person view, see persons/crop.py."""
     size: int = 224
     """Side of its input, px."""
     crop_fraction: float = 0.9
     """Share of the short side that the middle crop keeps."""
     hides_person: bool = False
-    """Whether the person is blacked out of the scene view."""
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    """Of pixels in [0, 1], by channel."""
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    """The person is blacked out of the scene view."""
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    """Mean of the pixels in [0, 1], by channel."""
+    std: tuple[float, ...] = IMAGENET_STD
     trained_on: str = ""
     """The data set's name."""
     conformal_scores: tuple[float, ...] = ()
-    """1 - p(true label) of held-out images, p as it is answered; sorted, at most 2,000 quantiles; () where none are."""
+    """1 - p(true label) of held-out images, with calibrated p; sorted, at most 2,000; () if there are none."""
     distances: tuple[float, ...] = ()
-    """Of held-out images from the training images (model/distance.py), sorted, at most 2,000 quantiles; () of files
-    that don't know the training images."""
+    """Distances of held-out images from the training images (model/heads.py), sorted, at most 2,000 quantiles; () for
+    files that do not know the training images."""
     calibration_images: CalibrationImages = "unknown"
-    """Which images temperature and conformal scores were fitted on: independent ones, held out of training, that chose
-    nothing; or the selection, too few to be divided, that chose the epoch as well; unknown: of an older version."""
+    """Images that temperature and conformal scores were fitted on. independent: held out, and used for nothing else;
+    selection: they chose the epoch as well, being too few to divide; unknown: an older version wrote the file."""
     calibrated_on: str = ""
     """Data and split that `uniemox calibrate` used; empty for files that it did not write."""
     ratings: Mapping[str, Any] = field(default_factory=dict)
     """The head of valence and arousal (predict/ratings.py); {} of files that have none."""
-    encoder: Mapping[str, Any] = field(default_factory=dict)
-    """timm's name of the network (or mixmae, colour_histogram) and the options that make it; or "several", a list of
-    these with mean and std."""
-    parts: Mapping[str, Any] = field(default_factory=dict)
-    """What follows the encoder: feature_width, outputs; fused_width, fusion, heads and norm_eps with both streams;
-    method, fused_width, has_detector, has_face_finder and word_counts of a method that relates regions; confounders of
-    CCIM's head; bank, neighbours and vote_temperature of a neighbour head; distance_axes of the distance from training
-    images."""
+    network: NetworkSpec | None = None
+    """The network that computes its outputs; None for files that need only their ONNX graph."""
 
     def __post_init__(self) -> None:
         expected = {
@@ -86,33 +195,37 @@ class ClassifierInfo:
         wrong = [f"{name} {getattr(self, name)!r}" for name, is_right in expected.items() if not is_right]
         if wrong:
             raise CheckpointError(f"no classifier has {', '.join(wrong)}")
+        if self.network is not None:  # what both hold is the same
+            shared = {"streams": self.streams, "labels": self.labels, "mean": self.mean, "std": self.std}
+            object.__setattr__(self, "network", replace(self.network, **shared))  # type: ignore[arg-type]
 
     def find_labels(self) -> LabelSet:
-        """Its labels as a set."""
+        """Return its labels as a set."""
         return LabelSet(self.label_set, self.labels, self.kind)
 
     @property
     def views(self) -> tuple[str, ...]:
-        """The names of the views that it looks at."""
+        """Return the names of the views that it looks at."""
         return views_of(self.streams)
 
     @property
     def has_person(self) -> bool:
-        """Whether it looks at a person."""
+        """True if it looks at a person."""
         return "person" in self.views
 
     @property
     def needs_person(self) -> bool:
-        """Whether it has to know where the person is: to look there, or not to."""
+        """True if it has to know where the person is: to look there, or to black them out."""
         return self.has_person or self.hides_person
 
     def to_json(self) -> str:
-        """All fields, as its files hold them."""
-        return json.dumps(asdict(self))
+        """Return all fields, as its files hold them."""
+        values = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "network"}
+        return json.dumps(values | ({"encoder": {}, "parts": {}} if self.network is None else self.network.to_json()))
 
 
 def views_of(streams: Streams) -> tuple[str, ...]:
-    """The names of the views of these streams.
+    """Return the names of the views of these streams.
 
     >>> views_of("both")
     ('scene', 'person')
@@ -121,13 +234,14 @@ def views_of(streams: Streams) -> tuple[str, ...]:
 
 
 def read_info(text: str) -> ClassifierInfo:
-    """The metadata of a file; fields that this version does not know are passed over.
+    """Read the metadata of a file; fields that this version does not know are ignored.
 
     Raises CheckpointError if they are no JSON object, or a field is missing or wrong.
     """
     try:
         values: Mapping[str, Any] = json.loads(text)
         known = {part.name: values[part.name] for part in fields(ClassifierInfo) if part.name in values}
+        known["network"] = NetworkSpec.from_json(values)
         for name in TUPLES:
             if name in known:
                 known[name] = tuple(known[name])
@@ -140,12 +254,12 @@ def read_info(text: str) -> ClassifierInfo:
 
 
 def to_affect(outputs: Values) -> Values:
-    """Valence or arousal, 1 (negative, calm) to 9 (positive, excited), from a network's outputs, about -1 to 1."""
+    """Return valence or arousal, 1 (negative, calm) to 9 (positive, excited), of outputs of about -1 to 1."""
     return 4 * outputs + 5  # type: ignore[operator,return-value]
 
 
 def from_affect(values: Values) -> Values:
-    """What a network learns of valence or arousal, see `to_affect`.
+    """Return the target that a network learns for valence or arousal; the inverse of `to_affect`.
 
     >>> from_affect(9.0), to_affect(-1.0)
     (1.0, 1.0)

@@ -55,7 +55,8 @@ def features_of(init: str, samples: Sequence[Sample], size: int) -> tuple[list[S
     if init.startswith(UNTRAINED):
         encoder = TokenAndMean(_untrained(Path(init.removeprefix(UNTRAINED)), size))
     elif init != HISTOGRAM:
-        _, token_encoder, _, stats = open_start(init, NetworkConfig(pool="token"), size)
+        _, start = open_start(init, NetworkConfig(pool="token"), size)
+        token_encoder, stats = start.encoder, start.stats
         encoder = TokenAndMean(token_encoder)
     width = feature_width(encoder, size)
     network = Classifier(encoder, feature_width=width, outputs=1, streams="scene")

@@ -80,7 +80,9 @@ def test_valence_and_arousal_come_out_as_1_to_9() -> None:
 def test_other_networks_come_as_onnx_with_a_card(images: list[Path], tmp_path: Path) -> None:
     assert timm_network(*load_classifier(finetuned("both") / WEIGHTS)) is None
     alone, info = load_classifier(finetuned("probe") / WEIGHTS)
-    assert timm_network(alone, replace(info, encoder={"several": [dict(info.encoder)]})) is None  # joined networks
+    assert (
+        timm_network(alone, replace(info, network=replace(info.network, encoders=2 * info.network.encoders))) is None
+    )  # joined networks
     classifier, info = load_classifier(finetuned("knn") / WEIGHTS)
     assert not write_hub_folder(classifier, info, tmp_path, name="mine")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "config.json", "model.onnx"]

@@ -34,9 +34,9 @@ def test_the_docs_show_these_lines() -> None:
 @pytest.mark.parametrize("name", ["knn", "probe"])
 def test_the_encoder_of_a_fine_tuning_too(name: str) -> None:
     classifier, info = load_classifier(finetuned(name) / "model.safetensors")
-    options = {**info.encoder["options"]}
+    options = {**info.network.encoders[0].options}
     encoder = timm.create_model(
-        info.encoder["name"], checkpoint_path=str(finetuned(name) / "encoder.safetensors"), **options
+        info.network.encoders[0].name, checkpoint_path=str(finetuned(name) / "encoder.safetensors"), **options
     ).eval()
     pixels = torch.randn(2, 3, SIZE, SIZE)
     with torch.no_grad():

@@ -42,7 +42,7 @@ def test_colours_are_told_apart_with_calibrated_probabilities() -> None:
     _, info = load_classifier(run() / "model.safetensors")
     assert info.temperature is not None
     assert len(info.conformal_scores) == 12
-    assert (info.encoder["name"], info.streams, info.size) == ("colour_histogram", "scene", SIZE)
+    assert (info.network.encoders[0].name, info.streams, info.size) == ("colour_histogram", "scene", SIZE)
 
 
 def test_logits_are_adjusted_by_the_shares_of_the_classes(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count, repeat
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -22,18 +21,17 @@ from uniemox.evaluate.outputs import outputs_of
 from uniemox.evaluate.report.page import write_report
 from uniemox.evaluate.run_records import read_run
 from uniemox.export.onnx import WithFeatures, has_maps
-from uniemox.finetune import head, probe
+from uniemox.finetune import fitting
 from uniemox.finetune.config import AugmentConfig, FinetuneConfig, NetworkConfig
 from uniemox.finetune.evaluator import Evaluator
+from uniemox.finetune.fitting import fit_after_encoder
 from uniemox.finetune.network import network_of
-from uniemox.finetune.probe import fit_after_encoder
 from uniemox.finetune.run import finetune
-from uniemox.finetune.samples import WordLists
 from uniemox.finetune.step import Objective
-from uniemox.labels import MIKELS
-from uniemox.model.config import RegionMethod
+from uniemox.model.config import REGION_METHODS
 from uniemox.model.detectors import Candidates
 from uniemox.model.methods.ccim import Ccim
+from uniemox.model.methods.eap import WordLists
 from uniemox.model.regions import RegionReader
 from uniemox.predict.network import Network
 from uniemox.training.config import ScheduleConfig
@@ -74,19 +72,19 @@ class Ends(Told):
             raise Killed
 
 
-@pytest.mark.parametrize("method", get_args(RegionMethod))
-def test_thirty_two_images_are_learned_by_heart(method: RegionMethod, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", REGION_METHODS)
+def test_thirty_two_images_are_learned_by_heart(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On what a random encoder sees of them, with nothing that holds them back."""
-    monkeypatch.setattr(probe, "steps_for", lambda images: 250)
+    monkeypatch.setattr(fitting, "steps_for", lambda images: 250)
     data = synthetic(32)
     settings = config(method)
     torch.manual_seed(0)
-    words = WordLists(data.samples, data.labels)
-    network = network_of(settings, data.labels.labels, words.counts if method == "eap" else ())
+    network = network_of(settings, data, data.samples)
     model = network.classifier
+    model.method.prepare(data.samples, data.labels)
     evaluator = Evaluator(settings, data.labels, network.stats, NullCallback())
     objective = Objective(task="label", method=model.method)
-    fit_after_encoder(model, evaluator, data.samples, objective, words if method == "eap" else None)
+    fit_after_encoder(model, evaluator, data.samples, objective)
     found = evaluator.outputs(model, data.samples, what="scoring")
     assert (found.values.argmax(axis=1) == evaluator.target(found.samples).argmax(dim=1).numpy()).mean() >= 31 / 32
 
@@ -126,26 +124,26 @@ def test_a_stopped_run_comes_to_the_same_bits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["solver", "emoticon"])
 def test_with_a_frozen_encoder_a_method_starts_as_the_linear_probe(
-    method: RegionMethod, monkeypatch: pytest.MonkeyPatch
+    method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of which nothing is kept that does not score higher on held-out images."""
     data = synthetic(64)
     settings = config(method, replace(SMALL, frozen_encoder=True, confounders=4 if method == "emoticon" else 0))
     torch.manual_seed(0)
-    network = network_of(settings, data.labels.labels)
+    network = network_of(settings, data, data.samples)
     model, evaluator = network.classifier, Evaluator(settings, data.labels, network.stats, NullCallback())
     if isinstance(model.head, Ccim):
         model.head.of_confounders.weight.data.zero_()
     objective = Objective(task="label", method=model.method)
-    monkeypatch.setattr(probe, "steps_for", lambda images: 20)
-    monkeypatch.setattr(head, "_scorer", lambda *_: lambda: 0.5)
+    monkeypatch.setattr(fitting, "steps_for", lambda images: 20)
+    monkeypatch.setattr(fitting, "_scorer", lambda *_: lambda: 0.5)
     fit_after_encoder(model, evaluator, data.samples[:40], objective, selection=data.samples[40:])
     found = evaluator.outputs(model, data.samples[:40], what="scoring")
     encoded = evaluator.outputs(model, data.samples[:40], what="scoring", encoded=True)
     with torch.no_grad():
         features = model.eval().fuse(torch.from_numpy(encoded.values))[:, : model.method.linear]
     target = evaluator.target(found.samples).numpy()
-    linear, _ = probe.fit_head(features.numpy(), target, task="label", seed=settings.seed)
+    linear, _ = fitting.fit_head(features.numpy(), target, task="label", seed=settings.seed)
     np.testing.assert_allclose(found.values, linear(features).detach().numpy(), atol=1e-3)
 
 
@@ -176,24 +174,24 @@ def test_boxes_do_not_depend_on_augmentation(shared: Path, tmp_path: Path, monke
 def test_a_run_records_what_held_out_images_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On its page too, so that a start that nothing improved on is not taken for what was fitted."""
     settings = config("solver", replace(SMALL, frozen_encoder=True))
-    monkeypatch.setattr(probe, "steps_for", lambda images: 20)
+    monkeypatch.setattr(fitting, "steps_for", lambda images: 20)
     told = []
     monkeypatch.setattr(NullCallback, "progress", lambda _, what, done, total: told.append((what, done, total)))
     for name, scores, expected in (
         ("start", repeat(0.5), "start, no step was better"),
         ("later", count(), "step 20, rate 0.001"),
     ):
-        monkeypatch.setattr(head, "_scorer", lambda *_, scores=scores: lambda: float(next(scores)))
+        monkeypatch.setattr(fitting, "_scorer", lambda *_, scores=scores: lambda: float(next(scores)))
         finetune(settings, synthetic(64), tmp_path / name)
         assert read_run(tmp_path / name).kept == expected
         write_report([tmp_path / name], tmp_path / "report.html")
         assert expected in (tmp_path / "report.html").read_text("utf-8")
-    fitting = [one[1:] for one in told if one[0] == "fitting what follows the encoder"]
-    assert fitting[:40] == [(done, 40) for done in range(1, 41)]
+    steps = [one[1:] for one in told if one[0] == "fitting what follows the encoder"]
+    assert steps[:40] == [(done, 40) for done in range(1, 41)]
 
 
 def test_fewer_images_are_fitted_in_fewer_steps() -> None:
-    found = [probe.steps_for(images) for images in (10, 128, 500, 5_000, 50_000)]
+    found = [fitting.steps_for(images) for images in (10, 128, 500, 5_000, 50_000)]
     assert found == [100, 100, 250, 1000, 1000]
 
 
@@ -207,15 +205,15 @@ def test_words_come_first_then_labels(tmp_path: Path) -> None:
     assert min(losses[:half]) > 4 > max(losses[half:])
     _, info = load_classifier(tmp_path / "run" / "model.safetensors")
     words = WordLists([sample for sample in data.samples if sample.split == "train"], data.labels)
-    assert info.parts["word_counts"] == words.counts
+    assert info.network.method_options["word_counts"] == words.counts
     assert {("attribute", "happy"), ("object", "person")} <= words.places.keys()
 
 
 @pytest.mark.parametrize("method", ["solver", "mdan", "eap"])
-def test_what_relates_regions_has_no_maps_of_its_head(method: RegionMethod) -> None:
+def test_what_relates_regions_has_no_maps_of_its_head(method: str) -> None:
     """Though its encoder is convolutional and it looks at the scene alone: the head reads more than the map's mean."""
     settings = replace(config(method), init="scratch:timm:resnet10t")
-    model = network_of(settings, MIKELS.labels).classifier.eval()
+    model = network_of(settings, synthetic(8), ()).classifier.eval()
     assert not has_maps(model, settings.view.size)
     views = torch.zeros(2, 3, settings.view.size, settings.view.size)
     assert WithFeatures(model)(views)["features"].shape == (2, model.width)

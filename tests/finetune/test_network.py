@@ -20,7 +20,7 @@ from tests.export.networks import info_of
 from tests.runs import BOTH, SIZE, finetuned, one_thread, pretrained
 from uniemox.checkpoints import load_published
 from uniemox.checkpoints.classifier import describe_encoder, load_classifier, save_classifier
-from uniemox.classifier_info import ClassifierInfo
+from uniemox.classifier_info import ClassifierInfo, NetworkSpec
 from uniemox.errors import CheckpointError, ConfigError, UniemoxError
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import BuiltNetwork, build_network, restart
@@ -54,8 +54,14 @@ def test_a_runs_encoder_and_fusion_are_loaded() -> None:
     for name in set(ours) & set(saved):
         assert torch.equal(ours[name], saved[name]), name
     assert sum(name.startswith("fusion.") for name in ours) > 5
-    shapes = {"feature_width": 32, "outputs": 3, "fused_width": 16, "fusion": "gated", "heads": 3, "norm_eps": 1e-12}
-    assert network.parts == shapes
+    spec = network.spec
+    assert (spec.feature_width, spec.outputs, spec.fused_width, spec.fusion, spec.fusion_heads) == (
+        32,
+        3,
+        16,
+        "gated",
+        3,
+    )
     assert network.classifier.training
 
 
@@ -67,11 +73,11 @@ def test_the_mean_of_tokens_has_a_new_norm() -> None:
 
 def test_another_fusion_starts_anew() -> None:
     network = build(pretrained(), replace(BOTH, fusion="static", fused_width=24, fusion_heads=2))
-    assert network.parts["fused_width"] == 24
-    assert network.parts["fusion"] == "static"
+    assert network.spec.fused_width == 24
+    assert network.spec.fusion == "static"
     assert network.classifier.embed.weight.shape == (24, 32)
     same = build(pretrained(), replace(BOTH, fusion="gated", fused_width=24))  # its own name: as it was pre-trained
-    assert same.parts["fused_width"] == 16
+    assert same.spec.fused_width == 16
 
 
 @pytest.mark.parametrize("config", [SCENE, replace(BOTH, fusion="gated")])
@@ -92,7 +98,7 @@ def test_from_scratch_no_weight_is_a_checkpoints(golden: Path, method: str) -> N
     given = load_published(golden / method / "checkpoint.pth", heads=heads)
     encoder = copy.deepcopy(given)
     torch.manual_seed(0)
-    restart(encoder, describe_encoder(given))
+    restart(encoder, NetworkSpec(encoders=(describe_encoder(given),)))
     before, redrawn = dict(given.named_parameters()), 0
     for name, value in encoder.named_parameters():
         if before[name].std() > 0 and not (name == "pos_embed" and method in ("moco_v3", "cae")):
@@ -130,7 +136,7 @@ def test_a_fine_tuning_run_is_a_start_too() -> None:
         if name.startswith(("encoder.", "embed.", "fusion.")):
             assert torch.equal(value, saved[name]), name
     assert network.stats == build(pretrained(), BOTH).stats
-    assert network.encoder == build(pretrained(), BOTH).encoder
+    assert network.spec.encoders == build(pretrained(), BOTH).spec.encoders
     again = build(f"scratch:{finetuned('both')}").classifier.state_dict()
     for name, value in drawn({name: value for name, value in saved.items() if "encoder" in name}).items():
         assert not torch.equal(again[name], value), name
@@ -186,7 +192,7 @@ def test_encoders_side_by_side(tmp_path: Path) -> None:
     ]
     expected = torch.cat([first(own[0]), second(own[1])], dim=1)
     torch.testing.assert_close(classifier.features(views), expected, rtol=1e-4, atol=1e-5)
-    assert network.parts["feature_width"] == expected.shape[1]
+    assert network.spec.feature_width == expected.shape[1]
 
     info = ClassifierInfo(
         labels=("a", "b", "c"),
@@ -195,8 +201,7 @@ def test_encoders_side_by_side(tmp_path: Path) -> None:
         size=64,
         mean=network.stats.mean,
         std=network.stats.std,
-        encoder=network.encoder,
-        parts=network.parts,
+        network=network.spec,
     )
     save_classifier(classifier, info, tmp_path / "model.safetensors")
     loaded, _ = load_classifier(tmp_path / "model.safetensors")
@@ -224,8 +229,8 @@ def test_a_network_without_its_last_convolution(tmp_path: Path) -> None:
     expected = whole.eval().blocks(whole.bn1(whole.conv_stem(pixels))).mean(dim=(2, 3))
     classifier = network.classifier.eval()
     torch.testing.assert_close(classifier.features(scene=pixels), expected)
-    assert network.parts["feature_width"] == expected.shape[1]
-    info = info_of(64, encoder=network.encoder, parts=network.parts, labels=("a", "b", "c"))
+    assert network.spec.feature_width == expected.shape[1]
+    info = info_of(64, network=network.spec, labels=("a", "b", "c"))
     save_classifier(classifier, info, tmp_path / "model.safetensors")
     torch.testing.assert_close(load_classifier(tmp_path / "model.safetensors")[0](scene=pixels), classifier(pixels))
     with pytest.raises(CheckpointError, match="no convolution conv_head"):

@@ -9,9 +9,9 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from uniemox.finetune.probe import FOLDS, PENALTIES, fit_fusion, fit_head, fit_neighbours
+from uniemox.finetune.fitting import FOLDS, PENALTIES, fit_fusion, fit_head
 from uniemox.finetune.step import Objective
-from uniemox.model.classifier import Classifier
+from uniemox.model.classifier import Classifier, NeighbourHead
 from uniemox.model.fusion import build_fusion
 
 DRAW = np.random.default_rng(0)
@@ -113,7 +113,7 @@ def test_a_feature_that_never_changes_does_no_harm() -> None:
 def test_neighbours_vote_by_cosine() -> None:
     features, labels = cloud(15)
     asked = cloud(4, seed=9)[0]
-    found = shares(logits(fit_neighbours(features, one_hot(labels, 3)), asked))
+    found = shares(logits(NeighbourHead(torch.from_numpy(features), torch.from_numpy(one_hot(labels, 3))), asked))
     for row, answer in zip(asked, found, strict=True):
         cosines = features @ row / np.linalg.norm(features, axis=1) / np.linalg.norm(row)
         nearest = np.argsort(-cosines)[:20]

@@ -15,10 +15,12 @@ from timm.layers import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from uniemox.classifier_info import NetworkSpec
 from uniemox.errors import ConfigError, EncoderError, ShapeError
 from uniemox.model.classifier import Classifier, NeighbourHead, Streams, set_drop_path, token_encoder
 from uniemox.model.encoder import build_encoder, encode_visible
 from uniemox.model.fusion import build_fusion
+from uniemox.model.spec import build, with_fitted
 from uniemox.views.patches import patchify
 
 
@@ -235,11 +237,13 @@ def test_a_known_image_gets_its_own_label() -> None:
     assert set(head.state_dict()) == {"bank", "targets"}
 
 
-def test_a_head_tells_what_it_is_rebuilt_from() -> None:
-    model = classifier("scene")
-    assert model.later_parts() == {}
+def test_the_spec_describes_the_neighbours_of_a_head() -> None:
+    model, spec = classifier("scene"), NetworkSpec(feature_width=16, outputs=4)
+    assert with_fitted(spec, model) == spec
     model.head = NeighbourHead(torch.randn(12, 16), torch.eye(4).repeat(3, 1), temperature=0.1)
-    assert model.later_parts() == {"bank": 12, "neighbours": 12, "vote_temperature": 0.1}
+    found = with_fitted(spec, model)
+    assert (found.head, found.bank, found.neighbours, found.vote_temperature) == ("neighbours", 12, 12, 0.1)
+    assert build(found, nn.Identity()).head.state_dict().keys() == model.head.state_dict().keys()
 
 
 @pytest.mark.parametrize(

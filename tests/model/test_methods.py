@@ -1,7 +1,6 @@
 """The methods that relate regions: shapes, gradients, small cases by hand, and that ONNX computes the same."""
 
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,28 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from uniemox.checkpoints.classifier import (
-    build_described_method,
-    load_classifier,
-    load_detector_weights,
-    save_classifier,
-)
-from uniemox.classifier_info import ClassifierInfo
-from uniemox.errors import CheckpointError, ConfigError
+from uniemox.checkpoints.classifier import load_classifier, load_detector_weights, save_classifier
+from uniemox.classifier_info import ClassifierInfo, EncoderSpec, NetworkSpec
+from uniemox.errors import ConfigError
 from uniemox.labels import CAER, MIKELS, LabelSet
 from uniemox.losses.methods import multiplicative_loss
-from uniemox.model.classifier import Classifier
-from uniemox.model.config import RegionMethod
+from uniemox.model.config import REGION_METHODS
 from uniemox.model.detectors import CLASSES
-from uniemox.model.methods.building import METHODS, build_method
 from uniemox.model.methods.ccim import Ccim
 from uniemox.model.methods.emoticon import proximity
-from uniemox.model.methods.relation import Relation
+from uniemox.model.methods.relation import Relation, build_method
 from uniemox.model.methods.solver import EmotionGraph, Solver
 from uniemox.model.regions import COUNT, GRID, Regions
-from uniemox.views.patches import IMAGENET, normalise
+from uniemox.model.spec import build
+from uniemox.views.patches import normalise
 
-NAMES = get_args(RegionMethod)
+NAMES = tuple(REGION_METHODS)
 WIDTH, CHANNELS, SIZE = 6, 64, 64  # of fewer channels all may be cut off by a ReLU
 
 
@@ -53,17 +46,17 @@ def regions(method: Relation, seed: int, count: int = 3) -> dict:
     return found
 
 
-def built(name: RegionMethod, labels: LabelSet = MIKELS, skip: bool | None = True) -> Relation:
+def built(name: str, labels: LabelSet = MIKELS, skip: bool = True) -> Relation:
     torch.manual_seed(0)
-    counts = [len(labels), 5, 2]
-    return build_method(name, width=WIDTH, channels=CHANNELS, labels=labels.labels, word_counts=counts, skip=skip)
+    more = {"word_counts": [len(labels), 5, 2]} if name == "eap" else {}
+    return build_method(name, width=WIDTH, channels=CHANNELS, labels=labels.labels, skip=skip, **more)
 
 
 @pytest.mark.parametrize("skip", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 @given(seed=st.integers(0, 2**16), count=st.integers(1, 4))
 @settings(max_examples=10)
-def test_every_part_learns_from_every_region(name: RegionMethod, skip: bool, seed: int, count: int) -> None:
+def test_every_part_learns_from_every_region(name: str, skip: bool, seed: int, count: int) -> None:
     method = built(name, skip=skip)
     given_regions = regions(method, seed, count)
     for group, part in given_regions.items():  # of what is not there nothing is learned
@@ -72,7 +65,9 @@ def test_every_part_learns_from_every_region(name: RegionMethod, skip: bool, see
     assert features.shape == (count, method.width)
     target = torch.eye(len(MIKELS))[torch.arange(count) % len(MIKELS)]
     logits = torch.nn.Linear(method.width, len(MIKELS))(features)
-    loss = logits.square().sum() + method.own_loss(logits, features, target, None)
+    words = torch.ones(count, sum(method.kinds)) if name == "eap" else None
+    base = logits.square().sum()
+    loss = base + method.loss(base, logits=logits, features=features, target=target, batch_targets=words)
     assert torch.isfinite(loss)
     loss.backward()
     for parameter in method.parameters():
@@ -89,7 +84,7 @@ def test_every_part_learns_from_every_region(name: RegionMethod, skip: bool, see
 @pytest.mark.parametrize("name", NAMES)
 @given(seed=st.integers(0, 2**16))
 @settings(max_examples=5)
-def test_each_image_is_told_alone(name: RegionMethod, seed: int) -> None:
+def test_each_image_is_told_alone(name: str, seed: int) -> None:
     method = built(name).eval()
     together = regions(method, seed)
     with torch.no_grad():
@@ -100,7 +95,7 @@ def test_each_image_is_told_alone(name: RegionMethod, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_skip_is_the_normed_features_of_whole_views(name: RegionMethod) -> None:
+def test_the_skip_is_the_normed_features_of_whole_views(name: str) -> None:
     """With it they come first, so that a head on them is a linear probe; without it they are not among the features."""
     method, paper = built(name), built(name, skip=False)
     found = regions(method, 0)
@@ -114,16 +109,6 @@ def test_the_skip_is_the_normed_features_of_whole_views(name: RegionMethod) -> N
     torch.testing.assert_close(views, normed, rtol=1e-4, atol=1e-4)
 
 
-def test_files_that_do_not_say_keep_what_they_computed() -> None:
-    """Those of before the choice have the skip; MDAN's had no classifier of its labels, EmotiCon was another."""
-    assert built("solver", skip=None).width == built("solver").width
-    old, new = built("mdan", skip=None), built("mdan")
-    assert new.state_dict().keys() - old.state_dict().keys() == {"classify_labels.weight", "classify_labels.bias"}
-    assert new.width == old.width + len(MIKELS)
-    with pytest.raises(CheckpointError, match=r"multiplies its contexts.*still predicts.*train it again"):
-        built("emoticon", skip=None)
-
-
 def test_emoticon_multiplies_its_modalities_alone() -> None:
     """Each image is learned from the modality that is sure of its label; contexts stand side by side."""
     method = built("emoticon", skip=False)
@@ -132,7 +117,7 @@ def test_emoticon_multiplies_its_modalities_alone() -> None:
     logits[0, 0], logits[1, 1] = 2.0, 6.0  # the face rather sure, the body wrong
     logits.requires_grad_()
     features = torch.cat([torch.zeros(4 * CHANNELS), *logits])[None]
-    loss = method.own_loss(logits[:1], features, target, None)
+    loss = method.loss(torch.zeros(()), logits=logits[:1], features=features, target=target)
     torch.testing.assert_close(loss, multiplicative_loss(logits[None], target))
     loss.backward()
     of_face, of_body = logits.grad.abs().sum(dim=1)
@@ -140,7 +125,7 @@ def test_emoticon_multiplies_its_modalities_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["solver", "rrla", "emoticon"])
-def test_objects_that_are_not_there_don_t_count(name: RegionMethod) -> None:
+def test_objects_that_are_not_there_don_t_count(name: str) -> None:
     method = built(name).eval()
     found = regions(method, 0)
     group = "people" if name == "emoticon" else "objects"
@@ -203,12 +188,9 @@ def test_two_confounders_by_hand() -> None:
 def test_methods_that_tell_polarities_need_two() -> None:
     assert len(built("mdan", CAER).polarity) == 3  # neutral and surprise are neither
     for name in ("stimuli", "mdan"):
-        with pytest.raises(
-            ConfigError, match=f"method {name} separates negative from positive labels; a, b are of one"
-        ):
+        with pytest.raises(ConfigError, match="separate negative from positive labels; a, b are of one"):
             build_method(name, width=4, channels=4, labels=("a", "b"))
     assert isinstance(build_method("solver", width=4, channels=4, labels=("a", "b")), Solver)
-    assert tuple(METHODS) == NAMES
 
 
 @torch.no_grad()
@@ -217,24 +199,28 @@ def test_a_file_holds_the_detectors(shared: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     encoder = timm.create_model("test_vit", num_classes=0, img_size=SIZE)
     width = encoder.num_features
-    described = {"name": "test_vit", "options": {"num_classes": 0, "img_size": SIZE}}
-    parts = {"feature_width": width, "outputs": 8, "method": "emoticon", "fused_width": CHANNELS}
-    parts |= {"has_detector": True, "has_face_finder": True, "confounders": [3, 5], "skip": False}
-    info = ClassifierInfo(
+    spec = NetworkSpec(
+        encoders=(EncoderSpec(name="test_vit", options={"num_classes": 0, "img_size": SIZE}),),
+        feature_width=width,
+        outputs=8,
         labels=MIKELS.labels,
-        label_set="mikels",
-        kind="evoked",
         streams="both",
-        size=SIZE,
-        encoder=described,
-        parts=parts,
+        method="emoticon",
+        fused_width=CHANNELS,
+        has_detector=True,
+        has_face_finder=True,
+        confounders=(3, 5),
+        head="ccim",
+        skip=False,
     )
-    method = build_described_method(parts, info.labels, IMAGENET)
+    info = ClassifierInfo(
+        labels=MIKELS.labels, label_set="mikels", kind="evoked", streams="both", size=SIZE, network=spec
+    )
+    model = build(spec, encoder).eval()
+    method = model.method
     for detector, name in ((method.reader.detector, "yolox_nano"), (method.reader.face_finder, "yunet_n")):
         assert detector is not None
         load_detector_weights(detector, shared / "models" / f"{name}.onnx")
-    model = Classifier(encoder, feature_width=width, outputs=8, streams="both", method=method).eval()
-    model.head = Ccim(model.width, 8, 3, 5)
     model.head.set_dictionary(torch.randn(3, 5), torch.tensor([0.5, 0.3, 0.2]))
     files = sorted((shared / "data" / "coco_persons").rglob("*.jpg"))[:6]
     images = [np.array(Image.open(file).convert("RGB").resize((SIZE, SIZE))) for file in files]

@@ -65,7 +65,7 @@ def test_a_field_that_is_left_out_takes_its_default(config: Any, data: st.DataOb
         ({"batch_size": True}, "file.batch_size: True is not of type"),
         ({"batch_size": None}, "file.batch_size: None is not of type"),
         ({"model": {"norm_pix": 1}}, "file.model.norm_pix: 1 is not of type"),
-        ({"model": {"fusion": "sum"}}, "file.model.fusion: 'sum' is not of type"),
+        ({"model": {"fusion": "sum"}}, "there is no fusion 'sum'; choose one of static"),
         ({"model": {"fusion": ["gated"]}}, "file.model.fusion: ['gated'] is not of type"),
         ({"model": 3}, "file.model: 3 is not of type"),
         ({"view": None}, "file.view: None is not of type"),

@@ -15,7 +15,7 @@ from uniemox.finetune.step import FinetuneBatch, Objective, finetune_step
 from uniemox.labels import MIKELS
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import ModelConfig
-from uniemox.model.methods.building import build_method
+from uniemox.model.methods.relation import build_method
 from uniemox.model.regions import RegionReader
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.step import PretrainBatch, pretrain_step

@@ -1,6 +1,6 @@
 """Classifiers of ours: one safetensors file with its description; detectors' weights; the embedded models."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,53 +8,40 @@ from typing import Any, TypeVar
 import onnx
 import safetensors
 import safetensors.torch
-import timm
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from uniemox.checkpoints.saving import timm_model, write_tensors
-from uniemox.checkpoints.swin import MixMAEEncoder
-from uniemox.checkpoints.timm_networks import TIMM, TimmSource, build_timm
-from uniemox.classifier_info import ClassifierInfo, read_info
+from uniemox.checkpoints.timm_networks import TIMM, TimmSource
+from uniemox.classifier_info import ClassifierInfo, EncoderSpec, NetworkSpec, read_info
 from uniemox.errors import CheckpointError, UniemoxError
 from uniemox.io.files import open_regular
 from uniemox.io.weight_names import IN_PACKAGE
-from uniemox.model.classifier import OLD_NORM_EPS, Classifier, Distance, NeighbourHead
+from uniemox.model.classifier import Classifier
+from uniemox.model.config import refuse_foreign
 from uniemox.model.detectors import YoloxNano, YuNet
-from uniemox.model.encoder import ColourHistogram, ConcatEncoder
-from uniemox.model.fusion import build_fusion
-from uniemox.model.methods.building import build_method
-from uniemox.model.methods.ccim import Ccim
-from uniemox.model.methods.relation import Relation
-from uniemox.model.regions import RegionReader
+from uniemox.model.encoders import MIXMAE, MixMAEEncoder, build_encoders
+from uniemox.model.spec import build
 from uniemox.predict.network import KEY
 from uniemox.predict.opening import embedded_file
-from uniemox.views.patches import PixelStats
 
 CLASSIFIER_KEY = "uniemox_classifier"
-MIXMAE = "mixmae"  # a Swin of its own, which timm does not have
-COLOUR_HISTOGRAM = "colour_histogram"  # no network at all
 MAX_BLOCKS, MAX_ENCODERS = 256, 16
 MAX_BUFFERS = 2**28  # bytes of masks and indices that are computed instead of stored
-OPTIONS = {
-    *("num_classes", "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "global_pool"),
-    *("init_values", "qkv_bias", "mlp_ratio", "use_abs_pos_emb", "window_size", "pad_type"),
-    "conv_head",
-}
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, safetensors.SafetensorError)
 
 
-def describe_encoder(encoder: Any) -> dict[str, Any]:
-    """How to build the encoder again without its weights.  encoder: of `load_published` or `load_timm`, with report."""
+def describe_encoder(encoder: Any) -> EncoderSpec:
+    """Return how to build the encoder again.  encoder: of `load_published` or `load_timm`, with its report."""
     if encoder.report.path.startswith(TIMM):
         source = TimmSource.parse(encoder.report.path)
         size = getattr(getattr(encoder, "patch_embed", None), "img_size", None)
         sized = {"img_size": size[0]} if size else {}
-        return {"name": source.name, "options": {"num_classes": 0, **source.options, **sized}}
+        return EncoderSpec(name=source.name, options={"num_classes": 0, **source.options, **sized})
     name, options = timm_model(encoder)
-    return {"name": MIXMAE if isinstance(encoder, MixMAEEncoder) else name, "options": options}
+    return EncoderSpec(name=MIXMAE if isinstance(encoder, MixMAEEncoder) else name, options=options)
 
 
 def save_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) -> None:
@@ -62,8 +49,12 @@ def save_classifier(classifier: Classifier, info: ClassifierInfo, path: Path) ->
     write_tensors(path, classifier.state_dict(), {CLASSIFIER_KEY: info.to_json()})
 
 
-def load_classifier(path: Path) -> tuple[Classifier, ClassifierInfo]:
-    """The classifier, in eval mode, and what it means. Raises CheckpointError if the file is none of ours."""
+def load_classifier(path: Path, allow: Collection[str] = ()) -> tuple[Classifier, ClassifierInfo]:
+    """Load a classifier, in eval mode, and its metadata.
+
+    allow: packages whose own methods and fusions may be imported, in addition to those that the environment variable
+    UNIEMOX_ALLOW_PACKAGES lists.  Raises CheckpointError if the file is not a classifier or needs another package.
+    """
     header = _header(path)
     if header is None:
         raise CheckpointError(
@@ -71,25 +62,28 @@ def load_classifier(path: Path) -> tuple[Classifier, ClassifierInfo]:
         )
     try:
         info = read_info(header)
-        _check_blocks(info.encoder)
-        with torch.device("meta"):  # all but the numbers: no memory is taken before the shapes fit
-            draft = _build(info)
+        spec = info.network
+        if spec is None:
+            raise CheckpointError("its header describes no network")
+        refuse_foreign((spec.fusion, spec.method), allow)
+        _check_blocks(spec)
+        with torch.device("meta"):  # without memory, until the shapes are known to fit
+            draft = build(spec)
         check_shapes(draft, _shapes(path))
-        classifier = _build(info)
+        classifier = build(spec)
         classifier.load_state_dict(safetensors.torch.load_file(path))
     except (*UNREADABLE, AssertionError, UniemoxError) as error:
         raise CheckpointError(f"{path} can't be loaded: {error}") from error
     return classifier.eval(), info
 
 
-def _check_blocks(described: Mapping[str, Any]) -> None:
+def _check_blocks(spec: NetworkSpec) -> None:
     """Raise CheckpointError for more blocks or encoders than any network has: each takes time, also without weights."""
-    several = described.get("several", [described])
-    depths = [one["options"].get(key, 0) for one in several for key in ("depth", "depths")]
-    blocks = sum(abs(count) for depth in depths for count in (depth if isinstance(depth, list) else [depth]))
-    if blocks > MAX_BLOCKS or len(several) > MAX_ENCODERS:
+    depths = [one.options.get(key, 0) for one in spec.encoders for key in ("depth", "depths")]
+    blocks = sum(abs(count) for depth in depths for count in (depth if isinstance(depth, tuple) else [depth]))
+    if blocks > MAX_BLOCKS or len(spec.encoders) > MAX_ENCODERS:
         raise CheckpointError(
-            f"its {len(several)} encoders have {blocks} blocks; at most {MAX_ENCODERS} and {MAX_BLOCKS} are read"
+            f"its {len(spec.encoders)} encoders have {blocks} blocks; at most {MAX_ENCODERS} and {MAX_BLOCKS} are read"
         )
 
 
@@ -124,73 +118,6 @@ def _header(path: Path) -> str | None:
             return (file.metadata() or {}).get(CLASSIFIER_KEY)
     except UNREADABLE as error:
         raise CheckpointError(f"{path} can't be read: {error}") from error
-
-
-def build_described(described: Mapping[str, Any]) -> nn.Module:
-    """A network with random weights.  described: as in ClassifierInfo.encoder; several become one side by side.
-
-    Raises CheckpointError for what could make timm open other files.
-    """
-    if "several" in described:
-        stats = [PixelStats(tuple(one["mean"]), tuple(one["std"])) for one in described["several"]]
-        return ConcatEncoder([build_described(one) for one in described["several"]], stats)
-    name = described["name"]
-    options: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in described["options"].items()}
-    foreign = options.keys() - OPTIONS
-    if name == MIXMAE and not foreign:
-        return MixMAEEncoder(**options)
-    if name == COLOUR_HISTOGRAM and not options:
-        return ColourHistogram()
-    if not timm.is_model(name) or foreign:
-        raise CheckpointError(
-            f"its encoder {name!r} with {', '.join(sorted(foreign)) or 'its options'} is none of timm's"
-        )
-    return build_timm(name, **options)
-
-
-def build_described_method(parts: Mapping[str, Any], labels: Sequence[str], stats: PixelStats) -> Relation:
-    """What relates regions, with what reads them, random weights in both.  parts: see ClassifierInfo."""
-    method = build_method(
-        parts["method"],
-        width=parts["feature_width"],
-        channels=parts["fused_width"],
-        labels=labels,
-        word_counts=parts.get("word_counts", ()),
-        skip=parts.get("skip"),
-    )
-    has = {name: parts[name] for name in ("has_detector", "has_face_finder")}
-    method.reader = RegionReader(method.groups, stats=stats, **has)
-    return method
-
-
-def _build(info: ClassifierInfo) -> Classifier:
-    """The network with other weights."""
-    parts, encoder = info.parts, build_described(info.encoder)
-    fusion = embed = method = None
-    if "method" in parts:
-        method = build_described_method(parts, info.labels, PixelStats(info.mean, info.std))
-    if "fusion" in parts:
-        embed = nn.Linear(parts["feature_width"], parts["fused_width"])
-        fusion = build_fusion(parts["fusion"], parts["fused_width"], parts["heads"])
-    classifier = Classifier(
-        encoder,
-        feature_width=parts["feature_width"],
-        outputs=parts["outputs"],
-        streams=info.streams,
-        embed=embed,
-        fusion=fusion,
-        norm_eps=parts.get("norm_eps", OLD_NORM_EPS),
-        method=method,
-    )
-    if "confounders" in parts:
-        classifier.head = Ccim(classifier.width, parts["outputs"], *parts["confounders"])
-    if "bank" in parts:
-        bank = torch.ones(parts["bank"], classifier.width)
-        votes = torch.ones(parts["bank"], parts["outputs"])
-        classifier.head = NeighbourHead(bank, votes, parts["neighbours"], parts["vote_temperature"])
-    if "distance_axes" in parts:
-        classifier.distance = Distance(classifier.width, parts["distance_axes"])
-    return classifier
 
 
 Network = TypeVar("Network", bound=YoloxNano | YuNet)
@@ -248,9 +175,6 @@ def in_order(network: nn.Module) -> list[nn.Conv2d]:
     return seen
 
 
-FOLDED = "folded_norms"  # in the description of an encoder whose batch norms must stay in eval mode
-
-
 @torch.no_grad()
 def load_embedded(name: str) -> tuple[Any, ClassifierInfo]:
     """Return the encoder of embedded or small, in eval mode, and what describes its classifier.
@@ -261,7 +185,8 @@ def load_embedded(name: str) -> tuple[Any, ClassifierInfo]:
     """
     model = onnx.load(embedded_file(IN_PACKAGE[name]))
     info = read_info(next(entry.value for entry in model.metadata_props if entry.key == KEY))
-    encoder, weights = build_described(info.encoder), _Weights(model.graph)
+    assert info.network is not None, "they are of this version"
+    encoder, weights = build_encoders(info.network), _Weights(model.graph)
     conv = ""
     for path, module in encoder.named_modules(prefix="classifier.encoder"):
         if isinstance(module, nn.Conv2d):
@@ -272,7 +197,7 @@ def load_embedded(name: str) -> tuple[Any, ClassifierInfo]:
         elif isinstance(module, nn.BatchNorm2d):
             module.weight.fill_((1 + module.eps) ** 0.5)
             module.bias.copy_(weights[f"{conv}.weight_bias"])
-    return encoder.eval(), replace(info, encoder={**info.encoder, FOLDED: True})
+    return encoder.eval(), replace(info, network=replace(info.network, folded_norms=True))
 
 
 class _Weights:

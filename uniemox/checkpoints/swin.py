@@ -3,9 +3,8 @@
 import math
 import re
 
-import torch
 from timm.models.swin_transformer import SwinTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from uniemox.checkpoints.reading import MethodName
 from uniemox.checkpoints.vit import (
@@ -18,28 +17,11 @@ from uniemox.checkpoints.vit import (
     side_of,
 )
 from uniemox.errors import CheckpointError, ShapeError
+from uniemox.model.encoders import MixMAEEncoder
 
 TABLE = "relative_position_bias_table"
 MIXMAE_WINDOWS_384 = (16, 16, 24, 12)  # its fine-tuning's choice; at other sizes windows grow with the image
 WHOLE_STAGE = 32  # px of the image that one place of the last of four stages covers
-
-
-class MixMAEEncoder(SwinTransformer):
-    """A Swin without shifted windows and with an absolute position table (Sense-X/MixMIM, models_mixmim_ft.py)."""
-
-    def __init__(self, **shape: object) -> None:
-        super().__init__(**shape)
-        rows, columns = self.patch_embed.grid_size
-        self.absolute_pos_embed = nn.Parameter(torch.zeros(1, rows * columns, self.embed_dim), requires_grad=False)
-        for stage in self.layers:
-            for block in stage.blocks:
-                block.shift_size, block.attn_mask = (0, 0), None
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """x: (N, 3, H, W).  Returns (N, H / 32, W / 32, C)."""
-        x = self.patch_embed(x)  # (N, H / 4, W / 4, C / 8)
-        x = x + self.absolute_pos_embed.view(1, *x.shape[1:])
-        return self.norm(self.layers(x))
 
 
 def draft_swin(

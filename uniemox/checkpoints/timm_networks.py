@@ -20,6 +20,7 @@ from torch import nn
 from uniemox.errors import CheckpointError
 from uniemox.io.files import read_limited
 from uniemox.io.weight_archives import check_weight_archive
+from uniemox.model.encoders import build_timm
 
 TIMM, LOCAL = "timm:", "local-dir:"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -94,17 +95,6 @@ def _read_folder(folder: Path) -> TimmSource:
     if file is None:
         raise CheckpointError(f"{folder} has no weights; expected {' or '.join(WEIGHT_FILES)}")
     return TimmSource(name=name, options={}, pixels=pixels, file=str(file))
-
-
-def build_timm(name: str, *, conv_head: str = "", **options: Any) -> nn.Module:
-    """timm.create_model, and conv_head="none". Raises CheckpointError where a network has no such convolution."""
-    network: Any = timm.create_model(name, **options)
-    if conv_head:
-        if not hasattr(network, "conv_head"):
-            raise CheckpointError(f"{name} has no convolution conv_head to leave out")
-        network.prune_intermediate_layers(prune_head=True)
-        network.reset_classifier(0, "avg")
-    return network
 
 
 def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> nn.Module:

@@ -82,7 +82,7 @@ def _finetune(config: FinetuneConfig, data: str, out: Path, files: DataFiles, re
     need("torch", "timm", "open_clip", "tensorboard", "onnxscript", "sklearn", extra="train")
     if not config.init and config.method != "histogram":
         raise ConfigError(INIT_MISSING)
-    found = files.open(data, with_texts=config.method == "eap")
+    found = files.open(data, with_texts=config.reads_texts)
 
     from uniemox.cli.callbacks import ConsoleCallback
     from uniemox.evaluate.run_records import read_run

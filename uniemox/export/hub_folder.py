@@ -25,7 +25,7 @@ from uniemox.model.classifier import Classifier
 
 CARD, CONFIG = "README.md", "config.json"
 TOLERANCE = 1e-4  # of probabilities, or of valence and arousal
-LONG = ("conformal_scores", "distances", "encoder", "parts")  # fields of no use in config.json
+LONG = ("conformal_scores", "distances", "network")  # fields of no use in config.json
 WHAT = {
     "evoked": "what an image makes people feel who look at it, not what the people in it feel",
     "felt": "what a person in an image feels, as annotators saw it, not what the image makes people feel",
@@ -71,14 +71,14 @@ def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | No
 
     The temperature is in its last layer; valence and arousal come out as 1 to 9.
     """
-    described, head = info.encoder, classifier.head
+    encoders, head = () if info.network is None else info.network.encoders, classifier.head
     is_joined = classifier.fusion is not None or classifier.method is not None
-    if "several" in described or is_joined or not isinstance(head, nn.Linear):
+    if len(encoders) != 1 or is_joined or not isinstance(head, nn.Linear):
         return None
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in described["options"].items()}
-    if not timm.is_model(described["name"]) or "conv_head" in options:
+    [encoder] = encoders
+    if not timm.is_model(encoder.name) or "conv_head" in encoder.options:
         return None
-    network: Any = timm.create_model(described["name"], **options | {"num_classes": len(info.labels)})
+    network: Any = timm.create_model(encoder.name, **{**encoder.options, "num_classes": len(info.labels)})
     last = network.get_classifier()
     if not isinstance(last, nn.Linear) or last.weight.shape != head.weight.shape:
         return None

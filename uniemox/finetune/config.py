@@ -2,14 +2,15 @@
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from uniemox.classifier_info import Streams
 from uniemox.errors import ConfigError
-from uniemox.model.config import FusionName, RegionMethod
+from uniemox.model.config import REGION_METHODS, check_fusion, check_name
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
 from uniemox.views.config import ViewConfig
 
+Fit = Literal["full", "probe", "knn", "mean", "histogram"]
 Task = Literal["label", "distribution", "affect"]
 INIT_MISSING = (
     "--init is missing: give embedded (comes with uniemox), a run, a checkpoint, timm:NAME, or scratch:timm:NAME; only "
@@ -27,8 +28,9 @@ class NetworkConfig:
     pool: Literal["mean", "token"] = "mean"
     """Feature of a plain ViT: the mean of its patch tokens through a new norm (the paper), or its normed CLS token,
     which is what the fusion was pre-trained on. Other networks have their own feature."""
-    fusion: FusionName | None = None
-    """With both streams: how they are fused. None, or the name of the run's own fusion: as the run was pre-trained."""
+    fusion: str | None = None
+    """With both streams: static, dynamic, attention, gated, scaled_attention, or mypackage.module:MyFusion. None, or
+    the name of the run's own fusion: as the run was pre-trained."""
     fusion_heads: int = 3
     """κ, of a fusion that starts anew."""
     fused_width: int = 512
@@ -60,6 +62,8 @@ class NetworkConfig:
     the paper takes 128 to 256. 0: none."""
 
     def __post_init__(self) -> None:
+        if self.fusion is not None:
+            check_fusion(self.fusion, self.fused_width, self.fusion_heads)
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"network.dropout must be at least 0 and below 1, got {self.dropout}")
         if self.confounders < 0 or self.confounders == 1:
@@ -124,13 +128,12 @@ class FinetuneConfig:
     """Where the encoder comes from: embedded or small, a run, a published checkpoint, timm:NAME, timm:NAME@FILE,
     timm:local-dir:FOLDER as the Hugging Face hub has it, or scratch: before any of these, which keeps the network and
     draws its weights anew. Several, with commas between them, stand side by side."""
-    method: Literal["full", "probe", "knn", "mean", "histogram", RegionMethod] = "full"
-    """Train all of it; or fit only what follows the frozen encoder: logistic regression (with both streams: projection,
-    fusion and head), or the 20 nearest neighbours. These take a minute. Or learn nothing, and take the mean of the
-    calibrated logits of several fine-tuned runs, of the same data and division, that init names. Or the least that all
-    of these must beat: logistic regression on a colour histogram and a 6 x 6 thumbnail, which needs no init.
-    solver, stimuli, mdan, eap, rrla and emoticon relate regions of the image, see `uniemox docs methods`; all of the
-    network is trained."""
+    method: str = "full"
+    """How it learns. full: train the whole network. probe: logistic regression on the frozen encoder (with both
+    streams: projection, fusion and head). knn: the 20 nearest training images. mean: the mean of the calibrated logits
+    of several runs in init, of the same data and division. histogram: logistic regression on colours, without init.
+    solver, stimuli, mdan, eap, rrla, emoticon, or mypackage.module:MyMethod: relate regions, see `uniemox docs
+    methods`."""
     task: Task = "label"
     """What is learned: a label (equation 12), a distribution of votes (KL), or valence and arousal (MSE with CCC)."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -179,12 +182,19 @@ class FinetuneConfig:
     """Maximum number of unreadable images to skip before the run stops."""
 
     @property
-    def region_method(self) -> RegionMethod | None:
-        """The method, if it relates regions of the image."""
-        return cast(RegionMethod, self.method) if self.method in get_args(RegionMethod) else None
+    def fit(self) -> Fit:
+        """How the network learns; a method that relates regions trains all of it, or what follows a frozen encoder."""
+        if self.region_method is not None:
+            return "probe" if self.network.frozen_encoder else "full"
+        return cast(Fit, self.method)
+
+    @property
+    def region_method(self) -> str | None:
+        """Name of the method that relates regions of the image; None without one."""
+        return None if self.method in get_args(Fit) else self.method
 
     def resolved(self) -> "FinetuneConfig":
-        """These settings with what the method implies, as a run records them.
+        """Return these settings with what the method implies, as a run records them.
 
         Detectors look at clean images: augmentation that moves, mixes or erases pixels is off where there are any, and
         crops and flips stay. EmotiCon reads the scene without the person.
@@ -193,20 +203,26 @@ class FinetuneConfig:
         if self.network.objects or self.network.faces:
             clean = replace(self.augment, randaugment=None, mixup=0.0, cutmix=0.0, erasing=0.0)
             config = replace(config, augment=clean)
-        return replace(config, view=replace(config.view, hide_person=True)) if self.method == "emoticon" else config
+        hides_person = self.region_method is not None and _class_of(self.region_method).hides_person
+        return replace(config, view=replace(config.view, hide_person=True)) if hides_person else config
+
+    @property
+    def reads_texts(self) -> bool:
+        """True if training needs the annotations of the images."""
+        return self.region_method is not None and _class_of(self.region_method).reads_texts
 
     @property
     def trains_in_steps(self) -> bool:
-        """Whether the whole network is trained, step by step, rather than what follows the encoder fitted."""
-        return self.method == "full" or (self.region_method is not None and not self.network.frozen_encoder)
+        """True if the whole network is trained step by step; else what follows the encoder is fitted."""
+        return self.fit == "full"
 
     @property
     def chooses_epoch(self) -> bool:
-        """Whether held-out images decide which weights are kept; of method mean, those of the runs that it joins."""
-        learns_in_steps = self.trains_in_steps or self.region_method is not None
-        return self.select == "best" and (learns_in_steps or self.method == "mean")
+        """True if held-out images decide which weights are kept; with method mean, those of the runs it averages."""
+        return self.select == "best" and (self.fit in ("full", "mean") or self.region_method is not None)
 
     def __post_init__(self) -> None:
+        check_name(self.method, (*get_args(Fit), *REGION_METHODS), "method")
         for name in ("batch_size", "accumulation"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -255,15 +271,12 @@ class FinetuneConfig:
         given = [name for name in ("frozen_encoder", "objects", "faces") if getattr(network, name)]
         if given and self.region_method is None:
             raise ConfigError(
-                f"network.{given[0]} goes with methods {', '.join(get_args(RegionMethod))}, got method {self.method!r}"
+                f"network.{given[0]} goes with methods {', '.join(REGION_METHODS)}, got method {self.method!r}"
                 + ("; method probe leaves the encoder as it is" if given[0] == "frozen_encoder" else "")
             )
         if self.region_method is not None and self.task == "affect":
             raise ConfigError(f"method {self.method} predicts labels: give task label or distribution, got 'affect'")
-        sees_person = self.method in ("stimuli", "rrla", "emoticon") or (
-            self.method in ("full", "probe") and network.streams != "scene"
-        )
-        if network.confounders and not (sees_person and self.task != "affect"):
+        if network.confounders and not (self._sees_person() and self.task != "affect"):
             raise ConfigError(
                 "network.confounders frees what a person feels from their surroundings: it goes with methods stimuli, "
                 "rrla and emoticon, or full and probe with network.streams person or both; got method "
@@ -274,6 +287,11 @@ class FinetuneConfig:
                 "logit_adjustment is of a linear head; network.confounders makes another, give one of both"
             )
 
+    def _sees_person(self) -> bool:
+        if self.region_method is not None:
+            return bool({"person", "body", "face"} & {*_class_of(self.region_method).groups})
+        return self.fit in ("full", "probe") and self.network.streams != "scene"
+
     def _check_targets(self) -> None:
         if self.calibrate_on == "labels" and self.task != "distribution":
             raise ConfigError(f"calibrate_on labels is of task distribution, got task {self.task!r}; leave it out")
@@ -282,3 +300,9 @@ class FinetuneConfig:
                 f"distillation goes with method full, or others that train all of the network, and task label; got "
                 f"{self.method!r} and {self.task!r}"
             )
+
+
+def _class_of(method: str) -> Any:
+    from uniemox.model.methods.relation import method_class  # noqa: PLC0415 - needs torch, which settings do not
+
+    return method_class(method)

@@ -1,10 +1,9 @@
-"""The classifier that a run starts from: encoder, fusion or region method, and head."""
+"""The network of a fine-tuning run: its start out of a run, a published checkpoint or timm, and what follows."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -12,10 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from uniemox.checkpoints.classifier import (
-    COLOUR_HISTOGRAM,
-    FOLDED,
-    build_described,
-    build_described_method,
+    CLASSIFIER_KEY,
     check_shapes,
     describe_encoder,
     is_classifier,
@@ -26,85 +22,154 @@ from uniemox.checkpoints.classifier import (
 from uniemox.checkpoints.published import load_published, load_start, report_timm
 from uniemox.checkpoints.reading import is_sincos
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
-from uniemox.classifier_info import ClassifierInfo
+from uniemox.classifier_info import ClassifierInfo, EncoderSpec, NetworkSpec, read_info
+from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import CheckpointError, ConfigError
 from uniemox.finetune.config import INIT_MISSING, FinetuneConfig, NetworkConfig
 from uniemox.io.files import CONFIG, ENCODER, WEIGHTS, open_regular
 from uniemox.io.weight_names import IN_PACKAGE, Init
-from uniemox.model.classifier import NORM_EPS, Classifier, set_drop_path, token_encoder
-from uniemox.model.config import FusionName
-from uniemox.model.encoder import FEATURES, ColourHistogram, ConcatEncoder, start_as_mae
-from uniemox.model.fusion import Fusion, build_fusion
-from uniemox.model.methods.ccim import Ccim
+from uniemox.labels import LabelSet
+from uniemox.model.classifier import Classifier, set_drop_path, token_encoder
+from uniemox.model.config import is_foreign, refuse_foreign
+from uniemox.model.encoder import FEATURES, ConcatEncoder, start_as_mae
+from uniemox.model.encoders import COLOUR_HISTOGRAM, build_encoders
+from uniemox.model.fusion import build_fusion
+from uniemox.model.methods.relation import method_class
 from uniemox.model.regions import feature_map
+from uniemox.model.spec import build
 from uniemox.training.run_folder import read_json
 from uniemox.views.patches import IMAGENET, PixelStats
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltNetwork:
-    """A classifier at its start, and what is needed to describe it."""
+    """A classifier at its start, and its description."""
 
     classifier: Classifier
-    encoder: dict[str, Any]  # see ClassifierInfo
-    parts: dict[str, Any]
-    stats: PixelStats  # of the pixels that the encoder was trained on
+    spec: NetworkSpec
+
+    @property
+    def stats(self) -> PixelStats:
+        """Normalisation of the pixels that the encoder was trained on."""
+        return PixelStats(self.spec.mean, self.spec.std)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """An encoder to start from, with its description."""
+
+    encoder: Any
+    described: tuple[EncoderSpec, ...]
+    stats: PixelStats
+    folded_norms: bool = False
+
+    def spec(self, **parts: Any) -> NetworkSpec:
+        """Return the description of a network with this encoder."""
+        mean, std = self.stats
+        return NetworkSpec(encoders=self.described, folded_norms=self.folded_norms, mean=mean, std=std, **parts)
+
+
+class SavedFusion(NamedTuple):
+    """The fusion of a pre-training or fine-tuning run."""
+
+    name: str
+    heads: int
+    width: int  # C3
+    tensors: Mapping[str, Tensor] = {}  # of the projection ("embed.") and of the fusion; none of a planned run
+
+
+def network_of(config: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -> BuiltNetwork:
+    """Build the network that a run trains; random weights are drawn from torch's generator.
+
+    train: samples that the options of a region method depend on.
+    Raises CheckpointError, EncoderError, ShapeError or ConfigError.
+    """
+    labels = data.labels.labels
+    outputs = 2 if config.task == "affect" else len(labels)
+    if config.fit == "histogram":
+        spec = NetworkSpec(encoders=(EncoderSpec(name=COLOUR_HISTOGRAM),), feature_width=FEATURES, outputs=outputs)
+        spec = replace(spec, streams=config.network.streams)
+        return BuiltNetwork(build(spec).train(), spec)
+    if config.region_method is not None:
+        return _build_region_network(config, config.region_method, data.labels, train)
+    return build_network(config.init, config.network, size=config.view.size, outputs=outputs)
 
 
 def build_network(init: str, config: NetworkConfig, *, size: int, outputs: int) -> BuiltNetwork:
-    """The classifier that `init` names; random weights are drawn from torch's generator.
+    """Build the classifier that `init` names; random weights are drawn from torch's generator.
 
     size: side of the views, px.  outputs: E.  Raises CheckpointError, EncoderError, ShapeError or ConfigError.
     """
-    start, encoder, described, stats = open_start(init, config, size)
-    width = feature_width(encoder, size)
-    parts: dict[str, Any] = {"feature_width": width, "outputs": outputs}
-    embed = fusion = None
+    parsed, start = open_start(init, config, size)
+    width = feature_width(start.encoder, size)
+    saved = None
     if config.streams == "both":
-        folder = Path(start.networks[0])
-        is_run = folder.is_dir() and start.networks[0] not in IN_PACKAGE
-        saved = _saved_parts(folder) if is_run and not start.from_scratch else {}
-        embed, fusion, shapes = build_fused(saved, config, width)
-        parts |= shapes
-    classifier = Classifier(
-        encoder, feature_width=width, outputs=outputs, streams=config.streams, embed=embed, fusion=fusion
+        folder = Path(parsed.networks[0])
+        is_run = folder.is_dir() and parsed.networks[0] not in IN_PACKAGE
+        saved = _read_fusion(folder, config.fusion) if is_run and not parsed.from_scratch else None
+    confounders = (config.confounders, width) if config.confounders else None
+    spec = start.spec(
+        feature_width=width,
+        outputs=outputs,
+        streams=config.streams,
+        confounders=confounders,
+        head="ccim" if confounders else "linear",
+        **fusion_settings(saved, config),
     )
-    classifier.keeps_norm_statistics = config.keep_norm_statistics or FOLDED in described
-    parts |= add_confounders(classifier, config, outputs, width)
-    return BuiltNetwork(classifier.train(), described, parts, stats)
+    classifier = build(spec, start.encoder)
+    if saved is not None and spec.fusion == saved.name:
+        classifier.embed.load_state_dict(_under(saved.tensors, "embed."))
+        assert classifier.fusion is not None
+        classifier.fusion.load_state_dict(_under(saved.tensors, "fusion."))
+    classifier.keeps_norm_statistics = config.keep_norm_statistics or start.folded_norms
+    return BuiltNetwork(classifier.train(), spec)
 
 
-def open_start(init: str, config: NetworkConfig, size: int) -> tuple[Init, Any, dict[str, Any], PixelStats]:
-    """What `init` says, and its encoder with description and what its pixels are normalised with."""
-    start = Init.parse(init)
-    if not start.networks:
+def _build_region_network(
+    config: FinetuneConfig, method: str, labels: LabelSet, train: Sequence[Sample]
+) -> BuiltNetwork:
+    """Build the classifier of a method that relates regions of what the encoder of `init` sees."""
+    settings, size = config.network, config.view.size
+    _, start = open_start(config.init, settings, size)
+    width = _freeze_unused(start.encoder, size)
+    confounders = (settings.confounders, feature_width(start.encoder, size)) if settings.confounders else None
+    spec = start.spec(
+        feature_width=width,
+        outputs=len(labels),
+        labels=labels.labels,
+        method=method,
+        fused_width=settings.fused_width,
+        skip=settings.skip,
+        has_detector=bool(settings.objects),
+        has_face_finder=bool(settings.faces),
+        method_options=method_class(method).options_for(train, labels),
+        confounders=confounders,
+        head="ccim" if confounders else "linear",
+    )
+    classifier = build(spec, start.encoder)
+    assert classifier.method is not None
+    reader = classifier.method.reader
+    reader.dropout = settings.dropout
+    for detector, path in ((reader.detector, settings.objects), (reader.face_finder, settings.faces)):
+        if detector is not None:
+            load_detector_weights(detector, Path(path))
+    classifier.keeps_norm_statistics = settings.keep_norm_statistics or start.folded_norms
+    return BuiltNetwork(classifier.train(), replace(spec, streams=classifier.streams))
+
+
+def open_start(init: str, config: NetworkConfig, size: int) -> tuple[Init, Start]:
+    """Parse `init`, and open the encoder that it names."""
+    parsed = Init.parse(init)
+    if not parsed.networks:
         raise ConfigError(INIT_MISSING)
-    encoder: Any
-    if len(start.networks) > 1:
-        encoder, described, stats = _several(start.networks, config.pool, size, start.from_scratch)
-    else:
-        encoder, described, stats = _one(start.networks[0], config.pool, size, start.from_scratch)
-    set_drop_path(encoder, config.drop_path)
-    return start, encoder, described, stats
-
-
-def add_confounders(classifier: Classifier, config: NetworkConfig, outputs: int, width: int) -> dict[str, Any]:
-    """Give a classifier CCIM's head, if that is asked for; what describes it.  width: of the encoder's features."""
-    if not config.confounders:
-        return {}
-    classifier.head = Ccim(classifier.width, outputs, config.confounders, width)
-    return {"confounders": [config.confounders, width]}
-
-
-def build_histogram(config: NetworkConfig, *, outputs: int) -> BuiltNetwork:
-    """A linear head over the colours of one view, for method histogram.  outputs: E."""
-    parts = {"feature_width": FEATURES, "outputs": outputs}
-    classifier = Classifier(ColourHistogram(), feature_width=FEATURES, outputs=outputs, streams=config.streams)
-    return BuiltNetwork(classifier.train(), {"name": COLOUR_HISTOGRAM, "options": {}}, parts, IMAGENET)
+    starts = [_open_one(source, config.pool, size, parsed.from_scratch) for source in parsed.networks]
+    start = starts[0] if len(starts) == 1 else _side_by_side(starts)
+    set_drop_path(start.encoder, config.drop_path)
+    return parsed, start
 
 
 def load_encoder(source: str, pool: str, size: int, from_scratch: bool) -> Any:
-    """The encoder that gives features (N, D), with its report.
+    """Load an encoder that gives features (N, D), with its report.
 
     pool: of plain ViTs, "mean" or "token".  from_scratch: with random weights, drawn as MAE draws a ViT's.
     """
@@ -117,42 +182,52 @@ def load_encoder(source: str, pool: str, size: int, from_scratch: bool) -> Any:
         encoder = token_encoder(encoder)
         encoder.report = report
     if from_scratch:
-        restart(encoder, describe_encoder(encoder))
+        restart(encoder, NetworkSpec(encoders=(describe_encoder(encoder),)))
     return encoder.train()
 
 
-def _several(
-    sources: Sequence[str], pool: str, size: int, from_scratch: bool
-) -> tuple[Any, dict[str, Any], PixelStats]:
-    """Several encoders side by side, their description, and what their common pixels are normalised with."""
-    encoders, described, stats = zip(*(_one(source, pool, size, from_scratch) for source in sources), strict=True)
-    if any("several" in one for one in described):
+def _side_by_side(starts: Sequence[Start]) -> Start:
+    """Join several encoders into one, whose views come in ImageNet's normalisation."""
+    if any(len(one.described) > 1 for one in starts):
         raise ConfigError(
             "one of these has several encoders itself: name small in place of embedded, and in place of a run those "
             "that it was made of"
         )
-    several = [one | own._asdict() for one, own in zip(described, stats, strict=True)]
-    folded = {FOLDED: True} if any(FOLDED in one for one in described) else {}
-    return ConcatEncoder(encoders, stats), {"several": several} | folded, IMAGENET
+    encoder = ConcatEncoder([one.encoder for one in starts], [one.stats for one in starts])
+    described = tuple(replace(one.described[0], pixels=(one.stats.mean, one.stats.std)) for one in starts)
+    return Start(encoder, described, IMAGENET, any(one.folded_norms for one in starts))
 
 
-def _one(source: str, pool: str, size: int, from_scratch: bool) -> tuple[Any, dict[str, Any], PixelStats]:
-    """An encoder, its description, and what its pixels are normalised with."""
+def _open_one(source: str, pool: str, size: int, from_scratch: bool) -> Start:
+    """Open the encoder of a file, of a run, of timm, or of a model in the package."""
     if source in IN_PACKAGE:
-        return _described(*load_embedded(source), from_scratch)
+        return _start_of(*load_embedded(source), from_scratch)
     folder = Path(source) if not source.startswith(TIMM) and Path(source).is_dir() else None
     if folder is not None and not (folder / ENCODER).is_file():
         raise CheckpointError(f"{folder} holds no {ENCODER}: is it a finished run?")
     if folder is not None and is_classifier(folder / WEIGHTS):
-        return _finetuned_encoder(folder, size, from_scratch)
+        classifier, info = load_classifier(folder / WEIGHTS)
+        described = () if info.network is None else info.network.encoders
+        if len(described) == 1 and "img_size" in described[0].options and info.size != size:
+            raise ConfigError(f"{folder} was fine-tuned at {info.size} px; give --view.size {info.size}")
+        return _start_of(classifier.encoder, info, from_scratch)
     encoder = load_encoder(source if folder is None else str(folder / ENCODER), pool, size, from_scratch)
-    return encoder, describe_encoder(encoder), PixelStats(*(encoder.report.mean_std or IMAGENET))
+    return Start(encoder, (describe_encoder(encoder),), PixelStats(*(encoder.report.mean_std or IMAGENET)))
+
+
+def _start_of(encoder: nn.Module, info: ClassifierInfo, from_scratch: bool) -> Start:
+    """Start from the encoder of a classifier, or from random weights in its place."""
+    assert info.network is not None, "its network was built"
+    if from_scratch:
+        restart(encoder, info.network)
+    folded = info.network.folded_norms and not from_scratch
+    return Start(encoder.train(), info.network.encoders, PixelStats(info.mean, info.std), folded)
 
 
 def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:
-    """The head over several fine-tuned encoders side by side that gives the mean of their calibrated logits.
+    """Return the head over several fine-tuned encoders side by side that gives the mean of their calibrated logits.
 
-    sources: folders of fine-tuning runs.  labels: what all of them must tell apart.
+    sources: folders of fine-tuning runs.  labels: those of all of them.
     Raises CheckpointError or ConfigError for what is none, has other labels, or another head than a linear one.
     """
     weights, biases = [], []
@@ -175,36 +250,14 @@ def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:
     return head
 
 
-def _finetuned_encoder(folder: Path, size: int, from_scratch: bool) -> tuple[Any, dict[str, Any], PixelStats]:
-    """The encoder of a fine-tuning run, as it was trained there; its description; what its pixels are normalised with.
-
-    Raises ConfigError if it was built for another size.
-    """
-    classifier, info = load_classifier(folder / WEIGHTS)
-    if "img_size" in info.encoder.get("options", {}) and info.size != size:
-        raise ConfigError(f"{folder} was fine-tuned at {info.size} px; give --view.size {info.size}")
-    return _described(classifier.encoder, info, from_scratch)
-
-
-def _described(
-    encoder: nn.Module, info: ClassifierInfo, from_scratch: bool
-) -> tuple[nn.Module, dict[str, Any], PixelStats]:
-    """The encoder of a classifier, or that with random weights, its description, and its pixels' normalisation."""
-    described = dict(info.encoder)
-    if from_scratch:
-        restart(encoder, described)
-        described.pop(FOLDED, None)
-    return encoder.train(), described, PixelStats(info.mean, info.std)
-
-
 @torch.no_grad()
-def restart(encoder: nn.Module, described: Mapping[str, Any]) -> None:
+def restart(encoder: nn.Module, spec: NetworkSpec) -> None:
     """Draw all weights anew: matrices as MAE does, norms as they begin, learned tables and scales as timm starts them.
 
-    Sin-cos position tables stay.  described: how the encoder is built.
+    Sin-cos position tables stay.  spec: describes the encoder.
     """
     with torch.random.fork_rng(devices=[]):
-        fresh = dict(build_described(described).named_parameters())
+        fresh = dict(build_encoders(spec).named_parameters())
     drawn = set()
     for module in encoder.modules():
         if isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
@@ -221,7 +274,7 @@ def restart(encoder: nn.Module, described: Mapping[str, Any]) -> None:
 
 @torch.no_grad()
 def feature_width(encoder: nn.Module, size: int) -> int:
-    """D, channels of the encoder's features. Raises CheckpointError if it gives none."""
+    """Return D, channels of the encoder's features. Raises CheckpointError if it gives none."""
     was_training = encoder.training
     features = encoder.eval()(torch.zeros(1, 3, size, size))
     encoder.train(was_training)
@@ -230,103 +283,58 @@ def feature_width(encoder: nn.Module, size: int) -> int:
     return features.shape[1]
 
 
-def build_fused(
-    saved: Mapping[str, Any], config: NetworkConfig, width: int
-) -> tuple[nn.Linear, Fusion, dict[str, Any]]:
-    """The projection to C3 and Γ: those of the pre-training run where they are what is asked for, or else new ones.
-
-    saved: the run's fusion, heads, width (C3) and tensors, which may be absent; empty if it has none.
-    """
-    name: FusionName | None = config.fusion or saved.get("fusion")
+def fusion_settings(saved: SavedFusion | None, config: NetworkConfig) -> dict[str, Any]:
+    """Return the fusion fields of a NetworkSpec: those of the run where its fusion is asked for, or else new ones."""
+    if config.streams != "both":
+        return {}
+    name = config.fusion or (saved.name if saved else None)
     if name is None:
         raise ConfigError(
             "streams both needs a fusion, and --init has none: give --network.fusion, one of static, dynamic, "
             "attention, gated"
         )
-    is_own = name == saved.get("fusion")
-    heads = saved["heads"] if is_own else config.fusion_heads
-    channels = saved["width"] if is_own else config.fused_width
-    embed, fusion = nn.Linear(width, channels), build_fusion(name, channels, heads)
-    nn.init.xavier_uniform_(embed.weight)
-    nn.init.zeros_(embed.bias)
-    if is_own and "tensors" in saved:
-        embed.load_state_dict(_under(saved["tensors"], "embed."))
-        fusion.load_state_dict(_under(saved["tensors"], "fusion."))
-    return embed, fusion, {"fused_width": channels, "fusion": name, "heads": heads, "norm_eps": NORM_EPS}
+    is_own = saved is not None and name == saved.name
+    heads, width = (saved.heads, saved.width) if is_own and saved else (config.fusion_heads, config.fused_width)
+    return {"fusion": name, "fusion_heads": heads, "fused_width": width}
 
 
-def _saved_parts(folder: Path) -> dict[str, Any]:
-    """Name, heads, width and weights of a run's own fusion; empty if it has none. Raises CheckpointError."""
+def _read_fusion(folder: Path, asked: str | None) -> SavedFusion | None:
+    """Read a run's own fusion; None if it has none.  asked: a class that the user names, which is allowed.
+
+    Raises CheckpointError.
+    """
     path = folder / WEIGHTS
     try:
         with open_regular(path), safetensors.safe_open(str(path), "pt") as file:
             names = [name for name in file.keys() if name.startswith(("embed.", "fusion."))]  # noqa: SIM118
             tensors = {name: file.get_tensor(name) for name in names}
-            header = (file.metadata() or {}).get("uniemox_classifier")
+            header = (file.metadata() or {}).get(CLASSIFIER_KEY)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} can't be read: {error}") from error
     if not any(name.startswith("fusion.") for name in tensors):
-        return {}
+        return None
     if header is not None:
-        parts = json.loads(header)["parts"]
-        name, heads, width = parts["fusion"], parts["heads"], parts["fused_width"]
+        spec = read_info(header).network
+        if spec is None or spec.fusion is None:
+            raise CheckpointError(f"{path} holds a fusion that its header does not describe")
+        found = SavedFusion(spec.fusion, spec.fusion_heads, spec.fused_width, tensors)
     else:
         model = read_json(folder / CONFIG)["config"]["model"]
-        name, heads, width = model["fusion"], model["fusion_heads"], model["decoder"]["width"]
-    with torch.device("meta"):  # a header may claim any size
-        draft = build_fusion(name, width, heads)
+        found = SavedFusion(model["fusion"], model["fusion_heads"], model["decoder"]["width"], tensors)
+    if asked not in (None, found.name) and is_foreign(found.name):
+        return None
     try:
+        refuse_foreign([found.name] if found.name != asked else [])
+        with torch.device("meta"):  # a header may claim any size
+            draft = build_fusion(found.name, found.width, found.heads)
         check_shapes(draft, {key: tuple(value.shape) for key, value in _under(tensors, "fusion.").items()})
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return {"fusion": name, "heads": heads, "width": width, "tensors": tensors}
+    return found
 
 
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def checkpoint_activations(encoder: Any) -> None:
-    """Let the encoder compute its activations twice instead of keeping them. Raises ConfigError if it can't."""
-    if not hasattr(encoder, "set_grad_checkpointing"):
-        raise ConfigError(f"hardware.grad_checkpointing is not there for a {type(encoder).__name__}; turn it off")
-    encoder.set_grad_checkpointing(True)
-
-
-def network_of(config: FinetuneConfig, labels: Sequence[str], word_counts: Sequence[int] = ()) -> BuiltNetwork:
-    """What a run trains; random weights are drawn from torch's generator.
-
-    labels: of its data.  word_counts: of method eap, see `build_method`.
-    Raises CheckpointError, EncoderError, ShapeError or ConfigError.
-    """
-    outputs = 2 if config.task == "affect" else len(labels)
-    if config.method == "histogram":
-        return build_histogram(config.network, outputs=outputs)
-    if config.region_method is not None:
-        return _build_region_network(config, labels, word_counts)
-    return build_network(config.init, config.network, size=config.view.size, outputs=outputs)
-
-
-def _build_region_network(config: FinetuneConfig, labels: Sequence[str], word_counts: Sequence[int]) -> BuiltNetwork:
-    """The classifier of a method that relates regions of what the encoder of `init` sees."""
-    settings, size = config.network, config.view.size
-    _, encoder, described, stats = open_start(config.init, settings, size)
-    width = _freeze_unused(encoder, size)
-    parts: dict[str, Any] = {"feature_width": width, "outputs": len(labels), "method": config.region_method}
-    parts |= {"fused_width": settings.fused_width, "word_counts": list(word_counts), "skip": settings.skip}
-    parts |= {"has_detector": bool(settings.objects), "has_face_finder": bool(settings.faces)}
-    relate = build_described_method(parts, labels, stats)
-    relate.reader.dropout = settings.dropout
-    if relate.reader.detector is not None:
-        load_detector_weights(relate.reader.detector, Path(settings.objects))
-    if relate.reader.face_finder is not None:
-        load_detector_weights(relate.reader.face_finder, Path(settings.faces))
-    classifier = Classifier(
-        encoder, feature_width=width, outputs=len(labels), streams=relate.reader.streams, method=relate
-    )
-    classifier.keeps_norm_statistics = settings.keep_norm_statistics or FOLDED in described
-    parts |= add_confounders(classifier, settings, len(labels), feature_width(encoder, size))
-    return BuiltNetwork(classifier.train(), described, parts, stats)
 
 
 def _freeze_unused(encoder: nn.Module, size: int) -> int:
@@ -342,3 +350,10 @@ def _freeze_unused(encoder: nn.Module, size: int) -> int:
         parameter.requires_grad_(parameter.grad is not None)
         parameter.grad = None
     return places.shape[1]
+
+
+def checkpoint_activations(encoder: Any) -> None:
+    """Let the encoder compute its activations twice instead of keeping them. Raises ConfigError if it can't."""
+    if not hasattr(encoder, "set_grad_checkpointing"):
+        raise ConfigError(f"hardware.grad_checkpointing is not there for a {type(encoder).__name__}; turn it off")
+    encoder.set_grad_checkpointing(True)

@@ -19,13 +19,11 @@ from uniemox.evaluate.calibration import calibrated
 from uniemox.evaluate.outputs import select_views
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import FinetuneConfig, Task
-from uniemox.finetune.confounders import fit_confounders
 from uniemox.finetune.evaluator import Evaluator
+from uniemox.finetune.fitting import adjust_logits, fit_after_encoder, fit_distance, fit_neighbour_head, prepare_network
 from uniemox.finetune.network import BuiltNetwork, checkpoint_activations, mean_head, network_of
-from uniemox.finetune.probe import adjust_logits, fit_after_encoder, fit_distance, fit_neighbour_head
 from uniemox.finetune.samples import (
     Parts,
-    WordLists,
     check_same_division,
     class_weights,
     has_target,
@@ -47,7 +45,8 @@ from uniemox.io.parallel import usable_cores
 from uniemox.io.weight_names import Init
 from uniemox.labels import AFFECT
 from uniemox.model.classifier import Classifier
-from uniemox.model.methods.ccim import Ccim
+from uniemox.model.config import is_foreign
+from uniemox.model.spec import with_fitted
 from uniemox.training.hardware import (
     check_shared_memory,
     count_workers,
@@ -85,12 +84,12 @@ def finetune(
             begin_run(out, "finetune", config, data, resume=resume)
         wait_for_all()
         if was_finished(out, ONNX, config.save):
-            return load_classifier(out / WEIGHTS)[1]
+            own = [name.partition(".")[0] for name in (config.method, config.network.fusion or "") if is_foreign(name)]
+            return load_classifier(out / WEIGHTS, allow=own)[1]
         parts = split_for_training(data, config, out if rank() == 0 else None)
         torch.manual_seed(config.seed)
-        words = WordLists(parts.train, data.labels) if config.method == "eap" else None
         with first_process_first():  # it may have to be downloaded
-            network = network_of(config, data.labels.labels, words.counts if words else ())
+            network = network_of(config, data, parts.train)
         if rank() == 0:
             shown = replace(data, samples=[*parts.samples, *open_unlabelled(config.distillation)])
             sources = [config.init, config.distillation.teacher]
@@ -103,7 +102,7 @@ def finetune(
         freeze_layers(network.classifier.encoder, config.network.frozen_layers)
         if config.hardware.grad_checkpointing:
             checkpoint_activations(network.classifier.encoder)
-        run = _Run(config, data, out, network, parts, answers, callback, words)
+        run = _Run(config, data, out, network, parts, answers, callback)
         run.fit()
         info = run.finish() if rank() == 0 else run.describe()
         wait_for_all()
@@ -122,11 +121,10 @@ class _Run:
         parts: Parts,
         answers: TeacherAnswers | None,
         callback: Callback,
-        words: WordLists | None,
     ) -> None:
         self.config, self.data, self.out, self.network = config, data, out, network
         self.parts, self.train, self.callback = parts, parts.train, callback
-        self.answers, self.words = answers, words
+        self.answers = answers
         self.shown = [*self.train, *(answers.unlabelled if answers else ())]  # in the steps of method full
         self.model: Classifier = network.classifier
         self.device = next(self.model.parameters()).device
@@ -147,20 +145,19 @@ class _Run:
 
     def fit(self) -> None:
         """The head alone, or all of the network."""
-        if isinstance(self.model.head, Ccim) and not self.checkpoints.found():
-            fit_confounders(self.model, self.evaluator, self.train)
+        prepare_network(self.model, self.evaluator, self.train, is_new=not self.checkpoints.found())
         if self.config.trains_in_steps:
             self._train()
             return
-        if self.config.method == "mean":
+        if self.config.fit == "mean":
             sources = Init.parse(self.config.init).networks
             check_same_division(self.out, sources)
             self.model.head.load_state_dict(mean_head(sources, self.data.labels.labels).state_dict())
-        elif self.config.method == "knn":
+        elif self.config.fit == "knn":
             fit_neighbour_head(self.model, self.evaluator, self.train)
         else:
             selection = self.parts.selection if self.config.chooses_epoch else ()
-            kept = fit_after_encoder(self.model, self.evaluator, self.train, self.objective, self.words, selection)
+            kept = fit_after_encoder(self.model, self.evaluator, self.train, self.objective, selection)
             if kept is not None:
                 with Journal(self.out, 0, is_written=rank() == 0) as journal:
                     journal.write(kept.step, {"kept_lr": kept.lr})
@@ -201,8 +198,7 @@ class _Run:
             std=self.network.stats.std,
             trained_on=self.data.name,
             calibration_images=self.parts.calibration_images,
-            encoder=self.network.encoder,
-            parts=self.network.parts | self.model.later_parts(),
+            network=with_fitted(self.network.spec, self.model),
         )
 
     def _train(self) -> None:
@@ -217,7 +213,7 @@ class _Run:
             if self.ema is not None:
                 self.ema.load_state_dict(progress.more["ema"])
         elif config.probe_first:
-            fit_after_encoder(self.model, self.evaluator, self.train, self.objective, self.words)
+            fit_after_encoder(self.model, self.evaluator, self.train, self.objective)
             if self.ema is not None:
                 self.ema.set(self.model)
         runner = wrap(self.model, self.device, compiled=config.hardware.compile)
@@ -252,7 +248,7 @@ class _Run:
                     values = finetune_step(
                         runner,
                         self.optimizer,
-                        [self._batch(views, aligns=2 * step.done < plan.steps) for views in step.batches],
+                        [self._batch(views, progress=step.done / plan.steps) for views in step.batches],
                         objective=self.objective,
                         augment=config.augment,
                         stats=self.network.stats,
@@ -265,12 +261,13 @@ class _Run:
                     step.report(values | {"lr": lr, "epoch": (step.done + 1) / self.steps_per_epoch})
         self.model.train()
 
-    def _batch(self, views: ViewBatch, *, aligns: bool) -> FinetuneBatch:
-        """aligns: whether method eap still aligns images with words."""
+    def _batch(self, views: ViewBatch, *, progress: float) -> FinetuneBatch:
+        """progress: share of the steps that are done."""
         used = select_views(self.model, views)
         target = (self.answers.targets if self.answers else self.evaluator.target)(views.samples)
-        words = self.words.rows(views.samples) if self.words and aligns else None
-        return FinetuneBatch(scene=used.get("scene"), person=used.get("person"), target=target, words=words)
+        method = self.model.method
+        own = None if method is None else method.batch_targets(views.samples, progress=progress)
+        return FinetuneBatch(scene=used.get("scene"), person=used.get("person"), target=target, own=own)
 
     def _save(self, done: int, journal: Journal) -> None:
         """A checkpoint; at the end of an epoch with its score on the watched samples."""

@@ -1,7 +1,6 @@
 """Samples of a run: the parts that train, choose the epoch and calibrate; their targets and words."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from uniemox.classifier_info import CalibrationImages, from_affect
-from uniemox.data.prompts import plain
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.splits import split_samples, take_fraction, write_splits
 from uniemox.errors import ConfigError, DataError, LabelError
@@ -187,48 +185,3 @@ def check_same_division(run: Path, others: Sequence[str]) -> None:
             differ.append("data")
         if differ:
             raise ConfigError(f"{other} was made with another {' and '.join(differ)} than is asked for now")
-
-
-MAX_WORDS = 1000  # of a kind, the most frequent ones
-ATTRIBUTES = ("scene", "facial_expression", "human_action")
-
-
-class WordLists:
-    """The words that a run knows: labels, objects, attributes, the last two sorted.
-
-    labels: the first words.  objects, attributes: those of the training samples' annotations (EmoSet's, or what
-    `uniemox data describe` found), each the most frequent ones; where there are none, one word that no image has.
-    """
-
-    def __init__(self, samples: Sequence[Sample], labels: LabelSet) -> None:
-        objects, attributes = (_frequent(map(words, samples)) for words in (_objects, _attributes))
-        self.counts = [len(labels), max(1, len(objects)), max(1, len(attributes))]
-        self.places = {("object", word): self.counts[0] + i for i, word in enumerate(objects)}
-        start = sum(self.counts[:2])
-        self.places |= {("attribute", word): start + i for i, word in enumerate(attributes)}
-
-    def rows(self, samples: Sequence[Sample]) -> Tensor:
-        """(N, V), 1 for the words of each sample."""
-        rows = torch.zeros(len(samples), sum(self.counts))
-        for row, sample in zip(rows, samples, strict=True):
-            if sample.label is not None and sample.label < self.counts[0]:
-                row[sample.label] = 1
-            said = [("object", word) for word in _objects(sample)]
-            said += [("attribute", word) for word in _attributes(sample)]
-            row[[self.places[one] for one in said if one in self.places]] = 1
-        return rows
-
-
-def _objects(sample: Sample) -> list[str]:
-    words = (sample.annotation or {}).get("object") or ()
-    return [plain(word) for word in words if isinstance(word, str)]
-
-
-def _attributes(sample: Sample) -> list[str]:
-    found = [(sample.annotation or {}).get(name) for name in ATTRIBUTES]
-    return [plain(word) for word in found if isinstance(word, str) and word]
-
-
-def _frequent(lists: Iterable[list[str]]) -> tuple[str, ...]:
-    counts = Counter(word for words in lists for word in set(words))
-    return tuple(sorted(word for word, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:MAX_WORDS]))

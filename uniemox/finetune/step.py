@@ -24,7 +24,6 @@ from uniemox.labels import LabelSet
 from uniemox.losses.methods import affect_loss, distribution_loss
 from uniemox.losses.objective import soft_target_cross_entropy
 from uniemox.model.config import Precision
-from uniemox.model.methods.eap import Eap
 from uniemox.model.methods.relation import Relation
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure
@@ -155,36 +154,34 @@ class FinetuneBatch:
     scene: Tensor | None  # (N, 3, S, S) uint8, RGB
     person: Tensor | None
     target: Tensor  # (N, E), or (N, 2) valence and arousal
-    words: Tensor | None = None  # (N, V), while method eap aligns images with words
+    own: Tensor | None = None  # (N, ...), the method's own targets, see `Relation.batch_targets`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objective:
-    """What is learned: equation 12 for labels, KL for votes, MSE with CCC for valence and arousal."""
+    """The loss: equation 12 for labels, KL for votes, MSE with CCC for valence and arousal."""
 
     task: Task
     class_weights: Tensor | None = None
-    """(E,), how much an image of each class counts; None: all the same."""
+    """(E,), weight of an image of each class; None: all the same."""
     method: Relation | None = None
-    """Whose own loss is added."""
+    """Method whose loss takes the place of the classification's."""
 
     def __call__(
-        self, output: Tensor, target: Tensor, features: Tensor | None = None, words: Tensor | None = None
+        self, output: Tensor, target: Tensor, features: Tensor | None = None, own: Tensor | None = None
     ) -> Tensor:
-        """The loss.
+        """Return the loss.
 
         output, target: (N, E), or (N, 2) valence and arousal.  features: (N, C) that the head has read, where there is
-        a method.  words: (N, V), with which method eap aligns the images instead of learning labels.
+        a method.  own: the method's own targets.
         """
         if self.task == "affect":
             return affect_loss(output, target)
-        if isinstance(self.method, Eap) and features is not None and words is not None:
-            return self.method.alignment_loss(features, words) + 0 * output.sum()  # DDP waits for the head's gradients
         weight = None if self.class_weights is None else target @ self.class_weights.to(target.device)  # (N,)
         loss = (soft_target_cross_entropy if self.task == "label" else distribution_loss)(output, target, weight)
         if self.method is None or features is None:
             return loss
-        return loss + self.method.own_loss(output, features, target, weight)
+        return self.method.loss(loss, logits=output, features=features, target=target, weight=weight, batch_targets=own)
 
 
 def finetune_step(
@@ -212,15 +209,15 @@ def finetune_step(
     for i, batch in enumerate(batches):
         share = len(batch.target) / images
         with gradients(model, synchronise=i == len(batches) - 1):
-            if batch.words is not None:  # words of two images are no words of their mixture
+            if batch.own is not None:  # a mixture of two images has no targets of its own
                 augment = replace(augment, mixup=0.0, cutmix=0.0)
             scene, person, target = augment_batch(
                 batch.scene, batch.person, batch.target, augment, task=objective.task, device=device, stats=stats
             )
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 output, features = model(scene=scene, person=person, with_features=True)
-            words = None if batch.words is None else batch.words.to(device)
-            loss = objective(output.float(), target, features.float(), words)
+            own = None if batch.own is None else batch.own.to(device)
+            loss = objective(output.float(), target, features.float(), own)
             (loss * share * world_size()).backward()  # DDP takes the mean over processes
         seen += loss.detach() * share
     return update(model, optimizer, {"loss": seen}, max_grad_norm)

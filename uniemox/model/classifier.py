@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from uniemox.classifier_info import Streams, views_of
 from uniemox.errors import ConfigError, ShapeError
 from uniemox.model.encoder import check_plain
-from uniemox.model.fusion import Fusion
 from uniemox.model.methods.relation import Relation
 
 MAX_AXES = 64
@@ -88,8 +87,6 @@ class Distance(nn.Module):
             return (along.square() / self.variances).sum(dim=1) + outside.clamp(min=0) / self.rest
 
 
-NORM_EPS = 1e-12  # far below the variance of Υ, which is 1e-6 and less after Γ2 and Γ3
-OLD_NORM_EPS = 1e-6  # of classifiers that say nothing of it: they were trained with it
 DROP_PATHS = ("drop_path1", "drop_path2", "drop_path")  # timm's names: of attention and MLP, or of a whole block
 
 
@@ -116,8 +113,8 @@ class Classifier(nn.Module):
         outputs: int,
         streams: Streams,
         embed: nn.Linear | None = None,
-        fusion: Fusion | None = None,
-        norm_eps: float = NORM_EPS,
+        fusion: nn.Module | None = None,
+        norm_eps: float = 1e-12,
         method: Relation | None = None,
     ) -> None:
         super().__init__()
@@ -203,16 +200,6 @@ class Classifier(nn.Module):
         alpha, beta = both.unbind(dim=1)  # (N, C3) each
         with torch.autocast(both.device.type, enabled=False):
             return self.norm(self.fusion(alpha, beta))  # (N, C3)
-
-    def later_parts(self) -> dict[str, int | float]:
-        """What a `NeighbourHead` and a `Distance` are rebuilt from before their tensors are loaded."""
-        parts: dict[str, int | float] = {}
-        if isinstance(self.head, NeighbourHead):
-            parts |= {"bank": len(self.head.bank), "neighbours": self.head.neighbours}
-            parts["vote_temperature"] = self.head.temperature
-        if self.distance is not None:
-            parts["distance_axes"] = len(self.distance.axes)
-        return parts
 
     def _views(self, scene: Tensor | None, person: Tensor | None) -> list[Tensor]:
         """The views that are used, checked."""
@@ -303,7 +290,7 @@ def set_drop_path(encoder: nn.Module, rate: float) -> None:
 
 
 def _check_parts(
-    feature_width: int, outputs: int, streams: str, embed: nn.Linear | None, fusion: Fusion | None
+    feature_width: int, outputs: int, streams: str, embed: nn.Linear | None, fusion: nn.Module | None
 ) -> None:
     """Raise ConfigError unless a classifier can be made of these."""
     if streams not in get_args(Streams):

@@ -1,26 +1,83 @@
 """Settings of the model."""
 
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from importlib import import_module
+from typing import Any, Literal
 
-from uniemox.errors import ConfigError
+from uniemox.errors import CheckpointError, ConfigError
 from uniemox.losses.config import LossWeights
 from uniemox.views.config import MaskConfig
 
 Precision = Literal["float32", "bfloat16"]
 
-FusionName = Literal["static", "dynamic", "attention", "gated", "scaled_attention"]
+FUSIONS: dict[str, str] = {
+    "static": "uniemox.model.fusion:StaticFusion",
+    "dynamic": "uniemox.model.fusion:DynamicFusion",
+    "attention": "uniemox.model.fusion:AttentionFusion",
+    "gated": "uniemox.model.fusion:GatedFusion",
+    "scaled_attention": "uniemox.model.fusion:scaled_attention",
+}
 """The paper's Γ4, Γ1, Γ2 and Γ3; scaled_attention is Γ2 with products that keep the scale of its inputs (ours)."""
-RegionMethod = Literal["solver", "stimuli", "mdan", "eap", "rrla", "emoticon"]
-"""Methods that relate regions of an image, see model/methods."""
+REGION_METHODS: dict[str, str] = {
+    "solver": "uniemox.model.methods.solver:Solver",
+    "stimuli": "uniemox.model.methods.stimuli:StimuliAware",
+    "mdan": "uniemox.model.methods.mdan:Mdan",
+    "eap": "uniemox.model.methods.eap:Eap",
+    "rrla": "uniemox.model.methods.rrla:Rrla",
+    "emoticon": "uniemox.model.methods.emoticon:EmotiCon",
+}
+"""Methods that relate regions of an image."""
+ALLOW = "UNIEMOX_ALLOW_PACKAGES"
 
 
 def check_fusion(name: str, channels: int, heads: int) -> None:
-    """Raise ConfigError unless there is such a fusion."""
-    if name not in get_args(FusionName):
-        raise ConfigError(f"there is no fusion {name!r}; choose one of {', '.join(get_args(FusionName))}")
+    """Raise ConfigError for numbers below 1, or unless the name is a fusion's or mypackage.module:MyFusion."""
+    check_name(name, FUSIONS, "fusion")
     if channels < 1 or heads < 1:
         raise ConfigError(f"fusion needs at least one channel and one head, got channels={channels}, heads={heads}")
+
+
+def check_name(name: str, table: Iterable[str], kind: str) -> None:
+    """Raise ConfigError unless the name is in a table, or has the form mypackage.module:Name."""
+    if name not in table and not is_foreign(name):
+        raise ConfigError(
+            f"there is no {kind} {name!r}; choose one of {', '.join(table)}, or name a class of your own as "
+            "mypackage.module:Name"
+        )
+
+
+def is_foreign(name: str | None) -> bool:
+    """Return True for mypackage.module:Name, a class outside of uniemox."""
+    return bool(name and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name))
+
+
+def import_named(name: str, table: Mapping[str, str]) -> Any:
+    """Import what a name of a table, or mypackage.module:Name, stands for. Raises ConfigError if it is not there."""
+    module, _, attribute = table.get(name, name).partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"{name} can't be imported: {error}; install its package, or put the package's folder into PYTHONPATH"
+        ) from error
+
+
+def refuse_foreign(names: Iterable[str | None], allow: Collection[str] = ()) -> None:
+    """Raise CheckpointError if a saved network names a class of a package that the user does not allow.
+
+    allow: names of packages, in addition to those that the environment variable UNIEMOX_ALLOW_PACKAGES lists.
+    """
+    allowed = {*allow, *os.environ.get(ALLOW, "").split(",")}
+    for name in names:
+        package = (name or "").partition(":")[0].partition(".")[0]
+        if name is not None and is_foreign(name) and package not in allowed:
+            raise CheckpointError(
+                f"it needs {name}, and loading it runs code of the package {package}, which is not uniemox's; if you "
+                f"trust that package, set {ALLOW}={package}, or pass allow=({package!r},) to load_classifier"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,8 +103,9 @@ class DecoderConfig:
 class ModelConfig:
     """What the model computes. Every ablation of tables IV to VI of the paper is one of these settings."""
 
-    fusion: FusionName | None = "attention"
-    """How α and β become Υ; None: Υ = α, the scene alone."""
+    fusion: str | None = "attention"
+    """Fusion of α and β into Υ: static, dynamic, attention, gated, scaled_attention, or a class of your own as
+    mypackage.module:MyFusion. None: Υ = α, the scene alone."""
     fusion_heads: int = 3
     """κ, sets of fusion weights."""
     norm_pix: bool = False

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from uniemox.errors import ShapeError
-from uniemox.model.config import FusionName, check_fusion
+from uniemox.model.config import FUSIONS, check_fusion, import_named
 
 OFFSET = 1e-5  # start of the learned offsets b and ε
 
 
-def build_fusion(name: FusionName, channels: int, heads: int = 3) -> "Fusion":
+def build_fusion(name: str, channels: int, heads: int = 3) -> nn.Module:
     """Build a fusion: a module that takes scene (N, C) and person (N, C) and returns the fused feature (N, C).
 
-    name: "static" (Γ4), "dynamic" (Γ1), "attention" (Γ2), "gated" (Γ3) or "scaled_attention" (ours).  channels: C.
+    name: "static" (Γ4), "dynamic" (Γ1), "attention" (Γ2), "gated" (Γ3), "scaled_attention" (ours), or
+    "mypackage.module:MyFusion", a module whose constructor takes channels and heads.  channels: C.
     heads: κ, sets of fusion weights, 3 in the paper; the static fusion has none.
     Raises ConfigError for another name or numbers below 1; the module raises ShapeError for other shapes.
 
@@ -25,17 +26,12 @@ def build_fusion(name: FusionName, channels: int, heads: int = 3) -> "Fusion":
     torch.Size([2, 8])
     """
     check_fusion(name, channels, heads)
-    match name:
-        case "static":
-            return StaticFusion(channels)
-        case "dynamic":
-            return DynamicFusion(channels, heads)
-        case "attention":
-            return AttentionFusion(channels, heads)
-        case "gated":
-            return GatedFusion(channels, heads)
-        case "scaled_attention":
-            return AttentionFusion(channels, heads, scale=channels / heads)
+    return import_named(name, FUSIONS)(channels, heads)
+
+
+def scaled_attention(channels: int, heads: int) -> "AttentionFusion":
+    """Build Γ2 with the scale at which the weights of all κ heads together average 1 (ours)."""
+    return AttentionFusion(channels, heads, scale=channels / heads)
 
 
 class StaticFusion(nn.Module):
@@ -43,7 +39,7 @@ class StaticFusion(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, _heads: int = 0) -> None:
         super().__init__()
         self.register_buffer("weight", torch.ones(channels))  # (C,) λ
 
@@ -120,9 +116,6 @@ class GatedFusion(nn.Module):
         mixed = self.project(self.hidden(joined).relu())  # (N, C) eq 6c
         gated = mixed * self.gate(mixed).sigmoid()  # eq 6d
         return (mixed * gated.sigmoid()).relu() + self.bias  # eq 6e
-
-
-Fusion = StaticFusion | DynamicFusion | AttentionFusion | GatedFusion
 
 
 def _projections(channels: int, heads: int) -> nn.Parameter:

@@ -14,6 +14,7 @@ from uniemox.data.splits import PAPER_RECIPES, Scheme, paper_split, parse_ratio,
 from uniemox.errors import CheckpointError, ConfigError, DataError, UniemoxError
 from uniemox.evaluate.run import map_to_data
 from uniemox.finetune.config import FinetuneConfig
+from uniemox.finetune.network import SavedFusion
 from uniemox.finetune.samples import split_for_training
 from uniemox.model.encoder import FEATURES
 from uniemox.persons.detector import load_detector
@@ -156,8 +157,7 @@ def _pretrain(run: Run, world: _World) -> str:
     model, start = pretraining_network(config, world.teachers)
     shapes = pretraining_shapes(model, config.batch_size // config.accumulation // run.processes)
     fusion = model.config.fusion
-    parts = {"fusion": fusion, "heads": model.config.fusion_heads, "width": model.config.decoder.width}
-    left = parts if fusion else {}
+    left = SavedFusion(fusion, model.config.fusion_heads, model.config.decoder.width) if fusion else None
     key = f"{config.encoder} {left} {config.view.size}"
     world.trained[str(run.folder)] = Trained(partial(pretraining_encoder, config), left, key)
     return (

@@ -16,16 +16,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from uniemox.checkpoints.classifier import is_classifier, load_classifier, load_detector_weights, load_embedded
 from uniemox.checkpoints.published import draft_published, report_timm
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource, is_cached, load_timm
+from uniemox.classifier_info import NetworkSpec
 from uniemox.errors import CheckpointError, TeacherError
 from uniemox.finetune.config import FinetuneConfig
-from uniemox.finetune.network import build_fused
+from uniemox.finetune.network import SavedFusion, fusion_settings
 from uniemox.io.files import ENCODER, WEIGHTS
 from uniemox.io.weight_names import IN_PACKAGE, Init, weight_paths
 from uniemox.model.classifier import Classifier, set_drop_path, token_encoder
 from uniemox.model.detectors import YoloxNano, YuNet
 from uniemox.model.encoder import ConcatEncoder, build_encoder, check_plain
-from uniemox.model.methods.building import build_method
 from uniemox.model.regions import feature_map
+from uniemox.model.spec import build
 from uniemox.model.uniemox import UniEmoX
 from uniemox.pretrain.config import PretrainConfig
 from uniemox.teacher.config import FitConfig
@@ -41,8 +42,8 @@ class Trained:
 
     build: Callable[[], nn.Module]
     """Its encoder, on the meta device."""
-    fusion: Mapping[str, Any]
-    """Name, heads and width of its Γ; empty without one."""
+    fusion: SavedFusion | None
+    """Its Γ; None without one."""
     key: str
     """What decides on both: runs of one key need not be looked at twice."""
 
@@ -104,21 +105,15 @@ def finetuning_network(
         for network, file in ((YoloxNano(), settings.objects), (YuNet(), settings.faces)):
             if file:
                 load_detector_weights(network, Path(file))
-        method = build_method(
-            config.region_method, width=width, channels=settings.fused_width, labels=labels, skip=settings.skip
-        )
-        return (2, method.width), Trained(lambda: _encoder_of(config, planned)[0], {}, key), start
+        spec = NetworkSpec(feature_width=width, labels=tuple(labels), method=config.region_method)
+        spec = replace(spec, fused_width=settings.fused_width, skip=settings.skip)
+        return (2, build(spec, nn.Identity()).width), Trained(lambda: _encoder_of(config, planned)[0], None, key), start
     with META:
         width = encoder.eval()(torch.zeros(2, 3, size, size)).shape[1]
-        embed = fusion = None
-        left: Mapping[str, Any] = {}
-        if settings.streams == "both":
-            saved = planned[config.init].fusion if config.init in planned else {}
-            embed, fusion, parts = build_fused(saved, settings, width)
-            left = {"fusion": parts["fusion"], "heads": parts["heads"], "width": parts["fused_width"]}
-        classifier = Classifier(
-            nn.Identity(), feature_width=width, outputs=1, streams=settings.streams, embed=embed, fusion=fusion
-        )
+        saved = planned[config.init].fusion if config.init in planned else None
+        spec = NetworkSpec(feature_width=width, streams=settings.streams, **fusion_settings(saved, settings))
+        left = None if spec.fusion is None else SavedFusion(spec.fusion, spec.fusion_heads, spec.fused_width)
+        classifier = build(spec, nn.Identity())
     return _read_by_head(classifier, width), Trained(lambda: _encoder_of(config, planned)[0], left, key), start
 
 

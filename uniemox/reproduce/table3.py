@@ -16,8 +16,7 @@ from uniemox.errors import DataError
 from uniemox.evaluate.calibration import softmax
 from uniemox.evaluate.run import Evaluation, write_evaluation
 from uniemox.evaluate.scores import score_classes
-from uniemox.model.config import RegionMethod
-from uniemox.model.methods.building import METHODS
+from uniemox.model.methods.relation import method_class
 from uniemox.model.regions import DETECTED, Group, views_of_groups
 from uniemox.paper import paper_tables
 from uniemox.reproduce.plan import OUT, Cell, Plan, Run, TableRow, plan_run
@@ -59,7 +58,7 @@ VIT_L_GMAC, VIT_B_GMAC = 61.55, 17.56
 VIT_B_PARAMETERS_M = 85.8
 
 
-RELATING: Mapping[str, RegionMethod] = {  # rows that relate regions; the paper cites their figures from elsewhere
+RELATING: Mapping[str, str] = {  # rows that relate regions; the paper cites their figures from elsewhere
     "SOLVER": "solver",
     "Stimuli-aware": "stimuli",
     "MDAN": "mdan",
@@ -250,7 +249,7 @@ def relating_of(study: Study, name: str) -> tuple[Method, str]:
 
     In a demo that is our pre-training: from random weights nothing is learned there. Else it is what ours starts from.
     """
-    groups = set(METHODS[RELATING[name]].groups)
+    groups = set(method_class(RELATING[name]).groups)
     start, network = method_of(study, OURS if study.is_demo else "dBOT")
     changes, lacks = ["--method", RELATING[name]], start.lacks
     for detector, (option, found) in DETECTORS.items():

@@ -130,7 +130,7 @@ class ObjectClassifier:
 
 @dataclass(frozen=True, slots=True)
 class Describer:
-    """How texts are made."""
+    """Models and settings that make texts of images."""
 
     zero_shot: ZeroShot | None = None
     classifier: ObjectClassifier | None = None
@@ -175,7 +175,7 @@ def write_texts(
 
 
 def _open_work(open_describer: Callable[[], Describer]) -> Callable[[Sequence[Sample]], list[dict[str, Any] | str]]:
-    """What finds the attributes of a batch of images."""
+    """Return a function that finds the attributes of a batch of images."""
     if parent_process() is not None:
         torch.set_num_threads(1)  # a core for each worker
     return partial(_attributes, describer=open_describer())

@@ -1,4 +1,4 @@
-"""What a teacher is, and teachers made of two towers."""
+"""The teacher protocol, and teachers made of two towers."""
 
 import hashlib
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ class PairedTeacher:
 
     @property
     def fingerprint(self) -> str:
-        """That of the text side."""
+        """Fingerprint of the text side."""
         return self._text().fingerprint
 
     def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:

@@ -1,1 +1,1 @@
-"""What pre-training and fine-tuning share."""
+"""Parts that pre-training and fine-tuning share."""

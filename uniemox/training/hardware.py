@@ -1,4 +1,4 @@
-"""How a model is made to train fast on a device, with the same results up to rounding."""
+"""Settings that make a model train fast on a device, with the same results up to rounding."""
 
 import ctypes
 import math

@@ -23,7 +23,7 @@ BYTES_OF_A_PARAMETER = 16  # weight, gradient, and AdamW's two means in float32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunPlan:
-    """What a run is going to do."""
+    """Plan of a run: its steps, batch, data and device."""
 
     what: str  # "pre-training"
     steps: int
@@ -101,7 +101,7 @@ class ActivationCount:
 
     @property
     def bytes(self) -> int:
-        """Of all distinct tensors."""
+        """Total size of all distinct tensors, in bytes."""
         return sum(self.kept.values())
 
     def __enter__(self) -> "ActivationCount":

@@ -42,7 +42,7 @@ class StopRequest:
         self._restore()
 
     def is_requested(self) -> bool:
-        """Whether any process was asked to stop; all of them get the same answer."""
+        """Return True if any process was asked to stop; all processes get the same answer."""
         asked = any(number for [number] in gather_numbers(self.signal or 0))
         if asked and self.signal is None:
             self.signal = signal.SIGTERM
@@ -59,7 +59,7 @@ class StopRequest:
 
 
 class Batch(Protocol):
-    """What a loader gives."""
+    """A batch from a loader."""
 
     @property
     def samples(self) -> Sequence[object]:
@@ -71,7 +71,7 @@ class Batch(Protocol):
 
     @property
     def person_sources(self) -> Sequence[str]:
-        """Where each sample's person view comes from; empty where there are none."""
+        """Source of each sample's person view; empty if there are no person views."""
 
 
 B = TypeVar("B", bound=Batch)
@@ -88,7 +88,7 @@ class Step(Generic[B]):
     """Losses and more, by name, for the log."""
 
     def report(self, values: Mapping[str, float]) -> None:
-        """What the step gave; without it the loop raises an AssertionError."""
+        """Record the step's values; the loop raises an AssertionError if a step reports none."""
         self.values.update(values)
 
 

@@ -25,7 +25,7 @@ NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What one process knows of the others."""
+    """Rank of this process, number of processes, and where the first one listens."""
 
     rank: int
     world_size: int
@@ -35,7 +35,7 @@ class Launch:
 
 
 def is_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether torchrun has started this process; it tells torch all else."""
+    """Return True if torchrun has started this process; torch reads everything else from it."""
     return "TORCHELASTIC_RUN_ID" in environment
 
 
@@ -114,7 +114,7 @@ def job_of(environment: Mapping[str, str] = os.environ) -> str | None:
 
 
 def is_restart(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether torchrun or SLURM has started the processes again after one of them died."""
+    """Return True if torchrun or SLURM restarted the processes after one of them died."""
     counts = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
     return any(_number(environment, name, "0") > 0 for name in counts)
 
@@ -255,7 +255,7 @@ def shard(model: nn.Module, device: torch.device) -> None:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether `shard` has divided a model."""
+    """Return True if `shard` has divided the model."""
     return isinstance(model, FSDPModule)
 
 

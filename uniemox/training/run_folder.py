@@ -63,7 +63,7 @@ def with_new_names(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(ours: Any, theirs: Any) -> list[str]:
-    """Where two configs of one kind differ: "model.fusion: 'gated' instead of 'attention'"."""
+    """Describe the differences of two configs of one class: "model.fusion: 'gated' instead of 'attention'"."""
     return _differences(to_dict(ours), to_dict(theirs), "")
 
 
@@ -180,7 +180,7 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample
 
 
 def describe_data(data: DataSet) -> dict[str, Any]:
-    """What identifies a data set: its name, size, labels, and a hash over all that is known of its samples."""
+    """Return what identifies a data set: its name, size, labels, and a hash of all sample fields."""
     labels = {"name": data.labels.name, "labels": list(data.labels.labels), "kind": data.labels.kind}
     found = {"source": data.name, "labels": labels, **describe_samples(data.samples)}
     return found | ({"parts": [asdict(part) for part in data.parts]} if data.parts else {})

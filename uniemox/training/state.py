@@ -32,7 +32,7 @@ UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run was when it saved."""
+    """Position of a run when it saved."""
 
     step: int  # steps that were done
     score: float | None  # higher is better; None where nothing was compared
@@ -186,7 +186,7 @@ class Checkpoints:
 
 
 def was_finished(run: Path, made: str, config: SaveConfig) -> bool:
-    """Whether a run that keeps no checkpoints once it is finished has written its last file.
+    """Return True if a run that deletes its checkpoints at the end has written its last file.
 
     made: name of that file.  All processes ask; the first deletes the checkpoints that a kill after that file left.
     """
@@ -206,7 +206,7 @@ def read_weights(model: nn.Module, path: Path) -> None:
 
 
 def read_state(path: Path, *, mmap: bool = False) -> dict[str, Any]:
-    """What `save` wrote. Raises CheckpointError, or one of UNREADABLE, if it is something else."""
+    """Read what `save` wrote. Raises CheckpointError, or one of UNREADABLE, if it is something else."""
     check_weight_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)

@@ -117,7 +117,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class PixelStats(NamedTuple):
-    """What pixels in [0, 1] are normalised with, by channel."""
+    """Mean and standard deviation that normalise pixels in [0, 1], by channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]

@@ -27,7 +27,7 @@ TRIES = 10  # of a random crop, before the largest middle one is taken; as torch
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Where the scene view lies in the upright image."""
+    """Position of the scene view in the upright image."""
 
     crop: Box
     flip: bool

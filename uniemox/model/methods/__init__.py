@@ -1,1 +1,1 @@
-"""Methods that relate regions of an image, a module each; `building.py` lists them."""
+"""Methods that relate regions of an image, a module each; `uniemox.model.config.REGION_METHODS` lists them."""

@@ -1,22 +1,24 @@
-"""CCIM: what a person feels, freed from what their surroundings happened to go with in training.
+"""CCIM: the head of a classifier that frees what a person feels from their surroundings."""
 
-Yang et al., CVPR 2023 (arXiv 2303.11921) and TPAMI 2024 (arXiv 2407.04963). Surroundings confound: they go with
-emotions in the training images more than they cause them. Backdoor adjustment, P(Y | do(X)) = Σ_z P(Y | X, z) P(z),
-lets every image meet all surroundings, as often as each occurs, and is approximated by
-softmax(W_h h + W_g Σ_i λ_i z_i P(z_i)).
-"""
-
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from uniemox.errors import ConfigError
 
 CHANNELS = 256  # of queries and keys
 
 
 class Ccim(nn.Module):
-    """The head of a classifier with a dictionary of confounders.
+    """CCIM: a head with a dictionary of confounders (CVPR 2023, arXiv 2303.11921; TPAMI 2024, arXiv 2407.04963).
+
+    Surroundings confound: in the training images they go with emotions more than they cause them. The backdoor
+    adjustment P(Y | do(X)) = Σ_z P(Y | X, z) P(z) lets every image meet all surroundings, each as often as it occurs,
+    and is approximated by softmax(W_h h + W_g Σ_i λ_i z_i P(z_i)).
 
     width: C, of the features h.  outputs: E.  confounders: M.  confounder_width: Z, channels of each.
-    The dictionary z (M, Z) and its shares P(z) (M,) are set by `set_dictionary`, and are not learned.
+    `fit_surroundings` sets the dictionary z (M, Z) and its shares P(z) (M,), which are not learned.
     """
 
     confounders: Tensor
@@ -38,6 +40,28 @@ class Ccim(nn.Module):
         """confounders: (M, Z), means of the clusters of surroundings.  shares: (M,), of the images in each."""
         self.confounders.copy_(confounders)
         self.shares.copy_(shares)
+
+    def fit_surroundings(self, features: NDArray[np.float32], seed: int) -> None:
+        """Set the dictionary: k-means over the standardised features (N, Z) of images without their people.
+
+        Raises ConfigError for fewer images than entries.
+        """
+        from sklearn.cluster import KMeans  # noqa: PLC0415 - a second to import
+
+        count = len(self.confounders)
+        if len(features) < count:
+            raise ConfigError(
+                f"network.confounders is {count}, but there are {len(features)} training images; give fewer"
+            )
+        x = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
+        clusters = KMeans(count, n_init=1, random_state=seed).fit(x)
+        shares = np.bincount(clusters.labels_, minlength=count) / len(x)
+        self.set_dictionary(torch.from_numpy(clusters.cluster_centers_), torch.from_numpy(shares))
+
+    @property
+    def linear(self) -> nn.Linear:
+        """The layer that reads the features."""
+        return self.of_features
 
     def forward(self, features: Tensor) -> Tensor:
         """features: (N, C).  Returns logits (N, E)."""

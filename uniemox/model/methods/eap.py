@@ -6,30 +6,84 @@ which start at random: the paper's text encoder, and its millions of tagged imag
 words but their labels, this is a classifier by class prototypes, and says nothing about the paper's method.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from uniemox.data.prompts import plain
+from uniemox.data.sample import Sample
+from uniemox.labels import LabelSet
 from uniemox.losses.methods import word_alignment_loss
 from uniemox.model.methods.relation import GroupedRegions, Relation
 
 TEMPERATURE = 0.07  # CLIP's at its start
+ALIGNED_SHARE = 0.5  # of the steps, in which images learn their words
+MAX_WORDS = 1000  # of a kind, the most frequent ones
+ATTRIBUTES = ("scene", "facial_expression", "human_action")
+
+
+class WordLists:
+    """Words of a run: labels, objects and attributes; the last two sorted.
+
+    Objects and attributes are the most frequent ones in the annotations of the training samples (EmoSet's, or those
+    that `uniemox data describe` wrote). Without any, a kind has one word that no image has.
+    """
+
+    def __init__(self, samples: Sequence[Sample], labels: LabelSet) -> None:
+        objects, attributes = (_frequent(map(words, samples)) for words in (_objects, _attributes))
+        self.counts = [len(labels), max(1, len(objects)), max(1, len(attributes))]
+        self.places = {("object", word): self.counts[0] + i for i, word in enumerate(objects)}
+        start = sum(self.counts[:2])
+        self.places |= {("attribute", word): start + i for i, word in enumerate(attributes)}
+
+    def rows(self, samples: Sequence[Sample]) -> Tensor:
+        """Return (N, V), 1 for the words of each sample."""
+        rows = torch.zeros(len(samples), sum(self.counts))
+        for row, sample in zip(rows, samples, strict=True):
+            if sample.label is not None and sample.label < self.counts[0]:
+                row[sample.label] = 1
+            said = [("object", word) for word in _objects(sample)]
+            said += [("attribute", word) for word in _attributes(sample)]
+            row[[self.places[one] for one in said if one in self.places]] = 1
+        return rows
+
+
+def _objects(sample: Sample) -> list[str]:
+    words = (sample.annotation or {}).get("object") or ()
+    return [plain(word) for word in words if isinstance(word, str)]
+
+
+def _attributes(sample: Sample) -> list[str]:
+    found = [(sample.annotation or {}).get(name) for name in ATTRIBUTES]
+    return [plain(word) for word in found if isinstance(word, str) and word]
+
+
+def _frequent(lists: Iterable[list[str]]) -> tuple[str, ...]:
+    counts = Counter(word for words in lists for word in set(words))
+    return tuple(sorted(word for word, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:MAX_WORDS]))
 
 
 class Eap(Relation):
-    """width: D, of the regions' features.  channels: C, of its vectors.  kinds: words of each kind; together V.
+    """width: D, of the regions' features.  channels: C, of its vectors.  labels: E.
 
+    word_counts: number of words of each kind, V together; one kind, the labels, if it is empty.
     Its last V features are the cosines of image and words over the temperature.
     skip: see `relation`; without it the head reads the vectors that were aligned, and the cosines.
     """
 
     groups = ("scene",)
+    reads_texts = True
+    word_lists: WordLists | None = None
 
-    def __init__(self, width: int, channels: int, kinds: Sequence[int], *, skip: bool) -> None:
+    def __init__(
+        self, width: int, channels: int, labels: Sequence[str], *, skip: bool, word_counts: Sequence[int] = ()
+    ) -> None:
         super().__init__()
-        self.kinds = tuple(kinds)
+        self.kinds = kinds = tuple(word_counts) or (len(labels),)
         self.linear = width if skip else 0
         self.width = (self.linear or channels * len(self.kinds)) + sum(kinds)
         self.norm = nn.LayerNorm(width)
@@ -47,6 +101,32 @@ class Eap(Relation):
         read = [scene] if self.linear else vectors
         return torch.cat([*read, *(one / TEMPERATURE for one in cosines)], dim=1)
 
-    def alignment_loss(self, features: Tensor, words: Tensor) -> Tensor:
-        """features: (N, width).  words: (N, V), 1 for those that an image has."""
-        return word_alignment_loss(features[:, -sum(self.kinds) :].float(), words, self.kinds)
+    @classmethod
+    def options_for(cls, samples: Sequence[Sample], labels: LabelSet) -> dict[str, Any]:
+        """Return the number of words of each kind."""
+        return {"word_counts": WordLists(samples, labels).counts}
+
+    def prepare(self, samples: Sequence[Sample], labels: LabelSet) -> None:
+        """Keep the words of the training samples."""
+        self.word_lists = WordLists(samples, labels)
+
+    def batch_targets(self, samples: Sequence[Sample], *, progress: float) -> Tensor | None:
+        """Return (N, V), 1 for the words of each image, in the first half of the steps."""
+        return None if self.word_lists is None or progress >= ALIGNED_SHARE else self.word_lists.rows(samples)
+
+    def loss(
+        self,
+        classification: Tensor,
+        *,
+        logits: Tensor,
+        features: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        batch_targets: Tensor | None = None,
+    ) -> Tensor:
+        """Return the loss of aligning images with their words; without batch_targets, that of the labels."""
+        del target, weight
+        if batch_targets is None:
+            return classification
+        cosines = features[:, -sum(self.kinds) :].float()
+        return word_alignment_loss(cosines, batch_targets, self.kinds) + 0 * logits.sum()  # DDP waits for the head

@@ -8,6 +8,8 @@ exp(-distance), none beyond half of the image. (The paper's other form of it, a 
 The three contexts are concatenated.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -20,13 +22,14 @@ MODALITIES: tuple[Group, ...] = ("face", "person")
 
 
 class EmotiCon(Relation):
-    """width: D, of the regions' features.  channels: C, of its vectors.  outputs: E.  skip: see `relation`."""
+    """width: D, of the regions' features.  channels: C, of its vectors.  labels: E.  skip: see `relation`."""
 
     groups = ("face", "person", "scene", "cells", "people")
     hides_person = True
 
-    def __init__(self, width: int, channels: int, outputs: int, *, skip: bool) -> None:
+    def __init__(self, width: int, channels: int, labels: Sequence[str], *, skip: bool) -> None:
         super().__init__()
+        outputs = len(labels)
         self.outputs, self.linear = outputs, 2 * width if skip else 0
         self.width = self.linear + 4 * channels + len(MODALITIES) * outputs
         self.skipped: tuple[Group, ...] = ("person", "scene") if skip else ()
@@ -54,11 +57,20 @@ class EmotiCon(Relation):
         there = (people.presence > 0).to(nodes.dtype)[..., None]  # (N, T, 1)
         return (nodes * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)
 
-    def own_loss(self, logits: Tensor, features: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """The multiplicative loss of what the modalities predict."""
-        del logits
+    def loss(
+        self,
+        classification: Tensor,
+        *,
+        logits: Tensor,
+        features: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        batch_targets: Tensor | None = None,
+    ) -> Tensor:
+        """Return the classification loss plus the multiplicative loss of what the modalities predict."""
+        del logits, batch_targets
         own = features[:, -len(MODALITIES) * self.outputs :].float().unflatten(1, (len(MODALITIES), self.outputs))
-        return multiplicative_loss(own, target, weight=weight)
+        return classification + multiplicative_loss(own, target, weight=weight)
 
 
 def proximity(people: Regions) -> Tensor:

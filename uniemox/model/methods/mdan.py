@@ -7,12 +7,15 @@ M = Σ_c p_c Σ_k w_ck F_k), the next level looks more closely. Each level has a
 head reads the last level's features and the logits of all levels.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from uniemox.losses.methods import polarity_loss
 from uniemox.losses.objective import soft_target_cross_entropy
-from uniemox.model.methods.relation import Embed, GroupedRegions, Relation
+from uniemox.model.methods.relation import Embed, GroupedRegions, Relation, polarity_matrix
+from uniemox.model.regions import GRID
 
 HEADS = 8
 
@@ -38,25 +41,22 @@ class CrossChannelAttention(nn.Module):
 
 
 class Mdan(Relation):
-    """width: D, of the regions' features.  channels: C, of its vectors.  polarity: (P, E), see `polarity_loss`.
+    """width: D, of the regions' features.  channels: C, of its vectors.  labels: E, of two polarities.
 
-    places: T, cells of the map.  skip: see `relation`.  classifies_labels: whether the level of the labels has a
-    classifier of its own, besides the head; files that do not say have none.
+    skip: see `relation`.
     """
 
     groups = ("scene", "cells")
     polarity: Tensor
 
-    def __init__(
-        self, width: int, channels: int, polarity: Tensor, places: int, *, skip: bool, classifies_labels: bool
-    ) -> None:
+    def __init__(self, width: int, channels: int, labels: Sequence[str], *, skip: bool) -> None:
         super().__init__()
-        self.levels, labels = polarity.shape  # P, E: their logits are the last features
+        self.register_buffer("polarity", polarity_matrix(labels))  # (P, E): their logits are the last features
+        self.levels, places = len(self.polarity), GRID**2
         self.linear = width if skip else 0
-        self.width = self.linear + channels + self.levels + (labels if classifies_labels else 0)
-        self.register_buffer("polarity", polarity)
+        self.width = self.linear + channels + self.levels + len(labels)
         self.scene_norm = nn.LayerNorm(width) if skip else None
-        self.classify_labels = nn.Linear(channels, labels) if classifies_labels else None
+        self.classify_labels = nn.Linear(channels, len(labels))
         self.embed = Embed(width, channels)
         self.first, self.second = (CrossChannelAttention(channels, places) for _ in range(2))
         self.classify_polarity = nn.Linear(channels, self.levels)
@@ -67,7 +67,7 @@ class Mdan(Relation):
         coarse = self.first(cells, cells)
         polarity = self.classify_polarity(coarse.mean(dim=1))  # (N, P)
         fine = self.second(cells * (1 + self._activation(coarse, polarity)), coarse).mean(dim=1)  # (N, C)
-        found = [fine, polarity] if self.classify_labels is None else [fine, self.classify_labels(fine), polarity]
+        found = [fine, self.classify_labels(fine), polarity]
         if self.scene_norm is not None:
             found.insert(0, self.scene_norm(regions["scene"].features[:, 0]))
         return torch.cat(found, dim=1)
@@ -77,11 +77,19 @@ class Mdan(Relation):
         maps = coarse @ self.classify_polarity.weight.T  # (N, T, P)
         return (maps * polarity.softmax(dim=1)[:, None]).sum(dim=2, keepdim=True).sigmoid()
 
-    def own_loss(self, logits: Tensor, features: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """The polarity bottom-up, from the labels, and each level top-down, from its own classifier."""
+    def loss(
+        self,
+        classification: Tensor,
+        *,
+        logits: Tensor,
+        features: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        batch_targets: Tensor | None = None,
+    ) -> Tensor:
+        """Return the losses of the labels and, bottom-up and top-down, of the polarity and each level's classifier."""
+        del batch_targets
         loss = polarity_loss(logits, target, self.polarity, weight)
         loss = loss + soft_target_cross_entropy(features[:, -self.levels :].float(), target @ self.polarity.T, weight)
-        if self.classify_labels is None:
-            return loss
         of_labels = features[:, -self.levels - target.shape[1] : -self.levels].float()
-        return loss + soft_target_cross_entropy(of_labels, target, weight)
+        return classification + (loss + soft_target_cross_entropy(of_labels, target, weight))

@@ -1,17 +1,22 @@
-"""What all methods that relate regions have in common.
+"""Base class of the methods that relate regions of an image, and `build_method`.
 
 With `skip` the normed features of whole views go straight to the head, beside what the method makes of the regions. No
 paper of these methods has that; it lets a method on a frozen encoder start as a linear probe. Without it the head reads
 what the paper's reads.
 """
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from uniemox.data.sample import Sample
+from uniemox.errors import ConfigError
+from uniemox.labels import LabelSet, polarities
+from uniemox.model.config import REGION_METHODS, check_name, import_named
 from uniemox.model.regions import CLASSES, Group, RegionReader, Regions, shares_of_present
+from uniemox.views.patches import IMAGENET, PixelStats
 
 GroupedRegions = Mapping[Group, Regions]
 
@@ -19,30 +24,102 @@ GroupedRegions = Mapping[Group, Regions]
 class Relation(nn.Module):
     """From regions to what the head reads, (N, `width`).
 
-    Its last features may be logits of its own, which `own_loss` compares with the target; the head reads them too.
+    The constructor takes width (D of the encoder's map), channels (C of its own vectors), labels, and skip; see
+    docs/extending/method.md. Its last features may be logits of its own, which `loss` compares with the target.
     """
 
     groups: ClassVar[tuple[Group, ...]]
-    """The regions that it relates."""
+    """Regions that it relates."""
     hides_person: ClassVar[bool] = False
-    """Whether the person is blacked out of the scene view."""
+    """The person is blacked out of the scene view."""
     width: int
     linear: int
     """Number of first features that are the skip, so that a head on these is a linear probe; 0 without it."""
     reader: RegionReader
-    """Which cuts these regions out of the views; whoever builds a method gives it one."""
+    """Cuts these regions out of the views; `build_method` gives a method its reader."""
+    reads_texts: ClassVar[bool] = False
+    """Its training needs the annotations of the images."""
+
+    @classmethod
+    def options_for(cls, _samples: Sequence[Sample], _labels: LabelSet) -> dict[str, Any]:
+        """Return further constructor arguments that depend on the training samples; saved with the network."""
+        return {}
+
+    def prepare(self, samples: Sequence[Sample], labels: LabelSet) -> None:
+        """Read what `batch_targets` needs from the training samples; called once before the first step."""
+
+    def batch_targets(self, _samples: Sequence[Sample], *, progress: float) -> Tensor | None:
+        """Return further targets (N, ...) of a batch for `loss`; with them its images are not mixed. None: none.
+
+        progress: share of the steps that are done, 0 to below 1.
+        """
+        del progress
+        return None
 
     def forward(self, regions: GroupedRegions) -> Tensor:
         """Returns (N, width)."""
         raise NotImplementedError
 
-    def own_loss(self, logits: Tensor, features: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """What is added to the cross-entropy.
+    def loss(
+        self,
+        classification: Tensor,
+        *,
+        logits: Tensor,
+        features: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        batch_targets: Tensor | None = None,
+    ) -> Tensor:
+        """Return the training loss of a batch; here that of the classification alone.
 
-        logits: (N, E) of the head.  features: (N, width).  target: (N, E).  weight: (N,), how much an image counts.
+        classification: the cross-entropy of logits and target.  logits: (N, E) of the head.  features: (N, width).
+        target: (N, E).  weight: (N,) of the images.  batch_targets: of the method's own `batch_targets`.
         """
-        del features, target, weight
-        return logits.new_zeros(())
+        del logits, features, target, weight, batch_targets
+        return classification
+
+
+def build_method(
+    name: str,
+    *,
+    width: int,
+    channels: int,
+    labels: Sequence[str],
+    skip: bool = True,
+    stats: PixelStats = IMAGENET,
+    has_detector: bool = False,
+    has_face_finder: bool = False,
+    **options: Any,
+) -> Relation:
+    """Build a region method with random weights, and the reader of its regions.
+
+    name: one of `REGION_METHODS`, or mypackage.module:MyMethod.  width: D, channels of the encoder's last map.
+    channels: C of the method's vectors.  labels: E of them.  skip: the head also reads the features of whole views.
+    stats: of the views' pixels.  options: further arguments of the method's constructor.
+    Raises ConfigError for a name that is none, and for labels that the method cannot use.
+    """
+    check_name(name, REGION_METHODS, "method")
+    method: Relation = method_class(name)(width, channels, tuple(labels), skip=skip, **options)
+    method.reader = RegionReader(method.groups, has_detector=has_detector, has_face_finder=has_face_finder, stats=stats)
+    return method
+
+
+def method_class(name: str) -> type[Relation]:
+    """Import the class of a region method. Raises ConfigError if it can't be imported or is no Relation."""
+    found = import_named(name, REGION_METHODS)
+    if not (isinstance(found, type) and issubclass(found, Relation)):
+        raise ConfigError(f"{name} must be a subclass of uniemox.model.methods.relation.Relation")
+    return found
+
+
+def polarity_matrix(labels: Sequence[str]) -> Tensor:
+    """Return (P, E), 1 where a label has a polarity. Raises ConfigError if all labels are of one polarity."""
+    signs = torch.tensor(polarities(labels))
+    if len(signs) < 2:
+        raise ConfigError(
+            f"methods stimuli and mdan separate negative from positive labels; {', '.join(labels)} are of one kind"
+        )
+    return signs
 
 
 class Embed(nn.Module):

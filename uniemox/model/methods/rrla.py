@@ -5,6 +5,8 @@ person view, are weighed by the body too, and their channels recalibrated (arXiv
 the dependency of labels that occur together, needs images with several labels, which no data set here has.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +20,7 @@ class Rrla(Relation):
 
     groups = ("scene", "person", "body", "objects")
 
-    def __init__(self, width: int, channels: int, *, skip: bool) -> None:
+    def __init__(self, width: int, channels: int, _labels: Sequence[str], *, skip: bool) -> None:
         super().__init__()
         self.linear = 2 * width if skip else 0
         self.width = self.linear + 2 * channels

@@ -8,6 +8,8 @@ A region is the mean of the encoder's map inside a box, where the paper has a de
 scene is joined as the encoder's features, without it as W_s s.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +38,7 @@ class Solver(Relation):
 
     groups = ("scene", "objects")
 
-    def __init__(self, width: int, channels: int, *, skip: bool) -> None:
+    def __init__(self, width: int, channels: int, _labels: Sequence[str], *, skip: bool) -> None:
         super().__init__()
         self.linear = width if skip else 0
         self.width = (self.linear or channels) + channels

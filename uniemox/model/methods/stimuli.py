@@ -5,17 +5,19 @@ least certain, then the face; its last state is joined with the whole image's fe
 reads the objects alone, and the branches are concatenated.) An error across polarity costs more: `losses/hierarchy.py`.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from uniemox.losses.methods import polarity_loss
-from uniemox.model.methods.relation import Embed, GroupedRegions, Relation
+from uniemox.model.methods.relation import Embed, GroupedRegions, Relation, polarity_matrix
 
 STRENGTH = 1.0  # of the polarity in the loss
 
 
 class StimuliAware(Relation):
-    """width: D, of the regions' features.  channels: C, of its vectors.  polarity: (P, E), see `polarity_loss`.
+    """width: D, of the regions' features.  channels: C, of its vectors.  labels: E, of two polarities.
 
     skip: see `relation`; without it the head reads the LSTM's last state alone.
     """
@@ -23,11 +25,11 @@ class StimuliAware(Relation):
     groups = ("scene", "objects", "face")
     polarity: Tensor
 
-    def __init__(self, width: int, channels: int, polarity: Tensor, *, skip: bool) -> None:
+    def __init__(self, width: int, channels: int, labels: Sequence[str], *, skip: bool) -> None:
         super().__init__()
         self.linear = width if skip else 0
         self.width = self.linear + channels
-        self.register_buffer("polarity", polarity)
+        self.register_buffer("polarity", polarity_matrix(labels))
         self.scene_norm = nn.LayerNorm(width) if skip else None
         self.branches = nn.ModuleDict({name: Embed(width, channels) for name in self.groups})
         self.join = nn.LSTM(channels, channels, batch_first=True)
@@ -40,7 +42,16 @@ class StimuliAware(Relation):
             return states[:, -1]
         return torch.cat([self.scene_norm(regions["scene"].features[:, 0]), states[:, -1]], dim=1)
 
-    def own_loss(self, logits: Tensor, features: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """The polarity's part of the hierarchical cross-entropy."""
-        del features
-        return STRENGTH * polarity_loss(logits, target, self.polarity, weight)
+    def loss(
+        self,
+        classification: Tensor,
+        *,
+        logits: Tensor,
+        features: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        batch_targets: Tensor | None = None,
+    ) -> Tensor:
+        """Return the hierarchical cross-entropy: of the labels and of their polarity."""
+        del features, batch_targets
+        return classification + STRENGTH * polarity_loss(logits, target, self.polarity, weight)

@@ -1,0 +1,358 @@
+"""Fitting around the steps: all that follows a frozen encoder before them, logits and distance after them."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.model_selection import StratifiedKFold
+from torch import Tensor, nn
+
+from uniemox.data.sample import Sample
+from uniemox.evaluate.calibration import fit_temperature
+from uniemox.finetune.config import FinetuneConfig, Task
+from uniemox.finetune.evaluator import Evaluator
+from uniemox.finetune.step import Objective, smooth
+from uniemox.model.classifier import MIN_IMAGES, Classifier, Distance, NeighbourHead
+
+PENALTIES = tuple(10.0**power for power in range(-4, 3))  # sklearn's C, or ridge's alpha
+FOLDS, ITERATIONS = 5, 2000
+BATCH, RATE, WEIGHT_DECAY, MAX_GRAD_NORM = 256, 4e-3, 0.05, 1.0  # of fusion and head
+MAX_STEPS, MIN_STEPS, IMAGES_OF_A_STEP = 1000, 100, 2  # all steps from 2,000 images on
+WATCHED = 10  # times that held-out images are scored
+LOW_RATE = 1e-3  # tried as well where held-out images choose
+
+
+OwnTargets = Callable[[Tensor, float], Tensor | None]  # rows (N,) and progress to the targets of a method
+
+
+class KeptWeights(NamedTuple):
+    """The weights that held-out images chose."""
+
+    step: int
+    """0: those that it began with."""
+    lr: float
+
+
+def fit_head(
+    features: NDArray[np.float32],
+    target: NDArray[np.float32],
+    *,
+    task: Task,
+    seed: int,
+    class_weights: NDArray[np.float32] | None = None,
+) -> tuple[nn.Linear, float]:
+    """A linear head on features, and its penalty, which cross-validation inside these samples chooses.
+
+    features: (N, C).  target: (N, E), rows that sum to 1, or (N, 2) valence and arousal.
+    class_weights: (E,), how much a sample of each class counts; None: all the same.
+    Features are standardised for the fit; the head takes them as they are.
+    """
+    mean, std = features.mean(axis=0), features.std(axis=0) + 1e-6
+    x = (features - mean) / std
+    if task == "affect":
+        ridge = RidgeCV(alphas=[1 / penalty for penalty in PENALTIES]).fit(x, target)
+        return _linear(ridge.coef_, ridge.intercept_, mean, std), float(ridge.alpha_)
+    weights = np.ones(target.shape[1]) if class_weights is None else class_weights
+    best = _best_penalty(x, target, weights, seed)
+    coefficients, offsets = _fit(x, target, weights, best)
+    return _linear(coefficients, offsets, mean, std), best
+
+
+def fit_fusion(
+    classifier: Classifier,
+    encoded: Tensor,
+    target: Tensor,
+    objective: Objective,
+    seed: int,
+    own: OwnTargets | None = None,
+    score: Callable[[], float] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> KeptWeights | None:
+    """Train all that follows the encoder of a classifier, in place; the encoder is not asked.
+
+    encoded: of `Classifier.encode`, of N images.  target: (N, E), or (N, 2) valence and arousal.  own: the
+    method's own targets of some rows.  score: of images that are held out, asked
+    before the first step and ten times with each of two learning rates; the weights with the highest stay. None: the
+    last ones, with one rate.
+    on_progress: called with steps done and steps in all.
+    Returns the moment that the score chose; None without a score.
+    A linear head alone would not do: what scene and person say together is in no weighted sum of what each says.
+    A few seconds to a few minutes; the same on every process.
+    """
+    parameters = classifier.after_encoder()
+    device = parameters[0].device
+    encoded, target = encoded.to(device), target.to(device)
+    start = _copies(parameters)
+    best, kept, chosen = -math.inf if score is None else score(), start, KeptWeights(0, 0.0)
+    classifier.train()
+    rates, steps = (RATE,) if score is None else (RATE, LOW_RATE), steps_for(len(encoded))
+    for place, rate in enumerate(rates):
+        _put(start, parameters)
+        for done in _fit_steps(classifier, parameters, encoded, target, objective, seed, own, rate):
+            on_progress(place * steps + done, len(rates) * steps)
+            if score is not None and done % (steps // WATCHED) == 0 and (found := score()) > best:
+                best, kept, chosen = found, _copies(parameters), KeptWeights(done, rate)
+    if score is None:
+        return None
+    _put(kept, parameters)
+    return chosen
+
+
+def steps_for(images: int) -> int:
+    """Steps that fusion and head are trained for: fewer for fewer images, a multiple of `WATCHED`."""
+    return max(MIN_STEPS, min(MAX_STEPS, images // IMAGES_OF_A_STEP)) // WATCHED * WATCHED
+
+
+def _fit_steps(
+    classifier: Classifier,
+    parameters: list[nn.Parameter],
+    encoded: Tensor,
+    target: Tensor,
+    objective: Objective,
+    seed: int,
+    own: OwnTargets | None,
+    rate: float,
+) -> Iterator[int]:
+    """Train with one learning rate; gives the number of steps done after each."""
+    steps = steps_for(len(encoded))
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
+    draws = torch.Generator().manual_seed(seed)
+    for step in range(steps):
+        drawn = torch.randint(len(encoded), (BATCH,), generator=draws)
+        rows = drawn.to(encoded.device)
+        features = classifier.fuse(encoded[rows])
+        further = None if own is None else own(drawn, step / steps)
+        further = None if further is None else further.to(encoded.device)
+        loss = objective(classifier.head(features), target[rows], features, further)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
+        optimizer.step()
+        schedule.step()
+        yield step + 1
+    optimizer.zero_grad()
+
+
+def _copies(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in parameters]
+
+
+@torch.no_grad()
+def _put(values: Sequence[Tensor], parameters: Sequence[nn.Parameter]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)
+
+
+def _best_penalty(x: NDArray, target: NDArray, weights: NDArray, seed: int) -> float:
+    """The penalty with the lowest weighted cross-entropy over the folds.
+
+    Penalties are tried from strong to weak, until two in a row are worse than the best: the weakest, which separate the
+    training samples, take by far the longest to fit.
+    """
+    classes = target.argmax(axis=1)
+    folds = min(FOLDS, np.bincount(classes)[np.unique(classes)].min())
+    if folds < 2:
+        return 1e-2
+    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, classes))
+    losses: list[float] = []
+    for penalty in PENALTIES:
+        loss = 0.0
+        for train, held in splits:
+            coefficients, offsets = _fit(x[train], target[train], weights, penalty)
+            logits = x[held] @ coefficients.T + offsets
+            shares = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+            loss -= float((target[held] * weights * shares).sum())
+        losses.append(loss)
+        if len(losses) > 2 and min(losses[-2:]) > min(losses):
+            break
+    return PENALTIES[int(np.argmin(losses))]
+
+
+def _fit(x: NDArray, target: NDArray, weights: NDArray, penalty: float) -> tuple[NDArray, NDArray]:
+    """Coefficients (E, C) and offsets (E,); a class that is never seen has none and a very low offset.
+
+    A sample with shares of several classes counts as one of each, by its shares.
+    """
+    rows, columns = np.nonzero(target * weights)
+    present = np.unique(columns)
+    coefficients, offsets = np.zeros((target.shape[1], x.shape[1])), np.full(target.shape[1], -20.0)
+    if len(present) < 2:
+        offsets[present] = 0
+        return coefficients, offsets
+    model = LogisticRegression(C=penalty, max_iter=ITERATIONS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # weak penalties, which are not chosen
+        model.fit(x[rows], columns, sample_weight=(target * weights)[rows, columns])
+    if len(present) == 2:  # one row of coefficients, for the second class
+        coefficients[present[1]], offsets[present[0]], offsets[present[1]] = model.coef_[0], 0, model.intercept_[0]
+    else:
+        coefficients[present], offsets[present] = model.coef_, model.intercept_
+    return coefficients, offsets
+
+
+def _linear(coefficients: NDArray, offsets: NDArray, mean: NDArray, std: NDArray) -> nn.Linear:
+    """A layer that takes features as they are."""
+    head = nn.Linear(coefficients.shape[1], coefficients.shape[0])
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(coefficients / std))
+        head.bias.copy_(torch.from_numpy(offsets - (coefficients / std) @ mean))
+    return head
+
+
+MAX_FITTED = 4_000  # training images that the distance is fitted on
+MAX_SURROUNDINGS = 20_000  # training images that a dictionary of confounders is fitted on
+FEATURES = "features of the training images"
+
+
+def fit_after_encoder(
+    model: Classifier,
+    evaluator: Evaluator,
+    train: Sequence[Sample],
+    objective: Objective,
+    selection: Sequence[Sample] = (),
+) -> KeptWeights | None:
+    """Fit all that follows the frozen encoder, in place: an optimiser may hold these parameters.
+
+    selection: held-out images whose score chooses the weights; none: the last ones stay.
+    Returns what held-out images chose; None where they chose nothing.
+    """
+    config = evaluator.config
+    found = evaluator.outputs(model, train, encoded=True, what=FEATURES)
+    evaluator.encoded = None if config.trains_in_steps else found
+    target, weights = evaluator.target(found.samples), objective.class_weights
+    if model.fusion is None and model.method is None and isinstance(model.head, nn.Linear):
+        model.head.load_state_dict(_linear_probe(found.values[:, 0], target, weights, config).state_dict())
+        return None
+    encoded = torch.from_numpy(found.values)
+    smoothed = smooth(target, config.augment.smoothing) if config.task == "label" else target
+    own: OwnTargets | None = None
+    if model.method is not None:
+        method, samples = model.method, found.samples
+
+        def own(rows: Tensor, progress: float) -> Tensor | None:
+            return method.batch_targets([samples[row] for row in rows.tolist()], progress=progress)
+
+    score = _scorer(model, evaluator, selection) if selection else None
+    if score is not None and model.method is not None and model.method.linear:
+        _start_as_probe(model, _linear_probe(fused(model, encoded)[:, : model.method.linear], target, weights, config))
+    reported = partial(evaluator.callback.progress, "fitting what follows the encoder")
+    return fit_fusion(model, encoded, smoothed, objective, config.seed, own, score, reported)
+
+
+def _linear_probe(features: Any, target: Tensor, weights: Tensor | None, config: FinetuneConfig) -> nn.Linear:
+    """features: (N, C), array or tensor.  target: (N, E).  weights: (E,), of the classes; None: all the same."""
+    class_weights = None if weights is None else weights.numpy()
+    head, _ = fit_head(
+        np.asarray(features), target.numpy(), task=config.task, seed=config.seed, class_weights=class_weights
+    )
+    return head
+
+
+@torch.no_grad()
+def _start_as_probe(model: Classifier, probe: nn.Linear) -> None:
+    """Let a method that relates regions start as a linear probe of its first features, and add to it."""
+    linear: Any = getattr(model.head, "linear", model.head)
+    linear.weight[:, : probe.in_features] = probe.weight.to(linear.weight.device)
+    linear.bias.copy_(probe.bias)
+
+
+@torch.no_grad()
+def fused(model: Classifier, encoded: Tensor) -> Tensor:
+    """What the head reads in evaluation, (N, C), on the CPU.  encoded: of N images, see `Classifier.encode`."""
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
+    features = torch.cat([model.fuse(part.to(device)).cpu() for part in encoded.split(BATCH)])
+    model.train(was_training)
+    return features
+
+
+def _scorer(model: Classifier, evaluator: Evaluator, samples: Sequence[Sample]) -> Callable[[], float]:
+    """What scores these images, whose encoder's features are computed once.
+
+    The score is their mean log-likelihood at the temperature that suits them: of a few hundred images the share of
+    right answers differs by points from one moment to the next by chance alone, and the best of many moments is chosen
+    for its luck.
+    """
+    held_out = evaluator.outputs(model, samples, encoded=True, what="features of held-out images")
+    encoded, target = torch.from_numpy(held_out.values), evaluator.target(held_out.samples)
+
+    @torch.no_grad()
+    def score() -> float:
+        values = model.head(fused(model, encoded).to(next(model.parameters()).device)).cpu()
+        if evaluator.config.task == "affect":
+            return evaluator.score_of(values, target)
+        if not values.isfinite().all():  # a rate that is too high; the others may be fine
+            return -math.inf
+        shares = (values / fit_temperature(values.numpy(), target.numpy())).log_softmax(dim=1)
+        return float((target * shares).sum(dim=1).mean())
+
+    return score
+
+
+def fit_neighbour_head(model: Classifier, evaluator: Evaluator, train: Sequence[Sample]) -> None:
+    """Let the 20 nearest training images answer."""
+    found = evaluator.outputs(model, train, encoded=True, what=FEATURES)
+    head = NeighbourHead(fused(model, torch.from_numpy(found.values)), evaluator.target(found.samples))
+    model.head = head.to(next(model.parameters()).device)
+
+
+def prepare_network(model: Classifier, evaluator: Evaluator, train: Sequence[Sample], *, is_new: bool) -> None:
+    """Let a method read the training samples, and a new run's head what surrounds the people in them.
+
+    The features of the surroundings are those of the run's own encoder as it starts; CCIM's paper has a network that
+    was trained on places.
+    """
+    if model.method is not None:
+        model.method.prepare(train, evaluator.labels)
+    if not is_new or not hasattr(model.head, "fit_surroundings"):
+        return
+    config = evaluator.config
+    rows = np.random.default_rng(config.seed).permutation(len(train))[:MAX_SURROUNDINGS]
+    hidden = replace(config, view=replace(config.view, hide_person=True))
+    surroundings = Evaluator(hidden, evaluator.labels, evaluator.stats, evaluator.callback)
+    head: Any = model.head
+    width = head.confounders.shape[1]
+    alone = Classifier(model.encoder, feature_width=width, outputs=1, streams="scene")
+    alone.to(next(model.parameters()).device)
+    chosen = [train[int(i)] for i in np.sort(rows)]
+    found = surroundings.outputs(alone, chosen, what="looking at surroundings", encoded=True)
+    head.fit_surroundings(found.values[:, 0], config.seed)
+
+
+@torch.no_grad()
+def adjust_logits(head: nn.Module, target: Tensor, strength: float) -> None:
+    """Let rare classes be named more often (arXiv 2007.07314, equation 9).
+
+    target: (N, E), of the training images.  strength: τ, of at least 0.
+    """
+    if strength > 0 and isinstance(head, nn.Linear):
+        shares = target.mean(dim=0).clamp(min=1 / len(target))  # (E,)
+        head.bias.sub_(strength * shares.log().to(head.bias.device))
+
+
+def fit_distance(model: Classifier, evaluator: Evaluator, train: Sequence[Sample]) -> None:
+    """Let the classifier know what its training images are like, from up to 4,000 of them."""
+    order = np.random.default_rng(evaluator.config.seed).permutation(len(train))[:MAX_FITTED]
+    known = [train[int(i)] for i in np.sort(order)]
+    if len(known) < MIN_IMAGES:
+        return
+    if evaluator.encoded is None:
+        values = evaluator.outputs(model, known, what="what the training images are like", encoded=True).values
+    else:
+        chosen = {sample.key for sample in known}
+        values = evaluator.encoded.values[[sample.key in chosen for sample in evaluator.encoded.samples]]
+    features, device = fused(model, torch.from_numpy(values)), next(model.parameters()).device
+    if len(features) < MIN_IMAGES:
+        return
+    with torch.no_grad():
+        logits = None if evaluator.config.task == "affect" else model.head(features.to(device))
+    model.distance = Distance.fit(features, logits).to(device)

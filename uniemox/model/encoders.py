@@ -1,0 +1,76 @@
+"""Encoders of a classifier, by their spec: networks of timm, MixMAE, a colour histogram, or several side by side."""
+
+from typing import Any
+
+import timm
+import torch
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor, nn
+
+from uniemox.classifier_info import EncoderSpec, NetworkSpec
+from uniemox.errors import CheckpointError
+from uniemox.model.encoder import ColourHistogram, ConcatEncoder
+from uniemox.views.patches import PixelStats
+
+MIXMAE, COLOUR_HISTOGRAM = "mixmae", "colour_histogram"  # encoders that timm does not have
+OPTIONS = {
+    *("num_classes", "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "global_pool"),
+    *("init_values", "qkv_bias", "mlp_ratio", "use_abs_pos_emb", "window_size", "pad_type"),
+    "conv_head",
+}
+
+
+def build_encoders(spec: NetworkSpec) -> nn.Module:
+    """Build the encoder of a classifier with random weights; several become a `ConcatEncoder`.
+
+    Raises CheckpointError for names or options that could make timm open other files.
+    """
+    if len(spec.encoders) == 1:
+        return _build_one(spec.encoders[0])
+    stats = [PixelStats(*(one.pixels or (spec.mean, spec.std))) for one in spec.encoders]
+    return ConcatEncoder([_build_one(one) for one in spec.encoders], stats)
+
+
+def _build_one(spec: EncoderSpec) -> nn.Module:
+    foreign = spec.options.keys() - OPTIONS
+    if spec.name == MIXMAE and not foreign:
+        return MixMAEEncoder(**spec.options)
+    if spec.name == COLOUR_HISTOGRAM and not spec.options:
+        return ColourHistogram()
+    if foreign or not timm.is_model(spec.name):
+        raise CheckpointError(
+            f"its encoder {spec.name!r} with {', '.join(sorted(foreign)) or 'its options'} is none of timm's"
+        )
+    return build_timm(spec.name, **spec.options)
+
+
+def build_timm(name: str, *, conv_head: str = "", **options: Any) -> nn.Module:
+    """Build a network of timm; conv_head="none" leaves out the last convolution.
+
+    Raises CheckpointError where a network has no such convolution.
+    """
+    network: Any = timm.create_model(name, **options)
+    if conv_head:
+        if not hasattr(network, "conv_head"):
+            raise CheckpointError(f"{name} has no convolution conv_head to leave out")
+        network.prune_intermediate_layers(prune_head=True)
+        network.reset_classifier(0, "avg")
+    return network
+
+
+class MixMAEEncoder(SwinTransformer):
+    """A Swin without shifted windows and with an absolute position table (Sense-X/MixMIM, models_mixmim_ft.py)."""
+
+    def __init__(self, **shape: object) -> None:
+        super().__init__(**shape)
+        rows, columns = self.patch_embed.grid_size
+        self.absolute_pos_embed = nn.Parameter(torch.zeros(1, rows * columns, self.embed_dim), requires_grad=False)
+        for stage in self.layers:
+            for block in stage.blocks:
+                block.shift_size, block.attn_mask = (0, 0), None
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """x: (N, 3, H, W).  Returns (N, H / 32, W / 32, C)."""
+        x = self.patch_embed(x)  # (N, H / 4, W / 4, C / 8)
+        x = x + self.absolute_pos_embed.view(1, *x.shape[1:])
+        return self.norm(self.layers(x))
