@@ -1,4 +1,4 @@
-"""What to ask, whom, and how fast."""
+"""Settings of the questions: endpoint, models, images, pace and prices."""
 
 from dataclasses import dataclass
 
@@ -13,27 +13,27 @@ class AskConfig:
     endpoint: str
     """Address of an OpenAI-compatible service: https://api.openai.com/v1, http://127.0.0.1:11434/v1."""
     models: tuple[str, ...]
-    """Their names at this endpoint; each is asked about the same images."""
+    """Model names at this endpoint; each model gets the same images."""
     images: int = 100
-    """That each model is asked about."""
+    """Number of images per model."""
     seed: int = 0
-    """Which images."""
+    """Random seed for the selection of images."""
     max_images: int = 200
     """More than these are refused: every image of every model costs money."""
     rate_per_minute: float | None = None
     """Most requests a minute, retries included; None: as fast as they are answered."""
     concurrency: int = 4
-    """Requests at a time."""
+    """Number of parallel requests, 1 to 64."""
     timeout_s: float = 120.0
     """Until one request is given up; models that think take their time."""
     attempts: int = 6
-    """Of one question, before it counts as failed."""
+    """Maximum number of attempts per question before it counts as failed."""
     first_wait_s: float = 1.0
-    """Before the second attempt; it doubles with each further one."""
+    """Seconds before the second attempt; doubles with each further one."""
     price_in: float | None = None
-    """Of a million tokens sent, in any currency."""
+    """Price of a million input tokens, in any currency."""
     price_out: float | None = None
-    """Of a million tokens answered."""
+    """Price of a million output tokens."""
     allow_http: bool = False
     """Send images and key without encryption to another machine."""
 
@@ -66,7 +66,7 @@ class AskConfig:
 
     @property
     def url(self) -> str:
-        """Where questions go."""
+        """Address that questions are sent to."""
         return chat_url(self.endpoint, allow_http=self.allow_http)
 
     def cost(self, tokens_in: int, tokens_out: int) -> float | None:

@@ -24,34 +24,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointOptions:
-    """How the endpoint is asked."""
+    """Key, pace, prices and limits of the requests."""
 
     key_from: str | None = None
     """Name of the environment variable that holds the key; the key itself is written nowhere."""
     rate: float | None = None
-    """Most requests a minute."""
+    """Maximum number of requests per minute, above 0; no limit if not given."""
     concurrency: int = 4
-    """Requests at a time."""
+    """Number of parallel requests, 1 to 64."""
     timeout_s: float = 120.0
-    """Until a request is given up."""
+    """Seconds until one request is given up, above 0."""
     price_in: float | None = None
-    """Price of a million tokens sent."""
+    """Price of a million input tokens, in any currency; needs --price-out."""
     price_out: float | None = None
-    """Price of a million tokens answered."""
+    """Price of a million output tokens, in any currency; needs --price-in."""
     max_images: int = 200
-    """More images than this are refused, so that a slip costs little."""
+    """Largest --images that is accepted; raise it to ask about more, since each image costs money."""
     allow_http: Annotated[bool, Parameter(negative="")] = False
-    """Send images and key unencrypted to another machine."""
+    """Allow http:// to another machine; images and key are then sent unencrypted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedImages:
-    """Which images are asked about."""
+    """Selection of the images."""
 
     images: int = 100
-    """How many each model is asked about, each class by its share."""
+    """Number of images per model, at least 1, drawn from each class in proportion to its size."""
     seed: int = 0
-    """Which images; more of the same seed hold the fewer ones."""
+    """Random seed for the selection; a larger --images with the same seed includes the smaller selection."""
     split: str | None = None
     """Images of this split only, or all; if not given, test if the data have one, else val, else all."""
     splits: Files = None

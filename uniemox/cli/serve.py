@@ -14,18 +14,18 @@ MAX_MODELS, SHORTEST_KEY = 2, 16  # the page compares two; characters
 
 @dataclass(frozen=True, kw_only=True)
 class LimitOptions:
-    """What the server takes, and how long it works on it."""
+    """Limits of the server: queue, batch, request size and time."""
 
     queue: int = 64
-    """Images that may wait; more are answered with 503 and Retry-After."""
+    """Maximum number of waiting images, at least 1; further requests get 503 with Retry-After."""
     batch_size: int = 16
-    """Images that go through the network together at the most."""
+    """Maximum number of images per batch, at least 1."""
     max_wait_ms: float = 5.0
-    """How long an image waits for others to share its batch."""
+    """Milliseconds that the first image of a batch waits for others, 0 or more."""
     max_mb: float = 10.0
-    """MiB of one request at the most."""
+    """Maximum size of one request in MiB, above 0."""
     timeout_s: float = 10.0
-    """Seconds from the end of an upload to its answer; 504 after that."""
+    """Seconds from the end of an upload to its answer, above 0; a later answer is 504."""
 
 
 def serve(
@@ -56,21 +56,21 @@ def serve(
     model
         A run, model.onnx, hub: or clip: name; given twice, the page compares both. Without it the package's own.
     person_model
-        Says what the people found feel; named likewise.
+        Model that predicts what the detected persons feel; named in the same way as --model.
     faces
-        Also say what faces show to others: find, of all that are found; whole, every image is a face.
+        Also predict what faces show to others. find: detect the faces; whole: each image is one face.
     host
         Address to listen on; 0.0.0.0 lets other machines in: use --key-from then, and HTTPS before it.
     port
-        0 takes any free one.
+        TCP port to listen on; 0 takes any free port.
     threads
-        Of the network; without it one a core.
+        Number of CPU threads for the network; one per core if not given.
     key_from
         Name of the environment variable that holds the key which clients must send as Authorization: Bearer KEY.
     allow_origin
-        A site whose pages may ask, such as https://example.org; the server answers under its host too.
+        Site whose pages may send requests, such as https://example.org; the server also answers under its host.
     root_path
-        Prefix that a proxy offers the server under and removes, such as /emotions. The schema names it.
+        Path prefix that a proxy adds and removes, such as /emotions; the schema names it.
     """
     need("fastapi", "uvicorn", "python_multipart", "prometheus_client", "fastapi_swagger", extra="serve")
     from uniemox.predict.opening import load

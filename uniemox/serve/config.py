@@ -1,4 +1,4 @@
-"""What the server takes, and how long it works on it."""
+"""Limits of the server: queue, batches, request size and time."""
 
 import math
 import re
@@ -14,17 +14,17 @@ class ServeConfig:
     queue: int = 64
     """Images that may wait for the network; more are answered with 503."""
     batch_size: int = 16
-    """Images that are worked on together at the most, one a core."""
+    """Maximum number of images per batch, one per core."""
     max_wait_ms: float = 5.0
-    """How long the first image of a batch waits for others; small beside the network's own time."""
+    """Milliseconds that the first image of a batch waits for others; small compared with the network's own time."""
     max_mb: float = 10.0
-    """MiB of one request's body; a photograph of a phone has 2 to 8."""
+    """Maximum size of one request's body in MiB; a phone's photo has 2 to 8."""
     max_files: int = 16
-    """Images of one request; never more than the queue holds."""
+    """Maximum number of images per request; never more than the queue holds."""
     max_megapixels: int = 50
-    """Of one image once decoded; docs/serve.md says how much memory that takes."""
+    """Maximum size of one decoded image; docs/serve.md lists the memory that it takes."""
     timeout_s: float = 10.0
-    """From the moment a request has been read to its answer; 504 after that."""
+    """Seconds from the end of an upload to its answer; 504 after that."""
     decode_timeout_s: float = 4.0
     """To decode one image, or half of timeout_s if that is less; its decoder is ended then, and it is refused."""
     read_timeout_s: float = 30.0
@@ -57,7 +57,7 @@ class ServeConfig:
 
     @property
     def max_bytes(self) -> int:
-        """Of one request's body."""
+        """Maximum number of bytes of one request's body."""
         return int(self.max_mb * 2**20)
 
     @property
