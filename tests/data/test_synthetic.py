@@ -290,5 +290,5 @@ def test_places_mislead_in_training_and_say_nothing_in_the_test() -> None:
 
 @pytest.mark.parametrize("share", ["1.5", "-0.1", "nan", "often"])
 def test_other_shares_are_refused(share: str) -> None:
-    with pytest.raises(ConfigError, match="share from 0 to 1, as in synthetic:640|must be a number"):
+    with pytest.raises(ConfigError, match=r"share from 0 to 1, as in synthetic:640|must be a number"):
         open_data(f"synthetic:8?misleading={share}")
