@@ -15,6 +15,7 @@ CalibrationImages = Literal["independent", "selection", "unknown"]
 HeadKind = Literal["linear", "ccim", "neighbours"]
 Values = TypeVar("Values")  # a float, an array or a tensor
 MAX_SIZE_PX = 4096
+OLD_NORM_EPS = 1e-6  # of files that do not name it
 TUPLES = ("labels", "mean", "std", "conformal_scores", "distances")
 
 
@@ -112,10 +113,10 @@ class NetworkSpec:
         encoder, parts = dict(values["encoder"]), dict(values.get("parts") or {})
         known = {part.name: parts[part.name] for part in fields(cls) if part.name in parts}
         if "fusion" in parts:
-            known |= {"fusion_heads": parts["heads"], "norm_eps": parts["norm_eps"]}
+            known |= {"fusion_heads": parts["heads"], "norm_eps": parts.get("norm_eps", OLD_NORM_EPS)}
         if "method" in parts:  # until method_options there were word_counts alone, empty but for method eap
             options = {"word_counts": parts["word_counts"]} if parts.get("word_counts") else {}
-            known |= {"skip": parts["skip"], "method_options": parts.get("method_options", options)}
+            known |= {"skip": parts.get("skip", True), "method_options": parts.get("method_options", options)}
         known["head"] = "ccim" if "confounders" in parts else "neighbours" if "bank" in parts else "linear"
         if "confounders" in known:
             known["confounders"] = tuple(known["confounders"])
@@ -127,7 +128,9 @@ class NetworkSpec:
 
 
 def _read_encoder(values: Mapping[str, Any]) -> EncoderSpec:
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in values["options"].items()}
+    options = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.get("options", {}).items()
+    }
     pixels = (tuple(values["mean"]), tuple(values["std"])) if "mean" in values else None
     return EncoderSpec(name=values["name"], options=options, pixels=pixels)
 
@@ -241,7 +244,10 @@ def read_info(text: str) -> ClassifierInfo:
     try:
         values: Mapping[str, Any] = json.loads(text)
         known = {part.name: values[part.name] for part in fields(ClassifierInfo) if part.name in values}
-        known["network"] = NetworkSpec.from_json(values)
+        try:
+            known["network"] = NetworkSpec.from_json(values)
+        except (KeyError, TypeError, ValueError, AttributeError):  # an ONNX file predicts without this description
+            known["network"] = None
         for name in TUPLES:
             if name in known:
                 known[name] = tuple(known[name])

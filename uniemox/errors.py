@@ -14,7 +14,7 @@ class ShapeError(UniemoxError):
 
 
 class AnnotationError(UniemoxError):
-    """What a data set says of an image has the wrong type or value; the message names the field."""
+    """An annotation has the wrong type or value; the message names the field."""
 
 
 class DataError(UniemoxError):

@@ -138,7 +138,7 @@ def polarities(labels: Sequence[str]) -> tuple[tuple[float, ...], ...]:
 
 @dataclass(frozen=True, slots=True)
 class LabelMap:
-    """Which label of one set becomes which of another, and what that loses."""
+    """Map from one label set to another, and what it loses."""
 
     source: LabelSet
     target: LabelSet

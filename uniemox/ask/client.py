@@ -90,7 +90,7 @@ KEY_HIDDEN = "[key]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What came of a question; exactly one of answer and error is None."""
+    """Outcome of a question; exactly one of answer and error is None."""
 
     answer: str | None = None
     error: str | None = None
@@ -105,7 +105,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class _Trouble:
-    """Why an attempt failed."""
+    """Reason why an attempt failed."""
 
     reason: str
     is_final: bool = False
@@ -113,7 +113,7 @@ class _Trouble:
 
 
 def chat_url(endpoint: str, *, allow_http: bool = False) -> str:
-    """Where questions go: the endpoint's address with /chat/completions, and with /v1 if it has no path at all.
+    """Return the address for questions: the endpoint with /chat/completions, and with /v1 if it has no path at all.
 
     Raises ConfigError for what is no address, for http to another machine unless it is allowed, and for a name,
     password or query in it, because it is written down with the answers.
@@ -145,7 +145,7 @@ def chat_url(endpoint: str, *, allow_http: bool = False) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine itself."""
+    """Return whether a host is this machine itself."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -228,7 +228,7 @@ class Client:
         return self._reply(data)
 
     def _unreached(self, error: Exception) -> _Trouble:
-        """What a connection that failed means. Raises ConfigError where trying again is of no use."""
+        """Describe a failed connection. Raises ConfigError where trying again is of no use."""
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise ConfigError(f"{self.host} has no valid certificate ({reason.verify_message}); check --endpoint")
@@ -239,7 +239,7 @@ class Client:
         return _Trouble(self._clean(f"connection failed: {type(reason).__name__}: {reason}"))
 
     def _refused(self, model: str, error: urllib.error.HTTPError, deadline: float) -> Reply | _Trouble:
-        """What a status other than 2xx means. Raises ConfigError for what stops all questions."""
+        """Describe a status other than 2xx. Raises ConfigError for what stops all questions."""
         status = error.code
         if 300 <= status < 400:
             to = _host_of(error.headers.get("Location") or "") or "another address"

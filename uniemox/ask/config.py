@@ -81,5 +81,5 @@ TOKENS_IN, TOKENS_OUT = 2250, 255
 
 
 def tokens(requests: int) -> str:
-    """How many tokens questions take, in words, with follow-ups; what a model thinks before it answers comes on top."""
+    """Describe the number of tokens of questions and follow-ups; hidden reasoning of a model is extra."""
     return f"at most about {requests * TOKENS_IN:,} tokens in and {requests * TOKENS_OUT:,} out"

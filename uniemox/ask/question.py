@@ -62,7 +62,7 @@ def question(labels: LabelSet) -> str:
 
 
 def follow_up(labels: LabelSet) -> str:
-    """What a model is asked after an answer that is no label: the same list, for one word."""
+    """Return the follow-up question after an answer that is no label: the same list, for one word."""
     return f"Which one of these do you select? Answer with that word alone: {', '.join(reversed(labels.labels))}."
 
 

@@ -27,7 +27,7 @@ _FENCED = re.compile(r"\A```\w*\s(.*)```\Z", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What an answer says."""
+    """Meaning of an answer."""
 
     outcome: Outcome
     """label: it is one; unlisted: another word, several, or sentences; refused, by the service; empty."""
@@ -116,12 +116,12 @@ class AnswerRow:
 
     @property
     def key(self) -> str:
-        """What it is kept under."""
+        """Return the key of this answer."""
         return key_of(self.endpoint, self.model, self.picture)
 
 
 def key_of(endpoint: str, model: str, image: str) -> str:
-    """What an answer is kept under.  image: its sha256."""
+    """Return the key of an answer.  image: its sha256."""
     return f"{endpoint} {model} {image}"
 
 

@@ -1,4 +1,4 @@
-"""How right the models were, how much they agree with ours, what they cost and how long they took."""
+"""Accuracy of the models, their agreement with ours, their cost and time."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ OURS = "UniEmoX (ours)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassResult:
-    """Of the images of one class."""
+    """Results for the images of one class."""
 
     n: int
     recall: float | None
@@ -29,7 +29,7 @@ class ClassResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgreementWithOurs:
-    """With ours, over the images of which both name a label."""
+    """Agreement with our model, over the images that both label."""
 
     n: int
     percent: float | None
@@ -39,7 +39,7 @@ class AgreementWithOurs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelResult:
-    """Of one model. Shares are 0 to 1; what is undefined is None."""
+    """Results of one model. Shares are 0 to 1; undefined values are None."""
 
     model: str
     endpoint: str
@@ -77,7 +77,7 @@ class ReadAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """Of all models on the same images."""
+    """Results of all models on the same images."""
 
     data: str
     question: str
@@ -92,7 +92,7 @@ class Results:
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the JSON-serialisable form."""
         return {
             "data": self.data,
             "question": self.question,
@@ -153,7 +153,7 @@ def summarise(
 
 
 def agreement(first: Sequence[str], second: Sequence[str]) -> AgreementWithOurs:
-    """How often two say the same of the same images, and Cohen's kappa, which takes out what chance would give.
+    """Return the agreement of two lists of labels, and Cohen's kappa, which corrects for chance.
 
     first, second: (N,) labels, N may be 0.  Source: Cohen, Educational and Psychological Measurement 20 (1960).
 

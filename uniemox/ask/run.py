@@ -65,7 +65,7 @@ class AskJob:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What came of a job: the answer, and the one word where the answer was none of the labels."""
+    """Outcome of a job: the answer, and the follow-up's word if the answer was no label."""
 
     first: Reply | None
     """None: it was there already."""
@@ -74,7 +74,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class AskPlan:
-    """What is going to be asked, said before anything is sent."""
+    """Summary of the questions, shown before anything is sent."""
 
     host: str
     models: tuple[str, ...]
@@ -146,7 +146,7 @@ def ask(
 
 @dataclass(frozen=True, slots=True)
 class _Asker:
-    """What threads need to ask."""
+    """Shared state of the threads that ask."""
 
     config: AskConfig
     client: Client
@@ -242,7 +242,7 @@ def _keep(job: AskJob, exchange: Exchange, asker: _Asker, record: Record) -> Ans
 
 
 def read_row(reader: AnswerReader, row: AnswerRow) -> Reading:
-    """What an answer says, or else the one word after it, unless the service has refused it."""
+    """Read an answer, or else the follow-up's word, unless the service refused."""
     if row.is_refused:
         return Reading("refused")
     first = reader.read(row.answer or "")
@@ -250,7 +250,7 @@ def read_row(reader: AnswerReader, row: AnswerRow) -> Reading:
 
 
 def lacks_word(row: AnswerRow, reader: AnswerReader) -> bool:
-    """Whether a model that answered in sentences is still to be asked for one word."""
+    """Return whether a model that answered in sentences is still to be asked for one word."""
     return row.word is None and not row.is_refused and reader.read(row.answer or "").outcome == "unlisted"
 
 

@@ -1,1 +1,1 @@
-"""What speed and size are measured with."""
+"""Measurements of speed and size."""

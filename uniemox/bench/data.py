@@ -1,4 +1,4 @@
-"""How fast samples are loaded: one decode, two views, in one process; from files and from shards."""
+"""Measure the loading of samples: one decode, two views, one process; from files and from shards."""
 
 import tempfile
 import time
@@ -27,7 +27,7 @@ BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class DataBench:
-    """What was measured."""
+    """Result of the measurement."""
 
     samples_per_s: float
     """From the files: best of the passes."""

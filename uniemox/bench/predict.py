@@ -1,4 +1,4 @@
-"""How fast images are answered: many of them, against the same network in torch, and by a process that just began."""
+"""Measure prediction: many images, against the same network in torch, and the first answer of a process."""
 
 import subprocess
 import sys
@@ -42,7 +42,7 @@ print(int(status.split()[0]) / 2**10, "torch" in sys.modules)
 
 @dataclass(frozen=True, slots=True)
 class PredictBench:
-    """What was measured; the speeds are the best of the passes."""
+    """Result of the measurement; speeds are the best of the passes."""
 
     images_per_s: float
     """From a file's bytes to a Prediction, one image a core, without looking for people."""

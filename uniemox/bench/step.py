@@ -25,7 +25,7 @@ TRAINING = 3  # a forward pass, and a backward pass of twice its work
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepBench:
-    """What a measurement found."""
+    """Result of a measurement."""
 
     images_per_s: float  # of the best step, as the plain reference is measured
     median_images_per_s: float

@@ -108,7 +108,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def is_classifier(path: Path) -> bool:
-    """Whether a safetensors file is a classifier of ours. Raises CheckpointError if it can't be read."""
+    """Return whether a safetensors file is a classifier of ours. Raises CheckpointError if it can't be read."""
     return _header(path) is not None
 
 

@@ -39,7 +39,7 @@ INCEPTION = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # BEiT's
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadReport:
-    """What became of a weight file. Names are the encoder's, those under `dropped` the file's."""
+    """Report of loading a weight file. Names are the encoder's, those under `dropped` the file's."""
 
     path: str
     method: str
@@ -237,7 +237,7 @@ def _pretrained_size(file: WeightFile) -> int | None:
 
 
 def _new_when_written(file: WeightFile) -> list[str]:
-    """What a converted file holds although no training made it."""
+    """List tensors of a converted file that no training produced."""
     return [] if file.metadata is None else [str(name) for name in file.metadata.get("new") or []]
 
 

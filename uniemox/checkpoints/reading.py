@@ -44,7 +44,7 @@ LAYER_NAMES = {
 
 
 def is_torchvision_vit(names: Iterable[str]) -> bool:
-    """Whether these are the names of torchvision's VisionTransformer."""
+    """Return whether these are the names of torchvision's VisionTransformer."""
     return {FIRST, "class_token", "encoder.pos_embedding"} <= set(names)
 
 
@@ -78,7 +78,7 @@ UNREADABLE = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightFile:
-    """What a weight file holds."""
+    """Content of a weight file."""
 
     path: Path
     content: dict[str, Any]  # tensors by name, or a container of such dictionaries
@@ -257,7 +257,7 @@ def _recognise_plain(file: WeightFile, state: dict[str, Tensor]) -> MethodName:
 
 
 def is_sincos(table: Tensor, *, rows_first: bool) -> bool:
-    """Whether a position table is the fixed one, up to the rounding of its type."""
+    """Return whether a position table is the fixed one, up to the rounding of its type."""
     side = math.isqrt(max(table.shape[1] - 1, 0)) if table.ndim == 3 else 0
     if not side or table.shape[1] != side**2 + 1 or table.shape[2] % 4 or not table.is_floating_point():
         return False
@@ -299,7 +299,7 @@ def encoder_tensors(file: WeightFile, method: MethodName) -> tuple[dict[str, Ten
 
 
 def _has_no(prefixes: tuple[str, ...], state: dict[str, Tensor]) -> bool:
-    """Whether the names bear none of the prefixes: a file that was already cut down to the encoder."""
+    """Return whether the names bear none of the prefixes: a file that was already cut down to the encoder."""
     return not any(name.startswith(prefixes) for name in state)
 
 

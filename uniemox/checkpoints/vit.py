@@ -30,7 +30,7 @@ class Draft:
 
 
 def count_of(names: Iterable[str], of: str = "blocks") -> int:
-    """How many of a numbered part, blocks or layers, the names speak of. Raises CheckpointError if one is missing."""
+    """Count the blocks or layers that the names mention. Raises CheckpointError if one is missing."""
     numbers = {int(found[1]) for name in names if (found := re.match(rf"{re.escape(of)}\.(\d{{1,4}})\.", name))}
     gap = next((number for number in range(len(numbers)) if number not in numbers), None)
     if gap is not None or not numbers:

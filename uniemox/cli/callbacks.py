@@ -37,7 +37,7 @@ class ConsoleCallback:
             self.bar.show(what, done, total)
 
     def start(self, plan: RunPlan) -> None:
-        """What it will cost."""
+        """Show the cost of the run."""
         self.plan, self.started = plan, time.perf_counter()
         if rank() == 0:
             say(str(plan))
@@ -48,7 +48,7 @@ class ConsoleCallback:
             say(f"step {done:,}: {trouble}")
 
     def step(self, done: int, values: Mapping[str, float]) -> None:
-        """How far it is, every loss by name, and after a few steps how long it takes."""
+        """Show the progress, every loss by name, and after a few steps the remaining time."""
         if rank() != 0 or self.plan is None:
             return
         now = time.perf_counter()
@@ -65,7 +65,7 @@ class ConsoleCallback:
         self._say_now_and_then(line, is_last=done == self.plan.steps)
 
     def _say_now_and_then(self, line: str, *, is_last: bool) -> None:
-        """Where there is no terminal to draw a bar on."""
+        """Print progress where there is no terminal for a bar."""
         now = time.perf_counter()
         if not err.is_terminal and (now - self.said > EVERY_S or is_last):
             self.said = now

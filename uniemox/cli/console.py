@@ -31,11 +31,11 @@ class SafeConsole(Console):
     """A terminal that names of files can't steer: a sign stands for each of their control characters."""
 
     def render_str(self, text: str, **style: Any) -> Text:
-        """As rich has it; here the width is that of what will be shown."""
+        """Override rich's width by that of the shown characters."""
         return super().render_str(printable(text), **style)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """As rich has it; its own colours and movements come later, or as control segments."""
+        """Override rich's printing; its own colours and cursor movements follow as control segments."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
@@ -73,7 +73,7 @@ def say(line: str) -> None:
 
 
 def say_parts(data: "DataSet") -> None:
-    """Of several data sets opened as one: each, and what became of its labels."""
+    """Print the parts of a union, and how each one's labels were mapped."""
     for part in data.parts:
         say(str(part))
 
@@ -104,7 +104,7 @@ class ProgressBar(Progress):
         self._by_name: dict[str, TaskID] = {}
 
     def show(self, what: str, done: int, total: int | None, values: str = "") -> None:
-        """How far a kind of work is; each has a bar until it is done.  values: shown beside its name."""
+        """Show the progress of one kind of work; each has a bar until it is done.  values: shown beside its name."""
         if what not in self._by_name:
             self._by_name[what] = self.add_task(what, total=total)
         elif self._tasks[self._by_name[what]].finished and done != total:  # the same work again, as every epoch has
@@ -113,12 +113,12 @@ class ProgressBar(Progress):
         self.update(self._by_name[what], description=name, completed=done, total=total, visible=done != total)
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
-        """As rich has it."""
+        """Override rich's method."""
         super().update(task_id, **changes)
         self._log(task_id)
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
-        """As rich has it."""
+        """Override rich's method."""
         super().advance(task_id, advance)
         self._log(task_id)
 
@@ -205,7 +205,7 @@ def data_tables(data: "DataSet", examples: int) -> Iterator[Table | str]:
 
 
 def audit_tables(found: "Audit") -> Iterator[Table | str]:
-    """How much of each fault was found, with examples, and drift."""
+    """Print the number of faults of each kind, with examples, and the drift."""
     from uniemox.data.audit import GROUPS
 
     yield f"{found.name}: {found.count} samples"

@@ -134,7 +134,7 @@ def check(
 
 @dataclass(frozen=True, kw_only=True)
 class SchemeOptions:
-    """How a data set is divided."""
+    """Options that divide a data set."""
 
     ratio: str | None = None
     """Shares of train, val and test (or of train and test), as any numbers; 80/10/10 if not given."""
@@ -211,7 +211,7 @@ def split(
 
 
 def _draw(found: "DataSet", source: str, options: SchemeOptions) -> "tuple[str, dict[str, str], Choice | None]":
-    """How a scheme was drawn, the scheme, and the choice if there was one."""
+    """Return the description of the draw, the scheme, and the choice if there was one."""
     from uniemox.data import splits
 
     seed, schemes = options.seed, options.schemes

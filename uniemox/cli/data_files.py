@@ -57,7 +57,7 @@ NO_FILES, NO_FILES_OR_TEXTS = DataFiles(), DataFilesWithTexts()
 
 @dataclass(frozen=True, kw_only=True)
 class FinderOptions:
-    """What finds people."""
+    """Options of the person detector."""
 
     detector: str
     """An ONNX file of YOLOX, NanoDet, FastestDet or YOLOv3; Darknet's yolov3.cfg with yolov3.weights beside it;
@@ -70,7 +70,7 @@ class FinderOptions:
     """What of onnxruntime runs an ONNX file; cuda if not given and it starts on this machine, else cpu."""
 
     def opener(self, *, on_cluster: bool) -> "tuple[Callable[[], Detector], bool]":
-        """What opens the detector, and whether it works elsewhere than on the CPU, after saying on what.
+        """Return a function that opens the detector, and whether it uses an accelerator; print the device.
 
         on_cluster: of machines that may have no GPU; then it is the CPU where nothing else is asked for.
         """
@@ -167,7 +167,7 @@ class DescriberOptions:
             raise ConfigError("--teacher chooses from EmoSet's words: give --teacher and --vocabulary, or neither")
 
     def open(self) -> "Describer":
-        """What describes, on the GPU where there is one."""
+        """Open the networks that describe images, on the GPU if there is one."""
         from uniemox.teacher.attributes import Describer, ObjectClassifier, ZeroShot
         from uniemox.teacher.sources import ClipTeacher
 
@@ -179,7 +179,7 @@ class DescriberOptions:
         return Describer(zero_shot=zero_shot, classifier=names)
 
     def record(self) -> dict[str, Any]:
-        """What changes texts."""
+        """Settings that change texts."""
         return {
             "teacher": None if self.teacher is None else f"{self.teacher} {self.teacher_weights}",
             "vocabulary": _fingerprint(self.vocabulary),

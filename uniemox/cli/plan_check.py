@@ -1,4 +1,4 @@
-"""What `uniemox reproduce --check` prints, and the settings behind a command's words."""
+"""Output of `uniemox reproduce --check`, and the settings of a command line."""
 
 import json
 from functools import cache

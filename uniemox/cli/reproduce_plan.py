@@ -44,7 +44,7 @@ Switch = Annotated[bool, Parameter(negative="")]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What can be said about a table or figure."""
+    """Options of a table or figure."""
 
     scale: Scale = "demo"
     """demo: small networks and budgets, a check rather than evidence; paper: the published recipe."""
@@ -146,7 +146,7 @@ def _pairs(texts: "Sequence[str] | None", option: str) -> dict[str, str]:
 
 
 def _weights(texts: "Sequence[str] | None") -> "Mapping[str, str]":
-    """By row, in the table's spelling. Raises ConfigError for a row that is none."""
+    """Return values by row, in the table's spelling. Raises ConfigError for a row that is none."""
     from uniemox.paper import paper_tables
     from uniemox.reproduce.table3 import DETECTORS, EXTRAS
 
@@ -187,7 +187,7 @@ def with_progress(runs: "Sequence[Run]", jobs: int, gpus: int) -> "RunOutcome":
 
 
 def show_simulation(target: Name, options: Options) -> None:
-    """What the scale of the paper takes on machines of several sizes. Raises ConfigError without a measured speed."""
+    """Print the cost of the paper's scale on machines of several sizes. Raises ConfigError without a measured speed."""
     from uniemox.reproduce.costs import GPUS_OF_NODE, simulate
 
     if options.scale != "paper" or options.images_per_s is None or options.images_per_s <= 0:
@@ -222,7 +222,7 @@ def show_simulation(target: Name, options: Options) -> None:
 
 
 def speed_in_words(images_per_s: float) -> str:
-    """With the computing that it takes: what a GPU would have to reach."""
+    """Print the compute, and the speed that a GPU would have to reach."""
     from uniemox.reproduce.study import PRETRAIN_GFLOP
 
     return f"{images_per_s:,.4g} pre-training images/s, {images_per_s * PRETRAIN_GFLOP / 1000:,.0f} TFLOP/s"
@@ -259,14 +259,14 @@ def may_start(plan: "Plan", gpus: int, images_per_s: float | None) -> bool:
 
 
 def say_missing(plan: "Plan") -> None:
-    """What would let more be run."""
+    """Print options that would allow more runs."""
     for lacking in dict.fromkeys(run.missing for run in plan.runs if run.missing):
         count = sum(run.missing == lacking for run in plan.runs)
         say(f"{count} runs need {lacking}")
 
 
 def say_outcome(plan: "Plan", outcome: "RunOutcome") -> None:
-    """What failed, what is missing, and how long it took."""
+    """Print failures, missing runs and the time."""
     names = {run.key: run.name for run in plan.runs}
     for key, why in outcome.failed.items():
         say(f"failed: {names[key]}: {why}")

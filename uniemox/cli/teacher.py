@@ -104,7 +104,7 @@ def fit(
 
 @dataclass(frozen=True, kw_only=True)
 class StoredTexts:
-    """What a teacher is asked about, beside the images."""
+    """Files of texts and people for the teacher."""
 
     texts: Files = None
     """File of `data describe`; if not given, the one beside the data is used."""
@@ -168,7 +168,7 @@ def store(
 
 
 def _in_words(figures: Mapping[str, Any]) -> str:
-    """What was measured on the images held out."""
+    """Describe the scores on held-out images."""
     of_images, of_texts = figures["picture_to_text"], figures["text_to_picture"]
     return (
         f"of {figures['pictures']} held-out images {of_images['recall_at_1']:.1%} find their text (by chance "

@@ -1,4 +1,4 @@
-"""How far a project is, and how far annotators agree, as one page that stands alone."""
+"""Page about a project's progress and its annotators' agreement, as one file."""
 
 from collections.abc import Mapping
 from pathlib import Path

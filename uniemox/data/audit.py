@@ -1,4 +1,4 @@
-"""What is wrong with a data set: broken files, duplicates, contradictions, placeholders, leaks, imbalance, drift."""
+"""Audit of a data set: unreadable files, duplicates, contradictions, placeholders, leaks, imbalance, drift."""
 
 import itertools
 from collections import Counter, defaultdict
@@ -54,7 +54,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How far the mean colour histograms of two splits are apart."""
+    """Distance between the mean colour histograms of two splits."""
 
     splits: tuple[str, str]
     distance: float
@@ -186,7 +186,7 @@ def _is_placeholder(group: Group) -> bool:
 
 
 def _contradicts(group: Group) -> bool:
-    """Whether one image, or one person in it, has several labels in the audited data set."""
+    """Return whether one image, or one person in it, has several labels in the audited data set."""
     labels: dict[Box | None, set[str]] = defaultdict(set)
     for member in group.members:
         if not member.is_other and member.label is not None:

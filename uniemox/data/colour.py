@@ -1,4 +1,4 @@
-"""What the colours of an image say: histogram, brightness, colorfulness."""
+"""Colour statistics of an image: histogram, brightness, colorfulness."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -19,7 +19,7 @@ MIRROR = np.tile((-1.0) ** np.arange(FREQUENCIES), FREQUENCIES).astype(np.float3
 
 
 def near_groups(thumbs: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Which images are the same but for encoding, size, mirroring and a little cropping.
+    """Find pairs of images that differ only in encoding, size, mirroring and slight cropping.
 
     thumbs: (N, 32, 32, 3) small images.  Returns (N,) numbers: the same image, directly or through others, has the
     same number. Takes time with the square of N: a second or two for 20,000.
@@ -62,7 +62,7 @@ def describe_structure(thumbs: NDArray[np.uint8]) -> tuple[NDArray[np.float32], 
 
 
 def difference(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """By how much pairs of images differ once the one is cropped a little and, if that is better, mirrored.
+    """Return the difference of pairs of images after the best crop and mirroring.
 
     first, second: (M, 32, 32, 3).  Returns (M,) levels of 255, root mean square over 8 x 8 places and three colours.
     """
@@ -71,7 +71,7 @@ def difference(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[n
 
 
 def _left_after_crop(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What a small shift and stretch in both directions can't explain, by one step of least squares.
+    """Return the residual after the best small shift and stretch, by one step of least squares.
 
     Both change an image by its gradient, times a constant or times the distance from the middle: Lucas and Kanade's
     linearisation (IJCAI 1981), which holds because two per cent are less than a px here.

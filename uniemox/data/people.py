@@ -124,7 +124,7 @@ BATCH = 16  # images that a worker takes at once
 
 @dataclass(frozen=True, slots=True)
 class PeopleReport:
-    """What a sidecar holds."""
+    """Content of a sidecar."""
 
     pictures: int
     new: int
@@ -205,7 +205,7 @@ def detections_of(rows: Any, file: Path, key: str) -> tuple[Detection, ...]:
 def _open_work(
     open_detector: Callable[[], Detector], *, in_batches: bool
 ) -> Callable[[Sequence[Sample]], list[list[list[float]] | str]]:
-    """What looks at images one by one, or, where that is faster, at all of a batch."""
+    """Return a function that processes images one by one or, if that is faster, as a batch."""
     detector = open_detector()
 
     def work(samples: Sequence[Sample]) -> list[list[list[float]] | str]:

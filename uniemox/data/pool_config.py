@@ -8,7 +8,7 @@ from uniemox.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolConfig:
-    """Who looks at the images of a data set."""
+    """Processes that look at the images of a data set."""
 
     workers: int | None = None
     """Processes; if not given one a core, but up to 8 on a GPU; 1: no other than this one. On a cluster the maximum."""

@@ -41,7 +41,7 @@ _WORKER: dict[str, Callable[..., Any]] = {}  # in a worker: how its work is open
 
 
 def worker_context() -> BaseContext:
-    """How processes start that load or read: as the program has set it, else by fork on Linux, on every Python.
+    """Return the start method of loading processes: the program's, else fork on Linux.
 
     A forked process has the data and the modules at once and shares their memory. From 3.14 on Python's own default
     there is forkserver, where each of them, in each epoch, would import torch for seconds and copy the data. They
@@ -68,7 +68,7 @@ def loader_context() -> BaseContext:
 def worker_pool(
     workers: int, open_work: Callable[[], Callable[[Any], Any]] | None = None, *, on_gpu: bool = False
 ) -> ProcessPoolExecutor:
-    """So many processes, which end when this one does: those of a parent that was killed wait for work for ever.
+    """Processes that end when this one does; workers of a killed parent would otherwise wait forever.
 
     open_work, on_gpu: as `map_batches` has them.
     """
@@ -137,7 +137,7 @@ def map_samples(
     on_progress: Callable[[int], None] = lambda _: None,
     if_died: Callable[[Sample], R] | None = None,
 ) -> list[R]:
-    """What a function finds in samples, in their order; it is given some at a time. Few samples need no processes.
+    """Map a function over batches of samples, in order. Few samples need no processes.
 
     on_progress: called with the number of samples done.  if_died: what is said of a sample at which a worker died;
     None: that is a DataError.
@@ -234,7 +234,7 @@ PLAIN_MODES = ("RGB", "L")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at an image shows."""
+    """Properties of one image."""
 
     sha256: str
     """Of the file; empty if it can't be read."""

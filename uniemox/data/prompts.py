@@ -42,7 +42,7 @@ def describe(annotation: Mapping[str, object], with_emotion: bool) -> str:
 
 
 def text_of(sample: Sample, with_emotion: bool) -> str:
-    """What the teacher reads of a sample: its annotation in words, or else its own text.
+    """Return the teacher's text of a sample: its annotation in words, or else its own text.
 
     with_emotion: end the text of an annotation with the emotion, where it holds one. Other texts stay as they are.
     """

@@ -18,7 +18,7 @@ from uniemox.persons.box import Box, Detection
 
 
 class StoredImage(Protocol):
-    """Where the bytes of an image are."""
+    """Source of an image's bytes."""
 
     def read(self) -> bytes:
         """The bytes of the file. Raises OSError if it can't be read."""
@@ -163,7 +163,7 @@ class DataSet:
         return self.only(*(splits or ("train",)))
 
     def to_describe(self) -> "DataSet":
-        """What images and texts are learned from: of several data sets train of those that have it, all of the others.
+        """Return the samples to learn from: the split train of each data set that has one, else all.
 
         They are not compared with each other by label, as what is trained on labels is.
         """

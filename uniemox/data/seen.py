@@ -1,4 +1,4 @@
-"""Which images a model, or what it was made of, has seen: their hashes, so that nobody tests with them.
+"""Hashes of the images that a model or its parts have seen, so that nobody evaluates on them.
 
 A run and a fitted teacher keep a file of them in their folder; a person finder, and the people that it found, keep one
 beside their own file. Each hands on what it started from: teacher -> pre-training -> fine-tuning -> evaluation.
@@ -62,7 +62,7 @@ def read_seen(path: Path, *, in_folder: bool = True) -> set[str]:
 
 
 def seen_file(path: Path) -> Path:
-    """Where the hashes are kept of what one file has seen."""
+    """Return the file of the hashes that belong to a model file."""
     return path.with_name(f"{path.name}.{SEEN}")
 
 

@@ -168,7 +168,7 @@ JPEG_QUALITY = 92
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardConfig:
-    """How shards are cut."""
+    """Settings of shards."""
 
     samples: int = 1000
     """Images in a shard."""
@@ -309,7 +309,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _values_of(sample: Sample, labels: LabelSet, scale: float) -> dict[str, Any]:
-    """What is known of a sample, as JSON; boxes in px of the stored image."""
+    """Return a sample as JSON; boxes in px of the stored image."""
     boxes = None
     if sample.persons is not None:
         boxes = [[*(value * scale for value in person.box), person.confidence] for person in sample.persons]

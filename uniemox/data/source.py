@@ -232,7 +232,7 @@ def public_name(source: str) -> str:
 
 
 def folder_of(source: str) -> Path:
-    """Where what is found out about a data set is kept.
+    """Return the folder for people and texts of a data set.
 
     Raises ConfigError for shards, synthetic scenes, and several data sets.
     """

@@ -24,7 +24,7 @@ ONE_SCHEME = "--schemes 1 draws one without comparing colours"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How the paper split a data set (section IV-A)."""
+    """The paper's split of a data set (section IV-A)."""
 
     ratios: Mapping[str, float]
     """Share of train, val and test."""
@@ -137,7 +137,7 @@ def keep_fraction(scheme: Scheme, samples: Sequence[Sample], fraction: float, se
 
 
 def take_fraction(samples: Sequence[Sample], fraction: float, seed: int) -> list[Sample]:
-    """So large a part of every class (figure 7), at least one sample; a smaller fraction is part of a larger one.
+    """Take a fraction of every class (figure 7), at least one sample; smaller fractions are subsets of larger ones.
 
     fraction: above 0, at most 1. Raises ConfigError if it is not.
     """

@@ -145,7 +145,7 @@ def _block(seed: int, number: int) -> tuple[tuple[int, int], ...]:
 
 
 def split_of(index: int) -> str:
-    """Of ten eights of images in a row, eight are for training, one for val and one for test."""
+    """Return the split: of ten groups of eight images, eight are train, one val and one test."""
     return {8: "val", 9: "test"}.get(index // len(MIKELS) % 10, "train")
 
 
@@ -161,7 +161,7 @@ def state_and_place(seed: int, index: int, misleading: float | None) -> tuple[in
 
 
 def plan(seed: int, index: int, misleading: float | None = None) -> ScenePlan:
-    """What image `index` of a seed shows. Nothing is drawn yet."""
+    """Plan image `index` of a seed. Nothing is drawn yet."""
     state, place = state_and_place(seed, index, misleading)
     expression, action = STATES[state]
     rng = Random(f"{seed}/{index}")
@@ -194,7 +194,7 @@ def _person_box(rng: Random, extent: Box, slot: int, horizon: int) -> Box:
 
 
 def _things(rng: Random, place: Surroundings, slots: Sequence[int], horizon: int) -> tuple[Thing, ...]:
-    """What a place always has and two or three more, each in a slot of its own, so that none hides another."""
+    """Choose a place's fixed objects and two or three more, each in its own slot."""
     names = [*place.always, *rng.sample(place.sometimes, 2 if place.always else rng.randint(2, 3))]
     things = []
     for name, slot in zip(names, slots, strict=False):

@@ -1,4 +1,4 @@
-"""Whether probabilities are as true as they say, and the number that makes them so (Guo et al., arXiv 1706.04599)."""
+"""Calibration of probabilities, and the temperature that improves it (Guo et al., arXiv 1706.04599)."""
 
 import math
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ TEMPERATURES = (0.01, 100.0)  # lowest and highest; cosines as logits need 0.01
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """What is said and what is true, by bins of the top probability; nan in bins without samples."""
+    """Confidence and accuracy by bins of the top probability; nan in bins without samples."""
 
     confidence: Array
     """(bins,) mean top probability."""
@@ -125,7 +125,7 @@ def _log_softmax(logits: Array, temperature: float) -> Array:
 
 
 def calibrated(info: ClassifierInfo, logits: Array, distances: Array | None, target: NDArray[Any]) -> ClassifierInfo:
-    """What a classifier's numbers mean after held-out images: temperature, known distances, scores of likely labels.
+    """Return the classifier's metadata after calibration: temperature, distances, conformal scores.
 
     logits: (N, E).  distances: (N,) from the training images; None: it does not know them.  target: (N, E).
     Known distances that it has stay: they say what is far from the network's own training images.

@@ -38,7 +38,7 @@ class Comparison:
     theirs_over_baseline: PairedDifference | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the JSON-serialisable form."""
         return asdict(self)
 
 

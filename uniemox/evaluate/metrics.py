@@ -11,7 +11,7 @@ Labels = NDArray[np.integer]
 
 
 def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
-    """How often each class was taken for each.
+    """Count how often each class was predicted as each.
 
     labels, predicted: (N,) classes from 0, N may be 0.  Returns (E, E) counts: rows are the true classes, columns the
     predicted ones. Raises ShapeError if the two differ in length, LabelError for what is no class.
@@ -233,7 +233,7 @@ def concordance(target: Array, pred: Array) -> float:
 
 
 def moments(target: Array, pred: Array) -> Array:
-    """What the correlations are made of: columns t, p, t², p², t p, after the mean of t is taken from both.
+    """Return the columns t, p, t², p², t p of the correlations, after subtracting the mean of t from both.
 
     target, pred: (N,).  Returns (N, 5).  Raises as `mean_absolute_error`.
     """

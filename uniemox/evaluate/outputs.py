@@ -27,7 +27,7 @@ from uniemox.views.transforms import EvalViews
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Of the M samples that could be read."""
+    """Outputs for the M readable samples."""
 
     values: NDArray[np.float32]  # (M, E) logits, or (M, V, D) features of the encoder
     distances: NDArray[np.float32] | None  # (M,) from the training images; None: the classifier does not know them
@@ -131,7 +131,7 @@ def select_views(classifier: Classifier, batch: ViewBatch) -> dict[str, torch.Te
 def open_classifier(
     weights: Path, hardware: HardwareConfig | None = None
 ) -> tuple[ClassifierInfo, Callable[[Sequence[Sample], Callable[[int], None]], Outputs]]:
-    """What a classifier's numbers mean, and what answers with them for samples, telling how many are done.
+    """Open a classifier: its metadata, and a function that returns its outputs for samples.
 
     weights: model.safetensors of a fine-tuning run.  Raises CheckpointError.
     """

@@ -28,7 +28,7 @@ MIN_IMAGES, COVERAGE = 30, 0.9
 
 @dataclass(frozen=True, slots=True)
 class Recalibration:
-    """What was fitted, on how many images, and what it changes on these."""
+    """Fitted values, the number of images, and the scores before and after on these."""
 
     images: int
     split: str
@@ -53,7 +53,7 @@ class Recalibration:
 
     @property
     def verdict(self) -> str:
-        """Whether the lower end of the accuracy's interval lies above what needs no image."""
+        """Return whether the lower end of the accuracy's interval lies above what needs no image."""
         if self.accuracy_interval[0] <= self.chance:
             return "no better than chance on these images: fine-tune instead"
         if self.accuracy_interval[0] <= self.commonest:

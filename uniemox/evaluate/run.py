@@ -39,7 +39,7 @@ MAX_NAME = 120  # characters of a file made of names of data, of which there may
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What an evaluation found."""
+    """Result of an evaluation."""
 
     scores: Scores
     by: GroupScores | None
@@ -53,7 +53,7 @@ class Evaluation:
     unfamiliar; coverage and set_size, of its likely labels for 90 %."""
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it, without the predictions."""
+        """Return the JSON-serialisable form, without the predictions."""
         found = self.scores.as_dict() | dict(self.trust) | {"notes": list(self.notes)}
         return found if self.by is None else found | {"by": self.by.as_dict()}
 
@@ -110,12 +110,12 @@ def evaluate(
 
 
 def is_onnx(model: Path) -> bool:
-    """Whether a model is scored by onnxruntime: an ONNX file, or one that comes with the package."""
+    """Return whether a model is scored by onnxruntime: an ONNX file, or one that comes with the package."""
     return str(model) in IN_PACKAGE or model.suffix == ".onnx"
 
 
 def file_of(model: Path) -> Path:
-    """Where a model lies: itself, or the file in the package that is called embedded or small."""
+    """Return a model's path: itself, or the package's file called embedded or small."""
     return EMBEDDED / IN_PACKAGE[str(model)] if str(model) in IN_PACKAGE else model
 
 
@@ -233,7 +233,7 @@ class _Scorer:
 
     @cached_property
     def answers(self) -> NDArray[np.float64]:
-        """As prediction gives them: (M, E) probabilities in the classifier's labels, or valence and arousal."""
+        """Return (M, E) probabilities in the classifier's labels, or valence and arousal, as prediction does."""
         return answers_of(self.info, self.outputs.values, self.outputs.distances)
 
     @cached_property
@@ -295,7 +295,7 @@ def mapped(logits: Logits, mapping: LabelMap) -> Logits:
 
 
 def map_to_data(ours: LabelSet, theirs: LabelSet) -> LabelMap:
-    """What a model's labels are called in a data set.
+    """Map a model's labels to those of a data set.
 
     Raises LabelError where no map is known, or one says what is felt and the other what is evoked.
     """

@@ -1,4 +1,4 @@
-"""What a run left in its folder, read again: record, journal, evaluations, predictions."""
+"""Read a finished run: record, journal, evaluations, predictions."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ MEASURES = {"confusion": "accuracy", "kl": "kl", "ccc": "ccc"}  # what only scor
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What a classifier answered for the N images of an evaluation."""
+    """Answers of a classifier for the N images of an evaluation."""
 
     keys: tuple[str, ...]
     groups: tuple[str, ...]  # N, what is drawn together
@@ -38,7 +38,7 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class SavedEvaluation:
-    """What `write_evaluation` wrote."""
+    """Evaluation as read from its file."""
 
     data: str
     split: str | None
@@ -49,7 +49,7 @@ class SavedEvaluation:
 
     @property
     def title(self) -> str:
-        """What was scored."""
+        """Return the name of the scored data."""
         split = f", split {self.split}" if self.split else ""
         persons = self.values.get("persons")
         return f"{self.data}{split}" + (f", people of {persons}" if persons else "")
@@ -97,7 +97,7 @@ class SavedRun:
         return f"step {steps[-1]}, rate {rates[-1]:g}" if steps[-1] else "start, no step was better"
 
     def setting(self, name: str) -> Any:
-        """What the record has under a dotted name; None where it has nothing."""
+        """Return the record's value under a dotted name; None if there is none."""
         value: Any = self.record
         for part in name.split("."):
             value = value.get(part) if isinstance(value, dict) else None
@@ -138,7 +138,7 @@ def read_run(path: Path) -> SavedRun:
 
 
 def curves_of(metrics: list[dict[str, float]]) -> dict[str, tuple[NDArray[np.int64], Array]]:
-    """By name, in the order in which they came: the steps at which a value was written down, and the values."""
+    """Return the steps and values of each logged quantity, by name."""
     points: dict[str, list[tuple[int, float]]] = {}
     for line in metrics:
         for name, value in line.items():
@@ -171,7 +171,7 @@ def read_evaluation(file: Path) -> SavedEvaluation:
 
 
 def read_predictions(file: Path, labels: list[str]) -> Predictions:
-    """What a classifier answered. Raises DataError, with the line, for what `write_evaluation` does not write."""
+    """Read a classifier's answers. Raises DataError, with the line, for a malformed file."""
     places = {label: i for i, label in enumerate(labels)}
     keys, groups, pairs, probabilities = [], [], [], []
     for where, line in _lines(file):
@@ -192,7 +192,7 @@ def read_predictions(file: Path, labels: list[str]) -> Predictions:
 
 
 def _lines(file: Path) -> Iterator[tuple[str, Any]]:
-    """Where a line stands, and its object."""
+    """Yield the place of each line, and its object."""
     try:
         with open_regular(file) as lines:
             for number, line in enumerate(lines, start=1):

@@ -42,7 +42,7 @@ class Headline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassScores:
-    """Of a classifier; fractions, 0 to 1."""
+    """Scores of a classifier; fractions, 0 to 1."""
 
     accuracy: float
     accuracy_interval: Interval
@@ -71,13 +71,13 @@ class ClassScores:
         return Headline("accuracy", self.accuracy, self.accuracy_interval, is_error=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the JSON-serialisable form."""
         return json_ready(asdict(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistributionScores:
-    """Of a network that predicts shares of votes: means over samples of the measures in `distributions`."""
+    """Scores of a network that predicts shares of votes: means over samples."""
 
     kl: float
     kl_interval: Interval
@@ -104,13 +104,13 @@ class DistributionScores:
         return Headline("kl", self.kl, self.kl_interval, is_error=True)
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the JSON-serialisable form."""
         return json_ready(asdict(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AxisScores:
-    """Of one axis."""
+    """Scores of one axis."""
 
     mae: float
     """In the unit of the axis."""
@@ -131,7 +131,7 @@ class AxisScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AffectScores:
-    """Of a network that predicts valence and arousal."""
+    """Scores of a network that predicts valence and arousal."""
 
     valence: AxisScores
     arousal: AxisScores
@@ -146,7 +146,7 @@ class AffectScores:
         return Headline("ccc", self.ccc, self.ccc_interval, is_error=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the JSON-serialisable form."""
         return json_ready(asdict(self))
 
 
@@ -343,7 +343,7 @@ class GroupScores:
     """From the worst to the best, at least 0."""
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the JSON-serialisable form."""
         scores = {name: group.as_dict() for name, group in self.groups.items()}
         names = ("measure", "min_samples", "worst", "worst_value", "worst_interval", "best", "gap")
         return {"groups": scores} | json_ready({name: getattr(self, name) for name in names})

@@ -139,7 +139,7 @@ MIN_AGREEMENT = 0.98
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Int8Check:
-    """What 8 bits change, measured on this machine."""
+    """Effect of 8-bit weights, measured on this machine."""
 
     method: Method
     pictures: int
@@ -154,11 +154,11 @@ class Int8Check:
 
     @property
     def is_kept(self) -> bool:
-        """Whether it is faster and agrees on at least 98 % of the images."""
+        """Return whether it is faster and agrees on at least 98 % of the images."""
         return self.int8_ms < self.float32_ms and self.agreement >= MIN_AGREEMENT
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the JSON-serialisable form."""
         return asdict(self) | {"is_kept": self.is_kept}
 
     def __str__(self) -> str:
@@ -271,7 +271,7 @@ def _behind_logits(graph: onnx.GraphProto) -> list[str]:
 
 
 def _is_convolutional(model: onnx.ModelProto) -> bool:
-    """Whether convolutions hold more than half of the weights that could be quantised."""
+    """Return whether convolutions hold more than half of the weights that could be quantised."""
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
     held = {"Conv": 0, "MatMul": 0, "Gemm": 0}
     for node in model.graph.node:

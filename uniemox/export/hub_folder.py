@@ -93,7 +93,7 @@ def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | No
 
 @torch.no_grad()
 def _agrees(network: nn.Module, classifier: Classifier, info: ClassifierInfo) -> bool:
-    """Whether both say the same of an image of noise: no weight was left out."""
+    """Return whether both say the same of an image of noise: no weight was left out."""
     pixels = torch.randn(2, 3, info.size, info.size, generator=torch.Generator().manual_seed(0))
     was_training = classifier.training
     logits = classifier.eval()(**dict.fromkeys(info.views, pixels))

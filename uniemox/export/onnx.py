@@ -75,7 +75,7 @@ def named_outputs(classifier: Classifier, features: Tensor) -> dict[str, Tensor]
 
 @torch.no_grad()
 def has_maps(classifier: Classifier, size: int) -> bool:
-    """Whether a classifier of scenes is a linear head over the means of one feature map, or of several side by side.
+    """Return whether a classifier of scenes is a linear head over the means of one or several feature maps.
 
     classifier: in eval mode, on the CPU.  size: side of its input, px.  Tried on one image of noise.
     """
@@ -95,7 +95,7 @@ def has_maps(classifier: Classifier, size: int) -> bool:
 
 
 def _features(encoder: Any, scene: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Of each encoder its last feature map (N, D, h, w) and its features (N, D)."""
+    """Return the last feature map (N, D, h, w) and the features (N, D) of each encoder."""
     if not isinstance(encoder, ConcatEncoder):
         places = encoder.forward_features(scene)
         return [(places, encoder.forward_head(places))]

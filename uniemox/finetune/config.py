@@ -72,7 +72,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig:
-    """How much images and targets are changed in training."""
+    """Augmentation of images and targets in training."""
 
     randaugment: str | None = "rand-m9-mstd0.5-inc1"
     """RandAugment (arXiv 1909.13719) by timm's name: magnitude 9 with deviation 0.5, stronger with it; None: none."""
@@ -102,7 +102,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DistillationConfig:
-    """Who teaches a fine-tuning run, and with which further images."""
+    """Teacher of a fine-tuning run, and its further images."""
 
     teacher: str = ""
     """A classifier of the same labels whose answers are learned beside the labels: embedded, small, a run or its
@@ -183,7 +183,7 @@ class FinetuneConfig:
 
     @property
     def fit(self) -> Fit:
-        """How the network learns; a method that relates regions trains all of it, or what follows a frozen encoder."""
+        """Return how the network is fitted; a region method trains all of it, or the part after a frozen encoder."""
         if self.region_method is not None:
             return "probe" if self.network.frozen_encoder else "full"
         return cast(Fit, self.method)

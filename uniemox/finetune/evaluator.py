@@ -1,4 +1,4 @@
-"""What the network of a run answers for samples, what it should answer, and how good that is."""
+"""Outputs, targets and scores of a run's network."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ from uniemox.views.patches import PixelStats
 
 
 class Evaluator:
-    """Of one run; unreadable images are counted over all calls."""
+    """Evaluator of one run; unreadable images are counted over all calls."""
 
     def __init__(self, config: FinetuneConfig, labels: LabelSet, stats: PixelStats, callback: Callback) -> None:
         self.config, self.labels, self.stats, self.callback = config, labels, stats, callback

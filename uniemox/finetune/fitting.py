@@ -267,7 +267,7 @@ def _start_as_probe(model: Classifier, probe: nn.Linear) -> None:
 
 @torch.no_grad()
 def fused(model: Classifier, encoded: Tensor) -> Tensor:
-    """What the head reads in evaluation, (N, C), on the CPU.  encoded: of N images, see `Classifier.encode`."""
+    """Return the head's input in evaluation, (N, C), on the CPU.  encoded: of N images, see `Classifier.encode`."""
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
     features = torch.cat([model.fuse(part.to(device)).cpu() for part in encoded.split(BATCH)])
@@ -276,7 +276,7 @@ def fused(model: Classifier, encoded: Tensor) -> Tensor:
 
 
 def _scorer(model: Classifier, evaluator: Evaluator, samples: Sequence[Sample]) -> Callable[[], float]:
-    """What scores these images, whose encoder's features are computed once.
+    """Return a function that scores these images; their encoder features are computed once.
 
     The score is their mean log-likelihood at the temperature that suits them: of a few hundred images the share of
     right answers differs by points from one moment to the next by chance alone, and the best of many moments is chosen

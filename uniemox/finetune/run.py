@@ -110,7 +110,7 @@ def finetune(
 
 
 class _Run:
-    """What the steps of a run share."""
+    """State that the steps of a run share."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class _Run:
         return info
 
     def describe(self) -> ClassifierInfo:
-        """What the classifier's numbers mean before it is calibrated."""
+        """Return the classifier's metadata before calibration."""
         view, labels = self.config.view, self.data.labels
         return ClassifierInfo(
             labels=AFFECT if self.config.task == "affect" else labels.labels,
@@ -291,7 +291,7 @@ class _Run:
             self.ema = None
 
     def _plan(self, start: int) -> RunPlan:
-        """What the run will cost; its memory is measured on two grey images."""
+        """Return the cost of the run; memory is measured on two grey images."""
         config, size = self.config, self.config.view.size
         grey = torch.zeros(2, 3, size, size, dtype=torch.uint8)
         pixels = normalise(grey, self.device)

@@ -44,7 +44,7 @@ def target_of(samples: Sequence[Sample], task: Task, label_set: LabelSet) -> Ten
 
 
 def has_target(sample: Sample, task: Task, label_set: LabelSet) -> bool:
-    """Whether `target_of` has an answer for a sample."""
+    """Return whether `target_of` has an answer for a sample."""
     return _row(sample, task, label_set) is not None
 
 

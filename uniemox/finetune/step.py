@@ -236,7 +236,7 @@ PREFIX = "unlabelled/"  # of the keys of further images
 
 @dataclass(frozen=True, slots=True)
 class TeacherAnswers:
-    """What a teacher says of the training images."""
+    """Answers of a teacher for the training images."""
 
     unlabelled: list[Sample]
     """The further images that it could read."""
@@ -274,7 +274,7 @@ def ask_teacher(
     out: Path,
     on_progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> TeacherAnswers:
-    """What the teacher says of each whole image, once; the answers are kept in `out`, from which a run resumes.
+    """Ask the teacher about each whole image once; the answers are saved in `out` for resuming.
 
     Of several processes, which all call it, the first asks and the others read.
     Images that it can't read are left out of the unlabelled ones, and have their label alone.

@@ -26,7 +26,7 @@ def font_of(size: int) -> ImageFont.FreeTypeFont:
 
 
 def fitted(text: str, size: int, width: float, *, keep_end: bool = False) -> tuple[str, ImageFont.FreeTypeFont]:
-    """As much of a text as fits on one line, and the font to draw it in.
+    """Cut a text to one line, and return it with its font.
 
     size: of the letters, px.  width: px.  keep_end: cut the start of a long text, where names of files are alike.
     Accents are left out and other letters spelt as \\u65e5 where no font has them. Raises ImageError without FreeType.

@@ -118,7 +118,7 @@ def table(name: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> 
 
 
 def scrolling(name: str, wide: Html) -> Html:
-    """What scrolls by itself where it is too wide, with the keys too."""
+    """Wrap content that scrolls where it is too wide, also with keys."""
     return element("div", wide, class_="scroll", role="region", aria_label=name, tabindex="0")
 
 
@@ -169,12 +169,12 @@ def interval(bounds: Bounds) -> str:
 
 
 def is_known(value: float | None) -> TypeGuard[float]:
-    """Whether a score is a number; one that is undefined is None, or nan."""
+    """Return whether a score is a number; one that is undefined is None, or nan."""
     return value is not None and math.isfinite(value)
 
 
 def are_known(bounds: Bounds) -> TypeGuard[Sequence[float]]:
-    """Whether an interval has both ends."""
+    """Return whether an interval has both ends."""
     return bounds is not None and len(bounds) == 2 and all(is_known(bound) for bound in bounds)
 
 

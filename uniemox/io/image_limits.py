@@ -1,4 +1,4 @@
-"""What a file may ask of its decoder, read off its bytes before any decoder sees them.
+"""Limits on a file's decoding work, checked on its bytes before any decoder runs.
 
 A header tells how many pixels there are, not how much work they take: a progressive JPEG visits all of them once a
 scan, and Pillow walks through chunks, segments and comments in Python. Every limit is far above what cameras and

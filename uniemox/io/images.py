@@ -51,7 +51,7 @@ _ORIENTATION = 0x0112  # the tag of EXIF
 
 
 def is_image_name(path: Path) -> bool:
-    """Whether a file's ending is one of an image."""
+    """Return whether a file's ending is one of an image."""
     return path.suffix.lower() in ENDINGS
 
 
@@ -120,7 +120,7 @@ def _register_heif() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MinSides:
-    """How small a JPEG may be decoded: a `shrink` of `decode` that can be sent to another process.
+    """Minimum size for decoding a JPEG: a `shrink` of `decode` that can be sent to another process.
 
     Its sides stay at least so long, px; 0: that side may be of any length.
     """
@@ -129,7 +129,7 @@ class MinSides:
     long_px: int = 0
 
     def __call__(self, width: int, height: int) -> float:
-        """How many times smaller."""
+        """Return the factor by which the image may shrink."""
         short, long = sorted((width, height))
         return min(short / self.short_px if self.short_px else short, long / self.long_px if self.long_px else long)
 

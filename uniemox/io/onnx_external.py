@@ -1,4 +1,4 @@
-"""Which other files an ONNX file takes its weights from, read off its protocol buffer without the package onnx.
+"""Find the external weight files of an ONNX file, without the package onnx.
 
 onnxruntime opens these files by itself; a classifier must not name any, a person detector only such as lie beside it.
 """
@@ -52,7 +52,7 @@ def external_files(path: Path) -> list[str]:
 
 
 def leaves_folder(name: str) -> bool:
-    """Whether the name of a file with weights, or one of Windows, leads out of the model's folder."""
+    """Return whether the name of a file with weights, or one of Windows, leads out of the model's folder."""
     paths = PurePosixPath(name), PureWindowsPath(name)
     return not name or any(path.is_absolute() or path.anchor != "" or ".." in path.parts for path in paths)
 

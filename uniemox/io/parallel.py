@@ -58,7 +58,7 @@ def count_cores() -> int:
 
 
 def is_parallel_worker() -> bool:
-    """Whether this thread is one of several of a map, so that it should compute on one core."""
+    """Return whether this thread is one of several of a map, so that it should compute on one core."""
     return getattr(_THREAD, "is_worker", False)
 
 
@@ -116,7 +116,7 @@ def map_on_ray(
 
 
 class _Worker:
-    """What answers batches, on one core of the cluster."""
+    """Actor that answers batches, on one core of the cluster."""
 
     def __init__(self, open_work: Callable[[], Callable[[Any], Any]], folder: str) -> None:
         with suppress(OSError):  # files may well be named by whole paths

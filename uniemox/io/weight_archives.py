@@ -1,4 +1,4 @@
-"""What torch.load would make of a file, looked at before it reads it: no file of kilobytes may ask for gigabytes.
+"""Check a weight archive before torch.load reads it, so that no small file asks for gigabytes.
 
 torch.load with weights_only runs no foreign code, but it inflates what is compressed, and calls functions that build
 large objects from small ones as often as a file asks for. Nothing here imports torch.
@@ -57,7 +57,7 @@ def _check_zip(file: IO[bytes], path: Path) -> None:
 
 
 def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
-    """As torch.save writes them: stored as they are, one after the other from the first byte on, and nothing behind."""
+    """Check that members are stored uncompressed and contiguous, as torch.save writes them."""
     members = archive.infolist()
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:

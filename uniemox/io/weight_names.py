@@ -10,7 +10,7 @@ IN_PACKAGE = {"embedded": "scene.onnx", "small": "small.onnx"}  # models that co
 
 @dataclass(frozen=True, slots=True)
 class Init:
-    """Where an encoder comes from."""
+    """Source of an encoder."""
 
     networks: tuple[str, ...]
     """Runs, files, timm:NAME, timm:NAME@FILE, embedded, small; several stand side by side, none is no start."""

@@ -1,4 +1,4 @@
-"""Which losses are computed, and how much each counts."""
+"""Weights of the losses of pre-training."""
 
 from dataclasses import dataclass, fields
 
@@ -7,7 +7,7 @@ from uniemox.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossWeights:
-    """How much each loss counts. 0 turns it off: it is not computed, nor is anything that only it needs."""
+    """Weight of each loss. 0 turns it off, with everything that only it needs."""
 
     scene_reconstruction: float = 1.0
     """L1 of the scene."""

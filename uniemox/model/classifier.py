@@ -18,7 +18,7 @@ MIN_IMAGES = 8
 
 
 class Distance(nn.Module):
-    """How unlike the training images an image is: far from their features, and without a label that stands out.
+    """Distance of an image to the training images: distance of its features, and energy of its logits.
 
     The sum of two parts, each in units of its standard deviation over the training images:
     the squared distance of the features under a Gaussian (arXiv 1807.03888, equation 1). Features are scaled to length
@@ -45,7 +45,7 @@ class Distance(nn.Module):
 
     @classmethod
     def fit(cls, features: Tensor, logits: Tensor | None = None) -> "Distance":
-        """Of M training images.
+        """Fit the distance to M training images.
 
         features: (M, D), M at least 8.  logits: (M, E); None: the outputs are none, and the energy does not count.
         Raises ShapeError for fewer images.
@@ -149,7 +149,7 @@ class Classifier(nn.Module):
         return (logits, features) if with_features else logits
 
     def after_encoder(self) -> list[nn.Parameter]:
-        """What is learned behind the encoder."""
+        """Return the parameters behind the encoder."""
         of_encoder = {id(parameter) for parameter in self.encoder.parameters()}
         return [one for one in self.parameters() if one.requires_grad and id(one) not in of_encoder]
 
@@ -160,7 +160,7 @@ class Classifier(nn.Module):
         return logits, None if self.distance is None else self.distance(features, logits)
 
     def train(self, mode: bool = True) -> "Classifier":
-        """As any module's; with `keeps_norm_statistics` batch norms stay in eval mode."""
+        """Set the mode; with `keeps_norm_statistics` batch norms stay in eval mode."""
         super().train(mode)
         for module in self.modules() if self.keeps_norm_statistics else ():
             if isinstance(module, nn.BatchNorm2d):
@@ -168,7 +168,7 @@ class Classifier(nn.Module):
         return self
 
     def features(self, scene: Tensor | None = None, person: Tensor | None = None) -> Tensor:
-        """What the head reads: (N, D) of one view, (N, C3) of both, (N, method.width) of regions.
+        """Return the head's input: (N, D) of one view, (N, C3) of both, (N, method.width) of regions.
 
         scene, person: (N, 3, H, W), ImageNet-normalised; a view that `streams` does not name is ignored.
         Raises ShapeError if one that it names is missing, is not of floats, or two have different shapes.
@@ -190,7 +190,7 @@ class Classifier(nn.Module):
         return torch.stack([both[:count], both[count:]], dim=1)  # (N, 2, D)
 
     def fuse(self, encoded: Tensor) -> Tensor:
-        """What the head reads, see `features`.  encoded: of `encode`."""
+        """Return the head's input, see `features`.  encoded: of `encode`."""
         if self.method is not None:
             return self.method(self.method.reader.split(encoded))
         if self.fusion is None:

@@ -101,7 +101,7 @@ class DecoderConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """What the model computes. Every ablation of tables IV to VI of the paper is one of these settings."""
+    """Settings of the model. Every ablation of tables IV to VI of the paper is one of these settings."""
 
     fusion: str | None = "attention"
     """Fusion of α and β into Υ: static, dynamic, attention, gated, scaled_attention, or a class of your own as
@@ -128,15 +128,15 @@ class ModelConfig:
 
     @property
     def needs_image_features(self) -> bool:
-        """Whether a loss needs the teacher's Ω."""
+        """Return whether a loss needs the teacher's Ω."""
         return self.needs_text_features or self.losses.semantic_visual_alignment > 0
 
     @property
     def needs_text_features(self) -> bool:
-        """Whether a loss needs the teacher's Λ."""
+        """Return whether a loss needs the teacher's Λ."""
         return self.losses.contrastive_feature_alignment > 0
 
     @property
     def needs_person(self) -> bool:
-        """Whether the person view is used: reconstructed, or fused into a Υ that a loss reads."""
+        """Return whether the person view is used: reconstructed, or fused into a Υ that a loss reads."""
         return self.losses.person_reconstruction > 0 or (self.fusion is not None and self.needs_image_features)

@@ -14,7 +14,7 @@ MAX_LOG_SIZE = 10.0  # of a box in cells; what lies beyond is none
 
 
 class Candidates(NamedTuple):
-    """What a detector says of each of A places, before overlapping boxes are dropped."""
+    """Raw detections at A places, before overlapping boxes are removed."""
 
     boxes: Tensor  # (N, A, 4): x1, y1, x2, y2 as shares of the view
     confidence: Tensor  # (N, A), 0 to 1
@@ -78,7 +78,7 @@ class PyramidPooling(nn.Module):
 
 
 class Head(nn.Module):
-    """What is read off one map: classes, box, objectness."""
+    """Head of one map: classes, box, objectness."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()

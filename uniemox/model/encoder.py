@@ -95,7 +95,7 @@ def encode_visible(vit: VisionTransformer, patches: Tensor, visible: Tensor) -> 
 
 
 def take_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """Of each sample, some rows. x: (N, L, C), rows: (N, K) indices.  Returns (N, K, C)."""
+    """Take some rows of each sample. x: (N, L, C), rows: (N, K) indices.  Returns (N, K, C)."""
     return x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
 
 
@@ -221,7 +221,7 @@ def hsv_bins(rgb: Tensor) -> Tensor:
 
 
 def cell_means(side: int, device: torch.device) -> Tensor:
-    """How much each of `side` pixels counts in each of 6 cells of equal width, which may cut pixels: (6, side)."""
+    """Return the weight of each of `side` pixels in 6 cells of equal width: (6, side)."""
     edges = torch.arange(THUMBNAIL + 1, device=device) * (side / THUMBNAIL)  # (7,)
     pixels = torch.arange(side, device=device)
     last = torch.minimum(edges[1:, None], pixels + 1)  # (6, side)

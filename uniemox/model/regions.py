@@ -1,4 +1,4 @@
-"""What the methods of `model/methods` relate: the whole scene, its objects and people, and the person with the face.
+"""Regions that the methods relate: the whole scene, its objects and people, the person and the face.
 
 Every region is the mean of the encoder's last feature map inside a box. Boxes come from detectors inside the network,
 so that a classifier's file needs no other: YOLOX-nano for objects and people, YuNet for faces. Without them the cells
@@ -45,7 +45,7 @@ class Regions(NamedTuple):
 
     @classmethod
     def unpack(cls, packed: Tensor) -> "Regions":
-        """What `pack` gave."""
+        """Unpack the result of `pack`."""
         width = packed.shape[2] - CLASSES - 5
         features, classes, boxes, presence = packed.split([width, CLASSES, 4, 1], dim=2)
         return cls(features, classes, boxes, presence[..., 0])
@@ -79,7 +79,7 @@ class RegionReader(nn.Module):
         return "both" if set(OF_PERSON) & set(self.groups) else "scene"
 
     def train(self, mode: bool = True) -> "RegionReader":
-        """As any module's; the detectors stay in eval mode."""
+        """Set the mode; the detectors stay in eval mode."""
         super().train(mode)
         for network in (self.detector, self.face_finder):
             if network is not None:
@@ -149,7 +149,7 @@ class RegionReader(nn.Module):
 
 
 def views_of_groups(groups: Collection[Group]) -> int:
-    """How many views of an image go through the encoder: the scene, the person, the face."""
+    """Number of views of an image that the encoder sees: scene, person, face."""
     return 1 + bool(set(OF_PERSON) & set(groups)) + ("face" in groups)
 
 

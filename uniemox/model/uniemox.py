@@ -72,7 +72,7 @@ class UniEmoX(nn.Module):
         )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether blocks compute their activations a second time in the backward pass instead of keeping them."""
+        """Set whether blocks recompute their activations in the backward pass."""
         self.encoder.set_grad_checkpointing(enable)
         if self.decoder is not None:
             self.decoder.grad_checkpointing = enable

@@ -49,7 +49,7 @@ def clip_box(box: Box, width: int, height: int) -> Box:
 
 
 def touched_box(box: Box, width: int, height: int) -> Box:
-    """As `clip_box`, but a box that is thinner than a px becomes a px wide.
+    """Clip a box as `clip_box` does; a box thinner than a px becomes a px wide.
 
     Raises BoxError only if it is not finite or lies outside.
 

@@ -12,7 +12,7 @@ from uniemox.io.files import open_regular
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectorConfig:
-    """Which boxes count as people."""
+    """Thresholds of a person detector."""
 
     confidence: float | None = None
     """Least confidence, 0 to 1: objectness times class, or as the layout defines it; None: the layout's own."""

@@ -64,7 +64,7 @@ class DarknetDetector:
         )
 
     def _forward(self, pixels: Array) -> list[Array]:
-        """What the [yolo] layers give for one image (1, 3, H, W)."""
+        """Run the network: outputs of the [yolo] layers for one image (1, 3, H, W)."""
         try:
             with self._lock:  # OpenCV's networks can't run twice at once
                 self._net.setInput(pixels)

@@ -12,7 +12,7 @@ from uniemox.persons.config import DetectorConfig
 
 
 class Detector(Protocol):
-    """What finds people in images."""
+    """Detector of people in images."""
 
     name: str
     """The file's name, e.g. yolox_nano.onnx."""

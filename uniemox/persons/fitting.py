@@ -1,4 +1,4 @@
-"""How an image is fitted into a network's input, and how boxes come back from there."""
+"""Fit an image into a network's input, and map boxes back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preparation:
-    """What a network expects of its images."""
+    """Preparation of images for a network."""
 
     fit: Literal["squash", "corner", "centre"]
     """squash: both sides to the input's, corner, centre: letterboxed to the top left or the middle."""
@@ -31,7 +31,7 @@ class Preparation:
 
 
 class Placement(NamedTuple):
-    """Where an image lies in the input: px of the input = px of the image * scale + offset."""
+    """Placement of an image in the input: px of the input = px of the image * scale + offset."""
 
     scale_x: float
     scale_y: float

@@ -30,14 +30,14 @@ class EncoderConfig:
 
     @property
     def timm_options(self) -> dict[str, int]:
-        """What differs from the name's architecture."""
+        """Options that differ from the named architecture."""
         options = {name: getattr(self, name) for name in ("patch_size", "embed_dim", "depth", "num_heads")}
         return {name: value for name, value in options.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherConfig:
-    """Whose features L2 and L3 distil."""
+    """Teacher whose features L2 and L3 distil."""
 
     source: str = "clip:ViT-B-16-quickgelu@openai"
     """clip:NAME@WEIGHTS, fitted:FOLDER, stored:FILE, timm:NAME@FILE or onnx:FILE (the last two have no text side)."""

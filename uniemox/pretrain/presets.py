@@ -26,7 +26,7 @@ def paper() -> PretrainConfig:
 
 
 def best() -> PretrainConfig:
-    """As the paper, from DINOv2's ViT-L/14 with CLIP ViT-L/14 as the teacher. Not run by us either.
+    """Return the paper's settings with DINOv2's ViT-L/14 as start and CLIP ViT-L/14 as teacher. Not run by us.
 
     Low rate, clipping and layer-wise decay keep the start alive, and Γ2 with scaled products does not collapse;
     docs/training.md and docs/method.md have what was measured on a small one. The rate is 6.25e-5 at a batch of 64,

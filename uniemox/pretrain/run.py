@@ -256,7 +256,7 @@ def build_encoder_of(config: PretrainConfig) -> VisionTransformer:
 
 
 class PretrainRun:
-    """What the steps of a run share.  model: on its device.  teacher: of `prepare_teacher`."""
+    """State that the steps of a run share. model: on its device.  teacher: of `prepare_teacher`."""
 
     def __init__(
         self, config: PretrainConfig, data: DataSet, out: Path, model: UniEmoX, teacher: Teacher | None
@@ -363,7 +363,7 @@ class PretrainRun:
         wait_for_all()
 
     def plan(self) -> RunPlan:
-        """What the run will cost; its memory is measured on two grey images."""
+        """Return the cost of the run; memory is measured on two grey images."""
         config, size = self.config, self.config.view.size
         pixels = torch.zeros(2, 3, size, size, dtype=torch.uint8)
         features = None if self.teacher is None else torch.randn(2, self.teacher.width)

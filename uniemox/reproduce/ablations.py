@@ -76,7 +76,7 @@ def table6(study: Study) -> Plan:
 
 
 def table7(study: Study) -> Plan:
-    """Whether the texts name the emotion."""
+    """Return whether the texts name the emotion."""
     variants = (
         Variant("emotion in the text", "with", with_emotion=True),
         Variant("no emotion in the text", "without", with_emotion=False),
@@ -193,7 +193,7 @@ def _retuned(study: Study, method: Method, first: Target, target: Target) -> Cel
 
 
 def _obstacle(ours: LabelSet, theirs: LabelSet) -> str | None:
-    """Why labels can't be mapped; None if they can."""
+    """Return why labels cannot be mapped; None if they can."""
     try:
         map_to_data(ours, theirs)
     except LabelError as error:

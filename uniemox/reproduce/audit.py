@@ -1,4 +1,4 @@
-"""Whether a run says everything that is needed to do it again, and whether its weights still give its figures."""
+"""Check that a run can be repeated, and that its weights still give its figures."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ class Verified:
 
 
 def audit(run: Path) -> list[str]:
-    """What a finished run does not say although it is needed to repeat it; empty if it says everything.
+    """List what a finished run lacks to be repeated.
 
     Raises ConfigError if there is no config.json that can be read.
     """
@@ -93,7 +93,7 @@ def _of_keys(data: DataSet, keys: tuple[str, ...]) -> DataSet:
 
 
 def _largest_difference(found: Evaluation, kept: SavedEvaluation) -> float:
-    """Of any probability. Raises DataError where a label has changed."""
+    """Return the largest difference of probabilities. Raises DataError where a label has changed."""
     assert kept.predictions is not None
     labels = [str(label) for label in kept.values["labels"]]
     lines = {line["key"]: line for line in found.predictions}

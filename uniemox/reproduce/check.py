@@ -1,4 +1,4 @@
-"""Whether the runs of a plan could start: settings, data, starts, networks and one batch, with nothing trained."""
+"""Check that the runs of a plan could start: settings, data, starts, networks and one batch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -51,7 +51,7 @@ class Checked:
 
 @dataclass(slots=True)
 class _World:
-    """What the runs that were looked at will have made."""
+    """Outputs of the checked runs."""
 
     read: Read
     data: dict[str, DataSet] = field(default_factory=dict)

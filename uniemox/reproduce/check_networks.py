@@ -38,7 +38,7 @@ META = torch.device("meta")
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a run that is planned will leave."""
+    """Output of a planned run."""
 
     build: Callable[[], nn.Module]
     """Its encoder, on the meta device."""
@@ -71,7 +71,7 @@ def pretraining_network(config: PretrainConfig, planned_teachers: Mapping[str, F
 
 
 def pretraining_shapes(model: UniEmoX, batch: int) -> str:
-    """What a batch of that many images becomes in a forward pass with every loss."""
+    """Return the shapes of a forward pass of a batch with every loss."""
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         model.to_empty(device="cpu")  # fake tensors, as autocast knows no meta device
         pixels = torch.zeros(batch, 3, *model.image_size)
@@ -83,7 +83,7 @@ def pretraining_shapes(model: UniEmoX, batch: int) -> str:
 
 
 def start_key(config: FinetuneConfig, planned: Planned) -> str:
-    """What decides on the network of a fine-tuning run, all of its settings that data and schedule leave alone."""
+    """Return the settings that decide the network of a fine-tuning run."""
     start = planned[config.init].key if config.init in planned else config.init
     return f"{start} {config.method} {config.network} {config.view.size}"
 
@@ -91,7 +91,7 @@ def start_key(config: FinetuneConfig, planned: Planned) -> str:
 def finetuning_network(
     config: FinetuneConfig, planned: Planned, labels: Sequence[str]
 ) -> tuple[tuple[int, ...], Trained, str]:
-    """What the head of a fine-tuning run reads of two images, what the run will leave, and what it starts from.
+    """Return the head's input for two images, the run's output, and its start.
 
     planned: runs that are not done.  labels: of its data.  Raises what the run itself would raise.
     """
@@ -137,7 +137,7 @@ def teacher_width(source: str, planned: Mapping[str, FitConfig]) -> int:
 
 
 def _read_by_head(classifier: Classifier, width: int) -> tuple[int, ...]:
-    """What the head reads of two images, (2, D) or (2, C3).
+    """Return the head's input for two images, (2, D) or (2, C3).
 
     classifier: without its encoder.  width: D, channels of the encoder's features.
     """
@@ -196,7 +196,7 @@ def _timm_encoder(source: str, size: int) -> Any:
 
 
 def _weights_of_timm(source: str) -> str:
-    """Where the weights of a network of timm come from. Raises CheckpointError if it has none."""
+    """Return the source of a timm network's weights. Raises CheckpointError if it has none."""
     parsed = TimmSource.parse(source)
     if parsed.file:
         return f"weights of {parsed.file}"

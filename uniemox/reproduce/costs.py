@@ -26,7 +26,7 @@ REPEATS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkCost:
-    """Of a fine-tuned classifier and one image."""
+    """Cost of a fine-tuned classifier for one image."""
 
     parameters_m: float
     """Millions."""
@@ -40,7 +40,7 @@ class NetworkCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanCost:
-    """Of runs that are not done."""
+    """Work of unfinished runs."""
 
     runs: int
     images_m: float
@@ -82,7 +82,7 @@ def measure_run(run: Path) -> NetworkCost:
 
 
 def plan_cost(runs: Sequence[Run], *, images_per_s: float | None, gpus: int) -> PlanCost:
-    """What runs of the paper's scale cost.
+    """Cost of runs at the paper's scale.
 
     images_per_s: what `uniemox bench train` measured on one of the GPUs: pre-training steps of ViT-L/16. All other work
     is taken to run at the same multiplications and additions a second, and several GPUs to share it without loss.
@@ -173,7 +173,7 @@ def step_seconds(run: Run, images_per_s: float) -> float:
 
 
 def gradient_bytes(run: Run) -> float:
-    """That each GPU sends in a step: a ring sends all gradients twice, but for its own part."""
+    """Return the bytes that each GPU sends in a step: a ring sends all gradients twice, except its own part."""
     processes = gpus_of(run)
     return 2 * (processes - 1) / processes * run.parameters_m * 1e6 * BYTES
 
@@ -185,7 +185,7 @@ def finished_bytes(run: Run) -> float:
 
 
 def checkpoint_bytes(run: Run) -> float:
-    """Of its checkpoints while it runs: weights and two moments each."""
+    """Return the bytes of a run's checkpoints: weights and two moments each."""
     return CHECKPOINTS_WHILE_RUNNING * 3 * run.parameters_m * 1e6 * BYTES
 
 

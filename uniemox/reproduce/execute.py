@@ -26,7 +26,7 @@ TAIL = 4  # lines of a log that are shown of a run that failed
 
 @dataclass(slots=True)
 class RunOutcome:
-    """What became of a plan."""
+    """Outcome of a plan."""
 
     done: list[Run] = field(default_factory=list)
     """Now, or before."""
@@ -125,7 +125,7 @@ def _weight(run: Run) -> int:
 
 
 def work_ahead(runs: Sequence[Run]) -> dict[str, int]:
-    """By key: the work of the longest chain that begins with a run. Long chains go first, so that none is left over."""
+    """Return the work of the longest chain that begins with each run. Long chains go first."""
     after: dict[str, int] = {}
     for run in reversed(runs):
         after[run.key] = _weight(run) + after.get(run.key, 0)
@@ -135,7 +135,7 @@ def work_ahead(runs: Sequence[Run]) -> dict[str, int]:
 
 
 def _settle(run: Run, outcome: RunOutcome, finished: set[str]) -> bool:
-    """Whether nothing is left to do about a run: it is done, can't be done, or waits in vain."""
+    """Return whether nothing is left to do about a run: it is done, can't be done, or waits in vain."""
     if run.missing is not None:
         outcome.not_there[run.key] = run.missing
         return True
@@ -158,7 +158,7 @@ def _visible(gpus: int) -> list[str]:
 
 
 def gpus_of(run: Run) -> int:
-    """How many GPUs a command uses; what prepares data uses none."""
+    """Return the number of GPUs of a command; preparation of data uses none."""
     return 0 if run.words[0] == "data" else run.processes
 
 
@@ -236,7 +236,7 @@ def _tail(log: Path) -> str:
 
 
 def seconds_of(root: Path) -> dict[str, float]:
-    """By key: what every run took, all its starts together, as the journal has it."""
+    """Return the time of every run by key, over all its starts, from the journal."""
     path, found = root / JOURNAL, dict[str, float]()
     for line in path.read_text("utf-8").splitlines() if path.exists() else []:
         try:
@@ -249,7 +249,7 @@ def seconds_of(root: Path) -> dict[str, float]:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """What of SIGINT and SIGTERM came, instead of ending this process."""
+    """Collect SIGINT and SIGTERM instead of ending this process."""
     came: list[int] = []
     before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

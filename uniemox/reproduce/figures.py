@@ -74,7 +74,7 @@ def _boxes(sample: Sample, scale: float) -> list[list[float]] | None:
 
 
 def read_images(folder: Path) -> list[dict[str, Any]]:
-    """What `write_images` wrote: file, key, label, text. Raises ConfigError if it is not there."""
+    """Read the output of `write_images`: file, key, label, text. Raises ConfigError if it is not there."""
     return list(read_json(folder / LIST)["pictures"])
 
 
@@ -143,7 +143,7 @@ def fig6(study: Study) -> Plan:
 
 
 def fig8(study: Study) -> Plan:
-    """Where each method looks, by Grad-CAM in the last block."""
+    """Plan Grad-CAM of each method in the last block."""
     target = _target(study, "fig8")
     drawn = _images(study, target)
     names = [SCRATCH, *(name for name in COMPARED if name in study.weights), OURS]
@@ -165,7 +165,7 @@ def fig8(study: Study) -> Plan:
 
 
 def fig9(study: Study) -> Plan:
-    """What is rebuilt of hidden patches, by our pre-training and by reconstruction alone."""
+    """Plan the reconstruction of hidden patches by our pre-training and by reconstruction alone."""
     target = _target(study, "fig9")
     drawn = _images(study, target)
     mae = study.weights.get("MAE")
@@ -197,7 +197,7 @@ def _target(study: Study, figure: str) -> Target:
 
 
 def _other_data(study: Study, target: Target, figure: str) -> tuple[str, ...]:
-    """What a page says where its images are not of the paper's data set."""
+    """Return the page's note if its images are not from the paper's data set."""
     name = PAPER_DATA[figure]
     is_papers = study.is_demo or target.name == name
     return () if is_papers else (f"The images are of {target.name}; the paper shows {name}, which was not given.",)

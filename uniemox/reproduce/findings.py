@@ -1,4 +1,4 @@
-"""What a plan found: scores, gains, margins and costs, read once; as JSON and as CSV."""
+"""Findings of a plan: scores, gains, margins and costs, as JSON and CSV."""
 
 import io
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ CSV_FIELDS = (
 
 
 class Findings:
-    """Of one plan, after its runs."""
+    """Findings of one plan, after its runs."""
 
     def __init__(self, plan: Plan, outcome: RunOutcome, root: Path) -> None:
         self.plan, self.outcome, self.root = plan, outcome, root
@@ -55,11 +55,11 @@ class Findings:
                     yield (row.name, name), found
 
     def has_gains(self, name: str) -> bool:
-        """Whether a column of gains stands beside this one; curves have too many columns for that."""
+        """Return whether a column of gains stands beside this one; curves have too many columns for that."""
         return not self.plan.is_curve and any(column == name for _, column in self.gains)
 
     def has_scores(self, name: str) -> bool:
-        """Whether a column has a score of ours."""
+        """Return whether a column has a score of ours."""
         return any(self.scores.get((row.name, name)) is not None for row in self.plan.rows)
 
     def chance(self, name: str | None = None) -> float | None:
@@ -122,7 +122,7 @@ class Findings:
 
 
 def _cost(row: TableRow) -> NetworkCost | None:
-    """Of the first finished classifier of a row; None for rows without one."""
+    """Return the cost of a row's first finished classifier; None if there is none."""
     for cell in row.cells.values():
         for run in cell.runs:
             if is_done(run) and (run.folder / WEIGHTS).exists():

@@ -1,4 +1,4 @@
-"""What can be reproduced, and at which scales."""
+"""Targets and scales of reproduction."""
 
 from typing import Literal, get_args
 

@@ -237,7 +237,7 @@ class _Page:
 
 
 def _audited(folder: Path) -> str:
-    """Of runs that train."""
+    """Return settings of the runs that train."""
     try:
         lacking = audit(folder)
     except UniemoxError:

@@ -55,7 +55,7 @@ class Run:
 
     @property
     def missing(self) -> str | None:
-        """What it or a run that it needs lacks."""
+        """Return what this run or its dependencies lack."""
         return self.lacks or next((run.missing for run in self.needs if run.missing), None)
 
     @property
@@ -73,7 +73,7 @@ class Run:
 
     @property
     def log(self) -> Path:
-        """What it printed."""
+        """Return its output."""
         return self.root / LOGS / f"{self.key}.log"
 
 
@@ -135,7 +135,7 @@ def _versions() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What a table says of one method on one data set."""
+    """Cell of a table: one method on one data set."""
 
     paper: float | None = None
     """The paper's figure, percent."""

@@ -24,7 +24,7 @@ MIN_SEEDS = 3  # of which an interval can be made
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """Of one method on one data set. Shares are 0 to 1."""
+    """Result of one method on one data set. Shares are 0 to 1."""
 
     accuracy: float
     """Mean over seeds."""
@@ -47,7 +47,7 @@ class Score:
 
 
 def is_done(run: Run) -> bool:
-    """Whether what the run makes is there."""
+    """Return whether what the run makes is there."""
     if run.scores is not None:
         return find_evaluation(run) is not None
     return run.mark.exists() if run.makes is None else (run.folder / run.makes).exists()
@@ -69,7 +69,7 @@ def find_evaluation(run: Run) -> SavedEvaluation | None:
 
 
 def score_of(cell: Cell) -> Score | None:
-    """What the cell's finished runs found; None if none is finished."""
+    """Return the result of the cell's finished runs; None if none is finished."""
     found = [evaluation for run in cell.runs if (evaluation := find_evaluation(run)) is not None]
     found = [evaluation for evaluation in found if "confusion" in evaluation.values]
     if not found:
@@ -110,7 +110,7 @@ def _reach(values: np.ndarray) -> float:
 
 
 def gain(ours: Cell, reference: Cell) -> PairedDifference | None:
-    """By how much ours is above the reference on the same images.
+    """Return the gain over the reference on the same images.
 
     Its interval is over seeds, each of ours against the reference's of the same seed (Student's t), where there are
     three or more; else over images, all seeds of an image drawn together. None unless both were scored on the same
@@ -127,7 +127,7 @@ def gain(ours: Cell, reference: Cell) -> PairedDifference | None:
 
 
 def _right(runs: Sequence[Run]) -> tuple[dict[str, str], np.ndarray] | None:
-    """Of the scored images by key what they are drawn together with, and (S, N) which were right with which seed."""
+    """Return the bootstrap group of each scored image by key, and (S, N) correct answers by seed."""
     found = [evaluation for run in runs if (evaluation := find_evaluation(run)) is not None]
     kept = [evaluation.predictions for evaluation in found if evaluation.predictions is not None]
     rows = [dict(zip(one.keys, one.is_right.tolist(), strict=True)) for one in kept]
@@ -138,7 +138,7 @@ def _right(runs: Sequence[Run]) -> tuple[dict[str, str], np.ndarray] | None:
 
 
 def mark_of(cell: Cell, failed: set[str]) -> Mark:
-    """What a cell is marked with: ours where anything was run, cited where only the paper has a figure.
+    """Return the cell's mark: ours if anything was run, cited if only the paper has a figure.
 
     failed: keys of runs that failed, and of those that need them.
     """
@@ -155,7 +155,7 @@ NETWORK = "128 HSV bins and a 6 x 6 thumbnail of the scene, logistic regression;
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Margin:
-    """By how much a row's accuracy is above the histogram's, shares."""
+    """Margin of a row's accuracy over the histogram's, as shares."""
 
     difference: float
     low: float | None = None
@@ -194,7 +194,7 @@ def with_baseline(rows: Sequence[TableRow], baseline: TableRow) -> tuple[TableRo
 
 
 def margin_of(cell: Cell, baseline: Cell) -> Margin | None:
-    """How a cell compares with the baseline's; None where one of them has no score."""
+    """Compare a cell with the baseline's; None if one of them has no score."""
     ours, theirs = score_of(cell), score_of(baseline)
     if ours is None or theirs is None or cell.runs == baseline.runs:
         return None
@@ -214,7 +214,7 @@ PAPER_NEAR_PERCENT = 1.0  # so close to 1 / classes a figure of the paper is fla
 
 
 def mark_label(word: str) -> Html:
-    """Where a figure comes from."""
+    """Source of a figure."""
     return element("span", word, class_=f"mark {word.split(maxsplit=1)[0]}")
 
 
@@ -255,7 +255,7 @@ def over_histogram(margin: Margin) -> Html:
 
 
 def chance_cell(scores: Collection[Score]) -> Html:
-    """What needs no image: the commonest class of the scored images, and one class of all; ranges where they differ."""
+    """Return the chance level: the commonest class of the scored images, and one of all classes."""
     if not scores:
         return Html(UNKNOWN)
     commonest = _percents({score.chance for score in scores})

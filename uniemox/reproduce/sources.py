@@ -76,7 +76,7 @@ class DataSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finders:
-    """What finds people and objects in data that bring none."""
+    """Detectors of people and objects for data without them."""
 
     detector: str | None = None
     """As --detector of `uniemox data persons`; None: the package's own in a demo, none at the scale of the paper."""
@@ -312,7 +312,7 @@ def _has_people(data: DataSet) -> bool:
 
 
 def pretraining_of(targets: Sequence[Target], *, is_demo: bool) -> DataSource:
-    """What is pre-trained on: the first data set of a demo, EmoSet for the paper."""
+    """Return the data set of pre-training: the first of a demo, EmoSet for the paper."""
     if is_demo:
         return targets[0].data
     return next(target.data for target in targets if target.name == PRETRAINING)

@@ -1,4 +1,4 @@
-"""What a reproduction is asked for, and the commands that all tables are made of, at either scale."""
+"""Request for a reproduction, and the commands of all tables at both scales."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ PRETRAIN_BATCH: Mapping[Scale, int] = {"demo": 32, "paper": 1024}  # of the pres
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """What is fine-tuned."""
+    """Start of a fine-tuning run."""
 
     name: str
     starts: Mapping[int, Run | str]
@@ -87,7 +87,7 @@ class Study:
 
     @property
     def about_texts(self) -> str:
-        """How much of the labels the teacher and pre-training have read."""
+        """Return the share of labels that teacher and pre-training have read."""
         if self.with_emotion:
             return (
                 "The texts that teacher and pre-training read end with the emotion, as the paper's in all tables but "
@@ -102,7 +102,7 @@ class Study:
 
     @property
     def about_pretraining(self) -> str:
-        """What the intervals say about pre-training again."""
+        """Return the page's note on intervals and repeated pre-training."""
         if self.pretrain_seeds > 1:
             return f"Each pre-training was done with {self.pretrain_seeds} seeds, which the seeds of fine-tuning share."
         return (
@@ -111,12 +111,12 @@ class Study:
         )
 
     def streams(self, target: Target) -> str:
-        """What classifiers look at: at the scale of the paper the scene, and the person where the label is theirs."""
+        """Return the classifiers' views: the scene, and at the paper's scale the person if the label is theirs."""
         needs_person = self.pretraining.has_people if self.is_demo else target.data.labels.kind == "felt"
         return "both" if needs_person else "scene"
 
     def processes(self, images: int) -> int:
-        """Of a run that trains on so many images; those of small sets use one GPU, so that several run at a time."""
+        """Return the GPUs of a run by its number of training images; small sets use one, so several run at a time."""
         return 1 if self.is_demo or images < LARGE_SET else self.gpus
 
     @property
@@ -126,7 +126,7 @@ class Study:
 
     @property
     def epochs(self) -> tuple[int, int]:
-        """Of pre-training and fine-tuning."""
+        """Return the options of pre-training and fine-tuning."""
         if not self.is_demo:
             return PRETRAIN_EPOCHS, FINETUNE_EPOCHS
         return SCENE_EPOCHS if self.pretraining.is_synthetic else OWN_EPOCHS

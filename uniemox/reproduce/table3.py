@@ -210,7 +210,7 @@ def _of_union(study: Study, method: Method, target: Target, paper: float | None)
 
 
 def method_of(study: Study, name: str) -> tuple[Method, str]:
-    """Where a method starts, and what network that is."""
+    """Start of a method, and its network."""
     gflop = 2 * TRAINED * GMAC.get(name, VIT_L_GMAC if name in VIT_L else VIT_B_GMAC)
     parameters_m = PARAMETERS_M.get(name, VIT_L_PARAMETERS_M if name in VIT_L else VIT_B_PARAMETERS_M)
     if name == OURS:
@@ -267,7 +267,7 @@ def relating_of(study: Study, name: str) -> tuple[Method, str]:
 
 
 def _start_alone(study: Study) -> TableRow:
-    """What our pre-training starts from, fine-tuned like everything else: the gain over it is the method's."""
+    """Row of our pre-training's start, fine-tuned like all others; the gain over it is the method's."""
     name = SCRATCH if study.is_demo else "dBOT"
     row = _row(study, next(entry for entry in paper_tables()["table3"] if entry["method"] == name))
     cells = {column: replace(cell, paper=None) for column, cell in row.cells.items()}

@@ -39,7 +39,7 @@ DEMO = "A demo: small networks and budgets, not the paper's. What comes out hold
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReproduceOptions:
-    """What the user asked for."""
+    """Request of the user."""
 
     name: Name
     scale: Scale

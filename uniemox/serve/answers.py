@@ -1,4 +1,4 @@
-"""What the server answers, as its OpenAPI schema shows it, and the one shape of every refusal."""
+"""Answers of the server in its OpenAPI schema, and the form of every refusal."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, get_args, get_origin
@@ -80,7 +80,7 @@ class ImageFailure(BaseModel):
 
 
 class ExplanationAnswer(BaseModel):
-    """Where an image speaks for a label."""
+    """Heat map of an image for a label."""
 
     sha256: str
     name: str | None
@@ -114,7 +114,7 @@ class HealthAnswer(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-    """Why a request was refused as a whole."""
+    """Reason why a request was refused."""
 
     code: str = Field(description="A word for programs")
     error: str = Field(description="A sentence for people")

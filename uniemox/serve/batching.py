@@ -40,7 +40,7 @@ class Job:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether somebody still waits."""
+        """Return whether somebody still waits."""
         return not self.answer.done() and time.monotonic() < self.deadline
 
 
@@ -82,7 +82,7 @@ class Batcher:
 
     @property
     def retry_after_s(self) -> int:
-        """When half of the queue is probably done, in whole seconds, at least 1."""
+        """Estimate the seconds until half of the queue is done, at least 1."""
         return max(1, math.ceil(self._seconds_each * self._config.queue / 2))
 
     async def _run(self) -> None:

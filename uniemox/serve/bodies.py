@@ -39,7 +39,7 @@ class Upload:
 
     @property
     def sha256(self) -> str:
-        """Of its bytes, hexadecimal."""
+        """Hexadecimal hash of its bytes."""
         return hashlib.sha256(self.data).hexdigest()
 
 
@@ -121,7 +121,7 @@ class _Part:
 
 
 class _Form:
-    """What python_multipart's parser calls, in memory: the body is there already, and bounded."""
+    """Callbacks of python_multipart's parser; the body is in memory and bounded."""
 
     def __init__(self, limit: int) -> None:
         self.ended = False
@@ -130,7 +130,7 @@ class _Form:
         self._header = (b"", b"")
 
     def callbacks(self) -> dict[str, object]:
-        """By the parser's names."""
+        """Return the callbacks by the parser's names."""
         return {
             "on_part_begin": self._begin,
             "on_header_begin": self._begin_header,

@@ -84,7 +84,7 @@ class Models:
 
     @property
     def all_labels(self) -> list[str]:
-        """Of all models, each once."""
+        """Return the labels of all models, each once."""
         return list(dict.fromkeys(label for predictor in self._predictors.values() for label in predictor.labels))
 
     @property
@@ -104,7 +104,7 @@ class Models:
         return name or self.names[0]
 
     def describe(self) -> list[ModelAnswer]:
-        """What a client can know of each."""
+        """Return the description of each model for clients."""
         return [
             ModelAnswer(
                 name=name,
@@ -187,7 +187,7 @@ class _PromptDecoders:
         self.not_begun: set[bytes] = set()
 
     def decode(self, data: bytes, name: str, *, shrink: MinSides | None = None) -> tuple[Image.Image, tuple[int, int]]:
-        """As the pool's. Raises ImageError also for what comes too late."""
+        """Decode as the pool does. Raises ImageError also for what comes too late."""
         if time.monotonic() > self._until:
             self.not_begun.add(data)
             raise ImageError(f"{name}: not decoded: others in its batch took too long")
@@ -201,7 +201,7 @@ def _most_coverage(predictor: Predictor) -> float:
 
 
 def can_answer_in(predictor: Predictor, labels: LabelSet) -> bool:
-    """Whether a predictor's answers can be mapped to the set."""
+    """Return whether a predictor's answers can be mapped to the set."""
     if predictor.network.info.task == "affect":
         return False
     try:

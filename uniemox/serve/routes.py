@@ -1,4 +1,4 @@
-"""What can be asked of the server."""
+"""Routes of the server."""
 
 import asyncio
 import base64
@@ -36,7 +36,7 @@ routes = APIRouter()
 
 @dataclass(slots=True)
 class Service:
-    """What all requests share."""
+    """State that all requests share."""
 
     config: ServeConfig
     models: Models

@@ -42,5 +42,5 @@ def describe(app: FastAPI, models: Models, root_path: str) -> dict[str, Any]:
 
 
 def _is_answered(limits: dict[str, Any] | None) -> bool:
-    """Whether any model answers a parameter of which this is known."""
+    """Return whether any model answers a parameter of which this is known."""
     return limits is None or any(limits.values())

@@ -77,7 +77,7 @@ class ZeroShot:
         return found
 
     def _image_features(self, images: Sequence[Tensor]) -> Tensor:
-        """Of unit length, (N, C). Images of one size go together; the teacher resizes them itself."""
+        """Return features of unit length, (N, C). Images of one size form a batch; the teacher resizes them."""
         features: dict[int, Tensor] = {}
         for size in {image.shape for image in images}:
             rows = [i for i, image in enumerate(images) if image.shape == size]
@@ -183,7 +183,7 @@ def _open_work(open_describer: Callable[[], Describer]) -> Callable[[Sequence[Sa
 
 
 def _attributes(samples: Sequence[Sample], describer: Describer) -> list[dict[str, Any] | str]:
-    """What is known of images or can be found out about them; or why one can't be read."""
+    """Yield the known or measured attributes of images, or why one cannot be read."""
     found: list[dict[str, Any] | str] = []
     looked: list[tuple[dict[str, Any], Sample, Tensor]] = []
     for sample in samples:

@@ -10,7 +10,7 @@ SMALL_PATCH_PX = 12  # of the small tower that is fitted where none is given
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitConfig:
-    """How a teacher is fitted."""
+    """Settings for fitting a teacher."""
 
     image_tower: str | None = None
     """A frozen image tower, timm:NAME or timm:NAME@FILE, several with commas; None: a small one is fitted as well."""

@@ -220,7 +220,7 @@ class TextCachedTeacher:
         self.read.add(name)
 
     def _read_new(self) -> None:
-        """What other processes, or earlier ones, have written since the last look."""
+        """Read what other or earlier processes have written since the last call."""
         try:
             names = {path.name for path in self.folder.iterdir() if path.suffix == SUFFIX} - self.read
         except OSError as error:

@@ -304,7 +304,7 @@ def _features(teacher: FittedTeacher, inputs: Tensor, is_frozen: bool) -> Tensor
 
 
 def recalls(similarity: Tensor, truth: Tensor) -> dict[str, float]:
-    """How often a true candidate is among the one or five most similar, and how often by chance.
+    """Return how often a true candidate is among the one or five most similar, and the chance level.
 
     similarity: (Q, M), queries by candidates.  truth: (Q, M) bool.  Means over the queries, 0 to 1.
     """
@@ -319,7 +319,7 @@ def recalls(similarity: Tensor, truth: Tensor) -> dict[str, float]:
 
 
 def _figures(teacher: FittedTeacher, held: Pairs, is_frozen: bool) -> dict[str, Any]:
-    """How well held-out images find their texts among the distinct held-out ones, and texts their images."""
+    """Return retrieval scores of held-out images and texts, in both directions."""
     texts = sorted({text for several in held.texts for text in several})
     truth = torch.tensor([[text in several for text in texts] for several in held.texts])
     with torch.no_grad():

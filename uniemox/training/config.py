@@ -64,7 +64,7 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HardwareConfig:
-    """What a run uses of the machine. None of it changes what is computed, but for rounding."""
+    """Hardware settings of a run. They change results by rounding only."""
 
     device: Literal["cpu", "cuda"] | None = None
     """Where the model trains; None: a GPU if there is one."""
@@ -91,7 +91,7 @@ class HardwareConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SaveConfig:
-    """When a run saves, and what it keeps."""
+    """Settings for saving checkpoints."""
 
     every_steps: int = 500
     """Steps between checkpoints; there is always one at the end, and when the run is asked to stop."""

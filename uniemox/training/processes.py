@@ -70,7 +70,7 @@ def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
 
 
 def is_first(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is the one that speaks, also before and after the processes are together."""
+    """Return whether this process is the one that speaks, also before and after the processes are together."""
     if is_torchrun(environment):
         return environment.get("RANK", "0") == "0"
     launch = find_launch(environment)
@@ -100,12 +100,12 @@ def cores_of_process(usable: int, environment: Mapping[str, str] = os.environ) -
 
 
 def is_bound(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether SLURM shows each process GPUs of its own (srun --gpus-per-task), so that each counts from 0."""
+    """Return whether SLURM shows each process GPUs of its own (srun --gpus-per-task), so that each counts from 0."""
     return "SLURM_STEP_NUM_TASKS" in environment and "LOCAL_RANK" not in environment
 
 
 def job_of(environment: Mapping[str, str] = os.environ) -> str | None:
-    """What torchrun calls the job that this process is of; None where nobody named it.
+    """Return torchrun's name of this process's job; None if it has none.
 
     That is --rdzv-id, or a new name for each call with --standalone; "none" is what it says without either.
     """

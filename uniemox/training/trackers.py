@@ -1,4 +1,4 @@
-"""Where a run's curves and images go beside its own files: TensorBoard always, Weights & Biases or MLflow if asked for.
+"""Trackers of a run's curves and images: TensorBoard always, Weights & Biases or MLflow if asked for.
 
 Which server, which account and whether anything is sent at all is each one's own setting: WANDB_MODE=offline keeps the
 curves in the run's folder, MLFLOW_TRACKING_URI names a server or a database.

@@ -8,7 +8,7 @@ from uniemox.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewConfig:
-    """How an image becomes the model's input."""
+    """Settings that turn an image into the model's input."""
 
     size: int = 224
     """Side of both views, px."""
@@ -36,7 +36,7 @@ class ViewConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskConfig:
-    """How much of an image is hidden from the encoder."""
+    """Settings of the mask."""
 
     ratio: float = 0.75
     """μ, the fraction of patches hidden, strictly between 0 and 1; table V of the paper compares 0.25 to 0.85."""

@@ -118,7 +118,7 @@ def _run(name: str, run: SavedRun, place: str, images: ImageLikes) -> Iterator[H
 
 
 def _facts(run: SavedRun) -> Iterator[tuple[str, str]]:
-    """What the run was, a name and its value each."""
+    """Return the run's settings, a name and a value each."""
     yield "folder", str(run.path)
     for name, place in FACTS[run.kind].items():
         value = run.setting(place)
@@ -162,7 +162,7 @@ def _curves(run: SavedRun) -> Iterator[Html]:
 
 
 def _is_fitted(run: SavedRun) -> bool:
-    """Whether no step was made, because only the head was fitted."""
+    """Return whether no step was made, because only the head was fitted."""
     is_frozen = run.setting("config.network.frozen_encoder") is True
     return is_frozen or run.setting("config.method") in ("probe", "knn", "mean", "histogram")
 

@@ -205,7 +205,7 @@ def shared_evaluations(runs: Mapping[str, SavedRun]) -> dict[str, dict[str, Save
 
 
 def difference(ours: Predictions, theirs: Predictions) -> PairedDifference | None:
-    """By how much our accuracy is above theirs; None unless both are of the same images with the same labels.
+    """Return the difference of accuracies; None unless both have the same images and labels.
 
     What belongs to one image or group is drawn together.
     """
@@ -224,7 +224,7 @@ def _measure(evaluation: SavedEvaluation) -> str:
 
 
 def _floor(found: Mapping[str, SavedEvaluation], histogram: str | None) -> Iterator[str]:
-    """What every run should be above."""
+    """Return the baselines that every run should beat."""
     known = [evaluation.predictions for evaluation in found.values() if evaluation.predictions is not None]
     if known:
         commonest, uniform = chance_of(known[0])

@@ -111,7 +111,7 @@ class Cuts:
         self.last_s = -SHORTEST_S
 
     def is_cut(self, shown: Shown) -> bool:
-        """Whether a shot begins with a frame; they come in order."""
+        """Return whether a shot begins with a frame; they come in order."""
         before, self.before = self.before, shown
         if before is None:
             return False

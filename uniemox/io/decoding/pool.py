@@ -158,7 +158,7 @@ class Decoders(Protocol):
     """Something that decodes files."""
 
     def decode(self, data: bytes, name: str, *, shrink: MinSides | None = None) -> tuple[Image.Image, tuple[int, int]]:
-        """As `images.decode`."""
+        """Decode as `images.decode`."""
 
 
 class DecoderPool:
@@ -193,7 +193,7 @@ class DecoderPool:
     def decode(
         self, data: bytes, name: str = "image", *, shrink: MinSides | None = None
     ) -> tuple[Image.Image, tuple[int, int]]:
-        """As `images.decode`. Raises ImageError also for a file that takes too long or too much memory."""
+        """Decode as `images.decode`. Raises ImageError also for a file that takes too long or too much memory."""
         decoded = self.look(data, name, shrink=shrink)
         return decoded.image, decoded.full
 
@@ -280,7 +280,7 @@ def decode_one(
 
 
 def look_here(data: bytes, name: str, *, shrink: MinSides | None = None, counts_frames: bool = False) -> Decoded:
-    """As `DecoderPool.look`, in this process."""
+    """Do what `DecoderPool.look` does, in this process."""
     header = open_image(data, name)
     image, full = decode_here(data, name, shrink=shrink)
     frames = count_frames(header, name) if counts_frames else 0

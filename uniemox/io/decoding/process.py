@@ -1,4 +1,4 @@
-"""What runs in a decoder's process: python -m uniemox.io.decoding.process SECONDS, started by decoding/pool.py.
+"""Program of a decoder process: python -m uniemox.io.decoding.process SECONDS, started by decoding/pool.py.
 
 It reads files from standard input and writes pixels to standard output, one after the other, until its input ends:
   question  HEADER: bytes of the file, short_px and long_px of `images.MinSides` (-1: decode in full), whether frames
