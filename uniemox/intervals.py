@@ -1,4 +1,4 @@
-"""How far a score could have come out otherwise with other images: percentile bootstrap (Efron, 1979) over images.
+"""Intervals of a score over other possible images: percentile bootstrap (Efron, 1979) over images.
 
 Every score of this folder is a function of means over samples (a recall is a mean of hits over a mean of labels), so
 that one resampling of means serves them all. Samples of one group, several people of one image, are one unit. A group
@@ -23,7 +23,7 @@ MANY, FEW = 20_000, 8
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """By how much one model's score is above another's on the same images."""
+    """The difference of two models' scores on the same images."""
 
     difference: float
     """Ours minus theirs, a mean over seeds and samples."""
@@ -67,7 +67,7 @@ def paired_bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> PairedDifference:
-    """By how much one model is better than another, from their scores of the same samples in the same order.
+    """Compare two models from their scores of the same samples in the same order.
 
     ours, theirs: (N,), or (S, N) with a row for each of S training seeds, whose number may differ between the two. All
     seeds of an image are drawn together: the interval holds for other images, not for other seeds.
@@ -118,14 +118,14 @@ def resampled_means(
 
 
 def _alike(units: NDArray[np.float64]) -> NDArray[np.int64]:
-    """How many rows of a sorted (U, K) are alike, each, one after the other: (D,), whose sum is U."""
+    """Count equal successive rows of a sorted (U, K): (D,), whose sum is U."""
     first = np.flatnonzero(np.append(True, (units[1:] != units[:-1]).any(axis=1)))
     alike = np.diff(np.append(first, len(units)))
     return alike if len(alike) * FEW <= len(units) else np.ones(len(units), dtype=np.int64)
 
 
 def _draw(rng: np.random.Generator, alike: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
-    """How often units are drawn in each of so many resamples, (rows, D).  alike: (D,) units that are counted as one."""
+    """Draw how often each unit occurs in each resample, (rows, D).  alike: (D,) units that are counted as one."""
     count = int(alike.sum())
     if len(alike) < count:
         return rng.multinomial(count, alike / count, size=rows)

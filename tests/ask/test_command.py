@@ -79,7 +79,7 @@ def wait_for(out: Path, count: int) -> None:
 
 def test_killed_and_gone_on_with(photos: Path, tmp_path: Path) -> None:
     """SIGKILL twice while answers come: no image is asked about again once its answer is in the file."""
-    arguments = ["--data", f"folder:{photos}", "--model", "m", "--out", tmp_path, "--pictures", 24, "--json"]
+    arguments = ["--data", f"folder:{photos}", "--model", "m", "--out", tmp_path, "--images", 24, "--json"]
     with serving(lambda request, number: Response(200, says("**Awe**.").body, wait_s=0.05)) as endpoint:
         kept: set[str] = set()
         for count in (3, 12):
@@ -126,7 +126,7 @@ def test_the_key_is_nowhere(photos: Path, tmp_path: Path) -> None:
 
     with serving(behave) as endpoint:
         arguments = ["--data", f"folder:{photos}", "--endpoint", endpoint.url, "--out", tmp_path / "out"]
-        arguments += ["--pictures", 3, "--key-from", "MY_KEY"]
+        arguments += ["--images", 3, "--key-from", "MY_KEY"]
         results = [
             ask(*arguments, "--model", "m", "--json", MY_KEY=KEY),
             ask(*arguments, "--model", "last", MY_KEY=KEY),
@@ -143,7 +143,7 @@ def test_the_key_is_nowhere(photos: Path, tmp_path: Path) -> None:
 
 def test_the_exit_code_tells_that_questions_failed(photos: Path, tmp_path: Path) -> None:
     """Those of this run: what another endpoint failed at before is not asked again, and does not count."""
-    arguments = ["--data", f"folder:{photos}", "--model", "m", "--out", tmp_path, "--pictures", 4, "--json"]
+    arguments = ["--data", f"folder:{photos}", "--model", "m", "--out", tmp_path, "--images", 4, "--json"]
     with serving(lambda request, number: error(400, "odd") if number == 1 else says("Awe")) as endpoint:
         code, out, err = ask(*arguments, "--endpoint", endpoint.url)
         assert (code, [json.loads(out)["models"][0][name] for name in ("n", "failed")]) == (3, [3, 1])
@@ -180,7 +180,7 @@ def test_what_is_given_as_a_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) ->
 def test_more_images_than_allowed_cost_nothing(photos: Path, tmp_path: Path) -> None:
     with serving(lambda request, number: says("Awe")) as endpoint:
         arguments = ["--data", f"folder:{photos}", "--endpoint", endpoint.url, "--model", "m", "--model", "n"]
-        code, out, err = ask(*arguments, "--out", tmp_path / "out", "--max-images", 10, "--pictures", 20)
+        code, out, err = ask(*arguments, "--out", tmp_path / "out", "--max-images", 10, "--images", 20)
         assert (code, out, endpoint.requests) == (1, "", [])
     assert "40 questions, at most about 90,000 tokens in and 10,200 out" in err
     assert "--max-images 20" in err

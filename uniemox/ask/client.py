@@ -47,13 +47,13 @@ class Pace:
         return False
 
     def hold(self, seconds: float) -> None:
-        """No request of any thread before so many seconds have passed."""
+        """Let no thread send a request before a number of seconds has passed."""
         with self.lock:
             self.next_s = max(self.next_s, time.monotonic() + seconds)
 
 
 def back_off(attempt: int, first_wait_s: float) -> float:
-    """Seconds to wait after so many failed attempts: doubled each time, and between half of it and all by chance."""
+    """Seconds to wait before the next attempt: doubled after each failure, then drawn from its upper half."""
     longest = min(first_wait_s * 2 ** (attempt - 1), MAX_WAIT_S)
     return longest * random.uniform(0.5, 1)
 

@@ -70,7 +70,7 @@ class AskConfig:
         return chat_url(self.endpoint, allow_http=self.allow_http)
 
     def cost(self, tokens_in: int, tokens_out: int) -> float | None:
-        """The price of so many tokens; None without prices."""
+        """The price of a number of tokens; None without prices."""
         if self.price_in is None or self.price_out is None:
             return None
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6

@@ -64,7 +64,7 @@ def names_of(results: Results) -> list[str]:
 
 
 def _write(path: Path, text: str) -> None:
-    """A file that is there whole or not at all."""
+    """Write a file whole or not at all."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         partial.write_text(text, "utf-8", "backslashreplace")

@@ -121,7 +121,7 @@ def _drawn(data: DataSet, seed: int) -> list[Sample]:
 
 
 def data_url(sample: Sample) -> str:
-    """An image as it is sent: a JPEG of at most 1,024 px without anything of its file's metadata, in base64.
+    """Encode an image for a request: a JPEG of at most 1,024 px without the file's metadata, in base64.
 
     Raises ImageError if it can't be read.
     """

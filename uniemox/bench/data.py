@@ -52,7 +52,7 @@ def bench_data(
     Each sample is read, decoded once, cut into two views and, in batches, normalised. An image whose people nobody
     looked for has its middle, half as wide and seven eighths as high, as its person, which is what the plain form that
     this is compared with does.
-    soak: so many samples more while the memory of the process is watched; 0: none.
+    soak: number of further samples over which the growth of memory is measured; 0: none.
     on_progress: called with the number of samples loaded.
     """
     keep_freed_memory()  # as in training

@@ -43,7 +43,7 @@ class Finding:
 
 
 def examine(gpus: int, folder: Path) -> Iterator[Finding]:
-    """Check this machine for a run on a number of GPUs that writes to a folder; each finding as soon as it is there.
+    """Check this machine for a run on a number of GPUs that writes to a folder; yield findings as they come.
 
     Takes about a minute. Nothing raises: what can't be checked is a finding too.
     """

@@ -86,8 +86,8 @@ def bench_predict(
     """Answer the images of a data set several times over.
 
     model: as `load`.  torch_run: a run, or its model.safetensors, with the same network's weights; None: the model, if
-    that is a run.  finder: for the fresh process and the soak; None: nobody looks.  soak: so many images more while
-    memory is watched.  on_progress: called with the numbers of images answered and to answer.
+    that is a run.  finder: for the fresh process and the soak; None: nobody looks.  soak: number of further images over
+    which the growth of memory is measured.  on_progress: called with the numbers of images answered and to answer.
     Raises DataError for an image that can't be read, else as `load`.
     """
     images = [sample.image.read() for sample in data.samples]

@@ -81,7 +81,7 @@ def bench_train(
 ) -> TrainBench:
     """Time a pre-training run and its parts, on the device that the run would take, in this process alone.
 
-    Random weights stand for the start and the teacher, so that nothing has to be there: speed does not depend on them.
+    The start and the teacher have random weights, so no files are needed; speed does not depend on the weights.
     Raises ConfigError for no steps, DataError for data that do not fill a batch or can't be read.
     """
     if steps < 1:

@@ -69,9 +69,9 @@ def load_published(
 ) -> nn.Module:
     """A published encoder in eval mode, giving the features that the method's own fine-tuning feeds its head.
 
-    path: a weight file (MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT, CAE, ours, timm's, a ViT
-    of torchvision's), or timm:NAME for a network of timm with its own weights, timm:NAME@FILE with those of a
-    local file.  method: "auto" recognises it; a name insists.
+    path: a weight file (MoCo v3, DINO, BEiT, MAE, SimMIM, TinyMIM, SiameseIM, MixMAE, dBOT, CAE, ours, timm's, a ViT of
+    torchvision's). timm:NAME is a network of timm with its own weights, timm:NAME@FILE one with the weights of a local
+    file.  method: "auto" recognises it; a name insists.
     heads: attention heads, where neither the file nor the published sizes tell.  image_size: side of the input in px;
     None: that of the pre-training; position tables are resized as the method's own fine-tuning does it.
     The module maps (N, 3, H, W) to (N, D); `.report` says what was loaded, resized, newly made and dropped.

@@ -67,8 +67,8 @@ def convert(
 ) -> tuple[LoadReport, str]:
     """Load a published encoder and write it as safetensors. Arguments as `load_published`.
 
-    Plain ViTs are written as they were pre-trained, with CLS token and final norm, so that nothing is lost; what their
-    fine-tuning starts anew is made again when the file is loaded.
+    Plain ViTs are written as they were pre-trained, with CLS token and final norm, so nothing is lost. Loading the file
+    draws what fine-tuning replaces.
     Returns the load's report and the Python line that loads the new file: timm's where timm has the architecture.
     """
     if Path(target).suffix != ".safetensors":

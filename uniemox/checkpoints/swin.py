@@ -30,7 +30,7 @@ def draft_swin(
     """The encoder as the method's fine-tuning builds it: mean of the normed places, the file's own norm.
 
     pretrained_size: of SimMIM's images in px, None: that of image_size; MixMAE's position table tells it.
-    Raises CheckpointError if dimensions can't be told, ShapeError if windows don't fit the image size.
+    Raises CheckpointError if the dimensions can't be derived, ShapeError if windows don't fit the image size.
     """
     if method == "mixmae":
         pretrained_size = side_of(tensors["absolute_pos_embed"], extra=0) * _patch_size(tensors)

@@ -41,7 +41,7 @@ def count_of(names: Iterable[str], of: str = "blocks") -> int:
 def check_size(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Refuse to build a network far larger than its file, whose names and shapes may ask for any amount.
 
-    What lacks a few tensors only is told by their names once it is built.
+    Where only a few tensors are missing, the built network names them.
     shape: timm's constructor arguments.  Raises CheckpointError.
     """
     width, depths = shape["embed_dim"], shape.get("depths") or (shape["depth"],)
@@ -145,7 +145,7 @@ def draft_vit(
     """The encoder as the method's fine-tuning builds it.
 
     has_head: the file holds a classifier too; one that follows `norm` reads the CLS token.
-    Raises CheckpointError if dimensions can't be told or contradict each other, ShapeError for the image size.
+    Raises CheckpointError if the dimensions can't be derived or contradict each other, ShapeError for the image size.
     """
     shape = vit_shape(tensors, method=method, heads=heads, image_size=image_size)
     reads_token = method in TOKEN_POOLED or (has_head and "norm.weight" in tensors) or method == "timm"
@@ -157,7 +157,7 @@ def draft_vit(
 
 
 def draft_start(tensors: dict[str, Tensor], *, method: MethodName, heads: int | None, image_size: int | None) -> Draft:
-    """The same network as a start of pre-training: with its final norm, which only SiameseIM starts anew."""
+    """The same network as a start of pre-training: with its final norm, which only SiameseIM replaces."""
     shape = vit_shape(tensors, method=method, heads=heads, image_size=image_size)
     encoder = VisionTransformer(**shape, num_classes=0, global_pool="token")
     state, resized = place(tensors, encoder, method)
@@ -243,7 +243,7 @@ TABLE = "relative_position_bias_table"
 def draft_beit(tensors: dict[str, Tensor], *, method: MethodName, heads: int | None, image_size: int | None) -> Draft:
     """The encoder as the method's fine-tuning builds it: one table per block, a norm of the mean patch token.
 
-    Raises CheckpointError if dimensions can't be told or contradict each other, ShapeError for the image size.
+    Raises CheckpointError if the dimensions can't be derived or contradict each other, ShapeError for the image size.
     """
     depth = count_of(tensors)
     tables = {f"blocks.{i}.attn.{TABLE}": tensors[SHARED] for i in range(depth) if SHARED in tensors}
@@ -296,7 +296,7 @@ def _shape(
 
 
 def _place_cae(state: dict[str, Tensor], encoder: Beit) -> tuple[dict[str, Tensor], list[str], list[str]]:
-    """CAE's own rules: its norm becomes the pooled one, a position table of another size is made anew, zero tables."""
+    """CAE's rules: its norm becomes the pooled one, a position table of another size and zero tables are replaced."""
     pos_embed, resized = encoder.get_parameter("pos_embed"), []
     pos_embed.requires_grad_(False)
     if "fc_norm.weight" not in state:

@@ -88,7 +88,7 @@ def bench_data_command(*, data: str, soak: int = 0, as_json: JsonFlag = False) -
     data
         KIND:PATH; its images must all be readable.
     soak
-        Load so many samples more, and say by how much the memory of the process grew after the 2,000th.
+        Load this many further samples, and print how much memory the process gained after the 2,000th.
     as_json
         Print one JSON object.
     """
@@ -142,7 +142,7 @@ def bench_predict_command(
     finder
         A person finder for fresh processes, the soak and the speed with people, or none.
     soak
-        Answer so many images more, and say by how much the memory of the process grew after the 2,000th.
+        Answer this many further images, and print how much memory the process gained after the 2,000th.
     as_json
         Print one JSON object.
     """
@@ -187,7 +187,8 @@ def bench_train_command(
 ) -> None:
     """Time a pre-training run on one device, and each of its parts: loading, step, teacher, optimiser, saving.
 
-    Random weights stand for start and teacher. `uniemox reproduce --plan --images-per-s FILE` takes what --json prints.
+    The start and the teacher have random weights. `uniemox reproduce --plan --images-per-s FILE` takes what --json
+    prints.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""The command that fits a model's confidence to images of one's own."""
+"""The command that fits a model's confidence to your own images."""
 
 import json
 from dataclasses import asdict
@@ -26,7 +26,7 @@ def calibrate(
     as_json: JsonFlag = False,
     files: FileOptions = NO_FILES,
 ) -> None:
-    """Fit a model's confidence and its likely labels to labelled images of one's own.
+    """Fit a model's confidence and its likely labels to your own labelled images.
 
     What it answers first stays the same; how sure it says it is will be true of images like these. A hundred will do.
     The images must be new to the model, and can't be scored with the result.

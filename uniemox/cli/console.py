@@ -28,7 +28,7 @@ class UsageError(ConfigError):
 
 
 class SafeConsole(Console):
-    """A terminal that names of files can't steer: a sign stands for each of their control characters."""
+    """A terminal that file names can't control: their control characters are replaced."""
 
     def render_str(self, text: str, **style: Any) -> Text:
         """Override rich's width by that of the shown characters."""
@@ -68,7 +68,7 @@ def show_all(parts: Iterable[Table | str]) -> None:
 
 
 def say(line: str) -> None:
-    """A line on standard error, as it is."""
+    """Print a line to standard error, unchanged."""
     err.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 

@@ -56,7 +56,7 @@ def show(
     source
         KIND:PATH.
     limit
-        Show so many samples only.
+        Show only this many samples.
     as_json
         A JSON object a sample: path, label or distribution, split, text, boxes, target_box, group.
     """

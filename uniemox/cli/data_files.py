@@ -216,7 +216,7 @@ def describe(
     out
         The file to write; texts.jsonl beside the data if not given, where all commands find it.
     persons
-        A file of `data persons`; one beside the data is found by itself.
+        A file of `data persons`; one in the data's folder is found without it.
     without_emotion
         Leave the label out of the texts (table VII of the paper).
     as_json

@@ -55,8 +55,8 @@ def export(
     keep_float16
         With --int8-weights: a regular expression; weights in whose name it is found are stored in 16 bits.
     int8
-        Compute in 8 bits, but only if that is faster on this machine and the label is the same for at least 98 % of up
-        to 2,000 images of --data; otherwise the figures are shown, nothing is written, and the exit code is 1.
+        Compute in 8 bits. Written only if that is faster on this machine and the label stays the same for at least 98 %
+        of up to 2,000 images of --data. Otherwise the figures are shown and the exit code is 1.
     data
         With --int8: KIND:PATH, images like those that the model is for, see `uniemox docs data`.
     as_json

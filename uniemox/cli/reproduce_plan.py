@@ -1,4 +1,4 @@
-"""Options of a table or figure, the plan that they ask for, and what is said of its runs."""
+"""Options of a table or figure, the plan they ask for, and the messages about its runs."""
 
 import json
 import math

@@ -50,7 +50,7 @@ class BatchOrder:
 class RunOrder:
     """The batches of one process in all steps of a run, epoch after epoch; a batch sampler too.
 
-    batch_size: images of a step over all processes and batches.  accumulation: so many batches make a step; the
+    batch_size: images of a step over all processes and batches.  accumulation: number of batches in a step; the
     step's images are the same whatever it is, and whatever the number of processes.
     start: steps that were done before.  steps: of the whole run.
     Raises ConfigError as BatchOrder, or if accumulation does not divide the batch.

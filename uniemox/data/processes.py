@@ -85,8 +85,8 @@ def map_batches(
 ) -> Generator[R | None]:
     """Results of batches, in their order; None for a batch at which its worker died, twice.
 
-    open_work: called once by every worker for what answers a batch.  on_gpu: it works on the GPU, so that processes
-    start anew: a fork can't share a GPU with its parent.
+    open_work: called once by every worker for what answers a batch.  on_gpu: it works on the GPU, so processes are
+    spawned: a fork can't share a GPU with its parent.
     An exception that the work raises is raised here. With one worker there is no other process: a death is the end.
     """
     if not batches:
@@ -139,7 +139,8 @@ def map_samples(
 ) -> list[R]:
     """Map a function over batches of samples, in order. Few samples need no processes.
 
-    on_progress: called with the number of samples done.  if_died: what is said of a sample at which a worker died;
+    on_progress: called with the number of samples done.  if_died: the error message for a sample at which a worker
+    died;
     None: that is a DataError.
     """
     if len(samples) < 2 * CHUNK and pool == ONE_A_CORE:

@@ -204,7 +204,7 @@ class DataSet:
             )
 
     def only(self, *splits: str) -> "DataSet":
-        """The samples of these splits. Raises DataError, with the splits that are there, if there is none."""
+        """The samples of these splits. Raises DataError, which names the splits, if there is none."""
         self.check_splits()
         samples = [sample for sample in self.samples if sample.split in splits]
         if not samples:

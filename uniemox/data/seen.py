@@ -23,7 +23,7 @@ STORED = "seen"  # name of the array in a file of stored features
 def write_seen(
     folder: Path, data: DataSet, sources: Iterable[str], on_progress: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Keep the hashes of all images of a data set, and of those that its sources have seen; a file that is there stays.
+    """Keep the hashes of all images of a data set, and of those that its sources have seen. An existing file stays.
 
     sources: names of weights and teachers that are started from, see `seen_by`.
     """
@@ -38,7 +38,7 @@ def hashes_of(samples: Collection[Sample], on_progress: Callable[[int], None] = 
 
 
 def seen_by(name: str) -> set[str]:
-    """Hashes of what weights or a teacher have seen, as far as it is known.
+    """Hashes of what weights or a teacher have seen, as far as known.
 
     name: as --init, --encoder.start and --teacher.source take it: a run, a file in one, fitted:FOLDER, stored:FILE,
     timm:NAME@FILE, several with commas. What starts from random weights (scratch:) has seen nothing.
@@ -52,7 +52,7 @@ def seen_by(name: str) -> set[str]:
 def read_seen(path: Path, *, in_folder: bool = True) -> set[str]:
     """Hashes that a folder keeps, or that belong to a file: kept beside it, in it (stored features), or in its folder.
 
-    in_folder: False for a file that lies beside images, whose folder is no run.
+    in_folder: False for a file in a folder of images, which is no run.
     """
     if path.is_dir():
         return _read(path / SEEN)
@@ -74,7 +74,7 @@ def write_hashes(path: Path, hashes: Iterable[str]) -> None:
 def refuse_seen(
     samples: Collection[Sample], hashes: Collection[str], seen: set[str], what: str, *, override: str = ""
 ) -> None:
-    """Raise DataError if samples are among what was seen.
+    """Raise DataError if samples are among the seen images.
 
     hashes: the sha256 of every sample's file.  what: the data's name.
     override: the option that scores them all the same, where there is one.

@@ -168,7 +168,7 @@ def open_data(
 
 
 def _open_one(source: str, persons: Path | None, texts: Path | None, with_texts: bool) -> DataSet:
-    """One data set, with the people and texts that are given or lie beside it."""
+    """One data set, with the people and texts that are given or found in its folder."""
     kind, path, given = parse_source(source)
     files = {name: Path(given.pop(name)) for name in FILES if name in given}
     persons, texts = files.get("persons", persons), files.get("texts", texts)

@@ -95,7 +95,7 @@ def split_samples(
 
 
 def hold_out(samples: Sequence[Sample], count: int, seed: int) -> Scheme:
-    """The splits that samples have, with about so many of train as test, every class in its share.
+    """The samples' splits, with about a number of train as test, every class in its share.
 
     Groups are never divided, so that the number may be missed by a few. Raises ConfigError unless there are more
     training images than that, and no test split yet.
@@ -156,7 +156,7 @@ def take_fraction(samples: Sequence[Sample], fraction: float, seed: int) -> list
 def paper_split(
     kind: str, data: DataSet, seed: int, histograms: Callable[[], NDArray[np.floating]] | None = None
 ) -> tuple[Scheme, "Choice | None"]:
-    """The paper's split of a data set, drawn anew: its own draws were not published; and the choice among schemes.
+    """Draw the paper's split of a data set (its own draws were not published), or choose another scheme.
 
     histograms: (N, D) colour histograms of the samples, asked for only where the recipe compares schemes (Emo8).
     Raises ConfigError for a data set that the paper does not use, or that lacks the official splits it needs.

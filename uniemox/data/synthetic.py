@@ -237,8 +237,8 @@ def synthetic(count: int, seed: int = 0, misleading: float | None = None) -> Dat
     """The first scenes of a seed, labelled with Mikels' eight; samples 8k to 8k + 7 hold each emotion once.
 
     Of ten such eights, eight are for training, one for val and one for test.
-    misleading: None, or a share, 0 to 1: then the emotion is what the person feels, and follows from the person alone;
-    but in train and val each emotion has a place of its own, where so many of its images are (all others are anywhere).
+    misleading: None, or a share, 0 to 1: then the emotion is what the person feels, and follows from the person alone.
+    In train and val each emotion has a place of its own with this share of its images; all others are anywhere.
     In test places say nothing: who has learned the place instead of the person is at chance there.
     Raises ConfigError for a count or a share out of range.
 

@@ -1,4 +1,4 @@
-"""A model's confidence fitted anew on labelled images of one's own, without torch: `uniemox calibrate`."""
+"""Recalibrate a model on the user's labelled images, without torch: `uniemox calibrate`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -53,7 +53,7 @@ class Recalibration:
 
     @property
     def verdict(self) -> str:
-        """Return whether the lower end of the accuracy's interval lies above what needs no image."""
+        """Return whether the whole interval of the accuracy is above the best guess without an image."""
         if self.accuracy_interval[0] <= self.chance:
             return "no better than chance on these images: fine-tune instead"
         if self.accuracy_interval[0] <= self.commonest:
@@ -74,7 +74,7 @@ def recalibrate(
     Distances from the training images stay those of the network.
 
     model: embedded, an ONNX file, or a run that holds one.  data: with labels that the model's can be mapped from one
-    to one.  out: the file to write; the hashes of the images lie beside it, so that they are not scored later.
+    to one.  out: the file to write; the hashes of the images are written next to it, so that they are not scored later.
     split: which images are used, or all; None: calibration or val of data with splits, else all.
     Raises DataError for fewer than 30 labelled images, or for some that the model was trained on; ConfigError for a
     model without probabilities, LabelError without a label map, CheckpointError if out can't be written.

@@ -184,7 +184,7 @@ def run_of(model: Path) -> Path:
 
 
 def column_of(samples: Sequence[Sample], name: str, data: DataSet) -> list[str | None]:
-    """A column's value for every sample. Raises ConfigError, with what is there, if no sample has it."""
+    """A column's value for every sample. Raises ConfigError, which names the labels, if no sample has it."""
     if name == "label":
         return [data.label_of(sample) for sample in samples]
     if name == "part" and data.parts:
@@ -310,7 +310,7 @@ def map_to_data(ours: LabelSet, theirs: LabelSet) -> LabelMap:
 
 
 def _scorable(data: DataSet, info: ClassifierInfo, mapping: LabelMap | None) -> tuple[list[Sample], list[str]]:
-    """The samples that have what the model predicts, and what is said about the others."""
+    """Return the samples that have what the model predicts, and a message about the others."""
     notes = []
     if mapping is None:
         samples = [sample for sample in data.samples if sample.valence is not None and sample.arousal is not None]

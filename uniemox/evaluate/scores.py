@@ -166,8 +166,8 @@ def score_classes(
     logits: (N, E), before the softmax.  labels: (N,).  temperature: fitted on another split; None leaves
     `ece_calibrated` out. It changes no other score: `polarity_accuracy` sums the probabilities without it.
     groups: samples that are drawn together, see `bootstrap_interval`.
-    Raises DataError for no samples or logits that are not finite, ShapeError for shapes that do not fit each other or
-    the label set, LabelError for a label that is none of the set, ConfigError for a temperature that is not above 0.
+    Raises DataError for no samples or logits that are not finite, ShapeError for shapes that do not match, LabelError
+    for an unknown label, and ConfigError for a temperature that is not above 0.
     """
     check_labels(logits, labels, label_set)
     probabilities, predicted, names = softmax(logits), logits.argmax(axis=1), label_set.labels

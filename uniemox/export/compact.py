@@ -341,7 +341,7 @@ def _counted(batches: Iterable[Pixels], on_progress: Callable[[int], None]) -> I
 
 
 def _spread(samples: Sequence[Sample], limit: int) -> Sequence[Sample]:
-    """At most so many, evenly over all."""
+    """At most a number of them, evenly over all."""
     if len(samples) <= limit:
         return samples
     return [samples[i * len(samples) // limit] for i in range(limit)]

@@ -36,7 +36,7 @@ WHAT = {
 def write_hub_folder(
     classifier: Classifier, info: ClassifierInfo, folder: Path, *, name: str, scores: Sequence[str] = ()
 ) -> bool:
-    """Write the files; those that are there already are written anew, others stay.
+    """Write the files over existing ones; other files stay.
 
     name: of the model, in the card.  scores: lines of Markdown for it.  Returns whether timm and transformers open it.
     Raises CheckpointError if it can't be written.

@@ -278,9 +278,8 @@ def fused(model: Classifier, encoded: Tensor) -> Tensor:
 def _scorer(model: Classifier, evaluator: Evaluator, samples: Sequence[Sample]) -> Callable[[], float]:
     """Return a function that scores these images; their encoder features are computed once.
 
-    The score is their mean log-likelihood at the temperature that suits them: of a few hundred images the share of
-    right answers differs by points from one moment to the next by chance alone, and the best of many moments is chosen
-    for its luck.
+    The score is their mean log-likelihood at the best temperature. The accuracy on a few hundred images differs by
+    points from one moment to the next by chance, so the best of many would be chosen for its luck.
     """
     held_out = evaluator.outputs(model, samples, encoded=True, what="features of held-out images")
     encoded, target = torch.from_numpy(held_out.values), evaluator.target(held_out.samples)

@@ -216,7 +216,7 @@ def _open_one(source: str, pool: str, size: int, from_scratch: bool) -> Start:
 
 
 def _start_of(encoder: nn.Module, info: ClassifierInfo, from_scratch: bool) -> Start:
-    """Start from the encoder of a classifier, or from random weights in its place."""
+    """Start from the encoder of a classifier, or from random weights instead."""
     assert info.network is not None, "its network was built"
     if from_scratch:
         restart(encoder, info.network)
@@ -252,7 +252,7 @@ def mean_head(sources: Sequence[str], labels: Sequence[str]) -> nn.Linear:
 
 @torch.no_grad()
 def restart(encoder: nn.Module, spec: NetworkSpec) -> None:
-    """Draw all weights anew: matrices as MAE does, norms as they begin, learned tables and scales as timm starts them.
+    """Draw all weights: matrices as MAE does, norms as they begin, learned tables and scales as timm starts them.
 
     Sin-cos position tables stay.  spec: describes the encoder.
     """

@@ -70,7 +70,7 @@ def finetune(
 ) -> ClassifierInfo:
     """Fine-tune on a data set; under torchrun every process calls it alike.
 
-    out: the run's folder, made anew, or one to continue if `resume`. Returns what the finished classifier means.
+    out: the run's folder, a new one, or one to continue if `resume`. Returns what the finished classifier means.
     The same settings and data give the same bits on the CPU with the same number of processes, however often the run is
     killed and resumed.
     Raises ConfigError, DataError, CheckpointError, NonFiniteLossError; StoppedError after SIGTERM or Ctrl-C. Whatever

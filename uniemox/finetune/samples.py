@@ -120,7 +120,7 @@ def split_for_training(data: DataSet, config: FinetuneConfig, out: Path | None) 
     Data without splits are divided 80/10/10 by the seed, which is written to splits.json in `out`, if it is given.
     Samples without what is to be learned are left out. Of config.fraction that part is taken first, so that all labels
     that a run reads are within it. Where an epoch is chosen the held-out samples are halved: one half chooses, the
-    other calibrates; with fewer than 40 both are the same, and `calibration_images` says so.
+    other calibrates; with fewer than 40 both are the same, and `calibration_images` counts both.
     Raises DataError if nothing is left to train on or to watch by.
     """
     useful = _with_splits(data, config, out)

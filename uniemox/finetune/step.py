@@ -40,7 +40,7 @@ Augment = Callable[[Image.Image], Image.Image]
 class AugmentedViews:
     """Views for fine-tuning: those of `TrainViews`, each changed by RandAugment.
 
-    The draw is a function of seed, epoch and the sample's key. RandAugment draws for scene and person anew, and
+    The draw is a function of seed, epoch and the sample's key. RandAugment draws for scene and person separately, and
     `geometry` does not follow what it shifts and turns.
     """
 
@@ -74,7 +74,7 @@ def augment_batch(
     stats: what the encoder's pixels are normalised with.
     Returns float32 tensors of these shapes, None where None was given. Labels are smoothed, other targets are not.
     Every view is erased on its own; scene and person of an image are mixed alike. A batch mixes with itself in reverse
-    order, all images in one way, drawn anew each time; the last image of an odd batch stays unmixed.
+    order, all images in one way, drawn for each batch; the last image of an odd batch stays unmixed.
     Draws come from the global generators of torch, numpy and Python.
     Raises ShapeError if there is no view, or views and targets don't belong together.
     """

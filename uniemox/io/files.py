@@ -119,7 +119,7 @@ def write_rows(file: IO[str], rows: Iterable[Sequence[Any]], *, line_end: str = 
 
 
 def safe_cell(value: Any) -> Any:
-    """A text that no spreadsheet runs; anything else as it is.
+    """Return a text that no spreadsheet runs as a formula; anything else unchanged.
 
     >>> safe_cell("=1+1"), safe_cell("joy"), safe_cell(-0.5)
     ("'=1+1", 'joy', -0.5)

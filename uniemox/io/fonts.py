@@ -18,7 +18,7 @@ NO_LETTER = "\uffff"  # drawn as what a font lacks
 
 
 def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own, letters of so many px: ASCII. Raises ImageError where it has none."""
+    """Pillow's own font in a size in px: ASCII only. Raises ImageError where it has none."""
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise ImageError("this Pillow was built without FreeType, so it can't draw words; install another one")

@@ -77,7 +77,7 @@ class Html(str):
 def element(name: str, /, *content: str, **attributes: str) -> Html:
     """An element. Content that is no Html is escaped, and so is every attribute.
 
-    attributes: by name; `class_` stands for class, `aria_hidden` for aria-hidden.
+    attributes: by name; `class_` becomes class, `aria_hidden` becomes aria-hidden.
 
     >>> element("td", "a < b", class_="words")
     '<td class="words">a &lt; b</td>'

@@ -139,8 +139,8 @@ def decode(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """The upright RGB image in a file's bytes, and its full (width, height) when upright, in px.
 
-    shrink: called once with the full upright width and height, says how many times smaller the caller can bear it; a
-    JPEG is then decoded at 1/2, 1/4 or 1/8. None decodes in full.
+    shrink: called once with the full upright width and height, returns how many times smaller the image may be; a JPEG
+    is then decoded at 1/2, 1/4 or 1/8. None decodes in full.
     Transparent pixels become white; animations give their first frame; 16-bit and float greys are scaled to their own
     range. Raises ImageError for what can't be decoded whole.
     """

@@ -1,6 +1,7 @@
 """Find the external weight files of an ONNX file, without the package onnx.
 
-onnxruntime opens these files by itself; a classifier must not name any, a person detector only such as lie beside it.
+onnxruntime opens these files without asking. A classifier must not name any, a person detector only files in its own
+folder.
 """
 
 import mmap

@@ -28,8 +28,8 @@ _MARK = -1
 def check_weight_archive(path: Path) -> None:
     """Look at a file of torch.save, a zip archive or the older plain pickles, without building anything of it.
 
-    Raises CheckpointError for one that is compressed, claims more than the file holds, wants one of BUILDERS called, or
-    refers to its own parts until they are too many; ValueError or OSError for an archive that can't be read. Pickles
+    Raises CheckpointError for an archive that is compressed, claims more than the file holds, calls one of BUILDERS, or
+    repeats its parts too often; ValueError or OSError for one that can't be read. Pickles
     that are no whole ones pass: torch.load stops at the same byte.
     """
     with open_regular(path) as file:

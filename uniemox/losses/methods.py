@@ -104,8 +104,8 @@ def multiplicative_loss(logits: Tensor, target: Tensor, beta: float = 1.0, weigh
 def word_alignment_loss(logits: Tensor, words: Tensor, kinds: Sequence[int]) -> Tensor:
     """Contrastive loss of images with the words of each kind, after Zhang et al. (IJCAI 2022).
 
-    For each kind of word and each image that has some: the mean over its own words of -log of the share that exp(logit)
-    has among all words of the kind (InfoNCE with several true words, as in arXiv 2004.11362).
+    InfoNCE with several true words, as in arXiv 2004.11362: -log of the softmax over all words of a kind, averaged over
+    the image's own words, for each kind and each image that has some.
     logits: (N, V), cosines of images and words over a temperature.  words: (N, V), 1 for those that an image has.
     kinds: how many words there are of each kind, one after the other; together V.
     A mean over the images that have words of a kind, summed over the kinds; 0 if there is none at all.

@@ -39,9 +39,8 @@ def contrastive_feature_alignment(fused: Tensor, image: Tensor, text: Tensor, te
     """L2: one minus the mean cosine between the rows of A and C (arXiv 2409.18877, equations 7 to 9).
 
     fused: (N, C) Υ.  image: (N, C) the teacher's Ω.  text: (M, C) the teacher's Λ, of the N images (M = N) or, with
-    several GPUs, of all their images (M > N): a row compares one image with all M texts, so more texts make longer
-    rows and another loss, while gradient accumulation, which sees fewer texts at a time, makes shorter ones. One text
-    alone leaves nothing to align: every row is 1 or -1, without gradient.
+    several GPUs, of all their images (M > N). A row compares one image with all M texts, so the loss depends on M: more
+    GPUs raise it, gradient accumulation lowers it. With one text every row is 1 or -1, without gradient.
     temperature: τ, positive. It multiplies A and C and cancels in the normalisation of their rows, so neither the value
     nor any gradient depends on it; it is an argument because equation 8 has it.
     A mean over the N rows of this device, in [0, 2]. Raises ShapeError if the widths differ or M < N.

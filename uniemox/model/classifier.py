@@ -23,7 +23,7 @@ class Distance(nn.Module):
     The sum of two parts, each in units of its standard deviation over the training images:
     the squared distance of the features under a Gaussian (arXiv 1807.03888, equation 1). Features are scaled to length
     1, so that only their direction counts. Along the first K principal axes the variance is that of the training
-    images, along all others one and the same (probabilistic PCA, Tipping & Bishop, JRSS B 1999, section 3.2), so that
+    images. All other axes share one variance (probabilistic PCA, Tipping & Bishop, JRSS B 1999, section 3.2), so
     directions that no training image has count too;
     and the energy of the logits, -log Σ exp (arXiv 2010.03759, equation 4).
     width: D, of the features.  axes: K.
@@ -95,9 +95,9 @@ class Classifier(nn.Module):
 
     encoder: (N, 3, H, W) -> (N, D), such as `load_published` gives, or `token_encoder` of a pre-trained ViT.
     feature_width: D.  outputs: E.
-    streams: "scene" and "person" feed the head the encoder's features. With "both" the two views go through the
-    encoder as one batch of 2N; embed (D -> C3) and fusion, in float32, make them the Υ of the pre-training, and a new
-    layer norm of Υ feeds the head.
+    streams: "scene" and "person" feed the head the encoder's features. With "both" the two views go through the encoder
+    as one batch of 2N. embed (D -> C3) and fusion, in float32, make the Υ of pre-training from them; a new layer norm
+    of Υ feeds the head.
     embed, fusion: given with "both" and only there; or else
     method: what relates regions of the encoder's last map, (N, D, h, w), in place of its features.
     norm_eps: added to the variance of Υ by that norm.

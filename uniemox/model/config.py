@@ -55,7 +55,7 @@ def is_foreign(name: str | None) -> bool:
 
 
 def import_named(name: str, table: Mapping[str, str]) -> Any:
-    """Import what a name of a table, or mypackage.module:Name, stands for. Raises ConfigError if it is not there."""
+    """Import what a name of a table, or mypackage.module:Name, refers to. Raises ConfigError if it is not there."""
     module, _, attribute = table.get(name, name).partition(":")
     try:
         return getattr(import_module(module), attribute)

@@ -2,7 +2,7 @@
 
 Every region is the mean of the encoder's last feature map inside a box. Boxes come from detectors inside the network,
 so that a classifier's file needs no other: YOLOX-nano for objects and people, YuNet for faces. Without them the cells
-of a grid stand for objects and people, and the upper half of the person view for the face.
+of a grid replace objects and people, and the upper half of the person view replaces the face.
 """
 
 from collections.abc import Collection, Sequence
@@ -178,7 +178,7 @@ def grid(side: int, like: Tensor) -> Tensor:
 
 
 def means(places: Tensor, boxes: Tensor) -> Tensor:
-    """The mean of a map inside boxes, every cell by the share of it that lies in the box.
+    """The mean of a map inside boxes; a cell counts by its share inside the box.
 
     places: (N, D, h, w).  boxes: (N, T, 4), shares.  Returns (N, T, D); 0 for a box outside the view.
     """
@@ -189,7 +189,7 @@ def means(places: Tensor, boxes: Tensor) -> Tensor:
 
 
 def shares_of_cells(low: Tensor, high: Tensor, count: int) -> Tensor:
-    """Along one side: how much of a stretch lies in each of `count` cells; sums to 1, or 0 outside of all.
+    """Along one side: how much of a stretch is inside each of `count` cells; sums to 1, or 0 outside of all.
 
     low, high: (...), shares of the side.  Returns (..., count).
 

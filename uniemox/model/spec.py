@@ -17,7 +17,7 @@ from uniemox.views.patches import PixelStats
 def build(spec: NetworkSpec, encoder: nn.Module | None = None) -> Classifier:
     """Build a classifier with random weights, drawn from torch's generator.
 
-    encoder: (N, 3, H, W) -> (N, D), used as it is; None: built from the spec.
+    encoder: (N, 3, H, W) -> (N, D), used unchanged; None: built from the spec.
     A spec of somebody else's file may name a class of a foreign package: call `refuse_foreign` before.
     Raises CheckpointError or ConfigError for a spec of which no network can be made.
     """

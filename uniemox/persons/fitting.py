@@ -62,7 +62,7 @@ def sample_bilinear(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def fit_image(image: Image.Image, size: Size, how: Preparation) -> tuple[Image.Image, Placement]:
-    """One image in the network's size, and where it lies in there."""
+    """One image in the network's size, and its place there."""
     height, width = size
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     if how.fit == "squash":
@@ -86,7 +86,7 @@ def fit_image(image: Image.Image, size: Size, how: Preparation) -> tuple[Image.I
 def fit_images(
     images: Sequence[Image.Image], size: Size, how: Preparation
 ) -> tuple[NDArray[np.float32], list[Placement]]:
-    """Images as a network takes them, (N, 3, H, W) of size (H, W), and where each lies in there."""
+    """Images as a network takes them, (N, 3, H, W) of size (H, W), and the place of each there."""
     fitted = [fit_image(image, size, how) for image in images]
     pixels = np.empty((len(images), 3, *size), np.float32)
     for planes, (image, _) in zip(pixels, fitted, strict=True):

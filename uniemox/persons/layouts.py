@@ -72,7 +72,7 @@ def decode_nanodet(
     """NanoDet (RangiLyu/nanodet): (N, n, classes + 4 * bins), classes first and probabilities already.
 
     The distances from a cell's point to left, top, right and bottom are means over bins 0, 1, 2, ... (in strides) of a
-    softmax (arXiv 2006.04388). offset: where that point lies in its cell, 0.5 until NanoDet-Plus, that has it at 0.
+    softmax (arXiv 2006.04388). offset: the place of that point in its cell, 0.5 until NanoDet-Plus, that has it at 0.
     """
     raw = outputs[0]
     logits = raw[..., -4 * bins :].reshape(*raw.shape[:2], 4, bins)

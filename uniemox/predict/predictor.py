@@ -98,9 +98,9 @@ class Predictor:
     ) -> Prediction | list[Prediction | Failure]:
         """Return the prediction for an image, or a list of them for several.
 
-        image: a path, the bytes of a file, a file opened as such, a PIL image, or an array (H, W), (H, W, 3) or
-        (H, W, 4) of uint8 or floats from 0 to 1; or a list or tuple of these, or a folder, whose images are taken in
-        the order of their names.
+        image: a path, the bytes of a file, a file opened as such, a PIL image, or an array (H, W), (H, W, 3) or (H, W,
+        4) of uint8 or floats from 0 to 1. Several: a list or tuple of these, or a folder, in the order of its file
+        names.
         coverage: share of images, 0 to 1, whose true label shall be among `likely`.  labels: name of the label set to
         answer in, such as polarity.
         Raises ImageError for a single image that can't be read, and for a folder without images; among several it

@@ -67,7 +67,7 @@ GAP_PX = 2
 
 
 def reconstruction_image(output: ModelOutput, batch: PretrainBatch, *, patch_size: int, norm_pix: bool) -> Image.Image:
-    """Three rows for each stream that is reconstructed: what was seen, what the model made of it, what was there.
+    """Three rows for each stream that is reconstructed: the visible patches, the reconstruction, the image.
 
     With norm_pix the model predicts standardised patches; they are shown in the true patch's mean and deviation.
     """
@@ -175,7 +175,7 @@ def pretrain(
 ) -> Path:
     """Pre-train on all samples of a data set; under torchrun every process calls it alike.
 
-    out: the run's folder, made anew, or one to continue if `resume`.  Returns the file of the finished encoder.
+    out: the run's folder, a new one, or one to continue if `resume`.  Returns the file of the finished encoder.
     weights_at: weights of the losses by step, from 0; None: those of config.model.losses at every step. A loss exists
     if its weight there is above 0.  extra_losses: further losses by name, see `pretrain_step`.
     The same settings and data give the same bits on the CPU, however often the run is killed and resumed; the number

@@ -108,7 +108,7 @@ def execute(
 def to_do(runs: Sequence[Run]) -> list[Run]:
     """The runs that are still needed: of what nothing else needs all that is not done, and what they need in turn.
 
-    What was made on the way and has been deleted since is not made again as long as nothing needs it.
+    An intermediate result that was deleted is only made again if a run needs it.
     """
     needed = {other.key for run in runs for other in run.needs}
     wanted = {run.key for run in runs if run.key not in needed}
@@ -151,7 +151,7 @@ def _settle(run: Run, outcome: RunOutcome, finished: set[str]) -> bool:
 
 
 def _visible(gpus: int) -> list[str]:
-    """Names of so many GPUs, of those that this process may use."""
+    """Names of a number of the GPUs that this process may use."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(i) for i in range(gpus)] if given is None else [name for name in given.split(",") if name]
     return names[:gpus]

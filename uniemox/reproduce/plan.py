@@ -86,7 +86,7 @@ def plan_run(
     needs: Sequence[Run] = (),
     data: Sequence[str] = (),
 ) -> Run:
-    """A run with a folder of its own, which stands for OUT in its words.
+    """A run with a folder of its own, which replaces OUT in its words.
 
     data: hashes of what it reads besides the folders of other runs, whose own hashes are in their names. Where the
     root lies, what the run is called, and with how many processes it is run do not change the hash.

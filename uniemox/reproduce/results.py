@@ -219,7 +219,7 @@ def mark_label(word: str) -> Html:
 
 
 def our_score(score: Score) -> Html:
-    """Accuracy with its interval; near chance it is said first."""
+    """Accuracy with its interval; near chance it is marked."""
     shown = f"{100 * score.accuracy:.1f} % ({100 * score.low:.1f} to {100 * score.high:.1f})"
     words = f"{score.seeds} seeds, {score.pictures} images, chance {100 * score.chance:.1f} %"
     if score.near_chance:

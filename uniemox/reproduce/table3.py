@@ -147,7 +147,7 @@ def table3(study: Study) -> Plan:
 
 
 def told_once(rows: Sequence[TableRow]) -> tuple[list[TableRow], dict[str, str]]:
-    """Rows that are the same runs as one, which names them all; and by method the row that stands for it.
+    """Rows that are the same runs as one, which names them all; and by method its representative row.
 
     The methods of such a row stay as rows without runs, for the paper's figures.
     """

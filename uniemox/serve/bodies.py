@@ -69,7 +69,7 @@ async def read_uploads(request: Request, config: ServeConfig, hold: Callable[[in
 
 
 async def read_body(request: Request, config: ServeConfig, hold: Callable[[int], None]) -> bytes:
-    """A request's body, refused as soon as it is known to be too large or too slow; see `read_uploads`."""
+    """Read a request's body; refuse it once it is too large or too slow, see `read_uploads`."""
     limit, body = config.max_bytes, bytearray()
     too_large = RefusedError(
         413, "too_large", f"the body is larger than {config.max_mb:g} MiB; send fewer or smaller images"
@@ -95,7 +95,7 @@ async def read_body(request: Request, config: ServeConfig, hold: Callable[[int],
 
 
 def uploads_of(body: bytes, boundary: bytes, limit: int) -> list[Upload]:
-    """The files of a multipart body's field "pictures"; other fields are refused, so that a misspelt one is told.
+    """The files of a multipart body's field "pictures"; other fields are refused, so a misspelt name is reported.
 
     Raises RefusedError: 400 malformed, 413 more than `limit` files, 422 another field, or no file.
     """

@@ -56,7 +56,7 @@ Shared = Annotated[Service, Depends(find_service)]
 
 
 def only_known(request: Request) -> None:
-    """Raise RefusedError for a query parameter that the route does not have, so that a misspelt one is told."""
+    """Raise RefusedError for a query parameter that the route does not have, so a misspelt name is reported."""
     known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
     for name in request.query_params:
         if name not in known:
@@ -104,7 +104,8 @@ async def predict(
 ) -> list[ImageAnswer | ImageFailure]:
     """One answer an image, in the order sent, each with the hash of the bytes that it is for.
 
-    An image that can't be read is an error in its place if several were sent, and 422 if it was the only one.
+    If several images were sent, one that can't be read becomes an error in the list; if it was the only one, the status
+    is 422.
     """
     ask = PredictAsk(_find_model(service, model), coverage, labels)
     uploads, answers = await _ask(request, service, ask)

@@ -1,7 +1,7 @@
 """EmoSet's attributes for images that have none, as far as they can be had, and the texts made of them.
 
-Brightness and colorfulness are measured; objects come from a classifier and from the people found; scene, action and
-expression are asked of a teacher with a text side (zero-shot, as CLIP, arXiv 2103.00020, section 3.1) and left out
+Brightness and colorfulness are measured; objects come from a classifier and from the people found. Scene, action and
+expression come from a teacher with a text side (zero-shot, as CLIP, arXiv 2103.00020, section 3.1); they are left out
 without one, or where it is not sure.
 """
 

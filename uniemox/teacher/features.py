@@ -167,9 +167,9 @@ SUFFIX = ".safetensors"
 class TextCachedTeacher:
     """A teacher that asks another for each distinct text once, ever: the folder outlives the process.
 
-    folder: made if it is not there; several processes, on several machines, may share it. Whoever has asked for texts
-    writes a file of its own, which is there whole or not at all and never changes, so that nothing has to be locked and
-    network file systems will do; two who ask at the same time both ask. A feature's key is a hash of the teacher's
+    folder: made if it is not there; several processes, on several machines, may share it. Each process writes the
+    features it asked for to a file of its own, whole or not at all, which never changes. So nothing is locked, and
+    network file systems work; two processes may both ask for the same text. A feature's key is a hash of the teacher's
     fingerprint and the text, so another teacher never finds this one's features.
     Raises TeacherError if the folder can't be read or written.
     """

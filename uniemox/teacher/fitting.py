@@ -51,7 +51,7 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """P images and what is said of each."""
+    """P images and the texts of each."""
 
     inputs: Tensor  # (V, P, 2, 3, S, S) uint8, scene and person, or (1, P, D) float32 features of a frozen tower
     texts: Sequence[tuple[str, ...]]  # P; distinct, at least one each
@@ -138,8 +138,8 @@ def fit_teacher(
     Every tenth image is held out; how well images and texts find each other among those is in `about["figures"]`.
     The folder keeps the hashes of all these images: what learns from the teacher is not scored on them; and in `fit`
     the run itself, which continues to the same bits if `resume`, however often it was killed.
-    Raises DataError without texts or with fewer than 20 images that have one, ConfigError if the data don't fill a
-    batch, TeacherError if the frozen tower can't be had or `out` holds something else, NonFiniteLossError; StoppedError
+    Raises DataError with fewer than 20 images that have a text. Raises ConfigError if the data don't fill a batch,
+    TeacherError if the frozen tower can't be loaded or `out` holds something else, NonFiniteLossError, and StoppedError
     after SIGTERM or Ctrl-C.
     """
     callback = callback or NullCallback()
@@ -283,7 +283,7 @@ def pair_loss(image: Tensor, text: Tensor, truth: Tensor, scale: Tensor, bias: T
 
     image: (N, C), text: (M, C), not normalised.  truth: (N, M) bool.  scale: 1 / temperature.  bias: offset.
     A mean over the N images of a sum over the texts, weighted by how many images a text is true of, to the power of
-    3/4: what is said of many is learned sooner than what only one has.
+    3/4: common texts are learned sooner than rare ones.
     """
     logits = scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T + bias  # (N, M)
     target = truth.to(logits.dtype)

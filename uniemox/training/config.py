@@ -31,7 +31,7 @@ class OptimizerConfig:
             raise ConfigError(f"optimizer.max_grad_norm must be above 0, got {self.max_grad_norm}; none does not clip")
 
     def lr(self, batch_size: int) -> float:
-        """The highest learning rate for steps of so many images (arXiv 1706.02677, section 2.1)."""
+        """The highest learning rate for a number of images per step (arXiv 1706.02677, section 2.1)."""
         return self.base_lr * batch_size / 256
 
 

@@ -74,9 +74,9 @@ def precision_of(config: HardwareConfig) -> Precision:
 
 
 def wrap(model: nn.Module, device: torch.device, *, compiled: bool) -> Any:
-    """The model as it is called in training: in DistributedDataParallel if there are several processes, compiled.
+    """Wrap a model for training: in DistributedDataParallel if there are several processes, compiled.
 
-    One that is divided over the processes (FSDP2) is called as it is.
+    A model that is divided over the processes (FSDP2) is returned unchanged.
     compiled: by transformer blocks, or else as a whole, see `compile_blocks`.
     """
     runner: Any = model
@@ -91,7 +91,7 @@ def compile_blocks(model: nn.Module) -> bool:
     """Let each transformer block be compiled when it is first called; False, with nothing done, where that is no gain.
 
     What is compiled for the first of equal blocks serves all of them. Blocks that drop their path are not equal: each
-    has a rate of its own, and would be compiled anew, up to torch's limit of eight.
+    has a rate of its own, and would be compiled separately, up to torch's limit of eight.
     """
     blocks = [module for module in model.modules() if isinstance(module, Block)]
     if not blocks or any(isinstance(part, DropPath) and part.drop_prob for block in blocks for part in block.modules()):
@@ -102,9 +102,9 @@ def compile_blocks(model: nn.Module) -> bool:
 
 
 def _average_each(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """Average the gradient of each parameter over the processes, by itself.
+    """Average the gradient of each parameter over the processes, one parameter at a time.
 
-    By default those of a bucket go together, and the buckets are laid out anew after the first step of a process. The
+    By default the gradients of a bucket go together, and the buckets change after the first step of a process. The
     order of the sums, and so their last bits, would then depend on when a run was resumed.
     """
     for gradient in bucket.gradients():
@@ -118,8 +118,8 @@ def ready_to_train(model: nn.Module, device: torch.device) -> nn.Module:
     """The model on its device, with the attention that trains fastest there: plain on the CPU, fused elsewhere.
 
     The fused kernel's backward is slow on the CPU. Only timm's modules have the switch, others are left alone.
-    Convolutional networks keep their channels last in memory; but RepVGG on the CPU, where torch 2.15 then writes over
-    memory that is not its own in the backward pass: the process crashes, or its loss is NaN, within some steps.
+    Convolutional networks keep their channels last in memory, except RepVGG on the CPU: there torch 2.15 corrupts
+    memory in the backward pass, and the process crashes or its loss becomes NaN within some steps.
     On Linux freed memory is kept as well, see `keep_freed_memory`.
     """
     on_cpu = device.type == "cpu"
@@ -138,8 +138,8 @@ def ready_to_train(model: nn.Module, device: torch.device) -> nn.Module:
 def keep_freed_memory() -> bool:
     """Let the C library keep the memory that tensors free, for this whole process; whether it could.
 
-    By default glibc hands every large block back and the kernel clears it anew at the next step, page by page, which
-    costs a fifth to a third of a training step on the CPU (docs/performance.md). On other systems nothing happens.
+    By default glibc returns every large block, and the kernel clears it page by page at the next step, which costs a
+    fifth to a third of a training step on the CPU (docs/performance.md). On other systems nothing happens.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -72,7 +72,7 @@ class Callback(Protocol):
 
 
 class NullCallback:
-    """Nobody watches."""
+    """A callback that does nothing."""
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Nothing."""

@@ -155,7 +155,7 @@ def gradients(model: nn.Module, *, synchronise: bool) -> AbstractContextManager[
 def update(
     model: nn.Module, optimizer: torch.optim.Optimizer, losses: Mapping[str, Tensor], max_grad_norm: float | None
 ) -> dict[str, float]:
-    """Update the weights by the gradients that are there, if every number is finite.
+    """Update the weights if every gradient is finite.
 
     losses: scalars by name, this process's part of each mean.  max_grad_norm: L2 norm to which the gradient is clipped;
     None does not clip.  Returns the losses summed over all processes, "grad_norm", and with max_grad_norm "clipped",

@@ -279,7 +279,7 @@ def divided(values: Mapping[Any, Any], like: Mapping[Any, Any]) -> dict[Any, Any
 
 
 def divided_moments(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimiser's state with whole tensors, those as large as their parameter divided as it is."""
+    """Load an optimiser's state of whole tensors; those as large as their parameter are divided like it."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments = {
         place: {name: _divide(value, parameters[place]) for name, value in of_one.items()}

@@ -124,12 +124,13 @@ PACKAGES = ("torch", "timm", "numpy", "pillow")
 
 
 def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], *, resume: bool) -> bool:
-    """Write config.json, or check that what is there is this run. Returns whether there is something to resume.
+    """Write config.json, or check that the existing one is of this run. Returns whether there is something to resume.
 
     kind: "pretrain", "finetune", "teacher" or "finder".  data: a data set, or samples without labels.
-    A run that ended before its first step is begun anew. One may continue with a lower learning rate, because it
-    diverged, say; config.json then names the earlier ones. One that torchrun or SLURM starts again after a process died
-    resumes by itself.
+    A run that ended before its first step starts from the beginning. One may continue with a lower learning rate,
+    because it
+    diverged, say; config.json then names the earlier ones. A run that torchrun or SLURM restarts after a process died
+    resumes without being asked.
     Raises ConfigError if the folder holds another run, if a run is there and resume was not asked for, or if settings
     or data differ from those that it began with.
     """

@@ -43,7 +43,7 @@ class Checkpoints:
     """The checkpoints of one run, by number of steps.
 
     They are written beside the training, from a copy; what asks for them waits for the one that is being written.
-    keep: so many of the newest stay, and the best.  keep_every: so do those at its multiples; 0: no others.
+    keep: number of newest checkpoints that stay, and the best.  keep_every: so do those at its multiples; 0: no others.
     """
 
     def __init__(self, run: Path, keep: int, keep_every: int = 0) -> None:

@@ -88,7 +88,7 @@ class ViewDataset(Dataset[tuple[Sample, Views] | Broken]):
 class BrokenCount:
     """Counts broken images and stops when they are too many.
 
-    max_unreadable: so many are left out; 0 stops at the first.
+    max_unreadable: number of unreadable images to leave out; 0 stops at the first.
     """
 
     max_unreadable: int

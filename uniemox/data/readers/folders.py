@@ -23,7 +23,7 @@ def read_folder(root: Path, *, labels: str | None = None, kind: Kind | None = No
 
     Images without at least two folders of classes have no labels, and everything below the folder is read.
     labels: the name of the published set to take, all of its classes; None looks the names up.
-    kind: what the labels say, for classes of one's own; None takes that of the set found, else "evoked".
+    kind: what the labels say, for your own classes; None takes that of the set found, else "evoked".
     """
     places = [folder for split in _split_folders(root) for _, folder in _class_folders(root, split)]
     with_images = {folder.name for folder in places if any(map(is_image_name, walk_files(folder)))}

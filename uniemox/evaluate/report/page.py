@@ -60,7 +60,7 @@ def write_report(
 ) -> None:
     """Write the page of these runs; images of the data are inside, if the data can still be opened.
 
-    runs: folders of pre-training and fine-tuning, at least one. What is missing in a run is said on the page.
+    runs: folders of pre-training and fine-tuning, at least one. The page lists what a run lacks.
     on_progress: called with a word, the runs that are done, and their number.
     Raises DataError if there is no run in a folder, or if the page can't be written.
     """

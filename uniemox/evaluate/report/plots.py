@@ -79,7 +79,7 @@ def running_mean(values: Array, reach: int) -> Array:
 
 
 def reliability_diagram(found: Reliability, alt: str) -> Html:
-    """Accuracy by confidence against the diagonal, where what is said is true, above the samples of each bin."""
+    """Accuracy by confidence with the diagonal of a calibrated model, above the number of samples of each bin."""
     bins = len(found.count)
     middles, is_there = (np.arange(bins) + 0.5) / bins, found.count > 0
     with mpl.rc_context(dict(LOOK)):
@@ -162,7 +162,7 @@ def surest(found: Predictions, chosen: np.ndarray) -> np.ndarray:
 
 
 def _example(place: int, found: Predictions, labels: list[str], sample: Sample | None) -> Html | None:
-    """An image, what it is, and what was said; None if it can't be read."""
+    """An image with its label and its prediction; None if it can't be read."""
     if sample is None:
         return None
     try:

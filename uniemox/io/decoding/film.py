@@ -1,6 +1,6 @@
-"""What runs in a film's process: python -m uniemox.io.decoding.film PATH SECONDS, started by predict/film.py.
+"""The program of a film's process: python -m uniemox.io.decoding.film PATH SECONDS, started by predict/film.py.
 
-It writes to standard output, for a moment every so many seconds, a line of JSON (`time_s`, `shot`, `size`: width and
+It writes to standard output, for each moment a line of JSON (`time_s`, `shot`, `size`: width and
 height of the film, `shape`: those of the pixels) and the pixels, RGB; at the end a line with `end_s` and `error` (null
 where the film could be read to its end). An empty line says that it is still at work.
 """
@@ -126,7 +126,7 @@ class Cuts:
 
 
 def _film(path: Path) -> Iterator[Shown]:
-    """By PyAV."""
+    """Decode frames by PyAV."""
     import av  # noqa: PLC0415 - an extra
 
     # An open file, not its name: FFmpeg takes "http:x.mp4" for an address.
@@ -156,7 +156,7 @@ def _of_film(frame: Any) -> Image.Image:
 
 
 def _animation(path: Path) -> Iterator[Shown]:
-    """By Pillow: GIF, WebP, PNG."""
+    """Decode frames by Pillow: GIF, WebP, PNG."""
     with open_regular(path) as content, Image.open(content, formats=ANIMATION_FORMATS) as file:
         if file.width * file.height > MAX_PIXELS:
             raise ValueError(f"{file.width} x {file.height} px is more than {MAX_PIXELS // 10**6} megapixels")

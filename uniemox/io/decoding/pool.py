@@ -52,7 +52,7 @@ class EndedError(Exception):
 
 
 def process_settings() -> dict[str, Any]:
-    """Of `subprocess.Popen`, for a process that decodes: imports as here, a group of its own, little memory."""
+    """Arguments of `subprocess.Popen` for a decoding process: the same imports, a group of its own, little memory."""
     path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
     return {"env": os.environ | _MALLOC | {"PYTHONPATH": path}, **_OWN_GROUP}
 
@@ -162,7 +162,7 @@ class Decoders(Protocol):
 
 
 class DecoderPool:
-    """Up to so many processes that decode, started when they are needed. Threads may share it; close it at the end.
+    """A limited number of decoding processes, started when they are needed. Threads may share it; close it at the end.
 
     workers: processes.  wait_s: for one file, after which its process is ended.
     """
@@ -198,7 +198,7 @@ class DecoderPool:
         return decoded.image, decoded.full
 
     def look(self, data: bytes, name: str, *, shrink: MinSides | None = None, counts_frames: bool = False) -> Decoded:
-        """The same, with what the file says of itself."""
+        """The same, with the file's own information."""
         for is_last in (False, True):
             child = self._take()
             try:
@@ -272,7 +272,7 @@ class DecoderPool:
 def decode_one(
     data: bytes, name: str = "image", *, shrink: MinSides | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """As `images.decode`, in this process unless only the codec knows how large the image is (AVIF; HEIC too)."""
+    """Decode as `images.decode` does, in this process unless only the codec knows the size (AVIF; HEIC too)."""
     if data[4:8] == b"ftyp":
         with DecoderPool(1) as pool:
             return pool.decode(data, name, shrink=shrink)

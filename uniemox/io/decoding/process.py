@@ -96,7 +96,7 @@ def _use_one_thread() -> None:
 
 
 def limit_memory(more: int) -> None:
-    """Let this process take so many bytes more than it has, where the system can limit that (Linux)."""
+    """Limit this process to a number of bytes more than it has, where the system can (Linux)."""
     try:
         import resource  # noqa: PLC0415 - not on Windows
 

@@ -1,7 +1,7 @@
 """EmotiCon: three contexts of a person's emotion (Mittal et al., CVPR 2020, arXiv 2003.06692).
 
 The first is the person, by two modalities, face and body. (The paper's second modality is a skeleton; here it is the
-body's feature, as there is no pose.) Each modality predicts the emotion by itself, and the multiplicative loss learns
+body's feature, as there is no pose.) Each modality predicts the emotion separately, and the multiplicative loss learns
 from the one that is sure: `losses/multiplicative.py`. The second context is the scene without the person, by an
 attention branch (arXiv 1812.10025). The third is how people stand to each other: a graph convolution whose edges are
 exp(-distance), none beyond half of the image. (The paper's other form of it, a map of depths, needs a depth network.)
@@ -76,7 +76,7 @@ class EmotiCon(Relation):
 def proximity(people: Regions) -> Tensor:
     """Edges exp(-distance) between the middles of people nearer than `NEAR`, rows that sum to 1: (N, T, T).
 
-    Nobody is a neighbour who is not there; everybody is their own.
+    An absent person is nobody's neighbour; everybody is their own.
     """
     middles = (people.boxes[..., :2] + people.boxes[..., 2:]) / 2  # (N, T, 2)
     apart = middles[:, :, None] - middles[:, None]  # (N, T, T, 2)

@@ -2,8 +2,8 @@
 
 Bottom-up the labels are predicted from the whole image, and the polarity's probability is the sum of its labels', so
 that the two never contradict each other. Top-down the polarity comes first, by a classifier of its own on features that
-attended across channels (MHCCA); where that classifier sees its answer (level-dependent class activation, L-CAM,
-M = Σ_c p_c Σ_k w_ck F_k), the next level looks more closely. Each level has a supervised classifier of its own; the
+attended across channels (MHCCA). Its class activation (level-dependent, L-CAM: M = Σ_c p_c Σ_k w_ck F_k) weights what
+the next level reads. Each level has a supervised classifier of its own; the
 head reads the last level's features and the logits of all levels.
 """
 
