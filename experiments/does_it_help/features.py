@@ -12,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from uniemox.data.sample import Sample
-from uniemox.evaluate.outputs import outputs_of
+from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import feature_width, open_start
 from uniemox.model.classifier import Classifier

@@ -16,7 +16,7 @@ from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.readers.folders import read_folder
 from uniemox.data.sample import ImageFile, Sample, decode_sample
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
-from uniemox.evaluate.outputs import outputs_of
+from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.labels import CAER, EKMAN
 from uniemox.persons.box import Box, Detection
 from uniemox.persons.detector import Detector

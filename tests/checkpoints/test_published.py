@@ -377,7 +377,7 @@ def test_a_folder_of_the_hub_is_a_network_of_timm_without_network(tmp_path: Path
     x = torch.randn(2, 3, 160, 160)
     expected = network.eval().forward_head(network.forward_features(x), pre_logits=True)
     torch.testing.assert_close(loaded(x), expected, rtol=0, atol=0)
-    assert describe_encoder(loaded)["name"] == "test_vit"
+    assert describe_encoder(loaded).name == "test_vit"
     tower = open_teacher(f"timm:local-dir:{tmp_path}")
     assert tower.width == network.num_features
     assert weight_paths(f"timm:local-dir:{tmp_path}") == [tmp_path]

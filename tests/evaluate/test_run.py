@@ -20,7 +20,7 @@ from uniemox.data.pool_config import PoolConfig
 from uniemox.data.sample import DataSet
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import CheckpointError, ConfigError, DataError, LabelError
-from uniemox.evaluate.outputs import outputs_of, select_views
+from uniemox.evaluate.classifier_outputs import outputs_of, select_views
 from uniemox.evaluate.run import Evaluation, column_of, evaluate, map_to_data, mapped, write_evaluation
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import build_network

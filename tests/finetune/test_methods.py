@@ -17,7 +17,7 @@ from uniemox.data.sample import decode_sample
 from uniemox.data.source import open_data
 from uniemox.data.synthetic import synthetic
 from uniemox.errors import ConfigError, StoppedError
-from uniemox.evaluate.outputs import outputs_of
+from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.evaluate.report.page import write_report
 from uniemox.evaluate.run_records import read_run
 from uniemox.export.onnx import WithFeatures, has_maps

@@ -35,7 +35,7 @@ from uniemox.data.seen import read_seen
 from uniemox.data.splits import read_splits
 from uniemox.errors import CheckpointError, ConfigError, DataError, NonFiniteLossError
 from uniemox.evaluate.calibration import fit_temperature
-from uniemox.evaluate.outputs import outputs_of
+from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.evaluate.run import evaluate
 from uniemox.finetune.config import FinetuneConfig, NetworkConfig
 from uniemox.finetune.network import build_network
@@ -122,7 +122,8 @@ def test_the_run_says_what_its_numbers_mean() -> None:
     assert info.labels == colours().labels.labels
     assert (info.label_set, info.kind, info.task, info.streams) == ("mikels", "evoked", "label", "both")
     assert (info.size, info.crop_fraction, info.person, info.trained_on) == (32, 0.9, "largest", "colours")
-    assert info.parts["fusion"] == "gated"
+    assert info.network is not None
+    assert info.network.fusion == "gated"
     assert info.temperature is not None
     assert info.calibration_images == "selection"  # 12 held-out images are too few to be divided
 

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from tests.images import save
 from tests.serve.serving import image, predictor_of
 from uniemox.io.images import decode
+from uniemox.predict.prediction import Prediction
 from uniemox.predict.predictor import Predictor
 from uniemox.serve import models
 from uniemox.serve.models import LARGE_AT_ONCE, Models, PredictAsk
@@ -72,16 +74,16 @@ def test_wide_greys_are_what_they_were() -> None:
 
 
 class Counted(Predictor):
-    """Notes how many images are prepared at a time."""
+    """Notes how many images are answered at a time."""
 
-    def _prepare(self, *args: object) -> object:
+    def _answer(self, *args: Any, **more: Any) -> Prediction:
         with self.lock:
             self.inside += 1
             self.limit = max(self.limit, self.inside)
         time.sleep(0.05)
         with self.lock:
             self.inside -= 1
-        return super()._prepare(*args)
+        return super()._answer(*args, **more)
 
 
 def test_large_images_are_decoded_two_at_a_time_and_answers_keep_their_order(

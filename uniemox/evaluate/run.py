@@ -142,7 +142,7 @@ def _open_classifier(model: Path, hardware: "HardwareConfig | None") -> tuple[Cl
     weights = model / WEIGHTS if model.is_dir() else model
     if not weights.is_file():  # said before torch is imported
         raise CheckpointError(f"{weights} can't be read: there is no such file")
-    from uniemox.evaluate.outputs import open_classifier  # noqa: PLC0415 - torch
+    from uniemox.evaluate.classifier_outputs import open_classifier  # noqa: PLC0415 - torch
 
     return open_classifier(weights, hardware)
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from uniemox.data.sample import Sample
-from uniemox.evaluate.outputs import Outputs, outputs_of
+from uniemox.evaluate.classifier_outputs import outputs_of
+from uniemox.evaluate.outputs import Outputs
 from uniemox.finetune.config import FinetuneConfig
 from uniemox.finetune.samples import target_of
 from uniemox.labels import LabelSet

@@ -16,7 +16,7 @@ from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import write_seen
 from uniemox.evaluate.calibration import calibrated
-from uniemox.evaluate.outputs import select_views
+from uniemox.evaluate.classifier_outputs import select_views
 from uniemox.export.onnx import export_classifier
 from uniemox.finetune.config import FinetuneConfig, Task
 from uniemox.finetune.evaluator import Evaluator
