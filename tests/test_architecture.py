@@ -113,6 +113,12 @@ def test_no_module_imports_itself_over_others() -> None:
         visit(name, ())
 
 
+def test_one_module_alone_replaces_files() -> None:
+    """Others call `io.files.replacing`, so that a file is written whole or not at all."""
+    using = [path for path in MODULES if re.search(r"\bos\.(replace|rename)\b|\.tmp\b", path.read_text("utf-8"))]
+    assert using == [PACKAGE / "io/files.py"]
+
+
 def test_one_module_alone_imports_onnxruntime() -> None:
     """It switches its telemetry off first."""
     using = [path for path in MODULES if any(name.split(".")[0] == "onnxruntime" for name in imports_of(path))]

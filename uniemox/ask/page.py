@@ -1,7 +1,6 @@
 """The results as one HTML page that stands alone, in the form of the paper's tables VIII and IX and its figure 10."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,6 +9,7 @@ from uniemox.ask.record import OUTCOMES
 from uniemox.ask.result import OURS, ModelResult, ReadAnswer, Results
 from uniemox.data.sample import decode_sample
 from uniemox.errors import DataError, ImageError
+from uniemox.io.files import write_text
 from uniemox.io.html import (
     UNKNOWN,
     Html,
@@ -65,14 +65,10 @@ def names_of(results: Results) -> list[str]:
 
 def _write(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(text, "utf-8", "backslashreplace")
-        os.replace(partial, path)
+        write_text(path, text)
     except OSError as error:
         raise DataError(f"{path} can't be written ({error.strerror})") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _parts(results: Results) -> Iterator[Html]:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from uniemox.curate.annotate.agree import AgreementStats, Figure
 from uniemox.errors import DataError
+from uniemox.io.files import write_text
 from uniemox.io.html import Html, element, page, scaled_image, table
 
 
@@ -46,7 +47,7 @@ def write_status_page(
     parts += [element("h2", "What was done")]
     parts += [table("What was done", ("number", "who", "step", "what", "images", ""), batches)]
     try:
-        path.write_text(page(f"Project {found['folder']}", parts), "utf-8", "backslashreplace")
+        write_text(path, page(f"Project {found['folder']}", parts))
     except OSError as error:
         raise DataError(f"{path}: can't be written ({error.strerror})") from error
 

@@ -11,6 +11,7 @@ from PIL import Image
 from uniemox.data.audit import GROUPS, Audit, Group, Member
 from uniemox.data.sample import Sample, decode_sample
 from uniemox.errors import DataError, ImageError
+from uniemox.io.files import write_text
 
 MAX_GROUPS, MAX_IMAGES = 40, 12  # shown of each kind, and of each group; the JSON has all
 SIDE_PX = 112
@@ -55,8 +56,7 @@ def write_page(found: Audit, path: Path) -> None:
         *(part for name in GROUPS for part in _section(name, getattr(found, name))),
     ]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(parts), "utf-8", "backslashreplace")
+        write_text(path, "\n".join(parts))
     except OSError as error:
         raise DataError(f"{path} can't be written ({error.strerror})") from error
 

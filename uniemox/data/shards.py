@@ -19,7 +19,7 @@ from uniemox.data.pool_config import ONE_A_CORE, PoolConfig
 from uniemox.data.processes import map_batches
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError, DataError, ImageError, MissingPackageError
-from uniemox.io.files import MAX_TEXT_BYTES, open_regular, read_limited
+from uniemox.io.files import MAX_TEXT_BYTES, PARTIAL, open_regular, read_limited, replacing, write_text
 from uniemox.io.images import MAX_BYTES, decode, open_image
 from uniemox.io.parallel import DIED
 from uniemox.labels import LabelSet
@@ -210,7 +210,7 @@ def write_shards(
                 raise DataError(f"{out} holds shards of other data or settings; choose another folder")
         if (out / INDEX).exists():
             return list(parse_json((out / INDEX).read_bytes(), str(out / INDEX)).get("broken", []))
-        started.write_text(json.dumps(header))
+        write_text(started, json.dumps(header))
         shards, broken, done = [], [], 0
         open_work = partial(_open_work, out.absolute(), data.labels, config)
         for (name, samples), shard in zip(plans, map_batches(open_work, plans, config.pool), strict=True):
@@ -222,7 +222,7 @@ def write_shards(
             on_progress(done)
         shards.sort(key=lambda shard: shard["name"])
         content = {**header, "data": data.name, "broken": sorted(broken), "shards": shards}
-        _write_whole(out / INDEX, json.dumps(content, indent=1).encode())
+        write_text(out / INDEX, json.dumps(content, indent=1))
         for file in (started, *out.glob("*.report.json")):
             file.unlink()
     except OSError as error:
@@ -258,29 +258,34 @@ def _write_shard(
         if tar_file.stat().st_size == report["bytes"]:
             return report
     lines, broken = [], []
-    temporary = out / f"{name}.tar.tmp"
-    with temporary.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for number, sample in enumerate(samples):
-            try:
-                original = sample.image.read()
-                image, ending, scale = _packed(original, sample.key, config.short_side_px)
-            except (ImageError, OSError) as error:
-                broken.append(f"{sample.key}: {error}")
-                continue
-            values = _values_of(sample, labels, scale) | {"sha256": hashlib.sha256(image).hexdigest()}
-            if image != original:
-                values.setdefault("source_sha256", hashlib.sha256(original).hexdigest())
-            offset = file.tell() + BLOCK
-            _add(tar, f"{number:09d}.{ending}", image)
-            _add(tar, f"{number:09d}.json", json_line(values))
-            lines.append(json_line({**values, "offset": offset, "size": len(image)}))
-    with temporary.open("rb") as written:
-        digest = hashlib.file_digest(written, "sha256").hexdigest()
-    size = temporary.stat().st_size
+    for left in out.glob(f"{name}.tar.*{PARTIAL}"):  # by a killed run
+        left.unlink()
+    with replacing(tar_file) as partial_file:
+        with (
+            partial_file.open("wb") as file,
+            tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+        ):
+            for number, sample in enumerate(samples):
+                try:
+                    original = sample.image.read()
+                    image, ending, scale = _packed(original, sample.key, config.short_side_px)
+                except (ImageError, OSError) as error:
+                    broken.append(f"{sample.key}: {error}")
+                    continue
+                values = _values_of(sample, labels, scale) | {"sha256": hashlib.sha256(image).hexdigest()}
+                if image != original:
+                    values.setdefault("source_sha256", hashlib.sha256(original).hexdigest())
+                offset = file.tell() + BLOCK
+                _add(tar, f"{number:09d}.{ending}", image)
+                _add(tar, f"{number:09d}.json", json_line(values))
+                lines.append(json_line({**values, "offset": offset, "size": len(image)}))
+        with partial_file.open("rb") as written:
+            digest = hashlib.file_digest(written, "sha256").hexdigest()
+        size = partial_file.stat().st_size
     report = {"name": name, "samples": len(lines), "bytes": size, "sha256": digest, "broken": broken}
-    temporary.replace(tar_file)
-    _write_whole(out / f"{name}.jsonl", b"".join(lines))
-    _write_whole(report_file, json.dumps(report).encode())
+    with replacing(out / f"{name}.jsonl") as partial:
+        partial.write_bytes(b"".join(lines))
+    write_text(report_file, json.dumps(report))
     return report
 
 
@@ -332,9 +337,3 @@ def _digest(plans: Sequence[tuple[str, list[Sample]]], labels: LabelSet) -> str:
         for sample in samples:
             digest.update(name.encode() + json_line(_values_of(sample, labels, 1.0)))
     return digest.hexdigest()
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from uniemox.data.readers.csv_table import read_text
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import ConfigError, DataError
+from uniemox.io.files import write_text
 
 Scheme = dict[str, str]  # from key to split
 FORMAT = "uniemox-splits-1"
@@ -249,11 +250,8 @@ def write_splits(path: Path, scheme: Scheme, *, source: str, how: str) -> str:
     content = {"format": FORMAT, "data": source, "how": how, "sha256": digest, "splits": splits}
     if path.exists() and not path.is_file():
         raise DataError(f"{path} is no file; give the name of one to write the splits to")
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8", "backslashreplace")
-        temporary.replace(path)
+        write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise DataError(f"{path} can't be written ({error.strerror})") from error
     return digest

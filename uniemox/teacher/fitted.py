@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from uniemox.checkpoints.timm_networks import load_timm
 from uniemox.errors import CheckpointError, TeacherError
-from uniemox.io.files import open_regular, read_limited
+from uniemox.io.files import open_regular, read_limited, replacing
 from uniemox.model.encoder import build_encoder
 from uniemox.teacher.config import SMALL_PATCH_PX
 from uniemox.teacher.protocol import hash_module
@@ -116,13 +115,11 @@ class FittedTeacher(nn.Module):
         """Write teacher.json and teacher.safetensors. Raises TeacherError for a folder that holds something else."""
         folder = Path(folder)
         check_folder(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         parts = {"format": FORMAT, "architecture": asdict(self.architecture), "about": dict(self.about)}
         state = {name: value.cpu().contiguous() for name, value in self.state_dict().items()}
-        save_file(state, folder / f"{WEIGHTS}.new")
-        (folder / f"{DESCRIPTION}.new").write_text(json.dumps(parts, indent=1) + "\n", "utf-8")
-        for name in (WEIGHTS, DESCRIPTION):
-            os.replace(folder / f"{name}.new", folder / name)
+        with replacing(folder / WEIGHTS) as weights, replacing(folder / DESCRIPTION) as description:
+            save_file(state, weights)
+            description.write_text(json.dumps(parts, indent=1) + "\n", "utf-8")
 
     @property
     def width(self) -> int:

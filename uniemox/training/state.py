@@ -93,7 +93,7 @@ class Checkpoints:
                 _flush(path)
             if final.exists():
                 _discard(final)
-            os.replace(partial, final)
+            partial.rename(final)
             _flush(self.folder)
             self._prune()
         except (OSError, RuntimeError, CheckpointError) as error:
@@ -232,7 +232,7 @@ def _step_of(path: Path) -> int:
 def _discard(path: Path) -> None:
     """Delete a folder; killed in the middle, it is no checkpoint any more."""
     doomed = path.with_name(f"{path.name}.old{PARTIAL}")
-    os.replace(path, doomed)
+    path.rename(doomed)
     shutil.rmtree(doomed)
 
 

@@ -8,7 +8,7 @@ from uniemox.errors import DataError, ImageError
 from uniemox.evaluate.report.plots import MIN_SMOOTHED, ImageLikes, curve
 from uniemox.evaluate.report.scores import comparison_section, evaluation_section
 from uniemox.evaluate.run_records import KINDS, SavedRun, read_run
-from uniemox.io.files import read_limited
+from uniemox.io.files import read_limited, write_text
 from uniemox.io.html import Html, element, page, scaled_image
 from uniemox.io.images import MAX_BYTES, decode
 
@@ -75,8 +75,7 @@ def write_report(
         on_progress("reporting", done, len(named))
         parts.append(element("section", *_run(name, run, f"run-{done + 1}", images), class_="run"))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page(f"Report: {', '.join(named)}", parts), "utf-8", "backslashreplace")
+        write_text(path, page(f"Report: {', '.join(named)}", parts))
     except OSError as error:
         raise DataError(f"{path} can't be written ({error.strerror})") from error
     on_progress("reporting", len(named), len(named))
