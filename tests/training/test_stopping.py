@@ -24,8 +24,9 @@ from tests.runs import (
     uniemox,
 )
 from uniemox.io.files import METRICS
+from uniemox.io.stopping import SIGNALS, StopRequest
 from uniemox.pretrain.run import pretrain
-from uniemox.training.loop import SIGNALS, StopRequest
+from uniemox.training.loop import is_stop_requested
 
 CPU = torch.device("cpu")
 WORDS = {"schedule__epochs": 20, "save__every_steps": 1000, "hardware__workers": 1}
@@ -36,9 +37,9 @@ WORDS = {"schedule__epochs": 20, "save__every_steps": 1000, "hardware__workers":
 def test_the_first_signal_is_noted_and_the_handlers_come_back(number: int) -> None:
     before = [signal.getsignal(name) for name in SIGNALS]
     with StopRequest() as stop:
-        assert not stop.is_requested()
+        assert not is_stop_requested(stop)
         os.kill(os.getpid(), number)
-        assert stop.is_requested()
+        assert is_stop_requested(stop)
         assert stop.signal == number
         assert [signal.getsignal(name) for name in SIGNALS] == before  # the second one acts
     assert [signal.getsignal(name) for name in SIGNALS] == before

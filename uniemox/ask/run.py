@@ -1,54 +1,19 @@
 """Ask all questions: order, record, stopping."""
 
 import queue
-import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Self
 
 from uniemox.ask.client import Client, Pace, Reply
 from uniemox.ask.config import TOKENS_IN, TOKENS_OUT, AskConfig, tokens
 from uniemox.ask.question import AskedImage, data_url, first_message, follow_up, question
 from uniemox.ask.record import AnswerReader, AnswerRow, Reading, Record, key_of, row_of, sha256_of, with_word
 from uniemox.errors import ConfigError, DataError, ImageError, StoppedError, UniemoxError
+from uniemox.io.stopping import StopRequest
 from uniemox.labels import LabelSet
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class AskedToStop:
-    """Within it a first SIGTERM or Ctrl-C sets the event; the second one acts at once, as without it.
-
-    stop: set then. Only the main thread hears signals; elsewhere nothing changes.
-    """
-
-    def __init__(self, stop: threading.Event) -> None:
-        self.stop = stop
-        self.signal: int | None = None
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._restore()
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        self._restore()
-        self.stop.set()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
-        self._before = {}
-
 
 FAILURES_IN_A_ROW = 5  # of one model, after which asking on only costs time
 
@@ -121,11 +86,11 @@ def ask(
                 row = record.rows.get(key_of(config.url, model, asked.sha256))
                 if row is None or row.answer is None or lacks_word(row, reader):
                     jobs.append(AskJob(asked, model, None if row is None or row.answer is None else row))
-        stop = threading.Event()
+        stop = StopRequest()
         client = Client(
             config.url,
             key,
-            pace=Pace(config.rate_per_minute, stop),
+            pace=Pace(config.rate_per_minute, stop.event),
             timeout_s=config.timeout_s,
             attempts=config.attempts,
             first_wait_s=config.first_wait_s,
@@ -133,13 +98,13 @@ def ask(
         estimate = config.cost(len(jobs) * TOKENS_IN, len(jobs) * TOKENS_OUT)
         on_plan(AskPlan(client.host, config.models, len(images), len(jobs), estimate))
         if jobs:
-            with AskedToStop(stop) as asked_to_stop:
+            with stop:
                 _ask_all(_Asker(config, client, text, follow_up(labels), reader), jobs, record, on_progress)
-            if asked_to_stop.signal is not None:
+            if stop.signal is not None:
                 raise StoppedError(
                     f"stopped; {sum(row.answer is not None for row in record.rows.values()):,} answers are kept in "
                     f"{out}, and the same command resumes from there",
-                    128 + asked_to_stop.signal,
+                    128 + stop.signal,
                 )
         return dict(record.rows)
 

@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 from uniemox.errors import ConfigError, StoppedError
+from uniemox.io.stopping import StopRequest
 from uniemox.reproduce.plan import MARKS, Run
 from uniemox.reproduce.results import is_done
 
@@ -74,10 +75,10 @@ def execute(
     finished = {run.key for run in runs} - {run.key for run in waiting}
     outcome.done += [run for run in runs if run.key in finished]
     total = sum(_weight(run) for run in runs)
-    with _signals() as asked:
+    with StopRequest() as stop:
         while waiting or running:
-            if asked:
-                _stop(running, asked[0])
+            if stop.signal is not None:
+                _stop(running, stop.signal)
             for started in [entry for entry in running if entry.process.poll() is not None]:
                 running.remove(started)
                 free += started.gpus
@@ -245,18 +246,6 @@ def seconds_of(root: Path) -> dict[str, float]:
         except (ValueError, KeyError, TypeError):  # a line that was cut off
             continue
     return found
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of ending this process."""
-    came: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _clear(entry: _Started) -> None:

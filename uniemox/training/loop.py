@@ -7,7 +7,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Generic, Protocol, TypeVar
 
 import torch
@@ -15,47 +14,20 @@ from torch import nn
 
 from uniemox.data.sample import Broken
 from uniemox.errors import DataError, DivergedError, StoppedError
+from uniemox.io.stopping import StopRequest
 from uniemox.training.journal import Callback, DivergenceWatch, Journal, RunPlan, memory_estimate
 from uniemox.training.optimization import warmup_cosine
 from uniemox.training.processes import gather_numbers, wait_for_all
 from uniemox.training.state import Checkpoints, Progress
 from uniemox.views.loader import BrokenCount
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-
-class StopRequest:
-    """Within it a first SIGTERM or Ctrl-C is noted; the second one acts at once, as without it."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._before: dict[int, signal.Handlers | None] = {}
-
-    def __enter__(self) -> "StopRequest":
-        for number in SIGNALS:
-            self._before[number] = signal.signal(number, self._note)  # type: ignore[assignment]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._restore()
-
-    def is_requested(self) -> bool:
-        """Return True if any process was asked to stop; all processes get the same answer."""
-        asked = any(number for [number] in gather_numbers(self.signal or 0))
-        if asked and self.signal is None:
-            self.signal = signal.SIGTERM
-        return asked
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._before = {}
+def is_stop_requested(stop: StopRequest) -> bool:
+    """Return True if any process was asked to stop; all processes get the same answer."""
+    asked = any(number for [number] in gather_numbers(stop.signal or 0))
+    if asked and stop.signal is None:
+        stop.signal = signal.SIGTERM
+    return asked
 
 
 class Batch(Protocol):
@@ -140,7 +112,7 @@ def training_steps(
                 callback.warn(done + 1, trouble)
                 if plan.stops_on_divergence:
                     raise _diverged(done + 1, saved, trouble)
-            is_stopped = stop.is_requested()
+            is_stopped = is_stop_requested(stop)
             is_due = any((done + 1) % steps == 0 for steps in save_every)
             if is_stopped or is_due or done + 1 == plan.steps:
                 save(done + 1)
