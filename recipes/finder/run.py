@@ -28,9 +28,9 @@ from uniemox.persons.fitting import fit_images
 from uniemox.persons.layouts import CENTRES, CENTRES_NMS_OVERLAP, decode_centres_map
 from uniemox.training.hardware import ready_to_train
 from uniemox.training.journal import Callback, NullCallback
-from uniemox.training.loop import SingleRun, parameter_groups_of
-from uniemox.training.optimization import update
+from uniemox.training.optimization import parameter_groups_of, update
 from uniemox.training.run_folder import begin_run
+from uniemox.training.trainer import SingleRun
 from uniemox.views.loader import BrokenCount
 from uniemox.views.patches import PixelStats, normalise
 

@@ -4,6 +4,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice, pairwise
@@ -17,20 +18,21 @@ import torch
 from uniemox.bench.counting import matmul_peak, multiply_adds, parameter_count, timed
 from uniemox.bench.step import TRAINING
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource
-from uniemox.data.order import RunOrder, steps_in_epoch
+from uniemox.data.order import steps_in_epoch
 from uniemox.data.prompts import distinct_texts
 from uniemox.data.sample import DataSet
 from uniemox.errors import ConfigError
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.pretrain.run import TEXTS, PretrainRun, build_model, compile_teacher
+from uniemox.pretrain.run import TEXTS, PretrainRun, build_model, build_trainer, compile_teacher
 from uniemox.pretrain.step import PretrainBatch, pretrain_step, teacher_features
 from uniemox.teacher.features import StoredTeacher, TextCachedTeacher, save_features
 from uniemox.teacher.protocol import Teacher
 from uniemox.teacher.sources import ClipTeacher
 from uniemox.training.config import SaveConfig, ScheduleConfig
-from uniemox.training.hardware import count_workers, precision_of, ready_to_train, setup_device
-from uniemox.training.journal import Journal, NullCallback
+from uniemox.training.hardware import count_workers, precision_of, ready_to_train, setup_device, wrap
+from uniemox.training.journal import Journal, NullCallback, RunPlan
 from uniemox.training.state import Progress
+from uniemox.training.trainer import run_order
 from uniemox.views.loader import build_loader
 
 WARMUP = 3  # steps that are not counted
@@ -104,12 +106,14 @@ def bench_train(
         if config.hardware.compile:
             compile_teacher(teacher)
         peak = matmul_peak(device, dtype)
-        run, clock = PretrainRun(config, data, out, model, teacher), _Clock(on_step)
-        with run.steps(clock) as timed_steps:
+        clock = _Clock(on_step)
+        run = PretrainRun(config, data, model, teacher, build_trainer(config, data, out, model, clock))
+        runner, plan = wrap(model, device, compiled=config.hardware.compile), run.plan(0)
+        with closing(run.steps(plan)) as timed_steps:
             for step in timed_steps:
-                losses = _take_step(run, [run.batch(views) for views in step.batches])
-                step.report(losses | {"lr": run.lr, "epoch": 0.0})
-        parts = _time_parts(run)
+                losses = _take_step(run, runner, [run.batch(views) for views in step.batches])
+                step.report(losses | {"lr": 0.0, "epoch": 0.0})
+        parts = _time_parts(run, runner, plan)
         peak = max(peak, matmul_peak(device, dtype))
     seconds = [end - start for start, end in pairwise(clock.ends[WARMUP - 1 :])]
     images_per_s = config.batch_size / median(seconds)
@@ -174,10 +178,10 @@ def flop_per_image(model: Any, teacher: Teacher | None) -> float:
     return 2 * (TRAINING * student + multiply_adds(lambda: clip.model.visual(pixels)))
 
 
-def _take_step(run: PretrainRun, batches: Sequence[PretrainBatch]) -> dict[str, float]:
+def _take_step(run: PretrainRun, runner: Any, batches: Sequence[PretrainBatch]) -> dict[str, float]:
     return pretrain_step(
-        run.runner,
-        run.optimizer,
+        runner,
+        run.trainer.optimizer,
         batches,
         teacher=run.teacher,
         precision=precision_of(run.config.hardware),
@@ -185,20 +189,10 @@ def _take_step(run: PretrainRun, batches: Sequence[PretrainBatch]) -> dict[str, 
     )
 
 
-def _time_parts(run: PretrainRun) -> dict[str, float]:
+def _time_parts(run: PretrainRun, runner: Any, plan: RunPlan) -> dict[str, float]:
     """Median seconds of each part of a step, alone."""
-    config, device = run.config, run.device
-    order = RunOrder(
-        len(run.data),
-        batch_size=config.batch_size,
-        accumulation=config.accumulation,
-        seed=config.seed,
-        start=0,
-        steps=run.step_count,
-        rank=0,
-        processes=1,
-    )
-    loader = iter(build_loader(run.views, order, count_workers(config.hardware, device)))
+    config, trainer, device = run.config, run.trainer, next(run.model.parameters()).device
+    loader = iter(build_loader(run.views, run_order(config, plan), plan.workers))
     batches = [run.batch(views) for views in islice(loader, config.accumulation)]
     began = time.perf_counter()
     others = sum(1 for _ in loader)
@@ -213,17 +207,17 @@ def _time_parts(run: PretrainRun) -> dict[str, float]:
                 teacher_features(batch, run.teacher, config.model, device)
 
     def save() -> None:
-        run.checkpoints.save(Progress(run.step_count, None, {}), run.model, run.optimizer)
-        run.checkpoints.wait()
+        trainer.checkpoints.save(Progress(plan.steps, None, {}), run.model, trainer.optimizer)
+        trainer.checkpoints.wait()
 
     is_asked = run.teacher is not None and not isinstance(run.teacher, StoredTeacher)
-    with Journal(run.out, run.step_count) as journal:
-        log = median_of(partial(journal.write, run.step_count, {"total": 1.0, "lr": 1.0, "grad_norm": 1.0}))
+    with Journal(trainer.out, plan.steps) as journal:
+        log = median_of(partial(journal.write, plan.steps, {"total": 1.0, "lr": 1.0, "grad_norm": 1.0}))
     return {
         "loading": loading * config.accumulation,
-        "step": median_of(lambda: _take_step(run, batches)),
+        "step": median_of(lambda: _take_step(run, runner, batches)),
         "teacher": median_of(ask) if is_asked else 0.0,
-        "optimizer": median_of(run.optimizer.step),
+        "optimizer": median_of(trainer.optimizer.step),
         "log": log,
         "checkpoint": median_of(save),
     }

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
+from torch import Tensor
 
 from uniemox.checkpoints.classifier import load_classifier, save_classifier
 from uniemox.checkpoints.saving import write_tensors
 from uniemox.classifier_info import ClassifierInfo
-from uniemox.data.order import RunOrder, steps_in_epoch
+from uniemox.data.order import steps_in_epoch
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import write_seen
 from uniemox.evaluate.calibration import calibrated
@@ -41,26 +42,23 @@ from uniemox.finetune.step import (
     seed_step,
 )
 from uniemox.io.files import ENCODER, ONNX, WEIGHTS
-from uniemox.io.parallel import usable_cores
 from uniemox.io.weight_names import Init
 from uniemox.labels import AFFECT
 from uniemox.model.classifier import Classifier
 from uniemox.model.config import is_foreign
 from uniemox.model.spec import with_fitted
 from uniemox.training.hardware import (
-    check_shared_memory,
-    count_workers,
     precision_of,
     ready_to_train,
     setup_device,
     wrap,
 )
-from uniemox.training.journal import ActivationCount, Callback, Journal, NullCallback, RunPlan, memory_estimate
-from uniemox.training.loop import training_steps
+from uniemox.training.journal import Callback, Journal, NullCallback, RunPlan
 from uniemox.training.optimization import build_schedule, freeze_layers, parameter_groups
-from uniemox.training.processes import first_process_first, process_group, rank, wait_for_all, world_size
+from uniemox.training.processes import first_process_first, process_group, rank, wait_for_all
 from uniemox.training.run_folder import begin_run
 from uniemox.training.state import Checkpoints, Progress, was_finished
+from uniemox.training.trainer import Trainer, measure_plan, run_order
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 from uniemox.views.patches import normalise
 
@@ -205,60 +203,45 @@ class _Run:
         """All steps that are still to be done."""
         config = self.config
         schedule = build_schedule(self.optimizer, config.schedule, self.steps_per_epoch)
-        saved = self.checkpoints.found()
-        start = 0
-        if saved:
-            progress = self.checkpoints.load(saved[-1], self.model, self.optimizer)
-            start = progress.step
-            if self.ema is not None:
-                self.ema.load_state_dict(progress.more["ema"])
-        elif config.probe_first:
+        trainer = Trainer(
+            out=self.out,
+            model=self.model,
+            optimizer=self.optimizer,
+            checkpoints=self.checkpoints,
+            set_lr=schedule.step_update,
+            broken=BrokenCount(config.max_unreadable),
+            callback=self.callback,
+            save_every=(*config.save.due, self.steps_per_epoch),  # every epoch gets its score
+            tracker=config.save.tracker,
+        )
+        progress = trainer.resume()
+        if progress is not None and self.ema is not None:
+            self.ema.load_state_dict(progress.more["ema"])
+        if progress is None and config.probe_first:
             fit_after_encoder(self.model, self.evaluator, self.train, self.objective)
             if self.ema is not None:
                 self.ema.set(self.model)
         runner = wrap(self.model, self.device, compiled=config.hardware.compile)
-        plan = self._plan(start)
-        self.callback.start(plan)
-        order = RunOrder(
-            len(self.shown),
-            batch_size=config.batch_size,
-            accumulation=config.accumulation,
-            seed=config.seed,
-            start=start,
-            steps=plan.steps,
-            rank=rank(),
-            processes=world_size(),
-        )
+        plan = self._plan(trainer, 0 if progress is None else progress.step)
         views = ViewDataset(self.shown, AugmentedViews(config.view, config.seed, config.augment.randaugment))
-        with Journal(self.out, start, is_written=rank() == 0, tracker=config.save.tracker) as journal:
-            steps = training_steps(
-                build_loader(views, order, count_workers(config.hardware, self.device)),
-                plan=plan,
-                save=lambda done: self._save(done, journal),
-                wait_until_saved=self.checkpoints.wait,
-                save_every=(*config.save.due, self.steps_per_epoch),  # every epoch gets its score
-                broken=BrokenCount(config.max_unreadable),
-                journal=journal,
-                callback=self.callback,
-            )
-            with closing(steps):
-                for step in steps:
-                    seed_step(config.seed, step.done)
-                    schedule.step_update(step.done)
-                    values = finetune_step(
-                        runner,
-                        self.optimizer,
-                        [self._batch(views, progress=step.done / plan.steps) for views in step.batches],
-                        objective=self.objective,
-                        augment=config.augment,
-                        stats=self.network.stats,
-                        precision=precision_of(config.hardware),
-                        max_grad_norm=config.optimizer.max_grad_norm,
-                    )
-                    if self.ema is not None:
-                        self.ema.update(self.model, step=step.done)
-                    lr = self.optimizer.param_groups[-1]["lr"]
-                    step.report(values | {"lr": lr, "epoch": (step.done + 1) / self.steps_per_epoch})
+        loader = build_loader(views, run_order(config, plan), plan.workers)
+        with closing(trainer.steps(plan, loader, self._save)) as steps:
+            for step in steps:
+                seed_step(config.seed, step.done)
+                values = finetune_step(
+                    runner,
+                    self.optimizer,
+                    [self._batch(views, progress=step.done / plan.steps) for views in step.batches],
+                    objective=self.objective,
+                    augment=config.augment,
+                    stats=self.network.stats,
+                    precision=precision_of(config.hardware),
+                    max_grad_norm=config.optimizer.max_grad_norm,
+                )
+                if self.ema is not None:
+                    self.ema.update(self.model, step=step.done)
+                lr = self.optimizer.param_groups[-1]["lr"]
+                step.report(values | {"lr": lr, "epoch": (step.done + 1) / self.steps_per_epoch})
         self.model.train()
 
     def _batch(self, views: ViewBatch, *, progress: float) -> FinetuneBatch:
@@ -290,33 +273,18 @@ class _Run:
             self.model.load_state_dict(self.ema.module.state_dict())
             self.ema = None
 
-    def _plan(self, start: int) -> RunPlan:
-        """Return the cost of the run; memory is measured on two grey images."""
-        config, size = self.config, self.config.view.size
-        grey = torch.zeros(2, 3, size, size, dtype=torch.uint8)
-        pixels = normalise(grey, self.device)
-        self.model.eval()  # grey images would go into the statistics of batch norms, once more each resume
+    def _plan(self, trainer: Trainer, done: int) -> RunPlan:
+        config = self.config
         is_half = precision_of(config.hardware) == "bfloat16"
-        half = torch.autocast(self.device.type, torch.bfloat16, enabled=is_half)
-        with torch.compiler.set_stance("force_eager"), ActivationCount(self.model) as kept, half:
-            self.model(pixels, pixels)
-        self.model.train()
-        images = config.batch_size / config.accumulation / world_size()  # of a batch of one process
+
+        def probe(pixels: Tensor) -> None:
+            views = normalise(pixels, self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=is_half):
+                self.model(views, views)
+
+        self.model.eval()  # grey images would go into the statistics of batch norms, once more each resume
         steps = config.schedule.steps(self.steps_per_epoch)
-        workers = count_workers(config.hardware, self.device)
-        check_shared_memory(workers, int(images * grey[0].numel() * 2))
-        return RunPlan(
-            what="fine-tuning",
-            steps=steps,
-            done=start,
-            batch_size=config.batch_size,
-            accumulation=config.accumulation,
-            samples=len(self.shown),
-            parameters=sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad),
-            memory_bytes=memory_estimate(self.model, int(kept.bytes * images / 2)),
-            device=str(self.device),
-            processes=world_size(),
-            disk_bytes=self.checkpoints.need_space(self.model, steps=steps, has_ema=self.ema is not None),
-            workers=workers,
-            cores=usable_cores(),
-        )
+        disk = self.checkpoints.need_space(self.model, steps=steps, has_ema=self.ema is not None)
+        plan = measure_plan("fine-tuning", config, trainer, probe, samples=len(self.shown), done=done, disk_bytes=disk)
+        self.model.train()
+        return plan

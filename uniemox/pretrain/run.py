@@ -1,7 +1,7 @@
 """A pre-training run: data, teacher and model, the loop over its steps, and what it leaves."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +12,11 @@ from torch import Tensor
 
 from uniemox.checkpoints.published import load_start
 from uniemox.checkpoints.saving import save_encoder, write_tensors
-from uniemox.data.order import RunOrder, steps_in_epoch
+from uniemox.data.order import steps_in_epoch
 from uniemox.data.prompts import distinct_texts
 from uniemox.data.sample import DataSet
 from uniemox.data.seen import write_seen
 from uniemox.io.files import ENCODER, WEIGHTS
-from uniemox.io.parallel import usable_cores
 from uniemox.losses.config import LossWeights
 from uniemox.model.config import ModelConfig
 from uniemox.model.encoder import build_encoder
@@ -37,15 +36,13 @@ from uniemox.teacher.opening import open_teacher
 from uniemox.teacher.protocol import Teacher
 from uniemox.teacher.sources import ClipTeacher
 from uniemox.training.hardware import (
-    check_shared_memory,
-    count_workers,
     precision_of,
     ready_to_train,
     setup_device,
     wrap,
 )
-from uniemox.training.journal import ActivationCount, Callback, Journal, NullCallback, RunPlan, memory_estimate
-from uniemox.training.loop import Step, training_steps
+from uniemox.training.journal import Callback, Journal, NullCallback, RunPlan
+from uniemox.training.loop import Step
 from uniemox.training.optimization import build_optimizer, build_schedule
 from uniemox.training.processes import (
     first_process_first,
@@ -59,6 +56,7 @@ from uniemox.training.processes import (
 )
 from uniemox.training.run_folder import begin_run
 from uniemox.training.state import Checkpoints, Progress, was_finished
+from uniemox.training.trainer import Trainer, measure_plan, run_order
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader, collate
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, patchify, unpatchify
 from uniemox.views.transforms import TrainViews
@@ -189,15 +187,17 @@ def pretrain(
         run = _open_run(config, data, out, device, callback, resume=resume)
         if run is None:
             return out / ENCODER
-        with run.steps(callback) as steps:
+        progress = run.trainer.resume()
+        runner = wrap(run.model, device, compiled=config.hardware.compile)
+        steps_per_epoch = steps_in_epoch(len(data), config.batch_size)
+        with closing(run.steps(run.plan(0 if progress is None else progress.step))) as steps:
             for step in steps:
-                run.schedule.step_update(step.done)
                 batches = [run.batch(views) for views in step.batches]
                 weights = None if weights_at is None else weights_at(step.done)
                 norms = run.gradient_norms(batches, step.done, weights)
                 losses = pretrain_step(
-                    run.runner,
-                    run.optimizer,
+                    runner,
+                    run.trainer.optimizer,
                     batches,
                     teacher=run.teacher,
                     precision=precision_of(config.hardware),
@@ -205,7 +205,8 @@ def pretrain(
                     weights=weights,
                     extra_losses=extra_losses,
                 )
-                step.report(losses | norms | {"lr": run.lr, "epoch": (step.done + 1) / run.steps_per_epoch})
+                lr = run.trainer.optimizer.param_groups[0]["lr"]
+                step.report(losses | norms | {"lr": lr, "epoch": (step.done + 1) / steps_per_epoch})
         run.finish()
     return out / ENCODER
 
@@ -233,7 +234,32 @@ def _open_run(
     model.set_grad_checkpointing(config.hardware.grad_checkpointing)
     if config.hardware.compile:
         compile_teacher(teacher)
-    return PretrainRun(config, data, out, model, teacher)
+    return PretrainRun(config, data, model, teacher, build_trainer(config, data, out, model, callback))
+
+
+def build_trainer(config: PretrainConfig, data: DataSet, out: Path, model: UniEmoX, callback: Callback) -> Trainer:
+    """Divide a model over the processes if asked to, and build its optimizer and schedule.  model: on its device."""
+    if config.sharded and world_size() > 1:
+        shard(model, next(model.parameters()).device)
+    optimizer = build_optimizer(
+        model,
+        lr=config.optimizer.lr(config.batch_size),
+        weight_decay=config.optimizer.weight_decay,
+        betas=config.optimizer.betas,
+        layer_decay=config.layer_decay,
+    )
+    schedule = build_schedule(optimizer, config.schedule, steps_in_epoch(len(data), config.batch_size))
+    return Trainer(
+        out=out,
+        model=model,
+        optimizer=optimizer,
+        checkpoints=Checkpoints(out, config.save.keep, config.save.keep_every),
+        set_lr=schedule.step_update,
+        broken=BrokenCount(config.max_unreadable),
+        callback=callback,
+        save_every=config.save.due,
+        tracker=config.save.tracker,
+    )
 
 
 def build_model(config: PretrainConfig, teacher_width: int | None, encoder: VisionTransformer | None = None) -> UniEmoX:
@@ -259,63 +285,38 @@ class PretrainRun:
     """State that the steps of a run share. model: on its device.  teacher: of `prepare_teacher`."""
 
     def __init__(
-        self, config: PretrainConfig, data: DataSet, out: Path, model: UniEmoX, teacher: Teacher | None
+        self,
+        config: PretrainConfig,
+        data: DataSet,
+        model: UniEmoX,
+        teacher: Teacher | None,
+        trainer: Trainer,
     ) -> None:
-        self.config, self.data, self.out, self.model, self.teacher = config, data, out, model, teacher
-        self.device = next(model.parameters()).device
-        self.steps_per_epoch = steps_in_epoch(len(data), config.batch_size)
-        self.step_count = config.schedule.steps(self.steps_per_epoch)
-        settings = config.optimizer
-        if config.sharded and world_size() > 1:
-            shard(model, self.device)
-        self.optimizer = build_optimizer(
-            model,
-            lr=settings.lr(config.batch_size),
-            weight_decay=settings.weight_decay,
-            betas=settings.betas,
-            layer_decay=config.layer_decay,
-        )
-        self.schedule = build_schedule(self.optimizer, config.schedule, self.steps_per_epoch)
+        self.config, self.data, self.model, self.teacher, self.trainer = config, data, model, teacher, trainer
         length = model.encoder.patch_embed.num_patches
         self.views = ViewDataset(data.samples, MaskedViews(TrainViews(config.view, config.seed), length))
-        self.checkpoints = Checkpoints(out, config.save.keep, config.save.keep_every)
-        saved = self.checkpoints.found()
-        self.start = self.checkpoints.load(saved[-1], model, self.optimizer).step if saved else 0
-        self.runner = wrap(model, self.device, compiled=config.hardware.compile)
 
-    @property
-    def lr(self) -> float:
-        """The learning rate of this step."""
-        return self.optimizer.param_groups[0]["lr"]
-
-    @contextmanager
-    def steps(self, callback: Callback) -> Iterator[Iterator[Step[ViewBatch]]]:
-        """The steps that are still to be done, journalled."""
-        config, plan = self.config, self.plan()
-        callback.start(plan)
-        order = RunOrder(
-            len(self.data),
-            batch_size=config.batch_size,
-            accumulation=config.accumulation,
-            seed=config.seed,
-            start=self.start,
-            steps=self.step_count,
-            rank=rank(),
-            processes=world_size(),
+    def plan(self, done: int) -> RunPlan:
+        """Return the cost of the run after a number of steps; memory is measured on two grey images."""
+        config = self.config
+        steps = config.schedule.steps(steps_in_epoch(len(self.data), config.batch_size))
+        return measure_plan(
+            *("pre-training", config, self.trainer, self._probe),
+            samples=len(self.data),
+            done=done,
+            disk_bytes=self.trainer.checkpoints.need_space(self.model, steps=steps),
+            stops_on_divergence=config.stop_on_divergence,
         )
-        with Journal(self.out, self.start, is_written=rank() == 0, tracker=config.save.tracker) as journal:
-            steps = training_steps(
-                build_loader(self.views, order, count_workers(config.hardware, self.device)),
-                plan=plan,
-                save=lambda done: self.save(done, journal),
-                wait_until_saved=self.checkpoints.wait,
-                save_every=config.save.due,
-                broken=BrokenCount(config.max_unreadable),
-                journal=journal,
-                callback=callback,
-            )
-            with closing(steps):
-                yield steps
+
+    def steps(self, plan: RunPlan) -> Generator[Step[ViewBatch]]:
+        """Yield the steps that a plan has left. Close it (contextlib.closing)."""
+        loader = build_loader(self.views, run_order(self.config, plan), plan.workers)
+        return self.trainer.steps(plan, loader, self.save)
+
+    def _probe(self, pixels: Tensor) -> None:
+        features = None if self.teacher is None else torch.randn(2, self.teacher.width)
+        batch = PretrainBatch(scene=pixels, person=pixels, image_features=features, text_features=features)
+        forward(self.model, batch, precision=precision_of(self.config.hardware))
 
     def gradient_norms(
         self, batches: Sequence[PretrainBatch], done: int, weights: LossWeights | None
@@ -334,10 +335,10 @@ class PretrainRun:
             if is_sharded(model):
                 model = build_model(self.config, None if self.teacher is None else self.teacher.width)
                 model.load_state_dict(weights)
-            write_tensors(self.out / WEIGHTS, weights)
-            save_encoder(model.encoder, self.out / ENCODER)
+            write_tensors(self.trainer.out / WEIGHTS, weights)
+            save_encoder(model.encoder, self.trainer.out / ENCODER)
             if not self.config.save.keep_finished:
-                self.checkpoints.finish()
+                self.trainer.checkpoints.finish()
         wait_for_all()
 
     def batch(self, views: ViewBatch) -> PretrainBatch:
@@ -347,7 +348,7 @@ class PretrainRun:
     def save(self, done: int, journal: Journal) -> None:
         """A checkpoint, and an image of what is reconstructed."""
         if rank() == 0 or is_sharded(self.model):
-            self.checkpoints.save(Progress(done, None, {}), self.model, self.optimizer)
+            self.trainer.checkpoints.save(Progress(done, None, {}), self.model, self.trainer.optimizer)
         shown = collate([self.views[0, i] for i in range(min(PICTURED, len(self.data)))])
         if shown.samples:
             batch = self.batch(shown)
@@ -361,32 +362,3 @@ class PretrainRun:
                 image = reconstruction_image(output, batch, patch_size=self.model.patch_size, norm_pix=norm_pix)
                 journal.image(done, "reconstruction", image)
         wait_for_all()
-
-    def plan(self) -> RunPlan:
-        """Return the cost of the run; memory is measured on two grey images."""
-        config, size = self.config, self.config.view.size
-        pixels = torch.zeros(2, 3, size, size, dtype=torch.uint8)
-        features = None if self.teacher is None else torch.randn(2, self.teacher.width)
-        batch = PretrainBatch(scene=pixels, person=pixels, image_features=features, text_features=features)
-        with torch.compiler.set_stance("force_eager"), ActivationCount(self.model) as kept:
-            forward(self.model, batch, precision=precision_of(config.hardware))
-        images = config.batch_size / config.accumulation / world_size()  # of a batch of one process
-        workers = count_workers(config.hardware, self.device)
-        check_shared_memory(workers, int(images * pixels[0].numel() * 2))
-        return RunPlan(
-            what="pre-training",
-            steps=self.step_count,
-            done=self.start,
-            batch_size=config.batch_size,
-            accumulation=config.accumulation,
-            samples=len(self.data),
-            parameters=sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad),
-            memory_bytes=memory_estimate(self.model, int(kept.bytes * images / 2)),
-            device=str(self.device),
-            processes=world_size(),
-            disk_bytes=self.checkpoints.need_space(self.model, steps=self.step_count),
-            is_sharded=is_sharded(self.model),
-            workers=workers,
-            stops_on_divergence=config.stop_on_divergence,
-            cores=usable_cores(),
-        )

@@ -108,7 +108,7 @@ FINISHED_COPIES = {"pretrain": 2, "finetune": 3}  # encoder and model; and an ON
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulated:
-    """The plan with this number of GPUs."""
+    """Simulation of a plan on a number of GPUs."""
 
     gpus: int
     hours: float
@@ -124,7 +124,7 @@ class Simulated:
 
 
 def simulate(runs: Sequence[Run], *, gpus: int, images_per_s: float) -> Simulated:
-    """The command for the number of GPUs that it was planned for.
+    """Simulate the runs of a plan on a number of GPUs, in the order in which they would start.
 
     images_per_s: what `uniemox bench step` measured on one of the GPUs: pre-training steps of ViT-L/16.
     """

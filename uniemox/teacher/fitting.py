@@ -36,9 +36,9 @@ from uniemox.teacher.opening import open_timm_tower, timm_name
 from uniemox.teacher.protocol import fit_pixels
 from uniemox.teacher.sources import TimmImageTower
 from uniemox.training.journal import Callback, NullCallback
-from uniemox.training.loop import SingleRun, parameter_groups_of
-from uniemox.training.optimization import update
+from uniemox.training.optimization import parameter_groups_of, update
 from uniemox.training.run_folder import begin_run
+from uniemox.training.trainer import SingleRun
 from uniemox.views.config import ViewConfig
 from uniemox.views.loader import BrokenCount, ViewBatch, ViewDataset, build_loader
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD

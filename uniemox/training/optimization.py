@@ -1,7 +1,7 @@
 """AdamW, learning rates and weight decay by parameter, the schedule, and the update that ends a step."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -52,6 +52,23 @@ def parameter_groups(
             if own:
                 result.append({**group, "params": own, "lr_scale": scale * group.get("lr_scale", 1.0)})
     return result
+
+
+def parameter_groups_of(
+    parts: Sequence[tuple[Iterable[nn.Parameter], float]], weight_decay: float
+) -> list[dict[str, Any]]:
+    """Groups for an optimiser of torch: matrices are decayed, all else is not.
+
+    parts: parameters with their "lr_scale"; those that don't train are left out.
+    """
+    groups: list[dict[str, Any]] = []
+    for parameters, scale in parts:
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        for is_matrix, decay in ((True, weight_decay), (False, 0.0)):
+            own = [parameter for parameter in trained if (parameter.ndim > 1) == is_matrix]
+            if own:
+                groups.append({"params": own, "weight_decay": decay, "lr_scale": scale})
+    return groups
 
 
 def freeze_layers(encoder: Any, layers: int) -> None:
