@@ -38,7 +38,7 @@ FINETUNE = ("finetune", "--init", "x", "--data", "synthetic:8", "--out", "run")
     ("words", "code", "message"),
     [
         ((*PRETRAIN, "--model.fuson", "gated"), 2, "Did you mean"),
-        ((*PRETRAIN, "--model.fusion", "sum"), 2, "sum"),
+        ((*PRETRAIN, "--model.fusion", "sum"), 1, "there is no fusion 'sum'; choose one of static"),
         ((*PRETRAIN, "--preset", "dmeo"), 1, "there is no preset 'dmeo'; choose one of paper, best, demo"),
         ((*PRETRAIN, "--preset=dmeo"), 1, "there is no preset 'dmeo'"),
         ((*PRETRAIN, "--model.mask.ratio", "1"), 1, "mask.ratio must lie strictly between 0 and 1"),
