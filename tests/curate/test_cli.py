@@ -10,6 +10,7 @@ from tests.curate.places import project_of, say
 from tests.drawn import class_folders
 from uniemox.cli.curate import curate
 from uniemox.curate import tables as t
+from uniemox.curate.annotate.serving import record_address
 from uniemox.curate.project import open_project
 from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, UniemoxError
@@ -91,6 +92,11 @@ def test_commands_from_a_folder_to_a_takedown(tmp_path: Path, capsys: pytest.Cap
     assert run(capsys, "undo", place, "2") == "undone; undo 3 to have it back\n"
     assert json.loads(run(capsys, "status", place, "--json"))["steps"]["screen"]["kept"] == 4
     assert run(capsys, "invite", place, "Ada", "--address", "https://x.example/").startswith("https://x.example/join#")
+    record_address(open_project(place), "http://127.0.0.1:9123")  # as the server does
+    curate(["invite", str(place), "Ada"], exit_on_error=False, result_action="return_none")
+    printed = capsys.readouterr()
+    assert printed.out.startswith("http://127.0.0.1:9123/join#")
+    assert "Ada was invited before: the old link" in printed.err
     sha256 = next((place / "pictures").rglob("*.jpg")).stem
     assert run(capsys, "takedown", place, sha256, "--because", "asked") == f"removed 1 images: {sha256[:12]}\n"
 

@@ -100,7 +100,7 @@ def test_page_predicts_and_explains_behind_the_prefix(browser: object, proxy: Ru
     shown = visit.page.locator(".live-responses-table .response .response-col_status").first
     expect(shown).to_contain_text("200")
     assert visit.wrong == []
-    assert visit.requested.count(f"{proxy.url}{PREFIX}/models") == 2  # by the page, and as tried out
+    assert visit.requested.count(f"{proxy.url}{PREFIX}/models") >= 2  # by the page, and as tried out
     assert all(url.startswith((f"{proxy.url}{PREFIX}/", "blob:")) for url in visit.requested)
     visit.context.close()
 

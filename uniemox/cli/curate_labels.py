@@ -22,19 +22,27 @@ RuleOption = Annotated[
     ),
 ]
 Name = Annotated[str, Parameter(help="Name of the annotator.")]
-Address = Annotated[str, Parameter(help="Address of `uniemox curate serve`.")]
+Address = Annotated[
+    str | None,
+    Parameter(help="Address of the pages. Default: that of the project's last `uniemox curate serve`."),
+]
 RELEASE = options_of(ReleaseConfig(name="-"), without=("name", "rule", "min_answers"))
 
 
-def invite(folder: Folder, name: Name, /, *, address: Address = "http://127.0.0.1:8790") -> None:
+def invite(folder: Folder, name: Name, /, *, address: Address = None) -> None:
     """Print a link for an annotator. It is shown once; a new one for the same name replaces it.
 
     Example: uniemox curate invite mine Ada
     """
     project = opened(folder)
     from uniemox.curate.annotate.access import invite as run
+    from uniemox.curate.annotate.access import is_invited
+    from uniemox.curate.annotate.serving import served_at
 
-    print(f"{address.rstrip('/')}/join#{run(project, name)}")
+    base = (address or served_at(project)).rstrip("/")
+    if is_invited(project, name):
+        say(f"{name} was invited before: the old link and its sessions end, the answers stay")
+    print(f"{base}/join#{run(project, name)}")
 
 
 def leave_out(folder: Folder, name: Name, /) -> None:
@@ -104,12 +112,13 @@ def serve(folder: Folder, /, *, host: str = "127.0.0.1", port: int = 8790, addre
     project = opened(folder)
     from uniemox.curate.annotate.access import OWNER
     from uniemox.curate.annotate.access import invite as new_token
-    from uniemox.curate.annotate.serving import address_of
+    from uniemox.curate.annotate.serving import address_of, record_address
     from uniemox.curate.annotate.serving import serve as run
     from uniemox.serve.protocol import listen
 
     sock = listen(host, port)
     base = (address or address_of(sock)).rstrip("/")
+    record_address(project, base)
     print(f"owner: {base}/join#{new_token(project, OWNER, 'owner')}", flush=True)
     say(f"serving {base}; Ctrl-C ends it, and nothing is lost")
     run(project, sock, address)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
@@ -292,18 +291,19 @@ def plot_choice(choice: Choice, data: DataSet, path: Path) -> None:
 
     Raises DataError if the file can't be written.
     """
-    mpl.use("agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415 - after the choice of how to draw
+    from matplotlib import colormaps  # noqa: PLC0415 - slow, and writes its cache into the home folder
+    from matplotlib.figure import Figure  # noqa: PLC0415
 
     splits = [name for name in ("train", "val", "test") if name in set(choice.scheme.values())]
-    figure, axes = plt.subplots(1, len(splits) + 1, figsize=(4 * (len(splits) + 1), 4), layout="constrained")
+    figure = Figure(figsize=(4 * (len(splits) + 1), 4), layout="constrained")
+    axes = figure.subplots(1, len(splits) + 1)
     assigned = np.array([choice.scheme[sample.key] for sample in data.samples])
     labels = np.array([-1 if sample.label is None else sample.label for sample in data.samples])
     low, high = choice.projected.min(axis=0), choice.projected.max(axis=0)
     for axis, split in zip(axes, splits, strict=False):
         for i, label in enumerate(data.labels.labels):
             points = choice.projected[(assigned == split) & (labels == i)]
-            axis.scatter(*points.T, s=8, alpha=0.6, label=label, color=mpl.colormaps["tab10"](i % 10))
+            axis.scatter(*points.T, s=8, alpha=0.6, label=label, color=colormaps["tab10"](i % 10))
         axis.set(title=f"{split} ({(assigned == split).sum()})", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     axes[0].legend(fontsize="x-small")
     ordered = sorted(choice.distances.values())
@@ -318,5 +318,3 @@ def plot_choice(choice: Choice, data: DataSet, path: Path) -> None:
         figure.savefig(path, dpi=110)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} can't be written ({error})") from error
-    finally:
-        plt.close(figure)

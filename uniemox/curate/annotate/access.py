@@ -86,6 +86,13 @@ def invite(project: Project, name: str, role: Role = "annotator") -> str:
     return token
 
 
+def is_invited(project: Project, name: str) -> bool:
+    """Return whether a person has an invitation, which a new one would replace."""
+    with project.store.read() as connection:
+        found = select(t.people.c.id).where(t.people.c.name == " ".join(name.split()), t.people.c.revoked_at.is_(None))
+        return connection.scalar(found) is not None
+
+
 def revoke(project: Project, name: str) -> None:
     """End a person's access; the answers stay. Raises DataError for an unknown name."""
     with project.store.write() as connection:

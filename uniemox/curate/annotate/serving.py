@@ -12,12 +12,14 @@ from uniemox.curate.annotate.access import READ_TIMEOUT_S
 from uniemox.curate.annotate.web import create_app
 from uniemox.curate.project import Project
 from uniemox.errors import ConfigError
+from uniemox.io.files import write_text
 from uniemox.serve.config import ServeConfig
 from uniemox.serve.protocol import listen, with_limits
 
 MAX_CONNECTIONS = 4000
 """Connections open at a time; two hundred browsers keep up to six each."""
 MAX_FILES = 8192  # file limit of the process
+ADDRESS, DEFAULT_ADDRESS = "address.txt", "http://127.0.0.1:8790"
 OTHER_FILES = 200  # files that the process may open besides its connections
 
 
@@ -25,6 +27,17 @@ def address_of(sock: socket.socket) -> str:
     """Return the address of a socket's pages."""
     host, port = sock.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def record_address(project: Project, address: str) -> None:
+    """Remember the address of the pages for `served_at`."""
+    write_text(project.folder / ADDRESS, address + "\n")
+
+
+def served_at(project: Project) -> str:
+    """Return the address of the pages: the recorded one, or the default before the first start of the server."""
+    path = project.folder / ADDRESS
+    return path.read_text("utf-8").strip() if path.is_file() else DEFAULT_ADDRESS
 
 
 def server(project: Project, sock: socket.socket, address: str | None = None) -> uvicorn.Server:
