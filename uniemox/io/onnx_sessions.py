@@ -5,6 +5,7 @@ file names and error texts, and sends them to its maker. Switching it off after 
 sets ORT_DISABLE_TELEMETRY=0; processes that this one starts inherit the choice.
 """
 
+import gc
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,11 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 from uniemox.errors import ConfigError
 from uniemox.io.files import open_regular
 from uniemox.io.parallel import is_parallel_worker
+
+# Freeing a session waits for its threads. A forked process has the session but not the threads, so its garbage
+# collector would block forever on one that its parent has dropped.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=gc.freeze)
 
 __all__ = [
     "PROVIDERS",
