@@ -35,7 +35,7 @@ def heat(
     model: Models = None,
     label: str | None = None,
     method: Literal["auto", "cam", "occlusion", "both", "grad-cam"] = "auto",
-    faces: Annotated[bool, Parameter(negative="")] = False,
+    faces: Literal["find", "whole"] | None = None,
     scores: Annotated[bool, Parameter(negative="")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -48,7 +48,7 @@ def heat(
 
     uniemox explain photo.jpg --out sheet.png
 
-    uniemox explain photos --model runs/fi runs/fi-scratch --label awe --faces --out sheet.html
+    uniemox explain photos --model runs/fi runs/fi-scratch --label awe --faces find --out sheet.html
 
     uniemox explain photos --model runs/fi --method both --scores --json --out maps
 
@@ -67,7 +67,8 @@ def heat(
         cam: class-activation map of a convolutional network. occlusion: any network, about 100 passes. auto: cam, else
         occlusion. both: compare the two. grad-cam: for a run, ViTs as in the paper's figure; needs uniemox[train].
     faces
-        Draw what faces show (not what people feel) in the first column, or to FOLDER/photos/a.jpg.faces.png.
+        Draw what faces show (not what people feel) in the first column, or to FOLDER/photos/a.jpg.faces.png. find: all
+        detected faces. whole: each image is one face.
     scores
         Measure the maps: area under the label's probability while the image is deleted, or inserted, hottest places
         first, compared with a random map.
@@ -174,14 +175,14 @@ def _is_folder(out: Path) -> bool:
     return True
 
 
-def _draw_faces(images: Sequence[Path]) -> "Iterator[Image.Image]":
+def _draw_faces(images: Sequence[Path], which: Literal["find", "whole"]) -> "Iterator[Image.Image]":
     """Yield a drawing of what the faces in each image show."""
     from uniemox.predict.faces import summarise_faces
     from uniemox.predict.opening import load
     from uniemox.predict.plot import plot_faces
     from uniemox.predict.prediction import Failure
 
-    predictor = load("small", finder=None, faces="find")
+    predictor = load("small", finder=None, faces=which)
     with progress_bar() as progress:
         for done, found in enumerate(predictor.predict_each(images), start=1):
             if isinstance(found, Failure):  # it could be read before
@@ -197,14 +198,14 @@ def _write(
     columns: list[str],
     out: Path,
     *,
-    faces: bool,
+    faces: Literal["find", "whole"] | None,
     is_sheet: bool,
 ) -> None:
     """Write the drawings of faces, and the sheet if maps don't go to a folder."""
     from uniemox.predict.explain.sheets import draw_sheet, sheet_html
     from uniemox.predict.plot import drawing_path, write_whole
 
-    drawings = _draw_faces(read) if faces else None
+    drawings = _draw_faces(read, faces) if faces else None
     if is_sheet:
         draw = sheet_html if out.suffix.lower() == ".html" else draw_sheet
         write_whole(out, draw(rows, columns, list(map(str, read)), None if drawings is None else list(drawings)))

@@ -4,21 +4,19 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from uniemox.data.order import RunOrder, steps_in_epoch
 from uniemox.io.parallel import usable_cores
-from uniemox.training.config import HardwareConfig, ScheduleConfig
 from uniemox.training.hardware import check_shared_memory, count_workers
 from uniemox.training.journal import ActivationCount, Callback, Journal, RunPlan, memory_estimate
 from uniemox.training.loop import Batch, Step, training_steps
 from uniemox.training.optimization import warmup_cosine
 from uniemox.training.processes import is_sharded, rank, world_size
 from uniemox.training.state import Checkpoints, Progress
-from uniemox.views.config import ViewConfig
 from uniemox.views.loader import BrokenCount
 
 SAVE_EVERY = 500  # steps
@@ -76,36 +74,11 @@ class Trainer:
         self.checkpoints.save(Progress(done, None, {}), self.model, self.optimizer)
 
 
-class RunConfig(Protocol):
-    """Fields that the settings of pre-training and fine-tuning share."""
+def run_order(config: Any, plan: RunPlan) -> RunOrder:
+    """Return the order of the images that the plan has left, for this process.
 
-    @property
-    def view(self) -> ViewConfig:
-        """Views of an image."""
-
-    @property
-    def schedule(self) -> ScheduleConfig:
-        """Length of the run."""
-
-    @property
-    def hardware(self) -> HardwareConfig:
-        """Device and processes."""
-
-    @property
-    def batch_size(self) -> int:
-        """Images of a step, over all processes."""
-
-    @property
-    def accumulation(self) -> int:
-        """Batches of a step."""
-
-    @property
-    def seed(self) -> int:
-        """Random seed."""
-
-
-def run_order(config: RunConfig, plan: RunPlan) -> RunOrder:
-    """Return the order of the images that the plan has left, for this process."""
+    config: of pre-training or fine-tuning.
+    """
     return RunOrder(
         plan.samples,
         batch_size=config.batch_size,
@@ -120,7 +93,7 @@ def run_order(config: RunConfig, plan: RunPlan) -> RunOrder:
 
 def measure_plan(
     what: str,
-    config: RunConfig,
+    config: Any,
     trainer: Trainer,
     probe: Callable[[Tensor], object],
     *,
@@ -130,8 +103,8 @@ def measure_plan(
 ) -> RunPlan:
     """Return the plan of a run; memory is measured on two grey images.
 
-    what: is done: "fine-tuning".  probe: pass (2, 3, S, S) uint8 through the model.  samples: training images.  done:
-    steps before.  more: further fields of the plan.
+    what: is done: "fine-tuning".  config: of pre-training or fine-tuning.  probe: pass (2, 3, S, S) uint8 through the
+    model.  samples: training images.  done: steps before.  more: further fields of the plan.
     """
     model = trainer.model
     device = next(model.parameters()).device

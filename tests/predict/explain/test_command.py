@@ -183,17 +183,17 @@ def test_faces_are_drawn_in_the_first_column(
 ) -> None:
     """Of a photograph of a group, and of an image without a face."""
     group = shared / "data" / "coco_persons" / "images" / "000000001000.jpg"
-    assert call(group, images / "0.png", "--faces", "--out", tmp_path / "sheet.html") == 0
+    assert call(group, images / "0.png", "--faces", "find", "--out", tmp_path / "sheet.html") == 0
     page = (tmp_path / "sheet.html").read_text()
     assert page.count(": what faces show</figcaption>") == 2
-    assert call(group, images / "0.png", "--faces", "--out", tmp_path / "sheet.png") == 0
+    assert call(group, images / "0.png", "--faces", "find", "--out", tmp_path / "sheet.png") == 0
     assert call(group, images / "0.png", "--out", tmp_path / "plain.png") == 0
     step = CELL_PX + GAP_PX
     with Image.open(tmp_path / "sheet.png") as sheet, Image.open(tmp_path / "plain.png") as plain:
         maps = (step, 0, 2 * step, plain.height - 60)  # the first image's map is as it was, above the key
         assert ImageChops.difference(sheet.crop(maps), plain.crop(maps)).getbbox() is None
         assert ImageChops.difference(sheet, plain).getbbox() is not None
-    assert call(group, "--faces", "--out", tmp_path / "maps") == 0
+    assert call(group, "--faces", "find", "--out", tmp_path / "maps") == 0
     [drawn] = (tmp_path / "maps").rglob("*.faces.png")
     with Image.open(drawn) as faces, Image.open(group) as image:
         assert (faces.width, faces.height > round(image.height * 512 / image.width)) == (512, True)
