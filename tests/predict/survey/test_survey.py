@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -55,7 +56,10 @@ def test_the_page_is_complete_and_self_contained(surveyed: Path) -> None:
     assert "not in the table" in html
     assert "winter &lt;b&gt;" in html
     assert "winter <b>" not in html
-    assert not re.search(r'(?:src|href)="(?!data:|#)', html)
+    assert not re.search(r'src="(?!data:)', html)
+    links = re.findall(r'href="((?!data:|#)[^"]*)"', html)
+    assert links
+    assert all((surveyed / unquote(link)).is_file() for link in links)  # thumbnails open the images
     assert html.count("<area ") == 14
 
 
@@ -128,8 +132,9 @@ def test_dates(tmp_path: Path, text: str, date: str | None) -> None:
 
 
 def line(place: int, **more: object) -> str:
+    features = np.random.default_rng(place).standard_normal(64).astype(np.float32)
     answer = {"scene": {"awe": (place % 10) / 10, "fear": 1 - (place % 10) / 10}, "kind": "evoked", "model": "m"}
-    about = {"path": f"a/{place}.jpg", "label_set": "x", "features": pack(np.ones(4, np.float32)), "taken": None}
+    about = {"path": f"a/{place}.jpg", "label_set": "x", "features": pack(features), "taken": None}
     return json.dumps(answer | about | more) + "\n"
 
 
@@ -141,6 +146,15 @@ def test_the_map_is_an_even_sample_of_many_images(tmp_path: Path) -> None:
     assert abs(np.mean(places) - 2500) < 4 * 5000 / np.sqrt(12 * 600)
     assert len(found.most["awe"]) == SHOWN
     assert found.whole.images == 5000
+
+
+def test_of_nearly_identical_images_the_highest_is_shown(tmp_path: Path) -> None:
+    same = pack(np.ones(64, np.float32))
+    burst = [line(i, scene={"awe": 0.9 + i / 1000, "fear": 0.1 - i / 1000}, features=same) for i in range(8)]
+    (tmp_path / "l.jsonl").write_text("".join(burst) + line(108) + line(107))
+    found = summarise(tmp_path / "l.jsonl", groupings_of(("folder",), None))
+    assert [place.path for place in found.most["awe"]] == ["a/7.jpg", "a/108.jpg", "a/107.jpg"]
+    assert [place.path for place in found.least["awe"]] == ["a/107.jpg", "a/108.jpg", "a/0.jpg"]
 
 
 def test_many_months_become_years(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle
+from pathlib import Path
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -31,17 +33,20 @@ td, thead th { text-align: right } td.shade { padding: .25rem .5rem } td small {
 """
 
 
-def survey_page(found: Summary, title: str) -> Html:
-    """The whole page. Images are read again for it; one that is gone by now is left out."""
+def survey_page(found: Summary, title: str, folder: Path) -> Html:
+    """The whole page. Images are read again for it; one that is gone by now is left out.
+
+    folder: of the page, from which thumbnails link to the images.
+    """
     colours = dict(zip(found.answered.labels, cycle(LABEL_COLOURS), strict=False))
     parts = [
         element("style", Html(STYLE)),
         element("h1", title),
         *_head(found),
         *_groups(found),
-        *_extremes(found),
+        *_extremes(found, folder),
         *_map(found, colours),
-        *_unfamiliar(found),
+        *_unfamiliar(found, folder),
         *_people(found),
     ]
     return page(title, parts)
@@ -112,28 +117,38 @@ def _tally_row(key: str, tally: Tally, found: Summary) -> Html:
     return element("tr", *cells)
 
 
-def _extremes(found: Summary) -> Iterator[Html]:
+def _extremes(found: Summary, folder: Path) -> Iterator[Html]:
     yield element("h2", "The most and the least of each")
     for label in found.answered.labels:
         yield element("h3", label)
         in_percent = label not in AFFECT
-        rows = [element("div", element("p", "most", class_="note"), _row(found.most[label], in_percent=in_percent))]
+        rows = [
+            element("div", element("p", "most", class_="note"), _row(found.most[label], folder, in_percent=in_percent))
+        ]
         if len(found.most[label]) < found.whole.images:
-            least = _row(found.least[label], in_percent=in_percent)
+            least = _row(found.least[label], folder, in_percent=in_percent)
             rows.append(element("div", element("p", "least", class_="note"), least))
         yield element("div", *rows, class_="pair")
 
 
-def _row(places: Sequence[Place], *, in_percent: bool = True) -> Html:
-    """Images beside each other, each with the value that it is shown for."""
+def _row(places: Sequence[Place], folder: Path, *, in_percent: bool = True) -> Html:
+    """Images beside each other, each with the value that it is shown for and a link to its file."""
     figures = []
     for place, image in zip(places, thumbnails([place.path for place in places], SIDE_PX), strict=True):
         value = percent(place.value) if in_percent else f"{place.value:.1f}"
         name = os.path.basename(place.path)
         if image is not None:
-            drawn = scaled_image(image, name, max_side_px=SIDE_PX)
+            drawn = element("a", scaled_image(image, name, max_side_px=SIDE_PX), href=_link(place.path, folder))
             figures.append(element("figure", drawn, element("figcaption", value, Html("<br>"), name, title=place.path)))
     return element("div", *figures, class_="row")
+
+
+def _link(path: str, folder: Path) -> str:
+    """Return a link from a page in a folder to a file."""
+    try:
+        return quote(Path(os.path.relpath(path, folder)).as_posix(), errors="surrogateescape")
+    except ValueError:  # on another drive
+        return Path(path).absolute().as_uri()
 
 
 def _map(found: Summary, colours: dict[str, str]) -> Iterator[Html]:
@@ -171,11 +186,11 @@ def _corners(cell: tuple[int, int]) -> str:
     return f"{x},{y},{x + CELL_PX},{y + CELL_PX}"
 
 
-def _unfamiliar(found: Summary) -> Iterator[Html]:
+def _unfamiliar(found: Summary, folder: Path) -> Iterator[Html]:
     if found.unfamiliar:
         yield element("h2", "Unlike the training images")
         yield element("p", "What is said of these is a guess. Least familiar first.", class_="note")
-        yield _row(found.unfamiliar)
+        yield _row(found.unfamiliar, folder)
 
 
 def _people(found: Summary) -> Iterator[Html]:

@@ -49,7 +49,7 @@ def take_survey(
         watch(_answer(predictor, images, file, labels))
     found = summarise(lines, groupings_of((FOLDER, DATE), None) if groupings is None else groupings)
     try:
-        write_text(out, survey_page(found, title))
+        write_text(out, survey_page(found, title, out.parent))
     except OSError as error:
         raise DataError(f"{out} can't be written ({error.strerror}); choose another name") from error
     return found
