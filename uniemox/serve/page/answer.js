@@ -11,6 +11,8 @@ const DRAWN = [ // in ways of their own, or left out
   "familiarity", "is_unfamiliar", "view", "persons", "faces", "likely", "width_px", "height_px", "label_set", "model",
 ];
 
+const SHOWN_PX = 400; // at least, of the longer side of an image
+
 function amount(model, value) { return model.task === "affect" ? value.toFixed(1) : percent(value); }
 
 function people(answer) {
@@ -33,11 +35,13 @@ export function short(model, answer) {
 
 export function article(model, answer, item) {
   const made = find("#result").content.cloneNode(true).firstElementChild;
-  find(".model", made).textContent = model.name;
+  find(".model", made).textContent = model.name === "embedded" ? "Built-in model" : model.name;
   made.setAttribute("aria-label", `Answer of ${model.name}`);
   const image = find(".picture", made);
   image.src = item.url;
   image.alt = item.name;
+  const scale = Math.min(SHOWN_PX / answer.width_px, SHOWN_PX / answer.height_px);
+  if (scale > 1) image.style.width = `${Math.round(scale * answer.width_px)}px`; // small images are enlarged
   const size = `${answer.width_px} x ${answer.height_px} px`;
   const note = item.sent === item.file ? "" : ` (sent as a JPEG of ${size})`;
   find(".file", made).textContent = item.name + note;
