@@ -157,6 +157,7 @@ def test_boxes_do_not_depend_on_augmentation(shared: Path, tmp_path: Path, monke
         return detect(reader, network, view)
 
     monkeypatch.setattr(RegionReader, "_detect", recorded)
+    monkeypatch.setattr("uniemox.finetune.run.export_classifier", lambda *_: None)  # half a minute
     network = replace(SMALL, objects=str(shared / "models" / "yolox_nano.onnx"))
     strong = AugmentConfig(mixup=0.8, cutmix=1.0, smoothing=0.0, erasing=0.5)
     for name, augment in (("plain", PLAIN), ("strong", strong)):
