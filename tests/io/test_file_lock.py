@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.predict.test_writing import opened, prediction
+from tests.predict.answers import opened, prediction
 from uniemox.data.people import Sidecar, read_sidecar
 from uniemox.errors import ConfigError, DataError
 from uniemox.predict.tables import read_lines
 
-ANSWERS = "from tests.predict.test_writing import *; file = opened(Path({0!r})); file.write(prediction('a.jpg'))"
+ANSWERS = "from tests.predict.answers import *; file = opened(Path({0!r})); file.write(prediction('a.jpg'))"
 SIDECAR = "from uniemox.data.people import *; file = Sidecar(Path({0!r}), {{}}); file.append('a', {{}})"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no advisory locks")
@@ -64,14 +64,13 @@ def test_lines_of_a_table_are_locked_too(tmp_path: Path) -> None:
 def test_runs_that_start_together_write_each_answer_once(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     code = (
-        "import sys, time\nfrom tests.predict.test_writing import *\n"
+        "import sys, time\nfrom tests.predict.answers import *\n"
         f"sys.stdin.read()\nwith ResultFile(Path({os.fspath(path)!r}), resume=True, answered=ANSWERED) as file:\n"
         "  for i in range(100):\n"
         "    if not file.has(str(i)): file.write(prediction(str(i), faces=FACES)); time.sleep(0.01)\n"
     )
     together = [
-        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-        for _ in range(3)
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)
     ]
     for process in together:
         assert process.stdin is not None

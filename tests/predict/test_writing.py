@@ -5,7 +5,6 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -15,46 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.drawn import draw_image
+from tests.predict.answers import ANSWERED, FACES, opened, prediction
 from tests.predict.networks import made, tiny_network
 from tests.runs import uniemox_here
 from uniemox.errors import ConfigError, DataError, ImageError, ImageNotFoundError
-from uniemox.persons.box import Box
 from uniemox.predict.images import list_images
-from uniemox.predict.prediction import Face, Failure, Person, Prediction
+from uniemox.predict.prediction import Failure, Prediction
 from uniemox.predict.predictor import Predictor
-from uniemox.predict.writing import AnswerHeader, EmbeddingFile, ResultFile
+from uniemox.predict.writing import EmbeddingFile, ResultFile
 
 ODD = 'a,"b"\n\udcff é.jpg'  # a name that is no UTF-8
 
-
-def prediction(path: str, **changes: Any) -> Prediction:
-    person = Person(box=Box(1, 2, 3, 4.5), confidence=0.5, emotions={"happy": 0.25, "sad": 0.75})
-    values: dict[str, Any] = {
-        "scene": {"awe": 0.25, "fear": 0.75},
-        "kind": "evoked",
-        "persons": [person],
-        "faces": [],
-        "likely": ("fear", "awe"),
-        "path": path,
-        "width_px": 30,
-        "height_px": 20,
-        "label_set": "custom",
-        "model": "m",
-    }
-    return Prediction(**values | changes)
-
-
-ANSWERED = AnswerHeader("m", "custom", ("awe", "fear"), has_likely=True, has_persons=True, has_faces=True)
-
-
-def opened(path: Path, *, resume: bool = False, **changes: Any) -> ResultFile:
-    return ResultFile(path, resume=resume, answered=replace(ANSWERED, **changes))
-
-
-FACES = [
-    Face(box=Box(1, 2, 3, 4), confidence=0.5, expressions={"joy": 0.75, "anger": 0.25}, person=0),
-    Face(box=Box(1, 2, 2, 3), confidence=0.25, expressions=None, person=None),
-]
 ANSWERS = (
     prediction("a.jpg", faces=FACES),
     Failure(path=ODD, error="broken"),
