@@ -28,6 +28,7 @@ from uniemox.cli.export import export
 from uniemox.cli.predict import predict
 from uniemox.cli.report import report
 from uniemox.cli.reproduce import reproduce
+from uniemox.cli.search import search
 from uniemox.cli.serve import serve
 from uniemox.cli.settings import preset_in
 from uniemox.cli.survey import survey
@@ -47,7 +48,7 @@ app = App(
 )
 app.register_install_completion_command()
 COMMANDS = (
-    *(predict, survey, explain, serve, data, teacher, evaluate, calibrate, compare, report, export, reproduce),
+    *(predict, survey, search, explain, serve, data, teacher, evaluate, calibrate, compare, report, export, reproduce),
     *(ask, curate, convert, fetch, bench, doctor, docs),
 )
 for command in COMMANDS:

@@ -122,16 +122,15 @@ def _extremes(found: Summary, folder: Path) -> Iterator[Html]:
     for label in found.answered.labels:
         yield element("h3", label)
         in_percent = label not in AFFECT
-        rows = [
-            element("div", element("p", "most", class_="note"), _row(found.most[label], folder, in_percent=in_percent))
-        ]
+        most = row_of_images(found.most[label], folder, in_percent=in_percent)
+        rows = [element("div", element("p", "most", class_="note"), most)]
         if len(found.most[label]) < found.whole.images:
-            least = _row(found.least[label], folder, in_percent=in_percent)
+            least = row_of_images(found.least[label], folder, in_percent=in_percent)
             rows.append(element("div", element("p", "least", class_="note"), least))
         yield element("div", *rows, class_="pair")
 
 
-def _row(places: Sequence[Place], folder: Path, *, in_percent: bool = True) -> Html:
+def row_of_images(places: Sequence[Place], folder: Path, *, in_percent: bool = True) -> Html:
     """Images beside each other, each with the value that it is shown for and a link to its file."""
     figures = []
     for place, image in zip(places, thumbnails([place.path for place in places], SIDE_PX), strict=True):
@@ -190,7 +189,7 @@ def _unfamiliar(found: Summary, folder: Path) -> Iterator[Html]:
     if found.unfamiliar:
         yield element("h2", "Unlike the training images")
         yield element("p", "What is said of these is a guess. Least familiar first.", class_="note")
-        yield _row(found.unfamiliar, folder)
+        yield row_of_images(found.unfamiliar, folder)
 
 
 def _people(found: Summary) -> Iterator[Html]:

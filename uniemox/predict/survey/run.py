@@ -46,7 +46,7 @@ def take_survey(
     """
     lines = lines_of(out)
     with ResultFile(lines, resume=resume, answered=AnswerHeader.of_question(predictor, labels, None)) as file:
-        watch(_answer(predictor, images, file, labels))
+        watch(answer_new(predictor, images, file, labels))
     found = summarise(lines, groupings_of((FOLDER, DATE), None) if groupings is None else groupings)
     try:
         write_text(out, survey_page(found, title, out.parent))
@@ -60,7 +60,7 @@ def lines_of(out: Path) -> Path:
     return out.with_name(out.name + ".jsonl")
 
 
-def _answer(
+def answer_new(
     predictor: Predictor, images: Iterable[str], file: ResultFile, labels: str | None
 ) -> Iterator[Prediction | Failure]:
     """Answer the images that a file does not hold; write `taken` (YYYY-MM-DD or null) and `features` beside."""

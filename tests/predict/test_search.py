@@ -1,0 +1,96 @@
+"""`uniemox search`: likeness, emotion and mood through an index beside the folder."""
+
+import json
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+from tests.drawn import draw_image
+from tests.runs import uniemox_here
+from uniemox.errors import ConfigError
+from uniemox.predict.opening import load
+from uniemox.predict.search import CACHE, Index, parse_mood, search, update_index
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "inner").mkdir(parents=True)
+    for i in range(6):
+        draw_image(i).save(folder / ("inner" if i % 2 else ".") / f"{i}.png")
+    (folder / "broken.jpg").write_bytes(b"no image")
+    return folder
+
+
+def test_the_command_finds_an_image_by_its_copy_and_follows_the_folder(photos: Path, tmp_path: Path) -> None:
+    draw_image(3).save(tmp_path / "copy.png")
+    words = ("search", photos, "--model", "small", "--like", tmp_path / "copy.png", "--json")
+    done = uniemox_here(*words, "--out", tmp_path / "found.html")
+    assert done.returncode == 0, done.stderr
+    hits = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(hits) == 6
+    assert hits[0]["path"] == str(photos / "inner" / "3.png")
+    assert hits[0]["score"] > 0.999 > hits[1]["score"]
+    links = re.findall(r'<a href="([^"]*)"', (tmp_path / "found.html").read_text())
+    assert [(tmp_path / unquote(link)).resolve() for link in links] == [Path(hit["path"]) for hit in hits]
+    (photos / "inner" / "3.png").unlink()
+    draw_image(9).save(photos / "9.png")
+    again = uniemox_here(*words)
+    paths = {Path(json.loads(line)["path"]).name for line in again.stdout.splitlines()}
+    assert paths == {"0.png", "1.png", "2.png", "4.png", "5.png", "9.png"}
+
+
+def test_an_index_is_used_again_and_a_damaged_copy_is_replaced(photos: Path) -> None:
+    predictor, answered = load("small", finder=None), list[int]()
+    first = update_index(predictor, photos, lambda answers: answered.append(len(list(answers))))
+    cache = photos.with_name(photos.name + CACHE)
+    for damage in (None, b"PK", cache.read_bytes()[:-200]):
+        if damage is not None:
+            cache.write_bytes(damage)
+        index = update_index(predictor, photos, lambda answers: answered.append(len(list(answers))))
+        assert index.paths.tolist() == first.paths.tolist()
+        np.testing.assert_array_equal(index.values, first.values)
+    assert answered[0] == 7
+    assert sum(answered[1:]) <= 2  # the image that can't be read, where the copy was damaged
+
+
+def test_an_index_of_another_model_is_refused(photos: Path) -> None:
+    update_index(load("small", finder=None), photos)
+    with pytest.raises(ConfigError, match=r"Delete .*photos\.uniemox\.jsonl to index .* with this model"):
+        update_index(load(finder=None), photos)
+
+
+INDEX = Index(
+    np.array(["a", "b", "c"]),
+    ("awe", "valence", "arousal"),
+    np.array([[0.1, 8, 3], [0.7, 7.5, 6], [0.2, 3, 2]], np.float32),
+    np.eye(3, 128, dtype=np.float32),
+)
+
+
+def test_conditions_narrow_and_the_first_one_orders() -> None:
+    assert [hit.path for hit in search(INDEX, emotion="awe")] == ["b", "c", "a"]
+    assert [hit.path for hit in search(INDEX, emotion="awe", mood="valence>7", count=1)] == ["b"]
+    assert [hit.path for hit in search(INDEX, mood="arousal<=3 valence >= 3")] == ["c", "a"]
+    assert search(INDEX, mood="valence>7 arousal<4")[0].values == {
+        "awe": pytest.approx(0.1),
+        "valence": 8.0,
+        "arousal": 3.0,
+    }
+    assert search(INDEX, mood="valence>9") == []
+
+
+@pytest.mark.parametrize("text", ["valence", "valence=7", "valence>high", "valence>7, arousal<4", "> 3"])
+def test_a_mood_that_is_no_condition_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="write it as 'valence>7 arousal<4'"):
+        parse_mood(text)
+
+
+def test_an_unknown_name_lists_the_columns() -> None:
+    with pytest.raises(ConfigError, match="no 'joy'; choose one of awe, valence, arousal"):
+        search(INDEX, emotion="joy")
+    with pytest.raises(ConfigError, match="what to search by"):
+        search(INDEX)

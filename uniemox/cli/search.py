@@ -1,0 +1,89 @@
+"""The command that searches a folder of images."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.table import Table
+from rich.text import Text
+
+from uniemox.cli.console import JsonFlag, UsageError, say, show_all
+from uniemox.cli.predict import counter, take
+
+
+def search(
+    folder: Path,
+    /,
+    *,
+    like: Path | None = None,
+    emotion: str | None = None,
+    mood: Annotated[str, Parameter(allow_leading_hyphen=True)] = "",
+    count: int = 24,
+    out: Path | None = None,
+    model: str | None = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Find images of a folder that look like another one, evoke an emotion, or have a mood.
+
+    The first search predicts all images and keeps the answers beside the folder, in FOLDER.uniemox.jsonl; later ones
+    only predict new images. Conditions of --mood narrow the results of --like and --emotion.
+
+    Examples:
+
+    uniemox search photos --like beach.jpg --out found.html
+
+    uniemox search photos --mood "valence>7 arousal<4"
+
+    uniemox search photos --emotion awe --count 5 --json
+
+    Parameters
+    ----------
+    folder
+        Folder of images; those in folders inside it count too.
+    like
+        Image whose features the results resemble.
+    emotion
+        Label of the model; most probable first.
+    mood
+        Conditions on valence, arousal (1 to 9) or labels (0 to 1), such as "valence>7 arousal<4".
+    count
+        Maximum number of results, at least 1.
+    out
+        Also write a page of the results, .html.
+    model
+        Model as for `uniemox predict`; the package's own if not given.
+    as_json
+        Print a JSON object a line.
+    """
+    if count < 1:
+        raise UsageError(f"--count must be at least 1, got {count}")
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{out}: expected a name that ends in .html")
+    if like is None and emotion is None and not mood.strip():
+        raise UsageError("nothing to search by: give --like, --emotion or --mood")
+    from uniemox.cli.predict_output import Output
+    from uniemox.predict.opening import load
+    from uniemox.predict.search import INDEX, parse_mood, update_index, write_page
+    from uniemox.predict.search import search as run
+
+    parse_mood(mood)  # a mistake is reported before anything is predicted
+    predictor = load(model, finder=None)
+    output, names = Output(as_json=False, has_rows=False), [str(folder)]
+    lines = folder.absolute().with_name(folder.absolute().name + INDEX)
+    index = update_index(predictor, folder, lambda answers: take(answers, output, counter(names), lines))
+    features = None if like is None else predictor.embed(like)[0]
+    found = run(index, like=features, emotion=emotion, mood=mood, count=count)
+    if out is not None:
+        write_page(found, f"Found in {folder}", out, in_percent=like is not None or emotion is not None)
+        say(f"wrote {out}")
+    if as_json:
+        for hit in found:
+            values = {name: round(value, 4) for name, value in ({"score": hit.score} | hit.values).items()}
+            print(json.dumps({"path": hit.path, **values}))
+        return
+    table = Table("image", "score")
+    for hit in found:
+        table.add_row(Text(hit.path), f"{hit.score:.3f}")
+    show_all([table])
+    say(f"{len(found)} of {len(index.paths):,} images")

@@ -1,0 +1,191 @@
+"""Search a folder by likeness, emotion and mood, through an index of predictions beside it."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uniemox.errors import ConfigError, DataError
+from uniemox.io.files import replacing, write_text
+from uniemox.io.html import Html, element, page
+from uniemox.labels import AFFECT
+from uniemox.predict.images import walk
+from uniemox.predict.predictor import Predictor
+from uniemox.predict.survey.page import STYLE, row_of_images
+from uniemox.predict.survey.run import EXHAUST, Answers, answer_new, pack
+from uniemox.predict.survey.summary import Place, unpack
+from uniemox.predict.tables import read_lines
+from uniemox.predict.writing import AnswerHeader, ResultFile
+
+INDEX, CACHE = ".uniemox.jsonl", ".uniemox.npz"  # after the folder's name
+ROW = 12  # images beside each other on a page
+COMPARE: Mapping[str, Callable[[Any, float], Any]] = {
+    "<": np.less,
+    "<=": np.less_equal,
+    ">": np.greater,
+    ">=": np.greater_equal,
+}
+_CONDITION = re.compile(r"([^\s<>=]+)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)(?:\s+|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Predictions and features of N images."""
+
+    paths: NDArray[np.str_]
+    columns: tuple[str, ...]
+    """The model's labels, and valence and arousal where it predicts them."""
+    values: NDArray[np.float32]
+    """(N, columns): probabilities, 0 to 1; valence and arousal, 1 to 9."""
+    features: NDArray[np.float32]
+    """(N, 128), of length 1; see `pack`."""
+
+    def column(self, name: str) -> NDArray[np.float32]:
+        """Return the values (N,) of a label, or of valence or arousal. Raises ConfigError for an unknown name."""
+        if name not in self.columns:
+            raise ConfigError(f"the index has no {name!r}; choose one of {', '.join(self.columns)}")
+        return self.values[:, self.columns.index(name)]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An image that was found."""
+
+    path: str
+    score: float
+    """Cosine of the features with `like`, else the probability of the emotion, else the first value of the mood."""
+    values: dict[str, float]
+
+
+def update_index(predictor: Predictor, folder: Path, watch: Callable[[Answers], object] = EXHAUST) -> Index:
+    """Answer the images of a folder that its index lacks, and return the index without images that are gone.
+
+    FOLDER.uniemox.jsonl holds answers and features, FOLDER.uniemox.npz a copy that loads fast.  watch: takes new
+    answers.
+    Raises ConfigError if the index was made by another model, DataError if a file can't be read or written or if no
+    image can be read.
+    """
+    folder = folder.absolute()
+    lines, cache = (folder.with_name(folder.name + ending) for ending in (INDEX, CACHE))
+    images = [str(path) for path in walk(folder)]
+    answered = AnswerHeader.of_question(predictor, None, None)
+    index, failed = _load(cache, lines, answered) or (None, frozenset[str]())
+    known = failed if index is None else failed.union(index.paths.tolist())
+    if index is None or not known.issuperset(images):
+        try:
+            with ResultFile(lines, resume=lines.exists(), answered=answered) as file:
+                watch(answer_new(predictor, images, file, None))
+        except ConfigError as error:
+            raise ConfigError(f"{error}. Delete {lines} to index {folder} with this model") from error
+        index, failed = _read(lines)
+        _save(cache, index, failed, answered)
+    there = np.isin(index.paths, images)
+    return Index(index.paths[there], index.columns, index.values[there], index.features[there])
+
+
+def search(
+    index: Index,
+    *,
+    like: NDArray[np.float32] | None = None,
+    emotion: str | None = None,
+    mood: str = "",
+    count: int = 24,
+) -> list[Hit]:
+    """Return the best images, best first.
+
+    like: features (D,) of an image, of `Predictor.embed`.  emotion: a label; most probable first.  mood: conditions
+    that all hold, such as "valence>7 arousal<4"; labels count from 0 to 1.
+    Raises ConfigError for an unknown name, a mood that is no condition, or nothing to search by.
+    """
+    conditions = parse_mood(mood)
+    if like is None and emotion is None and not conditions:
+        raise ConfigError("give what to search by: an image, an emotion or a mood")
+    keep = np.ones(len(index.paths), bool)
+    for name, sign, limit in conditions:
+        keep &= COMPARE[sign](index.column(name), limit)
+    is_lowest_first = False
+    if like is not None:
+        wanted = unpack(pack(like))
+        score = index.features @ (wanted / np.linalg.norm(wanted))
+    elif emotion is not None:
+        score = index.column(emotion)
+    else:
+        score, is_lowest_first = index.column(conditions[0][0]), "<" in conditions[0][1]
+    places = np.flatnonzero(keep)
+    best = places[np.argsort(score[places] * (1 if is_lowest_first else -1), kind="stable")[:count]]
+    values = [dict(zip(index.columns, row.tolist(), strict=True)) for row in index.values[best]]
+    return [Hit(str(index.paths[i]), float(score[i]), row) for i, row in zip(best, values, strict=True)]
+
+
+def write_page(hits: Sequence[Hit], title: str, out: Path, *, in_percent: bool) -> None:
+    """Write a page of found images, whose thumbnails open the files. Raises DataError if it can't be written."""
+    places = [Place(hit.path, "", hit.score) for hit in hits]
+    rows = [places[first : first + ROW] for first in range(0, len(places), ROW)]
+    found = [row_of_images(row, out.parent, in_percent=in_percent) for row in rows]
+    try:
+        write_text(out, page(title, [element("style", Html(STYLE)), element("h1", title), *found]))
+    except OSError as error:
+        raise DataError(f"{out} can't be written ({error.strerror}); choose another name") from error
+
+
+def parse_mood(text: str) -> list[tuple[str, str, float]]:
+    """Split conditions such as "valence>7 arousal<4" into name, sign and limit. Raises ConfigError for other text."""
+    text = text.strip()
+    found = list(_CONDITION.finditer(text))
+    if "".join(one.group(0) for one in found) != text:
+        raise ConfigError(f"the mood {text!r} is no list of conditions; write it as 'valence>7 arousal<4'")
+    return [(one[1], one[2], float(one[3])) for one in found]
+
+
+def _read(lines: Path) -> tuple[Index, frozenset[str]]:
+    """Read the lines of an index; also return the images that could not be read."""
+    paths, values, features, failed = [], [], [], set()
+    columns: Sequence[str] = ()
+    for answer in read_lines(lines):
+        if "scene" not in answer:
+            failed.add(str(answer["path"]))
+            continue
+        columns = columns or (*answer["scene"], *(name for name in AFFECT if answer.get(name) is not None))
+        paths.append(str(answer["path"]))
+        values.append([answer["scene"].get(name, answer.get(name)) for name in columns])
+        row = unpack(answer["features"])
+        features.append(row / (np.linalg.norm(row) or 1))
+    if not paths:
+        raise DataError(f"{lines}: none of its {len(failed)} images could be read")
+    return Index(np.array(paths), tuple(columns), np.array(values, np.float32), np.stack(features)), frozenset(failed)
+
+
+def _save(cache: Path, index: Index, failed: Iterable[str], answered: AnswerHeader) -> None:
+    with replacing(cache) as partial, partial.open("wb") as file:
+        np.savez(
+            file,
+            paths=index.paths,
+            columns=np.array(index.columns),
+            values=index.values,
+            features=index.features.astype(np.float16),
+            failed=np.array(sorted(failed), np.str_),
+            asked=np.array(answered.asked),
+        )
+
+
+def _load(cache: Path, lines: Path, answered: AnswerHeader) -> tuple[Index, frozenset[str]] | None:
+    """Load the copy of an index; None if it is missing, older than the lines, of another model, or damaged."""
+    try:
+        if os.stat(cache).st_mtime_ns < os.stat(lines).st_mtime_ns:
+            return None
+        with np.load(cache, allow_pickle=False) as kept:
+            if str(kept["asked"]) != answered.asked:
+                return None
+            columns, failed = tuple(kept["columns"].tolist()), frozenset(kept["failed"].tolist())
+            index = Index(kept["paths"], columns, kept["values"], kept["features"].astype(np.float32))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
+    rows = len(index.paths)
+    is_whole = index.values.shape == (rows, len(columns)) and index.features.shape[:1] == (rows,)
+    return (index, failed) if is_whole else None
