@@ -1,8 +1,9 @@
 """The command that searches a folder of images."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -10,6 +11,9 @@ from rich.text import Text
 
 from uniemox.cli.console import JsonFlag, UsageError, say, show_all
 from uniemox.cli.predict import counter, take
+
+if TYPE_CHECKING:
+    from uniemox.predict.search import Hit
 
 
 def search(
@@ -77,13 +81,18 @@ def search(
     if out is not None:
         write_page(found, f"Found in {folder}", out, in_percent=like is not None or emotion is not None)
         say(f"wrote {out}")
+    _show(found, len(index.paths), as_json=as_json)
+
+
+def _show(hits: "Sequence[Hit]", count: int, *, as_json: bool) -> None:
+    """Print the images that were found among a number of indexed ones."""
     if as_json:
-        for hit in found:
+        for hit in hits:
             values = {name: round(value, 4) for name, value in ({"score": hit.score} | hit.values).items()}
             print(json.dumps({"path": hit.path, **values}))
         return
     table = Table("image", "score")
-    for hit in found:
+    for hit in hits:
         table.add_row(Text(hit.path), f"{hit.score:.3f}")
     show_all([table])
-    say(f"{len(found)} of {len(index.paths):,} images")
+    say(f"{len(hits)} of {count:,} images")
