@@ -60,12 +60,7 @@ def search(
     as_json
         Print a JSON object a line.
     """
-    if count < 1:
-        raise UsageError(f"--count must be at least 1, got {count}")
-    if out is not None and out.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"{out}: expected a name that ends in .html")
-    if like is None and emotion is None and not mood.strip():
-        raise UsageError("nothing to search by: give --like, --emotion or --mood")
+    _check(count, out, is_empty=like is None and emotion is None and not mood.strip())
     from uniemox.cli.predict_output import Output
     from uniemox.predict.opening import load
     from uniemox.predict.search import INDEX, parse_mood, update_index, write_page
@@ -82,6 +77,16 @@ def search(
         write_page(found, f"Found in {folder}", out, in_percent=like is not None or emotion is not None)
         say(f"wrote {out}")
     _show(found, len(index.paths), as_json=as_json)
+
+
+def _check(count: int, out: Path | None, *, is_empty: bool) -> None:
+    """Raise UsageError for options that can't be used."""
+    if count < 1:
+        raise UsageError(f"--count must be at least 1, got {count}")
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{out}: expected a name that ends in .html")
+    if is_empty:
+        raise UsageError("nothing to search by: give --like, --emotion or --mood")
 
 
 def _show(hits: "Sequence[Hit]", count: int, *, as_json: bool) -> None:
