@@ -68,9 +68,8 @@ def search(
 
     parse_mood(mood)  # a mistake is reported before anything is predicted
     predictor = load(model, finder=None)
-    output, names = Output(as_json=False, has_rows=False), [str(folder)]
-    lines = folder.absolute().with_name(folder.absolute().name + INDEX)
-    index = update_index(predictor, folder, lambda answers: take(answers, output, counter(names), lines))
+    output, lines = Output(as_json=False, has_rows=False), folder.absolute().with_name(folder.absolute().name + INDEX)
+    index = update_index(predictor, folder, lambda answers: take(answers, output, counter([str(folder)]), lines))
     features = None if like is None else predictor.embed(like)[0]
     found = run(index, like=features, emotion=emotion, mood=mood, count=count)
     if out is not None:
