@@ -1,20 +1,22 @@
 """Hashes of images, and near duplicates."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uniemox.data.processes import map_samples
 from uniemox.data.sample import Sample
+from uniemox.io.parallel import parallel_map
 
 FREQUENCIES = 8  # in each direction
 ALIKE = 0.85  # cosine of two descriptions, from which images may be the same; docs/data.md has the measurements
 MAX_LEFT = 5.0  # levels of 255 by which they may differ after the best small crop, root mean square
 FLAT = 50.0  # length of a description below which an image has no structure; photographs have above 400
 MAX_CROP = 0.05  # of a side
-ROWS, PAIRS = 1024, 2048  # handled at a time
+ROWS, COLUMNS, PAIRS = 1024, 4096, 2048  # handled at a time
 MIRROR = np.tile((-1.0) ** np.arange(FREQUENCIES), FREQUENCIES).astype(np.float32)
 
 
@@ -22,31 +24,63 @@ def near_groups(thumbs: NDArray[np.uint8]) -> NDArray[np.intp]:
     """Find pairs of images that differ only in encoding, size, mirroring and slight cropping.
 
     thumbs: (N, 32, 32, 3) small images.  Returns (N,) numbers: the same image, directly or through others, has the
-    same number. Takes time with the square of N: a second or two for 20,000.
+    same number, that of its first. Takes time with the square of N; docs/performance.md has figures.
     """
-    described, lengths = describe_structure(thumbs)
-    mirrored, is_flat = described * MIRROR, lengths < FLAT
-    mean = thumbs.mean(axis=(1, 2), dtype=np.float32)  # (N, 3)
-    group = np.arange(len(thumbs))
-    for start in range(0, len(thumbs), ROWS):
-        rows = slice(start, start + ROWS)
-        alike = np.maximum(described[rows] @ described.T, mirrored[rows] @ described.T) > ALIKE  # (ROWS, N)
-        alike[is_flat[rows]] = False  # a description of nothing but noise
-        for i in np.flatnonzero(is_flat[rows]):
-            alike[i] = is_flat & (np.abs(mean - mean[start + i]).max(axis=1) < MAX_LEFT)
-        first, second = np.nonzero(alike)
-        first += start
-        later = first < second
-        first, second = first[later], second[later]
+    parent = np.arange(len(thumbs))
+    for pairs in _candidates(thumbs):
+        first, second = pairs
         while len(first):
             a, b = first[:PAIRS], second[:PAIRS]
             same = difference(thumbs[a], thumbs[b]) < MAX_LEFT
-            for i, j in zip(a[same], b[same], strict=True):
-                if group[i] != group[j]:
-                    group[group == group[j]] = group[i]
-            apart = group[first[PAIRS:]] != group[second[PAIRS:]]  # the many copies of one image are joined at once
-            first, second = first[PAIRS:][apart], second[PAIRS:][apart]
-    return group
+            for i, j in zip(a[same].tolist(), b[same].tolist(), strict=True):
+                one, other = _root(parent, i), _root(parent, j)
+                parent[max(one, other)] = min(one, other)
+            first, second = first[PAIRS:], second[PAIRS:]
+            apart = _roots(parent, first) != _roots(parent, second)  # copies of one image are joined at once
+            first, second = first[apart], second[apart]
+    return _roots(parent, np.arange(len(thumbs)))
+
+
+def _candidates(thumbs: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Yield pairs of images whose descriptions are alike, the lower number first."""
+    described, lengths = describe_structure(thumbs)
+    is_flat = lengths < FLAT
+    # Mirroring changes the sign of odd frequencies: the cosine is even + odd, that of the mirror image even - odd.
+    even, odd = described[:, MIRROR > 0], described[:, MIRROR < 0]
+
+    def look(start: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        found = []
+        for after in range(start, len(thumbs), COLUMNS):
+            rows, columns = slice(start, start + ROWS), slice(after, after + COLUMNS)
+            alike, by_odd = even[rows] @ even[columns].T, odd[rows] @ odd[columns].T
+            alike += np.abs(by_odd, out=by_odd)
+            place = np.flatnonzero(alike > ALIKE)
+            first, second = place // alike.shape[1] + start, place % alike.shape[1] + after
+            wanted = (first < second) & ~is_flat[first]  # a flat image's description is nothing but noise
+            found.append((first[wanted], second[wanted]))
+        return np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
+
+    with closing(parallel_map(range(0, len(thumbs), ROWS), look)) as blocks:
+        yield from blocks
+    flat = np.flatnonzero(is_flat)
+    mean = thumbs[flat].mean(axis=(1, 2), dtype=np.float32)  # (F, 3)
+    for place, i in enumerate(flat):
+        near = np.abs(mean[place + 1 :] - mean[place]).max(axis=1) < MAX_LEFT
+        yield np.full(near.sum(), i), flat[place + 1 :][near]
+
+
+def _root(parent: NDArray[np.intp], i: int) -> int:
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = int(parent[i])
+    return i
+
+
+def _roots(parent: NDArray[np.intp], places: NDArray[np.intp]) -> NDArray[np.intp]:
+    roots = parent[places]
+    while not np.array_equal(above := parent[roots], roots):
+        roots = above
+    return roots
 
 
 def describe_structure(thumbs: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
