@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments.does_it_help.choice import choose_recipes
 from experiments.does_it_help.outcomes import OUTCOMES, collect
-from experiments.does_it_help.plan import FEW, FULL_BUDGET, QUICK, Job, Study
+from experiments.does_it_help.plan import DISTILLATION, FEW, FULL_BUDGET, QUICK, Job, Study
 from experiments.does_it_help.running import run_jobs
 from experiments.does_it_help.tables import print_tables
 from uniemox.errors import UniemoxError
@@ -61,7 +61,7 @@ def _run(given: argparse.Namespace) -> None:
     run_jobs([job for _, _, jobs in grid for job in jobs], root, given.jobs)
     recipes = choose_recipes(grid, root / "recipes.json")
     run_jobs([job for _, _, jobs in study.main(recipes) for job in jobs if "seed 0" in job.name], root, given.jobs)
-    later = [job for _, jobs in [*study.control(recipes), *study.baselines()] for job in jobs]
+    later = [job for _, jobs in [*study.control(recipes[DISTILLATION]), *study.baselines()] for job in jobs]
     later += [job for _, _, jobs in [*study.main(recipes), *study.small(recipes)] for job in jobs]
     run_jobs(later, root, given.jobs)
     target = root / "outcomes" if given.quick else OUTCOMES
