@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.does_it_help.choice import about_of
-from experiments.does_it_help.plan import Job, Recipe, Study
+from experiments.does_it_help.plan import DISTILLATION, Job, Recipe, Study
 from uniemox.io.files import replacing, write_text
 
 OUTCOMES = Path(__file__).parent / "outcomes"
@@ -58,7 +58,7 @@ def collect(
     chosen = dict(recipes)
     named = [(f"main/{name}/{seed}", jobs) for name, seed, jobs in study.main(chosen)]
     named += [(f"few/{name}/{seed}", jobs) for name, seed, jobs in study.small(chosen)]
-    named += [(f"control/{epochs:g}", jobs) for epochs, jobs in study.control(chosen)]
+    named += [(f"control/{epochs:g}", jobs) for epochs, jobs in study.control(chosen[DISTILLATION])]
     named += [(f"baseline/{name}", jobs) for name, jobs in study.baselines()]
     about: dict[str, dict[str, Any]] = {}
     for name, jobs in named:
