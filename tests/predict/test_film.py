@@ -2,6 +2,11 @@
 
 import csv
 import json
+import signal
+import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -206,3 +211,49 @@ def test_a_decoder_that_dies_is_a_failure(films: Path, monkeypatch: pytest.Monke
     *_, last = reading
     assert last.image is None
     assert "died" in last.error
+
+
+def test_a_strip_that_would_take_gigabytes_is_refused(tmp_path: Path) -> None:
+    rows = zlib.compress(bytes(138_001) * 720)
+    header = struct.pack(">IIBBBBB", 138_000, 720, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")]
+    body = b"".join(
+        len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big") for name, data in chunks
+    )
+    (tmp_path / "wide.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    [last] = read_film(str(tmp_path / "wide.png"), 1)
+    assert "138000 x 720 px" in last.error
+
+
+def test_a_small_file_does_not_ask_for_a_million_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its frames claim eleven minutes each. The limit is the decoder's: its program runs here."""
+    frames = [draw_image(i % 2) for i in range(40)]
+    frames[0].save(tmp_path / "long.gif", save_all=True, append_images=frames[1:], duration=655_000)
+    code = (
+        "import sys; from uniemox.io.decoding import film; film.MAX_ANSWERS = 50; "
+        f"sys.argv = ['film', {str(tmp_path / 'long.gif')!r}, '10']; film.main()"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60).stdout
+    assert "more than 50 moments; ask for fewer" in json.loads(out[out.rindex(b'{"end_s"') :])["error"]
+
+
+def test_signs_of_life_do_not_extend_the_time_for_an_answer(tmp_path: Path) -> None:
+    """A film whose frames take the processor for ever, each for less than a minute, has no answer at all."""
+    code = (
+        "import sys, time; from uniemox.io.decoding import film; film.CPU_S = film.CPU_PER_S = 0\n"
+        "def endless(path):\n  while True: yield film.Shown(0.0, 0.001, None, (1, 1), None)\n"
+        "film._animation = endless; film.moments = lambda frames, every_s: ((0.0, 1, None) for _ in frames)\n"
+        "sys.argv = ['film', 'a.gif', '1']; film.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)
+    assert done.returncode == -signal.SIGXCPU
+
+
+@pytest.mark.parametrize(
+    ("size", "sent"), [((3000, 300), (2048, 205)), ((1600, 1200), (960, 720)), ((90, 60), (90, 60))]
+)
+def test_frames_are_sent_in_a_limited_size(tmp_path: Path, size: tuple[int, int], sent: tuple[int, int]) -> None:
+    draw_image(0).resize(size).save(tmp_path / "a.gif")
+    first = next(read_film(str(tmp_path / "a.gif"), 1))
+    assert first.image is not None
+    assert (first.image.size, first.size) == (sent, size)

@@ -220,11 +220,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F", "I;16", "I;16B", "I;16L", "I;16N"):
         return _grey_from_wide(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        return _on_white(image if image.mode == "RGBA" else image.convert("RGBA"))
+        return on_white(image if image.mode == "RGBA" else image.convert("RGBA"))
     return image.convert("RGB")  # Pillow has turned Adobe's inverted CMYK round already
 
 
-def _on_white(rgba: Image.Image) -> Image.Image:
+def on_white(rgba: Image.Image) -> Image.Image:
     """The image on white, by strips: whole, it would take 12 more bytes a pixel."""
     rgb = Image.new("RGB", rgba.size)
     for y in range(0, rgba.height, STRIP_PX):

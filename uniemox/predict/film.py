@@ -72,7 +72,7 @@ def read_film(path: str, every_s: float) -> Iterator[Frame]:
 
 
 def _frames(path: str, process: subprocess.Popen[bytes]) -> Iterator[Frame]:
-    last: dict[str, Any] = {"end_s": 0.0, "error": "its decoder died, or took longer than a minute for a frame"}
+    last: dict[str, Any] = {"end_s": 0.0, "error": "its decoder died, or took too long for a moment"}
     shot = 0
     while "end_s" not in (message := _next(process)):
         if not message:

@@ -22,13 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
-from uniemox.io.decoding.process import limit_memory
+from uniemox.io.decoding.process import limit_cpu, limit_memory
 from uniemox.io.files import open_regular
-from uniemox.io.images import MAX_PIXELS
+from uniemox.io.images import check_size, on_white
 
 ANIMATIONS = (".gif", ".webp", ".png", ".apng")  # by Pillow
 ANIMATION_FORMATS = ("GIF", "WEBP", "PNG")
-SHORT_PX = 720  # of the pixels that are sent
+SHORT_PX, LONG_PX = 720, 2048  # of the pixels that are sent, at most
+MAX_ANSWERS = 100_000  # a day and a night at one a second
+CPU_S, CPU_PER_S = 60, 8  # processor time for each answer: a part for itself, and one for each second of film
 MEMORY_BYTES = 3 * 2**30  # more than the process has at its start
 SMALL = (64, 36)  # width and height in px at which frames are compared
 CUT, TIMES_MEDIAN, SEEN = 20.0, 4.0, 25  # levels of 255 by which a cut differs; times the median of so many frames
@@ -61,12 +63,16 @@ def main() -> None:
     os.dup2(silent, 1)  # libraries write about broken files
     os.dup2(silent, 2)
     limit_memory(MEMORY_BYTES)
-    end_s, error, alive = 0.0, None, time.monotonic()
+    limit_cpu(cpu_s := CPU_S + math.ceil(CPU_PER_S * every_s))
+    end_s, error, alive, count = 0.0, None, time.monotonic(), 0
     try:
         frames = _animation(path) if path.suffix.lower() in ANIMATIONS else _film(path)
         for end_s, shot, shown in moments(frames, every_s):
             if shown is not None:
+                if (count := count + 1) > MAX_ANSWERS:
+                    raise ValueError(f"more than {MAX_ANSWERS:,} moments; ask for fewer, as with --every 10s")
                 image = shown.pixels()
+                limit_cpu(cpu_s)
                 known = {"time_s": round(end_s, 3), "shot": shot, "size": shown.size, "shape": image.size}
                 answers.write(json.dumps(known).encode() + b"\n" + image.tobytes())
             elif time.monotonic() < alive + ALIVE_S:
@@ -137,8 +143,7 @@ def _film(path: Path) -> Iterator[Shown]:
         stream.thread_type = "AUTO"
         time_s = 0.0
         for count, frame in enumerate(container.decode(stream)):
-            if frame.width * frame.height > MAX_PIXELS:
-                raise ValueError(f"{frame.width} x {frame.height} px is more than {MAX_PIXELS // 10**6} megapixels")
+            check_size(frame.width, frame.height, "a frame")
             time_s = max(float(count / (stream.average_rate or 25) if frame.time is None else frame.time), 0.0)
             small = frame.reformat(*SMALL, format="gray").to_ndarray().astype(np.int16)
             size = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
@@ -150,29 +155,30 @@ def _film(path: Path) -> Iterator[Shown]:
 
 
 def _of_film(frame: Any) -> Image.Image:
-    scale = min(1.0, SHORT_PX / min(frame.width, frame.height))
-    image = frame.reformat(round(frame.width * scale), round(frame.height * scale), format="rgb24").to_image()
+    image = frame.reformat(*_sent_size(frame.width, frame.height), format="rgb24").to_image()
     return image.rotate(frame.rotation, expand=True) if frame.rotation else image
 
 
 def _animation(path: Path) -> Iterator[Shown]:
     """Decode frames by Pillow: GIF, WebP, PNG."""
     with open_regular(path) as content, Image.open(content, formats=ANIMATION_FORMATS) as file:
-        if file.width * file.height > MAX_PIXELS:
-            raise ValueError(f"{file.width} x {file.height} px is more than {MAX_PIXELS // 10**6} megapixels")
+        check_size(file.width, file.height, "a frame")
         time_s = 0.0
         for frame in ImageSequence.Iterator(file):
-            image = frame.convert("RGBA")
-            on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-            small = np.asarray(on_white.convert("L").resize(SMALL), np.int16)
+            image = on_white(frame.convert("RGBA"))
+            small = np.asarray(image.convert("L").resize(SMALL), np.int16)
             lasts_s = float(frame.info.get("duration") or 100) / 1000
-            yield Shown(time_s, lasts_s, small, image.size, partial(_scaled, on_white))
+            yield Shown(time_s, lasts_s, small, image.size, partial(_scaled, image))
             time_s += lasts_s
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    scale = min(1.0, SHORT_PX / min(image.size))
-    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    return image.resize(_sent_size(*image.size))
+
+
+def _sent_size(width: int, height: int) -> tuple[int, int]:
+    scale = min(1.0, SHORT_PX / min(width, height), LONG_PX / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def main() -> None:
         data = questions.read(size)
         if len(data) < size:
             return
-        _limit_cpu(cpu_s)
+        limit_cpu(cpu_s)
         shrink = None if short_px < 0 else MinSides(short_px=short_px, long_px=long_px)
         try:
             _answer(answers, data, shrink, counts_frames=counts_frames)
@@ -108,7 +108,7 @@ def limit_memory(more: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (now + more if hard_limit < 0 else min(now + more, hard_limit), hard_limit))
 
 
-def _limit_cpu(seconds: int) -> None:
+def limit_cpu(seconds: int) -> None:
     """Let the system end this process if it works longer, whatever becomes of its parent; not on Windows."""
     try:
         import resource  # noqa: PLC0415 - not on Windows
