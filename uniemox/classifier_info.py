@@ -14,6 +14,7 @@ PersonPolicy = Literal["largest", "union", "persons_only", "second_crop"]
 CalibrationImages = Literal["independent", "selection", "unknown"]
 HeadKind = Literal["linear", "ccim", "neighbours"]
 Values = TypeVar("Values")  # a float, an array or a tensor
+MIN_CROP_FRACTION = 0.1  # an image is scaled to size / crop_fraction
 MAX_SIZE_PX = 4096
 OLD_NORM_EPS = 1e-6  # of files that do not name it
 TUPLES = ("labels", "mean", "std", "conformal_scores", "distances")
@@ -188,7 +189,7 @@ class ClassifierInfo:
             "streams": self.streams in get_args(Streams),
             "person": self.person in get_args(PersonPolicy),
             "size": isinstance(self.size, int) and 8 <= self.size <= MAX_SIZE_PX,
-            "crop_fraction": 0 < self.crop_fraction <= 1,
+            "crop_fraction": MIN_CROP_FRACTION <= self.crop_fraction <= 1,
             "mean": len(self.mean) == 3,
             "std": len(self.std) == 3 and all(value > 0 for value in self.std),
             "conformal_scores": all(0 <= score <= 1 for score in self.conformal_scores),

@@ -178,6 +178,13 @@ def test_an_index_that_is_wrong_is_named(data: DataSet, tmp_path: Path) -> None:
         (out / "val-00000.jsonl").write_text(text)
         with pytest.raises(DataError, match=message):
             read_shards(str(out))
+    index = json.loads((out / "shards.json").read_text())
+    (tmp_path / "val-00000.tar").write_bytes((out / "val-00000.tar").read_bytes())
+    for name in ("../val-00000", "a/b", "..\\x", ""):
+        index["shards"][-1]["name"] = name
+        (out / "shards.json").write_text(json.dumps(index))
+        with pytest.raises(DataError, match="is no name of a shard"):
+            read_shards(str(out))
     for text, message in (
         ("[]", "an object"),
         ("{", "not JSON"),
@@ -265,6 +272,8 @@ def test_boxes_of_other_sizes_are_refused(data: DataSet, tmp_path: Path) -> None
 def test_addresses_that_cannot_be_opened() -> None:
     with pytest.raises(DataError, match="foo://x: Protocol not known: foo"):
         open_data("shards:foo://x")
+    with pytest.raises(DataError, match=r"reference://x: .*missing"):
+        open_data("shards:reference://x")
 
 
 class Ranges(SimpleHTTPRequestHandler):

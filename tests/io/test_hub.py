@@ -151,3 +151,8 @@ fetch(preset="best", to=Path(sys.argv[1]) if len(sys.argv) > 1 else None)
 def test_names_are_checked(name: str) -> None:
     with pytest.raises(HubError, match="expected hub:owner/repository/file"):
         fetch(name)
+
+
+def test_a_path_out_of_the_repository_is_refused() -> None:
+    with pytest.raises(HubError, match=r"can't be downloaded: .*\.\."):
+        fetch("hub:team/finder/../../x")

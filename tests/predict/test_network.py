@@ -57,6 +57,7 @@ SAID = (
     ({"mean": (0.5,)}, "mean"),
     ({"std": (0.0, 1.0, 1.0)}, "std"),
     ({"crop_fraction": 0}, "crop_fraction 0"),
+    ({"crop_fraction": 1e-9}, "crop_fraction 1e-09"),
     ({"conformal_scores": [2.0]}, "conformal_scores"),
     ({"temperature": "warm"}, "can't be read"),
     ({"labels": None}, "can't be read"),

@@ -74,6 +74,8 @@ def read_shards(address: str) -> DataSet:
         raise DataError(f"{address}/{INDEX}: {error} is missing or of another type") from error
     samples: list[Sample] = []
     for name, size, count in shards:
+        if not re.fullmatch(r"[^./\\][^/\\]*", name):
+            raise DataError(f"{address}/{INDEX}: {name!r} is no name of a shard; write the shards again")
         tar = f"{address.rstrip('/')}/{name}.tar"
         found = _size(system, f"{root}/{name}.tar")
         if found != size:
@@ -105,7 +107,7 @@ def open_address(address: str) -> tuple[Any, str]:
         return fsspec.core.url_to_fs(address)
     except ImportError as error:
         raise MissingPackageError(f"{address}: {error}; run: pip install 'uniemox[data]' and what is named") from error
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # TypeError: a kind that needs settings, such as reference://
         raise DataError(f"{address}: {error}") from error
 
 

@@ -34,7 +34,13 @@ def fetch(name: str) -> Path:
         known = path.resolve().name  # the cache names large files by the hub's sha256
         if wanted is None and not _SHA256.fullmatch(known):  # or has no links, as on some systems
             known = hub.get_hf_file_metadata(hub.hf_hub_url(repository, file, revision=revision)).etag or ""
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError, OSError) as error:
+    except (
+        errors.HfHubHTTPError,
+        errors.LocalEntryNotFoundError,
+        errors.HFValidationError,
+        OSError,
+        ValueError,
+    ) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise HubError(f"{name} can't be downloaded: {reason}") from error
     wanted = wanted or known
