@@ -146,6 +146,12 @@ def test_epochs_can_be_left_and_entered_anywhere(data: DataSet, tmp_path: Path) 
     assert all(torch.equal(a, b) for a, b in zip(whole[3:], batches(3, 2), strict=True))
 
 
+def test_the_index_names_no_folder_of_this_machine(data: DataSet, tmp_path: Path) -> None:
+    write_shards(data, tmp_path / "out", ShardConfig(samples=4, pool=PoolConfig(workers=1)))
+    assert str(tmp_path) in data.name
+    assert all(str(tmp_path).encode() not in file.read_bytes() for file in (tmp_path / "out").iterdir())
+
+
 @pytest.mark.parametrize("bytes_left", [0, 511, 20_000])
 def test_a_shard_that_is_cut_off_is_named(data: DataSet, tmp_path: Path, bytes_left: int) -> None:
     write_shards(data, tmp_path / "out", ShardConfig(samples=4, pool=PoolConfig(workers=1)))

@@ -223,7 +223,7 @@ def write_shards(
             done += len(samples)
             on_progress(done)
         shards.sort(key=lambda shard: shard["name"])
-        content = {**header, "data": data.name, "broken": sorted(broken), "shards": shards}
+        content = {**header, "data": data.name_with_split("all"), "broken": sorted(broken), "shards": shards}
         write_text(out / INDEX, json.dumps(content, indent=1))
         for file in (started, *out.glob("*.report.json")):
             file.unlink()

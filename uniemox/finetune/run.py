@@ -194,7 +194,7 @@ class _Run:
             crop_fraction=view.crop_fraction,
             mean=self.network.stats.mean,
             std=self.network.stats.std,
-            trained_on=self.data.name,
+            trained_on=self.data.name_with_split("all"),
             calibration_images=self.parts.calibration_images,
             network=with_fitted(self.network.spec, self.model),
         )
