@@ -127,16 +127,15 @@ def test_no_face_is_an_empty_list_and_labels_are_mapped(scene: Network, shown: P
 
 
 class Sees(Finds):
-    """Finds other boxes in every second image."""
+    """Finds other boxes when it is called a second time."""
 
     def __init__(self, there: Sequence[Box], back: Sequence[Box]) -> None:
-        self.there, self.back = there, back
+        self.there, self.back, self.seen = there, back, list[int]()
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
-        return [
-            tuple(Detection(box, 0.8 - 0.2 * (i % 2)) for box in (self.there, self.back)[i % 2])
-            for i in range(len(images))
-        ]
+        call = len(self.seen)
+        self.seen.append(len(images))
+        return [tuple(Detection(box, 0.8 - 0.2 * call) for box in (self.there, self.back)[call]) for _ in images]
 
 
 def test_detections_in_image_and_mirror_image_are_averaged() -> None:
@@ -148,6 +147,9 @@ def test_detections_in_image_and_mirror_image_are_averaged() -> None:
     assert one.confidence == pytest.approx(0.7)
     assert MirrorDetector(Sees([near], [])).detect([Image.new("RGB", (100, 80))] * 2) == [(), ()]
     assert MirrorDetector(Sees([], [])).detect([]) == []
+    without = Sees([], [near])
+    assert MirrorDetector(without).detect([Image.new("RGB", (100, 80))] * 3) == [(), (), ()]
+    assert without.seen == [3, 0]  # no mirror image where nothing was found
 
 
 def test_faces_are_assigned_to_owners() -> None:

@@ -37,9 +37,12 @@ class MirrorDetector:
 
     def detect(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
         """See `Detector`."""
-        both = self.detector.detect([one for image in images for one in (image, ImageOps.mirror(image))])
-        pairs = zip(images, both[::2], both[1::2], strict=True)
-        return [_in_both(found, [_mirrored(one, image.width) for one in back]) for image, found, back in pairs]
+        found = self.detector.detect(images)
+        places = [place for place, some in enumerate(found) if some]  # elsewhere no mirror image can change the answer
+        mirrored = self.detector.detect([ImageOps.mirror(images[place]) for place in places])
+        for place, back in zip(places, mirrored, strict=True):
+            found[place] = _in_both(found[place], [_mirrored(one, images[place].width) for one in back])
+        return found
 
 
 def _mirrored(found: Detection, width: int) -> Detection:
