@@ -1,4 +1,4 @@
-"""What all runs do around a step: resume, plan, order of the images, learning rate, journal and checkpoints."""
+"""The steps of every run: resume, plan, order of the images, learning rate, journal and checkpoints."""
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
