@@ -4,16 +4,17 @@ python -m experiments.does_it_help --tables
     print every table of docs/experiments.md, in seconds, from outcomes/
 python -m experiments.does_it_help --data fi:fi,fi:fi_more --captions 'csv:...' --towers 'timm:...,timm:...'
         --objects NAME@FILE --detector yolox_nano.onnx [--quick]
-    train and probe everything; stopped at any moment, the same command resumes
+    train and probe everything; stopped at any moment, the same command resumes. Runs whose outcome is stored in
+    outcomes/ are done, so that another machine can continue
 """
 
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from experiments.does_it_help.choice import choose_recipes
-from experiments.does_it_help.outcomes import OUTCOMES, collect
-from experiments.does_it_help.plan import DISTILLATION, FEW, FULL_BUDGET, QUICK, Job, Study
+from experiments.does_it_help.choice import choose_recipes, read_grid
+from experiments.does_it_help.outcomes import OUTCOMES
+from experiments.does_it_help.plan import CONTRAST, DISTILLATION, FEW, FULL_BUDGET, QUICK, Job, Study
 from experiments.does_it_help.running import run_jobs
 from experiments.does_it_help.tables import print_tables
 from uniemox.errors import UniemoxError
@@ -50,6 +51,7 @@ def _run(given: argparse.Namespace) -> None:
     root = given.root / ("quick" if given.quick else "")
     study = Study(
         root=root,
+        outcomes=root / "outcomes" if given.quick else OUTCOMES,
         shards=f"shards:{root / 'shards'}",
         few=root / "few.json",
         teacher=root / "teacher.npz",
@@ -57,16 +59,14 @@ def _run(given: argparse.Namespace) -> None:
     )
     for stage in _prepare(given, study):
         run_jobs(stage, root, given.jobs)
-    grid = list(study.grid())
-    run_jobs([job for _, _, jobs in grid for job in jobs], root, given.jobs)
-    recipes = choose_recipes(grid, root / "recipes.json")
-    run_jobs([job for _, _, jobs in study.main(recipes) for job in jobs if "seed 0" in job.name], root, given.jobs)
-    later = [job for _, jobs in [*study.control(recipes[DISTILLATION]), *study.baselines()] for job in jobs]
-    later += [job for _, _, jobs in [*study.main(recipes), *study.small(recipes)] for job in jobs]
-    run_jobs(later, root, given.jobs)
-    target = root / "outcomes" if given.quick else OUTCOMES
-    collect(study, recipes, grid, target)
-    print_tables(target)
+    run_jobs([*study.grid(CONTRAST), *study.baselines()], root, given.jobs)
+    recipes = choose_recipes(read_grid(study.outcomes))
+    *doses, long_train, long_probe = study.control(recipes[DISTILLATION])
+    run_jobs([*study.main(recipes, CONTRAST), *doses], root, given.jobs)
+    run_jobs(list(study.grid()), root, given.jobs)
+    recipes = choose_recipes(read_grid(study.outcomes))
+    run_jobs([*study.small(recipes), *study.main(recipes), long_train, long_probe], root, given.jobs)
+    print_tables(study.outcomes)
 
 
 def _prepare(given: argparse.Namespace, study: Study) -> Iterator[list[Job]]:

@@ -1,8 +1,6 @@
 """What a frozen encoder gives a probe to read."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,18 +9,20 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from experiments.does_it_help.plan import HISTOGRAM, SHAPE, UNTRAINED
 from uniemox.data.sample import Sample
 from uniemox.evaluate.classifier_outputs import outputs_of
 from uniemox.finetune.config import NetworkConfig
 from uniemox.finetune.network import feature_width, open_start
 from uniemox.model.classifier import Classifier
 from uniemox.model.encoder import ColourHistogram, build_encoder
+from uniemox.pretrain.presets import demo
 from uniemox.teacher.features import StoredTeacher
 from uniemox.training.hardware import ready_to_train
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import IMAGENET
 
-STORED, UNTRAINED, HISTOGRAM = "stored:", "untrained:", "histogram"
+STORED = "stored:"
 
 
 class TokenAndMean(nn.Module):
@@ -44,16 +44,17 @@ class TokenAndMean(nn.Module):
 def features_of(init: str, samples: Sequence[Sample], size: int) -> tuple[list[Sample], NDArray[np.float32]]:
     """Return the samples that can be read, N of them, and their features (N, D).
 
-    init: a pre-training run; untrained:RUN, the same network with the weights that it began with; histogram, the
-    colours of the image; or stored:FILE, the features of a teacher.  size: side of the views, px.
+    init: a pre-training run; untrained, the network that runs of seed 0 begin with; histogram, the colours of the
+    image; or stored:FILE, the features of a teacher.  size: side of the views, px.
     """
     if init.startswith(STORED):
         teacher = StoredTeacher(init.removeprefix(STORED))
         return list(samples), teacher.image_features(torch.empty(0), [one.key for one in samples]).numpy()
     encoder: Any = ColourHistogram()
     stats = IMAGENET
-    if init.startswith(UNTRAINED):
-        encoder = TokenAndMean(_untrained(Path(init.removeprefix(UNTRAINED)), size))
+    if init == UNTRAINED:
+        torch.manual_seed(0)
+        encoder = TokenAndMean(build_encoder(demo().encoder.name, size, **SHAPE).eval())
     elif init != HISTOGRAM:
         _, start = open_start(init, NetworkConfig(pool="token"), size)
         token_encoder, stats = start.encoder, start.stats
@@ -63,11 +64,3 @@ def features_of(init: str, samples: Sequence[Sample], size: int) -> tuple[list[S
     ready_to_train(network, torch.device("cpu"))  # the layout in memory that is fastest
     found = outputs_of(network, samples, ViewConfig(size=size, crop_fraction=1.0), stats=stats, encoded=True)
     return list(found.samples), found.values[:, 0]
-
-
-def _untrained(run: Path, size: int) -> VisionTransformer:
-    """The encoder that a run began with, drawn by its seed."""
-    config = json.loads((run / "config.json").read_text("utf-8"))["config"]
-    torch.manual_seed(config["seed"])
-    shape = {name: config["encoder"][name] for name in ("patch_size", "embed_dim", "depth", "num_heads")}
-    return build_encoder(config["encoder"]["name"], size, **shape).eval()

@@ -1,7 +1,7 @@
 """The stored outcomes: each image's label, and its probabilities by every scored run, in a few megabytes."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.does_it_help.choice import about_of
-from experiments.does_it_help.plan import DISTILLATION, Job, Recipe, Study
-from uniemox.io.files import replacing, write_text
+from uniemox.errors import DataError
+from uniemox.io.files import replacing
 
 OUTCOMES = Path(__file__).parent / "outcomes"
 STEPS_PER_NAT = 16.0  # log-probabilities are stored as whole sixteenths of a nat, down to -15.9
@@ -19,7 +18,7 @@ STEPS_PER_NAT = 16.0  # log-probabilities are stored as whole sixteenths of a na
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one probe answered for all images."""
+    """Answers of one probe for all images."""
 
     predicted: NDArray[np.uint8]
     """(N,)"""
@@ -27,12 +26,13 @@ class Outcome:
     """(N,), of the label; exact to 1/32 nat."""
 
 
-def write_outcome(path: Path, log_probabilities: NDArray[np.float32]) -> None:
-    """Store (N, E) log-probabilities and the most probable class."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    steps = np.clip(np.round(-log_probabilities * STEPS_PER_NAT), 0, 255).astype(np.uint8)
-    with replacing(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, steps=steps, predicted=log_probabilities.argmax(axis=1).astype(np.uint8))
+def write_outcome(path: Path, about: Mapping[str, Any], log_probabilities: NDArray[np.float32] | None = None) -> None:
+    """Store scores and logs as JSON and, unless None, (N, E) log-probabilities and the most probable class."""
+    arrays: dict[str, Any] = {"about": np.array(json.dumps(about))}
+    if log_probabilities is not None:
+        arrays["steps"] = np.clip(np.round(-log_probabilities * STEPS_PER_NAT), 0, 255).astype(np.uint8)
+        arrays["predicted"] = log_probabilities.argmax(axis=1).astype(np.uint8)
+    _write(path, arrays)
 
 
 def read_outcome(path: Path, labels: NDArray[np.uint8]) -> Outcome:
@@ -42,42 +42,37 @@ def read_outcome(path: Path, labels: NDArray[np.uint8]) -> Outcome:
     return Outcome(predicted, -steps[np.arange(len(labels)), labels].astype(np.float64) / STEPS_PER_NAT)
 
 
-def read_labels(folder: Path) -> NDArray[np.uint8]:
+def read_about(path: Path) -> dict[str, Any]:
+    """Read a run's scores on the validation part, and what its training logged."""
+    with np.load(path, allow_pickle=False) as file:
+        return json.loads(str(file["about"]))
+
+
+def store_labels(path: Path, keys: NDArray[np.str_], labels: NDArray[np.uint8]) -> None:
+    """Store names and labels (N,) of the images once. Raises DataError if others are stored already."""
+    if path.exists():
+        with np.load(path, allow_pickle=False) as file:
+            is_same = np.array_equal(file["keys"], keys) and np.array_equal(file["labels"], labels)
+        if not is_same:
+            raise DataError(f"{path} names other images or labels than --data; use the same images for all runs")
+    else:
+        _write(path, {"keys": keys, "labels": labels})
+
+
+def read_labels(path: Path) -> NDArray[np.uint8]:
     """(N,) labels of the images, in the order of all outcomes."""
-    with np.load(folder / "labels.npz", allow_pickle=False) as file:
+    with np.load(path, allow_pickle=False) as file:
         return file["labels"]
 
 
-def collect(
-    study: Study,
-    recipes: Mapping[str, Recipe],
-    grid: Iterable[tuple[str, Recipe, Sequence[Job]]],
-    target: Path,
-) -> None:
-    """Store the outcomes of every run that is done, the grid, and what the runs logged of their losses."""
-    chosen = dict(recipes)
-    named = [(f"main/{name}/{seed}", jobs) for name, seed, jobs in study.main(chosen)]
-    named += [(f"few/{name}/{seed}", jobs) for name, seed, jobs in study.small(chosen)]
-    named += [(f"control/{epochs:g}", jobs) for epochs, jobs in study.control(chosen[DISTILLATION])]
-    named += [(f"baseline/{name}", jobs) for name, jobs in study.baselines()]
-    about: dict[str, dict[str, Any]] = {}
-    for name, jobs in named:
-        probe = jobs[-1].makes
-        if not probe.exists():
-            continue
-        with np.load(probe, allow_pickle=False) as file:
-            write_outcome(target / f"{name}.npz", file["log_probabilities"])
-            keys, labels = file["keys"], file["labels"]
-        about[name] = {key: about_of(probe)[key] for key in ("penalty", "val_log_likelihood", "val_recall", "r2")}
-        about[name] |= _logged(jobs[0].makes.parent)
-    with replacing(target / "labels.npz") as partial, partial.open("wb") as file:
-        np.savez_compressed(file, labels=labels, keys=keys)
-    write_text(target / "about.json", json.dumps(about, indent=1) + "\n")
-    write_text(target / "recipes.json", (study.root / "recipes.json").read_text("utf-8"))
+def _write(path: Path, arrays: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
-def _logged(run: Path) -> dict[str, float]:
-    """Means over a run's steps: clipping, what Υ looks like in the last tenth, gradient norms of the losses."""
+def read_log(run: Path) -> dict[str, float]:
+    """Means over a run's steps: clipping, cosine of Υ in the last tenth, gradient norms; {} without a log."""
     path = run / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
     if not lines:

@@ -1,6 +1,6 @@
 """The runs: rows, settings that are searched, budgets and seeds. PLAN.md explains them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,8 @@ FEW = 1000  # images of the small version
 CLIP_NORM = 10.0  # far above a usual gradient norm: a guard against spikes that shapes no row
 LRS, RECONSTRUCTION_WEIGHTS = (4e-3, 1e-3, 2.5e-4), (1.0, 0.1)
 DISTILLATION, DISTILLATION_FEW_LOOKS, FULL = "distillation", "distillation, equal images", "full"
-UNTRAINED, HISTOGRAM, TEACHER = "untrained", "colour histogram", "teacher"
+UNTRAINED, HISTOGRAM, TEACHER = "untrained", "histogram", "teacher"
+LABELS = "labels.npz"
 NO_L1 = ("--model.losses.scene-reconstruction", "0", "--model.losses.person-reconstruction", "0")
 NO_L2 = ("--model.losses.contrastive-feature-alignment", "0")
 NO_L3 = ("--model.losses.semantic-visual-alignment", "0")
@@ -51,26 +52,28 @@ ROWS: Mapping[str, Row] = {
     "full, second crop": Row(changes=("--view.person", "second_crop"), cost=3.33, recipe_of=FULL),
     "MAE": Row(changes=(*NO_L2, *NO_L3, *NO_PERSON), cost=2.07, reconstructs=False),
 }
-SMALL_ROWS = (DISTILLATION, DISTILLATION_FEW_LOOKS, FULL)
+CONTRAST = (DISTILLATION, DISTILLATION_FEW_LOOKS, FULL)
+"""Rows of the primary contrasts; they run first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """Epochs of distillation alone; every other row gets the same core time."""
 
-    main: float = 30.0
-    """17 minutes on one of two busy hyperthreads of an AMD EPYC (9 core minutes on an idle Zen 5)."""
-    grid: float = 5.0
-    few: float = 150.0
+    main: float = 15.0
+    grid: float = 2.5
+    few: float = 75.0
     """On `FEW` images."""
-    doses: tuple[float, ...] = (1.0, 3.6, 12.0)
+    doses: tuple[float, ...] = (1.0, 3.6)
     """Of the positive control, besides 0 and `main`."""
+    long_dose: float = 45.0
+    """The last run of the positive control."""
     seeds: int = 3
     """Largest number of seeds."""
 
 
 FULL_BUDGET = Budget()
-QUICK = Budget(main=2.0, grid=0.5, few=4.0, doses=(0.5,), seeds=1)
+QUICK = Budget(main=2.0, grid=0.5, few=4.0, doses=(0.5,), long_dose=4.0, seeds=1)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -106,16 +109,20 @@ class Job:
     name: str
     command: tuple[str, ...]
     """What follows `python -m`, or of a probe `python`."""
-    makes: Path = Path()
+    outcome: Path | None = None
+    """Of a probe: its stored outcome. Where that exists, neither the probe nor the training before it runs again."""
     prints: Path | None = None
     """File for its standard output; None: its log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """Where everything is, and how much is run."""
+    """Paths of everything, and the budget."""
 
     root: Path
+    """Folder of the runs."""
+    outcomes: Path
+    """Folder of the stored outcomes, which a later session or another machine continues."""
     shards: str
     """KIND:PATH of all images, with people, texts, and the splits train and val."""
     few: Path
@@ -124,48 +131,47 @@ class Study:
     """Stored features of all images and texts."""
     budget: Budget = FULL_BUDGET
 
-    def grid(self) -> Iterator[tuple[str, Recipe, list[Job]]]:
-        """Short runs of every row and setting, each with its score on the validation part."""
-        for name, row in ROWS.items():
-            if row.recipe_of:
-                continue
-            for recipe in recipes_of(row):
-                jobs = self._trained(f"grid/{name}/{recipe.name}", row, recipe, self.budget.grid / row.cost, seed=0)
-                yield name, recipe, jobs
+    def grid(self, rows: Collection[str] = ROWS) -> Iterator[Job]:
+        """Short runs of every setting of these rows, each with its score on the validation part."""
+        for name in rows:
+            row = ROWS[name]
+            for recipe in () if row.recipe_of else recipes_of(row):
+                path = outcome_path("grid", name, recipe.name)
+                yield from self._trained(path, row, recipe, self.budget.grid / row.cost, seed=0)
 
-    def control(self, recipe: Recipe) -> Iterator[tuple[float, list[Job]]]:
-        """Distillation alone for longer and longer; the longest is the main row."""
-        yield 0.0, [self._probe("control/0", f"untrained:{self._folder(f'main/{DISTILLATION}/seed 0')}")]
-        for epochs in self.budget.doses:
-            yield epochs, self._trained(f"control/{epochs:g}", ROWS[DISTILLATION], recipe, epochs, seed=0)
+    def control(self, recipe: Recipe) -> Iterator[Job]:
+        """Distillation alone for longer and longer, and the network that it begins with."""
+        yield self._probe(outcome_path("control", "0"), UNTRAINED)
+        for epochs in (*self.budget.doses, self.budget.long_dose):
+            path = outcome_path("control", f"{epochs:g}")
+            yield from self._trained(path, ROWS[DISTILLATION], recipe, epochs, seed=0)
 
-    def main(self, recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, int, list[Job]]]:
-        """Every row with its seeds, on all images; the contrast first."""
+    def main(self, recipes: Mapping[str, Recipe], rows: Collection[str] = ROWS) -> Iterator[Job]:
+        """Rows with their seeds, on all images.  recipes: of at least these rows."""
+        yield from self._rows("main", recipes, rows, self.budget.main)
+
+    def small(self, recipes: Mapping[str, Recipe]) -> Iterator[Job]:
+        """The contrasts on few images, each of which is looked at many times."""
+        yield from self._rows("few", recipes, CONTRAST, self.budget.few)
+
+    def baselines(self) -> Iterator[Job]:
+        """The trivial baseline and the ceiling."""
+        yield self._probe(outcome_path("baseline", HISTOGRAM), HISTOGRAM)
+        yield self._probe(outcome_path("baseline", TEACHER), f"stored:{self.teacher}")
+
+    def _rows(self, stage: str, recipes: Mapping[str, Recipe], rows: Collection[str], epochs: float) -> Iterator[Job]:
         for seed in range(self.budget.seeds):
-            for name, row in sorted(ROWS.items(), key=lambda item: -item[1].seeds):
-                if seed < row.seeds:
-                    recipe, epochs = recipes[row.recipe_of or name], _epochs(row, self.budget.main)
-                    yield name, seed, self._trained(f"main/{name}/seed {seed}", row, recipe, epochs, seed=seed)
-
-    def small(self, recipes: Mapping[str, Recipe]) -> Iterator[tuple[str, int, list[Job]]]:
-        """The contrasts on few images, each of which is looked at hundreds of times."""
-        for seed in range(self.budget.seeds):
-            for name in SMALL_ROWS:
+            for name in rows:
                 row = ROWS[name]
-                recipe, epochs = recipes[row.recipe_of or name], _epochs(row, self.budget.few)
-                jobs = self._trained(f"few/{name}/seed {seed}", row, recipe, epochs, seed=seed, few=True)
-                yield name, seed, jobs
-
-    def baselines(self) -> Iterator[tuple[str, list[Job]]]:
-        """What every table is compared with: the least and the most that a probe can reach here."""
-        yield HISTOGRAM, [self._probe(f"baseline/{HISTOGRAM}", "histogram")]
-        yield TEACHER, [self._probe(f"baseline/{TEACHER}", f"stored:{self.teacher}")]
+                if seed < row.seeds:
+                    path, recipe = outcome_path(stage, name, seed), recipes[row.recipe_of or name]
+                    yield from self._trained(path, row, recipe, _epochs(row, epochs), seed=seed, few=stage == "few")
 
     def _trained(
-        self, name: str, row: Row, recipe: Recipe, epochs: float, *, seed: int, few: bool = False
-    ) -> list[Job]:
+        self, path: Path, row: Row, recipe: Recipe, epochs: float, *, seed: int, few: bool = False
+    ) -> Iterator[Job]:
         """Pre-training and its probe."""
-        run = self._folder(name)
+        run = self.root / path.with_suffix("")
         words = ["uniemox", "pretrain", "--preset", "demo", "--data", self.shards]
         words += ["--splits", str(self.few), "--split", "test"] if few else ["--split", "train"]
         words += ["--out", str(run), "--resume", "--seed", str(seed)]
@@ -176,19 +182,25 @@ class Study:
         words += ["--schedule.epochs", f"{epochs:.4g}", "--schedule.warmup-epochs", f"{_warmup(epochs, few):.4g}"]
         words += ["--save.every-steps", "1000", "--save.no-keep-finished", "--diagnose-every", "200"]
         words += recipe.words(row)
-        trained = Job(f"train {name}", tuple(words), run / "encoder.safetensors")
-        return [trained, self._probe(name, str(run))]
+        yield Job(f"train {path.with_suffix('')}", tuple(words))
+        yield self._probe(path, str(run))
 
-    def _folder(self, name: str) -> Path:
-        """A run's folder, without the commas and blanks that --init would divide."""
-        return self.root / name.replace(", ", "-").replace(" + ", "-").replace(" ", "-")
-
-    def _probe(self, name: str, init: str) -> Job:
-        out = self._folder(name) / "probe.npz"
+    def _probe(self, path: Path, init: str) -> Job:
+        out = self.outcomes / path
         words = ("-m", "experiments.does_it_help.probe", "--init", init, "--data", self.shards)
-        words += ("--teacher", str(self.teacher), "--out", str(out))
-        words += ("--validation-only",) if name.startswith("grid/") else ()
-        return Job(f"probe {name}", words, out)
+        words += ("--teacher", str(self.teacher), "--out", str(out), "--labels", str(self.outcomes / LABELS))
+        words += ("--validation-only",) if path.parts[0] == "grid" else ()
+        return Job(f"probe {path.with_suffix('')}", words, out)
+
+
+def outcome_path(stage: str, row: str, what: str | int = "") -> Path:
+    """Path of an outcome below the folder of outcomes, without blanks and commas, at which --init would divide it.
+
+    >>> str(outcome_path("main", "distillation, equal images", 0))
+    'main/distillation-equal-images/0.npz'
+    """
+    words = "/".join(str(part) for part in (stage, row, what) if part != "")
+    return Path(words.replace(", ", "-").replace(" + ", "-").replace(" ", "-") + ".npz")
 
 
 def recipes_of(row: Row) -> list[Recipe]:

@@ -7,8 +7,8 @@ same for every encoder. The penalty is chosen on the images of val, which are sc
 """
 
 import argparse
-import json
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from experiments.does_it_help.features import features_of
+from experiments.does_it_help.outcomes import read_log, store_labels, write_outcome
 from experiments.does_it_help.plan import SIDE_PX
 from uniemox.data.source import open_data
-from uniemox.io.files import replacing
 from uniemox.teacher.features import StoredTeacher
 from uniemox.training.hardware import keep_freed_memory
 
@@ -37,23 +37,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("init", "data", "teacher", "out"):
         parser.add_argument(f"--{name}", required=True, type=Path if name in ("teacher", "out") else str)
+    parser.add_argument("--labels", type=Path, help="file that names the scored images, the same for all outcomes")
     parser.add_argument("--validation-only", action="store_true", help="score val alone, for the grid")
     given = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
     with threadpool_limits(limits=1):
-        found = probe(given.init, given.data, given.teacher, is_scored=not given.validation_only)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(given.out) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, **found)
+        about, scored = probe(given.init, given.data, given.teacher, is_scored=not given.validation_only)
+    if scored is not None and given.labels is not None:
+        store_labels(given.labels, scored.keys, scored.labels)
+    write_outcome(given.out, about | read_log(Path(given.init)), None if scored is None else scored.log_probabilities)
 
 
-def probe(init: str, data: str, teacher: Path, *, is_scored: bool) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """All images of train, each scored by a probe that was not fitted on it."""
+
+    keys: NDArray[np.str_]
+    """(N,)"""
+    labels: NDArray[np.uint8]
+    """(N,)"""
+    log_probabilities: NDArray[np.float32]
+    """(N, E)"""
+
+
+def probe(init: str, data: str, teacher: Path, *, is_scored: bool) -> tuple[dict[str, Any], Scored | None]:
     """Fit and score.
 
-    Returns "about", JSON with the penalty and the scores on val: balanced log-likelihood, its values per image, mean
-    recall, and R² onto the teacher's features; with is_scored also "keys" (N,), "labels" (N,) and "log_probabilities"
-    (N, E) of all images of train.
+    Returns the penalty and the scores on val (balanced log-likelihood, its values per image, mean recall, R² onto the
+    teacher's features), and with is_scored the images of train.
     """
     opened = open_data(data)
     samples, features = features_of(init, [sample for sample in opened.samples if sample.label is not None], SIDE_PX)
@@ -70,21 +82,19 @@ def probe(init: str, data: str, teacher: Path, *, is_scored: bool) -> dict[str, 
     on_val = true_of(tried[best], labels[~is_train])
     stored = StoredTeacher(teacher)
     target = stored.image_features(torch.empty(0), [sample.key for sample in samples]).numpy()
-    about: dict[str, Any] = {"init": init, "penalty": best, "val_log_likelihood": scores[best]}
+    about: dict[str, Any] = {"penalty": best, "val_log_likelihood": scores[best]}
     about["val_recall"] = balanced(tried[best].argmax(axis=1) == labels[~is_train], labels[~is_train])
     about["val_values"] = [round(float(value), 4) for value in on_val]
     about["val_labels"] = labels[~is_train].tolist()
     about["r2"] = _r2(x, target, is_train)
-    found: dict[str, Any] = {"about": np.array(json.dumps(about))}
-    if is_scored:
-        x, labels = x[is_train], labels[is_train]
-        answers = np.empty((len(x), classes))
-        for known, held in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(x, labels):
-            answers[held] = _fit(x[known], labels[known], best, x[held], classes)
-        keys = [sample.key for sample, is_kept in zip(samples, is_train, strict=True) if is_kept]
-        found |= {"keys": np.array(keys, dtype=str), "labels": labels.astype(np.uint8)}
-        found["log_probabilities"] = answers.astype(np.float32)
-    return found
+    if not is_scored:
+        return about, None
+    x, labels = x[is_train], labels[is_train]
+    answers = np.empty((len(x), classes), dtype=np.float32)
+    for known, held in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(x, labels):
+        answers[held] = _fit(x[known], labels[known], best, x[held], classes)
+    keys = [sample.key for sample, is_kept in zip(samples, is_train, strict=True) if is_kept]
+    return about, Scored(np.array(keys, dtype=str), labels.astype(np.uint8), answers)
 
 
 def _fit(x: NDArray, labels: NDArray, penalty: float, asked: NDArray, classes: int) -> NDArray[np.float64]:

@@ -19,13 +19,14 @@ JOURNAL = "journal.jsonl"
 def run_jobs(jobs: Sequence[Job], root: Path, count: int) -> None:
     """Run every job that has no mark below ROOT/done, `count` at a time, in order.
 
-    Jobs whose names differ in their first word alone ("train X", "probe X") run one after the other.
+    Jobs whose names differ in their first word alone ("train X", "probe X") run one after the other, and not at all
+    where the outcome of the last is stored, also by another machine.
     Ctrl-C stops the commands, which save, and the same call resumes. Raises UniemoxError if a command fails.
     """
     chains: dict[str, list[Job]] = {}
     for job in jobs:
         chains.setdefault(job.name.partition(" ")[2] or job.name, []).append(job)
-    left = [chain for chain in chains.values() if any(not _mark(job, root).exists() for job in chain)]
+    left = [chain for chain in chains.values() if not _is_done(chain, root)]
     stop = Event()
 
     def run_chain(chain: Sequence[Job]) -> None:
@@ -65,6 +66,11 @@ def _run(job: Job, root: Path, stop: Event) -> None:
         raise UniemoxError(f"{job.name} failed with exit code {process.returncode}: {tail} (all of it: {log})")
     _mark(job, root).parent.mkdir(parents=True, exist_ok=True)
     _mark(job, root).write_text(" ".join(job.command) + "\n", "utf-8")
+
+
+def _is_done(chain: Sequence[Job], root: Path) -> bool:
+    outcome = chain[-1].outcome
+    return all(_mark(job, root).exists() for job in chain) if outcome is None else outcome.exists()
 
 
 def _mark(job: Job, root: Path) -> Path:

@@ -1,22 +1,25 @@
 """Tables and figure of docs/experiments.md, computed from the stored outcomes alone."""
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.does_it_help.outcomes import read_labels, read_outcome
+from experiments.does_it_help.choice import choose_recipes, read_grid
+from experiments.does_it_help.outcomes import read_about, read_labels, read_outcome
 from experiments.does_it_help.plan import (
+    CONTRAST,
     DISTILLATION,
     DISTILLATION_FEW_LOOKS,
     FULL,
     HISTOGRAM,
+    LABELS,
     ROWS,
-    SMALL_ROWS,
     TEACHER,
+    outcome_path,
 )
 from experiments.does_it_help.statistics import Estimate, balanced_mean
 
@@ -29,24 +32,23 @@ class Outcomes:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.labels = read_labels(folder)
-        self.about = json.loads((folder / "about.json").read_text("utf-8"))
-        self.recipes = json.loads((folder / "recipes.json").read_text("utf-8"))
+        self.labels = read_labels(folder / LABELS)
 
-    def values(self, *names: str) -> Values | None:
-        """Hits and log-probabilities of runs; None where one is missing."""
-        paths = [self.folder / f"{name}.npz" for name in names]
-        if not paths or not all(path.exists() for path in paths):
+    def values(self, *paths: Path) -> Values | None:
+        """Hits and log-probabilities of the runs that are stored; None without any.  paths: of `outcome_path`."""
+        found = [read_outcome(self.folder / path, self.labels) for path in paths if (self.folder / path).exists()]
+        if not found:
             return None
-        found = [read_outcome(path, self.labels) for path in paths]
         hits = np.array([one.predicted == self.labels for one in found])
         return hits, np.array([one.true_log_probability for one in found])
 
-    def row(self, stage: str, row: str, seeds: int | None = None) -> Values | None:
-        """The seeds of a row that are done, at most `seeds` of them."""
-        names = [f"{stage}/{row}/{seed}" for seed in range(ROWS[row].seeds)]
-        done = [name for name in names if (self.folder / f"{name}.npz").exists()]
-        return self.values(*done[:seeds])
+    def row(self, stage: str, row: str) -> Values | None:
+        """The seeds of a row that are done."""
+        return self.values(*(outcome_path(stage, row, seed) for seed in range(ROWS[row].seeds)))
+
+    def about(self, path: Path) -> dict[str, Any]:
+        """Scores on val and logs of a run; {} where it is not stored."""
+        return read_about(self.folder / path) if (self.folder / path).exists() else {}
 
     def contrast(self, stage: str, row: str, base: str, of: int) -> Estimate | None:
         """A row minus another, over the seeds that both have.  of: 0 hits, 1 log-probabilities."""
@@ -72,8 +74,8 @@ def tables(folder: Path) -> list[str]:
 def _verdict(found: Outcomes) -> Iterator[str]:
     yield "**Primary contrasts**, full minus distillation:"
     yield ""
-    yield "| images | compared at equal | recall, points | log-likelihood, nats | visible from | verdict |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    yield "| images | compared at equal | seeds | recall, points | log-likelihood, nats | visible from | verdict |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
     for stage, images in (("main", "all"), ("few", "1,000")):
         for base, equal in ((DISTILLATION, "compute"), (DISTILLATION_FEW_LOOKS, "images")):
             both = [found.contrast(stage, FULL, base, of) for of in (0, 1)]
@@ -81,7 +83,8 @@ def _verdict(found: Outcomes) -> Iterator[str]:
                 recall, likelihood = both[0], both[1]
                 visible = f"{100 * recall.visible:.1f}; {likelihood.visible:.3f}"
                 verdict = verdict_of(recall, likelihood)
-                yield f"| {images} | {equal} | {points(recall)} | {nats(likelihood)} | {visible} | {verdict} |"
+                scores = f"{points(recall)} | {nats(likelihood)} | {visible}"
+                yield f"| {images} | {equal} | {recall.seeds} | {scores} | {verdict} |"
 
 
 def verdict_of(recall: Estimate, likelihood: Estimate) -> str:
@@ -98,7 +101,7 @@ def verdict_of(recall: Estimate, likelihood: Estimate) -> str:
 
 def _main(found: Outcomes, stage: str) -> Iterator[str]:
     """All rows, with their differences from distillation."""
-    rows = list(ROWS) if stage == "main" else list(SMALL_ROWS)
+    rows = list(ROWS) if stage == "main" else list(CONTRAST)
     rows = [row for row in rows if found.row(stage, row) is not None]
     if not rows:
         return
@@ -106,7 +109,7 @@ def _main(found: Outcomes, stage: str) -> Iterator[str]:
     yield ""
     yield "| pre-training | seeds | recall, % | log-likelihood, nats | minus distillation, equal compute | images |"
     yield "| --- | --- | --- | --- | --- | --- |"
-    baseline = found.values(f"baseline/{HISTOGRAM}")
+    baseline = found.values(outcome_path("baseline", HISTOGRAM))
     for row in rows:
         hits, likelihoods = found.row(stage, row) or ((), ())
         differences = [found.contrast(stage, row, base, 0) for base in (DISTILLATION, DISTILLATION_FEW_LOOKS)]
@@ -116,7 +119,7 @@ def _main(found: Outcomes, stage: str) -> Iterator[str]:
         scores = f"{percent(recall)} | {nats(likelihood, signed=False)}"
         yield f"| {mark}{row} | {len(hits)} | {scores} | {' | '.join(cells)} |"
     for name, shown in ((TEACHER, "*the teacher's own features (ceiling)*"), (HISTOGRAM, "*colour histogram*")):
-        values = found.values(f"baseline/{name}")
+        values = found.values(outcome_path("baseline", name))
         if values is not None:
             recall, likelihood = (balanced_mean(one, found.labels) for one in values)
             yield f"| {shown} | | {percent(recall)} | {nats(likelihood, signed=False)} | | |"
@@ -132,12 +135,12 @@ def _beats(hits: NDArray, baseline: NDArray, labels: NDArray) -> bool:
 
 
 def doses(found: Outcomes) -> dict[float, Values]:
-    """Distillation alone by epochs: the control's runs, and seed 0 of the main row as the longest."""
-    names = {float(name.partition("/")[2]): name for name in found.about if name.startswith("control/")}
-    longest = found.about.get(f"main/{DISTILLATION}/0")
-    if longest is not None:
-        names[longest["epochs"]] = f"main/{DISTILLATION}/0"
-    return {epochs: values for epochs, name in sorted(names.items()) if (values := found.values(name)) is not None}
+    """Distillation alone by epochs: the control's runs, and seed 0 of the main row."""
+    paths = {float(path.stem): Path("control", path.name) for path in (found.folder / "control").glob("*.npz")}
+    main = outcome_path("main", DISTILLATION, 0)
+    if (found.folder / main).exists():
+        paths[found.about(main)["epochs"]] = main
+    return {epochs: values for epochs, path in sorted(paths.items()) if (values := found.values(path)) is not None}
 
 
 def _control(found: Outcomes) -> Iterator[str]:
@@ -169,7 +172,7 @@ def _logs(found: Outcomes) -> Iterator[str]:
     yield "| pre-training | L1 scene | L1 person | L2 | L3 | clipped | \\|ε\\| / \\|Υ\\| | cosine of Υ | R² |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for row in ROWS:
-        about = found.about.get(f"main/{row}/0")
+        about = found.about(outcome_path("main", row, 0))
         if about:
             yield f"| {row} | " + " | ".join(f"{about[name]:.2g}" if name in about else "" for name in columns) + " |"
 
@@ -179,11 +182,14 @@ def _grid(found: Outcomes) -> Iterator[str]:
     yield ""
     yield "| row | rate per 256 | weight of L1 | fusion | log-likelihood | recall, % | R² |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
-    for line in found.recipes:
-        row = f"**{line['row']}**" if line["is_chosen"] else line["row"]
-        weight = f"{line['reconstruction']:g}" if ROWS[line["row"]].reconstructs else ""
-        scores = f"{line['val_log_likelihood']:.3f} | {100 * line['val_recall']:.1f} | {line['r2']:.3f}"
-        yield f"| {row} | {line['lr']:g} | {weight} | {line['fusion']} | {scores} |"
+    grid = read_grid(found.folder)
+    chosen = choose_recipes(grid)
+    for row, tried in grid.items():
+        for recipe, about in tried:
+            name = f"**{row}**" if recipe == chosen[row] else row
+            weight = f"{recipe.reconstruction:g}" if ROWS[row].reconstructs else ""
+            scores = f"{about['val_log_likelihood']:.3f} | {100 * about['val_recall']:.1f} | {about['r2']:.3f}"
+            yield f"| {name} | {recipe.lr:g} | {weight} | {recipe.fusion} | {scores} |"
 
 
 def percent(one: Estimate) -> str:

@@ -1,24 +1,28 @@
 """The experiment: statistics by hand, the plan, the choice of recipes, probes on drawn scenes, stored outcomes."""
 
-import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from experiments.does_it_help.choice import choose_recipes
-from experiments.does_it_help.outcomes import OUTCOMES, read_outcome, write_outcome
+from experiments.does_it_help.choice import choose_recipes, read_grid
+from experiments.does_it_help.outcomes import OUTCOMES, read_about, read_outcome, store_labels, write_outcome
 from experiments.does_it_help.plan import (
     DISTILLATION,
     DISTILLATION_FEW_LOOKS,
     FULL,
+    LABELS,
     ROWS,
+    UNTRAINED,
     Job,
     Recipe,
     Study,
+    outcome_path,
     recipes_of,
 )
 from experiments.does_it_help.probe import balanced, probe, true_of
@@ -29,11 +33,11 @@ from tests.runs import tiny_pretraining
 from uniemox.cli import app
 from uniemox.data.shards import ShardConfig, write_shards
 from uniemox.data.synthetic import synthetic
-from uniemox.errors import ShapeError, UniemoxError
+from uniemox.errors import DataError, ShapeError, UniemoxError
 from uniemox.pretrain.run import pretrain
 from uniemox.teacher.features import save_features
 
-LABELS = np.repeat(np.arange(4), 50)
+CLASSES = np.repeat(np.arange(4), 50)
 
 
 def test_classes_count_the_same() -> None:
@@ -45,9 +49,11 @@ def test_classes_count_the_same() -> None:
 def test_a_difference_is_paired() -> None:
     """Two rows that miss the same images differ by nothing, however much the images differ."""
     rng = np.random.default_rng(0)
-    hits = rng.random((3, len(LABELS))) < 0.4
-    assert balanced_mean(hits, LABELS, hits) == replace(balanced_mean(hits, LABELS, hits), value=0.0, low=0.0, high=0.0)
-    assert balanced_mean(hits, LABELS).high > balanced_mean(hits, LABELS).low + 0.1
+    hits = rng.random((3, len(CLASSES))) < 0.4
+    assert balanced_mean(hits, CLASSES, hits) == replace(
+        balanced_mean(hits, CLASSES, hits), value=0.0, low=0.0, high=0.0
+    )
+    assert balanced_mean(hits, CLASSES).high > balanced_mean(hits, CLASSES).low + 0.1
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
@@ -56,8 +62,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     for _ in range(100):
         chances = 0.4 + 0.05 * rng.standard_normal((3, 1))
         others = 0.4 + 0.05 * rng.standard_normal((3, 1))
-        draws = [rng.random((3, len(LABELS))) < np.clip(chance, 0, 1) for chance in (chances, others)]
-        found = balanced_mean(draws[0], LABELS, draws[1])
+        draws = [rng.random((3, len(CLASSES))) < np.clip(chance, 0, 1) for chance in (chances, others)]
+        found = balanced_mean(draws[0], CLASSES, draws[1])
         held += found.low <= 0 <= found.high
     assert 88 <= held <= 99
 
@@ -67,11 +73,26 @@ def test_values_that_do_not_fit_are_refused(shapes: tuple[tuple[int, ...], tuple
     values, others = (None if shape is None else np.zeros(shape) for shape in shapes)
     assert values is not None
     with pytest.raises(ShapeError, match=r"must be \(S, N\)"):
-        balanced_mean(values, LABELS, others)
+        balanced_mean(values, CLASSES, others)
 
 
 def study(root: Path) -> Study:
-    return Study(root=root, shards="shards:s", few=root / "few.json", teacher=root / "t.npz")
+    return Study(root=root, outcomes=root / "o", shards="shards:s", few=root / "few.json", teacher=root / "t.npz")
+
+
+def training(jobs: Iterable[Job]) -> dict[str, Job]:
+    """Pre-training commands by name."""
+    return {job.name.removeprefix("train "): job for job in jobs if job.name.startswith("train ")}
+
+
+def main_jobs(root: Path, recipes: dict[str, Recipe]) -> dict[tuple[str, int], Job]:
+    """Pre-training commands of the main table by row and seed."""
+    by_name = training(study(root).main(recipes))
+    names = {
+        (row, i): str(outcome_path("main", row, i).with_suffix("")) for row in ROWS for i in range(ROWS[row].seeds)
+    }
+    assert set(names.values()) == set(by_name)
+    return {key: by_name[name] for key, name in names.items()}
 
 
 def after(job: Job, option: str) -> str:
@@ -80,8 +101,7 @@ def after(job: Job, option: str) -> str:
 
 def test_every_row_gets_the_compute_of_distillation_or_the_images_of_the_full_objective(tmp_path: Path) -> None:
     recipes = {name: recipes_of(row)[0] for name, row in ROWS.items() if not row.recipe_of}
-    planned = {(name, seed): jobs[0] for name, seed, jobs in study(tmp_path).main(recipes)}
-    assert len(planned) == sum(row.seeds for row in ROWS.values())
+    planned = main_jobs(tmp_path, recipes)
     epochs = {name: float(after(planned[name, 0], "--schedule.epochs")) for name in ROWS}
     for name, row in ROWS.items():
         if name != DISTILLATION_FEW_LOOKS:
@@ -92,7 +112,7 @@ def test_every_row_gets_the_compute_of_distillation_or_the_images_of_the_full_ob
 
 def test_rows_differ_in_what_their_names_say(tmp_path: Path) -> None:
     recipes = {name: Recipe(1e-3, 0.1, row.fusions[0]) for name, row in ROWS.items() if not row.recipe_of}
-    jobs = {name: jobs[0] for name, seed, jobs in study(tmp_path).main(recipes) if seed == 0}
+    jobs = {name: job for (name, seed), job in main_jobs(tmp_path, recipes).items() if seed == 0}
     losses = [f"--model.losses.{name}" for name in ("scene-reconstruction", "person-reconstruction")]
     assert [after(jobs[FULL], option) for option in losses] == ["0.1", "0.1"]
     assert [after(jobs[DISTILLATION], option) for option in losses] == ["0", "0"]
@@ -105,44 +125,59 @@ def test_rows_differ_in_what_their_names_say(tmp_path: Path) -> None:
 def test_every_command_is_one_that_the_command_line_takes(tmp_path: Path) -> None:
     recipes = {name: recipes_of(row)[-1] for name, row in ROWS.items() if not row.recipe_of}
     found = study(tmp_path)
-    jobs = [jobs[0] for _, _, jobs in (*found.main(recipes), *found.small(recipes), *found.grid())]
-    for job in jobs:
+    jobs = training((*found.main(recipes), *found.small(recipes), *found.grid(), *found.control(recipes[FULL])))
+    assert len(jobs) == 21 + 9 + 23 + 3
+    for job in jobs.values():
         app.parse_args(list(job.command[1:]), exit_on_error=False, print_error=False)
-        assert "," not in str(job.makes)  # --init would divide it
-        assert " " not in str(job.makes)
+        assert not set(", ") & set(after(job, "--out"))  # --init would divide it
 
 
-def scored(folder: Path, name: str, likelihood: NDArray[np.float64], r2: float) -> list[Job]:
+def scores(likelihood: NDArray[np.float64], r2: float) -> dict[str, Any]:
     labels = np.tile([0, 1], 20)
     about = {"val_values": likelihood.tolist(), "val_labels": labels.tolist(), "r2": r2, "val_recall": 0.5}
-    about["val_log_likelihood"] = balanced(likelihood, labels)
-    np.savez(folder / f"{name}.npz", about=np.array(json.dumps(about)))
-    return [Job("train", ()), Job("probe", (), folder / f"{name}.npz")]
+    return about | {"val_log_likelihood": balanced(likelihood, labels)}
 
 
-def test_ties_within_a_standard_error_go_to_the_nearest_to_the_teacher(tmp_path: Path) -> None:
+def test_ties_within_a_standard_error_go_to_the_nearest_to_the_teacher() -> None:
     rng = np.random.default_rng(0)
     best = rng.normal(-1.0, 0.1, 40)
     recipes = [Recipe(lr, 1.0, "none") for lr in (1e-3, 2e-3, 3e-3)]
-    values = {
-        recipes[0]: (best, 0.2),
-        recipes[1]: (best - 0.001 + 0.05 * rng.standard_normal(40), 0.3),  # as good, and nearer to the teacher
-        recipes[2]: (best - 0.5, 0.9),  # far worse
-    }
-    grid = [("row", one, scored(tmp_path, str(i), *values[one])) for i, one in enumerate(recipes)]
-    assert choose_recipes(grid, tmp_path / "recipes.json") == {"row": recipes[1]}
-    lines = json.loads((tmp_path / "recipes.json").read_text())
-    assert [line["is_chosen"] for line in lines] == [False, True, False]
+    tried = [
+        (recipes[0], scores(best, 0.2)),
+        (recipes[1], scores(best - 0.001 + 0.05 * rng.standard_normal(40), 0.3)),  # as good, nearer to the teacher
+        (recipes[2], scores(best - 0.5, 0.9)),  # far worse
+    ]
+    assert choose_recipes({"row": tried}) == {"row": recipes[1]}
+
+
+def test_a_grid_counts_once_all_its_settings_are_done(tmp_path: Path) -> None:
+    recipes = recipes_of(ROWS["MAE"])
+    for recipe in recipes:
+        assert read_grid(tmp_path) == {}
+        path = tmp_path / outcome_path("grid", "MAE", recipe.name)
+        write_outcome(path, scores(np.full(40, -recipe.lr), 0.1))
+    found = read_grid(tmp_path)
+    assert [recipe for recipe, _ in found["MAE"]] == recipes
+    assert choose_recipes(found)["MAE"].lr == 2.5e-4
 
 
 def test_outcomes_keep_predictions_and_likelihoods(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = np.log(rng.dirichlet(np.ones(8), 500)).astype(np.float32)
     labels = rng.integers(8, size=500).astype(np.uint8)
-    write_outcome(tmp_path / "a.npz", rows)
+    write_outcome(tmp_path / "a.npz", {"r2": 0.5}, rows)
+    assert read_about(tmp_path / "a.npz") == {"r2": 0.5}
     found = read_outcome(tmp_path / "a.npz", labels)
     assert np.array_equal(found.predicted, rows.argmax(axis=1))
     assert np.abs(found.true_log_probability - true_of(rows, labels)).max() <= 1 / 32 + 1e-6
+
+
+def test_other_images_than_the_stored_ones_are_refused(tmp_path: Path) -> None:
+    keys, labels = np.array(["a", "b"]), np.array([0, 1], dtype=np.uint8)
+    store_labels(tmp_path / "labels.npz", keys, labels)
+    store_labels(tmp_path / "labels.npz", keys, labels)
+    with pytest.raises(DataError, match="other images or labels"):
+        store_labels(tmp_path / "labels.npz", keys, labels[::-1])
 
 
 def test_a_probe_scores_every_image_of_train_by_folds_that_did_not_hold_it(tmp_path: Path) -> None:
@@ -154,17 +189,16 @@ def test_a_probe_scores_every_image_of_train_by_folds_that_did_not_hold_it(tmp_p
     teacher = tmp_path / "teacher.npz"
     save_features(teacher, image_keys=keys, image_features=features, texts=["a"], text_features=torch.ones(1, 8))
     source = f"shards:{tmp_path / 'shards'}"
-    known = probe(f"stored:{teacher}", source, teacher, is_scored=True)
-    labels = known["labels"]
-    assert len(labels) == sum(sample.split == "train" for sample in samples)
-    assert (known["log_probabilities"].argmax(axis=1) == labels).mean() == 1.0  # its features are the labels
+    about, known = probe(f"stored:{teacher}", source, teacher, is_scored=True)
+    assert known is not None
+    assert len(known.labels) == sum(sample.split == "train" for sample in samples)
+    assert (known.log_probabilities.argmax(axis=1) == known.labels).mean() == 1.0  # its features are the labels
     pretrain(tiny_pretraining(), replace(data, samples=samples[:16]), tmp_path / "run")
-    drawn = probe(str(tmp_path / "run"), source, teacher, is_scored=True)
-    assert np.array_equal(drawn["keys"], known["keys"])
-    about = json.loads(str(drawn["about"]))
-    assert about["r2"] < json.loads(str(known["about"]))["r2"]
-    untrained = probe(f"untrained:{tmp_path / 'run'}", source, teacher, is_scored=False)
-    assert "labels" not in untrained
+    less, drawn = probe(str(tmp_path / "run"), source, teacher, is_scored=True)
+    assert drawn is not None
+    assert np.array_equal(drawn.keys, known.keys)
+    assert less["r2"] < about["r2"]
+    assert probe(UNTRAINED, source, teacher, is_scored=False)[1] is None
 
 
 def test_jobs_run_once_and_resume_after_a_failure(tmp_path: Path) -> None:
@@ -179,7 +213,15 @@ def test_jobs_run_once_and_resume_after_a_failure(tmp_path: Path) -> None:
     assert [(tmp_path / str(i)).read_text() for i in range(3)] == ["x"] * 3
 
 
-@pytest.mark.skipif(not (OUTCOMES / "about.json").exists(), reason="the experiment has no stored outcomes yet")
+def test_what_another_machine_has_scored_does_not_run_again(tmp_path: Path) -> None:
+    failing = [Job("train a", ("-c", "import sys; sys.exit(5)")), Job("probe a", ("-c", ""), tmp_path / "a.npz")]
+    with pytest.raises(UniemoxError, match="train a failed"):
+        run_jobs(failing, tmp_path, 1)
+    write_outcome(tmp_path / "a.npz", {})
+    run_jobs(failing, tmp_path, 1)
+
+
+@pytest.mark.skipif(not (OUTCOMES / LABELS).exists(), reason="the experiment has no stored outcomes yet")
 def test_the_page_shows_the_tables_of_the_stored_outcomes() -> None:
     page = (Path(__file__).parents[2] / "docs/experiments.md").read_text("utf-8")
     for line in tables(OUTCOMES):
