@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from uniemox.cli.console import JsonFlag, need, progress_bar, say
+from uniemox.cli.console import Files, JsonFlag, need, progress_bar, say
 from uniemox.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ def export(
     /,
     *,
     out: Path,
-    to: Literal["onnx", "hub-folder"] = "onnx",
+    to: Literal["onnx", "hub-folder", "web"] = "onnx",
+    runtime: Files = None,
     float16: Annotated[bool, Parameter(negative="")] = False,
     int8_weights: Annotated[bool, Parameter(negative="")] = False,
     keep_float16: str | None = None,
@@ -27,7 +28,7 @@ def export(
     data: str | None = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a classifier as one ONNX file, its labels, kind and temperature inside, or as a folder for a model hub.
+    """Write a classifier as one ONNX file, as a folder for a model hub, or as a web page that needs no server.
 
     Examples:
 
@@ -39,6 +40,8 @@ def export(
 
     uniemox export runs/fi --to hub-folder --out fi-for-others
 
+    uniemox export embedded --to web --runtime node_modules/onnxruntime-web --out site
+
     Parameters
     ----------
     model
@@ -47,7 +50,10 @@ def export(
         The file or folder to write.
     to
         onnx: one file. hub-folder: model.onnx, a card (README.md), and model.safetensors and config.json, which timm
-        and transformers open, as the Hugging Face hub shows them; nothing is uploaded.
+        and transformers open, as the Hugging Face hub shows them; nothing is uploaded. web: a static page that predicts
+        in the visitor's browser, also offline; put the folder on any web server.
+    runtime
+        With --to web: folder of the npm package onnxruntime-web, which computes in the browser.
     float16
         Store the weights in half the space; it computes in float32 as before.
     int8_weights
@@ -62,6 +68,13 @@ def export(
     as_json
         Print one JSON object.
     """
+    if (to == "web") != (runtime is not None):
+        raise ConfigError("--to web and --runtime FOLDER belong together: see `npm pack onnxruntime-web`")
+    if runtime is not None:
+        if int8_weights or float16 or int8 or as_json:
+            raise ConfigError("--to web goes without --float16, --int8-weights, --int8 and --json; export these first")
+        _write_site(model, out, runtime)
+        return
     need("torch", "timm", "onnx", "onnxscript", extra="train")
     _check_weights(float16, int8_weights, keep_float16, int8, data)
     if to == "hub-folder":
@@ -84,6 +97,18 @@ def _check_weights(float16: bool, int8_weights: bool, keep_float16: str | None, 
         raise ConfigError("--int8-weights goes with neither --float16 nor --int8; leave one of them out")
     if keep_float16 is not None and not int8_weights:
         raise ConfigError("--keep-float16 goes with --int8-weights alone; --float16 stores all weights so")
+
+
+def _write_site(model: Path, out: Path, runtime: Path) -> None:
+    """A page with the model of an ONNX file, a finished run or the package."""
+    from uniemox.io.files import ONNX
+    from uniemox.io.weight_names import EMBEDDED, IN_PACKAGE
+    from uniemox.predict.opening import open_network
+    from uniemox.serve.site import write_site
+
+    file = EMBEDDED / IN_PACKAGE[str(model)] if str(model) in IN_PACKAGE else model / ONNX if model.is_dir() else model
+    write_site(open_network(model), file, out, runtime)
+    say(f"wrote {out}; try it: python -m http.server --bind 127.0.0.1 --directory {out}")
 
 
 def _write_hub_folder(run: Path, out: Path) -> None:

@@ -16,7 +16,7 @@ const SHOWN_PX = 400; // at least, of the longer side of an image
 function amount(model, value) { return model.task === "affect" ? value.toFixed(1) : percent(value); }
 
 function people(answer) {
-  if (answer.persons === null) return "This server does not look for people.";
+  if (answer.persons === null) return "No person finder was run.";
   const count = answer.persons.length;
   return count === 0 ? "Nobody found." : count === 1 ? "1 person found." : `${count} people found.`;
 }

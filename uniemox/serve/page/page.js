@@ -2,8 +2,8 @@
 
 import { article, short, summary } from "./answer.js";
 import { complain, download, element, find, say, sorted } from "./elements.js";
-import { given, prepared } from "./files.js";
-import { ask, predict } from "./server.js";
+import { given } from "./files.js";
+import { ask, predict, prepared } from "./server.js";
 import { csv } from "./table.js";
 
 const AT_ONCE = 4; // images that wait for an answer

@@ -2,6 +2,8 @@
 
 import { find } from "./elements.js";
 
+export { prepared } from "./files.js";
+
 const MAX_TRIES = 6;
 
 function keyHeader() {

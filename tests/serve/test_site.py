@@ -1,0 +1,180 @@
+"""The page without a server, in Chromium: the same answers as Python's, nothing sent, usable offline."""
+
+import base64
+import functools
+import http.server
+import io
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import uniemox
+from tests.drawn import draw_image, jpeg_of
+from tests.predict.networks import made
+from tests.serve.visits import Visit, expect
+from uniemox.cli import app
+from uniemox.errors import CheckpointError, ConfigError
+from uniemox.predict.opening import open_network
+from uniemox.serve.site import RUNTIME, write_site
+
+ROOT = Path(__file__).parents[2]
+NPM = ROOT / "build/npm/node_modules/onnxruntime-web"
+DATA = ROOT.parent / "shared/data"
+needs_runtime = pytest.mark.skipif(not NPM.exists(), reason="npm install --prefix build/npm onnxruntime-web@1.30.0")
+PREDICT = """async ([name, base64]) => {
+  const { ask, predict } = await import("./page/server.js");
+  const [model] = await (await ask("models")).json();
+  const file = await (await fetch(`data:image/any;base64,${base64}`)).blob();
+  return predict(model, { file, name }, "0.9");
+}"""
+
+
+def imitated_runtime(folder: Path) -> Path:
+    folder.mkdir()
+    for names in RUNTIME.values():
+        for name in names:
+            (folder / name).write_bytes(b"")
+    return folder
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, http.server.ThreadingHTTPServer]]:
+    out = tmp_path_factory.mktemp("sites") / "site"
+    app(["export", "embedded", "--to", "web", "--runtime", str(NPM), "--out", str(out)], result_action="return_value")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(out)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/", server
+    server.shutdown()
+    server.server_close()
+
+
+def photographs() -> list[tuple[str, bytes]]:
+    """Twenty, of several sizes and shapes; drawn ones without the real ones."""
+    paths = (
+        sorted((DATA / "coco_persons/images").glob("*.jpg"))[:12] + sorted((DATA / "flickr8k/images").glob("*.jpg"))[:5]
+    )
+    found = [(path.name, path.read_bytes()) for path in paths]
+    for i, size in enumerate([(900, 300), (120, 700), (50, 40)] + [(300 + 7 * i, 260) for i in range(17 - len(found))]):
+        found.append((f"drawn{i}.jpg", jpeg_of(draw_image(i, size))))
+    return found
+
+
+@needs_runtime
+@pytest.mark.browser
+@pytest.mark.long
+def test_the_browser_answers_as_python_does(browser: object, site: tuple[str, object]) -> None:
+    visit = Visit(browser, site[0])
+    predictor = uniemox.load(finder=None)
+    files = photographs()
+    assert len(files) == 20
+    for name, data in files:
+        expected = predictor.predict(data, coverage=0.9).to_dict()
+        found = visit.page.evaluate(PREDICT, [name, base64.b64encode(data).decode()])
+        assert found["scene"] == pytest.approx(expected["scene"], abs=1e-3), name
+        for field in ("valence", "arousal", "valence_interval", "arousal_interval", "familiarity"):
+            assert found[field] == pytest.approx(expected[field], abs=3e-3), (name, field)
+        for field in ("likely", "width_px", "height_px", "is_unfamiliar", "kind", "label_set", "affect_from"):
+            assert found[field] == expected[field], (name, field)
+    red = io.BytesIO()
+    Image.new("RGB", (300, 200), "red").save(red, "PNG")
+    assert visit.page.evaluate(PREDICT, ["red.png", base64.b64encode(red.getvalue()).decode()])["is_unfamiliar"]
+    assert not visit.wrong
+    visit.context.close()
+
+
+@needs_runtime
+@pytest.mark.browser
+def test_bars_heat_map_and_table_offline_and_nothing_is_sent(browser: object, site: tuple[str, object]) -> None:
+    visit = Visit(browser, site[0])
+    data = jpeg_of(draw_image(3, (500, 400)))
+    visit.choose(data)
+    expect(visit.status).to_contain_text("No person finder was run")
+    assert "do not leave this device" in visit.page.locator("#drop").inner_text()
+    visit.page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+    visit.page.wait_for_function(
+        "caches.keys().then(async ([name]) => "
+        "(await (await caches.open(name)).keys()).some((one) => one.url.endsWith('.wasm')))"
+    )
+    visit.context.set_offline(True)
+    visit.page.reload()
+    visit.choose(data)
+    expect(visit.status).to_contain_text("No person finder was run")
+    visit.page.get_by_role("button", name="Heat map").click()
+    expect(visit.status).to_contain_text("bright places speak for")
+    shown = visit.page.evaluate(
+        "document.querySelector('.picture').decode().then(() => document.querySelector('.picture').naturalWidth)"
+    )
+    assert shown == 500
+    with visit.page.expect_download() as download:
+        visit.page.get_by_role("button", name="Download the table").click()
+    assert "beach.jpg" in Path(download.value.path()).read_text("utf-8-sig")
+    assert all(url.startswith((site[0], "blob:", "data:")) for url in visit.requested)
+    visit.context.close()
+
+
+@needs_runtime
+@pytest.mark.browser
+def test_pillows_resize_to_the_bit(browser: object, site: tuple[str, object]) -> None:
+    visit = Visit(browser, site[0])
+    resize = """async ([data, width, height, toWidth, toHeight]) => {
+      const { resize } = await import("./page/resize.js");
+      return [...resize({ data: Uint8ClampedArray.from(data), width, height }, toWidth, toHeight).data];
+    }"""
+    rng = np.random.default_rng(0)
+    for size, to in (((37, 23), (16, 9)), ((9, 16), (31, 40)), ((64, 5), (7, 5))):
+        pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        rgba = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+        found = np.array(visit.page.evaluate(resize, [rgba.ravel().tolist(), *size, *to])).reshape(to[1], to[0], 4)
+        expected = np.asarray(Image.fromarray(pixels).resize(to, Image.Resampling.BICUBIC))
+        assert np.array_equal(found[..., :3], expected)
+    visit.context.close()
+
+
+def test_the_folder_holds_no_path_of_this_machine(tmp_path: Path) -> None:
+    write_site(
+        open_network("small"),
+        ROOT / "uniemox/predict/embedded/small.onnx",
+        tmp_path / "site",
+        imitated_runtime(tmp_path / "r"),
+    )
+    described = json.loads((tmp_path / "site/model.json").read_text())
+    assert described["outputs"] == ["distance", "features", "logits", "maps"]
+    for path in (tmp_path / "site").rglob("*.js*"):
+        assert str(tmp_path) not in path.read_text(), path
+    worker = (tmp_path / "site/sw.js").read_text()
+    assert f'"{described["version"]}"' in worker
+    assert "'unsafe-inline'" not in (tmp_path / "site/index.html").read_text()
+
+
+def test_what_can_not_be_shown_is_refused(tmp_path: Path) -> None:
+    network, runtime = open_network("small"), imitated_runtime(tmp_path / "r")
+    (runtime / RUNTIME["wasm"][2]).unlink()
+    with pytest.raises(ConfigError, match=r"holds no ort-wasm-simd-threaded.wasm; download the npm package"):
+        write_site(network, tmp_path / "small.onnx", tmp_path / "site", runtime)
+    (runtime / RUNTIME["wasm"][2]).write_bytes(b"")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/a").write_bytes(b"")
+    with pytest.raises(ConfigError, match="not empty"):
+        write_site(network, tmp_path / "small.onnx", tmp_path / "full", runtime)
+    with pytest.raises(CheckpointError, match="whole scenes"):
+        write_site(made(tmp_path, streams="both"), tmp_path / "both.onnx", tmp_path / "site", runtime)
+
+
+def test_web_and_runtime_belong_together(tmp_path: Path) -> None:
+    for more in (
+        ["--to", "web"],
+        ["--runtime", str(tmp_path)],
+        ["--to", "web", "--runtime", str(tmp_path), "--float16"],
+    ):
+        with pytest.raises(ConfigError, match="--to web"):
+            app(["export", "small", "--out", str(tmp_path / "o"), *more], exit_on_error=False)

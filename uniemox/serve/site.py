@@ -1,0 +1,113 @@
+"""The page as a folder of static files: the network runs in the visitor's browser, by onnxruntime-web."""
+
+import hashlib
+import json
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+from uniemox.classifier_info import ClassifierInfo
+from uniemox.errors import CheckpointError, ConfigError
+from uniemox.io.files import write_text
+from uniemox.predict.network import LOGITS, Network
+from uniemox.predict.schema import FIELDS, columns_of, table_fields
+
+RUNTIME = {  # files of the npm package onnxruntime-web by what computes; the browser loads one of the two
+    "wasm": ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
+    "webgpu": ("ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
+}
+PAGE = ("page.js", "answer.js", "elements.js", "files.js", "maps.js", "table.js", "style.css", "icon.svg")
+POLICY = (
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self' data: blob:; worker-src 'self'; manifest-src 'self'"
+)
+HEAD = '<meta charset="utf-8">'
+INFO = ("labels", "label_set", "kind", "size", "crop_fraction", "mean", "std", "temperature")
+
+
+def write_site(network: Network, model: Path, out: Path, runtime: Path) -> None:
+    """Write the page, the model and the runtime into a new folder that any web server can offer.
+
+    network: what `model`, an ONNX file, holds.  runtime: the npm package onnxruntime-web, or its folder dist.
+    Raises ConfigError for a folder that is not empty or a runtime that is not complete, CheckpointError for a model
+    that the page can't show: one that looks at people, or predicts valence and arousal.
+    """
+    info = network.info
+    if info.needs_person or info.task == "affect":
+        raise CheckpointError(
+            f"{model}: the page shows emotions of whole scenes; this model has streams {info.streams!r}"
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is there and not empty; choose another --out")
+    dist = runtime / "dist" if (runtime / "dist").is_dir() else runtime
+    missing = [name for names in RUNTIME.values() for name in names if not (dist / name).is_file()]
+    if missing:
+        raise ConfigError(
+            f"{runtime} holds no {missing[0]}; download the npm package (npm pack onnxruntime-web), unpack it, and "
+            "give its folder as --runtime"
+        )
+    (out / "runtime").mkdir(parents=True)
+    (out / "page").mkdir()
+    for name in {name for names in RUNTIME.values() for name in names}:
+        shutil.copyfile(dist / name, out / "runtime" / name)
+    shutil.copyfile(model, out / "model.onnx")
+    _write_page(out)
+    version = f"uniemox-{hashlib.sha256(b''.join(path.read_bytes() for path in _files(out))).hexdigest()[:16]}"
+    _write_json(out / "model.json", _described(network, version))
+    _write_json(out / "models.json", [_as_model(network.name, info)])
+    columns = [[field.name, *columns_of(field)] for field in table_fields(of_film=False)]
+    answer = {"properties": {field.name: {"description": field.meaning} for field in FIELDS}, "x-columns": columns}
+    _write_json(out / "openapi.json", {"components": {"schemas": {"ImageAnswer": answer}}})
+    icon = {"src": "page/icon.svg", "sizes": "any", "type": "image/svg+xml"}
+    app = {"name": "uniemox", "start_url": "./", "display": "standalone", "background_color": "#ffffff"}
+    _write_json(out / "manifest.webmanifest", app | {"icons": [icon]})
+    names = ["./", *(path.relative_to(out).as_posix() for path in _files(out) if path.parent.name != "runtime")]
+    constants = f"const VERSION = {json.dumps(version)};\nconst FILES = {json.dumps(names)};\n"
+    write_text(out / "sw.js", constants + _text("web/sw.js"))
+
+
+def _write_page(out: Path) -> None:
+    html = _text("page/index.html")
+    policy = f'{HEAD}\n<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    write_text(out / "index.html", html.replace(HEAD, policy))
+    for name in PAGE:
+        write_text(out / "page" / name, _text(f"page/{name}"))
+    write_text(out / "page/server.js", _text("web/web.js"))
+    write_text(out / "page/resize.js", _text("web/resize.js"))
+
+
+def _described(network: Network, version: str) -> dict[str, object]:
+    """Return what the page's script computes with."""
+    info = network.info
+    values: dict[str, object] = {name: getattr(info, name) for name in INFO}
+    values |= {"name": network.name, "version": version, "conformal_scores": info.conformal_scores}
+    head = network.rating_head
+    values |= {"ratings": None if head is None else head.to_dict() | {"seen": ""}}
+    values |= {"distances": info.distances if network.knows_familiarity else ()}
+    used = {LOGITS, "maps"} | ({"features"} if head else set()) | ({"distance"} if network.knows_familiarity else set())
+    values |= {"outputs": sorted(used & network.engine.outputs)}
+    return values | {"runtime": {kind: [f"runtime/{name}" for name in names] for kind, names in RUNTIME.items()}}
+
+
+def _as_model(name: str, info: ClassifierInfo) -> dict[str, object]:
+    """Return the model as GET /models of a server describes it."""
+    count = len(info.conformal_scores)
+    return {
+        "name": name,
+        "kind": info.kind,
+        "task": info.task,
+        "labels": info.labels,
+        "max_coverage": count / (count + 1) if count else 0.0,
+    }
+
+
+def _files(out: Path) -> list[Path]:
+    return sorted(path for path in out.rglob("*") if path.is_file())
+
+
+def _text(name: str) -> str:
+    return files("uniemox.serve").joinpath(name).read_text("utf-8")
+
+
+def _write_json(path: Path, value: object) -> None:
+    write_text(path, json.dumps(value, allow_nan=False) + "\n")

@@ -1,0 +1,231 @@
+// Takes the place of server.js on a page without a server: the network runs in this browser, and nothing is sent.
+
+import { element, find } from "./elements.js";
+import { resize, sceneBox, sceneParts, sceneView } from "./resize.js";
+
+const SITE = new URL("..", import.meta.url);
+const MAX_MEGAPIXELS = 100;
+const MAX_MAP_PX = 1024; // of the longer side
+const FAR = 1e30; // distance of an image without content from the training images
+const BLANK_STD = 4; // of 255
+const [UNFAMILIAR, TRUSTED, MIN_WEIGHT, ROUNDING] = [0.05, 0.2, 0.2, 1e-5]; // as uniemox/predict/confidence.py
+const COLOURS = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
+const [OPACITY, UNSEEN] = [0.6, 0.45]; // of heat; brightness of what the network does not look at
+
+let opened = null; // a promise of { info, ort, session }
+let last = Promise.resolve(); // a session computes one image at a time
+
+export const prepared = async (file) => file; // nothing is sent, so nothing is made smaller
+
+export const ask = (path) => fetch(new URL(path === "models" ? "models.json" : path, SITE));
+
+async function open() {
+  const info = await (await ask("model.json")).json();
+  const gpu = await navigator.gpu?.requestAdapter().catch(() => null);
+  if (gpu) {
+    try {
+      return await openWith(info, "webgpu");
+    } catch (failure) {
+      console.warn(`WebGPU is not used: ${failure.message}`);
+    }
+  }
+  return openWith(info, "wasm");
+}
+
+async function openWith(info, provider) {
+  const ort = await import(new URL(info.runtime[provider][0], SITE));
+  ort.env.wasm.wasmPaths = new URL("runtime/", SITE).href;
+  const session = await ort.InferenceSession.create(new URL("model.onnx", SITE).href, { executionProviders: [provider] });
+  globalThis.caches?.open(info.version).then((cache) => cache.addAll(info.runtime[provider].map((path) => new URL(path, SITE)))).catch(() => {});
+  return { info, ort, session };
+}
+
+async function decode(file) {
+  const image = await createImageBitmap(file, { colorSpaceConversion: "none" }).catch(() => {
+    throw new Error("this browser can't read it; save it as JPEG or PNG");
+  });
+  const { width, height } = image;
+  if (width * height > MAX_MEGAPIXELS * 1e6) throw new Error(`it has more than ${MAX_MEGAPIXELS} megapixels; make it smaller`);
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  context.fillStyle = "white"; // behind what is transparent
+  context.fillRect(0, 0, width, height);
+  context.drawImage(image, 0, 0);
+  image.close();
+  return context.getImageData(0, 0, width, height);
+}
+
+// Standard deviation of the channel that varies most.
+function spread({ data }) {
+  const count = data.length / 4;
+  return Math.max(...[0, 1, 2].map((channel) => {
+    let [sum, squares] = [0, 0];
+    for (let i = channel; i < data.length; i += 4) {
+      sum += data[i];
+      squares += data[i] * data[i];
+    }
+    return Math.sqrt(Math.max(0, squares / count - (sum / count) ** 2));
+  }));
+}
+
+// The outputs of the network for one view, as plain arrays.
+async function run({ info, ort, session }, view, names) {
+  const plane = info.size ** 2;
+  const pixels = new Float32Array(3 * plane);
+  for (let channel = 0; channel < 3; channel += 1) {
+    const [mean, std] = [255 * info.mean[channel], 255 * info.std[channel]];
+    for (let i = 0; i < plane; i += 1) pixels[channel * plane + i] = (view.data[4 * i + channel] - mean) / std;
+  }
+  const scene = new ort.Tensor("float32", pixels, [1, 3, info.size, info.size]);
+  const turn = last.catch(() => {}).then(() => session.run({ scene }, names));
+  last = turn;
+  const found = await turn;
+  return Object.fromEntries(names.map((name) => [name, { values: [...found[name].data], dims: found[name].dims }]));
+}
+
+function softmax(logits) {
+  const most = Math.max(...logits);
+  const values = logits.map((value) => Math.exp(value - most));
+  const sum = values.reduce((a, b) => a + b, 0);
+  return values.map((value) => value / sum);
+}
+
+function familiarityOf(info, distance) {
+  const nearer = info.distances.filter((one) => one < distance).length;
+  return (info.distances.length - nearer + 1) / (info.distances.length + 1);
+}
+
+// Probabilities, familiarity and ratings of one view.
+async function judge(network, view) {
+  const { info } = network;
+  const found = await run(network, view, info.outputs.filter((name) => name !== "maps"));
+  const logits = found.logits.values;
+  let probabilities = softmax(logits.map((value) => value / (info.temperature || 1)));
+  let familiarity = null;
+  if (found.distance && info.distances.length) {
+    familiarity = familiarityOf(info, spread(view) < BLANK_STD ? FAR : found.distance.values[0]);
+    const weight = Math.min(1, Math.max(MIN_WEIGHT, familiarity / TRUSTED));
+    probabilities = probabilities.map((p) => weight * p + (1 - weight) / probabilities.length);
+  }
+  const rated = info.ratings && found.features ? rate(info.ratings, found.features.values, logits) : null;
+  return { probabilities, familiarity, rated };
+}
+
+// Valence and arousal, 1 to 9.
+function rate(head, features, logits) {
+  const bytes = Uint8Array.from(atob(head.weights), (sign) => sign.charCodeAt(0));
+  const weights = new Float32Array(bytes.buffer);
+  const inputs = [...features, ...softmax(logits).map(Math.log)];
+  return head.bias.map((bias, i) => {
+    const sum = inputs.reduce((total, value, j) => total + value * weights[i * inputs.length + j], bias);
+    return Math.min(9, Math.max(1, sum));
+  });
+}
+
+function intervals(head, rated, familiarity) {
+  const isStrange = familiarity !== null && familiarity < UNFAMILIAR;
+  return rated.map((value, i) => {
+    let [low, high] = [value - head.half_widths[i], value + head.half_widths[i]];
+    if (isStrange) [low, high] = [Math.min(low, head.spread[i][0]), Math.max(high, head.spread[i][1])];
+    return [Math.max(1, low), Math.min(9, high)];
+  });
+}
+
+function likelyLabels(info, probabilities, coverage) {
+  const scores = info.conformal_scores;
+  const limit = scores[Math.ceil((scores.length + 1) * coverage - 1e-9) - 1];
+  const order = probabilities.map((p, i) => [p, i]).sort((a, b) => b[0] - a[0]);
+  return order.filter(([p], n) => n === 0 || 1 - p <= limit + ROUNDING).map(([, i]) => info.labels[i]);
+}
+
+const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
+const meanRow = (rows) => rows[0].map((_, i) => mean(rows.map((row) => row[i])));
+
+// The answer, with the fields of the server's.
+export async function predict(model, item, share) {
+  const network = await (opened ??= open());
+  const { info } = network;
+  const image = await decode(item.file);
+  const views = sceneParts(image).map((part) => sceneView(part, info.size, info.crop_fraction));
+  const judged = [];
+  for (const view of views) judged.push(await judge(network, view));
+  const probabilities = meanRow(judged.map((one) => one.probabilities));
+  const familiarity = judged[0].familiarity === null ? null : mean(judged.map((one) => one.familiarity));
+  const rated = judged[0].rated && meanRow(judged.map((one) => one.rated));
+  const [valence, arousal] = rated || [null, null];
+  const ends = rated ? intervals(info.ratings, rated, familiarity) : [null, null];
+  return {
+    name: item.name,
+    scene: Object.fromEntries(info.labels.map((label, i) => [label, probabilities[i]])),
+    ...{ kind: info.kind, valence, arousal, valence_interval: ends[0], arousal_interval: ends[1] },
+    affect_from: rated ? "ratings" : null,
+    ...{ familiarity, is_unfamiliar: familiarity !== null && familiarity < UNFAMILIAR },
+    ...{ view: null, persons: null, faces: null },
+    likely: share && Number(share) <= model.max_coverage ? likelyLabels(info, probabilities, Number(share)) : null,
+    ...{ width_px: image.width, height_px: image.height, label_set: info.label_set, model: info.name },
+  };
+}
+
+// The address of a PNG: the image in grey with the heat over it, dimmed where the network does not look.
+export async function heatMap(model, item, label) {
+  if (item.maps.has(label)) return item.maps.get(label);
+  const network = await (opened ??= open());
+  const { info } = network;
+  if (!info.outputs.includes("maps")) throw new Error("this model has no class-activation maps");
+  const image = await decode(item.file);
+  const { maps } = await run(network, sceneView(image, info.size, info.crop_fraction), ["maps"]);
+  const [, , rows, columns] = maps.dims;
+  const index = info.labels.indexOf(label);
+  const map = maps.values.slice(index * rows * columns, (index + 1) * rows * columns).map((value) => Math.max(0, value));
+  const scale = Math.min(1, MAX_MAP_PX / Math.max(image.width, image.height));
+  const sheet = resize(image, Math.max(1, Math.round(scale * image.width)), Math.max(1, Math.round(scale * image.height)));
+  const box = sceneBox(sheet.width, sheet.height, info.size, info.crop_fraction).map(Math.round);
+  paint(sheet, box, (x, y) => interpolated(map, rows, columns, x, y) / (Math.max(...map) || 1));
+  const canvas = new OffscreenCanvas(sheet.width, sheet.height);
+  canvas.getContext("2d").putImageData(new ImageData(sheet.data, sheet.width), 0, 0);
+  item.maps.set(label, URL.createObjectURL(await canvas.convertToBlob()));
+  return item.maps.get(label);
+}
+
+// heat: 0 to 1 at a place from 0 to 1 of the box's width and height.
+function paint({ data, width, height }, [left, top, right, bottom], heat) {
+  for (let y = 0; y < height; y += 1) {
+    for (let x = 0; x < width; x += 1) {
+      const at = 4 * (y * width + x);
+      const isSeen = x >= left && x < right && y >= top && y < bottom;
+      const grey = 0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2];
+      const hot = isSeen ? colourOf(heat((x - left + 0.5) / (right - left), (y - top + 0.5) / (bottom - top))) : null;
+      for (let channel = 0; channel < 3; channel += 1) {
+        data[at + channel] = hot ? (1 - OPACITY) * grey + OPACITY * hot[channel] : UNSEEN * data[at + channel];
+      }
+      data[at + 3] = 255;
+    }
+  }
+}
+
+function interpolated(map, rows, columns, x, y) {
+  const between = (value, count) => Math.min(count - 1, Math.max(0, value * count - 0.5));
+  const [row, column] = [between(y, rows), between(x, columns)];
+  const [above, before] = [Math.floor(row), Math.floor(column)];
+  const at = (i, j) => map[Math.min(i, rows - 1) * columns + Math.min(j, columns - 1)];
+  const mix = (a, b, share) => a + (b - a) * share;
+  const [down, along] = [row - above, column - before];
+  return mix(mix(at(above, before), at(above, before + 1), along), mix(at(above + 1, before), at(above + 1, before + 1), along), down);
+}
+
+function colourOf(heat) {
+  const place = Math.min(1, Math.max(0, heat)) * (COLOURS.length - 1);
+  const step = Math.min(COLOURS.length - 2, Math.floor(place));
+  return COLOURS[step].map((value, channel) => value + (COLOURS[step + 1][channel] - value) * (place - step));
+}
+
+function adapt() {
+  find("#where").textContent = "They do not leave this device.";
+  find("#for-programs").remove();
+  const manifest = element("link");
+  manifest.rel = "manifest";
+  manifest.href = new URL("manifest.webmanifest", SITE);
+  document.head.append(manifest);
+  navigator.serviceWorker?.register(new URL("sw.js", SITE));
+}
+
+adapt();
