@@ -1,5 +1,6 @@
 """What is built for others: a wheel and an sdist that pass twine's checks and hold what they need, and the pages."""
 
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import venv
 import zipfile
 from pathlib import Path
 
+import onnx
 import pytest
 
 from tests.runs import uniemox_here
@@ -121,3 +123,13 @@ def test_pages_that_help_and_messages_name_are_there() -> None:
     named = set(re.findall(r"uniemox docs ([a-z/]+)", texts))
     assert {"data", "curate", "serve", "training"} <= named
     assert not [name for name in named if not (ROOT / "docs" / f"{name}.md").is_file()]
+
+
+def test_no_model_in_the_package_names_a_folder() -> None:
+    models = sorted((ROOT / "uniemox/predict/embedded").glob("*.onnx"))
+    assert len(models) == 5
+    for path in models:
+        properties = onnx.load(path).metadata_props
+        trained_on = [json.loads(one.value).get("trained_on", "") for one in properties if one.key == "uniemox"]
+        assert not any("/" in str(name) for name in trained_on), path
+        assert b"shared/" not in path.read_bytes()
