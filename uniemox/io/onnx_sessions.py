@@ -15,7 +15,7 @@ from typing import Any
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from onnxruntime import InferenceSession, SessionOptions, get_available_providers
+from onnxruntime import InferenceSession, RunOptions, SessionOptions, get_available_providers
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from uniemox.errors import ConfigError
@@ -55,6 +55,7 @@ PROVIDERS: Mapping[str, tuple[str, ...]] = {  # what runs a file, and what runs 
     "openvino": ("OpenVINOExecutionProvider",),
 }
 CPU = "CPUExecutionProvider"
+MAX_RUN_S = 120.0  # of one run: a file from a stranger may hold an endless loop
 
 
 def open_session(path: Path, *, threads: int | None = None, provider: str = "cpu") -> InferenceSession:
@@ -106,9 +107,19 @@ class Session:
         self._narrow = None if threads is None and provider == "cpu" else self.wide
 
     def run(self, outputs: Sequence[str] | None, inputs: Mapping[str, Any]) -> list[Any]:
-        """Outputs by name, or all. Raises one of RUNTIME_ERRORS."""
-        session = self._one_core() if is_parallel_worker() else self.wide
-        return session.run(outputs, dict(inputs))
+        """Outputs by name, or all. Raises one of RUNTIME_ERRORS, also for a run of more than two minutes."""
+        session, options = self._one_core() if is_parallel_worker() else self.wide, RunOptions()
+        watch = threading.Timer(MAX_RUN_S, setattr, (options, "terminate", True))
+        watch.daemon = True
+        watch.start()
+        try:
+            return session.run(outputs, dict(inputs), options)
+        except RUNTIME_ERRORS as error:
+            if options.terminate:
+                raise RuntimeError(f"it took more than {MAX_RUN_S:g} s and was stopped") from error
+            raise
+        finally:
+            watch.cancel()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as the file's name, which another process opens again."""
