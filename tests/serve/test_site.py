@@ -33,6 +33,15 @@ PREDICT = """async ([name, base64]) => {
   return predict(model, { file, name }, "0.9");
 }"""
 
+KEPT = """async () => {
+  await navigator.serviceWorker.ready;
+  for (;;) {
+    const kept = await Promise.all((await caches.keys()).map(async (name) => (await caches.open(name)).keys()));
+    if (kept.flat().some((one) => one.url.endsWith(".wasm"))) return;
+    await new Promise((resolve) => { setTimeout(resolve, 100); });
+  }
+}"""
+
 
 def imitated_runtime(folder: Path) -> Path:
     folder.mkdir()
@@ -100,11 +109,7 @@ def test_bars_heat_map_and_table_offline_and_nothing_is_sent(browser: object, si
     visit.choose(data)
     expect(visit.status).to_contain_text("No person finder was run")
     assert "do not leave this device" in visit.page.locator("#drop").inner_text()
-    visit.page.evaluate("navigator.serviceWorker.ready.then(() => true)")
-    visit.page.wait_for_function(
-        "caches.keys().then(async ([name]) => "
-        "(await (await caches.open(name)).keys()).some((one) => one.url.endsWith('.wasm')))"
-    )
+    visit.page.evaluate(KEPT)
     visit.context.set_offline(True)
     visit.page.reload()
     visit.choose(data)

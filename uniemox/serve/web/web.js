@@ -220,7 +220,7 @@ function colourOf(heat) {
 
 function adapt() {
   find("#where").textContent = "They do not leave this device.";
-  find("#for-programs").remove();
+  for (const id of ["#by-address", "#for-programs"]) find(id).remove(); // no other site may be asked
   const manifest = element("link");
   manifest.rel = "manifest";
   manifest.href = new URL("manifest.webmanifest", SITE);
