@@ -12,13 +12,13 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from uniemox.checkpoints.published import LoadReport, load_published, load_start
-from uniemox.checkpoints.reading import METADATA_KEY, MethodName
-from uniemox.checkpoints.swin import MixMAEEncoder
+from uniemox.checkpoints.published import load_published, load_start
+from uniemox.checkpoints.reading import METADATA_KEY, LoadReport
 from uniemox.checkpoints.timm_networks import TIMM
 from uniemox.data.seen import read_seen, seen_file, write_hashes
 from uniemox.errors import CheckpointError
 from uniemox.io.files import replacing
+from uniemox.model.encoders import MixMAEEncoder
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -44,7 +44,7 @@ def _sort_metadata(path: Path) -> None:
             file.write(text.ljust(length))
 
 
-def save_encoder(encoder: Any, path: str | Path, *, method: MethodName = "uniemox") -> None:
+def save_encoder(encoder: Any, path: str | Path, *, method: str = "uniemox") -> None:
     """Write an encoder; the file is there whole or not at all.
 
     encoder: of `load_published`, `load_start` or `build_encoder`.  method: whose rules load it again.
