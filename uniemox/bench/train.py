@@ -1,6 +1,5 @@
 """`uniemox bench train`: how fast a pre-training run is, and what each of its parts takes."""
 
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +14,8 @@ from typing import Any
 import open_clip
 import torch
 
-from uniemox.bench.counting import matmul_peak, multiply_adds, parameter_count, timed
-from uniemox.bench.step import TRAINING
+from uniemox.bench.counting import device_name, matmul_peak, parameter_count, timed
+from uniemox.bench.step import random_clip, step_multiply_adds
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource
 from uniemox.data.order import steps_in_epoch
 from uniemox.data.prompts import distinct_texts
@@ -73,9 +72,7 @@ class TrainBench:
     device: str
     torch_version: str
 
-    def as_dict(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
+    as_dict = asdict
 
 
 def bench_train(
@@ -95,12 +92,14 @@ def bench_train(
         schedule=ScheduleConfig(epochs=epochs, warmup_epochs=0),
         save=SaveConfig(every_steps=steps + WARMUP),
     )
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    dtype = getattr(torch, precision)
     with tempfile.TemporaryDirectory(prefix="uniemox-train-") as folder:
         out = Path(folder)
         teacher = random_teacher(config, data, out, device)
         model = build_model(config, None if teacher is None else teacher.width)
-        gflop = flop_per_image(model, teacher) / 1e9
+        clip: Any = teacher.teacher if isinstance(teacher, TextCachedTeacher) else teacher
+        visual = clip.model.visual if isinstance(clip, ClipTeacher) else None
+        gflop = 2 * step_multiply_adds(model, visual) / 1e9
         ready_to_train(model, device)
         model.set_grad_checkpointing(config.hardware.grad_checkpointing)
         if config.hardware.compile:
@@ -135,7 +134,7 @@ def bench_train(
         workers=count_workers(config.hardware, device),
         compiled=config.hardware.compile,
         precision=precision,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        device=device_name(device),
         torch_version=torch.__version__,
     )
 
@@ -154,8 +153,7 @@ def random_teacher(config: PretrainConfig, data: DataSet, out: Path, device: tor
     kind, _, name = config.teacher.source.partition(":")
     if kind == "clip" and config.teacher.view == "augmented" and not name.startswith("local-dir:"):
         architecture = name.partition("@")[0]
-        network = open_clip.create_model(architecture, load_weights=False, pretrained_text=False)
-        clip = ClipTeacher(network.to(device), open_clip.get_tokenizer(architecture))
+        clip = ClipTeacher(random_clip(architecture).to(device), open_clip.get_tokenizer(architecture))
         return TextCachedTeacher(clip, out / TEXTS) if config.model.needs_text_features else clip
     keys = [sample.key for sample in data.samples]
     texts = distinct_texts(data.samples, config.teacher.with_emotion)
@@ -163,19 +161,6 @@ def random_teacher(config: PretrainConfig, data: DataSet, out: Path, device: tor
     path = out / "teacher.npz"
     save_features(path, image_keys=keys, image_features=image_features, texts=texts, text_features=text_features)
     return StoredTeacher(path)
-
-
-def flop_per_image(model: Any, teacher: Teacher | None) -> float:
-    """Count the work of a step: the student's forward pass, twice that backward, and the teacher's where it runs."""
-    views = torch.zeros(2, 3, *model.image_size)  # two, because L2 compares images
-    features = None if teacher is None else torch.zeros(2, teacher.width)
-    student = multiply_adds(lambda: model(views, views, image_features=features, text_features=features)) / 2
-    clip: Any = teacher.teacher if isinstance(teacher, TextCachedTeacher) else teacher
-    if not isinstance(clip, ClipTeacher):
-        return 2 * TRAINING * student
-    size = clip.model.visual.image_size
-    pixels = torch.zeros(1, 3, *(size if isinstance(size, tuple) else (size, size)), device=clip._device)
-    return 2 * (TRAINING * student + multiply_adds(lambda: clip.model.visual(pixels)))
 
 
 def _take_step(run: PretrainRun, runner: Any, batches: Sequence[PretrainBatch]) -> dict[str, float]:

@@ -161,7 +161,7 @@ def tensors_only(state: object, path: Path) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Method:
+class PublishedMethod:
     """A method whose weights are published: what its files look like, and what its own fine-tuning builds of them."""
 
     network: Literal["vit", "beit", "swin"] = "vit"
@@ -175,21 +175,21 @@ class Method:
     """Of the input pixels; None: another one for every file."""
 
 
-METHODS: dict[str, Method] = {
-    "moco_v3": Method(prefixes=("module.base_encoder.",), reads_token=True),
-    "dino": Method(prefixes=("module.backbone.", "backbone."), reads_token=True),
-    "beit": Method(network="beit", is_start=False, mean_std=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))),
-    "mae": Method(),
-    "simmim": Method(network="beit", prefixes=("encoder.",), is_start=False),
-    "simmim_swin": Method(network="swin", prefixes=("encoder.",), is_start=False),
-    "tinymim": Method(),
-    "siameseim": Method(),
-    "mixmae": Method(network="swin", is_start=False),
-    "dbot": Method(),
-    "cae": Method(network="beit", prefixes=("encoder.",)),
-    "uniemox": Method(prefixes=("encoder.",)),
-    "timm": Method(reads_token=True, mean_std=None),
-    "torchvision": Method(reads_token=True),
+METHODS: dict[str, PublishedMethod] = {
+    "moco_v3": PublishedMethod(prefixes=("module.base_encoder.",), reads_token=True),
+    "dino": PublishedMethod(prefixes=("module.backbone.", "backbone."), reads_token=True),
+    "beit": PublishedMethod(network="beit", is_start=False, mean_std=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))),
+    "mae": PublishedMethod(),
+    "simmim": PublishedMethod(network="beit", prefixes=("encoder.",), is_start=False),
+    "simmim_swin": PublishedMethod(network="swin", prefixes=("encoder.",), is_start=False),
+    "tinymim": PublishedMethod(),
+    "siameseim": PublishedMethod(),
+    "mixmae": PublishedMethod(network="swin", is_start=False),
+    "dbot": PublishedMethod(),
+    "cae": PublishedMethod(network="beit", prefixes=("encoder.",)),
+    "uniemox": PublishedMethod(prefixes=("encoder.",)),
+    "timm": PublishedMethod(reads_token=True, mean_std=None),
+    "torchvision": PublishedMethod(reads_token=True),
 }
 CONTAINERS = ("model", "module", "state_dict")  # where training scripts put the weights
 ENCODER_NAMES = re.compile(

@@ -115,7 +115,7 @@ def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> 
     if image_size is not None and hasattr(embedding, "img_size"):
         options["img_size"] = image_size
     try:
-        network = build_timm(
+        network: Any = build_timm(
             source.name,
             pretrained=pretrained and not source.file,
             num_classes=0,

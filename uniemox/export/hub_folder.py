@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -113,72 +114,25 @@ def _write(path: Path, text: str) -> None:
 
 
 def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bool) -> str:
-    """The README of the folder, with the block of metadata that hubs read."""
-    front = ["---", "pipeline_tag: image-classification", f"library_name: {'timm' if is_timm else 'uniemox'}"]
-    front += ["tags:", "- image-classification", "- emotion-recognition", "- uniemox", "- onnx"]
-    front += ["- timm"] if is_timm else []
-    view = {"scene": "the middle of the image", "person": "the person, cut out", "both": "the image and the person"}
-    task = "valence and arousal, 1 to 9" if info.task == "affect" else f"one of {', '.join(info.labels)}"
-    parts = [
-        "\n".join([*front, "---"]),
-        f"# {name}",
-        f"It tells {WHAT[info.kind]}: {task}. It looks at {view[info.streams]} at {info.size} px, and was trained on "
-        f"{info.trained_on or 'data that its file does not name'}, with uniemox {__version__}.",
-        "## How good it is\n\n"
-        + ("\n".join(map(public_name, scores)) or "*It was not evaluated, or the figures are not here.*"),
-        "## With uniemox\n\n`pip install .` in a clone of its repository, then:\n\n"
-        f"```console\n$ uniemox predict photo.jpg --model {ONNX}\n```\n\n"
-        f"From a hub: `--model hub:OWNER/REPOSITORY/{ONNX}`. With likely labels, heat maps and people, "
-        "as far as it has them.",
-        *([_TIMM + (_CUT_OUT if info.has_person else "")] if is_timm else []),
-        *([_TRANSFORMERS] if is_timm and info.task != "affect" else []),
-        _BROWSER.format(mean=list(info.mean), std=list(info.std), size=info.size),
-        "## What it must not be used for\n\nLabels are what a few people said of images that somebody collected, not "
-        "facts about an image or the people in it. It must not be used to judge people, nor for decisions about "
-        "anybody; the law of several places forbids inferring emotions at work and in schools.",
-        "## To be written by those who publish it\n\nLicence; whose images and labels they were, and what was asked "
-        "of the people in them; where it fails.",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-_TIMM = """## With timm
-
-```python
-import timm
-import torch
-from PIL import Image
-
-model = timm.create_model("local-dir:.", pretrained=True).eval()  # from a hub: "hf-hub:OWNER/REPOSITORY"
-transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-with torch.no_grad():
-    probabilities = model(transform(Image.open("photo.jpg").convert("RGB"))[None]).softmax(-1)
-print(dict(zip(model.pretrained_cfg["label_names"], probabilities[0].tolist())))
-```
-
-The temperature that makes the probabilities honest is in the last layer already."""
-
-_TRANSFORMERS = """## With transformers
-
-```python
-from transformers import pipeline
-
-classify = pipeline("image-classification", model=".")  # from a hub: "OWNER/REPOSITORY"
-print(classify("photo.jpg"))
-```"""
-
-_CUT_OUT = " It was trained on people who were cut out: give it such images."
-_BROWSER = """## In a browser
-
-```js
-import * as ort from "onnxruntime-web"; // npm install onnxruntime-web
-
-const session = await ort.InferenceSession.create("model.onnx");
-// data: Float32Array of 3 * {size} * {size}, red, green and blue planes of the middle square,
-// each (value / 255 - mean) / std with mean {mean} and std {std}
-const scene = new ort.Tensor("float32", data, [1, 3, {size}, {size}]);
-const {{ logits }} = await session.run({{ scene }}, ["logits"]);
-```
-
-The metadata `uniemox` in the file hold labels and temperature; the softmax of logits / temperature are the
-probabilities."""
+    """The README of the folder: card.md without the sections that don't apply."""
+    is_affect = info.task == "affect"
+    views = {"scene": "the middle of the image", "person": "the person, cut out", "both": "the image and the person"}
+    unused = (
+        () if is_timm and not is_affect else ("With transformers",) if is_timm else ("With timm", "With transformers")
+    )
+    sections = files("uniemox.export").joinpath("card.md").read_text("utf-8").split("\n## ")
+    return "\n## ".join(one for one in sections if one.partition("\n")[0] not in unused).format(
+        library="timm" if is_timm else "uniemox",
+        timm_tag="\n- timm" if is_timm else "",
+        name=name,
+        subject=WHAT[info.kind],
+        task="valence and arousal, 1 to 9" if is_affect else f"one of {', '.join(info.labels)}",
+        view=views[info.streams],
+        trained_on=info.trained_on or "data that its file does not name",
+        version=__version__,
+        scores="\n".join(map(public_name, scores)) or "*It was not evaluated, or the figures are not here.*",
+        cut_out=" It was trained on people who were cut out: give it such images." if info.has_person else "",
+        size=info.size,
+        mean=list(info.mean),
+        std=list(info.std),
+    )

@@ -34,11 +34,12 @@ class WordLists:
     """
 
     def __init__(self, samples: Sequence[Sample], labels: LabelSet) -> None:
-        objects, attributes = (_frequent(map(words, samples)) for words in (_objects, _attributes))
-        self.counts = [len(labels), max(1, len(objects)), max(1, len(attributes))]
-        self.places = {("object", word): self.counts[0] + i for i, word in enumerate(objects)}
-        start = sum(self.counts[:2])
-        self.places |= {("attribute", word): start + i for i, word in enumerate(attributes)}
+        lists = [_frequent(map(words, samples)) for words in (_objects, _attributes)]
+        self.counts = [len(labels), *(max(1, len(words)) for words in lists)]
+        starts = self.counts[0], sum(self.counts[:2])
+        self.places = [
+            {word: start + i for i, word in enumerate(words)} for start, words in zip(starts, lists, strict=True)
+        ]
 
     def rows(self, samples: Sequence[Sample]) -> Tensor:
         """Return (N, V), 1 for the words of each sample."""
@@ -46,9 +47,8 @@ class WordLists:
         for row, sample in zip(rows, samples, strict=True):
             if sample.label is not None and sample.label < self.counts[0]:
                 row[sample.label] = 1
-            said = [("object", word) for word in _objects(sample)]
-            said += [("attribute", word) for word in _attributes(sample)]
-            row[[self.places[one] for one in said if one in self.places]] = 1
+            for words, places in zip((_objects(sample), _attributes(sample)), self.places, strict=True):
+                row[[places[word] for word in words if word in places]] = 1
         return rows
 
 
@@ -120,12 +120,10 @@ class Eap(Relation):
         *,
         logits: Tensor,
         features: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
         batch_targets: Tensor | None = None,
+        **_: Any,
     ) -> Tensor:
         """Return the loss of aligning images with their words; without batch_targets, that of the labels."""
-        del target, weight
         if batch_targets is None:
             return classification
         cosines = features[:, -sum(self.kinds) :].float()

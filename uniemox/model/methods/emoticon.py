@@ -9,6 +9,7 @@ The three contexts are concatenated.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,17 +59,9 @@ class EmotiCon(Relation):
         return (nodes * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)
 
     def loss(
-        self,
-        classification: Tensor,
-        *,
-        logits: Tensor,
-        features: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        batch_targets: Tensor | None = None,
+        self, classification: Tensor, *, features: Tensor, target: Tensor, weight: Tensor | None = None, **_: Any
     ) -> Tensor:
         """Return the classification loss plus the multiplicative loss of what the modalities predict."""
-        del logits, batch_targets
         own = features[:, -len(MODALITIES) * self.outputs :].float().unflatten(1, (len(MODALITIES), self.outputs))
         return classification + multiplicative_loss(own, target, weight=weight)
 

@@ -8,6 +8,7 @@ head reads the last level's features and the logits of all levels.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,10 +86,9 @@ class Mdan(Relation):
         features: Tensor,
         target: Tensor,
         weight: Tensor | None = None,
-        batch_targets: Tensor | None = None,
+        **_: Any,
     ) -> Tensor:
         """Return the losses of the labels and, bottom-up and top-down, of the polarity and each level's classifier."""
-        del batch_targets
         loss = polarity_loss(logits, target, self.polarity, weight)
         loss = loss + soft_target_cross_entropy(features[:, -self.levels :].float(), target @ self.polarity.T, weight)
         of_labels = features[:, -self.levels - target.shape[1] : -self.levels].float()

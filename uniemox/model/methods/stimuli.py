@@ -6,6 +6,7 @@ reads the objects alone, and the branches are concatenated.) An error across pol
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,15 +44,7 @@ class StimuliAware(Relation):
         return torch.cat([self.scene_norm(regions["scene"].features[:, 0]), states[:, -1]], dim=1)
 
     def loss(
-        self,
-        classification: Tensor,
-        *,
-        logits: Tensor,
-        features: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        batch_targets: Tensor | None = None,
+        self, classification: Tensor, *, logits: Tensor, target: Tensor, weight: Tensor | None = None, **_: Any
     ) -> Tensor:
         """Return the hierarchical cross-entropy: of the labels and of their polarity."""
-        del features, batch_targets
         return classification + STRENGTH * polarity_loss(logits, target, self.polarity, weight)
