@@ -28,12 +28,9 @@ BATCH = 32
 class DataBench:
     """Result of the measurement."""
 
-    samples_per_s: float
-    """From the files: best of the passes."""
-    shards_samples_per_s: float
-    """From shards of images with a short side of 256 px."""
-    samples: int
-    """In a pass."""
+    samples_per_s: float  # from the files: best of the passes
+    shards_samples_per_s: float  # from shards of images with a short side of 256 px
+    samples: int  # in a pass
     passes: int
     memory_growth_mb: float | None
     """Of the process between the 2,000th sample and the last; None where nobody asked, or can tell."""

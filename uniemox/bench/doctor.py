@@ -39,8 +39,7 @@ class Finding:
     name: str
     state: State
     found: str
-    remedy: str = ""
-    """What to do; empty where nothing has to be done."""
+    remedy: str = ""  # what to do; empty where nothing has to be done
 
 
 def examine(gpus: int, folder: Path) -> Iterator[Finding]:

@@ -44,30 +44,19 @@ print(int(status.split()[0]) / 2**10, "torch" in sys.modules)
 class PredictBench:
     """Result of the measurement; speeds are the best of the passes."""
 
-    images_per_s: float
-    """From a file's bytes to a Prediction, one image a core, without looking for people."""
-    with_people_images_per_s: float | None
-    """The same with the finder; None without one."""
+    images_per_s: float  # from a file's bytes to a Prediction, one image a core, without looking for people
+    with_people_images_per_s: float | None  # the same with the finder; None without one
     torch_images_per_s: float | None
     """The same network in float32 torch eager, its images decoded one after the other; None without its weights."""
-    ratio: float | None
-    """Of the two."""
-    network_images_per_s: float
-    """The ONNX network alone, on views that are ready."""
-    torch_network_images_per_s: float | None
-    """The torch network alone."""
-    images: int
-    """In a pass."""
-    start_s: float
-    """From the start of a process to its first answer, best of the passes."""
-    peak_rss_mb: float
-    """Of that process."""
-    folder_peak_rss_mb: float
-    """Of a process that answers all images of the pass."""
-    imports_torch: bool
-    """Whether that process did."""
-    memory_growth_mb: float | None
-    """Between the 2,000th image and the last; None where nobody asked, or can tell."""
+    ratio: float | None  # of the two
+    network_images_per_s: float  # the ONNX network alone, on views that are ready
+    torch_network_images_per_s: float | None  # the torch network alone
+    images: int  # in a pass
+    start_s: float  # from the start of a process to its first answer, best of the passes
+    peak_rss_mb: float  # of that process
+    folder_peak_rss_mb: float  # of a process that answers all images of the pass
+    imports_torch: bool  # whether that process did
+    memory_growth_mb: float | None  # between the 2,000th image and the last; None where nobody asked, or can tell
 
     as_dict = asdict
 

@@ -43,26 +43,17 @@ PARTS = 5  # times that each part is measured
 class TrainBench:
     """Medians. The parts are measured one after the other, each alone; in a run some go on beside each other."""
 
-    images_per_s: float
-    """Of the whole run, from the end of one step to the end of the next."""
-    waiting: float
-    """Share of the run's time in which a step waits for its images."""
-    mfu: float
-    """Model FLOPs utilisation of the run: a fraction of peak_tflops."""
-    step_images_per_s: float
-    """Of bare steps on one batch: teacher, forward, backward, optimiser."""
-    loading_images_per_s: float
-    """Of the loader alone."""
-    teacher_ms: float
-    """Of the features of one batch; 0 where they are stored."""
+    images_per_s: float  # of the whole run, from the end of one step to the end of the next
+    waiting: float  # share of the run's time in which a step waits for its images
+    mfu: float  # model FLOPs utilisation of the run: a fraction of peak_tflops
+    step_images_per_s: float  # of bare steps on one batch: teacher, forward, backward, optimiser
+    loading_images_per_s: float  # of the loader alone
+    teacher_ms: float  # of the features of one batch; 0 where they are stored
     optimizer_ms: float
     log_ms: float
-    checkpoint_s: float
-    """Until it is on the disk; a run writes it beside its next steps."""
-    peak_tflops: float
-    """TFLOP/s of the best matrix product of the run's precision, measured here."""
-    gflop_per_image: float
-    """Forward and twice that backward, and the teacher's forward where it runs in the step."""
+    checkpoint_s: float  # until it is on the disk; a run writes it beside its next steps
+    peak_tflops: float  # TFLOP/s of the best matrix product of the run's precision, measured here
+    gflop_per_image: float  # forward and twice that backward, and the teacher's forward where it runs in the step
     parameters_m: float
     batch_size: int
     steps: int

@@ -181,7 +181,7 @@ def check_hub(name: str) -> None:
 def load_without_head(network: Any, file: str | Path) -> None:
     """Load a file of timm's weights, with a classifier or without, into a network that has none.
 
-    Raises one of UNLOADABLE if they are another network's; CheckpointError for a file that is not safe to read.
+    Raises what timm and torch raise if they are another network's; CheckpointError for a file that is not safe to read.
     """
     if Path(file).suffix != ".safetensors":
         check_weight_archive(Path(file))

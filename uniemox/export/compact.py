@@ -138,12 +138,9 @@ class Int8Check:
 
     method: Method
     pictures: int
-    agreement: float
-    """Share of the images, 0 to 1, whose most probable label is the same."""
-    float32_ms: float
-    """Median time of an image in batches, as it was."""
-    int8_ms: float
-    """The same in 8 bits, as it is run later: dynamic ones one image at a time."""
+    agreement: float  # share of the images, 0 to 1, whose most probable label is the same
+    float32_ms: float  # median time of an image in batches, as it was
+    int8_ms: float  # the same in 8 bits, as it is run later: dynamic ones one image at a time
     float32_bytes: int
     int8_bytes: int
 
@@ -190,8 +187,8 @@ def quantise(src: Path, dst: Path, images: Iterable[Pixels]) -> Method:
     """Write an ONNX file again with 8-bit weights, and say how.
 
     static, where most weights belong to convolutions: weights by channel and activations in 8 bits, their ranges
-    measured on `pictures`; dynamic elsewhere: matrix products alone, ranges measured as it runs, images not used.
-    Metadata stay; a dynamic file is marked as one that takes one image at a time, see one_by_one.py.
+    measured on `images`; dynamic elsewhere: matrix products alone, ranges measured as it runs, images not used.
+    Metadata stay; a dynamic file is marked as one that takes one image at a time, see `is_one_by_one`.
     Raises CheckpointError if src can't be read or quantised, or dst can't be written; DataError without images where
     they are needed.
     """
@@ -298,9 +295,8 @@ def _batches(samples: Sequence[Sample], info: ClassifierInfo, size: int) -> Iter
 
 def _spread(samples: Sequence[Sample], limit: int) -> Sequence[Sample]:
     """At most a number of them, evenly over all."""
-    if len(samples) <= limit:
-        return samples
-    return [samples[i * len(samples) // limit] for i in range(limit)]
+    count = min(limit, len(samples))
+    return [samples[i * len(samples) // count] for i in range(count)]
 
 
 def _read_info(path: Path) -> ClassifierInfo:

@@ -1,7 +1,7 @@
 """EAP: emotion-aware pre-training on words (Zhang et al., IJCAI 2022), then fine-tuning.
 
 In the first half of the steps images learn to lie near their own words, the emotion, the objects and the attributes
-that people or models noted (`losses/triplet_words.py`); in the second half the labels. Words have vectors of their own,
+that people or models noted (`word_alignment_loss`); in the second half the labels. Words have vectors of their own,
 which start at random: the paper's text encoder, and its millions of tagged images, are not public. Where images have no
 words but their labels, this is a classifier by class prototypes, and says nothing about the paper's method.
 """
@@ -68,11 +68,10 @@ def _frequent(lists: Iterable[list[str]]) -> tuple[str, ...]:
 
 
 class Eap(Relation):
-    """width: D, of the regions' features.  channels: C, of its vectors.  labels: E.
+    """Its last V features are the cosines of image and words over the temperature.
 
     word_counts: number of words of each kind, V together; one kind, the labels, if it is empty.
-    Its last V features are the cosines of image and words over the temperature.
-    skip: see `relation`; without it the head reads the vectors that were aligned, and the cosines.
+    Without skip the head reads the vectors that were aligned, and the cosines.
     """
 
     groups = ("scene",)

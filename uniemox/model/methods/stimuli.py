@@ -2,7 +2,7 @@
 
 arXiv 2109.01812. An LSTM reads the branches' vectors, the whole image first, then the objects from the most to the
 least certain, then the face; its last state is joined with the whole image's feature. (In the authors' code an LSTM
-reads the objects alone, and the branches are concatenated.) An error across polarity costs more: `losses/hierarchy.py`.
+reads the objects alone, and the branches are concatenated.) An error across polarity costs more: `polarity_loss`.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,7 @@ STRENGTH = 1.0  # of the polarity in the loss
 
 
 class StimuliAware(Relation):
-    """width: D, of the regions' features.  channels: C, of its vectors.  labels: E, of two polarities.
-
-    skip: see `relation`; without it the head reads the LSTM's last state alone.
-    """
+    """The LSTM's last state, with skip behind the whole image's feature. The labels are of two polarities."""
 
     groups = ("scene", "objects", "face")
     polarity: Tensor
