@@ -117,9 +117,8 @@ def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bo
     """The README of the folder: card.md without the sections that don't apply."""
     is_affect = info.task == "affect"
     views = {"scene": "the middle of the image", "person": "the person, cut out", "both": "the image and the person"}
-    unused = (
-        () if is_timm and not is_affect else ("With transformers",) if is_timm else ("With timm", "With transformers")
-    )
+    unused = [] if is_timm else ["With timm"]
+    unused += [] if is_timm and not is_affect else ["With transformers"]
     sections = files("uniemox.export").joinpath("card.md").read_text("utf-8").split("\n## ")
     return "\n## ".join(one for one in sections if one.partition("\n")[0] not in unused).format(
         library="timm" if is_timm else "uniemox",

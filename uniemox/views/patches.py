@@ -74,7 +74,7 @@ def random_mask(noise: Tensor, ratio: float) -> Mask:
     ratio: the fraction hidden, strictly between 0 and 1.  Raises ConfigError if nothing would be seen or hidden.
     """
     length = noise.shape[1]
-    keep = int(length * (1 - ratio))  # K
+    keep = int(length * (1 - ratio)) if 0 < ratio < 1 else 0  # K
     if not 0 < keep < length:
         raise ConfigError(
             f"mask ratio {ratio} of {length} patches leaves {keep} to see and {length - keep} to reconstruct; "
