@@ -60,12 +60,23 @@ class Relation(nn.Module):
         """Returns (N, width)."""
         raise NotImplementedError
 
-    def loss(self, classification: Tensor, **_: Any) -> Tensor:
+    def loss(
+        self,
+        classification: Tensor,
+        *,
+        logits: Tensor,
+        features: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        batch_targets: Tensor | None = None,
+    ) -> Tensor:
         """Return the training loss of a batch; here that of the classification alone.
 
-        classification: the cross-entropy of logits and target. By name come logits (N, E) of the head, features
-        (N, width), target (N, E), weight (N,) of the images or None, and the method's own batch_targets or None.
+        classification: the cross-entropy of logits and target.  logits: (N, E) of the head.  features: (N, width).
+        target: (N, E).  weight: (N,) of the images.  batch_targets: of the method's own `batch_targets`.
+        A method names those that it reads, and takes the rest as **_.
         """
+        del logits, features, target, weight, batch_targets
         return classification
 
 
