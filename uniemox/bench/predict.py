@@ -92,20 +92,18 @@ def bench_predict(
         return max(measure() for _ in range(PASSES))
 
     ours = fastest(lambda: _pass(predictor, images, count))
-    with_people = None
+    with_people = theirs = theirs_network = None
     if finder is not None:
         finding = load(model, finder=finder, threads=1)
         with_people = fastest(lambda: _pass(finding, images, count))
     network = load(model, finder=None).network
     views = list(_batches(data.samples[: 4 * BATCH], network.info))
     of_network = fastest(lambda: _speed(lambda pixels: network.logits(*pixels), views))
-    theirs = theirs_network = None
     if weights is not None:
         classifier, _ = load_classifier(weights)
-        theirs = fastest(
-            lambda: _speed(partial(_torch_logits, classifier), _batches(data.samples, network.info), count)
-        )
-        theirs_network = fastest(lambda: _speed(partial(_torch_logits, classifier), views))
+        in_torch = partial(_torch_logits, classifier)
+        theirs = fastest(lambda: _speed(in_torch, _batches(data.samples, network.info), count))
+        theirs_network = fastest(lambda: _speed(in_torch, views))
     fresh = [_fresh_process(model, finder, images[:1]) for _ in range(PASSES)]
     _, folder_peak_rss_mb, _ = _fresh_process(model, finder, images)
     growth = _soak(load(model, finder=finder, threads=1), images, soak, count) if soak else None

@@ -111,12 +111,7 @@ def bench_train(
         images_per_s=images_per_s,
         waiting=sum(clock.waits[WARMUP:]) / sum(seconds),
         mfu=images_per_s * gflop * 1e9 / peak,
-        step_images_per_s=config.batch_size / parts["step"],
-        loading_images_per_s=config.batch_size / parts["loading"],
-        teacher_ms=1000 * parts["teacher"],
-        optimizer_ms=1000 * parts["optimizer"],
-        log_ms=1000 * parts["log"],
-        checkpoint_s=parts["checkpoint"],
+        **parts,
         peak_tflops=peak / 1e12,
         gflop_per_image=gflop,
         parameters_m=parameter_count(model) / 1e6,
@@ -166,7 +161,7 @@ def _take_step(run: PretrainRun, runner: Any, batches: Sequence[PretrainBatch]) 
 
 
 def _time_parts(run: PretrainRun, runner: Any, plan: RunPlan) -> dict[str, float]:
-    """Median seconds of each part of a step, alone."""
+    """Each part of a step, alone: medians, by the names of the result's fields."""
     config, trainer, device = run.config, run.trainer, next(run.model.parameters()).device
     loader = iter(build_loader(run.views, run_order(config, plan), plan.workers))
     batches = [run.batch(views) for views in islice(loader, config.accumulation)]
@@ -190,12 +185,12 @@ def _time_parts(run: PretrainRun, runner: Any, plan: RunPlan) -> dict[str, float
     with Journal(trainer.out, plan.steps) as journal:
         log = median_of(partial(journal.write, plan.steps, {"total": 1.0, "lr": 1.0, "grad_norm": 1.0}))
     return {
-        "loading": loading * config.accumulation,
-        "step": median_of(lambda: _take_step(run, runner, batches)),
-        "teacher": median_of(ask) if is_asked else 0.0,
-        "optimizer": median_of(trainer.optimizer.step),
-        "log": log,
-        "checkpoint": median_of(save),
+        "loading_images_per_s": config.batch_size / (loading * config.accumulation),
+        "step_images_per_s": config.batch_size / median_of(lambda: _take_step(run, runner, batches)),
+        "teacher_ms": 1000 * median_of(ask) if is_asked else 0.0,
+        "optimizer_ms": 1000 * median_of(trainer.optimizer.step),
+        "log_ms": 1000 * log,
+        "checkpoint_s": median_of(save),
     }
 
 
