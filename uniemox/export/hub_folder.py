@@ -21,7 +21,7 @@ from uniemox.classifier_info import ClassifierInfo, to_affect
 from uniemox.data.source import public_name
 from uniemox.errors import CheckpointError
 from uniemox.export.onnx import export_classifier
-from uniemox.io.files import ONNX, WEIGHTS, replacing
+from uniemox.io.files import ONNX, WEIGHTS, write_text
 from uniemox.model.classifier import Classifier
 
 CARD, CONFIG = "README.md", "config.json"
@@ -46,25 +46,31 @@ def write_hub_folder(
     info = replace(info, trained_on=public_name(info.trained_on))
     export_classifier(classifier, info, folder / ONNX)
     network = timm_network(classifier, info)
-    if network is None:
-        about = {key: value for key, value in asdict(info).items() if key not in LONG}
-        _write(folder / CONFIG, json.dumps({"library_name": "uniemox", **about}, indent=2) + "\n")
-    else:
-        side = (3, info.size, info.size)
-        pixels = {"input_size": side, "mean": info.mean, "std": info.std, "crop_pct": info.crop_fraction}
-        save_for_hf(
-            network,
-            str(folder),
-            model_config={"label_names": list(info.labels)},
-            safe_serialization=True,
-            data_config={**pixels, "interpolation": "bicubic", "crop_mode": "center"},
-        )
-        config = json.loads((folder / CONFIG).read_text("utf-8"))
-        config["model_args"].pop("num_classes", None)  # transformers adds that of the top level
-        _write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-        shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors lets nobody else read it
-    _write(folder / CARD, _card(info, name, scores, is_timm=network is not None))
+    try:
+        if network is None:
+            about = {key: value for key, value in asdict(info).items() if key not in LONG}
+            write_text(folder / CONFIG, json.dumps({"library_name": "uniemox", **about}, indent=2) + "\n")
+        else:
+            _save_for_timm(network, info, folder)
+        write_text(folder / CARD, _card(info, name, scores, is_timm=network is not None))
+    except OSError as error:
+        raise CheckpointError(f"{folder} can't be written: {error}") from error
     return network is not None
+
+
+def _save_for_timm(network: nn.Module, info: ClassifierInfo, folder: Path) -> None:
+    pixels = {"input_size": (3, info.size, info.size), "mean": info.mean, "std": info.std}
+    save_for_hf(
+        network,
+        str(folder),
+        model_config={"label_names": list(info.labels)},
+        safe_serialization=True,
+        data_config={**pixels, "crop_pct": info.crop_fraction, "interpolation": "bicubic", "crop_mode": "center"},
+    )
+    config = json.loads((folder / CONFIG).read_text("utf-8"))
+    config["model_args"].pop("num_classes", None)  # transformers adds that of the top level
+    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors lets nobody else read it
 
 
 def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | None:
@@ -102,15 +108,6 @@ def _agrees(network: nn.Module, classifier: Classifier, info: ClassifierInfo) ->
     expected: Tensor = to_affect(logits) if info.task == "affect" else (logits / (info.temperature or 1.0)).softmax(-1)
     found = network(pixels) if info.task == "affect" else network(pixels).softmax(-1)
     return bool((found - expected).abs().max() < TOLERANCE)
-
-
-def _write(path: Path, text: str) -> None:
-    """Raises CheckpointError."""
-    try:
-        with replacing(path) as partial:
-            partial.write_text(text, "utf-8")
-    except OSError as error:
-        raise CheckpointError(f"{path} can't be written: {error}") from error
 
 
 def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bool) -> str:
