@@ -29,7 +29,6 @@ from torch import nn
 
 from benchmarks import containers
 from uniemox.bench.counting import multiply_adds, parameter_count, timed
-from uniemox.checkpoints.swin import MixMAEEncoder
 from uniemox.classifier_info import NetworkSpec
 from uniemox.cli import run_and_report_errors
 from uniemox.cli.console import out, progress_bar
@@ -37,6 +36,7 @@ from uniemox.errors import ConfigError, UniemoxError
 from uniemox.labels import MIKELS
 from uniemox.model.config import ModelConfig
 from uniemox.model.encoder import build_encoder
+from uniemox.model.encoders import MixMAEEncoder
 from uniemox.model.spec import build
 from uniemox.model.uniemox import UniEmoX
 from uniemox.paper import paper_tables

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from uniemox.bench.commands import start_command
+from tools.commands import start_command
 from uniemox.cli import run_and_report_errors
 from uniemox.cli.console import progress_bar
 from uniemox.data.prompts import distinct_texts

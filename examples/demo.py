@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from uniemox.bench.commands import run_command
+from tools.commands import run_command
 from uniemox.data.sample import DataSet
 from uniemox.data.source import open_data
 from uniemox.errors import UniemoxError

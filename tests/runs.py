@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from tests.drawn import Stored, jpeg_of
-from uniemox.bench.commands import start_command
+from tools.commands import start_command
 from uniemox.data.prompts import distinct_texts
 from uniemox.data.sample import DataSet, Sample
 from uniemox.data.source import open_data

@@ -19,7 +19,7 @@ NAMES = (
 
 
 def test_every_check_is_a_line_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_compile", lambda: doctor.Finding("torch.compile", "ok", "in 1 s"))
+    monkeypatch.setattr(doctor, "_compile", lambda: ("ok", "in 1 s", ""))
     done = uniemox_here("doctor", "--gpus", 2, "--out", tmp_path / "runs", "--json")
     found = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
     assert tuple(found) == NAMES
@@ -37,7 +37,7 @@ def test_what_is_missing_is_a_warning_with_a_remedy(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(doctor, "SHARED_MEMORY", tmp_path)
     monkeypatch.setattr(doctor, "WRITTEN_MB", 1)
     monkeypatch.setattr(torch, "compile", lambda _: (_ for _ in ()).throw(RuntimeError("no C++ compiler")))
-    monkeypatch.setattr(doctor, "_loading", lambda _: doctor.Finding("loading", "ok", ""))
+    monkeypatch.setattr(doctor, "_loading", lambda _: ("ok", "", ""))
     found = {finding.name: finding for finding in examine(8, tmp_path)}
     for name, words in (
         ("shared memory", "--shm-size="),

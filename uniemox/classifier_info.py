@@ -18,8 +18,7 @@ MIN_CROP_FRACTION = 0.1  # an image is scaled to size / crop_fraction
 MAX_SIZE_PX = 4096
 OLD_NORM_EPS = 1e-6  # of files that do not name it
 TUPLES = ("labels", "mean", "std", "conformal_scores", "distances")
-
-
+JSON_NAMES = {"fusion_heads": "heads"}  # fields of a NetworkSpec that files call something else
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -78,30 +77,22 @@ class NetworkSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields encoder and parts of a classifier's metadata."""
-        one: list[dict[str, Any]] = [{"name": each.name, "options": each.options} for each in self.encoders]
+        encoders: list[dict[str, Any]] = [{"name": each.name, "options": each.options} for each in self.encoders]
         if any(each.pixels for each in self.encoders):
-            pixels = [
-                dict(zip(("mean", "std"), each.pixels or (self.mean, self.std), strict=True)) for each in self.encoders
-            ]
-            encoder: dict[str, Any] = {"several": [a | b for a, b in zip(one, pixels, strict=True)]}
-        else:
-            encoder = one[0]
-        encoder |= {"folded_norms": True} if self.folded_norms else {}
-        parts: dict[str, Any] = {"feature_width": self.feature_width, "outputs": self.outputs}
+            for values, each in zip(encoders, self.encoders, strict=True):
+                values["mean"], values["std"] = each.pixels or (self.mean, self.std)
+        encoder = {"several": encoders} if any(each.pixels for each in self.encoders) else encoders[0]
+        names = ["feature_width", "outputs"]
         if self.fusion is not None:
-            parts |= {"fused_width": self.fused_width, "fusion": self.fusion, "heads": self.fusion_heads}
-            parts |= {"norm_eps": self.norm_eps}
+            names += ["fused_width", "fusion", "fusion_heads", "norm_eps"]
         if self.method is not None:
-            parts |= {"method": self.method, "fused_width": self.fused_width, "skip": self.skip}
-            parts |= {"has_detector": self.has_detector, "has_face_finder": self.has_face_finder}
-            parts |= {"method_options": self.method_options}
-        if self.head == "ccim":
-            parts |= {"confounders": self.confounders}
-        if self.head == "neighbours":
-            parts |= {"bank": self.bank, "neighbours": self.neighbours, "vote_temperature": self.vote_temperature}
-        if self.distance_axes is not None:
-            parts |= {"distance_axes": self.distance_axes}
-        return {"encoder": encoder, "parts": parts}
+            names += ["method", "fused_width", "skip", "has_detector", "has_face_finder", "method_options"]
+        names += {"ccim": ["confounders"], "neighbours": ["bank", "neighbours", "vote_temperature"]}.get(self.head, [])
+        names += [] if self.distance_axes is None else ["distance_axes"]
+        return {
+            "encoder": encoder | ({"folded_norms": True} if self.folded_norms else {}),
+            "parts": {JSON_NAMES.get(name, name): getattr(self, name) for name in names},
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "NetworkSpec | None":
@@ -112,12 +103,12 @@ class NetworkSpec:
         if not values.get("encoder"):
             return None
         encoder, parts = dict(values["encoder"]), dict(values.get("parts") or {})
-        known = {part.name: parts[part.name] for part in fields(cls) if part.name in parts}
+        names = {field.name: JSON_NAMES.get(field.name, field.name) for field in fields(cls)}
+        known = {name: parts[key] for name, key in names.items() if key in parts}
         if "fusion" in parts:
-            known |= {"fusion_heads": parts["heads"], "norm_eps": parts.get("norm_eps", OLD_NORM_EPS)}
-        if "method" in parts:  # until method_options there were word_counts alone, empty but for method eap
-            options = {"word_counts": parts["word_counts"]} if parts.get("word_counts") else {}
-            known |= {"skip": parts.get("skip", True), "method_options": parts.get("method_options", options)}
+            known.setdefault("norm_eps", OLD_NORM_EPS)
+        if parts.get("word_counts"):  # until method_options there were word_counts alone, empty but for method eap
+            known.setdefault("method_options", {"word_counts": parts["word_counts"]})
         known["head"] = "ccim" if "confounders" in parts else "neighbours" if "bank" in parts else "linear"
         if "confounders" in known:
             known["confounders"] = tuple(known["confounders"])
@@ -249,13 +240,9 @@ def read_info(text: str) -> ClassifierInfo:
             known["network"] = NetworkSpec.from_json(values)
         except (KeyError, TypeError, ValueError, AttributeError):  # an ONNX file predicts without this description
             known["network"] = None
-        for name in TUPLES:
-            if name in known:
-                known[name] = tuple(known[name])
-        for name in ("mean", "std"):  # a colour histogram normalises nothing
-            if known.get(name) == ():
-                del known[name]
-        return ClassifierInfo(**known)
+        known |= {name: tuple(known[name]) for name in TUPLES if name in known}
+        unset = [name for name in ("mean", "std") if known.get(name) == ()]  # a colour histogram normalises nothing
+        return ClassifierInfo(**{name: value for name, value in known.items() if name not in unset})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"its metadata can't be read ({error}); export it again") from error
 

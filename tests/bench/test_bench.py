@@ -13,8 +13,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from benchmarks import containers
 from benchmarks.models import ROWS, measure_models
 from uniemox.bench.counting import matmul_peak, multiply_adds, parameter_count
-from uniemox.bench.step import step_multiply_adds
+from uniemox.bench.step import random_clip, step_multiply_adds
 from uniemox.errors import ConfigError
+from uniemox.model.config import ModelConfig
+from uniemox.model.encoder import build_encoder
+from uniemox.model.uniemox import UniEmoX
 from uniemox.paper import paper_tables
 
 # Parameters and G multiply-adds worked out by hand from each method's code; see docs/models.md.
@@ -55,11 +58,12 @@ def test_counting_is_of_multiply_adds() -> None:
 
 def test_a_step_is_counted_as_the_reference_counts_it() -> None:
     """78.1 GFLOP an image in the plain form, which embeds the hidden patches too."""
-    giga = 2 * step_multiply_adds("vit_small_patch16_224") / 1e9
+    network = UniEmoX(build_encoder("vit_small_patch16_224"), ModelConfig())
+    giga = 2 * step_multiply_adds(network, None) / 1e9
     assert giga == pytest.approx(77.55, abs=0.01)
     hidden = 2 * 147 * 768 * 384 * 2 / 1e9  # embedding the hidden patches of both streams, once forward
     assert giga + 3 * hidden == pytest.approx(78.1, abs=0.05)
-    with_clip = step_multiply_adds("vit_small_patch16_224", with_clip=True)
+    with_clip = step_multiply_adds(network, random_clip("ViT-B-16").visual)
     assert 2 * with_clip / 1e9 - giga == pytest.approx(2 * 17.56, rel=0.01)
 
 

@@ -9,10 +9,8 @@ import torch
 from tests.checkpoints.test_published import file_of
 from tests.networks import load_npz
 from uniemox.checkpoints import load_published
-from uniemox.checkpoints.vit import (
-    _growth as growth,
-)
-from uniemox.checkpoints.vit import (
+from uniemox.checkpoints.drafts import (
+    growth,
     resize_bias_bicubic,
     resize_bias_geometric,
     resize_position,

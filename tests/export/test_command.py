@@ -1,22 +1,15 @@
 """uniemox export, from a run to a file."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cyclopts import App
 
 from tests.drawn import class_folders
-from tests.runs import finetuned, one_thread
+from tests.runs import finetuned
 from uniemox.cli.export import export
 from uniemox.errors import CheckpointError, ConfigError
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 def call(*words: object) -> None:

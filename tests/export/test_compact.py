@@ -35,12 +35,16 @@ def types(path: Path) -> list[int]:
     return [tensor.data_type for tensor in onnx.load(path).graph.initializer]
 
 
-def run(path: Path, x: np.ndarray, name: str = "x") -> np.ndarray:
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {name: x})[0]
+def run(path: Path, x: np.ndarray) -> np.ndarray:
+    return sessions_of(path)[0].run(None, {"x": x})[0]
 
 
-def weights(scale: float = 1.0) -> np.ndarray:
-    return (np.random.default_rng(0).standard_normal((40, 40)) * scale).astype(np.float32)
+def weights() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((40, 40)).astype(np.float32)
+
+
+def sessions_of(*paths: Path) -> list[onnxruntime.InferenceSession]:
+    return [onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in paths]
 
 
 def test_a_classifier_takes_half_the_space_and_says_nearly_the_same(tmp_path: Path) -> None:
@@ -51,7 +55,7 @@ def test_a_classifier_takes_half_the_space_and_says_nearly_the_same(tmp_path: Pa
     store_as_float16(before, after)
     onnx.checker.check_model(onnx.load(after))
     assert after.stat().st_size < 0.55 * before.stat().st_size
-    sessions = [onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in (before, after)]
+    sessions = sessions_of(before, after)
     found = [session.get_modelmeta().custom_metadata_map for session in sessions]
     assert found[0] == found[1]
     assert set(found[0]) == {KEY}
@@ -78,8 +82,7 @@ def test_a_quarter_of_the_space_with_a_scale_for_each_channel(tmp_path: Path) ->
     onnx.checker.check_model(onnx.load(after))
     assert after.stat().st_size < 0.3 * before.stat().st_size
     pixels = np.random.default_rng(0).standard_normal((9, 3, SIZE, SIZE)).astype(np.float32)
-    sessions = [onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in (before, after)]
-    logits, small = (session.run(["logits"], {"scene": pixels})[0] for session in sessions)
+    logits, small = (session.run(["logits"], {"scene": pixels})[0] for session in sessions_of(before, after))
     np.testing.assert_allclose(small, logits, atol=0.1)
     assert (small.argmax(axis=1) == logits.argmax(axis=1)).all()
 

@@ -1,6 +1,5 @@
 """8 bits: metadata stay, answers stay near, and nothing is written that is not worth it."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import timm
 import torch
 
 from tests.export.networks import SIZE, Convolutions, classify, info_of
-from tests.runs import colours, finetuned, one_thread
+from tests.runs import colours, finetuned
 from uniemox.data.sample import DataSet
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.export import compact as int8
@@ -22,13 +21,6 @@ from uniemox.predict.network import ONE_BY_ONE, Network, run_views
 CHECK = Int8Check(
     method="dynamic", pictures=50, agreement=0.98, float32_ms=2, int8_ms=1, float32_bytes=4000, int8_bytes=1000
 )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    torch.manual_seed(0)
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The maps of a convolutional network are its logits, place by place."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import torch
 from torch import nn
 
 from tests.export.networks import SIZE, Convolutions, classify, info_of, timm_encoder
-from tests.runs import one_thread
 from uniemox.export.onnx import WithMaps, export_classifier, has_maps
 from uniemox.model.classifier import Classifier, NeighbourHead
 from uniemox.model.encoder import ConcatEncoder
@@ -18,13 +16,6 @@ from uniemox.model.fusion import build_fusion
 from uniemox.views.patches import IMAGENET, PixelStats
 
 HALVES = PixelStats((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    torch.manual_seed(0)
-    with one_thread():
-        yield
 
 
 @torch.no_grad()

@@ -1,7 +1,6 @@
 """A classifier as ONNX answers as torch does, for any batch, and says what its numbers mean."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,19 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.runs import SIZE, finetuned, one_thread
+from tests.runs import SIZE, finetuned
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.errors import CheckpointError
 from uniemox.evaluate.calibration import softmax
 from uniemox.export.onnx import KEY, OPSET, export_classifier
 
 NAMES = ("both", "knn", "probe", "affect")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:

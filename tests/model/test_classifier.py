@@ -1,10 +1,6 @@
-"""The classifier: what feeds the head, what has its own state, and that ONNX computes the same for any batch."""
-
-from collections.abc import Callable
-from pathlib import Path
+"""The classifier: what feeds the head, and what has its own state; tests/export has what it is as ONNX."""
 
 import numpy as np
-import onnxruntime
 import pytest
 import timm
 import torch
@@ -50,10 +46,8 @@ def test_one_stream_is_the_head_of_the_encoder(count: int) -> None:
         assert logits.shape == (count, 4)
         assert torch.equal(logits, model(**{streams: view}))  # the other view is ignored
         torch.testing.assert_close(logits, model.head(model.encoder(view)))
-        assert set(model.state_dict()) == {f"encoder.{name}" for name in model.encoder.state_dict()} | {
-            "head.weight",
-            "head.bias",
-        }
+        names = {f"encoder.{name}" for name in model.encoder.state_dict()}
+        assert set(model.state_dict()) == names | {"head.weight", "head.bias"}
 
 
 @pytest.mark.parametrize("name", ["static", "dynamic", "attention", "gated"])
@@ -261,42 +255,3 @@ def test_banks_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(error):
         NeighbourHead(bank, targets, **settings)
-
-
-def with_neighbours() -> Classifier:
-    pooled = nn.Sequential(nn.AvgPool2d(8), nn.Flatten())
-    model = Classifier(pooled, feature_width=48, outputs=4, streams="person")
-    bank = model.features(person=views(12, seed=5)[1])
-    model.head = NeighbourHead(bank, torch.eye(4).repeat(3, 1), neighbours=5)
-    return model.eval()
-
-
-@pytest.mark.filterwarnings("ignore:.*axis name:UserWarning")  # both views share the batch
-@pytest.mark.parametrize(
-    ("build", "names"),
-    [
-        (lambda: classifier("scene"), ("scene",)),
-        (lambda: classifier("both"), ("scene", "person")),
-        (with_neighbours, ("person",)),
-    ],
-    ids=["scene", "both", "neighbours"],
-)
-def test_onnx_gives_the_same_logits(build: Callable[[], Classifier], names: tuple[str, ...], tmp_path: Path) -> None:
-    model, path = build(), str(tmp_path / "model.onnx")
-    batch = {0: torch.export.Dim("batch")}
-    torch.onnx.export(
-        model,
-        kwargs=dict(zip(names, views(2)[-len(names) :], strict=True)),
-        f=path,
-        input_names=names,
-        output_names=["logits"],
-        dynamic_shapes=dict.fromkeys(names, batch),
-        dynamo=True,
-        verbose=False,
-    )
-    session = onnxruntime.InferenceSession(path)
-    for count in (1, 3):
-        given_views = dict(zip(names, views(count, seed=count), strict=False))
-        (logits,) = session.run(None, {name: view.numpy() for name, view in given_views.items()})
-        with torch.no_grad():
-            np.testing.assert_allclose(logits, model(**given_views).numpy(), rtol=1e-4, atol=1e-4)

@@ -80,7 +80,7 @@ def test_gradients_match_finite_differences(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_image_is_fused_on_its_own(name: str) -> None:
+def test_each_image_is_fused_on_its_own_of_both_streams(name: str) -> None:
     """Γ2's softmax runs over the channels of one sample, not over the batch."""
     torch.manual_seed(0)
     fusion, scene, person = build_fusion(name, channels=8).double(), draw(5, 8), draw(5, 8, seed=1)
@@ -88,15 +88,8 @@ def test_each_image_is_fused_on_its_own(name: str) -> None:
     alone = torch.cat([fusion(scene[i : i + 1], person[i : i + 1]) for i in range(5)])
     torch.testing.assert_close(whole, alone, rtol=1e-12, atol=1e-12)
     assert fusion(scene[:0], person[:0]).shape == (0, 8)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_both_streams_matter(name: str) -> None:
-    torch.manual_seed(0)
-    fusion, scene, person = build_fusion(name, channels=8).double(), draw(2, 8), draw(2, 8, seed=1)
-    fused = fusion(scene, person)
-    assert not torch.allclose(fused, fusion(draw(2, 8, seed=2), person))
-    assert not torch.allclose(fused, fusion(scene, draw(2, 8, seed=2)))
+    assert not torch.allclose(whole, fusion(draw(5, 8, seed=2), person))
+    assert not torch.allclose(whole, fusion(scene, draw(5, 8, seed=2)))
 
 
 def test_starting_values_are_the_design() -> None:

@@ -17,7 +17,7 @@ import torch
 from tests.data.tree import EMOTIONS, emoset
 from tests.networks import clip_folder
 from tests.runs import PLAIN_OUTPUT, losses, scenes, tiny_pretraining
-from uniemox.bench.commands import start_command
+from tools.commands import start_command
 from uniemox.checkpoints.published import load_start
 from uniemox.cli import app
 from uniemox.errors import CheckpointError, TeacherError

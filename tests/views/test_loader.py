@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from tests.drawn import class_folders, draw_image, jpeg_of
@@ -56,31 +54,6 @@ def test_a_batch_is_copied_to_memory_that_a_gpu_reads(dataset: ViewDataset, monk
     assert [id(tensor) for tensor in pinned] == [id(batch.scene), id(batch.person)]
 
 
-@given(st.integers(1, 60), st.integers(1, 12), st.integers(0, 5), st.sampled_from([1, 2, 3]))
-def test_an_epoch_sees_every_sample_once(samples: int, batch: int, epoch: int, processes: int) -> None:
-    size = batch * processes
-    if samples < size:
-        with pytest.raises(ConfigError, match="do not fill a batch"):
-            BatchOrder(samples, batch_size=size, seed=0, epoch=epoch)
-        return
-    parts = [
-        list(BatchOrder(samples, batch_size=size, seed=0, epoch=epoch, rank=rank, processes=processes))
-        for rank in range(processes)
-    ]
-    seen = [index for part in parts for rows in part for _, index in rows]
-    assert len(seen) == len(set(seen)) == samples // size * size
-    assert all(e == epoch for part in parts for rows in part for e, _ in rows)
-    assert all(len(rows) == batch for part in parts for rows in part)
-
-
-def test_epochs_and_seeds_have_orders_of_their_own() -> None:
-    orders = [list(BatchOrder(50, batch_size=50, seed=s, epoch=e)) for s, e in ((0, 0), (0, 1), (1, 0), (0, 0))]
-    indices = [[index for _, index in order[0]] for order in orders]
-    assert indices[0] == indices[3]
-    assert indices[0] != indices[1]
-    assert indices[0] != indices[2]
-
-
 def test_packed_samples_are_the_samples(dataset: ViewDataset) -> None:
     samples = list(dataset.samples)
     packed = PackedSamples(samples)
@@ -96,11 +69,6 @@ def test_ranks_and_starts_that_do_not_exist_are_refused() -> None:
     for wrong in ({"rank": 2}, {"rank": -1}, {"start": 7}, {"start": -1}):
         with pytest.raises(ConfigError, match="there is no rank"):
             BatchOrder(50, batch_size=8, seed=0, epoch=0, processes=2, **wrong)
-
-
-def test_batches_that_processes_cannot_share_are_refused() -> None:
-    with pytest.raises(ConfigError, match="3 processes can't share a batch of 8"):
-        BatchOrder(50, batch_size=8, seed=0, epoch=0, processes=3)
 
 
 def test_broken_images_are_left_out_and_named(dataset: ViewDataset) -> None:

@@ -1,7 +1,8 @@
 """Multiply-adds of a network, the matrix-multiplication peak of a machine, the memory of this process."""
 
+import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 PEAK_SIZES = (1024, 2048, 4096)  # sides of the square matrices; the best one counts
 PEAK_SIZES_GPU = (4096, 8192)
+SOAK_FROM = 2000  # items, until memory is measured first
 
 
 def multiply_adds(call: Callable[[], object]) -> int:
@@ -52,6 +54,25 @@ def synchronise(device: torch.device) -> None:
 def parameter_count(module: nn.Module) -> int:
     """All parameters, frozen ones included, buffers not."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
+
+
+def memory_growth_mb(work: Iterable[int], total: int) -> float | None:
+    """MB that this process gains between the 2,000th of its items, or half of fewer, and the last.
+
+    work: the number of items of each part, when it is done.  total: items in all.  None where the system does not tell.
+    """
+    before, done = None, 0
+    for count in work:
+        done += count
+        if before is None and done >= min(SOAK_FROM, max(1, total // 2)):
+            before = memory_mb()
+    after = memory_mb()
+    return None if before is None or after is None else after - before
 
 
 def memory_mb() -> float | None:

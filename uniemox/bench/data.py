@@ -2,22 +2,21 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from uniemox.bench.counting import memory_mb
-from uniemox.data.sample import Broken, DataSet, Sample
+from uniemox.bench.counting import memory_growth_mb
+from uniemox.data.sample import DataSet, Sample
 from uniemox.data.shards import ShardConfig, read_shards, write_shards
 from uniemox.errors import DataError, ImageError
 from uniemox.io.images import open_image, upright_size
 from uniemox.persons.box import Box, Detection
 from uniemox.training.hardware import keep_freed_memory
 from uniemox.views.config import ViewConfig
-from uniemox.views.loader import ViewDataset, collate
+from uniemox.views.loader import ViewBatch, load_batches
 from uniemox.views.patches import normalise
 from uniemox.views.transforms import TrainViews
 
@@ -29,19 +28,14 @@ BATCH = 32
 class DataBench:
     """Result of the measurement."""
 
-    samples_per_s: float
-    """From the files: best of the passes."""
-    shards_samples_per_s: float
-    """From shards of images with a short side of 256 px."""
-    samples: int
-    """In a pass."""
+    samples_per_s: float  # from the files: best of the passes
+    shards_samples_per_s: float  # from shards of images with a short side of 256 px
+    samples: int  # in a pass
     passes: int
     memory_growth_mb: float | None
     """Of the process between the 2,000th sample and the last; None where nobody asked, or can tell."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
+    as_dict = asdict
 
 
 def bench_data(
@@ -71,9 +65,9 @@ def bench_data(
             config = ShardConfig(short_side_px=SHORT_SIDE_PX)
             write_shards(replace(data, samples=samples), Path(folder), config)
             shards = read_shards(folder).samples
-            speeds = [max(_pass(several, epoch, count) for epoch in range(passes)) for several in (samples, shards)]
+            files, packed = (max(_pass(few, epoch, count) for epoch in range(passes)) for few in (samples, shards))
             growth = _soak(samples, soak, count) if soak else None
-        return DataBench(speeds[0], speeds[1], len(samples), passes, growth)
+        return DataBench(files, packed, len(samples), passes, growth)
     finally:
         torch.set_num_threads(threads)
 
@@ -91,33 +85,22 @@ def _with_person(sample: Sample) -> Sample:
 
 def _pass(samples: Sequence[Sample], epoch: int, count: Callable[[int], None]) -> float:
     """Samples per second of one pass."""
-    dataset = ViewDataset(samples, TrainViews(ViewConfig(), seed=0))
     start = time.perf_counter()
-    for i in range(0, len(samples), BATCH):
-        items = [dataset[epoch, j] for j in range(i, min(i + BATCH, len(samples)))]
-        batch = collate(items)
+    for batch in _batches(samples, epoch, count):
         for views in (batch.scene, batch.person):
             normalise(views, torch.device("cpu"))
-        broken = [item for item in items if isinstance(item, Broken)]
-        if broken:
-            raise DataError(f"speed is measured on images that can be read: {broken[0].reason}")
-        count(len(items))
     return len(samples) / (time.perf_counter() - start)
 
 
-def _soak(samples: Sequence[Sample], soak: int, count: Callable[[int], None]) -> float | None:
-    """MB by which the memory of this process grows between the 2,000th sample and the last.
-
-    Every sample is another object over the same images. None where the system does not tell.
-    """
-    dataset = ViewDataset(
-        [replace(samples[i % len(samples)], key=f"{i}") for i in range(soak)], TrainViews(ViewConfig(), seed=0)
-    )
-    before = None
-    for i in range(0, soak, BATCH):
-        batch = collate([dataset[0, j] for j in range(i, min(i + BATCH, soak))])
+def _batches(samples: Sequence[Sample], epoch: int, count: Callable[[int], None]) -> Iterator[ViewBatch]:
+    for batch in load_batches(samples, TrainViews(ViewConfig(), seed=0), BATCH, epoch):
+        if batch.broken:
+            raise DataError(f"speed is measured on images that can be read: {batch.broken[0].reason}")
+        yield batch
         count(len(batch.samples))
-        if before is None and i + BATCH >= min(2000, soak // 2):
-            before = memory_mb()
-    after = memory_mb()
-    return None if before is None or after is None else after - before
+
+
+def _soak(samples: Sequence[Sample], soak: int, count: Callable[[int], None]) -> float | None:
+    """Growth of this process's memory. Every sample is another object over the same images."""
+    copies = [replace(samples[i % len(samples)], key=f"{i}") for i in range(soak)]
+    return memory_growth_mb((len(batch.samples) for batch in _batches(copies, 0, count)), soak)

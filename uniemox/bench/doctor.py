@@ -25,6 +25,7 @@ from uniemox.training.hardware import MAX_WORKERS, SHARED_MEMORY
 from uniemox.views.loader import PREFETCH
 
 State = Literal["ok", "warning", "not checked"]
+Result = tuple[State, str, str]  # and what was found, and what to do
 PACKAGES = ("timm", "open_clip_torch", "tensorboard", "onnxruntime", "scikit-learn")
 GPU_IMAGES_PER_S = 1000  # that a GPU may train on, see docs/scaling.md
 MIN_FILES, MIN_DISK_GB, MIN_DISK_MB_S, MIN_LINK_GB_S = 4096, 100, 200, 20
@@ -38,8 +39,7 @@ class Finding:
     name: str
     state: State
     found: str
-    remedy: str = ""
-    """What to do; empty where nothing has to be done."""
+    remedy: str = ""  # what to do; empty where nothing has to be done
 
 
 def examine(gpus: int, folder: Path) -> Iterator[Finding]:
@@ -47,73 +47,70 @@ def examine(gpus: int, folder: Path) -> Iterator[Finding]:
 
     Takes about a minute. Nothing raises: what can't be checked is a finding too.
     """
-    checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
-        ("python and packages", _packages),
-        ("GPUs", lambda: _gpus(gpus)),
-        ("bfloat16", _bfloat16),
-        ("torch.compile", _compile),
-        ("all-reduce", lambda: _all_reduce(gpus)),
-        ("shared memory", lambda: _shared_memory(gpus)),
-        ("open files", _open_files),
-        ("disk", lambda: _disk(folder)),
-        ("loading", lambda: _loading(gpus)),
-    )
-    for name, check in checks:
+    checks: dict[str, Callable[[], Result]] = {
+        "python and packages": _packages,
+        "GPUs": lambda: _gpus(gpus),
+        "bfloat16": _bfloat16,
+        "torch.compile": _compile,
+        "all-reduce": lambda: _all_reduce(gpus),
+        "shared memory": lambda: _shared_memory(gpus),
+        "open files": _open_files,
+        "disk": lambda: _disk(folder),
+        "loading": lambda: _loading(gpus),
+    }
+    for name, check in checks.items():
         try:
-            yield check()
+            yield Finding(name, *check())
         except Exception as error:  # noqa: BLE001 - whatever fails on this machine is what is looked for
             yield Finding(name, "warning", f"failed: {type(error).__name__}: {error}", "mend this before a long run")
 
 
-def _packages() -> Finding:
+def _judged(found: str, is_enough: bool, remedy: str) -> Result:
+    return ("ok", found, "") if is_enough else ("warning", found, remedy)
+
+
+def _packages() -> Result:
     missing = [name for name in PACKAGES if not _version(name)]
     found = f"Python {platform.python_version()}, torch {torch.__version__}, {platform.system()} {platform.machine()}"
-    if sys.version_info < (3, 11) or missing:
-        return Finding("python and packages", "warning", found, f"install uniemox[train] (missing: {missing})")
-    return Finding("python and packages", "ok", found)
+    is_enough = sys.version_info >= (3, 11) and not missing
+    return _judged(found, is_enough, f"install uniemox[train] (missing: {missing})")
 
 
-def _gpus(wanted: int) -> Finding:
+def _gpus(wanted: int) -> Result:
     if not torch.cuda.is_available():
-        return Finding(
-            "GPUs", "not checked", f"torch sees none (built for CUDA {torch.version.cuda})", "run it on a node"
-        )
+        return "not checked", f"torch sees none (built for CUDA {torch.version.cuda})", "run it on a node"
     count = torch.cuda.device_count()
     names = sorted({torch.cuda.get_device_name(i) for i in range(count)})
     memory = min(torch.cuda.mem_get_info(i)[0] for i in range(count)) / 1e9
     found = f"{count} of {wanted}: {', '.join(names)}, {memory:.0f} GB free, CUDA {torch.version.cuda}"
-    if count < wanted:
-        return Finding("GPUs", "warning", found, "ask the scheduler for more, or look at CUDA_VISIBLE_DEVICES")
-    return Finding("GPUs", "ok", found)
+    return _judged(found, count >= wanted, "ask the scheduler for more, or look at CUDA_VISIBLE_DEVICES")
 
 
-def _bfloat16() -> Finding:
+def _bfloat16() -> Result:
     if not torch.cuda.is_available():
-        return Finding("bfloat16", "not checked", f"no GPU; the CPU is fast with {fast_precision('cpu')}")
+        return "not checked", f"no GPU; the CPU is fast with {fast_precision('cpu')}", ""
     if torch.cuda.is_bf16_supported(including_emulation=False):
-        return Finding("bfloat16", "ok", "the GPU computes it")
-    return Finding("bfloat16", "warning", "the GPU does not compute it", "give --hardware.precision float32")
+        return "ok", "the GPU computes it", ""
+    return "warning", "the GPU does not compute it", "give --hardware.precision float32"
 
 
-def _compile() -> Finding:
+def _compile() -> Result:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     x, began = torch.randn(64, 64, device=device), time.perf_counter()
     difference = (torch.compile(lambda y: torch.relu(y @ y) + 1)(x) - (torch.relu(x @ x) + 1)).abs().max()
     found = f"a small function on {device} in {time.perf_counter() - began:.0f} s"
     if difference > 1e-2:
-        return Finding("torch.compile", "warning", f"{found}, off by {difference:.2g}", "give --hardware.no-compile")
-    return Finding("torch.compile", "ok", found)
+        return "warning", f"{found}, off by {difference:.2g}", "give --hardware.no-compile"
+    return "ok", found, ""
 
 
-def _all_reduce(gpus: int) -> Finding:
+def _all_reduce(gpus: int) -> Result:
     count = min(gpus, torch.cuda.device_count())
     if count < 2:
-        return Finding("all-reduce", "not checked", "needs two GPUs")
+        return "not checked", "needs two GPUs", ""
     speed = all_reduce_gb_s(count, "nccl")
     found = f"{speed:.1f} GB/s between {count} GPUs (NCCL {'.'.join(map(str, torch.cuda.nccl.version()))})"
-    if speed < MIN_LINK_GB_S:
-        return Finding("all-reduce", "warning", found, "NCCL_DEBUG=INFO shows which way it goes; NVLink reaches 100")
-    return Finding("all-reduce", "ok", found)
+    return _judged(found, speed >= MIN_LINK_GB_S, "NCCL_DEBUG=INFO shows which way it goes; NVLink reaches 100")
 
 
 def all_reduce_gb_s(processes: int, backend: str) -> float:
@@ -121,8 +118,7 @@ def all_reduce_gb_s(processes: int, backend: str) -> float:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = mp.get_context("spawn")
-    times = context.SimpleQueue()
+    times = mp.get_context("spawn").SimpleQueue()
     mp.start_processes(_send, (processes, backend, port, times), nprocs=processes, start_method="spawn")
     return 2 * (processes - 1) / processes * SENT_MB / 1000 / times.get()
 
@@ -143,35 +139,27 @@ def _send(rank: int, processes: int, backend: str, port: int, times: "mp.SimpleQ
     dist.destroy_process_group()
 
 
-def _shared_memory(gpus: int) -> Finding:
+def _shared_memory(gpus: int) -> Result:
     if not SHARED_MEMORY.is_dir():
-        return Finding("shared memory", "not checked", f"there is no {SHARED_MEMORY}")
+        return "not checked", f"there is no {SHARED_MEMORY}", ""
     config, free = paper(), shutil.disk_usage(SHARED_MEMORY).free
     workers = max(1, min(MAX_WORKERS, usable_cores() // gpus))
     need = workers * PREFETCH * config.batch_size * 2 * 3 * config.view.size**2
     found = f"{free / 1e9:.1f} GB free in {SHARED_MEMORY}; preset paper needs {need / 1e9:.1f} GB"
-    if free < need:
-        return Finding(
-            "shared memory",
-            "warning",
-            found,
-            f"docker run --shm-size={need // 10**9 + 2}g, or fewer --hardware.workers",
-        )
-    return Finding("shared memory", "ok", found)
+    return _judged(found, free >= need, f"docker run --shm-size={need // 10**9 + 2}g, or fewer --hardware.workers")
 
 
-def _open_files() -> Finding:
+def _open_files() -> Result:
     if os.name != "posix":
-        return Finding("open files", "not checked", "this system has no such limit")
+        return "not checked", "this system has no such limit", ""
     import resource  # noqa: PLC0415 - not on Windows
 
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 0 <= limit < MIN_FILES:
-        return Finding("open files", "warning", f"{limit} at most", f"ulimit -n {16 * MIN_FILES}")
-    return Finding("open files", "ok", f"{limit} at most" if limit >= 0 else "no limit")
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # -1: none
+    found = f"{limit} at most" if limit >= 0 else "no limit"
+    return _judged(found, not 0 <= limit < MIN_FILES, f"ulimit -n {16 * MIN_FILES}")
 
 
-def _disk(folder: Path) -> Finding:
+def _disk(folder: Path) -> Result:
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     free, block, file = shutil.disk_usage(place).free / 1e9, os.urandom(2**20), place / f".uniemox-doctor-{os.getpid()}"
     try:
@@ -185,21 +173,16 @@ def _disk(folder: Path) -> Finding:
     finally:
         file.unlink(missing_ok=True)
     found = f"{free:,.0f} GB free in {place}, written at {speed:,.0f} MB/s"
-    if free < MIN_DISK_GB or speed < MIN_DISK_MB_S:
-        return Finding(
-            "disk", "warning", found, f"give an --out with {MIN_DISK_GB} GB and {MIN_DISK_MB_S} MB/s or more"
-        )
-    return Finding("disk", "ok", found)
+    is_enough = free >= MIN_DISK_GB and speed >= MIN_DISK_MB_S
+    return _judged(found, is_enough, f"give an --out with {MIN_DISK_GB} GB and {MIN_DISK_MB_S} MB/s or more")
 
 
-def _loading(gpus: int) -> Finding:
-    speeds, cores = bench_data(synthetic(32), passes=1, soak=0), usable_cores()
+def _loading(gpus: int) -> Result:
+    speeds, cores = bench_data(synthetic(32), passes=1), usable_cores()
     possible, wanted = speeds.shards_samples_per_s * cores, gpus * GPU_IMAGES_PER_S
     found = f"{speeds.shards_samples_per_s:,.0f} images/s a core from shards, {possible:,.0f} on {cores} cores"
-    if possible < wanted:
-        remedy = f"{gpus} GPUs may want {wanted:,}: ask for more cores, or expect GPUs to wait"
-        return Finding("loading", "warning", found, remedy)
-    return Finding("loading", "ok", found)
+    remedy = f"{gpus} GPUs may want {wanted:,}: ask for more cores, or expect GPUs to wait"
+    return _judged(found, possible >= wanted, remedy)
 
 
 def _version(package: str) -> str:

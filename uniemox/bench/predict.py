@@ -4,18 +4,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from uniemox.bench.counting import memory_mb
+from uniemox.bench.counting import memory_growth_mb
 from uniemox.checkpoints.classifier import load_classifier
+from uniemox.classifier_info import ClassifierInfo
 from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import DataError, UniemoxError
 from uniemox.io.files import WEIGHTS
@@ -24,13 +25,12 @@ from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure
 from uniemox.predict.predictor import Predictor
 from uniemox.views.config import ViewConfig
-from uniemox.views.loader import ViewDataset, collate
+from uniemox.views.loader import load_batches
 from uniemox.views.patches import PixelStats, normalise
 from uniemox.views.transforms import EvalViews
 
 BATCH = 16
 PASSES = 3
-SOAK_FROM = 2000
 FRESH = """
 import sys, uniemox
 predictor = uniemox.load(sys.argv[1] or None, finder=sys.argv[2] or None, threads=int(sys.argv[4]) or None)
@@ -44,34 +44,21 @@ print(int(status.split()[0]) / 2**10, "torch" in sys.modules)
 class PredictBench:
     """Result of the measurement; speeds are the best of the passes."""
 
-    images_per_s: float
-    """From a file's bytes to a Prediction, one image a core, without looking for people."""
-    with_people_images_per_s: float | None
-    """The same with the finder; None without one."""
+    images_per_s: float  # from a file's bytes to a Prediction, one image a core, without looking for people
+    with_people_images_per_s: float | None  # the same with the finder; None without one
     torch_images_per_s: float | None
     """The same network in float32 torch eager, its images decoded one after the other; None without its weights."""
-    ratio: float | None
-    """Of the two."""
-    network_images_per_s: float
-    """The ONNX network alone, on views that are ready."""
-    torch_network_images_per_s: float | None
-    """The torch network alone."""
-    images: int
-    """In a pass."""
-    start_s: float
-    """From the start of a process to its first answer, best of the passes."""
-    peak_rss_mb: float
-    """Of that process."""
-    folder_peak_rss_mb: float
-    """Of a process that answers all images of the pass."""
-    imports_torch: bool
-    """Whether that process did."""
-    memory_growth_mb: float | None
-    """Between the 2,000th image and the last; None where nobody asked, or can tell."""
+    ratio: float | None  # of the two
+    network_images_per_s: float  # the ONNX network alone, on views that are ready
+    torch_network_images_per_s: float | None  # the torch network alone
+    images: int  # in a pass
+    start_s: float  # from the start of a process to its first answer, best of the passes
+    peak_rss_mb: float  # of that process
+    folder_peak_rss_mb: float  # of a process that answers all images of the pass
+    imports_torch: bool  # whether that process did
+    memory_growth_mb: float | None  # between the 2,000th image and the last; None where nobody asked, or can tell
 
-    def as_dict(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
+    as_dict = asdict
 
 
 def bench_predict(
@@ -101,21 +88,22 @@ def bench_predict(
         done += answered
         on_progress(done, total)
 
-    ours = max(_pass(predictor, images, count) for _ in range(PASSES))
-    with_people = None
+    def fastest(measure: Callable[[], float]) -> float:
+        return max(measure() for _ in range(PASSES))
+
+    ours = fastest(lambda: _pass(predictor, images, count))
+    with_people = theirs = theirs_network = None
     if finder is not None:
         finding = load(model, finder=finder, threads=1)
-        with_people = max(_pass(finding, images, count) for _ in range(PASSES))
-    predictor = load(model, finder=None)
-    views = _views(data.samples, predictor)
-    network = max(_network_speed(lambda pixels: predictor.network.logits(*pixels), views) for _ in range(PASSES))
-    theirs = theirs_network = None
+        with_people = fastest(lambda: _pass(finding, images, count))
+    network = load(model, finder=None).network
+    views = list(_batches(data.samples[: 4 * BATCH], network.info))
+    of_network = fastest(lambda: _speed(lambda pixels: network.logits(*pixels), views))
     if weights is not None:
         classifier, _ = load_classifier(weights)
-        theirs = max(_torch_pass(classifier, predictor, data.samples, count) for _ in range(PASSES))
-        theirs_network = max(
-            _network_speed(lambda pixels: _torch_logits(classifier, pixels), views) for _ in range(PASSES)
-        )
+        in_torch = partial(_torch_logits, classifier)
+        theirs = fastest(lambda: _speed(in_torch, _batches(data.samples, network.info), count))
+        theirs_network = fastest(lambda: _speed(in_torch, views))
     fresh = [_fresh_process(model, finder, images[:1]) for _ in range(PASSES)]
     _, folder_peak_rss_mb, _ = _fresh_process(model, finder, images)
     growth = _soak(load(model, finder=finder, threads=1), images, soak, count) if soak else None
@@ -124,7 +112,7 @@ def bench_predict(
         with_people_images_per_s=with_people,
         torch_images_per_s=theirs,
         ratio=None if theirs is None else ours / theirs,
-        network_images_per_s=network,
+        network_images_per_s=of_network,
         torch_network_images_per_s=theirs_network,
         images=len(images),
         start_s=min(seconds for seconds, _, _ in fresh),
@@ -148,27 +136,10 @@ def _pass(predictor: Predictor, images: Sequence[bytes], count: Callable[[int], 
     return len(images) / (time.perf_counter() - start)
 
 
-def _torch_pass(
-    classifier: Classifier, predictor: Predictor, samples: Sequence[Sample], count: Callable[[int], None]
-) -> float:
-    """Images per second of the plain form: decode, cut, collate, normalise, forward."""
-    start = time.perf_counter()
-    for pixels in _batches(samples, predictor):
-        count(len(_torch_logits(classifier, pixels).argmax(axis=1)))
-    return len(samples) / (time.perf_counter() - start)
-
-
-def _views(samples: Sequence[Sample], predictor: Predictor) -> list[Pixels]:
-    """Batches of views, normalised, of at most 64 images."""
-    return list(_batches(samples[: 4 * BATCH], predictor))
-
-
-def _batches(samples: Sequence[Sample], predictor: Predictor) -> Iterator[Pixels]:
-    info = predictor.network.info
-    config = ViewConfig(size=info.size, crop_fraction=info.crop_fraction, person=info.person)
-    dataset, stats = ViewDataset(samples, EvalViews(config)), PixelStats(info.mean, info.std)
-    for i in range(0, len(samples), BATCH):
-        batch = collate([dataset[0, j] for j in range(i, min(i + BATCH, len(samples)))])
+def _batches(samples: Sequence[Sample], info: ClassifierInfo) -> Iterator[Pixels]:
+    """Views as the plain form makes them: decoded, cut, collated, normalised."""
+    stats = PixelStats(info.mean, info.std)
+    for batch in load_batches(samples, EvalViews(ViewConfig.of(info)), BATCH):
         if batch.broken:
             raise DataError(f"speed is measured on images that can be read: {batch.broken[0].reason}")
         views = {"scene": batch.scene, "person": batch.person}
@@ -176,12 +147,17 @@ def _batches(samples: Sequence[Sample], predictor: Predictor) -> Iterator[Pixels
         yield pixels.get("scene"), pixels.get("person")
 
 
-def _network_speed(forward: Callable[[Pixels], Any], batches: Sequence[Pixels]) -> float:
-    start = time.perf_counter()
+def _speed(
+    forward: Callable[[Pixels], NDArray[np.float32]],
+    batches: Iterable[Pixels],
+    count: Callable[[int], None] = lambda images: None,
+) -> float:
+    """Images per second of a network, its views included where they are made as it goes."""
+    start, images = time.perf_counter(), 0
     for pixels in batches:
-        forward(pixels)
-    images = sum(len(view) for pixels in batches for view in pixels[:1] if view is not None)
-    images = images or sum(len(pixels[1]) for pixels in batches if pixels[1] is not None)
+        done = len(forward(pixels))
+        images += done
+        count(done)
     return images / (time.perf_counter() - start)
 
 
@@ -193,12 +169,9 @@ def _torch_logits(classifier: Classifier, pixels: Pixels) -> NDArray[np.float32]
 
 def _weights(model: str | None, torch_run: Path | None) -> Path | None:
     """The file with the torch network's weights, where one is known."""
-    run = torch_run or (Path(model) if model is not None else None)
-    if run is not None and run.is_dir():
-        run = run / WEIGHTS
-    if torch_run is not None and run is not None:
-        return run
-    return run if run is not None and run.suffix == ".safetensors" and run.is_file() else None
+    run = torch_run or Path(model or "")
+    file = run / WEIGHTS if run.is_dir() else run
+    return file if torch_run or (model and file.suffix == ".safetensors" and file.is_file()) else None
 
 
 def _fresh_process(model: str | None, finder: str | None, images: Sequence[bytes]) -> tuple[float, float, bool]:
@@ -219,11 +192,9 @@ def _fresh_process(model: str | None, finder: str | None, images: Sequence[bytes
 
 
 def _soak(predictor: Predictor, images: Sequence[bytes], soak: int, count: Callable[[int], None]) -> float | None:
-    """MB by which the memory of this process grows between the 2,000th image and the last."""
-    before = None
-    for i, _ in enumerate(predictor.predict_each(islice(cycle(images), soak)), start=1):
-        count(1)
-        if i == min(SOAK_FROM, max(1, soak // 2)):
-            before = memory_mb()
-    after = memory_mb()
-    return None if before is None or after is None else after - before
+    def work() -> Iterator[int]:
+        for _ in predictor.predict_each(islice(cycle(images), soak)):
+            count(1)
+            yield 1
+
+    return memory_growth_mb(work(), soak)

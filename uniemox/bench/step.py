@@ -1,6 +1,5 @@
 """`uniemox bench step`: images per second of a pre-training step, and how much of the machine's peak that is."""
 
-import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -10,7 +9,7 @@ import open_clip
 import torch
 from torch import Tensor
 
-from uniemox.bench.counting import matmul_peak, multiply_adds, parameter_count, timed
+from uniemox.bench.counting import device_name, matmul_peak, multiply_adds, parameter_count, timed
 from uniemox.errors import ConfigError
 from uniemox.model.config import ModelConfig
 from uniemox.model.encoder import build_encoder, fast_precision
@@ -45,9 +44,7 @@ class StepBench:
     torch_version: str
     threads: int
 
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
+    as_dict = asdict
 
 
 def bench_step(
@@ -68,18 +65,29 @@ def bench_step(
     """
     if batch_size < 1 or steps < 1:
         raise ConfigError(f"batch size and steps must be at least 1, got {batch_size} and {steps}")
-    network, step = prepare_step(
-        model=model, batch_size=batch_size, device=device, with_clip=with_clip, compile_model=compile_model
-    )
+    torch.manual_seed(0)
+    network = UniEmoX(build_encoder(model), ModelConfig()).train()
+    clip = random_clip("ViT-B-16") if with_clip else None
+    flops = 2 * step_multiply_adds(network, None if clip is None else clip.visual)
+    ready_to_train(network, device)
+    optimizer, runner = build_optimizer(network, lr=1e-4), wrap(network, device, compiled=compile_model)
+    teacher = None if clip is None else ClipTeacher(clip.to(device), tokenizer=None)
+    batch = _random_batch(batch_size, network.image_size[0], ModelConfig().decoder.width, with_clip, device)
     precision, on_gpu = fast_precision(device.type), device.type == "cuda"
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    peak = matmul_peak(device, dtype)
+
+    def step() -> None:
+        pretrain_step(runner, optimizer, [batch], teacher=teacher, precision=precision)
+
+    peak = matmul_peak(device, getattr(torch, precision))
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
-    seconds = time_steps(step, steps, device, on_step)
+    step()  # compilation, memory
+    seconds = []
+    for done in range(1, steps + 1):
+        seconds.append(timed(step, device))
+        on_step(done)
     memory_mb = torch.cuda.max_memory_allocated(device) / 1e6 if on_gpu else None
-    peak = max(peak, matmul_peak(device, dtype))
-    flops = 2 * step_multiply_adds(model, with_clip=with_clip)
+    peak = max(peak, matmul_peak(device, getattr(torch, precision)))
     return StepBench(
         images_per_s=batch_size / min(seconds),
         median_images_per_s=batch_size / median(seconds),
@@ -95,56 +103,30 @@ def bench_step(
         teacher="clip" if with_clip else "given",
         compiled=compile_model,
         precision=precision,
-        device=torch.cuda.get_device_name(device) if on_gpu else platform.processor() or "cpu",
+        device=device_name(device),
         torch_version=torch.__version__,
         threads=torch.get_num_threads(),
     )
 
 
-def prepare_step(
-    *, model: str, batch_size: int, device: torch.device, with_clip: bool = False, compile_model: bool = False
-) -> tuple[UniEmoX, Callable[[], None]]:
-    """A model and one pre-training step of it; arguments as `bench_step`."""
-    torch.manual_seed(0)
-    network = UniEmoX(build_encoder(model), ModelConfig()).train()
-    ready_to_train(network, device)
-    optimizer = build_optimizer(network, lr=1e-4)
-    runner = wrap(network, device, compiled=compile_model)
-    teacher = ClipTeacher(_random_clip().to(device), tokenizer=None) if with_clip else None
-    batch = _random_batch(batch_size, network.image_size[0], ModelConfig().decoder.width, with_clip, device)
-    precision = fast_precision(device.type)
+def step_multiply_adds(network: UniEmoX, visual: Any | None) -> int:
+    """Multiply-adds of an image in a training step: both streams forward and backward, the teacher's tower forward.
 
-    def step() -> None:
-        pretrain_step(runner, optimizer, [batch], teacher=teacher, precision=precision)
-
-    return network, step
-
-
-def time_steps(
-    step: Callable[[], None], steps: int, device: torch.device, on_step: Callable[[int], None]
-) -> list[float]:
-    """Seconds of each step, after one to warm up.  on_step: told the number of steps done."""
-    step()  # compilation, memory
-    seconds = []
-    for done in range(1, steps + 1):
-        seconds.append(timed(step, device))
-        on_step(done)
-    return seconds
-
-
-def step_multiply_adds(model: str, *, with_clip: bool = False) -> int:
-    """Multiply-adds of an image in a training step: both streams forward and backward, and the teacher forward."""
-    network, count = UniEmoX(build_encoder(model), ModelConfig()), 2  # images, because L2 compares them
-    views, features = torch.zeros(count, 3, *network.image_size), torch.zeros(count, ModelConfig().decoder.width)
-    student = multiply_adds(lambda: network(views, views, image_features=features, text_features=features)) // count
-    if not with_clip:
+    visual: open_clip's image tower; None: it does not run in the step.
+    """
+    width = network.config.teacher_width or network.config.decoder.width
+    views, features = torch.zeros(2, 3, *network.image_size), torch.zeros(2, width)  # two images, as L2 compares them
+    student = multiply_adds(lambda: network(views, views, image_features=features, text_features=features)) // 2
+    if visual is None:
         return TRAINING * student
-    visual = _random_clip().visual
-    return TRAINING * student + multiply_adds(lambda: visual(torch.zeros(1, 3, *visual.image_size)))
+    size = visual.image_size if isinstance(visual.image_size, tuple) else (visual.image_size,) * 2
+    pixels = torch.zeros(1, 3, *size, device=next(visual.parameters()).device)
+    return TRAINING * student + multiply_adds(lambda: visual(pixels))
 
 
-def _random_clip() -> Any:
-    return open_clip.create_model("ViT-B-16", load_weights=False, pretrained_text=False)
+def random_clip(architecture: str) -> Any:
+    """A CLIP of open_clip with random weights."""
+    return open_clip.create_model(architecture, load_weights=False, pretrained_text=False)
 
 
 def _random_batch(count: int, size: int, width: int, with_clip: bool, device: torch.device) -> PretrainBatch:

@@ -1,6 +1,5 @@
 """`uniemox bench train`: how fast a pre-training run is, and what each of its parts takes."""
 
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +14,8 @@ from typing import Any
 import open_clip
 import torch
 
-from uniemox.bench.counting import matmul_peak, multiply_adds, parameter_count, timed
-from uniemox.bench.step import TRAINING
+from uniemox.bench.counting import device_name, matmul_peak, parameter_count, timed
+from uniemox.bench.step import random_clip, step_multiply_adds
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource
 from uniemox.data.order import steps_in_epoch
 from uniemox.data.prompts import distinct_texts
@@ -44,26 +43,17 @@ PARTS = 5  # times that each part is measured
 class TrainBench:
     """Medians. The parts are measured one after the other, each alone; in a run some go on beside each other."""
 
-    images_per_s: float
-    """Of the whole run, from the end of one step to the end of the next."""
-    waiting: float
-    """Share of the run's time in which a step waits for its images."""
-    mfu: float
-    """Model FLOPs utilisation of the run: a fraction of peak_tflops."""
-    step_images_per_s: float
-    """Of bare steps on one batch: teacher, forward, backward, optimiser."""
-    loading_images_per_s: float
-    """Of the loader alone."""
-    teacher_ms: float
-    """Of the features of one batch; 0 where they are stored."""
+    images_per_s: float  # of the whole run, from the end of one step to the end of the next
+    waiting: float  # share of the run's time in which a step waits for its images
+    mfu: float  # model FLOPs utilisation of the run: a fraction of peak_tflops
+    step_images_per_s: float  # of bare steps on one batch: teacher, forward, backward, optimiser
+    loading_images_per_s: float  # of the loader alone
+    teacher_ms: float  # of the features of one batch; 0 where they are stored
     optimizer_ms: float
     log_ms: float
-    checkpoint_s: float
-    """Until it is on the disk; a run writes it beside its next steps."""
-    peak_tflops: float
-    """TFLOP/s of the best matrix product of the run's precision, measured here."""
-    gflop_per_image: float
-    """Forward and twice that backward, and the teacher's forward where it runs in the step."""
+    checkpoint_s: float  # until it is on the disk; a run writes it beside its next steps
+    peak_tflops: float  # TFLOP/s of the best matrix product of the run's precision, measured here
+    gflop_per_image: float  # forward and twice that backward, and the teacher's forward where it runs in the step
     parameters_m: float
     batch_size: int
     steps: int
@@ -73,9 +63,7 @@ class TrainBench:
     device: str
     torch_version: str
 
-    def as_dict(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
+    as_dict = asdict
 
 
 def bench_train(
@@ -95,12 +83,14 @@ def bench_train(
         schedule=ScheduleConfig(epochs=epochs, warmup_epochs=0),
         save=SaveConfig(every_steps=steps + WARMUP),
     )
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    dtype = getattr(torch, precision)
     with tempfile.TemporaryDirectory(prefix="uniemox-train-") as folder:
         out = Path(folder)
         teacher = random_teacher(config, data, out, device)
         model = build_model(config, None if teacher is None else teacher.width)
-        gflop = flop_per_image(model, teacher) / 1e9
+        clip: Any = teacher.teacher if isinstance(teacher, TextCachedTeacher) else teacher
+        visual = clip.model.visual if isinstance(clip, ClipTeacher) else None
+        gflop = 2 * step_multiply_adds(model, visual) / 1e9
         ready_to_train(model, device)
         model.set_grad_checkpointing(config.hardware.grad_checkpointing)
         if config.hardware.compile:
@@ -121,12 +111,7 @@ def bench_train(
         images_per_s=images_per_s,
         waiting=sum(clock.waits[WARMUP:]) / sum(seconds),
         mfu=images_per_s * gflop * 1e9 / peak,
-        step_images_per_s=config.batch_size / parts["step"],
-        loading_images_per_s=config.batch_size / parts["loading"],
-        teacher_ms=1000 * parts["teacher"],
-        optimizer_ms=1000 * parts["optimizer"],
-        log_ms=1000 * parts["log"],
-        checkpoint_s=parts["checkpoint"],
+        **parts,
         peak_tflops=peak / 1e12,
         gflop_per_image=gflop,
         parameters_m=parameter_count(model) / 1e6,
@@ -135,7 +120,7 @@ def bench_train(
         workers=count_workers(config.hardware, device),
         compiled=config.hardware.compile,
         precision=precision,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        device=device_name(device),
         torch_version=torch.__version__,
     )
 
@@ -154,8 +139,7 @@ def random_teacher(config: PretrainConfig, data: DataSet, out: Path, device: tor
     kind, _, name = config.teacher.source.partition(":")
     if kind == "clip" and config.teacher.view == "augmented" and not name.startswith("local-dir:"):
         architecture = name.partition("@")[0]
-        network = open_clip.create_model(architecture, load_weights=False, pretrained_text=False)
-        clip = ClipTeacher(network.to(device), open_clip.get_tokenizer(architecture))
+        clip = ClipTeacher(random_clip(architecture).to(device), open_clip.get_tokenizer(architecture))
         return TextCachedTeacher(clip, out / TEXTS) if config.model.needs_text_features else clip
     keys = [sample.key for sample in data.samples]
     texts = distinct_texts(data.samples, config.teacher.with_emotion)
@@ -163,19 +147,6 @@ def random_teacher(config: PretrainConfig, data: DataSet, out: Path, device: tor
     path = out / "teacher.npz"
     save_features(path, image_keys=keys, image_features=image_features, texts=texts, text_features=text_features)
     return StoredTeacher(path)
-
-
-def flop_per_image(model: Any, teacher: Teacher | None) -> float:
-    """Count the work of a step: the student's forward pass, twice that backward, and the teacher's where it runs."""
-    views = torch.zeros(2, 3, *model.image_size)  # two, because L2 compares images
-    features = None if teacher is None else torch.zeros(2, teacher.width)
-    student = multiply_adds(lambda: model(views, views, image_features=features, text_features=features)) / 2
-    clip: Any = teacher.teacher if isinstance(teacher, TextCachedTeacher) else teacher
-    if not isinstance(clip, ClipTeacher):
-        return 2 * TRAINING * student
-    size = clip.model.visual.image_size
-    pixels = torch.zeros(1, 3, *(size if isinstance(size, tuple) else (size, size)), device=clip._device)
-    return 2 * (TRAINING * student + multiply_adds(lambda: clip.model.visual(pixels)))
 
 
 def _take_step(run: PretrainRun, runner: Any, batches: Sequence[PretrainBatch]) -> dict[str, float]:
@@ -190,7 +161,7 @@ def _take_step(run: PretrainRun, runner: Any, batches: Sequence[PretrainBatch]) 
 
 
 def _time_parts(run: PretrainRun, runner: Any, plan: RunPlan) -> dict[str, float]:
-    """Median seconds of each part of a step, alone."""
+    """Each part of a step, alone: medians, by the names of the result's fields."""
     config, trainer, device = run.config, run.trainer, next(run.model.parameters()).device
     loader = iter(build_loader(run.views, run_order(config, plan), plan.workers))
     batches = [run.batch(views) for views in islice(loader, config.accumulation)]
@@ -214,12 +185,12 @@ def _time_parts(run: PretrainRun, runner: Any, plan: RunPlan) -> dict[str, float
     with Journal(trainer.out, plan.steps) as journal:
         log = median_of(partial(journal.write, plan.steps, {"total": 1.0, "lr": 1.0, "grad_norm": 1.0}))
     return {
-        "loading": loading * config.accumulation,
-        "step": median_of(lambda: _take_step(run, runner, batches)),
-        "teacher": median_of(ask) if is_asked else 0.0,
-        "optimizer": median_of(trainer.optimizer.step),
-        "log": log,
-        "checkpoint": median_of(save),
+        "loading_images_per_s": config.batch_size / (loading * config.accumulation),
+        "step_images_per_s": config.batch_size / median_of(lambda: _take_step(run, runner, batches)),
+        "teacher_ms": 1000 * median_of(ask) if is_asked else 0.0,
+        "optimizer_ms": 1000 * median_of(trainer.optimizer.step),
+        "log_ms": 1000 * log,
+        "checkpoint_s": median_of(save),
     }
 
 

@@ -1,6 +1,7 @@
 """Weight files: published ones read safely into encoders, and our own written."""
 
-from uniemox.checkpoints.published import LoadReport, load_published, load_start
+from uniemox.checkpoints.published import load_published, load_start
+from uniemox.checkpoints.reading import LoadReport
 from uniemox.checkpoints.saving import convert, save_encoder
 
 __all__ = ["LoadReport", "convert", "load_published", "load_start", "save_encoder"]

@@ -69,7 +69,8 @@ def load_classifier(path: Path, allow: Collection[str] = ()) -> tuple[Classifier
         _check_blocks(spec)
         with torch.device("meta"):  # without memory, until the shapes are known to fit
             draft = build(spec)
-        check_shapes(draft, _shapes(path))
+        with safetensors.safe_open(str(path), "pt") as file:
+            check_shapes(draft, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
         classifier = build(spec)
         classifier.load_state_dict(safetensors.torch.load_file(path))
     except (*UNREADABLE, AssertionError, UniemoxError) as error:
@@ -102,11 +103,6 @@ def check_shapes(draft: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> Non
         )
 
 
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    with safetensors.safe_open(str(path), "pt") as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-
-
 def is_classifier(path: Path) -> bool:
     """Return whether a safetensors file is a classifier of ours. Raises CheckpointError if it can't be read."""
     return _header(path) is not None
@@ -123,10 +119,6 @@ def _header(path: Path) -> str | None:
 Network = TypeVar("Network", bound=YoloxNano | YuNet)
 PX = 64  # of the image on which the order of the convolutions is seen
 MAX_BYTES = 64 * 2**20
-SOURCES: dict[type, str] = {
-    YoloxNano: "YOLOX-nano as Megvii-BaseDetection/YOLOX publishes it (yolox_nano.onnx)",
-    YuNet: "YuNet-n as libfacedetection.train publishes it (yunet_n.onnx)",
-}
 
 
 @torch.no_grad()
@@ -136,8 +128,7 @@ def load_detector_weights(network: Network, path: Path) -> Network:
     The file's convolutions go to the network's in the order in which both run.
     Raises CheckpointError, with what is expected, if the file is none of that network.
     """
-    layers = in_order(network)
-    expected = f"expected {SOURCES[type(network)]}"
+    layers, expected = in_order(network), f"expected {network.published}"
     try:
         if path.stat().st_size > MAX_BYTES:
             raise CheckpointError(f"{path} has {path.stat().st_size:,} bytes; {expected}")
@@ -186,29 +177,24 @@ def load_embedded(name: str) -> tuple[Any, ClassifierInfo]:
     model = onnx.load(embedded_file(IN_PACKAGE[name]))
     info = read_info(next(entry.value for entry in model.metadata_props if entry.key == KEY))
     assert info.network is not None, "they are of this version"
-    encoder, weights = build_encoders(info.network), _Weights(model.graph)
-    conv = ""
+    encoder, conv = build_encoders(info.network), ""
+    stored: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes = {node.output[0]: node for node in model.graph.node if node.op_type in ("Cast", "Mul")}
+
+    def weight(name: str) -> Tensor:
+        """In float32, however it is stored; see `uniemox.export.compact`."""
+        if name in stored:
+            return torch.from_numpy(numpy_helper.to_array(stored[name]).copy()).float()
+        parts = [weight(one) for one in nodes[name].input]
+        return parts[0] if len(parts) == 1 else parts[0] * parts[1]  # of 8 bits: times the scales
+
     for path, module in encoder.named_modules(prefix="classifier.encoder"):
         if isinstance(module, nn.Conv2d):
             conv = path
-            module.weight.copy_(weights[f"{path}.weight"])
+            module.weight.copy_(weight(f"{path}.weight"))
             if module.bias is not None:
-                module.bias.copy_(weights[f"{path}.bias"])
+                module.bias.copy_(weight(f"{path}.bias"))
         elif isinstance(module, nn.BatchNorm2d):
             module.weight.fill_((1 + module.eps) ** 0.5)
-            module.bias.copy_(weights[f"{conv}.weight_bias"])
+            module.bias.copy_(weight(f"{conv}.weight_bias"))
     return encoder.eval(), replace(info, network=replace(info.network, folded_norms=True))
-
-
-class _Weights:
-    """The weights of a graph by name, in float32, however they are stored; see `uniemox.export.compact`."""
-
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self.stored: dict[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
-        self.nodes = {node.output[0]: node for node in graph.node if node.op_type in ("Cast", "Mul")}
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name in self.stored:
-            return torch.from_numpy(numpy_helper.to_array(self.stored[name]).copy()).float()
-        parts = [self[one] for one in self.nodes[name].input]
-        return parts[0] if len(parts) == 1 else parts[0] * parts[1]  # of 8 bits: times the scales

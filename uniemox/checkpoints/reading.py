@@ -7,10 +7,9 @@ import math
 import pickle
 import re
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import safetensors
 import torch
@@ -21,47 +20,7 @@ from uniemox.errors import CheckpointError
 from uniemox.io.files import open_regular
 from uniemox.io.weight_archives import check_weight_archive, refusal
 from uniemox.model.encoder import sincos_position
-
-FIRST = "conv_proj.weight"  # by which such a file is known
-NAMES = {
-    "class_token": "cls_token",
-    "conv_proj.": "patch_embed.proj.",
-    "encoder.pos_embedding": "pos_embed",
-    "encoder.layers.encoder_layer_": "blocks.",
-    "encoder.ln.": "norm.",
-    "heads.head.": "head.",
-}
-LAYER_NAMES = {
-    ".ln_1.": ".norm1.",
-    ".ln_2.": ".norm2.",
-    ".self_attention.in_proj_": ".attn.qkv.",
-    ".self_attention.out_proj.": ".attn.proj.",
-    ".mlp.linear_1.": ".mlp.fc1.",
-    ".mlp.linear_2.": ".mlp.fc2.",
-    ".mlp.0.": ".mlp.fc1.",  # of newer versions
-    ".mlp.3.": ".mlp.fc2.",
-}
-
-
-def is_torchvision_vit(names: Iterable[str]) -> bool:
-    """Return whether these are the names of torchvision's VisionTransformer."""
-    return {FIRST, "class_token", "encoder.pos_embedding"} <= set(names)
-
-
-def plain_name(name: str) -> str:
-    """timm's name of a tensor.
-
-    >>> plain_name("encoder.layers.encoder_layer_3.self_attention.in_proj_weight")
-    'blocks.3.attn.qkv.weight'
-    """
-    for theirs, ours in NAMES.items():
-        if name.startswith(theirs):
-            name = ours + name.removeprefix(theirs)
-            break
-    for theirs, ours in LAYER_NAMES.items():
-        name = name.replace(theirs, ours)
-    return name
-
+from uniemox.views.patches import IMAGENET
 
 ZIP = b"PK"  # how the newer of torch.save's two formats begins
 METADATA_KEY = "uniemox"  # in the header of the safetensors files that we write
@@ -86,6 +45,40 @@ class WeightFile:
     is_safetensors: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadReport:
+    """Report of loading a weight file. Names are the encoder's, those under `dropped` the file's."""
+
+    path: str
+    method: str
+    image_size: int  # side in px that the encoder takes
+    heads: int | tuple[int, ...] | None  # attention heads, per stage where they differ; None: not asked of timm
+    mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None  # of the input pixels; None: the file doesn't tell
+    loaded: tuple[str, ...]
+    resized: tuple[str, ...] = ()  # of the loaded ones, tables made for another image size
+    new: tuple[str, ...] = ()  # not in the file: the method's own fine-tuning starts them anew
+    dropped: tuple[str, ...] = ()  # in the file, not of the encoder or not used by its fine-tuning
+
+    def __str__(self) -> str:
+        pixels = "unknown" if self.mean_std is None else " and ".join(map(str, self.mean_std))
+        lines = [
+            f"{self.path}: {self.method}, {self.image_size} px, heads {self.heads}",
+            f"  mean and deviation of its pixels {pixels}",
+            f"  loaded {len(self.loaded)}",
+        ]
+        for what, names in (("resized", self.resized), ("new", self.new), ("dropped", self.dropped)):
+            shown = ", ".join(names[:6]) + (f", and {len(names) - 6} more" if len(names) > 6 else "")
+            lines.append(f"  {what} {len(names)}{': ' + shown if names else ''}")
+        return "\n".join(lines)
+
+
+def heads_in(encoder: Any) -> int | tuple[int, ...]:
+    """Return the attention heads of a network of timm, per stage where it has stages."""
+    if hasattr(encoder, "blocks"):
+        return encoder.blocks[0].attn.num_heads
+    return tuple(stage.blocks[0].attn.num_heads for stage in encoder.layers)
+
+
 def read_weight_file(path: str | Path, *, mapped: bool = False) -> WeightFile:
     """Read a .safetensors file, or what torch.save wrote, into memory.
 
@@ -101,18 +94,10 @@ def read_weight_file(path: str | Path, *, mapped: bool = False) -> WeightFile:
         raise CheckpointError(f"there is no file {path}; give the path of a weight file") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}; give the path of a weight file") from error
-    if _is_safetensors(path, start):
+    if path.suffix == ".safetensors" or start[8:9] == b"{":  # eight bytes of header length, then JSON
         return _read_safetensors(path)
-    return WeightFile(
-        path=path,
-        content=_read_pickle(path, start, mapped and start.startswith(ZIP)),
-        metadata=None,
-        is_safetensors=False,
-    )
-
-
-def _is_safetensors(path: Path, start: bytes) -> bool:
-    return path.suffix == ".safetensors" or start[8:9] == b"{"  # eight bytes of header length, then JSON
+    content = _read_pickle(path, start, mapped and start.startswith(ZIP))
+    return WeightFile(path=path, content=content, metadata=None, is_safetensors=False)
 
 
 def _read_safetensors(path: Path) -> WeightFile:
@@ -135,31 +120,21 @@ def _read_pickle(path: Path, start: bytes, mapped: bool) -> dict[str, Any]:
         check_weight_archive(path)
         with torch.serialization.safe_globals(ALLOWED):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(_refusal(path, start, str(error))) from error
-    except UNREADABLE as error:
+    except (pickle.UnpicklingError, *UNREADABLE) as error:
+        reason, seems = str(error) if isinstance(error, pickle.UnpicklingError) else "", ""
+        if "GLOBAL" in reason or "Unsupported class" in reason or "instruction" in reason:  # it wants to run something
+            wanted = (reason.partition("GLOBAL ")[2].split() or ["something"])[0]
+            raise CheckpointError(refusal(path, wanted)) from error
+        if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+            seems = " (it is a web page, perhaps of a download that needs a login)"
+        elif start.startswith(b"version https://git-lfs"):
+            seems = " (it is a Git LFS pointer: run 'git lfs pull' where it came from)"
         raise CheckpointError(
-            f"{path} is cut off or no checkpoint{_looks_like(start)}; fetch it again and compare its size"
+            f"{path} is cut off or no checkpoint{seems}; fetch it again and compare its size"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dictionary of weights")
     return content
-
-
-def _refusal(path: Path, start: bytes, reason: str) -> str:
-    """Tell a pickle that wants to run something from a file that is no pickle."""
-    if "GLOBAL" in reason or "Unsupported class" in reason or "instruction" in reason:
-        wanted = (reason.partition("GLOBAL ")[2].split() or ["something"])[0]
-        return refusal(path, wanted)
-    return f"{path} is cut off or no checkpoint{_looks_like(start)}; fetch it again and compare its size"
-
-
-def _looks_like(start: bytes) -> str:
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return " (it is a web page, perhaps of a download that needs a login)"
-    if start.startswith(b"version https://git-lfs"):
-        return " (it is a Git LFS pointer: run 'git lfs pull' where it came from)"
-    return ""
 
 
 def tensors_only(state: object, path: Path) -> dict[str, Tensor]:
@@ -185,27 +160,63 @@ def tensors_only(state: object, path: Path) -> dict[str, Tensor]:
     return state
 
 
-MethodName = Literal[
-    "moco_v3", "dino", "beit", "mae", "simmim", "simmim_swin", "tinymim", "siameseim", "mixmae", "dbot", "cae",
-    "uniemox", "timm", "torchvision",
-]  # fmt: skip
-CONTAINERS = ("model", "module", "state_dict")  # where training scripts put the weights
-PREFIXES: dict[MethodName, tuple[str, ...]] = {
-    "moco_v3": ("module.base_encoder.",),
-    "dino": ("module.backbone.", "backbone."),
-    "simmim": ("encoder.",),
-    "simmim_swin": ("encoder.",),
-    "cae": ("encoder.",),
-    "uniemox": ("encoder.",),
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishedMethod:
+    """A method whose weights are published: what its files look like, and what its own fine-tuning builds of them."""
+
+    network: Literal["vit", "beit", "swin"] = "vit"
+    prefixes: tuple[str, ...] = ()
+    """Before the names of the encoder's tensors."""
+    reads_token: bool = False
+    """The head reads the normed CLS token; elsewhere a new norm of the mean patch."""
+    is_start: bool = True
+    """Pre-training can start from it: it has absolute positions and a CLS token."""
+    mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = IMAGENET
+    """Of the input pixels; None: another one for every file."""
+
+
+METHODS: dict[str, PublishedMethod] = {
+    "moco_v3": PublishedMethod(prefixes=("module.base_encoder.",), reads_token=True),
+    "dino": PublishedMethod(prefixes=("module.backbone.", "backbone."), reads_token=True),
+    "beit": PublishedMethod(network="beit", is_start=False, mean_std=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))),
+    "mae": PublishedMethod(),
+    "simmim": PublishedMethod(network="beit", prefixes=("encoder.",), is_start=False),
+    "simmim_swin": PublishedMethod(network="swin", prefixes=("encoder.",), is_start=False),
+    "tinymim": PublishedMethod(),
+    "siameseim": PublishedMethod(),
+    "mixmae": PublishedMethod(network="swin", is_start=False),
+    "dbot": PublishedMethod(),
+    "cae": PublishedMethod(network="beit", prefixes=("encoder.",)),
+    "uniemox": PublishedMethod(prefixes=("encoder.",)),
+    "timm": PublishedMethod(reads_token=True, mean_std=None),
+    "torchvision": PublishedMethod(reads_token=True),
 }
+CONTAINERS = ("model", "module", "state_dict")  # where training scripts put the weights
 ENCODER_NAMES = re.compile(
     r"(cls_token|pos_embed|absolute_pos_embed)$|(patch_embed|blocks|layers|norm|fc_norm|rel_pos_bias)\."
 )
+TABLE = "relative_position_bias_table"
 REBUILT = re.compile(r"(relative_position_index|attn_mask)$")  # follow from the architecture
+TORCHVISION_NAMES = {
+    "class_token": "cls_token",
+    "conv_proj.": "patch_embed.proj.",
+    "encoder.pos_embedding": "pos_embed",
+    "encoder.layers.encoder_layer_": "blocks.",
+    "encoder.ln.": "norm.",
+    "heads.head.": "head.",
+    ".ln_1.": ".norm1.",
+    ".ln_2.": ".norm2.",
+    ".self_attention.in_proj_": ".attn.qkv.",
+    ".self_attention.out_proj.": ".attn.proj.",
+    ".mlp.linear_1.": ".mlp.fc1.",
+    ".mlp.linear_2.": ".mlp.fc2.",
+    ".mlp.0.": ".mlp.fc1.",  # of newer versions
+    ".mlp.3.": ".mlp.fc2.",
+}
 
 
-def recognise(file: WeightFile) -> MethodName:
-    """The method that wrote the file, from its container and names. Raises CheckpointError for any other file."""
+def recognise(file: WeightFile) -> str:
+    """Return the method that wrote the file, by its container and names. Raises CheckpointError for any other file."""
     if file.metadata is not None:
         return check_method(str(file.metadata.get("method")))
     content = file.content
@@ -214,32 +225,32 @@ def recognise(file: WeightFile) -> MethodName:
     state = state_of(file)
     if "visual.conv1.weight" in state or "visual.proj" in state:
         raise CheckpointError(f"{file.path} is a CLIP model: it can be the teacher, not the encoder")
-    if is_torchvision_vit(state) or any(name.startswith("module.base_encoder.") for name in state):
-        return "torchvision" if is_torchvision_vit(state) else "moco_v3"
-    if "encoder.cls_token" in state or "encoder.patch_embed.proj.weight" in state:
-        if "embed.weight" in state and "encoder.norm.weight" in state:
-            return "uniemox"  # the whole model's
-        swin = any(name.startswith("encoder.layers.") for name in state)
-        return "simmim_swin" if swin else "cae" if "encoder.pos_embed" in state else "simmim"
-    if "absolute_pos_embed" in state:
-        return "mixmae"
-    if any(name.endswith("relative_position_bias_table") and not name.startswith("layers.") for name in state):
-        return "beit"
-    if any(name.startswith("mm_") for name in state):
-        return "siameseim"
-    if "decoder_predp.weight" in state:
-        return "dbot"
-    if "decoder_pred.weight" in state:
-        return "mae"
+    is_inside = "encoder.cls_token" in state or "encoder.patch_embed.proj.weight" in state
+    marks = {  # in this order
+        "torchvision": {"conv_proj.weight", "class_token", "encoder.pos_embedding"} <= state.keys(),
+        "moco_v3": any(name.startswith("module.base_encoder.") for name in state),
+        "uniemox": is_inside and "embed.weight" in state and "encoder.norm.weight" in state,  # the whole model's
+        "simmim_swin": is_inside and any(name.startswith("encoder.layers.") for name in state),
+        "cae": is_inside and "encoder.pos_embed" in state,
+        "simmim": is_inside,
+        "mixmae": "absolute_pos_embed" in state,
+        "beit": any(name.endswith(TABLE) and not name.startswith("layers.") for name in state),
+        "siameseim": any(name.startswith("mm_") for name in state),
+        "dbot": "decoder_predp.weight" in state,
+        "mae": "decoder_pred.weight" in state,
+    }
+    for method, is_marked in marks.items():
+        if is_marked:
+            return method
     if "pos_embed" in state and "patch_embed.proj.weight" in state:
         return _recognise_plain(file, state)
     raise CheckpointError(
         f"{file.path} is of no method that uniemox knows; its first names are {', '.join(list(state)[:5])}. Name the "
-        f"method ({', '.join(get_args(MethodName))}) if you know better"
+        f"method ({', '.join(METHODS)}) if you know better"
     )
 
 
-def _recognise_plain(file: WeightFile, state: dict[str, Tensor]) -> MethodName:
+def _recognise_plain(file: WeightFile, state: dict[str, Tensor]) -> str:
     """A plain ViT without a decoder: several methods release just that, under the same names.
 
     Their fixed position tables tell some of them apart: MoCo v3's and SiameseIM's begin with the row, MAE's, dBOT's and
@@ -265,42 +276,49 @@ def is_sincos(table: Tensor, *, rows_first: bool) -> bool:
     return bool((table.float() - expected).abs().max() < max(1e-5, torch.finfo(table.dtype).eps))
 
 
-def check_method(name: str) -> MethodName:
-    """The name, if there is such a method. Raises CheckpointError."""
-    for method in get_args(MethodName):
-        if method == name:
-            return method
-    raise CheckpointError(f"there is no method {name!r}; choose one of auto, {', '.join(get_args(MethodName))}")
+def check_method(name: str) -> str:
+    """Return the name, if there is such a method. Raises CheckpointError."""
+    if name not in METHODS:
+        raise CheckpointError(f"there is no method {name!r}; choose one of auto, {', '.join(METHODS)}")
+    return name
 
 
-def encoder_tensors(file: WeightFile, method: MethodName) -> tuple[dict[str, Tensor], list[str]]:
-    """The encoder's tensors without the method's prefix, in float32, and the names of everything else.
+def encoder_tensors(file: WeightFile, method: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the encoder's tensors under timm's names, in float32, and the file's names of everything else.
 
     Raises CheckpointError if the file holds no encoder of that method.
     """
-    is_own = file.metadata is not None
+    is_own, prefixes = file.metadata is not None, METHODS[method].prefixes
     state = tensors_only(file.content, file.path) if is_own else state_of(file, "teacher" if method == "dino" else None)
-    prefixes = () if is_own else PREFIXES.get(method, ())
-    found = {}
-    for name, value in state.items():
-        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
-        short = name.removeprefix(prefix) if method != "torchvision" else plain_name(name)
-        if (prefix or not prefixes or _has_no(prefixes, state)) and ENCODER_NAMES.match(short):
-            found[short] = (name, value)
-    tensors = {short: value.float() for short, (_, value) in found.items() if not REBUILT.search(short)}
+    if is_own or not any(name.startswith(prefixes) for name in state):  # already cut down to the encoder
+        prefixes = ("",)
+    sources = {}  # of the encoder's names
+    for name in state:
+        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
+        short = name.removeprefix(prefix or "")
+        short = plain_name(short) if method == "torchvision" else short
+        if prefix is not None and ENCODER_NAMES.match(short):
+            sources[short] = name
+    tensors = {short: state[name].float() for short, name in sources.items() if not REBUILT.search(short)}
     if "patch_embed.proj.weight" not in tensors:
         raise CheckpointError(
-            f"{file.path} holds no encoder of {method}: {prefixes[0] if prefixes else ''}patch_embed.proj.weight is "
-            "missing; let the method be recognised (method='auto') or fetch the pre-training file"
+            f"{file.path} holds no encoder of {method}: {prefixes[0]}patch_embed.proj.weight is missing; let the "
+            "method be recognised (method='auto') or fetch the pre-training file"
             + (" (a stem of several convolutions is not supported)" if "patch_embed.proj.0.weight" in tensors else "")
         )
-    used = {name for name, _ in found.values()}
+    used = set(sources.values())
     return tensors, [name for name in state if name not in used or REBUILT.search(name)]
 
 
-def _has_no(prefixes: tuple[str, ...], state: dict[str, Tensor]) -> bool:
-    """Return whether the names bear none of the prefixes: a file that was already cut down to the encoder."""
-    return not any(name.startswith(prefixes) for name in state)
+def plain_name(name: str) -> str:
+    """Return timm's name of a tensor of torchvision's.
+
+    >>> plain_name("encoder.layers.encoder_layer_3.self_attention.in_proj_weight")
+    'blocks.3.attn.qkv.weight'
+    """
+    for theirs, ours in TORCHVISION_NAMES.items():
+        name = name.replace(theirs, ours)
+    return name
 
 
 def state_of(file: WeightFile, preferred: str | None = None) -> dict[str, Tensor]:

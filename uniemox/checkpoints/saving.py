@@ -12,13 +12,13 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from uniemox.checkpoints.published import LoadReport, load_published, load_start
-from uniemox.checkpoints.reading import METADATA_KEY, MethodName
-from uniemox.checkpoints.swin import MixMAEEncoder
+from uniemox.checkpoints.published import load_published, load_start
+from uniemox.checkpoints.reading import METADATA_KEY, LoadReport, heads_in
 from uniemox.checkpoints.timm_networks import TIMM
 from uniemox.data.seen import read_seen, seen_file, write_hashes
 from uniemox.errors import CheckpointError
 from uniemox.io.files import replacing
+from uniemox.model.encoders import MixMAEEncoder
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -44,14 +44,14 @@ def _sort_metadata(path: Path) -> None:
             file.write(text.ljust(length))
 
 
-def save_encoder(encoder: Any, path: str | Path, *, method: MethodName = "uniemox") -> None:
+def save_encoder(encoder: Any, path: str | Path, *, method: str = "uniemox") -> None:
     """Write an encoder; the file is there whole or not at all.
 
     encoder: of `load_published`, `load_start` or `build_encoder`.  method: whose rules load it again.
     Raises CheckpointError if the file can't be written.
     """
     path = Path(path)
-    heads = encoder.blocks[0].attn.num_heads if hasattr(encoder, "blocks") else None
+    heads = heads_in(encoder) if hasattr(encoder, "blocks") else None
     new = encoder.report.new if hasattr(encoder, "report") else ()
     header = {"method": method, "heads": heads, "image_size": encoder.patch_embed.img_size[0], "new": new}
     write_tensors(path, encoder.state_dict(), {METADATA_KEY: json.dumps(header)})
@@ -103,39 +103,29 @@ def loading_line(encoder: Any, path: str | Path) -> str:
 
 def timm_model(encoder: Any) -> tuple[str, dict[str, object]]:
     """A name of timm, and the options that make exactly this network of it."""
-    options: dict[str, object] = {"num_classes": 0, "img_size": encoder.patch_embed.img_size[0]}
-    if isinstance(encoder, SwinTransformer):
-        first = encoder.layers[0].blocks[0]
-        options |= _mlp_ratio(first, encoder.embed_dim) | {
-            "patch_size": encoder.patch_embed.patch_size[0],
-            "embed_dim": encoder.embed_dim,
-            "depths": tuple(len(stage.blocks) for stage in encoder.layers),
-            "num_heads": tuple(stage.blocks[0].attn.num_heads for stage in encoder.layers),
-            "window_size": tuple(stage.blocks[0].window_size[0] for stage in encoder.layers),
-        }
-        return "swin_base_patch4_window7_224", options
-    block = encoder.blocks[0]
-    options |= _mlp_ratio(block, encoder.embed_dim)
-    options |= {
+    is_swin = isinstance(encoder, SwinTransformer)
+    block = encoder.layers[0].blocks[0] if is_swin else encoder.blocks[0]
+    ratio = block.mlp.fc1.out_features / encoder.embed_dim
+    options: dict[str, object] = {
+        "num_classes": 0,
+        "img_size": encoder.patch_embed.img_size[0],
+        **({} if ratio == 4 else {"mlp_ratio": ratio}),
         "patch_size": encoder.patch_embed.patch_size[0],
         "embed_dim": encoder.embed_dim,
-        "depth": len(encoder.blocks),
-        "num_heads": block.attn.num_heads,
-        "global_pool": encoder.global_pool,
     }
+    if is_swin:
+        windows = tuple(stage.blocks[0].window_size[0] for stage in encoder.layers)
+        depths = tuple(len(stage.blocks) for stage in encoder.layers)
+        options |= {"depths": depths, "num_heads": heads_in(encoder), "window_size": windows}
+        return "swin_base_patch4_window7_224", options
+    options |= {"depth": len(encoder.blocks), "num_heads": heads_in(encoder), "global_pool": encoder.global_pool}
     if isinstance(encoder, Beit):
         options |= {"use_abs_pos_emb": encoder.pos_embed is not None, "init_values": 0.1}
         return "beit_base_patch16_224", options
     if not isinstance(encoder, VisionTransformer):
         raise CheckpointError(f"there is no line for a {type(encoder).__name__}")
     if hasattr(block.ls1, "gamma"):
-        options |= {"init_values": 1e-5}
+        options["init_values"] = 1e-5
     if block.attn.qkv.bias is None:
-        options |= {"qkv_bias": False}
+        options["qkv_bias"] = False
     return "vit_base_patch16_224", options
-
-
-def _mlp_ratio(block: Any, width: int) -> dict[str, object]:
-    """The option for a hidden layer of another width than four times the block's."""
-    ratio = block.mlp.fc1.out_features / width
-    return {} if ratio == 4 else {"mlp_ratio": ratio}

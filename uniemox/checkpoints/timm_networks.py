@@ -15,8 +15,9 @@ import timm.models
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError
-from torch import nn
+from timm.models.vision_transformer import VisionTransformer
 
+from uniemox.checkpoints.reading import LoadReport, heads_in
 from uniemox.errors import CheckpointError
 from uniemox.io.files import read_limited
 from uniemox.io.weight_archives import check_weight_archive
@@ -97,8 +98,8 @@ def _read_folder(folder: Path) -> TimmSource:
     return TimmSource(name=name, options={}, pixels=pixels, file=str(file))
 
 
-def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> nn.Module:
-    """A network of timm without classifier.
+def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> Any:
+    """A network of timm without classifier; `.report` says what was loaded.
 
     text: as `TimmSource.parse` takes it; a local file's classifier is left out.
     image_size: side of the input in px, where the network is built for one.
@@ -114,7 +115,7 @@ def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> 
     if image_size is not None and hasattr(embedding, "img_size"):
         options["img_size"] = image_size
     try:
-        network = build_timm(
+        network: Any = build_timm(
             source.name,
             pretrained=pretrained and not source.file,
             num_classes=0,
@@ -125,6 +126,15 @@ def load_timm(text: str, image_size: int | None, *, pretrained: bool = True) -> 
             load_without_head(network, source.file)
     except (RuntimeError, OSError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"timm:{text.removeprefix(TIMM)} could not be built with its weights: {error}") from error
+    config = network.pretrained_cfg
+    network.report = LoadReport(
+        path=f"{TIMM}{text.removeprefix(TIMM)}",
+        method="timm",
+        image_size=image_size or config["input_size"][1],
+        heads=heads_in(network) if isinstance(network, VisionTransformer) else None,
+        mean_std=(config["mean"], config["std"]),
+        loaded=tuple(network.state_dict()),
+    )
     return network
 
 
@@ -171,7 +181,7 @@ def check_hub(name: str) -> None:
 def load_without_head(network: Any, file: str | Path) -> None:
     """Load a file of timm's weights, with a classifier or without, into a network that has none.
 
-    Raises one of UNLOADABLE if they are another network's; CheckpointError for a file that is not safe to read.
+    Raises what timm and torch raise if they are another network's; CheckpointError for a file that is not safe to read.
     """
     if Path(file).suffix != ".safetensors":
         check_weight_archive(Path(file))

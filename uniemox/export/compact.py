@@ -1,5 +1,6 @@
 """Smaller ONNX files: weights in 16 or 8 bits, and int8 computation where it pays."""
 
+import functools
 import logging
 import re
 import tempfile
@@ -7,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,19 +17,20 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from uniemox.classifier_info import ClassifierInfo, read_info
-from uniemox.data.sample import Broken, DataSet, Sample
+from uniemox.data.sample import DataSet, Sample
 from uniemox.errors import CheckpointError, ConfigError, DataError
 from uniemox.export.onnx import KEY, read_model, write_model
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, open_session, quantization_tools
 from uniemox.predict.network import ONE_BY_ONE, is_one_by_one, run_views
 from uniemox.views.config import ViewConfig
-from uniemox.views.loader import ViewDataset, collate
+from uniemox.views.loader import load_batches
 from uniemox.views.transforms import EvalViews
 
 FEW_VALUES = 1_000  # tensors of so few values are left: they save nothing, and scales and biases live there
 MATRIX_VALUES = 5_000  # kernels of so many are stored in 8 bits, where that is asked for; smaller ones in 16
 HALF, BYTES, SCALES = ".float16", ".int8", ".scales"
 Values = NDArray[np.float32]
+Packed = tuple[list[TensorProto], list[onnx.NodeProto]]  # what is stored, and the nodes that read it as float32
 
 
 def store_as_float16(src: Path, dst: Path) -> None:
@@ -53,13 +56,11 @@ def store_as_int8(src: Path, dst: Path, *, keep_float16: str | None = None) -> N
         raise ConfigError(f"--keep-float16 {keep_float16!r} is no regular expression: {error}") from error
     kept = []
 
-    def pack(name: str, values: Values) -> tuple[list[TensorProto], list[onnx.NodeProto]] | None:
-        if not _is_kernel(values):
-            return _as_half(name, values)
-        if chosen and chosen.search(name):
-            kept.append(name)
-            return _as_half(name, values)
-        return _as_bytes(name, values)
+    def pack(name: str, values: Values) -> Packed | None:
+        is_kernel = values.ndim > 1 and values.size > MATRIX_VALUES and bool(np.isfinite(values).all())
+        is_kept = is_kernel and bool(chosen and chosen.search(name))
+        kept.extend([name] * is_kept)
+        return _as_bytes(name, values) if is_kernel and not is_kept else _as_half(name, values)
 
     model = read_model(src)
     check_float32(model)
@@ -81,9 +82,7 @@ def check_float32(model: onnx.ModelProto) -> None:
         )
 
 
-def _packed(
-    model: onnx.ModelProto, pack: Callable[[str, Values], tuple[list[TensorProto], list[onnx.NodeProto]] | None]
-) -> onnx.ModelProto:
+def _packed(model: onnx.ModelProto, pack: Callable[[str, Values], Packed | None]) -> onnx.ModelProto:
     """The model, changed: its large weights are packed.  pack: what takes the place of one; None: it stays."""
     graph = model.graph
     given = {one.name for one in graph.input}  # weights that a caller may replace
@@ -105,7 +104,7 @@ def _packed(
     return model
 
 
-def _as_half(name: str, values: Values) -> tuple[list[TensorProto], list[onnx.NodeProto]] | None:
+def _as_half(name: str, values: Values) -> Packed | None:
     """None where float16 can't hold the values."""
     if not np.abs(values).max() <= np.finfo(np.float16).max:
         return None
@@ -113,11 +112,7 @@ def _as_half(name: str, values: Values) -> tuple[list[TensorProto], list[onnx.No
     return [small], [onnx.helper.make_node("Cast", [small.name], [name], small.name, to=TensorProto.FLOAT)]
 
 
-def _is_kernel(values: Values) -> bool:
-    return values.ndim > 1 and values.size > MATRIX_VALUES and bool(np.isfinite(values).all())
-
-
-def _as_bytes(name: str, values: Values) -> tuple[list[TensorProto], list[onnx.NodeProto]]:
+def _as_bytes(name: str, values: Values) -> Packed:
     """Values as -127 to 127 times a scale by output channel, the first axis."""
     highest = np.abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True)
     scales = (np.maximum(highest, np.finfo(np.float32).tiny) / 127).astype(np.float32)
@@ -143,12 +138,9 @@ class Int8Check:
 
     method: Method
     pictures: int
-    agreement: float
-    """Share of the images, 0 to 1, whose most probable label is the same."""
-    float32_ms: float
-    """Median time of an image in batches, as it was."""
-    int8_ms: float
-    """The same in 8 bits, as it is run later: dynamic ones one image at a time."""
+    agreement: float  # share of the images, 0 to 1, whose most probable label is the same
+    float32_ms: float  # median time of an image in batches, as it was
+    int8_ms: float  # the same in 8 bits, as it is run later: dynamic ones one image at a time
     float32_bytes: int
     int8_bytes: int
 
@@ -184,9 +176,8 @@ def export_int8(
     with tempfile.TemporaryDirectory(prefix="uniemox-int8-") as folder:
         small = Path(folder) / "int8.onnx"
         method = quantise(src, small, _batches(_spread(chosen, CALIBRATING), info, 1))
-        total = len(chosen)
-        batches = _counted(_batches(chosen, info, BATCH), lambda done: on_progress(done, total))
-        check = _compare(src, small, method, batches)
+        batches = _batches(chosen, info, BATCH)
+        check = _compare(src, small, method, batches, lambda done: on_progress(done, len(chosen)))
         if check.is_kept:
             write_model(read_model(small), dst)
     return check
@@ -196,8 +187,8 @@ def quantise(src: Path, dst: Path, images: Iterable[Pixels]) -> Method:
     """Write an ONNX file again with 8-bit weights, and say how.
 
     static, where most weights belong to convolutions: weights by channel and activations in 8 bits, their ranges
-    measured on `pictures`; dynamic elsewhere: matrix products alone, ranges measured as it runs, images not used.
-    Metadata stay; a dynamic file is marked as one that takes one image at a time, see one_by_one.py.
+    measured on `images`; dynamic elsewhere: matrix products alone, ranges measured as it runs, images not used.
+    Metadata stay; a dynamic file is marked as one that takes one image at a time, see `is_one_by_one`.
     Raises CheckpointError if src can't be read or quantised, or dst can't be written; DataError without images where
     they are needed.
     """
@@ -212,25 +203,17 @@ def quantise(src: Path, dst: Path, images: Iterable[Pixels]) -> Method:
     try:
         with tempfile.TemporaryDirectory(prefix="uniemox-int8-") as folder:
             partial = Path(folder) / "int8.onnx"
+            options = {"per_channel": True, "nodes_to_exclude": _behind_logits(model.graph)}
             if method == "static":
                 calibration = list(images)
-                _check_any(calibration, src)
-                tools.quantize_static(
-                    model,
-                    partial,
-                    _Reader(calibration),
-                    per_channel=True,
-                    activation_type=tools.QuantType.QUInt8,
-                    nodes_to_exclude=_behind_logits(model.graph),
-                )
+                if not calibration:
+                    raise DataError(
+                        f"{src} is convolutional: its int8 form needs images to measure ranges on, got none"
+                    )
+                reader = SimpleNamespace(get_next=functools.partial(next, iter(calibration), None))
+                tools.quantize_static(model, partial, reader, activation_type=tools.QuantType.QUInt8, **options)
             else:
-                tools.quantize_dynamic(
-                    model,
-                    partial,
-                    op_types_to_quantize=["MatMul", "Gemm"],
-                    per_channel=True,
-                    nodes_to_exclude=_behind_logits(model.graph),
-                )
+                tools.quantize_dynamic(model, partial, op_types_to_quantize=["MatMul", "Gemm"], **options)
                 metadata[ONE_BY_ONE] = "yes"
             result = onnx.load(partial)
     except RUNTIME_ERRORS as error:
@@ -240,22 +223,6 @@ def quantise(src: Path, dst: Path, images: Iterable[Pixels]) -> Method:
     onnx.helper.set_model_props(result, metadata)
     write_model(result, dst)
     return method
-
-
-class _Reader:
-    """Images, one after the other, as onnxruntime asks for them."""
-
-    def __init__(self, images: Iterable[Pixels]) -> None:
-        self.rest = iter(images)
-
-    def get_next(self) -> Any:
-        """The next one's inputs; None at the end."""
-        return next(self.rest, None)
-
-
-def _check_any(images: Sequence[Pixels], src: Path) -> None:
-    if not images:
-        raise DataError(f"{src} is convolutional: its int8 form needs images to measure ranges on, got none")
 
 
 def _behind_logits(graph: onnx.GraphProto) -> list[str]:
@@ -280,7 +247,9 @@ def _is_convolutional(model: onnx.ModelProto) -> bool:
     return held["Conv"] > held["MatMul"] + held["Gemm"]
 
 
-def _compare(src: Path, small: Path, method: Method, batches: Iterable[Pixels]) -> Int8Check:
+def _compare(
+    src: Path, small: Path, method: Method, batches: Iterable[Pixels], on_progress: Callable[[int], None]
+) -> Int8Check:
     """Run both on the same batches, in turns, so that a busy machine is as slow for one as for the other.
 
     Each runs as prediction runs it, or the speed would be that of something else.
@@ -301,6 +270,7 @@ def _compare(src: Path, small: Path, method: Method, batches: Iterable[Pixels]) 
             answers[which] = logits.argmax(axis=1)
         same += int((answers[0] == answers[1]).sum())
         count += size
+        on_progress(count)
     if not count:
         raise DataError("none of the images can be read, so nothing can be compared; run uniemox data check")
     return Int8Check(
@@ -316,35 +286,17 @@ def _compare(src: Path, small: Path, method: Method, batches: Iterable[Pixels]) 
 
 def _batches(samples: Sequence[Sample], info: ClassifierInfo, size: int) -> Iterator[Pixels]:
     """Views as the network takes them, of the images that can be read."""
-    view = ViewConfig.of(info)
-    items = ViewDataset(samples, EvalViews(view))
     middle, scale = (np.array(value, np.float32).reshape(3, 1, 1) * 255 for value in (info.mean, info.std))
-    for first in range(0, len(samples), size):
-        found = [items[0, i] for i in range(first, min(first + size, len(samples)))]
-        good = [item for item in found if not isinstance(item, Broken)]
-        if good:
-            batch = collate(good)
-            views = {"scene": batch.scene, "person": batch.person}
-            yield {
-                name: (view.numpy().astype(np.float32) - middle) / scale
-                for name, view in views.items()
-                if name in info.views
-            }
-
-
-def _counted(batches: Iterable[Pixels], on_progress: Callable[[int], None]) -> Iterator[Pixels]:
-    done = 0
-    for batch in batches:
-        yield batch
-        done += len(next(iter(batch.values())))
-        on_progress(done)
+    for batch in load_batches(samples, EvalViews(ViewConfig.of(info)), size):
+        views = {"scene": batch.scene.numpy(), "person": batch.person.numpy()}
+        if batch.samples:
+            yield {name: (views[name].astype(np.float32) - middle) / scale for name in info.views}
 
 
 def _spread(samples: Sequence[Sample], limit: int) -> Sequence[Sample]:
     """At most a number of them, evenly over all."""
-    if len(samples) <= limit:
-        return samples
-    return [samples[i * len(samples) // limit] for i in range(limit)]
+    count = min(limit, len(samples))
+    return [samples[i * len(samples) // count] for i in range(count)]
 
 
 def _read_info(path: Path) -> ClassifierInfo:

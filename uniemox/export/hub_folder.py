@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from uniemox.classifier_info import ClassifierInfo, to_affect
 from uniemox.data.source import public_name
 from uniemox.errors import CheckpointError
 from uniemox.export.onnx import export_classifier
-from uniemox.io.files import ONNX, WEIGHTS, replacing
+from uniemox.io.files import ONNX, WEIGHTS, write_text
 from uniemox.model.classifier import Classifier
 
 CARD, CONFIG = "README.md", "config.json"
@@ -45,25 +46,31 @@ def write_hub_folder(
     info = replace(info, trained_on=public_name(info.trained_on))
     export_classifier(classifier, info, folder / ONNX)
     network = timm_network(classifier, info)
-    if network is None:
-        about = {key: value for key, value in asdict(info).items() if key not in LONG}
-        _write(folder / CONFIG, json.dumps({"library_name": "uniemox", **about}, indent=2) + "\n")
-    else:
-        side = (3, info.size, info.size)
-        pixels = {"input_size": side, "mean": info.mean, "std": info.std, "crop_pct": info.crop_fraction}
-        save_for_hf(
-            network,
-            str(folder),
-            model_config={"label_names": list(info.labels)},
-            safe_serialization=True,
-            data_config={**pixels, "interpolation": "bicubic", "crop_mode": "center"},
-        )
-        config = json.loads((folder / CONFIG).read_text("utf-8"))
-        config["model_args"].pop("num_classes", None)  # transformers adds that of the top level
-        _write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-        shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors lets nobody else read it
-    _write(folder / CARD, _card(info, name, scores, is_timm=network is not None))
+    try:
+        if network is None:
+            about = {key: value for key, value in asdict(info).items() if key not in LONG}
+            write_text(folder / CONFIG, json.dumps({"library_name": "uniemox", **about}, indent=2) + "\n")
+        else:
+            _save_for_timm(network, info, folder)
+        write_text(folder / CARD, _card(info, name, scores, is_timm=network is not None))
+    except OSError as error:
+        raise CheckpointError(f"{folder} can't be written: {error}") from error
     return network is not None
+
+
+def _save_for_timm(network: nn.Module, info: ClassifierInfo, folder: Path) -> None:
+    pixels = {"input_size": (3, info.size, info.size), "mean": info.mean, "std": info.std}
+    save_for_hf(
+        network,
+        str(folder),
+        model_config={"label_names": list(info.labels)},
+        safe_serialization=True,
+        data_config={**pixels, "crop_pct": info.crop_fraction, "interpolation": "bicubic", "crop_mode": "center"},
+    )
+    config = json.loads((folder / CONFIG).read_text("utf-8"))
+    config["model_args"].pop("num_classes", None)  # transformers adds that of the top level
+    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors lets nobody else read it
 
 
 def timm_network(classifier: Classifier, info: ClassifierInfo) -> nn.Module | None:
@@ -103,82 +110,25 @@ def _agrees(network: nn.Module, classifier: Classifier, info: ClassifierInfo) ->
     return bool((found - expected).abs().max() < TOLERANCE)
 
 
-def _write(path: Path, text: str) -> None:
-    """Raises CheckpointError."""
-    try:
-        with replacing(path) as partial:
-            partial.write_text(text, "utf-8")
-    except OSError as error:
-        raise CheckpointError(f"{path} can't be written: {error}") from error
-
-
 def _card(info: ClassifierInfo, name: str, scores: Sequence[str], *, is_timm: bool) -> str:
-    """The README of the folder, with the block of metadata that hubs read."""
-    front = ["---", "pipeline_tag: image-classification", f"library_name: {'timm' if is_timm else 'uniemox'}"]
-    front += ["tags:", "- image-classification", "- emotion-recognition", "- uniemox", "- onnx"]
-    front += ["- timm"] if is_timm else []
-    view = {"scene": "the middle of the image", "person": "the person, cut out", "both": "the image and the person"}
-    task = "valence and arousal, 1 to 9" if info.task == "affect" else f"one of {', '.join(info.labels)}"
-    parts = [
-        "\n".join([*front, "---"]),
-        f"# {name}",
-        f"It tells {WHAT[info.kind]}: {task}. It looks at {view[info.streams]} at {info.size} px, and was trained on "
-        f"{info.trained_on or 'data that its file does not name'}, with uniemox {__version__}.",
-        "## How good it is\n\n"
-        + ("\n".join(map(public_name, scores)) or "*It was not evaluated, or the figures are not here.*"),
-        "## With uniemox\n\n`pip install .` in a clone of its repository, then:\n\n"
-        f"```console\n$ uniemox predict photo.jpg --model {ONNX}\n```\n\n"
-        f"From a hub: `--model hub:OWNER/REPOSITORY/{ONNX}`. With likely labels, heat maps and people, "
-        "as far as it has them.",
-        *([_TIMM + (_CUT_OUT if info.has_person else "")] if is_timm else []),
-        *([_TRANSFORMERS] if is_timm and info.task != "affect" else []),
-        _BROWSER.format(mean=list(info.mean), std=list(info.std), size=info.size),
-        "## What it must not be used for\n\nLabels are what a few people said of images that somebody collected, not "
-        "facts about an image or the people in it. It must not be used to judge people, nor for decisions about "
-        "anybody; the law of several places forbids inferring emotions at work and in schools.",
-        "## To be written by those who publish it\n\nLicence; whose images and labels they were, and what was asked "
-        "of the people in them; where it fails.",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-_TIMM = """## With timm
-
-```python
-import timm
-import torch
-from PIL import Image
-
-model = timm.create_model("local-dir:.", pretrained=True).eval()  # from a hub: "hf-hub:OWNER/REPOSITORY"
-transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-with torch.no_grad():
-    probabilities = model(transform(Image.open("photo.jpg").convert("RGB"))[None]).softmax(-1)
-print(dict(zip(model.pretrained_cfg["label_names"], probabilities[0].tolist())))
-```
-
-The temperature that makes the probabilities honest is in the last layer already."""
-
-_TRANSFORMERS = """## With transformers
-
-```python
-from transformers import pipeline
-
-classify = pipeline("image-classification", model=".")  # from a hub: "OWNER/REPOSITORY"
-print(classify("photo.jpg"))
-```"""
-
-_CUT_OUT = " It was trained on people who were cut out: give it such images."
-_BROWSER = """## In a browser
-
-```js
-import * as ort from "onnxruntime-web"; // npm install onnxruntime-web
-
-const session = await ort.InferenceSession.create("model.onnx");
-// data: Float32Array of 3 * {size} * {size}, red, green and blue planes of the middle square,
-// each (value / 255 - mean) / std with mean {mean} and std {std}
-const scene = new ort.Tensor("float32", data, [1, 3, {size}, {size}]);
-const {{ logits }} = await session.run({{ scene }}, ["logits"]);
-```
-
-The metadata `uniemox` in the file hold labels and temperature; the softmax of logits / temperature are the
-probabilities."""
+    """The README of the folder: card.md without the sections that don't apply."""
+    is_affect = info.task == "affect"
+    views = {"scene": "the middle of the image", "person": "the person, cut out", "both": "the image and the person"}
+    unused = [] if is_timm else ["With timm"]
+    unused += [] if is_timm and not is_affect else ["With transformers"]
+    sections = files("uniemox.export").joinpath("card.md").read_text("utf-8").split("\n## ")
+    return "\n## ".join(one for one in sections if one.partition("\n")[0] not in unused).format(
+        library="timm" if is_timm else "uniemox",
+        timm_tag="\n- timm" if is_timm else "",
+        name=name,
+        subject=WHAT[info.kind],
+        task="valence and arousal, 1 to 9" if is_affect else f"one of {', '.join(info.labels)}",
+        view=views[info.streams],
+        trained_on=info.trained_on or "data that its file does not name",
+        version=__version__,
+        scores="\n".join(map(public_name, scores)) or "*It was not evaluated, or the figures are not here.*",
+        cut_out=" It was trained on people who were cut out: give it such images." if info.has_person else "",
+        size=info.size,
+        mean=list(info.mean),
+        std=list(info.std),
+    )

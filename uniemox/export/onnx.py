@@ -163,10 +163,9 @@ def read_model(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} can't be read as ONNX: there is no such file") from error
     except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
-        raise CheckpointError(f"{path} can't be read as ONNX: {error}; export it again") from error
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else f"{error}; export it again"
+        raise CheckpointError(f"{path} can't be read as ONNX: {reason}") from error
     return model
 
 

@@ -19,7 +19,7 @@ from uniemox.checkpoints.classifier import (
     load_detector_weights,
     load_embedded,
 )
-from uniemox.checkpoints.published import load_published, load_start, report_timm
+from uniemox.checkpoints.published import load_published, load_start
 from uniemox.checkpoints.reading import is_sincos
 from uniemox.checkpoints.timm_networks import TIMM, load_timm
 from uniemox.classifier_info import ClassifierInfo, EncoderSpec, NetworkSpec, read_info
@@ -174,7 +174,7 @@ def load_encoder(source: str, pool: str, size: int, from_scratch: bool) -> Any:
     pool: of plain ViTs, "mean" or "token".  from_scratch: with random weights, drawn as MAE draws a ViT's.
     """
     if source.startswith(TIMM) and from_scratch:
-        return report_timm(load_timm(source, size, pretrained=False), source, size)
+        return load_timm(source, size, pretrained=False)
     load: Any = load_start if pool == "token" else load_published
     encoder = load(source, image_size=size)
     if pool == "token":

@@ -30,20 +30,12 @@ __all__ = [
     "soft_target_cross_entropy",
     "word_alignment_loss",
 ]
-_MODULES = {
-    "contrastive_feature_alignment": "uniemox.losses.objective",
-    "hierarchical_cross_entropy": "uniemox.losses.methods",
-    "multiplicative_loss": "uniemox.losses.methods",
-    "polarity_loss": "uniemox.losses.methods",
-    "reconstruction_loss": "uniemox.losses.objective",
-    "semantic_visual_alignment": "uniemox.losses.objective",
-    "soft_target_cross_entropy": "uniemox.losses.objective",
-    "word_alignment_loss": "uniemox.losses.methods",
-}
 
 
 def __getattr__(name: str) -> Any:
     """A public name, imported when it is first used."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    for module in ("objective", "methods") if name in __all__ else ():
+        names = vars(import_module(f"{__name__}.{module}"))
+        if name in names:
+            return names[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

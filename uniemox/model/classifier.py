@@ -1,6 +1,6 @@
 """The fine-tuned network: encoder, fusion or method, head, and the distance to the training images."""
 
-from typing import Literal, get_args, overload
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -120,9 +120,7 @@ class Classifier(nn.Module):
         super().__init__()
         if method is None:
             _check_parts(feature_width, outputs, streams, embed, fusion)
-        width = feature_width if embed is None else embed.out_features
-        width = width if method is None else method.width
-        self.width = width
+        self.width = width = method.width if method else feature_width if embed is None else embed.out_features
         self.streams = streams
         self.encoder = encoder
         self.embed = nn.Identity() if embed is None else embed
@@ -134,15 +132,7 @@ class Classifier(nn.Module):
         nn.init.trunc_normal_(self.head.weight, std=2e-5)
         nn.init.zeros_(self.head.bias)
 
-    @overload
-    def forward(self, scene: Tensor | None = None, person: Tensor | None = None) -> Tensor: ...
-    @overload
-    def forward(
-        self, scene: Tensor | None = None, person: Tensor | None = None, *, with_features: Literal[True]
-    ) -> tuple[Tensor, Tensor]: ...
-    def forward(
-        self, scene: Tensor | None = None, person: Tensor | None = None, *, with_features: bool = False
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, scene: Tensor | None = None, person: Tensor | None = None, *, with_features: bool = False) -> Any:
         """Logits (N, E), and what the head has read if it is asked for. Arguments and errors as `features`."""
         features = self.features(scene, person)
         logits = self.head(features)
@@ -203,10 +193,9 @@ class Classifier(nn.Module):
 
     def _views(self, scene: Tensor | None, person: Tensor | None) -> list[Tensor]:
         """The views that are used, checked."""
-        given = {"scene": scene, "person": person}
         views = []
         for name in views_of(self.streams):
-            view = given[name]
+            view = scene if name == "scene" else person
             if view is None:
                 raise ShapeError(f"the {name} view is missing; this network reads streams={self.streams!r}")
             if view.ndim != 4 or not view.is_floating_point():
@@ -215,7 +204,7 @@ class Classifier(nn.Module):
                     f"{tuple(view.shape)}; see uniemox.views.patches"
                 )
             views.append(view)
-        if len(views) == 2 and views[0].shape != views[1].shape:
+        if views[0].shape != views[-1].shape:
             raise ShapeError(f"scene {tuple(views[0].shape)} and person {tuple(views[1].shape)} must be alike")
         return views
 
@@ -277,12 +266,8 @@ def set_drop_path(encoder: nn.Module, rate: float) -> None:
     if not 0 <= rate < 1:
         raise ConfigError(f"drop_path must be at least 0 and below 1, got {rate}")
     blocks = [module for module in encoder.modules() if any(hasattr(module, name) for name in DROP_PATHS)]
-    if not blocks:
-        if rate > 0:
-            raise ConfigError(
-                f"{type(encoder).__name__} has no blocks with a drop path, got drop_path={rate}; set it to 0"
-            )
-        return
+    if not blocks and rate > 0:
+        raise ConfigError(f"{type(encoder).__name__} has no blocks with a drop path, got drop_path={rate}; set it to 0")
     for block, own in zip(blocks, calculate_drop_path_rates(rate, len(blocks)), strict=True):
         for name in DROP_PATHS:
             if hasattr(block, name):

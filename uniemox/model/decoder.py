@@ -28,18 +28,9 @@ class Decoder(nn.Module):
     def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
         """tokens: (N, 1 + K, C3), embedded, the CLS token first.  Returns the predicted patches (N, L, P)."""
         cls, visible = tokens[:, :1], tokens[:, 1:]
-        x = fill_hidden(visible, self.mask_token.to(tokens.dtype), mask)  # (N, L, C3)
+        index = mask.visible[..., None].expand_as(visible)
+        x = self.mask_token.to(tokens.dtype).expand(*mask.hidden.shape, -1).scatter(1, index, visible)  # (N, L, C3)
         x = torch.cat([cls, x], dim=1) + self.pos_embed.to(tokens.dtype)  # (N, 1 + L, C3)
         x = checkpoint_seq(self.blocks, x) if self.grad_checkpointing else self.blocks(x)
         x = self.norm(x)
         return self.pred(x[:, 1:])  # (N, L, P)
-
-
-def fill_hidden(visible: Tensor, mask_token: Tensor, mask: Mask) -> Tensor:
-    """Visible tokens at their places, the mask token everywhere else.
-
-    visible: (N, K, C); mask_token: (1, 1, C).  Returns (N, L, C).
-    """
-    count, length = mask.hidden.shape
-    index = mask.visible[..., None].expand_as(visible)
-    return mask_token.expand(count, length, -1).scatter(1, index, visible)

@@ -1,5 +1,6 @@
 """YOLOX-nano and YuNet-n as torch modules inside a classifier."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -99,7 +100,8 @@ class Head(nn.Module):
 class YoloxNano(nn.Module):
     """An object detector of 0.9 million parameters, trained on COCO."""
 
-    unused_convolutions = 0  # of the published file
+    published = "YOLOX-nano as Megvii-BaseDetection/YOLOX publishes it (yolox_nano.onnx)"
+    unused_convolutions = 0  # of that file
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,11 +120,10 @@ class YoloxNano(nn.Module):
     def forward(self, rgb: Tensor) -> Candidates:
         """rgb: (N, 3, H, W), 0 to 255; H and W multiples of 32."""
         found = [head(one) for head, one in zip(self.heads, self._maps(rgb.flip(1)), strict=True)]
-        boxes = [in_shares(box, stride, rgb.shape[-2:]) for (box, _, _), stride in zip(found, STRIDES, strict=True)]
-        objectness = torch.cat([flat(one) for _, one, _ in found], dim=1).sigmoid()  # (N, A, 1)
-        classes = torch.cat([flat(one) for _, _, one in found], dim=1).sigmoid()  # (N, A, 80)
+        boxes, objects, kinds = zip(*found, strict=True)
+        objectness, classes = rows_of(objects).sigmoid(), rows_of(kinds).sigmoid()  # (N, A, 1), (N, A, 80)
         confidence = objectness[..., 0] * classes.amax(dim=2)
-        return Candidates(torch.cat(boxes, dim=1), confidence, objectness * classes)
+        return Candidates(in_shares(boxes, rgb.shape[-2:]), confidence, objectness * classes)
 
     def _maps(self, bgr: Tensor) -> list[Tensor]:
         """Maps at strides 8, 16 and 32."""
@@ -141,25 +142,24 @@ def enlarge(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-def flat(x: Tensor) -> Tensor:
-    """A map (N, C, H, W) as rows, (N, HW, C)."""
-    return x.flatten(2).transpose(1, 2)
+def rows_of(maps: Sequence[Tensor]) -> Tensor:
+    """Maps (N, C, H, W) as rows, one map after the other: (N, A, C)."""
+    return torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)
 
 
-def in_shares(box: Tensor, stride: int, size: torch.Size) -> Tensor:
-    """Boxes (N, 4, H, W), offsets of centres in cells and logs of sizes, as corners in shares of the view, (N, HW, 4).
+def in_shares(boxes: Sequence[Tensor], size: torch.Size) -> Tensor:
+    """Corners in shares of the view, (N, A, 4).
 
-    stride: of the map, px.  size: height and width of the view, px.
+    boxes: (N, 4, H, W) of each stride: offsets of centres in cells, logs of sizes.  size: height and width in px.
     """
-    rows, columns = torch.arange(box.shape[2], device=box.device), torch.arange(box.shape[3], device=box.device)
-    corner = torch.stack(torch.meshgrid(columns, rows, indexing="xy")).to(box.dtype)  # (2, H, W)
-    centre, half = box[:, :2] + corner, box[:, 2:].clamp(max=MAX_LOG_SIZE).exp() / 2
-    corners = torch.cat([centre - half, centre + half], dim=1) * stride  # (N, 4, H, W), px
+    corners = []
+    for box, stride in zip(boxes, STRIDES, strict=True):
+        rows, columns = (torch.arange(side, device=box.device) for side in box.shape[2:])
+        corner = torch.stack(torch.meshgrid(columns, rows, indexing="xy")).to(box.dtype)  # (2, H, W)
+        centre, half = box[:, :2] + corner, box[:, 2:].clamp(max=MAX_LOG_SIZE).exp() / 2
+        corners.append(torch.cat([centre - half, centre + half], dim=1) * stride)  # (N, 4, H, W), px
     height, width = size
-    return flat(corners) / corners.new_tensor([width, height, width, height])
-
-
-YUNET_WIDTH = 64
+    return rows_of(corners) / corners[0].new_tensor([width, height, width, height])
 
 
 class Unit(nn.Sequential):
@@ -173,21 +173,20 @@ class Unit(nn.Sequential):
 class YuNet(nn.Module):
     """A face detector of 0.05 million parameters, trained on WIDER FACE."""
 
-    unused_convolutions = 6  # of the published file
+    published = "YuNet-n as libfacedetection.train publishes it (yunet_n.onnx)"
+    unused_convolutions = 6  # of that file
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), Unit(16, 16))
-        self.stride4 = nn.Sequential(
-            Unit(16, 16), Unit(16, YUNET_WIDTH), Unit(YUNET_WIDTH, YUNET_WIDTH), Unit(YUNET_WIDTH, YUNET_WIDTH)
-        )
+        self.stride4 = nn.Sequential(Unit(16, 16), Unit(16, WIDTH), Unit(WIDTH, WIDTH), Unit(WIDTH, WIDTH))
         self.stride8, self.stride16, self.stride32 = (
-            nn.Sequential(Unit(YUNET_WIDTH, YUNET_WIDTH), Unit(YUNET_WIDTH, YUNET_WIDTH)) for _ in STRIDES
+            nn.Sequential(Unit(WIDTH, WIDTH), Unit(WIDTH, WIDTH)) for _ in STRIDES
         )
-        self.out32, self.out16, self.out8 = (Unit(YUNET_WIDTH, YUNET_WIDTH) for _ in STRIDES)
-        self.heads = nn.ModuleList(Unit(YUNET_WIDTH, YUNET_WIDTH) for _ in STRIDES)
+        self.out32, self.out16, self.out8 = (Unit(WIDTH, WIDTH) for _ in STRIDES)
+        self.heads = nn.ModuleList(Unit(WIDTH, WIDTH) for _ in STRIDES)
         self.faces, self.boxes, self.objectness = (
-            nn.ModuleList(Unit(YUNET_WIDTH, values, is_last=True) for _ in STRIDES) for values in (1, 4, 1)
+            nn.ModuleList(Unit(WIDTH, values, is_last=True) for _ in STRIDES) for values in (1, 4, 1)
         )
 
     def forward(self, rgb: Tensor) -> Candidates:
@@ -197,10 +196,8 @@ class YuNet(nn.Module):
             [head(one) for head, one in zip(heads, maps, strict=True)]
             for heads in (self.faces, self.boxes, self.objectness)
         )
-        places = [in_shares(box, stride, rgb.shape[-2:]) for box, stride in zip(boxes, STRIDES, strict=True)]
-        pairs = [flat(one.sigmoid() * other.sigmoid()) for one, other in zip(faces, objectness, strict=True)]
-        confidence = torch.cat(pairs, dim=1).sqrt()  # (N, A, 1)
-        return Candidates(torch.cat(places, dim=1), confidence[..., 0], confidence[..., :0])
+        confidence = (rows_of(faces).sigmoid() * rows_of(objectness).sigmoid()).sqrt()  # (N, A, 1)
+        return Candidates(in_shares(boxes, rgb.shape[-2:]), confidence[..., 0], confidence[..., :0])
 
     def _maps(self, bgr: Tensor) -> list[Tensor]:
         """Maps at strides 8, 16 and 32."""

@@ -85,7 +85,8 @@ def encode_visible(vit: VisionTransformer, patches: Tensor, visible: Tensor) -> 
     vit: a network that `check_plain` accepts.  patches: (N, L, P) as `patchify` cuts them.  visible: (N, K) indices.
     Returns (N, 1 + K, C2), the CLS token first.
     """
-    x = F.linear(take_rows(patches, visible), _patch_weight(vit), vit.patch_embed.proj.bias)  # (N, K, C2)
+    weight = vit.patch_embed.proj.weight.permute(0, 2, 3, 1).flatten(1)  # (C2, P), over patches in our pixel order
+    x = F.linear(take_rows(patches, visible), weight, vit.patch_embed.proj.bias)  # (N, K, C2)
     x = vit.patch_embed.norm(x)
     x = x + vit.pos_embed[0, 1:][visible].to(x.dtype)
     cls = (vit.cls_token + vit.pos_embed[:, :1]).to(x.dtype).expand(len(x), -1, -1)  # (N, 1, C2)
@@ -97,11 +98,6 @@ def encode_visible(vit: VisionTransformer, patches: Tensor, visible: Tensor) -> 
 def take_rows(x: Tensor, rows: Tensor) -> Tensor:
     """Take some rows of each sample. x: (N, L, C), rows: (N, K) indices.  Returns (N, K, C)."""
     return x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
-
-
-def _patch_weight(vit: VisionTransformer) -> Tensor:
-    """The patch embedding's convolution as a matrix over patches in our pixel order. Returns (C2, P)."""
-    return vit.patch_embed.proj.weight.permute(0, 2, 3, 1).flatten(1)
 
 
 def _why_not_plain(vit: Any) -> str | None:

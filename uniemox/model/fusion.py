@@ -95,7 +95,9 @@ class GatedFusion(nn.Module):
     """Γ3: attention as in Γ2, joined by a small network and filtered by a gate (equations 6a to 6e).
 
     The softmax makes the features about C times smaller, so that torch's default biases would drown them: Υ of all
-    samples would start the same (mean cosine 0.998 at C = 512); see `_start_small_network`.
+    samples would start the same (mean cosine 0.998 at C = 512). So biases start at zero, and what the first ReLU adds
+    to all samples alike is taken out by rows of W2 that sum to zero. The mean cosine of unrelated samples is then 1/π,
+    the least that a ReLU gives.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -106,7 +108,10 @@ class GatedFusion(nn.Module):
         self.project = nn.Linear(channels, channels)  # W2, b2
         self.gate = nn.Linear(channels, channels)  # W3, b3
         self.bias = nn.Parameter(torch.full((channels,), OFFSET))  # ε
-        _start_small_network(self.hidden, self.project, self.gate)
+        for layer in (self.hidden, self.project, self.gate):
+            nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            self.project.weight -= self.project.weight.mean(dim=1, keepdim=True)
 
     def forward(self, scene: Tensor, person: Tensor) -> Tensor:
         """scene, person: (N, C).  Returns (N, C)."""
@@ -121,17 +126,6 @@ class GatedFusion(nn.Module):
 def _projections(channels: int, heads: int) -> nn.Parameter:
     """(κ, C, C) matrices that keep the scale of what they multiply."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(heads, channels, channels), std=channels**-0.5))
-
-
-@torch.no_grad()
-def _start_small_network(hidden: nn.Linear, project: nn.Linear, gate: nn.Linear) -> None:
-    """Start W1, W2, W3 so that Υ of unrelated samples differ: their mean cosine is 1/π, the least that a ReLU gives.
-
-    Biases start at zero. What the first ReLU adds to all samples alike is taken out by rows of W2 that sum to zero.
-    """
-    for layer in (hidden, project, gate):
-        nn.init.zeros_(layer.bias)
-    project.weight -= project.weight.mean(dim=1, keepdim=True)
 
 
 def _attend(x: Tensor, proj: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ OF_PERSON: tuple[Group, ...] = ("person", "body", "face")
 DETECTED: tuple[Group, ...] = ("objects", "people")
 COUNT = 8  # K, objects or people of an image
 GRID = 4  # cells of a side
+SIDES: dict[Group, int] = {"cells": GRID, "body": GRID, "objects": GRID, "people": GRID}  # cells; elsewhere one
+VIEWS: dict[Group, int] = {"person": 1, "body": 1, "face": 2}  # elsewhere the scene, view 0
 DETECTOR_PX = 320  # side of what detectors see: the scene view, enlarged or reduced
 LIKELY = 100  # candidates that may become regions
 MIN_CONFIDENCE, MAX_OVERLAP = 0.25, 0.5
@@ -88,9 +90,8 @@ class RegionReader(nn.Module):
 
     def sizes(self) -> dict[Group, int]:
         """T of each group."""
-        found = COUNT if self.detector is not None else GRID**2
-        of: dict[Group, int] = {"cells": GRID**2, "body": GRID**2, "objects": found, "people": found}
-        return {group: of.get(group, 1) for group in self.groups}
+        detected = () if self.detector is None else DETECTED
+        return {group: COUNT if group in detected else SIDES.get(group, 1) ** 2 for group in self.groups}
 
     def forward(self, encoder: nn.Module, scene: Tensor, person: Tensor | None = None) -> Tensor:
         """All regions, packed, group after group: (N, T, D + 85).
@@ -123,9 +124,8 @@ class RegionReader(nn.Module):
             confidence = objects.classes[..., PERSON] if group == "people" else objects.confidence
             boxes, presence, classes = strongest(objects._replace(confidence=confidence))
             return Regions(means(maps[0], boxes), classes, boxes, presence)
-        of = maps[{"person": 1, "body": 1, "face": 2}.get(group, 0)]
-        boxes = grid(GRID if group in ("cells", "objects", "people", "body") else 1, of)  # (T, 4)
-        boxes = boxes.expand(of.shape[0], -1, -1)
+        of = maps[VIEWS.get(group, 0)]
+        boxes = grid(SIDES.get(group, 1), of).expand(of.shape[0], -1, -1)  # (N, T, 4)
         presence = torch.ones_like(boxes[..., 0]) if group != "face" or face is None else face[:, None]
         classes = boxes.new_zeros(()).expand(*boxes.shape[:2], CLASSES)
         return Regions(means(of, boxes), classes, boxes, presence)

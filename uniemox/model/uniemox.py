@@ -55,21 +55,15 @@ class UniEmoX(nn.Module):
         self.embed = nn.Linear(encoder.embed_dim, width)  # C2 -> C3: its CLS token is α or β
         nn.init.xavier_uniform_(self.embed.weight)
         nn.init.zeros_(self.embed.bias)
-        reconstructs = weights.scene_reconstruction > 0 or weights.person_reconstruction > 0
-        self.decoder = (
-            Decoder(config.decoder, grid=encoder.patch_embed.grid_size, patch_size=self.patch_size)
-            if reconstructs
-            else None
-        )
-        self.fusion = (
-            build_fusion(config.fusion, width, config.fusion_heads)
-            if config.fusion is not None and config.needs_image_features
-            else None
-        )
+        self.decoder: Decoder | None = None
+        self.fusion: nn.Module | None = None
+        if weights.scene_reconstruction > 0 or weights.person_reconstruction > 0:
+            self.decoder = Decoder(config.decoder, grid=encoder.patch_embed.grid_size, patch_size=self.patch_size)
+        if config.fusion is not None and config.needs_image_features:
+            self.fusion = build_fusion(config.fusion, width, config.fusion_heads)
         teacher_width = config.teacher_width or width
-        self.project = (
-            nn.Linear(width, teacher_width) if config.needs_image_features and teacher_width != width else nn.Identity()
-        )
+        is_projected = config.needs_image_features and teacher_width != width
+        self.project = nn.Linear(width, teacher_width) if is_projected else nn.Identity()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Set whether blocks recompute their activations in the backward pass."""
@@ -144,18 +138,16 @@ class UniEmoX(nn.Module):
         elif person is None:
             raise ShapeError("the person view is missing; give it, or turn person_reconstruction and fusion off")
         views = [scene] if person is None else [scene, person]
+        shape = (len(scene), 3, *self.image_size)
         for view in views:
-            if view.shape != (len(scene), 3, *self.image_size):
-                raise ShapeError(
-                    f"expected views of shape {(len(scene), 3, *self.image_size)}, the encoder's input size, "
-                    f"got {tuple(view.shape)}"
-                )
+            if view.shape != shape:
+                raise ShapeError(f"expected views of shape {shape}, the encoder's input size, got {tuple(view.shape)}")
             if not view.is_floating_point():
                 raise ShapeError(f"expected normalised views of floats, got {view.dtype}; see uniemox.views.patches")
         return views
 
     def _draw_mask(self, patches: Tensor, noises: list[Tensor | None]) -> Mask:
-        """A mask for every view of the batch, from the given noise or a fresh draw."""
+        """Masks of all views of the batch, from the given noise or fresh draws."""
         shape = (len(patches) // len(noises), patches.shape[1])
         drawn = [torch.rand(shape, device=patches.device) if noise is None else noise for noise in noises]
         for noise in drawn:
@@ -167,21 +159,19 @@ class UniEmoX(nn.Module):
         self, tokens: Tensor, patches: Tensor, mask: Mask, count: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Predicted patches and L1 of each stream that is reconstructed; the others don't enter the decoder."""
-        weights = self.config.losses
-        streams = {"scene": (weights.scene_reconstruction, slice(None, count))}
-        streams |= {"person": (weights.person_reconstruction, slice(count, None))}
-        on = {name: rows for name, (weight, rows) in streams.items() if weight > 0}
+        weights, on = self.config.losses, dict[str, slice]()
+        if weights.scene_reconstruction > 0:
+            on["scene"] = slice(None, count)
+        if weights.person_reconstruction > 0:
+            on["person"] = slice(count, None)
         if self.decoder is None:
             return {}, {}
         rows = slice(None) if len(on) == 2 else next(iter(on.values()))
         pred = self.decoder(tokens[rows], Mask(mask.visible[rows], mask.hidden[rows]))  # (2N, L, P) or (N, L, P)
-        preds = dict(zip(on, pred.split(count), strict=True))
-        losses = {
-            f"{name}_reconstruction": reconstruction_loss(
-                preds[name], patches[rows], mask.hidden[rows], self.config.norm_pix
-            )
-            for name, rows in on.items()
-        }
+        preds, losses = dict(zip(on, pred.split(count), strict=True)), {}
+        for name, rows in on.items():
+            loss = reconstruction_loss(preds[name], patches[rows], mask.hidden[rows], self.config.norm_pix)
+            losses[f"{name}_reconstruction"] = loss
         return preds, losses
 
     def _compared(

@@ -14,7 +14,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from uniemox.checkpoints.classifier import is_classifier, load_classifier, load_detector_weights, load_embedded
-from uniemox.checkpoints.published import draft_published, report_timm
+from uniemox.checkpoints.published import draft_published
 from uniemox.checkpoints.timm_networks import TIMM, TimmSource, is_cached, load_timm
 from uniemox.classifier_info import NetworkSpec
 from uniemox.errors import CheckpointError, TeacherError
@@ -191,8 +191,7 @@ def _one(source: str, config: FinetuneConfig, planned: Planned) -> tuple[Any, st
 
 def _timm_encoder(source: str, size: int) -> Any:
     with META:
-        encoder = load_timm(source, size, pretrained=False)
-        return report_timm(encoder, source, size)
+        return load_timm(source, size, pretrained=False)
 
 
 def _weights_of_timm(source: str) -> str:

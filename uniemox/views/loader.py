@@ -5,7 +5,7 @@ import gc
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import overload
 
@@ -118,6 +118,15 @@ def collate(items: Sequence[tuple[Sample, Views] | Broken]) -> ViewBatch:
         broken=tuple(item for item in items if isinstance(item, Broken)),
         noise=default_collate(noise) if noise else None,
     )
+
+
+def load_batches(
+    samples: Sequence[Sample], make_views: Callable[[Sample, int], Views], size: int, epoch: int = 0
+) -> Iterator[ViewBatch]:
+    """Batches of up to `size` samples, in order, loaded by this process."""
+    dataset = ViewDataset(samples, make_views)
+    for first in range(0, len(samples), size):
+        yield collate([dataset[epoch, i] for i in range(first, min(first + size, len(samples)))])
 
 
 def _stack(views: list[Tensor]) -> Tensor:

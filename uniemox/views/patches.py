@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uniemox.classifier_info import IMAGENET_MEAN, IMAGENET_STD
 from uniemox.errors import ConfigError, ShapeError
 
 
@@ -18,14 +19,9 @@ def patch_grid(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
     if height % patch_size or width % patch_size:
         raise ShapeError(
             f"an image of {height} x {width} px cannot be cut into patches of {patch_size} px; "
-            f"choose a size that {patch_size} divides, e.g. {round_to_patch(height, patch_size)} px"
+            f"choose a size that {patch_size} divides, e.g. {max(1, round(height / patch_size)) * patch_size} px"
         )
     return height // patch_size, width // patch_size
-
-
-def round_to_patch(size: int, patch_size: int) -> int:
-    """The size closest to `size` that the patch divides, at least one patch."""
-    return max(1, round(size / patch_size)) * patch_size
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
@@ -71,26 +67,19 @@ class Mask(NamedTuple):
     hidden: Tensor  # (N, L) float32, 1 hidden, 0 visible
 
 
-def visible_count(length: int, ratio: float) -> int:
-    """K = int(L * (1 - ratio)). Raises ConfigError if the ratio leaves nothing to see or nothing to reconstruct."""
-    if not 0 < ratio < 1:
-        raise ConfigError(f"mask ratio must lie strictly between 0 and 1, got {ratio}")
-    keep = int(length * (1 - ratio))
-    if not 0 < keep < length:
-        raise ConfigError(
-            f"mask ratio {ratio} of {length} patches leaves {keep} to see and {length - keep} to reconstruct; "
-            "both must be at least 1: change the ratio or use more patches"
-        )
-    return keep
-
-
 def random_mask(noise: Tensor, ratio: float) -> Mask:
     """Hide the patches with the largest noise, per image.
 
     noise: (N, L) random numbers, which decide everything: the same noise gives the same mask.
     ratio: the fraction hidden, strictly between 0 and 1.  Raises ConfigError if nothing would be seen or hidden.
     """
-    keep = visible_count(noise.shape[1], ratio)
+    length = noise.shape[1]
+    keep = int(length * (1 - ratio)) if 0 < ratio < 1 else 0  # K
+    if not 0 < keep < length:
+        raise ConfigError(
+            f"mask ratio {ratio} of {length} patches leaves {keep} to see and {length - keep} to reconstruct; "
+            "both must be at least 1: change the ratio, strictly between 0 and 1, or use more patches"
+        )
     visible = noise.argsort(dim=1, stable=True)[:, :keep]  # (N, K)
     hidden = torch.ones(noise.shape, device=noise.device).scatter(1, visible, 0)  # (N, L)
     return Mask(visible, hidden)
@@ -101,19 +90,12 @@ def mask_noise(keys: Sequence[str], length: int, *, seed: int, epoch: int, strea
 
     keys: N names of samples.  length: L.  Returns (N, L) float32 in [0, 1).
     """
-    rows = [
-        np.random.Generator(np.random.PCG64(_number(f"{seed}/{epoch}/{stream}/{key}"))).random(length, np.float32)
-        for key in keys
-    ]
-    return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, length)
-
-
-def _number(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16], "big")
-
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of pixels in [0, 1], by channel
-IMAGENET_STD = (0.229, 0.224, 0.225)
+    rows = np.empty((len(keys), length), np.float32)
+    for row, key in zip(rows, keys, strict=True):
+        name = f"{seed}/{epoch}/{stream}/{key}".encode("utf-8", "surrogatepass")
+        state = int.from_bytes(hashlib.sha256(name).digest()[:16], "big")
+        row[:] = np.random.Generator(np.random.PCG64(state)).random(length, np.float32)
+    return torch.from_numpy(rows)
 
 
 class PixelStats(NamedTuple):

@@ -38,14 +38,11 @@ class Geometry:
 class Views:
     """Two views of a sample."""
 
-    scene: Tensor
-    """(3, S, S) uint8, RGB."""
-    person: Tensor
-    """(3, S, S) uint8, RGB."""
+    scene: Tensor  # (3, S, S) uint8, RGB
+    person: Tensor  # (3, S, S) uint8, RGB
     person_source: Source
     geometry: Geometry
-    noise: Tensor | None = None
-    """(2, L) draws of the masks of both, in pre-training."""
+    noise: Tensor | None = None  # (2, L) draws of the masks of both, in pre-training
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,7 @@ class TrainViews:
             if self.config.person == "second_crop":
                 person = person._replace(box=random_crop(width, height, self.config.min_area, draw))
             place.append((geometry, person))
-            return min(_short_side(crop), _short_side(person.box)) / size
+            return min(side for x1, y1, x2, y2 in (crop, person.box) for side in (x2 - x1, y2 - y1)) / size
 
         image, full = decode_sample(sample, shrink)
         geometry, person = place[0]
@@ -150,10 +147,13 @@ def _to_tensor(image: Image.Image) -> Tensor:
 
 def _cut(pixels: Tensor, box: Box, full: tuple[int, int], size: int) -> Tensor:
     """The part of an image inside a box, squashed: (1, 3, H, W) -> (3, size, size).  box: in px of the full size."""
-    x1, x2 = whole_px(box.x1, box.x2, pixels.shape[3], full[0])
-    y1, y2 = whole_px(box.y1, box.y2, pixels.shape[2], full[1])
-    part = pixels[:, :, y1:y2, x1:x2]
-    return F.interpolate(part, (size, size), mode="bicubic", antialias=True)[0]
+    rows, columns = _inside(pixels, box, full)
+    return F.interpolate(pixels[:, :, rows, columns], (size, size), mode="bicubic", antialias=True)[0]
+
+
+def _inside(pixels: Tensor, box: Box, full: tuple[int, int]) -> tuple[slice, slice]:
+    rows = slice(*whole_px(box.y1, box.y2, pixels.shape[2], full[1]))
+    return rows, slice(*whole_px(box.x1, box.x2, pixels.shape[3], full[0]))
 
 
 def _black_out(pixels: Tensor, person: PersonCrop, full: tuple[int, int]) -> Tensor:
@@ -162,11 +162,6 @@ def _black_out(pixels: Tensor, person: PersonCrop, full: tuple[int, int]) -> Ten
         return pixels
     kept = torch.zeros_like(pixels)
     for box in person.keep:
-        x1, x2 = whole_px(box.x1, box.x2, pixels.shape[3], full[0])
-        y1, y2 = whole_px(box.y1, box.y2, pixels.shape[2], full[1])
-        kept[:, :, y1:y2, x1:x2] = pixels[:, :, y1:y2, x1:x2]
+        rows, columns = _inside(pixels, box, full)
+        kept[:, :, rows, columns] = pixels[:, :, rows, columns]
     return kept
-
-
-def _short_side(box: Box) -> float:
-    return min(box.x2 - box.x1, box.y2 - box.y1)

@@ -1,7 +1,7 @@
 """EAP: emotion-aware pre-training on words (Zhang et al., IJCAI 2022), then fine-tuning.
 
 In the first half of the steps images learn to lie near their own words, the emotion, the objects and the attributes
-that people or models noted (`losses/triplet_words.py`); in the second half the labels. Words have vectors of their own,
+that people or models noted (`word_alignment_loss`); in the second half the labels. Words have vectors of their own,
 which start at random: the paper's text encoder, and its millions of tagged images, are not public. Where images have no
 words but their labels, this is a classifier by class prototypes, and says nothing about the paper's method.
 """
@@ -34,11 +34,12 @@ class WordLists:
     """
 
     def __init__(self, samples: Sequence[Sample], labels: LabelSet) -> None:
-        objects, attributes = (_frequent(map(words, samples)) for words in (_objects, _attributes))
-        self.counts = [len(labels), max(1, len(objects)), max(1, len(attributes))]
-        self.places = {("object", word): self.counts[0] + i for i, word in enumerate(objects)}
-        start = sum(self.counts[:2])
-        self.places |= {("attribute", word): start + i for i, word in enumerate(attributes)}
+        lists = [_frequent(map(words, samples)) for words in (_objects, _attributes)]
+        self.counts = [len(labels), *(max(1, len(words)) for words in lists)]
+        starts = self.counts[0], sum(self.counts[:2])
+        self.places = [
+            {word: start + i for i, word in enumerate(words)} for start, words in zip(starts, lists, strict=True)
+        ]
 
     def rows(self, samples: Sequence[Sample]) -> Tensor:
         """Return (N, V), 1 for the words of each sample."""
@@ -46,9 +47,8 @@ class WordLists:
         for row, sample in zip(rows, samples, strict=True):
             if sample.label is not None and sample.label < self.counts[0]:
                 row[sample.label] = 1
-            said = [("object", word) for word in _objects(sample)]
-            said += [("attribute", word) for word in _attributes(sample)]
-            row[[self.places[one] for one in said if one in self.places]] = 1
+            for words, places in zip((_objects(sample), _attributes(sample)), self.places, strict=True):
+                row[[places[word] for word in words if word in places]] = 1
         return rows
 
 
@@ -68,11 +68,10 @@ def _frequent(lists: Iterable[list[str]]) -> tuple[str, ...]:
 
 
 class Eap(Relation):
-    """width: D, of the regions' features.  channels: C, of its vectors.  labels: E.
+    """Its last V features are the cosines of image and words over the temperature.
 
     word_counts: number of words of each kind, V together; one kind, the labels, if it is empty.
-    Its last V features are the cosines of image and words over the temperature.
-    skip: see `relation`; without it the head reads the vectors that were aligned, and the cosines.
+    Without skip the head reads the vectors that were aligned, and the cosines.
     """
 
     groups = ("scene",)
@@ -120,12 +119,10 @@ class Eap(Relation):
         *,
         logits: Tensor,
         features: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
         batch_targets: Tensor | None = None,
+        **_: Any,
     ) -> Tensor:
         """Return the loss of aligning images with their words; without batch_targets, that of the labels."""
-        del target, weight
         if batch_targets is None:
             return classification
         cosines = features[:, -sum(self.kinds) :].float()

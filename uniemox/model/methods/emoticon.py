@@ -2,13 +2,14 @@
 
 The first is the person, by two modalities, face and body. (The paper's second modality is a skeleton; here it is the
 body's feature, as there is no pose.) Each modality predicts the emotion separately, and the multiplicative loss learns
-from the one that is sure: `losses/multiplicative.py`. The second context is the scene without the person, by an
+from the one that is sure: `multiplicative_loss`. The second context is the scene without the person, by an
 attention branch (arXiv 1812.10025). The third is how people stand to each other: a graph convolution whose edges are
 exp(-distance), none beyond half of the image. (The paper's other form of it, a map of depths, needs a depth network.)
 The three contexts are concatenated.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ MODALITIES: tuple[Group, ...] = ("face", "person")
 
 
 class EmotiCon(Relation):
-    """width: D, of the regions' features.  channels: C, of its vectors.  labels: E.  skip: see `relation`."""
+    """The three contexts side by side; its last 2 E features are the logits of face and body."""
 
     groups = ("face", "person", "scene", "cells", "people")
     hides_person = True
@@ -58,17 +59,9 @@ class EmotiCon(Relation):
         return (nodes * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)
 
     def loss(
-        self,
-        classification: Tensor,
-        *,
-        logits: Tensor,
-        features: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        batch_targets: Tensor | None = None,
+        self, classification: Tensor, *, features: Tensor, target: Tensor, weight: Tensor | None = None, **_: Any
     ) -> Tensor:
         """Return the classification loss plus the multiplicative loss of what the modalities predict."""
-        del logits, batch_targets
         own = features[:, -len(MODALITIES) * self.outputs :].float().unflatten(1, (len(MODALITIES), self.outputs))
         return classification + multiplicative_loss(own, target, weight=weight)
 

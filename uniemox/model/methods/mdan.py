@@ -3,11 +3,12 @@
 Bottom-up the labels are predicted from the whole image, and the polarity's probability is the sum of its labels', so
 that the two never contradict each other. Top-down the polarity comes first, by a classifier of its own on features that
 attended across channels (MHCCA). Its class activation (level-dependent, L-CAM: M = Σ_c p_c Σ_k w_ck F_k) weights what
-the next level reads. Each level has a supervised classifier of its own; the
-head reads the last level's features and the logits of all levels.
+the next level reads. Each level has a supervised classifier of its own; the head reads the last level's features and
+the logits of all levels.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,10 +42,7 @@ class CrossChannelAttention(nn.Module):
 
 
 class Mdan(Relation):
-    """width: D, of the regions' features.  channels: C, of its vectors.  labels: E, of two polarities.
-
-    skip: see `relation`.
-    """
+    """Two levels, labels and polarity; its last E + P features are their logits. The labels are of two polarities."""
 
     groups = ("scene", "cells")
     polarity: Tensor
@@ -85,10 +83,9 @@ class Mdan(Relation):
         features: Tensor,
         target: Tensor,
         weight: Tensor | None = None,
-        batch_targets: Tensor | None = None,
+        **_: Any,
     ) -> Tensor:
         """Return the losses of the labels and, bottom-up and top-down, of the polarity and each level's classifier."""
-        del batch_targets
         loss = polarity_loss(logits, target, self.polarity, weight)
         loss = loss + soft_target_cross_entropy(features[:, -self.levels :].float(), target @ self.polarity.T, weight)
         of_labels = features[:, -self.levels - target.shape[1] : -self.levels].float()

@@ -74,6 +74,7 @@ class Relation(nn.Module):
 
         classification: the cross-entropy of logits and target.  logits: (N, E) of the head.  features: (N, width).
         target: (N, E).  weight: (N,) of the images.  batch_targets: of the method's own `batch_targets`.
+        A method names those that it reads, and takes the rest as **_.
         """
         del logits, features, target, weight, batch_targets
         return classification

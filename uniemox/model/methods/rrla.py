@@ -16,7 +16,7 @@ NARROWER = 4  # times, inside the recalibration
 
 
 class Rrla(Relation):
-    """width: D, of the regions' features.  channels: C, of its vectors.  skip: see `relation`."""
+    """The objects and the parts of the body that matter to the person."""
 
     groups = ("scene", "person", "body", "objects")
 

@@ -34,7 +34,7 @@ class EmotionGraph(nn.Module):
 
 
 class Solver(Relation):
-    """width: D, of the regions' features.  channels: C, of its vectors.  skip: see `relation`."""
+    """The scene beside the objects that it attends to."""
 
     groups = ("scene", "objects")
 

@@ -2,10 +2,11 @@
 
 arXiv 2109.01812. An LSTM reads the branches' vectors, the whole image first, then the objects from the most to the
 least certain, then the face; its last state is joined with the whole image's feature. (In the authors' code an LSTM
-reads the objects alone, and the branches are concatenated.) An error across polarity costs more: `losses/hierarchy.py`.
+reads the objects alone, and the branches are concatenated.) An error across polarity costs more: `polarity_loss`.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,7 @@ STRENGTH = 1.0  # of the polarity in the loss
 
 
 class StimuliAware(Relation):
-    """width: D, of the regions' features.  channels: C, of its vectors.  labels: E, of two polarities.
-
-    skip: see `relation`; without it the head reads the LSTM's last state alone.
-    """
+    """The LSTM's last state, with skip behind the whole image's feature. The labels are of two polarities."""
 
     groups = ("scene", "objects", "face")
     polarity: Tensor
@@ -43,15 +41,7 @@ class StimuliAware(Relation):
         return torch.cat([self.scene_norm(regions["scene"].features[:, 0]), states[:, -1]], dim=1)
 
     def loss(
-        self,
-        classification: Tensor,
-        *,
-        logits: Tensor,
-        features: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        batch_targets: Tensor | None = None,
+        self, classification: Tensor, *, logits: Tensor, target: Tensor, weight: Tensor | None = None, **_: Any
     ) -> Tensor:
         """Return the hierarchical cross-entropy: of the labels and of their polarity."""
-        del features, batch_targets
         return classification + STRENGTH * polarity_loss(logits, target, self.polarity, weight)

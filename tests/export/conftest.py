@@ -1,0 +1,13 @@
+"""Exports and sessions on one thread."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.runs import one_thread
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
