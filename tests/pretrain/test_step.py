@@ -176,9 +176,6 @@ def test_batches_that_cannot_train_are_refused(build_model: Build) -> None:
         pretrain_step(model, frozen_optimizer(model), [replace(batch, text_features=batch.text_features[:5])])
     with pytest.raises(ShapeError, match="uint8"):
         pretrain_step(model, frozen_optimizer(model), [replace(batch, scene=batch.scene / 255)])
-    for norm in (0.0, -1.0, float("nan")):
-        with pytest.raises(ConfigError, match="max_grad_norm must be above 0"):
-            pretrain_step(model, frozen_optimizer(model), [batch], max_grad_norm=norm)
 
 
 def test_texts_are_asked_for_in_full_precision(build_model: Build) -> None:
@@ -253,7 +250,7 @@ def worker(rank: int, folder: Path, sizes: tuple[int, int]) -> None:
         pretrain_step(model, frozen_optimizer(model), [part(batch, rows)] * (1 + rank))
     except ConfigError:
         (folder / f"refused {rank}").touch()
-    groups = build_optimizer(model, lr=1.0).param_groups
+    groups = build_optimizer(model.module, lr=1.0).param_groups
     assert sum(len(group["params"]) for group in groups if group["weight_decay"] == 0) == len(spared(small_model()))
     assert config_of(torch.compile(model)) is model.module.config
     dist.destroy_process_group()

@@ -18,7 +18,7 @@ from uniemox.teacher.features import StoredTeacher, save_features
 from uniemox.teacher.fitted import FittedTeacher
 from uniemox.teacher.fitting import fit_teacher
 from uniemox.teacher.opening import open_teacher, open_timm_tower
-from uniemox.teacher.protocol import PairedTeacher
+from uniemox.teacher.protocol import ImageTeacher
 from uniemox.teacher.sources import TimmImageTower
 
 
@@ -48,7 +48,7 @@ def test_image_towers_by_name(tmp_path: Path) -> None:
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "w.safetensors")
     for source in (f"timm:test_resnet@{tmp_path}/w.safetensors", f"onnx:{onnx_mean(tmp_path / 'mean.onnx', 'n')}"):
         teacher = open_teacher(source)
-        assert isinstance(teacher, PairedTeacher)
+        assert isinstance(teacher, ImageTeacher)
         assert teacher.image_features(torch.rand(2, 3, 8, 8), ["", ""]).shape == (2, teacher.width)
         with pytest.raises(TeacherError, match="no text side"):
             teacher.text_features(["a"])

@@ -3,7 +3,7 @@
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,17 +23,17 @@ from uniemox.data.prompts import distinct_texts
 from uniemox.data.sample import DataSet
 from uniemox.errors import ConfigError
 from uniemox.pretrain.config import PretrainConfig
-from uniemox.pretrain.run import TEXTS, PretrainRun, build_model, build_trainer, compile_teacher
-from uniemox.pretrain.step import PretrainBatch, pretrain_step, teacher_features
+from uniemox.pretrain.run import TEXTS, build_model, build_trainer, masked_views, plan_run, set_up
+from uniemox.pretrain.step import PretrainBatch, make_batch, pretrain_step, teacher_features
 from uniemox.teacher.features import StoredTeacher, TextCachedTeacher, save_features
 from uniemox.teacher.protocol import Teacher
 from uniemox.teacher.sources import ClipTeacher
 from uniemox.training.config import SaveConfig, ScheduleConfig
-from uniemox.training.hardware import count_workers, precision_of, ready_to_train, setup_device, wrap
-from uniemox.training.journal import Journal, NullCallback, RunPlan
-from uniemox.training.state import Progress
-from uniemox.training.trainer import run_order
-from uniemox.views.loader import build_loader
+from uniemox.training.hardware import count_workers, precision_of, setup_device, wrap
+from uniemox.training.journal import Journal, NullCallback
+from uniemox.training.state import ResumePoint
+from uniemox.training.trainer import Trainer, load_batches
+from uniemox.views.loader import ViewBatch
 
 WARMUP = 3  # steps that are not counted
 WIDTH = 512  # channels of a stored teacher
@@ -101,19 +101,24 @@ def bench_train(
         teacher = random_teacher(config, data, out, device)
         model = build_model(config, None if teacher is None else teacher.width)
         gflop = flop_per_image(model, teacher) / 1e9
-        ready_to_train(model, device)
-        model.set_grad_checkpointing(config.hardware.grad_checkpointing)
-        if config.hardware.compile:
-            compile_teacher(teacher)
+        set_up(config, model, teacher, device)
         peak = matmul_peak(device, dtype)
         clock = _Clock(on_step)
-        run = PretrainRun(config, data, model, teacher, build_trainer(config, data, out, model, clock))
-        runner, plan = wrap(model, device, compiled=config.hardware.compile), run.plan(0)
-        with closing(run.steps(plan)) as timed_steps:
+        trainer = build_trainer(config, data, out, model, clock)
+        runner, plan = wrap(model, device, compiled=config.hardware.compile), plan_run(config, data, trainer, teacher)
+        views = masked_views(config, data, model)
+
+        def take_step(batches: Sequence[PretrainBatch]) -> dict[str, float]:
+            norm = config.optimizer.max_grad_norm
+            return pretrain_step(
+                runner, trainer.optimizer, batches, teacher=teacher, precision=precision, max_grad_norm=norm
+            )
+
+        with closing(trainer.steps(plan, load_batches(config, views, plan))) as timed_steps:
             for step in timed_steps:
-                losses = _take_step(run, runner, [run.batch(views) for views in step.batches])
+                losses = take_step([make_batch(one, with_emotion=config.teacher.with_emotion) for one in step.batches])
                 step.report(losses | {"lr": 0.0, "epoch": 0.0})
-        parts = _time_parts(run, runner, plan)
+        parts = _time_parts(config, trainer, teacher, load_batches(config, views, plan), take_step)
         peak = max(peak, matmul_peak(device, dtype))
     seconds = [end - start for start, end in pairwise(clock.ends[WARMUP - 1 :])]
     images_per_s = config.batch_size / median(seconds)
@@ -178,24 +183,20 @@ def flop_per_image(model: Any, teacher: Teacher | None) -> float:
     return 2 * (TRAINING * student + multiply_adds(lambda: clip.model.visual(pixels)))
 
 
-def _take_step(run: PretrainRun, runner: Any, batches: Sequence[PretrainBatch]) -> dict[str, float]:
-    return pretrain_step(
-        runner,
-        run.trainer.optimizer,
-        batches,
-        teacher=run.teacher,
-        precision=precision_of(run.config.hardware),
-        max_grad_norm=run.config.optimizer.max_grad_norm,
-    )
-
-
-def _time_parts(run: PretrainRun, runner: Any, plan: RunPlan) -> dict[str, float]:
+def _time_parts(
+    config: PretrainConfig,
+    trainer: Trainer,
+    teacher: Teacher | None,
+    loader: Iterable[ViewBatch],
+    take_step: Callable[[Sequence[PretrainBatch]], object],
+) -> dict[str, float]:
     """Median seconds of each part of a step, alone."""
-    config, trainer, device = run.config, run.trainer, next(run.model.parameters()).device
-    loader = iter(build_loader(run.views, run_order(config, plan), plan.workers))
-    batches = [run.batch(views) for views in islice(loader, config.accumulation)]
+    device, left = next(trainer.model.parameters()).device, iter(loader)
+    batches = [
+        make_batch(views, with_emotion=config.teacher.with_emotion) for views in islice(left, config.accumulation)
+    ]
     began = time.perf_counter()
-    others = sum(1 for _ in loader)
+    others = sum(1 for _ in left)
     loading = (time.perf_counter() - began) / others
 
     def median_of(call: Callable[[], object]) -> float:
@@ -204,18 +205,18 @@ def _time_parts(run: PretrainRun, runner: Any, plan: RunPlan) -> dict[str, float
     def ask() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision_of(config.hardware) == "bfloat16"):
             for batch in batches:
-                teacher_features(batch, run.teacher, config.model, device)
+                teacher_features(batch, teacher, config.model, device)
 
     def save() -> None:
-        trainer.checkpoints.save(Progress(plan.steps, None, {}), run.model, trainer.optimizer)
+        trainer.checkpoints.save(ResumePoint(1), trainer.model, trainer.optimizer)
         trainer.checkpoints.wait()
 
-    is_asked = run.teacher is not None and not isinstance(run.teacher, StoredTeacher)
-    with Journal(trainer.out, plan.steps) as journal:
-        log = median_of(partial(journal.write, plan.steps, {"total": 1.0, "lr": 1.0, "grad_norm": 1.0}))
+    is_asked = teacher is not None and not isinstance(teacher, StoredTeacher)
+    with Journal(trainer.out, 0) as journal:
+        log = median_of(partial(journal.write, 1, {"total": 1.0, "lr": 1.0, "grad_norm": 1.0}))
     return {
         "loading": loading * config.accumulation,
-        "step": median_of(lambda: _take_step(run, runner, batches)),
+        "step": median_of(lambda: take_step(batches)),
         "teacher": median_of(ask) if is_asked else 0.0,
         "optimizer": median_of(trainer.optimizer.step),
         "log": log,

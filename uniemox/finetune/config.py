@@ -6,7 +6,7 @@ from typing import Any, Literal, cast, get_args
 
 from uniemox.classifier_info import Streams
 from uniemox.errors import ConfigError
-from uniemox.model.config import REGION_METHODS, check_fusion, check_name
+from uniemox.model.config import REGION_METHODS, check_fusion, check_name, is_foreign
 from uniemox.training.config import HardwareConfig, OptimizerConfig, SaveConfig, ScheduleConfig
 from uniemox.views.config import ViewConfig
 
@@ -205,6 +205,12 @@ class FinetuneConfig:
             config = replace(config, augment=clean)
         hides_person = self.region_method is not None and _class_of(self.region_method).hides_person
         return replace(config, view=replace(config.view, hide_person=True)) if hides_person else config
+
+    @property
+    def own_packages(self) -> list[str]:
+        """Packages of the user's own that its method and fusion come from."""
+        names = (self.method, self.network.fusion or "")
+        return [name.partition(".")[0] for name in names if is_foreign(name)]
 
     @property
     def reads_texts(self) -> bool:

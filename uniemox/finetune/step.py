@@ -20,6 +20,7 @@ from uniemox.data.source import open_data
 from uniemox.errors import ConfigError, DataError, ShapeError
 from uniemox.finetune.config import AugmentConfig, DistillationConfig, Task
 from uniemox.io.files import replacing
+from uniemox.io.progress import Progress, silent
 from uniemox.labels import LabelSet
 from uniemox.losses.methods import affect_loss, distribution_loss
 from uniemox.losses.objective import soft_target_cross_entropy
@@ -272,7 +273,7 @@ def ask_teacher(
     train: Sequence[Sample],
     labels: LabelSet,
     out: Path,
-    on_progress: Callable[[int, int], None] = lambda _done, _of: None,
+    on_progress: Progress = silent,
 ) -> TeacherAnswers:
     """Ask the teacher about each whole image once; the answers are saved in `out` for resuming.
 
@@ -305,9 +306,7 @@ def ask_teacher(
     return TeacherAnswers(unlabelled, shares, config.weight, len(labels))
 
 
-def _answers(
-    teacher: str, samples: Sequence[Sample], labels: LabelSet, on_progress: Callable[[int, int], None]
-) -> np.ndarray:
+def _answers(teacher: str, samples: Sequence[Sample], labels: LabelSet, on_progress: Progress) -> np.ndarray:
     """(N, E) float32; rows of NaN for images that can't be read."""
     predictor = load(teacher, finder=None)
     if predictor.labels != labels.labels:
@@ -319,5 +318,5 @@ def _answers(
     for i, answer in enumerate(predictor.predict_each(images)):
         if not isinstance(answer, Failure):
             values[i] = [answer.scene[label] for label in labels.labels]
-        on_progress(i + 1, len(samples))
+        on_progress("asking the teacher", i + 1, len(samples))
     return values / values.sum(axis=1, keepdims=True)

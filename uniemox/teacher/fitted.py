@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -145,7 +144,7 @@ class FittedTeacher(nn.Module):
 
 
 def build_network(name: str, size: int) -> nn.Module:
-    """An image tower with random weights and pooled features. Raises TeacherError for an unknown name.
+    """An image tower with random weights and pooled features. Raises CheckpointError for an unknown name.
 
     size: side of the small tower's input, px; other towers have their own.
     """
@@ -155,11 +154,7 @@ def build_network(name: str, size: int) -> nn.Module:
         for block in tower.blocks:
             block.attn.fused_attn = False  # it is fitted on the CPU, where the fused kernel's backward is slow
         return tower
-    if "," in name or "?" in name:
-        return join_networks([load_timm(one.partition("@")[0], None, pretrained=False) for one in name.split(",")])
-    if not timm.is_model(name):
-        raise TeacherError(f"timm has no model {name!r}; timm.list_models('*') lists what it has")
-    return timm.create_model(name, num_classes=0)
+    return join_networks([load_timm(one, None, pretrained=False) for one in name.split(",")])
 
 
 def words_of(text: str) -> list[str]:

@@ -1,9 +1,9 @@
-"""The teacher protocol, and teachers made of two towers."""
+"""The teacher protocol, and teachers without a text side."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -27,12 +27,8 @@ class ImageTower(Protocol):
         """
 
 
-class TextTower(Protocol):
-    """The text side of a teacher, frozen."""
-
-    @property
-    def width(self) -> int:
-        """C, channels of its features."""
+class Teacher(ImageTower, Protocol):
+    """Images and texts in one space, frozen."""
 
     @property
     def fingerprint(self) -> str:
@@ -42,26 +38,11 @@ class TextTower(Protocol):
         """Λ of a batch, float32, not normalised.  texts: N.  Returns (N, C)."""
 
 
-class Teacher(ImageTower, TextTower, Protocol):
-    """Both sides, in one space."""
-
-
 @dataclass(frozen=True, slots=True)
-class PairedTeacher:
-    """A teacher of two towers. Without a text side it serves L3 alone.
-
-    Raises TeacherError if the widths differ.
-    """
+class ImageTeacher:
+    """A teacher that is an image tower alone, which serves L3: it raises TeacherError if it is asked about texts."""
 
     image: ImageTower
-    text: TextTower | None = None
-
-    def __post_init__(self) -> None:
-        if self.text is not None and self.text.width != self.image.width:
-            raise TeacherError(
-                f"the image tower gives {self.image.width} channels, the text tower {self.text.width}; a teacher needs "
-                "both in one space"
-            )
 
     @property
     def width(self) -> int:
@@ -70,21 +51,19 @@ class PairedTeacher:
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the text side."""
-        return self._text().fingerprint
+        """Of the text side, which it has not."""
+        return self._no_text_side()
 
     def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
         """Ω: see ImageTower."""
         return self.image.image_features(pixels, keys)
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
-        """Λ: see TextTower. Raises TeacherError without a text side."""
-        return self._text().text_features(texts)
+        """Λ, of the text side, which it has not."""
+        return self._no_text_side()
 
-    def _text(self) -> TextTower:
-        if self.text is None:
-            raise TeacherError("this teacher has no text side; fit one, or turn contrastive_feature_alignment (L2) off")
-        return self.text
+    def _no_text_side(self) -> NoReturn:
+        raise TeacherError("this teacher has no text side; fit one, or turn contrastive_feature_alignment (L2) off")
 
 
 def fit_pixels(pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -4,8 +4,9 @@ import ctypes
 import math
 import platform
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +24,7 @@ from uniemox.training.config import HardwareConfig
 from uniemox.training.processes import cores_of_process, is_bound, is_sharded, local_processes, local_rank, world_size
 from uniemox.views.loader import PREFETCH
 
+Run = TypeVar("Run", bound=Any)  # settings of pre-training or fine-tuning
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 MAX_INT = 2**31 - 1
 MAX_WORKERS = 8  # of one process, where nobody says
@@ -71,6 +73,11 @@ def check_shared_memory(workers: int, batch_bytes: int) -> None:
 def precision_of(config: HardwareConfig) -> Precision:
     """The precision that was asked for, or the one that this machine is fast with."""
     return config.precision or fast_precision()
+
+
+def with_precision(config: Run) -> Run:
+    """The settings of a run with `precision_of` its hardware, which it then keeps wherever it is resumed."""
+    return replace(config, hardware=replace(config.hardware, precision=precision_of(config.hardware)))
 
 
 def wrap(model: nn.Module, device: torch.device, *, compiled: bool) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import torch
 from PIL import Image
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from uniemox.errors import DataError
 from uniemox.io.files import METRICS, read_limited, write_text
-from uniemox.training.processes import kept_parameters
+from uniemox.training.processes import kept_parameters, rank
 from uniemox.training.trackers import open_trackers
 
 SHOWN_BYTES = 10**9  # less disk than that is nothing to mention
@@ -29,17 +29,22 @@ class RunPlan:
     steps: int
     done: int  # steps that an earlier process did
     batch_size: int  # images of a step, over all processes
-    accumulation: int  # batches of a step
+    accumulation: int = 1  # batches of a step
     samples: int  # training images
     parameters: int  # that are trained
     memory_bytes: int  # estimate for one process: weights, gradients, optimiser, activations
-    device: str
-    processes: int
+    device: str = "cpu"
+    processes: int = 1
     disk_bytes: int = 0  # that checkpoints will take at most
     is_sharded: bool = False  # whether the network is divided over the processes (FSDP2)
     workers: int = 0  # processes that load, of each process
     stops_on_divergence: bool = False
     cores: int = 0  # of this machine that may be used; 0: not known
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one pass over the samples."""
+        return self.samples // self.batch_size
 
     def __str__(self) -> str:
         images = self.steps * self.batch_size
@@ -58,23 +63,23 @@ class RunPlan:
 class Callback(Protocol):
     """Whoever watches a run."""
 
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Called during long work before the first step or after a save."""
+    def progress(self, what: str, done: int, total: int | None) -> None:
+        """Called during long work before the first step or after a save, see `uniemox.io.progress`."""
 
     def start(self, plan: RunPlan) -> None:
-        """Told once, before the first step."""
+        """Called once, before the first step."""
 
     def warn(self, done: int, trouble: str) -> None:
-        """Told, once for each kind, that the run seems to go wrong.  done: steps so far.  trouble: a sentence."""
+        """Called, once for each kind, when the run seems to go wrong.  done: steps so far.  trouble: a sentence."""
 
     def step(self, done: int, values: Mapping[str, float]) -> None:
-        """Told after every step.  done: steps so far.  values: losses and more, by name."""
+        """Called after every step.  done: steps so far.  values: losses and more, by name."""
 
 
 class NullCallback:
     """A callback that does nothing."""
 
-    def progress(self, what: str, done: int, total: int) -> None:
+    def progress(self, what: str, done: int, total: int | None) -> None:
         """Nothing."""
 
     def start(self, plan: RunPlan) -> None:
@@ -87,40 +92,34 @@ class NullCallback:
         """Nothing."""
 
 
-class ActivationCount:
+class ActivationCount(torch.autograd.graph.saved_tensors_hooks):
     """Within it, the bytes that autograd keeps for the backward pass, parameters left out.
 
     model: whose forward pass runs within.
     """
 
     def __init__(self, model: nn.Module) -> None:
+        super().__init__(self._pack, lambda tensor: tensor)
         self.parameters = {parameter.untyped_storage().data_ptr() for parameter in kept_parameters(model)}
-        self.kept: dict[int, int] = {}
-        self.alive: list[Tensor] = []  # so that no address is used twice
-        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+        self.kept: dict[int, tuple[int, object]] = {}  # bytes by address; what is kept lets no address be used twice
 
     @property
     def bytes(self) -> int:
         """Total size of all distinct tensors, in bytes."""
-        return sum(self.kept.values())
+        return sum(size for size, _ in self.kept.values())
 
-    def __enter__(self) -> "ActivationCount":
-        self.hooks.__enter__()
+    def __enter__(self) -> Self:  # type: ignore[override] # torch's gives nothing
+        super().__enter__()
         return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.hooks.__exit__(*exception)
-        self.alive.clear()
 
     def _pack(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self.parameters:
-            self.kept[storage.data_ptr()] = storage.nbytes()
-            self.alive.append(tensor)
+            self.kept[storage.data_ptr()] = storage.nbytes(), storage
         return tensor
 
 
-def memory_estimate(model: nn.Module, activation_bytes: int) -> int:
+def memory_estimate(model: nn.Module, activation_bytes: int = 0) -> int:
     """Bytes of a training process: 16 for each trained parameter that it keeps, and the activations of one batch."""
     trained = sum(parameter.numel() for parameter in kept_parameters(model) if parameter.requires_grad)
     return BYTES_OF_A_PARAMETER * trained + activation_bytes
@@ -133,14 +132,12 @@ class Journal:
     """The journal of one run.
 
     run: its folder.  step: steps that were done before; what a killed process wrote of later ones is taken out.
-    is_written: False for all processes but the first, which write nothing.  tracker: see `open_trackers`.
+    tracker: see `open_trackers`. The first process alone writes.
     """
 
-    def __init__(
-        self, run: Path, step: int, *, is_written: bool = True, tracker: Literal["wandb", "mlflow"] | None = None
-    ) -> None:
-        self.run, self.is_written = run, is_written
-        if not is_written:
+    def __init__(self, run: Path, step: int, tracker: Literal["wandb", "mlflow"] | None = None) -> None:
+        self.run, self.is_written = run, rank() == 0
+        if not self.is_written:
             return
         path = run / METRICS
         kept = [line for line in read_metrics(run) if line["step"] <= step] if path.exists() else []

@@ -1,7 +1,7 @@
 """AdamW, learning rates and weight decay by parameter, the schedule, and the update that ends a step."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,8 +18,22 @@ from uniemox.training.config import ScheduleConfig
 from uniemox.training.processes import sum_over_processes, whole
 
 
+def build_optimizer(
+    model: Any,
+    *,
+    lr: float,
+    weight_decay: float = 0.05,
+    betas: tuple[float, float] = (0.9, 0.95),
+    layer_decay: float | None = None,
+    head_lr_scale: float | None = None,
+) -> torch.optim.AdamW:
+    """Fused AdamW over the parameters that train, see `parameter_groups`.  lr: the highest itself, not base_lr."""
+    groups = parameter_groups(model, weight_decay, layer_decay, head_lr_scale)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+
+
 def parameter_groups(
-    model: Any, weight_decay: float, layer_decay: float | None, head_lr_scale: float = 1.0
+    model: Any, weight_decay: float, layer_decay: float | None = None, head_lr_scale: float | None = None
 ) -> list[dict[str, Any]]:
     """Groups for an optimiser of torch: every parameter that trains, once, with "weight_decay" and "lr_scale".
 
@@ -27,7 +41,7 @@ def parameter_groups(
     layer_decay: with it a layer of the encoder, counted down from the head, gets the learning rate times layer_decay to
     the power of its number (BEiT, arXiv 2106.08254); what follows the encoder's blocks has 1. Above 0, at most 1.
     None: "lr_scale" is 1 everywhere.
-    head_lr_scale: by which the learning rate of what is not the encoder's is multiplied in addition.
+    head_lr_scale: by which the learning rate of what is not the encoder's is multiplied in addition; None: 1.
     Raises ConfigError for another layer_decay, and if the encoder, not being timm's, doesn't say what its layers are.
     """
     if layer_decay is not None and not 0 < layer_decay <= 1:
@@ -44,10 +58,12 @@ def parameter_groups(
         groups = timm.optim.param_groups_layer_decay(
             seen, weight_decay, no_weight_decay_list=seen.undecayed(), layer_decay=layer_decay
         )
+    if layer_decay is None and head_lr_scale is None:
+        return [{**group, "lr_scale": 1.0} for group in groups]
     of_encoder = {id(parameter) for parameter in model.encoder.parameters()}
     result = []
     for group in groups:
-        for scale, inside in ((1.0, True), (head_lr_scale, False)):
+        for scale, inside in ((1.0, True), (1.0 if head_lr_scale is None else head_lr_scale, False)):
             own = [parameter for parameter in group["params"] if (id(parameter) in of_encoder) == inside]
             if own:
                 result.append({**group, "params": own, "lr_scale": scale * group.get("lr_scale", 1.0)})
@@ -113,26 +129,6 @@ class _SeenByTimm:
         return {*own, *(name for name, _ in self.named_parameters() if name.endswith(("_token", "pos_embed")))}
 
 
-def build_optimizer(
-    model: nn.Module,
-    *,
-    lr: float,
-    weight_decay: float = 0.05,
-    betas: tuple[float, float] = (0.9, 0.95),
-    layer_decay: float | None = None,
-) -> torch.optim.AdamW:
-    """Fused AdamW over the parameters that train; biases, norms and tokens are not decayed (timm's rule).
-
-    lr: the learning rate itself, not base_lr.  layer_decay: of the layers of `model.encoder`, see `parameter_groups`.
-    """
-    if layer_decay is not None:
-        groups = parameter_groups(model, weight_decay, layer_decay)
-        return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
-    tokens = [name for name, _ in model.named_parameters() if name.endswith(("cls_token", "mask_token"))]
-    groups = timm.optim.param_groups_weight_decay(model, weight_decay, no_weight_decay_list=tokens)
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
-
-
 def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps_per_epoch: int) -> CosineLRScheduler:
     """timm's schedule over steps; `step_update(n)` sets the rates for the step after n steps, a function of n alone.
 
@@ -148,15 +144,21 @@ def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, ste
     )
 
 
-def warmup_cosine(step: int, steps: int, warmup: float) -> float:
-    """Share of the highest learning rate in a step: a linear warm-up, then half a cosine down to 0.
+def warmup_cosine(optimizer: torch.optim.Optimizer, lr: float, *, steps: int, warmup: float) -> Callable[[int], None]:
+    """Return what sets the learning rates of the step after n steps: a linear warm-up, then half a cosine down to 0.
 
-    warmup: share of the steps.  Unlike `build_schedule`, the cosine begins at its top, after the warm-up.
+    lr: the highest; groups get their lr_scale of it.  warmup: share of the steps.
+    Unlike `build_schedule`, the cosine begins at its top, after the warm-up.
     """
     rising = max(1, round(warmup * steps))
-    if step < rising:
-        return (step + 1) / rising
-    return (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising))) / 2
+
+    def set_lr(done: int) -> None:
+        falling = (1 + math.cos(math.pi * (done - rising) / max(1, steps - rising))) / 2
+        now = lr * ((done + 1) / rising if done < rising else falling)
+        for group in optimizer.param_groups:
+            group["lr"] = now * group["lr_scale"]
+
+    return set_lr
 
 
 def gradients(model: nn.Module, *, synchronise: bool) -> AbstractContextManager[None]:

@@ -16,7 +16,7 @@ from uniemox.data.sample import DataSet, Sample
 from uniemox.data.seen import SEEN
 from uniemox.errors import ConfigError
 from uniemox.io.files import CHECKPOINTS, CONFIG, METRICS, PARTIAL, WEIGHTS, read_limited, write_text
-from uniemox.training.processes import is_restart, job_of
+from uniemox.training.processes import is_restart, job_of, rank, wait_for_all
 
 Config = TypeVar("Config")
 OLD_NAMES = {
@@ -127,13 +127,19 @@ def begin_run(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample
     """Write config.json, or check that the existing one is of this run. Returns whether there is something to resume.
 
     kind: "pretrain", "finetune", "teacher" or "finder".  data: a data set, or samples without labels.
-    A run that ended before its first step starts from the beginning. One may continue with a lower learning rate,
-    because it
+    Of several processes the first does it, and the others wait.
+    A run that ended before its first step starts from the beginning. One may continue with a lower learning rate, if it
     diverged, say; config.json then names the earlier ones. A run that torchrun or SLURM restarts after a process died
     resumes without being asked.
     Raises ConfigError if the folder holds another run, if a run is there and resume was not asked for, or if settings
     or data differ from those that it began with.
     """
+    is_begun = rank() == 0 and _begin(run, kind, config, data, resume=resume)
+    wait_for_all()
+    return is_begun
+
+
+def _begin(run: Path, kind: str, config: Any, data: DataSet | Sequence[Sample], *, resume: bool) -> bool:
     path = run / CONFIG
     if run.exists() and not run.is_dir():
         raise ConfigError(f"{run} is a file; --out needs a folder")

@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,12 @@ UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, 
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ResumePoint:
     """Position of a run when it saved."""
 
     step: int  # steps that were done
-    score: float | None  # higher is better; None where nothing was compared
-    more: Mapping[str, Any]  # what the run handed to `save`
+    score: float | None = None  # higher is better; None where nothing was compared
+    more: Mapping[str, Any] = field(default_factory=dict)  # what else the run needs to go on
 
 
 class Checkpoints:
@@ -51,12 +51,7 @@ class Checkpoints:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._written: Future[None] | None = None
 
-    def save(
-        self,
-        progress: Progress,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-    ) -> Path:
+    def save(self, point: ResumePoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
         """Begin to write a checkpoint, after which those that are neither new nor the best go. Returns its folder.
 
         The training may go on at once: what is written is a copy of weights and moments, on the CPU. Those that are
@@ -64,11 +59,11 @@ class Checkpoints:
         Raises CheckpointError if the one before it could not be written; those before that are left alone.
         """
         self.wait()
-        final = self.folder / f"step-{progress.step:08d}"
+        final = self.folder / f"step-{point.step:08d}"
         state = {
-            "step": progress.step,
-            "score": progress.score,
-            "more": dict(progress.more),
+            "step": point.step,
+            "score": point.score,
+            "more": dict(point.more),
             "optimizer": whole(optimizer.state_dict()),
         }
         weights = whole(model.state_dict())
@@ -133,14 +128,14 @@ class Checkpoints:
         paths = [path for path in self.folder.iterdir() if re.fullmatch(r"step-\d{8,}", path.name)]
         return sorted(paths, key=_step_of)
 
-    def load(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Progress:
+    def load(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> ResumePoint:
         """Put weights, and the optimiser's state, back. Raises CheckpointError if the files don't fit the run."""
         try:
             read_weights(model, path / MODEL)
             state = read_state(path / STATE)
             if optimizer is not None:
                 optimizer.load_state_dict(divided_moments(state["optimizer"], optimizer))
-            return Progress(int(state["step"]), state["score"], state["more"])
+            return ResumePoint(int(state["step"]), state["score"], state["more"])
         except (*UNREADABLE, CheckpointError) as error:
             raise CheckpointError(
                 f"{path} can't be read: {error}. Delete this folder to go on from the checkpoint before it"
