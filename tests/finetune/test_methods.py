@@ -1,6 +1,6 @@
 """Fine-tuning with methods that relate regions: they learn, see what they should, and their files say the same."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count, repeat
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.data.tree import says
-from tests.runs import PLAIN, Told, colours, one_thread, tiny_finetuning
+from tests.runs import PLAIN, Dies, Killed, Told, colours, tiny_finetuning
 from uniemox.checkpoints.classifier import load_classifier
 from uniemox.data.sample import DataSet, Sample, decode_sample
 from uniemox.data.source import open_data
@@ -43,12 +43,6 @@ START = "scratch:timm:test_vit"
 SMALL = NetworkConfig(fused_width=16, dropout=0.0)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
 def config(method: str, network: NetworkConfig = SMALL, **changes: object) -> FinetuneConfig:
     return tiny_finetuning(START, method=method, network=network, **changes)
 
@@ -64,18 +58,6 @@ def begun(settings: FinetuneConfig, data: DataSet, train: Sequence[Sample]) -> F
     parts = Parts(list(train), [], [], "independent")
     network = network_of(settings, data, data.samples)
     return FinetuneRun(config=settings, data=data, network=network, parts=parts, callback=NullCallback())
-
-
-class Killed(BaseException):
-    """In place of a signal that can't be caught."""
-
-
-class Ends(Told):
-    """Stops after some steps, or is killed when all are done (None)."""
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        if what == "calibrating":
-            raise Killed
 
 
 @pytest.mark.parametrize("method", REGION_METHODS)
@@ -114,10 +96,10 @@ def test_a_run_ends_in_files_that_say_the_same(tmp_path: Path) -> None:
 
 def test_a_stopped_run_comes_to_the_same_bits(tmp_path: Path) -> None:
     """Its surroundings are clustered once, before the first step; the person is hidden in both parts alike."""
-    for name, stops in (("whole", [None]), ("stopped", [2, None])):
-        for at in stops:
+    for name, callbacks in (("whole", [Dies(None)]), ("stopped", [Told(stop_after=2), Dies(None)])):
+        for callback in callbacks:
             with pytest.raises((Killed, StoppedError)):
-                finetune(short("emoticon"), synthetic(80), tmp_path / name, resume=True, callback=Ends(at))
+                finetune(short("emoticon"), synthetic(80), tmp_path / name, resume=True, callback=callback)
     whole, stopped = (
         load_file(Checkpoints(tmp_path / name, 2).found()[-1] / "model.safetensors") for name in ("whole", "stopped")
     )

@@ -28,8 +28,8 @@ from uniemox.model.config import Precision
 from uniemox.model.methods.relation import Relation
 from uniemox.predict.opening import load
 from uniemox.predict.prediction import Failure
-from uniemox.training.optimization import gradients, update
-from uniemox.training.processes import gather_numbers, rank, wait_for_all, world_size
+from uniemox.training.optimization import train_step
+from uniemox.training.processes import rank, wait_for_all
 from uniemox.views.config import ViewConfig
 from uniemox.views.patches import IMAGENET, IMAGENET_MEAN, PixelStats, normalise
 from uniemox.views.transforms import TrainViews, Views
@@ -204,24 +204,20 @@ def finetune_step(
     Raises NonFiniteLossError before any weight changes.
     """
     device = next(model.parameters()).device
-    images = sum(count for [count] in gather_numbers(sum(len(batch.target) for batch in batches)))
-    optimizer.zero_grad(set_to_none=True)
-    seen = torch.zeros((), device=device)
-    for i, batch in enumerate(batches):
-        share = len(batch.target) / images
-        with gradients(model, synchronise=i == len(batches) - 1):
-            if batch.own is not None:  # a mixture of two images has no targets of its own
-                augment = replace(augment, mixup=0.0, cutmix=0.0)
-            scene, person, target = augment_batch(
-                batch.scene, batch.person, batch.target, augment, task=objective.task, device=device, stats=stats
-            )
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                output, features = model(scene=scene, person=person, with_features=True)
-            own = None if batch.own is None else batch.own.to(device)
-            loss = objective(output.float(), target, features.float(), own)
-            (loss * share * world_size()).backward()  # DDP takes the mean over processes
-        seen += loss.detach() * share
-    return update(model, optimizer, {"loss": seen}, max_grad_norm)
+
+    def losses_of(batch: FinetuneBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        # A mixture of two images has no targets of a method's own.
+        mixed = augment if batch.own is None else replace(augment, mixup=0.0, cutmix=0.0)
+        scene, person, target = augment_batch(
+            batch.scene, batch.person, batch.target, mixed, task=objective.task, device=device, stats=stats
+        )
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            output, features = model(scene=scene, person=person, with_features=True)
+        own = None if batch.own is None else batch.own.to(device)
+        loss = objective(output.float(), target, features.float(), own)
+        return loss, {"loss": loss}
+
+    return train_step(model, optimizer, batches, lambda batch: len(batch.target), losses_of, max_grad_norm)
 
 
 def seed_step(seed: int, done: int) -> None:
@@ -285,21 +281,15 @@ def ask_teacher(
     samples = [*train, *open_unlabelled(config)]
     keys = [sample.key for sample in samples]
     path = out / FILE
-    if rank() > 0:
-        wait_for_all()
-    if path.exists():
-        with np.load(path, allow_pickle=False) as file:
-            known, values = file["keys"].tolist(), file["shares"]
-        if known != keys:
-            raise DataError(
-                f"{path} holds answers on other images; give the same --distillation.data, or another --out"
-            )
-    else:
-        values = _answers(config.teacher, samples, labels, on_progress)
+    if rank() == 0 and not path.exists():
+        answers = _answers(config.teacher, samples, labels, on_progress)
         with replacing(path) as partial, partial.open("wb") as to:
-            np.savez(to, keys=np.array(keys), shares=values)
-    if rank() == 0:
-        wait_for_all()
+            np.savez(to, keys=np.array(keys), shares=answers)
+    wait_for_all()
+    with np.load(path, allow_pickle=False) as file:
+        known, values = file["keys"].tolist(), file["shares"]
+    if known != keys:
+        raise DataError(f"{path} holds answers on other images; give the same --distillation.data, or another --out")
     is_read = np.isfinite(values).all(axis=1)
     shares = {key: torch.from_numpy(row) for key, row, is_good in zip(keys, values, is_read, strict=True) if is_good}
     unlabelled = [sample for sample in samples[len(train) :] if sample.key in shares]

@@ -15,12 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from uniemox.checkpoints.timm_networks import load_timm
-from uniemox.errors import CheckpointError, TeacherError
+from uniemox.errors import CheckpointError, ConfigError, TeacherError
 from uniemox.io.files import open_regular, read_limited, replacing
 from uniemox.model.encoder import build_encoder
 from uniemox.teacher.config import SMALL_PATCH_PX
 from uniemox.teacher.protocol import hash_module
 from uniemox.teacher.sources import join_networks, network_features
+from uniemox.training.run_folder import from_dict
 
 DESCRIPTION, WEIGHTS, RUN = "teacher.json", "teacher.safetensors", "fit"
 FORMAT = 1
@@ -179,19 +180,8 @@ def _read_description(path: Path) -> tuple[Architecture, Mapping[str, Any]]:
         parts = json.loads(read_limited(path))
         if parts["format"] != FORMAT:
             raise ValueError(f"it is of format {parts['format']!r}, this version reads {FORMAT}")
-        fields, about = parts["architecture"], dict(parts["about"])
-        height, width = map(int, fields["image_size"])
-        architecture = Architecture(
-            network=str(fields["network"]),
-            image_size=(height, width),
-            mean=tuple(map(float, fields["mean"])),
-            std=tuple(map(float, fields["std"])),
-            channels=int(fields["channels"]),
-            width=int(fields["width"]),
-            words=tuple(map(str, fields["words"])),
-        )
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        return from_dict(Architecture, parts["architecture"], "architecture"), dict(parts["about"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, ConfigError) as error:
         raise TeacherError(
             f"{path} describes no fitted teacher ({error}); write one with uniemox teacher fit"
         ) from error
-    return architecture, about

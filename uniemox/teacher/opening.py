@@ -8,7 +8,7 @@ from uniemox.checkpoints.timm_networks import load_timm
 from uniemox.errors import CheckpointError, TeacherError
 from uniemox.teacher.features import StoredTeacher
 from uniemox.teacher.fitted import FittedTeacher
-from uniemox.teacher.protocol import ImageTeacher, Teacher
+from uniemox.teacher.protocol import Teacher
 from uniemox.teacher.sources import ClipTeacher, OnnxImageTower, TimmImageTower, join_networks
 
 
@@ -65,6 +65,6 @@ KINDS: Mapping[str, Callable[[str, str | torch.device], Teacher]] = {
     "clip": _open_clip,
     "fitted": FittedTeacher.load,
     "stored": lambda file, _: StoredTeacher(file),
-    "timm": lambda what, device: ImageTeacher(open_timm_tower(f"timm:{what}", device)),
-    "onnx": lambda file, _: ImageTeacher(OnnxImageTower(file)),
+    "timm": lambda what, device: open_timm_tower(f"timm:{what}", device),
+    "onnx": lambda file, _: OnnxImageTower(file),
 }

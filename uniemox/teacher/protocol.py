@@ -1,8 +1,7 @@
-"""The teacher protocol, and teachers without a text side."""
+"""The teacher protocol."""
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 import torch
@@ -12,58 +11,31 @@ from torch import Tensor, nn
 from uniemox.errors import TeacherError
 
 
-class ImageTower(Protocol):
-    """The image side of a teacher, frozen."""
+class Teacher(Protocol):
+    """Images and texts in one space, frozen. A teacher of images alone serves L3, see `refuse_texts`."""
 
     @property
     def width(self) -> int:
         """C, channels of its features."""
-
-    def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
-        """Ω of a batch, float32, not normalised.
-
-        pixels: (N, 3, H, W) in [0, 1]; the tower resizes and normalises them itself.  keys: N names of the images,
-        for towers that look features up.  Returns (N, C).
-        """
-
-
-class Teacher(ImageTower, Protocol):
-    """Images and texts in one space, frozen."""
 
     @property
     def fingerprint(self) -> str:
         """A hash that changes with everything that its text features depend on."""
 
+    def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
+        """Ω of a batch, float32, not normalised.
+
+        pixels: (N, 3, H, W) in [0, 1]; the teacher resizes and normalises them itself.  keys: N names of the images,
+        for teachers that look features up.  Returns (N, C).
+        """
+
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Λ of a batch, float32, not normalised.  texts: N.  Returns (N, C)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageTeacher:
-    """A teacher that is an image tower alone, which serves L3: it raises TeacherError if it is asked about texts."""
-
-    image: ImageTower
-
-    @property
-    def width(self) -> int:
-        """C, channels of its features."""
-        return self.image.width
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the text side, which it has not."""
-        return self._no_text_side()
-
-    def image_features(self, pixels: Tensor, keys: Sequence[str]) -> Tensor:
-        """Ω: see ImageTower."""
-        return self.image.image_features(pixels, keys)
-
-    def text_features(self, texts: Sequence[str]) -> Tensor:
-        """Λ, of the text side, which it has not."""
-        return self._no_text_side()
-
-    def _no_text_side(self) -> NoReturn:
-        raise TeacherError("this teacher has no text side; fit one, or turn contrastive_feature_alignment (L2) off")
+def refuse_texts(teacher: object, texts: Sequence[str] = ()) -> NoReturn:
+    """Raise TeacherError in place of the fingerprint and the text features of a teacher of images alone."""
+    raise TeacherError("this teacher has no text side; fit one, or turn contrastive_feature_alignment (L2) off")
 
 
 def fit_pixels(pixels: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> Tensor:

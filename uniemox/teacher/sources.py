@@ -18,7 +18,7 @@ from uniemox.errors import TeacherError
 from uniemox.io.onnx_external import external_files, leaves_folder
 from uniemox.io.onnx_sessions import RUNTIME_ERRORS, InferenceSession, get_available_providers
 from uniemox.model.encoder import ConcatEncoder
-from uniemox.teacher.protocol import fit_pixels, hash_module
+from uniemox.teacher.protocol import fit_pixels, hash_module, refuse_texts
 from uniemox.views.patches import IMAGENET_MEAN, IMAGENET_STD, PixelStats
 
 # What open_clip raises for a weight file that is missing, mangled or something else; the file decides which of them.
@@ -103,6 +103,8 @@ class TimmImageTower:
     model: built with num_classes=0; `open_timm_tower` is the usual way. Raises TeacherError for other networks.
     """
 
+    fingerprint, text_features = property(refuse_texts), refuse_texts
+
     def __init__(self, model: nn.Module) -> None:
         self.model = model.eval().requires_grad_(False)
         config = timm.data.resolve_model_data_config(model)
@@ -161,6 +163,8 @@ class OnnxImageTower:
     mean, std: of its input pixels on the scale of 0 to 1; ImageNet's by default.
     Raises TeacherError if the file is no such network.
     """
+
+    fingerprint, text_features = property(refuse_texts), refuse_texts
 
     def __init__(
         self,

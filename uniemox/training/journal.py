@@ -194,14 +194,14 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
 WINDOW = 20  # steps of whose values the middle one counts
 RISE, PART = 2.0, 0.5  # times the lowest, and by so much of what it was at first
 GROWTH = 20.0  # of gradients, times what they were
+REMEDY = "the learning rate may be too high: try half of --optimizer.base-lr, or more --schedule.warmup-epochs"
 
 
 class DivergenceWatch:
     """Looks at every step of a run, and tells each kind of trouble once."""
 
     def __init__(self) -> None:
-        self._losses: deque[float] = deque(maxlen=WINDOW)
-        self._norms: deque[float] = deque(maxlen=WINDOW)
+        self._window: deque[tuple[float, float]] = deque(maxlen=WINDOW)  # losses and norms
         self._first: tuple[float, float] | None = None  # middle loss and norm of the first window
         self._lowest = (0.0, 0)  # middle loss, and the step
         self._told: set[str] = set()
@@ -211,26 +211,26 @@ class DivergenceWatch:
         total = values.get("total", values.get("loss"))
         if total is None or "grad_norm" not in values:
             return None
-        self._losses.append(total)
-        self._norms.append(values["grad_norm"])
-        if len(self._losses) < WINDOW:
+        self._window.append((total, values["grad_norm"]))
+        if len(self._window) < WINDOW:
             return None
-        loss, norm = median(self._losses), median(self._norms)
+        loss, norm = map(median, zip(*self._window, strict=True))
         if self._first is None:
             self._first, self._lowest = (loss, norm), (loss, done)
-        if loss < self._lowest[0]:
-            self._lowest = loss, done
-        lowest, step = self._lowest
-        remedy = "the learning rate may be too high: try half of --optimizer.base-lr, or more --schedule.warmup-epochs"
-        if loss > RISE * lowest and loss > lowest + PART * abs(self._first[0]):
-            return self._once("loss", f"the loss was {lowest:.3g} at step {step:,} and is {loss:.3g} now; {remedy}")
-        if norm > GROWTH * self._first[1]:
-            sentence = f"gradients were {self._first[1]:.3g} long at first and are {norm:.3g} now; {remedy}"
-            return self._once("grad_norm", f"{sentence}; or set --optimizer.max-grad-norm")
-        return None
-
-    def _once(self, kind: str, sentence: str) -> str | None:
-        if kind in self._told:
+        self._lowest = min(self._lowest, (loss, done), key=lambda one: one[0])
+        (lowest, step), (first_loss, first_norm) = self._lowest, self._first
+        if loss > RISE * lowest and loss > lowest + PART * abs(first_loss):
+            kind, sentence = "loss", f"the loss was {lowest:.3g} at step {step:,} and is {loss:.3g} now; {REMEDY}"
+        elif norm > GROWTH * first_norm:
+            kind, sentence = (
+                "grad_norm",
+                (
+                    f"gradients were {first_norm:.3g} long at first and are {norm:.3g} now; {REMEDY}; or set "
+                    "--optimizer.max-grad-norm"
+                ),
+            )
+        else:
             return None
+        is_new = kind not in self._told
         self._told.add(kind)
-        return sentence
+        return sentence if is_new else None

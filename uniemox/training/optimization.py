@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import timm.optim
 import torch
@@ -15,7 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from uniemox.errors import ConfigError, NonFiniteLossError
 from uniemox.training.config import ScheduleConfig
-from uniemox.training.processes import sum_over_processes, whole
+from uniemox.training.processes import gather_numbers, sum_over_processes, whole, world_size
+
+B = TypeVar("B")
 
 
 def build_optimizer(
@@ -161,7 +163,42 @@ def warmup_cosine(optimizer: torch.optim.Optimizer, lr: float, *, steps: int, wa
     return set_lr
 
 
-def gradients(model: nn.Module, *, synchronise: bool) -> AbstractContextManager[None]:
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[B],
+    size_of: Callable[[B], int],
+    losses_of: Callable[[B], tuple[Tensor, Mapping[str, Tensor]]],
+    max_grad_norm: float | None,
+) -> dict[str, float]:
+    """Forward and backward over the batches of all processes, then one update of the weights, see `update`.
+
+    batches: one, or several whose gradients accumulate; every process gives equally many.  size_of: images of a batch,
+    each of which counts the same.  losses_of: the forward pass: what is differentiated, and scalars by name.
+    Returns those, as means over all images of all processes, and the norm of the gradient.
+    Raises NonFiniteLossError before any weight changes, and ConfigError for batches that are empty or of different
+    number: on all processes alike.
+    """
+    sizes = [size_of(batch) for batch in batches]
+    images, counts, smallest = zip(*gather_numbers(sum(sizes), len(sizes), min(sizes, default=0)), strict=True)
+    if min(smallest) < 1 or len(set(counts)) > 1:
+        raise ConfigError(
+            "a step needs at least one batch, the same number on every process, and an image in each; "
+            f"got {list(counts)} batches, the smallest of {list(smallest)} images"
+        )
+    optimizer.zero_grad(set_to_none=True)
+    means: dict[str, Tensor] = {}
+    for i, batch in enumerate(batches):
+        share = sizes[i] / sum(images)
+        with _gradients(model, synchronise=i == len(batches) - 1):
+            loss, values = losses_of(batch)
+            (loss * share * world_size()).backward()  # DDP takes the mean over processes
+        for name, value in values.items():
+            means[name] = means.get(name, 0) + value.detach().float() * share
+    return update(model, optimizer, means, max_grad_norm)
+
+
+def _gradients(model: nn.Module, *, synchronise: bool) -> AbstractContextManager[None]:
     """Let DistributedDataParallel, or FSDP2, exchange gradients only after the last batch of a step."""
     inner = getattr(model, "_orig_mod", model)  # inside torch.compile
     if isinstance(inner, FSDPModule):

@@ -80,7 +80,8 @@ class Checkpoints:
     def _write(self, final: Path, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
         partial = final.with_name(final.name + PARTIAL)
         try:
-            self.clean()
+            for half_written in self.folder.glob(f"*{PARTIAL}"):  # by a process that was killed
+                shutil.rmtree(half_written)
             partial.mkdir(parents=True)
             write_tensors(partial / MODEL, weights)
             torch.save(state, partial / STATE)
@@ -120,13 +121,7 @@ class Checkpoints:
     def found(self) -> list[Path]:
         """Whole checkpoints, the oldest first."""
         self.wait()
-        return self._found()
-
-    def _found(self) -> list[Path]:
-        if not self.folder.is_dir():
-            return []
-        paths = [path for path in self.folder.iterdir() if re.fullmatch(r"step-\d{8,}", path.name)]
-        return sorted(paths, key=_step_of)
+        return _found(self.folder)
 
     def load(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> ResumePoint:
         """Put weights, and the optimiser's state, back. Raises CheckpointError if the files don't fit the run."""
@@ -143,41 +138,40 @@ class Checkpoints:
 
     def best(self) -> Path | None:
         """The checkpoint with the highest score; the newest of equals."""
-        return self._best(self.found())
-
-    def _best(self, found: Sequence[Path]) -> Path | None:
-        scored = [(self._score(path), path) for path in found]
-        ranked = [(score, _step_of(path), path) for score, path in scored if score is not None]
-        return max(ranked, default=(0.0, 0, None))[2]
+        return _best(self.found())
 
     def finish(self) -> None:
         """Delete all but those that stay for good: the run is finished."""
-        self.wait()
-        for path in self._found():
+        for path in self.found():
             if not self._stays(path):
                 _discard(path)
 
     def _stays(self, path: Path) -> bool:
         return self.keep_every > 0 and _step_of(path) % self.keep_every == 0
 
-    def clean(self) -> None:
-        """Remove what a killed process left half written."""
-        if self.folder.is_dir():
-            for path in self.folder.glob(f"*{PARTIAL}"):
-                shutil.rmtree(path)
-
     def _prune(self) -> None:
-        found = self._found()
-        best = self._best(found)
+        found = _found(self.folder)
+        best = _best(found)
         for path in found[: -self.keep]:
             if path != best and not self._stays(path):
                 _discard(path)
 
-    def _score(self, path: Path) -> float | None:
-        try:
-            return read_state(path / STATE, mmap=True)["score"]
-        except (*UNREADABLE, CheckpointError) as error:
-            raise CheckpointError(f"{path} can't be read: {error}; delete this folder") from error
+
+def _found(folder: Path) -> list[Path]:
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted((path for path in paths if re.fullmatch(r"step-\d{8,}", path.name)), key=_step_of)
+
+
+def _best(found: Sequence[Path]) -> Path | None:
+    ranked = [(score, path) for path in found if (score := _score(path)) is not None]
+    return max(ranked, key=lambda one: (one[0], _step_of(one[1])), default=(0.0, None))[1]
+
+
+def _score(path: Path) -> float | None:
+    try:
+        return read_state(path / STATE, mmap=True)["score"]
+    except (*UNREADABLE, CheckpointError) as error:
+        raise CheckpointError(f"{path} can't be read: {error}; delete this folder") from error
 
 
 def was_finished(run: Path, made: str, config: SaveConfig) -> bool:
